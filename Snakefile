@@ -1,0 +1,44 @@
+# From images with image-level tags to pseudo masks, a segmenter and a scored table.
+#   snakemake --cores all                                                   the embedded demo
+#   snakemake --cores all --configfile workflow/presets/voc-subset.yaml     a preset laid over config.yaml
+# One rule file a stage, in the order in which data walks through them.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+report: "workflow/report/overview.rst"
+
+
+include: "workflow/rules/common.smk"
+
+
+scattergather:
+    part=CONFIG.shards,
+
+
+wildcard_constraints:
+    run=re.escape(CONFIG.name),
+    split="train|val",
+    product="cam|affinity|refined",
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/cams.smk"
+include: "workflow/rules/refine.smk"
+include: "workflow/rules/masks.smk"
+include: "workflow/rules/retrain.smk"
+include: "workflow/rules/score.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        final_products(),

@@ -1,0 +1,158 @@
+"""Shards: round trip, completeness, damage, order, reuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.provenance import Provenance, provenance
+from wsss.artifacts.reuse import Kept
+from wsss.artifacts.shard import Item, Shard, ShardWriter
+from wsss.config import Config
+
+IDS = ["plain", "with space", "ünïcode/🐈"]
+
+
+@pytest.fixture
+def origin() -> Provenance:
+    return provenance(
+        "test", entry=["wsss.artifacts.shard"], sections={"clip": Config().clip}, seed=3
+    )
+
+
+def _item(image: str) -> Item:
+    random = np.random.default_rng(len(image))
+    arrays = {
+        "cam": random.random((2, 40, 30)).astype(np.float16),
+        "empty": np.zeros((0, 3), np.float32),
+    }
+    return Item(image, arrays, {"classes": [1, 2], "size": [93, 141]}, key=f"key of {image}")
+
+
+def _write(path: Path, origin: Provenance, order: list[str] = IDS) -> None:
+    with ShardWriter(path, kind="cams", ids=IDS, provenance=origin) as writer:
+        for image in order:
+            writer.add(_item(image))
+
+
+def test_round_trip(tmp_path: Path, origin: Provenance) -> None:
+    _write(tmp_path / "a.h5", origin)
+    with Shard(tmp_path / "a.h5", kind="cams") as shard:
+        assert shard.ids == IDS
+        assert shard.provenance == origin
+        for found, image in zip(shard, IDS, strict=True):
+            expected = _item(image)
+            assert found.attrs == expected.attrs
+            assert found.key == expected.key
+            for name, array in expected.arrays.items():
+                np.testing.assert_array_equal(found.arrays[name], array)
+                assert found.arrays[name].dtype == array.dtype
+
+
+def test_bytes_do_not_depend_on_the_order_of_writing(tmp_path: Path, origin: Provenance) -> None:
+    _write(tmp_path / "a.h5", origin)
+    _write(tmp_path / "b.h5", origin, IDS[::-1])
+    with Shard(tmp_path / "a.h5") as a, Shard(tmp_path / "b.h5") as b:
+        assert a.content == b.content
+        assert a.ids == b.ids
+
+
+def test_content_digest_sees_every_part(tmp_path: Path, origin: Provenance) -> None:
+    digests = set()
+    for name, item in {
+        "same": Item("a", {"x": np.zeros(3)}, {"k": 1}),
+        "value": Item("a", {"x": np.ones(3)}, {"k": 1}),
+        "type": Item("a", {"x": np.zeros(3, np.float32)}, {"k": 1}),
+        "shape": Item("a", {"x": np.zeros((3, 1))}, {"k": 1}),
+        "attrs": Item("a", {"x": np.zeros(3)}, {"k": 2}),
+    }.items():
+        with ShardWriter(tmp_path / name, kind="k", ids=["a"], provenance=origin) as writer:
+            writer.add(item)
+        with Shard(tmp_path / name) as shard:
+            digests.add(shard.content)
+    assert len(digests) == 5
+
+
+def test_missing_item_is_an_error_and_leaves_nothing(tmp_path: Path, origin: Provenance) -> None:
+    def incomplete() -> None:
+        with ShardWriter(tmp_path / "a.h5", kind="cams", ids=IDS, provenance=origin) as writer:
+            writer.add(_item("plain"))
+
+    with pytest.raises(ArtifactError, match="2 images were not written"):
+        incomplete()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_item_twice_or_unknown_is_refused(tmp_path: Path, origin: Provenance) -> None:
+    def twice() -> None:
+        with ShardWriter(tmp_path / "a.h5", kind="cams", ids=IDS, provenance=origin) as writer:
+            writer.add(_item("plain"))
+            writer.add(_item("plain"))
+
+    with pytest.raises(ValueError, match="came twice"):
+        twice()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_truncated_file_is_refused(tmp_path: Path, origin: Provenance, share: float) -> None:
+    path = tmp_path / "a.h5"
+    _write(path, origin)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ArtifactError, match=r"a\.h5"), Shard(path) as shard:
+        list(shard)
+
+
+def test_every_flipped_byte_of_an_array_is_noticed(tmp_path: Path, origin: Provenance) -> None:
+    path = tmp_path / "a.h5"
+    with ShardWriter(path, kind="k", ids=["a"], provenance=origin) as writer:
+        writer.add(Item("a", {"x": np.arange(7, dtype=np.float64) + 0.123}))
+    content = path.read_bytes()
+    place = content.index(np.float64(0.123).tobytes())
+    for offset in range(0, 56, 5):
+        damaged = bytearray(content)
+        damaged[place + offset] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(ArtifactError, match="does not match its digest"), Shard(path) as shard:
+            shard.read("a")
+
+
+def test_shard_of_another_kind_is_refused(tmp_path: Path, origin: Provenance) -> None:
+    _write(tmp_path / "a.h5", origin)
+    with pytest.raises(ArtifactError, match="holds 'cams', expected 'masks'"):
+        Shard(tmp_path / "a.h5", kind="masks")
+
+
+def test_unfinished_file_of_hdf5_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_group("items")
+    with pytest.raises(ArtifactError, match="not a finished shard"):
+        Shard(tmp_path / "a.h5")
+
+
+def test_kept_items_are_found_by_key_and_survive_deletion(
+    tmp_path: Path, origin: Provenance
+) -> None:
+    path = tmp_path / "a.h5"
+    _write(path, origin)
+    Kept(path, kind="cams").keep()
+    path.unlink()  # what a workflow engine does before it reruns a rule
+    kept = Kept(path, kind="cams")
+    found = kept.find("plain", "key of plain")
+    assert found is not None
+    np.testing.assert_array_equal(found.arrays["cam"], _item("plain").arrays["cam"])
+    assert kept.find("plain", "another key") is None
+    assert kept.find("unknown", "key of plain") is None
+
+
+def test_damaged_kept_shard_is_ignored(tmp_path: Path, origin: Provenance) -> None:
+    path = tmp_path / "a.h5"
+    _write(path, origin)
+    Kept(path, kind="cams").keep()
+    path.unlink()
+    (tmp_path / ".kept" / "a.h5").write_bytes(b"nothing")
+    assert Kept(path, kind="cams").find("plain", "key of plain") is None

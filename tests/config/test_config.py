@@ -1,0 +1,142 @@
+"""The configuration: unknown keys, the variant, overlays, and the generated files."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wsss.config import Config, ConfigError, expand_path, from_mapping, load_config
+from wsss.config.base import Section
+from wsss.config.render import default_yaml, json_schema
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "suggestion"),
+    [
+        ({"clips": {}}, "did you mean clip?"),
+        (
+            {"cams": {"affinity": {"box_treshold": 0.4}}},
+            "did you mean cams.affinity.box_threshold?",
+        ),
+        ({"lr": 1.0}, "did you mean retrain.lr?"),
+        ({"data": {"zzz": 1}}, "valid keys here: kind, root"),
+    ],
+)
+def test_unknown_key_names_the_nearest_valid_one(wrong: dict[str, object], suggestion: str) -> None:
+    with pytest.raises(ConfigError, match="unknown key") as caught:
+        from_mapping(wrong)
+    assert suggestion in str(caught.value)
+
+
+def test_every_mistake_is_reported_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_mapping({"shards": 0, "retrain": {"batch": -1}, "data": {"kind": "imagenet"}})
+    for key in ("shards", "retrain.batch", "data.kind"):
+        assert key in str(caught.value)
+    assert "'imagenet'" in str(caught.value)
+
+
+def test_contradicting_sections_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"cams\.external\.path"):
+        from_mapping({"cams": {"source": "external"}})
+    with pytest.raises(ConfigError, match="add train"):
+        from_mapping({"cams": {"splits": ["val"]}})
+
+
+@pytest.mark.parametrize("variant", ["published", "corrected"])
+def test_variant_decides_every_auto(variant: str) -> None:
+    config = from_mapping({"variant": variant})
+    published = variant == "published"
+    assert config.cams.gradient == ("softmax" if published else "margin")
+    assert config.cams.affinity.box_edge == ("exclusive" if published else "inclusive")
+    assert config.clip.position_rounding == ("float16" if published else "float32")
+    assert config.masks.crf.image == ("wrapped" if published else "raw")
+
+
+def test_explicit_option_wins_over_the_variant() -> None:
+    config = from_mapping({"variant": "published", "cams": {"gradient": "margin"}})
+    assert config.cams.gradient == "margin"
+    assert config.cams.affinity.box_edge == "exclusive"
+
+
+def _departures(section: Section) -> list[tuple[str, dict[str, object]]]:
+    found = []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            found += _departures(value)
+        elif isinstance(field.json_schema_extra, dict) and "published" in field.json_schema_extra:
+            found.append((name, field.json_schema_extra))
+    return found
+
+
+def test_departures_are_valid_values_and_explained() -> None:
+    departures = _departures(Config())
+    assert len(departures) >= 5
+    for name, extra in departures:
+        for variant in ("published", "corrected"):
+            assert extra[variant] != "auto", name
+
+
+def test_overlay_merges_sections_and_replaces_values(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("retrain: {lr: 0.1, batch: 4}\nscore: {scales: [1.0, 2.0]}\n")
+    (tmp_path / "b.yaml").write_text("retrain: {lr: 0.2}\nscore: {scales: [1.0]}\n")
+    config = load_config(tmp_path / "a.yaml", tmp_path / "b.yaml")
+    assert (config.retrain.lr, config.retrain.batch, config.score.scales) == (0.2, 4, [1.0])
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", ":\n:"])
+def test_file_that_is_no_mapping_is_one_clear_error(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"c\.yaml"):
+        load_config(file)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+def test_shared_folder_hangs_on_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSSS_SHARED", "/elsewhere")
+    assert expand_path("${WSSS_SHARED}/data") == Path("/elsewhere/data")
+    monkeypatch.delenv("WSSS_SHARED")
+    assert expand_path("${WSSS_SHARED}/data") == Path("../shared/data")
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [("config.yaml", default_yaml()), ("workflow/schemas/config.schema.json", json_schema())],
+)
+def test_generated_file_is_in_step(file: str, expected: str) -> None:
+    found = (ROOT / file).read_text(encoding="utf-8")
+    difference = "\n".join(
+        difflib.unified_diff(found.splitlines(), expected.splitlines(), lineterm="")
+    )
+    assert found == expected, f"{file} is out of date: run `make generated`\n{difference}"
+
+
+def test_shipped_file_loads_to_the_defaults() -> None:
+    assert load_config(ROOT / "config.yaml") == from_mapping({})
+
+
+@pytest.mark.parametrize(
+    "preset", sorted((ROOT / "workflow/presets").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_preset_is_valid_over_the_shipped_file(preset: Path) -> None:
+    config = load_config(ROOT / "config.yaml", preset)
+    assert config.name == preset.stem
+
+
+def test_every_key_is_explained_in_the_shipped_file() -> None:
+    lines = default_yaml().splitlines()
+    for number, line in enumerate(lines):
+        if line.strip() and not line.strip().startswith("#"):
+            assert lines[number - 1].strip().startswith("#"), line
+    assert yaml.safe_load(default_yaml())["name"] == "demo"

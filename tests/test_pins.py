@@ -1,0 +1,41 @@
+"""Pins agree wherever they are written."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def _lock() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line.split("==") for line in lines if "==" in line]
+    return {_normal(name): version for name, version in pins}
+
+
+def test_lock_holds_every_direct_dependency_at_its_pin() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lock = _lock()
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    for requirement in wanted:
+        name, _, version = requirement.partition("==")
+        assert _normal(name) in lock, f"{name} is missing from requirements.lock"
+        assert version in ("", lock[_normal(name)]), requirement
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_conda_environments_hold_the_same_pins(path: Path) -> None:
+    lock = _lock()
+    (pip,) = [d["pip"] for d in yaml.safe_load(path.read_text())["dependencies"] if isinstance(d, dict)]
+    assert pip
+    for pin in pip:
+        name, _, version = pin.partition("==")
+        assert lock[_normal(name)] == version, pin

@@ -1,0 +1,85 @@
+"""A copy of the project with a tiny data set, in which the whole DAG runs once a session."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUN = "tiny"
+CONFIG = {
+    "name": RUN,
+    "shards": 2,
+    "compute": {"workers": 1},
+    "data": {"root": "results/tiny-data", "demo_images": [14, 4]},
+    "retrain": {"iterations": 3, "crop": 64, "batch": 2, "warmup": 1, "checkpoint_every": 2},
+    "score": {"contact_images": 2},
+}
+ENGINE = Path(sys.executable).with_name("snakemake")
+
+
+@dataclass
+class Project:
+    """A copy of the project that tests may edit."""
+
+    root: Path
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results" / RUN
+
+    def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "WSSS_ENGINE_PID")}
+        command = [ENGINE, "--cores", "2", "--configfile", "tiny.yaml", *arguments]
+        done = subprocess.run(
+            list(map(str, command)), cwd=self.root, env=environment, text=True, capture_output=True, check=False
+        )
+        if check and done.returncode:
+            raise AssertionError(f"snakemake failed:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def wsss(self, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "wsss", *arguments]
+        return subprocess.Popen(command, cwd=self.root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def configure(self, **changes: object) -> None:
+        (self.root / "tiny.yaml").write_text(json.dumps(CONFIG | changes))
+
+    def would_run(self) -> Counter[str]:
+        """Names of the rules that a run would execute now, with the number of jobs."""
+        dry = self.snakemake("--dry-run").stdout
+        rules = [
+            line.split()[1].rstrip(":")
+            for line in dry.splitlines()
+            if line.startswith(("rule ", "localrule ", "checkpoint "))
+        ]
+        return Counter(rule for rule in rules if rule != "all")
+
+
+def copy_project(target: Path) -> Project:
+    """Copy what the workflow needs; data and results stay behind."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("wsss", "workflow"):
+        shutil.copytree(ROOT / name, target / name, ignore=ignore)
+    shutil.copytree(ROOT / "envs", target / "envs")
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy(ROOT / name, target / name)
+    project = Project(target)
+    project.configure()
+    return project
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project after one whole run; tests that change it must undo that."""
+    project = copy_project(tmp_path_factory.mktemp("project"))
+    project.snakemake()
+    return project

@@ -1,0 +1,151 @@
+"""The whole chain, and what reruns when something changes."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from wsss.artifacts.shard import Shard
+
+from .conftest import CONFIG, Project
+
+pytestmark = pytest.mark.workflow
+
+SCORE = {"score_blob", "score_cams", "score_masks", "score_predictions", "table", "class_chart"}
+RETRAIN = {"retrain", "predict", "loss_curve"}
+MASKS = {"masks"}
+REFINE = {"refine_train", "refine_apply"}
+
+
+@contextmanager
+def _edited(path: Path) -> Iterator[None]:
+    """Append a comment to a source file for a while, with its old time stamps restored after."""
+    content, stat = path.read_bytes(), path.stat()
+    path.write_bytes(content + b"\n# edited\n")
+    try:
+        yield
+    finally:
+        path.write_bytes(content)
+        import os
+
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@contextmanager
+def _configured(project: Project, **changes: object) -> Iterator[None]:
+    project.configure(**changes)
+    try:
+        yield
+    finally:
+        project.configure()
+
+
+def test_run_ends_in_a_table_pictures_and_masks(finished: Project) -> None:
+    with (finished.results / "tables/table.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) >= 10
+    assert {row["split"] for row in rows} == {"train", "val"}
+    for name in ("table.md", "table.html", "table.csv"):
+        assert (finished.results / "tables" / name).stat().st_size > 200
+    for name in ("train.png", "val.png", "class_iou.png", "segmenter_loss.png"):
+        assert (finished.results / "pictures" / name).read_bytes().startswith(b"\x89PNG")
+    assert len(list(finished.results.glob("masks/train/png/*/label/*.png"))) == 14
+    assert len(list(finished.results.glob("masks/train/png/*/train/*.png"))) == 14
+
+
+def test_second_run_has_nothing_to_do(finished: Project) -> None:
+    done = finished.snakemake()
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert not finished.would_run()
+
+
+@pytest.mark.parametrize(
+    ("module", "runs", "spares"),
+    [
+        ("demo/scenes.py", {"demo_data"}, set()),
+        ("data/ingest.py", {"ingest", "cams"} | REFINE | MASKS | RETRAIN | SCORE, {"demo_data"}),
+        ("cams/grad_cam.py", {"cams"} | REFINE | MASKS | RETRAIN, {"ingest", "score_blob"}),
+        ("refine/none.py", REFINE | MASKS | RETRAIN, {"cams", "score_cams"}),
+        ("masks/stage.py", MASKS | RETRAIN, {"cams", "score_cams"} | REFINE),
+        ("retrain/train.py", RETRAIN, {"cams", "score_cams", "score_masks"} | REFINE | MASKS),
+        ("retrain/predict.py", {"predict", "score_predictions"}, {"retrain", "masks", "score_masks"}),
+        ("score/table.py", {"table"}, RETRAIN | MASKS | {"cams", "score_masks"}),
+        ("cli/app.py", set(), {"ingest", "cams", "table"} | REFINE | MASKS | RETRAIN | SCORE),
+    ],
+)
+def test_editing_a_module_reruns_what_uses_it(
+    finished: Project, module: str, runs: set[str], spares: set[str]
+) -> None:
+    with _edited(finished.root / "wsss" / module):
+        found = set(finished.would_run())
+    assert runs <= found, f"not rerun: {runs - found}"
+    assert not spares & found, f"rerun for nothing: {spares & found}"
+
+
+@pytest.mark.parametrize(
+    ("change", "runs", "spares"),
+    [
+        ({"retrain": CONFIG["retrain"] | {"lr": 1e-5}}, RETRAIN, {"cams", "masks", "score_masks"}),  # type: ignore[operator]
+        ({"masks": {"min_confidence": 0.5}}, MASKS | RETRAIN, {"cams", "ingest"} | REFINE),
+        ({"cams": {"affinity": {"power": 1}}}, {"cams"} | REFINE | MASKS | RETRAIN, {"ingest"}),
+        ({"clip": {"template": ["a photo of a {}."]}}, {"cams"} | REFINE | MASKS, {"ingest"}),
+        ({"score": {"contact_images": 3}}, {"contact_sheet"}, {"cams", "masks", "retrain"}),
+        ({"compute": {"workers": 2, "batch": 3}}, set(), {"cams", "masks", "retrain", "ingest"} | SCORE),
+        ({"seed": 5}, {"retrain"}, {"cams", "masks", "ingest"}),
+    ],
+)
+def test_changing_a_value_reruns_what_reads_it(
+    finished: Project, change: dict[str, object], runs: set[str], spares: set[str]
+) -> None:
+    with _configured(finished, **change):
+        found = set(finished.would_run())
+    assert runs <= found, f"not rerun: {runs - found}"
+    assert not spares & found, f"rerun for nothing: {spares & found}"
+
+
+def test_unknown_key_stops_with_one_clear_message(finished: Project) -> None:
+    with _configured(finished, retrian={"lr": 1.0}):
+        done = finished.snakemake("--dry-run", check=False)
+    assert done.returncode != 0
+    assert "did you mean retrain?" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_masks_do_not_depend_on_the_number_of_shards(finished: Project) -> None:
+    def content() -> dict[str, bytes]:
+        items = {}
+        for path in sorted(finished.root.glob(f"results/{CONFIG['name']}/masks/*/*.h5")):
+            with Shard(path, kind="masks") as shard:
+                items |= {item.id: item.arrays["label"].tobytes() + item.arrays["train"].tobytes() for item in shard}
+        return items
+
+    before = content()
+    try:
+        with _configured(finished, shards=3):
+            targets = [f"results/tiny/masks/{s}/{n}-of-3.h5" for s in ("train", "val") for n in (1, 2, 3)]
+            finished.snakemake(*targets)
+            for old in finished.root.glob("results/tiny/masks/*/*-of-2.h5"):
+                old.rename(old.with_suffix(".aside"))
+            after = content()
+    finally:
+        for old in finished.root.glob("results/tiny/masks/*/*.aside"):
+            old.rename(old.with_suffix(".h5"))
+        for new in finished.root.glob("results/tiny/**/*-of-3*"):
+            shutil.rmtree(new) if new.is_dir() else new.unlink()
+    assert before == after
+    assert len(before) == 18
+
+
+def test_report_is_one_file_with_table_and_pictures(finished: Project, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    finished.snakemake("--report", str(report))
+    text = report.read_text(encoding="utf-8")
+    for needle in ("contact sheet", "segmenter loss", "IoU per class", "table"):
+        assert needle in text
+    assert re.search(r"data:image/png;base64", text)

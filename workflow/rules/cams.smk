@@ -1,0 +1,31 @@
+# Class activation maps of the frozen CLIP, or imported seeds, one job a part of a split.
+
+
+rule cams:
+    input:
+        manifest="results/{run}/manifest/manifest.csv",
+        weights=clip_files(),
+    output:
+        "results/{run}/cams/{split}/{scatteritem}.h5",
+    log:
+        "results/{run}/logs/cams/{split}.{scatteritem}.log",
+    benchmark:
+        "results/{run}/benchmarks/cams/{split}.{scatteritem}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: CONFIG.compute.workers
+    resources:
+        mem_mb=8000,
+        runtime="8h",
+        device=CONFIG.compute.device,
+        batch=CONFIG.compute.batch,
+    params:
+        sections=sections("cams"),
+        code=code("cams"),
+        folder=subpath(input.manifest, parent=True),
+    message:
+        "CAMs of {wildcards.split}, part {wildcards.scatteritem}"
+    shell:
+        "python -m wsss cams --manifest {params.folder:q} --split {wildcards.split}"
+        " --shard {wildcards.scatteritem} --out {output:q} --device {resources.device}"
+        " --batch {resources.batch} --workers {threads} --sections {params.sections:q} 2> {log}"

@@ -1,0 +1,100 @@
+# The configuration, typed, and what rules ask of it.
+import os
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# The package beside this Snakefile is the one that runs, here and in every job, installed or not.
+sys.path.insert(0, workflow.basedir)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [workflow.basedir, *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+# A job whose engine was killed ends itself (wsss/cli/guard.py).
+os.environ.setdefault("WSSS_ENGINE_PID", str(os.getpid()))
+
+from wsss.cli.stages import stage_code, stage_sections
+from wsss.config import ConfigError, expand_path, from_mapping
+
+try:
+    CONFIG = from_mapping(config, where="config.yaml (with what is laid over it)")
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+
+def sections(stage):
+    """The configuration values that a stage reads: a change reruns it."""
+    return stage_sections(stage, CONFIG)
+
+
+def code(stage):
+    """Digest of the source files that a stage imports: a change reruns it."""
+    return stage_code(stage, CONFIG)
+
+
+def local_files(*texts):
+    """Those of the given paths that are files here: weights, lists, annotations."""
+    return [str(path) for path in map(expand_path, texts) if path.is_file()]
+
+
+def dataset_files():
+    """Files that say which images there are and what is on them."""
+    data = CONFIG.data
+    root = expand_path(data.root)
+    if data.kind == "demo":
+        return [f"{data.root}/demo.json"]
+    lists = [
+        text
+        for name in (data.train_list, data.val_list)
+        for text in (name, f"{root}/ImageSets/Segmentation/{name}.txt")
+    ]
+    tables = [data.tags, f"{root}/tags.csv"]
+    annotations = [
+        f"{root}/annotations/instances_{name}2014.json" for name in ("train", "val")
+    ]
+    return local_files(*lists, *tables, *annotations)
+
+
+def clip_files():
+    """Local files of the frozen encoder."""
+    return local_files(CONFIG.clip.model, CONFIG.clip.pretrained)
+
+
+def has_truth():
+    """Whether there are pixel labels to score against."""
+    return CONFIG.data.kind != "folder" or bool(CONFIG.data.masks)
+
+
+def final_products():
+    """What a run of this configuration ends in."""
+    splits = CONFIG.cams.splits
+    run = f"results/{CONFIG.name}"
+    products = [f"{run}/pictures/{split}.png" for split in splits]
+    if has_truth():
+        products += [f"{run}/tables/table.{suffix}" for suffix in ("md", "csv", "html")]
+        products += [f"{run}/pictures/class_iou.png"]
+    if CONFIG.retrain.enabled:
+        products += [f"{run}/pictures/segmenter_loss.png"]
+        if CONFIG.data.val_list and "val" not in splits:
+            products += [f"{run}/pictures/val.png"]
+    return products
+
+
+def scored():
+    """The records of a run, in the order of the table's rows."""
+    run = f"results/{CONFIG.name}"
+    products = ["blob", "cam"]
+    if CONFIG.cams.source == "grad_cam" and CONFIG.cams.affinity.enabled:
+        products.append("affinity")
+    if CONFIG.refine.method != "none":
+        products.append("refined")
+    products.append("masks")
+    records = [
+        f"{run}/scores/{product}.{split}.json"
+        for split in CONFIG.cams.splits
+        for product in products
+    ]
+    if CONFIG.retrain.enabled and CONFIG.data.val_list:
+        records.append(f"{run}/scores/predictions.val.json")
+    return records

@@ -1,0 +1,51 @@
+# Images and tags: the demo's data set, ingest, quarantine, manifest.
+
+if CONFIG.data.kind == "demo":
+
+    rule demo_data:
+        output:
+            f"{CONFIG.data.root}/demo.json",
+        params:
+            code=code("demo"),
+            train=CONFIG.data.demo_images[0],
+            val=CONFIG.data.demo_images[1],
+            folder=subpath(output[0], parent=True),
+        log:
+            "results/logs/demo_data.log",
+        benchmark:
+            "results/logs/demo_data.tsv"
+        conda:
+            "../../envs/core.yaml"
+        message:
+            "Drawing the demo data set"
+        shell:
+            "python -m wsss demo make {params.folder:q} --train {params.train}"
+            " --val {params.val} 2> {log}"
+
+
+rule ingest:
+    input:
+        dataset_files(),
+    output:
+        manifest="results/{run}/manifest/manifest.csv",
+        quarantine="results/{run}/manifest/quarantine.csv",
+        classes="results/{run}/manifest/classes.json",
+    log:
+        "results/{run}/logs/ingest.log",
+    benchmark:
+        "results/{run}/benchmarks/ingest.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: CONFIG.compute.workers
+    resources:
+        mem_mb=4000,
+        runtime="4h",
+    params:
+        sections=sections("ingest"),
+        code=code("ingest"),
+        folder=subpath(output.manifest, parent=True),
+    message:
+        "Decoding every image and reading the tags"
+    shell:
+        "python -m wsss ingest --out {params.folder:q} --workers {threads}"
+        " --sections {params.sections:q} 2> {log}"

@@ -1,0 +1,64 @@
+# The refiner trained on the CAMs, and the class scores that it gives.
+
+
+rule refine_train:
+    input:
+        manifest="results/{run}/manifest/manifest.csv",
+        cams=gather.part("results/{{run}}/cams/train/{scatteritem}.h5"),
+        weights=clip_files(),
+    output:
+        "results/{run}/refine/checkpoint.safetensors",
+    log:
+        "results/{run}/logs/refine_train.log",
+    benchmark:
+        "results/{run}/benchmarks/refine_train.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: workflow.cores
+    resources:
+        mem_mb=12000,
+        runtime="24h",
+        device=CONFIG.compute.device,
+    params:
+        sections=sections("refine_train"),
+        code=code("refine_train"),
+        folder=subpath(input.manifest, parent=True),
+        work="results/{run}/refine/work",
+    message:
+        "Training the refiner"
+    shell:
+        "python -m wsss refine-train {input.cams:q} --manifest {params.folder:q} --out {output:q}"
+        " --work {params.work:q} --device {resources.device} --sections {params.sections:q} 2> {log}"
+
+
+rule refine_apply:
+    input:
+        manifest="results/{run}/manifest/manifest.csv",
+        cams="results/{run}/cams/{split}/{scatteritem}.h5",
+        checkpoint="results/{run}/refine/checkpoint.safetensors",
+        weights=clip_files(),
+    output:
+        "results/{run}/scores_grid/{split}/{scatteritem}.h5",
+    log:
+        "results/{run}/logs/refine_apply/{split}.{scatteritem}.log",
+    benchmark:
+        "results/{run}/benchmarks/refine_apply/{split}.{scatteritem}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: CONFIG.compute.workers
+    resources:
+        mem_mb=8000,
+        runtime="8h",
+        device=CONFIG.compute.device,
+        batch=CONFIG.compute.batch,
+    params:
+        sections=sections("refine_apply"),
+        code=code("refine_apply"),
+        folder=subpath(input.manifest, parent=True),
+    message:
+        "Refined scores of {wildcards.split}, part {wildcards.scatteritem}"
+    shell:
+        "python -m wsss refine-apply {input.cams:q} --manifest {params.folder:q}"
+        " --split {wildcards.split} --checkpoint {input.checkpoint:q} --out {output:q}"
+        " --device {resources.device} --batch {resources.batch} --workers {threads}"
+        " --sections {params.sections:q} 2> {log}"

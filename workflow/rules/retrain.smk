@@ -1,0 +1,64 @@
+# The supervised segmenter: trained on the pseudo masks, then asked for the held-out images.
+
+
+rule retrain:
+    input:
+        manifest="results/{run}/manifest/manifest.csv",
+        masks=gather.part("results/{{run}}/masks/train/{scatteritem}.h5"),
+        init=local_files(CONFIG.retrain.init),
+    output:
+        weights="results/{run}/segmenter/weights.safetensors",
+        log="results/{run}/segmenter/loss.csv",
+    log:
+        "results/{run}/logs/retrain.log",
+    benchmark:
+        "results/{run}/benchmarks/retrain.tsv"
+    conda:
+        "../../envs/mmseg.yaml"
+    threads: workflow.cores
+    resources:
+        mem_mb=12000,
+        runtime="48h",
+        device=CONFIG.compute.device,
+    params:
+        sections=sections("retrain"),
+        code=code("retrain"),
+        folder=subpath(input.manifest, parent=True),
+        work="results/{run}/segmenter/work",
+    message:
+        "Training the segmenter on the pseudo masks"
+    shell:
+        "python -m wsss retrain {input.masks:q} --manifest {params.folder:q}"
+        " --out {output.weights:q} --log {output.log:q} --work {params.work:q}"
+        " --device {resources.device} --sections {params.sections:q} 2> {log}"
+
+
+rule predict:
+    input:
+        manifest="results/{run}/manifest/manifest.csv",
+        weights="results/{run}/segmenter/weights.safetensors",
+    output:
+        "results/{run}/predictions/{split}/{scatteritem}.h5",
+    log:
+        "results/{run}/logs/predict/{split}.{scatteritem}.log",
+    benchmark:
+        "results/{run}/benchmarks/predict/{split}.{scatteritem}.tsv"
+    conda:
+        "../../envs/mmseg.yaml"
+    threads: CONFIG.compute.workers
+    resources:
+        mem_mb=8000,
+        runtime="8h",
+        device=CONFIG.compute.device,
+        batch=CONFIG.compute.batch,
+    params:
+        sections=sections("predict"),
+        code=code("predict"),
+        folder=subpath(input.manifest, parent=True),
+    message:
+        "Segmenting {wildcards.split}, part {wildcards.scatteritem}"
+    shell:
+        "python -m wsss predict --manifest {params.folder:q} --checkpoint {input.weights:q}"
+        " --split {wildcards.split} --shard {wildcards.scatteritem} --out {output:q}"
+        " --device {resources.device} --batch {resources.batch} --workers {threads}"
+        " --sections {params.sections:q} 2> {log}"

@@ -1,0 +1,225 @@
+# Scores, tables and pictures: the only stage that opens pixel labels.
+
+
+rule score_blob:
+    input:
+        manifest="results/{run}/manifest/manifest.csv",
+    output:
+        "results/{run}/scores/blob.{split}.json",
+    log:
+        "results/{run}/logs/score/blob.{split}.log",
+    benchmark:
+        "results/{run}/benchmarks/score/blob.{split}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    params:
+        sections=sections("score"),
+        code=code("score"),
+        folder=subpath(input.manifest, parent=True),
+    message:
+        "Scoring the centred blob, the floor that ignores the image"
+    shell:
+        "python -m wsss score blob --manifest {params.folder:q} --split {wildcards.split}"
+        " --out {output:q} --sections {params.sections:q} 2> {log}"
+
+
+rule score_cams:
+    input:
+        manifest="results/{run}/manifest/manifest.csv",
+        shards=branch(
+            lambda wildcards: wildcards.product == "refined",
+            then=gather.part("results/{{run}}/scores_grid/{{split}}/{scatteritem}.h5"),
+            otherwise=gather.part("results/{{run}}/cams/{{split}}/{scatteritem}.h5"),
+        ),
+    output:
+        "results/{run}/scores/{product}.{split}.json",
+    log:
+        "results/{run}/logs/score/{product}.{split}.log",
+    benchmark:
+        "results/{run}/benchmarks/score/{product}.{split}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    resources:
+        mem_mb=4000,
+        runtime="2h",
+    params:
+        sections=sections("score"),
+        code=code("score"),
+        folder=subpath(input.manifest, parent=True),
+    message:
+        "Scoring {wildcards.product} of {wildcards.split}"
+    shell:
+        "python -m wsss score {wildcards.product} {input.shards:q} --manifest {params.folder:q}"
+        " --split {wildcards.split} --out {output:q} --sections {params.sections:q} 2> {log}"
+
+
+rule score_masks:
+    input:
+        manifest="results/{run}/manifest/manifest.csv",
+        shards=gather.part("results/{{run}}/masks/{{split}}/{scatteritem}.h5"),
+    output:
+        "results/{run}/scores/masks.{split}.json",
+    log:
+        "results/{run}/logs/score/masks.{split}.log",
+    benchmark:
+        "results/{run}/benchmarks/score/masks.{split}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    resources:
+        mem_mb=4000,
+        runtime="2h",
+    params:
+        sections=sections("score"),
+        code=code("score"),
+        folder=subpath(input.manifest, parent=True),
+    message:
+        "Scoring the pseudo masks of {wildcards.split}"
+    shell:
+        "python -m wsss score masks {input.shards:q} --manifest {params.folder:q}"
+        " --split {wildcards.split} --out {output:q} --sections {params.sections:q} 2> {log}"
+
+
+rule score_predictions:
+    input:
+        manifest="results/{run}/manifest/manifest.csv",
+        shards=gather.part("results/{{run}}/predictions/{{split}}/{scatteritem}.h5"),
+    output:
+        "results/{run}/scores/predictions.{split}.json",
+    log:
+        "results/{run}/logs/score/predictions.{split}.log",
+    benchmark:
+        "results/{run}/benchmarks/score/predictions.{split}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    resources:
+        mem_mb=4000,
+        runtime="2h",
+    params:
+        sections=sections("score"),
+        code=code("score"),
+        folder=subpath(input.manifest, parent=True),
+    message:
+        "Scoring the segmenter on {wildcards.split}"
+    shell:
+        "python -m wsss score predictions {input.shards:q} --manifest {params.folder:q}"
+        " --split {wildcards.split} --out {output:q} --sections {params.sections:q} 2> {log}"
+
+
+rule table:
+    input:
+        scored(),
+    output:
+        markdown="results/{run}/tables/table.md",
+        csv="results/{run}/tables/table.csv",
+        html=report(
+            "results/{run}/tables/table.html",
+            caption="../report/table.rst",
+            category="Scores",
+            labels={"what": "table"},
+        ),
+    log:
+        "results/{run}/logs/table.log",
+    benchmark:
+        "results/{run}/benchmarks/table.tsv"
+    conda:
+        "../../envs/core.yaml"
+    params:
+        code=code("table"),
+        folder=subpath(output.markdown, parent=True),
+    message:
+        "Writing the table"
+    shell:
+        "python -m wsss table {input:q} --out {params.folder:q} 2> {log}"
+
+
+rule class_chart:
+    input:
+        scored(),
+    output:
+        report(
+            "results/{run}/pictures/class_iou.png",
+            caption="../report/class_iou.rst",
+            category="Scores",
+            labels={"what": "IoU per class"},
+        ),
+    log:
+        "results/{run}/logs/class_chart.log",
+    benchmark:
+        "results/{run}/benchmarks/class_chart.tsv"
+    conda:
+        "../../envs/core.yaml"
+    params:
+        code=code("pictures"),
+    message:
+        "Drawing the IoU of each class"
+    shell:
+        "python -m wsss class-chart {input:q} --out {output:q} 2> {log}"
+
+
+rule loss_curve:
+    input:
+        "results/{run}/segmenter/loss.csv",
+    output:
+        report(
+            "results/{run}/pictures/segmenter_loss.png",
+            caption="../report/loss.rst",
+            category="Training",
+            labels={"what": "segmenter loss"},
+        ),
+    log:
+        "results/{run}/logs/loss_curve.log",
+    benchmark:
+        "results/{run}/benchmarks/loss_curve.tsv"
+    conda:
+        "../../envs/core.yaml"
+    params:
+        code=code("pictures"),
+    message:
+        "Drawing the loss curve"
+    shell:
+        "python -m wsss loss-curve {input:q} --out {output:q} 2> {log}"
+
+
+rule contact_sheet:
+    input:
+        manifest="results/{run}/manifest/manifest.csv",
+        cams=branch(
+            lambda wildcards: wildcards.split in CONFIG.cams.splits,
+            then=gather.part("results/{{run}}/cams/{{split}}/{scatteritem}.h5"),
+        ),
+        masks=branch(
+            lambda wildcards: wildcards.split in CONFIG.cams.splits,
+            then=gather.part("results/{{run}}/masks/{{split}}/{scatteritem}.h5"),
+        ),
+        predictions=branch(
+            lambda wildcards: CONFIG.retrain.enabled and wildcards.split == "val",
+            then=gather.part("results/{{run}}/predictions/{{split}}/{scatteritem}.h5"),
+        ),
+    output:
+        report(
+            "results/{run}/pictures/{split}.png",
+            caption="../report/contact_sheet.rst",
+            category="Pictures",
+            labels={"what": "contact sheet", "split": "{split}"},
+        ),
+    log:
+        "results/{run}/logs/contact_sheet.{split}.log",
+    benchmark:
+        "results/{run}/benchmarks/contact_sheet.{split}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    params:
+        sections=sections("pictures"),
+        code=code("pictures"),
+        folder=subpath(input.manifest, parent=True),
+        cams=lambda wildcards, input: [f"--cams {path}" for path in input.cams],
+        masks=lambda wildcards, input: [f"--masks {path}" for path in input.masks],
+        predictions=lambda wildcards, input: [
+            f"--predictions {path}" for path in input.predictions
+        ],
+    message:
+        "Drawing the contact sheet of {wildcards.split}"
+    shell:
+        "python -m wsss contact-sheet --manifest {params.folder:q} --split {wildcards.split}"
+        " {params.cams} {params.masks} {params.predictions} --out {output:q}"
+        " --sections {params.sections:q} 2> {log}"

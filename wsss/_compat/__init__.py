@@ -1,0 +1,22 @@
+"""Remedies for packages that do not import, or not safely load, as shipped.
+
+One module a remedy, each saying what breaks, with which versions, and when it can be deleted.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+
+def import_open_clip() -> ModuleType:
+    """Import ``open_clip`` with the torchvision remedy applied first.
+
+    Returns:
+        The imported ``open_clip`` module.
+    """
+    from wsss._compat.torchvision_ops import ensure_torchvision_imports
+
+    ensure_torchvision_imports()
+    import open_clip
+
+    return open_clip

@@ -1,0 +1,46 @@
+"""Let torchvision import beside a torch build that its compiled operators do not fit.
+
+What breaks: torchvision 0.28 from PyPI is compiled against the CUDA build of torch 2.13. Beside a
+CPU build its library ``_C.so`` cannot be loaded, and ``import torchvision`` then fails with
+``operator torchvision::nms does not exist``, because a Python file registers a shape function for
+an operator that was never declared. open_clip and timm import torchvision, so they fail as well.
+
+Remedy: declare the two operators' signatures when the library cannot be loaded. None of our code
+calls them; a call would fail with torch's own "no kernel" error. Where the builds match, this does
+nothing. Delete it when PyPI carries a torchvision build for CPU torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+# A torch.library.Library drops its declarations when it is collected.
+_keep: list[torch.library.Library] = []
+
+
+def ensure_torchvision_imports() -> None:
+    """Make ``import torchvision`` work; may be called any number of times."""
+    if _keep or _declared():
+        return
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or not spec.submodule_search_locations:
+        return  # importing it will raise the honest ModuleNotFoundError
+    library = Path(next(iter(spec.submodule_search_locations))) / "_C.so"
+    try:
+        torch.ops.load_library(str(library))
+    except OSError:
+        declarations = torch.library.Library("torchvision", "DEF")
+        for schema in _SCHEMAS:
+            declarations.define(schema)
+        _keep.append(declarations)
+
+
+def _declared() -> bool:
+    return hasattr(torch.ops.torchvision, "nms")

@@ -1,0 +1,1 @@
+"""How anything is written, read and trusted: shards, checkpoints, atomic replace, provenance."""

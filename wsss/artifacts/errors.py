@@ -1,0 +1,7 @@
+"""The error that every reader of an artefact raises."""
+
+from __future__ import annotations
+
+
+class ArtifactError(RuntimeError):
+    """An artefact is missing, unfinished, damaged or of another kind; the message names it."""

@@ -1,0 +1,1 @@
+"""`wsss <stage> …`: the one door that rules and people use."""

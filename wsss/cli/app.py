@@ -1,0 +1,62 @@
+"""The command line's root: sub-commands by group, and how errors are shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+from rich.console import Console
+
+from wsss import __version__
+from wsss.cli import configs, results, stage_commands
+from wsss.cli.guard import exit_with_parent
+
+app = typer.Typer(
+    name="wsss",
+    help=(
+        "From images with image-level tags to segmentation masks, and to a segmenter trained on "
+        "them. Each stage of the pipeline is a sub-command; `snakemake --cores all` runs them in "
+        "order."
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+stage_commands.register(app)
+results.register(app)
+app.add_typer(configs.app, name="config", rich_help_panel="Configuration")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"wsss {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    pass
+
+
+def run(application: typer.Typer) -> None:
+    """Run the command line.
+
+    Errors that a person can act on (bad input, bad configuration, damaged artefacts) are printed as
+    one message with exit code 1; ``WSSS_TRACEBACK=1`` shows the traceback as well.
+    """
+    exit_with_parent()
+    try:
+        application()
+    except (ValueError, RuntimeError, OSError) as error:
+        if os.environ.get("WSSS_TRACEBACK"):
+            raise
+        Console(stderr=True, soft_wrap=True).print("[bold red]error[/] ", end="")
+        print(f"{error}", file=sys.stderr)
+        if not str(error):
+            print(repr(error), file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,37 @@
+"""`wsss config …`: the annotated default, the JSON schema, and a check of one's own."""
+
+from __future__ import annotations
+
+import typer
+import yaml
+
+from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles
+from wsss.config import load_config
+from wsss.config.render import default_yaml, json_schema
+
+app = typer.Typer(
+    help="The configuration: print its annotated default or schema, check your own.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def default() -> None:
+    """Print the annotated default configuration (the embedded demo)."""
+    typer.echo(default_yaml(), nl=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema, for editors that complete and check YAML."""
+    typer.echo(json_schema(), nl=False)
+
+
+@app.command()
+def check(config: ConfigFiles = DEFAULT_CONFIG) -> None:
+    """Check a configuration and print what is in force, with every `auto` resolved."""
+    loaded = load_config(*config)
+    typer.echo(
+        yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        nl=False,
+    )

@@ -1,0 +1,74 @@
+"""Options that several sub-commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss.cli.stages import config_of_sections, restrict
+from wsss.config import Config, load_config
+
+ConfigFiles = Annotated[
+    list[Path],
+    typer.Option(
+        "--config",
+        "-c",
+        help="Configuration; repeat to lay presets over it.",
+        show_default="config.yaml",
+    ),
+]
+Sections = Annotated[
+    str,
+    typer.Option(
+        help="Used by the workflow: the stage's sections as JSON, instead of --config.", hidden=True
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …; default: compute.device.")]
+Batch = Annotated[int, typer.Option(help="Images a batch; default: compute.batch.", min=0)]
+Workers = Annotated[
+    int, typer.Option(help="Decoding or CRF workers; default: compute.workers.", min=0)
+]
+ManifestDir = Annotated[Path, typer.Option("--manifest", help="Folder that `wsss ingest` wrote.")]
+Split = Annotated[str, typer.Option(help="train or val.")]
+Shard = Annotated[
+    str, typer.Option(help="Which part of the split, as NUMBER-of-COUNT.", metavar="N-of-M")
+]
+
+DEFAULT_CONFIG = [Path("config.yaml")]
+WHOLE = "1-of-1"
+
+
+def stage_config(
+    stage: str,
+    files: list[Path],
+    sections: str,
+    *,
+    device: str = "",
+    batch: int = 0,
+    workers: int = 0,
+) -> Config:
+    """The configuration of one stage, from files (a person) or from sections (the workflow).
+
+    Either way it holds the sections that the stage declares and no other.
+    """
+    given = {"device": device, "batch": batch, "workers": workers}
+    compute = {name: value for name, value in given.items() if value}
+    if sections:
+        return config_of_sections(stage, sections, **compute)
+    config = load_config(*files)
+    config = config.model_copy(update={"compute": config.compute.model_copy(update=compute)})
+    return restrict(stage, config)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``"2-of-4"`` → ``(2, 4)``.
+
+    Raises:
+        typer.BadParameter: the text is not of that form.
+    """
+    number, _, count = text.partition("-of-")
+    if number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count):
+        return int(number), int(count)
+    raise typer.BadParameter(f"found {text!r}, expected NUMBER-of-COUNT such as 2-of-4")

@@ -1,0 +1,138 @@
+"""Scores, tables and pictures as sub-commands."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles, ManifestDir, Sections, Split, stage_config
+
+PANEL = "Results"
+
+
+class Product(StrEnum):
+    """What can be scored."""
+
+    cam = "cam"
+    affinity = "affinity"
+    refined = "refined"
+    masks = "masks"
+    predictions = "predictions"
+    blob = "blob"
+
+
+_ARRAYS = {Product.cam: "cam", Product.affinity: "refined", Product.refined: "score"}
+
+
+def score(
+    product: Annotated[
+        Product,
+        typer.Argument(help="What the shards hold; `blob` is the floor that ignores the image."),
+    ],
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="Records to write (JSON).")],
+    shards: Annotated[
+        list[Path],
+        typer.Argument(help="The shards of the split; none for `blob`.", show_default=False),
+    ] = [],  # noqa: B006
+    split: Split = "train",
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+) -> None:
+    """Score CAMs, pseudo masks or predictions against the ground truth."""
+    from wsss.score import stage
+
+    settings = stage_config("score", config, sections)
+    if product in _ARRAYS:
+        stage.score_cams(settings, manifest, split, shards, _ARRAYS[product], out)
+    elif product == Product.masks:
+        stage.score_masks(settings, manifest, split, shards, out)
+    elif product == Product.predictions:
+        stage.score_predictions(settings, manifest, split, shards, out)
+    else:
+        stage.score_blob(settings, manifest, split, out)
+
+
+def table(
+    records: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Records of `wsss score`, in the order of the rows.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write table.md, table.csv and table.html to.")
+    ],
+) -> None:
+    """One table of all records: Markdown, CSV and HTML."""
+    from wsss.score.table import make_table
+
+    make_table(records, out)
+
+
+def contact_sheet(
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="PNG to write.")],
+    split: Split = "train",
+    cams: Annotated[list[Path], typer.Option(help="CAM shards (repeat).")] = [],  # noqa: B006
+    masks: Annotated[list[Path], typer.Option(help="Mask shards (repeat).")] = [],  # noqa: B006
+    predictions: Annotated[list[Path], typer.Option(help="Prediction shards (repeat).")] = [],  # noqa: B006
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+) -> None:
+    """A contact sheet: image, CAM, pseudo mask, prediction, truth, in palette colours."""
+    from wsss.score.pictures import contact_sheet as draw
+
+    draw(
+        stage_config("pictures", config, sections),
+        manifest,
+        split,
+        out,
+        cams=cams,
+        masks=masks,
+        predictions=predictions,
+    )
+
+
+def loss_curve(
+    log: Annotated[
+        Path, typer.Argument(help="Loss curve of a training (CSV).", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Picture to write.")],
+) -> None:
+    """Draw a loss curve."""
+    from wsss.score.curves import loss_curve as draw
+
+    draw(log, out)
+
+
+def class_chart(
+    records: Annotated[
+        list[Path], typer.Argument(help="Records of `wsss score`.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Picture to write.")],
+) -> None:
+    """Draw the IoU of each class, row by row."""
+    from wsss.score.curves import class_chart as draw
+
+    draw(records, out)
+
+
+def show(
+    folder: Annotated[
+        Path, typer.Argument(help="Results of a run, e.g. results/demo.", show_default=False)
+    ],
+) -> None:
+    """Print a run's table and where its pictures and report are."""
+    from wsss.score.table import print_results
+
+    print_results(folder)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (score, table, contact_sheet, class_chart, loss_curve, show):
+        app.command(rich_help_panel=PANEL)(command)

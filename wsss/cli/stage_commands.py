@@ -1,0 +1,184 @@
+"""The stages as sub-commands, in the order of the chain.
+
+Each command imports its stage when it runs, so that `wsss --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss.cli.options import (
+    DEFAULT_CONFIG,
+    WHOLE,
+    Batch,
+    ConfigFiles,
+    Device,
+    ManifestDir,
+    Sections,
+    Shard,
+    Split,
+    Workers,
+    parse_shard,
+    stage_config,
+)
+
+PANEL = "Stages, in order"
+
+
+def ingest(
+    out: Annotated[
+        Path, typer.Option(help="Folder to write: manifest, quarantine table, class list.")
+    ],
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    workers: Workers = 0,
+) -> None:
+    """Decode every image, list what can be used and quarantine the rest.
+
+    Writes manifest.csv (id, split, path, size, digest, tags), quarantine.csv (file, reason) and
+    classes.json. Fails, after writing the quarantine table, when too large a share cannot be used.
+    """
+    from wsss.data.stage import ingest as run
+
+    run(stage_config("ingest", config, sections, workers=workers), out)
+
+
+def cams(
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="HDF5 shard to write.")],
+    split: Split = "train",
+    shard: Shard = WHOLE,
+    cache: Annotated[
+        Path, typer.Option(help="Folder for text embeddings, shared by all shards.")
+    ] = Path("results/cache"),
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    device: Device = "",
+    batch: Batch = 0,
+    workers: Workers = 0,
+) -> None:
+    """Class activation maps of one part of a split, on the patch grid."""
+    from wsss.cams.stage import run
+
+    settings = stage_config("cams", config, sections, device=device, batch=batch, workers=workers)
+    run(settings, manifest, split, parse_shard(shard), out, cache)
+
+
+def refine_train(
+    cams: Annotated[
+        list[Path], typer.Argument(help="CAM shards of the train split.", show_default=False)
+    ],
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="Checkpoint to write (safetensors).")],
+    work: Annotated[
+        Path, typer.Option(help="Folder for what an interrupted training resumes from.")
+    ],
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    device: Device = "",
+    workers: Workers = 0,
+) -> None:
+    """Train the refiner on the CAMs (refine.method; `none` has nothing to train)."""
+    from wsss.refine.stage import train
+
+    train(
+        stage_config("refine_train", config, sections, device=device, workers=workers),
+        manifest,
+        cams,
+        out,
+        work,
+    )
+
+
+def refine_apply(
+    cams: Annotated[Path, typer.Argument(help="One CAM shard.", show_default=False)],
+    manifest: ManifestDir,
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint of `wsss refine-train`.")],
+    out: Annotated[Path, typer.Option(help="HDF5 shard of class scores to write.")],
+    split: Split = "train",
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    device: Device = "",
+    batch: Batch = 0,
+    workers: Workers = 0,
+) -> None:
+    """Class scores of one shard: what the refiner makes of the CAMs."""
+    from wsss.refine.stage import apply
+
+    settings = stage_config(
+        "refine_apply", config, sections, device=device, batch=batch, workers=workers
+    )
+    apply(settings, manifest, split, cams, checkpoint, out)
+
+
+def masks(
+    scores: Annotated[Path, typer.Argument(help="One shard of class scores.", show_default=False)],
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="HDF5 shard of masks to write.")],
+    png: Annotated[Path, typer.Option(help="Folder to write palette PNGs to (label/ and train/).")],
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    workers: Workers = 0,
+) -> None:
+    """Pseudo masks of one shard: background rule, dense CRF, ignore band."""
+    from wsss.masks.stage import run
+
+    run(stage_config("masks", config, sections, workers=workers), manifest, scores, out, png)
+
+
+def retrain(
+    masks: Annotated[
+        list[Path], typer.Argument(help="Mask shards of the train split.", show_default=False)
+    ],
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="Weights to write (safetensors).")],
+    log: Annotated[Path, typer.Option(help="Loss curve to write (CSV).")],
+    work: Annotated[
+        Path, typer.Option(help="Folder for what an interrupted training resumes from.")
+    ],
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    device: Device = "",
+    workers: Workers = 0,
+) -> None:
+    """Train the supervised segmenter on the pseudo masks."""
+    from wsss.retrain.train import train
+
+    train(
+        stage_config("retrain", config, sections, device=device, workers=workers),
+        manifest,
+        masks,
+        out,
+        log,
+        work,
+    )
+
+
+def predict(
+    manifest: ManifestDir,
+    checkpoint: Annotated[Path, typer.Option(help="Weights of `wsss retrain`.")],
+    out: Annotated[Path, typer.Option(help="HDF5 shard of label maps to write.")],
+    split: Split = "val",
+    shard: Shard = WHOLE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    device: Device = "",
+    batch: Batch = 0,
+    workers: Workers = 0,
+) -> None:
+    """Label maps of the segmenter: single scale, multi-scale + flip, each with and without CRF."""
+    from wsss.retrain.predict import predict as run
+
+    settings = stage_config(
+        "predict", config, sections, device=device, batch=batch, workers=workers
+    )
+    run(settings, manifest, split, parse_shard(shard), checkpoint, out)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the stages to the command line."""
+    for command in (ingest, cams, refine_train, refine_apply, masks, retrain, predict):
+        app.command(rich_help_panel=PANEL)(command)

@@ -1,0 +1,94 @@
+"""Multi-head attention in the forms that the methods need.
+
+`fused` never builds the attention matrix, `explicit` builds it a few heads at a time to add its
+head mean to a running sum, and an `AttentionRewrite` replaces a block's attention by another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+# Attention of this many bytes is built at once on a GPU. On a CPU it is always one head, whose
+# matrix then stays in the cache between the product, the softmax and the second product.
+_GPU_CHUNK_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Queries, keys and values of one block, head by head."""
+
+    queries: Float[Tensor, "batch heads tokens head_width"]
+    keys: Float[Tensor, "batch heads tokens head_width"]
+    values: Float[Tensor, "batch heads tokens head_width"]
+
+    @property
+    def scale(self) -> float:
+        """Factor of the dot products, 1 / sqrt(head width)."""
+        return float(self.queries.shape[-1]) ** -0.5
+
+
+class AttentionRewrite(Protocol):
+    """Replaces the attention of one block, for instance by value-value attention.
+
+    Give one to `ClipEncoder.run` for the blocks where it applies.
+    """
+
+    def __call__(
+        self, heads: Heads
+    ) -> tuple[
+        Float[Tensor, "batch heads tokens head_width"], Float[Tensor, "batch tokens tokens"] | None
+    ]:
+        """Mix the values.
+
+        Args:
+            heads: queries, keys and values of the block.
+
+        Returns:
+            The mixed values of every head, and the map that stands for the head mean where
+            attention is asked for (None: it cannot be asked for).
+        """
+        ...
+
+
+def fused(heads: Heads) -> Float[Tensor, "batch heads tokens head_width"]:
+    """Softmax attention by torch's fused kernel; the matrix is never stored."""
+    return F.scaled_dot_product_attention(heads.queries, heads.keys, heads.values)
+
+
+def weights(
+    heads: Heads, chunk: slice = slice(None)
+) -> Float[Tensor, "batch chunk_heads tokens tokens"]:
+    """Attention of the heads in ``chunk`` in float32: rows are queries, each sums to one."""
+    queries = heads.queries[:, chunk].float() * heads.scale
+    # (B, H', L, d) x (B, H', d, L) -> (B, H', L, L)
+    return torch.softmax(queries @ heads.keys[:, chunk].float().transpose(-2, -1), dim=-1)
+
+
+def explicit(
+    heads: Heads, total: Float[Tensor, "batch tokens tokens"]
+) -> Float[Tensor, "batch heads tokens head_width"]:
+    """Softmax attention that adds the sum of its matrices over the heads to ``total``, in place."""
+    mixed = torch.empty_like(heads.values, dtype=torch.float32)
+    for chunk in _head_chunks(heads):
+        matrix = weights(heads, chunk)
+        # (B, H', L, L) x (B, H', L, d) -> (B, H', L, d)
+        mixed[:, chunk] = matrix @ heads.values[:, chunk].float()
+        for head in matrix.unbind(1):
+            total += head
+    return mixed
+
+
+def _head_chunks(heads: Heads) -> Iterator[slice]:
+    batch, count, tokens, _ = heads.queries.shape
+    step = 1
+    if heads.queries.is_cuda:
+        step = max(1, min(count, _GPU_CHUNK_BYTES // (4 * batch * tokens * tokens)))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))

@@ -1,0 +1,273 @@
+"""Load a CLIP that open_clip can build: by name and tag, from a model config, or from bare weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from wsss._compat import import_open_clip
+from wsss.clip.images import CLIP_MEAN, CLIP_STD, Channels
+from wsss.clip.openai_layout import infer_config
+
+ActivationChoice = Literal["auto", "quick_gelu", "gelu"]
+Tokenize = Callable[[Sequence[str]], Int[Tensor, "prompts context"]]
+
+FROM_WEIGHTS = "from-weights"
+RANDOM = "random"
+
+
+class ClipLoadError(ValueError):
+    """A model cannot be built or its weights cannot be read; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class LoadedClip:
+    """An open_clip model with what is needed to use it."""
+
+    model: nn.Module
+    """Frozen, in evaluation mode, float32, on the CPU."""
+    tokenize: Tokenize
+    tokenizer: str
+    """Names the tokenizer; part of the text bank's key."""
+    digest: str
+    """sha256 over names, shapes and values of the weights."""
+    mean: Channels
+    std: Channels
+    """Normalisation of the images that the model was trained with."""
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor of the cosines, 100 for CLIP."""
+        scale = self.model.get_parameter("logit_scale")
+        return float(scale.detach().double().exp())
+
+
+def load_clip(
+    model: str,
+    pretrained: str = "",
+    *,
+    activation: ActivationChoice = "auto",
+    cache_dir: Path | None = None,
+) -> LoadedClip:
+    """Build a CLIP and load its weights.
+
+    Args:
+        model: one of
+            - an open_clip model name (``ViT-B-16-quickgelu``, ``hf-hub:…``, ``local-dir:…``);
+            - path of an open_clip model config (``.json``), or of a hub file that holds it under
+              ``model_cfg`` beside a ``preprocess_cfg``;
+            - ``from-weights``: read width, depth, patch … from the shapes of a weight file in
+              OpenAI's or open_clip's naming.
+        pretrained: a tag of the named model (``openai``), a weight file (safetensors, or a state
+            dict that ``torch.load(weights_only=True)`` accepts), or ``random`` (seeded; tests).
+        activation: ``auto`` takes what the model config says, and QuickGELU for ``from-weights``,
+            as OpenAI's models use.
+        cache_dir: where open_clip stores downloads.
+
+    Raises:
+        ClipLoadError: unknown name or tag, unreadable file, weights that do not fit the model, or
+            an activation that the tag was not trained with.
+    """
+    open_clip = import_open_clip()
+    file = _weight_file(pretrained)
+    config: dict[str, Any] | None = None
+    preprocess: Mapping[str, Any] = {}
+    weights = read_weights(file) if file is not None else None
+    if model == FROM_WEIGHTS:
+        if weights is None:
+            raise ClipLoadError(f"model {FROM_WEIGHTS!r} needs a weight file as pretrained, found {pretrained!r}")
+        config = infer_config(weights)
+    elif model.endswith(".json"):
+        config, preprocess = _read_config(Path(model))
+    if config is not None:
+        if activation != "auto":
+            config["quick_gelu"] = activation == "quick_gelu"
+        if weights is None and pretrained != RANDOM:
+            raise ClipLoadError(f"{model}: needs the path of a weight file as pretrained, found {pretrained!r}")
+        built = _build(open_clip, config, model)
+        text = config["text_cfg"]
+    else:
+        built = _by_name(open_clip, model, "" if weights is not None else pretrained, activation, cache_dir)
+        preprocess = getattr(built.visual, "preprocess_cfg", {})
+        text = (open_clip.get_model_config(model) or {}).get("text_cfg", {})
+    if weights is not None:
+        _fill(open_clip, built, weights, f"{pretrained} into {model}")
+    built.eval().requires_grad_(False)
+    tokenize, tokenizer = _tokenizer(open_clip, text)
+    return LoadedClip(
+        model=built,
+        tokenize=tokenize,
+        tokenizer=tokenizer,
+        digest=weights_digest(built.state_dict()),
+        mean=_channels(preprocess.get("mean"), CLIP_MEAN),
+        std=_channels(preprocess.get("std"), CLIP_STD),
+    )
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Read a state dict; a pickle is read with ``weights_only=True`` alone.
+
+    Raises:
+        ClipLoadError: the file is missing, damaged, a TorchScript archive, or holds other objects.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ClipLoadError(f"{file}: no such weight file") from None
+    except (SafetensorError, OSError) as error:
+        raise ClipLoadError(f"{file}: is damaged or no safetensors file ({error})") from None
+    except Exception as error:
+        if "TorchScript" in str(error):
+            hint = (
+                "is a TorchScript archive, which may carry code; use the tag (model "
+                "ViT-B-16-quickgelu, pretrained openai) or save its state dict as safetensors"
+            )
+        else:
+            hint = f"cannot be read without running what it contains ({str(error).splitlines()[0]}); convert it to safetensors"
+        raise ClipLoadError(f"{file}: {hint}") from None
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise ClipLoadError(f"{file}: holds {type(loaded).__name__}, expected a state dict of tensors")
+    return {str(name).removeprefix("module."): value for name, value in loaded.items()}
+
+
+def weights_digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes of tensors, whatever their order."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _weight_file(pretrained: str) -> Path | None:
+    path = Path(pretrained)
+    looks_like_file = path.suffix in {".safetensors", ".pt", ".pth", ".bin"}
+    return path if looks_like_file or (pretrained and path.is_file()) else None
+
+
+def _read_config(file: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ClipLoadError(f"{file}: cannot be read as an open_clip model config ({error})") from None
+    config = content.get("model_cfg", content) if isinstance(content, dict) else {}
+    missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
+    if missing:
+        raise ClipLoadError(f"{file}: is no open_clip model config, it lacks {', '.join(missing)}")
+    preprocess = content.get("preprocess_cfg", {})
+    return {key: value for key, value in config.items() if key != "preprocess_cfg"}, preprocess
+
+
+def _build(open_clip: Any, config: Mapping[str, Any], where: str) -> nn.Module:
+    arguments = dict(config)
+    custom_text = arguments.pop("custom_text", False) or "hf_model_name" in arguments["text_cfg"]
+    kind = open_clip.model.CustomTextCLIP if custom_text else open_clip.CLIP
+    try:
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            built = kind(**arguments)
+    except TypeError as error:
+        raise ClipLoadError(f"{where}: open_clip cannot build this model ({error})") from None
+    assert isinstance(built, nn.Module)
+    return built
+
+
+def _by_name(open_clip: Any, name: str, tag: str, activation: ActivationChoice, cache_dir: Path | None) -> Any:
+    if ":" not in name and open_clip.get_model_config(name) is None:
+        raise ClipLoadError(
+            f"{name!r}: open_clip has no model of this name, and it is no .json file; "
+            f"see open_clip.list_models(), e.g. ViT-B-16-quickgelu"
+        )
+    chosen = {} if activation == "auto" else {"quick_gelu": activation == "quick_gelu"}
+    trained = open_clip.pretrained.get_pretrained_cfg(name, tag) if tag and ":" not in name else {}
+    if trained:
+        wanted = bool(trained.get("quick_gelu", False))
+        config = open_clip.get_model_config(name) or {}
+        found = chosen.get("quick_gelu", bool(config.get("quick_gelu", False)))
+        if wanted != found:
+            names = {True: "QuickGELU", False: "GELU"}
+            other = f"{name}-quickgelu" if wanted else name.removesuffix("-quickgelu")
+            raise ClipLoadError(
+                f"{name} with tag {tag!r}: these weights were trained with {names[wanted]}, the model "
+                f"has {names[found]}; use the model {other!r}"
+            )
+    try:
+        with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+            torch.manual_seed(0)
+            return open_clip.create_model(
+                name,
+                pretrained=None if tag in {"", RANDOM} else tag,
+                cache_dir=None if cache_dir is None else str(cache_dir),
+                **chosen,
+            )
+    except (RuntimeError, OSError, ValueError) as error:
+        raise ClipLoadError(f"{name} with pretrained {tag!r}: {error}") from None
+
+
+def _fill(open_clip: Any, built: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Load a state dict in open_clip's or OpenAI's naming, which agree for plain ViT models."""
+    state = {key: value for key, value in weights.items() if key not in {"input_resolution", "context_length", "vocab_size"}}
+    custom_text = isinstance(built, open_clip.model.CustomTextCLIP)
+    if custom_text and "positional_embedding" in state:
+        state = open_clip.model.convert_to_custom_text_state_dict(state)
+    wanted = built.state_dict()
+    if "logit_scale" in state:
+        state["logit_scale"] = state["logit_scale"].reshape(wanted["logit_scale"].shape)
+    problems = [f"lacks {name}" for name in wanted if name not in state]
+    problems += [f"has unknown {name}" for name in state if name not in wanted]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in state and state[name].shape != wanted[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ClipLoadError(f"{where}: the weights do not fit: {'; '.join(problems[:3])}{more}")
+    built.load_state_dict(state)
+
+
+def _tokenizer(open_clip: Any, text: Mapping[str, Any]) -> tuple[Tokenize, str]:
+    """The tokenizer that a text config asks for, with a check that every word can be embedded."""
+    context = int(text.get("context_length", 77))
+    options = dict(text.get("tokenizer_kwargs") or {})
+    name = text.get("hf_tokenizer_name")
+    if name:
+        tokenizer = open_clip.HFTokenizer(name, context_length=context, tokenizer_mode=text.get("tokenizer_mode"), **options)
+    else:
+        tokenizer = open_clip.SimpleTokenizer(context_length=context, **options)
+    vocabulary = text.get("vocab_size")
+
+    def tokenize(prompts: Sequence[str]) -> Int[Tensor, "prompts context"]:
+        tokens = tokenizer(list(prompts))
+        assert isinstance(tokens, Tensor)
+        if vocabulary is not None and int(tokens.max()) >= vocabulary:
+            raise ClipLoadError(
+                f"the tokenizer gives ids up to {int(tokens.max())}, but the model embeds {vocabulary} only; "
+                "its own tokenizer is needed"
+            )
+        return tokens.long()
+
+    identity = json.dumps([name or "clip-bpe", context, text.get("tokenizer_mode"), options], sort_keys=True, default=str)
+    return tokenize, identity
+
+
+def _channels(found: object, default: Channels) -> Channels:
+    if not isinstance(found, list | tuple) or len(found) != 3:
+        return default
+    return float(found[0]), float(found[1]), float(found[2])

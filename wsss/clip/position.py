@@ -1,0 +1,41 @@
+"""The positional table at another grid."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+Rounding = Literal["float32", "float16"]
+
+
+def resize_positions(
+    table: Float[Tensor, "old_tokens width"],
+    old_grid: tuple[int, int],
+    grid: tuple[int, int],
+    rounding: Rounding = "float32",
+) -> Float[Tensor, "tokens width"]:
+    """Resize the patch rows of a positional table bilinearly; the class row stays (spec 1.1).
+
+    Args:
+        table: one row for the class token, then ``old_grid`` in row-major order.
+        old_grid: rows and columns that the table was learned for.
+        grid: rows and columns wanted.
+        rounding: ``float16`` rounds the result to half precision and back, as released CLIP-ES and
+            WeCLIP do even on the CPU (moves features by 3e-3 and CAMs by up to 1e-3).
+
+    Returns:
+        The table for ``grid``, float32.
+    """
+    table = table.float()
+    cls_row, patches = table[:1], table[1:]
+    if grid != old_grid:
+        # (old_h * old_w, D) -> (1, D, old_h, old_w) -> (1, D, h, w) -> (h * w, D)
+        image = patches.T.reshape(1, -1, *old_grid)
+        image = F.interpolate(image, size=grid, mode="bilinear", align_corners=False)
+        patches = image.reshape(image.shape[1], -1).T
+    resized = torch.cat([cls_row, patches])
+    return resized.half().float() if rounding == "float16" else resized

@@ -1,0 +1,1 @@
+"""Data sets, ingest and quarantine, the manifest, class lists, image reading."""

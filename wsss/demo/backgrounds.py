@@ -1,0 +1,97 @@
+"""Whole backgrounds: a place with a horizon, and which classes are at home there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from wsss.demo import textures
+
+
+@dataclass(frozen=True)
+class Background:
+    """A painted place.
+
+    Attributes:
+        canvas: the picture in canvas pixels.
+        horizon: row above which nothing stands, in canvas pixels.
+        words: names of what is seen in it, the main one first.
+    """
+
+    canvas: Image.Image
+    horizon: int
+    words: tuple[str, ...]
+
+
+HABITATS: Final[Mapping[str, Mapping[str, float]]] = {
+    # Strong ties on purpose: a boat nearly always has water around it and a car a road, so that
+    # activation maps of the one leak onto the other, as they do on photographs.
+    "bird": {"air": 0.4, "meadow": 0.2, "lake": 0.1, "room": 0.1, "snow": 0.1, "beach": 0.1},
+    "boat": {"lake": 0.92, "beach": 0.08},
+    "bottle": {"room": 0.64, "beach": 0.16, "meadow": 0.1, "reef": 0.1},
+    "car": {"road": 0.86, "snow": 0.06, "meadow": 0.08},
+    "cat": {"room": 0.6, "meadow": 0.22, "road": 0.12, "snow": 0.06},
+    "fish": {"reef": 0.86, "beach": 0.08, "room": 0.06},
+    "horse": {"meadow": 0.62, "beach": 0.16, "snow": 0.12, "road": 0.1},
+    "house": {"meadow": 0.4, "snow": 0.3, "road": 0.22, "beach": 0.08},
+    "tree": {"meadow": 0.4, "snow": 0.24, "road": 0.2, "beach": 0.16},
+    "umbrella": {"beach": 0.42, "road": 0.18, "room": 0.16, "meadow": 0.14, "snow": 0.1},
+}
+"""How often each class is met in each place (rows sum to 1)."""
+
+PLACES: Final = ("lake", "reef", "meadow", "road", "beach", "snow", "air", "room")
+
+
+def paint(place: str, rng: np.random.Generator, size: tuple[int, int]) -> Background:
+    """Paint ``place`` on a canvas of ``size`` (width, height).
+
+    Raises:
+        ValueError: if ``place`` is none of `PLACES`.
+    """
+    if place not in PLACES:
+        raise ValueError(f"unknown place {place!r}; expected one of {', '.join(PLACES)}")
+    width, height = size
+    canvas = Image.new("RGB", size)
+    if place == "reef":
+        textures.underwater(canvas, (0, 0, width, height), rng)
+        return Background(canvas, round(height * 0.1), ("water",))
+    if place == "air":
+        textures.sky(canvas, (0, 0, width, height), rng)
+        ground = height
+        if rng.random() < 0.5:
+            ground = round(height * float(rng.uniform(0.84, 0.94)))
+            textures.grass(canvas, (0, ground, width, height), rng)
+        words = ("sky", "cloud") if ground == height else ("sky", "cloud", "grass")
+        return Background(canvas, round(height * 0.08), words)
+    horizon = round(height * float(rng.uniform(0.3, 0.52)))
+    above, below = (0, 0, width, horizon), (0, horizon, width, height)
+    if place == "room":
+        horizon = round(height * float(rng.uniform(0.5, 0.68)))
+        textures.wall(canvas, (0, 0, width, horizon), rng)
+        textures.floor(canvas, (0, horizon, width, height), rng)
+        return Background(canvas, horizon, ("floor", "wall"))
+    textures.sky(canvas, above, rng)
+    words = ["sky"]
+    if rng.random() < 0.45:
+        textures.hills(canvas, above, rng, peaks=place in ("snow", "lake") or rng.random() < 0.3)
+        words.append("mountain")
+    if place == "lake":
+        textures.water(canvas, below, rng)
+        return Background(canvas, horizon, ("water", *words))
+    if place == "beach" and rng.random() < 0.5:
+        sea = (0, max(0, horizon - round(height * 0.1)), width, horizon)
+        textures.water(canvas, sea, rng)
+        words.append("water")
+    ground = {
+        "meadow": ("grass", textures.grass),
+        "road": ("road", textures.road),
+        "beach": ("sand", textures.sand),
+        "snow": ("snow", textures.snow),
+    }
+    word, painter = ground[place]
+    painter(canvas, below, rng)
+    return Background(canvas, horizon, (word, *words))

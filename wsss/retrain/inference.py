@@ -1,0 +1,84 @@
+"""Class probabilities of a trained segmenter, at one scale or averaged over scales and mirroring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wsss.retrain.architecture import SMALLEST_SIDE
+
+
+class Segmenter:
+    """A trained network in evaluation mode.
+
+    Args:
+        model: an encoder-decoder of mmsegmentation with its weights.
+        device: where it runs.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self._model = model.to(device).eval()
+        self._device = device
+
+    @torch.inference_mode()
+    def probabilities(
+        self,
+        images: UInt8[np.ndarray, "batch height width 3"],
+        *,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+    ) -> Float[Tensor, "batch labels height width"]:
+        """Softmax probabilities at image size, averaged over ``scales`` and, with ``flip``, mirroring.
+
+        As mmsegmentation does it: bilinear scaling of the image, logits scaled back to the image,
+        softmax, mean.
+
+        Args:
+            images: RGB.
+            scales: factors on the image's own size.
+            flip: also look at the mirrored image, at every scale.
+        """
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
+        raw = pixels.permute(0, 3, 1, 2).float()
+        size = (raw.shape[2], raw.shape[3])
+        total: Tensor | None = None
+        for scale in scales:
+            scaled = _resize(raw, (_scaled(size[0], scale), _scaled(size[1], scale)))
+            views = torch.cat([scaled, scaled.flip(3)]) if flip else scaled
+            found = _resize(self._logits(views), size).softmax(dim=1)
+            if flip:
+                straight, mirrored = found.chunk(2)
+                found = (straight + mirrored.flip(3)) / 2
+            total = found if total is None else total + found
+        assert total is not None, "at least one scale"
+        return total / len(scales)
+
+    def _logits(
+        self, raw: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch labels height width"]:
+        """Logits at the size of the input, RGB in [0, 255]."""
+        preprocessor = self._model.data_preprocessor
+        inputs = (raw - preprocessor.mean) / preprocessor.std
+        height, width = inputs.shape[2:]
+        below, right = max(SMALLEST_SIDE - height, 0), max(SMALLEST_SIDE - width, 0)
+        inputs = F.pad(inputs, (0, right, 0, below))  # 0 is the mean colour, as in training
+        shape = tuple(inputs.shape[2:])
+        logits = self._model.encode_decode(inputs, [{"img_shape": shape}] * len(inputs))
+        return logits[:, :, :height, :width]
+
+
+def _scaled(side: int, scale: float) -> int:
+    return max(1, int(side * scale + 0.5))
+
+
+def _resize(
+    images: Float[Tensor, "batch channels _ _"], size: tuple[int, int]
+) -> Float[Tensor, "batch channels _ _"]:
+    if tuple(images.shape[2:]) == size:
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)

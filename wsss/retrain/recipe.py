@@ -1,0 +1,178 @@
+"""The training run as an mmengine config: data, optimiser, schedule, hooks.
+
+Optimisers and schedules are those of mmsegmentation's stock recipes; learning rate, warm-up, steps,
+batch and crop come from our configuration. The config is also written to the work folder, from
+where mmsegmentation's own tools can load it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config as MmConfig
+
+from wsss.config import Config
+from wsss.config.model import RetrainConfig
+from wsss.retrain.architecture import IGNORED, model_config
+
+_ROOM = "wsss.retrain"
+_SHARE_OF_ONE_LABEL = 0.75  # crops with more of a single label are drawn again (up to ten times)
+
+
+def training_config(
+    config: Config,
+    *,
+    labels: Sequence[str],
+    manifest_dir: Path,
+    masks: Sequence[Path],
+    work: Path,
+    init: Path | None,
+    device: torch.device,
+    devices: int,
+) -> MmConfig:
+    """Build the mmengine config of a training run.
+
+    Args:
+        config: ours; the sections ``retrain``, ``seed``, ``compute`` and ``data.max_pixels`` are read.
+        labels: names of the labels, background first.
+        manifest_dir: folder that ingest wrote.
+        masks: mask shards of the train split.
+        work: folder of resumable checkpoints and logs.
+        init: backbone checkpoint to start from, or None.
+        device: where one process trains.
+        devices: number of processes that share the global batch.
+
+    Raises:
+        ValueError: the batch cannot be shared, or the schedule does not fit the steps.
+    """
+    retrain = config.retrain
+    batch = share_of_batch(retrain, devices)
+    several = devices > 1
+    return MmConfig(
+        {
+            "default_scope": "mmseg",
+            "custom_imports": {
+                "imports": [f"{_ROOM}.{name}" for name in ("dataset", "transforms", "runner")]
+            },
+            "runner_type": "SegmenterRunner",
+            "work_dir": str(work.resolve()),
+            "device": str(device),
+            "init_backbone": str(init.resolve()) if init else None,
+            "randomness": {"seed": config.seed},
+            "launcher": "pytorch" if several else "none",
+            "env_cfg": {
+                "mp_cfg": {"mp_start_method": "fork", "opencv_num_threads": 0},
+                "dist_cfg": {"backend": "nccl"},
+            },
+            "model": model_config(
+                retrain.model,
+                labels=len(labels),
+                crop=retrain.crop,
+                norm="SyncBN" if several else "BN",
+            ),
+            "train_dataloader": {
+                "batch_size": batch,
+                "num_workers": config.compute.workers,
+                "persistent_workers": True,
+                "sampler": {"type": "StreamSampler"},
+                "dataset": {
+                    "type": "PseudoMaskDataset",
+                    "manifest_dir": str(manifest_dir.resolve()),
+                    "masks": [str(path.resolve()) for path in masks],
+                    "seed": config.seed,
+                    "max_pixels": config.data.max_pixels,
+                    "metainfo": {"classes": tuple(labels)},
+                    "pipeline": _augmentation(retrain),
+                },
+            },
+            # what mmseg.apis.init_model and inference_model ask for
+            "test_pipeline": [{"type": "LoadImageFromFile"}, {"type": "PackSegInputs"}],
+            "train_cfg": {
+                "type": "IterBasedTrainLoop",
+                "max_iters": retrain.iterations,
+                "val_interval": retrain.iterations,
+            },
+            **_optimisation(retrain),
+            "default_hooks": {
+                "timer": {"type": "IterTimerHook"},
+                "logger": {"type": "LoggerHook", "interval": 10, "log_metric_by_epoch": False},
+                "param_scheduler": {"type": "ParamSchedulerHook"},
+                "checkpoint": {
+                    "type": "CheckpointHook",
+                    "by_epoch": False,
+                    "interval": retrain.checkpoint_every,
+                    "max_keep_ckpts": 2,
+                },
+                "sampler_seed": None,
+            },
+            "custom_hooks": [{"type": "StepSeedHook", "seed": config.seed}, {"type": "ProgressHook"}],
+            "log_processor": {"by_epoch": False},
+            "visualizer": {"type": "Visualizer", "vis_backends": []},
+        }
+    )
+
+
+def share_of_batch(retrain: RetrainConfig, devices: int) -> int:
+    """Images a device and step.
+
+    Raises:
+        ValueError: the global batch cannot be divided, or batch normalisation would see one image.
+    """
+    if retrain.batch % devices:
+        raise ValueError(
+            f"retrain.batch is {retrain.batch}, which {devices} devices cannot share evenly; "
+            f"set it to a multiple of {devices}"
+        )
+    if retrain.batch == 1 and retrain.model.startswith("deeplab"):
+        raise ValueError(
+            f"retrain.batch is 1, but {retrain.model} normalises one pooled value an image over the "
+            "batch; set it to at least 2"
+        )
+    return retrain.batch // devices
+
+
+def _augmentation(retrain: RetrainConfig) -> list[dict[str, Any]]:
+    crop = (retrain.crop, retrain.crop)
+    return [
+        {"type": "RandomOwnScale", "ratio_range": tuple(retrain.scale_range)},
+        {
+            "type": "RandomCrop",
+            "crop_size": crop,
+            "cat_max_ratio": _SHARE_OF_ONE_LABEL,
+            "ignore_index": IGNORED,
+        },
+        {"type": "RandomFlip", "prob": 0.5},
+        {"type": "PhotoMetricDistortion"},
+        {"type": "PackSegInputs"},  # a smaller image is padded with 255 by the data preprocessor
+    ]
+
+
+def _optimisation(retrain: RetrainConfig) -> dict[str, Any]:
+    if retrain.model.startswith("segformer"):
+        optimizer = {"type": "AdamW", "lr": retrain.lr, "betas": (0.9, 0.999), "weight_decay": 0.01}
+        groups = {
+            "pos_block": {"decay_mult": 0.0},
+            "norm": {"decay_mult": 0.0},
+            "head": {"lr_mult": 10.0},
+        }
+        wrapper = {"optimizer": optimizer, "paramwise_cfg": {"custom_keys": groups}}
+        poly = {"power": 1.0, "eta_min": 0.0}
+    else:
+        optimizer = {"type": "SGD", "lr": retrain.lr, "momentum": 0.9, "weight_decay": 0.0005}
+        wrapper = {"optimizer": optimizer}
+        poly = {"power": 0.9, "eta_min": retrain.lr / 100}  # stock: lr 0.01, lowest 1e-4
+    if retrain.warmup >= retrain.iterations:
+        raise ValueError(
+            f"retrain.warmup is {retrain.warmup} steps, but retrain.iterations only "
+            f"{retrain.iterations}; lower the warm-up"
+        )
+    rise = {"type": "LinearLR", "start_factor": 1e-6, "by_epoch": False, "begin": 0}
+    fall = {"type": "PolyLR", "by_epoch": False, "begin": retrain.warmup, "end": retrain.iterations}
+    schedule = [{**rise, "end": retrain.warmup}] if retrain.warmup else []
+    return {
+        "optim_wrapper": {"type": "OptimWrapper", **wrapper},
+        "param_scheduler": [*schedule, {**fall, **poly}],
+    }

@@ -1,0 +1,160 @@
+"""mmengine's runner, made resumable to the bit, safe in what it loads, and quiet on the terminal.
+
+Why the runner and not a loop of our own: the config in the work folder, the checkpoints and the
+log are then what users of mmsegmentation know, and training on several GPUs comes with it. Exact
+resume needs three things of ours: data that depends on (seed, position) alone (`wsss.retrain.dataset`),
+random numbers of the network (dropout, drop path) that depend on (seed, step) alone (`StepSeedHook`),
+and checkpoints that appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_rank, master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS, RUNNERS
+from torch import nn
+
+from wsss._compat.mmengine_checkpoints import UnsafeCheckpointError, load_mmengine_checkpoint
+from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.progress import track
+from wsss.retrain import seeding
+from wsss.retrain.weights import load_backbone
+
+_log = logging.getLogger(__name__)
+
+
+@RUNNERS.register_module()
+class SegmenterRunner(Runner):  # type: ignore[misc]
+    """A `Runner` that resumes from its work folder or starts from ``cfg.init_backbone``."""
+
+    def network(self) -> nn.Module:
+        """The bare network, without the wrapper of distributed training."""
+        network: nn.Module = self.model.module if is_model_wrapper(self.model) else self.model
+        return network
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> Any:
+        """mmengine's logger, to its file alone."""
+        logger = super().build_logger(*args, **kwargs)
+        logger.handlers = [h for h in logger.handlers if isinstance(h, logging.FileHandler)]
+        return logger
+
+    def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> nn.Module:
+        """Put the network where ``cfg.device`` says (stock takes CUDA whenever there is one)."""
+        if self.distributed:
+            wrapped: nn.Module = super().wrap_model(model_wrapper_cfg, model)
+            return wrapped
+        reverted: nn.Module = revert_sync_batchnorm(model)
+        return reverted.to(self.cfg.device)
+
+    def load_or_resume(self) -> None:
+        """Resume from the newest whole checkpoint of the work folder, else load the backbone."""
+        for path in resumable(Path(self.work_dir)):
+            try:
+                self.resume(str(path))
+            except UnsafeCheckpointError as error:
+                _log.warning("cannot resume: %s; trying an older checkpoint", error)
+                continue
+            _log.info("resuming after step %d of %d from %s", self.iter, self.max_iters, path)
+            return
+        if self.cfg.init_backbone:
+            load_backbone(self.network().backbone, Path(self.cfg.init_backbone))
+
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
+        """Load all weights, strictly; never unpickles unrestrictedly as the stock method does."""
+        checkpoint = load_mmengine_checkpoint(Path(filename))
+        checkpoint["meta"].pop("config", None)  # stock `resume` would execute it
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        self.network().load_state_dict(checkpoint["state_dict"])
+        self._has_loaded = True
+        return checkpoint
+
+    @master_only  # type: ignore[untyped-decorator]
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Write a checkpoint under a temporary name, then rename it."""
+        with atomic_path(Path(out_dir) / filename) as temporary:
+            super().save_checkpoint(str(temporary.parent), temporary.name, *args, **kwargs)
+
+    def curve(self) -> dict[str, list[float]]:
+        """What was measured at every step since the start, resumed steps included."""
+        scalars = self.message_hub.log_scalars
+        skipped = {"time", "data_time", "base_lr", "memory"}
+        names = [key.removeprefix("train/") for key in scalars if key.startswith("train/")]
+        first = ["loss", "lr"]
+        rest = sorted(set(names) - skipped - set(first))
+        return {name: scalars[f"train/{name}"].data[0].tolist() for name in first + rest}
+
+
+def resumable(work: Path) -> list[Path]:
+    """Checkpoints of a work folder, newest first."""
+    found = [(int(m[1]), path) for path in work.glob("iter_*.pth") if (m := _STEP.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+_STEP = re.compile(r"iter_(\d+)\.pth")
+
+
+@HOOKS.register_module()
+class StepSeedHook(Hook):  # type: ignore[misc]
+    """Seed dropout and drop path anew at every step, from (seed, step, device).
+
+    Args:
+        seed: the run's seed.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Seed all devices' generators."""
+        torch.manual_seed(seeding.number(self._seed, seeding.NETWORK, runner.iter, get_rank()))
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):  # type: ignore[misc]
+    """Show progress, and stop at the first loss that is not finite."""
+
+    def __init__(self) -> None:
+        self._steps: Iterator[int] | None = None
+
+    def before_train(self, runner: Any) -> None:
+        """Start the bar; after a resume it counts what is left."""
+        left = runner.max_iters - runner.iter
+        if get_rank() == 0 and left:
+            self._steps = track(range(left), total=left, description="retrain")
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Move the bar."""
+        if self._steps is not None:
+            next(self._steps)
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Check the loss.
+
+        Raises:
+            FloatingPointError: it is not finite.
+        """
+        if outputs and not math.isfinite(outputs["loss"]):
+            raise FloatingPointError(
+                f"the loss is {outputs['loss']} at step {runner.iter + 1} of {runner.max_iters}; "
+                "lower retrain.lr or lengthen retrain.warmup"
+            )
+
+    def after_train(self, runner: Any) -> None:
+        """Finish the bar."""
+        if self._steps is not None:
+            next(self._steps, None)
+            self._steps = None

@@ -1,0 +1,43 @@
+"""Random numbers as a function of (seed, place), never of what happened before.
+
+A run that was killed and resumed, or that uses another number of data workers, then draws the same
+numbers as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+ORDER, AUGMENTATION, NETWORK = range(3)
+"""What the numbers are for; streams of different purposes are independent."""
+
+
+def words(seed: int, purpose: int, *place: int) -> np.ndarray:
+    """Four 32-bit words that seed a generator.
+
+    Args:
+        seed: the run's seed.
+        purpose: `ORDER`, `AUGMENTATION` or `NETWORK`.
+        place: where the numbers are used, e.g. the training step.
+    """
+    return np.random.SeedSequence([seed, purpose, *place]).generate_state(4)
+
+
+def number(seed: int, purpose: int, *place: int) -> int:
+    """The same as one integer below 2^63."""
+    high, low = words(seed, purpose, *place)[:2]
+    return (int(high) << 32 | int(low)) >> 1
+
+
+@contextmanager
+def numpy_seeded(seed: int, purpose: int, *place: int) -> Iterator[None]:
+    """Seed numpy's global generator, from which mmsegmentation's transforms draw; restore it after."""
+    before = np.random.get_state()
+    np.random.seed(words(seed, purpose, *place))
+    try:
+        yield
+    finally:
+        np.random.set_state(before)

@@ -1,0 +1,91 @@
+"""Start a backbone from a checkpoint of mmsegmentation or mmpretrain, safely and completely."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from wsss._compat.mmengine_checkpoints import load_mmengine_checkpoint
+from wsss.artifacts.errors import ArtifactError
+
+_log = logging.getLogger(__name__)
+_COUNTERS = "num_batches_tracked"
+
+
+def init_path(text: str) -> Path | None:
+    """The file that `retrain.init` names, or None for ``random``.
+
+    Raises:
+        ArtifactError: there is no such file.
+    """
+    if text == "random":
+        return None
+    path = Path(text)
+    if not path.is_file():
+        raise ArtifactError(
+            f"retrain.init: {path} is no file; pass a backbone checkpoint (.pth or .safetensors) "
+            "or 'random'"
+        )
+    return path
+
+
+def load_backbone(backbone: nn.Module, path: Path) -> None:
+    """Fill every tensor of a backbone from a checkpoint.
+
+    The file may hold the bare backbone, or a whole model with the prefix ``backbone.``; heads are
+    left out. Every tensor must be there with the right shape: a backbone that is random in part
+    trains badly and says nothing.
+
+    Args:
+        backbone: the module to fill.
+        path: ``.safetensors``, or what `torch.save` wrote (tensors only).
+
+    Raises:
+        ArtifactError: the file is damaged or fits another architecture.
+        UnsafeCheckpointError: the file names code beside tensors.
+    """
+    stored = _backbone_part(_tensors(path))
+    wanted = {k: v for k, v in backbone.state_dict().items() if not k.endswith(_COUNTERS)}
+    fitting = {k: stored[k] for k, v in wanted.items() if k in stored and stored[k].shape == v.shape}
+    if len(fitting) < len(wanted):
+        other = [k for k in wanted if k in stored and k not in fitting]
+        absent = [k for k in wanted if k not in stored]
+        examples = [f"lacks {absent[0]}"] if absent else []
+        if other:
+            found, expected = tuple(stored[other[0]].shape), tuple(wanted[other[0]].shape)
+            examples.append(f"has {other[0]} as {found}, expected {expected}")
+        raise ArtifactError(
+            f"{path}: fits {len(fitting)} of {len(wanted)} tensors of the {type(backbone).__name__} "
+            f"backbone ({'; '.join(examples)}; its first name is {next(iter(stored), 'none')!r}); pass "
+            "a checkpoint of this architecture in mmsegmentation's naming (mmsegmentation's "
+            "tools/model_converters rename others)"
+        )
+    backbone.load_state_dict(fitting, strict=False)
+    _log.info("backbone from %s, %d further tensors left out", path, len(stored) - len(fitting))
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ArtifactError(f"{path}: is damaged or no safetensors file ({error})") from None
+    loaded: Mapping[str, Any] = load_mmengine_checkpoint(path)
+    for key in ("state_dict", "model"):
+        if isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    return {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+
+
+def _backbone_part(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    bare = {name.removeprefix("module."): value for name, value in tensors.items()}
+    prefix = "backbone."
+    inside = {k.removeprefix(prefix): v for k, v in bare.items() if k.startswith(prefix)}
+    return inside or bare

@@ -1,0 +1,98 @@
+"""COCO ground truth: label maps drawn from the instances JSON.
+
+Rule: crowd regions are painted first, as 255 (void: single objects in them are not told apart);
+then the instances from the largest to the smallest area in pixels, so that what lies on
+something larger stays visible; of equal areas the higher annotation id is on top. Pixels under no
+instance are background.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from pycocotools import mask as rle
+
+from wsss.data.coco import CATEGORY_IDS
+from wsss.score.confusion import IGNORE
+
+_SHORTEST_POLYGON = 6  # numbers: three corners; pycocotools would take four numbers as a box
+
+
+@dataclass(frozen=True)
+class CocoTruth:
+    """One image's annotations."""
+
+    height: int
+    width: int
+    annotations: Sequence[Mapping[str, Any]]
+
+    def read(self) -> UInt8[np.ndarray, "height width"]:
+        """Draw the label map."""
+        return draw(self.annotations, self.height, self.width)
+
+
+class CocoLabels:
+    """The annotations of an instances JSON, by file name of the image."""
+
+    def __init__(self, path: Path) -> None:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        self._images = {image["file_name"]: image for image in content["images"]}
+        self._annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for annotation in content["annotations"]:
+            kept = ("id", "category_id", "iscrowd", "segmentation")
+            self._annotations[annotation["image_id"]].append(
+                {name: annotation[name] for name in kept if name in annotation}
+            )
+
+    def find(self, file_name: str) -> CocoTruth | None:
+        """The truth of an image; an image without instances is all background; None if unknown."""
+        image = self._images.get(file_name)
+        if image is None:
+            return None
+        found = self._annotations.get(image["id"], [])
+        return CocoTruth(int(image["height"]), int(image["width"]), tuple(found))
+
+
+def draw(
+    annotations: Sequence[Mapping[str, Any]], height: int, width: int
+) -> UInt8[np.ndarray, "h w"]:
+    """Draw annotations into a label map by the rule above.
+
+    Args:
+        annotations: with ``id``, ``category_id`` (COCO's, 1 … 90), ``iscrowd`` and
+            ``segmentation`` (polygons, or RLE compressed or not).
+        height, width: of the image, pixels.
+    """
+    labels = np.zeros((height, width), np.uint8)
+    instances = []
+    for annotation in annotations:
+        mask = _mask(annotation["segmentation"], height, width)
+        if annotation.get("iscrowd", 0):
+            labels[mask] = IGNORE
+        else:
+            label = CATEGORY_IDS.index(annotation["category_id"]) + 1
+            instances.append((-int(mask.sum()), annotation["id"], label, mask))
+    for _, _, label, mask in sorted(instances, key=lambda entry: entry[:2]):
+        labels[mask] = label
+    return labels
+
+
+def _mask(segmentation: Any, height: int, width: int) -> np.ndarray:
+    if isinstance(segmentation, list):
+        polygons = [corners for corners in segmentation if len(corners) >= _SHORTEST_POLYGON]
+        if not polygons:
+            return np.zeros((height, width), bool)
+        encoded = rle.merge(rle.frPyObjects(polygons, height, width))
+    elif isinstance(segmentation["counts"], list):
+        encoded = rle.frPyObjects(segmentation, height, width)
+    else:
+        encoded = segmentation
+    mask: np.ndarray = rle.decode(encoded)
+    return mask.astype(bool)

@@ -1,0 +1,77 @@
+"""Count in processes and add up: integer sums, so the order of the parts changes nothing."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
+from typing import TypeVar
+
+import cv2
+
+from wsss.artifacts.progress import track
+from wsss.score.confusion import Confusion
+from wsss.score.sweep import Sweep
+
+Counts = dict[str, Confusion | Sweep]
+"""Named counts of a part of the images."""
+Part = TypeVar("Part")
+_PARTS_WORTH_A_POOL = 4
+
+
+def count_in_parallel(
+    count: Callable[[Part], Counts], parts: Sequence[Part], *, workers: int, description: str
+) -> Counts:
+    """Apply ``count`` to each part and merge what it gives.
+
+    Args:
+        count: a module's function (or a partial of one), so that processes can be given it.
+        parts: what to count; must be picklable.
+        workers: processes; with 1, or few parts, all happens in this one.
+        description: what is being counted, for the progress bar.
+    """
+    if workers <= 1 or len(parts) < _PARTS_WORTH_A_POOL:
+        return _merge(track(map(count, parts), total=len(parts), description=description))
+    # Spawned, not forked: the parent may hold threads of OpenCV, HDF5 or torch.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        done = _as_done(pool, count, parts, ahead=2 * workers)
+        return _merge(track(done, total=len(parts), description=description))
+
+
+def _as_done(
+    pool: ProcessPoolExecutor, count: Callable[[Part], Counts], parts: Sequence[Part], *, ahead: int
+) -> Iterator[Counts]:
+    """Results as they come, with few waiting, so that memory does not grow with the data set."""
+    pending: set[Future[Counts]] = set()
+    for part in parts:
+        if len(pending) == ahead:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+        pending.add(pool.submit(count, part))
+    yield from (future.result() for future in as_completed(pending))
+
+
+def _merge(found: Iterator[Counts]) -> Counts:
+    total: Counts = {}
+    for counts in found:
+        for name, part in counts.items():
+            if name in total:
+                total[name].merge(part)  # type: ignore[arg-type]  # one name, one type
+            else:
+                total[name] = part
+    return total
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()  # returns when the parent is gone, however it went
+        os._exit(1)

@@ -1,0 +1,181 @@
+"""What is counted of each product, image by image.
+
+Each function takes a part of the images and gives named counts; `wsss.score.parallel` spreads the
+parts over processes and adds up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+from wsss.artifacts.shard import Shard
+from wsss.config.model import BackgroundConfig
+from wsss.labels.background import background_score
+from wsss.labels.upsample import upsample
+from wsss.score.confusion import Confusion, size
+from wsss.score.parallel import Counts
+from wsss.score.sweep import Sweep
+from wsss.score.truth import Source, read_truth
+
+BLOB_SIGMA = 0.25
+"""Deviation of the centred blob, as a share of the image's width and of its height. The row at the
+best threshold does not depend on it: another deviation gives the same nested ellipses."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that is scored."""
+
+    id: str
+    height: int
+    width: int
+    tags: tuple[int, ...]
+    truth: Source
+
+    def read_truth(self) -> UInt8[np.ndarray, "h w"]:
+        """Its ground truth, of the image's size."""
+        return read_truth(self.truth, self.id, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images, and the shard that holds their product (None where there is no product)."""
+
+    shard: Path | None
+    images: tuple[Image, ...]
+
+    def open(self, kind: str | None) -> Shard:
+        """Open the shard."""
+        assert self.shard is not None
+        return Shard(self.shard, kind=kind)
+
+
+class ProductError(ValueError):
+    """A product cannot be scored; the message names the shard and the image."""
+
+
+def count_scores(
+    part: Part, *, kind: str, array: str, labels: int, background: BackgroundConfig
+) -> Counts:
+    """Class scores on the patch grid: ``fixed`` at the background rule, ``sweep`` at every threshold.
+
+    Args:
+        part: the images; the shard's items have ``array`` [K, h, w] and the attribute ``classes``.
+        kind: of the shard, ``cams`` or ``scores``.
+        array: which of its arrays.
+        labels: number of labels, background included.
+        background: the configured rule.
+    """
+    fixed, sweep = Confusion(labels), Sweep(labels)
+    with part.open(kind) as shard:
+        for image in part.images:
+            item = shard.read(image.id)
+            where = f"{shard.path}: {image.id!r}"
+            if array not in item.arrays:
+                raise ProductError(
+                    f"{where} has no array {array!r}, only {sorted(item.arrays)}; "
+                    "switch on what makes it and rerun that stage, or do not score it"
+                )
+            grid, classes = item.arrays[array], [int(index) for index in item.attrs["classes"]]
+            if not np.isfinite(grid).all():
+                raise ProductError(f"{where}: {array!r} has NaN or infinite values; rerun its stage")
+            if len(classes) != len(grid) or not set(classes) <= set(range(labels - 1)):
+                raise ProductError(
+                    f"{where}: {array!r} is {grid.shape} for the classes {classes}; expected one "
+                    f"map a class, classes in 0 … {labels - 2}; rerun its stage"
+                )
+            scores = upsample(grid.astype(np.float32), (image.height, image.width))
+            _count_one(image, scores, classes, background, fixed, sweep)
+    return {"fixed": fixed, "sweep": sweep}
+
+
+def count_blob(part: Part, *, labels: int, background: BackgroundConfig) -> Counts:
+    """The centred blob, given to the first tag of the image, counted as class scores are."""
+    fixed, sweep = Confusion(labels), Sweep(labels)
+    for image in part.images:
+        classes = list(image.tags[:1])
+        scores = centred_blob(image.height, image.width)[None][: len(classes)]
+        _count_one(image, scores, classes, background, fixed, sweep)
+    return {"fixed": fixed, "sweep": sweep}
+
+
+def count_masks(part: Part, *, labels: int) -> Counts:
+    """Pseudo masks: ``label`` (scored) and ``train`` (for the coverage of the ignore band)."""
+    counts = {"label": Confusion(labels), "train": Confusion(labels, ignore_band=True)}
+    with part.open("masks") as shard:
+        for image in part.images:
+            arrays, truth = shard.read(image.id).arrays, image.read_truth()
+            for name, confusion in counts.items():
+                _add_map(confusion, truth, arrays[name], f"{shard.path}: {name!r} of {image.id!r}")
+    return dict(counts)
+
+
+def count_predictions(part: Part, *, labels: int, protocols: Sequence[str]) -> Counts:
+    """Label maps of the segmenter, by protocol."""
+    counts = {name: Confusion(labels) for name in protocols}
+    with part.open("predictions") as shard:
+        for image in part.images:
+            arrays, truth = shard.read(image.id).arrays, image.read_truth()
+            for name, confusion in counts.items():
+                where = f"{shard.path}: {name!r} of {image.id!r}"
+                if name not in arrays:
+                    raise ProductError(f"{where} is missing, other images have it; rerun predict")
+                _add_map(confusion, truth, arrays[name], where)
+    return dict(counts)
+
+
+def centred_blob(height: int, width: int) -> Float32[np.ndarray, "h w"]:
+    """One Gaussian at the centre of the image, 1 at its top (see `BLOB_SIGMA`)."""
+    down, across = (
+        np.exp(-0.5 * (((np.arange(side) + 0.5) / side - 0.5) / BLOB_SIGMA) ** 2)
+        for side in (height, width)
+    )
+    return np.outer(down, across).astype(np.float32)
+
+
+def _count_one(
+    image: Image,
+    scores: Float[np.ndarray, "classes h w"],
+    classes: Sequence[int],
+    background: BackgroundConfig,
+    fixed: Confusion,
+    sweep: Sweep,
+) -> None:
+    truth = image.read_truth()
+    if classes:
+        largest = scores.max(axis=0)
+        winner = scores.argmax(axis=0).astype(np.uint8)
+    else:
+        largest = np.zeros(truth.shape, np.float32)
+        winner = np.zeros(truth.shape, np.uint8)
+    # The arg max of [background, classes]; at a tie the background, which comes first, wins.
+    foreground = largest > background_score(largest, background) if classes else largest > 0
+    label_of = np.array([*classes, 0], np.uint8) + 1
+    prediction = np.where(foreground, label_of[winner], 0).astype(np.uint8)
+    try:
+        fixed.add(truth, prediction)
+    except ValueError as error:
+        raise ProductError(f"{image.id!r}: {error}") from None
+    sweep.add(truth, largest, winner, classes)
+
+
+def _add_map(
+    confusion: Confusion,
+    truth: UInt8[np.ndarray, "h w"],
+    labels: UInt8[np.ndarray, "h2 w2"],
+    where: str,
+) -> None:
+    if labels.shape != truth.shape:
+        raise ProductError(
+            f"{where} is {size(labels)} pixels, the truth is {size(truth)}; rerun the stage that "
+            "made it"
+        )
+    try:
+        confusion.add(truth, labels)
+    except ValueError as error:
+        raise ProductError(f"{where}: {error}") from None

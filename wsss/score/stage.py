@@ -1,0 +1,248 @@
+"""The score stage: records of CAMs, pseudo masks, predictions and the centred blob.
+
+Every function scores one product on one split and writes one JSON file of records.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from wsss.config import Config, ConfigError
+from wsss.score.confusion import Confusion
+from wsss.score.parallel import Counts, count_in_parallel
+from wsss.score.product import Product
+from wsss.score.protocol import count_blob, count_masks, count_predictions, count_scores
+from wsss.score.record import Background, Record, numbers, write_records
+from wsss.score.sweep import Sweep
+
+_ROWS = {"cam": "CAM", "refined": "CAM + affinity", "score": "refined CAM"}
+_PROTOCOLS = ("single", "multi", "single_crf", "multi_crf")
+
+
+def score_cams(
+    config: Config,
+    manifest_dir: Path,
+    split: str,
+    shards: Sequence[Path],
+    array: Literal["cam", "refined", "score"],
+    out: Path,
+) -> list[Record]:
+    """Score class scores on the patch grid.
+
+    Gives a record at the configured background rule and, unless ``score.cam_thresholds`` is
+    ``fixed``, one at the threshold that is best on this same truth.
+
+    Args:
+        config: reads name, seed, variant, data, cams, refine, masks and score.
+        manifest_dir: what ingest wrote.
+        split: ``train`` or ``val``.
+        shards: the shards of the split, together holding exactly its images.
+        array: ``cam`` or ``refined`` of CAM shards, ``score`` of a refiner's.
+        out: JSON file to write.
+
+    Returns:
+        The records that were written.
+
+    Raises:
+        TruthError: ground truth is missing or of another size than its image.
+        ProductError: the shards do not fit the split, or hold what cannot be scored.
+        ArtifactError: a shard is missing or damaged.
+    """
+    kind = "scores" if array == "score" else "cams"
+    product = Product.open(config, manifest_dir, split, shards, kind)
+    count = functools.partial(
+        count_scores,
+        kind=kind,
+        array=array,
+        labels=len(product.names),
+        background=config.masks.background,
+    )
+    counts = count_in_parallel(
+        count, product.parts, workers=config.compute.workers, description=f"Scoring {_ROWS[array]}"
+    )
+    stage = "refine" if array == "score" else "cams"
+    chain = _cam_chain(config, affinity=array != "cam", refined=array == "score")
+    return _score_rows(config, product, counts, _ROWS[array], stage, chain, out)
+
+
+def score_blob(config: Config, manifest_dir: Path, split: str, out: Path) -> list[Record]:
+    """Score the floor that a CAM must clear: one fixed Gaussian at the centre, for the first tag.
+
+    It ignores the picture. Deviation: `wsss.score.protocol.BLOB_SIGMA`. Records as `score_cams`.
+    """
+    product = Product.open(config, manifest_dir, split, None, None)
+    count = functools.partial(
+        count_blob, labels=len(product.names), background=config.masks.background
+    )
+    counts = count_in_parallel(
+        count, product.parts, workers=config.compute.workers, description="Scoring centred blob"
+    )
+    return _score_rows(config, product, counts, "centred blob", "score", "centred blob", out)
+
+
+def score_masks(
+    config: Config, manifest_dir: Path, split: str, shards: Sequence[Path], out: Path
+) -> list[Record]:
+    """Score pseudo masks: ``label`` for the metrics, ``train`` for the coverage of its ignore band.
+
+    Arguments and errors as `score_cams`.
+    """
+    product = Product.open(config, manifest_dir, split, shards, "masks")
+    counts = count_in_parallel(
+        functools.partial(count_masks, labels=len(product.names)),
+        product.parts,
+        workers=config.compute.workers,
+        description="Scoring pseudo masks",
+    )
+    label, train = counts["label"], counts["train"]
+    assert isinstance(label, Confusion)
+    assert isinstance(train, Confusion)
+    rule = config.masks.background
+    record = _record(
+        config,
+        product,
+        label,
+        row="pseudo mask",
+        stage="masks",
+        chain=_mask_chain(config),
+        background=Background(rule=rule.rule, value=rule.value, source="config"),
+        crf=config.masks.crf.enabled,
+        coverage=train.coverage,
+        coverage_accuracy=train.metrics().pixel_accuracy,
+    )
+    write_records(out, [record])
+    return [record]
+
+
+def score_predictions(
+    config: Config, manifest_dir: Path, split: str, shards: Sequence[Path], out: Path
+) -> list[Record]:
+    """Score a segmenter: one record for each protocol that the shards hold.
+
+    ``single`` (scale 1), ``multi`` (score.scales and flip), and both after a dense CRF. Arguments
+    and errors as `score_cams`.
+    """
+    product = Product.open(config, manifest_dir, split, shards, "predictions")
+    protocols = [name for name in _PROTOCOLS if name in product.arrays]
+    counts = count_in_parallel(
+        functools.partial(count_predictions, labels=len(product.names), protocols=protocols),
+        product.parts,
+        workers=config.compute.workers,
+        description="Scoring predictions",
+    )
+    model = product.provenance_config.get("retrain", {}).get("model", "segmenter")
+    records = []
+    for name in protocols:
+        confusion = counts[name]
+        assert isinstance(confusion, Confusion)
+        multi = name.startswith("multi")
+        record = _record(
+            config,
+            product,
+            confusion,
+            row="segmenter",
+            stage="retrain",
+            chain=f"{_mask_chain(config)} → {model}",
+            crf=name.endswith("_crf"),
+            scales=tuple(config.score.scales) if multi else (1.0,),
+            flip=multi,
+        )
+        records.append(record)
+    write_records(out, records)
+    return records
+
+
+def _score_rows(
+    config: Config, product: Product, counts: Counts, row: str, stage: str, chain: str, out: Path
+) -> list[Record]:
+    """The records of class scores: at the configured rule, and at the best threshold."""
+    fixed, sweep = counts["fixed"], counts["sweep"]
+    assert isinstance(fixed, Confusion)
+    assert isinstance(sweep, Sweep)
+    rule = config.masks.background
+    background = Background(rule=rule.rule, value=rule.value, source="config")
+    make = functools.partial(_record, config, product, row=row, stage=stage, chain=chain)
+    records = [make(fixed, background=background)]
+    if config.score.cam_thresholds == "fixed+best":
+        report = _report_classes(config, product.names)
+        threshold, matrix = sweep.best([product.names.index(name) for name in report])
+        best = Confusion(sweep.labels)
+        best.matrix = matrix
+        background = Background(
+            rule="constant",
+            value=threshold,
+            source="best on this truth",
+            criterion="mean IoU of the report classes" if report else "mIoU",
+        )
+        records.append(make(best, background=background))
+    write_records(out, records)
+    return records
+
+
+def _record(
+    config: Config,
+    product: Product,
+    confusion: Confusion,
+    *,
+    row: str,
+    stage: str,
+    chain: str,
+    background: Background | None = None,
+    crf: bool = False,
+    scales: tuple[float, ...] = (1.0,),
+    flip: bool = False,
+    coverage: float | None = None,
+    coverage_accuracy: float | None = None,
+) -> Record:
+    """One record; what the arguments do not say comes from the configuration and the product."""
+    fields = numbers(confusion.matrix, product.names, _report_classes(config, product.names))
+    return Record.model_validate(
+        fields
+        | {
+            "row": row,
+            "run": config.name,
+            "chain": chain,
+            "stage": stage,
+            "split": product.split,
+            "images": product.count,
+            "images_without_truth": len(product.truth.missing),
+            "truth": product.truth.description,
+            "background": background,
+            "crf": crf,
+            "scales": scales,
+            "flip": flip,
+            "seed": config.seed,
+            "variant": config.variant,
+            "coverage": coverage,
+            "coverage_accuracy": coverage_accuracy,
+            "weights": product.weights,
+            "provenance": product.provenance,
+        }
+    )
+
+
+def _cam_chain(config: Config, *, affinity: bool, refined: bool) -> str:
+    parts: list[str] = [config.cams.source]
+    if affinity and config.cams.affinity.enabled:
+        parts.append("affinity")
+    if refined and config.refine.method != "none":
+        parts.append(config.refine.method)
+    return " → ".join(parts)
+
+
+def _mask_chain(config: Config) -> str:
+    crf = " → CRF" if config.masks.crf.enabled else ""
+    return f"{_cam_chain(config, affinity=True, refined=True)} → masks{crf}"
+
+
+def _report_classes(config: Config, names: Sequence[str]) -> list[str]:
+    for name in config.score.report_classes:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the labels are {', '.join(names)}"
+            raise ConfigError(f"score.report_classes: {name!r} is no label of the data set; {hint}")
+    return list(config.score.report_classes)

@@ -1,0 +1,150 @@
+"""Ground truth of each kind of data set; the only place in the package that opens pixel labels.
+
+============ ===================================================================================
+demo, voc    ``<root>/SegmentationClass/<id>.png``; the split whose list is called ``…aug``
+             (trainaug): ``<root>/SegmentationClassAug/<id>.png``
+coco         drawn from the instances JSON, see `wsss.score.coco_truth`
+folder       ``<data.masks>/<id>.png``, made by hand perhaps for a part of the images only
+============ ===================================================================================
+
+Labels: 0 background, k class k - 1, 255 void.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+from wsss.config import Config, expand_path
+from wsss.data.manifest import Manifest
+from wsss.data.palette import read_label_png
+from wsss.score.coco_truth import CocoLabels, CocoTruth
+from wsss.score.confusion import size
+
+_NAMED = 8
+
+
+class TruthError(RuntimeError):
+    """Ground truth is missing or does not fit its image; the message names the files."""
+
+
+class Source(Protocol):
+    """Where one image's truth comes from; small enough to be sent to another process."""
+
+    def read(self) -> UInt8[np.ndarray, "height width"]:
+        """Labels in [0, labels) and 255."""
+        ...
+
+
+@dataclass(frozen=True)
+class PngTruth:
+    """Truth in an index PNG."""
+
+    path: Path
+
+    def read(self) -> UInt8[np.ndarray, "height width"]:
+        """Read the label map."""
+        return read_label_png(self.path)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The ground truth of a split."""
+
+    description: str
+    """Which folder, or which rule."""
+    sources: dict[str, Source]
+    """Image id → its truth, in the order of the manifest; only images that have one."""
+    missing: tuple[str, ...]
+    """Images without truth; always empty but for the kind ``folder``."""
+
+
+def has_truth(config: Config) -> bool:
+    """Whether the configuration names any ground truth (a folder of photos may have none)."""
+    return config.data.kind != "folder" or bool(config.data.masks)
+
+
+def find_truth(config: Config, manifest: Manifest, split: str) -> Truth:
+    """Find the truth of every image of a split, without reading it.
+
+    Args:
+        config: reads the section ``data``.
+        manifest: the images of the split.
+        split: ``train`` or ``val``.
+
+    Raises:
+        TruthError: none is configured, or images have none; they are listed together. In a folder
+            of photos a part may go without: those are left out and listed in `Truth.missing`.
+    """
+    if not has_truth(config):
+        raise TruthError(
+            "no ground truth is configured: set data.masks to a folder of label PNGs, "
+            "or leave scoring out"
+        )
+    if config.data.kind == "coco":
+        return _coco(config, manifest, split)
+    folder = png_folder(config, split)
+    paths = {sample.id: folder / f"{sample.id}.png" for sample in manifest}
+    missing = tuple(image for image, path in paths.items() if not path.is_file())
+    if missing and (config.data.kind != "folder" or len(missing) == len(paths)):
+        raise TruthError(_list_missing(missing, len(paths), f"{folder}/<id>.png"))
+    found = {image: PngTruth(path) for image, path in paths.items() if image not in set(missing)}
+    return Truth(str(folder), dict(found), missing)
+
+
+def png_folder(config: Config, split: str) -> Path:
+    """The folder of the truth PNGs of a split (any kind but COCO)."""
+    if config.data.kind == "folder":
+        return expand_path(config.data.masks)
+    name = config.data.train_list if split == "train" else config.data.val_list
+    augmented = config.data.kind == "voc" and Path(name).stem.lower().endswith("aug")
+    folder = "SegmentationClassAug" if augmented else "SegmentationClass"
+    return expand_path(config.data.root) / folder
+
+
+def read_truth(source: Source, image: str, height: int, width: int) -> UInt8[np.ndarray, "h w"]:
+    """Read one image's truth and check that it fits the image.
+
+    Raises:
+        TruthError: the truth has another size than the image.
+    """
+    truth = source.read()
+    if truth.shape != (height, width):
+        where = source.path if isinstance(source, PngTruth) else "the instances JSON"
+        raise TruthError(
+            f"{where}: the truth of {image!r} is {size(truth)} pixels, its image is "
+            f"{width} x {height}; they must be equal: replace one of the two files"
+        )
+    return truth
+
+
+def _coco(config: Config, manifest: Manifest, split: str) -> Truth:
+    path = expand_path(config.data.root) / "annotations" / f"instances_{split}2014.json"
+    if not path.is_file():
+        raise TruthError(f"{path}: no such file; COCO truth is drawn from the instances JSON")
+    labels = CocoLabels(path)
+    found: dict[str, Source] = {}
+    missing: list[str] = []
+    for sample in manifest:
+        entry = labels.find(sample.path.name)
+        if entry is None:
+            missing.append(sample.id)
+        else:
+            found[sample.id] = entry
+    if missing:
+        raise TruthError(_list_missing(missing, len(manifest), str(path)))
+    rule = "smaller instances on top, crowd regions 255"
+    return Truth(f"{path} ({rule})", found, ())
+
+
+def _list_missing(missing: list[str] | tuple[str, ...], total: int, where: str) -> str:
+    named = ", ".join(map(repr, missing[:_NAMED]))
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    return (
+        f"{where}: {len(missing)} of {total} images have no ground truth: {named}{more}; "
+        "add it, or score a list of images that have it"
+    )
