@@ -34,7 +34,9 @@ def test_lock_holds_every_direct_dependency_at_its_pin() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_conda_environments_hold_the_same_pins(path: Path) -> None:
     lock = _lock()
-    (pip,) = [d["pip"] for d in yaml.safe_load(path.read_text())["dependencies"] if isinstance(d, dict)]
+    (pip,) = [
+        d["pip"] for d in yaml.safe_load(path.read_text())["dependencies"] if isinstance(d, dict)
+    ]
     assert pip
     for pin in pip:
         name, _, version = pin.partition("==")

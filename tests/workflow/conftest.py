@@ -37,10 +37,17 @@ class Project:
         return self.root / "results" / RUN
 
     def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "WSSS_ENGINE_PID")}
+        environment = {
+            k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "WSSS_ENGINE_PID")
+        }
         command = [ENGINE, "--cores", "2", "--configfile", "tiny.yaml", *arguments]
         done = subprocess.run(
-            list(map(str, command)), cwd=self.root, env=environment, text=True, capture_output=True, check=False
+            list(map(str, command)),
+            cwd=self.root,
+            env=environment,
+            text=True,
+            capture_output=True,
+            check=False,
         )
         if check and done.returncode:
             raise AssertionError(f"snakemake failed:\n{done.stdout}\n{done.stderr}")
@@ -48,7 +55,9 @@ class Project:
 
     def wsss(self, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "wsss", *arguments]
-        return subprocess.Popen(command, cwd=self.root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            command, cwd=self.root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
 
     def configure(self, **changes: object) -> None:
         (self.root / "tiny.yaml").write_text(json.dumps(CONFIG | changes))

@@ -74,7 +74,11 @@ def test_second_run_has_nothing_to_do(finished: Project) -> None:
         ("refine/none.py", REFINE | MASKS | RETRAIN, {"cams", "score_cams"}),
         ("masks/stage.py", MASKS | RETRAIN, {"cams", "score_cams"} | REFINE),
         ("retrain/train.py", RETRAIN, {"cams", "score_cams", "score_masks"} | REFINE | MASKS),
-        ("retrain/predict.py", {"predict", "score_predictions"}, {"retrain", "masks", "score_masks"}),
+        (
+            "retrain/predict.py",
+            {"predict", "score_predictions"},
+            {"retrain", "masks", "score_masks"},
+        ),
         ("score/table.py", {"table"}, RETRAIN | MASKS | {"cams", "score_masks"}),
         ("cli/app.py", set(), {"ingest", "cams", "table"} | REFINE | MASKS | RETRAIN | SCORE),
     ],
@@ -96,7 +100,11 @@ def test_editing_a_module_reruns_what_uses_it(
         ({"cams": {"affinity": {"power": 1}}}, {"cams"} | REFINE | MASKS | RETRAIN, {"ingest"}),
         ({"clip": {"template": ["a photo of a {}."]}}, {"cams"} | REFINE | MASKS, {"ingest"}),
         ({"score": {"contact_images": 3}}, {"contact_sheet"}, {"cams", "masks", "retrain"}),
-        ({"compute": {"workers": 2, "batch": 3}}, set(), {"cams", "masks", "retrain", "ingest"} | SCORE),
+        (
+            {"compute": {"workers": 2, "batch": 3}},
+            set(),
+            {"cams", "masks", "retrain", "ingest"} | SCORE,
+        ),
         ({"seed": 5}, {"retrain"}, {"cams", "masks", "ingest"}),
     ],
 )
@@ -122,13 +130,18 @@ def test_masks_do_not_depend_on_the_number_of_shards(finished: Project) -> None:
         items = {}
         for path in sorted(finished.root.glob(f"results/{CONFIG['name']}/masks/*/*.h5")):
             with Shard(path, kind="masks") as shard:
-                items |= {item.id: item.arrays["label"].tobytes() + item.arrays["train"].tobytes() for item in shard}
+                items |= {
+                    item.id: item.arrays["label"].tobytes() + item.arrays["train"].tobytes()
+                    for item in shard
+                }
         return items
 
     before = content()
     try:
         with _configured(finished, shards=3):
-            targets = [f"results/tiny/masks/{s}/{n}-of-3.h5" for s in ("train", "val") for n in (1, 2, 3)]
+            targets = [
+                f"results/tiny/masks/{s}/{n}-of-3.h5" for s in ("train", "val") for n in (1, 2, 3)
+            ]
             finished.snakemake(*targets)
             for old in finished.root.glob("results/tiny/masks/*/*-of-2.h5"):
                 old.rename(old.with_suffix(".aside"))

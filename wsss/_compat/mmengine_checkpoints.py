@@ -48,7 +48,7 @@ def load_mmengine_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: refused, because it is no torch checkpoint or names code beside weights "
             f"({reason.strip()[:300]}); pass a file with tensors only, best as .safetensors"
         ) from None
-    except (RuntimeError, EOFError, ValueError, TypeError, KeyError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError) as error:
         raise UnsafeCheckpointError(
             f"{path}: is damaged or no torch checkpoint ({error})"
         ) from None

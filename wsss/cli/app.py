@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -50,13 +51,13 @@ def run(application: typer.Typer) -> None:
     one message with exit code 1; ``WSSS_TRACEBACK=1`` shows the traceback as well.
     """
     exit_with_parent()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("wsss").setLevel(logging.INFO)
     try:
         application()
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("WSSS_TRACEBACK"):
             raise
-        Console(stderr=True, soft_wrap=True).print("[bold red]error[/] ", end="")
-        print(f"{error}", file=sys.stderr)
-        if not str(error):
-            print(repr(error), file=sys.stderr)
+        Console(stderr=True).print("[bold red]error:[/] ", end="")
+        print(str(error) or repr(error), file=sys.stderr)
         sys.exit(1)

@@ -40,7 +40,7 @@ STAGES: dict[str, Stage] = {
         ("name", "seed", "variant", "data", "cams", "refine", "masks", "score"),
     ),
     "table": Stage(("wsss.score.table",), ("name",)),
-    "pictures": Stage(("wsss.score.pictures",), ("name", "data", "score")),
+    "pictures": Stage(("wsss.score.pictures", "wsss.score.curves"), ("name", "data", "score")),
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,7 @@ class Heads:
         return float(self.queries.shape[-1]) ** -0.5
 
 
+@runtime_checkable
 class AttentionRewrite(Protocol):
     """Replaces the attention of one block, for instance by value-value attention.
 

@@ -13,13 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss.clip.attention import Heads
+from wsss.clip.errors import UnsupportedEncoder
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 Load = Callable[[Tensor], Tensor]
-
-
-class UnsupportedEncoder(ValueError):
-    """The image tower is no plain ViT CLIP; the message says what was found and what would do."""
 
 
 @dataclass(frozen=True)

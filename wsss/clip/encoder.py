@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from wsss.clip import attention
 from wsss.clip.attention import AttentionRewrite
-from wsss.clip.block import Block, Norm, UnsupportedEncoder
+from wsss.clip.block import Block, Norm
+from wsss.clip.errors import UnsupportedEncoder
 from wsss.clip.last_block import LastBlock, run_last_block
 from wsss.clip.position import Rounding, resize_positions
 

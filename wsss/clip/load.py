@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wsss._compat import import_open_clip
+from wsss.clip.errors import ClipLoadError
 from wsss.clip.images import CLIP_MEAN, CLIP_STD, Channels
 from wsss.clip.openai_layout import infer_config
 
@@ -25,10 +26,6 @@ Tokenize = Callable[[Sequence[str]], Int[Tensor, "prompts context"]]
 
 FROM_WEIGHTS = "from-weights"
 RANDOM = "random"
-
-
-class ClipLoadError(ValueError):
-    """A model cannot be built or its weights cannot be read; the message says what to change."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,11 @@ class LoadedClip:
         """Factor of the cosines, 100 for CLIP."""
         scale = self.model.get_parameter("logit_scale")
         return float(scale.detach().double().exp())
+
+    @property
+    def joint_width(self) -> int:
+        """Width of the space that images and texts share."""
+        return int(self.model.get_submodule("visual").output_dim)  # type: ignore[arg-type]
 
 
 def load_clip(

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from wsss.clip.errors import ClipLoadError
+
 _HEAD_WIDTH = 64  # every CLIP of OpenAI has heads of this width; shapes do not tell it
 
 
@@ -22,7 +24,7 @@ def infer_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         ``embed_dim``, ``quick_gelu`` (True, as OpenAI's models use), ``vision_cfg``, ``text_cfg``.
 
     Raises:
-        ValueError: the names are of another model (ResNet, custom text tower …), or a width is no
+        ClipLoadError: the names are of another model (ResNet, custom text tower …), or a width is no
             multiple of 64.
     """
     needed = (
@@ -31,7 +33,7 @@ def infer_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     )
     missing = [name for name in needed if name not in weights]
     if missing:
-        raise ValueError(
+        raise ClipLoadError(
             f"the weights lack {', '.join(missing)}, so they are no plain ViT CLIP in OpenAI's naming; "
             "give the open_clip model name or config instead of 'from-weights'"
         )
@@ -39,14 +41,14 @@ def infer_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     patches = weights["visual.positional_embedding"].shape[0] - 1
     side = math.isqrt(patches)
     if patch_height != patch_width or side * side != patches:
-        raise ValueError(
+        raise ClipLoadError(
             f"patch {patch_height} x {patch_width} and {patches} positions: only square patches and "
             "grids can be read from shapes; give an open_clip model config"
         )
     text_width = weights["token_embedding.weight"].shape[1]
     for name, value in (("visual", width), ("text", text_width)):
         if value % _HEAD_WIDTH:
-            raise ValueError(f"{name} width {value} is no multiple of {_HEAD_WIDTH}; give an open_clip model config")
+            raise ClipLoadError(f"{name} width {value} is no multiple of {_HEAD_WIDTH}; give an open_clip model config")
     return {
         "embed_dim": weights["text_projection"].shape[1],
         "quick_gelu": True,

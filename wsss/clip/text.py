@@ -84,12 +84,11 @@ def encode_words(
     """Unit vectors of words, averaged over templates; each word is encoded by itself."""
 
     def encode(word: str) -> Tensor:
-        tokens = clip.tokenize([template.format(word) for template in templates])
+        tokens = clip.tokenize([template.replace("{}", word) for template in templates])
         return F.normalize(encode_tokens(clip.model, tokens).mean(0), dim=-1)
 
     if not words:
-        joint = clip.model.get_parameter("text_projection").shape[1] if hasattr(clip.model, "text_projection") else 0
-        return torch.zeros(0, joint)
+        return torch.zeros(0, clip.joint_width)
     with one_thread_each() as threads:
         return torch.stack(list(ordered_map(encode, words, threads=threads)))
 

@@ -56,7 +56,9 @@ class Manifest:
         """
         if not 1 <= number <= count:
             raise ValueError(f"shard {number} of {count}: expected 1 … {count}")
-        return Manifest(tuple(s for s in self.samples if zlib.crc32(s.id.encode()) % count == number - 1))
+        return Manifest(
+            tuple(s for s in self.samples if zlib.crc32(s.id.encode()) % count == number - 1)
+        )
 
 
 def write_manifest(path: Path, samples: Iterable[Sample], class_names: Sequence[str]) -> None:
@@ -81,7 +83,10 @@ def read_manifest(path: Path, class_names: Sequence[str]) -> Manifest:
         with path.open(encoding="utf-8", newline="") as stream:
             reader = csv.DictReader(stream)
             if tuple(reader.fieldnames or ()) != _COLUMNS:
-                raise ArtifactError(f"{path}: columns are {reader.fieldnames}, expected {list(_COLUMNS)}; rerun ingest")
+                raise ArtifactError(
+                    f"{path}: columns are {reader.fieldnames}, expected {list(_COLUMNS)}; "
+                    "rerun ingest"
+                )
             return Manifest(
                 tuple(
                     Sample(
@@ -99,4 +104,6 @@ def read_manifest(path: Path, class_names: Sequence[str]) -> Manifest:
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no manifest; run ingest first") from None
     except KeyError as error:
-        raise ArtifactError(f"{path}: class {error} is not in the class list; rerun ingest") from None
+        raise ArtifactError(
+            f"{path}: class {error} is not in the class list; rerun ingest"
+        ) from None

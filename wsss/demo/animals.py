@@ -95,7 +95,9 @@ def cat(pen: Pen, rng: np.random.Generator) -> None:
             step = float(rng.uniform(-0.07, 0.07))
             pen.limb([(x, 0.36), (x + step, 0.04)], (0.12, 0.085), colour)
             pen.ellipse((x + step + 0.025, 0.035), (0.07, 0.042), paw)
-        pen.curve([(-0.46, 0.28), (0.0, 0.24), (0.4, 0.3), (0.42, 0.52), (0, 0.5), (-0.46, 0.52)], fur)
+        pen.curve(
+            [(-0.46, 0.28), (0.0, 0.24), (0.4, 0.3), (0.42, 0.52), (0, 0.5), (-0.46, 0.52)], fur
+        )
         _cat_head(pen, (0.46, 0.62 + bend), 0.19, fur, rng)
     else:
         pen.curve([(-0.56, 0.04), (0.5, 0.02), (0.58, 0.3), (0.1, 0.44), (-0.46, 0.42)], fur)
@@ -121,17 +123,32 @@ def horse(pen: Pen, rng: np.random.Generator) -> None:
         foot = x + swing
         knee = (x + swing * 0.7 + 0.02, 0.26)
         pen.limb([(x, 0.52), knee, (foot, 0.04)], (0.13, 0.055), colour)
-        pen.polygon([(foot - 0.04, 0.07), (foot + 0.04, 0.07), (foot + 0.06, 0), (foot - 0.05, 0)], hoof)
+        pen.polygon(
+            [(foot - 0.04, 0.07), (foot + 0.04, 0.07), (foot + 0.06, 0), (foot - 0.05, 0)], hoof
+        )
     grazing = rng.random() < 0.3
     neck: list[Point]
     if grazing:
-        neck, mane = [(0.28, 0.62), (0.46, 0.46), (0.58, 0.24)], [(0.3, 0.72), (0.56, 0.46), (0.66, 0.28)]
+        neck, mane = (
+            [(0.28, 0.62), (0.46, 0.46), (0.58, 0.24)],
+            [(0.3, 0.72), (0.56, 0.46), (0.66, 0.28)],
+        )
         head: list[Point] = [(0.58, 0.25), (0.66, 0.06)]
     else:
-        neck, mane = [(0.26, 0.62), (0.4, 0.8), (0.48, 0.94)], [(0.2, 0.72), (0.3, 0.86), (0.44, 1.02)]
+        neck, mane = (
+            [(0.26, 0.62), (0.4, 0.8), (0.48, 0.94)],
+            [(0.2, 0.72), (0.3, 0.86), (0.44, 1.02)],
+        )
         head = [(0.48, 0.94), (0.72, 0.78)]
     pen.limb(neck, (0.28, 0.14), hide)
-    barrel: list[Point] = [(-0.4, 0.5), (-0.1, 0.42), (0.3, 0.46), (0.4, 0.6), (0.24, 0.73), (-0.06, 0.68)]
+    barrel: list[Point] = [
+        (-0.4, 0.5),
+        (-0.1, 0.42),
+        (0.3, 0.46),
+        (0.4, 0.6),
+        (0.24, 0.73),
+        (-0.06, 0.68),
+    ]
     body = pen.curve([*barrel, (-0.34, 0.74), (-0.44, 0.64)], hide)
     if rng.random() < 0.3:
         for _ in range(5):
@@ -139,7 +156,9 @@ def horse(pen: Pen, rng: np.random.Generator) -> None:
             pen.ellipse(spot, (0.07, 0.05), WHITE, outline=False, clip=body)
     pen.limb(mane, (0.1, 0.1), hair)
     ear = (head[0][0] - 0.02, head[0][1] + 0.04)
-    pen.polygon([(ear[0] - 0.04, ear[1]), (ear[0] - 0.01, ear[1] + 0.12), (ear[0] + 0.05, ear[1])], hide)
+    pen.polygon(
+        [(ear[0] - 0.04, ear[1]), (ear[0] - 0.01, ear[1] + 0.12), (ear[0] + 0.05, ear[1])], hide
+    )
     pen.limb(head, (0.16, 0.1), hide)
     muzzle = head[1]
     pen.ellipse(muzzle, (0.055, 0.05), shade(hide, 0.7), outline=False)
@@ -154,13 +173,19 @@ def horse(pen: Pen, rng: np.random.Generator) -> None:
 def bird(pen: Pen, rng: np.random.Generator) -> None:
     """Draw a bird with folded wings; a wing may be lifted, and then the bird is in the air."""
     hue = (0.0, 0.58, 0.14, 0.08, 0.36, 0.55)[int(rng.integers(6))]
-    coat = hsv(hue + float(rng.normal(0, 0.02)), float(rng.uniform(0.25, 0.85)), float(rng.uniform(0.4, 0.95)))
+    coat = hsv(
+        hue + float(rng.normal(0, 0.02)),
+        float(rng.uniform(0.25, 0.85)),
+        float(rng.uniform(0.4, 0.95)),
+    )
     belly = jitter(rng, (244, 226, 196)) if rng.random() < 0.7 else shade(coat, 1.2)
     wing, beak = shade(coat, 0.72), hsv(float(rng.uniform(0.07, 0.13)), 0.9, 0.95)
     flying = rng.random() < 0.45
     if flying:
         up = float(rng.uniform(0.8, 1.02))
-        pen.curve([(0.1, 0.42), (-0.14, up * 0.9), (-0.05, up * 1.04), (0.34, 0.46)], shade(wing, 0.85))
+        pen.curve(
+            [(0.1, 0.42), (-0.14, up * 0.9), (-0.05, up * 1.04), (0.34, 0.46)], shade(wing, 0.85)
+        )
     else:
         for x in (-0.02, 0.1):
             pen.limb([(x, 0.2), (x + 0.01, 0.02)], (0.035, 0.03), beak)
@@ -178,7 +203,9 @@ def bird(pen: Pen, rng: np.random.Generator) -> None:
     if flying:
         pen.curve([(-0.16, 0.44), (-0.5, 0.86), (-0.36, 0.98), (-0.06, 0.82), (0.2, 0.42)], wing)
     else:
-        feather = pen.curve([(0.16, 0.5), (-0.16, 0.5), (-0.52, 0.28), (-0.16, 0.26), (0.1, 0.32)], wing)
+        feather = pen.curve(
+            [(0.16, 0.5), (-0.16, 0.5), (-0.52, 0.28), (-0.16, 0.26), (0.1, 0.32)], wing
+        )
         for x in (-0.3, -0.16, -0.02):
             pen.limb([(x, 0.44), (x - 0.1, 0.28)], (0.03, 0.02), shade(wing, 0.7), clip=feather)
 
@@ -186,14 +213,21 @@ def bird(pen: Pen, rng: np.random.Generator) -> None:
 def fish(pen: Pen, rng: np.random.Generator) -> None:
     """Draw a fish from the side, plain or striped, slim or deep."""
     hue = (0.06, 0.12, 0.0, 0.6, 0.88, 0.4)[int(rng.integers(6))]
-    skin = hsv(hue + float(rng.normal(0, 0.02)), float(rng.uniform(0.5, 0.95)), float(rng.uniform(0.7, 1.0)))
+    skin = hsv(
+        hue + float(rng.normal(0, 0.02)),
+        float(rng.uniform(0.5, 0.95)),
+        float(rng.uniform(0.7, 1.0)),
+    )
     fin, deep = shade(skin, 0.75), float(rng.uniform(0.75, 1.15))
     mid = 0.5
 
     def y(offset: float) -> float:
         return mid + offset * deep
 
-    pen.curve([(-0.44, y(0.02)), (-0.86, y(0.34)), (-0.72, y(0)), (-0.86, y(-0.34)), (-0.44, y(-0.02))], fin)
+    pen.curve(
+        [(-0.44, y(0.02)), (-0.86, y(0.34)), (-0.72, y(0)), (-0.86, y(-0.34)), (-0.44, y(-0.02))],
+        fin,
+    )
     pen.curve([(-0.3, y(0.24)), (-0.2, y(0.5)), (0.1, y(0.46)), (0.26, y(0.26))], fin)
     pen.curve([(-0.16, y(-0.24)), (-0.16, y(-0.44)), (0.04, y(-0.42)), (0.12, y(-0.26))], fin)
     side: list[Point] = [(-0.56, y(0)), (-0.2, y(0.3)), (0.28, y(0.32)), (0.66, y(0.02))]

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from wsss.demo import textures
+from wsss.demo import grounds, indoors, textures
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,14 @@ HABITATS: Final[Mapping[str, Mapping[str, float]]] = {
 PLACES: Final = ("lake", "reef", "meadow", "road", "beach", "snow", "air", "room")
 
 
+_GROUNDS: Final[Mapping[str, tuple[str, textures.Painter]]] = {
+    "meadow": ("grass", grounds.grass),
+    "road": ("road", grounds.road),
+    "beach": ("sand", grounds.sand),
+    "snow": ("snow", grounds.snow),
+}
+
+
 def paint(place: str, rng: np.random.Generator, size: tuple[int, int]) -> Background:
     """Paint ``place`` on a canvas of ``size`` (width, height).
 
@@ -61,18 +69,18 @@ def paint(place: str, rng: np.random.Generator, size: tuple[int, int]) -> Backgr
         return Background(canvas, round(height * 0.1), ("water",))
     if place == "air":
         textures.sky(canvas, (0, 0, width, height), rng)
-        ground = height
+        land = height
         if rng.random() < 0.5:
-            ground = round(height * float(rng.uniform(0.84, 0.94)))
-            textures.grass(canvas, (0, ground, width, height), rng)
-        words = ("sky", "cloud") if ground == height else ("sky", "cloud", "grass")
-        return Background(canvas, round(height * 0.08), words)
+            land = round(height * float(rng.uniform(0.84, 0.94)))
+            grounds.grass(canvas, (0, land, width, height), rng)
+        seen = ("sky", "cloud") if land == height else ("sky", "cloud", "grass")
+        return Background(canvas, round(height * 0.08), seen)
     horizon = round(height * float(rng.uniform(0.3, 0.52)))
     above, below = (0, 0, width, horizon), (0, horizon, width, height)
     if place == "room":
         horizon = round(height * float(rng.uniform(0.5, 0.68)))
-        textures.wall(canvas, (0, 0, width, horizon), rng)
-        textures.floor(canvas, (0, horizon, width, height), rng)
+        indoors.wall(canvas, (0, 0, width, horizon), rng)
+        indoors.floor(canvas, (0, horizon, width, height), rng)
         return Background(canvas, horizon, ("floor", "wall"))
     textures.sky(canvas, above, rng)
     words = ["sky"]
@@ -86,12 +94,6 @@ def paint(place: str, rng: np.random.Generator, size: tuple[int, int]) -> Backgr
         sea = (0, max(0, horizon - round(height * 0.1)), width, horizon)
         textures.water(canvas, sea, rng)
         words.append("water")
-    ground = {
-        "meadow": ("grass", textures.grass),
-        "road": ("road", textures.road),
-        "beach": ("sand", textures.sand),
-        "snow": ("snow", textures.snow),
-    }
-    word, painter = ground[place]
+    word, painter = _GROUNDS[place]
     painter(canvas, below, rng)
     return Background(canvas, horizon, (word, *words))

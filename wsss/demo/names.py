@@ -1,37 +1,11 @@
-"""The names of the demo: its classes, the words for its backgrounds, and what each class looks like.
-
-Plain constants, so that the renderer, the captions of the pretraining and the command line agree.
-"""
+"""The names of the demo: its classes, the words for its places, and what each class looks like."""
 
 from typing import Final
 
-DEMO_CLASSES: Final[tuple[str, ...]] = (
-    "bird",
-    "boat",
-    "bottle",
-    "car",
-    "cat",
-    "fish",
-    "horse",
-    "house",
-    "tree",
-    "umbrella",
-)
-"""Class names in index order; the mask value of class ``i`` is ``i + 1`` (0 is background)."""
+from wsss.data.words import DEMO_BACKGROUNDS
+from wsss.data.words import DEMO_NAMES as DEMO_CLASSES
 
-DEMO_BACKGROUNDS: Final[tuple[str, ...]] = (
-    "water",
-    "grass",
-    "road",
-    "sand",
-    "snow",
-    "sky",
-    "cloud",
-    "mountain",
-    "wall",
-    "floor",
-)
-"""Words for what is not a class; they compete with the classes in the softmax of Grad-CAM."""
+__all__ = ["DEMO_ATTRIBUTES", "DEMO_BACKGROUNDS", "DEMO_CLASSES"]
 
 DEMO_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
     "bird": ("a pointed beak", "feathered wings", "a small round head", "thin legs"),

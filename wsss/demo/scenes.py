@@ -14,13 +14,10 @@ from wsss.demo import animals, things
 from wsss.demo.backgrounds import HABITATS, Background, paint
 from wsss.demo.canvas import SUPERSAMPLE, Layer, Pen, Placement, draw
 from wsss.demo.names import DEMO_CLASSES
+from wsss.demo.occlusion import to_mask, visible
 
-BORDER: Final = 255
 SPLITS: Final[Mapping[str, int]] = {"train": 0, "val": 1, "pretrain": 2}
 """Streams of scenes; no two share a random generator, so none repeats another's images."""
-
-MIN_PIXELS: Final = 30
-"""Mask pixels that the visible part of an object has at least; with fewer it is left out."""
 
 MIN_HEIGHT: Final = 17
 """Height in image pixels below which no object is drawn."""
@@ -89,14 +86,15 @@ def render_scene(seed: int, split: str, index: int) -> Scene:
         pen = Pen()
         _DRAWERS[name](pen, rng)
         layers.append((name, placement, draw(pen, placement, rng, light)))
-    owner, kept = _visible(layers, canvas_size)
+    owner, kept = visible([layer for _, _, layer in layers], canvas_size)
     canvas = ground.canvas
     for k in kept:
         name, placement, layer = layers[k]
         _ground_contact(canvas, place, name, placement, layer)
         canvas.paste(layer.rgb, layer.corner, layer.alpha)
     names_in = [layers[k][0] for k in kept]
-    mask = _mask(owner, [DEMO_CLASSES.index(layers[k][0]) + 1 for k in range(len(layers))], kept)
+    labels = [DEMO_CLASSES.index(name) + 1 for name, _, _ in layers]
+    mask = to_mask(owner, labels)
     tags = tuple(name for name in DEMO_CLASSES if name in names_in)
     return Scene(_finish(canvas, rng), mask, tags, ground.words[0], ground.words)
 
@@ -116,7 +114,9 @@ def _cast(rng: np.random.Generator) -> tuple[str, list[str]]:
     weights = np.array([HABITATS[name][place] ** 0.5 for name in others])
     cast = [lead]
     if count:
-        cast += [str(n) for n in rng.choice(others, count, replace=False, p=weights / weights.sum())]
+        cast += [
+            str(n) for n in rng.choice(others, count, replace=False, p=weights / weights.sum())
+        ]
     if len(cast) < 3 and rng.random() < 0.25:
         cast.append(str(rng.choice(cast)))
     return place, cast
@@ -160,59 +160,6 @@ def _arrange(
     return sorted(arranged, key=lambda item: item[1].y)
 
 
-def _visible(
-    layers: list[tuple[str, Placement, Layer]], size: tuple[int, int]
-) -> tuple[NDArray[np.uint8], list[int]]:
-    """Return the owner of each canvas pixel (0 none, k + 1 layer k) and the layers to keep.
-
-    A layer that is mostly hidden, or too small to see, is left out, so that every tag is true.
-    """
-    kept = list(range(len(layers)))
-    while True:
-        owner = Image.new("L", size)
-        for k in kept:
-            owner.paste(k + 1, layers[k][2].corner, layers[k][2].alpha)
-        pixels = np.asarray(owner)
-        hidden = []
-        for k in kept:
-            whole = int(np.count_nonzero(np.asarray(layers[k][2].alpha)))
-            seen = int(np.count_nonzero(pixels == k + 1))
-            enough = np.count_nonzero(_pure(pixels) == k + 1) >= MIN_PIXELS
-            if seen < 0.5 * whole or not enough:
-                hidden.append(k)
-        if not hidden or len(kept) == 1:
-            return pixels, kept
-        kept.remove(hidden[0])
-
-
-def _pure(owner: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Reduce to image pixels; where the canvas pixels of one disagree, the result is `BORDER`."""
-    height, width = (side // SUPERSAMPLE for side in owner.shape)
-    blocks = owner.reshape(height, SUPERSAMPLE, width, SUPERSAMPLE)
-    low = high = blocks[:, 0, :, 0]
-    for row in range(SUPERSAMPLE):
-        for column in range(SUPERSAMPLE):
-            low = np.minimum(low, blocks[:, row, :, column])
-            high = np.maximum(high, blocks[:, row, :, column])
-    labels = np.where(low == high, low, BORDER).astype(np.uint8)
-    # An edge that falls exactly between two pixels has no mixed one; mark its left or upper side.
-    for axis in (0, 1):
-        here = labels[:-1] if axis == 0 else labels[:, :-1]
-        there = labels[1:] if axis == 0 else labels[:, 1:]
-        step = (here != there) & (here != BORDER) & (there != BORDER)
-        here[step] = BORDER
-    return labels
-
-
-def _mask(owner: NDArray[np.uint8], values: list[int], kept: list[int]) -> NDArray[np.uint8]:
-    table = np.zeros(256, dtype=np.uint8)
-    table[BORDER] = BORDER
-    for k in kept:
-        table[k + 1] = values[k]
-    mask: NDArray[np.uint8] = table[_pure(owner)]
-    return mask
-
-
 def _ground_contact(
     canvas: Image.Image, place: str, name: str, at: Placement, layer: Layer
 ) -> None:
@@ -234,7 +181,12 @@ def _ground_contact(
     if place == "lake":
         pen = ImageDraw.Draw(canvas)
         for k in (0.0, 1.0):
-            wash = (at.x - half * (1 + 0.2 * k), at.y - 3 + 5 * k, at.x + half * (1 + 0.2 * k), at.y + 7 + 7 * k)
+            wash = (
+                at.x - half * (1 + 0.2 * k),
+                at.y - 3 + 5 * k,
+                at.x + half * (1 + 0.2 * k),
+                at.y + 7 + 7 * k,
+            )
             pen.arc(wash, 10, 170, (232, 244, 248), 2)
 
 

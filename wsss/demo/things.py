@@ -114,7 +114,9 @@ def car(pen: Pen, rng: np.random.Generator) -> None:
     pen.polygon(top, paint)
     pen.polygon(panes, GLASS)
     if kind != 2:
-        pen.limb([(-0.1, 0.42), (-0.1, roof - 0.03)], (0.05, 0.05), shade(paint, 0.85), outline=False)
+        pen.limb(
+            [(-0.1, 0.42), (-0.1, roof - 0.03)], (0.05, 0.05), shade(paint, 0.85), outline=False
+        )
     lower: list[Point] = [(-0.8, 0.14), (0.82, 0.14), (0.84, 0.3), (0.76, 0.4), (0.46, 0.45)]
     body = pen.polygon([*lower, (-0.7, 0.45), (-0.8, 0.38)], paint)
     pen.polygon(_box(-0.9, 0.12, 0.9, 0.19), shade(paint, 0.6), outline=False, clip=body)
@@ -130,10 +132,18 @@ def car(pen: Pen, rng: np.random.Generator) -> None:
 
 def house(pen: Pen, rng: np.random.Generator) -> None:
     """Draw a house with gable, door, windows and mostly a chimney."""
-    wall = hsv(float(rng.uniform(0.02, 0.16)), float(rng.uniform(0.05, 0.5)), float(rng.uniform(0.75, 0.96)))
+    wall = hsv(
+        float(rng.uniform(0.02, 0.16)),
+        float(rng.uniform(0.05, 0.5)),
+        float(rng.uniform(0.75, 0.96)),
+    )
     if rng.random() < 0.25:
         wall = _paint(rng)
-    roof = hsv(float(rng.choice([0.02, 0.04, 0.6, 0.08])), float(rng.uniform(0.4, 0.75)), float(rng.uniform(0.35, 0.7)))
+    roof = hsv(
+        float(rng.choice([0.02, 0.04, 0.6, 0.08])),
+        float(rng.uniform(0.4, 0.75)),
+        float(rng.uniform(0.35, 0.7)),
+    )
     wide, eave = float(rng.uniform(0.36, 0.56)), float(rng.uniform(0.46, 0.6))
     if rng.random() < 0.8:
         x = float(rng.choice([-1.0, 1.0])) * wide * 0.55
@@ -172,7 +182,11 @@ def house(pen: Pen, rng: np.random.Generator) -> None:
 def tree(pen: Pen, rng: np.random.Generator) -> None:
     """Draw a round tree (green, autumn, with fruit), a fir or a palm."""
     bark = jitter(rng, (112, 78, 52), 10)
-    leaf = hsv(float(rng.uniform(0.24, 0.38)), float(rng.uniform(0.45, 0.8)), float(rng.uniform(0.35, 0.68)))
+    leaf = hsv(
+        float(rng.uniform(0.24, 0.38)),
+        float(rng.uniform(0.45, 0.8)),
+        float(rng.uniform(0.35, 0.68)),
+    )
     kind = rng.random()
     if kind < 0.55:
         if rng.random() < 0.22:
@@ -185,7 +199,9 @@ def tree(pen: Pen, rng: np.random.Generator) -> None:
             pen.ellipse((x, y), (r, r * 0.95), shade(leaf, float(rng.uniform(0.86, 1.06))))
         for _ in range(9):
             spot = (float(rng.uniform(-0.3, 0.26)), float(rng.uniform(0.5, 0.88)))
-            pen.ellipse(spot, (0.05, 0.035), shade(leaf, 1.28), outline=False, clip=len(pen.parts) - 1)
+            pen.ellipse(
+                spot, (0.05, 0.035), shade(leaf, 1.28), outline=False, clip=len(pen.parts) - 1
+            )
         if rng.random() < 0.4:
             fruit = hsv(float(rng.choice([0.0, 0.08])), 0.85, 0.85)
             for _ in range(6):
@@ -195,7 +211,12 @@ def tree(pen: Pen, rng: np.random.Generator) -> None:
         leaf = shade(leaf, 0.8)
         pen.polygon(_box(-0.06, 0.0, 0.06, 0.22), bark)
         for low, high, wide in ((0.14, 0.56, 0.38), (0.36, 0.78, 0.3), (0.58, 1.0, 0.21)):
-            tier = [(-wide, low), (-wide * 0.5, low + 0.035), (0.0, low - 0.02), (wide * 0.5, low + 0.035)]
+            tier = [
+                (-wide, low),
+                (-wide * 0.5, low + 0.035),
+                (0.0, low - 0.02),
+                (wide * 0.5, low + 0.035),
+            ]
             pen.polygon([*tier, (wide, low), (0.0, high)], shade(leaf, 0.85 + 0.3 * low))
     else:
         lean = float(rng.uniform(-0.12, 0.12))
@@ -227,7 +248,10 @@ def umbrella(pen: Pen, rng: np.random.Generator) -> None:
             scallop.append((right + (left - right) * t, rim + 0.055 * math.sin(math.pi * t)))
         rise = []
         for x, back in ((left, False), (right, True)):
-            side = [(x * math.cos(a), rim + (0.96 - rim) * math.sin(a)) for a in np.linspace(0, math.pi / 2, 8)]
+            side = [
+                (x * math.cos(a), rim + (0.96 - rim) * math.sin(a))
+                for a in np.linspace(0, math.pi / 2, 8)
+            ]
             rise += side[::-1] if back else side
         pen.polygon([*rise, *scallop], first if k % 2 == 0 else second)
     pen.limb([(0.0, 0.95), (0.0, 1.02)], (0.03, 0.025), wood)

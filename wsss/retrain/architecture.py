@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
-import mmseg
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmseg.registry import MODELS
-from mmseg.utils import register_all_modules
 from torch import nn
 
-_CONFIGS = Path(mmseg.__file__).parent / ".mim" / "configs"
+from wsss.retrain.mm import (
+    CONFIGS,
+    MODELS,
+    ConfigDict,
+    DefaultScope,
+    MmConfig,
+    register_all_modules,
+)
+
 _STOCK = {
     **{
         f"segformer-b{size}": f"segformer/segformer_mit-b{size}_8xb2-160k_ade20k-512x512.py"
@@ -21,7 +23,6 @@ _STOCK = {
     "deeplabv3plus-r50": "deeplabv3plus/deeplabv3plus_r50-d8_4xb4-20k_voc12aug-512x512.py",
     "deeplabv3plus-r101": "deeplabv3plus/deeplabv3plus_r101-d8_4xb4-20k_voc12aug-512x512.py",
 }
-IGNORED = 255
 SMALLEST_SIDE = 32
 """Pixels; below it the strided attention of SegFormer's first stage has no key left."""
 
@@ -47,7 +48,7 @@ def model_config(
     """
     if crop < SMALLEST_SIDE:
         raise ValueError(f"retrain.crop is {crop} pixels, expected at least {SMALLEST_SIDE}")
-    model = Config.fromfile(_CONFIGS / _STOCK[name]).model
+    model = MmConfig.fromfile(CONFIGS / _STOCK[name]).model
     model.pretrained = None
     model.backbone.init_cfg = None
     model.data_preprocessor.size = (crop, crop)
@@ -67,5 +68,5 @@ def build_model(config: dict[str, Any]) -> nn.Module:
     """Build the network; its weights are not initialised yet (`init_weights` does that)."""
     register_all_modules(init_default_scope=False)
     with DefaultScope.overwrite_default_scope("mmseg"):
-        model: nn.Module = MODELS.build(config)
+        model: nn.Module = MODELS.build(ConfigDict(config))
     return model

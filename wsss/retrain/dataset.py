@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from mmengine.dist import get_dist_info
-from mmseg.datasets import BaseSegDataset
-from mmseg.registry import DATA_SAMPLERS, DATASETS
 from torch.utils.data import Sampler
 
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.data.dataset import load
 from wsss.data.image import read_image
+from wsss.labels.ignore import IGNORED
 from wsss.retrain import seeding
-from wsss.retrain.architecture import IGNORED
+from wsss.retrain.mm import DATA_SAMPLERS, DATASETS, BaseSegDataset, get_dist_info
 
 _CACHE_BYTES = 512 * 2**20
 _BYTES_PER_PIXEL = 4  # RGB and the mask
@@ -78,7 +76,7 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
             raise ArtifactError(
                 f"{len(missing)} of {len(samples)} training images have no pseudo mask"
                 + (f", e.g. {missing[0]!r}" if missing else "")
-                + f" in {', '.join(map(str, self._masks))}; pass the mask shards of the whole train split"
+                + f" in {', '.join(map(str, self._masks))}; pass all mask shards of the train split"
             )
         return [
             {
@@ -96,7 +94,10 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
             return
         super().full_init()
         records = [self.get_data_info(index) for index in range(len(self))]
-        if _BYTES_PER_PIXEL * sum(h * w for h, w in (r["size"] for r in records)) <= self._cache_bytes:
+        if (
+            _BYTES_PER_PIXEL * sum(h * w for h, w in (r["size"] for r in records))
+            <= self._cache_bytes
+        ):
             self._cache = [self._read(record) for record in records]
             self._close()
 
@@ -163,11 +164,12 @@ class StreamSampler(Sampler[int]):
     """Endless positions 0, 1, 2 … dealt out to the devices, so that the global batch is the same.
 
     Args:
-        dataset: not looked at; mmengine passes it.
+        dataset: the data set; its length is reported as the sampler's, as mmengine expects.
         seed: not looked at; order is the data set's business.
     """
 
-    def __init__(self, dataset: Any = None, seed: int | None = None) -> None:
+    def __init__(self, dataset: Any, seed: int | None = None) -> None:
+        self._dataset = dataset
         self._rank, self._devices = get_dist_info()
         self._start = 0
 
@@ -176,6 +178,9 @@ class StreamSampler(Sampler[int]):
         while True:
             yield position
             position += self._devices
+
+    def __len__(self) -> int:
+        return len(self._dataset)
 
     def skip(self, num_samples: int) -> None:
         """Start after this many samples a device; mmengine calls it on resume."""

@@ -1,8 +1,9 @@
-"""Class probabilities of a trained segmenter, at one scale or averaged over scales and mirroring."""
+"""Class probabilities of a trained segmenter, averaged over scales and mirroring if wanted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ class Segmenter:
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self._model = model.to(device).eval()
+        self._model: Any = model.to(device).eval()
         self._device = device
 
     @torch.inference_mode()
@@ -33,7 +34,7 @@ class Segmenter:
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
     ) -> Float[Tensor, "batch labels height width"]:
-        """Softmax probabilities at image size, averaged over ``scales`` and, with ``flip``, mirroring.
+        """Softmax probabilities at image size, averaged over ``scales`` and mirroring (``flip``).
 
         As mmsegmentation does it: bilinear scaling of the image, logits scaled back to the image,
         softmax, mean.
@@ -68,7 +69,7 @@ class Segmenter:
         below, right = max(SMALLEST_SIDE - height, 0), max(SMALLEST_SIDE - width, 0)
         inputs = F.pad(inputs, (0, right, 0, below))  # 0 is the mean colour, as in training
         shape = tuple(inputs.shape[2:])
-        logits = self._model.encode_decode(inputs, [{"img_shape": shape}] * len(inputs))
+        logits: Tensor = self._model.encode_decode(inputs, [{"img_shape": shape}] * len(inputs))
         return logits[:, :, :height, :width]
 
 

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config as MmConfig
 
 from wsss.config import Config
 from wsss.config.model import RetrainConfig
-from wsss.retrain.architecture import IGNORED, model_config
+from wsss.labels.ignore import IGNORED
+from wsss.retrain import dataset, runner, transforms
+from wsss.retrain.architecture import model_config
+from wsss.retrain.mm import MmConfig
 
-_ROOM = "wsss.retrain"
+# Importing them registers what the config names; mmsegmentation's tools import them by name.
+_REGISTERED = [module.__name__ for module in (dataset, transforms, runner)]
 _SHARE_OF_ONE_LABEL = 0.75  # crops with more of a single label are drawn again (up to ten times)
 
 
@@ -36,7 +39,7 @@ def training_config(
     """Build the mmengine config of a training run.
 
     Args:
-        config: ours; the sections ``retrain``, ``seed``, ``compute`` and ``data.max_pixels`` are read.
+        config: ours; ``retrain``, ``seed``, ``compute`` and ``data.max_pixels`` are read.
         labels: names of the labels, background first.
         manifest_dir: folder that ingest wrote.
         masks: mask shards of the train split.
@@ -54,9 +57,7 @@ def training_config(
     return MmConfig(
         {
             "default_scope": "mmseg",
-            "custom_imports": {
-                "imports": [f"{_ROOM}.{name}" for name in ("dataset", "transforms", "runner")]
-            },
+            "custom_imports": {"imports": _REGISTERED},
             "runner_type": "SegmenterRunner",
             "work_dir": str(work.resolve()),
             "device": str(device),
@@ -76,7 +77,6 @@ def training_config(
             "train_dataloader": {
                 "batch_size": batch,
                 "num_workers": config.compute.workers,
-                "persistent_workers": True,
                 "sampler": {"type": "StreamSampler"},
                 "dataset": {
                     "type": "PseudoMaskDataset",
@@ -108,7 +108,10 @@ def training_config(
                 },
                 "sampler_seed": None,
             },
-            "custom_hooks": [{"type": "StepSeedHook", "seed": config.seed}, {"type": "ProgressHook"}],
+            "custom_hooks": [
+                {"type": "StepSeedHook", "seed": config.seed},
+                {"type": "ProgressHook"},
+            ],
             "log_processor": {"by_epoch": False},
             "visualizer": {"type": "Visualizer", "vis_backends": []},
         }
@@ -128,8 +131,8 @@ def share_of_batch(retrain: RetrainConfig, devices: int) -> int:
         )
     if retrain.batch == 1 and retrain.model.startswith("deeplab"):
         raise ValueError(
-            f"retrain.batch is 1, but {retrain.model} normalises one pooled value an image over the "
-            "batch; set it to at least 2"
+            f"retrain.batch is 1, but {retrain.model} normalises one pooled value an image over "
+            "the batch; set it to at least 2"
         )
     return retrain.batch // devices
 
@@ -171,7 +174,8 @@ def _optimisation(retrain: RetrainConfig) -> dict[str, Any]:
         )
     rise = {"type": "LinearLR", "start_factor": 1e-6, "by_epoch": False, "begin": 0}
     fall = {"type": "PolyLR", "by_epoch": False, "begin": retrain.warmup, "end": retrain.iterations}
-    schedule = [{**rise, "end": retrain.warmup}] if retrain.warmup else []
+    # mmengine reaches the full rate one step before `end`; with a single step it never would.
+    schedule = [{**rise, "end": retrain.warmup}] if retrain.warmup > 1 else []
     return {
         "optim_wrapper": {"type": "OptimWrapper", **wrapper},
         "param_scheduler": [*schedule, {**fall, **poly}],

@@ -2,9 +2,9 @@
 
 Why the runner and not a loop of our own: the config in the work folder, the checkpoints and the
 log are then what users of mmsegmentation know, and training on several GPUs comes with it. Exact
-resume needs three things of ours: data that depends on (seed, position) alone (`wsss.retrain.dataset`),
-random numbers of the network (dropout, drop path) that depend on (seed, step) alone (`StepSeedHook`),
-and checkpoints that appear whole or not at all.
+resume needs three things of ours: data that depends on (seed, position) alone (the data set),
+random numbers of the network (dropout, drop path) that depend on (seed, step) alone
+(`StepSeedHook`), and checkpoints that appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -17,17 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank, master_only
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper, revert_sync_batchnorm
-from mmengine.runner import Runner
-from mmseg.registry import HOOKS, RUNNERS
 from torch import nn
 
 from wsss._compat.mmengine_checkpoints import UnsafeCheckpointError, load_mmengine_checkpoint
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.progress import track
 from wsss.retrain import seeding
+from wsss.retrain.mm import (
+    HOOKS,
+    RUNNERS,
+    Hook,
+    Runner,
+    get_rank,
+    is_model_wrapper,
+    master_only,
+    revert_sync_batchnorm,
+)
 from wsss.retrain.weights import load_backbone
 
 _log = logging.getLogger(__name__)
@@ -56,6 +61,15 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
         reverted: nn.Module = revert_sync_batchnorm(model)
         return reverted.to(self.cfg.device)
 
+    def train(self) -> nn.Module:
+        """Train, and end the data workers at once: the garbage collector takes 5 s a worker."""
+        try:
+            trained: nn.Module = super().train()
+        finally:
+            if hasattr(self._train_loop, "dataloader_iterator"):
+                self._train_loop.dataloader_iterator = None
+        return trained
+
     def load_or_resume(self) -> None:
         """Resume from the newest whole checkpoint of the work folder, else load the backbone."""
         for path in resumable(Path(self.work_dir)):
@@ -67,7 +81,7 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
             _log.info("resuming after step %d of %d from %s", self.iter, self.max_iters, path)
             return
         if self.cfg.init_backbone:
-            load_backbone(self.network().backbone, Path(self.cfg.init_backbone))
+            load_backbone(self.network().get_submodule("backbone"), Path(self.cfg.init_backbone))
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
         """Load all weights, strictly; never unpickles unrestrictedly as the stock method does."""
@@ -84,6 +98,11 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
         with atomic_path(Path(out_dir) / filename) as temporary:
             super().save_checkpoint(str(temporary.parent), temporary.name, *args, **kwargs)
 
+    @master_only  # type: ignore[untyped-decorator]
+    def dump_config(self) -> None:
+        """Write the config under one name, which mmsegmentation's tools can be given."""
+        self.cfg.dump(Path(self.work_dir) / "config.py")
+
     def curve(self) -> dict[str, list[float]]:
         """What was measured at every step since the start, resumed steps included."""
         scalars = self.message_hub.log_scalars
@@ -96,7 +115,9 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
 
 def resumable(work: Path) -> list[Path]:
     """Checkpoints of a work folder, newest first."""
-    found = [(int(m[1]), path) for path in work.glob("iter_*.pth") if (m := _STEP.fullmatch(path.name))]
+    found = [
+        (int(m[1]), path) for path in work.glob("iter_*.pth") if (m := _STEP.fullmatch(path.name))
+    ]
     return [path for _, path in sorted(found, reverse=True)]
 
 
@@ -147,9 +168,10 @@ class ProgressHook(Hook):  # type: ignore[misc]
         Raises:
             FloatingPointError: it is not finite.
         """
-        if outputs and not math.isfinite(outputs["loss"]):
+        loss = float(outputs["loss"].detach())
+        if not math.isfinite(loss):
             raise FloatingPointError(
-                f"the loss is {outputs['loss']} at step {runner.iter + 1} of {runner.max_iters}; "
+                f"the loss is {loss} at step {runner.iter + 1} of {runner.max_iters}; "
                 "lower retrain.lr or lengthen retrain.warmup"
             )
 

@@ -34,7 +34,7 @@ def number(seed: int, purpose: int, *place: int) -> int:
 
 @contextmanager
 def numpy_seeded(seed: int, purpose: int, *place: int) -> Iterator[None]:
-    """Seed numpy's global generator, from which mmsegmentation's transforms draw; restore it after."""
+    """Seed numpy's global generator, from which mmsegmentation's transforms draw, for a while."""
     before = np.random.get_state()
     np.random.seed(words(seed, purpose, *place))
     try:

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from mmengine.config import Config as MmConfig
-from torch import Tensor
 
 from wsss.artifacts.atomic import write_text
-from wsss.artifacts.checkpoint import load_checkpoint, save_checkpoint
+from wsss.artifacts.checkpoint import save_checkpoint
 from wsss.artifacts.digest import digest_file, digest_json
-from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
-from wsss.artifacts.provenance import Provenance, provenance
+from wsss.artifacts.provenance import provenance
 from wsss.artifacts.shard import Item, Shard, ShardWriter
 from wsss.config import Config
 from wsss.data.classes import ClassList
 from wsss.data.dataset import load
-from wsss.data.image import read_image
-from wsss.data.manifest import Sample
-from wsss.retrain.architecture import build_model, model_config
-from wsss.retrain.inference import Segmenter
+from wsss.labels.pool import CrfPool
+from wsss.retrain.prediction import batch_size, load_segmenter, predictions
 from wsss.retrain.recipe import training_config
 from wsss.retrain.runner import SegmenterRunner, resumable
+from wsss.retrain.smoothing import label_maps
 from wsss.retrain.weights import init_path
 
 _log = logging.getLogger(__name__)
@@ -45,7 +41,7 @@ def train(
     With a launcher such as torchrun (one process a GPU) the processes share the global batch.
 
     Args:
-        config: the sections ``retrain``, ``seed`` and, without influence on the weights, ``compute``.
+        config: ``retrain``, ``seed`` and, without influence on the weights, ``compute``.
         manifest_dir: folder that ingest wrote.
         masks: shards of kind ``masks`` that together hold every training image.
         out: safetensors checkpoint of the whole network, in mmsegmentation's naming.
@@ -93,8 +89,7 @@ def train(
     main = int(os.environ.get("RANK", "0")) == 0
     if main:
         _claim(work, digest_json([made_of.key(), made_of.inputs]))
-        plan.dump(work / "config.py")
-    # mmengine keeps its log and its measurements by this name, for as long as the process lives
+    # mmengine keeps its logger and its measurements by this name, for as long as the process lives
     plan.experiment_name = f"retrain-{uuid.uuid4().hex[:8]}"
     runner = SegmenterRunner.from_cfg(plan)
     runner.train()
@@ -115,8 +110,9 @@ def predict(
 ) -> None:
     """Predict one part of a split: a shard of kind ``predictions``.
 
-    Arrays are uint8 label maps at image size: ``single`` and ``multi`` (mean of the probabilities
-    over ``score.scales`` and mirroring).
+    Arrays are uint8 label maps at image size: ``single``, ``multi`` (mean of the probabilities
+    over ``score.scales`` and mirroring) and, with ``score.predict_crf``, ``single_crf`` and
+    ``multi_crf`` (the same after a dense CRF with the settings of ``masks.crf``).
 
     Args:
         config: the sections ``retrain``, ``score`` and ``masks.crf``.
@@ -141,74 +137,23 @@ def predict(
         weights={"segmenter": digest_file(checkpoint)},
     )
     key = made_of.key()
-    # Rounding differs with the batch size: on the CPU, where batches gain little, images go one by
-    # one, so that the content does not depend on how the work was cut.
-    batch = 1 if device.type == "cpu" else config.compute.batch
-    ids = [sample.id for sample in samples]
-    with ShardWriter(out, kind="predictions", ids=ids, provenance=made_of) as writer:
-        progress = track(samples, total=len(samples), description=f"predict {split}")
-        for group in _equal_sizes(samples, batch):
-            photos = [read_image(s.path, max_pixels=config.data.max_pixels) for s in group]
-            single = segmenter.probabilities(np.stack(photos))
-            multi = segmenter.probabilities(
-                np.stack(photos), scales=tuple(config.score.scales), flip=True
-            )
-            for number, sample in enumerate(group):
-                next(progress)
-                arrays = {"single": _labels(single[number]), "multi": _labels(multi[number])}
-                item_key = digest_json([key, sample.digest, list(sample.tags)])
-                size = [sample.height, sample.width]
-                writer.add(Item(sample.id, arrays, {"size": size}, item_key))
-        next(progress, None)
-
-
-def load_segmenter(
-    config: Config, classes: ClassList, checkpoint: Path, device: torch.device
-) -> Segmenter:
-    """Build the configured network with the weights of a checkpoint.
-
-    Raises:
-        ArtifactError: the checkpoint is of another architecture or class list.
-    """
-    tensors, made_of = load_checkpoint(checkpoint)
-    _check_origin(checkpoint, made_of, config, classes)
-    model = build_model(
-        model_config(config.retrain.model, labels=classes.label_count, crop=config.retrain.crop)
-    )
-    model.load_state_dict(tensors)
-    return Segmenter(model, device)
+    by_id = {sample.id: sample for sample in samples}
+    crf = config.masks.crf if config.score.predict_crf else None
+    with (
+        ShardWriter(out, kind="predictions", ids=list(by_id), provenance=made_of) as writer,
+        CrfPool(config.compute.workers if crf else 1) as pool,
+    ):
+        tasks = predictions(config, segmenter, samples, batch=batch_size(config, device))
+        maps = pool.map(functools.partial(label_maps, crf=crf), tasks)
+        for image, arrays in track(maps, total=len(samples), description=f"predict {split}"):
+            sample = by_id[image]
+            item_key = digest_json([key, sample.digest, list(sample.tags)])
+            writer.add(Item(image, arrays, {"size": [sample.height, sample.width]}, item_key))
 
 
 def label_names(classes: ClassList) -> tuple[str, ...]:
     """Names of the labels, background first."""
     return ("background", *classes.names)
-
-
-def _check_origin(path: Path, made_of: Provenance, config: Config, classes: ClassList) -> None:
-    found = made_of.config.get("retrain", {}).get("model")
-    if found != config.retrain.model:
-        raise ArtifactError(
-            f"{path}: holds {found!r}, but retrain.model is {config.retrain.model!r}; "
-            "train again or correct the configuration"
-        )
-    if made_of.inputs.get("classes") != digest_json(classes.names):
-        raise ArtifactError(
-            f"{path}: was trained for another class list than that of this manifest "
-            f"({classes.name}: {len(classes.names)} classes); train again"
-        )
-
-
-def _equal_sizes(samples: Sequence[Sample], batch: int) -> Iterator[list[Sample]]:
-    """Groups of at most ``batch`` images of one size."""
-    by_size: dict[tuple[int, int], list[Sample]] = {}
-    for sample in samples:
-        by_size.setdefault((sample.height, sample.width), []).append(sample)
-    for group in by_size.values():
-        yield from (group[start : start + batch] for start in range(0, len(group), batch))
-
-
-def _labels(probabilities: Tensor) -> np.ndarray:
-    return probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
 
 
 def _content(path: Path) -> str:

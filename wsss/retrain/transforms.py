@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import mmcv
 import numpy as np
-from mmcv.transforms import BaseTransform
-from mmseg.registry import TRANSFORMS
+
+from wsss.retrain.mm import TRANSFORMS, BaseTransform, imresize
 
 
 @TRANSFORMS.register_module()
@@ -29,7 +28,7 @@ class RandomOwnScale(BaseTransform):  # type: ignore[misc]
         factor = np.random.uniform(self.low, self.high)
         height, width = results["img"].shape[:2]
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        results["img"] = mmcv.imresize(results["img"], size, interpolation="bilinear")
-        results["gt_seg_map"] = mmcv.imresize(results["gt_seg_map"], size, interpolation="nearest")
+        results["img"] = imresize(results["img"], size, interpolation="bilinear")
+        results["gt_seg_map"] = imresize(results["gt_seg_map"], size, interpolation="nearest")
         results["img_shape"] = results["img"].shape[:2]
         return results

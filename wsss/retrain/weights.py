@@ -53,7 +53,9 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     """
     stored = _backbone_part(_tensors(path))
     wanted = {k: v for k, v in backbone.state_dict().items() if not k.endswith(_COUNTERS)}
-    fitting = {k: stored[k] for k, v in wanted.items() if k in stored and stored[k].shape == v.shape}
+    fitting = {
+        k: stored[k] for k, v in wanted.items() if k in stored and stored[k].shape == v.shape
+    }
     if len(fitting) < len(wanted):
         other = [k for k in wanted if k in stored and k not in fitting]
         absent = [k for k in wanted if k not in stored]
@@ -62,10 +64,10 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
             found, expected = tuple(stored[other[0]].shape), tuple(wanted[other[0]].shape)
             examples.append(f"has {other[0]} as {found}, expected {expected}")
         raise ArtifactError(
-            f"{path}: fits {len(fitting)} of {len(wanted)} tensors of the {type(backbone).__name__} "
-            f"backbone ({'; '.join(examples)}; its first name is {next(iter(stored), 'none')!r}); pass "
-            "a checkpoint of this architecture in mmsegmentation's naming (mmsegmentation's "
-            "tools/model_converters rename others)"
+            f"{path}: fits {len(fitting)} of {len(wanted)} tensors of the backbone "
+            f"{type(backbone).__name__} ({'; '.join(examples)}; its first name is "
+            f"{next(iter(stored), 'none')!r}); pass a checkpoint of this architecture in "
+            "mmsegmentation's naming (its tools/model_converters rename others)"
         )
     backbone.load_state_dict(fitting, strict=False)
     _log.info("backbone from %s, %d further tensors left out", path, len(stored) - len(fitting))

@@ -1,1 +1,1 @@
-"""Scores, tables and pictures; the only room that opens pixel labels (all of it through `truth`)."""
+"""Scores, tables and pictures; the only room that opens pixel labels (through `truth` alone)."""

@@ -8,8 +8,6 @@ instance are background.
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,10 @@ import numpy as np
 from jaxtyping import UInt8
 from pycocotools import mask as rle
 
-from wsss.data.coco import CATEGORY_IDS
+from wsss.data.coco import CLASS_OF_CATEGORY, load_instances
 from wsss.score.confusion import IGNORE
 
+_FIELDS = ("id", "category_id", "iscrowd", "segmentation")
 _SHORTEST_POLYGON = 6  # numbers: three corners; pycocotools would take four numbers as a box
 
 
@@ -39,25 +38,27 @@ class CocoTruth:
 
 
 class CocoLabels:
-    """The annotations of an instances JSON, by file name of the image."""
+    """The annotations of an instances JSON, by file name of the image.
+
+    Args:
+        path: of the JSON.
+
+    Raises:
+        DataError: missing, no instances JSON, or of other categories than COCO's.
+    """
 
     def __init__(self, path: Path) -> None:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        self._images = {image["file_name"]: image for image in content["images"]}
-        self._annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for annotation in content["annotations"]:
-            kept = ("id", "category_id", "iscrowd", "segmentation")
-            self._annotations[annotation["image_id"]].append(
-                {name: annotation[name] for name in kept if name in annotation}
-            )
+        self._content = load_instances(path, shapes=True)
+        self._images = {str(image["file_name"]): image for image in self._content.images}
 
     def find(self, file_name: str) -> CocoTruth | None:
         """The truth of an image; an image without instances is all background; None if unknown."""
         image = self._images.get(file_name)
         if image is None:
             return None
-        found = self._annotations.get(image["id"], [])
-        return CocoTruth(int(image["height"]), int(image["width"]), tuple(found))
+        found = self._content.annotations.get(image["id"], ())
+        needed = [{name: one[name] for name in _FIELDS if name in one} for one in found]
+        return CocoTruth(int(image["height"]), int(image["width"]), tuple(needed))
 
 
 def draw(
@@ -77,7 +78,7 @@ def draw(
         if annotation.get("iscrowd", 0):
             labels[mask] = IGNORE
         else:
-            label = CATEGORY_IDS.index(annotation["category_id"]) + 1
+            label = CLASS_OF_CATEGORY[annotation["category_id"]] + 1
             instances.append((-int(mask.sum()), annotation["id"], label, mask))
     for _, _, label, mask in sorted(instances, key=lambda entry: entry[:2]):
         labels[mask] = label

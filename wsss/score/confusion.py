@@ -50,7 +50,7 @@ class Confusion:
         self.unsure = 0
         """Those of them that were predicted 255."""
 
-    def add(self, truth: UInt8[np.ndarray, "h w"], prediction: UInt8[np.ndarray, "h w"]) -> None:
+    def add(self, truth: UInt8[np.ndarray, "h w"], prediction: UInt8[np.ndarray, "h2 w2"]) -> None:
         """Count one image; pixels whose truth is 255 are left out of the matrix.
 
         Args:
@@ -90,7 +90,7 @@ class Confusion:
         """IoU, precision and recall per class, and their means."""
         return metrics_of(self.matrix)
 
-    def _check(self, what: str, values: Shaped[np.ndarray, "..."]) -> None:
+    def _check(self, what: str, values: Shaped[np.ndarray, ...]) -> None:
         if values.size and int(values.max()) >= self.labels:
             highest = int(values.max())
             hint = " (unsure pixels: score this map with an ignore band)" * (highest == IGNORE)

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 import cv2
@@ -38,7 +39,13 @@ def count_in_parallel(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         done = _as_done(pool, count, parts, ahead=2 * workers)
-        return _merge(track(done, total=len(parts), description=description))
+        try:
+            return _merge(track(done, total=len(parts), description=description))
+        except BrokenProcessPool:
+            raise RuntimeError(
+                f"{description}: a worker process was killed (out of memory?) or crashed; "
+                "use fewer workers (compute.workers) or more memory"
+            ) from None
 
 
 def _as_done(

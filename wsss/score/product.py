@@ -66,7 +66,9 @@ class Product:
         manifest, classes = load(manifest_dir)
         manifest = manifest.split(split)
         if not len(manifest):
-            raise ProductError(f"{manifest_dir}: the split {split!r} has no images; nothing to score")
+            raise ProductError(
+                f"{manifest_dir}: the split {split!r} has no images; nothing to score"
+            )
         truth = find_truth(config, manifest, split)
         images = {
             sample.id: Image(
@@ -83,16 +85,16 @@ class Product:
             parts = _cut(None, tuple(images.values()))
         else:
             parts = []
-            holds: dict[str, list[str]] = {}
+            holds: list[tuple[Path, list[str]]] = []
             for path in shards:
                 with Shard(path, kind=kind) as shard:
-                    holds[str(path)] = shard.ids
+                    holds.append((path, shard.ids))
                     inputs[path.name] = shard.content
                     weights |= shard.provenance.weights
                     made_with |= shard.provenance.config
                     if not arrays and shard.ids:
                         arrays = frozenset(shard.read(shard.ids[0]).arrays)
-                parts += _cut(path, tuple(images[i] for i in holds[str(path)] if i in images))
+                parts += _cut(path, tuple(images[i] for i in holds[-1][1] if i in images))
             _check_ids(manifest, holds, split)
         sections = {
             "data": config.data,
@@ -118,10 +120,10 @@ def _cut(shard: Path | None, images: tuple[Image, ...]) -> list[Part]:
     return [Part(shard, images[start : start + _IMAGES_A_PART]) for start in starts]
 
 
-def _check_ids(manifest: Manifest, holds: dict[str, list[str]], split: str) -> None:
+def _check_ids(manifest: Manifest, holds: Sequence[tuple[Path, list[str]]], split: str) -> None:
     expected = {sample.id for sample in manifest}
     seen: set[str] = set()
-    for path, ids in holds.items():
+    for path, ids in holds:
         unknown = [image for image in ids if image not in expected]
         twice = [image for image in ids if image in seen]
         if unknown:

@@ -62,7 +62,7 @@ class ProductError(ValueError):
 def count_scores(
     part: Part, *, kind: str, array: str, labels: int, background: BackgroundConfig
 ) -> Counts:
-    """Class scores on the patch grid: ``fixed`` at the background rule, ``sweep`` at every threshold.
+    """Class scores on the grid: ``fixed`` at the background rule, ``sweep`` at every threshold.
 
     Args:
         part: the images; the shard's items have ``array`` [K, h, w] and the attribute ``classes``.
@@ -83,7 +83,9 @@ def count_scores(
                 )
             grid, classes = item.arrays[array], [int(index) for index in item.attrs["classes"]]
             if not np.isfinite(grid).all():
-                raise ProductError(f"{where}: {array!r} has NaN or infinite values; rerun its stage")
+                raise ProductError(
+                    f"{where}: {array!r} has NaN or infinite values; rerun its stage"
+                )
             if len(classes) != len(grid) or not set(classes) <= set(range(labels - 1)):
                 raise ProductError(
                     f"{where}: {array!r} is {grid.shape} for the classes {classes}; expected one "

@@ -130,7 +130,9 @@ def read_records(paths: Sequence[Path]) -> list[Record]:
     records: list[Record] = []
     for path in paths:
         try:
-            records += [Record.model_validate(entry) for entry in json.loads(path.read_text("utf-8"))]
+            records += [
+                Record.model_validate(entry) for entry in json.loads(path.read_text("utf-8"))
+            ]
         except FileNotFoundError:
             raise ArtifactError(f"{path}: no such records; run `wsss score` first") from None
         except (ValidationError, ValueError, TypeError) as error:

@@ -1,11 +1,11 @@
 """All background thresholds in one pass over the images, in constant memory.
 
-A pixel is foreground when its largest class score ``m`` beats the background score. With a constant
-background ``t`` that is ``m > t``; with the power rule ``(1 - m)^a`` it is ``m > t`` as well, for the
-one ``t`` with ``t = (1 - t)^a``, because ``m - (1 - m)^a`` grows with ``m``. So one threshold on ``m``
-stands for either rule. The class of a foreground pixel does not depend on ``t``. It is therefore
-enough to count pixels by (truth, class of the largest score, bin of ``m`` between two thresholds):
-the confusion matrix at every threshold is a sum over bins.
+A pixel is foreground when its largest class score ``m`` beats the background score. With a
+constant background ``t`` that is ``m > t``; with the power rule ``(1 - m)^a`` it is ``m > t`` as
+well, for the one ``t`` with ``t = (1 - t)^a``, because ``m - (1 - m)^a`` grows with ``m``. So one
+threshold on ``m`` stands for either rule. The class of a foreground pixel does not depend on ``t``.
+It is therefore enough to count pixels by (truth, class of the largest score, bin of ``m`` between
+two thresholds): the confusion matrix at every threshold is a sum over bins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from wsss.score.confusion import IGNORE, metrics_of
+from wsss.score.confusion import IGNORE, mean_defined, metrics_of
 
 THRESHOLDS: Float32[np.ndarray, " thresholds"] = (np.arange(100) / 100).astype(np.float32)
 """0.00, 0.01 … 0.99, compared in float32 as the scores are."""
@@ -74,7 +74,9 @@ class Sweep:
         background = self.counts.sum(axis=(1, 2)) - foreground.sum(axis=1)
         return np.concatenate([background[:, None], foreground], axis=1)
 
-    def best(self, among: Sequence[int] = ()) -> tuple[float, Int64[np.ndarray, "truth prediction"]]:
+    def best(
+        self, among: Sequence[int] = ()
+    ) -> tuple[float, Int64[np.ndarray, "truth prediction"]]:
         """The threshold with the highest mean IoU, the lowest of equals, and its matrix.
 
         Args:
@@ -83,16 +85,6 @@ class Sweep:
         scores = []
         for position in range(len(THRESHOLDS)):
             metrics = metrics_of(self.matrix(position))
-            scores.append(np.nanmean(metrics.iou[list(among)]) if among else metrics.miou)
-        position = int(np.nanargmax(scores))
+            scores.append(mean_defined(metrics.iou[list(among)]) if among else metrics.miou)
+        position = int(np.argmax(np.nan_to_num(scores, nan=-1.0)))
         return position / 100, self.matrix(position)
-
-
-def equivalent_power(threshold: float) -> float | None:
-    """The exponent ``a`` of the power rule that cuts at the same score: ``t = (1 - t)^a``.
-
-    None at 0 and 1, where no finite positive exponent does.
-    """
-    if not 0.0 < threshold < 1.0:
-        return None
-    return float(np.log(threshold) / np.log1p(-threshold))

@@ -12,17 +12,19 @@ Labels: 0 background, k class k - 1, 255 void.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from wsss.config import Config, expand_path
+from wsss.data.errors import ImageError
 from wsss.data.manifest import Manifest
 from wsss.data.palette import read_label_png
-from wsss.score.coco_truth import CocoLabels, CocoTruth
+from wsss.score.coco_truth import CocoLabels
 from wsss.score.confusion import size
 
 _NAMED = 8
@@ -32,6 +34,7 @@ class TruthError(RuntimeError):
     """Ground truth is missing or does not fit its image; the message names the files."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where one image's truth comes from; small enough to be sent to another process."""
 
@@ -86,9 +89,9 @@ def find_truth(config: Config, manifest: Manifest, split: str) -> Truth:
             "or leave scoring out"
         )
     if config.data.kind == "coco":
-        return _coco(config, manifest, split)
+        return _coco(config, manifest)
     folder = png_folder(config, split)
-    paths = {sample.id: folder / f"{sample.id}.png" for sample in manifest}
+    paths = {sample.id: _png(folder, sample.id) for sample in manifest}
     missing = tuple(image for image, path in paths.items() if not path.is_file())
     if missing and (config.data.kind != "folder" or len(missing) == len(paths)):
         raise TruthError(_list_missing(missing, len(paths), f"{folder}/<id>.png"))
@@ -110,9 +113,12 @@ def read_truth(source: Source, image: str, height: int, width: int) -> UInt8[np.
     """Read one image's truth and check that it fits the image.
 
     Raises:
-        TruthError: the truth has another size than the image.
+        TruthError: the truth cannot be read, or has another size than the image.
     """
-    truth = source.read()
+    try:
+        truth = source.read()
+    except ImageError as error:
+        raise TruthError(f"the truth of {image!r} cannot be read: {error}") from None
     if truth.shape != (height, width):
         where = source.path if isinstance(source, PngTruth) else "the instances JSON"
         raise TruthError(
@@ -122,23 +128,25 @@ def read_truth(source: Source, image: str, height: int, width: int) -> UInt8[np.
     return truth
 
 
-def _coco(config: Config, manifest: Manifest, split: str) -> Truth:
-    path = expand_path(config.data.root) / "annotations" / f"instances_{split}2014.json"
-    if not path.is_file():
-        raise TruthError(f"{path}: no such file; COCO truth is drawn from the instances JSON")
-    labels = CocoLabels(path)
-    found: dict[str, Source] = {}
-    missing: list[str] = []
-    for sample in manifest:
-        entry = labels.find(sample.path.name)
-        if entry is None:
-            missing.append(sample.id)
-        else:
-            found[sample.id] = entry
+def _coco(config: Config, manifest: Manifest) -> Truth:
+    """A split may mix images of both parts; the JSON is that of the folder an image lies in."""
+    folder = expand_path(config.data.root) / "annotations"
+    paths = {sample.id: folder / f"instances_{sample.path.parent.name}.json" for sample in manifest}
+    labels = {path: CocoLabels(path) for path in dict.fromkeys(paths.values())}
+    found = {sample.id: labels[paths[sample.id]].find(sample.path.name) for sample in manifest}
+    missing = [image for image, source in found.items() if source is None]
+    named = ", ".join(map(str, labels))
     if missing:
-        raise TruthError(_list_missing(missing, len(manifest), str(path)))
+        raise TruthError(_list_missing(missing, len(manifest), named))
     rule = "smaller instances on top, crowd regions 255"
-    return Truth(f"{path} ({rule})", found, ())
+    return Truth(f"{named} ({rule})", {i: source for i, source in found.items() if source}, ())
+
+
+def _png(folder: Path, image: str) -> Path:
+    """The file of an id; ids are in composed Unicode form, file names may be in the other one."""
+    path = folder / f"{image}.png"
+    other = folder / f"{unicodedata.normalize('NFD', image)}.png"
+    return other if not path.is_file() and other.is_file() else path
 
 
 def _list_missing(missing: list[str] | tuple[str, ...], total: int, where: str) -> str:

@@ -1,0 +1,103 @@
+"""The command line: help for every command, one message for expected errors, declared sections."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from wsss.__main__ import app
+from wsss.cli.options import parse_shard, stage_config
+from wsss.cli.stages import STAGES, config_of_sections, entry_modules, stage_code, stage_sections
+from wsss.config import Config, ConfigError, from_mapping
+
+ROOT = Path(__file__).parents[2]
+GROUP = typer.main.get_command(app)
+assert isinstance(GROUP, click.Group)
+
+
+def _commands(group: click.Group, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = []
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found += _commands(command, (*prefix, name))
+        else:
+            found.append((*prefix, name))
+    return found
+
+
+@pytest.mark.parametrize("command", _commands(GROUP), ids=" ".join)
+def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"], terminal_width=100)
+    assert result.exit_code == 0
+    node: click.Command = GROUP
+    for part in command:
+        assert isinstance(node, click.Group)
+        node = node.commands[part]
+    assert node.help
+    for parameter in node.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            assert parameter.help, f"{command}: {parameter.name} has no help"
+
+
+def test_expected_error_is_one_message_without_traceback(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("clipp: {}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "wsss", "config", "check", "-c", "bad.yaml"],
+        cwd=tmp_path, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "did you mean clip?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_prints_what_is_in_force(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("variant: published\n")
+    result = CliRunner().invoke(app, ["config", "check", "-c", str(tmp_path / "c.yaml")])
+    assert result.exit_code == 0
+    assert "gradient: softmax" in result.stdout
+
+
+@pytest.mark.parametrize("text", ["", "1", "0-of-2", "3-of-2", "a-of-b", "1-of-2-of-3", "-1-of-2"])
+def test_bad_shard_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="expected NUMBER-of-COUNT"):
+        parse_shard(text)
+    assert parse_shard("2-of-12") == (2, 12)
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_declared_keys_and_modules_exist(stage: str) -> None:
+    assert set(STAGES[stage].reads) <= set(Config.model_fields)
+    assert re.fullmatch(r"[0-9a-f]{64}", stage_code(stage, from_mapping({})))
+    assert entry_modules(stage, from_mapping({}))
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_stage_gets_its_sections_and_no_other(stage: str) -> None:
+    config = from_mapping({"variant": "published", "seed": 7})
+    bare = config_of_sections(stage, stage_sections(stage, config), batch=3)
+    for name in Config.model_fields:
+        if name in STAGES[stage].reads:
+            assert getattr(bare, name) == getattr(config, name)
+        elif name != "compute":
+            with pytest.raises(AttributeError):
+                getattr(bare, name)
+    assert bare.compute.batch == 3
+
+
+def test_workflow_and_person_get_the_same_configuration() -> None:
+    files = [ROOT / "config.yaml"]
+    by_hand = stage_config("cams", files, "", workers=1)
+    by_workflow = stage_config("cams", files, stage_sections("cams", from_mapping({})), workers=1)
+    assert by_hand.__dict__ == by_workflow.__dict__
+
+
+def test_sections_of_another_stage_are_refused() -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        config_of_sections("cams", stage_sections("masks", from_mapping({})))

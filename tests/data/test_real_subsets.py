@@ -1,0 +1,83 @@
+"""Real photographs: counts and tags of the shared subsets."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from wsss.config.model import DataConfig
+from wsss.data.candidates import Dataset
+from wsss.data.classes import class_list
+from wsss.data.coco import CATEGORY_IDS, CLASS_OF_CATEGORY, load_instances
+from wsss.data.image import inspect_image, read_image
+from wsss.data.read import read_dataset
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT / os.environ.get("WSSS_SHARED", "../shared") / "data"
+VOC, COCO = SHARED / "voc-subset", SHARED / "coco-subset"
+needs_voc = pytest.mark.skipif(not VOC.is_dir(), reason="WSSS_SHARED has no data/voc-subset")
+needs_coco = pytest.mark.skipif(not COCO.is_dir(), reason="WSSS_SHARED has no data/coco-subset")
+
+
+def per_class(dataset: Dataset) -> dict[str, tuple[int, int]]:
+    """Class → images of (train, val)."""
+    counts = Counter((one.split, tag) for one in dataset.candidates for tag in one.tags)
+    return {
+        name: (counts["train", index], counts["val", index])
+        for index, name in enumerate(dataset.classes.names)
+    }
+
+
+def readme_counts(path: Path) -> dict[str, tuple[int, int]]:
+    """The README's tables of images per class, which may stand side by side."""
+    triples = re.findall(r"\| ([a-z][a-z ]+) \| (\d+) \| (\d+) ", path.read_text())
+    return {name: (int(train), int(val)) for name, train, val in triples}
+
+
+@needs_voc
+def test_voc_counts_are_the_readmes() -> None:
+    dataset = read_dataset(DataConfig(kind="voc", root=str(VOC), tags="tags.csv"))
+    assert Counter(one.split for one in dataset.candidates) == {"train": 300, "val": 300}
+    assert not [one for one in dataset.candidates if one.problem or not one.tags]
+    assert per_class(dataset) == readme_counts(VOC / "README.md")
+
+
+@needs_coco
+def test_coco_counts_are_the_readmes() -> None:
+    dataset = read_dataset(DataConfig(kind="coco", root=str(COCO)))
+    assert Counter(one.split for one in dataset.candidates) == {"train": 150, "val": 150}
+    counts = per_class(dataset)
+    assert len(counts) == 80
+    assert counts == readme_counts(COCO / "README.md")
+
+
+@needs_coco
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_class_map_is_the_jsons_categories(part: str) -> None:
+    path = COCO / "annotations" / f"instances_{part}2014.json"
+    categories = json.loads(path.read_text())["categories"]
+    names = class_list("coco").names
+    assert [category["id"] for category in categories] == list(CATEGORY_IDS)
+    assert {c["id"]: c["name"] for c in categories} == {
+        number: names[index] for number, index in CLASS_OF_CATEGORY.items()
+    }
+
+
+@needs_coco
+def test_sizes_are_the_jsons() -> None:
+    content = load_instances(COCO / "annotations" / "instances_val2014.json")
+    for image in content.images[:20]:
+        facts = inspect_image(COCO / "val2014" / image["file_name"])
+        assert (facts.width, facts.height) == (image["width"], image["height"])
+
+
+@needs_voc
+def test_a_photograph() -> None:
+    array = read_image(VOC / "JPEGImages" / "2007_000032.jpg")
+    assert array.shape == (281, 500, 3)
+    assert 40 < array.mean() < 220

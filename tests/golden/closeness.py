@@ -1,0 +1,28 @@
+"""How golden tests measure closeness."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+FLOAT32 = 1e-4  # largest difference over largest magnitude, as the golden README suggests
+HALF = 2e-3
+
+
+def assert_close_rel(
+    actual: np.ndarray | torch.Tensor,
+    expected: np.ndarray | torch.Tensor,
+    tol: float,
+    what: str = "",
+) -> float:
+    """Largest difference divided by the largest magnitude must be at most ``tol``; returns it."""
+    found, wanted = (
+        np.asarray(x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
+        for x in (actual, expected)
+    )
+    assert found.shape == wanted.shape, f"{what}: shape {found.shape}, expected {wanted.shape}"
+    largest = np.abs(wanted).max() if wanted.size else 0.0
+    difference = np.abs(found - wanted).max() if wanted.size else 0.0
+    error = float(difference / largest) if largest else float(difference)
+    assert error <= tol, f"{what}: off by {error:.2e} of the largest magnitude, allowed {tol:.0e}"
+    return error

@@ -1,0 +1,160 @@
+"""Labels and dense CRF against the published CLIP-ES (``clip_es.npz``, arrays ``crf_*``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from closeness import HALF, assert_close_rel
+
+from wsss.config.model import CrfConfig, MasksConfig
+from wsss.labels.background import with_background
+from wsss.labels.crf import appearance_image, dense_crf, posterior, unary_energy
+from wsss.labels.ignore import ignore_band
+from wsss.labels.pseudo import pseudo_label
+from wsss.labels.upsample import upsample
+
+CRF = CrfConfig(
+    iterations=10,
+    gaussian_sxy=1,
+    gaussian_compat=3,
+    bilateral_sxy=67,
+    bilateral_srgb=3,
+    bilateral_compat=4,
+    image="wrapped",
+    unary="float16",
+)
+PUBLISHED = MasksConfig(crf=CRF, min_confidence=0.95)
+RECOMPUTED, STORED, SAME_LABELS = 5e-3, 1e-5, 0.999
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image at one box threshold; not every threshold has every array."""
+
+    arrays: Mapping[str, np.ndarray]
+    image: str
+    threshold: str
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        found = self.find(name)
+        assert found is not None, f"{self.image} has no {name} for {self.threshold}"
+        return found
+
+    def find(self, name: str) -> np.ndarray | None:
+        for key in (f"{self.image}/{name}_{self.threshold}", f"{self.image}/{name}"):
+            if key in self.arrays:
+                return self.arrays[key]
+        return None
+
+    @property
+    def classes(self) -> list[int]:
+        return [int(index) for index in self["class_ids"]]
+
+    @property
+    def saved(self) -> np.ndarray:
+        """The class scores as saved: stored, or else what the CRF was given without background."""
+        found = self.find("saved_half")
+        return self["crf_prob_in"][1:] if found is None else found
+
+
+@pytest.fixture
+def arrays(load_golden: Callable[[str], Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
+    return load_golden("clip_es.npz")
+
+
+@pytest.fixture
+def cases(arrays: Mapping[str, np.ndarray]) -> list[Case]:
+    found = [re.fullmatch(r"(img\d+)/crf_label_(t\d+)", key) for key in arrays]
+    listed = [Case(arrays, match[1], match[2]) for match in found if match]
+    assert listed, "the golden file holds no CRF label"
+    return listed
+
+
+def labels_agree(found: np.ndarray, case: Case) -> None:
+    wanted = case["crf_label"]
+    assert found.dtype == np.uint8
+    assert set(np.unique(wanted)) <= {0, 255, *(index + 1 for index in case.classes)}
+    assert (found == wanted).mean() >= SAME_LABELS, f"{case.image} {case.threshold}"
+
+
+def test_initial_cam_at_image_size(arrays: Mapping[str, np.ndarray]) -> None:
+    prefixes = [key.split("/")[0] for key in arrays if re.fullmatch(r"img\d+/cam_image_size", key)]
+    assert prefixes
+    for prefix in prefixes:
+        wanted = arrays[f"{prefix}/cam_image_size"]
+        found = upsample(arrays[f"{prefix}/cam"], wanted.shape[1:])
+        assert_close_rel(found, wanted, 1e-6, f"{prefix}/cam_image_size")
+
+
+def test_crf_image_exactly(cases: list[Case]) -> None:
+    for case in cases:
+        found = appearance_image(case["image_uint8"], CRF)
+        np.testing.assert_array_equal(found, case["crf_image"])
+
+
+def test_probabilities_with_background_in_half_precision(cases: list[Case]) -> None:
+    seen = 0
+    for case in cases:
+        large = case.find("cam_refined_image_size")
+        if large is None:
+            continue
+        seen += 1
+        assert_close_rel(large.astype(np.float16), case["saved_half"], HALF, "saved_half")
+        found = with_background(large.astype(np.float16), PUBLISHED.background)
+        assert found.dtype == np.float16
+        assert_close_rel(found, case["crf_prob_in"], HALF, "crf_prob_in")
+    assert seen
+    for case in cases:  # from what was saved, exactly
+        found = with_background(case.saved, PUBLISHED.background)
+        np.testing.assert_array_equal(found, case["crf_prob_in"])
+
+
+def test_unary(cases: list[Case]) -> None:
+    stored = [case for case in cases if case.find("crf_unary") is not None]
+    assert stored
+    for case in stored:
+        found = unary_energy(case["crf_prob_in"], CRF)
+        assert found.dtype == np.float32
+        assert_close_rel(found, case["crf_unary"], HALF, "crf_unary")
+
+
+def test_posterior_from_stored_unary_and_image(cases: list[Case]) -> None:
+    stored = [case for case in cases if case.find("crf_unary") is not None]
+    assert stored
+    for case in stored:
+        found = posterior(case["crf_unary"], case["crf_image"], CRF)
+        assert_close_rel(found, case["crf_posterior"], STORED, "crf_posterior")
+
+
+def test_posterior_and_label_recomputed(cases: list[Case]) -> None:
+    for case in cases:
+        stack = with_background(case.saved, PUBLISHED.background)
+        found = dense_crf(stack, case["image_uint8"], CRF)
+        assert_close_rel(found, case["crf_posterior"], RECOMPUTED, "crf_posterior")
+        label = np.array([0, *(index + 1 for index in case.classes)], np.uint8)[found.argmax(0)]
+        labels_agree(ignore_band(label, found.max(0), PUBLISHED.min_confidence), case)
+
+
+def test_whole_chain_from_scores_to_train_mask(cases: list[Case]) -> None:
+    for case in cases:
+        large = case.find("cam_refined_image_size")
+        scores = (case.saved if large is None else large).astype(np.float32)
+        label, confidence = pseudo_label(scores, case.classes, case["image_uint8"], PUBLISHED)
+        assert not (label == 255).any()
+        labels_agree(ignore_band(label, confidence, PUBLISHED.min_confidence), case)
+
+
+def test_the_departures_matter(cases: list[Case]) -> None:
+    """The data tells published from corrected, so the tests above hold the options in place."""
+    for name, value in (("image", "raw"), ("unary", "float32")):
+        config = CRF.model_copy(update={name: value})
+        differences = []
+        for case in cases:
+            stack = with_background(case.saved, PUBLISHED.background)
+            found = dense_crf(stack, case["image_uint8"], config)
+            differences.append(np.abs(found - case["crf_posterior"]).max())
+        assert max(differences) > 1e-4, name

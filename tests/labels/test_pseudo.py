@@ -1,0 +1,86 @@
+"""From scores to label and confidence, and the ignore band."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wsss.config.model import MasksConfig
+from wsss.labels.ignore import ignore_band
+from wsss.labels.pseudo import pseudo_label
+
+
+def masks(*, crf: bool, **options: object) -> MasksConfig:
+    section = {"enabled": crf, "image": "raw", "unary": "float32"}
+    return MasksConfig.model_validate({"crf": section} | options)
+
+
+def noise(classes: int, height: int = 8, width: int = 11) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(classes)
+    image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return generator.random((classes, height, width), np.float32), image
+
+
+def test_without_crf_confidence_is_the_share_of_the_winner() -> None:
+    scores, image = noise(3)
+    label, confidence = pseudo_label(scores, [7, 2, 253], image, masks(crf=False))
+    for row in range(8):
+        for column in range(11):
+            stack = [1 - scores[:, row, column].max(), *scores[:, row, column]]
+            winner = int(np.argmax(stack))
+            assert label[row, column] == [0, 8, 3, 254][winner]
+            assert confidence[row, column] == pytest.approx(max(stack) / sum(stack))
+
+
+def test_without_crf_equals_a_crf_whose_kernels_weigh_nothing() -> None:
+    scores, image = noise(2)
+    label, confidence = pseudo_label(scores, [0, 1], image, masks(crf=False))
+    idle = masks(crf=True)
+    crf = idle.crf.model_copy(update={"gaussian_compat": 0.0, "bilateral_compat": 0.0})
+    other = pseudo_label(scores, [0, 1], image, idle.model_copy(update={"crf": crf}))
+    np.testing.assert_array_equal(label, other[0])
+    np.testing.assert_allclose(confidence, other[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("crf", [True, False])
+def test_absent_classes_get_no_pixel(crf: bool) -> None:
+    scores, image = noise(2)
+    label, confidence = pseudo_label(scores, [4, 9], image, masks(crf=crf))
+    assert set(np.unique(label)) <= {0, 5, 10}
+    assert confidence.dtype == np.float32
+    assert confidence.min() >= 1 / 3
+    assert confidence.max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("crf", [True, False])
+def test_order_of_the_classes_changes_nothing(crf: bool) -> None:
+    scores, image = noise(3)
+    label, confidence = pseudo_label(scores, [4, 9, 1], image, masks(crf=crf))
+    turned = pseudo_label(scores[::-1], [1, 9, 4], image, masks(crf=crf))
+    np.testing.assert_array_equal(label, turned[0])
+    np.testing.assert_allclose(confidence, turned[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("crf", [True, False])
+def test_no_class_is_background_of_which_nothing_is_known(crf: bool) -> None:
+    scores, image = noise(0)
+    config = masks(crf=crf)
+    label, confidence = pseudo_label(scores, [], image, config)
+    assert label.shape == confidence.shape == (8, 11)
+    assert not label.any()
+    assert (ignore_band(label, confidence, config.min_confidence) == 255).all()
+
+
+@pytest.mark.parametrize("classes", [[1], [1, 2, 3], [1, 254], [-1, 3]])
+def test_classes_that_do_not_fit_are_refused(classes: list[int]) -> None:
+    scores, image = noise(2)
+    with pytest.raises(ValueError, match="class"):
+        pseudo_label(scores, classes, image, masks(crf=False))
+
+
+def test_ignore_band_is_strictly_below() -> None:
+    label = np.uint8([[0, 3, 3, 0]])
+    confidence = np.float32([[0.95, 0.9499, 1.0, 0.2]])
+    assert ignore_band(label, confidence, 0.95).tolist() == [[0, 255, 3, 255]]
+    np.testing.assert_array_equal(ignore_band(label, confidence, 0.0), label)
+    assert label.tolist() == [[0, 3, 3, 0]]

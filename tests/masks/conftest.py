@@ -1,0 +1,13 @@
+"""A small run for the tests of this room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mask_run import MaskRun, make_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> MaskRun:
+    return make_run(tmp_path)

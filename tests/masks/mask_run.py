@@ -1,0 +1,90 @@
+"""What the stages before `masks` would have written: manifest, photos and a shard of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.shard import Item, ShardWriter
+from wsss.config import Config, from_mapping
+from wsss.data.classes import ClassList
+from wsss.data.dataset import CLASSES, MANIFEST, write_classes
+from wsss.data.manifest import Sample, write_manifest
+from wsss.masks import stage
+
+NAMES = tuple(f"class {number}" for number in range(12))
+IDS = ("plain", "with space", "münze 貓", "sub/folder/deep image", "sub/other", "untagged")
+TAGS = ((0,), (3, 1), (11,), (2, 0, 7), (5,), ())
+
+
+@dataclass
+class MaskRun:
+    """A small run on disk."""
+
+    folder: Path
+    samples: list[Sample]
+
+    @property
+    def manifest_dir(self) -> Path:
+        return self.folder / "manifest"
+
+    def write_manifest(self) -> None:
+        write_classes(self.manifest_dir / CLASSES, ClassList("tiny", NAMES, NAMES, ("sky",)))
+        write_manifest(self.manifest_dir / MANIFEST, self.samples, NAMES)
+
+    def item(self, sample: Sample, key: str = "made") -> Item:
+        """Scores of one image: a smooth bump for each tag."""
+        down, across = np.mgrid[:5, :6]
+        bumps = [
+            np.exp(-((down - 1 - tag % 3) ** 2 + (across - 1 - tag % 4) ** 2) / 3)
+            for tag in sample.tags
+        ]
+        scores = np.array(bumps, np.float16).reshape(-1, 5, 6)
+        size = [sample.height, sample.width]
+        attrs = {"classes": list(sample.tags), "grid": [5, 6], "size": size, "split": sample.split}
+        return Item(sample.id, {"score": scores}, attrs, key)
+
+    def write_scores(
+        self, name: str = "scores", items: Sequence[Item] | None = None, kind: str = "scores"
+    ) -> Path:
+        items = [self.item(sample) for sample in self.samples] if items is None else items
+        path = self.folder / f"{name}.h5"
+        made = Provenance(
+            stage="refine_apply", config={}, seed=0, code="", packages={}, weights={"clip": "abc"}
+        )
+        with ShardWriter(path, kind=kind, ids=[i.id for i in items], provenance=made) as writer:
+            for item in items:
+                writer.add(item)
+        return path
+
+    def config(self, workers: int = 1, **masks: object) -> Config:
+        sections: Mapping[str, object] = {"masks": masks, "compute": {"workers": workers}}
+        return from_mapping(sections)
+
+    def make(self, scores: Path, *, out: str = "out", **options: object) -> tuple[Path, Path]:
+        """Run the stage; gives the shard and the folder of PNGs."""
+        shard, png = self.folder / out / "masks.h5", self.folder / out / "png"
+        stage.run(self.config(**options), self.manifest_dir, scores, shard, png)
+        return shard, png
+
+
+def make_run(folder: Path) -> MaskRun:
+    """Six images of different sizes; the last has no tag."""
+    generator = np.random.default_rng(3)
+    samples = []
+    for number, (image, tags) in enumerate(zip(IDS, TAGS, strict=True)):
+        height, width = 24 + 3 * number, 40 - 5 * number
+        colours = generator.integers(0, 256, (2, 3, 3), dtype=np.uint8)
+        photo = Image.fromarray(colours).resize((width, height), Image.Resampling.BILINEAR)
+        path = folder / "photos" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo.save(path)
+        samples.append(Sample(image, "train", path, width, height, f"{number:064x}", tags))
+    run = MaskRun(folder, samples)
+    run.write_manifest()
+    return run

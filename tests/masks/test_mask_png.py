@@ -1,0 +1,68 @@
+"""PNGs of the masks stage, read back by other readers and as other software reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import mmcv
+import numpy as np
+import pytest
+from mask_run import MaskRun
+from PIL import Image
+
+from wsss.artifacts.shard import Shard
+from wsss.data.palette import voc_palette
+
+
+@pytest.fixture
+def product(run: MaskRun) -> tuple[Path, dict[str, np.ndarray]]:
+    """The folder of `train` PNGs and what they must hold: labels 0 … 12 and 255."""
+    shard, png = run.make(run.write_scores(), min_confidence=0.9)
+    with Shard(shard) as opened:
+        wanted = {item.id: item.arrays["train"] for item in opened}
+    present = set(np.unique(np.concatenate([array.ravel() for array in wanted.values()])))
+    assert {0, 12, 255} <= present
+    return png / "train", wanted
+
+
+def test_pillow_reads_indices(product: tuple[Path, dict[str, np.ndarray]]) -> None:
+    folder, wanted = product
+    for image, labels in wanted.items():
+        with Image.open(folder / f"{image}.png") as opened:
+            assert opened.mode == "P"
+            np.testing.assert_array_equal(np.array(opened), labels)
+            # The trap: L is luminance. Those who convert see other numbers, also for label 0 … 20.
+            if labels.any():
+                assert (np.array(opened.convert("L")) != labels).any()
+
+
+def test_colours_are_the_palette_of_voc(product: tuple[Path, dict[str, np.ndarray]]) -> None:
+    folder, wanted = product
+    palette = np.array(voc_palette(), np.uint8)
+    for image, labels in wanted.items():
+        with Image.open(folder / f"{image}.png") as opened:
+            np.testing.assert_array_equal(np.array(opened.convert("RGB")), palette[labels])
+        buffer = np.fromfile(folder / f"{image}.png", np.uint8)
+        colours = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+        np.testing.assert_array_equal(colours[:, :, ::-1], palette[labels])
+
+
+def test_mmcv_reads_indices(product: tuple[Path, dict[str, np.ndarray]]) -> None:
+    """As mmsegmentation loads annotations: the bytes, unchanged, through Pillow."""
+    folder, wanted = product
+    for image, labels in wanted.items():
+        content = (folder / f"{image}.png").read_bytes()
+        read = mmcv.imfrombytes(content, flag="unchanged", backend="pillow")
+        np.testing.assert_array_equal(read.squeeze(), labels)
+
+
+def test_writing_again_what_pillow_read_keeps_indices(
+    product: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    folder, wanted = product
+    for image, labels in wanted.items():
+        with Image.open(folder / f"{image}.png") as opened:
+            opened.save(tmp_path / "copy.png", optimize=True)
+        with Image.open(tmp_path / "copy.png") as copy:
+            np.testing.assert_array_equal(np.array(copy), labels)

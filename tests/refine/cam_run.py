@@ -1,0 +1,57 @@
+"""A manifest and CAM shards of a few images, without photos: the identity refiner opens none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.shard import Item, ShardWriter
+from wsss.config import Config
+from wsss.data.classes import ClassList
+from wsss.data.dataset import CLASSES, MANIFEST, write_classes
+from wsss.data.manifest import Sample, write_manifest
+
+NAMES = ("cat", "boat", "tree")
+
+
+@dataclass
+class CamRun:
+    """What ingest and the CAM stage would have written."""
+
+    folder: Path
+    config: Config
+    samples: list[Sample]
+
+    @property
+    def manifest_dir(self) -> Path:
+        return self.folder / "manifest"
+
+    def write_manifest(self) -> None:
+        write_classes(self.manifest_dir / CLASSES, ClassList("tiny", NAMES, NAMES, ("sky",)))
+        write_manifest(self.manifest_dir / MANIFEST, self.samples, NAMES)
+
+    def cam(self, sample: Sample, *, refined: bool = True, key: str = "made") -> Item:
+        values = np.random.default_rng(len(sample.id)).random((2, len(sample.tags), 4, 5))
+        arrays = {"cam": values[0].astype(np.float16)}
+        if refined:
+            arrays["refined"] = values[1].astype(np.float16)
+        attrs = {
+            "classes": list(sample.tags),
+            "grid": [4, 5],
+            "size": [sample.height, sample.width],
+        }
+        return Item(sample.id, arrays, attrs, key)
+
+    def write_cams(self, name: str, items: Sequence[Item], kind: str = "cams") -> Path:
+        path = self.folder / "cams" / f"{name}.h5"
+        made = Provenance(
+            stage="cams", config={}, seed=0, code="", packages={}, weights={"clip": "abc"}
+        )
+        with ShardWriter(path, kind=kind, ids=[i.id for i in items], provenance=made) as writer:
+            for item in items:
+                writer.add(item)
+        return path

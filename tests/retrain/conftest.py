@@ -1,0 +1,131 @@
+"""A tiny data set whose labels can be read off the photos, and its mask shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.shard import Item, ShardWriter
+from wsss.config import Config, from_mapping
+from wsss.data.classes import ClassList
+from wsss.data.dataset import write_classes
+from wsss.data.manifest import Sample, write_manifest
+
+CLASSES = ClassList("tiny", ("cat", "boat", "tree"), ("cat", "boat", "tree"), ("sky",))
+PROVENANCE = Provenance(stage="masks", config={}, seed=0, code="", packages={})
+GREY = np.array([20, 90, 160, 230], np.uint8)
+"""Grey level of the pixels of each label."""
+
+
+def scene(number: int, height: int, width: int) -> np.ndarray:
+    """A label map [H, W]: background, and a rectangle of one class."""
+    random = np.random.default_rng(number)
+    mask = np.zeros((height, width), np.uint8)
+    top, left = random.integers(2, 8, 2)
+    mask[top : height - 6, left : width - 9] = 1 + number % 3
+    return mask
+
+
+@dataclass
+class Data:
+    """The set on disk."""
+
+    root: Path
+    samples: list[Sample] = field(default_factory=list)
+    truth: dict[str, np.ndarray] = field(default_factory=dict)
+    classes: ClassList = CLASSES
+    grey: np.ndarray = field(default_factory=lambda: GREY)
+
+    @property
+    def manifest_dir(self) -> Path:
+        return self.root / "manifest"
+
+    def add(self, image: str, split: str, height: int, width: int) -> None:
+        number = len(self.samples)
+        mask = scene(number, height, width)
+        path = self.root / f"{image}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.repeat(GREY[mask][..., None], 3, axis=2)).save(path)
+        self.samples.append(Sample(image, split, path, width, height, f"d{number}", (number % 3,)))
+        self.truth[image] = mask
+
+    def masks(
+        self,
+        parts: int = 2,
+        *,
+        kind: str = "masks",
+        change: Callable[[np.ndarray], Any] | None = None,
+    ) -> list[Path]:
+        """Shards of the train split; ``change`` edits a target in place or returns another."""
+        train = [sample for sample in self.samples if sample.split == "train"]
+        paths = []
+        for part in range(parts):
+            path = self.root / f"{kind}-{part + 1}of{parts}.h5"
+            chosen = train[part::parts]
+            with ShardWriter(
+                path, kind=kind, ids=[s.id for s in chosen], provenance=PROVENANCE
+            ) as writer:
+                for sample in chosen:
+                    target = self.truth[sample.id].copy()
+                    changed = change(target) if change else None
+                    target = target if changed is None else changed
+                    writer.add(Item(sample.id, {"label": self.truth[sample.id], "train": target}))
+            paths.append(path)
+        return paths
+
+    def save(self) -> None:
+        write_manifest(self.manifest_dir / "manifest.csv", self.samples, CLASSES.names)
+        write_classes(self.manifest_dir / "classes.json", CLASSES)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Data:
+    made = Data(tmp_path / "set")
+    for image, (height, width) in {
+        "a": (64, 80), "b c": (70, 60), "sub/d": (64, 80), "é": (90, 50), "e": (48, 48), "f": (80, 64),
+    }.items():  # fmt: skip
+        made.add(image, "train", height, width)
+    for image, (height, width) in {
+        "v1": (40, 56),
+        "v2": (56, 40),
+        "v3": (40, 56),
+        "tiny": (9, 21),
+    }.items():
+        made.add(image, "val", height, width)
+    made.save()
+    return made
+
+
+@pytest.fixture
+def configure() -> Callable[..., Config]:
+    """A configuration of a run of few, small steps."""
+
+    def build(*, seed: int = 0, workers: int = 1, compute_batch: int = 8, **retrain: Any) -> Config:
+        small = {"crop": 48, "batch": 2, "iterations": 4, "warmup": 1, "checkpoint_every": 2}
+        return from_mapping(
+            {
+                "seed": seed,
+                "compute": {"device": "cpu", "workers": workers, "batch": compute_batch},
+                "retrain": small | retrain,
+                "score": {"scales": [0.75, 1.0, 1.5], "predict_crf": False},
+            }
+        )
+
+    return build
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from threads, and several test runs share a machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

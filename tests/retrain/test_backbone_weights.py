@@ -1,0 +1,98 @@
+"""A backbone is filled completely and safely, or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from wsss._compat.mmengine_checkpoints import UnsafeCheckpointError
+from wsss.artifacts.errors import ArtifactError
+from wsss.retrain.architecture import build_model, model_config
+from wsss.retrain.weights import init_path, load_backbone
+
+
+def network(name: str = "segformer-b0", seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    model = build_model(model_config(name, labels=4, crop=48))
+    model.init_weights()
+    return model
+
+
+def same(left: nn.Module, right: nn.Module) -> bool:
+    there = right.state_dict()
+    return all(torch.equal(value, there[name]) for name, value in left.state_dict().items())
+
+
+@pytest.mark.parametrize("form", ["bare.pth", "whole.pth", "mmpretrain.pth", "bare.safetensors"])
+def test_reads_the_usual_forms(tmp_path: Path, form: str) -> None:
+    source, target = network(seed=0), network(seed=1)
+    bare = dict(source.backbone.state_dict())
+    path = tmp_path / form
+    if form == "bare.safetensors":
+        save_file(bare, path)
+    elif form == "bare.pth":
+        torch.save(bare | {"head.weight": torch.zeros(2)}, path)
+    elif form == "whole.pth":
+        torch.save({"state_dict": source.state_dict(), "meta": {"epoch": 1}}, path)
+    else:
+        named = {f"module.backbone.{name}": value for name, value in bare.items()}
+        torch.save({"state_dict": named | {"module.head.fc.weight": torch.zeros(2)}}, path)
+    head = {name: value.clone() for name, value in target.decode_head.state_dict().items()}
+    assert not same(source.backbone, target.backbone)
+
+    load_backbone(target.backbone, path)
+
+    assert same(source.backbone, target.backbone)
+    assert all(torch.equal(head[k], v) for k, v in target.decode_head.state_dict().items())
+
+
+def test_another_architecture_is_refused_with_counts(tmp_path: Path) -> None:
+    path = tmp_path / "b1.pth"
+    torch.save(
+        build_model(model_config("segformer-b1", labels=4, crop=48)).backbone.state_dict(), path
+    )
+    target = network().backbone
+    with pytest.raises(
+        ArtifactError, match=r"b1\.pth: fits \d+ of 1\d\d tensors .* expected \(32,"
+    ):
+        load_backbone(target, path)
+    assert same(target, network().backbone)
+
+
+def test_a_missing_stem_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "part.pth"
+    model = network()
+    tensors = dict(model.backbone.state_dict())
+    first = next(iter(tensors))
+    torch.save({name: value for name, value in tensors.items() if name != first}, path)
+    with pytest.raises(ArtifactError, match=f"lacks {first}"):
+        load_backbone(model.backbone, path)
+
+
+def test_damaged_and_malicious_files_are_refused(tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(trace),)
+
+    backbone = network().backbone
+    torch.save({"state_dict": {}, "evil": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(UnsafeCheckpointError, match=r"evil\.pth: refused"):
+        load_backbone(backbone, tmp_path / "evil.pth")
+    assert not trace.exists()
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match=r"bad\.safetensors: is damaged"):
+        load_backbone(backbone, tmp_path / "bad.safetensors")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert init_path("random") is None
+    with pytest.raises(ArtifactError, match=r"retrain\.init: .*none\.pth is no file"):
+        init_path(str(tmp_path / "none.pth"))

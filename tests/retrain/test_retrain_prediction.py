@@ -1,0 +1,150 @@
+"""Predictions equal mmsegmentation's own, image by image, however the work is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wsss.artifacts.checkpoint import save_checkpoint
+from wsss.artifacts.digest import digest_json
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.provenance import provenance
+from wsss.artifacts.shard import Shard
+from wsss.config import Config
+from wsss.data.image import read_image
+from wsss.retrain import stage
+from wsss.retrain.architecture import build_model, model_config
+from wsss.retrain.inference import Segmenter
+
+Configure = Callable[..., Config]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    built = build_model(model_config("segformer-b0", labels=4, crop=48))
+    built.init_weights()
+    with torch.no_grad():
+        built.decode_head.conv_seg.weight.mul_(100)  # decided, so that averages matter
+    return built.eval()
+
+
+@pytest.fixture
+def checkpoint(data: Any, model: nn.Module, configure: Configure, tmp_path: Path) -> Path:
+    path = tmp_path / "segmenter.safetensors"
+    made_of = provenance(
+        "retrain",
+        entry=["wsss.retrain.stage"],
+        sections={"retrain": configure().retrain},
+        seed=0,
+        inputs={"classes": digest_json(data.classes.names)},
+    )
+    save_checkpoint(path, model.state_dict(), made_of)
+    return path
+
+
+def reference(model: nn.Module, photo: np.ndarray, scales: list[float], flip: bool) -> np.ndarray:
+    """Mean probabilities [labels, H, W] through mmsegmentation's prediction and OpenCV's scaling."""
+    height, width = photo.shape[:2]
+    found = []
+    for scale in scales:
+        size = (int(width * scale + 0.5), int(height * scale + 0.5))
+        scaled = cv2.resize(photo.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+        for mirrored in (False, True) if flip else (False,):
+            view = scaled[:, ::-1] if mirrored else scaled
+            bgr = torch.from_numpy(np.ascontiguousarray(view[:, :, ::-1].transpose(2, 0, 1)))
+            with torch.no_grad():
+                inputs = model.data_preprocessor({"inputs": [bgr]}, training=False)["inputs"]
+                (sample,) = model.predict(inputs)
+            logits = sample.seg_logits.data.numpy().transpose(1, 2, 0)
+            logits = logits[:, ::-1] if mirrored else logits
+            logits = cv2.resize(
+                np.ascontiguousarray(logits), (width, height), interpolation=cv2.INTER_LINEAR
+            )
+            exponent = np.exp(logits - logits.max(axis=2, keepdims=True))
+            found.append(exponent / exponent.sum(axis=2, keepdims=True))
+    return np.mean(found, axis=0).transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize(("scales", "flip"), [([1.0], False), ([0.75, 1.0, 1.5], True)])
+def test_probabilities_equal_brute_force(model: nn.Module, scales: list[float], flip: bool) -> None:
+    photos = np.random.default_rng(0).integers(0, 256, (2, 44, 61, 3), np.uint8)
+    photos = np.stack([cv2.GaussianBlur(photo, (0, 0), 4) for photo in photos])
+    found = Segmenter(model, CPU).probabilities(photos, scales=scales, flip=flip).numpy()
+    assert found.shape == (2, 4, 44, 61)
+    for photo, ours in zip(photos, found, strict=True):
+        expected = reference(model, photo, scales, flip)
+        np.testing.assert_allclose(ours, expected, atol=1e-4)
+    assert found.max(axis=1).std() > 0.01  # the comparison is not about constants
+
+
+def test_shard_holds_both_protocols_at_image_size(
+    data: Any, configure: Configure, checkpoint: Path, model: nn.Module, tmp_path: Path
+) -> None:
+    out = tmp_path / "predictions.h5"
+    stage.predict(configure(), data.manifest_dir, "val", (1, 1), checkpoint, out)
+    with Shard(out, kind="predictions") as shard:
+        items = {item.id: item for item in shard}
+        assert shard.provenance.stage == "predict"
+    assert set(items) == {"v1", "v2", "v3", "tiny"}
+    for sample in data.samples[6:]:
+        arrays = items[sample.id].arrays
+        assert set(arrays) == {"single", "multi"}
+        assert {array.dtype for array in arrays.values()} == {np.dtype(np.uint8)}
+        assert {array.shape for array in arrays.values()} == {(sample.height, sample.width)}
+        assert max(array.max() for array in arrays.values()) <= 3
+        if sample.id == "tiny":  # smaller than the network takes: padded, so no reference
+            continue
+        photo = read_image(sample.path)
+        for name, (scales, flip) in {
+            "single": ([1.0], False),
+            "multi": ([0.75, 1.0, 1.5], True),
+        }.items():
+            expected = reference(model, photo, scales, flip).argmax(axis=0)
+            assert (arrays[name] != expected).mean() < 0.002  # ties apart
+
+
+def test_content_does_not_depend_on_the_cut(
+    data: Any, configure: Configure, checkpoint: Path, tmp_path: Path
+) -> None:
+    def predict(name: str, config: Config, part: tuple[int, int]) -> dict[str, bytes]:
+        out = tmp_path / name
+        stage.predict(config, data.manifest_dir, "val", part, checkpoint, out)
+        with Shard(out, kind="predictions") as shard:
+            return {
+                item.id: item.key.encode() + b"".join(a.tobytes() for a in item.arrays.values())
+                for item in shard
+            }
+
+    whole = predict("whole.h5", configure(), (1, 1))
+    parts = [predict(f"{part}.h5", configure(compute_batch=2), (part, 3)) for part in (1, 2, 3)]
+    assert {image: content for part in parts for image, content in part.items()} == whole
+    assert sum(map(len, parts)) == len(whole) == 4
+
+
+def test_other_architecture_or_classes_are_refused(
+    data: Any, configure: Configure, checkpoint: Path, model: nn.Module, tmp_path: Path
+) -> None:
+    out = tmp_path / "p.h5"
+    with pytest.raises(
+        ArtifactError, match=r"holds 'segformer-b0', but retrain\.model is 'segformer-b1'"
+    ):
+        stage.predict(
+            configure(model="segformer-b1"), data.manifest_dir, "val", (1, 1), checkpoint, out
+        )
+    made_of = provenance(
+        "retrain", entry=["wsss.retrain.stage"], sections={"retrain": configure().retrain}, seed=0,
+        inputs={"classes": digest_json(["dog"])},
+    )  # fmt: skip
+    save_checkpoint(checkpoint, model.state_dict(), made_of)
+    with pytest.raises(ArtifactError, match="another class list"):
+        stage.predict(configure(), data.manifest_dir, "val", (1, 1), checkpoint, out)
+    assert not out.exists()

@@ -1,0 +1,113 @@
+"""A tiny run: a manifest, ground truth in PNGs, and shards of every product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.shard import Item, ShardWriter
+from wsss.config import Config, from_mapping
+from wsss.data.classes import ClassList
+from wsss.data.dataset import write_classes
+from wsss.data.manifest import Sample, write_manifest
+
+CLASSES = ClassList("tiny", ("cat", "boat", "tree"), ("cat", "boat", "tree"), ("sky",))
+PROVENANCE = Provenance(
+    stage="test", config={"retrain": {"model": "segformer-b0"}}, seed=0, code="", packages={},
+    weights={"clip": "abc"},
+)  # fmt: skip
+
+
+@dataclass
+class Run:
+    """A tiny run on disk."""
+
+    folder: Path
+    config: Config
+    samples: list[Sample]
+    truth: dict[str, np.ndarray]
+    photos: dict[str, np.ndarray]
+    cams: dict[str, np.ndarray] = field(default_factory=dict)
+    classes: ClassList = CLASSES
+
+    @property
+    def manifest_dir(self) -> Path:
+        return self.folder / "manifest"
+
+    def write(self, name: str, kind: str, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> Path:
+        """Write a shard of named arrays by image."""
+        path = self.folder / f"{name}.h5"
+        tags = {sample.id: list(sample.tags) for sample in self.samples}
+        with ShardWriter(path, kind=kind, ids=list(arrays), provenance=PROVENANCE) as writer:
+            for image, named in arrays.items():
+                writer.add(Item(image, dict(named), {"classes": tags.get(image, [0])}))
+        return path
+
+    def cam_shards(self) -> list[Path]:
+        """The CAMs in two shards; `refined` is another map than `cam`."""
+        parts = [self.samples[0::2], self.samples[1::2]]
+        return [
+            self.write(
+                f"cams-{number}",
+                "cams",
+                {s.id: {"cam": self.cams[s.id], "refined": self.cams[s.id] ** 2} for s in part},
+            )
+            for number, part in enumerate(parts)
+        ]
+
+
+def save_mask(path: Path, labels: np.ndarray) -> None:
+    """Write an index PNG with a palette, independently of the package."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(labels)
+    image.putpalette([value for index in range(256) for value in (index, 255 - index, 7)])
+    image.save(path)
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Run]:
+    """Build a run of ``count`` images with random blocks as truth and noisy CAMs."""
+
+    def make(count: int = 6, **sections: Mapping[str, object]) -> Run:
+        rng = np.random.default_rng(5)
+        root = tmp_path / "data"
+        samples, truths, photos, cams = [], {}, {}, {}
+        for number in range(count):
+            image = f"sub folder/bild ü {number}" if number == 0 else f"image{number}"
+            height, width = (24, 32) if number % 2 else (33, 20)
+            tags = tuple(sorted(rng.permutation(3)[: 1 + number % 3].tolist()))
+            tags = () if number == count - 1 else tags
+            truth = np.zeros((height, width), np.uint8)
+            grid = np.zeros((len(tags), 5, 4), np.float32)
+            for place, tag in enumerate(tags):
+                top, left = rng.integers(0, 12, 2)
+                truth[top : top + 10, left : left + 8] = tag + 1
+                grid[place] = rng.random((5, 4)) * 0.5
+                grid[place, top * 5 // height :, left * 4 // width :][:2, :2] += 0.5
+            truth[:, -1] = 255
+            photo = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+            path = root / "JPEGImages" / f"{image}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(photo).save(path)
+            save_mask(root / "SegmentationClass" / f"{image}.png", truth)
+            samples.append(Sample(image, "train", path, width, height, f"{number:064x}", tags))
+            truths[image], photos[image], cams[image] = truth, photo, grid.astype(np.float16)
+        folder = tmp_path / "manifest"
+        write_manifest(folder / "manifest.csv", samples, CLASSES.names)
+        write_classes(folder / "classes.json", CLASSES)
+        config = from_mapping({"data": {"root": str(root)}, "compute": {"workers": 1}, **sections})
+        return Run(tmp_path, config, samples, truths, photos, cams)
+
+    return make
+
+
+@pytest.fixture
+def run(make_run: Callable[..., Run]) -> Run:
+    """Six images with truth and CAMs."""
+    return make_run()

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from wsss.artifacts.errors import ArtifactError
+from wsss.config import ConfigError, from_mapping
+from wsss.score.confusion import Confusion
+from wsss.score.protocol import BLOB_SIGMA, ProductError, centred_blob
+from wsss.score.record import Record, read_records
+from wsss.score.stage import score_blob, score_cams, score_masks, score_predictions
+
+from .conftest import Run
+
+
+def reference(run: Run, maps: dict[str, np.ndarray], foreground: Callable) -> np.ndarray:
+    """Upsample, cut and count, image by image, with OpenCV alone."""
+    confusion = Confusion(4)
+    for sample in run.samples:
+        label = np.zeros((sample.height, sample.width), np.uint8)
+        grids = maps[sample.id].astype(np.float32)
+        if len(grids):
+            size = (sample.width, sample.height)
+            scores = np.stack([cv2.resize(g, size, interpolation=cv2.INTER_LINEAR) for g in grids])
+            label = np.array(sample.tags, np.uint8)[scores.argmax(0)] + 1
+            label = np.where(foreground(scores.max(0)), label, 0).astype(np.uint8)
+        confusion.add(run.truth[sample.id], label)
+    return confusion.matrix
+
+
+@pytest.mark.parametrize("array", ["cam", "refined"])
+def test_cams_at_the_rule_and_at_the_best_threshold(run: Run, tmp_path: Path, array: str) -> None:
+    out = tmp_path / "scores.json"
+    fixed, best = score_cams(run.config, run.manifest_dir, "train", run.cam_shards(), array, out)
+    maps = {k: v if array == "cam" else v**2 for k, v in run.cams.items()}
+    np.testing.assert_array_equal(fixed.confusion, reference(run, maps, lambda m: m > 1 - m))
+    assert fixed.background is not None
+    assert (fixed.background.rule, fixed.background.value) == ("power", 1.0)
+    assert fixed.background.source == "config"
+    assert best.background is not None
+    assert best.background.source == "best on this truth"
+    threshold = np.float32(best.background.value)
+    np.testing.assert_array_equal(best.confusion, reference(run, maps, lambda m: m > threshold))
+    assert best.miou is not None
+    assert fixed.miou is not None
+    assert best.miou >= fixed.miou
+    assert read_records([out]) == [fixed, best]
+    assert fixed.row == {"cam": "CAM", "refined": "CAM + affinity"}[array]
+    assert (fixed.split, fixed.images, fixed.stage) == ("train", 6, "cams")
+    assert fixed.weights == {"clip": "abc"}
+    assert list(fixed.iou) == ["background", "cat", "boat", "tree"]
+    assert fixed.provenance.inputs["cams-0.h5"]
+    assert not fixed.crf
+
+
+def test_constant_rule_and_fixed_alone(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run(
+        masks={"background": {"rule": "constant", "value": 0.3}},
+        score={"cam_thresholds": "fixed", "report_classes": ["cat", "tree"]},
+    )
+    out = tmp_path / "s.json"
+    (record,) = score_cams(run.config, run.manifest_dir, "train", run.cam_shards(), "cam", out)
+    threshold = np.float32(0.3)
+    np.testing.assert_array_equal(
+        record.confusion, reference(run, run.cams, lambda m: m > threshold)
+    )
+    assert record.report_mean == pytest.approx((record.iou["cat"] + record.iou["tree"]) / 2)
+
+
+def test_best_follows_the_report_classes(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run(score={"report_classes": ["boat"]})
+    out = tmp_path / "s.json"
+    _, best = score_cams(run.config, run.manifest_dir, "train", run.cam_shards(), "cam", out)
+    assert best.background is not None
+    assert best.background.criterion == "mean IoU of the report classes"
+    matrices = [
+        reference(run, run.cams, lambda m, t=np.float32(p / 100): m > t) for p in range(100)
+    ]
+    boat = [m[2, 2] / (m[2].sum() + m[:, 2].sum() - m[2, 2]) for m in matrices]
+    assert best.iou["boat"] == pytest.approx(max(boat))
+    wrong = run.config.model_copy(
+        update={"score": run.config.score.model_copy(update={"report_classes": ["boot"]})}
+    )
+    with pytest.raises(ConfigError, match=r"'boot' is no label.*'boat'"):
+        score_cams(wrong, run.manifest_dir, "train", run.cam_shards(), "cam", out)
+
+
+def test_processes_and_shards_change_nothing(
+    make_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(8)
+    one = score_cams(run.config, run.manifest_dir, "train", run.cam_shards(), "cam", tmp_path / "a")
+    monkeypatch.setattr("wsss.score.product._IMAGES_A_PART", 2)
+    two_workers = run.config.compute.model_copy(update={"workers": 2})
+    config = run.config.model_copy(update={"compute": two_workers})
+    two = score_cams(config, run.manifest_dir, "train", run.cam_shards(), "cam", tmp_path / "b")
+    assert one == two
+    whole = run.write("whole", "cams", {s.id: {"cam": run.cams[s.id]} for s in run.samples})
+    third = score_cams(run.config, run.manifest_dir, "train", [whole], "cam", tmp_path / "c")
+    assert [r.confusion for r in one] == [r.confusion for r in third]
+
+
+def test_refined_scores(run: Run, tmp_path: Path) -> None:
+    shard = run.write("s", "scores", {s.id: {"score": run.cams[s.id]} for s in run.samples})
+    records = score_cams(run.config, run.manifest_dir, "train", [shard], "score", tmp_path / "o")
+    assert {record.row for record in records} == {"refined CAM"}
+    assert {record.stage for record in records} == {"refine"}
+    with pytest.raises(ArtifactError, match="holds 'cams', expected 'scores'"):
+        score_cams(run.config, run.manifest_dir, "train", run.cam_shards(), "score", tmp_path / "o")
+
+
+def test_masks_and_their_ignore_band(run: Run, tmp_path: Path) -> None:
+    arrays = {}
+    pixels = unsure = 0
+    for sample in run.samples:
+        truth = run.truth[sample.id]
+        label = np.where(truth == 255, 0, truth).astype(np.uint8)
+        label[:5] = 0
+        train = label.copy()
+        train[:5] = 255
+        arrays[sample.id] = {"label": label, "train": train}
+        pixels, unsure = pixels + truth.size, unsure + 5 * truth.shape[1]
+    shard = run.write("masks", "masks", arrays)
+    (record,) = score_masks(run.config, run.manifest_dir, "train", [shard], tmp_path / "m.json")
+    assert record.coverage == pytest.approx(1 - unsure / pixels)
+    assert record.coverage_accuracy == 1.0
+    assert record.pixel_accuracy is not None
+    assert record.pixel_accuracy < 1
+    assert record.crf
+    assert record.chain == "grad_cam → affinity → masks → CRF"
+
+
+def test_predictions_one_record_a_protocol(run: Run, tmp_path: Path) -> None:
+    def labels(image: str, shift: int) -> np.ndarray:
+        truth = run.truth[image]
+        return np.roll(np.where(truth == 255, 0, truth), shift, axis=1).astype(np.uint8)
+
+    names = ["single", "multi", "single_crf", "multi_crf"]
+    arrays = {s.id: {n: labels(s.id, k) for k, n in enumerate(names)} for s in run.samples}
+    shard = run.write("pred", "predictions", arrays)
+    out = tmp_path / "p.json"
+    records = score_predictions(run.config, run.manifest_dir, "train", [shard], out)
+    assert [(r.flip, r.crf) for r in records] == [
+        (False, False), (True, False), (False, True), (True, True),
+    ]  # fmt: skip
+    assert records[0].scales == (1.0,)
+    assert records[1].scales == (0.75, 1.0, 1.25)
+    assert records[0].miou == 1.0
+    accuracy = [r.pixel_accuracy for r in records]
+    assert accuracy == sorted(accuracy, reverse=True)
+    assert len(set(accuracy)) == 4
+    assert records[0].chain.endswith("→ segformer-b0")
+    assert records[0].background is None
+    assert read_records([out]) == records
+
+
+def test_blob_ignores_the_picture(run: Run, tmp_path: Path) -> None:
+    records = score_blob(run.config, run.manifest_dir, "train", tmp_path / "b.json")
+    blob = centred_blob(21, 41)
+    assert blob[10, 20] == blob.max() == 1.0
+    np.testing.assert_array_equal(blob, blob[::-1, ::-1])
+    distance = (np.arange(41) - 20) / 41
+    np.testing.assert_allclose(blob[10], np.exp(-0.5 * (distance / BLOB_SIGMA) ** 2), rtol=1e-5)
+    confusion = Confusion(4)
+    for s in run.samples:
+        label = np.zeros((s.height, s.width), np.uint8)
+        if s.tags:
+            label[centred_blob(s.height, s.width) > 0.5] = s.tags[0] + 1
+        confusion.add(run.truth[s.id], label)
+    np.testing.assert_array_equal(records[0].confusion, confusion.matrix)
+    assert [r.background.source for r in records if r.background] == [
+        "config", "best on this truth",
+    ]  # fmt: skip
+
+
+def test_shards_must_hold_exactly_the_split(run: Run, tmp_path: Path) -> None:
+    shards = run.cam_shards()
+    arguments = run.config, run.manifest_dir
+    out = tmp_path / "o.json"
+    with pytest.raises(ProductError, match=r"1 shards lack 3 images .'image1'"):
+        score_cams(*arguments, "train", shards[:1], "cam", out)
+    with pytest.raises(ProductError, match=r"holds 3 images .* earlier shard"):
+        score_cams(*arguments, "train", [*shards, shards[1]], "cam", out)
+    with pytest.raises(ProductError, match="the split 'val' has no images"):
+        score_cams(*arguments, "val", shards, "cam", out)
+    grids = {"stranger": {"cam": np.zeros((1, 2, 2), np.float16)}}
+    stranger = run.write("x", "cams", grids)
+    with pytest.raises(ProductError, match=r"1 images .'stranger'. that the split 'train'"):
+        score_cams(*arguments, "train", [*shards, stranger], "cam", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda cam: {"cam": cam}, "has no array 'refined', only ['cam']"),
+        (lambda cam: {"refined": cam * np.nan}, "NaN or infinite"),
+        (lambda cam: {"refined": np.concatenate([cam, cam[:1]])}, "expected one map a class"),
+    ],
+)
+def test_bad_cams(run: Run, tmp_path: Path, damage: Callable, message: str) -> None:
+    arrays = {s.id: {"refined": run.cams[s.id]} for s in run.samples}
+    arrays["image2"] = damage(run.cams["image2"])
+    shard = run.write("bad", "cams", arrays)
+    with pytest.raises(ProductError, match=re.escape(message)) as caught:
+        score_cams(run.config, run.manifest_dir, "train", [shard], "refined", tmp_path / "o")
+    assert "'image2'" in str(caught.value)
+
+
+def test_prediction_of_another_size_or_with_255(run: Run, tmp_path: Path) -> None:
+    arrays = {s.id: {"single": np.zeros((s.height, s.width), np.uint8)} for s in run.samples}
+    arrays["image1"] = {"single": np.zeros((3, 5), np.uint8)}
+    shard = run.write("pred", "predictions", arrays)
+    with pytest.raises(ProductError, match=r"'image1' is 5 x 3 pixels, the truth is 32 x 24"):
+        score_predictions(run.config, run.manifest_dir, "train", [shard], tmp_path / "o")
+    arrays["image1"] = {"single": np.full((24, 32), 255, np.uint8)}
+    shard = run.write("pred", "predictions", arrays)
+    with pytest.raises(ProductError, match=r"'image1': the prediction holds label 255"):
+        score_predictions(run.config, run.manifest_dir, "train", [shard], tmp_path / "o")
+
+
+def test_reads_only_its_sections(run: Run, tmp_path: Path) -> None:
+    """The command line hands the stage no section that it does not declare."""
+    from wsss.cli.stages import restrict
+
+    config = restrict("score", run.config)
+    records = score_cams(config, run.manifest_dir, "train", run.cam_shards(), "cam", tmp_path / "o")
+    assert len(records) == 2
+
+
+def test_records_round_trip_and_damage(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    record = score_blob(run.config, run.manifest_dir, "train", path)[0]
+    assert Record.model_validate_json(record.model_dump_json()) == record
+    path.write_text("[{]", encoding="utf-8")
+    with pytest.raises(ArtifactError, match="holds no score records"):
+        read_records([path])
+    path.write_text('[{"row": 1}]', encoding="utf-8")
+    with pytest.raises(ArtifactError, match="holds no score records"):
+        read_records([path])
+    with pytest.raises(ArtifactError, match="no such records"):
+        read_records([tmp_path / "nowhere.json"])
+    assert from_mapping({}).score.cam_thresholds == "fixed+best"

@@ -1,0 +1,115 @@
+"""Killing a stage at any moment leaves nothing that a later run accepts."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from wsss.artifacts.shard import Shard
+
+from .conftest import RUN, Project
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+
+def _masks_command(project: Project, out: Path) -> list[str]:
+    results = project.root / "results" / RUN
+    return [
+        *(
+            "masks",
+            str(results / "scores_grid/train/1-of-2.h5"),
+            "--manifest",
+            str(results / "manifest"),
+        ),
+        *(
+            "--out",
+            str(out / "m.h5"),
+            "--png",
+            str(out / "png"),
+            "--config",
+            "config.yaml",
+            "--config",
+            "tiny.yaml",
+        ),
+    ]
+
+
+def test_kill_at_random_moments(finished: Project, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    start = time.monotonic()
+    assert finished.wsss(*_masks_command(finished, whole)).wait() == 0
+    seconds = time.monotonic() - start
+    with Shard(whole / "m.h5", kind="masks") as shard:
+        expected = shard.content
+
+    moments = random.Random(0)
+    out = tmp_path / "killed"
+    for _ in range(6):
+        process = finished.wsss(*_masks_command(finished, out))
+        time.sleep(seconds * moments.uniform(0.3, 1.0))
+        process.kill()
+        process.wait()
+        if (out / "m.h5").exists():  # whole or not at all
+            with Shard(out / "m.h5", kind="masks") as shard:
+                assert shard.content == expected
+                assert len(list(shard)) == len(shard)
+            (out / "m.h5").unlink()
+    assert finished.wsss(*_masks_command(finished, out)).wait() == 0
+    with Shard(out / "m.h5", kind="masks") as shard:
+        assert shard.content == expected
+    assert not [path for path in out.iterdir() if ".tmp-" in path.name]
+
+
+def test_killed_engine_takes_its_stages_along(finished: Project, tmp_path: Path) -> None:
+    engine = subprocess.Popen(
+        [sys.executable, "-c", "import subprocess, sys, os; os.environ['WSSS_ENGINE_PID'] = str(os.getpid());"
+         "p = subprocess.Popen([sys.executable, '-c', 'import time; from wsss.cli.guard import exit_with_parent;"
+         " exit_with_parent(); print(1, flush=True); time.sleep(60)'], stdout=subprocess.PIPE);"
+         "p.stdout.readline(); print(p.pid, flush=True); p.wait()"],
+        cwd=finished.root, text=True, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert engine.stdout is not None
+    stage = int(engine.stdout.readline())
+    engine.send_signal(signal.SIGKILL)
+    engine.wait()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and _running(stage):
+        time.sleep(0.1)
+    assert not _running(stage), "the stage outlived the engine that started it"
+
+
+def _running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z" and os.path.exists(f"/proc/{pid}")
+
+
+def test_training_opens_no_pixel_label(finished: Project) -> None:
+    """Everything up to the predictions runs with the ground truth out of reach."""
+    truth = finished.root / "results/tiny-data/SegmentationClass"
+    aside = truth.with_name("aside")
+    targets = [f"results/{RUN}/predictions/val/{n}-of-2.h5" for n in (1, 2)]
+    truth.rename(aside)
+    try:
+        done = finished.snakemake("--forcerun", "cams", "retrain", "--", *targets)
+        assert done.returncode == 0
+        failed = finished.wsss(
+            *("score", "masks", f"results/{RUN}/masks/val/1-of-2.h5", "--split", "val"),
+            *("--manifest", f"results/{RUN}/manifest", "--out", "never.json"),
+            *("--config", "config.yaml", "--config", "tiny.yaml"),
+        )
+        assert failed.wait() == 1
+        assert failed.stdout is not None
+        assert "SegmentationClass" in failed.stdout.read()
+    finally:
+        aside.rename(truth)
+    finished.snakemake()

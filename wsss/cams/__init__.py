@@ -1,0 +1,1 @@
+"""CAM sources (softmax Grad-CAM, external seeds) and the attention affinity that spreads them."""

@@ -1,0 +1,11 @@
+"""Errors of the encoder room; both are value errors: what was asked for cannot be had."""
+
+from __future__ import annotations
+
+
+class ClipLoadError(ValueError):
+    """A model cannot be built or its weights cannot be read; the message says what to change."""
+
+
+class UnsupportedEncoder(ValueError):
+    """The image tower is no plain ViT CLIP; the message says what was found and what would do."""

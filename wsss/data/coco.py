@@ -1,0 +1,148 @@
+"""COCO 2014: images and tags from the instances JSON.
+
+::
+
+    train2014/*.jpg, val2014/*.jpg
+    annotations/instances_{train,val}2014.json
+
+The tags of an image are the categories among its instances, crowd regions included. Class k is the
+k-th category by ascending id; the ids have gaps (80 classes, ids 1 … 90).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from wsss.config.base import Variant
+from wsss.config.model import DataConfig, Split
+from wsss.data.candidates import Candidate, Dataset
+from wsss.data.classes import class_list, customise
+from wsss.data.errors import DataError
+from wsss.data.locate import find_file, find_root, read_lines
+from wsss.data.words import COCO_NAMES
+
+_UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+CATEGORY_IDS: Final = tuple(number for number in range(1, 91) if number not in _UNUSED_IDS)
+"""Category id of each class, in label order."""
+CLASS_OF_CATEGORY: Final[Mapping[int, int]] = {
+    category: index for index, category in enumerate(CATEGORY_IDS)
+}
+"""Category id → 0-based class."""
+
+
+@dataclass(frozen=True)
+class Instances:
+    """An instances JSON, by image."""
+
+    images: tuple[Mapping[str, Any], ...]
+    """As in the file: ``id``, ``file_name``, ``width``, ``height`` …"""
+    annotations: Mapping[int, tuple[Mapping[str, Any], ...]]
+    """Image id → its instances, in the order of the file."""
+
+
+def load_instances(path: Path, *, shapes: bool = False) -> Instances:
+    """Read an instances JSON; the last ones read are kept in memory.
+
+    Args:
+        path: of the JSON.
+        shapes: keep ``segmentation`` (the bulk of the file); without, it is dropped while parsing.
+
+    Raises:
+        DataError: missing, no instances JSON, or of other categories than COCO's.
+    """
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); expected COCO's instances JSON"
+        ) from None
+    return _load(path, shapes, changed)
+
+
+def read_coco(data: DataConfig, variant: Variant) -> Dataset:
+    """Read COCO 2014 in the order of its JSON, or of a text file of file names.
+
+    Raises:
+        DataError: a folder or JSON is missing, or a list names images that no JSON has.
+    """
+    if data.tags not in ("auto", "json"):
+        raise DataError(
+            f"data.tags: {data.tags!r}: kind coco takes its tags from the instances JSON (auto or "
+            "json); use kind folder for a CSV"
+        )
+    classes = customise(class_list("coco", variant), data.prompts, data.backgrounds)
+    root = find_root(data.root, holds="annotations")
+    candidates: list[Candidate] = []
+    sources: list[Path] = []
+    splits: tuple[tuple[Split, str], ...] = (("train", data.train_list), ("val", data.val_list))
+    for split, name in splits:
+        if not name:
+            continue
+        part = name.removesuffix("2014")
+        if part in ("train", "val"):
+            sources.append(_json_path(root, part))
+            candidates += _part(root, part, split)
+        else:
+            path = find_file(name, root)
+            parts = [p for p in ("train", "val") if _json_path(root, p).is_file()]
+            sources += [path, *(_json_path(root, p) for p in parts)]
+            candidates += _listed(path, [c for p in parts for c in _part(root, p, split)])
+    _load.cache_clear()  # ingest decodes next and needs the memory
+    return Dataset(classes, tuple(candidates), tuple(dict.fromkeys(sources)))
+
+
+def _part(root: Path, part: str, split: Split) -> list[Candidate]:
+    content = load_instances(_json_path(root, part))
+    found = []
+    for image in content.images:
+        path = root / f"{part}2014" / str(image["file_name"])
+        instances = content.annotations.get(image["id"], ())
+        tags = dict.fromkeys(CLASS_OF_CATEGORY[one["category_id"]] for one in instances)
+        found.append(Candidate(Path(path.name).stem, split, path, tuple(tags)))
+    return found
+
+
+def _listed(path: Path, known: list[Candidate]) -> list[Candidate]:
+    by_id = {candidate.id: candidate for candidate in known}
+    stems = [Path(line).stem for line in read_lines(path)]
+    unknown = [stem for stem in stems if stem not in by_id]
+    if unknown:
+        raise DataError(
+            f"{path}: {len(unknown)} of its {len(stems)} images are in no instances JSON, e.g. "
+            f"{unknown[0]!r}; expected file names such as COCO_train2014_000000000009.jpg"
+        )
+    return [by_id[stem] for stem in stems]
+
+
+def _json_path(root: Path, part: str) -> Path:
+    return root / "annotations" / f"instances_{part}2014.json"
+
+
+@functools.lru_cache(maxsize=2)
+def _load(path: Path, shapes: bool, _changed: int) -> Instances:
+    try:
+        with path.open(encoding="utf-8") as stream:
+            content = json.load(stream, object_hook=None if shapes else _without_shape)
+        names = [c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])]
+        ids = tuple(sorted(category["id"] for category in content["categories"]))
+        images, instances = tuple(content["images"]), content["annotations"]
+        by_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+        for instance in instances:
+            by_image[instance["image_id"]].append(instance)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: is no instances JSON ({type(error).__name__}: {error})") from None
+    if ids != CATEGORY_IDS or tuple(names) != COCO_NAMES:
+        other = next((n for n in names if n not in COCO_NAMES), f"{len(names)} categories")
+        raise DataError(f"{path}: expected COCO's 80 categories, found {other!r}")
+    return Instances(images, {image: tuple(found) for image, found in by_image.items()})
+
+
+def _without_shape(mapping: dict[str, Any]) -> dict[str, Any]:
+    mapping.pop("segmentation", None)
+    return mapping

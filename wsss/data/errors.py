@@ -1,0 +1,25 @@
+"""Errors of the data room; the message names the file, what was found and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class DataError(ValueError):
+    """The data set's lists, tags or class names cannot be read as configured."""
+
+
+class ImageError(ValueError):
+    """An image file cannot be used."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[Path, str]]:
+        return type(self), (self.path, self.reason)  # to travel between processes
+
+
+class IngestError(RuntimeError):
+    """Too many images cannot be used; the message names the quarantine table."""

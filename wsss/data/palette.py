@@ -1,0 +1,85 @@
+"""Index PNGs: label maps whose values are indices into VOC's palette.
+
+Pillow has three traps here. A P-mode image saved without a palette may come back with other
+indices; ``convert("L")`` on a palette PNG gives luminance instead of indices; grey PNGs of fewer
+than 8 bits are scaled to 0 … 255 when read. These two functions are the only way in and out.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from wsss.data.errors import ImageError
+
+
+@functools.cache
+def voc_palette() -> tuple[tuple[int, int, int], ...]:
+    """VOC's 256 colours (R, G, B), each 0 … 255.
+
+    The bits of an index are dealt out to red, green, blue, lowest first, each colour being filled
+    from its highest bit down (the rule of the VOC development kit).
+    """
+    colours = []
+    for index in range(256):
+        channels = [0, 0, 0]
+        for bit in range(8):
+            channels[bit % 3] |= ((index >> bit) & 1) << (7 - bit // 3)
+        colours.append((channels[0], channels[1], channels[2]))
+    return tuple(colours)
+
+
+def save_label_png(path: Path, labels: UInt8[np.ndarray, "height width"]) -> None:
+    """Write labels as a palette PNG, replacing the file in one step; folders are made.
+
+    Args:
+        path: the PNG.
+        labels: values 0 … 255, kept exactly.
+    """
+    height, width = labels.shape
+    image = Image.frombytes("P", (width, height), np.ascontiguousarray(labels).tobytes())
+    image.putpalette([channel for colour in voc_palette() for channel in colour])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        image.save(temporary, format="PNG")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_label_png(path: Path) -> UInt8[np.ndarray, "height width"]:
+    """Read the indices of a palette PNG, or the values of an 8-bit grey one.
+
+    Raises:
+        ImageError: missing, damaged, no PNG, or in a mode whose values are no indices (colours,
+            16 bit, grey of fewer than 8 bits).
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            stored = str(image.tile[0].args) if image.tile else ""
+            if image.mode == "RGB" or image.mode == "RGBA":
+                raise ImageError(
+                    path,
+                    f"holds colours ({image.mode}), expected label indices; save the mask as a "
+                    "palette (mode P) or 8-bit grey PNG whose values are 0 … 255",
+                )
+            if image.mode != "P" and (image.mode != "L" or stored != "L"):
+                raise ImageError(
+                    path,
+                    f"is a PNG of mode {image.mode} (stored as {stored}), expected label indices: "
+                    "a palette PNG or 8-bit grey",
+                )
+            image.load()
+            return np.array(image)
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(path, "no such label PNG") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(path, f"is damaged or no PNG ({error})") from None

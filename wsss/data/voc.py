@@ -1,0 +1,131 @@
+"""PASCAL VOC in the layout of its development kit; tags from XML annotations or a table.
+
+::
+
+    JPEGImages/<id>.jpg
+    ImageSets/Segmentation/{train,trainaug,val,…}.txt
+    Annotations/<id>.xml        unless data.tags names a CSV
+
+Tags are never taken from masks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+from wsss.config.base import Variant
+from wsss.config.model import DataConfig, Split
+from wsss.data.candidates import Candidate, Dataset
+from wsss.data.classes import class_list, customise
+from wsss.data.errors import DataError
+from wsss.data.locate import PhotoIndex, find_file, find_root, read_lines
+from wsss.data.table import TagTable
+from wsss.data.tags import TagReader, Tags
+
+_IMAGES = "JPEGImages"
+_IN_PATH = re.compile(rf"{_IMAGES}/(.+?\.[A-Za-z]+)(?:\s|$)")
+
+
+def read_voc(data: DataConfig, variant: Variant) -> Dataset:
+    """Read a data set in VOC's layout with VOC's classes.
+
+    Raises:
+        DataError: a folder, list or the source of the tags is missing.
+    """
+    classes = customise(class_list("voc", variant), data.prompts, data.backgrounds)
+    root = find_root(data.root, holds=_IMAGES)
+    reader = TagReader(classes)
+    if data.tags in ("auto", "xml"):
+        folder = root / "Annotations"
+        if not folder.is_dir():
+            table = root / "tags.csv"
+            hint = f" ({table} exists)" if table.is_file() else ""
+            raise DataError(
+                f"{folder}: no such folder, so tags cannot come from XML annotations; "
+                f"set data.tags to a CSV{hint}"
+            )
+        candidates, lists = read_lists(data, root, lambda image: xml_tags(folder, image, reader))
+        return Dataset(classes, candidates, lists)
+    if data.tags == "json":
+        raise DataError("data.tags: json is for kind coco; voc takes xml or the path of a CSV")
+    path = find_file(data.tags, root)
+    candidates, lists = read_lists(data, root, TagTable(path, reader).find)
+    return Dataset(classes, candidates, (*lists, path))
+
+
+def read_lists(
+    data: DataConfig, root: Path, tags_of: Callable[[str], Tags]
+) -> tuple[tuple[Candidate, ...], tuple[Path, ...]]:
+    """The images of the training and the held-out list.
+
+    Args:
+        data: names the lists.
+        root: the data set's folder.
+        tags_of: gives the tags of an id.
+
+    Returns:
+        The images in the order of the lists, and the list files.
+    """
+    index = PhotoIndex(root / _IMAGES)
+    candidates: list[Candidate] = []
+    lists: list[Path] = []
+    splits: tuple[tuple[Split, str], ...] = (("train", data.train_list), ("val", data.val_list))
+    for split, name in splits:
+        if not name:
+            continue
+        lists.append(_list_file(name, root))
+        for line in read_lines(lists[-1]):
+            candidates.append(_candidate(line, split, index, root, tags_of))
+    return tuple(candidates), tuple(lists)
+
+
+def xml_tags(folder: Path, image: str, reader: TagReader) -> Tags:
+    """The object names of an annotation, difficult ones included, in order of appearance.
+
+    An image without annotation file has no tags (the test images of VOC).
+    """
+    path = folder / f"{image}.xml"
+    try:
+        annotation = ElementTree.parse(path).getroot()
+    except FileNotFoundError:
+        return Tags()
+    except (ElementTree.ParseError, OSError, ValueError) as error:
+        return Tags((), f"{path.name} cannot be read as XML ({error})")
+    names = [thing.findtext("name", default="").strip() for thing in annotation.iter("object")]
+    return reader.names(names)
+
+
+def _candidate(
+    line: str, split: Split, index: PhotoIndex, root: Path, tags_of: Callable[[str], Tags]
+) -> Candidate:
+    name = _image_name(line, index)
+    found = index.find(name)
+    if not found:
+        return Candidate(name, split, root / _IMAGES / f"{name}.jpg")
+    image = index.id(found[0])
+    if len(found) > 1:
+        several = ", ".join(path.name for path in found)
+        return Candidate(image, split, found[0], problem=f"{name!r} fits several files: {several}")
+    tags = tags_of(image)
+    return Candidate(image, split, found[0], tags.indices, tags.problem)
+
+
+def _image_name(line: str, index: PhotoIndex) -> str:
+    """The image of a line: an id, an id and a number, or the paths of image and mask."""
+    in_path = _IN_PATH.search(line)
+    if in_path:
+        return in_path.group(1)
+    return line if index.find(line) else line.split()[0]
+
+
+def _list_file(name: str, root: Path) -> Path:
+    folder = root / "ImageSets" / "Segmentation"
+    named = folder / f"{name}.txt"
+    path = named if named.is_file() else find_file(name, root)
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.txt"))) or "none"
+        raise DataError(f"{named}: no such list (lists there: {known}), and {name!r} is no file")
+    return path

@@ -1,0 +1,1 @@
+"""From class scores to labels: background rule, dense CRF, ignore band."""

@@ -1,0 +1,101 @@
+"""Dense CRF (Krähenbühl and Koltun, 2011) on the labels that an image can have.
+
+A thin layer over ``pydensecrf``. It holds the interpreter lock while it runs; `wsss.labels.pool`
+spreads images over processes. Nothing here imports torch, so that such a process starts quickly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pydensecrf.densecrf as densecrf
+from jaxtyping import Float, Float32, UInt8
+
+from wsss.config.model import CrfConfig
+
+_FLOOR = 1e-5  # of a probability, so that its logarithm is finite
+_MEAN_BGR = (104.008, 116.669, 122.675)
+
+
+def dense_crf(
+    probabilities: Float[np.ndarray, "labels h w"],
+    image: UInt8[np.ndarray, "h w 3"],
+    config: CrfConfig,
+) -> Float32[np.ndarray, "labels h w"]:
+    """The mean-field posterior of a fully connected CRF with a smoothness and an appearance kernel.
+
+    Args:
+        probabilities: of the labels that can occur, background first; they need not sum to one.
+            Values below 1e-5 and above 1 are clipped.
+        image: RGB, of the same size.
+        config: kernels, iterations, and the two places where the published code departs.
+
+    Returns:
+        Posterior, sums to one over the labels; labels that were not given have no share in it.
+
+    Raises:
+        ValueError: NaN in the probabilities, or an option is still ``auto``.
+    """
+    if np.isnan(probabilities).any():
+        raise ValueError("the CRF was given probabilities that are NaN; rerun the stage before")
+    return posterior(unary_energy(probabilities, config), appearance_image(image, config), config)
+
+
+def posterior(
+    unary: Float32[np.ndarray, "labels h w"],
+    image: UInt8[np.ndarray, "h w 3"],
+    config: CrfConfig,
+) -> Float32[np.ndarray, "labels h w"]:
+    """The mean-field posterior, from energies and the image as the appearance kernel sees it."""
+    labels, height, width = unary.shape
+    if labels == 1:
+        return np.ones_like(unary)
+    field = densecrf.DenseCRF2D(width, height, labels)
+    field.setUnaryEnergy(np.ascontiguousarray(unary).reshape(labels, -1))
+    field.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_compat)
+    field.addPairwiseBilateral(
+        sxy=config.bilateral_sxy,
+        srgb=config.bilateral_srgb,
+        rgbim=np.ascontiguousarray(image),
+        compat=config.bilateral_compat,
+    )
+    return np.array(field.inference(config.iterations), np.float32).reshape(unary.shape)
+
+
+def unary_energy(
+    probabilities: Float[np.ndarray, "labels h w"], config: CrfConfig
+) -> Float32[np.ndarray, "labels h w"]:
+    """Minus the logarithm of the probabilities, clipped to 1e-5 … 1.
+
+    With ``unary: float16`` it is evaluated in that type, as CLIP-ES does: up to 5e-3 off.
+    """
+    precision = _chosen("unary", config.unary)
+    energy = probabilities.astype(precision)
+    np.clip(energy, energy.dtype.type(_FLOOR), energy.dtype.type(1), out=energy)
+    np.log(energy, out=energy)
+    np.negative(energy, out=energy)
+    return energy.astype(np.float32, copy=False)
+
+
+def appearance_image(
+    image: UInt8[np.ndarray, "h w 3"], config: CrfConfig
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The image that the appearance kernel compares.
+
+    Args:
+        image: RGB.
+        config: ``image: raw`` gives it as it is. ``wrapped`` gives what CLIP-ES computes on x86:
+            BGR minus a mean, cast to uint8, where negative values come out large. In C that cast is
+            undefined; here it is truncation toward zero and then modulo 256, on every machine.
+    """
+    if _chosen("image", config.image) == "raw":
+        return image
+    table = np.arange(256)[:, None] - np.array(_MEAN_BGR)  # every level of every channel
+    wrapped = (np.trunc(table).astype(np.int64) % 256).astype(np.uint8)
+    seen: UInt8[np.ndarray, "h w 3"] = wrapped[image[:, :, ::-1], np.arange(3)]
+    return seen
+
+
+def _chosen(name: str, value: str) -> str:
+    if value == "auto":
+        raise ValueError(f"crf.{name} is auto; resolve the variant first, as load_config does")
+    return value

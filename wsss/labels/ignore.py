@@ -1,0 +1,22 @@
+"""The ignore band: pixels of which one is not sure enough to learn from."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+IGNORED = 255
+"""The value that training skips, as in VOC."""
+
+
+def ignore_band(
+    label: UInt8[np.ndarray, "h w"],
+    confidence: Float[np.ndarray, "h w"],
+    min_confidence: float,
+) -> UInt8[np.ndarray, "h w"]:
+    """A copy of ``label`` that is 255 where ``confidence`` is below ``min_confidence``.
+
+    This is CLIP-ES's confidence-guided loss, realised as data (there with 0.95).
+    """
+    kept: UInt8[np.ndarray, "h w"] = np.where(confidence < min_confidence, np.uint8(IGNORED), label)
+    return kept

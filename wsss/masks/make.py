@@ -1,0 +1,67 @@
+"""The masks of one image; runs in a worker process, so nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float16, UInt8
+
+from wsss.artifacts.errors import ArtifactError
+from wsss.config.model import MasksConfig
+from wsss.data.image import read_image
+from wsss.labels.ignore import ignore_band
+from wsss.labels.pseudo import pseudo_label
+from wsss.labels.upsample import upsample
+
+
+@dataclass(frozen=True)
+class MaskTask:
+    """What is needed of one image; small, since it travels to another process."""
+
+    photo: Path
+    height: int
+    width: int
+    classes: tuple[int, ...]
+    """0-based class ids of the scores."""
+    scores: Float16[np.ndarray, "classes h w"]
+    """Class scores on the patch grid, in 0 … 1."""
+
+
+@dataclass(frozen=True)
+class PseudoMask:
+    """The two products of one image."""
+
+    label: UInt8[np.ndarray, "height width"]
+    """0 background, class id + 1; never 255. This is what is scored."""
+    train: UInt8[np.ndarray, "height width"]
+    """The same with 255 where unsure. This is what a segmenter learns from."""
+
+
+def make_mask(task: MaskTask, *, config: MasksConfig, max_pixels: int) -> PseudoMask:
+    """Scores to image size, background rule, CRF, ignore band.
+
+    The photo is opened only if something looks at it: the CRF, of an image that has classes.
+
+    Args:
+        task: the image.
+        config: how.
+        max_pixels: passed to `read_image`.
+
+    Raises:
+        ImageError: the photo cannot be read.
+        ArtifactError: the photo is of another size than it was at ingest.
+    """
+    size = (task.height, task.width)
+    if config.crf.enabled and task.classes:
+        image = read_image(task.photo, max_pixels=max_pixels)
+        if image.shape[:2] != size:
+            raise ArtifactError(
+                f"{task.photo}: is {image.shape[1]} x {image.shape[0]} pixels, at ingest it was "
+                f"{task.width} x {task.height}; rerun ingest"
+            )
+    else:
+        image = np.broadcast_to(np.uint8(0), (*size, 3))
+    label, confidence = pseudo_label(upsample(task.scores, size), task.classes, image, config)
+    return PseudoMask(label, ignore_band(label, confidence, config.min_confidence))

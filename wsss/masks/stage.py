@@ -1,0 +1,154 @@
+"""The masks stage: one shard of class scores to one shard of pseudo masks and a folder of PNGs."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.progress import track
+from wsss.artifacts.provenance import provenance
+from wsss.artifacts.reuse import Kept
+from wsss.artifacts.shard import Item, Shard, ShardWriter
+from wsss.config.model import Config, MasksConfig
+from wsss.data.dataset import load
+from wsss.data.manifest import Sample
+from wsss.data.palette import save_label_png
+from wsss.labels.ignore import IGNORED
+from wsss.labels.pool import CrfPool
+from wsss.masks.make import MaskTask, PseudoMask, make_mask
+from wsss.masks.samples import samples_of
+
+_log = logging.getLogger(__name__)
+PRODUCTS = ("label", "train")
+_PIXELS_WORTH_A_PROCESS = 6_000_000  # pixels times labels: what a CRF does while one starts
+
+
+def run(config: Config, manifest_dir: Path, scores: Path, out: Path, png: Path) -> None:
+    """Write the pseudo masks of one shard.
+
+    Items of ``out`` have the arrays ``label`` (0 background, class id + 1) and ``train`` (the same,
+    255 where the largest posterior is below ``masks.min_confidence``), both uint8 [H, W], and the
+    attributes ``size``, ``classes`` and ``confident`` (share of ``train`` that is not 255). An
+    image without classes is background in ``label`` and 255 in ``train``. The content does not
+    depend on the number of workers or shards.
+
+    Args:
+        config: data, masks and compute.
+        manifest_dir: what ingest wrote.
+        scores: shard of kind ``scores``.
+        out: shard of kind ``masks`` to write.
+        png: folder to write ``label/<id>.png`` and ``train/<id>.png`` to, palette PNGs; an older
+            one is replaced.
+
+    Raises:
+        ArtifactError: the shard is missing or damaged, or does not fit the manifest or the photos.
+        WorkerError: work on an image failed, or a worker process was killed.
+    """
+    manifest, classes = load(manifest_dir)
+    with Shard(scores, kind="scores") as shard:
+        samples = samples_of(manifest, shard)
+        made = provenance(
+            "masks",
+            entry=("wsss.masks.stage",),
+            sections={"masks": config.masks},
+            seed=0,  # nothing is random here
+            weights=shard.provenance.weights,
+            inputs={
+                "scores": shard.content,
+                "manifest": digest_file(manifest_dir / "manifest.csv"),
+            },
+        )
+        keys = {
+            sample.id: digest_json(
+                [made.key(), sample.digest, list(sample.tags), shard.key(sample.id)]
+            )
+            for sample in samples
+        }
+        kept = Kept(out, kind="masks")
+        with (
+            atomic_path(png) as folder,
+            ShardWriter(out, kind="masks", ids=shard.ids, provenance=made) as writer,
+        ):
+            for product in PRODUCTS:
+                (folder / product).mkdir(parents=True)
+            todo = []
+            for sample in samples:
+                if old := kept.find(sample.id, keys[sample.id]):
+                    _store(old, writer, folder)
+                else:
+                    todo.append(sample)
+            work = functools.partial(
+                make_mask, config=config.masks, max_pixels=config.data.max_pixels
+            )
+            tasks = ((sample.id, _task(shard, sample, len(classes.names))) for sample in todo)
+            with CrfPool(_workers(config.masks, config.compute.workers, todo)) as pool:
+                found = track(pool.map(work, tasks), total=len(todo), description="Masks")
+                for sample, (_, mask) in zip(todo, found, strict=True):
+                    attrs = shard.attrs(sample.id)
+                    _store(_item(sample, mask, attrs["classes"], keys[sample.id]), writer, folder)
+        kept.keep()
+    _log.info(
+        "%d images: %d reused, %d computed", len(samples), len(samples) - len(todo), len(todo)
+    )
+
+
+def _task(shard: Shard, sample: Sample, count: int) -> MaskTask:
+    item = shard.read(sample.id)
+    place = f"{shard.path}: {sample.id!r}"
+    maps, classes = item.arrays.get("score"), item.attrs.get("classes", [])
+    if maps is None or maps.ndim != 3 or len(maps) != len(classes):
+        found = None if maps is None else maps.shape
+        raise ArtifactError(
+            f"{place} has scores of shape {found} for the classes {classes}; expected "
+            "[classes, h, w]; rerun the refiner"
+        )
+    if not all(0 <= index < count for index in classes):
+        raise ArtifactError(
+            f"{place} has the classes {classes}, but the class list ends at {count - 1}; rerun the "
+            "refiner"
+        )
+    if maps.size and not (maps.min() >= 0 and maps.max() <= 1):  # false for NaN, too
+        raise ArtifactError(
+            f"{place} has scores from {maps.min()} to {maps.max()}, expected 0 … 1; rerun the "
+            "refiner"
+        )
+    scores = maps.astype(np.float16, copy=False)
+    return MaskTask(sample.path, sample.height, sample.width, tuple(classes), scores)
+
+
+def _item(sample: Sample, mask: PseudoMask, classes: Sequence[int], key: str) -> Item:
+    attrs = {
+        "size": [sample.height, sample.width],
+        "classes": list(classes),
+        "confident": float(np.mean(mask.train != IGNORED)),
+    }
+    return Item(sample.id, {"label": mask.label, "train": mask.train}, attrs, key)
+
+
+def _store(item: Item, writer: ShardWriter, folder: Path) -> None:
+    writer.add(item)
+    for product in PRODUCTS:
+        save_label_png(_png(folder / product, item.id), item.arrays[product])
+
+
+def _png(folder: Path, image: str) -> Path:
+    """The file of an id, which may name sub folders but must stay inside ``folder``."""
+    parts = PurePosixPath(image).parts
+    if not parts or image.startswith("/") or ".." in parts or "\0" in image:
+        raise ArtifactError(f"the image id {image!r} is no file name; rename the image")
+    return folder.joinpath(f"{image}.png")
+
+
+def _workers(config: MasksConfig, wanted: int, samples: Sequence[Sample]) -> int:
+    """As many processes as are worth starting."""
+    if not config.crf.enabled:
+        return 1
+    work = sum(s.width * s.height * (len(s.tags) + 1) for s in samples)
+    return max(1, min(wanted, len(samples), work // _PIXELS_WORTH_A_PROCESS))

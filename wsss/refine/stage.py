@@ -1,0 +1,142 @@
+"""The refine stage: train the configured refiner, apply it to one shard of CAMs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from wsss.artifacts.digest import digest_json
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.progress import track
+from wsss.artifacts.provenance import provenance
+from wsss.artifacts.reuse import Kept
+from wsss.artifacts.shard import Item, ShardWriter
+from wsss.config.model import Config
+from wsss.data.dataset import load
+from wsss.refine.cams import CamSet, ImageCams
+from wsss.refine.registry import entry_modules, find_refiner
+from wsss.refine.trained import checkpoint_weights
+
+_log = logging.getLogger(__name__)
+_ENTRY = "wsss.refine.stage"
+
+
+def train(config: Config, manifest_dir: Path, cams: list[Path], out: Path, work: Path) -> None:
+    """Train the refiner on the CAMs of the train split and write its checkpoint.
+
+    Args:
+        config: seed, data, clip, cams, refine and compute.
+        manifest_dir: what ingest wrote.
+        cams: CAM shards that together hold every training image.
+        out: checkpoint to write (safetensors); without a tensor for the refiner ``none``.
+        work: folder for what an interrupted training resumes from.
+
+    Raises:
+        ArtifactError: a shard is missing or damaged, or a training image has no CAM.
+    """
+    from wsss.artifacts.checkpoint import save_checkpoint  # imports torch, which `apply` avoids
+
+    manifest, classes = load(manifest_dir)
+    with CamSet(cams, manifest.split("train")) as images:
+        if missing := images.missing():
+            raise ArtifactError(
+                f"{len(missing)} training images have no CAM, e.g. {missing[0]!r}; pass all CAM "
+                "shards of the train split"
+            )
+        sections = {n: getattr(config, n) for n in ("data", "clip", "cams", "refine")}
+        made = provenance(
+            "refine_train",
+            entry=(_ENTRY, *entry_modules(config)),
+            sections=sections,
+            seed=config.seed,
+            weights=images.weights,
+            inputs=images.inputs,
+        )
+        work.mkdir(parents=True, exist_ok=True)
+        tensors = find_refiner(config.refine.method).train(config, classes, images, work)
+    save_checkpoint(out, tensors, made)
+
+
+def apply(
+    config: Config, manifest_dir: Path, split: str, cams: Path, checkpoint: Path, out: Path
+) -> None:
+    """Write the class scores that the refiner makes of one shard of CAMs.
+
+    Items have the array ``score`` float16 [K, h, w] and the attributes ``classes``, ``grid``,
+    ``size`` and ``split``.
+
+    Args:
+        config: data, clip, refine and compute.
+        manifest_dir: what ingest wrote.
+        split: to which the shard belongs.
+        cams: the CAM shard.
+        checkpoint: what `train` wrote.
+        out: shard of kind ``scores`` to write.
+
+    Raises:
+        ArtifactError: the shard or the checkpoint is missing, damaged, or of another split or
+            refiner.
+    """
+    manifest, classes = load(manifest_dir)
+    refiner = find_refiner(config.refine.method)
+    with CamSet([cams], manifest.split(split)) as images:
+        made = provenance(
+            "refine_apply",
+            entry=(_ENTRY, *entry_modules(config)),
+            sections={name: getattr(config, name) for name in refiner.sections},
+            seed=0,  # nothing is random here
+            weights=images.weights | checkpoint_weights(checkpoint, config.refine.method),
+            inputs=images.inputs,
+        )
+        kept = Kept(out, kind="scores")
+        keys = {}
+        for image in images.ids:
+            sample = images.sample(image)
+            keys[image] = digest_json(
+                [made.key(), sample.digest, list(sample.tags), images.key(image)]
+            )
+        with ShardWriter(out, kind="scores", ids=images.ids, provenance=made) as writer:
+            todo = []
+            for image in images.ids:
+                if old := kept.find(image, keys[image]):
+                    writer.add(old)
+                else:
+                    todo.append(image)
+            read: list[ImageCams] = []
+            scores = refiner.apply(config, classes, checkpoint, _reading(images, todo, read))
+            for image, score in zip(
+                todo, track(scores, total=len(todo), description="Refined scores"), strict=True
+            ):
+                writer.add(_item(read.pop(0), score, keys[image], split))
+        kept.keep()
+    _log.info("%d images: %d reused, %d computed", len(keys), len(keys) - len(todo), len(todo))
+
+
+def _reading(images: CamSet, ids: list[str], read: list[ImageCams]) -> Iterator[ImageCams]:
+    """Read the CAMs one by one; ``read`` keeps those whose scores have not come yet."""
+    for image in ids:
+        read.append(images.read(image))
+        yield read[-1]
+
+
+def _item(image: ImageCams, score: np.ndarray, key: str, split: str) -> Item:
+    name = image.sample.id
+    if score.ndim != 3 or len(score) != len(image.classes):
+        raise ArtifactError(
+            f"{name!r}: the refiner gave scores of shape {score.shape} for the classes "
+            f"{list(image.classes)}; expected one map each"
+        )
+    if score.size and not (score.min() >= 0 and score.max() <= 1):  # false for NaN, too
+        raise ArtifactError(
+            f"{name!r}: the refiner gave scores from {score.min()} to {score.max()}; expected 0 … 1"
+        )
+    attrs = {
+        "classes": list(image.classes),
+        "grid": list(score.shape[1:]),
+        "size": [image.sample.height, image.sample.width],
+        "split": split,
+    }
+    return Item(name, {"score": score.astype(np.float16, copy=False)}, attrs, key)

@@ -1,0 +1,64 @@
+"""The one door to mmsegmentation: all that this room uses of mmseg, mmengine and mmcv.
+
+A plain import will not do, for two reasons. torchvision, which they import, needs a remedy first;
+and they print and warn about optional packages that none of our models uses.
+"""
+
+# ruff: noqa: E402
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from pathlib import Path
+
+from wsss._compat.torchvision_ops import ensure_torchvision_imports
+
+ensure_torchvision_imports()
+with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import mmseg
+    import mmseg.datasets
+    import mmseg.engine
+    import mmseg.models
+
+from mmcv import imresize
+from mmcv.transforms import BaseTransform
+from mmengine.config import Config as MmConfig
+from mmengine.config import ConfigDict
+from mmengine.dist import get_dist_info, get_rank, master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, MODELS, RUNNERS, TRANSFORMS
+from mmseg.utils import register_all_modules
+
+CONFIGS = Path(mmseg.__file__).parent / ".mim" / "configs"
+"""The stock configs."""
+
+__all__ = [
+    "CONFIGS",
+    "DATASETS",
+    "DATA_SAMPLERS",
+    "HOOKS",
+    "MODELS",
+    "RUNNERS",
+    "TRANSFORMS",
+    "BaseSegDataset",
+    "BaseTransform",
+    "ConfigDict",
+    "DefaultScope",
+    "Hook",
+    "MmConfig",
+    "Runner",
+    "get_dist_info",
+    "get_rank",
+    "imresize",
+    "is_model_wrapper",
+    "master_only",
+    "register_all_modules",
+    "revert_sync_batchnorm",
+]

@@ -1,0 +1,178 @@
+"""Charts: the loss of a training, and the IoU of each class."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float64
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.errors import ArtifactError
+from wsss.score.record import Record, read_records
+from wsss.score.rows import row_name
+
+# Paul Tol's "bright" colours: told apart by every kind of colour vision.
+_COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#777777")
+_SMOOTH = 0.05  # share of the steps that the smoothed curve looks back
+_INCHES_A_BAR = 0.085
+_TALLEST = 80.0  # inches; keeps the picture below what image libraries take
+
+
+def loss_curve(log: Path, out: Path) -> None:
+    """Draw loss (raw and smoothed) and learning rate over the steps.
+
+    Args:
+        log: CSV with the columns ``step``, ``loss`` and, perhaps, ``lr``.
+        out: picture to write, ``.png`` or ``.svg``.
+
+    Raises:
+        ArtifactError: the log is missing, empty or has other columns.
+    """
+    columns = _read_log(log)
+    step, loss, rate = columns["step"], columns["loss"], columns.get("lr")
+    figure = Figure(figsize=(7.2, 4.4 if rate is not None else 3.2), layout="constrained")
+    ratios = [3, 1] if rate is not None else [1]
+    axes = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
+    top: Axes = axes[0]
+    top.plot(step, loss, color=_COLOURS[0], alpha=0.3, linewidth=0.8, label="each step")
+    window = max(1, round(_SMOOTH * len(step)))
+    label = f"mean of the last {window} steps" if window > 1 else "each step"
+    top.plot(step, smoothed(loss, window), color=_COLOURS[0], linewidth=1.8, label=label)
+    top.set_ylabel("loss")
+    top.set_ylim(bottom=0, top=_ceiling(loss))
+    top.legend(frameon=False)
+    if rate is not None:
+        axes[1].plot(step, rate, color=_COLOURS[1], linewidth=1.5)
+        axes[1].set_ylabel("learning rate")
+        axes[1].set_ylim(bottom=0)
+        axes[1].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes[-1].set_xlabel("step")
+    axes[-1].set_xlim(0, max(step[-1], 1))
+    for axis in axes:
+        _plain(axis)
+    _save(figure, out)
+
+
+def class_chart(records: Sequence[Path], out: Path) -> None:
+    """Draw the IoU of each label as horizontal bars, one colour a row; a panel a split.
+
+    CAM rows at the threshold that is best on the same truth, and labels that have an IoU in no row,
+    are left out.
+
+    Args:
+        records: JSON files of the score stage.
+        out: picture to write, ``.png`` or ``.svg``.
+
+    Raises:
+        ArtifactError: a file is missing or holds no records.
+    """
+    shown = [
+        r for r in read_records(records) if not r.background or r.background.source == "config"
+    ]
+    if not shown:
+        raise ArtifactError(f"{', '.join(map(str, records))}: no records to draw; run `wsss score`")
+    splits = list(dict.fromkeys(record.split for record in shown))
+    panels = {split: {row_name(r): r for r in shown if r.split == split} for split in splits}
+    rows = list(dict.fromkeys(row_name(record) for record in shown))
+    names = list(dict.fromkeys(name for record in shown for name in record.iou))
+    names = [name for name in names if any(record.iou.get(name) is not None for record in shown)]
+    most = max(map(len, panels.values()))
+    height = 1.2 + 0.2 * len(rows) + len(names) * (_INCHES_A_BAR * most + 0.1)
+    size = (max(4.0 * len(panels) + 1.0, 6.0), min(height, _TALLEST))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (split, panel) in zip(axes, panels.items(), strict=True):
+        _bars(axis, panel, rows, names)
+        images = next(iter(panel.values())).images
+        axis.set_title(f"{split}, {images} images", loc="left", fontsize=10, fontweight="bold")
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(len(names) - 0.45, -0.55)
+    colours = [
+        Patch(label=_mean_text(row, panels), **_look(place)) for place, row in enumerate(rows)
+    ]
+    figure.legend(handles=colours, loc="outside lower left", frameon=False, fontsize=9)
+    _save(figure, out)
+
+
+def smoothed(values: Float64[np.ndarray, " n"], window: int) -> Float64[np.ndarray, " n"]:
+    """Mean of each value and those before it, ``window`` of them, fewer at the start."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - window, 0)
+    return np.asarray((total[end] - total[start]) / (end - start), np.float64)
+
+
+def _bars(
+    axis: Axes, records: Mapping[str, Record], rows: Sequence[str], names: Sequence[str]
+) -> None:
+    """One split's bars; a row has the same colour in every panel."""
+    thickness = 0.84 / len(records)
+    for place, (row, record) in enumerate(records.items()):
+        values = [100 * (record.iou.get(name) or 0.0) for name in names]
+        at = np.arange(len(names)) - 0.42 + thickness * (place + 0.5)
+        axis.barh(at, values, 0.9 * thickness, **_look(rows.index(row)))
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("IoU (%)")
+    axis.tick_params(axis="y", length=0)
+    _plain(axis)
+    axis.grid(visible=False, axis="y")
+
+
+def _look(place: int) -> dict[str, Any]:
+    hatch = "" if place < len(_COLOURS) else "////"
+    colour = _COLOURS[place % len(_COLOURS)]
+    return {"facecolor": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+
+
+def _mean_text(row: str, panels: Mapping[str, Mapping[str, Record]]) -> str:
+    means = {split: panel[row].miou for split, panel in panels.items() if row in panel}
+    said = [f"{split} {100 * mean:.1f}" for split, mean in means.items() if mean is not None]
+    return f"{row}: mIoU {', '.join(said)}" if said else row
+
+
+def _read_log(log: Path) -> dict[str, Float64[np.ndarray, " n"]]:
+    try:
+        with log.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except FileNotFoundError:
+        raise ArtifactError(f"{log}: no such log; run the training first") from None
+    if not rows or not {"step", "loss"} <= rows[0].keys():
+        found = list(rows[0]) if rows else "no rows"
+        raise ArtifactError(f"{log}: found {found}, expected rows with the columns step and loss")
+    names = [name for name in ("step", "loss", "lr") if name in rows[0]]
+    try:
+        return {name: np.array([float(row[name]) for row in rows]) for name in names}
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{log}: a cell is no number ({error}); train again") from None
+
+
+def _ceiling(loss: Float64[np.ndarray, " n"]) -> float | None:
+    """A rare spike must not flatten the curve; None where nothing is finite."""
+    finite = loss[np.isfinite(loss)]
+    return float(1.1 * np.quantile(finite, 0.995)) or None if finite.size else None
+
+
+def _plain(axis: Axes) -> None:
+    axis.grid(visible=True, color="#e3e7eb", linewidth=0.8)
+    axis.set_axisbelow(True)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
+def _save(figure: Figure, out: Path) -> None:
+    """Write atomically and without dates or random ids, so that equal data give equal files."""
+    kind = out.suffix.lstrip(".").lower() or "png"
+    FigureCanvasAgg(figure)
+    figure.set_dpi(150)
+    plain = {"Date": None} if kind == "svg" else {"Software": None}
+    with atomic_path(out) as temporary, matplotlib.rc_context({"svg.hashsalt": "wsss"}):
+        figure.savefig(temporary, format=kind, dpi=150, metadata=plain)

@@ -1,0 +1,163 @@
+"""Layout of a contact sheet: named columns, a row an image, a caption under it, a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+CELL = 180
+"""Longest side of a picture on the sheet, pixels."""
+OVERSAMPLING = 2
+"""Pictures are made this much larger and scaled down, which smooths their lines."""
+_GAP, _MARGIN, _CAPTION, _HEADER, _LINE = 8, 16, 24, 30, 26
+_INK, _FAINT, _FRAME = (29, 35, 41), (96, 106, 116), (200, 206, 212)
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A coloured square and its name."""
+
+    name: str
+    colour: Colour
+    hatched: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image: a picture a column (None: there is none), its id and its tags."""
+
+    pictures: tuple[UInt8[np.ndarray, "h w 3"] | None, ...]
+    name: str
+    tags: tuple[Chip, ...]
+
+
+def cell_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width at which the pictures of an image are to be made."""
+    scale = OVERSAMPLING * CELL / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def draw_sheet(
+    title: str, columns: Sequence[str], rows: Sequence[Row], legend: Sequence[Chip], note: str
+) -> Image.Image:
+    """Draw the sheet.
+
+    Args:
+        title: first line.
+        columns: header of each column.
+        rows: the images, top to bottom.
+        legend: the colours that occur.
+        note: last line.
+    """
+    width = max(2 * _MARGIN + len(columns) * (CELL + _GAP) - _GAP, 4 * CELL)
+    heights = [
+        max((_scaled(p)[1] for p in row.pictures if p is not None), default=0) for row in rows
+    ]
+    legend_lines = _wrap(legend, width - 2 * _MARGIN)
+    note_lines = _wrap_text(note, width - 2 * _MARGIN)
+    top = _MARGIN + _LINE + _HEADER
+    total = top + sum(heights) + len(rows) * (_CAPTION + _GAP)
+    total += _LINE * (len(legend_lines) + len(note_lines)) + _MARGIN
+    sheet = Image.new("RGB", (width, total), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text(
+        (_MARGIN, _MARGIN), _fit(title, _font(15, bold=True), width), _INK, _font(15, bold=True)
+    )
+    for place, name in enumerate(columns):
+        centre = _MARGIN + place * (CELL + _GAP) + CELL // 2
+        pen.text((centre, top - 8), name, _INK, _font(13, bold=True), anchor="ms")
+    y = top
+    for row, height in zip(rows, heights, strict=True):
+        _draw_row(sheet, pen, row, y, height)
+        y += height + _CAPTION + _GAP
+    for line in legend_lines:
+        _draw_chips(pen, line, _MARGIN, y, _font(12))
+        y += _LINE
+    for text in note_lines:
+        pen.text((_MARGIN, y + 2), text, _FAINT, _font(11))
+        y += _LINE
+    return sheet
+
+
+def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, row: Row, y: int, height: int) -> None:
+    for place, picture in enumerate(row.pictures):
+        left = _MARGIN + place * (CELL + _GAP)
+        if picture is None:
+            pen.text((left + CELL // 2, y + height // 2), "none", _FAINT, _font(12), anchor="mm")
+            continue
+        size = _scaled(picture)
+        x, down = left + (CELL - size[0]) // 2, y + (height - size[1]) // 2
+        sheet.paste(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), (x, down))
+        pen.rectangle((x - 1, down - 1, x + size[0], down + size[1]), outline=_FRAME)
+    name = _fit(row.name, _font(11), 2 * CELL)
+    pen.text((_MARGIN, y + height + 4), name, _FAINT, _font(11))
+    start = _MARGIN + round(_font(11).getlength(name)) + 14
+    _draw_chips(pen, row.tags, start, y + height + 1, _font(12))
+
+
+def _draw_chips(
+    pen: ImageDraw.ImageDraw,
+    chips: Sequence[Chip],
+    x: int,
+    y: int,
+    font: ImageFont.FreeTypeFont,
+) -> None:
+    for chip in chips:
+        box = (x, y + 3, x + 13, y + 16)
+        pen.rectangle(box, fill=chip.colour, outline=_FRAME)
+        if chip.hatched:
+            for reach in (5, 12):
+                pen.line((x + 1, y + 3 + reach, x + reach, y + 4), "white", 2)
+        pen.text((x + 19, y + 2), chip.name, _INK, font)
+        x += _chip_width(chip)
+
+
+def _chip_width(chip: Chip) -> int:
+    return 19 + round(_font(12).getlength(chip.name)) + 16
+
+
+def _wrap(chips: Sequence[Chip], width: int) -> list[list[Chip]]:
+    lines: list[list[Chip]] = [[]]
+    for chip in chips:
+        if sum(map(_chip_width, [*lines[-1], chip])) > width and lines[-1]:
+            lines.append([])
+        lines[-1].append(chip)
+    return lines
+
+
+def _wrap_text(text: str, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if _font(11).getlength(longer) > width and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[1:]  # ids differ at their end
+    return "…" + text
+
+
+def _scaled(picture: UInt8[np.ndarray, "h w 3"]) -> tuple[int, int]:
+    return picture.shape[1] // OVERSAMPLING or 1, picture.shape[0] // OVERSAMPLING or 1
+
+
+def _font(points: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"  # ships with matplotlib
+    return ImageFont.truetype(
+        str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), points
+    )
