@@ -84,10 +84,10 @@ def test_departures_are_valid_values_and_explained() -> None:
 
 
 def test_overlay_merges_sections_and_replaces_values(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("retrain: {lr: 0.1, batch: 4}\nscore: {scales: [1.0, 2.0]}\n")
-    (tmp_path / "b.yaml").write_text("retrain: {lr: 0.2}\nscore: {scales: [1.0]}\n")
+    (tmp_path / "a.yaml").write_text("retrain: {lr: 0.1, batch: 4}\npredict: {scales: [1, 2]}\n")
+    (tmp_path / "b.yaml").write_text("retrain: {lr: 0.2}\npredict: {scales: [1.0]}\n")
     config = load_config(tmp_path / "a.yaml", tmp_path / "b.yaml")
-    assert (config.retrain.lr, config.retrain.batch, config.score.scales) == (0.2, 4, [1.0])
+    assert (config.retrain.lr, config.retrain.batch, config.predict.scales) == (0.2, 4, [1.0])
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", ":\n:"])

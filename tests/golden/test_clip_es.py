@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from closeness import FLOAT32, HALF, assert_close_rel
 
+from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
 from wsss.cams.affinity import refine_maps, sinkhorn
 from wsss.cams.boxes import box_masks
 from wsss.cams.grad_cam import GradCam, Gradient, grad_cam

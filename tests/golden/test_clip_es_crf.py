@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from closeness import HALF, assert_close_rel
 
+from tests.golden.closeness import HALF, assert_close_rel
 from wsss.config.model import CrfConfig, MasksConfig
 from wsss.labels.background import with_background
 from wsss.labels.crf import appearance_image, dense_crf, posterior, unary_energy

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mean_field import mean_field
 
+from tests.labels.mean_field import mean_field
 from wsss.config.model import CrfConfig
 from wsss.labels.crf import appearance_image, dense_crf, unary_energy
 

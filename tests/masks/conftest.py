@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mask_run import MaskRun, make_run
+
+from tests.masks.mask_run import MaskRun, make_run
 
 
 @pytest.fixture

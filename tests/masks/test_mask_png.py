@@ -8,9 +8,9 @@ import cv2
 import mmcv
 import numpy as np
 import pytest
-from mask_run import MaskRun
 from PIL import Image
 
+from tests.masks.mask_run import MaskRun
 from wsss.artifacts.shard import Shard
 from wsss.data.palette import voc_palette
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mask_run import NAMES, MaskRun
 
+from tests.masks.mask_run import NAMES, MaskRun
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Item, Shard
 from wsss.data.image import read_image

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cam_run import CamRun
 
+from tests.refine.cam_run import CamRun
 from wsss.config import from_mapping
 from wsss.data.manifest import Sample
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cam_run import CamRun
 
+from tests.refine.cam_run import CamRun
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard

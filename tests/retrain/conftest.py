@@ -89,17 +89,14 @@ class Data:
 @pytest.fixture
 def data(tmp_path: Path) -> Data:
     made = Data(tmp_path / "set")
-    for image, (height, width) in {
-        "a": (64, 80), "b c": (70, 60), "sub/d": (64, 80), "é": (90, 50), "e": (48, 48), "f": (80, 64),
-    }.items():  # fmt: skip
-        made.add(image, "train", height, width)
-    for image, (height, width) in {
-        "v1": (40, 56),
-        "v2": (56, 40),
-        "v3": (40, 56),
-        "tiny": (9, 21),
-    }.items():
-        made.add(image, "val", height, width)
+    train = {
+        "a": (64, 80), "b c": (70, 60), "sub/d": (64, 80),
+        "é": (90, 50), "e": (48, 48), "f": (80, 64),
+    }  # fmt: skip
+    val = {"v1": (40, 56), "v2": (56, 40), "v3": (40, 56), "tiny": (9, 21)}
+    for split, sizes in {"train": train, "val": val}.items():
+        for image, (height, width) in sizes.items():
+            made.add(image, split, height, width)
     made.save()
     return made
 
@@ -108,14 +105,21 @@ def data(tmp_path: Path) -> Data:
 def configure() -> Callable[..., Config]:
     """A configuration of a run of few, small steps."""
 
-    def build(*, seed: int = 0, workers: int = 1, compute_batch: int = 8, **retrain: Any) -> Config:
+    def build(
+        *,
+        seed: int = 0,
+        workers: int = 1,
+        compute_batch: int = 8,
+        predict_crf: bool = False,
+        **retrain: Any,
+    ) -> Config:
         small = {"crop": 48, "batch": 2, "iterations": 4, "warmup": 1, "checkpoint_every": 2}
         return from_mapping(
             {
                 "seed": seed,
                 "compute": {"device": "cpu", "workers": workers, "batch": compute_batch},
                 "retrain": small | retrain,
-                "score": {"scales": [0.75, 1.0, 1.5], "predict_crf": False},
+                "predict": {"scales": [0.75, 1.0, 1.5], "crf": predict_crf},
             }
         )
 

@@ -14,7 +14,8 @@ from wsss.retrain.architecture import build_model, model_config
 # the classifier, plus the deep stem of V1c.
 ENCODERS = {
     "segformer-b0": 3.4, "segformer-b1": 13.1, "segformer-b2": 24.2, "segformer-b3": 44.0,
-    "segformer-b4": 60.8, "segformer-b5": 81.4, "deeplabv3plus-r50": 23.5, "deeplabv3plus-r101": 42.5,
+    "segformer-b4": 60.8, "segformer-b5": 81.4,
+    "deeplabv3plus-r50": 23.5, "deeplabv3plus-r101": 42.5,
 }  # fmt: skip
 SMALL = ["segformer-b0", "deeplabv3plus-r50"]
 

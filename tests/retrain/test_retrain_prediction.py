@@ -19,9 +19,9 @@ from wsss.artifacts.provenance import provenance
 from wsss.artifacts.shard import Shard
 from wsss.config import Config
 from wsss.data.image import read_image
-from wsss.retrain import stage
 from wsss.retrain.architecture import build_model, model_config
 from wsss.retrain.inference import Segmenter
+from wsss.retrain.predict import predict
 
 Configure = Callable[..., Config]
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def checkpoint(data: Any, model: nn.Module, configure: Configure, tmp_path: Path
 
 
 def reference(model: nn.Module, photo: np.ndarray, scales: list[float], flip: bool) -> np.ndarray:
-    """Mean probabilities [labels, H, W] through mmsegmentation's prediction and OpenCV's scaling."""
+    """Mean probabilities [labels, H, W], from mmsegmentation's prediction and OpenCV's scaling."""
     height, width = photo.shape[:2]
     found = []
     for scale in scales:
@@ -90,7 +90,7 @@ def test_shard_holds_both_protocols_at_image_size(
     data: Any, configure: Configure, checkpoint: Path, model: nn.Module, tmp_path: Path
 ) -> None:
     out = tmp_path / "predictions.h5"
-    stage.predict(configure(), data.manifest_dir, "val", (1, 1), checkpoint, out)
+    predict(configure(), data.manifest_dir, "val", (1, 1), checkpoint, out)
     with Shard(out, kind="predictions") as shard:
         items = {item.id: item for item in shard}
         assert shard.provenance.stage == "predict"
@@ -117,7 +117,7 @@ def test_content_does_not_depend_on_the_cut(
 ) -> None:
     def predict(name: str, config: Config, part: tuple[int, int]) -> dict[str, bytes]:
         out = tmp_path / name
-        stage.predict(config, data.manifest_dir, "val", part, checkpoint, out)
+        predict(config, data.manifest_dir, "val", part, checkpoint, out)
         with Shard(out, kind="predictions") as shard:
             return {
                 item.id: item.key.encode() + b"".join(a.tobytes() for a in item.arrays.values())
@@ -137,14 +137,44 @@ def test_other_architecture_or_classes_are_refused(
     with pytest.raises(
         ArtifactError, match=r"holds 'segformer-b0', but retrain\.model is 'segformer-b1'"
     ):
-        stage.predict(
-            configure(model="segformer-b1"), data.manifest_dir, "val", (1, 1), checkpoint, out
-        )
+        predict(configure(model="segformer-b1"), data.manifest_dir, "val", (1, 1), checkpoint, out)
     made_of = provenance(
         "retrain", entry=["wsss.retrain.stage"], sections={"retrain": configure().retrain}, seed=0,
         inputs={"classes": digest_json(["dog"])},
     )  # fmt: skip
     save_checkpoint(checkpoint, model.state_dict(), made_of)
     with pytest.raises(ArtifactError, match="another class list"):
-        stage.predict(configure(), data.manifest_dir, "val", (1, 1), checkpoint, out)
+        predict(configure(), data.manifest_dir, "val", (1, 1), checkpoint, out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_crf_arrays_are_those_of_a_crf_on_all_labels(
+    data: Any,
+    configure: Configure,
+    checkpoint: Path,
+    model: nn.Module,
+    tmp_path: Path,
+    workers: int,
+) -> None:
+    from wsss.labels.crf import dense_crf
+
+    config = configure(predict_crf=True, workers=workers)
+    out = tmp_path / "predictions.h5"
+    predict(config, data.manifest_dir, "val", (1, 1), checkpoint, out)
+    changed = 0
+    with Shard(out, kind="predictions") as shard:
+        items = {item.id: item.arrays for item in shard}
+    for sample in data.samples[6:9]:
+        arrays = items[sample.id]
+        assert set(arrays) == {"single", "multi", "single_crf", "multi_crf"}
+        photo = read_image(sample.path)
+        for name, (scales, flip) in {
+            "single": ([1.0], False),
+            "multi": ([0.75, 1.0, 1.5], True),
+        }.items():
+            everything = reference(model, photo, scales, flip).astype(np.float32)
+            expected = dense_crf(everything, photo, config.masks.crf).argmax(axis=0)
+            assert (arrays[f"{name}_crf"] != expected).mean() < 0.01
+            changed += (arrays[f"{name}_crf"] != arrays[name]).sum()
+    assert changed > 0

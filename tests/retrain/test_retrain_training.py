@@ -17,8 +17,8 @@ from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.config import Config
-from wsss.retrain import stage
 from wsss.retrain.runner import ProgressHook, resumable
+from wsss.retrain.train import train
 
 Configure = Callable[..., Config]
 
@@ -48,7 +48,7 @@ def run(
 ) -> tuple[str, str]:
     """Train in a folder; digests of the weights and the text of the curve."""
     out, log = folder / "segmenter.safetensors", folder / "curve.csv"
-    stage.train(config, data.manifest_dir, masks or data.masks(), out, log, folder / "work")
+    train(config, data.manifest_dir, masks or data.masks(), out, log, folder / "work")
     tensors, _ = load_checkpoint(out)
     content = b"".join(name.encode() + tensors[name].numpy().tobytes() for name in sorted(tensors))
     import hashlib

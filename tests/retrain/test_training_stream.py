@@ -15,7 +15,7 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.retrain import dataset as module
 from wsss.retrain.dataset import PseudoMaskDataset, StreamSampler
 from wsss.retrain.recipe import _augmentation
-from wsss.retrain.stage import label_names
+from wsss.retrain.train import label_names
 
 Make = Any
 

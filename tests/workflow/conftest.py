@@ -21,7 +21,7 @@ CONFIG = {
     "compute": {"workers": 1},
     "data": {"root": "results/tiny-data", "demo_images": [14, 4]},
     "retrain": {"iterations": 3, "crop": 64, "batch": 2, "warmup": 1, "checkpoint_every": 2},
-    "score": {"contact_images": 2},
+    "pictures": {"contact_images": 2},
 }
 ENGINE = Path(sys.executable).with_name("snakemake")
 

@@ -99,7 +99,11 @@ def test_editing_a_module_reruns_what_uses_it(
         ({"masks": {"min_confidence": 0.5}}, MASKS | RETRAIN, {"cams", "ingest"} | REFINE),
         ({"cams": {"affinity": {"power": 1}}}, {"cams"} | REFINE | MASKS | RETRAIN, {"ingest"}),
         ({"clip": {"template": ["a photo of a {}."]}}, {"cams"} | REFINE | MASKS, {"ingest"}),
-        ({"score": {"contact_images": 3}}, {"contact_sheet"}, {"cams", "masks", "retrain"}),
+        (
+            {"pictures": {"contact_images": 3}},
+            {"contact_sheet"},
+            {"cams", "masks", "predict"} | SCORE,
+        ),
         (
             {"compute": {"workers": 2, "batch": 3}},
             set(),

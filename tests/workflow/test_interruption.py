@@ -19,6 +19,23 @@ from .conftest import RUN, Project
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 
+_STAGE = """
+import time
+from wsss.cli.guard import exit_with_parent
+exit_with_parent()
+print(1, flush=True)
+time.sleep(60)
+"""
+_ENGINE = f"""
+import os, subprocess, sys
+os.environ["WSSS_ENGINE_PID"] = str(os.getpid())
+stage = subprocess.Popen([sys.executable, "-c", {_STAGE!r}], stdout=subprocess.PIPE)
+stage.stdout.readline()
+print(stage.pid, flush=True)
+stage.wait()
+"""
+
+
 def _masks_command(project: Project, out: Path) -> list[str]:
     results = project.root / "results" / RUN
     return [
@@ -69,12 +86,8 @@ def test_kill_at_random_moments(finished: Project, tmp_path: Path) -> None:
 
 def test_killed_engine_takes_its_stages_along(finished: Project, tmp_path: Path) -> None:
     engine = subprocess.Popen(
-        [sys.executable, "-c", "import subprocess, sys, os; os.environ['WSSS_ENGINE_PID'] = str(os.getpid());"
-         "p = subprocess.Popen([sys.executable, '-c', 'import time; from wsss.cli.guard import exit_with_parent;"
-         " exit_with_parent(); print(1, flush=True); time.sleep(60)'], stdout=subprocess.PIPE);"
-         "p.stdout.readline(); print(p.pid, flush=True); p.wait()"],
-        cwd=finished.root, text=True, stdout=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-c", _ENGINE], cwd=finished.root, text=True, stdout=subprocess.PIPE
+    )
     assert engine.stdout is not None
     stage = int(engine.stdout.readline())
     engine.send_signal(signal.SIGKILL)

@@ -5,6 +5,7 @@ One module a remedy, each saying what breaks, with which versions, and when it c
 
 from __future__ import annotations
 
+import importlib
 from types import ModuleType
 
 
@@ -17,6 +18,4 @@ def import_open_clip() -> ModuleType:
     from wsss._compat.torchvision_ops import ensure_torchvision_imports
 
     ensure_torchvision_imports()
-    import open_clip
-
-    return open_clip
+    return importlib.import_module("open_clip")

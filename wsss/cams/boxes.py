@@ -29,9 +29,9 @@ def box_masks(
     Args:
         maps: values in [0, 1].
         threshold: share of the maximum, 0.4 for VOC and 0.7 for COCO.
-        edge: ``inclusive`` fills the whole box. ``exclusive`` is the published off-by-one: right and
-            bottom edges are cut to the size minus one and then left out, so the last row and column
-            of the grid are in no box, and a part that lies only there gets none.
+        edge: ``inclusive`` fills the whole box. ``exclusive`` is the published off-by-one: right
+            and bottom edges are cut to the size minus one and then left out, so the last row and
+            column of the grid are in no box, and a part that lies only there gets none.
 
     Returns:
         True inside a box; a map without values above 0 has none.

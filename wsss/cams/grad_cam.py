@@ -58,12 +58,16 @@ def grad_cam(
         attention_blocks: number of last blocks whose attention is averaged; 0 for none.
 
     Raises:
-        ValueError: a class is named twice, a length does not match, or there are not as many blocks.
+        ValueError: a class is named twice, a length does not match, or there are too few blocks.
     """
     if len(classes) != len(images) or any(len(set(one)) != len(one) for one in classes):
-        raise ValueError(f"{len(images)} images with classes {classes}: expected one list each, without repeats")
+        raise ValueError(
+            f"{len(images)} images with classes {classes}: expected one list each, without repeats"
+        )
     if not 0 <= attention_blocks <= encoder.depth:
-        raise ValueError(f"attention of the last {attention_blocks} blocks: the encoder has {encoder.depth}")
+        raise ValueError(
+            f"attention of the last {attention_blocks} blocks: the encoder has {encoder.depth}"
+        )
     device = encoder.device
     last = encoder.depth - 1
     first = encoder.depth - attention_blocks
@@ -79,8 +83,12 @@ def grad_cam(
     owner, present = owner.to(device), present.to(device)
     features = encoder.project(block.pooled)
     probabilities, cotangents = score_cotangents(
-        features, owner, bank.classes.to(device)[present], bank.backgrounds.to(device),
-        encoder.logit_scale, gradient,
+        features,
+        owner,
+        bank.classes.to(device)[present],
+        bank.backgrounds.to(device),
+        encoder.logit_scale,
+        gradient,
     )
     if encoder.projection is not None:
         cotangents = cotangents @ encoder.projection.T

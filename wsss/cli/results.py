@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,7 +24,11 @@ class Product(StrEnum):
     blob = "blob"
 
 
-_ARRAYS = {Product.cam: "cam", Product.affinity: "refined", Product.refined: "score"}
+_ARRAYS: dict[Product, Literal["cam", "refined", "score"]] = {
+    Product.cam: "cam",
+    Product.affinity: "refined",
+    Product.refined: "score",
+}
 
 
 def score(

@@ -34,13 +34,13 @@ STAGES: dict[str, Stage] = {
     "refine_apply": Stage(("wsss.refine.stage",), ("data", "clip", "refine")),
     "masks": Stage(("wsss.masks.stage",), ("data", "masks")),
     "retrain": Stage(("wsss.retrain.train",), ("seed", "data", "retrain")),
-    "predict": Stage(("wsss.retrain.predict",), ("data", "masks", "retrain", "score")),
+    "predict": Stage(("wsss.retrain.predict",), ("data", "masks", "retrain", "predict")),
     "score": Stage(
         ("wsss.score.stage",),
-        ("name", "seed", "variant", "data", "cams", "refine", "masks", "score"),
+        ("name", "seed", "variant", "data", "cams", "refine", "masks", "predict", "score"),
     ),
     "table": Stage(("wsss.score.table",), ("name",)),
-    "pictures": Stage(("wsss.score.pictures", "wsss.score.curves"), ("name", "data", "score")),
+    "pictures": Stage(("wsss.score.pictures", "wsss.score.curves"), ("name", "data", "pictures")),
 }
 
 

@@ -1,1 +1,1 @@
-"""The frozen CLIP encoder over open_clip: tokens, attention, the last block re-run, the text bank."""
+"""The frozen CLIP over open_clip: tokens, attention, the last block re-run, the text bank."""

@@ -6,6 +6,7 @@ head mean to a running sum, and an `AttentionRewrite` replaces a block's attenti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -31,7 +32,7 @@ class Heads:
     @property
     def scale(self) -> float:
         """Factor of the dot products, 1 / sqrt(head width)."""
-        return float(self.queries.shape[-1]) ** -0.5
+        return 1 / math.sqrt(self.queries.shape[-1])
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss.clip.attention import Heads
-from wsss.clip.errors import UnsupportedEncoder
+from wsss.clip.errors import UnsupportedEncoderError
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 Load = Callable[[Tensor], Tensor]
@@ -42,7 +42,9 @@ class Norm:
     def of(module: nn.Module, where: str) -> Norm:
         """Take the weights of a layer norm."""
         if not isinstance(module, nn.LayerNorm) or module.bias is None:
-            raise UnsupportedEncoder(f"{where} is {type(module).__name__}, expected a LayerNorm")
+            raise UnsupportedEncoderError(
+                f"{where} is {type(module).__name__}, expected a LayerNorm"
+            )
         return Norm(module.weight.detach().float(), module.bias.detach().float(), module.eps)
 
 
@@ -116,23 +118,36 @@ class Block:
             load: casts a parameter of a linear map to the type it is used in.
 
         Raises:
-            UnsupportedEncoder: the block is of another kind (normalised queries, cosine attention,
-                extra norms …).
+            UnsupportedEncoderError: the block is of another kind (normalised queries, cosine
+                attention, extra norms …).
         """
         where = f"block {number}"
         attn, mlp = getattr(module, "attn", None), getattr(module, "mlp", None)
         if attn is None or mlp is None or not hasattr(attn, "in_proj_weight"):
-            raise UnsupportedEncoder(f"{where} is {type(module).__name__}, expected open_clip's residual block")
+            raise UnsupportedEncoderError(
+                f"{where} is {type(module).__name__}, expected open_clip's residual block"
+            )
         extras = {
             "normalised queries": getattr(attn, "ln_q", None),
             "inner norm": getattr(attn, "ln_inner", None),
             "norm after attention": getattr(module, "ln_attn", None),
             "norm inside the MLP": getattr(mlp, "ln", None),
         }
-        found = [name for name, part in extras.items() if part is not None and not isinstance(part, nn.Identity)]
-        found += [name for name in ("logit_scale", "head_scale", "bias_k") if getattr(attn, name, None) is not None]
+        found = [
+            name
+            for name, part in extras.items()
+            if part is not None and not isinstance(part, nn.Identity)
+        ]
+        found += [
+            name
+            for name in ("logit_scale", "head_scale", "bias_k")
+            if getattr(attn, name, None) is not None
+        ]
         if found or attn.in_proj_weight is None:
-            raise UnsupportedEncoder(f"{where} has {', '.join(found) or 'separate projections'}; only plain softmax attention is supported")
+            raise UnsupportedEncoderError(
+                f"{where} has {', '.join(found) or 'separate projections'}; only plain softmax"
+                f" attention is supported"
+            )
         return Block(
             norm1=Norm.of(module.get_submodule("ln_1"), f"{where}.ln_1"),
             in_proj=Linear.of(attn.in_proj_weight, attn.in_proj_bias, load),
@@ -153,17 +168,23 @@ def activation_of(module: nn.Module, where: str) -> Activation:
         return "quick_gelu"
     if isinstance(module, nn.GELU):
         return "gelu" if module.approximate == "none" else "gelu_tanh"
-    raise UnsupportedEncoder(f"{where} uses {type(module).__name__}, expected QuickGELU or GELU")
+    raise UnsupportedEncoderError(
+        f"{where} uses {type(module).__name__}, expected QuickGELU or GELU"
+    )
 
 
-def activate_(hidden: Float[Tensor, "*rows hidden"], kind: Activation) -> Float[Tensor, "*rows hidden"]:
+def activate_(
+    hidden: Float[Tensor, "*rows hidden"], kind: Activation
+) -> Float[Tensor, "*rows hidden"]:
     """Apply the activation, overwriting ``hidden`` where that saves a pass over memory."""
     if kind == "quick_gelu":
         return hidden.mul_(torch.sigmoid(1.702 * hidden))
     return F.gelu(hidden, approximate="none" if kind == "gelu" else "tanh")
 
 
-def activation_slope(hidden: Float[Tensor, "*rows hidden"], kind: Activation) -> Float[Tensor, "*rows hidden"]:
+def activation_slope(
+    hidden: Float[Tensor, "*rows hidden"], kind: Activation
+) -> Float[Tensor, "*rows hidden"]:
     """Derivative of the activation at ``hidden``."""
     if kind == "quick_gelu":
         gate = torch.sigmoid(1.702 * hidden)
@@ -173,7 +194,9 @@ def activation_slope(hidden: Float[Tensor, "*rows hidden"], kind: Activation) ->
         return 0.5 * (1 + torch.erf(hidden / math.sqrt(2))) + hidden * density
     slope, cubic = math.sqrt(2 / math.pi), 0.044715
     bend = torch.tanh(slope * (hidden + cubic * hidden**3))
-    return 0.5 * (1 + bend) + 0.5 * hidden * (1 - bend.square()) * slope * (1 + 3 * cubic * hidden.square())
+    return 0.5 * (1 + bend) + 0.5 * hidden * (1 - bend.square()) * slope * (
+        1 + 3 * cubic * hidden.square()
+    )
 
 
 def _add(tokens: Tensor, update: Tensor, gain: Tensor | None) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from wsss.clip import attention
 from wsss.clip.attention import AttentionRewrite
 from wsss.clip.block import Block, Norm
-from wsss.clip.errors import UnsupportedEncoder
+from wsss.clip.errors import UnsupportedEncoderError
 from wsss.clip.last_block import LastBlock, run_last_block
 from wsss.clip.position import Rounding, resize_positions
 
@@ -57,7 +57,7 @@ class ClipEncoder:
         device: where to compute.
 
     Raises:
-        UnsupportedEncoder: the tower is no plain ViT (ResNet, attentional pooling, timm tower …).
+        UnsupportedEncoderError: the tower is no plain ViT (ResNet, attentional pooling, timm …).
     """
 
     def __init__(
@@ -87,10 +87,12 @@ class ClipEncoder:
         norm = visual.get_submodule("ln_pre")
         self._first_norm = None if isinstance(norm, nn.Identity) else Norm.of(norm, "ln_pre")
         blocks = visual.get_submodule("transformer").get_submodule("resblocks")
-        self.blocks = [Block.of(module, number, load) for number, module in enumerate(blocks.children())]
+        self.blocks = [
+            Block.of(module, number, load) for number, module in enumerate(blocks.children())
+        ]
         self._final_norm = Norm.of(visual.get_submodule("ln_post"), "ln_post")
         self._norm_after_pool = bool(getattr(visual, "final_ln_after_pool", False))
-        projection = visual.proj
+        projection: Tensor | None = visual.proj  # type: ignore[assignment]
         self.projection = None if projection is None else load(projection).float()
         self.patch = _pair(visual.patch_size)
 
@@ -160,7 +162,9 @@ class ClipEncoder:
         rewrites = rewrites or {}
         wanted = {*keep, *attention_of, *attention_sum_of, *rewrites}
         if not 0 <= until <= self.depth or any(not 0 <= number < until for number in wanted):
-            raise ValueError(f"blocks {sorted(wanted)} of {until}: the encoder has {self.depth}, numbered from 0")
+            raise ValueError(
+                f"blocks {sorted(wanted)} of {until}: the encoder has {self.depth}, numbered from 0"
+            )
         tokens, grid = self.embed(images)
         batch, length, _ = tokens.shape
         kept, single = {}, {}
@@ -171,7 +175,9 @@ class ClipEncoder:
             if number in rewrites:
                 mixed, mean = rewrites[number](heads)
                 if mean is None and (summed or alone):
-                    raise ValueError(f"block {number}: its attention rewrite gives no map to return")
+                    raise ValueError(
+                        f"block {number}: its attention rewrite gives no map to return"
+                    )
             elif summed and not alone and total is not None:
                 # Sums over heads are scaled to means once, after the last block.
                 mixed, mean = attention.explicit(heads, total), None
@@ -194,7 +200,7 @@ class ClipEncoder:
 
     @torch.no_grad()
     def last_block(self, tokens: Float[Tensor, "batch tokens width"]) -> LastBlock:
-        """Run the last block on the output of the one before, ready for gradients of class scores."""
+        """Run the last block on the output of the one before, ready for gradients of scores."""
         return run_last_block(
             self.blocks[-1], self._final_norm, tokens, norm_after_pool=self._norm_after_pool
         )
@@ -230,12 +236,13 @@ def _pair(value: object) -> tuple[int, int]:
 def _check_plain(visual: nn.Module) -> None:
     kind = type(visual).__name__
     if kind != "VisionTransformer" or not hasattr(visual, "class_embedding"):
-        raise UnsupportedEncoder(
+        raise UnsupportedEncoderError(
             f"the image tower is {kind}, expected open_clip's VisionTransformer (a plain ViT CLIP "
             "such as ViT-B-16-quickgelu); ResNet, timm and attentional-pooling towers have no "
             "class token and patch tokens of the kind that Grad-CAM here needs"
         )
     if getattr(visual, "attn_pool", None) is not None:
-        raise UnsupportedEncoder(
-            "the image tower pools by attention (CoCa style); use a CLIP whose vision_cfg has attentional_pool false"
+        raise UnsupportedEncoderError(
+            "the image tower pools by attention (CoCa style); use a CLIP whose vision_cfg has"
+            " attentional_pool false"
         )

@@ -7,5 +7,5 @@ class ClipLoadError(ValueError):
     """A model cannot be built or its weights cannot be read; the message says what to change."""
 
 
-class UnsupportedEncoder(ValueError):
+class UnsupportedEncoderError(ValueError):
     """The image tower is no plain ViT CLIP; the message says what was found and what would do."""

@@ -91,7 +91,9 @@ class LastBlock:
         along = (_of(x, owner) @ u.unsqueeze(-1)).squeeze(-1) / u.shape[-1] * _of(away, owner)
         return _Spanned(u, x, away, along)
 
-    def _through_mlp(self, at_output: _Spanned, owner: Tensor) -> Float[Tensor, "rows patches width"]:
+    def _through_mlp(
+        self, at_output: _Spanned, owner: Tensor
+    ) -> Float[Tensor, "rows patches width"]:
         """Gradient between attention and MLP: the residual path and the path through the MLP."""
         block = self.block
         vector, x = at_output.vector, at_output.x
@@ -201,8 +203,17 @@ def run_last_block(
     patches = output[:, 1:]
     pooled = final_norm(patches.mean(1)) if norm_after_pool else final_norm(patches).mean(1)
     return LastBlock(
-        block, final_norm, norm_after_pool, normed, weights, output, pooled,
-        heads, mixed, middle[:, 1:], hidden[:, 1:],
+        block,
+        final_norm,
+        norm_after_pool,
+        normed,
+        weights,
+        output,
+        pooled,
+        heads,
+        mixed,
+        middle[:, 1:],
+        hidden[:, 1:],
     )
 
 

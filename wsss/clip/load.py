@@ -1,4 +1,4 @@
-"""Load a CLIP that open_clip can build: by name and tag, from a model config, or from bare weights."""
+"""Load a CLIP that open_clip can build: by name and tag, from a config, or from bare weights."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def load_clip(
     weights = read_weights(file) if file is not None else None
     if model == FROM_WEIGHTS:
         if weights is None:
-            raise ClipLoadError(f"model {FROM_WEIGHTS!r} needs a weight file as pretrained, found {pretrained!r}")
+            raise ClipLoadError(
+                f"model {FROM_WEIGHTS!r} needs a weight file as pretrained, found {pretrained!r}"
+            )
         config = infer_config(weights)
     elif model.endswith(".json"):
         config, preprocess = _read_config(Path(model))
@@ -96,11 +98,15 @@ def load_clip(
         if activation != "auto":
             config["quick_gelu"] = activation == "quick_gelu"
         if weights is None and pretrained != RANDOM:
-            raise ClipLoadError(f"{model}: needs the path of a weight file as pretrained, found {pretrained!r}")
+            raise ClipLoadError(
+                f"{model}: needs the path of a weight file as pretrained, found {pretrained!r}"
+            )
         built = _build(open_clip, config, model)
         text = config["text_cfg"]
     else:
-        built = _by_name(open_clip, model, "" if weights is not None else pretrained, activation, cache_dir)
+        built = _by_name(
+            open_clip, model, "" if weights is not None else pretrained, activation, cache_dir
+        )
         preprocess = getattr(built.visual, "preprocess_cfg", {})
         text = (open_clip.get_model_config(model) or {}).get("text_cfg", {})
     if weights is not None:
@@ -138,12 +144,19 @@ def read_weights(file: Path) -> dict[str, Tensor]:
                 "ViT-B-16-quickgelu, pretrained openai) or save its state dict as safetensors"
             )
         else:
-            hint = f"cannot be read without running what it contains ({str(error).splitlines()[0]}); convert it to safetensors"
+            hint = (
+                "cannot be read without running what it contains "
+                f"({str(error).splitlines()[0]}); convert it to safetensors"
+            )
         raise ClipLoadError(f"{file}: {hint}") from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ClipLoadError(f"{file}: holds {type(loaded).__name__}, expected a state dict of tensors")
+    if not isinstance(loaded, dict) or not all(
+        isinstance(value, Tensor) for value in loaded.values()
+    ):
+        raise ClipLoadError(
+            f"{file}: holds {type(loaded).__name__}, expected a state dict of tensors"
+        )
     return {str(name).removeprefix("module."): value for name, value in loaded.items()}
 
 
@@ -167,7 +180,9 @@ def _read_config(file: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ClipLoadError(f"{file}: cannot be read as an open_clip model config ({error})") from None
+        raise ClipLoadError(
+            f"{file}: cannot be read as an open_clip model config ({error})"
+        ) from None
     config = content.get("model_cfg", content) if isinstance(content, dict) else {}
     missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
     if missing:
@@ -190,7 +205,9 @@ def _build(open_clip: Any, config: Mapping[str, Any], where: str) -> nn.Module:
     return built
 
 
-def _by_name(open_clip: Any, name: str, tag: str, activation: ActivationChoice, cache_dir: Path | None) -> Any:
+def _by_name(
+    open_clip: Any, name: str, tag: str, activation: ActivationChoice, cache_dir: Path | None
+) -> Any:
     if ":" not in name and open_clip.get_model_config(name) is None:
         raise ClipLoadError(
             f"{name!r}: open_clip has no model of this name, and it is no .json file; "
@@ -206,7 +223,8 @@ def _by_name(open_clip: Any, name: str, tag: str, activation: ActivationChoice, 
             names = {True: "QuickGELU", False: "GELU"}
             other = f"{name}-quickgelu" if wanted else name.removesuffix("-quickgelu")
             raise ClipLoadError(
-                f"{name} with tag {tag!r}: these weights were trained with {names[wanted]}, the model "
+                f"{name} with tag {tag!r}: these weights were trained with {names[wanted]}, "
+                f"the model "
                 f"has {names[found]}; use the model {other!r}"
             )
     try:
@@ -224,7 +242,11 @@ def _by_name(open_clip: Any, name: str, tag: str, activation: ActivationChoice, 
 
 def _fill(open_clip: Any, built: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
     """Load a state dict in open_clip's or OpenAI's naming, which agree for plain ViT models."""
-    state = {key: value for key, value in weights.items() if key not in {"input_resolution", "context_length", "vocab_size"}}
+    state = {
+        key: value
+        for key, value in weights.items()
+        if key not in {"input_resolution", "context_length", "vocab_size"}
+    }
     custom_text = isinstance(built, open_clip.model.CustomTextCLIP)
     if custom_text and "positional_embedding" in state:
         state = open_clip.model.convert_to_custom_text_state_dict(state)
@@ -250,7 +272,9 @@ def _tokenizer(open_clip: Any, text: Mapping[str, Any]) -> tuple[Tokenize, str]:
     options = dict(text.get("tokenizer_kwargs") or {})
     name = text.get("hf_tokenizer_name")
     if name:
-        tokenizer = open_clip.HFTokenizer(name, context_length=context, tokenizer_mode=text.get("tokenizer_mode"), **options)
+        tokenizer = open_clip.HFTokenizer(
+            name, context_length=context, tokenizer_mode=text.get("tokenizer_mode"), **options
+        )
     else:
         tokenizer = open_clip.SimpleTokenizer(context_length=context, **options)
     vocabulary = text.get("vocab_size")
@@ -260,12 +284,17 @@ def _tokenizer(open_clip: Any, text: Mapping[str, Any]) -> tuple[Tokenize, str]:
         assert isinstance(tokens, Tensor)
         if vocabulary is not None and int(tokens.max()) >= vocabulary:
             raise ClipLoadError(
-                f"the tokenizer gives ids up to {int(tokens.max())}, but the model embeds {vocabulary} only; "
+                f"the tokenizer gives ids up to {int(tokens.max())}, but the model embeds "
+                f"{vocabulary} only; "
                 "its own tokenizer is needed"
             )
         return tokens.long()
 
-    identity = json.dumps([name or "clip-bpe", context, text.get("tokenizer_mode"), options], sort_keys=True, default=str)
+    identity = json.dumps(
+        [name or "clip-bpe", context, text.get("tokenizer_mode"), options],
+        sort_keys=True,
+        default=str,
+    )
     return tokenize, identity
 
 

@@ -24,17 +24,23 @@ def infer_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         ``embed_dim``, ``quick_gelu`` (True, as OpenAI's models use), ``vision_cfg``, ``text_cfg``.
 
     Raises:
-        ClipLoadError: the names are of another model (ResNet, custom text tower …), or a width is no
-            multiple of 64.
+        ClipLoadError: the names are of another model (ResNet, custom text tower …), or a width is
+            no multiple of 64.
     """
     needed = (
-        "visual.conv1.weight", "visual.positional_embedding", "visual.class_embedding", "visual.proj",
-        "positional_embedding", "token_embedding.weight", "text_projection",
+        "visual.conv1.weight",
+        "visual.positional_embedding",
+        "visual.class_embedding",
+        "visual.proj",
+        "positional_embedding",
+        "token_embedding.weight",
+        "text_projection",
     )
     missing = [name for name in needed if name not in weights]
     if missing:
         raise ClipLoadError(
-            f"the weights lack {', '.join(missing)}, so they are no plain ViT CLIP in OpenAI's naming; "
+            f"the weights lack {', '.join(missing)}, so they are no plain ViT CLIP in OpenAI's"
+            f" naming; "
             "give the open_clip model name or config instead of 'from-weights'"
         )
     width, _, patch_height, patch_width = weights["visual.conv1.weight"].shape
@@ -42,13 +48,17 @@ def infer_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     side = math.isqrt(patches)
     if patch_height != patch_width or side * side != patches:
         raise ClipLoadError(
-            f"patch {patch_height} x {patch_width} and {patches} positions: only square patches and "
+            f"patch {patch_height} x {patch_width} and {patches} positions: only square "
+            f"patches and "
             "grids can be read from shapes; give an open_clip model config"
         )
     text_width = weights["token_embedding.weight"].shape[1]
     for name, value in (("visual", width), ("text", text_width)):
         if value % _HEAD_WIDTH:
-            raise ClipLoadError(f"{name} width {value} is no multiple of {_HEAD_WIDTH}; give an open_clip model config")
+            raise ClipLoadError(
+                f"{name} width {value} is no multiple of {_HEAD_WIDTH}; give an open_clip "
+                f"model config"
+            )
     return {
         "embed_dim": weights["text_projection"].shape[1],
         "quick_gelu": True,
@@ -72,5 +82,7 @@ def infer_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _depth(weights: Mapping[str, Tensor], prefix: str) -> int:
-    numbers = {int(name.removeprefix(prefix).split(".")[0]) for name in weights if name.startswith(prefix)}
+    numbers = {
+        int(name.removeprefix(prefix).split(".")[0]) for name in weights if name.startswith(prefix)
+    }
     return len(numbers)

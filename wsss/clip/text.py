@@ -61,7 +61,9 @@ def text_bank(
         ValueError: no template, a template without ``{}``, or an empty word.
     """
     if not templates or any(template.count("{}") != 1 for template in templates):
-        raise ValueError(f"templates {list(templates)}: expected at least one, each with {{}} exactly once")
+        raise ValueError(
+            f"templates {list(templates)}: expected at least one, each with {{}} exactly once"
+        )
     words = [*classes, *backgrounds]
     if any(not word.strip() for word in words):
         raise ValueError("a prompt word is empty; every class and background needs one")

@@ -23,7 +23,9 @@ Result = TypeVar("Result")
 
 def available_threads() -> int:
     """Threads this process may use: torch's setting (``OMP_NUM_THREADS``), at most its cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, min(torch.get_num_threads(), cores))
 
 
@@ -58,7 +60,9 @@ def ordered_map(
         The results. An exception of ``function`` is raised in the place of its result.
     """
     # torch keeps its thread count per calling thread, so each worker has to be told.
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),))
+    pool = ThreadPoolExecutor(
+        threads, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
+    )
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:

@@ -187,6 +187,14 @@ class CamsConfig(Section):
             "margin: z_k - logsumexp of the others."
         ),
     )
+    scaling: Literal["auto", "exact", "guarded_twice"] = departure(
+        published="guarded_twice",
+        corrected="exact",
+        description=(
+            "guarded_twice: divide by the range plus 1e-7, and do it twice, which leaves a "
+            "maximum of 0.9999999; exact: divide by the range."
+        ),
+    )
     affinity: AffinityConfig = AffinityConfig()
     external: ExternalConfig = ExternalConfig()
 
@@ -281,26 +289,36 @@ class RetrainConfig(Section):
     checkpoint_every: PositiveInt = Field(100, description="Steps between resumable checkpoints.")
 
 
+class PredictConfig(Section):
+    """What is asked of the segmenter."""
+
+    scales: list[float] = Field(
+        [0.75, 1.0, 1.25], description="Scales of the multi-scale + flip protocol."
+    )
+    crf: bool = Field(
+        True, description="Also predict with a dense CRF (settings of masks.crf), as own rows."
+    )
+
+
 class ScoreConfig(Section):
     """What is measured. This stage alone opens pixel labels."""
 
     cam_thresholds: Literal["fixed", "fixed+best"] = Field(
         "fixed+best",
         description=(
-            "CAM rows at the configured background rule, and, apart, at the threshold that is"
-            " best on the same truth."
+            "CAM rows at the configured background rule, and, apart, at the threshold that is best "
+            "on the same truth."
         ),
-    )
-    scales: list[float] = Field(
-        [0.75, 1.0, 1.25], description="Scales of the multi-scale + flip protocol."
-    )
-    predict_crf: bool = Field(
-        True, description="Also score the segmenter after a dense CRF (own rows)."
     )
     report_classes: list[str] = Field(
         default_factory=list, description="Extra column: mean IoU over these classes only."
     )
-    contact_images: PositiveInt = Field(12, description="Images on the contact sheet.")
+
+
+class PicturesConfig(Section):
+    """What is drawn."""
+
+    contact_images: PositiveInt = Field(12, description="Images on a contact sheet.")
 
 
 class Config(Section):
@@ -328,7 +346,9 @@ class Config(Section):
     refine: RefineConfig = RefineConfig()
     masks: MasksConfig = MasksConfig()
     retrain: RetrainConfig = RetrainConfig()
+    predict: PredictConfig = PredictConfig()
     score: ScoreConfig = ScoreConfig()
+    pictures: PicturesConfig = PicturesConfig()
 
     def contradictions(self) -> list[str]:
         """What sections say against each other, one sentence each; empty when they agree."""

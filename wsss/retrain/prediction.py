@@ -25,7 +25,7 @@ def predictions(
     config: Config, segmenter: Segmenter, samples: Sequence[Sample], *, batch: int
 ) -> Iterator[tuple[str, Prediction]]:
     """Id and prediction of each sample, in an order of equal sizes."""
-    multi = tuple(config.score.scales)
+    multi = tuple(config.predict.scales)
     for group in _equal_sizes(samples, batch):
         photos = [read_image(s.path, max_pixels=config.data.max_pixels) for s in group]
         stacked = np.stack(photos)

@@ -53,7 +53,7 @@ def contact_sheet(
     A column appears when its shards are given (and hold it); the truth when there is any.
 
     Args:
-        config: reads name, data and score.
+        config: reads name, data and pictures.
         manifest_dir: what ingest wrote.
         split: ``train`` or ``val``.
         out: PNG to write.
@@ -68,7 +68,7 @@ def contact_sheet(
     given: _Products = [
         (cams, "cams"), (scores, "scores"), (masks, "masks"), (predictions, "predictions"),
     ]  # fmt: skip
-    chosen = choose(manifest, config.score.contact_images)
+    chosen = choose(manifest, config.pictures.contact_images)
     items: dict[str, list[Item]] = {sample.id: [] for sample in chosen}
     for paths, kind in given:
         for path in paths:

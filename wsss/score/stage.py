@@ -123,7 +123,7 @@ def score_predictions(
 ) -> list[Record]:
     """Score a segmenter: one record for each protocol that the shards hold.
 
-    ``single`` (scale 1), ``multi`` (score.scales and flip), and both after a dense CRF. Arguments
+    ``single`` (scale 1), ``multi`` (predict.scales and flip), and both after a dense CRF. Arguments
     and errors as `score_cams`.
     """
     product = Product.open(config, manifest_dir, split, shards, "predictions")
@@ -148,7 +148,7 @@ def score_predictions(
             stage="retrain",
             chain=f"{_mask_chain(config)} → {model}",
             crf=name.endswith("_crf"),
-            scales=tuple(config.score.scales) if multi else (1.0,),
+            scales=tuple(config.predict.scales) if multi else (1.0,),
             flip=multi,
         )
         records.append(record)

@@ -1,9 +1,8 @@
-"""The stage `retrain`: train a segmenter on pseudo masks, then predict a split with it."""
+"""The stage `retrain`: train a segmenter on pseudo masks."""
 
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import logging
 import os
@@ -16,21 +15,18 @@ import torch
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checkpoint import save_checkpoint
 from wsss.artifacts.digest import digest_file, digest_json
-from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import provenance
-from wsss.artifacts.shard import Item, Shard, ShardWriter
+from wsss.artifacts.shard import Shard
 from wsss.config import Config
+from wsss.config.device import pick_device
 from wsss.data.classes import ClassList
 from wsss.data.dataset import load
-from wsss.labels.pool import CrfPool
-from wsss.retrain.prediction import batch_size, load_segmenter, predictions
 from wsss.retrain.recipe import training_config
 from wsss.retrain.runner import SegmenterRunner, resumable
-from wsss.retrain.smoothing import label_maps
 from wsss.retrain.weights import init_path
 
 _log = logging.getLogger(__name__)
-_ENTRY = ("wsss.retrain.stage",)
+_ENTRY = ("wsss.retrain.train",)
 
 
 def train(
@@ -69,7 +65,7 @@ def train(
             "masks": digest_json([_content(path) for path in masks]),
         },
     )
-    device = _device(config)
+    device = pick_device(config.compute.device)
     devices = int(os.environ.get("WORLD_SIZE", "1"))
     if devices > 1 and device.type != "cuda":
         raise ValueError(
@@ -100,57 +96,6 @@ def train(
         torch.distributed.barrier()
 
 
-def predict(
-    config: Config,
-    manifest_dir: Path,
-    split: str,
-    shard: tuple[int, int],
-    checkpoint: Path,
-    out: Path,
-) -> None:
-    """Predict one part of a split: a shard of kind ``predictions``.
-
-    Arrays are uint8 label maps at image size: ``single``, ``multi`` (mean of the probabilities
-    over ``score.scales`` and mirroring) and, with ``score.predict_crf``, ``single_crf`` and
-    ``multi_crf`` (the same after a dense CRF with the settings of ``masks.crf``).
-
-    Args:
-        config: the sections ``retrain``, ``score`` and ``masks.crf``.
-        manifest_dir: folder that ingest wrote.
-        split: ``train`` or ``val``.
-        shard: part and number of parts, 1-based.
-        checkpoint: what `train` wrote.
-        out: the shard.
-
-    Raises:
-        ArtifactError: the checkpoint is of another architecture or class list.
-    """
-    manifest, classes = load(manifest_dir)
-    samples = tuple(manifest.split(split).shard(*shard))
-    device = _device(config)
-    segmenter = load_segmenter(config, classes, checkpoint, device)
-    made_of = provenance(
-        "predict",
-        entry=_ENTRY,
-        sections={"retrain": config.retrain, "score": config.score, "crf": config.masks.crf},
-        seed=config.seed,
-        weights={"segmenter": digest_file(checkpoint)},
-    )
-    key = made_of.key()
-    by_id = {sample.id: sample for sample in samples}
-    crf = config.masks.crf if config.score.predict_crf else None
-    with (
-        ShardWriter(out, kind="predictions", ids=list(by_id), provenance=made_of) as writer,
-        CrfPool(config.compute.workers if crf else 1) as pool,
-    ):
-        tasks = predictions(config, segmenter, samples, batch=batch_size(config, device))
-        maps = pool.map(functools.partial(label_maps, crf=crf), tasks)
-        for image, arrays in track(maps, total=len(samples), description=f"predict {split}"):
-            sample = by_id[image]
-            item_key = digest_json([key, sample.digest, list(sample.tags)])
-            writer.add(Item(image, arrays, {"size": [sample.height, sample.width]}, item_key))
-
-
 def label_names(classes: ClassList) -> tuple[str, ...]:
     """Names of the labels, background first."""
     return ("background", *classes.names)
@@ -159,13 +104,6 @@ def label_names(classes: ClassList) -> tuple[str, ...]:
 def _content(path: Path) -> str:
     with Shard(path, kind="masks") as shard:
         return shard.content
-
-
-def _device(config: Config) -> torch.device:
-    wanted = config.compute.device
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted)
 
 
 def _claim(work: Path, task: str) -> None:

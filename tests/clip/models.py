@@ -1,0 +1,33 @@
+"""Tiny CLIPs with random weights, built by open_clip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from wsss._compat import import_open_clip
+
+
+def tiny_clip(
+    *, patch: int = 16, side: int = 64, layers: int = 4, quick_gelu: bool = True, seed: int = 0
+) -> Any:
+    """A plain ViT CLIP with weights that spread its features."""
+    torch.manual_seed(seed)
+    vision = {
+        "image_size": side,
+        "patch_size": patch,
+        "width": 48,
+        "head_width": 16,
+        "layers": layers,
+    }
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    model = import_open_clip().model.CLIP(
+        embed_dim=24, vision_cfg=vision, text_cfg=text, quick_gelu=quick_gelu
+    )
+    with torch.no_grad():
+        for name, parameter in model.visual.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.25 if "conv1" not in name else 0.05)
+        model.logit_scale.fill_(4.6052)
+    return model.eval().requires_grad_(False)

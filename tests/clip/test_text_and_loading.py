@@ -1,0 +1,102 @@
+"""The text bank and its cache; loading by name, config, bare weights; refusals."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.clip.models import tiny_clip
+from wsss.clip.errors import ClipLoadError
+from wsss.clip.load import load_clip
+from wsss.clip.text import text_bank
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("clip")
+    config = {
+        "embed_dim": 24,
+        "quick_gelu": True,
+        "vision_cfg": {
+            "image_size": 64,
+            "patch_size": 16,
+            "width": 48,
+            "head_width": 16,
+            "layers": 4,
+        },
+        "text_cfg": {
+            "context_length": 77,
+            "vocab_size": 49408,
+            "width": 32,
+            "heads": 2,
+            "layers": 1,
+        },
+    }
+    (folder / "tiny.json").write_text(json.dumps(config))
+    save_file(tiny_clip().state_dict(), folder / "tiny.safetensors")
+    return folder / "tiny.json", folder / "tiny.safetensors"
+
+
+def test_config_and_weights_give_the_model(files: tuple[Path, Path]) -> None:
+    clip = load_clip(str(files[0]), str(files[1]))
+    images = torch.randn(1, 3, 64, 64)
+    expected: Any = tiny_clip().encode_image(images)
+    torch.testing.assert_close(clip.model.encode_image(images), expected)  # type: ignore[operator]
+    assert clip.logit_scale == pytest.approx(100, rel=1e-3)
+
+
+def test_features_are_unit_vectors_averaged_over_templates(files: tuple[Path, Path]) -> None:
+    clip = load_clip(str(files[0]), str(files[1]))
+    bank = text_bank(clip, ["cat", "dog"], ["grass"], ["a {}.", "the {} there."])
+    assert bank.classes.shape == (2, 24)
+    torch.testing.assert_close(bank.classes.norm(dim=-1), torch.ones(2))
+    parts = [
+        torch.nn.functional.normalize(clip.model.encode_text(clip.tokenize([text])).float(), dim=-1)  # type: ignore[operator]
+        for text in ("a cat.", "the cat there.")
+    ]
+    expected = torch.nn.functional.normalize((parts[0] + parts[1]) / 2, dim=-1)[0]
+    torch.testing.assert_close(bank.classes[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_cache_is_keyed_by_content_and_used(files: tuple[Path, Path], tmp_path: Path) -> None:
+    clip = load_clip(str(files[0]), str(files[1]))
+    first = text_bank(clip, ["cat"], [], ["a {}."], cache_dir=tmp_path)
+    (entry,) = tmp_path.iterdir()
+    stored = entry.read_bytes()
+    save_file({"features": torch.full((1, 24), 0.5)}, entry, metadata={"words": "[]"})
+    assert torch.equal(
+        text_bank(clip, ["cat"], [], ["a {}."], cache_dir=tmp_path).classes,
+        torch.full((1, 24), 0.5),
+    )
+    entry.write_bytes(stored[:20])  # damaged: computed again
+    again = text_bank(clip, ["cat"], [], ["a {}."], cache_dir=tmp_path)
+    assert torch.equal(first.classes, again.classes)
+    text_bank(clip, ["dog"], [], ["a {}."], cache_dir=tmp_path)
+    text_bank(clip, ["cat"], [], ["one {}."], cache_dir=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("templates", [[], ["no place"], ["{} and {}"]])
+def test_bad_template_is_refused(files: tuple[Path, Path], templates: list[str]) -> None:
+    clip = load_clip(str(files[0]), str(files[1]))
+    with pytest.raises(ValueError, match="template"):
+        text_bank(clip, ["cat"], [], templates)
+
+
+def test_wrong_weights_and_files_are_clear_errors(files: tuple[Path, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file({"visual.conv1.weight": torch.ones(1)}, other)
+    with pytest.raises(ClipLoadError, match=r"other\.safetensors"):
+        load_clip(str(files[0]), str(other))
+    malicious = tmp_path / "weights.pt"
+    malicious.write_bytes(pickle.dumps(print))
+    with pytest.raises(ClipLoadError, match=r"weights\.pt"):
+        load_clip(str(files[0]), str(malicious))
+    with pytest.raises(ClipLoadError):
+        load_clip("no-such-model", "openai")

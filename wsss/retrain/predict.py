@@ -1,0 +1,70 @@
+"""The stage `predict`: label maps of one part of a split by the trained segmenter."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.progress import track
+from wsss.artifacts.provenance import provenance
+from wsss.artifacts.shard import Item, ShardWriter
+from wsss.config import Config
+from wsss.config.device import pick_device
+from wsss.data.dataset import load
+from wsss.labels.pool import CrfPool
+from wsss.retrain.prediction import batch_size, load_segmenter, predictions
+from wsss.retrain.smoothing import label_maps
+
+_ENTRY = ("wsss.retrain.predict",)
+
+
+def predict(
+    config: Config,
+    manifest_dir: Path,
+    split: str,
+    shard: tuple[int, int],
+    checkpoint: Path,
+    out: Path,
+) -> None:
+    """Predict one part of a split: a shard of kind ``predictions``.
+
+    Arrays are uint8 label maps at image size: ``single``, ``multi`` (mean of the probabilities
+    over ``predict.scales`` and mirroring) and, with ``predict.crf``, ``single_crf`` and
+    ``multi_crf`` (the same after a dense CRF with the settings of ``masks.crf``).
+
+    Args:
+        config: the sections ``retrain``, ``predict`` and ``masks.crf``.
+        manifest_dir: folder that ingest wrote.
+        split: ``train`` or ``val``.
+        shard: part and number of parts, 1-based.
+        checkpoint: what `train` wrote.
+        out: the shard.
+
+    Raises:
+        ArtifactError: the checkpoint is of another architecture or class list.
+    """
+    manifest, classes = load(manifest_dir)
+    samples = tuple(manifest.split(split).shard(*shard))
+    device = pick_device(config.compute.device)
+    segmenter = load_segmenter(config, classes, checkpoint, device)
+    made_of = provenance(
+        "predict",
+        entry=_ENTRY,
+        sections={"retrain": config.retrain, "predict": config.predict, "crf": config.masks.crf},
+        seed=0,  # nothing is random here
+        weights={"segmenter": digest_file(checkpoint)},
+    )
+    key = made_of.key()
+    by_id = {sample.id: sample for sample in samples}
+    crf = config.masks.crf if config.predict.crf else None
+    with (
+        ShardWriter(out, kind="predictions", ids=list(by_id), provenance=made_of) as writer,
+        CrfPool(config.compute.workers if crf else 1) as pool,
+    ):
+        tasks = predictions(config, segmenter, samples, batch=batch_size(config, device))
+        maps = pool.map(functools.partial(label_maps, crf=crf), tasks)
+        for image, arrays in track(maps, total=len(samples), description=f"predict {split}"):
+            sample = by_id[image]
+            item_key = digest_json([key, sample.digest, list(sample.tags)])
+            writer.add(Item(image, arrays, {"size": [sample.height, sample.width]}, item_key))
