@@ -42,7 +42,7 @@ def checkpoint(data: Any, model: nn.Module, configure: Configure, tmp_path: Path
     path = tmp_path / "segmenter.safetensors"
     made_of = provenance(
         "retrain",
-        entry=["wsss.retrain.stage"],
+        entry=["wsss.retrain.train"],
         sections={"retrain": configure().retrain},
         seed=0,
         inputs={"classes": digest_json(data.classes.names)},
@@ -115,7 +115,7 @@ def test_shard_holds_both_protocols_at_image_size(
 def test_content_does_not_depend_on_the_cut(
     data: Any, configure: Configure, checkpoint: Path, tmp_path: Path
 ) -> None:
-    def predict(name: str, config: Config, part: tuple[int, int]) -> dict[str, bytes]:
+    def content(name: str, config: Config, part: tuple[int, int]) -> dict[str, bytes]:
         out = tmp_path / name
         predict(config, data.manifest_dir, "val", part, checkpoint, out)
         with Shard(out, kind="predictions") as shard:
@@ -124,9 +124,9 @@ def test_content_does_not_depend_on_the_cut(
                 for item in shard
             }
 
-    whole = predict("whole.h5", configure(), (1, 1))
-    parts = [predict(f"{part}.h5", configure(compute_batch=2), (part, 3)) for part in (1, 2, 3)]
-    assert {image: content for part in parts for image, content in part.items()} == whole
+    whole = content("whole.h5", configure(), (1, 1))
+    parts = [content(f"{part}.h5", configure(compute_batch=2), (part, 3)) for part in (1, 2, 3)]
+    assert {image: stored for part in parts for image, stored in part.items()} == whole
     assert sum(map(len, parts)) == len(whole) == 4
 
 
@@ -139,7 +139,7 @@ def test_other_architecture_or_classes_are_refused(
     ):
         predict(configure(model="segformer-b1"), data.manifest_dir, "val", (1, 1), checkpoint, out)
     made_of = provenance(
-        "retrain", entry=["wsss.retrain.stage"], sections={"retrain": configure().retrain}, seed=0,
+        "retrain", entry=["wsss.retrain.train"], sections={"retrain": configure().retrain}, seed=0,
         inputs={"classes": digest_json(["dog"])},
     )  # fmt: skip
     save_checkpoint(checkpoint, model.state_dict(), made_of)

@@ -1,5 +1,4 @@
 # The configuration, typed, and what rules ask of it.
-import os
 import re
 import sys
 from pathlib import Path
@@ -8,15 +7,12 @@ from snakemake.exceptions import WorkflowError
 
 # The package beside this Snakefile is the one that runs, here and in every job, installed or not.
 sys.path.insert(0, workflow.basedir)
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [workflow.basedir, *filter(None, [os.environ.get("PYTHONPATH")])]
-)
-# A job whose engine was killed ends itself (wsss/cli/guard.py).
-os.environ.setdefault("WSSS_ENGINE_PID", str(os.getpid()))
 
+from wsss.cli.engine import prepare_jobs
 from wsss.cli.stages import stage_code, stage_sections
 from wsss.config import ConfigError, expand_path, from_mapping
 
+prepare_jobs(Path(workflow.basedir))
 try:
     CONFIG = from_mapping(config, where="config.yaml (with what is laid over it)")
 except ConfigError as error:
@@ -25,7 +21,9 @@ except ConfigError as error:
 
 def sections(stage):
     """The configuration values that a stage reads: a change reruns it."""
-    return stage_sections(stage, CONFIG)
+    text = stage_sections(stage, CONFIG)
+    # A function, because the text has braces that are no wildcards.
+    return lambda wildcards: text
 
 
 def code(stage):

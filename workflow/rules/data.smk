@@ -5,17 +5,17 @@ if CONFIG.data.kind == "demo":
     rule demo_data:
         output:
             f"{CONFIG.data.root}/demo.json",
-        params:
-            code=code("demo"),
-            train=CONFIG.data.demo_images[0],
-            val=CONFIG.data.demo_images[1],
-            folder=subpath(output[0], parent=True),
         log:
             "results/logs/demo_data.log",
         benchmark:
             "results/logs/demo_data.tsv"
         conda:
             "../../envs/core.yaml"
+        params:
+            code=code("demo"),
+            train=CONFIG.data.demo_images[0],
+            val=CONFIG.data.demo_images[1],
+            folder=subpath(output[0], parent=True),
         message:
             "Drawing the demo data set"
         shell:

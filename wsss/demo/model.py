@@ -67,7 +67,20 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def encode_image(model: Any, images: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Encode images whose sides are multiples of the patch; positions are interpolated.
+    """Encode images whose sides are multiples of the patch; see `encode_patches`.
+
+    Returns:
+        Two ``(batch, embed_dim)`` unit vectors: of the class token, and of the mean of the
+        projected patch tokens (what Grad-CAM scores).
+    """
+    tokens, _ = encode_patches(model, images, keep)
+    return F.normalize(tokens[:, 0], dim=-1), F.normalize(tokens[:, 1:].mean(dim=1), dim=-1)
+
+
+def encode_patches(
+    model: Any, images: Tensor, keep: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Encode images token by token; positions are interpolated.
 
     Args:
         model: from `build`.
@@ -75,8 +88,9 @@ def encode_image(model: Any, images: Tensor, keep: Tensor | None = None) -> tupl
         keep: ``(batch, kept)`` indices of the patches to see; all of them if ``None``.
 
     Returns:
-        Two ``(batch, embed_dim)`` unit vectors: of the class token, and of the mean of the
-        projected patch tokens (what Grad-CAM scores).
+        Projected tokens ``(batch, 1 + patches, embed_dim)``, the class token first, and what each
+        patch hands on through the values of the last block ``(batch, patches, embed_dim)``, by
+        which Grad-CAM in that block tells patches apart; neither is normalised.
     """
     visual = model.visual
     tokens = visual.conv1(images)
@@ -91,9 +105,13 @@ def encode_image(model: Any, images: Tensor, keep: Tensor | None = None) -> tupl
         tokens = tokens.gather(1, keep[..., None].expand(-1, -1, tokens.shape[-1]))
     first = (visual.class_embedding + table[0]).expand(len(tokens), 1, -1)
     tokens = visual.ln_pre(torch.cat([first, tokens], dim=1))
-    tokens = visual.ln_post(visual.transformer(tokens)) @ visual.proj
-    whole, patches = tokens[:, 0], tokens[:, 1:].mean(dim=1)
-    return F.normalize(whole, dim=-1), F.normalize(patches, dim=-1)
+    for block in visual.transformer.resblocks[:-1]:
+        tokens = block(tokens)
+    last = visual.transformer.resblocks[-1]
+    weight, bias = last.attn.in_proj_weight.chunk(3)[2], last.attn.in_proj_bias.chunk(3)[2]
+    handed_on = last.attn.out_proj(F.linear(last.ln_1(tokens[:, 1:]), weight, bias))
+    values = visual.ln_post(handed_on) @ visual.proj
+    return visual.ln_post(last(tokens)) @ visual.proj, values
 
 
 def encode_text(model: Any, tokens: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """Makes the demo's CLIP from scratch: contrastive learning on an endless stream of drawn scenes.
 
 The images come from the stream ``pretrain`` of `wsss.demo.scenes`, which shares no scene with the
-demo's data set, and the captions from tags and place words alone. Two terms of open_clip's loss
-are added: one on the class token, as in CLIP, and one on the mean of the projected patch tokens,
-because Grad-CAM scores that mean and a model this small would not align it by itself.
+demo's data set, and the captions from tags and place words alone. open_clip's loss is taken twice:
+on the class token, as in CLIP, and on the mean of the projected patch tokens, because Grad-CAM
+scores that mean and a model this small would not align it by itself. Both are also contrasted with
+a prompt for every class name and every place word, several of which may be right: in a small batch
+of captions most names stand beside no image that lacks them.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ from PIL import Image
 from torch import Tensor
 
 from wsss._compat import import_open_clip
-from wsss.demo.captions import caption
-from wsss.demo.model import build, encode_image, encode_text, normalise, save, tokenize
+from wsss.demo.captions import TEMPLATES, caption
+from wsss.demo.model import build, encode_patches, encode_text, normalise, save, tokenize
+from wsss.demo.names import DEMO_BACKGROUNDS, DEMO_CLASSES
 from wsss.demo.scenes import render_scene
 
 SIDE: Final = 112
@@ -35,6 +38,9 @@ SIDE: Final = 112
 PATCH: Final = 8
 LAST_SIZES: Final = ((96, 96), (96, 128), (128, 96), (112, 112))
 """Heights and widths of the last phase, so that other grids than 12 x 12 are met as well."""
+
+_PATCH_SCALE: Final = 30.0
+_WORDS: Final = (*DEMO_CLASSES, *DEMO_BACKGROUNDS)
 
 Report = dict[str, float | int | list[float]]
 Progress = Callable[[str, int, int, float], None]
@@ -53,6 +59,8 @@ class Recipe:
         decay: weight decay of the matrices.
         warm_up: share of the steps in which the rate rises.
         thin_until: share of the steps that see only half of the patches, which is twice as fast.
+        names: weight of the contrast with all names and place words.
+        patches: weight of sorting the patches by names and place words.
         threads: threads of torch; the weights' last bits depend on it.
     """
 
@@ -63,6 +71,8 @@ class Recipe:
     decay: float = 0.05
     warm_up: float = 0.06
     thin_until: float = 0.82
+    names: float = 1.0
+    patches: float = 1.0
     threads: int = 2
 
 
@@ -143,6 +153,7 @@ def pretrain(
     *,
     seed: int = 0,
     recipe: Recipe | None = None,
+    start: Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Train the demo's CLIP from scratch and write its weights to ``out`` (float16).
@@ -151,6 +162,7 @@ def pretrain(
         out: file to write, atomically.
         seed: of scenes, captions, crops and initial weights.
         recipe: settings; the default ones make the shipped weights.
+        start: weights to go on from, instead of random ones.
         progress: called after each step, and now and then while scenes are drawn.
 
     Returns:
@@ -161,9 +173,10 @@ def pretrain(
     stream = _draw_stream(seed, recipe.scenes, progress)
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(seed)
-    model = build(None).train()
-    _start_positions(model)
-    losses = _optimise(model, stream, recipe, seed, progress)
+    model = build(start).float().train().requires_grad_(True)
+    if start is None:
+        _start_positions(model)
+    losses = _optimise(model, stream, recipe, seed, progress, going_on=start is not None)
     save(model, out)
     tenth = max(1, len(losses) // 10)
     return {
@@ -178,7 +191,13 @@ def pretrain(
 
 
 def _optimise(
-    model: Any, stream: _Stream, recipe: Recipe, seed: int, progress: Progress | None
+    model: Any,
+    stream: _Stream,
+    recipe: Recipe,
+    seed: int,
+    progress: Progress | None,
+    *,
+    going_on: bool,
 ) -> list[float]:
     contrast = import_open_clip().loss.ClipLoss()
     optimiser = torch.optim.AdamW(_groups(model, recipe.decay), lr=recipe.rate, betas=(0.9, 0.98))
@@ -186,6 +205,7 @@ def _optimise(
     generator = torch.Generator().manual_seed(seed)
     words = np.random.default_rng(np.random.SeedSequence([seed, 77]))
     known: dict[str, Tensor] = {}
+    named = _named(stream)
     losses: list[float] = []
     order = torch.empty(0, dtype=torch.long)
     for step in range(recipe.steps):
@@ -193,7 +213,7 @@ def _optimise(
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate * _rate(done, recipe.warm_up)
         # CLIP ends at a temperature of 100; starting there would freeze the untrained model.
-        scale = 100 ** min(1.0, 0.55 + 0.45 * done / 0.4)
+        scale = 100 if going_on else 100 ** min(1.0, 0.55 + 0.45 * done / 0.4)
         model.logit_scale.data.fill_(math.log(scale))
         if len(order) < recipe.batch:
             order = torch.cat([order, torch.randperm(len(stream.images), generator=generator)])
@@ -211,9 +231,19 @@ def _optimise(
             if text not in known:
                 known[text] = tokenize([text])[0]
         sentences = encode_text(model, torch.stack([known[text] for text in texts]))
-        whole, mean = encode_image(model, images, keep)
+        tokens, values = encode_patches(model, images, keep)
+        whole = F.normalize(tokens[:, 0], dim=-1)
+        mean = F.normalize(tokens[:, 1:].mean(dim=1), dim=-1)
         factor = model.logit_scale.exp()
         loss = contrast(whole, sentences, factor) + contrast(mean, sentences, factor)
+        template = TEMPLATES[int(words.integers(len(TEMPLATES)))]
+        names = encode_text(model, tokenize([template.format(word) for word in _WORDS]))
+        for feature in (whole, mean):
+            logits = factor * feature @ names.T  # (B, words)
+            loss = loss + recipe.names * _contrast_with_names(logits, named[chosen])
+        for patches in (tokens[:, 1:], values):
+            logits = _PATCH_SCALE * F.normalize(patches, dim=-1) @ names.T  # (B, N, words)
+            loss = loss + recipe.patches * _sort_patches(logits, named[chosen])
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -223,6 +253,39 @@ def _optimise(
             progress("training", step + 1, recipe.steps, losses[-1])
     model.logit_scale.data.fill_(math.log(100))
     return losses
+
+
+def _named(stream: _Stream) -> Tensor:
+    """1 where a name or place word of `_WORDS` is true of a scene: (scenes, words)."""
+    true = [{*a, *b} for a, b in zip(stream.tags, stream.surroundings, strict=True)]
+    return torch.tensor([[float(word in words) for word in _WORDS] for words in true])
+
+
+def _contrast_with_names(logits: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy against all right words at once, for classes and for places apart."""
+    loss = logits.new_zeros(())
+    for part in (slice(0, len(DEMO_CLASSES)), slice(len(DEMO_CLASSES), None)):
+        right = truth[:, part] / truth[:, part].sum(1, keepdim=True).clamp_min(1)
+        loss = loss - (right * logits[:, part].log_softmax(-1)).sum(1).mean()
+    return loss
+
+
+def _sort_patches(logits: Tensor, truth: Tensor) -> Tensor:
+    """Learn from tags which patch shows what: nothing that is absent, all that is present somewhere.
+
+    Without it the patches of so small a model all say what the whole image says, and a CAM shows
+    nothing. Names and place words compete for each patch.
+
+    Args:
+        logits: ``(batch, patches, words)``.
+        truth: ``(batch, words)``, 1 for the words that are true of the image.
+    """
+    chances = logits.log_softmax(-1)
+    absent = truth[:, None] == 0
+    nothing_absent = -chances.masked_fill(absent, -math.inf).logsumexp(-1).mean()
+    best = chances.exp().topk(max(1, logits.shape[1] // 14), dim=1).values.mean(1)
+    somewhere = -(truth * best.clamp_min(1e-6).log()).sum() / truth.sum()
+    return nothing_absent + somewhere
 
 
 def _rate(done: float, warm_up: float) -> float:

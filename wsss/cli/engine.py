@@ -1,0 +1,28 @@
+"""What the workflow engine sets up for its jobs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from wsss.cli.guard import ENGINE_VARIABLE
+
+
+def prepare_jobs(project: Path) -> None:
+    """Let jobs run the package that lies in ``project``, installed or not, and end with the engine.
+
+    Args:
+        project: folder that holds the package.
+    """
+    _prepend("PYTHONPATH", project)
+    # `python` in a job is the interpreter that runs the engine, its environment active or not;
+    # a conda environment of a job, activated later, goes before it.
+    _prepend("PATH", Path(sys.executable).parent)
+    os.environ.setdefault(ENGINE_VARIABLE, str(os.getpid()))
+
+
+def _prepend(variable: str, folder: Path) -> None:
+    before = os.environ.get(variable, "")
+    if str(folder) not in before.split(os.pathsep):
+        os.environ[variable] = os.pathsep.join(filter(None, [str(folder), before]))
