@@ -7,12 +7,8 @@ What is remembered saves time only: deleting it changes no result.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,6 +19,7 @@ from wsss.artifacts.code import code_digest
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import package_versions
+from wsss.artifacts.workers import process_pool
 from wsss.data.errors import ImageError, IngestError
 from wsss.data.image import inspect_image, over_cap
 
@@ -124,10 +121,8 @@ def _decode(paths: Sequence[Path], max_pixels: int, workers: int) -> Iterator[De
     if workers <= 1 or _bytes(paths) < _BYTES_WORTH_A_POOL:
         yield from map(one, paths)
         return
-    # Processes, as Pillow holds the interpreter's lock; spawned, as the parent may run threads.
-    context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+        with process_pool(workers) as pool:
             yield from pool.map(one, paths, chunksize=_CHUNK)
     except BrokenProcessPool:
         raise IngestError(
@@ -156,15 +151,3 @@ def _stamp(path: Path) -> list[int]:
     except (OSError, ValueError):
         return []
     return [found.st_size, found.st_mtime_ns]
-
-
-def _end_with_parent() -> None:
-    """Let no orphan wait for work when the ingest is killed."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

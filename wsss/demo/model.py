@@ -77,9 +77,7 @@ def encode_image(model: Any, images: Tensor, keep: Tensor | None = None) -> tupl
     return F.normalize(tokens[:, 0], dim=-1), F.normalize(tokens[:, 1:].mean(dim=1), dim=-1)
 
 
-def encode_patches(
-    model: Any, images: Tensor, keep: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def encode_patches(model: Any, images: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Encode images token by token; positions are interpolated.
 
     Args:

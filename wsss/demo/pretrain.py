@@ -241,8 +241,8 @@ def _optimise(
         for feature in (whole, mean):
             logits = factor * feature @ names.T  # (B, words)
             loss = loss + recipe.names * _contrast_with_names(logits, named[chosen])
-        for patches in (tokens[:, 1:], values):
-            logits = _PATCH_SCALE * F.normalize(patches, dim=-1) @ names.T  # (B, N, words)
+        for each in (tokens[:, 1:], values):
+            logits = _PATCH_SCALE * F.normalize(each, dim=-1) @ names.T  # (B, N, words)
             loss = loss + recipe.patches * _sort_patches(logits, named[chosen])
         optimiser.zero_grad()
         loss.backward()
@@ -271,7 +271,7 @@ def _contrast_with_names(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def _sort_patches(logits: Tensor, truth: Tensor) -> Tensor:
-    """Learn from tags which patch shows what: nothing that is absent, all that is present somewhere.
+    """Learn from tags which patch shows what: nothing absent, and all that is present somewhere.
 
     Without it the patches of so small a model all say what the whole image says, and a CAM shows
     nothing. Names and place words compete for each patch.

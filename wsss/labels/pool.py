@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -12,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, TypeVar
 
-import cv2
+from wsss.artifacts.workers import process_pool
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -58,9 +55,7 @@ class CrfPool:
                 yield name, _call(function, name, task)
             return
         if self._pool is None:
-            # Spawned, not forked: this process may hold threads of OpenCV, HDF5 or torch.
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._workers, context, initializer=_start_worker)
+            self._pool = process_pool(self._workers)
         waiting: deque[tuple[str, Future[Result]]] = deque()
         try:
             for name, task in tasks:
@@ -106,15 +101,3 @@ def _call(function: Callable[[Task], Result], name: str, task: Task) -> Result:
         reason = str(error) or repr(error)
         message = reason if repr(name) in reason else f"{name!r}: {reason}"
         raise WorkerError(message) from error
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()  # returns when the parent is gone, however it went
-        os._exit(1)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-import cv2
-
 from wsss.artifacts.progress import track
+from wsss.artifacts.workers import process_pool
 from wsss.score.confusion import Confusion
 from wsss.score.sweep import Sweep
 
@@ -35,9 +31,7 @@ def count_in_parallel(
     """
     if workers <= 1 or len(parts) < _PARTS_WORTH_A_POOL:
         return _merge(track(map(count, parts), total=len(parts), description=description))
-    # Spawned, not forked: the parent may hold threads of OpenCV, HDF5 or torch.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+    with process_pool(workers) as pool:
         done = _as_done(pool, count, parts, ahead=2 * workers)
         try:
             return _merge(track(done, total=len(parts), description=description))
@@ -70,15 +64,3 @@ def _merge(found: Iterator[Counts]) -> Counts:
             else:
                 total[name] = part
     return total
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()  # returns when the parent is gone, however it went
-        os._exit(1)
