@@ -107,7 +107,8 @@ def test_item_holds_present_classes_on_the_grid(
         for maps in (cam, refined):
             assert maps.min() >= 0
             assert maps.max() <= 1
-            assert (maps.reshape(len(maps), -1).max(1) > 0.99).all()
+            largest = maps.reshape(len(maps), -1).max(1)
+            assert ((largest > 0.99) | (largest == 0)).all()
 
 
 def test_unchanged_images_are_taken_over_and_new_ones_computed(
@@ -116,10 +117,13 @@ def test_unchanged_images_are_taken_over_and_new_ones_computed(
     mine = tmp_path / "photos"
     shutil.copytree(photos, mine)
     listed = (mine / "tags.csv").read_text().splitlines()
+    new = mine / f"p {len(SIZES) - 1}.png"
+    new.rename(tmp_path / new.name)
     (mine / "tags.csv").write_text("\n".join(listed[:-1]) + "\n")
     ingest(_config(mine), tmp_path / "manifest")
     first = _run(_config(mine), tmp_path / "manifest", tmp_path / "cams")
     (tmp_path / "cams/1-of-1.h5").unlink()
+    (tmp_path / new.name).rename(new)
     (mine / "tags.csv").write_text("\n".join(listed) + "\n")
     ingest(_config(mine), tmp_path / "manifest")
     computed: list[str] = []
@@ -146,4 +150,5 @@ def test_variant_and_options_change_the_maps(photos: Path, manifest: Path, tmp_p
     bare = _run(plain, manifest, tmp_path / "b")
     assert all("refined" not in item.arrays for item in bare.values())
     for name, item in bare.items():
-        np.testing.assert_array_equal(item.arrays["cam"], usual[name].arrays["cam"])
+        # Attention that nobody asks for takes another kernel, which rounds differently.
+        np.testing.assert_allclose(item.arrays["cam"], usual[name].arrays["cam"], atol=2e-3)

@@ -39,19 +39,19 @@ def pretrain(
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Optimisation steps; fewer are for trying out.", min=1, show_default="as shipped"
+            help="Optimisation steps; fewer are for trying out.", min=1, show_default="1700"
         ),
     ] = None,
     scenes: Annotated[
         int | None,
-        typer.Option(help="Scenes to draw and learn from.", min=64, show_default="as shipped"),
+        typer.Option(help="Scenes to draw and learn from.", min=64, show_default="10000"),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Train the demo's CLIP from scratch on drawn scenes and their tags.
 
-    With the default options this makes the shipped weights again: about 25 minutes on two cores
-    and one gigabyte of memory. The demo's own images are never used.
+    With the default options this makes weights like the shipped ones, in about half an hour on
+    two idle cores and with two gigabytes of memory. The demo's own images are never used.
     """
     from dataclasses import replace
 

@@ -49,7 +49,7 @@ Progress = Callable[[str, int, int, float], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of the optimisation; the defaults made the shipped weights.
+    """Settings of the optimisation; `weights/PROVENANCE.json` has those of the shipped weights.
 
     Attributes:
         steps: optimisation steps.
@@ -64,8 +64,8 @@ class Recipe:
         threads: threads of torch; the weights' last bits depend on it.
     """
 
-    steps: int = 2200
-    scenes: int = 14000
+    steps: int = 1700
+    scenes: int = 10000
     batch: int = 64
     rate: float = 1.2e-3
     decay: float = 0.05
@@ -161,7 +161,7 @@ def pretrain(
     Args:
         out: file to write, atomically.
         seed: of scenes, captions, crops and initial weights.
-        recipe: settings; the default ones make the shipped weights.
+        recipe: settings.
         start: weights to go on from, instead of random ones.
         progress: called after each step, and now and then while scenes are drawn.
 
