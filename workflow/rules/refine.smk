@@ -14,7 +14,7 @@ rule refine_train:
         "results/{run}/benchmarks/refine_train.tsv"
     conda:
         "../../envs/core.yaml"
-    threads: workflow.cores
+    threads: 16
     resources:
         mem_mb=12000,
         runtime="24h",

@@ -15,7 +15,7 @@ rule retrain:
         "results/{run}/benchmarks/retrain.tsv"
     conda:
         "../../envs/mmseg.yaml"
-    threads: workflow.cores
+    threads: 16
     resources:
         mem_mb=12000,
         runtime="48h",

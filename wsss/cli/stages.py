@@ -27,7 +27,7 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "demo": Stage(("wsss.demo.scenes",), ()),
+    "demo": Stage(("wsss.demo.dataset",), ()),
     "ingest": Stage(("wsss.data.stage",), ("variant", "data")),
     "cams": Stage(("wsss.cams.stage",), ("data", "clip", "cams")),
     "refine_train": Stage(("wsss.refine.stage",), ("seed", "data", "clip", "cams", "refine")),

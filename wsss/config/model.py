@@ -278,7 +278,7 @@ class RetrainConfig(Section):
     )
     crop: PositiveInt = Field(96, description="Side of the square training crop, pixels.")
     scale_range: tuple[float, float] = Field(
-        (0.5, 2.0), description="Random scale of the image before the crop."
+        (0.75, 1.5), description="Random scale of the image before the crop."
     )
     batch: PositiveInt = Field(8, description="Global batch size, however many devices share it.")
     iterations: PositiveInt = Field(300, description="Training steps.")

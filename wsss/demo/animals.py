@@ -225,12 +225,12 @@ def fish(pen: Pen, rng: np.random.Generator) -> None:
         return mid + offset * deep
 
     pen.curve(
-        [(-0.44, y(0.02)), (-0.86, y(0.34)), (-0.72, y(0)), (-0.86, y(-0.34)), (-0.44, y(-0.02))],
+        [(-0.44, y(0.02)), (-0.86, y(0.34)), (-0.72, y(0.0)), (-0.86, y(-0.34)), (-0.44, y(-0.02))],
         fin,
     )
     pen.curve([(-0.3, y(0.24)), (-0.2, y(0.5)), (0.1, y(0.46)), (0.26, y(0.26))], fin)
     pen.curve([(-0.16, y(-0.24)), (-0.16, y(-0.44)), (0.04, y(-0.42)), (0.12, y(-0.26))], fin)
-    side: list[Point] = [(-0.56, y(0)), (-0.2, y(0.3)), (0.28, y(0.32)), (0.66, y(0.02))]
+    side: list[Point] = [(-0.56, y(0.0)), (-0.2, y(0.3)), (0.28, y(0.32)), (0.66, y(0.02))]
     body = pen.curve([*side, (0.28, y(-0.3)), (-0.2, y(-0.28))], skin)
     pen.ellipse((0.05, y(-0.3)), (0.5, 0.16 * deep), shade(skin, 1.3), outline=False, clip=body)
     style = int(rng.integers(3))
@@ -242,7 +242,7 @@ def fish(pen: Pen, rng: np.random.Generator) -> None:
             for column in range(4):
                 scale = (-0.34 + column * 0.17 + 0.05 * row, y(-0.14 + 0.14 * row))
                 pen.ellipse(scale, (0.045, 0.045), fin, outline=False, clip=body)
-    pen.limb([(0.3, y(0.22)), (0.24, y(0)), (0.3, y(-0.22))], (0.035, 0.035), fin, clip=body)
+    pen.limb([(0.3, y(0.22)), (0.24, y(0.0)), (0.3, y(-0.22))], (0.035, 0.035), fin, clip=body)
     pen.curve([(0.14, y(0.02)), (-0.1, y(-0.08)), (-0.06, y(-0.2)), (0.12, y(-0.1))], fin)
     _eye(pen, (0.45, y(0.1)), 0.085)
     pen.limb([(0.6, y(-0.06)), (0.5, y(-0.1))], (0.035, 0.03), INK, outline=False)

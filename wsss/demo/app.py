@@ -46,6 +46,10 @@ def pretrain(
         int | None,
         typer.Option(help="Scenes to draw and learn from.", min=64, show_default="10000"),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Weights to go on from.", show_default="from scratch"),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Train the demo's CLIP from scratch on drawn scenes and their tags.
@@ -62,10 +66,10 @@ def pretrain(
     recipe = Recipe()
     recipe = replace(recipe, steps=steps or recipe.steps, scenes=scenes or recipe.scenes)
     if quiet:
-        report = train(out, seed=seed, recipe=recipe)
+        report = train(out, seed=seed, start=start, recipe=recipe)
     else:
         with bars() as progress:
-            report = train(out, seed=seed, recipe=recipe, progress=progress)
+            report = train(out, seed=seed, start=start, recipe=recipe, progress=progress)
     typer.echo(json.dumps({k: v for k, v in report.items() if k != "losses"}, indent=2))
 
 

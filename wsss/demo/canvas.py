@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
 Colour = tuple[int, int, int]
-Point = tuple[float, float]
+Point = tuple[float | int, float | int]
 Points = NDArray[np.float64]
 
 SUPERSAMPLE = 3

@@ -69,7 +69,7 @@ def sand(canvas: Image.Image, box: Box, rng: np.random.Generator) -> None:
     pen = ImageDraw.Draw(canvas)
     for x, y, near in scatter(box, rng, int(rng.integers(8, 26))):
         r = 1.5 + 4 * near
-        pebble = jitter(rng, (168, 150, 130), 24)
+        pebble = jitter(rng, (168, 150, 130), 24.0)
         pen.ellipse((x - r, y - r * 0.7, x + r, y + r * 0.7), pebble)
     if rng.random() < 0.35:
         x, y = float(rng.uniform(box[0], box[2])), (box[1] * 0.3 + box[3] * 0.7)
@@ -91,5 +91,5 @@ def snow(canvas: Image.Image, box: Box, rng: np.random.Generator) -> None:
     pen = ImageDraw.Draw(canvas)
     for x, y, near in scatter(box, rng, int(rng.integers(2, 8))):
         r = 3 + 7 * near
-        pen.ellipse((x - r, y - r * 0.6, x + r, y + r * 0.6), jitter(rng, (132, 136, 146), 12))
+        pen.ellipse((x - r, y - r * 0.6, x + r, y + r * 0.6), jitter(rng, (132, 136, 146), 12.0))
         pen.ellipse((x - r, y - r * 0.75, x + r, y + r * 0.1), (248, 250, 253))

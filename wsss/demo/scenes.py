@@ -139,7 +139,7 @@ def _arrange(
         depth = float(rng.random())
         tall = _HEIGHT[name] * min(size) * crowd * (0.72 + 0.55 * depth)
         tall *= float(rng.uniform(0.85, 1.25)) * (0.55 if small else 1.0)
-        tall = max(tall, MIN_HEIGHT * SUPERSAMPLE)
+        tall = max(tall, float(MIN_HEIGHT * SUPERSAMPLE))
         floats = (place == "reef") or (place == "air" and name == "bird")
         if floats:
             y = float(rng.uniform(min(tall + 0.06 * height, 0.9 * height), 0.95 * height))

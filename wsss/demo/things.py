@@ -21,9 +21,9 @@ def _paint(rng: np.random.Generator) -> Colour:
     """Return a lively paint colour, sometimes white or dark."""
     kind = rng.random()
     if kind < 0.15:
-        return jitter(rng, (238, 236, 230), 8)
+        return jitter(rng, (238, 236, 230), 8.0)
     if kind < 0.25:
-        return jitter(rng, (70, 72, 84), 8)
+        return jitter(rng, (70, 72, 84), 8.0)
     return hsv(float(rng.random()), float(rng.uniform(0.55, 0.9)), float(rng.uniform(0.6, 0.95)))
 
 
@@ -181,7 +181,7 @@ def house(pen: Pen, rng: np.random.Generator) -> None:
 
 def tree(pen: Pen, rng: np.random.Generator) -> None:
     """Draw a round tree (green, autumn, with fruit), a fir or a palm."""
-    bark = jitter(rng, (112, 78, 52), 10)
+    bark = jitter(rng, (112, 78, 52), 10.0)
     leaf = hsv(
         float(rng.uniform(0.24, 0.38)),
         float(rng.uniform(0.45, 0.8)),
