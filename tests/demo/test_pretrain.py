@@ -43,7 +43,7 @@ def test_writes_loadable_weights_and_repeats_itself(tmp_path: Path) -> None:
     report = pretrain(tmp_path / "a.safetensors", seed=2, recipe=TINY, progress=progress)
     pretrain(tmp_path / "b.safetensors", seed=2, recipe=TINY)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
-    assert float(build(tmp_path / "a.safetensors").logit_scale.exp()) == pytest.approx(100)
+    assert build(tmp_path / "a.safetensors").logit_scale.exp().item() == pytest.approx(100)
     assert ("drawing scenes", 64, 64) in phases
     assert phases[-1] == ("training", 8, 8)
     assert report["steps"] == 8

@@ -40,7 +40,7 @@ class Project:
         environment = {
             k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "WSSS_ENGINE_PID")
         }
-        command = [ENGINE, "--cores", "2", "--configfile", "tiny.yaml", *arguments]
+        command = [ENGINE, "--configfile", "tiny.yaml", "--cores", "2", *arguments]
         done = subprocess.run(
             list(map(str, command)),
             cwd=self.root,
@@ -65,12 +65,14 @@ class Project:
     def would_run(self) -> Counter[str]:
         """Names of the rules that a run would execute now, with the number of jobs."""
         dry = self.snakemake("--dry-run").stdout
-        rules = [
-            line.split()[1].rstrip(":")
-            for line in dry.splitlines()
-            if line.startswith(("rule ", "localrule ", "checkpoint "))
-        ]
-        return Counter(rule for rule in rules if rule != "all")
+        if "Job stats:" not in dry:
+            return Counter()
+        table = dry.split("Job stats:")[1].strip().split("\n\n")[0]
+        rows = [line.split() for line in table.splitlines()[2:]]  # below the head and its rule
+        counts = {rule: int(count) for rule, count in rows}
+        assert counts.pop("total") == sum(counts.values())
+        counts.pop("all", None)
+        return Counter(counts)
 
 
 def copy_project(target: Path) -> Project:

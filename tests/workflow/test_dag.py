@@ -109,7 +109,7 @@ def test_editing_a_module_reruns_what_uses_it(
             set(),
             {"cams", "masks", "retrain", "ingest"} | SCORE,
         ),
-        ({"seed": 5}, {"retrain"}, {"cams", "masks", "ingest"}),
+        ({"seed": 5}, {"refine_train", "retrain"}, {"cams", "ingest", "score_cams"}),
     ],
 )
 def test_changing_a_value_reruns_what_reads_it(
@@ -165,4 +165,5 @@ def test_report_is_one_file_with_table_and_pictures(finished: Project, tmp_path:
     text = report.read_text(encoding="utf-8")
     for needle in ("contact sheet", "segmenter loss", "IoU per class", "table"):
         assert needle in text
-    assert re.search(r"data:image/png;base64", text)
+    for name in ("train.png", "val.png", "class_iou.png", "segmenter_loss.png", "table.html"):
+        assert re.search(rf"data:[a-z/]+;charset=utf8;filename={re.escape(name)};base64,", text)
