@@ -6,33 +6,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float16
+from numpy import ndarray
 from torch import Tensor
 
 from wsss.artifacts.digest import digest_json
 from wsss.cams.affinity import refine_maps, sinkhorn
+from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.grad_cam import grad_cam
 from wsss.cams.maps import scale_maps
 from wsss.cams.sources import CamMaps
-from wsss.clip.encoder import ClipEncoder
-from wsss.clip.images import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    input_size,
-    normalize_image,
-    resize_image,
-)
-from wsss.clip.load import load_clip
 from wsss.clip.text import TextBank, text_bank
 from wsss.clip.threads import one_thread_each, ordered_map
-from wsss.config import Config, expand_path
+from wsss.config import Config
 from wsss.config.base import Section
-from wsss.config.device import pick_device
 from wsss.data.classes import ClassList
-from wsss.data.image import read_image
 from wsss.data.manifest import Sample
+
+_Batch = tuple[Sequence[Sample], Float[Tensor, "batch 3 height width"]]
 
 
 class GradCamSource:
@@ -48,70 +40,51 @@ class GradCamSource:
     """
 
     def __init__(self, config: Config, classes: ClassList, cache: Path) -> None:
-        settings = config.clip
         self.sections: Mapping[str, Section] = {"clip": config.clip, "cams": config.cams}
         self._cams, self._compute = config.cams, config.compute
-        self._max_pixels, self._long_side = config.data.max_pixels, settings.long_side
-        clip = load_clip(
-            _local(settings.model), _local(settings.pretrained), cache_dir=cache / "open_clip"
-        )
-        self._device = pick_device(config.compute.device)
-        position_rounding = settings.position_rounding
-        assert position_rounding != "auto"
-        self._encoder = ClipEncoder(
-            clip.model.get_submodule("visual"),
-            logit_scale=clip.logit_scale,
-            precision=settings.precision,
-            rounding=position_rounding,
-            device=self._device,
-        )
-        imagenet = settings.normalization == "imagenet"
-        self._mean = IMAGENET_MEAN if imagenet else clip.mean
-        self._std = IMAGENET_STD if imagenet else clip.std
+        self._input = EncoderInput(config, cache)
+        self._encoder = self._input.encoder
+        words = (classes.prompts, classes.backgrounds)
         self._bank: TextBank = text_bank(
-            clip, classes.prompts, classes.backgrounds, settings.template, cache_dir=cache
-        ).to(self._device)
-        self.weights: Mapping[str, str] = {"clip": clip.digest}
-        self._words = digest_json([classes.prompts, classes.backgrounds])
+            self._input.clip, *words, config.clip.template, cache_dir=cache
+        ).to(self._encoder.device)
+        self.weights: Mapping[str, str] = {"clip": self._input.clip.digest}
+        self._words = digest_json(words)
 
     def key(self, sample: Sample) -> str:
         """Digest of the prompt words."""
         return self._words
 
     def maps(self, samples: Sequence[Sample]) -> Iterator[CamMaps]:
-        """See `CamSource.maps`."""
-        if self._device.type == "cpu":
+        """See `CamSource.maps`.
+
+        Raises:
+            ValueError: images are too large for the encoder's attention.
+        """
+        self._input.check_sizes(samples)
+        if self._encoder.device.type == "cpu":
             with one_thread_each() as threads:
-                yield from ordered_map(self._one, samples, threads=threads)
+                for found in ordered_map(self._alone, samples, threads=threads):
+                    yield from found
             return
-        by_size = sorted(samples, key=self._size)
-        for _, same in groupby(by_size, key=self._size):
-            group = list(same)
-            for start in range(0, len(group), self._compute.batch):
-                batch = group[start : start + self._compute.batch]
-                pixels = ordered_map(self._pixels, batch, threads=self._compute.workers)
-                yield from self._batch(batch, torch.stack(list(pixels)))
+        # Photographs of the next batches are decoded while the GPU works on this one.
+        batches = same_size_batches(samples, self._input, self._compute.batch)
+        for batch in ordered_map(self._load, batches, threads=self._compute.workers):
+            yield from self._compute_maps(batch)
 
-    def _one(self, sample: Sample) -> CamMaps:
-        return self._batch([sample], self._pixels(sample).unsqueeze(0))[0]
+    def _alone(self, sample: Sample) -> list[CamMaps]:
+        return self._compute_maps(self._load([sample]))
 
-    def _size(self, sample: Sample) -> tuple[int, int]:
-        return input_size(
-            sample.height, sample.width, self._encoder.patch, long_side=self._long_side
-        )
+    def _load(self, samples: Sequence[Sample]) -> _Batch:
+        return samples, torch.stack([self._input.pixels(sample) for sample in samples])
 
-    def _pixels(self, sample: Sample) -> Float[Tensor, "3 height width"]:
-        photo = read_image(sample.path, max_pixels=self._max_pixels)
-        return normalize_image(resize_image(photo, self._size(sample)), self._mean, self._std)
-
-    def _batch(
-        self, samples: Sequence[Sample], images: Float[Tensor, "batch 3 height width"]
-    ) -> list[CamMaps]:
+    @torch.inference_mode()
+    def _compute_maps(self, batch: _Batch) -> list[CamMaps]:
         """Maps of images of one input size."""
+        samples, images = batch
         cams, affinity = self._cams, self._cams.affinity
         assert cams.gradient != "auto"
         assert cams.scaling != "auto"
-        assert affinity.box_edge != "auto"
         tags = [sample.tags for sample in samples]
         found = grad_cam(
             self._encoder,
@@ -122,28 +95,34 @@ class GradCamSource:
             attention_blocks=affinity.last_blocks if affinity.enabled else 0,
         )
         maps = scale_maps(found.maps.relu(), cams.scaling)
-        spread = None
-        if affinity.enabled:
-            assert found.attention is not None
-            spread = refine_maps(
-                sinkhorn(found.attention, rounds=affinity.sinkhorn_rounds, power=affinity.power),
-                maps,
-                found.owner,
-                box_threshold=affinity.box_threshold,
-                box_edge=affinity.box_edge,
-            )
-            spread = scale_maps(spread, cams.scaling)
-        counts = [len(one) for one in tags]  # packed rows -> one stack an image
-        rows = _half(maps, counts)
-        refined = [None] * len(counts) if spread is None else _half(spread, counts)
+        counts = [len(one) for one in tags]
+        rows = _halves(maps, counts)
+        if found.attention is None:
+            return [CamMaps(*parts, None) for parts in zip(samples, rows, strict=True)]
+        assert affinity.box_edge != "auto"
+        spread = refine_maps(
+            sinkhorn(found.attention, rounds=affinity.sinkhorn_rounds, power=affinity.power),
+            maps,
+            found.owner,
+            box_threshold=affinity.box_threshold,
+            box_edge=affinity.box_edge,
+        )
+        refined = _halves(scale_maps(spread, cams.scaling), counts)
         return [CamMaps(*parts) for parts in zip(samples, rows, refined, strict=True)]
 
 
-def _half(maps: Float[Tensor, "rows h w"], counts: list[int]) -> list[np.ndarray]:
+def same_size_batches(
+    samples: Sequence[Sample], inputs: EncoderInput, batch: int
+) -> Iterator[list[Sample]]:
+    """Batches of at most ``batch`` images of equal input size."""
+    for _, same in groupby(sorted(samples, key=inputs.size), key=inputs.size):
+        group = list(same)
+        for start in range(0, len(group), batch):
+            yield group[start : start + batch]
+
+
+def _halves(
+    maps: Float[Tensor, "rows h w"], counts: list[int]
+) -> list[Float16[ndarray, "classes h w"]]:
+    """Packed rows to one stack an image, as they are stored."""
     return [part.half().cpu().numpy() for part in maps.split(counts)]
-
-
-def _local(text: str) -> str:
-    """The path where ``text`` names a file here, else ``text``: a model name or a tag."""
-    path = expand_path(text)
-    return str(path) if path.is_file() or path.suffix in {".json", ".safetensors", ".pt"} else text

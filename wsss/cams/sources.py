@@ -19,9 +19,9 @@ class CamMaps:
 
     sample: Sample
     cam: Float16[np.ndarray, "classes h w"]
-    """In 0 … 1."""
-    refined: Float16[np.ndarray, "classes h w"] | None
-    """After the affinity, in 0 … 1; None where it is off."""
+    """In 0 … 1, on the source's grid."""
+    refined: Float16[np.ndarray, "classes rows columns"] | None
+    """After the affinity, in 0 … 1, on the encoder's patch grid; None where it is off."""
 
 
 @runtime_checkable
