@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from wsss.cams.external import ExternalSource
 from wsss.cams.restricted import SeedError, read_npy
@@ -22,7 +23,9 @@ def _sample(name: str, tags: tuple[int, ...] = (3, 1), size: tuple[int, int] = (
 
 def _source(folder: Path, layout: str = "npy", stride: int = 5) -> ExternalSource:
     external = {"path": str(folder), "layout": layout, "stride": stride}
-    return ExternalSource(from_mapping({"cams": {"source": "external", "external": external}}))
+    return ExternalSource(
+        from_mapping({"cams": {"source": "external", "external": external}}), folder
+    )
 
 
 def _maps() -> dict[int, np.ndarray]:
@@ -31,6 +34,41 @@ def _maps() -> dict[int, np.ndarray]:
         3: random.random((20, 30), dtype=np.float32),
         1: random.random((20, 30), dtype=np.float32),
     }
+
+
+def test_seeds_are_spread_along_the_encoder_s_attention(tmp_path: Path) -> None:
+    size = (72, 96)
+    pixels = np.random.default_rng(1).integers(0, 255, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    seed = np.zeros(size, np.float32)
+    seed[24:48, 32:64] = 0.8
+    seed[24:32, 32:40] = 0.0
+    np.save(tmp_path / "a.npy", {1: seed}, allow_pickle=True)  # type: ignore[arg-type]
+    external = {"path": str(tmp_path), "layout": "npy", "stride": 4, "affinity": True}
+    config = from_mapping({"cams": {"source": "external", "external": external}})
+    source = ExternalSource(config, tmp_path / "cache")
+    sample = Sample("a", "train", tmp_path / "a.png", size[1], size[0], "digest", (3, 1))
+    (found,) = source.maps([sample])
+    assert found.cam.shape == (2, 18, 24)
+    assert found.refined is not None
+    assert found.refined.shape == (2, 9, 12)  # the encoder's patches of 8
+    refined = found.refined.astype(np.float32)
+    assert refined[0].max() == 0  # no seed
+    assert refined[1].max() == pytest.approx(1, abs=1e-3)
+    assert refined[1, 3, 4] > 0  # filled from the rest of the box
+    assert source.sections["clip"] == config.clip
+    assert source.weights["clip"]
+
+
+def test_unwanted_and_missing_classes_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "a.npy", {1: _maps()[1], 7: _maps()[3]}, allow_pickle=True)  # type: ignore[arg-type]
+    list(_source(tmp_path).maps([_sample("a")]))
+    assert "1 of 1 seeds lack a seed for a tag" in caplog.text
+    assert "a: class 3" in caplog.text
+    assert "hold a class that is no tag" in caplog.text
+    assert "a: class 7" in caplog.text
 
 
 @pytest.mark.parametrize("layout", ["by class", "clip-es"])

@@ -27,7 +27,7 @@ def test_evaluate(demo_root: Path) -> None:
 
 def test_pretrain_shows_progress_and_reports(tmp_path: Path) -> None:
     out = tmp_path / "w.safetensors"
-    done = runner.invoke(app, ["pretrain", str(out), "--steps", "1", "--scenes", "64"])
+    done = runner.invoke(app, ["pretrain", str(out), "--effort", "0.001", "--scenes", "64"])
     assert done.exit_code == 0, done.output
     assert "drawing scenes" in done.output
     assert '"steps": 1' in done.output

@@ -1,6 +1,7 @@
 """The pretraining in small: it learns, repeats itself, and tells the truth in captions."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,18 @@ from wsss.demo.captions import caption
 from wsss.demo.model import build
 from wsss.demo.names import DEMO_BACKGROUNDS, DEMO_CLASSES
 from wsss.demo.pretrain import Recipe, pretrain
+from wsss.demo.teacher import TeacherRecipe
 
-TINY = Recipe(steps=8, scenes=64, batch=16, rate=1e-3, threads=1)
+TINY = Recipe(
+    scenes=64,
+    teacher=TeacherRecipe(steps=2, batch=16),
+    patch_steps=3,
+    patch_batch=8,
+    steps=4,
+    batch=16,
+    whole=0.5,
+    threads=1,
+)
 
 
 def test_captions_name_only_what_is_there() -> None:
@@ -45,15 +56,16 @@ def test_writes_loadable_weights_and_repeats_itself(tmp_path: Path) -> None:
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     assert build(tmp_path / "a.safetensors").logit_scale.exp().item() == pytest.approx(100)
     assert ("drawing scenes", 64, 64) in phases
-    assert phases[-1] == ("training", 8, 8)
-    assert report["steps"] == 8
+    assert ("training the teacher", 2, 2) in phases
+    assert phases[-1] == ("training the CLIP", 7, 7)
+    assert report["steps"] == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_loss_falls(tmp_path: Path) -> None:
-    recipe = Recipe(steps=40, scenes=64, batch=32, rate=1e-3, threads=1)
+    recipe = replace(TINY, patch_steps=1, steps=40, batch=32, whole=0.0, rate=1e-3)
     report = pretrain(tmp_path / "weights.safetensors", recipe=recipe)
     losses = report["losses"]
     assert isinstance(losses, list)

@@ -83,7 +83,7 @@ def scored():
     """The records of a run, in the order of the table's rows."""
     run = f"results/{CONFIG.name}"
     products = ["blob", "cam"]
-    if CONFIG.cams.source == "grad_cam" and CONFIG.cams.affinity.enabled:
+    if CONFIG.cams.has_affinity:
         products.append("affinity")
     if CONFIG.refine.method != "none":
         products.append("refined")

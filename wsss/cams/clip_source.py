@@ -92,7 +92,7 @@ class GradCamSource:
             tags,
             self._bank,
             gradient=cams.gradient,
-            attention_blocks=affinity.last_blocks if affinity.enabled else 0,
+            attention_blocks=affinity.last_blocks if cams.has_affinity else 0,
         )
         maps = scale_maps(found.maps.relu(), cams.scaling)
         counts = [len(one) for one in tags]

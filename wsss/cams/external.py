@@ -1,56 +1,61 @@
 """The CAM source `external`: seeds that another project made, one file an image.
 
-Layouts: ``npy`` holds a pickled dictionary, either ``{class: [H, W]}`` (MCTformer) or
-``{"keys": classes, "attn_highres": [K, H, W]}`` (CLIP-ES; ``high_res`` and ``highres`` are read as
-well); ``png`` holds hard labels (0 background, class + 1, 255 unknown). Classes are 0-based indices
-into the data set's list. Seeds at image size are averaged over the cells of a grid, so that they
-are stored and read like every other CAM.
+Seeds at image size are averaged over the cells of a grid, so that they are stored and read like
+every other CAM. On request they are also spread along the attention of the configured encoder, as
+`grad_cam` is; for that they are averaged over its patches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from wsss.artifacts.digest import digest_file
-from wsss.cams.maps import average_to_grid
-from wsss.cams.restricted import SeedError, read_npy
+from wsss.cams.affinity import refine_maps, sinkhorn
+from wsss.cams.encoder_input import EncoderInput
+from wsss.cams.maps import scale_maps
+from wsss.cams.restricted import SeedError
+from wsss.cams.seeds import Seeds, read_seeds
 from wsss.cams.sources import CamMaps
 from wsss.clip.threads import one_thread_each, ordered_map
 from wsss.config import Config, expand_path
 from wsss.config.base import Section
 from wsss.data.manifest import Sample
-from wsss.data.palette import read_label_png
 
-UNKNOWN = 255
-_STACKS = ("attn_highres", "high_res", "highres")
 _SHOWN = 5
+_log = logging.getLogger(__name__)
 
 
 class ExternalSource:
     """Seeds of a data set.
 
     Args:
-        config: cams.
+        config: cams; with the affinity also data, clip and compute.
+        cache: folder for downloaded weights.
 
     Raises:
         SeedError: the folder does not exist.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._settings = config.cams.external
+    def __init__(self, config: Config, cache: Path) -> None:
+        self._settings, self._cams = config.cams.external, config.cams
         self._folder = expand_path(self._settings.path)
         if not self._folder.is_dir():
             raise SeedError(
                 f"{self._folder}: no such folder; cams.external.path must name the seeds' folder"
             )
+        self._input: EncoderInput | None = None
         self.sections: Mapping[str, Section] = {"external": self._settings}
         self.weights: Mapping[str, str] = {}
+        if config.cams.has_affinity:
+            self._input = EncoderInput(config, cache)
+            self.sections = {"clip": config.clip, "cams": config.cams}
+            self.weights = {"clip": self._input.clip.digest}
 
     def key(self, sample: Sample) -> str:
         """Digest of the seed file; empty where there is none, which `maps` reports."""
@@ -58,97 +63,90 @@ class ExternalSource:
         return digest_file(path) if path.is_file() else ""
 
     def maps(self, samples: Sequence[Sample]) -> Iterator[CamMaps]:
-        """See `CamSource.maps`.
+        """See `CamSource.maps`. All seeds are read and checked before the first map is given.
 
         Raises:
-            SeedError: after the last image, naming all seeds that are missing, unreadable or of
-                another size than their image.
+            SeedError: naming all seeds that are missing, unreadable or of another size.
+            ValueError: images are too large for the encoder's attention.
         """
-        problems: list[str] = []
         with one_thread_each() as threads:
-            for found in ordered_map(self._try, samples, threads=threads):
-                if isinstance(found, CamMaps):
-                    yield found
-                else:
-                    problems.append(found)
-        if problems:
-            more = f"\n  … and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-            listed = "\n  ".join(problems[:_SHOWN])
-            raise SeedError(
-                f"{self._folder}: {len(problems)} of {len(samples)} seeds cannot be used "
-                f"(expected one <id>.{self._settings.layout} an image):\n  {listed}{more}"
-            )
+            checked = ordered_map(self._check, samples, threads=threads)
+            self._report(list(checked), len(samples))
+            if self._input is not None:
+                self._input.check_sizes(samples)
+                if self._input.encoder.device.type != "cpu":
+                    threads = 1
+            yield from ordered_map(self._one, samples, threads=threads)
 
     def _path(self, sample: Sample) -> Path:
         return self._folder / f"{sample.id}.{self._settings.layout}"
 
-    def _try(self, sample: Sample) -> CamMaps | str:
+    def _read(self, sample: Sample) -> Seeds:
+        size = (sample.height, sample.width)
+        return read_seeds(self._path(sample), self._settings.layout, sample.tags, size)
+
+    def _check(self, sample: Sample) -> tuple[str, Seeds | Exception]:
+        """The seeds without their maps, or what is wrong with them."""
         try:
-            return self._one(sample)
-        except (ValueError, OSError) as error:
-            return str(error)
+            seeds = self._read(sample)
+        except (ValueError, OSError, RuntimeError) as error:
+            return sample.id, error
+        return sample.id, Seeds(seeds.maps[:, :0, :0], None, seeds.absent, seeds.extra)
+
+    def _report(self, checked: Sequence[tuple[str, Seeds | Exception]], count: int) -> None:
+        wrong = [str(found) for _, found in checked if isinstance(found, Exception)]
+        if wrong:
+            raise SeedError(
+                f"{self._folder}: {len(wrong)} of {count} seeds cannot be used "
+                f"(expected one <id>.{self._settings.layout} an image):\n  {_first(wrong)}"
+            )
+        fine = [(name, found) for name, found in checked if isinstance(found, Seeds)]
+        say: dict[str, Callable[[Seeds], tuple[int, ...]]] = {
+            "lack a seed for a tag of their image, which stays empty": lambda seeds: seeds.absent,
+            "hold a class that is no tag of their image, which is left out": lambda s: s.extra,
+        }
+        for what, of in say.items():
+            names = [f"{name}: class {', '.join(map(str, of(s)))}" for name, s in fine if of(s)]
+            if names:
+                _log.warning("%d of %d seeds %s\n  %s", len(names), count, what, _first(names))
 
     def _one(self, sample: Sample) -> CamMaps:
-        path = self._path(sample)
-        size = (sample.height, sample.width)
-        if self._settings.layout == "png":
-            if not path.is_file():
-                raise SeedError(f"{path}: no such file")
-            maps = _hard(read_label_png(path), sample.tags, size, path)
-        else:
-            maps = _soft(read_npy(path), sample.tags, size, path)
+        seeds = self._read(sample)
         stride = self._settings.stride
-        grid = (-(-size[0] // stride), -(-size[1] // stride))
-        cells = average_to_grid(torch.from_numpy(maps[0]), grid)
-        if maps[1] is not None:  # the mean over what is known
-            known = average_to_grid(torch.from_numpy(maps[1])[None], grid)
-            cells = torch.where(known > 0, cells / known.clamp_min(1e-6), 0.0)
-        return CamMaps(sample, cells.clamp(0, 1).half().numpy(), None)
+        grid = (-(-sample.height // stride), -(-sample.width // stride))
+        refined = None if self._input is None else self._spread(self._input, sample, seeds)
+        return CamMaps(
+            sample,
+            seeds.on_grid(grid).half().numpy(),
+            None if refined is None else refined.half().cpu().numpy(),
+        )
+
+    @torch.inference_mode()
+    def _spread(
+        self, inputs: EncoderInput, sample: Sample, seeds: Seeds
+    ) -> Float[Tensor, "classes rows columns"]:
+        """The seeds on the patch grid, spread along the encoder's attention."""
+        affinity, encoder = self._cams.affinity, inputs.encoder
+        assert affinity.box_edge != "auto"
+        assert self._cams.scaling != "auto"
+        blocks = range(encoder.depth - affinity.last_blocks, encoder.depth)
+        encoding = encoder.run(inputs.pixels(sample)[None], attention_sum_of=blocks)
+        assert encoding.attention_sum is not None
+        maps = seeds.on_grid(encoding.grid).to(encoder.device)
+        spread = refine_maps(
+            sinkhorn(
+                encoding.attention_sum / len(blocks),
+                rounds=affinity.sinkhorn_rounds,
+                power=affinity.power,
+            ),
+            maps,
+            torch.zeros(len(maps), dtype=torch.long, device=encoder.device),
+            box_threshold=affinity.box_threshold,
+            box_edge=affinity.box_edge,
+        )
+        return scale_maps(spread, self._cams.scaling)
 
 
-_Maps = tuple[Float[np.ndarray, "classes height width"], Float[np.ndarray, "height width"] | None]
-
-
-def _hard(labels: np.ndarray, tags: Sequence[int], size: tuple[int, int], path: Path) -> _Maps:
-    _check_size(labels.shape, size, path)
-    hard = [labels == tag + 1 for tag in tags]
-    stack = np.stack(hard) if hard else np.zeros((0, *size))
-    return stack.astype(np.float32), (labels != UNKNOWN).astype(np.float32)
-
-
-def _soft(content: Any, tags: Sequence[int], size: tuple[int, int], path: Path) -> _Maps:
-    """Maps of the image's tags; a tag without a seed is 0, other classes are left out."""
-    by_class = _by_class(content, path)
-    stack = np.zeros((len(tags), *size), np.float32)
-    for row, tag in enumerate(tags):
-        if tag not in by_class:
-            continue
-        seed = np.asarray(by_class[tag], np.float32)
-        _check_size(seed.shape, size, path)
-        if not np.isfinite(seed).all() or seed.min() < -1e-3 or seed.max() > 1 + 1e-3:
-            raise SeedError(
-                f"{path}: class {tag} has values from {seed.min()} to {seed.max()}, expected 0 … 1"
-            )
-        stack[row] = seed
-    return stack, None
-
-
-def _by_class(content: Any, path: Path) -> dict[int, Any]:
-    if isinstance(content, dict):
-        name = next((name for name in _STACKS if name in content), None)
-        if name is not None and "keys" in content:
-            keys, maps = np.asarray(content["keys"]).tolist(), np.asarray(content[name])
-            if maps.ndim == 3 and len(keys) == len(maps):
-                return dict(zip(map(int, keys), maps, strict=True))
-        elif all(isinstance(key, int | np.integer) for key in content):
-            return {int(key): value for key, value in content.items()}
-    found = f"keys {list(content)[:4]}" if isinstance(content, dict) else type(content).__name__
-    raise SeedError(
-        f"{path}: found {found}; expected a dictionary {{class: [H, W]}} or one with keys and "
-        f"{' / '.join(_STACKS)}"
-    )
-
-
-def _check_size(found: tuple[int, ...], size: tuple[int, int], path: Path) -> None:
-    if tuple(found) != size:
-        raise SeedError(f"{path}: is of size {tuple(found)}, its image is {size} (height, width)")
+def _first(lines: Sequence[str]) -> str:
+    more = [f"… and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return "\n  ".join([*lines[:_SHOWN], *more])

@@ -26,7 +26,7 @@ _ALLOWED = {
 }
 
 # What NumPy and pickle raise on files that are cut off or made up.
-_DAMAGE = (ValueError, EOFError, OSError, MemoryError, TypeError, AttributeError, IndexError)
+_DAMAGE = (ValueError, EOFError, OSError, MemoryError, TypeError, AttributeError, LookupError)
 
 
 class SeedError(ValueError):
@@ -61,15 +61,7 @@ def read_npy(path: Path) -> Any:
         raise SeedError(
             f"{path}: refused, since {error}; only arrays in a dictionary are read"
         ) from None
-    except (
-        ValueError,
-        EOFError,
-        OSError,
-        MemoryError,
-        TypeError,
-        AttributeError,
-        IndexError,
-    ) as error:
+    except _DAMAGE as error:
         raise SeedError(f"{path}: is damaged or no .npy file ({error})") from None
 
 

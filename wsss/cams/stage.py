@@ -23,9 +23,10 @@ def run(
 ) -> None:
     """Write the CAMs of one part of a split.
 
-    Items have the array ``cam`` float16 [K, h, w] and, where the affinity is on, ``refined`` of the
-    same shape, in 0 … 1 on the source's grid; one row a tag of the image, in the manifest's order.
-    Attributes: ``classes`` (0-based), ``grid`` and ``size`` (both height, width).
+    Items have the array ``cam`` float16 [K, h, w], in 0 … 1 on the source's grid, and, where the
+    affinity is on, ``refined``, the same on the encoder's patch grid (for `grad_cam` the source's
+    own); one row a tag of the image, in the manifest's order. Attributes: ``classes`` (0-based),
+    ``grid`` of ``cam`` and ``size`` of the image (both height, width).
 
     Args:
         config: data, clip, cams and compute.
@@ -39,6 +40,7 @@ def run(
         ArtifactError: the manifest is missing or damaged.
         ClipLoadError: the encoder cannot be built or its weights do not fit.
         SeedError: external seeds are missing, unreadable or of another size.
+        ValueError: images are too large for the encoder's attention.
     """
     manifest, classes = load(manifest_dir)
     samples = manifest.split(split).shard(*shard).samples
@@ -73,7 +75,7 @@ def make_source(config: Config, classes: ClassList, cache: Path) -> CamSource:
     if config.cams.source == "external":
         from wsss.cams.external import ExternalSource
 
-        return ExternalSource(config)
+        return ExternalSource(config, cache)
     from wsss.cams.clip_source import GradCamSource
 
     return GradCamSource(config, classes, cache)

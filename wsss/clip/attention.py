@@ -64,27 +64,46 @@ def fused(heads: Heads) -> Float[Tensor, "batch heads tokens head_width"]:
     return F.scaled_dot_product_attention(heads.queries, heads.keys, heads.values)
 
 
-def weights(
-    heads: Heads, chunk: slice = slice(None)
-) -> Float[Tensor, "batch chunk_heads tokens tokens"]:
-    """Attention of the heads in ``chunk`` in float32: rows are queries, each sums to one."""
-    queries = heads.queries[:, chunk].float() * heads.scale
-    # (B, H', L, d) x (B, H', d, L) -> (B, H', L, L)
-    return torch.softmax(queries @ heads.keys[:, chunk].float().transpose(-2, -1), dim=-1)
-
-
 def explicit(
     heads: Heads, total: Float[Tensor, "batch tokens tokens"]
 ) -> Float[Tensor, "batch heads tokens head_width"]:
-    """Softmax attention that adds the sum of its matrices over the heads to ``total``, in place."""
-    mixed = torch.empty_like(heads.values, dtype=torch.float32)
-    for chunk in _head_chunks(heads):
-        matrix = weights(heads, chunk)
-        # (B, H', L, L) x (B, H', L, d) -> (B, H', L, d)
-        mixed[:, chunk] = matrix @ heads.values[:, chunk].float()
+    """Softmax attention that adds the sum of its matrices over the heads to ``total``, in place.
+
+    In float32. Matrices have queries as rows, and each row sums to one.
+    """
+    mixed = torch.empty(heads.values.shape, device=total.device)
+    for chunk, matrix in _matrices(heads, mixed):
+        del chunk
         for head in matrix.unbind(1):
             total += head
     return mixed
+
+
+def explicit_with_weights(
+    heads: Heads,
+) -> tuple[
+    Float[Tensor, "batch heads tokens tokens"], Float[Tensor, "batch heads tokens head_width"]
+]:
+    """The attention matrix of every head, and the mixed values; in float32."""
+    batch, count, tokens, _ = heads.values.shape
+    mixed = torch.empty(heads.values.shape, device=heads.values.device)
+    weights = torch.empty((batch, count, tokens, tokens), device=heads.values.device)
+    for chunk, matrix in _matrices(heads, mixed):
+        weights[:, chunk] = matrix
+    return weights, mixed
+
+
+def _matrices(
+    heads: Heads, mixed: Float[Tensor, "batch heads tokens head_width"]
+) -> Iterator[tuple[slice, Float[Tensor, "batch chunk tokens tokens"]]]:
+    """Attention matrices of a few heads at a time; their mixed values are written to ``mixed``."""
+    queries = (heads.queries.float() * heads.scale).contiguous()
+    keys, values = heads.keys.float().contiguous(), heads.values.float().contiguous()
+    for chunk in _head_chunks(heads):
+        # (B, H', L, d) x (B, H', d, L) -> (B, H', L, L)
+        matrix = torch.softmax(queries[:, chunk] @ keys[:, chunk].transpose(-2, -1), dim=-1)
+        mixed[:, chunk] = matrix @ values[:, chunk]
+        yield chunk, matrix
 
 
 def _head_chunks(heads: Heads) -> Iterator[slice]:

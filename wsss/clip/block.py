@@ -2,70 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from wsss.clip.activation import Activation, activate_, activation_of, input_scale
 from wsss.clip.attention import Heads
 from wsss.clip.errors import UnsupportedEncoderError
-
-Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
-Load = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Norm:
-    """Layer normalisation over the width, always in float32."""
-
-    weight: Float[Tensor, " width"]
-    bias: Float[Tensor, " width"]
-    eps: float
-
-    def __call__(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
-        return F.layer_norm(tokens.float(), self.weight.shape, self.weight, self.bias, self.eps)
-
-    def standardize(
-        self, tokens: Float[Tensor, "*rows width"]
-    ) -> tuple[Float[Tensor, "*rows width"], Float[Tensor, "*rows 1"]]:
-        """Zero mean and unit variance without gain and bias, and the factor that was applied."""
-        variance, mean = torch.var_mean(tokens, dim=-1, correction=0, keepdim=True)
-        factor = torch.rsqrt(variance + self.eps)
-        return (tokens - mean).mul_(factor), factor
-
-    @staticmethod
-    def of(module: nn.Module, where: str) -> Norm:
-        """Take the weights of a layer norm."""
-        if not isinstance(module, nn.LayerNorm) or module.bias is None:
-            raise UnsupportedEncoderError(
-                f"{where} is {type(module).__name__}, expected a LayerNorm"
-            )
-        return Norm(module.weight.detach().float(), module.bias.detach().float(), module.eps)
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A linear map in the type of its weight; the input is cast to it."""
-
-    weight: Float[Tensor, "out into"]
-    bias: Float[Tensor, " out"] | None
-
-    def __call__(self, rows: Float[Tensor, "*rows into"]) -> Float[Tensor, "*rows out"]:
-        return F.linear(rows.to(self.weight.dtype), self.weight, self.bias)
-
-    def pull_back(self, rows: Float[Tensor, "*rows out"]) -> Float[Tensor, "*rows into"]:
-        """The transposed map, in the weight's type; float32 out."""
-        return (rows.to(self.weight.dtype) @ self.weight).float()
-
-    @staticmethod
-    def of(weight: Tensor, bias: Tensor | None, load: Load) -> Linear:
-        """Take weight and bias in the type that ``load`` gives them."""
-        return Linear(load(weight), None if bias is None else load(bias))
+from wsss.clip.layers import Linear, Load, Norm
 
 
 @dataclass(frozen=True)
@@ -105,8 +50,23 @@ class Block:
         self, tokens: Float[Tensor, "batch tokens width"]
     ) -> Float[Tensor, "batch tokens width"]:
         """Add the feed-forward part to the residual stream."""
-        hidden = activate_(self.up(self.norm2(tokens)), self.activation)
-        return _add(tokens, self.down(hidden), self.gain2)
+        return self.add_hidden(tokens, activate_(self.hidden(tokens), self.activation))
+
+    def hidden(
+        self, tokens: Float[Tensor, "batch tokens width"]
+    ) -> Float[Tensor, "batch tokens hidden"]:
+        """Inputs of the activation, scaled as `wsss.clip.activation` wants them."""
+        scale = input_scale(self.activation)
+        return self.up(self.norm2(tokens), gain=scale, bias_gain=scale)
+
+    def add_hidden(
+        self,
+        tokens: Float[Tensor, "batch tokens width"],
+        activated: Float[Tensor, "batch tokens hidden"],
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Project what `activate_` gave and add it to the residual stream."""
+        update = self.down(activated, gain=1 / input_scale(self.activation))
+        return _add(tokens, update, self.gain2)
 
     @staticmethod
     def of(module: nn.Module, number: int, load: Load) -> Block:
@@ -160,43 +120,6 @@ class Block:
             activation=activation_of(mlp.gelu, where),
             heads=attn.num_heads,
         )
-
-
-def activation_of(module: nn.Module, where: str) -> Activation:
-    """Which activation an open_clip MLP uses."""
-    if type(module).__name__ == "QuickGELU":
-        return "quick_gelu"
-    if isinstance(module, nn.GELU):
-        return "gelu" if module.approximate == "none" else "gelu_tanh"
-    raise UnsupportedEncoderError(
-        f"{where} uses {type(module).__name__}, expected QuickGELU or GELU"
-    )
-
-
-def activate_(
-    hidden: Float[Tensor, "*rows hidden"], kind: Activation
-) -> Float[Tensor, "*rows hidden"]:
-    """Apply the activation, overwriting ``hidden`` where that saves a pass over memory."""
-    if kind == "quick_gelu":
-        return hidden.mul_(torch.sigmoid(1.702 * hidden))
-    return F.gelu(hidden, approximate="none" if kind == "gelu" else "tanh")
-
-
-def activation_slope(
-    hidden: Float[Tensor, "*rows hidden"], kind: Activation
-) -> Float[Tensor, "*rows hidden"]:
-    """Derivative of the activation at ``hidden``."""
-    if kind == "quick_gelu":
-        gate = torch.sigmoid(1.702 * hidden)
-        return gate * (1 + 1.702 * hidden * (1 - gate))
-    if kind == "gelu":
-        density = torch.exp(-0.5 * hidden.square()) / math.sqrt(2 * math.pi)
-        return 0.5 * (1 + torch.erf(hidden / math.sqrt(2))) + hidden * density
-    slope, cubic = math.sqrt(2 / math.pi), 0.044715
-    bend = torch.tanh(slope * (hidden + cubic * hidden**3))
-    return 0.5 * (1 + bend) + 0.5 * hidden * (1 - bend.square()) * slope * (
-        1 + 3 * cubic * hidden.square()
-    )
 
 
 def _add(tokens: Tensor, update: Tensor, gain: Tensor | None) -> Tensor:

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from wsss.clip import attention
 from wsss.clip.attention import AttentionRewrite
-from wsss.clip.block import Block, Norm
+from wsss.clip.block import Block
 from wsss.clip.errors import UnsupportedEncoderError
 from wsss.clip.last_block import LastBlock, run_last_block
+from wsss.clip.layers import Norm
 from wsss.clip.position import Rounding, resize_positions
 
 Precision = Literal["float32", "bfloat16"]

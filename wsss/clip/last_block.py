@@ -23,11 +23,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wsss.clip import attention
+from wsss.clip.activation import activate_, slope
 from wsss.clip.attention import Heads
-from wsss.clip.block import Block, Norm, activate_, activation_slope
-
-# Hidden gradients of about this many numbers are held at once (32 MiB in float32).
-_CHUNK_NUMBERS = 1 << 23
+from wsss.clip.block import Block
+from wsss.clip.layers import Norm
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class LastBlock:
     _middle: Float[Tensor, "batch patches width"]
     """Residual stream of the patches between attention and MLP."""
     _hidden: Float[Tensor, "batch patches hidden"]
-    """Input of the activation."""
+    """Scaled input of the activation."""
 
     def pull_back(
         self, cotangents: Float[Tensor, "rows width"], owner: Int[Tensor, " rows"]
@@ -100,17 +99,17 @@ class LastBlock:
         if block.gain2 is not None:
             vector, x = vector * block.gain2, x * block.gain2
         # down^T (away u - along x) = away (down^T u) - along (down^T x)
-        slope = activation_slope(self._hidden.float(), block.activation)  # (B, N, 4 D)
-        of_token = block.down.pull_back(x) * slope
-        slope *= at_output.away.unsqueeze(-1)
+        slopes = slope(self._hidden.float(), block.activation)  # (B, N, 4 D)
+        of_token = block.down.pull_back(x).mul_(slopes)
+        slopes *= at_output.away.unsqueeze(-1)
         of_score = block.down.pull_back(vector).unsqueeze(1)  # (R, 1, 4 D)
         y, factor = block.norm2.standardize(self._middle)
         at_middle = at_output.dense(owner)  # (R, N, D)
-        step = max(1, _CHUNK_NUMBERS // (slope.shape[1] * slope.shape[2]))
+        step = max(1, _chunk_numbers(slopes) // (slopes.shape[1] * slopes.shape[2]))
         for start in range(0, len(owner), step):
             rows = slice(start, start + step)
             mine = owner[rows]
-            hidden = _of(slope, mine) * of_score[rows]
+            hidden = _of(slopes, mine) * of_score[rows]
             hidden.addcmul_(_of(of_token, mine), at_output.along[rows].unsqueeze(-1), value=-1)
             inner = block.up.pull_back(hidden).mul_(block.norm2.weight)  # (n, N, D)
             at_middle[rows] += _through_standardize(inner, _of(y, mine), _of(factor, mine))
@@ -192,14 +191,10 @@ def run_last_block(
     """
     normed = block.norm1(tokens)
     heads = block.split_heads(normed)
-    weights = attention.weights(heads)
-    mixed = weights @ heads.values.float()
+    weights, mixed = attention.explicit_with_weights(heads)
     middle = block.add_attention(tokens, mixed)
-    hidden = block.up(block.norm2(middle))
-    output = block.down(activate_(hidden.clone(), block.activation)).float()
-    if block.gain2 is not None:
-        output *= block.gain2
-    output += middle
+    hidden = block.hidden(middle)
+    output = block.add_hidden(middle, activate_(hidden.clone(), block.activation))
     patches = output[:, 1:]
     pooled = final_norm(patches.mean(1)) if norm_after_pool else final_norm(patches).mean(1)
     return LastBlock(
@@ -215,6 +210,14 @@ def run_last_block(
         middle[:, 1:],
         hidden[:, 1:],
     )
+
+
+def _chunk_numbers(like: Tensor) -> int:
+    """How many hidden gradients are held at once.
+
+    Few on a CPU, where fresh memory is slow: the buffer of one class is then reused for the next.
+    """
+    return 1 << (28 if like.is_cuda else 22)
 
 
 def _through_standardize(gradient: Tensor, x: Tensor, factor: Tensor) -> Tensor:

@@ -166,6 +166,13 @@ class ExternalConfig(Section):
     stride: PositiveInt = Field(
         8, description="Pixels a grid cell: seeds are averaged to this grid."
     )
+    affinity: bool = Field(
+        False,
+        description=(
+            "Also spread the seeds along the attention of the encoder in section clip, as "
+            "cams.affinity says; MCTformer's files were refined already."
+        ),
+    )
 
 
 class CamsConfig(Section):
@@ -197,6 +204,11 @@ class CamsConfig(Section):
     )
     affinity: AffinityConfig = AffinityConfig()
     external: ExternalConfig = ExternalConfig()
+
+    @property
+    def has_affinity(self) -> bool:
+        """Whether maps after the affinity are made beside the CAMs of the source."""
+        return self.affinity.enabled and (self.source == "grad_cam" or self.external.affinity)
 
 
 class RefineConfig(Section):

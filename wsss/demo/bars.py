@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.progress import TimeRemainingColumn as Remaining
 
-from wsss.demo.pretrain import Progress as Callback
+from wsss.demo.stream import Progress as Callback
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from PIL import Image
 from wsss.demo.names import DEMO_CLASSES
 from wsss.demo.scenes import Scene, render_scene
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raise it when the drawings change, so that folders made before are made anew."""
 RECORD: Final = "demo.json"
 _ENTRIES: Final = frozenset(

@@ -1,50 +1,44 @@
-"""Makes the demo's CLIP from scratch: contrastive learning on an endless stream of drawn scenes.
+"""Makes the demo's CLIP from scratch, from drawn scenes, their tags and place words alone.
 
-The images come from the stream ``pretrain`` of `wsss.demo.scenes`, which shares no scene with the
-demo's data set, and the captions from tags and place words alone. open_clip's loss is taken twice:
-on the class token, as in CLIP, and on the mean of the projected patch tokens, because Grad-CAM
-scores that mean and a model this small would not align it by itself. Both are also contrasted with
-a prompt for every class name and every place word, several of which may be right: in a small batch
-of captions most names stand beside no image that lacks them.
+1. A convolutional teacher learns the words of each scene and says which cell shows which of them.
+2. The image tower learns to say the same of its patches, through a linear head that is dropped
+   later, while the text tower learns the words of what it gets to see.
+3. Both towers learn together by open_clip's contrastive loss, taken twice: on the class token, as
+   in CLIP, and on the mean of the projected patch tokens, because Grad-CAM scores that mean. Both
+   are also contrasted with every class name and place word, several of which may be right: in a
+   small batch of captions most names stand beside no image that lacks them. The teacher's cells
+   stay.
 """
 
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsss._compat import import_open_clip
 from wsss.demo.captions import TEMPLATES, caption
+from wsss.demo.initial import start_image_tower
 from wsss.demo.model import build, encode_patches, encode_text, normalise, save, tokenize
-from wsss.demo.names import DEMO_BACKGROUNDS, DEMO_CLASSES
-from wsss.demo.scenes import render_scene
+from wsss.demo.names import DEMO_CLASSES
+from wsss.demo.schedule import rate_share
+from wsss.demo.stream import WORDS, Crops, Order, Progress, Stream, draw_stream, recolour
+from wsss.demo.teacher import TeacherRecipe, patch_targets, train_teacher
 
-SIDE: Final = 112
-"""Side in pixels of a cached scene."""
 PATCH: Final = 8
 LAST_SIZES: Final = ((96, 96), (96, 128), (128, 96), (112, 112))
-"""Heights and widths of the last phase, so that other grids than 12 x 12 are met as well."""
+"""Heights and widths of the last steps, so that other grids than 12 x 12 are met as well."""
 
 _PATCH_SCALE: Final = 30.0
-_WORDS: Final = (*DEMO_CLASSES, *DEMO_BACKGROUNDS)
 
 Report = dict[str, float | int | list[float]]
-Progress = Callable[[str, int, int, float], None]
-"""Called with the phase, steps done, steps in all, and the latest loss (nan while drawing)."""
 
 
 @dataclass(frozen=True)
@@ -52,92 +46,157 @@ class Recipe:
     """Settings of the optimisation; `weights/PROVENANCE.json` has those of the shipped weights.
 
     Attributes:
-        steps: optimisation steps.
         scenes: scenes drawn once and seen again with other crops, colours and captions.
-        batch: images a step.
+        teacher: settings of the teacher.
+        patch_steps: steps in which the image tower learns from the teacher alone.
+        patch_batch: images in each of them.
+        steps: steps of contrastive learning after those.
+        batch: images in each of them.
+        whole: share of the contrastive steps that see all patches. Others see a random half, which
+            is twice as fast, as do the steps before.
         rate: highest learning rate.
         decay: weight decay of the matrices.
-        warm_up: share of the steps in which the rate rises.
-        thin_until: share of the steps that see only half of the patches, which is twice as fast.
-        names: weight of the contrast with all names and place words.
-        patches: weight of sorting the patches by names and place words.
+        warm_up: share of all steps in which the rate rises.
         threads: threads of torch; the weights' last bits depend on it.
     """
 
-    steps: int = 1700
-    scenes: int = 10000
+    scenes: int = 12000
+    teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
+    patch_steps: int = 2000
+    patch_batch: int = 32
+    steps: int = 700
     batch: int = 64
+    whole: float = 0.33
     rate: float = 1.2e-3
     decay: float = 0.05
     warm_up: float = 0.06
-    thin_until: float = 0.82
-    names: float = 1.0
-    patches: float = 1.0
     threads: int = 2
+
+    def scaled(self, effort: float) -> Recipe:
+        """The same with ``effort`` times as many steps in every part, at least one each."""
+        teacher = replace(self.teacher, steps=max(1, round(effort * self.teacher.steps)))
+        patch_steps = max(1, round(effort * self.patch_steps))
+        steps = max(1, round(effort * self.steps))
+        return replace(self, teacher=teacher, patch_steps=patch_steps, steps=steps)
+
+
+def pretrain(
+    out: Path, *, seed: int = 0, recipe: Recipe | None = None, progress: Progress | None = None
+) -> Report:
+    """Train the demo's CLIP from scratch and write its weights to ``out`` (float16).
+
+    Args:
+        out: file to write, atomically.
+        seed: of scenes, captions, crops and initial weights.
+        recipe: settings.
+        progress: called after each step, and now and then while scenes are drawn.
+
+    Returns:
+        Settings, minutes, and the mean loss of the first and of the last tenth of the contrastive
+        steps.
+    """
+    recipe = recipe or Recipe()
+    begun = time.monotonic()
+    stream = draw_stream(seed, recipe.scenes, progress)
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(seed)
+    teacher = train_teacher(stream, recipe.teacher, seed, progress)
+    lesson = _Lesson(stream, patch_targets(teacher, stream), recipe, seed)
+    model = build(None).float().train().requires_grad_(True)
+    start_image_tower(model)
+    losses = _optimise(model, lesson, recipe, progress)
+    save(model, out)
+    tenth = max(1, len(losses) // 10)
+    return {
+        "seed": seed,
+        "scenes": recipe.scenes,
+        "teacher_steps": recipe.teacher.steps,
+        "patch_steps": recipe.patch_steps,
+        "steps": recipe.steps,
+        "minutes": round((time.monotonic() - begun) / 60, 2),
+        "loss_first": sum(losses[:tenth]) / tenth,
+        "loss_last": sum(losses[-tenth:]) / tenth,
+        "losses": losses,
+    }
 
 
 @dataclass(frozen=True)
-class _Stream:
-    images: Tensor  # scenes, 3, SIDE, SIDE; uint8
-    tags: list[tuple[str, ...]]
-    surroundings: list[tuple[str, ...]]
+class _Batch:
+    chosen: Tensor  # (B,) scenes
+    images: Tensor  # (B, 3, H, W), normalised
+    targets: Tensor  # (B, N, words), what each seen patch shows
+    keep: Tensor | None  # (B, N), the seen patches; None: all
+    truth: Tensor  # (B, words)
 
 
-def _drawn(job: tuple[int, int]) -> tuple[NDArray[np.uint8], tuple[str, ...], tuple[str, ...]]:
-    scene = render_scene(job[0], "pretrain", job[1])
-    small = Image.fromarray(scene.image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    return np.asarray(small), scene.tags, scene.surroundings
+class _Lesson:
+    """Batches of crops, what their patches show, and sentences about them."""
+
+    def __init__(self, stream: Stream, targets: Tensor, recipe: Recipe, seed: int) -> None:
+        self._stream, self._targets, self._truth = stream, targets, stream.truth()
+        self._generator = torch.Generator().manual_seed(seed)
+        self._order = Order(len(stream.images), self._generator)
+        self._words = np.random.default_rng(np.random.SeedSequence([seed, 77]))
+        self._known: dict[str, Tensor] = {}
+
+    def batch(self, count: int, size: tuple[int, int], *, thin: bool) -> _Batch:
+        chosen = self._order.take(count)
+        crops = Crops.draw(count, self._generator)
+        pixels = crops.of(self._stream.images[chosen], size, "reflection")
+        grid = (size[0] // PATCH, size[1] // PATCH)
+        # (B, words, rows, columns) -> (B, N, words)
+        targets = crops.of(self._targets[chosen], grid).flatten(2).transpose(1, 2)
+        keep = None
+        if thin:
+            patches = grid[0] * grid[1]
+            keep = torch.rand(count, patches, generator=self._generator).argsort(dim=1)
+            keep = keep[:, : patches // 2]
+            targets = targets.gather(1, keep[..., None].expand(-1, -1, targets.shape[-1]))
+        images = normalise(recolour(pixels, self._generator))
+        return _Batch(chosen, images, targets, keep, self._truth[chosen])
+
+    def sentences(self, chosen: Tensor) -> Tensor:
+        """A true sentence about each scene, as tokens."""
+        tags, places = self._stream.tags, self._stream.surroundings
+        return self._tokens([caption(self._words, tags[k], places[k]) for k in chosen.tolist()])
+
+    def names(self) -> Tensor:
+        """All `WORDS` in one of the templates, as tokens."""
+        template = TEMPLATES[int(self._words.integers(len(TEMPLATES)))]
+        return self._tokens([template.format(word) for word in WORDS])
+
+    def _tokens(self, texts: list[str]) -> Tensor:
+        for text in texts:
+            if text not in self._known:
+                self._known[text] = tokenize([text])[0]
+        return torch.stack([self._known[text] for text in texts])
 
 
-def _draw_stream(seed: int, count: int, progress: Progress | None) -> _Stream:
-    images = np.empty((count, 3, SIDE, SIDE), dtype=np.uint8)
-    tags, surroundings = [], []
-    workers = min(os.cpu_count() or 1, 8, max(1, count // 64))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        jobs = [(seed, index) for index in range(count)]
-        for k, (image, names, words) in enumerate(pool.map(_drawn, jobs, chunksize=32)):
-            images[k] = image.transpose(2, 0, 1)
-            tags.append(names)
-            surroundings.append(words)
-            if progress and (k % 50 == 49 or k + 1 == count):
-                progress("drawing scenes", k + 1, count, math.nan)
-    return _Stream(torch.from_numpy(images), tags, surroundings)
-
-
-def _augment(images: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Crop at random to ``size``, mirror half of the images and change their colours mildly."""
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(len(images), *shape, generator=generator)
-
-    # Crops stay large: a tag speaks of the whole image, and a small crop would make it a lie.
-    part = uniform(0.62, 1.0).sqrt()
-    stretch = uniform(-0.12, 0.12).exp()
-    wide, high = (part * stretch).clamp(max=1.0), (part / stretch).clamp(max=1.0)
-    across, down = uniform(-1.0, 1.0) * (1 - wide), uniform(-1.0, 1.0) * (1 - high)
-    mirror = torch.where(uniform(0.0, 1.0) < 0.5, -1.0, 1.0)
-    zero = torch.zeros_like(wide)
-    affine = torch.stack([wide * mirror, zero, across, zero, high, down], dim=1).view(-1, 2, 3)
-    where = F.affine_grid(affine, [len(images), 3, *size], align_corners=False)
-    pixels = F.grid_sample(images.float(), where, padding_mode="reflection", align_corners=False)
-    grey = pixels.mean(dim=1, keepdim=True)
-    pixels = grey + (pixels - grey) * uniform(0.7, 1.3, 1, 1, 1)
-    pixels = (pixels - 128) * uniform(0.8, 1.2, 1, 1, 1) + 128 + uniform(-16.0, 16.0, 1, 1, 1)
-    return (pixels * uniform(0.93, 1.07, 3, 1, 1)).clamp(0, 255)
-
-
-def _start_positions(model: Any) -> None:
-    """Start from sine waves of the patch's row and column; random positions cost many steps."""
-    table = model.visual.positional_embedding
-    side, width = round((len(table) - 1) ** 0.5), table.shape[1]
-    place = torch.arange(side, dtype=torch.float32)
-    rates = torch.exp(torch.linspace(math.log(0.3), math.log(1.6), width // 4))
-    waves = torch.cat([(place[:, None] * rates).sin(), (place[:, None] * rates).cos()], dim=1)
-    rows = waves[:, None].expand(side, side, -1)
-    columns = waves[None].expand(side, side, -1)
-    with torch.no_grad():
-        table[1:] = 0.15 * torch.cat([rows, columns], dim=-1).reshape(side * side, width)
+def _optimise(
+    model: Any, lesson: _Lesson, recipe: Recipe, progress: Progress | None
+) -> list[float]:
+    model.logit_scale.requires_grad_(False)
+    model.logit_scale.fill_(math.log(100))
+    head = nn.Linear(model.visual.output_dim, len(WORDS))
+    groups = [*_groups(model, recipe.decay), {"params": head.parameters(), "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98))
+    total = recipe.patch_steps + recipe.steps
+    losses: list[float] = []
+    for step in range(total):
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate * rate_share(step / total, recipe.warm_up)
+        if step < recipe.patch_steps:
+            loss = _teach_patches(model, head, lesson, recipe)
+        else:
+            loss = _contrast(model, lesson, recipe, step - recipe.patch_steps)
+            losses.append(float(loss.detach()))
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        if progress:
+            progress("training the CLIP", step + 1, total, float(loss.detach()))
+    return losses
 
 
 def _groups(model: Any, decay: float) -> list[dict[str, Any]]:
@@ -148,117 +207,42 @@ def _groups(model: Any, decay: float) -> list[dict[str, Any]]:
     return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def pretrain(
-    out: Path,
-    *,
-    seed: int = 0,
-    recipe: Recipe | None = None,
-    start: Path | None = None,
-    progress: Progress | None = None,
-) -> Report:
-    """Train the demo's CLIP from scratch and write its weights to ``out`` (float16).
-
-    Args:
-        out: file to write, atomically.
-        seed: of scenes, captions, crops and initial weights.
-        recipe: settings.
-        start: weights to go on from, instead of random ones.
-        progress: called after each step, and now and then while scenes are drawn.
-
-    Returns:
-        Steps, minutes, and the mean loss of the first and of the last tenth of the steps.
-    """
-    recipe = recipe or Recipe()
-    begun = time.monotonic()
-    stream = _draw_stream(seed, recipe.scenes, progress)
-    torch.set_num_threads(recipe.threads)
-    torch.manual_seed(seed)
-    model = build(start).float().train().requires_grad_(True)
-    if start is None:
-        _start_positions(model)
-    losses = _optimise(model, stream, recipe, seed, progress, going_on=start is not None)
-    save(model, out)
-    tenth = max(1, len(losses) // 10)
-    return {
-        "seed": seed,
-        "steps": recipe.steps,
-        "scenes": recipe.scenes,
-        "minutes": round((time.monotonic() - begun) / 60, 2),
-        "loss_first": sum(losses[:tenth]) / tenth,
-        "loss_last": sum(losses[-tenth:]) / tenth,
-        "losses": losses,
-    }
+def _teach_patches(model: Any, head: nn.Linear, lesson: _Lesson, recipe: Recipe) -> Tensor:
+    batch = lesson.batch(recipe.patch_batch, (96, 96), thin=True)
+    tokens, values = encode_patches(model, batch.images, batch.keep)
+    loss = F.binary_cross_entropy_with_logits(head(tokens[:, 0]), batch.truth)
+    names = encode_text(model, lesson.names())
+    for each in (tokens[:, 1:], values):
+        loss = loss + _cross_entropy(head(each), batch.targets)
+        # The text tower follows without pulling at the patches: unit vectors at this scale would.
+        unit = F.normalize(each.detach(), dim=-1)
+        loss = loss + _cross_entropy(_PATCH_SCALE * unit @ names.T, batch.targets)
+    return loss
 
 
-def _optimise(
-    model: Any,
-    stream: _Stream,
-    recipe: Recipe,
-    seed: int,
-    progress: Progress | None,
-    *,
-    going_on: bool,
-) -> list[float]:
+def _contrast(model: Any, lesson: _Lesson, recipe: Recipe, step: int) -> Tensor:
+    thin = step < (1 - recipe.whole) * recipe.steps
+    size = (96, 96) if thin else LAST_SIZES[step % len(LAST_SIZES)]
+    batch = lesson.batch(recipe.batch, size, thin=thin)
+    tokens, values = encode_patches(model, batch.images, batch.keep)
+    sentences = encode_text(model, lesson.sentences(batch.chosen))
+    names = encode_text(model, lesson.names())
+    scale = model.logit_scale.exp()
     contrast = import_open_clip().loss.ClipLoss()
-    optimiser = torch.optim.AdamW(_groups(model, recipe.decay), lr=recipe.rate, betas=(0.9, 0.98))
-    model.logit_scale.requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    words = np.random.default_rng(np.random.SeedSequence([seed, 77]))
-    known: dict[str, Tensor] = {}
-    named = _named(stream)
-    losses: list[float] = []
-    order = torch.empty(0, dtype=torch.long)
-    for step in range(recipe.steps):
-        done = step / recipe.steps
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * _rate(done, recipe.warm_up)
-        # CLIP ends at a temperature of 100; starting there would freeze the untrained model.
-        scale = 100 if going_on else 100 ** min(1.0, 0.55 + 0.45 * done / 0.4)
-        model.logit_scale.data.fill_(math.log(scale))
-        if len(order) < recipe.batch:
-            order = torch.cat([order, torch.randperm(len(stream.images), generator=generator)])
-        chosen, order = order[: recipe.batch], order[recipe.batch :]
-        thin = done < recipe.thin_until
-        size = (96, 96) if thin else LAST_SIZES[step % len(LAST_SIZES)]
-        images = normalise(_augment(stream.images[chosen], size, generator))
-        patches = (size[0] // PATCH) * (size[1] // PATCH)
-        keep = None
-        if thin:
-            keep = torch.rand(len(images), patches, generator=generator).argsort(dim=1)
-            keep = keep[:, : patches // 2]
-        texts = [caption(words, stream.tags[k], stream.surroundings[k]) for k in chosen.tolist()]
-        for text in texts:
-            if text not in known:
-                known[text] = tokenize([text])[0]
-        sentences = encode_text(model, torch.stack([known[text] for text in texts]))
-        tokens, values = encode_patches(model, images, keep)
-        whole = F.normalize(tokens[:, 0], dim=-1)
-        mean = F.normalize(tokens[:, 1:].mean(dim=1), dim=-1)
-        factor = model.logit_scale.exp()
-        loss = contrast(whole, sentences, factor) + contrast(mean, sentences, factor)
-        template = TEMPLATES[int(words.integers(len(TEMPLATES)))]
-        names = encode_text(model, tokenize([template.format(word) for word in _WORDS]))
-        for feature in (whole, mean):
-            logits = factor * feature @ names.T  # (B, words)
-            loss = loss + recipe.names * _contrast_with_names(logits, named[chosen])
-        for each in (tokens[:, 1:], values):
-            logits = _PATCH_SCALE * F.normalize(each, dim=-1) @ names.T  # (B, N, words)
-            loss = loss + recipe.patches * _sort_patches(logits, named[chosen])
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        losses.append(float(loss.detach()) / 2)
-        if progress:
-            progress("training", step + 1, recipe.steps, losses[-1])
-    model.logit_scale.data.fill_(math.log(100))
-    return losses
+    loss = tokens.new_zeros(())
+    for feature in (tokens[:, 0], tokens[:, 1:].mean(dim=1)):
+        unit = F.normalize(feature, dim=-1)
+        loss = loss + contrast(unit, sentences, scale)
+        loss = loss + _contrast_with_names(scale * unit @ names.T, batch.truth)
+    for each in (tokens[:, 1:], values):
+        logits = _PATCH_SCALE * F.normalize(each, dim=-1) @ names.T  # (B, N, words)
+        loss = loss + _cross_entropy(logits, batch.targets)
+    return loss
 
 
-def _named(stream: _Stream) -> Tensor:
-    """1 where a name or place word of `_WORDS` is true of a scene: (scenes, words)."""
-    true = [{*a, *b} for a, b in zip(stream.tags, stream.surroundings, strict=True)]
-    return torch.tensor([[float(word in words) for word in _WORDS] for words in true])
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Against shares of all words; both ``(batch, patches, words)``."""
+    return -(targets * logits.log_softmax(-1)).sum(-1).mean()
 
 
 def _contrast_with_names(logits: Tensor, truth: Tensor) -> Tensor:
@@ -268,27 +252,3 @@ def _contrast_with_names(logits: Tensor, truth: Tensor) -> Tensor:
         right = truth[:, part] / truth[:, part].sum(1, keepdim=True).clamp_min(1)
         loss = loss - (right * logits[:, part].log_softmax(-1)).sum(1).mean()
     return loss
-
-
-def _sort_patches(logits: Tensor, truth: Tensor) -> Tensor:
-    """Learn from tags which patch shows what: nothing absent, and all that is present somewhere.
-
-    Without it the patches of so small a model all say what the whole image says, and a CAM shows
-    nothing. Names and place words compete for each patch.
-
-    Args:
-        logits: ``(batch, patches, words)``.
-        truth: ``(batch, words)``, 1 for the words that are true of the image.
-    """
-    chances = logits.log_softmax(-1)
-    absent = truth[:, None] == 0
-    nothing_absent = -chances.masked_fill(absent, -math.inf).logsumexp(-1).mean()
-    best = chances.exp().topk(max(1, logits.shape[1] // 14), dim=1).values.mean(1)
-    somewhere = -(truth * best.clamp_min(1e-6).log()).sum() / truth.sum()
-    return nothing_absent + somewhere
-
-
-def _rate(done: float, warm_up: float) -> float:
-    if done < warm_up:
-        return (done + 1e-3) / (warm_up + 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up))) * 0.99 + 0.01

@@ -32,11 +32,11 @@ _DRAWERS: Final[Mapping[str, Callable[[Pen, np.random.Generator], None]]] = {
 }
 # Height as a share of the image's shorter side (before depth), and width over height.
 _HEIGHT: Final[Mapping[str, float]] = {
-    "bird": 0.4, "boat": 0.5, "bottle": 0.52, "car": 0.42, "cat": 0.52,
-    "fish": 0.4, "horse": 0.62, "house": 0.62, "tree": 0.72, "umbrella": 0.6,
+    "bird": 0.48, "boat": 0.54, "bottle": 0.68, "car": 0.46, "cat": 0.62,
+    "fish": 0.44, "horse": 0.68, "house": 0.64, "tree": 0.74, "umbrella": 0.66,
 }  # fmt: skip
 _HALF_WIDTH: Final[Mapping[str, float]] = {
-    "bird": 0.7, "boat": 0.68, "bottle": 0.2, "car": 0.84, "cat": 0.6,
+    "bird": 0.7, "boat": 0.68, "bottle": 0.25, "car": 0.84, "cat": 0.6,
     "fish": 0.75, "horse": 0.62, "house": 0.6, "tree": 0.42, "umbrella": 0.58,
 }  # fmt: skip
 
@@ -132,7 +132,7 @@ def _arrange(
     """Place the objects, far ones first; crowding is avoided, some occlusion stays."""
     width, height = size
     crowd = (1.0, 0.86, 0.74)[min(len(names), 3) - 1]
-    small = rng.random() < 0.17
+    small = rng.random() < 0.12
     taken: list[tuple[float, float]] = []
     arranged: list[tuple[str, Placement]] = []
     for name in names:

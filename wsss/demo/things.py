@@ -69,7 +69,7 @@ def bottle(pen: Pen, rng: np.random.Generator) -> None:
         float(rng.uniform(0.35, 0.8)),
         float(rng.uniform(0.45, 0.85)),
     )
-    wide = float(rng.uniform(0.15, 0.2))
+    wide = float(rng.uniform(0.18, 0.24))
     shoulder, neck = float(rng.uniform(0.5, 0.64)), float(rng.uniform(0.055, 0.075))
     half: list[Point] = [
         (wide, 0.0),

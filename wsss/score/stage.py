@@ -227,7 +227,7 @@ def _record(
 
 def _cam_chain(config: Config, *, affinity: bool, refined: bool) -> str:
     parts: list[str] = [config.cams.source]
-    if affinity and config.cams.affinity.enabled:
+    if affinity and config.cams.has_affinity:
         parts.append("affinity")
     if refined and config.refine.method != "none":
         parts.append(config.refine.method)

@@ -1,0 +1,74 @@
+"""Layer norms and linear maps of an open_clip module, and what gradients need of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wsss.clip.errors import UnsupportedEncoderError
+
+Load = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Layer normalisation over the width, always in float32."""
+
+    weight: Float[Tensor, " width"]
+    bias: Float[Tensor, " width"]
+    eps: float
+
+    def __call__(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+        return F.layer_norm(tokens.float(), self.weight.shape, self.weight, self.bias, self.eps)
+
+    def standardize(
+        self, tokens: Float[Tensor, "*rows width"]
+    ) -> tuple[Float[Tensor, "*rows width"], Float[Tensor, "*rows 1"]]:
+        """Zero mean and unit variance without gain and bias, and the factor that was applied."""
+        variance, mean = torch.var_mean(tokens, dim=-1, correction=0, keepdim=True)
+        factor = torch.rsqrt(variance + self.eps)
+        return (tokens - mean).mul_(factor), factor
+
+    @staticmethod
+    def of(module: nn.Module, where: str) -> Norm:
+        """Take the weights of a layer norm.
+
+        Raises:
+            UnsupportedEncoderError: it is none, or has no bias.
+        """
+        if not isinstance(module, nn.LayerNorm) or module.bias is None:
+            raise UnsupportedEncoderError(
+                f"{where} is {type(module).__name__}, expected a LayerNorm"
+            )
+        return Norm(module.weight.detach().float(), module.bias.detach().float(), module.eps)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear map in the type of its weight; the input is cast to it."""
+
+    weight: Float[Tensor, "out into"]
+    bias: Float[Tensor, " out"]
+
+    def __call__(
+        self, rows: Float[Tensor, "*rows into"], *, gain: float = 1.0, bias_gain: float = 1.0
+    ) -> Float[Tensor, "*rows out"]:
+        """``gain W x + bias_gain b``; the factors cost no pass over memory."""
+        flat = rows.to(self.weight.dtype).flatten(end_dim=-2)
+        out = torch.addmm(self.bias, flat, self.weight.T, beta=bias_gain, alpha=gain)
+        return out.view(*rows.shape[:-1], -1)
+
+    def pull_back(self, rows: Float[Tensor, "*rows out"]) -> Float[Tensor, "*rows into"]:
+        """The transposed map, in the weight's type; float32 out."""
+        return (rows.to(self.weight.dtype) @ self.weight).float()
+
+    @staticmethod
+    def of(weight: Tensor, bias: Tensor | None, load: Load) -> Linear:
+        """Take weight and bias in the type that ``load`` gives them; no bias counts as zero."""
+        bias = weight.new_zeros(weight.shape[0]) if bias is None else bias
+        return Linear(load(weight.detach()), load(bias.detach()))
