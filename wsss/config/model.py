@@ -288,17 +288,17 @@ class RetrainConfig(Section):
     init: str = Field(
         "random", description="random, or path of a backbone checkpoint to start from."
     )
-    crop: PositiveInt = Field(96, description="Side of the square training crop, pixels.")
+    crop: PositiveInt = Field(64, description="Side of the square training crop, pixels.")
     scale_range: tuple[float, float] = Field(
         (0.75, 1.5), description="Random scale of the image before the crop."
     )
-    batch: PositiveInt = Field(8, description="Global batch size, however many devices share it.")
-    iterations: PositiveInt = Field(300, description="Training steps.")
+    batch: PositiveInt = Field(16, description="Global batch size, however many devices share it.")
+    iterations: PositiveInt = Field(450, description="Training steps.")
     lr: float = Field(
         6e-4, gt=0, description="Peak learning rate (AdamW for SegFormer, SGD for DeepLab)."
     )
     warmup: int = Field(30, ge=0, description="Steps of linear warm-up.")
-    checkpoint_every: PositiveInt = Field(100, description="Steps between resumable checkpoints.")
+    checkpoint_every: PositiveInt = Field(150, description="Steps between resumable checkpoints.")
 
 
 class PredictConfig(Section):

@@ -1,0 +1,64 @@
+"""What bfloat16 weights of the frozen encoder do to the CAMs of real photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from wsss.cams.stage import run as make_cams
+from wsss.config import Config, from_mapping, load_config
+from wsss.data.stage import ingest
+from wsss.score.stage import score_cams
+
+PRESET = Path(__file__).parent.parent / "workflow" / "presets" / "voc-subset.yaml"
+_ARRAYS: Sequence[Literal["cam", "refined"]] = ("cam", "refined")
+
+
+def compare_precisions(folder: Path, split: str = "val") -> dict[str, Any]:
+    """Score CAMs made with float32 and with bfloat16 weights; prints both and the movement.
+
+    Args:
+        folder: for everything that is made on the way.
+        split: part of the real photographs.
+
+    Returns:
+        By precision and row: the mIoU over all classes and over the preset's report classes,
+        percent.
+    """
+    base = load_config(PRESET.parents[2] / "config.yaml", PRESET)
+    ingest(base, folder / "manifest")
+    figures = {name: _scores(base, name, folder, split) for name in ("float32", "bfloat16")}
+    table = Table("row", "float32", "bfloat16", "movement", title=f"mIoU, percent, {split}")
+    for row, exact in figures["float32"].items():
+        rounded = figures["bfloat16"][row]
+        table.add_row(row, f"{exact:.2f}", f"{rounded:.2f}", f"{rounded - exact:+.2f}")
+    Console(width=100).print(table)
+    return figures
+
+
+def _scores(base: Config, precision: str, folder: Path, split: str) -> dict[str, float]:
+    settings = base.model_dump(mode="json")
+    settings["clip"]["precision"] = precision
+    config = from_mapping(settings)
+    shard = folder / f"{precision}.h5"
+    make_cams(config, folder / "manifest", split, (1, 1), shard, folder / "cache")
+    found: dict[str, float] = {}
+    for array in _ARRAYS:
+        out = folder / f"{precision}.{array}.json"
+        for record in score_cams(config, folder / "manifest", split, [shard], array, out):
+            configured = record.background is None or record.background.source == "config"
+            best = "" if configured else " (best threshold)"
+            found[f"{record.row}{best}, all classes"] = _percent(record.miou)
+            chosen = [record.iou[name] for name in record.report_classes]
+            found[f"{record.row}{best}, report classes"] = _percent(
+                sum(value or 0.0 for value in chosen) / max(1, len(chosen))
+            )
+    return found
+
+
+def _percent(share: float | None) -> float:
+    return float("nan") if share is None else 100 * share
