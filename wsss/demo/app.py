@@ -49,7 +49,7 @@ def pretrain(
     """Train the demo's CLIP from scratch on drawn scenes and their tags.
 
     With the default options this makes weights like the shipped ones, in about 37 minutes on two
-    idle cores and with three gigabytes of memory. The demo's own images are never used.
+    idle cores. The demo's own images are never used.
     """
     from dataclasses import replace
 
