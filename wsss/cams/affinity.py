@@ -49,15 +49,27 @@ class Affinity:
 def sinkhorn(
     attention: Float[Tensor, "batch tokens tokens"], *, rounds: int = 3, power: int = 2
 ) -> Affinity:
-    """Normalise mean attention by rounds of dividing by column sums, then by row sums.
+    """Balance mean attention between patches.
 
     Args:
         attention: mean over heads and blocks, rows are queries; the class token comes first and is
             dropped.
+        rounds: see `balance`.
+        power: of the symmetrised matrix.
+    """
+    return balance(attention[:, 1:, 1:], rounds=rounds, power=power)
+
+
+def balance(
+    weights: Float[Tensor, "batch patches patches"], *, rounds: int = 3, power: int = 2
+) -> Affinity:
+    """Normalise by rounds of dividing by column sums, then by row sums.
+
+    Args:
+        weights: not negative; rows are receivers.
         rounds: 3 as published; D ends with rows that sum to one.
         power: of the symmetrised matrix.
     """
-    weights = attention[:, 1:, 1:]
     row = torch.ones_like(weights[..., :1])
     column = row
     for _ in range(rounds):

@@ -1,0 +1,62 @@
+"""WeCLIP's refinement module (RFM): which blocks' attention the learned affinity trusts.
+
+Spec WeCLIP 2.3, equations 5-8 of the paper. No gradient flows through it: what it gives makes
+pseudo labels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Distance = Literal["absolute", "signed"]
+
+_TINY = 1e-5
+
+
+@torch.no_grad()
+def block_distances(
+    affinity: Float[Tensor, "batch patches patches"],
+    attention: Float[Tensor, "batch blocks patches patches"],
+    distance: Distance = "absolute",
+) -> Float[Tensor, "batch blocks"]:
+    """How far each block's attention is from the learned affinity, summed over all pairs.
+
+    Args:
+        affinity: A_f, in 0..1.
+        attention: head-mean attention of the candidate blocks, without the class token.
+        distance: ``absolute`` as in the paper; ``signed`` as in the released code, where the sum of
+            A_f is common to all blocks and so takes no part in choosing among them.
+    """
+    if distance == "signed":
+        return affinity.sum((1, 2)).unsqueeze(1) - attention.sum((2, 3))
+    # Block by block: the differences of all of them at once would take as much memory again.
+    each = [(affinity - block).abs_().sum((1, 2)) for block in attention.unbind(1)]
+    return torch.stack(each, dim=1)
+
+
+def keep_near(distances: Float[Tensor, "batch blocks"]) -> Bool[Tensor, "batch blocks"]:
+    """Blocks that are not farther than the mean; at least one of an image is kept.
+
+    The paper writes "smaller than", the released code "at most"; they differ only where a distance
+    equals the mean, and the latter never keeps none.
+    """
+    return distances <= distances.mean(1, keepdim=True)
+
+
+@torch.no_grad()
+def trusted_affinity(
+    affinity: Float[Tensor, "batch patches patches"],
+    attention: Float[Tensor, "batch blocks patches patches"],
+    kept: Bool[Tensor, "batch blocks"],
+) -> Float[Tensor, "batch patches patches"]:
+    """R: the mean attention of the kept blocks, weighed by the learned affinity pair by pair.
+
+    `wsss.cams.affinity.balance` makes it doubly stochastic, as it does with plain attention.
+    """
+    share = kept / (kept.sum(1, keepdim=True) + _TINY)
+    # (B, l) x (B, l, N, N) -> (B, N, N)
+    return torch.einsum("bl,blij->bij", share.to(attention.dtype), attention) * affinity
