@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wsss.cams.boxes import BoxEdge, box_masks
+from wsss.cams.maps import places_in_image
 
 _TINY = 1e-30  # keeps a patch that nothing attends to from dividing by zero
 
@@ -102,10 +103,9 @@ def refine_maps(
         return maps
     gated = maps * box_masks(maps, box_threshold, box_edge)
     batch, patches = affinity.row.shape
-    counts = torch.bincount(owner, minlength=batch)
-    place = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
+    place = places_in_image(owner, batch)
     # Packed rows (R, h, w) -> padded columns (B, N, K), K the most classes of an image
-    columns = gated.new_zeros(batch, int(counts.max()), patches)
+    columns = gated.new_zeros(batch, 1 + int(place.max()), patches)
     columns[owner, place] = gated.flatten(1)
     spread = affinity.spread(columns.transpose(1, 2))
     return spread.transpose(1, 2)[owner, place].view_as(maps)

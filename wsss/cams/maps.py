@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Scaling = Literal["exact", "guarded_twice"]
@@ -50,6 +50,17 @@ def resize_maps(
     """
     resized = F.interpolate(maps.unsqueeze(0), size=size, mode="bilinear", align_corners=False)
     return resized.squeeze(0)
+
+
+def places_in_image(owner: Int[Tensor, " rows"], batch: int) -> Int[Tensor, " rows"]:
+    """Position of each packed row among the rows of its image, to spread rows over padded ones.
+
+    Args:
+        owner: the image of each row, in ascending order.
+        batch: number of images.
+    """
+    counts = torch.bincount(owner, minlength=batch)
+    return torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
 
 
 def average_to_grid(

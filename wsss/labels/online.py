@@ -1,0 +1,99 @@
+"""Pseudo labels made while a refiner trains: class maps, background, PAR, arg max (WeCLIP 2.3).
+
+A whole batch at once: images have different classes, so their score stacks are padded with zeros,
+which PAR leaves zero and which never win.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from wsss.cams.maps import places_in_image, resize_maps
+from wsss.labels.ignore import IGNORED
+from wsss.labels.par import pixel_adaptive_refinement
+
+
+@dataclass(frozen=True)
+class Unsure:
+    """Pixels that nothing is learned from: their largest class score lies between the two."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high <= 1:
+            raise ValueError(f"need 0 <= low < high <= 1; got {self.low} and {self.high}")
+
+
+def score_stacks(
+    maps: Float[Tensor, "rows grid_height grid_width"],
+    owner: Int[Tensor, " rows"],
+    batch: int,
+    size: tuple[int, int],
+    *,
+    power: float = 1.0,
+) -> Float[Tensor, "batch labels height width"]:
+    """Class maps at image size behind their background ``(1 - max)^power``.
+
+    Args:
+        maps: of all images, in 0..1; rows in the order of their images.
+        owner: the image of each row, in ascending order.
+        batch: number of images; an image may have no row.
+        size: height and width of the labels.
+        power: of the background.
+
+    Returns:
+        Background first, then the maps of the image in their order, then zeros; labels is one more
+        than the most classes of an image.
+    """
+    if len(owner) == 0:
+        return maps.new_ones(batch, 1, *size)
+    place = places_in_image(owner, batch)
+    stacks = maps.new_zeros(batch, 2 + int(place.max()), *size)
+    stacks[owner, 1 + place] = resize_maps(maps, size)
+    stacks[:, 0] = (1 - stacks[:, 1:].amax(1)).clamp_min(0) ** power
+    return stacks
+
+
+def online_labels(
+    images: Float[Tensor, "batch 3 rows columns"],
+    maps: Float[Tensor, "rows_of_maps grid_height grid_width"],
+    owner: Int[Tensor, " rows_of_maps"],
+    classes: Int[Tensor, " rows_of_maps"],
+    size: tuple[int, int],
+    *,
+    power: float = 1.0,
+    valid: Bool[Tensor, "batch height width"] | None = None,
+    unsure: Unsure | None = None,
+) -> UInt8[Tensor, "batch height width"]:
+    """Labels of a batch: 0 background, class + 1, 255 where nothing is to be learned.
+
+    Args:
+        images: what PAR looks at.
+        maps: class maps in 0..1, see `score_stacks`.
+        owner: the image of each map, in ascending order.
+        classes: the class of each map, 0-based.
+        size: height and width of the labels.
+        power: of the background.
+        valid: 0 in padding, which becomes 255. None, as published: padding is learned from.
+        unsure: band of class scores after PAR that becomes 255. None, as published: every pixel
+            has a label.
+    """
+    batch = len(images)
+    stacks = score_stacks(maps, owner, batch, size, power=power)
+    scores = pixel_adaptive_refinement(images, stacks)
+    names = torch.zeros(scores.shape[:2], dtype=torch.uint8, device=scores.device)
+    names[owner, 1 + places_in_image(owner, batch)] = (classes + 1).to(torch.uint8)
+    winner = scores.argmax(1)  # (B, H, W)
+    # (B, labels) indexed by (B, H W) -> (B, H, W)
+    labels = names.gather(1, winner.flatten(1)).view(winner.shape)
+    if unsure is not None and scores.shape[1] > 1:
+        largest = scores[:, 1:].amax(1)
+        labels = labels.masked_fill((largest > unsure.low) & (largest < unsure.high), IGNORED)
+    if valid is not None:
+        labels = labels.masked_fill(~valid, IGNORED)
+    return labels
