@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -32,8 +33,6 @@ def _edited(path: Path) -> Iterator[None]:
         yield
     finally:
         path.write_bytes(content)
-        import os
-
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
@@ -119,6 +118,33 @@ def test_changing_a_value_reruns_what_reads_it(
         found = set(finished.would_run())
     assert runs <= found, f"not rerun: {runs - found}"
     assert not spares & found, f"rerun for nothing: {spares & found}"
+
+
+def test_editing_a_truth_png_scores_again(finished: Project) -> None:
+    target = "results/tiny-photos/scores/blob.train.json"
+    drawn = "results/tiny-data"
+    classes = (finished.root / drawn / "classes.txt").read_text().split()
+    data = {
+        "kind": "folder",
+        "root": f"{drawn}/JPEGImages",
+        "tags": f"{drawn}/tags.csv",
+        "val_list": "",
+        "classes": classes,
+        "masks": f"{drawn}/SegmentationClass",
+    }
+    changes = {"name": "tiny-photos", "data": data, "cams": {"splits": ["train"]}}
+    with _configured(finished, **changes):
+        finished.snakemake("--", target)
+        assert "Nothing to be done" in finished.snakemake("--dry-run", "--", target).stdout
+        png = next((finished.root / drawn / "SegmentationClass").glob("val_*.png"))
+        before = png.stat().st_mtime_ns
+        os.utime(png, ns=(before, before + 1_000_000_000))
+        try:
+            again = finished.snakemake("--dry-run", "--", target).stdout
+        finally:
+            os.utime(png, ns=(before, before))
+    assert "score_blob" in again
+    assert "ingest" not in again.split("Job stats:")[1].split("total")[0]
 
 
 def test_unknown_key_stops_with_one_clear_message(finished: Project) -> None:

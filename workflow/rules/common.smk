@@ -11,6 +11,7 @@ sys.path.insert(0, workflow.basedir)
 from wsss.cli.engine import prepare_jobs
 from wsss.cli.stages import stage_code, stage_sections
 from wsss.config import ConfigError, expand_path, from_mapping
+from wsss.score.truth import truth_state
 
 prepare_jobs(Path(workflow.basedir))
 try:
@@ -29,6 +30,11 @@ def sections(stage):
 def code(stage):
     """Digest of the source files that a stage imports: a change reruns it."""
     return stage_code(stage, CONFIG)
+
+
+def truth(wildcards):
+    """State of a split's pixel labels: adding or editing one scores the split again."""
+    return truth_state(CONFIG, wildcards.split)
 
 
 def local_files(*texts):

@@ -15,6 +15,7 @@ rule score_blob:
     params:
         sections=sections("score"),
         code=code("score"),
+        truth=truth,
         folder=subpath(input.manifest, parent=True),
     message:
         "Scoring the centred blob, the floor that ignores the image"
@@ -45,6 +46,7 @@ rule score_cams:
     params:
         sections=sections("score"),
         code=code("score"),
+        truth=truth,
         folder=subpath(input.manifest, parent=True),
     message:
         "Scoring {wildcards.product} of {wildcards.split}"
@@ -71,6 +73,7 @@ rule score_masks:
     params:
         sections=sections("score"),
         code=code("score"),
+        truth=truth,
         folder=subpath(input.manifest, parent=True),
     message:
         "Scoring the pseudo masks of {wildcards.split}"
@@ -97,6 +100,7 @@ rule score_predictions:
     params:
         sections=sections("score"),
         code=code("score"),
+        truth=truth,
         folder=subpath(input.manifest, parent=True),
     message:
         "Scoring the segmenter on {wildcards.split}"
@@ -211,6 +215,7 @@ rule contact_sheet:
     params:
         sections=sections("pictures"),
         code=code("pictures"),
+        truth=truth,
         folder=subpath(input.manifest, parent=True),
         cams=lambda wildcards, input: [f"--cams {path}" for path in input.cams],
         masks=lambda wildcards, input: [f"--masks {path}" for path in input.masks],

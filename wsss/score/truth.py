@@ -20,6 +20,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from wsss.artifacts.digest import digest_listing
 from wsss.config import Config, expand_path
 from wsss.data.errors import ImageError
 from wsss.data.manifest import Manifest
@@ -107,6 +108,17 @@ def png_folder(config: Config, split: str) -> Path:
     augmented = config.data.kind == "voc" and Path(name).stem.lower().endswith("aug")
     folder = "SegmentationClassAug" if augmented else "SegmentationClass"
     return expand_path(config.data.root) / folder
+
+
+def truth_state(config: Config, split: str) -> str:
+    """A text that changes when truth PNGs are added, removed or edited; the workflow watches it.
+
+    Empty where something else tells: the demo's data set is drawn by a rule, and COCO's truth is in
+    the file that ingest reads.
+    """
+    if config.data.kind in {"demo", "coco"} or not has_truth(config):
+        return ""
+    return digest_listing(png_folder(config, split), ".png")
 
 
 def read_truth(source: Source, image: str, height: int, width: int) -> UInt8[np.ndarray, "h w"]:

@@ -1,0 +1,28 @@
+"""The digest of a folder's listing, by which the workflow watches files that it does not list."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from wsss.artifacts.digest import digest_listing
+
+
+def test_listing_changes_with_names_sizes_and_times_but_not_with_other_files(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"1")
+    first = digest_listing(tmp_path, ".png")
+    assert first == digest_listing(tmp_path, ".png")
+    (tmp_path / "notes.txt").write_text("x")
+    assert first == digest_listing(tmp_path, ".png")
+    stat = (tmp_path / "a.png").stat()
+    os.utime(tmp_path / "a.png", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000))
+    touched = digest_listing(tmp_path, ".png")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "B.PNG").write_bytes(b"22")
+    assert len({first, touched, digest_listing(tmp_path, ".png")}) == 3
+
+
+def test_no_folder_gives_an_empty_text(tmp_path: Path) -> None:
+    assert digest_listing(tmp_path / "none", ".png") == ""
