@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from wsss.demo.model import WEIGHTS, build, encode_image, encode_text, normalise, tokenize
+from wsss.demo.model import PATCH, WEIGHTS, build, encode_image, encode_text, normalise, tokenize
 from wsss.demo.names import DEMO_CLASSES
 
 PROMPT: Final = "a clean origami {}."
-PATCH: Final = 8
 
 Measures = dict[str, float | int | dict[str, float]]
 

@@ -17,6 +17,8 @@ from wsss._compat import import_open_clip
 MODEL_NAME: Final = "demo-vit-p8"
 CONFIG: Final = Path(__file__).parent / "weights" / f"{MODEL_NAME}.json"
 WEIGHTS: Final = CONFIG.with_suffix(".safetensors")
+PATCH: Final = 8
+"""Side of a patch in pixels, as the config says; the teacher's cells are of the same size."""
 
 
 def build(weights: Path | None = WEIGHTS) -> Any:

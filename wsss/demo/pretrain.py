@@ -26,13 +26,12 @@ from torch import Tensor, nn
 from wsss._compat import import_open_clip
 from wsss.demo.captions import TEMPLATES, caption
 from wsss.demo.initial import start_image_tower
-from wsss.demo.model import build, encode_patches, encode_text, normalise, save, tokenize
+from wsss.demo.model import PATCH, build, encode_patches, encode_text, normalise, save, tokenize
 from wsss.demo.names import DEMO_CLASSES
 from wsss.demo.schedule import rate_share
 from wsss.demo.stream import WORDS, Crops, Order, Progress, Stream, draw_stream, recolour
 from wsss.demo.teacher import TeacherRecipe, patch_targets, train_teacher
 
-PATCH: Final = 8
 LAST_SIZES: Final = ((96, 96), (96, 128), (128, 96), (112, 112))
 """Heights and widths of the last steps, so that other grids than 12 x 12 are met as well."""
 

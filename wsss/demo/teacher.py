@@ -21,9 +21,6 @@ from wsss.demo.model import normalise
 from wsss.demo.schedule import rate_share
 from wsss.demo.stream import Crops, Order, Progress, Stream, recolour
 
-STRIDE: Final = 8
-"""Pixels a cell of its grid, as the patches of the CLIP."""
-
 _CHANNELS: Final = (24, 56, 128)
 
 
