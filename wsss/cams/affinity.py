@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wsss.cams.boxes import BoxEdge, box_masks
-from wsss.cams.maps import places_in_image
+from wsss.cams.maps import places_in_image, scale_maps
+from wsss.config.model import CamsConfig
 
 _TINY = 1e-30  # keeps a patch that nothing attends to from dividing by zero
 
@@ -109,3 +110,30 @@ def refine_maps(
     columns[owner, place] = gated.flatten(1)
     spread = affinity.spread(columns.transpose(1, 2))
     return spread.transpose(1, 2)[owner, place].view_as(maps)
+
+
+def refine_as_configured(
+    attention: Float[Tensor, "batch tokens tokens"],
+    maps: Float[Tensor, "rows height width"],
+    owner: Int[Tensor, " rows"],
+    cams: CamsConfig,
+) -> Float[Tensor, "rows height width"]:
+    """Balance the attention, spread the maps along it and scale them to 0..1 again.
+
+    Args:
+        attention: see `sinkhorn`.
+        maps: see `refine_maps`.
+        owner: see `refine_maps`.
+        cams: with every ``auto`` resolved.
+    """
+    affinity = cams.affinity
+    assert affinity.box_edge != "auto"
+    assert cams.scaling != "auto"
+    spread = refine_maps(
+        sinkhorn(attention, rounds=affinity.sinkhorn_rounds, power=affinity.power),
+        maps,
+        owner,
+        box_threshold=affinity.box_threshold,
+        box_edge=affinity.box_edge,
+    )
+    return scale_maps(spread, cams.scaling)

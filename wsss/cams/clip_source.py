@@ -12,7 +12,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from wsss.artifacts.digest import digest_json
-from wsss.cams.affinity import refine_maps, sinkhorn
+from wsss.cams.affinity import refine_as_configured
 from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.grad_cam import grad_cam
 from wsss.cams.maps import scale_maps
@@ -99,15 +99,7 @@ class GradCamSource:
         rows = _halves(maps, counts)
         if found.attention is None:
             return [CamMaps(*parts, None) for parts in zip(samples, rows, strict=True)]
-        assert affinity.box_edge != "auto"
-        spread = refine_maps(
-            sinkhorn(found.attention, rounds=affinity.sinkhorn_rounds, power=affinity.power),
-            maps,
-            found.owner,
-            box_threshold=affinity.box_threshold,
-            box_edge=affinity.box_edge,
-        )
-        refined = _halves(scale_maps(spread, cams.scaling), counts)
+        refined = _halves(refine_as_configured(found.attention, maps, found.owner, cams), counts)
         return [CamMaps(*parts) for parts in zip(samples, rows, refined, strict=True)]
 
 

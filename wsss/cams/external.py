@@ -16,9 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wsss.artifacts.digest import digest_file
-from wsss.cams.affinity import refine_maps, sinkhorn
+from wsss.cams.affinity import refine_as_configured
 from wsss.cams.encoder_input import EncoderInput
-from wsss.cams.maps import scale_maps
 from wsss.cams.restricted import SeedError
 from wsss.cams.seeds import Seeds, read_seeds
 from wsss.cams.sources import CamMaps
@@ -126,25 +125,14 @@ class ExternalSource:
         self, inputs: EncoderInput, sample: Sample, seeds: Seeds
     ) -> Float[Tensor, "classes rows columns"]:
         """The seeds on the patch grid, spread along the encoder's attention."""
-        affinity, encoder = self._cams.affinity, inputs.encoder
-        assert affinity.box_edge != "auto"
-        assert self._cams.scaling != "auto"
-        blocks = range(encoder.depth - affinity.last_blocks, encoder.depth)
+        encoder = inputs.encoder
+        blocks = range(encoder.depth - self._cams.affinity.last_blocks, encoder.depth)
         encoding = encoder.run(inputs.pixels(sample)[None], attention_sum_of=blocks)
         assert encoding.attention_sum is not None
         maps = seeds.on_grid(encoding.grid).to(encoder.device)
-        spread = refine_maps(
-            sinkhorn(
-                encoding.attention_sum / len(blocks),
-                rounds=affinity.sinkhorn_rounds,
-                power=affinity.power,
-            ),
-            maps,
-            torch.zeros(len(maps), dtype=torch.long, device=encoder.device),
-            box_threshold=affinity.box_threshold,
-            box_edge=affinity.box_edge,
-        )
-        return scale_maps(spread, self._cams.scaling)
+        owner = torch.zeros(len(maps), dtype=torch.long, device=encoder.device)
+        mean = encoding.attention_sum / len(blocks)
+        return refine_as_configured(mean, maps, owner, self._cams)
 
 
 def _first(lines: Sequence[str]) -> str:
