@@ -24,6 +24,8 @@ wildcard_constraints:
     run=re.escape(CONFIG.name),
     split="train|val",
     product="cam|affinity|refined",
+    who="predictions|refiner",
+    trained="segmenter|refiner",
 
 
 include: "workflow/rules/data.smk"

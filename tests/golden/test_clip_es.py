@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
-from wsss.cams.affinity import refine_maps, sinkhorn
+from wsss.cams.affinity import balance, refine_maps
 from wsss.cams.boxes import box_masks
 from wsss.cams.grad_cam import GradCam, Gradient, grad_cam
 from wsss.cams.maps import resize_maps, scale_maps
@@ -193,7 +193,7 @@ def test_sinkhorn_and_transition(cases: list[Case], published: ClipEncoder, bank
         computed = run(case, published, bank).attention
         assert computed is not None
         for attention in (stored, computed):
-            affinity = sinkhorn(attention)
+            affinity = balance(attention[:, 1:, 1:])
             assert_close_rel(affinity.matrix()[0], case["sinkhorn"], FLOAT32, "sinkhorn")
             everything = affinity.spread(torch.eye(attention.shape[-1] - 1).unsqueeze(0))
             assert_close_rel(everything[0], case["transition"], FLOAT32, "transition")
@@ -213,7 +213,7 @@ def test_refined_maps_end_to_end(cases: list[Case], published: ClipEncoder, bank
         masks = box_masks(cam, threshold, "exclusive")
         np.testing.assert_array_equal(masks.numpy(), case[f"box_mask_{suffix}"].astype(bool))
         refined = refine_maps(
-            sinkhorn(result.attention),
+            balance(result.attention[:, 1:, 1:]),
             cam,
             result.owner,
             box_threshold=threshold,

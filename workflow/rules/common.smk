@@ -78,10 +78,13 @@ def final_products():
     if has_truth():
         products += [f"{run}/tables/table.{suffix}" for suffix in ("md", "csv", "html")]
         products += [f"{run}/pictures/class_iou.png"]
+    if CONFIG.refine.is_trained:
+        products += [f"{run}/pictures/refiner_loss.png"]
     if CONFIG.retrain.enabled:
         products += [f"{run}/pictures/segmenter_loss.png"]
-        if CONFIG.data.val_list and "val" not in splits:
-            products += [f"{run}/pictures/val.png"]
+    predicts = CONFIG.refine.is_trained or CONFIG.retrain.enabled
+    if predicts and CONFIG.data.val_list and "val" not in splits:
+        products += [f"{run}/pictures/val.png"]
     return products
 
 
@@ -91,7 +94,7 @@ def scored():
     products = ["blob", "cam"]
     if CONFIG.cams.has_affinity:
         products.append("affinity")
-    if CONFIG.refine.method != "none":
+    if CONFIG.refine.is_trained:
         products.append("refined")
     products.append("masks")
     records = [
@@ -99,6 +102,8 @@ def scored():
         for split in CONFIG.cams.splits
         for product in products
     ]
+    if CONFIG.refine.is_trained and CONFIG.data.val_list:
+        records.append(f"{run}/scores/refiner.val.json")
     if CONFIG.retrain.enabled and CONFIG.data.val_list:
         records.append(f"{run}/scores/predictions.val.json")
     return records

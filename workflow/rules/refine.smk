@@ -7,7 +7,8 @@ rule refine_train:
         cams=gather.part("results/{{run}}/cams/train/{scatteritem}.h5"),
         weights=clip_files(),
     output:
-        "results/{run}/refine/checkpoint.safetensors",
+        checkpoint="results/{run}/refine/checkpoint.safetensors",
+        log="results/{run}/refine/loss.csv",
     log:
         "results/{run}/logs/refine_train.log",
     benchmark:
@@ -19,6 +20,7 @@ rule refine_train:
         mem_mb=12000,
         runtime="24h",
         device=CONFIG.compute.device,
+        workers=CONFIG.compute.workers,
     params:
         sections=sections("refine_train"),
         code=code("refine_train"),
@@ -27,8 +29,9 @@ rule refine_train:
     message:
         "Training the refiner"
     shell:
-        "python -m wsss refine-train {input.cams:q} --manifest {params.folder:q} --out {output:q}"
-        " --work {params.work:q} --device {resources.device} --sections {params.sections:q} 2> {log}"
+        "python -m wsss refine-train {input.cams:q} --manifest {params.folder:q}"
+        " --out {output.checkpoint:q} --log {output.log:q} --work {params.work:q}"
+        " --device {resources.device} --workers {resources.workers} --sections {params.sections:q} 2> {log}"
 
 
 rule refine_apply:
@@ -62,3 +65,34 @@ rule refine_apply:
         " --split {wildcards.split} --checkpoint {input.checkpoint:q} --out {output:q}"
         " --device {resources.device} --batch {resources.batch} --workers {threads}"
         " --sections {params.sections:q} 2> {log}"
+
+
+rule refine_predict:
+    input:
+        manifest="results/{run}/manifest/manifest.csv",
+        checkpoint="results/{run}/refine/checkpoint.safetensors",
+        weights=clip_files(),
+    output:
+        "results/{run}/refiner_predictions/{split}/{scatteritem}.h5",
+    log:
+        "results/{run}/logs/refine_predict/{split}.{scatteritem}.log",
+    benchmark:
+        "results/{run}/benchmarks/refine_predict/{split}.{scatteritem}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: CONFIG.compute.workers
+    resources:
+        mem_mb=8000,
+        runtime="8h",
+        device=CONFIG.compute.device,
+    params:
+        sections=sections("refine_predict"),
+        code=code("refine_predict"),
+        folder=subpath(input.manifest, parent=True),
+    message:
+        "The refiner's own prediction of {wildcards.split}, part {wildcards.scatteritem}"
+    shell:
+        "python -m wsss refine-predict --manifest {params.folder:q}"
+        " --checkpoint {input.checkpoint:q} --split {wildcards.split}"
+        " --shard {wildcards.scatteritem} --out {output:q} --device {resources.device}"
+        " --workers {threads} --sections {params.sections:q} 2> {log}"

@@ -85,13 +85,21 @@ rule score_masks:
 rule score_predictions:
     input:
         manifest="results/{run}/manifest/manifest.csv",
-        shards=gather.part("results/{{run}}/predictions/{{split}}/{scatteritem}.h5"),
+        shards=branch(
+            lambda wildcards: wildcards.who == "refiner",
+            then=gather.part(
+                "results/{{run}}/refiner_predictions/{{split}}/{scatteritem}.h5"
+            ),
+            otherwise=gather.part(
+                "results/{{run}}/predictions/{{split}}/{scatteritem}.h5"
+            ),
+        ),
     output:
-        "results/{run}/scores/predictions.{split}.json",
+        "results/{run}/scores/{who}.{split}.json",
     log:
-        "results/{run}/logs/score/predictions.{split}.log",
+        "results/{run}/logs/score/{who}.{split}.log",
     benchmark:
-        "results/{run}/benchmarks/score/predictions.{split}.tsv"
+        "results/{run}/benchmarks/score/{who}.{split}.tsv"
     conda:
         "../../envs/core.yaml"
     resources:
@@ -103,9 +111,9 @@ rule score_predictions:
         truth=truth,
         folder=subpath(input.manifest, parent=True),
     message:
-        "Scoring the segmenter on {wildcards.split}"
+        "Scoring {wildcards.who} on {wildcards.split}"
     shell:
-        "python -m wsss score predictions {input.shards:q} --manifest {params.folder:q}"
+        "python -m wsss score {wildcards.who} {input.shards:q} --manifest {params.folder:q}"
         " --split {wildcards.split} --out {output:q} --sections {params.sections:q} 2> {log}"
 
 
@@ -162,18 +170,22 @@ rule class_chart:
 
 rule loss_curve:
     input:
-        "results/{run}/segmenter/loss.csv",
+        branch(
+            lambda wildcards: wildcards.trained == "refiner",
+            then="results/{run}/refine/loss.csv",
+            otherwise="results/{run}/segmenter/loss.csv",
+        ),
     output:
         report(
-            "results/{run}/pictures/segmenter_loss.png",
+            "results/{run}/pictures/{trained}_loss.png",
             caption="../report/loss.rst",
             category="Training",
-            labels={"what": "segmenter loss"},
+            labels={"what": "{trained} loss"},
         ),
     log:
-        "results/{run}/logs/loss_curve.log",
+        "results/{run}/logs/loss_curve.{trained}.log",
     benchmark:
-        "results/{run}/benchmarks/loss_curve.tsv"
+        "results/{run}/benchmarks/loss_curve.{trained}.tsv"
     conda:
         "../../envs/core.yaml"
     params:
@@ -194,6 +206,12 @@ rule contact_sheet:
         masks=branch(
             lambda wildcards: wildcards.split in CONFIG.cams.splits,
             then=gather.part("results/{{run}}/masks/{{split}}/{scatteritem}.h5"),
+        ),
+        refiner=branch(
+            lambda wildcards: CONFIG.refine.is_trained and wildcards.split == "val",
+            then=gather.part(
+                "results/{{run}}/refiner_predictions/{{split}}/{scatteritem}.h5"
+            ),
         ),
         predictions=branch(
             lambda wildcards: CONFIG.retrain.enabled and wildcards.split == "val",
@@ -219,6 +237,7 @@ rule contact_sheet:
         folder=subpath(input.manifest, parent=True),
         cams=lambda wildcards, input: [f"--cams {path}" for path in input.cams],
         masks=lambda wildcards, input: [f"--masks {path}" for path in input.masks],
+        refiner=lambda wildcards, input: [f"--refiner {path}" for path in input.refiner],
         predictions=lambda wildcards, input: [
             f"--predictions {path}" for path in input.predictions
         ],
@@ -226,5 +245,5 @@ rule contact_sheet:
         "Drawing the contact sheet of {wildcards.split}"
     shell:
         "python -m wsss contact-sheet --manifest {params.folder:q} --split {wildcards.split}"
-        " {params.cams} {params.masks} {params.predictions} --out {output:q}"
+        " {params.cams} {params.masks} {params.refiner} {params.predictions} --out {output:q}"
         " --sections {params.sections:q} 2> {log}"

@@ -48,27 +48,13 @@ class Affinity:
         return columns
 
 
-def sinkhorn(
-    attention: Float[Tensor, "batch tokens tokens"], *, rounds: int = 3, power: int = 2
-) -> Affinity:
-    """Balance mean attention between patches.
-
-    Args:
-        attention: mean over heads and blocks, rows are queries; the class token comes first and is
-            dropped.
-        rounds: see `balance`.
-        power: of the symmetrised matrix.
-    """
-    return balance(attention[:, 1:, 1:], rounds=rounds, power=power)
-
-
 def balance(
     weights: Float[Tensor, "batch patches patches"], *, rounds: int = 3, power: int = 2
 ) -> Affinity:
-    """Normalise by rounds of dividing by column sums, then by row sums.
+    """Sinkhorn: normalise by rounds of dividing by column sums, then by row sums.
 
     Args:
-        weights: not negative; rows are receivers.
+        weights: mean attention between patches, without the class token; rows are queries.
         rounds: 3 as published; D ends with rows that sum to one.
         power: of the symmetrised matrix.
     """
@@ -118,10 +104,20 @@ def refine_as_configured(
     owner: Int[Tensor, " rows"],
     cams: CamsConfig,
 ) -> Float[Tensor, "rows height width"]:
-    """Balance the attention, spread the maps along it and scale them to 0..1 again.
+    """`spread_as_configured` along mean attention that still has the class token."""
+    return spread_as_configured(attention[:, 1:, 1:], maps, owner, cams)
+
+
+def spread_as_configured(
+    weights: Float[Tensor, "batch patches patches"],
+    maps: Float[Tensor, "rows height width"],
+    owner: Int[Tensor, " rows"],
+    cams: CamsConfig,
+) -> Float[Tensor, "rows height width"]:
+    """Balance an affinity between patches, spread maps along it and scale them to 0..1 again.
 
     Args:
-        attention: see `sinkhorn`.
+        weights: see `balance`.
         maps: see `refine_maps`.
         owner: see `refine_maps`.
         cams: with every ``auto`` resolved.
@@ -130,7 +126,7 @@ def refine_as_configured(
     assert affinity.box_edge != "auto"
     assert cams.scaling != "auto"
     spread = refine_maps(
-        sinkhorn(attention, rounds=affinity.sinkhorn_rounds, power=affinity.power),
+        balance(weights, rounds=affinity.sinkhorn_rounds, power=affinity.power),
         maps,
         owner,
         box_threshold=affinity.box_threshold,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float16
@@ -97,10 +98,12 @@ class GradCamSource:
         maps = scale_maps(found.maps.relu(), cams.scaling)
         counts = [len(one) for one in tags]
         rows = _halves(maps, counts)
-        if found.attention is None:
-            return [CamMaps(*parts, None) for parts in zip(samples, rows, strict=True)]
-        refined = _halves(refine_as_configured(found.attention, maps, found.owner, cams), counts)
-        return [CamMaps(*parts) for parts in zip(samples, rows, refined, strict=True)]
+        sure = [tuple(part.tolist()) for part in found.probabilities.float().cpu().split(counts)]
+        refined: list[Any] = [None] * len(samples)
+        if found.attention is not None:
+            spread = refine_as_configured(found.attention, maps, found.owner, cams)
+            refined = _halves(spread, counts)
+        return [CamMaps(*parts) for parts in zip(samples, rows, refined, sure, strict=True)]
 
 
 def same_size_batches(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from wsss.clip.encoder import ClipEncoder
@@ -73,8 +74,21 @@ class EncoderInput:
         Raises:
             ImageError: it cannot be read.
         """
-        photo = read_image(sample.path, max_pixels=self._max_pixels)
-        return normalize_image(resize_image(photo, self.size(sample)), self._mean, self._std)
+        return self.normalize(resize_image(self.photo(sample), self.size(sample)))
+
+    def photo(self, sample: Sample) -> UInt8[np.ndarray, "height width 3"]:
+        """Read a photograph.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return read_image(sample.path, max_pixels=self._max_pixels)
+
+    def normalize(
+        self, photo: UInt8[np.ndarray, "height width 3"]
+    ) -> Float[Tensor, "3 height width"]:
+        """Pixels as the encoder takes them."""
+        return normalize_image(photo, self._mean, self._std)
 
     def check_sizes(self, samples: Sequence[Sample]) -> None:
         """Refuse images whose attention would not fit into memory, before the work starts.

@@ -9,7 +9,7 @@ images of a batch share one forward pass and one pull-back.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wsss.clip.encoder import ClipEncoder
+from wsss.clip.last_block import LastBlock
 from wsss.clip.text import TextBank
 
 Gradient = Literal["margin", "softmax"]
@@ -68,7 +69,6 @@ def grad_cam(
         raise ValueError(
             f"attention of the last {attention_blocks} blocks: the encoder has {encoder.depth}"
         )
-    device = encoder.device
     last = encoder.depth - 1
     first = encoder.depth - attention_blocks
     encoding = encoder.run(images, until=last, attention_sum_of=range(first, last))
@@ -77,7 +77,30 @@ def grad_cam(
     if total is not None and encoding.attention_sum is not None:
         total += encoding.attention_sum
     mean = None if total is None else total / attention_blocks
+    found = block_cams(encoder, block, encoding.grid, classes, bank, gradient)
+    return replace(found, attention=mean)
 
+
+@torch.no_grad()
+def block_cams(
+    encoder: ClipEncoder,
+    block: LastBlock,
+    grid: tuple[int, int],
+    classes: Sequence[Sequence[int]],
+    bank: TextBank,
+    gradient: Gradient = "margin",
+) -> GradCam:
+    """`grad_cam` from the last block's pass on; without attention.
+
+    Args:
+        encoder: the frozen encoder.
+        block: of the images, from `ClipEncoder.last_block`.
+        grid: rows and columns of the patches.
+        classes: see `grad_cam`.
+        bank: text features.
+        gradient: see `score_cotangents`.
+    """
+    device = encoder.device
     owner = torch.tensor([i for i, one in enumerate(classes) for _ in one], dtype=torch.long)
     present = torch.tensor([k for one in classes for k in one], dtype=torch.long)
     owner, present = owner.to(device), present.to(device)
@@ -93,10 +116,10 @@ def grad_cam(
     if encoder.projection is not None:
         cotangents = cotangents @ encoder.projection.T
     channels = block.pull_back(cotangents, owner)
-    activation = block.normed[:, 1:][owner] if len(images) > 1 else block.normed[:, 1:]
+    activation = block.normed[:, 1:][owner] if len(classes) > 1 else block.normed[:, 1:]
     # (R, N, D) x (R, D, 1) -> (R, N) -> (R, h, w)
-    maps = (activation @ channels.unsqueeze(-1)).squeeze(-1).unflatten(1, encoding.grid)
-    return GradCam(owner, maps, probabilities, channels, mean)
+    maps = (activation @ channels.unsqueeze(-1)).squeeze(-1).unflatten(1, grid)
+    return GradCam(owner, maps, probabilities, channels, None)
 
 
 def score_cotangents(

@@ -22,6 +22,8 @@ class CamMaps:
     """In 0 … 1, on the source's grid."""
     refined: Float16[np.ndarray, "classes rows columns"] | None
     """After the affinity, in 0 … 1, on the encoder's patch grid; None where it is off."""
+    probabilities: tuple[float, ...] | None = None
+    """Of each class on the image; None where the source does not know them."""
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.progress import track
@@ -26,7 +27,8 @@ def run(
     Items have the array ``cam`` float16 [K, h, w], in 0 … 1 on the source's grid, and, where the
     affinity is on, ``refined``, the same on the encoder's patch grid (for `grad_cam` the source's
     own); one row a tag of the image, in the manifest's order. Attributes: ``classes`` (0-based),
-    ``grid`` of ``cam`` and ``size`` of the image (both height, width).
+    ``grid`` of ``cam`` and ``size`` of the image (both height, width), and ``probabilities`` of the
+    classes where the source knows them.
 
     Args:
         config: data, clip, cams and compute.
@@ -86,9 +88,11 @@ def _item(found: CamMaps, key: str) -> Item:
     if found.refined is not None:
         arrays["refined"] = found.refined
     sample = found.sample
-    attrs = {
+    attrs: dict[str, Any] = {
         "classes": list(sample.tags),
         "grid": list(found.cam.shape[1:]),
         "size": [sample.height, sample.width],
     }
+    if found.probabilities is not None:
+        attrs["probabilities"] = list(found.probabilities)
     return Item(sample.id, arrays, attrs, key)

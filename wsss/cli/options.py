@@ -30,6 +30,9 @@ Batch = Annotated[int, typer.Option(help="Images a batch; default: compute.batch
 Workers = Annotated[
     int, typer.Option(help="Decoding or CRF workers; default: compute.workers.", min=0)
 ]
+Cache = Annotated[
+    Path, typer.Option(help="Folder for downloads and text embeddings, shared by all jobs.")
+]
 ManifestDir = Annotated[Path, typer.Option("--manifest", help="Folder that `wsss ingest` wrote.")]
 Split = Annotated[str, typer.Option(help="train or val.")]
 Shard = Annotated[
@@ -37,6 +40,7 @@ Shard = Annotated[
 ]
 
 DEFAULT_CONFIG = [Path("config.yaml")]
+DEFAULT_CACHE = Path("results/cache")
 WHOLE = "1-of-1"
 
 

@@ -21,6 +21,7 @@ class Product(StrEnum):
     refined = "refined"
     masks = "masks"
     predictions = "predictions"
+    refiner = "refiner"
     blob = "blob"
 
 
@@ -46,7 +47,7 @@ def score(
     config: ConfigFiles = DEFAULT_CONFIG,
     sections: Sections = "",
 ) -> None:
-    """Score CAMs, pseudo masks or predictions against the ground truth."""
+    """Score CAMs, pseudo masks or predictions (a segmenter's, a refiner's) against the truth."""
     from wsss.score import stage
 
     settings = stage_config("score", config, sections)
@@ -56,6 +57,8 @@ def score(
         stage.score_masks(settings, manifest, split, shards, out)
     elif product == Product.predictions:
         stage.score_predictions(settings, manifest, split, shards, out)
+    elif product == Product.refiner:
+        stage.score_predictions(settings, manifest, split, shards, out, of="refiner")
     else:
         stage.score_blob(settings, manifest, split, out)
 
@@ -83,6 +86,9 @@ def contact_sheet(
     split: Split = "train",
     cams: Annotated[list[Path], typer.Option(help="CAM shards (repeat).")] = [],  # noqa: B006
     masks: Annotated[list[Path], typer.Option(help="Mask shards (repeat).")] = [],  # noqa: B006
+    refiner: Annotated[
+        list[Path], typer.Option(help="Shards of the refiner's predictions (repeat).")
+    ] = [],  # noqa: B006
     predictions: Annotated[list[Path], typer.Option(help="Prediction shards (repeat).")] = [],  # noqa: B006
     config: ConfigFiles = DEFAULT_CONFIG,
     sections: Sections = "",
@@ -97,6 +103,7 @@ def contact_sheet(
         out,
         cams=cams,
         masks=masks,
+        refiner=refiner,
         predictions=predictions,
     )
 

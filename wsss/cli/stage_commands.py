@@ -11,9 +11,11 @@ from typing import Annotated
 import typer
 
 from wsss.cli.options import (
+    DEFAULT_CACHE,
     DEFAULT_CONFIG,
     WHOLE,
     Batch,
+    Cache,
     ConfigFiles,
     Device,
     ManifestDir,
@@ -51,9 +53,7 @@ def cams(
     out: Annotated[Path, typer.Option(help="HDF5 shard to write.")],
     split: Split = "train",
     shard: Shard = WHOLE,
-    cache: Annotated[
-        Path, typer.Option(help="Folder for text embeddings, shared by all shards.")
-    ] = Path("results/cache"),
+    cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
     sections: Sections = "",
     device: Device = "",
@@ -73,9 +73,11 @@ def refine_train(
     ],
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="Checkpoint to write (safetensors).")],
+    log: Annotated[Path, typer.Option(help="Loss curve to write (CSV).")],
     work: Annotated[
         Path, typer.Option(help="Folder for what an interrupted training resumes from.")
     ],
+    cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
     sections: Sections = "",
     device: Device = "",
@@ -89,7 +91,9 @@ def refine_train(
         manifest,
         cams,
         out,
+        log,
         work,
+        cache,
     )
 
 
@@ -99,6 +103,7 @@ def refine_apply(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint of `wsss refine-train`.")],
     out: Annotated[Path, typer.Option(help="HDF5 shard of class scores to write.")],
     split: Split = "train",
+    cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
     sections: Sections = "",
     device: Device = "",
@@ -111,7 +116,26 @@ def refine_apply(
     settings = stage_config(
         "refine_apply", config, sections, device=device, batch=batch, workers=workers
     )
-    apply(settings, manifest, split, cams, checkpoint, out)
+    apply(settings, manifest, split, cams, checkpoint, out, cache)
+
+
+def refine_predict(
+    manifest: ManifestDir,
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint of `wsss refine-train`.")],
+    out: Annotated[Path, typer.Option(help="HDF5 shard of label maps to write.")],
+    split: Split = "val",
+    shard: Shard = WHOLE,
+    cache: Cache = DEFAULT_CACHE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    device: Device = "",
+    workers: Workers = 0,
+) -> None:
+    """Label maps of the refiner itself, without tags; protocols as those of `predict`."""
+    from wsss.refine.stage import predict
+
+    settings = stage_config("refine_predict", config, sections, device=device, workers=workers)
+    predict(settings, manifest, split, parse_shard(shard), checkpoint, out, cache)
 
 
 def masks(
@@ -180,5 +204,6 @@ def predict(
 
 def register(app: typer.Typer) -> None:
     """Add the stages to the command line."""
-    for command in (ingest, cams, refine_train, refine_apply, masks, retrain, predict):
+    refine = (refine_train, refine_apply, refine_predict)
+    for command in (ingest, cams, *refine, masks, retrain, predict):
         app.command(rich_help_panel=PANEL)(command)

@@ -31,13 +31,16 @@ STAGES: dict[str, Stage] = {
     "ingest": Stage(("wsss.data.stage",), ("variant", "data")),
     "cams": Stage(("wsss.cams.stage",), ("data", "clip", "cams")),
     "refine_train": Stage(("wsss.refine.stage",), ("seed", "data", "clip", "cams", "refine")),
-    "refine_apply": Stage(("wsss.refine.stage",), ("data", "clip", "refine")),
+    "refine_apply": Stage(("wsss.refine.stage",), ("data", "clip", "cams", "refine", "infer")),
+    "refine_predict": Stage(
+        ("wsss.refine.stage",), ("data", "clip", "cams", "refine", "infer", "masks")
+    ),
     "masks": Stage(("wsss.masks.stage",), ("data", "masks")),
     "retrain": Stage(("wsss.retrain.train",), ("seed", "data", "retrain")),
     "predict": Stage(("wsss.retrain.predict",), ("data", "masks", "retrain", "predict")),
     "score": Stage(
         ("wsss.score.stage",),
-        ("name", "seed", "variant", "data", "cams", "refine", "masks", "predict", "score"),
+        ("name", "seed", "variant", "data", "cams", "refine", "infer", "masks", "predict", "score"),
     ),
     "table": Stage(("wsss.score.table",), ("name",)),
     "pictures": Stage(("wsss.score.pictures", "wsss.score.curves"), ("name", "data", "pictures")),

@@ -208,6 +208,16 @@ class ClipEncoder:
         )
 
     @torch.no_grad()
+    def last_attention(
+        self, tokens: Float[Tensor, "batch tokens width"]
+    ) -> Float[Tensor, "batch tokens tokens"]:
+        """Head-mean attention of the last block, without running what follows it."""
+        block = self.blocks[-1]
+        total = tokens.new_zeros(tokens.shape[0], tokens.shape[1], tokens.shape[1])
+        attention.explicit(block.split_heads(block.norm1(tokens)), total)
+        return total / block.heads
+
+    @torch.no_grad()
     def normalize(
         self, tokens: Float[Tensor, "batch tokens width"]
     ) -> Float[Tensor, "batch tokens width"]:

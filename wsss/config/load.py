@@ -97,6 +97,9 @@ def from_mapping(
         raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(lines)) from None
     if not partial and (wrong := config.contradictions()):
         raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(wrong))
+    if config.clip.normalization == "auto":
+        chosen = {"normalization": config.published_normalization}
+        config = config.model_copy(update={"clip": config.clip.model_copy(update=chosen)})
     resolved = resolve_variant(config, config.variant)
     assert isinstance(resolved, Config)
     return resolved

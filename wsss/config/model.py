@@ -115,11 +115,10 @@ class ClipConfig(Section):
     normalization: Literal["auto", "clip", "imagenet"] = Field(
         "auto",
         description=(
-            "Mean and deviation of the input: clip = the encoder's own (default for Grad-CAM "
-            "as published in "
-            "CLIP-ES); imagenet = as released WeCLIP and WeakCLIP feed it."
+            "Mean and deviation of the input: clip = the encoder's own; imagenet = as released "
+            "WeCLIP feeds it. auto = clip, or imagenet where the variant is published and "
+            "refine.method is weclip."
         ),
-        json_schema_extra={"published": "clip", "corrected": "clip"},
     )
     position_rounding: Literal["auto", "float32", "float16"] = departure(
         published="float16",
@@ -211,10 +210,137 @@ class CamsConfig(Section):
         return self.affinity.enabled and (self.source == "grad_cam" or self.external.affinity)
 
 
+class TrainingConfig(Section):
+    """How a refiner is trained: crops, AdamW, linear warm-up, polynomial decay."""
+
+    iterations: PositiveInt = Field(600, description="Training steps.")
+    batch: PositiveInt = Field(8, description="Crops a step.")
+    crop: PositiveInt = Field(
+        64, description="Side of the square training crop, pixels; a multiple of the patch."
+    )
+    scale_range: tuple[float, float] = Field(
+        (0.75, 1.5), description="Random scale of the image, relative to its own size."
+    )
+    lr: float = Field(2e-3, gt=0, description="Peak learning rate.")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay.")
+    warmup: int = Field(50, ge=0, description="Steps of linear warm-up.")
+    power: float = Field(1.0, ge=0, description="Exponent of the polynomial decay.")
+    checkpoint_every: PositiveInt = Field(200, description="Steps between resumable states.")
+
+
+class WeClipConfig(Section):
+    """WeCLIP: frozen features of all blocks, fusion, transformer decoder, refinement module."""
+
+    width: PositiveInt = Field(64, description="Channels of the fused features (published: 256).")
+    depth: PositiveInt = Field(3, description="Blocks of the decoder.")
+    heads: PositiveInt = Field(8, description="Heads of a decoder block; they divide the width.")
+    dropout: Share = Field(0.1, description="Share of fused channels zeroed in training.")
+    affinity: Literal["auto", "raw", "cosine"] = departure(
+        published="raw",
+        corrected="cosine",
+        description=(
+            "Learned affinity, a sigmoid of dot products of fused features: raw saturates early, "
+            "cosine divides by their lengths and a temperature."
+        ),
+    )
+    temperature: float = Field(0.1, gt=0, description="Temperature of affinity: cosine.")
+    affinity_weight: float = Field(0.1, ge=0, description="Weight of the affinity loss.")
+    affinity_radius: PositiveInt = Field(
+        8, description="Affinity loss: patches at most this many rows and columns apart."
+    )
+    rfm_start: int = Field(
+        300,
+        ge=0,
+        description=(
+            "Training steps before the refinement module takes part in the pseudo labels (named "
+            "15000 for VOC, 40000 for COCO; as released validation counts, so VOC starts at 9145)."
+        ),
+    )
+    rfm_blocks: PositiveInt = Field(
+        6, description="Last blocks among which the refinement module chooses (VOC 6, COCO 10)."
+    )
+    rfm_distance: Literal["auto", "absolute", "signed"] = departure(
+        published="signed",
+        corrected="absolute",
+        description=(
+            "Distance of a block's attention from the learned affinity: signed sums cancel, so "
+            "that the affinity has no say in the choice."
+        ),
+    )
+    crop_cams: Literal["auto", "crop", "gated", "image"] = departure(
+        published="crop",
+        corrected="image",
+        description=(
+            "CAMs of a training crop. crop: Grad-CAM of the crop for every tag of the image, "
+            "whether the crop shows it or not; gated: without the classes whose probability on the "
+            "crop is below crop_gate of that on the image; image: the image's CAM, cut."
+        ),
+    )
+    crop_gate: Share = Field(0.5, description="See crop_cams: gated.")
+    padding: Literal["auto", "labelled", "ignored"] = departure(
+        published="labelled",
+        corrected="ignored",
+        description="Whether the padding of a crop that reaches over the image is learned from.",
+    )
+    unsure: Literal["auto", "labelled", "ignored"] = departure(
+        published="labelled",
+        corrected="ignored",
+        description="Whether pixels with a largest class score in unsure_band are learned from.",
+    )
+    unsure_band: tuple[Share, Share] = Field(
+        (0.4, 0.6),
+        description="Class scores, after pixel-adaptive refinement, that are unsure.",
+    )
+
+
 class RefineConfig(Section):
     """The refiner trained on the CAMs."""
 
-    method: Literal["none"] = Field("none", description="none: the CAM is handed on as it is.")
+    method: Literal["none", "weclip"] = Field(
+        "none",
+        description="none: the CAM is handed on as it is; weclip: WeCLIP, trained on the CAMs.",
+    )
+    train: TrainingConfig = TrainingConfig()
+    weclip: WeClipConfig = WeClipConfig()
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is something to train, which then also predicts all labels by itself."""
+        return self.method != "none"
+
+
+class InferConfig(Section):
+    """What is asked of the trained refiner."""
+
+    scores: Literal["decoder", "cam"] = Field(
+        "decoder",
+        description=(
+            "Class scores for the pseudo masks: decoder = its own probabilities of the image's "
+            "tags; cam = the CAM refined with what it learned."
+        ),
+    )
+    scales: list[float] = Field(
+        [1.0, 0.75], min_length=1, description="Scales; logits are averaged, mirrored ones too."
+    )
+    long_side: int | None = Field(
+        None, description="Scale images to this long side first; null = as clip.long_side."
+    )
+    grid: Literal["auto", "floored", "aligned"] = departure(
+        published="floored",
+        corrected="aligned",
+        description=(
+            "floored: a remainder of up to a patch is cut off, yet logits are stretched over the "
+            "whole image; aligned: the image is resized to whole patches."
+        ),
+    )
+    dropout: Literal["auto", "on", "off"] = departure(
+        published="on",
+        corrected="off",
+        description="on: the network is in training mode while it is evaluated, as released.",
+    )
+    crf: bool = Field(
+        True, description="Also predict with a dense CRF (settings of masks.crf), as own rows."
+    )
 
 
 class BackgroundConfig(Section):
@@ -356,11 +482,20 @@ class Config(Section):
     clip: ClipConfig = ClipConfig()
     cams: CamsConfig = CamsConfig()
     refine: RefineConfig = RefineConfig()
+    infer: InferConfig = InferConfig()
     masks: MasksConfig = MasksConfig()
     retrain: RetrainConfig = RetrainConfig()
     predict: PredictConfig = PredictConfig()
     score: ScoreConfig = ScoreConfig()
     pictures: PicturesConfig = PicturesConfig()
+
+    @property
+    def published_normalization(self) -> Literal["clip", "imagenet"]:
+        """What ``clip.normalization: auto`` stands for: the one departure that hangs on another
+        section than its own.
+        """
+        weclip = self.variant == "published" and self.refine.method == "weclip"
+        return "imagenet" if weclip else "clip"
 
     def contradictions(self) -> list[str]:
         """What sections say against each other, one sentence each; empty when they agree."""
@@ -373,4 +508,35 @@ class Config(Section):
             found.append("retrain needs masks of the train split: add train to cams.splits")
         if "val" in self.cams.splits and not self.data.val_list:
             found.append("cams.splits has val, but data.val_list is empty")
+        found += self._refiner_contradictions()
+        return found
+
+    def _refiner_contradictions(self) -> list[str]:
+        refine = self.refine
+        found: list[str] = []
+        if not refine.is_trained:
+            return found
+        if "train" not in self.cams.splits:
+            found.append(f"refine.method is {refine.method}: add train to cams.splits")
+        cut = "crop" if self.variant == "published" else "image"
+        if self.cams.source != "grad_cam" and (
+            refine.weclip.crop_cams in ("crop", "gated")
+            or (refine.weclip.crop_cams == "auto" and cut == "crop")
+        ):
+            found.append(
+                f"refine.weclip.crop_cams makes Grad-CAMs of crops, but cams.source is "
+                f"{self.cams.source}: set crop_cams to image"
+            )
+        if refine.weclip.width % refine.weclip.heads:
+            found.append("refine.weclip.heads must divide refine.weclip.width")
+        low, high = refine.weclip.unsure_band
+        if not low < high:
+            found.append("refine.weclip.unsure_band must rise, e.g. [0.4, 0.6]")
+        low, high = refine.train.scale_range
+        if not 0 < low <= high:
+            found.append("refine.train.scale_range must be positive and rise, e.g. [0.5, 2.0]")
+        if refine.train.warmup > refine.train.iterations:
+            found.append("refine.train.warmup is longer than refine.train.iterations")
+        if min(self.infer.scales) <= 0:
+            found.append("infer.scales must be positive")
         return found

@@ -18,6 +18,7 @@ def pseudo_label(
     classes: Sequence[int],
     image: UInt8[np.ndarray, "h w 3"],
     config: MasksConfig,
+    background: Float32[np.ndarray, "h w"] | None = None,
 ) -> tuple[UInt8[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
     """The most likely label of each pixel, and how sure that is.
 
@@ -30,6 +31,7 @@ def pseudo_label(
         classes: their 0-based ids, in any order.
         image: RGB, of the same size; looked at by the CRF alone.
         config: background rule and CRF.
+        background: score of the background where the refiner has its own, else the rule makes it.
 
     Returns:
         Label (0 background, class id + 1) and confidence (0 … 1). An image without classes is
@@ -47,10 +49,11 @@ def pseudo_label(
     if config.crf.enabled:
         # CLIP-ES keeps its scores in float16 and computes the background from those.
         precision = np.float16 if config.crf.unary == "float16" else np.float32
-        stack = with_background(scores.astype(precision, copy=False), config.background)
+        own = None if background is None else background.astype(precision, copy=False)
+        stack = with_background(scores.astype(precision, copy=False), config.background, own)
         share = dense_crf(stack, image, config.crf)
     else:
-        share = with_background(scores, config.background)
+        share = with_background(scores, config.background, background)
         share /= share.sum(axis=0)
     labels = np.array([0, *(index + 1 for index in classes)], np.uint8)
     return labels[share.argmax(axis=0)], share.max(axis=0)

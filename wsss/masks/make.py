@@ -27,6 +27,8 @@ class MaskTask:
     """0-based class ids of the scores."""
     scores: Float16[np.ndarray, "classes h w"]
     """Class scores on the patch grid, in 0 … 1."""
+    background: Float16[np.ndarray, "h w"] | None = None
+    """The refiner's own score of the background, if it has one."""
 
 
 @dataclass(frozen=True)
@@ -63,5 +65,8 @@ def make_mask(task: MaskTask, *, config: MasksConfig, max_pixels: int) -> Pseudo
             )
     else:
         image = np.broadcast_to(np.uint8(0), (*size, 3))
-    label, confidence = pseudo_label(upsample(task.scores, size), task.classes, image, config)
+    scores, own = upsample(task.scores, size), None
+    if task.background is not None:
+        own = upsample(task.background[None], size)[0]
+    label, confidence = pseudo_label(scores, task.classes, image, config, own)
     return PseudoMask(label, ignore_band(label, confidence, config.min_confidence))

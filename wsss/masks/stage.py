@@ -114,13 +114,21 @@ def _task(shard: Shard, sample: Sample, count: int) -> MaskTask:
             f"{place} has the classes {classes}, but the class list ends at {count - 1}; rerun the "
             "refiner"
         )
-    if maps.size and not (maps.min() >= 0 and maps.max() <= 1):  # false for NaN, too
+    background = item.arrays.get("background")
+    for array in (maps, background):
+        if array is not None and array.size and not (array.min() >= 0 and array.max() <= 1):
+            raise ArtifactError(  # NaN comes here, too
+                f"{place} has scores from {array.min()} to {array.max()}, expected 0 … 1; rerun "
+                "the refiner"
+            )
+    if background is not None and background.shape != maps.shape[1:]:
         raise ArtifactError(
-            f"{place} has scores from {maps.min()} to {maps.max()}, expected 0 … 1; rerun the "
-            "refiner"
+            f"{place} has a background of {background.shape} beside scores of {maps.shape}; rerun "
+            "the refiner"
         )
+    own = None if background is None else background.astype(np.float16, copy=False)
     scores = maps.astype(np.float16, copy=False)
-    return MaskTask(sample.path, sample.height, sample.width, tuple(classes), scores)
+    return MaskTask(sample.path, sample.height, sample.width, tuple(classes), scores, own)
 
 
 def _item(sample: Sample, mask: PseudoMask, classes: Sequence[int], key: str) -> Item:

@@ -6,7 +6,8 @@ provenance, reuse and checks are the business of `wsss.refine.stage`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -15,33 +16,60 @@ from jaxtyping import Float
 
 from wsss.config.model import Config
 from wsss.data.classes import ClassList
+from wsss.data.manifest import Sample
+from wsss.labels.prediction import Prediction
 from wsss.refine.cams import CamSet, ImageCams
 
 if TYPE_CHECKING:
     import torch  # 3 s at import: applying the identity refiner does without
 
 
+Curve = Mapping[str, Sequence[float]]
+"""What was measured at every training step: ``loss``, its parts, ``lr``; empty without training."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a refiner says of one image."""
+
+    classes: Float[np.ndarray, "classes h w"]
+    """In 0 … 1, one map for each of the image's classes, on a grid of any size."""
+    background: Float[np.ndarray, "h w"] | None = None
+    """The refiner's own score of the background, in 0 … 1; None: ``masks.background`` makes it."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a training gave."""
+
+    tensors: Mapping[str, torch.Tensor]
+    """What `Refiner.apply` needs, by name: the trained parameters, not the frozen encoder."""
+    curve: Curve
+
+
 @runtime_checkable
 class Refiner(Protocol):
-    """The interface; `wsss.refine.none` is the smallest example."""
+    """The interface; `wsss.refine.none` is the smallest example.
+
+    All methods are given the sections data, clip, cams, refine and compute, `train` the seed as
+    well, `apply` and `predict` the section infer; and a folder for downloads and text embeddings.
+    """
 
     sections: tuple[str, ...]
     """Configuration sections that `apply` reads; they decide whether a kept score is still valid.
     The checkpoint, the photo, the tags and the CAM are looked at in any case."""
 
     def train(
-        self, config: Config, classes: ClassList, cams: CamSet, work: Path
-    ) -> Mapping[str, torch.Tensor]:
+        self, config: Config, classes: ClassList, cams: CamSet, work: Path, cache: Path
+    ) -> Learned:
         """Learn from the CAMs of the train split.
 
         Args:
-            config: the sections seed, data, clip, cams, refine and compute.
+            config: see the class.
             classes: the data set's classes.
             cams: by position or id; read from disk, and checked, each time an item is asked for.
-            work: folder that outlives an interrupted run: what to resume from, loss curves.
-
-        Returns:
-            What `apply` needs, by name: the trained parameters, not the frozen encoder.
+            work: folder that outlives an interrupted run: what to resume from.
+            cache: see the class.
         """
 
     def apply(
@@ -50,18 +78,33 @@ class Refiner(Protocol):
         classes: ClassList,
         checkpoint: Path,
         cams: Iterable[ImageCams],
-    ) -> Iterator[Float[np.ndarray, "classes h w"]]:
+        cache: Path,
+    ) -> Iterator[Scores]:
         """Refined scores of each image, in the order of ``cams``; it may read ahead to batch.
 
         The scores of an image must not depend on its neighbours in the batch.
 
         Args:
-            config: the sections data, clip, refine and compute.
+            config: see the class.
             classes: the data set's classes.
-            checkpoint: what `train` returned, to be read with
+            checkpoint: `Learned.tensors`, to be read with
                 `wsss.artifacts.checkpoint.load_checkpoint`.
             cams: the images.
+            cache: see the class.
+        """
 
-        Yields:
-            Scores in 0 … 1, one map for each of the image's classes, on a grid of any size.
+    def predict(
+        self,
+        config: Config,
+        classes: ClassList,
+        checkpoint: Path,
+        samples: Sequence[Sample],
+        cache: Path,
+    ) -> Iterator[Prediction]:
+        """Predict every label of each image, in the order of ``samples``, without its tags.
+
+        Arguments as for `apply`.
+
+        Raises:
+            ValueError: the refiner learns nothing that could predict.
         """

@@ -25,6 +25,10 @@ class ImageCams:
     """0-based class ids of the maps; may be empty."""
     maps: Float16[np.ndarray, "classes h w"]
     """In 0 … 1 on the patch grid: after the affinity, where that is enabled."""
+    initial: Float16[np.ndarray, "classes rows columns"]
+    """The same before the affinity, on the grid of the CAM source."""
+    probabilities: tuple[float, ...] | None
+    """Of each class, where the source knows them."""
 
 
 class CamSet:
@@ -96,10 +100,11 @@ class CamSet:
         """
         shard, sample = self._where[image], self._samples[image]
         item = shard.read(image)
-        maps = item.arrays.get("refined", item.arrays.get("cam"))
+        initial = item.arrays.get("cam")
+        maps = item.arrays.get("refined", initial)
         classes = tuple(int(index) for index in item.attrs.get("classes", ()))
         place = f"{shard.path}: {image!r}"
-        if maps is None or maps.ndim != 3 or len(maps) != len(classes):
+        if maps is None or initial is None or {len(maps), len(initial)} != {len(classes)}:
             found = None if maps is None else maps.shape
             raise ArtifactError(
                 f"{place} has a CAM of shape {found} for the classes {list(classes)}; expected "
@@ -110,9 +115,11 @@ class CamSet:
                 f"{place} was made from a photo of (height, width) {item.attrs.get('size')}, the "
                 f"manifest says {[sample.height, sample.width]}; rerun the CAMs"
             )
-        if not np.isfinite(maps).all():
+        if not (np.isfinite(maps).all() and np.isfinite(initial).all()):
             raise ArtifactError(f"{place} has NaN or infinite values; rerun the CAMs")
-        return ImageCams(sample, classes, maps.astype(np.float16, copy=False))
+        after, before = (array.astype(np.float16, copy=False) for array in (maps, initial))
+        known = item.attrs.get("probabilities")
+        return ImageCams(sample, classes, after, before, None if known is None else tuple(known))
 
     def __len__(self) -> int:
         return len(self.ids)

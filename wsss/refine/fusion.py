@@ -51,10 +51,18 @@ class FeatureFusion(nn.Module):
 
 
 def feature_affinity(
-    fused: Float[Tensor, "batch out rows columns"],
+    fused: Float[Tensor, "batch out rows columns"], temperature: float | None = None
 ) -> Float[Tensor, "batch patches patches"]:
-    """Learned affinity ``sigmoid(F^T F)``: raw dot products, as published (spec 2.2)."""
+    """Learned affinity between patches.
+
+    Args:
+        fused: the fused features.
+        temperature: None: ``sigmoid(F^T F)`` of raw dot products, as published, which saturates
+            early (spec 2.2, 5.3.13); else of cosines divided by it.
+    """
     flat = fused.flatten(2)  # (B, C, h, w) -> (B, C, N)
+    if temperature is not None:
+        flat = F.normalize(flat, dim=1) / temperature**0.5
     return (flat.transpose(1, 2) @ flat).sigmoid()
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from jaxtyping import Float
 
 from wsss.config.model import Config
 from wsss.data.classes import ClassList
-from wsss.refine.base import Refiner
+from wsss.data.manifest import Sample
+from wsss.labels.prediction import Prediction
+from wsss.refine.base import Learned, Refiner, Scores
 from wsss.refine.cams import CamSet, ImageCams
 
 
@@ -21,17 +19,37 @@ class Identity:
     sections: tuple[str, ...] = ("refine",)
 
     def train(
-        self, config: Config, classes: ClassList, cams: CamSet, work: Path
-    ) -> Mapping[str, Any]:
+        self, config: Config, classes: ClassList, cams: CamSet, work: Path, cache: Path
+    ) -> Learned:
         """Learn nothing; no CAM is read."""
-        return {}
+        return Learned({}, {})
 
     def apply(
-        self, config: Config, classes: ClassList, checkpoint: Path, cams: Iterable[ImageCams]
-    ) -> Iterator[Float[np.ndarray, "classes h w"]]:
+        self,
+        config: Config,
+        classes: ClassList,
+        checkpoint: Path,
+        cams: Iterable[ImageCams],
+        cache: Path,
+    ) -> Iterator[Scores]:
         """The maps as they are."""
         for image in cams:
-            yield image.maps
+            yield Scores(image.maps)
+
+    def predict(
+        self,
+        config: Config,
+        classes: ClassList,
+        checkpoint: Path,
+        samples: Sequence[Sample],
+        cache: Path,
+    ) -> Iterator[Prediction]:
+        """Nothing was learned.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("refine.method is none, which cannot predict; choose a trained refiner")
 
 
 refiner: Refiner = Identity()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from wsss.artifacts.atomic import write_text
+from wsss.artifacts.curve import curve_csv
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
@@ -16,6 +18,8 @@ from wsss.artifacts.reuse import Kept
 from wsss.artifacts.shard import Item, ShardWriter
 from wsss.config.model import Config
 from wsss.data.dataset import load
+from wsss.labels.predictions import write_predictions
+from wsss.refine.base import Scores
 from wsss.refine.cams import CamSet, ImageCams
 from wsss.refine.registry import entry_modules, find_refiner
 from wsss.refine.trained import checkpoint_weights
@@ -24,7 +28,15 @@ _log = logging.getLogger(__name__)
 _ENTRY = "wsss.refine.stage"
 
 
-def train(config: Config, manifest_dir: Path, cams: list[Path], out: Path, work: Path) -> None:
+def train(
+    config: Config,
+    manifest_dir: Path,
+    cams: list[Path],
+    out: Path,
+    log: Path,
+    work: Path,
+    cache: Path,
+) -> None:
     """Train the refiner on the CAMs of the train split and write its checkpoint.
 
     Args:
@@ -32,7 +44,10 @@ def train(config: Config, manifest_dir: Path, cams: list[Path], out: Path, work:
         manifest_dir: what ingest wrote.
         cams: CAM shards that together hold every training image.
         out: checkpoint to write (safetensors); without a tensor for the refiner ``none``.
+        log: CSV to write, a row a step: ``step``, ``loss``, ``lr`` and the parts of the loss; no
+            row for the refiner ``none``.
         work: folder for what an interrupted training resumes from.
+        cache: folder for downloads and text embeddings.
 
     Raises:
         ArtifactError: a shard is missing or damaged, or a training image has no CAM.
@@ -56,25 +71,34 @@ def train(config: Config, manifest_dir: Path, cams: list[Path], out: Path, work:
             inputs=images.inputs,
         )
         work.mkdir(parents=True, exist_ok=True)
-        tensors = find_refiner(config.refine.method).train(config, classes, images, work)
-    save_checkpoint(out, tensors, made)
+        refiner = find_refiner(config.refine.method)
+        learned = refiner.train(config, classes, images, work, cache)
+    write_text(log, curve_csv(learned.curve))
+    save_checkpoint(out, learned.tensors, made)
 
 
 def apply(
-    config: Config, manifest_dir: Path, split: str, cams: Path, checkpoint: Path, out: Path
+    config: Config,
+    manifest_dir: Path,
+    split: str,
+    cams: Path,
+    checkpoint: Path,
+    out: Path,
+    cache: Path,
 ) -> None:
     """Write the class scores that the refiner makes of one shard of CAMs.
 
-    Items have the array ``score`` float16 [K, h, w] and the attributes ``classes``, ``grid``,
-    ``size`` and ``split``.
+    Items have the array ``score`` float16 [K, h, w], where the refiner has one of its own the array
+    ``background`` float16 [h, w], and the attributes ``classes``, ``grid``, ``size`` and ``split``.
 
     Args:
-        config: data, clip, refine and compute.
+        config: data, clip, cams, refine, infer and compute.
         manifest_dir: what ingest wrote.
         split: to which the shard belongs.
         cams: the CAM shard.
         checkpoint: what `train` wrote.
         out: shard of kind ``scores`` to write.
+        cache: see `train`.
 
     Raises:
         ArtifactError: the shard or the checkpoint is missing, damaged, or of another split or
@@ -106,13 +130,65 @@ def apply(
                 else:
                     todo.append(image)
             read: list[ImageCams] = []
-            scores = refiner.apply(config, classes, checkpoint, _reading(images, todo, read))
+            scores = refiner.apply(config, classes, checkpoint, _reading(images, todo, read), cache)
             for image, score in zip(
                 todo, track(scores, total=len(todo), description="Refined scores"), strict=True
             ):
                 writer.add(_item(read.pop(0), score, keys[image], split))
         kept.keep()
     _log.info("%d images: %d reused, %d computed", len(keys), len(keys) - len(todo), len(todo))
+
+
+def predict(
+    config: Config,
+    manifest_dir: Path,
+    split: str,
+    shard: tuple[int, int],
+    checkpoint: Path,
+    out: Path,
+    cache: Path,
+) -> None:
+    """Let the refiner predict the labels of one part of a split by itself, without tags.
+
+    Items have the arrays of `wsss.retrain.predict.predict`: ``single``, ``multi`` (all
+    ``infer.scales`` and mirroring) and, with ``infer.crf``, both after a dense CRF with the
+    settings of ``masks.crf``.
+
+    Args:
+        config: data, clip, cams, refine, infer, masks and compute.
+        manifest_dir: what ingest wrote.
+        split: ``train`` or ``val``.
+        shard: part and number of parts, 1-based.
+        checkpoint: what `train` wrote.
+        out: shard of kind ``predictions`` to write.
+        cache: see `train`.
+
+    Raises:
+        ArtifactError: the checkpoint is missing, damaged, or of another refiner.
+        ValueError: the refiner cannot predict.
+    """
+    manifest, classes = load(manifest_dir)
+    samples = tuple(manifest.split(split).shard(*shard))
+    method = config.refine.method
+    refiner = find_refiner(method)
+    made = provenance(
+        "refine_predict",
+        entry=(_ENTRY, *entry_modules(config)),
+        sections={name: getattr(config, name) for name in refiner.sections}
+        | {"crf": config.masks.crf},
+        seed=0,  # nothing is random here
+        weights=checkpoint_weights(checkpoint, method),
+    )
+    found = refiner.predict(config, classes, checkpoint, samples, cache)
+    write_predictions(
+        out,
+        samples,
+        ((sample.id, one) for sample, one in zip(samples, found, strict=True)),
+        made,
+        crf=config.masks.crf if config.infer.crf else None,
+        workers=config.compute.workers,
+        description=f"{method} on {split}",
+    )
 
 
 def _reading(images: CamSet, ids: list[str], read: list[ImageCams]) -> Iterator[ImageCams]:
@@ -122,21 +198,27 @@ def _reading(images: CamSet, ids: list[str], read: list[ImageCams]) -> Iterator[
         yield read[-1]
 
 
-def _item(image: ImageCams, score: np.ndarray, key: str, split: str) -> Item:
-    name = image.sample.id
+def _item(image: ImageCams, found: Scores, key: str, split: str) -> Item:
+    name, score = image.sample.id, found.classes
     if score.ndim != 3 or len(score) != len(image.classes):
         raise ArtifactError(
             f"{name!r}: the refiner gave scores of shape {score.shape} for the classes "
             f"{list(image.classes)}; expected one map each"
         )
-    if score.size and not (score.min() >= 0 and score.max() <= 1):  # false for NaN, too
-        raise ArtifactError(
-            f"{name!r}: the refiner gave scores from {score.min()} to {score.max()}; expected 0 … 1"
-        )
+    arrays = {"score": score}
+    if found.background is not None:
+        arrays["background"] = found.background
+    for array in arrays.values():
+        if array.size and not (array.min() >= 0 and array.max() <= 1):  # false for NaN, too
+            raise ArtifactError(
+                f"{name!r}: the refiner gave scores from {array.min()} to {array.max()}; expected "
+                "0 … 1"
+            )
     attrs = {
         "classes": list(image.classes),
         "grid": list(score.shape[1:]),
         "size": [image.sample.height, image.sample.width],
         "split": split,
     }
-    return Item(name, {"score": score.astype(np.float16, copy=False)}, attrs, key)
+    stored = {kind: array.astype(np.float16, copy=False) for kind, array in arrays.items()}
+    return Item(name, stored, attrs, key)

@@ -13,10 +13,10 @@ from torch.utils.data import Sampler
 
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
+from wsss.data import seeding
 from wsss.data.dataset import load
 from wsss.data.image import read_image
 from wsss.labels.ignore import IGNORED
-from wsss.retrain import seeding
 from wsss.retrain.mm import DATA_SAMPLERS, DATASETS, BaseSegDataset, get_dist_info
 
 _CACHE_BYTES = 512 * 2**20

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
-from wsss.artifacts.digest import digest_file, digest_json
-from wsss.artifacts.progress import track
+from wsss.artifacts.digest import digest_file
 from wsss.artifacts.provenance import provenance
-from wsss.artifacts.shard import Item, ShardWriter
 from wsss.config import Config
 from wsss.config.device import pick_device
 from wsss.data.dataset import load
-from wsss.labels.pool import CrfPool
+from wsss.labels.predictions import write_predictions
 from wsss.retrain.prediction import batch_size, load_segmenter, predictions
-from wsss.retrain.smoothing import label_maps
 
 _ENTRY = ("wsss.retrain.predict",)
 
@@ -55,16 +51,12 @@ def predict(
         seed=0,  # nothing is random here
         weights={"segmenter": digest_file(checkpoint)},
     )
-    key = made_of.key()
-    by_id = {sample.id: sample for sample in samples}
-    crf = config.masks.crf if config.predict.crf else None
-    with (
-        ShardWriter(out, kind="predictions", ids=list(by_id), provenance=made_of) as writer,
-        CrfPool(config.compute.workers if crf else 1) as pool,
-    ):
-        tasks = predictions(config, segmenter, samples, batch=batch_size(config, device))
-        maps = pool.map(functools.partial(label_maps, crf=crf), tasks)
-        for image, arrays in track(maps, total=len(samples), description=f"predict {split}"):
-            sample = by_id[image]
-            item_key = digest_json([key, sample.digest, list(sample.tags)])
-            writer.add(Item(image, arrays, {"size": [sample.height, sample.width]}, item_key))
+    write_predictions(
+        out,
+        samples,
+        predictions(config, segmenter, samples, batch=batch_size(config, device)),
+        made_of,
+        crf=config.masks.crf if config.predict.crf else None,
+        workers=config.compute.workers,
+        description=f"predict {split}",
+    )

@@ -16,9 +16,9 @@ from wsss.config import Config
 from wsss.data.classes import ClassList
 from wsss.data.image import read_image
 from wsss.data.manifest import Sample
+from wsss.labels.prediction import Prediction, candidates
 from wsss.retrain.architecture import build_model, model_config
 from wsss.retrain.inference import Segmenter
-from wsss.retrain.smoothing import Prediction, candidates
 
 
 def predictions(

@@ -22,7 +22,7 @@ from torch import nn
 from wsss._compat.mmengine_checkpoints import UnsafeCheckpointError, load_mmengine_checkpoint
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.progress import track
-from wsss.retrain import seeding
+from wsss.data import seeding
 from wsss.retrain.mm import (
     HOOKS,
     RUNNERS,

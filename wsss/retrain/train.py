@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import os
 import uuid
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checkpoint import save_checkpoint
+from wsss.artifacts.curve import curve_csv
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.provenance import provenance
 from wsss.artifacts.shard import Shard
@@ -90,7 +88,7 @@ def train(
     runner = SegmenterRunner.from_cfg(plan)
     runner.train()
     if main:
-        write_text(log, _csv(runner.curve()))
+        write_text(log, curve_csv(runner.curve()))
         save_checkpoint(out, runner.network().state_dict(), made_of)
     if devices > 1:
         torch.distributed.barrier()
@@ -116,12 +114,3 @@ def _claim(work: Path, task: str) -> None:
         for path in stale:
             path.unlink()
     write_text(owner, task)
-
-
-def _csv(curve: Mapping[str, Sequence[float]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["step", *curve])
-    for step, row in enumerate(zip(*curve.values(), strict=True), start=1):
-        writer.writerow([step, *(f"{value:.6g}" for value in row)])
-    return buffer.getvalue()

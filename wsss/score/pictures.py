@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -27,9 +28,10 @@ from wsss.score.sheet import Chip, Row, cell_size, draw_sheet
 from wsss.score.truth import Source, find_truth, has_truth, read_truth
 
 _PALETTE = np.array(voc_palette(), np.uint8)
-_HEATS = {"cam": "CAM", "refined": "CAM + affinity", "score": "refined CAM"}
+_HEATS = {"cam": "CAM", "refined": "CAM + affinity", "score": "refined scores"}
 _MASKS = {"label": "pseudo mask", "train": "train mask"}
 _PREDICTIONS = ("multi", "single", "multi_crf", "single_crf")  # the first that exists is shown
+_REFINER = "refiner"
 _NOTE = (
     f"CAM: largest class score from dark (0) to bright (1), outlined at {OUTLINE_AT} in the colour "
     "of its class. Grey stripes in the train mask: unsure, ignored in training."
@@ -46,9 +48,10 @@ def contact_sheet(
     cams: Sequence[Path] = (),
     scores: Sequence[Path] = (),
     masks: Sequence[Path] = (),
+    refiner: Sequence[Path] = (),
     predictions: Sequence[Path] = (),
 ) -> None:
-    """Draw image | CAM | CAM + affinity | pseudo mask | train mask | prediction | truth.
+    """Draw image | CAM | CAM + affinity | pseudo mask | train mask | refiner | prediction | truth.
 
     A column appears when its shards are given (and hold it); the truth when there is any.
 
@@ -57,7 +60,7 @@ def contact_sheet(
         manifest_dir: what ingest wrote.
         split: ``train`` or ``val``.
         out: PNG to write.
-        cams, scores, masks, predictions: shards of that split.
+        cams, scores, masks, refiner, predictions: shards of that split; refiner: its predictions.
 
     Raises:
         TruthError: ground truth is missing or of another size than its image.
@@ -75,6 +78,10 @@ def contact_sheet(
             with Shard(path, kind=kind) as shard:
                 for image in items.keys() & set(shard.ids):
                     items[image].append(shard.read(image))
+    for path in refiner:
+        with Shard(path, kind="predictions") as shard:
+            for image in items.keys() & set(shard.ids):
+                items[image].append(_renamed(shard.read(image)))
     truths = _truths(config, manifest, chosen, split)
     arrays = _columns(items)
     columns = ["image", *arrays.values(), *(["truth"] if truths is not None else [])]
@@ -142,9 +149,16 @@ def _truths(
 def _columns(items: dict[str, list[Item]]) -> dict[str, str]:
     """Array → header, of the arrays that any shown image has; one prediction only."""
     present = {name for found in items.values() for item in found for name in item.arrays}
-    columns = {name: header for name, header in (_HEATS | _MASKS).items() if name in present}
+    shown = _HEATS | _MASKS | {_REFINER: "refiner"}
+    columns = {name: header for name, header in shown.items() if name in present}
     prediction = next((name for name in _PREDICTIONS if name in present), None)
     return columns | ({prediction: "prediction"} if prediction else {})
+
+
+def _renamed(item: Item) -> Item:
+    """A refiner's prediction, under a name that no segmenter's has."""
+    name = next(name for name in _PREDICTIONS if name in item.arrays)
+    return replace(item, arrays={_REFINER: item.arrays[name]})
 
 
 def _pictures(

@@ -100,6 +100,7 @@ class Product:
             "data": config.data,
             "cams": config.cams,
             "refine": config.refine,
+            "infer": config.infer,
             "masks": config.masks,
             "score": config.score,
         }

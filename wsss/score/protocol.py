@@ -67,7 +67,7 @@ def count_scores(
     Args:
         part: the images; the shard's items have ``array`` [K, h, w] and the attribute ``classes``.
         kind: of the shard, ``cams`` or ``scores``.
-        array: which of its arrays.
+        array: which of its arrays; an array ``background`` beside it stands for the rule.
         labels: number of labels, background included.
         background: the configured rule.
     """
@@ -91,8 +91,10 @@ def count_scores(
                     f"{where}: {array!r} is {grid.shape} for the classes {classes}; expected one "
                     f"map a class, classes in 0 … {labels - 2}; rerun its stage"
                 )
-            scores = upsample(grid.astype(np.float32), (image.height, image.width))
-            _count_one(image, scores, classes, background, fixed, sweep)
+            size = (image.height, image.width)
+            scores, own = upsample(grid.astype(np.float32), size), item.arrays.get("background")
+            below = None if own is None else upsample(own[None].astype(np.float32), size)[0]
+            _count_one(image, scores, classes, background, fixed, sweep, below)
     return {"fixed": fixed, "sweep": sweep}
 
 
@@ -147,6 +149,7 @@ def _count_one(
     background: BackgroundConfig,
     fixed: Confusion,
     sweep: Sweep,
+    own: Float[np.ndarray, "h w"] | None = None,
 ) -> None:
     truth = image.read_truth()
     if classes:
@@ -156,7 +159,8 @@ def _count_one(
         largest = np.zeros(truth.shape, np.float32)
         winner = np.zeros(truth.shape, np.uint8)
     # The arg max of [background, classes]; at a tie the background, which comes first, wins.
-    foreground = largest > background_score(largest, background) if classes else largest > 0
+    below = background_score(largest, background) if own is None else own
+    foreground = largest > below if classes else largest > 0
     label_of = np.array([*classes, 0], np.uint8) + 1
     prediction = np.where(foreground, label_of[winner], 0).astype(np.uint8)
     try:

@@ -25,9 +25,10 @@ class Background(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rule: Literal["power", "constant"]
+    rule: Literal["power", "constant", "own"]
+    """``own``: the refiner gave a score of the background, no rule was asked."""
     value: float
-    """Exponent of the power rule, or the constant score."""
+    """Exponent of the power rule, or the constant score; 0 for ``own``."""
     source: ThresholdSource
     """``config``, or looked up on the very truth that is scored (optimistic: an upper bound)."""
     criterion: str = ""
@@ -40,7 +41,8 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     row: str
-    """What was scored: CAM, CAM + affinity, refined CAM, pseudo mask, segmenter, centred blob."""
+    """What was scored: CAM, CAM + affinity, WeCLIP scores, pseudo mask, WeCLIP prediction,
+    segmenter, centred blob."""
     run: str
     """Name of the run."""
     chain: str

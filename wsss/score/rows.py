@@ -50,7 +50,7 @@ def row_name(record: Record) -> str:
         parts.append("best threshold")
     if record.flip or record.scales != (1.0,):
         parts.append("multi-scale + flip" if record.flip else "multi-scale")
-    if record.crf and record.stage == "retrain":
+    if record.crf and record.stage != "masks":
         parts.append("CRF")
     return ", ".join(parts)
 
@@ -121,9 +121,11 @@ def percent(share: float | None) -> str:
 
 
 def background_text(record: Record) -> str:
-    """``power 1``, ``> 0.37 (best)`` …; empty where no background rule was at work."""
+    """``power 1``, ``> 0.37 (best)``, ``own`` …; empty where background is a label like others."""
     if record.background is None:
         return ""
+    if record.background.rule == "own":
+        return "own"
     value = f"{record.background.value:g}"
     text = f"power {value}" if record.background.rule == "power" else f"> {value}"
     return text if record.background.source == "config" else f"{text} (best)"

@@ -19,7 +19,8 @@ from wsss.score.protocol import count_blob, count_masks, count_predictions, coun
 from wsss.score.record import Background, Record, numbers, write_records
 from wsss.score.sweep import Sweep
 
-_ROWS = {"cam": "CAM", "refined": "CAM + affinity", "score": "refined CAM"}
+_ROWS = {"cam": "CAM", "refined": "CAM + affinity"}
+_METHODS = {"none": "refined", "weclip": "WeCLIP"}
 _PROTOCOLS = ("single", "multi", "single_crf", "multi_crf")
 
 
@@ -61,12 +62,14 @@ def score_cams(
         labels=len(product.names),
         background=config.masks.background,
     )
+    row = f"{_METHODS[config.refine.method]} scores" if array == "score" else _ROWS[array]
     counts = count_in_parallel(
-        count, product.parts, workers=config.compute.workers, description=f"Scoring {_ROWS[array]}"
+        count, product.parts, workers=config.compute.workers, description=f"Scoring {row}"
     )
     stage = "refine" if array == "score" else "cams"
     chain = _cam_chain(config, affinity=array != "cam", refined=array == "score")
-    return _score_rows(config, product, counts, _ROWS[array], stage, chain, out)
+    rule = _background(config, own="background" in product.arrays)
+    return _score_rows(config, product, counts, row, stage, chain, out, rule)
 
 
 def score_blob(config: Config, manifest_dir: Path, split: str, out: Path) -> list[Record]:
@@ -81,7 +84,9 @@ def score_blob(config: Config, manifest_dir: Path, split: str, out: Path) -> lis
     counts = count_in_parallel(
         count, product.parts, workers=config.compute.workers, description="Scoring centred blob"
     )
-    return _score_rows(config, product, counts, "centred blob", "score", "centred blob", out)
+    row = ("centred blob", "score")
+    rule = _background(config, own=False)
+    return _score_rows(config, product, counts, *row, "centred blob", out, rule)
 
 
 def score_masks(
@@ -101,7 +106,6 @@ def score_masks(
     label, train = counts["label"], counts["train"]
     assert isinstance(label, Confusion)
     assert isinstance(train, Confusion)
-    rule = config.masks.background
     record = _record(
         config,
         product,
@@ -109,7 +113,9 @@ def score_masks(
         row="pseudo mask",
         stage="masks",
         chain=_mask_chain(config),
-        background=Background(rule=rule.rule, value=rule.value, source="config"),
+        background=_background(
+            config, own=config.refine.is_trained and config.infer.scores == "decoder"
+        ),
         crf=config.masks.crf.enabled,
         coverage=train.coverage,
         coverage_accuracy=train.metrics().pixel_accuracy,
@@ -119,12 +125,26 @@ def score_masks(
 
 
 def score_predictions(
-    config: Config, manifest_dir: Path, split: str, shards: Sequence[Path], out: Path
+    config: Config,
+    manifest_dir: Path,
+    split: str,
+    shards: Sequence[Path],
+    out: Path,
+    *,
+    of: Literal["segmenter", "refiner"] = "segmenter",
 ) -> list[Record]:
-    """Score a segmenter: one record for each protocol that the shards hold.
+    """Score predictions made without tags: one record for each protocol that the shards hold.
 
-    ``single`` (scale 1), ``multi`` (predict.scales and flip), and both after a dense CRF. Arguments
-    and errors as `score_cams`.
+    ``single`` (scale 1), ``multi`` (all scales and flip), and both after a dense CRF. Arguments and
+    errors as `score_cams`.
+
+    Args:
+        config: see `score_cams`; also predict, or infer.
+        manifest_dir: see `score_cams`.
+        split: see `score_cams`.
+        shards: see `score_cams`.
+        out: see `score_cams`.
+        of: what predicted.
     """
     product = Product.open(config, manifest_dir, split, shards, "predictions")
     protocols = [name for name in _PROTOCOLS if name in product.arrays]
@@ -134,7 +154,13 @@ def score_predictions(
         workers=config.compute.workers,
         description="Scoring predictions",
     )
-    model = product.provenance_config.get("retrain", {}).get("model", "segmenter")
+    if of == "segmenter":
+        model = product.provenance_config.get("retrain", {}).get("model", "segmenter")
+        row, stage, chain = "segmenter", "retrain", f"{_mask_chain(config)} → {model}"
+        scales = tuple(config.predict.scales)
+    else:
+        row, stage = f"{_METHODS[config.refine.method]} prediction", "refine"
+        chain, scales = _cam_chain(config, affinity=True, refined=True), tuple(config.infer.scales)
     records = []
     for name in protocols:
         confusion = counts[name]
@@ -144,11 +170,11 @@ def score_predictions(
             config,
             product,
             confusion,
-            row="segmenter",
-            stage="retrain",
-            chain=f"{_mask_chain(config)} → {model}",
+            row=row,
+            stage=stage,
+            chain=chain,
             crf=name.endswith("_crf"),
-            scales=tuple(config.predict.scales) if multi else (1.0,),
+            scales=scales if multi else (1.0,),
             flip=multi,
         )
         records.append(record)
@@ -156,17 +182,30 @@ def score_predictions(
     return records
 
 
+def _background(config: Config, *, own: bool) -> Background:
+    """How background was told from foreground, as configured."""
+    if own:
+        return Background(rule="own", value=0, source="config")
+    rule = config.masks.background
+    return Background(rule=rule.rule, value=rule.value, source="config")
+
+
 def _score_rows(
-    config: Config, product: Product, counts: Counts, row: str, stage: str, chain: str, out: Path
+    config: Config,
+    product: Product,
+    counts: Counts,
+    row: str,
+    stage: str,
+    chain: str,
+    out: Path,
+    rule: Background,
 ) -> list[Record]:
     """The records of class scores: at the configured rule, and at the best threshold."""
     fixed, sweep = counts["fixed"], counts["sweep"]
     assert isinstance(fixed, Confusion)
     assert isinstance(sweep, Sweep)
-    rule = config.masks.background
-    background = Background(rule=rule.rule, value=rule.value, source="config")
     make = functools.partial(_record, config, product, row=row, stage=stage, chain=chain)
-    records = [make(fixed, background=background)]
+    records = [make(fixed, background=rule)]
     if config.score.cam_thresholds == "fixed+best":
         report = _report_classes(config, product.names)
         threshold, matrix = sweep.best([product.names.index(name) for name in report])

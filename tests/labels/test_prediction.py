@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from wsss.config import from_mapping
-from wsss.retrain.smoothing import Prediction, candidates, label_maps
+from wsss.labels.prediction import Prediction, candidates, label_maps
 
 
 def example() -> tuple[np.ndarray, np.ndarray]:
@@ -50,5 +50,5 @@ def test_the_crf_keeps_label_numbers() -> None:
 
 
 def test_worker_processes_do_not_load_torch() -> None:
-    code = "import sys, wsss.retrain.smoothing; sys.exit('torch' in sys.modules)"
+    code = "import sys, wsss.labels.prediction; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

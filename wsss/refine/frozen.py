@@ -1,0 +1,63 @@
+"""The gradient-free part of a refiner: what the frozen encoder says of a batch of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wsss.clip.encoder import ClipEncoder
+from wsss.clip.last_block import LastBlock
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """One pass of the frozen encoder."""
+
+    grid: tuple[int, int]
+    features: Float[Tensor, "blocks batch patches tokens"]
+    """Patch tokens: outputs of all blocks but the last (WeCLIP, spec 2.2)."""
+    attention: Float[Tensor, "batch candidates patches patches"] | None
+    """Head-mean attention of the last blocks that were asked for, patches only."""
+    block: LastBlock | None
+    """The last block's pass, where Grad-CAM needs it."""
+
+
+@torch.no_grad()
+def run_frozen(
+    encoder: ClipEncoder,
+    images: Float[Tensor, "batch 3 height width"],
+    *,
+    attention_blocks: int = 0,
+    last_block: bool = False,
+) -> Frozen:
+    """Run the encoder once, no further than what is asked for.
+
+    Args:
+        encoder: the frozen encoder.
+        images: normalised; sides are multiples of the patch.
+        attention_blocks: number of last blocks whose attention is returned.
+        last_block: also run the last block in full, ready for Grad-CAM.
+
+    Raises:
+        ValueError: there are not so many blocks.
+    """
+    if attention_blocks > encoder.depth:
+        raise ValueError(
+            f"attention of the last {attention_blocks} blocks: the encoder has {encoder.depth}"
+        )
+    last = encoder.depth - 1
+    earlier = range(encoder.depth - attention_blocks, last) if attention_blocks else range(0)
+    encoding = encoder.run(images, until=last, keep=range(last), attention_of=earlier)
+    features = torch.stack([encoding.kept[number][:, 1:] for number in range(last)])
+    block = encoder.last_block(encoding.tokens) if last_block else None
+    attention = None
+    if attention_blocks:
+        newest = (
+            encoder.last_attention(encoding.tokens) if block is None else block.attention.mean(1)
+        )
+        each = [*(encoding.attention[number] for number in earlier), newest]
+        attention = torch.stack([one[:, 1:, 1:] for one in each], dim=1)
+    return Frozen(encoding.grid, features, attention, block)

@@ -1,0 +1,173 @@
+"""Training crops as an endless, seekable stream.
+
+Position p of the stream is a function of (seed, p) alone: every epoch is a new order of the images,
+and the crop is drawn anew. So a resumed training, or one with another number of threads, sees the
+same crops as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int, UInt8
+from torch import Tensor
+
+from wsss.cams.encoder_input import EncoderInput
+from wsss.clip.threads import ordered_map
+from wsss.config.model import TrainingConfig
+from wsss.data import seeding
+from wsss.data.crop import draw_crop
+from wsss.data.manifest import Sample
+from wsss.labels.ignore import IGNORED
+from wsss.refine.cams import CamSet, ImageCams
+
+_KEPT_BYTES = 512 << 20
+
+ReadLabels = Callable[[str], UInt8[np.ndarray, "h w"]]
+
+
+@dataclass(frozen=True)
+class CropBatch:
+    """Some crops; the maps of all of them are packed, rows of the first, then of the second …"""
+
+    images: Float[Tensor, "batch 3 side side"]
+    """Normalised."""
+    valid: Bool[Tensor, "batch side side"]
+    """False in padding."""
+    labels: UInt8[Tensor, "batch side side"] | None
+    """The image's pseudo label, cut; None where none was given."""
+    owner: Int[Tensor, " rows"]
+    """The crop of each row."""
+    classes: Int[Tensor, " rows"]
+    """The class of each row, 0-based: the tags of the whole image."""
+    probabilities: Float[Tensor, " rows"]
+    """Of the class on the whole image; NaN where it is not known."""
+    initial: Float[Tensor, "rows grid grid"]
+    """The image's CAM before the affinity, cut; in 0 … 1."""
+    maps: Float[Tensor, "rows grid grid"]
+    """The image's CAM after the affinity, cut; in 0 … 1."""
+
+    def to(self, device: torch.device) -> CropBatch:
+        """A copy on a device."""
+        moved = {
+            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+        }
+        return CropBatch(**moved)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What `CropBatch` holds of one crop."""
+
+    image: Float[Tensor, "3 side side"]
+    valid: Bool[np.ndarray, "side side"]
+    labels: UInt8[np.ndarray, "side side"] | None
+    cams: ImageCams
+    initial: Float32[np.ndarray, "classes grid grid"]
+    maps: Float32[np.ndarray, "classes grid grid"]
+
+
+class CropStream:
+    """Draws batches of crops.
+
+    Args:
+        cams: the training images and their CAMs.
+        inputs: reads and normalises photos.
+        settings: crop, scale and batch.
+        seed: the run's seed.
+        workers: threads that decode and cut ahead.
+        labels: reads an image's pseudo label, of any size; None for none.
+        padding: label of what lies outside the image.
+
+    Raises:
+        ValueError: the crop is no multiple of the patch, or there is no image.
+    """
+
+    def __init__(
+        self,
+        cams: CamSet,
+        inputs: EncoderInput,
+        settings: TrainingConfig,
+        *,
+        seed: int,
+        workers: int,
+        labels: ReadLabels | None = None,
+        padding: int = IGNORED,
+    ) -> None:
+        patch = inputs.encoder.patch
+        if settings.crop % patch[0] or patch[0] != patch[1]:
+            raise ValueError(
+                f"refine.train.crop is {settings.crop}; expected a multiple of the encoder's patch "
+                f"({patch[0]} x {patch[1]} pixels)"
+            )
+        if not len(cams):
+            raise ValueError("there is no training image; check data.train_list")
+        self._cams, self._inputs, self._settings = cams, inputs, settings
+        self._seed, self._workers, self._labels = seed, workers, labels
+        self._padding = padding
+        self._grid = settings.crop // patch[0]
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+        self._kept: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+        samples = (cams.sample(image) for image in cams.ids)
+        self._keep = sum(4 * s.height * s.width for s in samples) <= _KEPT_BYTES
+
+    def batches(self, start: int) -> Iterator[CropBatch]:
+        """The batches from step ``start`` on, up to the last, cut ahead by threads."""
+        steps = range(start, self._settings.iterations)
+        # Positions are looked up here, in order: the permutation of an epoch is kept.
+        tasks = ([self._place(p) for p in self._positions(step)] for step in steps)
+        return ordered_map(self._batch, tasks, threads=self._workers)
+
+    def _positions(self, step: int) -> range:
+        return range(step * self._settings.batch, (step + 1) * self._settings.batch)
+
+    def _place(self, position: int) -> tuple[str, int]:
+        epoch, place = divmod(position, len(self._cams))
+        if self._order[0] != epoch:
+            generator = np.random.default_rng(seeding.words(self._seed, seeding.ORDER, epoch))
+            self._order = (epoch, generator.permutation(len(self._cams)))
+        return self._cams.ids[int(self._order[1][place])], position
+
+    def _batch(self, places: list[tuple[str, int]]) -> CropBatch:
+        cuts = [self._cut(*place) for place in places]
+        counts = [len(cut.cams.classes) for cut in cuts]
+        known = [cut.cams.probabilities or (float("nan"),) * len(cut.cams.classes) for cut in cuts]
+        labels = [cut.labels for cut in cuts if cut.labels is not None]
+        return CropBatch(
+            images=torch.stack([cut.image for cut in cuts]),
+            valid=torch.from_numpy(np.stack([cut.valid for cut in cuts])),
+            labels=torch.from_numpy(np.stack(labels)) if labels else None,
+            owner=torch.repeat_interleave(torch.arange(len(cuts)), torch.tensor(counts)),
+            classes=torch.tensor([k for cut in cuts for k in cut.cams.classes], dtype=torch.long),
+            probabilities=torch.tensor([p for one in known for p in one], dtype=torch.float32),
+            initial=torch.from_numpy(np.concatenate([cut.initial for cut in cuts])),
+            maps=torch.from_numpy(np.concatenate([cut.maps for cut in cuts])),
+        )
+
+    def _cut(self, image: str, position: int) -> _Cut:
+        cams = self._cams.read(image)
+        photo, labels = self._read(cams.sample)
+        generator = np.random.default_rng(seeding.words(self._seed, seeding.AUGMENTATION, position))
+        size = (cams.sample.height, cams.sample.width)
+        crop = draw_crop(size, self._settings.crop, self._settings.scale_range, generator)
+        return _Cut(
+            self._inputs.normalize(crop.photo(photo)),
+            crop.valid(),
+            None if labels is None else crop.labels(labels, outside=self._padding),
+            cams,
+            crop.maps(cams.initial.astype(np.float32), self._grid),
+            crop.maps(cams.maps.astype(np.float32), self._grid),
+        )
+
+    def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+        """Photo and label; a small set stays in memory."""
+        if (kept := self._kept.get(sample.id)) is not None:
+            return kept
+        found = (self._inputs.photo(sample), self._labels(sample.id) if self._labels else None)
+        if self._keep:
+            self._kept[sample.id] = found
+        return found

@@ -1,0 +1,217 @@
+"""The one training loop of the refiners: schedule, loss curve, clean stop, exact resume.
+
+Nothing a step does may depend on what happened before it, save the parameters and the optimiser's
+state: batches are a function of the step's number, and torch's generator is seeded anew at every
+step. A run that was killed therefore ends, on a CPU, in the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.progress import track
+from wsss.config.model import TrainingConfig
+from wsss.data import seeding
+from wsss.refine.base import Curve
+
+_log = logging.getLogger(__name__)
+_STATE = "state.safetensors"
+_FIRST_FACTOR = 1e-6  # of the learning rate, at the first step of the warm-up
+
+Batch = TypeVar("Batch")
+
+
+class TrainingStoppedError(RuntimeError):
+    """The training was asked to stop, and what it learned is kept for the next run."""
+
+
+def rate_factor(step: int, settings: TrainingConfig) -> float:
+    """Share of the learning rate at a step (0-based): linear warm-up, then polynomial decay.
+
+    Spec WeCLIP 2.5: ``1 - (1 - t / w) (1 - 1e-6)`` for t < w, then ``(1 - t / T) ^ power``.
+    """
+    if step < settings.warmup:
+        return 1 - (1 - step / settings.warmup) * (1 - _FIRST_FACTOR)
+    return float((1 - step / settings.iterations) ** settings.power)
+
+
+@dataclass
+class _Progress:
+    """Steps that are done, and what was measured at each."""
+
+    steps: int
+    rows: list[list[float]]
+
+
+class Trainer(Generic[Batch]):
+    """Train a module with AdamW.
+
+    Args:
+        module: what is trained, and nothing else: all of its state is kept and restored.
+        settings: steps, learning rate, schedule.
+        seed: the run's seed.
+        work: folder of the resumable state.
+        task: digest of all that decides the result; a state of another task is not taken up.
+        description: said beside the progress.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        settings: TrainingConfig,
+        *,
+        seed: int,
+        work: Path,
+        task: str,
+        description: str,
+    ) -> None:
+        self._module, self._settings, self._seed = module, settings, seed
+        self._path, self._task, self._description = work / _STATE, task, description
+        self._optimizer = torch.optim.AdamW(
+            module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        self._columns: list[str] = []
+
+    def fit(
+        self,
+        batches: Callable[[int], Iterator[Batch]],
+        losses: Callable[[int, Batch], Mapping[str, Tensor]],
+    ) -> Curve:
+        """Train to the end, or from where an earlier run was interrupted.
+
+        Args:
+            batches: the batches from a step on, endless or up to the last step.
+            losses: number of the step (0-based) and its batch, to ``loss`` and its parts.
+
+        Returns:
+            ``lr``, ``loss`` and its parts at every step.
+
+        Raises:
+            TrainingStoppedError: SIGTERM or SIGINT came; the state was kept.
+            FloatingPointError: the loss is not finite.
+        """
+        settings = self._settings
+        done = self._resume()
+        left = range(done.steps, settings.iterations)
+        if done.steps:
+            _log.info("going on after step %d of %d", done.steps, settings.iterations)
+        if not left:
+            return self._curve(done)
+        self._module.train()
+        with _stop_asked() as stop:
+            stream = batches(done.steps)
+            for step in track(left, total=len(left), description=self._description):
+                done.rows.append(self._step(step, losses, next(stream)))
+                done.steps = step + 1
+                if stop.is_set() and done.steps < settings.iterations:
+                    self._save(done)
+                    raise TrainingStoppedError(
+                        f"stopped after step {done.steps} of {settings.iterations}; the state is "
+                        f"in {self._path.parent}, the same command goes on from there"
+                    )
+                if done.steps % settings.checkpoint_every == 0:
+                    self._save(done)
+        self._save(done)
+        return self._curve(done)
+
+    def _step(
+        self, step: int, losses: Callable[[int, Batch], Mapping[str, Tensor]], batch: Batch
+    ) -> list[float]:
+        rate = self._settings.lr * rate_factor(step, self._settings)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        torch.manual_seed(seeding.number(self._seed, seeding.NETWORK, 1 + step))
+        found = losses(step, batch)
+        value = float(found["loss"].detach())
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the loss is {value} at step {step + 1} of {self._settings.iterations}; lower "
+                "refine.train.lr or lengthen refine.train.warmup"
+            )
+        self._optimizer.zero_grad(set_to_none=True)
+        found["loss"].backward()
+        self._optimizer.step()
+        values = {"lr": rate} | {name: float(part.detach()) for name, part in found.items()}
+        self._columns = list(values)
+        return list(values.values())
+
+    def _curve(self, done: _Progress) -> Curve:
+        columns = list(zip(*done.rows, strict=True))
+        return {name: list(column) for name, column in zip(self._columns, columns, strict=True)}
+
+    def _save(self, done: _Progress) -> None:
+        state = {f"module.{name}": tensor for name, tensor in self._module.state_dict().items()}
+        for number, of_one in self._optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{number}.{name}": value for name, value in of_one.items()}
+        state["curve"] = torch.tensor(np.array(done.rows, np.float64))
+        packed = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+        facts = {"task": self._task, "step": str(done.steps), "columns": ",".join(self._columns)}
+        with atomic_path(self._path) as temporary:
+            save_file(packed, temporary, metadata=facts)
+
+    def _resume(self) -> _Progress:
+        """Take up the state in the work folder, if it is of this task."""
+        if not self._path.exists():
+            return _Progress(0, [])
+        try:
+            with safe_open(self._path, framework="pt") as stored:
+                facts = stored.metadata() or {}
+                state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            _log.warning("%s: is damaged (%s); starting anew", self._path, error)
+            return _Progress(0, [])
+        if facts.get("task") != self._task:
+            _log.info("%s: is of another configuration or other CAMs; starting anew", self._path)
+            return _Progress(0, [])
+        self._module.load_state_dict(_below("module.", state))
+        of_all: dict[int, dict[str, Tensor]] = {}
+        for name, value in _below("optimizer.", state).items():
+            number, _, part = name.partition(".")
+            of_all.setdefault(int(number), {})[part] = value
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": of_all, "param_groups": groups})
+        self._columns = facts["columns"].split(",")
+        return _Progress(int(facts["step"]), state["curve"].tolist())
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): value for n, value in state.items() if n.startswith(prefix)}
+
+
+@contextmanager
+def _stop_asked() -> Iterator[threading.Event]:
+    """An event that SIGTERM or SIGINT sets; a second signal ends the process as ever."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        for known, handler in before.items():
+            signal.signal(known, handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
