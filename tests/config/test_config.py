@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
             {"cams": {"affinity": {"box_treshold": 0.4}}},
             "did you mean cams.affinity.box_threshold?",
         ),
-        ({"lr": 1.0}, "did you mean retrain.lr?"),
+        ({"lr": 1.0}, "did you mean refine.train.lr or retrain.lr?"),
         ({"data": {"zzz": 1}}, "valid keys here: kind, root"),
     ],
 )

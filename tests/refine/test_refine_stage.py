@@ -15,6 +15,7 @@ from tests.refine.cam_run import CamRun
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
+from wsss.config import Config
 from wsss.refine import stage
 from wsss.refine.cams import CamSet
 
@@ -27,13 +28,19 @@ def shard(run: CamRun) -> Path:
 @pytest.fixture
 def checkpoint(run: CamRun, shard: Path) -> Path:
     path = run.folder / "checkpoint.safetensors"
-    stage.train(run.config, run.manifest_dir, [shard], path, run.folder / "work")
+    train(run, run.config, shard, path)
     return path
+
+
+def train(run: CamRun, config: Config, shard: Path, out: Path) -> None:
+    log, work, cache = (run.folder / name for name in ("loss.csv", "work", "cache"))
+    stage.train(config, run.manifest_dir, [shard], out, log, work, cache)
 
 
 def apply(run: CamRun, shard: Path, checkpoint: Path, split: str = "train") -> Path:
     out = run.folder / "scores" / shard.name
-    stage.apply(run.config, run.manifest_dir, split, shard, checkpoint, out)
+    cache = run.folder / "cache"
+    stage.apply(run.config, run.manifest_dir, split, shard, checkpoint, out, cache)
     return out
 
 
@@ -41,7 +48,8 @@ def test_checkpoint_of_the_identity_is_empty(run: CamRun, shard: Path, checkpoin
     tensors, made = load_checkpoint(checkpoint)
     assert tensors == {}
     assert made.stage == "refine_train"
-    assert made.config["refine"] == {"method": "none"}
+    assert made.config["refine"]["method"] == "none"
+    assert (run.folder / "loss.csv").read_text() == "step,loss\n"
     assert made.weights == {"clip": "abc"}
     with Shard(shard) as cams:
         assert made.inputs == {"cams/1-of-1.h5": cams.content}
@@ -99,7 +107,7 @@ def test_training_anew_to_the_same_end_keeps_the_scores(
 ) -> None:
     apply(run, shard, checkpoint)
     config = run.config.model_copy(update={"seed": 7})
-    stage.train(config, run.manifest_dir, [shard], checkpoint, run.folder / "work")
+    train(run, config, shard, checkpoint)
     caplog.set_level(logging.INFO)
     apply(run, shard, checkpoint)
     assert "5 images: 5 reused, 0 computed" in caplog.text
@@ -117,7 +125,7 @@ def test_the_split_decides_which_photo_an_id_means(run: CamRun, checkpoint: Path
 def test_training_needs_the_cam_of_every_image(run: CamRun) -> None:
     part = run.write_cams("part", [run.cam(sample) for sample in run.samples[1:5]])
     with pytest.raises(ArtifactError, match=r"1 training images have no CAM, e\.g\. 'image0'"):
-        stage.train(run.config, run.manifest_dir, [part], run.folder / "c", run.folder / "work")
+        train(run, run.config, part, run.folder / "c")
     assert not (run.folder / "c").exists()
 
 

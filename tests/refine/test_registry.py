@@ -18,7 +18,13 @@ METHODS = get_args(RefineConfig.model_fields["method"].annotation)
 def test_every_method_of_the_configuration_has_a_refiner(method: str) -> None:
     refiner = find_refiner(method)
     assert "refine" in refiner.sections
-    assert set(refiner.sections) <= {"data", "clip", "refine"}  # what refine_apply is given
+    assert set(refiner.sections) <= {
+        "data",
+        "clip",
+        "cams",
+        "refine",
+        "infer",
+    }  # what refine_apply is given
     assert callable(refiner.train)
     assert callable(refiner.apply)
 

@@ -108,7 +108,7 @@ def test_processes_and_shards_change_nothing(
 def test_refined_scores(run: Run, tmp_path: Path) -> None:
     shard = run.write("s", "scores", {s.id: {"score": run.cams[s.id]} for s in run.samples})
     records = score_cams(run.config, run.manifest_dir, "train", [shard], "score", tmp_path / "o")
-    assert {record.row for record in records} == {"refined CAM"}
+    assert {record.row for record in records} == {"refined scores"}
     assert {record.stage for record in records} == {"refine"}
     with pytest.raises(ArtifactError, match="holds 'cams', expected 'scores'"):
         score_cams(run.config, run.manifest_dir, "train", run.cam_shards(), "score", tmp_path / "o")

@@ -20,6 +20,11 @@ CONFIG = {
     "shards": 2,
     "compute": {"workers": 1},
     "data": {"root": "results/tiny-data", "demo_images": [14, 4]},
+    "refine": {
+        "method": "weclip",
+        "train": {"iterations": 4, "batch": 2, "warmup": 1, "checkpoint_every": 2},
+        "weclip": {"width": 16, "rfm_start": 2},
+    },
     "retrain": {"iterations": 3, "crop": 64, "batch": 2, "warmup": 1, "checkpoint_every": 2},
     "pictures": {"contact_images": 2},
 }

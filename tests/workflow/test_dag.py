@@ -21,7 +21,7 @@ pytestmark = pytest.mark.workflow
 SCORE = {"score_blob", "score_cams", "score_masks", "score_predictions", "table", "class_chart"}
 RETRAIN = {"retrain", "predict", "loss_curve"}
 MASKS = {"masks"}
-REFINE = {"refine_train", "refine_apply"}
+REFINE = {"refine_train", "refine_apply", "refine_predict"}
 
 
 @contextmanager
@@ -52,8 +52,8 @@ def test_run_ends_in_a_table_pictures_and_masks(finished: Project) -> None:
     assert {row["split"] for row in rows} == {"train", "val"}
     for name in ("table.md", "table.html", "table.csv"):
         assert (finished.results / "tables" / name).stat().st_size > 200
-    for name in ("train.png", "val.png", "class_iou.png", "segmenter_loss.png"):
-        assert (finished.results / "pictures" / name).read_bytes().startswith(b"\x89PNG")
+    for name in ("train", "val", "class_iou", "segmenter_loss", "refiner_loss"):
+        assert (finished.results / f"pictures/{name}.png").read_bytes().startswith(b"\x89PNG")
     assert len(list(finished.results.glob("masks/train/png/*/label/*.png"))) == 14
     assert len(list(finished.results.glob("masks/train/png/*/train/*.png"))) == 14
 
@@ -70,7 +70,8 @@ def test_second_run_has_nothing_to_do(finished: Project) -> None:
         ("demo/scenes.py", {"demo_data"}, set()),
         ("data/ingest.py", {"ingest", "cams"} | REFINE | MASKS | RETRAIN | SCORE, {"demo_data"}),
         ("cams/grad_cam.py", {"cams"} | REFINE | MASKS | RETRAIN, {"ingest", "score_blob"}),
-        ("refine/none.py", REFINE | MASKS | RETRAIN, {"cams", "score_cams"}),
+        ("refine/weclip.py", REFINE | MASKS | RETRAIN, {"cams", "score_blob", "ingest"}),
+        ("refine/none.py", set(), {"cams"} | REFINE | MASKS | RETRAIN | SCORE),
         ("masks/stage.py", MASKS | RETRAIN, {"cams", "score_cams"} | REFINE),
         ("retrain/train.py", RETRAIN, {"cams", "score_cams", "score_masks"} | REFINE | MASKS),
         (
@@ -95,7 +96,16 @@ def test_editing_a_module_reruns_what_uses_it(
     ("change", "runs", "spares"),
     [
         ({"retrain": CONFIG["retrain"] | {"lr": 1e-5}}, RETRAIN, {"cams", "masks", "score_masks"}),  # type: ignore[operator]
-        ({"masks": {"min_confidence": 0.5}}, MASKS | RETRAIN, {"cams", "ingest"} | REFINE),
+        (
+            {"masks": {"min_confidence": 0.5}},
+            MASKS | RETRAIN,
+            {"cams", "ingest", "refine_train", "refine_apply"},
+        ),
+        (
+            {"infer": {"scales": [1.0]}},
+            {"refine_apply", "refine_predict", "masks"},
+            {"cams", "refine_train"},
+        ),
         ({"cams": {"affinity": {"power": 1}}}, {"cams"} | REFINE | MASKS | RETRAIN, {"ingest"}),
         ({"clip": {"template": ["a photo of a {}."]}}, {"cams"} | REFINE | MASKS, {"ingest"}),
         (
@@ -189,7 +199,7 @@ def test_report_is_one_file_with_table_and_pictures(finished: Project, tmp_path:
     report = tmp_path / "report.html"
     finished.snakemake("--report", str(report))
     text = report.read_text(encoding="utf-8")
-    for needle in ("contact sheet", "segmenter loss", "IoU per class", "table"):
+    for needle in ("contact sheet", "segmenter loss", "refiner loss", "IoU per class", "table"):
         assert needle in text
     for name in ("train.png", "val.png", "class_iou.png", "segmenter_loss.png", "table.html"):
         assert re.search(rf"data:[a-z/]+;charset=utf8;filename={re.escape(name)};base64,", text)

@@ -130,7 +130,7 @@ def _nearest(location: tuple[Any, ...]) -> str:
         return f"; did you mean {'.'.join([*map(str, location[:-1]), close[0]])}?"
     elsewhere = [path for path in _all_keys(Config) if path.rsplit(".", 1)[-1] == key]
     if elsewhere:
-        return f"; did you mean {elsewhere[0]}?"
+        return f"; did you mean {' or '.join(elsewhere)}?"
     return f"; valid keys here: {', '.join(valid)}"
 
 

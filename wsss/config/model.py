@@ -253,7 +253,7 @@ class WeClipConfig(Section):
         ge=0,
         description=(
             "Training steps before the refinement module takes part in the pseudo labels (named "
-            "15000 for VOC, 40000 for COCO; as released validation counts, so VOC starts at 9145)."
+            "15000 for VOC, 40000 for COCO; as released validation counts, so 9144 for VOC)."
         ),
     )
     rfm_blocks: PositiveInt = Field(
@@ -267,16 +267,17 @@ class WeClipConfig(Section):
             "that the affinity has no say in the choice."
         ),
     )
-    crop_cams: Literal["auto", "crop", "gated", "image"] = departure(
+    crop_cams: Literal["auto", "crop", "gated", "located", "image"] = departure(
         published="crop",
         corrected="image",
         description=(
             "CAMs of a training crop. crop: Grad-CAM of the crop for every tag of the image, "
             "whether the crop shows it or not; gated: without the classes whose probability on the "
-            "crop is below crop_gate of that on the image; image: the image's CAM, cut."
+            "crop is below crop_gate of that on the image; located: without those of which the "
+            "image's CAM nowhere on the crop reaches crop_gate; image: the image's CAM, cut."
         ),
     )
-    crop_gate: Share = Field(0.5, description="See crop_cams: gated.")
+    crop_gate: Share = Field(0.5, description="See crop_cams: gated and located.")
     padding: Literal["auto", "labelled", "ignored"] = departure(
         published="labelled",
         corrected="ignored",
@@ -520,7 +521,7 @@ class Config(Section):
             found.append(f"refine.method is {refine.method}: add train to cams.splits")
         cut = "crop" if self.variant == "published" else "image"
         if self.cams.source != "grad_cam" and (
-            refine.weclip.crop_cams in ("crop", "gated")
+            refine.weclip.crop_cams in ("crop", "gated", "located")
             or (refine.weclip.crop_cams == "auto" and cut == "crop")
         ):
             found.append(

@@ -47,8 +47,8 @@ class Crop:
         """Cut a label map of the photo, of any size: nearest, ``outside`` in padding."""
         places = zip(self._places(self.side), labels.shape, strict=True)
         rows, columns = (np.clip(at * n, 0, n - 1).astype(np.intp) for at, n in places)
-        cut: UInt8[np.ndarray, "side side"] = labels[np.ix_(rows, columns)]
-        cut[~self.valid()] = outside
+        cut = np.full((self.side, self.side), outside, np.uint8)
+        np.copyto(cut, labels[np.ix_(rows, columns)], where=self.valid())
         return cut
 
     def maps(
@@ -62,7 +62,8 @@ class Crop:
         rows = _linear(down, maps.shape[1])
         columns = _linear(across, maps.shape[2])
         # (g, h) x (K, h, w) x (w, g) -> (K, g, g)
-        return (rows @ maps @ columns.T).astype(np.float32)
+        cut: Float32[np.ndarray, "classes grid grid"] = (rows @ maps @ columns.T).astype(np.float32)
+        return cut
 
     def _places(self, count: int) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
         """Where the centres of ``count`` equal rows and columns lie in the photo, as shares."""

@@ -21,6 +21,7 @@ ITERATIONS = 20
 _TOLERANCE = 0.3
 _POSITION_SHARE = 0.01
 _TINY = 1e-8
+_NOTHING = 1e-20  # smaller weights and scores are 0: denormal numbers make a CPU many times slower
 _STEPS = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
 
 
@@ -43,15 +44,26 @@ def par_weights(
     _check(dilations)
     size = (images.shape[-2], images.shape[-1])
     padded = _pad(images, max(dilations))
-    # (B, C, n, H, W)
-    near = torch.stack(list(_neighbours(padded, size, dilations)), dim=2)
-    deviation = near.std(dim=2, keepdim=True) + _TINY
-    gap = (near - images.unsqueeze(2)).abs_().div_(deviation).div_(_TOLERANCE)
-    colour = gap.square_().mean(1).neg_().softmax(1)  # (B, n, H, W)
+    count = len(_STEPS) * len(dilations)
+    # Neighbour by neighbour: all of them at once, (B, C, n, H, W), would leave the cache.
+    mean, spread = torch.zeros_like(images), torch.zeros_like(images)
+    for near in _neighbours(padded, size, dilations):
+        mean += near
+    mean /= count
+    for near in _neighbours(padded, size, dilations):
+        gap = near - mean
+        spread.addcmul_(gap, gap)
+    inverse = 1 / (((spread / (count - 1)).sqrt_() + _TINY) * _TOLERANCE)
+    colour = images.new_empty(len(images), count, *size)
+    for number, near in enumerate(_neighbours(padded, size, dilations)):
+        gap = (near - images).mul_(inverse)
+        torch.mean(gap.square_(), dim=1, out=colour[:, number])
+    colour = colour.neg_().softmax(1)
     far = [d * math.hypot(*step) for d in dilations for step in _STEPS]
     distance = torch.tensor(far, dtype=images.dtype, device=images.device)
     place = -((distance / (distance.std() + _TINY) / _TOLERANCE) ** 2)
-    return colour.add_(_POSITION_SHARE * place.softmax(0).view(1, -1, 1, 1))
+    colour.add_(_POSITION_SHARE * place.softmax(0).view(1, -1, 1, 1))
+    return torch.threshold_(colour, _NOTHING, 0.0)
 
 
 def par_refine(
@@ -86,6 +98,7 @@ def par_refine(
         masks = torch.zeros_like(masks)
         for number, near in enumerate(_neighbours(padded, size, dilations)):
             masks.addcmul_(near, weights[:, number : number + 1])
+        masks = torch.threshold_(masks, _NOTHING, 0.0)
     return masks
 
 

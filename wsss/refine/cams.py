@@ -54,7 +54,8 @@ class CamSet:
         except ArtifactError:
             self.close()
             raise
-        self.ids = list(self._where)
+        # In the order of the samples, whatever the shards: what is learned must not depend on them.
+        self.ids = [image for image in self._samples if image in self._where]
 
     def _enter(self, shard: Shard) -> None:
         for image in shard.ids:

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import UInt8
 
 from wsss.artifacts.digest import digest_json
+from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import provenance
-from wsss.artifacts.reuse import Kept
 from wsss.artifacts.shard import Item, Shard, ShardWriter
 from wsss.cams.encoder_input import EncoderInput
 from wsss.clip.images import resize_image
@@ -35,13 +35,15 @@ class ImageLabels:
         cams: the images.
         inputs: reads photos.
         unsure: the ignore band; None for none.
-        work: folder that outlives an interrupted run.
+        cache: folder in which they are found again, also by runs of other seeds and settings.
     """
 
     def __init__(
-        self, cams: CamSet, inputs: EncoderInput, unsure: Unsure | None, work: Path
+        self, cams: CamSet, inputs: EncoderInput, unsure: Unsure | None, cache: Path
     ) -> None:
-        self._cams, self._inputs, self._unsure = cams, inputs, unsure
+        self._cams, self._inputs = cams, inputs
+        self._unsure = unsure
+        self._band = None if unsure is None else [unsure.low, unsure.high]
         self._made = provenance(
             "image_labels",
             entry=("wsss.refine.image_labels",),
@@ -49,10 +51,12 @@ class ImageLabels:
             seed=0,  # nothing is random here
             weights=cams.weights,
         )
+        self._made_key = self._made.key()
         ids = cams.ids
+        folder = cache / "image_labels" / digest_json([self._key(image) for image in ids])[:16]
         chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
         self._where: dict[str, Shard] = {}
-        ahead = track(self._make(chunks, work / "labels"), total=len(ids), description="Labels")
+        ahead = track(self._make(chunks, folder), total=len(ids), description="Labels")
         for _ in ahead:
             pass
 
@@ -62,30 +66,25 @@ class ImageLabels:
         return label
 
     def _make(self, chunks: list[list[str]], folder: Path) -> Iterator[str]:
-        """Make what is not there yet; gives each image's id when it is done."""
+        """Make the chunks that are not there yet; gives each image's id when it is done."""
         for number, ids in enumerate(chunks):
             path = folder / f"{number:05d}.h5"
-            kept = Kept(path, kind="labels")
-            keys = {image: self._key(image) for image in ids}
-            with ShardWriter(path, kind="labels", ids=ids, provenance=self._made) as writer:
-                todo = []
-                for image in ids:
-                    if old := kept.find(image, keys[image]):
-                        writer.add(old)
+            if (shard := _finished(path)) is None:
+                with (
+                    ShardWriter(path, kind="labels", ids=ids, provenance=self._made) as writer,
+                    one_thread_each() as threads,
+                ):
+                    for image, label in ordered_map(self._label, ids, threads=threads):
+                        writer.add(Item(image, {"label": label}, {}, self._key(image)))
                         yield image
-                    else:
-                        todo.append(image)
-                with one_thread_each() as threads:
-                    for image, label in ordered_map(self._label, todo, threads=threads):
-                        writer.add(Item(image, {"label": label}, {}, keys[image]))
-                        yield image
-            kept.keep()
-            self._where.update(dict.fromkeys(ids, Shard(path, kind="labels")))
+                shard = Shard(path, kind="labels")
+            else:
+                yield from ids
+            self._where.update(dict.fromkeys(ids, shard))
 
     def _key(self, image: str) -> str:
-        band = None if self._unsure is None else [self._unsure.low, self._unsure.high]
         sample = self._cams.sample(image)
-        return digest_json([self._made.key(), sample.digest, self._cams.key(image), band])
+        return digest_json([self._made_key, sample.digest, self._cams.key(image), self._band])
 
     @torch.inference_mode()
     def _label(self, image: str) -> tuple[str, UInt8[np.ndarray, "h w"]]:
@@ -103,6 +102,14 @@ class ImageLabels:
             unsure=self._unsure,
         )
         return image, label[0].numpy()
+
+
+def _finished(path: Path) -> Shard | None:
+    """A chunk of an earlier run; its folder's name says that it was made from the same things."""
+    try:
+        return Shard(path, kind="labels") if path.exists() else None
+    except ArtifactError:
+        return None
 
 
 def _reduced(height: int, width: int) -> tuple[int, int]:

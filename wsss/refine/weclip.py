@@ -24,6 +24,7 @@ from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.maps import resize_maps
+from wsss.clip.text import text_bank
 from wsss.config.model import Config
 from wsss.data import seeding
 from wsss.data.classes import ClassList
@@ -58,9 +59,12 @@ class WeClip:
         """
         refine, settings = config.refine, config.refine.weclip
         inputs = EncoderInput(config, cache)
-        labels = None
+        labels, bank = None, None
         if settings.crop_cams == "image":
-            labels = ImageLabels(cams, inputs, unsure_band(settings), work)
+            labels = ImageLabels(cams, inputs, unsure_band(settings), cache)
+        else:
+            words = (classes.prompts, classes.backgrounds, config.clip.template)
+            bank = text_bank(inputs.clip, *words, cache_dir=cache).to(inputs.encoder.device)
         stream = CropStream(
             cams,
             inputs,
@@ -79,7 +83,7 @@ class WeClip:
             task=_task(config, classes, cams),
             description="WeCLIP",
         )
-        teacher = PseudoLabels(config, classes, inputs, cache)
+        teacher = PseudoLabels(config, inputs.encoder, bank)
         return Learned(head.state_dict(), trainer.fit(stream.batches, Step(config, head, teacher)))
 
     def apply(

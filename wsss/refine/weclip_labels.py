@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from wsss.cams.affinity import spread_as_configured
-from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.grad_cam import block_cams
 from wsss.cams.maps import scale_maps
-from wsss.clip.text import text_bank
+from wsss.clip.encoder import ClipEncoder
+from wsss.clip.text import TextBank
 from wsss.config.model import CamsConfig, Config, WeClipConfig
-from wsss.data.classes import ClassList
 from wsss.labels.ignore import IGNORED
 from wsss.labels.online import Unsure, online_labels
 from wsss.refine.frozen import Frozen, run_frozen
@@ -62,23 +59,16 @@ class PseudoLabels:
     """Makes the labels of crops.
 
     Args:
-        config: clip, cams and refine.
-        classes: the data set's classes, with their prompts.
-        inputs: the encoder.
-        cache: folder for text embeddings.
+        config: cams and refine.
+        encoder: the frozen encoder.
+        bank: text features of classes and backgrounds, for Grad-CAMs of the crops; None: the CAMs
+            of the whole images are used.
     """
 
-    def __init__(
-        self, config: Config, classes: ClassList, inputs: EncoderInput, cache: Path
-    ) -> None:
-        self.encoder = inputs.encoder
+    def __init__(self, config: Config, encoder: ClipEncoder, bank: TextBank | None) -> None:
+        self.encoder, self._bank = encoder, bank
         self._cams, self._settings = config.cams, config.refine.weclip
-        self._from_image = self._settings.crop_cams == "image"
         self._unsure = unsure_band(self._settings)
-        self._bank = None
-        if not self._from_image:
-            words = (classes.prompts, classes.backgrounds, config.clip.template)
-            self._bank = text_bank(inputs.clip, *words, cache_dir=cache).to(self.encoder.device)
 
     def look(self, batch: CropBatch, *, rfm: bool) -> Frozen:
         """Run the frozen encoder, as far as the head and `labels` need it.
@@ -94,7 +84,7 @@ class PseudoLabels:
         else:
             blocks = 0
         return run_frozen(
-            self.encoder, batch.images, attention_blocks=blocks, last_block=not self._from_image
+            self.encoder, batch.images, attention_blocks=blocks, last_block=self._bank is not None
         )
 
     @torch.no_grad()
@@ -149,5 +139,9 @@ class PseudoLabels:
         maps = scale_maps(found.maps.relu(), self._cams.scaling)
         if self._settings.crop_cams == "crop":
             return maps, batch.owner, batch.classes, None
-        shown = ~(found.probabilities < self._settings.crop_gate * batch.probabilities)
+        gate = self._settings.crop_gate
+        if self._settings.crop_cams == "gated":
+            shown = ~(found.probabilities < gate * batch.probabilities)
+        else:
+            shown = batch.maps.flatten(1).amax(1) >= gate
         return maps[shown], batch.owner[shown], batch.classes[shown], None

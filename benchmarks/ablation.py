@@ -1,0 +1,228 @@
+"""What each correction of WeCLIP is worth: `python -m benchmarks.ablation demo --out folder`.
+
+Trains the published variant, the corrected one, and the corrected one with one departure put back
+at a time, with several seeds each, and prints mean and standard deviation of the mIoU of
+
+- the scores of the training images (decoder among the image's tags, no CRF),
+- the pseudo masks of the training images (the same with the CRF; published and corrected only),
+- the prediction of the held-out images without tags (all scales, mirroring), without and with CRF
+  (published and corrected only).
+
+Finished runs are kept in the folder and not repeated: an interrupted table goes on where it was.
+`--jobs 2` trains two at a time, one thread each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wsss.config import Config, from_mapping
+from wsss.config.load import overlay
+
+ROOT = Path(__file__).parents[1]
+PRESETS = {name: ROOT / f"workflow/presets/{name}-weclip.yaml" for name in ("demo", "voc-subset")}
+
+
+def _weclip(**changes: Any) -> dict[str, Any]:
+    return {"refine": {"weclip": changes}}
+
+
+ROWS: dict[str, dict[str, Any]] = {
+    "published": {"variant": "published"},
+    "corrected": {},
+    "crop CAMs, all tags": _weclip(crop_cams="crop"),
+    "crop CAMs, gated": _weclip(crop_cams="gated"),
+    "crop CAMs, located": _weclip(crop_cams="located"),
+    "cut image CAMs": _weclip(crop_cams="image"),
+    "padding labelled": _weclip(padding="labelled"),
+    "no unsure band": _weclip(unsure="labelled"),
+    "raw affinity": _weclip(affinity="raw"),
+    "signed distance": _weclip(rfm_distance="signed"),
+    "no RFM": _weclip(rfm_start=1_000_000),
+    "ImageNet normalisation": {"clip": {"normalization": "imagenet"}},
+    "floored grid": {"infer": {"grid": "floored"}},
+    "dropout when evaluating": {"infer": {"dropout": "on"}},
+    "scores of the refined CAM": {"infer": {"scores": "cam"}},
+}
+WITH_CRF = ("published", "corrected")  # the CRF takes longer than the training
+REPORT = " of the report classes"
+MEASURES = ("scores train", "mask train", "prediction val", "prediction val, CRF")
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("set", choices=PRESETS)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default: 2)")
+    parser.add_argument("--one", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        run(options.set, options.out, options.one[0], int(options.one[1]))
+        return
+    prepare(options.set, options.out, options.rows)
+    tasks = [(row, seed) for seed in options.seeds for row in options.rows]
+    tasks = [task for task in tasks if not _result(options.out, *task).exists()]
+    _in_parallel(options.set, options.out, tasks, options.jobs)
+    print(f"mIoU\n\n{table(options.out, options.rows, options.seeds)}")
+    if configuration(options.set, options.out, "corrected", 0).score.report_classes:
+        own = table(options.out, options.rows, options.seeds, REPORT)
+        print(f"\nmean IoU of the report classes\n\n{own}")
+
+
+def configuration(name: str, out: Path, row: str, seed: int) -> Config:
+    """The configuration of one run."""
+    mapping = yaml.safe_load((ROOT / "config.yaml").read_text())
+    own = {"name": "ablation", "seed": seed, "compute": {"workers": 1}}
+    quick = {"score": {"cam_thresholds": "fixed"}, "infer": {"crf": row in WITH_CRF}}
+    for layer in (yaml.safe_load(PRESETS[name].read_text()), own, quick, ROWS[row]):
+        mapping = overlay(mapping, layer)
+    return from_mapping(mapping)
+
+
+def prepare(name: str, out: Path, rows: Sequence[str]) -> None:
+    """Manifest, and the CAMs that the rows need."""
+    from wsss.cams.stage import run as make_cams
+    from wsss.data.stage import ingest
+    from wsss.demo.dataset import generate
+
+    config = configuration(name, out, "corrected", 0)
+    if name == "demo":
+        train, val = config.data.demo_images
+        generate(Path(config.data.root), train=train, val=val)
+    if not (out / "manifest/manifest.csv").exists():
+        ingest(config, out / "manifest")
+    for row in rows:
+        config = configuration(name, out, row, 0)
+        if not (path := cams_of(out, config)).exists():
+            make_cams(config, out / "manifest", "train", (1, 1), path, out / "cache")
+
+
+def cams_of(out: Path, config: Config) -> Path:
+    """The CAM shard for a configuration."""
+    from wsss.artifacts.digest import digest_json
+
+    sections = [config.clip.model_dump(mode="json"), config.cams.model_dump(mode="json")]
+    return out / f"cams-{digest_json(sections)[:12]}.h5"
+
+
+def learned_in(out: Path, config: Config) -> Path:
+    """The folder of a training."""
+    from wsss.artifacts.digest import digest_json
+
+    sections = [
+        getattr(config, part).model_dump(mode="json") for part in ("clip", "cams", "refine")
+    ]
+    return out / f"learned-{digest_json(sections)[:12]}-{config.seed}"
+
+
+def run(name: str, out: Path, row: str, seed: int) -> None:
+    """Train and score once; rows that change the evaluation alone share the training."""
+    import torch
+
+    from wsss.masks.stage import run as make_masks
+    from wsss.refine import stage
+    from wsss.score.stage import score_cams, score_masks, score_predictions
+
+    torch.set_num_threads(1)
+    config = configuration(name, out, row, seed)
+    learned = learned_in(out, config)
+    here = out / _slug(row, seed)
+    manifest, cache, cams = out / "manifest", out / "cache", cams_of(out, config)
+    checkpoint = learned / "checkpoint.safetensors"
+    if not checkpoint.exists():
+        log = learned / "loss.csv"
+        stage.train(config, manifest, [cams], checkpoint, log, learned / "work", cache)
+    scores, predictions = here / "scores.h5", here / "predictions.h5"
+    stage.apply(config, manifest, "train", cams, checkpoint, scores, cache)
+    stage.predict(config, manifest, "val", (1, 1), checkpoint, predictions, cache)
+    found = {}
+    record = here / "record.json"
+    found["scores train"] = score_cams(config, manifest, "train", [scores], "score", record)[0]
+    if row in WITH_CRF:
+        make_masks(config, manifest, scores, here / "masks.h5", here / "png")
+        found["mask train"] = score_masks(config, manifest, "train", [here / "masks.h5"], record)[0]
+    for one in score_predictions(config, manifest, "val", [predictions], record, of="refiner"):
+        if one.flip:
+            found["prediction val, CRF" if one.crf else "prediction val"] = one
+    values = {measure: record.miou for measure, record in found.items()}
+    values |= {
+        f"{measure}{REPORT}": record.report_mean
+        for measure, record in found.items()
+        if record.report_classes
+    }
+    _result(out, row, seed).write_text(json.dumps(values) + "\n")
+
+
+def table(out: Path, rows: Sequence[str], seeds: Sequence[int], suffix: str = "") -> str:
+    """Mean ± standard deviation over the seeds, in percent, as Markdown."""
+    lines = [f"| | {' | '.join(MEASURES)} |", "|---|" + "---:|" * len(MEASURES)]
+    for row in rows:
+        results = [_result(out, row, seed) for seed in seeds]
+        found = [json.loads(path.read_text()) for path in results if path.exists()]
+        found = [
+            {key.removesuffix(suffix): value for key, value in one.items() if key.endswith(suffix)}
+            for one in found
+        ]
+        cells = [_cell([one[measure] for one in found if measure in one]) for measure in MEASURES]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+    return f"{100 * statistics.mean(values):.1f} ± {100 * spread:.1f}"
+
+
+def _slug(row: str, seed: int) -> str:
+    return f"{row.replace(' ', '-').replace(',', '')}-{seed}"
+
+
+def _result(out: Path, row: str, seed: int) -> Path:
+    return out / f"{_slug(row, seed)}.json"
+
+
+def _in_parallel(name: str, out: Path, tasks: Sequence[tuple[str, int]], jobs: int) -> None:
+    """Each run in a process of its own; of runs that share a training one at a time."""
+    waiting = [
+        (row, seed, learned_in(out, configuration(name, out, row, seed))) for row, seed in tasks
+    ]
+    running: dict[int, tuple[str, int, Path]] = {}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    processes = {}
+    while waiting or running:
+        busy = {learned for _, _, learned in running.values()}
+        ready = next((task for task in waiting if task[2] not in busy), None)
+        if ready and len(running) < jobs:
+            waiting.remove(ready)
+            row, seed, _ = ready
+            command = [sys.executable, "-m", "benchmarks.ablation", name, "--out", str(out)]
+            process = subprocess.Popen(
+                [*command, "--one", row, str(seed)], env=environment, cwd=ROOT
+            )
+            processes[process.pid] = process
+            running[process.pid] = ready
+            continue
+        pid, _ = os.wait()
+        row, seed, _ = running.pop(pid)
+        print(f"{row}, seed {seed}: {'done' if _result(out, row, seed).exists() else 'failed'}")
+
+
+if __name__ == "__main__":
+    main()

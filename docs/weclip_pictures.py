@@ -1,0 +1,155 @@
+"""Draws docs/img/weclip.png from a finished run of the demo with WeCLIP.
+
+snakemake --cores all --configfile workflow/presets/demo-weclip.yaml
+python docs/weclip_pictures.py
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+
+from wsss.artifacts.checkpoint import load_checkpoint
+from wsss.artifacts.shard import Shard
+from wsss.cams.affinity import spread_as_configured
+from wsss.cams.encoder_input import EncoderInput
+from wsss.clip.images import resize_image
+from wsss.config import load_config
+from wsss.data.dataset import load
+from wsss.data.palette import voc_palette
+from wsss.labels.ignore import IGNORED
+from wsss.labels.online import Unsure, online_labels
+from wsss.refine.frozen import run_frozen
+from wsss.refine.head import Head
+from wsss.refine.rfm import block_distances, keep_near, trusted_affinity
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+ROOT = Path(__file__).parents[1]
+PALETTE = np.array(voc_palette(), np.uint8)
+
+
+def main() -> None:
+    """Parse the command line and draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=ROOT / "results/demo-weclip")
+    parser.add_argument("--image", default="val_0007")
+    parser.add_argument("--patch", type=int, nargs=2, default=(4, 6), help="row and column")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/img/weclip.png")
+    options = parser.parse_args()
+    draw(options.run, options.image, tuple(options.patch), options.out)
+
+
+@torch.no_grad()
+def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
+    """One image through the refinement module, step by step, in the paper's symbols."""
+    config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/demo-weclip.yaml")
+    settings, cams = config.refine.weclip, config.cams
+    manifest, classes = load(run / "manifest")
+    sample = next(s for s in manifest.split("val") if s.id == image)
+    inputs = EncoderInput(config, ROOT / "results/cache")
+    head = Head(inputs.encoder.depth - 1, inputs.encoder.width, classes.label_count, settings)
+    head.load_state_dict(load_checkpoint(run / "refine/checkpoint.safetensors")[0])
+    head.eval()
+
+    photo = inputs.photo(sample)
+    pixels = inputs.pixels(sample)[None]
+    frozen = run_frozen(inputs.encoder, pixels, attention_blocks=settings.rfm_blocks)
+    fused, logits = head(frozen.features, frozen.grid)
+    learned = head.affinity(fused)
+    assert frozen.attention is not None
+    distances = block_distances(learned, frozen.attention, "absolute")
+    kept = keep_near(distances)
+    trusted = trusted_affinity(learned, frozen.attention, kept)
+    initial = next(
+        torch.from_numpy(shard.read(image).arrays["cam"].astype(np.float32))
+        for path in sorted((run / "cams/val").glob("*.h5"))
+        if image in (shard := Shard(path))
+    )
+    owner = torch.zeros(len(initial), dtype=torch.long)
+    plain = spread_as_configured(frozen.attention.mean(1), initial, owner, cams)
+    refined = spread_as_configured(trusted, initial, owner, cams)
+    size = (photo.shape[0], photo.shape[1])
+    tags = torch.tensor(sample.tags)
+    still = inputs.normalize(resize_image(photo, size))[None]
+    label = online_labels(still, refined, owner, tags, size, unsure=Unsure(*settings.unsure_band))
+    near = patch[0] * frozen.grid[1] + patch[1]
+
+    figure, axes = plt.subplots(2, 5, figsize=(13, 5.4), layout="constrained")
+    first = classes.names[sample.tags[0]]
+    panels = [
+        ("image and one patch", lambda a: _photo(a, photo, patch, frozen.grid)),
+        (f"$M_{{init}}$ of “{first}”: frozen CLIP", lambda a: _map(a, initial[0])),
+        (
+            "$A_s$: attention of that patch,\nmean of the last blocks",
+            lambda a: _map(a, frozen.attention[0].mean(0)[near].view(frozen.grid)),
+        ),
+        (
+            "$A_f$: learned affinity of that patch",
+            lambda a: _map(a, learned[0, near].view(frozen.grid)),
+        ),
+        (
+            "$S^l$ minus its mean: distance\nof each block from $A_f$",
+            lambda a: _bars(a, distances[0], kept[0]),
+        ),
+        (
+            "$R$: attention of the kept blocks,\ntimes $A_f$",
+            lambda a: _map(a, trusted[0, near].view(frozen.grid)),
+        ),
+        ("$M_f$ before the module starts", lambda a: _map(a, plain[0])),
+        ("$M_f$ with it", lambda a: _map(a, refined[0])),
+        ("pseudo label after PAR\n(grey: unsure, ignored)", lambda a: _labels(a, label[0].numpy())),
+        (
+            "what the decoder predicts,\nwithout tags",
+            lambda a: _labels(a, logits[0].argmax(0).numpy().astype(np.uint8)),
+        ),
+    ]
+    for axis, (title, paint) in zip(axes.flat, panels, strict=True):
+        paint(axis)
+        axis.set_title(title, fontsize=9.5)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=90, metadata={"Software": None})
+
+
+def _photo(
+    axis: plt.Axes, photo: np.ndarray, patch: tuple[int, int], grid: tuple[int, int]
+) -> None:
+    axis.imshow(photo)
+    height, width = photo.shape[0] / grid[0], photo.shape[1] / grid[1]
+    corner = (patch[1] * width, patch[0] * height)
+    axis.add_patch(plt.Rectangle(corner, width, height, fill=False, color="white", linewidth=2.5))
+    axis.add_patch(plt.Rectangle(corner, width, height, fill=False, color="black", linewidth=1))
+    axis.set_axis_off()
+
+
+def _map(axis: plt.Axes, values: torch.Tensor) -> None:
+    axis.imshow(values.numpy(), cmap="inferno")
+    axis.set_axis_off()
+
+
+def _bars(axis: plt.Axes, distances: torch.Tensor, kept: torch.Tensor) -> None:
+    apart = (distances - distances.mean()).tolist()
+    count = len(apart)
+    colours = ["#4477AA" if keep else "#BBBBBB" for keep in kept.tolist()]
+    axis.bar(range(count), apart, color=colours)
+    axis.axhline(0, color="#EE6677", linewidth=1.2)
+    names = [f"−{count - 1 - number}" for number in range(count - 1)]
+    axis.set_xticks(range(count), [*names, "last"])
+    axis.set_xlabel(f"block (blue: kept); mean {float(distances.mean()):.0f}", fontsize=8)
+    axis.tick_params(labelsize=8)
+
+
+def _labels(axis: plt.Axes, labels: np.ndarray) -> None:
+    colours = PALETTE.copy()
+    colours[0], colours[IGNORED] = (245, 245, 245), (170, 170, 170)
+    axis.imshow(colours[labels])
+    axis.set_axis_off()
+
+
+if __name__ == "__main__":
+    main()

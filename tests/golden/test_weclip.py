@@ -1,0 +1,130 @@
+"""One published training step, from pixels to the loss, against the published WeCLIP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.golden.closeness import FLOAT32, assert_close_rel
+from tests.golden.published_heads import build_decoder, build_fusion, load_heads
+from wsss.cams.encoder_input import EncoderInput
+from wsss.clip.text import TextBank
+from wsss.config import Config, from_mapping
+from wsss.refine.frozen import run_frozen
+from wsss.refine.head import Head
+from wsss.refine.stream import CropBatch
+from wsss.refine.weclip import Step
+from wsss.refine.weclip_labels import PseudoLabels
+
+Arrays = Mapping[str, np.ndarray]
+
+SAME_PIXELS = 0.999
+PHASES = {
+    "phase1": ({}, 0.4, ""),
+    "rfm_voc": ({"rfm_start": 0, "rfm_blocks": 6}, 0.4, ""),
+    "rfm_coco": ({"rfm_start": 0, "rfm_blocks": 10}, 0.7, "_coco"),
+}
+
+
+@pytest.fixture(scope="module")
+def arrays(load_golden: Callable[[str], Arrays]) -> Arrays:
+    return load_golden("weclip.npz")
+
+
+def _config(golden_dir: Path, arrays: Arrays, phase: str) -> Config:
+    weclip, box, _ = PHASES[phase]
+    return from_mapping(
+        {
+            "variant": "published",
+            "compute": {"device": "cpu"},
+            "clip": {
+                "model": "from-weights",
+                "pretrained": str(golden_dir / "clip_tiny.safetensors"),
+            },
+            "cams": {"affinity": {"box_threshold": box}},
+            "refine": {
+                "method": "weclip",
+                "train": {"crop": arrays["image"].shape[-1]},
+                "weclip": {"width": arrays["fused"].shape[1], **weclip},
+            },
+        }
+    )
+
+
+def _step(
+    golden_dir: Path, arrays: Arrays, phase: str, folder: Path
+) -> tuple[Step, PseudoLabels, Head]:
+    config = _config(golden_dir, arrays, phase)
+    inputs = EncoderInput(config, folder)
+    heads = load_heads(golden_dir / "weclip_heads.safetensors")
+    fusion, decoder = build_fusion(heads), build_decoder(heads)
+    labels = arrays["seg_logits"].shape[1]
+    head = Head(inputs.encoder.depth - 1, inputs.encoder.width, labels, config.refine.weclip)
+    head.fusion.load_state_dict(fusion.state_dict())
+    head.decoder.load_state_dict(decoder.state_dict())
+    texts = (arrays[f"{name}{PHASES[phase][2]}"] for name in ("fg_text", "bg_text"))
+    teacher = PseudoLabels(config, inputs.encoder, TextBank(*map(torch.from_numpy, texts)))
+    return Step(config, head.eval(), teacher), teacher, head
+
+
+def _batch(arrays: Arrays, phase: str) -> CropBatch:
+    images = torch.from_numpy(arrays["image"])
+    tags = [
+        torch.from_numpy(arrays[key])
+        for key in sorted(arrays)
+        if re.fullmatch(rf"{phase}/img\d+/class_ids", key)
+    ]
+    counts = torch.tensor([len(one) for one in tags])
+    rows, grid = int(counts.sum()), arrays["fused"].shape[-1]
+    return CropBatch(
+        images=images,
+        valid=torch.ones(len(images), *images.shape[2:], dtype=torch.bool),
+        labels=None,
+        owner=torch.repeat_interleave(torch.arange(len(images)), counts),
+        classes=torch.cat(tags),
+        probabilities=torch.full((rows,), float("nan")),
+        initial=torch.zeros(rows, grid, grid),
+        maps=torch.zeros(rows, grid, grid),
+    )
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_labels_from_pixels(golden_dir: Path, arrays: Arrays, phase: str, tmp_path: Path) -> None:
+    _, teacher, head = _step(golden_dir, arrays, phase, tmp_path)
+    batch, rfm = _batch(arrays, phase), phase != "phase1"
+    frozen = teacher.look(batch, rfm=rfm)
+    with torch.no_grad():
+        fused, logits = head(frozen.features, frozen.grid)
+    assert_close_rel(fused, arrays["fused"], FLOAT32, "fused")
+    assert_close_rel(logits, arrays["seg_logits"], FLOAT32, "seg_logits")
+    found = teacher.labels(batch, frozen, head.affinity(fused) if rfm else None)
+    for image, mine in enumerate(found.numpy()):
+        share = (mine == arrays[f"{phase}/img{image}/label"]).mean()
+        assert share >= SAME_PIXELS, f"{phase}/img{image}: {share:.5f} of the pixels agree"
+
+
+def test_losses_from_pixels(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
+    step, _, _ = _step(golden_dir, arrays, "rfm_voc", tmp_path)
+    found = step(0, _batch(arrays, "rfm_voc"))
+    # A few pixels of the labels may differ (see above), each a 50000th of the sum.
+    assert float(found["loss"]) == pytest.approx(float(arrays["loss/r8/total_loss"]), rel=1e-3)
+    assert float(found["affinity"]) == pytest.approx(float(arrays["loss/r8/aff_loss"]), rel=1e-3)
+
+
+def test_attention_of_the_candidates(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
+    _, teacher, _ = _step(golden_dir, arrays, "rfm_voc", tmp_path)
+    for last_block in (False, True):
+        frozen = run_frozen(
+            teacher.encoder,
+            torch.from_numpy(arrays["image"]),
+            attention_blocks=6,
+            last_block=last_block,
+        )
+        assert frozen.attention is not None
+        expected = arrays["attention"][:, -6:, 1:, 1:]
+        assert_close_rel(frozen.attention, expected, FLOAT32, "attention")
