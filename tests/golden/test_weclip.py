@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.golden.closeness import FLOAT32, assert_close_rel
+from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
 from tests.golden.published_heads import build_decoder, build_fusion, load_heads
 from wsss.cams.encoder_input import EncoderInput
 from wsss.clip.text import TextBank
@@ -128,3 +128,19 @@ def test_attention_of_the_candidates(golden_dir: Path, arrays: Arrays, tmp_path:
         assert frozen.attention is not None
         expected = arrays["attention"][:, -6:, 1:, 1:]
         assert_close_rel(frozen.attention, expected, FLOAT32, "attention")
+
+
+def test_released_half_precision_is_within_its_tolerance(
+    golden_dir: Path, arrays: Arrays, tmp_path: Path
+) -> None:
+    """The release runs output projections in float16; ours stay in float32 and close to it."""
+    _, teacher, head = _step(golden_dir, arrays, "rfm_voc", tmp_path)
+    batch = _batch(arrays, "rfm_voc")
+    frozen = teacher.look(batch, rfm=True)
+    with torch.no_grad():
+        fused, logits = head(frozen.features, frozen.grid)
+    affinity = head.affinity(fused)
+    for name, found in (("fused", fused), ("seg_logits", logits), ("affinity", affinity)):
+        assert_close_rel(found, arrays[f"half_proj/{name}"], HALF, name)
+    labels = teacher.labels(batch, frozen, affinity).numpy()
+    assert (labels == arrays["half_proj/label"]).mean() >= SAME_PIXELS
