@@ -32,6 +32,19 @@ def test_without_crf_confidence_is_the_share_of_the_winner() -> None:
             assert confidence[row, column] == pytest.approx(max(stack) / sum(stack))
 
 
+@pytest.mark.parametrize("crf", [False, True])
+def test_a_background_of_its_own_takes_the_place_of_the_rule(crf: bool) -> None:
+    scores, image = noise(3)
+    share = np.concatenate([np.full((1, 8, 11), 0.7, np.float32), scores])
+    share /= share.sum(0)
+    config = masks(crf=crf, background={"rule": "constant", "value": 0.99})
+    label, _ = pseudo_label(share[1:], [0, 1, 2], image, config, share[0])
+    if not crf:
+        np.testing.assert_array_equal(label, share.argmax(0))
+    other, _ = pseudo_label(share[1:], [0, 1, 2], image, config)
+    assert (label != other).any()
+
+
 def test_without_crf_equals_a_crf_whose_kernels_weigh_nothing() -> None:
     scores, image = noise(2)
     label, confidence = pseudo_label(scores, [0, 1], image, masks(crf=False))

@@ -53,6 +53,24 @@ def test_masks_are_those_of_the_labels_room(run: MaskRun, crf: bool) -> None:
     assert 0 < np.mean(shares) < 1  # the ignore band is neither empty nor everything
 
 
+def test_the_refiners_own_background_is_used(run: MaskRun) -> None:
+    sure, none = (
+        [
+            replace(item, arrays=item.arrays | {"background": np.full((5, 6), value, np.float16)})
+            for item in map(run.item, run.samples)
+        ]
+        for value in (1.0, 0.0)
+    )
+    made = {}
+    for name, items in (("sure", sure), ("none", none)):
+        out, _ = run.make(run.write_scores(name, items), out=name, crf={"enabled": False})
+        with Shard(out) as shard:
+            made[name] = {item.id: item.arrays["label"] for item in shard}
+    for sample in run.samples:
+        assert (made["sure"][sample.id] == 0).mean() > 0.9
+        assert not sample.tags or (made["none"][sample.id] != 0).all()
+
+
 def test_an_image_without_tags_is_background_and_teaches_nothing(run: MaskRun) -> None:
     shard, png = run.make(run.write_scores())
     item = items(shard)["untagged"]
@@ -204,6 +222,12 @@ def test_scores_that_do_not_fit_are_refused(run: MaskRun) -> None:
         "shape None": replace(good, arrays={"cam": good.arrays["score"]}),
         "from nan to nan": replace(good, arrays={"score": good.arrays["score"] * np.nan}),
         "expected 0 … 1": replace(good, arrays={"score": good.arrays["score"] + 1}),
+        "expected 0 … 1; rerun": replace(
+            good, arrays=good.arrays | {"background": np.full((5, 6), 2, np.float16)}
+        ),
+        r"background of \(4, 6\)": replace(
+            good, arrays=good.arrays | {"background": np.zeros((4, 6), np.float16)}
+        ),
     }
     for message, item in bad.items():
         with pytest.raises(ArtifactError, match=message):

@@ -69,6 +69,10 @@ def test_sheet_is_deterministic_and_has_a_column_a_product(run: Run, tmp_path: P
     # image, CAM, CAM + affinity, pseudo mask, train mask, prediction, truth
     assert sizes["all"][0] >= 7 * CELL > sizes["cams"][0] >= 4 * CELL
     assert sizes["all"][1] > len(run.samples) * CELL
+    out = tmp_path / "refiner.png"
+    contact_sheet(config, run.manifest_dir, "train", out, **given, refiner=given["predictions"])
+    with Image.open(out) as sheet:
+        assert sheet.size[0] >= sizes["all"][0] + CELL
 
 
 def test_sheet_without_truth_or_with_some(make_run: Callable[..., Run], tmp_path: Path) -> None:

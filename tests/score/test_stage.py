@@ -13,6 +13,7 @@ from wsss.config import ConfigError, from_mapping
 from wsss.score.confusion import Confusion
 from wsss.score.protocol import BLOB_SIGMA, ProductError, centred_blob
 from wsss.score.record import Record, read_records
+from wsss.score.rows import background_text, row_name
 from wsss.score.stage import score_blob, score_cams, score_masks, score_predictions
 
 from .conftest import Run
@@ -112,6 +113,46 @@ def test_refined_scores(run: Run, tmp_path: Path) -> None:
     assert {record.stage for record in records} == {"refine"}
     with pytest.raises(ArtifactError, match="holds 'cams', expected 'scores'"):
         score_cams(run.config, run.manifest_dir, "train", run.cam_shards(), "score", tmp_path / "o")
+
+
+def test_scores_with_a_background_of_their_own(
+    make_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = make_run(refine={"method": "weclip"})
+    halves = {
+        image: {"score": cam, "background": np.full(cam.shape[1:], 0.3, np.float16)}
+        for image, cam in run.cams.items()
+    }
+    shard = run.write("own", "scores", halves)
+    fixed, best = score_cams(
+        run.config, run.manifest_dir, "train", [shard], "score", tmp_path / "o"
+    )
+    limit = np.float32(np.float16(0.3))
+    np.testing.assert_array_equal(fixed.confusion, reference(run, run.cams, lambda m: m > limit))
+    assert fixed.row == "WeCLIP scores"
+    assert fixed.background is not None
+    assert fixed.background.rule == "own"
+    assert background_text(fixed) == "own"
+    assert best.background is not None
+    assert best.background.rule == "constant"
+
+
+def test_predictions_of_a_refiner(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run(refine={"method": "weclip"}, infer={"scales": [1.0, 0.5]})
+    maps = {
+        s.id: dict.fromkeys(
+            ("single", "multi", "multi_crf"), np.where(run.truth[s.id] == 255, 0, run.truth[s.id])
+        )
+        for s in run.samples
+    }
+    shard = run.write("refiner", "predictions", maps)
+    args = (run.config, run.manifest_dir, "train", [shard], tmp_path / "r.json")
+    single, multi, smoothed = score_predictions(*args, of="refiner")
+    assert single.row == multi.row == "WeCLIP prediction"
+    assert (single.stage, single.chain) == ("refine", "grad_cam → affinity → weclip")
+    assert (multi.scales, multi.flip, smoothed.crf) == ((1.0, 0.5), True, True)
+    assert row_name(smoothed) == "WeCLIP prediction, multi-scale + flip, CRF"
+    assert single.miou == 1.0
 
 
 def test_masks_and_their_ignore_band(run: Run, tmp_path: Path) -> None:
