@@ -189,7 +189,8 @@ def test_crf_adds_protocols(chain: Chain, checkpoint: Path, tmp_path: Path) -> N
     "changes",
     [
         {"variant": "published"},
-        {"refine": {"weclip": {"crop_cams": "gated", "unsure": "labelled"}}},
+        {"refine": {"weclip": {"crop_cams": "image", "unsure": "labelled"}}},
+        {"refine": {"weclip": {"crop_cams": "located"}}},
         {"refine": {"weclip": {"padding": "labelled", "affinity": "raw"}}},
         {"refine": {"weclip": {"rfm_distance": "signed", "crop_cams": "crop"}}},
         {"cams": {"affinity": {"enabled": False}}},

@@ -213,7 +213,7 @@ class CamsConfig(Section):
 class TrainingConfig(Section):
     """How a refiner is trained: crops, AdamW, linear warm-up, polynomial decay."""
 
-    iterations: PositiveInt = Field(600, description="Training steps.")
+    iterations: PositiveInt = Field(400, description="Training steps.")
     batch: PositiveInt = Field(8, description="Crops a step.")
     crop: PositiveInt = Field(
         64, description="Side of the square training crop, pixels; a multiple of the patch."
@@ -249,7 +249,7 @@ class WeClipConfig(Section):
         8, description="Affinity loss: patches at most this many rows and columns apart."
     )
     rfm_start: int = Field(
-        300,
+        200,
         ge=0,
         description=(
             "Training steps before the refinement module takes part in the pseudo labels (named "
@@ -269,12 +269,13 @@ class WeClipConfig(Section):
     )
     crop_cams: Literal["auto", "crop", "gated", "located", "image"] = departure(
         published="crop",
-        corrected="image",
+        corrected="gated",
         description=(
             "CAMs of a training crop. crop: Grad-CAM of the crop for every tag of the image, "
-            "whether the crop shows it or not; gated: without the classes whose probability on the "
-            "crop is below crop_gate of that on the image; located: without those of which the "
-            "image's CAM nowhere on the crop reaches crop_gate; image: the image's CAM, cut."
+            "whether the crop shows it or not; gated: pixels of a tag whose probability on the "
+            "crop is below crop_gate of that on the image are not learned from; located: those of "
+            "a tag of which the image's CAM nowhere on the crop reaches crop_gate; image: the "
+            "image's CAM, cut."
         ),
     )
     crop_gate: Share = Field(0.5, description="See crop_cams: gated and located.")
@@ -519,11 +520,7 @@ class Config(Section):
             return found
         if "train" not in self.cams.splits:
             found.append(f"refine.method is {refine.method}: add train to cams.splits")
-        cut = "crop" if self.variant == "published" else "image"
-        if self.cams.source != "grad_cam" and (
-            refine.weclip.crop_cams in ("crop", "gated", "located")
-            or (refine.weclip.crop_cams == "auto" and cut == "crop")
-        ):
+        if self.cams.source != "grad_cam" and refine.weclip.crop_cams != "image":
             found.append(
                 f"refine.weclip.crop_cams makes Grad-CAMs of crops, but cams.source is "
                 f"{self.cams.source}: set crop_cams to image"

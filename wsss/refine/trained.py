@@ -16,7 +16,7 @@ _BLOCK = 1 << 20
 
 
 def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
-    """Digest of a checkpoint's tensors, for the provenance of what it is applied to.
+    """Digests of a checkpoint's tensors and of what they were trained on top of, for provenance.
 
     The header's provenance is left out, so that trainings that end alike count as equal.
 
@@ -25,7 +25,7 @@ def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
         method: the refiner that it must belong to.
 
     Returns:
-        ``{"refiner": sha256}``; nothing where the checkpoint holds no tensor.
+        ``refiner``, where the checkpoint holds tensors, beside the weights of its provenance.
 
     Raises:
         ArtifactError: the file is missing, damaged, or of another refiner.
@@ -48,7 +48,7 @@ def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
             f"{path}: was trained for the refiner {trained!r}, the configuration says {method!r}; "
             "rerun refine-train"
         )
-    return _tensors_digest(path)
+    return made.weights | _tensors_digest(path)
 
 
 def _tensors_digest(path: Path) -> dict[str, str]:

@@ -84,7 +84,8 @@ class WeClip:
             description="WeCLIP",
         )
         teacher = PseudoLabels(config, inputs.encoder, bank)
-        return Learned(head.state_dict(), trainer.fit(stream.batches, Step(config, head, teacher)))
+        curve = trainer.fit(stream.batches, Step(config, head, teacher))
+        return Learned(head.state_dict(), curve)
 
     def apply(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from wsss.cams.affinity import spread_as_configured
@@ -103,32 +103,37 @@ class PseudoLabels:
         """
         if affinity is None and batch.labels is not None:
             return batch.labels
-        maps, owner, classes, peak = self._initial(batch, frozen)
+        maps, shown, peak = self._initial(batch, frozen)
         if frozen.attention is not None:
-            args = (frozen.attention, maps, owner, self._cams, self._settings, affinity)
+            args = (frozen.attention, maps, batch.owner, self._cams, self._settings, affinity)
             maps = refined_cams(*args)
         if peak is not None:
             maps = maps * peak[:, None, None]
         size = (batch.images.shape[-2], batch.images.shape[-1])
         padding = batch.valid if self._settings.padding == "ignored" else None
         labels = online_labels(
-            batch.images, maps, owner, classes, size, valid=padding, unsure=self._unsure
+            batch.images, maps, batch.owner, batch.classes, size, valid=padding, unsure=self._unsure
         )
+        for row in torch.nonzero(~shown).flatten().tolist():
+            # Neither foreground nor background is learned where a tag that is not there would be.
+            mine = labels[batch.owner[row]]
+            mine[mine == batch.classes[row] + 1] = IGNORED
         # Nobody says what is on an image without tags, so nothing is learned from it.
         known = torch.bincount(batch.owner, minlength=len(labels)) > 0
         return labels.masked_fill(~known[:, None, None], IGNORED)
 
     def _initial(
         self, batch: CropBatch, frozen: Frozen
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """M_init, owner and class of its rows, and the height to which M_f is scaled.
+    ) -> tuple[Tensor, Bool[Tensor, " rows"], Tensor | None]:
+        """M_init, whether the crop shows the class of a row, and the height to which M_f is scaled.
 
         A map of the whole image says how much of a class the crop shows. Scaling by its own
         extremes would forget that and give every tag a full peak, so the peak that the image's
         refined map has on the crop is put back.
         """
+        every = torch.ones_like(batch.owner, dtype=torch.bool)
         if self._bank is None:
-            return batch.initial, batch.owner, batch.classes, batch.maps.flatten(1).amax(1)
+            return batch.initial, every, batch.maps.flatten(1).amax(1)
         assert frozen.block is not None
         assert self._cams.gradient != "auto"
         assert self._cams.scaling != "auto"
@@ -137,11 +142,9 @@ class PseudoLabels:
             self.encoder, frozen.block, frozen.grid, tags, self._bank, self._cams.gradient
         )
         maps = scale_maps(found.maps.relu(), self._cams.scaling)
-        if self._settings.crop_cams == "crop":
-            return maps, batch.owner, batch.classes, None
         gate = self._settings.crop_gate
         if self._settings.crop_cams == "gated":
-            shown = ~(found.probabilities < gate * batch.probabilities)
-        else:
-            shown = batch.maps.flatten(1).amax(1) >= gate
-        return maps[shown], batch.owner[shown], batch.classes[shown], None
+            return maps, ~(found.probabilities < gate * batch.probabilities), None
+        if self._settings.crop_cams == "located":
+            return maps, batch.maps.flatten(1).amax(1) >= gate, None
+        return maps, every, None
