@@ -4,9 +4,9 @@ Trains the published variant, the corrected one, and the corrected one with one 
 at a time, with several seeds each, and prints mean and standard deviation of the mIoU of
 
 - the scores of the training images (decoder among the image's tags, no CRF),
-- the pseudo masks of the training images (the same with the CRF; published and corrected only),
+- the pseudo masks of the training images (the same with the CRF, `--crf`),
 - the prediction of the held-out images without tags (all scales, mirroring), without and with CRF
-  (published and corrected only); of the photographs every third, at one scale with mirroring.
+  (`--crf`); of the photographs every third, at one scale with mirroring.
 
 Finished runs are kept in the folder and not repeated: an interrupted table goes on where it was.
 `--jobs 2` trains two at a time, one thread each.
@@ -41,7 +41,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "published": {"variant": "published"},
     "corrected": {},
     "all tags on every crop": _weclip(crop_cams="crop"),
-    "tags gated by the image's CAM": _weclip(crop_cams="located"),
+    "tags gated by their probability": _weclip(crop_cams="gated"),
     "the image's CAM, cut": _weclip(crop_cams="image"),
     "padding labelled": _weclip(padding="labelled"),
     "no unsure band": _weclip(unsure="labelled"),
@@ -53,7 +53,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "dropout when evaluating": {"infer": {"dropout": "on"}},
     "scores of the refined CAM": {"infer": {"scores": "cam"}},
 }
-WITH_CRF = ("published", "corrected")  # the CRF takes longer than the training
 REPORT = " of the report classes"
 MEASURES = ("scores train", "mask train", "prediction val", "prediction val, CRF")
 
@@ -68,28 +67,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default: 2)")
+    parser.add_argument("--crf", action="store_true", help="also with the CRF, which takes long")
     parser.add_argument("--one", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        run(options.set, options.out, options.one[0], int(options.one[1]))
+        run(options.set, options.out, options.one[0], int(options.one[1]), crf=options.crf)
         return
     prepare(options.set, options.out, options.rows)
     tasks = [(row, seed) for seed in options.seeds for row in options.rows]
-    tasks = [task for task in tasks if not _result(options.out, *task).exists()]
-    _in_parallel(options.set, options.out, tasks, options.jobs)
+    tasks = [t for t in tasks if not _result(options.out, *t, crf=options.crf).exists()]
+    _in_parallel(options.set, options.out, tasks, options.jobs, crf=options.crf)
     print(f"mIoU\n\n{table(options.out, options.rows, options.seeds)}")
     if configuration(options.set, options.out, "corrected", 0).score.report_classes:
         own = table(options.out, options.rows, options.seeds, REPORT)
         print(f"\nmean IoU of the report classes\n\n{own}")
 
 
-def configuration(name: str, out: Path, row: str, seed: int) -> Config:
+def configuration(name: str, out: Path, row: str, seed: int, *, crf: bool = False) -> Config:
     """The configuration of one run."""
     mapping = yaml.safe_load((ROOT / "config.yaml").read_text())
     own = {"name": "ablation", "seed": seed, "compute": {"workers": 1}}
     quick: dict[str, Any] = {
         "score": {"cam_thresholds": "fixed"},
-        "infer": {"crf": row in WITH_CRF},
+        "infer": {"crf": crf},
     }
     if name == "voc-subset":  # larger images: fewer of them, and one scale with mirroring
         quick = overlay(
@@ -141,7 +141,7 @@ def learned_in(out: Path, config: Config) -> Path:
     return out / f"learned-{digest_json(sections)[:12]}-{config.seed}"
 
 
-def run(name: str, out: Path, row: str, seed: int) -> None:
+def run(name: str, out: Path, row: str, seed: int, *, crf: bool) -> None:
     """Train and score once; rows that change the evaluation alone share the training."""
     import torch
 
@@ -150,7 +150,7 @@ def run(name: str, out: Path, row: str, seed: int) -> None:
     from wsss.score.stage import score_cams, score_masks, score_predictions
 
     torch.set_num_threads(1)
-    config = configuration(name, out, row, seed)
+    config = configuration(name, out, row, seed, crf=crf)
     learned = learned_in(out, config)
     here = out / _slug(row, seed)
     manifest, cache, cams = out / "manifest", out / "cache", cams_of(out, config)
@@ -164,7 +164,7 @@ def run(name: str, out: Path, row: str, seed: int) -> None:
     found = {}
     record = here / "record.json"
     found["scores train"] = score_cams(config, manifest, "train", [scores], "score", record)[0]
-    if row in WITH_CRF:
+    if crf:
         make_masks(config, manifest, scores, here / "masks.h5", here / "png")
         found["mask train"] = score_masks(config, manifest, "train", [here / "masks.h5"], record)[0]
     for one in score_predictions(config, manifest, "val", [predictions], record, of="refiner"):
@@ -176,14 +176,16 @@ def run(name: str, out: Path, row: str, seed: int) -> None:
         for measure, record in found.items()
         if record.report_classes
     }
-    _result(out, row, seed).write_text(json.dumps(values) + "\n")
+    _result(out, row, seed, crf=crf).write_text(json.dumps(values) + "\n")
 
 
 def table(out: Path, rows: Sequence[str], seeds: Sequence[int], suffix: str = "") -> str:
     """Mean ± standard deviation over the seeds, in percent, as Markdown."""
     lines = [f"| | {' | '.join(MEASURES)} |", "|---|" + "---:|" * len(MEASURES)]
     for row in rows:
-        results = [_result(out, row, seed) for seed in seeds]
+        # What was measured with the CRF holds the rest as well.
+        both = [[_result(out, row, seed, crf=crf) for crf in (True, False)] for seed in seeds]
+        results = [next((path for path in pair if path.exists()), pair[0]) for pair in both]
         found = [json.loads(path.read_text()) for path in results if path.exists()]
         found = [
             {key.removesuffix(suffix): value for key, value in one.items() if key.endswith(suffix)}
@@ -205,11 +207,13 @@ def _slug(row: str, seed: int) -> str:
     return f"{row.replace(' ', '-').replace(',', '')}-{seed}"
 
 
-def _result(out: Path, row: str, seed: int) -> Path:
-    return out / f"{_slug(row, seed)}.json"
+def _result(out: Path, row: str, seed: int, *, crf: bool) -> Path:
+    return out / f"{_slug(row, seed)}{'-crf' if crf else ''}.json"
 
 
-def _in_parallel(name: str, out: Path, tasks: Sequence[tuple[str, int]], jobs: int) -> None:
+def _in_parallel(
+    name: str, out: Path, tasks: Sequence[tuple[str, int]], jobs: int, *, crf: bool
+) -> None:
     """Each run in a process of its own; of runs that share a training one at a time."""
     waiting = [
         (row, seed, learned_in(out, configuration(name, out, row, seed))) for row, seed in tasks
@@ -224,6 +228,7 @@ def _in_parallel(name: str, out: Path, tasks: Sequence[tuple[str, int]], jobs: i
             waiting.remove(ready)
             row, seed, _ = ready
             command = [sys.executable, "-m", "benchmarks.ablation", name, "--out", str(out)]
+            command += ["--crf"] if crf else []
             process = subprocess.Popen(
                 [*command, "--one", row, str(seed)], env=environment, cwd=ROOT
             )
@@ -232,7 +237,8 @@ def _in_parallel(name: str, out: Path, tasks: Sequence[tuple[str, int]], jobs: i
             continue
         pid, _ = os.wait()
         row, seed, _ = running.pop(pid)
-        print(f"{row}, seed {seed}: {'done' if _result(out, row, seed).exists() else 'failed'}")
+        there = _result(out, row, seed, crf=crf).exists()
+        print(f"{row}, seed {seed}: {'done' if there else 'failed'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -11,10 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.shard import Shard
 
-from .conftest import RUN, Project
+from .conftest import CONFIG, RUN, Project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -84,6 +87,41 @@ def test_kill_at_random_moments(finished: Project, tmp_path: Path) -> None:
     assert not [path for path in out.iterdir() if ".tmp-" in path.name]
 
 
+def test_a_killed_refiner_ends_in_the_same_weights(finished: Project, tmp_path: Path) -> None:
+    """`kill -9` in the middle of `wsss refine-train`, then the same command again."""
+    longer = CONFIG["refine"] | {  # type: ignore[operator]
+        "train": {"iterations": 60, "batch": 2, "warmup": 1, "checkpoint_every": 5}
+    }
+    (finished.root / "longer.yaml").write_text(json.dumps(CONFIG | {"refine": longer}))
+
+    def command(out: Path) -> list[str]:
+        shards = [f"results/{RUN}/cams/train/{n}-of-2.h5" for n in (1, 2)]
+        options = {
+            "--manifest": f"results/{RUN}/manifest", "--out": out / "checkpoint.safetensors",
+            "--log": out / "loss.csv", "--work": out / "work",
+        }  # fmt: skip
+        configs = ("--config", "config.yaml", "--config", "longer.yaml")
+        return ["refine-train", *shards, *(str(x) for o in options.items() for x in o), *configs]
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert finished.wsss(*command(whole)).wait() == 0
+    process = finished.wsss(*command(killed))
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(killed.glob("work/state.safetensors")):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (killed / "checkpoint.safetensors").exists(), "it was over before it was killed"
+    again = finished.wsss(*command(killed))
+    said, _ = again.communicate()
+    assert again.returncode == 0
+    assert "going on after step" in said
+    found, expected = (load_checkpoint(p / "checkpoint.safetensors")[0] for p in (killed, whole))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert (killed / "loss.csv").read_text() == (whole / "loss.csv").read_text()
+
+
 def test_killed_engine_takes_its_stages_along(finished: Project, tmp_path: Path) -> None:
     engine = subprocess.Popen(
         [sys.executable, "-c", _ENGINE], cwd=finished.root, text=True, stdout=subprocess.PIPE
@@ -110,7 +148,11 @@ def test_training_opens_no_pixel_label(finished: Project) -> None:
     """Everything up to the predictions runs with the ground truth out of reach."""
     truth = finished.root / "results/tiny-data/SegmentationClass"
     aside = truth.with_name("aside")
-    targets = [f"results/{RUN}/predictions/val/{n}-of-2.h5" for n in (1, 2)]
+    targets = [
+        f"results/{RUN}/{what}/val/{n}-of-2.h5"
+        for what in ("predictions", "refiner_predictions")
+        for n in (1, 2)
+    ]
     truth.rename(aside)
     try:
         done = finished.snakemake("--forcerun", "cams", "retrain", "--", *targets)

@@ -214,7 +214,7 @@ class TrainingConfig(Section):
     """How a refiner is trained: crops, AdamW, linear warm-up, polynomial decay."""
 
     iterations: PositiveInt = Field(400, description="Training steps.")
-    batch: PositiveInt = Field(8, description="Crops a step.")
+    batch: PositiveInt = Field(4, description="Crops a step.")
     crop: PositiveInt = Field(
         64, description="Side of the square training crop, pixels; a multiple of the patch."
     )
@@ -269,7 +269,7 @@ class WeClipConfig(Section):
     )
     crop_cams: Literal["auto", "crop", "gated", "located", "image"] = departure(
         published="crop",
-        corrected="gated",
+        corrected="located",
         description=(
             "CAMs of a training crop. crop: Grad-CAM of the crop for every tag of the image, "
             "whether the crop shows it or not; gated: pixels of a tag whose probability on the "

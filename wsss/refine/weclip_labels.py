@@ -114,10 +114,12 @@ class PseudoLabels:
         labels = online_labels(
             batch.images, maps, batch.owner, batch.classes, size, valid=padding, unsure=self._unsure
         )
-        for row in torch.nonzero(~shown).flatten().tolist():
-            # Neither foreground nor background is learned where a tag that is not there would be.
-            mine = labels[batch.owner[row]]
-            mine[mine == batch.classes[row] + 1] = IGNORED
+        # Neither foreground nor background is learned where a tag that is not there would be.
+        absent = torch.zeros(len(labels), IGNORED + 1, dtype=torch.bool, device=labels.device)
+        absent[batch.owner[~shown], 1 + batch.classes[~shown]] = True
+        # (B, 256) indexed by (B, H W) -> (B, H, W)
+        hidden = absent.gather(1, labels.flatten(1).long()).view(labels.shape)
+        labels = labels.masked_fill(hidden, IGNORED)
         # Nobody says what is on an image without tags, so nothing is learned from it.
         known = torch.bincount(batch.owner, minlength=len(labels)) > 0
         return labels.masked_fill(~known[:, None, None], IGNORED)
