@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wsss.artifacts.shard import Shard
@@ -155,6 +156,24 @@ def test_editing_a_truth_png_scores_again(finished: Project) -> None:
             os.utime(png, ns=(before, before))
     assert "score_blob" in again
     assert "ingest" not in again.split("Job stats:")[1].split("total")[0]
+
+
+def test_without_a_refiner_the_cams_become_the_masks(finished: Project) -> None:
+    """`refine.method: none`, as shipped: no refiner's prediction, no loss curve of it."""
+    plain = "tiny-plain"
+    with _configured(finished, name=plain, refine={"method": "none"}):
+        wanted = set(finished.would_run())
+        finished.snakemake("--", f"results/{plain}/scores/masks.val.json")
+    assert {"refine_train", "refine_apply", "masks"} <= wanted
+    assert "refine_predict" not in wanted
+    results = finished.root / "results" / plain
+    for number in (1, 2):
+        part = f"val/{number}-of-2.h5"
+        with Shard(results / "cams" / part) as cams, Shard(results / "scores_grid" / part) as found:
+            for item in found:
+                np.testing.assert_array_equal(
+                    item.arrays["score"], cams.read(item.id).arrays["refined"]
+                )
 
 
 def test_unknown_key_stops_with_one_clear_message(finished: Project) -> None:

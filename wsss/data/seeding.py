@@ -32,6 +32,29 @@ def number(seed: int, purpose: int, *place: int) -> int:
     return (int(high) << 32 | int(low)) >> 1
 
 
+class EpochOrder:
+    """An endless stream of positions over some items; every epoch is a new order of them.
+
+    The item at a position is a function of (seed, position).
+
+    Args:
+        seed: the run's seed.
+        count: number of items.
+    """
+
+    def __init__(self, seed: int, count: int) -> None:
+        self._seed, self._count = seed, count
+        self._kept: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def __getitem__(self, position: int) -> int:
+        """The item at a position of the stream."""
+        epoch, place = divmod(position, self._count)
+        if self._kept[0] != epoch:
+            generator = np.random.default_rng(words(self._seed, ORDER, epoch))
+            self._kept = (epoch, generator.permutation(self._count))
+        return int(self._kept[1][place])
+
+
 @contextmanager
 def numpy_seeded(seed: int, purpose: int, *place: int) -> Iterator[None]:
     """Seed numpy's global generator, from which mmsegmentation's transforms draw, for a while."""

@@ -7,12 +7,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from wsss.cams.encoder_input import EncoderInput
+from wsss.cams.maps import resize_maps
 from wsss.clip.images import input_size, resize_image
 from wsss.clip.threads import one_thread_each, ordered_map
 from wsss.config.model import Config
@@ -49,7 +49,7 @@ class Views:
             both = base if scale == 1.0 else self._both(self.pixels(photo, scale))
             straight, mirrored = both
             mean = (straight + mirrored.flip(-1)) / 2
-            total += _resize(mean, (base.shape[-2], base.shape[-1]))
+            total += resize_maps(mean, (base.shape[-2], base.shape[-1]))
         return base[0], total / len(self._settings.scales)
 
     @torch.inference_mode()
@@ -58,7 +58,7 @@ class Views:
         single, multi = self.grid_logits(photo)
         size = (photo.shape[0], photo.shape[1])
         return {
-            name: _resize(logits, size).softmax(0)
+            name: resize_maps(logits, size).softmax(0)
             for name, logits in (("single", single), ("multi", multi))
         }
 
@@ -80,7 +80,7 @@ class Views:
         pixels = self._inputs.normalize(np.asarray(resized))
         if scale != 1.0:
             size = (max(int(height * scale), patch[0]), max(int(width * scale), patch[1]))
-            pixels = _resize(pixels, size)
+            pixels = resize_maps(pixels, size)
         rows, columns = (s // p * p for s, p in zip(pixels.shape[1:], patch, strict=True))
         return pixels[:, :rows, :columns]
 
@@ -129,11 +129,3 @@ def on_photos(
 
 def _scaled(side: int, scale: float) -> int:
     return max(1, round(side * scale))
-
-
-def _resize(
-    maps: Float[Tensor, "channels _ _"], size: tuple[int, int]
-) -> Float[Tensor, "channels _ _"]:
-    if (maps.shape[-2], maps.shape[-1]) == size:
-        return maps
-    return F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]

@@ -110,7 +110,7 @@ class CropStream:
         self._seed, self._workers, self._labels = seed, workers, labels
         self._padding = padding
         self._grid = settings.crop // patch[0]
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+        self._order = seeding.EpochOrder(seed, len(cams))
         self._kept: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
         samples = (cams.sample(image) for image in cams.ids)
         self._keep = sum(4 * s.height * s.width for s in samples) <= _KEPT_BYTES
@@ -126,11 +126,7 @@ class CropStream:
         return range(step * self._settings.batch, (step + 1) * self._settings.batch)
 
     def _place(self, position: int) -> tuple[str, int]:
-        epoch, place = divmod(position, len(self._cams))
-        if self._order[0] != epoch:
-            generator = np.random.default_rng(seeding.words(self._seed, seeding.ORDER, epoch))
-            self._order = (epoch, generator.permutation(len(self._cams)))
-        return self._cams.ids[int(self._order[1][place])], position
+        return self._cams.ids[self._order[position]], position
 
     def _batch(self, places: list[tuple[str, int]]) -> CropBatch:
         cuts = [self._cut(*place) for place in places]

@@ -59,7 +59,7 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
         self._max_pixels = max_pixels
         self._cache_bytes = cache_bytes
         self._cache: list[tuple[np.ndarray, np.ndarray]] = []
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+        self._order: seeding.EpochOrder | None = None
         self._open: tuple[int, dict[str, Shard]] = (-1, {})
         super().__init__(**rest)
 
@@ -103,11 +103,9 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
 
     def index(self, position: int) -> int:
         """The image at a position of the stream."""
-        epoch, place = divmod(position, len(self))
-        if self._order[0] != epoch:
-            generator = np.random.default_rng(seeding.words(self._seed, seeding.ORDER, epoch))
-            self._order = (epoch, generator.permutation(len(self)))
-        return int(self._order[1][place])
+        if self._order is None:  # the length is known once the records are loaded
+            self._order = seeding.EpochOrder(self._seed, len(self))
+        return self._order[position]
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """The augmented sample at a position of the stream, packed for mmsegmentation."""
