@@ -53,6 +53,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "dropout when evaluating": {"infer": {"dropout": "on"}},
     "scores of the refined CAM": {"infer": {"scores": "cam"}},
 }
+Measured = dict[int, dict[str, float]]
 REPORT = " of the report classes"
 MEASURES = ("scores train", "mask train", "prediction val", "prediction val, CRF")
 
@@ -180,27 +181,46 @@ def run(name: str, out: Path, row: str, seed: int, *, crf: bool) -> None:
 
 
 def table(out: Path, rows: Sequence[str], seeds: Sequence[int], suffix: str = "") -> str:
-    """Mean ± standard deviation over the seeds, in percent, as Markdown."""
+    """Mean ± standard deviation over the seeds, in percent, as Markdown.
+
+    In brackets the mean and deviation of the difference from the corrected row, seed by seed: runs
+    of one seed start from the same weights and see the same crops, so it says more than the means.
+    """
     lines = [f"| | {' | '.join(MEASURES)} |", "|---|" + "---:|" * len(MEASURES)]
+    base = _measured(out, "corrected", seeds, suffix)
     for row in rows:
-        # What was measured with the CRF holds the rest as well.
-        both = [[_result(out, row, seed, crf=crf) for crf in (True, False)] for seed in seeds]
-        results = [next((path for path in pair if path.exists()), pair[0]) for pair in both]
-        found = [json.loads(path.read_text()) for path in results if path.exists()]
-        found = [
-            {key.removesuffix(suffix): value for key, value in one.items() if key.endswith(suffix)}
-            for one in found
-        ]
-        cells = [_cell([one[measure] for one in found if measure in one]) for measure in MEASURES]
+        found = _measured(out, row, seeds, suffix)
+        cells = [_cell(found, base, measure) for measure in MEASURES]
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(values: Sequence[float]) -> str:
-    if not values:
+def _measured(
+    out: Path, row: str, seeds: Sequence[int], suffix: str
+) -> dict[int, dict[str, float]]:
+    """What was measured of a row, by seed; a run with the CRF holds the rest as well."""
+    found = {}
+    for seed in seeds:
+        paths = [_result(out, row, seed, crf=crf) for crf in (True, False)]
+        if path := next((path for path in paths if path.exists()), None):
+            values = json.loads(path.read_text())
+            kept = {k: v for k, v in values.items() if k.endswith(suffix)}
+            found[seed] = {k.removesuffix(suffix): v for k, v in kept.items()}
+    return found
+
+
+def _cell(found: Measured, base: Measured, measure: str) -> str:
+    here = {seed: values[measure] for seed, values in found.items() if measure in values}
+    apart = [v - base[s][measure] for s, v in here.items() if measure in base.get(s, {})]
+    if not here:
         return ""
-    spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return f"{100 * statistics.mean(values):.1f} ± {100 * spread:.1f}"
+    text = _mean(list(here.values()))
+    return f"{text} ({_mean(apart, '+')})" if apart and any(apart) else text
+
+
+def _mean(values: Sequence[float], sign: str = "") -> str:
+    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):{sign}.1f}{spread}"
 
 
 def _slug(row: str, seed: int) -> str:
