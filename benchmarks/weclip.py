@@ -85,13 +85,12 @@ def measure(folder: Path, model: str, device: str, rounds: int) -> dict[str, Any
     head = Head(encoder.depth - 1, encoder.width, classes.label_count, settings).to(encoder.device)
     head.train()
     teachers = {
-        "corrected": PseudoLabels(corrected, encoder, None),
+        "corrected": PseudoLabels(corrected, encoder, bank),
         "published": PseudoLabels(published, encoder, bank),
+        "image CAMs cut": PseudoLabels(corrected, encoder, None),
     }
-    steps = {
-        "corrected": Step(corrected, head, teachers["corrected"]),
-        "published": Step(published, head, teachers["published"]),
-    }
+    configs = {"corrected": corrected, "published": published, "image CAMs cut": corrected}
+    steps = {name: Step(configs[name], head, teacher) for name, teacher in teachers.items()}
     batch = _batch().to(encoder.device)
     cached = CropBatch(**vars(batch) | {"labels": _labels().to(encoder.device)})
     ready = run_frozen(encoder, batch.images)
@@ -116,11 +115,15 @@ def measure(folder: Path, model: str, device: str, rounds: int) -> dict[str, Any
     tasks: dict[str, Callable[[], object]] = {
         "frozen": lambda: encoder.run(batch.images, keep=range(encoder.depth - 1)),
         "head": only_head,
-        "step, corrected, before the refinement module": step("corrected", 0, cached),
+        "step, corrected, before the refinement module": step("corrected", 0, batch),
         "step, corrected, with it": step("corrected", START, cached),
+        "step, image CAMs cut, before the refinement module": step("image CAMs cut", 0, cached),
+        "step, image CAMs cut, with it": step("image CAMs cut", START, batch),
         "step, published, before the refinement module": step("published", 0, batch),
         "step, published, with it": step("published", START, batch),
+        "labels, corrected, before": labels("corrected", rfm=False),
         "labels, corrected, with it": labels("corrected", rfm=True),
+        "labels, image CAMs cut, with it": labels("image CAMs cut", rfm=True),
         "labels, published, before": labels("published", rfm=False),
         "labels, published, with it": labels("published", rfm=True),
     }
@@ -152,12 +155,12 @@ def _report(times: dict[str, list[float]], device: str) -> dict[str, Any]:
             ]
         print(f"| {name} | {value:.3f} | {cells[0]} | {cells[1]} |")
     print("\nshare of the labels in the step (goal: 0.33)")
-    for variant, when in (("corrected", "with it"), ("published", "with it")):
-        share = seconds[f"labels, {variant}, {when}"] / seconds[f"step, {variant}, {when}"]
-        print(f"  {variant}, with the refinement module: {share:.2f}")
-    before = "step, published, before the refinement module"
-    share = seconds["labels, published, before"] / seconds[before]
-    print(f"  published, before it: {share:.2f}\n  corrected, before it: 0 (made once, cached)")
+    for name, value in seconds.items():
+        if name.startswith("labels"):
+            before = name.endswith("before")
+            step = name.replace("labels", "step") + (" the refinement module" if before else "")
+            print(f"  {name.removeprefix('labels, ')}: {value / seconds[step]:.2f}")
+    print("  image CAMs cut, before: 0 (made once, cached)")
     return {"device": device, "seconds": times}
 
 

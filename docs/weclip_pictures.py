@@ -38,8 +38,8 @@ def main() -> None:
     """Parse the command line and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=ROOT / "results/demo-weclip")
-    parser.add_argument("--image", default="val_0020")
-    parser.add_argument("--patch", type=int, nargs=2, default=(9, 8), help="row and column")
+    parser.add_argument("--image", default="val_0054")
+    parser.add_argument("--patch", type=int, nargs=2, default=(7, 7), help="row and column")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/img/weclip.png")
     options = parser.parse_args()
     draw(options.run, options.image, tuple(options.patch), options.out)
