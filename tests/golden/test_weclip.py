@@ -112,8 +112,8 @@ def test_losses_from_pixels(golden_dir: Path, arrays: Arrays, tmp_path: Path) ->
     step, _, _ = _step(golden_dir, arrays, "rfm_voc", tmp_path)
     found = step(0, _batch(arrays, "rfm_voc"))
     # A few pixels of the labels may differ (see above), each a 50000th of the sum.
-    assert float(found["loss"]) == pytest.approx(float(arrays["loss/r8/total_loss"]), rel=1e-3)
-    assert float(found["affinity"]) == pytest.approx(float(arrays["loss/r8/aff_loss"]), rel=1e-3)
+    assert found["loss"].item() == pytest.approx(float(arrays["loss/r8/total_loss"]), rel=1e-3)
+    assert found["affinity"].item() == pytest.approx(float(arrays["loss/r8/aff_loss"]), rel=1e-3)
 
 
 def test_attention_of_the_candidates(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
