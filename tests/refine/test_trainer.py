@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -186,7 +185,7 @@ def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path) -> None:
 
 
 def test_time_left_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    start = time.monotonic()
     trained(tmp_path)
-    assert "test: 12/12" in capsys.readouterr().err
-    assert time.monotonic() - start < 60
+    shown = capsys.readouterr().err
+    assert "test: 12/12" in shown
+    assert "s left" in shown

@@ -291,7 +291,6 @@ def test_the_stream_is_seekable_and_seeded(chain: Chain) -> None:
     for name, value in vars(batches[3]).items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(torch.nan_to_num(value), torch.nan_to_num(getattr(third, name)))
-    # 7 images, 3 a batch: an epoch shows each of them once
     assert not torch.equal(batches[0].images, batches[1].images)
 
 
