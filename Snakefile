@@ -24,12 +24,14 @@ wildcard_constraints:
     run=re.escape(CONFIG.name),
     split="train|val",
     product="cam|affinity|refined",
+    made="masks|seeds",
     who="predictions|refiner",
     trained="segmenter|refiner",
 
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/cams.smk"
+include: "workflow/rules/seeds.smk"
 include: "workflow/rules/refine.smk"
 include: "workflow/rules/masks.smk"
 include: "workflow/rules/retrain.smk"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.golden.closeness import HALF, assert_close_rel
-from wsss.config.model import CrfConfig, MasksConfig
+from wsss.config.labels import CrfConfig, MasksConfig
 from wsss.labels.background import with_background
 from wsss.labels.crf import appearance_image, dense_crf, posterior, unary_energy
 from wsss.labels.ignore import ignore_band

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wsss.config.model import CrfConfig
+from wsss.config.labels import CrfConfig
 
 
 def mean_field(probabilities: np.ndarray, image: np.ndarray, config: CrfConfig) -> np.ndarray:

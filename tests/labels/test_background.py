@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsss.config.model import BackgroundConfig
+from wsss.config.labels import BackgroundConfig
 from wsss.labels.background import background_score, with_background
 
 POWER, CONSTANT = "power", "constant"

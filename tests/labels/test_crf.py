@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.labels.mean_field import mean_field
-from wsss.config.model import CrfConfig
+from wsss.config.labels import CrfConfig
 from wsss.labels.crf import appearance_image, dense_crf, unary_energy
 
 # The library filters on a permutohedral lattice, which is an approximation: on this scene it is off

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsss.config.model import MasksConfig
+from wsss.config.labels import MasksConfig
 from wsss.labels.ignore import ignore_band
 from wsss.labels.pseudo import pseudo_label
 

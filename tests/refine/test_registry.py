@@ -8,7 +8,7 @@ import pytest
 
 from wsss.artifacts.code import imported_modules
 from wsss.config import Config
-from wsss.config.model import RefineConfig
+from wsss.config.refine import RefineConfig
 from wsss.refine.registry import entry_modules, find_refiner
 
 METHODS = get_args(RefineConfig.model_fields["method"].annotation)

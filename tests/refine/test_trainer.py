@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wsss.config.model import TrainingConfig
-from wsss.refine.trainer import Trainer, TrainingStoppedError, rate_factor
+from wsss.config.refine import TrainingConfig
+from wsss.refine.trainer import Trainer, TrainingStoppedError, learning_rate
 
 SETTINGS = TrainingConfig(iterations=12, warmup=3, lr=0.05, checkpoint_every=4)
 
@@ -61,11 +61,11 @@ def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
 
 
 def test_schedule() -> None:
-    settings = TrainingConfig(iterations=100, warmup=10, power=1.0)
-    assert rate_factor(0, settings) == pytest.approx(1e-6)
-    assert rate_factor(5, settings) == pytest.approx(0.5, abs=1e-5)
-    assert rate_factor(10, settings) == pytest.approx(0.9)
-    assert rate_factor(99, settings) == pytest.approx(0.01)
+    settings = TrainingConfig(lr=1.0, iterations=100, warmup=10, power=1.0)
+    assert learning_rate(0, settings) == pytest.approx(1e-6)
+    assert learning_rate(5, settings) == pytest.approx(0.5, abs=1e-5)
+    assert learning_rate(10, settings) == pytest.approx(0.9)
+    assert learning_rate(99, settings) == pytest.approx(0.01)
 
 
 def test_it_learns_and_records_every_step(tmp_path: Path) -> None:

@@ -91,17 +91,17 @@ def final_products():
 def scored():
     """The records of a run, in the order of the table's rows."""
     run = f"results/{CONFIG.name}"
-    products = ["blob", "cam"]
-    if CONFIG.cams.has_affinity:
-        products.append("affinity")
-    if CONFIG.refine.is_trained:
-        products.append("refined")
-    products.append("masks")
-    records = [
-        f"{run}/scores/{product}.{split}.json"
-        for split in CONFIG.cams.splits
-        for product in products
-    ]
+    records = []
+    for split in CONFIG.cams.splits:
+        products = ["blob", "cam"]
+        if CONFIG.cams.has_affinity:
+            products.append("affinity")
+        if CONFIG.refine.needs_seeds and split == "train":
+            products.append("seeds")
+        if CONFIG.refine.is_trained:
+            products.append("refined")
+        products.append("masks")
+        records += [f"{run}/scores/{product}.{split}.json" for product in products]
     if CONFIG.refine.is_trained and CONFIG.data.val_list:
         records.append(f"{run}/scores/refiner.val.json")
     if CONFIG.retrain.enabled and CONFIG.data.val_list:

@@ -5,6 +5,10 @@ rule refine_train:
     input:
         manifest="results/{run}/manifest/manifest.csv",
         cams=gather.part("results/{{run}}/cams/train/{scatteritem}.h5"),
+        seeds=branch(
+            lambda wildcards: CONFIG.refine.needs_seeds,
+            then=gather.part("results/{{run}}/seeds/train/{scatteritem}.h5"),
+        ),
         weights=clip_files(),
     output:
         checkpoint="results/{run}/refine/checkpoint.safetensors",
@@ -26,10 +30,11 @@ rule refine_train:
         code=code("refine_train"),
         folder=subpath(input.manifest, parent=True),
         work="results/{run}/refine/work",
+        seeds=lambda wildcards, input: [f"--seeds {path}" for path in input.seeds],
     message:
         "Training the refiner"
     shell:
-        "python -m wsss refine-train {input.cams:q} --manifest {params.folder:q}"
+        "python -m wsss refine-train {input.cams:q} {params.seeds} --manifest {params.folder:q}"
         " --out {output.checkpoint:q} --log {output.log:q} --work {params.work:q}"
         " --device {resources.device} --workers {resources.workers} --sections {params.sections:q} 2> {log}"
 

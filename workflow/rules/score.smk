@@ -58,13 +58,17 @@ rule score_cams:
 rule score_masks:
     input:
         manifest="results/{run}/manifest/manifest.csv",
-        shards=gather.part("results/{{run}}/masks/{{split}}/{scatteritem}.h5"),
+        shards=branch(
+            lambda wildcards: wildcards.made == "seeds",
+            then=gather.part("results/{{run}}/seeds/{{split}}/{scatteritem}.h5"),
+            otherwise=gather.part("results/{{run}}/masks/{{split}}/{scatteritem}.h5"),
+        ),
     output:
-        "results/{run}/scores/masks.{split}.json",
+        "results/{run}/scores/{made}.{split}.json",
     log:
-        "results/{run}/logs/score/masks.{split}.log",
+        "results/{run}/logs/score/{made}.{split}.log",
     benchmark:
-        "results/{run}/benchmarks/score/masks.{split}.tsv"
+        "results/{run}/benchmarks/score/{made}.{split}.tsv"
     conda:
         "../../envs/core.yaml"
     resources:
@@ -76,9 +80,9 @@ rule score_masks:
         truth=truth,
         folder=subpath(input.manifest, parent=True),
     message:
-        "Scoring the pseudo masks of {wildcards.split}"
+        "Scoring {wildcards.made} of {wildcards.split}"
     shell:
-        "python -m wsss score masks {input.shards:q} --manifest {params.folder:q}"
+        "python -m wsss score {wildcards.made} {input.shards:q} --manifest {params.folder:q}"
         " --split {wildcards.split} --out {output:q} --sections {params.sections:q} 2> {log}"
 
 

@@ -90,6 +90,21 @@ class EncoderInput:
         """Pixels as the encoder takes them."""
         return normalize_image(photo, self._mean, self._std)
 
+    def colours(
+        self, pixels: Float[Tensor, "batch 3 rows columns"]
+    ) -> Float[np.ndarray, "batch rows columns 3"]:
+        """Undo `normalize`: RGB in 0 … 255, not rounded."""
+        mean, std = ((255 * np.array(c)).astype(np.float32) for c in (self._mean, self._std))
+        # (B, 3, h, w) -> (B, h, w, 3)
+        levels: np.ndarray = pixels.permute(0, 2, 3, 1).cpu().numpy() * std + mean
+        return levels.clip(0, 255)
+
+    @property
+    def mean_colour(self) -> tuple[int, int, int]:
+        """The colour that `normalize` takes nearest to 0."""
+        red, green, blue = (round(255 * channel) for channel in self._mean)
+        return red, green, blue
+
     def check_sizes(self, samples: Sequence[Sample]) -> None:
         """Refuse images whose attention would not fit into memory, before the work starts.
 

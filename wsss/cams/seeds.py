@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 
 from wsss.cams.maps import average_to_grid
 from wsss.cams.restricted import SeedError, read_npy
@@ -69,6 +69,21 @@ def read_seeds(path: Path, layout: Layout, tags: Sequence[int], size: tuple[int,
     if layout == "png":
         return _hard(read_label_png(path), tags, size, path)
     return _soft(_by_class(read_npy(path), path), tags, size, path)
+
+
+def read_hard(
+    path: Path, tags: Sequence[int], size: tuple[int, int]
+) -> UInt8[np.ndarray, "height width"]:
+    """Hard labels as they are, save that what is no tag of the image becomes 255.
+
+    Arguments and errors as `read_seeds`.
+    """
+    if not path.is_file():
+        raise SeedError(f"{path}: no such file")
+    labels = read_label_png(path)
+    _check_size(labels.shape, size, path)
+    own = np.isin(labels, [0, *(tag + 1 for tag in tags)])
+    return np.where(own, labels, np.uint8(UNKNOWN))
 
 
 def _hard(labels: np.ndarray, tags: Sequence[int], size: tuple[int, int], path: Path) -> Seeds:

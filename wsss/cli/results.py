@@ -18,6 +18,7 @@ class Product(StrEnum):
 
     cam = "cam"
     affinity = "affinity"
+    seeds = "seeds"
     refined = "refined"
     masks = "masks"
     predictions = "predictions"
@@ -47,7 +48,7 @@ def score(
     config: ConfigFiles = DEFAULT_CONFIG,
     sections: Sections = "",
 ) -> None:
-    """Score CAMs, pseudo masks or predictions (a segmenter's, a refiner's) against the truth."""
+    """Score CAMs, seeds, masks or predictions (a segmenter's, a refiner's) against the truth."""
     from wsss.score import stage
 
     settings = stage_config("score", config, sections)
@@ -55,6 +56,8 @@ def score(
         stage.score_cams(settings, manifest, split, shards, _ARRAYS[product], out)
     elif product == Product.masks:
         stage.score_masks(settings, manifest, split, shards, out)
+    elif product == Product.seeds:
+        stage.score_masks(settings, manifest, split, shards, out, of="seeds")
     elif product == Product.predictions:
         stage.score_predictions(settings, manifest, split, shards, out)
     elif product == Product.refiner:

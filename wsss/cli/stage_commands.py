@@ -67,6 +67,23 @@ def cams(
     run(settings, manifest, split, parse_shard(shard), out, cache)
 
 
+def seeds(
+    cams: Annotated[Path, typer.Argument(help="One CAM shard.", show_default=False)],
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="HDF5 shard of seeds to write.")],
+    png: Annotated[Path, typer.Option(help="Folder to write palette PNGs to (label/ and train/).")],
+    split: Split = "train",
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    workers: Workers = 0,
+) -> None:
+    """Hard seeds of one shard of CAMs, for a refiner that learns from such (weakclip)."""
+    from wsss.masks.seeds import run
+
+    settings = stage_config("seeds", config, sections, workers=workers)
+    run(settings, manifest, split, cams, out, png)
+
+
 def refine_train(
     cams: Annotated[
         list[Path], typer.Argument(help="CAM shards of the train split.", show_default=False)
@@ -77,13 +94,16 @@ def refine_train(
     work: Annotated[
         Path, typer.Option(help="Folder for what an interrupted training resumes from.")
     ],
+    seeds: Annotated[
+        list[Path], typer.Option(help="Seed shards of the train split (repeat).")
+    ] = [],  # noqa: B006
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
     sections: Sections = "",
     device: Device = "",
     workers: Workers = 0,
 ) -> None:
-    """Train the refiner on the CAMs (refine.method; `none` has nothing to train)."""
+    """Train the refiner on CAMs or seeds (refine.method; `none` has nothing to train)."""
     from wsss.refine.stage import train
 
     train(
@@ -94,6 +114,7 @@ def refine_train(
         log,
         work,
         cache,
+        seeds,
     )
 
 
@@ -205,5 +226,5 @@ def predict(
 def register(app: typer.Typer) -> None:
     """Add the stages to the command line."""
     refine = (refine_train, refine_apply, refine_predict)
-    for command in (ingest, cams, *refine, masks, retrain, predict):
+    for command in (ingest, cams, seeds, *refine, masks, retrain, predict):
         app.command(rich_help_panel=PANEL)(command)

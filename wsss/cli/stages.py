@@ -13,6 +13,7 @@ from typing import Any
 
 from wsss.artifacts.code import code_digest
 from wsss.config import Config, ConfigError, from_mapping
+from wsss.config.refine import METHODS
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ STAGES: dict[str, Stage] = {
     "demo": Stage(("wsss.demo.dataset",), ()),
     "ingest": Stage(("wsss.data.stage",), ("variant", "data")),
     "cams": Stage(("wsss.cams.stage",), ("data", "clip", "cams")),
+    "seeds": Stage(("wsss.masks.seeds",), ("data", "cams", "seeds")),
     "refine_train": Stage(("wsss.refine.stage",), ("seed", "data", "clip", "cams", "refine")),
     "refine_apply": Stage(("wsss.refine.stage",), ("data", "clip", "cams", "refine", "infer")),
     "refine_predict": Stage(
@@ -40,7 +42,10 @@ STAGES: dict[str, Stage] = {
     "predict": Stage(("wsss.retrain.predict",), ("data", "masks", "retrain", "predict")),
     "score": Stage(
         ("wsss.score.stage",),
-        ("name", "seed", "variant", "data", "cams", "refine", "infer", "masks", "predict", "score"),
+        (
+            *("name", "seed", "variant", "data", "cams", "seeds", "refine", "infer", "masks"),
+            *("predict", "score"),
+        ),
     ),
     "table": Stage(("wsss.score.table",), ("name",)),
     "pictures": Stage(("wsss.score.pictures", "wsss.score.curves"), ("name", "data", "pictures")),
@@ -60,6 +65,9 @@ def entry_modules(stage: str, config: Config) -> tuple[str, ...]:
 def stage_sections(stage: str, config: Config) -> str:
     """The values that ``stage`` reads, as one line of JSON."""
     values: dict[str, Any] = config.model_dump(mode="json", include=set(STAGES[stage].reads))
+    if "refine" in values:  # the options of the other methods change nothing
+        for method in set(values["refine"]) & METHODS - {config.refine.method}:
+            del values["refine"][method]
     return json.dumps(values, sort_keys=True)
 
 

@@ -9,6 +9,7 @@ image like any other (spec 8.4).
 
 from __future__ import annotations
 
+import copy
 import platform
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -97,6 +98,7 @@ class ClipEncoder:
         projection: Tensor | None = visual.proj  # type: ignore[assignment]
         self.projection = None if projection is None else load(projection).float()
         self.patch = _pair(visual.patch_size)
+        self.parameter_count = sum(parameter.numel() for parameter in visual.parameters())
 
     @property
     def width(self) -> int:
@@ -107,6 +109,25 @@ class ClipEncoder:
     def depth(self) -> int:
         """Number of blocks."""
         return len(self.blocks)
+
+    @property
+    def native_grid(self) -> tuple[int, int]:
+        """Rows and columns that the positional table was learned for."""
+        return self._native_grid
+
+    def adapted(self, *, grid: tuple[int, int] | None = None, class_token: int = 1) -> ClipEncoder:
+        """An encoder with the same weights that enters images in another way.
+
+        Args:
+            grid: resize the positional table to this grid first, and from there to an image's.
+            class_token: how many times the class embedding enters the class token.
+        """
+        other = copy.copy(self)
+        other._class_token = class_token * self._class_token
+        if grid is not None:
+            other._positions = resize_positions(self._positions, self._native_grid, grid)
+            other._native_grid = grid
+        return other
 
     @torch.no_grad()
     def embed(

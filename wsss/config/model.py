@@ -6,13 +6,14 @@ JSON schema are generated from this module (`wsss config default`, `wsss config 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, Variant, departure
+from wsss.config.base import Section, Share, Variant, departure
+from wsss.config.labels import MasksConfig, SeedsConfig
+from wsss.config.refine import InferConfig, RefineConfig
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Split = Literal["train", "val"]
 
 
@@ -116,8 +117,8 @@ class ClipConfig(Section):
         "auto",
         description=(
             "Mean and deviation of the input: clip = the encoder's own; imagenet = as released "
-            "WeCLIP feeds it. auto = clip, or imagenet where the variant is published and "
-            "refine.method is weclip."
+            "WeCLIP and WeakCLIP feed it. auto = clip, or imagenet where the variant is published "
+            "and refine.method is one of them."
         ),
     )
     position_rounding: Literal["auto", "float32", "float16"] = departure(
@@ -210,193 +211,6 @@ class CamsConfig(Section):
         return self.affinity.enabled and (self.source == "grad_cam" or self.external.affinity)
 
 
-class TrainingConfig(Section):
-    """How a refiner is trained: crops, AdamW, linear warm-up, polynomial decay."""
-
-    iterations: PositiveInt = Field(400, description="Training steps.")
-    batch: PositiveInt = Field(4, description="Crops a step.")
-    crop: PositiveInt = Field(
-        64, description="Side of the square training crop, pixels; a multiple of the patch."
-    )
-    scale_range: tuple[float, float] = Field(
-        (0.75, 1.5), description="Random scale of the image, relative to its own size."
-    )
-    lr: float = Field(2e-3, gt=0, description="Peak learning rate.")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay.")
-    warmup: int = Field(50, ge=0, description="Steps of linear warm-up.")
-    power: float = Field(1.0, ge=0, description="Exponent of the polynomial decay.")
-    checkpoint_every: PositiveInt = Field(200, description="Steps between resumable states.")
-
-
-class WeClipConfig(Section):
-    """WeCLIP: frozen features of all blocks, fusion, transformer decoder, refinement module."""
-
-    width: PositiveInt = Field(64, description="Channels of the fused features (published: 256).")
-    depth: PositiveInt = Field(3, description="Blocks of the decoder.")
-    heads: PositiveInt = Field(8, description="Heads of a decoder block; they divide the width.")
-    dropout: Share = Field(0.1, description="Share of fused channels zeroed in training.")
-    affinity: Literal["auto", "raw", "cosine"] = departure(
-        published="raw",
-        corrected="cosine",
-        description=(
-            "Learned affinity, a sigmoid of dot products of fused features: raw saturates early, "
-            "cosine divides by their lengths and a temperature."
-        ),
-    )
-    temperature: float = Field(0.1, gt=0, description="Temperature of affinity: cosine.")
-    affinity_weight: float = Field(0.1, ge=0, description="Weight of the affinity loss.")
-    affinity_radius: PositiveInt = Field(
-        8, description="Affinity loss: patches at most this many rows and columns apart."
-    )
-    rfm_start: int = Field(
-        200,
-        ge=0,
-        description=(
-            "Training steps before the refinement module takes part in the pseudo labels (named "
-            "15000 for VOC, 40000 for COCO; as released validation counts, so 9144 for VOC)."
-        ),
-    )
-    rfm_blocks: PositiveInt = Field(
-        6, description="Last blocks among which the refinement module chooses (VOC 6, COCO 10)."
-    )
-    rfm_distance: Literal["auto", "absolute", "signed"] = departure(
-        published="signed",
-        corrected="absolute",
-        description=(
-            "Distance of a block's attention from the learned affinity: signed sums cancel, so "
-            "that the affinity has no say in the choice."
-        ),
-    )
-    crop_cams: Literal["auto", "crop", "gated", "located", "image"] = departure(
-        published="crop",
-        corrected="located",
-        description=(
-            "CAMs of a training crop. crop: Grad-CAM of the crop for every tag of the image, "
-            "whether the crop shows it or not; gated: pixels of a tag whose probability on the "
-            "crop is below crop_gate of that on the image are not learned from; located: those of "
-            "a tag of which the image's CAM nowhere on the crop reaches crop_gate; image: the "
-            "image's CAM, cut."
-        ),
-    )
-    crop_gate: Share = Field(0.5, description="See crop_cams: gated and located.")
-    padding: Literal["auto", "labelled", "ignored"] = departure(
-        published="labelled",
-        corrected="ignored",
-        description="Whether the padding of a crop that reaches over the image is learned from.",
-    )
-    unsure: Literal["auto", "labelled", "ignored"] = departure(
-        published="labelled",
-        corrected="ignored",
-        description="Whether pixels with a largest class score in unsure_band are learned from.",
-    )
-    unsure_band: tuple[Share, Share] = Field(
-        (0.4, 0.6),
-        description="Class scores, after pixel-adaptive refinement, that are unsure.",
-    )
-
-
-class RefineConfig(Section):
-    """The refiner trained on the CAMs."""
-
-    method: Literal["none", "weclip"] = Field(
-        "none",
-        description="none: the CAM is handed on as it is; weclip: WeCLIP, trained on the CAMs.",
-    )
-    train: TrainingConfig = TrainingConfig()
-    weclip: WeClipConfig = WeClipConfig()
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether there is something to train, which then also predicts all labels by itself."""
-        return self.method != "none"
-
-
-class InferConfig(Section):
-    """What is asked of the trained refiner."""
-
-    scores: Literal["decoder", "cam"] = Field(
-        "decoder",
-        description=(
-            "Class scores for the pseudo masks: decoder = its own probabilities of the image's "
-            "tags; cam = the CAM refined with what it learned."
-        ),
-    )
-    scales: list[float] = Field(
-        [1.0, 0.75], min_length=1, description="Scales; logits are averaged, mirrored ones too."
-    )
-    long_side: int | None = Field(
-        None, description="Scale images to this long side first; null = as clip.long_side."
-    )
-    grid: Literal["auto", "floored", "aligned"] = departure(
-        published="floored",
-        corrected="aligned",
-        description=(
-            "floored: a remainder of up to a patch is cut off, yet logits are stretched over the "
-            "whole image; aligned: the image is resized to whole patches."
-        ),
-    )
-    dropout: Literal["auto", "on", "off"] = departure(
-        published="on",
-        corrected="off",
-        description="on: the network is in training mode while it is evaluated, as released.",
-    )
-    crf: bool = Field(
-        True, description="Also predict with a dense CRF (settings of masks.crf), as own rows."
-    )
-
-
-class BackgroundConfig(Section):
-    """From class scores to a background score."""
-
-    rule: Literal["power", "constant"] = Field(
-        "power", description="power: (1 - max score)^value; constant: the value itself."
-    )
-    value: float = Field(
-        1.0, gt=0.0, description="Exponent of the power rule, or the constant background score."
-    )
-
-
-class CrfConfig(Section):
-    """Dense CRF on the present classes and the background."""
-
-    enabled: bool = Field(True, description="Refine the scores with the image before the arg max.")
-    iterations: PositiveInt = Field(10, description="Mean-field iterations.")
-    gaussian_sxy: float = Field(
-        1.0, gt=0, description="Spatial deviation of the smoothness kernel, pixels."
-    )
-    gaussian_compat: float = Field(3.0, ge=0, description="Weight of the smoothness kernel.")
-    bilateral_sxy: float = Field(
-        67.0, gt=0, description="Spatial deviation of the appearance kernel, pixels."
-    )
-    bilateral_srgb: float = Field(
-        3.0, gt=0, description="Colour deviation of the appearance kernel, grey levels."
-    )
-    bilateral_compat: float = Field(4.0, ge=0, description="Weight of the appearance kernel.")
-    image: Literal["auto", "raw", "wrapped"] = departure(
-        published="wrapped",
-        corrected="raw",
-        description=(
-            "Image of the appearance kernel: raw RGB, or BGR minus a mean cast to uint8 with "
-            "wrap-around."
-        ),
-    )
-    unary: Literal["auto", "float32", "float16"] = departure(
-        published="float16",
-        corrected="float32",
-        description="Precision in which the unary term is computed.",
-    )
-
-
-class MasksConfig(Section):
-    """Pseudo masks: `label` (arg max, scored) and `train` (255 where unsure, learned from)."""
-
-    background: BackgroundConfig = BackgroundConfig()
-    crf: CrfConfig = CrfConfig()
-    min_confidence: Share = Field(
-        0.95, description="`train` masks are 255 where the largest posterior is lower."
-    )
-
-
 class RetrainConfig(Section):
     """The supervised segmenter, trained on the `train` masks through mmsegmentation."""
 
@@ -483,6 +297,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     clip: ClipConfig = ClipConfig()
     cams: CamsConfig = CamsConfig()
+    seeds: SeedsConfig = SeedsConfig()
     refine: RefineConfig = RefineConfig()
     infer: InferConfig = InferConfig()
     masks: MasksConfig = MasksConfig()
@@ -496,8 +311,8 @@ class Config(Section):
         """What ``clip.normalization: auto`` stands for: the one departure that hangs on another
         section than its own.
         """
-        weclip = self.variant == "published" and self.refine.method == "weclip"
-        return "imagenet" if weclip else "clip"
+        imagenet = self.variant == "published" and self.refine.method in ("weclip", "weakclip")
+        return "imagenet" if imagenet else "clip"
 
     def contradictions(self) -> list[str]:
         """What sections say against each other, one sentence each; empty when they agree."""
@@ -520,16 +335,10 @@ class Config(Section):
             return found
         if "train" not in self.cams.splits:
             found.append(f"refine.method is {refine.method}: add train to cams.splits")
-        if self.cams.source != "grad_cam" and refine.weclip.crop_cams != "image":
-            found.append(
-                f"refine.weclip.crop_cams makes Grad-CAMs of crops, but cams.source is "
-                f"{self.cams.source}: set crop_cams to image"
-            )
-        if refine.weclip.width % refine.weclip.heads:
-            found.append("refine.weclip.heads must divide refine.weclip.width")
-        low, high = refine.weclip.unsure_band
-        if not low < high:
-            found.append("refine.weclip.unsure_band must rise, e.g. [0.4, 0.6]")
+        if refine.method == "weclip":
+            found += self._weclip_contradictions()
+        if refine.method == "weakclip":
+            found += self._weakclip_contradictions()
         low, high = refine.train.scale_range
         if not 0 < low <= high:
             found.append("refine.train.scale_range must be positive and rise, e.g. [0.5, 2.0]")
@@ -537,4 +346,34 @@ class Config(Section):
             found.append("refine.train.warmup is longer than refine.train.iterations")
         if min(self.infer.scales) <= 0:
             found.append("infer.scales must be positive")
+        return found
+
+    def _weclip_contradictions(self) -> list[str]:
+        weclip = self.refine.weclip
+        found: list[str] = []
+        if self.cams.source != "grad_cam" and weclip.crop_cams != "image":
+            found.append(
+                f"refine.weclip.crop_cams makes Grad-CAMs of crops, but cams.source is "
+                f"{self.cams.source}: set crop_cams to image"
+            )
+        if weclip.width % weclip.heads:
+            found.append("refine.weclip.heads must divide refine.weclip.width")
+        low, high = weclip.unsure_band
+        if not low < high:
+            found.append("refine.weclip.unsure_band must rise, e.g. [0.4, 0.6]")
+        return found
+
+    def _weakclip_contradictions(self) -> list[str]:
+        weakclip, infer = self.refine.weakclip, self.infer
+        found: list[str] = []
+        if weakclip.width % weakclip.heads:
+            found.append("refine.weakclip.heads must divide refine.weakclip.width")
+        if weakclip.taps and sorted(set(weakclip.taps)) != weakclip.taps:
+            found.append("refine.weakclip.taps must rise, e.g. [4, 6, 8, 12]")
+        if infer.scores != "decoder":
+            found.append("infer.scores: cam is for weclip; weakclip gives its decoder's alone")
+        if infer.stride and (infer.window is None or infer.stride > infer.window):
+            found.append("infer.stride must be at most infer.window, so that windows meet")
+        if min(self.seeds.values) <= 0:
+            found.append("seeds.values must be positive")
         return found

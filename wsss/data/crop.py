@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 from PIL import Image
+
+_DRAWS = 10  # of a place that is accepted
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,16 @@ class Crop:
     mirrored: bool
     side: int
 
-    def photo(self, image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "side side 3"]:
-        """Cut the photo (bilinear scaling); padding is 0, that is black (spec WeCLIP 2.5)."""
+    def photo(
+        self, image: UInt8[np.ndarray, "height width 3"], outside: tuple[int, int, int] = (0, 0, 0)
+    ) -> UInt8[np.ndarray, "side side 3"]:
+        """Cut the photo (bilinear scaling), ``outside`` in padding: black (spec WeCLIP 2.5)."""
         height, width = self.scaled
         scaled = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
         pixels = np.asarray(scaled)
         if self.mirrored:
             pixels = pixels[:, ::-1]
-        out = np.zeros((self.side, self.side, 3), np.uint8)
+        out = np.full((self.side, self.side, 3), outside, np.uint8)
         rows, columns = _inside(self.top, height, self.side), _inside(self.left, width, self.side)
         out[rows, columns] = pixels[_shifted(rows, self.top), _shifted(columns, self.left)]
         return out
@@ -78,6 +83,8 @@ def draw_crop(
     side: int,
     scale_range: tuple[float, float],
     generator: np.random.Generator,
+    *,
+    accept: Callable[[Crop], bool] | None = None,
 ) -> Crop:
     """Draw scale, mirroring and place of a crop.
 
@@ -87,16 +94,21 @@ def draw_crop(
         source: height and width of the photo.
         side: of the window, pixels.
         scale_range: the factor on the photo's own size is drawn evenly from it.
-        generator: where the numbers come from; four are drawn.
+        generator: where the numbers come from; four are drawn, and two more for each new place.
+        accept: asked of a crop; after a no the place is drawn anew, ten times at most.
     """
     factor = generator.uniform(*scale_range)
     mirrored = bool(generator.random() < 0.5)
     height, width = (max(1, round(size * factor)) for size in source)
-    top, left = (
-        int(generator.integers(min(0, size - side), max(0, size - side) + 1))
-        for size in (height, width)
-    )
-    return Crop((height, width), top, left, mirrored, side)
+    for _ in range(_DRAWS if accept else 1):
+        top, left = (
+            int(generator.integers(min(0, size - side), max(0, size - side) + 1))
+            for size in (height, width)
+        )
+        crop = Crop((height, width), top, left, mirrored, side)
+        if accept is None or accept(crop):
+            break
+    return crop
 
 
 def _inside(start: int, size: int, side: int) -> slice:

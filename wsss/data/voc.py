@@ -82,6 +82,20 @@ def read_lists(
     return tuple(candidates), tuple(lists)
 
 
+def list_ids(name: str, root: Path) -> list[str]:
+    """The ids on a list, as they are written there.
+
+    Args:
+        name: of a list in ImageSets/Segmentation, or a file.
+        root: the data set's folder.
+
+    Raises:
+        DataError: there is no such list.
+    """
+    root = find_root(str(root), holds=_IMAGES)
+    return [line.split()[0] for line in read_lines(_list_file(name, root))]
+
+
 def xml_tags(folder: Path, image: str, reader: TagReader) -> Tags:
     """The object names of an annotation, difficult ones included, in order of appearance.
 

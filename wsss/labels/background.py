@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from wsss.config.model import BackgroundConfig
+from wsss.config.labels import BackgroundConfig
 
 
 def background_score(

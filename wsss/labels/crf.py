@@ -10,7 +10,7 @@ import numpy as np
 import pydensecrf.densecrf as densecrf
 from jaxtyping import Float, Float32, UInt8
 
-from wsss.config.model import CrfConfig
+from wsss.config.labels import CrfConfig
 
 _FLOOR = 1e-5  # of a probability, so that its logarithm is finite
 _MEAN_BGR = (104.008, 116.669, 122.675)

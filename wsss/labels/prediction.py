@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from wsss.config.model import CrfConfig
+from wsss.config.labels import CrfConfig
 from wsss.labels.crf import dense_crf
 
 _NOTICEABLE = 0.1

@@ -10,7 +10,7 @@ from wsss.artifacts.digest import digest_json
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, ShardWriter
-from wsss.config.model import CrfConfig
+from wsss.config.labels import CrfConfig
 from wsss.data.manifest import Sample
 from wsss.labels.pool import CrfPool
 from wsss.labels.prediction import Prediction, label_maps

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from wsss.config.model import MasksConfig
+from wsss.config.labels import MasksConfig
 from wsss.labels.background import with_background
 from wsss.labels.crf import dense_crf
 from wsss.labels.ignore import IGNORED

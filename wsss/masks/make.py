@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Float16, UInt8
 
 from wsss.artifacts.errors import ArtifactError
-from wsss.config.model import MasksConfig
+from wsss.config.labels import MasksConfig, SeedsConfig
 from wsss.data.image import read_image
-from wsss.labels.ignore import ignore_band
+from wsss.labels.ignore import IGNORED, ignore_band
 from wsss.labels.pseudo import pseudo_label
+from wsss.labels.seeds import seed_label
 from wsss.labels.upsample import upsample
 
 
@@ -29,6 +30,8 @@ class MaskTask:
     """Class scores on the patch grid, in 0 … 1."""
     background: Float16[np.ndarray, "h w"] | None = None
     """The refiner's own score of the background, if it has one."""
+    hard: UInt8[np.ndarray, "height width"] | None = None
+    """Labels that were imported as such, 255 where unknown."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +58,38 @@ def make_mask(task: MaskTask, *, config: MasksConfig, max_pixels: int) -> Pseudo
         ImageError: the photo cannot be read.
         ArtifactError: the photo is of another size than it was at ingest.
     """
-    size = (task.height, task.width)
-    if config.crf.enabled and task.classes:
-        image = read_image(task.photo, max_pixels=max_pixels)
-        if image.shape[:2] != size:
-            raise ArtifactError(
-                f"{task.photo}: is {image.shape[1]} x {image.shape[0]} pixels, at ingest it was "
-                f"{task.width} x {task.height}; rerun ingest"
-            )
-    else:
-        image = np.broadcast_to(np.uint8(0), (*size, 3))
+    image, size = _image(task, max_pixels, looked_at=config.crf.enabled), (task.height, task.width)
     scores, own = upsample(task.scores, size), None
     if task.background is not None:
         own = upsample(task.background[None], size)[0]
     label, confidence = pseudo_label(scores, task.classes, image, config, own)
     return PseudoMask(label, ignore_band(label, confidence, config.min_confidence))
+
+
+def make_seed(task: MaskTask, *, config: SeedsConfig, max_pixels: int) -> PseudoMask:
+    """Scores to image size, background rule, CRF where enabled; arguments as `make_mask`.
+
+    Raises:
+        ImageError: the photo cannot be read.
+        ArtifactError: the photo is of another size than it was at ingest.
+    """
+    if task.hard is not None:
+        return PseudoMask(np.where(task.hard == IGNORED, np.uint8(0), task.hard), task.hard)
+    image = _image(task, max_pixels, looked_at=config.crf.enabled)
+    scores = upsample(task.scores, (task.height, task.width))
+    return PseudoMask(*seed_label(scores, task.classes, image, config))
+
+
+def _image(task: MaskTask, max_pixels: int, *, looked_at: bool) -> UInt8[np.ndarray, "h w 3"]:
+    """The photo; blackness if nothing will look at it."""
+    size = (task.height, task.width)
+    if not (looked_at and task.classes):
+        black: np.ndarray = np.broadcast_to(np.uint8(0), (*size, 3))
+        return black
+    image = read_image(task.photo, max_pixels=max_pixels)
+    if image.shape[:2] != size:
+        raise ArtifactError(
+            f"{task.photo}: is {image.shape[1]} x {image.shape[0]} pixels, at ingest it was "
+            f"{task.width} x {task.height}; rerun ingest"
+        )
+    return image

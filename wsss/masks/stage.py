@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import functools
-import logging
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
-from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import provenance
-from wsss.artifacts.reuse import Kept
-from wsss.artifacts.shard import Item, Shard, ShardWriter
-from wsss.config.model import Config, MasksConfig
+from wsss.artifacts.shard import Shard
+from wsss.config.model import Config
 from wsss.data.dataset import load
 from wsss.data.manifest import Sample
-from wsss.data.palette import save_label_png
-from wsss.labels.ignore import IGNORED
-from wsss.labels.pool import CrfPool
-from wsss.masks.make import MaskTask, PseudoMask, make_mask
+from wsss.masks.make import MaskTask, make_mask
+from wsss.masks.products import write_products
 from wsss.masks.samples import samples_of
-
-_log = logging.getLogger(__name__)
-PRODUCTS = ("label", "train")
-_PIXELS_WORTH_A_PROCESS = 6_000_000  # pixels times labels: what a CRF does while one starts
 
 
 def run(config: Config, manifest_dir: Path, scores: Path, out: Path, png: Path) -> None:
@@ -71,32 +60,19 @@ def run(config: Config, manifest_dir: Path, scores: Path, out: Path, png: Path) 
             )
             for sample in samples
         }
-        kept = Kept(out, kind="masks")
-        with (
-            atomic_path(png) as folder,
-            ShardWriter(out, kind="masks", ids=shard.ids, provenance=made) as writer,
-        ):
-            for product in PRODUCTS:
-                (folder / product).mkdir(parents=True)
-            todo = []
-            for sample in samples:
-                if old := kept.find(sample.id, keys[sample.id]):
-                    _store(old, writer, folder)
-                else:
-                    todo.append(sample)
-            work = functools.partial(
-                make_mask, config=config.masks, max_pixels=config.data.max_pixels
-            )
-            tasks = ((sample.id, _task(shard, sample, len(classes.names))) for sample in todo)
-            with CrfPool(_workers(config.masks, config.compute.workers, todo)) as pool:
-                found = track(pool.map(work, tasks), total=len(todo), description="Masks")
-                for sample, (_, mask) in zip(todo, found, strict=True):
-                    attrs = shard.attrs(sample.id)
-                    _store(_item(sample, mask, attrs["classes"], keys[sample.id]), writer, folder)
-        kept.keep()
-    _log.info(
-        "%d images: %d reused, %d computed", len(samples), len(samples) - len(todo), len(todo)
-    )
+        write_products(
+            out,
+            png,
+            "masks",
+            samples,
+            keys,
+            lambda sample: _task(shard, sample, len(classes.names)),
+            functools.partial(make_mask, config=config.masks, max_pixels=config.data.max_pixels),
+            made,
+            crf=config.masks.crf,
+            workers=config.compute.workers,
+            description="Masks",
+        )
 
 
 def _task(shard: Shard, sample: Sample, count: int) -> MaskTask:
@@ -129,34 +105,3 @@ def _task(shard: Shard, sample: Sample, count: int) -> MaskTask:
     own = None if background is None else background.astype(np.float16, copy=False)
     scores = maps.astype(np.float16, copy=False)
     return MaskTask(sample.path, sample.height, sample.width, tuple(classes), scores, own)
-
-
-def _item(sample: Sample, mask: PseudoMask, classes: Sequence[int], key: str) -> Item:
-    attrs = {
-        "size": [sample.height, sample.width],
-        "classes": list(classes),
-        "confident": float(np.mean(mask.train != IGNORED)),
-    }
-    return Item(sample.id, {"label": mask.label, "train": mask.train}, attrs, key)
-
-
-def _store(item: Item, writer: ShardWriter, folder: Path) -> None:
-    writer.add(item)
-    for product in PRODUCTS:
-        save_label_png(_png(folder / product, item.id), item.arrays[product])
-
-
-def _png(folder: Path, image: str) -> Path:
-    """The file of an id, which may name sub folders but must stay inside ``folder``."""
-    parts = PurePosixPath(image).parts
-    if not parts or image.startswith("/") or ".." in parts or "\0" in image:
-        raise ArtifactError(f"the image id {image!r} is no file name; rename the image")
-    return folder.joinpath(f"{image}.png")
-
-
-def _workers(config: MasksConfig, wanted: int, samples: Sequence[Sample]) -> int:
-    """As many processes as are worth starting."""
-    if not config.crf.enabled:
-        return 1
-    work = sum(s.width * s.height * (len(s.tags) + 1) for s in samples)
-    return max(1, min(wanted, len(samples), work // _PIXELS_WORTH_A_PROCESS))

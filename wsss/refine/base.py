@@ -19,6 +19,7 @@ from wsss.data.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.labels.prediction import Prediction
 from wsss.refine.cams import CamSet, ImageCams
+from wsss.refine.seeds import SeedSet
 
 if TYPE_CHECKING:
     import torch  # 3 s at import: applying the identity refiner does without
@@ -36,6 +37,8 @@ class Scores:
     """In 0 … 1, one map for each of the image's classes, on a grid of any size."""
     background: Float[np.ndarray, "h w"] | None = None
     """The refiner's own score of the background, in 0 … 1; None: ``masks.background`` makes it."""
+    ids: tuple[int, ...] | None = None
+    """0-based classes of the maps, where they are others than the image's."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,15 @@ class Refiner(Protocol):
     The checkpoint, the photo, the tags and the CAM are looked at in any case."""
 
     def train(
-        self, config: Config, classes: ClassList, cams: CamSet, work: Path, cache: Path
+        self,
+        config: Config,
+        classes: ClassList,
+        cams: CamSet,
+        work: Path,
+        cache: Path,
+        seeds: SeedSet | None = None,
     ) -> Learned:
-        """Learn from the CAMs of the train split.
+        """Learn from the CAMs of the train split, or from seeds made of them.
 
         Args:
             config: see the class.
@@ -70,6 +79,7 @@ class Refiner(Protocol):
             cams: by position or id; read from disk, and checked, each time an item is asked for.
             work: folder that outlives an interrupted run: what to resume from.
             cache: see the class.
+            seeds: of the same images, where ``refine.needs_seeds``.
         """
 
     def apply(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from jaxtyping import Float16
 
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.shard import Shard
 from wsss.data.manifest import Sample
+from wsss.refine.shards import ShardSet
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class ImageCams:
     """Of each class, where the source knows them."""
 
 
-class CamSet:
+class CamSet(ShardSet):
     """The images of some CAM shards; use as a context manager.
 
     Args:
@@ -44,54 +43,7 @@ class CamSet:
     """
 
     def __init__(self, paths: Sequence[Path], samples: Iterable[Sample]) -> None:
-        self._samples = {sample.id: sample for sample in samples}
-        self._shards: list[Shard] = []
-        self._where: dict[str, Shard] = {}
-        try:
-            for path in paths:
-                self._shards.append(Shard(path, kind="cams"))
-                self._enter(self._shards[-1])
-        except ArtifactError:
-            self.close()
-            raise
-        # In the order of the samples, whatever the shards: what is learned must not depend on them.
-        self.ids = [image for image in self._samples if image in self._where]
-
-    def _enter(self, shard: Shard) -> None:
-        for image in shard.ids:
-            if image not in self._samples:
-                raise ArtifactError(
-                    f"{shard.path}: holds {image!r}, which the manifest's split does not list; "
-                    "pass shards of that split, or rerun the CAMs"
-                )
-            if image in self._where:
-                raise ArtifactError(
-                    f"{shard.path}: holds {image!r}, as does {self._where[image].path}; pass "
-                    "every shard once"
-                )
-            self._where[image] = shard
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """Digest of each shard's content, for the provenance."""
-        return {f"cams/{shard.path.name}": shard.content for shard in self._shards}
-
-    @property
-    def weights(self) -> dict[str, str]:
-        """sha256 of the weights that made the CAMs, by name."""
-        return {n: d for shard in self._shards for n, d in shard.provenance.weights.items()}
-
-    def missing(self) -> list[str]:
-        """Samples that no shard holds."""
-        return [image for image in self._samples if image not in self._where]
-
-    def sample(self, image: str) -> Sample:
-        """The sample of an id."""
-        return self._samples[image]
-
-    def key(self, image: str) -> str:
-        """The item key of an image's CAM."""
-        return self._where[image].key(image)
+        super().__init__(paths, "cams", samples)
 
     def read(self, image: str) -> ImageCams:
         """The CAM of one image: after the affinity if the shard has that, else as it was.
@@ -99,12 +51,11 @@ class CamSet:
         Raises:
             ArtifactError: the item is damaged, or not what a CAM shard holds.
         """
-        shard, sample = self._where[image], self._samples[image]
-        item = shard.read(image)
+        sample, item = self.sample(image), self.item(image)
         initial = item.arrays.get("cam")
         maps = item.arrays.get("refined", initial)
         classes = tuple(int(index) for index in item.attrs.get("classes", ()))
-        place = f"{shard.path}: {image!r}"
+        place = self.place(image)
         if maps is None or initial is None or {len(maps), len(initial)} != {len(classes)}:
             found = None if maps is None else maps.shape
             raise ArtifactError(
@@ -122,24 +73,5 @@ class CamSet:
         known = item.attrs.get("probabilities")
         return ImageCams(sample, classes, after, before, None if known is None else tuple(known))
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     def __getitem__(self, index: int) -> ImageCams:
         return self.read(self.ids[index])
-
-    def close(self) -> None:
-        """Close the shards."""
-        for shard in self._shards:
-            shard.close()
-
-    def __enter__(self) -> CamSet:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wsss.config.model import WeClipConfig
+from wsss.config.refine import WeClipConfig
 from wsss.refine.decoder import TransformerDecoder
 from wsss.refine.fusion import FeatureFusion, feature_affinity
 

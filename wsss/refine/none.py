@@ -11,6 +11,7 @@ from wsss.data.manifest import Sample
 from wsss.labels.prediction import Prediction
 from wsss.refine.base import Learned, Refiner, Scores
 from wsss.refine.cams import CamSet, ImageCams
+from wsss.refine.seeds import SeedSet
 
 
 class Identity:
@@ -19,7 +20,13 @@ class Identity:
     sections: tuple[str, ...] = ("refine",)
 
     def train(
-        self, config: Config, classes: ClassList, cams: CamSet, work: Path, cache: Path
+        self,
+        config: Config,
+        classes: ClassList,
+        cams: CamSet,
+        work: Path,
+        cache: Path,
+        seeds: SeedSet | None = None,
     ) -> Learned:
         """Learn nothing; no CAM is read."""
         return Learned({}, {})

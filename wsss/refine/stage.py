@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from wsss.labels.predictions import write_predictions
 from wsss.refine.base import Scores
 from wsss.refine.cams import CamSet, ImageCams
 from wsss.refine.registry import entry_modules, find_refiner
+from wsss.refine.seeds import SeedSet
+from wsss.refine.shards import ShardSet
 from wsss.refine.trained import checkpoint_weights
 
 _log = logging.getLogger(__name__)
@@ -36,6 +39,7 @@ def train(
     log: Path,
     work: Path,
     cache: Path,
+    seeds: list[Path] | None = None,
 ) -> None:
     """Train the refiner on the CAMs of the train split and write its checkpoint.
 
@@ -48,19 +52,27 @@ def train(
             row for the refiner ``none``.
         work: folder for what an interrupted training resumes from.
         cache: folder for downloads and text embeddings.
+        seeds: seed shards of every training image, for a refiner that learns from seeds.
 
     Raises:
-        ArtifactError: a shard is missing or damaged, or a training image has no CAM.
+        ArtifactError: a shard is missing or damaged, or a training image has no CAM or no seed.
     """
     from wsss.artifacts.checkpoint import save_checkpoint  # imports torch, which `apply` avoids
 
     manifest, classes = load(manifest_dir)
-    with CamSet(cams, manifest.split("train")) as images:
-        if missing := images.missing():
-            raise ArtifactError(
-                f"{len(missing)} training images have no CAM, e.g. {missing[0]!r}; pass all CAM "
-                "shards of the train split"
-            )
+    with ExitStack() as stack:
+        images = stack.enter_context(CamSet(cams, manifest.split("train")))
+        sets: dict[str, ShardSet] = {"CAM": images}
+        hard = None
+        if config.refine.needs_seeds:
+            hard = stack.enter_context(SeedSet(seeds or [], manifest.split("train")))
+            sets["seed"] = hard
+        for what, one in sets.items():
+            if missing := one.missing():
+                raise ArtifactError(
+                    f"{len(missing)} training images have no {what}, e.g. {missing[0]!r}; pass all "
+                    f"{what} shards of the train split"
+                )
         sections = {n: getattr(config, n) for n in ("data", "clip", "cams", "refine")}
         made = provenance(
             "refine_train",
@@ -68,11 +80,11 @@ def train(
             sections=sections,
             seed=config.seed,
             weights=images.weights,
-            inputs=images.inputs,
+            inputs={n: digest for one in sets.values() for n, digest in one.inputs.items()},
         )
         work.mkdir(parents=True, exist_ok=True)
         refiner = find_refiner(config.refine.method)
-        learned = refiner.train(config, classes, images, work, cache)
+        learned = refiner.train(config, classes, images, work, cache, hard)
     write_text(log, curve_csv(learned.curve))
     save_checkpoint(out, learned.tensors, made)
 
@@ -200,10 +212,11 @@ def _reading(images: CamSet, ids: list[str], read: list[ImageCams]) -> Iterator[
 
 def _item(image: ImageCams, found: Scores, key: str, split: str) -> Item:
     name, score = image.sample.id, found.classes
-    if score.ndim != 3 or len(score) != len(image.classes):
+    classes = image.classes if found.ids is None else found.ids
+    if score.ndim != 3 or len(score) != len(classes):
         raise ArtifactError(
             f"{name!r}: the refiner gave scores of shape {score.shape} for the classes "
-            f"{list(image.classes)}; expected one map each"
+            f"{list(classes)}; expected one map each"
         )
     arrays = {"score": score}
     if found.background is not None:
@@ -215,7 +228,7 @@ def _item(image: ImageCams, found: Scores, key: str, split: str) -> Item:
                 "0 … 1"
             )
     attrs = {
-        "classes": list(image.classes),
+        "classes": list(classes),
         "grid": list(score.shape[1:]),
         "size": [image.sample.height, image.sample.width],
         "split": split,

@@ -7,7 +7,8 @@ same crops as an uninterrupted one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +18,11 @@ from torch import Tensor
 
 from wsss.cams.encoder_input import EncoderInput
 from wsss.clip.threads import ordered_map
-from wsss.config.model import TrainingConfig
+from wsss.config.refine import TrainingConfig
 from wsss.data import seeding
-from wsss.data.crop import draw_crop
+from wsss.data.crop import Crop, draw_crop
 from wsss.data.manifest import Sample
+from wsss.data.photometric import distort
 from wsss.labels.ignore import IGNORED
 from wsss.refine.cams import CamSet, ImageCams
 
@@ -33,11 +35,11 @@ ReadLabels = Callable[[str], UInt8[np.ndarray, "h w"]]
 class CropBatch:
     """Some crops; the maps of all of them are packed, rows of the first, then of the second …"""
 
-    images: Float[Tensor, "batch 3 side side"]
+    images: Float[Tensor, "batch 3 height width"]
     """Normalised."""
-    valid: Bool[Tensor, "batch side side"]
+    valid: Bool[Tensor, "batch height width"]
     """False in padding."""
-    labels: UInt8[Tensor, "batch side side"] | None
+    labels: UInt8[Tensor, "batch height width"] | None
     """The image's pseudo label, cut; None where none was given."""
     owner: Int[Tensor, " rows"]
     """The crop of each row."""
@@ -82,6 +84,8 @@ class CropStream:
         workers: threads that decode and cut ahead.
         labels: reads an image's pseudo label, of any size; None for none.
         padding: label of what lies outside the image.
+        fill: colour of what lies outside the image.
+        twice: images that come twice an epoch.
 
     Raises:
         ValueError: the crop is no multiple of the patch, or there is no image.
@@ -97,6 +101,8 @@ class CropStream:
         workers: int,
         labels: ReadLabels | None = None,
         padding: int = IGNORED,
+        fill: tuple[int, int, int] = (0, 0, 0),
+        twice: Collection[str] = (),
     ) -> None:
         patch = inputs.encoder.patch
         if settings.crop % patch[0] or patch[0] != patch[1]:
@@ -108,9 +114,10 @@ class CropStream:
             raise ValueError("there is no training image; check data.train_list")
         self._cams, self._inputs, self._settings = cams, inputs, settings
         self._seed, self._workers, self._labels = seed, workers, labels
-        self._padding = padding
+        self._padding, self._fill = padding, fill
+        self._entries = [*cams.ids, *(image for image in cams.ids if image in twice)]
         self._grid = settings.crop // patch[0]
-        self._order = seeding.EpochOrder(seed, len(cams))
+        self._order = seeding.EpochOrder(seed, len(self._entries))
         self._kept: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
         samples = (cams.sample(image) for image in cams.ids)
         self._keep = sum(4 * s.height * s.width for s in samples) <= _KEPT_BYTES
@@ -126,7 +133,7 @@ class CropStream:
         return range(step * self._settings.batch, (step + 1) * self._settings.batch)
 
     def _place(self, position: int) -> tuple[str, int]:
-        return self._cams.ids[self._order[position]], position
+        return self._entries[self._order[position]], position
 
     def _batch(self, places: list[tuple[str, int]]) -> CropBatch:
         cuts = [self._cut(*place) for place in places]
@@ -149,9 +156,18 @@ class CropStream:
         photo, labels = self._read(cams.sample)
         generator = np.random.default_rng(seeding.words(self._seed, seeding.AUGMENTATION, position))
         size = (cams.sample.height, cams.sample.width)
-        crop = draw_crop(size, self._settings.crop, self._settings.scale_range, generator)
+        settings, accept = self._settings, None
+        base = 1.0 if settings.short_side is None else settings.short_side / min(size)
+        low, high = settings.scale_range
+        if labels is not None and settings.max_share < 1:
+            accept = functools.partial(_mixed, labels, settings.max_share)
+        crop = draw_crop(size, settings.crop, (base * low, base * high), generator, accept=accept)
+        cut = crop.photo(photo, self._fill)
+        if settings.photometric:
+            inside = crop.valid()[..., None]
+            cut = np.where(inside, distort(cut, generator), cut)
         return _Cut(
-            self._inputs.normalize(crop.photo(photo)),
+            self._inputs.normalize(cut),
             crop.valid(),
             None if labels is None else crop.labels(labels, outside=self._padding),
             cams,
@@ -167,3 +183,10 @@ class CropStream:
         if self._keep:
             self._kept[sample.id] = found
         return found
+
+
+def _mixed(labels: UInt8[np.ndarray, "h w"], most: float, crop: Crop) -> bool:
+    """Whether no label has a larger share than ``most`` of what is known of a crop."""
+    known = crop.labels(labels, outside=IGNORED)
+    counts = np.bincount(known[known != IGNORED])
+    return bool(np.count_nonzero(counts) > 1 and counts.max() < most * counts.sum())

@@ -11,7 +11,7 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.progress import track
-from wsss.config.model import TrainingConfig
+from wsss.config.refine import TrainingConfig
 from wsss.data import seeding
 from wsss.refine.base import Curve
 
@@ -41,14 +41,37 @@ class TrainingStoppedError(RuntimeError):
     """The training was asked to stop, and what it learned is kept for the next run."""
 
 
-def rate_factor(step: int, settings: TrainingConfig) -> float:
-    """Share of the learning rate at a step (0-based): linear warm-up, then polynomial decay.
+def learning_rate(step: int, settings: TrainingConfig, relative: float = 1.0) -> float:
+    """The learning rate at a step (0-based).
 
-    Spec WeCLIP 2.5: ``1 - (1 - t / w) (1 - 1e-6)`` for t < w, then ``(1 - t / T) ^ power``.
+    ``poly`` (spec WeCLIP 2.5): ``1 - (1 - t / w) (1 - 1e-6)`` of the peak for t < w, from there on
+    ``(1 - t / T) ^ power`` of it. ``cosine`` (spec WeakCLIP 1.7, 3.1): from the peak to ``min_lr``,
+    times the same factor of the warm-up.
+
+    Args:
+        step: t.
+        settings: peak, schedule.
+        relative: of a group of parameters, times the peak. With 0 a cosine *rises* to ``min_lr``.
     """
+    peak = settings.lr * relative
+    warm = 1.0
     if step < settings.warmup:
-        return 1 - (1 - step / settings.warmup) * (1 - _FIRST_FACTOR)
-    return float((1 - step / settings.iterations) ** settings.power)
+        warm = 1 - (1 - step / settings.warmup) * (1 - _FIRST_FACTOR)
+    if settings.schedule == "cosine":
+        share = (1 + math.cos(math.pi * step / settings.iterations)) / 2
+        return warm * (settings.min_lr + (peak - settings.min_lr) * share)
+    if step < settings.warmup:
+        return peak * warm
+    return peak * float((1 - step / settings.iterations) ** settings.power)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters with a learning rate of their own."""
+
+    parameters: Sequence[nn.Parameter]
+    relative: float
+    """Times ``refine.train.lr``; see `learning_rate` for 0."""
 
 
 @dataclass
@@ -69,6 +92,7 @@ class Trainer(Generic[Batch]):
         work: folder of the resumable state.
         task: digest of all that decides the result; a state of another task is not taken up.
         description: said beside the progress.
+        groups: the parameters to train; None for all of the module at the same rate.
     """
 
     def __init__(
@@ -80,11 +104,15 @@ class Trainer(Generic[Batch]):
         work: Path,
         task: str,
         description: str,
+        groups: Sequence[Group] | None = None,
     ) -> None:
         self._module, self._settings, self._seed = module, settings, seed
         self._path, self._task, self._description = work / _STATE, task, description
+        self._groups = groups or [Group(list(module.parameters()), 1.0)]
         self._optimizer = torch.optim.AdamW(
-            module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+            [{"params": list(group.parameters)} for group in self._groups],
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
         )
         self._columns: list[str] = []
 
@@ -133,9 +161,8 @@ class Trainer(Generic[Batch]):
     def _step(
         self, step: int, losses: Callable[[int, Batch], Mapping[str, Tensor]], batch: Batch
     ) -> list[float]:
-        rate = self._settings.lr * rate_factor(step, self._settings)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        for group, known in zip(self._optimizer.param_groups, self._groups, strict=True):
+            group["lr"] = learning_rate(step, self._settings, known.relative)
         torch.manual_seed(seeding.number(self._seed, seeding.NETWORK, 1 + step))
         found = losses(step, batch)
         value = float(found["loss"].detach())
@@ -147,7 +174,9 @@ class Trainer(Generic[Batch]):
         self._optimizer.zero_grad(set_to_none=True)
         found["loss"].backward()
         self._optimizer.step()
-        values = {"lr": rate} | {name: float(part.detach()) for name, part in found.items()}
+        values = {"lr": learning_rate(step, self._settings)} | {
+            name: float(part.detach()) for name, part in found.items()
+        }
         self._columns = list(values)
         return list(values.values())
 

@@ -38,6 +38,7 @@ from wsss.refine.head import Head
 from wsss.refine.image_labels import ImageLabels
 from wsss.refine.inference import Found, Photo, Subject, Views, on_photos
 from wsss.refine.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
+from wsss.refine.seeds import SeedSet
 from wsss.refine.stream import CropBatch, CropStream
 from wsss.refine.trainer import Trainer
 from wsss.refine.weclip_labels import PseudoLabels, refined_cams, unsure_band
@@ -49,9 +50,15 @@ class WeClip:
     sections: tuple[str, ...] = ("clip", "cams", "refine", "infer")
 
     def train(
-        self, config: Config, classes: ClassList, cams: CamSet, work: Path, cache: Path
+        self,
+        config: Config,
+        classes: ClassList,
+        cams: CamSet,
+        work: Path,
+        cache: Path,
+        seeds: SeedSet | None = None,
     ) -> Learned:
-        """Train the head on crops.
+        """Train the head on crops; seeds are not looked at.
 
         Raises:
             TrainingStoppedError: asked to stop; the next call goes on.

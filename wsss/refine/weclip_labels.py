@@ -11,7 +11,8 @@ from wsss.cams.grad_cam import block_cams
 from wsss.cams.maps import scale_maps
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.text import TextBank
-from wsss.config.model import CamsConfig, Config, WeClipConfig
+from wsss.config.model import CamsConfig, Config
+from wsss.config.refine import WeClipConfig
 from wsss.labels.ignore import IGNORED
 from wsss.labels.online import Unsure, online_labels
 from wsss.refine.frozen import Frozen, run_frozen

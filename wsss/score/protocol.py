@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from wsss.artifacts.shard import Shard
-from wsss.config.model import BackgroundConfig
+from wsss.config.labels import BackgroundConfig
 from wsss.labels.background import background_score
 from wsss.labels.upsample import upsample
 from wsss.score.confusion import Confusion, size
@@ -108,10 +108,10 @@ def count_blob(part: Part, *, labels: int, background: BackgroundConfig) -> Coun
     return {"fixed": fixed, "sweep": sweep}
 
 
-def count_masks(part: Part, *, labels: int) -> Counts:
-    """Pseudo masks: ``label`` (scored) and ``train`` (for the coverage of the ignore band)."""
+def count_masks(part: Part, *, labels: int, kind: str = "masks") -> Counts:
+    """Pseudo masks or seeds: ``label`` (scored) and ``train`` (for what of it is not 255)."""
     counts = {"label": Confusion(labels), "train": Confusion(labels, ignore_band=True)}
-    with part.open("masks") as shard:
+    with part.open(kind) as shard:
         for image in part.images:
             arrays, truth = shard.read(image.id).arrays, image.read_truth()
             for name, confusion in counts.items():

@@ -41,7 +41,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     row: str
-    """What was scored: CAM, CAM + affinity, WeCLIP scores, pseudo mask, WeCLIP prediction,
+    """What was scored: CAM, CAM + affinity, seed, WeCLIP scores, pseudo mask, WeCLIP prediction,
     segmenter, centred blob."""
     run: str
     """Name of the run."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from wsss.score.record import Background, Record, numbers, write_records
 from wsss.score.sweep import Sweep
 
 _ROWS = {"cam": "CAM", "refined": "CAM + affinity"}
-_METHODS = {"none": "refined", "weclip": "WeCLIP"}
+_METHODS = {"none": "refined", "weclip": "WeCLIP", "weakclip": "WeakCLIP"}
 _PROTOCOLS = ("single", "multi", "single_crf", "multi_crf")
 
 
@@ -90,33 +91,53 @@ def score_blob(config: Config, manifest_dir: Path, split: str, out: Path) -> lis
 
 
 def score_masks(
-    config: Config, manifest_dir: Path, split: str, shards: Sequence[Path], out: Path
+    config: Config,
+    manifest_dir: Path,
+    split: str,
+    shards: Sequence[Path],
+    out: Path,
+    *,
+    of: Literal["masks", "seeds"] = "masks",
 ) -> list[Record]:
-    """Score pseudo masks: ``label`` for the metrics, ``train`` for the coverage of its ignore band.
+    """Score label maps made from tags: ``label`` for the metrics, ``train`` for its coverage.
 
     Arguments and errors as `score_cams`.
+
+    Args:
+        config: see `score_cams`; of seeds also seeds.
+        manifest_dir: see `score_cams`.
+        split: see `score_cams`.
+        shards: see `score_cams`.
+        out: see `score_cams`.
+        of: pseudo masks, or the seeds that a refiner learns from.
     """
-    product = Product.open(config, manifest_dir, split, shards, "masks")
+    product = Product.open(config, manifest_dir, split, shards, of)
     counts = count_in_parallel(
-        functools.partial(count_masks, labels=len(product.names)),
+        functools.partial(count_masks, labels=len(product.names), kind=of),
         product.parts,
         workers=config.compute.workers,
-        description="Scoring pseudo masks",
+        description="Scoring pseudo masks" if of == "masks" else "Scoring seeds",
     )
     label, train = counts["label"], counts["train"]
     assert isinstance(label, Confusion)
     assert isinstance(train, Confusion)
+    if of == "masks":
+        own = config.refine.is_trained and config.infer.scores == "decoder"
+        row, chain, background = "pseudo mask", _mask_chain(config), _background(config, own=own)
+    else:
+        row, chain = "seed", f"{_cam_chain(config, affinity=True, refined=False)} → seeds"
+        rule = config.seeds
+        value = statistics.mean(set(rule.values))
+        background = Background(rule=rule.rule, value=value, source="config")
     record = _record(
         config,
         product,
         label,
-        row="pseudo mask",
+        row=row,
         stage="masks",
-        chain=_mask_chain(config),
-        background=_background(
-            config, own=config.refine.is_trained and config.infer.scores == "decoder"
-        ),
-        crf=config.masks.crf.enabled,
+        chain=chain,
+        background=background,
+        crf=config.masks.crf.enabled if of == "masks" else config.seeds.crf.enabled,
         coverage=train.coverage,
         coverage_accuracy=train.metrics().pixel_accuracy,
     )

@@ -1,0 +1,201 @@
+"""WeakCLIP's network against the published one (``weakclip.npz``), from pixels on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
+from tests.golden.published_weakclip import build, our_name
+from wsss.cams.encoder_input import EncoderInput
+from wsss.cams.maps import resize_maps
+from wsss.config import from_mapping
+from wsss.config.refine import WeakClipConfig
+from wsss.refine.boundary import boundary_crf, grid_photos
+from wsss.refine.seed_losses import (
+    auxiliary_loss,
+    boundary_loss,
+    crf_targets,
+    label_probabilities,
+    seed_loss,
+)
+from wsss.refine.slide import slide
+from wsss.refine.stream import CropBatch
+from wsss.refine.weakclip import Step
+from wsss.refine.weakclip_network import WeakClipNetwork
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def arrays(load_golden: Callable[[str], Arrays]) -> Arrays:
+    return load_golden("weakclip.npz")
+
+
+@pytest.fixture(scope="module", params=["with gradients", "frozen"])
+def network(request: pytest.FixtureRequest, golden_dir: Path, arrays: Arrays) -> WeakClipNetwork:
+    frozen = {"zero_lr": "frozen", "drop_path": 0.0}
+    return build(golden_dir, arrays, **(frozen if request.param == "frozen" else {}))
+
+
+@torch.no_grad()
+def test_forward(network: WeakClipNetwork, arrays: Arrays) -> None:
+    seen, texts = network.look(torch.from_numpy(arrays["image"])), network.texts()
+    assert_close_rel(texts, arrays["text_prompted"], FLOAT32, "text_prompted")
+    assert_close_rel(seen.visual[:, 0], arrays["global_feature"], FLOAT32, "global_feature")
+    patches = seen.visual[:, 1:].transpose(1, 2).unflatten(2, seen.grid)
+    assert_close_rel(patches, arrays["visual_embedding"], FLOAT32, "visual_embedding")
+    head = network.head
+    levels = head.adapter(seen.taps)
+    for number, level in enumerate(levels, 1):
+        assert_close_rel(level, arrays[f"level{number}"], FLOAT32, f"level{number}")
+    several = texts.expand(len(seen.visual), -1, -1)
+    text_change, visual_change = head.matching.co_attention(several, seen.visual)
+    assert_close_rel(text_change, arrays["text_residual"], FLOAT32, "text_residual")
+    assert_close_rel(visual_change, arrays["visual_residual"], FLOAT32, "visual_residual")
+    match, logits = head(seen, texts)
+    assert_close_rel(match, arrays["match"], FLOAT32, "match")
+    guided = [
+        torch.cat(
+            [
+                x,
+                torch.nn.functional.interpolate(
+                    match, x.shape[2:], mode="bilinear", align_corners=True
+                ),
+            ],
+            1,
+        )
+        for x in levels
+    ]
+    for number, one in enumerate(head.decoder.neck(guided), 1):
+        assert_close_rel(one, arrays[f"neck{number}"], FLOAT32, f"neck{number}")
+    assert_close_rel(logits, arrays["head_logits"], FLOAT32, "head_logits")
+
+
+def test_losses_and_gradients_of_a_step(golden_dir: Path, arrays: Arrays) -> None:
+    network = build(golden_dir, arrays)
+    step = Step(network.settings, network, _normalisation(golden_dir))
+    found = step(0, _batch(arrays))
+    for name in ("seed", "boundary"):
+        assert_close_rel(found[name], arrays[f"loss/{name}"], FLOAT32, name)
+    weighted = network.settings.auxiliary_weight * found["auxiliary"]
+    assert_close_rel(weighted, arrays["loss/auxiliary"], FLOAT32, "auxiliary")
+    assert_close_rel(found["loss"], arrays["loss/total"], FLOAT32, "total")
+    found["loss"].backward()
+    gradients = {name: p.grad for name, p in network.trained.named_parameters()}
+    names = [str(name) for name in arrays["loss/grad_norm_names"]]
+    assert {our_name(name) for name in names} == set(gradients)
+    without = {
+        our_name(n) for n, norm in zip(names, arrays["loss/grad_norms"], strict=True) if norm < 0
+    }
+    assert {name for name, gradient in gradients.items() if gradient is None} == without
+    norms = [
+        -1.0 if g is None else float(g.norm()) for g in map(gradients.get, map(our_name, names))
+    ]
+    assert_close_rel(np.array(norms), arrays["loss/grad_norms"], FLOAT32, "grad_norms")
+    for key in [key for key in arrays if key.startswith("loss/grad/")]:
+        gradient = gradients[our_name(key.removeprefix("loss/grad/"))]
+        assert gradient is not None
+        assert_close_rel(gradient, arrays[key].reshape(gradient.shape), FLOAT32, key)
+
+
+def test_chained_layers_all_learn(golden_dir: Path, arrays: Arrays) -> None:
+    network = build(golden_dir, arrays, co_attention="chained")
+    Step(network.settings, network, _normalisation(golden_dir))(0, _batch(arrays))[
+        "loss"
+    ].backward()
+    stacks = network.head.matching.co_attention.named_parameters()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for _, p in stacks)
+
+
+@pytest.mark.parametrize("case", ["loss", "hand"])
+def test_losses_from_logits(arrays: Arrays, case: str) -> None:
+    small, seeds = ("logits_small", "seed_small") if case == "loss" else ("logits", "seed")
+    logits = torch.from_numpy(arrays[f"{case}/{small}"]).requires_grad_()
+    share = label_probabilities(logits)
+    assert_close_rel(share, arrays[f"{case}/probs"], FLOAT32, "probs")
+    crf = boundary_crf(_published().boundary, 1)
+    smoothed = crf_targets(share.detach(), list(arrays[f"{case}/crf_image"]), crf)
+    assert_close_rel(smoothed.log(), arrays[f"{case}/crf_log_floored"], HALF, "crf_log_floored")
+    seed = seed_loss(share, torch.from_numpy(arrays[f"{case}/{seeds}"]))
+    boundary = boundary_loss(share, smoothed)
+    assert_close_rel(seed, arrays[f"{case}/seed{'_loss' * (case == 'hand')}"], FLOAT32, "seed")
+    assert_close_rel(boundary, arrays[f"{case}/boundary"], FLOAT32, "boundary")
+    for name, loss in (("seed", seed), ("boundary", boundary)):
+        (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+        assert_close_rel(gradient, arrays[f"{case}/grad_{name}"], FLOAT32, f"grad_{name}")
+
+
+def test_auxiliary_loss(arrays: Arrays) -> None:
+    match = torch.from_numpy(arrays["match"]).requires_grad_()
+    settings = _published()
+    found = settings.auxiliary_weight * auxiliary_loss(
+        match,
+        torch.from_numpy(arrays["seed_label"]),
+        temperature=settings.auxiliary_temperature,
+        ignored_count=True,
+    )
+    assert_close_rel(found, arrays["loss/auxiliary"], FLOAT32, "auxiliary")
+    (gradient,) = torch.autograd.grad(found, match)
+    assert_close_rel(gradient, arrays["loss/grad_auxiliary_match"], FLOAT32, "gradient")
+
+
+def test_image_of_the_crf(golden_dir: Path, arrays: Arrays) -> None:
+    size = arrays["loss/crf_image"].shape[1:3]
+    images = torch.from_numpy(arrays["image"])
+    found = grid_photos(images, size, _normalisation(golden_dir), _published().boundary)
+    assert np.array_equal(np.stack(found), arrays["loss/crf_image"])
+
+
+@torch.no_grad()
+def test_sliding_window(golden_dir: Path, arrays: Arrays) -> None:
+    network = build(golden_dir, arrays)
+    texts = network.texts()
+
+    def logits(images: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = network.head(network.look(images), texts)[1]
+        return found
+
+    pixels = torch.from_numpy(arrays["slide/image"])[0]
+    for key, mirrored in (
+        ("slide/probabilities_first7", False),
+        ("slide/flipped_probabilities_first3", True),
+    ):
+        expected = arrays[key][0]
+        view = slide(logits, pixels.flip(-1) if mirrored else pixels, 96, 64, (16, 16))
+        share = resize_maps(view, expected.shape[1:]).softmax(0)
+        share = share.flip(-1) if mirrored else share
+        assert_close_rel(share[: len(expected)], expected, FLOAT32, key)
+
+
+def _published() -> WeakClipConfig:
+    return from_mapping({"variant": "published"}, partial=True).refine.weakclip
+
+
+def _normalisation(golden_dir: Path) -> EncoderInput:
+    weights = str(golden_dir / "clip_tiny.safetensors")
+    mapping = {
+        "variant": "published",
+        "compute": {"device": "cpu"},
+        "clip": {"model": "from-weights", "pretrained": weights, "normalization": "imagenet"},
+    }
+    return EncoderInput(from_mapping(mapping, partial=True), golden_dir)
+
+
+def _batch(arrays: Arrays) -> CropBatch:
+    images = torch.from_numpy(arrays["image"])
+    none = torch.zeros(0, dtype=torch.long)
+    return CropBatch(
+        images=images,
+        valid=torch.ones(len(images), *images.shape[2:], dtype=torch.bool),
+        labels=torch.from_numpy(arrays["seed_label"]),
+        owner=none,
+        classes=none,
+        probabilities=torch.zeros(0),
+        initial=torch.zeros(0, 1, 1),
+        maps=torch.zeros(0, 1, 1),
+    )

@@ -1,0 +1,44 @@
+"""A learnable prompt: vectors in front of class names, through the text tower (WeakCLIP 1.3)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from wsss.clip.towers import TextTower
+
+
+class LearnablePrompt(nn.Module):
+    """Vectors that all texts share, after the start token and before the name.
+
+    Args:
+        count: number of vectors; 0 leaves the texts as they are.
+        width: of a token embedding.
+        std: deviation of the normal distribution, cut at two, from which they are drawn.
+    """
+
+    def __init__(self, count: int, width: int, std: float) -> None:
+        super().__init__()
+        self.contexts = nn.Parameter(torch.empty(count, width))
+        nn.init.trunc_normal_(self.contexts, std=std)
+
+    def forward(
+        self, tower: TextTower, tokens: Int[Tensor, "texts context"]
+    ) -> Float[Tensor, "texts joint"]:
+        """Features t_p, not scaled to unit length.
+
+        Args:
+            tower: of at least as many positions as vectors and tokens together.
+            tokens: start token, name, end token (the largest id), padding.
+        """
+        embedded = tower.embedding(tokens)
+        several = self.contexts.expand(len(tokens), -1, -1)  # (n, d) -> (K, n, d)
+        prompted = torch.cat([embedded[:, :1], several, embedded[:, 1:]], dim=1)
+        features: Tensor = tower(prompted, tokens.argmax(1) + len(self.contexts))
+        return features
+
+
+def short_texts(tokens: Int[Tensor, "texts context"]) -> Int[Tensor, "texts short"]:
+    """Cut padding that no text needs: attention is causal, so nothing behind an end matters."""
+    return tokens[:, : int(tokens.argmax(1).max()) + 1]

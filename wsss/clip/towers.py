@@ -1,0 +1,147 @@
+"""The two towers of a CLIP as modules with gradients: learnable prompts, and training of CLIP.
+
+`wsss.clip.encoder` is the frozen image encoder that everything else uses; here the blocks are
+open_clip's own, so that autograd sees their parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from wsss.clip.errors import UnsupportedEncoderError
+from wsss.clip.position import resize_positions
+
+
+class TextTower(nn.Module):
+    """The text tower, from token embeddings on.
+
+    Args:
+        model: open_clip's CLIP or CustomTextCLIP; its parameters are shared, not copied.
+        length: longest sequence, which is how many rows of the positional table are kept.
+
+    Raises:
+        UnsupportedEncoderError: the tower does not read its result at the end token (CoCa, SigLIP,
+            Hugging Face …).
+        ValueError: the tower has fewer positions.
+    """
+
+    def __init__(self, model: nn.Module, length: int) -> None:
+        super().__init__()
+        text = getattr(model, "text", model)
+        pooling = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
+        mask = getattr(text, "attn_mask", None)
+        if pooling != "argmax" or mask is None or getattr(text, "cls_emb", None) is not None:
+            raise UnsupportedEncoderError(
+                f"the text tower is {type(text).__name__} with pooling {pooling!r}; expected a "
+                "causal one that is read at its end token, as OpenAI's models are"
+            )
+        table = text.get_parameter("positional_embedding")
+        if length > len(table):
+            raise ValueError(
+                f"a text of {length} tokens: the text tower has {len(table)} positions"
+            )
+        self.embedding = text.get_submodule("token_embedding")
+        self.positions = nn.Parameter(table.detach()[:length].clone(), table.requires_grad)
+        self.transformer = text.get_submodule("transformer")
+        self.norm = text.get_submodule("ln_final")
+        projection = getattr(text, "text_projection", None)
+        if not isinstance(projection, nn.Parameter):
+            raise UnsupportedEncoderError("the text tower has no plain projection")
+        self.projection = projection
+        self.register_buffer("mask", mask[:length, :length].clone(), persistent=False)
+
+    def forward(
+        self,
+        embedded: Float[Tensor, "texts length width"],
+        ends: Int[Tensor, " texts"],
+    ) -> Float[Tensor, "texts joint"]:
+        """Features of texts, not scaled to unit length.
+
+        Args:
+            embedded: of the tokens, without positions.
+            ends: place of each text's end token.
+        """
+        length = embedded.shape[1]
+        tokens = embedded + self.positions[:length]
+        mask = self.get_buffer("mask")[:length, :length]
+        tokens = self.norm(self.transformer(tokens, attn_mask=mask))
+        at_end = tokens[torch.arange(len(tokens), device=tokens.device), ends]
+        features: Tensor = at_end @ self.projection
+        return features
+
+
+class ImageTower(nn.Module):
+    """The image tower with gradients, as DenseCLIP and WeakCLIP train it (spec WeakCLIP 1.1).
+
+    Args:
+        visual: open_clip's plain `VisionTransformer`; its parameters are shared, not copied.
+        grid: the positional table is resized to these rows and columns at once, and from there to
+            the grid of each image, as published.
+        class_token: how many times the class embedding enters the class token (published: 2).
+        drop_path: share of samples for which the last block's branches are dropped in training; it
+            rises linearly from 0 at the first block.
+    """
+
+    def __init__(
+        self,
+        visual: nn.Module,
+        grid: tuple[int, int],
+        *,
+        class_token: int = 1,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.patches = visual.get_submodule("conv1")
+        self.class_embedding = visual.get_parameter("class_embedding")
+        native = visual.grid_size
+        assert isinstance(native, tuple)
+        table = visual.get_parameter("positional_embedding")
+        resized = resize_positions(table.detach(), (native[0], native[1]), grid)
+        self.positions = nn.Parameter(resized, table.requires_grad)
+        self.first_norm = visual.get_submodule("ln_pre")
+        self.blocks = visual.get_submodule("transformer").get_submodule("resblocks")
+        self.last_norm = visual.get_submodule("ln_post")
+        self.projection = visual.get_parameter("proj")
+        self._grid, self._class_token = grid, class_token
+        count = len(list(self.blocks.children()))
+        self._drop = [drop_path * k / max(1, count - 1) for k in range(count)]
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 rows columns"], keep: Sequence[int]
+    ) -> tuple[list[Float[Tensor, "batch tokens width"]], Float[Tensor, "batch tokens joint"]]:
+        """Outputs of the blocks in ``keep``, and all tokens after the final norm and projection.
+
+        Args:
+            images: normalised; sides are multiples of the patch.
+            keep: 0-based blocks, ascending.
+        """
+        patches = self.patches(images)
+        grid = (patches.shape[2], patches.shape[3])
+        patches = patches.flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, h w, D)
+        cls = (self._class_token * self.class_embedding).expand(len(images), 1, -1)
+        positions = resize_positions(self.positions, self._grid, grid)
+        tokens = self.first_norm(torch.cat([cls, patches], dim=1) + positions)
+        kept = []
+        for number, (block, drop) in enumerate(
+            zip(self.blocks.children(), self._drop, strict=True)
+        ):
+            parts = cast(Any, block)  # open_clip's residual block
+            tokens = tokens + self._branch(parts.ls_1(parts.attention(parts.ln_1(tokens))), drop)
+            tokens = tokens + self._branch(parts.ls_2(parts.mlp(parts.ln_2(tokens))), drop)
+            if number in keep:
+                kept.append(tokens)
+        return kept, self.last_norm(tokens) @ self.projection
+
+    def _branch(
+        self, update: Float[Tensor, "batch tokens width"], drop: float
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Stochastic depth: without the branch for some samples, the others scaled up."""
+        if not self.training or drop == 0:
+            return update
+        kept = (torch.rand(len(update), 1, 1, device=update.device) >= drop).to(update.dtype)
+        return update * (kept / (1 - drop))

@@ -1,0 +1,80 @@
+"""Sections on how class scores become labels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from wsss.config.base import Section, Share, departure
+
+
+class BackgroundConfig(Section):
+    """From class scores to a background score."""
+
+    rule: Literal["power", "constant"] = Field(
+        "power", description="power: (1 - max score)^value; constant: the value itself."
+    )
+    value: float = Field(
+        1.0, gt=0.0, description="Exponent of the power rule, or the constant background score."
+    )
+
+
+class CrfConfig(Section):
+    """Dense CRF on the present classes and the background."""
+
+    enabled: bool = Field(True, description="Refine the scores with the image before the arg max.")
+    iterations: PositiveInt = Field(10, description="Mean-field iterations.")
+    gaussian_sxy: float = Field(
+        1.0, gt=0, description="Spatial deviation of the smoothness kernel, pixels."
+    )
+    gaussian_compat: float = Field(3.0, ge=0, description="Weight of the smoothness kernel.")
+    bilateral_sxy: float = Field(
+        67.0, gt=0, description="Spatial deviation of the appearance kernel, pixels."
+    )
+    bilateral_srgb: float = Field(
+        3.0, gt=0, description="Colour deviation of the appearance kernel, grey levels."
+    )
+    bilateral_compat: float = Field(4.0, ge=0, description="Weight of the appearance kernel.")
+    image: Literal["auto", "raw", "wrapped"] = departure(
+        published="wrapped",
+        corrected="raw",
+        description=(
+            "Image of the appearance kernel: raw RGB, or BGR minus a mean cast to uint8 with "
+            "wrap-around."
+        ),
+    )
+    unary: Literal["auto", "float32", "float16"] = departure(
+        published="float16",
+        corrected="float32",
+        description="Precision in which the unary term is computed.",
+    )
+
+
+class MasksConfig(Section):
+    """Pseudo masks: `label` (arg max, scored) and `train` (255 where unsure, learned from)."""
+
+    background: BackgroundConfig = BackgroundConfig()
+    crf: CrfConfig = CrfConfig()
+    min_confidence: Share = Field(
+        0.95, description="`train` masks are 255 where the largest posterior is lower."
+    )
+
+
+class SeedsConfig(Section):
+    """Seeds: hard labels straight from the CAMs, for refiners that learn from such (weakclip)."""
+
+    rule: Literal["power", "constant"] = Field(
+        "constant",
+        description="Background score: power: (1 - max CAM)^value; constant: the value itself.",
+    )
+    values: list[float] = Field(
+        [0.4, 0.6],
+        min_length=1,
+        max_length=2,
+        description=(
+            "Values of the rule. With two, a pixel that is background under one and foreground "
+            "under the other is 255: nothing is learned from it."
+        ),
+    )
+    crf: CrfConfig = CrfConfig(enabled=False)
