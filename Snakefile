@@ -21,7 +21,7 @@ scattergather:
 
 
 wildcard_constraints:
-    run=re.escape(CONFIG.name),
+    run="|".join(map(re.escape, RUNS)),
     split="train|val",
     product="cam|affinity|refined",
     made="masks|seeds",

@@ -11,16 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.refine.chain import Chain, assert_same_weights
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.cams.encoder_input import EncoderInput
-from wsss.cams.stage import run as make_cams
-from wsss.config import Config, ConfigError, from_mapping
+from wsss.config import Config, ConfigError
 from wsss.config.load import overlay
 from wsss.data.dataset import load
-from wsss.data.stage import ingest
-from wsss.demo.dataset import generate
 from wsss.labels.ignore import IGNORED
 from wsss.refine import stage
 from wsss.refine.cams import CamSet
@@ -33,62 +31,10 @@ TRAIN = {"iterations": 6, "warmup": 2, "batch": 3, "checkpoint_every": 2, "crop"
 WECLIP = {"width": 16, "rfm_start": 3}
 
 
-class Chain:
-    """Manifest and CAMs of a small demo, and what the refine stage makes of them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        root = folder / "data"
-        generate(root, train=7, val=3)
-        for masks in root.rglob("SegmentationClass"):  # no pixel label is there to be opened
-            masks.rename(folder / "hidden")
-        self.base: dict[str, Any] = {
-            "compute": {"device": "cpu", "workers": 2},
-            "data": {"root": str(root), "demo_images": [7, 3]},
-            "refine": {"method": "weclip", "train": TRAIN, "weclip": WECLIP},
-            "infer": {"crf": False},
-        }
-        self.manifest = folder / "manifest"
-        ingest(self.config(), self.manifest)
-        self.cams = {split: folder / f"cams-{split}.h5" for split in ("train", "val")}
-        for split, path in self.cams.items():
-            make_cams(self.config(), self.manifest, split, (1, 1), path, folder / "cache")
-
-    def config(self, **changes: Any) -> Config:
-        return from_mapping(overlay(self.base, changes))
-
-    def train(self, config: Config, where: Path) -> Path:
-        out = where / "checkpoint.safetensors"
-        log = where / "loss.csv"
-        args = (self.manifest, [self.cams["train"]], out, log, where / "work")
-        stage.train(config, *args, self.folder / "cache")
-        return out
-
-    def apply(self, config: Config, checkpoint: Path, out: Path, split: str = "train") -> Path:
-        cache = self.folder / "cache"
-        stage.apply(config, self.manifest, split, self.cams[split], checkpoint, out, cache)
-        return out
-
-    def predict(self, config: Config, checkpoint: Path, out: Path) -> Path:
-        stage.predict(config, self.manifest, "val", (1, 1), checkpoint, out, self.folder / "cache")
-        return out
-
-    def teacher(self, config: Config) -> tuple[PseudoLabels, CropStream]:
-        from wsss.clip.text import text_bank
-
-        inputs = EncoderInput(config, self.folder / "cache")
-        manifest, classes = load(self.manifest)
-        words = (classes.prompts, classes.backgrounds, config.clip.template)
-        from_crop = config.refine.weclip.crop_cams != "image"
-        bank = text_bank(inputs.clip, *words, cache_dir=None) if from_crop else None
-        cams = CamSet([self.cams["train"]], manifest.split("train"))
-        stream = CropStream(cams, inputs, config.refine.train, seed=0, workers=1)
-        return PseudoLabels(config, inputs.encoder, bank), stream
-
-
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    return Chain(tmp_path_factory.mktemp("weclip"))
+    refine = {"method": "weclip", "train": TRAIN, "weclip": WECLIP}
+    return Chain(tmp_path_factory.mktemp("weclip"), refine)
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +42,17 @@ def checkpoint(chain: Chain) -> Path:
     return chain.train(chain.config(), chain.folder / "trained")
 
 
-def _same(one: Path, other: Path) -> None:
-    found, expected = load_checkpoint(one)[0], load_checkpoint(other)[0]
-    assert found.keys() == expected.keys()
-    for name in expected:
-        assert torch.equal(found[name], expected[name]), name
+def _teacher(chain: Chain, config: Config) -> tuple[PseudoLabels, CropStream]:
+    from wsss.clip.text import text_bank
+
+    inputs = EncoderInput(config, chain.folder / "cache")
+    manifest, classes = load(chain.manifest)
+    words = (classes.prompts, classes.backgrounds, config.clip.template)
+    from_crop = config.refine.weclip.crop_cams != "image"
+    bank = text_bank(inputs.clip, *words, cache_dir=None) if from_crop else None
+    cams = CamSet([chain.cams["train"]], manifest.split("train"))
+    stream = CropStream(cams, inputs, config.refine.train, seed=0, workers=1)
+    return PseudoLabels(config, inputs.encoder, bank), stream
 
 
 def test_checkpoint_holds_what_is_trained_alone(chain: Chain, checkpoint: Path) -> None:
@@ -128,13 +80,13 @@ def test_an_interrupted_training_ends_in_the_same_weights(
     with pytest.raises(OSError, match="plug"):
         chain.train(chain.config(), where)
     monkeypatch.undo()
-    _same(chain.train(chain.config(), where), checkpoint)
+    assert_same_weights(chain.train(chain.config(), where), checkpoint)
     assert (where / "loss.csv").read_text() == (checkpoint.parent / "loss.csv").read_text()
 
 
 def test_workers_and_threads_that_decode_change_nothing(chain: Chain, checkpoint: Path) -> None:
     again = chain.config(compute={"workers": 1})
-    _same(chain.train(again, chain.folder / "again"), checkpoint)
+    assert_same_weights(chain.train(again, chain.folder / "again"), checkpoint)
 
 
 def test_scores_are_probabilities_of_the_tags(chain: Chain, checkpoint: Path) -> None:
@@ -205,7 +157,7 @@ def test_every_option_trains(chain: Chain, changes: dict[str, Any], tmp_path: Pa
 
 
 def _one(chain: Chain, config: Config, use: Callable[[PseudoLabels, CropBatch], None]) -> None:
-    teacher, stream = chain.teacher(config)
+    teacher, stream = _teacher(chain, config)
     for number, batch in zip(range(4), stream.batches(0), strict=False):
         del number
         use(teacher, batch)
@@ -285,7 +237,7 @@ def test_labels_of_images_are_made_once(chain: Chain, monkeypatch: pytest.Monkey
 
 
 def test_the_stream_is_seekable_and_seeded(chain: Chain) -> None:
-    _, stream = chain.teacher(chain.config())
+    _, stream = _teacher(chain, chain.config())
     batches = [batch for _, batch in zip(range(5), stream.batches(0), strict=False)]
     third = next(stream.batches(3))
     for name, value in vars(batches[3]).items():

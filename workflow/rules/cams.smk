@@ -3,7 +3,7 @@
 
 rule cams:
     input:
-        manifest="results/{run}/manifest/manifest.csv",
+        manifest=MANIFEST,
         weights=clip_files(),
     output:
         "results/{run}/cams/{split}/{scatteritem}.h5",

@@ -11,25 +11,41 @@ sys.path.insert(0, workflow.basedir)
 from wsss.cli.engine import prepare_jobs
 from wsss.cli.stages import stage_code, stage_sections
 from wsss.config import ConfigError, expand_path, from_mapping
+from wsss.config.sweep import points
 from wsss.score.truth import truth_state
 
 prepare_jobs(Path(workflow.basedir))
+WHERE = "config.yaml (with what is laid over it)"
 try:
-    CONFIG = from_mapping(config, where="config.yaml (with what is laid over it)")
+    CONFIG = from_mapping(config, where=WHERE)
+    # What a rule's wildcard `run` stands for: the run, and the runs of a sweep below it.
+    RUNS = {CONFIG.name: CONFIG} | {
+        f"{CONFIG.name}/{label}": point
+        for label, point in points(config, where=WHERE).items()
+        if label
+    }
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
+SWEEP = [run for run in RUNS if run != CONFIG.name]
+
+# What the runs of a sweep share.
+MANIFEST = f"results/{CONFIG.name}/manifest/manifest.csv"
+CAMS = f"results/{CONFIG.name}/cams"
 
 
 def sections(stage):
     """The configuration values that a stage reads: a change reruns it."""
-    text = stage_sections(stage, CONFIG)
+    texts = {run: stage_sections(stage, of_run) for run, of_run in RUNS.items()}
     # A function, because the text has braces that are no wildcards.
-    return lambda wildcards: text
+    return lambda wildcards: texts[wildcards.run]
 
 
 def code(stage):
     """Digest of the source files that a stage imports: a change reruns it."""
-    return stage_code(stage, CONFIG)
+    if not stage.startswith("refine"):  # the configuration chooses none of its modules
+        return stage_code(stage, CONFIG)
+    digests = {run: stage_code(stage, of_run) for run, of_run in RUNS.items()}
+    return lambda wildcards: digests[wildcards.run]
 
 
 def truth(wildcards):
@@ -71,39 +87,69 @@ def has_truth():
 
 
 def final_products():
-    """What a run of this configuration ends in."""
-    splits = CONFIG.cams.splits
-    run = f"results/{CONFIG.name}"
-    products = [f"{run}/pictures/{split}.png" for split in splits]
+    """What this configuration ends in."""
+    if not SWEEP:
+        return run_products(CONFIG.name)
+    products = [product for run in SWEEP for product in run_products(run)]
     if has_truth():
-        products += [f"{run}/tables/table.{suffix}" for suffix in ("md", "csv", "html")]
-        products += [f"{run}/pictures/class_iou.png"]
-    if CONFIG.refine.is_trained:
-        products += [f"{run}/pictures/refiner_loss.png"]
-    if CONFIG.retrain.enabled:
-        products += [f"{run}/pictures/segmenter_loss.png"]
-    predicts = CONFIG.refine.is_trained or CONFIG.retrain.enabled
-    if predicts and CONFIG.data.val_list and "val" not in splits:
-        products += [f"{run}/pictures/val.png"]
+        products += [
+            f"results/{CONFIG.name}/tables/sweep.{s}" for s in ("md", "csv", "html")
+        ]
     return products
 
 
-def scored():
+def run_products(run):
+    """What one run ends in."""
+    of_run, folder = RUNS[run], f"results/{run}"
+    splits = of_run.cams.splits
+    products = [f"{folder}/pictures/{split}.png" for split in splits]
+    if has_truth():
+        products += [
+            f"{folder}/tables/table.{suffix}" for suffix in ("md", "csv", "html")
+        ]
+        products += [f"{folder}/pictures/class_iou.png"]
+    if of_run.refine.is_trained:
+        products += [f"{folder}/pictures/refiner_loss.png"]
+    if of_run.retrain.enabled:
+        products += [f"{folder}/pictures/segmenter_loss.png"]
+    predicts = of_run.refine.is_trained or of_run.retrain.enabled
+    if predicts and of_run.data.val_list and "val" not in splits:
+        products += [f"{folder}/pictures/val.png"]
+    return products
+
+
+def scored(run):
     """The records of a run, in the order of the table's rows."""
-    run = f"results/{CONFIG.name}"
+    of_run, folder, shared = RUNS[run], f"results/{run}", f"results/{CONFIG.name}"
     records = []
-    for split in CONFIG.cams.splits:
-        products = ["blob", "cam"]
-        if CONFIG.cams.has_affinity:
-            products.append("affinity")
-        if CONFIG.refine.needs_seeds and split == "train":
-            products.append("seeds")
-        if CONFIG.refine.is_trained:
-            products.append("refined")
-        products.append("masks")
-        records += [f"{run}/scores/{product}.{split}.json" for product in products]
-    if CONFIG.refine.is_trained and CONFIG.data.val_list:
-        records.append(f"{run}/scores/refiner.val.json")
-    if CONFIG.retrain.enabled and CONFIG.data.val_list:
-        records.append(f"{run}/scores/predictions.val.json")
+    for split in of_run.cams.splits:
+        records += [
+            f"{shared}/scores/{product}.{split}.json" for product in ("blob", "cam")
+        ]
+        if of_run.cams.has_affinity:
+            records.append(f"{shared}/scores/affinity.{split}.json")
+        if of_run.refine.needs_seeds and split == "train":
+            records.append(f"{folder}/scores/seeds.{split}.json")
+        if of_run.refine.is_trained:
+            records.append(f"{folder}/scores/refined.{split}.json")
+        records.append(f"{folder}/scores/masks.{split}.json")
+    if of_run.refine.is_trained and of_run.data.val_list:
+        records.append(f"{folder}/scores/refiner.val.json")
+    if of_run.retrain.enabled and of_run.data.val_list:
+        records.append(f"{folder}/scores/predictions.val.json")
     return records
+
+
+def scored_of(wildcards):
+    """The records of the run that a rule works for."""
+    return scored(wildcards.run)
+
+
+def scored_of_sweep(wildcards):
+    """The records of all runs of a sweep."""
+    return list(dict.fromkeys(record for run in SWEEP for record in scored(run)))
+
+
+def of_run(wildcards):
+    """The configuration of the run that a rule works for."""
+    return RUNS[wildcards.run]

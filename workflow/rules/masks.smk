@@ -3,7 +3,7 @@
 
 rule masks:
     input:
-        manifest="results/{run}/manifest/manifest.csv",
+        manifest=MANIFEST,
         scores="results/{run}/scores_grid/{split}/{scatteritem}.h5",
     output:
         shard="results/{run}/masks/{split}/{scatteritem}.h5",

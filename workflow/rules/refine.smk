@@ -3,10 +3,10 @@
 
 rule refine_train:
     input:
-        manifest="results/{run}/manifest/manifest.csv",
-        cams=gather.part("results/{{run}}/cams/train/{scatteritem}.h5"),
+        manifest=MANIFEST,
+        cams=gather.part(f"{CAMS}/train/{{scatteritem}}.h5"),
         seeds=branch(
-            lambda wildcards: CONFIG.refine.needs_seeds,
+            lambda wildcards: of_run(wildcards).refine.needs_seeds,
             then=gather.part("results/{{run}}/seeds/train/{scatteritem}.h5"),
         ),
         weights=clip_files(),
@@ -41,8 +41,8 @@ rule refine_train:
 
 rule refine_apply:
     input:
-        manifest="results/{run}/manifest/manifest.csv",
-        cams="results/{run}/cams/{split}/{scatteritem}.h5",
+        manifest=MANIFEST,
+        cams=f"{CAMS}/{{split}}/{{scatteritem}}.h5",
         checkpoint="results/{run}/refine/checkpoint.safetensors",
         weights=clip_files(),
     output:
@@ -74,7 +74,7 @@ rule refine_apply:
 
 rule refine_predict:
     input:
-        manifest="results/{run}/manifest/manifest.csv",
+        manifest=MANIFEST,
         checkpoint="results/{run}/refine/checkpoint.safetensors",
         weights=clip_files(),
     output:

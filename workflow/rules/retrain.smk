@@ -3,9 +3,9 @@
 
 rule retrain:
     input:
-        manifest="results/{run}/manifest/manifest.csv",
+        manifest=MANIFEST,
         masks=gather.part("results/{{run}}/masks/train/{scatteritem}.h5"),
-        init=local_files(CONFIG.retrain.init),
+        init=lambda wildcards: local_files(of_run(wildcards).retrain.init),
     output:
         weights="results/{run}/segmenter/weights.safetensors",
         log="results/{run}/segmenter/loss.csv",
@@ -35,7 +35,7 @@ rule retrain:
 
 rule predict:
     input:
-        manifest="results/{run}/manifest/manifest.csv",
+        manifest=MANIFEST,
         weights="results/{run}/segmenter/weights.safetensors",
     output:
         "results/{run}/predictions/{split}/{scatteritem}.h5",

@@ -3,7 +3,7 @@
 
 rule score_blob:
     input:
-        manifest="results/{run}/manifest/manifest.csv",
+        manifest=MANIFEST,
     output:
         "results/{run}/scores/blob.{split}.json",
     log:
@@ -26,11 +26,11 @@ rule score_blob:
 
 rule score_cams:
     input:
-        manifest="results/{run}/manifest/manifest.csv",
+        manifest=MANIFEST,
         shards=branch(
             lambda wildcards: wildcards.product == "refined",
             then=gather.part("results/{{run}}/scores_grid/{{split}}/{scatteritem}.h5"),
-            otherwise=gather.part("results/{{run}}/cams/{{split}}/{scatteritem}.h5"),
+            otherwise=gather.part(f"{CAMS}/{{{{split}}}}/{{scatteritem}}.h5"),
         ),
     output:
         "results/{run}/scores/{product}.{split}.json",
@@ -57,7 +57,7 @@ rule score_cams:
 
 rule score_masks:
     input:
-        manifest="results/{run}/manifest/manifest.csv",
+        manifest=MANIFEST,
         shards=branch(
             lambda wildcards: wildcards.made == "seeds",
             then=gather.part("results/{{run}}/seeds/{{split}}/{scatteritem}.h5"),
@@ -88,7 +88,7 @@ rule score_masks:
 
 rule score_predictions:
     input:
-        manifest="results/{run}/manifest/manifest.csv",
+        manifest=MANIFEST,
         shards=branch(
             lambda wildcards: wildcards.who == "refiner",
             then=gather.part(
@@ -123,7 +123,7 @@ rule score_predictions:
 
 rule table:
     input:
-        scored(),
+        scored_of,
     output:
         markdown="results/{run}/tables/table.md",
         csv="results/{run}/tables/table.csv",
@@ -131,7 +131,7 @@ rule table:
             "results/{run}/tables/table.html",
             caption="../report/table.rst",
             category="Scores",
-            labels={"what": "table"},
+            labels={"what": "table", "run": "{run}"},
         ),
     log:
         "results/{run}/logs/table.log",
@@ -148,15 +148,42 @@ rule table:
         "python -m wsss table {input:q} --out {params.folder:q} 2> {log}"
 
 
+rule sweep_table:
+    input:
+        scored_of_sweep,
+    output:
+        markdown="results/{run}/tables/sweep.md",
+        csv="results/{run}/tables/sweep.csv",
+        html=report(
+            "results/{run}/tables/sweep.html",
+            caption="../report/sweep.rst",
+            category="Scores",
+            labels={"what": "runs side by side", "run": "{run}"},
+        ),
+    log:
+        "results/{run}/logs/sweep_table.log",
+    benchmark:
+        "results/{run}/benchmarks/sweep_table.tsv"
+    conda:
+        "../../envs/core.yaml"
+    params:
+        code=code("comparison"),
+        folder=subpath(output.markdown, parent=True),
+    message:
+        "Writing the table of the sweep"
+    shell:
+        "python -m wsss compare {input:q} --name {wildcards.run:q} --out {params.folder:q} 2> {log}"
+
+
 rule class_chart:
     input:
-        scored(),
+        scored_of,
     output:
         report(
             "results/{run}/pictures/class_iou.png",
             caption="../report/class_iou.rst",
             category="Scores",
-            labels={"what": "IoU per class"},
+            labels={"what": "IoU per class", "run": "{run}"},
         ),
     log:
         "results/{run}/logs/class_chart.log",
@@ -184,7 +211,7 @@ rule loss_curve:
             "results/{run}/pictures/{trained}_loss.png",
             caption="../report/loss.rst",
             category="Training",
-            labels={"what": "{trained} loss"},
+            labels={"what": "{trained} loss", "run": "{run}"},
         ),
     log:
         "results/{run}/logs/loss_curve.{trained}.log",
@@ -202,23 +229,25 @@ rule loss_curve:
 
 rule contact_sheet:
     input:
-        manifest="results/{run}/manifest/manifest.csv",
+        manifest=MANIFEST,
         cams=branch(
             lambda wildcards: wildcards.split in CONFIG.cams.splits,
-            then=gather.part("results/{{run}}/cams/{{split}}/{scatteritem}.h5"),
+            then=gather.part(f"{CAMS}/{{{{split}}}}/{{scatteritem}}.h5"),
         ),
         masks=branch(
             lambda wildcards: wildcards.split in CONFIG.cams.splits,
             then=gather.part("results/{{run}}/masks/{{split}}/{scatteritem}.h5"),
         ),
         refiner=branch(
-            lambda wildcards: CONFIG.refine.is_trained and wildcards.split == "val",
+            lambda wildcards: of_run(wildcards).refine.is_trained
+            and wildcards.split == "val",
             then=gather.part(
                 "results/{{run}}/refiner_predictions/{{split}}/{scatteritem}.h5"
             ),
         ),
         predictions=branch(
-            lambda wildcards: CONFIG.retrain.enabled and wildcards.split == "val",
+            lambda wildcards: of_run(wildcards).retrain.enabled
+            and wildcards.split == "val",
             then=gather.part("results/{{run}}/predictions/{{split}}/{scatteritem}.h5"),
         ),
     output:
@@ -226,7 +255,7 @@ rule contact_sheet:
             "results/{run}/pictures/{split}.png",
             caption="../report/contact_sheet.rst",
             category="Pictures",
-            labels={"what": "contact sheet", "split": "{split}"},
+            labels={"what": "contact sheet", "split": "{split}", "run": "{run}"},
         ),
     log:
         "results/{run}/logs/contact_sheet.{split}.log",

@@ -3,8 +3,8 @@
 
 rule seeds:
     input:
-        manifest="results/{run}/manifest/manifest.csv",
-        cams="results/{run}/cams/{split}/{scatteritem}.h5",
+        manifest=MANIFEST,
+        cams=f"{CAMS}/{{split}}/{{scatteritem}}.h5",
     output:
         shard="results/{run}/seeds/{split}/{scatteritem}.h5",
         png=directory("results/{run}/seeds/{split}/png/{scatteritem}"),

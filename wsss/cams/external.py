@@ -8,7 +8,7 @@ every other CAM. On request they are also spread along the attention of the conf
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -36,12 +36,14 @@ class ExternalSource:
     Args:
         config: cams; with the affinity also data, clip and compute.
         cache: folder for downloaded weights.
+        known: ids of all images of the run; seeds of others are told of. None: not looked for.
 
     Raises:
         SeedError: the folder does not exist.
     """
 
-    def __init__(self, config: Config, cache: Path) -> None:
+    def __init__(self, config: Config, cache: Path, known: Collection[str] | None = None) -> None:
+        self._known = known
         self._settings, self._cams = config.cams.external, config.cams
         self._folder = expand_path(self._settings.path)
         if not self._folder.is_dir():
@@ -82,7 +84,13 @@ class ExternalSource:
 
     def _read(self, sample: Sample) -> Seeds:
         size = (sample.height, sample.width)
-        return read_seeds(self._path(sample), self._settings.layout, sample.tags, size)
+        return read_seeds(
+            self._path(sample),
+            self._settings.layout,
+            sample.tags,
+            size,
+            first_class=self._settings.first_class,
+        )
 
     def _check(self, sample: Sample) -> tuple[str, Seeds | Exception]:
         """The seeds without their maps, or what is wrong with them."""
@@ -94,11 +102,16 @@ class ExternalSource:
 
     def _report(self, checked: Sequence[tuple[str, Seeds | Exception]], count: int) -> None:
         wrong = [str(found) for _, found in checked if isinstance(found, Exception)]
+        others = self._others()
+        more = f"{len(others)} files there are of no image of the run:\n  {_first(others)}"
         if wrong:
             raise SeedError(
                 f"{self._folder}: {len(wrong)} of {count} seeds cannot be used "
                 f"(expected one <id>.{self._settings.layout} an image):\n  {_first(wrong)}"
+                + (f"\n{more}" if others else "")
             )
+        if others:
+            _log.warning("%s: %s", self._folder, more)
         fine = [(name, found) for name, found in checked if isinstance(found, Seeds)]
         say: dict[str, Callable[[Seeds], tuple[int, ...]]] = {
             "lack a seed for a tag of their image, which stays empty": lambda seeds: seeds.absent,
@@ -108,6 +121,14 @@ class ExternalSource:
             names = [f"{name}: class {', '.join(map(str, of(s)))}" for name, s in fine if of(s)]
             if names:
                 _log.warning("%d of %d seeds %s\n  %s", len(names), count, what, _first(names))
+
+    def _others(self) -> list[str]:
+        """Seed files of no image, which a wrong list or folder leaves over."""
+        if self._known is None:
+            return []
+        found = self._folder.rglob(f"*.{self._settings.layout}")
+        ids = (path.relative_to(self._folder).with_suffix("").as_posix() for path in found)
+        return sorted(set(ids) - set(self._known))
 
     def _one(self, sample: Sample) -> CamMaps:
         seeds = self._read(sample)

@@ -1,11 +1,12 @@
 """Read pickled ``.npy`` dictionaries of other projects without running what they may carry.
 
 A pickle can name any function to be called when it is read. This reader lets it name nothing but
-what rebuilds arrays and numbers; anything else is refused before it is called.
+what rebuilds arrays, tensors and numbers; anything else is refused before it is called.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,10 +24,16 @@ _ALLOWED = {
     ("numpy.core.numeric", "_frombuffer"),
     ("numpy._core.numeric", "_frombuffer"),
     ("_codecs", "encode"),  # how protocol 2 stores bytes
+    ("torch._utils", "_rebuild_tensor_v2"),  # IRN's class ids are a tensor
+    ("collections", "OrderedDict"),
 }
+_STORAGE = ("torch.storage", "_load_from_bytes")  # an unrestricted torch.load
 
 # What NumPy and pickle raise on files that are cut off or made up.
-_DAMAGE = (ValueError, EOFError, OSError, MemoryError, TypeError, AttributeError, LookupError)
+_DAMAGE = (
+    *(ValueError, EOFError, OSError, MemoryError, TypeError, AttributeError, LookupError),
+    RuntimeError,
+)
 
 
 class SeedError(ValueError):
@@ -35,9 +42,18 @@ class SeedError(ValueError):
 
 class _Restricted(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == _STORAGE:
+            return _restricted_storage
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
         return super().find_class(module, name)
+
+
+def _restricted_storage(content: bytes) -> Any:
+    """The numbers of a tensor, by torch's own restricted reader."""
+    import torch
+
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def read_npy(path: Path) -> Any:

@@ -1,9 +1,9 @@
 """One image's seeds from a file of another project.
 
-Layouts: ``npy`` holds a pickled dictionary, either ``{class: [H, W]}`` (MCTformer) or
-``{"keys": classes, "attn_highres": [K, H, W]}`` (CLIP-ES; ``high_res`` and ``highres`` are read as
-well); ``png`` holds hard labels (0 background, class + 1, 255 unknown). Classes are 0-based indices
-into the data set's list.
+Layouts: ``npy`` holds a pickled dictionary, either ``{class: [H, W]}`` (MCTformer, SEAM) or
+``{"keys": classes, "high_res": [K, H, W]}`` (IRN; CLIP-ES calls it ``attn_highres``, others
+``highres``); ``png`` holds hard labels (0 background, class + 1, 255 unknown). Classes are indices
+into the data set's list, counted from 0, or from 1 where 0 is a background (CRF variants).
 """
 
 from __future__ import annotations
@@ -50,7 +50,14 @@ class Seeds:
         return cells.clamp(0, 1)
 
 
-def read_seeds(path: Path, layout: Layout, tags: Sequence[int], size: tuple[int, int]) -> Seeds:
+def read_seeds(
+    path: Path,
+    layout: Layout,
+    tags: Sequence[int],
+    size: tuple[int, int],
+    *,
+    first_class: int = 0,
+) -> Seeds:
     """Read the seeds of one image.
 
     Args:
@@ -58,6 +65,7 @@ def read_seeds(path: Path, layout: Layout, tags: Sequence[int], size: tuple[int,
         layout: see the module.
         tags: the image's classes, in the order wanted.
         size: height and width of the image, pixels.
+        first_class: ``npy``: number of the first class; lower ones are no classes.
 
     Raises:
         SeedError: the file is missing, damaged, of another layout or size, or has values outside
@@ -68,7 +76,9 @@ def read_seeds(path: Path, layout: Layout, tags: Sequence[int], size: tuple[int,
         raise SeedError(f"{path}: no such file")
     if layout == "png":
         return _hard(read_label_png(path), tags, size, path)
-    return _soft(_by_class(read_npy(path), path), tags, size, path)
+    by_number = _by_class(read_npy(path), path)
+    by_class = {n - first_class: seed for n, seed in by_number.items() if n >= first_class}
+    return _soft(by_class, tags, size, path)
 
 
 def read_hard(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ def run(
     """
     manifest, classes = load(manifest_dir)
     samples = manifest.split(split).shard(*shard).samples
-    source = make_source(config, classes, cache)
+    # One part of the parts tells of seeds that no image of the run asks for.
+    known = {sample.id for sample in manifest} if shard[0] == 1 else None
+    source = make_source(config, classes, cache, known)
     made = provenance(
         "cams",
         entry=("wsss.cams.stage",),
@@ -72,12 +75,14 @@ def run(
     _log.info("%d images: %d reused, %d computed", len(ids), len(ids) - len(todo), len(todo))
 
 
-def make_source(config: Config, classes: ClassList, cache: Path) -> CamSource:
-    """The configured CAM source."""
+def make_source(
+    config: Config, classes: ClassList, cache: Path, known: Collection[str] | None = None
+) -> CamSource:
+    """The configured CAM source; ``known`` as `wsss.cams.external.ExternalSource`."""
     if config.cams.source == "external":
         from wsss.cams.external import ExternalSource
 
-        return ExternalSource(config, cache)
+        return ExternalSource(config, cache, known)
     from wsss.cams.clip_source import GradCamSource
 
     return GradCamSource(config, classes, cache)

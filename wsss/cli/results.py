@@ -83,6 +83,21 @@ def table(
     make_table(records, out)
 
 
+def compare(
+    records: Annotated[
+        list[Path], typer.Argument(help="Records of `wsss score`.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write sweep.md, sweep.csv and sweep.html to.")
+    ],
+    name: Annotated[str, typer.Option(help="Name of the sweep.")] = "sweep",
+) -> None:
+    """One table of several runs: a row a run, a column a product."""
+    from wsss.score.comparison import make_comparison
+
+    make_comparison(records, out, name)
+
+
 def contact_sheet(
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="PNG to write.")],
@@ -148,5 +163,5 @@ def show(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (score, table, contact_sheet, class_chart, loss_curve, show):
+    for command in (score, table, compare, contact_sheet, class_chart, loss_curve, show):
         app.command(rich_help_panel=PANEL)(command)

@@ -48,6 +48,7 @@ STAGES: dict[str, Stage] = {
         ),
     ),
     "table": Stage(("wsss.score.table",), ("name",)),
+    "comparison": Stage(("wsss.score.comparison",), ("name",)),
     "pictures": Stage(("wsss.score.pictures", "wsss.score.curves"), ("name", "data", "pictures")),
 }
 

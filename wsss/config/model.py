@@ -6,7 +6,7 @@ JSON schema are generated from this module (`wsss config default`, `wsss config 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -15,6 +15,9 @@ from wsss.config.labels import MasksConfig, SeedsConfig
 from wsss.config.refine import InferConfig, RefineConfig
 
 Split = Literal["train", "val"]
+
+SWEPT = frozenset({"seed", "seeds", "refine", "infer", "masks", "retrain", "predict"})
+"""Sections that may differ between the runs of a sweep: all that comes after the CAMs."""
 
 
 class ComputeConfig(Section):
@@ -159,8 +162,15 @@ class ExternalConfig(Section):
     layout: Literal["npy", "png"] = Field(
         "npy",
         description=(
-            "npy: a pickled dictionary (MCTformer, CLIP-ES), read through a restricted "
+            "npy: a pickled dictionary (MCTformer, IRN, CLIP-ES …), read through a restricted "
             "reader; png: hard seeds."
+        ),
+    )
+    first_class: Literal[0, 1] = Field(
+        0,
+        description=(
+            "npy: number of the first class. 1 is for dictionaries in which 0 is the background, "
+            "as after a CRF; that map is not read."
         ),
     )
     stride: PositiveInt = Field(
@@ -284,6 +294,14 @@ class Config(Section):
         description="Results go to results/<name>/.",
     )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
+    sweep: dict[str, list[Any]] = Field(
+        default_factory=dict,
+        description=(
+            "Runs that differ in one key each, e.g. {refine.weakclip.prompts: [2, 4, 8]}: one run "
+            "a value (of several keys: each combination) in results/<name>/<key>-<value>/, and a "
+            "table of all. They share manifest and CAMs."
+        ),
+    )
     variant: Variant = Field(
         "corrected",
         description=(

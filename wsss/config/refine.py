@@ -218,13 +218,19 @@ class WeakClipConfig(Section):
             "1464 of train added to it); empty = none."
         ),
     )
-    tags: Literal["auto", "ignored", "masked"] = departure(
+    tags_in_losses: Literal["auto", "ignored", "crf", "masked"] = departure(
         published="ignored",
         corrected="masked",
         description=(
-            "masked: labels that are no tag of the image have no share in losses, CRF and pseudo "
-            "masks; ignored: all labels compete, in the pseudo masks as well."
+            "Labels that are no tag of the image: ignored: they compete like others; crf: they are "
+            "left out of the CRF of the boundary loss; masked: out of the softmax of all losses, "
+            "too, so that nothing keeps them down where tags are not known (prediction)."
         ),
+    )
+    tags_in_masks: Literal["auto", "ignored", "masked"] = departure(
+        published="ignored",
+        corrected="masked",
+        description="Whether pseudo masks may hold labels that are no tag of their image.",
     )
     padding: Literal["auto", "labelled", "ignored"] = departure(
         published="labelled",

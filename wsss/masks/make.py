@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Float16, UInt8
 
 from wsss.artifacts.errors import ArtifactError
-from wsss.config.labels import MasksConfig, SeedsConfig
+from wsss.config.labels import MasksConfig
 from wsss.data.image import read_image
-from wsss.labels.ignore import IGNORED, ignore_band
+from wsss.labels.ignore import ignore_band
 from wsss.labels.pseudo import pseudo_label
-from wsss.labels.seeds import seed_label
 from wsss.labels.upsample import upsample
 
 
@@ -58,7 +57,10 @@ def make_mask(task: MaskTask, *, config: MasksConfig, max_pixels: int) -> Pseudo
         ImageError: the photo cannot be read.
         ArtifactError: the photo is of another size than it was at ingest.
     """
-    image, size = _image(task, max_pixels, looked_at=config.crf.enabled), (task.height, task.width)
+    image, size = (
+        task_image(task, max_pixels, looked_at=config.crf.enabled),
+        (task.height, task.width),
+    )
     scores, own = upsample(task.scores, size), None
     if task.background is not None:
         own = upsample(task.background[None], size)[0]
@@ -66,21 +68,7 @@ def make_mask(task: MaskTask, *, config: MasksConfig, max_pixels: int) -> Pseudo
     return PseudoMask(label, ignore_band(label, confidence, config.min_confidence))
 
 
-def make_seed(task: MaskTask, *, config: SeedsConfig, max_pixels: int) -> PseudoMask:
-    """Scores to image size, background rule, CRF where enabled; arguments as `make_mask`.
-
-    Raises:
-        ImageError: the photo cannot be read.
-        ArtifactError: the photo is of another size than it was at ingest.
-    """
-    if task.hard is not None:
-        return PseudoMask(np.where(task.hard == IGNORED, np.uint8(0), task.hard), task.hard)
-    image = _image(task, max_pixels, looked_at=config.crf.enabled)
-    scores = upsample(task.scores, (task.height, task.width))
-    return PseudoMask(*seed_label(scores, task.classes, image, config))
-
-
-def _image(task: MaskTask, max_pixels: int, *, looked_at: bool) -> UInt8[np.ndarray, "h w 3"]:
+def task_image(task: MaskTask, max_pixels: int, *, looked_at: bool) -> UInt8[np.ndarray, "h w 3"]:
     """The photo; blackness if nothing will look at it."""
     size = (task.height, task.width)
     if not (looked_at and task.classes):

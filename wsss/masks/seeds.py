@@ -18,7 +18,8 @@ from wsss.config.load import expand_path
 from wsss.config.model import Config
 from wsss.data.dataset import load
 from wsss.data.manifest import Sample
-from wsss.masks.make import MaskTask, make_seed
+from wsss.masks.make import MaskTask
+from wsss.masks.make_seed import make_seed
 from wsss.masks.products import write_products
 from wsss.refine.cams import CamSet
 

@@ -48,7 +48,7 @@ class SlidingViews:
     @torch.inference_mode()
     def probabilities(
         self, photo: Photo, size: tuple[int, int], labels: Sequence[int] | None = None
-    ) -> tuple[Float[Tensor, "labels height width"], Float[Tensor, "labels height width"]]:
+    ) -> tuple[Float[Tensor, "labels rows columns"], Float[Tensor, "labels rows columns"]]:
         """Softmax at scale 1, and its mean over all scales and mirroring.
 
         Args:
@@ -73,7 +73,7 @@ class SlidingViews:
         labels: Sequence[int] | None,
         *,
         mirrored: bool,
-    ) -> Float[Tensor, "labels height width"]:
+    ) -> Float[Tensor, "labels rows columns"]:
         pixels = self._pixels(photo, scale).to(self._inputs.encoder.device)
         pixels = pixels.flip(-1) if mirrored else pixels
         windows = (self._settings.window, self._settings.stride)

@@ -163,10 +163,12 @@ class Step:
         match, logits = network.head(seen, network.texts())
         size = (2 * seen.grid[0], 2 * seen.grid[1])
         small = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-        allowed = None if settings.tags == "ignored" else _allowed(batch, logits.shape[1])
+        tags = _allowed(batch, logits.shape[1])
+        allowed = tags if settings.tags_in_losses == "masked" else None
         share = label_probabilities(small, allowed)
         photos = grid_photos(batch.images, size, self._inputs, settings.boundary)
-        smoothed = crf_targets(share, photos, self._crf, allowed)
+        in_crf = None if settings.tags_in_losses == "ignored" else tags
+        smoothed = crf_targets(share, photos, self._crf, in_crf)
         valid = None if settings.padding == "labelled" else _nearest(batch.valid, size)
         parts = {
             "seed": seed_loss(share, _nearest(batch.labels, size)),
@@ -193,7 +195,7 @@ class _Trained:
     def __init__(self, config: Config, classes: ClassList, checkpoint: Path, cache: Path) -> None:
         tensors, _ = load_checkpoint(checkpoint)
         self.inputs = EncoderInput(config, cache)
-        self._masked = config.refine.weakclip.tags == "masked"
+        self._masked = config.refine.weakclip.tags_in_masks == "masked"
         self._network = _network(config, classes, self.inputs, seed=0)
         try:
             self._network.trained.load_state_dict(tensors)

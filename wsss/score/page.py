@@ -29,6 +29,10 @@ _SHADE = "68, 119, 170"  # a blue that stays apart from white for every kind of 
 def html_page(table: Table) -> str:
     """A page with the table, the IoU of each class (shaded by value) and the notes."""
     notes = "\n".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    second = ""
+    if table.class_rows:
+        grid = _grid(table.class_columns, table.class_rows, shaded=True)
+        second = f"<h2>{escape(table.class_title)}</h2>\n{grid}"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -40,8 +44,7 @@ def html_page(table: Table) -> str:
 <body>
 <h1>{escape(table.title)}</h1>
 {_grid(table.columns, table.rows, shaded=False)}
-<h2>IoU of each class</h2>
-{_grid(table.class_columns, table.class_rows, shaded=True)}
+{second}
 <ul>
 {notes}
 </ul>

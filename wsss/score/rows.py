@@ -32,6 +32,8 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     class_columns: tuple[str, ...]
     class_rows: tuple[tuple[str, ...], ...]
+    """A second table; may be empty."""
+    class_title: str = "IoU of each class"
 
 
 NOTES = (

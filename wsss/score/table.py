@@ -46,7 +46,8 @@ def markdown(table: Table) -> str:
     """The table, and the IoU of each class, as Markdown."""
     lines = [f"# {_escape(table.title)}", ""]
     lines += [*_grid(table.columns, table.rows), ""]
-    lines += [*_grid(table.class_columns, table.class_rows), ""]
+    if table.class_rows:
+        lines += [*_grid(table.class_columns, table.class_rows), ""]
     return "\n".join(lines + [f"- {_escape(note)}" for note in table.notes]) + "\n"
 
 
