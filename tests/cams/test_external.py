@@ -162,3 +162,64 @@ def test_numpy_s_own_dictionaries_of_every_protocol_are_read(tmp_path: Path) -> 
             pickle.dump(content, stream, protocol=protocol)
         found = read_npy(path)
         np.testing.assert_array_equal(found[3], np.arange(6).reshape(2, 3))
+
+
+def test_tensors_as_keys_are_read(tmp_path: Path) -> None:
+    """IRN stores its class ids as a tensor."""
+    torch = pytest.importorskip("torch")
+    maps = _maps()
+    content = {
+        "keys": torch.tensor([3, 1]),
+        "cam": torch.zeros(2, 5, 6),
+        "high_res": np.stack([maps[3], maps[1]]),
+    }
+    np.save(tmp_path / "a.npy", content, allow_pickle=True)  # type: ignore[arg-type]
+    (found,) = _source(tmp_path).maps([_sample("a")])
+    np.save(tmp_path / "b.npy", maps, allow_pickle=True)  # type: ignore[arg-type]
+    (plain,) = _source(tmp_path).maps([_sample("b")])
+    np.testing.assert_array_equal(found.cam, plain.cam)
+
+
+def test_a_tensor_that_carries_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[bytes]]:
+            import torch
+
+            return torch.storage._load_from_bytes, (pickle.dumps(Nested()),)
+
+    class Nested:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    np.save(tmp_path / "a.npy", {1: Evil()}, allow_pickle=True)  # type: ignore[arg-type]
+    with pytest.raises(SeedError, match=r"a\.npy: (refused|is damaged)"):
+        read_npy(tmp_path / "a.npy")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_dictionaries_that_count_from_one(tmp_path: Path) -> None:
+    maps = _maps()
+    shifted = {0: np.ones((20, 30), np.float32)} | {k + 1: v for k, v in maps.items()}
+    np.save(tmp_path / "a.npy", shifted, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "b.npy", maps, allow_pickle=True)  # type: ignore[arg-type]
+    external = {"path": str(tmp_path), "stride": 5, "first_class": 1}
+    config = from_mapping({"cams": {"source": "external", "external": external}})
+    (found,) = ExternalSource(config, tmp_path).maps([_sample("a")])
+    (plain,) = _source(tmp_path).maps([_sample("b")])
+    np.testing.assert_array_equal(found.cam, plain.cam)
+
+
+def test_seeds_of_other_images_are_told_in_the_same_report(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "left over"):
+        np.save(tmp_path / f"{name}.npy", _maps(), allow_pickle=True)  # type: ignore[arg-type]
+    external = {"path": str(tmp_path), "stride": 5}
+    config = from_mapping({"cams": {"source": "external", "external": external}})
+    source = ExternalSource(config, tmp_path, known={"a", "b", "c"})
+    list(source.maps([_sample("a")]))
+    assert "1 files there are of no image of the run:\n  left over" in caplog.text
+    with pytest.raises(SeedError) as raised:
+        list(source.maps([_sample("a", size=(9, 9)), _sample("b")]))
+    for part in ("2 of 2 seeds", "its image is (9, 9)", "b.npy: no such file", "left over"):
+        assert part in str(raised.value)

@@ -74,7 +74,7 @@ class SlidingViews:
         *,
         mirrored: bool,
     ) -> Float[Tensor, "labels rows columns"]:
-        pixels = self._pixels(photo, scale).to(self._inputs.encoder.device)
+        pixels = self.pixels(photo, scale).to(self._inputs.encoder.device)
         pixels = pixels.flip(-1) if mirrored else pixels
         windows = (self._settings.window, self._settings.stride)
         patch = self._inputs.encoder.patch
@@ -82,8 +82,8 @@ class SlidingViews:
         share = resize_maps(logits, size).softmax(0)
         return share.flip(-1) if mirrored else share
 
-    def _pixels(self, photo: Photo, scale: float) -> Float[Tensor, "3 rows columns"]:
-        """``aligned``: whole patches; ``floored``: whole pixels, see `slide`."""
+    def pixels(self, photo: Photo, scale: float) -> Float[Tensor, "3 rows columns"]:
+        """The photo at a scale; ``aligned``: whole patches; ``floored``: whole pixels (`slide`)."""
         patch = self._inputs.encoder.patch
         height, width = (max(1, round(side * scale)) for side in self._base(photo))
         if self._settings.grid == "aligned":
@@ -110,6 +110,8 @@ def slide(
     stride: int | None,
     patch: tuple[int, int],
     labels: Sequence[int] | None = None,
+    *,
+    together: int = _TOGETHER,
 ) -> Float[Tensor, "labels height width"]:
     """Logits of an image, those of overlapping windows averaged.
 
@@ -123,6 +125,7 @@ def slide(
         stride: between windows, which are moved back inside at the far edges; None for the window.
         patch: of the encoder.
         labels: whose logits are kept; None for all.
+        together: windows a batch.
 
     Returns:
         At the image's size where windows overlap, else at any size.
@@ -134,7 +137,7 @@ def slide(
     places = list(itertools.product(*lines))
     cut = (side[0] // patch[0] * patch[0], side[1] // patch[1] * patch[1])
     views = [pixels[:, top : top + cut[0], left : left + cut[1]] for top, left in places]
-    found = _run(network, views, labels)
+    found = _run(network, views, labels, together)
     if len(places) == 1:
         return next(found)
     total, count = None, pixels.new_zeros(height, width)
@@ -149,10 +152,10 @@ def slide(
 
 
 def _run(
-    network: Network, views: Sequence[Tensor], labels: Sequence[int] | None
+    network: Network, views: Sequence[Tensor], labels: Sequence[int] | None, together: int
 ) -> Iterator[Float[Tensor, "labels h w"]]:
-    for start in range(0, len(views), _TOGETHER):
-        logits = network(torch.stack(list(views[start : start + _TOGETHER])))
+    for start in range(0, len(views), together):
+        logits = network(torch.stack(list(views[start : start + together])))
         yield from logits if labels is None else logits[:, list(labels)]
 
 

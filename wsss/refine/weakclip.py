@@ -85,7 +85,7 @@ class WeakClip:
             fill=inputs.mean_colour,
             twice=_repeated(config),
         )
-        network = _network(config, classes, inputs, seed=config.seed)
+        network = build_network(config, classes, inputs, seed=config.seed)
         trainer = Trainer[CropBatch](
             network.trained,
             refine.train,
@@ -196,7 +196,7 @@ class _Trained:
         tensors, _ = load_checkpoint(checkpoint)
         self.inputs = EncoderInput(config, cache)
         self._masked = config.refine.weakclip.tags_in_masks == "masked"
-        self._network = _network(config, classes, self.inputs, seed=0)
+        self._network = build_network(config, classes, self.inputs, seed=0)
         try:
             self._network.trained.load_state_dict(tensors)
         except RuntimeError as error:
@@ -234,7 +234,7 @@ class _Trained:
         return logits
 
 
-def _network(
+def build_network(
     config: Config, classes: ClassList, inputs: EncoderInput, *, seed: int
 ) -> WeakClipNetwork:
     """A network on the encoder's device; its start is a function of the seed."""
