@@ -1,4 +1,4 @@
-"""What each correction of WeCLIP is worth: `python -m benchmarks.ablation demo --out folder`.
+"""What each correction of a method is worth: `python -m benchmarks.ablation weclip demo --out …`.
 
 Trains the published variant, the corrected one, and the corrected one with one departure put back
 at a time, with several seeds each, and prints mean and standard deviation of the mIoU of
@@ -21,38 +21,18 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarks.ablation_rows import ROWS
 from wsss.config import Config, from_mapping
 from wsss.config.load import expand_path, overlay
 
 ROOT = Path(__file__).parents[1]
-PRESETS = {name: ROOT / f"workflow/presets/{name}-weclip.yaml" for name in ("demo", "voc-subset")}
-
-
-def _weclip(**changes: Any) -> dict[str, Any]:
-    return {"refine": {"weclip": changes}}
-
-
-ROWS: dict[str, dict[str, Any]] = {
-    "published": {"variant": "published"},
-    "corrected": {},
-    "all tags on every crop": _weclip(crop_cams="crop"),
-    "tags gated by their probability": _weclip(crop_cams="gated"),
-    "the image's CAM, cut": _weclip(crop_cams="image"),
-    "padding labelled": _weclip(padding="labelled"),
-    "no unsure band": _weclip(unsure="labelled"),
-    "raw affinity": _weclip(affinity="raw"),
-    "signed distance": _weclip(rfm_distance="signed"),
-    "no RFM": _weclip(rfm_start=1_000_000),
-    "ImageNet normalisation": {"clip": {"normalization": "imagenet"}},
-    "floored grid": {"infer": {"grid": "floored"}},
-    "dropout when evaluating": {"infer": {"dropout": "on"}},
-    "scores of the refined CAM": {"infer": {"scores": "cam"}},
-}
+SETS = ("demo", "voc-subset")
 Measured = dict[int, dict[str, float]]
 REPORT = " of the report classes"
 MEASURES = ("scores train", "mask train", "prediction val", "prediction val, CRF")
@@ -63,28 +43,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("set", choices=PRESETS)
+    parser.add_argument("method", choices=ROWS)
+    parser.add_argument("set", choices=SETS)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--rows", nargs="+", help="(default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default: 2)")
     parser.add_argument("--crf", action="store_true", help="also with the CRF, which takes long")
     parser.add_argument("--one", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    plan = Plan(options.method, options.set, options.out)
+    options.rows = options.rows or list(ROWS[options.method])
+    if unknown := set(options.rows) - set(ROWS[options.method]):
+        parser.error(f"no row {', '.join(unknown)}; rows are {', '.join(ROWS[options.method])}")
     if options.one:
-        run(options.set, options.out, options.one[0], int(options.one[1]), crf=options.crf)
+        run(plan, options.one[0], int(options.one[1]), crf=options.crf)
         return
-    prepare(options.set, options.out, options.rows)
+    prepare(plan, options.rows)
     tasks = [(row, seed) for seed in options.seeds for row in options.rows]
     tasks = [t for t in tasks if not _result(options.out, *t, crf=options.crf).exists()]
-    _in_parallel(options.set, options.out, tasks, options.jobs, crf=options.crf)
+    _in_parallel(plan, tasks, options.jobs, crf=options.crf)
     print(f"mIoU\n\n{table(options.out, options.rows, options.seeds)}")
-    if configuration(options.set, options.out, "corrected", 0).score.report_classes:
+    if configuration(plan, "corrected", 0).score.report_classes:
         own = table(options.out, options.rows, options.seeds, REPORT)
         print(f"\nmean IoU of the report classes\n\n{own}")
 
 
-def configuration(name: str, out: Path, row: str, seed: int, *, crf: bool = False) -> Config:
+@dataclass(frozen=True)
+class Plan:
+    """What is compared, and where."""
+
+    method: str
+    set: str
+    out: Path
+
+    @property
+    def preset(self) -> Path:
+        return ROOT / f"workflow/presets/{self.set}-{self.method}.yaml"
+
+
+def configuration(plan: Plan, row: str, seed: int, *, crf: bool = False) -> Config:
     """The configuration of one run."""
     mapping = yaml.safe_load((ROOT / "config.yaml").read_text())
     own = {"name": "ablation", "seed": seed, "compute": {"workers": 1}}
@@ -92,34 +90,45 @@ def configuration(name: str, out: Path, row: str, seed: int, *, crf: bool = Fals
         "score": {"cam_thresholds": "fixed"},
         "infer": {"crf": crf},
     }
-    if name == "voc-subset":  # larger images: fewer of them, and one scale with mirroring
-        quick = overlay(
-            quick, {"data": {"val_list": str(out / "val.txt")}, "infer": {"scales": [1.0]}}
-        )
-    for layer in (yaml.safe_load(PRESETS[name].read_text()), own, quick, ROWS[row]):
+    preset = yaml.safe_load(plan.preset.read_text())
+    change = ROWS[plan.method][row]
+    if plan.set == "voc-subset":  # larger images: fewer of them, and one scale with mirroring
+        val = {"data": {"val_list": str(plan.out / "val.txt")}, "infer": {"scales": [1.0]}}
+        quick = overlay(quick, val)
+        if preset.get("cams", {}).get("source") == "external":
+            seeds = {"cams": {"external": {"path": str(plan.out / "seeds-npy")}}}
+            quick = overlay(quick, seeds)
+    if "seeds" in change:
+        values = overlay(mapping, preset)["seeds"]["values"]
+        change = {"seeds": {"values": [statistics.mean(values)]}}
+    for layer in (preset, own, quick, change):
         mapping = overlay(mapping, layer)
     return from_mapping(mapping)
 
 
-def prepare(name: str, out: Path, rows: Sequence[str]) -> None:
+def prepare(plan: Plan, rows: Sequence[str]) -> None:
     """Manifest, and the CAMs that the rows need."""
     from wsss.cams.stage import run as make_cams
     from wsss.data.stage import ingest
     from wsss.demo.dataset import generate
 
-    config = configuration(name, out, "corrected", 0)
-    if name == "voc-subset":
+    config, out = configuration(plan, "corrected", 0), plan.out
+    if plan.set == "voc-subset":
         root = expand_path(config.data.root)
         ids = (root / "ImageSets/Segmentation/val.txt").read_text().split()
         out.mkdir(parents=True, exist_ok=True)
         (out / "val.txt").write_text("\n".join(ids[::3]) + "\n")
-    if name == "demo":
+        folder = out / "seeds-npy"
+        if config.cams.source == "external" and not folder.exists():
+            command = [sys.executable, str(root / "seeds/expand.py"), str(folder)]
+            subprocess.run(command, check=True)
+    if plan.set == "demo":
         train, val = config.data.demo_images
         generate(Path(config.data.root), train=train, val=val)
     if not (out / "manifest/manifest.csv").exists():
         ingest(config, out / "manifest")
     for row in rows:
-        config = configuration(name, out, row, 0)
+        config = configuration(plan, row, 0)
         if not (path := cams_of(out, config)).exists():
             make_cams(config, out / "manifest", "train", (1, 1), path, out / "cache")
 
@@ -137,28 +146,33 @@ def learned_in(out: Path, config: Config) -> Path:
     from wsss.artifacts.digest import digest_json
 
     sections = [
-        getattr(config, part).model_dump(mode="json") for part in ("clip", "cams", "refine")
+        getattr(config, part).model_dump(mode="json")
+        for part in ("clip", "cams", "seeds", "refine")
     ]
     return out / f"learned-{digest_json(sections)[:12]}-{config.seed}"
 
 
-def run(name: str, out: Path, row: str, seed: int, *, crf: bool) -> None:
+def run(plan: Plan, row: str, seed: int, *, crf: bool) -> None:
     """Train and score once; rows that change the evaluation alone share the training."""
     import torch
 
+    from wsss.masks.seeds import run as make_seeds
     from wsss.masks.stage import run as make_masks
     from wsss.refine import stage
     from wsss.score.stage import score_cams, score_masks, score_predictions
 
     torch.set_num_threads(1)
-    config = configuration(name, out, row, seed, crf=crf)
+    config, out = configuration(plan, row, seed, crf=crf), plan.out
     learned = learned_in(out, config)
     here = out / _slug(row, seed)
     manifest, cache, cams = out / "manifest", out / "cache", cams_of(out, config)
     checkpoint = learned / "checkpoint.safetensors"
     if not checkpoint.exists():
-        log = learned / "loss.csv"
-        stage.train(config, manifest, [cams], checkpoint, log, learned / "work", cache)
+        log, seeds = learned / "loss.csv", []
+        if config.refine.needs_seeds:
+            seeds = [learned / "seeds.h5"]
+            make_seeds(config, manifest, "train", cams, seeds[0], learned / "png")
+        stage.train(config, manifest, [cams], checkpoint, log, learned / "work", cache, seeds)
     scores, predictions = here / "scores.h5", here / "predictions.h5"
     stage.apply(config, manifest, "train", cams, checkpoint, scores, cache)
     stage.predict(config, manifest, "val", (1, 1), checkpoint, predictions, cache)
@@ -231,12 +245,10 @@ def _result(out: Path, row: str, seed: int, *, crf: bool) -> Path:
     return out / f"{_slug(row, seed)}{'-crf' if crf else ''}.json"
 
 
-def _in_parallel(
-    name: str, out: Path, tasks: Sequence[tuple[str, int]], jobs: int, *, crf: bool
-) -> None:
+def _in_parallel(plan: Plan, tasks: Sequence[tuple[str, int]], jobs: int, *, crf: bool) -> None:
     """Each run in a process of its own; of runs that share a training one at a time."""
     waiting = [
-        (row, seed, learned_in(out, configuration(name, out, row, seed))) for row, seed in tasks
+        (row, seed, learned_in(plan.out, configuration(plan, row, seed))) for row, seed in tasks
     ]
     running: dict[int, tuple[str, int, Path]] = {}
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -247,17 +259,16 @@ def _in_parallel(
         if ready and len(running) < jobs:
             waiting.remove(ready)
             row, seed, _ = ready
-            command = [sys.executable, "-m", "benchmarks.ablation", name, "--out", str(out)]
+            which = [plan.method, plan.set, "--out", str(plan.out), "--one", row, str(seed)]
+            command = [sys.executable, "-m", "benchmarks.ablation", *which]
             command += ["--crf"] if crf else []
-            process = subprocess.Popen(
-                [*command, "--one", row, str(seed)], env=environment, cwd=ROOT
-            )
+            process = subprocess.Popen(command, env=environment, cwd=ROOT)
             processes[process.pid] = process
             running[process.pid] = ready
             continue
         pid, _ = os.wait()
         row, seed, _ = running.pop(pid)
-        there = _result(out, row, seed, crf=crf).exists()
+        there = _result(plan.out, row, seed, crf=crf).exists()
         print(f"{row}, seed {seed}: {'done' if there else 'failed'}", flush=True)
 
 

@@ -110,6 +110,7 @@ def run_products(run):
         products += [f"{folder}/pictures/class_iou.png"]
     if of_run.refine.is_trained:
         products += [f"{folder}/pictures/refiner_loss.png"]
+        products += [f"{folder}/tables/efficiency.{s}" for s in ("md", "csv", "html")]
     if of_run.retrain.enabled:
         products += [f"{folder}/pictures/segmenter_loss.png"]
     predicts = of_run.refine.is_trained or of_run.retrain.enabled

@@ -13,6 +13,7 @@ rule refine_train:
     output:
         checkpoint="results/{run}/refine/checkpoint.safetensors",
         log="results/{run}/refine/loss.csv",
+        efficiency="results/{run}/refine/efficiency.json",
     log:
         "results/{run}/logs/refine_train.log",
     benchmark:
@@ -35,7 +36,7 @@ rule refine_train:
         "Training the refiner"
     shell:
         "python -m wsss refine-train {input.cams:q} {params.seeds} --manifest {params.folder:q}"
-        " --out {output.checkpoint:q} --log {output.log:q} --work {params.work:q}"
+        " --out {output.checkpoint:q} --log {output.log:q} --efficiency {output.efficiency:q} --work {params.work:q}"
         " --device {resources.device} --workers {resources.workers} --sections {params.sections:q} 2> {log}"
 
 

@@ -175,6 +175,33 @@ rule sweep_table:
         "python -m wsss compare {input:q} --name {wildcards.run:q} --out {params.folder:q} 2> {log}"
 
 
+rule efficiency:
+    input:
+        "results/{run}/refine/efficiency.json",
+    output:
+        markdown="results/{run}/tables/efficiency.md",
+        csv="results/{run}/tables/efficiency.csv",
+        html=report(
+            "results/{run}/tables/efficiency.html",
+            caption="../report/efficiency.rst",
+            category="Training",
+            labels={"what": "efficiency", "run": "{run}"},
+        ),
+    log:
+        "results/{run}/logs/efficiency.log",
+    benchmark:
+        "results/{run}/benchmarks/efficiency.tsv"
+    conda:
+        "../../envs/core.yaml"
+    params:
+        code=code("efficiency"),
+        folder=subpath(output.markdown, parent=True),
+    message:
+        "Writing what the training cost"
+    shell:
+        "python -m wsss efficiency {input:q} --out {params.folder:q} 2> {log}"
+
+
 rule class_chart:
     input:
         scored_of,

@@ -98,6 +98,18 @@ def compare(
     make_comparison(records, out, name)
 
 
+def efficiency(
+    cost: Annotated[
+        Path, typer.Argument(help="What `wsss refine-train` wrote (JSON).", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write efficiency.md, .csv and .html to.")],
+) -> None:
+    """Parameters, speed and memory of a refiner's training, beside published ones."""
+    from wsss.score.efficiency import make_efficiency
+
+    make_efficiency(cost, out)
+
+
 def contact_sheet(
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="PNG to write.")],
@@ -163,5 +175,14 @@ def show(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (score, table, compare, contact_sheet, class_chart, loss_curve, show):
+    for command in (
+        score,
+        table,
+        compare,
+        efficiency,
+        contact_sheet,
+        class_chart,
+        loss_curve,
+        show,
+    ):
         app.command(rich_help_panel=PANEL)(command)

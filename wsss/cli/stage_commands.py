@@ -97,6 +97,9 @@ def refine_train(
     seeds: Annotated[
         list[Path], typer.Option(help="Seed shards of the train split (repeat).")
     ] = [],  # noqa: B006
+    efficiency: Annotated[
+        Path | None, typer.Option(help="What the training cost, to write (JSON).")
+    ] = None,
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
     sections: Sections = "",
@@ -115,6 +118,7 @@ def refine_train(
         work,
         cache,
         seeds,
+        efficiency,
     )
 
 

@@ -19,6 +19,7 @@ from wsss.data.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.labels.prediction import Prediction
 from wsss.refine.cams import CamSet, ImageCams
+from wsss.refine.efficiency import Efficiency
 from wsss.refine.seeds import SeedSet
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Learned:
     tensors: Mapping[str, torch.Tensor]
     """What `Refiner.apply` needs, by name: the trained parameters, not the frozen encoder."""
     curve: Curve
+    efficiency: Efficiency | None = None
+    """What it cost; None where nothing was trained."""
 
 
 @runtime_checkable

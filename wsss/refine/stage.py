@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -40,6 +41,7 @@ def train(
     work: Path,
     cache: Path,
     seeds: list[Path] | None = None,
+    efficiency: Path | None = None,
 ) -> None:
     """Train the refiner on the CAMs of the train split and write its checkpoint.
 
@@ -53,6 +55,7 @@ def train(
         work: folder for what an interrupted training resumes from.
         cache: folder for downloads and text embeddings.
         seeds: seed shards of every training image, for a refiner that learns from seeds.
+        efficiency: JSON to write what the training cost to; ``null`` for the refiner ``none``.
 
     Raises:
         ArtifactError: a shard is missing or damaged, or a training image has no CAM or no seed.
@@ -86,6 +89,9 @@ def train(
         refiner = find_refiner(config.refine.method)
         learned = refiner.train(config, classes, images, work, cache, hard)
     write_text(log, curve_csv(learned.curve))
+    if efficiency is not None:
+        cost = None if learned.efficiency is None else learned.efficiency.model_dump()
+        write_text(efficiency, json.dumps(cost) + "\n")
     save_checkpoint(out, learned.tensors, made)
 
 

@@ -29,6 +29,7 @@ from wsss.artifacts.progress import track
 from wsss.config.refine import TrainingConfig
 from wsss.data import seeding
 from wsss.refine.base import Curve
+from wsss.refine.efficiency import Clock, Efficiency, device_name, peak_memory
 
 _log = logging.getLogger(__name__)
 _STATE = "state.safetensors"
@@ -115,6 +116,7 @@ class Trainer(Generic[Batch]):
             weight_decay=settings.weight_decay,
         )
         self._columns: list[str] = []
+        self._clock = Clock()
 
     def fit(
         self,
@@ -147,6 +149,7 @@ class Trainer(Generic[Batch]):
             for step in track(left, total=len(left), description=self._description):
                 done.rows.append(self._step(step, losses, next(stream)))
                 done.steps = step + 1
+                self._clock.step()
                 if stop.is_set() and done.steps < settings.iterations:
                     self._save(done)
                     raise TrainingStoppedError(
@@ -157,6 +160,25 @@ class Trainer(Generic[Batch]):
                     self._save(done)
         self._save(done)
         return self._curve(done)
+
+    def efficiency(self, method: str, own: int, parameters: int) -> Efficiency:
+        """What the training cost so far in this process.
+
+        Args:
+            method: name of the refiner.
+            own: parameters that are trained on top of CLIP.
+            parameters: of all that a forward pass uses.
+        """
+        rate = self._clock.rate
+        device = next(self._module.parameters()).device
+        return Efficiency(
+            method=method,
+            trained_parameters=own,
+            parameters=parameters,
+            images_per_second=None if rate is None else self._settings.batch * rate,
+            peak_memory=peak_memory(device),
+            device=device_name(device),
+        )
 
     def _step(
         self, step: int, losses: Callable[[int, Batch], Mapping[str, Tensor]], batch: Batch

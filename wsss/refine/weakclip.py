@@ -97,7 +97,8 @@ class WeakClip:
         )
         network.train()
         curve = trainer.fit(stream.batches, Step(settings, network, inputs))
-        return Learned(network.trained.state_dict(), curve)
+        cost = trainer.efficiency("WeakCLIP", *network.parameter_counts())
+        return Learned(network.trained.state_dict(), curve, cost)
 
     def apply(
         self,

@@ -92,7 +92,9 @@ class WeClip:
         )
         teacher = PseudoLabels(config, inputs.encoder, bank)
         curve = trainer.fit(stream.batches, Step(config, head, teacher))
-        return Learned(head.state_dict(), curve)
+        own = sum(parameter.numel() for parameter in head.parameters())
+        cost = trainer.efficiency("WeCLIP", own, own + inputs.encoder.parameter_count)
+        return Learned(head.state_dict(), curve, cost)
 
     def apply(
         self,

@@ -1,0 +1,58 @@
+"""The rows of `benchmarks.ablation`: what is laid over the preset of a method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Rows = dict[str, dict[str, Any]]
+
+
+def _weclip(**changes: Any) -> dict[str, Any]:
+    return {"refine": {"weclip": changes}}
+
+
+def _weakclip(**changes: Any) -> dict[str, Any]:
+    return {"refine": {"weakclip": changes}}
+
+
+_WECLIP: Rows = {
+    "published": {"variant": "published"},
+    "corrected": {},
+    "all tags on every crop": _weclip(crop_cams="crop"),
+    "tags gated by their probability": _weclip(crop_cams="gated"),
+    "the image's CAM, cut": _weclip(crop_cams="image"),
+    "padding labelled": _weclip(padding="labelled"),
+    "no unsure band": _weclip(unsure="labelled"),
+    "raw affinity": _weclip(affinity="raw"),
+    "signed distance": _weclip(rfm_distance="signed"),
+    "no RFM": _weclip(rfm_start=1_000_000),
+    "ImageNet normalisation": {"clip": {"normalization": "imagenet"}},
+    "floored grid": {"infer": {"grid": "floored"}},
+    "dropout when evaluating": {"infer": {"dropout": "on"}},
+    "scores of the refined CAM": {"infer": {"scores": "cam"}},
+}
+_WEAKCLIP: Rows = {
+    "published": {"variant": "published"},
+    "corrected": {},
+    "CLIP trained by the leak": _weakclip(zero_lr="leak"),
+    "adapter not trained": _weakclip(adapter_lr=0.0),
+    "co-attention not chained": _weakclip(co_attention="unchained"),
+    "class embedding twice": _weakclip(class_token="twice"),
+    "positions resized twice": _weakclip(positions="twice"),
+    "stochastic depth": _weakclip(drop_path=0.1),
+    "prompts start at deviation 1": _weakclip(prompt_std=1.0),
+    "all labels in losses and CRF": _weakclip(tags_in_losses="ignored"),
+    "tags in the CRF alone": _weakclip(tags_in_losses="crf"),
+    "all labels in the masks": _weakclip(tags_in_masks="ignored"),
+    "CRF deviations in cells": _weakclip(boundary={"sigmas": "cells"}),
+    "CRF image sampled": _weakclip(boundary={"image": "sampled"}),
+    "padding in the boundary loss": _weakclip(padding="labelled"),
+    "auxiliary mean over all pixels": _weakclip(auxiliary_mean="all"),
+    "ImageNet normalisation": {"clip": {"normalization": "imagenet"}},
+    "floored grid": {"infer": {"grid": "floored"}},
+    "no boundary loss": _weakclip(boundary_weight=0.0),
+    "no auxiliary loss": _weakclip(auxiliary_weight=0.0),
+    "seeds without a band": {"seeds": {"values": None}},  # the mean of the preset's values
+}
+ROWS: dict[str, Rows] = {"weclip": _WECLIP, "weakclip": _WEAKCLIP}
+"""By method; every row but the first two puts one thing back or changes one."""
