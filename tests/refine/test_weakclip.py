@@ -143,7 +143,7 @@ def test_predictions_do_not_depend_on_their_neighbours(
     "weakclip",
     [
         {"tags_in_losses": "ignored", "padding": "labelled", "auxiliary_mean": "all"},
-        {"tags_in_losses": "crf", "tags_in_masks": "ignored"},
+        {"tags_in_losses": "masked", "tags_in_masks": "ignored"},
         {"boundary": {"sigmas": "cells", "image": "sampled"}},
         {"prompts": 0},
         {"drop_path": 0.5, "class_token": "twice", "positions": "twice"},

@@ -97,8 +97,14 @@ def test_odd_grids_pass(demo_clip: LoadedClip) -> None:
 
 
 def test_pyramid_has_four_scales() -> None:
-    maps = PyramidAdapter(6)([torch.randn(1, 6, 4, 8)] * 4)
-    assert [tuple(one.shape[2:]) for one in maps] == [(16, 32), (8, 16), (4, 8), (2, 4)]
+    levels = PyramidAdapter(6)([torch.randn(1, 6, 4, 8)] * 4)
+    assert [level.size for level in levels] == [(16, 32), (8, 16), (4, 8), (2, 4)]
+    weight, bias = torch.randn(5, 6), torch.randn(5)
+    for level in levels:
+        maps = level.maps()
+        assert tuple(maps.shape[2:]) == level.size
+        expected = F.conv2d(maps, weight[:, :, None, None], bias)
+        torch.testing.assert_close(level.mixed(weight, bias), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_seed_loss_by_hand() -> None:

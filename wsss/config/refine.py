@@ -218,13 +218,14 @@ class WeakClipConfig(Section):
             "1464 of train added to it); empty = none."
         ),
     )
-    tags_in_losses: Literal["auto", "ignored", "crf", "masked"] = departure(
+    tags_in_losses: Literal["auto", "ignored", "targets", "masked"] = departure(
         published="ignored",
-        corrected="masked",
+        corrected="targets",
         description=(
-            "Labels that are no tag of the image: ignored: they compete like others; crf: they are "
-            "left out of the CRF of the boundary loss; masked: out of the softmax of all losses, "
-            "too, so that nothing keeps them down where tags are not known (prediction)."
+            "Labels that are no tag of the image: ignored: they compete like others; targets: they "
+            "are left out of the CRF, so that no loss asks for them and the softmax keeps them "
+            "down; masked: out of the softmax, too, so that nothing keeps them down where tags are "
+            "not known (prediction)."
         ),
     )
     tags_in_masks: Literal["auto", "ignored", "masked"] = departure(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from wsss.refine.pyramid import Level
 
 _LEVELS = 4
 
@@ -26,13 +27,11 @@ class TextGuidedDecoder(nn.Module):
         self, width: int, labels: int, channels: int = 256, *, dropout: float = 0.1
     ) -> None:
         super().__init__()
-        self.neck = FeaturePyramid(width + labels, channels)
+        self.neck = FeaturePyramid(width, labels, channels)
         self.head = SemanticHead(channels, labels, dropout)
 
     def forward(
-        self,
-        levels: Sequence[Float[Tensor, "batch channels _ _"]],
-        match: Float[Tensor, "batch labels rows columns"],
+        self, levels: Sequence[Level], match: Float[Tensor, "batch labels rows columns"]
     ) -> Float[Tensor, "batch labels height across"]:
         """Logits P at the size of the finest level.
 
@@ -40,12 +39,7 @@ class TextGuidedDecoder(nn.Module):
             levels: f'_1 … f'_4, finest first.
             match: lambda', in -1 … 1.
         """
-        guided = []
-        for level in levels:
-            size = level.shape[2:]
-            resized = F.interpolate(match, size, mode="bilinear", align_corners=True)
-            guided.append(torch.cat([level, resized], dim=1))
-        logits: Tensor = self.head(self.neck(guided))
+        logits: Tensor = self.head(self.neck(levels, match))
         return logits
 
 
@@ -53,26 +47,47 @@ class FeaturePyramid(nn.Module):
     """FPN (Lin et al., CVPR 2017): what coarse levels say is added to the finer ones.
 
     Args:
-        into: channels of every level.
+        width: of a level.
+        labels: channels of the match map, which is put beside every level.
         channels: channels that come out.
     """
 
-    def __init__(self, into: int, channels: int) -> None:
+    def __init__(self, width: int, labels: int, channels: int) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList(_start(nn.Conv2d(into, channels, 1)) for _ in range(_LEVELS))
+        self._width = width
+        self.lateral = nn.ModuleList(
+            _start(nn.Conv2d(width + labels, channels, 1)) for _ in range(_LEVELS)
+        )
         self.smooth = nn.ModuleList(
             _start(nn.Conv2d(channels, channels, 3, padding=1)) for _ in range(_LEVELS)
         )
 
     def forward(
-        self, levels: Sequence[Float[Tensor, "batch into _ _"]]
+        self, levels: Sequence[Level], match: Float[Tensor, "batch labels rows columns"]
     ) -> list[Float[Tensor, "batch channels _ _"]]:
-        """Levels of the same sizes, finest first."""
-        sums = [lateral(level) for lateral, level in zip(self.lateral, levels, strict=True)]
+        """Maps of the levels' sizes, finest first."""
+        sums = [
+            self._beside(level, match, lateral)
+            for level, lateral in zip(levels, self.lateral.children(), strict=True)
+        ]
         for finer in range(_LEVELS - 2, -1, -1):
             above = F.interpolate(sums[finer + 1], sums[finer].shape[2:], mode="nearest")
             sums[finer] = sums[finer] + above
         return [smooth(one) for smooth, one in zip(self.smooth, sums, strict=True)]
+
+    def _beside(
+        self,
+        level: Level,
+        match: Float[Tensor, "batch labels rows columns"],
+        lateral: nn.Module,
+    ) -> Float[Tensor, "batch channels height across"]:
+        """The lateral convolution of level and match map side by side, without laying them so."""
+        assert isinstance(lateral, nn.Conv2d)
+        assert lateral.bias is not None
+        weight = lateral.weight.flatten(1)  # (out, D + K, 1, 1) -> (out, D + K)
+        resized = F.interpolate(match, level.size, mode="bilinear", align_corners=True)
+        guide = F.conv2d(resized, weight[:, self._width :, None, None])
+        return level.mixed(weight[:, : self._width], lateral.bias) + guide
 
 
 class SemanticHead(nn.Module):

@@ -1,0 +1,98 @@
+"""Draws docs/img/weakclip.png from a finished run of the demo with WeakCLIP.
+
+snakemake --cores all --configfile workflow/presets/demo-weakclip.yaml
+python docs/weakclip_pictures.py
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+
+from wsss.artifacts.checkpoint import load_checkpoint
+from wsss.artifacts.shard import Item, Shard
+from wsss.cams.encoder_input import EncoderInput
+from wsss.config import load_config
+from wsss.data.dataset import load
+from wsss.data.palette import voc_palette
+from wsss.labels.ignore import IGNORED
+from wsss.refine.weakclip import build_network
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+ROOT = Path(__file__).parents[1]
+PALETTE = np.array(voc_palette(), np.uint8)
+
+
+def main() -> None:
+    """Parse the command line and draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=ROOT / "results/demo-weakclip")
+    parser.add_argument("--image", default="train_0009")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/img/weakclip.png")
+    options = parser.parse_args()
+    draw(options.run, options.image, options.out)
+
+
+@torch.no_grad()
+def draw(run: Path, image: str, out: Path) -> None:
+    """One training image from its CAM to its pseudo mask, in the paper's symbols."""
+    config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/demo-weakclip.yaml")
+    manifest, classes = load(run / "manifest")
+    sample = next(s for s in manifest.split("train") if s.id == image)
+    inputs = EncoderInput(config, ROOT / "results/cache")
+    network = build_network(config, classes, inputs, seed=0)
+    network.trained.load_state_dict(load_checkpoint(run / "refine/checkpoint.safetensors")[0])
+    network.train(False)
+    match, logits = network.head(network.look(inputs.pixels(sample)[None]), network.texts())
+    own = [0, *(tag + 1 for tag in sample.tags)]
+    share = logits[0, own].softmax(0)
+    cam = _item((run / "cams/train").glob("*.h5"), image).arrays["refined"].astype(np.float32)
+    seeds = _item((run / "seeds/train").glob("*.h5"), image).arrays["train"]
+    mask = _item((run / "masks/train").glob("*.h5"), image).arrays["label"]
+    names = [classes.names[tag] for tag in sample.tags]
+
+    panels = [("image", inputs.photo(sample))]
+    panels += [(f"CAM of “{name}”", one) for name, one in zip(names, cam, strict=True)][:2]
+    panels += [("seeds\n(grey: between the two values)", _colours(seeds))]
+    panels += [
+        (f"$\\lambda'$ of “{name}”", match[0, tag + 1].numpy())
+        for name, tag in zip(names, sample.tags, strict=True)
+    ][:2]
+    panels += [
+        (f"$P$ of “{name}”", one) for name, one in zip(names, share[1:].numpy(), strict=True)
+    ][:2]
+    panels += [("pseudo mask:\nall views, CRF", _colours(mask))]
+    figure, axes = plt.subplots(2, -(-len(panels) // 2), figsize=(12, 5.2), layout="constrained")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (title, values) in zip(axes.flat, panels, strict=False):
+        axis.imshow(values, cmap="inferno")
+        axis.set_title(title, fontsize=9.5)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=90, metadata={"Software": None})
+
+
+def _item(shards: Iterable[Path], image: str) -> Item:
+    for path in sorted(shards):
+        with Shard(path) as shard:
+            if image in shard:
+                return shard.read(image)
+    raise SystemExit(f"{image}: not in the run; finish it first")
+
+
+def _colours(labels: np.ndarray) -> np.ndarray:
+    colours = PALETTE.copy()
+    colours[0], colours[IGNORED] = (245, 245, 245), (170, 170, 170)
+    shown: np.ndarray = colours[labels]
+    return shown
+
+
+if __name__ == "__main__":
+    main()
