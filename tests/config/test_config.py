@@ -11,6 +11,7 @@ import yaml
 from wsss.config import Config, ConfigError, expand_path, from_mapping, load_config
 from wsss.config.base import Section
 from wsss.config.render import default_yaml, json_schema
+from wsss.config.sweep import points
 
 ROOT = Path(__file__).parents[2]
 
@@ -140,3 +141,26 @@ def test_every_key_is_explained_in_the_shipped_file() -> None:
         if line.strip() and not line.strip().startswith("#"):
             assert lines[number - 1].strip().startswith("#"), line
     assert yaml.safe_load(default_yaml())["name"] == "demo"
+
+
+def test_a_sweep_is_one_run_a_value() -> None:
+    assert list(points({"name": "a"})) == [""]
+    found = points({"name": "a", "sweep": {"refine.weakclip.prompts": [2, 4], "seed": [0, 1]}})
+    assert list(found) == [f"prompts-{n}_seed-{s}" for n in (2, 4) for s in (0, 1)]
+    last = found["prompts-4_seed-1"]
+    assert (last.refine.weakclip.prompts, last.seed, last.name) == (4, 1, "a.prompts-4_seed-1")
+    assert last.sweep == {}
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ({"cams.source": ["grad_cam"]}, "decides what all runs share"),
+        ({"refine.weakclip.prompt": [1]}, r"sweep point prompt-1.*did you mean .*prompts"),
+        ({"seed": [0, 0]}, "two runs would be called 'seed-0'"),
+        ({"refine.weakclip.prompts": [-1]}, "prompts"),
+    ],
+)
+def test_a_wrong_sweep_is_told(sweep: dict[str, list[object]], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        points({"sweep": sweep})

@@ -176,6 +176,40 @@ def test_without_a_refiner_the_cams_become_the_masks(finished: Project) -> None:
                 )
 
 
+def test_seeds_come_between_cams_and_weakclip(finished: Project) -> None:
+    name = "tiny-seeds"
+    refine = CONFIG["refine"] | {"method": "weakclip", "weakclip": {"width": 16, "channels": 16}}  # type: ignore[operator]
+    with _configured(finished, name=name, refine=refine):
+        wanted = finished.would_run()
+        finished.snakemake("--", f"results/{name}/scores/masks.train.json")
+        seeds = {"values": [0.2, 0.7]}
+        with _configured(finished, name=name, refine=refine, seeds=seeds):
+            changed = set(finished.would_run())
+    assert wanted["seeds"] == 2  # one a part of the train split
+    assert "seeds" not in finished.would_run()
+    results = finished.root / "results" / name
+    assert len(list(results.glob("seeds/train/png/*/train/*.png"))) == 14
+    assert {"seeds", "refine_train", "refine_apply"} <= changed
+    assert not {"ingest", "cams"} & changed
+
+
+def test_a_sweep_shares_the_cams_and_ends_in_one_table(finished: Project) -> None:
+    sweep = {"refine.weclip.rfm_start": [1, 3]}
+    quick = {"masks": {"crf": {"enabled": False}}, "infer": {"crf": False}}
+    with _configured(finished, sweep=sweep, retrain={"enabled": False}, **quick):
+        wanted = finished.would_run()
+        finished.snakemake("--", f"results/{CONFIG['name']}/tables/sweep.md")
+        again = finished.would_run()
+    assert wanted["refine_train"] == 2
+    assert not {"cams", "ingest"} & set(wanted)
+    assert "refine_train" not in again
+    text = (finished.results / "tables/sweep.md").read_text()
+    for label in ("rfm_start-1", "rfm_start-3", "shared"):
+        assert f"| {label} |" in text
+    assert "WeCLIP scores, train" in text
+    assert (finished.results / "rfm_start-3/masks/train/1-of-2.h5").is_file()
+
+
 def test_unknown_key_stops_with_one_clear_message(finished: Project) -> None:
     with _configured(finished, retrian={"lr": 1.0}):
         done = finished.snakemake("--dry-run", check=False)
