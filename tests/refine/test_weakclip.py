@@ -14,12 +14,14 @@ from tests.refine.chain import Chain, assert_same_weights
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
-from wsss.config import Config, ConfigError
+from wsss.config import Config, ConfigError, from_mapping
 from wsss.config.load import overlay
+from wsss.data.classes import class_list, customise
 from wsss.masks.seeds import run as make_seeds
 from wsss.masks.stage import run as make_masks
 from wsss.refine import stage
 from wsss.refine.trainer import Trainer
+from wsss.refine.weakclip import class_texts
 
 TRAIN = {
     "iterations": 4, "warmup": 1, "batch": 2, "checkpoint_every": 2, "crop": 64,
@@ -178,3 +180,12 @@ def test_what_does_not_fit_is_refused(chain: Seeded, checkpoint: Path, tmp_path:
 def test_published_feeds_imagenet_normalisation(chain: Seeded) -> None:
     assert chain.config(variant="published").clip.normalization == "imagenet"
     assert chain.config().clip.normalization == "clip"
+
+
+def test_texts_are_bare_names_or_what_the_configuration_says() -> None:
+    config = from_mapping({"data": {"kind": "voc", "prompts": {"tvmonitor": "television"}}})
+    classes = customise(class_list("voc"), config.data.prompts, None)
+    texts = class_texts(config, classes)
+    assert texts[:3] == ["background", "aeroplane", "bicycle"]
+    assert "person" in texts  # not the synonyms of the class list
+    assert texts[-1] == "television"

@@ -261,6 +261,11 @@ rule contact_sheet:
             lambda wildcards: wildcards.split in CONFIG.cams.splits,
             then=gather.part(f"{CAMS}/{{{{split}}}}/{{scatteritem}}.h5"),
         ),
+        seeds=branch(
+            lambda wildcards: of_run(wildcards).refine.needs_seeds
+            and wildcards.split == "train",
+            then=gather.part("results/{{run}}/seeds/{{split}}/{scatteritem}.h5"),
+        ),
         masks=branch(
             lambda wildcards: wildcards.split in CONFIG.cams.splits,
             then=gather.part("results/{{run}}/masks/{{split}}/{scatteritem}.h5"),
@@ -296,6 +301,7 @@ rule contact_sheet:
         truth=truth,
         folder=subpath(input.manifest, parent=True),
         cams=lambda wildcards, input: [f"--cams {path}" for path in input.cams],
+        seeds=lambda wildcards, input: [f"--seeds {path}" for path in input.seeds],
         masks=lambda wildcards, input: [f"--masks {path}" for path in input.masks],
         refiner=lambda wildcards, input: [f"--refiner {path}" for path in input.refiner],
         predictions=lambda wildcards, input: [
@@ -305,5 +311,5 @@ rule contact_sheet:
         "Drawing the contact sheet of {wildcards.split}"
     shell:
         "python -m wsss contact-sheet --manifest {params.folder:q} --split {wildcards.split}"
-        " {params.cams} {params.masks} {params.refiner} {params.predictions} --out {output:q}"
+        " {params.cams} {params.seeds} {params.masks} {params.refiner} {params.predictions} --out {output:q}"
         " --sections {params.sections:q} 2> {log}"

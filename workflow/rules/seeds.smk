@@ -13,7 +13,7 @@ rule seeds:
     benchmark:
         "results/{run}/benchmarks/seeds/{split}.{scatteritem}.tsv"
     conda:
-        "../../envs/crf.yaml"
+        "../../envs/core.yaml"
     threads: CONFIG.compute.workers
     resources:
         mem_mb=4000,

@@ -115,6 +115,7 @@ def contact_sheet(
     out: Annotated[Path, typer.Option(help="PNG to write.")],
     split: Split = "train",
     cams: Annotated[list[Path], typer.Option(help="CAM shards (repeat).")] = [],  # noqa: B006
+    seeds: Annotated[list[Path], typer.Option(help="Seed shards (repeat).")] = [],  # noqa: B006
     masks: Annotated[list[Path], typer.Option(help="Mask shards (repeat).")] = [],  # noqa: B006
     refiner: Annotated[
         list[Path], typer.Option(help="Shards of the refiner's predictions (repeat).")
@@ -132,6 +133,7 @@ def contact_sheet(
         split,
         out,
         cams=cams,
+        seeds=seeds,
         masks=masks,
         refiner=refiner,
         predictions=predictions,

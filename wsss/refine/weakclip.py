@@ -26,7 +26,7 @@ from wsss.config.load import expand_path
 from wsss.config.model import Config
 from wsss.config.refine import WeakClipConfig
 from wsss.data import seeding
-from wsss.data.classes import ClassList
+from wsss.data.classes import ClassList, spelling
 from wsss.data.manifest import Sample
 from wsss.data.voc import list_ids
 from wsss.labels.prediction import Prediction, candidates
@@ -239,12 +239,24 @@ def build_network(
     config: Config, classes: ClassList, inputs: EncoderInput, *, seed: int
 ) -> WeakClipNetwork:
     """A network on the encoder's device; its start is a function of the seed."""
-    names = [_BACKGROUND, *(name.replace("_", " ") for name in classes.names)]
+    names = class_texts(config, classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.number(seed, seeding.NETWORK, 0))
         return WeakClipNetwork(
             inputs.clip, inputs.encoder, names, config.refine.weakclip, config.refine.train.crop
         )
+
+
+def class_texts(config: Config, classes: ClassList) -> list[str]:
+    """What stands behind the learnable vectors, the background first: bare names.
+
+    ``data.prompts`` may put other words in their place; the synonyms of the class list, made for
+    other templates, do not.
+    """
+    own = {spelling(name) for name in config.data.prompts}
+    words = zip(classes.names, classes.prompts, strict=True)
+    chosen = (prompt if spelling(name) in own else name for name, prompt in words)
+    return [_BACKGROUND, *(word.replace("_", " ") for word in chosen)]
 
 
 def _allowed(batch: CropBatch, labels: int) -> Bool[Tensor, "batch labels"]:
@@ -273,7 +285,7 @@ def _task(config: Config, classes: ClassList, cams: CamSet, seeds: SeedSet) -> s
     """Digest of all that decides what is learned."""
     sections = {n: getattr(config, n).model_dump(mode="json") for n in ("clip", "cams", "refine")}
     code = code_digest(["wsss.refine.weakclip"])
-    made_of = [cams.weights, seeds.inputs, list(classes.names)]
+    made_of = [cams.weights, seeds.inputs, class_texts(config, classes)]
     return digest_json([sections, config.seed, code, *made_of])
 
 

@@ -30,11 +30,12 @@ from wsss.score.truth import Source, find_truth, has_truth, read_truth
 _PALETTE = np.array(voc_palette(), np.uint8)
 _HEATS = {"cam": "CAM", "refined": "CAM + affinity", "score": "refined scores"}
 _MASKS = {"label": "pseudo mask", "train": "train mask"}
+_HATCHED = frozenset({"train", "seed"})
 _PREDICTIONS = ("multi", "single", "multi_crf", "single_crf")  # the first that exists is shown
-_REFINER = "refiner"
+_SEED, _REFINER = "seed", "refiner"
 _NOTE = (
     f"CAM: largest class score from dark (0) to bright (1), outlined at {OUTLINE_AT} in the colour "
-    "of its class. Grey stripes in the train mask: unsure, ignored in training."
+    "of its class. Grey stripes: unsure, ignored in training."
 )
 _Products = list[tuple[Sequence[Path], str]]
 
@@ -47,11 +48,12 @@ def contact_sheet(
     *,
     cams: Sequence[Path] = (),
     scores: Sequence[Path] = (),
+    seeds: Sequence[Path] = (),
     masks: Sequence[Path] = (),
     refiner: Sequence[Path] = (),
     predictions: Sequence[Path] = (),
 ) -> None:
-    """Draw image | CAM | CAM + affinity | pseudo mask | train mask | refiner | prediction | truth.
+    """Draw image | CAM | CAM + affinity | seed | pseudo mask | train mask | … | truth.
 
     A column appears when its shards are given (and hold it); the truth when there is any.
 
@@ -60,7 +62,8 @@ def contact_sheet(
         manifest_dir: what ingest wrote.
         split: ``train`` or ``val``.
         out: PNG to write.
-        cams, scores, masks, refiner, predictions: shards of that split; refiner: its predictions.
+        cams, scores, seeds, masks, refiner, predictions: shards of that split; refiner: its
+            predictions.
 
     Raises:
         TruthError: ground truth is missing or of another size than its image.
@@ -78,10 +81,14 @@ def contact_sheet(
             with Shard(path, kind=kind) as shard:
                 for image in items.keys() & set(shard.ids):
                     items[image].append(shard.read(image))
-    for path in refiner:
-        with Shard(path, kind="predictions") as shard:
-            for image in items.keys() & set(shard.ids):
-                items[image].append(_renamed(shard.read(image)))
+    renamed: tuple[tuple[Sequence[Path], str, str, Sequence[str]], ...] = (
+        (seeds, "seeds", _SEED, ("train",)), (refiner, "predictions", _REFINER, _PREDICTIONS),
+    )  # fmt: skip
+    for paths, kind, column, names in renamed:
+        for path in paths:
+            with Shard(path, kind=kind) as shard:
+                for image in items.keys() & set(shard.ids):
+                    items[image].append(_renamed(shard.read(image), column, names))
     truths = _truths(config, manifest, chosen, split)
     arrays = _columns(items)
     columns = ["image", *arrays.values(), *(["truth"] if truths is not None else [])]
@@ -106,7 +113,7 @@ def contact_sheet(
     legend = [_chip(classes, label) for label in sorted(seen - {0, 255})]
     if truths is not None and 255 in seen:
         legend.append(Chip("void in the truth", (224, 224, 192)))
-    if "train" in arrays:
+    if _HATCHED & set(arrays):
         legend.append(Chip("ignored", (170, 170, 170), hatched=True))
     sheet = draw_sheet(title, columns, rows, legend, _NOTE)
     facts = PngInfo()
@@ -149,16 +156,16 @@ def _truths(
 def _columns(items: dict[str, list[Item]]) -> dict[str, str]:
     """Array → header, of the arrays that any shown image has; one prediction only."""
     present = {name for found in items.values() for item in found for name in item.arrays}
-    shown = _HEATS | _MASKS | {_REFINER: "refiner"}
+    shown = _HEATS | {_SEED: "seed"} | _MASKS | {_REFINER: "refiner"}
     columns = {name: header for name, header in shown.items() if name in present}
     prediction = next((name for name in _PREDICTIONS if name in present), None)
     return columns | ({prediction: "prediction"} if prediction else {})
 
 
-def _renamed(item: Item) -> Item:
-    """A refiner's prediction, under a name that no segmenter's has."""
-    name = next(name for name in _PREDICTIONS if name in item.arrays)
-    return replace(item, arrays={_REFINER: item.arrays[name]})
+def _renamed(item: Item, column: str, names: Sequence[str]) -> Item:
+    """The first array of these names, under one that no other product has."""
+    name = next(name for name in names if name in item.arrays)
+    return replace(item, arrays={column: item.arrays[name]})
 
 
 def _pictures(
@@ -175,7 +182,7 @@ def _pictures(
             maps: Float32[np.ndarray, "classes h w"] = upsample(grid, small.shape[:2])
             pictures.append(paint_heat(small, maps, item.attrs["classes"], _PALETTE))
         else:
-            pictures.append(_labels(photo, item.arrays[name], hatch_ignore=name == "train"))
+            pictures.append(_labels(photo, item.arrays[name], hatch_ignore=name in _HATCHED))
     return pictures
 
 
@@ -200,7 +207,7 @@ def _resize(array: np.ndarray, interpolation: int) -> np.ndarray:
 
 
 def _labels_in(items: Sequence[Item], arrays: Sequence[str]) -> set[int]:
-    names = set(arrays) - set(_HEATS) - {"train"}
+    names = set(arrays) - set(_HEATS) - _HATCHED
     maps = [item.arrays[name] for item in items for name in names if name in item.arrays]
     return {label for labels in maps for label in np.unique(labels).tolist()}
 
