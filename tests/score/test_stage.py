@@ -174,6 +174,13 @@ def test_masks_and_their_ignore_band(run: Run, tmp_path: Path) -> None:
     assert record.pixel_accuracy < 1
     assert record.crf
     assert record.chain == "grad_cam → affinity → masks → CRF"
+    seeds = run.write("seeds", "seeds", arrays)
+    args = (run.config, run.manifest_dir, "train", [seeds], tmp_path / "s.json")
+    (seed,) = score_masks(*args, of="seeds")
+    assert (seed.row, seed.crf, seed.chain) == ("seed", False, "grad_cam → affinity → seeds")
+    assert (seed.miou, seed.coverage) == (record.miou, record.coverage)
+    assert seed.background is not None
+    assert seed.background.value == pytest.approx(0.5)  # the mean of the two
 
 
 def test_predictions_one_record_a_protocol(run: Run, tmp_path: Path) -> None:

@@ -7,11 +7,9 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from wsss.artifacts.atomic import write_text
-from wsss.score.page import html_page
 from wsss.score.record import Record, read_records
 from wsss.score.rows import Table, percent, row_name
-from wsss.score.table import markdown
+from wsss.score.table import write_table
 
 NOTES = (
     "mIoU in percent: mean over the labels, background included, that occur in the truth or in the "
@@ -36,13 +34,7 @@ def make_comparison(records: Sequence[Path], out_dir: Path, name: str) -> list[P
         ArtifactError: a file is missing or holds no records.
     """
     found = read_records(records)
-    table = _lay_out(found, name)
-    texts = {"md": markdown(table), "csv": _csv(found, name), "html": html_page(table)}
-    paths = []
-    for suffix, text in texts.items():
-        paths.append(out_dir / f"sweep.{suffix}")
-        write_text(paths[-1], text)
-    return paths
+    return write_table(out_dir, "sweep", _lay_out(found, name), _csv(found, name))
 
 
 def _lay_out(records: Sequence[Record], name: str) -> Table:

@@ -9,12 +9,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from wsss.artifacts.atomic import write_text
 from wsss.artifacts.errors import ArtifactError
 from wsss.refine.efficiency import Efficiency
-from wsss.score.page import html_page
 from wsss.score.rows import Table
-from wsss.score.table import markdown
+from wsss.score.table import write_table
 
 _COLUMNS = (
     "training", "trained parameters, M", "all parameters, M", "trained share, %",
@@ -50,12 +48,7 @@ def make_efficiency(path: Path, out_dir: Path) -> list[Path]:
     table = Table("What the training cost", NOTES, _COLUMNS, rows, (), ())
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([_COLUMNS, *rows])
-    texts = {"md": markdown(table), "csv": buffer.getvalue(), "html": html_page(table)}
-    paths = []
-    for suffix, text in texts.items():
-        paths.append(out_dir / f"efficiency.{suffix}")
-        write_text(paths[-1], text)
-    return paths
+    return write_table(out_dir, "efficiency", table, buffer.getvalue())
 
 
 def _read(path: Path) -> Efficiency:

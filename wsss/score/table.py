@@ -33,11 +33,22 @@ def make_table(
         ArtifactError: a file is missing or holds no records.
     """
     found = read_records(records)
-    table = lay_out(found, published)
-    texts = {"md": markdown(table), "csv": _csv(found, published), "html": html_page(table)}
+    return write_table(out_dir, "table", lay_out(found, published), _csv(found, published))
+
+
+def write_table(out_dir: Path, stem: str, table: Table, numbers: str) -> list[Path]:
+    """Write ``<stem>.md``, ``.csv`` and ``.html``.
+
+    Args:
+        out_dir: folder to write to.
+        stem: of the names.
+        table: what Markdown and HTML show.
+        numbers: the CSV.
+    """
+    texts = {"md": markdown(table), "csv": numbers, "html": html_page(table)}
     paths = []
     for suffix, text in texts.items():
-        paths.append(out_dir / f"table.{suffix}")
+        paths.append(out_dir / f"{stem}.{suffix}")
         write_text(paths[-1], text)
     return paths
 
