@@ -34,7 +34,7 @@ def main() -> None:
     """Parse the command line and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=ROOT / "results/demo-weakclip")
-    parser.add_argument("--image", default="train_0009")
+    parser.add_argument("--image", default="train_0073")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/img/weakclip.png")
     options = parser.parse_args()
     draw(options.run, options.image, options.out)
@@ -69,7 +69,7 @@ def draw(run: Path, image: str, out: Path) -> None:
         (f"$P$ of “{name}”", one) for name, one in zip(names, share[1:].numpy(), strict=True)
     ][:2]
     panels += [("pseudo mask:\nall views, CRF", _colours(mask))]
-    figure, axes = plt.subplots(2, -(-len(panels) // 2), figsize=(12, 5.2), layout="constrained")
+    figure, axes = plt.subplots(2, -(-len(panels) // 2), figsize=(12, 4.4), layout="constrained")
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, (title, values) in zip(axes.flat, panels, strict=False):
