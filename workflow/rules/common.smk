@@ -100,43 +100,43 @@ def final_products():
 
 def run_products(run):
     """What one run ends in."""
-    of_run, folder = RUNS[run], f"results/{run}"
-    splits = of_run.cams.splits
+    settings, folder = RUNS[run], f"results/{run}"
+    splits = settings.cams.splits
     products = [f"{folder}/pictures/{split}.png" for split in splits]
     if has_truth():
         products += [
             f"{folder}/tables/table.{suffix}" for suffix in ("md", "csv", "html")
         ]
         products += [f"{folder}/pictures/class_iou.png"]
-    if of_run.refine.is_trained:
+    if settings.refine.is_trained:
         products += [f"{folder}/pictures/refiner_loss.png"]
         products += [f"{folder}/tables/efficiency.{s}" for s in ("md", "csv", "html")]
-    if of_run.retrain.enabled:
+    if settings.retrain.enabled:
         products += [f"{folder}/pictures/segmenter_loss.png"]
-    predicts = of_run.refine.is_trained or of_run.retrain.enabled
-    if predicts and of_run.data.val_list and "val" not in splits:
+    predicts = settings.refine.is_trained or settings.retrain.enabled
+    if predicts and settings.data.val_list and "val" not in splits:
         products += [f"{folder}/pictures/val.png"]
     return products
 
 
 def scored(run):
     """The records of a run, in the order of the table's rows."""
-    of_run, folder, shared = RUNS[run], f"results/{run}", f"results/{CONFIG.name}"
+    settings, folder, shared = RUNS[run], f"results/{run}", f"results/{CONFIG.name}"
     records = []
-    for split in of_run.cams.splits:
+    for split in settings.cams.splits:
         records += [
             f"{shared}/scores/{product}.{split}.json" for product in ("blob", "cam")
         ]
-        if of_run.cams.has_affinity:
+        if settings.cams.has_affinity:
             records.append(f"{shared}/scores/affinity.{split}.json")
-        if of_run.refine.needs_seeds and split == "train":
+        if settings.refine.needs_seeds and split == "train":
             records.append(f"{folder}/scores/seeds.{split}.json")
-        if of_run.refine.is_trained:
+        if settings.refine.is_trained:
             records.append(f"{folder}/scores/refined.{split}.json")
         records.append(f"{folder}/scores/masks.{split}.json")
-    if of_run.refine.is_trained and of_run.data.val_list:
+    if settings.refine.is_trained and settings.data.val_list:
         records.append(f"{folder}/scores/refiner.val.json")
-    if of_run.retrain.enabled and of_run.data.val_list:
+    if settings.retrain.enabled and settings.data.val_list:
         records.append(f"{folder}/scores/predictions.val.json")
     return records
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float16
@@ -31,19 +29,9 @@ class ImageCams:
 
 
 class CamSet(ShardSet):
-    """The images of some CAM shards; use as a context manager.
+    """The images of some CAM shards; use as a context manager."""
 
-    Args:
-        paths: shards of kind ``cams``.
-        samples: the images that they may hold: those of one split.
-
-    Raises:
-        ArtifactError: a shard is missing or damaged, or holds an image that is no sample or that
-            another shard holds as well.
-    """
-
-    def __init__(self, paths: Sequence[Path], samples: Iterable[Sample]) -> None:
-        super().__init__(paths, "cams", samples)
+    kind = "cams"
 
     def read(self, image: str) -> ImageCams:
         """The CAM of one image: after the affinity if the shard has that, else as it was.

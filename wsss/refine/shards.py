@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Item, Shard
@@ -19,7 +19,6 @@ class ShardSet:
 
     Args:
         paths: the shards.
-        kind: of the shards.
         samples: the images that they may hold: those of one split.
 
     Raises:
@@ -27,14 +26,16 @@ class ShardSet:
             another shard holds as well.
     """
 
-    def __init__(self, paths: Sequence[Path], kind: str, samples: Iterable[Sample]) -> None:
-        self._kind = kind
+    kind: ClassVar[str]
+    """Of the shards."""
+
+    def __init__(self, paths: Sequence[Path], samples: Iterable[Sample]) -> None:
         self._samples = {sample.id: sample for sample in samples}
         self._shards: list[Shard] = []
         self._where: dict[str, Shard] = {}
         try:
             for path in paths:
-                self._shards.append(Shard(path, kind=kind))
+                self._shards.append(Shard(path, kind=self.kind))
                 self._enter(self._shards[-1])
         except ArtifactError:
             self.close()
@@ -47,7 +48,7 @@ class ShardSet:
             if image not in self._samples:
                 raise ArtifactError(
                     f"{shard.path}: holds {image!r}, which the manifest's split does not list; "
-                    f"pass shards of that split, or rerun the {self._kind}"
+                    f"pass shards of that split, or rerun the {self.kind}"
                 )
             if image in self._where:
                 raise ArtifactError(
@@ -59,7 +60,7 @@ class ShardSet:
     @property
     def inputs(self) -> dict[str, str]:
         """Digest of each shard's content, for the provenance."""
-        return {f"{self._kind}/{shard.path.name}": shard.content for shard in self._shards}
+        return {f"{self.kind}/{shard.path.name}": shard.content for shard in self._shards}
 
     @property
     def weights(self) -> dict[str, str]:
