@@ -97,11 +97,11 @@ def measure(folder: Path, model: str, device: str, rounds: int) -> dict[str, Any
     near = window((GRID, GRID), settings.affinity_radius, encoder.device)
 
     def only_head() -> None:
-        fused, logits = head(ready.features, ready.grid)
+        _, fused, logits = head(ready.features, ready.grid)
         assert cached.labels is not None
         pairs = affinity_labels(cached.labels, ready.grid, near)
         loss = balanced_cross_entropy(logits, cached.labels)
-        (loss + 0.1 * affinity_loss(head.affinity(fused), pairs)).backward()
+        (loss + 0.1 * affinity_loss(learned_affinity(fused, settings), pairs)).backward()
 
     def step(variant: str, number: int, crops: CropBatch) -> Callable[[], None]:
         return lambda: steps[variant](number, crops)["loss"].backward()
@@ -109,7 +109,8 @@ def measure(folder: Path, model: str, device: str, rounds: int) -> dict[str, Any
     def labels(variant: str, *, rfm: bool) -> Callable[[], object]:
         frozen = teachers[variant].look(batch, rfm=rfm)
         with torch.no_grad():
-            affinity = head.affinity(head(frozen.features, frozen.grid)[0]) if rfm else None
+            fused = head(frozen.features, frozen.grid).fused
+            affinity = learned_affinity(fused, settings) if rfm else None
         return lambda: teachers[variant].labels(batch, frozen, affinity)
 
     tasks: dict[str, Callable[[], object]] = {

@@ -60,8 +60,8 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     photo = inputs.photo(sample)
     pixels = inputs.pixels(sample)[None]
     frozen = run_frozen(inputs.encoder, pixels, attention_blocks=settings.rfm_blocks)
-    fused, logits = head(frozen.features, frozen.grid)
-    learned = head.affinity(fused)
+    _, fused, logits = head(frozen.features, frozen.grid)
+    learned = learned_affinity(fused, settings)
     assert frozen.attention is not None
     distances = block_distances(learned, frozen.attention, "absolute")
     kept = keep_near(distances)

@@ -19,7 +19,7 @@ from wsss.refine.frozen import run_frozen
 from wsss.refine.head import Head
 from wsss.refine.stream import CropBatch
 from wsss.refine.weclip import Step
-from wsss.refine.weclip_labels import PseudoLabels
+from wsss.refine.weclip_labels import PseudoLabels, learned_affinity
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -99,10 +99,14 @@ def test_labels_from_pixels(golden_dir: Path, arrays: Arrays, phase: str, tmp_pa
     batch, rfm = _batch(arrays, phase), phase != "phase1"
     frozen = teacher.look(batch, rfm=rfm)
     with torch.no_grad():
-        fused, logits = head(frozen.features, frozen.grid)
+        _, fused, logits = head(frozen.features, frozen.grid)
     assert_close_rel(fused, arrays["fused"], FLOAT32, "fused")
     assert_close_rel(logits, arrays["seg_logits"], FLOAT32, "seg_logits")
-    found = teacher.labels(batch, frozen, head.affinity(fused) if rfm else None)
+    found = teacher.labels(
+        batch,
+        frozen,
+        learned_affinity(fused, _config(golden_dir, arrays, phase).refine.weclip) if rfm else None,
+    )
     for image, mine in enumerate(found.numpy()):
         share = (mine == arrays[f"{phase}/img{image}/label"]).mean()
         assert share >= SAME_PIXELS, f"{phase}/img{image}: {share:.5f} of the pixels agree"
@@ -138,8 +142,8 @@ def test_released_half_precision_is_within_its_tolerance(
     batch = _batch(arrays, "rfm_voc")
     frozen = teacher.look(batch, rfm=True)
     with torch.no_grad():
-        fused, logits = head(frozen.features, frozen.grid)
-    affinity = head.affinity(fused)
+        _, fused, logits = head(frozen.features, frozen.grid)
+    affinity = learned_affinity(fused, _config(golden_dir, arrays, "rfm_voc").refine.weclip)
     for name, found in (("fused", fused), ("seg_logits", logits), ("affinity", affinity)):
         assert_close_rel(found, arrays[f"half_proj/{name}"], HALF, name)
     labels = teacher.labels(batch, frozen, affinity).numpy()

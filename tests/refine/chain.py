@@ -19,7 +19,7 @@ from wsss.refine import stage
 class Chain:
     """Manifest and CAMs of a small demo, and what the refine stage makes of them."""
 
-    def __init__(self, folder: Path, refine: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, refine: dict[str, Any], **sections: Any) -> None:
         self.folder = folder
         root = folder / "data"
         generate(root, train=7, val=3)
@@ -30,6 +30,7 @@ class Chain:
             "data": {"root": str(root), "demo_images": [7, 3]},
             "refine": refine,
             "infer": {"crf": False},
+            **sections,
         }
         self.manifest = folder / "manifest"
         ingest(self.config(), self.manifest)

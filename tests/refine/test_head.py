@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from wsss.config.refine import WeClipConfig
 from wsss.refine.decoder import TransformerDecoder
 from wsss.refine.fusion import FeatureFusion, feature_affinity
+from wsss.refine.head import Head
 
 
 def test_trainable_parameters_are_those_of_the_paper_s_head() -> None:
@@ -45,11 +47,14 @@ def test_decoder_keeps_the_grid_and_reaches_every_patch() -> None:
 
 
 def test_dropout_only_while_training() -> None:
-    fusion = FeatureFusion(2, 8, 64, dropout=0.5)
+    head = Head(2, 8, 3, WeClipConfig(width=64, dropout=0.5))
     features = torch.randn(2, 1, 4, 8)
-    dropped = (fusion.train()(features, (2, 2)).abs().sum((2, 3)) == 0).float().mean()
+    found = head.train()(features, (2, 2))
+    dropped = (found.fused.abs().sum((2, 3)) == 0).float().mean()
     assert 0.2 < dropped < 0.8  # whole channels
-    assert torch.equal(fusion.eval()(features, (2, 2)), fusion(features, (2, 2)))
+    assert (found.clean.abs().sum((2, 3)) > 0).all()
+    found = head.eval()(features, (2, 2))
+    assert torch.equal(found.clean, found.fused)
 
 
 def test_affinity_is_symmetric_and_in_range() -> None:

@@ -4,7 +4,7 @@
 rule cams:
     input:
         manifest=MANIFEST,
-        weights=clip_files(),
+        weights=clip_files,
     output:
         "results/{run}/cams/{split}/{scatteritem}.h5",
     log:

@@ -30,7 +30,30 @@ SWEEP = [run for run in RUNS if run != CONFIG.name]
 
 # What the runs of a sweep share.
 MANIFEST = f"results/{CONFIG.name}/manifest/manifest.csv"
-CAMS = f"results/{CONFIG.name}/cams"
+
+
+def owners():
+    """The run whose CAMs each run uses: the first of those for which they are the same."""
+    first, found = {}, {}
+    for run, settings in RUNS.items():
+        found[run] = first.setdefault(stage_sections("cams", settings), run)
+    return found
+
+
+CAMS_OF = owners()
+
+
+def cam_shard(wildcards):
+    """The CAM shard that belongs to a job of a run."""
+    folder = f"results/{CAMS_OF[wildcards.run]}/cams/{wildcards.split}"
+    return f"{folder}/{wildcards.scatteritem}.h5"
+
+
+def cam_shards(split=None):
+    """All CAM shards of a split: of that which is named, or of the job's."""
+    return lambda wildcards: gather.part(
+        f"results/{CAMS_OF[wildcards.run]}/cams/{split or wildcards.split}/{{scatteritem}}.h5"
+    )
 
 
 def sections(stage):
@@ -76,9 +99,12 @@ def dataset_files():
     return local_files(*lists, *tables, *annotations)
 
 
-def clip_files():
-    """Local files of the frozen encoder."""
-    return local_files(CONFIG.clip.model, CONFIG.clip.pretrained)
+def clip_files(wildcards):
+    """Local files of the frozen encoder, and of the descriptions of a user's own."""
+    settings = of_run(wildcards)
+    own = settings.cams.patch_text.tse.knowledge
+    texts = [settings.clip.model, settings.clip.pretrained, *([own] if own else [])]
+    return local_files(*texts)
 
 
 def has_truth():
@@ -122,13 +148,14 @@ def run_products(run):
 def scored(run):
     """The records of a run, in the order of the table's rows."""
     settings, folder, shared = RUNS[run], f"results/{run}", f"results/{CONFIG.name}"
+    # CAMs that all runs share have a row of their own; others are scored for each run.
+    cams = shared if CAMS_OF[run] == CONFIG.name else folder
     records = []
     for split in settings.cams.splits:
-        records += [
-            f"{shared}/scores/{product}.{split}.json" for product in ("blob", "cam")
-        ]
+        records += [f"{shared}/scores/blob.{split}.json"]
+        records += [f"{cams}/scores/cam.{split}.json"]
         if settings.cams.has_affinity:
-            records.append(f"{shared}/scores/affinity.{split}.json")
+            records.append(f"{cams}/scores/affinity.{split}.json")
         if settings.refine.needs_seeds and split == "train":
             records.append(f"{folder}/scores/seeds.{split}.json")
         if settings.refine.is_trained:

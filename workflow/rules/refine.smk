@@ -4,12 +4,12 @@
 rule refine_train:
     input:
         manifest=MANIFEST,
-        cams=gather.part(f"{CAMS}/train/{{scatteritem}}.h5"),
+        cams=cam_shards("train"),
         seeds=branch(
             lambda wildcards: of_run(wildcards).refine.needs_seeds,
             then=gather.part("results/{{run}}/seeds/train/{scatteritem}.h5"),
         ),
-        weights=clip_files(),
+        weights=clip_files,
     output:
         checkpoint="results/{run}/refine/checkpoint.safetensors",
         log="results/{run}/refine/loss.csv",
@@ -43,9 +43,9 @@ rule refine_train:
 rule refine_apply:
     input:
         manifest=MANIFEST,
-        cams=f"{CAMS}/{{split}}/{{scatteritem}}.h5",
+        cams=cam_shard,
         checkpoint="results/{run}/refine/checkpoint.safetensors",
-        weights=clip_files(),
+        weights=clip_files,
     output:
         "results/{run}/scores_grid/{split}/{scatteritem}.h5",
     log:
@@ -77,7 +77,7 @@ rule refine_predict:
     input:
         manifest=MANIFEST,
         checkpoint="results/{run}/refine/checkpoint.safetensors",
-        weights=clip_files(),
+        weights=clip_files,
     output:
         "results/{run}/refiner_predictions/{split}/{scatteritem}.h5",
     log:

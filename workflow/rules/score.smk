@@ -30,7 +30,7 @@ rule score_cams:
         shards=branch(
             lambda wildcards: wildcards.product == "refined",
             then=gather.part("results/{{run}}/scores_grid/{{split}}/{scatteritem}.h5"),
-            otherwise=gather.part(f"{CAMS}/{{{{split}}}}/{{scatteritem}}.h5"),
+            otherwise=cam_shards(),
         ),
     output:
         "results/{run}/scores/{product}.{split}.json",
@@ -258,8 +258,8 @@ rule contact_sheet:
     input:
         manifest=MANIFEST,
         cams=branch(
-            lambda wildcards: wildcards.split in CONFIG.cams.splits,
-            then=gather.part(f"{CAMS}/{{{{split}}}}/{{scatteritem}}.h5"),
+            lambda wildcards: wildcards.split in of_run(wildcards).cams.splits,
+            then=cam_shards(),
         ),
         seeds=branch(
             lambda wildcards: of_run(wildcards).refine.needs_seeds
@@ -267,7 +267,7 @@ rule contact_sheet:
             then=gather.part("results/{{run}}/seeds/{{split}}/{scatteritem}.h5"),
         ),
         masks=branch(
-            lambda wildcards: wildcards.split in CONFIG.cams.splits,
+            lambda wildcards: wildcards.split in of_run(wildcards).cams.splits,
             then=gather.part("results/{{run}}/masks/{{split}}/{scatteritem}.h5"),
         ),
         refiner=branch(

@@ -4,7 +4,7 @@
 rule seeds:
     input:
         manifest=MANIFEST,
-        cams=f"{CAMS}/{{split}}/{{scatteritem}}.h5",
+        cams=cam_shard,
     output:
         shard="results/{run}/seeds/{split}/{scatteritem}.h5",
         png=directory("results/{run}/seeds/{split}/png/{scatteritem}"),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wsss.cams.boxes import BoxEdge, box_masks
 from wsss.cams.maps import places_in_image, scale_maps
-from wsss.config.model import CamsConfig
+from wsss.config.cams import CamsConfig
 
 _TINY = 1e-30  # keeps a patch that nothing attends to from dividing by zero
 

@@ -35,6 +35,10 @@ class EncoderInput:
         config: data, clip and compute.
         cache: folder for downloaded weights.
 
+    Attributes:
+        square: side of the square into which every photograph is squeezed, pixels; None: they keep
+            their shape.
+
     Raises:
         ClipLoadError: the model cannot be built or its weights do not fit.
     """
@@ -56,9 +60,12 @@ class EncoderInput:
         self._mean = IMAGENET_MEAN if imagenet else self.clip.mean
         self._std = IMAGENET_STD if imagenet else self.clip.std
         self._max_pixels, self._long_side = config.data.max_pixels, settings.long_side
+        self.square = settings.square if settings.shape == "square" else None
 
     def size(self, sample: Sample) -> tuple[int, int]:
         """Height and width at which an image enters the encoder, pixels."""
+        if self.square is not None:
+            return input_size(self.square, self.square, self.encoder.patch)
         return input_size(
             sample.height, sample.width, self.encoder.patch, long_side=self._long_side
         )

@@ -42,6 +42,7 @@ def run(
     Raises:
         ArtifactError: the manifest is missing or damaged.
         ClipLoadError: the encoder cannot be built or its weights do not fit.
+        KnowledgeError: TSE is on and a class has no description.
         SeedError: external seeds are missing, unreadable or of another size.
         ValueError: images are too large for the encoder's attention.
     """
@@ -83,9 +84,10 @@ def make_source(
         from wsss.cams.external import ExternalSource
 
         return ExternalSource(config, cache, known)
-    from wsss.cams.clip_source import GradCamSource
+    from wsss.cams.clip_source import GradCamSource, PatchTextSource
 
-    return GradCamSource(config, classes, cache)
+    kind = PatchTextSource if config.cams.source == "patch_text" else GradCamSource
+    return kind(config, classes, cache)
 
 
 def _item(found: CamMaps, key: str) -> Item:

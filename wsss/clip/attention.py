@@ -25,7 +25,7 @@ _GPU_CHUNK_BYTES = 1 << 30
 class Heads:
     """Queries, keys and values of one block, head by head."""
 
-    queries: Float[Tensor, "batch heads tokens head_width"]
+    queries: Float[Tensor, "batch heads asking head_width"]
     keys: Float[Tensor, "batch heads tokens head_width"]
     values: Float[Tensor, "batch heads tokens head_width"]
 
@@ -33,6 +33,10 @@ class Heads:
     def scale(self) -> float:
         """Factor of the dot products, 1 / sqrt(head width)."""
         return 1 / math.sqrt(self.queries.shape[-1])
+
+    def of_class_token(self) -> Heads:
+        """The same with the class token as the only query."""
+        return Heads(self.queries[:, :, :1], self.keys, self.values)
 
 
 @runtime_checkable
@@ -59,7 +63,7 @@ class AttentionRewrite(Protocol):
         ...
 
 
-def fused(heads: Heads) -> Float[Tensor, "batch heads tokens head_width"]:
+def fused(heads: Heads) -> Float[Tensor, "batch heads asking head_width"]:
     """Softmax attention by torch's fused kernel; the matrix is never stored."""
     return F.scaled_dot_product_attention(heads.queries, heads.keys, heads.values)
 
@@ -99,14 +103,15 @@ def _matrices(
     """Attention matrices of a few heads at a time; their mixed values are written to ``mixed``."""
     queries = (heads.queries.float() * heads.scale).contiguous()
     keys, values = heads.keys.float().contiguous(), heads.values.float().contiguous()
-    for chunk in _head_chunks(heads):
+    for chunk in head_chunks(heads):
         # (B, H', L, d) x (B, H', d, L) -> (B, H', L, L)
         matrix = torch.softmax(queries[:, chunk] @ keys[:, chunk].transpose(-2, -1), dim=-1)
         mixed[:, chunk] = matrix @ values[:, chunk]
         yield chunk, matrix
 
 
-def _head_chunks(heads: Heads) -> Iterator[slice]:
+def head_chunks(heads: Heads) -> Iterator[slice]:
+    """Heads whose matrices are built at once: one on a CPU, as many as fit on a GPU."""
     batch, count, tokens, _ = heads.queries.shape
     step = 1
     if heads.queries.is_cuda:

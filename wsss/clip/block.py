@@ -46,6 +46,12 @@ class Block:
         # (B, H, L, d) -> (B, L, H, d) -> (B, L, D)
         return _add(tokens, self.out_proj(mixed.transpose(1, 2).flatten(2)), self.gain1)
 
+    def values_through(self, heads: Heads) -> Float[Tensor, "batch tokens width"]:
+        """What every token's own value adds to a stream, without the bias of the projection."""
+        # (B, H, L, d) -> (B, L, H, d) -> (B, L, D)
+        update = self.out_proj(heads.values.transpose(1, 2).flatten(2), bias_gain=0.0).float()
+        return update if self.gain1 is None else update.mul_(self.gain1)
+
     def add_mlp(
         self, tokens: Float[Tensor, "batch tokens width"]
     ) -> Float[Tensor, "batch tokens width"]:

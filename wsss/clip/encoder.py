@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from wsss.clip import attention
 from wsss.clip.attention import AttentionRewrite
 from wsss.clip.block import Block
+from wsss.clip.calibration import Calibration
 from wsss.clip.errors import UnsupportedEncoderError
 from wsss.clip.last_block import LastBlock, run_last_block
 from wsss.clip.layers import Norm
@@ -36,7 +37,7 @@ class Encoding:
     """What a pass through (a part of) the encoder gave."""
 
     grid: tuple[int, int]
-    tokens: Float[Tensor, "batch tokens width"]
+    tokens: Float[Tensor, "batch last_tokens width"]
     """Output of the last block that ran."""
     kept: dict[int, Float[Tensor, "batch tokens width"]] = field(default_factory=dict)
     """Outputs of the blocks that were asked for."""
@@ -44,6 +45,8 @@ class Encoding:
     """Head-mean attention of the blocks that were asked for."""
     attention_sum: Float[Tensor, "batch tokens tokens"] | None = None
     """Sum of the head-mean attention over the blocks whose sum was asked for."""
+    middles: dict[int, Float[Tensor, "batch tokens width"]] = field(default_factory=dict)
+    """Streams between attention and MLP of the blocks that were asked for."""
 
 
 class ClipEncoder:
@@ -166,6 +169,9 @@ class ClipEncoder:
         attention_of: Collection[int] = (),
         attention_sum_of: Collection[int] = (),
         rewrites: Mapping[int, AttentionRewrite] | None = None,
+        middles: Collection[int] = (),
+        beside: Calibration | None = None,
+        class_token_last: bool = False,
     ) -> Encoding:
         """Run the blocks.
 
@@ -176,6 +182,10 @@ class ClipEncoder:
             attention_of: blocks whose head-mean attention is returned.
             attention_sum_of: blocks whose head-mean attention is added up into one matrix.
             rewrites: blocks whose attention is replaced.
+            middles: blocks whose stream between attention and MLP is returned.
+            beside: a second stream that is made on the way.
+            class_token_last: finish the last block for the class token alone, where nothing else of
+                its output is needed; `Encoding.tokens` then has one token.
 
         Raises:
             ValueError: an image side is no multiple of the patch, a block does not exist or does
@@ -183,14 +193,14 @@ class ClipEncoder:
         """
         until = self.depth if until is None else until
         rewrites = rewrites or {}
-        wanted = {*keep, *attention_of, *attention_sum_of, *rewrites}
+        wanted = {*keep, *attention_of, *attention_sum_of, *rewrites, *middles}
         if not 0 <= until <= self.depth or any(not 0 <= number < until for number in wanted):
             raise ValueError(
                 f"blocks {sorted(wanted)} of {until}: the encoder has {self.depth}, numbered from 0"
             )
         tokens, grid = self.embed(images)
         batch, length, _ = tokens.shape
-        kept, single = {}, {}
+        kept, single, between = {}, {}, {}
         total = tokens.new_zeros(batch, length, length) if attention_sum_of else None
         for number, block in enumerate(self.blocks[:until]):
             heads = block.split_heads(block.norm1(tokens))
@@ -201,6 +211,8 @@ class ClipEncoder:
                     raise ValueError(
                         f"block {number}: its attention rewrite gives no map to return"
                     )
+            elif class_token_last and number == until - 1 and not (summed or alone):
+                mixed, mean = attention.fused(heads.of_class_token()), None
             elif summed and not alone and total is not None:
                 # Sums over heads are scaled to means once, after the last block.
                 mixed, mean = attention.explicit(heads, total), None
@@ -210,16 +222,23 @@ class ClipEncoder:
                 mean /= block.heads
             else:
                 mixed, mean = attention.fused(heads), None
+            if beside is not None:
+                beside.follow(number, block, tokens, heads)
             if mean is not None and alone:
                 single[number] = mean
             if mean is not None and summed and total is not None:
                 total.add_(mean, alpha=block.heads)
-            tokens = block.add_mlp(block.add_attention(tokens, mixed))
+            if class_token_last and number == until - 1:
+                tokens, mixed = tokens[:, :1], mixed[:, :, :1]
+            middle = block.add_attention(tokens, mixed)
+            if number in middles:
+                between[number] = middle
+            tokens = block.add_mlp(middle)
             if number in keep:
                 kept[number] = tokens
         if total is not None:
             total /= self.blocks[0].heads
-        return Encoding(grid, tokens, kept, single, total)
+        return Encoding(grid, tokens, kept, single, total, between)
 
     @torch.no_grad()
     def last_block(self, tokens: Float[Tensor, "batch tokens width"]) -> LastBlock:

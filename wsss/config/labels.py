@@ -55,6 +55,13 @@ class MasksConfig(Section):
     """Pseudo masks: `label` (arg max, scored) and `train` (255 where unsure, learned from)."""
 
     background: BackgroundConfig = BackgroundConfig()
+    par: bool = Field(
+        False,
+        description=(
+            "Pixel-adaptive refinement of the scores before the CRF, if that is on (ExCEL scores "
+            "its CAMs after it)."
+        ),
+    )
     crf: CrfConfig = CrfConfig()
     min_confidence: Share = Field(
         0.95, description="`train` masks are 255 where the largest posterior is lower."

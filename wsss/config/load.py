@@ -97,12 +97,20 @@ def from_mapping(
         raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(lines)) from None
     if not partial and (wrong := config.contradictions()):
         raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(wrong))
-    if config.clip.normalization == "auto":
-        chosen = {"normalization": config.published_normalization}
-        config = config.model_copy(update={"clip": config.clip.model_copy(update=chosen)})
+    config = config.model_copy(update=_of_chain(config))
     resolved = resolve_variant(config, config.variant)
     assert isinstance(resolved, Config)
     return resolved
+
+
+def _of_chain(config: Config) -> dict[str, Section]:
+    """Sections with those ``auto`` replaced that hang on the chain."""
+    update: dict[str, Section] = {}
+    for name, values in config.chain_values().items():
+        section = getattr(config, name)
+        mine = {key: value for key, value in values.items() if getattr(section, key) == "auto"}
+        update[name] = section.model_copy(update=mine)
+    return update
 
 
 def _explain(item: Any) -> str:

@@ -11,13 +11,14 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt
 
 from wsss.config.base import Section, Share, Variant, departure
+from wsss.config.cams import CamsConfig
 from wsss.config.labels import MasksConfig, SeedsConfig
 from wsss.config.refine import InferConfig, RefineConfig
 
-Split = Literal["train", "val"]
-
-SWEPT = frozenset({"seed", "seeds", "refine", "infer", "masks", "retrain", "predict"})
-"""Sections that may differ between the runs of a sweep: all that comes after the CAMs."""
+SWEPT = frozenset(
+    {"seed", "clip", "cams", "seeds", "refine", "infer", "masks", "retrain", "predict"}
+)
+"""Sections that may differ between the runs of a sweep: all that comes after the manifest."""
 
 
 class ComputeConfig(Section):
@@ -116,109 +117,30 @@ class ClipConfig(Section):
     long_side: int | None = Field(
         None, description="Scale images to this long side first; null = their own size."
     )
+    shape: Literal["auto", "kept", "square"] = Field(
+        "auto",
+        description=(
+            "square squeezes every image into a square of side clip.square; kept keeps its shape. "
+            "auto = kept, or square where the variant is published and cams.source is patch_text."
+        ),
+    )
+    square: PositiveInt = Field(320, description="Side of that square, pixels.")
     normalization: Literal["auto", "clip", "imagenet"] = Field(
         "auto",
         description=(
             "Mean and deviation of the input: clip = the encoder's own; imagenet = as released "
-            "WeCLIP and WeakCLIP feed it. auto = clip, or imagenet where the variant is published "
-            "and refine.method is one of them."
+            "WeCLIP, WeakCLIP and ExCEL feed it. auto = clip, or imagenet where the variant is "
+            "published and the chain is one of theirs."
         ),
     )
     position_rounding: Literal["auto", "float32", "float16"] = departure(
         published="float16",
         corrected="float32",
-        description="Precision to which the resized positional table is rounded.",
-    )
-
-
-class AffinityConfig(Section):
-    """Class-aware attention affinity (CLIP-ES)."""
-
-    enabled: bool = Field(True, description="Spread the CAM along the attention of the encoder.")
-    last_blocks: PositiveInt = Field(
-        8, description="Attention is averaged over this many last blocks."
-    )
-    sinkhorn_rounds: PositiveInt = Field(3, description="Rounds of column and row normalisation.")
-    power: PositiveInt = Field(2, description="Power of the symmetrised transition matrix.")
-    box_threshold: Share = Field(
-        0.4,
-        description="Share of the CAM's maximum above which a box is drawn (VOC 0.4, COCO 0.7).",
-    )
-    box_edge: Literal["auto", "inclusive", "exclusive"] = departure(
-        published="exclusive",
-        corrected="inclusive",
         description=(
-            "exclusive leaves the last grid row and column out of every box (an off-by-one)."
+            "Precision to which the resized positional table is rounded (published patch_text: "
+            "float32)."
         ),
     )
-
-
-class ExternalConfig(Section):
-    """CAM source `external`: seeds made elsewhere."""
-
-    path: str = Field(
-        "", description="Folder of the seeds, one file an image: <id>.npy or <id>.png."
-    )
-    layout: Literal["npy", "png"] = Field(
-        "npy",
-        description=(
-            "npy: a pickled dictionary (MCTformer, IRN, CLIP-ES …), read through a restricted "
-            "reader; png: hard seeds."
-        ),
-    )
-    first_class: Literal[0, 1] = Field(
-        0,
-        description=(
-            "npy: number of the first class. 1 is for dictionaries in which 0 is the background, "
-            "as after a CRF; that map is not read."
-        ),
-    )
-    stride: PositiveInt = Field(
-        8, description="Pixels a grid cell: seeds are averaged to this grid."
-    )
-    affinity: bool = Field(
-        False,
-        description=(
-            "Also spread the seeds along the attention of the encoder in section clip, as "
-            "cams.affinity says; MCTformer's files were refined already."
-        ),
-    )
-
-
-class CamsConfig(Section):
-    """The CAM source."""
-
-    source: Literal["grad_cam", "external"] = Field(
-        "grad_cam",
-        description="grad_cam: softmax Grad-CAM of the frozen CLIP; external: seeds from files.",
-    )
-    splits: list[Split] = Field(
-        ["train", "val"],
-        description="Splits for which CAMs and masks are made; train is what is learned from.",
-    )
-    gradient: Literal["auto", "margin", "softmax"] = departure(
-        published="softmax",
-        corrected="margin",
-        description=(
-            "softmax: gradient of the class probability, which vanishes where it is sure; "
-            "margin: z_k - logsumexp of the others."
-        ),
-    )
-    scaling: Literal["auto", "exact", "guarded_twice"] = departure(
-        published="guarded_twice",
-        corrected="exact",
-        description=(
-            "guarded_twice: divide by the range plus 1e-7, and do it twice, which leaves a "
-            "maximum of 0.9999999; exact: divide by the range."
-        ),
-    )
-    affinity: AffinityConfig = AffinityConfig()
-    external: ExternalConfig = ExternalConfig()
-
-    @property
-    def has_affinity(self) -> bool:
-        """Whether maps after the affinity are made beside the CAMs of the source."""
-        return self.affinity.enabled and (self.source == "grad_cam" or self.external.affinity)
 
 
 class RetrainConfig(Section):
@@ -299,7 +221,15 @@ class Config(Section):
         description=(
             "Runs that differ in one key each, e.g. {refine.weakclip.prompts: [2, 4, 8]}: one run "
             "a value (of several keys: each combination) in results/<name>/<key>-<value>/, and a "
-            "table of all. They share manifest and CAMs."
+            "table of all. They share the manifest, and CAMs where these are the same."
+        ),
+    )
+    runs: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description=(
+            "Runs by name with what is laid over this configuration, e.g. {plain: {cams: "
+            "{affinity: {enabled: false}}}}; compared like those of a sweep, with which they "
+            "combine."
         ),
     )
     variant: Variant = Field(
@@ -324,13 +254,25 @@ class Config(Section):
     score: ScoreConfig = ScoreConfig()
     pictures: PicturesConfig = PicturesConfig()
 
-    @property
-    def published_normalization(self) -> Literal["clip", "imagenet"]:
-        """What ``clip.normalization: auto`` stands for: the one departure that hangs on another
-        section than its own.
+    def chain_values(self) -> dict[str, dict[str, Any]]:
+        """What ``auto`` stands for, by section and key, where that hangs on the chain of methods.
+
+        Everything else that is ``auto`` is resolved by the variant alone.
         """
-        imagenet = self.variant == "published" and self.refine.method in ("weclip", "weakclip")
-        return "imagenet" if imagenet else "clip"
+        published = self.variant == "published"
+        excel = published and self.cams.source == "patch_text"
+        trained = published and self.refine.method != "none"
+        values: dict[str, dict[str, Any]] = {
+            "clip": {
+                "shape": "square" if excel else "kept",
+                "normalization": "imagenet" if excel or trained else "clip",
+            },
+            "infer": {"mirror_first": not (excel and trained and self.data.kind == "voc")},
+        }
+        if excel:
+            values["clip"]["position_rounding"] = "float32"
+            values["cams"] = {"scaling": "exact"}
+        return values
 
     def contradictions(self) -> list[str]:
         """What sections say against each other, one sentence each; empty when they agree."""
@@ -357,6 +299,8 @@ class Config(Section):
             found += self._weclip_contradictions()
         if refine.method == "weakclip":
             found += self._weakclip_contradictions()
+        if refine.method == "excel":
+            found += self._excel_contradictions()
         low, high = refine.train.scale_range
         if not 0 < low <= high:
             found.append("refine.train.scale_range must be positive and rise, e.g. [0.5, 2.0]")
@@ -381,6 +325,23 @@ class Config(Section):
             found.append("refine.weclip.unsure_band must rise, e.g. [0.4, 0.6]")
         return found
 
+    def _excel_contradictions(self) -> list[str]:
+        excel = self.refine.excel
+        found: list[str] = []
+        if self.cams.source == "external" and excel.crop_cams != "image":
+            found.append(
+                "refine.excel.crop_cams makes patch-text CAMs of crops, but cams.source is "
+                "external: set crop_cams to image"
+            )
+        if self.cams.patch_text.relation == "none":
+            found.append("cams.patch_text.relation is none: refine.method excel calibrates it")
+        if excel.width % excel.heads:
+            found.append("refine.excel.heads must divide refine.excel.width")
+        low, high = excel.unsure_band
+        if not low < high:
+            found.append("refine.excel.unsure_band must rise, e.g. [0.4, 0.6]")
+        return found
+
     def _weakclip_contradictions(self) -> list[str]:
         weakclip, infer = self.refine.weakclip, self.infer
         found: list[str] = []
@@ -389,7 +350,9 @@ class Config(Section):
         if weakclip.taps and sorted(set(weakclip.taps)) != weakclip.taps:
             found.append("refine.weakclip.taps must rise, e.g. [4, 6, 8, 12]")
         if infer.scores != "decoder":
-            found.append("infer.scores: cam is for weclip; weakclip gives its decoder's alone")
+            found.append(
+                "infer.scores: cam is for weclip and excel; weakclip gives its decoder's alone"
+            )
         if infer.stride and (infer.window is None or infer.stride > infer.window):
             found.append("infer.stride must be at most infer.window, so that windows meet")
         if min(self.seeds.values) <= 0:

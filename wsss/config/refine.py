@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 
 from wsss.config.base import Section, Share, departure
 
-Method = Literal["none", "weclip", "weakclip"]
+Method = Literal["none", "weclip", "weakclip", "excel"]
 METHODS: frozenset[str] = frozenset(get_args(Method))
 """Each but ``none`` has a section of its name."""
 
@@ -94,6 +94,103 @@ class WeClipConfig(Section):
             "crop is below crop_gate of that on the image are not learned from; located: those of "
             "a tag of which the image's CAM nowhere on the crop reaches crop_gate; image: the "
             "image's CAM, cut."
+        ),
+    )
+    crop_gate: Share = Field(0.5, description="See crop_cams: gated and located.")
+    padding: Literal["auto", "labelled", "ignored"] = departure(
+        published="labelled",
+        corrected="ignored",
+        description="Whether the padding of a crop that reaches over the image is learned from.",
+    )
+    unsure: Literal["auto", "labelled", "ignored"] = departure(
+        published="labelled",
+        corrected="ignored",
+        description="Whether pixels with a largest class score in unsure_band are learned from.",
+    )
+    unsure_band: tuple[Share, Share] = Field(
+        (0.4, 0.6),
+        description="Class scores, after pixel-adaptive refinement, that are unsure.",
+    )
+
+
+class ExcelConfig(Section):
+    """ExCEL: frozen features, fusion, decoder, and CAMs calibrated by what they learn (LVC).
+
+    The patch-text CAM itself is set in ``cams.patch_text``, whatever ``cams.source`` is.
+    """
+
+    width: PositiveInt = Field(64, description="Channels of the fused features (published: 256).")
+    depth: PositiveInt = Field(3, description="Blocks of the decoder.")
+    heads: PositiveInt = Field(8, description="Heads of a decoder block; they divide the width.")
+    dropout: Share = Field(0.1, description="Share of fused channels zeroed in training.")
+    features: Literal["auto", "aliased", "clean"] = departure(
+        published="aliased",
+        corrected="clean",
+        description=(
+            "What is fused. clean: the output of every block; aliased: an in-place slip puts the "
+            "calibrated stream in place of the block before the calibrated ones, and the state "
+            "before the next block's MLP in place of the calibrated ones but the last."
+        ),
+    )
+    affinity_weight: float = Field(0.1, ge=0, description="Weight of the affinity loss.")
+    affinity_radius: PositiveInt = Field(
+        8, description="Affinity loss: patches at most this many rows and columns apart."
+    )
+    relation_scale: float = Field(
+        3.0, gt=0, description="Factor of the centred cosines between fused features."
+    )
+    relation_mean: Literal["auto", "batch", "image"] = departure(
+        published="batch",
+        corrected="image",
+        description=(
+            "Mean that is taken off those cosines: of the batch, so that an image depends on its "
+            "neighbours, or of each image."
+        ),
+    )
+    relation_dropout: Literal["auto", "on", "off"] = departure(
+        published="on",
+        corrected="off",
+        description=(
+            "Whether the relation that calibrates the CAM is made of features with dropout while "
+            "training."
+        ),
+    )
+    lvc_start: int = Field(
+        200,
+        ge=0,
+        description=(
+            "Training steps with the static CAM, before the learned relation calibrates it and "
+            "its affinity (published: VOC 14000, COCO 30000)."
+        ),
+    )
+    lvc_blocks: PositiveInt = Field(
+        6, description="Last blocks among which the affinity of the dynamic CAM chooses."
+    )
+    block_distance: Literal["auto", "absolute", "signed"] = departure(
+        published="signed",
+        corrected="absolute",
+        description=(
+            "Distance of a block's attention from the learned affinity: signed sums cancel, so "
+            "that the affinity has no say in the choice."
+        ),
+    )
+    own_labels_start: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Training step from which the affinity loss takes its labels from the decoder's own "
+            "prediction; null = never (published: VOC 24000, COCO never)."
+        ),
+    )
+    crop_cams: Literal["auto", "crop", "gated", "located", "image"] = departure(
+        published="crop",
+        corrected="located",
+        description=(
+            "CAMs of a training crop. crop: for every tag of the image, whether the crop shows it "
+            "or not; gated: pixels of a tag whose probability on the crop is below crop_gate of "
+            "that on the image are not learned from; located: those of a tag of which the image's "
+            "CAM nowhere on the crop reaches crop_gate; image: before lvc_start the image's CAM, "
+            "cut, and from then on as located."
         ),
     )
     crop_gate: Share = Field(0.5, description="See crop_cams: gated and located.")
@@ -259,12 +356,14 @@ class RefineConfig(Section):
         "none",
         description=(
             "none: the CAM is handed on as it is; weclip: WeCLIP, trained on the CAMs; weakclip: "
-            "WeakCLIP, trained on seeds made from the CAMs (section seeds)."
+            "WeakCLIP, trained on seeds made from the CAMs (section seeds); excel: ExCEL, trained "
+            "on patch-text CAMs (section cams.patch_text)."
         ),
     )
     train: TrainingConfig = TrainingConfig()
     weclip: WeClipConfig = WeClipConfig()
     weakclip: WeakClipConfig = WeakClipConfig()
+    excel: ExcelConfig = ExcelConfig()
 
     @property
     def is_trained(self) -> bool:
@@ -284,14 +383,15 @@ class InferConfig(Section):
         "decoder",
         description=(
             "Class scores for the pseudo masks: decoder = its own probabilities of the image's "
-            "tags; cam = the CAM refined with what it learned (weclip)."
+            "tags; cam = the CAM refined with what it learned (weclip, excel)."
         ),
     )
     scales: list[float] = Field(
         [1.0, 0.75],
         min_length=1,
         description=(
-            "Scales, each also mirrored; weclip averages logits over them, weakclip probabilities."
+            "Scales, each also mirrored; weclip and excel average logits over them, weakclip "
+            "probabilities."
         ),
     )
     long_side: int | None = Field(
@@ -322,6 +422,13 @@ class InferConfig(Section):
         published="on",
         corrected="off",
         description="weclip: on = in training mode while it is evaluated, as released.",
+    )
+    mirror_first: bool | Literal["auto"] = Field(
+        "auto",
+        description=(
+            "weclip, excel: whether several scales mirror scale 1, too. auto = true, or false "
+            "where released ExCEL leaves it out (published, VOC)."
+        ),
     )
     crf: bool = Field(
         True, description="Also predict with a dense CRF (settings of masks.crf), as own rows."

@@ -1,4 +1,4 @@
-"""A sweep: one run for each value of a key, sharing what the key does not touch."""
+"""Several runs of one configuration: named ones, and one for each value of a key."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from wsss.config.model import SWEPT, Config
 def points(mapping: Mapping[str, Any], *, where: str = "config") -> dict[str, Config]:
     """The runs of a configuration by their label; a single one of an empty label without a sweep.
 
-    A label is made of the last word of each key and its value: ``prompts-8``. Runs are named
-    ``<name>.<label>``.
+    A label is made of the run's name, if it has one, and of the last word of each swept key with
+    its value: ``prompts-8``. Runs are named ``<name>.<label>``.
 
     Args:
         mapping: see `wsss.config.load.from_mapping`.
@@ -25,25 +25,28 @@ def points(mapping: Mapping[str, Any], *, where: str = "config") -> dict[str, Co
             same label.
     """
     base = from_mapping(mapping, where=where)
-    if not base.sweep:
+    if not base.sweep and not base.runs:
         return {"": base}
-    for key in base.sweep:
+    for key in [*base.sweep, *(key for run in base.runs.values() for key in run)]:
         if key.split(".")[0] not in SWEPT:
             raise ConfigError(
                 f"{where}: sweep: {key!r} decides what all runs share; keys that can be swept are "
                 f"seed and those of {', '.join(sorted(SWEPT - {'seed'}))}"
             )
+    bare = {key: value for key, value in mapping.items() if key not in ("sweep", "runs")}
     found: dict[str, Config] = {}
-    for values in itertools.product(*base.sweep.values()):
-        chosen = dict(zip(base.sweep, values, strict=True))
-        label = "_".join(f"{key.split('.')[-1]}-{_text(v)}" for key, v in chosen.items())
-        if label in found:
-            raise ConfigError(f"{where}: sweep: two runs would be called {label!r}")
-        own: dict[str, Any] = {"name": f"{base.name}.{label}"}
-        for key, value in chosen.items():
-            own = overlay(own, _nested(key, value))
-        bare = {key: value for key, value in mapping.items() if key != "sweep"}
-        found[label] = from_mapping(overlay(bare, own), where=f"{where}, sweep point {label}")
+    for run, change in base.runs.items() or [("", {})]:
+        for values in itertools.product(*base.sweep.values()):
+            chosen = dict(zip(base.sweep, values, strict=True))
+            words = [_text(run)] if run else []
+            words += [f"{key.split('.')[-1]}-{_text(v)}" for key, v in chosen.items()]
+            label = "_".join(words)
+            if label in found:
+                raise ConfigError(f"{where}: sweep: two runs would be called {label!r}")
+            own = overlay(change, {"name": f"{base.name}.{label}"})
+            for key, value in chosen.items():
+                own = overlay(own, _nested(key, value))
+            found[label] = from_mapping(overlay(bare, own), where=f"{where}, run {label}")
     return found
 
 

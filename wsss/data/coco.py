@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from wsss.config.base import Variant
-from wsss.config.model import DataConfig, Split
+from wsss.config.cams import Split
+from wsss.config.model import DataConfig
 from wsss.data.candidates import Candidate, Dataset
 from wsss.data.classes import class_list, customise
 from wsss.data.errors import DataError

@@ -46,7 +46,7 @@ class PseudoMask:
 def make_mask(task: MaskTask, *, config: MasksConfig, max_pixels: int) -> PseudoMask:
     """Scores to image size, background rule, CRF, ignore band.
 
-    The photo is opened only if something looks at it: the CRF, of an image that has classes.
+    The photo is opened only if something looks at it: PAR or the CRF, of an image that has classes.
 
     Args:
         task: the image.
@@ -58,7 +58,7 @@ def make_mask(task: MaskTask, *, config: MasksConfig, max_pixels: int) -> Pseudo
         ArtifactError: the photo is of another size than it was at ingest.
     """
     image, size = (
-        task_image(task, max_pixels, looked_at=config.crf.enabled),
+        task_image(task, max_pixels, looked_at=config.crf.enabled or config.par),
         (task.height, task.width),
     )
     scores, own = upsample(task.scores, size), None

@@ -19,17 +19,15 @@ class FeatureFusion(nn.Module):
         blocks: number of block outputs.
         width: of a token of the encoder.
         out: width of the fused features.
-        dropout: share of fused channels that training zeroes as a whole.
     """
 
-    def __init__(self, blocks: int, width: int, out: int, *, dropout: float = 0.1) -> None:
+    def __init__(self, blocks: int, width: int, out: int) -> None:
         super().__init__()
         self.first_weight = _uniform(blocks, width, out, into=width)
         self.first_bias = _uniform(blocks, 1, out, into=width)
         self.second_weight = _uniform(blocks, out, out, into=out)
         self.second_bias = _uniform(blocks, 1, out, into=out)
         self.mix = nn.Conv2d(blocks * out, out, 1)
-        self.dropout = nn.Dropout2d(dropout)
 
     def forward(
         self, features: Float[Tensor, "blocks batch patches width"], grid: tuple[int, int]
@@ -46,7 +44,7 @@ class FeatureFusion(nn.Module):
         given = torch.baddbmm(self.second_bias, hidden, self.second_weight)  # (b, B N, out)
         # (b, B N, out) -> (b, B, h, w, out) -> (B, b, out, h, w) -> (B, b out, h, w)
         maps = given.view(blocks, batch, *grid, -1).permute(1, 0, 4, 2, 3).flatten(1, 2)
-        fused: Tensor = self.dropout(self.mix(maps))
+        fused: Tensor = self.mix(maps)
         return fused
 
 

@@ -48,6 +48,8 @@ class Views:
         for scale in self._settings.scales:
             both = base if scale == 1.0 else self._both(self.pixels(photo, scale))
             straight, mirrored = both
+            if scale == 1.0 and not self._settings.mirror_first:
+                mirrored = straight.flip(-1)
             mean = (straight + mirrored.flip(-1)) / 2
             total += resize_maps(mean, (base.shape[-2], base.shape[-1]))
         return base[0], total / len(self._settings.scales)
@@ -85,6 +87,8 @@ class Views:
         return pixels[:, :rows, :columns]
 
     def _base(self, photo: Photo) -> tuple[int, int]:
+        if self._inputs.square is not None:
+            return self._inputs.square, self._inputs.square
         height, width = photo.shape[0], photo.shape[1]
         if self._long_side is None:
             return height, width

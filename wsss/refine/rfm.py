@@ -1,6 +1,7 @@
 """WeCLIP's refinement module (RFM): which blocks' attention the learned affinity trusts.
 
-Spec WeCLIP 2.3, equations 5-8 of the paper. No gradient flows through it: what it gives makes
+Spec WeCLIP 2.3, equations 5-8 of the paper; ExCEL refines in the same way (spec ExCEL 4.1).
+No gradient flows through it: what it gives makes
 pseudo labels.
 """
 
@@ -9,8 +10,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from wsss.cams.affinity import spread_as_configured
+from wsss.config.cams import CamsConfig
 
 Distance = Literal["absolute", "signed"]
 
@@ -60,3 +64,33 @@ def trusted_affinity(
     share = kept / (kept.sum(1, keepdim=True) + _TINY)
     # (B, l) x (B, l, N, N) -> (B, N, N)
     return torch.einsum("bl,blij->bij", share.to(attention.dtype), attention) * affinity
+
+
+@torch.no_grad()
+def refined_cams(
+    attention: Float[Tensor, "batch candidates patches patches"],
+    maps: Float[Tensor, "rows height width"],
+    owner: Int[Tensor, " rows"],
+    cams: CamsConfig,
+    affinity: Float[Tensor, "batch patches patches"] | None = None,
+    distance: Distance = "absolute",
+) -> Float[Tensor, "rows height width"]:
+    """Spread CAMs of a batch along attention that the learned affinity, if any, trusts.
+
+    Args:
+        attention: A_s of the candidate blocks.
+        maps: in 0..1.
+        owner: the image of each row, in ascending order.
+        cams: the affinity's settings.
+        affinity: A_f; None, as before it is learned: the plain mean of the candidates.
+        distance: see `block_distances`.
+
+    Returns:
+        M_f, every map scaled to 0..1 by its own extremes.
+    """
+    if affinity is None:
+        weights = attention.mean(1)
+    else:
+        kept = keep_near(block_distances(affinity, attention, distance))
+        weights = trusted_affinity(affinity, attention, kept)
+    return spread_as_configured(weights, maps, owner, cams)

@@ -18,8 +18,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wsss.artifacts.checkpoint import load_checkpoint
-from wsss.artifacts.code import code_digest
-from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.cams.encoder_input import EncoderInput
 from wsss.config.load import expand_path
@@ -44,6 +42,7 @@ from wsss.refine.seed_losses import (
 from wsss.refine.seeds import SeedSet
 from wsss.refine.slide import SlidingViews
 from wsss.refine.stream import CropBatch, CropStream
+from wsss.refine.task import training_task
 from wsss.refine.trainer import Trainer
 from wsss.refine.weakclip_network import WeakClipNetwork
 
@@ -91,7 +90,7 @@ class WeakClip:
             refine.train,
             seed=config.seed,
             work=work,
-            task=_task(config, classes, cams, seeds),
+            task=training_task(config, classes, cams, [seeds.inputs, class_texts(config, classes)]),
             description="WeakCLIP",
             groups=network.groups(),
         )
@@ -279,14 +278,6 @@ def _repeated(config: Config) -> frozenset[str]:
     if not name or config.data.kind != "voc":
         return frozenset()
     return frozenset(list_ids(name, expand_path(config.data.root)))
-
-
-def _task(config: Config, classes: ClassList, cams: CamSet, seeds: SeedSet) -> str:
-    """Digest of all that decides what is learned."""
-    sections = {n: getattr(config, n).model_dump(mode="json") for n in ("clip", "cams", "refine")}
-    code = code_digest(["wsss.refine.weakclip"])
-    made_of = [cams.weights, seeds.inputs, class_texts(config, classes)]
-    return digest_json([sections, config.seed, code, *made_of])
 
 
 refiner: Refiner = WeakClip()

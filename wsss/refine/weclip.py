@@ -10,7 +10,7 @@ equations: spec WeCLIP, section 2. Departures of the released code are options o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,30 +18,28 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wsss.artifacts.checkpoint import load_checkpoint
-from wsss.artifacts.code import code_digest
-from wsss.artifacts.digest import digest_json
-from wsss.artifacts.errors import ArtifactError
 from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.maps import resize_maps
 from wsss.clip.text import text_bank
 from wsss.config.model import Config
-from wsss.data import seeding
 from wsss.data.classes import ClassList
 from wsss.data.manifest import Sample
-from wsss.labels.ignore import IGNORED
-from wsss.labels.prediction import Prediction, candidates
+from wsss.labels.prediction import Prediction
 from wsss.refine.base import Learned, Refiner, Scores
 from wsss.refine.cams import CamSet, ImageCams
+from wsss.refine.crop_labels import padding_label, unsure_band
 from wsss.refine.frozen import run_frozen
-from wsss.refine.head import Head
+from wsss.refine.head import Decoded, Head
+from wsss.refine.head_network import HeadNetwork, new_head
 from wsss.refine.image_labels import ImageLabels
-from wsss.refine.inference import Found, Photo, Subject, Views, on_photos
+from wsss.refine.inference import Photo
 from wsss.refine.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
+from wsss.refine.rfm import refined_cams
 from wsss.refine.seeds import SeedSet
 from wsss.refine.stream import CropBatch, CropStream
+from wsss.refine.task import training_task
 from wsss.refine.trainer import Trainer
-from wsss.refine.weclip_labels import PseudoLabels, refined_cams, unsure_band
+from wsss.refine.weclip_labels import PseudoLabels, learned_affinity
 
 
 class WeClip:
@@ -79,7 +77,7 @@ class WeClip:
             seed=config.seed,
             workers=config.compute.workers,
             labels=None if labels is None else labels.read,
-            padding=IGNORED if settings.padding == "ignored" else 0,
+            padding=padding_label(settings),
         )
         head = _new_head(config, classes, inputs, seed=config.seed)
         trainer = Trainer[CropBatch](
@@ -87,7 +85,7 @@ class WeClip:
             refine.train,
             seed=config.seed,
             work=work,
-            task=_task(config, classes, cams),
+            task=training_task(config, classes, cams),
             description="WeCLIP",
         )
         teacher = PseudoLabels(config, inputs.encoder, bank)
@@ -109,9 +107,7 @@ class WeClip:
         Raises:
             ArtifactError: the checkpoint is damaged, or of another class list or head.
         """
-        network = _Trained(config, classes, checkpoint, cache)
-        scores = network.cam_scores if config.infer.scores == "cam" else network.tag_scores
-        return network.on_photos(((image.sample, image) for image in cams), scores)
+        return _Trained(config, classes, checkpoint, cache).scores(cams)
 
     def predict(
         self,
@@ -126,8 +122,7 @@ class WeClip:
         Raises:
             ArtifactError: as `apply`.
         """
-        network = _Trained(config, classes, checkpoint, cache)
-        return network.on_photos(((sample, sample) for sample in samples), network.prediction)
+        return _Trained(config, classes, checkpoint, cache).predictions(samples)
 
 
 class Step:
@@ -156,8 +151,8 @@ class Step:
         batch = batch.to(teacher.encoder.device)
         rfm = step >= self._settings.rfm_start
         frozen = teacher.look(batch, rfm=rfm)
-        fused, logits = self._head(frozen.features, frozen.grid)
-        affinity = self._head.affinity(fused)
+        _, fused, logits = self._head(frozen.features, frozen.grid)
+        affinity = learned_affinity(fused, self._settings)
         labels = teacher.labels(batch, frozen, affinity.detach() if rfm else None)
         pairs = affinity_labels(labels, self._grid, self._near)
         parts = {
@@ -168,96 +163,48 @@ class Step:
         return {"loss": loss} | parts
 
 
-class _Trained:
+class _Trained(HeadNetwork):
     """The encoder with a trained head."""
 
     def __init__(self, config: Config, classes: ClassList, checkpoint: Path, cache: Path) -> None:
-        tensors, _ = load_checkpoint(checkpoint)
-        self._config, self._inputs = config, EncoderInput(config, cache)
-        self._head = _new_head(config, classes, self._inputs, seed=0)
-        try:
-            self._head.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise ArtifactError(
-                f"{checkpoint}: is of another class list, encoder or refine.weclip ({error}); "
-                "rerun refine-train"
-            ) from None
-        self._dropout = config.infer.dropout == "on"
-        self._head.train(self._dropout)
-        self._views = Views(config, self._inputs, self._logits)
-
-    def on_photos(
-        self,
-        subjects: Iterable[tuple[Sample, Subject]],
-        function: Callable[[Photo, Subject], Found],
-    ) -> Iterator[Found]:
-        """See `wsss.refine.inference.on_photos`."""
-        return on_photos(self._inputs, subjects, function, in_turn=self._dropout)
-
-    def tag_scores(self, photo: Photo, image: ImageCams) -> Scores:
-        """Probabilities among the background and the image's tags."""
-        self._seed(image.sample)
-        _, logits = self._views.grid_logits(photo)
-        own = [0, *(index + 1 for index in image.classes)]
-        share = logits[own].softmax(0).cpu().numpy()
-        return Scores(share[1:], share[0])
+        inputs = EncoderInput(config, cache)
+        head = _new_head(config, classes, inputs, seed=0)
+        super().__init__(config, head, inputs, checkpoint, dropout=config.infer.dropout == "on")
 
     @torch.inference_mode()
     def cam_scores(self, photo: Photo, image: ImageCams) -> Scores:
         """The image's CAM, refined with the learned affinity."""
-        self._seed(image.sample)
-        settings = self._config.refine.weclip
-        encoder = self._inputs.encoder
-        pixels = self._views.pixels(photo, 1.0)[None].to(encoder.device)
+        self.draw_as(image.sample)
+        settings = self.config.refine.weclip
+        assert settings.rfm_distance != "auto"
+        encoder = self.inputs.encoder
+        pixels = self.views.pixels(photo, 1.0)[None].to(encoder.device)
         frozen = run_frozen(encoder, pixels, attention_blocks=settings.rfm_blocks)
         assert frozen.attention is not None
-        fused, _ = self._head(frozen.features, frozen.grid)
+        fused = self.head(frozen.features, frozen.grid).fused
         maps = torch.from_numpy(image.initial.astype(np.float32)).to(encoder.device)
         refined = refined_cams(
             frozen.attention,
             resize_maps(maps, frozen.grid),
             torch.zeros(len(maps), dtype=torch.long, device=encoder.device),
-            self._config.cams,
-            settings,
-            self._head.affinity(fused),
+            self.config.cams,
+            learned_affinity(fused, settings),
+            settings.rfm_distance,
         )
         return Scores(refined.cpu().numpy())
 
-    def prediction(self, photo: Photo, sample: Sample) -> Prediction:
-        """Every protocol's probabilities, at the photo's size."""
-        self._seed(sample)
-        found = self._views.probabilities(photo)
-        return Prediction(photo, {n: candidates(p.cpu().numpy()) for n, p in found.items()})
-
-    def _logits(
+    def logits(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch labels rows columns"]:
-        frozen = run_frozen(self._inputs.encoder, images)
-        logits: Tensor = self._head(frozen.features, frozen.grid)[1]
-        return logits
-
-    def _seed(self, sample: Sample) -> None:
-        """Let dropout, where it is on, depend on the image alone."""
-        if self._dropout:
-            torch.manual_seed(int(sample.digest[:15], 16))
+        """See `HeadNetwork.logits`."""
+        frozen = run_frozen(self.inputs.encoder, images)
+        decoded: Decoded = self.head(frozen.features, frozen.grid)
+        return decoded.logits
 
 
 def _new_head(config: Config, classes: ClassList, inputs: EncoderInput, *, seed: int) -> Head:
-    """A head on the encoder's device; its start is a function of the seed."""
-    encoder = inputs.encoder
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeding.number(seed, seeding.NETWORK, 0))
-        head = Head(encoder.depth - 1, encoder.width, classes.label_count, config.refine.weclip)
-    return head.to(encoder.device)
-
-
-def _task(config: Config, classes: ClassList, cams: CamSet) -> str:
-    """Digest of all that decides what is learned."""
-    sections = {n: getattr(config, n).model_dump(mode="json") for n in ("clip", "cams", "refine")}
-    code = code_digest(["wsss.refine.weclip"])
-    return digest_json(
-        [sections, config.seed, code, cams.inputs, cams.weights, list(classes.names)]
-    )
+    blocks = inputs.encoder.depth - 1
+    return new_head(blocks, classes, config.refine.weclip, inputs, seed=seed)
 
 
 refiner: Refiner = WeClip()

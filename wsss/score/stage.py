@@ -21,7 +21,7 @@ from wsss.score.record import Background, Record, numbers, write_records
 from wsss.score.sweep import Sweep
 
 _ROWS = {"cam": "CAM", "refined": "CAM + affinity"}
-_METHODS = {"none": "refined", "weclip": "WeCLIP", "weakclip": "WeakCLIP"}
+_METHODS = {"none": "refined", "weclip": "WeCLIP", "weakclip": "WeakCLIP", "excel": "ExCEL"}
 _PROTOCOLS = ("single", "multi", "single_crf", "multi_crf")
 
 

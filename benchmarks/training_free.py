@@ -1,0 +1,173 @@
+"""CAMs without training, one change at a time: `python -m benchmarks.training_free demo --out …`.
+
+Scores Grad-CAM and patch-text CAMs of the training images: each attention rewrite, each form of
+TSE, each score. Prints the mIoU (in brackets that of the report classes) of the CAM, after the
+affinity, and with `--par` of labels after affinity and PAR, each at the constant background score
+that is best for it on the same truth (rows are compared at their best, since one threshold would
+favour some; PAR takes that of the affinity). Nothing is random; there are no seeds. Finished rows
+are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.ablation import ROOT, SETS
+from wsss.config import Config, from_mapping
+from wsss.config.load import expand_path, overlay
+
+COLUMNS = ("CAM", "+ affinity", "+ affinity + PAR")
+
+
+def _patch(tse: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    return {"source": "patch_text", "patch_text": changes | ({"tse": tse} if tse else {})}
+
+
+def _hunted(**changes: Any) -> dict[str, Any]:
+    return _patch({"form": "hunted"} | changes)
+
+
+_AS_PUBLISHED = {"prefix": "class", "vectors": "raw", "keep": 0.9, "temperature": 1.0}
+ROWS: dict[str, dict[str, Any]] = {
+    "Grad-CAM": {"source": "grad_cam"},
+    "CLIP's own features": _patch(relation="none"),
+    "identity, last block (MaskCLIP)": _patch(relation="identity", heads="each", blocks=1),
+    "identity": _patch(relation="identity", heads="each"),
+    "vv, each head (CLIP Surgery)": _patch(relation="vv", heads="each"),
+    "vv, heads summed": _patch(relation="vv"),
+    "qq + kk, each head (SCLIP)": _patch(relation="qq_kk", heads="each"),
+    "qq + kk, heads summed": _patch(relation="qq_kk"),
+    "SVC: qq + kk + vv, heads summed": _patch(),
+    "SVC, heads averaged": _patch(heads="mean"),
+    "SVC, each head": _patch(heads="each"),
+    "SVC, last block": _patch(blocks=1),
+    "SVC, last two thirds": _patch(blocks=-2),
+    "SVC, cosine": _patch(score="cosine"),
+    "SVC, extremes of all tokens": _patch(extent="tokens"),
+    "SVC, attention mixed": _patch(attention="mixed"),
+    "SVC + TSE as published": _hunted(**_AS_PUBLISHED),
+    "SVC + mean of all attributes": _patch({"form": "mean", "prefix": "class", "vectors": "raw"}),
+    "SVC + TSE": _hunted(),
+    "SVC + TSE, prefixed": _hunted(prefix="class"),
+    "SVC + TSE, not centred": _hunted(vectors="raw"),
+    "SVC + TSE, temperature 1": _hunted(temperature=1.0),
+    "SVC + TSE, temperature 0.01": _hunted(temperature=0.01),
+    "SVC + TSE, all attributes": _hunted(keep=1.0),
+    "SVC + TSE, half the weight": _hunted(weight=0.5),
+}
+"""By name; what is laid over ``cams`` of the ExCEL preset."""
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("set", choices=SETS)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--par", action="store_true", help="also with PAR, which takes long")
+    options = parser.parse_args()
+    for row in options.rows:
+        file = options.out / f"{_slug(row)}.json"
+        if not file.exists() or (options.par and COLUMNS[2] not in json.loads(file.read_text())):
+            measure(options.set, row, options.out, file, par=options.par)
+    lines = [f"| CAM of the training images | {' | '.join(COLUMNS)} |"]
+    lines.append("|---|" + "---:|" * len(COLUMNS))
+    for row in options.rows:
+        found = json.loads((options.out / f"{_slug(row)}.json").read_text())
+        cells = (_cell(found.get(column)) for column in COLUMNS)
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    print("\n".join(lines))
+
+
+def configuration(data: str, row: str) -> Config:
+    """The configuration of a row."""
+    mapping = yaml.safe_load((ROOT / "config.yaml").read_text())
+    preset = yaml.safe_load((ROOT / f"workflow/presets/{data}-excel.yaml").read_text())
+    own = {
+        "name": "training-free",
+        "cams": ROWS[row],
+        "refine": {"method": "none"},
+        "score": {"cam_thresholds": "fixed+best"},
+    }
+    for layer in (preset, own):
+        mapping = overlay(mapping, layer)
+    if mapping["cams"]["patch_text"]["blocks"] < 0:
+        model = json.loads(expand_path(mapping["clip"]["model"]).read_text())
+        mapping["cams"]["patch_text"]["blocks"] = 2 * model["vision_cfg"]["layers"] // 3
+    return from_mapping(mapping)
+
+
+def measure(data: str, row: str, out: Path, file: Path, *, par: bool) -> None:
+    """Make the CAMs of a row and score them."""
+    from wsss.cams.stage import run as make_cams
+    from wsss.data.stage import ingest
+    from wsss.demo.dataset import generate
+    from wsss.score.stage import score_cams
+
+    config = configuration(data, row)
+    manifest, cams = out / "manifest", out / f"{_slug(row)}.h5"
+    if data == "demo":
+        train, val = config.data.demo_images
+        generate(Path(config.data.root), train=train, val=val)
+    if not (manifest / "manifest.csv").exists():
+        ingest(config, manifest)
+    make_cams(config, manifest, "train", (1, 1), cams, out / "cache")
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for column, array in (("CAM", "cam"), ("+ affinity", "refined")):
+            args = ("train", [cams], array, Path(folder) / "record.json")
+            best = score_cams(config, manifest, *args)[1]
+            found[column] = (best.miou, best.report_mean)
+            assert best.background is not None
+            threshold = best.background.value
+        if par:
+            found[COLUMNS[2]] = _of_labels(config, manifest, cams, threshold, Path(folder))
+    file.write_text(json.dumps(found) + "\n")
+
+
+def _of_labels(
+    config: Config, manifest: Path, cams: Path, threshold: float, folder: Path
+) -> tuple[float, float | None]:
+    """Score of labels after the affinity and PAR."""
+    from wsss.masks.stage import run as make_masks
+    from wsss.refine.stage import apply, train
+    from wsss.score.stage import score_masks
+
+    masks = {
+        "par": True,
+        "crf": {"enabled": False},
+        "background": {"rule": "constant", "value": threshold},
+    }
+    settings = from_mapping(overlay(config.model_dump(mode="json"), {"masks": masks}))
+    checkpoint, scores = folder / "checkpoint.safetensors", folder / "scores.h5"
+    # The identity refiner hands the CAMs on; there is nothing to train.
+    train(settings, manifest, [cams], checkpoint, folder / "log.csv", folder / "work", folder)
+    apply(settings, manifest, "train", cams, checkpoint, scores, folder)
+    make_masks(settings, manifest, scores, folder / "masks.h5", folder / "png")
+    args = ("train", [folder / "masks.h5"], folder / "record.json")
+    record = score_masks(settings, manifest, *args)[0]
+    return record.miou, record.report_mean
+
+
+def _cell(score: list[float | None] | None) -> str:
+    if score is None:
+        return ""
+    total, report = score
+    assert total is not None
+    return f"{100 * total:.1f}" + ("" if report is None else f" ({100 * report:.1f})")
+
+
+def _slug(row: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in row)
+
+
+if __name__ == "__main__":
+    main()

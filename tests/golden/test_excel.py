@@ -1,0 +1,347 @@
+"""ExCEL against its published implementation (``excel.npz``): TSE, SVC, CAMs, LVC, one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.golden.closeness import FLOAT32, assert_close_rel
+from tests.golden.published_heads import FUSION, build_decoder, build_fusion, load_heads
+from wsss.cams.affinity import balance
+from wsss.cams.boxes import box_masks
+from wsss.cams.encoder_input import EncoderInput
+from wsss.cams.maps import scale_maps
+from wsss.cams.patch_text import PatchText, maps_of, similarity
+from wsss.clip.attributes import enrich, hunting_weights
+from wsss.clip.text import TextBank
+from wsss.config import Config, from_mapping
+from wsss.labels.par import pixel_adaptive_refinement
+from wsss.refine.excel import Step
+from wsss.refine.excel_labels import Seen, Teacher, relation, shift
+from wsss.refine.head import Head
+from wsss.refine.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
+from wsss.refine.rfm import block_distances, keep_near
+from wsss.refine.stream import CropBatch
+
+Arrays = Mapping[str, np.ndarray]
+
+CLASSES = 20
+SAME_PIXELS = 0.999
+
+
+@pytest.fixture(scope="module")
+def arrays(load_golden: Callable[[str], Arrays]) -> Arrays:
+    return load_golden("excel.npz")
+
+
+def _tensor(arrays: Arrays, name: str) -> torch.Tensor:
+    return torch.from_numpy(arrays[name])
+
+
+def _config(golden_dir: Path, arrays: Arrays, box: float = 0.79, **excel: object) -> Config:
+    return from_mapping(
+        {
+            "variant": "published",
+            "compute": {"device": "cpu"},
+            "clip": {
+                "model": "from-weights",
+                "pretrained": str(golden_dir / "clip_tiny.safetensors"),
+            },
+            "cams": {
+                "source": "patch_text",
+                "affinity": {"box_threshold": box, "last_blocks": 6},
+                "patch_text": {"tse": {"form": "hunted"}},
+            },
+            "refine": {
+                "method": "excel",
+                "train": {"crop": arrays["image"].shape[-1]},
+                "excel": {"width": arrays["fused"].shape[1], **excel},
+            },
+        }
+    )
+
+
+@pytest.fixture
+def build(
+    golden_dir: Path, arrays: Arrays, tmp_path: Path
+) -> Callable[..., tuple[Teacher, Head, Step]]:
+    def made(**options: float) -> tuple[Teacher, Head, Step]:
+        config = _config(golden_dir, arrays, **options)
+        inputs = EncoderInput(config, tmp_path)
+        text = _tensor(arrays, "tse/text")
+        bank = TextBank(text[:CLASSES], text[CLASSES:])
+        scores = PatchText(inputs.encoder, bank, config.cams.patch_text)
+        heads = load_heads(golden_dir / "excel_heads.safetensors")
+        labels = arrays["seg_logits"].shape[1]
+        encoder = inputs.encoder
+        head = Head(encoder.depth, encoder.width, labels, config.refine.excel).eval()
+        head.fusion.load_state_dict(build_fusion(heads).state_dict())
+        head.decoder.load_state_dict(build_decoder(heads).state_dict())
+        teacher = Teacher(scores, config.cams, config.refine.excel)
+        return teacher, head, Step(config, head, teacher)
+
+    return made
+
+
+Build = Callable[..., tuple[Teacher, Head, Step]]
+
+
+def _batch(arrays: Arrays) -> CropBatch:
+    images, tags = _tensor(arrays, "image"), _tensor(arrays, "class_labels").nonzero()
+    rows, grid = len(tags), arrays["fused"].shape[-1]
+    return CropBatch(
+        images=images,
+        valid=torch.ones(len(images), *images.shape[2:], dtype=torch.bool),
+        labels=None,
+        owner=tags[:, 0],
+        classes=tags[:, 1],
+        probabilities=torch.full((rows,), float("nan")),
+        initial=torch.zeros(rows, grid, grid),
+        maps=torch.zeros(rows, grid, grid),
+    )
+
+
+def _related(head: Head, seen: Seen, arrays: Arrays, golden_dir: Path) -> torch.Tensor:
+    with torch.no_grad():
+        return relation(head(seen.features, seen.grid).fused, _excel(golden_dir, arrays))
+
+
+def _excel(golden_dir: Path, arrays: Arrays):  # type: ignore[no-untyped-def]
+    return _config(golden_dir, arrays).refine.excel
+
+
+def test_published_variant_names_every_departure(golden_dir: Path, arrays: Arrays) -> None:
+    config = _config(golden_dir, arrays)
+    assert config.clip.normalization == "imagenet"
+    assert config.clip.position_rounding == "float32"
+    assert config.clip.shape == "square"
+    assert config.cams.scaling == "exact"
+    dumped = config.model_dump(mode="json")
+    assert "auto" not in str([dumped[name] for name in ("clip", "cams", "refine", "infer")])
+
+
+def test_attribute_hunting(golden_dir: Path, arrays: Arrays) -> None:
+    tse = _config(golden_dir, arrays).cams.patch_text.tse
+    texts = F.normalize(_tensor(arrays, "tse/class_text"), dim=-1)
+    bank = _tensor(arrays, "tse/bank").T
+    weights = hunting_weights(texts[:CLASSES], bank, tse)
+    assert_close_rel(weights, arrays["tse/weights"], FLOAT32, "weights")
+    assert ((weights == 0).sum(1) == int((1 - 0.9) * bank.shape[0])).all()
+    found = torch.cat([enrich(texts[:CLASSES], bank, tse), texts[CLASSES:]])
+    assert_close_rel(found, arrays["tse/text"], FLOAT32, "text")
+
+
+def test_one_pass_of_the_encoder(build: Build, arrays: Arrays) -> None:
+    teacher, _, _ = build()
+    seen = teacher.look(_tensor(arrays, "image"), dynamic=True)
+    assert_close_rel(seen.stream, arrays["svc_stream"], FLOAT32, "stream")
+    expected = arrays["feature_list"][:, :, 1:]
+    assert_close_rel(seen.features, expected, FLOAT32, "features as published")
+    assert seen.attention is not None
+    attention = arrays["attention"][-6:, :, 1:, 1:].swapaxes(0, 1)
+    assert_close_rel(seen.attention, attention, FLOAT32, "attention")
+    features = teacher.features(seen)
+    assert_close_rel(features, arrays["svc_features"], FLOAT32, "projected")
+
+
+def test_clean_features_are_the_outputs_of_the_blocks(build: Build, arrays: Arrays) -> None:
+    teacher, _, _ = build(features="clean")
+    found = teacher.look(_tensor(arrays, "image"), dynamic=False).features
+    expected = arrays["clean/feature_list_6_to_10_img0"][:, 1:]
+    assert_close_rel(found[6:11, 0], expected, FLOAT32, "blocks 6 to 10")
+    assert_close_rel(found[:6], arrays["feature_list"][:6, :, 1:], FLOAT32, "blocks 0 to 5")
+
+
+def test_calibrated_attention(build: Build, arrays: Arrays) -> None:
+    teacher, _, _ = build()
+    encoder = teacher.scores.encoder
+    found: list[torch.Tensor] = []
+    rewrite = teacher.scores.calibration()._rewrite
+
+    class Spy:
+        def __call__(self, heads):  # type: ignore[no-untyped-def]
+            mixed, mean = rewrite(heads)
+            assert mean is not None
+            found.append(mean * encoder.blocks[0].heads)
+            return mixed, mean
+
+    from wsss.clip.calibration import Calibration
+
+    encoder.run(_tensor(arrays, "image"), beside=Calibration(Spy(), teacher.scores.first))
+    assert_close_rel(torch.stack(found), arrays["svc_attention"], FLOAT32, "attention")
+
+
+def test_similarity_and_static_cam(arrays: Arrays) -> None:
+    features, texts = _tensor(arrays, "svc_features"), _tensor(arrays, "tse/text")
+    count = len(texts)
+    owner = torch.arange(len(features)).repeat_interleave(count)
+    wanted = torch.arange(count).repeat(len(features))
+    scores = similarity(features, texts, owner, wanted)
+    scaled = scale_maps(scores.unsqueeze(1)).view(len(features), count, -1).transpose(1, 2)
+    assert_close_rel(scaled, arrays["similarity_all_texts"], FLOAT32, "similarity")
+    side = arrays["fused"].shape[-1]
+    maps = maps_of(scores, (side, side), "tokens").view(len(features), count, -1)
+    assert_close_rel(maps[:, :CLASSES].transpose(1, 2), arrays["cam_static"], FLOAT32, "static")
+
+
+def test_relation_and_dynamic_cam(build: Build, arrays: Arrays, golden_dir: Path) -> None:
+    teacher, head, _ = build()
+    seen = teacher.look(_tensor(arrays, "image"), dynamic=True)
+    with torch.no_grad():
+        decoded = head(seen.features, seen.grid)
+    assert_close_rel(decoded.fused, arrays["fused"], FLOAT32, "fused")
+    assert_close_rel(decoded.logits, arrays["seg_logits"], FLOAT32, "logits")
+    related = relation(decoded.fused, _excel(golden_dir, arrays))
+    kept = related >= 0
+    np.testing.assert_array_equal(kept.numpy(), arrays["relation_positive_mask"] == 1)
+    assert_close_rel(related.clamp_min(0), arrays["relation"], FLOAT32, "relation")
+    assert_close_rel(related.sigmoid(), arrays["affinity"], FLOAT32, "affinity")
+    assert_close_rel(shift(related), arrays["relation_softmax"], FLOAT32, "E")
+    features = teacher.features(seen, related)
+    owner = torch.arange(2).repeat_interleave(CLASSES)
+    classes = torch.arange(CLASSES).repeat(2)
+    maps = teacher.scores.maps(features, seen.grid, owner, classes)
+    found = maps.flatten(1).view(2, CLASSES, -1).transpose(1, 2)
+    assert_close_rel(found, arrays["cam_dynamic"], FLOAT32, "dynamic")
+    encoder = teacher.scores.encoder
+    expected = torch.from_numpy(arrays["svc_stream_dynamic"])
+    joint = encoder.project(encoder.normalize(expected))
+    assert_close_rel(features, joint, FLOAT32, "dynamic features")
+
+
+def test_maximum_with_the_mirror_image(build: Build, arrays: Arrays, golden_dir: Path) -> None:
+    teacher, head, _ = build()
+    owner = torch.arange(2).repeat_interleave(CLASSES)
+    classes = torch.arange(CLASSES).repeat(2)
+    # As published, image and mirror image are one batch, over which the relation's mean runs.
+    images = _tensor(arrays, "image")
+    seen = teacher.look(torch.cat([images, images.flip(-1)]), dynamic=True)
+    features = teacher.features(seen, _related(head, seen, arrays, golden_dir))
+    straight, mirrored = (
+        teacher.scores.maps(part, seen.grid, owner, classes) for part in features.chunk(2)
+    )
+    found = scale_maps(torch.maximum(straight, mirrored.flip(-1)))
+    found = found.flatten(1).view(2, CLASSES, -1).transpose(1, 2)
+    assert_close_rel(found, arrays["cam_dynamic_flip_max"], FLOAT32, "maximum")
+
+
+@pytest.mark.parametrize(
+    ("phase", "box"), [("static", 0.79), ("static_t88", 0.88), ("dynamic", 0.79)]
+)
+def test_refined_cams_and_labels(
+    build: Build, arrays: Arrays, golden_dir: Path, phase: str, box: float
+) -> None:
+    teacher, head, _ = build(box=box)
+    batch, dynamic = _batch(arrays), phase == "dynamic"
+    seen = teacher.look(batch.images, dynamic=dynamic)
+    assert seen.attention is not None
+    related = _related(head, seen, arrays, golden_dir) if dynamic else None
+    features = teacher.features(seen, related)
+    maps = teacher.scores.maps(features, seen.grid, batch.owner, batch.classes)
+    labels = teacher.labels(batch, seen, related)
+    spread = teacher.refined(seen.attention, maps, batch.owner, related)
+    for image in range(len(batch.images)):
+        case, mine = f"{phase}/img{image}", batch.owner == image
+        np.testing.assert_array_equal(batch.classes[mine].numpy(), arrays[f"{case}/class_ids"])
+        boxes = box_masks(maps[mine], box, "exclusive")
+        np.testing.assert_array_equal(boxes.numpy(), arrays[f"{case}/box_mask"] == 1, case)
+        expected = scale_maps(_tensor(arrays, f"{case}/cam_refined"))
+        assert_close_rel(spread[mine], expected, FLOAT32, case)
+        if related is not None:
+            distances = block_distances(related.sigmoid(), seen.attention, "signed")
+            assert_close_rel(distances[image], arrays[f"{case}/layer_score"], FLOAT32, case)
+            kept = keep_near(distances)[image].numpy()
+            np.testing.assert_array_equal(kept, arrays[f"{case}/layer_kept"] == 1, case)
+        if f"{case}/affinity_before_sinkhorn" in arrays:
+            weights = _tensor(arrays, f"{case}/affinity_before_sinkhorn")[None]
+            matrix = balance(weights).matrix()
+            half = (matrix + matrix.transpose(1, 2)) / 2
+            assert_close_rel((half @ half)[0], arrays[f"{case}/transition"], FLOAT32, case)
+        if f"{case}/label" in arrays:
+            share = (labels[image].numpy() == arrays[f"{case}/label"]).mean()
+            assert share >= SAME_PIXELS, f"{case}: {share:.5f} of the pixels agree"
+
+
+def test_pixel_adaptive_refinement(arrays: Arrays) -> None:
+    for image in range(2):
+        case = f"dynamic/img{image}"
+        if f"{case}/par_out" not in arrays:
+            continue
+        maps = scale_maps(_tensor(arrays, f"{case}/cam_refined"))
+        photo = _tensor(arrays, "image_denormalised")[image][None]
+        size = (photo.shape[-2], photo.shape[-1])
+        large = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)
+        stack = torch.cat([1 - large.amax(1, keepdim=True), large], dim=1)
+        found = pixel_adaptive_refinement(photo, stack)
+        assert_close_rel(found[0], arrays[f"{case}/par_out"], FLOAT32, case)
+
+
+def test_window(arrays: Arrays) -> None:
+    packed = arrays["radius_mask_20x20_r8_packed"]
+    expected = np.unpackbits(packed)[: 400 * 400].reshape(400, 400)
+    found = window((20, 20), 8).numpy()
+    np.testing.assert_array_equal(found, expected == 1)
+    assert found.sum() == 71_824
+    side = arrays["fused"].shape[-1]
+    np.testing.assert_array_equal(window((side, side), 8).numpy(), arrays["radius_mask_r8"] == 1)
+
+
+STEPS = {
+    "loss_static": {"lvc_start": 1},
+    "loss_dynamic": {"lvc_start": 0},
+    "loss_late": {"lvc_start": 0, "own_labels_start": 0},
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_one_step_from_pixels(build: Build, arrays: Arrays, golden_dir: Path, case: str) -> None:
+    _, head, step = build(**STEPS[case])
+    found = step(0, _batch(arrays))
+    # A few pixels of the labels may differ (see above), each a 50000th of the sum.
+    for ours, theirs in (("loss", "total"), ("segmentation", "seg"), ("affinity", "div")):
+        expected = float(arrays[f"{case}/{theirs}_loss"])
+        assert found[ours].item() == pytest.approx(expected, rel=1e-3), ours
+    found["loss"].backward()
+    names = [str(name) for name in arrays[f"{case}/grad_norm_names"]]
+    norms = dict(zip(names, arrays[f"{case}/grad_norms"].tolist(), strict=True))
+    weight = head.decoder.classify.weight.grad
+    assert weight is not None
+    key = "decoder.linear_pred.weight"
+    assert weight.norm().item() == pytest.approx(norms[key], rel=1e-2)
+    assert_close_rel(weight, arrays[f"{case}/grad/{key}"], 1e-2, key)
+    first = head.fusion.first_weight.grad
+    assert first is not None
+    key = f"{FUSION}linears_modulelist.6.proj.weight"
+    assert_close_rel(first[6].T, arrays[f"{case}/grad/{key}"], 1e-2, key)
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_losses_of_the_published_labels(arrays: Arrays, case: str) -> None:
+    phase = "static" if case == "loss_static" else "dynamic"
+    labels = torch.stack([_tensor(arrays, f"{phase}/img{k}/label") for k in range(2)])
+    logits = _tensor(arrays, "seg_logits").requires_grad_()
+    affinity = _tensor(arrays, "affinity").requires_grad_()
+    grid = (logits.shape[2], logits.shape[3])
+    paired = _tensor(arrays, "seg_pred") if case == "loss_late" else labels
+    pairs = affinity_labels(paired, grid, window(grid, 8))
+    np.testing.assert_array_equal(pairs.numpy(), arrays[f"{case}/affinity_label"])
+    assert int((pairs == 1).sum()) + 1 == int(arrays[f"{case}/pos_count"])
+    assert int((pairs == 0).sum()) + 1 == int(arrays[f"{case}/neg_count"])
+    loss = balanced_cross_entropy(logits, labels) + 0.1 * affinity_loss(affinity, pairs)
+    assert_close_rel(loss, arrays[f"{case}/total_loss"], FLOAT32, case)
+    loss.backward()
+    assert logits.grad is not None
+    assert affinity.grad is not None
+    assert_close_rel(logits.grad, arrays[f"{case}/grad_seg_logits"], FLOAT32, case)
+    assert_close_rel(affinity.grad, arrays[f"{case}/grad_affinity"], FLOAT32, case)
+
+
+def test_loss_without_background(arrays: Arrays) -> None:
+    logits = _tensor(arrays, "seg_logits")
+    found = balanced_cross_entropy(logits, _tensor(arrays, "loss_nobg/label"))
+    assert_close_rel(found, arrays["loss_nobg/seg_loss"], FLOAT32, "without background")
