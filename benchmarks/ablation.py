@@ -101,6 +101,9 @@ def configuration(plan: Plan, row: str, seed: int, *, crf: bool = False) -> Conf
     if "seeds" in change:
         values = overlay(mapping, preset)["seeds"]["values"]
         change = {"seeds": {"values": [statistics.mean(values)]}}
+    if change.get("refine", {}).get("excel", {}).get("own_labels_start") == "three quarters":
+        steps = overlay(mapping, preset)["refine"]["train"]["iterations"]
+        change = {"refine": {"excel": {"own_labels_start": 3 * steps // 4}}}
     for layer in (preset, own, quick, change):
         mapping = overlay(mapping, layer)
     return from_mapping(mapping)

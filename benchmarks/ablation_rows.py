@@ -15,6 +15,10 @@ def _weakclip(**changes: Any) -> dict[str, Any]:
     return {"refine": {"weakclip": changes}}
 
 
+def _excel(**changes: Any) -> dict[str, Any]:
+    return {"refine": {"excel": changes}}
+
+
 _WECLIP: Rows = {
     "published": {"variant": "published"},
     "corrected": {},
@@ -54,5 +58,27 @@ _WEAKCLIP: Rows = {
     "no auxiliary loss": _weakclip(auxiliary_weight=0.0),
     "seeds without a band": {"seeds": {"values": None}},  # the mean of the preset's values
 }
-ROWS: dict[str, Rows] = {"weclip": _WECLIP, "weakclip": _WEAKCLIP}
+_EXCEL: Rows = {
+    "published": {"variant": "published", "cams": {"patch_text": {"tse": {"form": "hunted"}}}},
+    "corrected": {},
+    "features aliased": _excel(features="aliased"),
+    "mean over the batch": _excel(relation_mean="batch"),
+    "dropout in the relation": _excel(relation_dropout="on"),
+    "signed distance": _excel(block_distance="signed"),
+    "no LVC": _excel(lvc_start=1_000_000),
+    "own labels in the last quarter": _excel(own_labels_start="three quarters"),
+    "all tags on every crop": _excel(crop_cams="crop"),
+    "tags gated by their probability": _excel(crop_cams="gated"),
+    "the image's CAM, cut": _excel(crop_cams="image"),
+    "padding labelled": _excel(padding="labelled"),
+    "no unsure band": _excel(unsure="labelled"),
+    "ImageNet normalisation": {"clip": {"normalization": "imagenet"}},
+    "extremes of all tokens": {"cams": {"patch_text": {"extent": "tokens"}}},
+    "attention mixed": {"cams": {"patch_text": {"attention": "mixed"}}},
+    "with TSE": {"cams": {"patch_text": {"tse": {"form": "hunted"}}}},
+    "images squeezed": {"clip": {"shape": "square"}},
+    "floored grid": {"infer": {"grid": "floored"}},
+    "scores of the dynamic CAM": {"infer": {"scores": "cam"}},
+}
+ROWS: dict[str, Rows] = {"weclip": _WECLIP, "weakclip": _WEAKCLIP, "excel": _EXCEL}
 """By method; every row but the first two puts one thing back or changes one."""

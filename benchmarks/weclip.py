@@ -91,7 +91,7 @@ def measure(folder: Path, model: str, device: str, rounds: int) -> dict[str, Any
     }
     configs = {"corrected": corrected, "published": published, "image CAMs cut": corrected}
     steps = {name: Step(configs[name], head, teacher) for name, teacher in teachers.items()}
-    batch = _batch().to(encoder.device)
+    batch = crop_batch().to(encoder.device)
     cached = CropBatch(**vars(batch) | {"labels": _labels().to(encoder.device)})
     ready = run_frozen(encoder, batch.images)
     near = window((GRID, GRID), settings.affinity_radius, encoder.device)
@@ -165,7 +165,7 @@ def _report(times: dict[str, list[float]], device: str) -> dict[str, Any]:
     return {"device": device, "seconds": times}
 
 
-def _batch() -> CropBatch:
+def crop_batch() -> CropBatch:
     random = torch.Generator().manual_seed(0)
     owner = torch.repeat_interleave(torch.arange(BATCH), torch.tensor(TAGS))
     rows = len(owner)

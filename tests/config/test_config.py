@@ -152,11 +152,27 @@ def test_a_sweep_is_one_run_a_value() -> None:
     assert last.sweep == {}
 
 
+def test_named_runs_combine_with_a_sweep() -> None:
+    runs = {
+        "plain": {"refine": {"method": "none"}},
+        "SVC+LVC": {"cams": {"source": "patch_text"}, "refine": {"method": "excel"}},
+    }
+    found = points({"name": "a", "runs": runs, "sweep": {"seed": [0, 1]}})
+    assert list(found) == ["plain_seed-0", "plain_seed-1", "SVC-LVC_seed-0", "SVC-LVC_seed-1"]
+    last = found["SVC-LVC_seed-1"]
+    assert (last.refine.method, last.cams.source, last.seed) == ("excel", "patch_text", 1)
+    assert list(points({"runs": runs})) == ["plain", "SVC-LVC"]
+    with pytest.raises(ConfigError, match="'data' decides what all runs share"):
+        points({"runs": {"a": {"data": {"root": "b"}}}})
+    with pytest.raises(ConfigError, match=r"(?s)run plain.*unknown key; did you mean"):
+        points({"runs": {"plain": {"refine": {"methd": "none"}}}})
+
+
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
-        ({"cams.source": ["grad_cam"]}, "decides what all runs share"),
-        ({"refine.weakclip.prompt": [1]}, r"sweep point prompt-1.*did you mean .*prompts"),
+        ({"data.root": ["a"]}, "decides what all runs share"),
+        ({"refine.weakclip.prompt": [1]}, r"run prompt-1.*did you mean .*prompts"),
         ({"seed": [0, 0]}, "two runs would be called 'seed-0'"),
         ({"refine.weakclip.prompts": [-1]}, "prompts"),
     ],

@@ -211,6 +211,24 @@ def test_a_sweep_shares_the_cams_and_ends_in_one_table(finished: Project) -> Non
     assert (finished.results / "rfm_start-3/masks/train/1-of-2.h5").is_file()
 
 
+def test_runs_share_the_cams_that_are_the_same(finished: Project) -> None:
+    def patch_text(form: str) -> dict[str, object]:
+        return {"source": "patch_text", "patch_text": {"tse": {"form": form}}}
+
+    runs = {
+        "plain": {"cams": patch_text("off"), "refine": {"method": "none"}},
+        "trained": {"cams": patch_text("off"), "refine": {"method": "excel"}},
+        "enriched": {"cams": patch_text("hunted"), "refine": {"method": "excel"}},
+        "as-before": {"seed": 5},
+    }
+    with _configured(finished, runs=runs, retrain={"enabled": False}):
+        wanted = finished.would_run()
+    parts = wanted["refine_apply"] // len(runs)  # of both splits
+    assert wanted["cams"] == 2 * parts
+    assert wanted["refine_train"] == len(runs)
+    assert "ingest" not in wanted
+
+
 def test_unknown_key_stops_with_one_clear_message(finished: Project) -> None:
     with _configured(finished, retrian={"lr": 1.0}):
         done = finished.snakemake("--dry-run", check=False)
