@@ -34,7 +34,7 @@ from wsss.refine.head import Head
 from wsss.refine.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
 from wsss.refine.stream import CropBatch
 from wsss.refine.weclip import Step
-from wsss.refine.weclip_labels import PseudoLabels
+from wsss.refine.weclip_labels import PseudoLabels, learned_affinity
 
 START = 1000  # the step from which the refinement module takes part
 CROP, BATCH, GRID = 320, 4, 20

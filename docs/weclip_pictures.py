@@ -26,6 +26,7 @@ from wsss.labels.online import Unsure, online_labels
 from wsss.refine.frozen import run_frozen
 from wsss.refine.head import Head
 from wsss.refine.rfm import block_distances, keep_near, trusted_affinity
+from wsss.refine.weclip_labels import learned_affinity
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -83,15 +84,15 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     figure, axes = plt.subplots(2, 5, figsize=(13, 5.4), layout="constrained")
     first = classes.names[sample.tags[0]]
     panels = [
-        ("image and one patch", lambda a: _photo(a, photo, patch, frozen.grid)),
-        (f"$M_{{init}}$ of “{first}”: frozen CLIP", lambda a: _map(a, initial[0])),
+        ("image and one patch", lambda a: paint_photo(a, photo, patch, frozen.grid)),
+        (f"$M_{{init}}$ of “{first}”: frozen CLIP", lambda a: paint_map(a, initial[0])),
         (
             "$A_s$: attention of that patch,\nmean of the last blocks",
-            lambda a: _map(a, frozen.attention[0].mean(0)[near].view(frozen.grid)),
+            lambda a: paint_map(a, frozen.attention[0].mean(0)[near].view(frozen.grid)),
         ),
         (
             "$A_f$: learned affinity of that patch",
-            lambda a: _map(a, learned[0, near].view(frozen.grid)),
+            lambda a: paint_map(a, learned[0, near].view(frozen.grid)),
         ),
         (
             "$S^l$ minus its mean: distance\nof each block from $A_f$",
@@ -99,14 +100,17 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
         ),
         (
             "$R$: attention of the kept blocks,\ntimes $A_f$",
-            lambda a: _map(a, trusted[0, near].view(frozen.grid)),
+            lambda a: paint_map(a, trusted[0, near].view(frozen.grid)),
         ),
-        ("$M_f$ before the module starts", lambda a: _map(a, plain[0])),
-        ("$M_f$ with it", lambda a: _map(a, refined[0])),
-        ("pseudo label after PAR\n(grey: unsure, ignored)", lambda a: _labels(a, label[0].numpy())),
+        ("$M_f$ before the module starts", lambda a: paint_map(a, plain[0])),
+        ("$M_f$ with it", lambda a: paint_map(a, refined[0])),
+        (
+            "pseudo label after PAR\n(grey: unsure, ignored)",
+            lambda a: paint_labels(a, label[0].numpy()),
+        ),
         (
             "what the decoder predicts,\nwithout tags",
-            lambda a: _labels(a, logits[0].argmax(0).numpy().astype(np.uint8)),
+            lambda a: paint_labels(a, logits[0].argmax(0).numpy().astype(np.uint8)),
         ),
     ]
     for axis, (title, paint) in zip(axes.flat, panels, strict=True):
@@ -116,9 +120,10 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     figure.savefig(out, dpi=90, metadata={"Software": None})
 
 
-def _photo(
+def paint_photo(
     axis: plt.Axes, photo: np.ndarray, patch: tuple[int, int], grid: tuple[int, int]
 ) -> None:
+    """The photo with a frame around one patch."""
     axis.imshow(photo)
     height, width = photo.shape[0] / grid[0], photo.shape[1] / grid[1]
     corner = (patch[1] * width, patch[0] * height)
@@ -127,7 +132,8 @@ def _photo(
     axis.set_axis_off()
 
 
-def _map(axis: plt.Axes, values: torch.Tensor) -> None:
+def paint_map(axis: plt.Axes, values: torch.Tensor) -> None:
+    """Values on the patch grid, dark to bright."""
     axis.imshow(values.numpy(), cmap="inferno")
     axis.set_axis_off()
 
@@ -144,7 +150,8 @@ def _bars(axis: plt.Axes, distances: torch.Tensor, kept: torch.Tensor) -> None:
     axis.tick_params(labelsize=8)
 
 
-def _labels(axis: plt.Axes, labels: np.ndarray) -> None:
+def paint_labels(axis: plt.Axes, labels: np.ndarray) -> None:
+    """Labels in the data set's colours; background white, ignored grey."""
     colours = PALETTE.copy()
     colours[0], colours[IGNORED] = (245, 245, 245), (170, 170, 170)
     axis.imshow(colours[labels])

@@ -1,0 +1,117 @@
+"""Draw docs/img/excel.png from a finished run: `python docs/excel_pictures.py`.
+
+The run is `demo-excel` (snakemake --cores all --configfile workflow/presets/demo-excel.yaml).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import torch
+from weclip_pictures import ROOT, paint_labels, paint_map, paint_photo
+
+from wsss.artifacts.checkpoint import load_checkpoint
+from wsss.cams.encoder_input import EncoderInput
+from wsss.cams.patch_text import PatchText
+from wsss.clip.attributes import enriched_bank
+from wsss.clip.self_attention import SelfAttention
+from wsss.config import load_config
+from wsss.data.dataset import load
+from wsss.refine.excel import make_teacher
+from wsss.refine.excel_labels import relation, shift
+from wsss.refine.head import Head
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def main() -> None:
+    """Parse the command line and draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=ROOT / "results/demo-excel")
+    parser.add_argument("--image", default="val_0054")
+    parser.add_argument("--patch", type=int, nargs=2, default=(7, 7), help="row and column")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/img/excel.png")
+    options = parser.parse_args()
+    draw(options.run, options.image, tuple(options.patch), options.out)
+
+
+@torch.no_grad()
+def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
+    """One held-out image: attention and CAM of CLIP, calibrated, and calibrated by learning."""
+    config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/demo-excel.yaml")
+    settings, cache = config.refine.excel, ROOT / "results/cache"
+    manifest, classes = load(run / "manifest")
+    sample = next(s for s in manifest.split("val") if s.id == image)
+    inputs = EncoderInput(config, cache)
+    encoder = inputs.encoder
+    teacher = make_teacher(config, classes, inputs, cache)
+    head = Head(encoder.depth, encoder.width, classes.label_count, settings)
+    head.load_state_dict(load_checkpoint(run / "refine/checkpoint.safetensors")[0])
+    head.eval()
+
+    photo, pixels = inputs.photo(sample), inputs.pixels(sample)[None]
+    seen = teacher.look(pixels, dynamic=True)
+    clean, _, logits = head(seen.features, seen.grid)
+    related = relation(clean, settings)
+    near = patch[0] * seen.grid[1] + patch[1]
+    owner = torch.zeros(len(sample.tags), dtype=torch.long)
+    tags = torch.tensor(sample.tags)
+    features = {"static": teacher.features(seen), "dynamic": teacher.features(seen, related)}
+    maps = {
+        name: teacher.scores.maps(value, seen.grid, owner, tags) for name, value in features.items()
+    }
+    refined = teacher.refined(seen.attention, maps["dynamic"], owner, related)
+    own = config.cams.patch_text.model_copy(update={"relation": "none"})
+    bank = enriched_bank(inputs.clip, classes, config.clip.template, own.tse, cache)
+    plain = PatchText(encoder, bank, own)
+    run_of = encoder.run(pixels, attention_of=[encoder.depth - 1])
+    plain_map = plain.maps(plain.features(run_of.tokens), seen.grid, owner, tags)
+    block = encoder.blocks[-1]
+    before = encoder.run(pixels, until=encoder.depth - 1).tokens
+    calibrated = SelfAttention()(block.split_heads(block.norm1(before)))[1]
+
+    def of_patch(matrix: torch.Tensor) -> torch.Tensor:
+        return matrix[near].view(seen.grid)
+
+    attention = run_of.attention[encoder.depth - 1][0, 1:, 1:]
+    figure, axes = plt.subplots(2, 5, figsize=(13, 5.4), layout="constrained")
+    first = classes.names[sample.tags[0]]
+    panels = [
+        ("image and one patch", lambda a: paint_photo(a, photo, patch, seen.grid)),
+        (
+            "CLIP's attention of that patch,\nlast block",
+            lambda a: paint_map(a, of_patch(attention)),
+        ),
+        (
+            "SVC: $qq+kk+vv$ of that patch,\nlast block",
+            lambda a: paint_map(a, of_patch(calibrated[0, 1:, 1:])),
+        ),
+        (
+            "LVC: learned shift $E$\nof that patch's attention",
+            lambda a: paint_map(a, of_patch(shift(related)[0])),
+        ),
+        (
+            "learned affinity $\\sigma(R)$\nof that patch",
+            lambda a: paint_map(a, of_patch(related[0].sigmoid())),
+        ),
+        (f"CAM of “{first}”:\nCLIP's own features", lambda a: paint_map(a, plain_map[0])),
+        ("static CAM (SVC)", lambda a: paint_map(a, maps["static"][0])),
+        ("dynamic CAM (SVC + LVC)", lambda a: paint_map(a, maps["dynamic"][0])),
+        ("dynamic CAM, refined\nby attention and affinity", lambda a: paint_map(a, refined[0])),
+        (
+            "what the decoder predicts,\nwithout tags",
+            lambda a: paint_labels(a, logits[0].argmax(0).byte().numpy()),
+        ),
+    ]
+    for axis, (title, paint) in zip(axes.flat, panels, strict=True):
+        paint(axis)
+        axis.set_title(title, fontsize=9.5)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=90, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
