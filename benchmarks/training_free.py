@@ -5,7 +5,7 @@ TSE, each score. Prints the mIoU (in brackets that of the report classes) of the
 affinity, and with `--par` of labels after affinity and PAR, each at the constant background score
 that is best for it on the same truth (rows are compared at their best, since one threshold would
 favour some; PAR takes that of the affinity). Nothing is random; there are no seeds. Finished rows
-are kept.
+are kept. `--attributes` prints instead what TSE finds in the knowledge base.
 """
 
 from __future__ import annotations
@@ -73,7 +73,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--par", action="store_true", help="also with PAR, which takes long")
+    parser.add_argument("--attributes", action="store_true", help="statistics of TSE instead")
     options = parser.parse_args()
+    if options.attributes:
+        attributes(options.set, options.out)
+        return
     for row in options.rows:
         file = options.out / f"{_slug(row)}.json"
         if not file.exists() or (options.par and COLUMNS[2] not in json.loads(file.read_text())):
@@ -85,6 +89,44 @@ def main() -> None:
         cells = (_cell(found.get(column)) for column in COLUMNS)
         lines.append(f"| {row} | {' | '.join(cells)} |")
     print("\n".join(lines))
+
+
+def attributes(data: str, out: Path) -> None:
+    """How attributes are shared between classes, how they are weighed, and what that does."""
+    import torch
+
+    from wsss.cams.encoder_input import EncoderInput
+    from wsss.clip.attributes import attribute_bank, described, enrich, hunting_weights
+    from wsss.clip.text import text_bank
+    from wsss.data.classes import class_list
+
+    classes = class_list("demo" if data == "demo" else "voc")
+    print("| | attributes | shared by classes | effective | own | between classes | to itself |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for row in ("SVC + TSE as published", "SVC + mean of all attributes", "SVC + TSE"):
+        config = configuration(data, row)
+        clip, tse = EncoderInput(config, out / "cache").clip, config.cams.patch_text.tse
+        words, template = (classes.prompts, classes.backgrounds), config.clip.template
+        texts = text_bank(clip, *words, template, cache_dir=out / "cache").classes
+        sentences = described(classes, tse)
+        bank = attribute_bank(clip, sentences, template[0], tse, out / "cache")
+        weights = hunting_weights(texts, bank.vectors, tse)
+        if tse.form == "mean":
+            weights = torch.full_like(weights, 1 / weights.shape[1])
+        entropy = -(weights * weights.clamp_min(1e-12).log()).sum(1)
+        rich = enrich(texts, bank.vectors, tse)
+        between = (rich @ rich.T)[~torch.eye(len(rich), dtype=torch.bool)].mean()
+        cells = (
+            f"{len(bank.vectors)}",
+            f"{int((bank.uses.sum(0) > 1).sum())}",
+            f"{float(entropy.exp().mean()):.1f}",
+            f"{float((weights * bank.uses).sum(1).mean()):.2f}",
+            f"{float(between):.3f}",
+            f"{float((rich * texts).sum(1).mean()):.3f}",
+        )
+        print(f"| {row} | {' | '.join(cells)} |")
+    between = (texts @ texts.T)[~torch.eye(len(texts), dtype=torch.bool)].mean()
+    print(f"| class texts as they are | | | | | {float(between):.3f} | 1 |")
 
 
 def configuration(data: str, row: str) -> Config:

@@ -21,7 +21,7 @@ from wsss.data.dataset import load
 from wsss.labels.ignore import IGNORED
 from wsss.refine.cams import CamSet
 from wsss.refine.excel import Step, make_teacher
-from wsss.refine.excel_labels import Teacher, relation, shift
+from wsss.refine.excel_labels import Teacher, look, relation, shift
 from wsss.refine.head import Head
 from wsss.refine.stream import CropBatch, CropStream
 from wsss.refine.trainer import Trainer
@@ -96,11 +96,12 @@ def test_scores_are_probabilities_of_the_tags(chain: Chain, checkpoint: Path) ->
             np.testing.assert_allclose(total, 1, atol=2e-3)
 
 
+@pytest.mark.parametrize("scores", ["cam", "static_cam"])
 @pytest.mark.parametrize("variant", ["corrected", "published"])
-def test_scores_of_the_dynamic_cam(
-    chain: Chain, checkpoint: Path, variant: str, tmp_path: Path
+def test_scores_of_the_calibrated_cam(
+    chain: Chain, checkpoint: Path, variant: str, scores: str, tmp_path: Path
 ) -> None:
-    config = chain.config(variant=variant, infer={"scores": "cam"})
+    config = chain.config(variant=variant, infer={"scores": scores})
     with Shard(chain.apply(config, checkpoint, tmp_path / "cam.h5"), kind="scores") as shard:
         for item in shard:
             assert set(item.arrays) == {"score"}
@@ -176,6 +177,23 @@ def test_shift_leaves_out_what_is_less_alike_than_the_mean() -> None:
     found = shift(torch.tensor([[[1.0, -0.1, 0.0], [0.5, 0.5, -3.0], [-1.0, -1.0, 2.0]]]))
     expected = [[0.7311, 0.0, 0.2689], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]
     torch.testing.assert_close(found[0], torch.tensor(expected), rtol=1e-3, atol=1e-4)
+
+
+def test_published_features_are_aliased(chain: Chain) -> None:
+    """Spec 2.3: the calibrated stream, then states between attention and MLP, then the last."""
+    teacher, batch = _parts(chain, chain.config())
+    scores = teacher.scores
+    middles = range(scores.first + 1, 12)
+    run = scores.encoder.run(batch.images, keep=range(12), middles=middles)
+    clean, aliased = (look(scores, batch.images, form) for form in ("clean", "aliased"))
+    for number in range(12):
+        expected = run.kept[number]
+        torch.testing.assert_close(clean.features[number], expected[:, 1:])
+        if number == scores.first - 1:
+            expected = aliased.stream
+        elif scores.first <= number < 11:
+            expected = run.middles[number + 1]
+        torch.testing.assert_close(aliased.features[number], expected[:, 1:])
 
 
 def test_dynamic_cam_differs_and_teaches_from_its_start(chain: Chain) -> None:

@@ -10,6 +10,7 @@ sys.path.insert(0, workflow.basedir)
 
 from wsss.cli.engine import prepare_jobs
 from wsss.cli.stages import stage_code, stage_sections
+from wsss.clip.knowledge import built_in
 from wsss.config import ConfigError, expand_path, from_mapping
 from wsss.config.sweep import points
 from wsss.score.truth import truth_state
@@ -100,10 +101,14 @@ def dataset_files():
 
 
 def clip_files(wildcards):
-    """Local files of the frozen encoder, and of the descriptions of a user's own."""
+    """Local files of the frozen encoder, and the descriptions that its texts take up."""
     settings = of_run(wildcards)
-    own = settings.cams.patch_text.tse.knowledge
-    texts = [settings.clip.model, settings.clip.pretrained, *([own] if own else [])]
+    texts, tse = [
+        settings.clip.model,
+        settings.clip.pretrained,
+    ], settings.cams.patch_text.tse
+    if tse.form != "off":
+        texts += [str(built_in(settings.data.kind)), tse.knowledge or "none"]
     return local_files(*texts)
 
 

@@ -182,7 +182,7 @@ class PatchTextSource(ClipSource):
             attention = torch.stack(weighed).sum(0)
         owner = torch.tensor([i for i, one in enumerate(tags) for _ in one], dtype=torch.long)
         classes = torch.tensor([k for one in tags for k in one], dtype=torch.long)
-        owner, classes = owner.to(images.device), classes.to(images.device)
+        owner, classes = owner.to(self._encoder.device), classes.to(self._encoder.device)
         features = scores.features(tokens if beside is None else beside.stream(tokens))
         return Looked(
             owner,

@@ -41,8 +41,8 @@ def descriptions(classes: ClassList, own: Path | None = None) -> Knowledge:
     Raises:
         KnowledgeError: the file cannot be used, or a class has no sentence.
     """
-    built_in = read(BUILT_IN / ("demo.json" if classes.name == "demo" else "objects.json"))
-    known = {spelling(name): sentences for name, sentences in built_in.items()}
+    shipped = read(built_in(classes.name))
+    known = {spelling(name): sentences for name, sentences in shipped.items()}
     for alias, name in COCO_ALIASES.items():
         if spelling(name) in known:
             known[spelling(alias)] = known[spelling(name)]
@@ -56,6 +56,15 @@ def descriptions(classes: ClassList, own: Path | None = None) -> Knowledge:
             "help), or set cams.patch_text.tse.form to off"
         )
     return {name: known[spelling(name)] for name in classes.names}
+
+
+def built_in(classes_of: str) -> Path:
+    """The file that comes with the package: the demo's own, or that of all others.
+
+    Args:
+        classes_of: name of the class list.
+    """
+    return BUILT_IN / ("demo.json" if classes_of == "demo" else "objects.json")
 
 
 def read(path: Path) -> Knowledge:

@@ -313,6 +313,8 @@ class Config(Section):
     def _weclip_contradictions(self) -> list[str]:
         weclip = self.refine.weclip
         found: list[str] = []
+        if self.infer.scores == "static_cam":
+            found.append("infer.scores: static_cam is for excel; set cam or decoder")
         if self.cams.source != "grad_cam" and weclip.crop_cams != "image":
             found.append(
                 f"refine.weclip.crop_cams makes Grad-CAMs of crops, but cams.source is "

@@ -379,11 +379,12 @@ class RefineConfig(Section):
 class InferConfig(Section):
     """What is asked of the trained refiner."""
 
-    scores: Literal["decoder", "cam"] = Field(
+    scores: Literal["decoder", "cam", "static_cam"] = Field(
         "decoder",
         description=(
             "Class scores for the pseudo masks: decoder = its own probabilities of the image's "
-            "tags; cam = the CAM refined with what it learned (weclip, excel)."
+            "tags; cam = the CAM refined with what it learned (weclip, excel); static_cam = the "
+            "uncalibrated CAM, refined so (excel: the pseudo masks of its training log)."
         ),
     )
     scales: list[float] = Field(

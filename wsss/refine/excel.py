@@ -192,12 +192,20 @@ class _Trained(HeadNetwork):
 
     @torch.inference_mode()
     def cam_scores(self, photo: Photo, image: ImageCams) -> Scores:
-        """The dynamic CAM: maximum of the image and its mirror image, spread (spec 4.5)."""
+        """The dynamic CAM: maximum of the image and its mirror image, spread (spec 4.5).
+
+        With ``infer.scores: static_cam`` the static CAM, without mirroring.
+        """
         settings, teacher = self.config.refine.excel, self._teacher
         device = self.inputs.encoder.device
         pixels = self.views.pixels(photo, 1.0).to(device)
         owner = torch.zeros(len(image.classes), dtype=torch.long, device=device)
         classes = torch.tensor(image.classes, dtype=torch.long, device=device)
+        if self.config.infer.scores == "static_cam":
+            seen = teacher.look(pixels[None], dynamic=True)
+            related = relation(self.head(seen.features, seen.grid).clean, settings)
+            maps = teacher.scores.maps(teacher.features(seen), seen.grid, owner, classes)
+            return Scores(teacher.refined(seen.attention, maps, owner, related).cpu().numpy())
         # One batch of both, over which the published mean of the relation runs, too.
         seen = teacher.look(torch.stack([pixels, pixels.flip(-1)]), dynamic=True)
         related = relation(self.head(seen.features, seen.grid).clean, settings)

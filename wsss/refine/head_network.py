@@ -66,7 +66,7 @@ class HeadNetwork:
 
     def scores(self, cams: Iterable[ImageCams]) -> Iterator[Scores]:
         """What ``infer.scores`` asks for, in the order of the images."""
-        one = self.cam_scores if self.config.infer.scores == "cam" else self.tag_scores
+        one = self.tag_scores if self.config.infer.scores == "decoder" else self.cam_scores
         return self._on_photos(((image.sample, image) for image in cams), one)
 
     def predictions(self, samples: Iterable[Sample]) -> Iterator[Prediction]:
