@@ -98,7 +98,7 @@ def configuration(plan: Plan, row: str, seed: int, *, crf: bool = False) -> Conf
         if preset.get("cams", {}).get("source") == "external":
             seeds = {"cams": {"external": {"path": str(plan.out / "seeds-npy")}}}
             quick = overlay(quick, seeds)
-    if "seeds" in change:
+    if change.get("seeds", {}) == {"values": None}:
         values = overlay(mapping, preset)["seeds"]["values"]
         change = {"seeds": {"values": [statistics.mean(values)]}}
     if change.get("refine", {}).get("excel", {}).get("own_labels_start") == "three quarters":

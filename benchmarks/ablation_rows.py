@@ -19,6 +19,10 @@ def _excel(**changes: Any) -> dict[str, Any]:
     return {"refine": {"excel": changes}}
 
 
+def _seeds(source: str) -> dict[str, Any]:
+    return {"cams": {"source": source}, "seeds": {"values": [0.4, 0.6]}}
+
+
 _WECLIP: Rows = {
     "published": {"variant": "published"},
     "corrected": {},
@@ -56,6 +60,8 @@ _WEAKCLIP: Rows = {
     "floored grid": {"infer": {"grid": "floored"}},
     "no boundary loss": _weakclip(boundary_weight=0.0),
     "no auxiliary loss": _weakclip(auxiliary_weight=0.0),
+    "seeds from Grad-CAM and affinity": _seeds("grad_cam"),
+    "seeds from patch-text CAMs": _seeds("patch_text"),
     "seeds without a band": {"seeds": {"values": None}},  # the mean of the preset's values
 }
 _EXCEL: Rows = {
