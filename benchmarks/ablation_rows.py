@@ -60,6 +60,7 @@ _WEAKCLIP: Rows = {
     "floored grid": {"infer": {"grid": "floored"}},
     "no boundary loss": _weakclip(boundary_weight=0.0),
     "no auxiliary loss": _weakclip(auxiliary_weight=0.0),
+    "1200 steps": {"refine": {"train": {"iterations": 1200}}},
     "seeds from Grad-CAM and affinity": _seeds("grad_cam"),
     "seeds from patch-text CAMs": _seeds("patch_text"),
     "seeds without a band": {"seeds": {"values": None}},  # the mean of the preset's values
