@@ -94,8 +94,8 @@ class TseConfig(Section):
         published="class",
         corrected="none",
         description=(
-            "class puts the class's prompt before each of its sentences, so that every cluster "
-            "belongs to one class and nothing is shared; none embeds the sentences alone."
+            "class puts the class's prompt before each of its sentences, so that clusters keep to "
+            "one class and little is shared; none embeds the sentences alone."
         ),
     )
     vectors: Literal["auto", "raw", "centred"] = departure(
