@@ -46,13 +46,37 @@ class TrainingConfig(Section):
     checkpoint_every: PositiveInt = Field(200, description="Steps between resumable states.")
 
 
-class WeClipConfig(Section):
-    """WeCLIP: frozen features of all blocks, fusion, transformer decoder, refinement module."""
+class HeadConfig(Section):
+    """What WeCLIP and ExCEL share: fusion, decoder, affinity loss, labels of crops."""
 
     width: PositiveInt = Field(64, description="Channels of the fused features (published: 256).")
     depth: PositiveInt = Field(3, description="Blocks of the decoder.")
     heads: PositiveInt = Field(8, description="Heads of a decoder block; they divide the width.")
     dropout: Share = Field(0.1, description="Share of fused channels zeroed in training.")
+    affinity_weight: float = Field(0.1, ge=0, description="Weight of the affinity loss.")
+    affinity_radius: PositiveInt = Field(
+        8, description="Affinity loss: patches at most this many rows and columns apart."
+    )
+    crop_gate: Share = Field(0.5, description="See crop_cams: gated and located.")
+    padding: Literal["auto", "labelled", "ignored"] = departure(
+        published="labelled",
+        corrected="ignored",
+        description="Whether the padding of a crop that reaches over the image is learned from.",
+    )
+    unsure: Literal["auto", "labelled", "ignored"] = departure(
+        published="labelled",
+        corrected="ignored",
+        description="Whether pixels with a largest class score in unsure_band are learned from.",
+    )
+    unsure_band: tuple[Share, Share] = Field(
+        (0.4, 0.6),
+        description="Class scores, after pixel-adaptive refinement, that are unsure.",
+    )
+
+
+class WeClipConfig(HeadConfig):
+    """WeCLIP: frozen features of all blocks, fusion, transformer decoder, refinement module."""
+
     affinity: Literal["auto", "raw", "cosine"] = departure(
         published="raw",
         corrected="cosine",
@@ -62,10 +86,6 @@ class WeClipConfig(Section):
         ),
     )
     temperature: float = Field(0.1, gt=0, description="Temperature of affinity: cosine.")
-    affinity_weight: float = Field(0.1, ge=0, description="Weight of the affinity loss.")
-    affinity_radius: PositiveInt = Field(
-        8, description="Affinity loss: patches at most this many rows and columns apart."
-    )
     rfm_start: int = Field(
         200,
         ge=0,
@@ -96,33 +116,14 @@ class WeClipConfig(Section):
             "image's CAM, cut."
         ),
     )
-    crop_gate: Share = Field(0.5, description="See crop_cams: gated and located.")
-    padding: Literal["auto", "labelled", "ignored"] = departure(
-        published="labelled",
-        corrected="ignored",
-        description="Whether the padding of a crop that reaches over the image is learned from.",
-    )
-    unsure: Literal["auto", "labelled", "ignored"] = departure(
-        published="labelled",
-        corrected="ignored",
-        description="Whether pixels with a largest class score in unsure_band are learned from.",
-    )
-    unsure_band: tuple[Share, Share] = Field(
-        (0.4, 0.6),
-        description="Class scores, after pixel-adaptive refinement, that are unsure.",
-    )
 
 
-class ExcelConfig(Section):
+class ExcelConfig(HeadConfig):
     """ExCEL: frozen features, fusion, decoder, and CAMs calibrated by what they learn (LVC).
 
     The patch-text CAM itself is set in ``cams.patch_text``, whatever ``cams.source`` is.
     """
 
-    width: PositiveInt = Field(64, description="Channels of the fused features (published: 256).")
-    depth: PositiveInt = Field(3, description="Blocks of the decoder.")
-    heads: PositiveInt = Field(8, description="Heads of a decoder block; they divide the width.")
-    dropout: Share = Field(0.1, description="Share of fused channels zeroed in training.")
     features: Literal["auto", "aliased", "clean"] = departure(
         published="aliased",
         corrected="clean",
@@ -131,10 +132,6 @@ class ExcelConfig(Section):
             "calibrated stream in place of the block before the calibrated ones, and the state "
             "before the next block's MLP in place of the calibrated ones but the last."
         ),
-    )
-    affinity_weight: float = Field(0.1, ge=0, description="Weight of the affinity loss.")
-    affinity_radius: PositiveInt = Field(
-        8, description="Affinity loss: patches at most this many rows and columns apart."
     )
     relation_scale: float = Field(
         3.0, gt=0, description="Factor of the centred cosines between fused features."
@@ -192,21 +189,6 @@ class ExcelConfig(Section):
             "CAM nowhere on the crop reaches crop_gate; image: before lvc_start the image's CAM, "
             "cut, and from then on as located."
         ),
-    )
-    crop_gate: Share = Field(0.5, description="See crop_cams: gated and located.")
-    padding: Literal["auto", "labelled", "ignored"] = departure(
-        published="labelled",
-        corrected="ignored",
-        description="Whether the padding of a crop that reaches over the image is learned from.",
-    )
-    unsure: Literal["auto", "labelled", "ignored"] = departure(
-        published="labelled",
-        corrected="ignored",
-        description="Whether pixels with a largest class score in unsure_band are learned from.",
-    )
-    unsure_band: tuple[Share, Share] = Field(
-        (0.4, 0.6),
-        description="Class scores, after pixel-adaptive refinement, that are unsure.",
     )
 
 

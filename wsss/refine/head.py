@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wsss.config.refine import ExcelConfig, WeClipConfig
+from wsss.config.refine import HeadConfig
 from wsss.refine.decoder import TransformerDecoder
 from wsss.refine.fusion import FeatureFusion
 
@@ -33,9 +33,7 @@ class Head(nn.Module):
         settings: width, depth, heads and dropout.
     """
 
-    def __init__(
-        self, blocks: int, tokens: int, labels: int, settings: WeClipConfig | ExcelConfig
-    ) -> None:
+    def __init__(self, blocks: int, tokens: int, labels: int, settings: HeadConfig) -> None:
         super().__init__()
         width = settings.width
         self.fusion = FeatureFusion(blocks, tokens, width)

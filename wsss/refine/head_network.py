@@ -13,7 +13,7 @@ from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.cams.encoder_input import EncoderInput
 from wsss.config.model import Config
-from wsss.config.refine import ExcelConfig, WeClipConfig
+from wsss.config.refine import HeadConfig
 from wsss.data import seeding
 from wsss.data.classes import ClassList
 from wsss.data.manifest import Sample
@@ -103,7 +103,7 @@ class HeadNetwork:
 def new_head(
     blocks: int,
     classes: ClassList,
-    settings: WeClipConfig | ExcelConfig,
+    settings: HeadConfig,
     inputs: EncoderInput,
     *,
     seed: int,
