@@ -2,10 +2,10 @@
 
 Scores Grad-CAM and patch-text CAMs of the training images: each attention rewrite, each form of
 TSE, each score. Prints the mIoU (in brackets that of the report classes) of the CAM, after the
-affinity, and with `--par` of labels after affinity and PAR, each at the constant background score
-that is best for it on the same truth (rows are compared at their best, since one threshold would
-favour some; PAR takes that of the affinity). Nothing is random; there are no seeds. Finished rows
-are kept. `--attributes` prints instead what TSE finds in the knowledge base.
+affinity, and with `--par` of labels after PAR without and with the affinity, each at the constant
+background score that is best for it on the same truth (rows are compared at their best, since one
+threshold would favour some; PAR takes that of its CAM). Nothing is random; there are no seeds.
+Finished rows are kept. `--attributes` prints instead what TSE finds in the knowledge base.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.ablation import ROOT, SETS
 from wsss.config import Config, from_mapping
 from wsss.config.load import expand_path, overlay
 
-COLUMNS = ("CAM", "+ affinity", "+ affinity + PAR")
+CAM, AFFINITY, PAR, BOTH = COLUMNS = ("CAM", "+ affinity", "+ PAR", "+ affinity + PAR")
 
 
 def _patch(tse: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def main() -> None:
         return
     for row in options.rows:
         file = options.out / f"{_slug(row)}.json"
-        if not file.exists() or (options.par and COLUMNS[2] not in json.loads(file.read_text())):
+        if not file.exists() or (options.par and PAR not in json.loads(file.read_text())):
             measure(options.set, row, options.out, file, par=options.par)
     lines = [f"| CAM of the training images | {' | '.join(COLUMNS)} |"]
     lines.append("|---|" + "---:|" * len(COLUMNS))
@@ -162,16 +162,22 @@ def measure(data: str, row: str, out: Path, file: Path, *, par: bool) -> None:
     if not (manifest / "manifest.csv").exists():
         ingest(config, manifest)
     make_cams(config, manifest, "train", (1, 1), cams, out / "cache")
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for column, array in (("CAM", "cam"), ("+ affinity", "refined")):
-            args = ("train", [cams], array, Path(folder) / "record.json")
+    found, best_at = {}, {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for column, array in ((CAM, "cam"), (AFFINITY, "refined")):
+            args = ("train", [cams], array, folder / "record.json")
             best = score_cams(config, manifest, *args)[1]
             found[column] = (best.miou, best.report_mean)
             assert best.background is not None
-            threshold = best.background.value
+            best_at[column] = best.background.value
         if par:
-            found[COLUMNS[2]] = _of_labels(config, manifest, cams, threshold, Path(folder))
+            off = {"cams": {"affinity": {"enabled": False}}}
+            plain = from_mapping(overlay(config.model_dump(mode="json"), off))
+            make_cams(plain, manifest, "train", (1, 1), folder / "plain.h5", out / "cache")
+            threshold = best_at[CAM]
+            found[PAR] = _of_labels(plain, manifest, folder / "plain.h5", threshold, folder)
+            found[BOTH] = _of_labels(config, manifest, cams, best_at[AFFINITY], folder)
     file.write_text(json.dumps(found) + "\n")
 
 
