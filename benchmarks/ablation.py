@@ -104,6 +104,9 @@ def configuration(plan: Plan, row: str, seed: int, *, crf: bool = False) -> Conf
     if change.get("refine", {}).get("excel", {}).get("own_labels_start") == "three quarters":
         steps = overlay(mapping, preset)["refine"]["train"]["iterations"]
         change = {"refine": {"excel": {"own_labels_start": 3 * steps // 4}}}
+    if change.get("infer", {}).get("window") == "crop":
+        crop = overlay(mapping, preset)["refine"]["train"]["crop"]
+        change = {"infer": {"window": crop, "stride": 2 * crop // 3}}
     for layer in (preset, own, quick, change):
         mapping = overlay(mapping, layer)
     return from_mapping(mapping)

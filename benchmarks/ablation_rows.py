@@ -58,6 +58,7 @@ _WEAKCLIP: Rows = {
     "auxiliary mean over all pixels": _weakclip(auxiliary_mean="all"),
     "ImageNet normalisation": {"clip": {"normalization": "imagenet"}},
     "floored grid": {"infer": {"grid": "floored"}},
+    "sliding window": {"infer": {"window": "crop"}},  # of the crop's side, every two thirds of it
     "no boundary loss": _weakclip(boundary_weight=0.0),
     "no auxiliary loss": _weakclip(auxiliary_weight=0.0),
     "1200 steps": {"refine": {"train": {"iterations": 1200}}},
