@@ -16,13 +16,10 @@ report: "workflow/report/overview.rst"
 include: "workflow/rules/common.smk"
 
 
-scattergather:
-    part=CONFIG.shards,
-
-
 wildcard_constraints:
     run="|".join(map(re.escape, RUNS)),
     split="train|val",
+    part=r"\d+-of-\d+",
     product="cam|affinity|refined",
     made="masks|seeds",
     who="predictions|refiner",

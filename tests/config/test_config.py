@@ -168,6 +168,35 @@ def test_named_runs_combine_with_a_sweep() -> None:
         points({"runs": {"plain": {"refine": {"methd": "none"}}}})
 
 
+def test_a_matrix_is_every_combination() -> None:
+    matrix = {
+        "cams": {"grad-cam": {}, "svc": {"cams": {"source": "patch_text"}}},
+        "refine": {
+            "none": {"refine": {"method": "none"}},
+            "excel": {"refine": {"method": "excel"}},
+        },
+        "retrain": {"b0": {}, "b1": {"retrain": {"model": "segformer-b1"}}},
+    }
+    found = points({"name": "a", "matrix": matrix, "sweep": {"seed": [0, 1]}})
+    assert len(found) == 16
+    assert list(found)[:3] == [
+        "grad-cam/none/b0/seed-0",
+        "grad-cam/none/b0/seed-1",
+        "grad-cam/none/b1/seed-0",
+    ]
+    last = found["svc/excel/b1/seed-1"]
+    assert (last.cams.source, last.refine.method, last.retrain.model, last.seed) == (
+        "patch_text", "excel", "segformer-b1", 1,
+    )  # fmt: skip
+    assert last.name == "a.svc.excel.b1.seed-1"
+    del matrix["refine"]
+    assert list(points({"matrix": matrix})) == ["grad-cam/b0", "grad-cam/b1", "svc/b0", "svc/b1"]
+    with pytest.raises(ConfigError, match=r"matrix\.retrain\.b0 changes masks; on this axis"):
+        points({"matrix": {"retrain": {"b0": {"masks": {"par": True}}}}})
+    with pytest.raises(ConfigError, match="runs and matrix both name the runs"):
+        points({"matrix": matrix, "runs": {"one": {}}})
+
+
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [

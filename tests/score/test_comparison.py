@@ -9,7 +9,7 @@ import pytest
 
 from wsss.artifacts.errors import ArtifactError
 from wsss.refine.efficiency import Efficiency
-from wsss.score.comparison import make_comparison
+from wsss.score.comparison import make_comparison, rows_by_run
 from wsss.score.efficiency import make_efficiency
 from wsss.score.record import write_records
 
@@ -33,7 +33,12 @@ def _written(folder: Path) -> list[Path]:
 
 
 def test_runs_stand_side_by_side(tmp_path: Path) -> None:
-    markdown, csv, html = make_comparison(_written(tmp_path), tmp_path / "tables", "sweep")
+    rows = rows_by_run(_written(tmp_path), "sweep")
+    assert list(rows) == ["sweep", "prompts-2", "prompts-4"]
+    shared = rows.pop("sweep")
+    rows = {label: shared + own for label, own in rows.items()}
+    markdown, csv, html = make_comparison(rows, tmp_path / "tables", "sweep")
+    assert "# sweep: 2 runs" in markdown.read_text()
     lines = markdown.read_text().splitlines()
     assert "| run | CAM, train | pseudo mask, train | segmenter, val |" in lines
     assert "| prompts-2 |  | 50.0 |  |" in lines

@@ -69,15 +69,19 @@ class Project:
 
     def would_run(self) -> Counter[str]:
         """Names of the rules that a run would execute now, with the number of jobs."""
-        dry = self.snakemake("--dry-run").stdout
-        if "Job stats:" not in dry:
-            return Counter()
-        table = dry.split("Job stats:")[1].strip().split("\n\n")[0]
-        rows = [line.split() for line in table.splitlines()[2:]]  # below the head and its rule
-        counts = {rule: int(count) for rule, count in rows}
-        assert counts.pop("total") == sum(counts.values())
-        counts.pop("all", None)
-        return Counter(counts)
+        return jobs(self.snakemake("--dry-run").stdout)
+
+
+def jobs(dry: str) -> Counter[str]:
+    """Names of the rules in what a dry run printed, with the number of jobs."""
+    if "Job stats:" not in dry:
+        return Counter()
+    table = dry.split("Job stats:")[1].strip().split("\n\n")[0]
+    rows = [line.split() for line in table.splitlines()[2:]]  # below the head and its rule
+    counts = {rule: int(count) for rule, count in rows}
+    assert counts.pop("total") == sum(counts.values())
+    counts.pop("all", None)
+    return Counter(counts)
 
 
 def copy_project(target: Path) -> Project:

@@ -15,7 +15,7 @@ import pytest
 
 from wsss.artifacts.shard import Shard
 
-from .conftest import CONFIG, Project
+from .conftest import CONFIG, Project, jobs
 
 pytestmark = pytest.mark.workflow
 
@@ -227,6 +227,30 @@ def test_runs_share_the_cams_that_are_the_same(finished: Project) -> None:
     assert wanted["cams"] == 2 * parts
     assert wanted["refine_train"] == len(runs)
     assert "ingest" not in wanted
+
+
+def test_another_segmenter_is_two_trainings_and_nothing_else(finished: Project) -> None:
+    def matrix(**segmenters: object) -> dict[str, object]:
+        plain = {"cams": {"affinity": {"enabled": False}}}
+        return {"cams": {"spread": {}, "plain": plain}, "retrain": segmenters}
+
+    def weights(segmenter: str) -> list[str]:
+        folders = (f"results/tiny-matrix/{cams}/{segmenter}" for cams in ("spread", "plain"))
+        return [f"{folder}/segmenter/weights.safetensors" for folder in folders]
+
+    shared = {"name": "tiny-matrix", "shards": 1, "refine": {"method": "none"}}
+    shared |= {"masks": {"crf": {"enabled": False}}}
+    with _configured(finished, matrix=matrix(first={}), **shared):
+        finished.snakemake("--", *weights("first"))
+    both = matrix(second={"retrain": {"lr": 1e-5}}, first={})
+    with _configured(finished, matrix=both, **shared):
+        everything = finished.would_run()
+        dry = finished.snakemake("--dry-run", "--", *weights("second"), *weights("first")).stdout
+    assert jobs(dry) == {"retrain": 2}
+    assert everything["retrain"] == 2
+    assert not {"ingest", "refine_train"} & set(everything)
+    assert (finished.root / "results/tiny-matrix/plain/masks/train/1-of-1.h5").is_file()
+    assert (finished.root / "results/tiny-matrix/cams/train/1-of-1.h5").is_file()  # as configured
 
 
 def test_unknown_key_stops_with_one_clear_message(finished: Project) -> None:

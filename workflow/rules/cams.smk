@@ -3,14 +3,14 @@
 
 rule cams:
     input:
-        manifest=MANIFEST,
+        manifest=manifest,
         weights=clip_files,
     output:
-        "results/{run}/cams/{split}/{scatteritem}.h5",
+        "results/{run}/cams/{split}/{part}.h5",
     log:
-        "results/{run}/logs/cams/{split}.{scatteritem}.log",
+        "results/{run}/logs/cams/{split}.{part}.log",
     benchmark:
-        "results/{run}/benchmarks/cams/{split}.{scatteritem}.tsv"
+        "results/{run}/benchmarks/cams/{split}.{part}.tsv"
     conda:
         "../../envs/core.yaml"
     threads: CONFIG.compute.workers
@@ -24,8 +24,8 @@ rule cams:
         code=code("cams"),
         folder=subpath(input.manifest, parent=True),
     message:
-        "CAMs of {wildcards.split}, part {wildcards.scatteritem}"
+        "CAMs of {wildcards.split}, part {wildcards.part}"
     shell:
         "python -m wsss cams --manifest {params.folder:q} --split {wildcards.split}"
-        " --shard {wildcards.scatteritem} --out {output:q} --device {resources.device}"
+        " --shard {wildcards.part} --out {output:q} --device {resources.device}"
         " --batch {resources.batch} --workers {threads} --sections {params.sections:q} 2> {log}"

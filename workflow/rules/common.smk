@@ -1,4 +1,5 @@
 # The configuration, typed, and what rules ask of it.
+import json
 import re
 import sys
 from pathlib import Path
@@ -9,72 +10,69 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)
 
 from wsss.cli.engine import prepare_jobs
+from wsss.cli.runs import SCORED, Runs
 from wsss.cli.stages import stage_code, stage_sections
 from wsss.clip.knowledge import built_in
-from wsss.config import ConfigError, expand_path, from_mapping
-from wsss.config.sweep import points
+from wsss.config import ConfigError, expand_path
 from wsss.score.truth import truth_state
 
 prepare_jobs(Path(workflow.basedir))
-WHERE = "config.yaml (with what is laid over it)"
 try:
-    CONFIG = from_mapping(config, where=WHERE)
-    # What a rule's wildcard `run` stands for: the run, and the runs of a sweep below it.
-    RUNS = {CONFIG.name: CONFIG} | {
-        f"{CONFIG.name}/{label}": point
-        for label, point in points(config, where=WHERE).items()
-        if label
-    }
+    # What a rule's wildcard `run` stands for.
+    RUNS = Runs(config, where="config.yaml (with what is laid over it)")
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
-SWEEP = [run for run in RUNS if run != CONFIG.name]
-
-# What the runs of a sweep share.
-MANIFEST = f"results/{CONFIG.name}/manifest/manifest.csv"
+CONFIG = RUNS[RUNS.name].config
+MANY = [run for run in RUNS.final if run != CONFIG.name]
 
 
-def owners():
-    """The run whose CAMs each run uses: the first of those for which they are the same."""
-    first, found = {}, {}
-    for run, settings in RUNS.items():
-        found[run] = first.setdefault(stage_sections("cams", settings), run)
-    return found
+def folder(product, run):
+    """Where a run finds a product: its own folder, or that of the run which makes it for both."""
+    return f"results/{RUNS.owner(product, run)}/{product}"
 
 
-CAMS_OF = owners()
+def made(product, file):
+    """A file of a product."""
+    return lambda wildcards: f"{folder(product, wildcards.run)}/{file}"
 
 
-def cam_shard(wildcards):
-    """The CAM shard that belongs to a job of a run."""
-    folder = f"results/{CAMS_OF[wildcards.run]}/cams/{wildcards.split}"
-    return f"{folder}/{wildcards.scatteritem}.h5"
+manifest = made("manifest", "manifest.csv")
 
 
-def cam_shards(split=None):
-    """All CAM shards of a split: of that which is named, or of the job's."""
-    return lambda wildcards: gather.part(
-        f"results/{CAMS_OF[wildcards.run]}/cams/{split or wildcards.split}/{{scatteritem}}.h5"
+def shard(product):
+    """The shard of a product that belongs to a job."""
+    return (
+        lambda wildcards: f"{folder(product, wildcards.run)}/{wildcards.split}/{wildcards.part}.h5"
     )
+
+
+def shards(product, split=None):
+    """All shards of a split of a product: of that which is named, or of the job's."""
+
+    def found(wildcards):
+        count = of_run(wildcards).shards
+        where = f"{folder(product, wildcards.run)}/{split or wildcards.split}"
+        return [f"{where}/{number}-of-{count}.h5" for number in range(1, count + 1)]
+
+    return found
 
 
 def sections(stage):
     """The configuration values that a stage reads: a change reruns it."""
-    texts = {run: stage_sections(stage, of_run) for run, of_run in RUNS.items()}
     # A function, because the text has braces that are no wildcards.
-    return lambda wildcards: texts[wildcards.run]
+    return lambda wildcards: stage_sections(stage, of_run(wildcards))
 
 
 def code(stage):
     """Digest of the source files that a stage imports: a change reruns it."""
     if not stage.startswith("refine"):  # the configuration chooses none of its modules
         return stage_code(stage, CONFIG)
-    digests = {run: stage_code(stage, of_run) for run, of_run in RUNS.items()}
-    return lambda wildcards: digests[wildcards.run]
+    return lambda wildcards: stage_code(stage, of_run(wildcards))
 
 
 def truth(wildcards):
     """State of a split's pixel labels: adding or editing one scores the split again."""
-    return truth_state(CONFIG, wildcards.split)
+    return truth_state(of_run(wildcards), wildcards.split)
 
 
 def local_files(*texts):
@@ -82,9 +80,9 @@ def local_files(*texts):
     return [str(path) for path in map(expand_path, texts) if path.is_file()]
 
 
-def dataset_files():
+def dataset_files(wildcards):
     """Files that say which images there are and what is on them."""
-    data = CONFIG.data
+    data = of_run(wildcards).data
     root = expand_path(data.root)
     if data.kind == "demo":
         return [f"{data.root}/demo.json"]
@@ -112,65 +110,61 @@ def clip_files(wildcards):
     return local_files(*texts)
 
 
-def has_truth():
+def has_truth(data):
     """Whether there are pixel labels to score against."""
-    return CONFIG.data.kind != "folder" or bool(CONFIG.data.masks)
+    return data.kind != "folder" or bool(data.masks)
+
+
+def tables(run, name):
+    """A table in all its forms."""
+    return [f"results/{run}/tables/{name}.{suffix}" for suffix in ("md", "csv", "html")]
 
 
 def final_products():
     """What this configuration ends in."""
-    if not SWEEP:
-        return run_products(CONFIG.name)
-    products = [product for run in SWEEP for product in run_products(run)]
-    if has_truth():
-        products += [
-            f"results/{CONFIG.name}/tables/sweep.{s}" for s in ("md", "csv", "html")
-        ]
+    products = [product for run in RUNS.final for product in run_products(run)]
+    if MANY and has_truth(CONFIG.data):
+        products += tables(CONFIG.name, "sweep")
     return products
 
 
 def run_products(run):
     """What one run ends in."""
-    settings, folder = RUNS[run], f"results/{run}"
+    settings, base = RUNS[run].config, f"results/{run}"
     splits = settings.cams.splits
-    products = [f"{folder}/pictures/{split}.png" for split in splits]
-    if has_truth():
-        products += [
-            f"{folder}/tables/table.{suffix}" for suffix in ("md", "csv", "html")
-        ]
-        products += [f"{folder}/pictures/class_iou.png"]
+    products = [f"{base}/pictures/{split}.png" for split in splits]
+    if has_truth(settings.data):
+        products += [*tables(run, "table"), f"{base}/pictures/class_iou.png"]
     if settings.refine.is_trained:
-        products += [f"{folder}/pictures/refiner_loss.png"]
-        products += [f"{folder}/tables/efficiency.{s}" for s in ("md", "csv", "html")]
+        products += [f"{base}/pictures/refiner_loss.png", *tables(run, "efficiency")]
     if settings.retrain.enabled:
-        products += [f"{folder}/pictures/segmenter_loss.png"]
+        products += [f"{base}/pictures/segmenter_loss.png"]
     predicts = settings.refine.is_trained or settings.retrain.enabled
     if predicts and settings.data.val_list and "val" not in splits:
-        products += [f"{folder}/pictures/val.png"]
+        products += [f"{base}/pictures/val.png"]
     return products
 
 
 def scored(run):
     """The records of a run, in the order of the table's rows."""
-    settings, folder, shared = RUNS[run], f"results/{run}", f"results/{CONFIG.name}"
-    # CAMs that all runs share have a row of their own; others are scored for each run.
-    cams = shared if CAMS_OF[run] == CONFIG.name else folder
-    records = []
+    settings, found = RUNS[run].config, []
     for split in settings.cams.splits:
-        records += [f"{shared}/scores/blob.{split}.json"]
-        records += [f"{cams}/scores/cam.{split}.json"]
+        found += [("blob", split), ("cam", split)]
         if settings.cams.has_affinity:
-            records.append(f"{cams}/scores/affinity.{split}.json")
+            found.append(("affinity", split))
         if settings.refine.needs_seeds and split == "train":
-            records.append(f"{folder}/scores/seeds.{split}.json")
+            found.append(("seeds", split))
         if settings.refine.is_trained:
-            records.append(f"{folder}/scores/refined.{split}.json")
-        records.append(f"{folder}/scores/masks.{split}.json")
+            found.append(("refined", split))
+        found.append(("masks", split))
     if settings.refine.is_trained and settings.data.val_list:
-        records.append(f"{folder}/scores/refiner.val.json")
+        found.append(("refiner", "val"))
     if settings.retrain.enabled and settings.data.val_list:
-        records.append(f"{folder}/scores/predictions.val.json")
-    return records
+        found.append(("predictions", "val"))
+    return [
+        f"results/{RUNS.owner(SCORED[what], run)}/scores/{what}.{split}.json"
+        for what, split in found
+    ]
 
 
 def scored_of(wildcards):
@@ -178,11 +172,18 @@ def scored_of(wildcards):
     return scored(wildcards.run)
 
 
-def scored_of_sweep(wildcards):
-    """The records of all runs of a sweep."""
-    return list(dict.fromkeys(record for run in SWEEP for record in scored(run)))
+def scored_of_all(wildcards):
+    """The records of all runs that are compared."""
+    return list(dict.fromkeys(record for run in MANY for record in scored(run)))
+
+
+def rows_of_all(wildcards):
+    """Which records belong to which of the runs that are compared, as JSON."""
+    return json.dumps(
+        {run.removeprefix(f"{CONFIG.name}/"): scored(run) for run in MANY}
+    )
 
 
 def of_run(wildcards):
     """The configuration of the run that a rule works for."""
-    return RUNS[wildcards.run]
+    return RUNS[wildcards.run].config

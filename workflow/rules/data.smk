@@ -25,7 +25,7 @@ if CONFIG.data.kind == "demo":
 
 rule ingest:
     input:
-        dataset_files(),
+        dataset_files,
     output:
         manifest="results/{run}/manifest/manifest.csv",
         quarantine="results/{run}/manifest/quarantine.csv",

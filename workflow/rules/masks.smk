@@ -3,15 +3,15 @@
 
 rule masks:
     input:
-        manifest=MANIFEST,
-        scores="results/{run}/scores_grid/{split}/{scatteritem}.h5",
+        manifest=manifest,
+        scores=shard("scores_grid"),
     output:
-        shard="results/{run}/masks/{split}/{scatteritem}.h5",
-        png=directory("results/{run}/masks/{split}/png/{scatteritem}"),
+        shard="results/{run}/masks/{split}/{part}.h5",
+        png=directory("results/{run}/masks/{split}/png/{part}"),
     log:
-        "results/{run}/logs/masks/{split}.{scatteritem}.log",
+        "results/{run}/logs/masks/{split}.{part}.log",
     benchmark:
-        "results/{run}/benchmarks/masks/{split}.{scatteritem}.tsv"
+        "results/{run}/benchmarks/masks/{split}.{part}.tsv"
     conda:
         "../../envs/crf.yaml"
     threads: CONFIG.compute.workers
@@ -23,7 +23,7 @@ rule masks:
         code=code("masks"),
         folder=subpath(input.manifest, parent=True),
     message:
-        "Pseudo masks of {wildcards.split}, part {wildcards.scatteritem}"
+        "Pseudo masks of {wildcards.split}, part {wildcards.part}"
     shell:
         "python -m wsss masks {input.scores:q} --manifest {params.folder:q} --out {output.shard:q}"
         " --png {output.png:q} --workers {threads} --sections {params.sections:q} 2> {log}"

@@ -3,11 +3,11 @@
 
 rule refine_train:
     input:
-        manifest=MANIFEST,
-        cams=cam_shards("train"),
+        manifest=manifest,
+        cams=shards("cams", "train"),
         seeds=branch(
             lambda wildcards: of_run(wildcards).refine.needs_seeds,
-            then=gather.part("results/{{run}}/seeds/train/{scatteritem}.h5"),
+            then=shards("seeds", "train"),
         ),
         weights=clip_files,
     output:
@@ -42,16 +42,16 @@ rule refine_train:
 
 rule refine_apply:
     input:
-        manifest=MANIFEST,
-        cams=cam_shard,
-        checkpoint="results/{run}/refine/checkpoint.safetensors",
+        manifest=manifest,
+        cams=shard("cams"),
+        checkpoint=made("refine", "checkpoint.safetensors"),
         weights=clip_files,
     output:
-        "results/{run}/scores_grid/{split}/{scatteritem}.h5",
+        "results/{run}/scores_grid/{split}/{part}.h5",
     log:
-        "results/{run}/logs/refine_apply/{split}.{scatteritem}.log",
+        "results/{run}/logs/refine_apply/{split}.{part}.log",
     benchmark:
-        "results/{run}/benchmarks/refine_apply/{split}.{scatteritem}.tsv"
+        "results/{run}/benchmarks/refine_apply/{split}.{part}.tsv"
     conda:
         "../../envs/core.yaml"
     threads: CONFIG.compute.workers
@@ -65,7 +65,7 @@ rule refine_apply:
         code=code("refine_apply"),
         folder=subpath(input.manifest, parent=True),
     message:
-        "Refined scores of {wildcards.split}, part {wildcards.scatteritem}"
+        "Refined scores of {wildcards.split}, part {wildcards.part}"
     shell:
         "python -m wsss refine-apply {input.cams:q} --manifest {params.folder:q}"
         " --split {wildcards.split} --checkpoint {input.checkpoint:q} --out {output:q}"
@@ -75,15 +75,15 @@ rule refine_apply:
 
 rule refine_predict:
     input:
-        manifest=MANIFEST,
-        checkpoint="results/{run}/refine/checkpoint.safetensors",
+        manifest=manifest,
+        checkpoint=made("refine", "checkpoint.safetensors"),
         weights=clip_files,
     output:
-        "results/{run}/refiner_predictions/{split}/{scatteritem}.h5",
+        "results/{run}/refiner_predictions/{split}/{part}.h5",
     log:
-        "results/{run}/logs/refine_predict/{split}.{scatteritem}.log",
+        "results/{run}/logs/refine_predict/{split}.{part}.log",
     benchmark:
-        "results/{run}/benchmarks/refine_predict/{split}.{scatteritem}.tsv"
+        "results/{run}/benchmarks/refine_predict/{split}.{part}.tsv"
     conda:
         "../../envs/core.yaml"
     threads: CONFIG.compute.workers
@@ -96,9 +96,9 @@ rule refine_predict:
         code=code("refine_predict"),
         folder=subpath(input.manifest, parent=True),
     message:
-        "The refiner's own prediction of {wildcards.split}, part {wildcards.scatteritem}"
+        "The refiner's own prediction of {wildcards.split}, part {wildcards.part}"
     shell:
         "python -m wsss refine-predict --manifest {params.folder:q}"
         " --checkpoint {input.checkpoint:q} --split {wildcards.split}"
-        " --shard {wildcards.scatteritem} --out {output:q} --device {resources.device}"
+        " --shard {wildcards.part} --out {output:q} --device {resources.device}"
         " --workers {threads} --sections {params.sections:q} 2> {log}"

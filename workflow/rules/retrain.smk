@@ -3,8 +3,8 @@
 
 rule retrain:
     input:
-        manifest=MANIFEST,
-        masks=gather.part("results/{{run}}/masks/train/{scatteritem}.h5"),
+        manifest=manifest,
+        masks=shards("masks", "train"),
         init=lambda wildcards: local_files(of_run(wildcards).retrain.init),
     output:
         weights="results/{run}/segmenter/weights.safetensors",
@@ -35,14 +35,14 @@ rule retrain:
 
 rule predict:
     input:
-        manifest=MANIFEST,
-        weights="results/{run}/segmenter/weights.safetensors",
+        manifest=manifest,
+        weights=made("segmenter", "weights.safetensors"),
     output:
-        "results/{run}/predictions/{split}/{scatteritem}.h5",
+        "results/{run}/predictions/{split}/{part}.h5",
     log:
-        "results/{run}/logs/predict/{split}.{scatteritem}.log",
+        "results/{run}/logs/predict/{split}.{part}.log",
     benchmark:
-        "results/{run}/benchmarks/predict/{split}.{scatteritem}.tsv"
+        "results/{run}/benchmarks/predict/{split}.{part}.tsv"
     conda:
         "../../envs/mmseg.yaml"
     threads: CONFIG.compute.workers
@@ -56,9 +56,9 @@ rule predict:
         code=code("predict"),
         folder=subpath(input.manifest, parent=True),
     message:
-        "Segmenting {wildcards.split}, part {wildcards.scatteritem}"
+        "Segmenting {wildcards.split}, part {wildcards.part}"
     shell:
         "python -m wsss predict --manifest {params.folder:q} --checkpoint {input.weights:q}"
-        " --split {wildcards.split} --shard {wildcards.scatteritem} --out {output:q}"
+        " --split {wildcards.split} --shard {wildcards.part} --out {output:q}"
         " --device {resources.device} --batch {resources.batch} --workers {threads}"
         " --sections {params.sections:q} 2> {log}"

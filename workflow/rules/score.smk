@@ -3,7 +3,7 @@
 
 rule score_blob:
     input:
-        manifest=MANIFEST,
+        manifest=manifest,
     output:
         "results/{run}/scores/blob.{split}.json",
     log:
@@ -26,11 +26,11 @@ rule score_blob:
 
 rule score_cams:
     input:
-        manifest=MANIFEST,
+        manifest=manifest,
         shards=branch(
             lambda wildcards: wildcards.product == "refined",
-            then=gather.part("results/{{run}}/scores_grid/{{split}}/{scatteritem}.h5"),
-            otherwise=cam_shards(),
+            then=shards("scores_grid"),
+            otherwise=shards("cams"),
         ),
     output:
         "results/{run}/scores/{product}.{split}.json",
@@ -57,11 +57,11 @@ rule score_cams:
 
 rule score_masks:
     input:
-        manifest=MANIFEST,
+        manifest=manifest,
         shards=branch(
             lambda wildcards: wildcards.made == "seeds",
-            then=gather.part("results/{{run}}/seeds/{{split}}/{scatteritem}.h5"),
-            otherwise=gather.part("results/{{run}}/masks/{{split}}/{scatteritem}.h5"),
+            then=shards("seeds"),
+            otherwise=shards("masks"),
         ),
     output:
         "results/{run}/scores/{made}.{split}.json",
@@ -88,15 +88,11 @@ rule score_masks:
 
 rule score_predictions:
     input:
-        manifest=MANIFEST,
+        manifest=manifest,
         shards=branch(
             lambda wildcards: wildcards.who == "refiner",
-            then=gather.part(
-                "results/{{run}}/refiner_predictions/{{split}}/{scatteritem}.h5"
-            ),
-            otherwise=gather.part(
-                "results/{{run}}/predictions/{{split}}/{scatteritem}.h5"
-            ),
+            then=shards("refiner_predictions"),
+            otherwise=shards("predictions"),
         ),
     output:
         "results/{run}/scores/{who}.{split}.json",
@@ -150,7 +146,7 @@ rule table:
 
 rule sweep_table:
     input:
-        scored_of_sweep,
+        scored_of_all,
     output:
         markdown="results/{run}/tables/sweep.md",
         csv="results/{run}/tables/sweep.csv",
@@ -168,16 +164,17 @@ rule sweep_table:
         "../../envs/core.yaml"
     params:
         code=code("comparison"),
+        rows=rows_of_all,
         folder=subpath(output.markdown, parent=True),
     message:
-        "Writing the table of the sweep"
+        "Writing the table of all runs"
     shell:
-        "python -m wsss compare {input:q} --name {wildcards.run:q} --out {params.folder:q} 2> {log}"
+        "python -m wsss compare --rows {params.rows:q} --name {wildcards.run:q} --out {params.folder:q} 2> {log}"
 
 
 rule efficiency:
     input:
-        "results/{run}/refine/efficiency.json",
+        made("refine", "efficiency.json"),
     output:
         markdown="results/{run}/tables/efficiency.md",
         csv="results/{run}/tables/efficiency.csv",
@@ -230,8 +227,8 @@ rule loss_curve:
     input:
         branch(
             lambda wildcards: wildcards.trained == "refiner",
-            then="results/{run}/refine/loss.csv",
-            otherwise="results/{run}/segmenter/loss.csv",
+            then=made("refine", "loss.csv"),
+            otherwise=made("segmenter", "loss.csv"),
         ),
     output:
         report(
@@ -256,31 +253,29 @@ rule loss_curve:
 
 rule contact_sheet:
     input:
-        manifest=MANIFEST,
+        manifest=manifest,
         cams=branch(
             lambda wildcards: wildcards.split in of_run(wildcards).cams.splits,
-            then=cam_shards(),
+            then=shards("cams"),
         ),
         seeds=branch(
             lambda wildcards: of_run(wildcards).refine.needs_seeds
             and wildcards.split == "train",
-            then=gather.part("results/{{run}}/seeds/{{split}}/{scatteritem}.h5"),
+            then=shards("seeds"),
         ),
         masks=branch(
             lambda wildcards: wildcards.split in of_run(wildcards).cams.splits,
-            then=gather.part("results/{{run}}/masks/{{split}}/{scatteritem}.h5"),
+            then=shards("masks"),
         ),
         refiner=branch(
             lambda wildcards: of_run(wildcards).refine.is_trained
             and wildcards.split == "val",
-            then=gather.part(
-                "results/{{run}}/refiner_predictions/{{split}}/{scatteritem}.h5"
-            ),
+            then=shards("refiner_predictions"),
         ),
         predictions=branch(
             lambda wildcards: of_run(wildcards).retrain.enabled
             and wildcards.split == "val",
-            then=gather.part("results/{{run}}/predictions/{{split}}/{scatteritem}.h5"),
+            then=shards("predictions"),
         ),
     output:
         report(

@@ -3,15 +3,15 @@
 
 rule seeds:
     input:
-        manifest=MANIFEST,
-        cams=cam_shard,
+        manifest=manifest,
+        cams=shard("cams"),
     output:
-        shard="results/{run}/seeds/{split}/{scatteritem}.h5",
-        png=directory("results/{run}/seeds/{split}/png/{scatteritem}"),
+        shard="results/{run}/seeds/{split}/{part}.h5",
+        png=directory("results/{run}/seeds/{split}/png/{part}"),
     log:
-        "results/{run}/logs/seeds/{split}.{scatteritem}.log",
+        "results/{run}/logs/seeds/{split}.{part}.log",
     benchmark:
-        "results/{run}/benchmarks/seeds/{split}.{scatteritem}.tsv"
+        "results/{run}/benchmarks/seeds/{split}.{part}.tsv"
     conda:
         "../../envs/core.yaml"
     threads: CONFIG.compute.workers
@@ -23,7 +23,7 @@ rule seeds:
         code=code("seeds"),
         folder=subpath(input.manifest, parent=True),
     message:
-        "Seeds of {wildcards.split}, part {wildcards.scatteritem}"
+        "Seeds of {wildcards.split}, part {wildcards.part}"
     shell:
         "python -m wsss seeds {input.cams:q} --manifest {params.folder:q}"
         " --split {wildcards.split} --out {output.shard:q} --png {output.png:q}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -84,18 +85,36 @@ def table(
 
 
 def compare(
-    records: Annotated[
-        list[Path], typer.Argument(help="Records of `wsss score`.", show_default=False)
-    ],
     out: Annotated[
         Path, typer.Option(help="Folder to write sweep.md, sweep.csv and sweep.html to.")
     ],
-    name: Annotated[str, typer.Option(help="Name of the sweep.")] = "sweep",
+    records: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Records of `wsss score`; each run a row.", show_default=False),
+    ] = None,
+    rows: Annotated[
+        str,
+        typer.Option(
+            help="Instead of RECORDS: which of them make a row, JSON: {row: [files]}; a file may "
+            "belong to several.",
+            show_default=False,
+        ),
+    ] = "",
+    name: Annotated[str, typer.Option(help="Title of the table.")] = "runs",
 ) -> None:
     """One table of several runs: a row a run, a column a product."""
-    from wsss.score.comparison import make_comparison
+    from wsss.score.comparison import make_comparison, rows_by_run
 
-    make_comparison(records, out, name)
+    if bool(records) == bool(rows):
+        raise typer.BadParameter("pass either files of records or --rows")
+    try:
+        found = json.loads(rows) if rows else rows_by_run(records or [], name)
+        chosen = {str(row): [Path(path) for path in paths] for row, paths in found.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise typer.BadParameter(
+            f"--rows is no JSON of the form {{row: [files]}}: {error}"
+        ) from None
+    make_comparison(chosen, out, name)
 
 
 def efficiency(

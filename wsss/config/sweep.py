@@ -1,20 +1,23 @@
-"""Several runs of one configuration: named ones, and one for each value of a key."""
+"""Several runs of one configuration: named ones, a matrix, and one for each value of a key."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from wsss.config.load import ConfigError, from_mapping, overlay
-from wsss.config.model import SWEPT, Config
+from wsss.config.model import AXES, SWEPT, Config
+
+_MANY = ("sweep", "runs", "matrix")
 
 
 def points(mapping: Mapping[str, Any], *, where: str = "config") -> dict[str, Config]:
     """The runs of a configuration by their label; a single one of an empty label without a sweep.
 
-    A label is made of the run's name, if it has one, and of the last word of each swept key with
-    its value: ``prompts-8``. Runs are named ``<name>.<label>``.
+    A label is made of the run's name or its places in the matrix (``grad-cam/weclip``), if it has
+    any, and of the last word of each swept key with its value: ``prompts-8``. Runs are named
+    ``<name>.<label>``, with dots for slashes.
 
     Args:
         mapping: see `wsss.config.load.from_mapping`.
@@ -25,29 +28,72 @@ def points(mapping: Mapping[str, Any], *, where: str = "config") -> dict[str, Co
             same label.
     """
     base = from_mapping(mapping, where=where)
-    if not base.sweep and not base.runs:
+    if not base.sweep and not base.runs and not base.matrix.axes:
         return {"": base}
+    _check_keys(base, where)
+    bare = {key: value for key, value in mapping.items() if key not in _MANY}
+    found: dict[str, Config] = {}
+    for (places, change), (words, values) in itertools.product(_named(base), _swept(base)):
+        swept = "_".join(words)
+        if base.matrix.axes:
+            label = "/".join([*places, swept] if swept else places)
+        else:
+            label = "_".join([*places, swept] if swept else places)
+        if label in found:
+            raise ConfigError(f"{where}: sweep: two runs would be called {label!r}")
+        own = overlay(overlay(change, values), {"name": run_name(base.name, label)})
+        found[label] = from_mapping(overlay(bare, own), where=f"{where}, run {label}")
+    return found
+
+
+def run_name(name: str, label: str) -> str:
+    """What a run of a configuration is called in its records."""
+    return f"{name}.{label.replace('/', '.')}"
+
+
+def _named(base: Config) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """Places of the matrix, or names of runs, with what is laid over the configuration."""
+    if base.runs:
+        yield from (([_text(name)], change) for name, change in base.runs.items())
+        return
+    for entries in itertools.product(*(getattr(base.matrix, a).items() for a in base.matrix.axes)):
+        change: dict[str, Any] = {}
+        for _, own in entries:
+            change = overlay(change, own)
+        yield [_text(name) for name, _ in entries], change
+
+
+def _swept(base: Config) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """Each combination of swept values: its words, and what is laid over the configuration."""
+    for values in itertools.product(*base.sweep.values()):
+        chosen = dict(zip(base.sweep, values, strict=True))
+        change: dict[str, Any] = {}
+        for key, value in chosen.items():
+            change = overlay(change, _nested(key, value))
+        yield [f"{key.split('.')[-1]}-{_text(value)}" for key, value in chosen.items()], change
+
+
+def _check_keys(base: Config, where: str) -> None:
+    """Raise if a run would change what all share, or an axis what another one is for."""
+    if base.runs and base.matrix.axes:
+        raise ConfigError(f"{where}: runs and matrix both name the runs; keep one of them")
     for key in [*base.sweep, *(key for run in base.runs.values() for key in run)]:
         if key.split(".")[0] not in SWEPT:
             raise ConfigError(
                 f"{where}: sweep: {key!r} decides what all runs share; keys that can be swept are "
                 f"seed and those of {', '.join(sorted(SWEPT - {'seed'}))}"
             )
-    bare = {key: value for key, value in mapping.items() if key not in ("sweep", "runs")}
-    found: dict[str, Config] = {}
-    for run, change in base.runs.items() or [("", {})]:
-        for values in itertools.product(*base.sweep.values()):
-            chosen = dict(zip(base.sweep, values, strict=True))
-            words = [_text(run)] if run else []
-            words += [f"{key.split('.')[-1]}-{_text(v)}" for key, v in chosen.items()]
-            label = "_".join(words)
-            if label in found:
-                raise ConfigError(f"{where}: sweep: two runs would be called {label!r}")
-            own = overlay(change, {"name": f"{base.name}.{label}"})
-            for key, value in chosen.items():
-                own = overlay(own, _nested(key, value))
-            found[label] = from_mapping(overlay(bare, own), where=f"{where}, run {label}")
-    return found
+    for axis in base.matrix.axes:
+        for name, change in getattr(base.matrix, axis).items():
+            if wrong := set(change) - set(AXES[axis]):
+                raise ConfigError(
+                    f"{where}: matrix.{axis}.{name} changes {_listed(wrong)}; on this axis "
+                    f"{_listed(AXES[axis])} may differ"
+                )
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(sorted(words))
 
 
 def _nested(key: str, value: object) -> dict[str, Any]:

@@ -1,0 +1,79 @@
+"""Which run makes what several runs use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from wsss.cli.runs import PRODUCTS, SCORED, Runs
+from wsss.config import ConfigError
+
+CAMS = {"grad-cam": {}, "svc": {"cams": {"source": "patch_text"}}}
+REFINE = {"none": {"refine": {"method": "none"}}, "excel": {"refine": {"method": "excel"}}}
+RETRAIN = {"b0": {}, "b1": {"retrain": {"model": "segformer-b1"}}}
+
+
+def _owners(runs: Runs, product: str) -> dict[str, str]:
+    return {name: runs.owner(product, name) for name in runs.final}
+
+
+def test_a_single_run_makes_everything_itself() -> None:
+    runs = Runs({"name": "a"})
+    assert list(runs) == runs.final == ["a"]
+    assert {runs.owner(product, "a") for product in PRODUCTS} == {"a"}
+    assert set(SCORED.values()) <= set(PRODUCTS)
+
+
+def test_a_matrix_makes_each_thing_where_it_branches() -> None:
+    matrix = {"cams": CAMS, "refine": REFINE, "retrain": RETRAIN}
+    runs = Runs({"name": "a", "matrix": matrix})
+    assert len(runs.final) == 8
+    assert set(_owners(runs, "manifest").values()) == {"a"}
+    for name, owner in _owners(runs, "cams").items():
+        assert owner == ("a" if "grad-cam" in name else "a/svc")  # those of `a` itself are the same
+    for product in ("refine", "scores_grid", "refiner_predictions", "masks"):
+        for name, owner in _owners(runs, product).items():
+            assert owner == name.rsplit("/", 1)[0]
+    assert all(name == owner for name, owner in _owners(runs, "segmenter").items())
+
+
+def test_the_order_of_a_matrix_moves_nothing() -> None:
+    def owners(matrix: dict[str, Any]) -> dict[str, dict[str, str]]:
+        runs = Runs({"name": "a", "matrix": matrix})
+        products = set(PRODUCTS) - {"seeds"}  # which no refiner here learns from
+        return {product: dict(sorted(_owners(runs, product).items())) for product in products}
+
+    straight = owners({"cams": CAMS, "refine": REFINE, "retrain": RETRAIN})
+    turned = [dict(reversed(axis.items())) for axis in (CAMS, REFINE, RETRAIN)]
+    assert owners(dict(zip(("cams", "refine", "retrain"), turned, strict=True))) == straight
+
+
+def test_axes_may_be_left_out() -> None:
+    runs = Runs({"name": "a", "matrix": {"retrain": RETRAIN}})
+    assert _owners(runs, "masks") == {"a/b0": "a", "a/b1": "a"}
+    runs = Runs({"name": "a", "matrix": {"cams": CAMS, "retrain": RETRAIN}})
+    assert set(_owners(runs, "masks").values()) == {"a/grad-cam", "a/svc"}
+    runs = Runs({"name": "a", "matrix": {"refine": REFINE}})
+    assert _owners(runs, "masks") == {"a/none": "a/none", "a/excel": "a/excel"}
+
+
+def test_swept_runs_share_what_is_the_same() -> None:
+    runs = Runs({"name": "a", "sweep": {"retrain.lr": [1e-3, 1e-4], "seed": [0, 1]}})
+    assert set(_owners(runs, "cams").values()) == {"a"}
+    assert set(_owners(runs, "masks").values()) == {"a/lr-0.001_seed-0"}  # no refiner, no seed
+    refine = {"method": "weclip"}
+    runs = Runs(
+        {"name": "a", "refine": refine, "sweep": {"retrain.lr": [1e-3, 1e-4], "seed": [0, 1]}}
+    )
+    assert _owners(runs, "masks") == {
+        f"a/lr-{lr}_seed-{seed}": f"a/lr-0.001_seed-{seed}"
+        for lr in ("0.001", "0.0001")
+        for seed in (0, 1)
+    }
+    assert all(name == owner for name, owner in _owners(runs, "predictions").items())
+
+
+def test_a_run_cannot_lie_in_a_folder_of_another() -> None:
+    with pytest.raises(ConfigError, match="cannot be called 'masks'"):
+        Runs({"runs": {"masks": {}}})
