@@ -83,6 +83,7 @@ _EXCEL: Rows = {
     "ImageNet normalisation": {"clip": {"normalization": "imagenet"}},
     "extremes of all tokens": {"cams": {"patch_text": {"extent": "tokens"}}},
     "attention mixed": {"cams": {"patch_text": {"attention": "mixed"}}},
+    "last block calibrated": {"cams": {"patch_text": {"blocks": 1}}},
     "with TSE": {"cams": {"patch_text": {"tse": {"form": "hunted"}}}},
     "images squeezed": {"clip": {"shape": "square"}},
     "floored grid": {"infer": {"grid": "floored"}},
