@@ -11,7 +11,8 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.refine.efficiency import Efficiency
 from wsss.score.comparison import make_comparison
 from wsss.score.efficiency import make_efficiency
-from wsss.score.record import write_records
+from wsss.score.record import Record, write_records
+from wsss.score.spread import made_alike, mean_text, without_seed
 
 from .test_table import make_record
 
@@ -42,6 +43,70 @@ def test_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert "| prompts-2 |  | 40.0 |  |" in lines  # the report classes
     assert "prompts-4,pseudo mask,train,0,corrected,0.6," in csv.read_text()
     assert "Mean IoU of the report classes" in html.read_text()
+
+
+def _seeds(values: dict[tuple[int, int], float], **changes: object) -> list[Record]:
+    """A record for each (prompts, seed)."""
+    return [
+        make_record(
+            "pseudo mask", run=f"sweep.prompts-{prompts}_seed-{seed}", seed=seed, miou=value,
+            stage="masks", **changes,
+        )
+        for (prompts, seed), value in values.items()
+    ]  # fmt: skip
+
+
+def test_seeds_become_mean_and_deviation(tmp_path: Path) -> None:
+    values = {(2, 0): 0.50, (2, 1): 0.52, (2, 2): 0.57, (4, 0): 0.6, (4, 1): 0.64, (8, 0): 0.7}
+    write_records(tmp_path / "a.json", _seeds(values))
+    lines = make_comparison([tmp_path / "a.json"], tmp_path, "sweep")[0].read_text().splitlines()
+    assert "| prompts-2_seed-1 | 52.0 |" in lines
+    assert "| prompts-2, 3 seeds | 53.0 ± 3.6 |" in lines  # sqrt((9 + 1 + 16) / 2)
+    assert "| prompts-4, 2 seeds | 62.0 ± 2.8 |" in lines
+    assert not any(line.startswith("| prompts-8, ") for line in lines)
+    assert any("differ in the seed alone" in line for line in lines)
+
+
+def test_a_sweep_over_seeds_alone(tmp_path: Path) -> None:
+    records = [make_record(run=f"sweep.seed-{n}", seed=n, miou=0.4 + n / 10) for n in range(3)]
+    write_records(tmp_path / "a.json", records)
+    lines = make_comparison([tmp_path / "a.json"], tmp_path, "sweep")[0].read_text().splitlines()
+    assert "| 3 seeds | 50.0 ± 10.0 |" in lines
+
+
+def test_what_differs_in_more_than_the_seed_has_no_mean(tmp_path: Path) -> None:
+    one, other = _seeds({(2, 0): 0.5, (2, 1): 0.6})
+    config = other.provenance.model_copy(update={"config": {"masks": {"crf": False}}})
+    changes = ({"provenance": config}, {"variant": "published"}, {"images": 5}, {"truth": "there"})
+    assert made_alike([one, other])
+    for change in changes:
+        records = [one, other.model_copy(update=change)]
+        assert not made_alike(records)
+        write_records(tmp_path / "a.json", records)
+        written = make_comparison([tmp_path / "a.json"], tmp_path, "sweep")[0].read_text()
+        assert "| prompts-2, 2 seeds |  |" in written
+    assert not made_alike([one, one])
+
+
+@pytest.mark.parametrize(
+    ("run", "seed", "expected"),
+    [
+        ("sweep.prompts-2_seed-12", 12, "sweep.prompts-2"),
+        ("sweep.seed-3_prompts-2", 3, "sweep.prompts-2"),
+        ("sweep.seed-3_prompts-2", 2, "sweep.seed-3_prompts-2"),
+        ("linseed-3", 3, "linseed-3"),
+        ("odd_", 0, "odd_"),
+    ],
+)
+def test_the_seed_is_left_out_of_the_name(run: str, seed: int, expected: str) -> None:
+    assert without_seed(make_record(run=run, seed=seed)) == expected
+
+
+def test_one_value_has_no_deviation() -> None:
+    assert mean_text([0.5]) == "50.0"
+    assert mean_text([0.01, 0.03], "+") == "+2.0 ± 1.4"
+    with pytest.raises(ValueError, match="no values"):
+        mean_text([])
 
 
 def test_cost_stands_beside_the_papers(tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ class Difference:
     interval: Interval
     above: float
     """Share of the draws in which the first run is the better one."""
+    resamples: int
+    """Number of draws."""
 
 
 def resampled(
@@ -89,9 +91,7 @@ def draw(rng: np.random.Generator, images: int, draws: int) -> Int64[np.ndarray,
     return np.bincount(chosen.ravel(), minlength=draws * images).reshape(draws, images)
 
 
-def interval(
-    table: CountTable, *, resamples: int = RESAMPLES, seed: int = SEED
-) -> Interval | None:
+def interval(table: CountTable, *, resamples: int = RESAMPLES, seed: int = SEED) -> Interval | None:
     """The 95 % interval of a run's mIoU; None of fewer than two images, or where it is undefined."""
     if len(table.ids) < 2 or not resamples:
         return None
@@ -123,6 +123,7 @@ def difference(
         mean=float(np.nanmean(apart)),
         interval=found,
         above=float(np.mean(apart > 0)),
+        resamples=resamples,
     )
 
 
