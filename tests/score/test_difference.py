@@ -63,7 +63,7 @@ def test_single_records_are_compared_whatever_they_are(run: Run) -> None:
 
 def test_nothing_in_common_is_told(run: Run) -> None:
     one, other = predicted(run, "one", 1), predicted(run, "b", 1, ("single_crf", "multi_crf"))
-    with pytest.raises(ArtifactError, match="'segmenter' of train.*'segmenter, CRF'.*nothing to"):
+    with pytest.raises(ArtifactError, match=r"'segmenter' of train.*'segmenter, CRF'.*nothing to"):
         differences(one, other)
 
 
@@ -86,7 +86,7 @@ def test_another_truth_is_refused(run: Run, make_run: Callable[..., Run]) -> Non
     changed = run.truth["image3"].copy()
     changed[:4, :4] = 2
     save_mask(run.folder / "data/SegmentationClass/image3.png", changed)
-    with pytest.raises(ValueError, match="different truths.*1 images .'image3'"):
+    with pytest.raises(ValueError, match=r"different truths.*1 images .'image3'"):
         differences(one, predicted(run, "other", 1))
 
 

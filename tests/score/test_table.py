@@ -46,7 +46,7 @@ def records() -> list[Record]:
             miou_low=0.4412,
             miou_high=0.4731,
             resamples=1000,
-        ),  # fmt: skip
+        ),
         make_record("segmenter", **end),
         make_record("segmenter", crf=True, flip=True, scales=(0.75, 1.0), **end),
     ]

@@ -1,10 +1,10 @@
 """How far a mIoU would move with other images: the bootstrap over images.
 
-As many images are drawn as there are, with replacement; the mIoU of the draw is computed as that of
-the images themselves: from summed counts, over the labels that occur. The 95 % interval lies between
-the 2.5th and the 97.5th percentile of many draws (Efron & Tibshirani 1993, ch. 13). It tells how
-much a number hangs on the choice of images. It does not tell how much it hangs on the seed of a
-training: that is what several seeds are for.
+As many images are drawn as there are, with replacement; the mIoU of the draw is computed as that
+of the images themselves: from summed counts, over the labels that occur. The 95 % interval lies
+between the 2.5th and the 97.5th percentile of many draws (Efron & Tibshirani 1993, ch. 13). It
+tells how much a number hangs on the choice of images. It does not tell how much it hangs on the
+seed of a training: that is what several seeds are for.
 
 A draw is a row of weights, how often each image was drawn; the counts of all draws of a block are
 one product of a dense with a sparse matrix.
@@ -92,7 +92,7 @@ def draw(rng: np.random.Generator, images: int, draws: int) -> Int64[np.ndarray,
 
 
 def interval(table: CountTable, *, resamples: int = RESAMPLES, seed: int = SEED) -> Interval | None:
-    """The 95 % interval of a run's mIoU; None of fewer than two images, or where it is undefined."""
+    """The 95 % interval of a run's mIoU; None of fewer than two images or of no truth at all."""
     if len(table.ids) < 2 or not resamples:
         return None
     return _between(resampled([table], resamples=resamples, seed=seed)[0])
@@ -146,4 +146,6 @@ def _mean_defined(iou: Float64[np.ndarray, "draws labels"]) -> Float64[np.ndarra
     there = ~np.isnan(iou)
     count = there.sum(axis=1)
     total = np.where(there, iou, 0.0).sum(axis=1)
-    return np.divide(total, count, out=np.full(len(iou), np.nan), where=count > 0)
+    mean = np.full(len(iou), np.nan)
+    np.divide(total, count, out=mean, where=count > 0)
+    return mean

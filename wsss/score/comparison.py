@@ -111,11 +111,9 @@ def _label(run: str, name: str) -> str:
 def _csv(records: Sequence[Record], name: str) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        ["run", "product", "split", "seed", "variant", "miou", "report_mean", "low", "high"]
-    )
+    facts = ("split", "seed", "variant", "miou", "report_mean", "miou_low", "miou_high")
+    writer.writerow(["run", "product", *facts])
     for record in records:
-        facts = (record.split, record.seed, record.variant, record.miou, record.report_mean)
-        facts += (record.miou_low, record.miou_high)
-        writer.writerow([_label(record.run, name), row_name(record), *facts])
+        values = [getattr(record, fact) for fact in facts]
+        writer.writerow([_label(record.run, name), row_name(record), *values])
     return buffer.getvalue()

@@ -96,8 +96,8 @@ def title(records: Sequence[Record]) -> str:
 def lay_out(records: Sequence[Record], published: Sequence[Published] = ()) -> Table:
     """Bring records into rows of text, percent with one decimal."""
     columns = (
-        "row", "split", "images", "background", "CRF", "scales", "mIoU", "95 %", "mean of report classes",
-        "precision", "recall", "accuracy", "covered", "accuracy there", "published mIoU", "source",
+        "row", "split", "images", "background", "CRF", "scales", "mIoU", "95 %",
+        "mean of report classes", "precision", "recall", "accuracy", "covered", "accuracy there", "published mIoU", "source",
     )  # fmt: skip
     rows = []
     for record in records:
