@@ -97,7 +97,8 @@ def lay_out(records: Sequence[Record], published: Sequence[Published] = ()) -> T
     """Bring records into rows of text, percent with one decimal."""
     columns = (
         "row", "split", "images", "background", "CRF", "scales", "mIoU", "95 %",
-        "mean of report classes", "precision", "recall", "accuracy", "covered", "accuracy there", "published mIoU", "source",
+        "mean of report classes", "precision", "recall", "accuracy", "covered", "accuracy there",
+        "published mIoU", "source",
     )  # fmt: skip
     rows = []
     for record in records:
