@@ -30,6 +30,7 @@ import yaml
 from benchmarks.ablation_rows import ROWS
 from wsss.config import Config, from_mapping
 from wsss.config.load import expand_path, overlay
+from wsss.score.spread import mean_text
 
 ROOT = Path(__file__).parents[1]
 SETS = ("demo", "voc-subset")
@@ -234,13 +235,8 @@ def _cell(found: Measured, base: Measured, measure: str) -> str:
     apart = [v - base[s][measure] for s, v in here.items() if measure in base.get(s, {})]
     if not here:
         return ""
-    text = _mean(list(here.values()))
-    return f"{text} ({_mean(apart, '+')})" if apart and any(apart) else text
-
-
-def _mean(values: Sequence[float], sign: str = "") -> str:
-    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):{sign}.1f}{spread}"
+    text = mean_text(list(here.values()))
+    return f"{text} ({mean_text(apart, '+')})" if apart and any(apart) else text
 
 
 def _slug(row: str, seed: int) -> str:

@@ -95,14 +95,15 @@ def test_processes_and_shards_change_nothing(
     make_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(8)
-    one = score_cams(run.config, run.manifest_dir, "train", run.cam_shards(), "cam", tmp_path / "a")
+    a, b, c = (tmp_path / name / "s.json" for name in "abc")
+    one = score_cams(run.config, run.manifest_dir, "train", run.cam_shards(), "cam", a)
     monkeypatch.setattr("wsss.score.product._IMAGES_A_PART", 2)
     two_workers = run.config.compute.model_copy(update={"workers": 2})
     config = run.config.model_copy(update={"compute": two_workers})
-    two = score_cams(config, run.manifest_dir, "train", run.cam_shards(), "cam", tmp_path / "b")
-    assert one == two
+    two = score_cams(config, run.manifest_dir, "train", run.cam_shards(), "cam", b)
+    assert one == two  # the sha256 of the counts of each image with them
     whole = run.write("whole", "cams", {s.id: {"cam": run.cams[s.id]} for s in run.samples})
-    third = score_cams(run.config, run.manifest_dir, "train", [whole], "cam", tmp_path / "c")
+    third = score_cams(run.config, run.manifest_dir, "train", [whole], "cam", c)
     assert [r.confusion for r in one] == [r.confusion for r in third]
 
 

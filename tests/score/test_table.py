@@ -37,7 +37,16 @@ def records() -> list[Record]:
     return [
         make_record(),
         make_record(background=best),
-        make_record("pseudo mask", stage="masks", crf=True, coverage=0.8765, coverage_accuracy=0.9),
+        make_record(
+            "pseudo mask",
+            stage="masks",
+            crf=True,
+            coverage=0.8765,
+            coverage_accuracy=0.9,
+            miou_low=0.4412,
+            miou_high=0.4731,
+            resamples=1000,
+        ),
         make_record("segmenter", **end),
         make_record("segmenter", crf=True, flip=True, scales=(0.75, 1.0), **end),
     ]
@@ -69,6 +78,7 @@ def test_csv_has_a_row_a_record_in_full_precision(table: dict[str, str]) -> None
         assert float(row["iou sea|side"]) == record.iou["sea|side"]
         assert row["iou <b>tree</b>"] == ""  # never seen: no IoU, and no zero
         assert row["coverage"] == ("0.8765" if record.row == "pseudo mask" else "")
+    assert [row["miou_low"] for row in rows] == ["", "", "0.4412", "", ""]
     assert [row["published_miou"] for row in rows] == ["", "", "", "0.7123", ""]
     assert rows[1]["background_source"] == "best on this truth"
     assert rows[3]["background_value"] == ""
@@ -84,6 +94,8 @@ def test_markdown(table: dict[str, str]) -> None:
     miou = f"{100 * records()[0].miou:.1f}"  # type: ignore[operator]
     assert f"| CAM | train | 6 | power 1 | no | 1 | {miou} |" in grids[2]
     assert "> 0.37 (best)" in table[".md"]
+    assert f"| {miou} | 44.1–47.3 |" in grids[4]
+    assert f"| {miou} |  |" in grids[2]
     assert "0.75, 1 + flip" in table[".md"]
     assert "71.2 | Somebody 2024, table 3 |" in table[".md"]
 
@@ -140,7 +152,7 @@ def test_terminal_fits_a_hundred_columns(
     print_table(tmp_path / "tables" / "table.csv", Console(file=buffer, width=100))
     text = buffer.getvalue()
     assert max(map(len, text.splitlines())) <= 100
-    for expected in ("CAM ", "> 0.37 (best)", "multi-scale", "50.0", "train", "6"):
+    for expected in ("CAM ", "> 0.37 (best)", "44.1–47.3", "multi-scale", "50.0", "train", "6"):
         assert expected in text
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "train.png").touch()

@@ -104,17 +104,20 @@ def compare(
 ) -> None:
     """One table of several runs: a row a run, a column a product."""
     from wsss.score.comparison import make_comparison, rows_by_run
+    from wsss.score.record import read_records
 
     if bool(records) == bool(rows):
         raise typer.BadParameter("pass either files of records or --rows")
+    if records:
+        make_comparison(rows_by_run(read_records(records), name), out, name)
+        return
     try:
-        found = json.loads(rows) if rows else rows_by_run(records or [], name)
-        chosen = {str(row): [Path(path) for path in paths] for row, paths in found.items()}
+        files = {row: [Path(path) for path in paths] for row, paths in json.loads(rows).items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise typer.BadParameter(
             f"--rows is no JSON of the form {{row: [files]}}: {error}"
         ) from None
-    make_comparison(chosen, out, name)
+    make_comparison({row: read_records(paths) for row, paths in files.items()}, out, name)
 
 
 def efficiency(

@@ -49,6 +49,7 @@ STAGES: dict[str, Stage] = {
     ),
     "table": Stage(("wsss.score.table",), ("name",)),
     "comparison": Stage(("wsss.score.comparison",), ("name",)),
+    "paper_table": Stage(("wsss.score.paper_table",), ("name",)),
     "efficiency": Stage(("wsss.score.efficiency",), ("name",)),
     "pictures": Stage(("wsss.score.pictures", "wsss.score.curves"), ("name", "data", "pictures")),
 }

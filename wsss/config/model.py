@@ -236,6 +236,14 @@ class ScoreConfig(Section):
     report_classes: list[str] = Field(
         default_factory=list, description="Extra column: mean IoU over these classes only."
     )
+    resamples: int = Field(
+        1000,
+        ge=0,
+        description=(
+            "Draws of the images, with replacement, behind the 95 % interval of each mIoU; 0 = no "
+            "interval."
+        ),
+    )
 
 
 class PicturesConfig(Section):

@@ -3,91 +3,117 @@
 from __future__ import annotations
 
 import csv
-import functools
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from wsss.score.record import Record, read_records
+from wsss.score.record import Record
 from wsss.score.rows import Table, percent, row_name
+from wsss.score.spread import made_alike, mean_text, without_seed
 from wsss.score.table import write_table
 
 Rows = dict[str, list[Record]]
+"""Records of each run, by its label."""
+SHARED = "shared"
 
 NOTES = (
     "mIoU in percent: mean over the labels, background included, that occur in the truth or in the "
     "prediction.",
     "An empty cell was not run.",
 )
+SEEDS = "Rows of several seeds: mean ± standard deviation over runs that differ in the seed alone."
 
 
-def make_comparison(rows: Mapping[str, Sequence[Path]], out_dir: Path, name: str) -> list[Path]:
+def make_comparison(rows: Mapping[str, Sequence[Record]], out_dir: Path, name: str) -> list[Path]:
     """Write ``sweep.md``, ``sweep.csv`` (full precision) and ``sweep.html``.
 
     Args:
-        rows: by label the JSON files of the score stage; what several runs share may stand in
-            several rows.
+        rows: the records of each run, by its label; what several runs share may stand in several
+            rows, and what all share gets a row of its own.
         out_dir: folder to write to.
         name: what the runs are runs of.
 
     Returns:
         The files written.
-
-    Raises:
-        ArtifactError: a file is missing or holds no records.
     """
-    read = functools.cache(lambda path: read_records([path]))
-    found = {label: [r for path in paths for r in read(path)] for label, paths in rows.items()}
-    common, found = _split_off_common(found)
-    return write_table(out_dir, "sweep", _lay_out(common | found, name), _csv(common | found))
+    parted = _split_off_common(rows)
+    return write_table(out_dir, "sweep", _lay_out(parted, name), _csv(parted))
 
 
-def rows_by_run(paths: Sequence[Path], name: str) -> dict[str, list[Path]]:
-    """Files of records by the run that they name, less the name of the whole."""
-    rows: dict[str, list[Path]] = {}
-    for path in paths:
-        for run in dict.fromkeys(record.run for record in read_records([path])):
-            rows.setdefault(run.removeprefix(f"{name}."), []).append(path)
+def rows_by_run(records: Sequence[Record], name: str) -> Rows:
+    """Records by the run that they name, less the name of the whole."""
+    rows: Rows = {}
+    for record in records:
+        label = SHARED if record.run == name else record.run.removeprefix(f"{name}.")
+        rows.setdefault(label, []).append(record)
     return rows
 
 
-def _split_off_common(rows: Rows) -> tuple[Rows, Rows]:
-    """What all of several rows hold, as a row of its own, and what is left of each."""
-    first = next(iter(rows.values()), [])
-    common = [r for r in first if all(r in row for row in rows.values())] if len(rows) > 1 else []
-    if not common:
-        return {}, rows
-    return {"shared": common}, {
-        label: [r for r in row if r not in common] for label, row in rows.items()
-    }
+def _split_off_common(rows: Mapping[str, Sequence[Record]]) -> Rows:
+    """What all of several rows hold as a first row of its own, then what is left of each."""
+    whole = {label: list(row) for label, row in rows.items()}
+    if len(whole) < 2:
+        return whole
+    first, *others = whole.values()
+    common = [record for record in first if all(record in row for row in others)]
+    own = {label: [r for r in row if r not in common] for label, row in whole.items()}
+    return ({SHARED: common} if common else {}) | own
 
 
 def _lay_out(rows: Rows, name: str) -> Table:
     columns = list(dict.fromkeys(_column(record) for row in rows.values() for record in row))
     report = any(r.report_mean is not None for row in rows.values() for r in row)
+    repeated = _repeated(rows)
+    lines, report_lines = (
+        [(label, *_cells(row, columns, report_mean=mean)) for label, row in rows.items()]
+        + [(label, *_means(group, columns, report_mean=mean)) for label, group in repeated.items()]
+        for mean in (False, True)
+    )
     return Table(
-        title=f"{name}: {len(rows) - ('shared' in rows)} runs",
-        notes=NOTES,
+        title=f"{name}: {len(rows) - (SHARED in rows)} runs",
+        notes=(*NOTES, SEEDS) if repeated else NOTES,
         columns=("run", *columns),
-        rows=_rows(rows, columns, report_mean=False),
+        rows=tuple(lines),
         class_columns=("run", *columns) if report else (),
-        class_rows=_rows(rows, columns, report_mean=True) if report else (),
+        class_rows=tuple(report_lines) if report else (),
         class_title="Mean IoU of the report classes",
     )
 
 
-def _rows(rows: Rows, columns: Sequence[str], *, report_mean: bool) -> tuple[tuple[str, ...], ...]:
-    lines = []
-    for label, records in rows.items():
-        own = {_column(record): record for record in records}
-        shares = (_share(own.get(column), report_mean=report_mean) for column in columns)
-        lines.append((label, *map(percent, shares)))
-    return tuple(lines)
+def _cells(row: Sequence[Record], columns: Sequence[str], *, report_mean: bool) -> list[str]:
+    own = {_column(record): record for record in row}
+    values = [own.get(column) for column in columns]
+    return [percent(None if one is None else _value(one, report_mean)) for one in values]
 
 
-def _share(record: Record | None, *, report_mean: bool) -> float | None:
-    if record is None:
-        return None
+def _repeated(rows: Rows) -> dict[str, list[list[Record]]]:
+    """The rows of runs that are called alike but for their seed, by what to call them together."""
+    groups: dict[str, list[list[Record]]] = {}
+    for label, row in rows.items():
+        if (bare := without_seed(label)) != label:
+            groups.setdefault(bare, []).append(row)
+    return {
+        ", ".join(filter(None, [bare, f"{len(group)} seeds"])): group
+        for bare, group in groups.items()
+        if len(group) > 1
+    }
+
+
+def _means(
+    group: Sequence[Sequence[Record]], columns: Sequence[str], *, report_mean: bool
+) -> Iterator[str]:
+    for column in columns:
+        found = [record for row in group for record in row if _column(record) == column]
+        known = [v for record in found if (v := _value(record, report_mean)) is not None]
+        if len(known) < len(found) or not found:
+            yield ""
+        elif all(record == found[0] for record in found):  # no seed comes before it
+            yield percent(known[0])
+        else:
+            yield mean_text(known) if len(found) == len(group) and made_alike(found) else ""
+
+
+def _value(record: Record, report_mean: bool) -> float | None:
     return record.report_mean if report_mean else record.miou
 
 
@@ -98,9 +124,10 @@ def _column(record: Record) -> str:
 def _csv(rows: Rows) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["run", "product", "split", "seed", "variant", "miou", "report_mean"])
-    for label, records in rows.items():
-        for record in records:
-            facts = (record.split, record.seed, record.variant, record.miou, record.report_mean)
-            writer.writerow([label, row_name(record), *facts])
+    facts = ("split", "seed", "variant", "miou", "report_mean", "miou_low", "miou_high")
+    writer.writerow(["run", "product", *facts])
+    for label, row in rows.items():
+        for record in row:
+            values = [getattr(record, fact) for fact in facts]
+            writer.writerow([label, row_name(record), *values])
     return buffer.getvalue()

@@ -50,12 +50,17 @@ class Confusion:
         self.unsure = 0
         """Those of them that were predicted 255."""
 
-    def add(self, truth: UInt8[np.ndarray, "h w"], prediction: UInt8[np.ndarray, "h2 w2"]) -> None:
+    def add(
+        self, truth: UInt8[np.ndarray, "h w"], prediction: UInt8[np.ndarray, "h2 w2"]
+    ) -> Int64[np.ndarray, "truth prediction"]:
         """Count one image; pixels whose truth is 255 are left out of the matrix.
 
         Args:
             truth: labels in [0, labels) and 255.
             prediction: labels in [0, labels), and 255 with an ignore band.
+
+        Returns:
+            The matrix of this image alone.
 
         Raises:
             ValueError: the shapes differ, or a label is out of range.
@@ -69,9 +74,11 @@ class Confusion:
         self._check("prediction", prediction[~unsure] if self.ignore_band else prediction)
         kept = (truth != IGNORE) & ~unsure
         index = truth[kept].astype(np.intp) * self.labels + prediction[kept]
-        self.matrix += np.bincount(index, minlength=self.labels**2).reshape(self.matrix.shape)
+        found = np.bincount(index, minlength=self.labels**2).reshape(self.matrix.shape)
+        self.matrix += found
         self.pixels += truth.size
         self.unsure += int(np.count_nonzero(unsure))
+        return found
 
     def merge(self, other: Confusion) -> None:
         """Add the counts of another part."""
@@ -103,7 +110,7 @@ def metrics_of(matrix: Int64[np.ndarray, "truth prediction"]) -> Metrics:
     """The numbers of one confusion matrix (rows: truth, columns: prediction)."""
     hit = np.diag(matrix).astype(np.float64)
     true, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
-    iou = _share(hit, true + predicted - hit)
+    iou = iou_of(hit, true, predicted)
     precision, recall = _share(hit, predicted), _share(hit, true)
     total = matrix.sum()
     return Metrics(
@@ -115,6 +122,15 @@ def metrics_of(matrix: Int64[np.ndarray, "truth prediction"]) -> Metrics:
         mean_recall=mean_defined(recall),
         pixel_accuracy=float(hit.sum() / total) if total else float("nan"),
     )
+
+
+def iou_of(
+    hit: Shaped[np.ndarray, "*batch labels"],
+    true: Shaped[np.ndarray, "*batch labels"],
+    predicted: Shaped[np.ndarray, "*batch labels"],
+) -> Float64[np.ndarray, "*batch labels"]:
+    """Intersection over union from counts of pixels; NaN where a label does not occur."""
+    return _share(hit.astype(np.float64), true + predicted - hit)
 
 
 def mean_defined(values: Float64[np.ndarray, " n"]) -> float:
@@ -129,8 +145,8 @@ def size(array: Shaped[np.ndarray, "height width"]) -> str:
 
 
 def _share(
-    part: Float64[np.ndarray, " n"], whole: Shaped[np.ndarray, " n"]
-) -> Float64[np.ndarray, " n"]:
+    part: Float64[np.ndarray, "*n"], whole: Shaped[np.ndarray, "*n"]
+) -> Float64[np.ndarray, "*n"]:
     result = np.full(part.shape, np.nan)
     np.divide(part, whole, out=result, where=whole > 0)
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from matplotlib.patches import Patch
 
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.errors import ArtifactError
-from wsss.score.record import Record, read_records
+from wsss.score.record import read_records
 from wsss.score.rows import row_name
 
 # Paul Tol's "bright" colours: told apart by every kind of colour vision.
@@ -80,20 +81,55 @@ def class_chart(records: Sequence[Path], out: Path) -> None:
     ]
     if not shown:
         raise ArtifactError(f"{', '.join(map(str, records))}: no records to draw; run `wsss score`")
-    splits = list(dict.fromkeys(record.split for record in shown))
-    panels = {split: {row_name(r): r for r in shown if r.split == split} for split in splits}
-    rows = list(dict.fromkeys(row_name(record) for record in shown))
-    names = list(dict.fromkeys(name for record in shown for name in record.iou))
-    names = [name for name in names if any(record.iou.get(name) is not None for record in shown)]
-    most = max(map(len, panels.values()))
+    panels = []
+    for split in dict.fromkeys(record.split for record in shown):
+        own = [record for record in shown if record.split == split]
+        series = {row_name(record): record.iou for record in own}
+        means = {row_name(record): record.miou for record in own}
+        panels.append(Panel(split, series, means, f"{split}, {own[0].images} images"))
+    draw_bars(panels, out)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Bars side by side: the IoU of each label, as shares, by series."""
+
+    title: str
+    series: Mapping[str, Mapping[str, float | None]]
+    means: Mapping[str, float | None] = field(default_factory=dict)
+    """What is said of a series in the legend; default: the mean of its bars."""
+    head: str = ""
+    """Above the panel; default: the title."""
+
+    def mean(self, name: str) -> float | None:
+        """The mean IoU of a series."""
+        if name in self.means:
+            return self.means[name]
+        values = [value for value in self.series[name].values() if value is not None]
+        return sum(values) / len(values) if values else None
+
+
+def draw_bars(panels: Sequence[Panel], out: Path) -> None:
+    """Draw horizontal bars, a panel beside the other; a series has one colour in all of them.
+
+    Labels that have an IoU in no series are left out.
+
+    Args:
+        panels: what is drawn.
+        out: picture to write, ``.png`` or ``.svg``.
+    """
+    rows = list(dict.fromkeys(name for panel in panels for name in panel.series))
+    every = [values for panel in panels for values in panel.series.values()]
+    names = list(dict.fromkeys(name for values in every for name in values))
+    names = [name for name in names if any(values.get(name) is not None for values in every)]
+    most = max(len(panel.series) for panel in panels)
     height = 1.2 + 0.2 * len(rows) + len(names) * (_INCHES_A_BAR * most + 0.1)
     size = (max(4.0 * len(panels) + 1.0, 6.0), min(height, _TALLEST))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, (split, panel) in zip(axes, panels.items(), strict=True):
-        _bars(axis, panel, rows, names)
-        images = next(iter(panel.values())).images
-        axis.set_title(f"{split}, {images} images", loc="left", fontsize=10, fontweight="bold")
+    for axis, panel in zip(axes, panels, strict=True):
+        _bars(axis, panel.series, rows, names)
+        axis.set_title(panel.head or panel.title, loc="left", fontsize=10, fontweight="bold")
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.45, -0.55)
     colours = [
@@ -112,12 +148,15 @@ def smoothed(values: Float64[np.ndarray, " n"], window: int) -> Float64[np.ndarr
 
 
 def _bars(
-    axis: Axes, records: Mapping[str, Record], rows: Sequence[str], names: Sequence[str]
+    axis: Axes,
+    series: Mapping[str, Mapping[str, float | None]],
+    rows: Sequence[str],
+    names: Sequence[str],
 ) -> None:
-    """One split's bars; a row has the same colour in every panel."""
-    thickness = 0.84 / len(records)
-    for place, (row, record) in enumerate(records.items()):
-        values = [100 * (record.iou.get(name) or 0.0) for name in names]
+    """One panel's bars; a row has the same colour in every panel."""
+    thickness = 0.84 / len(series)
+    for place, (row, iou) in enumerate(series.items()):
+        values = [100 * (iou.get(name) or 0.0) for name in names]
         at = np.arange(len(names)) - 0.42 + thickness * (place + 0.5)
         axis.barh(at, values, 0.9 * thickness, **_look(rows.index(row)))
     axis.set_xlim(0, 100)
@@ -133,9 +172,9 @@ def _look(place: int) -> dict[str, Any]:
     return {"facecolor": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
 
 
-def _mean_text(row: str, panels: Mapping[str, Mapping[str, Record]]) -> str:
-    means = {split: panel[row].miou for split, panel in panels.items() if row in panel}
-    said = [f"{split} {100 * mean:.1f}" for split, mean in means.items() if mean is not None]
+def _mean_text(row: str, panels: Sequence[Panel]) -> str:
+    means = {panel.title: panel.mean(row) for panel in panels if row in panel.series}
+    said = [f"{title} {100 * mean:.1f}" for title, mean in means.items() if mean is not None]
     return f"{row}: mIoU {', '.join(said)}" if said else row
 
 

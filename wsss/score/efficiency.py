@@ -44,14 +44,19 @@ def make_efficiency(path: Path, out_dir: Path) -> list[Path]:
     Raises:
         ArtifactError: the file is missing or holds something else.
     """
-    rows = (_row(_read(path)), *_PUBLISHED)
+    rows = (_row(read_efficiency(path)), *_PUBLISHED)
     table = Table("What the training cost", NOTES, _COLUMNS, rows, (), ())
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([_COLUMNS, *rows])
     return write_table(out_dir, "efficiency", table, buffer.getvalue())
 
 
-def _read(path: Path) -> Efficiency:
+def read_efficiency(path: Path) -> Efficiency:
+    """Read what refine-train wrote.
+
+    Raises:
+        ArtifactError: the file is missing or holds something else.
+    """
     try:
         return Efficiency.model_validate(json.loads(path.read_text("utf-8")))
     except FileNotFoundError:

@@ -54,7 +54,7 @@ def html_page(table: Table) -> str:
 
 
 def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]], *, shaded: bool) -> str:
-    texts = [any(not _is_number(row[place]) for row in rows) for place in range(len(columns))]
+    texts = [any(not _is_numeric(row[place]) for row in rows) for place in range(len(columns))]
 
     def cell(tag: str, text: str, place: int) -> str:
         style = ' class="text"' if texts[place] else ""
@@ -72,6 +72,11 @@ def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]], *, shaded: bool
         f'<div class="wide"><table>\n<thead>{line("th", columns)}</thead>\n'
         f"<tbody>\n{body}\n</tbody>\n</table></div>"
     )
+
+
+def _is_numeric(text: str) -> bool:
+    """A number, or one with a deviation or an interval; aligned to the right."""
+    return set(text) <= set("0123456789.+-–±() ")
 
 
 def _is_number(text: str) -> bool:

@@ -10,9 +10,10 @@ from typing import TypeVar
 from wsss.artifacts.progress import track
 from wsss.artifacts.workers import process_pool
 from wsss.score.confusion import Confusion
+from wsss.score.image_counts import ImageCounts
 from wsss.score.sweep import Sweep
 
-Counts = dict[str, Confusion | Sweep]
+Counts = dict[str, Confusion | Sweep | ImageCounts]
 """Named counts of a part of the images."""
 Part = TypeVar("Part")
 _PARTS_WORTH_A_POOL = 4

@@ -129,24 +129,25 @@ def _check_ids(manifest: Manifest, holds: Sequence[tuple[Path, list[str]]], spli
         twice = [image for image in ids if image in seen]
         if unknown:
             raise ProductError(
-                f"{path}: holds {_name(unknown)} that the split {split!r} does not have; "
+                f"{path}: holds {name_some(unknown)} that the split {split!r} does not have; "
                 "pass the shards of this split, or rerun the stage that makes them"
             )
         if twice:
             raise ProductError(
-                f"{path}: holds {_name(twice)} that an earlier shard holds as well; "
+                f"{path}: holds {name_some(twice)} that an earlier shard holds as well; "
                 "pass every shard once, all from the same run"
             )
         seen.update(ids)
     left = [sample.id for sample in manifest if sample.id not in seen]
     if left:
         raise ProductError(
-            f"the {len(holds)} shards lack {_name(left)} of the split {split!r}; "
+            f"the {len(holds)} shards lack {name_some(left)} of the split {split!r}; "
             "pass all shards of the split"
         )
 
 
-def _name(images: Sequence[str]) -> str:
+def name_some(images: Sequence[str]) -> str:
+    """``9 images ('a', 'b' … and 1 more)``."""
     named = ", ".join(map(repr, images[:_NAMED]))
     more = f" and {len(images) - _NAMED} more" if len(images) > _NAMED else ""
     return f"{len(images)} images ({named}{more})"

@@ -1,7 +1,9 @@
 """What is counted of each product, image by image.
 
 Each function takes a part of the images and gives named counts; `wsss.score.parallel` spreads the
-parts over processes and adds up.
+parts over processes and adds up. Beside the counts ``<name>`` of a row stand those of each image,
+``<name>`` of `images_of`; a threshold looked up on the truth has none: it would be looked up again
+in every draw of images, and the counts of all thresholds are a hundred times as many.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 
 from wsss.artifacts.shard import Shard
 from wsss.config.labels import BackgroundConfig
 from wsss.labels.background import background_score
 from wsss.labels.upsample import upsample
 from wsss.score.confusion import Confusion, size
+from wsss.score.image_counts import ImageCounts
 from wsss.score.parallel import Counts
 from wsss.score.sweep import Sweep
 from wsss.score.truth import Source, read_truth
@@ -55,6 +58,11 @@ class Part:
         return Shard(self.shard, kind=kind)
 
 
+def images_of(name: str) -> str:
+    """The name of the counts of each image that stand beside the counts ``name``."""
+    return f"{name}, images"
+
+
 class ProductError(ValueError):
     """A product cannot be scored; the message names the shard and the image."""
 
@@ -71,7 +79,7 @@ def count_scores(
         labels: number of labels, background included.
         background: the configured rule.
     """
-    fixed, sweep = Confusion(labels), Sweep(labels)
+    fixed, sweep, images = Confusion(labels), Sweep(labels), ImageCounts(labels)
     with part.open(kind) as shard:
         for image in part.images:
             item = shard.read(image.id)
@@ -94,34 +102,38 @@ def count_scores(
             size = (image.height, image.width)
             scores, own = upsample(grid.astype(np.float32), size), item.arrays.get("background")
             below = None if own is None else upsample(own[None].astype(np.float32), size)[0]
-            _count_one(image, scores, classes, background, fixed, sweep, below)
-    return {"fixed": fixed, "sweep": sweep}
+            found = _count_one(image, scores, classes, background, fixed, sweep, below)
+            images.add(image.id, found)
+    return {"fixed": fixed, "sweep": sweep, images_of("fixed"): images}
 
 
 def count_blob(part: Part, *, labels: int, background: BackgroundConfig) -> Counts:
     """The centred blob, given to the first tag of the image, counted as class scores are."""
-    fixed, sweep = Confusion(labels), Sweep(labels)
+    fixed, sweep, images = Confusion(labels), Sweep(labels), ImageCounts(labels)
     for image in part.images:
         classes = list(image.tags[:1])
         scores = centred_blob(image.height, image.width)[None][: len(classes)]
-        _count_one(image, scores, classes, background, fixed, sweep)
-    return {"fixed": fixed, "sweep": sweep}
+        images.add(image.id, _count_one(image, scores, classes, background, fixed, sweep))
+    return {"fixed": fixed, "sweep": sweep, images_of("fixed"): images}
 
 
 def count_masks(part: Part, *, labels: int, kind: str = "masks") -> Counts:
     """Pseudo masks or seeds: ``label`` (scored) and ``train`` (for what of it is not 255)."""
-    counts = {"label": Confusion(labels), "train": Confusion(labels, ignore_band=True)}
+    label, train = Confusion(labels), Confusion(labels, ignore_band=True)
+    images = ImageCounts(labels)
     with part.open(kind) as shard:
         for image in part.images:
             arrays, truth = shard.read(image.id).arrays, image.read_truth()
-            for name, confusion in counts.items():
-                _add_map(confusion, truth, arrays[name], f"{shard.path}: {name!r} of {image.id!r}")
-    return dict(counts)
+            where = f"{shard.path}: {image.id!r},"
+            images.add(image.id, _add_map(label, truth, arrays["label"], f"{where} 'label'"))
+            _add_map(train, truth, arrays["train"], f"{where} 'train'")
+    return {"label": label, "train": train, images_of("label"): images}
 
 
 def count_predictions(part: Part, *, labels: int, protocols: Sequence[str]) -> Counts:
     """Label maps of the segmenter, by protocol."""
     counts = {name: Confusion(labels) for name in protocols}
+    images = {name: ImageCounts(labels) for name in protocols}
     with part.open("predictions") as shard:
         for image in part.images:
             arrays, truth = shard.read(image.id).arrays, image.read_truth()
@@ -129,8 +141,8 @@ def count_predictions(part: Part, *, labels: int, protocols: Sequence[str]) -> C
                 where = f"{shard.path}: {name!r} of {image.id!r}"
                 if name not in arrays:
                     raise ProductError(f"{where} is missing, other images have it; rerun predict")
-                _add_map(confusion, truth, arrays[name], where)
-    return dict(counts)
+                images[name].add(image.id, _add_map(confusion, truth, arrays[name], where))
+    return {**counts, **{images_of(name): found for name, found in images.items()}}
 
 
 def centred_blob(height: int, width: int) -> Float32[np.ndarray, "h w"]:
@@ -150,7 +162,8 @@ def _count_one(
     fixed: Confusion,
     sweep: Sweep,
     own: Float[np.ndarray, "h w"] | None = None,
-) -> None:
+) -> Int64[np.ndarray, "truth prediction"]:
+    """Count one image; gives its own matrix at the background rule."""
     truth = image.read_truth()
     if classes:
         largest = scores.max(axis=0)
@@ -164,10 +177,11 @@ def _count_one(
     label_of = np.array([*classes, 0], np.uint8) + 1
     prediction = np.where(foreground, label_of[winner], 0).astype(np.uint8)
     try:
-        fixed.add(truth, prediction)
+        found = fixed.add(truth, prediction)
     except ValueError as error:
         raise ProductError(f"{image.id!r}: {error}") from None
     sweep.add(truth, largest, winner, classes)
+    return found
 
 
 def _add_map(
@@ -175,13 +189,13 @@ def _add_map(
     truth: UInt8[np.ndarray, "h w"],
     labels: UInt8[np.ndarray, "h2 w2"],
     where: str,
-) -> None:
+) -> Int64[np.ndarray, "truth prediction"]:
     if labels.shape != truth.shape:
         raise ProductError(
             f"{where} is {size(labels)} pixels, the truth is {size(truth)}; rerun the stage that "
             "made it"
         )
     try:
-        confusion.add(truth, labels)
+        return confusion.add(truth, labels)
     except ValueError as error:
         raise ProductError(f"{where}: {error}") from None

@@ -35,6 +35,18 @@ class Background(BaseModel):
     """What was highest at the best threshold."""
 
 
+class ImageCountsFile(BaseModel):
+    """Where the confusion counts of each image lie (`wsss.score.image_counts`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    """Name, in the folder of the record."""
+    sha256: str
+    row: str
+    """Which counts of the file are those of this record."""
+
+
 class Record(BaseModel):
     """One row of the table. Shares are in [0, 1]; None where a number is undefined."""
 
@@ -67,6 +79,13 @@ class Record(BaseModel):
     recall_by_class: dict[str, float | None]
     miou: float | None
     """Mean over the labels that occur in the truth or in the prediction."""
+    miou_low: float | None = None
+    miou_high: float | None = None
+    """Ends of the 95 % interval over images; None without counts of each image."""
+    resamples: int = 0
+    """Draws of images behind it."""
+    image_counts: ImageCountsFile | None = None
+    """None for a threshold that was looked up on the truth, and where records are older."""
     precision: float | None
     """Mean over the labels that were predicted."""
     recall: float | None
@@ -84,6 +103,8 @@ class Record(BaseModel):
     weights: dict[str, str]
     """sha256 of the weight files that the scored product was made with, by name."""
     provenance: Provenance
+    commit: str | None = None
+    """Of the project when it was scored, with a plus where files differed; None outside git."""
 
 
 def numbers(

@@ -41,8 +41,18 @@ NOTES = (
     "prediction; precision: over those that were predicted; recall: over those in the truth.",
     "best: the background threshold that is best on the same truth, so an upper bound, no fair "
     "number. covered: share of the pixels of the train masks that are not 255.",
+    "95 %: between the 2.5th and the 97.5th percentile of the mIoU over draws of the images with "
+    "replacement; what other images, not another seed, would change. None at the best threshold.",
     "An empty cell is a number that does not apply, is not known or was not run.",
 )
+PRODUCTS = {
+    "CAM": "cam",
+    "CAM + affinity": "affinity",
+    "seed": "seeds",
+    "pseudo mask": "masks",
+    "segmenter": "predictions",
+    "centred blob": "blob",
+}
 
 
 def row_name(record: Record) -> str:
@@ -55,6 +65,22 @@ def row_name(record: Record) -> str:
     if record.crf and record.stage != "masks":
         parts.append("CRF")
     return ", ".join(parts)
+
+
+def product_of(record: Record) -> str:
+    """What was scored, as `wsss score` calls it: ``cam``, ``masks``, ``refiner`` …"""
+    if record.stage == "refine":
+        return "refiner" if record.row.endswith(" prediction") else "refined"
+    return PRODUCTS[record.row]
+
+
+def protocol_of(record: Record) -> str:
+    """How it was predicted: ``single``, ``multi`` (scales and flip), ``single_crf``, ``multi_crf``.
+
+    Masks and seeds are ``single`` whether or not a CRF made them.
+    """
+    name = "multi" if record.flip or record.scales != (1.0,) else "single"
+    return f"{name}_crf" if record.crf and record.stage != "masks" else name
 
 
 def title(records: Sequence[Record]) -> str:
@@ -70,8 +96,9 @@ def title(records: Sequence[Record]) -> str:
 def lay_out(records: Sequence[Record], published: Sequence[Published] = ()) -> Table:
     """Bring records into rows of text, percent with one decimal."""
     columns = (
-        "row", "split", "images", "background", "CRF", "scales", "mIoU", "mean of report classes",
-        "precision", "recall", "accuracy", "covered", "accuracy there", "published mIoU", "source",
+        "row", "split", "images", "background", "CRF", "scales", "mIoU", "95 %",
+        "mean of report classes", "precision", "recall", "accuracy", "covered", "accuracy there",
+        "published mIoU", "source",
     )  # fmt: skip
     rows = []
     for record in records:
@@ -85,6 +112,7 @@ def lay_out(records: Sequence[Record], published: Sequence[Published] = ()) -> T
                 "yes" if record.crf else "no",
                 scales_text(record),
                 percent(record.miou),
+                interval_text(record.miou_low, record.miou_high),
                 percent(record.report_mean),
                 percent(record.precision),
                 percent(record.recall),
@@ -120,6 +148,11 @@ def lay_out(records: Sequence[Record], published: Sequence[Published] = ()) -> T
 def percent(share: float | None) -> str:
     """``0.1234`` → ``12.3``; None → empty."""
     return "" if share is None else f"{100 * share:.1f}"
+
+
+def interval_text(low: float | None, high: float | None) -> str:
+    """``44.2–47.3``, percent; empty where there is none."""
+    return "" if low is None or high is None else f"{percent(low)}–{percent(high)}"
 
 
 def background_text(record: Record) -> str:

@@ -1,6 +1,7 @@
 """The score stage: records of CAMs, pseudo masks, predictions and the centred blob.
 
-Every function scores one product on one split and writes one JSON file of records.
+Every function scores one product on one split and writes one JSON file of records, and beside it
+one HDF5 file with the confusion counts of each image (`wsss.score.evidence`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from wsss.artifacts.commit import project_commit
 from wsss.config import Config, ConfigError
 from wsss.score.confusion import Confusion
+from wsss.score.evidence import Evidence, keep_counts
 from wsss.score.parallel import Counts, count_in_parallel
 from wsss.score.product import Product
 from wsss.score.protocol import count_blob, count_masks, count_predictions, count_scores
@@ -129,10 +132,12 @@ def score_masks(
         rule = config.seeds
         value = statistics.mean(set(rule.values))
         background = Background(rule=rule.rule, value=value, source="config")
+    evidence = keep_counts(out, counts, ["label"], product.provenance, config.score.resamples)
     record = _record(
         config,
         product,
         label,
+        evidence["label"],
         row=row,
         stage="masks",
         chain=chain,
@@ -182,6 +187,7 @@ def score_predictions(
     else:
         row, stage = f"{_METHODS[config.refine.method]} prediction", "refine"
         chain, scales = _cam_chain(config, affinity=True, refined=True), tuple(config.infer.scales)
+    evidence = keep_counts(out, counts, protocols, product.provenance, config.score.resamples)
     records = []
     for name in protocols:
         confusion = counts[name]
@@ -191,6 +197,7 @@ def score_predictions(
             config,
             product,
             confusion,
+            evidence[name],
             row=row,
             stage=stage,
             chain=chain,
@@ -226,7 +233,8 @@ def _score_rows(
     assert isinstance(fixed, Confusion)
     assert isinstance(sweep, Sweep)
     make = functools.partial(_record, config, product, row=row, stage=stage, chain=chain)
-    records = [make(fixed, background=rule)]
+    evidence = keep_counts(out, counts, ["fixed"], product.provenance, config.score.resamples)
+    records = [make(fixed, evidence["fixed"], background=rule)]
     if config.score.cam_thresholds == "fixed+best":
         report = _report_classes(config, product.names)
         threshold, matrix = sweep.best([product.names.index(name) for name in report])
@@ -247,6 +255,7 @@ def _record(
     config: Config,
     product: Product,
     confusion: Confusion,
+    evidence: Evidence | None = None,
     *,
     row: str,
     stage: str,
@@ -260,9 +269,15 @@ def _record(
 ) -> Record:
     """One record; what the arguments do not say comes from the configuration and the product."""
     fields = numbers(confusion.matrix, product.names, _report_classes(config, product.names))
+    found = evidence.interval if evidence else None
     return Record.model_validate(
         fields
         | {
+            "miou_low": found.low if found else None,
+            "miou_high": found.high if found else None,
+            "resamples": config.score.resamples if found else 0,
+            "image_counts": evidence.file if evidence else None,
+            "commit": project_commit(),
             "row": row,
             "run": config.name,
             "chain": chain,

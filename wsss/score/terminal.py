@@ -39,15 +39,17 @@ def print_table(path: Path, console: Console | None = None) -> None:
     table = Table(title=_title(rows), title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
     for name in ("", "split", "images", "background", "CRF"):
         table.add_column(name, justify="right" if name == "images" else "left")
-    for name in ("mIoU", *(["report"] if report else []), "prec.", "recall", "acc."):
+    for name in ("mIoU", "95 %", *(["report"] if report else []), "prec.", "recall", "acc."):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        numbers = [row["miou"], *([row["report_mean"]] if report else [])]
+        numbers = [row["report_mean"]] if report else []
         numbers += [row["precision"], row["recall"], row["pixel_accuracy"]]
         crf = "yes" if row["crf"] == "True" else "no"
         # The columns beside it say the rest.
         name = row["name"].replace(", best threshold", "").removesuffix(", CRF")
         cells = [name, row["split"], row["images"], _background(row), crf]
+        ends = [_percent(row.get(end, "")) for end in ("miou_low", "miou_high")]
+        cells += [_percent(row["miou"]), "–".join(filter(None, ends))]
         table.add_row(*map(Text, [*cells, *map(_percent, numbers)]))
     console.print(table)
     console.print("Percent. best: threshold chosen on the same truth, an upper bound.", style="dim")

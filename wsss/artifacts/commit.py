@@ -1,0 +1,40 @@
+"""The commit of the project that runs, for tables; no key and no digest depends on it."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from pathlib import Path
+
+import wsss
+
+_ROOT = Path(wsss.__file__).parents[1]
+_SECONDS = 20
+
+
+@functools.cache
+def project_commit() -> str | None:
+    """The commit that is checked out, with a ``+`` where sources differ from it.
+
+    None where the package does not lie in a git work tree of its own (installed, or a copy).
+    """
+    top = _git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != _ROOT.resolve():
+        return None
+    commit = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--", "wsss")
+    return commit and commit + "+" * bool(changed)
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(_ROOT), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
