@@ -33,6 +33,7 @@ include: "workflow/rules/refine.smk"
 include: "workflow/rules/masks.smk"
 include: "workflow/rules/retrain.smk"
 include: "workflow/rules/score.smk"
+include: "workflow/rules/tables.smk"
 
 
 localrules:

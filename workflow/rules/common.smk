@@ -10,30 +10,33 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)
 
 from wsss.cli.engine import prepare_jobs
-from wsss.cli.runs import SCORED, Runs
+from wsss.cli.runs import Runs
 from wsss.cli.stages import stage_code, stage_sections
 from wsss.clip.knowledge import built_in
 from wsss.config import ConfigError, expand_path
+from wsss.config.tables import load_table
 from wsss.score.truth import truth_state
 
 prepare_jobs(Path(workflow.basedir))
+# Tables of papers by name, each a rule.
+TABLES = {
+    path.stem: path
+    for path in sorted(Path(workflow.basedir, "workflow/tables").glob("*.yaml"))
+}
 try:
     # What a rule's wildcard `run` stands for.
-    RUNS = Runs(config, where="config.yaml (with what is laid over it)")
+    RUNS = Runs(
+        config, where="config.yaml (with what is laid over it)", tables=TABLES.values()
+    )
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 CONFIG = RUNS[RUNS.name].config
 MANY = [run for run in RUNS.final if run != CONFIG.name]
 
 
-def folder(product, run):
-    """Where a run finds a product: its own folder, or that of the run which makes it for both."""
-    return f"results/{RUNS.owner(product, run)}/{product}"
-
-
 def made(product, file):
     """A file of a product."""
-    return lambda wildcards: f"{folder(product, wildcards.run)}/{file}"
+    return lambda wildcards: f"{RUNS.folder(product, wildcards.run)}/{file}"
 
 
 manifest = made("manifest", "manifest.csv")
@@ -42,7 +45,7 @@ manifest = made("manifest", "manifest.csv")
 def shard(product):
     """The shard of a product that belongs to a job."""
     return (
-        lambda wildcards: f"{folder(product, wildcards.run)}/{wildcards.split}/{wildcards.part}.h5"
+        lambda wildcards: f"{RUNS.folder(product, wildcards.run)}/{wildcards.split}/{wildcards.part}.h5"
     )
 
 
@@ -51,7 +54,7 @@ def shards(product, split=None):
 
     def found(wildcards):
         count = of_run(wildcards).shards
-        where = f"{folder(product, wildcards.run)}/{split or wildcards.split}"
+        where = f"{RUNS.folder(product, wildcards.run)}/{split or wildcards.split}"
         return [f"{where}/{number}-of-{count}.h5" for number in range(1, count + 1)]
 
     return found
@@ -145,36 +148,16 @@ def run_products(run):
     return products
 
 
-def scored(run):
-    """The records of a run, in the order of the table's rows."""
-    settings, found = RUNS[run].config, []
-    for split in settings.cams.splits:
-        found += [("blob", split), ("cam", split)]
-        if settings.cams.has_affinity:
-            found.append(("affinity", split))
-        if settings.refine.needs_seeds and split == "train":
-            found.append(("seeds", split))
-        if settings.refine.is_trained:
-            found.append(("refined", split))
-        found.append(("masks", split))
-    if settings.refine.is_trained and settings.data.val_list:
-        found.append(("refiner", "val"))
-    if settings.retrain.enabled and settings.data.val_list:
-        found.append(("predictions", "val"))
-    return [
-        f"results/{RUNS.owner(SCORED[what], run)}/scores/{what}.{split}.json"
-        for what, split in found
-    ]
-
-
 def scored_of(wildcards):
     """The records of the run that a rule works for."""
-    return scored(wildcards.run)
+    return list(RUNS.records(wildcards.run).values())
 
 
 def scored_of_all(wildcards):
     """The records of all runs that are compared."""
-    return list(dict.fromkeys(record for run in MANY for record in scored(run)))
+    return list(
+        dict.fromkeys(record for run in MANY for record in RUNS.records(run).values())
+    )
 
 
 def rows_of_all(wildcards):
@@ -187,3 +170,31 @@ def rows_of_all(wildcards):
 def of_run(wildcards):
     """The configuration of the run that a rule works for."""
     return RUNS[wildcards.run].config
+
+
+def demos():
+    """Where demo data sets are drawn, with the numbers of images."""
+    found = {}
+    for run in RUNS.values():
+        data = run.config.data
+        if data.kind != "demo":
+            continue
+        if found.setdefault(data.root, data.demo_images) != data.demo_images:
+            raise WorkflowError(
+                f"{data.root}: two runs want different demo_images there; give one of them another data.root"
+            )
+    return found
+
+
+def table_files(name):
+    """By row what its cells are made of."""
+    try:
+        return RUNS.table_files(TABLES[name])
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def table_outputs(name):
+    """The forms of a table; bars where it shows each class."""
+    bars = ["png"] if load_table(TABLES[name]).class_columns else []
+    return [f"results/tables/{name}/{name}.{suffix}" for suffix in ("md", "csv", *bars)]

@@ -1,20 +1,23 @@
 # Images and tags: the demo's data set, ingest, quarantine, manifest.
 
-if CONFIG.data.kind == "demo":
 
-    rule demo_data:
+for number, (root, (train, val)) in enumerate(demos().items()):
+
+    rule:
+        name:
+            f"demo_data_{number}" if number else "demo_data"
         output:
-            f"{CONFIG.data.root}/demo.json",
+            f"{root}/demo.json",
         log:
-            "results/logs/demo_data.log",
+            f"results/logs/{Path(root).name}.log",
         benchmark:
-            "results/logs/demo_data.tsv"
+            f"results/logs/{Path(root).name}.tsv"
         conda:
             "../../envs/core.yaml"
         params:
             code=code("demo"),
-            train=CONFIG.data.demo_images[0],
-            val=CONFIG.data.demo_images[1],
+            train=train,
+            val=val,
             folder=subpath(output[0], parent=True),
         message:
             "Drawing the demo data set"

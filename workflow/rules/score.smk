@@ -5,7 +5,8 @@ rule score_blob:
     input:
         manifest=manifest,
     output:
-        "results/{run}/scores/blob.{split}.json",
+        records="results/{run}/scores/blob.{split}.json",
+        counts="results/{run}/scores/blob.{split}.images.h5",
     log:
         "results/{run}/logs/score/blob.{split}.log",
     benchmark:
@@ -21,7 +22,7 @@ rule score_blob:
         "Scoring the centred blob, the floor that ignores the image"
     shell:
         "python -m wsss score blob --manifest {params.folder:q} --split {wildcards.split}"
-        " --out {output:q} --sections {params.sections:q} 2> {log}"
+        " --out {output.records:q} --sections {params.sections:q} 2> {log}"
 
 
 rule score_cams:
@@ -33,7 +34,8 @@ rule score_cams:
             otherwise=shards("cams"),
         ),
     output:
-        "results/{run}/scores/{product}.{split}.json",
+        records="results/{run}/scores/{product}.{split}.json",
+        counts="results/{run}/scores/{product}.{split}.images.h5",
     log:
         "results/{run}/logs/score/{product}.{split}.log",
     benchmark:
@@ -52,7 +54,7 @@ rule score_cams:
         "Scoring {wildcards.product} of {wildcards.split}"
     shell:
         "python -m wsss score {wildcards.product} {input.shards:q} --manifest {params.folder:q}"
-        " --split {wildcards.split} --out {output:q} --sections {params.sections:q} 2> {log}"
+        " --split {wildcards.split} --out {output.records:q} --sections {params.sections:q} 2> {log}"
 
 
 rule score_masks:
@@ -64,7 +66,8 @@ rule score_masks:
             otherwise=shards("masks"),
         ),
     output:
-        "results/{run}/scores/{made}.{split}.json",
+        records="results/{run}/scores/{made}.{split}.json",
+        counts="results/{run}/scores/{made}.{split}.images.h5",
     log:
         "results/{run}/logs/score/{made}.{split}.log",
     benchmark:
@@ -83,7 +86,7 @@ rule score_masks:
         "Scoring {wildcards.made} of {wildcards.split}"
     shell:
         "python -m wsss score {wildcards.made} {input.shards:q} --manifest {params.folder:q}"
-        " --split {wildcards.split} --out {output:q} --sections {params.sections:q} 2> {log}"
+        " --split {wildcards.split} --out {output.records:q} --sections {params.sections:q} 2> {log}"
 
 
 rule score_predictions:
@@ -95,7 +98,8 @@ rule score_predictions:
             otherwise=shards("predictions"),
         ),
     output:
-        "results/{run}/scores/{who}.{split}.json",
+        records="results/{run}/scores/{who}.{split}.json",
+        counts="results/{run}/scores/{who}.{split}.images.h5",
     log:
         "results/{run}/logs/score/{who}.{split}.log",
     benchmark:
@@ -114,7 +118,7 @@ rule score_predictions:
         "Scoring {wildcards.who} on {wildcards.split}"
     shell:
         "python -m wsss score {wildcards.who} {input.shards:q} --manifest {params.folder:q}"
-        " --split {wildcards.split} --out {output:q} --sections {params.sections:q} 2> {log}"
+        " --split {wildcards.split} --out {output.records:q} --sections {params.sections:q} 2> {log}"
 
 
 rule table:

@@ -9,7 +9,8 @@ from typing import Any
 from wsss.config.load import ConfigError, from_mapping, overlay
 from wsss.config.model import AXES, SWEPT, Config
 
-_MANY = ("sweep", "runs", "matrix")
+MANY = ("sweep", "runs", "matrix")
+"""Sections with which a configuration stands for several runs."""
 
 
 def points(mapping: Mapping[str, Any], *, where: str = "config") -> dict[str, Config]:
@@ -31,7 +32,7 @@ def points(mapping: Mapping[str, Any], *, where: str = "config") -> dict[str, Co
     if not base.sweep and not base.runs and not base.matrix.axes:
         return {"": base}
     _check_keys(base, where)
-    bare = {key: value for key, value in mapping.items() if key not in _MANY}
+    bare = {key: value for key, value in mapping.items() if key not in MANY}
     found: dict[str, Config] = {}
     for (places, change), (words, values) in itertools.product(_named(base), _swept(base)):
         swept = "_".join(words)
@@ -54,13 +55,13 @@ def run_name(name: str, label: str) -> str:
 def _named(base: Config) -> Iterator[tuple[list[str], dict[str, Any]]]:
     """Places of the matrix, or names of runs, with what is laid over the configuration."""
     if base.runs:
-        yield from (([_text(name)], change) for name, change in base.runs.items())
+        yield from (([value_text(name)], change) for name, change in base.runs.items())
         return
     for entries in itertools.product(*(getattr(base.matrix, a).items() for a in base.matrix.axes)):
         change: dict[str, Any] = {}
         for _, own in entries:
             change = overlay(change, own)
-        yield [_text(name) for name, _ in entries], change
+        yield [value_text(name) for name, _ in entries], change
 
 
 def _swept(base: Config) -> Iterator[tuple[list[str], dict[str, Any]]]:
@@ -70,7 +71,7 @@ def _swept(base: Config) -> Iterator[tuple[list[str], dict[str, Any]]]:
         change: dict[str, Any] = {}
         for key, value in chosen.items():
             change = overlay(change, _nested(key, value))
-        yield [f"{key.split('.')[-1]}-{_text(value)}" for key, value in chosen.items()], change
+        yield [f"{key.split('.')[-1]}-{value_text(value)}" for key, value in chosen.items()], change
 
 
 def _check_keys(base: Config, where: str) -> None:
@@ -101,7 +102,7 @@ def _nested(key: str, value: object) -> dict[str, Any]:
     return {first: _nested(rest, value) if rest else value}
 
 
-def _text(value: object) -> str:
+def value_text(value: object) -> str:
     """A value as part of a folder's name."""
     text = "-".join(map(str, value)) if isinstance(value, list) else str(value)
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in text)

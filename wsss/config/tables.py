@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from wsss.config.base import Section
 from wsss.config.load import ConfigError, from_mapping, overlay
+from wsss.config.sweep import MANY, value_text
 
 Product = Literal[
     "cam", "affinity", "seeds", "refined", "masks", "refiner", "predictions", "blob", "training"
@@ -28,12 +29,13 @@ Cost = Literal[
 ]
 SWEPT_OVER = ("cam", "affinity", "refined", "blob")
 """Products that have a row at the best background threshold."""
+_LONGEST = 40  # letters of changes in the name of a run; a longer one takes the row's label
 _ROUNDING = 0.06  # percent: a published mean has one decimal, and so have those it is the mean of
 _RESERVED = "the table sets it; a sweep is rows of their own"
 
 
 def _reserved(changes: Mapping[str, Any]) -> list[str]:
-    return [key for key in ("name", "seed", "sweep", "runs") if key in changes]
+    return [key for key in ("name", "seed", *MANY) if key in changes]
 
 
 def _listed(value: object) -> object:
@@ -253,8 +255,9 @@ def table_runs(path: Path, presets: Path | None = None) -> dict[str, dict[str, A
 
     Returns:
         By label (the row's slug, with ``_seed-<n>`` where the row names seeds) what is to be laid
-        over config.yaml: the preset, the changes of the table and of the row, the seed, and the
-        name ``<table>.<label>``.
+        over config.yaml: the preset, the changes of the table and of the row, the seed, and as name
+        that of the preset, followed by what is changed: ``voc12-weakclip.prompts-4``. So tables
+        that need the same run name the same one.
 
     Raises:
         ConfigError: the table, a preset or what the two give is not valid.
@@ -265,15 +268,29 @@ def table_runs(path: Path, presets: Path | None = None) -> dict[str, dict[str, A
     for row in table.rows:
         for label, seed in row.labels.items():
             where = f"{path}, row {row.name!r}"
-            own: dict[str, Any] = {"name": f"{path.stem}.{label}"}
+            preset = _preset(presets, row.preset, where)
+            changes = overlay(table.changes, row.changes)
             if seed is not None:
-                own["seed"] = seed
-            mapping: dict[str, Any] = {}
-            for layer in (_preset(presets, row.preset, where), table.changes, row.changes, own):
-                mapping = overlay(mapping, layer)
-            from_mapping(mapping, where=where)
-            found[label] = mapping
+                changes = overlay(changes, {"seed": seed})
+            own = {"name": _run_name(preset["name"], changes, f"{path.stem}-{label}")}
+            found[label] = overlay(overlay(preset, changes), own)
+            from_mapping(found[label], where=where)
     return found
+
+
+def _run_name(preset: str, changes: Mapping[str, Any], label: str) -> str:
+    words = "_".join(f"{key}-{value_text(value)}" for key, value in _leaves(changes))
+    if not words:
+        return preset
+    return f"{preset}.{words if len(words) <= _LONGEST else label}"
+
+
+def _leaves(changes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value)
+        else:
+            yield key, value
 
 
 def row_of(table: PaperTable, label: str) -> Row:
@@ -295,7 +312,7 @@ def _preset(folder: Path, name: str, where: str) -> Mapping[str, Any]:
         there = sorted(file.stem for file in folder.glob("*.yaml"))
         raise ConfigError(f"{where}: preset: {_unknown(name, there, 'preset')}")
     mapping: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if several := {"sweep", "runs"} & set(mapping):
+    if several := set(MANY) & set(mapping):
         raise ConfigError(
             f"{where}: preset: {name} is several runs ({', '.join(several)}); name a single one "
             "and lay the rest over it with changes"

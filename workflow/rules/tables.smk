@@ -1,0 +1,39 @@
+# Tables of papers: measured and published numbers side by side, `snakemake table_voc12_main`.
+
+
+for name, path in TABLES.items():
+
+    rule:
+        name:
+            f"table_{name}"
+        input:
+            table=str(path),
+            files=lambda wildcards, name=name: [
+                file for files in table_files(name).values() for file in files
+            ],
+        output:
+            table_outputs(name),
+            html=report(
+                f"results/tables/{name}/{name}.html",
+                caption="../report/paper_table.rst",
+                category="Tables of papers",
+                labels={"table": name},
+            ),
+        log:
+            f"results/logs/table_{name}.log",
+        benchmark:
+            f"results/logs/table_{name}.tsv"
+        conda:
+            "../../envs/core.yaml"
+        params:
+            code=code("paper_table"),
+            folder=subpath(output.html, parent=True),
+            records=lambda wildcards, name=name: [
+                f"--records {row}={file}"
+                for row, files in table_files(name).items()
+                for file in files
+            ],
+        message:
+            f"Writing the table {name}"
+        shell:
+            "python -m wsss paper-table {input.table:q} --out {params.folder:q} {params.records} > {log} 2>&1"
