@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from wsss.cli.runs import PRODUCTS, SCORED, Runs
 from wsss.config import ConfigError
@@ -70,6 +72,62 @@ def test_swept_runs_share_what_is_the_same() -> None:
         for seed in (0, 1)
     }
     assert all(name == owner for name, owner in _owners(runs, "predictions").items())
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def _table(folder: Path, name: str, *rows: dict[str, Any]) -> Path:
+    """A table in a folder whose presets are the shipped ones."""
+    (folder / "tables").mkdir(exist_ok=True)
+    if not (folder / "presets").exists():
+        (folder / "presets").symlink_to(ROOT / "workflow/presets")
+    content = {
+        "title": name,
+        "columns": {
+            "masks": {"title": "masks", "product": "masks", "split": "train"},
+            "cost": {"title": "trained", "product": "training", "metric": "trained_parameters"},
+        },
+        "rows": [{"preset": "demo-weclip"} | row for row in rows],
+    }
+    path = folder / "tables" / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_tables_share_their_runs(tmp_path: Path) -> None:
+    scores = {"name": "of the CAM", "changes": {"infer": {"scores": "cam"}}}
+    one = _table(tmp_path, "one", scores, {"name": "again", "seeds": [1]})
+    two = _table(tmp_path, "two", {"name": "plain"}, scores | {"name": "once more"})
+    runs = Runs({"name": "mine"}, tables=[one, two])
+    assert runs.final == ["mine"]
+    assert runs.tables["one"]["of-the-cam"] == runs.tables["two"]["once-more"]
+    assert runs.tables["two"]["plain"] == "demo-weclip"
+    files = runs.table_files(one)
+    assert files == {
+        "of-the-cam": [
+            "results/demo-weclip/scores-cam/scores/masks.train.json",
+            "results/demo-weclip/refine/efficiency.json",
+        ],
+        "again_seed-1": [
+            "results/demo-weclip/seed-1/scores/masks.train.json",
+            "results/demo-weclip/seed-1/refine/efficiency.json",
+        ],
+    }
+    assert runs.owner("cams", "demo-weclip/seed-1") == "demo-weclip"
+
+
+def test_a_table_uses_the_runs_of_the_preset_itself(tmp_path: Path) -> None:
+    table = _table(tmp_path, "one", {"name": "plain"})
+    preset = yaml.safe_load((ROOT / "workflow/presets/demo-weclip.yaml").read_text())
+    runs = Runs(preset | {"compute": {"workers": 7}}, tables=[table])
+    assert list(runs) == ["demo-weclip"]
+    assert runs.table_files(table)["plain"][0] == "results/demo-weclip/scores/masks.train.json"
+    other = Runs({"name": "mine", "compute": {"workers": 7}}, tables=[table])
+    assert other["demo-weclip"].config.compute.workers == 7
+    changed = Runs(preset | {"seed": 3}, tables=[table])
+    with pytest.raises(ConfigError, match=r"one\.yaml: needs the run results/demo-weclip"):
+        changed.table_files(table)
 
 
 def test_a_run_cannot_lie_in_a_folder_of_another() -> None:

@@ -67,11 +67,25 @@ def test_runs_are_preset_changes_and_seed(tmp_path: Path) -> None:
     runs = table_runs(path, PRESETS)
     assert list(runs) == ["ours-again-plus_seed-3", "ours-again-plus_seed-5"]
     run = runs["ours-again-plus_seed-5"]
-    assert run["name"] == "mine.ours-again-plus_seed-5"
+    assert run["name"] == "demo-weclip.iterations-7_method-none_seed-5_shards-5"
     assert (run["seed"], run["shards"]) == (5, 5)
     assert run["refine"] == {"method": "none", "train": {"iterations": 7}}
     assert run["retrain"] == {"enabled": False}  # of the preset
     assert from_mapping(run).refine.train.iterations == 7
+
+
+def test_a_run_is_called_after_what_it_is(tmp_path: Path) -> None:
+    def name(**changes: object) -> str:
+        rows = [{"name": "Ours", "preset": "demo-weclip", "takes": {"seed": "refined"}, **changes}]
+        (run,) = table_runs(written(tmp_path, GOOD | {"rows": rows}), PRESETS).values()
+        return str(run["name"])
+
+    assert name() == "demo-weclip"
+    assert name(seeds=[4]) == "demo-weclip.seed-4"
+    assert name(changes={"infer": {"scores": "cam"}}) == "demo-weclip.scores-cam"
+    train = {"iterations": 7, "batch": 2, "warmup": 1, "checkpoint_every": 2, "min_lr": 0.0}
+    many = {"refine": {"train": train | {"lr": 0.01}}}
+    assert name(changes=many) == "demo-weclip.mine-ours"
 
 
 def test_a_run_means_its_row(tmp_path: Path) -> None:
@@ -167,8 +181,8 @@ def test_shipped_table_loads_and_its_runs_are_valid(path: Path) -> None:
     assert len({run["name"] for run in runs.values()}) == len(runs)
     assert runs
     base = yaml.safe_load((ROOT / "config.yaml").read_text())
-    for label, run in runs.items():
-        assert from_mapping(overlay(base, run)).name == f"{path.stem}.{label}"
+    for run in runs.values():
+        assert from_mapping(overlay(base, run)).name == run["name"]
     for row in table.rows:
         for published in row.published:
             assert published.source.rstrip().endswith(".")

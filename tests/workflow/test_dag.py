@@ -253,6 +253,17 @@ def test_another_segmenter_is_two_trainings_and_nothing_else(finished: Project) 
     assert (finished.root / "results/tiny-matrix/cams/train/1-of-1.h5").is_file()  # as configured
 
 
+def test_a_table_of_a_paper_is_a_target(finished: Project) -> None:
+    prompts = jobs(finished.snakemake("--dry-run", "table_weakclip_prompts").stdout)
+    assert prompts["refine_train"] == 4
+    assert prompts["ingest"] == 1
+    assert prompts["table_weakclip_prompts"] == 1
+    matrix = jobs(finished.snakemake("--dry-run", "table_demo_matrix").stdout)
+    assert (matrix["refine_train"], matrix["retrain"]) == (8, 8)
+    assert matrix["demo_data_1"] == 1
+    assert "demo_data" not in matrix  # that of the configuration, elsewhere
+
+
 def test_unknown_key_stops_with_one_clear_message(finished: Project) -> None:
     with _configured(finished, retrian={"lr": 1.0}):
         done = finished.snakemake("--dry-run", check=False)

@@ -29,7 +29,7 @@ Cost = Literal[
 ]
 SWEPT_OVER = ("cam", "affinity", "refined", "blob")
 """Products that have a row at the best background threshold."""
-_LONGEST = 40  # letters of changes in the name of a run; a longer one takes the row's label
+_LONGEST = 60  # letters of changes in the name of a run; a longer one takes the row's label
 _ROUNDING = 0.06  # percent: a published mean has one decimal, and so have those it is the mean of
 _RESERVED = "the table sets it; a sweep is rows of their own"
 
@@ -279,7 +279,7 @@ def table_runs(path: Path, presets: Path | None = None) -> dict[str, dict[str, A
 
 
 def _run_name(preset: str, changes: Mapping[str, Any], label: str) -> str:
-    words = "_".join(f"{key}-{value_text(value)}" for key, value in _leaves(changes))
+    words = "_".join(sorted(f"{key}-{value_text(value)}" for key, value in _leaves(changes)))
     if not words:
         return preset
     return f"{preset}.{words if len(words) <= _LONGEST else label}"
