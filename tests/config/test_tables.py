@@ -10,7 +10,7 @@ import yaml
 
 from wsss.config import ConfigError, from_mapping
 from wsss.config.load import overlay
-from wsss.config.tables import ClassValues, load_table, row_of, table_runs
+from wsss.config.tables import ClassValues, load_table, row_of, table_files, table_runs
 
 ROOT = Path(__file__).parents[2]
 TABLES = sorted((ROOT / "workflow/tables").glob("*.yaml"))
@@ -72,6 +72,14 @@ def test_runs_are_preset_changes_and_seed(tmp_path: Path) -> None:
     assert run["refine"] == {"method": "none", "train": {"iterations": 7}}
     assert run["retrain"] == {"enabled": False}  # of the preset
     assert from_mapping(run).refine.train.iterations == 7
+
+
+def test_files_are_those_that_the_columns_read(tmp_path: Path) -> None:
+    files = ["scores/affinity.train.json", "scores/refiner.val.json"]
+    labels = ("ours-again-plus_seed-3", "ours-again-plus_seed-5")
+    assert table_files(written(tmp_path, GOOD)) == dict.fromkeys(labels, files)
+    costs = table_files(ROOT / "workflow/tables/efficiency.yaml")
+    assert costs["weclip"] == ["refine/efficiency.json"]
 
 
 def test_a_run_means_its_row(tmp_path: Path) -> None:

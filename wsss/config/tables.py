@@ -276,6 +276,33 @@ def table_runs(path: Path, presets: Path | None = None) -> dict[str, dict[str, A
     return found
 
 
+def table_files(path: Path) -> dict[str, list[str]]:
+    """The files that the cells of a table are read from, in the folder of each run.
+
+    A run does not make those of products that its configuration leaves out (the predictions of a
+    segmenter that is not trained): such cells stay empty.
+
+    Returns:
+        By label of `table_runs` paths such as ``scores/refiner.val.json`` and
+        ``refine/efficiency.json``, in the order of the columns.
+
+    Raises:
+        ConfigError: the table is not valid.
+    """
+    table = load_table(path)
+    found: dict[str, list[str]] = {}
+    for row in table.rows:
+        files = []
+        for key, column in table.columns.items():
+            product = row.takes.get(key) or next(iter(column.product), None)
+            if product == "training":
+                files.append("refine/efficiency.json")
+            elif product is not None:
+                files.append(f"scores/{product}.{column.split}.json")
+        found |= {label: list(dict.fromkeys(files)) for label in row.labels}
+    return found
+
+
 def row_of(table: PaperTable, label: str) -> Row:
     """The row that a label means: that of a run, a slug or the name itself.
 
