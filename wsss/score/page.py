@@ -16,7 +16,8 @@ h1 { font-size: 1.2rem; margin: 0 0 1rem; } h2 { font-size: 1rem; margin: 1.6rem
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .28rem .6rem; text-align: right; white-space: nowrap;
          border-bottom: 1px solid #e3e7eb; }
-th { font-weight: 600; border-bottom: 2px solid #8a949e; vertical-align: bottom; }
+th { font-weight: 600; white-space: normal; border-bottom: 2px solid #8a949e;
+     vertical-align: bottom; }
 td:first-child, th:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 td.text, th.text { text-align: left; }
 tbody tr:hover td { background-color: #f2f6fa; }

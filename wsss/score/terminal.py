@@ -99,8 +99,8 @@ def _title(rows: list[dict[str, str]]) -> str:
 
 
 def _background(row: dict[str, str]) -> str:
-    if not row["background_rule"]:
-        return ""
+    if row["background_rule"] in ("", "own"):
+        return row["background_rule"]
     value = f"{float(row['background_value']):g}"
     text = f"power {value}" if row["background_rule"] == "power" else f"> {value}"
     return text if row["background_source"] == "config" else f"{text} (best)"
