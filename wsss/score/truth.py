@@ -25,6 +25,7 @@ from wsss.config import Config, expand_path
 from wsss.data.errors import ImageError
 from wsss.data.manifest import Manifest
 from wsss.data.palette import read_label_png
+from wsss.data.voc import MASKS, mask_folder
 from wsss.score.coco_truth import CocoLabels
 from wsss.score.confusion import size
 
@@ -105,8 +106,7 @@ def png_folder(config: Config, split: str) -> Path:
     if config.data.kind == "folder":
         return expand_path(config.data.masks)
     name = config.data.train_list if split == "train" else config.data.val_list
-    augmented = config.data.kind == "voc" and Path(name).stem.lower().endswith("aug")
-    folder = "SegmentationClassAug" if augmented else "SegmentationClass"
+    folder = mask_folder(name) if config.data.kind == "voc" else MASKS
     return expand_path(config.data.root) / folder
 
 
