@@ -29,6 +29,7 @@ wildcard_constraints:
     trained="segmenter|refiner",
 
 
+include: "workflow/rules/truth.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/cams.smk"
 include: "workflow/rules/seeds.smk"

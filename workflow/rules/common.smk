@@ -13,7 +13,7 @@ from wsss.cli.stages import stage_code, stage_sections
 from wsss.clip.knowledge import built_in
 from wsss.config import ConfigError, expand_path, from_mapping
 from wsss.config.sweep import points
-from wsss.score.truth import truth_state
+from wsss.score.truth import truth_files, truth_state
 
 prepare_jobs(Path(workflow.basedir))
 WHERE = "config.yaml (with what is laid over it)"
@@ -31,6 +31,7 @@ SWEEP = [run for run in RUNS if run != CONFIG.name]
 
 # What the runs of a sweep share.
 MANIFEST = f"results/{CONFIG.name}/manifest/manifest.csv"
+MASK_TAGS = f"results/{CONFIG.name}/manifest/mask-tags.csv"
 
 
 def owners():
@@ -77,6 +78,11 @@ def truth(wildcards):
     return truth_state(CONFIG, wildcards.split)
 
 
+def drawn_truth(wildcards):
+    """What a rule has to make before a split is scored: COCO's masks, where they are wanted."""
+    return list(map(str, truth_files(CONFIG, wildcards.split)))
+
+
 def local_files(*texts):
     """Those of the given paths that are files here: weights, lists, annotations."""
     return [str(path) for path in map(expand_path, texts) if path.is_file()]
@@ -97,7 +103,8 @@ def dataset_files():
     annotations = [
         f"{root}/annotations/instances_{name}2014.json" for name in ("train", "val")
     ]
-    return local_files(*lists, *tables, *annotations)
+    made = [MASK_TAGS] if data.tags == "masks" else []
+    return local_files(*lists, *tables, *annotations) + made
 
 
 def clip_files(wildcards):

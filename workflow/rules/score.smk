@@ -4,6 +4,7 @@
 rule score_blob:
     input:
         manifest=MANIFEST,
+        drawn=drawn_truth,
     output:
         "results/{run}/scores/blob.{split}.json",
     log:
@@ -27,6 +28,7 @@ rule score_blob:
 rule score_cams:
     input:
         manifest=MANIFEST,
+        drawn=drawn_truth,
         shards=branch(
             lambda wildcards: wildcards.product == "refined",
             then=gather.part("results/{{run}}/scores_grid/{{split}}/{scatteritem}.h5"),
@@ -58,6 +60,7 @@ rule score_cams:
 rule score_masks:
     input:
         manifest=MANIFEST,
+        drawn=drawn_truth,
         shards=branch(
             lambda wildcards: wildcards.made == "seeds",
             then=gather.part("results/{{run}}/seeds/{{split}}/{scatteritem}.h5"),
@@ -89,6 +92,7 @@ rule score_masks:
 rule score_predictions:
     input:
         manifest=MANIFEST,
+        drawn=drawn_truth,
         shards=branch(
             lambda wildcards: wildcards.who == "refiner",
             then=gather.part(
@@ -257,6 +261,7 @@ rule loss_curve:
 rule contact_sheet:
     input:
         manifest=MANIFEST,
+        drawn=drawn_truth,
         cams=branch(
             lambda wildcards: wildcards.split in of_run(wildcards).cams.splits,
             then=cam_shards(),

@@ -12,10 +12,11 @@ from wsss.artifacts.atomic import write_text
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.provenance import Provenance, provenance
 from wsss.config import Config
+from wsss.config.model import DataConfig
 from wsss.data.candidates import Candidate
-from wsss.data.dataset import CLASSES, MANIFEST, PROVENANCE, QUARANTINE, write_classes
+from wsss.data.dataset import CLASSES, MANIFEST, MASK_TAGS, PROVENANCE, QUARANTINE, write_classes
 from wsss.data.decode import Memory, decode_all
-from wsss.data.errors import IngestError
+from wsss.data.errors import DataError, IngestError
 from wsss.data.ingest import Decisions, Row, decide, write_quarantine
 from wsss.data.manifest import write_manifest
 from wsss.data.read import read_dataset
@@ -63,7 +64,7 @@ def ingest(config: Config, out: Path) -> IngestReport:
             table is written, a manifest is not.
     """
     (out / MANIFEST).unlink(missing_ok=True)
-    dataset = read_dataset(config.data, config.variant)
+    dataset = read_dataset(_with_table(config.data, out), config.variant)
     if not dataset.candidates:
         raise IngestError(f"data.root: {config.data.root}: the lists name no image at all")
     to_open = _to_open(dataset.candidates)
@@ -93,6 +94,18 @@ def ingest(config: Config, out: Path) -> IngestReport:
     )
     _log.info("%s", report)
     return report
+
+
+def _with_table(data: DataConfig, out: Path) -> DataConfig:
+    """The section with the table that `wsss truth tags` made, where tags come from masks."""
+    if data.tags != "masks":
+        return data
+    table = out / MASK_TAGS
+    if not table.is_file():
+        raise DataError(
+            f"{table}: not there, but data.tags is masks; run `wsss truth tags --out {table}` first"
+        )
+    return data.model_copy(update={"tags": str(table)})
 
 
 def _provenance(config: Config, sources: Sequence[Path]) -> Provenance:
