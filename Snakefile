@@ -22,7 +22,7 @@ scattergather:
 
 wildcard_constraints:
     run="|".join(map(re.escape, RUNS)),
-    split="train|val",
+    split="train|val|test",
     product="cam|affinity|refined",
     made="masks|seeds",
     who="predictions|refiner",
@@ -37,6 +37,7 @@ include: "workflow/rules/refine.smk"
 include: "workflow/rules/masks.smk"
 include: "workflow/rules/retrain.smk"
 include: "workflow/rules/score.smk"
+include: "workflow/rules/submission.smk"
 
 
 localrules:

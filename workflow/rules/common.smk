@@ -31,7 +31,13 @@ SWEEP = [run for run in RUNS if run != CONFIG.name]
 
 # What the runs of a sweep share.
 MANIFEST = f"results/{CONFIG.name}/manifest/manifest.csv"
+TEST_MANIFEST = f"results/{CONFIG.name}/test/manifest.csv"
 MASK_TAGS = f"results/{CONFIG.name}/manifest/mask-tags.csv"
+
+
+def manifest_of(wildcards):
+    """The manifest that has a split: images of the test server have one of their own."""
+    return TEST_MANIFEST if wildcards.split == "test" else MANIFEST
 
 
 def owners():

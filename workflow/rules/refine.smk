@@ -75,7 +75,7 @@ rule refine_apply:
 
 rule refine_predict:
     input:
-        manifest=MANIFEST,
+        manifest=manifest_of,
         checkpoint="results/{run}/refine/checkpoint.safetensors",
         weights=clip_files,
     output:

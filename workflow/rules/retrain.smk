@@ -35,7 +35,7 @@ rule retrain:
 
 rule predict:
     input:
-        manifest=MANIFEST,
+        manifest=manifest_of,
         weights="results/{run}/segmenter/weights.safetensors",
     output:
         "results/{run}/predictions/{split}/{scatteritem}.h5",

@@ -42,6 +42,7 @@ STAGES: dict[str, Stage] = {
     "masks": Stage(("wsss.masks.stage",), ("data", "masks")),
     "retrain": Stage(("wsss.retrain.train",), ("seed", "data", "retrain")),
     "predict": Stage(("wsss.retrain.predict",), ("data", "masks", "retrain", "predict")),
+    "submission": Stage(("wsss.masks.submission",), ()),
     "score": Stage(
         ("wsss.score.stage",),
         (
