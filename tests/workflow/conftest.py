@@ -67,9 +67,9 @@ class Project:
     def configure(self, **changes: object) -> None:
         (self.root / "tiny.yaml").write_text(json.dumps(CONFIG | changes))
 
-    def would_run(self) -> Counter[str]:
+    def would_run(self, *targets: str) -> Counter[str]:
         """Names of the rules that a run would execute now, with the number of jobs."""
-        dry = self.snakemake("--dry-run").stdout
+        dry = self.snakemake("--dry-run", *targets).stdout
         if "Job stats:" not in dry:
             return Counter()
         table = dry.split("Job stats:")[1].strip().split("\n\n")[0]

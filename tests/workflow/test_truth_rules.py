@@ -32,28 +32,21 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_cocos_masks_are_drawn_before_scoring(project: Project) -> None:
-    data = {"kind": "coco", "root": "coco", "masks": "results/coco-masks", "val_list": "val"}
+    data = {"kind": "coco", "root": "coco", "masks": "results/coco-masks"}
     project.configure(data=data)
-    dry = project.snakemake("--dry-run", f"results/{NAME}/scores/blob.val.json").stdout
-    assert "results/coco-masks/val2014.json" in dry
-    assert "results/coco-masks/train2014.json" not in dry  # the other part is not scored
-    project.configure(data=data | {"masks": ""})
-    assert (
-        "coco_masks"
-        not in project.snakemake("--dry-run", f"results/{NAME}/scores/blob.val.json").stdout
-    )
+    target = f"results/{NAME}/scores/blob.val.json"  # the other part is not needed
+    assert project.would_run(target) == {"ingest": 1, "coco_masks": 1, "score_blob": 1}
 
 
 def test_tags_of_masks_come_before_ingest(project: Project) -> None:
     project.configure(data={"kind": "voc", "root": "VOC2012", "tags": "masks"})
-    dry = project.snakemake("--dry-run", f"results/{NAME}/manifest/manifest.csv").stdout
-    assert dry.index("rule mask_tags") < dry.index("rule ingest")
+    target = f"results/{NAME}/manifest/manifest.csv"
+    assert project.would_run(target) == {"ingest": 1, "mask_tags": 1}
 
 
-def test_a_submission_trains_nothing_for_itself(project: Project) -> None:
-    project.configure(data={"kind": "voc", "root": "VOC2012", "tags": "xml"})
-    dry = project.snakemake("--dry-run", f"results/{NAME}/submission/comp6_multi_crf.tgz").stdout
-    assert "rule test_images" in dry
-    assert f"results/{NAME}/predictions/test/1-of-2.h5" in dry
-    assert f"results/{NAME}/test/manifest.csv" in dry
-    assert "score" not in dry
+def test_a_submission_needs_the_trained_segmenter_and_no_truth(project: Project) -> None:
+    project.configure(data={"kind": "voc", "root": "VOC2012"})
+    found = project.would_run(f"results/{NAME}/submission/comp6_multi_crf.tgz")
+    assert found["test_images"] == found["retrain"] == found["voc_submission"] == 1
+    assert found["predict"] == 2  # the shards of test, not of val
+    assert not [rule for rule in found if rule.startswith("score")]
