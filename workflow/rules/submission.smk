@@ -1,5 +1,5 @@
 # Predictions of VOC's test images, packed for its evaluation server; made when asked for by name:
-#   snakemake --cores all --configfile … results/<name>/submission/comp6_multi_crf.tgz
+#   snakemake --cores all results/<name>/submission/comp6_multi_crf.tgz --configfile …
 
 if CONFIG.data.kind == "voc":
     TEST_LIST = str(

@@ -19,7 +19,7 @@ if CONFIG.data.kind == "coco" and CONFIG.data.masks:
             "../../envs/core.yaml"
         threads: CONFIG.compute.workers
         resources:
-            mem_mb=12000,
+            mem_mb=6000,
             runtime="4h",
         params:
             code=code("coco_masks"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from wsss.data.errors import DataError
 from wsss.data.glance import Size, check_images
 from wsss.data.locate import find_root
 
+_log = logging.getLogger(__name__)
 COUNTS = {"train": (82_783, 82_081), "val": (40_504, 40_137)}
 """Images of each part: all, and those with at least one object, the lists of most papers."""
 
@@ -38,6 +40,7 @@ def check_coco(
     sizes: dict[Path, Size | None] = {}
     for part in parts:
         path = instances_path(root, part)
+        _log.info("reading %s", path)
         try:
             content = load_instances(path)
         except DataError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from wsss.data.voc import (
     read_list,
 )
 
+_log = logging.getLogger(__name__)
 COUNTS = {"train": 1464, "trainaug": 10_582, "val": 1449, "test": 1456}
 """Images on each list of VOC 2012 segmentation; trainaug is the one that papers pass on."""
 LISTS_OF_PAPERS = ("train", "trainaug", "val")
@@ -168,6 +170,7 @@ def _read(
 ) -> _Listed | None:
     try:
         path = list_file(name, root)
+        _log.info("reading %s and the tags of its images", path)
         candidates = read_list(path, "train", index, root, tags_of)
     except DataError as error:
         report.add(str(error), source=_FROM.get(Path(name).stem, "voc"))
