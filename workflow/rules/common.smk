@@ -85,7 +85,7 @@ def truth(wildcards):
 
 
 def drawn_truth(wildcards):
-    """What a rule has to make before a split is scored: COCO's masks, where they are wanted."""
+    """What scoring a split waits for: COCO's masks, where they are drawn once."""
     return list(map(str, truth_files(CONFIG, wildcards.split)))
 
 
