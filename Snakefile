@@ -18,7 +18,7 @@ include: "workflow/rules/common.smk"
 
 wildcard_constraints:
     run="|".join(map(re.escape, RUNS)),
-    split="train|val",
+    split="train|val|test",
     part=r"\d+-of-\d+",
     product="cam|affinity|refined",
     made="masks|seeds",
@@ -26,6 +26,7 @@ wildcard_constraints:
     trained="segmenter|refiner",
 
 
+include: "workflow/rules/truth.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/cams.smk"
 include: "workflow/rules/seeds.smk"
@@ -34,6 +35,7 @@ include: "workflow/rules/masks.smk"
 include: "workflow/rules/retrain.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/submission.smk"
 
 
 localrules:

@@ -101,3 +101,11 @@ def test_damaged_or_missing_json(tmp_path: Path) -> None:
 def test_tables_are_for_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="use kind folder for a CSV"):
         read(tmp_path, tags="tags.csv")
+
+
+def test_lists_of_images_with_objects(tmp_path: Path) -> None:
+    write(tmp_path, "train", {"a.jpg": [], "b.jpg": [(1, 0)]})
+    write(tmp_path, "val", {"c.jpg": [], "d.jpg": [(2, 1)]})
+    found = read(tmp_path, train_list="train-with-objects", val_list="val-with-objects")
+    assert found == [("b", "train", ["person"]), ("d", "val", ["bicycle"])]
+    assert [image for image, *_ in read(tmp_path)] == ["a", "b", "c", "d"]

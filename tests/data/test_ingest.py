@@ -318,3 +318,15 @@ def test_the_number_of_workers_changes_nothing(
         ingest(config.model_copy(update={"compute": compute}), photos.out)
         written.append([(photos.out / n).read_bytes() for n in ("manifest.csv", "quarantine.csv")])
     assert written[0] == written[1]
+
+
+def test_a_list_of_images_to_predict(make_voc: Callable[..., Path], tmp_path: Path) -> None:
+    """VOC publishes nothing of its test images but the images."""
+    root = make_voc({"a": ["cat"], "t": None, "u": None}, train=["a"], test=["t", "u", "gone"])
+    config = make_config({"kind": "voc", "root": str(root), "quarantine_limit": 0.5})
+    report = ingest(config, tmp_path / "test", test_list="test")
+    assert report.images == {"test": 2}
+    assert report.unusable == 1
+    manifest, _ = load(tmp_path / "test")
+    assert [(sample.id, sample.tags) for sample in manifest.split("test")] == [("t", ()), ("u", ())]
+    assert "gone,test,no,missing file" in (tmp_path / "test/quarantine.csv").read_text()

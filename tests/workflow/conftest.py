@@ -67,9 +67,9 @@ class Project:
     def configure(self, **changes: object) -> None:
         (self.root / "tiny.yaml").write_text(json.dumps(CONFIG | changes))
 
-    def would_run(self) -> Counter[str]:
+    def would_run(self, *targets: str) -> Counter[str]:
         """Names of the rules that a run would execute now, with the number of jobs."""
-        return jobs(self.snakemake("--dry-run").stdout)
+        return jobs(self.snakemake("--dry-run", *targets).stdout)
 
 
 def jobs(dry: str) -> Counter[str]:

@@ -15,7 +15,7 @@ from wsss.cli.stages import stage_code, stage_sections
 from wsss.clip.knowledge import built_in
 from wsss.config import ConfigError, expand_path
 from wsss.config.tables import load_table
-from wsss.score.truth import truth_state
+from wsss.score.truth import truth_files, truth_state
 
 prepare_jobs(Path(workflow.basedir))
 # Tables of papers by name, each a rule.
@@ -40,6 +40,24 @@ def made(product, file):
 
 
 manifest = made("manifest", "manifest.csv")
+
+
+def test_manifest(wildcards):
+    """The images of VOC's test server, which have no tags."""
+    return f"results/{RUNS.owner('manifest', wildcards.run)}/test/manifest.csv"
+
+
+def manifest_of(wildcards):
+    """The manifest that has a split."""
+    return (
+        test_manifest(wildcards) if wildcards.split == "test" else manifest(wildcards)
+    )
+
+
+def test_list(wildcards):
+    """The list of VOC's test images."""
+    root = expand_path(of_run(wildcards).data.root)
+    return str(root / "ImageSets" / "Segmentation" / "test.txt")
 
 
 def shard(product):
@@ -78,6 +96,11 @@ def truth(wildcards):
     return truth_state(of_run(wildcards), wildcards.split)
 
 
+def drawn_truth(wildcards):
+    """What scoring a split waits for: COCO's masks, where they are drawn once."""
+    return list(map(str, truth_files(of_run(wildcards), wildcards.split)))
+
+
 def local_files(*texts):
     """Those of the given paths that are files here: weights, lists, annotations."""
     return [str(path) for path in map(expand_path, texts) if path.is_file()]
@@ -98,7 +121,10 @@ def dataset_files(wildcards):
     annotations = [
         f"{root}/annotations/instances_{name}2014.json" for name in ("train", "val")
     ]
-    return local_files(*lists, *tables, *annotations)
+    read = [f"results/{wildcards.run}/manifest/mask-tags.csv"]
+    return local_files(*lists, *tables, *annotations) + (
+        read if data.tags == "masks" else []
+    )
 
 
 def clip_files(wildcards):
@@ -198,3 +224,13 @@ def table_outputs(name):
     """The forms of a table; bars where it shows each class."""
     bars = ["png"] if load_table(TABLES[name]).class_columns else []
     return [f"results/tables/{name}/{name}.{suffix}" for suffix in ("md", "csv", *bars)]
+
+
+def drawn_masks():
+    """Where masks of COCO are drawn once, with the data set's folder."""
+    data = [run.config.data for run in RUNS.values()]
+    return {
+        str(expand_path(one.masks)): one.root
+        for one in data
+        if one.kind == "coco" and one.masks
+    }

@@ -75,7 +75,7 @@ rule refine_apply:
 
 rule refine_predict:
     input:
-        manifest=manifest,
+        manifest=manifest_of,
         checkpoint=made("refine", "checkpoint.safetensors"),
         weights=clip_files,
     output:

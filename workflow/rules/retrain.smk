@@ -35,7 +35,7 @@ rule retrain:
 
 rule predict:
     input:
-        manifest=manifest,
+        manifest=manifest_of,
         weights=made("segmenter", "weights.safetensors"),
     output:
         "results/{run}/predictions/{split}/{part}.h5",

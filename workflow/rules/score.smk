@@ -4,6 +4,7 @@
 rule score_blob:
     input:
         manifest=manifest,
+        drawn=drawn_truth,
     output:
         records="results/{run}/scores/blob.{split}.json",
         counts="results/{run}/scores/blob.{split}.images.h5",
@@ -28,6 +29,7 @@ rule score_blob:
 rule score_cams:
     input:
         manifest=manifest,
+        drawn=drawn_truth,
         shards=branch(
             lambda wildcards: wildcards.product == "refined",
             then=shards("scores_grid"),
@@ -60,6 +62,7 @@ rule score_cams:
 rule score_masks:
     input:
         manifest=manifest,
+        drawn=drawn_truth,
         shards=branch(
             lambda wildcards: wildcards.made == "seeds",
             then=shards("seeds"),
@@ -92,6 +95,7 @@ rule score_masks:
 rule score_predictions:
     input:
         manifest=manifest,
+        drawn=drawn_truth,
         shards=branch(
             lambda wildcards: wildcards.who == "refiner",
             then=shards("refiner_predictions"),
@@ -258,6 +262,7 @@ rule loss_curve:
 rule contact_sheet:
     input:
         manifest=manifest,
+        drawn=drawn_truth,
         cams=branch(
             lambda wildcards: wildcards.split in of_run(wildcards).cams.splits,
             then=shards("cams"),

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from wsss import __version__
-from wsss.cli import configs, knowledge, papers, results, stage_commands
+from wsss.cli import configs, data, export, knowledge, papers, results, stage_commands, truth
 from wsss.cli.guard import exit_with_parent
 
 app = typer.Typer(
@@ -28,6 +28,9 @@ app = typer.Typer(
 stage_commands.register(app)
 results.register(app)
 papers.register(app)
+app.add_typer(data.app, name="data", rich_help_panel="Data sets")
+app.add_typer(truth.app, name="truth", rich_help_panel="Data sets")
+app.add_typer(export.app, name="export", rich_help_panel="Results")
 app.add_typer(configs.app, name="config", rich_help_panel="Configuration")
 app.add_typer(knowledge.app, name="knowledge", rich_help_panel="Configuration")
 

@@ -34,7 +34,7 @@ Cache = Annotated[
     Path, typer.Option(help="Folder for downloads and text embeddings, shared by all jobs.")
 ]
 ManifestDir = Annotated[Path, typer.Option("--manifest", help="Folder that `wsss ingest` wrote.")]
-Split = Annotated[str, typer.Option(help="train or val.")]
+Split = Annotated[str, typer.Option(help="train, val or test.")]
 Shard = Annotated[
     str, typer.Option(help="Which part of the split, as NUMBER-of-COUNT.", metavar="N-of-M")
 ]

@@ -34,6 +34,10 @@ def ingest(
     out: Annotated[
         Path, typer.Option(help="Folder to write: manifest, quarantine table, class list.")
     ],
+    test_list: Annotated[
+        str,
+        typer.Option(help="Only this list, as the split test: images to predict, e.g. VOC's test."),
+    ] = "",
     config: ConfigFiles = DEFAULT_CONFIG,
     sections: Sections = "",
     workers: Workers = 0,
@@ -45,7 +49,7 @@ def ingest(
     """
     from wsss.data.stage import ingest as run
 
-    run(stage_config("ingest", config, sections, workers=workers), out)
+    run(stage_config("ingest", config, sections, workers=workers), out, test_list)
 
 
 def cams(

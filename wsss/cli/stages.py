@@ -29,6 +29,8 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "demo": Stage(("wsss.demo.dataset",), ()),
+    "mask_tags": Stage(("wsss.score.mask_tags",), ("data",)),
+    "coco_masks": Stage(("wsss.score.coco_masks",), ("data",)),
     "ingest": Stage(("wsss.data.stage",), ("variant", "data")),
     "cams": Stage(("wsss.cams.stage",), ("data", "clip", "cams")),
     "seeds": Stage(("wsss.masks.seeds",), ("data", "cams", "seeds")),
@@ -40,6 +42,7 @@ STAGES: dict[str, Stage] = {
     "masks": Stage(("wsss.masks.stage",), ("data", "masks")),
     "retrain": Stage(("wsss.retrain.train",), ("seed", "data", "retrain")),
     "predict": Stage(("wsss.retrain.predict",), ("data", "masks", "retrain", "predict")),
+    "submission": Stage(("wsss.masks.submission",), ()),
     "score": Stage(
         ("wsss.score.stage",),
         (

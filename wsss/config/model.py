@@ -89,7 +89,11 @@ class DataConfig(Section):
         (240, 80), description="demo only: how many training and held-out images are drawn."
     )
     train_list: str = Field(
-        "train", description="List of training ids: a name (train, trainaug) or a text file."
+        "train",
+        description=(
+            "List of training ids: a name (train, trainaug; coco: train, train-with-objects) or a "
+            "text file."
+        ),
     )
     val_list: str = Field("val", description="List of held-out ids, or an empty string for none.")
     tags: str = Field(
@@ -97,7 +101,9 @@ class DataConfig(Section):
         description=(
             "Where image-level tags come from: auto (voc: the XML annotations; coco: the "
             "instances JSON; "
-            "demo: tags.csv; folder: <root>/tags.csv), xml, json, or the path of a CSV file."
+            "demo: tags.csv; folder: <root>/tags.csv), xml, json, or the path of a CSV file. "
+            "masks (voc): read from the pixel labels by `wsss truth tags`, as some papers did; for "
+            "comparison with those only."
         ),
     )
     classes: list[str] = Field(
@@ -118,7 +124,11 @@ class DataConfig(Section):
         description="Background words of the softmax; null = those of the data set's class list.",
     )
     masks: str = Field(
-        "", description="folder only: folder of ground-truth PNGs to score against; empty = none."
+        "",
+        description=(
+            "Folder of ground-truth PNGs to score against. folder: made by hand, empty = none; "
+            "coco: drawn by `wsss truth coco-masks`, empty = drawn anew at each scoring."
+        ),
     )
     max_pixels: PositiveInt = Field(
         50_000_000, description="Larger images are quarantined from their header, before decoding."
@@ -331,6 +341,12 @@ class Config(Section):
             found.append("retrain needs masks of the train split: add train to cams.splits")
         if "val" in self.cams.splits and not self.data.val_list:
             found.append("cams.splits has val, but data.val_list is empty")
+        if self.data.tags == "masks" and self.data.kind != "voc":
+            found.append(f"data.tags: masks is for kind voc, not {self.data.kind}")
+        if self.data.masks and self.data.kind not in ("folder", "coco"):
+            found.append(
+                f"data.masks is for kinds folder and coco; {self.data.kind} has masks in its root"
+            )
         found += self._refiner_contradictions()
         return found
 

@@ -7,6 +7,9 @@
 
 The tags of an image are the categories among its instances, crowd regions included. Class k is the
 k-th category by ascending id; the ids have gaps (80 classes, ids 1 … 90).
+
+Lists are ``train`` and ``val`` (all images), ``train-with-objects`` and ``val-with-objects`` (those
+that have a tag), or text files of file names.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ from wsss.data.locate import find_file, find_root, read_lines
 from wsss.data.words import COCO_NAMES
 
 _UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+PARTS: Final = ("train", "val")
+WITH_OBJECTS: Final = "-with-objects"
 CATEGORY_IDS: Final = tuple(number for number in range(1, 91) if number not in _UNUSED_IDS)
 """Category id of each class, in label order."""
 CLASS_OF_CATEGORY: Final[Mapping[int, int]] = {
@@ -85,21 +90,40 @@ def read_coco(data: DataConfig, variant: Variant) -> Dataset:
     for split, name in splits:
         if not name:
             continue
-        part = name.removesuffix("2014")
-        if part in ("train", "val"):
-            sources.append(_json_path(root, part))
-            candidates += _part(root, part, split)
+        part = part_of(name)
+        if part:
+            sources.append(instances_path(root, part))
+            found = _part(root, part, split)
+            with_objects = name.endswith(WITH_OBJECTS)
+            candidates += [one for one in found if one.tags or not with_objects]
         else:
             path = find_file(name, root)
-            parts = [p for p in ("train", "val") if _json_path(root, p).is_file()]
-            sources += [path, *(_json_path(root, p) for p in parts)]
+            parts = [p for p in PARTS if instances_path(root, p).is_file()]
+            sources += [path, *(instances_path(root, p) for p in parts)]
             candidates += _listed(path, [c for p in parts for c in _part(root, p, split)])
     _load.cache_clear()  # ingest decodes next and needs the memory
     return Dataset(classes, tuple(candidates), tuple(dict.fromkeys(sources)))
 
 
+def part_of(name: str) -> str | None:
+    """The part that the name of a list stands for; None if the list is a file."""
+    part = name.removesuffix(WITH_OBJECTS).removesuffix("2014")
+    return part if part in PARTS else None
+
+
+def parts_of(data: DataConfig) -> tuple[str, ...]:
+    """The parts that a configuration may read: those of its lists, both where one is a file."""
+    named = [part_of(name) for name in (data.train_list, data.val_list) if name]
+    return PARTS if None in named else tuple(part for part in PARTS if part in named)
+
+
+def instances_path(root: Path, part: str) -> Path:
+    """The instances JSON of a part."""
+    return root / "annotations" / f"instances_{part}2014.json"
+
+
 def _part(root: Path, part: str, split: Split) -> list[Candidate]:
-    content = load_instances(_json_path(root, part))
+    content = load_instances(instances_path(root, part))
     found = []
     for image in content.images:
         path = root / f"{part}2014" / str(image["file_name"])
@@ -119,10 +143,6 @@ def _listed(path: Path, known: list[Candidate]) -> list[Candidate]:
             f"{unknown[0]!r}; expected file names such as COCO_train2014_000000000009.jpg"
         )
     return [by_id[stem] for stem in stems]
-
-
-def _json_path(root: Path, part: str) -> Path:
-    return root / "annotations" / f"instances_{part}2014.json"
 
 
 @functools.lru_cache(maxsize=2)

@@ -15,6 +15,8 @@ MANIFEST, QUARANTINE, CLASSES, PROVENANCE = (
     "manifest.csv", "quarantine.csv", "classes.json", "provenance.json",
 )  # fmt: skip
 """Files in the manifest's folder."""
+MASK_TAGS = "mask-tags.csv"
+"""There, too, with ``data.tags: masks``: what `wsss truth tags` read from pixel labels."""
 
 
 def load(manifest_dir: Path) -> tuple[Manifest, ClassList]:

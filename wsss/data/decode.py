@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.code import code_digest
@@ -23,6 +24,7 @@ from wsss.artifacts.workers import process_pool
 from wsss.data.errors import ImageError, IngestError
 from wsss.data.image import inspect_image, over_cap
 
+T = TypeVar("T")
 _BYTES_WORTH_A_POOL = 128 * 2**20  # some seconds of decoding; processes take one to start
 _CHUNK = 16
 _SETTLED_NS = 2_000_000_000
@@ -108,7 +110,8 @@ def decode_all(
     started = time.time_ns()
     found: dict[Path, Decoded | None] = {path: memory.find(path, max_pixels) for path in paths}
     new = [path for path, facts in found.items() if facts is None]
-    progress = track(_decode(new, max_pixels, workers), total=len(new), description="decoding")
+    facts_of = inspect_all(new, max_pixels=max_pixels, workers=workers)
+    progress = track(facts_of, total=len(new), description="decoding")
     for path, facts in zip(new, progress, strict=True):
         found[path] = facts
     known = {path: facts for path, facts in found.items() if facts is not None}
@@ -116,14 +119,32 @@ def decode_all(
     return known, len(paths) - len(new)
 
 
-def _decode(paths: Sequence[Path], max_pixels: int, workers: int) -> Iterator[Decoded]:
-    one = partial(_inspect, max_pixels=max_pixels)
-    if workers <= 1 or _bytes(paths) < _BYTES_WORTH_A_POOL:
+def inspect_all(paths: Sequence[Path], *, max_pixels: int, workers: int) -> Iterator[Decoded]:
+    """Decode files in full, in their order, in processes where that is worth starting them.
+
+    Raises:
+        IngestError: a process died.
+    """
+    worth = _bytes(paths) >= _BYTES_WORTH_A_POOL
+    yield from in_processes(
+        partial(_inspect, max_pixels=max_pixels), paths, workers if worth else 1
+    )
+
+
+def in_processes(
+    one: Callable[[Path], T], paths: Sequence[Path], workers: int, *, chunk: int = _CHUNK
+) -> Iterator[T]:
+    """Apply a module's function to files, in their order; with one worker in this process.
+
+    Raises:
+        IngestError: a process died.
+    """
+    if workers <= 1:
         yield from map(one, paths)
         return
     try:
         with process_pool(workers) as pool:
-            yield from pool.map(one, paths, chunksize=_CHUNK)
+            yield from pool.map(one, paths, chunksize=chunk)
     except BrokenProcessPool:
         raise IngestError(
             "a process that decodes images died, probably for lack of memory; lower "

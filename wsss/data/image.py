@@ -48,6 +48,7 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SWAPPING: Final = frozenset({5, 6, 7, 8})  # a quarter turn
 Image.init()  # registers all formats; only those above are ever tried
 _FORMATS: Final = [name for name in _EXTENSIONS if name in Image.OPEN]  # MPO opens as JPEG
 _opening = threading.Lock()
@@ -88,6 +89,26 @@ def inspect_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageF
     """
     image, notes = _decode(path, max_pixels)
     return ImageFacts(image.width, image.height, notes)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels, upright, from the file's header; nothing is decoded.
+
+    Raises:
+        ImageError: missing, empty, or no image.
+    """
+    try:
+        _check_file(path)
+        with _open(path) as image:
+            turned = _orientation(image, [])
+            swapped = turned in _SWAPPING and image.format != "TIFF"
+            return (image.height, image.width) if swapped else (image.width, image.height)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(path, _not_an_image(path)) from None
+    except Exception as error:  # see _decode
+        raise ImageError(path, f"its header cannot be read: {_one_line(error)}") from None
 
 
 def _decode(path: Path, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:

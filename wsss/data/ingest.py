@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -55,6 +55,11 @@ class Decisions:
         """Unusable images as a share of those that the run asks for."""
         asked = len(self.samples) + len(self.unusable)
         return len(self.unusable) / asked if asked else 0.0
+
+    def as_split(self, name: str) -> Decisions:
+        """The same under the name of another split."""
+        samples = (replace(sample, split=name) for sample in self.samples)
+        return Decisions(tuple(samples), tuple(replace(row, split=name) for row in self.rows))
 
 
 def decide(candidates: Iterable[Candidate], decoded: Mapping[Path, Decoded]) -> Decisions:

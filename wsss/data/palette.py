@@ -8,6 +8,7 @@ than 8 bits are scaled to 0 … 255 when read. These two functions are the only 
 from __future__ import annotations
 
 import functools
+import io
 import os
 from pathlib import Path
 
@@ -41,16 +42,27 @@ def save_label_png(path: Path, labels: UInt8[np.ndarray, "height width"]) -> Non
         path: the PNG.
         labels: values 0 … 255, kept exactly.
     """
-    height, width = labels.shape
-    image = Image.frombytes("P", (width, height), np.ascontiguousarray(labels).tobytes())
-    image.putpalette([channel for colour in voc_palette() for channel in colour])
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        image.save(temporary, format="PNG")
+        _image(labels).save(temporary, format="PNG")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def label_png_bytes(labels: UInt8[np.ndarray, "height width"]) -> bytes:
+    """The bytes that `save_label_png` would write; equal labels give equal bytes."""
+    buffer = io.BytesIO()
+    _image(labels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _image(labels: UInt8[np.ndarray, "height width"]) -> Image.Image:
+    height, width = labels.shape
+    image = Image.frombytes("P", (width, height), np.ascontiguousarray(labels).tobytes())
+    image.putpalette([channel for colour in voc_palette() for channel in colour])
+    return image
 
 
 def read_label_png(path: Path) -> UInt8[np.ndarray, "height width"]:

@@ -12,14 +12,17 @@ from wsss.artifacts.atomic import write_text
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.provenance import Provenance, provenance
 from wsss.config import Config
+from wsss.config.base import Variant
+from wsss.config.model import DataConfig
 from wsss.data.candidates import Candidate
-from wsss.data.dataset import CLASSES, MANIFEST, PROVENANCE, QUARANTINE, write_classes
+from wsss.data.dataset import CLASSES, MANIFEST, MASK_TAGS, PROVENANCE, QUARANTINE, write_classes
 from wsss.data.decode import Memory, decode_all
-from wsss.data.errors import IngestError
+from wsss.data.errors import DataError, IngestError
 from wsss.data.ingest import Decisions, Row, decide, write_quarantine
 from wsss.data.manifest import write_manifest
 from wsss.data.read import read_dataset
 
+TEST = "test"
 _log = logging.getLogger(__name__)
 _NAMED = 3
 
@@ -48,7 +51,7 @@ class IngestReport:
         )
 
 
-def ingest(config: Config, out: Path) -> IngestReport:
+def ingest(config: Config, out: Path, test_list: str = "") -> IngestReport:
     """Decode every image and write manifest, quarantine table, class list and provenance.
 
     The manifest is written last: where it exists, the rest is complete.
@@ -56,6 +59,8 @@ def ingest(config: Config, out: Path) -> IngestReport:
     Args:
         config: reads `data`, `variant` and `compute.workers`.
         out: the folder to write.
+        test_list: instead of the configured lists this one, as the split ``test``: images to
+            predict, of which nothing else need be known.
 
     Raises:
         DataError: the data set cannot be read as configured.
@@ -63,7 +68,8 @@ def ingest(config: Config, out: Path) -> IngestReport:
             table is written, a manifest is not.
     """
     (out / MANIFEST).unlink(missing_ok=True)
-    dataset = read_dataset(config.data, config.variant)
+    data = _only_test(config.data, test_list) if test_list else _with_table(config.data, out)
+    dataset = read_dataset(data, config.variant)
     if not dataset.candidates:
         raise IngestError(f"data.root: {config.data.root}: the lists name no image at all")
     to_open = _to_open(dataset.candidates)
@@ -74,11 +80,13 @@ def ingest(config: Config, out: Path) -> IngestReport:
         workers=config.compute.workers,
     )
     decisions = decide(dataset.candidates, decoded)
+    if test_list:
+        decisions = decisions.as_split(TEST)
     table = out / QUARANTINE
     write_quarantine(table, decisions.rows)
     _check_share(decisions, config.data.quarantine_limit, table)
 
-    made = _provenance(config, dataset.sources)
+    made = _provenance(data, config.variant, dataset.sources)
     write_classes(out / CLASSES, dataset.classes)
     write_text(out / PROVENANCE, made.model_dump_json(indent=2) + "\n")
     write_manifest(out / MANIFEST, decisions.samples, dataset.classes.names)
@@ -95,15 +103,33 @@ def ingest(config: Config, out: Path) -> IngestReport:
     return report
 
 
-def _provenance(config: Config, sources: Sequence[Path]) -> Provenance:
+def _with_table(data: DataConfig, out: Path) -> DataConfig:
+    """The section with the table that `wsss truth tags` made, where tags come from masks."""
+    if data.tags != "masks":
+        return data
+    table = out / MASK_TAGS
+    if not table.is_file():
+        raise DataError(
+            f"{table}: not there, but data.tags is masks; run `wsss truth tags --out {table}` first"
+        )
+    return data.model_copy(update={"tags": str(table)})
+
+
+def _only_test(data: DataConfig, test_list: str) -> DataConfig:
+    """The section with nothing but held-out images of one list; they have no masks."""
+    tags = "auto" if data.tags == "masks" else data.tags
+    return data.model_copy(update={"train_list": "", "val_list": test_list, "tags": tags})
+
+
+def _provenance(data: DataConfig, variant: Variant, sources: Sequence[Path]) -> Provenance:
     made = provenance(
         "ingest",
         entry=["wsss.data.stage"],
-        sections={"data": config.data},
+        sections={"data": data},
         seed=0,  # nothing is random here
         inputs={str(path): digest_file(path) for path in sources},
     )
-    return made.model_copy(update={"config": made.config | {"variant": config.variant}})
+    return made.model_copy(update={"config": made.config | {"variant": variant}})
 
 
 def _to_open(candidates: Sequence[Candidate]) -> list[Path]:

@@ -6,7 +6,7 @@
     ImageSets/Segmentation/{train,trainaug,val,…}.txt
     Annotations/<id>.xml        unless data.tags names a CSV
 
-Tags are never taken from masks.
+Masks are never opened here; a table of tags read from masks is made by `wsss.score.mask_tags`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from wsss.data.locate import PhotoIndex, find_file, find_root, read_lines
 from wsss.data.table import TagTable
 from wsss.data.tags import TagReader, Tags
 
-_IMAGES = "JPEGImages"
-_IN_PATH = re.compile(rf"{_IMAGES}/(.+?\.[A-Za-z]+)(?:\s|$)")
+IMAGES, ANNOTATIONS, LISTS = "JPEGImages", "Annotations", "ImageSets/Segmentation"
+MASKS, AUGMENTED_MASKS = "SegmentationClass", "SegmentationClassAug"
+"""Folders of the development kit; the last is what papers pass on beside the list trainaug."""
+_IN_PATH = re.compile(rf"{IMAGES}/(.+?\.[A-Za-z]+)(?:\s|$)")
 
 
 def read_voc(data: DataConfig, variant: Variant) -> Dataset:
@@ -37,10 +39,10 @@ def read_voc(data: DataConfig, variant: Variant) -> Dataset:
         DataError: a folder, list or the source of the tags is missing.
     """
     classes = customise(class_list("voc", variant), data.prompts, data.backgrounds)
-    root = find_root(data.root, holds=_IMAGES)
+    root = find_root(data.root, holds=IMAGES)
     reader = TagReader(classes)
     if data.tags in ("auto", "xml"):
-        folder = root / "Annotations"
+        folder = root / ANNOTATIONS
         if not folder.is_dir():
             table = root / "tags.csv"
             hint = f" ({table} exists)" if table.is_file() else ""
@@ -70,17 +72,31 @@ def read_lists(
     Returns:
         The images in the order of the lists, and the list files.
     """
-    index = PhotoIndex(root / _IMAGES)
+    index = PhotoIndex(root / IMAGES)
     candidates: list[Candidate] = []
     lists: list[Path] = []
     splits: tuple[tuple[Split, str], ...] = (("train", data.train_list), ("val", data.val_list))
     for split, name in splits:
         if not name:
             continue
-        lists.append(_list_file(name, root))
-        for line in read_lines(lists[-1]):
-            candidates.append(_candidate(line, split, index, root, tags_of))
+        lists.append(list_file(name, root))
+        candidates += read_list(lists[-1], split, index, root, tags_of)
     return tuple(candidates), tuple(lists)
+
+
+def read_list(
+    path: Path, split: Split, index: PhotoIndex, root: Path, tags_of: Callable[[str], Tags]
+) -> list[Candidate]:
+    """The images of one list, in its order, whether their files exist or not.
+
+    Args:
+        path: of the list.
+        split: that the images get.
+        index: of the photos in JPEGImages.
+        root: the data set's folder.
+        tags_of: gives the tags of an id.
+    """
+    return [_candidate(line, split, index, root, tags_of) for line in read_lines(path)]
 
 
 def list_ids(name: str, root: Path) -> list[str]:
@@ -93,8 +109,8 @@ def list_ids(name: str, root: Path) -> list[str]:
     Raises:
         DataError: there is no such list.
     """
-    root = find_root(str(root), holds=_IMAGES)
-    return [line.split()[0] for line in read_lines(_list_file(name, root))]
+    root = find_root(str(root), holds=IMAGES)
+    return [line.split()[0] for line in read_lines(list_file(name, root))]
 
 
 def xml_tags(folder: Path, image: str, reader: TagReader) -> Tags:
@@ -102,15 +118,44 @@ def xml_tags(folder: Path, image: str, reader: TagReader) -> Tags:
 
     An image without annotation file has no tags (the test images of VOC).
     """
-    path = folder / f"{image}.xml"
     try:
-        annotation = ElementTree.parse(path).getroot()
-    except FileNotFoundError:
+        annotation = read_annotation(folder / f"{image}.xml")
+    except DataError as error:
+        return Tags((), str(error))
+    if annotation is None:
         return Tags()
+    return reader.names(object_names(annotation))
+
+
+def object_names(annotation: ElementTree.Element) -> list[str]:
+    """The names of the objects, not of their parts, in order of appearance."""
+    return [thing.findtext("name", default="").strip() for thing in annotation.iter("object")]
+
+
+def read_annotation(path: Path) -> ElementTree.Element | None:
+    """The root of an annotation; None where there is no file.
+
+    Raises:
+        DataError: it is no XML.
+    """
+    try:
+        return ElementTree.parse(path).getroot()
+    except FileNotFoundError:
+        return None
     except (ElementTree.ParseError, OSError, ValueError) as error:
-        return Tags((), f"{path.name} cannot be read as XML ({error})")
-    names = [thing.findtext("name", default="").strip() for thing in annotation.iter("object")]
-    return reader.names(names)
+        raise DataError(f"{path.name} cannot be read as XML ({error})") from None
+
+
+def annotated_size(annotation: ElementTree.Element) -> tuple[int, int] | None:
+    """Width and height in pixels as an annotation says them; None where it does not."""
+    found = [annotation.findtext(f"size/{side}", default="") for side in ("width", "height")]
+    width, height = (int(text) if text.strip().isdigit() else 0 for text in found)
+    return (width, height) if width and height else None
+
+
+def mask_folder(name: str) -> str:
+    """The folder of the masks of a list: those of lists called ``…aug`` are beside VOC's own."""
+    return AUGMENTED_MASKS if Path(name).stem.lower().endswith("aug") else MASKS
 
 
 def _candidate(
@@ -119,7 +164,7 @@ def _candidate(
     name = _image_name(line, index)
     found = index.find(name)
     if not found:
-        return Candidate(name, split, root / _IMAGES / f"{name}.jpg")
+        return Candidate(name, split, root / IMAGES / f"{name}.jpg")
     image = index.id(found[0])
     if len(found) > 1:
         several = ", ".join(path.name for path in found)
@@ -136,8 +181,13 @@ def _image_name(line: str, index: PhotoIndex) -> str:
     return line if index.find(line) else line.split()[0]
 
 
-def _list_file(name: str, root: Path) -> Path:
-    folder = root / "ImageSets" / "Segmentation"
+def list_file(name: str, root: Path) -> Path:
+    """The file of a list: by its name in ImageSets/Segmentation, or as a path.
+
+    Raises:
+        DataError: there is none.
+    """
+    folder = root / LISTS
     named = folder / f"{name}.txt"
     path = named if named.is_file() else find_file(name, root)
     if not path.is_file():

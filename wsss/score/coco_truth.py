@@ -20,6 +20,8 @@ from pycocotools import mask as rle
 from wsss.data.coco import CLASS_OF_CATEGORY, load_instances
 from wsss.score.confusion import IGNORE
 
+RULE = "smaller instances on top, crowd regions 255"
+"""The rule in a few words, for records and labels."""
 _FIELDS = ("id", "category_id", "iscrowd", "segmentation")
 _SHORTEST_POLYGON = 6  # numbers: three corners; pycocotools would take four numbers as a box
 
@@ -50,6 +52,11 @@ class CocoLabels:
     def __init__(self, path: Path) -> None:
         self._content = load_instances(path, shapes=True)
         self._images = {str(image["file_name"]): image for image in self._content.images}
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """All images, in the order of the file."""
+        return tuple(self._images)
 
     def find(self, file_name: str) -> CocoTruth | None:
         """The truth of an image; an image without instances is all background; None if unknown."""

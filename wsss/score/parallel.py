@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -16,6 +16,7 @@ from wsss.score.sweep import Sweep
 Counts = dict[str, Confusion | Sweep | ImageCounts]
 """Named counts of a part of the images."""
 Part = TypeVar("Part")
+Done = TypeVar("Done")
 _PARTS_WORTH_A_POOL = 4
 
 
@@ -33,7 +34,7 @@ def count_in_parallel(
     if workers <= 1 or len(parts) < _PARTS_WORTH_A_POOL:
         return _merge(track(map(count, parts), total=len(parts), description=description))
     with process_pool(workers) as pool:
-        done = _as_done(pool, count, parts, ahead=2 * workers)
+        done = as_done(pool, count, parts, ahead=2 * workers)
         try:
             return _merge(track(done, total=len(parts), description=description))
         except BrokenProcessPool:
@@ -43,16 +44,16 @@ def count_in_parallel(
             ) from None
 
 
-def _as_done(
-    pool: ProcessPoolExecutor, count: Callable[[Part], Counts], parts: Sequence[Part], *, ahead: int
-) -> Iterator[Counts]:
+def as_done(
+    pool: ProcessPoolExecutor, work: Callable[[Part], Done], parts: Iterable[Part], *, ahead: int
+) -> Iterator[Done]:
     """Results as they come, with few waiting, so that memory does not grow with the data set."""
-    pending: set[Future[Counts]] = set()
+    pending: set[Future[Done]] = set()
     for part in parts:
         if len(pending) == ahead:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
-        pending.add(pool.submit(count, part))
+        pending.add(pool.submit(work, part))
     yield from (future.result() for future in as_completed(pending))
 
 

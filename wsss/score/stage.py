@@ -301,7 +301,8 @@ def _record(
 
 
 def _cam_chain(config: Config, *, affinity: bool, refined: bool) -> str:
-    parts: list[str] = [config.cams.source]
+    tags = ["tags of masks"] if config.data.tags == "masks" else []
+    parts: list[str] = [*tags, config.cams.source]
     if affinity and config.cams.has_affinity:
         parts.append("affinity")
     if refined and config.refine.method != "none":

@@ -3,7 +3,8 @@
 ============ ===================================================================================
 demo, voc    ``<root>/SegmentationClass/<id>.png``; the split whose list is called ``…aug``
              (trainaug): ``<root>/SegmentationClassAug/<id>.png``
-coco         drawn from the instances JSON, see `wsss.score.coco_truth`
+coco         drawn from the instances JSON, see `wsss.score.coco_truth`; with ``data.masks`` read
+             from the PNGs that `wsss.score.coco_masks` drew of it
 folder       ``<data.masks>/<id>.png``, made by hand perhaps for a part of the images only
 ============ ===================================================================================
 
@@ -22,17 +23,18 @@ from jaxtyping import UInt8
 
 from wsss.artifacts.digest import digest_listing
 from wsss.config import Config, expand_path
+from wsss.data.coco import PARTS, part_of
 from wsss.data.errors import ImageError
+from wsss.data.glance import present
 from wsss.data.manifest import Manifest
 from wsss.data.palette import read_label_png
-from wsss.score.coco_truth import CocoLabels
+from wsss.data.voc import MASKS, mask_folder
+from wsss.score.coco_masks import check_drawn, mark_path
+from wsss.score.coco_truth import RULE, CocoLabels
 from wsss.score.confusion import size
+from wsss.score.errors import TruthError
 
 _NAMED = 8
-
-
-class TruthError(RuntimeError):
-    """Ground truth is missing or does not fit its image; the message names the files."""
 
 
 @runtime_checkable
@@ -90,7 +92,7 @@ def find_truth(config: Config, manifest: Manifest, split: str) -> Truth:
             "or leave scoring out"
         )
     if config.data.kind == "coco":
-        return _coco(config, manifest)
+        return _drawn_coco(config, manifest) if config.data.masks else _coco(config, manifest)
     folder = png_folder(config, split)
     paths = {sample.id: _png(folder, sample.id) for sample in manifest}
     missing = tuple(image for image, path in paths.items() if not path.is_file())
@@ -105,8 +107,7 @@ def png_folder(config: Config, split: str) -> Path:
     if config.data.kind == "folder":
         return expand_path(config.data.masks)
     name = config.data.train_list if split == "train" else config.data.val_list
-    augmented = config.data.kind == "voc" and Path(name).stem.lower().endswith("aug")
-    folder = "SegmentationClassAug" if augmented else "SegmentationClass"
+    folder = mask_folder(name) if config.data.kind == "voc" else MASKS
     return expand_path(config.data.root) / folder
 
 
@@ -114,11 +115,19 @@ def truth_state(config: Config, split: str) -> str:
     """A text that changes when truth PNGs are added, removed or edited; the workflow watches it.
 
     Empty where something else tells: the demo's data set is drawn by a rule, and COCO's truth is in
-    the file that ingest reads.
+    the file that ingest reads, or drawn from it by a rule (see `truth_files`).
     """
     if config.data.kind in {"demo", "coco"} or not has_truth(config):
         return ""
     return digest_listing(png_folder(config, split), ".png")
+
+
+def truth_files(config: Config, split: str) -> list[Path]:
+    """Files that a rule must have made before a split can be scored: the marks of COCO masks."""
+    if config.data.kind != "coco" or not config.data.masks:
+        return []
+    part = part_of(config.data.train_list if split == "train" else config.data.val_list)
+    return [mark_path(expand_path(config.data.masks), one) for one in ([part] if part else PARTS)]
 
 
 def read_truth(source: Source, image: str, height: int, width: int) -> UInt8[np.ndarray, "h w"]:
@@ -150,8 +159,20 @@ def _coco(config: Config, manifest: Manifest) -> Truth:
     named = ", ".join(map(str, labels))
     if missing:
         raise TruthError(_list_missing(missing, len(manifest), named))
-    rule = "smaller instances on top, crowd regions 255"
-    return Truth(f"{named} ({rule})", {i: source for i, source in found.items() if source}, ())
+    return Truth(f"{named} ({RULE})", {i: source for i, source in found.items() if source}, ())
+
+
+def _drawn_coco(config: Config, manifest: Manifest) -> Truth:
+    """The same label maps from PNGs; each part must have been drawn from the JSON that is there."""
+    folder, root = expand_path(config.data.masks), expand_path(config.data.root)
+    for part in dict.fromkeys(sample.path.parent.name for sample in manifest):
+        check_drawn(folder, part.removesuffix("2014"), root)
+    paths = {s.id: folder / s.path.parent.name / f"{s.path.stem}.png" for s in manifest}
+    there = present(paths.values())
+    missing = [image for image, path in paths.items() if path not in there]
+    if missing:
+        raise TruthError(_list_missing(missing, len(paths), str(folder)))
+    return Truth(f"{folder} ({RULE})", {i: PngTruth(path) for i, path in paths.items()}, ())
 
 
 def _png(folder: Path, image: str) -> Path:

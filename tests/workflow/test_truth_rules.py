@@ -1,0 +1,52 @@
+"""Rules that make pixel labels in other forms, or pack predictions: dry runs."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from .conftest import CONFIG, Project, copy_project
+
+pytestmark = pytest.mark.workflow
+NAME = CONFIG["name"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with the files that the rules look at, and nothing made."""
+    project = copy_project(tmp_path_factory.mktemp("rules"))
+    for path in (
+        "coco/annotations/instances_train2014.json",
+        "coco/annotations/instances_val2014.json",
+    ):
+        (project.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (project.root / path).write_text("{}")
+    lists = project.root / "VOC2012/ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    for name in ("train", "val", "test"):
+        (lists / f"{name}.txt").write_text(f"{name}\n")
+    images = project.root / "VOC2012/JPEGImages"
+    images.mkdir()
+    Image.new("RGB", (4, 4)).save(images / "test.jpg")
+    return project
+
+
+def test_cocos_masks_are_drawn_before_scoring(project: Project) -> None:
+    data = {"kind": "coco", "root": "coco", "masks": "results/coco-masks"}
+    project.configure(data=data)
+    target = f"results/{NAME}/scores/blob.val.json"  # the other part is not needed
+    assert project.would_run(target) == {"ingest": 1, "coco_masks": 1, "score_blob": 1}
+
+
+def test_tags_of_masks_come_before_ingest(project: Project) -> None:
+    project.configure(data={"kind": "voc", "root": "VOC2012", "tags": "masks"})
+    target = f"results/{NAME}/manifest/manifest.csv"
+    assert project.would_run(target) == {"ingest": 1, "mask_tags": 1}
+
+
+def test_a_submission_needs_the_trained_segmenter_and_no_truth(project: Project) -> None:
+    project.configure(data={"kind": "voc", "root": "VOC2012"})
+    found = project.would_run(f"results/{NAME}/submission/comp6_multi_crf.tgz")
+    assert found["test_images"] == found["retrain"] == found["voc_submission"] == 1
+    assert found["predict"] == 2  # the shards of test, not of val
+    assert not [rule for rule in found if rule.startswith("score")]

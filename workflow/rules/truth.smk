@@ -1,0 +1,60 @@
+# Pixel labels in other forms, made by the score room: COCO's masks, tags read from VOC's masks.
+
+for number, (drawn_in, root) in enumerate(drawn_masks().items()):
+
+    rule:
+        name:
+            f"coco_masks_{number}" if number else "coco_masks"
+        input:
+            lambda wildcards, root=root: local_files(
+                f"{root}/annotations/instances_{wildcards.drawn}2014.json"
+            ),
+        output:
+            f"{drawn_in}/{{drawn}}2014.json",
+        log:
+            f"results/logs/coco_masks_{number}.{{drawn}}.log",
+        benchmark:
+            f"results/logs/coco_masks_{number}.{{drawn}}.tsv"
+        wildcard_constraints:
+            drawn="train|val",
+        conda:
+            "../../envs/core.yaml"
+        threads: CONFIG.compute.workers
+        resources:
+            mem_mb=6000,
+            runtime="4h",
+        params:
+            code=code("coco_masks"),
+            root=str(expand_path(root)),
+            folder=subpath(output[0], parent=True),
+        message:
+            "Drawing COCO's masks of {wildcards.drawn}2014"
+        shell:
+            "python -m wsss truth coco-masks {params.root:q} --out {params.folder:q}"
+            " --part {wildcards.drawn} --workers {threads} > {log} 2>&1"
+
+
+rule mask_tags:
+    output:
+        "results/{run}/manifest/mask-tags.csv",
+    log:
+        "results/{run}/logs/mask_tags.log",
+    benchmark:
+        "results/{run}/benchmarks/mask_tags.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: CONFIG.compute.workers
+    resources:
+        mem_mb=4000,
+        runtime="1h",
+    params:
+        sections=sections("mask_tags"),
+        code=code("mask_tags"),
+        masks=lambda wildcards: [
+            truth_state(of_run(wildcards), split) for split in ("train", "val")
+        ],
+    message:
+        "Reading tags from pixel labels (data.tags: masks)"
+    shell:
+        "python -m wsss truth tags --out {output:q} --workers {threads}"
+        " --sections {params.sections:q} > {log} 2>&1"
