@@ -20,20 +20,20 @@ FLAGS = {"float32": 0, "float64": 1, "float16": 2, "uint8": 3, "int32": 4, "int8
 
 def written(arrays: Mapping[str, np.ndarray], form: int) -> bytes:
     """A parameter file, as MXNet's `NDArray::Save` lays it out."""
-    out = struct.pack("<QQQ", 0x112, 0, len(arrays))
+    out = [struct.pack("<QQQ", 0x112, 0, len(arrays))]
     for array in arrays.values():
         if form:
-            out += struct.pack("<I", 0xF993FAC7 + form)
+            out.append(struct.pack("<I", 0xF993FAC7 + form))
         if form == 2:
-            out += struct.pack("<i", 0)
-        out += struct.pack("<I", array.ndim)
-        out += struct.pack(f"<{array.ndim}{'q' if form else 'I'}", *array.shape)
+            out.append(struct.pack("<i", 0))
+        out.append(struct.pack("<I", array.ndim))
+        out.append(struct.pack(f"<{array.ndim}{'q' if form else 'I'}", *array.shape))
         if array.ndim:
-            out += struct.pack("<iii", 2, 0, FLAGS[array.dtype.name]) + array.tobytes()
-    out += struct.pack("<Q", len(arrays))
+            out.append(struct.pack("<iii", 2, 0, FLAGS[array.dtype.name]) + array.tobytes())
+    out.append(struct.pack("<Q", len(arrays)))
     for name in arrays:
-        out += struct.pack("<Q", len(name.encode())) + name.encode()
-    return out
+        out.append(struct.pack("<Q", len(name.encode())) + name.encode())
+    return b"".join(out)
 
 
 @pytest.fixture
