@@ -13,6 +13,7 @@ import torch
 from tests.retrain.networks import NAMES
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
+from wsss.config.model import RetrainConfig
 from wsss.retrain import pretrained
 from wsss.retrain.architecture import build_model, model_config
 from wsss.retrain.pretrained import PRETRAINED, Pretrained, fetch, names_for
@@ -94,4 +95,6 @@ def test_every_name_has_an_address_whose_file_says_how_its_digest_begins() -> No
     assert [name for name in NAMES if not names_for(name)] == [
         "deeplabv1-resnet38", "deeplabv2-resnet38",
     ]  # fmt: skip
+    said = RetrainConfig.model_fields["init"].description or ""
+    assert {name for name in PRETRAINED if name not in said} <= {f"mit-b{n}" for n in range(1, 5)}
     assert pretrained.Pretrained("a", lambda: "https://b/c.pth").beginning == ""

@@ -153,6 +153,7 @@ def _papers_segmenter(model: Any, crop: int) -> None:
     model.data_preprocessor.update(mean=frame.mean, std=frame.std)  # ImageNet's
     model.backbone.update(type="DeiT", img_size=(crop, crop))
     model.decode_head.update(drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.0)
+    model.test_cfg.update(crop_size=(crop, crop), stride=(2 * crop // 3,) * 2)  # of mmseg's tools
 
 
 def _fix(part: Any, name: str, batch_norm: BatchNormMode, *, backbone: bool) -> None:

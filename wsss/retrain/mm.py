@@ -41,6 +41,9 @@ from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, MODELS, RUNNERS, TRAN
 from mmseg.utils import register_all_modules
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+# said of every batch whose sides are no multiple of the stride plus one; the papers' crops are none
+warnings.filterwarnings("ignore", message="When align_corners=True", category=UserWarning)
+
 CONFIGS = Path(mmseg.__file__).parent / ".mim" / "configs"
 """The stock configs."""
 

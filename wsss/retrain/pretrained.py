@@ -9,6 +9,7 @@ For ResNet38 there is no public address that we know to last: its weights are pa
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.retrain.architecture import STOCK
 from wsss.retrain.mm import CONFIGS, MmConfig, get_external_models
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,9 @@ def fetch(name: str, model: str) -> Path:
     url = chosen.url()
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _log.info("fetching %s from %s", name, url)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(
                 url, str(path), hash_prefix=chosen.beginning or None, progress=False
             )
