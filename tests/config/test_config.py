@@ -49,6 +49,32 @@ def test_contradicting_sections_are_refused() -> None:
         from_mapping({"cams": {"splits": ["val"]}})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"predict": {"stride": 32}}, r"predict\.stride must be at most predict\.window"),
+        ({"predict": {"window": 32, "stride": 33}}, r"predict\.stride must be at most"),
+        ({"predict": {"scales": []}}, r"predict\.scales must be positive"),
+        ({"retrain": {"scale_range": [2.0, 0.5]}}, r"retrain\.scale_range must be positive"),
+        ({"retrain": {"batch_norm": "frozen"}}, r"retrain\.init must name; it is random"),
+    ],
+)
+def test_a_segmenter_that_cannot_be_is_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_mapping(wrong)
+    off = {"retrain": {"enabled": False, **wrong.get("retrain", {})}}
+    from_mapping(wrong | off)
+
+
+def test_own_crf_takes_the_variant_and_the_defaults() -> None:
+    settings = {"variant": "published", "predict": {"own_crf": {"gaussian_sxy": 4.0}}}
+    crf = from_mapping(settings).predict.own_crf
+    assert crf is not None
+    assert (crf.gaussian_sxy, crf.gaussian_compat, crf.image) == (4.0, 3.0, "wrapped")
+    with pytest.raises(ConfigError, match=r"predict\.own_crf\.gauss: unknown key"):
+        from_mapping({"predict": {"own_crf": {"gauss": 1.0}}})
+
+
 @pytest.mark.parametrize("variant", ["published", "corrected"])
 def test_variant_decides_every_auto(variant: str) -> None:
     config = from_mapping({"variant": variant})

@@ -1,23 +1,39 @@
-"""The networks are those of the papers, with our labels and a loss that ignores 255."""
+"""What holds of every network: size, labels, loss, training, output, and export of its weights."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from safetensors.torch import save_file
 from torch import nn
 
-from wsss.retrain.architecture import build_model, model_config
+from tests.retrain.networks import CROP, KINDS, NAMES, on_meta, parameters, small
+from wsss.config import Config
+from wsss.retrain.architecture import batch_norm_mode, model_config
+from wsss.retrain.inference import Segmenter
+from wsss.retrain.mm import BatchNorm
+from wsss.retrain.optimisation import optimisation
+from wsss.retrain.weights import load_backbone
 
-# Millions of encoder parameters: SegFormer, table 1; ResNet-50/101 as torchvision lists them, less
-# the classifier, plus the deep stem of V1c.
+# Encoder parameters. Millions where a paper rounds: SegFormer, table 1; ResNet-50/101 as
+# torchvision lists them, less the classifier (V1c: plus its stem); wide ResNet38: 105.07 M by the
+# layers of model A1; DeiT-S as timm counts it, less the classifier, plus a larger positional table.
 ENCODERS = {
-    "segformer-b0": 3.4, "segformer-b1": 13.1, "segformer-b2": 24.2, "segformer-b3": 44.0,
-    "segformer-b4": 60.8, "segformer-b5": 81.4,
-    "deeplabv3plus-r50": 23.5, "deeplabv3plus-r101": 42.5,
+    "segformer-b0": 3.4e6, "segformer-b1": 13.1e6, "segformer-b2": 24.2e6, "segformer-b3": 44.0e6,
+    "segformer-b4": 60.8e6, "segformer-b5": 81.4e6,
+    "deeplabv3plus-r50": 23_508_032 + 19_232, "deeplabv3plus-r101": 42_500_160 + 19_232,
+    "deeplabv1-resnet38": 105_070_912, "deeplabv2-resnet38": 105_070_912,
+    "deeplabv2-resnet101": 44_549_160 - 2_049_000,
+    "segmenter-deit-s": 22_050_664 - 385_000 + (900 - 196) * 384,
 }  # fmt: skip
-SMALL = ["segformer-b0", "deeplabv3plus-r50"]
 
 
 def targets(*masks: torch.Tensor) -> list[SegDataSample]:
@@ -29,22 +45,25 @@ def targets(*masks: torch.Tensor) -> list[SegDataSample]:
     return samples
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-def test_encoders_have_the_published_size(name: str) -> None:
-    model = build_model(model_config(name, labels=9, crop=64))
-    millions = sum(p.numel() for p in model.backbone.parameters()) / 1e6
-    assert millions == pytest.approx(ENCODERS[name], rel=0.03)
+@pytest.mark.parametrize("name", NAMES)
+def test_encoders_have_the_published_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = on_meta(name, monkeypatch)
+    rounded = name.startswith("segformer")
+    expected = pytest.approx(ENCODERS[name], rel=0.03) if rounded else ENCODERS[name]
+    assert parameters(model.backbone) == expected
     heads = [model.decode_head, *([model.auxiliary_head] if model.with_auxiliary_head else [])]
-    assert [head.conv_seg.out_channels for head in heads] == [9] * len(heads)
+    assert [head.out_channels for head in heads] == [21] * len(heads)
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
 
 
-@pytest.fixture(params=SMALL)
-def model(request: pytest.FixtureRequest) -> nn.Module:
-    torch.manual_seed(0)
-    built = build_model(model_config(request.param, labels=4, crop=48))
-    built.init_weights()
-    return built.train()
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def model(kind: str) -> nn.Module:
+    return small(kind).train()
 
 
 def losses(model: nn.Module, inputs: torch.Tensor, *masks: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -54,15 +73,16 @@ def losses(model: nn.Module, inputs: torch.Tensor, *masks: torch.Tensor) -> dict
 
 
 def test_loss_is_finite_and_ignores_255(model: nn.Module) -> None:
-    inputs = torch.randn(2, 3, 48, 48)
-    masks = torch.randint(0, 4, (2, 48, 48))
-    model.eval()  # batch statistics do not matter here
-    model.apply(
-        lambda m: setattr(m, "p", 0.0) if isinstance(m, nn.Dropout | nn.Dropout2d) else None
-    )
+    inputs = torch.randn(2, 3, CROP, CROP)
+    masks = torch.randint(0, 4, (2, CROP, CROP))
+    model.eval()  # no dropout, and batch statistics do not matter here
     with torch.no_grad():
         logits = model._forward(inputs)
-        logits = nn.functional.interpolate(logits, (48, 48), mode="bilinear")
+        assert logits.shape[:2] == (2, 4)
+        corners = model.decode_head.align_corners
+        logits = nn.functional.interpolate(
+            logits, (CROP, CROP), mode="bilinear", align_corners=corners
+        )
         half = masks.clone()
         half[:, :, 24:] = 255
         labelled = nn.functional.cross_entropy(logits[..., :24], masks[..., :24])
@@ -72,14 +92,114 @@ def test_loss_is_finite_and_ignores_255(model: nn.Module) -> None:
 
 
 def test_nothing_labelled_gives_zero_loss_and_finite_gradients(model: nn.Module) -> None:
-    nothing = torch.full((48, 48), 255)
-    found = losses(model, torch.randn(2, 3, 48, 48), nothing, nothing)
+    nothing = torch.full((CROP, CROP), 255)
+    found = losses(model, torch.randn(2, 3, CROP, CROP), nothing, nothing)
     total = sum(found.values())
     assert total == 0
     total.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
-def test_too_small_a_crop_is_refused() -> None:
+def affine(model: nn.Module) -> set[str]:
+    """Names of the scales and shifts of batch normalisation."""
+    return {
+        f"{place}.{part}"
+        for place, module in model.named_modules()
+        if isinstance(module, BatchNorm)
+        for part in ("weight", "bias")
+    }
+
+
+@pytest.mark.parametrize("mode", ["trained", "fixed_affine", "frozen"])
+def test_a_step_changes_all_that_trains_and_nothing_else(
+    kind: str, mode: Any, configure: Callable[..., Config]
+) -> None:
+    model = small(kind, batch_norm=mode).train()
+    recipe = optimisation(configure(model=kind, lr=1.0).retrain)["optim_wrapper"]
+    optimizer = build_optim_wrapper(model, recipe).optimizer
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(3)
+    inputs, masks = torch.randn(2, 3, CROP, CROP), torch.randint(0, 4, (2, CROP, CROP))
+    sum(losses(model, inputs, *masks).values()).backward()
+    optimizer.step()
+
+    after = model.state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    names = {name for name, _ in model.named_parameters()}
+    trained = names if mode == "trained" else names - affine(model)
+    assert changed & names == trained
+    assert all(
+        model.get_parameter(name).grad.abs().max() > 0 for name in trained
+    )  # not decay alone
+    statistics = {name for name in after if name.endswith(("running_mean", "running_var"))}
+    kept = {name for name in statistics if name.startswith("backbone") and mode == "frozen"}
+    assert changed & statistics == statistics - kept
+
+
+def test_learning_rates_are_those_of_the_recipe(
+    kind: str, configure: Callable[..., Config]
+) -> None:
+    model = small(kind, batch_norm="fixed_affine")
+    recipe = optimisation(configure(model=kind, lr=1e-3).retrain)["optim_wrapper"]
+    groups = build_optim_wrapper(model, recipe).optimizer.param_groups
+    rate = {
+        id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]
+    }
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    backbone, head, bias = {
+        "segformer": (1, 10, 10), "deeplabv3plus": (1, 1, 1), "deeplabv1": (1, 10, 20),
+        "deeplabv2": (1, 10, 20), "segmenter": (0.1, 1, 1),
+    }[kind.split("-")[0]]  # fmt: skip
+    for name in trained:
+        expected = backbone
+        if not name.startswith("backbone"):
+            expected = bias if name.endswith("bias") else head
+        found, decay = rate[id(model.get_parameter(name))]
+        assert found == pytest.approx(expected * 1e-3), name
+        if kind.startswith("segmenter"):
+            assert decay == 0
+
+
+@pytest.mark.parametrize("size", [(48, 48), (61, 39), (20, 75)])
+def test_probabilities_are_of_the_image_s_size(kind: str, size: tuple[int, int]) -> None:
+    photos = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
+    segmenter = Segmenter(small(kind), torch.device("cpu"))
+    found = segmenter.probabilities(photos, scales=(0.75, 1.0), flip=True)
+    assert found.shape == (2, 4, *size)
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(2, *size))
+
+
+def test_weights_go_out_and_come_back(kind: str, tmp_path: Path) -> None:
+    source, target = small(kind), small(kind, seed=1)
+    save_file(source.state_dict(), tmp_path / "whole.safetensors")
+    load_backbone(target.backbone, tmp_path / "whole.safetensors")
+    there = source.backbone.state_dict()
+    for name, value in target.backbone.state_dict().items():
+        torch.testing.assert_close(value, there[name], rtol=0, atol=0)
+    same = [
+        torch.equal(value, source.decode_head.state_dict()[name])
+        for name, value in target.decode_head.named_parameters()
+        if value.ndim > 1
+    ]
+    assert not any(same)
+
+
+def test_auto_batch_norm_is_the_recipe_s_where_there_are_weights(
+    configure: Callable[..., Config],
+) -> None:
+    expected = {
+        "deeplabv1-resnet38": "fixed_affine", "deeplabv2-resnet38": "fixed_affine",
+        "deeplabv2-resnet101": "frozen", "deeplabv3plus-r101": "trained",
+    }  # fmt: skip
+    for name, mode in expected.items():
+        assert batch_norm_mode(configure(model=name, init="file.pth").retrain) == mode
+        assert batch_norm_mode(configure(model=name).retrain) == "trained"
+        told = configure(model=name, init="file.pth", batch_norm="trained").retrain
+        assert batch_norm_mode(told) == "trained"
+
+
+def test_unsuitable_crops_are_refused() -> None:
     with pytest.raises(ValueError, match=r"retrain\.crop is 16 pixels, expected at least 32"):
         model_config("segformer-b0", labels=3, crop=16)
+    with pytest.raises(ValueError, match=r"crop is 70 pixels; .* multiple of its patch, 16, e\.g"):
+        model_config("segmenter-deit-s", labels=3, crop=70)

@@ -93,6 +93,11 @@ def test_damaged_and_malicious_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    assert init_path("random") is None
     with pytest.raises(ArtifactError, match=r"retrain\.init: .*none\.pth is no file"):
-        init_path(str(tmp_path / "none.pth"))
+        init_path(str(tmp_path / "none.pth"), "segformer-b0")
+
+
+def test_paths_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.pth").touch()
+    monkeypatch.setenv("WSSS_SHARED", str(tmp_path))
+    assert init_path("${WSSS_SHARED}/a.pth", "segformer-b0") == tmp_path / "a.pth"

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import mmseg
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config as MmConfig
 
 from wsss.retrain.recipe import share_of_batch, training_config
+from wsss.retrain.transforms import HsvJitter, RandomOwnScale, shift_hsv
 
 STOCK = Path(mmseg.__file__).parent / ".mim" / "configs"
 
@@ -44,6 +46,66 @@ def test_deeplab_recipe_is_stock(configure: Any, tmp_path: Path) -> None:
     )
     assert ours.optim_wrapper.optimizer == stock.optim_wrapper.optimizer
     assert ours.param_scheduler == stock.param_scheduler
+
+
+def test_segmenter_and_the_papers_deeplabs_decay_to_zero(configure: Any, tmp_path: Path) -> None:
+    for model in ("deeplabv1-resnet38", "deeplabv2-resnet101", "segmenter-deit-s"):
+        ours = build(configure(model=model, lr=0.005, warmup=0, iterations=40_000), tmp_path)
+        (schedule,) = ours.param_scheduler
+        expected = {"type": "PolyLR", "by_epoch": False, "begin": 0, "end": 40_000}
+        assert schedule == expected | {"power": 0.9, "eta_min": 0.0}
+        optimizer = ours.optim_wrapper.optimizer
+        assert (optimizer.type, optimizer.momentum, optimizer.lr) == ("SGD", 0.9, 0.005)
+        assert optimizer.weight_decay == (0 if model.startswith("segmenter") else 5e-4)
+
+
+def test_the_papers_networks_are_configured_as_published(configure: Any, tmp_path: Path) -> None:
+    first = build(configure(model="deeplabv1-resnet38", init=__file__), tmp_path).model
+    assert first.backbone.norm_cfg == {"type": "BN", "requires_grad": False, "momentum": 3e-4}
+    assert first.decode_head.norm_cfg == first.backbone.norm_cfg
+    assert first.decode_head.align_corners
+    assert "auxiliary_head" not in first
+    second = build(configure(model="deeplabv2-resnet101", init=__file__), tmp_path).model
+    assert second.backbone.norm_eval
+    assert (second.backbone.type, second.backbone.strides) == ("ResNet", (1, 2, 1, 1))
+    assert (second.backbone.dilations, second.backbone.contract_dilation) == ((1, 1, 2, 4), False)
+    third = build(configure(model="segmenter-deit-s"), tmp_path).model
+    assert third.backbone.drop_path_rate == 0.1
+    assert (third.decode_head.num_layers, third.decode_head.drop_rate) == (2, 0.1)
+    assert third.data_preprocessor.mean == [123.675, 116.28, 103.53]
+
+
+def test_augmentation_follows_its_keys(configure: Any, tmp_path: Path) -> None:
+    def pipeline(**keys: Any) -> dict[str, Any]:
+        steps = build(configure(**keys), tmp_path).train_dataloader.dataset.pipeline
+        return {step["type"]: step for step in steps}
+
+    plain = pipeline(color="none", max_share=1.0, short_side=520, scale_range=[0.5, 2.0])
+    assert "PhotoMetricDistortion" not in plain
+    assert plain["RandomCrop"].cat_max_ratio == 1.0
+    assert plain["RandomOwnScale"].short_side == 520
+    assert pipeline(color="hsv")["HsvJitter"].reach == 10
+    assert "PhotoMetricDistortion" in pipeline()
+
+
+def test_own_scale_is_relative_to_the_short_side() -> None:
+    sample = {"img": np.zeros((30, 40, 3), np.uint8), "gt_seg_map": np.zeros((30, 40), np.uint8)}
+    found = RandomOwnScale((0.5, 0.5), short_side=60).transform(dict(sample))
+    assert found["img"].shape[:2] == found["gt_seg_map"].shape == (30, 40)
+    assert RandomOwnScale((0.5, 0.5)).transform(dict(sample))["img"].shape[:2] == (15, 20)
+
+
+def test_hsv_is_shifted_and_hue_wraps_around() -> None:
+    red = np.array([[[20, 20, 200]]], np.uint8)
+    back = shift_hsv(shift_hsv(red, np.array([-10, 0, 0])), np.array([10, 0, 0]))
+    np.testing.assert_allclose(back.astype(int), red, atol=2)
+    (pixel,) = shift_hsv(red, np.array([10, 0, 0]))[0]
+    assert pixel[2] == pixel.max() == 200  # towards orange
+    assert pixel[1] > pixel[0] + 30
+    assert shift_hsv(red, np.array([0, 0, 100])).max() == 255
+    np.random.seed(0)
+    seen = [HsvJitter(10).transform({"img": red})["img"].tolist() for _ in range(20)]
+    assert len({str(value) for value in seen}) > 10
 
 
 def test_config_survives_a_round_trip(configure: Any, tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import nn
 
+from tests.retrain.networks import small
 from wsss.artifacts.checkpoint import save_checkpoint
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import provenance
 from wsss.artifacts.shard import Shard
-from wsss.config import Config
+from wsss.config import Config, from_mapping
 from wsss.data.image import read_image
 from wsss.retrain.architecture import build_model, model_config
 from wsss.retrain.inference import Segmenter
@@ -84,6 +85,58 @@ def test_probabilities_equal_brute_force(model: nn.Module, scales: list[float], 
         expected = reference(model, photo, scales, flip)
         np.testing.assert_allclose(ours, expected, atol=1e-4)
     assert found.max(axis=1).std() > 0.01  # the comparison is not about constants
+
+
+def test_logits_are_averaged_where_that_is_asked(model: nn.Module) -> None:
+    photos = np.random.default_rng(0).integers(0, 256, (1, 44, 60, 3), np.uint8)
+    photos = np.stack([cv2.GaussianBlur(photo, (0, 0), 4) for photo in photos])
+    scales = (0.75, 1.0)
+    total = torch.zeros(1, 4, 44, 60)
+    with torch.no_grad():
+        for scale in scales:
+            for flip in (False, True):
+                seen = torch.from_numpy(photos).permute(0, 3, 1, 2).float()
+                size = (round(44 * scale), round(60 * scale))
+                seen = nn.functional.interpolate(seen, size, mode="bilinear")
+                seen = seen.flip(3) if flip else seen
+                inputs = (seen - model.data_preprocessor.mean) / model.data_preprocessor.std
+                logits = model.encode_decode(inputs, [{"img_shape": size}])
+                logits = nn.functional.interpolate(logits, (44, 60), mode="bilinear")
+                total += logits.flip(3) if flip else logits
+    segmenter = Segmenter(model, CPU, average="logits")
+    found = segmenter.probabilities(photos, scales=scales, flip=True)
+    torch.testing.assert_close(found, (total / 4).softmax(dim=1), rtol=1e-4, atol=1e-4)
+    other = Segmenter(model, CPU).probabilities(photos, scales=scales, flip=True)
+    assert (found - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("size", [(100, 70), (64, 64), (40, 90)])
+def test_windows_cover_the_image_and_are_averaged(size: tuple[int, int]) -> None:
+    net = small("segmenter-deit-s", crop=64).eval()
+    photos = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
+    found = Segmenter(net, CPU, window=64, stride=48).probabilities(photos)
+
+    preprocessor = net.data_preprocessor
+    inputs = torch.from_numpy(photos).permute(0, 3, 1, 2).float()
+    inputs = (inputs - preprocessor.mean) / preprocessor.std
+    height, width = (side + -side % 16 for side in size)
+    inputs = nn.functional.pad(inputs, (0, width - size[1], 0, height - size[0]))
+    total, count = torch.zeros(2, 4, height, width), torch.zeros(height, width)
+    with torch.no_grad():
+        for top in {min(start, max(height - 64, 0)) for start in range(0, height, 48)}:
+            for left in {min(start, max(width - 64, 0)) for start in range(0, width, 48)}:
+                place = (slice(top, min(top + 64, height)), slice(left, min(left + 64, width)))
+                view = inputs[(..., *place)]
+                shape = tuple(view.shape[2:])
+                total[(..., *place)] += net.encode_decode(view, [{"img_shape": shape}])
+                count[place] += 1
+    expected = (total / count)[..., : size[0], : size[1]].softmax(dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_window_that_the_network_cannot_take_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"predict\.window is 50; expected a multiple .* \(16 pix"):
+        Segmenter(small("segmenter-deit-s", crop=64), CPU, window=50)
 
 
 def test_shard_holds_both_protocols_at_image_size(
@@ -178,3 +231,29 @@ def test_crf_arrays_are_those_of_a_crf_on_all_labels(
             assert (arrays[f"{name}_crf"] != expected).mean() < 0.01
             changed += (arrays[f"{name}_crf"] != arrays[name]).sum()
     assert changed > 0
+
+
+def test_the_crf_has_settings_of_its_own_where_they_are_given(
+    data: Any, configure: Configure, checkpoint: Path, tmp_path: Path
+) -> None:
+    def arrays(own: dict[str, Any] | None) -> dict[str, np.ndarray]:
+        config = from_mapping(
+            {
+                "compute": {"workers": 1},
+                "retrain": {"crop": 48},
+                "predict": {"scales": [1.0], "own_crf": own},
+            }
+        )
+        out = tmp_path / "p.h5"
+        predict(config, data.manifest_dir, "val", (1, 1), checkpoint, out)
+        with Shard(out, kind="predictions") as shard:
+            assert shard.provenance.config["crf"]["gaussian_compat"] == (own or {}).get(
+                "gaussian_compat", 3.0
+            )
+            return shard.read("v1").arrays
+
+    plain, same = arrays(None), arrays({})
+    other = arrays({"gaussian_compat": 300.0, "gaussian_sxy": 9.0})
+    assert all((plain[name] == same[name]).all() for name in plain)
+    assert (plain["single"] == other["single"]).all()
+    assert (plain["single_crf"] != other["single_crf"]).any()

@@ -1,4 +1,9 @@
-"""The network: mmsegmentation's own model configs with our labels, crop and normalisation layer."""
+"""The network: a model config of mmsegmentation with our labels, crop and normalisation.
+
+Most are stock configs. The DeepLabs of the papers' tables, which mmsegmentation has not, are put
+together of its ResNet or our `ResNet38` and the heads of `wsss.retrain.deeplab_heads`, inside the
+frame of its DeepLabV3 config.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,8 @@ from typing import Any, Literal
 
 from torch import nn
 
+from wsss.config.model import RetrainConfig
+from wsss.retrain import deeplab_heads, deit, resnet38
 from wsss.retrain.mm import (
     CONFIGS,
     MODELS,
@@ -15,41 +22,81 @@ from wsss.retrain.mm import (
     register_all_modules,
 )
 
-_STOCK = {
+BatchNormMode = Literal["trained", "fixed_affine", "frozen"]
+
+REGISTERED = [module.__name__ for module in (deeplab_heads, deit, resnet38)]
+"""Importing them registers what a model config may name."""
+
+_FRAME = "deeplabv3/deeplabv3_r101-d8_4xb4-20k_voc12aug-512x512.py"
+STOCK = {
     **{
         f"segformer-b{size}": f"segformer/segformer_mit-b{size}_8xb2-160k_ade20k-512x512.py"
         for size in range(6)
     },
     "deeplabv3plus-r50": "deeplabv3plus/deeplabv3plus_r50-d8_4xb4-20k_voc12aug-512x512.py",
     "deeplabv3plus-r101": "deeplabv3plus/deeplabv3plus_r101-d8_4xb4-20k_voc12aug-512x512.py",
+    "deeplabv1-resnet38": _FRAME,
+    "deeplabv2-resnet38": _FRAME,
+    "deeplabv2-resnet101": _FRAME,
+    "segmenter-deit-s": "segmenter/segmenter_vit-s_mask_8xb1-160k_ade20k-512x512.py",
 }
+"""The stock config that each network starts from, by `retrain.model`."""
 SMALLEST_SIDE = 32
 """Pixels; below it the strided attention of SegFormer's first stage has no key left."""
+_PATCH = 16  # of Segmenter
+_FIXED: dict[str, BatchNormMode] = {
+    "deeplabv1-resnet38": "fixed_affine",
+    "deeplabv2-resnet38": "fixed_affine",
+    "deeplabv2-resnet101": "frozen",
+}
+_SLOW_MOMENTUM = 3e-4  # of ResNet38's running statistics, where its affine part is not trained
+
+
+def batch_norm_mode(retrain: RetrainConfig) -> BatchNormMode:
+    """What ``retrain.batch_norm: auto`` stands for.
+
+    That of the network's published recipe, if there are weights to start from; a network that
+    starts at random trains it, since there are no statistics to keep.
+    """
+    if retrain.batch_norm != "auto":
+        return retrain.batch_norm
+    return "trained" if retrain.init == "random" else _FIXED.get(retrain.model, "trained")
 
 
 def model_config(
-    name: str, *, labels: int, crop: int, norm: Literal["BN", "SyncBN"] = "BN"
+    name: str,
+    *,
+    labels: int,
+    crop: int,
+    norm: Literal["BN", "SyncBN"] = "BN",
+    batch_norm: BatchNormMode = "trained",
 ) -> dict[str, Any]:
     """The model section of an mmsegmentation config.
 
-    Starts from the stock config, so that checkpoints fit those of mmsegmentation. What we change:
-    the number of labels, no download of weights, the crop to which a batch is padded, and the mean
-    of the loss, which is taken over labelled pixels (stock divides by all pixels, so that a pseudo
-    mask with a wide ignore band would learn more slowly; with no labelled pixel the loss is 0).
+    Where there is a stock config we start from it, so that checkpoints fit those of mmsegmentation.
+    What we change: the number of labels, no download of weights, the crop to which a batch is
+    padded, and the mean of the loss, which is taken over labelled pixels (stock divides by all
+    pixels, so that a pseudo mask with a wide ignore band would learn more slowly; with no labelled
+    pixel the loss is 0).
 
     Args:
         name: `retrain.model`.
         labels: number of labels, background included.
         crop: side of the training crop, pixels.
         norm: batch normalisation; ``SyncBN`` where several GPUs share a batch.
+        batch_norm: what of it learns (`batch_norm_mode`).
 
     Raises:
-        ValueError: the crop is too small for the network.
+        ValueError: the crop does not suit the network.
     """
     if crop < SMALLEST_SIDE:
         raise ValueError(f"retrain.crop is {crop} pixels, expected at least {SMALLEST_SIDE}")
-    model = MmConfig.fromfile(CONFIGS / _STOCK[name]).model
+    model = MmConfig.fromfile(CONFIGS / STOCK[name]).model
     model.pretrained = None
+    if name.startswith(("deeplabv1", "deeplabv2")):
+        _papers_deeplab(model, name)
+    elif name == "segmenter-deit-s":
+        _papers_segmenter(model, crop)
     model.backbone.init_cfg = None
     model.data_preprocessor.size = (crop, crop)
     for part in (model.backbone, model.decode_head, model.get("auxiliary_head")):
@@ -57,6 +104,7 @@ def model_config(
             continue
         if "norm_cfg" in part and part.norm_cfg.type == "SyncBN":
             part.norm_cfg.type = norm
+            _fix(part, name, batch_norm, backbone=part is model.backbone)
         if "num_classes" in part:
             part.num_classes = labels
             part.loss_decode.avg_non_ignore = True
@@ -70,3 +118,50 @@ def build_model(config: dict[str, Any]) -> nn.Module:
     with DefaultScope.overwrite_default_scope("mmseg"):
         model: nn.Module = MODELS.build(ConfigDict(config))
     return model
+
+
+def _papers_deeplab(model: Any, name: str) -> None:
+    """ResNet-101 of torchvision's kind or ResNet38, at output stride 8, and one head."""
+    norm = {"type": "SyncBN", "requires_grad": True}
+    if name.endswith("resnet38"):
+        model.backbone = ConfigDict(type="ResNet38", norm_cfg=norm, norm_eval=False)
+    else:  # the stem is one 7x7 convolution, and every block of a dilated stage dilates alike
+        model.backbone.update(type="ResNet", contract_dilation=False, out_indices=(3,))
+    shared = {
+        "in_channels": 4096 if name.endswith("resnet38") else 2048,
+        "in_index": 0,
+        "num_classes": model.decode_head.num_classes,
+        "align_corners": True,
+        "loss_decode": model.decode_head.loss_decode,
+    }
+    if name.startswith("deeplabv1"):
+        head = {"type": "DeepLabV1Head", "channels": 512, "dropout_ratio": 0.5, "norm_cfg": norm}
+    else:
+        head = {"type": "DeepLabV2Head"}
+    model.decode_head = ConfigDict(head | shared)
+    del model.auxiliary_head
+
+
+def _papers_segmenter(model: Any, crop: int) -> None:
+    """Segmenter on DeiT-S: its bias, its normalisation of images, dropout in the decoder."""
+    if crop % _PATCH:
+        raise ValueError(
+            f"retrain.crop is {crop} pixels; segmenter-deit-s expects a multiple of its patch, "
+            f"{_PATCH}, e.g. {max(SMALLEST_SIDE, crop - crop % _PATCH)}"
+        )
+    frame = MmConfig.fromfile(CONFIGS / _FRAME).model.data_preprocessor
+    model.data_preprocessor.update(mean=frame.mean, std=frame.std)  # ImageNet's
+    model.backbone.update(type="DeiT", img_size=(crop, crop))
+    model.decode_head.update(drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.0)
+    model.test_cfg.update(crop_size=(crop, crop), stride=(2 * crop // 3,) * 2)  # of mmseg's tools
+
+
+def _fix(part: Any, name: str, batch_norm: BatchNormMode, *, backbone: bool) -> None:
+    """Take the affine part of batch normalisation, and with ``frozen`` its statistics, as given."""
+    if batch_norm == "trained":
+        return
+    part.norm_cfg.requires_grad = False
+    if name.endswith("resnet38"):
+        part.norm_cfg.momentum = _SLOW_MOMENTUM
+    if backbone and batch_norm == "frozen":
+        part.norm_eval = True

@@ -24,17 +24,25 @@ with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     import mmseg.models
 
 from mmcv import imresize
+from mmcv.cnn import ConvModule, build_norm_layer
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config as MmConfig
 from mmengine.config import ConfigDict
 from mmengine.dist import get_dist_info, get_rank, master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import BaseModule, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import get_external_models
 from mmseg.datasets import BaseSegDataset
+from mmseg.models.backbones import VisionTransformer
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, MODELS, RUNNERS, TRANSFORMS
 from mmseg.utils import register_all_modules
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+
+# said of every batch whose sides are no multiple of the stride plus one; the papers' crops are none
+warnings.filterwarnings("ignore", message="When align_corners=True", category=UserWarning)
 
 CONFIGS = Path(mmseg.__file__).parent / ".mim" / "configs"
 """The stock configs."""
@@ -47,14 +55,21 @@ __all__ = [
     "MODELS",
     "RUNNERS",
     "TRANSFORMS",
+    "BaseDecodeHead",
+    "BaseModule",
     "BaseSegDataset",
     "BaseTransform",
+    "BatchNorm",
     "ConfigDict",
+    "ConvModule",
     "DefaultScope",
     "Hook",
     "MmConfig",
     "Runner",
+    "VisionTransformer",
+    "build_norm_layer",
     "get_dist_info",
+    "get_external_models",
     "get_rank",
     "imresize",
     "is_model_wrapper",

@@ -25,9 +25,9 @@ def predict(
 ) -> None:
     """Predict one part of a split: a shard of kind ``predictions``.
 
-    Arrays are uint8 label maps at image size: ``single``, ``multi`` (mean of the probabilities
-    over ``predict.scales`` and mirroring) and, with ``predict.crf``, ``single_crf`` and
-    ``multi_crf`` (the same after a dense CRF with the settings of ``masks.crf``).
+    Arrays are uint8 label maps at image size: ``single``, ``multi`` (mean over ``predict.scales``
+    and mirroring) and, with ``predict.crf``, ``single_crf`` and ``multi_crf`` (the same after a
+    dense CRF with the settings of ``predict.own_crf``, or else of ``masks.crf``).
 
     Args:
         config: the sections ``retrain``, ``predict`` and ``masks.crf``.
@@ -44,10 +44,11 @@ def predict(
     samples = tuple(manifest.split(split).shard(*shard))
     device = pick_device(config.compute.device)
     segmenter = load_segmenter(config, classes, checkpoint, device)
+    crf = config.predict.own_crf or config.masks.crf
     made_of = provenance(
         "predict",
         entry=_ENTRY,
-        sections={"retrain": config.retrain, "predict": config.predict, "crf": config.masks.crf},
+        sections={"retrain": config.retrain, "predict": config.predict, "crf": crf},
         seed=0,  # nothing is random here
         weights={"segmenter": digest_file(checkpoint)},
     )
@@ -56,7 +57,7 @@ def predict(
         samples,
         predictions(config, segmenter, samples, batch=batch_size(config, device)),
         made_of,
-        crf=config.masks.crf if config.predict.crf else None,
+        crf=crf if config.predict.crf else None,
         workers=config.compute.workers,
         description=f"predict {split}",
     )

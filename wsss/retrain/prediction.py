@@ -54,6 +54,7 @@ def load_segmenter(
 
     Raises:
         ArtifactError: the checkpoint is of another architecture or class list.
+        ValueError: ``predict.window`` does not suit the network.
     """
     tensors, made_of = load_checkpoint(checkpoint)
     _check_origin(checkpoint, made_of, config, classes)
@@ -61,7 +62,8 @@ def load_segmenter(
         model_config(config.retrain.model, labels=classes.label_count, crop=config.retrain.crop)
     )
     model.load_state_dict(tensors)
-    return Segmenter(model, device)
+    asked = config.predict
+    return Segmenter(model, device, average=asked.average, window=asked.window, stride=asked.stride)
 
 
 def _check_origin(path: Path, made_of: Provenance, config: Config, classes: ClassList) -> None:

@@ -1,8 +1,8 @@
 """The training run as an mmengine config: data, optimiser, schedule, hooks.
 
-Optimisers and schedules are those of mmsegmentation's stock recipes; learning rate, warm-up, steps,
-batch and crop come from our configuration. The config is also written to the work folder, from
-where mmsegmentation's own tools can load it.
+Optimisers and schedules are in `wsss.retrain.optimisation`; learning rate, warm-up, steps, batch
+and crop come from our configuration. The config is also written to the work folder, from where
+mmsegmentation's own tools can load it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ from wsss.config import Config
 from wsss.config.model import RetrainConfig
 from wsss.labels.ignore import IGNORED
 from wsss.retrain import dataset, runner, transforms
-from wsss.retrain.architecture import model_config
+from wsss.retrain.architecture import REGISTERED, batch_norm_mode, model_config
 from wsss.retrain.mm import MmConfig
+from wsss.retrain.optimisation import optimisation
 
 # Importing them registers what the config names; mmsegmentation's tools import them by name.
-_REGISTERED = [module.__name__ for module in (dataset, transforms, runner)]
-_SHARE_OF_ONE_LABEL = 0.75  # crops with more of a single label are drawn again (up to ten times)
+_REGISTERED = REGISTERED + [module.__name__ for module in (dataset, transforms, runner)]
+_COLOR: dict[str, list[dict[str, Any]]] = {
+    "none": [],
+    "photometric": [{"type": "PhotoMetricDistortion"}],
+    "hsv": [{"type": "HsvJitter", "reach": 10}],
+}
 
 
 def training_config(
@@ -73,6 +78,7 @@ def training_config(
                 labels=len(labels),
                 crop=retrain.crop,
                 norm="SyncBN" if several else "BN",
+                batch_norm=batch_norm_mode(retrain),
             ),
             "train_dataloader": {
                 "batch_size": batch,
@@ -95,7 +101,7 @@ def training_config(
                 "max_iters": retrain.iterations,
                 "val_interval": retrain.iterations,
             },
-            **_optimisation(retrain),
+            **optimisation(retrain),
             "default_hooks": {
                 "timer": {"type": "IterTimerHook"},
                 "logger": {"type": "LoggerHook", "interval": 10, "log_metric_by_epoch": False},
@@ -129,7 +135,7 @@ def share_of_batch(retrain: RetrainConfig, devices: int) -> int:
             f"retrain.batch is {retrain.batch}, which {devices} devices cannot share evenly; "
             f"set it to a multiple of {devices}"
         )
-    if retrain.batch == 1 and retrain.model.startswith("deeplab"):
+    if retrain.batch == 1 and retrain.model.startswith("deeplabv3plus"):
         raise ValueError(
             f"retrain.batch is 1, but {retrain.model} normalises one pooled value an image over "
             "the batch; set it to at least 2"
@@ -138,45 +144,16 @@ def share_of_batch(retrain: RetrainConfig, devices: int) -> int:
 
 
 def _augmentation(retrain: RetrainConfig) -> list[dict[str, Any]]:
-    crop = (retrain.crop, retrain.crop)
+    scale = {"ratio_range": tuple(retrain.scale_range), "short_side": retrain.short_side}
     return [
-        {"type": "RandomOwnScale", "ratio_range": tuple(retrain.scale_range)},
+        {"type": "RandomOwnScale", **scale},
         {
             "type": "RandomCrop",
-            "crop_size": crop,
-            "cat_max_ratio": _SHARE_OF_ONE_LABEL,
+            "crop_size": (retrain.crop, retrain.crop),
+            "cat_max_ratio": retrain.max_share,
             "ignore_index": IGNORED,
         },
         {"type": "RandomFlip", "prob": 0.5},
-        {"type": "PhotoMetricDistortion"},
+        *_COLOR[retrain.color],
         {"type": "PackSegInputs"},  # a smaller image is padded with 255 by the data preprocessor
     ]
-
-
-def _optimisation(retrain: RetrainConfig) -> dict[str, Any]:
-    if retrain.model.startswith("segformer"):
-        optimizer = {"type": "AdamW", "lr": retrain.lr, "betas": (0.9, 0.999), "weight_decay": 0.01}
-        groups = {
-            "pos_block": {"decay_mult": 0.0},
-            "norm": {"decay_mult": 0.0},
-            "head": {"lr_mult": 10.0},
-        }
-        wrapper = {"optimizer": optimizer, "paramwise_cfg": {"custom_keys": groups}}
-        poly = {"power": 1.0, "eta_min": 0.0}
-    else:
-        optimizer = {"type": "SGD", "lr": retrain.lr, "momentum": 0.9, "weight_decay": 0.0005}
-        wrapper = {"optimizer": optimizer}
-        poly = {"power": 0.9, "eta_min": retrain.lr / 100}  # stock: lr 0.01, lowest 1e-4
-    if retrain.warmup >= retrain.iterations:
-        raise ValueError(
-            f"retrain.warmup is {retrain.warmup} steps, but retrain.iterations only "
-            f"{retrain.iterations}; lower the warm-up"
-        )
-    rise = {"type": "LinearLR", "start_factor": 1e-6, "by_epoch": False, "begin": 0}
-    fall = {"type": "PolyLR", "by_epoch": False, "begin": retrain.warmup, "end": retrain.iterations}
-    # mmengine reaches the full rate one step before `end`; with a single step it never would.
-    schedule = [{**rise, "end": retrain.warmup}] if retrain.warmup > 1 else []
-    return {
-        "optim_wrapper": {"type": "OptimWrapper", **wrapper},
-        "param_scheduler": [*schedule, {**fall, **poly}],
-    }

@@ -49,7 +49,7 @@ def train(
         FloatingPointError: the loss diverged.
     """
     manifest, classes = load(manifest_dir)
-    init = init_path(config.retrain.init)
+    init = init_path(config.retrain.init, config.retrain.model)
     train_samples = tuple(manifest.split("train"))
     made_of = provenance(
         "retrain",

@@ -1,11 +1,13 @@
-"""Random scaling relative to an image's own size, as a transform of mmsegmentation."""
+"""Random scaling and colour, as transforms of mmsegmentation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
+from jaxtyping import UInt8
 
 from wsss.retrain.mm import TRANSFORMS, BaseTransform, imresize
 
@@ -18,17 +20,49 @@ class RandomOwnScale(BaseTransform):  # type: ignore[misc]
 
     Args:
         ratio_range: lowest and highest factor.
+        short_side: pixels that factor 1 gives the shorter side; None for the image's own size.
     """
 
-    def __init__(self, ratio_range: Sequence[float]) -> None:
+    def __init__(self, ratio_range: Sequence[float], short_side: int | None = None) -> None:
         self.low, self.high = ratio_range
+        self.short_side = short_side
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace ``img`` [H, W, 3] and ``gt_seg_map`` [H, W] by their scaled versions."""
         factor = np.random.uniform(self.low, self.high)
         height, width = results["img"].shape[:2]
+        if self.short_side is not None:
+            factor *= self.short_side / min(height, width)
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         results["img"] = imresize(results["img"], size, interpolation="bilinear")
         results["gt_seg_map"] = imresize(results["gt_seg_map"], size, interpolation="nearest")
         results["img_shape"] = results["img"].shape[:2]
         return results
+
+
+@TRANSFORMS.register_module()
+class HsvJitter(BaseTransform):  # type: ignore[misc]
+    """Shift hue, saturation and value of an image by a random whole number each.
+
+    Args:
+        reach: the largest shift up or down, in OpenCV's 8-bit units: 2 degrees of hue (which wraps
+            around), 1/255 of saturation and value (which are clipped).
+    """
+
+    def __init__(self, reach: int) -> None:
+        self.reach = reach
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Replace ``img`` [H, W, 3], BGR."""
+        shift = np.random.randint(-self.reach, self.reach + 1, 3)
+        results["img"] = shift_hsv(results["img"], shift)
+        return results
+
+
+def shift_hsv(image: UInt8[np.ndarray, "h w 3"], shift: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
+    """An image (BGR) with hue, saturation and value shifted (see `HsvJitter`)."""
+    shifted = cv2.cvtColor(image, cv2.COLOR_BGR2HSV).astype(np.int64) + shift
+    shifted[..., 0] %= 180
+    moved = np.clip(shifted, 0, 255).astype(np.uint8)
+    colored: np.ndarray = cv2.cvtColor(moved, cv2.COLOR_HSV2BGR)
+    return colored

@@ -1,4 +1,4 @@
-"""Start a backbone from a checkpoint of mmsegmentation or mmpretrain, safely and completely."""
+"""Start a backbone from a checkpoint, whoever named its tensors, safely and completely."""
 
 from __future__ import annotations
 
@@ -14,24 +14,37 @@ from torch import nn
 
 from wsss._compat.mmengine_checkpoints import load_mmengine_checkpoint
 from wsss.artifacts.errors import ArtifactError
+from wsss.config import expand_path
+from wsss.retrain.deit import DeiT
+from wsss.retrain.mxnet_params import read_params
+from wsss.retrain.naming import fit_positions, renamed
+from wsss.retrain.pretrained import PRETRAINED, fetch, names_for
 
 _log = logging.getLogger(__name__)
 _COUNTERS = "num_batches_tracked"
 
 
-def init_path(text: str) -> Path | None:
-    """The file that `retrain.init` names, or None for ``random``.
+def init_path(text: str, model: str) -> Path | None:
+    """The file that `retrain.init` names, downloaded if need be, or None for ``random``.
+
+    Args:
+        text: `retrain.init`.
+        model: `retrain.model`.
 
     Raises:
-        ArtifactError: there is no such file.
+        ArtifactError: there is no such file, or it cannot be downloaded.
+        ValueError: named weights are for another network.
     """
     if text == "random":
         return None
-    path = Path(text)
+    if text in PRETRAINED:
+        return fetch(text, model)
+    path = expand_path(text)
     if not path.is_file():
+        known = [*names_for(model), "random"]
         raise ArtifactError(
-            f"retrain.init: {path} is no file; pass a backbone checkpoint (.pth or .safetensors) "
-            "or 'random'"
+            f"retrain.init: {path} is no file; pass a backbone checkpoint (.safetensors, .pth"
+            f"{', .params' if model.endswith('resnet38') else ''}) or {' or '.join(known)}"
         )
     return path
 
@@ -40,18 +53,22 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     """Fill every tensor of a backbone from a checkpoint.
 
     The file may hold the bare backbone, or a whole model with the prefix ``backbone.``; heads are
-    left out. Every tensor must be there with the right shape: a backbone that is random in part
-    trains badly and says nothing.
+    left out. Tensors may be named as in mmsegmentation or as `wsss.retrain.naming` knows. Every
+    tensor must be there with the right shape: a backbone that is random in part trains badly and
+    says nothing. Only a positional table is resized to the grid of the crop.
 
     Args:
         backbone: the module to fill.
-        path: ``.safetensors``, or what `torch.save` wrote (tensors only).
+        path: ``.safetensors``, MXNet's ``.params``, or what `torch.save` wrote (tensors only).
 
     Raises:
         ArtifactError: the file is damaged or fits another architecture.
         UnsafeCheckpointError: the file names code beside tensors.
     """
-    stored = _backbone_part(_tensors(path))
+    stored = renamed(_backbone_part(_tensors(path)))
+    if isinstance(backbone, DeiT) and "pos_embed" in stored:
+        where = f"{path}: pos_embed"
+        stored["pos_embed"] = fit_positions(stored["pos_embed"], backbone.grid, where)
     wanted = {k: v for k, v in backbone.state_dict().items() if not k.endswith(_COUNTERS)}
     fitting = {
         k: stored[k] for k, v in wanted.items() if k in stored and stored[k].shape == v.shape
@@ -67,7 +84,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
             f"{path}: fits {len(fitting)} of {len(wanted)} tensors of the backbone "
             f"{type(backbone).__name__} ({'; '.join(examples)}; its first name is "
             f"{next(iter(stored), 'none')!r}); pass a checkpoint of this architecture in "
-            "mmsegmentation's naming (its tools/model_converters rename others)"
+            "mmsegmentation's or its authors' naming"
         )
     backbone.load_state_dict(fitting, strict=False)
     _log.info("backbone from %s, %d further tensors left out", path, len(stored) - len(fitting))
@@ -79,6 +96,8 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise ArtifactError(f"{path}: is damaged or no safetensors file ({error})") from None
+    if path.suffix == ".params":
+        return {k: torch.tensor(v, dtype=torch.float32) for k, v in read_params(path).items()}
     loaded: Mapping[str, Any] = load_mmengine_checkpoint(path)
     for key in ("state_dict", "model"):
         if isinstance(loaded.get(key), Mapping):

@@ -1,0 +1,70 @@
+"""Every segmenter, and a small one of each kind for what need not be seen at full size."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import nn
+
+from wsss.config.model import RetrainConfig
+from wsss.retrain.architecture import build_model, model_config
+from wsss.retrain.mm import BatchNorm
+
+NAMES: tuple[str, ...] = get_args(RetrainConfig.model_fields["model"].annotation)
+KINDS = (
+    "segformer-b0", "deeplabv3plus-r50", "deeplabv1-resnet38", "deeplabv2-resnet38",
+    "deeplabv2-resnet101", "segmenter-deit-s",
+)  # fmt: skip
+CROP = 48
+
+
+def small_config(name: str, *, crop: int = CROP, labels: int = 4, **rest: Any) -> dict[str, Any]:
+    """The model config of a network with an eighth of its channels or fewer, all its layers but
+    those of Segmenter and SegFormer, which all are alike.
+    """
+    config = model_config(name, labels=labels, crop=crop, **rest)
+    backbone, head = config["backbone"], config["decode_head"]
+    if name.startswith("segformer"):
+        backbone.update(embed_dims=8)
+        head.update(in_channels=[8, 16, 40, 64], channels=16)
+    elif name.endswith("resnet38"):
+        backbone["base_channels"] = 4
+        head["in_channels"] = 256
+    elif name.startswith("segmenter"):
+        backbone.update(embed_dims=24, num_layers=3)
+        head.update(in_channels=24, channels=24, embed_dims=24)
+    else:
+        backbone.update(base_channels=8, stem_channels=8)
+        head["in_channels"] = 256
+        if name.startswith("deeplabv3plus"):
+            head.update(c1_in_channels=32, c1_channels=8, channels=16)
+            config["auxiliary_head"].update(in_channels=128, channels=16)
+    if name.startswith("deeplabv1"):
+        head["channels"] = 16
+    return config
+
+
+def small(name: str, *, seed: int = 0, **rest: Any) -> nn.Module:
+    """Such a network, initialised; no residual branch begins at 0, as with weights of a file."""
+    torch.manual_seed(seed)
+    model = build_model(small_config(name, **rest))
+    model.init_weights()
+    for module in model.modules():
+        if isinstance(module, BatchNorm):
+            nn.init.ones_(module.weight)
+    return model
+
+
+def on_meta(name: str, monkeypatch: pytest.MonkeyPatch, *, crop: int = 480) -> nn.Module:
+    """The full network for 21 labels without memory for its weights."""
+    # mmsegmentation asks for the numbers of a schedule of drop paths
+    monkeypatch.setattr(torch, "linspace", functools.partial(torch.linspace, device="cpu"))
+    with torch.device("meta"):
+        return build_model(model_config(name, labels=21, crop=crop))
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

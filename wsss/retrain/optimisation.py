@@ -1,0 +1,70 @@
+"""Optimiser and schedule of each network, as its paper's recipe or mmsegmentation's has them.
+
+| network | optimiser | learning rates | decay |
+|---|---|---|---|
+| SegFormer | AdamW | head x10 | linear to 0 (stock) |
+| DeepLabV3+ | SGD | all alike | power 0.9 to a hundredth (stock) |
+| DeepLabV1, DeepLabV2 | SGD | new weights x10, new biases x20 | power 0.9 to 0 |
+| Segmenter | SGD, no weight decay | backbone x0.1 | power 0.9 to 0 |
+
+The backbones of DeepLabV1 and V2 have no bias of their own, so the rule "biases x2" of their
+recipes moves nothing there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wsss.config.model import RetrainConfig
+
+_NEW = 10.0  # learning rate of a DeepLab head's weights, as a multiple of the backbone's
+_CLASSIFIERS = {
+    "deeplabv1": ("decode_head.conv_seg",),
+    "deeplabv2": tuple(f"decode_head.classifiers.{number}" for number in range(4)),
+}
+
+
+def optimisation(retrain: RetrainConfig) -> dict[str, Any]:
+    """``optim_wrapper`` and ``param_scheduler`` of an mmengine config.
+
+    Raises:
+        ValueError: the warm-up is no shorter than the training.
+    """
+    if retrain.warmup >= retrain.iterations:
+        raise ValueError(
+            f"retrain.warmup is {retrain.warmup} steps, but retrain.iterations only "
+            f"{retrain.iterations}; lower the warm-up"
+        )
+    wrapper, poly = _of_network(retrain)
+    rise = {"type": "LinearLR", "start_factor": 1e-6, "by_epoch": False, "begin": 0}
+    fall = {"type": "PolyLR", "by_epoch": False, "begin": retrain.warmup, "end": retrain.iterations}
+    # mmengine reaches the full rate one step before `end`; with a single step it never would.
+    schedule = [{**rise, "end": retrain.warmup}] if retrain.warmup > 1 else []
+    return {
+        "optim_wrapper": {"type": "OptimWrapper", **wrapper},
+        "param_scheduler": [*schedule, {**fall, **poly}],
+    }
+
+
+def _of_network(retrain: RetrainConfig) -> tuple[dict[str, Any], dict[str, float]]:
+    family = retrain.model.split("-")[0]
+    sgd = {"type": "SGD", "lr": retrain.lr, "momentum": 0.9, "weight_decay": 0.0005}
+    to_zero = {"power": 0.9, "eta_min": 0.0}
+    if family == "segformer":
+        adam = {"type": "AdamW", "lr": retrain.lr, "betas": (0.9, 0.999), "weight_decay": 0.01}
+        keys = {
+            "pos_block": {"decay_mult": 0.0},
+            "norm": {"decay_mult": 0.0},
+            "head": {"lr_mult": 10.0},
+        }
+        return _wrapper(adam, keys), {"power": 1.0, "eta_min": 0.0}
+    if family == "segmenter":
+        return _wrapper(sgd | {"weight_decay": 0.0}, {"backbone": {"lr_mult": 0.1}}), to_zero
+    if family in _CLASSIFIERS:
+        biases = {f"{name}.bias": {"lr_mult": 2 * _NEW} for name in _CLASSIFIERS[family]}
+        return _wrapper(sgd, {"decode_head": {"lr_mult": _NEW}} | biases), to_zero
+    return {"optimizer": sgd}, {"power": 0.9, "eta_min": retrain.lr / 100}  # stock: 0.01 to 1e-4
+
+
+def _wrapper(optimizer: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
+    return {"optimizer": optimizer, "paramwise_cfg": {"custom_keys": keys}}
