@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
-from tests.golden.published_weakclip import build, our_name
+from tests.golden.published_weakclip import build, our_names
 from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.maps import resize_maps
 from wsss.config import from_mapping
@@ -76,17 +76,16 @@ def test_losses_and_gradients_of_a_step(golden_dir: Path, arrays: Arrays) -> Non
     found["loss"].backward()
     gradients = {name: p.grad for name, p in network.trained.named_parameters()}
     names = [str(name) for name in arrays["loss/grad_norm_names"]]
-    assert {our_name(name) for name in names} == set(gradients)
+    ours = our_names(network)
+    assert {ours[name] for name in names} == set(gradients)
     without = {
-        our_name(n) for n, norm in zip(names, arrays["loss/grad_norms"], strict=True) if norm < 0
+        ours[n] for n, norm in zip(names, arrays["loss/grad_norms"], strict=True) if norm < 0
     }
     assert {name for name, gradient in gradients.items() if gradient is None} == without
-    norms = [
-        -1.0 if g is None else float(g.norm()) for g in map(gradients.get, map(our_name, names))
-    ]
+    norms = [-1.0 if g is None else float(g.norm()) for g in (gradients[ours[n]] for n in names)]
     assert_close_rel(np.array(norms), arrays["loss/grad_norms"], FLOAT32, "grad_norms")
     for key in [key for key in arrays if key.startswith("loss/grad/")]:
-        gradient = gradients[our_name(key.removeprefix("loss/grad/"))]
+        gradient = gradients[ours[key.removeprefix("loss/grad/")]]
         assert gradient is not None
         assert_close_rel(gradient, arrays[key].reshape(gradient.shape), FLOAT32, key)
 

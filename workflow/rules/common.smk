@@ -139,7 +139,7 @@ def run_products(run):
             f"{folder}/tables/table.{suffix}" for suffix in ("md", "csv", "html")
         ]
         products += [f"{folder}/pictures/class_iou.png"]
-    if settings.refine.is_trained:
+    if settings.refine.trains:
         products += [f"{folder}/pictures/refiner_loss.png"]
         products += [f"{folder}/tables/efficiency.{s}" for s in ("md", "csv", "html")]
     if settings.retrain.enabled:
