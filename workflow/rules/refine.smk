@@ -1,11 +1,13 @@
 # The refiner trained on the CAMs or imported, and the class scores that it gives.
 
-IMPORTED = [run for run in RUNS if RUNS[run].refine.checkpoint is not None]
-
-
-def any_of(runs):
-    """A pattern of these runs alone; without any it matches nothing."""
-    return "|".join(map(re.escape, sorted(runs))) or "(?!)"
+# Patterns of the runs that import their refiner and of those that do not; "(?!)" matches nothing.
+IMPORTED = (
+    "|".join(re.escape(run) for run in RUNS if RUNS[run].refine.checkpoint) or "(?!)"
+)
+TRAINED = (
+    "|".join(re.escape(run) for run in RUNS if not RUNS[run].refine.checkpoint)
+    or "(?!)"
+)
 
 
 rule refine_train:
@@ -26,7 +28,7 @@ rule refine_train:
     benchmark:
         "results/{run}/benchmarks/refine_train.tsv"
     wildcard_constraints:
-        run=any_of(set(RUNS) - set(IMPORTED)),
+        run=TRAINED,
     conda:
         "../../envs/core.yaml"
     threads: 16
@@ -62,7 +64,7 @@ rule refine_import:
     benchmark:
         "results/{run}/benchmarks/refine_import.tsv"
     wildcard_constraints:
-        run=any_of(IMPORTED),
+        run=IMPORTED,
     conda:
         "../../envs/core.yaml"
     resources:

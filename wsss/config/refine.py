@@ -352,6 +352,7 @@ class RefineConfig(Section):
     )
     checkpoint: str | None = Field(
         None,
+        min_length=1,
         description=(
             "Do not train: import this file, a checkpoint that the authors of weakclip or excel "
             "released (.pth, .safetensors) or one of an earlier run. null = train."

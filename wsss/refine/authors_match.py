@@ -112,19 +112,19 @@ def assemble(tensors: Mapping[str, Tensor], parts: Mapping[str, Part]) -> tuple[
             invented.append(ours)
             continue
         account.object_to("missing", (f"{n} {_size(part.shape)} (ours: {ours})" for n in absent))
-        theirs = [tensors[name] for name in part.sources if name in tensors]
+        present = {name: tensors[name] for name in part.sources if name in tensors}
         wrong = [
             f"{name} is {_size(found.shape)}, expected {_size(part.shape)} (ours: {ours})"
-            for name, found in zip((n for n in part.sources if n in tensors), theirs, strict=True)
+            for name, found in present.items()
             if not part.fits(found)
         ]
         account.object_to("of another shape", wrong)
+        account.object_to(
+            "not finite", (name for name, found in present.items() if not found.isfinite().all())
+        )
         if absent or wrong:
             continue
-        account.object_to(
-            "not finite",
-            (n for n, t in zip(part.sources, theirs, strict=True) if not bool(t.isfinite().all())),
-        )
+        theirs = list(present.values())
         made = part.make([t.float() if t.is_floating_point() else t for t in theirs])
         if part.more_rows and made.shape[0] > part.shape[0]:
             account.note(
