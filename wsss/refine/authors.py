@@ -17,7 +17,7 @@ from wsss.cams.encoder_input import EncoderInput
 from wsss.config.load import expand_path
 from wsss.config.model import Config
 from wsss.data.dataset import load
-from wsss.refine.authors_match import Account
+from wsss.refine.authors_match import Account, size_text
 from wsss.refine.authors_source import Source, is_ours, read_source
 from wsss.refine.registry import RELEASED, authors_module, entry_modules, import_modules
 from wsss.refine.trained import checkpoint_weights
@@ -88,7 +88,7 @@ def import_checkpoint(
             weights={"clip": inputs.clip.digest, "authors": digest},
             inputs={file.name: digest},
         )
-    _log.info("%s: %s", file.name, found.text())
+    _log.info("%s: %s", file.name, found.text(None if report is None else 3))
     if report is not None:
         write_text(report, json.dumps(_record(file, digest, method, found), indent=1) + "\n")
     save_checkpoint(out, found.tensors, made)
@@ -112,7 +112,7 @@ def _account(
     found.object_to(
         "unknown",
         (
-            f"{name} {tuple(source.tensors[name].shape)}"
+            f"{name}: {size_text(source.tensors[name].shape)}"
             for name in rest
             if name not in set(dropped)
         ),

@@ -83,12 +83,14 @@ class Account:
             lines += [f"  {kind} ({len(found)}):", *(f"    {line}" for line in found)]
         raise ArtifactError("\n".join([*lines, remedy]))
 
-    def text(self) -> str:
-        """For a person to read."""
+    def text(self, most: int | None = None) -> str:
+        """For a person to read, with so many names a group."""
         lines = [f"{len(self.used)} tensors became {len(self.tensors)} of ours"]
         for group in self.groups:
             lines.append(f"{group.fate}, {len(group.names)}: {group.why}")
-            lines += [f"  {name}" for name in group.names]
+            lines += [f"  {name}" for name in group.names[:most]]
+            if most is not None and len(group.names) > most:
+                lines.append(f"  and {len(group.names) - most} more")
         return "\n".join(lines)
 
 
@@ -111,10 +113,12 @@ def assemble(tensors: Mapping[str, Tensor], parts: Mapping[str, Part]) -> tuple[
             account.tensors[ours] = torch.zeros(part.shape, dtype=torch.long)
             invented.append(ours)
             continue
-        account.object_to("missing", (f"{n} {_size(part.shape)} (ours: {ours})" for n in absent))
+        account.object_to(
+            "missing", (f"{n}: {size_text(part.shape)} (ours: {ours})" for n in absent)
+        )
         present = {name: tensors[name] for name in part.sources if name in tensors}
         wrong = [
-            f"{name} is {_size(found.shape)}, expected {_size(part.shape)} (ours: {ours})"
+            f"{name} is {size_text(found.shape)}, expected {size_text(part.shape)} (ours: {ours})"
             for name, found in present.items()
             if not part.fits(found)
         ]
@@ -154,5 +158,6 @@ def departures(config: Config, needed: Mapping[str, object]) -> list[str]:
     return found
 
 
-def _size(shape: Sequence[int]) -> str:
+def size_text(shape: Sequence[int]) -> str:
+    """A shape for a person to read."""
     return " x ".join(map(str, shape)) or "a number"
