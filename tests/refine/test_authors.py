@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -76,9 +77,14 @@ class Release(Chain):
         return out
 
 
+@pytest.fixture(scope="module")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Release]:
+    return functools.cache(lambda method: Release(tmp_path_factory.mktemp(method), method))
+
+
 @pytest.fixture(scope="module", params=sorted(METHODS))
-def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Release:
-    return Release(tmp_path_factory.mktemp(request.param), request.param)
+def release(request: pytest.FixtureRequest, releases: Callable[[str], Release]) -> Release:
+    return releases(request.param)
 
 
 @pytest.mark.parametrize("form", ["pth", "distributed.pth", "bare.pth", "safetensors"])
@@ -294,19 +300,15 @@ def _changed_conv(theirs: Weights) -> Tensor:
     ],
 )
 def test_excel_on_another_clip_is_refused(
-    tmp_path_factory: pytest.TempPathFactory,
+    releases: Callable[[str], Release],
+    tmp_path: Path,
     name: str,
     change: Callable[[Weights], Tensor],
     message: str,
-    excel: Release,
 ) -> None:
+    excel = releases("excel")
     theirs = excel.theirs | {name: change(excel.theirs)}
-    file = save(theirs, tmp_path_factory.mktemp("other") / "released.pth")
+    file = save(theirs, tmp_path / "released.pth")
     with pytest.raises(ArtifactError, match=message) as caught:
         excel.take(file)
     assert "other than in the encoder in use (clip.model, clip.pretrained) (1)" in str(caught.value)
-
-
-@pytest.fixture(scope="module")
-def excel(tmp_path_factory: pytest.TempPathFactory) -> Release:
-    return Release(tmp_path_factory.mktemp("excel"), "excel")
