@@ -47,6 +47,20 @@ def test_contradicting_sections_are_refused() -> None:
         from_mapping({"cams": {"source": "external"}})
     with pytest.raises(ConfigError, match="add train"):
         from_mapping({"cams": {"splits": ["val"]}})
+    with pytest.raises(
+        ConfigError, match=r"refine\.checkpoint is given, but refine\.method is none"
+    ):
+        from_mapping({"refine": {"checkpoint": "a.pth"}})
+
+
+def test_an_imported_refiner_needs_neither_training_images_nor_seeds() -> None:
+    base = {"cams": {"splits": []}, "retrain": {"enabled": False}}
+    with pytest.raises(ConfigError, match="add train"):
+        from_mapping(base | {"refine": {"method": "weakclip"}})
+    refine = from_mapping(base | {"refine": {"method": "weakclip", "checkpoint": "a.pth"}}).refine
+    assert refine.is_trained
+    assert not refine.trains
+    assert not refine.needs_seeds
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
+from wsss.refine.authors_excel import parts
+from wsss.refine.authors_match import assemble
 from wsss.refine.decoder import TransformerDecoder
 from wsss.refine.fusion import FeatureFusion
 
@@ -16,16 +19,7 @@ Weights = dict[str, torch.Tensor]
 
 HEADS = 8
 FUSION = "decoder_fts_fuse."
-_DECODER = "decoder."
-_BLOCK = {
-    "attn.in_proj_weight": "in_proj.weight",
-    "attn.in_proj_bias": "in_proj.bias",
-    "attn.out_proj": "out_proj",
-    "ln_1": "norm1",
-    "ln_2": "norm2",
-    "mlp.c_fc": "up",
-    "mlp.c_proj": "down",
-}
+_FUSION, _DECODER = "fusion.", "decoder."
 
 
 def load_heads(path: Path) -> Weights:
@@ -36,40 +30,33 @@ def load_heads(path: Path) -> Weights:
 
 
 def build_fusion(heads: Weights) -> FeatureFusion:
-    names = [f"{FUSION}linears_modulelist.{k}." for k in range(_count(heads))]
-    out, width = heads[f"{names[0]}proj.weight"].shape
-    fusion = FeatureFusion(len(names), width, out).eval()
-    state = {
-        "first_weight": torch.stack([heads[f"{n}proj.weight"].T for n in names]),
-        "first_bias": torch.stack([heads[f"{n}proj.bias"][None] for n in names]),
-        "second_weight": torch.stack([heads[f"{n}proj_2.weight"].T for n in names]),
-        "second_bias": torch.stack([heads[f"{n}proj_2.bias"][None] for n in names]),
-        "mix.weight": heads[f"{FUSION}linear_fuse.weight"],
-        "mix.bias": heads[f"{FUSION}linear_fuse.bias"],
-    }
-    fusion.load_state_dict(state)
+    mix = heads[f"{FUSION}linear_fuse.weight"]
+    width = heads[f"{FUSION}linears_modulelist.0.proj.weight"].shape[1]
+    fusion = FeatureFusion(mix.shape[1] // mix.shape[0], width, mix.shape[0]).eval()
+    _fill(fusion, _FUSION, heads)
     return fusion
 
 
-def _count(heads: Weights) -> int:
-    return len([n for n in heads if re.fullmatch(rf"{FUSION}linears_modulelist.\d+.proj.bias", n)])
-
-
 def build_decoder(heads: Weights) -> TransformerDecoder:
-    state = {}
-    for name, value in heads.items():
-        if name.startswith(_DECODER):
-            state[decoder_name(name)] = value
-    labels, width = state["classify.weight"].shape[:2]
-    depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+    labels, width = heads[f"{_DECODER}linear_pred.weight"].shape[:2]
+    depth = len([name for name in heads if name.endswith("attn.in_proj_bias")])
     decoder = TransformerDecoder(labels, width, depth=depth, heads=HEADS).eval()
-    decoder.load_state_dict(state)
+    _fill(decoder, _DECODER, heads)
     return decoder
 
 
-def decoder_name(published: str) -> str:
-    name = published.removeprefix(_DECODER)
-    name = name.replace("transformer.resblocks", "blocks").replace("linear_pred", "classify")
-    for theirs, ours in _BLOCK.items():
-        name = name.replace(theirs, ours)
-    return name
+def _fill(module: nn.Module, prefix: str, heads: Weights) -> None:
+    found, _ = assemble(heads, parts({prefix + k: v for k, v in module.state_dict().items()}))
+    assert not found.problems
+    module.load_state_dict({k.removeprefix(prefix): v for k, v in found.tensors.items()})
+
+
+def places(fusion: nn.Module, decoder: nn.Module) -> Mapping[str, tuple[str, int | None]]:
+    """Where the parameter of a published name is: our name, and the block where it is stacked."""
+    state = {_FUSION + k: v for k, v in fusion.state_dict().items()}
+    state |= {_DECODER + k: v for k, v in decoder.state_dict().items()}
+    found: dict[str, tuple[str, int | None]] = {}
+    for ours, part in parts(state).items():
+        for block, theirs in enumerate(part.sources):
+            found[theirs] = (ours, block if len(part.sources) > 1 else None)
+    return found

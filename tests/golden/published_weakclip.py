@@ -1,74 +1,60 @@
-"""The published WeakCLIP: its weights in our network, and its parameter names as ours."""
+"""The published WeakCLIP: its checkpoint, and that in our network."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from tests.golden.published_heads import load_heads
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.load import load_clip
+from wsss.clip.position import resize_positions
 from wsss.config import from_mapping
 from wsss.config.refine import WeakClipConfig
+from wsss.refine.authors_match import assemble
+from wsss.refine.authors_weakclip import parts, published_name
 from wsss.refine.weakclip_network import WeakClipNetwork
 
-_BUILT_FOR = 512  # side of the release's training crop, pixels
-_HEADS = (
-    (r"contexts", "head.prompt.contexts"),
-    (r"(gamma|beta)", r"head.matching.\1"),
-    (r"backbone\.fpn([1-4])\b", r"head.adapter.level\1"),
-    (r"context_decoder\.memory_proj", "head.matching.co_attention.visual_in"),
-    (r"context_decoder\.text_proj", "head.matching.co_attention.text_in"),
-    (r"context_decoder\.anti_out_proj", "head.matching.co_attention.visual_out"),
-    (r"context_decoder\.out_proj", "head.matching.co_attention.text_out"),
-    (r"context_decoder\.anti_decoder", "head.matching.co_attention.visual_layers"),
-    (r"context_decoder\.decoder", "head.matching.co_attention.text_layers"),
-    (r"self_attn\.(.*)", r"own.\1"),
-    (r"cross_attn\.(.*)", r"other.\1"),
-    (r"\bq_proj", "queries"),
-    (r"\bk_proj", "keys"),
-    (r"\bv_proj", "values"),
-    (r"\b(own|other)\.proj\b", r"\1.out"),
-    (r"neck\.lateral_convs\.(\d)\.conv", r"head.decoder.neck.lateral.\1"),
-    (r"neck\.fpn_convs\.(\d)\.conv", r"head.decoder.neck.smooth.\1"),
-    (r"decode_head\.conv_seg", "head.decoder.head.classify"),
-)
-_TEXT = (
-    (r"^text_encoder\.text_projection", "text.projection"),
-    (r"^text_encoder\.positional_embedding", "text.positions"),
-    (r"^text_encoder\.token_embedding", "text.embedding"),
-    (r"^text_encoder\.ln_final", "text.norm"),
-    (r"^text_encoder\.transformer", "text.transformer"),
-)
-_IMAGE = (
-    (r"^backbone\.class_embedding", "image.class_embedding"),
-    (r"^backbone\.positional_embedding", "image.positions"),
-    (r"^backbone\.proj", "image.projection"),
-    (r"^backbone\.conv1", "image.patches"),
-    (r"^backbone\.ln_pre", "image.first_norm"),
-    (r"^backbone\.ln_post", "image.last_norm"),
-    (r"^backbone\.transformer\.resblocks", "image.blocks"),
-)
+BUILT_FOR = 512  # side of the release's training crop, pixels
+_TEXT = ("positional_embedding", "text_projection", "transformer.", "token_embedding.", "ln_final.")
+_CONTEXT = 5  # tokens of a name, with start and end
 
 
-def our_name(published: str) -> str:
-    """A parameter's name in `WeakClipNetwork.trained` of the published variant."""
-    name = published
-    level = re.fullmatch(r"decode_head\.scale_heads\.(\d)\.(\d)\.(conv|bn)\.(\w+)", name)
-    if level:  # odd places are the doublings
-        part = {"conv": 0, "bn": 1}[level[3]]
-        return f"head.decoder.head.levels.{level[1]}.{int(level[2]) // 2}.{part}.{level[4]}"
-    for pattern, ours in (*_IMAGE, *_TEXT, *_HEADS):
-        name = re.sub(pattern, ours, name)
-    return name
+def our_names(network: WeakClipNetwork) -> dict[str, str]:
+    """Names in `WeakClipNetwork.trained` by the published ones."""
+    return {published_name(name): name for name in network.trained.state_dict()}
 
 
-def build(golden_dir: Path, arrays: Mapping[str, np.ndarray], **changes: object) -> WeakClipNetwork:
-    """The published network with the golden weights, in evaluation mode.
+def checkpoint(golden_dir: Path) -> dict[str, torch.Tensor]:
+    """What the published implementation would have saved: towers, adapter and head.
+
+    The golden files have the towers as OpenAI's CLIP names them; the released modules cut the text
+    positions and resize those of the image when they load them (spec 1.1, 1.3).
+    """
+    heads = load_heads(golden_dir / "weakclip_heads.safetensors")
+    found: dict[str, torch.Tensor] = {}
+    for name, value in load_file(golden_dir / "clip_tiny.safetensors").items():
+        if name.startswith("visual."):
+            found[name.replace("visual.", "backbone.", 1)] = value.float()
+        elif name.startswith(_TEXT):
+            found[f"text_encoder.{name}"] = value.float()
+    table = found["backbone.positional_embedding"]
+    patch = found["backbone.conv1.weight"].shape[-1]
+    old, new = round((len(table) - 1) ** 0.5), BUILT_FOR // patch
+    found["backbone.positional_embedding"] = resize_positions(table, (old, old), (new, new))
+    length = heads["contexts"].shape[1] + _CONTEXT
+    found["text_encoder.positional_embedding"] = found["text_encoder.positional_embedding"][:length]
+    return found | heads
+
+
+def new_network(
+    golden_dir: Path, arrays: Mapping[str, np.ndarray], **changes: object
+) -> WeakClipNetwork:
+    """The published network with a random head on the golden CLIP.
 
     ``changes`` are options of ``refine.weakclip``.
     """
@@ -76,21 +62,28 @@ def build(golden_dir: Path, arrays: Mapping[str, np.ndarray], **changes: object)
     clip = load_clip("from-weights", str(golden_dir / "clip_tiny.safetensors"))
     for part in ("weight", "bias"):
         clip.model.get_parameter(f"ln_final.{part}").data = heads[f"text_encoder.ln_final.{part}"]
-    settings = _settings(heads, changes)
     encoder = ClipEncoder(clip.model.get_submodule("visual"))
     tokens = torch.from_numpy(arrays["tokens"].astype(np.int64))
     names = [str(name) for name in arrays["class_names"]]
-    network = WeakClipNetwork(clip, encoder, names, settings, _BUILT_FOR, tokens)
-    state = {
-        our_name(name).removeprefix("head."): value[0] if name == "contexts" else value
-        for name, value in heads.items()
-        if not name.startswith("text_encoder.")
-    }
-    wanted = network.head.state_dict()
-    for name in wanted:  # a counter that nothing here reads
-        if name.endswith("num_batches_tracked"):
-            state[name] = wanted[name]
-    network.head.load_state_dict(state)
+    settings = _settings(heads, changes)
+    return WeakClipNetwork(clip, encoder, names, settings, BUILT_FOR, tokens)
+
+
+def build(golden_dir: Path, arrays: Mapping[str, np.ndarray], **changes: object) -> WeakClipNetwork:
+    """The published network with the golden weights, in evaluation mode.
+
+    ``changes`` are options of ``refine.weakclip``.
+    """
+    network = new_network(golden_dir, arrays, **changes)
+    state = {f"head.{name}": value for name, value in network.head.state_dict().items()}
+    if network.trained is not network.head:
+        state = dict(network.trained.state_dict())
+    width = network.head.decoder.neck._width
+    found, rest = assemble(checkpoint(golden_dir), parts(state, width))
+    assert not found.problems
+    assert not rest or network.trained is network.head  # of which the towers are no part
+    inside = "head." if network.trained is network.head else ""
+    network.trained.load_state_dict({k.removeprefix(inside): v for k, v in found.tensors.items()})
     network.train(False)
     return network
 

@@ -9,18 +9,26 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from tests.golden.closeness import FLOAT32, assert_close_rel
-from tests.golden.published_heads import FUSION, build_decoder, build_fusion, load_heads
+from tests.golden.published_heads import FUSION
+from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.cams.affinity import balance
 from wsss.cams.boxes import box_masks
 from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.maps import scale_maps
 from wsss.cams.patch_text import PatchText, maps_of, similarity
 from wsss.clip.attributes import enrich, hunting_weights
+from wsss.clip.position import resize_positions
 from wsss.clip.text import TextBank
 from wsss.config import Config, from_mapping
+from wsss.data.classes import class_list
+from wsss.data.dataset import CLASSES as CLASSES_FILE
+from wsss.data.dataset import MANIFEST, write_classes
+from wsss.data.manifest import write_manifest
 from wsss.labels.par import pixel_adaptive_refinement
+from wsss.refine.authors import import_checkpoint
 from wsss.refine.excel import Step
 from wsss.refine.excel_labels import Seen, Teacher, relation, shift
 from wsss.refine.head import Head
@@ -66,9 +74,31 @@ def _config(golden_dir: Path, arrays: Arrays, box: float = 0.79, **excel: object
     )
 
 
+@pytest.fixture(scope="module")
+def imported(
+    golden_dir: Path, arrays: Arrays, tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[str, torch.Tensor]:
+    """The head of the release's checkpoint, by way of `import_checkpoint`."""
+    folder = tmp_path_factory.mktemp("imported")
+    write_classes(folder / CLASSES_FILE, class_list("voc"))
+    write_manifest(folder / MANIFEST, [], class_list("voc").names)
+    config = _config(golden_dir, arrays)
+    clip = load_file(golden_dir / "clip_tiny.safetensors")
+    theirs = {f"encoder.{name}": value for name, value in clip.items()}
+    table = theirs["encoder.visual.positional_embedding"]
+    side = round((len(table) - 1) ** 0.5)
+    # As the release's training mode leaves it, at the grid of its crops.
+    theirs["encoder.visual.positional_embedding"] = resize_positions(table, (side, side), (20, 20))
+    theirs |= load_file(golden_dir / "excel_heads.safetensors")
+    torch.save({f"module.{name}": value for name, value in theirs.items()}, folder / "model.pth")
+    out = folder / "checkpoint.safetensors"
+    import_checkpoint(config, folder, folder / "model.pth", out, folder)
+    return load_checkpoint(out)[0]
+
+
 @pytest.fixture
 def build(
-    golden_dir: Path, arrays: Arrays, tmp_path: Path
+    golden_dir: Path, arrays: Arrays, tmp_path: Path, imported: Mapping[str, torch.Tensor]
 ) -> Callable[..., tuple[Teacher, Head, Step]]:
     def made(**options: float) -> tuple[Teacher, Head, Step]:
         config = _config(golden_dir, arrays, **options)
@@ -76,12 +106,10 @@ def build(
         text = _tensor(arrays, "tse/text")
         bank = TextBank(text[:CLASSES], text[CLASSES:])
         scores = PatchText(inputs.encoder, bank, config.cams.patch_text)
-        heads = load_heads(golden_dir / "excel_heads.safetensors")
         labels = arrays["seg_logits"].shape[1]
         encoder = inputs.encoder
         head = Head(encoder.depth, encoder.width, labels, config.refine.excel).eval()
-        head.fusion.load_state_dict(build_fusion(heads).state_dict())
-        head.decoder.load_state_dict(build_decoder(heads).state_dict())
+        head.load_state_dict(imported)
         teacher = Teacher(scores, config.cams, config.refine.excel)
         return teacher, head, Step(config, head, teacher)
 

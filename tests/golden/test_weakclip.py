@@ -10,11 +10,16 @@ import pytest
 import torch
 
 from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
-from tests.golden.published_weakclip import build, our_name
+from tests.golden.published_weakclip import build, checkpoint, new_network, our_names
+from wsss.artifacts.checkpoint import load_checkpoint, save_checkpoint
+from wsss.artifacts.provenance import Provenance
 from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.maps import resize_maps
 from wsss.config import from_mapping
 from wsss.config.refine import WeakClipConfig
+from wsss.refine.authors_match import assemble
+from wsss.refine.authors_source import read_source
+from wsss.refine.authors_weakclip import parts
 from wsss.refine.boundary import boundary_crf, grid_photos
 from wsss.refine.seed_losses import (
     auxiliary_loss,
@@ -36,10 +41,37 @@ def arrays(load_golden: Callable[[str], Arrays]) -> Arrays:
     return load_golden("weakclip.npz")
 
 
-@pytest.fixture(scope="module", params=["with gradients", "frozen"])
-def network(request: pytest.FixtureRequest, golden_dir: Path, arrays: Arrays) -> WeakClipNetwork:
+@pytest.fixture(scope="module", params=["with gradients", "frozen", "imported"])
+def network(
+    request: pytest.FixtureRequest,
+    golden_dir: Path,
+    arrays: Arrays,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> WeakClipNetwork:
+    if request.param == "imported":
+        return _imported(golden_dir, arrays, tmp_path_factory.mktemp("imported"))
     frozen = {"zero_lr": "frozen", "drop_path": 0.0}
     return build(golden_dir, arrays, **(frozen if request.param == "frozen" else {}))
+
+
+def _imported(golden_dir: Path, arrays: Arrays, folder: Path) -> WeakClipNetwork:
+    """By way of files: the release's checkpoint, and ours that is made of it."""
+    network = new_network(golden_dir, arrays)
+    for value in network.trained.state_dict().values():  # what is not imported is seen at once
+        value.fill_(float("nan") if value.is_floating_point() else 0)
+    released, ours = folder / "iter_8000.pth", folder / "checkpoint.safetensors"
+    torch.save({"meta": {"iter": 8000}, "state_dict": checkpoint(golden_dir)}, released)
+    source = read_source(released)
+    found, rest = assemble(
+        source.tensors, parts(network.trained.state_dict(), arrays["level1"].shape[1])
+    )
+    assert not found.problems
+    assert not rest
+    made = Provenance(stage="refine_import", config={}, seed=0, code="", packages={})
+    save_checkpoint(ours, found.tensors, made)
+    network.trained.load_state_dict(load_checkpoint(ours)[0])
+    network.train(False)
+    return network
 
 
 @torch.no_grad()
@@ -76,17 +108,16 @@ def test_losses_and_gradients_of_a_step(golden_dir: Path, arrays: Arrays) -> Non
     found["loss"].backward()
     gradients = {name: p.grad for name, p in network.trained.named_parameters()}
     names = [str(name) for name in arrays["loss/grad_norm_names"]]
-    assert {our_name(name) for name in names} == set(gradients)
+    ours = our_names(network)
+    assert {ours[name] for name in names} == set(gradients)
     without = {
-        our_name(n) for n, norm in zip(names, arrays["loss/grad_norms"], strict=True) if norm < 0
+        ours[n] for n, norm in zip(names, arrays["loss/grad_norms"], strict=True) if norm < 0
     }
     assert {name for name, gradient in gradients.items() if gradient is None} == without
-    norms = [
-        -1.0 if g is None else float(g.norm()) for g in map(gradients.get, map(our_name, names))
-    ]
+    norms = [-1.0 if g is None else float(g.norm()) for g in (gradients[ours[n]] for n in names)]
     assert_close_rel(np.array(norms), arrays["loss/grad_norms"], FLOAT32, "grad_norms")
     for key in [key for key in arrays if key.startswith("loss/grad/")]:
-        gradient = gradients[our_name(key.removeprefix("loss/grad/"))]
+        gradient = gradients[ours[key.removeprefix("loss/grad/")]]
         assert gradient is not None
         assert_close_rel(gradient, arrays[key].reshape(gradient.shape), FLOAT32, key)
 
@@ -140,8 +171,7 @@ def test_image_of_the_crf(golden_dir: Path, arrays: Arrays) -> None:
 
 
 @torch.no_grad()
-def test_sliding_window(golden_dir: Path, arrays: Arrays) -> None:
-    network = build(golden_dir, arrays)
+def test_sliding_window(network: WeakClipNetwork, arrays: Arrays) -> None:
     texts = network.texts()
 
     def logits(images: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,12 +11,11 @@ import torch
 
 from tests.golden.closeness import FLOAT32, assert_close_rel
 from tests.golden.published_heads import (
-    FUSION,
     Weights,
     build_decoder,
     build_fusion,
-    decoder_name,
     load_heads,
+    places,
 )
 from wsss.refine.decoder import TransformerDecoder
 from wsss.refine.fusion import FeatureFusion, feature_affinity
@@ -70,16 +68,10 @@ def test_gradients_of_the_whole_head(arrays: Arrays, heads: Weights) -> None:
 
 def _gradient(fusion: FeatureFusion, decoder: TransformerDecoder, name: str) -> torch.Tensor:
     """Gradient of a parameter by its published name."""
-    mlp = re.fullmatch(rf"{FUSION}linears_modulelist\.(\d+)\.(proj|proj_2)\.(weight|bias)", name)
-    if mlp is not None:
-        which = {"proj": "first", "proj_2": "second"}[mlp[2]]
-        stacked = fusion.get_parameter(f"{which}_{mlp[3]}").grad
-        assert stacked is not None
-        found = stacked[int(mlp[1])]
-        return found.T if mlp[3] == "weight" else found[0]
-    if name.startswith(FUSION):
-        gradient = fusion.get_parameter(name.removeprefix(FUSION).replace("linear_fuse", "mix"))
-    else:
-        gradient = decoder.get_parameter(decoder_name(name))
-    assert gradient.grad is not None
-    return gradient.grad
+    ours, block = places(fusion, decoder)[name]
+    module, _, inner = ours.partition(".")
+    gradient = {"fusion": fusion, "decoder": decoder}[module].get_parameter(inner).grad
+    assert gradient is not None
+    if block is None:
+        return gradient
+    return gradient[block].T if inner.endswith("weight") else gradient[block][0]

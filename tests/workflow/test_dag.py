@@ -194,6 +194,26 @@ def test_seeds_come_between_cams_and_weakclip(finished: Project) -> None:
     assert changed["cams"] == 2  # those of val, which was not asked for
 
 
+def test_an_imported_refiner_is_not_trained(finished: Project) -> None:
+    name, file = "tiny-imported", finished.root / "elsewhere.safetensors"
+    shutil.copy(finished.results / "refine/checkpoint.safetensors", file)
+    refine = CONFIG["refine"] | {"checkpoint": file.name}  # type: ignore[operator]
+    with _configured(finished, name=name, refine=refine):
+        wanted = finished.would_run()
+        finished.snakemake("--", f"results/{name}/refine/checkpoint.safetensors")
+        done = finished.would_run()
+        os.utime(file)
+        changed = finished.would_run()
+    assert wanted["refine_import"] == 1
+    assert {"refine_apply", "refine_predict"} <= set(wanted)
+    assert not {"refine_train", "efficiency", "seeds"} & set(wanted)
+    assert wanted["loss_curve"] == 1  # the segmenter's
+    assert "refine_import" not in done
+    assert changed["refine_import"] == 1
+    imported = finished.root / "results" / name / "refine/checkpoint.safetensors"
+    assert imported.read_bytes() == file.read_bytes()
+
+
 def test_a_sweep_shares_the_cams_and_ends_in_one_table(finished: Project) -> None:
     sweep = {"refine.weclip.rfm_start": [1, 3]}
     quick = {"masks": {"crf": {"enabled": False}}, "infer": {"crf": False}}

@@ -164,7 +164,7 @@ def run_products(run):
     products = [f"{base}/pictures/{split}.png" for split in splits]
     if has_truth(settings.data):
         products += [*tables(run, "table"), f"{base}/pictures/class_iou.png"]
-    if settings.refine.is_trained:
+    if settings.refine.trains:
         products += [f"{base}/pictures/refiner_loss.png", *tables(run, "efficiency")]
     if settings.retrain.enabled:
         products += [f"{base}/pictures/segmenter_loss.png"]

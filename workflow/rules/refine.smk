@@ -1,4 +1,14 @@
-# The refiner trained on the CAMs, and the class scores that it gives.
+# The refiner trained on the CAMs or imported, and the class scores that it gives.
+
+# Patterns of the runs that import their refiner and of those that do not; "(?!)" matches nothing.
+IMPORTED = (
+    "|".join(re.escape(run) for run in RUNS if RUNS[run].config.refine.checkpoint)
+    or "(?!)"
+)
+TRAINED = (
+    "|".join(re.escape(run) for run in RUNS if not RUNS[run].config.refine.checkpoint)
+    or "(?!)"
+)
 
 
 rule refine_train:
@@ -18,6 +28,8 @@ rule refine_train:
         "results/{run}/logs/refine_train.log",
     benchmark:
         "results/{run}/benchmarks/refine_train.tsv"
+    wildcard_constraints:
+        run=TRAINED,
     conda:
         "../../envs/core.yaml"
     threads: 16
@@ -38,6 +50,35 @@ rule refine_train:
         "python -m wsss refine-train {input.cams:q} {params.seeds} --manifest {params.folder:q}"
         " --out {output.checkpoint:q} --log {output.log:q} --efficiency {output.efficiency:q} --work {params.work:q}"
         " --device {resources.device} --workers {resources.workers} --sections {params.sections:q} 2> {log}"
+
+
+rule refine_import:
+    input:
+        manifest=manifest,
+        checkpoint=lambda wildcards: expand_path(of_run(wildcards).refine.checkpoint),
+        weights=clip_files,
+    output:
+        checkpoint="results/{run}/refine/checkpoint.safetensors",
+        report="results/{run}/refine/imported.json",
+    log:
+        "results/{run}/logs/refine_import.log",
+    benchmark:
+        "results/{run}/benchmarks/refine_import.tsv"
+    wildcard_constraints:
+        run=IMPORTED,
+    conda:
+        "../../envs/core.yaml"
+    resources:
+        mem_mb=8000,
+    params:
+        sections=sections("refine_import"),
+        code=code("refine_import"),
+        folder=subpath(input.manifest, parent=True),
+    message:
+        "Importing the refiner"
+    shell:
+        "python -m wsss refine-import {input.checkpoint:q} --manifest {params.folder:q}"
+        " --out {output.checkpoint:q} --report {output.report:q} --sections {params.sections:q} 2> {log}"
 
 
 rule refine_apply:

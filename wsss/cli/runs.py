@@ -185,7 +185,7 @@ class Runs(Mapping[str, Run]):
             files = []
             for key, column in content.columns.items():
                 product = row.takes.get(key) or (column.product or ("",))[0]
-                if product == _COSTS and self[name].config.refine.is_trained:
+                if product == _COSTS and self[name].config.refine.trains:
                     files.append(f"{self.folder('refine', name)}/efficiency.json")
                 files += [records[w] for w in records if w == (product, column.split)]
             found[label] = list(dict.fromkeys(files))

@@ -126,10 +126,39 @@ def refine_train(
     )
 
 
+def refine_import(
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="Checkpoint to write (safetensors).")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="What the authors released (.pth, .safetensors); default: refine.checkpoint.",
+            show_default=False,
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="What became of every tensor, to write (JSON).")
+    ] = None,
+    leave_out: Annotated[
+        list[str], typer.Option(help="Beginning of names that are of no use (repeat).")
+    ] = [],  # noqa: B006
+    cache: Cache = DEFAULT_CACHE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+) -> None:
+    """Import a checkpoint that the authors of weakclip or excel released, instead of training."""
+    from wsss.refine.authors import import_checkpoint
+
+    settings = stage_config("refine_import", config, sections, device="cpu")
+    import_checkpoint(settings, manifest, file, out, cache, report=report, leave_out=leave_out)
+
+
 def refine_apply(
     cams: Annotated[Path, typer.Argument(help="One CAM shard.", show_default=False)],
     manifest: ManifestDir,
-    checkpoint: Annotated[Path, typer.Option(help="Checkpoint of `wsss refine-train`.")],
+    checkpoint: Annotated[
+        Path, typer.Option(help="Checkpoint of `wsss refine-train` or `refine-import`.")
+    ],
     out: Annotated[Path, typer.Option(help="HDF5 shard of class scores to write.")],
     split: Split = "train",
     cache: Cache = DEFAULT_CACHE,
@@ -150,7 +179,9 @@ def refine_apply(
 
 def refine_predict(
     manifest: ManifestDir,
-    checkpoint: Annotated[Path, typer.Option(help="Checkpoint of `wsss refine-train`.")],
+    checkpoint: Annotated[
+        Path, typer.Option(help="Checkpoint of `wsss refine-train` or `refine-import`.")
+    ],
     out: Annotated[Path, typer.Option(help="HDF5 shard of label maps to write.")],
     split: Split = "val",
     shard: Shard = WHOLE,
@@ -233,6 +264,6 @@ def predict(
 
 def register(app: typer.Typer) -> None:
     """Add the stages to the command line."""
-    refine = (refine_train, refine_apply, refine_predict)
+    refine = (refine_train, refine_import, refine_apply, refine_predict)
     for command in (ingest, cams, seeds, *refine, masks, retrain, predict):
         app.command(rich_help_panel=PANEL)(command)

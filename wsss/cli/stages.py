@@ -35,6 +35,7 @@ STAGES: dict[str, Stage] = {
     "cams": Stage(("wsss.cams.stage",), ("data", "clip", "cams")),
     "seeds": Stage(("wsss.masks.seeds",), ("data", "cams", "seeds")),
     "refine_train": Stage(("wsss.refine.stage",), ("seed", "data", "clip", "cams", "refine")),
+    "refine_import": Stage(("wsss.refine.authors",), ("data", "clip", "refine")),
     "refine_apply": Stage(("wsss.refine.stage",), ("data", "clip", "cams", "refine", "infer")),
     "refine_predict": Stage(
         ("wsss.refine.stage",), ("data", "clip", "cams", "refine", "infer", "masks")
@@ -65,6 +66,10 @@ def entry_modules(stage: str, config: Config) -> tuple[str, ...]:
         from wsss.refine.registry import entry_modules as refiner
 
         modules += tuple(refiner(config))
+    if stage == "refine_import":
+        from wsss.refine.registry import import_modules
+
+        modules += tuple(import_modules(config))
     return modules
 
 

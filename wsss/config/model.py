@@ -431,8 +431,12 @@ class Config(Section):
         refine = self.refine
         found: list[str] = []
         if not refine.is_trained:
+            if refine.checkpoint is not None:
+                found.append(
+                    "refine.checkpoint is given, but refine.method is none: name its method"
+                )
             return found
-        if "train" not in self.cams.splits:
+        if refine.trains and "train" not in self.cams.splits:
             found.append(f"refine.method is {refine.method}: add train to cams.splits")
         if refine.method == "weclip":
             found += self._weclip_contradictions()

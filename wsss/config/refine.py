@@ -297,6 +297,14 @@ class WeakClipConfig(Section):
             "1464 of train added to it); empty = none."
         ),
     )
+    extra_labels: list[str] = Field(
+        default_factory=list,
+        description=(
+            "Further texts that compete with the classes inside the network and are never an "
+            "answer. Released for COCO: the ten categories without annotations, which its "
+            "checkpoint needs."
+        ),
+    )
     tags_in_losses: Literal["auto", "ignored", "targets", "masked"] = departure(
         published="ignored",
         corrected="targets",
@@ -342,6 +350,14 @@ class RefineConfig(Section):
             "on patch-text CAMs (section cams.patch_text)."
         ),
     )
+    checkpoint: str | None = Field(
+        None,
+        min_length=1,
+        description=(
+            "Do not train: import this file, a checkpoint that the authors of weakclip or excel "
+            "released (.pth, .safetensors) or one of an earlier run. null = train."
+        ),
+    )
     train: TrainingConfig = TrainingConfig()
     weclip: WeClipConfig = WeClipConfig()
     weakclip: WeakClipConfig = WeakClipConfig()
@@ -349,13 +365,18 @@ class RefineConfig(Section):
 
     @property
     def is_trained(self) -> bool:
-        """Whether there is something to train, which then also predicts all labels by itself."""
+        """Whether it is a trained one, here or elsewhere, which also predicts all labels itself."""
         return self.method != "none"
 
     @property
+    def trains(self) -> bool:
+        """Whether this run trains it."""
+        return self.is_trained and self.checkpoint is None
+
+    @property
     def needs_seeds(self) -> bool:
-        """Whether it learns from hard seeds, which the stage seeds makes."""
-        return self.method == "weakclip"
+        """Whether this run trains it on hard seeds, which the stage seeds makes."""
+        return self.trains and self.method == "weakclip"
 
 
 class InferConfig(Section):

@@ -31,10 +31,14 @@ from wsss.data.errors import DataError
 from wsss.data.locate import find_file, find_root, read_lines
 from wsss.data.words import COCO_NAMES
 
-_UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 PARTS: Final = ("train", "val")
 WITH_OBJECTS: Final = "-with-objects"
-CATEGORY_IDS: Final = tuple(number for number in range(1, 91) if number not in _UNUSED_IDS)
+UNUSED_CATEGORIES: Final[Mapping[int, str]] = {
+    12: "street sign", 26: "hat", 29: "shoe", 30: "eye glasses", 45: "plate",
+    66: "mirror", 68: "window", 69: "desk", 71: "door", 83: "blender",
+}  # fmt: skip
+"""Category ids that COCO named and never annotated."""
+CATEGORY_IDS: Final = tuple(number for number in range(1, 91) if number not in UNUSED_CATEGORIES)
 """Category id of each class, in label order."""
 CLASS_OF_CATEGORY: Final[Mapping[int, int]] = {
     category: index for index, category in enumerate(CATEGORY_IDS)

@@ -11,10 +11,23 @@ import importlib
 from wsss.config.model import Config
 from wsss.refine.base import Refiner
 
+RELEASED = frozenset({"weakclip", "excel"})
+"""Methods whose authors released checkpoints."""
+
 
 def entry_modules(config: Config) -> list[str]:
     """Dotted modules that the configured refiner enters, for the code digest."""
     return [_module(config.refine.method)]
+
+
+def import_modules(config: Config) -> list[str]:
+    """Dotted modules that import what the authors of the configured refiner released."""
+    return [authors_module(config.refine.method)] if config.refine.method in RELEASED else []
+
+
+def authors_module(method: str) -> str:
+    """Dotted module that knows the release of a method."""
+    return f"wsss.refine.authors_{method}"
 
 
 def find_refiner(method: str) -> Refiner:

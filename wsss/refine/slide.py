@@ -95,7 +95,7 @@ class SlidingViews:
     def _base(self, photo: Photo) -> tuple[float, float]:
         """Height and width at scale 1."""
         if self._inputs.square is not None:
-            return self._inputs.square, self._inputs.square
+            return float(self._inputs.square), float(self._inputs.square)
         height, width = photo.shape[:2]
         factor = 1.0
         if self._settings.short_side is not None:

@@ -59,7 +59,13 @@ def train(
 
     Raises:
         ArtifactError: a shard is missing or damaged, or a training image has no CAM or no seed.
+        ValueError: ``refine.checkpoint`` names what is to be imported instead.
     """
+    if config.refine.checkpoint is not None:
+        raise ValueError(
+            f"refine.checkpoint is {config.refine.checkpoint!r}, so nothing is trained; run "
+            "refine-import, or set it to null"
+        )
     from wsss.artifacts.checkpoint import save_checkpoint  # imports torch, which `apply` avoids
 
     manifest, classes = load(manifest_dir)

@@ -195,6 +195,7 @@ class _Trained:
     def __init__(self, config: Config, classes: ClassList, checkpoint: Path, cache: Path) -> None:
         tensors, _ = load_checkpoint(checkpoint)
         self.inputs = EncoderInput(config, cache)
+        self._labels = classes.label_count
         self._masked = config.refine.weakclip.tags_in_masks == "masked"
         self._network = build_network(config, classes, self.inputs, seed=0)
         try:
@@ -231,7 +232,7 @@ class _Trained:
         self, images: Float[Tensor, "batch 3 rows columns"]
     ) -> Float[Tensor, "batch labels height width"]:
         logits: Tensor = self._network.head(self._network.look(images), self._texts)[1]
-        return logits
+        return logits[:, : self._labels]
 
 
 def build_network(
@@ -247,15 +248,16 @@ def build_network(
 
 
 def class_texts(config: Config, classes: ClassList) -> list[str]:
-    """What stands behind the learnable vectors, the background first: bare names.
+    """What stands behind the learnable vectors: the background, the classes, extra labels.
 
-    ``data.prompts`` may put other words in their place; the synonyms of the class list, made for
-    other templates, do not.
+    Classes have their bare names. ``data.prompts`` may put other words in their place; the synonyms
+    of the class list, made for other templates, do not.
     """
     own = {spelling(name) for name in config.data.prompts}
     words = zip(classes.names, classes.prompts, strict=True)
     chosen = (prompt if spelling(name) in own else name for name, prompt in words)
-    return [_BACKGROUND, *(word.replace("_", " ") for word in chosen)]
+    names = [word.replace("_", " ") for word in chosen]
+    return [_BACKGROUND, *names, *config.refine.weakclip.extra_labels]
 
 
 def _allowed(batch: CropBatch, labels: int) -> Bool[Tensor, "batch labels"]:

@@ -1,0 +1,238 @@
+"""Names and shapes of the released files, written down from the specifications.
+
+No released file is at hand. What is written here is held to three things: the tensors of the
+published implementations in the golden files (small, all names), the parameter counts that the
+papers give (full size), and what the import asks for (both).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.golden.published_weakclip import checkpoint
+from wsss._compat import import_open_clip
+from wsss.clip.encoder import ClipEncoder
+from wsss.clip.load import LoadedClip, load_clip
+from wsss.config import expand_path, from_mapping
+from wsss.config.refine import ExcelConfig, WeakClipConfig
+from wsss.data.classes import class_list
+from wsss.data.coco import CATEGORY_IDS, UNUSED_CATEGORIES
+from wsss.data.words import COCO_NAMES
+from wsss.refine import authors_excel, authors_weakclip
+from wsss.refine.authors_match import COUNTER, Part, assemble
+from wsss.refine.head import Head
+from wsss.refine.weakclip_network import WeakClipNetwork
+
+Layout = dict[str, tuple[int, ...]]
+EXTRA = list(UNUSED_CATEGORIES.values())
+
+
+def linear(name: str, out: int, into: int, *, bias: bool = True) -> Layout:
+    return {f"{name}.weight": (out, into)} | ({f"{name}.bias": (out,)} if bias else {})
+
+
+def norm(name: str, width: int) -> Layout:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def batch_norm(name: str, width: int) -> Layout:
+    kept = {f"{name}.running_{what}": (width,) for what in ("mean", "var")}
+    return norm(name, width) | kept | {f"{name}.{COUNTER}": ()}
+
+
+def convolution(name: str, *shape: int, bias: int = 0) -> Layout:
+    return {f"{name}.weight": shape} | ({f"{name}.bias": (bias,)} if bias else {})
+
+
+def clip_blocks(name: str, depth: int, width: int) -> Layout:
+    found: Layout = {}
+    for number in range(depth):
+        block = f"{name}.transformer.resblocks.{number}"
+        found |= {f"{block}.attn.in_proj_weight": (3 * width, width)}
+        found |= {f"{block}.attn.in_proj_bias": (3 * width,)}
+        found |= linear(f"{block}.attn.out_proj", width, width)
+        found |= linear(f"{block}.mlp.c_fc", 4 * width, width)
+        found |= linear(f"{block}.mlp.c_proj", width, 4 * width)
+        found |= norm(f"{block}.ln_1", width) | norm(f"{block}.ln_2", width)
+    return found
+
+
+def weakclip_layout(
+    *, image: int, text: int, joint: int, co: int, channels: int, labels: int, words: int
+) -> Layout:
+    """Spec WeakCLIP 1.1 to 1.5; 12 blocks, patch 16, crops of 512 pixels, 8 prompt vectors."""
+    found: Layout = {"contexts": (1, 8, text), "gamma": (joint,), "beta": (joint,)}
+    found |= {"backbone.class_embedding": (image,), "backbone.proj": (image, joint)}
+    found |= {"backbone.positional_embedding": (1 + 32 * 32, image)}
+    found |= convolution("backbone.conv1", image, 3, 16, 16) | clip_blocks("backbone", 12, image)
+    found |= norm("backbone.ln_pre", image) | norm("backbone.ln_post", image)
+    for doubling in ("fpn1.1", "fpn1.4", "fpn2.1"):
+        found |= convolution(f"backbone.{doubling}", image, image, 2, 2, bias=image)
+    for one in ("fpn1.0", "fpn2.0", "fpn3", "fpn4.0"):
+        found |= norm(f"backbone.{one}", image)
+    found |= batch_norm("backbone.fpn1.2", image)
+    found |= {"text_encoder.positional_embedding": (8 + 5, text)}
+    found |= {"text_encoder.token_embedding.weight": (words, text)}
+    found |= {"text_encoder.text_projection": (text, joint)} | norm("text_encoder.ln_final", text)
+    found |= clip_blocks("text_encoder", 12, text)
+    inside = "context_decoder"
+    found |= norm(f"{inside}.memory_proj.0", joint) | linear(f"{inside}.memory_proj.1", co, joint)
+    found |= norm(f"{inside}.memory_proj.2", co)
+    found |= norm(f"{inside}.text_proj.0", joint) | linear(f"{inside}.text_proj.1", co, joint)
+    for stack in ("decoder", "anti_decoder"):
+        for layer in (f"{inside}.{stack}.{number}" for number in range(3)):
+            for attention in ("self_attn", "cross_attn"):
+                for what in "qkv":
+                    found |= linear(f"{layer}.{attention}.{what}_proj", co, co, bias=False)
+                found |= linear(f"{layer}.{attention}.proj", co, co)
+            for number in (1, 2, 3):
+                found |= norm(f"{layer}.norm{number}", co)
+            found |= linear(f"{layer}.mlp.0", 4 * co, co) | linear(f"{layer}.mlp.3", co, 4 * co)
+    for out in ("out_proj", "anti_out_proj"):
+        found |= norm(f"{inside}.{out}.0", co) | linear(f"{inside}.{out}.1", joint, co)
+    for level in range(4):
+        found |= convolution(
+            f"neck.lateral_convs.{level}.conv", channels, image + labels, 1, 1, bias=channels
+        )
+        found |= convolution(
+            f"neck.fpn_convs.{level}.conv", channels, channels, 3, 3, bias=channels
+        )
+        for step in range(0, 2 * max(1, level), 2):  # the others double and have no weights
+            one = f"decode_head.scale_heads.{level}.{step}"
+            found |= convolution(f"{one}.conv", channels, channels, 3, 3)
+            found |= batch_norm(f"{one}.bn", channels)
+    return found | convolution("decode_head.conv_seg", labels, channels, 1, 1, bias=labels)
+
+
+def excel_layout(*, image: int, width: int, labels: int) -> Layout:
+    """Spec ExCEL 3.2: what is trained; 12 maps, three blocks."""
+    found: Layout = {}
+    for number in range(12):
+        one = f"decoder_fts_fuse.linears_modulelist.{number}"
+        found |= linear(f"{one}.proj", width, image) | linear(f"{one}.proj_2", width, width)
+    fuse = "decoder_fts_fuse.linear_fuse"
+    found |= convolution(fuse, width, 12 * width, 1, 1, bias=width)
+    found |= clip_blocks("decoder", 3, width)
+    return found | convolution("decoder.linear_pred", labels, width, 1, 1, bias=labels)
+
+
+def shapes(tensors: Mapping[str, Tensor]) -> Layout:
+    return {name: tuple(value.shape) for name, value in tensors.items()}
+
+
+def asked(parts: Mapping[str, Part]) -> Layout:
+    """What an import asks a file for."""
+    return {source: part.shape for part in parts.values() for source in part.sources}
+
+
+def parameters(layout: Layout) -> int:
+    kept = ("running_mean", "running_var", COUNTER)
+    return sum(prod(shape) for name, shape in layout.items() if not name.endswith(kept))
+
+
+def test_weakclip_layout_is_that_of_the_published_implementation(golden_dir: Path) -> None:
+    small = {"image": 128, "text": 64, "joint": 64, "co": 64, "channels": 32}
+    expected = weakclip_layout(**small, labels=21, words=512)
+    found = shapes(checkpoint(golden_dir))
+    assert found == {n: s for n, s in expected.items() if not n.endswith(COUNTER)}
+
+
+def test_excel_layout_is_that_of_the_published_implementation(golden_dir: Path) -> None:
+    found = shapes(load_file(golden_dir / "excel_heads.safetensors"))
+    assert found == excel_layout(image=128, width=64, labels=21)
+
+
+@pytest.mark.parametrize(("labels", "total"), [(21, 171_464_725), (91, 171_554_395)])
+def test_the_import_asks_for_the_release_of_weakclip(labels: int, total: int) -> None:
+    """On the meta device: ViT-B/16 of OpenAI at the sizes of the release (spec 1.7)."""
+    full = {"image": 768, "text": 512, "joint": 512, "co": 256, "channels": 256}
+    release = weakclip_layout(**full, labels=labels, words=49408)
+    assert parameters(release) == total
+    names = ["background", *class_list("voc").names]
+    order = None
+    if labels == 91:
+        names = ["background", *COCO_NAMES, *EXTRA]
+        order = authors_weakclip.coco_order(EXTRA)
+    clip = vit_b_16()
+    tokens = clip.tokenize(names)
+    with torch.device("meta"):
+        encoder = ClipEncoder(clip.model.get_submodule("visual"), device=torch.device("meta"))
+        settings = published("weakclip", width=256, channels=256)
+        network = WeakClipNetwork(clip, encoder, names, settings, 512, tokens)
+    parts = authors_weakclip.parts(network.trained.state_dict(), 768, order)
+    assert asked(parts) == release
+
+
+@pytest.mark.parametrize(("labels", "total"), [(21, 6_313_237), (81, 6_328_657)])
+def test_the_import_asks_for_the_release_of_excel(labels: int, total: int) -> None:
+    """Spec ExCEL 10."""
+    release = excel_layout(image=768, width=256, labels=labels)
+    assert parameters(release) == total
+    with torch.device("meta"):
+        head = Head(12, 768, labels, published("excel", width=256))
+    assert asked(authors_excel.parts(head.state_dict())) == release
+
+
+def vit_b_16() -> LoadedClip:
+    """OpenAI's ViT-B/16 without values."""
+    open_clip = import_open_clip()
+    with torch.device("meta"):
+        model = open_clip.model.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu"))
+    tokenizer = open_clip.get_tokenizer("ViT-B-16-quickgelu")
+    return LoadedClip(model, lambda texts: tokenizer(list(texts)), "", "", (0.0,) * 3, (1.0,) * 3)
+
+
+def published(method: str, **changes: object) -> Any:
+    mapping = {"variant": "published", "refine": {"method": method, method: changes}}
+    found: WeakClipConfig | ExcelConfig = getattr(
+        from_mapping(mapping, partial=True).refine, method
+    )
+    return found
+
+
+@pytest.mark.parametrize("extra", [[], EXTRA[:9], [*EXTRA[:9], "hat"], [*EXTRA, "tree"]])
+def test_other_extra_labels_have_no_order(extra: list[str]) -> None:
+    assert authors_weakclip.coco_order(extra) is None
+
+
+def test_labels_of_coco_keep_their_meaning() -> None:
+    """A network in the order of category ids gives the same logits as that in ours."""
+    names = dict(zip(CATEGORY_IDS, COCO_NAMES, strict=True)) | UNUSED_CATEGORIES
+    theirs = ["background", *(names[number] for number in range(1, 91))]
+    ours = ["background", *COCO_NAMES, *reversed(EXTRA)]
+    order = authors_weakclip.coco_order(ours[81:])
+    assert order is not None
+    assert [theirs[label] for label in order] == ours
+    clip = from_mapping({}).clip
+    loaded = load_clip(str(expand_path(clip.model)), str(expand_path(clip.pretrained)))
+    settings = published("weakclip", width=16, channels=16)
+
+    def network(texts: list[str]) -> WeakClipNetwork:
+        encoder = ClipEncoder(loaded.model.get_submodule("visual"))
+        made = WeakClipNetwork(loaded, encoder, texts, settings, 64)
+        made.train(False)
+        return made
+
+    first, second = network(theirs), network(ours)
+    released = {
+        authors_weakclip.published_name(name): value[None] if name.endswith("contexts") else value
+        for name, value in first.trained.state_dict().items()
+    }
+    wanted = second.trained.state_dict()
+    found, rest = assemble(released, authors_weakclip.parts(wanted, second._encoder.width, order))
+    assert not found.problems
+    assert not rest
+    second.trained.load_state_dict(found.tensors)
+    pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        a, b = (one.head(one.look(pixels), one.texts())[1] for one in (first, second))
+    torch.testing.assert_close(b, a[:, order], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(b, a, rtol=1e-2, atol=1e-2)
