@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -234,7 +235,7 @@ def load_table(path: Path) -> PaperTable:
         ConfigError: naming the file and each wrong key.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:
@@ -311,13 +312,19 @@ def _preset(folder: Path, name: str, where: str) -> Mapping[str, Any]:
     if not path.is_file():
         there = sorted(file.stem for file in folder.glob("*.yaml"))
         raise ConfigError(f"{where}: preset: {_unknown(name, there, 'preset')}")
-    mapping: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    mapping: Mapping[str, Any] = _parse(path.read_text(encoding="utf-8"))
     if several := set(MANY) & set(mapping):
         raise ConfigError(
             f"{where}: preset: {name} is several runs ({', '.join(several)}); name a single one "
             "and lay the rest over it with changes"
         )
     return mapping
+
+
+@functools.cache
+def _parse(text: str) -> Any:
+    """YAML; presets are needed by many rows, and the workflow reads all tables at every start."""
+    return yaml.safe_load(text)
 
 
 def _unknown(name: str, known: list[str], what: str) -> str:
