@@ -189,7 +189,10 @@ def scored_of_all(wildcards):
 def rows_of_all(wildcards):
     """Which records belong to which of the runs that are compared, as JSON."""
     return json.dumps(
-        {run.removeprefix(f"{CONFIG.name}/"): scored(run) for run in MANY}
+        {
+            run.removeprefix(f"{CONFIG.name}/"): list(RUNS.records(run).values())
+            for run in MANY
+        }
     )
 
 
