@@ -112,7 +112,10 @@ def test_a_run_means_its_row(tmp_path: Path) -> None:
         (changed("rows", 0, "seeds", to=[1, 1]), "seeds: one comes twice"),
         (changed("rows", 1, "name", to="ours again+"), "rows.1 .*name: another row is called so"),
         (changed("rows", 1, "published", to=[]), "rows.1 .*a row without a preset needs numbers"),
-        (changed("rows", 1, "seeds", to=[1]), "rows.1 .*preset: changes, seeds and takes need one"),
+        (
+            changed("rows", 1, "seeds", to=[1]),
+            "rows.1 .*preset: overlays, changes, seeds and takes need one",
+        ),
         (
             changed("rows", 1, "published", 0, "values", "tset", to=1.0),
             "rows.1 .*published.0.values.tset: 'tset' is no column; did you mean 'test'",
@@ -217,6 +220,30 @@ def test_ablation_tables_run_what_the_sweeps_run(name: str) -> None:
 
 def test_component_table_runs_what_the_preset_runs() -> None:
     preset = yaml.safe_load((PRESETS / "excel-components.yaml").read_text())
-    table = load_table(ROOT / "workflow/tables/excel_components.yaml")
-    assert [row.changes for row in table.rows[:5]] == list(preset["runs"].values())
-    assert table.changes["infer"] == preset["infer"]
+    table = ROOT / "workflow/tables/excel_components.yaml"
+    rows, runs = load_table(table).rows, list(table_runs(table).values())
+    assert [row.overlays for row in rows[:5]] == [[f"excel-components:{r}"] for r in preset["runs"]]
+    assert [run["name"] for run in runs[:3]] == [
+        "voc12-excel.baseline", "voc12-excel.SVC", "voc12-excel.SVC-TSE",
+    ]  # fmt: skip
+    assert runs[3]["refine"]["method"] == preset["runs"]["SVC+LVC"]["refine"]["method"]
+    assert runs[3]["refine"]["train"]["iterations"] == 30_000  # of the preset below
+    assert {run["infer"]["scores"] for run in runs[:5]} == {preset["infer"]["scores"]}
+
+
+def test_a_row_lays_further_presets_over_its_own(tmp_path: Path) -> None:
+    def runs(*overlays: str) -> dict[str, dict[str, Any]]:
+        content = changed("rows", 0, "overlays", to=list(overlays))
+        content["rows"][0]["changes"] = {"shards": 3}
+        return table_runs(written(tmp_path, content), PRESETS)
+
+    run = runs("demo-excel", "excel-components:SVC+LVC")["ours-again-plus_seed-3"]
+    assert run["cams"]["affinity"]["box_threshold"] == 0.79
+    assert run["cams"]["patch_text"]["tse"] == {"form": "off"}
+    assert run["name"] == "demo-weclip.demo-excel_SVC-LVC_seed-3_shards-3"
+    with pytest.raises(
+        ConfigError, match=r"'SVC\+' is no run of excel-components; did you mean 'SVC"
+    ):
+        runs("excel-components:SVC+")
+    with pytest.raises(ConfigError, match="name one of them, excel-components:baseline"):
+        runs("excel-components")

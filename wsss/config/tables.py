@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -108,8 +108,15 @@ class Row(Section):
     preset: str = Field(
         "", description="Name of a file in workflow/presets; empty: published numbers alone."
     )
+    overlays: list[str] = Field(
+        default_factory=list,
+        description=(
+            "Names of further presets laid over it; of one with runs also which: "
+            "coco14-weakclip-segmenters:segmenter-deit-s."
+        ),
+    )
     changes: dict[str, Any] = Field(
-        default_factory=dict, description="Laid over the preset, key by key."
+        default_factory=dict, description="Laid over the presets, key by key."
     )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         default_factory=list,
@@ -183,8 +190,8 @@ class PaperTable(Section):
         if not row.preset:
             if not row.published:
                 yield "published: a row without a preset needs numbers"
-            if row.changes or row.seeds or row.takes:
-                yield "preset: changes, seeds and takes need one"
+            if row.overlays or row.changes or row.seeds or row.takes:
+                yield "preset: overlays, changes, seeds and takes need one"
         for key in _reserved(row.changes):
             yield f"changes.{key}: {_RESERVED}"
         if len(set(row.seeds)) != len(row.seeds):
@@ -269,18 +276,23 @@ def table_runs(path: Path, presets: Path | None = None) -> dict[str, dict[str, A
     for row in table.rows:
         for label, seed in row.labels.items():
             where = f"{path}, row {row.name!r}"
-            preset = _preset(presets, row.preset, where)
+            mapping = dict(_preset(presets, row.preset, where))
+            name = mapping["name"]
+            for file in row.overlays:
+                mapping = overlay(mapping, _preset(presets, file, where))
             changes = overlay(table.changes, row.changes)
             if seed is not None:
                 changes = overlay(changes, {"seed": seed})
-            own = {"name": _run_name(preset["name"], changes, f"{path.stem}-{label}")}
-            found[label] = overlay(overlay(preset, changes), own)
+            above = [value_text(file.rpartition(":")[2]) for file in row.overlays]
+            own = {"name": _run_name(name, above, changes, f"{path.stem}-{label}")}
+            found[label] = overlay(overlay(mapping, changes), own)
             from_mapping(found[label], where=where)
     return found
 
 
-def _run_name(preset: str, changes: Mapping[str, Any], label: str) -> str:
-    words = "_".join(sorted(f"{key}-{value_text(value)}" for key, value in _leaves(changes)))
+def _run_name(preset: str, above: Sequence[str], changes: Mapping[str, Any], label: str) -> str:
+    changed = sorted(f"{key}-{value_text(value)}" for key, value in _leaves(changes))
+    words = "_".join([*above, *changed])
     if not words:
         return preset
     return f"{preset}.{words if len(words) <= _LONGEST else label}"
@@ -308,15 +320,24 @@ def row_of(table: PaperTable, label: str) -> Row:
 
 
 def _preset(folder: Path, name: str, where: str) -> Mapping[str, Any]:
-    path = folder / f"{name}.yaml"
+    """A preset, or with ``file:run`` what it is for one of its runs."""
+    file, _, run = name.partition(":")
+    path = folder / f"{file}.yaml"
     if not path.is_file():
-        there = sorted(file.stem for file in folder.glob("*.yaml"))
-        raise ConfigError(f"{where}: preset: {_unknown(name, there, 'preset')}")
+        there = sorted(other.stem for other in folder.glob("*.yaml"))
+        raise ConfigError(f"{where}: preset: {_unknown(file, there, 'preset')}")
     mapping: Mapping[str, Any] = _parse(path.read_text(encoding="utf-8"))
+    runs = mapping.get("runs", {})
+    if run:
+        if run not in runs:
+            raise ConfigError(f"{where}: preset: {_unknown(run, list(runs), f'run of {file}')}")
+        shared = {key: value for key, value in mapping.items() if key not in MANY}
+        return overlay(shared, runs[run])
     if several := set(MANY) & set(mapping):
+        hint = f"name one of them, {file}:{next(iter(runs))}" if runs else "name a single one"
         raise ConfigError(
-            f"{where}: preset: {name} is several runs ({', '.join(several)}); name a single one "
-            "and lay the rest over it with changes"
+            f"{where}: preset: {file} is several runs ({', '.join(several)}); {hint}, and lay the "
+            "rest over it with changes"
         )
     return mapping
 
