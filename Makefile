@@ -3,6 +3,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 CORES ?= all
+# Processes that share out the tests.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 INSTALLED := $(VENV)/.installed
@@ -37,9 +39,9 @@ layers: install
 
 workflow-lint: install
 	snakemake --lint
-	
+
 tests: install
-	pytest
+	pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 format: install
 	ruff check --fix .

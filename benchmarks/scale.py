@@ -95,14 +95,14 @@ def _copies(source: Path, folder: Path, names: list[str]) -> None:
         os.link(source, folder / name)
 
 
-def _sources(root: Path) -> tuple[Path, Path]:
+def _sources(root: Path, side: int = SIDE) -> tuple[Path, Path]:
     """A photo and a label map."""
     root.mkdir(parents=True)
     photo, label = root / "photo.jpg", root / "label.png"
-    pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     Image.fromarray(pixels).save(photo)
-    index = np.zeros((SIDE, SIDE), np.uint8)
-    index[: SIDE // 2] = 1
+    index = np.zeros((side, side), np.uint8)
+    index[: side // 2] = 1
     Image.fromarray(index, "L").save(label)
     return photo, label
 
@@ -181,8 +181,15 @@ def settings(root: Path) -> Any:
     )
 
 
-def prepare(root: Path, count: int) -> None:
-    """Photos, truth, manifest, and shards of CAMs and masks."""
+def prepare(root: Path, count: int, *, side: int = SIDE, classes: str = "voc") -> None:
+    """Photos, truth, manifest, and shards of CAMs and masks.
+
+    Args:
+        root: folder to write.
+        count: number of images.
+        side: of the images, pixels.
+        classes: name of the class list.
+    """
     from wsss.artifacts.digest import digest_file
     from wsss.artifacts.provenance import provenance
     from wsss.artifacts.shard import Item, ShardWriter
@@ -190,25 +197,25 @@ def prepare(root: Path, count: int) -> None:
     from wsss.data.dataset import CLASSES, MANIFEST, write_classes
     from wsss.data.manifest import Manifest, Sample, write_manifest
 
-    photo, label = _sources(root)
+    photo, label = _sources(root, side)
     ids = [f"{number:06}" for number in range(count)]
     _copies(label, root / "SegmentationClass", [f"{image}.png" for image in ids])
     _copies(photo, root / "JPEGImages", [f"{image}.jpg" for image in ids])
-    classes, digest = class_list("voc"), digest_file(photo)
+    named, digest = class_list(classes), digest_file(photo)
     samples = tuple(
-        Sample(i, "train", root / f"JPEGImages/{i}.jpg", SIDE, SIDE, digest, (0,)) for i in ids
+        Sample(i, "train", root / f"JPEGImages/{i}.jpg", side, side, digest, (0,)) for i in ids
     )
     folder = root / "manifest"
     folder.mkdir()
-    write_manifest(folder / MANIFEST, samples, classes.names)
-    write_classes(folder / CLASSES, classes)
-    maps = np.full((1, SIDE // 8, SIDE // 8), 0.5, np.float16)
-    index = np.zeros((SIDE, SIDE), np.uint8)
+    write_manifest(folder / MANIFEST, samples, named.names)
+    write_classes(folder / CLASSES, named)
+    maps = np.full((1, side // 8, side // 8), 0.5, np.float16)
+    index = np.zeros((side, side), np.uint8)
     arrays: dict[str, dict[str, np.ndarray]] = {
         "cams": {"cam": maps, "refined": maps},
         "masks": {"label": index, "train": index},
     }
-    places: dict[str, Any] = {"classes": [0], "size": [SIDE, SIDE], "grid": [SIDE // 8, SIDE // 8]}
+    places: dict[str, Any] = {"classes": [0], "size": [side, side], "grid": [side // 8, side // 8]}
     for kind, content in arrays.items():
         for number in range(1, 9):
             part = Manifest(samples).shard(number, 8)

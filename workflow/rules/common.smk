@@ -223,10 +223,15 @@ def table_files(name):
         raise WorkflowError(str(error)) from None
 
 
-def table_outputs(name):
-    """The forms of a table; bars where it shows each class."""
-    bars = ["png"] if load_table(TABLES[name]).class_columns else []
-    return [f"results/tables/{name}/{name}.{suffix}" for suffix in ("md", "csv", *bars)]
+def table_bars(name):
+    """The bars of a table that shows each class."""
+    if not load_table(TABLES[name]).class_columns:
+        return []
+    caption = f"{workflow.basedir}/workflow/report/paper_bars.rst"
+    labels = {"table": name, "what": "IoU per class"}
+    kind = {"caption": caption, "category": "Tables of papers", "labels": labels}
+    bars = report(f"results/tables/{name}/{name}.png", **kind)
+    return [bars]
 
 
 def drawn_masks():

@@ -12,12 +12,14 @@ for name, path in TABLES.items():
                 file for files in table_files(name).values() for file in files
             ],
         output:
-            table_outputs(name),
+            f"results/tables/{name}/{name}.md",
+            f"results/tables/{name}/{name}.csv",
+            table_bars(name),
             html=report(
                 f"results/tables/{name}/{name}.html",
                 caption="../report/paper_table.rst",
                 category="Tables of papers",
-                labels={"table": name},
+                labels={"table": name, "what": "numbers"},
             ),
         log:
             f"results/logs/table_{name}.log",

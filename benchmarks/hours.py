@@ -1,0 +1,196 @@
+"""Hours of the trainings of the papers' presets on one GPU: `python -m benchmarks.hours`.
+
+A step of each training is run at its published size (random weights of the published networks,
+crops of noise; the batch cut to `--batch`, the time scaled back to the preset's) and its seconds on
+this machine are divided by those of a product of two matrices, measured in the same process. What
+comes out is work in floating-point operations that a dense product would do in the time. Where a
+method changes in the middle of its training, both halves are measured and weighed.
+
+Hours on a GPU are that work times the steps of the preset over one rate. It is not known from the
+outside, so it is fitted to one published time: WeCLIP's 4.5 hours on an RTX 3090 for 30,000 steps
+of 4 crops of 320 pixels. ExCEL's published 0.186 s a step on the same kind of GPU tells how good
+that is. On a CPU seconds are those of the process, so that other work beside it disturbs little;
+with `--device cuda` they are the clock's, and so are the hours: nothing is fitted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.ablation import ROOT
+from benchmarks.scale import prepare
+from wsss.config import Config, from_mapping, load_config
+from wsss.config.load import overlay
+
+WECLIP_HOURS, EXCEL_SECONDS = 4.5, 0.186  # published, on an RTX 3090
+STEPS = 2  # that are timed, after one that warms up
+IMAGES, SIDE = 8, 500
+MATRIX = 2048
+PHASES = {"weclip": "rfm_start", "excel": "lvc_start"}
+"""The option that says from which step on a method does more."""
+TRAININGS: dict[str, tuple[str, ...]] = {
+    "voc12-weclip": ("refine",),
+    "voc12-excel": ("refine",),
+    "voc12-weakclip": ("refine", "retrain"),
+    "voc12-clip-es-deeplabv2": ("retrain",),
+    "coco14-weclip": ("refine",),
+    "coco14-excel": ("refine",),
+    "coco14-weakclip": ("refine", "retrain"),
+    "coco14-clip-es-deeplabv2": ("retrain",),
+}
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--presets", nargs="+", choices=TRAININGS, default=list(TRAININGS))
+    parser.add_argument("--batch", type=int, default=2, help="crops a measured step (default: 2)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    logging.getLogger().setLevel(logging.ERROR)  # open_clip warns about random weights
+    if options.one:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(measure(Path(folder), *options.one, options)))
+        return
+    work = {
+        (preset, what): work_of(preset, what, options)
+        for preset in dict.fromkeys(["voc12-weclip", "voc12-excel", *options.presets])
+        for what in TRAININGS[preset]
+    }
+    rate = work["voc12-weclip", "refine"]["total"] / (3600 * WECLIP_HOURS)
+    if options.device == "cpu":
+        step = work["voc12-excel", "refine"]["step"] / rate
+        print(f"rate fitted to WeCLIP: {rate / 1e12:.1f} T operations a second")
+        print(f"ExCEL, a step: {step:.3f} s estimated, {EXCEL_SECONDS} s published")
+    for (preset, what), one in work.items():
+        hours = one["hours"] if options.device != "cpu" else one["total"] / rate / 3600
+        print(
+            f"{preset}, {what}: {one['steps']:,.0f} steps of {one['step'] / 1e12:.2f} T operations"
+            f" ({one['seconds']:.1f} s here), {hours:.1f} h"
+        )
+
+
+def work_of(preset: str, what: str, options: argparse.Namespace) -> dict[str, float]:
+    """Work of a step and of the whole training, both halves weighed; each in its own process."""
+    config = load_preset(preset)
+    phase = PHASES.get(config.refine.method) if what == "refine" else None
+    parts: dict[str, float] = {"whole": 1.0}
+    steps = (config.refine.train if what == "refine" else config.retrain).iterations
+    if phase:
+        start = getattr(getattr(config.refine, config.refine.method), phase) / steps
+        parts = {"first": start, "second": 1 - start}
+    step = seconds = 0.0
+    for part, share in parts.items():
+        command = [sys.executable, "-m", "benchmarks.hours", "--one", preset, what, part]
+        command += ["--batch", str(options.batch), "--device", options.device]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        if done.returncode:
+            raise SystemExit(f"{preset}, {what}: failed\n{done.stderr}")
+        found = json.loads(done.stdout.splitlines()[-1])
+        step += share * found["operations"]
+        seconds += share * found["seconds"]
+    hours = steps * seconds / 3600
+    return {
+        "steps": steps, "step": step, "seconds": seconds, "total": steps * step, "hours": hours,
+    }  # fmt: skip
+
+
+def load_preset(preset: str) -> Config:
+    """A preset over the defaults."""
+    return load_config(ROOT / "config.yaml", ROOT / f"workflow/presets/{preset}.yaml")
+
+
+def measure(
+    folder: Path, preset: str, what: str, part: str, options: argparse.Namespace
+) -> dict[str, float]:
+    """Seconds and work of a step of the preset's own batch."""
+    config = load_preset(preset)
+    prepare(folder / "data", IMAGES, side=SIDE, classes=config.data.kind)
+    train = _train_refiner if what == "refine" else _train_segmenter
+    section = config.refine.train if what == "refine" else config.retrain
+    batch = min(options.batch, section.batch)
+    few, many = 1, 1 + STEPS
+    seconds = []
+    for steps in (few, few, many):  # the first fills caches
+        own = _short(config, what, part, steps, batch, options.device, folder / "data")
+        start = _now(options.device)
+        train(own, folder / "data", folder / f"run-{len(seconds)}", folder / "cache")
+        seconds.append(_now(options.device) - start)
+    step = (seconds[2] - seconds[1]) / STEPS * section.batch / batch
+    return {"seconds": step, "operations": step * _rate(options.device)}
+
+
+def _short(
+    config: Config, what: str, part: str, steps: int, batch: int, device: str, root: Path
+) -> Config:
+    """The preset with a few steps on the images of the benchmark."""
+    method = config.refine.method
+    training = {"iterations": steps, "batch": batch, "warmup": 0, "checkpoint_every": 1000}
+    refine: dict[str, Any] = {"train": training} if what == "refine" else {}
+    if what == "refine" and method in PHASES:
+        refine[method] = {PHASES[method]: 0 if part == "second" else 1000}
+    changes: dict[str, Any] = {
+        "compute": {"device": device, "workers": 1},
+        "data": {"root": str(root)},
+        "clip": {"pretrained": "random"},
+        "refine": refine,
+        "retrain": training | {"init": "random"} if what == "retrain" else {},
+    }
+    return from_mapping(overlay(config.model_dump(mode="json"), changes))
+
+
+def _train_refiner(config: Config, data: Path, out: Path, cache: Path) -> None:
+    from wsss.masks.seeds import run as make_seeds
+    from wsss.refine.stage import train
+
+    cams, seeds = sorted((data / "cams").glob("*.h5")), []
+    if config.refine.needs_seeds:
+        for shard in cams:
+            seeds.append(out / "seeds" / shard.name)
+            make_seeds(config, data / "manifest", "train", shard, seeds[-1], out / "png")
+    files = (out / "checkpoint.safetensors", out / "loss.csv", out / "work")
+    train(config, data / "manifest", cams, *files, cache, seeds)
+
+
+def _train_segmenter(config: Config, data: Path, out: Path, cache: Path) -> None:
+    from wsss.retrain.train import train
+
+    masks = sorted((data / "masks").glob("*.h5"))
+    files = (out / "weights.safetensors", out / "loss.csv", out / "work")
+    train(config, data / "manifest", masks, *files)
+
+
+def _now(device: str) -> float:
+    """Seconds: of this process on a CPU, of the clock on a GPU."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _rate(device: str) -> float:
+    """Operations a second of a product of two float32 matrices."""
+    one = torch.rand(MATRIX, MATRIX, device=device)
+    found = []
+    for _ in range(5):
+        start = _now(device)
+        one @ one
+        found.append(2 * MATRIX**3 / (_now(device) - start))
+    return max(found)
+
+
+if __name__ == "__main__":
+    main()
