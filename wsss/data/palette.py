@@ -128,6 +128,6 @@ def _check_chunks(path: Path, content: bytes) -> None:
                 path, f"is damaged: its chunk {name!r} does not match its checksum; {_AGAIN}"
             )
         place = end + 4
-        if view[place - 8 : place - 4] == b"IEND":
+        if bytes(view[place - 8 : place - 4]) == b"IEND":
             return
     raise ImageError(path, f"is damaged: it has no end; {_AGAIN}")
