@@ -1,7 +1,14 @@
-"""The error that every reader of an artefact raises."""
+"""The errors that readers and writers of artefacts raise."""
 
 from __future__ import annotations
 
 
 class ArtifactError(RuntimeError):
     """An artefact is missing, unfinished, damaged or of another kind; the message names it."""
+
+
+class WriteError(ArtifactError):
+    """An artefact cannot be written (disk full, folder read-only …); the message names it.
+
+    What was there before is unchanged.
+    """
