@@ -20,10 +20,12 @@ import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 
+from wsss.errors import WsssError
+
 _STATISTICS = ("min", "max", "current", "mean")
 
 
-class UnsafeCheckpointError(RuntimeError):
+class UnsafeCheckpointError(WsssError, RuntimeError):
     """The file is no checkpoint, is damaged, or holds more than weights and histories."""
 
 

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from wsss.errors import WsssError
+
 # The names under which NumPy 1 and 2 pickle arrays and scalars.
 _ALLOWED = {
     (f"numpy.{core}.multiarray", name)
@@ -36,7 +38,7 @@ _DAMAGE = (
 )
 
 
-class SeedError(ValueError):
+class SeedError(WsssError, ValueError):
     """Seed files cannot be used; the message lists them together."""
 
 

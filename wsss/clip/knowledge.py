@@ -14,6 +14,7 @@ from pathlib import Path
 from wsss.artifacts.atomic import write_text
 from wsss.data.classes import ClassList, spelling
 from wsss.data.words import COCO_ALIASES
+from wsss.errors import WsssError
 
 Knowledge = dict[str, list[str]]
 
@@ -26,7 +27,7 @@ _BULLET = re.compile(r"^(?:[-*•–]|\(?\d+[.)])\s+")
 _QUOTES = "\"'“”‘’,"
 
 
-class KnowledgeError(ValueError):
+class KnowledgeError(WsssError, ValueError):
     """Descriptions cannot be used; the message says which and what to do."""
 
 
