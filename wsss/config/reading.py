@@ -11,6 +11,7 @@ import errno
 import itertools
 import math
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ MOST_YAML: Final = 2**20
 """Bytes of a YAML file."""
 _MOST_VALUES = 100_000  # aliases count as what they stand for; the shipped file has 500
 _DEEPEST = 40
+_WILDCARD = re.compile(r"(?<!\$)\{\s*\w+[^{}]*\}")
 _LARGEST = 2**63 - 1
 
 
@@ -67,8 +69,8 @@ def parse_yaml(text: str) -> Any:
 def odd_values(value: object) -> Iterator[str]:
     """What no configuration needs, each with its key.
 
-    These are control characters, numbers without bound, and values that hold themselves or stand
-    for too much, as what the workflow engine read may do.
+    These are control characters, wildcards of the workflow, numbers without bound, and values that
+    hold themselves or stand for too much, as those that the workflow engine reads may do.
     """
     waiting: list[tuple[str, int, object]] = [("", 0, value)]
     for _ in range(_MOST_VALUES):
@@ -92,7 +94,11 @@ def odd_values(value: object) -> Iterator[str]:
 def _odd(value: object) -> str:
     if isinstance(value, str):
         control = next((c for c in value if unicodedata.category(c) in ("Cc", "Cs")), None)
-        return f"holds the control character {control!r}; take it out" if control else ""
+        if control:
+            return f"holds the control character {control!r}; take it out"
+        wildcard = _WILDCARD.search(value)
+        if wildcard:
+            return f"holds {wildcard[0]}, which the workflow would replace; rename it"
     if isinstance(value, float) and not math.isfinite(value):
         return f"is {value}, expected a finite number"
     if isinstance(value, int) and abs(value) > _LARGEST:
@@ -107,7 +113,7 @@ def _check_extent(text: str) -> None:
     opened: list[tuple[str | None, int]] = []
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            size = sizes.get(event.anchor, 1)  # an unknown one is the composer's business
+            size = sizes.get(str(event.anchor), 1)  # an unknown one is the composer's business
             if not size:
                 raise _at(event, f"*{event.anchor} refers to what it is a part of")
             total += size
@@ -131,7 +137,8 @@ def _check_extent(text: str) -> None:
 
 
 def _at(event: yaml.Event, what: str) -> yaml.YAMLError:
-    return yaml.MarkedYAMLError(problem=what, problem_mark=event.start_mark)
+    mark = event.start_mark
+    return yaml.YAMLError(what if mark is None else f"line {mark.line + 1}: {what}")
 
 
 class _Loader(yaml.SafeLoader):
