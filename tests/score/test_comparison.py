@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.seal import sealed_json
 from wsss.refine.efficiency import Efficiency
 from wsss.score.comparison import make_comparison, rows_by_run
 from wsss.score.efficiency import make_efficiency
@@ -125,7 +126,7 @@ def test_cost_stands_beside_the_papers(tmp_path: Path) -> None:
         images_per_second=12.34, peak_memory=3 * 2**30, device="a GPU",
     )  # fmt: skip
     source = tmp_path / "efficiency.json"
-    source.write_text(json.dumps(cost.model_dump()))
+    source.write_text(json.dumps(sealed_json(cost.model_dump())))
     lines = make_efficiency(source, tmp_path)[0].read_text().splitlines()
     assert "| WeakCLIP, ours | 21.2 | 171.5 | 12.4 | 12.3 | 3.0 | a GPU |" in lines
     assert "| WeakCLIP, published | 21.2 | 171.5 | 12.4 | 16.8 | 9.7 |  |" in lines
@@ -136,5 +137,7 @@ def test_what_says_no_cost_is_refused(tmp_path: Path, content: str | None) -> No
     source = tmp_path / "efficiency.json"
     if content is not None:
         source.write_text(content)
-    with pytest.raises(ArtifactError, match=r"efficiency\.json: (no such file|does not say)"):
+    with pytest.raises(
+        ArtifactError, match=r"efficiency\.json: (no such file|does not say|carries no digest)"
+    ):
         make_efficiency(source, tmp_path)

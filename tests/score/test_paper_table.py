@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.seal import sealed_json
 from wsss.config import ConfigError
 from wsss.config.tables import load_table
 from wsss.refine.efficiency import Efficiency
@@ -248,7 +249,7 @@ def test_the_cost_of_a_training_is_a_column_as_well(tmp_path: Path) -> None:
     )  # fmt: skip
     source = tmp_path / "refine" / "efficiency.json"
     source.parent.mkdir()
-    source.write_text(json.dumps(cost.model_dump()))
+    source.write_text(json.dumps(sealed_json(cost.model_dump())))
     path = ROOT / "workflow/tables/efficiency.yaml"
     for given in (source, tmp_path):
         lines, numbers = read(make_paper_table(path, {"weakclip": [given]}, tmp_path / "out"))

@@ -43,7 +43,9 @@ class Project:
 
     def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         environment = {
-            k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "WSSS_ENGINE_PID")
+            k: v
+            for k, v in os.environ.items()
+            if k not in ("PYTHONPATH", "WSSS_ENGINE_PID", "WSSS_ENGINE_HOST")
         }
         command = [ENGINE, "--configfile", "tiny.yaml", "--cores", "2", *arguments]
         done = subprocess.run(

@@ -1,18 +1,32 @@
 """Write under a temporary name in the same folder, flush to disk, then rename.
 
 A reader never sees half a file: a process that is killed leaves only a temporary file, which
-nothing reads and the next writer of the same target removes.
+nothing reads and the next writer of the same target removes. Two processes that write the same
+target at once do not meet: each has a temporary name of its own, and the last one to finish wins.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
+import socket
+import time
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from wsss.artifacts.failures import writing
+
 _MARK = ".tmp-"
+_OLD = ".old"
+_HOST = re.sub(r"\W", "_", socket.gethostname())
+_TEMPORARY = re.compile(r"\..+\.tmp-(?:(\w+)-)?(\d+)(?:\.old)?")
+_LONGEST = 150  # bytes of a name that a temporary one repeats; file systems take 255
+_FORGOTTEN = 7 * 86_400.0  # seconds after which the temporary file of another machine is removed
+_ATTEMPTS = 50
 
 
 @contextmanager
@@ -23,20 +37,24 @@ def atomic_path(target: Path) -> Iterator[Path]:
     ``target`` stays as it was.
 
     Args:
-        target: the final path; its folder is created, a file or folder there is replaced.
+        target: the final path; its folder is created. A file replaces a file there, a folder a
+            folder.
+
+    Raises:
+        WriteError: there is no space or no right to write, or a folder is where the file should be.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(target)
-    temporary = target.parent / f".{target.name}{_MARK}{os.getpid()}"
-    try:
-        yield temporary
-        _flush(temporary)
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-        _flush_folder(target.parent)
-    finally:
-        _remove(temporary)
+    temporary = temporary_path(target)
+    with writing(target, temporary):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(target.parent, target.name)
+        _remove(temporary)  # of a dead process with this one's number
+        try:
+            yield temporary
+            _flush(temporary)
+            _rename(temporary, target)
+            _flush_folder(target.parent)
+        finally:
+            _remove(temporary)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -45,28 +63,80 @@ def write_text(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _remove_abandoned(target: Path) -> None:
-    prefix = f".{target.name}{_MARK}"
-    for entry in target.parent.iterdir():
-        if entry.name.startswith(prefix) and not _alive(entry.name.removeprefix(prefix)):
-            _remove(entry)
+def temporary_path(target: Path) -> Path:
+    """The name under which this process writes ``target`` until it is whole."""
+    return target.with_name(f"{_prefix(target.name)}{_HOST}-{os.getpid()}")
 
 
-def _alive(pid: str) -> bool:
+def remove_abandoned(folder: Path, name: str = "") -> None:
+    """Remove what writers that are gone left in a folder.
+
+    Args:
+        folder: it must exist.
+        name: only what became of this target; default: of any.
+    """
+    prefix = _prefix(name) if name else "."
+    with os.scandir(folder) as entries:
+        found = [(e.path, _TEMPORARY.fullmatch(e.name)) for e in entries]
+    for path, parts in found:
+        if parts and parts[0].startswith(prefix) and not _in_use(parts[1], parts[2], Path(path)):
+            _remove(Path(path))
+
+
+def _prefix(name: str) -> str:
+    short = os.fsencode(name)
+    if len(short) > _LONGEST:
+        kept = short[:_LONGEST].decode(errors="ignore")
+        name = f"{kept}.{zlib.crc32(short):08x}"
+    return f".{name}{_MARK}"
+
+
+def _in_use(host: str | None, pid: str, path: Path) -> bool:
+    """Whether the writer of a temporary file may still be there."""
+    if host not in {_HOST, None}:  # its processes cannot be asked for from here
+        with suppress(OSError):
+            return time.time() - path.stat().st_mtime < _FORGOTTEN
+        return True
     try:
         os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
     return True
 
 
+def _rename(temporary: Path, target: Path) -> None:
+    """Put what is finished in its place; a folder there is moved out of the way first."""
+    if not temporary.is_dir():
+        os.replace(temporary, target)
+        return
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    old = temporary.with_name(temporary.name + _OLD)
+    for attempt in range(_ATTEMPTS):
+        _remove(old)
+        with suppress(FileNotFoundError):
+            os.rename(target, old)
+        try:
+            os.rename(temporary, target)
+        except OSError as error:
+            with suppress(OSError):
+                os.rename(old, target)
+            another = error.errno in {errno.ENOTEMPTY, errno.EEXIST}  # put its folder there
+            if not another or attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            _remove(old)
+            return
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # what cannot be removed is left to the next writer
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

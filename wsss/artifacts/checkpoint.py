@@ -1,4 +1,4 @@
-"""Checkpoints as safetensors, with their provenance in the header; never a pickle."""
+"""Checkpoints as safetensors, with provenance and digest in the header; never a pickle."""
 
 from __future__ import annotations
 
@@ -6,40 +6,70 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.seal import BLANK, check_seal, seal_file
+
+_REMEDY = "delete it and rerun the stage that makes it"
 
 
 def save_checkpoint(
     path: Path, tensors: Mapping[str, torch.Tensor], provenance: Provenance
 ) -> None:
     """Atomically write named tensors and their provenance."""
-    packed = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(packed, temporary, metadata={"provenance": provenance.model_dump_json()})
+        save_tensors(temporary, tensors, {"provenance": provenance.model_dump_json()})
         load_checkpoint(temporary)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], Provenance]:
-    """Read named tensors and their provenance.
+    """Read named tensors and their provenance; every byte of the file is checked.
 
     Raises:
         ArtifactError: the file is missing, damaged, or was not written by `save_checkpoint`.
     """
     if not path.exists():
         raise ArtifactError(f"{path}: no such checkpoint; run the stage that makes it")
-    try:
-        with safe_open(path, framework="pt") as stored:
-            metadata = stored.metadata() or {}
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{path}: is damaged or no safetensors file ({error})") from None
-    if "provenance" not in metadata:
+    tensors, facts = load_tensors(path, _REMEDY)
+    if "provenance" not in facts:
         raise ArtifactError(
             f"{path}: carries no provenance, so it is no checkpoint of this pipeline"
         )
-    return tensors, Provenance.model_validate_json(metadata["provenance"])
+    try:
+        return tensors, Provenance.model_validate_json(facts["provenance"])
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{path}: its provenance is of another version ({error.error_count()} fields differ); "
+            f"{_REMEDY}"
+        ) from None
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> None:
+    """Write tensors and facts with their digest; not atomic by itself."""
+    packed = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(packed, path, metadata={**facts, **BLANK})
+    seal_file(path)
+
+
+def load_tensors(path: Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read what `save_tensors` wrote.
+
+    Args:
+        path: the file.
+        remedy: what to do about a damaged one, for the message.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or carries no digest.
+    """
+    check_seal(path, remedy)
+    try:
+        with safe_open(path, framework="pt") as stored:
+            facts = dict(stored.metadata() or {})
+            return {name: stored.get_tensor(name) for name in stored.keys()}, facts  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path}: is damaged or no safetensors file ({error})") from None

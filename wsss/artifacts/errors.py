@@ -1,4 +1,4 @@
-"""The error that every reader of an artefact raises."""
+"""The errors that readers and writers of artefacts raise."""
 
 from __future__ import annotations
 
@@ -7,3 +7,10 @@ from wsss.errors import WsssError
 
 class ArtifactError(WsssError, RuntimeError):
     """An artefact is missing, unfinished, damaged or of another kind; the message names it."""
+
+
+class WriteError(ArtifactError):
+    """An artefact cannot be written (disk full, folder read-only …); the message names it.
+
+    What was there before is unchanged.
+    """

@@ -8,12 +8,16 @@ there and only new ones are computed.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
 
-from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.errors import ArtifactError, WriteError
 from wsss.artifacts.shard import Item, Shard
+
+_log = logging.getLogger(__name__)
 
 
 class Kept:
@@ -32,7 +36,8 @@ class Kept:
             try:
                 self._shard = Shard(self._store, kind=kind)
             except ArtifactError:
-                self._store.unlink()  # it saves time only; what it held is computed again
+                # It saves time only; what it held is computed again.
+                self._store.unlink(missing_ok=True)
 
     def find(self, image: str, key: str) -> Item | None:
         """The item of ``image`` if it was made from the same things, else None."""
@@ -44,16 +49,16 @@ class Kept:
             return None
 
     def keep(self) -> None:
-        """Remember the finished output for the next run."""
+        """Remember the finished output for the next run; where that fails, it is only said."""
         self.close()
-        self._store.parent.mkdir(exist_ok=True)
-        temporary = self._store.with_name(f"{self._store.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
         try:
-            os.link(self._output, temporary)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(self._output, temporary)
-        os.replace(temporary, self._store)
+            with atomic_path(self._store) as temporary:
+                try:
+                    os.link(self._output, temporary)
+                except OSError:  # a file system without hard links
+                    shutil.copyfile(self._output, temporary)
+        except (WriteError, OSError) as error:
+            _log.warning("%s; the next run computes all of it again", error)
 
     def close(self) -> None:
         """Close the kept shard."""

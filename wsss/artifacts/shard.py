@@ -1,14 +1,17 @@
 """HDF5 shards: named arrays of a set of images, checked item by item.
 
 One writer a file, never appended to: written under a temporary name, closed, reopened, verified
-and renamed. Each item carries the digest of its arrays, which every read checks, and a key that
-says from what it was made, so that a later run can take over what has not changed.
+and renamed. An index lists each item's id, key, attributes and arrays, with the digest of the
+latter. Opening a file reads and checks the index, reading an item checks its arrays: every byte
+that is used is checked, and nothing is read to check it that is not used. The key says from what an
+item was made, so that a later run can take over what has not changed.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +25,14 @@ from wsss.artifacts.digest import digest_arrays, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 
-_FORMAT = 1
+_FORMAT = 2
+"""1 had no index: keys, attributes and provenance were not covered by a digest."""
+_AGAIN = "delete it and rerun the stage"
+# What h5py and the parsing of what it gives raise at damaged bytes.
+_DAMAGE = (
+    OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError,
+    ArithmeticError, NotImplementedError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,9 @@ class ShardWriter:
         kind: what the shard holds (``cams``, ``masks`` …); readers ask for it.
         ids: the images that will be written, in order; leaving one out is an error.
         provenance: what the shard was made of.
+
+    Raises:
+        WriteError: there is no space or no right to write.
     """
 
     def __init__(
@@ -60,13 +73,17 @@ class ShardWriter:
         self._pending = set(ids)
         self._kind = kind
         self._provenance = provenance
-        self._digests: dict[str, str] = {}
+        self._entries: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> ShardWriter:
         self._atomic = atomic_path(self.path)
         self._temporary = self._atomic.__enter__()
-        self._file = h5py.File(self._temporary, "w", libver=("v110", "v110"))
-        self._items = self._file.create_group("items")
+        try:
+            self._file = h5py.File(self._temporary, "w", libver=("v110", "v110"))
+            self._items = self._file.create_group("items")
+        except BaseException as failure:
+            self._abandon(failure)
+            raise
         return self
 
     def add(self, item: Item) -> None:
@@ -81,22 +98,18 @@ class ShardWriter:
             )
         self._pending.remove(item.id)
         group = self._items.create_group(f"{self._index[item.id]:07d}")
-        digest = digest_arrays(item.arrays)
+        group.attrs["id"] = item.id  # for whoever looks into the file with other tools
         for name in sorted(item.arrays):
-            array = np.ascontiguousarray(item.arrays[name])
-            packed = (
-                {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-                if array.size > 1024
-                else {}
-            )
-            group.create_dataset(name, data=array, track_times=False, **packed)
-        group.attrs["id"] = item.id
-        group.attrs["attrs"] = json.dumps(dict(item.attrs), sort_keys=True)
-        group.attrs["key"] = item.key
-        group.attrs["digest"] = digest_json(
-            [digest, json.dumps(dict(item.attrs), sort_keys=True), item.id, item.key]
-        )
-        self._digests[item.id] = digest_json([digest, dict(item.attrs), item.id])
+            _store(group, name, np.ascontiguousarray(item.arrays[name]))
+        self._entries[item.id] = {
+            "id": item.id,
+            "key": item.key,
+            "attrs": dict(item.attrs),
+            "arrays": {
+                name: [array.dtype.str, list(array.shape)] for name, array in item.arrays.items()
+            },
+            "digest": digest_arrays(item.arrays),
+        }
 
     def __exit__(
         self,
@@ -104,9 +117,8 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            self._file.close()
-            self._atomic.__exit__(kind, error, trace)
+        if error is not None:
+            self._abandon(error)
             return
         try:
             if self._pending:
@@ -114,22 +126,39 @@ class ShardWriter:
                     f"{self.path}: {len(self._pending)} images were not written, e.g. "
                     f"{min(self._pending)!r}"
                 )
-            self._file.attrs["format"] = _FORMAT
-            self._file.attrs["kind"] = self._kind
-            self._file.attrs["count"] = len(self._index)
-            self._file.attrs["provenance"] = self._provenance.model_dump_json()
-            self._file.attrs["content"] = digest_json(
-                [self._digests[image] for image in self._index]
-            )
+            self._finish()
             self._file.close()
             with Shard(self._temporary, kind=self._kind) as written:
                 for _ in written:
                     pass
         except BaseException as failure:
-            self._file.close()
-            self._atomic.__exit__(type(failure), failure, failure.__traceback__)
+            self._abandon(failure)
             raise
         self._atomic.__exit__(None, None, None)
+
+    def _finish(self) -> None:
+        """Write what says that the shard is complete."""
+        entries = [self._entries[image] for image in self._index]
+        index = json.dumps(entries, sort_keys=True).encode()
+        _store(self._file, "index", np.frombuffer(index, np.uint8))
+        root = {
+            "format": _FORMAT,
+            "kind": self._kind,
+            "count": len(entries),
+            "provenance": self._provenance.model_dump_json(),
+            "content": digest_json(
+                [digest_json([e["digest"], e["attrs"], e["id"]]) for e in entries]
+            ),
+        }
+        for name, value in root.items():
+            self._file.attrs[name] = value
+        self._file.attrs["seal"] = digest_json([root, index.decode()])
+
+    def _abandon(self, failure: BaseException) -> None:
+        """Leave nothing; raises what the failure means, if that is a full disk or the like."""
+        with suppress(*_DAMAGE):  # HDF5 cannot write what it still holds
+            self._file.close()
+        self._atomic.__exit__(type(failure), failure, failure.__traceback__)
 
 
 class Shard:
@@ -140,7 +169,7 @@ class Shard:
         kind: what it must hold; None accepts any.
 
     Raises:
-        ArtifactError: the file is missing, no complete shard, or of another kind.
+        ArtifactError: the file is missing, damaged, no complete shard, or of another kind.
     """
 
     def __init__(self, path: Path, *, kind: str | None = None) -> None:
@@ -149,51 +178,75 @@ class Shard:
             self._file = h5py.File(path, "r")
         except FileNotFoundError:
             raise ArtifactError(f"{path}: no such shard; run the stage that makes it") from None
-        except OSError as error:
+        except PermissionError:
             raise ArtifactError(
-                f"{path}: is damaged or no HDF5 file ({error}); delete it and rerun the stage"
+                f"{path}: this user may not read it; ask its owner, or write to another folder"
             ) from None
-        root = self._file.attrs
-        if "format" not in root or "content" not in root:
-            self._file.close()
-            raise ArtifactError(f"{path}: is not a finished shard; delete it and rerun the stage")
+        except OSError as error:
+            raise ArtifactError(f"{path}: is damaged or no HDF5 file ({error}); {_AGAIN}") from None
+        try:
+            root = self._open()
+        except ArtifactError:
+            self.close()
+            raise
+        except _DAMAGE as error:
+            self.close()
+            raise ArtifactError(f"{path}: is damaged ({error!r}); {_AGAIN}") from None
         if kind is not None and root["kind"] != kind:
-            found = root["kind"]
-            self._file.close()
+            self.close()
             raise ArtifactError(
-                f"{path}: holds {found!r}, expected {kind!r}; pass the file of the right stage"
+                f"{path}: holds {root['kind']!r}, expected {kind!r}; pass the file of the right "
+                "stage"
             )
         self.kind = str(root["kind"])
         self.content = str(root["content"])
         """Digest of ids, arrays and attributes; equal content, equal digest."""
-        self.provenance = Provenance.model_validate_json(str(root["provenance"]))
-        self._groups = {str(group.attrs["id"]): group for group in self._file["items"].values()}
-        if len(self._groups) != int(root["count"]):
-            self._file.close()
+
+    def _open(self) -> dict[str, Any]:
+        """Read and check all but the arrays."""
+        attrs = self._file.attrs
+        if "format" not in attrs:
+            raise ArtifactError(f"{self.path}: is not a finished shard; {_AGAIN}")
+        if int(attrs["format"]) != _FORMAT:
             raise ArtifactError(
-                f"{path}: has {len(self._groups)} items, expected {root['count']}; delete it "
-                f"and rerun"
+                f"{self.path}: has the format {attrs['format']}, this version reads {_FORMAT}; "
+                f"{_AGAIN}"
             )
+        root: dict[str, Any] = {
+            "format": int(attrs["format"]),
+            "count": int(attrs["count"]),
+            **{name: str(attrs[name]) for name in ("kind", "provenance", "content")},
+        }
+        index = self._file["index"][()].tobytes().decode()
+        if digest_json([root, index]) != attrs["seal"]:
+            raise ArtifactError(
+                f"{self.path}: is damaged: its index does not match its digest; {_AGAIN}"
+            )
+        self.provenance = Provenance.model_validate_json(root["provenance"])
+        self._numbers: dict[str, int] = {}
+        self._entries: list[dict[str, Any]] = json.loads(index)
+        for number, entry in enumerate(self._entries):
+            self._numbers[entry["id"]] = number
+        return root
 
     @property
     def ids(self) -> list[str]:
         """The images of the shard, in order."""
-        return list(self._groups)
+        return list(self._numbers)
 
     def __contains__(self, image: object) -> bool:
-        return image in self._groups
+        return image in self._numbers
 
     def __len__(self) -> int:
-        return len(self._groups)
+        return len(self._numbers)
 
     def key(self, image: str) -> str:
         """The key of one item, without reading its arrays."""
-        return str(self._groups[image].attrs["key"])
+        return str(self._entry(image)["key"])
 
     def attrs(self, image: str) -> dict[str, Any]:
         """The attributes of one item, without reading its arrays."""
-        loaded: dict[str, Any] = json.loads(str(self._groups[image].attrs["attrs"]))
-        return loaded
+        return dict(self._entry(image)["attrs"])
 
     def read(self, image: str) -> Item:
         """Read one item and check its digest.
@@ -201,32 +254,51 @@ class Shard:
         Raises:
             ArtifactError: the image is not in the shard, or its bytes are damaged.
         """
-        group = self._groups.get(image)
-        if group is None:
-            raise ArtifactError(f"{self.path}: has no image {image!r}")
+        entry = self._entry(image)
         try:
-            arrays = {name: dataset[()] for name, dataset in group.items()}
-        except OSError as error:
+            group = self._file[f"items/{self._numbers[image]:07d}"]
+            arrays = {name: _read(group[name], *entry["arrays"][name]) for name in entry["arrays"]}
+        except _DAMAGE as error:
             raise ArtifactError(
-                f"{self.path}: {image!r} is damaged ({error}); delete the file and rerun"
+                f"{self.path}: {image!r} is damaged ({error!r}); {_AGAIN}"
             ) from None
-        attrs, key = str(group.attrs["attrs"]), str(group.attrs["key"])
-        if digest_json([digest_arrays(arrays), attrs, image, key]) != group.attrs["digest"]:
+        if digest_arrays(arrays) != entry["digest"]:
             raise ArtifactError(
-                f"{self.path}: {image!r} does not match its digest; delete the file and rerun "
-                f"the stage"
+                f"{self.path}: {image!r} is damaged: it does not match its digest; {_AGAIN}"
             )
-        return Item(image, arrays, json.loads(attrs), key)
+        return Item(image, arrays, dict(entry["attrs"]), str(entry["key"]))
+
+    def _entry(self, image: str) -> dict[str, Any]:
+        number = self._numbers.get(image)
+        if number is None:
+            raise ArtifactError(f"{self.path}: has no image {image!r}")
+        return self._entries[number]
 
     def __iter__(self) -> Iterator[Item]:
-        return (self.read(image) for image in self._groups)
+        return (self.read(image) for image in self._numbers)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with suppress(*_DAMAGE):  # nothing was written, so nothing can be lost
+            self._file.close()
 
     def __enter__(self) -> Shard:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _store(group: h5py.Group, name: str, array: np.ndarray) -> None:
+    packed = (
+        {"compression": "gzip", "compression_opts": 1, "shuffle": True} if array.size > 1024 else {}
+    )
+    group.create_dataset(name, data=array, track_times=False, **packed)
+
+
+def _read(dataset: h5py.Dataset, kind: str, shape: Sequence[int]) -> np.ndarray:
+    """The array of a dataset, if it is of the type and shape that the index says."""
+    if dataset.dtype.str != kind or dataset.shape != tuple(shape):
+        raise ValueError(f"is {dataset.dtype.str} {dataset.shape}, expected {kind} {tuple(shape)}")
+    array: np.ndarray = dataset[()]
+    return array

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 
-from wsss.cli.guard import ENGINE_VARIABLE
+from wsss.cli.guard import ENGINE_VARIABLE, HOST_VARIABLE
 
 
 def prepare_jobs(project: Path) -> None:
@@ -19,7 +20,8 @@ def prepare_jobs(project: Path) -> None:
     # `python` in a job is the interpreter that runs the engine, its environment active or not;
     # a conda environment of a job, activated later, goes before it.
     _prepend("PATH", Path(sys.executable).parent)
-    os.environ.setdefault(ENGINE_VARIABLE, str(os.getpid()))
+    if ENGINE_VARIABLE not in os.environ:
+        os.environ |= {ENGINE_VARIABLE: str(os.getpid()), HOST_VARIABLE: socket.gethostname()}
 
 
 def _prepend(variable: str, folder: Path) -> None:

@@ -11,8 +11,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wsss.artifacts.atomic import atomic_path
@@ -76,7 +74,7 @@ def text_bank(
     features = encode_words(clip, words, templates)
     if file is not None:
         with atomic_path(file) as temporary:
-            save_file({"features": features}, temporary, metadata={"words": json.dumps(words)})
+            save_tensors(temporary, {"features": features}, {"words": json.dumps(words)})
     return TextBank(features[: len(classes)], features[len(classes) :])
 
 
@@ -112,8 +110,7 @@ def _key(clip: LoadedClip, words: Sequence[str], templates: Sequence[str]) -> st
 def _read(file: Path, count: int) -> Tensor | None:
     """The cached features, or None where there are none that can be read."""
     try:
-        with safe_open(file, framework="pt") as stored:
-            features: Tensor = stored.get_tensor("features")
-    except (FileNotFoundError, SafetensorError, OSError):
+        features = load_tensors(file, "it is made again")[0]["features"]
+    except (ArtifactError, KeyError):
         return None
     return features if features.ndim == 2 and len(features) == count else None

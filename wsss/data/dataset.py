@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.seal import sealed_json, unsealed_json
 from wsss.data.classes import ClassList
 from wsss.data.manifest import Manifest, read_manifest
 
@@ -30,8 +31,9 @@ def load(manifest_dir: Path) -> tuple[Manifest, ClassList]:
 
 
 def write_classes(path: Path, classes: ClassList) -> None:
-    """Atomically write a class list as JSON."""
-    write_text(path, json.dumps(asdict(classes), indent=2, ensure_ascii=False) + "\n")
+    """Atomically write a class list as JSON, with its digest."""
+    content = sealed_json(json.loads(json.dumps(asdict(classes))))
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_classes(path: Path) -> ClassList:
@@ -41,7 +43,8 @@ def read_classes(path: Path) -> ClassList:
         ArtifactError: missing, or no class list.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        content = unsealed_json(stored, path, "rerun ingest")
         classes = ClassList(
             name=str(content["name"]),
             names=tuple(map(str, content["names"])),

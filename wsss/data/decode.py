@@ -18,8 +18,10 @@ from typing import TypeVar
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.code import code_digest
 from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import package_versions
+from wsss.artifacts.seal import sealed_json, unsealed_json
 from wsss.artifacts.workers import process_pool
 from wsss.data.errors import ImageError, IngestError
 from wsss.data.image import inspect_image, over_cap
@@ -56,13 +58,13 @@ class Memory:
         self._maker = digest_json([code, package_versions().get("pillow")])
         self._known: dict[str, tuple[list[int], Decoded]] = {}
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = unsealed_json(json.loads(path.read_text(encoding="utf-8")), path, "")
             if content["maker"] == self._maker:
                 for name, (stamp, facts) in content["files"].items():
                     facts["notes"] = tuple(facts["notes"])
                     self._known[name] = (stamp, Decoded(**facts))
-        except (OSError, ValueError, KeyError, TypeError):
-            self._known = {}
+        except (OSError, ValueError, KeyError, TypeError, ArtifactError):
+            self._known = {}  # it saves time only: all is decoded again
 
     def find(self, path: Path, max_pixels: int) -> Decoded | None:
         """What is known of an unchanged file, or None."""
@@ -87,7 +89,7 @@ class Memory:
             stamp = _stamp(path)
             if facts.error is None and stamp and stamp[1] < started_ns - _SETTLED_NS:
                 files[str(path)] = (stamp, asdict(facts))
-        write_text(self._path, json.dumps({"maker": self._maker, "files": files}))
+        write_text(self._path, json.dumps(sealed_json({"maker": self._maker, "files": files})))
 
 
 def decode_all(

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss.artifacts.atomic import write_text
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.seal import read_sealed_text, write_sealed_text
 
 _COLUMNS = ("id", "split", "path", "width", "height", "digest", "tags")
 TAG_SEPARATOR = ";"
@@ -62,25 +62,26 @@ class Manifest:
 
 
 def write_manifest(path: Path, samples: Iterable[Sample], class_names: Sequence[str]) -> None:
-    """Atomically write the manifest as CSV; tags are written by name, separated by ``;``."""
+    """Atomically write the manifest as CSV, and its digest beside it; tags by name, with ``;``."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for s in samples:
         tags = TAG_SEPARATOR.join(class_names[index] for index in s.tags)
         writer.writerow([s.id, s.split, s.path, s.width, s.height, s.digest, tags])
-    write_text(path, buffer.getvalue())
+    write_sealed_text(path, buffer.getvalue())
 
 
 def read_manifest(path: Path, class_names: Sequence[str]) -> Manifest:
     """Read a manifest that `write_manifest` wrote for the same class list.
 
     Raises:
-        ArtifactError: the file is missing, has other columns, or names an unknown class.
+        ArtifactError: the file is missing or damaged, does not match the digest beside it, has
+            other columns, or names an unknown class.
     """
     index = {name: number for number, name in enumerate(class_names)}
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with io.StringIO(read_sealed_text(path, "rerun ingest"), newline="") as stream:
             reader = csv.DictReader(stream)
             if tuple(reader.fieldnames or ()) != _COLUMNS:
                 raise ArtifactError(

@@ -10,13 +10,20 @@ from __future__ import annotations
 import functools
 import io
 import os
+import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from wsss.artifacts.atomic import temporary_path
+from wsss.artifacts.failures import writing
 from wsss.data.errors import ImageError
+
+_AGAIN = "make it again, or restore it from where it came"
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @functools.cache
@@ -41,14 +48,19 @@ def save_label_png(path: Path, labels: UInt8[np.ndarray, "height width"]) -> Non
     Args:
         path: the PNG.
         labels: values 0 … 255, kept exactly.
+
+    Raises:
+        WriteError: there is no space or no right to write.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        _image(labels).save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    temporary = temporary_path(path)
+    with writing(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(label_png_bytes(labels))
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def label_png_bytes(labels: UInt8[np.ndarray, "height width"]) -> bytes:
@@ -73,7 +85,9 @@ def read_label_png(path: Path) -> UInt8[np.ndarray, "height width"]:
             16 bit, grey of fewer than 8 bits).
     """
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        content = path.read_bytes()
+        _check_chunks(path, content)
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             stored = str(image.tile[0].args) if image.tile else ""
             if image.mode == "RGB" or image.mode == "RGBA":
                 raise ImageError(
@@ -95,3 +109,25 @@ def read_label_png(path: Path) -> UInt8[np.ndarray, "height width"]:
         raise ImageError(path, "no such label PNG") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(path, f"is damaged or no PNG ({error})") from None
+
+
+def _check_chunks(path: Path, content: bytes) -> None:
+    """Compare each chunk with its checksum: Pillow leaves out that of the pixels."""
+    place = len(_SIGNATURE)
+    if not content.startswith(_SIGNATURE):
+        return  # Pillow says what it is
+    view = memoryview(content)
+    while place < len(content):
+        length = int.from_bytes(view[place : place + 4], "big")
+        end = place + 8 + length
+        if end + 4 > len(content):
+            raise ImageError(path, f"is damaged: it ends within a chunk; {_AGAIN}")
+        if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            name = bytes(view[place + 4 : place + 8]).decode("latin-1")
+            raise ImageError(
+                path, f"is damaged: its chunk {name!r} does not match its checksum; {_AGAIN}"
+            )
+        place = end + 4
+        if view[place - 8 : place - 4] == b"IEND":
+            return
+    raise ImageError(path, f"is damaged: it has no end; {_AGAIN}")

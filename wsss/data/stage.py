@@ -10,7 +10,9 @@ from pathlib import Path
 
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.digest import digest_file
+from wsss.artifacts.failures import writing
 from wsss.artifacts.provenance import Provenance, provenance
+from wsss.artifacts.seal import read_sealed_text
 from wsss.config import Config
 from wsss.config.base import Variant
 from wsss.config.model import DataConfig
@@ -67,7 +69,8 @@ def ingest(config: Config, out: Path, test_list: str = "") -> IngestReport:
         IngestError: too large a share of the images cannot be used, or none can; the quarantine
             table is written, a manifest is not.
     """
-    (out / MANIFEST).unlink(missing_ok=True)
+    with writing(out / MANIFEST):
+        (out / MANIFEST).unlink(missing_ok=True)
     data = _only_test(config.data, test_list) if test_list else _with_table(config.data, out)
     dataset = read_dataset(data, config.variant)
     if not dataset.candidates:
@@ -112,6 +115,7 @@ def _with_table(data: DataConfig, out: Path) -> DataConfig:
         raise DataError(
             f"{table}: not there, but data.tags is masks; run `wsss truth tags --out {table}` first"
         )
+    read_sealed_text(table, f"run `wsss truth tags --out {table}` again")
     return data.model_copy(update={"tags": str(table)})
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -13,6 +10,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from wsss.artifacts.atomic import atomic_path
 from wsss.demo.names import DEMO_CLASSES
 from wsss.demo.scenes import Scene, render_scene
 
@@ -66,16 +64,8 @@ def generate(
             raise FileExistsError(
                 f"{root} is not empty and not a demo data set; choose another folder"
             )
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}."))
-    try:
-        temporary.chmod(0o755)
+    with atomic_path(root) as temporary:
         _write(temporary, record, progress)
-        if root.exists():
-            shutil.rmtree(root)
-        os.replace(temporary, root)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _record(root: Path) -> dict[str, int] | None:

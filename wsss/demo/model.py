@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -13,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wsss._compat import import_open_clip
+from wsss.artifacts.atomic import atomic_path
 
 MODEL_NAME: Final = "demo-vit-p8"
 CONFIG: Final = Path(__file__).parent / "weights" / f"{MODEL_NAME}.json"
@@ -49,15 +48,8 @@ def save(model: Any, path: Path) -> None:
         name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()
     }
     state["logit_scale"] = model.logit_scale.detach().float()  # half would make 100 to 100.03
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
+    with atomic_path(path) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -60,13 +60,15 @@ def write_products(
         description: said beside the progress.
 
     Raises:
-        ArtifactError: an image's id is no file name.
+        ArtifactError: an image's id is no file name, or ``png`` is a folder of something else,
+            which would be lost.
         WorkerError: work on an image failed, or a worker process was killed.
     """
     kept = Kept(out, kind=kind)
-    with (
-        atomic_path(png) as folder,
+    _refuse_other(png)
+    with (  # the shard appears last: where it is, the PNGs are
         ShardWriter(out, kind=kind, ids=[s.id for s in samples], provenance=made) as writer,
+        atomic_path(png) as folder,
     ):
         for product in PRODUCTS:
             (folder / product).mkdir(parents=True)
@@ -94,6 +96,15 @@ def write_products(
     _log.info(
         "%d images: %d reused, %d computed", len(samples), len(samples) - len(todo), len(todo)
     )
+
+
+def _refuse_other(png: Path) -> None:
+    """The folder of PNGs is replaced as a whole, so it must hold nothing else."""
+    if png.is_dir() and (other := sorted({entry.name for entry in png.iterdir()} - set(PRODUCTS))):
+        raise ArtifactError(
+            f"{png}: is replaced as a whole, but holds {other[0]!r}, which was not made here; name "
+            "a folder of its own for the PNGs"
+        )
 
 
 def _worth_starting(crf: CrfConfig, wanted: int, samples: Sequence[Sample]) -> int:

@@ -14,9 +14,11 @@ from wsss.artifacts.atomic import write_text
 from wsss.artifacts.curve import curve_csv
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.lock import only_one
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import provenance
 from wsss.artifacts.reuse import Kept
+from wsss.artifacts.seal import sealed_json
 from wsss.artifacts.shard import Item, ShardWriter
 from wsss.config.model import Config
 from wsss.data.dataset import load
@@ -91,12 +93,13 @@ def train(
             weights=images.weights,
             inputs={n: digest for one in sets.values() for n, digest in one.inputs.items()},
         )
-        work.mkdir(parents=True, exist_ok=True)
         refiner = find_refiner(config.refine.method)
-        learned = refiner.train(config, classes, images, work, cache, hard)
+        with only_one(work):
+            learned = refiner.train(config, classes, images, work, cache, hard)
     write_text(log, curve_csv(learned.curve))
     if efficiency is not None:
-        cost = None if learned.efficiency is None else learned.efficiency.model_dump()
+        known = learned.efficiency
+        cost = None if known is None else sealed_json(known.model_dump(mode="json"))
         write_text(efficiency, json.dumps(cost) + "\n")
     save_checkpoint(out, learned.tensors, made)
 

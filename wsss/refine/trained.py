@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.seal import check_seal
 
 _BLOCK = 1 << 20
 
@@ -32,6 +33,7 @@ def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
     """
     if not path.is_file():
         raise ArtifactError(f"{path}: no such checkpoint; run refine-train first")
+    check_seal(path, "delete it and rerun refine-train")
     try:
         with safe_open(path, framework="np") as stored:
             metadata = stored.metadata() or {}

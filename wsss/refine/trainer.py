@@ -20,11 +20,11 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.checkpoint import load_tensors, save_tensors
+from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.config.refine import TrainingConfig
 from wsss.data import seeding
@@ -33,7 +33,7 @@ from wsss.refine.base import Curve
 from wsss.refine.efficiency import Clock, Efficiency, device_name, peak_memory
 
 _log = logging.getLogger(__name__)
-_STATE = "state.safetensors"
+_STATE, _BEFORE = "state.safetensors", "state-before.safetensors"
 _FIRST_FACTOR = 1e-6  # of the learning rate, at the first step of the warm-up
 
 Batch = TypeVar("Batch")
@@ -212,25 +212,29 @@ class Trainer(Generic[Batch]):
         for number, of_one in self._optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{number}.{name}": value for name, value in of_one.items()}
         state["curve"] = torch.tensor(np.array(done.rows, np.float64))
-        packed = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
         facts = {"task": self._task, "step": str(done.steps), "columns": ",".join(self._columns)}
         with atomic_path(self._path) as temporary:
-            save_file(packed, temporary, metadata=facts)
+            save_tensors(temporary, state, facts)
+            if self._path.exists():  # the last but one is kept, should a disk damage the last
+                self._path.replace(self._path.with_name(_BEFORE))
 
     def _resume(self) -> _Progress:
-        """Take up the state in the work folder, if it is of this task."""
-        if not self._path.exists():
-            return _Progress(0, [])
-        try:
-            with safe_open(self._path, framework="pt") as stored:
-                facts = stored.metadata() or {}
-                state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            _log.warning("%s: is damaged (%s); starting anew", self._path, error)
-            return _Progress(0, [])
-        if facts.get("task") != self._task:
-            _log.info("%s: is of another configuration or other CAMs; starting anew", self._path)
-            return _Progress(0, [])
+        """Take up the newest whole state in the work folder, if it is of this task."""
+        for path in (self._path, self._path.with_name(_BEFORE)):
+            if not path.exists():
+                continue
+            try:
+                state, facts = load_tensors(path, "it is left alone")
+            except ArtifactError as error:
+                _log.warning("%s; trying an older state, or starting anew", error)
+                continue
+            if facts.get("task") != self._task:
+                _log.info("%s: is of another configuration or other CAMs; starting anew", path)
+                continue
+            return self._take_up(state, facts)
+        return _Progress(0, [])
+
+    def _take_up(self, state: Mapping[str, Tensor], facts: Mapping[str, str]) -> _Progress:
         self._module.load_state_dict(_below("module.", state))
         of_all: dict[int, dict[str, Tensor]] = {}
         for name, value in _below("optimizer.", state).items():

@@ -20,8 +20,11 @@ import torch
 from torch import nn
 
 from wsss._compat.mmengine_checkpoints import UnsafeCheckpointError, load_mmengine_checkpoint
-from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.atomic import atomic_path, write_text
+from wsss.artifacts.digest import digest_file
+from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
+from wsss.artifacts.seal import companion
 from wsss.data import seeding
 from wsss.retrain.mm import (
     HOOKS,
@@ -74,8 +77,9 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
         """Resume from the newest whole checkpoint of the work folder, else load the backbone."""
         for path in resumable(Path(self.work_dir)):
             try:
+                _check(path)
                 self.resume(str(path))
-            except UnsafeCheckpointError as error:
+            except (UnsafeCheckpointError, ArtifactError) as error:
                 _log.warning("cannot resume: %s; trying an older checkpoint", error)
                 continue
             _log.info("resuming after step %d of %d from %s", self.iter, self.max_iters, path)
@@ -94,9 +98,14 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
 
     @master_only  # type: ignore[untyped-decorator]
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Write a checkpoint under a temporary name, then rename it."""
-        with atomic_path(Path(out_dir) / filename) as temporary:
+        """Write a checkpoint under a temporary name, then its digest, then rename it."""
+        path = Path(out_dir) / filename
+        with atomic_path(path) as temporary:
             super().save_checkpoint(str(temporary.parent), temporary.name, *args, **kwargs)
+            write_text(companion(path), digest_file(temporary))
+        for digest in path.parent.glob("iter_*.pth.sha256"):  # of those that the hook removed
+            if digest != companion(path) and not digest.with_suffix("").exists():
+                digest.unlink(missing_ok=True)
 
     @master_only  # type: ignore[untyped-decorator]
     def dump_config(self) -> None:
@@ -119,6 +128,16 @@ def resumable(work: Path) -> list[Path]:
         (int(m[1]), path) for path in work.glob("iter_*.pth") if (m := _STEP.fullmatch(path.name))
     ]
     return [path for _, path in sorted(found, reverse=True)]
+
+
+def _check(path: Path) -> None:
+    """Compare a checkpoint with its digest; torch does not look at the checksums in it."""
+    try:
+        expected = companion(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: its digest cannot be read ({error})") from None
+    if digest_file(path) != expected:
+        raise ArtifactError(f"{path}: is damaged: it does not match its digest")
 
 
 _STEP = re.compile(r"iter_(\d+)\.pth")

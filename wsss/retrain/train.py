@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -13,7 +14,9 @@ from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checkpoint import save_checkpoint
 from wsss.artifacts.curve import curve_csv
 from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.lock import only_one
 from wsss.artifacts.provenance import provenance
+from wsss.artifacts.seal import companion
 from wsss.artifacts.shard import Shard
 from wsss.config import Config
 from wsss.config.device import pick_device
@@ -81,12 +84,13 @@ def train(
         devices=devices,
     )
     main = int(os.environ.get("RANK", "0")) == 0
-    if main:
-        _claim(work, digest_json([made_of.key(), made_of.inputs]))
-    # mmengine keeps its logger and its measurements by this name, for as long as the process lives
-    plan.experiment_name = f"retrain-{uuid.uuid4().hex[:8]}"
-    runner = SegmenterRunner.from_cfg(plan)
-    runner.train()
+    with only_one(work) if main else nullcontext():
+        if main:
+            _claim(work, digest_json([made_of.key(), made_of.inputs]))
+        # mmengine keeps its logger and its measurements by this name while the process lives
+        plan.experiment_name = f"retrain-{uuid.uuid4().hex[:8]}"
+        runner = SegmenterRunner.from_cfg(plan)
+        runner.train()
     if main:
         write_text(log, curve_csv(runner.curve()))
         save_checkpoint(out, runner.network().state_dict(), made_of)
@@ -106,11 +110,11 @@ def _content(path: Path) -> str:
 
 def _claim(work: Path, task: str) -> None:
     """Make ``work`` this task's folder; checkpoints of another task are removed."""
-    work.mkdir(parents=True, exist_ok=True)
     owner = work / "task"
     stale = resumable(work)
     if stale and (not owner.exists() or owner.read_text(encoding="utf-8") != task):
         _log.info("%s holds the state of another configuration or other masks; starting anew", work)
         for path in stale:
             path.unlink()
+            companion(path).unlink(missing_ok=True)
     write_text(owner, task)

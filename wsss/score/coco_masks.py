@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from wsss.artifacts.atomic import write_text
+from wsss.artifacts.atomic import remove_abandoned, write_text
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.progress import track
 from wsss.artifacts.workers import process_pool
@@ -58,6 +58,7 @@ def draw_part(root: Path, part: str, out: Path, *, workers: int) -> tuple[int, i
     made_of = _made_of(source, len(labels.file_names))
     folder = out / f"{part}2014"
     _prepare(folder, made_of)
+    remove_abandoned(folder)
     drawn = _finished(folder)
     paths = {name: folder / f"{Path(name).stem}.png" for name in labels.file_names}
     todo = [name for name, path in paths.items() if path.name not in drawn]

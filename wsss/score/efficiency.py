@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.seal import unsealed_json
 from wsss.refine.efficiency import Efficiency
 from wsss.score.rows import Table
 from wsss.score.table import write_table
@@ -58,7 +59,10 @@ def read_efficiency(path: Path) -> Efficiency:
         ArtifactError: the file is missing or holds something else.
     """
     try:
-        return Efficiency.model_validate(json.loads(path.read_text("utf-8")))
+        stored = json.loads(path.read_text("utf-8"))
+        if stored is not None:  # null: there was nothing to train
+            stored = unsealed_json(stored, path, "rerun refine-train")
+        return Efficiency.model_validate(stored)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; run refine-train first") from None
     except (ValidationError, ValueError) as error:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.seal import sealed_json, unsealed_json
 from wsss.score.confusion import mean_defined, metrics_of
 
 ThresholdSource = Literal["config", "best on this truth"]
@@ -139,8 +140,9 @@ def defined(value: float) -> float | None:
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
-    """Atomically write records as a JSON list, one record a line."""
-    lines = [json.dumps(r.model_dump(mode="json"), ensure_ascii=False) for r in records]
+    """Atomically write records as a JSON list, one record a line, each with its digest."""
+    dumped = (sealed_json(record.model_dump(mode="json")) for record in records)
+    lines = [json.dumps(record, ensure_ascii=False) for record in dumped]
     write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")
 
 
@@ -148,13 +150,14 @@ def read_records(paths: Sequence[Path]) -> list[Record]:
     """Read the records of several files, in their order.
 
     Raises:
-        ArtifactError: a file is missing or holds no records.
+        ArtifactError: a file is missing or damaged, or holds no records.
     """
     records: list[Record] = []
     for path in paths:
         try:
             records += [
-                Record.model_validate(entry) for entry in json.loads(path.read_text("utf-8"))
+                Record.model_validate(unsealed_json(entry, path, "delete it and score again"))
+                for entry in json.loads(path.read_text("utf-8"))
             ]
         except FileNotFoundError:
             raise ArtifactError(f"{path}: no such records; run `wsss score` first") from None

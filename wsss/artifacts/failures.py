@@ -1,0 +1,107 @@
+"""What went wrong while writing, as one message: the file, what happened, what to do.
+
+The libraries that write for us say a full disk in different ways: Python by ``errno``, HDF5 and
+safetensors by a number within their text, torch not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wsss.artifacts.errors import WriteError
+
+_AGAIN = "then run the same command again"
+_REMEDIES = {
+    errno.ENOSPC: f"free space there or choose another folder, {_AGAIN}",
+    errno.EDQUOT: f"free space, have the quota raised or choose another folder, {_AGAIN}",
+    errno.EFBIG: f"raise the limit on the size of files (ulimit -f), {_AGAIN}",
+    errno.EROFS: "choose a folder on a file system that is mounted for writing",
+    errno.EACCES: "let this user write there, or choose another folder",
+    errno.EPERM: "let this user write there, or choose another folder",
+    errno.ENOTDIR: "something on the way there is a file and no folder; move it or choose another "
+    "folder",
+    errno.EEXIST: "something on the way there is a file and no folder; move it or choose another "
+    "folder",
+    errno.EISDIR: "there is a folder of this name; name a file",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: f"check the disk or the network share, {_AGAIN}",
+    errno.ESTALE: f"check the network share, {_AGAIN}",
+    errno.ENOENT: "the folder vanished meanwhile; see that nothing else removes it, and run again",
+}
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Nothing but writing fails so, whichever file the error names."""
+_NUMBERS = re.compile(r"errno = (\d+)|code: (\d+)")
+_TORCH = ("PytorchStreamWriter", "inline_container", "basic_ios::clear", "iostream error")
+
+
+@contextmanager
+def writing(target: Path, *places: Path) -> Iterator[None]:
+    """Turn what fails for want of space or rights into one message.
+
+    Args:
+        target: what is written, as a person knows it.
+        places: where it is written meanwhile.
+
+    Raises:
+        WriteError: ``target`` cannot be written. Other errors pass.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except Exception as error:
+        number = _number(error, [target, *places])
+        if number is None:
+            raise
+        raise WriteError(_message(target, number)) from error
+
+
+def _number(error: BaseException, places: list[Path]) -> int | None:
+    """The error's number, if it is about writing."""
+    if isinstance(error, OSError) and error.errno is not None:
+        if error.errno in _FULL:
+            return error.errno
+        named = [str(name) for name in (error.filename, error.filename2) if name]
+        ours = any(_within(name, place) for name in named for place in places)
+        return error.errno if ours and error.errno in _REMEDIES else None
+    text = str(error)
+    for found in _NUMBERS.finditer(text):
+        number = int(found[1] or found[2])
+        if number in _FULL:
+            return number
+    if isinstance(error, RuntimeError) and any(word in text for word in _TORCH):
+        return errno.ENOSPC if _free(places[0]) < 2**20 else errno.EIO
+    before = error.__cause__ or error.__context__
+    return None if before is None else _number(before, places)
+
+
+def _within(name: str, place: Path) -> bool:
+    """Whether a file is the place, below it, or a folder on the way there."""
+    path, place = Path(os.path.abspath(name)), Path(os.path.abspath(place))
+    return path == place or place in path.parents or path in place.parents
+
+
+def _message(target: Path, number: int) -> str:
+    what = os.strerror(number)
+    if number in {errno.ENOSPC, errno.EDQUOT}:
+        what += f" ({_free(target) / 2**20:.1f} MiB free)"
+    return (
+        f"{target}: cannot be written: {what}; {_REMEDIES[number]}. What was there before is "
+        "unchanged"
+    )
+
+
+def _free(path: Path) -> int:
+    """Bytes that are free where a path is or would be."""
+    for place in (path, *path.absolute().parents):
+        try:
+            return shutil.disk_usage(place).free
+        except OSError:
+            continue
+    return 0

@@ -1,0 +1,142 @@
+"""Digests that lie in or beside what they are of, so that damage is found before use.
+
+One changed byte in a CSV or a tensor is a valid file with another content. What the pipeline reads
+again therefore carries a sha256 over all that is used: a safetensors file in its own header, JSON
+under a key of its own, other text in a companion that ``sha256sum -c`` understands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wsss.artifacts.atomic import write_text
+from wsss.artifacts.digest import digest_json
+from wsss.artifacts.errors import ArtifactError
+
+BLANK = {"seal": "0" * 64}
+"""What goes into the header of a safetensors file before `seal_file`."""
+_KEY = "sha256"
+_PLACE = re.compile(rb'"seal":"([0-9a-f]{64})"')
+_LARGEST_HEADER = 100_000_000  # safetensors' own limit
+_BLOCK = 1 << 22
+
+
+def seal_file(path: Path) -> None:
+    """Put the digest of a safetensors file, which was saved with `BLANK`, into its header."""
+    place, _, digest = _look(path, "write it again")
+    with path.open("r+b") as stream:
+        stream.seek(place)
+        stream.write(digest.encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def check_seal(path: Path, remedy: str) -> None:
+    """Check every byte of a file that `seal_file` sealed.
+
+    Args:
+        path: the file.
+        remedy: what to do about a damaged one, for the message.
+
+    Raises:
+        ArtifactError: it is damaged, cannot be read, or carries no digest.
+    """
+    try:
+        _, found, digest = _look(path, remedy)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: is not there; {remedy}") from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    if found != digest:
+        raise ArtifactError(f"{path}: is damaged: it does not match its digest; {remedy}")
+
+
+def sealed_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with its digest under a key of its own."""
+    return {**value, _KEY: digest_json(value)}
+
+
+def unsealed_json(value: Any, path: Path, remedy: str) -> dict[str, Any]:
+    """What `sealed_json` was given.
+
+    Args:
+        value: the parsed JSON.
+        path: its file, for messages.
+        remedy: as `check_seal`.
+
+    Raises:
+        ArtifactError: it is damaged or carries no digest.
+    """
+    if not isinstance(value, dict) or _KEY not in value:
+        raise ArtifactError(
+            f"{path}: carries no digest; it is damaged or of an older version; {remedy}"
+        )
+    rest = {key: entry for key, entry in value.items() if key != _KEY}
+    if digest_json(rest) != value[_KEY]:
+        raise ArtifactError(f"{path}: is damaged: it does not match its digest; {remedy}")
+    return rest
+
+
+def companion(path: Path) -> Path:
+    """Where the digest of a text lies."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def write_sealed_text(path: Path, text: str) -> None:
+    """Atomically write a text, and before it the companion with its digest."""
+    write_text(companion(path), f"{hashlib.sha256(text.encode()).hexdigest()}  {path.name}\n")
+    write_text(path, text)
+
+
+def read_sealed_text(path: Path, remedy: str) -> str:
+    """Read what `write_sealed_text` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ArtifactError: it is damaged or cannot be read, or its companion is missing or damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    beside = companion(path)
+    try:
+        stored = beside.read_bytes()
+    except OSError as error:
+        raise ArtifactError(
+            f"{beside}: the digest of {path.name} cannot be read ({error.strerror}); {remedy}"
+        ) from None
+    if stored != f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode():
+        raise ArtifactError(
+            f"{path}: does not match its digest in {beside.name}: one of the two is damaged or was "
+            f"edited; {remedy}"
+        )
+    return content.decode()
+
+
+def _look(path: Path, remedy: str) -> tuple[int, str, str]:
+    """Position of the digest, the one that is there, and the one that should be."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > min(_LARGEST_HEADER, path.stat().st_size):
+            raise ArtifactError(f"{path}: is damaged or no safetensors file; {remedy}")
+        stream.seek(0)
+        head = stream.read(8 + length)
+        places = list(_PLACE.finditer(head))
+        if len(places) != 1:
+            raise ArtifactError(
+                f"{path}: carries no digest: it is damaged, of an older version, or no file of "
+                f"this pipeline; {remedy}"
+            )
+        start, end = places[0].span(1)
+        total = hashlib.sha256(head[:start] + BLANK["seal"].encode() + head[end:])
+        while block := stream.read(_BLOCK):
+            total.update(block)
+    return start, places[0][1].decode(), total.hexdigest()
