@@ -9,9 +9,9 @@ for number, (root, (train, val)) in enumerate(demos().items()):
         output:
             f"{root}/demo.json",
         log:
-            f"results/logs/{Path(root).name}.log",
+            f"results/logs/demo_data_{number}.log",
         benchmark:
-            f"results/logs/{Path(root).name}.tsv"
+            f"results/logs/demo_data_{number}.tsv"
         conda:
             "../../envs/core.yaml"
         params:

@@ -20,10 +20,13 @@ import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 
+from wsss._compat.torch_archives import packed
+from wsss.errors import WsssError
+
 _STATISTICS = ("min", "max", "current", "mean")
 
 
-class UnsafeCheckpointError(RuntimeError):
+class UnsafeCheckpointError(WsssError, RuntimeError):
     """The file is no checkpoint, is damaged, or holds more than weights and histories."""
 
 
@@ -40,17 +43,24 @@ def load_mmengine_checkpoint(path: Path) -> dict[str, Any]:
         UnsafeCheckpointError: see the class; nothing of the file was executed.
     """
     try:
+        if problem := packed(path):
+            raise UnsafeCheckpointError(
+                f"{path}: refused, {problem}; pass a file that torch.save wrote, or .safetensors"
+            )
         with torch.serialization.safe_globals(_allowed()):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except UnsafeCheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error))
         raise UnsafeCheckpointError(
             f"{path}: refused, because it is no torch checkpoint or names code beside weights "
             f"({reason.strip()[:300]}); pass a file with tensors only, best as .safetensors"
         ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # torch's reader raises anything on made-up files
+        shown = " ".join(str(error).split())[:300] or type(error).__name__
         raise UnsafeCheckpointError(
-            f"{path}: is damaged or no torch checkpoint ({error})"
+            f"{path}: is damaged or no torch checkpoint ({shown}); fetch or export it again"
         ) from None
     if not isinstance(loaded, dict):
         raise UnsafeCheckpointError(

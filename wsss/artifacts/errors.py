@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from wsss.errors import WsssError
 
-class ArtifactError(RuntimeError):
+
+class ArtifactError(WsssError, RuntimeError):
     """An artefact is missing, unfinished, damaged or of another kind; the message names it."""
 
 

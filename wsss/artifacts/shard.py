@@ -23,15 +23,18 @@ import numpy as np
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.digest import digest_arrays, digest_json
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.hdf5 import open_hdf5, read_array
 from wsss.artifacts.provenance import Provenance
 
 _FORMAT = 2
 """1 had no index: keys, attributes and provenance were not covered by a digest."""
+_FIELDS = {"id": str, "key": str, "attrs": dict, "arrays": dict, "digest": str}
+"""What the index says of an item."""
 _AGAIN = "delete it and rerun the stage"
 # What h5py and the parsing of what it gives raise at damaged bytes.
 _DAMAGE = (
     OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError,
-    ArithmeticError, NotImplementedError,
+    ArithmeticError, NotImplementedError, MemoryError,
 )  # fmt: skip
 
 
@@ -175,7 +178,7 @@ class Shard:
     def __init__(self, path: Path, *, kind: str | None = None) -> None:
         self.path = path
         try:
-            self._file = h5py.File(path, "r")
+            self._file = open_hdf5(path)
         except FileNotFoundError:
             raise ArtifactError(f"{path}: no such shard; run the stage that makes it") from None
         except PermissionError:
@@ -217,7 +220,7 @@ class Shard:
             "count": int(attrs["count"]),
             **{name: str(attrs[name]) for name in ("kind", "provenance", "content")},
         }
-        index = self._file["index"][()].tobytes().decode()
+        index = read_array(self._file, "index").tobytes().decode()
         if digest_json([root, index]) != attrs["seal"]:
             raise ArtifactError(
                 f"{self.path}: is damaged: its index does not match its digest; {_AGAIN}"
@@ -226,6 +229,8 @@ class Shard:
         self._numbers: dict[str, int] = {}
         self._entries: list[dict[str, Any]] = json.loads(index)
         for number, entry in enumerate(self._entries):
+            if not all(isinstance(entry[name], kind) for name, kind in _FIELDS.items()):
+                raise ValueError(f"entry {number} of its index is not ours")
             self._numbers[entry["id"]] = number
         return root
 
@@ -256,8 +261,11 @@ class Shard:
         """
         entry = self._entry(image)
         try:
-            group = self._file[f"items/{self._numbers[image]:07d}"]
-            arrays = {name: _read(group[name], *entry["arrays"][name]) for name in entry["arrays"]}
+            place = f"items/{self._numbers[image]:07d}"
+            arrays = {
+                name: _checked(read_array(self._file, f"{place}/{name}"), *entry["arrays"][name])
+                for name in entry["arrays"]
+            }
         except _DAMAGE as error:
             raise ArtifactError(
                 f"{self.path}: {image!r} is damaged ({error!r}); {_AGAIN}"
@@ -296,9 +304,8 @@ def _store(group: h5py.Group, name: str, array: np.ndarray) -> None:
     group.create_dataset(name, data=array, track_times=False, **packed)
 
 
-def _read(dataset: h5py.Dataset, kind: str, shape: Sequence[int]) -> np.ndarray:
-    """The array of a dataset, if it is of the type and shape that the index says."""
-    if dataset.dtype.str != kind or dataset.shape != tuple(shape):
-        raise ValueError(f"is {dataset.dtype.str} {dataset.shape}, expected {kind} {tuple(shape)}")
-    array: np.ndarray = dataset[()]
+def _checked(array: np.ndarray, kind: str, shape: Sequence[int]) -> np.ndarray:
+    """The array, if it is of the type and shape that the index says."""
+    if array.dtype.str != kind or array.shape != tuple(shape):
+        raise ValueError(f"is {array.dtype.str} {array.shape}, expected {kind} {tuple(shape)}")
     return array

@@ -25,6 +25,7 @@ Layout = Literal["npy", "png"]
 
 UNKNOWN = 255
 _STACKS = ("attn_highres", "high_res", "highres")
+_MOST_CLASSES = 9999
 _SLACK = 1e-3  # resizing and half precision leave values this far outside of 0 … 1
 
 
@@ -113,12 +114,12 @@ def _soft(
     for row, tag in enumerate(tags):
         if tag not in by_class:
             continue
-        try:
-            seed = np.asarray(by_class[tag], np.float32)
-        except (TypeError, ValueError):
-            found = type(by_class[tag]).__name__
-            raise SeedError(f"{path}: class {tag} holds {found}, expected [H, W]") from None
-        _check_size(seed.shape, size, path)
+        stored = by_class[tag]
+        if not isinstance(stored, np.ndarray) or stored.dtype.kind not in "biuf":
+            found = type(stored).__name__
+            raise SeedError(f"{path}: class {tag} holds {found}, expected numbers [H, W]")
+        _check_size(stored.shape, size, path)
+        seed = stored.astype(np.float32)
         if not np.isfinite(seed).all() or seed.min() < -_SLACK or seed.max() > 1 + _SLACK:
             raise SeedError(
                 f"{path}: class {tag} has values from {seed.min()} to {seed.max()}, expected 0 … 1"
@@ -134,14 +135,23 @@ def _by_class(content: Any, path: Path) -> dict[int, Any]:
         if name is not None and "keys" in content:
             keys, maps = np.asarray(content["keys"]), np.asarray(content[name])
             if keys.shape == maps.shape[:1] and maps.ndim == 3 and keys.dtype.kind in "iu":
-                return dict(zip(map(int, keys.tolist()), maps, strict=True))
+                return _numbered(dict(zip(map(int, keys.tolist()), maps, strict=True)), path)
         elif all(isinstance(key, int | np.integer) for key in content):
-            return {int(key): value for key, value in content.items()}
-    found = f"keys {list(content)[:4]}" if isinstance(content, dict) else type(content).__name__
+            return _numbered({int(key): value for key, value in content.items()}, path)
+    found = type(content).__name__
+    if isinstance(content, dict):
+        found = f"keys {[str(key)[:40] if isinstance(key, str) else key for key in content][:4]}"
     raise SeedError(
         f"{path}: found {found}; expected a dictionary {{class: [H, W]}} or one with keys and "
         f"{' / '.join(_STACKS)}"
     )
+
+
+def _numbered(found: dict[int, Any], path: Path) -> dict[int, Any]:
+    for number in found:
+        if abs(number) > _MOST_CLASSES:
+            raise SeedError(f"{path}: numbers a class beyond {_MOST_CLASSES}")
+    return found
 
 
 def _check_size(found: tuple[int, ...], size: tuple[int, int], path: Path) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from wsss import __version__
 from wsss.cli import configs, data, export, knowledge, papers, results, stage_commands, truth
 from wsss.cli.guard import exit_with_parent
+from wsss.errors import WsssError
 
 app = typer.Typer(
     name="wsss",
@@ -62,9 +63,17 @@ def run(application: typer.Typer) -> None:
     logging.getLogger("wsss").setLevel(logging.INFO)
     try:
         application()
-    except (ValueError, RuntimeError, OSError) as error:
+    except (WsssError, ValueError, RuntimeError, OSError) as error:
         if os.environ.get("WSSS_TRACEBACK"):
             raise
         Console(stderr=True).print("[bold red]error:[/] ", end="")
-        print(str(error) or repr(error), file=sys.stderr)
+        print(_printable(str(error) or repr(error)), file=sys.stderr)
         sys.exit(1)
+
+
+def _printable(text: str) -> str:
+    """A message without what a terminal would obey: names of files may hold escape sequences."""
+    plain = (
+        c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+    return "".join(plain)

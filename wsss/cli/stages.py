@@ -98,7 +98,12 @@ def config_of_sections(stage: str, text: str, **compute: Any) -> Config:
     Raises:
         ConfigError: the text is not what the stage declares.
     """
-    values = json.loads(text)
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"--sections of {stage}: is no JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"--sections of {stage}: found {type(values).__name__}, expected keys")
     if set(values) != set(STAGES[stage].reads):
         raise ConfigError(
             f"--sections of {stage}: found {sorted(values)}, expected {sorted(STAGES[stage].reads)}"

@@ -12,12 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wsss.artifacts.atomic import write_text
+from wsss.config.reading import read_bytes
 from wsss.data.classes import ClassList, spelling
 from wsss.data.words import COCO_ALIASES
+from wsss.errors import WsssError
 
 Knowledge = dict[str, list[str]]
 
 BUILT_IN = Path(__file__).parent / "descriptions"
+_MOST_BYTES = 2**26
 LONGEST = 300
 """Characters of a sentence; the text tower reads 77 tokens."""
 
@@ -26,7 +29,7 @@ _BULLET = re.compile(r"^(?:[-*•–]|\(?\d+[.)])\s+")
 _QUOTES = "\"'“”‘’,"
 
 
-class KnowledgeError(ValueError):
+class KnowledgeError(WsssError, ValueError):
     """Descriptions cannot be used; the message says which and what to do."""
 
 
@@ -74,11 +77,13 @@ def read(path: Path) -> Knowledge:
         KnowledgeError: it is missing, no JSON of the form, or a sentence is empty or too long.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(path, _MOST_BYTES))
     except OSError as error:
         raise KnowledgeError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise KnowledgeError(f"{path}: is no JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise KnowledgeError(
+            f"{path}: is no JSON ({error}); expected {{class: [sentences]}}"
+        ) from None
     return _checked(content, str(path))
 
 
@@ -101,7 +106,7 @@ def parse(text: str, where: str, *, known: Sequence[str] = ()) -> Knowledge:
     if text.lstrip().startswith("{"):
         try:
             return _checked(json.loads(text), where)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise KnowledgeError(f"{where}: begins like JSON, but is none ({error})") from None
     names = {spelling(name): name for name in known}
     current = known[0] if len(known) == 1 else None

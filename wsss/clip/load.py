@@ -17,13 +17,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wsss._compat import import_open_clip
+from wsss._compat.torch_archives import packed
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.images import CLIP_MEAN, CLIP_STD, Channels
 from wsss.clip.openai_layout import infer_config
+from wsss.config.reading import read_bytes
 
 ActivationChoice = Literal["auto", "quick_gelu", "gelu"]
 Tokenize = Callable[[Sequence[str]], Int[Tensor, "prompts context"]]
 
+_MOST_JSON = 2**20
 FROM_WEIGHTS = "from-weights"
 RANDOM = "random"
 
@@ -129,10 +132,18 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     Raises:
         ClipLoadError: the file is missing, damaged, a TorchScript archive, or holds other objects.
     """
+    if file.exists() and not file.is_file():
+        raise ClipLoadError(f"{file}: is no file; clip.pretrained must name a weight file")
     try:
+        if file.suffix != ".safetensors" and (problem := packed(file)):
+            raise ClipLoadError(
+                f"{file}: refused, {problem}; pass a file that torch.save wrote, or .safetensors"
+            )
         if file.suffix == ".safetensors":
             return load_file(file)
         loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except ClipLoadError:
+        raise
     except FileNotFoundError:
         raise ClipLoadError(f"{file}: no such weight file") from None
     except (SafetensorError, OSError) as error:
@@ -146,7 +157,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         else:
             hint = (
                 "cannot be read without running what it contains "
-                f"({str(error).splitlines()[0]}); convert it to safetensors"
+                f"({_first_line(error)}); convert it to safetensors"
             )
         raise ClipLoadError(f"{file}: {hint}") from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
@@ -158,6 +169,10 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             f"{file}: holds {type(loaded).__name__}, expected a state dict of tensors"
         )
     return {str(name).removeprefix("module."): value for name, value in loaded.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -178,12 +193,14 @@ def _weight_file(pretrained: str) -> Path | None:
 
 def _read_config(file: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_bytes(file, _MOST_JSON))
+    except (OSError, ValueError, RecursionError) as error:
         raise ClipLoadError(
-            f"{file}: cannot be read as an open_clip model config ({error})"
+            f"{file}: cannot be read as an open_clip model config ({error}); clip.model must name "
+            "one, or a model of open_clip"
         ) from None
     config = content.get("model_cfg", content) if isinstance(content, dict) else {}
+    config = config if isinstance(config, dict) else {}
     missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
     if missing:
         raise ClipLoadError(f"{file}: is no open_clip model config, it lacks {', '.join(missing)}")

@@ -13,13 +13,16 @@ from pydantic import ValidationError
 
 from wsss.config.base import Section, resolve_variant
 from wsss.config.model import Config
+from wsss.config.reading import MOST_YAML, odd_values, parse_yaml, read_bytes
+from wsss.errors import WsssError
 
 SHARED_VARIABLE = "WSSS_SHARED"
 SHARED_DEFAULT = "../shared"
 PACKAGE_VARIABLE = "WSSS_PACKAGE"
+_LONGEST_SHOWN = 200
 
 
-class ConfigError(ValueError):
+class ConfigError(WsssError, ValueError):
     """The configuration is wrong; the message names each key, what was found and what to do."""
 
 
@@ -47,14 +50,7 @@ def load_config(*files: Path) -> Config:
     """
     merged: dict[str, Any] = {}
     for file in files:
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(
-                f"{file}: cannot be read ({error.strerror}); pass an existing YAML file"
-            ) from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{file}: is not valid YAML: {error}") from None
+        content = read_yaml(file)
         if content is None:
             continue
         if not isinstance(content, dict):
@@ -63,6 +59,26 @@ def load_config(*files: Path) -> Config:
             )
         merged = overlay(merged, content)
     return from_mapping(merged, where=", ".join(map(str, files)))
+
+
+def read_yaml(file: Path) -> Any:
+    """Plain values of a YAML file.
+
+    Raises:
+        ConfigError: it is missing, no text, no YAML, or holds what `wsss.config.reading` refuses.
+    """
+    try:
+        return parse_yaml(read_bytes(file, MOST_YAML).decode("utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: cannot be read ({error.strerror}); pass an existing YAML file"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{file}: is not UTF-8 text (byte {error.start}); save it as such"
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{file}: is not valid YAML: {error}") from None
 
 
 def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,6 +106,8 @@ def from_mapping(
         ConfigError: naming every wrong key at once; an unknown key is answered with the nearest
             valid one.
     """
+    if odd := list(odd_values(mapping)):
+        raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(odd))
     try:
         config = Config.model_validate(mapping)
     except ValidationError as error:
@@ -117,9 +135,16 @@ def _explain(item: Any) -> str:
     place = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return f"{place}: unknown key{_nearest(item['loc'])}"
-    found = "" if item["type"] in {"missing", "value_error"} else f" (found {item['input']!r})"
+    found = (
+        "" if item["type"] in {"missing", "value_error"} else f" (found {_shown(item['input'])})"
+    )
     message = str(item["msg"]).removeprefix("Value error, ")
     return f"{place}: {message}{found}" if place else message
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]} …"
 
 
 def _nearest(location: tuple[Any, ...]) -> str:

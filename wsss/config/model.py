@@ -62,13 +62,15 @@ class ComputeConfig(Section):
     """How the work is done; nothing here changes a result on the CPU."""
 
     device: str = Field(
-        "auto", description="auto (CUDA if there is one, else CPU), cpu, cuda, cuda:1 …"
+        "auto",
+        pattern=r"^[a-z]+(:[0-9]{1,3})?$",
+        description="auto (CUDA if there is one, else CPU), cpu, cuda, cuda:1 …",
     )
     batch: PositiveInt = Field(
         8, description="Images a batch where images are only looked at (CAMs, prediction)."
     )
     workers: PositiveInt = Field(
-        2, description="Processes or threads that decode images and run CRFs, per job."
+        2, le=1024, description="Processes or threads that decode images and run CRFs, per job."
     )
 
 
@@ -326,6 +328,7 @@ class Config(Section):
     name: str = Field(
         "demo",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=200,
         description="Results go to results/<name>/.",
     )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
@@ -353,7 +356,7 @@ class Config(Section):
         ),
     )
     shards: PositiveInt = Field(
-        2, description="Parts into which each split is cut; one job a part and stage."
+        2, le=100_000, description="Parts into which each split is cut; one job a part and stage."
     )
     compute: ComputeConfig = ComputeConfig()
     data: DataConfig = DataConfig()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from wsss.config.model import AXES, SWEPT, Config
 
 MANY = ("sweep", "runs", "matrix")
 """Sections with which a configuration stands for several runs."""
+_MOST_RUNS = 1000
+_LONGEST = 200  # bytes of a folder's name; file systems take 255
 
 
 def points(mapping: Mapping[str, Any], *, where: str = "config") -> dict[str, Config]:
@@ -32,16 +35,20 @@ def points(mapping: Mapping[str, Any], *, where: str = "config") -> dict[str, Co
     if not base.sweep and not base.runs and not base.matrix.axes:
         return {"": base}
     _check_keys(base, where)
+    _check_count(base, where)
     bare = {key: value for key, value in mapping.items() if key not in MANY}
     found: dict[str, Config] = {}
+    spelt: dict[str, str] = {}
     for (places, change), (words, values) in itertools.product(_named(base), _swept(base)):
         swept = "_".join(words)
         if base.matrix.axes:
             label = "/".join([*places, swept] if swept else places)
         else:
             label = "_".join([*places, swept] if swept else places)
-        if label in found:
-            raise ConfigError(f"{where}: sweep: two runs would be called {label!r}")
+        _check_label(label, where)
+        if (other := spelt.setdefault(label.casefold(), label)) in found:
+            differ = "" if other == label else f" and {other!r}, which some disks take for the same"
+            raise ConfigError(f"{where}: sweep: two runs would be called {label!r}{differ}")
         own = overlay(overlay(change, values), {"name": run_name(base.name, label)})
         found[label] = from_mapping(overlay(bare, own), where=f"{where}, run {label}")
     return found
@@ -91,6 +98,26 @@ def _check_keys(base: Config, where: str) -> None:
                     f"{where}: matrix.{axis}.{name} changes {_listed(wrong)}; on this axis "
                     f"{_listed(AXES[axis])} may differ"
                 )
+
+
+def _check_count(base: Config, where: str) -> None:
+    """Raise before combinations are made that nothing could hold."""
+    named = len(base.runs) or math.prod(len(getattr(base.matrix, a)) for a in base.matrix.axes)
+    count = named * math.prod(map(len, base.sweep.values()))
+    if count > _MOST_RUNS:
+        raise ConfigError(f"{where}: sweep: stands for {count} runs, over {_MOST_RUNS}; sweep less")
+
+
+def _check_label(label: str, where: str) -> None:
+    """Raise if a run's folder would lie somewhere else, be hidden, or have no name that can be."""
+    for part in label.split("/"):
+        if not part or part.startswith((".", "-")) or len(part.encode()) > _LONGEST:
+            shown = part if len(part) < _LONGEST else f"{part[:40]}…"
+            raise ConfigError(
+                f"{where}: a run would be called {shown!r}; the name of a folder begins with a "
+                f"letter, digit or _ and has at most {_LONGEST} bytes: choose another name, or for "
+                "long values name them under runs"
+            )
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -13,11 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from wsss.config.base import Section
-from wsss.config.load import ConfigError, from_mapping, overlay
+from wsss.config.load import ConfigError, from_mapping, overlay, read_yaml
 from wsss.config.sweep import MANY, value_text
 
 Product = Literal[
@@ -241,12 +240,7 @@ def load_table(path: Path) -> PaperTable:
     Raises:
         ConfigError: naming the file and each wrong key.
     """
-    try:
-        content = _parse(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML: {error}") from None
+    content = _read(path)
     try:
         return PaperTable.model_validate(content)
     except ValidationError as error:
@@ -326,7 +320,7 @@ def _preset(folder: Path, name: str, where: str) -> Mapping[str, Any]:
     if not path.is_file():
         there = sorted(other.stem for other in folder.glob("*.yaml"))
         raise ConfigError(f"{where}: preset: {_unknown(file, there, 'preset')}")
-    mapping: Mapping[str, Any] = _parse(path.read_text(encoding="utf-8"))
+    mapping: Mapping[str, Any] = _read(path)
     runs = mapping.get("runs", {})
     if run:
         if run not in runs:
@@ -342,10 +336,18 @@ def _preset(folder: Path, name: str, where: str) -> Mapping[str, Any]:
     return mapping
 
 
-@functools.cache
-def _parse(text: str) -> Any:
+def _read(path: Path) -> Any:
     """YAML; presets are needed by many rows, and the workflow reads all tables at every start."""
-    return yaml.safe_load(text)
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    return _read_once(path, found.st_mtime_ns, found.st_size)
+
+
+@functools.cache
+def _read_once(path: Path, _changed: int, _size: int) -> Any:
+    return read_yaml(path)
 
 
 def _unknown(name: str, known: list[str], what: str) -> str:

@@ -14,6 +14,7 @@ from wsss.data.errors import DataError
 
 MAX_CLASSES = 254
 """Labels are uint8: 0 is background and 255 means ignore."""
+_LONGEST = 100  # letters of a class name
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,11 @@ def folder_classes(names: Sequence[str]) -> ClassList:
     if len(names) > MAX_CLASSES:
         raise DataError(f"{len(names)} classes; label images of 8 bits hold at most {MAX_CLASSES}")
     for name in names:
-        if not name.strip() or any(character in name for character in ";\r\n"):
-            raise DataError(f"class name {name!r}: must not be empty or hold ';' or a line end")
+        if not name.strip() or ";" in name or has_control(name) or len(name) > _LONGEST:
+            raise DataError(
+                f"class name {name[:_LONGEST]!r}: must not be empty or hold ';', a line end "
+                f"or control character, nor have more than {_LONGEST} letters"
+            )
     known: dict[str, str] = {}
     for name in names:
         if spelling(name) in known:
@@ -94,6 +98,11 @@ def customise(
         if spelling(word) in by_spelling:
             raise DataError(f"data.backgrounds: {word!r} is one of the classes; take it out")
     return replace(classes, prompts=tuple(changed), backgrounds=words_behind)
+
+
+def has_control(text: str) -> bool:
+    """Whether a text holds control characters, or bytes that are no text (surrogates)."""
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
 def spelling(text: str) -> str:

@@ -14,12 +14,14 @@ that have a tag), or text files of file names.
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
+import stat
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from wsss.config.base import Variant
@@ -46,6 +48,9 @@ CLASS_OF_CATEGORY: Final[Mapping[int, int]] = {
 """Category id → 0-based class."""
 
 
+_MOST_BYTES = 4 * 2**30
+
+
 @dataclass(frozen=True)
 class Instances:
     """An instances JSON, by image."""
@@ -67,12 +72,14 @@ def load_instances(path: Path, *, shapes: bool = False) -> Instances:
         DataError: missing, no instances JSON, or of other categories than COCO's.
     """
     try:
-        changed = path.stat().st_mtime_ns
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
+            raise OSError(errno.EINVAL, f"is no file of at most {_MOST_BYTES} bytes")
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); expected COCO's instances JSON"
         ) from None
-    return _load(path, shapes, changed)
+    return _load(path, shapes, found.st_mtime_ns)
 
 
 def read_coco(data: DataConfig, variant: Variant) -> Dataset:
@@ -130,10 +137,15 @@ def _part(root: Path, part: str, split: Split) -> list[Candidate]:
     content = load_instances(instances_path(root, part))
     found = []
     for image in content.images:
-        path = root / f"{part}2014" / str(image["file_name"])
+        name = str(image["file_name"])
+        path = root / f"{part}2014" / name
         instances = content.annotations.get(image["id"], ())
         tags = dict.fromkeys(CLASS_OF_CATEGORY[one["category_id"]] for one in instances)
-        found.append(Candidate(Path(path.name).stem, split, path, tuple(tags)))
+        outside = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+        problem = f"file_name {name[:80]!r} leads out of {part}2014; mend the JSON"
+        found.append(
+            Candidate(Path(path.name).stem, split, path, tuple(tags), problem if outside else None)
+        )
     return found
 
 
@@ -157,11 +169,17 @@ def _load(path: Path, shapes: bool, _changed: int) -> Instances:
         names = [c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])]
         ids = tuple(sorted(category["id"] for category in content["categories"]))
         images, instances = tuple(content["images"]), content["annotations"]
+        for number, image in enumerate(images):
+            if not isinstance(image["id"], int) or not isinstance(image["file_name"], str):
+                raise TypeError(f"image {number} has no whole number as id and text as file_name")
         by_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-        for instance in instances:
+        for number, instance in enumerate(instances):
+            if instance["category_id"] not in CLASS_OF_CATEGORY:
+                raise ValueError(f"annotation {number} is of category {instance['category_id']!r}")
             by_image[instance["image_id"]].append(instance)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is no instances JSON ({type(error).__name__}: {error})") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        shown = f"{type(error).__name__}: {str(error)[:200]}"
+        raise DataError(f"{path}: is no instances JSON ({shown}); fetch it again") from None
     if ids != CATEGORY_IDS or tuple(names) != COCO_NAMES:
         other = next((n for n in names if n not in COCO_NAMES), f"{len(names)} categories")
         raise DataError(f"{path}: expected COCO's 80 categories, found {other!r}")

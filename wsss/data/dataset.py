@@ -53,7 +53,7 @@ def read_classes(path: Path) -> ClassList:
         )
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no class list; run ingest first") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path}: is no class list ({error!r}); rerun ingest") from None
     if len(classes.prompts) != len(classes.names):
         raise ArtifactError(

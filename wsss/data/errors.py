@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wsss.errors import WsssError
 
-class DataError(ValueError):
+
+class DataError(WsssError, ValueError):
     """The data set's lists, tags or class names cannot be read as configured."""
 
 
-class ImageError(ValueError):
+class ImageError(WsssError, ValueError):
     """An image file cannot be used."""
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -21,5 +23,5 @@ class ImageError(ValueError):
         return type(self), (self.path, self.reason)  # to travel between processes
 
 
-class IngestError(RuntimeError):
+class IngestError(WsssError, RuntimeError):
     """Too many images cannot be used; the message names the quarantine table."""

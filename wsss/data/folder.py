@@ -35,7 +35,7 @@ def read_folder(data: DataConfig, variant: Variant) -> Dataset:
     root = find_root(data.root, holds="")
     table = root / "tags.csv" if data.tags == "auto" else find_file(data.tags, root)
     rows = read_table(table)
-    classes = customise(_classes(data, rows), data.prompts, data.backgrounds)
+    classes = customise(_classes(data, rows, table), data.prompts, data.backgrounds)
     index = PhotoIndex(root, without=(expand_path(data.masks),) if data.masks else ())
     lists = _lists(data, root)
     candidates: list[Candidate] = []
@@ -114,14 +114,17 @@ def _lost(row: Row, found: list[Path], table: Path, root: Path) -> Candidate:
     return Candidate(row.image, "train", root / row.image, problem=problem)
 
 
-def _classes(data: DataConfig, rows: list[Row]) -> ClassList:
+def _classes(data: DataConfig, rows: list[Row], table: Path) -> ClassList:
     if data.classes:
         return folder_classes(data.classes)
     occurring: dict[str, str] = {}
     for row in rows:
         for name in split_cell(row.tags):
             occurring.setdefault(spelling(name), " ".join(name.split()))
-    return folder_classes([occurring[key] for key in sorted(occurring)])
+    try:
+        return folder_classes([occurring[key] for key in sorted(occurring)])
+    except DataError as error:
+        raise DataError(f"{table}: {error}; mend the table, or set data.classes") from None
 
 
 def _lists(data: DataConfig, root: Path) -> dict[Split, Path]:

@@ -154,7 +154,7 @@ def _check_file(path: Path) -> None:
     except (OSError, ValueError) as error:
         raise ImageError(path, f"cannot be read: {_one_line(error)}") from None
     if not path.is_file():
-        raise ImageError(path, "is no file")
+        raise ImageError(path, "is no file but a folder, pipe, socket or device; remove it")
     if size == 0:
         raise ImageError(path, "empty file (zero bytes)")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -19,11 +20,14 @@ from typing import Literal
 
 from wsss.artifacts.atomic import write_text
 from wsss.data.candidates import Candidate
+from wsss.data.classes import has_control
 from wsss.data.decode import Decoded
 from wsss.data.manifest import Sample
 
 Used = Literal["yes", "no", "skipped"]
 COLUMNS = ("file", "id", "split", "used", "reason")
+_LONGEST, _LONGEST_PART = 1000, 200  # bytes; of a whole id, and of a file's or folder's name
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ def decide(candidates: Iterable[Candidate], decoded: Mapping[Path, Decoded]) -> 
     rows: list[Row] = []
     taken: dict[tuple[str, str], Path] = {}
     content: dict[str, Sample] = {}
+    spelt: dict[tuple[str, str], str] = {}
     for one in candidates:
         again = not one.problem and taken.get((one.split, one.id)) == one.path
         if one.skipped or again:
@@ -90,7 +95,8 @@ def decide(candidates: Iterable[Candidate], decoded: Mapping[Path, Decoded]) -> 
         )
         samples.append(sample)
         twin = content.setdefault(facts.digest, sample)
-        notes = [*facts.notes, *_worth_a_look(sample, twin)]
+        other = spelt.setdefault((one.split, one.id.casefold()), one.id)
+        notes = [*facts.notes, *_worth_a_look(sample, twin, other)]
         if notes:
             rows.append(Row(one.path, one.id, one.split, "yes", "; ".join(notes)))
     return Decisions(tuple(samples), tuple(rows))
@@ -101,15 +107,19 @@ def write_quarantine(path: Path, rows: Iterable[Row]) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([row.file, row.id, row.split, row.used, row.reason] for row in rows)
+    for row in rows:
+        cells = (str(row.file), row.id, row.split, row.used, row.reason)
+        writer.writerow([_CONTROL.sub(_escaped, cell) for cell in cells])
     write_text(path, buffer.getvalue())
 
 
 def _why_not(one: Candidate, facts: Decoded, taken: Mapping[tuple[str, str], Path]) -> str | None:
+    if unwritable := _unwritable(one.id):
+        return f"id {one.id[:_LONGEST_PART]!r} {unwritable}; rename it"
     if one.problem:
         return one.problem
-    if not _is_safe(one.id):
-        return f"id {one.id!r} leads out of the results' folder; rename it"
+    if unsafe := _unsafe(one.id):
+        return f"id {one.id[:_LONGEST_PART]!r} {unsafe}; rename it"
     if facts.error:
         return facts.error
     if (one.split, one.id) in taken:
@@ -119,8 +129,10 @@ def _why_not(one: Candidate, facts: Decoded, taken: Mapping[tuple[str, str], Pat
     return None
 
 
-def _worth_a_look(sample: Sample, twin: Sample) -> list[str]:
+def _worth_a_look(sample: Sample, twin: Sample, other: str) -> list[str]:
     notes = []
+    if other != sample.id:
+        notes.append(f"differs from id {other!r} in case only: disks that ignore case keep one")
     if not sample.tags:
         notes.append("no tag: predicted only")
     if twin.split != sample.split:
@@ -130,9 +142,22 @@ def _worth_a_look(sample: Sample, twin: Sample) -> list[str]:
     return notes
 
 
-def _is_safe(image: str) -> bool:
-    """Whether an id names a file below any folder that results are written to."""
+def _unsafe(image: str) -> str:
+    """Why an id names no file below any folder that results are written to."""
     path = PurePosixPath(image)
-    return (
-        bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in image
-    )
+    outside = not path.parts or path.is_absolute() or ".." in path.parts
+    return "leads out of the results' folder" if outside else ""
+
+
+def _unwritable(image: str) -> str:
+    """Why an id can be no file's name on some disk, or breaks the tables that list it."""
+    if "\\" in image or has_control(image):
+        return "holds a backslash, a control character or bytes that are no UTF-8"
+    longest = max(len(part.encode()) for part in image.split("/"))
+    if len(image.encode()) > _LONGEST or longest > _LONGEST_PART:
+        return f"is longer than {_LONGEST_PART} bytes, which names of results cannot be"
+    return ""
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()

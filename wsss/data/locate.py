@@ -8,9 +8,13 @@ from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
 from wsss.config import expand_path
+from wsss.config.reading import read_bytes
 from wsss.data.classes import unicode_form
 from wsss.data.errors import DataError
 from wsss.data.image import PHOTO_EXTENSIONS
+
+MOST_TEXT = 256 * 2**20
+"""Bytes of a list or a table of tags; COCO's hundred thousand images take ten million."""
 
 
 def find_root(text: str, *, holds: str) -> Path:
@@ -47,9 +51,11 @@ def read_lines(path: Path) -> list[str]:
         DataError: missing, or not UTF-8.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path, MOST_TEXT).decode("utf-8-sig")
     except OSError as error:
-        raise DataError(f"{path}: the list cannot be read ({error.strerror})") from None
+        raise DataError(
+            f"{path}: the list cannot be read ({error.strerror}); expected one image id a line"
+        ) from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: is not UTF-8 text, expected one image id a line") from None
     return [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]

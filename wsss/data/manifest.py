@@ -108,3 +108,5 @@ def read_manifest(path: Path, class_names: Sequence[str]) -> Manifest:
         raise ArtifactError(
             f"{path}: class {error} is not in the class list; rerun ingest"
         ) from None
+    except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise ArtifactError(f"{path}: is damaged or no manifest ({error}); rerun ingest") from None

@@ -20,9 +20,11 @@ from PIL import Image
 
 from wsss.artifacts.atomic import temporary_path
 from wsss.artifacts.failures import writing
+from wsss.config.reading import read_bytes
 from wsss.data.errors import ImageError
 
 _AGAIN = "make it again, or restore it from where it came"
+_MOST_BYTES = 2**29
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -85,7 +87,7 @@ def read_label_png(path: Path) -> UInt8[np.ndarray, "height width"]:
             16 bit, grey of fewer than 8 bits).
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, _MOST_BYTES)
         _check_chunks(path, content)
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             stored = str(image.tile[0].args) if image.tile else ""

@@ -21,9 +21,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss.config.reading import read_bytes
 from wsss.data.classes import unicode_form
 from wsss.data.errors import DataError
 from wsss.data.image import PHOTO_EXTENSIONS
+from wsss.data.locate import MOST_TEXT
 from wsss.data.tags import TagReader, Tags
 
 _COLUMNS = {
@@ -131,7 +133,7 @@ def _find_columns(header: list[str]) -> dict[str, int] | None:
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, MOST_TEXT)
     except OSError as error:
         raise DataError(
             f"{path}: the table of tags cannot be read ({error.strerror}); set data.tags to a CSV "
@@ -142,5 +144,6 @@ def _text(path: Path) -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: is not UTF-8 (byte {error.start}); save it as 'CSV UTF-8'"
+            f"{path}: is not {encoding.removesuffix('-sig').upper()} (byte {error.start}); save it "
+            "as 'CSV UTF-8'"
         ) from None

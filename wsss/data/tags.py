@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from wsss.data.classes import ClassList, nearest, spelling, spellings
 
 _SEPARATORS = re.compile(r"[;,|\n]")
+_SHOWN, _LONGEST = 5, 60  # unknown tags in a message, and letters of one
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,7 @@ class TagReader:
             else:
                 found[index] = None
         if unknown:
-            listed = ", ".join(map(repr, dict.fromkeys(unknown)))
-            return Tags((), f"unknown tag {listed}{nearest(unknown[0], self._names)}")
+            return Tags((), f"unknown tag {_listed(unknown)}{nearest(unknown[0], self._names)}")
         return Tags(tuple(found))
 
     def cell(self, text: str) -> Tags:
@@ -67,6 +67,13 @@ class TagReader:
             names.append(name)
             at += length
         return names
+
+
+def _listed(names: list[str]) -> str:
+    different = list(dict.fromkeys(names))
+    more = f" and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
+    shown = (repr(n if len(n) <= _LONGEST else f"{n[:_LONGEST]}…") for n in different[:_SHOWN])
+    return ", ".join(shown) + more
 
 
 def split_cell(text: str) -> list[str]:

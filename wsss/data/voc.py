@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 from wsss.config.base import Variant
 from wsss.config.cams import Split
 from wsss.config.model import DataConfig
+from wsss.config.reading import read_bytes
 from wsss.data.candidates import Candidate, Dataset
 from wsss.data.classes import class_list, customise
 from wsss.data.errors import DataError
@@ -29,6 +30,7 @@ from wsss.data.tags import TagReader, Tags
 IMAGES, ANNOTATIONS, LISTS = "JPEGImages", "Annotations", "ImageSets/Segmentation"
 MASKS, AUGMENTED_MASKS = "SegmentationClass", "SegmentationClassAug"
 """Folders of the development kit; the last is what papers pass on beside the list trainaug."""
+_MOST_XML = 2**24
 _IN_PATH = re.compile(rf"{IMAGES}/(.+?\.[A-Za-z]+)(?:\s|$)")
 
 
@@ -139,11 +141,21 @@ def read_annotation(path: Path) -> ElementTree.Element | None:
         DataError: it is no XML.
     """
     try:
-        return ElementTree.parse(path).getroot()
+        parser = ElementTree.XMLParser(target=_NoEntities())
+        parser.feed(read_bytes(path, _MOST_XML))
+        root: ElementTree.Element = parser.close()
+        return root
     except FileNotFoundError:
         return None
-    except (ElementTree.ParseError, OSError, ValueError) as error:
-        raise DataError(f"{path.name} cannot be read as XML ({error})") from None
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        raise DataError(f"{path.name} cannot be read as XML ({error}); mend or remove it") from None
+
+
+class _NoEntities(ElementTree.TreeBuilder):
+    """A document type can define entities, which stand for other files or for gigabytes."""
+
+    def doctype(self, name: str, *_: object) -> None:
+        raise ValueError(f"it defines a document type {name[:40]!r}, which no annotation has")
 
 
 def annotated_size(annotation: ElementTree.Element) -> tuple[int, int] | None:

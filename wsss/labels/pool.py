@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from wsss.artifacts.workers import process_pool
+from wsss.errors import WsssError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 _AHEAD = 3  # tasks waiting for each process; bounds the memory
 
 
-class WorkerError(RuntimeError):
+class WorkerError(WsssError, RuntimeError):
     """Work on an image failed, or its process died; the message names the image."""
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from wsss.artifacts.digest import digest_json
@@ -43,7 +44,12 @@ def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
         ) from None
     if "provenance" not in metadata:
         raise ArtifactError(f"{path}: carries no provenance, so it is no refiner's checkpoint")
-    made = Provenance.model_validate_json(metadata["provenance"])
+    try:
+        made = Provenance.model_validate_json(metadata["provenance"])
+    except ValidationError:
+        raise ArtifactError(
+            f"{path}: carries a provenance of another kind; rerun refine-train"
+        ) from None
     trained = made.config.get("refine", {}).get("method")
     if trained != method:
         raise ArtifactError(

@@ -28,6 +28,7 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.config.refine import TrainingConfig
 from wsss.data import seeding
+from wsss.errors import WsssError
 from wsss.refine.base import Curve
 from wsss.refine.efficiency import Clock, Efficiency, device_name, peak_memory
 
@@ -38,7 +39,7 @@ _FIRST_FACTOR = 1e-6  # of the learning rate, at the first step of the warm-up
 Batch = TypeVar("Batch")
 
 
-class TrainingStoppedError(RuntimeError):
+class TrainingStoppedError(WsssError, RuntimeError):
     """The training was asked to stop, and what it learned is kept for the next run."""
 
 

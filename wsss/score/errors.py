@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from wsss.errors import WsssError
 
-class TruthError(RuntimeError):
+
+class TruthError(WsssError, RuntimeError):
     """Ground truth is missing or does not fit its image; the message names the files."""

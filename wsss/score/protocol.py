@@ -17,6 +17,7 @@ from jaxtyping import Float, Float32, Int64, UInt8
 
 from wsss.artifacts.shard import Shard
 from wsss.config.labels import BackgroundConfig
+from wsss.errors import WsssError
 from wsss.labels.background import background_score
 from wsss.labels.upsample import upsample
 from wsss.score.confusion import Confusion, size
@@ -63,7 +64,7 @@ def images_of(name: str) -> str:
     return f"{name}, images"
 
 
-class ProductError(ValueError):
+class ProductError(WsssError, ValueError):
     """A product cannot be scored; the message names the shard and the image."""
 
 

@@ -86,7 +86,8 @@ def read_sbd(path: Path) -> UInt8[np.ndarray, "height width"]:
         TruthError: damaged, or of other contents.
     """
     try:
-        labels = loadmat(path, variable_names=["GTcls"])["GTcls"][0, 0]["Segmentation"]
+        stored = loadmat(path, variable_names=["GTcls"])["GTcls"][0, 0]["Segmentation"]
+        labels = np.asarray(stored, np.int64)
     except Exception as error:  # its reader raises anything from zlib.error to KeyError
         raise TruthError(f"{path}: is none of SBD's cls/*.mat ({error!r})") from None
     highest = len(class_list("voc").names)

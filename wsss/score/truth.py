@@ -30,8 +30,7 @@ from wsss.data.manifest import Manifest
 from wsss.data.palette import read_label_png
 from wsss.data.voc import MASKS, mask_folder
 from wsss.score.coco_masks import check_drawn, mark_path
-from wsss.score.coco_truth import RULE, CocoLabels
-from wsss.score.confusion import size
+from wsss.score.coco_truth import RULE, CocoLabels, CocoTruth
 from wsss.score.errors import TruthError
 
 _NAMED = 8
@@ -136,16 +135,14 @@ def read_truth(source: Source, image: str, height: int, width: int) -> UInt8[np.
     Raises:
         TruthError: the truth cannot be read, or has another size than the image.
     """
+    if isinstance(source, CocoTruth) and (source.height, source.width) != (height, width):
+        raise TruthError(_other_size(source, image, (source.height, source.width), (height, width)))
     try:
         truth = source.read()
-    except ImageError as error:
+    except (ImageError, TruthError) as error:
         raise TruthError(f"the truth of {image!r} cannot be read: {error}") from None
     if truth.shape != (height, width):
-        where = source.path if isinstance(source, PngTruth) else "the instances JSON"
-        raise TruthError(
-            f"{where}: the truth of {image!r} is {size(truth)} pixels, its image is "
-            f"{width} x {height}; they must be equal: replace one of the two files"
-        )
+        raise TruthError(_other_size(source, image, truth.shape, (height, width)))
     return truth
 
 
@@ -180,6 +177,15 @@ def _png(folder: Path, image: str) -> Path:
     path = folder / f"{image}.png"
     other = folder / f"{unicodedata.normalize('NFD', image)}.png"
     return other if not path.is_file() and other.is_file() else path
+
+
+def _other_size(source: Source, image: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    where = source.path if isinstance(source, PngTruth) else "the instances JSON"
+    sides, expected = (" x ".join(map(str, reversed(shape))) for shape in (found, wanted))
+    return (
+        f"{where}: the truth of {image!r} is {sides} pixels, its image is {expected}; they must be "
+        "equal: replace one of the two files"
+    )
 
 
 def _list_missing(missing: list[str] | tuple[str, ...], total: int, where: str) -> str:

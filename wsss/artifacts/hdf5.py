@@ -1,0 +1,63 @@
+"""Read arrays of HDF5 files without following what such a file can say beyond arrays.
+
+The format has links to other files, data stored in other files, filters loaded as plugins, and
+arrays that take no room on disk and any in memory. Our files have none of these.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+import h5py
+import numpy as np
+
+_FILTERS: Final = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}
+_UNFOLDS: Final = 1100  # deflate makes of a byte 1032 at most
+_SPARE: Final = 2**16
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open a regular file for reading.
+
+    Raises:
+        OSError: it is missing, no regular file, or no HDF5.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "is no regular file")
+    return h5py.File(path, "r")
+
+
+def read_array(file: h5py.File, place: str) -> np.ndarray:
+    """Read an array of numbers.
+
+    Args:
+        file: open.
+        place: names from the root on, with ``/`` between them.
+
+    Raises:
+        KeyError: there is none.
+        ValueError: it is a link, no array of numbers, stored in another way than ours, or larger
+            than what the file holds can unfold to.
+        OSError: its bytes are damaged.
+    """
+    group: h5py.Group = file
+    for name in place.split("/"):
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} in {place} leads elsewhere")
+        group = group[name]
+    dataset = group
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "biuf":
+        raise ValueError(f"{place} is no array of numbers")
+    made = dataset.id.get_create_plist()
+    filters = {made.get_filter(number)[0] for number in range(made.get_nfilters())}
+    if dataset.is_virtual or made.get_external_count() or filters - _FILTERS:
+        raise ValueError(f"{place} is stored in a way that ours are not")
+    stored, needed = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
+    if stored > file.id.get_filesize() or needed > _UNFOLDS * stored + _SPARE:
+        raise ValueError(f"{place} says {dataset.shape}, of which {stored} bytes are stored")
+    array: np.ndarray = dataset[()]
+    return array
