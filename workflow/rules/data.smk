@@ -12,6 +12,7 @@ for number, (root, (train, val)) in enumerate(demos().items()):
             f"results/logs/{Path(root).name}.log",
         benchmark:
             f"results/logs/{Path(root).name}.tsv"
+        localrule: True
         conda:
             "../../envs/core.yaml"
         params:

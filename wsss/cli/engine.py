@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from wsss.cli.guard import ENGINE_VARIABLE
+from wsss.cli.guard import ENGINE_VARIABLE, engine_here
 
 
 def prepare_jobs(project: Path) -> None:
@@ -19,7 +19,10 @@ def prepare_jobs(project: Path) -> None:
     # `python` in a job is the interpreter that runs the engine, its environment active or not;
     # a conda environment of a job, activated later, goes before it.
     _prepend("PATH", Path(sys.executable).parent)
-    os.environ.setdefault(ENGINE_VARIABLE, str(os.getpid()))
+    # An engine that runs inside a cluster's job finds the number of the one that submitted it, a
+    # process of another machine; here it is the first itself.
+    if engine_here() is None:
+        os.environ[ENGINE_VARIABLE] = str(os.getpid())
 
 
 def _prepend(variable: str, folder: Path) -> None:
