@@ -70,7 +70,8 @@ class Slurm:
     @property
     def environment(self) -> dict[str, str]:
         """What its clients need."""
-        return os.environ | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": _PATH}
+        conf = str(self.folder / "slurm.conf")
+        return os.environ | {"SLURM_CONF": conf, "PATH": f"{self.folder}/bin:{_PATH}"}
 
     def run(self, *command: str, check: bool = True) -> str:
         """Run a client, such as squeue."""
@@ -137,8 +138,14 @@ def _start(slurm: Slurm, cpus: int, gpus: int) -> None:
         user = pwd.getpwnam("munge")
     except KeyError:
         raise SlurmUnavailableError("there is no user munge") from None
-    for name in ("state", "spool"):
+    for name in ("state", "spool", "bin"):
         (folder / name).mkdir()
+    # The executor plugin takes SLURM_CONF away from the srun that it calls inside a job.
+    srun = folder / "bin" / "srun"
+    srun.write_text(
+        f'#!/bin/sh\nexport SLURM_CONF={folder}/slurm.conf\nexec {_program("srun")} "$@"\n'
+    )
+    srun.chmod(0o755)
     folder.chmod(0o755)
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))
@@ -172,12 +179,10 @@ def _start(slurm: Slurm, cpus: int, gpus: int) -> None:
 
 
 def _spawn(slurm: Slurm, program: str, *arguments: str, user: str | None = None) -> None:
-    found = shutil.which(program, path=_PATH)
-    assert found is not None
     with (slurm.folder / f"{program}.out").open("wb") as out:
         slurm._processes.append(
             subprocess.Popen(
-                [found, *arguments],
+                [_program(program), *arguments],
                 env=slurm.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -186,6 +191,12 @@ def _spawn(slurm: Slurm, program: str, *arguments: str, user: str | None = None)
                 cwd=slurm.folder,
             )
         )
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name, path=_PATH)
+    assert found is not None
+    return found
 
 
 def _wait(slurm: Slurm, ready: object, program: str) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -15,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import CONFIG, copy_project
+from .conftest import copy_project
 from .one_node_slurm import Slurm, SlurmUnavailableError, one_node
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]

@@ -9,7 +9,8 @@ not a mean of means. On CPUs they speak gloo, on GPUs nccl.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +18,9 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, distributed, nn
 
-_PATIENCE = timedelta(days=1)  # one process may label images while others wait; torchrun sees deaths
+_PATIENCE = timedelta(
+    days=1
+)  # one process may label images while others wait; torchrun sees deaths
 
 
 def rank() -> int:
@@ -54,6 +57,16 @@ def wait() -> None:
         distributed.all_reduce(torch.zeros(1))
 
 
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """Let the first process do the block before the others, which then find what it kept."""
+    if rank():
+        wait()
+    yield
+    if not rank():
+        wait()
+
+
 def share(batch: int, key: str) -> int:
     """Images a process and step.
 
@@ -77,7 +90,7 @@ def place() -> tuple[int, ...]:
     return (rank(),) if count() > 1 else ()
 
 
-def total(number: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+def total(number: Shaped[Tensor, ...]) -> Shaped[Tensor, ...]:
     """The sum over all processes; nothing flows back through it."""
     if count() == 1:
         return number

@@ -18,6 +18,7 @@ from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import provenance
 from wsss.artifacts.reuse import Kept
 from wsss.artifacts.shard import Item, ShardWriter
+from wsss.config.device import pick_device
 from wsss.config.model import Config
 from wsss.data.dataset import load
 from wsss.labels.predictions import write_predictions
@@ -45,6 +46,9 @@ def train(
 ) -> None:
     """Train the refiner on the CAMs of the train split and write its checkpoint.
 
+    With a launcher such as torchrun (one process a GPU; `wsss launch`) the processes share each
+    batch, and the first alone writes.
+
     Args:
         config: seed, data, clip, cams, refine and compute.
         manifest_dir: what ingest wrote.
@@ -67,7 +71,10 @@ def train(
             "refine-import, or set it to null"
         )
     from wsss.artifacts.checkpoint import save_checkpoint  # imports torch, which `apply` avoids
+    from wsss.data import processes
 
+    if processes.count() > 1:
+        processes.join(pick_device(config.compute.device))
     manifest, classes = load(manifest_dir)
     with ExitStack() as stack:
         images = stack.enter_context(CamSet(cams, manifest.split("train")))
@@ -94,11 +101,13 @@ def train(
         work.mkdir(parents=True, exist_ok=True)
         refiner = find_refiner(config.refine.method)
         learned = refiner.train(config, classes, images, work, cache, hard)
-    write_text(log, curve_csv(learned.curve))
-    if efficiency is not None:
-        cost = None if learned.efficiency is None else learned.efficiency.model_dump()
-        write_text(efficiency, json.dumps(cost) + "\n")
-    save_checkpoint(out, learned.tensors, made)
+    if processes.rank() == 0:
+        write_text(log, curve_csv(learned.curve))
+        if efficiency is not None:
+            cost = None if learned.efficiency is None else learned.efficiency.model_dump()
+            write_text(efficiency, json.dumps(cost) + "\n")
+        save_checkpoint(out, learned.tensors, made)
+    processes.leave()
 
 
 def apply(
