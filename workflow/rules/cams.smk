@@ -18,6 +18,7 @@ rule cams:
         mem_mb=8000,
         runtime="8h",
         device=CONFIG.compute.device,
+        gpu=GPU,
         batch=CONFIG.compute.batch,
     params:
         sections=sections("cams"),

@@ -14,6 +14,7 @@ from wsss.cli.runs import Runs
 from wsss.cli.stages import stage_code, stage_sections
 from wsss.clip.knowledge import built_in
 from wsss.config import ConfigError, expand_path
+from wsss.config.device import local_gpus
 from wsss.config.tables import load_table
 from wsss.score.truth import truth_files, truth_state
 
@@ -31,6 +32,12 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 CONFIG = RUNS[RUNS.name].config
+# GPUs of this machine that jobs here take turns on. On a cluster (`--jobs`) the profile says which
+# rules ask for one, and the cluster lends them.
+GPUS = 0 if workflow.resource_settings.nodes else local_gpus(CONFIG.compute.device)
+GPU = min(1, GPUS)
+if GPUS and "gpu" not in workflow.resource_settings.resources:
+    workflow.register_resource("gpu", GPUS)
 MANY = [run for run in RUNS.final if run != CONFIG.name]
 
 

@@ -12,6 +12,7 @@ for number, (root, (train, val)) in enumerate(demos().items()):
             f"results/logs/demo_data_{number}.log",
         benchmark:
             f"results/logs/demo_data_{number}.tsv"
+        localrule: True
         conda:
             "../../envs/core.yaml"
         params:

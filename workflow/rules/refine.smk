@@ -37,6 +37,7 @@ rule refine_train:
         mem_mb=12000,
         runtime="24h",
         device=CONFIG.compute.device,
+        gpu=GPU,
         workers=CONFIG.compute.workers,
     params:
         sections=sections("refine_train"),
@@ -47,7 +48,7 @@ rule refine_train:
     message:
         "Training the refiner"
     shell:
-        "python -m wsss refine-train {input.cams:q} {params.seeds} --manifest {params.folder:q}"
+        "python -m wsss launch --processes {resources.gpu} refine-train {input.cams:q} {params.seeds} --manifest {params.folder:q}"
         " --out {output.checkpoint:q} --log {output.log:q} --efficiency {output.efficiency:q} --work {params.work:q}"
         " --device {resources.device} --workers {resources.workers} --sections {params.sections:q} 2> {log}"
 
@@ -100,6 +101,7 @@ rule refine_apply:
         mem_mb=8000,
         runtime="8h",
         device=CONFIG.compute.device,
+        gpu=GPU,
         batch=CONFIG.compute.batch,
     params:
         sections=sections("refine_apply"),
@@ -132,6 +134,7 @@ rule refine_predict:
         mem_mb=8000,
         runtime="8h",
         device=CONFIG.compute.device,
+        gpu=GPU,
     params:
         sections=sections("refine_predict"),
         code=code("refine_predict"),

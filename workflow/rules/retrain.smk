@@ -20,6 +20,7 @@ rule retrain:
         mem_mb=12000,
         runtime="48h",
         device=CONFIG.compute.device,
+        gpu=GPU,
     params:
         sections=sections("retrain"),
         code=code("retrain"),
@@ -28,7 +29,7 @@ rule retrain:
     message:
         "Training the segmenter on the pseudo masks"
     shell:
-        "python -m wsss retrain {input.masks:q} --manifest {params.folder:q}"
+        "python -m wsss launch --processes {resources.gpu} retrain {input.masks:q} --manifest {params.folder:q}"
         " --out {output.weights:q} --log {output.log:q} --work {params.work:q}"
         " --device {resources.device} --sections {params.sections:q} 2> {log}"
 
@@ -50,6 +51,7 @@ rule predict:
         mem_mb=8000,
         runtime="8h",
         device=CONFIG.compute.device,
+        gpu=GPU,
         batch=CONFIG.compute.batch,
     params:
         sections=sections("predict"),

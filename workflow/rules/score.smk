@@ -1,6 +1,20 @@
 # Scores, tables and pictures: the only stage that opens pixel labels.
 
 
+# On a cluster they run beside the engine; `--groups score_cams=scores` submits one of them after all.
+localrules:
+    score_blob,
+    score_cams,
+    score_masks,
+    score_predictions,
+    table,
+    sweep_table,
+    efficiency,
+    class_chart,
+    loss_curve,
+    contact_sheet,
+
+
 rule score_blob:
     input:
         manifest=manifest,

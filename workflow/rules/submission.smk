@@ -48,6 +48,7 @@ rule voc_submission:
     wildcard_constraints:
         competition="comp5|comp6",
         protocol="single|multi|single_crf|multi_crf",
+    localrule: True
     conda:
         "../../envs/core.yaml"
     resources:

@@ -25,6 +25,7 @@ for name, path in TABLES.items():
             f"results/logs/table_{name}.log",
         benchmark:
             f"results/logs/table_{name}.tsv"
+        localrule: True
         conda:
             "../../envs/core.yaml"
         params:

@@ -11,7 +11,17 @@ import typer
 from rich.console import Console
 
 from wsss import __version__
-from wsss.cli import configs, data, export, knowledge, papers, results, stage_commands, truth
+from wsss.cli import (
+    configs,
+    data,
+    export,
+    knowledge,
+    launch,
+    papers,
+    results,
+    stage_commands,
+    truth,
+)
 from wsss.cli.guard import exit_with_parent
 from wsss.errors import WsssError
 
@@ -29,6 +39,15 @@ app = typer.Typer(
 stage_commands.register(app)
 results.register(app)
 papers.register(app)
+app.command(
+    rich_help_panel=stage_commands.PANEL,
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,  # all behind the sub-command's name is its own
+    },
+    name="launch",
+)(launch.launch)
 app.add_typer(data.app, name="data", rich_help_panel="Data sets")
 app.add_typer(truth.app, name="truth", rich_help_panel="Data sets")
 app.add_typer(export.app, name="export", rich_help_panel="Results")
@@ -60,8 +79,10 @@ def run(application: typer.Typer) -> None:
     """
     exit_with_parent()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("wsss").setLevel(logging.INFO)
+    first = os.environ.get("RANK", "0") == "0"  # of several, one says how it goes
+    logging.getLogger("wsss").setLevel(logging.INFO if first else logging.WARNING)
     try:
+        launch.check_processes(sys.argv[1:])
         application()
     except (WsssError, ValueError, RuntimeError, OSError) as error:
         if os.environ.get("WSSS_TRACEBACK"):

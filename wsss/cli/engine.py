@@ -7,7 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
-from wsss.cli.guard import ENGINE_VARIABLE, HOST_VARIABLE
+from wsss.cli.guard import ENGINE_VARIABLE, HOST_VARIABLE, engine_is_elsewhere
 
 
 def prepare_jobs(project: Path) -> None:
@@ -20,7 +20,9 @@ def prepare_jobs(project: Path) -> None:
     # `python` in a job is the interpreter that runs the engine, its environment active or not;
     # a conda environment of a job, activated later, goes before it.
     _prepend("PATH", Path(sys.executable).parent)
-    if ENGINE_VARIABLE not in os.environ:
+    # An engine that runs inside a cluster's job finds the number of the one that submitted it; here
+    # it is the first itself.
+    if engine_is_elsewhere():
         os.environ |= {ENGINE_VARIABLE: str(os.getpid()), HOST_VARIABLE: socket.gethostname()}
 
 

@@ -3,7 +3,9 @@
 A killed engine (``kill -9``, a node that drops its scheduler) leaves its jobs running. Such an
 orphan would finish minutes later and replace a newer artefact with one of an older configuration.
 The workflow sets ``WSSS_ENGINE_PID`` and ``WSSS_ENGINE_HOST``; a stage that finds that process gone
-ends itself. What it had not finished is a temporary file that nothing reads.
+ends itself. What it had not finished is a temporary file that nothing reads. On a cluster the
+engine that counts is the one that runs inside the job, not the one on the login node. A process of
+several that torchrun launched ends with torchrun as well.
 """
 
 from __future__ import annotations
@@ -17,24 +19,41 @@ import time
 
 ENGINE_VARIABLE = "WSSS_ENGINE_PID"
 HOST_VARIABLE = "WSSS_ENGINE_HOST"
+_LAUNCHER_VARIABLE = "TORCHELASTIC_RUN_ID"  # set by torchrun for the processes that it launches
 _SECONDS = 1.0
 
 
 def exit_with_parent() -> None:
     """Watch the engine, if there is one on this machine, from a background thread."""
-    name, host = os.environ.get(ENGINE_VARIABLE, ""), os.environ.get(HOST_VARIABLE, "")
-    if not name.isdigit():
-        return  # run by hand
-    engine = int(name)
-    if host == socket.gethostname() and not _alive(engine):
+    engine = _engine()
+    if engine is not None and not _alive(engine):
         print(
             f"error: the workflow engine (process {engine}) that asked for this is gone; start the "
             "workflow again",
             file=sys.stderr,
         )
         os._exit(1)
-    if _is_ancestor(engine):  # else it runs on another node, or a batch system started this
-        threading.Thread(target=_watch, args=(engine,), daemon=True).start()
+    watched = [engine] if engine is not None and _is_ancestor(engine) else []
+    if _LAUNCHER_VARIABLE in os.environ:
+        watched.append(os.getppid())
+    for process in watched:
+        threading.Thread(target=_watch, args=(process,), daemon=True).start()
+
+
+def engine_is_elsewhere() -> bool:
+    """Whether no engine of this machine asked for this process.
+
+    True by hand, on another node than the engine, and where a batch system of the same machine
+    started this. False where the engine that asked for it is gone: what it asked for must not run.
+    """
+    engine = _engine()
+    return engine is None or (_alive(engine) and not _is_ancestor(engine))
+
+
+def _engine() -> int | None:
+    """The process number of the engine, if it is one of this machine."""
+    name, host = os.environ.get(ENGINE_VARIABLE, ""), os.environ.get(HOST_VARIABLE, "")
+    return int(name) if name.isdigit() and host == socket.gethostname() else None
 
 
 def _watch(engine: int) -> None:

@@ -24,6 +24,7 @@ from wsss.cams.maps import scale_maps
 from wsss.cams.patch_text import PatchText
 from wsss.clip.attributes import described, enriched_bank
 from wsss.config.model import Config
+from wsss.data import processes
 from wsss.data.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.labels.ignore import IGNORED
@@ -62,9 +63,16 @@ class Excel:
         Raises:
             KnowledgeError: TSE is on and a class has no description.
             TrainingStoppedError: asked to stop; the next call goes on.
-            ValueError: the crop does not fit the patch, or there is no image.
+            ValueError: the crop does not fit the patch, there is no image, or several processes
+                were launched that cannot share a batch.
         """
         refine, settings = config.refine, config.refine.excel
+        if processes.count() > 1 and settings.relation_mean == "batch":
+            raise ValueError(
+                "refine.excel.relation_mean is batch (as released): the mean runs over a whole "
+                "batch, which several processes would each see a part of; train with one GPU, or "
+                "set it to image"
+            )
         inputs = EncoderInput(config, cache)
         labels = None
         if settings.crop_cams == "image":

@@ -20,6 +20,7 @@ from wsss.artifacts.shard import Item, Shard, ShardWriter
 from wsss.cams.encoder_input import EncoderInput
 from wsss.clip.images import resize_image
 from wsss.clip.threads import one_thread_each, ordered_map
+from wsss.data import processes
 from wsss.labels.ignore import IGNORED
 from wsss.labels.online import Unsure, online_labels
 from wsss.refine.cams import CamSet
@@ -57,8 +58,9 @@ class ImageLabels:
         chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
         self._where: dict[str, Shard] = {}
         ahead = track(self._make(chunks, folder), total=len(ids), description="Labels")
-        for _ in ahead:
-            pass
+        with processes.first_alone():
+            for _ in ahead:
+                pass
 
     def read(self, image: str) -> UInt8[np.ndarray, "h w"]:
         """The label of an image: 0 background, class + 1, 255 unsure; perhaps reduced in size."""

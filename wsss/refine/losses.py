@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Integer, UInt8
 from torch import Tensor
 
+from wsss.data import processes
 from wsss.labels.ignore import IGNORED
 
 
@@ -37,7 +38,23 @@ def balanced_cross_entropy(
 
 
 def _mean(loss: Tensor, where: Bool[Tensor, "batch height width"]) -> Float[Tensor, ""]:
-    return (loss * where).sum() / where.sum().clamp_min(1)
+    return batch_mean((loss * where).sum(), where.sum())
+
+
+def batch_mean(
+    summed: Float[Tensor, ""], number: Integer[Tensor, ""], *, more: int = 0
+) -> Float[Tensor, ""]:
+    """A sum over a batch by how many were summed; 0 where none were.
+
+    Of several processes that share the batch the numbers of all count. The result is then such
+    that the mean of it, and of its gradients, over the processes is that of the batch.
+
+    Args:
+        summed: of this process.
+        number: of this process.
+        more: added to the number of the batch.
+    """
+    return processes.count() * summed / (processes.total(number) + more).clamp_min(1)
 
 
 def window(
@@ -81,6 +98,6 @@ def affinity_loss(
         pairs: from `affinity_labels`. Counts over the batch are increased by one, as published.
     """
     same, different = pairs == 1, pairs == 0
-    attract = ((1 - affinity) * same).sum() / (same.sum() + 1)
-    repel = (affinity * different).sum() / (different.sum() + 1)
+    attract = batch_mean(((1 - affinity) * same).sum(), same.sum(), more=1)
+    repel = batch_mean((affinity * different).sum(), different.sum(), more=1)
     return 0.5 * (attract + repel)

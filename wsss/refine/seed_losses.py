@@ -17,6 +17,7 @@ from torch import Tensor
 from wsss.config.labels import CrfConfig
 from wsss.labels.crf import posterior
 from wsss.labels.ignore import IGNORED
+from wsss.refine.losses import batch_mean
 
 _TINY = 1e-7  # floor of a probability
 _CRF_FLOOR = 1e-4  # of probabilities that enter the CRF, and of those that leave it
@@ -86,7 +87,7 @@ def boundary_loss(
     loss = (smoothed * ratio.log()).sum(1)  # (B, h, w)
     if valid is None:
         return loss.mean()
-    return (loss * valid).sum() / valid.sum().clamp_min(1)
+    return batch_mean((loss * valid).sum(), valid.sum())
 
 
 @torch.no_grad()
@@ -139,5 +140,5 @@ def auxiliary_loss(
         seeds = seeds.masked_fill(~able.view(seeds.shape), IGNORED)
     target = seeds.long().masked_fill(seeds >= match.shape[1], IGNORED)
     total = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
-    count = target.numel() if ignored_count else int((target != IGNORED).sum())
-    return total / max(1, count)
+    count = torch.ones_like(target) if ignored_count else target != IGNORED
+    return batch_mean(total, count.sum())

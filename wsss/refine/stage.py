@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from wsss.artifacts.provenance import provenance
 from wsss.artifacts.reuse import Kept
 from wsss.artifacts.seal import sealed_json
 from wsss.artifacts.shard import Item, ShardWriter
+from wsss.config.device import pick_device
 from wsss.config.model import Config
 from wsss.data.dataset import load
 from wsss.labels.predictions import write_predictions
@@ -47,6 +48,9 @@ def train(
 ) -> None:
     """Train the refiner on the CAMs of the train split and write its checkpoint.
 
+    With a launcher such as torchrun (one process a GPU; `wsss launch`) the processes share each
+    batch, and the first alone writes.
+
     Args:
         config: seed, data, clip, cams, refine and compute.
         manifest_dir: what ingest wrote.
@@ -69,7 +73,10 @@ def train(
             "refine-import, or set it to null"
         )
     from wsss.artifacts.checkpoint import save_checkpoint  # imports torch, which `apply` avoids
+    from wsss.data import processes
 
+    if processes.count() > 1:
+        processes.join(pick_device(config.compute.device))
     manifest, classes = load(manifest_dir)
     with ExitStack() as stack:
         images = stack.enter_context(CamSet(cams, manifest.split("train")))
@@ -94,14 +101,16 @@ def train(
             inputs={n: digest for one in sets.values() for n, digest in one.inputs.items()},
         )
         refiner = find_refiner(config.refine.method)
-        with only_one(work):
+        with only_one(work) if processes.rank() == 0 else nullcontext():
             learned = refiner.train(config, classes, images, work, cache, hard)
-    write_text(log, curve_csv(learned.curve))
-    if efficiency is not None:
-        known = learned.efficiency
-        cost = None if known is None else sealed_json(known.model_dump(mode="json"))
-        write_text(efficiency, json.dumps(cost) + "\n")
-    save_checkpoint(out, learned.tensors, made)
+    if processes.rank() == 0:
+        write_text(log, curve_csv(learned.curve))
+        if efficiency is not None:
+            known = learned.efficiency
+            cost = None if known is None else sealed_json(known.model_dump(mode="json"))
+            write_text(efficiency, json.dumps(cost) + "\n")
+        save_checkpoint(out, learned.tensors, made)
+    processes.leave()
 
 
 def apply(

@@ -19,7 +19,7 @@ from torch import Tensor
 from wsss.cams.encoder_input import EncoderInput
 from wsss.clip.threads import ordered_map
 from wsss.config.refine import TrainingConfig
-from wsss.data import seeding
+from wsss.data import processes, seeding
 from wsss.data.crop import Crop, draw_crop
 from wsss.data.manifest import Sample
 from wsss.data.photometric import distort
@@ -88,7 +88,8 @@ class CropStream:
         twice: images that come twice an epoch.
 
     Raises:
-        ValueError: the crop is no multiple of the patch, or there is no image.
+        ValueError: the crop is no multiple of the patch, there is no image, or the batch cannot be
+            shared by the processes that were launched.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class CropStream:
         self._cams, self._inputs, self._settings = cams, inputs, settings
         self._seed, self._workers, self._labels = seed, workers, labels
         self._padding, self._fill = padding, fill
+        self._share = processes.share(settings.batch, "refine.train.batch")
         self._entries = [*cams.ids, *(image for image in cams.ids if image in twice)]
         self._grid = settings.crop // patch[0]
         self._order = seeding.EpochOrder(seed, len(self._entries))
@@ -123,14 +125,19 @@ class CropStream:
         self._keep = sum(4 * s.height * s.width for s in samples) <= _KEPT_BYTES
 
     def batches(self, start: int) -> Iterator[CropBatch]:
-        """The batches from step ``start`` on, up to the last, cut ahead by threads."""
+        """The batches from step ``start`` on, up to the last, cut ahead by threads.
+
+        Of several processes each gets its share of them.
+        """
         steps = range(start, self._settings.iterations)
         # Positions are looked up here, in order: the permutation of an epoch is kept.
         tasks = ([self._place(p) for p in self._positions(step)] for step in steps)
         return ordered_map(self._batch, tasks, threads=self._workers)
 
     def _positions(self, step: int) -> range:
-        return range(step * self._settings.batch, (step + 1) * self._settings.batch)
+        """This process's share of the step's batch; all of it, where there is one."""
+        start = step * self._settings.batch + processes.rank() * self._share
+        return range(start, start + self._share)
 
     def _place(self, position: int) -> tuple[str, int]:
         return self._entries[self._order[position]], position

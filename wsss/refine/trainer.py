@@ -11,7 +11,7 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from wsss.artifacts.checkpoint import load_tensors, save_tensors
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.config.refine import TrainingConfig
-from wsss.data import seeding
+from wsss.data import processes, seeding
 from wsss.errors import WsssError
 from wsss.refine.base import Curve
 from wsss.refine.efficiency import Clock, Efficiency, device_name, peak_memory
@@ -108,6 +108,7 @@ class Trainer(Generic[Batch]):
         description: str,
         groups: Sequence[Group] | None = None,
     ) -> None:
+        processes.share_batch_norm(module)
         self._module, self._settings, self._seed = module, settings, seed
         self._path, self._task, self._description = work / _STATE, task, description
         self._groups = groups or [Group(list(module.parameters()), 1.0)]
@@ -147,11 +148,11 @@ class Trainer(Generic[Batch]):
         self._module.train()
         with _stop_asked() as stop:
             stream = batches(done.steps)
-            for step in track(left, total=len(left), description=self._description):
+            for step in self._shown(left):
                 done.rows.append(self._step(step, losses, next(stream)))
                 done.steps = step + 1
                 self._clock.step()
-                if stop.is_set() and done.steps < settings.iterations:
+                if processes.agree(stop.is_set()) and done.steps < settings.iterations:
                     self._save(done)
                     raise TrainingStoppedError(
                         f"stopped after step {done.steps} of {settings.iterations}; the state is "
@@ -161,6 +162,11 @@ class Trainer(Generic[Batch]):
                     self._save(done)
         self._save(done)
         return self._curve(done)
+
+    def _shown(self, steps: range) -> Iterable[int]:
+        if processes.rank():
+            return steps
+        return track(steps, total=len(steps), description=self._description)
 
     def efficiency(self, method: str, own: int, parameters: int) -> Efficiency:
         """What the training cost so far in this process.
@@ -186,9 +192,12 @@ class Trainer(Generic[Batch]):
     ) -> list[float]:
         for group, known in zip(self._optimizer.param_groups, self._groups, strict=True):
             group["lr"] = learning_rate(step, self._settings, known.relative)
-        torch.manual_seed(seeding.number(self._seed, seeding.NETWORK, 1 + step))
+        drawn = (1 + step, *processes.place())
+        torch.manual_seed(seeding.number(self._seed, seeding.NETWORK, *drawn))
         found = losses(step, batch)
-        value = float(found["loss"].detach())
+        measured = {name: part.detach().float().cpu() for name, part in found.items()}
+        processes.average(list(measured.values()))
+        value = float(measured["loss"])
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"the loss is {value} at step {step + 1} of {self._settings.iterations}; lower "
@@ -196,9 +205,11 @@ class Trainer(Generic[Batch]):
             )
         self._optimizer.zero_grad(set_to_none=True)
         found["loss"].backward()
+        parameters = (one for group in self._optimizer.param_groups for one in group["params"])
+        processes.average([one.grad for one in parameters if one.grad is not None])
         self._optimizer.step()
         values = {"lr": learning_rate(step, self._settings)} | {
-            name: float(part.detach()) for name, part in found.items()
+            name: float(part) for name, part in measured.items()
         }
         self._columns = list(values)
         return list(values.values())
@@ -208,6 +219,8 @@ class Trainer(Generic[Batch]):
         return {name: list(column) for name, column in zip(self._columns, columns, strict=True)}
 
     def _save(self, done: _Progress) -> None:
+        if processes.rank():
+            return
         state = {f"module.{name}": tensor for name, tensor in self._module.state_dict().items()}
         for number, of_one in self._optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{number}.{name}": value for name, value in of_one.items()}

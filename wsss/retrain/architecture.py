@@ -68,8 +68,9 @@ def model_config(
     *,
     labels: int,
     crop: int,
-    norm: Literal["BN", "SyncBN"] = "BN",
+    norm: Literal["BN", "SyncBN", "SharedBN"] = "BN",
     batch_norm: BatchNormMode = "trained",
+    loss: Literal["CrossEntropyLoss", "SharedCrossEntropy"] = "CrossEntropyLoss",
 ) -> dict[str, Any]:
     """The model section of an mmsegmentation config.
 
@@ -83,8 +84,10 @@ def model_config(
         name: `retrain.model`.
         labels: number of labels, background included.
         crop: side of the training crop, pixels.
-        norm: batch normalisation; ``SyncBN`` where several GPUs share a batch.
+        norm: batch normalisation; ``SyncBN`` where several GPUs share a batch, ``SharedBN`` where
+            several processes share it on a CPU (`wsss.retrain.shared`).
         batch_norm: what of it learns (`batch_norm_mode`).
+        loss: ``SharedCrossEntropy`` where several processes share a batch.
 
     Raises:
         ValueError: the crop does not suit the network.
@@ -108,6 +111,7 @@ def model_config(
         if "num_classes" in part:
             part.num_classes = labels
             part.loss_decode.avg_non_ignore = True
+            part.loss_decode.type = loss
     plain: dict[str, Any] = model.to_dict()
     return plain
 

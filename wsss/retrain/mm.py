@@ -30,13 +30,19 @@ from mmengine.config import Config as MmConfig
 from mmengine.config import ConfigDict
 from mmengine.dist import get_dist_info, get_rank, master_only
 from mmengine.hooks import Hook
-from mmengine.model import BaseModule, is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import (
+    BaseModule,
+    MMDistributedDataParallel,
+    is_model_wrapper,
+    revert_sync_batchnorm,
+)
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import get_external_models
 from mmseg.datasets import BaseSegDataset
 from mmseg.models.backbones import VisionTransformer
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, MODELS, RUNNERS, TRANSFORMS
 from mmseg.utils import register_all_modules
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
@@ -62,8 +68,10 @@ __all__ = [
     "BatchNorm",
     "ConfigDict",
     "ConvModule",
+    "CrossEntropyLoss",
     "DefaultScope",
     "Hook",
+    "MMDistributedDataParallel",
     "MmConfig",
     "Runner",
     "VisionTransformer",

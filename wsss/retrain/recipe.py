@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from wsss.config import Config
 from wsss.config.model import RetrainConfig
 from wsss.labels.ignore import IGNORED
-from wsss.retrain import dataset, runner, transforms
+from wsss.retrain import dataset, runner, shared, transforms
 from wsss.retrain.architecture import REGISTERED, batch_norm_mode, model_config
 from wsss.retrain.mm import MmConfig
 from wsss.retrain.optimisation import optimisation
 
 # Importing them registers what the config names; mmsegmentation's tools import them by name.
-_REGISTERED = REGISTERED + [module.__name__ for module in (dataset, transforms, runner)]
+_REGISTERED = REGISTERED + [module.__name__ for module in (dataset, transforms, runner, shared)]
 _COLOR: dict[str, list[dict[str, Any]]] = {
     "none": [],
     "photometric": [{"type": "PhotoMetricDistortion"}],
@@ -59,6 +59,7 @@ def training_config(
     retrain = config.retrain
     batch = share_of_batch(retrain, devices)
     several = devices > 1
+    synchronised: Literal["SyncBN", "SharedBN"] = "SyncBN" if device.type == "cuda" else "SharedBN"
     return MmConfig(
         {
             "default_scope": "mmseg",
@@ -71,14 +72,14 @@ def training_config(
             "launcher": "pytorch" if several else "none",
             "env_cfg": {
                 "mp_cfg": {"mp_start_method": "fork", "opencv_num_threads": 0},
-                "dist_cfg": {"backend": "nccl"},
             },
             "model": model_config(
                 retrain.model,
                 labels=len(labels),
                 crop=retrain.crop,
-                norm="SyncBN" if several else "BN",
+                norm=synchronised if several else "BN",
                 batch_norm=batch_norm_mode(retrain),
+                loss="SharedCrossEntropy" if several else "CrossEntropyLoss",
             ),
             "train_dataloader": {
                 "batch_size": batch,
@@ -117,6 +118,7 @@ def training_config(
             "custom_hooks": [
                 {"type": "StepSeedHook", "seed": config.seed},
                 {"type": "ProgressHook"},
+                *([{"type": "AverageHook"}] if several else []),
             ],
             "log_processor": {"by_epoch": False},
             "visualizer": {"type": "Visualizer", "vis_backends": []},

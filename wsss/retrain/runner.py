@@ -25,11 +25,12 @@ from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.artifacts.seal import companion
-from wsss.data import seeding
+from wsss.data import processes, seeding
 from wsss.retrain.mm import (
     HOOKS,
     RUNNERS,
     Hook,
+    MMDistributedDataParallel,
     Runner,
     get_rank,
     is_model_wrapper,
@@ -59,8 +60,12 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
     def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> nn.Module:
         """Put the network where ``cfg.device`` says (stock takes CUDA whenever there is one)."""
         if self.distributed:
-            wrapped: nn.Module = super().wrap_model(model_wrapper_cfg, model)
-            return wrapped
+            device = torch.device(self.cfg.device)
+            return MMDistributedDataParallel(
+                module=model.to(device),
+                device_ids=[device] if device.type == "cuda" else None,
+                broadcast_buffers=False,
+            )
         reverted: nn.Module = revert_sync_batchnorm(model)
         return reverted.to(self.cfg.device)
 
@@ -159,6 +164,22 @@ class StepSeedHook(Hook):  # type: ignore[misc]
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Seed all devices' generators."""
         torch.manual_seed(seeding.number(self._seed, seeding.NETWORK, runner.iter, get_rank()))
+
+
+@HOOKS.register_module()
+class AverageHook(Hook):  # type: ignore[misc]
+    """Of several processes, let the curve and the check of the loss see the mean."""
+
+    priority = "HIGHEST"
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Replace what this process measured by the mean over all."""
+        measured = {name: value for name, value in outputs.items() if torch.is_tensor(value)}
+        values = [value.detach().float().cpu() for value in measured.values()]
+        processes.average(values)
+        outputs.update(zip(measured, values, strict=True))
 
 
 @HOOKS.register_module()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import uuid
 from contextlib import nullcontext
 from pathlib import Path
-
-import torch
 
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checkpoint import save_checkpoint
@@ -20,6 +17,7 @@ from wsss.artifacts.seal import companion
 from wsss.artifacts.shard import Shard
 from wsss.config import Config
 from wsss.config.device import pick_device
+from wsss.data import processes
 from wsss.data.classes import ClassList
 from wsss.data.dataset import load
 from wsss.retrain.recipe import training_config
@@ -35,7 +33,8 @@ def train(
 ) -> None:
     """Train the segmenter on the `train` masks; continue a run that was interrupted.
 
-    With a launcher such as torchrun (one process a GPU) the processes share the global batch.
+    With a launcher such as torchrun (one process a GPU; `wsss launch`) the processes share each
+    batch, and the first alone writes.
 
     Args:
         config: ``retrain``, ``seed`` and, without influence on the weights, ``compute``.
@@ -67,12 +66,6 @@ def train(
         },
     )
     device = pick_device(config.compute.device)
-    devices = int(os.environ.get("WORLD_SIZE", "1"))
-    if devices > 1 and device.type != "cuda":
-        raise ValueError(
-            f"{devices} processes were launched, but compute.device gives {device}: training in "
-            "several processes needs a CUDA device each; launch one process"
-        )
     plan = training_config(
         config,
         labels=label_names(classes),
@@ -81,12 +74,14 @@ def train(
         work=work,
         init=init,
         device=device,
-        devices=devices,
+        devices=processes.count(),
     )
-    main = int(os.environ.get("RANK", "0")) == 0
+    processes.join(device)
+    main = processes.rank() == 0
     with only_one(work) if main else nullcontext():
         if main:
             _claim(work, digest_json([made_of.key(), made_of.inputs]))
+        processes.wait()  # the others look at the folder, too
         # mmengine keeps its logger and its measurements by this name while the process lives
         plan.experiment_name = f"retrain-{uuid.uuid4().hex[:8]}"
         runner = SegmenterRunner.from_cfg(plan)
@@ -94,8 +89,7 @@ def train(
     if main:
         write_text(log, curve_csv(runner.curve()))
         save_checkpoint(out, runner.network().state_dict(), made_of)
-    if devices > 1:
-        torch.distributed.barrier()
+    processes.leave()
 
 
 def label_names(classes: ClassList) -> tuple[str, ...]:

@@ -1,0 +1,152 @@
+"""Two processes that share each batch learn what one learns (on CPUs, over gloo)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.processes import work
+from tests.refine.chain import Chain
+from wsss.artifacts.checkpoint import load_checkpoint
+from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.shard import Item, ShardWriter
+from wsss.data.dataset import load
+from wsss.masks.seeds import run as make_seeds
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+_PATIENCE = 300
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What was learned by one process (``one``) and by two (``two``)."""
+    folder = tmp_path_factory.mktemp("processes")
+    chain = Chain(folder, {"method": "weakclip", "train": work.STEPS})
+    make_seeds(
+        chain.config(), chain.manifest, "train", chain.cams["train"], folder / "seeds.h5",
+        folder / "png",
+    )  # fmt: skip
+    base = {name: chain.base[name] for name in ("compute", "data", "infer")}
+    (folder / "chain.json").write_text(json.dumps(base))
+    _masks(chain)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        (folder / "one").mkdir()
+        work.compared(folder, folder / "one")
+    finally:
+        torch.set_num_threads(threads)
+    done = _torchrun(2, "-m", "tests.processes.work", str(folder))
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+def _masks(chain: Chain) -> None:
+    """Targets with very different numbers of labelled pixels."""
+    manifest, _ = load(chain.manifest)
+    samples = manifest.split("train")
+    made = Provenance(stage="masks", config={}, seed=0, code="", packages={})
+    path = chain.folder / "masks.h5"
+    random = np.random.default_rng(0)
+    with ShardWriter(path, kind="masks", ids=[s.id for s in samples], provenance=made) as writer:
+        for number, sample in enumerate(samples):
+            label = random.integers(0, 3, (sample.height, sample.width), dtype=np.uint8)
+            train = label.copy()
+            train[: number * sample.height // len(samples)] = 255
+            writer.add(Item(sample.id, {"label": label, "train": train}))
+
+
+def _torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    return subprocess.run(
+        [*torchrun, "--nproc-per-node", str(processes), *arguments],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_PATIENCE,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("what", [*work.REFINERS, "segmenter"])
+def test_the_gradient_is_that_of_the_whole_batch(folder: Path, what: str) -> None:
+    """Only the order of sums differs: 1e-4 of the largest gradient is far above that."""
+    one, two = (torch.load(folder / n / "gradients.pt")[what] for n in ("one", "two"))
+    assert len(one) == len(two) > 10
+    scale = max(float(grad.abs().max()) for grad in one)
+    apart = max(float((a - b).abs().max()) for a, b in zip(one, two, strict=True))
+    print(f"{what}: gradients differ by at most {apart / scale:.1e} of the largest")
+    assert scale > 0
+    assert apart <= 1e-4 * scale
+
+
+def test_batch_normalisation_runs_over_all(folder: Path) -> None:
+    one, two = (torch.load(folder / n / "gradients.pt")["norm"] for n in ("one", "two"))
+    for found, expected in zip(two, one, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_alone_writes_the_curve_of_the_batch(folder: Path) -> None:
+    for name in ("weclip/refiner.csv", "seg/segmenter.csv"):
+        one, two = (
+            list(csv.DictReader((folder / n / name).open())) for n in ("one", "two")
+        )  # fmt: skip
+        assert list(one[0]) == list(two[0])
+        assert float(one[0]["loss"]) == pytest.approx(float(two[0]["loss"]), rel=1e-3)
+    assert not [path for path in (folder / "two").rglob("*") if ".tmp-" in path.name]
+
+
+@pytest.mark.parametrize("name", ["refiner.safetensors", "segmenter.safetensors"])
+def test_an_interrupted_training_of_two_ends_in_the_same_weights(folder: Path, name: str) -> None:
+    whole, cut = folder / "two/whole" / name, folder / "two/cut" / name
+    assert load_checkpoint(whole)[0]
+    assert work.same_weights(whole, cut)
+
+
+def test_all_stop_where_one_is_asked_to(folder: Path) -> None:
+    assert [(folder / f"two/stopped-{n}").read_text() for n in (0, 1)] == ["4", "4"]
+
+
+def test_what_cannot_be_shared_is_refused(folder: Path) -> None:
+    batch, mean = json.loads((folder / "two/refused.json").read_text())
+    assert "refine.train.batch is 3, which 2 devices cannot share evenly" in batch
+    assert "refine.excel.relation_mean is batch" in mean
+
+
+def test_the_launcher_starts_several_processes(folder: Path, tmp_path: Path) -> None:
+    """`wsss launch --processes 2 refine-train`, as the rules call it."""
+    (tmp_path / "config.yaml").write_text((folder / "chain.json").read_text())
+    shutil.copytree(folder / "cache", tmp_path / "cache")
+    command = [sys.executable, "-m", "wsss", "launch", "--processes", "2"]
+    none = [
+        "refine-train",
+        str(folder / "cams-train.h5"),
+        "--config",
+        str(tmp_path / "config.yaml"),
+    ]
+    paths = {"manifest": folder / "manifest", "out": tmp_path / "r.safetensors"}
+    paths |= {"log": tmp_path / "r.csv", "work": tmp_path / "work", "cache": tmp_path / "cache"}
+    options = [f"--{name}={path}" for name, path in paths.items()]
+    done = subprocess.run(
+        [*command, *none, *options], cwd=ROOT, capture_output=True, text=True, timeout=_PATIENCE
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r.safetensors").exists()
+    other = subprocess.run(
+        [*command, "masks"], cwd=ROOT, capture_output=True, text=True, timeout=_PATIENCE
+    )
+    assert other.returncode == 2
+    assert "masks runs in one process" in other.stderr

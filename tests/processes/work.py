@@ -1,0 +1,243 @@
+"""Trainings that run once in one process and once in two, which torchrun starts:
+
+torchrun --standalone --nproc-per-node 2 -m tests.processes.work FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from wsss.artifacts.checkpoint import load_checkpoint
+from wsss.config import Config, from_mapping
+from wsss.config.load import overlay
+from wsss.config.refine import TrainingConfig
+from wsss.data import processes
+from wsss.refine import stage
+from wsss.refine.trainer import Trainer, TrainingStoppedError
+from wsss.retrain import recipe
+from wsss.retrain.runner import ProgressHook
+from wsss.retrain.train import train as retrain
+
+STEPS = {"iterations": 4, "warmup": 1, "batch": 4, "checkpoint_every": 2, "crop": 64}
+REFINERS: dict[str, dict[str, Any]] = {
+    "weclip": {"weclip": {"width": 16, "dropout": 0.0, "rfm_start": 0}},
+    "weakclip": {"weakclip": {"width": 16, "channels": 16, "dropout": 0.0, "drop_path": 0.0}},
+    "excel": {"excel": {"width": 16, "dropout": 0.0, "lvc_start": 0}},
+}
+SEGMENTER = {"crop": 48, "batch": 4, "iterations": 4, "warmup": 1, "checkpoint_every": 2}
+
+
+class Cut(BaseException):
+    """Stands for the end of a process."""
+
+
+def refiner(folder: Path, method: str, **changes: Any) -> Config:
+    """A small refiner without dropout, whose random numbers differ between processes."""
+    base = json.loads((folder / "chain.json").read_text())
+    own = {"refine": {"method": method, "train": STEPS, **REFINERS[method]}}
+    if method == "excel":
+        own["cams"] = {"source": "patch_text", "affinity": {"last_blocks": 6}}
+    return from_mapping(overlay(overlay(base, own), changes))
+
+
+def train_refiner(folder: Path, config: Config, out: Path) -> None:
+    """Train it on what the fixture made."""
+    paths = (folder / "manifest", [folder / "cams-train.h5"], out / "refiner.safetensors")
+    stage.train(
+        config, *paths, out / "refiner.csv", out / "work", folder / "cache", [folder / "seeds.h5"]
+    )
+
+
+def segmenter(folder: Path, **changes: Any) -> Config:
+    """A small SegFormer."""
+    base = json.loads((folder / "chain.json").read_text())
+    return from_mapping(overlay(base, {"retrain": SEGMENTER | changes}))
+
+
+def train_segmenter(folder: Path, config: Config, out: Path) -> None:
+    """Train it on what the fixture made."""
+    paths = (folder / "manifest", [folder / "masks.h5"], out / "segmenter.safetensors")
+    with mock.patch.object(recipe, "model_config", _without_dropout):
+        retrain(config, *paths, out / "segmenter.csv", out / "segmenter")
+
+
+_build = recipe.model_config
+
+
+def _without_dropout(*args: Any, **kwargs: Any) -> dict[str, Any]:
+    model = _build(*args, **kwargs)
+    model["backbone"]["drop_path_rate"] = 0.0
+    model["decode_head"]["dropout_ratio"] = 0.0
+    return model
+
+
+def gradients(work: Callable[[], None]) -> list[Tensor]:
+    """The gradients of the first step of a training with AdamW."""
+    found: list[Tensor] = []
+    step = torch.optim.AdamW.step
+
+    def recorded(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        if not found:
+            groups = self.param_groups
+            every = [one.grad for group in groups for one in group["params"]]
+            found.extend(grad.clone() for grad in every if grad is not None)
+        return step(self, *args, **kwargs)
+
+    with mock.patch.object(torch.optim.AdamW, "step", recorded):
+        work()
+    return found
+
+
+def compared(folder: Path, out: Path) -> None:
+    """What must be the same with one process and with two."""
+    kept = {}
+    for method in REFINERS:
+        config = refiner(folder, method)
+        kept[method] = gradients(lambda c=config, m=method: train_refiner(folder, c, out / m))
+    kept["segmenter"] = gradients(lambda: train_segmenter(folder, segmenter(folder), out / "seg"))
+    kept["norm"] = normalised(out)
+    if processes.rank() == 0:
+        torch.save(kept, out / "gradients.pt")
+
+
+def normalised(out: Path) -> list[Tensor]:
+    """Output, gradients and state of batch normalisation of 6 images, or of this process's 3."""
+    generator = torch.Generator().manual_seed(0)
+    images = 3 + torch.randn(6, 4, 5, 7, generator=generator)
+    weights = torch.randn(6, 4, 5, 7, generator=generator)
+    mine = slice(3 * processes.rank(), 3 * processes.rank() + 6 // processes.count())
+    norm = processes.SharedBatchNorm(4)
+    nn.init.normal_(norm.weight, generator=generator)
+    given = images[mine].clone().requires_grad_()
+    made = norm(given)
+    (made * weights[mine]).sum().backward()
+    assert given.grad is not None
+    assert norm.weight.grad is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    sums = [processes.total(norm.weight.grad), norm.running_mean, norm.running_var]
+    pieces = [torch.zeros(6, 4, 5, 7), torch.zeros(6, 4, 5, 7)]
+    for piece, value in zip(pieces, (made.detach(), given.grad), strict=True):
+        piece[mine] = value
+    return sums + [processes.total(piece) for piece in pieces]
+
+
+def resumed(folder: Path, out: Path) -> None:
+    """A training of two processes that is cut and goes on, beside one that is not."""
+    long = {"iterations": 6}
+    config = refiner(folder, "weclip", refine={"train": long, "weclip": {"dropout": 0.5}})
+    train_refiner(folder, config, out / "whole")
+    with _cut_refiner(5):
+        train_refiner(folder, config, out / "cut")
+    train_refiner(folder, config, out / "cut")
+    train_segmenter(folder, segmenter(folder, **long), out / "whole")
+    with _cut_segmenter(5):
+        train_segmenter(folder, segmenter(folder, **long), out / "cut")
+    train_segmenter(folder, segmenter(folder, **long), out / "cut")
+
+
+@contextmanager
+def _cut_refiner(at: int) -> Iterator[None]:
+    step = Trainer._step
+
+    def cut(self: Any, number: int, *args: Any) -> Any:
+        if number == at:
+            raise Cut
+        return step(self, number, *args)
+
+    with mock.patch.object(Trainer, "_step", cut):
+        try:
+            yield
+        except Cut:
+            return
+    raise AssertionError("it was not cut")
+
+
+@contextmanager
+def _cut_segmenter(at: int) -> Iterator[None]:
+    before = ProgressHook.before_train_iter
+
+    def cut(self: Any, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if runner.iter == at:
+            raise Cut
+        before(self, runner, batch_idx, data_batch)
+
+    with mock.patch.object(ProgressHook, "before_train_iter", cut):
+        try:
+            yield
+        except Cut:
+            return
+    raise AssertionError("it was not cut")
+
+
+def stopped(out: Path) -> None:
+    """The last process alone is asked to stop, and both do after the same step."""
+    module = nn.Linear(2, 1)
+    settings = TrainingConfig(iterations=8, warmup=0, checkpoint_every=100)
+    seen: list[int] = []
+
+    def losses(step: int, batch: Tensor) -> Mapping[str, Tensor]:
+        seen.append(step)
+        if step == 4 and processes.rank() == processes.count() - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"loss": module(batch).square().mean()}
+
+    def batches(start: int) -> Iterator[Tensor]:
+        while True:
+            yield torch.ones(3, 2)
+
+    trainer = Trainer[Tensor](
+        module, settings, seed=0, work=out / "stopped", task="t", description="stopped"
+    )
+    try:
+        trainer.fit(batches, losses)
+    except TrainingStoppedError:
+        (out / f"stopped-{processes.rank()}").write_text(str(seen[-1]))
+
+
+def refused(folder: Path, out: Path) -> None:
+    """What several processes cannot do, with its message."""
+    said = []
+    for changes in ({"refine": {"train": {"batch": 3}}}, {"refine": {"excel": {"relation_mean": "batch"}}}):  # fmt: skip
+        try:
+            train_refiner(folder, refiner(folder, "excel", **changes), out / "never")
+        except ValueError as error:
+            said.append(str(error))
+    if processes.rank() == 0:
+        (out / "refused.json").write_text(json.dumps(said))
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two checkpoints hold the same tensors."""
+    found, expected = load_checkpoint(one)[0], load_checkpoint(other)[0]
+    same = found.keys() == expected.keys()
+    return same and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def main(folder: Path) -> None:
+    """All of it, as one of several processes."""
+    torch.set_num_threads(1)
+    processes.join(torch.device("cpu"))
+    out = folder / "two"
+    out.mkdir(exist_ok=True)
+    with mock.patch.object(processes, "leave", processes.wait):
+        compared(folder, out)
+        resumed(folder, out)
+        stopped(out)
+        refused(folder, out)
+    processes.leave()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

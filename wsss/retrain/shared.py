@@ -1,0 +1,42 @@
+"""What several processes that share a batch need, so that their gradient is that of the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from wsss.data import processes
+from wsss.retrain.mm import MODELS, CrossEntropyLoss
+
+MODELS.register_module("SharedBN", module=processes.SharedBatchNorm)
+
+
+@MODELS.register_module()
+class SharedCrossEntropy(CrossEntropyLoss):  # type: ignore[misc]
+    """Cross-entropy as a mean over the labelled pixels of all processes.
+
+    Stock averages over those of one process, so that a process with few labelled pixels would
+    count as much as one with many.
+    """
+
+    def forward(
+        self,
+        cls_score: Float[Tensor, "batch labels height width"],
+        label: Integer[Tensor, "batch height width"],
+        *args: Any,
+        ignore_index: int = -100,
+        **kwargs: Any,
+    ) -> Float[Tensor, ""]:
+        """The loss, times the number of processes: their gradients are averaged afterwards."""
+        labelled = processes.total((label != ignore_index).sum())
+        loss: Tensor = super().forward(
+            cls_score,
+            label,
+            *args,
+            avg_factor=float(labelled) / processes.count(),
+            ignore_index=ignore_index,
+            **kwargs,
+        )
+        return loss
