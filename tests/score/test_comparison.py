@@ -49,6 +49,18 @@ def test_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert "Mean IoU of the report classes" in html.read_text()
 
 
+def test_few_runs_with_many_products_are_columns(tmp_path: Path) -> None:
+    records = [
+        make_record(row, run=f"sweep.prompts-{prompts}", miou=prompts / 10, report_mean=0.1)
+        for row in ("CAM", "pseudo mask", "segmenter")
+        for prompts in (2, 4)
+    ]
+    lines = _lines(records, tmp_path)
+    assert lines.count("| product | prompts-2 | prompts-4 |") == 2  # also of the report classes
+    assert "| pseudo mask, train | 20.0 | 40.0 |" in lines
+    assert "| pseudo mask, train | 10.0 | 10.0 |" in lines
+
+
 def _seeds(values: dict[tuple[int, int], float], **changes: object) -> list[Record]:
     """A record for each (prompts, seed)."""
     return [

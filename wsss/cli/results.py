@@ -102,7 +102,7 @@ def compare(
     ] = "",
     name: Annotated[str, typer.Option(help="Title of the table.")] = "runs",
 ) -> None:
-    """One table of several runs: a row a run, a column a product."""
+    """One table of several runs: a row a run, a column a product, or turned if that is narrower."""
     from wsss.score.comparison import make_comparison, rows_by_run
     from wsss.score.record import read_records
 

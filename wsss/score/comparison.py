@@ -1,4 +1,4 @@
-"""Runs side by side: a row a run, a column a product."""
+"""Runs side by side: a row a run, a column a product; turned where that is narrower."""
 
 from __future__ import annotations
 
@@ -69,15 +69,26 @@ def _lay_out(rows: Rows, name: str) -> Table:
         + [(label, *_means(group, columns, report_mean=mean)) for label, group in repeated.items()]
         for mean in (False, True)
     )
+    heads, own, own_of_report = ("run", *columns), tuple(lines), tuple(report_lines)
+    if len(columns) > len(lines):
+        heads = ("product", *(line[0] for line in own))
+        own, own_of_report = _turned(columns, own), _turned(columns, own_of_report)
     return Table(
         title=f"{name}: {len(rows) - (SHARED in rows)} runs",
         notes=(*NOTES, SEEDS) if repeated else NOTES,
-        columns=("run", *columns),
-        rows=tuple(lines),
-        class_columns=("run", *columns) if report else (),
-        class_rows=tuple(report_lines) if report else (),
+        columns=heads,
+        rows=own,
+        class_columns=heads if report else (),
+        class_rows=own_of_report if report else (),
         class_title="Mean IoU of the report classes",
     )
+
+
+def _turned(
+    columns: Sequence[str], lines: Sequence[tuple[str, ...]]
+) -> tuple[tuple[str, ...], ...]:
+    """A line a column; the first cell of each line, the label, is left to the head."""
+    return tuple(zip(columns, *(line[1:] for line in lines), strict=True))
 
 
 def _cells(row: Sequence[Record], columns: Sequence[str], *, report_mean: bool) -> list[str]:
