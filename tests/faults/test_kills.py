@@ -17,7 +17,7 @@ from .chain import CHAIN, Kind, digests, place
 from .conftest import Undisturbed
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("WSSS_KILLS", str(2 * len(CHAIN))))
+KILLS = int(os.environ.get("WSSS_KILLS", str(len(CHAIN))))
 _IN_A_ROW = 3  # kills of the same work before it is finished
 
 
