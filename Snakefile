@@ -2,6 +2,8 @@
 #   snakemake --cores all                                                   the embedded demo
 #   snakemake --cores all --configfile workflow/presets/voc-subset.yaml     a preset laid over config.yaml
 # One rule file a stage, in the order in which data walks through them.
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -14,6 +16,12 @@ report: "workflow/report/overview.rst"
 
 
 include: "workflow/rules/common.smk"
+
+
+# Where jobs run with `--sdm apptainer`; envs/container/apptainer.def makes such an image.
+if os.environ.get("WSSS_CONTAINER"):
+
+    container: os.environ["WSSS_CONTAINER"]
 
 
 wildcard_constraints:
@@ -46,3 +54,7 @@ rule all:
     default_target: True
     input:
         final_products(),
+
+
+onerror:
+    print(explain_log(log), file=sys.stderr)

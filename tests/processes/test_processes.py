@@ -5,20 +5,23 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from tests.processes import work
 from tests.refine.chain import Chain
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, ShardWriter
+from wsss.cli.app import app
+from wsss.cli.launch import check_processes
 from wsss.data.dataset import load
 from wsss.masks.seeds import run as make_seeds
 
@@ -47,7 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         work.compared(folder, folder / "one")
     finally:
         torch.set_num_threads(threads)
-    done = _torchrun(2, "-m", "tests.processes.work", str(folder))
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    done = _run(*torchrun, "--nproc-per-node", "2", "-m", "tests.processes.work", str(folder))
     assert done.returncode == 0, done.stdout
     return folder
 
@@ -67,10 +71,9 @@ def _masks(chain: Chain) -> None:
             writer.add(Item(sample.id, {"label": label, "train": train}))
 
 
-def _torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*torchrun, "--nproc-per-node", str(processes), *arguments],
+        command,
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -127,26 +130,23 @@ def test_what_cannot_be_shared_is_refused(folder: Path) -> None:
 
 
 def test_the_launcher_starts_several_processes(folder: Path, tmp_path: Path) -> None:
-    """`wsss launch --processes 2 refine-train`, as the rules call it."""
-    (tmp_path / "config.yaml").write_text((folder / "chain.json").read_text())
-    shutil.copytree(folder / "cache", tmp_path / "cache")
+    """`wsss launch --processes 2 refine-train`, as the rules call it, for the refiner `none`."""
     command = [sys.executable, "-m", "wsss", "launch", "--processes", "2"]
-    none = [
-        "refine-train",
-        str(folder / "cams-train.h5"),
-        "--config",
-        str(tmp_path / "config.yaml"),
-    ]
+    cams, config = str(folder / "cams-train.h5"), str(folder / "chain.json")
     paths = {"manifest": folder / "manifest", "out": tmp_path / "r.safetensors"}
     paths |= {"log": tmp_path / "r.csv", "work": tmp_path / "work", "cache": tmp_path / "cache"}
-    options = [f"--{name}={path}" for name, path in paths.items()]
-    done = subprocess.run(
-        [*command, *none, *options], cwd=ROOT, capture_output=True, text=True, timeout=_PATIENCE
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "r.safetensors").exists()
-    other = subprocess.run(
-        [*command, "masks"], cwd=ROOT, capture_output=True, text=True, timeout=_PATIENCE
-    )
-    assert other.returncode == 2
-    assert "masks runs in one process" in other.stderr
+    options = [part for name, path in paths.items() for part in (f"--{name}", str(path))]
+    done = _run(*command, "refine-train", cams, "--config", config, *options)
+    assert done.returncode == 0, done.stdout
+    assert load_checkpoint(tmp_path / "r.safetensors")[1].stage == "refine_train"
+    assert (tmp_path / "r.csv").exists()
+
+
+def test_what_runs_in_one_process_is_not_launched_in_several(tmp_path: Path) -> None:
+    launch = CliRunner().invoke(app, ["launch", "--processes", "2", "masks", "--out", "x"])
+    assert launch.exit_code == 2
+    assert "masks runs in one process" in launch.output
+    with mock.patch.dict(os.environ, {"WORLD_SIZE": "2"}):
+        check_processes(["retrain", "--out", "x"])
+        with pytest.raises(ValueError, match=r"2 processes of `wsss masks` were launched"):
+            check_processes(["masks"])

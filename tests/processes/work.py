@@ -209,7 +209,9 @@ def stopped(out: Path) -> None:
 def refused(folder: Path, out: Path) -> None:
     """What several processes cannot do, with its message."""
     said = []
-    for changes in ({"refine": {"train": {"batch": 3}}}, {"refine": {"excel": {"relation_mean": "batch"}}}):  # fmt: skip
+    odd = {"refine": {"train": {"batch": 3}}}
+    coupled = {"refine": {"excel": {"relation_mean": "batch"}}}
+    for changes in (odd, coupled):
         try:
             train_refiner(folder, refiner(folder, "excel", **changes), out / "never")
         except ValueError as error:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import shutil
+import signal
 import socket
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,6 +124,9 @@ def one_node(folder: Path, *, cpus: int = 2, gpus: int = 0) -> Iterator[Slurm]:
         _start(slurm, cpus, gpus)
         yield slurm
     finally:
+        if len(slurm._processes) == 3:
+            slurm.run("scancel", "--user=root", check=False)
+            _wait_a_while(lambda: not slurm.run("squeue", "--noheader", check=False))
         for process in reversed(slurm._processes):
             process.terminate()
         for process in slurm._processes:
@@ -188,6 +193,7 @@ def _spawn(slurm: Slurm, program: str, *arguments: str, user: str | None = None)
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 user=user,
+                preexec_fn=_end_with_parent,
                 cwd=slurm.folder,
             )
         )
@@ -199,15 +205,22 @@ def _program(name: str) -> str:
     return found
 
 
-def _wait(slurm: Slurm, ready: object, program: str) -> None:
-    assert callable(ready)
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: killed tests leave no daemons
+
+
+def _wait_a_while(ready: Callable[[], bool], stopped: Callable[[], bool] = lambda: False) -> bool:
     deadline = time.monotonic() + _SECONDS
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and not stopped():
         if ready():
-            return
-        if slurm._processes[-1].poll() is not None:
-            break
+            return True
         time.sleep(0.1)
+    return False
+
+
+def _wait(slurm: Slurm, ready: Callable[[], bool], program: str) -> None:
+    if _wait_a_while(ready, lambda: slurm._processes[-1].poll() is not None):
+        return
     said = (slurm.folder / f"{program}.out").read_text(errors="replace")[-600:]
     log = slurm.folder / f"{program}.log"
     said += log.read_text(errors="replace")[-600:] if log.exists() else ""

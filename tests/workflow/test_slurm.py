@@ -19,8 +19,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 LOCAL = {"all", "demo_data", "score_blob", "score_cams", "score_masks", "score_predictions"}
 LOCAL |= {"table", "class_chart", "loss_curve", "contact_sheet", "efficiency"}
-SUBMITTED = {"ingest", "cams", "refine_train", "refine_predict", "group_labels", "retrain"}
-SUBMITTED |= {"predict"}
+SUBMITTED = {"ingest", "cams", "refine_train", "labels", "refine_predict", "retrain", "predict"}
 _SMALL = {"shards": 1, "cams": {"splits": ["train"], "affinity": {"enabled": False}}}
 _SMALL |= {"infer": {"scales": [1.0], "crf": False}, "predict": {"scales": [1.0], "crf": False}}
 # The node has two cores; the profile's threads would not fit. The plugin looks more and more seldom
@@ -32,7 +31,7 @@ from snakemake_executor_plugin_slurm import Executor
 Executor.next_seconds_between_status_checks = property(lambda self: 1, lambda self, value: None)
 main(sys.argv[1:])
 """
-_PATIENCE = 400
+_PATIENCE = 1200
 
 
 @dataclass
@@ -52,8 +51,9 @@ class Run:
 
 
 def _rule(job: dict[str, str]) -> str:
-    """What the plugin says in the comment: rule_cams_wildcards_…"""
-    return job["Comment"].removeprefix("rule_").split("_wildcards_")[0]
+    """What the plugin says in the comment: rule_cams_wildcards_… or, of a group, rule_labels_…"""
+    name = job["Comment"].removeprefix("rule_")
+    return "labels" if name.startswith("labels_") else name.split("_wildcards_")[0]
 
 
 @pytest.fixture(scope="module")
@@ -68,29 +68,26 @@ def slurm() -> Iterator[Slurm]:
 
 @pytest.fixture(scope="module")
 def disturbed(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A whole run, in which a job of `cams` is cancelled and one of `refine_predict` is stopped,
-    so that it comes to the end of its time."""
+    """A run in which a job is cancelled, and another stopped until its time is over."""
     project = copy_project(tmp_path_factory.mktemp("slurm"))
     project.configure(**_SMALL)
-    engine = _start(slurm, project.root, "slurm")
-    done: set[str] = set()
+    engine = _start(slurm, project.root, "slurm", "--", "results/tiny/tables/table.csv")
+    disturbed: set[str] = set()
     deadline = time.monotonic() + _PATIENCE
     while engine.poll() is None and time.monotonic() < deadline:
         for number, job in slurm.jobs().items():
             rule = _rule(job)
-            if job["JobState"] != "RUNNING" or rule in done:
+            if job["JobState"] != "RUNNING" or rule in disturbed:
                 continue
             if rule == "cams":
                 slurm.run("scancel", number)
-                done.add(rule)
+                disturbed.add(rule)
             elif rule == "refine_predict":
                 slurm.run("scancel", "--signal=STOP", "--full", number)
                 slurm.run("scontrol", "update", f"JobId={number}", "EndTime=now")
-                done.add(rule)
-        time.sleep(0.3)
-    engine.kill()
-    said, _ = engine.communicate()
-    return Run(project.root, said, engine.returncode, slurm.jobs())
+                disturbed.add(rule)
+        time.sleep(1)
+    return _over(slurm, project.root, engine)
 
 
 def _start(slurm: Slurm, root: Path, profile: str, *arguments: str) -> subprocess.Popen[str]:
@@ -99,16 +96,73 @@ def _start(slurm: Slurm, root: Path, profile: str, *arguments: str) -> subproces
     }
     command = [sys.executable, "-c", _ENGINE, "--profile", f"workflow/profiles/{profile}"]
     quick = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
-    return subprocess.Popen(
-        [*command, "--configfile", "tiny.yaml", "--max-threads", "2", *quick, *arguments],
-        cwd=root,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    with (root / "said.log").open("w") as said:
+        return subprocess.Popen(
+            [*command, "--configfile", "tiny.yaml", "--max-threads", "2", *quick, *arguments],
+            cwd=root,
+            env=environment,
+            text=True,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _over(slurm: Slurm, root: Path, engine: subprocess.Popen[str]) -> Run:
+    try:
+        engine.wait(_PATIENCE)
+    finally:
+        engine.kill()
+    return Run(root, (root / "said.log").read_text(), engine.returncode, slurm.jobs())
 
 
 def test_the_run_ends_in_a_table(disturbed: Run) -> None:
     assert disturbed.code == 0, disturbed.said
     assert (disturbed.root / "results/tiny/tables/table.csv").stat().st_size > 200
+
+
+def test_every_stage_but_the_local_ones_is_a_slurm_job(disturbed: Run) -> None:
+    assert {_rule(job) for job in disturbed.jobs.values()} == SUBMITTED
+    submitted = re.findall(r"Job \S+ has been submitted with SLURM jobid (\d+)", disturbed.said)
+    assert set(submitted) == set(disturbed.jobs)
+    stats = disturbed.said.split("Job stats:")[1].split("total")[0]
+    rules = set(re.findall(r"^(\w+) +\d+$", stats, re.MULTILINE))
+    assert {"refine_apply", "masks"} <= rules  # the group labels
+    assert rules - {"refine_apply", "masks"} == (LOCAL & rules) | SUBMITTED - {"labels"}
+    assert {"score_blob", "score_cams", "score_masks", "score_predictions", "table"} <= rules
+
+
+def test_a_cancelled_job_is_retried_with_more_memory(disturbed: Run) -> None:
+    first, second = disturbed.of("cams")
+    assert (first["JobState"], second["JobState"]) == ("CANCELLED", "COMPLETED")
+    assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'CANCELLED'" in disturbed.said
+    assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("8000M", "16000M")
+
+
+def test_a_job_over_its_time_is_reported_and_retried_with_more(disturbed: Run) -> None:
+    first, second = disturbed.of("refine_predict")
+    assert (first["JobState"], second["JobState"]) == ("TIMEOUT", "COMPLETED")
+    assert second["TimeLimit"] == "16:00:00"  # the profile's eight hours, twice
+    error = disturbed.said.split("Error in rule refine_predict:")[1].split("\n[")[0]
+    assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'TIMEOUT'" in error
+    (log,) = re.findall(r"\S+/slurm_logs/\S+\.log", error)
+    assert "DUE TO TIME LIMIT" in Path(log).read_text()
+
+
+def test_a_training_on_two_gpus_is_launched_once(slurm: Slurm, disturbed: Run) -> None:
+    """By torchrun, in two processes that share the batch; the node's GPUs are only said to be."""
+    wanted = ("retrain:gpu=2", "retrain:nodes=1", "retrain:mem_mb=8000", "retrain:runtime=60")
+    weights = "results/tiny/segmenter/weights.safetensors"
+    engine = _start(
+        slurm, disturbed.root, "slurm-gpu", "--set-resources", *wanted,
+        "--forcerun", "retrain", "--", weights,
+    )  # fmt: skip
+    run = _over(slurm, disturbed.root, engine)
+    assert run.code == 0, run.said
+    (number,) = set(run.jobs) - set(disturbed.jobs)
+    assert _rule(run.jobs[number]) == "retrain"
+    assert run.jobs[number]["TresPerJob"] == "gres:gpu:2"
+    log = (run.root / "results/tiny/logs/retrain.log").read_text()
+    assert log.count("retrain: 3/3") == 1  # the first process alone speaks
+    made = (run.root / "results/tiny/segmenter/work/config.py").read_text()
+    assert "launcher = 'pytorch'" in made
+    assert "batch_size=1" in made  # of two

@@ -10,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)
 
 from wsss.cli.engine import prepare_jobs
+from wsss.cli.failures import explain_log
 from wsss.cli.runs import Runs
 from wsss.cli.stages import stage_code, stage_sections
 from wsss.clip.knowledge import built_in

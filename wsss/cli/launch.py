@@ -38,9 +38,9 @@ def launch(
         os.environ |= {VISIBLE: ",".join(gpu.name for gpu in chosen), HELD: "1"}
         held_over_exec()
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    os.execv(
-        sys.executable, [*torchrun, "--nproc-per-node", str(processes), "-m", "wsss", *command]
-    )
+    torchrun += ["--nproc-per-node", str(processes), "-m"]
+    # Behind `--`, or torchrun would take our `--log` for an abbreviation of an option of its own.
+    os.execv(sys.executable, [*torchrun, "--", "wsss", *command])
 
 
 def check_processes(arguments: list[str]) -> None:

@@ -57,13 +57,13 @@ def visible_gpus() -> list[Gpu]:
     return [Gpu(name, _key(name, listed)) for name in names]
 
 
-def claim_gpus(gpus: Sequence[Gpu], count: int = 1, folder: Path = _FOLDER) -> list[Gpu]:
+def claim_gpus(gpus: Sequence[Gpu], count: int = 1, folder: Path | None = None) -> list[Gpu]:
     """Wait until ``count`` of the GPUs are free, and hold them until this process ends.
 
     Args:
         gpus: those to choose from, the preferred first.
         count: how many.
-        folder: of the locks.
+        folder: of the locks; None for that of the machine.
 
     Raises:
         ValueError: there are not so many.
@@ -76,6 +76,7 @@ def claim_gpus(gpus: Sequence[Gpu], count: int = 1, folder: Path = _FOLDER) -> l
         )
     if os.environ.get(SHARED) == "1":
         return list(gpus[:count])
+    folder = folder or _FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     if folder.stat().st_uid == os.getuid():
         folder.chmod(0o1777)
