@@ -145,7 +145,7 @@ class ShardWriter:
     def _finish(self) -> None:
         """Write what says that the shard is complete."""
         entries = [self._entries[image] for image in self._index]
-        index = json.dumps(entries, sort_keys=True).encode()
+        index = "\n".join(json.dumps(entry, sort_keys=True) for entry in entries).encode()
         _store(self._file, "index", np.frombuffer(index, np.uint8))
         root = {
             "format": _FORMAT,
@@ -235,8 +235,10 @@ class Shard:
             )
         self.provenance = Provenance.model_validate_json(root["provenance"])
         self._numbers: dict[str, int] = {}
-        self._entries: list[dict[str, Any]] = json.loads(index)
-        for number, entry in enumerate(self._entries):
+        # Lines, not what they say: a tenth of the memory, which counts over all images of COCO.
+        self._lines = index.split("\n") if index else []
+        for number, line in enumerate(self._lines):
+            entry = json.loads(line)
             if not all(isinstance(entry[name], kind) for name, kind in _FIELDS.items()):
                 raise ValueError(f"entry {number} of its index is not ours")
             self._numbers[entry["id"]] = number
@@ -288,7 +290,8 @@ class Shard:
         number = self._numbers.get(image)
         if number is None:
             raise ArtifactError(f"{self.path}: has no image {image!r}")
-        return self._entries[number]
+        entry: dict[str, Any] = json.loads(self._lines[number])
+        return entry
 
     def __iter__(self) -> Iterator[Item]:
         return (self.read(image) for image in self._numbers)
