@@ -117,7 +117,8 @@ CHAIN: tuple[Kind, ...] = (
     Kind("ingest, 2 processes", f"ingest --out {{out}}/manifest --workers 2 {_C}", ("manifest",),
          pools=True),
     Kind("truth coco-masks, 2 processes", "truth coco-masks {base}/coco --out {out}/masks"
-         " --part val --workers 2", ("masks/val2014.json", "masks/val2014"), pools=True, fills=True),
+         " --part val --workers 2", ("masks/val2014.json", "masks/val2014"), pools=True,
+         fills=True),
 )  # fmt: skip
 """In an order in which each finds what it needs."""
 
@@ -183,7 +184,7 @@ def _tree(folder: Path) -> str:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and ".kept" not in path.parts and ".tmp-" not in str(path)
     }
-    if (folder / "classes.json").exists() and "manifest.csv" not in shown:
+    if folder.name == "manifest" and "manifest.csv" not in shown:
         return ""  # an ingest that is not finished, and says so
     return hashlib.sha256(json.dumps(shown).encode()).hexdigest()
 
