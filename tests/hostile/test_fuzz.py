@@ -125,7 +125,7 @@ YAML_WORDS = [
 ]
 CONFIGS = [
     default_yaml().encode()[:6000],
-    *(p.read_bytes() for p in sorted(PRESETS.glob("*.yaml"))),
+    *(p.read_bytes() for p in PRESETS),
 ]
 
 
