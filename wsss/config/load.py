@@ -75,7 +75,7 @@ def read_yaml(file: Path) -> Any:
         ) from None
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{file}: is not UTF-8 text (byte {error.start}); save it as such"
+            f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{file}: is not valid YAML: {error}") from None

@@ -152,4 +152,10 @@ class _Loader(yaml.SafeLoader):
                         problem_mark=key.start_mark,
                     )
                 seen.add((key.tag, key.value))
-        return super().construct_mapping(node, deep)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        if odd := [key for key in found if not isinstance(key, str)]:
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {odd[0]!r} is no text; put it into quotes",
+                problem_mark=node.start_mark,
+            )
+        return found

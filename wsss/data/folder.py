@@ -108,7 +108,10 @@ def _lost(row: Row, found: list[Path], table: Path, root: Path) -> Candidate:
         return Candidate("", "train", table, problem=f"{where} names no image")
     if found:
         several = ", ".join(str(path.relative_to(root)) for path in found)
-        problem = f"{where}: {row.image!r} fits several photos: {several}; write the sub folder"
+        problem = (
+            f"{where}: {row.image!r} fits several photos: {several}; write the sub folder, or "
+            "rename one"
+        )
     else:
         problem = f"missing file ({where})"
     return Candidate(row.image, "train", root / row.image, problem=problem)

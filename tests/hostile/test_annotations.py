@@ -1,0 +1,249 @@
+"""Bad annotations: VOC's XML, COCO's instances JSON, masks, SBD's files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as rle
+
+from wsss.data.coco import CATEGORY_IDS, load_instances
+from wsss.data.errors import DataError
+from wsss.data.palette import save_label_png
+from wsss.data.words import COCO_NAMES
+from wsss.score.coco_truth import _run_lengths, draw
+from wsss.score.errors import TruthError
+from wsss.score.sbd_masks import read_sbd
+
+from .conftest import Folder, photo
+from .harness import in_child, wsss
+from .payloads import png
+
+LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10 if n else "lol"}">' for n in range(12))
+
+XML: dict[str, tuple[str | bytes | None, str]] = {
+    "laughs": (
+        f"<!DOCTYPE a [{LAUGHS}]><annotation><object><name>&l11;</name></object></annotation>",
+        "it defines a document type 'a', which no annotation has",
+    ),
+    "another file": (
+        '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
+        "<annotation><object><name>&x;</name></object></annotation>",
+        "it defines a document type",
+    ),
+    "another host": (
+        '<!DOCTYPE a SYSTEM "http://127.0.0.1:9/a.dtd"><annotation/>',
+        "it defines a document type",
+    ),
+    "laughs in UTF-16": (
+        f"<!DOCTYPE a [{LAUGHS}]><annotation>&l11;</annotation>".encode("utf-16"),
+        "it defines a document type",
+    ),
+    "half": ("<annotation><object>", "cannot be read as XML"),
+    "empty": ("", "cannot be read as XML"),
+    "a picture": (b"\x89PNG\r\n\x1a\n", "cannot be read as XML"),
+    "unknown encoding": (b"<?xml version='1.0' encoding='none'?><a/>", "cannot be read as XML"),
+    "pipe": (None, "is no regular file"),
+    "17 MB": ("<a>" + "x" * 17 * 2**20 + "</a>", "has more than 16777216 bytes"),
+    "unknown class": (
+        "<annotation><object><name>unicorn</name></object></annotation>",
+        "unknown tag 'unicorn'",
+    ),
+    "nameless": ("<annotation><object/></annotation>", "unknown tag ''"),
+    "deep": ("<a>" * 100_000 + "</a>" * 100_000, "no tag"),
+}
+
+
+@pytest.mark.parametrize("name", XML)
+def test_a_bad_annotation_costs_one_image(tmp_path: Path, name: str) -> None:
+    content, reason = XML[name]
+    root = tmp_path / "VOC2012"
+    for image in ("good", "bad"):
+        photo(root / "JPEGImages" / f"{image}.jpg", len(image))
+    lists = root / "ImageSets/Segmentation"
+    annotations = root / "Annotations"
+    lists.mkdir(parents=True)
+    annotations.mkdir()
+    (lists / "train.txt").write_text("good\nbad\n")
+    (annotations / "good.xml").write_text("<a><object><name>cat</name></object></a>")
+    if content is None:
+        os.mkfifo(annotations / "bad.xml")
+    else:
+        text = content if isinstance(content, bytes) else content.encode()
+        (annotations / "bad.xml").write_bytes(text)
+    folder = Folder(tmp_path)
+    folder.ingest(data={"kind": "voc", "root": str(root), "classes": []}).done()
+    assert reason in (folder.manifest / "quarantine.csv").read_text()
+    assert "good,train" in (folder.manifest / "manifest.csv").read_text()
+
+
+def coco(**changes: Any) -> dict[str, Any]:
+    """A small instances JSON of COCO's categories."""
+    square = [[1, 1, 1, 9, 9, 9, 9, 1]]
+    return {
+        "images": [{"id": 1, "file_name": "good.jpg", "width": 30, "height": 20}],
+        "annotations": [{"id": 5, "image_id": 1, "category_id": 17, "segmentation": square}],
+        "categories": [
+            {"id": number, "name": name}
+            for number, name in zip(CATEGORY_IDS, COCO_NAMES, strict=True)
+        ],
+    } | changes
+
+
+def _annotation(**changes: Any) -> dict[str, Any]:
+    return coco(annotations=[coco()["annotations"][0] | changes])
+
+
+def _image(**changes: Any) -> dict[str, Any]:
+    return coco(images=[coco()["images"][0] | changes])
+
+
+JSON: dict[str, tuple[object, str]] = {
+    "no JSON": (b"hello", "is no instances JSON (JSONDecodeError"),
+    "half": (json.dumps(coco()).encode()[:-9], "is no instances JSON (JSONDecodeError"),
+    "deep": (b"[" * 500_000, "is no instances JSON (RecursionError"),
+    "not UTF-8": (b'{"images": "\xff"}', "is no instances JSON (UnicodeDecodeError"),
+    "a list": ([], "is no instances JSON (TypeError"),
+    "no images": ({"annotations": []}, "is no instances JSON (KeyError: 'categories')"),
+    "no file names": (coco(images=[{"id": 1}]), "is no instances JSON (KeyError: 'file_name')"),
+    "number as file name": (_image(file_name=7), "no whole number as id and text as file_name"),
+    "list as id": (_image(id=[1]), "no whole number as id and text as file_name"),
+    "annotation of no image": (_annotation(image_id=[[]]), "is no instances JSON (TypeError"),
+    "no category": (_annotation(category_id=12), "annotation 0 is of category 12"),
+    "category 10^9": (_annotation(category_id=10**9), "annotation 0 is of category 1000000000"),
+    "other categories": (coco(categories=[]), "expected COCO's 80 categories"),
+    "5000 digits": (b'{"images": ' + b"9" * 5000 + b"}", "is no instances JSON (ValueError"),
+}
+
+
+def _coco_folder(tmp_path: Path, content: object) -> tuple[Folder, dict[str, Any]]:
+    root = tmp_path / "coco"
+    photo(root / "train2014/good.jpg")
+    (root / "annotations").mkdir()
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    (root / "annotations/instances_train2014.json").write_bytes(text)
+    return Folder(tmp_path), {"kind": "coco", "root": str(root), "classes": []}
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_a_bad_instances_file_is_refused(tmp_path: Path, name: str) -> None:
+    content, message = JSON[name]
+    folder, data = _coco_folder(tmp_path, content)
+    outcome = folder.ingest(data=data)
+    outcome.refused("instances_train2014.json", message)
+    assert len(outcome.text) < 1500
+
+
+def test_instances_that_are_a_pipe_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "instances.json")
+    with pytest.raises(DataError, match="is no file of at most"):
+        load_instances(tmp_path / "instances.json")
+
+
+def test_a_file_name_that_leads_out_costs_one_image(tmp_path: Path) -> None:
+    photo(tmp_path / "secret.jpg")
+    names = ["good.jpg", "../../secret.jpg", str(tmp_path / "secret.jpg")]
+    images = [{"id": 1, "file_name": name, "width": 30, "height": 20} for name in names]
+    folder, data = _coco_folder(tmp_path, coco(images=images))
+    folder.ingest(data=data).done()
+    assert (folder.manifest / "quarantine.csv").read_text().count("leads out of train2014") == 2
+    assert "secret" not in (folder.manifest / "manifest.csv").read_text()
+
+
+RUNS = rle.encode(np.asfortranarray(np.eye(20, 30, dtype=np.uint8)))
+OUTLINES: dict[str, tuple[object, str]] = {
+    "far corner": ([[0, 0, 1e9, 0, 1e9, 1e9]], "a corner lies far outside of the 30 x 20 pixels"),
+    "NaN corner": ([[0, 0, float("nan"), 0, 5, 5]], "a corner lies far outside"),
+    "words": ([["a", "b", "c", "d", "e", "f"]], "ValueError"),
+    "lists": ([[[0, 0], [1, 1], [2, 2], [0, 0], [1, 1], [2, 2]]], "a corner lies far outside"),
+    "runs beyond": ({"size": [20, 30], "counts": [0, 10**6]}, "its runs are not the 600 pixels"),
+    "negative run": ({"size": [20, 30], "counts": [-400, 1000]}, "its runs are not the 600"),
+    "half a pixel": ({"size": [20, 30], "counts": [0.5, 599.5]}, "its runs are not the 600"),
+    "10^12 pixels": ({"size": [10**6, 10**6], "counts": [0, 10**12]}, "is of size"),
+    "packed beyond": ({"size": [20, 30], "counts": "PPPPPPPP1"}, "runs are"),
+    "packed, cut off": ({"size": [20, 30], "counts": "o"}, "its runs are cut off"),
+    "packed, no text": ({"size": [20, 30], "counts": "\n\n"}, "its runs are not COCO's"),
+    "no runs": ({"size": [20, 30]}, "KeyError"),
+    "a number": (7, "TypeError"),
+    "nothing": (None, "TypeError"),
+}
+
+
+@pytest.mark.parametrize("name", OUTLINES)
+def test_an_outline_that_lies_is_refused_before_it_is_drawn(name: str) -> None:
+    """Some of these end the process of pycocotools."""
+    outline, message = OUTLINES[name]
+    annotations = [{"id": 17, "category_id": 1, "segmentation": outline}]
+
+    def task() -> None:
+        try:
+            draw(annotations, 20, 30)
+        except TruthError as error:
+            print(error)
+
+    outcome = in_child(task)
+    outcome.done()
+    assert "the outline of annotation 17 cannot be drawn" in outcome.text
+    assert message in outcome.text
+
+
+def test_packed_runs_are_read_as_pycocotools_reads_them() -> None:
+    random = np.random.default_rng(0)
+    for share in (0.0, 0.02, 0.5, 1.0):
+        mask = np.asfortranarray((random.random((61, 47)) < share).astype(np.uint8))
+        found = _run_lengths(rle.encode(mask)["counts"])
+        assert sum(found) == mask.size
+        labels = np.repeat(np.arange(len(found)) % 2, found).reshape(mask.shape, order="F")
+        np.testing.assert_array_equal(labels, mask)
+
+
+@pytest.mark.parametrize("sides", [(0, 30), (-1, 30), (10**6, 10**6)])
+def test_an_image_of_impossible_size_is_not_drawn(sides: tuple[int, int]) -> None:
+    with pytest.raises(TruthError, match="expected 1 to 50000000"):
+        draw([], *sides)
+
+
+@pytest.mark.parametrize(
+    ("make", "pieces"),
+    [
+        (lambda path: path.write_bytes(png(30, 20)), ("holds colours (RGB)",)),
+        (lambda path: path.write_bytes(png(30, 20, depth=16, colour=0)), ("label indices",)),
+        (
+            lambda path: save_label_png(path, np.zeros((9, 9), np.uint8)),
+            ("is 9 x 9 pixels, its image is 30 x 20",),
+        ),
+        (lambda path: save_label_png(path, np.full((20, 30), 77, np.uint8)), ("77", "0 … 2")),
+        (lambda path: path.write_bytes(b"mask"), ("damaged or no PNG",)),
+    ],
+    ids=["colours", "16 bit", "size", "label", "text"],
+)
+def test_a_bad_mask_is_named(
+    folder: Folder, make: Callable[[Path], object], pieces: tuple[str, ...]
+) -> None:
+    folder.ingest().done()
+    masks = folder.base / "masks"
+    masks.mkdir()
+    make(masks / "good.png")
+    config = folder.configure(data={"masks": str(masks)})
+    outcome = wsss(
+        *("score", "blob", "--manifest", folder.manifest, "--split", "train"),
+        *("--out", folder.base / "blob.json", "--config", config),
+    )
+    outcome.refused("good", *pieces)
+    assert not (folder.base / "blob.json").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"MATLAB", bytes(400), b"\x89HDF\r\n\x1a\n" + bytes(600), b"MATLAB 5.0".ljust(2**12)],
+    ids=["empty", "text", "zeros", "HDF5", "header"],
+)
+def test_a_bad_file_of_sbd_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.mat").write_bytes(content)
+    with pytest.raises(TruthError, match=r"a\.mat: is none of SBD's"):
+        read_sbd(tmp_path / "a.mat")

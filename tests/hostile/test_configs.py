@@ -1,0 +1,131 @@
+"""Bad configurations: each has its message with the file, the key and what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsss.cli.runs import Runs
+from wsss.config import ConfigError, from_mapping
+
+from .harness import wsss
+
+LAUGHS = 'a0: &a0 ["lol", "lol"]\n' + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+
+FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
+    "Python object": (
+        '!!python/object/apply:os.system ["touch ran"]',
+        ("is not valid YAML", "could not determine a constructor"),
+    ),
+    "Python name": ("name: !!python/name:os.system", ("could not determine a constructor",)),
+    "template": ("__use_yte__: true\nname: ?open('ran', 'w')\n", ("__use_yte__: unknown key",)),
+    "laughs": (LAUGHS + "name: *a11", ("stands for more than 100000 values",)),
+    "itself": ("sweep: &a {b: [*a]}", ("*a refers to what it is a part of",)),
+    "merged itself": ("data: &a\n  <<: *a\n", ("refers to what it is a part of",)),
+    "duplicate key": ("name: a\nname: b\n", ("the key 'name' is written twice; keep one",)),
+    "duplicate section": ("data: {root: a, root: b}", ("the key 'root' is written twice",)),
+    "a list": ("- a\n- b\n", ("expected a mapping of sections, found list",)),
+    "a text": ("hello", ("expected a mapping of sections, found str",)),
+    "half": ("data: {root: [", ("is not valid YAML",)),
+    "tabs": ("data:\n\troot: a\n", ("is not valid YAML",)),
+    "NUL": (b"name: a\0b", ("is not valid YAML", "special characters are not allowed")),
+    "Latin-1": (b"name: caf\xe9", ("is not UTF-8 text (byte 9)", "save it as UTF-8")),
+    "UTF-16": ("name: a".encode("utf-16"), ("is not UTF-8 text",)),
+    "deep": ("name: " + "[" * 100_000, ("more than 40 deep",)),
+    "2 MB": ("# " + "x" * 2**21, ("has more than 1048576 bytes",)),
+    "no date": ("name: 2001-99-99", ("is not valid YAML: month must be in 1..12",)),
+    "5000 digits": ("seed: " + "9" * 5000, ("is not valid YAML", "4300")),
+    "5000 hexadecimal digits": ("seed: 0x" + "f" * 5000, ("seed: is a whole number beyond 64",)),
+    "list as key": ("[a, b]: c", ("unhashable key",)),
+    "number as key": ("1: a", ("the key 1 is no text; put it into quotes",)),
+    "NaN": ("retrain: {lr: .nan}", ("retrain.lr: is nan, expected a finite number",)),
+    "infinity": ("predict: {scales: [1.0, .inf]}", ("predict.scales.1: is inf",)),
+    "huge": ("shards: 1000000000000", ("shards: Input should be less than or equal to",)),
+    "negative": ("compute: {workers: -1}", ("compute.workers: Input should be greater than 0",)),
+    "wrong type": ("shards: many", ("shards: Input should be a valid integer", "found 'many'")),
+    "10 kB in a message": (f"shards: {'x' * 10_000}", ("found 'xxxx",)),
+    "misspelt": ("data: {rot: a}", ("data.rot: unknown key; did you mean data.root?",)),
+    "a way out": ("name: ../elsewhere", ("name: String should match pattern",)),
+    "command as name": ('name: "a; touch ran"', ("name: String should match pattern",)),
+    "line end in a name": ('name: "a\\n"', ("name: holds the control character '\\n'",)),
+    "command as device": (
+        'compute: {device: "cpu; touch ran"}',
+        ("compute.device: String should match pattern",),
+    ),
+    "NUL in a path": ('data: {root: "a\\0b"}', ("data.root: holds the control character",)),
+    "line end in a path": ('data: {root: "a\\nb"}', ("data.root: holds the control character",)),
+    "wildcard in a path": (
+        'data: {root: "photos/{run}"}',
+        ("data.root: holds {run}, which the workflow would replace; rename it",),
+    ),
+    "control character in a key": ('data: {prompts: {"\\e[2J": a}}', ("a key of data.prompts",)),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_bad_file_is_refused(tmp_path: Path, name: str) -> None:
+    content, pieces = FILES[name]
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    outcome = wsss("config", "check", "--config", path)
+    outcome.refused("run.yaml", *pieces)
+    assert len(outcome.text) < 2000
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "gone"])
+def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
+    paths = {name: tmp_path / name for name in ("pipe", "folder", "gone")}
+    os.mkfifo(paths["pipe"])
+    paths["folder"].mkdir()
+    path = paths.get(kind, Path("/dev/zero"))
+    wsss("config", "check", "--config", path).refused(str(path), "pass an existing YAML file")
+
+
+RUNS: dict[str, tuple[dict[str, Any], str]] = {
+    "the folder above": ({"runs": {"..": {}}}, "a run would be called '..'"),
+    "two folders up": ({"matrix": {"cams": {"..": {}}, "refine": {"..": {}}}}, "called '..'"),
+    "hidden": ({"runs": {".kept": {}}}, "a run would be called '.kept'"),
+    "an option": ({"runs": {"-rf": {}}}, "a run would be called '-rf'"),
+    "no name": ({"runs": {"": {}}}, "a run would be called ''"),
+    "a folder of every run": ({"runs": {"manifest": {}}}, "cannot be called 'manifest'"),
+    "another case": ({"runs": {"a": {}, "A": {}}}, "which some disks take for the same"),
+    "overlong": ({"sweep": {"clip.model": ["x" * 300]}}, "has at most 200 bytes"),
+    "too many": ({"sweep": {"seed": list(range(50)), "cams.stride": [1] * 50}}, "over 1000"),
+    "itself": ({"runs": {}}, "more than 40 deep"),
+}
+RUNS["itself"][0]["runs"]["again"] = RUNS["itself"][0]["runs"]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_runs_stay_in_their_folders(name: str) -> None:
+    mapping, message = RUNS[name]
+    with pytest.raises(ConfigError, match=message):
+        Runs(mapping)
+
+
+def test_names_of_runs_are_made_harmless() -> None:
+    found = Runs({"runs": {"a/b": {}, "c d;e": {}, "f$(g)": {}, "é\N{SNOWMAN}": {}}})
+    labels = [name.removeprefix("demo/") for name in found if name != "demo"]
+    assert labels == ["a-b", "c-d-e", "f--g-", "é-"]
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "3", '{"a": 1}', "NaN", '{"variant": NaN}'])
+def test_sections_that_the_workflow_passes_are_checked(tmp_path: Path, text: str) -> None:
+    wsss("ingest", "--out", tmp_path / "m", "--sections", text).refused("--sections")
+
+
+def test_what_the_engine_parsed_is_held_to_the_same(tmp_path: Path) -> None:
+    """Snakemake reads the file itself; a mapping can then hold what our reader refuses."""
+    laughs: list[Any] = ["lol"]
+    for _ in range(20):
+        laughs = [laughs] * 10
+    with pytest.raises(ConfigError, match="stands for more than 100000 values"):
+        from_mapping({"runs": {"a": {"b": laughs}}})
+    with pytest.raises(ConfigError, match="is inf"):
+        from_mapping(json.loads('{"retrain": {"lr": Infinity}}'))

@@ -1,0 +1,369 @@
+"""Random and mutated files: every reader gives a value or an error of the project's own.
+
+How many: ``WSSS_FUZZ`` cases a test, 60 where it is not set; docs/security.md has the figures of a
+deep run. What reads HDF5 runs in children, as a C library can do more than raise.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import random
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.shard import Shard
+from wsss.cams.restricted import read_npy
+from wsss.cams.seeds import read_seeds
+from wsss.config import from_mapping, load_config
+from wsss.config.render import default_yaml
+from wsss.config.sweep import points
+from wsss.data.classes import folder_classes
+from wsss.data.locate import read_lines
+from wsss.data.table import TagTable, read_table
+from wsss.data.tags import TagReader
+from wsss.data.voc import read_annotation
+from wsss.errors import WsssError
+
+from .harness import in_child
+from .payloads import maps, npy
+from .test_shards import good
+
+CASES = int(os.environ.get("WSSS_FUZZ", "60"))
+RULES = settings(
+    max_examples=CASES,
+    deadline=None,
+    database=None,
+    derandomize="WSSS_FUZZ" not in os.environ,
+    suppress_health_check=list(HealthCheck),
+)
+GROWTH = 2**31
+PRESETS = sorted((Path(__file__).parents[2] / "workflow/presets").glob("*.yaml"))
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Memory may not grow by more than two gigabytes; `WsssError` is how a reader may end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    with open("/proc/self/statm") as stream:
+        size = int(stream.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + GROWTH, hard))
+    message = "read"
+    try:
+        yield
+    except WsssError as error:
+        message = str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert 0 < len(message) < 20_000
+
+
+def mutated(originals: list[bytes], words: list[bytes]) -> st.SearchStrategy[bytes]:
+    """Valid files with bytes flipped, cut, doubled, moved, or words of the format put in."""
+
+    @st.composite
+    def make(draw: st.DrawFn) -> bytes:
+        content = bytearray(draw(st.sampled_from(originals)))
+        for _ in range(draw(st.integers(1, 8))):
+            place = draw(st.integers(0, max(0, len(content) - 1)))
+            end = min(len(content), place + draw(st.integers(1, 64)))
+            kind = draw(st.integers(0, 6))
+            if kind == 0 and content:
+                content[place] ^= draw(st.integers(1, 255))
+            elif kind == 1:
+                del content[place:end]
+            elif kind == 2:
+                content[place:place] = content[place:end] * draw(st.integers(1, 3))
+            elif kind == 3:
+                content[place:place] = draw(st.sampled_from(words))
+            elif kind == 4:
+                content[place:end] = draw(st.sampled_from(words))
+            elif kind == 5:
+                content[place:place] = draw(st.binary(max_size=12))
+            elif kind == 6:
+                del content[place + 1 :]
+        return bytes(content)
+
+    return make()
+
+
+def _file(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
+    return tmp_path_factory.mktemp("fuzz") / name
+
+
+YAML_WORDS = [
+    *(b"{", b"}", b"[", b"]", b": ", b"- ", b"&a ", b"*a", b"!!python/object:os.x ", b"!!int "),
+    *(b"<<: ", b"\n", b"\t", b"'", b'"', b"|\n", b"? ", b"---\n", b"...", b"%YAML 9.9\n", b"#"),
+    *(b"null", b".nan", b"-.inf", b"1e999", b"0x" + b"f" * 40, b"2001-99-99", b"1:99:99", b"\0"),
+    *(
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"sweep: {seed: [1, 2]}\n",
+        b"runs: {a: {}, b: {}}\n",
+        b"!!binary ",
+    ),
+    *(
+        b"matrix: {cams: {a: {}}}\n",
+        b"data: {root: '${HOME}'}\n",
+        b"{run}",
+        b"../",
+        b"~",
+        b"!!set ",
+    ),
+]
+CONFIGS = [
+    default_yaml().encode()[:6000],
+    *(p.read_bytes() for p in PRESETS),
+]
+
+
+def test_config_bytes(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = _file(tmp_path_factory, "run.yaml")
+
+    @RULES
+    @given(st.one_of(st.binary(max_size=200), mutated(CONFIGS, YAML_WORDS)))
+    def fuzz(content: bytes) -> None:
+        path.write_bytes(content)
+        with bounded():
+            load_config(path)
+
+    fuzz()
+
+
+SECTIONS = sorted(from_mapping({}).model_dump(mode="json"))
+KEYS = {
+    name: sorted(v)
+    for name, v in from_mapping({}).model_dump(mode="json").items()
+    if v and isinstance(v, dict)
+}
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["auto", "..", "train", "val", "a/b", "{run}", "x" * 300, 10**400, -1]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=6) | st.sampled_from(SECTIONS), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@RULES
+@given(st.data())
+def test_config_mappings(data: st.DataObject) -> None:
+    """Known keys with values of any kind."""
+    mapping: dict[str, Any] = {}
+    for name in data.draw(st.lists(st.sampled_from(SECTIONS), max_size=4)):
+        keys = KEYS.get(name)
+        inner = st.dictionaries(st.sampled_from(keys), VALUES, max_size=3) if keys else VALUES
+        mapping[name] = data.draw(st.one_of(inner, VALUES))
+    with bounded():
+        points(mapping)
+
+
+TABLES = [
+    b"image,tags\na.jpg,cat\nb.jpg,cat;dog\n",
+    "Datei;image;labels;split\r\n1;caf\u00e9.jpg;teddy bear;train\r\n".encode(),
+    "image\ttags\nfolder/a b.jpg\tcat\n".encode("utf-16"),
+    b'\xef\xbb\xbfimage,tags\n"a,b.jpg","cat, dog"\n\n',
+]
+TABLE_WORDS = [
+    *(b",", b";", b"\t", b"\n", b"\r", b'"', b"|", b"image", b"tags", b"split", b"\0", b"\xff\xfe"),
+    *(
+        b"\xef\xbb\xbf",
+        b"x" * 140_000,
+        b"cat;" * 3000,
+        b"../",
+        b"\\",
+        "\u0301".encode(),
+        b"\xed\xa0\x80",
+    ),
+]
+
+
+def test_tables_and_lists(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = _file(tmp_path_factory, "tags.csv")
+    reader = TagReader(folder_classes(["cat", "dog", "teddy bear"]))
+
+    @RULES
+    @given(st.one_of(st.binary(max_size=300), mutated(TABLES, TABLE_WORDS)))
+    def fuzz(content: bytes) -> None:
+        path.write_bytes(content)
+        with bounded():
+            read_table(path)
+        with bounded():
+            TagTable(path, reader).find("a")
+        with bounded():
+            read_lines(path)
+
+    fuzz()
+
+
+ANNOTATIONS = [
+    b"<annotation><size><width>9</width></size><object><name>cat</name></object></annotation>",
+    b'<?xml version="1.0" encoding="utf-8"?>\n<a><!-- x --><object><name>&lt;</name></object></a>',
+]
+XML_WORDS = [
+    *(b"<", b">", b"&", b";", b"<!DOCTYPE a [", b'<!ENTITY x "y">', b"]>", b"&x;", b"<![CDATA["),
+    *(b"]]>", b"<?x ?>", b"xmlns='u'", b"encoding='utf-7'", b"\0", b"\xff\xfe", b"<object>" * 500),
+]
+
+
+def test_annotations(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = _file(tmp_path_factory, "a.xml")
+
+    @RULES
+    @given(st.one_of(st.binary(max_size=200), mutated(ANNOTATIONS, XML_WORDS)))
+    def fuzz(content: bytes) -> None:
+        path.write_bytes(content)
+        with bounded():
+            read_annotation(path)
+
+    fuzz()
+
+
+def _seed_files(folder: Path) -> list[bytes]:
+    contents: list[Any] = [
+        maps((4, 5)),
+        {"keys": np.array([0, 1]), "high_res": np.zeros((2, 4, 5), np.float16)},
+        {"keys": torch.tensor([0, 1]), "attn_highres": np.zeros((2, 4, 5), np.float16)},
+        {0: np.float32(1), "a": [1, 2], "b": None},
+    ]
+    found = []
+    for content in contents:
+        for protocol in (0, 2, 4, 5):
+            box = np.empty((), object)
+            box[()] = content
+            found.append(npy(folder / "x.npy", pickle.dumps(box, protocol)).read_bytes())
+    plain = io.BytesIO()
+    np.save(plain, np.zeros((4, 5), np.float32))
+    return [*found, plain.getvalue()]
+
+
+PICKLE_WORDS = [
+    *(
+        b".",
+        b"R",
+        b"b",
+        b"t",
+        b"\x85",
+        b"\x86",
+        b"(",
+        b")",
+        b"}",
+        b"]",
+        b"s",
+        b"u",
+        b"a",
+        b"e",
+        b"0",
+    ),
+    *(b"\x93", b"\x94", b"\x81", b"\x92", b"Q", b"P", b"i", b"o", b"2", b"h\0", b"q\xff", b"\x95"),
+    *(b"r\xff\xff\xff\x7f", b"\x8e\xff\xff\xff\xff\xff\xff\0\0", b"cos\nsystem\n", b"\x8fK\1\x90"),
+    *(b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"I9\n"),
+    *(b"cnumpy.core.multiarray\n_reconstruct\n", b"cnumpy.core.multiarray\nscalar\n", b"L9L\n"),
+    *(
+        b"cnumpy._core.numeric\n_frombuffer\n",
+        b"c_codecs\nencode\n",
+        b"ctorch.storage\n_load_from_bytes\n",
+    ),
+    *(b"\x8c\x02f4", b"\x8c\x01O", b"J\xff\xff\xff\x7f", b"\x8a\x09" + b"\xff" * 8 + b"\x7f", b"N"),
+    *(b"(5000, 5000)", b"'|O'", b"'<f4'", b"(-1,)", b"True", b"{'descr': ", b"\x93NUMPY\x02\x00"),
+]
+
+
+def test_seeds(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = _file(tmp_path_factory, "a.npy")
+    originals = _seed_files(path.parent)
+
+    @RULES
+    @given(st.one_of(st.binary(max_size=200), mutated(originals, PICKLE_WORDS)))
+    def fuzz(content: bytes) -> None:
+        path.write_bytes(content)
+        with bounded():
+            read_npy(path)
+        with bounded():
+            read_seeds(path, "npy", (0, 1), (4, 5))
+
+    fuzz()
+
+
+def _mutate(random: random.Random, content: bytes) -> bytes:
+    """One to eight changes of a binary file; some put numbers where lengths may stand."""
+    changed = bytearray(content)
+    for _ in range(random.randint(1, 8)):
+        place = random.randrange(len(changed))
+        kind = random.randrange(4)
+        if kind == 0:
+            changed[place] ^= 1 << random.randrange(8)
+        elif kind == 1:
+            width = random.choice((1, 2, 4, 8))
+            number = random.choice((0, 1, 2**7, 2**31, 2**63 - 1, 2**64 - 1, len(content)))
+            changed[place : place + width] = (number % 2 ** (8 * width)).to_bytes(width, "little")
+        elif kind == 2:
+            other, length = random.randrange(len(changed)), random.randint(1, 64)
+            changed[place : place + length] = changed[other : other + length]
+        else:
+            del changed[random.randrange(len(changed) // 2, len(changed)) :]
+    return bytes(changed)
+
+
+def test_shards(tmp_path: Path) -> None:
+    """Mutated and random files in the place of shards, read in children of fifty each."""
+    whole = tmp_path / "whole.h5"
+    small = good(whole).read_bytes()
+    originals = [small, _large(tmp_path / "large.h5")]
+    path = tmp_path / "a.h5"
+    refused = crashed = 0
+    for start in range(0, CASES, 50):
+        numbers = range(start, min(start + 50, CASES))
+
+        def read(numbers: range = numbers) -> None:
+            for number in numbers:
+                rng = random.Random(number)
+                content = _mutate(rng, rng.choice(originals)) if number % 8 else rng.randbytes(900)
+                path.write_bytes(content)
+                try:
+                    with Shard(path) as shard:
+                        list(shard)
+                except ArtifactError as error:
+                    print("refused" if "a.h5: " in str(error) else f"unnamed: {error}", flush=True)
+
+        outcome = in_child(read, seconds=120.0)
+        refused += outcome.text.count("refused")
+        crashed += outcome.code < 0
+        assert outcome.code <= 0, outcome.text
+        assert "unnamed" not in outcome.text, outcome.text
+    print(f"{CASES} files: {refused} refused, {crashed} children killed by HDF5")
+    assert refused > CASES // 4
+    assert not crashed
+
+
+def _large(path: Path) -> bytes:
+    """A shard with packed arrays."""
+    from wsss.artifacts.shard import Item, ShardWriter
+
+    from .test_shards import ORIGIN
+
+    numbers = np.random.default_rng(0)
+    with ShardWriter(path, kind="masks", ids=["a", "b"], provenance=ORIGIN) as writer:
+        for image in ("a", "b"):
+            label = numbers.integers(0, 3, (64, 48), dtype=np.uint8)
+            writer.add(Item(image, {"label": label, "train": label}, {"classes": [0]}, "k"))
+    assert h5py.is_hdf5(path)
+    return path.read_bytes()

@@ -1,0 +1,197 @@
+"""Bad HDF5 files in the place of a shard, with digests that their maker made to fit."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from wsss.artifacts.digest import digest_arrays, digest_json
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.shard import Item, Shard, ShardWriter
+
+from .harness import in_child
+
+ORIGIN = Provenance(stage="test", config={}, seed=0, code="c", packages={})
+ARRAY = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def good(path: Path) -> Path:
+    """A shard as stages write it."""
+    with ShardWriter(path, kind="cams", ids=["a"], provenance=ORIGIN) as writer:
+        writer.add(Item("a", {"cam": ARRAY}, {"classes": [1]}, "key"))
+    return path
+
+
+def seal(file: h5py.File, entries: Any) -> None:
+    """Give a file an index of its own with the digests that a reader will ask for."""
+    index = json.dumps(entries, sort_keys=True).encode()
+    if "index" in file:
+        del file["index"]
+    file["index"] = np.frombuffer(index, np.uint8)
+    root = {name: file.attrs[name] for name in ("format", "count", "kind", "provenance", "content")}
+    root = {name: int(v) if name in ("format", "count") else str(v) for name, v in root.items()}
+    file.attrs["seal"] = digest_json([root, index.decode()])
+
+
+def entry(array: np.ndarray = ARRAY, **changes: Any) -> dict[str, Any]:
+    """What the index says of the item."""
+    arrays = {"cam": [array.dtype.str, list(array.shape)]}
+    own = {"id": "a", "key": "", "attrs": {}, "arrays": arrays, "digest": ""}
+    return own | ({"digest": digest_arrays({"cam": array})} if array.size < 10**6 else {}) | changes
+
+
+def _edited(edit: Callable[[h5py.File], None]) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        with h5py.File(good(path), "r+") as file:
+            edit(file)
+
+    return make
+
+
+def _placed(place: Callable[[h5py.File], object], *entries: Any) -> Callable[[Path], None]:
+    def edit(file: h5py.File) -> None:
+        del file["items/0000000/cam"]
+        place(file)
+        seal(file, list(entries) or [entry()])
+
+    return _edited(edit)
+
+
+def _elsewhere(path: Path) -> Path:
+    other = path.with_suffix(".other")
+    with h5py.File(other, "w") as file:
+        file["cam"] = ARRAY
+    return other
+
+
+def _external(path: Path) -> None:
+    link = h5py.ExternalLink(str(_elsewhere(path)), "/cam")
+    _placed(lambda file: file.__setitem__("items/0000000/cam", link))(path)
+
+
+def _virtual(path: Path) -> None:
+    layout = h5py.VirtualLayout(ARRAY.shape, "f4")
+    layout[:] = h5py.VirtualSource(str(_elsewhere(path)), "cam", shape=ARRAY.shape)
+    _placed(lambda file: file["items/0000000"].create_virtual_dataset("cam", layout))(path)
+
+
+def _raw(path: Path) -> None:
+    secret = path.with_suffix(".secret")
+    secret.write_bytes(ARRAY.tobytes())
+    _placed(
+        lambda file: file["items/0000000"].create_dataset(
+            "cam", ARRAY.shape, "f4", external=[(str(secret), 0, ARRAY.nbytes)]
+        )
+    )(path)
+
+
+HUGE: list[int] = [2**20, 2**20]
+ZEROS = np.zeros((3, 4), np.float32)
+
+FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda path: None, "no such shard; run the stage"),
+    "empty": (lambda path: path.touch(), "damaged or no HDF5 file"),
+    "text": (lambda path: path.write_text("hello"), "damaged or no HDF5 file"),
+    "pipe": (os.mkfifo, "is no regular file"),
+    "folder": (lambda path: path.mkdir(), "is no regular file"),
+    "half": (lambda path: os.truncate(good(path), 900), "damaged or no HDF5 file"),
+    "no shard": (lambda path: h5py.File(path, "w").close(), "is not a finished shard"),
+    "format 10^9": (
+        _edited(lambda file: file.attrs.__setitem__("format", 10**9)),
+        "has the format 1000000000",
+    ),
+    "format in words": (
+        _edited(lambda file: file.attrs.__setitem__("format", "two")),
+        "is damaged",
+    ),
+    "another index": (
+        _edited(lambda file: file["index"].__setitem__(0, 32)),
+        "its index does not match its digest",
+    ),
+    "external link": (_external, "leads elsewhere"),
+    "soft link": (
+        _placed(
+            lambda file: file.__setitem__("items/0000000/cam", h5py.SoftLink("/index")),
+        ),
+        "leads elsewhere",
+    ),
+    "virtual": (_virtual, "is stored in a way that ours are not"),
+    "raw file": (_raw, "is stored in a way that ours are not"),
+    "another filter": (
+        _placed(lambda f: f["items/0000000"].create_dataset("cam", data=ZEROS, compression="lzf")),
+        "is stored in a way that ours are not",
+    ),
+    "a terabyte of nothing": (
+        _placed(
+            lambda file: file["items/0000000"].create_dataset("cam", HUGE, "f4", chunks=(64, 64)),
+            entry(arrays={"cam": ["<f4", HUGE]}),
+        ),
+        "of which 0 bytes are stored",
+    ),
+    "text as array": (
+        _placed(lambda file: file["items/0000000"].create_dataset("cam", data="hello")),
+        "is no array of numbers",
+    ),
+    "group as array": (
+        _placed(lambda file: file.create_group("items/0000000/cam")),
+        "is no array of numbers",
+    ),
+    "other shape": (
+        _placed(lambda file: file.__setitem__("items/0000000/cam", ZEROS[:2])),
+        "expected <f4 (3, 4)",
+    ),
+    "other values": (
+        _placed(lambda file: file.__setitem__("items/0000000/cam", ZEROS)),
+        "does not match its digest",
+    ),
+    "no array": (_placed(lambda file: None), "is damaged"),
+    "index of a list": (_edited(lambda file: seal(file, [[]])), "is damaged"),
+    "index of a number": (_edited(lambda file: seal(file, 7)), "is damaged"),
+    "index without digest": (
+        _edited(lambda file: seal(file, [{"id": "a", "key": "", "attrs": {}, "arrays": {}}])),
+        "is damaged",
+    ),
+    "id of a list": (_edited(lambda file: seal(file, [entry(id=[1])])), "is damaged"),
+    "arrays of a text": (_edited(lambda file: seal(file, [entry(arrays="cam")])), "is damaged"),
+    "array without shape": (
+        _edited(lambda file: seal(file, [entry(arrays={"cam": 3})])),
+        "is damaged",
+    ),
+    "a way out": (
+        _edited(lambda file: seal(file, [entry(arrays={"../../index": ["|u1", [3]]})])),
+        "is damaged",
+    ),
+    "provenance of another kind": (
+        _edited(lambda file: (file.attrs.__setitem__("provenance", "{}"), seal(file, []))),
+        "is damaged",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_bad_shard_is_refused(tmp_path: Path, name: str) -> None:
+    make, message = FILES[name]
+    path = tmp_path / "1-of-1.h5"
+    make(path)
+
+    def read() -> None:
+        try:
+            with Shard(path, kind="cams") as shard:
+                list(shard)
+        except ArtifactError as error:
+            print(error)
+
+    outcome = in_child(read)
+    outcome.done()
+    assert "1-of-1.h5: " in outcome.text
+    assert message in outcome.text
+    assert "rerun" in outcome.text or "run the stage" in outcome.text
+    assert len(outcome.text) < 1000

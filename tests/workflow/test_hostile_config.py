@@ -1,0 +1,85 @@
+"""Configurations that would reach out of their place through the workflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from .conftest import Project, copy_project
+
+pytestmark = pytest.mark.workflow
+ODD = 'it\'s "odd"; touch ran $(touch ran) `touch ran` * & ünï'
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return copy_project(tmp_path_factory.mktemp("hostile"))
+
+
+def test_an_odd_path_is_quoted_in_every_command(project: Project) -> None:
+    """The demo's folder is an output, weights are inputs; the shell sees both quoted."""
+    weights = project.root / f"{ODD}.pth"
+    weights.write_bytes(b"")
+    photos = project.root / ODD
+    photos.mkdir()
+    Image.new("RGB", (16, 16)).save(photos / "a.jpg")
+    (photos / "tags.csv").write_text("image,tags\na.jpg,cat\n")
+    project.configure(
+        data={"kind": "folder", "root": ODD, "val_list": ""},
+        cams={"splits": ["train"]},
+        refine={"method": "none"},
+        retrain={"init": weights.name},
+    )
+    table = "results/tiny/manifest/manifest.csv"
+    dry = project.snakemake("--dry-run", "-p", "results/tiny/segmenter/weights.safetensors")
+    assert "python -m wsss ingest" in dry.stdout
+    project.snakemake(table)
+    assert (project.root / table).is_file()
+    assert not list(project.root.rglob("ran"))
+
+
+def test_the_demos_folder_can_have_an_odd_name(project: Project) -> None:
+    root = f"results/{ODD}"
+    project.configure(data={"root": root, "demo_images": [2, 1]})
+    project.snakemake(f"{root}/demo.json")
+    assert (project.root / root / "demo.json").is_file()
+    assert not list(project.root.rglob("ran"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "../elsewhere"}, "name: String should match pattern"),
+        ({"name": "a; touch ran"}, "name: String should match pattern"),
+        ({"compute": {"device": "cpu; touch ran"}}, "compute.device: String should match"),
+        ({"data": {"root": "{run}"}}, "data.root: holds {run}, which the workflow would replace"),
+        ({"runs": {"..": {}}}, "a run would be called '..'"),
+    ],
+)
+def test_what_would_lead_out_is_refused_before_any_job(
+    project: Project, changes: dict[str, object], message: str
+) -> None:
+    project.configure(**changes)
+    done = project.snakemake("--dry-run", check=False)
+    assert done.returncode
+    assert message in done.stdout + done.stderr
+    assert not list(project.root.rglob("ran"))
+    assert not (project.root.parent / "elsewhere").exists()
+
+
+def test_snakemake_runs_templates_of_its_own_configuration(
+    project: Project, tmp_path: Path
+) -> None:
+    """What docs/security.md warns of: it is Snakemake's, before any of our code is asked.
+
+    `wsss config check` refuses such a file; should Snakemake stop doing this, the warning can go.
+    """
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(f"__use_yte__: true\nname: ?open({str(tmp_path / 'ran')!r}, 'w').name[-3:]\n")
+    project.snakemake("--configfile", str(bad), "--dry-run", check=False)
+    assert (tmp_path / "ran").exists()
+    checked = project.wsss("config", "check", "--config", str(bad))
+    assert "__use_yte__: unknown key" in checked.communicate()[0]
+    assert checked.returncode == 1
