@@ -54,5 +54,10 @@ rule all:
         final_products(),
 
 
+onstart:
+    if workflow.resource_settings.nodes and (reason := left_in_queue(Path.cwd())):
+        raise WorkflowError(reason)
+
+
 onerror:
     print(explain_log(log), file=sys.stderr)

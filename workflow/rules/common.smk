@@ -11,6 +11,7 @@ sys.path.insert(0, workflow.basedir)
 
 from wsss.cli.engine import job_container, prepare_jobs
 from wsss.cli.failures import explain_log
+from wsss.cli.queue import left_in_queue
 from wsss.cli.runs import Runs
 from wsss.cli.stages import stage_code, stage_sections
 from wsss.clip.knowledge import built_in
