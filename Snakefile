@@ -2,8 +2,6 @@
 #   snakemake --cores all                                                   the embedded demo
 #   snakemake --cores all --configfile workflow/presets/voc-subset.yaml     a preset laid over config.yaml
 # One rule file a stage, in the order in which data walks through them.
-import os
-
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -18,10 +16,10 @@ report: "workflow/report/overview.rst"
 include: "workflow/rules/common.smk"
 
 
-# Where jobs run with `--sdm apptainer`; envs/container/apptainer.def makes such an image.
-if os.environ.get("WSSS_CONTAINER"):
+# Where jobs run with `--sdm apptainer`: WSSS_CONTAINER; envs/container/apptainer.def makes an image.
+if CONTAINER:
 
-    container: os.environ["WSSS_CONTAINER"]
+    container: CONTAINER
 
 
 wildcard_constraints:
@@ -54,6 +52,11 @@ rule all:
     default_target: True
     input:
         final_products(),
+
+
+onstart:
+    if workflow.resource_settings.nodes and (reason := left_in_queue(Path.cwd())):
+        raise WorkflowError(reason)
 
 
 onerror:

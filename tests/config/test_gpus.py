@@ -203,6 +203,23 @@ def test_a_device_is_claimed_before_cuda_looks(
         devices.pick_device("cuda:5")
 
 
+def test_slurm_lends_gpus_or_none_is_taken(
+    listed: Callable[[str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    listed(_TWO)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert devices.pick_device("auto") == torch.device("cpu")
+    assert "Slurm lent none to this job" in caplog.text
+    monkeypatch.setenv(VISIBLE, "1")
+    assert devices.pick_device("auto") == torch.device("cuda")
+    assert (tmp_path / "locks" / "GPU-bbbb-2.slurm-7").exists()
+
+
 def test_each_of_several_processes_has_its_own(
     listed: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,13 +29,13 @@ from wsss.retrain import recipe
 from wsss.retrain.runner import ProgressHook
 from wsss.retrain.train import train as retrain
 
-STEPS = {"iterations": 4, "warmup": 1, "batch": 4, "checkpoint_every": 2, "crop": 64}
+STEPS = {"iterations": 2, "warmup": 1, "batch": 4, "checkpoint_every": 2, "crop": 64}
 REFINERS: dict[str, dict[str, Any]] = {
     "weclip": {"weclip": {"width": 16, "dropout": 0.0, "rfm_start": 0}},
     "weakclip": {"weakclip": {"width": 16, "channels": 16, "dropout": 0.0, "drop_path": 0.0}},
     "excel": {"excel": {"width": 16, "dropout": 0.0, "lvc_start": 0}},
 }
-SEGMENTER = {"crop": 48, "batch": 4, "iterations": 4, "warmup": 1, "checkpoint_every": 2}
+SEGMENTER = {"crop": 48, "batch": 4, "iterations": 2, "warmup": 1, "checkpoint_every": 2}
 
 
 class Cut(BaseException):
@@ -135,14 +135,14 @@ def normalised(out: Path) -> list[Tensor]:
 
 def resumed(folder: Path, out: Path) -> None:
     """A training of two processes that is cut and goes on, beside one that is not."""
-    long = {"iterations": 6}
+    long = {"iterations": 4}
     config = refiner(folder, "weclip", refine={"train": long, "weclip": {"dropout": 0.5}})
     train_refiner(folder, config, out / "whole")
-    with _cut_refiner(5):
+    with _cut_refiner(3):
         train_refiner(folder, config, out / "cut")
     train_refiner(folder, config, out / "cut")
     train_segmenter(folder, segmenter(folder, **long), out / "whole")
-    with _cut_segmenter(5):
+    with _cut_segmenter(3):
         train_segmenter(folder, segmenter(folder, **long), out / "cut")
     train_segmenter(folder, segmenter(folder, **long), out / "cut")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -148,17 +149,33 @@ def test_a_job_over_its_time_is_reported_and_retried_with_more(disturbed: Run) -
     assert "DUE TO TIME LIMIT" in Path(log).read_text()
 
 
+def test_an_engine_does_not_start_beside_jobs_of_one_that_was_killed(
+    slurm: Slurm, disturbed: Run
+) -> None:
+    options = ("--hold", "--parsable", "--comment=rule_cams_wildcards_x", "--wrap=true")
+    elsewhere = slurm.run("sbatch", "--chdir=/", *options)
+    left = slurm.run("sbatch", f"--chdir={disturbed.root}", *options)
+    engine = _start(slurm, disturbed.root, "slurm", "--forcerun", "table")
+    run = _over(slurm, disturbed.root, engine)
+    slurm.run("scancel", left, elsewhere)
+    assert run.code != 0
+    assert f"Slurm still has jobs of an engine that was started earlier in {run.root}" in run.said
+    assert f"scancel {left} " in run.said
+    assert "Finished jobid" not in run.said
+
+
 def test_a_training_on_two_gpus_is_launched_once(slurm: Slurm, disturbed: Run) -> None:
     """By torchrun, in two processes that share the batch; the node's GPUs are only said to be."""
     wanted = ("retrain:gpu=2", "retrain:nodes=1", "retrain:mem_mb=8000", "retrain:runtime=60")
     weights = "results/tiny/segmenter/weights.safetensors"
+    before = set(slurm.jobs())
     engine = _start(
         slurm, disturbed.root, "slurm-gpu", "--set-resources", *wanted,
         "--forcerun", "retrain", "--", weights,
     )  # fmt: skip
     run = _over(slurm, disturbed.root, engine)
     assert run.code == 0, run.said
-    (number,) = set(run.jobs) - set(disturbed.jobs)
+    (number,) = set(run.jobs) - before
     assert _rule(run.jobs[number]) == "retrain"
     assert run.jobs[number]["TresPerJob"] == "gres:gpu:2"
     log = (run.root / "results/tiny/logs/retrain.log").read_text()

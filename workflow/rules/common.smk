@@ -9,8 +9,9 @@ from snakemake.exceptions import WorkflowError
 # The package beside this Snakefile is the one that runs, here and in every job, installed or not.
 sys.path.insert(0, workflow.basedir)
 
-from wsss.cli.engine import prepare_jobs
+from wsss.cli.engine import job_container, prepare_jobs
 from wsss.cli.failures import explain_log
+from wsss.cli.queue import left_in_queue
 from wsss.cli.runs import Runs
 from wsss.cli.stages import stage_code, stage_sections
 from wsss.clip.knowledge import built_in
@@ -20,6 +21,7 @@ from wsss.config.tables import load_table
 from wsss.score.truth import truth_files, truth_state
 
 prepare_jobs(Path(workflow.basedir))
+CONTAINER = job_container()
 # Tables of papers by name, each a rule.
 TABLES = {
     path.stem: path

@@ -26,6 +26,11 @@ def prepare_jobs(project: Path) -> None:
         os.environ |= {ENGINE_VARIABLE: str(os.getpid()), HOST_VARIABLE: socket.gethostname()}
 
 
+def job_container() -> str | None:
+    """The image that jobs run in with ``--sdm apptainer``: ``WSSS_CONTAINER``, a file or a URL."""
+    return os.environ.get("WSSS_CONTAINER") or None
+
+
 def _prepend(variable: str, folder: Path) -> None:
     before = os.environ.get(variable, "")
     if str(folder) not in before.split(os.pathsep):

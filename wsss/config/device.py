@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,15 @@ from wsss.config.gpus import HELD, VISIBLE, claim_gpus, visible_gpus
 if TYPE_CHECKING:
     import torch
 
+_log = logging.getLogger(__name__)
+
 
 def pick_device(name: str) -> torch.device:
     """``auto`` is CUDA where there is one, else the CPU; anything else is torch's own name.
 
     A GPU is this process's own until it ends: `wsss.config.gpus`. ``auto`` and ``cuda`` take one
-    that is free. In a training of several processes each takes the one of its number.
+    that is free; in a Slurm job, which may share its node, ``auto`` takes none that Slurm did not
+    lend. In a training of several processes each takes the one of its number.
 
     Raises:
         ValueError: there is no such GPU, or several processes would share it.
@@ -25,6 +29,13 @@ def pick_device(name: str) -> torch.device:
     kind, _, number = name.partition(":")
     if kind not in ("auto", "cuda"):
         return torch.device(name)
+    if kind == "auto" and "SLURM_JOB_ID" in os.environ and VISIBLE not in os.environ:
+        if visible_gpus():
+            _log.warning(
+                "this node has GPUs, but Slurm lent none to this job, so it computes on the CPU; "
+                "ask for one (resource gpu), or set compute.device to cuda to take what is there"
+            )
+        return torch.device("cpu")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if number:
             raise ValueError(

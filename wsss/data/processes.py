@@ -127,6 +127,11 @@ class _Sum(torch.autograd.Function):
         return total(gradients[0].contiguous())
 
 
+def _all(number: Tensor) -> Tensor:
+    summed: Tensor = _Sum.apply(number)  # type: ignore[no-untyped-call]
+    return summed
+
+
 class SharedBatchNorm(nn.BatchNorm2d):
     """Batch normalisation over the batches of all processes, on any device.
 
@@ -142,9 +147,9 @@ class SharedBatchNorm(nn.BatchNorm2d):
             return super().forward(input)
         size = input.new_tensor(input.numel() / input.shape[1])
         size = total(size)
-        mean = _Sum.apply(input.sum((0, 2, 3))) / size
+        mean = _all(input.sum((0, 2, 3))) / size
         centred = input - mean[:, None, None]
-        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / size
+        variance = _all(centred.square().sum((0, 2, 3))) / size
         if self.track_running_stats:
             assert self.momentum is not None
             assert self.running_mean is not None
@@ -154,7 +159,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
                 self.num_batches_tracked += 1
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(variance * size / (size - 1), self.momentum)
-        scaled = centred * (variance + self.eps).rsqrt()[:, None, None]
+        scaled: Tensor = centred * (variance + self.eps).rsqrt()[:, None, None]
         if self.affine:
             scaled = scaled * self.weight[:, None, None] + self.bias[:, None, None]
         return scaled

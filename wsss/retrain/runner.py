@@ -61,11 +61,12 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
         """Put the network where ``cfg.device`` says (stock takes CUDA whenever there is one)."""
         if self.distributed:
             device = torch.device(self.cfg.device)
-            return MMDistributedDataParallel(
+            wrapped: nn.Module = MMDistributedDataParallel(
                 module=model.to(device),
                 device_ids=[device] if device.type == "cuda" else None,
                 broadcast_buffers=False,
             )
+            return wrapped
         reverted: nn.Module = revert_sync_batchnorm(model)
         return reverted.to(self.cfg.device)
 

@@ -11,15 +11,18 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int64, UInt16
-from scipy.sparse import csr_array
 
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, Shard, ShardWriter
+
+if TYPE_CHECKING:
+    import scipy.sparse  # a fifth of the time that the workflow takes to start
 
 KIND = "image_counts"
 _IDS = "images"
@@ -108,7 +111,7 @@ class CountTable:
             count=np.concatenate([np.zeros(0, np.int64), *(self.count[row] for row in rows)]),
         )
 
-    def sums(self) -> csr_array:
+    def sums(self) -> scipy.sparse.csr_array:
         """Per image the pixels hit, true and predicted of each label, one under the other.
 
         Returns:
@@ -120,6 +123,8 @@ class CountTable:
         rows = np.concatenate([true[hit], self.labels + true, 2 * self.labels + predicted])
         columns = np.concatenate([image[hit], image, image])
         values = np.concatenate([self.count[hit], self.count, self.count])
+        from scipy.sparse import csr_array
+
         return csr_array((values, (rows, columns)), shape=(3 * self.labels, len(self.ids)))
 
 

@@ -1,0 +1,101 @@
+"""The profiles name every rule that is submitted, and ask Slurm what its cluster can tell."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from snakemake.profiles import ProfileConfigFileParser
+
+ROOT = Path(__file__).parents[2]
+PROFILES = ("slurm", "slurm-gpu")
+ON_GPUS = {"cams", "refine_train", "refine_apply", "refine_predict", "retrain", "predict"}
+
+
+def _read(name: str) -> dict[str, Any]:
+    with (ROOT / f"workflow/profiles/{name}/config.yaml").open() as stream:
+        return dict(ProfileConfigFileParser().parse(stream))
+
+
+def _rules() -> tuple[set[str], set[str]]:
+    """Names of the rules that are submitted, and of those that run locally."""
+    submitted, local = set(), {"all"}
+    for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
+        text = path.read_text()
+        if listed := re.search(r"\nlocalrules:\n((?:    \w+,\n)+)", text):
+            local |= set(re.findall(r"\w+", listed[1]))
+        for rule in re.split(r"\n(?= *rule ?\w*:)", text)[1:]:
+            named = re.match(r"\s*rule (\w+):", rule) or re.search(r'name:\s+f"(\w+?)_\{', rule)
+            assert named, rule[:200]
+            (local if "localrule: True" in rule else submitted).add(named[1])
+    return submitted - local, local
+
+
+@pytest.fixture
+def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Set what `scontrol show config` says."""
+
+    def say(text: str) -> None:
+        program = tmp_path / "scontrol"
+        program.write_text(f"#!/bin/sh\necho '{text}'\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    return say
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_submitted_rule_has_threads_memory_and_time(name: str) -> None:
+    submitted, local = _rules()
+    profile = _read(name)
+    resources: dict[str, dict[str, str]] = {}
+    for entry in profile["set-resources"]:
+        rule, _, assignment = entry.partition(":")
+        key, _, value = assignment.partition("=")
+        resources.setdefault(rule, {})[key] = value
+    threads = dict(entry.split("=") for entry in profile["set-threads"])
+    assert set(resources) == submitted
+    assert submitted - set(threads) == {"refine_import"}  # one thread
+    assert not local & set(threads)
+    for rule, wanted in resources.items():
+        assert "attempt" in wanted["mem_mb"], f"{rule}: no more memory at a retry"
+        assert wanted["runtime"], rule
+    on_gpus = {rule for rule, wanted in resources.items() if "gpu" in wanted}
+    assert on_gpus == (ON_GPUS if name == "slurm-gpu" else set())
+    assert {entry.split("=")[0] for entry in profile.get("groups", [])} <= submitted
+
+
+@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize(
+    ("accounts", "command"), [("accounting_storage/none", "squeue"), ("slurmdbd", "sacct")]
+)
+def test_jobs_are_asked_for_where_their_end_is_seen(
+    name: str, accounts: str, command: str, scontrol: Callable[[str], None]
+) -> None:
+    scontrol(
+        f"AccountingStorageHost = x\nAccountingStorageType   = {accounts}\nMinJobAge = 300 sec"
+    )
+    assert _read(name)["slurm-status-command"] == command
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_account_and_partition_are_those_of_sbatch(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("SBATCH_ACCOUNT", "SBATCH_PARTITION"):
+        monkeypatch.delenv(variable, raising=False)
+    assert not [entry for entry in _read(name)["default-resources"] if "slurm_" in entry]
+    monkeypatch.setenv("SBATCH_ACCOUNT", "lab")
+    monkeypatch.setenv("SBATCH_PARTITION", "night")
+    found = _read(name)["default-resources"]
+    assert {"slurm_account=lab", "slurm_partition=night"} <= set(found)
+
+
+def test_the_profile_that_is_laid_over_all_others_holds_nothing_of_a_machine() -> None:
+    assert set(_read("default")) == {
+        "printshellcmds", "show-failed-logs", "rerun-incomplete", "keep-going"
+    }  # fmt: skip
