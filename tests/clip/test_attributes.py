@@ -13,8 +13,8 @@ from wsss.clip.load import LoadedClip, load_clip
 from wsss.clip.text import text_bank
 from wsss.config.base import resolve_variant
 from wsss.config.cams import TseConfig
+from wsss.config.clip import ClipConfig
 from wsss.config.load import expand_path
-from wsss.config.model import ClipConfig
 from wsss.data.classes import class_list
 
 

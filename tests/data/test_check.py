@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from wsss.__main__ import app
-from wsss.config.model import DataConfig
+from wsss.config.data import DataConfig
 from wsss.data import check_coco, check_voc, trainaug
 from wsss.data.check import check_configured, check_folder, guess_kind
 from wsss.data.coco import CATEGORY_IDS

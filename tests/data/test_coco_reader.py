@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wsss.config.model import DataConfig
+from wsss.config.data import DataConfig
 from wsss.data.coco import CATEGORY_IDS, load_instances
 from wsss.data.errors import DataError
 from wsss.data.read import read_dataset

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss.config.model import DataConfig
+from wsss.config.data import DataConfig
 from wsss.data.candidates import Dataset
 from wsss.data.classes import class_list
 from wsss.data.coco import CATEGORY_IDS, CLASS_OF_CATEGORY, load_instances

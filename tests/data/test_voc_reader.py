@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from wsss.config.model import DataConfig
+from wsss.config.data import DataConfig
 from wsss.data.candidates import Candidate
 from wsss.data.errors import DataError
 from wsss.data.read import read_dataset

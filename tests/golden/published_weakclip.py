@@ -14,7 +14,7 @@ from wsss.clip.encoder import ClipEncoder
 from wsss.clip.load import load_clip
 from wsss.clip.position import resize_positions
 from wsss.config import from_mapping
-from wsss.config.refine import WeakClipConfig
+from wsss.config.weakclip import WeakClipConfig
 from wsss.refine.authors_match import assemble
 from wsss.refine.authors_weakclip import parts, published_name
 from wsss.refine.weakclip_network import WeakClipNetwork

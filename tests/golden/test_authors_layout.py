@@ -22,7 +22,8 @@ from wsss._compat import import_open_clip
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.load import LoadedClip, load_clip
 from wsss.config import expand_path, from_mapping
-from wsss.config.refine import ExcelConfig, WeakClipConfig
+from wsss.config.heads import ExcelConfig
+from wsss.config.weakclip import WeakClipConfig
 from wsss.data.classes import class_list
 from wsss.data.coco import CATEGORY_IDS, UNUSED_CATEGORIES
 from wsss.data.words import COCO_NAMES

@@ -16,7 +16,7 @@ from wsss.artifacts.provenance import Provenance
 from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.maps import resize_maps
 from wsss.config import from_mapping
-from wsss.config.refine import WeakClipConfig
+from wsss.config.weakclip import WeakClipConfig
 from wsss.refine.authors_match import assemble
 from wsss.refine.authors_source import read_source
 from wsss.refine.authors_weakclip import parts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsss.config.refine import WeClipConfig
+from wsss.config.heads import WeClipConfig
 from wsss.refine.decoder import TransformerDecoder
 from wsss.refine.fusion import FeatureFusion, feature_affinity
 from wsss.refine.head import Head

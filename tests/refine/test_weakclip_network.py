@@ -15,7 +15,8 @@ from wsss.clip.load import LoadedClip, load_clip
 from wsss.clip.prompts import LearnablePrompt, short_texts
 from wsss.clip.towers import TextTower
 from wsss.config import expand_path, from_mapping
-from wsss.config.refine import TrainingConfig, WeakClipConfig
+from wsss.config.refine import TrainingConfig
+from wsss.config.weakclip import WeakClipConfig
 from wsss.data.classes import class_list
 from wsss.refine.boundary import boundary_crf
 from wsss.refine.pyramid import PyramidAdapter

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from wsss.config.model import RetrainConfig
+from wsss.config.retrain import RetrainConfig
 from wsss.retrain.architecture import build_model, model_config
 from wsss.retrain.mm import BatchNorm
 

@@ -13,7 +13,7 @@ import torch
 from tests.retrain.networks import NAMES
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
-from wsss.config.model import RetrainConfig
+from wsss.config.retrain import RetrainConfig
 from wsss.retrain import pretrained
 from wsss.retrain.architecture import build_model, model_config
 from wsss.retrain.pretrained import PRETRAINED, Pretrained, fetch, names_for

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from wsss.config.base import Section, resolve_variant
+from wsss.config.contradictions import contradictions
 from wsss.config.model import Config
 from wsss.config.reading import MOST_YAML, odd_values, parse_yaml, read_bytes
 from wsss.errors import WsssError
@@ -113,7 +114,7 @@ def from_mapping(
     except ValidationError as error:
         lines = [_explain(item) for item in error.errors()]
         raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(lines)) from None
-    if not partial and (wrong := config.contradictions()):
+    if not partial and (wrong := contradictions(config)):
         raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(wrong))
     config = config.model_copy(update=_of_chain(config))
     resolved = resolve_variant(config, config.variant)

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from wsss.config.load import ConfigError, from_mapping, overlay
-from wsss.config.model import AXES, SWEPT, Config
+from wsss.config.matrix import AXES, SWEPT
+from wsss.config.model import Config
 
 MANY = ("sweep", "runs", "matrix")
 """Sections with which a configuration stands for several runs."""

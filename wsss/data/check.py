@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from wsss.config import expand_path
-from wsss.config.model import DataConfig
+from wsss.config.data import DataConfig
 from wsss.data.check_coco import check_coco
 from wsss.data.check_voc import check_voc
 from wsss.data.coco import parts_of

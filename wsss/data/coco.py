@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from wsss.config.base import Variant
 from wsss.config.cams import Split
-from wsss.config.model import DataConfig
+from wsss.config.data import DataConfig
 from wsss.data.candidates import Candidate, Dataset
 from wsss.data.classes import class_list, customise
 from wsss.data.errors import DataError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wsss.config.base import Variant
-from wsss.config.model import DataConfig
+from wsss.config.data import DataConfig
 from wsss.data.candidates import Dataset
 from wsss.data.classes import class_list, customise
 from wsss.data.locate import find_file, find_root

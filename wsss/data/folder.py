@@ -14,7 +14,7 @@ from pathlib import Path
 from wsss.config import expand_path
 from wsss.config.base import Variant
 from wsss.config.cams import Split
-from wsss.config.model import DataConfig
+from wsss.config.data import DataConfig
 from wsss.data.candidates import Candidate, Dataset
 from wsss.data.classes import ClassList, customise, folder_classes, spelling
 from wsss.data.errors import DataError

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from wsss.config.model import DataConfig
+from wsss.config.data import DataConfig
 from wsss.data.colours import stored_depth, to_rgb
 from wsss.data.errors import ImageError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wsss.config.base import Variant
-from wsss.config.model import DataConfig
+from wsss.config.data import DataConfig
 from wsss.data.candidates import Dataset
 from wsss.data.coco import read_coco
 from wsss.data.demo import read_demo

@@ -15,7 +15,7 @@ from wsss.artifacts.provenance import Provenance, provenance
 from wsss.artifacts.seal import read_sealed_text
 from wsss.config import Config
 from wsss.config.base import Variant
-from wsss.config.model import DataConfig
+from wsss.config.data import DataConfig
 from wsss.data.candidates import Candidate
 from wsss.data.dataset import CLASSES, MANIFEST, MASK_TAGS, PROVENANCE, QUARANTINE, write_classes
 from wsss.data.decode import Memory, decode_all

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 from wsss.config.base import Variant
 from wsss.config.cams import Split
-from wsss.config.model import DataConfig
+from wsss.config.data import DataConfig
 from wsss.config.reading import read_bytes
 from wsss.data.candidates import Candidate, Dataset
 from wsss.data.classes import class_list, customise

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wsss.cams.encoder_input import EncoderInput
 from wsss.config.labels import CrfConfig
-from wsss.config.refine import BoundaryConfig
+from wsss.config.weakclip import BoundaryConfig
 
 
 def boundary_crf(settings: BoundaryConfig, cell: int) -> CrfConfig:

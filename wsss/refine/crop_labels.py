@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from wsss.config.refine import ExcelConfig, WeClipConfig
+from wsss.config.heads import ExcelConfig, WeClipConfig
 from wsss.labels.ignore import IGNORED
 from wsss.labels.online import Unsure, online_labels
 from wsss.refine.stream import CropBatch

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wsss.cams.patch_text import PatchText
 from wsss.config.cams import CamsConfig
-from wsss.config.refine import ExcelConfig
+from wsss.config.heads import ExcelConfig
 from wsss.refine.crop_labels import crop_labels, shown_tags
 from wsss.refine.rfm import refined_cams
 from wsss.refine.stream import CropBatch

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wsss.config.refine import HeadConfig
+from wsss.config.heads import HeadConfig
 from wsss.refine.decoder import TransformerDecoder
 from wsss.refine.fusion import FeatureFusion
 

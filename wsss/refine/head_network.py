@@ -12,8 +12,8 @@ from torch import Tensor
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.cams.encoder_input import EncoderInput
+from wsss.config.heads import HeadConfig
 from wsss.config.model import Config
-from wsss.config.refine import HeadConfig
 from wsss.data import seeding
 from wsss.data.classes import ClassList
 from wsss.data.manifest import Sample

@@ -22,7 +22,7 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.cams.encoder_input import EncoderInput
 from wsss.config.load import expand_path
 from wsss.config.model import Config
-from wsss.config.refine import WeakClipConfig
+from wsss.config.weakclip import WeakClipConfig
 from wsss.data import seeding
 from wsss.data.classes import ClassList, spelling
 from wsss.data.manifest import Sample

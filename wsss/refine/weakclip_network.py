@@ -13,7 +13,7 @@ from wsss.clip.encoder import ClipEncoder
 from wsss.clip.load import LoadedClip
 from wsss.clip.prompts import LearnablePrompt, short_texts
 from wsss.clip.towers import ImageTower, TextTower
-from wsss.config.refine import WeakClipConfig
+from wsss.config.weakclip import WeakClipConfig
 from wsss.refine.co_attention import CoAttention, TextMatching
 from wsss.refine.fpn import TextGuidedDecoder
 from wsss.refine.pyramid import PyramidAdapter

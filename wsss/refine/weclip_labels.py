@@ -10,8 +10,8 @@ from wsss.cams.grad_cam import block_cams
 from wsss.cams.maps import scale_maps
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.text import TextBank
+from wsss.config.heads import WeClipConfig
 from wsss.config.model import Config
-from wsss.config.refine import WeClipConfig
 from wsss.refine.crop_labels import crop_labels, shown_tags
 from wsss.refine.frozen import Frozen, run_frozen
 from wsss.refine.fusion import feature_affinity

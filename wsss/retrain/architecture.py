@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from wsss.config.model import RetrainConfig
+from wsss.config.retrain import RetrainConfig
 from wsss.retrain import deeplab_heads, deit, resnet38
 from wsss.retrain.mm import (
     CONFIGS,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wsss.config.model import RetrainConfig
+from wsss.config.retrain import RetrainConfig
 
 _NEW = 10.0  # learning rate of a DeepLab head's weights, as a multiple of the backbone's
 _CLASSIFIERS = {

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from wsss.config import Config
-from wsss.config.model import RetrainConfig
+from wsss.config.retrain import RetrainConfig
 from wsss.labels.ignore import IGNORED
 from wsss.retrain import dataset, runner, shared, transforms
 from wsss.retrain.architecture import REGISTERED, batch_norm_mode, model_config

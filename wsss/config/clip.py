@@ -1,0 +1,61 @@
+"""The section on the frozen encoder."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from wsss.config.base import Section, departure
+
+
+class ClipConfig(Section):
+    """The frozen encoder. Paths may use ${WSSS_SHARED}, ${WSSS_PACKAGE} (this package) and ~."""
+
+    model: str = Field(
+        "${WSSS_PACKAGE}/demo/weights/demo-vit-p8.json",
+        description=(
+            "open_clip model name (ViT-B-16-quickgelu …) or path of an open_clip model config"
+            " (JSON)."
+        ),
+    )
+    pretrained: str = Field(
+        "${WSSS_PACKAGE}/demo/weights/demo-vit-p8.safetensors",
+        description=(
+            "open_clip pretrained tag (openai …) or path of a weight file; 'random' for none "
+            "(tests)."
+        ),
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Type of the encoder's weights; CAM arithmetic is always float32."
+    )
+    template: list[str] = Field(
+        ["a clean origami {}."], description="Prompt templates; their embeddings are averaged."
+    )
+    long_side: int | None = Field(
+        None, description="Scale images to this long side first; null = their own size."
+    )
+    shape: Literal["auto", "kept", "square"] = Field(
+        "auto",
+        description=(
+            "square squeezes every image into a square of side clip.square; kept keeps its shape. "
+            "auto = kept, or square where the variant is published and cams.source is patch_text."
+        ),
+    )
+    square: PositiveInt = Field(320, description="Side of that square, pixels.")
+    normalization: Literal["auto", "clip", "imagenet"] = Field(
+        "auto",
+        description=(
+            "Mean and deviation of the input: clip = the encoder's own; imagenet = as released "
+            "WeCLIP, WeakCLIP and ExCEL feed it. auto = clip, or imagenet where the variant is "
+            "published and the chain is one of theirs."
+        ),
+    )
+    position_rounding: Literal["auto", "float32", "float16"] = departure(
+        published="float16",
+        corrected="float32",
+        description=(
+            "Precision to which the resized positional table is rounded (published patch_text: "
+            "float32)."
+        ),
+    )

@@ -1,0 +1,111 @@
+"""The sections on the supervised segmenter."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from wsss.config.base import Section, Share
+from wsss.config.labels import CrfConfig
+
+
+class RetrainConfig(Section):
+    """The supervised segmenter, trained on the `train` masks through mmsegmentation."""
+
+    enabled: bool = Field(
+        True, description="Train the segmenter; false ends the chain at the pseudo masks."
+    )
+    model: Literal[
+        "segformer-b0",
+        "segformer-b1",
+        "segformer-b2",
+        "segformer-b3",
+        "segformer-b4",
+        "segformer-b5",
+        "deeplabv3plus-r50",
+        "deeplabv3plus-r101",
+        "deeplabv1-resnet38",
+        "deeplabv2-resnet38",
+        "deeplabv2-resnet101",
+        "segmenter-deit-s",
+    ] = Field(
+        "segformer-b0",
+        description="Architecture, built by mmsegmentation; docs/segmenters.md compares them.",
+    )
+    init: str = Field(
+        "random",
+        description=(
+            "Weights of the backbone to start from: random; a name that is downloaded (mit-b0 … "
+            "mit-b5, resnet50-v1c, resnet101-v1c, resnet101, deit-s; see docs/segmenters.md); or "
+            "the path of a checkpoint (.safetensors, .pth, for ResNet38 also MXNet's .params)."
+        ),
+    )
+    batch_norm: Literal["auto", "trained", "fixed_affine", "frozen"] = Field(
+        "auto",
+        description=(
+            "What batch normalisation learns. trained: scale and shift, over batch statistics; "
+            "fixed_affine: nothing, over batch statistics; frozen: nothing, and a backbone's "
+            "running statistics are used and kept. auto = that of the network's recipe, or trained "
+            "where init is random."
+        ),
+    )
+    crop: PositiveInt = Field(64, description="Side of the square training crop, pixels.")
+    short_side: PositiveInt | None = Field(
+        None, description="Scale images to this short side first; null = their own size."
+    )
+    scale_range: tuple[float, float] = Field(
+        (0.75, 1.5), description="Random scale of the image before the crop, on top of that."
+    )
+    max_share: Share = Field(
+        0.75,
+        description=(
+            "Redraw a crop, up to ten times, while one label has a larger share of what is known "
+            "of it; 1 = take every crop."
+        ),
+    )
+    color: Literal["photometric", "hsv", "none"] = Field(
+        "photometric",
+        description=(
+            "Random colours. photometric: brightness, contrast, saturation and hue, as "
+            "mmsegmentation has it; hsv: hue, saturation and value shifted by up to 10 of 255."
+        ),
+    )
+    batch: PositiveInt = Field(16, description="Global batch size, however many devices share it.")
+    iterations: PositiveInt = Field(450, description="Training steps.")
+    lr: float = Field(
+        6e-4, gt=0, description="Peak learning rate (AdamW for SegFormer, SGD for the others)."
+    )
+    warmup: int = Field(30, ge=0, description="Steps of linear warm-up.")
+    checkpoint_every: PositiveInt = Field(150, description="Steps between resumable checkpoints.")
+
+
+class PredictConfig(Section):
+    """What is asked of the segmenter."""
+
+    scales: list[float] = Field(
+        [0.75, 1.0, 1.25], description="Scales of the multi-scale + flip protocol."
+    )
+    average: Literal["probabilities", "logits"] = Field(
+        "probabilities", description="What is averaged over scales and mirroring."
+    )
+    window: PositiveInt | None = Field(
+        None,
+        description=(
+            "Side of a square window that slides over the (scaled) image, pixels; logits of "
+            "overlapping windows are averaged; null = the whole image at once."
+        ),
+    )
+    stride: PositiveInt | None = Field(
+        None, description="Pixels between windows; null = the window's side."
+    )
+    crf: bool = Field(
+        True, description="Also predict with a dense CRF (settings of masks.crf), as own rows."
+    )
+    own_crf: CrfConfig | None = Field(
+        None,
+        description=(
+            "Settings of that CRF where they differ from masks.crf, with the same keys (left out: "
+            "the defaults of masks.crf); null = those of masks.crf."
+        ),
+    )
