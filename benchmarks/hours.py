@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", choices=TRAININGS, default=list(TRAININGS))
     parser.add_argument("--batch", type=int, default=2, help="crops a measured step (default: 2)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--keep", type=Path, help="JSON file of what was measured, to go on from")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     logging.getLogger().setLevel(logging.ERROR)  # open_clip warns about random weights
@@ -65,11 +66,16 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(measure(Path(folder), *options.one, options)))
         return
-    work = {
-        (preset, what): work_of(preset, what, options)
-        for preset in dict.fromkeys(["voc12-weclip", "voc12-excel", *options.presets])
-        for what in TRAININGS[preset]
-    }
+    kept = options.keep
+    known = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
+    work = {}
+    for preset in dict.fromkeys(["voc12-weclip", "voc12-excel", *options.presets]):
+        for what in TRAININGS[preset]:
+            name = f"{preset}, {what}"
+            work[preset, what] = known[name] = known.get(name) or work_of(preset, what, options)
+            print(f"{name}: {known[name]['seconds']:.1f} s a step here", flush=True)
+            if kept is not None:
+                kept.write_text(json.dumps(known, indent=2) + "\n")
     rate = work["voc12-weclip", "refine"]["total"] / (3600 * WECLIP_HOURS)
     if options.device == "cpu":
         step = work["voc12-excel", "refine"]["step"] / rate
@@ -78,8 +84,8 @@ def main() -> None:
     for (preset, what), one in work.items():
         hours = one["hours"] if options.device != "cpu" else one["total"] / rate / 3600
         print(
-            f"{preset}, {what}: {one['steps']:,.0f} steps of {one['step'] / 1e12:.2f} T operations"
-            f" ({one['seconds']:.1f} s here), {hours:.1f} h"
+            f"{preset}, {what}: {one['steps']:,.0f} steps of {one['step'] / 1e12:.2f} T operations, "
+            f"{hours:.1f} h"
         )
 
 
@@ -142,6 +148,8 @@ def _short(
     refine: dict[str, Any] = {"train": training} if what == "refine" else {}
     if what == "refine" and method in PHASES:
         refine[method] = {PHASES[method]: 0 if part == "second" else 1000}
+    if what == "refine" and method == "weakclip":
+        refine[method] = {"repeat_list": ""}
     changes: dict[str, Any] = {
         "compute": {"device": device, "workers": 1},
         "data": {"root": str(root)},
