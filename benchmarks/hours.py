@@ -84,8 +84,8 @@ def main() -> None:
     for (preset, what), one in work.items():
         hours = one["hours"] if options.device != "cpu" else one["total"] / rate / 3600
         print(
-            f"{preset}, {what}: {one['steps']:,.0f} steps of {one['step'] / 1e12:.2f} T operations, "
-            f"{hours:.1f} h"
+            f"{preset}, {what}: {one['steps']:,.0f} steps of {one['step'] / 1e12:.2f} T operations,"
+            f" {hours:.1f} h"
         )
 
 
