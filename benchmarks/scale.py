@@ -33,6 +33,7 @@ SIZES = {"voc": 10_582, "coco": 82_081}
 SIDE = 64  # pixels
 GATHERING = ("score cam", "score masks", "refine", "retrain")
 VOC_VAL = 1449
+_LINKS = 50_000  # names a file can have: 65,000 on ext4
 
 
 def main() -> None:
@@ -91,8 +92,12 @@ def dry_run(folder: Path, settings: dict[str, Any]) -> float:
 
 def _copies(source: Path, folder: Path, names: list[str]) -> None:
     folder.mkdir(parents=True)
-    for name in names:
-        os.link(source, folder / name)
+    for number, name in enumerate(names):
+        if number % _LINKS == 0:
+            first = folder / name
+            shutil.copyfile(source, first)
+        else:
+            os.link(first, folder / name)
 
 
 def _sources(root: Path, side: int = SIDE) -> tuple[Path, Path]:
