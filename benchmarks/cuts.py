@@ -78,7 +78,7 @@ class Bench:
             make_masks(plain, self._manifest, scores, masks, out / f"png/{part}")
             found["CAMs"] |= _contents(cams)
             found["masks"] |= _contents(masks)
-        cut = f"{shards} shards, {workers} workers, batch {batch}"
+        cut = f"shards {shards}, workers {workers}, batch {batch}"
         return Row(cut, {name: digest_json(images) for name, images in found.items()})
 
     def trainings(self, number: int) -> Row:

@@ -36,7 +36,8 @@ def test_a_full_disk_is_told(tmp_path: Path, error: Exception) -> None:
 
     write_text(target, "old")
     with pytest.raises(
-        WriteError, match=r"a\.h5: cannot be written: .+ MiB free\); free space.+ unchanged"
+        WriteError,
+        match=r"a\.h5: cannot be written: .+ MiB free without it\); free space.+ unchanged",
     ) as found:
         write()
     assert found.value.__cause__ is error

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.slow
 SIZES = int(os.environ.get("WSSS_DISK_SIZES", "1"))
 """How many sizes of disk, and limits on files, each kind is tried with."""
 _PAGE = 4096
-_MESSAGE = re.compile(r"error: (\S+): cannot be written: (.+?)(?: \([\d.]+ MiB free\))?; .+")
+_MESSAGE = re.compile(
+    r"error: (\S+): cannot be written: (.+?)(?: \([\d.]+ MiB free without it\))?; .+"
+)
 _NO_MOUNTS = "mounting needs root, and a container may forbid it"
 
 
@@ -37,7 +39,7 @@ def _mount(folder: Path, options: str) -> bool:
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A file system of its own in memory."""
     folder = tmp_path_factory.mktemp("disk")
-    if not _mount(folder, "size=64m"):
+    if not _mount(folder, "size=400m"):
         pytest.skip(_NO_MOUNTS)
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
@@ -62,7 +64,7 @@ def test_a_full_disk(
             room = int(share * needed) // _PAGE * _PAGE
             _resize(disk, f"size={max(used + room, _PAGE)}")
             _fail(undisturbed, kind, out, counts, "No space left on device")
-            _resize(disk, "size=64m")
+            _resize(disk, "size=400m")
         _recover(undisturbed, kind, out, counts)
         shutil.rmtree(out)
     _report(capsys, counts, "full disks")

@@ -90,7 +90,7 @@ def _within(name: str, place: Path) -> bool:
 def _message(target: Path, number: int) -> str:
     what = os.strerror(number)
     if number in {errno.ENOSPC, errno.EDQUOT}:
-        what += f" ({_free(target) / 2**20:.1f} MiB free)"
+        what += f" ({_free(target) / 2**20:.1f} MiB free without it)"
     return (
         f"{target}: cannot be written: {what}; {_REMEDIES[number]}. What was there before is "
         "unchanged"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from pathlib import Path
 
-from wsss.cli.guard import ENGINE_VARIABLE, HOST_VARIABLE, engine_is_elsewhere
+from wsss.cli.guard import ENGINE_VARIABLE, HOST_VARIABLE, engine_is_elsewhere, this_machine
 
 
 def prepare_jobs(project: Path) -> None:
@@ -23,7 +22,7 @@ def prepare_jobs(project: Path) -> None:
     # An engine that runs inside a cluster's job finds the number of the one that submitted it; here
     # it is the first itself.
     if engine_is_elsewhere():
-        os.environ |= {ENGINE_VARIABLE: str(os.getpid()), HOST_VARIABLE: socket.gethostname()}
+        os.environ |= {ENGINE_VARIABLE: str(os.getpid()), HOST_VARIABLE: this_machine()}
 
 
 def job_container() -> str | None:

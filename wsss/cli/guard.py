@@ -53,7 +53,16 @@ def engine_is_elsewhere() -> bool:
 def _engine() -> int | None:
     """The process number of the engine, if it is one of this machine."""
     name, host = os.environ.get(ENGINE_VARIABLE, ""), os.environ.get(HOST_VARIABLE, "")
-    return int(name) if name.isdigit() and host == socket.gethostname() else None
+    return int(name) if name.isdigit() and host == this_machine() else None
+
+
+def this_machine() -> str:
+    """Where numbers of processes mean the same: the host, and the name space of a container."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return f"{socket.gethostname()} {space}"
 
 
 def _watch(engine: int) -> None:
