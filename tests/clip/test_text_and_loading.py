@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.clip.models import tiny_clip
+from wsss.artifacts.checkpoint import save_tensors
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.load import load_clip
 from wsss.clip.text import text_bank
@@ -69,7 +70,7 @@ def test_cache_is_keyed_by_content_and_used(files: tuple[Path, Path], tmp_path: 
     first = text_bank(clip, ["cat"], [], ["a {}."], cache_dir=tmp_path)
     (entry,) = tmp_path.iterdir()
     stored = entry.read_bytes()
-    save_file({"features": torch.full((1, 24), 0.5)}, entry, metadata={"words": "[]"})
+    save_tensors(entry, {"features": torch.full((1, 24), 0.5)}, {"words": "[]"})
     assert torch.equal(
         text_bank(clip, ["cat"], [], ["a {}."], cache_dir=tmp_path).classes,
         torch.full((1, 24), 0.5),

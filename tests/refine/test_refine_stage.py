@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 from tests.refine.cam_run import CamRun
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.seal import seal_file
 from wsss.artifacts.shard import Shard
 from wsss.config import Config
 from wsss.refine import stage
@@ -167,10 +169,14 @@ def test_checkpoints_that_do_not_fit_are_refused(
         b'\\"method\\":\\"none\\"', b'\\"method\\":\\"nine\\"'
     )
     checkpoint.write_bytes(changed)
+    with pytest.raises(ArtifactError, match="does not match its digest; delete it and rerun"):
+        apply(run, shard, checkpoint)
+    checkpoint.write_bytes(re.sub(rb'"seal":"\w{64}"', b'"seal":"%s"' % (b"0" * 64), changed))
+    seal_file(checkpoint)
     with pytest.raises(ArtifactError, match="refiner 'nine', the configuration says 'none'"):
         apply(run, shard, checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:50])
-    with pytest.raises(ArtifactError, match="damaged or no safetensors"):
+    with pytest.raises(ArtifactError, match="damaged or no safetensors file; delete it"):
         apply(run, shard, checkpoint)
 
 

@@ -165,11 +165,32 @@ def test_the_state_of_another_task_or_a_damaged_one_is_left(tmp_path: Path) -> N
     problem = Problem(module)
     trainer(module, tmp_path, task="other").fit(problem.batches, problem.losses)
     assert problem.seen[0] == 0
-    state = next(tmp_path.glob("*.safetensors"))
-    state.write_bytes(state.read_bytes()[:100])
+    for state in tmp_path.glob("*.safetensors"):
+        state.write_bytes(state.read_bytes()[:100])
     problem = Problem(module)
     trainer(module, tmp_path, task="other").fit(problem.batches, problem.losses)
     assert problem.seen[0] == 0
+
+
+def test_of_a_damaged_state_the_one_before_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected, curve = trained(tmp_path / "whole")
+    module = network()
+    problem = Problem(module, fail_at=11)
+    with pytest.raises(KeyboardInterrupt):
+        trainer(module, tmp_path).fit(problem.batches, problem.losses)
+    newest = tmp_path / "state.safetensors"
+    damaged = bytearray(newest.read_bytes())
+    damaged[-3] ^= 1
+    newest.write_bytes(damaged)
+    again = network()
+    problem = Problem(again)
+    found = trainer(again, tmp_path).fit(problem.batches, problem.losses)
+    assert problem.seen[0] == 4  # 8 was damaged
+    assert "state.safetensors: is damaged" in caplog.text
+    assert_same(again.state_dict(), expected)
+    assert found == curve
 
 
 def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.seal import sealed_json
 from wsss.config import ConfigError, from_mapping
 from wsss.score.confusion import Confusion
 from wsss.score.protocol import BLOB_SIGMA, ProductError, centred_blob
@@ -290,6 +292,9 @@ def test_records_round_trip_and_damage(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="holds no score records"):
         read_records([path])
     path.write_text('[{"row": 1}]', encoding="utf-8")
+    with pytest.raises(ArtifactError, match="carries no digest"):
+        read_records([path])
+    path.write_text(json.dumps([sealed_json({"row": 1})]), encoding="utf-8")
     with pytest.raises(ArtifactError, match="holds no score records"):
         read_records([path])
     with pytest.raises(ArtifactError, match="no such records"):

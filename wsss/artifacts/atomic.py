@@ -63,6 +63,16 @@ def write_text(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(target: Path, content: bytes) -> None:
+    """Atomically write bytes.
+
+    Pictures are packed in memory and written so: Pillow takes a short write, as of a disk that just
+    became full, for a whole one, and leaves half a picture without an error.
+    """
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+
+
 def temporary_path(target: Path) -> Path:
     """The name under which this process writes ``target`` until it is whole."""
     return target.with_name(f"{_prefix(target.name)}{_HOST}-{os.getpid()}")

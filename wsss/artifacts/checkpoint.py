@@ -72,4 +72,4 @@ def load_tensors(path: Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict
             facts = dict(stored.metadata() or {})
             return {name: stored.get_tensor(name) for name in stored.keys()}, facts  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{path}: is damaged or no safetensors file ({error})") from None
+        raise ArtifactError(f"{path}: is no safetensors file ({error}); {remedy}") from None

@@ -36,7 +36,7 @@ _REMEDIES = {
 }
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """Nothing but writing fails so, whichever file the error names."""
-_NUMBERS = re.compile(r"errno = (\d+)|code: (\d+)")
+_NUMBERS = re.compile(r"(?:errno = |os error |code: )(\d+)")
 _TORCH = ("PytorchStreamWriter", "inline_container", "basic_ios::clear", "iostream error")
 
 
@@ -72,7 +72,7 @@ def _number(error: BaseException, places: list[Path]) -> int | None:
         return error.errno if ours and error.errno in _REMEDIES else None
     text = str(error)
     for found in _NUMBERS.finditer(text):
-        number = int(found[1] or found[2])
+        number = int(found[1])
         if number in _FULL:
             return number
     if isinstance(error, RuntimeError) and any(word in text for word in _TORCH):
@@ -90,7 +90,7 @@ def _within(name: str, place: Path) -> bool:
 def _message(target: Path, number: int) -> str:
     what = os.strerror(number)
     if number in {errno.ENOSPC, errno.EDQUOT}:
-        what += f" ({_free(target) / 2**20:.1f} MiB free)"
+        what += f" ({_free(target) / 2**20:.1f} MiB free without it)"
     return (
         f"{target}: cannot be written: {what}; {_REMEDIES[number]}. What was there before is "
         "unchanged"

@@ -25,6 +25,7 @@ from wsss.artifacts.digest import digest_arrays, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.hdf5 import open_hdf5, read_array
 from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.sink import Sink
 
 _FORMAT = 2
 """1 had no index: keys, attributes and provenance were not covered by a digest."""
@@ -82,7 +83,8 @@ class ShardWriter:
         self._atomic = atomic_path(self.path)
         self._temporary = self._atomic.__enter__()
         try:
-            self._file = h5py.File(self._temporary, "w", libver=("v110", "v110"))
+            self._sink = Sink(self._temporary)
+            self._file = h5py.File(self._sink, "w", libver=("v110", "v110"))
             self._items = self._file.create_group("items")
         except BaseException as failure:
             self._abandon(failure)
@@ -104,6 +106,7 @@ class ShardWriter:
         group.attrs["id"] = item.id  # for whoever looks into the file with other tools
         for name in sorted(item.arrays):
             _store(group, name, np.ascontiguousarray(item.arrays[name]))
+        self._sink.check()
         self._entries[item.id] = {
             "id": item.id,
             "key": item.key,
@@ -130,7 +133,7 @@ class ShardWriter:
                     f"{min(self._pending)!r}"
                 )
             self._finish()
-            self._file.close()
+            self._close()
             with Shard(self._temporary, kind=self._kind) as written:
                 for _ in written:
                     pass
@@ -157,10 +160,15 @@ class ShardWriter:
             self._file.attrs[name] = value
         self._file.attrs["seal"] = digest_json([root, index.decode()])
 
+    def _close(self) -> None:
+        self._file.close()
+        self._sink.close()
+        self._sink.check()
+
     def _abandon(self, failure: BaseException) -> None:
         """Leave nothing; raises what the failure means, if that is a full disk or the like."""
-        with suppress(*_DAMAGE):  # HDF5 cannot write what it still holds
-            self._file.close()
+        with suppress(*_DAMAGE):
+            self._close()
         self._atomic.__exit__(type(failure), failure, failure.__traceback__)
 
 

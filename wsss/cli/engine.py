@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from pathlib import Path
 
-from wsss.cli.guard import ENGINE_VARIABLE, HOST_VARIABLE
+from wsss.cli.guard import ENGINE_VARIABLE, HOST_VARIABLE, this_machine
 
 
 def prepare_jobs(project: Path) -> None:
@@ -21,7 +20,7 @@ def prepare_jobs(project: Path) -> None:
     # a conda environment of a job, activated later, goes before it.
     _prepend("PATH", Path(sys.executable).parent)
     if ENGINE_VARIABLE not in os.environ:
-        os.environ |= {ENGINE_VARIABLE: str(os.getpid()), HOST_VARIABLE: socket.gethostname()}
+        os.environ |= {ENGINE_VARIABLE: str(os.getpid()), HOST_VARIABLE: this_machine()}
 
 
 def _prepend(variable: str, folder: Path) -> None:

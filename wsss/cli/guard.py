@@ -26,7 +26,7 @@ def exit_with_parent() -> None:
     if not name.isdigit():
         return  # run by hand
     engine = int(name)
-    if host == socket.gethostname() and not _alive(engine):
+    if host == this_machine() and not _alive(engine):
         print(
             f"error: the workflow engine (process {engine}) that asked for this is gone; start the "
             "workflow again",
@@ -35,6 +35,15 @@ def exit_with_parent() -> None:
         os._exit(1)
     if _is_ancestor(engine):  # else it runs on another node, or a batch system started this
         threading.Thread(target=_watch, args=(engine,), daemon=True).start()
+
+
+def this_machine() -> str:
+    """Where numbers of processes mean the same: the host, and the name space of a container."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return f"{socket.gethostname()} {space}"
 
 
 def _watch(engine: int) -> None:

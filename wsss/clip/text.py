@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.checkpoint import load_tensors, save_tensors
+from wsss.artifacts.errors import ArtifactError
 from wsss.clip.load import LoadedClip
 from wsss.clip.threads import one_thread_each, ordered_map
 

@@ -110,14 +110,14 @@ def read_label_png(path: Path) -> UInt8[np.ndarray, "height width"]:
     except FileNotFoundError:
         raise ImageError(path, "no such label PNG") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(path, f"is damaged or no PNG ({error})") from None
+        raise ImageError(path, f"is damaged or no PNG ({error}); {_AGAIN}") from None
 
 
 def _check_chunks(path: Path, content: bytes) -> None:
     """Compare each chunk with its checksum: Pillow leaves out that of the pixels."""
     place = len(_SIGNATURE)
     if not content.startswith(_SIGNATURE):
-        return  # Pillow says what it is
+        raise ImageError(path, f"is damaged or no PNG: it does not begin as one; {_AGAIN}")
     view = memoryview(content)
     while place < len(content):
         length = int.from_bytes(view[place : place + 4], "big")
@@ -130,6 +130,6 @@ def _check_chunks(path: Path, content: bytes) -> None:
                 path, f"is damaged: its chunk {name!r} does not match its checksum; {_AGAIN}"
             )
         place = end + 4
-        if view[place - 8 : place - 4] == b"IEND":
+        if bytes(view[place - 8 : place - 4]) == b"IEND":
             return
     raise ImageError(path, f"is damaged: it has no end; {_AGAIN}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image
@@ -107,10 +108,17 @@ def _write(root: Path, record: dict[str, int], progress: bool) -> None:
 
 def _write_scene(root: Path, name: str, scene: Scene, palette: list[int]) -> None:
     picture = Image.fromarray(scene.image)
-    picture.save(root / "JPEGImages" / f"{name}.jpg", quality=95, subsampling=0)
+    _save(picture, root / "JPEGImages" / f"{name}.jpg", "JPEG", quality=95, subsampling=0)
     mask = Image.fromarray(scene.mask)
     mask.putpalette(palette)  # turns it into mode P without touching the indices
-    mask.save(root / "SegmentationClass" / f"{name}.png", optimize=False)
+    _save(mask, root / "SegmentationClass" / f"{name}.png", "PNG", optimize=False)
+
+
+def _save(picture: Image.Image, path: Path, kind: str, **options: Any) -> None:
+    """By way of memory: see `wsss.artifacts.atomic.write_bytes`."""
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    path.write_bytes(buffer.getvalue())
 
 
 def _tracked(jobs: list[tuple[str, int]], progress: bool) -> Iterable[tuple[str, int]]:

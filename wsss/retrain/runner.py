@@ -80,7 +80,7 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
                 _check(path)
                 self.resume(str(path))
             except (UnsafeCheckpointError, ArtifactError) as error:
-                _log.warning("cannot resume: %s; trying an older checkpoint", error)
+                _log.warning("cannot resume: %s", error)
                 continue
             _log.info("resuming after step %d of %d from %s", self.iter, self.max_iters, path)
             return
@@ -130,14 +130,17 @@ def resumable(work: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
+_OLDER = "going on from an older checkpoint, or anew"
+
+
 def _check(path: Path) -> None:
     """Compare a checkpoint with its digest; torch does not look at the checksums in it."""
     try:
         expected = companion(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: its digest cannot be read ({error})") from None
+        raise ArtifactError(f"{path}: its digest cannot be read ({error}); {_OLDER}") from None
     if digest_file(path) != expected:
-        raise ArtifactError(f"{path}: is damaged: it does not match its digest")
+        raise ArtifactError(f"{path}: is damaged: it does not match its digest; {_OLDER}")
 
 
 _STEP = re.compile(r"iter_(\d+)\.pth")

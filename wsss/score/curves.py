@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.atomic import write_bytes
 from wsss.artifacts.errors import ArtifactError
 from wsss.score.record import read_records
 from wsss.score.rows import row_name
@@ -213,5 +214,7 @@ def _save(figure: Figure, out: Path) -> None:
     FigureCanvasAgg(figure)
     figure.set_dpi(150)
     plain = {"Date": None} if kind == "svg" else {"Software": None}
-    with atomic_path(out) as temporary, matplotlib.rc_context({"svg.hashsalt": "wsss"}):
-        figure.savefig(temporary, format=kind, dpi=150, metadata=plain)
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "wsss"}):
+        figure.savefig(buffer, format=kind, dpi=150, metadata=plain)
+    write_bytes(out, buffer.getvalue())

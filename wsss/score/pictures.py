@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL.PngImagePlugin import PngInfo
 
-from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.atomic import write_bytes
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.shard import Item, Shard
 from wsss.config import Config
@@ -119,8 +120,9 @@ def contact_sheet(
     facts = PngInfo()
     keys = {image: [item.key for item in found] for image, found in items.items()}
     facts.add_text("wsss", json.dumps({"images": list(keys), "inputs": digest_json(keys)}))
-    with atomic_path(out) as temporary:
-        sheet.save(temporary, format="PNG", pnginfo=facts, optimize=True)
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG", pnginfo=facts, optimize=True)
+    write_bytes(out, buffer.getvalue())
 
 
 def choose(manifest: Manifest, count: int) -> list[Sample]:

@@ -1,0 +1,266 @@
+"""A process that imports the stages once and then forks: `wsss …` without seconds of imports.
+
+A child is what `python -m wsss …` is after its imports, in a session of its own, with its output in
+a file. It can be killed at a chosen moment, and given a limit on the size of files. The server is a
+process of its own, single-threaded and without the test run's import hooks. It reads requests as
+lines of JSON and answers each with one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+_IMPORTED = (
+    "wsss.__main__", "wsss.cams.stage", "wsss.cams.clip_source", "wsss.masks.stage",
+    "wsss.masks.seeds", "wsss.masks.submission", "wsss.refine.stage", "wsss.refine.weclip",
+    "wsss.refine.authors", "wsss.retrain.train", "wsss.retrain.predict", "wsss.data.stage",
+    "wsss.demo.dataset", "wsss.score.stage", "wsss.score.pictures", "wsss.score.curves",
+    "wsss.score.table", "wsss.score.comparison", "wsss.score.paper_table", "wsss.score.efficiency",
+    "wsss.score.mask_tags", "wsss.score.coco_masks", "wsss.score.sbd_masks",
+)  # fmt: skip
+# At this size nothing would be worth a pool of processes; their fate is what is looked at.
+_POOLS = {
+    "wsss.masks.products": {"_PIXELS_WORTH_A_PROCESS": 1},
+    "wsss.data.decode": {"_BYTES_WORTH_A_POOL": 0},
+    "wsss.score.parallel": {"_PARTS_WORTH_A_POOL": 1},
+    "wsss.score.product": {"_IMAGES_A_PART": 3},
+    "wsss.score.mask_tags": {"_MASKS_WORTH_A_POOL": 1},
+    "wsss.score.coco_masks": {"_IMAGES_WORTH_A_POOL": 1, "_IMAGES_A_JOB": 2},
+}
+_TIDY = False
+_PATIENCE = 30.0  # seconds for workers of a dead process to end
+_TOO_LONG = 300.0  # seconds after which a run counts as hanging
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a run ended."""
+
+    code: int
+    """Exit status; negative: the signal."""
+    seconds: float
+    output: str
+    left: int
+    """Processes of it that still ran `_PATIENCE` after its end; they were killed."""
+    workers: int
+    """Processes of it that were there when it ended."""
+    late: list[str]
+    """Files in the watched folder that changed between its end and that of the last of these."""
+
+
+class Forks:
+    """The server; use as a context manager.
+
+    Args:
+        cwd: where the children run.
+    """
+
+    def __init__(self, cwd: Path) -> None:
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg",
+        }  # fmt: skip
+        environment.pop("WSSS_ENGINE_PID", None)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.forks"],
+            cwd=cwd, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        kill_after: float | None = None,
+        limit: int | None = None,
+        pools: bool = False,
+        watch: Path | None = None,
+        tidy: bool = False,
+    ) -> Done:
+        """Run one command.
+
+        Args:
+            argv: of ``wsss``.
+            kill_after: seconds after which it gets SIGKILL.
+            limit: bytes that a file may have (RLIMIT_FSIZE).
+            pools: start worker processes, however small the work is.
+            watch: folder that must not change once the process is dead.
+            tidy: let the interpreter end as it does, instead of at once.
+        """
+        return self.run_all(
+            [argv], kill_after=kill_after, limit=limit, pools=pools, watch=watch, tidy=tidy
+        )[0]
+
+    def run_all(self, argvs: Sequence[Sequence[str]], **options: Any) -> list[Done]:
+        """Run commands at once; see `run`."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        request = {"argvs": [list(map(str, argv)) for argv in argvs], **options}
+        self._process.stdin.write(json.dumps(request, default=str) + "\n")
+        self._process.stdin.flush()
+        return [Done(**answer) for answer in json.loads(self._process.stdout.readline())]
+
+    def __enter__(self) -> Forks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def serve() -> None:
+    """Answer requests until standard input ends; in a child, return to run on as `wsss`."""
+    import gc
+    import importlib
+
+    for name in _IMPORTED:
+        importlib.import_module(name)
+    import torch
+    from matplotlib import font_manager
+
+    from wsss.artifacts.code import code_digest
+    from wsss.artifacts.commit import project_commit
+    from wsss.artifacts.provenance import package_versions
+
+    torch.set_num_threads(1)
+    project_commit()
+    font_manager.findfont("DejaVu Sans")
+    code_digest(["wsss.data.stage"])
+    package_versions()
+    gc.freeze()
+    for line in sys.stdin:
+        request = json.loads(line)
+        argvs = request.pop("argvs")
+        children = []
+        for argv in argvs:
+            found = _fork(argv, request)
+            if found is None:
+                return
+            children.append(found)
+        print(json.dumps([_follow(child, request) for child in children]), flush=True)
+
+
+def _fork(argv: list[str], options: Mapping[str, Any]) -> tuple[int, float, str] | None:
+    """Pid, start and log of a child; None in the child."""
+    import resource
+    import tempfile
+    import time
+
+    descriptor, log = tempfile.mkstemp(prefix="wsss-faults-")
+    start = time.monotonic()
+    pid = os.fork()
+    if pid:
+        os.close(descriptor)
+        return pid, start, log
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    if options.get("pools"):
+        for module, values in _POOLS.items():
+            for name, value in values.items():
+                setattr(sys.modules[module], name, value)
+    if options.get("limit") is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (options["limit"], resource.RLIM_INFINITY))
+    global _TIDY
+    _TIDY = bool(options.get("tidy"))
+    sys.argv = ["wsss", *argv]
+    return None
+
+
+def _follow(child: tuple[int, float, str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Wait for a child, or kill it; then wait for what it started."""
+    import signal
+    import time
+
+    pid, start, log = child
+    moment = options.get("kill_after")
+    state = 0
+    while True:
+        found, state = os.waitpid(pid, os.WNOHANG)
+        passed = time.monotonic() - start
+        if found:
+            break
+        if passed > (_TOO_LONG if moment is None else moment):
+            os.kill(pid, signal.SIGKILL)
+            _, state = os.waitpid(pid, 0)
+            break
+        time.sleep(0.001)
+    seconds = time.monotonic() - start
+    watch = options.get("watch")
+    before = _files(watch)
+    members = _session(pid)
+    workers = len(members)
+    while members and time.monotonic() - start - seconds < _PATIENCE:
+        time.sleep(0.02)
+        members = _session(pid)
+    after = _files(watch)
+    for member in members:
+        os.kill(member, signal.SIGKILL)
+    with open(log, errors="replace") as stream:
+        output = stream.read()
+    os.unlink(log)
+    return {
+        "code": os.waitstatus_to_exitcode(state), "seconds": seconds, "output": output,
+        "left": len(members), "workers": workers,
+        "late": sorted(name for name, _ in set(before.items()) ^ set(after.items())),
+    }  # fmt: skip
+
+
+def _session(leader: int) -> list[int]:
+    """Living processes of a session."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != leader:
+            try:
+                with open(f"/proc/{name}/stat") as stream:
+                    fields = stream.read().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == leader and fields[0] != "Z":
+                found.append(int(name))
+    return found
+
+
+def _files(folder: str | None) -> dict[str, tuple[int, int, int]]:
+    """Inode, size and time of change of everything below a folder."""
+    found = {}
+    for place, _, names in os.walk(folder or os.devnull):
+        for name in names:
+            path = os.path.join(place, name)
+            try:
+                one = os.lstat(path)
+            except OSError:
+                continue
+            found[path] = (one.st_ino, one.st_size, one.st_mtime_ns)
+    return found
+
+
+def _run(*, tidy: bool) -> None:
+    from wsss.__main__ import main
+
+    code: object = 0
+    try:
+        main()
+    except SystemExit as asked:
+        if tidy:
+            raise
+        code = asked.code
+    if not tidy:  # a second of taking modules apart, in which nothing is written any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+if __name__ == "__main__":
+    serve()
+    if sys.argv[0] == "wsss":
+        _run(tidy=_TIDY)

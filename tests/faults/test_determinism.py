@@ -1,0 +1,23 @@
+"""A reduced form of `python -m benchmarks.determinism`, whose table is in docs/faults.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.cuts import differing, measure, table
+
+pytestmark = pytest.mark.slow
+
+
+def test_content_does_not_hang_on_how_the_work_is_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cuts, trainings = measure(tmp_path / "d", 5, shards=(1, 3), workers=(1, 2), batches=(1, 4))
+    with capsys.disabled():
+        print(f"\n{len(cuts)} cuts and {len(trainings)} trainings have equal digests")
+    assert len(cuts) == 8
+    assert differing(cuts) == [], table(cuts)
+    assert differing(trainings) == [], table(trainings)
+    assert len({digest for row in (*cuts, *trainings) for digest in row.digests.values()}) == 4

@@ -1,0 +1,133 @@
+"""`kill -9` of the workflow engine at random moments, and two engines at once.
+
+`WSSS_ENGINE_KILLS` is how many of them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from wsss.artifacts.shard import Shard
+
+from .conftest import ENGINE, RUN, Project
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+KILLS = int(os.environ.get("WSSS_ENGINE_KILLS", "2"))
+_TARGETS = (f"results/{RUN}/scores_grid/train/1-of-2.h5", f"results/{RUN}/masks/train/1-of-2.h5")
+_PATIENCE = 60.0
+
+
+def test_killed_engines_and_two_at_once(
+    finished: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(tmp_path / "copy")
+    shutil.copytree(finished.root, project.root)
+    expected = [_content(project, target) for target in _TARGETS]
+    assert not project.would_run(*_TARGETS), "the copy is not what it was copied from"
+    _clear(project)
+    start = time.monotonic()
+    assert _start(project).wait() == 0
+    seconds = time.monotonic() - start
+    assert [_content(project, target) for target in _TARGETS] == expected
+
+    moments, ended = random.Random("engine"), 0
+    _clear(project)
+    for _ in range(KILLS):
+        engine = _start(project)
+        time.sleep(seconds * moments.uniform(0.3, 0.95))
+        engine.send_signal(signal.SIGKILL)
+        assert engine.wait() in {0, -signal.SIGKILL}
+        before = _artifacts(project)
+        ended += _wait_for_orphans(engine.pid)
+        assert _artifacts(project) == before, "an orphan wrote after its engine was gone"
+        for target, content in zip(_TARGETS, expected, strict=True):
+            if (project.root / target).exists():
+                assert _content(project, target) == content
+        project.snakemake("--unlock")
+
+    first = _start(project)  # goes on where the last one was killed
+    deadline = time.monotonic() + _PATIENCE
+    while not list((project.root / ".snakemake/locks").glob("*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    second = project.snakemake(*_TARGETS, check=False)
+    assert second.returncode != 0
+    assert "cannot be locked" in second.stdout + second.stderr
+    assert first.wait() == 0
+    assert [_content(project, target) for target in _TARGETS] == expected
+    with capsys.disabled():
+        print(
+            f"\n{KILLS} kills of the engine: {ended} processes of its jobs ended with it, none "
+            "wrote; the resumed run has the digests of an undisturbed one, a second engine was "
+            "refused"
+        )
+
+
+def _start(project: Project) -> subprocess.Popen[bytes]:
+    """The engine in a session of its own."""
+    ours = ("PYTHONPATH", "WSSS_ENGINE_PID", "WSSS_ENGINE_HOST")
+    environment = {k: v for k, v in os.environ.items() if k not in ours}
+    return subprocess.Popen(
+        [ENGINE, "--configfile", "tiny.yaml", "--cores", "2", *_TARGETS],
+        cwd=project.root,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _clear(project: Project) -> None:
+    """Remove the targets and what would save their stages the work."""
+    for target in _TARGETS:
+        path = project.root / target
+        path.unlink(missing_ok=True)
+        shutil.rmtree(path.parent / ".kept", ignore_errors=True)
+
+
+def _content(project: Project, target: str) -> str:
+    with Shard(project.root / target) as shard:
+        assert len(list(shard)) == len(shard)
+        return shard.content
+
+
+def _artifacts(project: Project) -> dict[str, tuple[int, int]]:
+    """Inode and time of change of every finished file, logs aside."""
+    found = {}
+    for path in project.results.rglob("*"):
+        inner = path.relative_to(project.results)
+        if path.is_file() and ".tmp-" not in str(inner) and inner.parts[0] != "logs":
+            stat = path.stat()
+            found[str(inner)] = (stat.st_ino, stat.st_mtime_ns)
+    return found
+
+
+def _wait_for_orphans(session: int) -> int:
+    """Wait until all processes of a session are gone; gives how many there were."""
+    alive = there = _session(session)
+    deadline = time.monotonic() + _PATIENCE
+    while alive and time.monotonic() < deadline:
+        time.sleep(0.05)
+        alive = _session(session)
+    assert not alive, "processes outlived the engine that started them"
+    return len(there)
+
+
+def _session(leader: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != leader:
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == leader and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found

@@ -1,0 +1,105 @@
+"""A file for HDF5 to write to that never fails it.
+
+HDF5 keeps what it has not written. On a full disk it therefore fails again at every object that is
+released, prints a traceback each, and may crash when the process ends. This file remembers the
+first failure, takes everything after that without writing it, and leaves it to the writer of the
+shard to ask and to stop.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+class Sink:
+    """What h5py asks of a Python file; no method may raise, HDF5 would crash.
+
+    Args:
+        path: the file, which is made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stream = path.open("w+b", buffering=0)
+        self._place = 0
+        self.failure: OSError | None = None
+        """The first one, if any."""
+
+    def check(self) -> None:
+        """Raise the first failure.
+
+        Raises:
+            OSError: something was not written.
+        """
+        if self.failure is not None:
+            raise self.failure
+
+    def write(self, data: Any) -> int:
+        """Write all of a buffer."""
+        left = memoryview(data).cast("B")
+        size = len(left)
+        while left and self.failure is None:
+            try:
+                written = os.pwrite(self._stream.fileno(), left, self._place)
+            except OSError as error:
+                self._remember(error)
+                break
+            self._place += written
+            left = left[written:]
+        self._place += len(left)
+        return size
+
+    def read(self, size: int) -> bytes:
+        """Read back; h5py tells a file by this method and uses `readinto`."""
+        found = bytearray(size)
+        self.readinto(memoryview(found))
+        return bytes(found)
+
+    def readinto(self, target: Any) -> int:
+        """Read into a buffer; nothing but zeros beyond a failure."""
+        wanted = memoryview(target).cast("B")
+        found = os.pread(self._stream.fileno(), len(wanted), self._place)
+        wanted[: len(found)] = found
+        wanted[len(found) :] = bytes(len(wanted) - len(found))
+        self._place += len(wanted)
+        return len(wanted)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move."""
+        if whence == os.SEEK_END:
+            offset += os.fstat(self._stream.fileno()).st_size
+        elif whence == os.SEEK_CUR:
+            offset += self._place
+        self._place = offset
+        return offset
+
+    def tell(self) -> int:
+        """The position."""
+        return self._place
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length."""
+        size = self._place if size is None else size
+        if self.failure is None:
+            try:
+                os.ftruncate(self._stream.fileno(), size)
+            except OSError as error:
+                self._remember(error)
+        return size
+
+    def flush(self) -> None:
+        """Nothing waits here."""
+
+    def close(self) -> None:
+        """Close the file."""
+        try:
+            self._stream.close()
+        except OSError as error:
+            self._remember(error)
+
+    def _remember(self, error: OSError) -> None:
+        if self.failure is None:
+            error.filename = str(self._path)
+            self.failure = error
