@@ -17,7 +17,7 @@ from wsss.retrain.transforms import HsvJitter, RandomOwnScale, shift_hsv
 STOCK = Path(mmseg.__file__).parent / ".mim" / "configs"
 
 
-def build(config: Any, tmp_path: Path, devices: int = 1) -> MmConfig:
+def build(config: Any, tmp_path: Path, devices: int = 1, device: str = "cpu") -> MmConfig:
     return training_config(
         config,
         labels=("background", "cat"),
@@ -25,7 +25,7 @@ def build(config: Any, tmp_path: Path, devices: int = 1) -> MmConfig:
         masks=[tmp_path / "m.h5"],
         work=tmp_path / "work",
         init=None,
-        device=torch.device("cpu"),
+        device=torch.device(device),
         devices=devices,
     )
 
@@ -121,8 +121,10 @@ def test_global_batch_is_shared_or_refused(configure: Any, tmp_path: Path) -> No
         share_of_batch(configure(batch=8).retrain, 3)
     with pytest.raises(ValueError, match=r"retrain\.batch is 1, but deeplabv3plus-r50"):
         share_of_batch(configure(batch=1, model="deeplabv3plus-r50").retrain, 1)
-    norm = build(configure(batch=8), tmp_path, devices=2).model["decode_head"]["norm_cfg"]["type"]
-    assert norm == "SyncBN"
+    for device, name in (("cuda", "SyncBN"), ("cpu", "SharedBN")):  # torch's needs a GPU
+        head = build(configure(batch=8), tmp_path, 2, device).model["decode_head"]
+        assert head["norm_cfg"]["type"] == name
+        assert head["loss_decode"]["type"] == "SharedCrossEntropy"
 
 
 def test_warm_up_longer_than_training_is_refused(configure: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -168,6 +169,7 @@ def test_a_training_on_two_gpus_is_launched_once(slurm: Slurm, disturbed: Run) -
     """By torchrun, in two processes that share the batch; the node's GPUs are only said to be."""
     wanted = ("retrain:gpu=2", "retrain:nodes=1", "retrain:mem_mb=8000", "retrain:runtime=60")
     weights = "results/tiny/segmenter/weights.safetensors"
+    shutil.rmtree(disturbed.root / "results/tiny/segmenter/work")  # else nothing is left to train
     before = set(slurm.jobs())
     engine = _start(
         slurm, disturbed.root, "slurm-gpu", "--set-resources", *wanted,

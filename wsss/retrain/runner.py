@@ -64,7 +64,7 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
             wrapped: nn.Module = MMDistributedDataParallel(
                 module=model.to(device),
                 device_ids=[device] if device.type == "cuda" else None,
-                broadcast_buffers=False,
+                forward_sync_buffers=False,
             )
             return wrapped
         reverted: nn.Module = revert_sync_batchnorm(model)
