@@ -323,11 +323,6 @@ def _mutate(random: random.Random, content: bytes) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.xfail(
-    reason="HDF5 2.0.0 loops for ever at some damaged attributes (the case of number 2): a digest "
-    "must be checked before HDF5 opens a file; see docs/security.md",
-    strict=False,
-)
 def test_shards(tmp_path: Path) -> None:
     """Mutated and random files in the place of shards, read in children of fifty each."""
     whole = tmp_path / "whole.h5"

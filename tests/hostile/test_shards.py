@@ -32,13 +32,28 @@ def good(path: Path) -> Path:
 
 def seal(file: h5py.File, entries: Any) -> None:
     """Give a file an index of its own with the digests that a reader will ask for."""
-    index = json.dumps(entries, sort_keys=True).encode()
+    index = "\n".join(json.dumps(entry, sort_keys=True) for entry in entries).encode()
     if "index" in file:
         del file["index"]
     file["index"] = np.frombuffer(index, np.uint8)
-    root = {name: file.attrs[name] for name in ("format", "count", "kind", "provenance", "content")}
-    root = {name: int(v) if name in ("format", "count") else str(v) for name, v in root.items()}
-    file.attrs["seal"] = digest_json([root, index.decode()])
+    root = _said(file)
+    del root["seal"]
+    say(file, root | {"seal": digest_json([root, index.decode()])})
+
+
+def _said(file: h5py.File) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(file["about"][()].tobytes())
+    return said
+
+
+def say(file: h5py.File, about: dict[str, Any]) -> None:
+    """Let a file say something else of itself."""
+    del file["about"]
+    file["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+
+
+def _saying(**changes: Any) -> Callable[[Path], None]:
+    return _edited(lambda file: say(file, _said(file) | changes))
 
 
 def entry(array: np.ndarray = ARRAY, **changes: Any) -> dict[str, Any]:
@@ -105,12 +120,12 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "half": (lambda path: os.truncate(good(path), 900), "damaged or no HDF5 file"),
     "no shard": (lambda path: h5py.File(path, "w").close(), "is not a finished shard"),
     "format 10^9": (
-        _edited(lambda file: file.attrs.__setitem__("format", 10**9)),
+        _saying(format=10**9),
         "has the format 1000000000",
     ),
     "format in words": (
-        _edited(lambda file: file.attrs.__setitem__("format", "two")),
-        "is damaged",
+        _saying(format="two"),
+        "has the format two",
     ),
     "another index": (
         _edited(lambda file: file["index"].__setitem__(0, 32)),
@@ -154,7 +169,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no array": (_placed(lambda file: None), "is damaged"),
     "index of a list": (_edited(lambda file: seal(file, [[]])), "is damaged"),
-    "index of a number": (_edited(lambda file: seal(file, 7)), "is damaged"),
+    "index of a number": (_edited(lambda file: seal(file, [7])), "is damaged"),
     "index without digest": (
         _edited(lambda file: seal(file, [{"id": "a", "key": "", "attrs": {}, "arrays": {}}])),
         "is damaged",
@@ -170,7 +185,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
         "is damaged",
     ),
     "provenance of another kind": (
-        _edited(lambda file: (file.attrs.__setitem__("provenance", "{}"), seal(file, []))),
+        _edited(lambda file: (say(file, _said(file) | {"provenance": "{}"}), seal(file, []))),
         "is damaged",
     ),
 }

@@ -31,6 +31,8 @@ _FORMAT = 2
 """1 had no index: keys, attributes and provenance were not covered by a digest."""
 _FIELDS = {"id": str, "key": str, "attrs": dict, "arrays": dict, "digest": str}
 """What the index says of an item."""
+# Arrays of numbers, as HDF5 reads them: damaged attributes of texts can keep it busy for ever.
+_ABOUT, _INDEX = "about", "index"
 _AGAIN = "delete it and rerun the stage"
 # What h5py and the parsing of what it gives raise at damaged bytes.
 _DAMAGE = (
@@ -146,7 +148,7 @@ class ShardWriter:
         """Write what says that the shard is complete."""
         entries = [self._entries[image] for image in self._index]
         index = "\n".join(json.dumps(entry, sort_keys=True) for entry in entries).encode()
-        _store(self._file, "index", np.frombuffer(index, np.uint8))
+        _store(self._file, _INDEX, np.frombuffer(index, np.uint8))
         root = {
             "format": _FORMAT,
             "kind": self._kind,
@@ -156,9 +158,8 @@ class ShardWriter:
                 [digest_json([e["digest"], e["attrs"], e["id"]]) for e in entries]
             ),
         }
-        for name, value in root.items():
-            self._file.attrs[name] = value
-        self._file.attrs["seal"] = digest_json([root, index.decode()])
+        about = root | {"seal": digest_json([root, index.decode()])}
+        _store(self._file, _ABOUT, np.frombuffer(json.dumps(about).encode(), np.uint8))
 
     def _close(self) -> None:
         self._file.close()
@@ -215,21 +216,18 @@ class Shard:
 
     def _open(self) -> dict[str, Any]:
         """Read and check all but the arrays."""
-        attrs = self._file.attrs
-        if "format" not in attrs:
-            raise ArtifactError(f"{self.path}: is not a finished shard; {_AGAIN}")
-        if int(attrs["format"]) != _FORMAT:
+        if _ABOUT not in self._file:
+            raise ArtifactError(f"{self.path}: is not a finished shard of this version; {_AGAIN}")
+        about = json.loads(read_array(self._file, _ABOUT).tobytes())
+        if about["format"] != _FORMAT:
             raise ArtifactError(
-                f"{self.path}: has the format {attrs['format']}, this version reads {_FORMAT}; "
+                f"{self.path}: has the format {about['format']}, this version reads {_FORMAT}; "
                 f"{_AGAIN}"
             )
-        root: dict[str, Any] = {
-            "format": int(attrs["format"]),
-            "count": int(attrs["count"]),
-            **{name: str(attrs[name]) for name in ("kind", "provenance", "content")},
-        }
-        index = read_array(self._file, "index").tobytes().decode()
-        if digest_json([root, index]) != attrs["seal"]:
+        seal = about.pop("seal")
+        root: dict[str, Any] = about
+        index = read_array(self._file, _INDEX).tobytes().decode()
+        if digest_json([root, index]) != seal:
             raise ArtifactError(
                 f"{self.path}: is damaged: its index does not match its digest; {_AGAIN}"
             )
