@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,13 @@ CHAIN: tuple[Kind, ...] = (
          fills=True),
 )  # fmt: skip
 """In an order in which each finds what it needs."""
+_ALIKE = frozenset({"compare", "efficiency"} | {f"score {what}" for what in (
+    "affinity", "blob", "seeds", "refined", "masks", "refiner", "predictions",
+)})  # fmt: skip
+KINDS = CHAIN if os.environ.get("WSSS_ALL_KINDS") else tuple(
+    kind for kind in CHAIN if kind.name not in _ALIKE
+)  # fmt: skip
+"""Those that write differently, or with `WSSS_ALL_KINDS` all."""
 
 
 def build(base: Path, forks: Forks) -> dict[str, float]:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from scipy.io import loadmat
 
-from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.atomic import atomic_path, remove_abandoned
 from wsss.artifacts.progress import track
 from wsss.data.classes import class_list
 from wsss.data.palette import save_label_png
@@ -68,6 +68,8 @@ def write_sbd_masks(
             f"{len(missing)} of {len(targets)} images have a mask neither in {voc / MASKS} nor in "
             f"{sbd / 'cls'}: {', '.join(missing[:_NAMED])}{more}"
         )
+    if folder.is_dir():
+        remove_abandoned(folder)
     from_voc = 0
     for image in track(todo, total=len(todo), description="masks"):
         if own[image].is_file():
