@@ -41,11 +41,8 @@ results.register(app)
 papers.register(app)
 app.command(
     rich_help_panel=stage_commands.PANEL,
-    context_settings={
-        "allow_extra_args": True,
-        "ignore_unknown_options": True,
-        "allow_interspersed_args": False,  # all behind the sub-command's name is its own
-    },
+    # all behind the sub-command's name is its own
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     name="launch",
 )(launch.launch)
 app.add_typer(data.app, name="data", rich_help_panel="Data sets")

@@ -15,7 +15,9 @@ TOGETHER = ("retrain", "refine-train")
 
 
 def launch(
-    context: typer.Context,
+    command: Annotated[
+        list[str], typer.Argument(help="The sub-command and its options.", show_default=False)
+    ],
     processes: Annotated[
         int, typer.Option(help="How many, one a GPU; 0 and 1 start the command as it is.", min=0)
     ] = 1,
@@ -24,14 +26,14 @@ def launch(
 
     They share each batch, so that the batch stays what the configuration says.
     """
-    command = list(context.args)
     if processes < 2:
-        context.find_root().command.main(args=command, prog_name="wsss")
+        from wsss.cli.app import app  # which imports this module
+
+        app(args=command, prog_name="wsss")
         return
-    if not command or command[0] not in TOGETHER:
+    if command[0] not in TOGETHER:
         raise typer.BadParameter(
-            f"{' '.join(command[:1]) or 'nothing'} runs in one process; "
-            f"{' and '.join(TOGETHER)} can run in several"
+            f"{command[0]} runs in one process; {' and '.join(TOGETHER)} can run in several"
         )
     if _device(command) in ("auto", "cuda") and (gpus := visible_gpus()):
         chosen = claim_gpus(gpus, processes)
