@@ -6,11 +6,12 @@ this machine are divided by those of a product of two matrices, measured in the 
 comes out is work in floating-point operations that a dense product would do in the time. Where a
 method changes in the middle of its training, both halves are measured and weighed.
 
-Hours on a GPU are that work times the steps of the preset over one rate. It is not known from the
-outside, so it is fitted to one published time: WeCLIP's 4.5 hours on an RTX 3090 for 30,000 steps
-of 4 crops of 320 pixels. ExCEL's published 0.186 s a step on the same kind of GPU tells how good
-that is. On a CPU seconds are those of the process, so that other work beside it disturbs little;
-with `--device cuda` they are the clock's, and so are the hours: nothing is fitted.
+Hours on a GPU are that work times the steps of the preset over a rate, which is not known from the
+outside: small kernels, losses and labels on the CPU keep a GPU waiting. Two published times on an
+RTX 3090 give one each: WeCLIP's 4.5 hours for 30,000 steps of 4 crops of 320 pixels, and ExCEL's
+0.186 s a step. Hours are printed at both, as a range. On a CPU seconds are those of the process, so
+that other work beside it disturbs little; with `--device cuda` they are the clock's, and so are the
+hours: nothing is fitted.
 """
 
 from __future__ import annotations
@@ -76,16 +77,20 @@ def main() -> None:
             print(f"{name}: {known[name]['seconds']:.1f} s a step here", flush=True)
             if kept is not None:
                 kept.write_text(json.dumps(known, indent=2) + "\n")
-    rate = work["voc12-weclip", "refine"]["total"] / (3600 * WECLIP_HOURS)
+    weclip, excel = (work[f"voc12-{name}", "refine"] for name in ("weclip", "excel"))
+    rates = sorted([weclip["total"] / (3600 * WECLIP_HOURS), excel["step"] / EXCEL_SECONDS])
     if options.device == "cpu":
-        step = work["voc12-excel", "refine"]["step"] / rate
-        print(f"rate fitted to WeCLIP: {rate / 1e12:.1f} T operations a second")
-        print(f"ExCEL, a step: {step:.3f} s estimated, {EXCEL_SECONDS} s published")
+        print(
+            f"rates: {' and '.join(f'{rate / 1e12:.1f}' for rate in rates)} T operations a second"
+        )
     for (preset, what), one in work.items():
-        hours = one["hours"] if options.device != "cpu" else one["total"] / rate / 3600
+        hours = f"{one['hours']:.1f}"
+        if options.device == "cpu":
+            low, high = (one["total"] / rate / 3600 for rate in reversed(rates))
+            hours = f"{low:.1f} to {high:.1f}"
         print(
             f"{preset}, {what}: {one['steps']:,.0f} steps of {one['step'] / 1e12:.2f} T operations,"
-            f" {hours:.1f} h"
+            f" {hours} h"
         )
 
 
