@@ -11,14 +11,15 @@ if (
 ):  # before torch is imported: teams of threads that share cores wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-_RUN_ONCE = "finished"
-"""The fixture that runs a whole workflow: what uses it stays in one process."""
+_RUN_ONCE = ("finished", "undisturbed")
+"""Fixtures that run a whole chain: what uses one stays in one process."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Workflows first, since they take longest; the tests of a file stay in one process."""
-    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
+    """The longest first: workflows, then what is slow. The tests of a file stay in one process."""
+    longest = ("workflow", "slow")
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in longest])
     for item in items:
-        shared = _RUN_ONCE in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group(_RUN_ONCE if shared else str(item.path)))
+        chains = [name for name in _RUN_ONCE if name in getattr(item, "fixturenames", ())]
+        item.add_marker(pytest.mark.xdist_group(next(iter(chains), str(item.path))))
