@@ -6,9 +6,8 @@ import os
 
 import pytest
 
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # before torch is imported: teams of threads that share cores wait for each other
+# Before torch is imported: teams of threads that share cores wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _RUN_ONCE = ("finished", "undisturbed")
