@@ -14,11 +14,13 @@ _RUN_ONCE = ("finished", "undisturbed")
 """Fixtures that run a whole chain: what uses one stays in one process."""
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """The tests of a file, or of a chain, stay in one process."""
+    chains = [name for name in _RUN_ONCE if name in getattr(item, "fixturenames", ())]
+    item.add_marker(pytest.mark.xdist_group(next(iter(chains), str(item.path))))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: workflows, then what is slow. The tests of a file stay in one process."""
+    """The longest first: workflows, then what is slow."""
     longest = ("workflow", "slow")
     items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in longest])
-    for item in items:
-        chains = [name for name in _RUN_ONCE if name in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group(next(iter(chains), str(item.path))))
