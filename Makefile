@@ -41,7 +41,7 @@ workflow-lint: install
 	snakemake --lint
 
 tests: install
-	pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	pytest -n $(WORKERS) --no-loadscope-reorder
 
 format: install
 	ruff check --fix .

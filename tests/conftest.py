@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # Before torch is imported: teams of threads that share cores wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-_RUN_ONCE = ("finished", "undisturbed")
-"""Fixtures that run a whole chain: what uses one stays in one process."""
+_ONE_CHAIN = ("tests/workflow", "tests/faults")
+"""Folders whose tests share a chain that takes minutes: each stays in one process."""
+_OWN_CHAIN = ("tests/workflow/test_matrix.py", "tests/workflow/test_slurm.py")
+"""Files there that run another one."""
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """The tests of a file, or of a chain, stay in one process."""
-    chains = [name for name in _RUN_ONCE if name in getattr(item, "fixturenames", ())]
-    item.add_marker(pytest.mark.xdist_group(next(iter(chains), str(item.path))))
+class _ByChain(LoadScopeScheduling):
+    """The tests of a chain, else those of a file, to one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, _ = nodeid.partition("::")
+        folder, _, _ = file.rpartition("/")
+        return folder if folder in _ONE_CHAIN and file not in _OWN_CHAIN else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Instead of `--dist`, whose groups by marker do not know the ids of pytest 9."""
+    return _ByChain(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
