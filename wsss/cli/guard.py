@@ -26,7 +26,7 @@ _SECONDS = 1.0
 def exit_with_parent() -> None:
     """Watch the engine, if there is one on this machine, from a background thread."""
     engine = _engine()
-    if engine is not None and not _alive(engine):
+    if engine is not None and HOST_VARIABLE in os.environ and not _alive(engine):
         print(
             f"error: the workflow engine (process {engine}) that asked for this is gone; start the "
             "workflow again",
@@ -51,9 +51,9 @@ def engine_is_elsewhere() -> bool:
 
 
 def _engine() -> int | None:
-    """The process number of the engine, if it is one of this machine."""
-    name, host = os.environ.get(ENGINE_VARIABLE, ""), os.environ.get(HOST_VARIABLE, "")
-    return int(name) if name.isdigit() and host == this_machine() else None
+    """The process number of the engine, unless it is one of another machine."""
+    name, host = os.environ.get(ENGINE_VARIABLE, ""), os.environ.get(HOST_VARIABLE)
+    return int(name) if name.isdigit() and host in (None, this_machine()) else None
 
 
 def this_machine() -> str:
