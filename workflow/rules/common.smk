@@ -113,7 +113,13 @@ def drawn_truth(wildcards):
 
 def local_files(*texts):
     """Those of the given paths that are files here: weights, lists, annotations."""
-    return [str(path) for path in map(expand_path, texts) if path.is_file()]
+    # What lies in this folder goes by its name in it: moving the folder reruns nothing.
+    here = Path.cwd()
+    found = [path for path in map(expand_path, texts) if path.is_file()]
+    return [
+        str(path.relative_to(here) if path.is_relative_to(here) else path)
+        for path in found
+    ]
 
 
 def dataset_files(wildcards):
