@@ -294,36 +294,6 @@ def test_unknown_key_stops_with_one_clear_message(finished: Project) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_masks_do_not_depend_on_the_number_of_shards(finished: Project) -> None:
-    def content() -> dict[str, bytes]:
-        items = {}
-        for path in sorted(finished.root.glob(f"results/{CONFIG['name']}/masks/*/*.h5")):
-            with Shard(path, kind="masks") as shard:
-                items |= {
-                    item.id: item.arrays["label"].tobytes() + item.arrays["train"].tobytes()
-                    for item in shard
-                }
-        return items
-
-    before = content()
-    try:
-        with _configured(finished, shards=3):
-            targets = [
-                f"results/tiny/masks/{s}/{n}-of-3.h5" for s in ("train", "val") for n in (1, 2, 3)
-            ]
-            finished.snakemake(*targets)
-            for old in finished.root.glob("results/tiny/masks/*/*-of-2.h5"):
-                old.rename(old.with_suffix(".aside"))
-            after = content()
-    finally:
-        for old in finished.root.glob("results/tiny/masks/*/*.aside"):
-            old.rename(old.with_suffix(".h5"))
-        for new in finished.root.glob("results/tiny/**/*-of-3*"):
-            shutil.rmtree(new) if new.is_dir() else new.unlink()
-    assert before == after
-    assert len(before) == 18
-
-
 def test_report_is_one_file_with_table_and_pictures(finished: Project, tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     finished.snakemake("--report", str(report))

@@ -19,7 +19,7 @@ from .conftest import ROOT, Project, copy_project
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 TABLE = "tiny_matrix"
-ROWS = ("Grad-CAM", "Grad-CAM, WeCLIP", "Grad-CAM, WeakCLIP", "patch-text, ExCEL")
+ROWS = ("Grad-CAM, WeCLIP", "Grad-CAM, WeakCLIP", "patch-text, ExCEL")
 
 
 def _reduced() -> dict[str, Any]:

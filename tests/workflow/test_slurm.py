@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -165,6 +166,9 @@ def test_an_engine_does_not_start_beside_jobs_of_one_that_was_killed(
     assert "Finished jobid" not in run.said
 
 
+@pytest.mark.skipif(
+    os.environ.get("WSSS_SLURM_GPUS") != "1", reason="takes two minutes: WSSS_SLURM_GPUS=1 runs it"
+)
 def test_a_training_on_two_gpus_is_launched_once(slurm: Slurm, disturbed: Run) -> None:
     """By torchrun, in two processes that share the batch; the node's GPUs are only said to be."""
     wanted = ("retrain:gpu=2", "retrain:nodes=1", "retrain:mem_mb=8000", "retrain:runtime=60")

@@ -133,4 +133,4 @@ def _nested(key: str, value: object) -> dict[str, Any]:
 def value_text(value: object) -> str:
     """A value as part of a folder's name."""
     text = "-".join(map(str, value)) if isinstance(value, list) else str(value)
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text)
+    return "".join(c if (c.isascii() and c.isalnum()) or c in "._-" else "-" for c in text)
