@@ -1,7 +1,7 @@
 """`kill -9` at random moments of every command that writes.
 
-`WSSS_KILLS` is how many of them, over all kinds: the figure in docs/faults.md. CI takes one of every
-second kind.
+`WSSS_KILLS` is how many of them, over all kinds: the figure in docs/faults.md. CI takes one of
+every second kind.
 """
 
 from __future__ import annotations
