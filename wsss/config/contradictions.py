@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wsss.config.heads import ExcelConfig, WeClipConfig
 from wsss.config.model import Config
 
 
@@ -79,12 +80,7 @@ def _of_weclip(config: Config) -> list[str]:
             f"refine.weclip.crop_cams makes Grad-CAMs of crops, but cams.source is "
             f"{config.cams.source}: set crop_cams to image"
         )
-    if weclip.width % weclip.heads:
-        found.append("refine.weclip.heads must divide refine.weclip.width")
-    low, high = weclip.unsure_band
-    if not low < high:
-        found.append("refine.weclip.unsure_band must rise, e.g. [0.4, 0.6]")
-    return found
+    return found + _of_head(weclip, "weclip")
 
 
 def _of_excel(config: Config) -> list[str]:
@@ -97,11 +93,16 @@ def _of_excel(config: Config) -> list[str]:
         )
     if config.cams.patch_text.relation == "none":
         found.append("cams.patch_text.relation is none: refine.method excel calibrates it")
-    if excel.width % excel.heads:
-        found.append("refine.excel.heads must divide refine.excel.width")
-    low, high = excel.unsure_band
+    return found + _of_head(excel, "excel")
+
+
+def _of_head(head: WeClipConfig | ExcelConfig, method: str) -> list[str]:
+    found = []
+    if head.width % head.heads:
+        found.append(f"refine.{method}.heads must divide refine.{method}.width")
+    low, high = head.unsure_band
     if not low < high:
-        found.append("refine.excel.unsure_band must rise, e.g. [0.4, 0.6]")
+        found.append(f"refine.{method}.unsure_band must rise, e.g. [0.4, 0.6]")
     return found
 
 

@@ -18,9 +18,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, distributed, nn
 
-_PATIENCE = timedelta(
-    days=1
-)  # one process may label images while others wait; torchrun sees deaths
+# One process may label images while others wait; torchrun sees deaths.
+_PATIENCE = timedelta(days=1)
 
 
 def rank() -> int:
