@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -80,8 +82,15 @@ def read_manifest(path: Path, class_names: Sequence[str]) -> Manifest:
             other columns, or names an unknown class.
     """
     index = {name: number for number, name in enumerate(class_names)}
+
+    @functools.cache
+    def numbers(tags: str) -> tuple[int, ...]:
+        return tuple(index[tag] for tag in tags.split(TAG_SEPARATOR) if tag)
+
     try:
-        with io.StringIO(read_sealed_text(path, "rerun ingest"), newline="") as stream:
+        text = read_sealed_text(path, "rerun ingest").encode()
+        # Not StringIO, which takes four bytes a character; equal tags are one tuple.
+        with io.TextIOWrapper(io.BytesIO(text), encoding="utf-8", newline="") as stream:
             reader = csv.DictReader(stream)
             if tuple(reader.fieldnames or ()) != _COLUMNS:
                 raise ArtifactError(
@@ -92,12 +101,12 @@ def read_manifest(path: Path, class_names: Sequence[str]) -> Manifest:
                 tuple(
                     Sample(
                         id=row["id"],
-                        split=row["split"],
+                        split=sys.intern(row["split"]),
                         path=Path(row["path"]),
                         width=int(row["width"]),
                         height=int(row["height"]),
                         digest=row["digest"],
-                        tags=tuple(index[tag] for tag in row["tags"].split(TAG_SEPARATOR) if tag),
+                        tags=numbers(row["tags"]),
                     )
                     for row in reader
                 )

@@ -31,7 +31,7 @@ BLOB_SIGMA = 0.25
 best threshold does not depend on it: another deviation gives the same nested ellipses."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Image:
     """An image that is scored."""
 

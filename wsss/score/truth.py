@@ -45,11 +45,17 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PngTruth:
-    """Truth in an index PNG."""
+    """Truth in an index PNG; folder and name apart, since there is one for every image."""
 
-    path: Path
+    folder: Path
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / self.name
 
     def read(self) -> UInt8[np.ndarray, "height width"]:
         """Read the label map."""
@@ -93,12 +99,16 @@ def find_truth(config: Config, manifest: Manifest, split: str) -> Truth:
     if config.data.kind == "coco":
         return _drawn_coco(config, manifest) if config.data.masks else _coco(config, manifest)
     folder = png_folder(config, split)
-    paths = {sample.id: _png(folder, sample.id) for sample in manifest}
-    missing = tuple(image for image, path in paths.items() if not path.is_file())
-    if missing and (config.data.kind != "folder" or len(missing) == len(paths)):
-        raise TruthError(_list_missing(missing, len(paths), f"{folder}/<id>.png"))
-    found = {image: PngTruth(path) for image, path in paths.items() if image not in set(missing)}
-    return Truth(str(folder), dict(found), missing)
+    sources: dict[str, Source] = {}
+    missing: list[str] = []
+    for sample in manifest:
+        if name := _png(folder, sample.id):
+            sources[sample.id] = PngTruth(folder, name)
+        else:
+            missing.append(sample.id)
+    if missing and (config.data.kind != "folder" or not sources):
+        raise TruthError(_list_missing(missing, len(manifest), f"{folder}/<id>.png"))
+    return Truth(str(folder), sources, tuple(missing))
 
 
 def png_folder(config: Config, split: str) -> Path:
@@ -162,21 +172,21 @@ def _coco(config: Config, manifest: Manifest) -> Truth:
 def _drawn_coco(config: Config, manifest: Manifest) -> Truth:
     """The same label maps from PNGs; each part must have been drawn from the JSON that is there."""
     folder, root = expand_path(config.data.masks), expand_path(config.data.root)
-    for part in dict.fromkeys(sample.path.parent.name for sample in manifest):
+    folders = {part: folder / part for part in {sample.path.parent.name for sample in manifest}}
+    for part in sorted(folders):
         check_drawn(folder, part.removesuffix("2014"), root)
-    paths = {s.id: folder / s.path.parent.name / f"{s.path.stem}.png" for s in manifest}
-    there = present(paths.values())
-    missing = [image for image, path in paths.items() if path not in there]
+    sources = {s.id: PngTruth(folders[s.path.parent.name], f"{s.path.stem}.png") for s in manifest}
+    there = present(source.path for source in sources.values())
+    missing = [image for image, source in sources.items() if source.path not in there]
     if missing:
-        raise TruthError(_list_missing(missing, len(paths), str(folder)))
-    return Truth(f"{folder} ({RULE})", {i: PngTruth(path) for i, path in paths.items()}, ())
+        raise TruthError(_list_missing(missing, len(sources), str(folder)))
+    return Truth(f"{folder} ({RULE})", dict(sources), ())
 
 
-def _png(folder: Path, image: str) -> Path:
+def _png(folder: Path, image: str) -> str | None:
     """The file of an id; ids are in composed Unicode form, file names may be in the other one."""
-    path = folder / f"{image}.png"
-    other = folder / f"{unicodedata.normalize('NFD', image)}.png"
-    return other if not path.is_file() and other.is_file() else path
+    names = (f"{image}.png", f"{unicodedata.normalize('NFD', image)}.png")
+    return next((name for name in names if (folder / name).is_file()), None)
 
 
 def _other_size(source: Source, image: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
@@ -188,7 +198,7 @@ def _other_size(source: Source, image: str, found: tuple[int, ...], wanted: tupl
     )
 
 
-def _list_missing(missing: list[str] | tuple[str, ...], total: int, where: str) -> str:
+def _list_missing(missing: list[str], total: int, where: str) -> str:
     named = ", ".join(map(repr, missing[:_NAMED]))
     more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
     return (
