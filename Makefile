@@ -24,7 +24,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-test: lint types layers workflow-lint tests
+test: install
+	$(MAKE) --jobs $(WORKERS) --output-sync=target lint types layers workflow-lint
+	$(MAKE) tests
 
 lint: install
 	ruff check .

@@ -7,11 +7,12 @@ comes out is work in floating-point operations that a dense product would do in 
 method changes in the middle of its training, both halves are measured and weighed.
 
 Hours on a GPU are that work times the steps of the preset over a rate, which is not known from the
-outside: small kernels, losses and labels on the CPU keep a GPU waiting. Two published times on an
-RTX 3090 give one each: WeCLIP's 4.5 hours for 30,000 steps of 4 crops of 320 pixels, and ExCEL's
-0.186 s a step. Hours are printed at both, as a range. On a CPU seconds are those of the process, so
-that other work beside it disturbs little; with `--device cuda` they are the clock's, and so are the
-hours: nothing is fitted.
+outside: small kernels, losses and labels on the CPU keep a GPU waiting. Three published times give
+one each: WeCLIP's 4.5 hours for 30,000 steps of 4 crops of 320 pixels and ExCEL's 0.186 s a step,
+on an RTX 3090, and WeakCLIP's 16.8 crops a second, GPUs not said. Hours are printed at the lowest
+and at the highest, as a range. On a CPU seconds are those of the process, so that other work beside
+it disturbs little; with `--device cuda` they are the clock's, and so are the hours: nothing is
+fitted.
 """
 
 from __future__ import annotations
@@ -34,11 +35,18 @@ from wsss.config import Config, from_mapping, load_config
 from wsss.config.load import overlay
 
 WECLIP_HOURS, EXCEL_SECONDS = 4.5, 0.186  # published, on an RTX 3090
+WEAKCLIP_SECONDS = 16 / 16.8  # a step of 16 crops; published, GPUs not said
 STEPS = 2  # that are timed, after one that warms up
 IMAGES, SIDE = 8, 500
 MATRIX = 2048
 PHASES = {"weclip": "rfm_start", "excel": "lvc_start"}
 """The option that says from which step on a method does more."""
+FITTED = {
+    "voc12-weclip": 3600 * WECLIP_HOURS / 30_000,
+    "voc12-excel": EXCEL_SECONDS,
+    "voc12-weakclip": WEAKCLIP_SECONDS,
+}
+"""Published seconds a step of a preset's refiner."""
 TRAININGS: dict[str, tuple[str, ...]] = {
     "voc12-weclip": ("refine",),
     "voc12-excel": ("refine",),
@@ -70,23 +78,20 @@ def main() -> None:
     kept = options.keep
     known = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
     work = {}
-    for preset in dict.fromkeys(["voc12-weclip", "voc12-excel", *options.presets]):
+    for preset in dict.fromkeys([*FITTED, *options.presets]):
         for what in TRAININGS[preset]:
             name = f"{preset}, {what}"
             work[preset, what] = known[name] = known.get(name) or work_of(preset, what, options)
             print(f"{name}: {known[name]['seconds']:.1f} s a step here", flush=True)
             if kept is not None:
                 kept.write_text(json.dumps(known, indent=2) + "\n")
-    weclip, excel = (work[f"voc12-{name}", "refine"] for name in ("weclip", "excel"))
-    rates = sorted([weclip["total"] / (3600 * WECLIP_HOURS), excel["step"] / EXCEL_SECONDS])
+    rates = sorted(work[preset, "refine"]["step"] / FITTED[preset] for preset in FITTED)
     if options.device == "cpu":
-        print(
-            f"rates: {' and '.join(f'{rate / 1e12:.1f}' for rate in rates)} T operations a second"
-        )
+        print(f"rates: {', '.join(f'{rate / 1e12:.1f}' for rate in rates)} T operations a second")
     for (preset, what), one in work.items():
         hours = f"{one['hours']:.1f}"
         if options.device == "cpu":
-            low, high = (one["total"] / rate / 3600 for rate in reversed(rates))
+            low, high = (one["total"] / rate / 3600 for rate in (rates[-1], rates[0]))
             hours = f"{low:.1f} to {high:.1f}"
         print(
             f"{preset}, {what}: {one['steps']:,.0f} steps of {one['step'] / 1e12:.2f} T operations,"

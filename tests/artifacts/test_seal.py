@@ -34,6 +34,17 @@ def test_the_seal_of_a_file_covers_every_byte(tmp_path: Path) -> None:
             check_seal(path, "do it again")
 
 
+def test_equal_tensors_and_facts_are_equal_files(tmp_path: Path) -> None:
+    facts = {f"fact {number}": 'of "ä"\n\x7f\x01' for number in range(8)}
+    written = set()
+    for number in range(8):  # 9 entries, of which safetensors writes a random order
+        save_tensors(tmp_path / f"{number}", {"b": torch.ones(2), "a": torch.ones(3)}, facts)
+        tensors, found = load_tensors(tmp_path / f"{number}", "again")
+        assert (set(tensors), found.items() >= facts.items()) == ({"a", "b"}, True)
+        written.add((tmp_path / f"{number}").read_bytes())
+    assert len(written) == 1
+
+
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is not there; make it"):
         check_seal(tmp_path / "a", "make it")

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,9 +101,32 @@ def copy_project(target: Path) -> Project:
     return project
 
 
+@contextmanager
+def truth_out_of_reach(project: Project) -> Iterator[None]:
+    """The pixel labels under another name."""
+    truth = project.root / "results/tiny-data/SegmentationClass"
+    aside = truth.with_name("aside")
+    truth.rename(aside)
+    try:
+        yield
+    finally:
+        aside.rename(truth)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project after one whole run; tests that change it must undo that."""
+    """The project after one whole run; tests that change it must undo that.
+
+    All up to the predictions was made with the pixel labels out of reach.
+    """
     project = copy_project(tmp_path_factory.mktemp("project"))
+    project.snakemake("--", f"results/{RUN}/manifest/manifest.csv")  # draws the demo's images
+    predictions = [
+        f"results/{RUN}/{what}/val/{n}-of-2.h5"
+        for what in ("predictions", "refiner_predictions")
+        for n in (1, 2)
+    ]
+    with truth_out_of_reach(project):
+        project.snakemake("--", *predictions)
     project.snakemake()
     return project

@@ -217,20 +217,23 @@ def test_an_imported_refiner_is_not_trained(finished: Project) -> None:
 
 
 def test_a_sweep_shares_the_cams_and_ends_in_one_table(finished: Project) -> None:
-    sweep = {"refine.weclip.rfm_start": [1, 3]}
-    quick = {"masks": {"crf": {"enabled": False}}, "infer": {"crf": False}}
-    with _configured(finished, sweep=sweep, retrain={"enabled": False}, **quick):
+    quick = {"masks": {"crf": {"enabled": False}}, "retrain": {"enabled": False}}
+    with _configured(finished, sweep={"refine.weclip.rfm_start": [1, 3]}, **quick):
+        trained = finished.would_run()
+    values = {"masks.background.value": [0.3, 0.6]}
+    with _configured(finished, sweep=values, refine={"method": "none"}, **quick):
         wanted = finished.would_run()
         finished.snakemake("--", f"results/{CONFIG['name']}/tables/sweep.md")
         again = finished.would_run()
-    assert wanted["refine_train"] == 2
-    assert not {"cams", "ingest"} & set(wanted)
-    assert "refine_train" not in again
+    assert trained["refine_train"] == 2
+    assert not {"cams", "ingest"} & {*trained, *wanted}
+    assert wanted["masks"] == 8  # two values, two splits of two parts
+    assert "masks" not in again
     text = (finished.results / "tables/sweep.md").read_text()
-    for label in ("rfm_start-1", "rfm_start-3", "shared"):
+    for label in ("value-0.3", "value-0.6", "shared"):
         assert f"| {label} |" in text
-    assert "WeCLIP scores, train" in text
-    assert (finished.results / "rfm_start-3/masks/train/1-of-2.h5").is_file()
+    assert "pseudo mask, train" in text
+    assert (finished.results / "value-0.6/masks/train/1-of-2.h5").is_file()
 
 
 def test_runs_share_the_cams_that_are_the_same(finished: Project) -> None:

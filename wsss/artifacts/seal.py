@@ -8,6 +8,7 @@ under a key of its own, other text in a companion that ``sha256sum -c`` understa
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -27,7 +28,12 @@ _BLOCK = 1 << 22
 
 
 def seal_file(path: Path) -> None:
-    """Put the digest of a safetensors file, which was saved with `BLANK`, into its header."""
+    """Put the digest of a safetensors file, which was saved with `BLANK`, into its header.
+
+    safetensors writes the entries of its metadata in an order of chance; here they are sorted, so
+    that equal tensors and facts are equal files.
+    """
+    _sort_metadata(path)
     place, _, digest = _look(path, "write it again")
     with path.open("r+b") as stream:
         stream.seek(place)
@@ -119,6 +125,19 @@ def read_sealed_text(path: Path, remedy: str) -> str:
             f"edited; {remedy}"
         )
     return content.decode()
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the entries of a safetensors file's metadata; its header keeps its length."""
+    with path.open("r+b") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise AssertionError(f"{path}: {len(text)} bytes of header, {length} were written")
+        stream.seek(8)
+        stream.write(text.ljust(length))
 
 
 def _look(path: Path, remedy: str) -> tuple[int, str, str]:

@@ -23,7 +23,7 @@ from wsss.score.image_counts import CountTable
 
 RESAMPLES = 1000
 SEED = 0
-_BLOCK = 64  # draws at a time: 20 MB of weights for 40,000 images
+_WEIGHTS = 2**20  # at a time: 8 MB, of however many images
 _ENDS = (0.025, 0.975)
 
 
@@ -56,7 +56,7 @@ def resampled(
     *,
     resamples: int = RESAMPLES,
     seed: int = SEED,
-    block: int = _BLOCK,
+    block: int | None = None,
 ) -> Float64[np.ndarray, "runs resamples"]:
     """The mIoU of each run in each draw; all runs see the same draws.
 
@@ -64,7 +64,7 @@ def resampled(
         tables: counts of runs over the same images.
         resamples: number of draws.
         seed: of the draws; the same seed and number of images give the same ones.
-        block: draws at a time; changes memory alone.
+        block: draws at a time (default: as many as `_WEIGHTS` allows); changes memory alone.
 
     Raises:
         ValueError: the runs were counted on different images.
@@ -72,6 +72,7 @@ def resampled(
     images = len(tables[0].ids)
     if any(table.ids != tables[0].ids for table in tables):
         raise ValueError("the runs were counted on different images")
+    block = block or max(1, _WEIGHTS // max(1, images))
     rng = np.random.default_rng(seed)
     sums = [table.sums() for table in tables]
     found = np.empty((len(tables), resamples))

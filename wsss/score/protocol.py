@@ -8,6 +8,8 @@ in every draw of images, and the counts of all thresholds are a hundred times as
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +56,23 @@ class Part:
     images: tuple[Image, ...]
 
     def open(self, kind: str | None) -> Shard:
-        """Open the shard."""
+        """The shard, which stays open for the next part: to open one is to check its whole index.
+
+        Raises:
+            ArtifactError: as `Shard`.
+        """
         assert self.shard is not None
-        return Shard(self.shard, kind=kind)
+        try:
+            found = self.shard.stat()
+        except OSError:
+            return Shard(self.shard, kind=kind)  # raises what that means
+        file = (found.st_ino, found.st_size, found.st_mtime_ns)
+        return _opened(self.shard, kind, file, os.getpid())
+
+
+@functools.lru_cache(maxsize=1)  # a shard's parts come one after the other
+def _opened(path: Path, kind: str | None, file: tuple[int, ...], process: int) -> Shard:
+    return Shard(path, kind=kind)
 
 
 def images_of(name: str) -> str:
@@ -81,30 +97,28 @@ def count_scores(
         background: the configured rule.
     """
     fixed, sweep, images = Confusion(labels), Sweep(labels), ImageCounts(labels)
-    with part.open(kind) as shard:
-        for image in part.images:
-            item = shard.read(image.id)
-            where = f"{shard.path}: {image.id!r}"
-            if array not in item.arrays:
-                raise ProductError(
-                    f"{where} has no array {array!r}, only {sorted(item.arrays)}; "
-                    "switch on what makes it and rerun that stage, or do not score it"
-                )
-            grid, classes = item.arrays[array], [int(index) for index in item.attrs["classes"]]
-            if not np.isfinite(grid).all():
-                raise ProductError(
-                    f"{where}: {array!r} has NaN or infinite values; rerun its stage"
-                )
-            if len(classes) != len(grid) or not set(classes) <= set(range(labels - 1)):
-                raise ProductError(
-                    f"{where}: {array!r} is {grid.shape} for the classes {classes}; expected one "
-                    f"map a class, classes in 0 … {labels - 2}; rerun its stage"
-                )
-            size = (image.height, image.width)
-            scores, own = upsample(grid.astype(np.float32), size), item.arrays.get("background")
-            below = None if own is None else upsample(own[None].astype(np.float32), size)[0]
-            found = _count_one(image, scores, classes, background, fixed, sweep, below)
-            images.add(image.id, found)
+    shard = part.open(kind)
+    for image in part.images:
+        item = shard.read(image.id)
+        where = f"{shard.path}: {image.id!r}"
+        if array not in item.arrays:
+            raise ProductError(
+                f"{where} has no array {array!r}, only {sorted(item.arrays)}; "
+                "switch on what makes it and rerun that stage, or do not score it"
+            )
+        grid, classes = item.arrays[array], [int(index) for index in item.attrs["classes"]]
+        if not np.isfinite(grid).all():
+            raise ProductError(f"{where}: {array!r} has NaN or infinite values; rerun its stage")
+        if len(classes) != len(grid) or not set(classes) <= set(range(labels - 1)):
+            raise ProductError(
+                f"{where}: {array!r} is {grid.shape} for the classes {classes}; expected one "
+                f"map a class, classes in 0 … {labels - 2}; rerun its stage"
+            )
+        size = (image.height, image.width)
+        scores, own = upsample(grid.astype(np.float32), size), item.arrays.get("background")
+        below = None if own is None else upsample(own[None].astype(np.float32), size)[0]
+        found = _count_one(image, scores, classes, background, fixed, sweep, below)
+        images.add(image.id, found)
     return {"fixed": fixed, "sweep": sweep, images_of("fixed"): images}
 
 
@@ -122,12 +136,12 @@ def count_masks(part: Part, *, labels: int, kind: str = "masks") -> Counts:
     """Pseudo masks or seeds: ``label`` (scored) and ``train`` (for what of it is not 255)."""
     label, train = Confusion(labels), Confusion(labels, ignore_band=True)
     images = ImageCounts(labels)
-    with part.open(kind) as shard:
-        for image in part.images:
-            arrays, truth = shard.read(image.id).arrays, image.read_truth()
-            where = f"{shard.path}: {image.id!r},"
-            images.add(image.id, _add_map(label, truth, arrays["label"], f"{where} 'label'"))
-            _add_map(train, truth, arrays["train"], f"{where} 'train'")
+    shard = part.open(kind)
+    for image in part.images:
+        arrays, truth = shard.read(image.id).arrays, image.read_truth()
+        where = f"{shard.path}: {image.id!r},"
+        images.add(image.id, _add_map(label, truth, arrays["label"], f"{where} 'label'"))
+        _add_map(train, truth, arrays["train"], f"{where} 'train'")
     return {"label": label, "train": train, images_of("label"): images}
 
 
@@ -135,14 +149,14 @@ def count_predictions(part: Part, *, labels: int, protocols: Sequence[str]) -> C
     """Label maps of the segmenter, by protocol."""
     counts = {name: Confusion(labels) for name in protocols}
     images = {name: ImageCounts(labels) for name in protocols}
-    with part.open("predictions") as shard:
-        for image in part.images:
-            arrays, truth = shard.read(image.id).arrays, image.read_truth()
-            for name, confusion in counts.items():
-                where = f"{shard.path}: {name!r} of {image.id!r}"
-                if name not in arrays:
-                    raise ProductError(f"{where} is missing, other images have it; rerun predict")
-                images[name].add(image.id, _add_map(confusion, truth, arrays[name], where))
+    shard = part.open("predictions")
+    for image in part.images:
+        arrays, truth = shard.read(image.id).arrays, image.read_truth()
+        for name, confusion in counts.items():
+            where = f"{shard.path}: {name!r} of {image.id!r}"
+            if name not in arrays:
+                raise ProductError(f"{where} is missing, other images have it; rerun predict")
+            images[name].add(image.id, _add_map(confusion, truth, arrays[name], where))
     return {**counts, **{images_of(name): found for name, found in images.items()}}
 
 
