@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from benchmarks.ablation import ROOT
 from benchmarks.scale import prepare
@@ -56,7 +57,10 @@ TRAININGS: dict[str, tuple[str, ...]] = {
     "coco14-excel": ("refine",),
     "coco14-weakclip": ("refine", "retrain"),
     "coco14-clip-es-deeplabv2": ("retrain",),
+    "coco14-weakclip-segmenters/segmenter-deit-s": ("retrain",),
+    "coco14-weakclip-segmenters/segformer-b2": ("retrain",),
 }
+"""By preset, or by a run of a preset that is laid over the one of the name's beginning."""
 
 
 def main() -> None:
@@ -125,8 +129,15 @@ def work_of(preset: str, what: str, options: argparse.Namespace) -> dict[str, fl
 
 
 def load_preset(preset: str) -> Config:
-    """A preset over the defaults."""
-    return load_config(ROOT / "config.yaml", ROOT / f"workflow/presets/{preset}.yaml")
+    """A preset over the defaults, or one of its runs."""
+    name, _, run = preset.partition("/")
+    presets = ROOT / "workflow/presets"
+    below = name.removesuffix("-segmenters") if run else name
+    config = load_config(ROOT / "config.yaml", presets / f"{below}.yaml")
+    if not run:
+        return config
+    laid = yaml.safe_load((presets / f"{name}.yaml").read_text())
+    return from_mapping(overlay(config.model_dump(mode="json"), laid["runs"][run]))
 
 
 def measure(
