@@ -38,7 +38,7 @@ class ImageCounts:
 
     def __init__(self, labels: int) -> None:
         self.labels = labels
-        # The bytes of n uint16 cells and n int64 counts: an array each would be four times as much.
+        # The bytes of n uint16 cells and n int64 counts: arrays weigh more than what they hold.
         self._found: dict[str, bytes] = {}
 
     def add(self, image: str, matrix: Int64[np.ndarray, "truth prediction"]) -> None:

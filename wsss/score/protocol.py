@@ -72,6 +72,7 @@ class Part:
 
 @functools.lru_cache(maxsize=1)  # a shard's parts come one after the other
 def _opened(path: Path, kind: str | None, file: tuple[int, ...], process: int) -> Shard:
+    """Open again when the file was replaced, and in a forked process."""
     return Shard(path, kind=kind)
 
 
