@@ -30,7 +30,7 @@ import yaml
 from benchmarks.ablation_rows import ROWS
 from wsss.config import Config, from_mapping
 from wsss.config.load import expand_path, overlay
-from wsss.score.spread import mean_text
+from wsss.score.tables.seeds import mean_text
 
 ROOT = Path(__file__).parents[1]
 SETS = ("demo", "voc-subset")
@@ -116,7 +116,7 @@ def configuration(plan: Plan, row: str, seed: int, *, crf: bool = False) -> Conf
 def prepare(plan: Plan, rows: Sequence[str]) -> None:
     """Manifest, and the CAMs that the rows need."""
     from wsss.cams.stage import run as make_cams
-    from wsss.data.stage import ingest
+    from wsss.data.ingest.stage import ingest
     from wsss.demo.dataset import generate
 
     config, out = configuration(plan, "corrected", 0), plan.out
@@ -163,7 +163,7 @@ def run(plan: Plan, row: str, seed: int, *, crf: bool) -> None:
     """Train and score once; rows that change the evaluation alone share the training."""
     import torch
 
-    from wsss.masks.seeds import run as make_seeds
+    from wsss.masks.seeds_stage import run as make_seeds
     from wsss.masks.stage import run as make_masks
     from wsss.refine import stage
     from wsss.score.stage import score_cams, score_masks, score_predictions

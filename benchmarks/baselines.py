@@ -14,8 +14,8 @@ from wsss.cams.boxes import box_masks
 from wsss.cams.maps import scale_maps
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.position import resize_positions
-from wsss.clip.text import TextBank
-from wsss.clip.threads import one_thread_each, ordered_map
+from wsss.clip.text.embeddings import TextBank
+from wsss.compute.threads import one_thread_each, ordered_map
 
 
 def bare_encoders(model: Any, images: Sequence[Tensor]) -> dict[str, Callable[[], object]]:

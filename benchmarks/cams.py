@@ -33,14 +33,14 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.baselines import bare_encoders, simple_cams
-from wsss.cams.clip_source import GradCamSource
+from wsss.cams.clip_sources import GradCamSource
 from wsss.clip.encoder import native_bfloat16
 from wsss.clip.images import input_size, normalize_image, resize_image
 from wsss.clip.load import load_clip
-from wsss.clip.text import text_bank
+from wsss.clip.text.embeddings import text_bank
 from wsss.config import Config, from_mapping
-from wsss.data.classes import class_list
-from wsss.data.image import read_image
+from wsss.data.datasets.classes import class_list
+from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample
 
 HEIGHT, WIDTH = 375, 500

@@ -16,7 +16,7 @@ from wsss.cams.stage import run as make_cams
 from wsss.clip.load import weights_digest
 from wsss.config import Config, from_mapping
 from wsss.config.load import overlay
-from wsss.data.stage import ingest
+from wsss.data.ingest.stage import ingest
 from wsss.demo.dataset import generate
 from wsss.masks.stage import run as make_masks
 from wsss.refine import stage as refine

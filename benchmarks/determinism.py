@@ -22,10 +22,10 @@ def main() -> int:
     given = parser.parse_args()
     # Here, since the processes that are started import this module again.
     from benchmarks.cuts import differing, measure, table
-    from wsss.masks import products
+    from wsss.masks import store
 
     # So few small images would not be worth processes; here they are to be used.
-    products._PIXELS_WORTH_A_PROCESS = 1
+    store._PIXELS_WORTH_A_PROCESS = 1
     wrong = []
     for rows in measure(given.out, given.images):
         print(table(rows) + "\n", flush=True)

@@ -28,17 +28,17 @@ from torch import Tensor
 
 from benchmarks.baselines import bare_encoders
 from benchmarks.weclip import BATCH, CROP, crop_batch
-from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.patch_text import similarity
 from wsss.clip.attention import Heads
 from wsss.clip.calibration import Calibration
-from wsss.clip.threads import one_thread_each, ordered_map
+from wsss.clip.input import EncoderInput
+from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.config import Config, from_mapping
-from wsss.data.classes import class_list
-from wsss.refine.crop_labels import crop_labels, shown_tags
-from wsss.refine.excel import Step, make_teacher
-from wsss.refine.excel_labels import Seen, Teacher, shift
-from wsss.refine.head import Head
+from wsss.data.datasets.classes import class_list
+from wsss.refine.blocks.head import Head
+from wsss.refine.blocks.pseudo_labels import crop_labels, shown_tags
+from wsss.refine.excel.method import Step, make_teacher
+from wsss.refine.excel.teacher import Seen, Teacher, shift
 
 PARTS = ("step", "scores", "cams")
 
@@ -90,7 +90,7 @@ class _StaticCam(Teacher):
         return crop_labels(batch, maps, shown_tags(batch, self._settings, sure), self._settings)
 
     def look(self, images: Tensor, *, dynamic: bool) -> Seen:
-        from wsss.refine.excel_labels import look
+        from wsss.refine.excel.teacher import look
 
         return look(self.scores, images, "clean", attention_blocks=6)
 

@@ -182,7 +182,7 @@ def _short(
 
 
 def _train_refiner(config: Config, data: Path, out: Path, cache: Path) -> None:
-    from wsss.masks.seeds import run as make_seeds
+    from wsss.masks.seeds_stage import run as make_seeds
     from wsss.refine.stage import train
 
     cams, seeds = sorted((data / "cams").glob("*.h5")), []

@@ -17,9 +17,9 @@ import numpy as np
 
 from benchmarks.excel import _peak
 from wsss.artifacts.provenance import Provenance
-from wsss.score.bootstrap import RESAMPLES, draw, resampled
-from wsss.score.confusion import metrics_of
-from wsss.score.image_counts import CountTable, ImageCounts, write_counts
+from wsss.score.metrics.bootstrap import RESAMPLES, draw, resampled
+from wsss.score.metrics.confusion import metrics_of
+from wsss.score.metrics.image_counts import CountTable, ImageCounts, write_counts
 
 SETS = {"VOC val": (1449, 21), "COCO val": (40_137, 81)}
 _LOOP_DRAWS = 2

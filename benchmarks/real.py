@@ -11,7 +11,7 @@ from rich.table import Table
 
 from wsss.cams.stage import run as make_cams
 from wsss.config import Config, from_mapping, load_config
-from wsss.data.stage import ingest
+from wsss.data.ingest.stage import ingest
 from wsss.score.stage import score_cams
 
 PRESET = Path(__file__).parent.parent / "workflow" / "presets" / "voc-subset.yaml"

@@ -134,7 +134,7 @@ def make_voc(root: Path, count: int) -> int:
 def make_coco(root: Path, count: int) -> int:
     """A COCO folder with the annotations of ``count`` training images."""
     photo, _ = _sources(root)
-    from wsss.data.classes import class_list
+    from wsss.data.datasets.classes import class_list
 
     classes = class_list("coco").names
     categories = [{"id": number + 1, "name": name} for number, name in enumerate(classes)]
@@ -198,9 +198,9 @@ def prepare(root: Path, count: int, *, side: int = SIDE, classes: str = "voc") -
     from wsss.artifacts.digest import digest_file
     from wsss.artifacts.provenance import provenance
     from wsss.artifacts.shard import Item, ShardWriter
-    from wsss.data.classes import class_list
-    from wsss.data.dataset import CLASSES, MANIFEST, write_classes
+    from wsss.data.datasets.classes import class_list
     from wsss.data.manifest import Manifest, Sample, write_manifest
+    from wsss.data.manifest_folder import CLASSES, MANIFEST, write_classes
 
     photo, label = _sources(root, side)
     ids = [f"{number:06}" for number in range(count)]

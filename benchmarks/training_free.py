@@ -95,10 +95,10 @@ def attributes(data: str, out: Path) -> None:
     """How attributes are shared between classes, how they are weighed, and what that does."""
     import torch
 
-    from wsss.cams.encoder_input import EncoderInput
-    from wsss.clip.attributes import attribute_bank, described, enrich, hunting_weights
-    from wsss.clip.text import text_bank
-    from wsss.data.classes import class_list
+    from wsss.clip.input import EncoderInput
+    from wsss.clip.text.attributes import attribute_bank, described, enrich, hunting_weights
+    from wsss.clip.text.embeddings import text_bank
+    from wsss.data.datasets.classes import class_list
 
     classes = class_list("demo" if data == "demo" else "voc")
     print("| | attributes | shared by classes | effective | own | between classes | to itself |")
@@ -150,7 +150,7 @@ def configuration(data: str, row: str) -> Config:
 def measure(data: str, row: str, out: Path, file: Path, *, par: bool) -> None:
     """Make the CAMs of a row and score them."""
     from wsss.cams.stage import run as make_cams
-    from wsss.data.stage import ingest
+    from wsss.data.ingest.stage import ingest
     from wsss.demo.dataset import generate
     from wsss.score.stage import score_cams
 

@@ -33,15 +33,15 @@ from PIL import Image
 
 from wsss.artifacts.checkpoint import save_checkpoint
 from wsss.artifacts.provenance import provenance
-from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.maps import resize_maps
+from wsss.clip.input import EncoderInput
 from wsss.config import Config, from_mapping
-from wsss.data.classes import class_list
+from wsss.data.datasets.classes import class_list
 from wsss.data.manifest import Sample
-from wsss.refine.cams import ImageCams
+from wsss.refine.inputs import ImageCams
 from wsss.refine.slide import SlidingViews, slide
-from wsss.refine.stream import CropBatch
-from wsss.refine.weakclip import Step, build_network, refiner
+from wsss.refine.training.crops import CropBatch
+from wsss.refine.weakclip.method import Step, build_network, refiner
 
 SCALES = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 PHOTO = (375, 500)

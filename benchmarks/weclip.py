@@ -25,16 +25,16 @@ from typing import Any
 
 import torch
 
-from wsss.cams.encoder_input import EncoderInput
-from wsss.clip.text import text_bank
+from wsss.clip.input import EncoderInput
+from wsss.clip.text.embeddings import text_bank
 from wsss.config import Config, from_mapping
-from wsss.data.classes import class_list
-from wsss.refine.frozen import run_frozen
-from wsss.refine.head import Head
-from wsss.refine.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
-from wsss.refine.stream import CropBatch
-from wsss.refine.weclip import Step
-from wsss.refine.weclip_labels import PseudoLabels, learned_affinity
+from wsss.data.datasets.classes import class_list
+from wsss.refine.blocks.frozen import run_frozen
+from wsss.refine.blocks.head import Head
+from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
+from wsss.refine.training.crops import CropBatch
+from wsss.refine.weclip.method import Step
+from wsss.refine.weclip.teacher import PseudoLabels, learned_affinity
 
 START = 1000  # the step from which the refinement module takes part
 CROP, BATCH, GRID = 320, 4, 20

@@ -13,15 +13,15 @@ import torch
 from weclip_pictures import ROOT, paint_labels, paint_map, paint_photo
 
 from wsss.artifacts.checkpoint import load_checkpoint
-from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.patch_text import PatchText
-from wsss.clip.attributes import enriched_bank
+from wsss.clip.input import EncoderInput
 from wsss.clip.self_attention import SelfAttention
+from wsss.clip.text.attributes import enriched_bank
 from wsss.config import load_config
-from wsss.data.dataset import load
-from wsss.refine.excel import make_teacher
-from wsss.refine.excel_labels import relation, shift
-from wsss.refine.head import Head
+from wsss.data.manifest_folder import load
+from wsss.refine.blocks.head import Head
+from wsss.refine.excel.method import make_teacher
+from wsss.refine.excel.teacher import relation, shift
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

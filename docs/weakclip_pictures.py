@@ -16,12 +16,12 @@ import torch
 
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.shard import Item, Shard
-from wsss.cams.encoder_input import EncoderInput
+from wsss.clip.input import EncoderInput
 from wsss.config import load_config
-from wsss.data.dataset import load
-from wsss.data.palette import voc_palette
+from wsss.data.images.label_png import voc_palette
+from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED
-from wsss.refine.weakclip import build_network
+from wsss.refine.weakclip.method import build_network
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -16,17 +16,17 @@ import torch
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.shard import Shard
 from wsss.cams.affinity import spread_as_configured
-from wsss.cams.encoder_input import EncoderInput
 from wsss.clip.images import resize_image
+from wsss.clip.input import EncoderInput
 from wsss.config import load_config
-from wsss.data.dataset import load
-from wsss.data.palette import voc_palette
+from wsss.data.images.label_png import voc_palette
+from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED
 from wsss.labels.online import Unsure, online_labels
-from wsss.refine.frozen import run_frozen
-from wsss.refine.head import Head
-from wsss.refine.rfm import block_distances, keep_near, trusted_affinity
-from wsss.refine.weclip_labels import learned_affinity
+from wsss.refine.blocks.frozen import run_frozen
+from wsss.refine.blocks.head import Head
+from wsss.refine.blocks.refinement import block_distances, keep_near, trusted_affinity
+from wsss.refine.weclip.teacher import learned_affinity
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

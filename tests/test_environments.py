@@ -13,13 +13,13 @@ import grimp
 import pytest
 import yaml
 
-from wsss.artifacts.code import imported_modules
-from wsss.cli.stages import STAGES, entry_modules
+from wsss.artifacts.code_digest import imported_modules
 from wsss.config import from_mapping
 from wsss.config.refine import METHODS
+from wsss.pipeline.stages import STAGES, entry_modules
 
 ROOT = Path(__file__).parents[1]
-COMMAND_LINE = ("wsss.cli.app", "wsss.cli.launch", "wsss.cli.options", "wsss.config.load")
+COMMAND_LINE = ("wsss.cli.app", "wsss.cli.commands.launch", "wsss.cli.options", "wsss.config.load")
 
 
 def _normal(name: str) -> str:
@@ -58,7 +58,7 @@ def _needed(stages: set[str]) -> dict[str, str]:
     direct = {_normal(line.partition("==")[0]) for line in project["dependencies"]}
     found = {}
     modules = imported_modules(entries) | set(COMMAND_LINE)
-    modules |= {m for m in graph.modules if m.startswith("wsss.config")} - {"wsss.config.device"}
+    modules |= {m for m in graph.modules if m.startswith("wsss.config")} - {"wsss.compute.device"}
     for module in modules:
         for imported in graph.find_modules_directly_imported_by(module):
             if imported.startswith("wsss") or imported in sys.stdlib_module_names:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.item_cache import Kept
 from wsss.artifacts.provenance import Provenance, provenance
-from wsss.artifacts.reuse import Kept
 from wsss.artifacts.shard import Item, Shard, ShardWriter
 from wsss.config import Config
 

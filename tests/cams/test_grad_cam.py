@@ -12,7 +12,7 @@ from tests.clip.models import tiny_clip
 from wsss.cams.grad_cam import Gradient, grad_cam
 from wsss.cams.maps import scale_maps
 from wsss.clip.encoder import ClipEncoder
-from wsss.clip.text import TextBank
+from wsss.clip.text.embeddings import TextBank
 
 
 def _bank(seed: int = 1, classes: int = 6, backgrounds: int = 4) -> TextBank:

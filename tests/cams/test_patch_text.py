@@ -14,7 +14,7 @@ from wsss.cams.patch_text import maps_of, probabilities, similarity
 from wsss.cams.stage import run as make_cams
 from wsss.config import from_mapping
 from wsss.config.load import overlay
-from wsss.data.stage import ingest
+from wsss.data.ingest.stage import ingest
 from wsss.demo.dataset import generate
 
 

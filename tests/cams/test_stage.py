@@ -14,7 +14,7 @@ from PIL import Image
 from wsss.artifacts.shard import Item, Shard
 from wsss.cams import stage
 from wsss.config import Config, from_mapping
-from wsss.data.stage import ingest
+from wsss.data.ingest.stage import ingest
 
 SIZES = [(40, 56), (56, 40), (40, 56), (33, 47), (90, 90), (8, 70), (40, 56)]
 TAGS = ["cat", "cat;dog", "dog", "bird;cat;dog", "bird", "dog", "bird"]

@@ -14,9 +14,15 @@ from typer.testing import CliRunner
 
 from wsss.__main__ import app
 from wsss.cli.options import parse_shard, stage_config
-from wsss.cli.stages import STAGES, config_of_sections, entry_modules, stage_code, stage_sections
 from wsss.config import Config, ConfigError, from_mapping
 from wsss.config.refine import METHODS
+from wsss.pipeline.stages import (
+    STAGES,
+    config_of_sections,
+    entry_modules,
+    stage_code,
+    stage_sections,
+)
 
 ROOT = Path(__file__).parents[2]
 GROUP: Any = typer.main.get_command(app)

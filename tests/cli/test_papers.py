@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from wsss.artifacts.provenance import Provenance
 from wsss.cli.app import app
-from wsss.cli.papers import parse_records
-from wsss.score.evidence import keep_counts
-from wsss.score.image_counts import ImageCounts
-from wsss.score.protocol import images_of
+from wsss.cli.commands.papers import parse_records
+from wsss.score.image_counts_file import keep_counts
+from wsss.score.metrics.counting import images_of
+from wsss.score.metrics.image_counts import ImageCounts
 from wsss.score.record import Record, numbers, write_records
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from tests.clip.models import tiny_clip
 from wsss.artifacts.checkpoint import save_tensors
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.load import load_clip
-from wsss.clip.text import text_bank
+from wsss.clip.text.embeddings import text_bank
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import yaml
 from wsss.config import Config, ConfigError, expand_path, from_mapping, load_config
 from wsss.config.base import Section
 from wsss.config.render import default_yaml, json_schema
-from wsss.config.sweep import points
+from wsss.config.runs import points
 
 ROOT = Path(__file__).parents[2]
 

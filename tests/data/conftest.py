@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from wsss.config import Config, from_mapping
-from wsss.data.dataset import load
+from wsss.data.ingest.stage import IngestReport, ingest
 from wsss.data.manifest import Sample
-from wsss.data.stage import IngestReport, ingest
+from wsss.data.manifest_folder import load
 
 
 def picture(seed: int = 0, height: int = 12, width: int = 16) -> np.ndarray:

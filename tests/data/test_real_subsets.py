@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from wsss.config.data import DataConfig
-from wsss.data.candidates import Dataset
-from wsss.data.classes import class_list
-from wsss.data.coco import CATEGORY_IDS, CLASS_OF_CATEGORY, load_instances
-from wsss.data.image import inspect_image, read_image
-from wsss.data.read import read_dataset
+from wsss.data.datasets.candidates import Dataset
+from wsss.data.datasets.classes import class_list
+from wsss.data.datasets.coco import CATEGORY_IDS, CLASS_OF_CATEGORY, load_instances
+from wsss.data.datasets.registry import read_dataset
+from wsss.data.images.read import inspect_image, read_image
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT / os.environ.get("WSSS_SHARED", "../shared") / "data"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.io import savemat
 
-from tests.masks.test_submission import Predictions
-from tests.score.test_coco_masks import content
+from tests.score.test_submission import Predictions
+from tests.score.truth.test_coco_masks import content
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.shard import Shard
 from wsss.clip.load import weights_digest
@@ -184,7 +184,7 @@ def digests(kind: Kind, out: Path) -> dict[str, str]:
 def _tree(folder: Path) -> str:
     """Of all files below a folder; manifests are read as later stages read them."""
     if (folder / "manifest.csv").exists():
-        from wsss.data.dataset import load
+        from wsss.data.manifest_folder import load
 
         load(folder)
     shown = {

@@ -19,21 +19,22 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 _IMPORTED = (
-    "wsss.__main__", "wsss.cams.stage", "wsss.cams.clip_source", "wsss.masks.stage",
-    "wsss.masks.seeds", "wsss.masks.submission", "wsss.refine.stage", "wsss.refine.weclip",
-    "wsss.refine.authors", "wsss.retrain.train", "wsss.retrain.predict", "wsss.data.stage",
-    "wsss.demo.dataset", "wsss.score.stage", "wsss.score.pictures", "wsss.score.curves",
-    "wsss.score.table", "wsss.score.comparison", "wsss.score.paper_table", "wsss.score.efficiency",
-    "wsss.score.mask_tags", "wsss.score.coco_masks", "wsss.score.sbd_masks",
+    "wsss.__main__", "wsss.cams.stage", "wsss.cams.clip_sources", "wsss.masks.stage",
+    "wsss.masks.seeds_stage", "wsss.score.submission", "wsss.refine.stage",
+    "wsss.refine.weclip.method", "wsss.refine.released.importer", "wsss.retrain.train",
+    "wsss.retrain.predict", "wsss.data.ingest.stage", "wsss.demo.dataset", "wsss.score.stage",
+    "wsss.score.figures.contact_sheet", "wsss.score.figures.curves", "wsss.score.tables.write",
+    "wsss.score.tables.comparison", "wsss.score.papers.render", "wsss.score.tables.efficiency",
+    "wsss.score.truth.mask_tags", "wsss.score.truth.coco_masks", "wsss.score.truth.sbd_masks",
 )  # fmt: skip
 # At this size nothing would be worth a pool of processes; their fate is what is looked at.
 _POOLS = {
-    "wsss.masks.products": {"_PIXELS_WORTH_A_PROCESS": 1},
-    "wsss.data.decode": {"_BYTES_WORTH_A_POOL": 0},
-    "wsss.score.parallel": {"_PARTS_WORTH_A_POOL": 1},
+    "wsss.masks.store": {"_PIXELS_WORTH_A_PROCESS": 1},
+    "wsss.data.images.decode": {"_BYTES_WORTH_A_POOL": 0},
+    "wsss.score.metrics.parallel": {"_PARTS_WORTH_A_POOL": 1},
     "wsss.score.product": {"_IMAGES_A_PART": 3},
-    "wsss.score.mask_tags": {"_MASKS_WORTH_A_POOL": 1},
-    "wsss.score.coco_masks": {"_IMAGES_WORTH_A_POOL": 1, "_IMAGES_A_JOB": 2},
+    "wsss.score.truth.mask_tags": {"_MASKS_WORTH_A_POOL": 1},
+    "wsss.score.truth.coco_masks": {"_IMAGES_WORTH_A_POOL": 1, "_IMAGES_A_JOB": 2},
 }
 _TIDY = False
 _PATIENCE = 30.0  # seconds for workers of a dead process to end
@@ -125,14 +126,14 @@ def serve() -> None:
     import torch
     from matplotlib import font_manager
 
-    from wsss.artifacts.code import code_digest
+    from wsss.artifacts.code_digest import code_digest
     from wsss.artifacts.commit import project_commit
     from wsss.artifacts.provenance import package_versions
 
     torch.set_num_threads(1)
     project_commit()
     font_manager.findfont("DejaVu Sans")
-    code_digest(["wsss.data.stage"])
+    code_digest(["wsss.data.ingest.stage"])
     package_versions()
     gc.freeze()
     for line in sys.stdin:

@@ -19,23 +19,23 @@ import pytest
 import torch
 
 from wsss.artifacts.checkpoint import load_checkpoint, load_tensors, save_checkpoint
+from wsss.artifacts.checkpoint_header import checkpoint_weights
+from wsss.artifacts.checksum import companion, read_sealed_text
 from wsss.artifacts.digest import digest_arrays, digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.seal import companion, read_sealed_text
 from wsss.artifacts.shard import Shard
-from wsss.clip import text
 from wsss.clip.load import weights_digest
-from wsss.data.dataset import load
-from wsss.data.decode import Memory
+from wsss.clip.text import embeddings
 from wsss.data.errors import ImageError
-from wsss.data.palette import read_label_png
-from wsss.refine.trained import checkpoint_weights
+from wsss.data.images.decode import Memory
+from wsss.data.images.label_png import read_label_png
+from wsss.data.manifest_folder import load
 from wsss.retrain import runner
-from wsss.score.coco_masks import check_drawn
-from wsss.score.efficiency import read_efficiency
-from wsss.score.errors import TruthError
-from wsss.score.evidence import counts_of
+from wsss.score.image_counts_file import counts_of
 from wsss.score.record import read_records
+from wsss.score.tables.efficiency import read_efficiency
+from wsss.score.truth.coco_masks import check_drawn
+from wsss.score.truth.errors import TruthError
 
 from .conftest import Undisturbed
 
@@ -87,7 +87,7 @@ def records(path: Path) -> str:
 
 
 def bank(path: Path) -> str:
-    found = text._read(path, _words)
+    found = embeddings._read(path, _words)
     if found is None:  # it is computed again, and nobody needs to know
         raise ArtifactError(f"{path}: made again")
     return str(found.tolist())

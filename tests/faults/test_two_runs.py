@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss.artifacts.lock import only_one
+from wsss.artifacts.exclusive_lock import only_one
 
 from .chain import CHAIN, KINDS, digests
 from .conftest import Undisturbed

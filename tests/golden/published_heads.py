@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from wsss.refine.authors_excel import parts
-from wsss.refine.authors_match import assemble
-from wsss.refine.decoder import TransformerDecoder
-from wsss.refine.fusion import FeatureFusion
+from wsss.refine.blocks.decoder import TransformerDecoder
+from wsss.refine.blocks.fusion import FeatureFusion
+from wsss.refine.excel.released import parts
+from wsss.refine.released.matching import assemble
 
 Weights = dict[str, torch.Tensor]
 

@@ -15,9 +15,9 @@ from wsss.clip.load import load_clip
 from wsss.clip.position import resize_positions
 from wsss.config import from_mapping
 from wsss.config.weakclip import WeakClipConfig
-from wsss.refine.authors_match import assemble
-from wsss.refine.authors_weakclip import parts, published_name
-from wsss.refine.weakclip_network import WeakClipNetwork
+from wsss.refine.released.matching import assemble
+from wsss.refine.weakclip.network import WeakClipNetwork
+from wsss.refine.weakclip.released import parts, published_name
 
 BUILT_FOR = 512  # side of the release's training crop, pixels
 _TEXT = ("positional_embedding", "text_projection", "transformer.", "token_embedding.", "ln_final.")

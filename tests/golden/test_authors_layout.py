@@ -22,15 +22,16 @@ from wsss._compat import import_open_clip
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.load import LoadedClip, load_clip
 from wsss.config import expand_path, from_mapping
-from wsss.config.heads import ExcelConfig
+from wsss.config.refiners import ExcelConfig
 from wsss.config.weakclip import WeakClipConfig
-from wsss.data.classes import class_list
-from wsss.data.coco import CATEGORY_IDS, UNUSED_CATEGORIES
-from wsss.data.words import COCO_NAMES
-from wsss.refine import authors_excel, authors_weakclip
-from wsss.refine.authors_match import COUNTER, Part, assemble
-from wsss.refine.head import Head
-from wsss.refine.weakclip_network import WeakClipNetwork
+from wsss.data.datasets.classes import class_list
+from wsss.data.datasets.coco import CATEGORY_IDS, UNUSED_CATEGORIES
+from wsss.data.datasets.words import COCO_NAMES
+from wsss.refine.blocks.head import Head
+from wsss.refine.excel import released as excel_release
+from wsss.refine.released.matching import COUNTER, Part, assemble
+from wsss.refine.weakclip import released as weakclip_release
+from wsss.refine.weakclip.network import WeakClipNetwork
 
 Layout = dict[str, tuple[int, ...]]
 EXTRA = list(UNUSED_CATEGORIES.values())
@@ -161,14 +162,14 @@ def test_the_import_asks_for_the_release_of_weakclip(labels: int, total: int) ->
     order = None
     if labels == 91:
         names = ["background", *COCO_NAMES, *EXTRA]
-        order = authors_weakclip.coco_order(EXTRA)
+        order = weakclip_release.coco_order(EXTRA)
     clip = vit_b_16()
     tokens = clip.tokenize(names)
     with torch.device("meta"):
         encoder = ClipEncoder(clip.model.get_submodule("visual"), device=torch.device("meta"))
         settings = published("weakclip", width=256, channels=256)
         network = WeakClipNetwork(clip, encoder, names, settings, 512, tokens)
-    parts = authors_weakclip.parts(network.trained.state_dict(), 768, order)
+    parts = weakclip_release.parts(network.trained.state_dict(), 768, order)
     assert asked(parts) == release
 
 
@@ -179,7 +180,7 @@ def test_the_import_asks_for_the_release_of_excel(labels: int, total: int) -> No
     assert parameters(release) == total
     with torch.device("meta"):
         head = Head(12, 768, labels, published("excel", width=256))
-    assert asked(authors_excel.parts(head.state_dict())) == release
+    assert asked(excel_release.parts(head.state_dict())) == release
 
 
 def vit_b_16() -> LoadedClip:
@@ -201,7 +202,7 @@ def published(method: str, **changes: object) -> Any:
 
 @pytest.mark.parametrize("extra", [[], EXTRA[:9], [*EXTRA[:9], "hat"], [*EXTRA, "tree"]])
 def test_other_extra_labels_have_no_order(extra: list[str]) -> None:
-    assert authors_weakclip.coco_order(extra) is None
+    assert weakclip_release.coco_order(extra) is None
 
 
 def test_labels_of_coco_keep_their_meaning() -> None:
@@ -209,7 +210,7 @@ def test_labels_of_coco_keep_their_meaning() -> None:
     names = dict(zip(CATEGORY_IDS, COCO_NAMES, strict=True)) | UNUSED_CATEGORIES
     theirs = ["background", *(names[number] for number in range(1, 91))]
     ours = ["background", *COCO_NAMES, *reversed(EXTRA)]
-    order = authors_weakclip.coco_order(ours[81:])
+    order = weakclip_release.coco_order(ours[81:])
     assert order is not None
     assert [theirs[label] for label in order] == ours
     clip = from_mapping({}).clip
@@ -224,11 +225,11 @@ def test_labels_of_coco_keep_their_meaning() -> None:
 
     first, second = network(theirs), network(ours)
     released = {
-        authors_weakclip.published_name(name): value[None] if name.endswith("contexts") else value
+        weakclip_release.published_name(name): value[None] if name.endswith("contexts") else value
         for name, value in first.trained.state_dict().items()
     }
     wanted = second.trained.state_dict()
-    found, rest = assemble(released, authors_weakclip.parts(wanted, second._encoder.width, order))
+    found, rest = assemble(released, weakclip_release.parts(wanted, second._encoder.width, order))
     assert not found.problems
     assert not rest
     second.trained.load_state_dict(found.tensors)

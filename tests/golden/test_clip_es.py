@@ -20,7 +20,7 @@ from wsss.clip.encoder import ClipEncoder
 from wsss.clip.images import input_size, normalize_image, resize_image
 from wsss.clip.load import LoadedClip, load_clip
 from wsss.clip.position import Rounding, resize_positions
-from wsss.clip.text import TextBank, encode_tokens
+from wsss.clip.text.embeddings import TextBank, encode_tokens
 
 ATTENTION_BLOCKS = 8
 

@@ -16,25 +16,25 @@ from tests.golden.published_heads import FUSION
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.cams.affinity import balance
 from wsss.cams.boxes import box_masks
-from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.maps import scale_maps
 from wsss.cams.patch_text import PatchText, maps_of, similarity
-from wsss.clip.attributes import enrich, hunting_weights
+from wsss.clip.input import EncoderInput
 from wsss.clip.position import resize_positions
-from wsss.clip.text import TextBank
+from wsss.clip.text.attributes import enrich, hunting_weights
+from wsss.clip.text.embeddings import TextBank
 from wsss.config import Config, from_mapping
-from wsss.data.classes import class_list
-from wsss.data.dataset import CLASSES as CLASSES_FILE
-from wsss.data.dataset import MANIFEST, write_classes
+from wsss.data.datasets.classes import class_list
 from wsss.data.manifest import write_manifest
+from wsss.data.manifest_folder import CLASSES as CLASSES_FILE
+from wsss.data.manifest_folder import MANIFEST, write_classes
 from wsss.labels.par import pixel_adaptive_refinement
-from wsss.refine.authors import import_checkpoint
-from wsss.refine.excel import Step
-from wsss.refine.excel_labels import Seen, Teacher, relation, shift
-from wsss.refine.head import Head
-from wsss.refine.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
-from wsss.refine.rfm import block_distances, keep_near
-from wsss.refine.stream import CropBatch
+from wsss.refine.blocks.head import Head
+from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
+from wsss.refine.blocks.refinement import block_distances, keep_near
+from wsss.refine.excel.method import Step
+from wsss.refine.excel.teacher import Seen, Teacher, relation, shift
+from wsss.refine.released.importer import import_checkpoint
+from wsss.refine.training.crops import CropBatch
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -13,25 +13,25 @@ from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
 from tests.golden.published_weakclip import build, checkpoint, new_network, our_names
 from wsss.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from wsss.artifacts.provenance import Provenance
-from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.maps import resize_maps
+from wsss.clip.input import EncoderInput
 from wsss.config import from_mapping
 from wsss.config.weakclip import WeakClipConfig
-from wsss.refine.authors_match import assemble
-from wsss.refine.authors_source import read_source
-from wsss.refine.authors_weakclip import parts
-from wsss.refine.boundary import boundary_crf, grid_photos
-from wsss.refine.seed_losses import (
+from wsss.refine.released.matching import assemble
+from wsss.refine.released.reading import read_source
+from wsss.refine.slide import slide
+from wsss.refine.training.crops import CropBatch
+from wsss.refine.weakclip.boundary import boundary_crf, grid_photos
+from wsss.refine.weakclip.losses import (
     auxiliary_loss,
     boundary_loss,
     crf_targets,
     label_probabilities,
     seed_loss,
 )
-from wsss.refine.slide import slide
-from wsss.refine.stream import CropBatch
-from wsss.refine.weakclip import Step
-from wsss.refine.weakclip_network import WeakClipNetwork
+from wsss.refine.weakclip.method import Step
+from wsss.refine.weakclip.network import WeakClipNetwork
+from wsss.refine.weakclip.released import parts
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -12,14 +12,14 @@ import torch
 
 from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
 from tests.golden.published_heads import build_decoder, build_fusion, load_heads
-from wsss.cams.encoder_input import EncoderInput
-from wsss.clip.text import TextBank
+from wsss.clip.input import EncoderInput
+from wsss.clip.text.embeddings import TextBank
 from wsss.config import Config, from_mapping
-from wsss.refine.frozen import run_frozen
-from wsss.refine.head import Head
-from wsss.refine.stream import CropBatch
-from wsss.refine.weclip import Step
-from wsss.refine.weclip_labels import PseudoLabels, learned_affinity
+from wsss.refine.blocks.frozen import run_frozen
+from wsss.refine.blocks.head import Head
+from wsss.refine.training.crops import CropBatch
+from wsss.refine.weclip.method import Step
+from wsss.refine.weclip.teacher import PseudoLabels, learned_affinity
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -17,9 +17,9 @@ from tests.golden.published_heads import (
     load_heads,
     places,
 )
-from wsss.refine.decoder import TransformerDecoder
-from wsss.refine.fusion import FeatureFusion, feature_affinity
-from wsss.refine.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
+from wsss.refine.blocks.decoder import TransformerDecoder
+from wsss.refine.blocks.fusion import FeatureFusion, feature_affinity
+from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -11,7 +11,7 @@ import torch
 
 from tests.golden.closeness import FLOAT32, assert_close_rel
 from wsss.labels.par import pixel_adaptive_refinement
-from wsss.refine.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
+from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
 
 Arrays = Mapping[str, np.ndarray]
 

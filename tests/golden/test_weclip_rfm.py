@@ -11,7 +11,7 @@ import torch
 
 from tests.golden.closeness import FLOAT32, assert_close_rel
 from wsss.cams.affinity import Affinity, balance, refine_maps
-from wsss.refine.rfm import block_distances, keep_near, trusted_affinity
+from wsss.refine.blocks.refinement import block_distances, keep_near, trusted_affinity
 
 Arrays = Mapping[str, np.ndarray]
 

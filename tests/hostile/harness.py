@@ -20,15 +20,15 @@ from pathlib import Path
 
 import pytest
 
-from wsss.artifacts.code import code_digest
+from wsss.artifacts.code_digest import code_digest
 from wsss.artifacts.provenance import package_versions
 
 GROWTH = 2**30  # bytes
 SECONDS = 60.0
 _STAGES = {
-    "ingest": "wsss.data.stage",
+    "ingest": "wsss.data.ingest.stage",
     "cams": "wsss.cams.stage",
-    "refine-import": "wsss.refine.authors",
+    "refine-import": "wsss.refine.released.importer",
     "masks": "wsss.masks.stage",
     "score": "wsss.score.stage",
 }

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from wsss.data.coco import CATEGORY_IDS, load_instances
+from wsss.data.datasets.coco import CATEGORY_IDS, load_instances
+from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.errors import DataError
-from wsss.data.palette import save_label_png
-from wsss.data.words import COCO_NAMES
-from wsss.score.coco_truth import _run_lengths, draw
-from wsss.score.errors import TruthError
-from wsss.score.sbd_masks import read_sbd
+from wsss.data.images.label_png import save_label_png
+from wsss.score.truth.coco import _run_lengths, draw
+from wsss.score.truth.errors import TruthError
+from wsss.score.truth.sbd_masks import read_sbd
 
 from .conftest import Folder, photo
 from .harness import in_child, wsss

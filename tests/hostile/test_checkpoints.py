@@ -21,7 +21,7 @@ from torch import nn
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.clip.load import read_weights
 from wsss.errors import WsssError
-from wsss.refine.authors_source import read_source
+from wsss.refine.released.reading import read_source
 from wsss.retrain.weights import load_backbone
 
 from .conftest import Folder

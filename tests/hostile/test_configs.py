@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from wsss.cli.runs import Runs
 from wsss.config import ConfigError, from_mapping
+from wsss.pipeline.runs import Runs
 
 from .harness import wsss
 

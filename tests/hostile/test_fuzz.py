@@ -25,16 +25,16 @@ from hypothesis import strategies as st
 
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
-from wsss.cams.restricted import read_npy
-from wsss.cams.seeds import read_seeds
+from wsss.cams.external.pickle_reader import read_npy
+from wsss.cams.external.seed_files import read_seeds
 from wsss.config import from_mapping, load_config
 from wsss.config.render import default_yaml
-from wsss.config.sweep import points
-from wsss.data.classes import folder_classes
-from wsss.data.locate import read_lines
-from wsss.data.table import TagTable, read_table
-from wsss.data.tags import TagReader
-from wsss.data.voc import read_annotation
+from wsss.config.runs import points
+from wsss.data.datasets.classes import folder_classes
+from wsss.data.datasets.files import read_lines
+from wsss.data.datasets.tag_table import TagTable, read_table
+from wsss.data.datasets.tags import TagReader
+from wsss.data.datasets.voc import read_annotation
 from wsss.errors import WsssError
 
 from .harness import in_child

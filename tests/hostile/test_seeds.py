@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from wsss.cams.external import ExternalSource
-from wsss.cams.restricted import SeedError, read_npy
+from wsss.cams.external.pickle_reader import SeedError, read_npy
+from wsss.cams.external.source import ExternalSource
 from wsss.config import from_mapping
+from wsss.data.images.label_png import save_label_png
 from wsss.data.manifest import Sample
-from wsss.data.palette import save_label_png
 
 from .conftest import Folder, photo
 from .harness import in_child, wsss

@@ -12,9 +12,9 @@ from PIL import Image
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, ShardWriter
 from wsss.config import Config, from_mapping
-from wsss.data.classes import ClassList
-from wsss.data.dataset import CLASSES, MANIFEST, write_classes
+from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample, write_manifest
+from wsss.data.manifest_folder import CLASSES, MANIFEST, write_classes
 from wsss.masks import stage
 
 NAMES = tuple(f"class {number}" for number in range(12))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.masks.mask_run import MaskRun
 from wsss.artifacts.shard import Shard
-from wsss.data.palette import voc_palette
+from wsss.data.images.label_png import voc_palette
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import pytest
 from tests.masks.mask_run import NAMES, MaskRun
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Item, Shard
-from wsss.data.image import read_image
-from wsss.data.palette import read_label_png
-from wsss.labels.pool import WorkerError
+from wsss.compute.pool import WorkerError
+from wsss.data.images.label_png import read_label_png
+from wsss.data.images.read import read_image
 from wsss.labels.pseudo import pseudo_label
 from wsss.labels.upsample import upsample
-from wsss.masks import make, products, stage
+from wsss.masks import make, stage, store
 
 
 def items(shard: Path) -> dict[str, Item]:
@@ -93,9 +93,7 @@ def test_pngs_hold_the_same_labels_and_nothing_else_is_there(run: MaskRun) -> No
 def test_content_does_not_depend_on_workers_or_shards(
     run: MaskRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        products, "_PIXELS_WORTH_A_PROCESS", 1
-    )  # start processes for tiny images, too
+    monkeypatch.setattr(store, "_PIXELS_WORTH_A_PROCESS", 1)  # start processes for tiny images, too
     scores = run.write_scores()
     one, one_png = run.make(scores, out="one", workers=1)
     two, two_png = run.make(scores, out="two", workers=2)
@@ -182,7 +180,7 @@ def _killed(task: make.MaskTask, **_: object) -> make.PseudoMask:
 
 
 def test_a_killed_worker_is_a_clear_error(run: MaskRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "_PIXELS_WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(store, "_PIXELS_WORTH_A_PROCESS", 1)
     monkeypatch.setattr(stage, "make_mask", _killed)
     with pytest.raises(WorkerError, match=r"'plain'.*compute\.workers"):
         run.make(run.write_scores(), workers=2)

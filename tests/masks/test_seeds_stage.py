@@ -11,10 +11,10 @@ from tests.refine.cam_run import CamRun
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.config import Config, from_mapping
+from wsss.data.images.label_png import read_label_png, save_label_png
 from wsss.data.manifest import Sample
-from wsss.data.palette import read_label_png, save_label_png
 from wsss.labels.ignore import IGNORED
-from wsss.masks.seeds import run as make_seeds
+from wsss.masks.seeds_stage import run as make_seeds
 
 
 @pytest.fixture

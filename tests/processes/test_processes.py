@@ -21,9 +21,9 @@ from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, ShardWriter
 from wsss.cli.app import app
-from wsss.cli.launch import check_processes
-from wsss.data.dataset import load
-from wsss.masks.seeds import run as make_seeds
+from wsss.cli.commands.launch import check_processes
+from wsss.data.manifest_folder import load
+from wsss.masks.seeds_stage import run as make_seeds
 
 pytestmark = pytest.mark.slow
 

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from wsss.artifacts.checkpoint import load_checkpoint
+from wsss.compute import distributed
 from wsss.config import Config, from_mapping
 from wsss.config.load import overlay
 from wsss.config.refine import TrainingConfig
-from wsss.data import processes
 from wsss.refine import stage
-from wsss.refine.trainer import Trainer, TrainingStoppedError
+from wsss.refine.training.trainer import Trainer, TrainingStoppedError
 from wsss.retrain import recipe
 from wsss.retrain.runner import ProgressHook
 from wsss.retrain.train import train as retrain
@@ -107,7 +107,7 @@ def compared(folder: Path, out: Path) -> None:
         kept[method] = gradients(lambda c=config, m=method: train_refiner(folder, c, out / m))
     kept["segmenter"] = gradients(lambda: train_segmenter(folder, segmenter(folder), out / "seg"))
     kept["norm"] = normalised(out)
-    if processes.rank() == 0:
+    if distributed.rank() == 0:
         torch.save(kept, out / "gradients.pt")
 
 
@@ -116,8 +116,8 @@ def normalised(out: Path) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     images = 3 + torch.randn(6, 4, 5, 7, generator=generator)
     weights = torch.randn(6, 4, 5, 7, generator=generator)
-    mine = slice(3 * processes.rank(), 3 * processes.rank() + 6 // processes.count())
-    norm = processes.SharedBatchNorm(4)
+    mine = slice(3 * distributed.rank(), 3 * distributed.rank() + 6 // distributed.count())
+    norm = distributed.SharedBatchNorm(4)
     nn.init.normal_(norm.weight, generator=generator)
     given = images[mine].clone().requires_grad_()
     made = norm(given)
@@ -126,11 +126,11 @@ def normalised(out: Path) -> list[Tensor]:
     assert norm.weight.grad is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    sums = [processes.total(norm.weight.grad), norm.running_mean, norm.running_var]
+    sums = [distributed.total(norm.weight.grad), norm.running_mean, norm.running_var]
     pieces = [torch.zeros(6, 4, 5, 7), torch.zeros(6, 4, 5, 7)]
     for piece, value in zip(pieces, (made.detach(), given.grad), strict=True):
         piece[mine] = value
-    return sums + [processes.total(piece) for piece in pieces]
+    return sums + [distributed.total(piece) for piece in pieces]
 
 
 def resumed(folder: Path, out: Path) -> None:
@@ -189,7 +189,7 @@ def stopped(out: Path) -> None:
 
     def losses(step: int, batch: Tensor) -> Mapping[str, Tensor]:
         seen.append(step)
-        if step == 4 and processes.rank() == processes.count() - 1:
+        if step == 4 and distributed.rank() == distributed.count() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return {"loss": module(batch).square().mean()}
 
@@ -203,7 +203,7 @@ def stopped(out: Path) -> None:
     try:
         trainer.fit(batches, losses)
     except TrainingStoppedError:
-        (out / f"stopped-{processes.rank()}").write_text(str(seen[-1]))
+        (out / f"stopped-{distributed.rank()}").write_text(str(seen[-1]))
 
 
 def refused(folder: Path, out: Path) -> None:
@@ -216,7 +216,7 @@ def refused(folder: Path, out: Path) -> None:
             train_refiner(folder, refiner(folder, "excel", **changes), out / "never")
         except ValueError as error:
             said.append(str(error))
-    if processes.rank() == 0:
+    if distributed.rank() == 0:
         (out / "refused.json").write_text(json.dumps(said))
 
 
@@ -230,15 +230,15 @@ def same_weights(one: Path, other: Path) -> bool:
 def main(folder: Path) -> None:
     """All of it, as one of several processes."""
     torch.set_num_threads(1)
-    processes.join(torch.device("cpu"))
+    distributed.join(torch.device("cpu"))
     out = folder / "two"
     out.mkdir(exist_ok=True)
-    with mock.patch.object(processes, "leave", processes.wait):
+    with mock.patch.object(processes, "leave", distributed.wait):
         compared(folder, out)
         resumed(folder, out)
         stopped(out)
         refused(folder, out)
-    processes.leave()
+    distributed.leave()
 
 
 if __name__ == "__main__":

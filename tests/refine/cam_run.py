@@ -11,9 +11,9 @@ import numpy as np
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, ShardWriter
 from wsss.config import Config
-from wsss.data.classes import ClassList
-from wsss.data.dataset import CLASSES, MANIFEST, write_classes
+from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample, write_manifest
+from wsss.data.manifest_folder import CLASSES, MANIFEST, write_classes
 
 NAMES = ("cat", "boat", "tree")
 

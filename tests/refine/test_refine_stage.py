@@ -14,12 +14,12 @@ import pytest
 
 from tests.refine.cam_run import CamRun
 from wsss.artifacts.checkpoint import load_checkpoint
+from wsss.artifacts.checksum import seal_file
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.seal import seal_file
 from wsss.artifacts.shard import Shard
 from wsss.config import Config
 from wsss.refine import stage
-from wsss.refine.cams import CamSet
+from wsss.refine.inputs import CamSet
 
 
 @pytest.fixture
@@ -186,5 +186,7 @@ def test_an_empty_shard(run: CamRun, checkpoint: Path) -> None:
 
 
 def test_applying_the_identity_needs_no_torch() -> None:
-    program = "import sys, wsss.refine.stage, wsss.refine.none; sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys, wsss.refine.stage, wsss.refine.identity; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from wsss.artifacts.code import imported_modules
+from wsss.artifacts.code_digest import imported_modules
 from wsss.config import Config
 from wsss.config.refine import RefineConfig
 from wsss.refine.registry import entry_modules, find_refiner
@@ -32,5 +32,5 @@ def test_every_method_of_the_configuration_has_a_refiner(method: str) -> None:
 def test_the_stage_itself_imports_no_refiner() -> None:
     modules = {f"wsss.refine.{method}" for method in METHODS}
     assert not modules & imported_modules(["wsss.refine.stage"])
-    assert entry_modules(Config()) == ["wsss.refine.none"]
-    assert "wsss.refine.none" in imported_modules(entry_modules(Config()))
+    assert entry_modules(Config()) == ["wsss.refine.identity"]
+    assert "wsss.refine.identity" in imported_modules(entry_modules(Config()))

@@ -15,9 +15,9 @@ from PIL import Image
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, ShardWriter
 from wsss.config import Config, from_mapping
-from wsss.data.classes import ClassList
-from wsss.data.dataset import write_classes
+from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample, write_manifest
+from wsss.data.manifest_folder import write_classes
 
 CLASSES = ClassList("tiny", ("cat", "boat", "tree"), ("cat", "boat", "tree"), ("sky",))
 PROVENANCE = Provenance(stage="masks", config={}, seed=0, code="", packages={})

@@ -19,7 +19,7 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import provenance
 from wsss.artifacts.shard import Shard
 from wsss.config import Config, from_mapping
-from wsss.data.image import read_image
+from wsss.data.images.read import read_image
 from wsss.retrain.architecture import build_model, model_config
 from wsss.retrain.inference import Segmenter
 from wsss.retrain.predict import predict

@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
+from wsss.artifacts.checksum import sealed_json
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.seal import sealed_json
 from wsss.config import ConfigError, from_mapping
-from wsss.score.confusion import Confusion
-from wsss.score.protocol import BLOB_SIGMA, ProductError, centred_blob
+from wsss.score.metrics.confusion import Confusion
+from wsss.score.metrics.counting import BLOB_SIGMA, ProductError, centred_blob
 from wsss.score.record import Record, read_records
-from wsss.score.rows import background_text, row_name
 from wsss.score.stage import score_blob, score_cams, score_masks, score_predictions
+from wsss.score.tables.rows import background_text, row_name
 
 from .conftest import Run
 
@@ -277,7 +277,7 @@ def test_prediction_of_another_size_or_with_255(run: Run, tmp_path: Path) -> Non
 
 def test_reads_only_its_sections(run: Run, tmp_path: Path) -> None:
     """The command line hands the stage no section that it does not declare."""
-    from wsss.cli.stages import restrict
+    from wsss.pipeline.stages import restrict
 
     config = restrict("score", run.config)
     records = score_cams(config, run.manifest_dir, "train", run.cam_shards(), "cam", tmp_path / "o")

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 _STAGE = """
 import time
-from wsss.cli.guard import exit_with_parent
+from wsss.pipeline.parent_watch import exit_with_parent
 exit_with_parent()
 print(1, flush=True)
 time.sleep(60)

@@ -9,16 +9,16 @@ from snakemake.exceptions import WorkflowError
 # The package beside this Snakefile is the one that runs, here and in every job, installed or not.
 sys.path.insert(0, workflow.basedir)
 
-from wsss.cli.engine import job_container, prepare_jobs
-from wsss.cli.failures import explain_log
-from wsss.cli.queue import left_in_queue
-from wsss.cli.runs import Runs
-from wsss.cli.stages import stage_code, stage_sections
-from wsss.clip.knowledge import built_in
+from wsss.pipeline.engine import job_container, prepare_jobs
+from wsss.pipeline.slurm_failures import explain_log
+from wsss.pipeline.slurm import left_in_queue
+from wsss.pipeline.runs import Runs
+from wsss.pipeline.stages import stage_code, stage_sections
+from wsss.clip.text.knowledge import built_in
 from wsss.config import ConfigError, expand_path
-from wsss.config.device import local_gpus
-from wsss.config.tables import load_table
-from wsss.score.truth import truth_files, truth_state
+from wsss.compute.device import local_gpus
+from wsss.score.papers.table import load_table
+from wsss.score.truth.find import truth_files, truth_state
 
 prepare_jobs(Path(workflow.basedir))
 CONTAINER = job_container()

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from wsss.artifacts.failures import writing
+from wsss.artifacts.write_errors import writing
 
 _MARK = ".tmp-"
 _OLD = ".old"

@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.checksum import BLANK, check_seal, seal_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.seal import BLANK, check_seal, seal_file
 
 _REMEDY = "delete it and rerun the stage that makes it"
 

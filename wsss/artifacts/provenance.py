@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from wsss.artifacts.code import code_digest
+from wsss.artifacts.code_digest import code_digest
 from wsss.artifacts.digest import digest_json
 from wsss.config.base import Section
 
@@ -61,7 +61,7 @@ def provenance(
 
     Args:
         stage: its name.
-        entry: its entry modules (see `wsss.artifacts.code`).
+        entry: its entry modules (see `wsss.artifacts.code_digest`).
         sections: the configuration sections that it reads, by name.
         seed: the run's seed.
         weights: sha256 of the weight files that it uses, by name.

@@ -23,9 +23,9 @@ import numpy as np
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.digest import digest_arrays, digest_json
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.failsafe_file import Sink
 from wsss.artifacts.hdf5 import open_hdf5, read_array
 from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.sink import Sink
 
 _FORMAT = 2
 """1 had no index: keys, attributes and provenance were not covered by a digest."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.last_block import LastBlock
-from wsss.clip.text import TextBank
+from wsss.clip.text.embeddings import TextBank
 
 Gradient = Literal["margin", "softmax"]
 

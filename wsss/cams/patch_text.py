@@ -16,7 +16,7 @@ from wsss.cams.maps import Scaling, places_in_image, scale_maps
 from wsss.clip.calibration import Calibration
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.self_attention import SelfAttention
-from wsss.clip.text import TextBank
+from wsss.clip.text.embeddings import TextBank
 from wsss.config.cams import PatchTextConfig
 
 Score = Literal["surgery", "cosine"]

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.item_cache import Kept
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import provenance
-from wsss.artifacts.reuse import Kept
 from wsss.artifacts.shard import Item, ShardWriter
 from wsss.cams.sources import CamMaps, CamSource
 from wsss.config import Config
-from wsss.data.classes import ClassList
-from wsss.data.dataset import load
+from wsss.data.datasets.classes import ClassList
+from wsss.data.manifest_folder import load
 
 _log = logging.getLogger(__name__)
 
@@ -79,12 +79,12 @@ def run(
 def make_source(
     config: Config, classes: ClassList, cache: Path, known: Collection[str] | None = None
 ) -> CamSource:
-    """The configured CAM source; ``known`` as `wsss.cams.external.ExternalSource`."""
+    """The configured CAM source; ``known`` as `wsss.cams.external.source.ExternalSource`."""
     if config.cams.source == "external":
-        from wsss.cams.external import ExternalSource
+        from wsss.cams.external.source import ExternalSource
 
         return ExternalSource(config, cache, known)
-    from wsss.cams.clip_source import GradCamSource, PatchTextSource
+    from wsss.cams.clip_sources import GradCamSource, PatchTextSource
 
     kind = PatchTextSource if config.cams.source == "patch_text" else GradCamSource
     return kind(config, classes, cache)

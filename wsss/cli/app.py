@@ -11,19 +11,19 @@ import typer
 from rich.console import Console
 
 from wsss import __version__
-from wsss.cli import (
-    configs,
+from wsss.cli.commands import (
+    config,
     data,
     export,
     knowledge,
     launch,
     papers,
     results,
-    stage_commands,
+    stages,
     truth,
 )
-from wsss.cli.guard import exit_with_parent
 from wsss.errors import WsssError
+from wsss.pipeline.parent_watch import exit_with_parent
 
 app = typer.Typer(
     name="wsss",
@@ -36,11 +36,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-stage_commands.register(app)
+stages.register(app)
 results.register(app)
 papers.register(app)
 app.command(
-    rich_help_panel=stage_commands.PANEL,
+    rich_help_panel=stages.PANEL,
     # all behind the sub-command's name is its own
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     name="launch",
@@ -48,7 +48,7 @@ app.command(
 app.add_typer(data.app, name="data", rich_help_panel="Data sets")
 app.add_typer(truth.app, name="truth", rich_help_panel="Data sets")
 app.add_typer(export.app, name="export", rich_help_panel="Results")
-app.add_typer(configs.app, name="config", rich_help_panel="Configuration")
+app.add_typer(config.app, name="config", rich_help_panel="Configuration")
 app.add_typer(knowledge.app, name="knowledge", rich_help_panel="Configuration")
 
 

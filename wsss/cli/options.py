@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from wsss.cli.stages import config_of_sections, restrict
 from wsss.config import Config, load_config
+from wsss.pipeline.stages import config_of_sections, restrict
 
 ConfigFiles = Annotated[
     list[Path],

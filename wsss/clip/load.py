@@ -21,7 +21,7 @@ from wsss._compat.torch_archives import packed
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.images import CLIP_MEAN, CLIP_STD, Channels
 from wsss.clip.openai_layout import infer_config
-from wsss.config.reading import read_bytes
+from wsss.config.safe_yaml import read_bytes
 
 ActivationChoice = Literal["auto", "quick_gelu", "gelu"]
 Tokenize = Callable[[Sequence[str]], Int[Tensor, "prompts context"]]

@@ -12,9 +12,9 @@ import yaml
 from pydantic import ValidationError
 
 from wsss.config.base import Section, resolve_variant
-from wsss.config.contradictions import contradictions
+from wsss.config.cross_checks import contradictions
 from wsss.config.model import Config
-from wsss.config.reading import MOST_YAML, odd_values, parse_yaml, read_bytes
+from wsss.config.safe_yaml import MOST_YAML, odd_values, parse_yaml, read_bytes
 from wsss.errors import WsssError
 
 SHARED_VARIABLE = "WSSS_SHARED"
@@ -66,7 +66,7 @@ def read_yaml(file: Path) -> Any:
     """Plain values of a YAML file.
 
     Raises:
-        ConfigError: it is missing, no text, no YAML, or holds what `wsss.config.reading` refuses.
+        ConfigError: it is missing, no text, no YAML, or holds what `wsss.config.safe_yaml` refuses.
     """
     try:
         return parse_yaml(read_bytes(file, MOST_YAML).decode("utf-8-sig"))

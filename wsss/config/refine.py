@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from pydantic import Field, PositiveInt
 
 from wsss.config.base import Section, Share, departure
-from wsss.config.heads import ExcelConfig, WeClipConfig
+from wsss.config.refiners import ExcelConfig, WeClipConfig
 from wsss.config.weakclip import WeakClipConfig
 
 Method = Literal["none", "weclip", "weakclip", "excel"]

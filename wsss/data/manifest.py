@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss.artifacts.checksum import read_sealed_text, write_sealed_text
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.seal import read_sealed_text, write_sealed_text
 
 _COLUMNS = ("id", "split", "path", "width", "height", "digest", "tags")
 TAG_SEPARATOR = ";"

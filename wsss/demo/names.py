@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from wsss.data.words import DEMO_BACKGROUNDS
-from wsss.data.words import DEMO_NAMES as DEMO_CLASSES
+from wsss.data.datasets.words import DEMO_BACKGROUNDS
+from wsss.data.datasets.words import DEMO_NAMES as DEMO_CLASSES
 
 __all__ = ["DEMO_ATTRIBUTES", "DEMO_BACKGROUNDS", "DEMO_CLASSES"]
 

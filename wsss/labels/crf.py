@@ -1,6 +1,6 @@
 """Dense CRF (Krähenbühl and Koltun, 2011) on the labels that an image can have.
 
-A thin layer over ``pydensecrf``. It holds the interpreter lock while it runs; `wsss.labels.pool`
+A thin layer over ``pydensecrf``. It holds the interpreter lock while it runs; `wsss.compute.pool`
 spreads images over processes. Nothing here imports torch, so that such a process starts quickly.
 """
 

@@ -10,9 +10,9 @@ from wsss.artifacts.digest import digest_json
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, ShardWriter
+from wsss.compute.pool import CrfPool
 from wsss.config.labels import CrfConfig
 from wsss.data.manifest import Sample
-from wsss.labels.pool import CrfPool
 from wsss.labels.prediction import Prediction, label_maps
 
 

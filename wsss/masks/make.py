@@ -10,7 +10,7 @@ from jaxtyping import Float16, UInt8
 
 from wsss.artifacts.errors import ArtifactError
 from wsss.config.labels import MasksConfig
-from wsss.data.image import read_image
+from wsss.data.images.read import read_image
 from wsss.labels.ignore import ignore_band
 from wsss.labels.pseudo import pseudo_label
 from wsss.labels.upsample import upsample

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from wsss.config.labels import SeedsConfig
+from wsss.labels.hard_labels import seed_label
 from wsss.labels.ignore import IGNORED
-from wsss.labels.seeds import seed_label
 from wsss.labels.upsample import upsample
 from wsss.masks.make import MaskTask, PseudoMask, task_image
 

@@ -12,11 +12,11 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import provenance
 from wsss.artifacts.shard import Shard
 from wsss.config.model import Config
-from wsss.data.dataset import load
 from wsss.data.manifest import Sample
+from wsss.data.manifest_folder import load
 from wsss.masks.make import MaskTask, make_mask
-from wsss.masks.products import write_products
 from wsss.masks.samples import samples_of
+from wsss.masks.store import write_products
 
 
 def run(config: Config, manifest_dir: Path, scores: Path, out: Path, png: Path) -> None:

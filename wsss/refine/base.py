@@ -15,12 +15,12 @@ import numpy as np
 from jaxtyping import Float
 
 from wsss.config.model import Config
-from wsss.data.classes import ClassList
+from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.labels.prediction import Prediction
-from wsss.refine.cams import CamSet, ImageCams
-from wsss.refine.efficiency import Efficiency
-from wsss.refine.seeds import SeedSet
+from wsss.refine.inputs import CamSet, ImageCams
+from wsss.refine.seed_set import SeedSet
+from wsss.refine.training.efficiency import Efficiency
 
 if TYPE_CHECKING:
     import torch  # 3 s at import: applying the identity refiner does without
@@ -55,7 +55,7 @@ class Learned:
 
 @runtime_checkable
 class Refiner(Protocol):
-    """The interface; `wsss.refine.none` is the smallest example.
+    """The interface; `wsss.refine.identity` is the smallest example.
 
     All methods are given the sections data, clip, cams, refine and compute, `train` the seed as
     well, `apply` and `predict` the section infer; and a folder for downloads and text embeddings.

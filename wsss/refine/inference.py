@@ -11,10 +11,10 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.maps import resize_maps
 from wsss.clip.images import input_size, resize_image
-from wsss.clip.threads import one_thread_each, ordered_map
+from wsss.clip.input import EncoderInput
+from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.config.model import Config
 from wsss.data.manifest import Sample
 

@@ -27,7 +27,7 @@ def import_modules(config: Config) -> list[str]:
 
 def authors_module(method: str) -> str:
     """Dotted module that knows the release of a method."""
-    return f"wsss.refine.authors_{method}"
+    return f"wsss.refine.{method}.released"
 
 
 def find_refiner(method: str) -> Refiner:
@@ -37,4 +37,4 @@ def find_refiner(method: str) -> Refiner:
 
 
 def _module(method: str) -> str:
-    return f"wsss.refine.{method}"
+    return "wsss.refine.identity" if method == "none" else f"wsss.refine.{method}.method"

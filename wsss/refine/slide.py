@@ -11,9 +11,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from wsss.cams.encoder_input import EncoderInput
 from wsss.cams.maps import resize_maps
 from wsss.clip.images import input_size, resize_image
+from wsss.clip.input import EncoderInput
 from wsss.config.model import Config
 
 Photo = UInt8[np.ndarray, "height width 3"]

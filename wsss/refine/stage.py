@@ -11,25 +11,25 @@ from pathlib import Path
 import numpy as np
 
 from wsss.artifacts.atomic import write_text
+from wsss.artifacts.checkpoint_header import checkpoint_weights
+from wsss.artifacts.checksum import sealed_json
 from wsss.artifacts.curve import curve_csv
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.lock import only_one
+from wsss.artifacts.exclusive_lock import only_one
+from wsss.artifacts.item_cache import Kept
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import provenance
-from wsss.artifacts.reuse import Kept
-from wsss.artifacts.seal import sealed_json
 from wsss.artifacts.shard import Item, ShardWriter
-from wsss.config.device import pick_device
+from wsss.compute.device import pick_device
 from wsss.config.model import Config
-from wsss.data.dataset import load
+from wsss.data.manifest_folder import load
 from wsss.labels.predictions import write_predictions
 from wsss.refine.base import Scores
-from wsss.refine.cams import CamSet, ImageCams
+from wsss.refine.inputs import CamSet, ImageCams
 from wsss.refine.registry import entry_modules, find_refiner
-from wsss.refine.seeds import SeedSet
-from wsss.refine.shards import ShardSet
-from wsss.refine.trained import checkpoint_weights
+from wsss.refine.seed_set import SeedSet
+from wsss.refine.shard_set import ShardSet
 
 _log = logging.getLogger(__name__)
 _ENTRY = "wsss.refine.stage"
@@ -73,10 +73,10 @@ def train(
             "refine-import, or set it to null"
         )
     from wsss.artifacts.checkpoint import save_checkpoint  # imports torch, which `apply` avoids
-    from wsss.data import processes
+    from wsss.compute import distributed
 
-    if processes.count() > 1:
-        processes.join(pick_device(config.compute.device))
+    if distributed.count() > 1:
+        distributed.join(pick_device(config.compute.device))
     manifest, classes = load(manifest_dir)
     with ExitStack() as stack:
         images = stack.enter_context(CamSet(cams, manifest.split("train")))
@@ -101,16 +101,16 @@ def train(
             inputs={n: digest for one in sets.values() for n, digest in one.inputs.items()},
         )
         refiner = find_refiner(config.refine.method)
-        with only_one(work) if processes.rank() == 0 else nullcontext():
+        with only_one(work) if distributed.rank() == 0 else nullcontext():
             learned = refiner.train(config, classes, images, work, cache, hard)
-    if processes.rank() == 0:
+    if distributed.rank() == 0:
         write_text(log, curve_csv(learned.curve))
         if efficiency is not None:
             known = learned.efficiency
             cost = None if known is None else sealed_json(known.model_dump(mode="json"))
             write_text(efficiency, json.dumps(cost) + "\n")
         save_checkpoint(out, learned.tensors, made)
-    processes.leave()
+    distributed.leave()
 
 
 def apply(

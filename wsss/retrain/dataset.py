@@ -13,9 +13,9 @@ from torch.utils.data import Sampler
 
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
-from wsss.data import seeding
-from wsss.data.dataset import load
-from wsss.data.image import read_image
+from wsss.compute import seeding
+from wsss.data.images.read import read_image
+from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED
 from wsss.retrain.mm import DATA_SAMPLERS, DATASETS, BaseSegDataset, get_dist_info
 

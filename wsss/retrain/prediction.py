@@ -13,8 +13,8 @@ from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.config import Config
-from wsss.data.classes import ClassList
-from wsss.data.image import read_image
+from wsss.data.datasets.classes import ClassList
+from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample
 from wsss.labels.prediction import Prediction, candidates
 from wsss.retrain.architecture import build_model, model_config

@@ -21,11 +21,11 @@ from torch import nn
 
 from wsss._compat.mmengine_checkpoints import UnsafeCheckpointError, load_mmengine_checkpoint
 from wsss.artifacts.atomic import atomic_path, write_text
+from wsss.artifacts.checksum import companion
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
-from wsss.artifacts.seal import companion
-from wsss.data import processes, seeding
+from wsss.compute import distributed, seeding
 from wsss.retrain.mm import (
     HOOKS,
     RUNNERS,
@@ -182,7 +182,7 @@ class AverageHook(Hook):  # type: ignore[misc]
         """Replace what this process measured by the mean over all."""
         measured = {name: value for name, value in outputs.items() if torch.is_tensor(value)}
         values = [value.detach().float().cpu() for value in measured.values()]
-        processes.average(values)
+        distributed.average(values)
         outputs.update(zip(measured, values, strict=True))
 
 

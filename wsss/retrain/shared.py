@@ -7,10 +7,10 @@ from typing import Any
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from wsss.data import processes
+from wsss.compute import distributed
 from wsss.retrain.mm import MODELS, CrossEntropyLoss
 
-MODELS.register_module("SharedBN", module=processes.SharedBatchNorm)
+MODELS.register_module("SharedBN", module=distributed.SharedBatchNorm)
 
 
 @MODELS.register_module()
@@ -30,12 +30,12 @@ class SharedCrossEntropy(CrossEntropyLoss):  # type: ignore[misc]
         **kwargs: Any,
     ) -> Float[Tensor, ""]:
         """The loss, times the number of processes: their gradients are averaged afterwards."""
-        labelled = processes.total((label != ignore_index).sum())
+        labelled = distributed.total((label != ignore_index).sum())
         loss: Tensor = super().forward(
             cls_score,
             label,
             *args,
-            avg_factor=float(labelled) / processes.count(),
+            avg_factor=float(labelled) / distributed.count(),
             ignore_index=ignore_index,
             **kwargs,
         )

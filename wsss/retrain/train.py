@@ -9,17 +9,17 @@ from pathlib import Path
 
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checkpoint import save_checkpoint
+from wsss.artifacts.checksum import companion
 from wsss.artifacts.curve import curve_csv
 from wsss.artifacts.digest import digest_file, digest_json
-from wsss.artifacts.lock import only_one
+from wsss.artifacts.exclusive_lock import only_one
 from wsss.artifacts.provenance import provenance
-from wsss.artifacts.seal import companion
 from wsss.artifacts.shard import Shard
+from wsss.compute import distributed
+from wsss.compute.device import pick_device
 from wsss.config import Config
-from wsss.config.device import pick_device
-from wsss.data import processes
-from wsss.data.classes import ClassList
-from wsss.data.dataset import load
+from wsss.data.datasets.classes import ClassList
+from wsss.data.manifest_folder import load
 from wsss.retrain.recipe import training_config
 from wsss.retrain.runner import SegmenterRunner, resumable
 from wsss.retrain.weights import init_path
@@ -74,14 +74,14 @@ def train(
         work=work,
         init=init,
         device=device,
-        devices=processes.count(),
+        devices=distributed.count(),
     )
-    processes.join(device)
-    main = processes.rank() == 0
+    distributed.join(device)
+    main = distributed.rank() == 0
     with only_one(work) if main else nullcontext():
         if main:
             _claim(work, digest_json([made_of.key(), made_of.inputs]))
-        processes.wait()  # the others look at the folder, too
+        distributed.wait()  # the others look at the folder, too
         # mmengine keeps its logger and its measurements by this name while the process lives
         plan.experiment_name = f"retrain-{uuid.uuid4().hex[:8]}"
         runner = SegmenterRunner.from_cfg(plan)
@@ -89,7 +89,7 @@ def train(
     if main:
         write_text(log, curve_csv(runner.curve()))
         save_checkpoint(out, runner.network().state_dict(), made_of)
-    processes.leave()
+    distributed.leave()
 
 
 def label_names(classes: ClassList) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ from wsss.artifacts.digest import digest_file
 from wsss.artifacts.provenance import Provenance, provenance
 from wsss.artifacts.shard import Shard
 from wsss.config import Config
-from wsss.data.dataset import load
 from wsss.data.manifest import Manifest
-from wsss.score.protocol import Image, Part, ProductError
-from wsss.score.truth import Truth, find_truth
+from wsss.data.manifest_folder import load
+from wsss.score.metrics.counting import Image, Part, ProductError
+from wsss.score.truth.find import Truth, find_truth
 
 _IMAGES_A_PART = 32
 _NAMED = 8

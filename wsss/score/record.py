@@ -13,10 +13,10 @@ from jaxtyping import Float64, Int64
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wsss.artifacts.atomic import write_text
+from wsss.artifacts.checksum import sealed_json, unsealed_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.seal import sealed_json, unsealed_json
-from wsss.score.confusion import mean_defined, metrics_of
+from wsss.score.metrics.confusion import mean_defined, metrics_of
 
 ThresholdSource = Literal["config", "best on this truth"]
 
@@ -37,7 +37,7 @@ class Background(BaseModel):
 
 
 class ImageCountsFile(BaseModel):
-    """Where the confusion counts of each image lie (`wsss.score.image_counts`)."""
+    """Where the confusion counts of each image lie (`wsss.score.metrics.image_counts`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

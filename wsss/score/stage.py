@@ -1,7 +1,7 @@
 """The score stage: records of CAMs, pseudo masks, predictions and the centred blob.
 
 Every function scores one product on one split and writes one JSON file of records, and beside it
-one HDF5 file with the confusion counts of each image (`wsss.score.evidence`).
+one HDF5 file with the confusion counts of each image (`wsss.score.image_counts_file`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Literal
 
 from wsss.artifacts.commit import project_commit
 from wsss.config import Config, ConfigError
-from wsss.score.confusion import Confusion
-from wsss.score.evidence import Evidence, keep_counts
-from wsss.score.parallel import Counts, count_in_parallel
+from wsss.score.image_counts_file import Evidence, keep_counts
+from wsss.score.metrics.confusion import Confusion
+from wsss.score.metrics.counting import count_blob, count_masks, count_predictions, count_scores
+from wsss.score.metrics.parallel import Counts, count_in_parallel
+from wsss.score.metrics.threshold_sweep import Sweep
 from wsss.score.product import Product
-from wsss.score.protocol import count_blob, count_masks, count_predictions, count_scores
 from wsss.score.record import Background, Record, numbers, write_records
-from wsss.score.sweep import Sweep
 
 _ROWS = {"cam": "CAM", "refined": "CAM + affinity"}
 _METHODS = {"none": "refined", "weclip": "WeCLIP", "weakclip": "WeakCLIP", "excel": "ExCEL"}
@@ -79,7 +79,8 @@ def score_cams(
 def score_blob(config: Config, manifest_dir: Path, split: str, out: Path) -> list[Record]:
     """Score the floor that a CAM must clear: one fixed Gaussian at the centre, for the first tag.
 
-    It ignores the picture. Deviation: `wsss.score.protocol.BLOB_SIGMA`. Records as `score_cams`.
+    It ignores the picture. Deviation: `wsss.score.metrics.counting.BLOB_SIGMA`. Records as
+    `score_cams`.
     """
     product = Product.open(config, manifest_dir, split, None, None)
     count = functools.partial(

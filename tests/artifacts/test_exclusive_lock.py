@@ -1,0 +1,41 @@
+"""One process a work folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.exclusive_lock import only_one
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from wsss.artifacts.exclusive_lock import only_one
+with only_one(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_told_and_a_killed_one_lets_go(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(work)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    with (
+        pytest.raises(ArtifactError, match=rf"another process trains there \(process {holder.pid}"),
+        only_one(work),
+    ):
+        pass
+    holder.kill()
+    holder.wait()
+    with only_one(work), only_one(tmp_path / "another"):
+        pass

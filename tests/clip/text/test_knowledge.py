@@ -1,0 +1,131 @@
+"""The knowledge base, and what people and models write (spec ExCEL 1.2)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from wsss.cli.app import app
+from wsss.clip.text.knowledge import (
+    BUILT_IN,
+    KnowledgeError,
+    add,
+    descriptions,
+    parse,
+    prompt,
+    read,
+)
+from wsss.data.datasets.classes import class_list, folder_classes
+
+
+@pytest.mark.parametrize("name", ["voc", "coco", "demo"])
+def test_built_in_knowledge(name: str) -> None:
+    classes = class_list(name)  # type: ignore[arg-type]
+    found = descriptions(classes)
+    assert list(found) == list(classes.names)
+    for own, sentences in found.items():
+        assert len(sentences) == len(set(sentences)) == 20
+        for sentence in sentences:
+            assert sentence == sentence.lower()
+            assert sentence.endswith(".")
+            words = sentence.rstrip(".").split()
+            assert 3 <= len(words) <= 30
+            assert own not in sentence.replace(".", "").split()
+
+
+def test_built_in_sentences_differ() -> None:
+    for file in sorted(BUILT_IN.glob("*.json")):
+        every = [sentence for sentences in read(file).values() for sentence in sentences]
+        assert len(every) == len(set(every))
+
+
+def test_own_classes_need_own_descriptions(tmp_path: Path) -> None:
+    classes = folder_classes(["Dog", "crab"])
+    with pytest.raises(KnowledgeError, match=r"no description of crab: .*wsss knowledge add"):
+        descriptions(classes)
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps({"Crab": ["it has two claws."], "dog": ["it has floppy ears."]}))
+    found = descriptions(classes, own)
+    assert found == {"Dog": ["it has floppy ears."], "crab": ["it has two claws."]}
+
+
+ANSWERS = {
+    "colons and numbers": "Here they are:\n\nSea crab:\n1. it has two claws.\n2) it is red.\n",
+    "markdown": "# Sea crab\n\n- it has two claws.\n* it is red.\n\n## Eel\n- it is long.\n",
+    "bold and quotes": '**Sea crab**\n"it has two claws.",\n"it is red.",\n',
+    "bold colon": "**Sea crab:**\n- it has two claws.\n- it is red.\n",
+    "numbered headings": "1. Sea crab:\n   - it has two claws.\n   - it is red.\n",
+    "JSON": '{"Sea crab": ["it has two claws.", "it is red."]}',
+    "fenced": "```\nSea crab:\nit has two claws.\nit is red.\n```\n",
+}
+
+
+@pytest.mark.parametrize("style", ANSWERS)
+def test_answers_of_models_are_read(style: str) -> None:
+    found = parse(ANSWERS[style], "answer.txt")
+    assert found["Sea crab"] == ["it has two claws.", "it is red."]
+
+
+def test_named_classes_need_no_mark() -> None:
+    found = parse("crab\nit has two claws.\neel\nit is long.\n", "a.txt", known=["crab", "eel"])
+    assert found == {"crab": ["it has two claws."], "eel": ["it is long."]}
+    assert parse("it has two claws.\n", "a.txt", known=["crab"]) == {"crab": ["it has two claws."]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("it has two claws.", "found no description"),
+        ("{nothing", "begins like JSON"),
+        ('{"crab": "it has claws."}', "expected a list"),
+        ('{"crab": ["{} has claws."]}', "is no sentence"),
+        ("crab:\n" + "long " * 100, "of 300 letters"),
+    ],
+)
+def test_what_cannot_be_used_is_named(text: str, message: str) -> None:
+    with pytest.raises(KnowledgeError, match=message) as error:
+        parse(text, "answer.txt")
+    assert "answer.txt" in str(error.value)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        found = parse(text, "text")
+    except KnowledgeError:
+        return
+    assert all(sentences for sentences in found.values())
+
+
+def test_adding_repeats_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "own.json"
+    add({"crab": ["it has two claws."]}, file)
+    kept = add({"crab": ["it has two claws.", "it is red."], "eel": ["it is long."]}, file)
+    assert kept == read(file)
+    assert kept == {"crab": ["it has two claws.", "it is red."], "eel": ["it is long."]}
+
+
+def test_commands(tmp_path: Path) -> None:
+    runner = CliRunner()
+    asked = runner.invoke(app, ["knowledge", "prompt", "crab", "--count", "7"])
+    assert asked.exit_code == 0
+    assert "write 7 short" in asked.stdout
+    assert asked.stdout == prompt(["crab"], 7)
+    answer, file = tmp_path / "answer.txt", tmp_path / "own.json"
+    answer.write_text("crab:\n- it has two claws.\n")
+    added = runner.invoke(app, ["knowledge", "add", str(answer), "--to", str(file)])
+    assert added.exit_code == 0, added.output
+    assert read(file) == {"crab": ["it has two claws."]}
+    shown = runner.invoke(app, ["knowledge", "show", "crab", "zebra", "--knowledge", str(file)])
+    assert "it has two claws." in shown.stdout
+    assert "zebra:" in shown.stdout
+    piped = runner.invoke(
+        app, ["knowledge", "add", "-", "--to", str(file), "--class", "eel"], input="it is long.\n"
+    )
+    assert piped.exit_code == 0, piped.output
+    assert "eel" in read(file)

@@ -1,0 +1,243 @@
+"""Jobs on one machine take turns on its GPUs; here the GPUs are only said to be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from wsss.compute import device as devices
+from wsss.compute import gpus
+from wsss.compute.gpus import HELD, SHARED, VISIBLE, Gpu, claim_gpus, visible_gpus
+
+_TWO = "GPU 0: X (UUID: GPU-aaaa-1)\nGPU 1: X (UUID: GPU-bbbb-2)\n"
+_SPLIT = (
+    "GPU 0: X (UUID: GPU-aaaa-1)\n  MIG 1g.18gb  Device  0: (UUID: MIG-cccc-1)\n"
+    "  MIG 1g.18gb  Device  1: (UUID: MIG-dddd-2)\nGPU 1: X (UUID: GPU-bbbb-2)\n"
+)
+_PATIENCE = 60
+# Claims, says what it got, and stays until its standard input ends.
+_JOB = """
+import logging, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])  # the module alone: it needs no other, and the package is slow
+import gpus
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+gpus._SECONDS = 0.05
+got = gpus.claim_gpus(gpus.visible_gpus(), int(sys.argv[2]), Path(sys.argv[1]))
+print("got", *(gpu.key for gpu in got), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in (VISIBLE, HELD, SHARED, "SLURM_JOB_ID", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    for lock in gpus._locks:
+        os.close(lock)
+    gpus._locks.clear()
+
+
+@pytest.fixture
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Set what nvidia-smi says."""
+
+    def say(text: str) -> None:
+        (tmp_path / "listed").write_text(text)
+        program = tmp_path / "bin" / "nvidia-smi"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\ncat {tmp_path}/listed\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+
+    return say
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a job that claims GPUs."""
+    started = []
+
+    def start(count: int = 1, **environment: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", _JOB, str(tmp_path / "locks"), str(count)]
+        command.append(str(Path(gpus.__file__).parent))
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        started.append(
+            subprocess.Popen(command, env=os.environ | environment, text=True, **pipes)  # type: ignore[call-overload]
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def _says(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_gpus_are_told_apart_by_their_uuid(
+    listed: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert visible_gpus() == []  # no nvidia-smi
+    listed(_TWO)
+    assert [gpu.key for gpu in visible_gpus()] == ["GPU-aaaa-1", "GPU-bbbb-2"]
+    monkeypatch.setenv(VISIBLE, "1")
+    assert visible_gpus() == [Gpu("1", "GPU-bbbb-2")]
+    monkeypatch.setenv(VISIBLE, "GPU-bb,0")
+    assert [gpu.key for gpu in visible_gpus()] == ["GPU-bbbb-2", "GPU-aaaa-1"]
+    for none in ("", "-1"):
+        monkeypatch.setenv(VISIBLE, none)
+        assert visible_gpus() == []
+    monkeypatch.delenv(VISIBLE)
+    listed(_SPLIT)
+    assert [gpu.key for gpu in visible_gpus()] == ["MIG-cccc-1", "MIG-dddd-2", "GPU-bbbb-2"]
+
+
+def test_two_jobs_get_two_gpus_and_the_third_waits(
+    listed: Callable[[str], None], job: Callable[..., subprocess.Popen[str]]
+) -> None:
+    listed(_TWO)
+    first, second = job(), job()
+    assert {_says(first), _says(second)} == {"got GPU-aaaa-1", "got GPU-bbbb-2"}
+    third = job()
+    assert _says(third).startswith("waiting for 1 of 2 GPUs; last taken by the processes")
+    first.send_signal(signal.SIGKILL)  # however a job ends, its GPU is free again
+    assert _says(third).startswith("got GPU-")
+
+
+def test_one_job_of_two_gpus_and_one_of_one_do_not_wait_for_each_other(
+    listed: Callable[[str], None], job: Callable[..., subprocess.Popen[str]]
+) -> None:
+    listed(_TWO)
+    first = job()
+    assert _says(first) == "got GPU-aaaa-1"
+    both = job(2)
+    assert _says(both).startswith("waiting for 2 of 2 GPUs")
+    other = job()
+    said = _says(other)  # the free one is not kept by a job that cannot start
+    if said.startswith("waiting"):  # looked just while the other one tried
+        said = _says(other)
+    assert said == "got GPU-bbbb-2"
+    for process in (first, other):
+        process.kill()
+    assert _says(both) == "got GPU-aaaa-1 GPU-bbbb-2"
+
+
+def test_many_jobs_at_once_never_share(
+    listed: Callable[[str], None], job: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """Six jobs, started at once, two at a time on two GPUs."""
+    listed(_TWO)
+    waiting = [job() for _ in range(6)]
+    for process in waiting:
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+    deadline = time.monotonic() + _PATIENCE
+    for _ in range(3):
+        holders: dict[str, subprocess.Popen[str]] = {}
+        settled = 0
+        while settled < 5:  # looks at which a third could have come
+            assert time.monotonic() < deadline
+            for process in list(waiting):
+                for line in iter(process.stdout.readline, ""):  # type: ignore[union-attr]
+                    if line.startswith("got"):
+                        assert line.split()[1] not in holders, "two jobs hold one GPU"
+                        holders[line.split()[1]] = process
+                        waiting.remove(process)
+            settled += len(holders) == 2
+            time.sleep(0.05)
+        assert set(holders) == {"GPU-aaaa-1", "GPU-bbbb-2"}
+        for process in holders.values():
+            process.kill()
+            process.wait()
+    assert not waiting
+
+
+def test_slurm_keeps_its_jobs_apart_and_we_their_processes(
+    listed: Callable[[str], None], job: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """Two Slurm jobs may each see a GPU 0 that is theirs, or share one that Slurm shares."""
+    listed("GPU 0: X (UUID: GPU-aaaa-1)\n")
+    first, other = job(SLURM_JOB_ID="7"), job(SLURM_JOB_ID="8")
+    assert _says(first) == _says(other) == "got GPU-aaaa-1"
+    assert _says(job(SLURM_JOB_ID="7")).startswith("waiting for 1 of 1 GPUs")
+
+
+def test_too_many_and_sharing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = [Gpu("0", "a"), Gpu("1", "b")]
+    with pytest.raises(ValueError, match="3 GPUs were asked for, but 2 can be seen here"):
+        claim_gpus(two, 3, tmp_path)
+    assert claim_gpus(two, 2, tmp_path) == two
+    monkeypatch.setenv(SHARED, "1")
+    assert claim_gpus(two, 1, tmp_path) == two[:1]
+
+
+def test_a_device_is_claimed_before_cuda_looks(
+    listed: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: HELD in os.environ)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    assert devices.pick_device("cpu") == torch.device("cpu")
+    assert HELD not in os.environ
+    listed(_TWO)
+    held = claim_gpus(visible_gpus(), 1, tmp_path / "locks")  # another job's, say
+    assert [gpu.key for gpu in held] == ["GPU-aaaa-1"]
+    assert devices.pick_device("auto") == torch.device("cuda")
+    assert os.environ[VISIBLE] == "GPU-bbbb-2"
+    assert devices.pick_device("auto") == torch.device("cuda")  # its own by now
+    monkeypatch.delenv(HELD)
+    with pytest.raises(ValueError, match=r"GPU 5 was asked for \(0-based\), but 1 can be seen"):
+        devices.pick_device("cuda:5")
+
+
+def test_slurm_lends_gpus_or_none_is_taken(
+    listed: Callable[[str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    listed(_TWO)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert devices.pick_device("auto") == torch.device("cpu")
+    assert "Slurm lent none to this job" in caplog.text
+    monkeypatch.setenv(VISIBLE, "1")
+    assert devices.pick_device("auto") == torch.device("cuda")
+    assert (tmp_path / "locks" / "GPU-bbbb-2.slurm-7").exists()
+
+
+def test_each_of_several_processes_has_its_own(
+    listed: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    listed(_TWO)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert devices.pick_device("auto") == torch.device("cuda:1")
+    assert (tmp_path / "locks" / "GPU-bbbb-2").exists()
+    with pytest.raises(ValueError, match="several processes were launched, which need a GPU each"):
+        devices.pick_device("cuda:0")
+
+
+def test_what_the_workflow_counts(
+    listed: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed(_TWO)
+    names = {"auto": 2, "cuda": 2, "cuda:1": 1, "cpu": 0}
+    assert {name: devices.local_gpus(name) for name in names} == names

@@ -1,0 +1,126 @@
+"""The process pool: order, bounded memory, and what happens when something goes wrong."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from wsss.compute.pool import CrfPool, WorkerError
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def process(_: int) -> int:
+    return os.getpid()
+
+
+def fail_on(number: int, *, bad: int) -> int:
+    if number == bad:
+        raise ValueError("the photo is upside down")
+    return number
+
+
+class Stubborn(Exception):  # noqa: N818
+    """Cannot be rebuilt from its pickle."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__("stubborn")
+
+
+def raise_stubborn(number: int) -> int:
+    raise Stubborn(number, number)
+
+
+def die(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def tasks(count: int) -> list[tuple[str, int]]:
+    return [(f"image {number}", number) for number in range(count)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_order(workers: int) -> None:
+    with CrfPool(workers) as pool:
+        for _ in range(2):  # the pool serves several rounds
+            found = list(pool.map(double, tasks(20)))
+            assert found == [(f"image {number}", 2 * number) for number in range(20)]
+        assert list(pool.map(double, [])) == []
+
+
+def test_one_worker_stays_in_this_process() -> None:
+    with CrfPool(1) as pool:
+        assert dict(pool.map(process, tasks(2))) == {f"image {n}": os.getpid() for n in range(2)}
+
+
+def test_tasks_are_read_a_few_ahead_only() -> None:
+    read = 0
+
+    def counted() -> Iterator[tuple[str, int]]:
+        nonlocal read
+        for task in tasks(100):
+            read += 1
+            yield task
+
+    with CrfPool(2) as pool:
+        for done, _ in enumerate(pool.map(double, counted()), start=1):
+            assert read <= done + 6
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_names_the_image(workers: int) -> None:
+    with CrfPool(workers) as pool:
+        results = pool.map(functools.partial(fail_on, bad=3), tasks(8))
+        assert [next(results)[1] for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(WorkerError, match="'image 3': the photo is upside down"):
+            next(results)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_that_does_not_travel_is_told_all_the_same(workers: int) -> None:
+    with CrfPool(workers) as pool, pytest.raises(WorkerError, match="'image 0': stubborn"):
+        list(pool.map(raise_stubborn, tasks(1)))
+
+
+def test_a_killed_process_is_a_clear_error() -> None:
+    with CrfPool(2) as pool, pytest.raises(WorkerError, match=r"'image \d'.*compute\.workers"):
+        list(pool.map(die, tasks(4)))
+
+
+def test_workers_end_with_their_parent() -> None:
+    program = (
+        "import os, sys; from wsss.compute.pool import CrfPool; sys.path.insert(0, sys.argv[1])\n"
+        "from test_pool import process\n"
+        "if __name__ == '__main__':\n"
+        "    pool = CrfPool(2); print(next(pool.map(process, [('a', 1)] * 6))[1], flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    folder = os.path.dirname(__file__)
+    ran = subprocess.run(
+        [sys.executable, "-c", program, folder], capture_output=True, text=True, timeout=60
+    )  # returns when every holder of the pipe, the workers too, is gone
+    assert ran.returncode == -signal.SIGKILL
+    assert ran.stdout.strip().isdigit()
+
+
+@pytest.mark.parametrize("module", ["wsss.labels.pseudo", "wsss.compute.pool", "wsss.masks.make"])
+def test_what_workers_import_is_free_of_torch(module: str) -> None:
+    program = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_large_results_pass() -> None:
+    with CrfPool(2) as pool:
+        found = dict(pool.map(np.zeros, [("a", 2_000_000), ("b", 3)]))
+    assert found["a"].shape == (2_000_000,)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsss.data.datasets.classes import folder_classes
+from wsss.data.datasets.tag_table import TagTable, read_table
+from wsss.data.datasets.tags import TagReader
+from wsss.data.errors import DataError
+
+READER = TagReader(folder_classes(["cat", "dog", "teddy bear", "bear"]))
+
+
+def table(tmp_path: Path, text: str, encoding: str = "utf-8") -> list[tuple[str, str, str | None]]:
+    path = tmp_path / "tags.csv"
+    path.write_bytes(text.encode(encoding))
+    return [(row.image, row.tags, row.split) for row in read_table(path)]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_spreadsheet_dialects(tmp_path: Path, delimiter: str, end: str, encoding: str) -> None:
+    lines = ["image{0}tags", "a b.jpg{0}cat", "", "sub/é.png{0}dog"]
+    text = "".join(line.format(delimiter) + end for line in lines)
+    expected = [("a b.jpg", "cat", None), ("sub/é.png", "dog", None)]
+    assert table(tmp_path, text, encoding) == expected
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Image,Tags",
+        "FILENAME,labels",
+        "path,Class",
+        "file name , classes",
+        '"image","tags"',
+        "id,tag",
+    ],
+)
+def test_header_synonyms(tmp_path: Path, header: str) -> None:
+    assert table(tmp_path, f"{header}\na.jpg,cat\n") == [("a.jpg", "cat", None)]
+
+
+def test_columns_in_any_order_with_others_between(tmp_path: Path) -> None:
+    text = "set,date,labels,note,file\nval,2020,cat;dog,fine,a.jpg\n"
+    assert table(tmp_path, text) == [("a.jpg", "cat;dog", "val")]
+
+
+def test_unquoted_commas_between_tags(tmp_path: Path) -> None:
+    text = 'image,tags\na.jpg,cat,dog\nb.jpg,"cat, dog"\nc.jpg,cat\nd.jpg\n'
+    found = table(tmp_path, text)
+    expected = [("a.jpg", "cat;dog"), ("b.jpg", "cat, dog"), ("c.jpg", "cat"), ("d.jpg", "")]
+    assert [row[:2] for row in found] == expected
+
+
+def test_windows_paths(tmp_path: Path) -> None:
+    found = table(tmp_path, "image,tags\nsub\\a.jpg,cat\n./b.jpg,dog\n")
+    assert [row[0] for row in found] == ["sub/a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "its first line is ''"),
+        (b"a.jpg,cat\n", ".*expected a header with the columns image and tags"),
+        (b"image,tags\n\xe9.jpg,cat\n", "is not UTF-8"),
+    ],
+)
+def test_bad_tables(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "tags.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"tags\.csv: {message}"):
+        read_table(path)
+
+
+def test_missing_table(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"tags\.csv: the table of tags cannot be read"):
+        read_table(tmp_path / "tags.csv")
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("cat", [0]),
+        ("dog;cat", [1, 0]),
+        ("cat, dog|cat", [0, 1]),
+        ("teddy bear", [2]),
+        ("cat teddy bear bear", [0, 2, 3]),
+        ("Teddy_Bear; CAT ", [2, 0]),
+        ("", []),
+        (" ; ", []),
+    ],
+)
+def test_cells(cell: str, expected: list[int]) -> None:
+    tags = READER.cell(cell)
+    assert tags.problem is None
+    assert list(tags.indices) == expected
+
+
+def test_unknown_tag_names_the_nearest() -> None:
+    tags = READER.cell("cat; dgo")
+    assert tags.problem == "unknown tag 'dgo'; did you mean 'dog'?"
+    assert tags.indices == ()
+    assert READER.cell("cat zebra").problem == "unknown tag 'cat zebra'"
+
+
+def test_lookup_by_id(tmp_path: Path) -> None:
+    path = tmp_path / "tags.csv"
+    text = "image,tags\nA.JPG,cat\nsub/b,dog\nc.jpg,cat\nc.jpg,dog\ntwice,cat\ntwice,cat\n"
+    path.write_text(text)
+    found = TagTable(path, READER)
+    assert found.find("a").indices == (0,)
+    assert found.find("other/a").indices == (0,)
+    assert found.find("sub/b").indices == (1,)
+    assert found.find("b").indices == ()
+    assert found.find("c").problem == "tags.csv lists it twice with different tags"
+    assert found.find("twice").indices == (0,)
+
+
+NAMES = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\\\0"),
+    min_size=1,
+).filter(lambda name: name == name.strip() and not name.startswith("./"))
+
+
+@given(st.lists(NAMES, min_size=1, max_size=5), st.sampled_from([",", ";", "\t"]))
+def test_any_name_survives(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], delimiter: str
+) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter=delimiter)
+    writer.writerow(["image", "tags"])
+    writer.writerows([name, "cat"] for name in names)
+    path = tmp_path_factory.mktemp("tables") / "tags.csv"
+    path.write_text(buffer.getvalue(), encoding="utf-8", newline="")
+    assert [(row.image, row.tags) for row in read_table(path)] == [(name, "cat") for name in names]

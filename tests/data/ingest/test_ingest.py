@@ -1,0 +1,332 @@
+"""From hostile folders to a manifest: what is used, what is listed, and why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsss.artifacts.errors import ArtifactError
+from wsss.data.datasets.candidates import Candidate
+from wsss.data.errors import IngestError
+from wsss.data.images import decode
+from wsss.data.images.decode import Decoded
+from wsss.data.images.read import read_image
+from wsss.data.ingest.stage import ingest
+from wsss.data.ingest.triage import decide
+from wsss.data.manifest_folder import load
+
+from ..conftest import Photos, make_config, picture
+
+GOOD = Decoded(None, 16, 12, "d" * 64)
+
+
+def age(root: Path) -> None:
+    """Make files old enough to be recalled."""
+    for path in root.rglob("*.*"):
+        os.utime(path, ns=(10**18, 10**18))
+
+
+def test_a_good_photo(photos: Photos) -> None:
+    path = photos.add("a b é.jpg")
+    photos.table("image,tags\na b é.jpg,dog;cat\n")
+    report = photos.ingest()
+    sample = photos.samples()["a b é"]
+    assert (sample.split, sample.path, sample.width, sample.height) == ("train", path, 16, 12)
+    assert sample.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert photos.tags("a b é") == ["dog", "cat"]
+    assert (report.images, report.unusable, report.decoded) == ({"train": 1}, 0, 1)
+    assert photos.quarantine() == {}
+    made = json.loads((photos.out / "provenance.json").read_text())
+    assert made["stage"] == "ingest"
+    assert list(made["inputs"]) == [str(photos.root / "tags.csv")]
+
+
+def test_unusable_files_are_listed_and_the_rest_used(photos: Photos) -> None:
+    for name in ("good", "cut", "untagged", "odd"):
+        photos.add(f"{name}.jpg")
+    (photos.root / "empty.jpg").touch()
+    (photos.root / "text.jpg").write_text("hello")
+    cut = photos.root / "cut.jpg"
+    cut.write_bytes(cut.read_bytes()[:-40])
+    photos.table(
+        "image,tags\ngood.jpg,cat\ncut.jpg,cat\nempty.jpg,cat\ntext.jpg,cat\nodd.jpg,cat;unicorn\n"
+        "gone.jpg,cat\n"
+    )
+    photos.ingest(quarantine_limit=0.9)
+    assert list(photos.samples()) == ["good"]
+    found = photos.quarantine()
+    assert {used for used, _ in found.values()} == {"no"}
+    reasons = {image: reason for image, (_, reason) in found.items()}
+    assert reasons.pop("cut").startswith("cannot be decoded")
+    assert reasons.pop("text").startswith("not an image")
+    assert reasons == {
+        "empty": "empty file (zero bytes)",
+        "untagged": "no tag: no row in tags.csv",
+        "odd": "unknown tag 'unicorn'",
+        "gone.jpg": "missing file (tags.csv line 7)",
+    }
+
+
+def test_converted_files_are_used_and_listed(photos: Photos) -> None:
+    array = picture()
+    Image.fromarray(array).convert("CMYK").save(photos.root / "cmyk.jpg")
+    Image.fromarray(array[..., 0].astype(np.uint16) << 8).save(photos.root / "deep.png")
+    Image.fromarray(array).convert("L").save(photos.root / "grey.jpg")
+    Image.fromarray(array).quantize(8).save(photos.root / "palette.png")
+    Image.fromarray(array).save(photos.root / "wrong.jpg", format="PNG")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(array).save(photos.root / "turned.jpg", exif=exif)
+    names = sorted(path.name for path in photos.root.iterdir())
+    photos.table("image,tags\n" + "".join(f"{name},cat\n" for name in names))
+    report = photos.ingest(quarantine_limit=0)
+    assert report.images == {"train": 6}
+    assert report.noted == 6
+    assert photos.quarantine() == {
+        "cmyk": ("yes", "CMYK converted to RGB"),
+        "deep": ("yes", "16-bit, high byte kept; grey converted to RGB"),
+        "grey": ("yes", "grey converted to RGB"),
+        "palette": ("yes", "palette converted to RGB"),
+        "turned": ("yes", "turned upright (EXIF orientation 6)"),
+        "wrong": ("yes", "extension .jpg, content PNG"),
+    }
+    for sample in photos.samples().values():
+        assert read_image(sample.path).shape == (sample.height, sample.width, 3)
+    assert photos.samples()["turned"].width == 12
+
+
+def test_over_the_cap(photos: Photos) -> None:
+    photos.add("a.jpg")
+    photos.add("b.png")
+    Image.fromarray(picture(height=40)).save(photos.root / "b.png")
+    photos.table("image,tags\na,cat\nb,dog\n")
+    photos.ingest(max_pixels=200)
+    assert photos.quarantine()["b"] == ("no", "16 x 40 = 640 pixels, over data.max_pixels = 200")
+
+
+def test_duplicate_ids_first_is_kept(photos: Photos) -> None:
+    first, second = photos.add("a.jpg", seed=1), photos.add("a.png", seed=2)
+    photos.table("image,tags\na.png,dog\na.jpg,cat\n")
+    photos.ingest()
+    assert photos.samples()["a"].path == first
+    assert photos.tags("a") == ["cat"]
+    assert photos.quarantine()["a"][1].startswith(f"duplicate id: {first} has it already")
+    first.write_text("no image")
+    photos.ingest()
+    assert photos.samples()["a"].path == second, "the second is used where the first cannot be"
+
+
+def test_row_that_comes_twice(photos: Photos) -> None:
+    photos.add("a.jpg")
+    photos.add("b.jpg")
+    photos.table("image,tags\na.jpg,cat\na.jpg,CAT\nb.jpg,cat\nb.jpg,dog\n")
+    report = photos.ingest()
+    assert report.skipped == 1
+    assert list(photos.samples()) == ["a"]
+    reason = "tags.csv lists it with different tags (lines 4, 5); merge them"
+    assert photos.quarantine() == {"a": ("skipped", "listed twice; used once"), "b": ("no", reason)}
+
+
+def test_held_out_images_without_tag_are_predicted(photos: Photos) -> None:
+    photos.add("a.jpg")
+    photos.add("b.jpg")
+    photos.add("c.jpg")
+    photos.table("image,tags,split\na.jpg,cat,train\nb.jpg,,val\nc.jpg,,train\n")
+    photos.ingest()
+    assert photos.samples()["b"].tags == ()
+    assert photos.quarantine() == {
+        "b": ("yes", "no tag: predicted only"),
+        "c": ("no", "no tag"),
+    }
+
+
+def test_equal_content_is_noted_and_a_leak_called_one(photos: Photos) -> None:
+    for name in "abc":
+        photos.add(f"{name}.jpg", seed=3)
+    photos.table("image,tags,split\na.jpg,cat,train\nb.jpg,cat,train\nc.jpg,cat,val\n")
+    report = photos.ingest()
+    assert report.images == {"train": 2, "val": 1}
+    assert photos.quarantine() == {
+        "b": ("yes", "same content as 'a'"),
+        "c": ("yes", "same content as 'a' in train: its score is not held out"),
+    }
+
+
+def test_same_image_in_both_lists(make_voc: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_voc({"a": ["cat"], "b": ["dog"]}, train=["a", "b", "a"], val=["b"])
+    config = make_config({"kind": "voc", "root": str(root)})
+    report = ingest(config, tmp_path / "out")
+    assert report.images == {"train": 2, "val": 1}
+    assert report.decoded == 2
+    assert report.skipped == 1
+    assert "is not held out" in (tmp_path / "out" / "quarantine.csv").read_text()
+
+
+def test_malformed_xml_is_listed(make_voc: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_voc({"a": ["cat"], "b": ["dog"]}, train=["a", "b"])
+    (root / "Annotations" / "a.xml").write_text("<annotation>")
+    data = {"kind": "voc", "root": str(root), "val_list": "", "quarantine_limit": 0.5}
+    assert ingest(make_config(data), tmp_path / "out").unusable == 1
+    assert "a.xml cannot be read as XML" in (tmp_path / "out" / "quarantine.csv").read_text()
+
+
+@pytest.mark.parametrize("image", ["../a", "/a", "a/../../b", ""])
+def test_ids_that_lead_elsewhere_are_refused(image: str) -> None:
+    path = Path("x.jpg")
+    decisions = decide([Candidate(image, "train", path, (0,))], {path: GOOD})
+    assert not decisions.samples
+    assert "leads out of the results' folder" in decisions.rows[0].reason
+
+
+def test_nothing_is_dropped() -> None:
+    """Every candidate is a sample or a row, whatever is wrong with it."""
+    paths = [Path(f"{n}.jpg") for n in range(3)]
+    decoded = {paths[0]: GOOD, paths[1]: Decoded("broken")}
+    candidates = [
+        Candidate(image, split, path, tags, problem, skipped)
+        for image in ("a", "b", "..")
+        for split in ("train", "val")
+        for path in paths
+        for tags in ((), (1,))
+        for problem in (None, "a problem")
+        for skipped in (None, "not asked for")
+    ]
+    decisions = decide(candidates, decoded)
+    listed = [row for row in decisions.rows if row.used != "yes"]
+    assert len(decisions.samples) + len(listed) == len(candidates)
+    keys = [(sample.split, sample.id) for sample in decisions.samples]
+    assert sorted(keys) == [("train", "a"), ("train", "b"), ("val", "a"), ("val", "b")]
+
+
+def test_limit_stops_the_run_after_the_table_is_written(photos: Photos) -> None:
+    for n in range(9):
+        photos.add(f"{n}.jpg")
+    (photos.root / "bad.jpg").touch()
+    photos.table("image,tags\n" + "".join(f"{n}.jpg,cat\n" for n in range(9)) + "bad.jpg,cat\n")
+    assert photos.ingest(quarantine_limit=0.1).unusable == 1
+    assert (photos.out / "manifest.csv").exists()
+    with pytest.raises(IngestError) as caught:
+        photos.ingest(quarantine_limit=0.09)
+    message = str(caught.value)
+    assert "1 of 10 images (10.0%) cannot be used, over data.quarantine_limit (9.0%)" in message
+    assert str(photos.out / "quarantine.csv") in message
+    assert "1 'empty file', e.g." in message
+    assert photos.quarantine()["bad"][0] == "no"
+    assert not (photos.out / "manifest.csv").exists(), "that of the earlier run is gone, too"
+    with pytest.raises(ArtifactError, match="run ingest first"):
+        load(photos.out)
+
+
+def test_no_image_left(photos: Photos) -> None:
+    (photos.root / "bad.jpg").touch()
+    photos.table("image,tags\nbad.jpg,cat\n")
+    with pytest.raises(IngestError, match="no image is left to use"):
+        photos.ingest(quarantine_limit=1)
+    photos.table("image,tags\n")
+    (photos.root / "bad.jpg").unlink()
+    with pytest.raises(IngestError, match="name no image at all"):
+        photos.ingest()
+
+
+def test_only_new_and_changed_files_are_decoded_again(
+    photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    inspect = decode.inspect_image
+
+    def spy(path: Path, *, max_pixels: int) -> object:
+        opened.append(path.name)
+        return inspect(path, max_pixels=max_pixels)
+
+    monkeypatch.setattr(decode, "inspect_image", spy)
+    photos.add("a.jpg")
+    photos.add("b.png")
+    (photos.root / "broken.jpg").touch()
+    photos.table("image,tags\na,cat\nb,dog\nbroken,dog\n")
+    age(photos.root)
+    photos.ingest()
+    first = (photos.out / "manifest.csv").read_bytes()
+    assert sorted(opened) == ["a.jpg", "b.png", "broken.jpg"]
+
+    opened.clear()
+    report = photos.ingest()
+    assert (report.recalled, report.decoded) == (2, 1)
+    assert opened == ["broken.jpg"]
+    assert (photos.out / "manifest.csv").read_bytes() == first
+
+    opened.clear()
+    photos.add("c.jpg", seed=9)
+    photos.table("image,tags\na,cat\nb,dog\nbroken,dog\nc,cat\n")
+    photos.add("b.png", seed=8)  # changed, and too fresh to be remembered
+    photos.ingest()
+    assert sorted(opened) == ["b.png", "broken.jpg", "c.jpg"]
+    digest = photos.samples()["b"].digest
+    assert digest == hashlib.sha256((photos.root / "b.png").read_bytes()).hexdigest()
+
+    opened.clear()
+    photos.ingest()
+    assert sorted(opened) == ["b.png", "broken.jpg", "c.jpg"], "fresh files are not trusted"
+
+
+def test_recalled_files_obey_a_lower_cap(photos: Photos) -> None:
+    photos.add("a.jpg")
+    photos.add("b.jpg")
+    photos.table("image,tags\na,cat\nb,dog\n")
+    Image.fromarray(picture(height=40)).save(photos.root / "b.jpg")
+    age(photos.root)
+    photos.ingest()
+    report = photos.ingest(max_pixels=200)
+    assert report.recalled == 2
+    assert "over data.max_pixels = 200" in photos.quarantine()["b"][1]
+    assert photos.ingest().unusable == 0
+
+
+def test_damaged_memory_is_forgotten(photos: Photos) -> None:
+    photos.add("a.jpg")
+    photos.table("image,tags\na,cat\n")
+    age(photos.root)
+    photos.ingest()
+    kept = photos.out / ".kept" / "decoded.json"
+    for text in ("", "[]", '{"maker": 1}', kept.read_text().replace('"maker": "', '"maker": "0')):
+        kept.write_text(text)
+        assert photos.ingest().decoded == 1
+    assert photos.ingest().recalled == 1
+
+
+def test_the_number_of_workers_changes_nothing(
+    photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "_BYTES_WORTH_A_POOL", 0)
+    rows = []
+    for n in range(40):
+        photos.add(f"{n}.jpg", seed=n)
+        rows.append(f"{n}.jpg,cat\n")
+    for n in range(0, 40, 9):
+        (photos.root / f"{n}.jpg").write_text("broken")
+    photos.table("image,tags\n" + "".join(rows))
+    written = []
+    for workers in (1, 2):
+        config = photos.config()
+        compute = config.compute.model_copy(update={"workers": workers})
+        ingest(config.model_copy(update={"compute": compute}), photos.out)
+        written.append([(photos.out / n).read_bytes() for n in ("manifest.csv", "quarantine.csv")])
+    assert written[0] == written[1]
+
+
+def test_a_list_of_images_to_predict(make_voc: Callable[..., Path], tmp_path: Path) -> None:
+    """VOC publishes nothing of its test images but the images."""
+    root = make_voc({"a": ["cat"], "t": None, "u": None}, train=["a"], test=["t", "u", "gone"])
+    config = make_config({"kind": "voc", "root": str(root), "quarantine_limit": 0.5})
+    report = ingest(config, tmp_path / "test", test_list="test")
+    assert report.images == {"test": 2}
+    assert report.unusable == 1
+    manifest, _ = load(tmp_path / "test")
+    assert [(sample.id, sample.tags) for sample in manifest.split("test")] == [("t", ()), ("u", ())]
+    assert "gone,test,no,missing file" in (tmp_path / "test/quarantine.csv").read_text()

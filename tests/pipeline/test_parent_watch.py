@@ -1,0 +1,54 @@
+"""A stage ends with the engine that asked for it, also if that is gone before it starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wsss.pipeline.parent_watch import this_machine
+
+_PROGRAM = (
+    "from wsss.pipeline.parent_watch import exit_with_parent; exit_with_parent(); print('runs')"
+)
+
+
+def _run(**variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _PROGRAM],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _dead() -> str:
+    """The number of a process that has ended."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    return str(gone.pid)
+
+
+def test_an_engine_that_is_gone_before_the_stage_starts() -> None:
+    here = this_machine()
+    done = _run(WSSS_ENGINE_PID=_dead(), WSSS_ENGINE_HOST=here)
+    assert done.returncode == 1
+    assert "is gone; start the workflow again" in done.stderr
+    assert "runs" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"WSSS_ENGINE_PID": "", "WSSS_ENGINE_HOST": ""},
+        {"WSSS_ENGINE_PID": "4194304", "WSSS_ENGINE_HOST": "another machine"},
+        {"WSSS_ENGINE_PID": str(os.getpid()), "WSSS_ENGINE_HOST": this_machine()},
+    ],
+)
+def test_by_hand_on_another_machine_and_below_a_living_engine(variables: dict[str, str]) -> None:
+    assert _run(**variables).stdout == "runs\n"

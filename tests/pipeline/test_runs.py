@@ -1,0 +1,135 @@
+"""Which run makes what several runs use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from wsss.config import ConfigError
+from wsss.pipeline.runs import PRODUCTS, SCORED, Runs
+
+CAMS = {"grad-cam": {}, "svc": {"cams": {"source": "patch_text"}}}
+REFINE = {"none": {"refine": {"method": "none"}}, "excel": {"refine": {"method": "excel"}}}
+RETRAIN = {"b0": {}, "b1": {"retrain": {"model": "segformer-b1"}}}
+
+
+def _owners(runs: Runs, product: str) -> dict[str, str]:
+    return {name: runs.owner(product, name) for name in runs.final}
+
+
+def test_a_single_run_makes_everything_itself() -> None:
+    runs = Runs({"name": "a"})
+    assert list(runs) == runs.final == ["a"]
+    assert {runs.owner(product, "a") for product in PRODUCTS} == {"a"}
+    assert set(SCORED.values()) <= set(PRODUCTS)
+
+
+def test_a_matrix_makes_each_thing_where_it_branches() -> None:
+    matrix = {"cams": CAMS, "refine": REFINE, "retrain": RETRAIN}
+    runs = Runs({"name": "a", "matrix": matrix})
+    assert len(runs.final) == 8
+    assert set(_owners(runs, "manifest").values()) == {"a"}
+    for name, owner in _owners(runs, "cams").items():
+        assert owner == ("a" if "grad-cam" in name else "a/svc")  # those of `a` itself are the same
+    for product in ("refine", "scores_grid", "refiner_predictions", "masks"):
+        for name, owner in _owners(runs, product).items():
+            assert owner == name.rsplit("/", 1)[0]
+    assert all(name == owner for name, owner in _owners(runs, "segmenter").items())
+
+
+def test_the_order_of_a_matrix_moves_nothing() -> None:
+    def owners(matrix: dict[str, Any]) -> dict[str, dict[str, str]]:
+        runs = Runs({"name": "a", "matrix": matrix})
+        products = set(PRODUCTS) - {"seeds"}  # which no refiner here learns from
+        return {product: dict(sorted(_owners(runs, product).items())) for product in products}
+
+    straight = owners({"cams": CAMS, "refine": REFINE, "retrain": RETRAIN})
+    turned = [dict(reversed(axis.items())) for axis in (CAMS, REFINE, RETRAIN)]
+    assert owners(dict(zip(("cams", "refine", "retrain"), turned, strict=True))) == straight
+
+
+def test_axes_may_be_left_out() -> None:
+    runs = Runs({"name": "a", "matrix": {"retrain": RETRAIN}})
+    assert _owners(runs, "masks") == {"a/b0": "a", "a/b1": "a"}
+    runs = Runs({"name": "a", "matrix": {"cams": CAMS, "retrain": RETRAIN}})
+    assert set(_owners(runs, "masks").values()) == {"a/grad-cam", "a/svc"}
+    runs = Runs({"name": "a", "matrix": {"refine": REFINE}})
+    assert _owners(runs, "masks") == {"a/none": "a/none", "a/excel": "a/excel"}
+
+
+def test_swept_runs_share_what_is_the_same() -> None:
+    refine = {"method": "weclip"}
+    runs = Runs(
+        {"name": "a", "refine": refine, "sweep": {"retrain.lr": [1e-3, 1e-4], "seed": [0, 1]}}
+    )
+    assert set(_owners(runs, "cams").values()) == {"a"}
+    assert _owners(runs, "masks") == {
+        f"a/lr-{lr}_seed-{seed}": f"a/lr-0.001_seed-{seed}"
+        for lr in ("0.001", "0.0001")
+        for seed in (0, 1)
+    }
+    assert all(name == owner for name, owner in _owners(runs, "predictions").items())
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def _table(folder: Path, name: str, *rows: dict[str, Any]) -> Path:
+    """A table in a folder whose presets are the shipped ones."""
+    (folder / "tables").mkdir(exist_ok=True)
+    if not (folder / "presets").exists():
+        (folder / "presets").symlink_to(ROOT / "workflow/presets")
+    content = {
+        "title": name,
+        "columns": {
+            "masks": {"title": "masks", "product": "masks", "split": "train"},
+            "cost": {"title": "trained", "product": "training", "metric": "trained_parameters"},
+        },
+        "rows": [{"preset": "demo-weclip"} | row for row in rows],
+    }
+    path = folder / "tables" / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_tables_share_their_runs(tmp_path: Path) -> None:
+    scores = {"name": "of the CAM", "changes": {"infer": {"scores": "cam"}}}
+    one = _table(tmp_path, "one", scores, {"name": "again", "seeds": [1]})
+    two = _table(tmp_path, "two", {"name": "plain"}, scores | {"name": "once more"})
+    runs = Runs({"name": "mine"}, tables=[one, two])
+    assert runs.final == ["mine"]
+    assert runs.tables["one"]["of-the-cam"] == runs.tables["two"]["once-more"]
+    assert runs.tables["two"]["plain"] == "demo-weclip"
+    files = runs.table_files(one)
+    assert files == {
+        "of-the-cam": [
+            "results/demo-weclip/scores-cam/scores/masks.train.json",
+            "results/demo-weclip/refine/efficiency.json",
+        ],
+        "again_seed-1": [
+            "results/demo-weclip/seed-1/scores/masks.train.json",
+            "results/demo-weclip/seed-1/refine/efficiency.json",
+        ],
+    }
+    assert runs.owner("cams", "demo-weclip/seed-1") == "demo-weclip"
+
+
+def test_a_table_uses_the_runs_of_the_preset_itself(tmp_path: Path) -> None:
+    table = _table(tmp_path, "one", {"name": "plain"})
+    preset = yaml.safe_load((ROOT / "workflow/presets/demo-weclip.yaml").read_text())
+    runs = Runs(preset | {"compute": {"workers": 7}}, tables=[table])
+    assert list(runs) == ["demo-weclip"]
+    assert runs.table_files(table)["plain"][0] == "results/demo-weclip/scores/masks.train.json"
+    other = Runs({"name": "mine", "compute": {"workers": 7}}, tables=[table])
+    assert other["demo-weclip"].config.compute.workers == 7
+    changed = Runs(preset | {"seed": 3}, tables=[table])
+    with pytest.raises(ConfigError, match=r"one\.yaml: needs the run results/demo-weclip"):
+        changed.table_files(table)
+
+
+def test_a_run_cannot_lie_in_a_folder_of_another() -> None:
+    with pytest.raises(ConfigError, match="cannot be called 'masks'"):
+        Runs({"runs": {"masks": {}}})

@@ -1,0 +1,46 @@
+"""The refinement module: the paper's distance uses the learned affinity, the released one not."""
+
+from __future__ import annotations
+
+import torch
+
+from wsss.refine.blocks.refinement import block_distances, keep_near, trusted_affinity
+
+
+def test_distances_equal_sums_over_pairs() -> None:
+    torch.manual_seed(0)
+    affinity, attention = torch.rand(2, 5, 5), torch.rand(2, 3, 5, 5)
+    gap = affinity[:, None] - attention
+    torch.testing.assert_close(block_distances(affinity, attention), gap.abs().sum((2, 3)))
+    torch.testing.assert_close(block_distances(affinity, attention, "signed"), gap.sum((2, 3)))
+
+
+def test_only_the_absolute_distance_listens_to_the_affinity() -> None:
+    torch.manual_seed(1)
+    attention = torch.rand(1, 4, 6, 6)
+    near_first = attention[:, 0]
+    near_last = attention[:, 3]
+    kept = {
+        (name, distance): keep_near(block_distances(affinity, attention, distance))
+        for name, affinity in (("first", near_first), ("last", near_last))
+        for distance in ("absolute", "signed")
+    }
+    assert kept["first", "absolute"][0, 0]
+    assert kept["last", "absolute"][0, 3]
+    assert not torch.equal(kept["first", "absolute"], kept["last", "absolute"])
+    assert torch.equal(kept["first", "signed"], kept["last", "signed"])
+
+
+def test_one_block_is_always_kept() -> None:
+    assert keep_near(torch.ones(2, 3)).all()
+    assert keep_near(torch.rand(20, 6)).any(1).all()
+
+
+def test_trusted_affinity_is_a_weighed_mean_and_takes_no_gradient() -> None:
+    affinity = torch.rand(1, 4, 4, requires_grad=True)
+    attention = torch.rand(1, 3, 4, 4)
+    kept = torch.tensor([[True, False, True]])
+    found = trusted_affinity(affinity, attention, kept)
+    expected = (attention[:, 0] + attention[:, 2]) / 2 * affinity
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
+    assert not found.requires_grad

@@ -1,0 +1,201 @@
+"""WeakCLIP's network and its parts: counts, prompts, windows, and losses worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsss.clip.encoder import ClipEncoder
+from wsss.clip.load import LoadedClip, load_clip
+from wsss.clip.text.prompts import LearnablePrompt, short_texts
+from wsss.clip.towers import TextTower
+from wsss.config import expand_path, from_mapping
+from wsss.config.refine import TrainingConfig
+from wsss.config.weakclip import WeakClipConfig
+from wsss.data.datasets.classes import class_list
+from wsss.refine.slide import slide
+from wsss.refine.training.trainer import learning_rate
+from wsss.refine.weakclip.adapter import PyramidAdapter
+from wsss.refine.weakclip.boundary import boundary_crf
+from wsss.refine.weakclip.losses import (
+    auxiliary_loss,
+    boundary_loss,
+    crf_targets,
+    label_probabilities,
+    seed_loss,
+)
+from wsss.refine.weakclip.network import WeakClipNetwork
+
+
+def settings(variant: str = "corrected", **changes: object) -> WeakClipConfig:
+    mapping = {"variant": variant, "refine": {"method": "weakclip", "weakclip": changes}}
+    return from_mapping(mapping, partial=True).refine.weakclip
+
+
+@pytest.fixture(scope="module")
+def demo_clip() -> LoadedClip:
+    clip = from_mapping({}).clip
+    return load_clip(str(expand_path(clip.model)), str(expand_path(clip.pretrained)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("labels", "own", "total"), [(21, 21_240_853, 171_464_725), (91, 21_330_523, 171_554_395)]
+)
+def test_parameter_counts_of_the_release(labels: int, own: int, total: int) -> None:
+    """Spec 1.7; the release has 91 labels for COCO."""
+    clip = load_clip("ViT-B-16-quickgelu", "random")
+    names = ["background", *class_list("voc").names]
+    names += [f"class {number}" for number in range(labels - len(names))]
+    encoder = ClipEncoder(clip.model.get_submodule("visual"))
+    published = settings("published", width=256, channels=256)
+    network = WeakClipNetwork(clip, encoder, names, published, 512)
+    assert network.parameter_counts() == (own, total)
+    groups = network.groups()
+    assert sum(p.numel() for group in groups for p in group.parameters) == total
+    assert [group.relative for group in groups] == [1.0, 0.0, 0.0]
+
+
+def test_no_prompt_vectors_leave_the_text_as_it_is(demo_clip: LoadedClip) -> None:
+    ids = demo_clip.tokenize(["cat", "fire hydrant", "background"])
+    tokens = short_texts(ids)
+    assert tokens.shape == (3, 5)
+    tower = TextTower(demo_clip.model, tokens.shape[1])
+    with torch.no_grad():
+        found = LearnablePrompt(0, tower.positions.shape[1], 0.02)(tower, tokens)
+        whole = demo_clip.model.encode_text(
+            demo_clip.tokenize(["cat", "fire hydrant", "background"])
+        )
+    torch.testing.assert_close(found, whole)
+
+
+def test_a_frozen_network_has_no_graph_in_clip(demo_clip: LoadedClip) -> None:
+    encoder = ClipEncoder(demo_clip.model.get_submodule("visual"))
+    network = WeakClipNetwork(demo_clip, encoder, ["background", "cat"], settings(), 64)
+    seen = network.look(torch.zeros(1, 3, 64, 64))
+    assert not seen.visual.requires_grad
+    assert not any(p.requires_grad for p in network.text.parameters())
+    _, logits = network.head(seen, network.texts())
+    assert logits.shape == (1, 2, 32, 32)
+    logits.sum().backward()
+    assert network.head.prompt.contexts.grad is not None
+    adapter = network.head.adapter.parameters()
+    assert all(p.grad is not None for p in adapter)
+
+
+def test_odd_grids_pass(demo_clip: LoadedClip) -> None:
+    encoder = ClipEncoder(demo_clip.model.get_submodule("visual"))
+    network = WeakClipNetwork(demo_clip, encoder, ["background", "cat"], settings(), 64)
+    network.train(False)
+    with torch.inference_mode():
+        _, logits = network.head(network.look(torch.zeros(2, 3, 40, 56)), network.texts())
+    assert logits.shape == (2, 2, 20, 28)
+
+
+def test_pyramid_has_four_scales() -> None:
+    levels = PyramidAdapter(6)([torch.randn(1, 6, 4, 8)] * 4)
+    assert [level.size for level in levels] == [(16, 32), (8, 16), (4, 8), (2, 4)]
+    weight, bias = torch.randn(5, 6), torch.randn(5)
+    for level in levels:
+        maps = level.maps()
+        assert tuple(maps.shape[2:]) == level.size
+        expected = F.conv2d(maps, weight[:, :, None, None], bias)
+        torch.testing.assert_close(level.mixed(weight, bias), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_seed_loss_by_hand() -> None:
+    logits = torch.zeros(2, 2, 1, 4)
+    logits[0, 1, 0, 1] = math.log(3)
+    seeds = torch.tensor([[[0, 1, 1, 255]], [[0, 0, 255, 255]]], dtype=torch.uint8)
+    found = seed_loss(label_probabilities(logits), seeds)
+    background = math.log(2)  # in both images
+    foreground = (math.log(4 / 3) + math.log(2)) / 2  # in the first alone, averaged over both
+    assert float(found) == pytest.approx(background + foreground / 2, rel=1e-5)
+
+
+def test_a_batch_without_cues_costs_nothing() -> None:
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    loss = seed_loss(label_probabilities(logits), torch.full((2, 4, 4), 255, dtype=torch.uint8))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_boundary_loss_by_hand() -> None:
+    share = torch.tensor([0.5, 0.5]).view(1, 2, 1, 1).repeat(1, 1, 1, 2)
+    smoothed = torch.tensor([[0.75, 0.25], [0.9, 0.1]]).T.reshape(1, 2, 1, 2)
+    first = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    second = 0.9 * math.log(1.8) + 0.1 * math.log(0.2)
+    assert float(boundary_loss(share, smoothed)) == pytest.approx((first + second) / 2, rel=1e-5)
+    padded = torch.tensor([[[True, False]]])
+    assert float(boundary_loss(share, smoothed, padded)) == pytest.approx(first, rel=1e-5)
+
+
+def test_the_crf_gets_no_gradient_and_knows_the_allowed_labels_alone() -> None:
+    logits = torch.randn(1, 4, 6, 6, requires_grad=True)
+    allowed = torch.tensor([[True, False, True, False]])
+    share = label_probabilities(logits, allowed)
+    image = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
+    smoothed = crf_targets(share, [image], boundary_crf(settings().boundary, 4), allowed)
+    assert not smoothed.requires_grad
+    torch.testing.assert_close(smoothed.sum(1), torch.ones(1, 6, 6))
+    assert not smoothed[:, ~allowed[0]].any()
+    (boundary_loss(share, smoothed) + seed_loss(share, torch.full((1, 6, 6), 2))).backward()
+    assert logits.grad is not None
+    assert logits.grad[:, allowed[0]].any()
+    assert not logits.grad[:, ~allowed[0]].any()
+
+
+def test_a_seed_of_a_label_that_is_not_allowed_is_no_cue() -> None:
+    logits = torch.randn(1, 3, 2, 2)
+    allowed = torch.tensor([[True, True, False]])
+    seeds = torch.full((1, 2, 2), 2, dtype=torch.uint8)
+    assert float(seed_loss(label_probabilities(logits, allowed), seeds)) == 0
+    match = torch.rand(1, 3, 2, 2)
+    assert float(auxiliary_loss(match, seeds, temperature=0.1, allowed=allowed)) == 0
+
+
+def test_auxiliary_mean_with_and_without_what_is_not_known() -> None:
+    match = torch.rand(1, 3, 2, 2)
+    seeds = torch.tensor([[[0, 1], [255, 255]]], dtype=torch.uint8)
+    known = auxiliary_loss(match, seeds, temperature=1.0)
+    over_all = auxiliary_loss(match, seeds, temperature=1.0, ignored_count=True)
+    assert float(known) == pytest.approx(2 * float(over_all), rel=1e-6)
+    logits = match[0, :, 0].T
+    assert float(known) == pytest.approx(float(F.cross_entropy(logits, torch.tensor([0, 1]))))
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride"), [((11, 29), 8, 6), ((8, 8), 8, 5), ((5, 20), 8, 8)]
+)
+def test_windows_cover_every_pixel_and_average(
+    size: tuple[int, int], window: int, stride: int
+) -> None:
+    pixels = torch.arange(size[0] * size[1]).view(1, *size).float().repeat(3, 1, 1)
+    sizes: list[tuple[int, ...]] = []
+
+    def same(images: Tensor) -> Tensor:
+        sizes.append(tuple(images.shape[2:]))
+        return images[:, :2]
+
+    found = slide(same, pixels, window, stride, (1, 1), [1])
+    torch.testing.assert_close(found, pixels[:1])
+    assert set(sizes) == {(min(window, size[0]), min(window, size[1]))}
+
+
+def test_a_relative_rate_of_zero_rises_under_the_cosine() -> None:
+    """The leak of the release: spec WeakCLIP 1.7."""
+    schedule = TrainingConfig(
+        lr=1e-4, iterations=20_000, warmup=1500, schedule="cosine", min_lr=1e-6
+    )
+    leak = [learning_rate(step, schedule, 0.0) for step in (1500, 8000, 19_999)]
+    assert leak[0] < leak[1] < leak[2] <= 1e-6
+    assert leak[1] == pytest.approx(3.5e-7, rel=0.02)
+    assert learning_rate(0, schedule) == pytest.approx(1e-10)
+    assert learning_rate(19_999, schedule) == pytest.approx(1e-6, rel=1e-2)

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsss.artifacts.errors import ArtifactError
+from wsss.config import from_mapping
+from wsss.data.manifest import Manifest, Sample
+from wsss.pipeline.stages import restrict
+from wsss.score.figures.contact_sheet import choose, contact_sheet
+from wsss.score.figures.curves import class_chart, loss_curve, smoothed
+from wsss.score.figures.overlay import paint_heat, paint_labels
+from wsss.score.figures.sheet_layout import CELL
+from wsss.score.record import write_records
+from wsss.score.truth.find import TruthError
+
+from ..conftest import Run
+from ..tables.test_write import records
+
+PALETTE = np.arange(256, dtype=np.uint8)[:, None] * np.array([[3, 5, 7]], np.uint8)
+
+
+def sample(name: str, *tags: int) -> Sample:
+    return Sample(name, "train", Path(name), 10, 10, "", tags)
+
+
+def test_choice_is_spread_over_the_classes_and_fixed() -> None:
+    many = [sample(f"common{n}", 0) for n in range(30)]
+    few = [sample("rare1", 1), sample("rare2", 2), sample("both", 1, 2), sample("none")]
+    manifest = Manifest((*many, *few))
+    chosen = choose(manifest, 4)
+    tags = {tag for s in chosen for tag in s.tags}
+    assert tags == {0, 1, 2}
+    assert len(chosen) == 4
+    shuffled = choose(Manifest((*few, *many[::-1])), 4)
+    assert {s.id for s in shuffled} == {s.id for s in chosen}
+    assert choose(manifest, 99) == list(manifest)
+    assert choose(Manifest(()), 4) == []
+
+
+def products(run: Run) -> dict[str, list[Path]]:
+    maps = {}
+    for s in run.samples:
+        label = np.where(run.truth[s.id] == 255, 0, run.truth[s.id]).astype(np.uint8)
+        train = label.copy()
+        train[:4] = 255
+        maps[s.id] = {"label": label, "train": train}
+    predicted = {image: {"single": m["label"], "multi": m["label"]} for image, m in maps.items()}
+    return {
+        "cams": run.cam_shards(),
+        "masks": [run.write("masks", "masks", maps)],
+        "predictions": [run.write("pred", "predictions", predicted)],
+    }
+
+
+def test_sheet_is_deterministic_and_has_a_column_a_product(run: Run, tmp_path: Path) -> None:
+    config, given = restrict("pictures", run.config), products(run)
+    sizes = {}
+    for name, chosen in {"all": given, "again": given, "cams": {"cams": given["cams"]}}.items():
+        out = tmp_path / f"{name}.png"
+        contact_sheet(config, run.manifest_dir, "train", out, **chosen)
+        with Image.open(out) as sheet:
+            sizes[name] = sheet.size
+    assert (tmp_path / "all.png").read_bytes() == (tmp_path / "again.png").read_bytes()
+    # image, CAM, CAM + affinity, pseudo mask, train mask, prediction, truth
+    assert sizes["all"][0] >= 7 * CELL > sizes["cams"][0] >= 4 * CELL
+    assert sizes["all"][1] > len(run.samples) * CELL
+    out = tmp_path / "refiner.png"
+    contact_sheet(config, run.manifest_dir, "train", out, **given, refiner=given["predictions"])
+    with Image.open(out) as sheet:
+        assert sheet.size[0] >= sizes["all"][0] + CELL
+
+
+def test_sheet_without_truth_or_with_some(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run(4)
+    out = tmp_path / "sheet.png"
+    bare = from_mapping({"data": {"kind": "folder", "root": "photos"}})
+    contact_sheet(bare, run.manifest_dir, "train", out)
+    with Image.open(out) as sheet:
+        width = sheet.width
+    folder = run.folder / "data" / "SegmentationClass"
+    (folder / "image1.png").unlink()
+    some = from_mapping({"data": {"kind": "folder", "root": "photos", "masks": str(folder)}})
+    contact_sheet(some, run.manifest_dir, "train", out, cams=run.cam_shards())
+    with Image.open(out) as sheet:
+        assert sheet.width >= width
+    with pytest.raises(TruthError, match="image1"):
+        contact_sheet(run.config, run.manifest_dir, "train", out)
+
+
+def test_labels_are_painted_in_palette_colours() -> None:
+    photo = np.full((40, 40, 3), 128, np.uint8)
+    labels = np.zeros((40, 40), np.uint8)
+    labels[5:20, 5:20] = 40
+    labels[25:38, 5:35] = 255
+    void = paint_labels(photo, labels, PALETTE)
+    assert tuple(void[30, 15]) == (224, 224, 192)
+    colour, pale = PALETTE[40].astype(float), void[0, 39].astype(float)
+    np.testing.assert_allclose(void[12, 12], 0.7 * colour + 0.3 * pale, atol=2)
+    assert (void[5:20, 20] == 255).all() or (void[5:19, 19] == 255).all()  # a white outline
+    hatched = paint_labels(photo, labels, PALETTE, hatch_ignore=True)
+    region = hatched[27:36, 8:32].reshape(-1, 3)
+    assert len(np.unique(region, axis=0)) == 2  # stripes on grey
+    np.testing.assert_array_equal(hatched[12, 12], void[12, 12])
+
+
+def test_heat_grows_with_the_score_and_survives_no_class() -> None:
+    photo = np.full((30, 30, 3), 128, np.uint8)
+    ramp = np.tile(np.linspace(0, 0.45, 30, dtype=np.float32), (1, 30, 1))
+    painted = paint_heat(photo, ramp, [3], PALETTE).sum(axis=2).astype(int)
+    assert (np.diff(painted[15]) >= 0).all()
+    assert painted[15, -1] > painted[15, 0]
+    blank = paint_heat(photo, np.zeros((0, 30, 30), np.float32), [], PALETTE)
+    assert len(np.unique(blank.reshape(-1, 3), axis=0)) == 1
+    strong = np.zeros((1, 30, 30), np.float32)
+    strong[0, 10:20, 10:20] = 0.9
+    outlined = paint_heat(photo, strong, [39], PALETTE).reshape(-1, 3)
+    assert (outlined == PALETTE[40]).all(axis=1).any()
+
+
+def test_smoothed_equals_brute_force() -> None:
+    values = np.random.default_rng(0).random(20)
+    expected = [values[max(0, n - 4) : n + 1].mean() for n in range(20)]
+    np.testing.assert_allclose(smoothed(values, 5), expected)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_loss_curve(tmp_path: Path, suffix: str) -> None:
+    log = tmp_path / "loss.csv"
+    rows = [f"{n},{1 / n},{0.1 / n},50" for n in range(1, 40)]
+    log.write_text("\n".join(["step,loss,lr,decode.acc", *rows]))
+    paths = [tmp_path / f"{n}.{suffix}" for n in "ab"]
+    for path in paths:
+        loss_curve(log, path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    log.write_text("step,loss\n1,nan\n")
+    loss_curve(log, paths[0])  # one step, no learning rate, no finite value
+    for text, message in (("a,b\n1,2\n", "columns step and loss"), ("step,loss\n", "no rows")):
+        log.write_text(text)
+        with pytest.raises(ArtifactError, match=message):
+            loss_curve(log, paths[0])
+    log.write_text("step,loss\n1,x\n")
+    with pytest.raises(ArtifactError, match="no number"):
+        loss_curve(log, paths[0])
+    with pytest.raises(ArtifactError, match="no such log"):
+        loss_curve(tmp_path / "none.csv", paths[0])
+
+
+def test_class_chart(tmp_path: Path) -> None:
+    write_records(tmp_path / "r.json", records())
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in paths:
+        class_chart([tmp_path / "r.json"], path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    write_records(tmp_path / "r.json", [])
+    with pytest.raises(ArtifactError, match="no records to draw"):
+        class_chart([tmp_path / "r.json"], paths[0])

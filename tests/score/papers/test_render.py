@@ -1,0 +1,277 @@
+"""A paper's table from records: which number stands where, and what is said of it."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from wsss.artifacts.checksum import sealed_json
+from wsss.artifacts.errors import ArtifactError
+from wsss.config import ConfigError
+from wsss.refine.training.efficiency import Efficiency
+from wsss.score.metrics.confusion import Confusion
+from wsss.score.papers.render import make_paper_table
+from wsss.score.papers.table import load_table
+from wsss.score.record import Record, read_records, write_records
+from wsss.score.stage import score_cams, score_predictions
+from wsss.score.tables.efficiency import _PUBLISHED
+
+from ..conftest import Run
+
+ROOT = Path(__file__).parents[3]
+LABELS = ["background", "cat", "boat", "tree"]
+TABLE: dict[str, Any] = {
+    "title": "A tiny table",
+    "note": "What it is about.",
+    "classes": LABELS,
+    "columns": {
+        "cam": {"title": "CAM", "product": ["cam", "affinity"], "split": "train"},
+        "best": {
+            "title": "CAM, best", "product": ["cam", "affinity"], "split": "train",
+            "background": "best",
+        },
+        "crf": {
+            "title": "labels", "product": ["refiner", "predictions"], "protocol": "multi_crf",
+            "split": "train", "metric": "per_class",
+        },
+        "test": {"title": "test", "split": "test"},
+    },
+    "rows": [
+        {
+            "name": "Ours", "preset": "demo-weclip",
+            "takes": {"cam": "cam", "best": "cam", "crf": "predictions"},
+        },
+        {
+            "name": "Refined", "preset": "demo-weclip",
+            "takes": {"cam": "affinity", "best": "affinity", "crf": "refiner"},
+            "published": [
+                {
+                    "source": "Somebody 2020, table 3.",
+                    "values": {
+                        "cam": 44.4, "test": 55.5,
+                        "crf": {"mean": 40.0, "classes": [70.0, 50.0, 30.0, 10.0]},
+                    },
+                }
+            ],
+        },
+    ],
+}  # fmt: skip
+
+
+def described(folder: Path, **changes: object) -> Path:
+    path = folder / "tables" / "tiny.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(TABLE | changes, sort_keys=False))
+    return path
+
+
+def scored(run: Run, folder: Path, shift: int = 1, seed: int = 0) -> Path:
+    """The scores of a run: CAMs, and predictions of which the protocols differ."""
+    names = ("single", "multi", "single_crf", "multi_crf")
+    clean = {i: np.where(truth == 255, 0, truth) for i, truth in run.truth.items()}
+    maps = {
+        i: {name: np.roll(clean[i], shift + n, axis=1) for n, name in enumerate(names)}
+        for i in clean
+    }
+    config = run.config.model_copy(update={"seed": seed, "name": f"run.seed-{seed}"})
+    args = (config, run.manifest_dir, "train")
+    scores = folder / "scores"
+    for array in ("cam", "refined"):
+        shards = run.cam_shards()
+        score_cams(*args, shards, array, scores / f"{array}.train.json")
+    shard = run.write("prediction", "predictions", maps)
+    score_predictions(*args, [shard], scores / "predictions.train.json")
+    return folder
+
+
+def read(paths: list[Path]) -> tuple[list[str], dict[tuple[str, str], dict[str, str]]]:
+    """Lines of the Markdown, and of the CSV by row and column."""
+    rows = csv.DictReader(paths[1].open(encoding="utf-8"))
+    return paths[0].read_text().splitlines(), {(r["row"], r["column"]): r for r in rows}
+
+
+def shown(record: Record) -> str:
+    assert record.miou is not None
+    assert record.miou_low is not None
+    assert record.miou_high is not None
+    ends = f"{100 * record.miou_low:.1f}–{100 * record.miou_high:.1f}"
+    return f"{100 * record.miou:.1f} ({ends})"
+
+
+def test_measured_stands_beside_published(run: Run) -> None:
+    folder = scored(run, run.folder / "results")
+    paths = make_paper_table(
+        described(run.folder), {"ours": [folder], "Refined": [folder]}, run.folder / "out"
+    )
+    assert [path.name for path in paths] == ["tiny.md", "tiny.csv", "tiny.html", "tiny.png"]
+    lines, numbers = read(paths)
+    assert lines[2] == (
+        "| row | CAM, ours | CAM, published | CAM, best, ours | labels, ours | labels, published "
+        "| test, published |"
+    )
+    fixed, best = read_records([folder / "scores/cam.train.json"])
+    refined, refined_best = read_records([folder / "scores/refined.train.json"])
+    *_, crf = read_records([folder / "scores/predictions.train.json"])
+    assert (crf.flip, crf.crf) == (True, True)
+    percents = [f"{100 * r.miou:.1f}" for r in (best, refined_best)]  # type: ignore[operator]
+    assert lines[4] == f"| Ours | {shown(fixed)} |  | {percents[0]} | {shown(crf)} |  |  |"
+    # Nothing was scored of a refiner's prediction: that cell is empty.
+    assert lines[5] == f"| Refined | {shown(refined)} | 44.4 | {percents[1]} |  | 40.0 | 55.5 |"
+    assert float(numbers["Ours", "crf"]["ours"]) == pytest.approx(100 * crf.miou)  # type: ignore[operator]
+    assert float(numbers["Ours", "crf"]["ours boat"]) == pytest.approx(100 * crf.iou["boat"])  # type: ignore[operator]
+    assert numbers["Refined", "crf"]["published boat"] == "30.0"
+    assert numbers["Refined", "crf"]["ours"] == ""
+    assert numbers["Refined", "cam"]["source"] == "Somebody 2020, table 3."
+    assert ("Ours", "test") not in numbers
+    table = [line for line in lines if line.startswith("| Refined, published |")]
+    assert table == ["| Refined, published | 70.0 | 50.0 | 30.0 | 10.0 |"]
+    assert any(line.startswith("| Ours, ours |") for line in lines)
+
+
+def test_a_table_states_images_weights_code_and_commit(run: Run) -> None:
+    folder = scored(run, run.folder / "results")
+    for path in folder.glob("scores/*.json"):
+        commit = {"commit": "0123456789abcdef0123456789abcdef01234567+"}
+        write_records(path, [r.model_copy(update=commit) for r in read_records([path])])
+    lines, _ = read(make_paper_table(described(run.folder), {"ours": [folder]}, run.folder / "o"))
+    (line,) = (line for line in lines if line.startswith("- Ours, ours: "))
+    (record, *_) = read_records([folder / "scores/cam.train.json"])
+    for said in (
+        "6 train images (truth: ", "seed 0", "variant corrected", "weights clip abc",
+        f"code {record.provenance.code[:12]}", "commit 0123456789ab+.",
+    ):  # fmt: skip
+        assert said in line
+    assert "- What it is about." in lines
+    assert "- Refined, published (CAM; test; labels): Somebody 2020, table 3." in lines
+    assert not any(line.startswith("- Refined, ours") for line in lines)
+
+
+def test_nothing_that_was_run_leaves_published_alone(tmp_path: Path) -> None:
+    paths = make_paper_table(described(tmp_path), {}, tmp_path / "out")
+    lines, numbers = read(paths)
+    assert lines[4] == "| Ours |  |  |  |  |  |  |"
+    assert set(numbers) == {("Refined", "cam"), ("Refined", "test"), ("Refined", "crf")}
+
+
+def test_several_seeds_are_mean_and_deviation(run: Run) -> None:
+    folders = [scored(run, run.folder / f"r{n}", shift=n, seed=n) for n in (1, 2, 4)]
+    files = {f"ours_seed-{n}": [folder] for n, folder in zip((1, 2, 4), folders, strict=True)}
+    rows = [TABLE["rows"][0] | {"seeds": [1, 2, 4]}, TABLE["rows"][1]]
+    lines, numbers = read(
+        make_paper_table(described(run.folder, rows=rows), files, run.folder / "o")
+    )
+    records = [read_records([f / "scores/predictions.train.json"])[-1] for f in folders]
+    values = [100 * r.miou for r in records if r.miou is not None]
+    mean, deviation = np.mean(values), np.std(values, ddof=1)
+    assert f"{mean:.1f} ± {deviation:.1f}" in lines[4]
+    line = numbers["Ours", "crf"]
+    assert (float(line["ours"]), line["seeds"], line["low"]) == (pytest.approx(mean), "3", "")
+    assert float(line["deviation"]) == pytest.approx(deviation)
+    cats = [100 * r.iou["cat"] for r in records if r.iou["cat"] is not None]
+    assert float(line["ours cat"]) == pytest.approx(np.mean(cats))
+    assert any("seeds 1, 2, 4" in text for text in lines)
+
+
+def test_a_number_over_a_list_of_images(run: Run) -> None:
+    """Against a matrix counted over these images alone."""
+    folder = scored(run, run.folder / "results")
+    ids = ["image1", "image3", "image4"]
+    (run.folder / "list.txt").write_text("\n".join(ids) + "\n")
+    columns: Any = copy.deepcopy(TABLE["columns"])
+    columns["crf"]["images"] = str(run.folder / "list.txt")
+    path = described(run.folder, columns=columns)
+    lines, numbers = read(make_paper_table(path, {"ours": [folder]}, run.folder / "o"))
+    confusion = Confusion(4)
+    for image in ids:
+        clean = np.where(run.truth[image] == 255, 0, run.truth[image])
+        confusion.add(run.truth[image], np.roll(clean, 4, axis=1))
+    line = numbers["Ours", "crf"]
+    assert float(line["ours"]) == pytest.approx(100 * confusion.metrics().miou)
+    assert float(line["low"]) <= float(line["ours"]) <= float(line["high"])
+    assert line["images"] == "3"
+    assert any("3 train images" in text and "6 train images" in text for text in lines)
+    (run.folder / "list.txt").write_text("image1\nother\n")
+    with pytest.raises(ValueError, match=r"list\.txt has 1 images .'other'. that were not scored"):
+        make_paper_table(path, {"ours": [folder]}, run.folder / "o")
+    (run.folder / "list.txt").unlink()
+    with pytest.raises(ArtifactError, match=r"row 'Ours', column 'crf': .*list\.txt: no such list"):
+        make_paper_table(path, {"ours": [folder]}, run.folder / "o")
+
+
+def test_records_that_differ_in_more_than_the_seed_are_refused(
+    run: Run, make_run: Callable[..., Run]
+) -> None:
+    path, first = described(run.folder), scored(run, run.folder / "a")
+    again = run.folder / "again"
+    shutil.copytree(first, again)
+    with pytest.raises(ValueError, match=r"row 'Ours', column 'cam': several records fit"):
+        make_paper_table(path, {"ours": [first, again]}, run.folder / "o")
+    other = make_run(masks={"background": {"rule": "constant", "value": 0.4}})
+    second = scored(other, run.folder / "b", seed=1)
+    with pytest.raises(ValueError, match="differ in more than their seed"):
+        make_paper_table(path, {"ours": [first, second]}, run.folder / "o")
+
+
+def test_what_is_no_record_is_told(tmp_path: Path) -> None:
+    path = described(tmp_path)
+    with pytest.raises(ArtifactError, match=r"missing\.json: no such records"):
+        make_paper_table(path, {"ours": [tmp_path / "missing.json"]}, tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArtifactError, match=r"empty: has no scores/\*\.json"):
+        make_paper_table(path, {"ours": [tmp_path / "empty"]}, tmp_path)
+    with pytest.raises(ConfigError, match="'our' is no row; did you mean 'ours'"):
+        make_paper_table(path, {"our": []}, tmp_path)
+
+
+def test_labels_of_another_data_set_are_refused(run: Run) -> None:
+    folder = scored(run, run.folder / "results")
+    rows = [TABLE["rows"][0]]
+    path = described(run.folder, rows=rows, classes=["background", "cat", "boat", "bush"])
+    with pytest.raises(ValueError, match="have the labels tree that the table's classes lack"):
+        make_paper_table(path, {"ours": [folder]}, run.folder / "o")
+
+
+def test_the_cost_of_a_training_is_a_column_as_well(tmp_path: Path) -> None:
+    """The shipped table, and what `wsss efficiency` has in its code, say the same."""
+    cost = Efficiency(
+        method="WeakCLIP", trained_parameters=21_240_853, parameters=171_464_725,
+        images_per_second=12.34, peak_memory=3 * 2**30, device="a GPU",
+    )  # fmt: skip
+    source = tmp_path / "refine" / "efficiency.json"
+    source.parent.mkdir()
+    source.write_text(json.dumps(sealed_json(cost.model_dump())))
+    path = ROOT / "workflow/tables/efficiency.yaml"
+    for given in (source, tmp_path):
+        lines, numbers = read(make_paper_table(path, {"weakclip": [given]}, tmp_path / "out"))
+        assert (
+            "| WeakCLIP | 21.2 | 21.2 | 171.5 | 171.5 | 12.4 | 12.4 | 12.3 | 16.8 | 3.0 | 9.7 |"
+            in lines
+        )
+        assert float(numbers["WeakCLIP", "memory"]["ours"]) == 3.0
+        assert any(line.startswith("- WeakCLIP, ours: trained on a GPU") for line in lines)
+    table = load_table(path)
+    rows = {row.name: row for row in table.rows}
+    for name, *said, _device in _PUBLISHED:
+        row = rows[name.removesuffix(", published")]
+        values = [row.value(key) for key in ("trained", "all", "share", "speed", "memory")]
+        assert [f"{value[0]}" for value in values if value] == said
+
+
+def test_bars_are_drawn_for_every_column_of_classes(tmp_path: Path) -> None:
+    path = ROOT / "workflow/tables/voc12_classes.yaml"
+    *_, html, png = make_paper_table(path, {}, tmp_path)
+    with Image.open(png) as picture:
+        assert min(picture.size) > 800
+        colours = {tuple(c) for c in np.asarray(picture.convert("RGB"))[::3].reshape(-1, 3)}
+    assert {(0x44, 0x77, 0xAA), (0xEE, 0x66, 0x77)} <= colours  # two rows, a colour each
+    assert "test: MCTformer, published" in html.read_text()

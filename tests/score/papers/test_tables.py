@@ -1,0 +1,249 @@
+"""Tables as data: what is refused, which runs they need, and the shipped ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from wsss.config import ConfigError, from_mapping
+from wsss.config.load import overlay
+from wsss.score.papers.table import ClassValues, load_table, row_of, table_runs
+
+ROOT = Path(__file__).parents[3]
+TABLES = sorted((ROOT / "workflow/tables").glob("*.yaml"))
+PRESETS = ROOT / "workflow/presets"
+
+GOOD: dict[str, Any] = {
+    "title": "A table",
+    "classes": ["background", "cat"],
+    "columns": {
+        "seed": {
+            "title": "seed", "product": ["affinity", "refined"], "split": "train",
+            "background": "best",
+        },
+        "val": {"title": "val", "product": "refiner", "metric": "per_class"},
+        "test": {"title": "test", "split": "test"},
+    },
+    "rows": [
+        {
+            "name": "Ours, again+", "preset": "demo-weclip", "seeds": [3, 5],
+            "changes": {"refine": {"train": {"iterations": 7}}}, "takes": {"seed": "affinity"},
+        },
+        {
+            "name": "Theirs",
+            "published": [
+                {
+                    "source": "a paper",
+                    "values": {"test": 50.0, "val": {"mean": 70.0, "classes": [90.0, 50.0]}},
+                }
+            ],
+        },
+    ],
+}  # fmt: skip
+
+
+def written(folder: Path, content: object) -> Path:
+    path = folder / "tables" / "mine.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def changed(*keys: str | int, to: object) -> dict[str, Any]:
+    """The good table with one value replaced, or added."""
+    copy: Any = yaml.safe_load(yaml.safe_dump(GOOD))
+    place = copy
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = to
+    return copy
+
+
+def test_runs_are_preset_changes_and_seed(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD | {"changes": {"shards": 5, "refine": {"method": "none"}}})
+    runs = table_runs(path, PRESETS)
+    assert list(runs) == ["ours-again-plus_seed-3", "ours-again-plus_seed-5"]
+    run = runs["ours-again-plus_seed-5"]
+    assert run["name"] == "demo-weclip.iterations-7_method-none_seed-5_shards-5"
+    assert (run["seed"], run["shards"]) == (5, 5)
+    assert run["refine"] == {"method": "none", "train": {"iterations": 7}}
+    assert run["retrain"] == {"enabled": False}  # of the preset
+    assert from_mapping(run).refine.train.iterations == 7
+
+
+def test_a_run_is_called_after_what_it_is(tmp_path: Path) -> None:
+    def name(**changes: object) -> str:
+        rows = [{"name": "Ours", "preset": "demo-weclip", "takes": {"seed": "refined"}, **changes}]
+        (run,) = table_runs(written(tmp_path, GOOD | {"rows": rows}), PRESETS).values()
+        return str(run["name"])
+
+    assert name() == "demo-weclip"
+    assert name(seeds=[4]) == "demo-weclip.seed-4"
+    assert name(changes={"infer": {"scores": "cam"}}) == "demo-weclip.scores-cam"
+    train = {"iterations": 7, "batch": 2, "warmup": 1, "checkpoint_every": 2, "min_lr": 0.0}
+    many = {"refine": {"train": train | {"lr": 0.01}}}
+    assert name(changes=many) == "demo-weclip.mine-ours"
+
+
+def test_a_run_means_its_row(tmp_path: Path) -> None:
+    table = load_table(written(tmp_path, GOOD))
+    for label in ("Ours, again+", "ours-again-plus", "ours-again-plus_seed-3"):
+        assert row_of(table, label) is table.rows[0]
+    with pytest.raises(ConfigError, match="'thiers' is no row; did you mean 'theirs'"):
+        row_of(table, "thiers")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (changed("colums", to={}), "colums: unknown key; did you mean columns?"),
+        (changed("rows", 0, "presets", to="x"), "rows.0.presets: unknown key; did you mean preset"),
+        (changed("columns", "val", "product", to="mask"), "columns.val.product.0: Input should be"),
+        (changed("columns", "val", "background", to="best"), "columns.val.background: only cam"),
+        (changed("columns", "val", "metric", to="parameters"), "columns.val.metric: parameters is"),
+        (changed("columns", "seed", "images", to="l.txt"), "columns.seed.images: rows at the best"),
+        (changed("rows", 0, "takes", to={}), r"\(Ours, again\+\).takes.seed: say which, affinity"),
+        (changed("rows", 0, "takes", "seed", to="cam"), "takes.seed: the column has affinity or"),
+        (changed("rows", 0, "takes", "sead", to="cam"), "takes.sead: 'sead' is no column; did you"),
+        (changed("rows", 0, "changes", "seed", to=4), "changes.seed: the table sets it"),
+        (changed("rows", 0, "seeds", to=[1, 1]), "seeds: one comes twice"),
+        (changed("rows", 1, "name", to="ours again+"), "rows.1 .*name: another row is called so"),
+        (changed("rows", 1, "published", to=[]), "rows.1 .*a row without a preset needs numbers"),
+        (
+            changed("rows", 1, "seeds", to=[1]),
+            "rows.1 .*preset: overlays, changes, seeds and takes need one",
+        ),
+        (
+            changed("rows", 1, "published", 0, "values", "tset", to=1.0),
+            "rows.1 .*published.0.values.tset: 'tset' is no column; did you mean 'test'",
+        ),
+        (
+            changed("rows", 1, "published", 0, "values", "test", to=101.0),
+            "published.0.values.test: 101.0 is no percentage",
+        ),
+        (
+            changed("rows", 1, "published", 0, "values", "val", to=70.0),
+            "published.0.values.val: give mean and classes",
+        ),
+        (
+            changed("rows", 1, "published", 0, "values", "val", "classes", to=[90.0]),
+            "published.0.values.val: 1 numbers for 2 classes",
+        ),
+        (
+            changed("rows", 1, "published", 0, "values", "val", "mean", to=70.1),
+            "published.0.values.val: the mean of the classes is 70.00, not 70.1",
+        ),
+        (changed("rows", 1, "published", 0, "source", to=""), "rows.1.published.0.source: "),
+        ([1], "Input should be a valid dictionary"),
+    ],
+)
+def test_a_mistake_names_file_and_key(tmp_path: Path, content: object, message: str) -> None:
+    path = written(tmp_path, content)
+    with pytest.raises(ConfigError, match=rf"(?s)mine\.yaml: not a valid table.*{message}"):
+        load_table(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (changed("rows", 0, "preset", to="demo-weclib"), "no preset; did you mean 'demo-weclip'"),
+        (changed("rows", 0, "preset", to="weakclip-prompts"), "is several runs .sweep."),
+        (
+            changed("rows", 0, "changes", "refine", "trian", to={}),
+            r"(?s)mine.yaml, row 'Ours, again\+'.*did you mean refine.train",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be_is_told(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        table_runs(written(tmp_path, content), PRESETS)
+
+
+def test_a_file_that_is_missing_or_no_yaml_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
+        load_table(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match=r"bad\.yaml: is not valid YAML"):
+        load_table(tmp_path / "bad.yaml")
+
+
+def test_tables_are_shipped() -> None:
+    assert {path.stem for path in TABLES} >= {
+        "voc12_main", "coco14_main", "voc12_classes", "weakclip_prompts", "weakclip_temperature",
+        "excel_components", "weclip_rfm", "efficiency", "demo_matrix",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_shipped_table_loads_and_its_runs_are_valid(path: Path) -> None:
+    """Every preset exists; what the rows make of them is a valid configuration."""
+    table, runs = load_table(path), table_runs(path)
+    assert len({run["name"] for run in runs.values()}) == len(runs)
+    assert runs
+    base = yaml.safe_load((ROOT / "config.yaml").read_text())
+    for run in runs.values():
+        assert from_mapping(overlay(base, run)).name == run["name"]
+    for row in table.rows:
+        for published in row.published:
+            assert published.source.rstrip().endswith(".")
+
+
+def test_published_classes_have_the_published_mean() -> None:
+    """Against the headline of the main table, which is written down apart."""
+    classes = load_table(ROOT / "workflow/tables/voc12_classes.yaml")
+    headline = {row.name: row for row in load_table(ROOT / "workflow/tables/voc12_main.yaml").rows}
+    compared = 0
+    for row in classes.rows:
+        for key in ("val", "test"):
+            found = row.value(key)
+            if found is None:
+                continue
+            assert isinstance(found[0], ClassValues)
+            said = headline[row.name].value(key)
+            assert said is not None
+            assert sum(found[0].classes) / 21 == pytest.approx(said[0], abs=0.06)
+            compared += 1
+    assert compared == 4
+
+
+@pytest.mark.parametrize("name", ["weakclip-prompts", "weakclip-temperature"])
+def test_ablation_tables_run_what_the_sweeps_run(name: str) -> None:
+    sweep = yaml.safe_load((PRESETS / f"{name}.yaml").read_text())["sweep"]
+    ((key, values),) = sweep.items()
+    option = key.rpartition(".")[2]
+    runs = table_runs(ROOT / f"workflow/tables/{name.replace('-', '_')}.yaml").values()
+    assert [run["refine"]["weakclip"][option] for run in runs] == values
+
+
+def test_component_table_runs_what_the_preset_runs() -> None:
+    preset = yaml.safe_load((PRESETS / "excel-components.yaml").read_text())
+    table = ROOT / "workflow/tables/excel_components.yaml"
+    rows, runs = load_table(table).rows, list(table_runs(table).values())
+    assert [row.overlays for row in rows[:5]] == [[f"excel-components:{r}"] for r in preset["runs"]]
+    assert [run["name"] for run in runs[:3]] == [
+        "voc12-excel.baseline", "voc12-excel.SVC", "voc12-excel.SVC-TSE",
+    ]  # fmt: skip
+    assert runs[3]["refine"]["method"] == preset["runs"]["SVC+LVC"]["refine"]["method"]
+    assert runs[3]["refine"]["train"]["iterations"] == 30_000  # of the preset below
+    assert {run["infer"]["scores"] for run in runs[:5]} == {preset["infer"]["scores"]}
+
+
+def test_a_row_lays_further_presets_over_its_own(tmp_path: Path) -> None:
+    def runs(*overlays: str) -> dict[str, dict[str, Any]]:
+        content = changed("rows", 0, "overlays", to=list(overlays))
+        content["rows"][0]["changes"] = {"shards": 3}
+        return table_runs(written(tmp_path, content), PRESETS)
+
+    run = runs("demo-excel", "excel-components:SVC+LVC")["ours-again-plus_seed-3"]
+    assert run["cams"]["affinity"]["box_threshold"] == 0.79
+    assert run["cams"]["patch_text"]["tse"] == {"form": "off"}
+    assert run["name"] == "demo-weclip.demo-excel_SVC-LVC_seed-3_shards-3"
+    with pytest.raises(
+        ConfigError, match=r"'SVC\+' is no run of excel-components; did you mean 'SVC"
+    ):
+        runs("excel-components:SVC+")
+    with pytest.raises(ConfigError, match="name one of them, excel-components:baseline"):
+        runs("excel-components")

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import csv
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from wsss.artifacts.errors import ArtifactError
+from wsss.score.record import Background, Record, numbers, write_records
+from wsss.score.tables.rows import Published, row_name
+from wsss.score.tables.write import make_table, print_results, print_table
+
+from ..conftest import PROVENANCE
+
+NAMES = ("background", "cat", "sea|side", "<b>tree</b>")
+
+
+def make_record(row: str = "CAM", **changes: object) -> Record:
+    matrix = np.array([[50, 3, 0, 0], [7, 20, 0, 0], [1, 0, 3, 0], [0, 0, 0, 0]])
+    fields: dict[str, object] = {
+        "row": row, "run": "tiny", "chain": "grad_cam", "stage": "cams", "split": "train",
+        "images": 6, "images_without_truth": 0, "truth": "here/SegmentationClass",
+        "background": Background(rule="power", value=1.0, source="config"), "crf": False,
+        "scales": (1.0,), "flip": False, "seed": 0, "variant": "corrected",
+        "weights": {"model.safetensors": "0123456789abcdef"}, "provenance": PROVENANCE,
+    }  # fmt: skip
+    return Record.model_validate({**numbers(matrix, NAMES, []), **fields, **changes})
+
+
+def records() -> list[Record]:
+    best = Background(rule="constant", value=0.37, source="best on this truth", criterion="mIoU")
+    end = {"stage": "retrain", "background": None, "split": "val", "images": 4}
+    return [
+        make_record(),
+        make_record(background=best),
+        make_record(
+            "pseudo mask",
+            stage="masks",
+            crf=True,
+            coverage=0.8765,
+            coverage_accuracy=0.9,
+            miou_low=0.4412,
+            miou_high=0.4731,
+            resamples=1000,
+        ),
+        make_record("segmenter", **end),
+        make_record("segmenter", crf=True, flip=True, scales=(0.75, 1.0), **end),
+    ]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> dict[str, str]:
+    """The three files, the records coming from two of them."""
+    rows = records()
+    sources = [tmp_path / "a.json", tmp_path / "b.json"]
+    write_records(sources[0], rows[:2])
+    write_records(sources[1], rows[2:])
+    published = [Published("segmenter", "val", 0.7123, "Somebody 2024, table 3")]
+    paths = make_table(sources, tmp_path / "tables", published)
+    return {path.suffix: path.read_text("utf-8") for path in paths}
+
+
+def test_rows_are_told_apart() -> None:
+    assert [row_name(record) for record in records()] == [
+        "CAM", "CAM, best threshold", "pseudo mask", "segmenter",
+        "segmenter, multi-scale + flip, CRF",
+    ]  # fmt: skip
+
+
+def test_csv_has_a_row_a_record_in_full_precision(table: dict[str, str]) -> None:
+    rows = list(csv.DictReader(io.StringIO(table[".csv"])))
+    for row, record in zip(rows, records(), strict=True):
+        assert float(row["miou"]) == record.miou
+        assert float(row["iou sea|side"]) == record.iou["sea|side"]
+        assert row["iou <b>tree</b>"] == ""  # never seen: no IoU, and no zero
+        assert row["coverage"] == ("0.8765" if record.row == "pseudo mask" else "")
+    assert [row["miou_low"] for row in rows] == ["", "", "0.4412", "", ""]
+    assert [row["published_miou"] for row in rows] == ["", "", "", "0.7123", ""]
+    assert rows[1]["background_source"] == "best on this truth"
+    assert rows[3]["background_value"] == ""
+
+
+def test_markdown(table: dict[str, str]) -> None:
+    lines = table[".md"].splitlines()
+    assert lines[0].startswith("# tiny: 6 train images, 4 val images; weights model.safetensors")
+    grids = [line for line in lines if line.startswith("|")]
+    assert len(grids) == 2 * (2 + len(records()))
+    assert len({line.replace("\\|", "").count("|") for line in grids[:7]}) == 1
+    assert len({line.replace("\\|", "").count("|") for line in grids[7:]}) == 1
+    miou = f"{100 * records()[0].miou:.1f}"  # type: ignore[operator]
+    assert f"| CAM | train | 6 | power 1 | no | 1 | {miou} |" in grids[2]
+    assert "> 0.37 (best)" in table[".md"]
+    assert f"| {miou} | 44.1–47.3 |" in grids[4]
+    assert f"| {miou} |  |" in grids[2]
+    assert "0.75, 1 + flip" in table[".md"]
+    assert "71.2 | Somebody 2024, table 3 |" in table[".md"]
+
+
+class _Cells(HTMLParser):
+    """Collects the rows of all tables, and every tag."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data.strip()
+
+
+def test_html_is_escaped_and_self_contained(table: dict[str, str]) -> None:
+    page = _Cells()
+    page.feed(table[".html"])
+    assert "b" not in page.tags
+    assert not {"script", "link", "img"} & set(page.tags)
+    assert "http" not in table[".html"]
+    header = page.rows[len(records()) + 1]
+    assert header == ["IoU of", "split", *NAMES]
+    assert len(page.rows) == 2 * (1 + len(records()))
+    assert page.rows[len(records()) + 2][-1] == ""
+    assert {len(row) for row in page.rows[: len(records()) + 1]} == {len(page.rows[0])}
+
+
+def test_published_column_stays_when_nothing_is_known(tmp_path: Path) -> None:
+    write_records(tmp_path / "a.json", records()[:1])
+    make_table([tmp_path / "a.json"], tmp_path)
+    header = (tmp_path / "table.md").read_text("utf-8").splitlines()[2]
+    assert "published mIoU" in header
+    assert "source" not in header
+    assert "covered" not in header
+
+
+def test_terminal_fits_a_hundred_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = {"report_classes": ("cat",), "report_mean": 0.5}
+    write_records(tmp_path / "a.json", [r.model_copy(update=report) for r in records()])
+    make_table([tmp_path / "a.json"], tmp_path / "tables")
+    buffer = io.StringIO()
+    print_table(tmp_path / "tables" / "table.csv", Console(file=buffer, width=100))
+    text = buffer.getvalue()
+    assert max(map(len, text.splitlines())) <= 100
+    for expected in ("CAM ", "> 0.37 (best)", "44.1–47.3", "multi-scale", "50.0", "train", "6"):
+        assert expected in text
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "train.png").touch()
+    print_results(tmp_path)
+    printed = capsys.readouterr().out
+    assert str(tmp_path / "pictures" / "train.png") in printed
+    assert str(tmp_path / "tables" / "table.html") in printed
+
+
+def test_nothing_to_print(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ArtifactError, match="holds no results"):
+        print_results(tmp_path)
+    with pytest.raises(ArtifactError, match="no such table"):
+        print_table(tmp_path / "table.csv")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ArtifactError, match="is no score table"):
+        print_table(tmp_path / "other.csv")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "train.png").touch()
+    print_results(tmp_path)  # photos without masks: pictures, no table
+    assert "no ground truth" in capsys.readouterr().out

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tests.data.conftest import picture, write_xml
+from wsss.__main__ import app
+from wsss.config import Config, from_mapping
+from wsss.data.errors import DataError
+from wsss.data.ingest.stage import ingest
+from wsss.data.manifest_folder import load
+from wsss.score.truth.errors import TruthError
+from wsss.score.truth.mask_tags import write_mask_tags
+
+from ..conftest import save_mask
+
+SUBSET = Path(__file__).parents[3] / os.environ.get("WSSS_SHARED", "../shared") / "data/voc-subset"
+
+
+def mask(*labels: int) -> np.ndarray:
+    found = np.zeros((12, 16), np.uint8)
+    for column, label in enumerate(labels):
+        found[3:6, column] = label
+    return found
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """Annotations and masks that differ: a and b by one object each, c not, e has no object."""
+    root = tmp_path / "VOC2012"
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    objects = {"a": ["dog", "cat"], "b": ["cat"], "c": ["person"], "d": ["cat"], "e": ["dog"]}
+    for seed, (image, names) in enumerate(objects.items()):
+        Image.fromarray(picture(seed)).save(root / "JPEGImages" / f"{image}.jpg")
+        write_xml(root, image, names)
+    labels = {"a": mask(8, 255), "b": mask(15, 8), "c": mask(255, 15), "e": mask(255)}
+    for image, array in labels.items():
+        save_mask(root / "SegmentationClassAug" / f"{image}.png", array)
+    save_mask(root / "SegmentationClass" / "d.png", mask(8))
+    lists = root / "ImageSets/Segmentation"
+    (lists / "trainaug.txt").write_text("a\nb\nc\ne\n")
+    (lists / "val.txt").write_text("d\n")
+    return root
+
+
+def config(root: Path, **data: object) -> Config:
+    given = {"kind": "voc", "root": str(root), "train_list": "trainaug", "tags": "masks"} | data
+    return from_mapping({"data": {**given, "quarantine_limit": 0.5}, "compute": {"workers": 1}})
+
+
+def test_tags_are_the_labels_that_occur(voc: Path, tmp_path: Path) -> None:
+    report = write_mask_tags(config(voc), tmp_path / "tags.csv")
+    with (tmp_path / "tags.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["image"]: row["tags"] for row in rows} == {
+        "a": "cat", "b": "cat;person", "c": "person", "e": "", "d": "cat",
+    }  # fmt: skip
+    assert rows[0]["source"] == "pixel labels in SegmentationClassAug"
+    assert rows[-1]["source"] == "pixel labels in SegmentationClass"
+    assert (report.images, report.untagged, report.compared) == (5, 1, 5)
+    assert (report.only_xml, report.only_masks) == (2, 1)  # a, e; b
+    assert "2 have an object there that the mask lacks, 1 one in the mask" in str(report)
+
+
+def test_ingest_takes_the_table_and_never_the_masks(voc: Path, tmp_path: Path) -> None:
+    out = tmp_path / "manifest"
+    with pytest.raises(DataError, match=r"mask-tags\.csv: not there, but data\.tags is masks"):
+        ingest(config(voc), out)
+    write_mask_tags(config(voc), out / "mask-tags.csv")
+    for name in ("SegmentationClass", "SegmentationClassAug"):
+        (voc / name).rename(voc / f"{name} away")
+    ingest(config(voc), out)
+    manifest, classes = load(out)
+    tags = {sample.id: [classes.names[index] for index in sample.tags] for sample in manifest}
+    assert tags == {"a": ["cat"], "b": ["cat", "person"], "c": ["person"], "d": ["cat"]}
+    ingest(config(voc, tags="xml"), out)
+    manifest, classes = load(out)
+    tags = {sample.id: [classes.names[index] for index in sample.tags] for sample in manifest}
+    assert tags["a"] == ["dog", "cat"]
+    assert tags["e"] == ["dog"]
+
+
+def test_missing_and_foreign_masks_are_listed_together(voc: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tags.csv"
+    for image in "ab":
+        (voc / "SegmentationClassAug" / f"{image}.png").unlink()
+    with pytest.raises(TruthError, match=r"2 masks are missing: .*a\.png; .*b\.png"):
+        write_mask_tags(config(voc), out)
+    save_mask(voc / "SegmentationClassAug" / "a.png", mask(21))
+    (voc / "SegmentationClassAug" / "b.png").write_text("no mask")
+    with pytest.raises(TruthError, match=r"2 masks cannot be read as VOC's: .*holds label 21"):
+        write_mask_tags(config(voc), out)
+    assert not out.exists()
+
+
+def test_only_voc_has_them(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="for voc only"):
+        write_mask_tags(from_mapping({}), tmp_path / "tags.csv")
+    for kind in ("coco", "folder"):
+        with pytest.raises(ValueError, match=r"data\.tags: masks is for kind voc"):
+            from_mapping({"data": {"kind": kind, "tags": "masks"}})
+
+
+@pytest.mark.skipif(not SUBSET.is_dir(), reason="WSSS_SHARED has no data/voc-subset")
+def test_the_subsets_table_is_that_of_its_masks(tmp_path: Path) -> None:
+    given = tmp_path / "config.yaml"
+    given.write_text(f"data: {{kind: voc, root: '{SUBSET.resolve()}'}}")
+    out = tmp_path / "tags.csv"
+    done = CliRunner().invoke(app, ["truth", "tags", "--config", str(given), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "600 images" in done.output
+    with out.open(newline="") as stream:
+        found = {row["image"]: set(row["tags"].split(";")) for row in csv.DictReader(stream)}
+    with (SUBSET / "tags.csv").open(newline="") as stream:
+        rows = csv.DictReader(stream, delimiter=";")
+        assert found == {row["image"]: set(row["classes"].split()) for row in rows}

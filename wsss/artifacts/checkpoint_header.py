@@ -1,0 +1,69 @@
+"""Look at a refiner's checkpoint without importing torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+
+from wsss.artifacts.checksum import check_seal
+from wsss.artifacts.digest import digest_json
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.provenance import Provenance
+
+_BLOCK = 1 << 20
+
+
+def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
+    """Digests of a checkpoint's tensors and of what they were trained on top of, for provenance.
+
+    The header's provenance is left out, so that trainings that end alike count as equal.
+
+    Args:
+        path: checkpoint of the refine-train stage.
+        method: the refiner that it must belong to.
+
+    Returns:
+        ``refiner``, where the checkpoint holds tensors, beside the weights of its provenance.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, or of another refiner.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such checkpoint; run refine-train first")
+    check_seal(path, "delete it and rerun refine-train")
+    try:
+        with safe_open(path, framework="np") as stored:
+            metadata = stored.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(
+            f"{path}: is damaged or no safetensors file ({error}); rerun refine-train"
+        ) from None
+    if "provenance" not in metadata:
+        raise ArtifactError(f"{path}: carries no provenance, so it is no refiner's checkpoint")
+    try:
+        made = Provenance.model_validate_json(metadata["provenance"])
+    except ValidationError:
+        raise ArtifactError(
+            f"{path}: carries a provenance of another kind; rerun refine-train"
+        ) from None
+    trained = made.config.get("refine", {}).get("method")
+    if trained != method:
+        raise ArtifactError(
+            f"{path}: was trained for the refiner {trained!r}, the configuration says {method!r}; "
+            "rerun refine-train"
+        )
+    return made.weights | _tensors_digest(path)
+
+
+def _tensors_digest(path: Path) -> dict[str, str]:
+    with path.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        header.pop("__metadata__", None)
+        total = hashlib.sha256(digest_json(header).encode())
+        while block := stream.read(_BLOCK):
+            total.update(block)
+    return {"refiner": total.hexdigest()} if header else {}

@@ -1,0 +1,1 @@
+"""CAMs and seeds that other projects wrote."""

@@ -1,0 +1,68 @@
+"""Start a training in several processes, one a GPU, by torchrun."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from wsss.compute.gpus import HELD, VISIBLE, claim_gpus, held_over_exec, visible_gpus
+
+TOGETHER = ("retrain", "refine-train")
+"""Sub-commands whose processes share each batch; every other one runs in one process."""
+
+
+def launch(
+    command: Annotated[
+        list[str], typer.Argument(help="The sub-command and its options.", show_default=False)
+    ],
+    processes: Annotated[
+        int, typer.Option(help="How many, one a GPU; 0 and 1 start the command as it is.", min=0)
+    ] = 1,
+) -> None:
+    """Run a training in several processes on this machine: `wsss launch --processes 4 retrain …`.
+
+    They share each batch, so that the batch stays what the configuration says.
+    """
+    if processes < 2:
+        from wsss.cli.app import app  # which imports this module
+
+        app(args=command, prog_name="wsss")
+        return
+    if command[0] not in TOGETHER:
+        raise typer.BadParameter(
+            f"{command[0]} runs in one process; {' and '.join(TOGETHER)} can run in several"
+        )
+    if _device(command) in ("auto", "cuda") and (gpus := visible_gpus()):
+        chosen = claim_gpus(gpus, processes)
+        os.environ |= {VISIBLE: ",".join(gpu.name for gpu in chosen), HELD: "1"}
+        held_over_exec()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node", str(processes), "-m"]
+    # Behind `--`, or torchrun would take our `--log` for an abbreviation of an option of its own.
+    os.execv(sys.executable, [*torchrun, "--", "wsss", *command])
+
+
+def check_processes(arguments: list[str]) -> None:
+    """Refuse to do the same work several times over.
+
+    Args:
+        arguments: of the command line, the sub-command first.
+
+    Raises:
+        ValueError: several processes were launched for what runs in one.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1" and arguments and arguments[0] not in TOGETHER:
+        raise ValueError(
+            f"{processes} processes of `wsss {arguments[0]}` were launched, which would all do the "
+            f"same and write the same files; launch one ({' and '.join(TOGETHER)} can share work)"
+        )
+
+
+def _device(command: list[str]) -> str:
+    if "--device" in command[:-1]:
+        return command[command.index("--device") + 1]
+    return "auto"

@@ -1,0 +1,212 @@
+"""Scores, tables and pictures as sub-commands."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles, ManifestDir, Sections, Split, stage_config
+
+PANEL = "Results"
+
+
+class Product(StrEnum):
+    """What can be scored."""
+
+    cam = "cam"
+    affinity = "affinity"
+    seeds = "seeds"
+    refined = "refined"
+    masks = "masks"
+    predictions = "predictions"
+    refiner = "refiner"
+    blob = "blob"
+
+
+_ARRAYS: dict[Product, Literal["cam", "refined", "score"]] = {
+    Product.cam: "cam",
+    Product.affinity: "refined",
+    Product.refined: "score",
+}
+
+
+def score(
+    product: Annotated[
+        Product,
+        typer.Argument(help="What the shards hold; `blob` is the floor that ignores the image."),
+    ],
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="Records to write (JSON).")],
+    shards: Annotated[
+        list[Path],
+        typer.Argument(help="The shards of the split; none for `blob`.", show_default=False),
+    ] = [],  # noqa: B006
+    split: Split = "train",
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+) -> None:
+    """Score CAMs, seeds, masks or predictions (a segmenter's, a refiner's) against the truth."""
+    from wsss.score import stage
+
+    settings = stage_config("score", config, sections)
+    if product in _ARRAYS:
+        stage.score_cams(settings, manifest, split, shards, _ARRAYS[product], out)
+    elif product == Product.masks:
+        stage.score_masks(settings, manifest, split, shards, out)
+    elif product == Product.seeds:
+        stage.score_masks(settings, manifest, split, shards, out, of="seeds")
+    elif product == Product.predictions:
+        stage.score_predictions(settings, manifest, split, shards, out)
+    elif product == Product.refiner:
+        stage.score_predictions(settings, manifest, split, shards, out, of="refiner")
+    else:
+        stage.score_blob(settings, manifest, split, out)
+
+
+def table(
+    records: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Records of `wsss score`, in the order of the rows.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write table.md, table.csv and table.html to.")
+    ],
+) -> None:
+    """One table of all records: Markdown, CSV and HTML."""
+    from wsss.score.tables.write import make_table
+
+    make_table(records, out)
+
+
+def compare(
+    out: Annotated[
+        Path, typer.Option(help="Folder to write sweep.md, sweep.csv and sweep.html to.")
+    ],
+    records: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Records of `wsss score`; each run a row.", show_default=False),
+    ] = None,
+    rows: Annotated[
+        str,
+        typer.Option(
+            help="Instead of RECORDS: which of them make a row, JSON: {row: [files]}; a file may "
+            "belong to several.",
+            show_default=False,
+        ),
+    ] = "",
+    name: Annotated[str, typer.Option(help="Title of the table.")] = "runs",
+) -> None:
+    """One table of several runs: a row a run, a column a product, or turned if that is narrower."""
+    from wsss.score.record import read_records
+    from wsss.score.tables.comparison import make_comparison, rows_by_run
+
+    if bool(records) == bool(rows):
+        raise typer.BadParameter("pass either files of records or --rows")
+    if records:
+        make_comparison(rows_by_run(read_records(records), name), out, name)
+        return
+    try:
+        files = {row: [Path(path) for path in paths] for row, paths in json.loads(rows).items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise typer.BadParameter(
+            f"--rows is no JSON of the form {{row: [files]}}: {error}"
+        ) from None
+    make_comparison({row: read_records(paths) for row, paths in files.items()}, out, name)
+
+
+def efficiency(
+    cost: Annotated[
+        Path, typer.Argument(help="What `wsss refine-train` wrote (JSON).", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write efficiency.md, .csv and .html to.")],
+) -> None:
+    """Parameters, speed and memory of a refiner's training, beside published ones."""
+    from wsss.score.tables.efficiency import make_efficiency
+
+    make_efficiency(cost, out)
+
+
+def contact_sheet(
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="PNG to write.")],
+    split: Split = "train",
+    cams: Annotated[list[Path], typer.Option(help="CAM shards (repeat).")] = [],  # noqa: B006
+    seeds: Annotated[list[Path], typer.Option(help="Seed shards (repeat).")] = [],  # noqa: B006
+    masks: Annotated[list[Path], typer.Option(help="Mask shards (repeat).")] = [],  # noqa: B006
+    refiner: Annotated[
+        list[Path], typer.Option(help="Shards of the refiner's predictions (repeat).")
+    ] = [],  # noqa: B006
+    predictions: Annotated[list[Path], typer.Option(help="Prediction shards (repeat).")] = [],  # noqa: B006
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+) -> None:
+    """A contact sheet: image, CAM, pseudo mask, prediction, truth, in palette colours."""
+    from wsss.score.figures.contact_sheet import contact_sheet as draw
+
+    draw(
+        stage_config("pictures", config, sections),
+        manifest,
+        split,
+        out,
+        cams=cams,
+        seeds=seeds,
+        masks=masks,
+        refiner=refiner,
+        predictions=predictions,
+    )
+
+
+def loss_curve(
+    log: Annotated[
+        Path, typer.Argument(help="Loss curve of a training (CSV).", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Picture to write.")],
+) -> None:
+    """Draw a loss curve."""
+    from wsss.score.figures.curves import loss_curve as draw
+
+    draw(log, out)
+
+
+def class_chart(
+    records: Annotated[
+        list[Path], typer.Argument(help="Records of `wsss score`.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Picture to write.")],
+) -> None:
+    """Draw the IoU of each class, row by row."""
+    from wsss.score.figures.curves import class_chart as draw
+
+    draw(records, out)
+
+
+def show(
+    folder: Annotated[
+        Path, typer.Argument(help="Results of a run, e.g. results/demo.", show_default=False)
+    ],
+) -> None:
+    """Print a run's table and where its pictures and report are."""
+    from wsss.score.tables.write import print_results
+
+    print_results(folder)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (
+        score,
+        table,
+        compare,
+        efficiency,
+        contact_sheet,
+        class_chart,
+        loss_curve,
+        show,
+    ):
+        app.command(rich_help_panel=PANEL)(command)

@@ -1,0 +1,269 @@
+"""The stages as sub-commands, in the order of the chain.
+
+Each command imports its stage when it runs, so that `wsss --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss.cli.options import (
+    DEFAULT_CACHE,
+    DEFAULT_CONFIG,
+    WHOLE,
+    Batch,
+    Cache,
+    ConfigFiles,
+    Device,
+    ManifestDir,
+    Sections,
+    Shard,
+    Split,
+    Workers,
+    parse_shard,
+    stage_config,
+)
+
+PANEL = "Stages, in order"
+
+
+def ingest(
+    out: Annotated[
+        Path, typer.Option(help="Folder to write: manifest, quarantine table, class list.")
+    ],
+    test_list: Annotated[
+        str,
+        typer.Option(help="Only this list, as the split test: images to predict, e.g. VOC's test."),
+    ] = "",
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    workers: Workers = 0,
+) -> None:
+    """Decode every image, list what can be used and quarantine the rest.
+
+    Writes manifest.csv (id, split, path, size, digest, tags), quarantine.csv (file, reason) and
+    classes.json. Fails, after writing the quarantine table, when too large a share cannot be used.
+    """
+    from wsss.data.ingest.stage import ingest as run
+
+    run(stage_config("ingest", config, sections, workers=workers), out, test_list)
+
+
+def cams(
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="HDF5 shard to write.")],
+    split: Split = "train",
+    shard: Shard = WHOLE,
+    cache: Cache = DEFAULT_CACHE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    device: Device = "",
+    batch: Batch = 0,
+    workers: Workers = 0,
+) -> None:
+    """Class activation maps of one part of a split, on the patch grid."""
+    from wsss.cams.stage import run
+
+    settings = stage_config("cams", config, sections, device=device, batch=batch, workers=workers)
+    run(settings, manifest, split, parse_shard(shard), out, cache)
+
+
+def seeds(
+    cams: Annotated[Path, typer.Argument(help="One CAM shard.", show_default=False)],
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="HDF5 shard of seeds to write.")],
+    png: Annotated[Path, typer.Option(help="Folder to write palette PNGs to (label/ and train/).")],
+    split: Split = "train",
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    workers: Workers = 0,
+) -> None:
+    """Hard seeds of one shard of CAMs, for a refiner that learns from such (weakclip)."""
+    from wsss.masks.seeds_stage import run
+
+    settings = stage_config("seeds", config, sections, workers=workers)
+    run(settings, manifest, split, cams, out, png)
+
+
+def refine_train(
+    cams: Annotated[
+        list[Path], typer.Argument(help="CAM shards of the train split.", show_default=False)
+    ],
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="Checkpoint to write (safetensors).")],
+    log: Annotated[Path, typer.Option(help="Loss curve to write (CSV).")],
+    work: Annotated[
+        Path, typer.Option(help="Folder for what an interrupted training resumes from.")
+    ],
+    seeds: Annotated[
+        list[Path], typer.Option(help="Seed shards of the train split (repeat).")
+    ] = [],  # noqa: B006
+    efficiency: Annotated[
+        Path | None, typer.Option(help="What the training cost, to write (JSON).")
+    ] = None,
+    cache: Cache = DEFAULT_CACHE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    device: Device = "",
+    workers: Workers = 0,
+) -> None:
+    """Train the refiner on CAMs or seeds (refine.method; `none` has nothing to train)."""
+    from wsss.refine.stage import train
+
+    train(
+        stage_config("refine_train", config, sections, device=device, workers=workers),
+        manifest,
+        cams,
+        out,
+        log,
+        work,
+        cache,
+        seeds,
+        efficiency,
+    )
+
+
+def refine_import(
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="Checkpoint to write (safetensors).")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="What the authors released (.pth, .safetensors); default: refine.checkpoint.",
+            show_default=False,
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="What became of every tensor, to write (JSON).")
+    ] = None,
+    leave_out: Annotated[
+        list[str], typer.Option(help="Beginning of names that are of no use (repeat).")
+    ] = [],  # noqa: B006
+    cache: Cache = DEFAULT_CACHE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+) -> None:
+    """Import a checkpoint that the authors of weakclip or excel released, instead of training."""
+    from wsss.refine.released.importer import import_checkpoint
+
+    settings = stage_config("refine_import", config, sections, device="cpu")
+    import_checkpoint(settings, manifest, file, out, cache, report=report, leave_out=leave_out)
+
+
+def refine_apply(
+    cams: Annotated[Path, typer.Argument(help="One CAM shard.", show_default=False)],
+    manifest: ManifestDir,
+    checkpoint: Annotated[
+        Path, typer.Option(help="Checkpoint of `wsss refine-train` or `refine-import`.")
+    ],
+    out: Annotated[Path, typer.Option(help="HDF5 shard of class scores to write.")],
+    split: Split = "train",
+    cache: Cache = DEFAULT_CACHE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    device: Device = "",
+    batch: Batch = 0,
+    workers: Workers = 0,
+) -> None:
+    """Class scores of one shard: what the refiner makes of the CAMs."""
+    from wsss.refine.stage import apply
+
+    settings = stage_config(
+        "refine_apply", config, sections, device=device, batch=batch, workers=workers
+    )
+    apply(settings, manifest, split, cams, checkpoint, out, cache)
+
+
+def refine_predict(
+    manifest: ManifestDir,
+    checkpoint: Annotated[
+        Path, typer.Option(help="Checkpoint of `wsss refine-train` or `refine-import`.")
+    ],
+    out: Annotated[Path, typer.Option(help="HDF5 shard of label maps to write.")],
+    split: Split = "val",
+    shard: Shard = WHOLE,
+    cache: Cache = DEFAULT_CACHE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    device: Device = "",
+    workers: Workers = 0,
+) -> None:
+    """Label maps of the refiner itself, without tags; protocols as those of `predict`."""
+    from wsss.refine.stage import predict
+
+    settings = stage_config("refine_predict", config, sections, device=device, workers=workers)
+    predict(settings, manifest, split, parse_shard(shard), checkpoint, out, cache)
+
+
+def masks(
+    scores: Annotated[Path, typer.Argument(help="One shard of class scores.", show_default=False)],
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="HDF5 shard of masks to write.")],
+    png: Annotated[Path, typer.Option(help="Folder to write palette PNGs to (label/ and train/).")],
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    workers: Workers = 0,
+) -> None:
+    """Pseudo masks of one shard: background rule, dense CRF, ignore band."""
+    from wsss.masks.stage import run
+
+    run(stage_config("masks", config, sections, workers=workers), manifest, scores, out, png)
+
+
+def retrain(
+    masks: Annotated[
+        list[Path], typer.Argument(help="Mask shards of the train split.", show_default=False)
+    ],
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="Weights to write (safetensors).")],
+    log: Annotated[Path, typer.Option(help="Loss curve to write (CSV).")],
+    work: Annotated[
+        Path, typer.Option(help="Folder for what an interrupted training resumes from.")
+    ],
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    device: Device = "",
+    workers: Workers = 0,
+) -> None:
+    """Train the supervised segmenter on the pseudo masks."""
+    from wsss.retrain.train import train
+
+    train(
+        stage_config("retrain", config, sections, device=device, workers=workers),
+        manifest,
+        masks,
+        out,
+        log,
+        work,
+    )
+
+
+def predict(
+    manifest: ManifestDir,
+    checkpoint: Annotated[Path, typer.Option(help="Weights of `wsss retrain`.")],
+    out: Annotated[Path, typer.Option(help="HDF5 shard of label maps to write.")],
+    split: Split = "val",
+    shard: Shard = WHOLE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    sections: Sections = "",
+    device: Device = "",
+    batch: Batch = 0,
+    workers: Workers = 0,
+) -> None:
+    """Label maps of the segmenter: single scale, multi-scale + flip, each with and without CRF."""
+    from wsss.retrain.predict import predict as run
+
+    settings = stage_config(
+        "predict", config, sections, device=device, batch=batch, workers=workers
+    )
+    run(settings, manifest, split, parse_shard(shard), checkpoint, out)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the stages to the command line."""
+    refine = (refine_train, refine_import, refine_apply, refine_predict)
+    for command in (ingest, cams, seeds, *refine, masks, retrain, predict):
+        app.command(rich_help_panel=PANEL)(command)

@@ -1,0 +1,144 @@
+"""The configured encoder, and a data set's photographs in the form that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from wsss.clip.encoder import ClipEncoder
+from wsss.clip.images import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    input_size,
+    normalize_image,
+    resize_image,
+)
+from wsss.clip.load import load_clip
+from wsss.compute.device import pick_device
+from wsss.config import Config, expand_path
+from wsss.data.images.read import read_image
+from wsss.data.manifest import Sample
+
+# All heads' attention of one block and image, in float32, must fit into this. The whole image is
+# looked at in one piece, so this grows with the fourth power of its side.
+_LARGEST_ATTENTION = 2 << 30
+
+
+class EncoderInput:
+    """Loads the encoder that ``config.clip`` names and prepares photographs for it.
+
+    Args:
+        config: data, clip and compute.
+        cache: folder for downloaded weights.
+
+    Attributes:
+        square: side of the square into which every photograph is squeezed, pixels; None: they keep
+            their shape.
+
+    Raises:
+        ClipLoadError: the model cannot be built or its weights do not fit.
+    """
+
+    def __init__(self, config: Config, cache: Path) -> None:
+        settings = config.clip
+        self.clip = load_clip(
+            _local(settings.model), _local(settings.pretrained), cache_dir=cache / "open_clip"
+        )
+        assert settings.position_rounding != "auto"
+        self.encoder = ClipEncoder(
+            self.clip.model.get_submodule("visual"),
+            logit_scale=self.clip.logit_scale,
+            precision=settings.precision,
+            rounding=settings.position_rounding,
+            device=pick_device(config.compute.device),
+        )
+        imagenet = settings.normalization == "imagenet"
+        self._mean = IMAGENET_MEAN if imagenet else self.clip.mean
+        self._std = IMAGENET_STD if imagenet else self.clip.std
+        self._max_pixels, self._long_side = config.data.max_pixels, settings.long_side
+        self.square = settings.square if settings.shape == "square" else None
+
+    def size(self, sample: Sample) -> tuple[int, int]:
+        """Height and width at which an image enters the encoder, pixels."""
+        if self.square is not None:
+            return input_size(self.square, self.square, self.encoder.patch)
+        return input_size(
+            sample.height, sample.width, self.encoder.patch, long_side=self._long_side
+        )
+
+    def grid(self, sample: Sample) -> tuple[int, int]:
+        """Rows and columns of patches of an image."""
+        height, width = self.size(sample)
+        return height // self.encoder.patch[0], width // self.encoder.patch[1]
+
+    def pixels(self, sample: Sample) -> Float[Tensor, "3 height width"]:
+        """Read, resize and normalise a photograph.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return self.normalize(resize_image(self.photo(sample), self.size(sample)))
+
+    def photo(self, sample: Sample) -> UInt8[np.ndarray, "height width 3"]:
+        """Read a photograph.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return read_image(sample.path, max_pixels=self._max_pixels)
+
+    def normalize(
+        self, photo: UInt8[np.ndarray, "height width 3"]
+    ) -> Float[Tensor, "3 height width"]:
+        """Pixels as the encoder takes them."""
+        return normalize_image(photo, self._mean, self._std)
+
+    def colours(
+        self, pixels: Float[Tensor, "batch 3 rows columns"]
+    ) -> Float[np.ndarray, "batch rows columns 3"]:
+        """Undo `normalize`: RGB in 0 … 255, not rounded."""
+        mean, std = ((255 * np.array(c)).astype(np.float32) for c in (self._mean, self._std))
+        # (B, 3, h, w) -> (B, h, w, 3)
+        levels: np.ndarray = pixels.permute(0, 2, 3, 1).cpu().numpy() * std + mean
+        return levels.clip(0, 255)
+
+    @property
+    def mean_colour(self) -> tuple[int, int, int]:
+        """The colour that `normalize` takes nearest to 0."""
+        red, green, blue = (round(255 * channel) for channel in self._mean)
+        return red, green, blue
+
+    def check_sizes(self, samples: Sequence[Sample]) -> None:
+        """Refuse images whose attention would not fit into memory, before the work starts.
+
+        Raises:
+            ValueError: naming how many there are, the largest, and the setting that helps.
+        """
+        if not samples:
+            return
+
+        def tokens(sample: Sample) -> int:
+            rows, columns = self.grid(sample)
+            return 1 + rows * columns
+
+        heads = self.encoder.blocks[-1].heads
+        too_large = [s for s in samples if 4 * heads * tokens(s) ** 2 > _LARGEST_ATTENTION]
+        if too_large:
+            worst = max(too_large, key=tokens)
+            limit = int((_LARGEST_ATTENTION / (4 * heads)) ** 0.5)
+            raise ValueError(
+                f"{len(too_large)} of {len(samples)} images are too large for the encoder, which "
+                f"looks at all patches at once: {worst.id!r} of {worst.width} x {worst.height} "
+                f"pixels has {tokens(worst)} tokens, at most {limit} fit; set clip.long_side, "
+                "e.g. to 512"
+            )
+
+
+def _local(text: str) -> str:
+    """The path where ``text`` names a file here, else ``text``: a model name or a tag."""
+    path = expand_path(text)
+    return str(path) if path.is_file() or path.suffix in {".json", ".safetensors", ".pt"} else text

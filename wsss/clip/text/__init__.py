@@ -1,0 +1,1 @@
+"""Texts for the encoder: prompts, descriptions, embeddings."""

@@ -1,0 +1,118 @@
+"""The text bank: unit vectors of class and background prompts, cached by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.checkpoint import load_tensors, save_tensors
+from wsss.artifacts.errors import ArtifactError
+from wsss.clip.load import LoadedClip
+from wsss.compute.threads import one_thread_each, ordered_map
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TextBank:
+    """Text features of a class list."""
+
+    classes: Float[Tensor, "classes joint"]
+    """Unit vectors, one a class."""
+    backgrounds: Float[Tensor, "backgrounds joint"]
+    """Unit vectors, one a background prompt; may be empty."""
+
+    def to(self, device: torch.device | str) -> TextBank:
+        """The same bank on another device."""
+        return TextBank(self.classes.to(device), self.backgrounds.to(device))
+
+
+def text_bank(
+    clip: LoadedClip,
+    classes: Sequence[str],
+    backgrounds: Sequence[str],
+    templates: Sequence[str],
+    *,
+    cache_dir: Path | None = None,
+) -> TextBank:
+    """Encode prompts, or read them from the cache (spec 1.2).
+
+    Each word is put into every template; the unit vectors of the templates are averaged and scaled
+    to unit length again. Synonyms belong into one word, comma-separated.
+
+    Args:
+        clip: the model; its text tower is used in float32.
+        classes: prompt words of the classes, e.g. ``bird avian``.
+        backgrounds: prompt words of the background set; may be empty.
+        templates: each holds ``{}`` once, e.g. ``a clean origami {}.``.
+        cache_dir: where banks are kept, one file for each combination of weights, tokenizer,
+            templates and words; None does not keep them.
+
+    Raises:
+        ValueError: no template, a template without ``{}``, or an empty word.
+    """
+    if not templates or any(template.count("{}") != 1 for template in templates):
+        raise ValueError(
+            f"templates {list(templates)}: expected at least one, each with {{}} exactly once"
+        )
+    words = [*classes, *backgrounds]
+    if any(not word.strip() for word in words):
+        raise ValueError("a prompt word is empty; every class and background needs one")
+    file = None
+    if cache_dir is not None:
+        file = cache_dir / f"text-{_key(clip, words, templates)}.safetensors"
+        stored = _read(file, len(words))
+        if stored is not None:
+            return TextBank(stored[: len(classes)], stored[len(classes) :])
+    features = encode_words(clip, words, templates)
+    if file is not None:
+        with atomic_path(file) as temporary:
+            save_tensors(temporary, {"features": features}, {"words": json.dumps(words)})
+    return TextBank(features[: len(classes)], features[len(classes) :])
+
+
+def encode_words(
+    clip: LoadedClip, words: Sequence[str], templates: Sequence[str]
+) -> Float[Tensor, "words joint"]:
+    """Unit vectors of words, averaged over templates; each word is encoded by itself."""
+
+    def encode(word: str) -> Tensor:
+        tokens = clip.tokenize([template.replace("{}", word) for template in templates])
+        return F.normalize(encode_tokens(clip.model, tokens).mean(0), dim=-1)
+
+    if not words:
+        return torch.zeros(0, clip.joint_width)
+    with one_thread_each() as threads:
+        return torch.stack(list(ordered_map(encode, words, threads=threads)))
+
+
+@torch.no_grad()
+def encode_tokens(
+    model: nn.Module, tokens: Int[Tensor, "prompts context"]
+) -> Float[Tensor, "prompts joint"]:
+    """Unit vectors of tokenised prompts, float32."""
+    features = model.encode_text(tokens)  # type: ignore[operator]
+    return F.normalize(features.float(), dim=-1)
+
+
+def _key(clip: LoadedClip, words: Sequence[str], templates: Sequence[str]) -> str:
+    content = json.dumps([_FORMAT, clip.digest, clip.tokenizer, list(templates), words])
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _read(file: Path, count: int) -> Tensor | None:
+    """The cached features, or None where there are none that can be read."""
+    try:
+        features = load_tensors(file, "it is made again")[0]["features"]
+    except (ArtifactError, KeyError):
+        return None
+    return features if features.ndim == 2 and len(features) == count else None

@@ -1,0 +1,68 @@
+"""From the configured device name to torch's device."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from wsss.compute.gpus import HELD, VISIBLE, claim_gpus, visible_gpus
+
+if TYPE_CHECKING:
+    import torch
+
+_log = logging.getLogger(__name__)
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU; anything else is torch's own name.
+
+    A GPU is this process's own until it ends: `wsss.compute.gpus`. ``auto`` and ``cuda`` take one
+    that is free; in a Slurm job, which may share its node, ``auto`` takes none that Slurm did not
+    lend. In a training of several processes each takes the one of its number.
+
+    Raises:
+        ValueError: there is no such GPU, or several processes would share it.
+    """
+    import torch  # here, so that reading a configuration does not cost torch's start-up
+
+    kind, _, number = name.partition(":")
+    if kind not in ("auto", "cuda"):
+        return torch.device(name)
+    if kind == "auto" and "SLURM_JOB_ID" in os.environ and VISIBLE not in os.environ:
+        if visible_gpus():
+            _log.warning(
+                "this node has GPUs, but Slurm lent none to this job, so it computes on the CPU; "
+                "ask for one (resource gpu), or set compute.device to cuda to take what is there"
+            )
+        return torch.device("cpu")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if number:
+            raise ValueError(
+                f"compute.device is {name}, but several processes were launched, which need a GPU "
+                "each; set it to cuda, or launch one process"
+            )
+        number = os.environ["LOCAL_RANK"]
+    if HELD not in os.environ and (gpus := visible_gpus()):
+        if number:
+            if int(number) >= len(gpus):
+                raise ValueError(
+                    f"GPU {number} was asked for (0-based), but {len(gpus)} can be seen here"
+                )
+            claim_gpus([gpus[int(number)]])
+        else:
+            os.environ[VISIBLE] = claim_gpus(gpus)[0].name  # CUDA has not looked at it yet
+        os.environ[HELD] = "1"
+    if kind == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device(f"cuda:{number}" if number else "cuda")
+    if number and torch.cuda.is_available():
+        torch.cuda.set_device(device)  # else torch keeps a context on the first GPU as well
+    return device
+
+
+def local_gpus(name: str) -> int:
+    """How many GPUs of this machine jobs may take, by the configured device name."""
+    if name in ("auto", "cuda"):
+        return len(visible_gpus())
+    return int(name.startswith("cuda"))

@@ -1,0 +1,104 @@
+"""Run a function over images in processes, in order: the CRF holds the interpreter lock."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+from typing import Any, TypeVar
+
+from wsss.compute.workers import process_pool
+from wsss.errors import WsssError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+_AHEAD = 3  # tasks waiting for each process; bounds the memory
+
+
+class WorkerError(WsssError, RuntimeError):
+    """Work on an image failed, or its process died; the message names the image."""
+
+
+class CrfPool:
+    """Processes that work on images; use as a context manager, once a job.
+
+    They are started when first needed, and end when this process does, however it ends. With one
+    worker everything happens in this process.
+
+    Args:
+        workers: number of processes.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def map(
+        self, function: Callable[[Task], Result], tasks: Iterable[tuple[str, Task]]
+    ) -> Iterator[tuple[str, Result]]:
+        """Apply ``function`` to each task.
+
+        Args:
+            function: a module's function, or a partial of one. Its module is imported in each
+                process, so it should not import torch (3 s, and the memory).
+            tasks: name of the image and what the function takes; read a few ahead of the results.
+
+        Yields:
+            Name and result, in the order of the tasks.
+
+        Raises:
+            WorkerError: the function failed, or a process was killed.
+        """
+        if self._workers <= 1:
+            for name, task in tasks:
+                yield name, _call(function, name, task)
+            return
+        if self._pool is None:
+            self._pool = process_pool(self._workers)
+        waiting: deque[tuple[str, Future[Result]]] = deque()
+        try:
+            for name, task in tasks:
+                waiting.append((name, self._pool.submit(_call, function, name, task)))
+                if len(waiting) >= _AHEAD * self._workers:
+                    yield _first(waiting)
+            while waiting:
+                yield _first(waiting)
+        except BrokenProcessPool:
+            names = ", ".join(repr(name) for name, _ in list(waiting)[: self._workers + 1])
+            raise WorkerError(
+                f"a worker process died while {names or 'starting'} was under way; it was killed "
+                "(out of memory?) or crashed: use fewer workers (compute.workers), or more memory"
+            ) from None
+
+    def __enter__(self) -> CrfPool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+
+def _first(waiting: deque[tuple[str, Future[Any]]]) -> tuple[str, Any]:
+    name, future = waiting[0]
+    result = future.result()
+    waiting.popleft()  # only now: the error message names what is still waiting
+    return name, result
+
+
+def _call(function: Callable[[Task], Result], name: str, task: Task) -> Result:
+    try:
+        return function(task)
+    except MemoryError:
+        raise WorkerError(f"{name!r}: out of memory; use fewer workers") from None
+    except Exception as error:  # with its text, since not every exception travels
+        reason = str(error) or repr(error)
+        message = reason if repr(name) in reason else f"{name!r}: {reason}"
+        raise WorkerError(message) from error

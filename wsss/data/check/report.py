@@ -1,0 +1,66 @@
+"""What a check of a data set found, and how it is told: everything together, names grouped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from wsss.data.check.downloads import SOURCES, Source
+
+_NAMED = 4
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is missing or wrong, of one kind and in one place."""
+
+    what: str
+    names: tuple[str, ...] = ()
+    """All that it concerns; the first few are printed."""
+    source: Source | None = None
+    """Where to get what is missing."""
+
+    def __str__(self) -> str:
+        if not self.names:
+            return self.what
+        more = len(self.names) - _NAMED
+        return f"{self.what}: {', '.join(self.names[:_NAMED])}" + (
+            f" and {more} more" if more > 0 else ""
+        )
+
+
+@dataclass
+class Report:
+    """A check of one data set's folder."""
+
+    title: str
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    """What was looked at, and what was found."""
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Worth knowing; nothing is wrong."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing or wrong."""
+        return not self.problems
+
+    def add(self, what: str, names: Sequence[str] = (), source: Source | None = None) -> None:
+        """Note a problem."""
+        self.problems.append(Problem(what, tuple(names), source))
+
+    def __str__(self) -> str:
+        width = max((len(name) for name, _ in self.facts), default=0)
+        lines = [self.title, ""]
+        lines += [f"  {name:<{width}}  {found}" for name, found in self.facts]
+        lines += ["", *(f"Note: {note}." for note in self.notes)]
+        if self.complete:
+            return "\n".join([*lines, "Complete."])
+        count = len(self.problems)
+        lines.append(f"Not complete: {count} problem{'s' * (count > 1)}.")
+        lines += [f"  - {problem}" for problem in self.problems]
+        wanted = dict.fromkeys(problem.source for problem in self.problems if problem.source)
+        if wanted:
+            lines += ["", "Where to get it:"]
+            lines += [f"  - {SOURCES[source]}." for source in wanted]
+        return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Readers of data sets: which images there are and what is on them."""

@@ -1,0 +1,135 @@
+"""Class lists: names, prompt words and background prompts of each data set."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from wsss.config.base import Variant
+from wsss.data.datasets import words
+from wsss.data.errors import DataError
+
+MAX_CLASSES = 254
+"""Labels are uint8: 0 is background and 255 means ignore."""
+_LONGEST = 100  # letters of a class name
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """The foreground classes of a data set; label 0 is background, label k is class k - 1."""
+
+    name: str
+    names: tuple[str, ...]
+    prompts: tuple[str, ...]
+    """What stands for each class in a prompt; synonyms are comma-separated."""
+    backgrounds: tuple[str, ...]
+    """Words of the background prompts (CLIP-ES's background set)."""
+
+    @property
+    def label_count(self) -> int:
+        """Number of labels, background included."""
+        return len(self.names) + 1
+
+
+def class_list(name: Literal["voc", "coco", "demo"], variant: Variant = "corrected") -> ClassList:
+    """The classes of a known data set, in label order.
+
+    Args:
+        name: of the data set.
+        variant: ``published`` keeps a misspelt COCO prompt word.
+    """
+    if name == "voc":
+        return _build(name, words.VOC_NAMES, words.VOC_PROMPTS, words.VOC_BACKGROUNDS)
+    if name == "coco":
+        slips = words.COCO_PUBLISHED_PROMPTS if variant == "published" else {}
+        prompts = words.COCO_PROMPTS | slips
+        return _build(name, words.COCO_NAMES, prompts, words.COCO_BACKGROUNDS)
+    return _build(name, words.DEMO_NAMES, {}, words.DEMO_BACKGROUNDS)
+
+
+def folder_classes(names: Sequence[str]) -> ClassList:
+    """Classes of a practitioner's photos; VOC's background words without those that are classes.
+
+    Raises:
+        DataError: no names, too many, one that is empty, holds a ``;`` or comes twice.
+    """
+    if not names:
+        raise DataError("there is no class: no image has a tag, and data.classes is empty")
+    if len(names) > MAX_CLASSES:
+        raise DataError(f"{len(names)} classes; label images of 8 bits hold at most {MAX_CLASSES}")
+    for name in names:
+        if not name.strip() or ";" in name or has_control(name) or len(name) > _LONGEST:
+            raise DataError(
+                f"class name {name[:_LONGEST]!r}: must not be empty or hold ';', a line end "
+                f"or control character, nor have more than {_LONGEST} letters"
+            )
+    known: dict[str, str] = {}
+    for name in names:
+        if spelling(name) in known:
+            raise DataError(
+                f"class name {name!r} is the same as {known[spelling(name)]!r} (case and "
+                "underscores are ignored); keep one of them"
+            )
+        known[spelling(name)] = name
+    backgrounds = [word for word in words.VOC_BACKGROUNDS if spelling(word) not in known]
+    return _build("folder", names, {}, backgrounds)
+
+
+def customise(
+    classes: ClassList, prompts: Mapping[str, str], backgrounds: Sequence[str] | None
+) -> ClassList:
+    """Apply ``data.prompts`` and ``data.backgrounds`` of the configuration.
+
+    Raises:
+        DataError: a prompt is given for something that is no class, or a background word is one.
+    """
+    by_spelling = spellings(classes)
+    changed = list(classes.prompts)
+    for name, prompt in prompts.items():
+        index = by_spelling.get(spelling(name))
+        if index is None:
+            raise DataError(f"data.prompts: {name!r} is no class{nearest(name, classes.names)}")
+        changed[index] = prompt
+    words_behind = classes.backgrounds if backgrounds is None else tuple(backgrounds)
+    for word in words_behind:
+        if spelling(word) in by_spelling:
+            raise DataError(f"data.backgrounds: {word!r} is one of the classes; take it out")
+    return replace(classes, prompts=tuple(changed), backgrounds=words_behind)
+
+
+def has_control(text: str) -> bool:
+    """Whether a text holds control characters, or bytes that are no text (surrogates)."""
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
+def spelling(text: str) -> str:
+    """What two spellings of one class name share: case, spaces and underscores are ignored."""
+    return " ".join(unicode_form(text).replace("_", " ").casefold().split())
+
+
+def unicode_form(text: str) -> str:
+    """The composed form (NFC); file names from macOS come decomposed."""
+    return unicodedata.normalize("NFC", text)
+
+
+def spellings(classes: ClassList) -> dict[str, int]:
+    """Accepted spelling of a tag → class index."""
+    found = {spelling(name): index for index, name in enumerate(classes.names)}
+    aliases = {"voc": words.VOC_ALIASES, "coco": words.COCO_ALIASES}.get(classes.name, {})
+    return {alias: found[spelling(name)] for alias, name in aliases.items()} | found
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """``; did you mean …?``, or nothing."""
+    close = difflib.get_close_matches(name, list(candidates), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _build(
+    name: str, names: Sequence[str], prompts: Mapping[str, str], backgrounds: Iterable[str]
+) -> ClassList:
+    in_prompt = tuple(prompts.get(known, known) for known in names)
+    return ClassList(name, tuple(names), in_prompt, tuple(backgrounds))

@@ -1,0 +1,1 @@
+"""Pixels: decoding photos, label PNGs, crops."""

@@ -1,0 +1,135 @@
+"""Index PNGs: label maps whose values are indices into VOC's palette.
+
+Pillow has three traps here. A P-mode image saved without a palette may come back with other
+indices; ``convert("L")`` on a palette PNG gives luminance instead of indices; grey PNGs of fewer
+than 8 bits are scaled to 0 … 255 when read. These two functions are the only way in and out.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from wsss.artifacts.atomic import temporary_path
+from wsss.artifacts.write_errors import writing
+from wsss.config.safe_yaml import read_bytes
+from wsss.data.errors import ImageError
+
+_AGAIN = "make it again, or restore it from where it came"
+_MOST_BYTES = 2**29
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@functools.cache
+def voc_palette() -> tuple[tuple[int, int, int], ...]:
+    """VOC's 256 colours (R, G, B), each 0 … 255.
+
+    The bits of an index are dealt out to red, green, blue, lowest first, each colour being filled
+    from its highest bit down (the rule of the VOC development kit).
+    """
+    colours = []
+    for index in range(256):
+        channels = [0, 0, 0]
+        for bit in range(8):
+            channels[bit % 3] |= ((index >> bit) & 1) << (7 - bit // 3)
+        colours.append((channels[0], channels[1], channels[2]))
+    return tuple(colours)
+
+
+def save_label_png(path: Path, labels: UInt8[np.ndarray, "height width"]) -> None:
+    """Write labels as a palette PNG, replacing the file in one step; folders are made.
+
+    Args:
+        path: the PNG.
+        labels: values 0 … 255, kept exactly.
+
+    Raises:
+        WriteError: there is no space or no right to write.
+    """
+    temporary = temporary_path(path)
+    with writing(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(label_png_bytes(labels))
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def label_png_bytes(labels: UInt8[np.ndarray, "height width"]) -> bytes:
+    """The bytes that `save_label_png` would write; equal labels give equal bytes."""
+    buffer = io.BytesIO()
+    _image(labels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _image(labels: UInt8[np.ndarray, "height width"]) -> Image.Image:
+    height, width = labels.shape
+    image = Image.frombytes("P", (width, height), np.ascontiguousarray(labels).tobytes())
+    image.putpalette([channel for colour in voc_palette() for channel in colour])
+    return image
+
+
+def read_label_png(path: Path) -> UInt8[np.ndarray, "height width"]:
+    """Read the indices of a palette PNG, or the values of an 8-bit grey one.
+
+    Raises:
+        ImageError: missing, damaged, no PNG, or in a mode whose values are no indices (colours,
+            16 bit, grey of fewer than 8 bits).
+    """
+    try:
+        content = read_bytes(path, _MOST_BYTES)
+        _check_chunks(path, content)
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            stored = str(image.tile[0].args) if image.tile else ""
+            if image.mode == "RGB" or image.mode == "RGBA":
+                raise ImageError(
+                    path,
+                    f"holds colours ({image.mode}), expected label indices; save the mask as a "
+                    "palette (mode P) or 8-bit grey PNG whose values are 0 … 255",
+                )
+            if image.mode != "P" and (image.mode != "L" or stored != "L"):
+                raise ImageError(
+                    path,
+                    f"is a PNG of mode {image.mode} (stored as {stored}), expected label indices: "
+                    "a palette PNG or 8-bit grey",
+                )
+            image.load()
+            return np.array(image)
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(path, "no such label PNG") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(path, f"is damaged or no PNG ({error}); {_AGAIN}") from None
+
+
+def _check_chunks(path: Path, content: bytes) -> None:
+    """Compare each chunk with its checksum: Pillow leaves out that of the pixels."""
+    place = len(_SIGNATURE)
+    if not content.startswith(_SIGNATURE):
+        raise ImageError(path, f"is damaged or no PNG: it does not begin as one; {_AGAIN}")
+    view = memoryview(content)
+    while place < len(content):
+        length = int.from_bytes(view[place : place + 4], "big")
+        end = place + 8 + length
+        if end + 4 > len(content):
+            raise ImageError(path, f"is damaged: it ends within a chunk; {_AGAIN}")
+        if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            name = bytes(view[place + 4 : place + 8]).decode("latin-1")
+            raise ImageError(
+                path, f"is damaged: its chunk {name!r} does not match its checksum; {_AGAIN}"
+            )
+        place = end + 4
+        if bytes(view[place - 8 : place - 4]) == b"IEND":
+            return
+    raise ImageError(path, f"is damaged: it has no end; {_AGAIN}")

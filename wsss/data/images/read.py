@@ -1,0 +1,200 @@
+"""Photos: checked from the header, decoded in full, turned upright, converted to 8-bit RGB.
+
+This is the only way in which the package reads a photo. The format is told by the content, never
+by the extension, and only formats that Pillow decodes itself are tried (none that starts another
+program, as EPS does). Damage that the decoder does not report, such as wrong bytes inside a JPEG's
+data, is not seen here either.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from wsss.config.data import DataConfig
+from wsss.data.errors import ImageError
+from wsss.data.images.colour_modes import stored_depth, to_rgb
+
+DEFAULT_MAX_PIXELS: Final[int] = DataConfig().max_pixels
+_EXTENSIONS: Final = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".jpg", ".jpeg", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "JPEG2000": (".jp2", ".j2k", ".jpx", ".jpf"),
+    "AVIF": (".avif",),
+}
+PHOTO_EXTENSIONS: Final = frozenset(e for group in _EXTENSIONS.values() for e in group) | {
+    ".heic", ".heif",
+}  # fmt: skip
+"""Lower-case extensions of files that a folder of photos is searched for; HEIC cannot be decoded
+and is therefore listed as unusable instead of being passed over."""
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SWAPPING: Final = frozenset({5, 6, 7, 8})  # a quarter turn
+Image.init()  # registers all formats; only those above are ever tried
+_FORMATS: Final = [name for name in _EXTENSIONS if name in Image.OPEN]  # MPO opens as JPEG
+_opening = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What decoding a photo told."""
+
+    width: int
+    """Pixels, upright."""
+    height: int
+    notes: tuple[str, ...] = ()
+    """What had to be converted or was odd, in words; empty for a plain 8-bit RGB photo."""
+
+
+def read_image(
+    path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Read a photo as upright 8-bit RGB, contiguous and writable.
+
+    Args:
+        path: the file; its extension does not matter.
+        max_pixels: larger images are refused from their header.
+
+    Raises:
+        ImageError: missing, empty, no image, truncated, too large, or of unknown pixel range.
+    """
+    image, _ = _decode(path, max_pixels)
+    return np.array(image)
+
+
+def inspect_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFacts:
+    """Decode a photo in full, as `read_image` does, and say what was found.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    image, notes = _decode(path, max_pixels)
+    return ImageFacts(image.width, image.height, notes)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels, upright, from the file's header; nothing is decoded.
+
+    Raises:
+        ImageError: missing, empty, or no image.
+    """
+    try:
+        _check_file(path)
+        with _open(path) as image:
+            turned = _orientation(image, [])
+            swapped = turned in _SWAPPING and image.format != "TIFF"
+            return (image.height, image.width) if swapped else (image.width, image.height)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(path, _not_an_image(path)) from None
+    except Exception as error:  # see _decode
+        raise ImageError(path, f"its header cannot be read: {_one_line(error)}") from None
+
+
+def _decode(path: Path, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:
+    """The upright RGB image and the notes; every failure becomes an `ImageError`."""
+    try:
+        _check_file(path)
+        with _open(path) as image:
+            if image.width * image.height > max_pixels:
+                raise ImageError(path, over_cap(image.width, image.height, max_pixels))
+            notes = _oddities(path, image)
+            depth = stored_depth(image)
+            turned = _orientation(image, notes) if image.format == "TIFF" else None
+            image.load()
+            if turned is None:
+                turned = _orientation(image, notes)
+                upright = image.transpose(_UPRIGHT[turned]) if turned in _UPRIGHT else image
+            else:
+                upright = image  # Pillow turns TIFFs itself while loading
+            if turned in _UPRIGHT:
+                notes.append(f"turned upright (EXIF orientation {turned})")
+            rgb, converted = to_rgb(upright, depth)
+            return rgb, (*notes, *converted)
+    except ImageError:
+        raise
+    except MemoryError:
+        raise ImageError(path, "does not fit into memory; lower data.max_pixels") from None
+    except UnidentifiedImageError:
+        raise ImageError(path, _not_an_image(path)) from None
+    except Exception as error:  # decoders raise anything from struct.error to SyntaxError
+        raise ImageError(path, f"cannot be decoded: {_one_line(error)}") from None
+
+
+def over_cap(width: int, height: int, max_pixels: int) -> str:
+    """The reason for refusing an image of this size."""
+    return f"{width} x {height} = {width * height} pixels, over data.max_pixels = {max_pixels}"
+
+
+def _check_file(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise ImageError(path, "missing file") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(path, f"cannot be read: {_one_line(error)}") from None
+    if not path.is_file():
+        raise ImageError(path, "is no file but a folder, pipe, socket or device; remove it")
+    if size == 0:
+        raise ImageError(path, "empty file (zero bytes)")
+
+
+def _open(path: Path) -> Image.Image:
+    """Read the header only. Pillow's own limit is lifted for this moment: ours is checked next."""
+    with _opening:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path, formats=_FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _oddities(path: Path, image: Image.Image) -> list[str]:
+    notes = []
+    name = str(image.format)
+    if path.suffix.lower() not in _EXTENSIONS[name]:
+        notes.append(f"extension {path.suffix or 'missing'}, content {name}")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and name != "MPO":  # an MPO's further frames are previews of the same photo
+        notes.append(f"first of {frames} frames used")
+    return notes
+
+
+def _orientation(image: Image.Image, notes: list[str]) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken EXIF raises anything; the pixels are fine without it
+        notes.append("broken EXIF ignored")
+        return 1
+
+
+def _not_an_image(path: Path) -> str:
+    with path.open("rb") as stream:
+        head = stream.read(12)
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
+        return "HEIC photo, which cannot be decoded here; convert it to JPEG"
+    return f"not an image of a known format (begins with {head!r})"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

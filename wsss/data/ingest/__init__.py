@@ -1,0 +1,1 @@
+"""The stage `ingest`: which images can be used."""

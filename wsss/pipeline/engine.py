@@ -1,0 +1,41 @@
+"""What the workflow engine sets up for its jobs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from wsss.pipeline.parent_watch import (
+    ENGINE_VARIABLE,
+    HOST_VARIABLE,
+    engine_is_elsewhere,
+    this_machine,
+)
+
+
+def prepare_jobs(project: Path) -> None:
+    """Let jobs run the package that lies in ``project``, installed or not, and end with the engine.
+
+    Args:
+        project: folder that holds the package.
+    """
+    _prepend("PYTHONPATH", project)
+    # `python` in a job is the interpreter that runs the engine, its environment active or not;
+    # a conda environment of a job, activated later, goes before it.
+    _prepend("PATH", Path(sys.executable).parent)
+    # An engine that runs inside a cluster's job finds the number of the one that submitted it; here
+    # it is the first itself.
+    if engine_is_elsewhere():
+        os.environ |= {ENGINE_VARIABLE: str(os.getpid()), HOST_VARIABLE: this_machine()}
+
+
+def job_container() -> str | None:
+    """The image that jobs run in with ``--sdm apptainer``: ``WSSS_CONTAINER``, a file or a URL."""
+    return os.environ.get("WSSS_CONTAINER") or None
+
+
+def _prepend(variable: str, folder: Path) -> None:
+    before = os.environ.get(variable, "")
+    if str(folder) not in before.split(os.pathsep):
+        os.environ[variable] = os.pathsep.join(filter(None, [str(folder), before]))

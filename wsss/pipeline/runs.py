@@ -1,0 +1,227 @@
+"""The runs of a workflow, and which of them makes what several of them use.
+
+A configuration with a `sweep`, named `runs` or a `matrix` stands for several runs. What they would
+make in the same way, from the manifest to the predictions, is made once: by the first of them,
+their **owner**. A matrix has owners of its own, so that what its runs share does not hang on the
+order of the entries: ``<name>/<cams>`` for CAMs, ``<name>/<cams>/<refine>`` for pseudo masks.
+
+Tables of papers (``workflow/tables``) need runs of presets, unchanged or with something laid over
+them: ``<preset>`` and ``<preset>/<change>``, whatever the table. They share in the same way.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsss.config import Config, ConfigError, from_mapping
+from wsss.config.load import overlay
+from wsss.config.runs import points, run_name
+from wsss.pipeline.stages import stage_sections
+from wsss.score.papers.table import load_table, row_of, table_runs
+
+
+@dataclass(frozen=True)
+class Product:
+    """A folder of a run: the stage that fills it, and of which folders."""
+
+    stage: str
+    made_of: tuple[str, ...] = ()
+
+
+PRODUCTS: dict[str, Product] = {
+    "manifest": Product("ingest"),
+    "cams": Product("cams", ("manifest",)),
+    "seeds": Product("seeds", ("cams",)),
+    "refine": Product("refine_train", ("cams", "seeds")),
+    "scores_grid": Product("refine_apply", ("refine",)),
+    "refiner_predictions": Product("refine_predict", ("refine",)),
+    "masks": Product("masks", ("scores_grid",)),
+    "segmenter": Product("retrain", ("masks",)),
+    "predictions": Product("predict", ("segmenter",)),
+}
+"""By the folder's name, in the order in which data walks through them."""
+
+SCORED = {
+    "blob": "manifest",
+    "cam": "cams",
+    "affinity": "cams",
+    "seeds": "seeds",
+    "refined": "scores_grid",
+    "masks": "masks",
+    "refiner": "refiner_predictions",
+    "predictions": "predictions",
+}
+"""What a file of records scores, by the file's name: it lies in the run that made the product."""
+
+_COSTS = "training"
+_NO_RESULT = frozenset({"compute", "pictures", "sweep", "runs", "matrix"})
+"""Sections that do not tell two runs apart."""
+_CAMS = frozenset({"manifest", "cams"})
+_MASKS = frozenset(PRODUCTS) - {"segmenter", "predictions"}
+_FOLDERS = frozenset(PRODUCTS) | {"scores", "tables", "pictures", "logs", "benchmarks"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run."""
+
+    config: Config
+    owns: frozenset[str] = frozenset(PRODUCTS)
+    """Products that it may make for others."""
+    final: bool = True
+    """Whether it was asked for; else it is there for what others share."""
+
+
+class Runs(Mapping[str, Run]):
+    """The runs of one configuration by their folders below ``results``.
+
+    Args:
+        mapping: see `wsss.config.load.from_mapping`.
+        where: where it came from, for messages.
+        tables: files of tables whose runs belong to it as well; they take the section ``compute``.
+
+    Raises:
+        ConfigError: see `wsss.config.runs.points` and `wsss.score.papers.table.table_runs`; or a
+        run
+            would lie in a folder of another.
+    """
+
+    def __init__(
+        self, mapping: Mapping[str, Any], *, where: str = "config", tables: Sequence[Path] = ()
+    ) -> None:
+        base = from_mapping(mapping, where=where)
+        found, axes = points(mapping, where=where), base.matrix.axes
+        self.name = base.name
+        self._owner, self._key = functools.cache(self._find_owner), functools.cache(self._make_key)
+        if wrong := {label.split("/")[0] for label in found} & _FOLDERS:
+            raise ConfigError(
+                f"{where}: a run cannot be called {sorted(wrong)[0]!r}, which is a folder of every "
+                "run; choose another name"
+            )
+        self._runs = {base.name: Run(base)}
+        if "" not in found:
+            self._add_many(found, axes)
+        self.tables: dict[str, dict[str, str]] = {}
+        """Of each table the folders of its runs, by the label of the row."""
+        self._taken: dict[str, str] = {}
+        for path in tables:
+            self._add_table(path, {"compute": mapping.get("compute", {})})
+
+    def _add_many(self, found: Mapping[str, Config], axes: Sequence[str]) -> None:
+        """The runs of a sweep, named ones, or those of a matrix with what lies above them."""
+        base = self._runs[self.name].config
+        owns = _MASKS if axes == ["retrain"] else _CAMS
+        self._runs = {self.name: Run(base, owns, final=False)}
+        for depth in range(1, len(axes)):
+            owns = _MASKS if axes[depth] == "retrain" else _CAMS
+            for label, config in found.items():
+                shared = "/".join(label.split("/")[:depth])
+                named = config.model_copy(update={"name": run_name(self.name, shared)})
+                self._runs.setdefault(f"{self.name}/{shared}", Run(named, owns, final=False))
+        self._runs |= {f"{self.name}/{label}": Run(config) for label, config in found.items()}
+
+    def _add_table(self, path: Path, compute: Mapping[str, Any]) -> None:
+        self.tables[path.stem] = {}
+        for label, own in table_runs(path).items():
+            config = from_mapping(overlay(own, compute), where=f"{path}, {label}")
+            name = config.name.replace(".", "/", 1)
+            there = self._runs.setdefault(name, Run(config, final=False))
+            self.tables[path.stem][label] = name
+            if _results(there.config) != _results(config):
+                self._taken[path.stem] = (
+                    f"{path}: needs the run results/{name} as its preset says, which is configured "
+                    "otherwise here; give the run that you configure another name"
+                )
+
+    def __getitem__(self, name: str) -> Run:
+        return self._runs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def folder(self, product: str, name: str) -> str:
+        """Where a run finds a product: in its own folder, or in that of its owner."""
+        return f"results/{self.owner(product, name)}/{product}"
+
+    def records(self, name: str) -> dict[tuple[str, str], str]:
+        """The files of records of a run by what is scored and split, in the order of its table."""
+        config, found = self[name].config, []
+        trained = config.refine.is_trained
+        for split in config.cams.splits:
+            found += [("blob", split), ("cam", split)]
+            if config.cams.has_affinity:
+                found.append(("affinity", split))
+            if config.refine.needs_seeds and split == "train":
+                found.append(("seeds", split))
+            if trained:
+                found.append(("refined", split))
+            found.append(("masks", split))
+        if trained and config.data.val_list:
+            found.append(("refiner", "val"))
+        if config.retrain.enabled and config.data.val_list:
+            found.append(("predictions", "val"))
+        return {
+            (what, split): f"results/{self.owner(SCORED[what], name)}/scores/{what}.{split}.json"
+            for what, split in found
+        }
+
+    def table_files(self, table: Path) -> dict[str, list[str]]:
+        """What the cells of a table are made of, by the label of the row.
+
+        Raises:
+            ConfigError: a run of that name is configured otherwise.
+        """
+        if message := self._taken.get(table.stem):
+            raise ConfigError(message)
+        content, found = load_table(table), {}
+        for label, name in self.tables[table.stem].items():
+            row, records = row_of(content, label), self.records(name)
+            files = []
+            for key, column in content.columns.items():
+                product = row.takes.get(key) or (column.product or ("",))[0]
+                if product == _COSTS and self[name].config.refine.trains:
+                    files.append(f"{self.folder('refine', name)}/efficiency.json")
+                files += [records[w] for w in records if w == (product, column.split)]
+            found[label] = list(dict.fromkeys(files))
+        return found
+
+    @property
+    def final(self) -> list[str]:
+        """Those that were asked for."""
+        return [name for name, run in self.items() if run.final]
+
+    def owner(self, product: str, name: str) -> str:
+        """The run in whose folder lies what a run uses of a product."""
+        return self._owner(product, name)
+
+    def _find_owner(self, product: str, name: str) -> str:
+        wanted = self._key(product, name)
+        able = (other for other in self._family(name) if product in self[other].owns)
+        return next((other for other in able if self._key(product, other) == wanted), name)
+
+    def _family(self, name: str) -> list[str]:
+        """Runs below the same folder: those that are configured first, the others by name."""
+        first = name.split("/")[0]
+        family = [other for other in self if other.split("/")[0] == first]
+        tables = {other for runs in self.tables.values() for other in runs.values()}
+        return [o for o in family if o not in tables] + sorted(o for o in family if o in tables)
+
+    def _make_key(self, product: str, name: str) -> tuple[str, ...]:
+        """Everything that decides what a product is; the same key, the same content."""
+        config, kind = self[name].config, PRODUCTS[product]
+        if product == "seeds" and not config.refine.needs_seeds:
+            return self._key("cams", name)
+        above = (self._key(other, name) for other in kind.made_of)
+        own = (stage_sections(kind.stage, config), str(config.shards))
+        return tuple(dict.fromkeys((*(entry for key in above for entry in key), *own)))
+
+
+def _results(config: Config) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude=set(_NO_RESULT))

@@ -1,0 +1,103 @@
+"""Losses that the trained refiners share (spec WeCLIP 2.4).
+
+Labels are 0 for background, class + 1, and 255 where there is none.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Integer, UInt8
+from torch import Tensor
+
+from wsss.compute import distributed
+from wsss.labels.ignore import IGNORED
+
+
+def balanced_cross_entropy(
+    logits: Float[Tensor, "batch labels rows columns"],
+    labels: Integer[Tensor, "batch height width"],
+) -> Float[Tensor, ""]:
+    """Half the mean over background pixels of the batch and half that over foreground pixels.
+
+    A batch without one of the two takes nothing from it: the loss stays finite, and is 0 where
+    everything is ignored.
+
+    Args:
+        logits: at any size; brought to that of the labels (bilinear).
+        labels: see the module.
+    """
+    size = (labels.shape[-2], labels.shape[-1])
+    if logits.shape[-2:] != size:
+        logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    labels = labels.long()
+    loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
+    background = labels == 0
+    foreground = ~background & (labels != IGNORED)
+    return 0.5 * (_mean(loss, background) + _mean(loss, foreground))
+
+
+def _mean(loss: Tensor, where: Bool[Tensor, "batch height width"]) -> Float[Tensor, ""]:
+    return batch_mean((loss * where).sum(), where.sum())
+
+
+def batch_mean(
+    summed: Float[Tensor, ""], number: Integer[Tensor, ""], *, more: int = 0
+) -> Float[Tensor, ""]:
+    """A sum over a batch by how many were summed; 0 where none were.
+
+    Of several processes that share the batch the numbers of all count. The result is then such
+    that the mean of it, and of its gradients, over the processes is that of the batch.
+
+    Args:
+        summed: of this process.
+        number: of this process.
+        more: added to the number of the batch.
+    """
+    return distributed.count() * summed / (distributed.total(number) + more).clamp_min(1)
+
+
+def window(
+    grid: tuple[int, int], radius: int, device: torch.device | None = None
+) -> Bool[Tensor, "cells cells"]:
+    """Which pairs of cells of a grid lie at most ``radius`` rows and columns apart."""
+    rows, columns = (torch.arange(side, device=device) for side in grid)
+    near_rows = (rows[:, None] - rows).abs() <= radius
+    near_columns = (columns[:, None] - columns).abs() <= radius
+    # (h, 1, h, 1) & (1, w, 1, w) -> (h w, h w)
+    pairs = near_rows[:, None, :, None] & near_columns[None, :, None, :]
+    return pairs.reshape(grid[0] * grid[1], grid[0] * grid[1])
+
+
+def affinity_labels(
+    labels: Integer[Tensor, "batch height width"],
+    grid: tuple[int, int],
+    near: Bool[Tensor, "cells cells"],
+) -> UInt8[Tensor, "batch cells cells"]:
+    """1 where two cells of a grid have the same label, 0 where not, 255 where unknown or far apart.
+
+    Args:
+        labels: see the module; the first pixel of each cell speaks for it (nearest).
+        grid: rows and columns of the affinity.
+        near: pairs that count, from `window`.
+    """
+    reduced = F.interpolate(labels[:, None].float(), grid, mode="nearest").long()
+    cells = reduced.flatten(1)  # (B, 1, h, w) -> (B, h w)
+    known = cells != IGNORED
+    pairs = (cells[:, :, None] == cells[:, None, :]).to(torch.uint8)
+    return pairs.masked_fill(~(near & known[:, :, None] & known[:, None, :]), IGNORED)
+
+
+def affinity_loss(
+    affinity: Float[Tensor, "batch cells cells"], pairs: UInt8[Tensor, "batch cells cells"]
+) -> Float[Tensor, ""]:
+    """Half the mean of 1 - A over equal pairs and half that of A over unequal ones (no logarithm).
+
+    Args:
+        affinity: in 0..1.
+        pairs: from `affinity_labels`. Counts over the batch are increased by one, as published.
+    """
+    same, different = pairs == 1, pairs == 0
+    attract = batch_mean(((1 - affinity) * same).sum(), same.sum(), more=1)
+    repel = batch_mean((affinity * different).sum(), different.sum(), more=1)
+    return 0.5 * (attract + repel)

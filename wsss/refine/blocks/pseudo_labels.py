@@ -1,0 +1,78 @@
+"""From CAMs of training crops to the labels that a refiner's decoder learns (WeCLIP, ExCEL)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from wsss.config.refiners import ExcelConfig, WeClipConfig
+from wsss.labels.ignore import IGNORED
+from wsss.labels.online import Unsure, online_labels
+from wsss.refine.training.crops import CropBatch
+
+
+def unsure_band(settings: WeClipConfig | ExcelConfig) -> Unsure | None:
+    """The configured ignore band; None where every pixel has a label."""
+    return Unsure(*settings.unsure_band) if settings.unsure == "ignored" else None
+
+
+def padding_label(settings: WeClipConfig | ExcelConfig) -> int:
+    """What padding is labelled as where labels come from the whole image."""
+    return IGNORED if settings.padding == "ignored" else 0
+
+
+def shown_tags(
+    batch: CropBatch,
+    settings: WeClipConfig | ExcelConfig,
+    probabilities: Float[Tensor, " rows"],
+) -> Bool[Tensor, " rows"]:
+    """Whether a crop is taken to show the class of each row (``crop_cams``).
+
+    Args:
+        batch: the crops.
+        settings: crop_cams and crop_gate.
+        probabilities: of the class on the crop, for ``gated``.
+    """
+    gate = settings.crop_gate
+    if settings.crop_cams == "gated":
+        return ~(probabilities < gate * batch.probabilities)
+    if settings.crop_cams in ("located", "image"):
+        return batch.maps.flatten(1).amax(1) >= gate
+    return torch.ones_like(batch.owner, dtype=torch.bool)
+
+
+@torch.no_grad()
+def crop_labels(
+    batch: CropBatch,
+    maps: Float[Tensor, "rows height width"],
+    shown: Bool[Tensor, " rows"],
+    settings: WeClipConfig | ExcelConfig,
+) -> UInt8[Tensor, "batch side side"]:
+    """Label every pixel: 0 background, class + 1, 255 where nothing is to be learned.
+
+    Args:
+        batch: on the device of the maps.
+        maps: refined CAMs in 0..1, one for each row of the batch.
+        shown: whether the crop shows the class of a row. Neither foreground nor background is
+            learned where a tag that is not there would be.
+        settings: padding and the unsure band.
+    """
+    size = (batch.images.shape[-2], batch.images.shape[-1])
+    labels = online_labels(
+        batch.images,
+        maps,
+        batch.owner,
+        batch.classes,
+        size,
+        valid=batch.valid if settings.padding == "ignored" else None,
+        unsure=unsure_band(settings),
+    )
+    absent = torch.zeros(len(labels), IGNORED + 1, dtype=torch.bool, device=labels.device)
+    absent[batch.owner[~shown], 1 + batch.classes[~shown]] = True
+    # (B, 256) indexed by (B, H W) -> (B, H, W)
+    hidden = absent.gather(1, labels.flatten(1).long()).view(labels.shape)
+    labels = labels.masked_fill(hidden, IGNORED)
+    # Nobody says what is on an image without tags, so nothing is learned from it.
+    known = torch.bincount(batch.owner, minlength=len(labels)) > 0
+    return labels.masked_fill(~known[:, None, None], IGNORED)

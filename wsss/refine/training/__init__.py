@@ -1,0 +1,1 @@
+"""Training of a refiner, whichever the method."""

@@ -1,0 +1,199 @@
+"""Training crops as an endless, seekable stream.
+
+Position p of the stream is a function of (seed, p) alone: every epoch is a new order of the images,
+and the crop is drawn anew. So a resumed training, or one with another number of threads, sees the
+same crops as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int, UInt8
+from torch import Tensor
+
+from wsss.clip.input import EncoderInput
+from wsss.compute import distributed, seeding
+from wsss.compute.threads import ordered_map
+from wsss.config.refine import TrainingConfig
+from wsss.data.images.crop import Crop, draw_crop
+from wsss.data.images.photometric import distort
+from wsss.data.manifest import Sample
+from wsss.labels.ignore import IGNORED
+from wsss.refine.inputs import CamSet, ImageCams
+
+_KEPT_BYTES = 512 << 20
+
+ReadLabels = Callable[[str], UInt8[np.ndarray, "h w"]]
+
+
+@dataclass(frozen=True)
+class CropBatch:
+    """Some crops; the maps of all of them are packed, rows of the first, then of the second …"""
+
+    images: Float[Tensor, "batch 3 height width"]
+    """Normalised."""
+    valid: Bool[Tensor, "batch height width"]
+    """False in padding."""
+    labels: UInt8[Tensor, "batch height width"] | None
+    """The image's pseudo label, cut; None where none was given."""
+    owner: Int[Tensor, " rows"]
+    """The crop of each row."""
+    classes: Int[Tensor, " rows"]
+    """The class of each row, 0-based: the tags of the whole image."""
+    probabilities: Float[Tensor, " rows"]
+    """Of the class on the whole image; NaN where it is not known."""
+    initial: Float[Tensor, "rows grid grid"]
+    """The image's CAM before the affinity, cut; in 0 … 1."""
+    maps: Float[Tensor, "rows grid grid"]
+    """The image's CAM after the affinity, cut; in 0 … 1."""
+
+    def to(self, device: torch.device) -> CropBatch:
+        """A copy on a device."""
+        moved = {
+            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+        }
+        return CropBatch(**moved)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What `CropBatch` holds of one crop."""
+
+    image: Float[Tensor, "3 side side"]
+    valid: Bool[np.ndarray, "side side"]
+    labels: UInt8[np.ndarray, "side side"] | None
+    cams: ImageCams
+    initial: Float32[np.ndarray, "classes grid grid"]
+    maps: Float32[np.ndarray, "classes grid grid"]
+
+
+class CropStream:
+    """Draws batches of crops.
+
+    Args:
+        cams: the training images and their CAMs.
+        inputs: reads and normalises photos.
+        settings: crop, scale and batch.
+        seed: the run's seed.
+        workers: threads that decode and cut ahead.
+        labels: reads an image's pseudo label, of any size; None for none.
+        padding: label of what lies outside the image.
+        fill: colour of what lies outside the image.
+        twice: images that come twice an epoch.
+
+    Raises:
+        ValueError: the crop is no multiple of the patch, there is no image, or the batch cannot be
+            shared by the processes that were launched.
+    """
+
+    def __init__(
+        self,
+        cams: CamSet,
+        inputs: EncoderInput,
+        settings: TrainingConfig,
+        *,
+        seed: int,
+        workers: int,
+        labels: ReadLabels | None = None,
+        padding: int = IGNORED,
+        fill: tuple[int, int, int] = (0, 0, 0),
+        twice: Collection[str] = (),
+    ) -> None:
+        patch = inputs.encoder.patch
+        if settings.crop % patch[0] or patch[0] != patch[1]:
+            raise ValueError(
+                f"refine.train.crop is {settings.crop}; expected a multiple of the encoder's patch "
+                f"({patch[0]} x {patch[1]} pixels)"
+            )
+        if not len(cams):
+            raise ValueError("there is no training image; check data.train_list")
+        self._cams, self._inputs, self._settings = cams, inputs, settings
+        self._seed, self._workers, self._labels = seed, workers, labels
+        self._padding, self._fill = padding, fill
+        self._share = distributed.share(settings.batch, "refine.train.batch")
+        self._entries = [*cams.ids, *(image for image in cams.ids if image in twice)]
+        self._grid = settings.crop // patch[0]
+        self._order = seeding.EpochOrder(seed, len(self._entries))
+        self._kept: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+        samples = (cams.sample(image) for image in cams.ids)
+        self._keep = sum(4 * s.height * s.width for s in samples) <= _KEPT_BYTES
+
+    def batches(self, start: int) -> Iterator[CropBatch]:
+        """The batches from step ``start`` on, up to the last, cut ahead by threads.
+
+        Of several processes each gets its share of them.
+        """
+        steps = range(start, self._settings.iterations)
+        # Positions are looked up here, in order: the permutation of an epoch is kept.
+        tasks = ([self._place(p) for p in self._positions(step)] for step in steps)
+        return ordered_map(self._batch, tasks, threads=self._workers)
+
+    def _positions(self, step: int) -> range:
+        """This process's share of the step's batch; all of it, where there is one."""
+        start = step * self._settings.batch + distributed.rank() * self._share
+        return range(start, start + self._share)
+
+    def _place(self, position: int) -> tuple[str, int]:
+        return self._entries[self._order[position]], position
+
+    def _batch(self, places: list[tuple[str, int]]) -> CropBatch:
+        cuts = [self._cut(*place) for place in places]
+        counts = [len(cut.cams.classes) for cut in cuts]
+        known = [cut.cams.probabilities or (float("nan"),) * len(cut.cams.classes) for cut in cuts]
+        labels = [cut.labels for cut in cuts if cut.labels is not None]
+        return CropBatch(
+            images=torch.stack([cut.image for cut in cuts]),
+            valid=torch.from_numpy(np.stack([cut.valid for cut in cuts])),
+            labels=torch.from_numpy(np.stack(labels)) if labels else None,
+            owner=torch.repeat_interleave(torch.arange(len(cuts)), torch.tensor(counts)),
+            classes=torch.tensor([k for cut in cuts for k in cut.cams.classes], dtype=torch.long),
+            probabilities=torch.tensor([p for one in known for p in one], dtype=torch.float32),
+            initial=torch.from_numpy(np.concatenate([cut.initial for cut in cuts])),
+            maps=torch.from_numpy(np.concatenate([cut.maps for cut in cuts])),
+        )
+
+    def _cut(self, image: str, position: int) -> _Cut:
+        cams = self._cams.read(image)
+        photo, labels = self._read(cams.sample)
+        generator = np.random.default_rng(seeding.words(self._seed, seeding.AUGMENTATION, position))
+        size = (cams.sample.height, cams.sample.width)
+        settings, accept = self._settings, None
+        base = 1.0 if settings.short_side is None else settings.short_side / min(size)
+        low, high = settings.scale_range
+        if labels is not None and settings.max_share < 1:
+            accept = functools.partial(_mixed, labels, settings.max_share)
+        crop = draw_crop(size, settings.crop, (base * low, base * high), generator, accept=accept)
+        cut = crop.photo(photo, self._fill)
+        if settings.photometric:
+            inside = crop.valid()[..., None]
+            cut = np.where(inside, distort(cut, generator), cut)
+        return _Cut(
+            self._inputs.normalize(cut),
+            crop.valid(),
+            None if labels is None else crop.labels(labels, outside=self._padding),
+            cams,
+            crop.maps(cams.initial.astype(np.float32), self._grid),
+            crop.maps(cams.maps.astype(np.float32), self._grid),
+        )
+
+    def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+        """Photo and label; a small set stays in memory."""
+        if (kept := self._kept.get(sample.id)) is not None:
+            return kept
+        found = (self._inputs.photo(sample), self._labels(sample.id) if self._labels else None)
+        if self._keep:
+            self._kept[sample.id] = found
+        return found
+
+
+def _mixed(labels: UInt8[np.ndarray, "h w"], most: float, crop: Crop) -> bool:
+    """Whether no label has a larger share than ``most`` of what is known of a crop."""
+    known = crop.labels(labels, outside=IGNORED)
+    counts = np.bincount(known[known != IGNORED])
+    return bool(np.count_nonzero(counts) > 1 and counts.max() < most * counts.sum())

@@ -1,0 +1,286 @@
+"""The one training loop of the refiners: schedule, loss curve, clean stop, exact resume.
+
+Nothing a step does may depend on what happened before it, save the parameters and the optimiser's
+state: batches are a function of the step's number, and torch's generator is seeded anew at every
+step. A run that was killed therefore ends, on a CPU, in the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.checkpoint import load_tensors, save_tensors
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.progress import track
+from wsss.compute import distributed, seeding
+from wsss.config.refine import TrainingConfig
+from wsss.errors import WsssError
+from wsss.refine.base import Curve
+from wsss.refine.training.efficiency import Clock, Efficiency, device_name, peak_memory
+
+_log = logging.getLogger(__name__)
+_STATE, _BEFORE = "state.safetensors", "state-before.safetensors"
+_FIRST_FACTOR = 1e-6  # of the learning rate, at the first step of the warm-up
+
+Batch = TypeVar("Batch")
+
+
+class TrainingStoppedError(WsssError, RuntimeError):
+    """The training was asked to stop, and what it learned is kept for the next run."""
+
+
+def learning_rate(step: int, settings: TrainingConfig, relative: float = 1.0) -> float:
+    """The learning rate at a step (0-based).
+
+    ``poly`` (spec WeCLIP 2.5): ``1 - (1 - t / w) (1 - 1e-6)`` of the peak for t < w, from there on
+    ``(1 - t / T) ^ power`` of it. ``cosine`` (spec WeakCLIP 1.7, 3.1): from the peak to ``min_lr``,
+    times the same factor of the warm-up.
+
+    Args:
+        step: t.
+        settings: peak, schedule.
+        relative: of a group of parameters, times the peak. With 0 a cosine *rises* to ``min_lr``.
+    """
+    peak = settings.lr * relative
+    warm = 1.0
+    if step < settings.warmup:
+        warm = 1 - (1 - step / settings.warmup) * (1 - _FIRST_FACTOR)
+    if settings.schedule == "cosine":
+        share = (1 + math.cos(math.pi * step / settings.iterations)) / 2
+        return warm * (settings.min_lr + (peak - settings.min_lr) * share)
+    if step < settings.warmup:
+        return peak * warm
+    return peak * float((1 - step / settings.iterations) ** settings.power)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters with a learning rate of their own."""
+
+    parameters: Sequence[nn.Parameter]
+    relative: float
+    """Times ``refine.train.lr``; see `learning_rate` for 0."""
+
+
+@dataclass
+class _Progress:
+    """Steps that are done, and what was measured at each."""
+
+    steps: int
+    rows: list[list[float]]
+
+
+class Trainer(Generic[Batch]):
+    """Train a module with AdamW.
+
+    Args:
+        module: what is trained, and nothing else: all of its state is kept and restored.
+        settings: steps, learning rate, schedule.
+        seed: the run's seed.
+        work: folder of the resumable state.
+        task: digest of all that decides the result; a state of another task is not taken up.
+        description: said beside the progress.
+        groups: the parameters to train; None for all of the module at the same rate.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        settings: TrainingConfig,
+        *,
+        seed: int,
+        work: Path,
+        task: str,
+        description: str,
+        groups: Sequence[Group] | None = None,
+    ) -> None:
+        distributed.share_batch_norm(module)
+        self._module, self._settings, self._seed = module, settings, seed
+        self._path, self._task, self._description = work / _STATE, task, description
+        self._groups = groups or [Group(list(module.parameters()), 1.0)]
+        self._optimizer = torch.optim.AdamW(
+            [{"params": list(group.parameters)} for group in self._groups],
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+        )
+        self._columns: list[str] = []
+        self._clock = Clock()
+
+    def fit(
+        self,
+        batches: Callable[[int], Iterator[Batch]],
+        losses: Callable[[int, Batch], Mapping[str, Tensor]],
+    ) -> Curve:
+        """Train to the end, or from where an earlier run was interrupted.
+
+        Args:
+            batches: the batches from a step on, endless or up to the last step.
+            losses: number of the step (0-based) and its batch, to ``loss`` and its parts.
+
+        Returns:
+            ``lr``, ``loss`` and its parts at every step.
+
+        Raises:
+            TrainingStoppedError: SIGTERM or SIGINT came; the state was kept.
+            FloatingPointError: the loss is not finite.
+        """
+        settings = self._settings
+        done = self._resume()
+        left = range(done.steps, settings.iterations)
+        if done.steps:
+            _log.info("going on after step %d of %d", done.steps, settings.iterations)
+        if not left:
+            return self._curve(done)
+        self._module.train()
+        with _stop_asked() as stop:
+            stream = batches(done.steps)
+            for step in self._shown(left):
+                done.rows.append(self._step(step, losses, next(stream)))
+                done.steps = step + 1
+                self._clock.step()
+                if distributed.agree(stop.is_set()) and done.steps < settings.iterations:
+                    self._save(done)
+                    raise TrainingStoppedError(
+                        f"stopped after step {done.steps} of {settings.iterations}; the state is "
+                        f"in {self._path.parent}, the same command goes on from there"
+                    )
+                if done.steps % settings.checkpoint_every == 0:
+                    self._save(done)
+        self._save(done)
+        return self._curve(done)
+
+    def _shown(self, steps: range) -> Iterable[int]:
+        if distributed.rank():
+            return steps
+        return track(steps, total=len(steps), description=self._description)
+
+    def efficiency(self, method: str, own: int, parameters: int) -> Efficiency:
+        """What the training cost so far in this process.
+
+        Args:
+            method: name of the refiner.
+            own: parameters that are trained on top of CLIP.
+            parameters: of all that a forward pass uses.
+        """
+        rate = self._clock.rate
+        device = next(self._module.parameters()).device
+        return Efficiency(
+            method=method,
+            trained_parameters=own,
+            parameters=parameters,
+            images_per_second=None if rate is None else self._settings.batch * rate,
+            peak_memory=peak_memory(device),
+            device=device_name(device),
+        )
+
+    def _step(
+        self, step: int, losses: Callable[[int, Batch], Mapping[str, Tensor]], batch: Batch
+    ) -> list[float]:
+        for group, known in zip(self._optimizer.param_groups, self._groups, strict=True):
+            group["lr"] = learning_rate(step, self._settings, known.relative)
+        drawn = (1 + step, *distributed.place())
+        torch.manual_seed(seeding.number(self._seed, seeding.NETWORK, *drawn))
+        found = losses(step, batch)
+        measured = {name: part.detach().float().cpu() for name, part in found.items()}
+        distributed.average(list(measured.values()))
+        value = float(measured["loss"])
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the loss is {value} at step {step + 1} of {self._settings.iterations}; lower "
+                "refine.train.lr or lengthen refine.train.warmup"
+            )
+        self._optimizer.zero_grad(set_to_none=True)
+        found["loss"].backward()
+        parameters = (one for group in self._optimizer.param_groups for one in group["params"])
+        distributed.average([one.grad for one in parameters if one.grad is not None])
+        self._optimizer.step()
+        values = {"lr": learning_rate(step, self._settings)} | {
+            name: float(part) for name, part in measured.items()
+        }
+        self._columns = list(values)
+        return list(values.values())
+
+    def _curve(self, done: _Progress) -> Curve:
+        columns = list(zip(*done.rows, strict=True))
+        return {name: list(column) for name, column in zip(self._columns, columns, strict=True)}
+
+    def _save(self, done: _Progress) -> None:
+        if distributed.rank():
+            return
+        state = {f"module.{name}": tensor for name, tensor in self._module.state_dict().items()}
+        for number, of_one in self._optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{number}.{name}": value for name, value in of_one.items()}
+        state["curve"] = torch.tensor(np.array(done.rows, np.float64))
+        facts = {"task": self._task, "step": str(done.steps), "columns": ",".join(self._columns)}
+        with atomic_path(self._path) as temporary:
+            save_tensors(temporary, state, facts)
+            if self._path.exists():  # the last but one is kept, should a disk damage the last
+                self._path.replace(self._path.with_name(_BEFORE))
+
+    def _resume(self) -> _Progress:
+        """Take up the newest whole state in the work folder, if it is of this task."""
+        for path in (self._path, self._path.with_name(_BEFORE)):
+            if not path.exists():
+                continue
+            try:
+                state, facts = load_tensors(path, "it is left alone")
+            except ArtifactError as error:
+                _log.warning("%s; trying an older state, or starting anew", error)
+                continue
+            if facts.get("task") != self._task:
+                _log.info("%s: is of another configuration or other CAMs; starting anew", path)
+                continue
+            return self._take_up(state, facts)
+        return _Progress(0, [])
+
+    def _take_up(self, state: Mapping[str, Tensor], facts: Mapping[str, str]) -> _Progress:
+        self._module.load_state_dict(_below("module.", state))
+        of_all: dict[int, dict[str, Tensor]] = {}
+        for name, value in _below("optimizer.", state).items():
+            number, _, part = name.partition(".")
+            of_all.setdefault(int(number), {})[part] = value
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": of_all, "param_groups": groups})
+        self._columns = facts["columns"].split(",")
+        return _Progress(int(facts["step"]), state["curve"].tolist())
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): value for n, value in state.items() if n.startswith(prefix)}
+
+
+@contextmanager
+def _stop_asked() -> Iterator[threading.Event]:
+    """An event that SIGTERM or SIGINT sets; a second signal ends the process as ever."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        for known, handler in before.items():
+            signal.signal(known, handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""WeakCLIP (IJCV 2024)."""

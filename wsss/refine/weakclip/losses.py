@@ -1,0 +1,144 @@
+"""Losses that learn from seeds and from the edges of the image (WeakCLIP, spec 2; DSRG, SEC).
+
+Labels that an image cannot have may be taken out with ``allowed``: they get no share of the
+probabilities, take no part in the CRF and receive no gradient. None: every label, as released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Integer, UInt8
+from torch import Tensor
+
+from wsss.config.labels import CrfConfig
+from wsss.labels.crf import posterior
+from wsss.labels.ignore import IGNORED
+from wsss.refine.blocks.losses import batch_mean
+
+_TINY = 1e-7  # floor of a probability
+_CRF_FLOOR = 1e-4  # of probabilities that enter the CRF, and of those that leave it
+_NO_CUE = 1e-4  # instead of a count of zero
+_RATIO = (0.05, 20.0)
+_OUT = -1e4  # a logit without a share
+
+
+def label_probabilities(
+    logits: Float[Tensor, "batch labels h w"], allowed: Bool[Tensor, "batch labels"] | None = None
+) -> Float[Tensor, "batch labels h w"]:
+    """Softmax with a floor of 1e-7, renormalised: P of the losses.
+
+    Args:
+        logits: of all labels, background first.
+        allowed: labels that an image can have; others are 0.
+    """
+    if allowed is None:
+        share = logits.softmax(1) + _TINY
+    else:
+        can = allowed[:, :, None, None]
+        share = logits.masked_fill(~can, _OUT).softmax(1) + _TINY * can
+    return share / share.sum(1, keepdim=True)
+
+
+def seed_loss(
+    probabilities: Float[Tensor, "batch labels h w"], seeds: Integer[Tensor, "batch h w"]
+) -> Float[Tensor, ""]:
+    """Balanced seed loss: mean of -log P over background cues, and over all foreground cues.
+
+    Each by image, then averaged over the images; one without such cues counts as 0.
+
+    Args:
+        probabilities: from `label_probabilities`.
+        seeds: label of each pixel; 255 and what is no label give no cue. The seed of a label that
+            is not allowed gives none either.
+    """
+    labels = probabilities.shape[1]
+    known = seeds < labels
+    # (B, 1, h, w) -> (B, h, w)
+    own = probabilities.gather(1, (seeds.long() * known)[:, None])[:, 0]
+    loss = -torch.where(own > 0, own, 1.0).log()
+    known = known & (own > 0)
+    return _balanced(loss, known & (seeds == 0)) + _balanced(loss, known & (seeds > 0))
+
+
+def _balanced(loss: Tensor, where: Bool[Tensor, "batch h w"]) -> Float[Tensor, ""]:
+    count = where.sum((1, 2)).clamp_min(_NO_CUE)
+    return ((loss * where).sum((1, 2)) / count).mean()
+
+
+def boundary_loss(
+    probabilities: Float[Tensor, "batch labels h w"],
+    smoothed: Float[Tensor, "batch labels h w"],
+    valid: Bool[Tensor, "batch h w"] | None = None,
+) -> Float[Tensor, ""]:
+    """Divergence of the prediction from what the CRF makes of it: mean of ``sum_k C log(C / P)``.
+
+    The ratio is clipped to 0.05 … 20; where it is, there is no gradient.
+
+    Args:
+        probabilities: P, from `label_probabilities`.
+        smoothed: C, from `crf_targets`.
+        valid: False in padding. None, as released: all pixels count.
+    """
+    ratio = (smoothed / probabilities.clamp_min(_TINY * _TINY)).clamp(*_RATIO)
+    loss = (smoothed * ratio.log()).sum(1)  # (B, h, w)
+    if valid is None:
+        return loss.mean()
+    return batch_mean((loss * valid).sum(), valid.sum())
+
+
+@torch.no_grad()
+def crf_targets(
+    probabilities: Float[Tensor, "batch labels h w"],
+    images: Sequence[UInt8[np.ndarray, "h w 3"]],
+    crf: CrfConfig,
+    allowed: Bool[Tensor, "batch labels"] | None = None,
+) -> Float[Tensor, "batch labels h w"]:
+    """The CRF's posterior of a prediction, floored at 1e-4 and renormalised; no gradient.
+
+    Args:
+        probabilities: P.
+        images: RGB, of the size of P.
+        crf: kernels and iterations.
+        allowed: labels that enter an image's CRF; others are 0. None: all.
+    """
+    given = probabilities.cpu().numpy()
+    found = np.zeros_like(given)
+    for number, (one, image) in enumerate(zip(given, images, strict=True)):
+        own = slice(None) if allowed is None else allowed[number].nonzero()[:, 0].cpu().numpy()
+        energy = -np.log(np.maximum(one[own], _CRF_FLOOR))
+        share = np.maximum(posterior(energy, image, crf), _CRF_FLOOR)
+        found[number, own] = share / share.sum(0)
+    return torch.from_numpy(found).to(probabilities.device)
+
+
+def auxiliary_loss(
+    match: Float[Tensor, "batch labels rows columns"],
+    seeds: Integer[Tensor, "batch height width"],
+    *,
+    temperature: float,
+    allowed: Bool[Tensor, "batch labels"] | None = None,
+    ignored_count: bool = False,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the match map, sharpened and at the size of the seeds (spec 1.6).
+
+    Args:
+        match: lambda', cosines.
+        seeds: label of each pixel, 255 to skip.
+        temperature: of the softmax (published: 0.07).
+        allowed: labels that an image can have.
+        ignored_count: the mean runs over skipped pixels, too, as mmsegmentation 0.19 does.
+    """
+    size = (seeds.shape[1], seeds.shape[2])
+    logits = F.interpolate(match / temperature, size, mode="bilinear", align_corners=False)
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed[:, :, None, None], _OUT)
+        able = allowed.gather(1, seeds.long().clamp_max(allowed.shape[1] - 1).flatten(1))
+        seeds = seeds.masked_fill(~able.view(seeds.shape), IGNORED)
+    target = seeds.long().masked_fill(seeds >= match.shape[1], IGNORED)
+    total = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
+    count = torch.ones_like(target) if ignored_count else target != IGNORED
+    return batch_mean(total, count.sum())

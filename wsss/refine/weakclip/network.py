@@ -1,0 +1,194 @@
+"""WeakCLIP's network: the two towers of CLIP and what is trained on top (spec WeakCLIP, 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from wsss.clip.encoder import ClipEncoder
+from wsss.clip.load import LoadedClip
+from wsss.clip.text.prompts import LearnablePrompt, short_texts
+from wsss.clip.towers import ImageTower, TextTower
+from wsss.config.weakclip import WeakClipConfig
+from wsss.refine.training.trainer import Group
+from wsss.refine.weakclip.adapter import PyramidAdapter
+from wsss.refine.weakclip.co_attention import CoAttention, TextMatching
+from wsss.refine.weakclip.decoder import TextGuidedDecoder
+
+_TAPS = (1 / 3, 1 / 2, 2 / 3, 1.0)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the image tower says of a batch of images."""
+
+    taps: list[Float[Tensor, "batch channels rows columns"]]
+    """Patch tokens after four blocks, as maps, before the final norm."""
+    visual: Float[Tensor, "batch tokens joint"]
+    """All tokens after the final norm and the projection; the class token first."""
+    grid: tuple[int, int]
+
+
+class WeakClipHead(nn.Module):
+    """Prompt, pyramid adapter, co-attention matching and text-guided decoder.
+
+    Args:
+        width: of a token of the image tower.
+        joint: width of the space that images and texts share.
+        text_width: of a token embedding.
+        labels: classes and the background.
+        settings: see there.
+    """
+
+    def __init__(
+        self, width: int, joint: int, text_width: int, labels: int, settings: WeakClipConfig
+    ) -> None:
+        super().__init__()
+        assert settings.prompt_std != "auto"
+        self.prompt = LearnablePrompt(settings.prompts, text_width, settings.prompt_std)
+        self.adapter = PyramidAdapter(width)
+        attention = CoAttention(
+            joint,
+            settings.width,
+            heads=settings.heads,
+            depth=settings.depth,
+            dropout=settings.dropout,
+            chained=settings.co_attention == "chained",
+        )
+        self.matching = TextMatching(attention, joint, settings.temperature)
+        self.decoder = TextGuidedDecoder(width, labels, settings.channels, dropout=settings.dropout)
+
+    def forward(
+        self, seen: Seen, texts: Float[Tensor, "labels joint"]
+    ) -> tuple[
+        Float[Tensor, "batch labels rows columns"], Float[Tensor, "batch labels height across"]
+    ]:
+        """The match map lambda' on the patch grid, and logits at four times its size."""
+        match = self.matching(texts, seen.visual, seen.grid)
+        return match, self.decoder(self.adapter(seen.taps), match)
+
+
+class WeakClipNetwork:
+    """Towers and head; `trained` is the module of all that learns.
+
+    Args:
+        clip: the model.
+        encoder: its image tower in the form that does without gradients.
+        names: the texts, that of the background first.
+        settings: see there.
+        crop: side of a training crop, pixels.
+        tokens: token ids of the names; None lets the model's tokenizer make them.
+    """
+
+    def __init__(
+        self,
+        clip: LoadedClip,
+        encoder: ClipEncoder,
+        names: Sequence[str],
+        settings: WeakClipConfig,
+        crop: int,
+        tokens: Int[Tensor, "labels context"] | None = None,
+    ) -> None:
+        self.settings = settings
+        self._encoder = encoder
+        tokens = clip.tokenize(list(names)) if tokens is None else tokens
+        self._tokens = short_texts(tokens).to(encoder.device)
+        self.text = TextTower(clip.model, settings.prompts + self._tokens.shape[1])
+        self.text.requires_grad_(self._trains_clip).to(encoder.device)
+        self._taps = settings.taps or [round(share * encoder.depth) for share in _TAPS]
+        grid = (crop // encoder.patch[0], crop // encoder.patch[1])
+        self.image: ImageTower | None = None
+        assert settings.drop_path != "auto"
+        class_token = 2 if settings.class_token == "twice" else 1
+        if self._trains_clip or settings.drop_path:
+            self.image = ImageTower(
+                clip.model.get_submodule("visual"),
+                grid if settings.positions == "twice" else encoder.native_grid,
+                class_token=class_token,
+                drop_path=settings.drop_path,
+            )
+            self.image.requires_grad_(self._trains_clip).to(encoder.device)
+        else:
+            self._encoder = encoder.adapted(
+                grid=grid if settings.positions == "twice" else None, class_token=class_token
+            )
+        self.head = WeakClipHead(
+            encoder.width, clip.joint_width, self.text.positions.shape[1], len(names), settings
+        ).to(encoder.device)
+        towers: dict[str, nn.Module] = {"text": self.text, "head": self.head}
+        if self.image is not None:
+            towers["image"] = self.image
+        self._modules = nn.ModuleDict(towers)
+        self.trained: nn.Module = self._modules if self._trains_clip else self.head
+
+    @property
+    def _trains_clip(self) -> bool:
+        return self.settings.clip_lr > 0 or self.settings.zero_lr == "leak"
+
+    def train(self, mode: bool = True) -> None:
+        """Set training or evaluation mode, that of a frozen tower with stochastic depth as well."""
+        self._modules.train(mode)
+
+    def groups(self) -> list[Group]:
+        """Parameters with their learning rates, relative to the configured one."""
+        settings = self.settings
+        assert settings.adapter_lr != "auto"
+        adapter = list(self.head.adapter.parameters())
+        rest = _without(self.head.parameters(), adapter)
+        groups = [Group(rest, 1.0)]
+        if settings.adapter_lr or settings.zero_lr == "leak":
+            groups.append(Group(adapter, settings.adapter_lr))
+        if self._trains_clip:
+            groups.append(
+                Group(_without(self._modules.parameters(), [*adapter, *rest]), settings.clip_lr)
+            )
+        return groups
+
+    def texts(self) -> Float[Tensor, "labels joint"]:
+        """Features t_p of all labels."""
+        features: Tensor = self.head.prompt(self.text, self._tokens)
+        return features
+
+    def look(self, images: Float[Tensor, "batch 3 height width"]) -> Seen:
+        """Run the image tower, with a graph only if it is trained."""
+        grid = (
+            images.shape[2] // self._encoder.patch[0],
+            images.shape[3] // self._encoder.patch[1],
+        )
+        blocks = [number - 1 for number in self._taps]
+        if self.image is None:
+            encoding = self._encoder.run(images, keep=blocks)
+            kept = [encoding.kept[number] for number in blocks]
+            visual = self._encoder.project(self._encoder.normalize(encoding.tokens))
+        else:
+            with torch.set_grad_enabled(self._trains_clip and torch.is_grad_enabled()):
+                kept, visual = self.image(images, blocks)
+        # (B, 1 + h w, D) -> (B, h w, D) -> (B, D, h, w). Contiguous, since the backward pass of
+        # group norm crashes on a CPU where the channels come last (torch 2.13).
+        maps = [tokens[:, 1:].transpose(1, 2).unflatten(2, grid).contiguous() for tokens in kept]
+        return Seen(maps, visual, grid)
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Parameters that are trained on top of CLIP, and all that a forward pass uses.
+
+        The released recipe counts CLIP as frozen, whatever its schedule does to it.
+        """
+        own = sum(parameter.numel() for parameter in self.head.parameters())
+        text = sum(parameter.numel() for parameter in self.text.parameters())
+        image = (
+            self._encoder.parameter_count
+            if self.image is None
+            else sum(parameter.numel() for parameter in self.image.parameters())
+        )
+        return own, own + text + image
+
+
+def _without(
+    parameters: Iterable[nn.Parameter], others: Iterable[nn.Parameter]
+) -> list[nn.Parameter]:
+    known = {id(parameter) for parameter in others}
+    return [parameter for parameter in parameters if id(parameter) not in known]

@@ -1,0 +1,178 @@
+"""The released WeakCLIP: its names as ours, its 91 labels of COCO (spec WeakCLIP 1, 3, 8.1).
+
+The release trains both towers of CLIP, through a learning rate that leaks into groups whose rate is
+0. Its checkpoint therefore holds towers that are no longer CLIP's, and they are taken from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from wsss.clip.input import EncoderInput
+from wsss.config.model import Config
+from wsss.data.datasets.classes import ClassList, spelling
+from wsss.data.datasets.coco import CATEGORY_IDS, UNUSED_CATEGORIES
+from wsss.refine.released.matching import Account, Part, assemble, departures
+from wsss.refine.weakclip.method import build_network, class_texts
+
+_NEEDED: Mapping[str, object] = {
+    "refine.weakclip.zero_lr": "leak",
+    "refine.weakclip.co_attention": "unchained",
+    "refine.weakclip.class_token": "twice",
+    "refine.weakclip.positions": "twice",
+    "clip.normalization": "imagenet",
+    "clip.shape": "kept",  # which patch-text CAMs would change
+}
+REMEDY = (
+    "Use the preset of the data set with variant: published; its sizes are those of the release "
+    "(refine.weakclip.width and channels 256, refine.train.crop 512, ViT-B/16). COCO's checkpoint "
+    "has 91 labels: set refine.weakclip.extra_labels to the ten names without annotations. What "
+    "you know to be of no use can be named with --leave-out."
+)
+_COCO_LABELS = 1 + len(CATEGORY_IDS) + len(UNUSED_CATEGORIES)
+_POSITIONS = "text.positions"
+_CLASSIFIER = "head.decoder.head.classify."
+_LATERAL = "head.decoder.neck.lateral."
+_LEVEL = re.compile(r"head\.decoder\.head\.levels\.(\d)\.(\d)\.([01])\.(\w+)")
+_DEAD_LAYER = re.compile(r"context_decoder\.(?:anti_)?decoder\.(\d+)\.")
+_NAMES = (
+    (r"^text\.embedding", "text_encoder.token_embedding"),
+    (r"^text\.positions", "text_encoder.positional_embedding"),
+    (r"^text\.transformer", "text_encoder.transformer"),
+    (r"^text\.norm", "text_encoder.ln_final"),
+    (r"^text\.projection", "text_encoder.text_projection"),
+    (r"^image\.patches", "backbone.conv1"),
+    (r"^image\.class_embedding", "backbone.class_embedding"),
+    (r"^image\.positions", "backbone.positional_embedding"),
+    (r"^image\.first_norm", "backbone.ln_pre"),
+    (r"^image\.blocks", "backbone.transformer.resblocks"),
+    (r"^image\.last_norm", "backbone.ln_post"),
+    (r"^image\.projection", "backbone.proj"),
+    (r"^head\.prompt\.contexts", "contexts"),
+    (r"^head\.matching\.(gamma|beta)", r"\1"),
+    (r"^head\.adapter\.level([1-4])", r"backbone.fpn\1"),
+    (r"^head\.matching\.co_attention\.visual_in", "context_decoder.memory_proj"),
+    (r"^head\.matching\.co_attention\.text_in", "context_decoder.text_proj"),
+    (r"^head\.matching\.co_attention\.visual_out", "context_decoder.anti_out_proj"),
+    (r"^head\.matching\.co_attention\.text_out", "context_decoder.out_proj"),
+    (r"^head\.matching\.co_attention\.visual_layers", "context_decoder.anti_decoder"),
+    (r"^head\.matching\.co_attention\.text_layers", "context_decoder.decoder"),
+    (r"\.own\.", ".self_attn."),
+    (r"\.other\.", ".cross_attn."),
+    (r"_attn\.queries\.", "_attn.q_proj."),
+    (r"_attn\.keys\.", "_attn.k_proj."),
+    (r"_attn\.values\.", "_attn.v_proj."),
+    (r"_attn\.out\.", "_attn.proj."),
+    (r"^head\.decoder\.neck\.lateral\.(\d)", r"neck.lateral_convs.\1.conv"),
+    (r"^head\.decoder\.neck\.smooth\.(\d)", r"neck.fpn_convs.\1.conv"),
+    (r"^head\.decoder\.head\.classify", "decode_head.conv_seg"),
+)
+
+
+def account(
+    config: Config, classes: ClassList, inputs: EncoderInput, tensors: Mapping[str, Tensor]
+) -> tuple[Account, list[str]]:
+    """Make the tensors of `wsss.refine.weakclip.network.WeakClipNetwork.trained`.
+
+    Args:
+        config: data, clip and refine.
+        classes: the data set's classes.
+        inputs: the encoder.
+        tensors: theirs.
+
+    Returns:
+        The account, and the names of theirs that are not in it yet.
+    """
+    settings = config.refine.weakclip
+    network = build_network(config, classes, inputs, seed=0)
+    wanted = network.trained.state_dict()
+    order = None
+    extra = class_texts(config, classes)[classes.label_count :]
+    renumbered = classes.name == "coco" and _label_count(tensors) == _COCO_LABELS
+    if renumbered:
+        order = coco_order(extra)
+    found, rest = assemble(tensors, parts(wanted, inputs.encoder.width, order))
+    if renumbered and order is None:
+        names = list(UNUSED_CATEGORIES.values())
+        found.object_to(
+            "set otherwise",
+            [f"refine.weakclip.extra_labels is {extra}, the checkpoint was trained with {names}"],
+        )
+    found.object_to("set otherwise", departures(config, _NEEDED))
+    found.note(
+        "carried along",
+        "co-attention layers before the last of a stack, whose results the release never uses",
+        (n for n in found.used if (m := _DEAD_LAYER.match(n)) and int(m[1]) < settings.depth - 1),
+    )
+    return found, rest
+
+
+def published_name(ours: str) -> str:
+    """A tensor's name in the release, from that in our network."""
+    if level := _LEVEL.fullmatch(ours):  # odd places of theirs are the doublings
+        kind = ("conv", "bn")[int(level[3])]
+        return f"decode_head.scale_heads.{level[1]}.{2 * int(level[2])}.{kind}.{level[4]}"
+    for pattern, theirs in _NAMES:
+        ours = re.sub(pattern, theirs, ours)
+    return ours
+
+
+def parts(
+    wanted: Mapping[str, Tensor], width: int, order: Sequence[int] | None = None
+) -> dict[str, Part]:
+    """What each of ours is made of.
+
+    Args:
+        wanted: ours, by name; their shapes count.
+        width: of a token of the image tower.
+        order: for each label of ours the label of theirs; None: the same.
+    """
+    return {ours: _part(ours, tensor, width, order) for ours, tensor in wanted.items()}
+
+
+def _part(ours: str, wanted: Tensor, width: int, order: Sequence[int] | None) -> Part:
+    source, shape = (published_name(ours),), tuple(wanted.shape)
+    if ours == "head.prompt.contexts":
+        return Part(source, (1, *shape), lambda theirs: theirs[0][0])
+    if ours == _POSITIONS:
+        return Part(source, shape, more_rows=True)
+    if order is not None and ours.startswith(_CLASSIFIER):
+        return Part(source, shape, partial(_reordered, order=order, axis=0, first=0))
+    if order is not None and ours.startswith(_LATERAL) and ours.endswith(".weight"):
+        # (out, D + K, 1, 1): the match map of K labels comes after the D channels of a token
+        return Part(source, shape, partial(_reordered, order=order, axis=1, first=width))
+    return Part(source, shape)
+
+
+def _reordered(theirs: Sequence[Tensor], *, order: Sequence[int], axis: int, first: int) -> Tensor:
+    index = torch.tensor([*range(first), *(first + label for label in order)])
+    return theirs[0].index_select(axis, index.to(theirs[0].device))
+
+
+def coco_order(extra: Sequence[str]) -> list[int] | None:
+    """For each label of ours the label of the release, which numbers COCO by category id.
+
+    Ten of the ids, 1 to 90, have no annotation; here these come after the classes, so that the
+    classes keep their labels.
+
+    Args:
+        extra: our labels after the classes.
+
+    Returns:
+        None: ``extra`` is something else than the ten names.
+    """
+    unused = {spelling(name): number for number, name in UNUSED_CATEGORIES.items()}
+    numbers = [unused.get(spelling(text), 0) for text in extra]
+    if sorted(numbers) != sorted(UNUSED_CATEGORIES):
+        return None
+    return [0, *CATEGORY_IDS, *numbers]
+
+
+def _label_count(tensors: Mapping[str, Tensor]) -> int | None:
+    bias = tensors.get(published_name(f"{_CLASSIFIER}bias"))
+    return None if bias is None else len(bias)

@@ -1,0 +1,220 @@
+"""Charts: the loss of a training, and the IoU of each class."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float64
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from wsss.artifacts.atomic import write_bytes
+from wsss.artifacts.errors import ArtifactError
+from wsss.score.record import read_records
+from wsss.score.tables.rows import row_name
+
+# Paul Tol's "bright" colours: told apart by every kind of colour vision.
+_COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#777777")
+_SMOOTH = 0.05  # share of the steps that the smoothed curve looks back
+_INCHES_A_BAR = 0.085
+_TALLEST = 80.0  # inches; keeps the picture below what image libraries take
+
+
+def loss_curve(log: Path, out: Path) -> None:
+    """Draw loss (raw and smoothed) and learning rate over the steps.
+
+    Args:
+        log: CSV with the columns ``step``, ``loss`` and, perhaps, ``lr``.
+        out: picture to write, ``.png`` or ``.svg``.
+
+    Raises:
+        ArtifactError: the log is missing, empty or has other columns.
+    """
+    columns = _read_log(log)
+    step, loss, rate = columns["step"], columns["loss"], columns.get("lr")
+    figure = Figure(figsize=(7.2, 4.4 if rate is not None else 3.2), layout="constrained")
+    ratios = [3, 1] if rate is not None else [1]
+    axes = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
+    top: Axes = axes[0]
+    top.plot(step, loss, color=_COLOURS[0], alpha=0.3, linewidth=0.8, label="each step")
+    window = max(1, round(_SMOOTH * len(step)))
+    label = f"mean of the last {window} steps" if window > 1 else "each step"
+    top.plot(step, smoothed(loss, window), color=_COLOURS[0], linewidth=1.8, label=label)
+    top.set_ylabel("loss")
+    top.set_ylim(bottom=0, top=_ceiling(loss))
+    top.legend(frameon=False)
+    if rate is not None:
+        axes[1].plot(step, rate, color=_COLOURS[1], linewidth=1.5)
+        axes[1].set_ylabel("learning rate")
+        axes[1].set_ylim(bottom=0)
+        axes[1].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes[-1].set_xlabel("step")
+    axes[-1].set_xlim(0, max(step[-1], 1))
+    for axis in axes:
+        _plain(axis)
+    _save(figure, out)
+
+
+def class_chart(records: Sequence[Path], out: Path) -> None:
+    """Draw the IoU of each label as horizontal bars, one colour a row; a panel a split.
+
+    CAM rows at the threshold that is best on the same truth, and labels that have an IoU in no row,
+    are left out.
+
+    Args:
+        records: JSON files of the score stage.
+        out: picture to write, ``.png`` or ``.svg``.
+
+    Raises:
+        ArtifactError: a file is missing or holds no records.
+    """
+    shown = [
+        r for r in read_records(records) if not r.background or r.background.source == "config"
+    ]
+    if not shown:
+        raise ArtifactError(f"{', '.join(map(str, records))}: no records to draw; run `wsss score`")
+    panels = []
+    for split in dict.fromkeys(record.split for record in shown):
+        own = [record for record in shown if record.split == split]
+        series = {row_name(record): record.iou for record in own}
+        means = {row_name(record): record.miou for record in own}
+        panels.append(Panel(split, series, means, f"{split}, {own[0].images} images"))
+    draw_bars(panels, out)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Bars side by side: the IoU of each label, as shares, by series."""
+
+    title: str
+    series: Mapping[str, Mapping[str, float | None]]
+    means: Mapping[str, float | None] = field(default_factory=dict)
+    """What is said of a series in the legend; default: the mean of its bars."""
+    head: str = ""
+    """Above the panel; default: the title."""
+
+    def mean(self, name: str) -> float | None:
+        """The mean IoU of a series."""
+        if name in self.means:
+            return self.means[name]
+        values = [value for value in self.series[name].values() if value is not None]
+        return sum(values) / len(values) if values else None
+
+
+def draw_bars(panels: Sequence[Panel], out: Path) -> None:
+    """Draw horizontal bars, a panel beside the other; a series has one colour in all of them.
+
+    Labels that have an IoU in no series are left out.
+
+    Args:
+        panels: what is drawn.
+        out: picture to write, ``.png`` or ``.svg``.
+    """
+    rows = list(dict.fromkeys(name for panel in panels for name in panel.series))
+    every = [values for panel in panels for values in panel.series.values()]
+    names = list(dict.fromkeys(name for values in every for name in values))
+    names = [name for name in names if any(values.get(name) is not None for values in every)]
+    most = max(len(panel.series) for panel in panels)
+    height = 1.2 + 0.2 * len(rows) + len(names) * (_INCHES_A_BAR * most + 0.1)
+    size = (max(4.0 * len(panels) + 1.0, 6.0), min(height, _TALLEST))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, panel in zip(axes, panels, strict=True):
+        _bars(axis, panel.series, rows, names)
+        axis.set_title(panel.head or panel.title, loc="left", fontsize=10, fontweight="bold")
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(len(names) - 0.45, -0.55)
+    colours = [
+        Patch(label=_mean_text(row, panels), **_look(place)) for place, row in enumerate(rows)
+    ]
+    figure.legend(handles=colours, loc="outside lower left", frameon=False, fontsize=9)
+    _save(figure, out)
+
+
+def smoothed(values: Float64[np.ndarray, " n"], window: int) -> Float64[np.ndarray, " n"]:
+    """Mean of each value and those before it, ``window`` of them, fewer at the start."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - window, 0)
+    return np.asarray((total[end] - total[start]) / (end - start), np.float64)
+
+
+def _bars(
+    axis: Axes,
+    series: Mapping[str, Mapping[str, float | None]],
+    rows: Sequence[str],
+    names: Sequence[str],
+) -> None:
+    """One panel's bars; a row has the same colour in every panel."""
+    thickness = 0.84 / len(series)
+    for place, (row, iou) in enumerate(series.items()):
+        values = [100 * (iou.get(name) or 0.0) for name in names]
+        at = np.arange(len(names)) - 0.42 + thickness * (place + 0.5)
+        axis.barh(at, values, 0.9 * thickness, **_look(rows.index(row)))
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("IoU (%)")
+    axis.tick_params(axis="y", length=0)
+    _plain(axis)
+    axis.grid(visible=False, axis="y")
+
+
+def _look(place: int) -> dict[str, Any]:
+    hatch = "" if place < len(_COLOURS) else "////"
+    colour = _COLOURS[place % len(_COLOURS)]
+    return {"facecolor": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+
+
+def _mean_text(row: str, panels: Sequence[Panel]) -> str:
+    means = {panel.title: panel.mean(row) for panel in panels if row in panel.series}
+    said = [f"{title} {100 * mean:.1f}" for title, mean in means.items() if mean is not None]
+    return f"{row}: mIoU {', '.join(said)}" if said else row
+
+
+def _read_log(log: Path) -> dict[str, Float64[np.ndarray, " n"]]:
+    try:
+        with log.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except FileNotFoundError:
+        raise ArtifactError(f"{log}: no such log; run the training first") from None
+    if not rows or not {"step", "loss"} <= rows[0].keys():
+        found = list(rows[0]) if rows else "no rows"
+        raise ArtifactError(f"{log}: found {found}, expected rows with the columns step and loss")
+    names = [name for name in ("step", "loss", "lr") if name in rows[0]]
+    try:
+        return {name: np.array([float(row[name]) for row in rows]) for name in names}
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{log}: a cell is no number ({error}); train again") from None
+
+
+def _ceiling(loss: Float64[np.ndarray, " n"]) -> float | None:
+    """A rare spike must not flatten the curve; None where nothing is finite."""
+    finite = loss[np.isfinite(loss)]
+    return float(1.1 * np.quantile(finite, 0.995)) or None if finite.size else None
+
+
+def _plain(axis: Axes) -> None:
+    axis.grid(visible=True, color="#e3e7eb", linewidth=0.8)
+    axis.set_axisbelow(True)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
+def _save(figure: Figure, out: Path) -> None:
+    """Write atomically and without dates or random ids, so that equal data give equal files."""
+    kind = out.suffix.lstrip(".").lower() or "png"
+    FigureCanvasAgg(figure)
+    figure.set_dpi(150)
+    plain = {"Date": None} if kind == "svg" else {"Software": None}
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "wsss"}):
+        figure.savefig(buffer, format=kind, dpi=150, metadata=plain)
+    write_bytes(out, buffer.getvalue())

@@ -1,0 +1,1 @@
+"""Counts and what is computed from them."""

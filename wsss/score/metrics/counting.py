@@ -1,0 +1,218 @@
+"""What is counted of each product, image by image.
+
+Each function takes a part of the images and gives named counts; `wsss.score.metrics.parallel`
+spreads the parts over processes and adds up. Beside the counts ``<name>`` of a row stand those of
+each image, ``<name>`` of `images_of`; a threshold looked up on the truth has none: it would be
+looked up again in every draw of images, and the counts of all thresholds are a hundred times as
+many.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64, UInt8
+
+from wsss.artifacts.shard import Shard
+from wsss.config.labels import BackgroundConfig
+from wsss.errors import WsssError
+from wsss.labels.background import background_score
+from wsss.labels.upsample import upsample
+from wsss.score.metrics.confusion import Confusion, size
+from wsss.score.metrics.image_counts import ImageCounts
+from wsss.score.metrics.parallel import Counts
+from wsss.score.metrics.threshold_sweep import Sweep
+from wsss.score.truth.find import Source, read_truth
+
+BLOB_SIGMA = 0.25
+"""Deviation of the centred blob, as a share of the image's width and of its height. The row at the
+best threshold does not depend on it: another deviation gives the same nested ellipses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that is scored."""
+
+    id: str
+    height: int
+    width: int
+    tags: tuple[int, ...]
+    truth: Source
+
+    def read_truth(self) -> UInt8[np.ndarray, "h w"]:
+        """Its ground truth, of the image's size."""
+        return read_truth(self.truth, self.id, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images, and the shard that holds their product (None where there is no product)."""
+
+    shard: Path | None
+    images: tuple[Image, ...]
+
+    def open(self, kind: str | None) -> Shard:
+        """The shard, which stays open for the next part: to open one is to check its whole index.
+
+        Raises:
+            ArtifactError: as `Shard`.
+        """
+        assert self.shard is not None
+        try:
+            found = self.shard.stat()
+        except OSError:
+            return Shard(self.shard, kind=kind)  # raises what that means
+        file = (found.st_ino, found.st_size, found.st_mtime_ns)
+        return _opened(self.shard, kind, file, os.getpid())
+
+
+@functools.lru_cache(maxsize=1)  # a shard's parts come one after the other
+def _opened(path: Path, kind: str | None, file: tuple[int, ...], process: int) -> Shard:
+    """Open again when the file was replaced, and in a forked process."""
+    return Shard(path, kind=kind)
+
+
+def images_of(name: str) -> str:
+    """The name of the counts of each image that stand beside the counts ``name``."""
+    return f"{name}, images"
+
+
+class ProductError(WsssError, ValueError):
+    """A product cannot be scored; the message names the shard and the image."""
+
+
+def count_scores(
+    part: Part, *, kind: str, array: str, labels: int, background: BackgroundConfig
+) -> Counts:
+    """Class scores on the grid: ``fixed`` at the background rule, ``sweep`` at every threshold.
+
+    Args:
+        part: the images; the shard's items have ``array`` [K, h, w] and the attribute ``classes``.
+        kind: of the shard, ``cams`` or ``scores``.
+        array: which of its arrays; an array ``background`` beside it stands for the rule.
+        labels: number of labels, background included.
+        background: the configured rule.
+    """
+    fixed, sweep, images = Confusion(labels), Sweep(labels), ImageCounts(labels)
+    shard = part.open(kind)
+    for image in part.images:
+        item = shard.read(image.id)
+        where = f"{shard.path}: {image.id!r}"
+        if array not in item.arrays:
+            raise ProductError(
+                f"{where} has no array {array!r}, only {sorted(item.arrays)}; "
+                "switch on what makes it and rerun that stage, or do not score it"
+            )
+        grid, classes = item.arrays[array], [int(index) for index in item.attrs["classes"]]
+        if not np.isfinite(grid).all():
+            raise ProductError(f"{where}: {array!r} has NaN or infinite values; rerun its stage")
+        if len(classes) != len(grid) or not set(classes) <= set(range(labels - 1)):
+            raise ProductError(
+                f"{where}: {array!r} is {grid.shape} for the classes {classes}; expected one "
+                f"map a class, classes in 0 … {labels - 2}; rerun its stage"
+            )
+        size = (image.height, image.width)
+        scores, own = upsample(grid.astype(np.float32), size), item.arrays.get("background")
+        below = None if own is None else upsample(own[None].astype(np.float32), size)[0]
+        found = _count_one(image, scores, classes, background, fixed, sweep, below)
+        images.add(image.id, found)
+    return {"fixed": fixed, "sweep": sweep, images_of("fixed"): images}
+
+
+def count_blob(part: Part, *, labels: int, background: BackgroundConfig) -> Counts:
+    """The centred blob, given to the first tag of the image, counted as class scores are."""
+    fixed, sweep, images = Confusion(labels), Sweep(labels), ImageCounts(labels)
+    for image in part.images:
+        classes = list(image.tags[:1])
+        scores = centred_blob(image.height, image.width)[None][: len(classes)]
+        images.add(image.id, _count_one(image, scores, classes, background, fixed, sweep))
+    return {"fixed": fixed, "sweep": sweep, images_of("fixed"): images}
+
+
+def count_masks(part: Part, *, labels: int, kind: str = "masks") -> Counts:
+    """Pseudo masks or seeds: ``label`` (scored) and ``train`` (for what of it is not 255)."""
+    label, train = Confusion(labels), Confusion(labels, ignore_band=True)
+    images = ImageCounts(labels)
+    shard = part.open(kind)
+    for image in part.images:
+        arrays, truth = shard.read(image.id).arrays, image.read_truth()
+        where = f"{shard.path}: {image.id!r},"
+        images.add(image.id, _add_map(label, truth, arrays["label"], f"{where} 'label'"))
+        _add_map(train, truth, arrays["train"], f"{where} 'train'")
+    return {"label": label, "train": train, images_of("label"): images}
+
+
+def count_predictions(part: Part, *, labels: int, protocols: Sequence[str]) -> Counts:
+    """Label maps of the segmenter, by protocol."""
+    counts = {name: Confusion(labels) for name in protocols}
+    images = {name: ImageCounts(labels) for name in protocols}
+    shard = part.open("predictions")
+    for image in part.images:
+        arrays, truth = shard.read(image.id).arrays, image.read_truth()
+        for name, confusion in counts.items():
+            where = f"{shard.path}: {name!r} of {image.id!r}"
+            if name not in arrays:
+                raise ProductError(f"{where} is missing, other images have it; rerun predict")
+            images[name].add(image.id, _add_map(confusion, truth, arrays[name], where))
+    return {**counts, **{images_of(name): found for name, found in images.items()}}
+
+
+def centred_blob(height: int, width: int) -> Float32[np.ndarray, "h w"]:
+    """One Gaussian at the centre of the image, 1 at its top (see `BLOB_SIGMA`)."""
+    down, across = (
+        np.exp(-0.5 * (((np.arange(side) + 0.5) / side - 0.5) / BLOB_SIGMA) ** 2)
+        for side in (height, width)
+    )
+    return np.outer(down, across).astype(np.float32)
+
+
+def _count_one(
+    image: Image,
+    scores: Float[np.ndarray, "classes h w"],
+    classes: Sequence[int],
+    background: BackgroundConfig,
+    fixed: Confusion,
+    sweep: Sweep,
+    own: Float[np.ndarray, "h w"] | None = None,
+) -> Int64[np.ndarray, "truth prediction"]:
+    """Count one image; gives its own matrix at the background rule."""
+    truth = image.read_truth()
+    if classes:
+        largest = scores.max(axis=0)
+        winner = scores.argmax(axis=0).astype(np.uint8)
+    else:
+        largest = np.zeros(truth.shape, np.float32)
+        winner = np.zeros(truth.shape, np.uint8)
+    # The arg max of [background, classes]; at a tie the background, which comes first, wins.
+    below = background_score(largest, background) if own is None else own
+    foreground = largest > below if classes else largest > 0
+    label_of = np.array([*classes, 0], np.uint8) + 1
+    prediction = np.where(foreground, label_of[winner], 0).astype(np.uint8)
+    try:
+        found = fixed.add(truth, prediction)
+    except ValueError as error:
+        raise ProductError(f"{image.id!r}: {error}") from None
+    sweep.add(truth, largest, winner, classes)
+    return found
+
+
+def _add_map(
+    confusion: Confusion,
+    truth: UInt8[np.ndarray, "h w"],
+    labels: UInt8[np.ndarray, "h2 w2"],
+    where: str,
+) -> Int64[np.ndarray, "truth prediction"]:
+    if labels.shape != truth.shape:
+        raise ProductError(
+            f"{where} is {size(labels)} pixels, the truth is {size(truth)}; rerun the stage that "
+            "made it"
+        )
+    try:
+        return confusion.add(truth, labels)
+    except ValueError as error:
+        raise ProductError(f"{where}: {error}") from None

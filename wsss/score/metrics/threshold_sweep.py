@@ -1,0 +1,90 @@
+"""All background thresholds in one pass over the images, in constant memory.
+
+A pixel is foreground when its largest class score ``m`` beats the background score. With a
+constant background ``t`` that is ``m > t``; with the power rule ``(1 - m)^a`` it is ``m > t`` as
+well, for the one ``t`` with ``t = (1 - t)^a``, because ``m - (1 - m)^a`` grows with ``m``. So one
+threshold on ``m`` stands for either rule. The class of a foreground pixel does not depend on ``t``.
+It is therefore enough to count pixels by (truth, class of the largest score, bin of ``m`` between
+two thresholds): the confusion matrix at every threshold is a sum over bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+
+from wsss.score.metrics.confusion import IGNORE, mean_defined, metrics_of
+
+THRESHOLDS: Float32[np.ndarray, " thresholds"] = (np.arange(100) / 100).astype(np.float32)
+"""0.00, 0.01 … 0.99, compared in float32 as the scores are."""
+
+
+class Sweep:
+    """Counts from which the confusion matrix at each of `THRESHOLDS` follows.
+
+    Args:
+        labels: number of labels, background included.
+    """
+
+    def __init__(self, labels: int) -> None:
+        self.labels = labels
+        # [truth, class, bin]: bin b holds the pixels that are foreground at the first b thresholds.
+        self.counts: Int64[np.ndarray, "truth classes bins"] = np.zeros(
+            (labels, labels - 1, len(THRESHOLDS) + 1), np.int64
+        )
+
+    def add(
+        self,
+        truth: UInt8[np.ndarray, "h w"],
+        largest: Float32[np.ndarray, "h w"],
+        winner: UInt8[np.ndarray, "h w"],
+        classes: Sequence[int],
+    ) -> None:
+        """Count one image.
+
+        Args:
+            truth: labels in [0, labels) and 255.
+            largest: the largest class score of each pixel.
+            winner: position in ``classes`` of the class with that score.
+            classes: 0-based ids of the image's classes; may be empty.
+        """
+        kept = truth != IGNORE
+        if truth[kept].size and int(truth[kept].max()) >= self.labels:
+            raise ValueError(
+                f"the truth holds label {int(truth[kept].max())}; expected 0 … {self.labels - 1}"
+            )
+        if not classes:  # background at any threshold: bin 0, under whichever class
+            self.counts[:, 0, 0] += np.bincount(truth[kept], minlength=self.labels)
+            return
+        bins = np.searchsorted(THRESHOLDS, largest[kept], side="left")  # thresholds below the score
+        width, depth = len(classes), len(THRESHOLDS) + 1
+        index = (truth[kept].astype(np.intp) * width + winner[kept]) * depth + bins
+        found = np.bincount(index, minlength=self.labels * width * depth)
+        self.counts[:, list(classes), :] += found.reshape(self.labels, width, depth)
+
+    def merge(self, other: Sweep) -> None:
+        """Add the counts of another part."""
+        self.counts += other.counts
+
+    def matrix(self, position: int) -> Int64[np.ndarray, "truth prediction"]:
+        """The confusion matrix at ``THRESHOLDS[position]``."""
+        foreground = self.counts[:, :, position + 1 :].sum(axis=2)
+        background = self.counts.sum(axis=(1, 2)) - foreground.sum(axis=1)
+        return np.concatenate([background[:, None], foreground], axis=1)
+
+    def best(
+        self, among: Sequence[int] = ()
+    ) -> tuple[float, Int64[np.ndarray, "truth prediction"]]:
+        """The threshold with the highest mean IoU, the lowest of equals, and its matrix.
+
+        Args:
+            among: labels over which the mean runs; empty = all that have an IoU.
+        """
+        scores = []
+        for position in range(len(THRESHOLDS)):
+            metrics = metrics_of(self.matrix(position))
+            scores.append(mean_defined(metrics.iou[list(among)]) if among else metrics.miou)
+        position = int(np.argmax(np.nan_to_num(scores, nan=-1.0)))
+        return position / 100, self.matrix(position)

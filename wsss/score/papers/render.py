@@ -1,0 +1,223 @@
+"""A paper's table, measured and published side by side: Markdown, CSV, HTML, and bars a class."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from wsss.score.figures.curves import Panel, draw_bars
+from wsss.score.papers.cells import Cell, Filled, fill
+from wsss.score.papers.table import ClassValues, PaperTable, Row, load_table
+from wsss.score.tables.rows import Table, percent
+from wsss.score.tables.seeds import spread
+from wsss.score.tables.write import write_table
+
+NOTES = (
+    "Percent, unless the head of a column says otherwise. Ours: in brackets the 95 % interval over "
+    "draws of the images; of several seeds mean ± standard deviation. Published: as their sources "
+    "say, below.",
+    "An empty cell was not run, or is not known.",
+)
+
+
+def make_paper_table(path: Path, files: Mapping[str, Sequence[Path]], out_dir: Path) -> list[Path]:
+    """Write ``<table>.md``, ``.csv`` and ``.html``, and ``<table>.png`` where labels are shown.
+
+    Args:
+        path: the table, see `wsss.score.papers.table`.
+        files: see `wsss.score.papers.cells.fill`; rows without files stay empty.
+        out_dir: folder to write to.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ConfigError: the table is not valid, or a row is not in it.
+        ArtifactError: a file of records is missing or damaged.
+        ValueError: records do not fit the table.
+    """
+    filled = fill(load_table(path), files)
+    written = write_table(out_dir, path.stem, lay_out(filled), _csv(filled))
+    if panels := _panels(filled):
+        written.append(out_dir / f"{path.stem}.png")
+        draw_bars(panels, written[-1])
+    return written
+
+
+def lay_out(filled: Filled) -> Table:
+    """Cells as text."""
+    table = filled.table
+    heads, places = ["row"], []
+    for key, column in table.columns.items():
+        if column.product and any(row.preset for row in table.rows):
+            heads.append(f"{column.title}, ours")
+            places.append((key, True))
+        if any(row.value(key) for row in table.rows):
+            heads.append(f"{column.title}, published")
+            places.append((key, False))
+    rows = []
+    for row in table.rows:
+        cells = [
+            filled.cell(row, key).text if ours else _published_text(row, key)
+            for key, ours in places
+        ]
+        rows.append((row.name, *cells))
+    labels = _labels(filled)
+    class_rows = [
+        (name, *(percent(values.get(label)) for label in labels))
+        for panel in _panels(filled)
+        for name, values in _named(panel, several=len(table.class_columns) > 1)
+    ]
+    return Table(
+        title=table.title,
+        notes=(*filter(None, [table.note]), *NOTES, *_sources(table), *_origins(filled)),
+        columns=tuple(heads),
+        rows=tuple(rows),
+        class_columns=("IoU of", *labels) if class_rows else (),
+        class_rows=tuple(class_rows),
+    )
+
+
+def _published_text(row: Row, key: str) -> str:
+    found = row.value(key)
+    if found is None:
+        return ""
+    value = found[0].mean if isinstance(found[0], ClassValues) else found[0]
+    return f"{value:.1f}"
+
+
+def _sources(table: PaperTable) -> Iterator[str]:
+    """A sentence for each source of each row."""
+    for row in table.rows:
+        if row.note:
+            yield f"{row.name}: {row.note}"
+        for published in row.published:
+            what = "; ".join(table.columns[key].title for key in published.values)
+            yield f"{row.name}, published ({what}): {published.source}"
+
+
+def _origins(filled: Filled) -> Iterator[str]:
+    """What each measured row comes from: images, split, seeds, weights, code, commit."""
+    for row in filled.table.rows:
+        cells = [filled.cell(row, key) for key in filled.table.columns]
+        records = [record for cell in cells for record in cell.records]
+        costs = [cost for cell in cells for cost in cell.costs]
+        parts = list(dict.fromkeys(_images(cell) for cell in cells if cell.records))
+        if records:
+            weights = dict.fromkeys(entry for r in records for entry in r.weights.items())
+            used = ", ".join(f"{Path(name).name} {sha[:8]}" for name, sha in weights)
+            codes = dict.fromkeys(record.provenance.code[:12] for record in records)
+            commits = dict.fromkeys(r.commit[:12] + r.commit[40:] for r in records if r.commit)
+            seeds = sorted({record.seed for record in records})
+            parts += [
+                f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
+                f"variant {', '.join(dict.fromkeys(r.variant for r in records))}",
+                f"weights {used or 'unknown'}",
+                f"code {', '.join(codes)}",
+                f"commit {', '.join(commits) or 'unknown'}",
+            ]
+        parts += dict.fromkeys(f"trained on {cost.device}" for cost in costs)
+        if parts:
+            yield f"{row.name}, ours: {'; '.join(parts)}."
+
+
+def _images(cell: Cell) -> str:
+    record = cell.records[0]
+    return f"{cell.images} {record.split} images (truth: {record.truth})"
+
+
+def _labels(filled: Filled) -> list[str]:
+    """The labels of the table, or else of the records."""
+    cells = [filled.cell(r, key) for r in filled.table.rows for key in filled.table.class_columns]
+    found = list(dict.fromkeys(n for cell in cells for one in cell.classes for n in one))
+    known = filled.table.classes or found
+    if unknown := [name for name in found if name not in known]:
+        raise ValueError(
+            f"{filled.table.title}: the records have the labels {', '.join(unknown)} that the "
+            "table's classes lack; pass records of the data set that the table is about"
+        )
+    return known
+
+
+def _panels(filled: Filled) -> list[Panel]:
+    """The IoU of each label, a panel a column; rows that have none are left out."""
+    panels = []
+    for key in filled.table.class_columns:
+        series: dict[str, Mapping[str, float | None]] = {}
+        for row in filled.table.rows:
+            cell, found = filled.cell(row, key), row.value(key)
+            if cell.classes:
+                series[f"{row.name}, ours"] = {n: cell.class_mean(n) for n in _labels(filled)}
+            if found and isinstance(found[0], ClassValues):
+                shares = [value / 100 for value in found[0].classes]
+                names = filled.table.classes
+                series[f"{row.name}, published"] = dict(zip(names, shares, strict=True))
+        if series:
+            panels.append(Panel(filled.table.columns[key].title, series))
+    return panels
+
+
+def _named(panel: Panel, *, several: bool) -> Iterator[tuple[str, Mapping[str, float | None]]]:
+    for name, values in panel.series.items():
+        yield (f"{panel.title}: {name}" if several else name), values
+
+
+def _csv(filled: Filled) -> str:
+    """A line a row and column that has a number, in full precision, shares in percent."""
+    labels = _labels(filled)
+    lines = []
+    for row in filled.table.rows:
+        for key, column in filled.table.columns.items():
+            cell, found = filled.cell(row, key), row.value(key)
+            if not cell.values and found is None:
+                continue
+            scale = 100.0 if cell.is_share else 1.0
+            over = spread(cell.values) if cell.values else None
+            value = found[0] if found else None
+            first = cell.records[0] if cell.records else None
+            lines.append(
+                {
+                    "row": row.name,
+                    "column": key,
+                    **{k: getattr(column, k) for k in ("metric", "split", "protocol")},
+                    "product": row.takes.get(key) or next(iter(column.product), None),
+                    "background": column.background,
+                    "ours": None if over is None else scale * over.mean,
+                    "deviation": None if over is None or over.deviation is None
+                    else scale * over.deviation,
+                    "seeds": None if over is None else over.seeds,
+                    "low": None if cell.low is None else scale * cell.low,
+                    "high": None if cell.high is None else scale * cell.high,
+                    "published": value.mean if isinstance(value, ClassValues) else value,
+                    "source": found[1] if found else None,
+                    "images": cell.images,
+                    "truth": first.truth if first else None,
+                    "chain": first.chain if first else None,
+                    "runs": " ".join(record.run for record in cell.records),
+                    "weights": " ".join(
+                        f"{name}={sha}" for r in cell.records for name, sha in r.weights.items()
+                    ),
+                    "code": " ".join(dict.fromkeys(r.provenance.code for r in cell.records)),
+                    "commit": " ".join(dict.fromkeys(r.commit or "" for r in cell.records)),
+                    "device": " ".join(dict.fromkeys(cost.device for cost in cell.costs)),
+                    **(_class_cells(cell, value, labels) if column.metric == "per_class" else {}),
+                }
+            )  # fmt: skip
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return buffer.getvalue()
+
+
+def _class_cells(
+    cell: Cell, value: float | ClassValues | None, labels: Sequence[str]
+) -> dict[str, float | None]:
+    ours = {name: cell.class_mean(name) for name in labels}
+    said = value.classes if isinstance(value, ClassValues) else []
+    return {f"ours {n}": None if v is None else 100 * v for n, v in ours.items()} | {
+        f"published {name}": number for name, number in zip(labels, said, strict=False)
+    }

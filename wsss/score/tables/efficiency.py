@@ -1,0 +1,85 @@
+"""What a training cost, beside what the papers say: Markdown, CSV and HTML."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from wsss.artifacts.checksum import unsealed_json
+from wsss.artifacts.errors import ArtifactError
+from wsss.refine.training.efficiency import Efficiency
+from wsss.score.tables.rows import Table
+from wsss.score.tables.write import write_table
+
+_COLUMNS = (
+    "training", "trained parameters, M", "all parameters, M", "trained share, %",
+    "images a second", "peak memory, GiB", "device",
+)  # fmt: skip
+_PUBLISHED = (
+    ("MCTformer's affinity network, published", "105.3", "105.3", "100.0", "3.9", "30.7", ""),
+    ("WeakCLIP, published", "21.2", "171.5", "12.4", "16.8", "9.7", ""),
+)
+NOTES = (
+    "Parameters: trained on top of CLIP, and of all that a forward pass uses. Images a second: "
+    "training crops. Peak memory: allocated on a GPU, of the whole process on a CPU.",
+    "Published: the authors' table for VOC 2012 with ViT-B/16 and crops of 512; their number and "
+    "kind of GPUs is not given, so that speed and memory do not compare across machines.",
+    "An empty cell is not known: a training that only went on for its last steps has no speed.",
+)
+
+
+def make_efficiency(path: Path, out_dir: Path) -> list[Path]:
+    """Write ``efficiency.md``, ``efficiency.csv`` and ``efficiency.html``.
+
+    Args:
+        path: what refine-train wrote.
+        out_dir: folder to write to.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ArtifactError: the file is missing or holds something else.
+    """
+    rows = (_row(read_efficiency(path)), *_PUBLISHED)
+    table = Table("What the training cost", NOTES, _COLUMNS, rows, (), ())
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([_COLUMNS, *rows])
+    return write_table(out_dir, "efficiency", table, buffer.getvalue())
+
+
+def read_efficiency(path: Path) -> Efficiency:
+    """Read what refine-train wrote.
+
+    Raises:
+        ArtifactError: the file is missing or holds something else.
+    """
+    try:
+        stored = json.loads(path.read_text("utf-8"))
+        if stored is not None:  # null: there was nothing to train
+            stored = unsealed_json(stored, path, "rerun refine-train")
+        return Efficiency.model_validate(stored)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; run refine-train first") from None
+    except (ValidationError, ValueError) as error:
+        raise ArtifactError(
+            f"{path}: does not say what a training cost ({str(error).splitlines()[0]}); rerun "
+            "refine-train with a refiner that is trained"
+        ) from None
+
+
+def _row(cost: Efficiency) -> tuple[str, ...]:
+    speed = "" if cost.images_per_second is None else f"{cost.images_per_second:.1f}"
+    return (
+        f"{cost.method}, ours",
+        f"{cost.trained_parameters / 1e6:.1f}",
+        f"{cost.parameters / 1e6:.1f}",
+        f"{100 * cost.trained_parameters / cost.parameters:.1f}",
+        speed,
+        f"{cost.peak_memory / 2**30:.1f}",
+        cost.device,
+    )

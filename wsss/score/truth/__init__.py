@@ -1,0 +1,1 @@
+"""Pixel labels: the only folder of the package that opens them."""

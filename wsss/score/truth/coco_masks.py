@@ -1,0 +1,156 @@
+"""COCO's label maps as palette PNGs, for scoring without the JSON and for other tools.
+
+::
+
+    <out>/train2014/COCO_train2014_000000000009.png     0 background, 1 … 80 classes, 255 crowds
+    <out>/train2014.json                                written last: the part is complete
+
+Classes are numbered without gaps in the order of the category ids; the rule is that of
+`wsss.score.truth.coco`, here as when scoring draws for itself. An interrupted call goes on where it
+stopped; another JSON or another rule draws everything again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from wsss.artifacts.atomic import remove_abandoned, write_text
+from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.progress import track
+from wsss.compute.workers import process_pool
+from wsss.data.datasets.coco import CLASS_OF_CATEGORY, instances_path
+from wsss.data.datasets.words import COCO_NAMES
+from wsss.data.images.label_png import save_label_png
+from wsss.score.metrics.parallel import as_done
+from wsss.score.truth import coco
+from wsss.score.truth.coco import RULE, CocoLabels, CocoTruth
+from wsss.score.truth.errors import TruthError
+
+_MADE_OF = ".made-of.json"  # beside the PNGs, from the first of them on
+_IMAGES_A_JOB = 64
+_IMAGES_WORTH_A_POOL = 500  # some seconds of drawing
+Job = Sequence[tuple[Path, CocoTruth]]
+
+
+def draw_part(root: Path, part: str, out: Path, *, workers: int) -> tuple[int, int]:
+    """Draw the label maps of one part of COCO 2014.
+
+    Args:
+        root: the data set's folder.
+        part: ``train`` or ``val``.
+        out: folder to write to; holds both parts.
+        workers: processes.
+
+    Returns:
+        The number of images, and how many of them were drawn by this call.
+
+    Raises:
+        DataError: the instances JSON is missing, or no JSON of COCO's.
+        TruthError: the folder holds PNGs that were not drawn here.
+    """
+    source = instances_path(root, part)
+    labels = CocoLabels(source)
+    made_of = _made_of(source, len(labels.file_names))
+    folder = out / f"{part}2014"
+    _prepare(folder, made_of)
+    remove_abandoned(folder)
+    drawn = _finished(folder)
+    paths = {name: folder / f"{Path(name).stem}.png" for name in labels.file_names}
+    todo = [name for name, path in paths.items() if path.name not in drawn]
+    jobs = _jobs(todo, labels, paths)
+    pooled = workers > 1 and len(todo) >= _IMAGES_WORTH_A_POOL
+    done = _in_pool(jobs, workers) if pooled else map(_draw, jobs)
+    for _ in track(_each(done), total=len(todo), description=f"drawing {part}2014"):
+        pass
+    write_text(mark_path(out, part), json.dumps(made_of, indent=2) + "\n")
+    return len(paths), len(todo)
+
+
+def mark_path(out: Path, part: str) -> Path:
+    """The file that says that a part is complete, and what it was drawn from."""
+    return out / f"{part}2014.json"
+
+
+def check_drawn(out: Path, part: str, root: Path) -> None:
+    """Check that a part was drawn in full, from the JSON that is there and by today's rule.
+
+    Args:
+        out: what `draw_part` wrote to.
+        part: ``train`` or ``val``.
+        root: the data set's folder.
+
+    Raises:
+        TruthError: it was not.
+    """
+    mark, source = mark_path(out, part), instances_path(root, part)
+    remedy = f"run `wsss truth coco-masks {root} --out {out}`, or empty data.masks"
+    try:
+        found = json.loads(mark.read_text(encoding="utf-8"))
+        expected = _made_of(source, int(found["images"])) if source.is_file() else found
+    except FileNotFoundError:
+        raise TruthError(f"{mark}: not there, so {part}2014 is not drawn; {remedy}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TruthError(f"{mark}: cannot be read ({error!r}); {remedy}") from None
+    if found != expected:
+        raise TruthError(f"{mark}: drawn from another {source} or by another rule; {remedy}")
+
+
+def _made_of(source: Path, images: int) -> dict[str, object]:
+    """All that the PNGs hang on; equal, they are equal."""
+    code = digest_file(Path(coco.__file__))
+    return {
+        "rule": RULE,
+        "drawn_by": digest_json([code, version("pycocotools"), dict(CLASS_OF_CATEGORY)]),
+        "instances": digest_file(source),
+        "images": images,
+        "labels": ["background", *COCO_NAMES],
+        "void": 255,
+    }
+
+
+def _prepare(folder: Path, made_of: dict[str, object]) -> None:
+    """Make the folder; PNGs that were drawn of something else are removed."""
+    inner = folder / _MADE_OF
+    if inner.is_file():
+        if inner.read_text(encoding="utf-8") == json.dumps(made_of):
+            return
+        shutil.rmtree(folder)
+    elif any(folder.glob("*.png")):
+        raise TruthError(
+            f"{folder}: holds PNGs that were not drawn by this command; choose another folder"
+        )
+    write_text(inner, json.dumps(made_of))
+
+
+def _finished(folder: Path) -> set[str]:
+    """Names of the PNGs that are there; an empty file is what a power cut may leave."""
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.stat().st_size > 0}
+
+
+def _jobs(names: Sequence[str], labels: CocoLabels, paths: dict[str, Path]) -> Iterator[Job]:
+    for start in range(0, len(names), _IMAGES_A_JOB):
+        found = [(name, labels.find(name)) for name in names[start : start + _IMAGES_A_JOB]]
+        yield [(paths[name], truth) for name, truth in found if truth is not None]
+
+
+def _draw(job: Job) -> int:
+    for path, truth in job:
+        save_label_png(path, truth.read())
+    return len(job)
+
+
+def _in_pool(jobs: Iterator[Job], workers: int) -> Iterator[int]:
+    with process_pool(workers) as pool:
+        yield from as_done(pool, _draw, jobs, ahead=2 * workers)
+
+
+def _each(counts: Iterator[int]) -> Iterator[None]:
+    """One step an image, for the progress."""
+    for count in counts:
+        yield from [None] * count

@@ -1,0 +1,98 @@
+"""SegmentationClassAug: the masks of trainaug, which papers pass on, from their official sources.
+
+An image that VOC has outlined keeps VOC's mask, with its void borders; any other gets the one of
+the Semantic Boundaries Dataset (``cls/<id>.mat``), which has no void.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from scipy.io import loadmat
+
+from wsss.artifacts.atomic import atomic_path, remove_abandoned
+from wsss.artifacts.progress import track
+from wsss.data.datasets.classes import class_list
+from wsss.data.datasets.voc import AUGMENTED_MASKS, MASKS, list_ids
+from wsss.data.images.label_png import save_label_png
+from wsss.score.truth.errors import TruthError
+
+_NAMED = 8
+
+
+@dataclass(frozen=True)
+class SbdReport:
+    """Where the masks of a list came from."""
+
+    folder: Path
+    voc: int
+    sbd: int
+    kept: int
+    """Files that were there before and were left alone."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.voc + self.sbd + self.kept} masks in {self.folder}: {self.kept} were there, "
+            f"{self.voc} are VOC's, {self.sbd} SBD's"
+        )
+
+
+def write_sbd_masks(
+    voc: Path, sbd: Path, *, name: str = "trainaug", out: Path | None = None
+) -> SbdReport:
+    """Write the masks of a list; those that are there already are left alone.
+
+    Args:
+        voc: folder of VOC 2012.
+        sbd: the folder ``dataset`` of the Semantic Boundaries Dataset, with ``cls/``.
+        name: of the list, or a text file.
+        out: folder of the PNGs; None: ``SegmentationClassAug`` beside VOC's own.
+
+    Raises:
+        DataError: the list is missing.
+        TruthError: images have a mask in neither, all listed together; or a file is damaged.
+    """
+    folder = out or voc / AUGMENTED_MASKS
+    targets = {image: folder / f"{image}.png" for image in list_ids(name, voc)}
+    own = {image: voc / MASKS / f"{image}.png" for image in targets}
+    other = {image: sbd / "cls" / f"{image}.mat" for image in targets}
+    todo = [image for image, path in targets.items() if not path.is_file()]
+    missing = [i for i in todo if not own[i].is_file() and not other[i].is_file()]
+    if missing:
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        raise TruthError(
+            f"{len(missing)} of {len(targets)} images have a mask neither in {voc / MASKS} nor in "
+            f"{sbd / 'cls'}: {', '.join(missing[:_NAMED])}{more}"
+        )
+    if folder.is_dir():
+        remove_abandoned(folder)
+    from_voc = 0
+    for image in track(todo, total=len(todo), description="masks"):
+        if own[image].is_file():
+            with atomic_path(targets[image]) as temporary:
+                shutil.copyfile(own[image], temporary)
+            from_voc += 1
+        else:
+            save_label_png(targets[image], read_sbd(other[image]))
+    return SbdReport(folder, from_voc, len(todo) - from_voc, len(targets) - len(todo))
+
+
+def read_sbd(path: Path) -> UInt8[np.ndarray, "height width"]:
+    """The label map of one of SBD's ``cls/*.mat``: 0 background, 1 … 20 VOC's classes.
+
+    Raises:
+        TruthError: damaged, or of other contents.
+    """
+    try:
+        stored = loadmat(path, variable_names=["GTcls"])["GTcls"][0, 0]["Segmentation"]
+        labels = np.asarray(stored, np.int64)
+    except Exception as error:  # its reader raises anything from zlib.error to KeyError
+        raise TruthError(f"{path}: is none of SBD's cls/*.mat ({error!r})") from None
+    highest = len(class_list("voc").names)
+    if labels.ndim != 2 or not np.isin(labels, np.arange(highest + 1)).all():
+        raise TruthError(f"{path}: Segmentation is no map of labels 0 … {highest}")
+    return np.ascontiguousarray(labels, np.uint8)
