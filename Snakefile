@@ -55,7 +55,7 @@ rule all:
 
 
 onstart:
-    if workflow.resource_settings.nodes and (reason := left_in_queue(Path.cwd())):
+    if workflow.resource_settings.nodes and (reason := queued_jobs_message(Path.cwd())):
         raise WorkflowError(reason)
 
 

@@ -29,7 +29,7 @@ from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import text_bank
 from wsss.config import Config, from_mapping
 from wsss.data.datasets.classes import class_list
-from wsss.refine.blocks.frozen import run_frozen
+from wsss.refine.blocks.frozen import encode
 from wsss.refine.blocks.head import Head
 from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
 from wsss.refine.training.crops import CropBatch
@@ -93,7 +93,7 @@ def measure(folder: Path, model: str, device: str, rounds: int) -> dict[str, Any
     steps = {name: Step(configs[name], head, teacher) for name, teacher in teachers.items()}
     batch = crop_batch().to(encoder.device)
     cached = CropBatch(**vars(batch) | {"labels": _labels().to(encoder.device)})
-    ready = run_frozen(encoder, batch.images)
+    ready = encode(encoder, batch.images)
     near = window((GRID, GRID), settings.affinity_radius, encoder.device)
 
     def only_head() -> None:

@@ -23,7 +23,7 @@ from wsss.data.images.label_png import voc_palette
 from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED
 from wsss.labels.online import Unsure, online_labels
-from wsss.refine.blocks.frozen import run_frozen
+from wsss.refine.blocks.frozen import encode
 from wsss.refine.blocks.head import Head
 from wsss.refine.blocks.refinement import block_distances, keep_near, trusted_affinity
 from wsss.refine.weclip.teacher import learned_affinity
@@ -60,7 +60,7 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
 
     photo = inputs.photo(sample)
     pixels = inputs.pixels(sample)[None]
-    frozen = run_frozen(inputs.encoder, pixels, attention_blocks=settings.rfm_blocks)
+    frozen = encode(inputs.encoder, pixels, attention_blocks=settings.rfm_blocks)
     _, fused, logits = head(frozen.features, frozen.grid)
     learned = learned_affinity(fused, settings)
     assert frozen.attention is not None

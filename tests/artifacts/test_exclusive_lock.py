@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.exclusive_lock import only_one
+from wsss.artifacts.exclusive_lock import exclusive_lock
 
 _HOLD = """
 import sys, time
 from pathlib import Path
-from wsss.artifacts.exclusive_lock import only_one
-with only_one(Path(sys.argv[1])):
+from wsss.artifacts.exclusive_lock import exclusive_lock
+with exclusive_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -32,10 +32,10 @@ def test_a_second_process_is_told_and_a_killed_one_lets_go(tmp_path: Path) -> No
     assert holder.stdout.readline() == b"held\n"
     with (
         pytest.raises(ArtifactError, match=rf"another process trains there \(process {holder.pid}"),
-        only_one(work),
+        exclusive_lock(work),
     ):
         pass
     holder.kill()
     holder.wait()
-    with only_one(work), only_one(tmp_path / "another"):
+    with exclusive_lock(work), exclusive_lock(tmp_path / "another"):
         pass

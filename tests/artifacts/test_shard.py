@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.item_cache import Kept
+from wsss.artifacts.item_cache import ItemCache
 from wsss.artifacts.provenance import Provenance, provenance
 from wsss.artifacts.shard import Item, Shard, ShardWriter
 from wsss.config import Config
@@ -139,9 +139,9 @@ def test_kept_items_are_found_by_key_and_survive_deletion(
 ) -> None:
     path = tmp_path / "a.h5"
     _write(path, origin)
-    Kept(path, kind="cams").keep()
+    ItemCache(path, kind="cams").keep()
     path.unlink()  # what a workflow engine does before it reruns a rule
-    kept = Kept(path, kind="cams")
+    kept = ItemCache(path, kind="cams")
     found = kept.find("plain", "key of plain")
     assert found is not None
     np.testing.assert_array_equal(found.arrays["cam"], _item("plain").arrays["cam"])
@@ -152,7 +152,7 @@ def test_kept_items_are_found_by_key_and_survive_deletion(
 def test_damaged_kept_shard_is_ignored(tmp_path: Path, origin: Provenance) -> None:
     path = tmp_path / "a.h5"
     _write(path, origin)
-    Kept(path, kind="cams").keep()
+    ItemCache(path, kind="cams").keep()
     path.unlink()
-    (tmp_path / ".kept" / "a.h5").write_bytes(b"nothing")
-    assert Kept(path, kind="cams").find("plain", "key of plain") is None
+    (tmp_path / ".cache" / "a.h5").write_bytes(b"nothing")
+    assert ItemCache(path, kind="cams").find("plain", "key of plain") is None

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from wsss.artifacts.atomic import atomic_path, remove_abandoned, temporary_path, write_text
 from wsss.artifacts.errors import WriteError
-from wsss.artifacts.failsafe_file import Sink
+from wsss.artifacts.failsafe_file import FailsafeFile
 from wsss.artifacts.write_errors import writing
 
 FULL = [
@@ -90,7 +90,7 @@ def test_what_is_in_the_way_is_told(
 
 
 def test_hdf5_does_not_see_that_writing_fails(tmp_path: Path) -> None:
-    sink = Sink(tmp_path / "a.h5")
+    sink = FailsafeFile(tmp_path / "a.h5")
     file = h5py.File(sink, "w")
     file["a"] = np.arange(5000)
     sink._remember(OSError(errno.ENOSPC, "full"))

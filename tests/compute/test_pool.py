@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from wsss.compute.pool import CrfPool, WorkerError
+from wsss.compute.pool import WorkerError, WorkerPool
 
 
 def double(number: int) -> int:
@@ -52,7 +52,7 @@ def tasks(count: int) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_order(workers: int) -> None:
-    with CrfPool(workers) as pool:
+    with WorkerPool(workers) as pool:
         for _ in range(2):  # the pool serves several rounds
             found = list(pool.map(double, tasks(20)))
             assert found == [(f"image {number}", 2 * number) for number in range(20)]
@@ -60,7 +60,7 @@ def test_results_come_in_order(workers: int) -> None:
 
 
 def test_one_worker_stays_in_this_process() -> None:
-    with CrfPool(1) as pool:
+    with WorkerPool(1) as pool:
         assert dict(pool.map(process, tasks(2))) == {f"image {n}": os.getpid() for n in range(2)}
 
 
@@ -73,14 +73,14 @@ def test_tasks_are_read_a_few_ahead_only() -> None:
             read += 1
             yield task
 
-    with CrfPool(2) as pool:
+    with WorkerPool(2) as pool:
         for done, _ in enumerate(pool.map(double, counted()), start=1):
             assert read <= done + 6
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_names_the_image(workers: int) -> None:
-    with CrfPool(workers) as pool:
+    with WorkerPool(workers) as pool:
         results = pool.map(functools.partial(fail_on, bad=3), tasks(8))
         assert [next(results)[1] for _ in range(3)] == [0, 1, 2]
         with pytest.raises(WorkerError, match="'image 3': the photo is upside down"):
@@ -89,21 +89,21 @@ def test_an_error_names_the_image(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_that_does_not_travel_is_told_all_the_same(workers: int) -> None:
-    with CrfPool(workers) as pool, pytest.raises(WorkerError, match="'image 0': stubborn"):
+    with WorkerPool(workers) as pool, pytest.raises(WorkerError, match="'image 0': stubborn"):
         list(pool.map(raise_stubborn, tasks(1)))
 
 
 def test_a_killed_process_is_a_clear_error() -> None:
-    with CrfPool(2) as pool, pytest.raises(WorkerError, match=r"'image \d'.*compute\.workers"):
+    with WorkerPool(2) as pool, pytest.raises(WorkerError, match=r"'image \d'.*compute\.workers"):
         list(pool.map(die, tasks(4)))
 
 
 def test_workers_end_with_their_parent() -> None:
     program = (
-        "import os, sys; from wsss.compute.pool import CrfPool; sys.path.insert(0, sys.argv[1])\n"
+        "import os, sys; from wsss.compute.pool import WorkerPool\nsys.path.insert(0, sys.argv[1])\n"
         "from test_pool import process\n"
         "if __name__ == '__main__':\n"
-        "    pool = CrfPool(2); print(next(pool.map(process, [('a', 1)] * 6))[1], flush=True)\n"
+        "    pool = WorkerPool(2); print(next(pool.map(process, [('a', 1)] * 6))[1], flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
     )
     folder = os.path.dirname(__file__)
@@ -121,6 +121,6 @@ def test_what_workers_import_is_free_of_torch(module: str) -> None:
 
 
 def test_large_results_pass() -> None:
-    with CrfPool(2) as pool:
+    with WorkerPool(2) as pool:
         found = dict(pool.map(np.zeros, [("a", 2_000_000), ("b", 3)]))
     assert found["a"].shape == (2_000_000,)

@@ -190,7 +190,7 @@ def _tree(folder: Path) -> str:
     shown = {
         str(path.relative_to(folder)): _file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and ".kept" not in path.parts and ".tmp-" not in str(path)
+        if path.is_file() and ".cache" not in path.parts and ".tmp-" not in str(path)
     }
     if folder.name == "manifest" and "manifest.csv" not in shown:
         return ""  # an ingest that is not finished, and says so

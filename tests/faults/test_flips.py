@@ -20,7 +20,7 @@ import torch
 
 from wsss.artifacts.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from wsss.artifacts.checkpoint_header import checkpoint_weights
-from wsss.artifacts.checksum import companion, read_sealed_text
+from wsss.artifacts.checksum import read_checked_text, sidecar
 from wsss.artifacts.digest import digest_arrays, digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
@@ -113,7 +113,7 @@ def _cases(undisturbed: Undisturbed) -> dict[str, tuple[Path, Reader]]:
     _words = len(load_tensors(cached, "")[0]["features"])
 
     def tags(path: Path) -> str:
-        return read_sealed_text(path.with_name("tags.csv"), "run `wsss truth tags` again")
+        return read_checked_text(path.with_name("tags.csv"), "run `wsss truth tags` again")
 
     def drawn(path: Path) -> str:
         check_drawn(path.parent, "val", base / "coco")
@@ -141,7 +141,7 @@ def _cases(undisturbed: Undisturbed) -> dict[str, tuple[Path, Reader]]:
         "manifest": (base / "manifest/manifest.csv", manifest),
         "manifest's digest": (base / "manifest/manifest.csv.sha256", beside),
         "class list": (base / "manifest/classes.json", beside),
-        "ingest's memory": (base / "ingest-2-processes/manifest/.kept/decoded.json", remembered),
+        "ingest's memory": (base / "ingest-2-processes/manifest/.cache/decoded.json", remembered),
         "tags of masks": (base / "truth-tags/tags.csv", tags),
         "tags' digest": (base / "truth-tags/tags.csv.sha256", tags),
         "CAMs": (base / "cams/x.h5", shard),
@@ -156,7 +156,7 @@ def _cases(undisturbed: Undisturbed) -> dict[str, tuple[Path, Reader]]:
         "segmenter": (segmenter, checkpoint),
         "refiner's state": (base / "refine-train/work/state.safetensors", state),
         "segmenter's state": (step, resumable),
-        "that state's digest": (companion(step), iter_digest),
+        "that state's digest": (sidecar(step), iter_digest),
         "cost of a training": (base / "refine-train/efficiency.json", cost),
         "mask PNG": (png, pixels),
         "mark of COCO's masks": (base / "truth-coco-masks/masks/val2014.json", drawn),
@@ -176,7 +176,7 @@ def _small(base: Path) -> tuple[Path, Path]:
     loaded["state_dict"] = {n: v.flatten()[:9].clone() for n, v in loaded["state_dict"].items()}
     state.parent.mkdir(exist_ok=True)
     torch.save(loaded, state)
-    companion(state).write_text(digest_file(state))
+    sidecar(state).write_text(digest_file(state))
     return weights, state
 
 

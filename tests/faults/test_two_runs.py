@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss.artifacts.exclusive_lock import only_one
+from wsss.artifacts.exclusive_lock import exclusive_lock
 
 from .chain import CHAIN, KINDS, digests
 from .conftest import Undisturbed
@@ -47,7 +47,7 @@ def test_two_at_once(
 def test_the_lock_of_a_work_folder(tmp_path: Path, undisturbed: Undisturbed) -> None:
     kind = next(kind for kind in CHAIN if kind.name == "refine-train")
     command = kind.command(undisturbed.base, tmp_path)
-    with only_one(tmp_path / "work"):
+    with exclusive_lock(tmp_path / "work"):
         done = undisturbed.forks.run(command)
     assert done.code == 1
     assert _HELD.search(done.output), done.output

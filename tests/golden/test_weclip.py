@@ -15,7 +15,7 @@ from tests.golden.published_heads import build_decoder, build_fusion, load_heads
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import TextBank
 from wsss.config import Config, from_mapping
-from wsss.refine.blocks.frozen import run_frozen
+from wsss.refine.blocks.frozen import encode
 from wsss.refine.blocks.head import Head
 from wsss.refine.training.crops import CropBatch
 from wsss.refine.weclip.method import Step
@@ -123,7 +123,7 @@ def test_losses_from_pixels(golden_dir: Path, arrays: Arrays, tmp_path: Path) ->
 def test_attention_of_the_candidates(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
     _, teacher, _ = _step(golden_dir, arrays, "rfm_voc", tmp_path)
     for last_block in (False, True):
-        frozen = run_frozen(
+        frozen = encode(
             teacher.encoder,
             torch.from_numpy(arrays["image"]),
             attention_blocks=6,

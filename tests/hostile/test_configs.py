@@ -90,7 +90,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
 RUNS: dict[str, tuple[dict[str, Any], str]] = {
     "the folder above": ({"runs": {"..": {}}}, "a run would be called '..'"),
     "two folders up": ({"matrix": {"cams": {"..": {}}, "refine": {"..": {}}}}, "called '..'"),
-    "hidden": ({"runs": {".kept": {}}}, "a run would be called '.kept'"),
+    "hidden": ({"runs": {".cache": {}}}, "a run would be called '.cache'"),
     "an option": ({"runs": {"-rf": {}}}, "a run would be called '-rf'"),
     "no name": ({"runs": {"": {}}}, "a run would be called ''"),
     "a folder of every run": ({"runs": {"manifest": {}}}, "cannot be called 'manifest'"),

@@ -37,8 +37,8 @@ def seal(file: h5py.File, entries: Any) -> None:
         del file["index"]
     file["index"] = np.frombuffer(index, np.uint8)
     root = _said(file)
-    del root["seal"]
-    say(file, root | {"seal": digest_json([root, index.decode()])})
+    del root["checksum"]
+    say(file, root | {"checksum": digest_json([root, index.decode()])})
 
 
 def _said(file: h5py.File) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss.pipeline.slurm import IGNORED, left_in_queue
+from wsss.pipeline.slurm import IGNORED, queued_jobs_message
 
 
 @pytest.fixture
@@ -26,20 +26,20 @@ def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_jobs_of_this_folder_are_named(squeue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = Path("/shared/a|b")
-    assert left_in_queue(here) == ""
+    assert queued_jobs_message(here) == ""
     squeue.write_text(
         f"7|rule_cams_wildcards_demo_train_1-of-2|{here}\n9|rule_retrain|{here}\n"
         f"11|rule_retrain|/shared\n12|my own|{here}\n"
     )
-    said = left_in_queue(here)
+    said = queued_jobs_message(here)
     assert "7 (cams), 9 (retrain)" in said
     assert "scancel 7 9 " in said
     monkeypatch.setenv(IGNORED, "1")
-    assert left_in_queue(here) == ""
+    assert queued_jobs_message(here) == ""
 
 
 def test_without_an_answer_nothing_is_said(squeue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     squeue.unlink()  # squeue fails
-    assert left_in_queue(Path("/shared")) == ""
+    assert queued_jobs_message(Path("/shared")) == ""
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert left_in_queue(Path("/shared")) == ""
+    assert queued_jobs_message(Path("/shared")) == ""

@@ -14,7 +14,7 @@ import pytest
 
 from tests.refine.cam_run import CamRun
 from wsss.artifacts.checkpoint import load_checkpoint
-from wsss.artifacts.checksum import seal_file
+from wsss.artifacts.checksum import write_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.config import Config
@@ -171,8 +171,10 @@ def test_checkpoints_that_do_not_fit_are_refused(
     checkpoint.write_bytes(changed)
     with pytest.raises(ArtifactError, match="does not match its digest; delete it and rerun"):
         apply(run, shard, checkpoint)
-    checkpoint.write_bytes(re.sub(rb'"seal":"\w{64}"', b'"seal":"%s"' % (b"0" * 64), changed))
-    seal_file(checkpoint)
+    checkpoint.write_bytes(
+        re.sub(rb'"checksum":"\w{64}"', b'"checksum":"%s"' % (b"0" * 64), changed)
+    )
+    write_checksum(checkpoint)
     with pytest.raises(ArtifactError, match="refiner 'nine', the configuration says 'none'"):
         apply(run, shard, checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:50])

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from wsss.artifacts.checksum import sealed_json
+from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.config import ConfigError, from_mapping
 from wsss.score.metrics.confusion import Confusion
@@ -294,7 +294,7 @@ def test_records_round_trip_and_damage(run: Run, tmp_path: Path) -> None:
     path.write_text('[{"row": 1}]', encoding="utf-8")
     with pytest.raises(ArtifactError, match="carries no digest"):
         read_records([path])
-    path.write_text(json.dumps([sealed_json({"row": 1})]), encoding="utf-8")
+    path.write_text(json.dumps([json_with_checksum({"row": 1})]), encoding="utf-8")
     with pytest.raises(ArtifactError, match="holds no score records"):
         read_records([path])
     with pytest.raises(ArtifactError, match="no such records"):

@@ -87,7 +87,7 @@ def _clear(project: Project) -> None:
     for target in _TARGETS:
         path = project.root / target
         path.unlink(missing_ok=True)
-        shutil.rmtree(path.parent / ".kept", ignore_errors=True)
+        shutil.rmtree(path.parent / ".cache", ignore_errors=True)
 
 
 def _content(project: Project, target: str) -> str:

@@ -11,7 +11,7 @@ sys.path.insert(0, workflow.basedir)
 
 from wsss.pipeline.engine import job_container, prepare_jobs
 from wsss.pipeline.slurm_failures import explain_log
-from wsss.pipeline.slurm import left_in_queue
+from wsss.pipeline.slurm import queued_jobs_message
 from wsss.pipeline.runs import Runs
 from wsss.pipeline.stages import stage_code, stage_sections
 from wsss.clip.text.knowledge import built_in

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from wsss.artifacts.atomic import atomic_path
-from wsss.artifacts.checksum import BLANK, check_seal, seal_file
+from wsss.artifacts.checksum import BLANK, verify_checksum, write_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 
@@ -53,7 +53,7 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping
     """Write tensors and facts with their digest; not atomic by itself."""
     packed = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(packed, path, metadata={**facts, **BLANK})
-    seal_file(path)
+    write_checksum(path)
 
 
 def load_tensors(path: Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -66,7 +66,7 @@ def load_tensors(path: Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict
     Raises:
         ArtifactError: the file is missing or damaged, or carries no digest.
     """
-    check_seal(path, remedy)
+    verify_checksum(path, remedy)
     try:
         with safe_open(path, framework="pt") as stored:
             facts = dict(stored.metadata() or {})

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from wsss.artifacts.checksum import check_seal
+from wsss.artifacts.checksum import verify_checksum
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
@@ -34,7 +34,7 @@ def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
     """
     if not path.is_file():
         raise ArtifactError(f"{path}: no such checkpoint; run refine-train first")
-    check_seal(path, "delete it and rerun refine-train")
+    verify_checksum(path, "delete it and rerun refine-train")
     try:
         with safe_open(path, framework="np") as stored:
             metadata = stored.metadata() or {}

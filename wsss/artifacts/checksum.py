@@ -19,15 +19,15 @@ from wsss.artifacts.atomic import write_text
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 
-BLANK = {"seal": "0" * 64}
-"""What goes into the header of a safetensors file before `seal_file`."""
+BLANK = {"checksum": "0" * 64}
+"""What goes into the header of a safetensors file before `write_checksum`."""
 _KEY = "sha256"
-_PLACE = re.compile(rb'"seal":"([0-9a-f]{64})"')
+_PLACE = re.compile(rb'"checksum":"([0-9a-f]{64})"')
 _LARGEST_HEADER = 100_000_000  # safetensors' own limit
 _BLOCK = 1 << 22
 
 
-def seal_file(path: Path) -> None:
+def write_checksum(path: Path) -> None:
     """Put the digest of a safetensors file, which was saved with `BLANK`, into its header.
 
     safetensors writes the entries of its metadata in an order of chance; here they are sorted, so
@@ -42,8 +42,8 @@ def seal_file(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def check_seal(path: Path, remedy: str) -> None:
-    """Check every byte of a file that `seal_file` sealed.
+def verify_checksum(path: Path, remedy: str) -> None:
+    """Check every byte of a file that `write_checksum` sealed.
 
     Args:
         path: the file.
@@ -62,18 +62,18 @@ def check_seal(path: Path, remedy: str) -> None:
         raise ArtifactError(f"{path}: is damaged: it does not match its digest; {remedy}")
 
 
-def sealed_json(value: Mapping[str, Any]) -> dict[str, Any]:
+def json_with_checksum(value: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON object with its digest under a key of its own."""
     return {**value, _KEY: digest_json(value)}
 
 
-def unsealed_json(value: Any, path: Path, remedy: str) -> dict[str, Any]:
-    """What `sealed_json` was given.
+def verified_json(value: Any, path: Path, remedy: str) -> dict[str, Any]:
+    """What `json_with_checksum` was given.
 
     Args:
         value: the parsed JSON.
         path: its file, for messages.
-        remedy: as `check_seal`.
+        remedy: as `verify_checksum`.
 
     Raises:
         ArtifactError: it is damaged or carries no digest.
@@ -88,19 +88,19 @@ def unsealed_json(value: Any, path: Path, remedy: str) -> dict[str, Any]:
     return rest
 
 
-def companion(path: Path) -> Path:
+def sidecar(path: Path) -> Path:
     """Where the digest of a text lies."""
     return path.with_name(f"{path.name}.sha256")
 
 
-def write_sealed_text(path: Path, text: str) -> None:
+def write_checked_text(path: Path, text: str) -> None:
     """Atomically write a text, and before it the companion with its digest."""
-    write_text(companion(path), f"{hashlib.sha256(text.encode()).hexdigest()}  {path.name}\n")
+    write_text(sidecar(path), f"{hashlib.sha256(text.encode()).hexdigest()}  {path.name}\n")
     write_text(path, text)
 
 
-def read_sealed_text(path: Path, remedy: str) -> str:
-    """Read what `write_sealed_text` wrote.
+def read_checked_text(path: Path, remedy: str) -> str:
+    """Read what `write_checked_text` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -112,7 +112,7 @@ def read_sealed_text(path: Path, remedy: str) -> str:
         raise
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    beside = companion(path)
+    beside = sidecar(path)
     try:
         stored = beside.read_bytes()
     except OSError as error:
@@ -155,7 +155,7 @@ def _look(path: Path, remedy: str) -> tuple[int, str, str]:
                 f"this pipeline; {remedy}"
             )
         start, end = places[0].span(1)
-        total = hashlib.sha256(head[:start] + BLANK["seal"].encode() + head[end:])
+        total = hashlib.sha256(head[:start] + BLANK["checksum"].encode() + head[end:])
         while block := stream.read(_BLOCK):
             total.update(block)
     return start, places[0][1].decode(), total.hexdigest()

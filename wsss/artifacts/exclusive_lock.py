@@ -18,7 +18,7 @@ _HELD = frozenset({errno.EACCES, errno.EAGAIN})
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Hold a folder, which is made; the lock ends with the process, however that ended.
 
     A POSIX record lock: data workers that are forked do not inherit it, so a training that was

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Sink:
+class FailsafeFile:
     """What h5py asks of a Python file; no method may raise, HDF5 would crash.
 
     Args:

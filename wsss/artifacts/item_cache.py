@@ -2,7 +2,7 @@
 
 Workflow engines delete a rule's outputs before they rerun it. A stage that works image by image
 therefore keeps a second name (a hard link, no second copy on disk) of its last finished shard in
-`.kept/` beside the output. When the stage runs again, items with the same key are copied from
+`.cache/` beside the output. When the stage runs again, items with the same key are copied from
 there and only new ones are computed.
 """
 
@@ -20,7 +20,7 @@ from wsss.artifacts.shard import Item, Shard
 _log = logging.getLogger(__name__)
 
 
-class Kept:
+class ItemCache:
     """The last finished version of a shard.
 
     Args:
@@ -30,7 +30,7 @@ class Kept:
 
     def __init__(self, output: Path, *, kind: str) -> None:
         self._output = output
-        self._store = output.parent / ".kept" / output.name
+        self._store = output.parent / ".cache" / output.name
         self._shard: Shard | None = None
         if self._store.exists():
             try:

@@ -23,7 +23,7 @@ import numpy as np
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.digest import digest_arrays, digest_json
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.failsafe_file import Sink
+from wsss.artifacts.failsafe_file import FailsafeFile
 from wsss.artifacts.hdf5 import open_hdf5, read_array
 from wsss.artifacts.provenance import Provenance
 
@@ -85,7 +85,7 @@ class ShardWriter:
         self._atomic = atomic_path(self.path)
         self._temporary = self._atomic.__enter__()
         try:
-            self._sink = Sink(self._temporary)
+            self._sink = FailsafeFile(self._temporary)
             self._file = h5py.File(self._sink, "w", libver=("v110", "v110"))
             self._items = self._file.create_group("items")
         except BaseException as failure:
@@ -158,7 +158,7 @@ class ShardWriter:
                 [digest_json([e["digest"], e["attrs"], e["id"]]) for e in entries]
             ),
         }
-        about = root | {"seal": digest_json([root, index.decode()])}
+        about = root | {"checksum": digest_json([root, index.decode()])}
         _store(self._file, _ABOUT, np.frombuffer(json.dumps(about).encode(), np.uint8))
 
     def _close(self) -> None:
@@ -224,7 +224,7 @@ class Shard:
                 f"{self.path}: has the format {about['format']}, this version reads {_FORMAT}; "
                 f"{_AGAIN}"
             )
-        seal = about.pop("seal")
+        seal = about.pop("checksum")
         root: dict[str, Any] = about
         index = read_array(self._file, _INDEX).tobytes().decode()
         if digest_json([root, index]) != seal:

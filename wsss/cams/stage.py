@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.artifacts.digest import digest_file, digest_json
-from wsss.artifacts.item_cache import Kept
+from wsss.artifacts.item_cache import ItemCache
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import provenance
 from wsss.artifacts.shard import Item, ShardWriter
@@ -61,7 +61,7 @@ def run(
     )
     stage_key = made.key()
     keys = {s.id: digest_json([stage_key, source.key(s), s.digest, list(s.tags)]) for s in samples}
-    kept = Kept(out, kind="cams")
+    kept = ItemCache(out, kind="cams")
     ids = [sample.id for sample in samples]
     with ShardWriter(out, kind="cams", ids=ids, provenance=made) as writer:
         todo = []

@@ -36,7 +36,7 @@ class LoadedClip:
     """An open_clip model with what is needed to use it."""
 
     model: nn.Module
-    """Frozen, in evaluation mode, float32, on the CPU."""
+    """In evaluation mode, frozen, float32, on the CPU."""
     tokenize: Tokenize
     tokenizer: str
     """Names the tokenizer; part of the text bank's key."""

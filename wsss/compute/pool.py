@@ -21,7 +21,7 @@ class WorkerError(WsssError, RuntimeError):
     """Work on an image failed, or its process died; the message names the image."""
 
 
-class CrfPool:
+class WorkerPool:
     """Processes that work on images; use as a context manager, once a job.
 
     They are started when first needed, and end when this process does, however it ends. With one
@@ -72,7 +72,7 @@ class CrfPool:
                 "(out of memory?) or crashed: use fewer workers (compute.workers), or more memory"
             ) from None
 
-    def __enter__(self) -> CrfPool:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(

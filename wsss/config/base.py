@@ -16,7 +16,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
-def departure(*, published: Any, corrected: Any, description: str) -> Any:
+def variant_field(*, published: Any, corrected: Any, description: str) -> Any:
     """A field where the published code departs from its paper, or from what a user should run.
 
     Its default is ``"auto"``: the value that the run's ``variant`` names. An explicit value wins

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, Share, departure
+from wsss.config.base import Section, Share, variant_field
 
 Split = Literal["train", "val"]
 
@@ -24,7 +24,7 @@ class AffinityConfig(Section):
         0.4,
         description="Share of the CAM's maximum above which a box is drawn (VOC 0.4, COCO 0.7).",
     )
-    box_edge: Literal["auto", "inclusive", "exclusive"] = departure(
+    box_edge: Literal["auto", "inclusive", "exclusive"] = variant_field(
         published="exclusive",
         corrected="inclusive",
         description=(
@@ -90,7 +90,7 @@ class TseConfig(Section):
             "sentence."
         ),
     )
-    prefix: Literal["auto", "class", "none"] = departure(
+    prefix: Literal["auto", "class", "none"] = variant_field(
         published="class",
         corrected="none",
         description=(
@@ -98,7 +98,7 @@ class TseConfig(Section):
             "one class and little is shared; none embeds the sentences alone."
         ),
     )
-    vectors: Literal["auto", "raw", "centred"] = departure(
+    vectors: Literal["auto", "raw", "centred"] = variant_field(
         published="raw",
         corrected="centred",
         description=(
@@ -107,12 +107,12 @@ class TseConfig(Section):
             "not count."
         ),
     )
-    keep: Share | Literal["auto"] = departure(
+    keep: Share | Literal["auto"] = variant_field(
         published=0.9,
         corrected=0.1,
         description="Share of the attributes, those most like a class, that it may take.",
     )
-    temperature: float | Literal["auto"] = departure(
+    temperature: float | Literal["auto"] = variant_field(
         published=1.0,
         corrected=0.05,
         description=(
@@ -148,7 +148,7 @@ class PatchTextConfig(Section):
             "mean taken off; cosine: the plain cosine."
         ),
     )
-    extent: Literal["auto", "tokens", "patches"] = departure(
+    extent: Literal["auto", "tokens", "patches"] = variant_field(
         published="tokens",
         corrected="patches",
         description=(
@@ -156,7 +156,7 @@ class PatchTextConfig(Section):
             "patches alone."
         ),
     )
-    attention: Literal["auto", "mixed", "mean"] = departure(
+    attention: Literal["auto", "mixed", "mean"] = variant_field(
         published="mixed",
         corrected="mean",
         description=(
@@ -181,7 +181,7 @@ class CamsConfig(Section):
         ["train", "val"],
         description="Splits for which CAMs and masks are made; train is what is learned from.",
     )
-    gradient: Literal["auto", "margin", "softmax"] = departure(
+    gradient: Literal["auto", "margin", "softmax"] = variant_field(
         published="softmax",
         corrected="margin",
         description=(
@@ -189,7 +189,7 @@ class CamsConfig(Section):
             "margin: z_k - logsumexp of the others."
         ),
     )
-    scaling: Literal["auto", "exact", "guarded_twice"] = departure(
+    scaling: Literal["auto", "exact", "guarded_twice"] = variant_field(
         published="guarded_twice",
         corrected="exact",
         description=(

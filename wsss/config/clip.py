@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, departure
+from wsss.config.base import Section, variant_field
 
 
 class ClipConfig(Section):
@@ -51,7 +51,7 @@ class ClipConfig(Section):
             "published and the chain is one of theirs."
         ),
     )
-    position_rounding: Literal["auto", "float32", "float16"] = departure(
+    position_rounding: Literal["auto", "float32", "float16"] = variant_field(
         published="float16",
         corrected="float32",
         description=(

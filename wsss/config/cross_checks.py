@@ -6,7 +6,7 @@ from wsss.config.model import Config
 from wsss.config.refiners import ExcelConfig, WeClipConfig
 
 
-def contradictions(config: Config) -> list[str]:
+def cross_checks(config: Config) -> list[str]:
     """What sections say against each other, one sentence each; empty when they agree."""
     found = []
     if config.cams.source == "external" and not config.cams.external.path:

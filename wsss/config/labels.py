@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, Share, departure
+from wsss.config.base import Section, Share, variant_field
 
 
 class BackgroundConfig(Section):
@@ -36,7 +36,7 @@ class CrfConfig(Section):
         3.0, gt=0, description="Colour deviation of the appearance kernel, grey levels."
     )
     bilateral_compat: float = Field(4.0, ge=0, description="Weight of the appearance kernel.")
-    image: Literal["auto", "raw", "wrapped"] = departure(
+    image: Literal["auto", "raw", "wrapped"] = variant_field(
         published="wrapped",
         corrected="raw",
         description=(
@@ -44,7 +44,7 @@ class CrfConfig(Section):
             "wrap-around."
         ),
     )
-    unary: Literal["auto", "float32", "float16"] = departure(
+    unary: Literal["auto", "float32", "float16"] = variant_field(
         published="float16",
         corrected="float32",
         description="Precision in which the unary term is computed.",

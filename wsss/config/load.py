@@ -12,9 +12,9 @@ import yaml
 from pydantic import ValidationError
 
 from wsss.config.base import Section, resolve_variant
-from wsss.config.cross_checks import contradictions
+from wsss.config.cross_checks import cross_checks
 from wsss.config.model import Config
-from wsss.config.safe_yaml import MOST_YAML, odd_values, parse_yaml, read_bytes
+from wsss.config.safe_yaml import MOST_YAML, invalid_values, parse_yaml, read_bytes
 from wsss.errors import WsssError
 
 SHARED_VARIABLE = "WSSS_SHARED"
@@ -107,14 +107,14 @@ def from_mapping(
         ConfigError: naming every wrong key at once; an unknown key is answered with the nearest
             valid one.
     """
-    if odd := list(odd_values(mapping)):
+    if odd := list(invalid_values(mapping)):
         raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(odd))
     try:
         config = Config.model_validate(mapping)
     except ValidationError as error:
         lines = [_explain(item) for item in error.errors()]
         raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(lines)) from None
-    if not partial and (wrong := contradictions(config)):
+    if not partial and (wrong := cross_checks(config)):
         raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(wrong))
     config = config.model_copy(update=_of_chain(config))
     resolved = resolve_variant(config, config.variant)

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, Share, departure
+from wsss.config.base import Section, Share, variant_field
 from wsss.config.refiners import ExcelConfig, WeClipConfig
 from wsss.config.weakclip import WeakClipConfig
 
@@ -125,7 +125,7 @@ class InferConfig(Section):
     stride: PositiveInt | None = Field(
         None, description="weakclip: pixels from window to window; null = as the window."
     )
-    grid: Literal["auto", "floored", "aligned"] = departure(
+    grid: Literal["auto", "floored", "aligned"] = variant_field(
         published="floored",
         corrected="aligned",
         description=(
@@ -133,7 +133,7 @@ class InferConfig(Section):
             "whole image; aligned: the image is resized to whole patches."
         ),
     )
-    dropout: Literal["auto", "on", "off"] = departure(
+    dropout: Literal["auto", "on", "off"] = variant_field(
         published="on",
         corrected="off",
         description="weclip: on = in training mode while it is evaluated, as released.",

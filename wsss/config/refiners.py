@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, Share, departure
+from wsss.config.base import Section, Share, variant_field
 
 
 class HeadConfig(Section):
@@ -21,12 +21,12 @@ class HeadConfig(Section):
         8, description="Affinity loss: patches at most this many rows and columns apart."
     )
     crop_gate: Share = Field(0.5, description="See crop_cams: gated and located.")
-    padding: Literal["auto", "labelled", "ignored"] = departure(
+    padding: Literal["auto", "labelled", "ignored"] = variant_field(
         published="labelled",
         corrected="ignored",
         description="Whether the padding of a crop that reaches over the image is learned from.",
     )
-    unsure: Literal["auto", "labelled", "ignored"] = departure(
+    unsure: Literal["auto", "labelled", "ignored"] = variant_field(
         published="labelled",
         corrected="ignored",
         description="Whether pixels with a largest class score in unsure_band are learned from.",
@@ -40,7 +40,7 @@ class HeadConfig(Section):
 class WeClipConfig(HeadConfig):
     """WeCLIP: frozen features of all blocks, fusion, transformer decoder, refinement module."""
 
-    affinity: Literal["auto", "raw", "cosine"] = departure(
+    affinity: Literal["auto", "raw", "cosine"] = variant_field(
         published="raw",
         corrected="cosine",
         description=(
@@ -60,7 +60,7 @@ class WeClipConfig(HeadConfig):
     rfm_blocks: PositiveInt = Field(
         6, description="Last blocks among which the refinement module chooses (VOC 6, COCO 10)."
     )
-    rfm_distance: Literal["auto", "absolute", "signed"] = departure(
+    rfm_distance: Literal["auto", "absolute", "signed"] = variant_field(
         published="signed",
         corrected="absolute",
         description=(
@@ -68,7 +68,7 @@ class WeClipConfig(HeadConfig):
             "that the affinity has no say in the choice."
         ),
     )
-    crop_cams: Literal["auto", "crop", "gated", "located", "image"] = departure(
+    crop_cams: Literal["auto", "crop", "gated", "located", "image"] = variant_field(
         published="crop",
         corrected="located",
         description=(
@@ -87,7 +87,7 @@ class ExcelConfig(HeadConfig):
     The patch-text CAM itself is set in ``cams.patch_text``, whatever ``cams.source`` is.
     """
 
-    features: Literal["auto", "aliased", "clean"] = departure(
+    features: Literal["auto", "aliased", "clean"] = variant_field(
         published="aliased",
         corrected="clean",
         description=(
@@ -99,7 +99,7 @@ class ExcelConfig(HeadConfig):
     relation_scale: float = Field(
         3.0, gt=0, description="Factor of the centred cosines between fused features."
     )
-    relation_mean: Literal["auto", "batch", "image"] = departure(
+    relation_mean: Literal["auto", "batch", "image"] = variant_field(
         published="batch",
         corrected="image",
         description=(
@@ -107,7 +107,7 @@ class ExcelConfig(HeadConfig):
             "neighbours, or of each image."
         ),
     )
-    relation_dropout: Literal["auto", "on", "off"] = departure(
+    relation_dropout: Literal["auto", "on", "off"] = variant_field(
         published="on",
         corrected="off",
         description=(
@@ -126,7 +126,7 @@ class ExcelConfig(HeadConfig):
     lvc_blocks: PositiveInt = Field(
         6, description="Last blocks among which the affinity of the dynamic CAM chooses."
     )
-    block_distance: Literal["auto", "absolute", "signed"] = departure(
+    block_distance: Literal["auto", "absolute", "signed"] = variant_field(
         published="signed",
         corrected="absolute",
         description=(
@@ -142,7 +142,7 @@ class ExcelConfig(HeadConfig):
             "prediction; null = never (published: VOC 24000, COCO never)."
         ),
     )
-    crop_cams: Literal["auto", "crop", "gated", "located", "image"] = departure(
+    crop_cams: Literal["auto", "crop", "gated", "located", "image"] = variant_field(
         published="crop",
         corrected="located",
         description=(

@@ -66,7 +66,7 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
-def odd_values(value: object) -> Iterator[str]:
+def invalid_values(value: object) -> Iterator[str]:
     """What no configuration needs, each with its key.
 
     These are control characters, wildcards of the workflow, numbers without bound, and values that

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, Share, departure
+from wsss.config.base import Section, Share, variant_field
 
 
 class BoundaryConfig(Section):
@@ -18,7 +18,7 @@ class BoundaryConfig(Section):
     bilateral_srgb: float = Field(13.0, gt=0, description="Colour deviation, grey levels.")
     bilateral_compat: float = Field(10.0, ge=0, description="Weight of the appearance kernel.")
     iterations: PositiveInt = Field(10, description="Mean-field iterations.")
-    sigmas: Literal["auto", "cells", "pixels"] = departure(
+    sigmas: Literal["auto", "cells", "pixels"] = variant_field(
         published="cells",
         corrected="pixels",
         description=(
@@ -26,7 +26,7 @@ class BoundaryConfig(Section):
             "(two a patch side), which stretches them by the size of a cell."
         ),
     )
-    image: Literal["auto", "sampled", "averaged"] = departure(
+    image: Literal["auto", "sampled", "averaged"] = variant_field(
         published="sampled",
         corrected="averaged",
         description=(
@@ -40,7 +40,7 @@ class WeakClipConfig(Section):
     """WeakCLIP: learnable prompt, pyramid adapter, co-attention matching, text-guided decoder."""
 
     prompts: int = Field(8, ge=0, description="Learnable vectors in front of every class name.")
-    prompt_std: float | Literal["auto"] = departure(
+    prompt_std: float | Literal["auto"] = variant_field(
         published=1.0,
         corrected=0.02,
         description="Deviation of their start; token embeddings of CLIP have about 0.01 to 0.02.",
@@ -64,7 +64,7 @@ class WeakClipConfig(Section):
             "two thirds and all of the encoder's depth (ViT-B/16: 4, 6, 8, 12)."
         ),
     )
-    co_attention: Literal["auto", "unchained", "chained"] = departure(
+    co_attention: Literal["auto", "unchained", "chained"] = variant_field(
         published="unchained",
         corrected="chained",
         description=(
@@ -72,12 +72,12 @@ class WeakClipConfig(Section):
             "result is used, so that the others learn nothing."
         ),
     )
-    class_token: Literal["auto", "once", "twice"] = departure(
+    class_token: Literal["auto", "once", "twice"] = variant_field(
         published="twice",
         corrected="once",
         description="How often CLIP's class embedding enters the class token.",
     )
-    positions: Literal["auto", "once", "twice"] = departure(
+    positions: Literal["auto", "once", "twice"] = variant_field(
         published="twice",
         corrected="once",
         description=(
@@ -85,7 +85,7 @@ class WeakClipConfig(Section):
             "the grid of the training crop."
         ),
     )
-    drop_path: Share | Literal["auto"] = departure(
+    drop_path: Share | Literal["auto"] = variant_field(
         published=0.1,
         corrected=0.0,
         description="Stochastic depth of CLIP's last block while training, rising from 0.",
@@ -93,12 +93,12 @@ class WeakClipConfig(Section):
     clip_lr: float = Field(
         0.0, ge=0, description="Learning rate of CLIP's two towers, relative to refine.train.lr."
     )
-    adapter_lr: float | Literal["auto"] = departure(
+    adapter_lr: float | Literal["auto"] = variant_field(
         published=0.0,
         corrected=1.0,
         description="Learning rate of the pyramid adapter, relative to refine.train.lr.",
     )
-    zero_lr: Literal["auto", "leak", "frozen"] = departure(
+    zero_lr: Literal["auto", "leak", "frozen"] = variant_field(
         published="leak",
         corrected="frozen",
         description=(
@@ -106,7 +106,7 @@ class WeakClipConfig(Section):
             "leak: the cosine schedule leads from 0 up to min_lr, so that it is trained after all."
         ),
     )
-    repeat_list: str = departure(
+    repeat_list: str = variant_field(
         published="train",
         corrected="",
         description=(
@@ -122,7 +122,7 @@ class WeakClipConfig(Section):
             "checkpoint needs."
         ),
     )
-    tags_in_losses: Literal["auto", "ignored", "targets", "masked"] = departure(
+    tags_in_losses: Literal["auto", "ignored", "targets", "masked"] = variant_field(
         published="ignored",
         corrected="targets",
         description=(
@@ -132,12 +132,12 @@ class WeakClipConfig(Section):
             "not known (prediction)."
         ),
     )
-    tags_in_masks: Literal["auto", "ignored", "masked"] = departure(
+    tags_in_masks: Literal["auto", "ignored", "masked"] = variant_field(
         published="ignored",
         corrected="masked",
         description="Whether pseudo masks may hold labels that are no tag of their image.",
     )
-    padding: Literal["auto", "labelled", "ignored"] = departure(
+    padding: Literal["auto", "labelled", "ignored"] = variant_field(
         published="labelled",
         corrected="ignored",
         description="Whether padding takes part in the boundary loss.",
@@ -149,7 +149,7 @@ class WeakClipConfig(Section):
         0.4, ge=0, description="Weight of the cross-entropy of the match map."
     )
     auxiliary_temperature: float = Field(0.07, gt=0, description="Its temperature.")
-    auxiliary_mean: Literal["auto", "all", "known"] = departure(
+    auxiliary_mean: Literal["auto", "all", "known"] = variant_field(
         published="all",
         corrected="known",
         description="Pixels over which its mean runs: with or without those that have no seed.",

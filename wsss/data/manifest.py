@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss.artifacts.checksum import read_sealed_text, write_sealed_text
+from wsss.artifacts.checksum import read_checked_text, write_checked_text
 from wsss.artifacts.errors import ArtifactError
 
 _COLUMNS = ("id", "split", "path", "width", "height", "digest", "tags")
@@ -71,7 +71,7 @@ def write_manifest(path: Path, samples: Iterable[Sample], class_names: Sequence[
     for s in samples:
         tags = TAG_SEPARATOR.join(class_names[index] for index in s.tags)
         writer.writerow([s.id, s.split, s.path, s.width, s.height, s.digest, tags])
-    write_sealed_text(path, buffer.getvalue())
+    write_checked_text(path, buffer.getvalue())
 
 
 def read_manifest(path: Path, class_names: Sequence[str]) -> Manifest:
@@ -88,7 +88,7 @@ def read_manifest(path: Path, class_names: Sequence[str]) -> Manifest:
         return tuple(index[tag] for tag in tags.split(TAG_SEPARATOR) if tag)
 
     try:
-        text = read_sealed_text(path, "rerun ingest").encode()
+        text = read_checked_text(path, "rerun ingest").encode()
         # Not StringIO, which takes four bytes a character; equal tags are one tuple.
         with io.TextIOWrapper(io.BytesIO(text), encoding="utf-8", newline="") as stream:
             reader = csv.DictReader(stream)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from wsss.artifacts.atomic import write_text
-from wsss.artifacts.checksum import sealed_json, unsealed_json
+from wsss.artifacts.checksum import json_with_checksum, verified_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Manifest, read_manifest
@@ -32,7 +32,7 @@ def load(manifest_dir: Path) -> tuple[Manifest, ClassList]:
 
 def write_classes(path: Path, classes: ClassList) -> None:
     """Atomically write a class list as JSON, with its digest."""
-    content = sealed_json(json.loads(json.dumps(asdict(classes))))
+    content = json_with_checksum(json.loads(json.dumps(asdict(classes))))
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -44,7 +44,7 @@ def read_classes(path: Path) -> ClassList:
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        content = unsealed_json(stored, path, "rerun ingest")
+        content = verified_json(stored, path, "rerun ingest")
         classes = ClassList(
             name=str(content["name"]),
             names=tuple(map(str, content["names"])),

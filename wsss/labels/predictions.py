@@ -10,7 +10,7 @@ from wsss.artifacts.digest import digest_json
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, ShardWriter
-from wsss.compute.pool import CrfPool
+from wsss.compute.pool import WorkerPool
 from wsss.config.labels import CrfConfig
 from wsss.data.manifest import Sample
 from wsss.labels.prediction import Prediction, label_maps
@@ -41,7 +41,7 @@ def write_predictions(
     key = made_of.key()
     with (
         ShardWriter(out, kind="predictions", ids=list(by_id), provenance=made_of) as writer,
-        CrfPool(workers if crf else 1) as pool,
+        WorkerPool(workers if crf else 1) as pool,
     ):
         maps = pool.map(functools.partial(label_maps, crf=crf), found)
         for image, arrays in track(maps, total=len(samples), description=description):

@@ -10,11 +10,11 @@ import numpy as np
 
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.item_cache import Kept
+from wsss.artifacts.item_cache import ItemCache
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, ShardWriter
-from wsss.compute.pool import CrfPool
+from wsss.compute.pool import WorkerPool
 from wsss.config.labels import CrfConfig
 from wsss.data.images.label_png import save_label_png
 from wsss.data.manifest import Sample
@@ -64,7 +64,7 @@ def write_products(
             which would be lost.
         WorkerError: work on an image failed, or a worker process was killed.
     """
-    kept = Kept(out, kind=kind)
+    kept = ItemCache(out, kind=kind)
     _refuse_other(png)
     with (  # the shard appears last: where it is, the PNGs are
         ShardWriter(out, kind=kind, ids=[s.id for s in samples], provenance=made) as writer,
@@ -85,7 +85,7 @@ def write_products(
             classes[sample.id] = one.classes
             return sample.id, one
 
-        with CrfPool(_worth_starting(crf, workers, todo)) as pool:
+        with WorkerPool(_worth_starting(crf, workers, todo)) as pool:
             found = track(
                 pool.map(work, map(remembered, todo)), total=len(todo), description=description
             )

@@ -18,7 +18,7 @@ _PATIENCE = 60  # seconds
 _STATES = "PENDING,CONFIGURING,RUNNING,SUSPENDED"
 
 
-def left_in_queue(folder: Path) -> str:
+def queued_jobs_message(folder: Path) -> str:
     """Why an engine must not start yet in a folder, before it has submitted anything.
 
     Args:

@@ -43,7 +43,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Learned:
+class TrainingResult:
     """What a training gave."""
 
     tensors: Mapping[str, torch.Tensor]
@@ -73,7 +73,7 @@ class Refiner(Protocol):
         work: Path,
         cache: Path,
         seeds: SeedSet | None = None,
-    ) -> Learned:
+    ) -> TrainingResult:
         """Learn from the CAMs of the train split, or from seeds made of them.
 
         Args:
@@ -100,7 +100,7 @@ class Refiner(Protocol):
         Args:
             config: see the class.
             classes: the data set's classes.
-            checkpoint: `Learned.tensors`, to be read with
+            checkpoint: `TrainingResult.tensors`, to be read with
                 `wsss.artifacts.checkpoint.load_checkpoint`.
             cams: the images.
             cache: see the class.

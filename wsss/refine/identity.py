@@ -9,7 +9,7 @@ from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.labels.prediction import Prediction
-from wsss.refine.base import Learned, Refiner, Scores
+from wsss.refine.base import Refiner, Scores, TrainingResult
 from wsss.refine.inputs import CamSet, ImageCams
 from wsss.refine.seed_set import SeedSet
 
@@ -27,9 +27,9 @@ class Identity:
         work: Path,
         cache: Path,
         seeds: SeedSet | None = None,
-    ) -> Learned:
+    ) -> TrainingResult:
         """Learn nothing; no CAM is read."""
-        return Learned({}, {})
+        return TrainingResult({}, {})
 
     def apply(
         self,

@@ -12,12 +12,12 @@ import numpy as np
 
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checkpoint_header import checkpoint_weights
-from wsss.artifacts.checksum import sealed_json
+from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.curve import curve_csv
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.exclusive_lock import only_one
-from wsss.artifacts.item_cache import Kept
+from wsss.artifacts.exclusive_lock import exclusive_lock
+from wsss.artifacts.item_cache import ItemCache
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import provenance
 from wsss.artifacts.shard import Item, ShardWriter
@@ -101,13 +101,13 @@ def train(
             inputs={n: digest for one in sets.values() for n, digest in one.inputs.items()},
         )
         refiner = find_refiner(config.refine.method)
-        with only_one(work) if distributed.rank() == 0 else nullcontext():
+        with exclusive_lock(work) if distributed.rank() == 0 else nullcontext():
             learned = refiner.train(config, classes, images, work, cache, hard)
     if distributed.rank() == 0:
         write_text(log, curve_csv(learned.curve))
         if efficiency is not None:
             known = learned.efficiency
-            cost = None if known is None else sealed_json(known.model_dump(mode="json"))
+            cost = None if known is None else json_with_checksum(known.model_dump(mode="json"))
             write_text(efficiency, json.dumps(cost) + "\n")
         save_checkpoint(out, learned.tensors, made)
     distributed.leave()
@@ -151,7 +151,7 @@ def apply(
             weights=images.weights | checkpoint_weights(checkpoint, config.refine.method),
             inputs=images.inputs,
         )
-        kept = Kept(out, kind="scores")
+        kept = ItemCache(out, kind="scores")
         keys = {}
         for image in images.ids:
             sample = images.sample(image)

@@ -21,7 +21,7 @@ from torch import nn
 
 from wsss._compat.mmengine_checkpoints import UnsafeCheckpointError, load_mmengine_checkpoint
 from wsss.artifacts.atomic import atomic_path, write_text
-from wsss.artifacts.checksum import companion
+from wsss.artifacts.checksum import sidecar
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
@@ -108,9 +108,9 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
         path = Path(out_dir) / filename
         with atomic_path(path) as temporary:
             super().save_checkpoint(str(temporary.parent), temporary.name, *args, **kwargs)
-            write_text(companion(path), digest_file(temporary))
+            write_text(sidecar(path), digest_file(temporary))
         for digest in path.parent.glob("iter_*.pth.sha256"):  # of those that the hook removed
-            if digest != companion(path) and not digest.with_suffix("").exists():
+            if digest != sidecar(path) and not digest.with_suffix("").exists():
                 digest.unlink(missing_ok=True)
 
     @master_only  # type: ignore[untyped-decorator]
@@ -142,7 +142,7 @@ _OLDER = "going on from an older checkpoint, or anew"
 def _check(path: Path) -> None:
     """Compare a checkpoint with its digest; torch does not look at the checksums in it."""
     try:
-        expected = companion(path).read_text(encoding="utf-8")
+        expected = sidecar(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: its digest cannot be read ({error}); {_OLDER}") from None
     if digest_file(path) != expected:

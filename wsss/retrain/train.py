@@ -9,10 +9,10 @@ from pathlib import Path
 
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checkpoint import save_checkpoint
-from wsss.artifacts.checksum import companion
+from wsss.artifacts.checksum import sidecar
 from wsss.artifacts.curve import curve_csv
 from wsss.artifacts.digest import digest_file, digest_json
-from wsss.artifacts.exclusive_lock import only_one
+from wsss.artifacts.exclusive_lock import exclusive_lock
 from wsss.artifacts.provenance import provenance
 from wsss.artifacts.shard import Shard
 from wsss.compute import distributed
@@ -78,7 +78,7 @@ def train(
     )
     distributed.join(device)
     main = distributed.rank() == 0
-    with only_one(work) if main else nullcontext():
+    with exclusive_lock(work) if main else nullcontext():
         if main:
             _claim(work, digest_json([made_of.key(), made_of.inputs]))
         distributed.wait()  # the others look at the folder, too
@@ -110,5 +110,5 @@ def _claim(work: Path, task: str) -> None:
         _log.info("%s holds the state of another configuration or other masks; starting anew", work)
         for path in stale:
             path.unlink()
-            companion(path).unlink(missing_ok=True)
+            sidecar(path).unlink(missing_ok=True)
     write_text(owner, task)

@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wsss.artifacts.atomic import write_text
-from wsss.artifacts.checksum import sealed_json, unsealed_json
+from wsss.artifacts.checksum import json_with_checksum, verified_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.score.metrics.confusion import mean_defined, metrics_of
@@ -141,7 +141,7 @@ def defined(value: float) -> float | None:
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """Atomically write records as a JSON list, one record a line, each with its digest."""
-    dumped = (sealed_json(record.model_dump(mode="json")) for record in records)
+    dumped = (json_with_checksum(record.model_dump(mode="json")) for record in records)
     lines = [json.dumps(record, ensure_ascii=False) for record in dumped]
     write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")
 
@@ -156,7 +156,7 @@ def read_records(paths: Sequence[Path]) -> list[Record]:
     for path in paths:
         try:
             records += [
-                Record.model_validate(unsealed_json(entry, path, "delete it and score again"))
+                Record.model_validate(verified_json(entry, path, "delete it and score again"))
                 for entry in json.loads(path.read_text("utf-8"))
             ]
         except FileNotFoundError:

@@ -293,7 +293,7 @@ def test_damaged_memory_is_forgotten(photos: Photos) -> None:
     photos.table("image,tags\na,cat\n")
     age(photos.root)
     photos.ingest()
-    kept = photos.out / ".kept" / "decoded.json"
+    kept = photos.out / ".cache" / "decoded.json"
     for text in ("", "[]", '{"maker": 1}', kept.read_text().replace('"maker": "', '"maker": "0')):
         kept.write_text(text)
         assert photos.ingest().decoded == 1

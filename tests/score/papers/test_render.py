@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from wsss.artifacts.checksum import sealed_json
+from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.config import ConfigError
 from wsss.refine.training.efficiency import Efficiency
@@ -249,7 +249,7 @@ def test_the_cost_of_a_training_is_a_column_as_well(tmp_path: Path) -> None:
     )  # fmt: skip
     source = tmp_path / "refine" / "efficiency.json"
     source.parent.mkdir()
-    source.write_text(json.dumps(sealed_json(cost.model_dump())))
+    source.write_text(json.dumps(json_with_checksum(cost.model_dump())))
     path = ROOT / "workflow/tables/efficiency.yaml"
     for given in (source, tmp_path):
         lines, numbers = read(make_paper_table(path, {"weakclip": [given]}, tmp_path / "out"))

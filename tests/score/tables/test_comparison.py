@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss.artifacts.checksum import sealed_json
+from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.refine.training.efficiency import Efficiency
 from wsss.score.record import Record
@@ -138,7 +138,7 @@ def test_cost_stands_beside_the_papers(tmp_path: Path) -> None:
         images_per_second=12.34, peak_memory=3 * 2**30, device="a GPU",
     )  # fmt: skip
     source = tmp_path / "efficiency.json"
-    source.write_text(json.dumps(sealed_json(cost.model_dump())))
+    source.write_text(json.dumps(json_with_checksum(cost.model_dump())))
     lines = make_efficiency(source, tmp_path)[0].read_text().splitlines()
     assert "| WeakCLIP, ours | 21.2 | 171.5 | 12.4 | 12.3 | 3.0 | a GPU |" in lines
     assert "| WeakCLIP, published | 21.2 | 171.5 | 12.4 | 16.8 | 9.7 |  |" in lines

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from wsss.artifacts.atomic import write_text
-from wsss.artifacts.checksum import sealed_json, unsealed_json
+from wsss.artifacts.checksum import json_with_checksum, verified_json
 from wsss.artifacts.code_digest import code_digest
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
@@ -58,7 +58,7 @@ class Memory:
         self._maker = digest_json([code, package_versions().get("pillow")])
         self._known: dict[str, tuple[list[int], Decoded]] = {}
         try:
-            content = unsealed_json(json.loads(path.read_text(encoding="utf-8")), path, "")
+            content = verified_json(json.loads(path.read_text(encoding="utf-8")), path, "")
             if content["maker"] == self._maker:
                 for name, (stamp, facts) in content["files"].items():
                     facts["notes"] = tuple(facts["notes"])
@@ -89,7 +89,9 @@ class Memory:
             stamp = _stamp(path)
             if facts.error is None and stamp and stamp[1] < started_ns - _SETTLED_NS:
                 files[str(path)] = (stamp, asdict(facts))
-        write_text(self._path, json.dumps(sealed_json({"maker": self._maker, "files": files})))
+        write_text(
+            self._path, json.dumps(json_with_checksum({"maker": self._maker, "files": files}))
+        )
 
 
 def decode_all(

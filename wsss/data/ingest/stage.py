@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsss.artifacts.atomic import write_text
-from wsss.artifacts.checksum import read_sealed_text
+from wsss.artifacts.checksum import read_checked_text
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.provenance import Provenance, provenance
 from wsss.artifacts.write_errors import writing
@@ -85,7 +85,7 @@ def ingest(config: Config, out: Path, test_list: str = "") -> IngestReport:
     to_open = _to_open(dataset.candidates)
     decoded, recalled = decode_all(
         to_open,
-        Memory(out / ".kept" / "decoded.json"),
+        Memory(out / ".cache" / "decoded.json"),
         max_pixels=config.data.max_pixels,
         workers=config.compute.workers,
     )
@@ -122,7 +122,7 @@ def _with_table(data: DataConfig, out: Path) -> DataConfig:
         raise DataError(
             f"{table}: not there, but data.tags is masks; run `wsss truth tags --out {table}` first"
         )
-    read_sealed_text(table, f"run `wsss truth tags --out {table}` again")
+    read_checked_text(table, f"run `wsss truth tags --out {table}` again")
     return data.model_copy(update={"tags": str(table)})
 
 

@@ -13,7 +13,7 @@ from wsss.clip.last_block import LastBlock
 
 
 @dataclass(frozen=True)
-class Frozen:
+class EncoderFeatures:
     """One pass of the frozen encoder."""
 
     grid: tuple[int, int]
@@ -26,13 +26,13 @@ class Frozen:
 
 
 @torch.no_grad()
-def run_frozen(
+def encode(
     encoder: ClipEncoder,
     images: Float[Tensor, "batch 3 height width"],
     *,
     attention_blocks: int = 0,
     last_block: bool = False,
-) -> Frozen:
+) -> EncoderFeatures:
     """Run the encoder once, no further than what is asked for.
 
     Args:
@@ -60,4 +60,4 @@ def run_frozen(
         )
         each = [*(encoding.attention[number] for number in earlier), newest]
         attention = torch.stack([one[:, 1:, 1:] for one in each], dim=1)
-    return Frozen(encoding.grid, features, attention, block)
+    return EncoderFeatures(encoding.grid, features, attention, block)

@@ -29,7 +29,7 @@ from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.labels.ignore import IGNORED
 from wsss.labels.prediction import Prediction
-from wsss.refine.base import Learned, Refiner, Scores
+from wsss.refine.base import Refiner, Scores, TrainingResult
 from wsss.refine.blocks.head import Decoded, Head
 from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
 from wsss.refine.blocks.model import HeadNetwork, new_head
@@ -57,7 +57,7 @@ class Excel:
         work: Path,
         cache: Path,
         seeds: SeedSet | None = None,
-    ) -> Learned:
+    ) -> TrainingResult:
         """Train the head on crops; seeds are not looked at.
 
         Raises:
@@ -100,7 +100,7 @@ class Excel:
         curve = trainer.fit(stream.batches, Step(config, head, teacher))
         own = sum(parameter.numel() for parameter in head.parameters())
         cost = trainer.efficiency("ExCEL", own, own + inputs.encoder.parameter_count)
-        return Learned(head.state_dict(), curve, cost)
+        return TrainingResult(head.state_dict(), curve, cost)
 
     def apply(
         self,

@@ -20,7 +20,7 @@ from wsss.clip.position import resize_positions
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.refine.blocks.model import new_head
-from wsss.refine.released.matching import Account, Part, assemble, departures
+from wsss.refine.released.matching import ImportReport, Part, assemble, departures
 
 _NEEDED: Mapping[str, object] = {
     "refine.excel.features": "aliased",
@@ -57,7 +57,7 @@ _POSITIONS = "visual.positional_embedding"
 
 def account(
     config: Config, classes: ClassList, inputs: EncoderInput, tensors: Mapping[str, Tensor]
-) -> tuple[Account, list[str]]:
+) -> tuple[ImportReport, list[str]]:
     """Make the tensors of `wsss.refine.blocks.head.Head`; see
     `wsss.refine.weakclip.released.account`."""
     head = new_head(inputs.encoder.depth, classes, config.refine.excel, inputs, seed=0)
@@ -93,7 +93,7 @@ def _part(ours: str, shape: tuple[int, ...]) -> Part:
 
 
 def compare_clip(
-    found: Account,
+    found: ImportReport,
     tensors: Mapping[str, Tensor],
     names: Sequence[str],
     clip: Mapping[str, Tensor],

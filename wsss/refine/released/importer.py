@@ -19,7 +19,7 @@ from wsss.config.load import expand_path
 from wsss.config.model import Config
 from wsss.data.manifest_folder import load
 from wsss.refine.registry import RELEASED, authors_module, entry_modules, import_modules
-from wsss.refine.released.matching import Account, size_text
+from wsss.refine.released.matching import ImportReport, size_text
 from wsss.refine.released.reading import Source, is_ours, read_source
 
 _log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def import_checkpoint(
     if is_ours(file):
         checkpoint_weights(file, method)  # refuses one of another method
         tensors, made = load_checkpoint(file)
-        found = Account(dict(tensors), list(tensors))
+        found = ImportReport(dict(tensors), list(tensors))
         found.note("carried along", "a checkpoint of this pipeline, taken as it is", [file.name])
     else:
         if method not in RELEASED:
@@ -101,10 +101,10 @@ def _account(
     source: Source,
     leave_out: Sequence[str],
     file: Path,
-) -> Account:
+) -> ImportReport:
     _, classes = load(manifest_dir)
     module = importlib.import_module(authors_module(config.refine.method))
-    found: Account
+    found: ImportReport
     found, rest = module.account(config, classes, inputs, source.tensors)
     dropped = [name for name in rest if name.startswith(tuple(leave_out))]
     found.note("left out", "named with --leave-out", dropped)
@@ -121,7 +121,7 @@ def _account(
     return found
 
 
-def _record(file: Path, digest: str, method: str, found: Account) -> dict[str, object]:
+def _record(file: Path, digest: str, method: str, found: ImportReport) -> dict[str, object]:
     return {
         "file": file.name,
         "sha256": digest,

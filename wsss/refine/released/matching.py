@@ -49,7 +49,7 @@ class Group:
 
 
 @dataclass
-class Account:
+class ImportReport:
     """Where everything went."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -94,7 +94,9 @@ class Account:
         return "\n".join(lines)
 
 
-def assemble(tensors: Mapping[str, Tensor], parts: Mapping[str, Part]) -> tuple[Account, list[str]]:
+def assemble(
+    tensors: Mapping[str, Tensor], parts: Mapping[str, Part]
+) -> tuple[ImportReport, list[str]]:
     """Make ours of theirs.
 
     Args:
@@ -105,7 +107,7 @@ def assemble(tensors: Mapping[str, Tensor], parts: Mapping[str, Part]) -> tuple[
         The account, and the names of theirs that no part asks for. Those still have to be
         accounted for.
     """
-    account, invented = Account(), []
+    account, invented = ImportReport(), []
     asked = {name for part in parts.values() for name in part.sources}
     for ours, part in parts.items():
         absent = [name for name in part.sources if name not in tensors]

@@ -30,7 +30,7 @@ class Efficiency(BaseModel):
     device: str
 
 
-class Clock:
+class StepTimer:
     """Steps a second, without the first ones, which warm up."""
 
     _WARM = 3

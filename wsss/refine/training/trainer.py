@@ -30,7 +30,7 @@ from wsss.compute import distributed, seeding
 from wsss.config.refine import TrainingConfig
 from wsss.errors import WsssError
 from wsss.refine.base import Curve
-from wsss.refine.training.efficiency import Clock, Efficiency, device_name, peak_memory
+from wsss.refine.training.efficiency import Efficiency, StepTimer, device_name, peak_memory
 
 _log = logging.getLogger(__name__)
 _STATE, _BEFORE = "state.safetensors", "state-before.safetensors"
@@ -118,7 +118,7 @@ class Trainer(Generic[Batch]):
             weight_decay=settings.weight_decay,
         )
         self._columns: list[str] = []
-        self._clock = Clock()
+        self._clock = StepTimer()
 
     def fit(
         self,

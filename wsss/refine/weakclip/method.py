@@ -28,7 +28,7 @@ from wsss.data.datasets.classes import ClassList, spelling
 from wsss.data.datasets.voc import list_ids
 from wsss.data.manifest import Sample
 from wsss.labels.prediction import Prediction, candidates
-from wsss.refine.base import Learned, Refiner, Scores
+from wsss.refine.base import Refiner, Scores, TrainingResult
 from wsss.refine.inference import Photo, on_photos
 from wsss.refine.inputs import CamSet, ImageCams
 from wsss.refine.seed_set import SeedSet
@@ -63,7 +63,7 @@ class WeakClip:
         work: Path,
         cache: Path,
         seeds: SeedSet | None = None,
-    ) -> Learned:
+    ) -> TrainingResult:
         """Train on crops of the photos and of their seeds.
 
         Raises:
@@ -97,7 +97,7 @@ class WeakClip:
         network.train()
         curve = trainer.fit(stream.batches, Step(settings, network, inputs))
         cost = trainer.efficiency("WeakCLIP", *network.parameter_counts())
-        return Learned(network.trained.state_dict(), curve, cost)
+        return TrainingResult(network.trained.state_dict(), curve, cost)
 
     def apply(
         self,

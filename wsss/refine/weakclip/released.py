@@ -17,7 +17,7 @@ from wsss.clip.input import EncoderInput
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList, spelling
 from wsss.data.datasets.coco import CATEGORY_IDS, UNUSED_CATEGORIES
-from wsss.refine.released.matching import Account, Part, assemble, departures
+from wsss.refine.released.matching import ImportReport, Part, assemble, departures
 from wsss.refine.weakclip.method import build_network, class_texts
 
 _NEEDED: Mapping[str, object] = {
@@ -76,7 +76,7 @@ _NAMES = (
 
 def account(
     config: Config, classes: ClassList, inputs: EncoderInput, tensors: Mapping[str, Tensor]
-) -> tuple[Account, list[str]]:
+) -> tuple[ImportReport, list[str]]:
     """Make the tensors of `wsss.refine.weakclip.network.WeakClipNetwork.trained`.
 
     Args:

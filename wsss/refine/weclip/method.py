@@ -25,8 +25,8 @@ from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.labels.prediction import Prediction
-from wsss.refine.base import Learned, Refiner, Scores
-from wsss.refine.blocks.frozen import run_frozen
+from wsss.refine.base import Refiner, Scores, TrainingResult
+from wsss.refine.blocks.frozen import encode
 from wsss.refine.blocks.head import Decoded, Head
 from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
 from wsss.refine.blocks.model import HeadNetwork, new_head
@@ -55,7 +55,7 @@ class WeClip:
         work: Path,
         cache: Path,
         seeds: SeedSet | None = None,
-    ) -> Learned:
+    ) -> TrainingResult:
         """Train the head on crops; seeds are not looked at.
 
         Raises:
@@ -92,7 +92,7 @@ class WeClip:
         curve = trainer.fit(stream.batches, Step(config, head, teacher))
         own = sum(parameter.numel() for parameter in head.parameters())
         cost = trainer.efficiency("WeCLIP", own, own + inputs.encoder.parameter_count)
-        return Learned(head.state_dict(), curve, cost)
+        return TrainingResult(head.state_dict(), curve, cost)
 
     def apply(
         self,
@@ -179,7 +179,7 @@ class _Trained(HeadNetwork):
         assert settings.rfm_distance != "auto"
         encoder = self.inputs.encoder
         pixels = self.views.pixels(photo, 1.0)[None].to(encoder.device)
-        frozen = run_frozen(encoder, pixels, attention_blocks=settings.rfm_blocks)
+        frozen = encode(encoder, pixels, attention_blocks=settings.rfm_blocks)
         assert frozen.attention is not None
         fused = self.head(frozen.features, frozen.grid).fused
         maps = torch.from_numpy(image.initial.astype(np.float32)).to(encoder.device)
@@ -197,7 +197,7 @@ class _Trained(HeadNetwork):
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch labels rows columns"]:
         """See `HeadNetwork.logits`."""
-        frozen = run_frozen(self.inputs.encoder, images)
+        frozen = encode(self.inputs.encoder, images)
         decoded: Decoded = self.head(frozen.features, frozen.grid)
         return decoded.logits
 

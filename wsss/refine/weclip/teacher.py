@@ -12,7 +12,7 @@ from wsss.clip.encoder import ClipEncoder
 from wsss.clip.text.embeddings import TextBank
 from wsss.config.model import Config
 from wsss.config.refiners import WeClipConfig
-from wsss.refine.blocks.frozen import Frozen, run_frozen
+from wsss.refine.blocks.frozen import EncoderFeatures, encode
 from wsss.refine.blocks.fusion import feature_affinity
 from wsss.refine.blocks.pseudo_labels import crop_labels, shown_tags
 from wsss.refine.blocks.refinement import refined_cams
@@ -40,7 +40,7 @@ class PseudoLabels:
         self.encoder, self._bank = encoder, bank
         self._cams, self._settings = config.cams, config.refine.weclip
 
-    def look(self, batch: CropBatch, *, rfm: bool) -> Frozen:
+    def look(self, batch: CropBatch, *, rfm: bool) -> EncoderFeatures:
         """Run the frozen encoder, as far as the head and `labels` need it.
 
         Args:
@@ -53,7 +53,7 @@ class PseudoLabels:
             blocks = self._cams.affinity.last_blocks
         else:
             blocks = 0
-        return run_frozen(
+        return encode(
             self.encoder, batch.images, attention_blocks=blocks, last_block=self._bank is not None
         )
 
@@ -61,7 +61,7 @@ class PseudoLabels:
     def labels(
         self,
         batch: CropBatch,
-        frozen: Frozen,
+        frozen: EncoderFeatures,
         affinity: Float[Tensor, "batch patches patches"] | None,
     ) -> UInt8[Tensor, "batch side side"]:
         """Label every pixel: 0 background, class + 1, 255 where nothing is to be learned.
@@ -83,7 +83,7 @@ class PseudoLabels:
         return crop_labels(batch, maps, shown, self._settings)
 
     def _initial(
-        self, batch: CropBatch, frozen: Frozen
+        self, batch: CropBatch, frozen: EncoderFeatures
     ) -> tuple[Tensor, Bool[Tensor, " rows"], Tensor | None]:
         """M_init, whether the crop shows the class of a row, and the height to which M_f is scaled.
 

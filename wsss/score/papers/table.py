@@ -69,7 +69,7 @@ class Column(Section):
         ),
     )
 
-    def contradictions(self) -> Iterator[tuple[str, str]]:
+    def cross_checks(self) -> Iterator[tuple[str, str]]:
         """Wrong keys, each with what is wrong."""
         if ("training" in self.product) != (self.metric in get_args(Cost)) and self.product:
             yield "metric", f"{self.metric} is no number of {' or '.join(self.product)}"
@@ -172,7 +172,7 @@ class PaperTable(Section):
         wrong = [
             f"columns.{key}.{field}: {what}"
             for key, column in self.columns.items()
-            for field, what in column.contradictions()
+            for field, what in column.cross_checks()
         ]
         wrong += [f"changes.{key}: {_RESERVED}" for key in _reserved(self.changes)]
         slugs = [row.slug for row in self.rows]

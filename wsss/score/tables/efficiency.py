@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from wsss.artifacts.checksum import unsealed_json
+from wsss.artifacts.checksum import verified_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.refine.training.efficiency import Efficiency
 from wsss.score.tables.rows import Table
@@ -61,7 +61,7 @@ def read_efficiency(path: Path) -> Efficiency:
     try:
         stored = json.loads(path.read_text("utf-8"))
         if stored is not None:  # null: there was nothing to train
-            stored = unsealed_json(stored, path, "rerun refine-train")
+            stored = verified_json(stored, path, "rerun refine-train")
         return Efficiency.model_validate(stored)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; run refine-train first") from None

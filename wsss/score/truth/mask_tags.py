@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.artifacts.checksum import write_sealed_text
+from wsss.artifacts.checksum import write_checked_text
 from wsss.artifacts.progress import track
 from wsss.config import Config
 from wsss.config.cams import Split
@@ -141,7 +141,7 @@ def _write(
     for image, tags in rows.items():
         names = TAG_SEPARATOR.join(classes.names[index] for index in tags)
         writer.writerow([image, names, f"pixel labels in {masks[image].parent.name}"])
-    write_sealed_text(out, buffer.getvalue())
+    write_checked_text(out, buffer.getvalue())
 
 
 def _report(
