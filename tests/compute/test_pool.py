@@ -100,7 +100,8 @@ def test_a_killed_process_is_a_clear_error() -> None:
 
 def test_workers_end_with_their_parent() -> None:
     program = (
-        "import os, sys; from wsss.compute.pool import WorkerPool\nsys.path.insert(0, sys.argv[1])\n"
+        "import os, sys; from wsss.compute.pool import WorkerPool\n"
+        "sys.path.insert(0, sys.argv[1])\n"
         "from test_pool import process\n"
         "if __name__ == '__main__':\n"
         "    pool = WorkerPool(2); print(next(pool.map(process, [('a', 1)] * 6))[1], flush=True)\n"
