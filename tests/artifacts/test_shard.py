@@ -139,7 +139,7 @@ def test_kept_items_are_found_by_key_and_survive_deletion(
 ) -> None:
     path = tmp_path / "a.h5"
     _write(path, origin)
-    ItemCache(path, kind="cams").keep()
+    ItemCache(path, kind="cams").store()
     path.unlink()  # what a workflow engine does before it reruns a rule
     kept = ItemCache(path, kind="cams")
     found = kept.find("plain", "key of plain")
@@ -152,7 +152,7 @@ def test_kept_items_are_found_by_key_and_survive_deletion(
 def test_damaged_kept_shard_is_ignored(tmp_path: Path, origin: Provenance) -> None:
     path = tmp_path / "a.h5"
     _write(path, origin)
-    ItemCache(path, kind="cams").keep()
+    ItemCache(path, kind="cams").store()
     path.unlink()
     (tmp_path / ".cache" / "a.h5").write_bytes(b"nothing")
     assert ItemCache(path, kind="cams").find("plain", "key of plain") is None

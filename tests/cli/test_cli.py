@@ -13,9 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from wsss.__main__ import app
-from wsss.cli.options import parse_shard, stage_config
-from wsss.config import Config, ConfigError, from_mapping
-from wsss.config.refine import METHODS
+from wsss.cli.options import parse_shard, stage_values
+from wsss.config import ConfigError, from_mapping
 from wsss.pipeline.stages import (
     STAGES,
     config_of_sections,
@@ -78,33 +77,29 @@ def test_bad_shard_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_declared_keys_and_modules_exist(stage: str) -> None:
-    assert set(STAGES[stage].reads) <= set(Config.model_fields)
-    assert re.fullmatch(r"[0-9a-f]{64}", stage_code(stage, from_mapping({})))
-    assert entry_modules(stage, from_mapping({}))
+    config = from_mapping({})
+    assert len(STAGES[stage].select(config)) == len(STAGES[stage].reads)
+    assert re.fullmatch(r"[0-9a-f]{64}", stage_code(stage, config))
+    assert entry_modules(stage, config)
 
 
 @pytest.mark.parametrize("stage", sorted(STAGES))
-def test_stage_gets_its_sections_and_no_other(stage: str) -> None:
+def test_stage_gets_the_same_values_through_the_workflow(stage: str) -> None:
     config = from_mapping({"variant": "published", "seed": 7, "refine": {"method": "weclip"}})
-    bare = config_of_sections(stage, stage_sections(stage, config), batch=3)
-    for name in Config.model_fields:
-        if name in STAGES[stage].reads:
-            others = METHODS - {config.refine.method} if name == "refine" else set()
-            found, expected = (getattr(c, name) for c in (bare, config))
-            if others:  # options of other methods do not travel: a change of them reruns nothing
-                found, expected = (c.model_dump(exclude=others) for c in (found, expected))
-            assert found == expected
-        elif name != "compute":
-            with pytest.raises(AttributeError):
-                getattr(bare, name)
-    assert bare.compute.batch == 3
+    values = stage_values(stage, [], stage_sections(stage, config), batch=3)
+    assert values.pop("compute").batch == 3
+    for name, expected in STAGES[stage].select(config).items():
+        value = values.pop(name)
+        if name == "refine":  # options of other methods do not travel: a change reruns nothing
+            value, expected = value.effective(), expected.effective()
+        assert value == expected
+    assert not values
 
 
-def test_workflow_and_person_get_the_same_configuration() -> None:
-    files = [ROOT / "config.yaml"]
-    by_hand = stage_config("cams", files, "", workers=1)
-    by_workflow = stage_config("cams", files, stage_sections("cams", from_mapping({})), workers=1)
-    assert by_hand.__dict__ == by_workflow.__dict__
+def test_workflow_and_person_get_the_same_values() -> None:
+    by_hand = stage_values("cams", [ROOT / "config.yaml"], "", workers=1)
+    text = stage_sections("cams", from_mapping({}))
+    assert by_hand == stage_values("cams", [], text, workers=1)
 
 
 def test_sections_of_another_stage_are_refused() -> None:

@@ -1,13 +1,21 @@
-"""A digest of the source code that a stage uses, so that editing it reruns the stage.
+"""A digest of what the code of a stage does, so that editing it reruns the stage.
 
 Snakemake does not see edits inside an imported package. Rules therefore carry this digest as a
-parameter: it covers the entry modules of a stage and all that they import, transitively, inside
-this package. Imports are read from the source with grimp; nothing is executed. `wsss.config` is
-left out: it acts on a stage through the values of its sections alone, and rules carry those too.
+parameter. It covers the entry modules of a stage and all that they import, transitively, inside
+this package. Imports are read from the source with grimp; nothing is executed.
+
+The digest is over syntax trees without comments, docstrings and formatting. Left out are
+
+- plumbing that changes no content: `wsss.artifacts`, `wsss.compute` and `wsss.errors`, except what
+  draws or sums numbers. How artifacts look on disk has a number, `FORMAT`, which is covered;
+- the fields of configuration sections: rules carry their values. Functions, properties and
+  validators of `wsss.config` are covered like any code;
+- what the list of refiners imports: a stage names the module of the refiner that it runs.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 from collections.abc import Iterable
@@ -17,31 +25,43 @@ import grimp
 
 import wsss
 
+FORMAT = 3
+"""Of everything that `wsss.artifacts` writes; a new number reruns every stage."""
 _PACKAGE = "wsss"
-_LEFT_OUT = "wsss.config"
 _ROOT = Path(wsss.__file__).parent
+_PLUMBING = ("wsss.artifacts", "wsss.compute", "wsss.errors")
+_COMPUTES = frozenset({"wsss.compute.seeding", "wsss.compute.distributed"})
+_REGISTRY = "wsss.refine.registry"
 
 
 def code_digest(modules: Iterable[str]) -> str:
-    """Digest of the sources of ``modules`` and of everything in the package that they import.
+    """Digest of what ``modules`` and everything in the package that they import do.
 
     Args:
         modules: dotted names inside the package, e.g. ``wsss.cams.stage``.
 
     Returns:
-        Hexadecimal sha256 over the names and bytes of the source files.
+        Hexadecimal sha256.
 
     Raises:
         ValueError: a module does not exist.
     """
-    total = hashlib.sha256()
-    for name in sorted(imported_modules(modules)):
-        total.update(name.encode() + b"\0" + _source(name).read_bytes() + b"\0")
+    total = hashlib.sha256(str(FORMAT).encode())
+    for name in sorted(filter(_counts, imported_modules(modules, through_registry=False))):
+        total.update(name.encode() + b"\0" + _module_digest(name, _source(name)).encode())
     return total.hexdigest()
 
 
-def imported_modules(modules: Iterable[str]) -> set[str]:
-    """``modules`` and every module of the package whose code runs when they are imported."""
+def imported_modules(modules: Iterable[str], *, through_registry: bool = True) -> set[str]:
+    """``modules`` and every module of the package whose code runs when they are imported.
+
+    Args:
+        modules: dotted names.
+        through_registry: follow what the list of refiners imports, too.
+
+    Raises:
+        ValueError: a module does not exist.
+    """
     graph = _graph()
     pending = list(modules)
     for name in pending:
@@ -49,17 +69,23 @@ def imported_modules(modules: Iterable[str]) -> set[str]:
             raise ValueError(
                 f"{name}: no such module in {_PACKAGE}; a stage names a wrong entry module"
             )
-    found: set[str] = set()
+    reached: set[str] = set()
     while pending:
         name = pending.pop()
-        if name in found or name == _LEFT_OUT or name.startswith(f"{_LEFT_OUT}."):
+        if name in reached:
             continue
-        found.add(name)
-        pending += graph.find_modules_directly_imported_by(name)
+        reached.add(name)
+        if name != _REGISTRY or through_registry:
+            pending += graph.find_modules_directly_imported_by(name)
         parent = name.rpartition(".")[0]  # importing a.b.c runs a/__init__ and a/b/__init__ too
         if parent:
             pending.append(parent)
-    return found
+    return reached
+
+
+def _counts(module: str) -> bool:
+    plumbing = module.startswith(tuple(f"{room}." for room in _PLUMBING)) or module in _PLUMBING
+    return module != _PACKAGE and (not plumbing or module in _COMPUTES)
 
 
 @functools.cache
@@ -67,7 +93,29 @@ def _graph() -> grimp.ImportGraph:
     return grimp.build_graph(_PACKAGE, cache_dir=None)
 
 
+@functools.cache
+def _module_digest(module: str, path: Path) -> str:
+    tree = ast.parse(path.read_bytes())
+    declares = module.startswith(f"{_PACKAGE}.config.") or module.endswith(".options")
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            fields = declares and isinstance(node, ast.ClassDef)
+            node.body = [  # type: ignore[attr-defined]
+                statement
+                for statement in body
+                if not _is_text(statement) and not (fields and isinstance(statement, ast.AnnAssign))
+            ]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """A docstring, of a module, class, function or attribute."""
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
+        return False
+    return isinstance(statement.value.value, str)
+
+
 def _source(module: str) -> Path:
-    parts = module.split(".")[1:]
-    path = _ROOT.joinpath(*parts)
+    path = _ROOT.joinpath(*module.split(".")[1:])
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

@@ -30,14 +30,14 @@ class ItemCache:
 
     def __init__(self, output: Path, *, kind: str) -> None:
         self._output = output
-        self._store = output.parent / ".cache" / output.name
+        self._path = output.parent / ".cache" / output.name
         self._shard: Shard | None = None
-        if self._store.exists():
+        if self._path.exists():
             try:
-                self._shard = Shard(self._store, kind=kind)
+                self._shard = Shard(self._path, kind=kind)
             except ArtifactError:
                 # It saves time only; what it held is computed again.
-                self._store.unlink(missing_ok=True)
+                self._path.unlink(missing_ok=True)
 
     def find(self, image: str, key: str) -> Item | None:
         """The item of ``image`` if it was made from the same things, else None."""
@@ -48,11 +48,11 @@ class ItemCache:
         except ArtifactError:
             return None
 
-    def keep(self) -> None:
-        """Remember the finished output for the next run; where that fails, it is only said."""
+    def store(self) -> None:
+        """Remember the finished output for the next run; a failure is only logged."""
         self.close()
         try:
-            with atomic_path(self._store) as temporary:
+            with atomic_path(self._path) as temporary:
                 try:
                     os.link(self._output, temporary)
                 except OSError:  # a file system without hard links
@@ -61,7 +61,7 @@ class ItemCache:
             _log.warning("%s; the next run computes all of it again", error)
 
     def close(self) -> None:
-        """Close the kept shard."""
+        """Close the cached shard."""
         if self._shard is not None:
             self._shard.close()
             self._shard = None

@@ -47,6 +47,10 @@ class Provenance(BaseModel):
         """Equal for equal work: everything but the inputs, which each item adds for itself."""
         return digest_json(self.model_dump(exclude={"inputs"}))
 
+    def training_key(self) -> str:
+        """Equal for trainings that learn the same: everything, the inputs as well."""
+        return digest_json(self.model_dump())
+
 
 def provenance(
     stage: str,

@@ -72,7 +72,7 @@ def run(
                 todo.append(sample)
         for found in track(source.maps(todo), total=len(todo), description=f"CAMs of {split}"):
             writer.add(_item(found, keys[found.sample.id]))
-    kept.keep()
+    kept.store()
     _log.info("%d images: %d reused, %d computed", len(ids), len(ids) - len(todo), len(todo))
 
 

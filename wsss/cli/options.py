@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from wsss.artifacts.stage import STAGES
 from wsss.config import Config, load_config
 from wsss.pipeline.stages import config_of_sections, restrict
 
@@ -42,6 +43,24 @@ Shard = Annotated[
 DEFAULT_CONFIG = [Path("config.yaml")]
 DEFAULT_CACHE = Path("results/cache")
 WHOLE = "1-of-1"
+
+
+def stage_values(
+    stage: str,
+    files: list[Path],
+    sections: str,
+    **compute: str | int,
+) -> dict[str, Any]:
+    """What a stage is given: the values that it declares, and ``compute``.
+
+    Args:
+        stage: its name.
+        files: configuration files, where a person calls it.
+        sections: the text of `wsss.pipeline.stages.stage_sections`, where the workflow calls it.
+        compute: ``device``, ``batch`` and ``workers`` of the command line; empty or 0 for none.
+    """
+    config = stage_config(stage, files, sections, **compute)  # type: ignore[arg-type]
+    return STAGES[stage].select(config) | {"compute": config.compute}
 
 
 def stage_config(

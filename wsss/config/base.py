@@ -15,6 +15,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    def effective(self) -> dict[str, Any]:
+        """The values that can change a result, for keys and provenance."""
+        return self.model_dump(mode="json")
+
 
 def variant_field(*, published: Any, corrected: Any, description: str) -> Any:
     """A field where the published code departs from its paper, or from what a user should run.

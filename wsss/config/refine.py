@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field, PositiveInt
 
@@ -73,6 +73,10 @@ class RefineConfig(Section):
     weclip: WeClipConfig = WeClipConfig()
     weakclip: WeakClipConfig = WeakClipConfig()
     excel: ExcelConfig = ExcelConfig()
+
+    def effective(self) -> dict[str, Any]:
+        """Without the options of the methods that are not configured."""
+        return self.model_dump(mode="json", exclude=set(METHODS - {self.method}))
 
     @property
     def is_trained(self) -> bool:

@@ -92,7 +92,7 @@ def write_products(
             for sample, (_, mask) in zip(todo, found, strict=True):
                 item = _item(sample, mask, classes.pop(sample.id), keys[sample.id])
                 _store(item, writer, folder)
-    kept.keep()
+    kept.store()
     _log.info(
         "%d images: %d reused, %d computed", len(samples), len(samples) - len(todo), len(todo)
     )

@@ -171,7 +171,7 @@ def apply(
                 todo, track(scores, total=len(todo), description="Refined scores"), strict=True
             ):
                 writer.add(_item(read.pop(0), score, keys[image], split))
-        kept.keep()
+        kept.store()
     _log.info("%d images: %d reused, %d computed", len(keys), len(keys) - len(todo), len(todo))
 
 

@@ -1,0 +1,183 @@
+"""What a stage depends on, declared once: for the workflow's rules and for the running stage.
+
+The rules take two parameters from a `Stage`: the values of the configuration that it reads, and the
+digest of the code that it runs. The running stage takes its provenance from the same declaration
+and is given those values and no others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from wsss.artifacts.code_digest import code_digest
+from wsss.artifacts.item_cache import ItemCache
+from wsss.artifacts.progress import track
+from wsss.artifacts.provenance import Provenance, package_versions
+from wsss.artifacts.shard import Item, ShardWriter
+from wsss.config.base import Section
+
+_log = logging.getLogger(__name__)
+_LIMITS = frozenset({"data.max_pixels"})
+"""Keys that are read, but that change no result: they refuse work or let it pass."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The declared dependencies of a stage."""
+
+    name: str
+    modules: tuple[str, ...]
+    """Entry modules; the code digest covers all that they import inside the package."""
+    reads: tuple[str, ...] = ()
+    """Keys of the configuration: whole sections (``clip``) or single values (``masks.crf``). The
+    section ``compute``, which changes no result, is not among them."""
+
+    def select(self, config: Any) -> dict[str, Any]:
+        """The values that the stage reads, by the last part of their key.
+
+        Args:
+            config: the whole configuration.
+        """
+        return {key.rpartition(".")[2]: _value(config, key) for key in self.reads}
+
+    def values(self, config: Any) -> dict[str, Any]:
+        """The same as plain values in nested sections, for JSON."""
+        plain: dict[str, Any] = {}
+        for key in self.reads:
+            section, _, name = key.partition(".")
+            value = _plain(_value(config, key))
+            if name:
+                plain.setdefault(section, {})[name] = value
+            else:
+                plain[section] = value
+        return plain
+
+    def provenance(
+        self,
+        values: Mapping[str, Any],
+        *,
+        modules: Iterable[str] = (),
+        weights: Mapping[str, str] | None = None,
+        inputs: Mapping[str, str] | None = None,
+    ) -> Provenance:
+        """The provenance of what the stage writes.
+
+        Args:
+            values: what `select` gives.
+            modules: further entry modules, which the configuration chooses.
+            weights: sha256 of the weight files that it uses, by name.
+            inputs: digests of the artifacts that it reads, by name.
+        """
+        config = {
+            key: _plain(values[key.rpartition(".")[2]]) for key in self.reads if key not in _LIMITS
+        }
+        seed = config.pop("seed", 0)  # without one nothing is random
+        return Provenance(
+            stage=self.name,
+            config=config,
+            seed=seed,
+            code=code_digest((*self.modules, *modules)),
+            packages=package_versions(),
+            weights=dict(weights or {}),
+            inputs=dict(inputs or {}),
+        )
+
+
+def write_items(
+    out: Path,
+    *,
+    kind: str,
+    keys: Mapping[str, str],
+    provenance: Provenance,
+    compute: Callable[[list[str]], Iterable[Item]],
+    description: str,
+    also: Callable[[Item], None] | None = None,
+) -> None:
+    """Write a shard image by image: unchanged items are copied, the others are computed.
+
+    Args:
+        out: shard to write.
+        kind: what it holds.
+        keys: digest of what each item is made from, by image, in the order of the shard.
+        provenance: of the shard.
+        compute: gives the items of some images, with their keys, in any order.
+        description: shown next to the progress.
+        also: called with each item, copied or computed, e.g. to write it in another form.
+    """
+    cache = ItemCache(out, kind=kind)
+    with ShardWriter(out, kind=kind, ids=list(keys), provenance=provenance) as writer:
+
+        def add(item: Item) -> None:
+            writer.add(item)
+            if also is not None:
+                also(item)
+
+        missing = []
+        for image, key in keys.items():
+            if item := cache.find(image, key):
+                add(item)
+            else:
+                missing.append(image)
+        for item in track(compute(missing), total=len(missing), description=description):
+            add(item)
+    cache.store()
+    reused = len(keys) - len(missing)
+    _log.info("%d images: %d reused, %d computed", len(keys), reused, len(missing))
+
+
+def _value(config: Any, key: str) -> Any:
+    return reduce(getattr, key.split("."), config)
+
+
+def _plain(value: Any) -> Any:
+    return value.effective() if isinstance(value, Section) else value
+
+
+_REFINE = ("data.max_pixels", "data.kind", "data.root", "data.prompts", "clip", "cams", "refine")
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("demo", ("wsss.demo.dataset",)),
+        Stage("mask_tags", ("wsss.score.truth.mask_tags",), ("data",)),
+        Stage("coco_masks", ("wsss.score.truth.coco_masks",), ("data",)),
+        Stage("ingest", ("wsss.data.ingest.stage",), ("variant", "data")),
+        Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", "clip", "cams")),
+        Stage("seeds", ("wsss.masks.seeds_stage",), ("data.max_pixels", "cams", "seeds")),
+        Stage("refine_train", ("wsss.refine.stage",), ("seed", *_REFINE)),
+        Stage("refine_import", ("wsss.refine.released.importer",), _REFINE),
+        Stage("refine_apply", ("wsss.refine.stage",), (*_REFINE, "infer")),
+        Stage("refine_predict", ("wsss.refine.stage",), (*_REFINE, "infer", "masks.crf")),
+        Stage("masks", ("wsss.masks.stage",), ("data.max_pixels", "masks")),
+        Stage("retrain", ("wsss.retrain.train",), ("seed", "data.max_pixels", "retrain")),
+        Stage(
+            "predict",
+            ("wsss.retrain.predict",),
+            ("data.max_pixels", "masks.crf", "retrain", "predict"),
+        ),
+        Stage("submission", ("wsss.score.submission",)),
+        Stage(
+            "score",
+            ("wsss.score.stage",),
+            (
+                *("name", "seed", "variant", "data", "cams", "seeds", "refine", "infer", "masks"),
+                *("predict", "score"),
+            ),
+        ),
+        Stage("table", ("wsss.score.tables.write",), ("name",)),
+        Stage("comparison", ("wsss.score.tables.comparison",), ("name",)),
+        Stage("paper_table", ("wsss.score.papers.render",), ("name",)),
+        Stage("efficiency", ("wsss.score.tables.efficiency",), ("name",)),
+        Stage(
+            "pictures",
+            ("wsss.score.figures.contact_sheet", "wsss.score.figures.curves"),
+            ("name", "data", "pictures"),
+        ),
+    )
+}
+"""Every stage by its name, in the order in which data walks through them."""
