@@ -1,33 +1,188 @@
-"""The code digest: it covers what a stage imports, and nothing else."""
+"""The code digest of each stage: what it covers, and what it leaves out.
+
+Each test edits a copy of one module and asks every stage for its digest. What a stage uses is
+worked out here from the import statements, without the graph that the digest itself is made from.
+"""
 
 from __future__ import annotations
 
+import ast
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 
-from wsss.artifacts.code_digest import code_digest, imported_modules
+import wsss
+from wsss.artifacts import code_digest as digests
+from wsss.artifacts.code_digest import code_digest
+from wsss.artifacts.stage import STAGES
+from wsss.config import from_mapping
+from wsss.pipeline.stages import entry_modules
+
+PACKAGE = Path(wsss.__file__).parent
+MODULES = {
+    ".".join(("wsss", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    ): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+SCIENCE = (
+    *("wsss._compat", "wsss.cams", "wsss.clip", "wsss.data", "wsss.demo", "wsss.labels"),
+    *("wsss.masks", "wsss.refine", "wsss.retrain", "wsss.score"),
+)
+PLUMBING = ("wsss.artifacts.", "wsss.cli.", "wsss.compute.", "wsss.errors", "wsss.pipeline.")
+METHODS = ("none", "weclip", "weakclip", "excel")
 
 
-def test_imports_are_followed_through_the_package() -> None:
-    found = imported_modules(["wsss.artifacts.item_cache"])
-    assert {
-        "wsss",
-        "wsss.artifacts",
-        "wsss.artifacts.item_cache",
-        "wsss.artifacts.shard",
-        "wsss.artifacts.digest",
-    } <= found
-    assert "wsss.artifacts.checkpoint" not in found
+@functools.cache
+def imports(module: str) -> frozenset[str]:
+    """Modules of the package that a module names in its import statements."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    parents = {module.rpartition(".")[0]}
+    return frozenset((names | parents) & MODULES.keys())
 
 
-def test_configuration_is_left_out_because_its_values_are_parameters() -> None:
-    assert not any(
-        name.startswith("wsss.config") for name in imported_modules(["wsss.artifacts.provenance"])
-    )
+@functools.cache
+def uses(stage: str, method: str) -> frozenset[str]:
+    """Modules that a stage runs; the registry of refiners is no use of all that it lists."""
+    pending = list(entries(stage, method))
+    reached: set[str] = set()
+    while pending:
+        module = pending.pop()
+        if module not in reached:
+            reached.add(module)
+            pending += imports(module) if module != "wsss.refine.registry" else ()
+    return frozenset(reached)
 
 
-def test_digest_is_stable_and_differs_between_stages() -> None:
-    assert code_digest(["wsss.artifacts.shard"]) == code_digest(["wsss.artifacts.shard"])
-    assert code_digest(["wsss.artifacts.shard"]) != code_digest(["wsss.artifacts.item_cache"])
+@functools.cache
+def entries(stage: str, method: str) -> tuple[str, ...]:
+    return entry_modules(stage, from_mapping({"refine": {"method": method}}))
+
+
+@functools.cache
+def digest(stage: str, method: str) -> str:
+    return code_digest(entries(stage, method))
+
+
+def chains() -> Iterator[tuple[str, str]]:
+    for stage in STAGES:
+        for method in METHODS if stage.startswith("refine") else ("none",):
+            yield stage, method
+
+
+@contextmanager
+def edited(texts: Mapping[str, str], folder: Path) -> Iterator[None]:
+    """Other texts in place of those of some modules, for the digests."""
+    source, paths = digests._source, {}
+    for module, text in texts.items():
+        paths[module] = folder / f"{len(list(folder.iterdir()))}.py"  # digests are cached by path
+        paths[module].write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digests, "_source", lambda name: paths.get(name) or source(name))
+        yield
+
+
+def changed() -> set[tuple[str, str]]:
+    """Stages, with the refiner's method, whose digest is another now."""
+    return {
+        (stage, method)
+        for stage, method in chains()
+        if code_digest(entries(stage, method)) != digest(stage, method)
+    }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _digests_of_the_sources() -> None:
+    for stage, method in chains():
+        digest(stage, method)
+
+
+def test_an_edit_of_code_reaches_the_stages_that_use_it_and_no_other(tmp_path: Path) -> None:
+    science = [name for name in MODULES if name.startswith(SCIENCE)]
+    assert len(science) > 150
+    for module in science:
+        with edited({module: _with_code(module)}, tmp_path):
+            expected = {chain for chain in chains() if module in uses(*chain)}
+            assert changed() == expected, module
+
+
+def test_comments_docstrings_and_formatting_reach_no_stage(tmp_path: Path) -> None:
+    texts = {}
+    for module, path in MODULES.items():
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, _DOCUMENTED) and ast.get_docstring(node) is not None:
+                node.body[0] = ast.parse("'Another docstring.'").body[0]
+        # other quotes, line breaks and parentheses
+        texts[module] = "# a comment\n\n\n" + ast.unparse(tree)
+    with edited(texts, tmp_path):
+        assert not changed()
+
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def test_plumbing_reaches_no_stage(tmp_path: Path) -> None:
+    numbers = {"wsss.compute.seeding", "wsss.compute.distributed"}
+    plumbing = [n for n in MODULES if n.startswith(PLUMBING) and n not in numbers]
+    assert len(plumbing) > 30
+    with edited({module: _with_code(module) for module in plumbing}, tmp_path):
+        assert not changed()
+
+
+def test_what_draws_random_numbers_reaches_the_trainings(tmp_path: Path) -> None:
+    with edited({"wsss.compute.seeding": _with_code("wsss.compute.seeding")}, tmp_path):
+        trainings = {("retrain", "none"), ("refine_train", "weclip"), ("refine_train", "excel")}
+        assert trainings <= changed()
+
+
+def test_logic_of_the_configuration_reaches_the_stages_that_call_it(tmp_path: Path) -> None:
+    """Every property and method of a section: with its result turned round, its stages rerun."""
+    tried = 0
+    for module in (n for n in MODULES if n.startswith("wsss.config.") or n.endswith(".options")):
+        tree = ast.parse(MODULES[module].read_text())
+        for section in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+            for function in (n for n in section.body if isinstance(n, ast.FunctionDef)):
+                callers = {chain for chain in chains() if _mentions(chain, function.name)}
+                body, function.body = function.body, ast.parse("return not None").body
+                with edited({module: ast.unparse(tree)}, tmp_path):
+                    assert callers <= changed(), f"{module}: {section.name}.{function.name}"
+                function.body = body
+                tried += bool(callers)
+    assert tried
+
+
+def _with_code(module: str) -> str:
+    return MODULES[module].read_text() + "\nEDITED = 1\n"
+
+
+def _mentions(chain: tuple[str, str], name: str) -> bool:
+    """Whether code that a stage runs, outside the configuration, uses an attribute of that name."""
+    rooms = [m for m in uses(*chain) if m.startswith(SCIENCE) and not m.endswith(".options")]
+    return any(name in _attributes(module) for module in rooms)
+
+
+@functools.cache
+def _attributes(module: str) -> frozenset[str]:
+    nodes = ast.walk(ast.parse(MODULES[module].read_text()))
+    return frozenset(node.attr for node in nodes if isinstance(node, ast.Attribute))
+
+
+def test_fields_of_sections_reach_no_stage_because_rules_carry_their_values(tmp_path: Path) -> None:
+    module = "wsss.config.cams"
+    text = MODULES[module].read_text()
+    field = text.replace("    power: ", "    another: int = 3\n    power: ", 1)
+    assert field != text
+    with edited({module: field}, tmp_path):
+        assert not changed()
 
 
 def test_unknown_module_is_an_error() -> None:
