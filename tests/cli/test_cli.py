@@ -70,7 +70,7 @@ def test_check_prints_what_is_in_force(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "0-of-2", "3-of-2", "a-of-b", "1-of-2-of-3", "-1-of-2"])
 def test_bad_shard_is_refused(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="expected NUMBER-of-COUNT"):
+    with pytest.raises(typer.BadParameter, match="expected INDEX-of-COUNT"):
         parse_shard(text)
     assert parse_shard("2-of-12") == (2, 12)
 

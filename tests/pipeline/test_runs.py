@@ -16,14 +16,14 @@ REFINE = {"none": {"refine": {"method": "none"}}, "excel": {"refine": {"method":
 RETRAIN = {"b0": {}, "b1": {"retrain": {"model": "segformer-b1"}}}
 
 
-def _owners(runs: Runs, product: str) -> dict[str, str]:
-    return {name: runs.owner(product, name) for name in runs.final}
+def _producers(runs: Runs, product: str) -> dict[str, str]:
+    return {name: runs.producer(product, name) for name in runs.final}
 
 
 def test_a_single_run_makes_everything_itself() -> None:
     runs = Runs({"name": "a"})
     assert list(runs) == runs.final == ["a"]
-    assert {runs.owner(product, "a") for product in PRODUCTS} == {"a"}
+    assert {runs.producer(product, "a") for product in PRODUCTS} == {"a"}
     assert set(SCORED.values()) <= set(PRODUCTS)
 
 
@@ -31,33 +31,34 @@ def test_a_matrix_makes_each_thing_where_it_branches() -> None:
     matrix = {"cams": CAMS, "refine": REFINE, "retrain": RETRAIN}
     runs = Runs({"name": "a", "matrix": matrix})
     assert len(runs.final) == 8
-    assert set(_owners(runs, "manifest").values()) == {"a"}
-    for name, owner in _owners(runs, "cams").items():
-        assert owner == ("a" if "grad-cam" in name else "a/svc")  # those of `a` itself are the same
+    assert set(_producers(runs, "manifest").values()) == {"a"}
+    for name, producer in _producers(runs, "cams").items():
+        # The CAMs of `a` itself are those of grad-cam.
+        assert producer == ("a" if "grad-cam" in name else "a/svc")
     for product in ("refine", "scores_grid", "refiner_predictions", "masks"):
-        for name, owner in _owners(runs, product).items():
-            assert owner == name.rsplit("/", 1)[0]
-    assert all(name == owner for name, owner in _owners(runs, "segmenter").items())
+        for name, producer in _producers(runs, product).items():
+            assert producer == name.rsplit("/", 1)[0]
+    assert all(name == producer for name, producer in _producers(runs, "segmenter").items())
 
 
 def test_the_order_of_a_matrix_moves_nothing() -> None:
-    def owners(matrix: dict[str, Any]) -> dict[str, dict[str, str]]:
+    def producers(matrix: dict[str, Any]) -> dict[str, dict[str, str]]:
         runs = Runs({"name": "a", "matrix": matrix})
         products = set(PRODUCTS) - {"seeds"}  # which no refiner here learns from
-        return {product: dict(sorted(_owners(runs, product).items())) for product in products}
+        return {product: dict(sorted(_producers(runs, product).items())) for product in products}
 
-    straight = owners({"cams": CAMS, "refine": REFINE, "retrain": RETRAIN})
+    straight = producers({"cams": CAMS, "refine": REFINE, "retrain": RETRAIN})
     turned = [dict(reversed(axis.items())) for axis in (CAMS, REFINE, RETRAIN)]
-    assert owners(dict(zip(("cams", "refine", "retrain"), turned, strict=True))) == straight
+    assert producers(dict(zip(("cams", "refine", "retrain"), turned, strict=True))) == straight
 
 
 def test_axes_may_be_left_out() -> None:
     runs = Runs({"name": "a", "matrix": {"retrain": RETRAIN}})
-    assert _owners(runs, "masks") == {"a/b0": "a", "a/b1": "a"}
+    assert _producers(runs, "masks") == {"a/b0": "a", "a/b1": "a"}
     runs = Runs({"name": "a", "matrix": {"cams": CAMS, "retrain": RETRAIN}})
-    assert set(_owners(runs, "masks").values()) == {"a/grad-cam", "a/svc"}
+    assert set(_producers(runs, "masks").values()) == {"a/grad-cam", "a/svc"}
     runs = Runs({"name": "a", "matrix": {"refine": REFINE}})
-    assert _owners(runs, "masks") == {"a/none": "a/none", "a/excel": "a/excel"}
+    assert _producers(runs, "masks") == {"a/none": "a/none", "a/excel": "a/excel"}
 
 
 def test_swept_runs_share_what_is_the_same() -> None:
@@ -65,13 +66,13 @@ def test_swept_runs_share_what_is_the_same() -> None:
     runs = Runs(
         {"name": "a", "refine": refine, "sweep": {"retrain.lr": [1e-3, 1e-4], "seed": [0, 1]}}
     )
-    assert set(_owners(runs, "cams").values()) == {"a"}
-    assert _owners(runs, "masks") == {
+    assert set(_producers(runs, "cams").values()) == {"a"}
+    assert _producers(runs, "masks") == {
         f"a/lr-{lr}_seed-{seed}": f"a/lr-0.001_seed-{seed}"
         for lr in ("0.001", "0.0001")
         for seed in (0, 1)
     }
-    assert all(name == owner for name, owner in _owners(runs, "predictions").items())
+    assert all(name == producer for name, producer in _producers(runs, "predictions").items())
 
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +115,7 @@ def test_tables_share_their_runs(tmp_path: Path) -> None:
             "results/demo-weclip/seed-1/refine/efficiency.json",
         ],
     }
-    assert runs.owner("cams", "demo-weclip/seed-1") == "demo-weclip"
+    assert runs.producer("cams", "demo-weclip/seed-1") == "demo-weclip"
 
 
 def test_a_table_uses_the_runs_of_the_preset_itself(tmp_path: Path) -> None:

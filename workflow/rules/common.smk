@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)
 
 from wsss.pipeline.engine import job_container, prepare_jobs
-from wsss.pipeline.slurm_failures import explain_log
+from wsss.pipeline.slurm import explain_log
 from wsss.pipeline.slurm import queued_jobs_message
 from wsss.pipeline.runs import Runs
 from wsss.pipeline.stages import stage_code, stage_sections
@@ -54,7 +54,7 @@ manifest = made("manifest", "manifest.csv")
 
 def test_manifest(wildcards):
     """The images of VOC's test server, which have no tags."""
-    return f"results/{RUNS.owner('manifest', wildcards.run)}/test/manifest.csv"
+    return f"results/{RUNS.producer('manifest', wildcards.run)}/test/manifest.csv"
 
 
 def manifest_of(wildcards):

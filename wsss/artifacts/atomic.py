@@ -87,8 +87,8 @@ def remove_abandoned(folder: Path, name: str = "") -> None:
     """
     prefix = _prefix(name) if name else "."
     with os.scandir(folder) as entries:
-        found = [(e.path, _TEMPORARY.fullmatch(e.name)) for e in entries]
-    for path, parts in found:
+        entries_by_name = [(e.path, _TEMPORARY.fullmatch(e.name)) for e in entries]
+    for path, parts in entries_by_name:
         if parts and parts[0].startswith(prefix) and not _in_use(parts[1], parts[2], Path(path)):
             _remove(Path(path))
 
@@ -96,8 +96,8 @@ def remove_abandoned(folder: Path, name: str = "") -> None:
 def _prefix(name: str) -> str:
     short = os.fsencode(name)
     if len(short) > _LONGEST:
-        kept = short[:_LONGEST].decode(errors="ignore")
-        name = f"{kept}.{zlib.crc32(short):08x}"
+        beginning = short[:_LONGEST].decode(errors="ignore")
+        name = f"{beginning}.{zlib.crc32(short):08x}"
     return f".{name}{_MARK}"
 
 

@@ -45,18 +45,18 @@ def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
     if "provenance" not in metadata:
         raise ArtifactError(f"{path}: carries no provenance, so it is no refiner's checkpoint")
     try:
-        made = Provenance.model_validate_json(metadata["provenance"])
+        provenance = Provenance.model_validate_json(metadata["provenance"])
     except ValidationError:
         raise ArtifactError(
             f"{path}: carries a provenance of another kind; rerun refine-train"
         ) from None
-    trained = made.config.get("refine", {}).get("method")
-    if trained != method:
+    stored_method = provenance.config.get("refine", {}).get("method")
+    if stored_method != method:
         raise ArtifactError(
-            f"{path}: was trained for the refiner {trained!r}, the configuration says {method!r}; "
-            "rerun refine-train"
+            f"{path}: was trained for the refiner {stored_method!r}, the configuration says "
+            f"{method!r}; rerun refine-train"
         )
-    return made.weights | _tensors_digest(path)
+    return provenance.weights | _tensors_digest(path)
 
 
 def _tensors_digest(path: Path) -> dict[str, str]:

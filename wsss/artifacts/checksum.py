@@ -34,9 +34,9 @@ def write_checksum(path: Path) -> None:
     that equal tensors and facts are equal files.
     """
     _sort_metadata(path)
-    place, _, digest = _look(path, "write it again")
+    position, _, digest = _look(path, "write it again")
     with path.open("r+b") as stream:
-        stream.seek(place)
+        stream.seek(position)
         stream.write(digest.encode())
         stream.flush()
         os.fsync(stream.fileno())
@@ -53,12 +53,12 @@ def verify_checksum(path: Path, remedy: str) -> None:
         ArtifactError: it is damaged, cannot be read, or carries no digest.
     """
     try:
-        _, found, digest = _look(path, remedy)
+        _, stored, digest = _look(path, remedy)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: is not there; {remedy}") from None
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    if found != digest:
+    if stored != digest:
         raise ArtifactError(f"{path}: is damaged: it does not match its digest; {remedy}")
 
 
@@ -82,10 +82,10 @@ def verified_json(value: Any, path: Path, remedy: str) -> dict[str, Any]:
         raise ArtifactError(
             f"{path}: carries no digest; it is damaged or of an older version; {remedy}"
         )
-    rest = {key: entry for key, entry in value.items() if key != _KEY}
-    if digest_json(rest) != value[_KEY]:
+    content = {key: entry for key, entry in value.items() if key != _KEY}
+    if digest_json(content) != value[_KEY]:
         raise ArtifactError(f"{path}: is damaged: it does not match its digest; {remedy}")
-    return rest
+    return content
 
 
 def sidecar(path: Path) -> Path:
@@ -112,17 +112,17 @@ def read_checked_text(path: Path, remedy: str) -> str:
         raise
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    beside = sidecar(path)
+    digest_file = sidecar(path)
     try:
-        stored = beside.read_bytes()
+        stored = digest_file.read_bytes()
     except OSError as error:
         raise ArtifactError(
-            f"{beside}: the digest of {path.name} cannot be read ({error.strerror}); {remedy}"
+            f"{digest_file}: the digest of {path.name} cannot be read ({error.strerror}); {remedy}"
         ) from None
     if stored != f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode():
         raise ArtifactError(
-            f"{path}: does not match its digest in {beside.name}: one of the two is damaged or was "
-            f"edited; {remedy}"
+            f"{path}: does not match its digest in {digest_file.name}: one of the two is damaged or "
+            f"was edited; {remedy}"
         )
     return content.decode()
 

@@ -28,13 +28,13 @@ def digest_listing(folder: Path, suffix: str) -> str:
     if not folder.is_dir():
         return ""
     lines = []
-    for place, _, names in os.walk(folder):
+    for directory, _, names in os.walk(folder):
         for name in names:
             if name.lower().endswith(suffix):
-                path = os.path.join(place, name)
-                found = os.stat(path)
+                path = os.path.join(directory, name)
+                status = os.stat(path)
                 shown = os.path.relpath(path, folder)
-                lines.append(f"{shown}|{found.st_size}|{found.st_mtime_ns}")
+                lines.append(f"{shown}|{status.st_size}|{status.st_mtime_ns}")
     lines.sort()
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 

@@ -41,9 +41,9 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno in _HELD:
                 stream.seek(0)
-                owner = stream.read().strip() or "unknown"
+                holder = stream.read().strip() or "unknown"
                 raise ArtifactError(
-                    f"{folder}: another process trains there ({owner}); wait for it, stop it, or "
+                    f"{folder}: another process trains there ({holder}); wait for it, stop it, or "
                     "choose another work folder"
                 ) from None
         else:

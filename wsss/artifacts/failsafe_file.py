@@ -23,7 +23,7 @@ class FailsafeFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stream = path.open("w+b", buffering=0)
-        self._place = 0
+        self._position = 0
         self.failure: OSError | None = None
         """The first one, if any."""
 
@@ -38,50 +38,50 @@ class FailsafeFile:
 
     def write(self, data: Any) -> int:
         """Write all of a buffer."""
-        left = memoryview(data).cast("B")
-        size = len(left)
-        while left and self.failure is None:
+        remaining = memoryview(data).cast("B")
+        size = len(remaining)
+        while remaining and self.failure is None:
             try:
-                written = os.pwrite(self._stream.fileno(), left, self._place)
+                written = os.pwrite(self._stream.fileno(), remaining, self._position)
             except OSError as error:
                 self._remember(error)
                 break
-            self._place += written
-            left = left[written:]
-        self._place += len(left)
+            self._position += written
+            remaining = remaining[written:]
+        self._position += len(remaining)
         return size
 
     def read(self, size: int) -> bytes:
         """Read back; h5py tells a file by this method and uses `readinto`."""
-        found = bytearray(size)
-        self.readinto(memoryview(found))
-        return bytes(found)
+        buffer = bytearray(size)
+        self.readinto(memoryview(buffer))
+        return bytes(buffer)
 
     def readinto(self, target: Any) -> int:
         """Read into a buffer; nothing but zeros beyond a failure."""
-        wanted = memoryview(target).cast("B")
-        found = os.pread(self._stream.fileno(), len(wanted), self._place)
-        wanted[: len(found)] = found
-        wanted[len(found) :] = bytes(len(wanted) - len(found))
-        self._place += len(wanted)
-        return len(wanted)
+        buffer = memoryview(target).cast("B")
+        content = os.pread(self._stream.fileno(), len(buffer), self._position)
+        buffer[: len(content)] = content
+        buffer[len(content) :] = bytes(len(buffer) - len(content))
+        self._position += len(buffer)
+        return len(buffer)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move."""
         if whence == os.SEEK_END:
             offset += os.fstat(self._stream.fileno()).st_size
         elif whence == os.SEEK_CUR:
-            offset += self._place
-        self._place = offset
+            offset += self._position
+        self._position = offset
         return offset
 
     def tell(self) -> int:
         """The position."""
-        return self._place
+        return self._position
 
     def truncate(self, size: int | None = None) -> int:
         """Set the length."""
-        size = self._place if size is None else size
+        size = self._position if size is None else size
         if self.failure is None:
             try:
                 os.ftruncate(self._stream.fileno(), size)

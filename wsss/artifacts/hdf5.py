@@ -31,12 +31,12 @@ def open_hdf5(path: Path) -> h5py.File:
     return h5py.File(path, "r")
 
 
-def read_array(file: h5py.File, place: str) -> np.ndarray:
+def read_array(file: h5py.File, name_path: str) -> np.ndarray:
     """Read an array of numbers.
 
     Args:
         file: open.
-        place: names from the root on, with ``/`` between them.
+        name_path: names from the root on, with ``/`` between them.
 
     Raises:
         KeyError: there is none.
@@ -45,19 +45,21 @@ def read_array(file: h5py.File, place: str) -> np.ndarray:
         OSError: its bytes are damaged.
     """
     group: h5py.Group = file
-    for name in place.split("/"):
+    for name in name_path.split("/"):
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{name} in {place} leads elsewhere")
+            raise ValueError(f"{name} in {name_path} leads elsewhere")
         group = group[name]
     dataset = group
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "biuf":
-        raise ValueError(f"{place} is no array of numbers")
-    made = dataset.id.get_create_plist()
-    filters = {made.get_filter(number)[0] for number in range(made.get_nfilters())}
-    if dataset.is_virtual or made.get_external_count() or filters - _FILTERS:
-        raise ValueError(f"{place} is stored in a way that ours are not")
+        raise ValueError(f"{name_path} is no array of numbers")
+    creation = dataset.id.get_create_plist()
+    filters = {
+        creation.get_filter(filter_index)[0] for filter_index in range(creation.get_nfilters())
+    }
+    if dataset.is_virtual or creation.get_external_count() or filters - _FILTERS:
+        raise ValueError(f"{name_path} is stored in a way that ours are not")
     stored, needed = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
     if stored > file.id.get_filesize() or needed > _UNFOLDS * stored + _SPARE:
-        raise ValueError(f"{place} says {dataset.shape}, of which {stored} bytes are stored")
+        raise ValueError(f"{name_path} says {dataset.shape}, of which {stored} bytes are stored")
     array: np.ndarray = dataset[()]
     return array

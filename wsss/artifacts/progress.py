@@ -50,9 +50,9 @@ def _lines(items: Iterable[T], total: int, description: str) -> Iterator[T]:
         now = time.monotonic()
         if now - last >= _SECONDS_BETWEEN_LINES or done == total:
             last = now
-            left = (now - start) / done * max(total - done, 0)
+            seconds_left = (now - start) / done * max(total - done, 0)
             print(
-                f"{description}: {done}/{total}, {now - start:.0f} s, {left:.0f} s left",
+                f"{description}: {done}/{total}, {now - start:.0f} s, {seconds_left:.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )

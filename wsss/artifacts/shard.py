@@ -75,7 +75,7 @@ class ShardWriter:
         if len(set(ids)) != len(ids):
             raise ValueError(f"{path}: duplicate ids in a shard")
         self.path = path
-        self._index = {image: number for number, image in enumerate(ids)}
+        self._index = {image: index for index, image in enumerate(ids)}
         self._pending = set(ids)
         self._kind = kind
         self._provenance = provenance
@@ -232,26 +232,26 @@ class Shard:
                 f"{self.path}: is damaged: its index does not match its digest; {_AGAIN}"
             )
         self.provenance = Provenance.model_validate_json(root["provenance"])
-        self._numbers: dict[str, int] = {}
-        # Lines, not what they say: a tenth of the memory, which counts over all images of COCO.
+        self._positions: dict[str, int] = {}
+        # Unparsed lines: a tenth of the memory, which counts over all images of COCO.
         self._lines = index.split("\n") if index else []
-        for number, line in enumerate(self._lines):
+        for position, line in enumerate(self._lines):
             entry = json.loads(line)
             if not all(isinstance(entry[name], kind) for name, kind in _FIELDS.items()):
-                raise ValueError(f"entry {number} of its index is not ours")
-            self._numbers[entry["id"]] = number
+                raise ValueError(f"entry {position} of its index is not ours")
+            self._positions[entry["id"]] = position
         return root
 
     @property
     def ids(self) -> list[str]:
         """The images of the shard, in order."""
-        return list(self._numbers)
+        return list(self._positions)
 
     def __contains__(self, image: object) -> bool:
-        return image in self._numbers
+        return image in self._positions
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._positions)
 
     def key(self, image: str) -> str:
         """The key of one item, without reading its arrays."""
@@ -269,9 +269,11 @@ class Shard:
         """
         entry = self._entry(image)
         try:
-            place = f"items/{self._numbers[image]:07d}"
+            name_path = f"items/{self._positions[image]:07d}"
             arrays = {
-                name: _checked(read_array(self._file, f"{place}/{name}"), *entry["arrays"][name])
+                name: _checked(
+                    read_array(self._file, f"{name_path}/{name}"), *entry["arrays"][name]
+                )
                 for name in entry["arrays"]
             }
         except _DAMAGE as error:
@@ -285,14 +287,14 @@ class Shard:
         return Item(image, arrays, dict(entry["attrs"]), str(entry["key"]))
 
     def _entry(self, image: str) -> dict[str, Any]:
-        number = self._numbers.get(image)
-        if number is None:
+        index = self._positions.get(image)
+        if index is None:
             raise ArtifactError(f"{self.path}: has no image {image!r}")
-        entry: dict[str, Any] = json.loads(self._lines[number])
+        entry: dict[str, Any] = json.loads(self._lines[index])
         return entry
 
     def __iter__(self) -> Iterator[Item]:
-        return (self.read(image) for image in self._numbers)
+        return (self.read(image) for image in self._positions)
 
     def close(self) -> None:
         """Close the file."""

@@ -36,17 +36,17 @@ _REMEDIES = {
 }
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """Nothing but writing fails so, whichever file the error names."""
-_NUMBERS = re.compile(r"(?:errno = |os error |code: )(\d+)")
+_ERROR_CODES = re.compile(r"(?:errno = |os error |code: )(\d+)")
 _TORCH = ("PytorchStreamWriter", "inline_container", "basic_ios::clear", "iostream error")
 
 
 @contextmanager
-def writing(target: Path, *places: Path) -> Iterator[None]:
+def writing(target: Path, *paths: Path) -> Iterator[None]:
     """Turn what fails for want of space or rights into one message.
 
     Args:
         target: what is written, as a person knows it.
-        places: where it is written meanwhile.
+        paths: where it is written meanwhile.
 
     Raises:
         WriteError: ``target`` cannot be written. Other errors pass.
@@ -56,52 +56,52 @@ def writing(target: Path, *places: Path) -> Iterator[None]:
     except WriteError:
         raise
     except Exception as error:
-        number = _number(error, [target, *places])
-        if number is None:
+        error_code = _error_code(error, [target, *paths])
+        if error_code is None:
             raise
-        raise WriteError(_message(target, number)) from error
+        raise WriteError(_message(target, error_code)) from error
 
 
-def _number(error: BaseException, places: list[Path]) -> int | None:
+def _error_code(error: BaseException, paths: list[Path]) -> int | None:
     """The error's number, if it is about writing."""
     if isinstance(error, OSError) and error.errno is not None:
         if error.errno in _FULL:
             return error.errno
         named = [str(name) for name in (error.filename, error.filename2) if name]
-        ours = any(_within(name, place) for name in named for place in places)
-        return error.errno if ours and error.errno in _REMEDIES else None
+        is_ours = any(_within(name, place) for name in named for place in paths)
+        return error.errno if is_ours and error.errno in _REMEDIES else None
     text = str(error)
-    for found in _NUMBERS.finditer(text):
-        number = int(found[1])
-        if number in _FULL:
-            return number
+    for match in _ERROR_CODES.finditer(text):
+        error_code = int(match[1])
+        if error_code in _FULL:
+            return error_code
     if isinstance(error, RuntimeError) and any(word in text for word in _TORCH):
-        return errno.ENOSPC if _free(places[0]) < 2**20 else errno.EIO
+        return errno.ENOSPC if _free(paths[0]) < 2**20 else errno.EIO
     before = error.__cause__ or error.__context__
-    return None if before is None else _number(before, places)
+    return None if before is None else _error_code(before, paths)
 
 
-def _within(name: str, place: Path) -> bool:
+def _within(name: str, directory: Path) -> bool:
     """Whether a file is the place, below it, or a folder on the way there."""
-    path, place = Path(os.path.abspath(name)), Path(os.path.abspath(place))
-    return path == place or place in path.parents or path in place.parents
+    path, directory = Path(os.path.abspath(name)), Path(os.path.abspath(directory))
+    return path == directory or directory in path.parents or path in directory.parents
 
 
-def _message(target: Path, number: int) -> str:
-    what = os.strerror(number)
-    if number in {errno.ENOSPC, errno.EDQUOT}:
-        what += f" ({_free(target) / 2**20:.1f} MiB free without it)"
+def _message(target: Path, error_code: int) -> str:
+    reason = os.strerror(error_code)
+    if error_code in {errno.ENOSPC, errno.EDQUOT}:
+        reason += f" ({_free(target) / 2**20:.1f} MiB free without it)"
     return (
-        f"{target}: cannot be written: {what}; {_REMEDIES[number]}. What was there before is "
+        f"{target}: cannot be written: {reason}; {_REMEDIES[error_code]}. What was there before is "
         "unchanged"
     )
 
 
 def _free(path: Path) -> int:
     """Bytes that are free where a path is or would be."""
-    for place in (path, *path.absolute().parents):
+    for directory in (path, *path.absolute().parents):
         try:
-            return shutil.disk_usage(place).free
+            return shutil.disk_usage(directory).free
         except OSError:
             continue
     return 0

@@ -37,7 +37,7 @@ Cache = Annotated[
 ManifestDir = Annotated[Path, typer.Option("--manifest", help="Folder that `wsss ingest` wrote.")]
 Split = Annotated[str, typer.Option(help="train, val or test.")]
 Shard = Annotated[
-    str, typer.Option(help="Which part of the split, as NUMBER-of-COUNT.", metavar="N-of-M")
+    str, typer.Option(help="Which part of the split, as INDEX-of-COUNT.", metavar="N-of-M")
 ]
 
 DEFAULT_CONFIG = [Path("config.yaml")]
@@ -91,7 +91,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     Raises:
         typer.BadParameter: the text is not of that form.
     """
-    number, _, count = text.partition("-of-")
-    if number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count):
-        return int(number), int(count)
-    raise typer.BadParameter(f"found {text!r}, expected NUMBER-of-COUNT such as 2-of-4")
+    index, _, count = text.partition("-of-")
+    if index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count):
+        return int(index), int(count)
+    raise typer.BadParameter(f"found {text!r}, expected INDEX-of-COUNT such as 2-of-4")

@@ -26,7 +26,7 @@ def pick_device(name: str) -> torch.device:
     """
     import torch  # here, so that reading a configuration does not cost torch's start-up
 
-    kind, _, number = name.partition(":")
+    kind, _, gpu_index = name.partition(":")
     if kind not in ("auto", "cuda"):
         return torch.device(name)
     if kind == "auto" and "SLURM_JOB_ID" in os.environ and VISIBLE not in os.environ:
@@ -37,26 +37,26 @@ def pick_device(name: str) -> torch.device:
             )
         return torch.device("cpu")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        if number:
+        if gpu_index:
             raise ValueError(
                 f"compute.device is {name}, but several processes were launched, which need a GPU "
                 "each; set it to cuda, or launch one process"
             )
-        number = os.environ["LOCAL_RANK"]
+        gpu_index = os.environ["LOCAL_RANK"]
     if HELD not in os.environ and (gpus := visible_gpus()):
-        if number:
-            if int(number) >= len(gpus):
+        if gpu_index:
+            if int(gpu_index) >= len(gpus):
                 raise ValueError(
-                    f"GPU {number} was asked for (0-based), but {len(gpus)} can be seen here"
+                    f"GPU {gpu_index} was asked for (0-based), but {len(gpus)} can be seen here"
                 )
-            claim_gpus([gpus[int(number)]])
+            claim_gpus([gpus[int(gpu_index)]])
         else:
             os.environ[VISIBLE] = claim_gpus(gpus)[0].name  # CUDA has not looked at it yet
         os.environ[HELD] = "1"
     if kind == "auto" and not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device(f"cuda:{number}" if number else "cuda")
-    if number and torch.cuda.is_available():
+    device = torch.device(f"cuda:{gpu_index}" if gpu_index else "cuda")
+    if gpu_index and torch.cuda.is_available():
         torch.cuda.set_device(device)  # else torch keeps a context on the first GPU as well
     return device
 

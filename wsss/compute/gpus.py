@@ -82,14 +82,14 @@ def claim_gpus(gpus: Sequence[Gpu], count: int = 1, folder: Path | None = None) 
         folder.chmod(0o1777)
     waited = False
     while True:
-        found: list[tuple[Gpu, int]] = []
+        locked: list[tuple[Gpu, int]] = []
         for gpu in gpus:
-            if len(found) < count and (lock := _lock(folder / _file(gpu))) is not None:
-                found.append((gpu, lock))
-        if len(found) == count:
-            _locks.extend(lock for _, lock in found)
-            return [gpu for gpu, _ in found]
-        for _, lock in found:  # all or nothing, so that two jobs do not wait for each other
+            if len(locked) < count and (lock := _lock(folder / _file(gpu))) is not None:
+                locked.append((gpu, lock))
+        if len(locked) == count:
+            _locks.extend(lock for _, lock in locked)
+            return [gpu for gpu, _ in locked]
+        for _, lock in locked:  # all or nothing, so that two jobs do not wait for each other
             os.close(lock)
         if not waited:
             _log.info(_taken(gpus, count, folder))
@@ -109,17 +109,17 @@ _locks: list[int] = []
 def _listed() -> list[str]:
     """UUIDs as ``nvidia-smi -L`` lists them; the parts of a GPU that is split (MIG), not it."""
     try:
-        said = subprocess.run(
+        listing = subprocess.run(
             ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=_PATIENCE, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    found: list[str] = []
-    for key in re.findall(r"UUID: ([A-Za-z]+-[\w/-]+)", said):
-        if key.startswith("MIG-") and found and not found[-1].startswith("MIG-"):
-            found.pop()
-        found.append(key)
-    return found
+    keys: list[str] = []
+    for key in re.findall(r"UUID: ([A-Za-z]+-[\w/-]+)", listing):
+        if key.startswith("MIG-") and keys and not keys[-1].startswith("MIG-"):
+            keys.pop()
+        keys.append(key)
+    return keys
 
 
 def _key(name: str, listed: Sequence[str]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -9,7 +12,6 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, TypeVar
 
-from wsss.compute.workers import process_pool
 from wsss.errors import WsssError
 
 Task = TypeVar("Task")
@@ -102,3 +104,29 @@ def _call(function: Callable[[Task], Result], name: str, task: Task) -> Result:
         reason = str(error) or repr(error)
         message = reason if repr(name) in reason else f"{name!r}: {reason}"
         raise WorkerError(message) from error
+
+
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """A pool of spawned processes, each on one thread of OpenCV.
+
+    Spawned, not forked: this process may hold threads of OpenCV, HDF5 or torch.
+
+    Args:
+        workers: number of processes; they are started when first needed.
+    """
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+
+
+def _start() -> None:
+    import cv2  # here, so that whoever only makes a pool does not load it
+
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()  # returns when the parent is gone, however it went
+        os._exit(1)

@@ -1,12 +1,14 @@
-"""The runs of a workflow, and which of them makes what several of them use.
+"""The runs of a workflow, and which of them makes a product that several of them use.
 
-A configuration with a `sweep`, named `runs` or a `matrix` stands for several runs. What they would
-make in the same way, from the manifest to the predictions, is made once: by the first of them,
-their **owner**. A matrix has owners of its own, so that what its runs share does not hang on the
-order of the entries: ``<name>/<cams>`` for CAMs, ``<name>/<cams>/<refine>`` for pseudo masks.
+A configuration with a `sweep`, named `runs` or a `matrix` stands for several runs. Products
+that are the same in several runs, from the manifest to the predictions, are made once, by the first
+of these runs: their **producer**. A matrix has producers of its own, so that shared products do not
+depend on the order of the entries: ``<name>/<cams>`` for CAMs, ``<name>/<cams>/<refine>`` for
+pseudo masks.
 
-Tables of papers (``workflow/tables``) need runs of presets, unchanged or with something laid over
-them: ``<preset>`` and ``<preset>/<change>``, whatever the table. They share in the same way.
+Tables of papers (``workflow/tables``) need runs of presets, unchanged or with an overlay:
+``<preset>`` and ``<preset>/<change>``, the same in every table. They share products in the same
+way.
 """
 
 from __future__ import annotations
@@ -26,10 +28,10 @@ from wsss.score.papers.table import load_table, row_of, table_runs
 
 @dataclass(frozen=True)
 class Product:
-    """A folder of a run: the stage that fills it, and of which folders."""
+    """A folder of a run: the stage that fills it, and the folders that it is made from."""
 
     stage: str
-    made_of: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
 
 
 PRODUCTS: dict[str, Product] = {
@@ -70,10 +72,10 @@ class Run:
     """One run."""
 
     config: Config
-    owns: frozenset[str] = frozenset(PRODUCTS)
-    """Products that it may make for others."""
+    produces: frozenset[str] = frozenset(PRODUCTS)
+    """Products that it may make for other runs."""
     final: bool = True
-    """Whether it was asked for; else it is there for what others share."""
+    """Whether the configuration asks for it; else it only makes shared products."""
 
 
 class Runs(Mapping[str, Run]):
@@ -94,47 +96,48 @@ class Runs(Mapping[str, Run]):
         self, mapping: Mapping[str, Any], *, where: str = "config", tables: Sequence[Path] = ()
     ) -> None:
         base = from_mapping(mapping, where=where)
-        found, axes = points(mapping, where=where), base.matrix.axes
+        configs, axes = points(mapping, where=where), base.matrix.axes
         self.name = base.name
-        self._owner, self._key = functools.cache(self._find_owner), functools.cache(self._make_key)
-        if wrong := {label.split("/")[0] for label in found} & _FOLDERS:
+        self._producer = functools.cache(self._find_producer)
+        self._key = functools.cache(self._make_key)
+        if wrong := {label.split("/")[0] for label in configs} & _FOLDERS:
             raise ConfigError(
                 f"{where}: a run cannot be called {sorted(wrong)[0]!r}, which is a folder of every "
                 "run; choose another name"
             )
         self._runs = {base.name: Run(base)}
-        if "" not in found:
-            self._add_many(found, axes)
+        if "" not in configs:
+            self._add_many(configs, axes)
         self.tables: dict[str, dict[str, str]] = {}
         """Of each table the folders of its runs, by the label of the row."""
         self._taken: dict[str, str] = {}
         for path in tables:
             self._add_table(path, {"compute": mapping.get("compute", {})})
 
-    def _add_many(self, found: Mapping[str, Config], axes: Sequence[str]) -> None:
+    def _add_many(self, configs: Mapping[str, Config], axes: Sequence[str]) -> None:
         """The runs of a sweep, named ones, or those of a matrix with what lies above them."""
         base = self._runs[self.name].config
-        owns = _MASKS if axes == ["retrain"] else _CAMS
-        self._runs = {self.name: Run(base, owns, final=False)}
+        produces = _MASKS if axes == ["retrain"] else _CAMS
+        self._runs = {self.name: Run(base, produces, final=False)}
         for depth in range(1, len(axes)):
-            owns = _MASKS if axes[depth] == "retrain" else _CAMS
-            for label, config in found.items():
+            produces = _MASKS if axes[depth] == "retrain" else _CAMS
+            for label, config in configs.items():
                 shared = "/".join(label.split("/")[:depth])
                 named = config.model_copy(update={"name": run_name(self.name, shared)})
-                self._runs.setdefault(f"{self.name}/{shared}", Run(named, owns, final=False))
-        self._runs |= {f"{self.name}/{label}": Run(config) for label, config in found.items()}
+                self._runs.setdefault(f"{self.name}/{shared}", Run(named, produces, final=False))
+        self._runs |= {f"{self.name}/{label}": Run(config) for label, config in configs.items()}
 
     def _add_table(self, path: Path, compute: Mapping[str, Any]) -> None:
         self.tables[path.stem] = {}
-        for label, own in table_runs(path).items():
-            config = from_mapping(overlay(own, compute), where=f"{path}, {label}")
+        for label, mapping in table_runs(path).items():
+            config = from_mapping(overlay(mapping, compute), where=f"{path}, {label}")
             name = config.name.replace(".", "/", 1)
-            there = self._runs.setdefault(name, Run(config, final=False))
+            run = self._runs.setdefault(name, Run(config, final=False))
             self.tables[path.stem][label] = name
-            if _results(there.config) != _results(config):
+            if _results(run.config) != _results(config):
                 self._taken[path.stem] = (
                     f"{path}: needs the run results/{name} as its preset says, which is configured "
-                    "otherwise here; give the run that you configure another name"
+                    "differently here; give the run that you configure another name"
                 )
 
     def __getitem__(self, name: str) -> Run:
@@ -147,40 +150,40 @@ class Runs(Mapping[str, Run]):
         return len(self._runs)
 
     def folder(self, product: str, name: str) -> str:
-        """Where a run finds a product: in its own folder, or in that of its owner."""
-        return f"results/{self.owner(product, name)}/{product}"
+        """The folder from which a run reads a product: its own, or that of the producer."""
+        return f"results/{self.producer(product, name)}/{product}"
 
     def records(self, name: str) -> dict[tuple[str, str], str]:
         """The files of records of a run by what is scored and split, in the order of its table."""
-        config, found = self[name].config, []
+        config, scored = self[name].config, []
         trained = config.refine.is_trained
         for split in config.cams.splits:
-            found += [("blob", split), ("cam", split)]
+            scored += [("blob", split), ("cam", split)]
             if config.cams.has_affinity:
-                found.append(("affinity", split))
+                scored.append(("affinity", split))
             if config.refine.needs_seeds and split == "train":
-                found.append(("seeds", split))
+                scored.append(("seeds", split))
             if trained:
-                found.append(("refined", split))
-            found.append(("masks", split))
+                scored.append(("refined", split))
+            scored.append(("masks", split))
         if trained and config.data.val_list:
-            found.append(("refiner", "val"))
+            scored.append(("refiner", "val"))
         if config.retrain.enabled and config.data.val_list:
-            found.append(("predictions", "val"))
+            scored.append(("predictions", "val"))
         return {
-            (what, split): f"results/{self.owner(SCORED[what], name)}/scores/{what}.{split}.json"
-            for what, split in found
+            (what, split): f"results/{self.producer(SCORED[what], name)}/scores/{what}.{split}.json"
+            for what, split in scored
         }
 
     def table_files(self, table: Path) -> dict[str, list[str]]:
-        """What the cells of a table are made of, by the label of the row.
+        """The files behind the cells of a table, by the label of the row.
 
         Raises:
-            ConfigError: a run of that name is configured otherwise.
+            ConfigError: a run of that name is configured differently.
         """
         if message := self._taken.get(table.stem):
             raise ConfigError(message)
-        content, found = load_table(table), {}
+        content, files_by_label = load_table(table), {}
         for label, name in self.tables[table.stem].items():
             row, records = row_of(content, label), self.records(name)
             files = []
@@ -189,22 +192,22 @@ class Runs(Mapping[str, Run]):
                 if product == _COSTS and self[name].config.refine.trains:
                     files.append(f"{self.folder('refine', name)}/efficiency.json")
                 files += [records[w] for w in records if w == (product, column.split)]
-            found[label] = list(dict.fromkeys(files))
-        return found
+            files_by_label[label] = list(dict.fromkeys(files))
+        return files_by_label
 
     @property
     def final(self) -> list[str]:
-        """Those that were asked for."""
+        """The runs that the configuration asks for."""
         return [name for name, run in self.items() if run.final]
 
-    def owner(self, product: str, name: str) -> str:
-        """The run in whose folder lies what a run uses of a product."""
-        return self._owner(product, name)
+    def producer(self, product: str, name: str) -> str:
+        """The run whose folder holds the product that a run uses."""
+        return self._producer(product, name)
 
-    def _find_owner(self, product: str, name: str) -> str:
-        wanted = self._key(product, name)
-        able = (other for other in self._family(name) if product in self[other].owns)
-        return next((other for other in able if self._key(product, other) == wanted), name)
+    def _find_producer(self, product: str, name: str) -> str:
+        key = self._key(product, name)
+        producers = (other for other in self._family(name) if product in self[other].produces)
+        return next((other for other in producers if self._key(product, other) == key), name)
 
     def _family(self, name: str) -> list[str]:
         """Runs below the same folder: those that are configured first, the others by name."""
@@ -215,12 +218,12 @@ class Runs(Mapping[str, Run]):
 
     def _make_key(self, product: str, name: str) -> tuple[str, ...]:
         """Everything that decides what a product is; the same key, the same content."""
-        config, kind = self[name].config, PRODUCTS[product]
+        config, product_kind = self[name].config, PRODUCTS[product]
         if product == "seeds" and not config.refine.needs_seeds:
             return self._key("cams", name)
-        above = (self._key(other, name) for other in kind.made_of)
-        own = (stage_sections(kind.stage, config), str(config.shards))
-        return tuple(dict.fromkeys((*(entry for key in above for entry in key), *own)))
+        inputs = (self._key(other, name) for other in product_kind.inputs)
+        values = (stage_sections(product_kind.stage, config), str(config.shards))
+        return tuple(dict.fromkeys((*(entry for key in inputs for entry in key), *values)))
 
 
 def _results(config: Config) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import package_versions
-from wsss.compute.workers import process_pool
+from wsss.compute.pool import process_pool
 from wsss.data.errors import ImageError, IngestError
 from wsss.data.images.read import inspect_image, over_cap
 

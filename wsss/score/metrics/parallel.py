@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from wsss.artifacts.progress import track
-from wsss.compute.workers import process_pool
+from wsss.compute.pool import process_pool
 from wsss.score.metrics.confusion import Confusion
 from wsss.score.metrics.image_counts import ImageCounts
 from wsss.score.metrics.threshold_sweep import Sweep

@@ -22,7 +22,7 @@ from pathlib import Path
 from wsss.artifacts.atomic import remove_abandoned, write_text
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.progress import track
-from wsss.compute.workers import process_pool
+from wsss.compute.pool import process_pool
 from wsss.data.datasets.coco import CLASS_OF_CATEGORY, instances_path
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.images.label_png import save_label_png
