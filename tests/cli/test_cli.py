@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from wsss.__main__ import app
 from wsss.cli.options import parse_shard, stage_config
 from wsss.config import Config, ConfigError, from_mapping
-from wsss.config.refine import METHODS
 from wsss.pipeline.stages import (
     STAGES,
     config_of_sections,
@@ -23,6 +22,7 @@ from wsss.pipeline.stages import (
     stage_code,
     stage_sections,
 )
+from wsss.refine.registry import METHODS
 
 ROOT = Path(__file__).parents[2]
 GROUP: Any = typer.main.get_command(app)
@@ -89,7 +89,7 @@ def test_stage_gets_its_sections_and_no_other(stage: str) -> None:
     bare = config_of_sections(stage, stage_sections(stage, config), batch=3)
     for name in Config.model_fields:
         if name in STAGES[stage].reads:
-            others = METHODS - {config.refine.method} if name == "refine" else set()
+            others = set(METHODS) - {config.refine.method} if name == "refine" else set()
             found, expected = (getattr(c, name) for c in (bare, config))
             if others:  # options of other methods do not travel: a change of them reruns nothing
                 found, expected = (c.model_dump(exclude=others) for c in (found, expected))

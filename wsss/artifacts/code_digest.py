@@ -2,14 +2,16 @@
 
 Snakemake does not see edits inside an imported package. Rules therefore carry this digest as a
 parameter: it covers the entry modules of a stage and all that they import, transitively, inside
-this package. Imports are read from the source with grimp; nothing is executed. `wsss.config` is
-left out: it acts on a stage through the values of its sections alone, and rules carry those too.
+this package. Imports are read from the source with grimp; nothing is executed. `wsss.config` and
+the methods' options are left out: they act on a stage through their values alone, and rules carry
+those too.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,7 +20,6 @@ import grimp
 import wsss
 
 _PACKAGE = "wsss"
-_LEFT_OUT = "wsss.config"
 _ROOT = Path(wsss.__file__).parent
 
 
@@ -52,7 +53,7 @@ def imported_modules(modules: Iterable[str]) -> set[str]:
     found: set[str] = set()
     while pending:
         name = pending.pop()
-        if name in found or name == _LEFT_OUT or name.startswith(f"{_LEFT_OUT}."):
+        if name in found or _is_configuration(name):
             continue
         found.add(name)
         pending += graph.find_modules_directly_imported_by(name)
@@ -60,6 +61,10 @@ def imported_modules(modules: Iterable[str]) -> set[str]:
         if parent:
             pending.append(parent)
     return found
+
+
+def _is_configuration(module: str) -> bool:
+    return re.fullmatch(r"wsss\.config(\..*)?|wsss\.refine\.\w+\.options", module) is not None
 
 
 @functools.cache

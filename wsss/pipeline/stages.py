@@ -13,7 +13,7 @@ from typing import Any
 
 from wsss.artifacts.code_digest import code_digest
 from wsss.config import Config, ConfigError, from_mapping
-from wsss.config.refine import METHODS
+from wsss.refine.registry import METHODS, method_module, released_module
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,11 @@ STAGES: dict[str, Stage] = {
 def entry_modules(stage: str, config: Config) -> tuple[str, ...]:
     """The stage's entry modules, with those that the configuration chooses."""
     modules = STAGES[stage].entry
+    method = config.refine.method
     if stage.startswith("refine"):
-        from wsss.refine.registry import entry_modules as refiner
-
-        modules += tuple(refiner(config))
-    if stage == "refine_import":
-        from wsss.refine.registry import import_modules
-
-        modules += tuple(import_modules(config))
+        modules += (method_module(method),)
+    if stage == "refine_import" and method in METHODS and METHODS[method].released:
+        modules += (released_module(method),)
     return modules
 
 
@@ -80,7 +77,7 @@ def stage_sections(stage: str, config: Config) -> str:
     """The values that ``stage`` reads, as one line of JSON."""
     values: dict[str, Any] = config.model_dump(mode="json", include=set(STAGES[stage].reads))
     if "refine" in values:  # the options of the other methods change nothing
-        for method in set(values["refine"]) & METHODS - {config.refine.method}:
+        for method in set(METHODS) - {config.refine.method}:
             del values["refine"][method]
     return json.dumps(values, sort_keys=True)
 
