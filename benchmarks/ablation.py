@@ -102,9 +102,9 @@ def configuration(plan: Plan, row: str, seed: int, *, crf: bool = False) -> Conf
     if change.get("seeds", {}) == {"values": None}:
         values = overlay(mapping, preset)["seeds"]["values"]
         change = {"seeds": {"values": [statistics.mean(values)]}}
-    if change.get("refine", {}).get("excel", {}).get("own_labels_start") == "three quarters":
+    if change.get("refine", {}).get("excel", {}).get("self_training_start") == "three quarters":
         steps = overlay(mapping, preset)["refine"]["train"]["iterations"]
-        change = {"refine": {"excel": {"own_labels_start": 3 * steps // 4}}}
+        change = {"refine": {"excel": {"self_training_start": 3 * steps // 4}}}
     if change.get("infer", {}).get("window") == "crop":
         crop = overlay(mapping, preset)["refine"]["train"]["crop"]
         change = {"infer": {"window": crop, "stride": 2 * crop // 3}}

@@ -73,7 +73,7 @@ def configuration(model: str, device: str) -> Config:
             "refine": {
                 "method": "excel",
                 "train": {"crop": CROP, "batch": BATCH},
-                "excel": {"width": 256, "lvc_start": 0, "crop_cams": "crop"},
+                "excel": {"width": 256, "lvc_start": 0, "crop_visibility": "crop"},
             },
         }
     )

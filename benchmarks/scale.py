@@ -179,7 +179,7 @@ def settings(root: Path) -> Any:
             "refine": {
                 "method": "weclip",
                 "train": {"iterations": 20, "warmup": 1},
-                "weclip": {"width": 16, "crop_cams": "crop"},
+                "weclip": {"width": 16, "crop_visibility": "crop"},
             },
             "retrain": {"iterations": 20, "warmup": 1, "batch": 4},
         }

@@ -30,10 +30,10 @@ def _patch(tse: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
 
 
 def _hunted(**changes: Any) -> dict[str, Any]:
-    return _patch({"form": "hunted"} | changes)
+    return _patch({"form": "topk"} | changes)
 
 
-_AS_PUBLISHED = {"prefix": "class", "vectors": "raw", "keep": 0.9, "temperature": 1.0}
+_AS_PUBLISHED = {"prefix": "class", "centering": False, "top_share": 0.9, "temperature": 1.0}
 ROWS: dict[str, dict[str, Any]] = {
     "Grad-CAM": {"source": "grad_cam"},
     "CLIP's own features": _patch(relation="none"),
@@ -49,16 +49,16 @@ ROWS: dict[str, dict[str, Any]] = {
     "SVC, last block": _patch(blocks=1),
     "SVC, last two thirds": _patch(blocks=-2),
     "SVC, cosine": _patch(score="cosine"),
-    "SVC, extremes of all tokens": _patch(extent="tokens"),
+    "SVC, extremes of all tokens": _patch(min_max_over="tokens"),
     "SVC, attention mixed": _patch(attention="mixed"),
     "SVC + TSE as published": _hunted(**_AS_PUBLISHED),
-    "SVC + mean of all attributes": _patch({"form": "mean", "prefix": "class", "vectors": "raw"}),
+    "SVC + mean of all attributes": _patch({"form": "mean", "prefix": "class", "centering": False}),
     "SVC + TSE": _hunted(),
     "SVC + TSE, prefixed": _hunted(prefix="class"),
-    "SVC + TSE, not centred": _hunted(vectors="raw"),
+    "SVC + TSE, not centred": _hunted(centering=False),
     "SVC + TSE, temperature 1": _hunted(temperature=1.0),
     "SVC + TSE, temperature 0.01": _hunted(temperature=0.01),
-    "SVC + TSE, all attributes": _hunted(keep=1.0),
+    "SVC + TSE, all attributes": _hunted(top_share=1.0),
     "SVC + TSE, half the weight": _hunted(weight=0.5),
 }
 """By name; what is laid over ``cams`` of the ExCEL preset."""

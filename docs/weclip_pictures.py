@@ -78,7 +78,8 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     size = (photo.shape[0], photo.shape[1])
     tags = torch.tensor(sample.tags)
     still = inputs.normalize(resize_image(photo, size))[None]
-    label = online_labels(still, refined, owner, tags, size, unsure=Unsure(*settings.unsure_band))
+    assert settings.ignore_band is not None
+    label = online_labels(still, refined, owner, tags, size, unsure=Unsure(*settings.ignore_band))
     near = patch[0] * frozen.grid[1] + patch[1]
 
     figure, axes = plt.subplots(2, 5, figsize=(13, 5.4), layout="constrained")

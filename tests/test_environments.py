@@ -15,8 +15,8 @@ import yaml
 
 from wsss.artifacts.code_digest import imported_modules
 from wsss.config import from_mapping
-from wsss.config.refine import METHODS
 from wsss.pipeline.stages import STAGES, entry_modules
+from wsss.refine.registry import METHODS
 
 ROOT = Path(__file__).parents[1]
 COMMAND_LINE = ("wsss.cli.app", "wsss.cli.commands.launch", "wsss.cli.options", "wsss.config.load")
@@ -50,7 +50,7 @@ def _packages(name: str) -> set[str]:
 
 def _needed(stages: set[str]) -> dict[str, str]:
     """Distributions that the stages import directly, with a module that does."""
-    configs = [from_mapping({"refine": {"method": method}}) for method in METHODS | {"none"}]
+    configs = [from_mapping({"refine": {"method": method}}) for method in ["none", *METHODS]]
     entries = {module for s in stages for config in configs for module in entry_modules(s, config)}
     graph = grimp.build_graph("wsss", include_external_packages=True)
     distributions = packages_distributions()

@@ -94,7 +94,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, ob
         {"variant": "published"},
         {"cams": {"patch_text": {"relation": "none"}}},
         {"cams": {"patch_text": {"relation": "vv", "heads": "each", "score": "cosine"}}},
-        {"cams": {"patch_text": {"tse": {"form": "hunted"}}}},
+        {"cams": {"patch_text": {"tse": {"form": "topk"}}}},
     ],
 )
 def test_source(
@@ -112,8 +112,8 @@ def test_source(
                 assert maps.min() >= 0
                 assert maps.max() <= 1
             assert set(item.arrays) == {"cam", "refined"}
-            if config.clip.shape == "square":
-                side = config.clip.square // 8
+            if config.clip.keep_ratio is False:
+                side = config.clip.input_size // 8
                 assert item.attrs["grid"] == [side, side]
             assert all(0 <= p <= 1 for p in item.attrs["probabilities"])
 

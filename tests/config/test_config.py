@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import pickle
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from wsss.config import Config, ConfigError, expand_path, from_mapping, load_config
-from wsss.config.base import Section
+from wsss.config.base import Section, inner_section, takes_auto
+from wsss.config.load import OLD_KEYS, OLD_VALUES, all_keys
+from wsss.config.refine import RefineConfig
 from wsss.config.render import default_yaml, json_schema
 from wsss.config.runs import points
+from wsss.refine.registry import METHODS
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,13 +87,13 @@ def test_a_segmenter_that_cannot_be_is_refused(wrong: dict[str, object], message
     from_mapping(wrong | off)
 
 
-def test_own_crf_takes_the_variant_and_the_defaults() -> None:
-    settings = {"variant": "published", "predict": {"own_crf": {"gaussian_sxy": 4.0}}}
-    crf = from_mapping(settings).predict.own_crf
+def test_crf_settings_take_the_variant_and_the_defaults() -> None:
+    settings = {"variant": "published", "predict": {"crf_settings": {"gaussian_sxy": 4.0}}}
+    crf = from_mapping(settings).predict.crf_settings
     assert crf is not None
     assert (crf.gaussian_sxy, crf.gaussian_compat, crf.image) == (4.0, 3.0, "wrapped")
-    with pytest.raises(ConfigError, match=r"predict\.own_crf\.gauss: unknown key"):
-        from_mapping({"predict": {"own_crf": {"gauss": 1.0}}})
+    with pytest.raises(ConfigError, match=r"predict\.crf_settings\.gauss: unknown key"):
+        from_mapping({"predict": {"crf_settings": {"gauss": 1.0}}})
 
 
 @pytest.mark.parametrize("variant", ["published", "corrected"])
@@ -105,23 +112,114 @@ def test_explicit_option_wins_over_the_variant() -> None:
     assert config.cams.affinity.box_edge == "exclusive"
 
 
-def _departures(section: Section) -> list[tuple[str, dict[str, object]]]:
-    found = []
-    for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        if isinstance(value, Section):
-            found += _departures(value)
-        elif isinstance(field.json_schema_extra, dict) and "published" in field.json_schema_extra:
-            found.append((name, field.json_schema_extra))
-    return found
+def _fields(section: type[Section] = Config) -> list[tuple[str, Any]]:
+    """Every field of the configuration that is no section, by its key."""
+    fields = []
+    for name, field in section.model_fields.items():
+        inner = inner_section(field)
+        fields += [(f"{name}.{key}", value) for key, value in _fields(inner)] if inner else []
+        fields += [] if inner and isinstance(field.default, Section) else [(name, field)]
+    return fields
 
 
-def test_departures_are_valid_values_and_explained() -> None:
-    departures = _departures(Config())
-    assert len(departures) >= 5
-    for name, extra in departures:
-        for variant in ("published", "corrected"):
-            assert extra[variant] != "auto", name
+def _nested(key: str, value: object) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    assert isinstance(value, dict)
+    return value
+
+
+def _value(config: object, key: str) -> Any:
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
+
+
+AUTO_KEYS = sorted(
+    key for key, field in _fields() if takes_auto(field) and "crf_settings" not in key
+)
+
+
+def test_many_options_follow_the_variant() -> None:
+    assert len(AUTO_KEYS) >= 30
+    for key in ("clip.keep_ratio", "retrain.batch_norm", "refine.excel.ignore_band"):
+        assert key in AUTO_KEYS
+
+
+@pytest.mark.parametrize("key", AUTO_KEYS)
+def test_auto_is_filled_in_before_validation(key: str) -> None:
+    """A file may say auto; the type does not know it, and every value of the variant fits it."""
+    field = dict(_fields())[key]
+    assert "auto" not in str(get_args(field.annotation))
+    for variant in ("published", "corrected"):
+        missing = from_mapping({"variant": variant})
+        assert _value(missing, key) != "auto"
+        assert missing == from_mapping({"variant": variant} | _nested(key, "auto"))
+    assert _value(from_mapping({}), key) == _value(Config(), key) == field.default
+
+
+def test_auto_that_depends_on_the_chain() -> None:
+    excel = {
+        "variant": "published",
+        "data": {"kind": "voc"},
+        "cams": {"source": "patch_text"},
+        "refine": {"method": "excel"},
+    }
+    config = from_mapping(excel)
+    assert (config.clip.keep_ratio, config.clip.normalization) == (False, "imagenet")
+    assert (config.clip.position_rounding, config.cams.scaling) == ("float32", "exact")
+    assert not config.infer.mirror_first
+    explicit = from_mapping(excel | {"clip": {"keep_ratio": True}, "infer": {"mirror_first": True}})
+    assert explicit.clip.keep_ratio
+    assert explicit.infer.mirror_first
+    weclip = from_mapping({"variant": "published", "refine": {"method": "weclip"}})
+    assert (weclip.clip.keep_ratio, weclip.clip.normalization) == (True, "imagenet")
+    assert from_mapping({"variant": "published"}).clip.normalization == "clip"
+    assert from_mapping({"refine": {"method": "weclip"}}).clip.normalization == "clip"
+
+
+def test_every_key_of_the_shipped_file_is_valid_with_its_value() -> None:
+    shipped = yaml.safe_load(default_yaml())
+    for key in all_keys():
+        value = shipped
+        for part in key.split("."):
+            value = value[part] if value is not None else None
+        if value is not None:
+            from_mapping(_nested(key, value), partial=True)
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_KEYS.items())
+def test_an_old_key_is_an_error_that_names_the_new_one(old: str, new: str) -> None:
+    assert new.split(" ")[0] in all_keys()
+    assert old not in all_keys()
+    with pytest.raises(ConfigError) as caught:
+        from_mapping(_nested(old, 1))
+    assert f"{old}: is now {new}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_VALUES.items())
+def test_an_old_value_is_an_error_that_names_the_new_one(old: tuple[str, str], new: str) -> None:
+    key, value = old
+    with pytest.raises(ConfigError, match=f"{value} is now {new}"):
+        from_mapping(_nested(key, value))
+    from_mapping(_nested(key, new))
+
+
+def test_refine_method_comes_from_the_registry() -> None:
+    assert list(METHODS) == [name for name in RefineConfig.model_fields if name in METHODS]
+    for name, options in METHODS.items():
+        config = from_mapping(
+            {"refine": {"method": name}, "cams": {"source": "patch_text"}}, partial=True
+        )
+        assert type(config.refine.options) is options
+        assert config.refine.section(options) is config.refine.options
+        assert config.refine.needs_seeds == options.needs_seeds
+        assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_options_can_be_imported_first() -> None:
+    for module in ("wsss.refine.weclip.options", "wsss.refine.registry", "wsss.config.refine"):
+        subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
 
 
 def test_overlay_merges_sections_and_replaces_values(tmp_path: Path) -> None:

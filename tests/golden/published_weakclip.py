@@ -14,9 +14,9 @@ from wsss.clip.encoder import ClipEncoder
 from wsss.clip.load import load_clip
 from wsss.clip.position import resize_positions
 from wsss.config import from_mapping
-from wsss.config.weakclip import WeakClipConfig
 from wsss.refine.released.matching import assemble
 from wsss.refine.weakclip.network import WeakClipNetwork
+from wsss.refine.weakclip.options import WeakClipOptions
 from wsss.refine.weakclip.released import parts, published_name
 
 BUILT_FOR = 512  # side of the release's training crop, pixels
@@ -88,7 +88,7 @@ def build(golden_dir: Path, arrays: Mapping[str, np.ndarray], **changes: object)
     return network
 
 
-def _settings(heads: Mapping[str, torch.Tensor], changes: Mapping[str, object]) -> WeakClipConfig:
+def _settings(heads: Mapping[str, torch.Tensor], changes: Mapping[str, object]) -> WeakClipOptions:
     weakclip = {
         "prompts": heads["contexts"].shape[1],
         "width": heads["context_decoder.text_proj.1.weight"].shape[0],

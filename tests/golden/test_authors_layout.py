@@ -22,16 +22,16 @@ from wsss._compat import import_open_clip
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.load import LoadedClip, load_clip
 from wsss.config import expand_path, from_mapping
-from wsss.config.refiners import ExcelConfig
-from wsss.config.weakclip import WeakClipConfig
 from wsss.data.datasets.classes import class_list
 from wsss.data.datasets.coco import CATEGORY_IDS, UNUSED_CATEGORIES
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.refine.blocks.head import Head
 from wsss.refine.excel import released as excel_release
+from wsss.refine.excel.options import ExcelOptions
 from wsss.refine.released.matching import COUNTER, Part, assemble
 from wsss.refine.weakclip import released as weakclip_release
 from wsss.refine.weakclip.network import WeakClipNetwork
+from wsss.refine.weakclip.options import WeakClipOptions
 
 Layout = dict[str, tuple[int, ...]]
 EXTRA = list(UNUSED_CATEGORIES.values())
@@ -194,7 +194,7 @@ def vit_b_16() -> LoadedClip:
 
 def published(method: str, **changes: object) -> Any:
     mapping = {"variant": "published", "refine": {"method": method, method: changes}}
-    found: WeakClipConfig | ExcelConfig = getattr(
+    found: WeakClipOptions | ExcelOptions = getattr(
         from_mapping(mapping, partial=True).refine, method
     )
     return found

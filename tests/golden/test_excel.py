@@ -63,7 +63,7 @@ def _config(golden_dir: Path, arrays: Arrays, box: float = 0.79, **excel: object
             "cams": {
                 "source": "patch_text",
                 "affinity": {"box_threshold": box, "last_blocks": 6},
-                "patch_text": {"tse": {"form": "hunted"}},
+                "patch_text": {"tse": {"form": "topk"}},
             },
             "refine": {
                 "method": "excel",
@@ -147,7 +147,7 @@ def test_published_variant_names_every_departure(golden_dir: Path, arrays: Array
     config = _config(golden_dir, arrays)
     assert config.clip.normalization == "imagenet"
     assert config.clip.position_rounding == "float32"
-    assert config.clip.shape == "square"
+    assert config.clip.keep_ratio is False
     assert config.cams.scaling == "exact"
     dumped = config.model_dump(mode="json")
     assert "auto" not in str([dumped[name] for name in ("clip", "cams", "refine", "infer")])
@@ -322,7 +322,7 @@ def test_window(arrays: Arrays) -> None:
 STEPS = {
     "loss_static": {"lvc_start": 1},
     "loss_dynamic": {"lvc_start": 0},
-    "loss_late": {"lvc_start": 0, "own_labels_start": 0},
+    "loss_late": {"lvc_start": 0, "self_training_start": 0},
 }
 
 

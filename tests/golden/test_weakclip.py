@@ -16,7 +16,6 @@ from wsss.artifacts.provenance import Provenance
 from wsss.cams.maps import resize_maps
 from wsss.clip.input import EncoderInput
 from wsss.config import from_mapping
-from wsss.config.weakclip import WeakClipConfig
 from wsss.refine.released.matching import assemble
 from wsss.refine.released.reading import read_source
 from wsss.refine.slide import slide
@@ -31,6 +30,7 @@ from wsss.refine.weakclip.losses import (
 )
 from wsss.refine.weakclip.method import Step
 from wsss.refine.weakclip.network import WeakClipNetwork
+from wsss.refine.weakclip.options import WeakClipOptions
 from wsss.refine.weakclip.released import parts
 
 Arrays = Mapping[str, np.ndarray]
@@ -190,7 +190,7 @@ def test_sliding_window(network: WeakClipNetwork, arrays: Arrays) -> None:
         assert_close_rel(share[: len(expected)], expected, FLOAT32, key)
 
 
-def _published() -> WeakClipConfig:
+def _published() -> WeakClipOptions:
     return from_mapping({"variant": "published"}, partial=True).refine.weakclip
 
 

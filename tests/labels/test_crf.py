@@ -129,13 +129,6 @@ def test_nan_is_refused() -> None:
         dense_crf(probabilities, image, crf())
 
 
-def test_unresolved_options_are_refused() -> None:
-    probabilities, image = scene()
-    for name in ("image", "unary"):
-        with pytest.raises(ValueError, match=f"crf.{name} is auto"):
-            dense_crf(probabilities, image, crf(**{name: "auto"}))
-
-
 def test_wrapped_image_truncates_and_wraps_every_level() -> None:
     levels = np.arange(256, dtype=np.uint8)
     image = np.stack([levels, levels[::-1], np.roll(levels, 7)], axis=1)[None]  # red, green, blue

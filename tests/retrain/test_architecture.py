@@ -17,7 +17,7 @@ from torch import nn
 
 from tests.retrain.networks import CROP, KINDS, NAMES, on_meta, parameters, small
 from wsss.config import Config
-from wsss.retrain.architecture import batch_norm_mode, model_config
+from wsss.retrain.architecture import model_config
 from wsss.retrain.inference import Segmenter
 from wsss.retrain.mm import BatchNorm
 from wsss.retrain.optimisation import optimisation
@@ -192,10 +192,10 @@ def test_auto_batch_norm_is_the_recipe_s_where_there_are_weights(
         "deeplabv2-resnet101": "frozen", "deeplabv3plus-r101": "trained",
     }  # fmt: skip
     for name, mode in expected.items():
-        assert batch_norm_mode(configure(model=name, init="file.pth").retrain) == mode
-        assert batch_norm_mode(configure(model=name).retrain) == "trained"
+        assert configure(model=name, init="file.pth").retrain.batch_norm == mode
+        assert configure(model=name).retrain.batch_norm == "trained"
         told = configure(model=name, init="file.pth", batch_norm="trained").retrain
-        assert batch_norm_mode(told) == "trained"
+        assert told.batch_norm == "trained"
 
 
 def test_unsuitable_crops_are_refused() -> None:

@@ -80,7 +80,7 @@ def test_augmentation_follows_its_keys(configure: Any, tmp_path: Path) -> None:
         steps = build(configure(**keys), tmp_path).train_dataloader.dataset.pipeline
         return {step["type"]: step for step in steps}
 
-    plain = pipeline(color="none", max_share=1.0, short_side=520, scale_range=[0.5, 2.0])
+    plain = pipeline(color="none", cat_max_ratio=1.0, short_side=520, scale_range=[0.5, 2.0])
     assert "PhotoMetricDistortion" not in plain
     assert plain["RandomCrop"].cat_max_ratio == 1.0
     assert plain["RandomOwnScale"].short_side == 520

@@ -241,7 +241,7 @@ def test_the_crf_has_settings_of_its_own_where_they_are_given(
             {
                 "compute": {"workers": 1},
                 "retrain": {"crop": 48},
-                "predict": {"scales": [1.0], "own_crf": own},
+                "predict": {"scales": [1.0], "crf_settings": own},
             }
         )
         out = tmp_path / "p.h5"

@@ -243,7 +243,7 @@ def test_runs_share_the_cams_that_are_the_same(finished: Project) -> None:
     runs = {
         "plain": {"cams": patch_text("off"), "refine": {"method": "none"}},
         "trained": {"cams": patch_text("off"), "refine": {"method": "excel"}},
-        "enriched": {"cams": patch_text("hunted"), "refine": {"method": "excel"}},
+        "enriched": {"cams": patch_text("topk"), "refine": {"method": "excel"}},
         "as-before": {"seed": 5},
     }
     with _configured(finished, runs=runs, retrain={"enabled": False}):

@@ -31,9 +31,9 @@ def _reduced() -> dict[str, Any]:
     changes |= {"shards": 1, "data": {"root": "results/tiny-data", "demo_images": [14, 4]}}
     changes["refine"] = {
         "train": steps,
-        "weclip": {"width": 16, "rfm_start": 2, "crop_cams": "image"},
+        "weclip": {"width": 16, "rfm_start": 2, "crop_visibility": "image"},
         "weakclip": {"width": 16, "channels": 16},
-        "excel": {"width": 16, "lvc_start": 2, "crop_cams": "image"},
+        "excel": {"width": 16, "lvc_start": 2, "crop_visibility": "image"},
     }
     changes["retrain"] |= steps | {"crop": 64}
     return table

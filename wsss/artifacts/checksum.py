@@ -121,7 +121,7 @@ def read_checked_text(path: Path, remedy: str) -> str:
         ) from None
     if stored != f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode():
         raise ArtifactError(
-            f"{path}: does not match its digest in {digest_file.name}: one of the two is damaged or "
+            f"{path}: does not match its digest in {digest_file.name}: one of them is damaged or "
             f"was edited; {remedy}"
         )
     return content.decode()

@@ -104,9 +104,14 @@ def _module_digest(module: str, path: Path) -> str:
             node.body = [  # type: ignore[attr-defined]
                 statement
                 for statement in body
-                if not _is_text(statement) and not (fields and isinstance(statement, ast.AnnAssign))
+                if not _is_text(statement) and not (fields and _is_field(statement))
             ]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_field(statement: ast.stmt) -> bool:
+    """A key of a section, not a fact of the class."""
+    return isinstance(statement, ast.AnnAssign) and "ClassVar" not in ast.dump(statement.annotation)
 
 
 def _is_text(statement: ast.stmt) -> bool:

@@ -120,13 +120,11 @@ def spread_as_configured(
         weights: see `balance`.
         maps: see `refine_maps`.
         owner: see `refine_maps`.
-        cams: with every ``auto`` resolved.
+        cams: the section.
     """
     affinity = cams.affinity
-    assert affinity.box_edge != "auto"
-    assert cams.scaling != "auto"
     spread = refine_maps(
-        balance(weights, rounds=affinity.sinkhorn_rounds, power=affinity.power),
+        balance(weights, rounds=affinity.sinkhorn_iterations, power=affinity.power),
         maps,
         owner,
         box_threshold=affinity.box_threshold,

@@ -131,8 +131,6 @@ class GradCamSource(ClipSource):
         self, images: Float[Tensor, "batch 3 height width"], tags: Sequence[Sequence[int]]
     ) -> Looked:
         cams = self._cams
-        assert cams.gradient != "auto"
-        assert cams.scaling != "auto"
         found = grad_cam(
             self._encoder,
             images,

@@ -138,7 +138,7 @@ class PatchText:
     Args:
         encoder: the frozen encoder.
         bank: text features, enriched or not.
-        settings: cams.patch_text, with every ``auto`` resolved.
+        settings: cams.patch_text.
 
     Raises:
         ValueError: the encoder has fewer blocks.
@@ -149,8 +149,7 @@ class PatchText:
             raise ValueError(
                 f"cams.patch_text.blocks is {settings.blocks}: the encoder has {encoder.depth}"
             )
-        assert settings.extent != "auto"
-        self.encoder, self._settings, self._extent = encoder, settings, settings.extent
+        self.encoder, self._settings, self._extent = encoder, settings, settings.min_max_over
         self._classes = len(bank.classes)
         self._texts = torch.cat([bank.classes, bank.backgrounds]).to(encoder.device)
         self.first = encoder.depth - settings.blocks

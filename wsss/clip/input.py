@@ -48,7 +48,6 @@ class EncoderInput:
         self.clip = load_clip(
             _local(settings.model), _local(settings.pretrained), cache_dir=cache / "open_clip"
         )
-        assert settings.position_rounding != "auto"
         self.encoder = ClipEncoder(
             self.clip.model.get_submodule("visual"),
             logit_scale=self.clip.logit_scale,
@@ -60,7 +59,7 @@ class EncoderInput:
         self._mean = IMAGENET_MEAN if imagenet else self.clip.mean
         self._std = IMAGENET_STD if imagenet else self.clip.std
         self._max_pixels, self._long_side = config.data.max_pixels, settings.long_side
-        self.square = settings.square if settings.shape == "square" else None
+        self.square = None if settings.keep_ratio else settings.input_size
 
     def size(self, sample: Sample) -> tuple[int, int]:
         """Height and width at which an image enters the encoder, pixels."""

@@ -1,11 +1,19 @@
-"""What every section of the configuration shares."""
+"""What all sections of the configuration share, and how ``auto`` is filled in.
+
+A user may write ``auto`` for some options. It is replaced before the values are validated, so that
+the types of a section do not know the word.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, get_args
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
+AUTO: Final = "auto"
 Variant = Literal["published", "corrected"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -21,10 +29,11 @@ class Section(BaseModel):
 
 
 def variant_field(*, published: Any, corrected: Any, description: str) -> Any:
-    """A field where the published code departs from its paper, or from what a user should run.
+    """An option where the published code differs from its paper, or from what a user should run.
 
-    Its default is ``"auto"``: the value that the run's ``variant`` names. An explicit value wins
-    over the variant, so one departure can be switched alone.
+    A user may write ``auto`` (the default in a file): the value of the run's ``variant``. An
+    explicit value wins over the variant, so each departure can be switched alone. In Python the
+    default is the corrected value.
 
     Args:
         published: the value with which the authors' numbers were made.
@@ -32,20 +41,57 @@ def variant_field(*, published: Any, corrected: Any, description: str) -> Any:
         description: one sentence that says what the option does.
     """
     return Field(
-        default="auto",
-        description=f"{description} auto = {corrected} (corrected) or {published} (published).",
+        default=corrected,
+        description=f"{description} auto = {_yaml(corrected)} (corrected) "
+        f"or {_yaml(published)} (published).",
         json_schema_extra={"published": published, "corrected": corrected},
     )
 
 
-def resolve_variant(section: Section, variant: Variant) -> Section:
-    """Replace every ``"auto"`` of ``section`` and the sections inside it by the variant's value."""
-    update: dict[str, Any] = {}
-    for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
+def chain_field(default: Any, *, description: str) -> Any:
+    """An option whose ``auto`` depends on other options, as `Config` says; else a plain field."""
+    return Field(default, description=description, json_schema_extra={AUTO: True})
+
+
+def takes_auto(field: FieldInfo) -> bool:
+    """Whether a user may write ``auto`` for a field."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and not extra.keys().isdisjoint({AUTO, "published"})
+
+
+def fill_variant(section: type[Section], values: Any, variant: Variant) -> Any:
+    """The raw values of a section with those of ``variant`` for each ``auto`` and missing option.
+
+    Args:
+        section: the section's model; the sections inside it are filled in too.
+        values: keys and values as a user wrote them; anything else is returned as it is.
+        variant: the run's variant.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    filled = dict(values)
+    for name, field in section.model_fields.items():
         extra = field.json_schema_extra
-        if isinstance(value, Section):
-            update[name] = resolve_variant(value, variant)
-        elif value == "auto" and isinstance(extra, dict) and variant in extra:
-            update[name] = extra[variant]
-    return section.model_copy(update=update)
+        inner = inner_section(field)
+        if isinstance(extra, dict) and variant in extra:
+            if filled.get(name, AUTO) == AUTO:
+                filled[name] = extra[variant]
+        elif inner and (name in filled or isinstance(field.default, Section)):
+            default = field.default.model_dump(exclude_unset=True) if field.default else {}
+            given = filled.get(name, {})
+            merged = {**default, **given} if isinstance(given, Mapping) else given
+            filled[name] = fill_variant(inner, merged, variant)
+    return filled
+
+
+def inner_section(field: FieldInfo) -> type[Section] | None:
+    """The model of a field that holds a section, also where the section is optional."""
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
+
+
+def _yaml(value: object) -> str:
+    plain = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(plain, default_flow_style=True).removesuffix("\n").removesuffix("\n...")

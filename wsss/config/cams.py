@@ -1,4 +1,4 @@
-"""Sections on the CAM sources and the affinity that spreads their maps."""
+"""Sections on the CAM sources and the affinity that propagates their maps."""
 
 from __future__ import annotations
 
@@ -14,154 +14,151 @@ Split = Literal["train", "val"]
 class AffinityConfig(Section):
     """Class-aware attention affinity (CLIP-ES)."""
 
-    enabled: bool = Field(True, description="Spread the CAM along the attention of the encoder.")
+    enabled: bool = Field(True, description="Propagate the CAM along the attention of the encoder.")
     last_blocks: PositiveInt = Field(
         8, description="Attention is averaged over this many last blocks."
     )
-    sinkhorn_rounds: PositiveInt = Field(3, description="Rounds of column and row normalisation.")
+    sinkhorn_iterations: PositiveInt = Field(
+        3, description="Iterations of column and row normalisation."
+    )
     power: PositiveInt = Field(2, description="Power of the symmetrised transition matrix.")
     box_threshold: Share = Field(
         0.4,
-        description="Share of the CAM's maximum above which a box is drawn (VOC 0.4, COCO 0.7).",
+        description="Share of the CAM's maximum that a box encloses (VOC 0.4, COCO 0.7).",
     )
-    box_edge: Literal["auto", "inclusive", "exclusive"] = variant_field(
+    box_edge: Literal["inclusive", "exclusive"] = variant_field(
         published="exclusive",
         corrected="inclusive",
         description=(
-            "exclusive leaves the last grid row and column out of every box (an off-by-one)."
+            "exclusive: every box lacks its last grid row and column (an off-by-one bug)."
         ),
     )
 
 
 class ExternalConfig(Section):
-    """CAM source `external`: seeds made elsewhere."""
+    """CAM source `external`: maps that other software made."""
 
-    path: str = Field(
-        "", description="Folder of the seeds, one file an image: <id>.npy or <id>.png."
-    )
+    path: str = Field("", description="Folder with one file per image: <id>.npy or <id>.png.")
     layout: Literal["npy", "png"] = Field(
         "npy",
         description=(
-            "npy: a pickled dictionary (MCTformer, IRN, CLIP-ES …), read through a restricted "
-            "reader; png: hard seeds."
+            "npy: a pickled dictionary (MCTformer, IRN, CLIP-ES …), read by a restricted reader; "
+            "png: hard labels."
         ),
     )
     first_class: Literal[0, 1] = Field(
         0,
         description=(
-            "npy: number of the first class. 1 is for dictionaries in which 0 is the background, "
-            "as after a CRF; that map is not read."
+            "npy: index of the first class. 1 is for dictionaries in which 0 is the background, "
+            "as after a CRF; the background is not read."
         ),
     )
     stride: PositiveInt = Field(
-        8, description="Pixels a grid cell: seeds are averaged to this grid."
+        8, description="The maps are averaged to a grid with cells of this side, pixels."
     )
     affinity: bool = Field(
         False,
         description=(
-            "Also spread the seeds along the attention of the encoder in section clip, as "
-            "cams.affinity says; MCTformer's files were refined already."
+            "Also propagate the maps along the attention of the encoder of section clip, as "
+            "cams.affinity says. MCTformer's files are refined already."
         ),
     )
 
 
 class TseConfig(Section):
-    """TSE, text semantic enrichment (ExCEL): class texts take up attributes of a knowledge base."""
+    """TSE, text semantic enrichment (ExCEL): attributes of a knowledge base join class texts."""
 
-    form: Literal["off", "hunted", "mean"] = Field(
+    form: Literal["off", "topk", "mean"] = Field(
         "off",
         description=(
-            "off: class texts as they are; hunted: with a softmax-weighted sum of the attributes "
-            "that are most like them; mean: with the mean of all attributes, the same for every "
-            "class (what hunting as published nearly comes to)."
+            "off: class texts as they are; topk: plus a softmax-weighted sum of the most similar "
+            "attributes; mean: plus the mean of all attributes, the same for every class (topk as "
+            "published is close to it)."
         ),
     )
     knowledge: str = Field(
         "",
         description=(
-            "JSON file of descriptions, {class: [sentences]}, laid over the built-in one (VOC, "
-            "COCO and demo classes); `wsss knowledge add` writes one."
+            "JSON file of descriptions, {class: [sentences]}, which extends the built-in ones "
+            "(VOC, COCO and demo classes); `wsss knowledge add` writes one."
         ),
     )
     clusters: PositiveInt | None = Field(
         None,
         description=(
-            "Attributes: clusters of the sentences (published: VOC 112, COCO 224); null = 0.28 a "
-            "sentence."
+            "Number of attributes, which are clusters of the sentences (published: VOC 112, COCO "
+            "224); null = 0.28 per sentence."
         ),
     )
-    prefix: Literal["auto", "class", "none"] = variant_field(
+    prefix: Literal["class", "none"] = variant_field(
         published="class",
         corrected="none",
         description=(
-            "class puts the class's prompt before each of its sentences, so that clusters keep to "
-            "one class and little is shared; none embeds the sentences alone."
+            "class: the class's prompt stands before each of its sentences, so that most clusters "
+            "belong to one class; none: the sentences alone are embedded."
         ),
     )
-    vectors: Literal["auto", "raw", "centred"] = variant_field(
-        published="raw",
-        corrected="centred",
+    centering: bool = variant_field(
+        published=False,
+        corrected=True,
         description=(
-            "centred takes the mean of all attributes off them, and that of all classes off the "
-            "classes while they are compared, so that what every description has in common does "
-            "not count."
+            "Subtract the mean of all attributes from each, and for comparisons the mean of all "
+            "classes from each, so that what all descriptions share does not count."
         ),
     )
-    keep: Share | Literal["auto"] = variant_field(
+    top_share: Share = variant_field(
         published=0.9,
         corrected=0.1,
-        description="Share of the attributes, those most like a class, that it may take.",
+        description="Share of the attributes, the most similar ones, that a class may use.",
     )
-    temperature: float | Literal["auto"] = variant_field(
+    temperature: float = variant_field(
         published=1.0,
         corrected=0.05,
-        description=(
-            "Temperature of the softmax over them; at 1 all of them weigh nearly the same."
-        ),
+        description=("Temperature of the softmax over them; at 1 all weights are nearly equal."),
     )
-    weight: float = Field(1.0, ge=0, description="Factor of what is added to a class text.")
+    weight: float = Field(1.0, ge=0, description="Factor of the sum that is added to a class text.")
 
 
 class PatchTextConfig(Section):
-    """CAM source `patch_text`: similarity of patches and texts (ExCEL), without training."""
+    """CAM source `patch_text`: similarity of patches and texts (ExCEL, training-free)."""
 
     relation: Literal["none", "qq_kk_vv", "qq_kk", "vv", "identity"] = Field(
         "qq_kk_vv",
         description=(
-            "Attention of the calibrated features (SVC): of queries, keys and values to themselves "
-            "(qq_kk_vv: ExCEL; qq_kk: SCLIP; vv: CLIP Surgery), or every patch to itself alone "
-            "(identity: MaskCLIP); none: CLIP's own features."
+            "Attention in the calibrated blocks (SVC). qq_kk_vv: queries, keys and values attend "
+            "to themselves (ExCEL); qq_kk: SCLIP; vv: CLIP Surgery; identity: every patch attends "
+            "to itself alone (MaskCLIP); none: CLIP's original features."
         ),
     )
     heads: Literal["sum", "mean", "each"] = Field(
         "sum",
         description=(
-            "Matrix that mixes the values of a head: the sum of those of all heads (ExCEL), their "
-            "mean, or its own."
+            "Attention that is applied to a head's values: the sum over all heads (ExCEL), the "
+            "mean over all heads, or that of each head."
         ),
     )
-    blocks: PositiveInt = Field(5, description="Last blocks that are calibrated.")
+    blocks: PositiveInt = Field(5, description="Number of last blocks that are calibrated.")
     score: Literal["surgery", "cosine"] = Field(
         "surgery",
         description=(
-            "surgery: channels scaled over the tokens, texts weighed by the class token, their "
-            "mean taken off; cosine: the plain cosine."
+            "surgery: channels are scaled over the tokens, texts are weighted by the class token, "
+            "and their mean is subtracted; cosine: plain cosine similarity."
         ),
     )
-    extent: Literal["auto", "tokens", "patches"] = variant_field(
+    min_max_over: Literal["tokens", "patches"] = variant_field(
         published="tokens",
         corrected="patches",
         description=(
-            "Whose extremes scale a CAM to 0 … 1: all tokens, the class token among them, or the "
-            "patches alone."
+            "Minimum and maximum that scale a CAM to 0 … 1: over all tokens, including the class "
+            "token, or over the patches."
         ),
     )
-    attention: Literal["auto", "mixed", "mean"] = variant_field(
+    attention: Literal["mixed", "mean"] = variant_field(
         published="mixed",
         corrected="mean",
         description=(
-            "Attention that the affinity averages. mixed: summed over the heads in calibrated "
-            "blocks, averaged in the others, which then hardly count; mean: averaged in all."
+            "Attention behind the affinity. mixed: the sum over the heads in calibrated blocks and "
+            "the mean in the others, which then hardly count; mean: the mean in all."
         ),
     )
     tse: TseConfig = TseConfig()
@@ -174,27 +171,27 @@ class CamsConfig(Section):
         "grad_cam",
         description=(
             "grad_cam: softmax Grad-CAM of the frozen CLIP; patch_text: similarity of its patches "
-            "to texts, without a gradient (ExCEL); external: seeds from files."
+            "to texts, without a gradient (ExCEL); external: maps from files."
         ),
     )
     splits: list[Split] = Field(
         ["train", "val"],
-        description="Splits for which CAMs and masks are made; train is what is learned from.",
+        description="Splits for which CAMs and masks are made; trainings use train.",
     )
-    gradient: Literal["auto", "margin", "softmax"] = variant_field(
+    gradient: Literal["margin", "softmax"] = variant_field(
         published="softmax",
         corrected="margin",
         description=(
-            "softmax: gradient of the class probability, which vanishes where it is sure; "
-            "margin: z_k - logsumexp of the others."
+            "softmax: gradient of the class probability, which vanishes where that is close to 1; "
+            "margin: gradient of z_k - logsumexp of the other logits."
         ),
     )
-    scaling: Literal["auto", "exact", "guarded_twice"] = variant_field(
+    scaling: Literal["exact", "guarded_twice"] = variant_field(
         published="guarded_twice",
         corrected="exact",
         description=(
-            "guarded_twice: divide by the range plus 1e-7, and do it twice, which leaves a "
-            "maximum of 0.9999999; exact: divide by the range."
+            "guarded_twice: divide by the range plus 1e-7, twice, which leaves a maximum of "
+            "0.9999999; exact: divide by the range."
         ),
     )
     affinity: AffinityConfig = AffinityConfig()
@@ -203,5 +200,5 @@ class CamsConfig(Section):
 
     @property
     def has_affinity(self) -> bool:
-        """Whether maps after the affinity are made beside the CAMs of the source."""
+        """Whether propagated CAMs are made in addition to the CAMs of the source."""
         return self.affinity.enabled and (self.source != "external" or self.external.affinity)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, variant_field
+from wsss.config.base import Section, chain_field, variant_field
 
 
 class ClipConfig(Section):
@@ -27,7 +27,7 @@ class ClipConfig(Section):
         ),
     )
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Type of the encoder's weights; CAM arithmetic is always float32."
+        "float32", description="Type of the encoder's weights; CAMs are always computed in float32."
     )
     template: list[str] = Field(
         ["a clean origami {}."], description="Prompt templates; their embeddings are averaged."
@@ -35,23 +35,24 @@ class ClipConfig(Section):
     long_side: int | None = Field(
         None, description="Scale images to this long side first; null = their own size."
     )
-    shape: Literal["auto", "kept", "square"] = Field(
-        "auto",
+    keep_ratio: bool = chain_field(
+        True,
         description=(
-            "square squeezes every image into a square of side clip.square; kept keeps its shape. "
-            "auto = kept, or square where the variant is published and cams.source is patch_text."
+            "true: images keep their aspect ratio; false: each is resized to a square of side "
+            "clip.input_size. auto = true, or false where the variant is published and "
+            "cams.source is patch_text."
         ),
     )
-    square: PositiveInt = Field(320, description="Side of that square, pixels.")
-    normalization: Literal["auto", "clip", "imagenet"] = Field(
-        "auto",
+    input_size: PositiveInt = Field(320, description="Side of that square, pixels.")
+    normalization: Literal["clip", "imagenet"] = chain_field(
+        "clip",
         description=(
-            "Mean and deviation of the input: clip = the encoder's own; imagenet = as released "
-            "WeCLIP, WeakCLIP and ExCEL feed it. auto = clip, or imagenet where the variant is "
-            "published and the chain is one of theirs."
+            "Mean and standard deviation of the input. clip: the encoder's; imagenet: as in the "
+            "released code of WeCLIP, WeakCLIP and ExCEL. auto = clip, or imagenet where the "
+            "variant is published and the chain is one of theirs."
         ),
     )
-    position_rounding: Literal["auto", "float32", "float16"] = variant_field(
+    position_rounding: Literal["float32", "float16"] = variant_field(
         published="float16",
         corrected="float32",
         description=(

@@ -23,7 +23,7 @@ class DataConfig(Section):
         "results/demo-data", description="Folder of the data set (demo: where it is generated)."
     )
     demo_images: tuple[PositiveInt, PositiveInt] = Field(
-        (240, 80), description="demo only: how many training and held-out images are drawn."
+        (240, 80), description="demo only: number of training and held-out images."
     )
     train_list: str = Field(
         "train",
@@ -39,37 +39,34 @@ class DataConfig(Section):
             "Where image-level tags come from: auto (voc: the XML annotations; coco: the "
             "instances JSON; "
             "demo: tags.csv; folder: <root>/tags.csv), xml, json, or the path of a CSV file. "
-            "masks (voc): read from the pixel labels by `wsss truth tags`, as some papers did; for "
-            "comparison with those only."
+            "masks (voc): read from the pixel labels by `wsss truth tags`, as in some papers; only "
+            "for comparison with them."
         ),
     )
     classes: list[str] = Field(
         default_factory=list,
-        description=(
-            "folder only: the class names; empty = the tags that occur, in alphabetical order."
-        ),
+        description=("folder only: class names; empty = all tags in alphabetical order."),
     )
     prompts: dict[str, str] = Field(
         default_factory=dict,
         description=(
-            "Words to put into the prompt instead of a class name, e.g. {crane: construction "
-            "crane}."
+            "Words that replace a class name in the prompt, e.g. {crane: construction crane}."
         ),
     )
     backgrounds: list[str] | None = Field(
         None,
-        description="Background words of the softmax; null = those of the data set's class list.",
+        description="Background words of the softmax; null = those of the class list.",
     )
     masks: str = Field(
         "",
         description=(
-            "Folder of ground-truth PNGs to score against. folder: made by hand, empty = none; "
-            "coco: drawn by `wsss truth coco-masks`, empty = drawn anew at each scoring."
+            "Folder of ground-truth PNGs for the scores. folder: empty = none; coco: written by "
+            "`wsss truth coco-masks`, empty = drawn during each scoring."
         ),
     )
     max_pixels: PositiveInt = Field(
-        50_000_000, description="Larger images are quarantined from their header, before decoding."
+        50_000_000, description="Larger images are quarantined by their header, before decoding."
     )
     quarantine_limit: Share = Field(
-        0.02, description="The run stops when a larger share of the images cannot be used."
+        0.02, description="The run stops if a larger share of the images cannot be used."
     )

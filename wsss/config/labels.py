@@ -21,30 +21,30 @@ class BackgroundConfig(Section):
 
 
 class CrfConfig(Section):
-    """Dense CRF on the present classes and the background."""
+    """Dense CRF over the classes of the image and the background."""
 
     enabled: bool = Field(True, description="Refine the scores with the image before the arg max.")
     iterations: PositiveInt = Field(10, description="Mean-field iterations.")
     gaussian_sxy: float = Field(
-        1.0, gt=0, description="Spatial deviation of the smoothness kernel, pixels."
+        1.0, gt=0, description="Spatial standard deviation of the smoothness kernel, pixels."
     )
     gaussian_compat: float = Field(3.0, ge=0, description="Weight of the smoothness kernel.")
     bilateral_sxy: float = Field(
-        67.0, gt=0, description="Spatial deviation of the appearance kernel, pixels."
+        67.0, gt=0, description="Spatial standard deviation of the appearance kernel, pixels."
     )
     bilateral_srgb: float = Field(
-        3.0, gt=0, description="Colour deviation of the appearance kernel, grey levels."
+        3.0, gt=0, description="Colour standard deviation of the appearance kernel, grey levels."
     )
     bilateral_compat: float = Field(4.0, ge=0, description="Weight of the appearance kernel.")
-    image: Literal["auto", "raw", "wrapped"] = variant_field(
+    image: Literal["raw", "wrapped"] = variant_field(
         published="wrapped",
         corrected="raw",
         description=(
-            "Image of the appearance kernel: raw RGB, or BGR minus a mean cast to uint8 with "
-            "wrap-around."
+            "Image of the appearance kernel. raw: RGB; wrapped: BGR minus a mean, cast to uint8 "
+            "with wrap-around."
         ),
     )
-    unary: Literal["auto", "float32", "float16"] = variant_field(
+    unary: Literal["float32", "float16"] = variant_field(
         published="float16",
         corrected="float32",
         description="Precision in which the unary term is computed.",
@@ -52,24 +52,24 @@ class CrfConfig(Section):
 
 
 class MasksConfig(Section):
-    """Pseudo masks: `label` (arg max, scored) and `train` (255 where unsure, learned from)."""
+    """Pseudo masks: `label` (arg max, for scores) and `train` (255 where unsure, for training)."""
 
     background: BackgroundConfig = BackgroundConfig()
     par: bool = Field(
         False,
         description=(
-            "Pixel-adaptive refinement of the scores before the CRF, if that is on (ExCEL scores "
-            "its CAMs after it)."
+            "Pixel-adaptive refinement of the scores, before the CRF (ExCEL scores its CAMs after "
+            "it)."
         ),
     )
     crf: CrfConfig = CrfConfig()
     min_confidence: Share = Field(
-        0.95, description="`train` masks are 255 where the largest posterior is lower."
+        0.95, description="`train` masks are 255 where the largest posterior is below this."
     )
 
 
 class SeedsConfig(Section):
-    """Seeds: hard labels straight from the CAMs, for refiners that learn from such (weakclip)."""
+    """Seeds: hard labels made from the CAMs, for methods that learn from such (weakclip)."""
 
     rule: Literal["power", "constant"] = Field(
         "constant",
@@ -81,7 +81,7 @@ class SeedsConfig(Section):
         max_length=2,
         description=(
             "Values of the rule. With two, a pixel that is background under one and foreground "
-            "under the other is 255: nothing is learned from it."
+            "under the other is 255 (ignored)."
         ),
     )
     crf: CrfConfig = CrfConfig(enabled=False)

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from wsss.config.base import Section, resolve_variant
+from wsss.config.base import Section, inner_section
 from wsss.config.cross_checks import cross_checks
 from wsss.config.model import Config
 from wsss.config.safe_yaml import MOST_YAML, invalid_values, parse_yaml, read_bytes
@@ -22,26 +22,59 @@ SHARED_DEFAULT = "../shared"
 PACKAGE_VARIABLE = "WSSS_PACKAGE"
 _LONGEST_SHOWN = 200
 
+_HEAD_KEYS = {
+    "crop_cams": "crop_visibility",
+    "crop_gate": "visibility_threshold",
+    "unsure": "ignore_band (labelled: null)",
+    "unsure_band": "ignore_band",
+}
+OLD_KEYS: dict[str, str] = {
+    "clip.shape": "clip.keep_ratio (kept: true, square: false)",
+    "clip.square": "clip.input_size",
+    "cams.affinity.sinkhorn_rounds": "cams.affinity.sinkhorn_iterations",
+    "cams.patch_text.extent": "cams.patch_text.min_max_over",
+    "cams.patch_text.tse.keep": "cams.patch_text.tse.top_share",
+    "cams.patch_text.tse.vectors": "cams.patch_text.tse.centering (centred: true, raw: false)",
+    "refine.train.max_share": "refine.train.cat_max_ratio",
+    **{
+        f"refine.{method}.{old}": f"refine.{method}.{new}"
+        for method in ("weclip", "excel")
+        for old, new in _HEAD_KEYS.items()
+    },
+    "refine.weclip.rfm_distance": "refine.weclip.block_distance",
+    "refine.excel.own_labels_start": "refine.excel.self_training_start",
+    "refine.weakclip.taps": "refine.weakclip.out_indices",
+    "refine.weakclip.boundary.sigmas": "refine.weakclip.boundary.sigma_unit",
+    "retrain.max_share": "retrain.cat_max_ratio",
+    "predict.own_crf": "predict.crf_settings",
+}
+"""Keys of release 0.1 and what replaces them; to be removed after 0.2."""
+OLD_VALUES: dict[tuple[str, str], str] = {
+    ("cams.patch_text.tse.form", "hunted"): "topk",
+    ("refine.weakclip.auxiliary_mean", "known"): "labelled",
+}
+"""Values of release 0.1 and what replaces them; to be removed after 0.2."""
+
 
 class ConfigError(WsssError, ValueError):
-    """The configuration is wrong; the message names each key, what was found and what to do."""
+    """The configuration is wrong; the message names each key, its value and what to do."""
 
 
 def expand_path(text: str) -> Path:
     """Expand ``~``, environment variables, ``${WSSS_SHARED}`` (default ``../shared``) and
     ``${WSSS_PACKAGE}`` (the folder of this package); relative paths stay relative.
     """
-    known = {
+    folders = {
         SHARED_VARIABLE: os.environ.get(SHARED_VARIABLE, SHARED_DEFAULT),
         PACKAGE_VARIABLE: str(Path(__file__).parent.parent),
     }
-    for name, value in known.items():
+    for name, value in folders.items():
         text = text.replace("${" + name + "}", value)
     return Path(os.path.expandvars(text)).expanduser()
 
 
 def load_config(*files: Path) -> Config:
-    """Read a YAML file and lay further ones over it, key by key.
+    """Read a YAML file and overlay further ones, key by key.
 
     Args:
         files: the base configuration first, then overlays such as presets.
@@ -83,7 +116,7 @@ def read_yaml(file: Path) -> Any:
 
 
 def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay ``top`` over ``base``: mappings merge, everything else is replaced."""
+    """``base`` with the values of ``top``: mappings merge, everything else is replaced."""
     result = dict(base)
     for key, value in top.items():
         if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
@@ -96,51 +129,42 @@ def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 def from_mapping(
     mapping: Mapping[str, Any], *, where: str = "config", partial: bool = False
 ) -> Config:
-    """Validate ``mapping`` and resolve every ``auto`` by the variant.
+    """Validate ``mapping``; every ``auto`` gets the value of the variant or of the chain.
 
     Args:
-        mapping: sections and keys; what is left out takes its default.
-        where: where it came from, for messages.
-        partial: it holds some sections only, so do not hold sections against each other.
+        mapping: sections and keys; missing ones take their default.
+        where: its source, for messages.
+        partial: it holds only some sections, so skip the checks between sections.
 
     Raises:
-        ConfigError: naming every wrong key at once; an unknown key is answered with the nearest
-            valid one.
+        ConfigError: it names all wrong keys at once; for an unknown key the nearest valid one,
+            for an old key the new one.
     """
-    if odd := list(invalid_values(mapping)):
-        raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(odd))
+    if invalid := list(invalid_values(mapping)):
+        raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(invalid))
     try:
         config = Config.model_validate(mapping)
     except ValidationError as error:
         lines = [_explain(item) for item in error.errors()]
         raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(lines)) from None
-    if not partial and (wrong := cross_checks(config)):
-        raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(wrong))
-    config = config.model_copy(update=_of_chain(config))
-    resolved = resolve_variant(config, config.variant)
-    assert isinstance(resolved, Config)
-    return resolved
-
-
-def _of_chain(config: Config) -> dict[str, Section]:
-    """Sections with those ``auto`` replaced that hang on the chain."""
-    update: dict[str, Section] = {}
-    for name, values in config.chain_values().items():
-        section = getattr(config, name)
-        mine = {key: value for key, value in values.items() if getattr(section, key) == "auto"}
-        update[name] = section.model_copy(update=mine)
-    return update
+    if not partial and (errors := cross_checks(config)):
+        raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(errors))
+    return config
 
 
 def _explain(item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"])
+    key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"{place}: unknown key{_nearest(item['loc'])}"
-    found = (
+        if key in OLD_KEYS:
+            return f"{key}: is now {OLD_KEYS[key]}"
+        return f"{key}: unknown key{_nearest(item['loc'])}"
+    if renamed := OLD_VALUES.get((key, str(item["input"]))):
+        return f"{key}: {item['input']} is now {renamed}"
+    value = (
         "" if item["type"] in {"missing", "value_error"} else f" (found {_shown(item['input'])})"
     )
     message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{place}: {message}{found}" if place else message
+    return f"{key}: {message}{value}" if key else message
 
 
 def _shown(value: object) -> str:
@@ -153,25 +177,26 @@ def _nearest(location: tuple[Any, ...]) -> str:
     section: type[Section] = Config
     for part in location[:-1]:
         field = section.model_fields.get(str(part))
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, Section)):
+        inner = inner_section(field) if field else None
+        if inner is None:
             return ""
-        section = annotation
+        section = inner
     valid = list(section.model_fields)
     key = str(location[-1])
     close = difflib.get_close_matches(key, valid, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {'.'.join([*map(str, location[:-1]), close[0]])}?"
-    elsewhere = [path for path in _all_keys(Config) if path.rsplit(".", 1)[-1] == key]
+    elsewhere = [path for path in all_keys() if path.rsplit(".", 1)[-1] == key]
     if elsewhere:
         return f"; did you mean {' or '.join(elsewhere)}?"
     return f"; valid keys here: {', '.join(valid)}"
 
 
-def _all_keys(section: type[Section], prefix: str = "") -> list[str]:
+def all_keys(section: type[Section] = Config, prefix: str = "") -> list[str]:
+    """Every key of the configuration with dots, sections included."""
     keys: list[str] = []
     for name, field in section.model_fields.items():
         keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            keys += _all_keys(field.annotation, f"{prefix}{name}.")
+        if inner := inner_section(field):
+            keys += all_keys(inner, f"{prefix}{name}.")
     return keys

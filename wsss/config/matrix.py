@@ -1,4 +1,4 @@
-"""Which sections may differ between the runs of a sweep, and along the axes of a matrix."""
+"""Sections that may differ between the runs of a sweep, and along the axes of a matrix."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ AXES: dict[str, tuple[str, ...]] = {
 
 
 class MatrixConfig(Section):
-    """Any CAM source x any refiner x any segmenter, each combination a run.
+    """Any CAM source x any refiner x any segmenter: one run per combination.
 
-    Of each axis entries by name, with what is laid over the configuration. The run of an entry a
-    axis lies in ``results/<name>/<cams>/<refine>/<retrain>/``; what those of one CAM source, or of
-    one source and refiner, have in common lies above it and is made once.
+    Each axis has entries by name, with the options that they change. A run lies in
+    ``results/<name>/<cams>/<refine>/<retrain>/``; what the runs of one CAM source, or of one source
+    and refiner, share lies above it and is made once.
     """
 
     cams: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description=(
-            "CAM sources by name with what is laid over the sections clip and cams, e.g. {svc: "
-            "{cams: {source: patch_text}}}; empty = that of the section cams alone."
+            "CAM sources by name; clip and cams may differ, e.g. {svc: {cams: {source: "
+            "patch_text}}}; empty = the source of section cams."
         ),
     )
     refine: dict[str, dict[str, Any]] = Field(
@@ -47,5 +47,5 @@ class MatrixConfig(Section):
 
     @property
     def axes(self) -> list[str]:
-        """Those with entries."""
+        """Axes with entries."""
         return [axis for axis in AXES if getattr(self, axis)]

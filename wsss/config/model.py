@@ -1,29 +1,31 @@
 """The whole configuration, in the order in which data walks through the stages.
 
 Every field has a default, and the defaults together are the embedded demo. `config.yaml` and the
-JSON schema are generated from it (`wsss config default`, `wsss config schema`). Sections lie in
-modules beside this one.
+JSON schema are generated from it (`wsss config default`, `wsss config schema`). Each section has a
+module in this package; options of a method are in its folder in `wsss.refine`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
-from wsss.config.base import Section, Variant
+from wsss.config.base import AUTO, Section, Variant, fill_variant
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
 from wsss.config.data import DataConfig
+from wsss.config.infer import InferConfig
 from wsss.config.labels import MasksConfig, SeedsConfig
 from wsss.config.matrix import MatrixConfig
-from wsss.config.refine import InferConfig, RefineConfig
-from wsss.config.retrain import PredictConfig, RetrainConfig
+from wsss.config.refine import RefineConfig, published_normalization
+from wsss.config.retrain import RECIPE_BATCH_NORM, PredictConfig, RetrainConfig
 from wsss.config.score import PicturesConfig, ScoreConfig
 
 
 class ComputeConfig(Section):
-    """How the work is done; nothing here changes a result on the CPU."""
+    """Resources; nothing here changes a result on the CPU."""
 
     device: str = Field(
         "auto",
@@ -31,7 +33,7 @@ class ComputeConfig(Section):
         description="auto (CUDA if there is one, else CPU), cpu, cuda, cuda:1 …",
     )
     batch: PositiveInt = Field(
-        8, description="Images a batch where images are only looked at (CAMs, prediction)."
+        8, description="Images per batch outside training (CAMs, prediction)."
     )
     workers: PositiveInt = Field(
         2, le=1024, description="Processes or threads that decode images and run CRFs, per job."
@@ -39,7 +41,7 @@ class ComputeConfig(Section):
 
 
 class Config(Section):
-    """A run: everything below decides what ends up in results/<name>/."""
+    """A run, whose results are in results/<name>/."""
 
     name: str = Field(
         "demo",
@@ -52,27 +54,26 @@ class Config(Section):
         default_factory=dict,
         description=(
             "Runs that differ in one key each, e.g. {refine.weakclip.prompts: [2, 4, 8]}: one run "
-            "a value (of several keys: each combination) in results/<name>/<key>-<value>/, and a "
-            "table of all. They share the manifest, and CAMs where these are the same."
+            "per value (with several keys, per combination) in results/<name>/<key>-<value>/, and "
+            "a table of all. They share the manifest, and the CAMs if these are the same."
         ),
     )
     runs: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description=(
-            "Runs by name with what is laid over this configuration, e.g. {plain: {cams: "
-            "{affinity: {enabled: false}}}}; compared like those of a sweep, with which they "
-            "combine."
+            "Runs by name with the options that they change, e.g. {plain: {cams: {affinity: "
+            "{enabled: false}}}}; they are compared like those of a sweep and combine with one."
         ),
     )
     matrix: MatrixConfig = MatrixConfig()
     variant: Variant = Field(
         "corrected",
         description=(
-            "corrected: what a user should run; published: every departure as the authors ran it."
+            "corrected: what a user should run; published: as the authors' code, errors included."
         ),
     )
     shards: PositiveInt = Field(
-        2, le=100_000, description="Parts into which each split is cut; one job a part and stage."
+        2, le=100_000, description="Parts of each split; one job per part and stage."
     )
     compute: ComputeConfig = ComputeConfig()
     data: DataConfig = DataConfig()
@@ -87,22 +88,59 @@ class Config(Section):
     score: ScoreConfig = ScoreConfig()
     pictures: PicturesConfig = PicturesConfig()
 
-    def chain_values(self) -> dict[str, dict[str, Any]]:
-        """What ``auto`` stands for, by section and key, where that hangs on the chain of methods.
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_auto(cls, values: Any) -> Any:
+        """Replace ``auto`` and what is missing by what the chain of methods and the variant say."""
+        if not isinstance(values, Mapping):
+            return values
+        filled = dict(values)
+        for name, options in _chain_values(values).items():
+            section = filled.get(name, {})
+            if isinstance(section, Mapping):
+                given = {key: value for key, value in section.items() if value != AUTO}
+                filled[name] = options | given
+        published = values.get("variant") == "published"
+        return fill_variant(cls, filled, "published" if published else "corrected")
 
-        Everything else that is ``auto`` is resolved by the variant alone.
-        """
-        published = self.variant == "published"
-        excel = published and self.cams.source == "patch_text"
-        trained = published and self.refine.method != "none"
-        values: dict[str, dict[str, Any]] = {
-            "clip": {
-                "shape": "square" if excel else "kept",
-                "normalization": "imagenet" if excel or trained else "clip",
-            },
-            "infer": {"mirror_first": not (excel and trained and self.data.kind == "voc")},
-        }
-        if excel:
-            values["clip"]["position_rounding"] = "float32"
-            values["cams"] = {"scaling": "exact"}
-        return values
+
+def _chain_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What ``auto`` means, by section and key, where it depends on other options."""
+    published = values.get("variant") == "published"
+    method = str(_value(values, "refine", "method"))
+    patch_text = published and _value(values, "cams", "source") == "patch_text"
+    trained = published and method != "none"
+    recipe = RECIPE_BATCH_NORM.get(str(_value(values, "retrain", "model")), "trained")
+    chain: dict[str, dict[str, Any]] = {
+        "clip": {
+            "keep_ratio": not patch_text,
+            "normalization": (
+                "imagenet"
+                if patch_text
+                else published_normalization(method)
+                if published
+                else "clip"
+            ),
+        },
+        "infer": {
+            "mirror_first": not (patch_text and trained and _value(values, "data", "kind") == "voc")
+        },
+        "retrain": {
+            "batch_norm": "trained" if _value(values, "retrain", "init") == "random" else recipe
+        },
+    }
+    if patch_text:
+        chain["clip"]["position_rounding"] = "float32"
+        chain["cams"] = {"scaling": "exact"}
+    return chain
+
+
+def _value(values: Mapping[str, Any], section: str, key: str) -> Any:
+    """A value as a user wrote it, or its default."""
+    default = getattr(Config.model_fields[section].default, key)
+    options = values.get(section, {})
+    return (
+        options.get(key, default)
+        if isinstance(options, Mapping)
+        else getattr(options, key, default)
+    )

@@ -1,27 +1,23 @@
-"""Sections on the refiners: which one, its training, what is asked of it."""
+"""Sections on the refiner: which method, its options, its training."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, create_model
 
-from wsss.config.base import Section, Share, variant_field
-from wsss.config.refiners import ExcelConfig, WeClipConfig
-from wsss.config.weakclip import WeakClipConfig
+from wsss.config.base import Section, Share
+from wsss.config.method import MethodOptions
+from wsss.refine.registry import METHODS
 
-Method = Literal["none", "weclip", "weakclip", "excel"]
-
-
-METHODS: frozenset[str] = frozenset(get_args(Method))
-"""Each but ``none`` has a section of its name."""
+_Options = TypeVar("_Options", bound=MethodOptions)
 
 
 class TrainingConfig(Section):
-    """How a refiner is trained: crops, AdamW, linear warm-up, decay."""
+    """Training of a refiner: crops, AdamW, linear warm-up, decay."""
 
     iterations: PositiveInt = Field(400, description="Training steps.")
-    batch: PositiveInt = Field(4, description="Crops a step.")
+    batch: PositiveInt = Field(4, description="Crops per step.")
     crop: PositiveInt = Field(
         64, description="Side of the square training crop, pixels; a multiple of the patch."
     )
@@ -31,16 +27,16 @@ class TrainingConfig(Section):
     scale_range: tuple[float, float] = Field(
         (0.75, 1.5), description="Random scale on top of that."
     )
-    max_share: Share = Field(
+    cat_max_ratio: Share = Field(
         1.0,
         description=(
-            "Redraw a crop, up to ten times, while one label has a larger share of what is known "
-            "of it; 1 = take every crop. For refiners that learn from hard labels."
+            "Draw a crop again, up to ten times, while one label covers a larger share of its "
+            "labelled pixels; 1 = accept every crop. For methods that learn from hard labels."
         ),
     )
     photometric: bool = Field(False, description="Random brightness, contrast, saturation and hue.")
     lr: float = Field(2e-3, gt=0, description="Peak learning rate.")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay.")
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
     warmup: int = Field(50, ge=0, description="Steps of linear warm-up.")
     schedule: Literal["poly", "cosine"] = Field(
         "poly", description="Decay of the learning rate: polynomial to 0, or cosine to min_lr."
@@ -51,36 +47,37 @@ class TrainingConfig(Section):
 
 
 class RefineConfig(Section):
-    """The refiner trained on the CAMs."""
+    """The refiner, trained on the CAMs."""
 
-    method: Method = Field(
-        "none",
-        description=(
-            "none: the CAM is handed on as it is; weclip: WeCLIP, trained on the CAMs; weakclip: "
-            "WeakCLIP, trained on seeds made from the CAMs (section seeds); excel: ExCEL, trained "
-            "on patch-text CAMs (section cams.patch_text)."
-        ),
-    )
+    method: str = "none"
     checkpoint: str | None = Field(
         None,
         min_length=1,
         description=(
-            "Do not train: import this file, a checkpoint that the authors of weakclip or excel "
-            "released (.pth, .safetensors) or one of an earlier run. null = train."
+            "Do not train, but import this file: a checkpoint that the authors of "
+            f"{' or '.join(name for name, options in METHODS.items() if options.released)} "
+            "released (.pth, .safetensors), or one of an earlier run. null = train."
         ),
     )
     train: TrainingConfig = TrainingConfig()
-    weclip: WeClipConfig = WeClipConfig()
-    weakclip: WeakClipConfig = WeakClipConfig()
-    excel: ExcelConfig = ExcelConfig()
 
     def effective(self) -> dict[str, Any]:
         """Without the options of the methods that are not configured."""
-        return self.model_dump(mode="json", exclude=set(METHODS - {self.method}))
+        return self.model_dump(mode="json", exclude=set(METHODS) - {self.method})
+
+    @property
+    def options(self) -> MethodOptions:
+        """The section of the configured method, which is not ``none``."""
+        return cast(MethodOptions, getattr(self, self.method))
+
+    def section(self, options: type[_Options]) -> _Options:
+        """The section of one method, by the class of its options."""
+        name = next(name for name, kind in METHODS.items() if kind is options)
+        return cast(_Options, getattr(self, name))
 
     @property
     def is_trained(self) -> bool:
-        """Whether it is a trained one, here or elsewhere, which also predicts all labels itself."""
+        """Whether the method is trained, here or elsewhere; it then also predicts all labels."""
         return self.method != "none"
 
     @property
@@ -90,65 +87,31 @@ class RefineConfig(Section):
 
     @property
     def needs_seeds(self) -> bool:
-        """Whether this run trains it on hard seeds, which the stage seeds makes."""
-        return self.trains and self.method == "weakclip"
+        """Whether this run trains it on hard labels, which the stage seeds makes."""
+        return self.trains and METHODS[self.method].needs_seeds
 
 
-class InferConfig(Section):
-    """What is asked of the trained refiner."""
+def published_normalization(method: str) -> Literal["clip", "imagenet"]:
+    """How the authors' code of a method normalises images; CLIP's way without a method."""
+    return METHODS[method].published_normalization if method in METHODS else "clip"
 
-    scores: Literal["decoder", "cam", "static_cam"] = Field(
-        "decoder",
-        description=(
-            "Class scores for the pseudo masks: decoder = its own probabilities of the image's "
-            "tags; cam = the CAM refined with what it learned (weclip, excel); static_cam = the "
-            "uncalibrated CAM, refined so (excel: the pseudo masks of its training log)."
-        ),
-    )
-    scales: list[float] = Field(
-        [1.0, 0.75],
-        min_length=1,
-        description=(
-            "Scales, each also mirrored; weclip and excel average logits over them, weakclip "
-            "probabilities."
-        ),
-    )
-    long_side: int | None = Field(
-        None, description="Scale images to this long side first; null = as clip.long_side."
-    )
-    short_side: PositiveInt | None = Field(
-        None, description="weakclip: scale images to this short side instead."
-    )
-    window: PositiveInt | None = Field(
-        None,
-        description=(
-            "weakclip: look at larger images through a sliding window of this side, pixels; "
-            "null = at all of an image at once."
-        ),
-    )
-    stride: PositiveInt | None = Field(
-        None, description="weakclip: pixels from window to window; null = as the window."
-    )
-    grid: Literal["auto", "floored", "aligned"] = variant_field(
-        published="floored",
-        corrected="aligned",
-        description=(
-            "floored: a remainder of up to a patch is cut off, yet logits are stretched over the "
-            "whole image; aligned: the image is resized to whole patches."
-        ),
-    )
-    dropout: Literal["auto", "on", "off"] = variant_field(
-        published="on",
-        corrected="off",
-        description="weclip: on = in training mode while it is evaluated, as released.",
-    )
-    mirror_first: bool | Literal["auto"] = Field(
-        "auto",
-        description=(
-            "weclip, excel: whether several scales mirror scale 1, too. auto = true, or false "
-            "where released ExCEL leaves it out (published, VOC)."
-        ),
-    )
-    crf: bool = Field(
-        True, description="Also predict with a dense CRF (settings of masks.crf), as own rows."
+
+if not TYPE_CHECKING:  # the methods' names and sections come from the registry
+    _described = ["none: the CAMs are used as they are"] + [
+        f"{name}: {kind.title}, trained on "
+        + ("hard labels made from the CAMs (section seeds)" if kind.needs_seeds else "the CAMs")
+        for name, kind in METHODS.items()
+    ]
+    _fields: dict[str, Any] = {
+        "method": (
+            Literal["none", *METHODS],
+            Field("none", description=f"{'; '.join(_described)}."),
+        )
+    } | {name: (kind, kind()) for name, kind in METHODS.items()}
+    RefineConfig = create_model(
+        "RefineConfig",
+        __base__=RefineConfig,
+        __doc__=RefineConfig.__doc__,
+        __module__=__name__,
+        **_fields,
     )

@@ -6,8 +6,17 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, Share
+from wsss.config.base import Section, Share, chain_field
 from wsss.config.labels import CrfConfig
+
+BatchNorm = Literal["trained", "fixed_affine", "frozen"]
+
+RECIPE_BATCH_NORM: dict[str, BatchNorm] = {
+    "deeplabv1-resnet38": "fixed_affine",
+    "deeplabv2-resnet38": "fixed_affine",
+    "deeplabv2-resnet101": "frozen",
+}
+"""Batch normalisation of the published recipes, by ``retrain.model``; the others train it."""
 
 
 class RetrainConfig(Section):
@@ -41,12 +50,12 @@ class RetrainConfig(Section):
             "the path of a checkpoint (.safetensors, .pth, for ResNet38 also MXNet's .params)."
         ),
     )
-    batch_norm: Literal["auto", "trained", "fixed_affine", "frozen"] = Field(
-        "auto",
+    batch_norm: BatchNorm = chain_field(
+        "trained",
         description=(
-            "What batch normalisation learns. trained: scale and shift, over batch statistics; "
-            "fixed_affine: nothing, over batch statistics; frozen: nothing, and a backbone's "
-            "running statistics are used and kept. auto = that of the network's recipe, or trained "
+            "Batch normalisation. trained: learns scale and shift, uses batch statistics; "
+            "fixed_affine: learns nothing, uses batch statistics; frozen: learns nothing, and the "
+            "backbone uses its running statistics. auto = as in the network's recipe, or trained "
             "where init is random."
         ),
     )
@@ -57,21 +66,21 @@ class RetrainConfig(Section):
     scale_range: tuple[float, float] = Field(
         (0.75, 1.5), description="Random scale of the image before the crop, on top of that."
     )
-    max_share: Share = Field(
+    cat_max_ratio: Share = Field(
         0.75,
         description=(
-            "Redraw a crop, up to ten times, while one label has a larger share of what is known "
-            "of it; 1 = take every crop."
+            "Draw a crop again, up to ten times, while one label covers a larger share of its "
+            "labelled pixels; 1 = accept every crop."
         ),
     )
     color: Literal["photometric", "hsv", "none"] = Field(
         "photometric",
         description=(
-            "Random colours. photometric: brightness, contrast, saturation and hue, as "
-            "mmsegmentation has it; hsv: hue, saturation and value shifted by up to 10 of 255."
+            "Random colours. photometric: brightness, contrast, saturation and hue, as in "
+            "mmsegmentation; hsv: hue, saturation and value shifted by up to 10 of 255."
         ),
     )
-    batch: PositiveInt = Field(16, description="Global batch size, however many devices share it.")
+    batch: PositiveInt = Field(16, description="Global batch size, whatever the number of devices.")
     iterations: PositiveInt = Field(450, description="Training steps.")
     lr: float = Field(
         6e-4, gt=0, description="Peak learning rate (AdamW for SegFormer, SGD for the others)."
@@ -81,7 +90,7 @@ class RetrainConfig(Section):
 
 
 class PredictConfig(Section):
-    """What is asked of the segmenter."""
+    """Prediction with the segmenter."""
 
     scales: list[float] = Field(
         [0.75, 1.0, 1.25], description="Scales of the multi-scale + flip protocol."
@@ -92,20 +101,18 @@ class PredictConfig(Section):
     window: PositiveInt | None = Field(
         None,
         description=(
-            "Side of a square window that slides over the (scaled) image, pixels; logits of "
-            "overlapping windows are averaged; null = the whole image at once."
+            "Side of the sliding window over the scaled image, pixels; logits of overlapping "
+            "windows are averaged; null = the whole image at once."
         ),
     )
     stride: PositiveInt | None = Field(
         None, description="Pixels between windows; null = the window's side."
     )
-    crf: bool = Field(
-        True, description="Also predict with a dense CRF (settings of masks.crf), as own rows."
-    )
-    own_crf: CrfConfig | None = Field(
+    crf: bool = Field(True, description="Also predict with a dense CRF, in separate rows.")
+    crf_settings: CrfConfig | None = Field(
         None,
         description=(
-            "Settings of that CRF where they differ from masks.crf, with the same keys (left out: "
-            "the defaults of masks.crf); null = those of masks.crf."
+            "Settings of that CRF, with the keys of masks.crf (missing ones take the defaults); "
+            "null = those of masks.crf."
         ),
     )

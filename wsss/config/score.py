@@ -10,13 +10,13 @@ from wsss.config.base import Section
 
 
 class ScoreConfig(Section):
-    """What is measured. This stage alone opens pixel labels."""
+    """Scores. Only this stage opens pixel labels."""
 
     cam_thresholds: Literal["fixed", "fixed+best"] = Field(
         "fixed+best",
         description=(
-            "CAM rows at the configured background rule, and, apart, at the threshold that is best "
-            "on the same truth."
+            "Rows of the CAMs. fixed: with the configured background rule; fixed+best: also with "
+            "the threshold that is best on the same ground truth."
         ),
     )
     report_classes: list[str] = Field(
@@ -26,13 +26,13 @@ class ScoreConfig(Section):
         1000,
         ge=0,
         description=(
-            "Draws of the images, with replacement, behind the 95 % interval of each mIoU; 0 = no "
+            "Bootstrap samples of the images behind the 95 % interval of each mIoU; 0 = no "
             "interval."
         ),
     )
 
 
 class PicturesConfig(Section):
-    """What is drawn."""
+    """Pictures."""
 
     contact_images: PositiveInt = Field(12, description="Images on a contact sheet.")

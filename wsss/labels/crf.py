@@ -33,7 +33,7 @@ def dense_crf(
         Posterior, sums to one over the labels; labels that were not given have no share in it.
 
     Raises:
-        ValueError: NaN in the probabilities, or an option is still ``auto``.
+        ValueError: NaN in the probabilities.
     """
     if np.isnan(probabilities).any():
         raise ValueError("the CRF was given probabilities that are NaN; rerun the stage before")
@@ -68,7 +68,7 @@ def unary_energy(
 
     With ``unary: float16`` it is evaluated in that type, as CLIP-ES does: up to 5e-3 off.
     """
-    precision = _chosen("unary", config.unary)
+    precision = config.unary
     energy = probabilities.astype(precision)
     np.clip(energy, energy.dtype.type(_FLOOR), energy.dtype.type(1), out=energy)
     np.log(energy, out=energy)
@@ -87,15 +87,9 @@ def appearance_image(
             BGR minus a mean, cast to uint8, where negative values come out large. In C that cast is
             undefined; here it is truncation toward zero and then modulo 256, on every machine.
     """
-    if _chosen("image", config.image) == "raw":
+    if config.image == "raw":
         return image
     table = np.arange(256)[:, None] - np.array(_MEAN_BGR)  # every level of every channel
     wrapped = (np.trunc(table).astype(np.int64) % 256).astype(np.uint8)
     seen: UInt8[np.ndarray, "h w 3"] = wrapped[image[:, :, ::-1], np.arange(3)]
     return seen
-
-
-def _chosen(name: str, value: str) -> str:
-    if value == "auto":
-        raise ValueError(f"crf.{name} is auto; resolve the variant first, as load_config does")
-    return value

@@ -12,19 +12,17 @@ from typing import Any
 from wsss.artifacts.code_digest import code_digest
 from wsss.artifacts.stage import STAGES
 from wsss.config import Config, ConfigError, from_mapping
+from wsss.refine.registry import METHODS, method_module, released_module
 
 
 def entry_modules(stage: str, config: Config) -> tuple[str, ...]:
     """The stage's entry modules, with those that the configuration chooses."""
     modules = STAGES[stage].modules
+    method = config.refine.method
     if stage.startswith("refine"):
-        from wsss.refine.registry import entry_modules as refiner
-
-        modules += tuple(refiner(config))
-    if stage == "refine_import":
-        from wsss.refine.registry import import_modules
-
-        modules += tuple(import_modules(config))
+        modules += (method_module(method),)
+    if stage == "refine_import" and method in METHODS and METHODS[method].released:
+        modules += (released_module(method),)
     return modules
 
 

@@ -6,6 +6,7 @@ provenance, reuse and checks are the business of `wsss.refine.stage`.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.labels.prediction import Prediction
 from wsss.refine.inputs import CamSet, ImageCams
+from wsss.refine.registry import method_module
 from wsss.refine.seed_set import SeedSet
 from wsss.refine.training.efficiency import Efficiency
 
@@ -121,3 +123,9 @@ class Refiner(Protocol):
         Raises:
             ValueError: the refiner learns nothing that could predict.
         """
+
+
+def find_refiner(method: str) -> Refiner:
+    """The refiner of that name; the others are not imported."""
+    refiner: Refiner = importlib.import_module(method_module(method)).refiner
+    return refiner

@@ -25,9 +25,9 @@ from wsss.compute.device import pick_device
 from wsss.config.model import Config
 from wsss.data.manifest_folder import load
 from wsss.labels.predictions import write_predictions
-from wsss.refine.base import Scores
+from wsss.refine.base import Scores, find_refiner
 from wsss.refine.inputs import CamSet, ImageCams
-from wsss.refine.registry import entry_modules, find_refiner
+from wsss.refine.registry import method_module
 from wsss.refine.seed_set import SeedSet
 from wsss.refine.shard_set import ShardSet
 
@@ -94,7 +94,7 @@ def train(
         sections = {n: getattr(config, n) for n in ("data", "clip", "cams", "refine")}
         made = provenance(
             "refine_train",
-            entry=(_ENTRY, *entry_modules(config)),
+            entry=(_ENTRY, method_module(config.refine.method)),
             sections=sections,
             seed=config.seed,
             weights=images.weights,
@@ -145,7 +145,7 @@ def apply(
     with CamSet([cams], manifest.split(split)) as images:
         made = provenance(
             "refine_apply",
-            entry=(_ENTRY, *entry_modules(config)),
+            entry=(_ENTRY, method_module(config.refine.method)),
             sections={name: getattr(config, name) for name in refiner.sections},
             seed=0,  # nothing is random here
             weights=images.weights | checkpoint_weights(checkpoint, config.refine.method),
@@ -209,7 +209,7 @@ def predict(
     refiner = find_refiner(method)
     made = provenance(
         "refine_predict",
-        entry=(_ENTRY, *entry_modules(config)),
+        entry=(_ENTRY, method_module(config.refine.method)),
         sections={name: getattr(config, name) for name in refiner.sections}
         | {"crf": config.masks.crf},
         seed=0,  # nothing is random here

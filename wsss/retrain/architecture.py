@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from wsss.config.retrain import RetrainConfig
+from wsss.config.retrain import BatchNorm
 from wsss.retrain import deeplab_heads, deit, resnet38
 from wsss.retrain.mm import (
     CONFIGS,
@@ -21,8 +21,6 @@ from wsss.retrain.mm import (
     MmConfig,
     register_all_modules,
 )
-
-BatchNormMode = Literal["trained", "fixed_affine", "frozen"]
 
 REGISTERED = [module.__name__ for module in (deeplab_heads, deit, resnet38)]
 """Importing them registers what a model config may name."""
@@ -44,23 +42,7 @@ STOCK = {
 SMALLEST_SIDE = 32
 """Pixels; below it the strided attention of SegFormer's first stage has no key left."""
 _PATCH = 16  # of Segmenter
-_FIXED: dict[str, BatchNormMode] = {
-    "deeplabv1-resnet38": "fixed_affine",
-    "deeplabv2-resnet38": "fixed_affine",
-    "deeplabv2-resnet101": "frozen",
-}
 _SLOW_MOMENTUM = 3e-4  # of ResNet38's running statistics, where its affine part is not trained
-
-
-def batch_norm_mode(retrain: RetrainConfig) -> BatchNormMode:
-    """What ``retrain.batch_norm: auto`` stands for.
-
-    That of the network's published recipe, if there are weights to start from; a network that
-    starts at random trains it, since there are no statistics to keep.
-    """
-    if retrain.batch_norm != "auto":
-        return retrain.batch_norm
-    return "trained" if retrain.init == "random" else _FIXED.get(retrain.model, "trained")
 
 
 def model_config(
@@ -69,7 +51,7 @@ def model_config(
     labels: int,
     crop: int,
     norm: Literal["BN", "SyncBN", "SharedBN"] = "BN",
-    batch_norm: BatchNormMode = "trained",
+    batch_norm: BatchNorm = "trained",
     loss: Literal["CrossEntropyLoss", "SharedCrossEntropy"] = "CrossEntropyLoss",
 ) -> dict[str, Any]:
     """The model section of an mmsegmentation config.
@@ -86,7 +68,7 @@ def model_config(
         crop: side of the training crop, pixels.
         norm: batch normalisation; ``SyncBN`` where several GPUs share a batch, ``SharedBN`` where
             several processes share it on a CPU (`wsss.retrain.shared`).
-        batch_norm: what of it learns (`batch_norm_mode`).
+        batch_norm: ``retrain.batch_norm``.
         loss: ``SharedCrossEntropy`` where several processes share a batch.
 
     Raises:
@@ -160,7 +142,7 @@ def _papers_segmenter(model: Any, crop: int) -> None:
     model.test_cfg.update(crop_size=(crop, crop), stride=(2 * crop // 3,) * 2)  # of mmseg's tools
 
 
-def _fix(part: Any, name: str, batch_norm: BatchNormMode, *, backbone: bool) -> None:
+def _fix(part: Any, name: str, batch_norm: BatchNorm, *, backbone: bool) -> None:
     """Take the affine part of batch normalisation, and with ``frozen`` its statistics, as given."""
     if batch_norm == "trained":
         return

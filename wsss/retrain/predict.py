@@ -27,7 +27,7 @@ def predict(
 
     Arrays are uint8 label maps at image size: ``single``, ``multi`` (mean over ``predict.scales``
     and mirroring) and, with ``predict.crf``, ``single_crf`` and ``multi_crf`` (the same after a
-    dense CRF with the settings of ``predict.own_crf``, or else of ``masks.crf``).
+    dense CRF with the settings of ``predict.crf_settings``, or else of ``masks.crf``).
 
     Args:
         config: the sections ``retrain``, ``predict`` and ``masks.crf``.
@@ -44,7 +44,7 @@ def predict(
     samples = tuple(manifest.split(split).shard(*shard))
     device = pick_device(config.compute.device)
     segmenter = load_segmenter(config, classes, checkpoint, device)
-    crf = config.predict.own_crf or config.masks.crf
+    crf = config.predict.crf_settings or config.masks.crf
     made_of = provenance(
         "predict",
         entry=_ENTRY,

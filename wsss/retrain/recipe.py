@@ -17,7 +17,7 @@ from wsss.config import Config
 from wsss.config.retrain import RetrainConfig
 from wsss.labels.ignore import IGNORED
 from wsss.retrain import dataset, runner, shared, transforms
-from wsss.retrain.architecture import REGISTERED, batch_norm_mode, model_config
+from wsss.retrain.architecture import REGISTERED, model_config
 from wsss.retrain.mm import MmConfig
 from wsss.retrain.optimisation import optimisation
 
@@ -78,7 +78,7 @@ def training_config(
                 labels=len(labels),
                 crop=retrain.crop,
                 norm=synchronised if several else "BN",
-                batch_norm=batch_norm_mode(retrain),
+                batch_norm=retrain.batch_norm,
                 loss="SharedCrossEntropy" if several else "CrossEntropyLoss",
             ),
             "train_dataloader": {
@@ -152,7 +152,7 @@ def _augmentation(retrain: RetrainConfig) -> list[dict[str, Any]]:
         {
             "type": "RandomCrop",
             "crop_size": (retrain.crop, retrain.crop),
-            "cat_max_ratio": retrain.max_share,
+            "cat_max_ratio": retrain.cat_max_ratio,
             "ignore_index": IGNORED,
         },
         {"type": "RandomFlip", "prob": 0.5},

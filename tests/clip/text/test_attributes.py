@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from wsss.clip.load import LoadedClip, load_clip
 from wsss.clip.text.attributes import attribute_bank, enrich, enriched_bank, hunting_weights
 from wsss.clip.text.embeddings import text_bank
-from wsss.config.base import resolve_variant
+from wsss.config.base import fill_variant
 from wsss.config.cams import TseConfig
 from wsss.config.clip import ClipConfig
 from wsss.config.load import expand_path
@@ -25,10 +25,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> LoadedClip:
 
 
 def _tse(variant: str = "corrected", **values: object) -> TseConfig:
-    settings = TseConfig.model_validate({"form": "hunted"} | values)
-    resolved = resolve_variant(settings, variant)  # type: ignore[arg-type]
-    assert isinstance(resolved, TseConfig)
-    return resolved
+    filled = fill_variant(TseConfig, {"form": "topk"} | values, variant)  # type: ignore[arg-type]
+    return TseConfig.model_validate(filled)
 
 
 SENTENCES = {
@@ -85,7 +83,7 @@ def test_published_enrichment_is_nearly_a_constant_shift() -> None:
 
 def test_all_attributes_may_be_dropped_but_one() -> None:
     texts, bank = F.normalize(torch.randn(2, 8), dim=-1), torch.randn(3, 8)
-    weights = hunting_weights(texts, bank, _tse(keep=0.0))
+    weights = hunting_weights(texts, bank, _tse(top_share=0.0))
     assert ((weights > 0).sum(1) == 1).all()
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsss.config.refiners import WeClipConfig
 from wsss.refine.blocks.decoder import TransformerDecoder
 from wsss.refine.blocks.fusion import FeatureFusion, feature_affinity
 from wsss.refine.blocks.head import Head
+from wsss.refine.weclip.options import WeClipOptions
 
 
 def test_trainable_parameters_are_those_of_the_paper_s_head() -> None:
@@ -47,7 +47,7 @@ def test_decoder_keeps_the_grid_and_reaches_every_patch() -> None:
 
 
 def test_dropout_only_while_training() -> None:
-    head = Head(2, 8, 3, WeClipConfig(width=64, dropout=0.5))
+    head = Head(2, 8, 3, WeClipOptions(width=64, dropout=0.5))
     features = torch.randn(2, 1, 4, 8)
     found = head.train()(features, (2, 2))
     dropped = (found.fused.abs().sum((2, 3)) == 0).float().mean()

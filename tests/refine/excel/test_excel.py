@@ -27,7 +27,7 @@ from wsss.refine.training.crops import CropBatch, CropStream
 from wsss.refine.training.trainer import Trainer
 
 TRAIN = {"iterations": 6, "warmup": 2, "batch": 3, "checkpoint_every": 2, "crop": 64}
-EXCEL = {"width": 16, "lvc_start": 3, "own_labels_start": 5}
+EXCEL = {"width": 16, "lvc_start": 3, "self_training_start": 5}
 CAMS = {"source": "patch_text", "affinity": {"last_blocks": 6}}
 
 
@@ -113,7 +113,7 @@ def test_scores_of_the_calibrated_cam(
     "changes",
     [
         {"infer": {}},
-        {"clip": {"shape": "square", "square": 64}, "infer": {"scales": [1.0, 0.7, 1.5]}},
+        {"clip": {"keep_ratio": False, "input_size": 64}, "infer": {"scales": [1.0, 0.7, 1.5]}},
         {"infer": {"mirror_first": False, "scales": [1.0]}},
     ],
 )
@@ -133,18 +133,18 @@ def test_predictions(
     "changes",
     [
         {"variant": "published"},
-        {"refine": {"excel": {"crop_cams": "image"}}},
-        {"refine": {"excel": {"crop_cams": "gated", "unsure": "labelled"}}},
+        {"refine": {"excel": {"crop_visibility": "image"}}},
+        {"refine": {"excel": {"crop_visibility": "gated", "ignore_band": None}}},
         {"refine": {"excel": {"features": "aliased", "relation_dropout": "on"}}},
         {"cams": {"affinity": {"enabled": False}}},
-        {"cams": {"patch_text": {"relation": "vv", "heads": "each", "tse": {"form": "hunted"}}}},
+        {"cams": {"patch_text": {"relation": "vv", "heads": "each", "tse": {"form": "topk"}}}},
     ],
 )
 def test_every_option_trains(chain: Chain, changes: dict[str, Any], tmp_path: Path) -> None:
     short = {
         "refine": {
             "train": {"iterations": 3, "warmup": 0},
-            "excel": {"lvc_start": 1, "own_labels_start": 2},
+            "excel": {"lvc_start": 1, "self_training_start": 2},
         }
     }
     config = chain.config(**overlay(short, changes))
@@ -157,7 +157,7 @@ def test_it_takes_any_cam(tmp_path: Path) -> None:
     refine = {
         "method": "excel",
         "train": TRAIN | {"iterations": 2},
-        "excel": EXCEL | {"crop_cams": "image", "lvc_start": 1},
+        "excel": EXCEL | {"crop_visibility": "image", "lvc_start": 1},
     }
     chain = Chain(tmp_path, refine, cams={"source": "grad_cam"})
     assert chain.train(chain.config(), tmp_path / "trained").exists()
@@ -238,7 +238,7 @@ def test_what_does_not_fit_is_refused(chain: Chain, checkpoint: Path, tmp_path: 
         chain.apply(other, checkpoint, tmp_path / "s.h5")
     with pytest.raises(ConfigError, match="relation is none"):
         chain.config(cams={"patch_text": {"relation": "none"}})
-    with pytest.raises(ConfigError, match="crop_cams to image"):
+    with pytest.raises(ConfigError, match="crop_visibility to image"):
         chain.config(cams={"source": "external", "external": {"path": "seeds"}})
     with pytest.raises(ConfigError, match=r"heads must divide"):
         chain.config(refine={"excel": {"width": 20}})

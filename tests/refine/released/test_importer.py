@@ -41,10 +41,10 @@ class Release(Chain):
     """A chain, and the file that its method's authors would have released."""
 
     def __init__(self, folder: Path, method: str) -> None:
-        shape = "kept" if method == "weakclip" else "square"
+        keep_ratio = method == "weakclip"
         sections: dict[str, Any] = {
             "cams": {"source": "patch_text"},
-            "clip": {"square": 64, "shape": shape},
+            "clip": {"input_size": 64, "keep_ratio": keep_ratio},
         }
         sections |= {"infer": {"crf": False, "scales": [1.0]}}
         super().__init__(
@@ -259,7 +259,7 @@ def test_a_checkpoint_of_this_pipeline_is_taken_as_it_is(release: Release, tmp_p
 def test_methods_without_a_release_say_so(release: Release, tmp_path: Path) -> None:
     file = save(release.theirs, tmp_path / "released.pth")
     weclip = release.config(
-        refine={"method": "weclip", "weclip": {"crop_cams": "image"}}, variant="corrected"
+        refine={"method": "weclip", "weclip": {"crop_visibility": "image"}}, variant="corrected"
     )
     with pytest.raises(ValueError, match="released of excel and weakclip alone"):
         release.take(file, weclip)

@@ -16,7 +16,6 @@ from wsss.clip.text.prompts import LearnablePrompt, short_texts
 from wsss.clip.towers import TextTower
 from wsss.config import expand_path, from_mapping
 from wsss.config.refine import TrainingConfig
-from wsss.config.weakclip import WeakClipConfig
 from wsss.data.datasets.classes import class_list
 from wsss.refine.slide import slide
 from wsss.refine.training.trainer import learning_rate
@@ -30,9 +29,10 @@ from wsss.refine.weakclip.losses import (
     seed_loss,
 )
 from wsss.refine.weakclip.network import WeakClipNetwork
+from wsss.refine.weakclip.options import WeakClipOptions
 
 
-def settings(variant: str = "corrected", **changes: object) -> WeakClipConfig:
+def settings(variant: str = "corrected", **changes: object) -> WeakClipOptions:
     mapping = {"variant": variant, "refine": {"method": "weakclip", "weakclip": changes}}
     return from_mapping(mapping, partial=True).refine.weakclip
 

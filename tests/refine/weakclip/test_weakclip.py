@@ -25,7 +25,7 @@ from wsss.refine.weakclip.method import class_texts
 
 TRAIN = {
     "iterations": 4, "warmup": 1, "batch": 2, "checkpoint_every": 2, "crop": 64,
-    "schedule": "cosine", "min_lr": 1e-5, "max_share": 0.75, "photometric": True,
+    "schedule": "cosine", "min_lr": 1e-5, "cat_max_ratio": 0.75, "photometric": True,
 }  # fmt: skip
 WEAKCLIP = {"width": 16, "channels": 16}
 
@@ -146,11 +146,11 @@ def test_predictions_do_not_depend_on_their_neighbours(
     [
         {"tags_in_losses": "ignored", "padding": "labelled", "auxiliary_mean": "all"},
         {"tags_in_losses": "masked", "tags_in_masks": "ignored"},
-        {"boundary": {"sigmas": "cells", "image": "sampled"}},
+        {"boundary": {"sigma_unit": "cells", "image": "sampled"}},
         {"prompts": 0},
         {"drop_path": 0.5, "class_token": "twice", "positions": "twice"},
         {"clip_lr": 0.01, "co_attention": "unchained"},
-        {"taps": [1, 2, 3, 12], "adapter_lr": 0.0},
+        {"out_indices": [1, 2, 3, 12], "adapter_lr": 0.0},
     ],
 )
 def test_every_option_trains(chain: Seeded, weakclip: dict[str, Any], tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_what_does_not_fit_is_refused(chain: Seeded, checkpoint: Path, tmp_path:
         chain.config(infer={"scores": "cam"})
     with pytest.raises(ConfigError, match=r"infer\.stride must be at most"):
         chain.config(infer={"stride": 64})
-    with pytest.raises(ConfigError, match=r"taps must rise"):
-        chain.config(refine={"weakclip": {"taps": [3, 2, 4, 5]}})
+    with pytest.raises(ConfigError, match=r"out_indices must rise"):
+        chain.config(refine={"weakclip": {"out_indices": [3, 2, 4, 5]}})
 
 
 def test_published_feeds_imagenet_normalisation(chain: Seeded) -> None:

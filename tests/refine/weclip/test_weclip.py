@@ -48,7 +48,7 @@ def _teacher(chain: Chain, config: Config) -> tuple[PseudoLabels, CropStream]:
     inputs = EncoderInput(config, chain.folder / "cache")
     manifest, classes = load(chain.manifest)
     words = (classes.prompts, classes.backgrounds, config.clip.template)
-    from_crop = config.refine.weclip.crop_cams != "image"
+    from_crop = config.refine.weclip.crop_visibility != "image"
     bank = text_bank(inputs.clip, *words, cache_dir=None) if from_crop else None
     cams = CamSet([chain.cams["train"]], manifest.split("train"))
     stream = CropStream(cams, inputs, config.refine.train, seed=0, workers=1)
@@ -141,10 +141,10 @@ def test_crf_adds_protocols(chain: Chain, checkpoint: Path, tmp_path: Path) -> N
     "changes",
     [
         {"variant": "published"},
-        {"refine": {"weclip": {"crop_cams": "image", "unsure": "labelled"}}},
-        {"refine": {"weclip": {"crop_cams": "located"}}},
+        {"refine": {"weclip": {"crop_visibility": "image", "ignore_band": None}}},
+        {"refine": {"weclip": {"crop_visibility": "located"}}},
         {"refine": {"weclip": {"padding": "labelled", "affinity": "raw"}}},
-        {"refine": {"weclip": {"rfm_distance": "signed", "crop_cams": "crop"}}},
+        {"refine": {"weclip": {"block_distance": "signed", "crop_visibility": "crop"}}},
         {"cams": {"affinity": {"enabled": False}}},
     ],
 )
@@ -195,7 +195,7 @@ def test_a_tag_that_the_crop_does_not_show_gets_no_label(chain: Chain) -> None:
                 into[1].append(bool((labels[owner] == index + 1).any()))
             into[0].append(batch.maps.flatten(1).amax(1))
 
-        zoomed = {"train": {"scale_range": [2.0, 2.0]}, "weclip": {"crop_cams": name}}
+        zoomed = {"train": {"scale_range": [2.0, 2.0]}, "weclip": {"crop_visibility": name}}
         _one(chain, chain.config(refine=zoomed), look)
         seen[name] = sum(labelled) / len(labelled)
     assert seen["image"] < seen["crop"]
@@ -255,7 +255,7 @@ def test_what_does_not_fit_is_refused(chain: Chain, checkpoint: Path, tmp_path: 
     none = chain.config(refine={"method": "none"})
     with pytest.raises(ArtifactError, match="was trained for the refiner 'weclip'"):
         chain.apply(none, checkpoint, tmp_path / "s.h5")
-    with pytest.raises(ConfigError, match="crop_cams to image"):
+    with pytest.raises(ConfigError, match="crop_visibility to image"):
         chain.config(
             variant="published", cams={"source": "external", "external": {"path": "seeds"}}
         )

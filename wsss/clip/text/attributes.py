@@ -50,7 +50,7 @@ def enriched_bank(
         clip: the model.
         classes: names, prompt words and backgrounds.
         template: of the prompts.
-        tse: with every ``auto`` resolved.
+        tse: the section cams.patch_text.tse.
         cache_dir: where embeddings are kept.
 
     Raises:
@@ -115,14 +115,12 @@ def hunting_weights(
         attributes: the bank.
         tse: keep, temperature and vectors.
     """
-    assert tse.keep != "auto"
-    assert tse.temperature != "auto"
-    if tse.vectors == "centred":
+    if tse.centering:
         texts = F.normalize(texts - texts.mean(0), dim=-1)
         attributes = F.normalize(attributes - attributes.mean(0), dim=-1)
     scores = texts @ attributes.T
     # Written as published: int((1 - 0.9) * 112) drops 11.
-    dropped = min(int((1 - tse.keep) * len(attributes)), len(attributes) - 1)
+    dropped = min(int((1 - tse.top_share) * len(attributes)), len(attributes) - 1)
     if dropped:
         lowest = scores.topk(dropped, dim=1, largest=False).indices
         scores = scores.scatter(1, lowest, -torch.inf)
@@ -145,7 +143,7 @@ def enrich(
     if tse.form == "mean":
         added = mean
     else:
-        used = attributes - mean if tse.vectors == "centred" else attributes
+        used = attributes - mean if tse.centering else attributes
         added = hunting_weights(texts, attributes, tse) @ used
     return F.normalize(texts + tse.weight * added, dim=-1)
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wsss.config.refiners import HeadConfig
 from wsss.refine.blocks.decoder import TransformerDecoder
 from wsss.refine.blocks.fusion import FeatureFusion
+from wsss.refine.blocks.options import HeadOptions
 
 
 class Decoded(NamedTuple):
@@ -33,7 +33,7 @@ class Head(nn.Module):
         settings: width, depth, heads and dropout.
     """
 
-    def __init__(self, blocks: int, tokens: int, labels: int, settings: HeadConfig) -> None:
+    def __init__(self, blocks: int, tokens: int, labels: int, settings: HeadOptions) -> None:
         super().__init__()
         width = settings.width
         self.fusion = FeatureFusion(blocks, tokens, width)

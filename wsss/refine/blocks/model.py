@@ -14,12 +14,12 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.clip.input import EncoderInput
 from wsss.compute import seeding
 from wsss.config.model import Config
-from wsss.config.refiners import HeadConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.labels.prediction import Prediction, candidates
 from wsss.refine.base import Scores
 from wsss.refine.blocks.head import Head
+from wsss.refine.blocks.options import HeadOptions
 from wsss.refine.inference import Found, Photo, Subject, Views, on_photos
 from wsss.refine.inputs import ImageCams
 
@@ -103,7 +103,7 @@ class HeadNetwork:
 def new_head(
     blocks: int,
     classes: ClassList,
-    settings: HeadConfig,
+    settings: HeadOptions,
     inputs: EncoderInput,
     *,
     seed: int,

@@ -6,39 +6,39 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from wsss.config.refiners import ExcelConfig, WeClipConfig
 from wsss.labels.ignore import IGNORED
 from wsss.labels.online import Unsure, online_labels
+from wsss.refine.blocks.options import HeadOptions
 from wsss.refine.training.crops import CropBatch
 
 
-def unsure_band(settings: WeClipConfig | ExcelConfig) -> Unsure | None:
+def ignore_band(settings: HeadOptions) -> Unsure | None:
     """The configured ignore band; None where every pixel has a label."""
-    return Unsure(*settings.unsure_band) if settings.unsure == "ignored" else None
+    return Unsure(*settings.ignore_band) if settings.ignore_band else None
 
 
-def padding_label(settings: WeClipConfig | ExcelConfig) -> int:
+def padding_label(settings: HeadOptions) -> int:
     """What padding is labelled as where labels come from the whole image."""
     return IGNORED if settings.padding == "ignored" else 0
 
 
 def shown_tags(
     batch: CropBatch,
-    settings: WeClipConfig | ExcelConfig,
+    settings: HeadOptions,
     probabilities: Float[Tensor, " rows"],
 ) -> Bool[Tensor, " rows"]:
-    """Whether a crop is taken to show the class of each row (``crop_cams``).
+    """Whether a crop is taken to show the class of each row (``crop_visibility``).
 
     Args:
         batch: the crops.
-        settings: crop_cams and crop_gate.
+        settings: crop_visibility and visibility_threshold.
         probabilities: of the class on the crop, for ``gated``.
     """
-    gate = settings.crop_gate
-    if settings.crop_cams == "gated":
-        return ~(probabilities < gate * batch.probabilities)
-    if settings.crop_cams in ("located", "image"):
-        return batch.maps.flatten(1).amax(1) >= gate
+    threshold = settings.visibility_threshold
+    if settings.crop_visibility == "gated":
+        return ~(probabilities < threshold * batch.probabilities)
+    if settings.crop_visibility in ("located", "image"):
+        return batch.maps.flatten(1).amax(1) >= threshold
     return torch.ones_like(batch.owner, dtype=torch.bool)
 
 
@@ -47,7 +47,7 @@ def crop_labels(
     batch: CropBatch,
     maps: Float[Tensor, "rows height width"],
     shown: Bool[Tensor, " rows"],
-    settings: WeClipConfig | ExcelConfig,
+    settings: HeadOptions,
 ) -> UInt8[Tensor, "batch side side"]:
     """Label every pixel: 0 background, class + 1, 255 where nothing is to be learned.
 
@@ -56,7 +56,7 @@ def crop_labels(
         maps: refined CAMs in 0..1, one for each row of the batch.
         shown: whether the crop shows the class of a row. Neither foreground nor background is
             learned where a tag that is not there would be.
-        settings: padding and the unsure band.
+        settings: padding and ignore_band.
     """
     size = (batch.images.shape[-2], batch.images.shape[-1])
     labels = online_labels(
@@ -66,7 +66,7 @@ def crop_labels(
         batch.classes,
         size,
         valid=batch.valid if settings.padding == "ignored" else None,
-        unsure=unsure_band(settings),
+        unsure=ignore_band(settings),
     )
     absent = torch.zeros(len(labels), IGNORED + 1, dtype=torch.bool, device=labels.device)
     absent[batch.owner[~shown], 1 + batch.classes[~shown]] = True

@@ -33,7 +33,8 @@ from wsss.refine.base import Refiner, Scores, TrainingResult
 from wsss.refine.blocks.head import Decoded, Head
 from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
 from wsss.refine.blocks.model import HeadNetwork, new_head
-from wsss.refine.blocks.pseudo_labels import padding_label, unsure_band
+from wsss.refine.blocks.pseudo_labels import ignore_band, padding_label
+from wsss.refine.excel.options import ExcelOptions
 from wsss.refine.excel.teacher import Teacher, look, relation
 from wsss.refine.inference import Photo
 from wsss.refine.inputs import CamSet, ImageCams
@@ -66,7 +67,7 @@ class Excel:
             ValueError: the crop does not fit the patch, there is no image, or several processes
                 were launched that cannot share a batch.
         """
-        refine, settings = config.refine, config.refine.excel
+        refine, settings = config.refine, config.refine.section(ExcelOptions)
         if distributed.count() > 1 and settings.relation_mean == "batch":
             raise ValueError(
                 "refine.excel.relation_mean is batch (as released): the mean runs over a whole "
@@ -75,8 +76,8 @@ class Excel:
             )
         inputs = EncoderInput(config, cache)
         labels = None
-        if settings.crop_cams == "image":
-            labels = ImageLabels(cams, inputs, unsure_band(settings), cache)
+        if settings.crop_visibility == "image":
+            labels = ImageLabels(cams, inputs, ignore_band(settings), cache)
         stream = CropStream(
             cams,
             inputs,
@@ -143,7 +144,11 @@ class Step:
     """
 
     def __init__(self, config: Config, head: Head, teacher: Teacher) -> None:
-        self._settings, self._head, self._teacher = config.refine.excel, head, teacher
+        self._settings, self._head, self._teacher = (
+            config.refine.section(ExcelOptions),
+            head,
+            teacher,
+        )
         encoder = teacher.scores.encoder
         side = config.refine.train.crop // encoder.patch[0]
         self._grid, self._device = (side, side), encoder.device
@@ -167,7 +172,7 @@ class Step:
             noisy = settings.relation_dropout == "on"
             calibrating = related.detach() if noisy else relation(clean.detach(), settings)
         labels = self._teacher.labels(batch, seen, calibrating)
-        late = settings.own_labels_start
+        late = settings.self_training_start
         paired = labels if late is None or step < late else self._own_labels(logits, batch)
         pairs = affinity_labels(paired, self._grid, self._near)
         parts = {
@@ -204,7 +209,7 @@ class _Trained(HeadNetwork):
 
         With ``infer.scores: static_cam`` the static CAM, without mirroring.
         """
-        settings, teacher = self.config.refine.excel, self._teacher
+        settings, teacher = self.config.refine.section(ExcelOptions), self._teacher
         device = self.inputs.encoder.device
         pixels = self.views.pixels(photo, 1.0).to(device)
         owner = torch.zeros(len(image.classes), dtype=torch.long, device=device)
@@ -229,8 +234,7 @@ class _Trained(HeadNetwork):
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch labels rows columns"]:
         """See `HeadNetwork.logits`."""
-        features = self.config.refine.excel.features
-        assert features != "auto"
+        features = self.config.refine.section(ExcelOptions).features
         seen = look(self._teacher.scores, images, features)
         decoded: Decoded = self.head(seen.features, seen.grid)
         return decoded.logits
@@ -240,11 +244,15 @@ def make_teacher(config: Config, classes: ClassList, inputs: EncoderInput, cache
     """The teacher of a configuration."""
     settings = config.cams.patch_text
     bank = enriched_bank(inputs.clip, classes, config.clip.template, settings.tse, cache)
-    return Teacher(PatchText(inputs.encoder, bank, settings), config.cams, config.refine.excel)
+    return Teacher(
+        PatchText(inputs.encoder, bank, settings), config.cams, config.refine.section(ExcelOptions)
+    )
 
 
 def _new_head(config: Config, classes: ClassList, inputs: EncoderInput, *, seed: int) -> Head:
-    return new_head(inputs.encoder.depth, classes, config.refine.excel, inputs, seed=seed)
+    return new_head(
+        inputs.encoder.depth, classes, config.refine.section(ExcelOptions), inputs, seed=seed
+    )
 
 
 refiner: Refiner = Excel()

@@ -20,6 +20,7 @@ from wsss.clip.position import resize_positions
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.refine.blocks.model import new_head
+from wsss.refine.excel.options import ExcelOptions
 from wsss.refine.released.matching import ImportReport, Part, assemble, departures
 
 _NEEDED: Mapping[str, object] = {
@@ -60,7 +61,9 @@ def account(
 ) -> tuple[ImportReport, list[str]]:
     """Make the tensors of `wsss.refine.blocks.head.Head`; see
     `wsss.refine.weakclip.released.account`."""
-    head = new_head(inputs.encoder.depth, classes, config.refine.excel, inputs, seed=0)
+    head = new_head(
+        inputs.encoder.depth, classes, config.refine.section(ExcelOptions), inputs, seed=0
+    )
     found, rest = assemble(tensors, parts(head.state_dict()))
     found.object_to("set otherwise", departures(config, _NEEDED))
     return found, compare_clip(found, tensors, rest, inputs.clip.model.state_dict())

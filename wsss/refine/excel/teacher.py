@@ -17,9 +17,9 @@ from torch import Tensor
 
 from wsss.cams.patch_text import PatchText
 from wsss.config.cams import CamsConfig
-from wsss.config.refiners import ExcelConfig
 from wsss.refine.blocks.pseudo_labels import crop_labels, shown_tags
 from wsss.refine.blocks.refinement import refined_cams
+from wsss.refine.excel.options import ExcelOptions
 from wsss.refine.training.crops import CropBatch
 
 
@@ -99,7 +99,7 @@ def look(
 
 
 def relation(
-    fused: Float[Tensor, "batch width rows columns"], settings: ExcelConfig
+    fused: Float[Tensor, "batch width rows columns"], settings: ExcelOptions
 ) -> Float[Tensor, "batch patches patches"]:
     """Centred cosines between fused features: R = 3 (f^T f - mean) (spec 3.3).
 
@@ -127,16 +127,15 @@ class Teacher:
     Args:
         scores: the patch-text similarity.
         cams: the affinity's settings.
-        settings: refine.excel, with every ``auto`` resolved.
+        settings: refine.excel.
     """
 
-    def __init__(self, scores: PatchText, cams: CamsConfig, settings: ExcelConfig) -> None:
+    def __init__(self, scores: PatchText, cams: CamsConfig, settings: ExcelOptions) -> None:
         self.scores, self._cams, self._settings = scores, cams, settings
 
     def look(self, images: Float[Tensor, "batch 3 height width"], *, dynamic: bool) -> Seen:
         """Run the frozen encoder, as far as the head and `maps` need it."""
         settings, cams = self._settings, self._cams
-        assert settings.features != "auto"
         static = cams.affinity.last_blocks if cams.affinity.enabled else 0
         return look(
             self.scores,
@@ -181,7 +180,6 @@ class Teacher:
         """
         if attention is None:
             return maps
-        assert self._settings.block_distance != "auto"
         affinity = None if related is None else related.sigmoid()
         args = (attention, maps, owner, self._cams, affinity)
         return refined_cams(*args, self._settings.block_distance)

@@ -18,7 +18,7 @@ from wsss.clip.input import EncoderInput
 from wsss.config.load import expand_path
 from wsss.config.model import Config
 from wsss.data.manifest_folder import load
-from wsss.refine.registry import RELEASED, authors_module, entry_modules, import_modules
+from wsss.refine.registry import METHODS, method_module, released_module
 from wsss.refine.released.matching import ImportReport, size_text
 from wsss.refine.released.reading import Source, is_ours, read_source
 
@@ -72,17 +72,18 @@ def import_checkpoint(
         found = ImportReport(dict(tensors), list(tensors))
         found.note("carried along", "a checkpoint of this pipeline, taken as it is", [file.name])
     else:
-        if method not in RELEASED:
+        released = sorted(name for name, options in METHODS.items() if options.released)
+        if method not in released:
             raise ValueError(
                 f"refine.method is {method}: checkpoints were released of "
-                f"{' and '.join(sorted(RELEASED))} alone; {file} is none of this pipeline either"
+                f"{' and '.join(released)} alone; {file} is none of this pipeline either"
             )
         source = read_source(file)
         inputs = EncoderInput(config, cache)
         found = _account(config, manifest_dir, inputs, source, leave_out, file)
         made = provenance(
             "refine_import",
-            entry=(_ENTRY, *entry_modules(config), *import_modules(config)),
+            entry=(_ENTRY, method_module(method), released_module(method)),
             sections={name: getattr(config, name) for name in ("data", "clip", "refine")},
             seed=0,  # nothing is random here
             weights={"clip": inputs.clip.digest, "authors": digest},
@@ -103,7 +104,7 @@ def _account(
     file: Path,
 ) -> ImportReport:
     _, classes = load(manifest_dir)
-    module = importlib.import_module(authors_module(config.refine.method))
+    module = importlib.import_module(released_module(config.refine.method))
     found: ImportReport
     found, rest = module.account(config, classes, inputs, source.tensors)
     dropped = [name for name in rest if name.startswith(tuple(leave_out))]

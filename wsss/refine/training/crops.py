@@ -166,8 +166,8 @@ class CropStream:
         settings, accept = self._settings, None
         base = 1.0 if settings.short_side is None else settings.short_side / min(size)
         low, high = settings.scale_range
-        if labels is not None and settings.max_share < 1:
-            accept = functools.partial(_mixed, labels, settings.max_share)
+        if labels is not None and settings.cat_max_ratio < 1:
+            accept = functools.partial(_mixed, labels, settings.cat_max_ratio)
         crop = draw_crop(size, settings.crop, (base * low, base * high), generator, accept=accept)
         cut = crop.photo(photo, self._fill)
         if settings.photometric:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wsss.clip.input import EncoderInput
 from wsss.config.labels import CrfConfig
-from wsss.config.weakclip import BoundaryConfig
+from wsss.refine.weakclip.options import BoundaryConfig
 
 
 def boundary_crf(settings: BoundaryConfig, cell: int) -> CrfConfig:
@@ -21,7 +21,7 @@ def boundary_crf(settings: BoundaryConfig, cell: int) -> CrfConfig:
         settings: kernels.
         cell: side of a cell of that grid, pixels.
     """
-    unit = cell if settings.sigmas == "pixels" else 1
+    unit = cell if settings.sigma_unit == "pixels" else 1
     return CrfConfig(
         iterations=settings.iterations,
         gaussian_sxy=settings.gaussian_sxy / unit,

@@ -23,7 +23,6 @@ from wsss.clip.input import EncoderInput
 from wsss.compute import seeding
 from wsss.config.load import expand_path
 from wsss.config.model import Config
-from wsss.config.weakclip import WeakClipConfig
 from wsss.data.datasets.classes import ClassList, spelling
 from wsss.data.datasets.voc import list_ids
 from wsss.data.manifest import Sample
@@ -45,6 +44,7 @@ from wsss.refine.weakclip.losses import (
     seed_loss,
 )
 from wsss.refine.weakclip.network import WeakClipNetwork
+from wsss.refine.weakclip.options import WeakClipOptions
 
 _BACKGROUND = "background"
 _STRIDE = 4  # pixels a cell of the scores that are handed on
@@ -72,7 +72,7 @@ class WeakClip:
         """
         if seeds is None:
             raise ValueError("WeakCLIP learns from seeds; pass the shards of the stage seeds")
-        refine, settings = config.refine, config.refine.weakclip
+        refine, settings = config.refine, config.refine.section(WeakClipOptions)
         inputs = EncoderInput(config, cache)
         stream = CropStream(
             cams,
@@ -142,7 +142,7 @@ class Step:
     """
 
     def __init__(
-        self, settings: WeakClipConfig, network: WeakClipNetwork, inputs: EncoderInput
+        self, settings: WeakClipOptions, network: WeakClipNetwork, inputs: EncoderInput
     ) -> None:
         self._settings, self._network, self._inputs = settings, network, inputs
         cell = inputs.encoder.patch[0] // 2
@@ -196,7 +196,7 @@ class _Trained:
         tensors, _ = load_checkpoint(checkpoint)
         self.inputs = EncoderInput(config, cache)
         self._labels = classes.label_count
-        self._masked = config.refine.weakclip.tags_in_masks == "masked"
+        self._masked = config.refine.section(WeakClipOptions).tags_in_masks == "masked"
         self._network = build_network(config, classes, self.inputs, seed=0)
         try:
             self._network.trained.load_state_dict(tensors)
@@ -243,7 +243,11 @@ def build_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.number(seed, seeding.NETWORK, 0))
         return WeakClipNetwork(
-            inputs.clip, inputs.encoder, names, config.refine.weakclip, config.refine.train.crop
+            inputs.clip,
+            inputs.encoder,
+            names,
+            config.refine.section(WeakClipOptions),
+            config.refine.train.crop,
         )
 
 
@@ -257,7 +261,7 @@ def class_texts(config: Config, classes: ClassList) -> list[str]:
     words = zip(classes.names, classes.prompts, strict=True)
     chosen = (prompt if spelling(name) in own else name for name, prompt in words)
     names = [word.replace("_", " ") for word in chosen]
-    return [_BACKGROUND, *names, *config.refine.weakclip.extra_labels]
+    return [_BACKGROUND, *names, *config.refine.section(WeakClipOptions).extra_labels]
 
 
 def _allowed(batch: CropBatch, labels: int) -> Bool[Tensor, "batch labels"]:
@@ -276,7 +280,7 @@ def _nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _repeated(config: Config) -> frozenset[str]:
     """Images that come twice an epoch."""
-    name = config.refine.weakclip.repeat_list
+    name = config.refine.section(WeakClipOptions).repeat_list
     if not name or config.data.kind != "voc":
         return frozenset()
     return frozenset(list_ids(name, expand_path(config.data.root)))

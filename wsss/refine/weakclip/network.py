@@ -13,11 +13,11 @@ from wsss.clip.encoder import ClipEncoder
 from wsss.clip.load import LoadedClip
 from wsss.clip.text.prompts import LearnablePrompt, short_texts
 from wsss.clip.towers import ImageTower, TextTower
-from wsss.config.weakclip import WeakClipConfig
 from wsss.refine.training.trainer import Group
 from wsss.refine.weakclip.adapter import PyramidAdapter
 from wsss.refine.weakclip.co_attention import CoAttention, TextMatching
 from wsss.refine.weakclip.decoder import TextGuidedDecoder
+from wsss.refine.weakclip.options import WeakClipOptions
 
 _TAPS = (1 / 3, 1 / 2, 2 / 3, 1.0)
 
@@ -45,10 +45,9 @@ class WeakClipHead(nn.Module):
     """
 
     def __init__(
-        self, width: int, joint: int, text_width: int, labels: int, settings: WeakClipConfig
+        self, width: int, joint: int, text_width: int, labels: int, settings: WeakClipOptions
     ) -> None:
         super().__init__()
-        assert settings.prompt_std != "auto"
         self.prompt = LearnablePrompt(settings.prompts, text_width, settings.prompt_std)
         self.adapter = PyramidAdapter(width)
         attention = CoAttention(
@@ -89,7 +88,7 @@ class WeakClipNetwork:
         clip: LoadedClip,
         encoder: ClipEncoder,
         names: Sequence[str],
-        settings: WeakClipConfig,
+        settings: WeakClipOptions,
         crop: int,
         tokens: Int[Tensor, "labels context"] | None = None,
     ) -> None:
@@ -99,10 +98,9 @@ class WeakClipNetwork:
         self._tokens = short_texts(tokens).to(encoder.device)
         self.text = TextTower(clip.model, settings.prompts + self._tokens.shape[1])
         self.text.requires_grad_(self._trains_clip).to(encoder.device)
-        self._taps = settings.taps or [round(share * encoder.depth) for share in _TAPS]
+        self._taps = settings.out_indices or [round(share * encoder.depth) for share in _TAPS]
         grid = (crop // encoder.patch[0], crop // encoder.patch[1])
         self.image: ImageTower | None = None
-        assert settings.drop_path != "auto"
         class_token = 2 if settings.class_token == "twice" else 1
         if self._trains_clip or settings.drop_path:
             self.image = ImageTower(
@@ -136,7 +134,6 @@ class WeakClipNetwork:
     def groups(self) -> list[Group]:
         """Parameters with their learning rates, relative to the configured one."""
         settings = self.settings
-        assert settings.adapter_lr != "auto"
         adapter = list(self.head.adapter.parameters())
         rest = _without(self.head.parameters(), adapter)
         groups = [Group(rest, 1.0)]

@@ -19,6 +19,7 @@ from wsss.data.datasets.classes import ClassList, spelling
 from wsss.data.datasets.coco import CATEGORY_IDS, UNUSED_CATEGORIES
 from wsss.refine.released.matching import ImportReport, Part, assemble, departures
 from wsss.refine.weakclip.method import build_network, class_texts
+from wsss.refine.weakclip.options import WeakClipOptions
 
 _NEEDED: Mapping[str, object] = {
     "refine.weakclip.zero_lr": "leak",
@@ -88,7 +89,7 @@ def account(
     Returns:
         The account, and the names of theirs that are not in it yet.
     """
-    settings = config.refine.weakclip
+    settings = config.refine.section(WeakClipOptions)
     network = build_network(config, classes, inputs, seed=0)
     wanted = network.trained.state_dict()
     order = None

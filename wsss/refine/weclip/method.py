@@ -30,7 +30,7 @@ from wsss.refine.blocks.frozen import encode
 from wsss.refine.blocks.head import Decoded, Head
 from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
 from wsss.refine.blocks.model import HeadNetwork, new_head
-from wsss.refine.blocks.pseudo_labels import padding_label, unsure_band
+from wsss.refine.blocks.pseudo_labels import ignore_band, padding_label
 from wsss.refine.blocks.refinement import refined_cams
 from wsss.refine.inference import Photo
 from wsss.refine.inputs import CamSet, ImageCams
@@ -39,6 +39,7 @@ from wsss.refine.training.crops import CropBatch, CropStream
 from wsss.refine.training.image_labels import ImageLabels
 from wsss.refine.training.task import training_task
 from wsss.refine.training.trainer import Trainer
+from wsss.refine.weclip.options import WeClipOptions
 from wsss.refine.weclip.teacher import PseudoLabels, learned_affinity
 
 
@@ -62,11 +63,11 @@ class WeClip:
             TrainingStoppedError: asked to stop; the next call goes on.
             ValueError: the crop does not fit the patch, or there is no image.
         """
-        refine, settings = config.refine, config.refine.weclip
+        refine, settings = config.refine, config.refine.section(WeClipOptions)
         inputs = EncoderInput(config, cache)
         labels, bank = None, None
-        if settings.crop_cams == "image":
-            labels = ImageLabels(cams, inputs, unsure_band(settings), cache)
+        if settings.crop_visibility == "image":
+            labels = ImageLabels(cams, inputs, ignore_band(settings), cache)
         else:
             words = (classes.prompts, classes.backgrounds, config.clip.template)
             bank = text_bank(inputs.clip, *words, cache_dir=cache).to(inputs.encoder.device)
@@ -135,7 +136,11 @@ class Step:
     """
 
     def __init__(self, config: Config, head: Head, teacher: PseudoLabels) -> None:
-        self._settings, self._head, self._teacher = config.refine.weclip, head, teacher
+        self._settings, self._head, self._teacher = (
+            config.refine.section(WeClipOptions),
+            head,
+            teacher,
+        )
         side = config.refine.train.crop // teacher.encoder.patch[0]
         self._grid = (side, side)
         self._near = window(self._grid, self._settings.affinity_radius, teacher.encoder.device)
@@ -175,8 +180,7 @@ class _Trained(HeadNetwork):
     def cam_scores(self, photo: Photo, image: ImageCams) -> Scores:
         """The image's CAM, refined with the learned affinity."""
         self.draw_as(image.sample)
-        settings = self.config.refine.weclip
-        assert settings.rfm_distance != "auto"
+        settings = self.config.refine.section(WeClipOptions)
         encoder = self.inputs.encoder
         pixels = self.views.pixels(photo, 1.0)[None].to(encoder.device)
         frozen = encode(encoder, pixels, attention_blocks=settings.rfm_blocks)
@@ -189,7 +193,7 @@ class _Trained(HeadNetwork):
             torch.zeros(len(maps), dtype=torch.long, device=encoder.device),
             self.config.cams,
             learned_affinity(fused, settings),
-            settings.rfm_distance,
+            settings.block_distance,
         )
         return Scores(refined.cpu().numpy())
 
@@ -204,7 +208,7 @@ class _Trained(HeadNetwork):
 
 def _new_head(config: Config, classes: ClassList, inputs: EncoderInput, *, seed: int) -> Head:
     blocks = inputs.encoder.depth - 1
-    return new_head(blocks, classes, config.refine.weclip, inputs, seed=seed)
+    return new_head(blocks, classes, config.refine.section(WeClipOptions), inputs, seed=seed)
 
 
 refiner: Refiner = WeClip()

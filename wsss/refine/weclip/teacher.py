@@ -11,16 +11,16 @@ from wsss.cams.maps import scale_maps
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.text.embeddings import TextBank
 from wsss.config.model import Config
-from wsss.config.refiners import WeClipConfig
 from wsss.refine.blocks.frozen import EncoderFeatures, encode
 from wsss.refine.blocks.fusion import feature_affinity
 from wsss.refine.blocks.pseudo_labels import crop_labels, shown_tags
 from wsss.refine.blocks.refinement import refined_cams
 from wsss.refine.training.crops import CropBatch
+from wsss.refine.weclip.options import WeClipOptions
 
 
 def learned_affinity(
-    fused: Float[Tensor, "batch width rows columns"], settings: WeClipConfig
+    fused: Float[Tensor, "batch width rows columns"], settings: WeClipOptions
 ) -> Float[Tensor, "batch patches patches"]:
     """A_f between patches, in 0..1, as configured."""
     return feature_affinity(fused, settings.temperature if settings.affinity == "cosine" else None)
@@ -38,7 +38,7 @@ class PseudoLabels:
 
     def __init__(self, config: Config, encoder: ClipEncoder, bank: TextBank | None) -> None:
         self.encoder, self._bank = encoder, bank
-        self._cams, self._settings = config.cams, config.refine.weclip
+        self._cams, self._settings = config.cams, config.refine.section(WeClipOptions)
 
     def look(self, batch: CropBatch, *, rfm: bool) -> EncoderFeatures:
         """Run the frozen encoder, as far as the head and `labels` need it.
@@ -73,11 +73,10 @@ class PseudoLabels:
         """
         if affinity is None and batch.labels is not None:
             return batch.labels
-        assert self._settings.rfm_distance != "auto"
         maps, shown, peak = self._initial(batch, frozen)
         if frozen.attention is not None:
             args = (frozen.attention, maps, batch.owner, self._cams, affinity)
-            maps = refined_cams(*args, self._settings.rfm_distance)
+            maps = refined_cams(*args, self._settings.block_distance)
         if peak is not None:
             maps = maps * peak[:, None, None]
         return crop_labels(batch, maps, shown, self._settings)
@@ -95,8 +94,6 @@ class PseudoLabels:
             every = torch.ones_like(batch.owner, dtype=torch.bool)
             return batch.initial, every, batch.maps.flatten(1).amax(1)
         assert frozen.block is not None
-        assert self._cams.gradient != "auto"
-        assert self._cams.scaling != "auto"
         tags = [batch.classes[batch.owner == crop].tolist() for crop in range(len(batch.images))]
         found = block_cams(
             self.encoder, frozen.block, frozen.grid, tags, self._bank, self._cams.gradient

@@ -1,0 +1,72 @@
+"""The section on prediction with the trained refiner."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from wsss.config.base import Section, chain_field, variant_field
+
+
+class InferConfig(Section):
+    """Prediction with the trained refiner."""
+
+    scores: Literal["decoder", "cam", "static_cam"] = Field(
+        "decoder",
+        description=(
+            "Class scores for the pseudo masks. decoder: the decoder's probabilities of the "
+            "image's tags; cam: the CAM after the learned refinement (weclip, excel); static_cam: "
+            "the uncalibrated CAM after the same refinement (excel: the pseudo masks of its "
+            "training log)."
+        ),
+    )
+    scales: list[float] = Field(
+        [1.0, 0.75],
+        min_length=1,
+        description=(
+            "Scales; each is also mirrored. weclip and excel average logits, weakclip averages "
+            "probabilities."
+        ),
+    )
+    long_side: int | None = Field(
+        None, description="Scale images to this long side first; null = as clip.long_side."
+    )
+    short_side: PositiveInt | None = Field(
+        None, description="weakclip: scale images to this short side instead."
+    )
+    window: PositiveInt | None = Field(
+        None,
+        description=(
+            "weakclip: side of the sliding window for larger images, pixels; null = the whole "
+            "image at once."
+        ),
+    )
+    stride: PositiveInt | None = Field(
+        None, description="weakclip: pixels between windows; null = the window's side."
+    )
+    grid: Literal["floored", "aligned"] = variant_field(
+        published="floored",
+        corrected="aligned",
+        description=(
+            "floored: a remainder of less than a patch is cut off, but the logits are stretched "
+            "over the whole image; aligned: the image is resized to whole patches."
+        ),
+    )
+    dropout: Literal["on", "off"] = variant_field(
+        published="on",
+        corrected="off",
+        description="weclip: on = dropout stays active during prediction, as in the released code.",
+    )
+    mirror_first: bool = chain_field(
+        True,
+        description=(
+            "weclip, excel: whether scale 1 is also mirrored where there are several scales. "
+            "auto = true, or false where the variant is published, the CAMs are patch_text and "
+            "the data are VOC, as in the released code of ExCEL."
+        ),
+    )
+    crf: bool = Field(
+        True,
+        description="Also predict with a dense CRF (settings of masks.crf), in separate rows.",
+    )

@@ -1,0 +1,30 @@
+"""What a refinement method declares: its options, and facts that other stages read."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from wsss.config.base import Section
+from wsss.config.cams import CamsConfig
+from wsss.config.infer import InferConfig
+from wsss.config.labels import SeedsConfig
+
+
+class MethodOptions(Section):
+    """Options of one method, ``wsss/refine/<method>/options.py``; `wsss.refine.registry` lists all.
+
+    The fields are the keys of the section ``refine.<method>``; the class variables are facts.
+    """
+
+    title: ClassVar[str]
+    """The method's name in tables and figures."""
+    needs_seeds: ClassVar[bool] = False
+    """Whether it learns from hard labels, which the stage seeds makes, instead of CAMs."""
+    released: ClassVar[bool] = False
+    """Whether its authors released weights that ``wsss.refine.<method>.released`` can read."""
+    published_normalization: ClassVar[Literal["clip", "imagenet"]] = "clip"
+    """How the authors' code normalises the images."""
+
+    def cross_checks(self, cams: CamsConfig, seeds: SeedsConfig, infer: InferConfig) -> list[str]:
+        """Contradictions within the options or to other sections, one sentence each."""
+        return []

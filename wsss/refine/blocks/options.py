@@ -1,0 +1,72 @@
+"""Options that WeCLIP and ExCEL share: fusion, decoder, affinity loss, labels of crops."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from wsss.config.base import Share, variant_field
+from wsss.config.cams import CamsConfig
+from wsss.config.infer import InferConfig
+from wsss.config.labels import SeedsConfig
+from wsss.config.method import MethodOptions
+
+
+class HeadOptions(MethodOptions):
+    """Fusion of frozen features, a transformer decoder, and pseudo labels made online."""
+
+    published_normalization: ClassVar[Literal["clip", "imagenet"]] = "imagenet"
+
+    width: PositiveInt = Field(64, description="Channels of the fused features (published: 256).")
+    depth: PositiveInt = Field(3, description="Blocks of the decoder.")
+    heads: PositiveInt = Field(8, description="Heads of a decoder block; they divide the width.")
+    dropout: Share = Field(0.1, description="Share of fused channels zeroed in training.")
+    affinity_weight: float = Field(0.1, ge=0, description="Weight of the affinity loss.")
+    affinity_radius: PositiveInt = Field(
+        8, description="Affinity loss: largest distance of two patches, in rows and in columns."
+    )
+    padding: Literal["labelled", "ignored"] = variant_field(
+        published="labelled",
+        corrected="ignored",
+        description="Whether the padding of a crop that extends beyond the image has a label.",
+    )
+    ignore_band: tuple[Share, Share] | None = variant_field(
+        published=None,
+        corrected=(0.4, 0.6),
+        description=(
+            "Pixels whose largest class score, after pixel-adaptive refinement, lies in this band "
+            "are ignored; null = none."
+        ),
+    )
+    block_distance: Literal["absolute", "signed"] = variant_field(
+        published="signed",
+        corrected="absolute",
+        description=(
+            "Distance between a block's attention and the learned affinity, by which blocks are "
+            "selected. signed: differences of both signs cancel, so that the affinity has no "
+            "influence on the choice."
+        ),
+    )
+    crop_visibility: Literal["crop", "gated", "located", "image"] = variant_field(
+        published="crop",
+        corrected="located",
+        description=(
+            "CAMs of a training crop, and which tags the crop shows. crop: CAMs of the crop for "
+            "every tag of the image; gated: the same, but pixels of a tag are ignored if its "
+            "probability on the crop is below visibility_threshold times that on the image; "
+            "located: pixels of a tag are ignored if the image's CAM stays below "
+            "visibility_threshold everywhere on the crop; image: the image's CAM, cut out (excel: "
+            "until lvc_start, then as located)."
+        ),
+    )
+    visibility_threshold: Share = Field(0.5, description="Threshold of gated and located.")
+
+    def cross_checks(self, cams: CamsConfig, seeds: SeedsConfig, infer: InferConfig) -> list[str]:
+        """The number of heads and the ignore band."""
+        errors = []
+        if self.width % self.heads:
+            errors.append("heads must divide width")
+        if self.ignore_band and not self.ignore_band[0] < self.ignore_band[1]:
+            errors.append("ignore_band must rise, e.g. [0.4, 0.6]")
+        return errors

@@ -1,0 +1,83 @@
+"""Options of ExCEL."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from wsss.config.base import variant_field
+from wsss.config.cams import CamsConfig
+from wsss.config.infer import InferConfig
+from wsss.config.labels import SeedsConfig
+from wsss.refine.blocks.options import HeadOptions
+
+
+class ExcelOptions(HeadOptions):
+    """ExCEL: frozen features, fusion, decoder, and CAMs calibrated by learned relations (LVC).
+
+    The options of the patch-text CAM are in ``cams.patch_text``, whatever ``cams.source`` is.
+    """
+
+    title: ClassVar[str] = "ExCEL"
+    released: ClassVar[bool] = True
+
+    features: Literal["aliased", "clean"] = variant_field(
+        published="aliased",
+        corrected="clean",
+        description=(
+            "Features that are fused. clean: the output of every block; aliased: an in-place bug "
+            "replaces the block before the calibrated ones by the calibrated stream, and the "
+            "calibrated ones except the last by the state before the next block's MLP."
+        ),
+    )
+    relation_scale: float = Field(
+        3.0, gt=0, description="Factor of the centred cosines between fused features."
+    )
+    relation_mean: Literal["batch", "image"] = variant_field(
+        published="batch",
+        corrected="image",
+        description=(
+            "Mean that is subtracted from those cosines: of the batch, so that an image depends on "
+            "the others, or of each image."
+        ),
+    )
+    relation_dropout: Literal["on", "off"] = variant_field(
+        published="on",
+        corrected="off",
+        description=(
+            "Whether the features behind the relation that calibrates the CAM have dropout in "
+            "training."
+        ),
+    )
+    lvc_start: int = Field(
+        200,
+        ge=0,
+        description=(
+            "Training steps with the static CAM, before the learned relation calibrates the CAM "
+            "and its affinity (published: VOC 14000, COCO 30000)."
+        ),
+    )
+    lvc_blocks: PositiveInt = Field(
+        6, description="The affinity of the dynamic CAM selects among this many last blocks."
+    )
+    self_training_start: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Training step from which the labels of the affinity loss are the decoder's "
+            "prediction; null = never (published: VOC 24000, COCO never)."
+        ),
+    )
+
+    def cross_checks(self, cams: CamsConfig, seeds: SeedsConfig, infer: InferConfig) -> list[str]:
+        """What the calibrated CAM needs."""
+        errors = super().cross_checks(cams, seeds, infer)
+        if cams.source == "external" and self.crop_visibility != "image":
+            errors.append(
+                f"crop_visibility {self.crop_visibility} computes patch-text CAMs of crops, but "
+                "cams.source is external; set crop_visibility to image"
+            )
+        if cams.patch_text.relation == "none":
+            errors.append("cams.patch_text.relation is none, but excel calibrates it")
+        return errors

@@ -1,0 +1,56 @@
+"""Options of WeCLIP."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from wsss.config.base import variant_field
+from wsss.config.cams import CamsConfig
+from wsss.config.infer import InferConfig
+from wsss.config.labels import SeedsConfig
+from wsss.refine.blocks.options import HeadOptions
+
+
+class WeClipOptions(HeadOptions):
+    """WeCLIP: frozen features of all blocks, fusion, transformer decoder, refinement module."""
+
+    title: ClassVar[str] = "WeCLIP"
+
+    affinity: Literal["raw", "cosine"] = variant_field(
+        published="raw",
+        corrected="cosine",
+        description=(
+            "Learned affinity: sigmoid of dot products of fused features. raw saturates early; "
+            "cosine divides by their norms and a temperature."
+        ),
+    )
+    temperature: float = Field(0.1, gt=0, description="Temperature of affinity: cosine.")
+    rfm_start: int = Field(
+        200,
+        ge=0,
+        description=(
+            "Training steps before the refinement module contributes to the pseudo labels "
+            "(published: VOC 15000, COCO 40000; the released counter also counts validation "
+            "images, so in effect VOC 9144)."
+        ),
+    )
+    rfm_blocks: PositiveInt = Field(
+        6,
+        description=(
+            "The refinement module selects among this many last blocks (published: VOC 6, COCO 10)."
+        ),
+    )
+
+    def cross_checks(self, cams: CamsConfig, seeds: SeedsConfig, infer: InferConfig) -> list[str]:
+        """What the refinement module can start from."""
+        errors = super().cross_checks(cams, seeds, infer)
+        if infer.scores == "static_cam":
+            errors.append("infer.scores: static_cam is for excel; set cam or decoder")
+        if cams.source != "grad_cam" and self.crop_visibility != "image":
+            errors.append(
+                f"crop_visibility {self.crop_visibility} computes Grad-CAMs of crops, but "
+                f"cams.source is {cams.source}; set crop_visibility to image"
+            )
+        return errors
