@@ -28,8 +28,9 @@ from typing import Any
 import yaml
 
 from benchmarks.ablation_rows import ROWS
-from wsss.config import Config, from_mapping
-from wsss.config.load import expand_path, overlay
+from wsss.config.load import from_mapping, overlay
+from wsss.config.model import Config
+from wsss.config.paths import expand_path
 from wsss.score.tables.seeds import mean_text
 
 ROOT = Path(__file__).parents[1]

@@ -38,7 +38,8 @@ from wsss.clip.encoder import native_bfloat16
 from wsss.clip.images import input_size, normalize_image, resize_image
 from wsss.clip.load import load_clip
 from wsss.clip.text.embeddings import text_bank
-from wsss.config import Config, from_mapping
+from wsss.config.load import from_mapping
+from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample

@@ -14,8 +14,8 @@ from wsss.artifacts.digest import digest_arrays, digest_json
 from wsss.artifacts.shard import Shard
 from wsss.cams.stage import run as make_cams
 from wsss.clip.load import weights_digest
-from wsss.config import Config, from_mapping
-from wsss.config.load import overlay
+from wsss.config.load import from_mapping, overlay
+from wsss.config.model import Config
 from wsss.data.ingest.stage import ingest
 from wsss.demo.dataset import generate
 from wsss.masks.stage import run as make_masks

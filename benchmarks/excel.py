@@ -33,7 +33,8 @@ from wsss.clip.attention import Heads
 from wsss.clip.calibration import Calibration
 from wsss.clip.input import EncoderInput
 from wsss.compute.threads import one_thread_each, ordered_map
-from wsss.config import Config, from_mapping
+from wsss.config.load import from_mapping
+from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.refine.blocks.head import Head
 from wsss.refine.blocks.pseudo_labels import crop_labels, shown_tags

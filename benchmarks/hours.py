@@ -32,8 +32,8 @@ import yaml
 
 from benchmarks.ablation import ROOT
 from benchmarks.scale import prepare
-from wsss.config import Config, from_mapping, load_config
-from wsss.config.load import overlay
+from wsss.config.load import from_mapping, load_config, overlay
+from wsss.config.model import Config
 
 WECLIP_HOURS, EXCEL_SECONDS = 4.5, 0.186  # published, on an RTX 3090
 WEAKCLIP_SECONDS = 16 / 16.8  # a step of 16 crops; published, GPUs not said

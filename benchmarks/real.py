@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from wsss.cams.stage import run as make_cams
-from wsss.config import Config, from_mapping, load_config
+from wsss.config.load import from_mapping, load_config
+from wsss.config.model import Config
 from wsss.data.ingest.stage import ingest
 from wsss.score.stage import score_cams
 

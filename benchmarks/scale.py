@@ -168,7 +168,7 @@ def compare_memory(folder: Path, sets: list[str]) -> None:
 
 def settings(root: Path) -> Any:
     """The configuration of the gathering stages."""
-    from wsss.config import from_mapping
+    from wsss.config.load import from_mapping
 
     return from_mapping(
         {

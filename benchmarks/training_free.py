@@ -19,8 +19,9 @@ from typing import Any
 import yaml
 
 from benchmarks.ablation import ROOT, SETS
-from wsss.config import Config, from_mapping
-from wsss.config.load import expand_path, overlay
+from wsss.config.load import from_mapping, overlay
+from wsss.config.model import Config
+from wsss.config.paths import expand_path
 
 CAM, AFFINITY, PAR, BOTH = COLUMNS = ("CAM", "+ affinity", "+ PAR", "+ affinity + PAR")
 

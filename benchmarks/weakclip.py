@@ -35,7 +35,8 @@ from wsss.artifacts.checkpoint import save_checkpoint
 from wsss.artifacts.provenance import provenance
 from wsss.cams.maps import resize_maps
 from wsss.clip.input import EncoderInput
-from wsss.config import Config, from_mapping
+from wsss.config.load import from_mapping
+from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.data.manifest import Sample
 from wsss.refine.inputs import ImageCams

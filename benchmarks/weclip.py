@@ -27,7 +27,8 @@ import torch
 
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import text_bank
-from wsss.config import Config, from_mapping
+from wsss.config.load import from_mapping
+from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.refine.blocks.frozen import encode
 from wsss.refine.blocks.head import Head

@@ -17,7 +17,7 @@ from wsss.cams.patch_text import PatchText
 from wsss.clip.input import EncoderInput
 from wsss.clip.self_attention import SelfAttention
 from wsss.clip.text.attributes import enriched_bank
-from wsss.config import load_config
+from wsss.config.load import load_config
 from wsss.data.manifest_folder import load
 from wsss.refine.blocks.head import Head
 from wsss.refine.excel.method import make_teacher

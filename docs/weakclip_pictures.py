@@ -17,7 +17,7 @@ import torch
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.shard import Item, Shard
 from wsss.clip.input import EncoderInput
-from wsss.config import load_config
+from wsss.config.load import load_config
 from wsss.data.images.label_png import voc_palette
 from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED

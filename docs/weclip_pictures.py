@@ -18,7 +18,7 @@ from wsss.artifacts.shard import Shard
 from wsss.cams.affinity import spread_as_configured
 from wsss.clip.images import resize_image
 from wsss.clip.input import EncoderInput
-from wsss.config import load_config
+from wsss.config.load import load_config
 from wsss.data.images.label_png import voc_palette
 from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from wsss.artifacts.code_digest import imported_modules
-from wsss.config import from_mapping
+from wsss.config.load import from_mapping
 from wsss.pipeline.stages import STAGES, entry_modules
 from wsss.refine.registry import METHODS
 

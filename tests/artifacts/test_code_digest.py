@@ -18,7 +18,7 @@ import wsss
 from wsss.artifacts import code_digest as digests
 from wsss.artifacts.code_digest import code_digest
 from wsss.artifacts.stage import STAGES
-from wsss.config import from_mapping
+from wsss.config.load import from_mapping
 from wsss.pipeline.stages import entry_modules
 
 PACKAGE = Path(wsss.__file__).parent
@@ -58,7 +58,7 @@ def uses(stage: str, method: str) -> frozenset[str]:
         module = pending.pop()
         if module not in reached:
             reached.add(module)
-            pending += imports(module) if module != "wsss.refine.registry" else ()
+            pending += imports(module) if module != "wsss.refine.registry" else ["wsss.refine"]
     return frozenset(reached)
 
 

@@ -12,7 +12,7 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.item_cache import ItemCache
 from wsss.artifacts.provenance import Provenance, provenance
 from wsss.artifacts.shard import Item, Shard, ShardWriter
-from wsss.config import Config
+from wsss.config.model import Config
 
 IDS = ["plain", "with space", "ünïcode/🐈"]
 

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from wsss.artifacts.shard import Shard
 from wsss.cams.patch_text import maps_of, probabilities, similarity
 from wsss.cams.stage import run as make_cams
-from wsss.config import from_mapping
-from wsss.config.load import overlay
+from wsss.config.load import from_mapping, overlay
 from wsss.data.ingest.stage import ingest
 from wsss.demo.dataset import generate
 

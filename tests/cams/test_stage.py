@@ -13,7 +13,8 @@ from PIL import Image
 
 from wsss.artifacts.shard import Item, Shard
 from wsss.cams import stage
-from wsss.config import Config, from_mapping
+from wsss.config.load import from_mapping
+from wsss.config.model import Config
 from wsss.data.ingest.stage import ingest
 
 SIZES = [(40, 56), (56, 40), (40, 56), (33, 47), (90, 90), (8, 70), (40, 56)]

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from wsss.__main__ import app
 from wsss.cli.options import parse_shard, stage_values
-from wsss.config import ConfigError, from_mapping
+from wsss.config.errors import ConfigError
+from wsss.config.load import from_mapping
 from wsss.pipeline.stages import (
     STAGES,
     config_of_sections,

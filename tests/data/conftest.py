@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss.config import Config, from_mapping
+from wsss.config.load import from_mapping
+from wsss.config.model import Config
 from wsss.data.ingest.stage import IngestReport, ingest
 from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load

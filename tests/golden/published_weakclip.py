@@ -13,7 +13,7 @@ from tests.golden.published_heads import load_heads
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.load import load_clip
 from wsss.clip.position import resize_positions
-from wsss.config import from_mapping
+from wsss.config.load import from_mapping
 from wsss.refine.released.matching import assemble
 from wsss.refine.weakclip.network import WeakClipNetwork
 from wsss.refine.weakclip.options import WeakClipOptions

@@ -21,7 +21,8 @@ from tests.golden.published_weakclip import checkpoint
 from wsss._compat import import_open_clip
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.load import LoadedClip, load_clip
-from wsss.config import expand_path, from_mapping
+from wsss.config.load import from_mapping
+from wsss.config.paths import expand_path
 from wsss.data.datasets.classes import class_list
 from wsss.data.datasets.coco import CATEGORY_IDS, UNUSED_CATEGORIES
 from wsss.data.datasets.words import COCO_NAMES

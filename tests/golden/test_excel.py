@@ -22,7 +22,8 @@ from wsss.clip.input import EncoderInput
 from wsss.clip.position import resize_positions
 from wsss.clip.text.attributes import enrich, hunting_weights
 from wsss.clip.text.embeddings import TextBank
-from wsss.config import Config, from_mapping
+from wsss.config.load import from_mapping
+from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.data.manifest import write_manifest
 from wsss.data.manifest_folder import CLASSES as CLASSES_FILE

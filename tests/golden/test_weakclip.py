@@ -15,7 +15,7 @@ from wsss.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from wsss.artifacts.provenance import Provenance
 from wsss.cams.maps import resize_maps
 from wsss.clip.input import EncoderInput
-from wsss.config import from_mapping
+from wsss.config.load import from_mapping
 from wsss.refine.released.matching import assemble
 from wsss.refine.released.reading import read_source
 from wsss.refine.slide import slide

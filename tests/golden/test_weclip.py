@@ -14,7 +14,8 @@ from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
 from tests.golden.published_heads import build_decoder, build_fusion, load_heads
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import TextBank
-from wsss.config import Config, from_mapping
+from wsss.config.load import from_mapping
+from wsss.config.model import Config
 from wsss.refine.blocks.frozen import encode
 from wsss.refine.blocks.head import Head
 from wsss.refine.training.crops import CropBatch

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from wsss.config import ConfigError, from_mapping
+from wsss.config.errors import ConfigError
+from wsss.config.load import from_mapping
 from wsss.pipeline.runs import Runs
 
 from .harness import wsss

@@ -27,7 +27,7 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.cams.external.pickle_reader import read_npy
 from wsss.cams.external.seed_files import read_seeds
-from wsss.config import from_mapping, load_config
+from wsss.config.load import from_mapping, load_config
 from wsss.config.render import default_yaml
 from wsss.config.runs import points
 from wsss.data.datasets.classes import folder_classes

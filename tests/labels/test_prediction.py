@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from wsss.config import from_mapping
+from wsss.config.load import from_mapping
 from wsss.labels.prediction import Prediction, candidates, label_maps
 
 

@@ -10,7 +10,8 @@ import pytest
 from tests.refine.cam_run import CamRun
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
-from wsss.config import Config, from_mapping
+from wsss.config.load import from_mapping
+from wsss.config.model import Config
 from wsss.data.images.label_png import read_label_png, save_label_png
 from wsss.data.manifest import Sample
 from wsss.labels.ignore import IGNORED

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from wsss.config import ConfigError
+from wsss.config.errors import ConfigError
 from wsss.pipeline.runs import PRODUCTS, SCORED, Runs
 
 CAMS = {"grad-cam": {}, "svc": {"cams": {"source": "patch_text"}}}

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.compute import distributed
-from wsss.config import Config, from_mapping
-from wsss.config.load import overlay
+from wsss.config.load import from_mapping, overlay
+from wsss.config.model import Config
 from wsss.config.refine import TrainingConfig
 from wsss.refine import stage
 from wsss.refine.training.trainer import Trainer, TrainingStoppedError

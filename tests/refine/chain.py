@@ -9,8 +9,8 @@ import torch
 
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.cams.stage import run as make_cams
-from wsss.config import Config, from_mapping
-from wsss.config.load import overlay
+from wsss.config.load import from_mapping, overlay
+from wsss.config.model import Config
 from wsss.data.ingest.stage import ingest
 from wsss.demo.dataset import generate
 from wsss.refine import stage

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.refine.cam_run import CamRun
-from wsss.config import from_mapping
+from wsss.config.load import from_mapping
 from wsss.data.manifest import Sample
 
 

@@ -17,7 +17,7 @@ from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.checksum import write_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
-from wsss.config import Config
+from wsss.config.model import Config
 from wsss.refine import stage
 from wsss.refine.inputs import CamSet
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.retrain.networks import CROP, KINDS, NAMES, on_meta, parameters, small
-from wsss.config import Config
+from wsss.config.model import Config
 from wsss.retrain.architecture import model_config
 from wsss.retrain.inference import Segmenter
 from wsss.retrain.mm import BatchNorm

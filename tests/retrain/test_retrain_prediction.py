@@ -18,7 +18,8 @@ from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import provenance
 from wsss.artifacts.shard import Shard
-from wsss.config import Config, from_mapping
+from wsss.config.load import from_mapping
+from wsss.config.model import Config
 from wsss.data.images.read import read_image
 from wsss.retrain.architecture import build_model, model_config
 from wsss.retrain.inference import Segmenter

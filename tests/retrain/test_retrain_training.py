@@ -16,7 +16,7 @@ import torch
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
-from wsss.config import Config
+from wsss.config.model import Config
 from wsss.retrain.runner import ProgressHook, resumable
 from wsss.retrain.train import train
 

@@ -11,7 +11,8 @@ import pytest
 
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
-from wsss.config import ConfigError, from_mapping
+from wsss.config.errors import ConfigError
+from wsss.config.load import from_mapping
 from wsss.score.metrics.confusion import Confusion
 from wsss.score.metrics.counting import BLOB_SIGMA, ProductError, centred_blob
 from wsss.score.record import Record, read_records

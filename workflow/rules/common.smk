@@ -15,7 +15,8 @@ from wsss.pipeline.slurm import queued_jobs_message
 from wsss.pipeline.runs import Runs
 from wsss.pipeline.stages import stage_code, stage_sections
 from wsss.clip.text.knowledge import built_in
-from wsss.config import ConfigError, expand_path
+from wsss.config.errors import ConfigError
+from wsss.config.paths import expand_path
 from wsss.compute.device import local_gpus
 from wsss.score.papers.table import load_table
 from wsss.score.truth.find import truth_files, truth_state

@@ -26,8 +26,8 @@ from wsss.clip.input import EncoderInput
 from wsss.clip.text.attributes import described, enriched_bank
 from wsss.clip.text.embeddings import text_bank
 from wsss.compute.threads import one_thread_each, ordered_map
-from wsss.config import Config
 from wsss.config.base import Section
+from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 

@@ -13,7 +13,7 @@ from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import provenance
 from wsss.artifacts.shard import Item, ShardWriter
 from wsss.cams.sources import CamMaps, CamSource
-from wsss.config import Config
+from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest_folder import load
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from wsss.artifacts.stage import STAGES
-from wsss.config import Config, load_config
+from wsss.config.load import load_config
+from wsss.config.model import Config
 from wsss.pipeline.stages import config_of_sections, restrict
 
 ConfigFiles = Annotated[

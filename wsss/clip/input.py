@@ -19,7 +19,8 @@ from wsss.clip.images import (
 )
 from wsss.clip.load import load_clip
 from wsss.compute.device import pick_device
-from wsss.config import Config, expand_path
+from wsss.config.model import Config
+from wsss.config.paths import expand_path
 from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,10 @@ from pydantic import ValidationError
 
 from wsss.config.base import Section, inner_section
 from wsss.config.cross_checks import cross_checks
+from wsss.config.errors import ConfigError
 from wsss.config.model import Config
 from wsss.config.safe_yaml import MOST_YAML, invalid_values, parse_yaml, read_bytes
-from wsss.errors import WsssError
 
-SHARED_VARIABLE = "WSSS_SHARED"
-SHARED_DEFAULT = "../shared"
-PACKAGE_VARIABLE = "WSSS_PACKAGE"
 _LONGEST_SHOWN = 200
 
 _HEAD_KEYS = {
@@ -54,23 +50,6 @@ OLD_VALUES: dict[tuple[str, str], str] = {
     ("refine.weakclip.auxiliary_mean", "known"): "labelled",
 }
 """Values of release 0.1 and what replaces them; to be removed after 0.2."""
-
-
-class ConfigError(WsssError, ValueError):
-    """The configuration is wrong; the message names each key, its value and what to do."""
-
-
-def expand_path(text: str) -> Path:
-    """Expand ``~``, environment variables, ``${WSSS_SHARED}`` (default ``../shared``) and
-    ``${WSSS_PACKAGE}`` (the folder of this package); relative paths stay relative.
-    """
-    folders = {
-        SHARED_VARIABLE: os.environ.get(SHARED_VARIABLE, SHARED_DEFAULT),
-        PACKAGE_VARIABLE: str(Path(__file__).parent.parent),
-    }
-    for name, value in folders.items():
-        text = text.replace("${" + name + "}", value)
-    return Path(os.path.expandvars(text)).expanduser()
 
 
 def load_config(*files: Path) -> Config:

@@ -14,8 +14,8 @@ import numpy as np
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.provenance import provenance
 from wsss.cams.external.seed_files import read_hard
-from wsss.config.load import expand_path
 from wsss.config.model import Config
+from wsss.config.paths import expand_path
 from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load
 from wsss.masks.make import MaskTask

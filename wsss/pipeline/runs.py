@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsss.config import Config, ConfigError, from_mapping
-from wsss.config.load import overlay
+from wsss.config.errors import ConfigError
+from wsss.config.load import from_mapping, overlay
+from wsss.config.model import Config
 from wsss.config.runs import points, run_name
 from wsss.pipeline.stages import stage_sections
 from wsss.score.papers.table import load_table, row_of, table_runs

@@ -11,7 +11,9 @@ from typing import Any
 
 from wsss.artifacts.code_digest import code_digest
 from wsss.artifacts.stage import STAGES
-from wsss.config import Config, ConfigError, from_mapping
+from wsss.config.errors import ConfigError
+from wsss.config.load import from_mapping
+from wsss.config.model import Config
 from wsss.refine.registry import METHODS, method_module, released_module
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.provenance import provenance
 from wsss.compute.device import pick_device
-from wsss.config import Config
+from wsss.config.model import Config
 from wsss.data.manifest_folder import load
 from wsss.labels.predictions import write_predictions
 from wsss.retrain.prediction import batch_size, load_segmenter, predictions

@@ -12,7 +12,7 @@ from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
-from wsss.config import Config
+from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from wsss.config import Config
+from wsss.config.model import Config
 from wsss.config.retrain import RetrainConfig
 from wsss.labels.ignore import IGNORED
 from wsss.retrain import dataset, runner, shared, transforms

@@ -17,7 +17,7 @@ from wsss.artifacts.provenance import provenance
 from wsss.artifacts.shard import Shard
 from wsss.compute import distributed
 from wsss.compute.device import pick_device
-from wsss.config import Config
+from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest_folder import load
 from wsss.retrain.recipe import training_config

@@ -14,7 +14,7 @@ from torch import nn
 
 from wsss._compat.mmengine_checkpoints import load_mmengine_checkpoint
 from wsss.artifacts.errors import ArtifactError
-from wsss.config import expand_path
+from wsss.config.paths import expand_path
 from wsss.retrain.deit import DeiT
 from wsss.retrain.mxnet_params import read_params
 from wsss.retrain.naming import fit_positions, renamed

@@ -10,7 +10,7 @@ from typing import Any
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.provenance import Provenance, provenance
 from wsss.artifacts.shard import Shard
-from wsss.config import Config
+from wsss.config.model import Config
 from wsss.data.manifest import Manifest
 from wsss.data.manifest_folder import load
 from wsss.score.metrics.counting import Image, Part, ProductError

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from wsss.artifacts.commit import project_commit
-from wsss.config import Config, ConfigError
+from wsss.config.errors import ConfigError
+from wsss.config.model import Config
 from wsss.score.image_counts_file import Evidence, keep_counts
 from wsss.score.metrics.confusion import Confusion
 from wsss.score.metrics.counting import count_blob, count_masks, count_predictions, count_scores

@@ -12,7 +12,7 @@ from PIL import Image
 
 from wsss.cams.external.pickle_reader import SeedError, read_npy
 from wsss.cams.external.source import ExternalSource
-from wsss.config import from_mapping
+from wsss.config.load import from_mapping
 from wsss.data.images.label_png import save_label_png
 from wsss.data.manifest import Sample
 

@@ -14,7 +14,7 @@ from wsss.clip.text.embeddings import text_bank
 from wsss.config.base import fill_variant
 from wsss.config.cams import TseConfig
 from wsss.config.clip import ClipConfig
-from wsss.config.load import expand_path
+from wsss.config.paths import expand_path
 from wsss.data.datasets.classes import class_list
 
 

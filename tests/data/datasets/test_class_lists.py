@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from wsss.artifacts.errors import ArtifactError
-from wsss.config import from_mapping
+from wsss.config.load import from_mapping
 from wsss.data.datasets.classes import ClassList, class_list, customise, folder_classes
 from wsss.data.datasets.tags import TagReader
 from wsss.data.errors import DataError

@@ -25,7 +25,7 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Shard
 from wsss.clip.input import EncoderInput
-from wsss.config import Config
+from wsss.config.model import Config
 from wsss.data.manifest_folder import load
 from wsss.refine.excel.method import _new_head
 from wsss.refine.released.importer import import_checkpoint

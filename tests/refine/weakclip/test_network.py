@@ -14,7 +14,8 @@ from wsss.clip.encoder import ClipEncoder
 from wsss.clip.load import LoadedClip, load_clip
 from wsss.clip.text.prompts import LearnablePrompt, short_texts
 from wsss.clip.towers import TextTower
-from wsss.config import expand_path, from_mapping
+from wsss.config.load import from_mapping
+from wsss.config.paths import expand_path
 from wsss.config.refine import TrainingConfig
 from wsss.data.datasets.classes import class_list
 from wsss.refine.slide import slide

@@ -14,8 +14,9 @@ from tests.refine.chain import Chain, assert_same_weights
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
-from wsss.config import Config, ConfigError, from_mapping
-from wsss.config.load import overlay
+from wsss.config.errors import ConfigError
+from wsss.config.load import from_mapping, overlay
+from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list, customise
 from wsss.masks.seeds_stage import run as make_seeds
 from wsss.masks.stage import run as make_masks

@@ -16,8 +16,9 @@ from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.clip.input import EncoderInput
-from wsss.config import Config, ConfigError
+from wsss.config.errors import ConfigError
 from wsss.config.load import overlay
+from wsss.config.model import Config
 from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED
 from wsss.refine import stage

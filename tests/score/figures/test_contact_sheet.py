@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from wsss.artifacts.errors import ArtifactError
-from wsss.config import from_mapping
+from wsss.config.load import from_mapping
 from wsss.data.manifest import Manifest, Sample
 from wsss.pipeline.stages import restrict
 from wsss.score.figures.contact_sheet import choose, contact_sheet

@@ -17,7 +17,7 @@ from PIL import Image
 
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
-from wsss.config import ConfigError
+from wsss.config.errors import ConfigError
 from wsss.refine.training.efficiency import Efficiency
 from wsss.score.metrics.confusion import Confusion
 from wsss.score.papers.render import make_paper_table

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from wsss.config import ConfigError, from_mapping
-from wsss.config.load import overlay
+from wsss.config.errors import ConfigError
+from wsss.config.load import from_mapping, overlay
 from wsss.score.papers.table import ClassValues, load_table, row_of, table_runs
 
 ROOT = Path(__file__).parents[3]

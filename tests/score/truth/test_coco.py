@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from wsss.config import from_mapping
+from wsss.config.load import from_mapping
 from wsss.data.datasets.coco import CATEGORY_IDS
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.errors import DataError

@@ -13,7 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from wsss.__main__ import app
-from wsss.config import Config, from_mapping
+from wsss.config.load import from_mapping
+from wsss.config.model import Config
 from wsss.data.datasets.coco import CATEGORY_IDS
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.images.label_png import voc_palette

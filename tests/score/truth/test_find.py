@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss.config import from_mapping
+from wsss.config.load import from_mapping
 from wsss.data.manifest import Manifest
 from wsss.score.truth.find import TruthError, find_truth, has_truth, png_folder, read_truth
 

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from tests.data.conftest import picture, write_xml
 from wsss.__main__ import app
-from wsss.config import Config, from_mapping
+from wsss.config.load import from_mapping
+from wsss.config.model import Config
 from wsss.data.errors import DataError
 from wsss.data.ingest.stage import ingest
 from wsss.data.manifest_folder import load

@@ -22,8 +22,9 @@ from wsss.cams.external.seed_files import Seeds, read_seeds
 from wsss.cams.sources import CamMaps
 from wsss.clip.input import EncoderInput
 from wsss.compute.threads import one_thread_each, ordered_map
-from wsss.config import Config, expand_path
 from wsss.config.base import Section
+from wsss.config.model import Config
+from wsss.config.paths import expand_path
 from wsss.data.manifest import Sample
 
 _SHOWN = 5

@@ -6,7 +6,7 @@ import typer
 import yaml
 
 from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles
-from wsss.config import load_config
+from wsss.config.load import load_config
 from wsss.config.render import default_yaml, json_schema
 
 app = typer.Typer(

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from wsss.cli.options import Workers
-from wsss.config import load_config
+from wsss.config.load import load_config
 
 app = typer.Typer(
     help="Published data sets: check whether a folder is complete, rebuild lists.",

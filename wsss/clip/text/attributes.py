@@ -20,7 +20,7 @@ from wsss.clip.load import LoadedClip
 from wsss.clip.text.embeddings import TextBank, text_bank
 from wsss.clip.text.knowledge import Knowledge, descriptions
 from wsss.config.cams import TseConfig
-from wsss.config.load import expand_path
+from wsss.config.paths import expand_path
 from wsss.data.datasets.classes import ClassList
 
 _SHARE = 0.28  # clusters a sentence, as published for VOC

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from wsss.config import expand_path
 from wsss.config.data import DataConfig
+from wsss.config.paths import expand_path
 from wsss.data.check.coco import check_coco
 from wsss.data.check.report import Report
 from wsss.data.check.voc import check_voc

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
-from wsss.config import expand_path
+from wsss.config.paths import expand_path
 from wsss.config.safe_yaml import read_bytes
 from wsss.data.datasets.classes import unicode_form
 from wsss.data.errors import DataError

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from wsss.config import expand_path
 from wsss.config.base import Variant
 from wsss.config.cams import Split
 from wsss.config.data import DataConfig
+from wsss.config.paths import expand_path
 from wsss.data.datasets.candidates import Candidate, Dataset
 from wsss.data.datasets.classes import ClassList, customise, folder_classes, spelling
 from wsss.data.datasets.files import PhotoIndex, find_file, find_root, read_lines

@@ -13,9 +13,9 @@ from wsss.artifacts.checksum import read_checked_text
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.provenance import Provenance, provenance
 from wsss.artifacts.write_errors import writing
-from wsss.config import Config
 from wsss.config.base import Variant
 from wsss.config.data import DataConfig
+from wsss.config.model import Config
 from wsss.data.datasets.candidates import Candidate
 from wsss.data.datasets.registry import read_dataset
 from wsss.data.errors import DataError, IngestError

@@ -15,8 +15,8 @@ from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import provenance
 from wsss.clip.input import EncoderInput
-from wsss.config.load import expand_path
 from wsss.config.model import Config
+from wsss.config.paths import expand_path
 from wsss.data.manifest_folder import load
 from wsss.refine.registry import METHODS, method_module, released_module
 from wsss.refine.released.matching import ImportReport, size_text

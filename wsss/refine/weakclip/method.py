@@ -21,8 +21,8 @@ from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.clip.input import EncoderInput
 from wsss.compute import seeding
-from wsss.config.load import expand_path
 from wsss.config.model import Config
+from wsss.config.paths import expand_path
 from wsss.data.datasets.classes import ClassList, spelling
 from wsss.data.datasets.voc import list_ids
 from wsss.data.manifest import Sample

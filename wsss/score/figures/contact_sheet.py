@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from wsss.artifacts.atomic import write_bytes
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.shard import Item, Shard
-from wsss.config import Config
+from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.data.images.label_png import voc_palette
 from wsss.data.images.read import read_image

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from wsss.artifacts.errors import ArtifactError
-from wsss.config import expand_path
+from wsss.config.paths import expand_path
 from wsss.refine.training.efficiency import Efficiency
 from wsss.score.image_counts_file import counts_of
 from wsss.score.metrics.bootstrap import interval

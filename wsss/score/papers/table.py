@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from wsss.config.base import Section
-from wsss.config.load import ConfigError, from_mapping, overlay, read_yaml
+from wsss.config.errors import ConfigError
+from wsss.config.load import from_mapping, overlay, read_yaml
 from wsss.config.runs import MANY, value_text
 
 Product = Literal[

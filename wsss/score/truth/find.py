@@ -22,7 +22,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from wsss.artifacts.digest import digest_listing
-from wsss.config import Config, expand_path
+from wsss.config.model import Config
+from wsss.config.paths import expand_path
 from wsss.data.check.image_headers import present
 from wsss.data.datasets.coco import PARTS, part_of
 from wsss.data.datasets.voc import MASKS, mask_folder

@@ -19,8 +19,8 @@ import numpy as np
 
 from wsss.artifacts.checksum import write_checked_text
 from wsss.artifacts.progress import track
-from wsss.config import Config
 from wsss.config.cams import Split
+from wsss.config.model import Config
 from wsss.data.check.image_headers import present
 from wsss.data.datasets.candidates import Candidate
 from wsss.data.datasets.classes import ClassList, class_list
