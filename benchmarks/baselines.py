@@ -43,7 +43,7 @@ def _in_threads(encode: Callable[[Tensor], object], images: Sequence[Tensor]) ->
 def simple_cams(
     model: Any, image: Tensor, tags: Sequence[int], bank: TextBank, *, weight_gradients: bool
 ) -> Tensor:
-    """Refined maps of one image, every class by itself (spec 1.3 and 1.4).
+    """Refined maps of one image, every class by itself (eq. 5-19 of docs/methods/clip-es.md).
 
     Args:
         model: an open_clip model.

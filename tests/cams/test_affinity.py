@@ -13,7 +13,7 @@ from wsss.cams.maps import average_to_grid, resize_maps, scale_maps
 
 
 def explicit_transition(attention: torch.Tensor, rounds: int, power: int) -> torch.Tensor:
-    """Spec 1.4 with the matrices built."""
+    """Eq. 14-16 and 19 of docs/methods/clip-es.md with the matrices built."""
     D = attention[1:, 1:].double()
     for _ in range(rounds):
         D = D / D.sum(0, keepdim=True)
@@ -22,7 +22,7 @@ def explicit_transition(attention: torch.Tensor, rounds: int, power: int) -> tor
 
 
 def contour_boxes(cam: np.ndarray, threshold: float, edge: BoxEdge) -> np.ndarray:
-    """Spec 1.4 step 4: boxes of all contours, with the published clamp or without."""
+    """Eq. 18 of docs/methods/clip-es.md: boxes of all contours, clamped as published or not."""
     levels = (cam * 255).astype(np.uint8)
     strong = (levels > int(threshold * levels.max())).astype(np.uint8)
     contours, _ = cv2.findContours(strong, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)

@@ -24,7 +24,7 @@ def _bank(seed: int = 1, classes: int = 6, backgrounds: int = 4) -> TextBank:
 def reference(
     model: Any, image: torch.Tensor, classes: list[int], bank: TextBank, gradient: Gradient
 ) -> torch.Tensor:
-    """Raw maps by autograd through open_clip's own last block (spec 1.3)."""
+    """Raw maps by autograd through open_clip's own last block (docs/methods/clip-es.md)."""
     visual = model.visual
     encoder = ClipEncoder(visual, logit_scale=float(model.logit_scale.exp()))
     tokens = encoder.run(image[None], until=encoder.depth - 1).tokens

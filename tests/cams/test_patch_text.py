@@ -1,4 +1,4 @@
-"""Patch-text similarity against the four-dimensional form, and as a CAM source (spec ExCEL 3.1)."""
+"""Patch-text similarity against the four-dimensional form, and as a CAM source (ExCEL)."""
 
 from __future__ import annotations
 

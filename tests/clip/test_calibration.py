@@ -1,4 +1,4 @@
-"""The second stream (SVC) and its algebra, against arithmetic written out (spec ExCEL 2)."""
+"""The second stream (SVC) against arithmetic written out; equations of docs/methods/excel.md."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_rewrites_equal_their_definition(relation: Relation, use: HeadUse) -> No
 
 
 def test_stream_is_the_closed_form(encoder: ClipEncoder) -> None:
-    """P_s = x + sum over the blocks of (G V W^T + b): no MLP, no second attention (spec 2.2)."""
+    """P_s = x + sum over the blocks of (G V W^T + b): no MLP, no second attention (eq. 6)."""
     images = torch.randn(2, 3, 64, 80)
     beside = Calibration(SelfAttention(), 1)
     run = encoder.run(images, keep=range(4), beside=beside)
@@ -66,7 +66,7 @@ def test_stream_is_the_closed_form(encoder: ClipEncoder) -> None:
 
 @pytest.mark.parametrize("use", ["sum", "mean", "each"])
 def test_shift_of_the_attention_needs_no_second_pass(encoder: ClipEncoder, use: HeadUse) -> None:
-    """P_d = P_s + gain E U equals a pass in which E is added to every head's matrix (spec 2.4)."""
+    """P_d = P_s + gain E U equals a pass in which E is added to every head's matrix (eq. 18)."""
     images = torch.randn(2, 3, 64, 64)
     rewrite = SelfAttention("qq_kk_vv", use)
     patches = 16

@@ -33,7 +33,8 @@ def checkpoint(golden_dir: Path) -> dict[str, torch.Tensor]:
     """What the published implementation would have saved: towers, adapter and head.
 
     The golden files have the towers as OpenAI's CLIP names them; the released modules cut the text
-    positions and resize those of the image when they load them (spec 1.1, 1.3).
+    positions and resize those of the image when they load them (eq. 3 and 5 of
+    docs/methods/weakclip.md).
     """
     heads = load_heads(golden_dir / "weakclip_heads.safetensors")
     found: dict[str, torch.Tensor] = {}

@@ -71,7 +71,7 @@ def clip_blocks(name: str, depth: int, width: int) -> Layout:
 def weakclip_layout(
     *, image: int, text: int, joint: int, co: int, channels: int, labels: int, words: int
 ) -> Layout:
-    """Spec WeakCLIP 1.1 to 1.5; 12 blocks, patch 16, crops of 512 pixels, 8 prompt vectors."""
+    """Eq. 3-16 of docs/methods/weakclip.md; 12 blocks, patch 16, crops of 512, 8 prompt vectors."""
     found: Layout = {"contexts": (1, 8, text), "gamma": (joint,), "beta": (joint,)}
     found |= {"backbone.class_embedding": (image,), "backbone.proj": (image, joint)}
     found |= {"backbone.positional_embedding": (1 + 32 * 32, image)}
@@ -116,7 +116,7 @@ def weakclip_layout(
 
 
 def excel_layout(*, image: int, width: int, labels: int) -> Layout:
-    """Spec ExCEL 3.2: what is trained; 12 maps, three blocks."""
+    """What the released ExCEL trains: 12 maps, three blocks (eq. 14 of docs/methods/excel.md)."""
     found: Layout = {}
     for number in range(12):
         one = f"decoder_fts_fuse.linears_modulelist.{number}"
@@ -155,7 +155,7 @@ def test_excel_layout_is_that_of_the_published_implementation(golden_dir: Path) 
 
 @pytest.mark.parametrize(("labels", "total"), [(21, 171_464_725), (91, 171_554_395)])
 def test_the_import_asks_for_the_release_of_weakclip(labels: int, total: int) -> None:
-    """On the meta device: ViT-B/16 of OpenAI at the sizes of the release (spec 1.7)."""
+    """On the meta device: ViT-B/16 of OpenAI at the sizes of the release."""
     full = {"image": 768, "text": 512, "joint": 512, "co": 256, "channels": 256}
     release = weakclip_layout(**full, labels=labels, words=49408)
     assert parameters(release) == total
@@ -176,7 +176,7 @@ def test_the_import_asks_for_the_release_of_weakclip(labels: int, total: int) ->
 
 @pytest.mark.parametrize(("labels", "total"), [(21, 6_313_237), (81, 6_328_657)])
 def test_the_import_asks_for_the_release_of_excel(labels: int, total: int) -> None:
-    """Spec ExCEL 10."""
+    """At the sizes of the release (eq. 14 of docs/methods/excel.md)."""
     release = excel_layout(image=768, width=256, labels=labels)
     assert parameters(release) == total
     with torch.device("meta"):

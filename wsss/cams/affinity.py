@@ -1,10 +1,11 @@
-"""Class-aware attention affinity: spread a CAM along the encoder's attention (CLIP-ES, spec 1.4).
+"""Class-aware attention affinity: spread a CAM along the encoder's attention (CLIP-ES).
 
-The mean attention between patches is made nearly doubly stochastic by Sinkhorn rounds, symmetrised
-and squared; a map, cut to its box mask, is multiplied by the result. Neither the normalised matrix
-nor its square is ever formed: the rounds only scale rows and columns, so they are kept as two
-vectors, and the product with all maps of an image is taken factor by factor (spec 5.1.3). That
-costs a few products of the matrix with as many vectors as there are classes instead of N^3.
+Eq. 14-19 of docs/methods/clip-es.md. The mean attention between patches is made nearly doubly
+stochastic by Sinkhorn rounds, symmetrised and squared; a map, cut to its box mask, is multiplied by
+the result. Neither the normalised matrix nor its square is ever formed: the rounds only scale rows
+and columns, so they are kept as two vectors, and the product with all maps of an image is taken
+factor by factor (eq. 17). That costs a few products of the matrix with as many vectors as there are
+classes instead of N^3.
 """
 
 from __future__ import annotations

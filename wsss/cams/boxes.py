@@ -1,4 +1,7 @@
-"""Box masks: the rectangles around the strong parts of class maps (CLIP-ES, spec 1.4 step 4)."""
+"""Box masks: the rectangles around the strong parts of class maps (CLIP-ES).
+
+Eq. 18 of docs/methods/clip-es.md.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ def box_masks(
 
     As published, values are truncated to 8 bits, and a part is what lies strictly above the integer
     part of ``threshold`` times the largest 8-bit value. The boxes of connected parts (corners
-    connect) have the same union as those of all contours: a hole's box lies inside its part's
-    (spec 8.6). All maps are labelled in one call.
+    connect) have the same union as those of all contours: a hole's box lies inside its part's.
+    All maps are labelled in one call.
 
     Args:
         maps: values in [0, 1].

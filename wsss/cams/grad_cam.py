@@ -1,5 +1,6 @@
-"""Softmax Grad-CAM on the last block of a frozen CLIP (CLIP-ES, spec 1.3 and 5.1).
+"""Softmax Grad-CAM on the last block of a frozen CLIP (CLIP-ES).
 
+Eq. 5-12 of docs/methods/clip-es.md.
 The image is compared with the prompts of its own classes and with all background prompts; classes
 that it does not have are left out, so that they do not compete. The gradient of each class's score
 with respect to the last block's first norm weights that activation's channels. All classes of all
@@ -143,9 +144,9 @@ def score_cotangents(
         gradient: ``softmax`` takes the probability p_k of the class as its score, as published. Its
             gradient carries a factor p_k (1 - p_k), which vanishes on images that the model is sure
             of. ``margin`` takes z_k - logsumexp of the other logits: the same direction without
-            that factor, and as maps are scaled to [0, 1] the same map (spec 5.1.2). With nothing
-            to compare with (one class, no background) the margin is the logit itself, while the
-            published gradient is zero.
+            that factor, and as maps are scaled to [0, 1] the same map (eq. 7 and 8 of
+            docs/methods/clip-es.md). With nothing to compare with (one class, no background) the
+            margin is the logit itself, while the published gradient is zero.
     """
     length = features.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(features.dtype).tiny)
     unit = features / length

@@ -22,7 +22,8 @@ def scale_maps(
         scaling: ``exact`` divides by the range, so the maximum is 1, and makes a constant map 0.
             ``guarded_twice`` is the published form: divide by the range plus 1e-7, and do all of it
             twice. It is not redundant there, because raw maxima are about 1e-4: the second round
-            removes most of what the guard did, and leaves a maximum of 0.9999999 (spec 8.2).
+            removes most of what the guard did, and leaves a maximum of 0.9999999 (eq. 13 of
+            docs/methods/clip-es.md).
 
     Returns:
         New maps.

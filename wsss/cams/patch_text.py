@@ -1,7 +1,8 @@
-"""CAMs from the similarity of patches and texts, without a gradient (spec ExCEL 3.1).
+"""CAMs from the similarity of patches and texts, without a gradient (ExCEL).
 
-Patches and texts meet in CLIP's joint space. What all texts have in common there is taken out
-(feature surgery), so that a map shows what speaks for its class more than for the others.
+Eq. 7-13 of docs/methods/excel.md. Patches and texts meet in CLIP's joint space. What all texts have
+in common there is taken out (feature surgery), so that a map shows what speaks for its class more
+than for the others.
 """
 
 from __future__ import annotations

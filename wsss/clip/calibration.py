@@ -1,8 +1,8 @@
-"""A second stream beside the frozen encoder's own: calibrated patch features (SVC, spec ExCEL 2.2).
+"""A second stream beside the frozen encoder's own: calibrated patch features (SVC, ExCEL).
 
-It starts as the input of the first calibrated block. Each of these blocks adds to it what its
-values give when another attention mixes them; queries, keys and values are those of the encoder's
-own stream, and the MLP is left out.
+Eq. 6 and 18 of docs/methods/excel.md. It starts as the input of the first calibrated block. Each of
+these blocks adds to it what its values give when another attention mixes them; queries, keys and
+values are those of the encoder's own stream, and the MLP is left out.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Calibration:
         """U: what the patches' own values add to a stream, summed over the calibrated blocks.
 
         The same shift E of the attention between patches in every block moves the stream by
-        ``gain * E U``, gain being that of the rewrite (spec ExCEL 2.4): no second pass is needed.
+        ``gain * E U``, gain being that of the rewrite (eq. 18 of docs/methods/excel.md): no second
+        pass is needed.
 
         Raises:
             ValueError: they were not asked for.

@@ -4,7 +4,7 @@ It uses the parameters of an open_clip model and its own forward pass, so that a
 returned, averaged or rewritten, and blocks whose attention nobody asks for use the fused kernel.
 Blocks are numbered from 0. Tokens are ``(batch, 1 + patches, width)``, the class token first,
 patches in row-major order. Nothing depends on the number of tokens: an image of 76 patches is an
-image like any other (spec 8.4).
+image like any other. Eq. 2, 3 and 5 of docs/methods/clip-es.md.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ def input_size(
 ) -> tuple[int, int]:
     """Size at which an image enters the encoder: the next multiples of the patch.
 
-    The whole image is resized, never padded or cut, so its aspect changes slightly (CLIP-ES,
-    spec 1.1).
+    The whole image is resized, never padded or cut, so its aspect changes slightly (eq. 1
+    of docs/methods/clip-es.md).
 
     Args:
         height: of the image, pixels.

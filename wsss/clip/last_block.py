@@ -1,10 +1,10 @@
 """The last block run once, and gradients of any number of class scores pulled back through it.
 
 Grad-CAM in the last block needs, for each class score, the gradient with respect to the output of
-the block's first norm, averaged over the patches (spec 1.3). Autograd would give it with one
-backward pass a class. Here it is written out: the forward pass keeps what the backward pass needs,
-all classes go back together, no gradient of a weight is formed, and what the averaging makes
-redundant is never computed:
+the block's first norm, averaged over the patches (eq. 10 of docs/methods/clip-es.md). Autograd
+would give it with one backward pass per class. Here it is written out (eq. 11): the forward pass
+keeps what the backward pass needs, all classes go back together, no gradient of a weight is formed,
+and what the averaging makes redundant is never computed:
 
 * scores depend on the patch mean alone, so the gradient at the block's output is, for every token,
   a combination of one vector a class and the token itself. The first product of the MLP's backward

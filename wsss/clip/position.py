@@ -18,7 +18,9 @@ def resize_positions(
     grid: tuple[int, int],
     rounding: Rounding = "float32",
 ) -> Float[Tensor, "tokens width"]:
-    """Resize the patch rows of a positional table bilinearly; the class row stays (spec 1.1).
+    """Resize the patch rows of a positional table bilinearly; the class row stays.
+
+    Eq. 2 of docs/methods/clip-es.md.
 
     Args:
         table: one row for the class token, then ``old_grid`` in row-major order.

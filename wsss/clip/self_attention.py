@@ -1,7 +1,8 @@
-"""Attention rewrites that let a patch speak for itself: qq, kk, vv and identity (spec ExCEL 2).
+"""Attention rewrites that let a patch speak for itself: qq, kk, vv and identity.
 
-CLIP learned its attention for the class token; what a patch gathers by it says little of the patch.
-Attention of queries, keys or values to themselves gathers from patches that are alike.
+Eq. 5 of docs/methods/excel.md. CLIP learned its attention for the class token; what a patch gathers
+by it says little of the patch. Attention of queries, keys or values to themselves gathers from
+patches that are alike.
 """
 
 from __future__ import annotations

@@ -76,7 +76,9 @@ class TextTower(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """The image tower with gradients, as DenseCLIP and WeakCLIP train it (spec WeakCLIP 1.1).
+    """The image tower with gradients, as DenseCLIP and WeakCLIP train it.
+
+    Eq. 5-7 of docs/methods/weakclip.md.
 
     Args:
         visual: open_clip's plain `VisionTransformer`; its parameters are shared, not copied.

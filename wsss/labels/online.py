@@ -1,7 +1,7 @@
-"""Pseudo labels made while a refiner trains: class maps, background, PAR, arg max (WeCLIP 2.3).
+"""Pseudo labels made while a refiner trains: class maps, background, PAR, arg max (WeCLIP).
 
-A whole batch at once: images have different classes, so their score stacks are padded with zeros,
-which PAR leaves zero and which never win.
+Eq. 13-16 of docs/methods/weclip.md. A whole batch at once: images have different classes, so their
+score stacks are padded with zeros, which PAR leaves zero and which never win.
 """
 
 from __future__ import annotations

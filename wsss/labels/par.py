@@ -1,8 +1,9 @@
 """Pixel-adaptive refinement (PAR): soft labels drawn to the edges of the image, without a CRF.
 
 Every pixel becomes a weighted mean of 48 neighbours, over and over; weights fall with the
-difference in colour and, a little, with distance (Ru et al., AFA, CVPR 2022; spec WeCLIP 2.3). They
-depend on the image alone and are made once for all classes and iterations.
+difference in colour and, a little, with distance (AFA, CVPR 2022, arXiv:2203.02664; eq. 14 and 15
+of docs/methods/weclip.md). They depend on the image alone and are made once for all classes and
+iterations.
 """
 
 from __future__ import annotations

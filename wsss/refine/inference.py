@@ -26,7 +26,7 @@ Network = Callable[[Tensor], Tensor]
 
 
 class Views:
-    """Logits of a photo, averaged over scales and mirroring (spec WeCLIP 2.6).
+    """Logits of a photo, averaged over scales and mirroring (eq. 23 of docs/methods/weclip.md).
 
     Args:
         config: clip.long_side and infer.
@@ -70,7 +70,7 @@ class Views:
         ``aligned`` resizes the photo to the next multiples of the patch. ``floored`` is what the
         released code amounts to: the photo is resized to whole pixels, and the encoder's first
         convolution passes over what is left of a patch, while the logits are stretched to the whole
-        image afterwards (spec 5.3.6).
+        image afterwards (eq. 23 of docs/methods/weclip.md).
         """
         patch = self._inputs.encoder.patch
         height, width = self._base(photo)

@@ -1,4 +1,7 @@
-"""Sliding-window, multi-scale and mirrored inference (WeakCLIP, spec 3.4)."""
+"""Sliding-window, multi-scale and mirrored inference.
+
+Eq. 25 and 26 of docs/methods/weakclip.md.
+"""
 
 from __future__ import annotations
 

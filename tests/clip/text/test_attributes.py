@@ -1,4 +1,4 @@
-"""Text semantic enrichment: sentences to attributes to class texts (spec ExCEL 1)."""
+"""Text semantic enrichment: sentences to attributes to class texts (docs/methods/excel.md)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_published_hunting_drops_the_lowest_tenth(count: int, dropped: int) -> N
 
 
 def test_published_enrichment_is_nearly_a_constant_shift() -> None:
-    """What spec ExCEL 1.5 found of the released banks: attributes that are much alike."""
+    """Attributes of the released banks are much alike (eq. 4 of docs/methods/excel.md)."""
     torch.manual_seed(0)
     texts = F.normalize(torch.randn(6, 64), dim=-1)
     bank = F.normalize(3 * torch.randn(1, 64) / 8 + torch.randn(112, 64) / 8, dim=-1)

@@ -1,4 +1,4 @@
-"""The knowledge base, and what people and models write (spec ExCEL 1.2)."""
+"""The knowledge base, and what people and models write."""
 
 from __future__ import annotations
 

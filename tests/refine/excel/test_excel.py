@@ -181,7 +181,7 @@ def test_shift_leaves_out_what_is_less_alike_than_the_mean() -> None:
 
 
 def test_published_features_are_aliased(chain: Chain) -> None:
-    """Spec 2.3: the calibrated stream, then states between attention and MLP, then the last."""
+    """Eq. 14 of docs/methods/excel.md: the calibrated stream, states after attention, the last."""
     teacher, batch = _parts(chain, chain.config())
     scores = teacher.scores
     middles = range(scores.first + 1, 12)

@@ -49,7 +49,7 @@ def demo_clip() -> LoadedClip:
     ("labels", "own", "total"), [(21, 21_240_853, 171_464_725), (91, 21_330_523, 171_554_395)]
 )
 def test_parameter_counts_of_the_release(labels: int, own: int, total: int) -> None:
-    """Spec 1.7; the release has 91 labels for COCO."""
+    """Of docs/methods/weakclip.md; the release has 91 labels for COCO."""
     clip = load_clip("ViT-B-16-quickgelu", "random")
     names = ["background", *class_list("voc").names]
     names += [f"class {number}" for number in range(labels - len(names))]
@@ -191,7 +191,7 @@ def test_windows_cover_every_pixel_and_average(
 
 
 def test_a_relative_rate_of_zero_rises_under_the_cosine() -> None:
-    """The leak of the release: spec WeakCLIP 1.7."""
+    """The leak of the release: eq. 24 of docs/methods/weakclip.md."""
     schedule = TrainingConfig(
         lr=1e-4, iterations=20_000, warmup=1500, schedule="cosine", min_lr=1e-6
     )

@@ -1,7 +1,7 @@
-"""TSE: class texts enriched with attributes that descriptions of all classes share (ExCEL 1).
+"""TSE: class texts enriched with attributes that descriptions of all classes share (ExCEL).
 
-Sentences of the knowledge base are embedded and clustered; the centres are the attributes. Each
-class takes up those that are most like it.
+Eq. 1-4 of docs/methods/excel.md. Sentences of the knowledge base are embedded and clustered; the
+centres are the attributes. Each class takes up those that are most like it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def enriched_bank(
     tse: TseConfig,
     cache_dir: Path | None = None,
 ) -> TextBank:
-    """Class and background texts, the classes enriched as configured (spec ExCEL 1.4).
+    """Class and background texts, the classes enriched as configured (eq. 4).
 
     Args:
         clip: the model.
@@ -81,7 +81,7 @@ def attribute_bank(
     tse: TseConfig,
     cache_dir: Path | None = None,
 ) -> AttributeBank:
-    """Embed the sentences of all classes and cluster them (spec ExCEL 1.3).
+    """Embed the sentences of all classes and cluster them (eq. 1).
 
     Args:
         clip: the model.
@@ -108,7 +108,7 @@ def hunting_weights(
     attributes: Float[Tensor, "attributes joint"],
     tse: TseConfig,
 ) -> Float[Tensor, "classes attributes"]:
-    """Share of every attribute in what a class takes up; rows sum to one (spec ExCEL 1.4).
+    """Share of every attribute in what a class takes up; rows sum to one (eq. 2 and 3).
 
     Args:
         texts: unit vectors of the classes.

@@ -44,7 +44,7 @@ def text_bank(
     *,
     cache_dir: Path | None = None,
 ) -> TextBank:
-    """Encode prompts, or read them from the cache (spec 1.2).
+    """Encode prompts, or read them from the cache (eq. 4 of docs/methods/clip-es.md).
 
     Each word is put into every template; the unit vectors of the templates are averaged and scaled
     to unit length again. Synonyms belong into one word, comma-separated.

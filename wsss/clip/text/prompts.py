@@ -1,4 +1,7 @@
-"""A learnable prompt: vectors in front of class names, through the text tower (WeakCLIP 1.3)."""
+"""A learnable prompt: vectors in front of class names, through the text tower (WeakCLIP).
+
+Eq. 3 and 4 of docs/methods/weakclip.md.
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,10 @@ class Crop:
     def photo(
         self, image: UInt8[np.ndarray, "height width 3"], outside: tuple[int, int, int] = (0, 0, 0)
     ) -> UInt8[np.ndarray, "side side 3"]:
-        """Cut the photo (bilinear scaling), ``outside`` in padding: black (spec WeCLIP 2.5)."""
+        """Cut the photo (bilinear scaling), ``outside`` in padding.
+
+        Eq. 21 of docs/methods/weclip.md.
+        """
         height, width = self.scaled
         scaled = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
         pixels = np.asarray(scaled)

@@ -1,4 +1,4 @@
-"""The transformer decoder over fused features (WeCLIP, spec 2.2)."""
+"""The transformer decoder over fused features (eq. 4 and 5 of docs/methods/weclip.md)."""
 
 from __future__ import annotations
 

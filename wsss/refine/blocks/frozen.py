@@ -18,7 +18,7 @@ class EncoderFeatures:
 
     grid: tuple[int, int]
     features: Float[Tensor, "blocks batch patches tokens"]
-    """Patch tokens: outputs of all blocks but the last (WeCLIP, spec 2.2)."""
+    """Patch tokens: outputs of all blocks but the last (eq. 1 of docs/methods/weclip.md)."""
     attention: Float[Tensor, "batch candidates patches patches"] | None
     """Head-mean attention of the last blocks that were asked for, patches only."""
     block: LastBlock | None

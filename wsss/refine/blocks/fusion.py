@@ -1,4 +1,7 @@
-"""Fusion of the frozen encoder's block outputs into one map of features (WeCLIP, spec 2.2)."""
+"""Fusion of the frozen encoder's block outputs into one map of features.
+
+Eq. 2, 3 and 6 of docs/methods/weclip.md.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def feature_affinity(
     Args:
         fused: the fused features.
         temperature: None: ``sigmoid(F^T F)`` of raw dot products, as published, which saturates
-            early (spec 2.2, 5.3.13); else of cosines divided by it.
+            early (eq. 6); else of cosines divided by it.
     """
     flat = fused.flatten(2)  # (B, C, h, w) -> (B, C, N)
     if temperature is not None:

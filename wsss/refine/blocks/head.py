@@ -24,7 +24,9 @@ class Decoded(NamedTuple):
 
 
 class Head(nn.Module):
-    """Fused features F_u and the logits that the decoder makes of them (spec WeCLIP 2.2).
+    """Fused features F_u and the logits that the decoder makes of them.
+
+    Eq. 2-5 of docs/methods/weclip.md.
 
     Args:
         blocks: number of maps of features that are fused.

@@ -1,4 +1,4 @@
-"""Losses that the trained refiners share (spec WeCLIP 2.4).
+"""Losses that the trained refiners share (eq. 17-19 of docs/methods/weclip.md).
 
 Labels are 0 for background, class + 1, and 255 where there is none.
 """

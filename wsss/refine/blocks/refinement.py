@@ -1,8 +1,7 @@
 """WeCLIP's refinement module (RFM): which blocks' attention the learned affinity trusts.
 
-Spec WeCLIP 2.3, equations 5-8 of the paper; ExCEL refines in the same way (spec ExCEL 4.1).
-No gradient flows through it: what it gives makes
-pseudo labels.
+Eq. 8-12 of docs/methods/weclip.md; ExCEL refines in the same way (eq. 19 of docs/methods/excel.md).
+No gradient flows through it: what it gives makes pseudo labels.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ The frozen encoder gives features of all blocks and, without a gradient, CAMs fr
 its patches to texts (`wsss.cams.patch_text`). The head of WeCLIP fuses and decodes the features. At
 first the static CAMs are its teacher; then the relation between its fused features shifts the
 encoder's calibrated attention (LVC), and the dynamic CAMs that follow teach it. Symbols and
-equations: spec ExCEL. Departures of the released code are options of ``refine.excel`` and
-``cams.patch_text``. Its choice of training crops by looking at pixel labels is none of them:
+equations: docs/methods/excel.md. Departures of the released code are options of ``refine.excel``
+and ``cams.patch_text``. Its choice of training crops by looking at pixel labels is none of them:
 training never opens those.
 """
 
@@ -135,7 +135,7 @@ class Excel:
 
 
 class Step:
-    """The losses of one training step (spec 3.4): ``L = L_seg + 0.1 L_div``.
+    """The losses of one training step (eq. 21 and 22): ``L = L_seg + 0.1 L_aff``.
 
     Args:
         config: reads refine.
@@ -205,7 +205,7 @@ class _Trained(HeadNetwork):
 
     @torch.inference_mode()
     def cam_scores(self, photo: Photo, image: ImageCams) -> Scores:
-        """The dynamic CAM: maximum of the image and its mirror image, spread (spec 4.5).
+        """The dynamic CAM: maximum of the image and its mirror image, spread (eq. 24).
 
         With ``infer.scores: static_cam`` the static CAM, without mirroring.
         """

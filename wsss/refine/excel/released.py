@@ -1,4 +1,4 @@
-"""The released ExCEL: its head's names as ours, and its copy of CLIP (spec ExCEL 2.2, 3.2, 7.2).
+"""The released ExCEL: its head's names as ours, and its copy of CLIP (arXiv:2503.20826).
 
 Only the head is trained, and only the head is taken. The release saves the whole frozen CLIP beside
 it and loads with ``strict=False``, which hides what does not fit; here the copy is compared, value

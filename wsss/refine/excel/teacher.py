@@ -1,8 +1,8 @@
 """ExCEL's teacher: patch-text CAMs that the learned relation calibrates (LVC), and their labels.
 
-One pass of the frozen encoder gives everything (spec ExCEL 2-4). The learned relation E shifts the
-attention of every calibrated block alike, so the dynamic stream is the static one plus
-``gain * E U``; no second pass is needed (spec 2.4).
+One pass of the frozen encoder gives everything. Equations: docs/methods/excel.md. The learned
+relation E shifts the attention of every calibrated block alike, so the dynamic stream is the static
+one plus ``gain * E U``; no second pass is needed (eq. 18).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def look(
         images: normalised; sides are multiples of the patch.
         features: ``clean``: the outputs of all blocks. ``aliased``, as published: the block before
             the calibrated ones is replaced by the calibrated stream, and the calibrated ones but
-            the last by the state before the MLP of the block after (spec 2.3).
+            the last by the state before the MLP of the block after (eq. 14).
         attention_blocks: number of last blocks whose attention is returned.
         own_values: also return U.
 
@@ -101,7 +101,7 @@ def look(
 def relation(
     fused: Float[Tensor, "batch width rows columns"], settings: ExcelOptions
 ) -> Float[Tensor, "batch patches patches"]:
-    """Centred cosines between fused features: R = 3 (f^T f - mean) (spec 3.3).
+    """Centred cosines between fused features: R = 3 (f^T f - mean) (eq. 15).
 
     Its sigmoid is the learned affinity, `shift` of it calibrates the CAM.
     """

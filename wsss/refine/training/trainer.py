@@ -46,9 +46,9 @@ class TrainingStoppedError(WsssError, RuntimeError):
 def learning_rate(step: int, settings: TrainingConfig, relative: float = 1.0) -> float:
     """The learning rate at a step (0-based).
 
-    ``poly`` (spec WeCLIP 2.5): ``1 - (1 - t / w) (1 - 1e-6)`` of the peak for t < w, from there on
-    ``(1 - t / T) ^ power`` of it. ``cosine`` (spec WeakCLIP 1.7, 3.1): from the peak to ``min_lr``,
-    times the same factor of the warm-up.
+    ``poly`` (eq. 22 of docs/methods/weclip.md): ``1 - (1 - t / w) (1 - 1e-6)`` of the peak for
+    t < w, from there on ``(1 - t / T) ^ power`` of it. ``cosine`` (eq. 24 of
+    docs/methods/weakclip.md): from the peak to ``min_lr``, times the same factor of the warm-up.
 
     Args:
         step: t.

@@ -1,4 +1,7 @@
-"""The pyramid adapter: maps at four scales from the tokens of a plain ViT (WeakCLIP, spec 1.2)."""
+"""The pyramid adapter: maps at four scales from the tokens of a plain ViT.
+
+Eq. 8 and 14 of docs/methods/weakclip.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the CRF of WeakCLIP's boundary loss is given: its kernels and its image (spec 2.3)."""
+"""What the CRF of WeakCLIP's boundary loss is given: its kernels and its image.
+
+Eq. 19 of docs/methods/weakclip.md.
+"""
 
 from __future__ import annotations
 

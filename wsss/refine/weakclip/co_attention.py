@@ -1,4 +1,4 @@
-"""Co-attention matching of texts and patches (WeakCLIP, spec 1.4)."""
+"""Co-attention matching of texts and patches (eq. 9-13 of docs/methods/weakclip.md)."""
 
 from __future__ import annotations
 

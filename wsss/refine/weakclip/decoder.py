@@ -1,4 +1,7 @@
-"""The text-guided decoder: a feature pyramid and Semantic-FPN's head (WeakCLIP, spec 1.5)."""
+"""The text-guided decoder: a feature pyramid and Semantic-FPN's head.
+
+Eq. 14-16 of docs/methods/weakclip.md.
+"""
 
 from __future__ import annotations
 

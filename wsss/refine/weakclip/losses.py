@@ -1,7 +1,8 @@
-"""Losses that learn from seeds and from the edges of the image (WeakCLIP, spec 2; DSRG, SEC).
+"""Losses that learn from seeds and from the edges of the image (WeakCLIP; DSRG, SEC).
 
-Labels that an image cannot have may be taken out with ``allowed``: they get no share of the
-probabilities, take no part in the CRF and receive no gradient. None: every label, as released.
+Eq. 17-21 of docs/methods/weakclip.md. Labels that an image cannot have may be taken out with
+``allowed``: they get no share of the probabilities, take no part in the CRF and receive no
+gradient. None: every label, as released.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def auxiliary_loss(
     allowed: Bool[Tensor, "batch labels"] | None = None,
     ignored_count: bool = False,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the match map, sharpened and at the size of the seeds (spec 1.6).
+    """Cross-entropy of the match map, sharpened and at the size of the seeds (eq. 21).
 
     Args:
         match: lambda', cosines.

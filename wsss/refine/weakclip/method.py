@@ -2,8 +2,8 @@
 
 A text-guided segmenter on frozen CLIP features is trained on hard seeds: their cross-entropy, the
 edges of the image through a CRF, and the cosines of patches and prompted class names. It is then
-applied to the very images it was trained on. Symbols: spec WeakCLIP; departures of the released
-code are options of ``refine.weakclip``.
+applied to the very images it was trained on. Symbols and equations:
+docs/methods/weakclip.md. Departures of the released code are options of ``refine.weakclip``.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class WeakClip:
 
 
 class Step:
-    """The losses of one training step (spec 2).
+    """The losses of one training step (eq. 17-22).
 
     Args:
         settings: weights and departures.

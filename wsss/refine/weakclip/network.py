@@ -1,4 +1,7 @@
-"""WeakCLIP's network: the two towers of CLIP and what is trained on top (spec WeakCLIP, 1)."""
+"""WeakCLIP's network: the two towers of CLIP and what is trained on top.
+
+Eq. 3-16 of docs/methods/weakclip.md.
+"""
 
 from __future__ import annotations
 

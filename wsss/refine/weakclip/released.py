@@ -1,4 +1,4 @@
-"""The released WeakCLIP: its names as ours, its 91 labels of COCO (spec WeakCLIP 1, 3, 8.1).
+"""The released WeakCLIP: its names as ours, its 91 labels of COCO.
 
 The release trains both towers of CLIP, through a learning rate that leaks into groups whose rate is
 0. Its checkpoint therefore holds towers that are no longer CLIP's, and they are taken from it.

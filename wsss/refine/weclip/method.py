@@ -4,7 +4,7 @@ The frozen encoder gives features of all blocks and, with the tags, CAMs M_init.
 the features (F_u) and decodes them into labels. Its teacher are pseudo labels made at every step:
 M_init is spread along an affinity between patches, first plain attention, then (RFM) attention of
 the blocks that agree with the learned affinity A_f; pixel-adaptive refinement follows. Symbols and
-equations: spec WeCLIP, section 2. Departures of the released code are options of
+equations: docs/methods/weclip.md. Departures of the released code are options of
 ``refine.weclip``.
 """
 
@@ -127,7 +127,7 @@ class WeClip:
 
 
 class Step:
-    """The losses of one training step (spec 2.4): ``L = L_seg + 0.1 L_aff``.
+    """The losses of one training step (eq. 20): ``L = L_seg + 0.1 L_aff``.
 
     Args:
         config: reads refine.

@@ -1,4 +1,7 @@
-"""WeCLIP's teacher: pseudo labels of training crops, made while the head trains (spec 2.3)."""
+"""WeCLIP's teacher: pseudo labels of training crops, made while the head trains.
+
+Eq. 7-16 of docs/methods/weclip.md.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,58 @@
+"""The pages of docs/methods: every departure is on one, and what the code cites exists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wsss.config.base import Section
+from wsss.config.model import Config
+
+_ROOT = Path(__file__).parents[1]
+_PAGES = {path.name: path.read_text("utf-8") for path in _ROOT.glob("docs/methods/*.md")}
+_CITED = re.compile(r"[Ee]q\.\s+((?:\d+|-|,|and|\s)+?)\s+of\s+docs/methods/([\w-]+\.md)")
+
+
+def _departures(section: Section, prefix: str = "") -> Iterator[tuple[str, object, object]]:
+    for name, field in type(section).model_fields.items():
+        value, extra = getattr(section, name), field.json_schema_extra
+        if isinstance(value, Section):
+            yield from _departures(value, f"{prefix}{name}.")
+        elif isinstance(extra, dict) and "published" in extra:
+            yield f"{prefix}{name}", extra["published"], extra["corrected"]
+
+
+def test_every_departure_is_on_a_page_with_both_values() -> None:
+    rows = [line.split(" | ") for page in _PAGES.values() for line in page.splitlines()]
+    table = {row[1]: [cell.strip("`") for cell in row[2:4]] for row in rows if len(row) == 5}
+    for key, *values in _departures(Config()):
+        shared = key.replace("seeds.crf", "masks.crf")  # the same options, in one row
+        words = [f"{value:g}" if isinstance(value, float) else value for value in values]
+        assert table.get(f"`{shared}`") == [word or "empty" for word in words], key
+
+
+@pytest.mark.parametrize("name", sorted(_PAGES))
+def test_equations_links_and_modules_of_a_page(name: str) -> None:
+    page = _PAGES[name]
+    anchors = re.findall(r'^<a id="eq-(\d+)"></a>\n\*\*\((\d+)\)\*\*', page, re.MULTILINE)
+    assert anchors == [(str(n), str(n)) for n in range(1, len(anchors) + 1)]
+    for file, fragment in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page):
+        assert (_ROOT / "docs/methods" / file).exists(), file
+        if fragment.startswith("eq-"):
+            assert f'id="{fragment}"' in _PAGES[file or name], f"{file}#{fragment}"
+    for module in re.findall(r"`(wsss/[\w/]+(?:\.py|/))`", page):
+        assert (_ROOT / module).exists(), module
+
+
+def test_equations_that_the_code_cites_exist() -> None:
+    files = [
+        path for room in ("wsss", "tests", "benchmarks") for path in _ROOT.glob(f"{room}/**/*.py")
+    ]
+    cited = [(path, *match) for path in files for match in _CITED.findall(path.read_text("utf-8"))]
+    assert len(cited) > 30
+    for path, numbers, page in cited:
+        for number in re.findall(r"\d+", numbers):
+            assert f'id="eq-{number}"' in _PAGES[page], f"{path}: eq. {number} of {page}"
