@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -24,7 +23,7 @@ from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.digest import digest_arrays, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.failsafe_file import FailsafeFile
-from wsss.artifacts.hdf5 import open_hdf5, read_array
+from wsss.artifacts.hdf5 import open_hdf5, read_array, write_array
 from wsss.artifacts.provenance import Provenance
 
 _FORMAT = 2
@@ -34,10 +33,10 @@ _FIELDS = {"id": str, "key": str, "attrs": dict, "arrays": dict, "digest": str}
 # Arrays of numbers, as HDF5 reads them: damaged attributes of texts can keep it busy for ever.
 _ABOUT, _INDEX = "about", "index"
 _AGAIN = "delete it and rerun the stage"
-# What h5py and the parsing of what it gives raise at damaged bytes.
+# What h5py and the parsing of its values raise at damaged bytes.
 _DAMAGE = (
-    OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError,
-    ArithmeticError, NotImplementedError, MemoryError,
+    OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError,
+    MemoryError,
 )  # fmt: skip
 
 
@@ -107,7 +106,7 @@ class ShardWriter:
         group = self._items.create_group(f"{self._index[item.id]:07d}")
         group.attrs["id"] = item.id  # for whoever looks into the file with other tools
         for name in sorted(item.arrays):
-            _store(group, name, np.ascontiguousarray(item.arrays[name]))
+            write_array(group, name, item.arrays[name])
         self._sink.check()
         self._entries[item.id] = {
             "id": item.id,
@@ -119,12 +118,7 @@ class ShardWriter:
             "digest": digest_arrays(item.arrays),
         }
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
             self._abandon(error)
             return
@@ -148,7 +142,7 @@ class ShardWriter:
         """Write what says that the shard is complete."""
         entries = [self._entries[image] for image in self._index]
         index = "\n".join(json.dumps(entry, sort_keys=True) for entry in entries).encode()
-        _store(self._file, _INDEX, np.frombuffer(index, np.uint8))
+        write_array(self._file, _INDEX, np.frombuffer(index, np.uint8))
         root = {
             "format": _FORMAT,
             "kind": self._kind,
@@ -159,7 +153,7 @@ class ShardWriter:
             ),
         }
         about = root | {"checksum": digest_json([root, index.decode()])}
-        _store(self._file, _ABOUT, np.frombuffer(json.dumps(about).encode(), np.uint8))
+        write_array(self._file, _ABOUT, np.frombuffer(json.dumps(about).encode(), np.uint8))
 
     def _close(self) -> None:
         self._file.close()
@@ -191,9 +185,7 @@ class Shard:
         except FileNotFoundError:
             raise ArtifactError(f"{path}: no such shard; run the stage that makes it") from None
         except PermissionError:
-            raise ArtifactError(
-                f"{path}: this user may not read it; ask its owner, or write to another folder"
-            ) from None
+            raise ArtifactError(f"{path}: may not be read; ask whoever wrote it") from None
         except OSError as error:
             raise ArtifactError(f"{path}: is damaged or no HDF5 file ({error}); {_AGAIN}") from None
         try:
@@ -204,11 +196,10 @@ class Shard:
         except _DAMAGE as error:
             self.close()
             raise ArtifactError(f"{path}: is damaged ({error!r}); {_AGAIN}") from None
-        if kind is not None and root["kind"] != kind:
+        if kind not in (None, root["kind"]):
             self.close()
             raise ArtifactError(
-                f"{path}: holds {root['kind']!r}, expected {kind!r}; pass the file of the right "
-                "stage"
+                f"{path}: holds {root['kind']!r}, expected {kind!r}; pass that stage's file"
             )
         self.kind = str(root["kind"])
         self.content = str(root["content"])
@@ -224,10 +215,10 @@ class Shard:
                 f"{self.path}: has the format {about['format']}, this version reads {_FORMAT}; "
                 f"{_AGAIN}"
             )
-        seal = about.pop("checksum")
+        checksum = about.pop("checksum")
         root: dict[str, Any] = about
         index = read_array(self._file, _INDEX).tobytes().decode()
-        if digest_json([root, index]) != seal:
+        if digest_json([root, index]) != checksum:
             raise ArtifactError(
                 f"{self.path}: is damaged: its index does not match its digest; {_AGAIN}"
             )
@@ -271,9 +262,7 @@ class Shard:
         try:
             name_path = f"items/{self._positions[image]:07d}"
             arrays = {
-                name: _checked(
-                    read_array(self._file, f"{name_path}/{name}"), *entry["arrays"][name]
-                )
+                name: read_array(self._file, f"{name_path}/{name}", entry["arrays"][name])
                 for name in entry["arrays"]
             }
         except _DAMAGE as error:
@@ -306,17 +295,3 @@ class Shard:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _store(group: h5py.Group, name: str, array: np.ndarray) -> None:
-    packed = (
-        {"compression": "gzip", "compression_opts": 1, "shuffle": True} if array.size > 1024 else {}
-    )
-    group.create_dataset(name, data=array, track_times=False, **packed)
-
-
-def _checked(array: np.ndarray, kind: str, shape: Sequence[int]) -> np.ndarray:
-    """The array, if it is of the type and shape that the index says."""
-    if array.dtype.str != kind or array.shape != tuple(shape):
-        raise ValueError(f"is {array.dtype.str} {array.shape}, expected {kind} {tuple(shape)}")
-    return array

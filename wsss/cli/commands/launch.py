@@ -1,4 +1,4 @@
-"""Start a training in several processes, one a GPU, by torchrun."""
+"""Start a training in several processes, one per GPU, by torchrun."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ TOGETHER = ("retrain", "refine-train")
 
 
 def launch(
+    context: typer.Context,
     command: Annotated[
         list[str], typer.Argument(help="The sub-command and its options.", show_default=False)
     ],
     processes: Annotated[
-        int, typer.Option(help="How many, one a GPU; 0 and 1 start the command as it is.", min=0)
+        int, typer.Option(help="How many, one per GPU; 0 and 1 start the command as it is.", min=0)
     ] = 1,
 ) -> None:
     """Run a training in several processes on this machine: `wsss launch --processes 4 retrain …`.
@@ -27,9 +28,7 @@ def launch(
     They share each batch, so that the batch stays what the configuration says.
     """
     if processes < 2:
-        from wsss.cli.app import app  # which imports this module
-
-        app(args=command, prog_name="wsss")
+        context.find_root().command(args=command, prog_name="wsss")
         return
     if command[0] not in TOGETHER:
         raise typer.BadParameter(

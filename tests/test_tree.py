@@ -1,0 +1,61 @@
+"""The shape of the package: small modules and folders, no import circle, plain names."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import grimp
+import pytest
+
+import wsss
+
+PACKAGE = Path(wsss.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MOST_LINES, MOST_MODULES = 300, 20
+PRIVATE_WORDS = frozenset(
+    {"asked", "found", "kept", "known", "made", "owner", "taken", "told", "wanted"}
+)
+"""They say what happened to a value, not what it is."""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_fits_on_a_few_screens(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+def test_a_folder_can_be_seen_at_a_glance() -> None:
+    for folder in {path.parent for path in MODULES}:
+        modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(modules) <= MOST_MODULES, folder
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    graph = grimp.build_graph("wsss", cache_dir=None)
+    pending = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    while True:  # take away modules whose imports are gone, until nothing changes
+        free = {name for name, imports in pending.items() if not imports}
+        if not free:
+            break
+        pending = {n: imports - free for n, imports in pending.items() if n not in free}
+    assert not pending
+
+
+def test_names_say_what_a_value_is() -> None:
+    private = [
+        f"{path.relative_to(PACKAGE)}:{line}: {name}"
+        for path in MODULES
+        for line, name in _assigned(ast.parse(path.read_text()))
+        if name in PRIVATE_WORDS
+    ]
+    assert not private, "\n".join(private)
+
+
+def _assigned(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Names that are bound as variables or parameters, with their lines."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
