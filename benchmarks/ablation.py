@@ -134,7 +134,7 @@ def prepare(plan: Plan, rows: Sequence[str]) -> None:
         train, val = config.data.demo_images
         generate(Path(config.data.root), train=train, val=val)
     if not (out / "manifest/manifest.csv").exists():
-        ingest(config, out / "manifest")
+        ingest(out / "manifest", variant=config.variant, data=config.data, compute=config.compute)
     for row in rows:
         config = configuration(plan, row, 0)
         if not (path := cams_of(out, config)).exists():

@@ -57,7 +57,8 @@ class Bench:
         generate(folder / "data", train=images, val=1)
         data = {"root": str(folder / "data"), "demo_images": [images, 1]}
         self._base = _BASE | {"data": data}
-        ingest(self.config(), self._manifest)
+        config = self.config()
+        ingest(self._manifest, variant=config.variant, data=config.data, compute=config.compute)
 
     def config(self, **changes: Any) -> Config:
         """The configuration with something laid over it."""

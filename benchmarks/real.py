@@ -31,7 +31,7 @@ def compare_precisions(folder: Path, split: str = "val") -> dict[str, Any]:
         percent.
     """
     base = load_config(PRESET.parents[2] / "config.yaml", PRESET)
-    ingest(base, folder / "manifest")
+    ingest(folder / "manifest", variant=base.variant, data=base.data, compute=base.compute)
     figures = {name: _scores(base, name, folder, split) for name in ("float32", "bfloat16")}
     table = Table("row", "float32", "bfloat16", "movement", title=f"mIoU, percent, {split}")
     for row, exact in figures["float32"].items():

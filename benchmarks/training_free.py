@@ -161,7 +161,7 @@ def measure(data: str, row: str, out: Path, file: Path, *, par: bool) -> None:
         train, val = config.data.demo_images
         generate(Path(config.data.root), train=train, val=val)
     if not (manifest / "manifest.csv").exists():
-        ingest(config, manifest)
+        ingest(manifest, variant=config.variant, data=config.data, compute=config.compute)
     make_cams(config, manifest, "train", (1, 1), cams, out / "cache")
     found, best_at = {}, {}
     with tempfile.TemporaryDirectory() as temporary:

@@ -82,7 +82,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, ob
         "data": {"root": str(folder / "data"), "demo_images": [3, 1]},
         "cams": {"source": "patch_text", "affinity": {"last_blocks": 6}},
     }
-    ingest(from_mapping(base), folder / "manifest")
+    config = from_mapping(base)
+    ingest(folder / "manifest", variant=config.variant, data=config.data, compute=config.compute)
     return folder, base
 
 

@@ -49,10 +49,14 @@ def _config(photos: Path, **compute: int) -> Config:
     )
 
 
+def _ingest(config: Config, out: Path) -> None:
+    ingest(out, variant=config.variant, data=config.data, compute=config.compute)
+
+
 @pytest.fixture(scope="module")
 def manifest(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("manifest")
-    ingest(_config(photos), folder)
+    _ingest(_config(photos), folder)
     return folder
 
 
@@ -121,12 +125,12 @@ def test_unchanged_images_are_taken_over_and_new_ones_computed(
     new = mine / f"p {len(SIZES) - 1}.png"
     new.rename(tmp_path / new.name)
     (mine / "tags.csv").write_text("\n".join(listed[:-1]) + "\n")
-    ingest(_config(mine), tmp_path / "manifest")
+    _ingest(_config(mine), tmp_path / "manifest")
     first = _run(_config(mine), tmp_path / "manifest", tmp_path / "cams")
     (tmp_path / "cams/1-of-1.h5").unlink()
     (tmp_path / new.name).rename(new)
     (mine / "tags.csv").write_text("\n".join(listed) + "\n")
-    ingest(_config(mine), tmp_path / "manifest")
+    _ingest(_config(mine), tmp_path / "manifest")
     computed: list[str] = []
     original = stage.make_source
 

@@ -32,9 +32,13 @@ def make_config(data: dict[str, Any]) -> Config:
     return from_mapping(common | {"data": data})
 
 
+def run_ingest(config: Config, out: Path, **options: str) -> IngestReport:
+    return ingest(out, variant=config.variant, data=config.data, compute=config.compute, **options)
+
+
 @dataclass
 class Photos:
-    """A folder of photos with a table of tags, to be made hostile and ingested."""
+    """A folder of photos with a table of tags."""
 
     root: Path
     out: Path
@@ -56,18 +60,18 @@ class Photos:
         return make_config(settings)
 
     def ingest(self, **data: Any) -> IngestReport:
-        return ingest(self.config(**data), self.out)
+        return run_ingest(self.config(**data), self.out)
 
     def samples(self) -> dict[str, Sample]:
         return {sample.id: sample for sample in load(self.out)[0]}
 
     def tags(self, image: str) -> list[str]:
         manifest, classes = load(self.out)
-        found = next(sample for sample in manifest if sample.id == image)
-        return [classes.names[index] for index in found.tags]
+        tags = next(sample.tags for sample in manifest if sample.id == image)
+        return [classes.names[index] for index in tags]
 
     def quarantine(self) -> dict[str, tuple[str, str]]:
-        """id → used, reason; two rows of one id are an error of the test."""
+        """id → used, reason; the test must not have two rows with the same id."""
         with (self.out / "quarantine.csv").open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
         assert len({row["id"] for row in rows}) == len(rows)
@@ -106,9 +110,9 @@ def make_voc(tmp_path: Path) -> Callable[..., Path]:
 def write_xml(root: Path, image: str, names: list[str]) -> None:
     """An annotation; each object has a part, whose name is no tag, and every other is difficult."""
     objects = "".join(
-        f"<object><name>{name}</name><difficult>{number % 2}</difficult>"
+        f"<object><name>{name}</name><difficult>{index % 2}</difficult>"
         "<part><name>head</name></part></object>"
-        for number, name in enumerate(names)
+        for index, name in enumerate(names)
     )
     text = f"<annotation><filename>{image}.jpg</filename>{objects}</annotation>"
     (root / "Annotations" / f"{image}.xml").write_text(text)

@@ -26,7 +26,7 @@ needs_coco = pytest.mark.skipif(not COCO.is_dir(), reason="WSSS_SHARED has no da
 
 def per_class(dataset: Dataset) -> dict[str, tuple[int, int]]:
     """Class → images of (train, val)."""
-    counts = Counter((one.split, tag) for one in dataset.candidates for tag in one.tags)
+    counts = Counter((image.split, tag) for image in dataset.candidates for tag in image.tags)
     return {
         name: (counts["train", index], counts["val", index])
         for index, name in enumerate(dataset.classes.names)
@@ -39,21 +39,20 @@ def readme_counts(path: Path) -> dict[str, tuple[int, int]]:
     return {name: (int(train), int(val)) for name, train, val in triples}
 
 
-@needs_voc
-def test_voc_counts_are_the_readmes() -> None:
-    dataset = read_dataset(DataConfig(kind="voc", root=str(VOC), tags="tags.csv"))
-    assert Counter(one.split for one in dataset.candidates) == {"train": 300, "val": 300}
-    assert not [one for one in dataset.candidates if one.problem or not one.tags]
-    assert per_class(dataset) == readme_counts(VOC / "README.md")
-
-
-@needs_coco
-def test_coco_counts_are_the_readmes() -> None:
-    dataset = read_dataset(DataConfig(kind="coco", root=str(COCO)))
-    assert Counter(one.split for one in dataset.candidates) == {"train": 150, "val": 150}
-    counts = per_class(dataset)
-    assert len(counts) == 80
-    assert counts == readme_counts(COCO / "README.md")
+@pytest.mark.parametrize(
+    ("kind", "root", "tags", "images"),
+    [
+        pytest.param("voc", VOC, "tags.csv", 300, marks=needs_voc),
+        pytest.param("coco", COCO, "auto", 150, marks=needs_coco),
+    ],
+)
+def test_counts_are_the_readmes(kind: str, root: Path, tags: str, images: int) -> None:
+    data = DataConfig.model_validate({"kind": kind, "root": str(root), "tags": tags})
+    dataset = read_dataset(data)
+    splits = Counter(image.split for image in dataset.candidates)
+    assert splits == {"train": images, "val": images}
+    assert not [image for image in dataset.candidates if image.problem or not image.tags]
+    assert per_class(dataset) == readme_counts(root / "README.md")
 
 
 @needs_coco
@@ -64,7 +63,7 @@ def test_class_map_is_the_jsons_categories(part: str) -> None:
     names = class_list("coco").names
     assert [category["id"] for category in categories] == list(CATEGORY_IDS)
     assert {c["id"]: c["name"] for c in categories} == {
-        number: names[index] for number, index in CLASS_OF_CATEGORY.items()
+        category: names[index] for category, index in CLASS_OF_CATEGORY.items()
     }
 
 

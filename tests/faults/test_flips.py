@@ -27,7 +27,7 @@ from wsss.artifacts.shard import Shard
 from wsss.clip.load import weights_digest
 from wsss.clip.text import embeddings
 from wsss.data.errors import ImageError
-from wsss.data.images.decode import Memory
+from wsss.data.images.decode import DecodeCache
 from wsss.data.images.label_png import read_label_png
 from wsss.data.manifest_folder import load
 from wsss.retrain import runner
@@ -94,7 +94,7 @@ def bank(path: Path) -> str:
 
 
 def remembered(path: Path) -> str:
-    found = Memory(path)._known
+    found = DecodeCache(path)._entries
     if not found:
         raise ArtifactError(f"{path}: all is decoded again")
     return str(found)

@@ -89,8 +89,8 @@ def coco(**changes: Any) -> dict[str, Any]:
         "images": [{"id": 1, "file_name": "good.jpg", "width": 30, "height": 20}],
         "annotations": [{"id": 5, "image_id": 1, "category_id": 17, "segmentation": square}],
         "categories": [
-            {"id": number, "name": name}
-            for number, name in zip(CATEGORY_IDS, COCO_NAMES, strict=True)
+            {"id": category, "name": name}
+            for category, name in zip(CATEGORY_IDS, COCO_NAMES, strict=True)
         ],
     } | changes
 
@@ -116,7 +116,11 @@ JSON: dict[str, tuple[object, str]] = {
     "annotation of no image": (_annotation(image_id=[[]]), "is no instances JSON (TypeError"),
     "no category": (_annotation(category_id=12), "annotation 0 is of category 12"),
     "category 10^9": (_annotation(category_id=10**9), "annotation 0 is of category 1000000000"),
-    "other categories": (coco(categories=[]), "expected COCO's 80 categories"),
+    "other categories": (coco(categories=[]), "COCO's 80 categories, found '0 categories'"),
+    "a unicorn": (
+        coco(categories=[{"id": 1, "name": "unicorn"}, *coco()["categories"][1:]]),
+        "expected COCO's 80 categories, found 'unicorn'",
+    ),
     "5000 digits": (b'{"images": ' + b"9" * 5000 + b"}", "is no instances JSON (ValueError"),
 }
 
@@ -196,9 +200,9 @@ def test_packed_runs_are_read_as_pycocotools_reads_them() -> None:
     random = np.random.default_rng(0)
     for share in (0.0, 0.02, 0.5, 1.0):
         mask = np.asfortranarray((random.random((61, 47)) < share).astype(np.uint8))
-        found = _run_lengths(rle.encode(mask)["counts"])
-        assert sum(found) == mask.size
-        labels = np.repeat(np.arange(len(found)) % 2, found).reshape(mask.shape, order="F")
+        runs = _run_lengths(rle.encode(mask)["counts"])
+        assert sum(runs) == mask.size
+        labels = np.repeat(np.arange(len(runs)) % 2, runs).reshape(mask.shape, order="F")
         np.testing.assert_array_equal(labels, mask)
 
 

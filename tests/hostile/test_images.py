@@ -23,7 +23,7 @@ from .conftest import Folder, photo
 from .payloads import png
 
 Maker = Callable[[Path], object]
-GOOD = [f"good {number}.jpg" for number in range(5)]
+GOOD = [f"good {index}.jpg" for index in range(5)]
 
 
 def _content(content: bytes) -> Maker:
@@ -46,8 +46,8 @@ def _socket(path: Path) -> None:
     here = os.getcwd()
     os.chdir(path.parent)  # the name of a socket has 108 bytes at most
     try:
-        with socket.socket(socket.AF_UNIX) as made:
-            made.bind(path.name)
+        with socket.socket(socket.AF_UNIX) as pipe:
+            pipe.bind(path.name)
     finally:
         os.chdir(here)
 
@@ -64,8 +64,8 @@ def _tiff_loop(path: Path) -> None:
     content = bytearray(buffer.getvalue())
     first = struct.unpack("<I", content[4:8])[0]
     count = struct.unpack("<H", content[first : first + 2])[0]
-    place = first + 2 + 12 * count
-    content[place : place + 4] = struct.pack("<I", first)
+    offset = first + 2 + 12 * count
+    content[offset : offset + 4] = struct.pack("<I", first)
     path.write_bytes(content)
 
 
@@ -156,8 +156,8 @@ USED: dict[str, tuple[Maker, str]] = {
 def ingested(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, tuple[str, str]], str]:
     """By file name what the quarantine table says; and the manifest."""
     folder = Folder(tmp_path_factory.mktemp("hostile"))
-    for number, name in enumerate(GOOD):
-        photo(folder.root / name, 100 + number)
+    for seed, name in enumerate(GOOD, 100):
+        photo(folder.root / name, seed)
     for name, (make, _) in {**UNUSABLE, **USED}.items():
         make(folder.root / name)
     buffer = io.StringIO()
@@ -168,10 +168,10 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, tuple[
     folder.ingest().done()
     with (folder.manifest / "quarantine.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert sum("fits several photos" in row["reason"] for row in rows) == 2  # of one name, twice
-    found = {Path(row["file"]).name: (row["used"], row["reason"]) for row in rows}
+    assert sum("fits several photos" in row["reason"] for row in rows) == 2  # of the same name
+    reasons = {Path(row["file"]).name: (row["used"], row["reason"]) for row in rows}
     assert not list(folder.base.rglob("ran*"))
-    return found, (folder.manifest / "manifest.csv").read_text()
+    return reasons, (folder.manifest / "manifest.csv").read_text()
 
 
 def _is_text(name: str) -> bool:

@@ -44,14 +44,6 @@ ROWS: dict[str, tuple[str, str]] = {
 }
 """Further rows → the reason in the quarantine table; the good photo stays."""
 
-FINE: dict[str, bytes] = {
-    "BOM": b"\xef\xbb\xbf" + HEAD.encode(),
-    "UTF-16": HEAD.encode("utf-16"),
-    "semicolons, CRLF": b"Image;Tags\r\ngood.jpg;cat\r\n",
-    "duplicate rows": (HEAD + "good.jpg,CAT\n").encode(),
-    "lone carriage returns": HEAD.replace("\n", "\r").encode(),
-}
-
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_table_that_cannot_be_read_is_refused(folder: Folder, name: str) -> None:
@@ -75,13 +67,6 @@ def test_a_bad_row_leaves_the_others(folder: Folder, name: str) -> None:
     assert len(table) < 2000 + 2 * 5000 * ("overlong" in name)  # the name as file and as id
     manifest = (folder.manifest / "manifest.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in manifest] == ["id", "good"]
-
-
-@pytest.mark.parametrize("name", FINE)
-def test_what_spreadsheets_write_is_read(folder: Folder, name: str) -> None:
-    folder.table(FINE[name])
-    folder.ingest().done()
-    assert "good,train" in (folder.manifest / "manifest.csv").read_text()
 
 
 @pytest.mark.parametrize(
@@ -121,7 +106,7 @@ def _list(content: bytes) -> Callable[[Folder], None]:
 @pytest.mark.parametrize(
     ("make", "pieces"),
     [
-        (_list(b"good.jpg\n\xff\xfe\n"), ("some.txt", "is not UTF-8", "one image id a line")),
+        (_list(b"good.jpg\n\xff\xfe\n"), ("some.txt", "is not UTF-8", "one image id per line")),
         (lambda folder: os.mkfifo(folder.root / "some.txt"), ("some.txt", "no such list")),
         (lambda folder: (folder.root / "some.txt").mkdir(), ("some.txt", "no such list")),
         (_list(b""), ("no image is left",)),

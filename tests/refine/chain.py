@@ -33,7 +33,8 @@ class Chain:
             **sections,
         }
         self.manifest = folder / "manifest"
-        ingest(self.config(), self.manifest)
+        config = self.config()
+        ingest(self.manifest, variant=config.variant, data=config.data, compute=config.compute)
         self.cams = {split: folder / f"cams-{split}.h5" for split in ("train", "val")}
         for split, path in self.cams.items():
             make_cams(self.config(), self.manifest, split, (1, 1), path, folder / "cache")

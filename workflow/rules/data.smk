@@ -1,17 +1,17 @@
 # Images and tags: the demo's data set, ingest, quarantine, manifest.
 
 
-for number, (root, (train, val)) in enumerate(demos().items()):
+for index, (root, (train, val)) in enumerate(demos().items()):
 
     rule:
         name:
-            f"demo_data_{number}" if number else "demo_data"
+            f"demo_data_{index}" if index else "demo_data"
         output:
             f"{root}/demo.json",
         log:
-            f"results/logs/demo_data_{number}.log",
+            f"results/logs/demo_data_{index}.log",
         benchmark:
-            f"results/logs/demo_data_{number}.tsv"
+            f"results/logs/demo_data_{index}.tsv"
         localrule: True
         conda:
             "../../envs/core.yaml"

@@ -1,4 +1,4 @@
-"""Errors of the data room; the message names the file, what was found and what to do."""
+"""Errors of data sets; the message names the file, its problem and what to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ImageError(WsssError, ValueError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[Path, str]]:
-        return type(self), (self.path, self.reason)  # to travel between processes
+        return type(self), (self.path, self.reason)  # pickling, between processes
 
 
 class IngestError(WsssError, RuntimeError):

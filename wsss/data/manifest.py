@@ -26,12 +26,12 @@ class Sample:
     split: str
     path: Path
     width: int
-    """Pixels, after the EXIF orientation was applied."""
+    """Pixels, upright (after the EXIF orientation)."""
     height: int
     digest: str
     """sha256 of the file's bytes."""
     tags: tuple[int, ...]
-    """0-based indices into the class list, in the order of the annotation."""
+    """0-based class indices, in the order of the annotation."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,23 @@ class Manifest:
         """The images of one split."""
         return Manifest(tuple(sample for sample in self.samples if sample.split == name))
 
-    def shard(self, number: int, count: int) -> Manifest:
-        """Part ``number`` of ``count`` (1-based).
+    def shard(self, index: int, count: int) -> Manifest:
+        """Part ``index`` of ``count`` (1-based).
 
-        An image's part depends on its id alone, so that adding images changes only the parts that
-        they fall into.
+        The part of an image depends on its id only, so adding images changes only their parts.
+
+        Raises:
+            ValueError: there is no such part.
         """
-        if not 1 <= number <= count:
-            raise ValueError(f"shard {number} of {count}: expected 1 … {count}")
+        if not 1 <= index <= count:
+            raise ValueError(f"shard {index} of {count}: expected 1 … {count}")
         return Manifest(
-            tuple(s for s in self.samples if zlib.crc32(s.id.encode()) % count == number - 1)
+            tuple(s for s in self.samples if zlib.crc32(s.id.encode()) % count == index - 1)
         )
 
 
 def write_manifest(path: Path, samples: Iterable[Sample], class_names: Sequence[str]) -> None:
-    """Atomically write the manifest as CSV, and its digest beside it; tags by name, with ``;``."""
+    """Atomically write the manifest as CSV, and its checksum; tags are names with ``;`` between."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -78,39 +80,30 @@ def read_manifest(path: Path, class_names: Sequence[str]) -> Manifest:
     """Read a manifest that `write_manifest` wrote for the same class list.
 
     Raises:
-        ArtifactError: the file is missing or damaged, does not match the digest beside it, has
-            other columns, or names an unknown class.
+        ArtifactError: the file is missing or damaged, does not match its checksum, has other
+            columns, or names an unknown class.
     """
-    index = {name: number for number, name in enumerate(class_names)}
+    class_indices = {name: index for index, name in enumerate(class_names)}
 
     @functools.cache
-    def numbers(tags: str) -> tuple[int, ...]:
-        return tuple(index[tag] for tag in tags.split(TAG_SEPARATOR) if tag)
+    def indices(tags: str) -> tuple[int, ...]:
+        return tuple(class_indices[tag] for tag in tags.split(TAG_SEPARATOR) if tag)
 
     try:
         text = read_checked_text(path, "rerun ingest").encode()
-        # Not StringIO, which takes four bytes a character; equal tags are one tuple.
+        # Not StringIO, which takes four bytes per character; equal tags share one tuple.
         with io.TextIOWrapper(io.BytesIO(text), encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            if tuple(reader.fieldnames or ()) != _COLUMNS:
+            reader = csv.reader(stream)
+            columns = tuple(next(reader, ()))
+            if columns != _COLUMNS:
                 raise ArtifactError(
-                    f"{path}: columns are {reader.fieldnames}, expected {list(_COLUMNS)}; "
-                    "rerun ingest"
+                    f"{path}: columns are {list(columns)}, expected {list(_COLUMNS)}; rerun ingest"
                 )
-            return Manifest(
-                tuple(
-                    Sample(
-                        id=row["id"],
-                        split=sys.intern(row["split"]),
-                        path=Path(row["path"]),
-                        width=int(row["width"]),
-                        height=int(row["height"]),
-                        digest=row["digest"],
-                        tags=numbers(row["tags"]),
-                    )
-                    for row in reader
-                )
+            samples = (
+                Sample(id, sys.intern(split), Path(file), int(w), int(h), digest, indices(tags))
+                for id, split, file, w, h, digest, tags in reader
             )
+            return Manifest(tuple(samples))
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no manifest; run ingest first") from None
     except KeyError as error:

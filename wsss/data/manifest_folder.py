@@ -1,4 +1,4 @@
-"""Read what ingest wrote: the manifest and its class list."""
+"""The folder that ingest writes: manifest and class list."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MANIFEST, QUARANTINE, CLASSES, PROVENANCE = (
 )  # fmt: skip
 """Files in the manifest's folder."""
 MASK_TAGS = "mask-tags.csv"
-"""There, too, with ``data.tags: masks``: what `wsss truth tags` read from pixel labels."""
+"""In the same folder, with ``data.tags: masks``: the table that `wsss truth tags` writes."""
 
 
 def load(manifest_dir: Path) -> tuple[Manifest, ClassList]:
-    """The images and classes of a run.
+    """Read the images and classes of a run.
 
     Raises:
         ArtifactError: ingest did not finish there, or a file is damaged.
@@ -31,33 +31,27 @@ def load(manifest_dir: Path) -> tuple[Manifest, ClassList]:
 
 
 def write_classes(path: Path, classes: ClassList) -> None:
-    """Atomically write a class list as JSON, with its digest."""
+    """Atomically write a class list as JSON, with its checksum."""
     content = json_with_checksum(json.loads(json.dumps(asdict(classes))))
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_classes(path: Path) -> ClassList:
-    """Read what `write_classes` wrote.
+    """Read a class list that `write_classes` wrote.
 
     Raises:
-        ArtifactError: missing, or no class list.
+        ArtifactError: the file is missing or damaged.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        content = verified_json(stored, path, "rerun ingest")
-        classes = ClassList(
-            name=str(content["name"]),
-            names=tuple(map(str, content["names"])),
-            prompts=tuple(map(str, content["prompts"])),
-            backgrounds=tuple(map(str, content["backgrounds"])),
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content = verified_json(content, path, "rerun ingest")
+        names, prompts, backgrounds = (
+            tuple(map(str, content[key])) for key in ("names", "prompts", "backgrounds")
         )
+        if len(prompts) != len(names):
+            raise ValueError(f"{len(names)} names, but {len(prompts)} prompts")
+        return ClassList(str(content["name"]), names, prompts, backgrounds)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no class list; run ingest first") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path}: is no class list ({error!r}); rerun ingest") from None
-    if len(classes.prompts) != len(classes.names):
-        raise ArtifactError(
-            f"{path}: has {len(classes.names)} names but {len(classes.prompts)} prompts; "
-            "rerun ingest"
-        )
-    return classes

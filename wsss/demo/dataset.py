@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 from PIL import Image
 
 from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.progress import track
+from wsss.data.images.label_png import label_png_bytes
 from wsss.demo.names import DEMO_CLASSES
 from wsss.demo.scenes import Scene, render_scene
 
 VERSION: Final = 2
-"""Raise it when the drawings change, so that folders made before are made anew."""
+"""Raise it when the drawings change, so that older folders are replaced."""
 RECORD: Final = "demo.json"
 _ENTRIES: Final = frozenset(
     {"JPEGImages", "SegmentationClass", "ImageSets", "tags.csv", "classes.txt", RECORD}
 )
-
-
-def voc_palette() -> list[int]:
-    """Return VOC's 256 colours as 768 numbers; colour ``i`` spreads the bits of ``i``."""
-    palette = np.zeros((256, 3), dtype=int)
-    for index in range(256):
-        rest = index
-        for bit in range(7, -1, -1):
-            for channel in range(3):
-                palette[index, channel] |= ((rest >> channel) & 1) << bit
-            rest >>= 3
-    return [int(value) for value in palette.ravel()]
 
 
 def generate(
@@ -40,19 +28,19 @@ def generate(
 ) -> None:
     """Write ``train`` + ``val`` scenes below ``root``; the same arguments give the same bytes.
 
-    A folder that already holds them (see its ``demo.json``) is left alone, one with other
-    parameters is replaced, and a folder that is not a demo is refused.
+    A folder that already contains them (see its ``demo.json``) stays as it is, a demo with other
+    parameters is replaced, and any other folder is refused.
 
     Args:
-        root: folder of the data set; made in a temporary sibling and then renamed.
-        seed: of the scenes, not negative.
+        root: folder of the data set; written to a temporary sibling and then renamed.
+        seed: seed of the scenes, not negative.
         train: number of training images, at least 1.
         val: number of held-out images, at least 1.
         progress: show a bar.
 
     Raises:
-        ValueError: if a number is out of range.
-        FileExistsError: if ``root`` exists and was not made by this function.
+        ValueError: a seed or count is out of range.
+        FileExistsError: ``root`` exists and was not written by this function.
     """
     if seed < 0 or train < 1 or val < 1:
         raise ValueError(f"need seed >= 0, train >= 1, val >= 1; got {seed}, {train}, {val}")
@@ -71,31 +59,31 @@ def generate(
 
 def _record(root: Path) -> dict[str, int] | None:
     try:
-        found = json.loads((root / RECORD).read_text())
+        record = json.loads((root / RECORD).read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return record if isinstance(record, dict) else None
 
 
 def _is_demo(root: Path) -> bool:
-    """Tell whether `generate` made ``root``, which Snakemake may have robbed of its record."""
-    strangers = {path.name for path in root.iterdir()} - _ENTRIES
-    listed = root / "classes.txt"
-    names = listed.read_text().split() if listed.is_file() else []
-    return not strangers and names == list(DEMO_CLASSES)
+    """Whether `generate` wrote ``root``, whose record Snakemake may have removed."""
+    others = {path.name for path in root.iterdir()} - _ENTRIES
+    class_file = root / "classes.txt"
+    names = class_file.read_text().split() if class_file.is_file() else []
+    return not others and names == list(DEMO_CLASSES)
 
 
 def _write(root: Path, record: dict[str, int], progress: bool) -> None:
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
-    palette = voc_palette()
     rows = ["image,tags"]
     jobs = [(split, index) for split in ("train", "val") for index in range(record[split])]
     listed: dict[str, list[str]] = {"train": [], "val": []}
-    for split, index in _tracked(jobs, progress):
+    tracked = track(jobs, total=len(jobs), description="drawing scenes") if progress else jobs
+    for split, index in tracked:
         scene = render_scene(record["seed"], split, index)
         name = f"{split}_{index:04d}"
-        _write_scene(root, name, scene, palette)
+        _write_scene(root, name, scene)
         listed[split].append(name)
         rows.append(f"{name},{';'.join(scene.tags)}")
     for split, names in listed.items():
@@ -106,24 +94,8 @@ def _write(root: Path, record: dict[str, int], progress: bool) -> None:
     (root / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _write_scene(root: Path, name: str, scene: Scene, palette: list[int]) -> None:
-    picture = Image.fromarray(scene.image)
-    _save(picture, root / "JPEGImages" / f"{name}.jpg", "JPEG", quality=95, subsampling=0)
-    mask = Image.fromarray(scene.mask)
-    mask.putpalette(palette)  # turns it into mode P without touching the indices
-    _save(mask, root / "SegmentationClass" / f"{name}.png", "PNG", optimize=False)
-
-
-def _save(picture: Image.Image, path: Path, kind: str, **options: Any) -> None:
-    """By way of memory: see `wsss.artifacts.atomic.write_bytes`."""
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    path.write_bytes(buffer.getvalue())
-
-
-def _tracked(jobs: list[tuple[str, int]], progress: bool) -> Iterable[tuple[str, int]]:
-    if not progress:
-        return jobs
-    from rich.progress import track
-
-    return track(jobs, description="drawing scenes")
+def _write_scene(root: Path, name: str, scene: Scene) -> None:
+    buffer = io.BytesIO()  # see `wsss.artifacts.atomic.write_bytes`
+    Image.fromarray(scene.image).save(buffer, "JPEG", quality=95, subsampling=0)
+    (root / "JPEGImages" / f"{name}.jpg").write_bytes(buffer.getvalue())
+    (root / "SegmentationClass" / f"{name}.png").write_bytes(label_png_bytes(scene.mask))

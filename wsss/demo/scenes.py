@@ -1,4 +1,4 @@
-"""Composes one scene: a place, one to three classes in it, and the exact mask."""
+"""Composes one scene: a habitat, one to three classes in it, and the exact mask."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsss.demo.names import DEMO_CLASSES
 from wsss.demo.occlusion import to_mask, visible
 
 SPLITS: Final[Mapping[str, int]] = {"train": 0, "val": 1, "pretrain": 2}
-"""Streams of scenes; no two share a random generator, so none repeats another's images."""
+"""Streams of scenes; each has its own random generator, so that no image occurs in two."""
 
 MIN_HEIGHT: Final = 17
 """Height in image pixels below which no object is drawn."""
@@ -49,8 +49,8 @@ class Scene:
         image: ``(height, width, 3)`` uint8 RGB.
         mask: ``(height, width)`` uint8; 0 background, class index + 1, 255 around edges.
         tags: names of the classes with visible pixels, in class order.
-        background: main word of the place, e.g. ``"water"``.
-        surroundings: all words of the place, ``background`` first.
+        background: main word of the habitat, e.g. ``"water"``.
+        surroundings: all words of the habitat, ``background`` first.
     """
 
     image: NDArray[np.uint8]
@@ -69,7 +69,7 @@ def render_scene(seed: int, split: str, index: int) -> Scene:
         index: position in the stream, from 0; a scene does not depend on how many there are.
 
     Raises:
-        ValueError: if ``split`` is unknown or a number is negative.
+        ValueError: ``split`` is unknown, or ``seed`` or ``index`` is negative.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
@@ -78,24 +78,24 @@ def render_scene(seed: int, split: str, index: int) -> Scene:
     rng = np.random.default_rng(np.random.SeedSequence([seed, SPLITS[split], index]))
     width, height = _size(rng)
     canvas_size = (width * SUPERSAMPLE, height * SUPERSAMPLE)
-    place, names = _cast(rng)
-    ground = paint(place, rng, canvas_size)
+    habitat, names = _cast(rng)
+    ground = paint(habitat, rng, canvas_size)
     light = float(rng.uniform(-1.0, 1.0))
     layers: list[tuple[str, Placement, Layer]] = []
-    for name, placement in _arrange(rng, place, ground, names, canvas_size):
+    for name, placement in _arrange(rng, habitat, ground, names, canvas_size):
         pen = Pen()
         _DRAWERS[name](pen, rng)
         layers.append((name, placement, draw(pen, placement, rng, light)))
-    owner, kept = visible([layer for _, _, layer in layers], canvas_size)
+    layer_map, shown = visible([layer for _, _, layer in layers], canvas_size)
     canvas = ground.canvas
-    for k in kept:
+    for k in shown:
         name, placement, layer = layers[k]
-        _ground_contact(canvas, place, name, placement, layer)
+        _ground_contact(canvas, habitat, name, placement, layer)
         canvas.paste(layer.rgb, layer.corner, layer.alpha)
-    names_in = [layers[k][0] for k in kept]
+    shown_names = [layers[k][0] for k in shown]
     labels = [DEMO_CLASSES.index(name) + 1 for name, _, _ in layers]
-    mask = to_mask(owner, labels)
-    tags = tuple(name for name in DEMO_CLASSES if name in names_in)
+    mask = to_mask(layer_map, labels)
+    tags = tuple(name for name in DEMO_CLASSES if name in shown_names)
     return Scene(_finish(canvas, rng), mask, tags, ground.words[0], ground.words)
 
 
@@ -105,13 +105,13 @@ def _size(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _cast(rng: np.random.Generator) -> tuple[str, list[str]]:
-    """Choose the place and the classes: one instance each, now and then two."""
+    """Choose the habitat and the classes: one instance of each, sometimes two."""
     lead = DEMO_CLASSES[int(rng.integers(len(DEMO_CLASSES)))]
-    places = HABITATS[lead]
-    place = str(rng.choice(list(places), p=list(places.values())))
-    others = [name for name in DEMO_CLASSES if name != lead and HABITATS[name].get(place, 0) > 0]
+    habitats = HABITATS[lead]
+    habitat = str(rng.choice(list(habitats), p=list(habitats.values())))
+    others = [name for name in DEMO_CLASSES if name != lead and HABITATS[name].get(habitat, 0) > 0]
     count = min(int(rng.choice([0, 1, 2], p=[0.44, 0.38, 0.18])), len(others))
-    weights = np.array([HABITATS[name][place] ** 0.5 for name in others])
+    weights = np.array([HABITATS[name][habitat] ** 0.5 for name in others])
     cast = [lead]
     if count:
         cast += [
@@ -119,28 +119,28 @@ def _cast(rng: np.random.Generator) -> tuple[str, list[str]]:
         ]
     if len(cast) < 3 and rng.random() < 0.25:
         cast.append(str(rng.choice(cast)))
-    return place, cast
+    return habitat, cast
 
 
 def _arrange(
     rng: np.random.Generator,
-    place: str,
+    habitat: str,
     ground: Background,
     names: list[str],
     size: tuple[int, int],
 ) -> list[tuple[str, Placement]]:
-    """Place the objects, far ones first; crowding is avoided, some occlusion stays."""
+    """Arrange the objects, far ones first; avoids crowding, but some occlusion remains."""
     width, height = size
     crowd = (1.0, 0.86, 0.74)[min(len(names), 3) - 1]
     small = rng.random() < 0.12
-    taken: list[tuple[float, float]] = []
+    positions: list[tuple[float, float]] = []
     arranged: list[tuple[str, Placement]] = []
     for name in names:
         depth = float(rng.random())
         tall = _HEIGHT[name] * min(size) * crowd * (0.72 + 0.55 * depth)
         tall *= float(rng.uniform(0.85, 1.25)) * (0.55 if small else 1.0)
         tall = max(tall, float(MIN_HEIGHT * SUPERSAMPLE))
-        floats = (place == "reef") or (place == "air" and name == "bird")
+        floats = (habitat == "reef") or (habitat == "air" and name == "bird")
         if floats:
             y = float(rng.uniform(min(tall + 0.06 * height, 0.9 * height), 0.95 * height))
         else:
@@ -150,10 +150,10 @@ def _arrange(
         best_x, best_gap = width / 2.0, -1e9
         for _ in range(5):
             x = float(rng.uniform(min(0.75 * half, width / 2), max(width - 0.75 * half, width / 2)))
-            gap = min((abs(x - other) - half - wide for other, wide in taken), default=0.0)
+            gap = min((abs(x - other) - half - wide for other, wide in positions), default=0.0)
             if gap > best_gap:
                 best_x, best_gap = x, gap
-        taken.append((best_x, half))
+        positions.append((best_x, half))
         spread = 0.2 if floats or name in ("umbrella", "bottle") else 0.04
         turn = float(np.clip(rng.normal(0.0, spread), -0.5, 0.5))
         arranged.append((name, Placement(best_x, y, tall, bool(rng.random() < 0.5), turn)))
@@ -161,10 +161,10 @@ def _arrange(
 
 
 def _ground_contact(
-    canvas: Image.Image, place: str, name: str, at: Placement, layer: Layer
+    canvas: Image.Image, habitat: str, name: str, at: Placement, layer: Layer
 ) -> None:
     """Darken the ground under an object, or draw the wash around a boat."""
-    if place == "reef" or (place == "air" and name == "bird"):
+    if habitat == "reef" or (habitat == "air" and name == "bird"):
         return
     half = at.height * _HALF_WIDTH[name]
     shadow = Image.new("L", canvas.size)
@@ -172,13 +172,13 @@ def _ground_contact(
     box = (at.x - half * 0.8, at.y - flat, at.x + half * 0.8, at.y + flat)
     ImageDraw.Draw(shadow).ellipse(box, fill=110)
     tone = (18, 22, 26)
-    if place == "lake":
+    if habitat == "lake":
         mirrored = layer.alpha.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
         squashed = mirrored.resize((mirrored.width, max(1, mirrored.height // 3)))
         shadow.paste(squashed.point([v // 4 for v in range(256)]), (layer.corner[0], int(at.y)))
         tone = (12, 40, 64)
     canvas.paste(tone, mask=shadow.filter(ImageFilter.BoxBlur(3)))
-    if place == "lake":
+    if habitat == "lake":
         pen = ImageDraw.Draw(canvas)
         for k in (0.0, 1.0):
             wash = (
@@ -196,5 +196,5 @@ def _finish(canvas: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
     tint = rng.normal(1.0, 0.035, 3) * float(rng.uniform(0.86, 1.1))
     contrast = float(rng.uniform(0.9, 1.1))
     grain = rng.normal(0.0, float(rng.uniform(1.0, 4.0)), image.shape)
-    shown = (image - 128.0) * contrast + 128.0
-    return np.clip(np.rint(shown * tint + grain), 0, 255).astype(np.uint8)
+    exposed = (image - 128.0) * contrast + 128.0
+    return np.clip(np.rint(exposed * tint + grain), 0, 255).astype(np.uint8)

@@ -14,16 +14,15 @@ from typer.testing import CliRunner, Result
 
 from wsss.__main__ import app
 from wsss.config.data import DataConfig
-from wsss.data.check import coco as check_coco
-from wsss.data.check import voc as check_voc
-from wsss.data.check.check import check_configured, check_folder, guess_kind
+from wsss.data.check.check import check_configured, guess_kind
+from wsss.data.check.coco import COUNTS as COCO_COUNTS
+from wsss.data.check.coco import check_coco
 from wsss.data.check.report import Report
-from wsss.data.datasets import trainaug
+from wsss.data.check.voc import check_voc
 from wsss.data.datasets.coco import CATEGORY_IDS
-from wsss.data.datasets.trainaug import trainaug_ids
+from wsss.data.datasets.voc import COUNTS as VOC_COUNTS
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.errors import DataError
-from wsss.data.images.read import image_size, inspect_image
 
 from ..conftest import picture, write_xml
 
@@ -41,8 +40,8 @@ def voc(make_voc: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
         for image in "abcd":
             (root / name / f"{image}.png").write_text("no mask")
     counts = {name: len(ids) for name, ids in LISTS.items()} | {"test": 1}
-    for module in (check_voc, trainaug):
-        monkeypatch.setattr(module, "COUNTS", counts)
+    for module in ("check.voc", "datasets.trainaug"):
+        monkeypatch.setattr(f"wsss.data.{module}.COUNTS", counts)
     return root
 
 
@@ -55,12 +54,12 @@ def invoke(*arguments: object) -> Result:
 
 
 def test_the_counts_are_those_of_the_papers() -> None:
-    assert check_voc.COUNTS == {"train": 1464, "trainaug": 10582, "val": 1449, "test": 1456}
-    assert check_coco.COUNTS == {"train": (82783, 82081), "val": (40504, 40137)}
+    assert VOC_COUNTS == {"train": 1464, "trainaug": 10582, "val": 1449, "test": 1456}
+    assert COCO_COUNTS == {"train": (82783, 82081), "val": (40504, 40137)}
 
 
 def test_complete_voc(voc: Path) -> None:
-    report = check_folder(voc, "voc")
+    report = check_voc(voc)
     assert report.complete, whats(report)
     assert report.facts == [
         ("train", "2 images, 2 masks in SegmentationClass"),
@@ -72,7 +71,7 @@ def test_complete_voc(voc: Path) -> None:
     assert done.stdout.rstrip().endswith("Complete.")
 
 
-def test_everything_that_is_missing_from_voc_is_told_at_once(voc: Path) -> None:
+def test_all_that_is_missing_from_voc_is_reported_at_once(voc: Path) -> None:
     (voc / "JPEGImages" / "c.jpg").unlink()
     cut = (voc / "JPEGImages" / "a.jpg").read_bytes()
     (voc / "JPEGImages" / "a.jpg").write_bytes(cut[:-20])
@@ -81,7 +80,7 @@ def test_everything_that_is_missing_from_voc_is_told_at_once(voc: Path) -> None:
     (voc / "SegmentationClassAug" / "b.png").unlink()
     shutil.rmtree(voc / "SegmentationClass")
     (voc / "ImageSets/Segmentation/val.txt").write_text("d\nb\n")
-    text = whats(check_folder(voc, "voc"))
+    text = whats(check_voc(voc))
     assert "val.txt: 2 images, expected 1" in text
     assert "train and val share 1 images, expected none: b" in text
     assert "trainaug and val share 1 images, expected none: b" in text
@@ -100,44 +99,44 @@ def test_everything_that_is_missing_from_voc_is_told_at_once(voc: Path) -> None:
 
 def test_trainaug_must_hold_train_and_each_id_once(voc: Path) -> None:
     (voc / "ImageSets/Segmentation/trainaug.txt").write_text("a\nc\nc\n")
-    text = whats(check_folder(voc, "voc"))
+    text = whats(check_voc(voc))
     assert "trainaug lacks 1 images of train: b" in text
     assert "trainaug.txt: 1 images are listed more than once: c" in text
 
 
-def test_a_padded_jpeg_is_decoded_and_found_whole(voc: Path) -> None:
+def test_a_padded_jpeg_is_decoded_and_complete(voc: Path) -> None:
     path = voc / "JPEGImages" / "a.jpg"
     path.write_bytes(path.read_bytes() + bytes(7))
-    assert check_folder(voc, "voc").complete
+    assert check_voc(voc).complete
 
 
-def test_decoding_finds_what_a_glance_cannot(voc: Path) -> None:
+def test_decoding_finds_what_headers_do_not_show(voc: Path) -> None:
     path = voc / "JPEGImages" / "a.jpg"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) - 40] + b"\xff\xd9")  # cut off, with an end
-    assert check_folder(voc, "voc").complete
-    assert "a.jpg (cannot be decoded" in whats(check_folder(voc, "voc", decode=True))
+    assert check_voc(voc).complete
+    assert "a.jpg (cannot be decoded" in whats(check_voc(voc, decode=True))
     assert invoke("check", voc, "--decode").exit_code == 1
 
 
-def test_a_slip_in_an_annotated_size_is_a_note(voc: Path) -> None:
+def test_a_wrong_annotated_size_is_a_note(voc: Path) -> None:
     path = voc / "Annotations" / "a.xml"
     size = "<size><width>16</width><height>{}</height></size></annotation>"
     path.write_text(path.read_text().replace("</annotation>", size.format(12)))
-    assert not [note for note in check_folder(voc, "voc").notes if "size" in note]
+    assert not [note for note in check_voc(voc).notes if "size" in note]
     path.write_text(path.read_text().replace("<height>12<", "<height>13<"))
-    report = check_folder(voc, "voc")
+    report = check_voc(voc)
     assert report.complete
     (note,) = [note for note in report.notes if "size" in note]
     assert "a.jpg (16 x 12, the annotation says 16 x 13)" in note
 
 
 def test_the_test_list_needs_images_and_nothing_else(voc: Path) -> None:
-    assert any("test" in note for note in check_folder(voc, "voc").notes)
+    assert any("test" in note for note in check_voc(voc).notes)
     (voc / "ImageSets/Segmentation/test.txt").write_text("t\n")
-    assert "1 of 5 listed images are missing: t.jpg" in whats(check_folder(voc, "voc"))
+    assert "1 of 5 listed images are missing: t.jpg" in whats(check_voc(voc))
     Image.fromarray(picture()).save(voc / "JPEGImages" / "t.jpg")
-    report = check_folder(voc, "voc")
+    report = check_voc(voc)
     assert report.complete, whats(report)
     assert ("test", "1 images") in report.facts
 
@@ -185,14 +184,14 @@ def coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for part, names in {"train": "abc", "val": "de"}.items():
         (root / f"{part}2014").mkdir()
         images, annotations = [], []
-        for number, name in enumerate(names):
-            Image.fromarray(picture(number)).save(root / f"{part}2014" / f"{name}.jpg")
-            images.append({"id": number, "file_name": f"{name}.jpg", "width": 16, "height": 12})
-            if number:
-                annotations.append({"id": number, "image_id": number, "category_id": 1})
+        for id, name in enumerate(names):
+            Image.fromarray(picture(id)).save(root / f"{part}2014" / f"{name}.jpg")
+            images.append({"id": id, "file_name": f"{name}.jpg", "width": 16, "height": 12})
+            if id:
+                annotations.append({"id": id, "image_id": id, "category_id": 1})
         content = {"categories": categories, "images": images, "annotations": annotations}
         (root / f"annotations/instances_{part}2014.json").write_text(json.dumps(content))
-    monkeypatch.setattr(check_coco, "COUNTS", {"train": (3, 2), "val": (2, 1)})
+    monkeypatch.setattr("wsss.data.check.coco.COUNTS", {"train": (3, 2), "val": (2, 1)})
     return root
 
 
@@ -201,31 +200,31 @@ def edit(path: Path, **changes: object) -> None:
 
 
 def test_complete_coco(coco: Path) -> None:
-    report = check_folder(coco, "coco")
+    report = check_coco(coco)
     assert report.complete, whats(report)
     assert report.facts[0] == ("train", "3 images, 2 with objects, 2 instances, 80 categories")
     assert invoke("check", coco).exit_code == 0
 
 
-def test_everything_that_is_missing_from_coco_is_told_at_once(coco: Path) -> None:
+def test_all_that_is_missing_from_coco_is_reported_at_once(coco: Path) -> None:
     (coco / "val2014" / "d.jpg").unlink()
     Image.fromarray(picture(0, height=16, width=12)).save(coco / "val2014" / "e.jpg")
     path = coco / "annotations/instances_train2014.json"
     lost = [{"id": 1, "image_id": 99, "category_id": 1}]
     edit(path, annotations=lost)
-    text = whats(check_folder(coco, "coco"))
+    text = whats(check_coco(coco))
     assert "instances_train2014.json: 0 images with objects, expected 2" in text
     assert "instances of 1 images that it does not list: 99" in text
     assert "val2014: 1 of 5 listed images are missing: d.jpg" in text
     assert "e.jpg (12 x 16, the JSON says 16 x 12)" in text
     path.unlink()
     edit(coco / "annotations/instances_val2014.json", categories=[{"id": 1, "name": "person"}])
-    report = check_folder(coco, "coco")
+    report = check_coco(coco)
     assert "instances_train2014.json: cannot be read" in whats(report)
     assert "expected COCO's 80 categories, found '1 categories'" in whats(report)
     assert {problem.source for problem in report.problems} == {"coco-annotations"}
     shutil.rmtree(coco / "annotations")
-    assert len(check_folder(coco, "coco").problems) == 2
+    assert len(check_coco(coco).problems) == 2
 
 
 def test_only_the_parts_of_a_configuration(coco: Path) -> None:
@@ -236,30 +235,9 @@ def test_only_the_parts_of_a_configuration(coco: Path) -> None:
     assert "val2014: 2 of 5 listed images are missing" in whats(check_configured(data))
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 8])
-@pytest.mark.parametrize("extension", ["jpg", "tif", "png"])
-def test_a_size_from_the_header_is_that_of_decoding(
-    tmp_path: Path, extension: str, orientation: int
-) -> None:
-    path = tmp_path / f"a.{extension}"
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(picture()).save(path, exif=exif)
-    facts = inspect_image(path)
-    assert image_size(path) == (facts.width, facts.height)
-
-
-@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff"])
-def test_a_size_needs_a_header(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.jpg").write_bytes(content)
-    for reader in (image_size, inspect_image):
-        with pytest.raises(ValueError, match=r"a\.jpg"):
-            reader(tmp_path / "a.jpg")
-
-
 @pytest.fixture
 def sbd(tmp_path: Path) -> Path:
-    """SBD's own lists, which overlap with both of VOC's."""
+    """SBD's lists, which overlap with both of VOC's."""
     folder = tmp_path / "sbd"
     folder.mkdir()
     (folder / "train.txt").write_text("c\nd\n")
@@ -270,11 +248,10 @@ def sbd(tmp_path: Path) -> Path:
 def test_trainaug_is_rebuilt_from_its_sources(voc: Path, sbd: Path) -> None:
     path = voc / "ImageSets/Segmentation/trainaug.txt"
     path.unlink()
-    assert trainaug_ids(voc, sbd) == ["a", "b", "c"]
     done = invoke("trainaug", voc, sbd)
     assert done.exit_code == 0, done.output
     assert path.read_text() == "a\nb\nc\n"
-    assert check_folder(voc, "voc").complete
+    assert check_voc(voc).complete
     elsewhere = sbd / "mine.txt"
     assert invoke("trainaug", voc, sbd, "--out", elsewhere).exit_code == 0
     assert elsewhere.read_text() == path.read_text()
@@ -298,7 +275,7 @@ def test_a_trainaug_of_another_length_is_not_written(voc: Path, sbd: Path) -> No
         ("coco-subset", ["val2014.json: 150 images, expected 40504"]),
     ],
 )
-def test_the_subsets_are_told_to_be_incomplete(name: str, expected: list[str]) -> None:
+def test_the_subsets_are_incomplete(name: str, expected: list[str]) -> None:
     done = invoke("check", SHARED / name)
     assert done.exit_code == 1
     for text in expected:
@@ -310,12 +287,12 @@ def test_the_subsets_are_told_to_be_incomplete(name: str, expected: list[str]) -
 def test_many_files_are_read_in_processes(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsss.data.check.image_headers._FILES_WORTH_A_POOL", 2)
     (voc / "JPEGImages" / "b.jpg").write_bytes(b"no image")
-    report = check_folder(voc, "voc", workers=2)
+    report = check_voc(voc, workers=2)
     assert "1 images cannot be read: b.jpg (not an image" in whats(report)
 
 
 def test_names_are_cut_but_counted() -> None:
     report = Report("x")
-    report.add("gone", [str(number) for number in range(9)])
+    report.add("gone", list(map(str, range(9))))
     assert "  - gone: 0, 1, 2, 3 and 5 more" in str(report)
     assert len(report.problems[0].names) == 9

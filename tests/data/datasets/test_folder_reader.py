@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from wsss.data.datasets.registry import read_dataset
@@ -130,9 +128,3 @@ def test_no_class_at_all(photos: Photos) -> None:
     photos.table("image,tags\na.jpg,\n")
     with pytest.raises(DataError, match="no class"):
         photos.ingest(classes=[])
-
-
-def test_missing_table_names_it(photos: Photos, tmp_path: Path) -> None:
-    photos.add("a.jpg")
-    with pytest.raises(DataError, match=r"photos.tags\.csv: the table of tags cannot be read"):
-        photos.ingest()

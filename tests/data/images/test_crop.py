@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,9 +23,9 @@ def test_photo_and_labels_show_the_same_places(
     cut, inside = crop.photo(photo), crop.valid()
     assert (cut[inside] == 200).all()
     assert (cut[~inside] == 0).all()
-    found = crop.labels(labels, outside=255)
-    assert (found[inside] == 3).all()
-    assert (found[~inside] == 255).all()
+    cut_labels = crop.labels(labels, outside=255)
+    assert (cut_labels[inside] == 3).all()
+    assert (cut_labels[~inside] == 255).all()
     maps = crop.maps(np.ones((2, 5, 4), np.float32), 8)
     centres = inside[2::4, 2::4]  # of cells of 4 pixels, the pixel right below their centre
     assert np.isin(maps, (0, 1)).all()
@@ -66,14 +65,13 @@ def test_labels_of_another_size_are_cut_by_share() -> None:
     labels = np.zeros((10, 10), np.uint8)
     labels[:, 5:] = 7
     crop = Crop((100, 100), 0, 34, mirrored=False, side=32)
-    found = crop.labels(labels, outside=255)
-    assert (found[:, :16] == 0).all()
-    assert (found[:, 16:] == 7).all()
+    cut_labels = crop.labels(labels, outside=255)
+    assert (cut_labels[:, :16] == 0).all()
+    assert (cut_labels[:, 16:] == 7).all()
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_draw_is_a_function_of_the_generator(seed: int) -> None:
-    draws = [draw_crop((50, 40), 32, (0.5, 2.0), np.random.default_rng(seed)) for _ in range(2)]
+def test_the_draw_is_a_function_of_the_generator() -> None:
+    draws = [draw_crop((50, 40), 32, (0.5, 2.0), np.random.default_rng(1)) for _ in range(2)]
     assert draws[0] == draws[1]
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import struct
 import threading
 import warnings
-import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,40 +12,26 @@ import pytest
 from PIL import Image
 
 from wsss.data.errors import ImageError
-from wsss.data.images.read import inspect_image, read_image
+from wsss.data.images.read import image_size, inspect_image, read_image
+
+from ...hostile.payloads import png
 
 RAMP = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
-
-
-def png(
-    path: Path, width: int, height: int, depth: int, colour: int, rows: bytes = b"", **chunks: bytes
-) -> Path:
-    """Write a PNG chunk by chunk, as Pillow cannot write every kind."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    extra = b"".join(chunk(name.encode(), data) for name, data in chunks.items())
-    body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + body)
-    return path
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
 
 
 def refusal(path: Path, **options: int) -> str:
-    """The reason; both doors must give the same."""
-    with pytest.raises(ImageError) as looked:
+    """The reason, which is the same for inspecting and reading."""
+    with pytest.raises(ImageError) as inspected:
         inspect_image(path, **options)
     with pytest.raises(ImageError) as read:
         read_image(path, **options)
-    assert read.value.reason == looked.value.reason
+    assert read.value.reason == inspected.value.reason
     assert str(read.value) == f"{path}: {read.value.reason}"
     return read.value.reason
 
 
-def test_plain_photo_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_plain_photo(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(RAMP).convert("RGB").save(path, quality=95)
     array = read_image(path)
@@ -58,100 +43,89 @@ def test_plain_photo_is_taken_as_it_is(tmp_path: Path) -> None:
     assert (facts.width, facts.height, facts.notes) == (256, 4, ())
 
 
-@pytest.mark.parametrize("keep", [0.3, 0.6, 0.95])
-def test_truncated_jpeg(tmp_path: Path, keep: float) -> None:
-    path = tmp_path / "a.jpg"
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(path, quality=95)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * keep)])
-    assert "cannot be decoded" in refusal(path)
+def _cut(share: float, **options: object) -> Callable[[Path], object]:
+    def make(path: Path) -> None:
+        NOISE.save(path, **options)
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+
+    return make
 
 
-def test_truncated_png(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(path)
-    path.write_bytes(path.read_bytes()[:6000])
-    assert "cannot be decoded" in refusal(path)
+def _content(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
 
 
-def test_zero_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "a.jpg"
-    path.touch()
-    assert refusal(path) == "empty file (zero bytes)"
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut-30.jpg": (_cut(0.3, quality=95), "cannot be decoded"),
+    "cut-95.jpg": (_cut(0.95, quality=95), "cannot be decoded"),
+    "cut.png": (_cut(0.5), "cannot be decoded"),
+    "empty.jpg": (Path.touch, "empty file (zero bytes)"),
+    "text.jpg": (
+        _content(b"hello, I am no picture"),
+        "not an image of a known format (begins with b'hello",
+    ),
+    "missing.jpg": (lambda path: None, "missing file"),
+    "folder.jpg": (Path.mkdir, "is no file but a folder, pipe"),
+    "phone.heic": (_content(b"\0\0\0\x18ftypheic" + b"\0" * 64), "convert it to JPEG"),
+    # Pillow would start Ghostscript
+    "postscript.jpg": (
+        lambda path: NOISE.save(path, format="EPS"),
+        "not an image of a known format",
+    ),
+    "int32.tif": (lambda path: Image.fromarray(RAMP.astype(np.int32)).save(path), "no fixed white"),
+    "float.tif": (lambda path: Image.fromarray(np.float32(RAMP)).save(path), "no fixed white"),
+}
 
 
-def test_text_named_jpg(tmp_path: Path) -> None:
-    path = tmp_path / "a.jpg"
-    path.write_text("hello, I am no picture")
-    assert refusal(path).startswith("not an image of a known format (begins with b'hello")
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(tmp_path: Path, name: str) -> None:
+    make, reason = REFUSED[name]
+    make(tmp_path / name)
+    assert reason in refusal(tmp_path / name)
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "a.jpg") == "missing file"
-    assert refusal(tmp_path).startswith("is no file but a folder, pipe")
+@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff"])
+def test_a_size_needs_a_header(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    for reader in (image_size, inspect_image):
+        with pytest.raises(ImageError, match=r"a\.jpg"):
+            reader(tmp_path / "a.jpg")
 
 
-def test_heic_says_what_to_do(tmp_path: Path) -> None:
-    path = tmp_path / "a.heic"
-    path.write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 64)
-    assert "convert it to JPEG" in refusal(path)
-
-
-def test_formats_that_start_other_programs_are_not_tried(tmp_path: Path) -> None:
-    path = tmp_path / "a.jpg"
-    Image.fromarray(RAMP).convert("RGB").save(path, format="EPS")
-    assert "not an image of a known format" in refusal(path)
-
-
-def test_png_named_jpg_is_used(tmp_path: Path) -> None:
-    path = tmp_path / "a.jpg"
-    Image.fromarray(RAMP).convert("RGB").save(path, format="PNG")
-    assert inspect_image(path).notes == ("extension .jpg, content PNG",)
-    np.testing.assert_array_equal(read_image(path)[..., 1], RAMP)
-
-
-def test_over_the_cap_is_told_from_the_header(tmp_path: Path) -> None:
+def test_the_header_shows_a_size_over_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(RAMP).save(path)
     assert inspect_image(path, max_pixels=1024).width == 256
     assert refusal(path, max_pixels=1023) == "256 x 4 = 1024 pixels, over data.max_pixels = 1023"
 
 
-@pytest.mark.parametrize("side", [11_000, 60_000])  # Pillow warns at the one, raises at the other
+@pytest.mark.parametrize("side", [11_000, 60_000])  # Pillow would warn, or raise an error
 def test_header_bomb_is_never_decoded(tmp_path: Path, side: int) -> None:
-    path = png(tmp_path / "bomb.png", side, side, 8, 2)  # no pixel data: decoding would fail
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png(side, side, rows=b""))  # no pixels: decoding would fail
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert f"{side} x {side}" in refusal(path)
 
 
-def test_a_raised_cap_lifts_pillows_limit_too_and_restores_it(
+def test_a_raised_limit_lifts_pillows_and_restores_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # it would refuse from 200 on
     path = tmp_path / "a.png"
     Image.fromarray(RAMP).save(path)
-    found: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, ...]] = []
     threads = [
-        threading.Thread(target=lambda: found.append(read_image(path, max_pixels=2000).shape))
+        threading.Thread(target=lambda: shapes.append(read_image(path, max_pixels=2000).shape))
         for _ in range(8)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [(4, 256, 3)] * 8
+    assert shapes == [(4, 256, 3)] * 8
     assert Image.MAX_IMAGE_PIXELS == 100
-
-
-def test_cmyk_jpeg(tmp_path: Path) -> None:
-    path = tmp_path / "a.jpg"
-    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
-    red.save(path, quality=95)
-    assert inspect_image(path).notes == ("CMYK converted to RGB",)
-    np.testing.assert_allclose(read_image(path)[8, 8], (255, 0, 0), atol=6)
 
 
 def test_ycck_jpeg(tmp_path: Path) -> None:
@@ -170,97 +144,76 @@ def test_ycck_jpeg(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_image(path)[8, 8], 255 - rgb.clip(0, 255), atol=6)
 
 
-def test_16_bit_grey_png_is_scaled_not_clipped(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    values = (RAMP.astype(np.uint16) << 8) + 255 - RAMP
-    Image.fromarray(values).save(path)
-    assert inspect_image(path).notes == ("16-bit, high byte kept", "grey converted to RGB")
-    for channel in range(3):
-        np.testing.assert_array_equal(read_image(path)[..., channel], RAMP)
+LAYERED = np.full((4, 256, 4), 200, np.uint8)
+LAYERED[..., 1:3] = 0
+LAYERED[:, :3, 3] = [0, 51, 255]
+DEEP = np.full((4, 3, 3), 0x7FFF, ">u2")
+DEEP[..., 0], DEEP[..., 2] = 0xFF00, 0x0102
+COLOURS = [(b"PLTE", bytes([255, 0, 0, 0, 255, 0, 0, 0, 255]))]
+GREY, WHITE, ALPHA = (
+    "grey converted to RGB",
+    "transparent parts put on white",
+    np.full_like(RAMP, 255),
+)
+HIGH_BYTE = "16-bit, high byte kept"
+
+READ: dict[str, tuple[Image.Image | bytes, list[object], tuple[str, ...]]] = {
+    "png.jpg": (png(3, 1), [[0, 0, 0]] * 3, ("extension .jpg, content PNG",)),
+    "cmyk.jpg": (
+        Image.new("CMYK", (16, 16), (0, 255, 255, 0)), [[255, 0, 0]] * 3, ("CMYK converted to RGB",)
+    ),
+    "deep.png": (  # scaled, not clipped
+        Image.fromarray((RAMP.astype(np.uint16) << 8) + 255 - RAMP), [0, 1, 2], (HIGH_BYTE, GREY)
+    ),
+    "deep.tif": (Image.fromarray(RAMP.astype(np.uint16) << 8), [0, 1, 2], (HIGH_BYTE, GREY)),
+    "deep.pgm": (Image.fromarray(RAMP.astype(np.uint16) << 8), [0, 1, 2], (HIGH_BYTE, GREY)),
+    "deep colours.png": (
+        png(3, 4, depth=16, rows=b"".join(b"\0" + row.tobytes() for row in DEEP)),
+        [[255, 127, 1]] * 3,
+        (HIGH_BYTE,),
+    ),
+    "grey.jpg": (Image.fromarray(RAMP), [0, 1, 2], (GREY,)),
+    "bit.png": (Image.fromarray(RAMP > 1), [0, 0, 255], ("1-bit converted to RGB",)),
+    "transparent.png": (
+        Image.fromarray(LAYERED), [[255, 255, 255], [244, 204, 204], [200, 0, 0]], (WHITE,)
+    ),
+    "opaque.png": (
+        Image.fromarray(np.dstack([RAMP] * 3 + [ALPHA])),
+        [0, 1, 2],
+        ("opaque alpha channel dropped",),
+    ),
+    "grey with alpha.png": (
+        Image.fromarray(np.dstack([RAMP, np.where(RAMP == 1, 0, ALPHA)])),
+        [0, 255, 2],
+        (GREY, WHITE),
+    ),
+    "transparent colour.png": (
+        png(3, 1, colour=3, rows=b"\0\0\1\2", chunks=[*COLOURS, (b"tRNS", bytes([255, 0]))]),
+        [[255, 0, 0], [255, 255, 255], [0, 0, 255]],
+        ("palette converted to RGB", WHITE),
+    ),
+    "palette.png": (
+        png(3, 1, colour=3, rows=b"\0\2\1\0", chunks=COLOURS),
+        [[0, 0, 255], [0, 255, 0], [255, 0, 0]],
+        ("palette converted to RGB",),
+    ),
+}  # fmt: skip
+"""Name → image or bytes; its first three pixels; the notes."""
 
 
-@pytest.mark.parametrize("format_", ["TIFF", "PPM"])
-def test_16_bit_grey_of_other_formats(tmp_path: Path, format_: str) -> None:
-    path = tmp_path / {"TIFF": "a.tif", "PPM": "a.pgm"}[format_]
-    Image.fromarray(RAMP.astype(np.uint16) << 8).save(path, format=format_)
-    np.testing.assert_array_equal(read_image(path)[..., 0], RAMP)
-    assert inspect_image(path).notes[0] == "16-bit, high byte kept"
-
-
-def test_16_bit_colour_png(tmp_path: Path) -> None:
-    values = np.zeros((2, 3, 3), ">u2")
-    values[..., 0], values[..., 1], values[0, :, 2] = 0xFF00, 0x7FFF, 0x0102
-    rows = b"".join(b"\0" + row.tobytes() for row in values)
-    path = png(tmp_path / "a.png", 3, 2, 16, 2, rows)
-    np.testing.assert_array_equal(read_image(path), (values >> 8).astype(np.uint8))
-    assert inspect_image(path).notes == ("16-bit, high byte kept",)
-
-
-@pytest.mark.parametrize("kind", [np.int32, np.float32])
-def test_pixels_without_fixed_white_are_refused(tmp_path: Path, kind: type) -> None:
-    path = tmp_path / "a.tif"
-    Image.fromarray(RAMP.astype(kind)).save(path)
-    assert "no fixed white" in refusal(path)
-
-
-def test_grey_jpeg(tmp_path: Path) -> None:
-    path = tmp_path / "a.jpg"
-    Image.fromarray(RAMP).save(path, quality=95)
-    array = read_image(path)
-    assert array.shape == (4, 256, 3)
-    np.testing.assert_array_equal(array[..., 0], array[..., 2])
-    assert inspect_image(path).notes == ("grey converted to RGB",)
-
-
-def test_1_bit_png(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    Image.fromarray(RAMP > 99).save(path)
-    np.testing.assert_array_equal(read_image(path)[..., 0], np.where(RAMP > 99, 255, 0))
-    assert inspect_image(path).notes == ("1-bit converted to RGB",)
-
-
-def test_alpha_shows_white(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    layered = np.zeros((2, 3, 4), np.uint8)
-    layered[..., 0] = 200
-    layered[:, :, 3] = [0, 51, 255]
-    Image.fromarray(layered).save(path)
-    expected = [[255, 255, 255], [244, 204, 204], [200, 0, 0]]
-    np.testing.assert_allclose(read_image(path)[1], expected, atol=1)
-    assert inspect_image(path).notes == ("transparent parts put on white",)
-
-
-def test_opaque_alpha_changes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    Image.fromarray(np.dstack([RAMP] * 3 + [np.full_like(RAMP, 255)])).save(path)
-    np.testing.assert_array_equal(read_image(path)[..., 1], RAMP)
-    assert inspect_image(path).notes == ("opaque alpha channel dropped",)
-
-
-def test_grey_with_alpha(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    alpha = np.full_like(RAMP, 255)
-    alpha[0] = 0
-    Image.fromarray(np.dstack([RAMP, alpha])).save(path)
-    array = read_image(path)
-    assert (array[0] == 255).all()
-    np.testing.assert_array_equal(array[1, :, 2], RAMP[1])
-
-
-def test_palette_png_with_transparency(tmp_path: Path) -> None:
-    colours = bytes([255, 0, 0, 0, 255, 0, 0, 0, 255])
-    rows = b"\0" + bytes([0, 1, 2])
-    path = png(tmp_path / "a.png", 3, 1, 8, 3, rows, PLTE=colours, tRNS=bytes([255, 0]))
-    expected = [[255, 0, 0], [255, 255, 255], [0, 0, 255]]
-    np.testing.assert_array_equal(read_image(path)[0], expected)
-    notes = inspect_image(path).notes
-    assert notes == ("palette converted to RGB", "transparent parts put on white")
-
-
-def test_palette_png_without_transparency(tmp_path: Path) -> None:
-    colours = bytes([255, 0, 0, 0, 255, 0, 0, 0, 255])
-    path = png(tmp_path / "a.png", 3, 1, 8, 3, b"\0" + bytes([2, 1, 0]), PLTE=colours)
-    np.testing.assert_array_equal(read_image(path)[0], [[0, 0, 255], [0, 255, 0], [255, 0, 0]])
+@pytest.mark.parametrize("name", READ)
+def test_read(tmp_path: Path, name: str) -> None:
+    image, pixels, notes = READ[name]
+    path = tmp_path / name
+    if isinstance(image, bytes):
+        path.write_bytes(image)
+    else:
+        image.save(path, **({"quality": 95} if name.endswith("jpg") else {}))
+    assert inspect_image(path).notes == notes
+    array = read_image(path)[0, :3]
+    tolerance = 6 if path.suffix == ".jpg" else 1 if name == "transparent.png" else 0
+    expected = [pixel if isinstance(pixel, list) else [pixel] * 3 for pixel in pixels]
+    np.testing.assert_allclose(array, expected, atol=tolerance)
 
 
 def test_animation_uses_its_first_frame(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss.data.images.read import inspect_image, read_image
+from wsss.data.images.read import image_size, inspect_image, read_image
 
 UPRIGHT = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
 # How a camera that wrote orientation n stored the upright picture (EXIF 2.3, tag 0x0112: where row
@@ -42,7 +42,7 @@ def test_every_orientation(tmp_path: Path, orientation: int, extension: str) -> 
     Image.fromarray(stored).save(path, exif=exif(orientation), **options)
     np.testing.assert_array_equal(read_image(path), UPRIGHT)
     facts = inspect_image(path)
-    assert (facts.width, facts.height) == (6, 4)
+    assert (facts.width, facts.height) == image_size(path) == (6, 4)
     turned = (f"turned upright (EXIF orientation {orientation})",)
     assert facts.notes == (() if orientation == 1 else turned)
 
@@ -53,10 +53,10 @@ def test_jpeg(tmp_path: Path, orientation: int) -> None:
     stored = np.ascontiguousarray(STORED[orientation](blocks))
     path = tmp_path / "a.jpg"
     Image.fromarray(stored).save(path, exif=exif(orientation), quality=100, subsampling=0)
-    found = read_image(path)
-    assert found.shape == blocks.shape
-    assert np.abs(found.astype(int) - blocks).max() < 12
-    assert found.flags.c_contiguous
+    array = read_image(path)
+    assert array.shape == blocks.shape == (*image_size(path)[::-1], 3)
+    assert np.abs(array.astype(int) - blocks).max() < 12
+    assert array.flags.c_contiguous
 
 
 @pytest.mark.parametrize("value", [0, 9, 255])

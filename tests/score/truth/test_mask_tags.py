@@ -70,18 +70,22 @@ def test_tags_are_the_labels_that_occur(voc: Path, tmp_path: Path) -> None:
     assert "2 have an object there that the mask lacks, 1 one in the mask" in str(report)
 
 
+def _ingest(config: Config, out: Path) -> None:
+    ingest(out, variant=config.variant, data=config.data, compute=config.compute)
+
+
 def test_ingest_takes_the_table_and_never_the_masks(voc: Path, tmp_path: Path) -> None:
     out = tmp_path / "manifest"
     with pytest.raises(DataError, match=r"mask-tags\.csv: not there, but data\.tags is masks"):
-        ingest(config(voc), out)
+        _ingest(config(voc), out)
     write_mask_tags(config(voc), out / "mask-tags.csv")
     for name in ("SegmentationClass", "SegmentationClassAug"):
         (voc / name).rename(voc / f"{name} away")
-    ingest(config(voc), out)
+    _ingest(config(voc), out)
     manifest, classes = load(out)
     tags = {sample.id: [classes.names[index] for index in sample.tags] for sample in manifest}
     assert tags == {"a": ["cat"], "b": ["cat", "person"], "c": ["person"], "d": ["cat"]}
-    ingest(config(voc, tags="xml"), out)
+    _ingest(config(voc, tags="xml"), out)
     manifest, classes = load(out)
     tags = {sample.id: [classes.names[index] for index in sample.tags] for sample in manifest}
     assert tags["a"] == ["dog", "cat"]

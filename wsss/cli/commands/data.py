@@ -1,11 +1,10 @@
-"""`wsss data …`: is a published data set complete, and what of it can be rebuilt?"""
+"""`wsss data …`: check published data sets and rebuild their lists."""
 
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,45 +17,39 @@ app = typer.Typer(
 )
 
 
-class Kind(StrEnum):
-    """Data sets with known contents."""
-
-    auto = "auto"
-    voc = "voc"
-    coco = "coco"
-
-
 @app.command()
 def check(
     root: Annotated[
         Path | None,
         typer.Argument(help="Folder of VOC 2012 or COCO 2014.", show_default=False),
     ] = None,
-    kind: Annotated[Kind, typer.Option(help="auto tells it by the folders in it.")] = Kind.auto,
+    kind: Annotated[
+        Literal["auto", "voc", "coco"], typer.Option(help="auto: by the folders in it.")
+    ] = "auto",
     config: Annotated[
         list[Path],
-        typer.Option("--config", "-c", help="Instead: check what this configuration reads."),
+        typer.Option("--config", "-c", help="Instead of a folder: what this configuration reads."),
     ] = [],  # noqa: B006
     decode: Annotated[
         bool, typer.Option("--decode", help="Decode every image, instead of reading headers.")
     ] = False,
     workers: Workers = 0,
 ) -> None:
-    """Tell whether a folder of VOC 2012 or COCO 2014 is complete, and where to get the rest.
+    """Check whether a folder of VOC 2012 or COCO 2014 is complete, and say where to get the rest.
 
-    Everything that is missing or wrong is listed at once; exit code 1 when there is any. Masks are
-    looked for but not opened.
+    All that is missing or wrong is listed at once, with exit code 1. Masks must exist but are not
+    opened.
     """
-    from wsss.data.check.check import KINDS, check_configured, check_folder, guess_kind
+    from wsss.data.check.check import CHECKS, check_configured, guess_kind
 
     if (root is None) == (not config):
         raise typer.BadParameter("give either a folder or --config")
-    number = workers or os.cpu_count() or 1
+    workers = workers or os.cpu_count() or 1
     if root is None:
-        report = check_configured(load_config(*config).data, decode=decode, workers=number)
+        report = check_configured(load_config(*config).data, decode=decode, workers=workers)
     else:
-        of = guess_kind(root) if kind == Kind.auto else KINDS[kind.value]
-        report = check_folder(root, of, decode=decode, workers=number)
+        check_folder = CHECKS[guess_kind(root) if kind == "auto" else kind]
+        report = check_folder(root, decode=decode, workers=workers)
     typer.echo(str(report))
     if not report.complete:
         raise typer.Exit(1)
@@ -78,7 +71,7 @@ def trainaug(
         ),
     ] = None,
 ) -> None:
-    """Make the list trainaug (10,582 ids): all of VOC train and of SBD but VOC val."""
+    """Write the list trainaug (10,582 ids): VOC train and all of SBD, without VOC val."""
     from wsss.data.datasets.trainaug import write_trainaug
 
     path, count = write_trainaug(voc, sbd, out)

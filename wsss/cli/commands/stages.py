@@ -25,6 +25,7 @@ from wsss.cli.options import (
     Workers,
     parse_shard,
     stage_config,
+    stage_values,
 )
 
 PANEL = "Stages, in order"
@@ -49,7 +50,7 @@ def ingest(
     """
     from wsss.data.ingest.stage import ingest as run
 
-    run(stage_config("ingest", config, sections, workers=workers), out, test_list)
+    run(out, test_list=test_list, **stage_values("ingest", config, sections, workers=workers))
 
 
 def cams(

@@ -1,116 +1,115 @@
-"""Look at many image files quickly: is each there, whole, and of the size that is said of it?
+"""Check many image files quickly: is each present, complete, and of the stated size?
 
-A file is opened for its header and its last two bytes. A JPEG that does not end as one was cut off
-(a broken download) or padded: those few are decoded to tell.
+Only the header and the last two bytes of a file are read. A JPEG without end marker was cut off (a
+broken download) or padded; only these few are decoded to distinguish the two.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from wsss.artifacts.progress import track
 from wsss.data.check.downloads import Source
 from wsss.data.check.report import Problem, Report
 from wsss.data.errors import ImageError
-from wsss.data.images.decode import Decoded, in_processes, inspect_all
-from wsss.data.images.read import DEFAULT_MAX_PIXELS, image_size, inspect_image
+from wsss.data.images.decode import in_processes, inspect_all
+from wsss.data.images.read import DEFAULT_MAX_PIXELS, ImageFacts, image_size, inspect_image
 
-_FILES_WORTH_A_POOL = 4000  # about a second of headers; processes take one to start
+_FILES_WORTH_A_POOL = 4000  # about one second of headers; processes take as long to start
 _CHUNK = 256
-_START, _END = b"\xff\xd8", b"\xff\xd9"  # of a JPEG
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 Size = tuple[int, int]
 
 
 def check_images(
     report: Report,
     sizes: Mapping[Path, Size | None],
+    source: Source,
+    stated_by: str,
     *,
+    binding: bool,
     decode: bool,
     workers: int,
-    source: Source,
-    said_by: str,
-    binding: bool,
 ) -> None:
-    """Look at image files and add to the report what is wrong with them.
+    """Check image files, and report those that are missing, damaged or of another size.
 
     Args:
-        report: gets one problem a kind: missing, damaged, of another size.
-        sizes: file → (width, height) that is said of it; None where nothing is.
-        decode: decode every file in full instead of glancing at it.
-        workers: processes.
-        source: where missing files come from.
-        said_by: who says the sizes.
+        report: receives one problem of each kind.
+        sizes: file → stated (width, height); None if none is stated.
+        source: the download that contains the files.
+        stated_by: who states the sizes.
         binding: whether another size is a problem; otherwise it is a note.
+        decode: decode every file in full instead of reading headers.
+        workers: number of processes.
     """
-    there = present(sizes)
-    missing = [path for path in sizes if path not in there]
+    existing = present(sizes)
+    missing = [path for path in sizes if path not in existing]
     if missing:
         what = f"{len(missing)} of {len(sizes)} listed images are missing"
         report.add(_in_folder(missing, what), [path.name for path in missing], source)
-    found = [path for path in sizes if path in there]
-    many = len(found) >= _FILES_WORTH_A_POOL
-    facts: Iterator[Decoded] = (
-        inspect_all(found, max_pixels=DEFAULT_MAX_PIXELS, workers=workers)
-        if decode
-        else in_processes(_glance, found, workers if many else 1, chunk=_CHUNK)
-    )
-    doing = "decoding" if decode else "reading headers"
-    damaged, other = [], []
-    for path, one in zip(found, track(facts, total=len(found), description=doing), strict=True):
-        said = sizes[path]
-        if one.error:
-            damaged.append(f"{path.name} ({one.error})")
-        elif said and said != (one.width, one.height):
-            size = f"{one.width} x {one.height}, {said_by} says {said[0]} x {said[1]}"
-            other.append(f"{path.name} ({size})")
+    files = [path for path in sizes if path in existing]
+    if decode:
+        facts = inspect_all(files, max_pixels=DEFAULT_MAX_PIXELS, workers=workers)
+    else:
+        processes = workers if len(files) >= _FILES_WORTH_A_POOL else 1
+        facts = in_processes(_read_header, files, processes, chunk=_CHUNK)
+    action = "decoding" if decode else "reading headers"
+    damaged, other_size = [], []
+    for path, image in zip(files, track(facts, total=len(files), description=action), strict=True):
+        stated = sizes[path]
+        if image.error:
+            damaged.append(f"{path.name} ({image.error})")
+        elif stated and stated != (image.width, image.height):
+            size = f"{image.width} x {image.height}, {stated_by} says {stated[0]} x {stated[1]}"
+            other_size.append(f"{path.name} ({size})")
     if damaged:
-        report.add(_in_folder(found, f"{len(damaged)} images cannot be read"), damaged, source)
-    if other:
-        what = _in_folder(found, f"{len(other)} images are of another size than {said_by} says")
+        report.add(_in_folder(files, f"{len(damaged)} images cannot be read"), damaged, source)
+    if other_size:
+        what = f"{len(other_size)} images are of another size than {stated_by} says"
+        problem = Problem(_in_folder(files, what), tuple(other_size), source)
         if binding:
-            report.add(what, other, source)
+            report.problems.append(problem)
         else:
-            report.notes.append(str(Problem(what, tuple(other))))
+            report.notes.append(str(problem))
 
 
 def present(paths: Iterable[Path]) -> set[Path]:
-    """Those of the paths that exist; each folder is listed once, no file is opened."""
+    """Those of the paths that exist; lists each folder once and opens no file."""
     by_folder: dict[Path, list[Path]] = {}
     for path in paths:
         by_folder.setdefault(path.parent, []).append(path)
-    found: set[Path] = set()
-    for folder, wanted in by_folder.items():
-        try:
+    existing: set[Path] = set()
+    for folder, files in by_folder.items():
+        with suppress(OSError):
             names = set(os.listdir(folder))
-        except OSError:
-            continue
-        found.update(path for path in wanted if path.name in names)
-    return found
+            existing.update(path for path in files if path.name in names)
+    return existing
 
 
 def _in_folder(paths: Sequence[Path], what: str) -> str:
     return f"{paths[0].parent.name}: {what}"
 
 
-def _glance(path: Path) -> Decoded:
+def _read_header(path: Path) -> ImageFacts:
     try:
         width, height = image_size(path)
         if _is_cut_off(path):
             inspect_image(path)
-        return Decoded(width=width, height=height)
+        return ImageFacts(width, height)
     except ImageError as error:
-        return Decoded(error.reason)
+        return ImageFacts(error=error.reason)
 
 
 def _is_cut_off(path: Path) -> bool:
     """Whether a JPEG does not end as one."""
     try:
         with path.open("rb") as stream:
-            if stream.read(2) != _START:
+            if stream.read(2) != _JPEG_START:
                 return False
             stream.seek(-2, os.SEEK_END)
-            return stream.read(2) != _END
+            return stream.read(2) != _JPEG_END
     except OSError as error:
         raise ImageError(path, f"cannot be read: {error.strerror}") from None

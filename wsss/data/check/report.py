@@ -1,4 +1,4 @@
-"""What a check of a data set found, and how it is told: everything together, names grouped."""
+"""The report of a check of a data set: all problems together, names grouped."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ from dataclasses import dataclass, field
 
 from wsss.data.check.downloads import SOURCES, Source
 
-_NAMED = 4
+_MAX_NAMES = 4
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is missing or wrong, of one kind and in one place."""
+    """Something that is missing or wrong."""
 
     what: str
     names: tuple[str, ...] = ()
-    """All that it concerns; the first few are printed."""
+    """All images or lists concerned; the first few are printed."""
     source: Source | None = None
-    """Where to get what is missing."""
+    """The download of what is missing."""
 
     def __str__(self) -> str:
         if not self.names:
             return self.what
-        more = len(self.names) - _NAMED
-        return f"{self.what}: {', '.join(self.names[:_NAMED])}" + (
-            f" and {more} more" if more > 0 else ""
-        )
+        more = len(self.names) - _MAX_NAMES
+        shown = ", ".join(self.names[:_MAX_NAMES])
+        return f"{self.what}: {shown}" + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass
@@ -35,10 +34,10 @@ class Report:
 
     title: str
     facts: list[tuple[str, str]] = field(default_factory=list)
-    """What was looked at, and what was found."""
+    """Name of each list or part, and its counts."""
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Worth knowing; nothing is wrong."""
+    """Observations that are no problems."""
 
     @property
     def complete(self) -> bool:
@@ -52,15 +51,15 @@ class Report:
     def __str__(self) -> str:
         width = max((len(name) for name, _ in self.facts), default=0)
         lines = [self.title, ""]
-        lines += [f"  {name:<{width}}  {found}" for name, found in self.facts]
+        lines += [f"  {name:<{width}}  {fact}" for name, fact in self.facts]
         lines += ["", *(f"Note: {note}." for note in self.notes)]
         if self.complete:
             return "\n".join([*lines, "Complete."])
         count = len(self.problems)
         lines.append(f"Not complete: {count} problem{'s' * (count > 1)}.")
         lines += [f"  - {problem}" for problem in self.problems]
-        wanted = dict.fromkeys(problem.source for problem in self.problems if problem.source)
-        if wanted:
+        sources = dict.fromkeys(problem.source for problem in self.problems if problem.source)
+        if sources:
             lines += ["", "Where to get it:"]
-            lines += [f"  - {SOURCES[source]}." for source in wanted]
+            lines += [f"  - {SOURCES[source]}." for source in sources]
         return "\n".join(lines)

@@ -1,230 +1,170 @@
-"""Is a folder of PASCAL VOC 2012 complete? No image is decoded, no mask is opened."""
+"""Check whether a folder of PASCAL VOC 2012 is complete; no mask is opened."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 from wsss.data.check.downloads import Source
-from wsss.data.check.image_headers import Size, check_images, present
+from wsss.data.check.image_headers import check_images, present
 from wsss.data.check.report import Report
 from wsss.data.datasets.candidates import Candidate
 from wsss.data.datasets.classes import class_list
-from wsss.data.datasets.files import PhotoIndex, find_file, find_root
+from wsss.data.datasets.files import PhotoIndex, find_root
 from wsss.data.datasets.tag_table import TagTable
-from wsss.data.datasets.tags import TagReader, Tags
 from wsss.data.datasets.voc import (
-    ANNOTATIONS,
     AUGMENTED_MASKS,
+    COUNTS,
     IMAGES,
     LISTS,
-    annotated_size,
+    Annotations,
     list_file,
     mask_folder,
-    object_names,
-    read_annotation,
     read_list,
+    tag_source,
 )
 from wsss.data.errors import DataError
 
 _log = logging.getLogger(__name__)
-COUNTS = {"train": 1464, "trainaug": 10_582, "val": 1449, "test": 1456}
-"""Images on each list of VOC 2012 segmentation; trainaug is the one that papers pass on."""
-LISTS_OF_PAPERS = ("train", "trainaug", "val")
 TEST = "test"
-_XML = ("auto", "xml")
-_FROM: dict[str, Source] = {"trainaug": "sbd", TEST: "voc-test"}
+_DOWNLOADS: dict[str, Source] = {"trainaug": "sbd", TEST: "voc-test"}
 
 
 def check_voc(
-    root: Path,
+    root: str | Path,
     *,
-    lists: Sequence[str] = LISTS_OF_PAPERS,
+    lists: Sequence[str] = ("train", "trainaug", "val"),
     tags: str = "xml",
     decode: bool = False,
     workers: int = 1,
 ) -> Report:
     """Check lists, images, tags and the presence of masks.
 
-    The list ``test`` is checked as well where it lies beside the others: images only, as VOC
-    publishes no more of it.
+    The list ``test`` is checked as well if it exists: images only, as VOC publishes no more of it.
 
     Args:
         root: the data set's folder.
-        lists: names in ImageSets/Segmentation, or text files; their counts are checked if known.
+        lists: names in ImageSets/Segmentation, or text files; known lists must be complete.
         tags: ``xml``, ``masks`` (then XML is not needed), or the path of a table.
-        decode: decode every image in full.
-        workers: processes for that, or for reading headers.
+        decode: decode every image in full, instead of reading headers.
+        workers: number of processes.
 
     Raises:
-        DataError: there is no such folder, or it is none of VOC's layout.
+        DataError: there is no such folder, or it does not have VOC's layout.
     """
-    root = find_root(str(root), holds=IMAGES)
+    root = find_root(root, holds=IMAGES)
     report = Report(f"VOC 2012 in {root}")
+    source = None if tags == "masks" else _tag_source(tags, root, report)
     index = PhotoIndex(root / IMAGES)
-    annotations = _Annotations(root / ANNOTATIONS)
-    tags_of = _tag_source(tags, root, annotations, report)
-    wanted = list(dict.fromkeys(lists))
-    if TEST not in wanted and (root / LISTS / f"{TEST}.txt").is_file():
-        wanted.append(TEST)
-    found: dict[str, _Listed] = {}
-    for name in wanted:
-        listed = _read(name, root, index, tags_of if name != TEST else _no_tags, report)
-        if listed is not None:
-            found[name] = listed
-    for listed in found.values():
+    names = list(dict.fromkeys(lists))
+    if TEST not in names and (root / LISTS / f"{TEST}.txt").is_file():
+        names.append(TEST)
+    readable: list[_List] = []
+    for name in names:
+        try:
+            path = list_file(name, root)
+            _log.info("reading %s and the tags of its images", path)
+            images = read_list(path, "train", index, None if name == TEST else source)
+            readable.append(_List(name, path, images))
+        except DataError as error:
+            report.add(str(error), source=_DOWNLOADS.get(Path(name).stem, "voc"))
+    for listed in readable:
         _check_list(listed, root, report)
-    _check_overlaps(found, report)
-    sizes: dict[Path, Size | None] = {}
-    for listed in found.values():
-        for one in listed.candidates:
-            sizes[one.path] = annotations.sizes.get(one.id)
-    if sizes:
-        # Everything here goes by the size of the file; a slip in an annotation does no harm.
-        check_images(
-            report,
-            sizes,
-            decode=decode,
-            workers=workers,
-            source="voc",
-            said_by="the annotation",
-            binding=False,
-        )
-    _check_tags(found.values(), tags, root, report)
-    if TEST not in found:
+    _check_overlaps(readable, report)
+    sizes = source.sizes if isinstance(source, Annotations) else {}
+    # All stages go by the size of the file, so a wrong size in an annotation does no harm.
+    check_images(
+        report,
+        {image.path: sizes.get(image.id) for listed in readable for image in listed.images},
+        "voc",
+        "the annotation",
+        binding=False,
+        decode=decode,
+        workers=workers,
+    )
+    _check_tags(readable, source, report)
+    if TEST not in [listed.name for listed in readable]:
         report.notes.append("the list test is not here; only a submission to the server needs it")
     return report
 
 
 @dataclass(frozen=True)
-class _Listed:
+class _List:
     name: str
     path: Path
-    candidates: tuple[Candidate, ...]
+    images: list[Candidate]
 
     @property
     def stem(self) -> str:
         return Path(self.name).stem
 
     @property
-    def source(self) -> Source:
-        return _FROM.get(self.stem, "voc")
-
-    @property
     def ids(self) -> list[str]:
-        return [one.id for one in self.candidates]
+        return [image.id for image in self.images]
 
 
-class _Annotations:
-    """Annotations by image, each parsed once: a list may hold another."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._reader = TagReader(class_list("voc"))
-        self._tags: dict[str, Tags] = {}
-        self.sizes: dict[str, Size | None] = {}
-
-    def tags(self, image: str) -> Tags:
-        """As ingest reads them."""
-        if image not in self._tags:
-            self._tags[image] = self._parse(image)
-        return self._tags[image]
-
-    def _parse(self, image: str) -> Tags:
-        try:
-            annotation = read_annotation(self._folder / f"{image}.xml")
-        except DataError as error:
-            return Tags((), str(error))
-        if annotation is None:
-            return Tags()
-        self.sizes[image] = annotated_size(annotation)
-        return self._reader.names(object_names(annotation))
-
-
-def _no_tags(image: str) -> Tags:
-    return Tags()
-
-
-def _tag_source(
-    tags: str, root: Path, annotations: _Annotations, report: Report
-) -> Callable[[str], Tags]:
-    if tags in _XML:
-        if not (root / ANNOTATIONS).is_dir():
-            report.add(f"{ANNOTATIONS}: no such folder, so there are no tags", source="voc")
-        return annotations.tags
-    if tags == "masks":
-        return _no_tags
+def _tag_source(tags: str, root: Path, report: Report) -> Annotations | TagTable | None:
     try:
-        return TagTable(find_file(tags, root), TagReader(class_list("voc"))).find
+        return tag_source(tags, root, class_list("voc"))
     except DataError as error:
-        report.add(str(error))
-        return _no_tags
-
-
-def _read(
-    name: str, root: Path, index: PhotoIndex, tags_of: Callable[[str], Tags], report: Report
-) -> _Listed | None:
-    try:
-        path = list_file(name, root)
-        _log.info("reading %s and the tags of its images", path)
-        candidates = read_list(path, "train", index, root, tags_of)
-    except DataError as error:
-        report.add(str(error), source=_FROM.get(Path(name).stem, "voc"))
+        report.add(str(error), source="voc" if tags in ("auto", "xml") else None)
         return None
-    return _Listed(name, path, tuple(candidates))
 
 
-def _check_list(listed: _Listed, root: Path, report: Report) -> None:
-    """Its length, its repetitions, and whether its masks are there."""
-    count, expected = len(listed.candidates), COUNTS.get(listed.stem)
+def _check_list(listed: _List, root: Path, report: Report) -> None:
+    """Its length, its repetitions, and whether its masks exist."""
+    count, expected = len(listed.images), COUNTS.get(listed.stem)
     if expected not in (None, count):
         what = f"{listed.path}: {count} images, expected {expected}"
-        report.add(what, source=listed.source)
-    again = [image for image, times in Counter(listed.ids).items() if times > 1]
-    if again:
-        report.add(f"{listed.path}: {len(again)} images are listed more than once", again)
+        report.add(what, source=_DOWNLOADS.get(listed.stem, "voc"))
+    repeated = [image for image, times in Counter(listed.ids).items() if times > 1]
+    if repeated:
+        report.add(f"{listed.path}: {len(repeated)} images are listed more than once", repeated)
     fact = f"{count} images"
     if listed.name != TEST:
         folder = mask_folder(listed.name)
         masks = {image: root / folder / f"{image}.png" for image in listed.ids}
-        there = present(masks.values())
-        missing = [image for image, path in masks.items() if path not in there]
-        fact += f", {len(masks) - len(missing)} masks in {folder}"
+        existing = present(masks.values())
+        missing = [image for image, path in masks.items() if path not in existing]
+        fact += f", {len(existing)} masks in {folder}"
         if missing:
             what = f"{folder}: {len(missing)} of {len(masks)} images of {listed.stem} have no mask"
-            source: Source = "sbd" if folder == AUGMENTED_MASKS else "voc"
-            report.add(what, missing, source)
+            report.add(what, missing, "sbd" if folder == AUGMENTED_MASKS else "voc")
     report.facts.append((listed.stem, fact))
 
 
-def _check_overlaps(found: dict[str, _Listed], report: Report) -> None:
-    """Training and held-out lists share nothing; trainaug holds train."""
-    ids = {listed.stem: set(listed.ids) for listed in found.values()}
-    for one, other in combinations(ids, 2):
-        if {one, other} == {"train", "trainaug"}:
-            left = sorted(ids["train"] - ids["trainaug"])
-            if left:
-                report.add(f"trainaug lacks {len(left)} images of train", left, "sbd")
-        elif shared := sorted(ids[one] & ids[other]):
-            report.add(f"{one} and {other} share {len(shared)} images, expected none", shared)
+def _check_overlaps(lists: Sequence[_List], report: Report) -> None:
+    """Training and held-out lists share nothing; trainaug contains train."""
+    ids = {listed.stem: set(listed.ids) for listed in lists}
+    for first, second in combinations(ids, 2):
+        if {first, second} == {"train", "trainaug"}:
+            if missing := sorted(ids["train"] - ids["trainaug"]):
+                report.add(f"trainaug lacks {len(missing)} images of train", missing, "sbd")
+        elif shared := sorted(ids[first] & ids[second]):
+            report.add(f"{first} and {second} share {len(shared)} images, expected none", shared)
 
 
-def _check_tags(found: Iterable[_Listed], tags: str, root: Path, report: Report) -> None:
-    """Images that ingest would refuse for their tags, or for want of them."""
-    # A list may hold another; of test nothing but images is published.
-    unique = {one.id: one for listed in found if listed.name != TEST for one in listed.candidates}
-    refused = [f"{one.id} ({one.problem})" for one in unique.values() if one.problem]
+def _check_tags(
+    lists: Sequence[_List], source: Annotations | TagTable | None, report: Report
+) -> None:
+    """Images that ingest would refuse because of their tags, or because they have none."""
+    # Lists share images; of the list test VOC publishes nothing but images.
+    images = {image.id: image for listed in lists if listed.name != TEST for image in listed.images}
+    refused = [f"{image.id} ({image.problem})" for image in images.values() if image.problem]
     if refused:
         report.add(f"{len(refused)} listed images cannot be used", refused)
-    there = present(one.path for one in unique.values())  # no tags are read for a missing image
+    if source is None:
+        return
+    existing = present(image.path for image in images.values())  # others are missing, not untagged
     untagged = [
-        one.id for one in unique.values() if not one.problem and not one.tags and one.path in there
+        image.id
+        for image in images.values()
+        if not image.problem and not image.tags and image.path in existing
     ]
-    place = ANNOTATIONS if tags in _XML else tags
-    if untagged and tags != "masks" and (place != ANNOTATIONS or (root / place).is_dir()):
-        what = f"{place}: {len(untagged)} of {len(unique)} images have no tag"
-        report.add(what, untagged, "voc" if place == ANNOTATIONS else None)
+    if untagged:
+        what = f"{source.path}: {len(untagged)} of {len(images)} images have no tag"
+        report.add(what, untagged, "voc" if isinstance(source, Annotations) else None)

@@ -1,4 +1,4 @@
-"""What the readers of data sets hand to ingest: every image that the data set names."""
+"""What the readers of data sets return: every image that the data set names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wsss.data.datasets.classes import ClassList
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One image of a list or a table, not opened yet."""
+    """One image of a list or a table, not yet opened."""
 
     id: str
     split: Split
@@ -19,7 +19,7 @@ class Candidate:
     tags: tuple[int, ...] = ()
     """0-based class indices, in the order of the annotation."""
     problem: str | None = None
-    """Why it cannot be used, as far as lists and tags tell."""
+    """Why it cannot be used, according to lists and tags."""
     skipped: str | None = None
     """Why it is left out on purpose; does not count as unusable."""
 
@@ -31,4 +31,4 @@ class Dataset:
     classes: ClassList
     candidates: tuple[Candidate, ...]
     sources: tuple[Path, ...] = ()
-    """The files (lists, tables, JSON) that say all this."""
+    """The lists, tables and JSON files that were read."""

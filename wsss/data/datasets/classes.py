@@ -14,7 +14,7 @@ from wsss.data.errors import DataError
 
 MAX_CLASSES = 254
 """Labels are uint8: 0 is background and 255 means ignore."""
-_LONGEST = 100  # letters of a class name
+_MAX_LETTERS = 100  # of a class name
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ClassList:
     name: str
     names: tuple[str, ...]
     prompts: tuple[str, ...]
-    """What stands for each class in a prompt; synonyms are comma-separated."""
+    """The words for each class in a prompt; synonyms are separated by commas."""
     backgrounds: tuple[str, ...]
     """Words of the background prompts (CLIP-ES's background set)."""
 
@@ -35,11 +35,11 @@ class ClassList:
 
 
 def class_list(name: Literal["voc", "coco", "demo"], variant: Variant = "corrected") -> ClassList:
-    """The classes of a known data set, in label order.
+    """The classes of a data set, in label order.
 
     Args:
-        name: of the data set.
-        variant: ``published`` keeps a misspelt COCO prompt word.
+        name: name of the data set.
+        variant: ``published`` has a misspelt COCO prompt word.
     """
     if name == "voc":
         return _build(name, words.VOC_NAMES, words.VOC_PROMPTS, words.VOC_BACKGROUNDS)
@@ -51,30 +51,30 @@ def class_list(name: Literal["voc", "coco", "demo"], variant: Variant = "correct
 
 
 def folder_classes(names: Sequence[str]) -> ClassList:
-    """Classes of a practitioner's photos; VOC's background words without those that are classes.
+    """Classes of a user's photos, with those of VOC's background words that are no classes.
 
     Raises:
-        DataError: no names, too many, one that is empty, holds a ``;`` or comes twice.
+        DataError: there are no names or too many, or a name is empty, contains ``;`` or a control
+            character, is too long or occurs twice.
     """
     if not names:
         raise DataError("there is no class: no image has a tag, and data.classes is empty")
     if len(names) > MAX_CLASSES:
         raise DataError(f"{len(names)} classes; label images of 8 bits hold at most {MAX_CLASSES}")
+    by_spelling: dict[str, str] = {}
     for name in names:
-        if not name.strip() or ";" in name or has_control(name) or len(name) > _LONGEST:
+        if not name.strip() or ";" in name or has_control(name) or len(name) > _MAX_LETTERS:
             raise DataError(
-                f"class name {name[:_LONGEST]!r}: must not be empty or hold ';', a line end "
-                f"or control character, nor have more than {_LONGEST} letters"
+                f"class name {name[:_MAX_LETTERS]!r}: must not be empty or hold ';', a line end "
+                f"or control character, nor have more than {_MAX_LETTERS} letters"
             )
-    known: dict[str, str] = {}
-    for name in names:
-        if spelling(name) in known:
+        if (first := by_spelling.get(spelling(name))) is not None:
             raise DataError(
-                f"class name {name!r} is the same as {known[spelling(name)]!r} (case and "
-                "underscores are ignored); keep one of them"
+                f"class name {name!r} is the same as {first!r} (case and underscores are ignored); "
+                "keep one of them"
             )
-        known[spelling(name)] = name
-    backgrounds = [word for word in words.VOC_BACKGROUNDS if spelling(word) not in known]
+        by_spelling[spelling(name)] = name
+    backgrounds = [word for word in words.VOC_BACKGROUNDS if spelling(word) not in by_spelling]
     return _build("folder", names, {}, backgrounds)
 
 
@@ -84,7 +84,7 @@ def customise(
     """Apply ``data.prompts`` and ``data.backgrounds`` of the configuration.
 
     Raises:
-        DataError: a prompt is given for something that is no class, or a background word is one.
+        DataError: a prompt is for something that is no class, or a background word is a class.
     """
     by_spelling = spellings(classes)
     changed = list(classes.prompts)
@@ -93,20 +93,20 @@ def customise(
         if index is None:
             raise DataError(f"data.prompts: {name!r} is no class{nearest(name, classes.names)}")
         changed[index] = prompt
-    words_behind = classes.backgrounds if backgrounds is None else tuple(backgrounds)
-    for word in words_behind:
+    background_words = classes.backgrounds if backgrounds is None else tuple(backgrounds)
+    for word in background_words:
         if spelling(word) in by_spelling:
             raise DataError(f"data.backgrounds: {word!r} is one of the classes; take it out")
-    return replace(classes, prompts=tuple(changed), backgrounds=words_behind)
+    return replace(classes, prompts=tuple(changed), backgrounds=background_words)
 
 
 def has_control(text: str) -> bool:
-    """Whether a text holds control characters, or bytes that are no text (surrogates)."""
+    """Whether a text contains control characters, or bytes that are no text (surrogates)."""
     return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
 def spelling(text: str) -> str:
-    """What two spellings of one class name share: case, spaces and underscores are ignored."""
+    """The same text for all spellings of a class name: ignores case, spaces and underscores."""
     return " ".join(unicode_form(text).replace("_", " ").casefold().split())
 
 
@@ -117,9 +117,9 @@ def unicode_form(text: str) -> str:
 
 def spellings(classes: ClassList) -> dict[str, int]:
     """Accepted spelling of a tag → class index."""
-    found = {spelling(name): index for index, name in enumerate(classes.names)}
+    indices = {spelling(name): index for index, name in enumerate(classes.names)}
     aliases = {"voc": words.VOC_ALIASES, "coco": words.COCO_ALIASES}.get(classes.name, {})
-    return {alias: found[spelling(name)] for alias, name in aliases.items()} | found
+    return {alias: indices[spelling(name)] for alias, name in aliases.items()} | indices
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
@@ -131,5 +131,5 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
 def _build(
     name: str, names: Sequence[str], prompts: Mapping[str, str], backgrounds: Iterable[str]
 ) -> ClassList:
-    in_prompt = tuple(prompts.get(known, known) for known in names)
-    return ClassList(name, tuple(names), in_prompt, tuple(backgrounds))
+    prompt_words = tuple(prompts.get(class_name, class_name) for class_name in names)
+    return ClassList(name, tuple(names), prompt_words, tuple(backgrounds))

@@ -5,7 +5,7 @@
     train2014/*.jpg, val2014/*.jpg
     annotations/instances_{train,val}2014.json
 
-The tags of an image are the categories among its instances, crowd regions included. Class k is the
+The tags of an image are the categories of its instances, crowd regions included. Class k is the
 k-th category by ascending id; the ids have gaps (80 classes, ids 1 … 90).
 
 Lists are ``train`` and ``val`` (all images), ``train-with-objects`` and ``val-with-objects`` (those
@@ -29,7 +29,7 @@ from wsss.config.cams import Split
 from wsss.config.data import DataConfig
 from wsss.data.datasets.candidates import Candidate, Dataset
 from wsss.data.datasets.classes import class_list, customise
-from wsss.data.datasets.files import find_file, find_root, read_lines
+from wsss.data.datasets.files import configured_lists, find_file, find_root, read_lines
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.errors import DataError
 
@@ -40,15 +40,11 @@ UNUSED_CATEGORIES: Final[Mapping[int, str]] = {
     66: "mirror", 68: "window", 69: "desk", 71: "door", 83: "blender",
 }  # fmt: skip
 """Category ids that COCO named and never annotated."""
-CATEGORY_IDS: Final = tuple(number for number in range(1, 91) if number not in UNUSED_CATEGORIES)
+CATEGORY_IDS: Final = tuple(id for id in range(1, 91) if id not in UNUSED_CATEGORIES)
 """Category id of each class, in label order."""
-CLASS_OF_CATEGORY: Final[Mapping[int, int]] = {
-    category: index for index, category in enumerate(CATEGORY_IDS)
-}
+CLASS_OF_CATEGORY: Final[Mapping[int, int]] = {id: index for index, id in enumerate(CATEGORY_IDS)}
 """Category id → 0-based class."""
-
-
-_MOST_BYTES = 4 * 2**30
+_MAX_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -62,31 +58,31 @@ class Instances:
 
 
 def load_instances(path: Path, *, shapes: bool = False) -> Instances:
-    """Read an instances JSON; the last ones read are kept in memory.
+    """Read an instances JSON; the last two stay in memory.
 
     Args:
-        path: of the JSON.
-        shapes: keep ``segmentation`` (the bulk of the file); without, it is dropped while parsing.
+        path: the JSON file.
+        shapes: keep ``segmentation`` (most of the file); otherwise parsing drops it.
 
     Raises:
-        DataError: missing, no instances JSON, or of other categories than COCO's.
+        DataError: the file is missing, is no instances JSON, or has other categories than COCO.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
-            raise OSError(errno.EINVAL, f"is no file of at most {_MOST_BYTES} bytes")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
+            raise OSError(errno.EINVAL, f"is no file of at most {_MAX_BYTES} bytes")
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); expected COCO's instances JSON"
         ) from None
-    return _load(path, shapes, found.st_mtime_ns)
+    return _load(path, shapes, status.st_mtime_ns)
 
 
 def read_coco(data: DataConfig, variant: Variant) -> Dataset:
     """Read COCO 2014 in the order of its JSON, or of a text file of file names.
 
     Raises:
-        DataError: a folder or JSON is missing, or a list names images that no JSON has.
+        DataError: a folder or JSON is missing, or a list has images that are in no JSON.
     """
     if data.tags not in ("auto", "json"):
         raise DataError(
@@ -97,35 +93,31 @@ def read_coco(data: DataConfig, variant: Variant) -> Dataset:
     root = find_root(data.root, holds="annotations")
     candidates: list[Candidate] = []
     sources: list[Path] = []
-    splits: tuple[tuple[Split, str], ...] = (("train", data.train_list), ("val", data.val_list))
-    for split, name in splits:
-        if not name:
-            continue
-        part = part_of(name)
-        if part:
+    for split, name in configured_lists(data):
+        if part := part_of(name):
             sources.append(instances_path(root, part))
-            found = _part(root, part, split)
             with_objects = name.endswith(WITH_OBJECTS)
-            candidates += [one for one in found if one.tags or not with_objects]
+            images = _part(root, part, split)
+            candidates += [image for image in images if image.tags or not with_objects]
         else:
             path = find_file(name, root)
             parts = [p for p in PARTS if instances_path(root, p).is_file()]
             sources += [path, *(instances_path(root, p) for p in parts)]
-            candidates += _listed(path, [c for p in parts for c in _part(root, p, split)])
+            candidates += _listed(path, [image for p in parts for image in _part(root, p, split)])
     _load.cache_clear()  # ingest decodes next and needs the memory
     return Dataset(classes, tuple(candidates), tuple(dict.fromkeys(sources)))
 
 
 def part_of(name: str) -> str | None:
-    """The part that the name of a list stands for; None if the list is a file."""
+    """The part, ``train`` or ``val``, that a list's name stands for; None if the list is a file."""
     part = name.removesuffix(WITH_OBJECTS).removesuffix("2014")
     return part if part in PARTS else None
 
 
 def parts_of(data: DataConfig) -> tuple[str, ...]:
-    """The parts that a configuration may read: those of its lists, both where one is a file."""
-    named = [part_of(name) for name in (data.train_list, data.val_list) if name]
-    return PARTS if None in named else tuple(part for part in PARTS if part in named)
+    """The parts that a configuration reads: those of its lists, both if a list is a file."""
+    parts = [part_of(name) for _, name in configured_lists(data)]
+    return PARTS if None in parts else tuple(part for part in PARTS if part in parts)
 
 
 def instances_path(root: Path, part: str) -> Path:
@@ -135,22 +127,21 @@ def instances_path(root: Path, part: str) -> Path:
 
 def _part(root: Path, part: str, split: Split) -> list[Candidate]:
     content = load_instances(instances_path(root, part))
-    found = []
+    candidates = []
     for image in content.images:
-        name = str(image["file_name"])
-        path = root / f"{part}2014" / name
+        name = PurePosixPath(image["file_name"])
         instances = content.annotations.get(image["id"], ())
-        tags = dict.fromkeys(CLASS_OF_CATEGORY[one["category_id"]] for one in instances)
-        outside = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
-        problem = f"file_name {name[:80]!r} leads out of {part}2014; mend the JSON"
-        found.append(
-            Candidate(Path(path.name).stem, split, path, tuple(tags), problem if outside else None)
-        )
-    return found
+        tags = dict.fromkeys(CLASS_OF_CATEGORY[instance["category_id"]] for instance in instances)
+        problem = None
+        if name.is_absolute() or ".." in name.parts:
+            problem = f"file_name {str(name)[:80]!r} leads out of {part}2014; mend the JSON"
+        path = root / f"{part}2014" / name
+        candidates.append(Candidate(path.stem, split, path, tuple(tags), problem))
+    return candidates
 
 
-def _listed(path: Path, known: list[Candidate]) -> list[Candidate]:
-    by_id = {candidate.id: candidate for candidate in known}
+def _listed(path: Path, candidates: list[Candidate]) -> list[Candidate]:
+    by_id = {candidate.id: candidate for candidate in candidates}
     stems = [Path(line).stem for line in read_lines(path)]
     unknown = [stem for stem in stems if stem not in by_id]
     if unknown:
@@ -162,28 +153,29 @@ def _listed(path: Path, known: list[Candidate]) -> list[Candidate]:
 
 
 @functools.lru_cache(maxsize=2)
-def _load(path: Path, shapes: bool, _changed: int) -> Instances:
+def _load(path: Path, shapes: bool, _modified_ns: int) -> Instances:
     try:
         with path.open(encoding="utf-8") as stream:
             content = json.load(stream, object_hook=None if shapes else _without_shape)
-        names = [c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])]
-        ids = tuple(sorted(category["id"] for category in content["categories"]))
-        images, instances = tuple(content["images"]), content["annotations"]
-        for number, image in enumerate(images):
+        categories = sorted(content["categories"], key=lambda category: category["id"])
+        ids = tuple(category["id"] for category in categories)
+        names = tuple(category["name"] for category in categories)
+        images = tuple(content["images"])
+        for index, image in enumerate(images):
             if not isinstance(image["id"], int) or not isinstance(image["file_name"], str):
-                raise TypeError(f"image {number} has no whole number as id and text as file_name")
+                raise TypeError(f"image {index} has no whole number as id and text as file_name")
         by_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-        for number, instance in enumerate(instances):
+        for index, instance in enumerate(content["annotations"]):
             if instance["category_id"] not in CLASS_OF_CATEGORY:
-                raise ValueError(f"annotation {number} is of category {instance['category_id']!r}")
+                raise ValueError(f"annotation {index} is of category {instance['category_id']!r}")
             by_image[instance["image_id"]].append(instance)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         shown = f"{type(error).__name__}: {str(error)[:200]}"
         raise DataError(f"{path}: is no instances JSON ({shown}); fetch it again") from None
-    if ids != CATEGORY_IDS or tuple(names) != COCO_NAMES:
+    if ids != CATEGORY_IDS or names != COCO_NAMES:
         other = next((n for n in names if n not in COCO_NAMES), f"{len(names)} categories")
         raise DataError(f"{path}: expected COCO's 80 categories, found {other!r}")
-    return Instances(images, {image: tuple(found) for image, found in by_image.items()})
+    return Instances(images, {image: tuple(instances) for image, instances in by_image.items()})
 
 
 def _without_shape(mapping: dict[str, Any]) -> dict[str, Any]:

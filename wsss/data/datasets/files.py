@@ -7,6 +7,8 @@ import re
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
+from wsss.config.cams import Split
+from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
 from wsss.config.safe_yaml import read_bytes
 from wsss.data.datasets.classes import unicode_form
@@ -14,38 +16,48 @@ from wsss.data.errors import DataError
 from wsss.data.images.read import PHOTO_EXTENSIONS
 
 MOST_TEXT = 256 * 2**20
-"""Bytes of a list or a table of tags; COCO's hundred thousand images take ten million."""
+"""Most bytes of a list or a table of tags; the 120,000 images of COCO take ten million."""
 
 
-def find_root(text: str, *, holds: str) -> Path:
+def configured_lists(data: DataConfig) -> list[tuple[Split, str]]:
+    """The training and the held-out list, without one whose name is empty."""
+    lists: tuple[tuple[Split, str], ...] = (("train", data.train_list), ("val", data.val_list))
+    return [(split, name) for split, name in lists if name]
+
+
+def find_root(root: str | Path, *, holds: str = "") -> Path:
     """The data set's folder.
 
     Args:
-        text: ``data.root``.
-        holds: a folder that must lie in it, or an empty string.
+        root: ``data.root``.
+        holds: a folder that it must contain; empty: none.
 
     Raises:
         DataError: it does not exist or lacks that folder.
     """
-    root = expand_path(text)
-    if not root.is_dir():
-        raise DataError(f"data.root: {root}: no such folder")
-    if holds and not (root / holds).is_dir():
-        inside = next((p.parent for p in sorted(root.glob(f"*/{holds}"))), None)
-        hint = f"; did you mean {inside}?" if inside else ""
-        raise DataError(f"data.root: {root}: has no folder {holds}{hint}")
-    return root
+    path = expand_path(str(root))
+    if not path.is_dir():
+        raise DataError(f"data.root: {path}: no such folder")
+    if not (path / holds).is_dir():
+        raise DataError(f"data.root: {path}: has no folder {holds}{nested_hint(path, holds)}")
+    return path
+
+
+def nested_hint(root: Path, holds: str) -> str:
+    """``; did you mean …?`` with the first folder in ``root`` that contains ``holds``, or empty."""
+    nested = next((path.parent for path in sorted(root.glob(f"*/{holds}"))), None)
+    return f"; did you mean {nested}?" if nested else ""
 
 
 def find_file(text: str, root: Path) -> Path:
-    """A file that the configuration names: as given, or else below the data set's folder."""
-    given = expand_path(text)
-    below = root / given
-    return below if not given.is_file() and below.is_file() else given
+    """A file that the configuration names: as written, or else below the data set's folder."""
+    path = expand_path(text)
+    below = root / path
+    return below if not path.is_file() and below.is_file() else path
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list that are not empty.
+    """The lines of a list that are not empty, without white space around them.
 
     Raises:
         DataError: missing, or not UTF-8.
@@ -54,33 +66,33 @@ def read_lines(path: Path) -> list[str]:
         text = read_bytes(path, MOST_TEXT).decode("utf-8-sig")
     except OSError as error:
         raise DataError(
-            f"{path}: the list cannot be read ({error.strerror}); expected one image id a line"
+            f"{path}: the list cannot be read ({error.strerror}); expected one image id per line"
         ) from None
     except UnicodeDecodeError:
-        raise DataError(f"{path}: is not UTF-8 text, expected one image id a line") from None
+        raise DataError(f"{path}: is not UTF-8 text, expected one image id per line") from None
     return [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
 
 
 class PhotoIndex:
-    """The photos below a folder, found by names as people write them.
+    """The photos below a folder, looked up by names as people write them.
 
-    A name may come with or without its sub folder and its extension; case and Unicode form are
-    ignored where nothing fits exactly. Hidden files and folders are no photos.
+    A name may be written with or without its sub folder and its extension; case and Unicode form
+    are ignored if nothing matches exactly. Hidden files and folders are left out.
 
     Args:
         root: the folder.
-        without: folders in it that hold no photos (masks).
+        exclude: folders in it that contain no photos (masks).
     """
 
-    def __init__(self, root: Path, *, without: tuple[Path, ...] = ()) -> None:
-        self._root = root
-        self.paths = tuple(_photos(root, {path.absolute() for path in without}))
+    def __init__(self, root: Path, *, exclude: tuple[Path, ...] = ()) -> None:
+        self.root = root
+        self.paths = tuple(_photos(root, {path.absolute() for path in exclude}))
         """All photos, sorted."""
         self._by_name: defaultdict[tuple[int, str], list[Path]] = defaultdict(list)
         for path in self.paths:
-            inside = PurePosixPath(unicode_form(path.relative_to(root).as_posix()))
-            whole = {path.as_posix(), str(inside), str(inside.with_suffix(""))}
-            for rank, names in enumerate((whole, {inside.name, inside.stem})):
+            relative = PurePosixPath(unicode_form(path.relative_to(root).as_posix()))
+            full = {path.as_posix(), str(relative), str(relative.with_suffix(""))}
+            for rank, names in enumerate((full, {relative.name, relative.stem})):
                 for name in names:
                     self._by_name[rank, name].append(path)
                 for name in {name.casefold() for name in names}:
@@ -88,36 +100,29 @@ class PhotoIndex:
 
     def id(self, path: Path) -> str:
         """The id of a photo: its path below the folder without the extension."""
-        return unicode_form(path.relative_to(self._root).with_suffix("").as_posix())
+        return unicode_form(path.relative_to(self.root).with_suffix("").as_posix())
 
     def find(self, name: str) -> list[Path]:
-        """The photos that ``name`` can mean; more than one where it is ambiguous."""
-        written = unicode_form(PurePosixPath(name).as_posix())
-        for rank in range(4):
-            found = self._by_name.get((rank, written if rank < 2 else written.casefold()))
-            if found:
-                return found
-        return []
+        """The photos that ``name`` can mean: several if it is ambiguous, none if it is unknown."""
+        exact = unicode_form(PurePosixPath(name).as_posix())
+        keys = [(rank, exact if rank < 2 else exact.casefold()) for rank in range(4)]
+        return next((self._by_name[key] for key in keys if key in self._by_name), [])
 
 
-def _photos(root: Path, without: set[Path]) -> list[Path]:
-    found: list[Path] = []
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        here = Path(folder)
-        real = os.path.realpath(folder)
-        if real in seen:  # links that lead back
+def _photos(root: Path, exclude: set[Path]) -> list[Path]:
+    photos: list[Path] = []
+    visited: set[str] = set()
+    for name, folders, files in os.walk(root, followlinks=True):
+        folder, target = Path(name), os.path.realpath(name)
+        if target in visited:  # links that lead back
             folders.clear()
             continue
-        seen.add(real)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and (here / name).absolute() not in without
-        )
-        found += [
-            here / name
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in PHOTO_EXTENSIONS
+        visited.add(target)
+        visible = (sub for sub in folders if not sub.startswith("."))
+        folders[:] = sorted(sub for sub in visible if (folder / sub).absolute() not in exclude)
+        photos += [
+            folder / file
+            for file in files
+            if not file.startswith(".") and Path(file).suffix.lower() in PHOTO_EXTENSIONS
         ]
-    return sorted(found)
+    return sorted(photos)

@@ -1,4 +1,4 @@
-"""Read any kind of data set: one door for all readers."""
+"""Read any kind of data set."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from wsss.config.base import Variant
 from wsss.config.data import DataConfig
 from wsss.data.datasets.candidates import Dataset
 from wsss.data.datasets.coco import read_coco
-from wsss.data.datasets.demo import read_demo
 from wsss.data.datasets.folder import read_folder
 from wsss.data.datasets.voc import read_voc
 from wsss.data.errors import DataError
 
-_READERS = {"demo": read_demo, "voc": read_voc, "coco": read_coco, "folder": read_folder}
+_READERS = {"demo": read_voc, "voc": read_voc, "coco": read_coco, "folder": read_folder}
 
 
 def read_dataset(data: DataConfig, variant: Variant = "corrected") -> Dataset:
@@ -19,10 +18,10 @@ def read_dataset(data: DataConfig, variant: Variant = "corrected") -> Dataset:
 
     Args:
         data: the section of the configuration.
-        variant: chooses between published and corrected prompt words.
+        variant: published or corrected prompt words.
 
     Raises:
-        DataError: something is missing or damaged that concerns more than one image.
+        DataError: something that concerns more than one image is missing or damaged.
     """
     if data.classes and data.kind != "folder":
         raise DataError(f"data.classes is for kind folder; kind {data.kind} has its own class list")

@@ -1,7 +1,7 @@
 """Tables of tags: CSV as spreadsheets write it.
 
-One row an image, with a header. The delimiter (comma, semicolon, tab) is the one that splits the
-header into known columns; byte-order marks, CRLF, quotes and UTF-16 are understood.
+One row per image, after a header. The delimiter (comma, semicolon, tab) is the one that splits the
+header into the columns below; byte-order marks, CRLF, quotes and UTF-16 are understood.
 
 ========= ============================================
 column    header, in any case
@@ -38,7 +38,7 @@ _DELIMITERS = (",", ";", "\t")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TagRow:
     """One row of a table of tags."""
 
     image: str
@@ -49,13 +49,11 @@ class Row:
     line: int
 
 
-def read_table(path: Path) -> list[Row]:
-    """Read a table of tags.
-
-    Unquoted commas between tags in the last column are understood.
+def read_table(path: Path) -> list[TagRow]:
+    """Read a table of tags, also with unquoted commas between the tags of a last column.
 
     Raises:
-        DataError: missing, not text, or without the columns ``image`` and ``tags``.
+        DataError: the file is missing, no text, or lacks the column ``image`` or ``tags``.
     """
     text = _text(path)
     for delimiter in _DELIMITERS:
@@ -66,8 +64,8 @@ def read_table(path: Path) -> list[Row]:
             header = next((row for row in reader if any(cell.strip() for cell in row)), [])
             columns = _find_columns(header)
             if columns is not None:
-                numbered = ((reader.line_num, cells) for cells in reader)
-                return _rows(numbered, columns, len(header))
+                lines = ((reader.line_num, cells) for cells in reader)
+                return _rows(lines, columns, len(header))
         except csv.Error as error:
             raise DataError(f"{path}: line {reader.line_num}: {error}; save it as CSV") from None
     shown = text.partition("\n")[0].strip()[:80]
@@ -81,11 +79,12 @@ class TagTable:
     """The tags of a table by image, for data sets whose images come from lists.
 
     Args:
-        path: of the table.
-        reader: of its cells.
+        path: the table.
+        reader: reads its cells.
     """
 
     def __init__(self, path: Path, reader: TagReader) -> None:
+        self.path = path
         self._tags: dict[str, Tags] = {}
         for row in read_table(path):
             tags, key = reader.cell(row.tags), _key(row.image)
@@ -93,42 +92,41 @@ class TagTable:
                 self._tags[key] = Tags((), f"{path.name} lists it twice with different tags")
 
     def find(self, image: str) -> Tags:
-        """The tags of an image id; none if the table does not have it."""
-        for key in (_key(image), _key(image.rpartition("/")[2])):
-            if key in self._tags:
-                return self._tags[key]
-        return Tags()
+        """The tags of an image id; none if it is not in the table."""
+        by_name = self._tags.get(_key(image.rpartition("/")[2]), Tags())
+        return self._tags.get(_key(image), by_name)
 
 
 def _key(image: str) -> str:
     return _EXTENSION.sub("", unicode_form(image).casefold())
 
 
-def _rows(lines: Iterable[tuple[int, list[str]]], columns: dict[str, int], width: int) -> list[Row]:
+def _rows(
+    lines: Iterable[tuple[int, list[str]]], columns: dict[str, int], width: int
+) -> list[TagRow]:
     rows = []
     last = max(columns, key=lambda name: columns[name])
-    for number, cells in lines:
+    for line, cells in lines:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) > width and last == "tags":
             cells[columns["tags"]] = ";".join(cells[columns["tags"] :])
-        found = {
-            name: cells[index].strip() if index < len(cells) else ""
-            for name, index in columns.items()
-        }
-        image = found["image"].replace("\\", "/").removeprefix("./")
-        rows.append(Row(image, found["tags"], found.get("split"), number))
+        padded = cells + [""] * width
+        values = {name: padded[index].strip() for name, index in columns.items()}
+        image = values["image"].replace("\\", "/").removeprefix("./")
+        rows.append(TagRow(image, values["tags"], values.get("split"), line))
     return rows
 
 
 def _find_columns(header: list[str]) -> dict[str, int] | None:
     titles = [title.strip().casefold().replace(" ", "_") for title in header]
-    found = {}
-    for name, synonyms in _COLUMNS.items():
-        index = next((titles.index(word) for word in synonyms if word in titles), None)
-        if index is not None:
-            found[name] = index
-    return found if {"image", "tags"} <= set(found) else None
+    columns = {
+        name: titles.index(word)
+        for name, synonyms in _COLUMNS.items()
+        for word in reversed(synonyms)  # the first synonym counts
+        if word in titles
+    }
+    return columns if {"image", "tags"} <= set(columns) else None
 
 
 def _text(path: Path) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from wsss.data.datasets.classes import ClassList, nearest, spelling, spellings
 
 _SEPARATORS = re.compile(r"[;,|\n]")
-_SHOWN, _LONGEST = 5, 60  # unknown tags in a message, and letters of one
+_MAX_SHOWN, _MAX_LETTERS = 5, 60  # unknown tags in a message, and the letters of each
 
 
 @dataclass(frozen=True)
@@ -22,33 +22,26 @@ class Tags:
 
 
 class TagReader:
-    """Look tags up in a class list; case, underscores and known other spellings do not matter."""
+    """Looks tags up in a class list; case, underscores and other usual spellings do not matter."""
 
     def __init__(self, classes: ClassList) -> None:
         self._names = classes.names
         self._index = spellings(classes)
-        self._longest = max(len(known.split()) for known in self._index)
+        self._longest = max(len(name.split()) for name in self._index)
 
     def names(self, names: Iterable[str]) -> Tags:
-        """Tags given one by one, as in an XML annotation; an unknown one is a problem."""
-        found: dict[int, None] = {}
-        unknown: list[str] = []
-        for name in names:
-            index = self._index.get(spelling(name))
-            if index is None:
-                unknown.append(name)
-            else:
-                found[index] = None
+        """Tags given as a list, as in an XML annotation; an unknown tag is a problem."""
+        indices = {name: self._index.get(spelling(name)) for name in names}
+        unknown = [name for name, index in indices.items() if index is None]
         if unknown:
             return Tags((), f"unknown tag {_listed(unknown)}{nearest(unknown[0], self._names)}")
-        return Tags(tuple(found))
+        return Tags(tuple(dict.fromkeys(index for index in indices.values() if index is not None)))
 
     def cell(self, text: str) -> Tags:
-        """Tags in one cell of a table.
+        """Tags in a cell of a table, separated by ``;``, ``,`` or ``|``.
 
-        They are separated by ``;``, ``,`` or ``|``. A part that is no class as a whole is read as
-        class names separated by spaces, the longest match first, so that both ``teddy bear`` and
-        ``cat dog`` are understood.
+        A part that is no class name is read as class names separated by spaces, the longest match
+        first, so that both ``teddy bear`` and ``cat dog`` are understood.
         """
         names: list[str] = []
         for part in split_cell(text):
@@ -56,23 +49,22 @@ class TagReader:
         return self.names(names)
 
     def _words(self, part: str) -> list[str]:
-        words, names, at = part.split(), [], 0
-        while at < len(words):
-            for length in range(min(self._longest, len(words) - at), 0, -1):
-                name = " ".join(words[at : at + length])
+        words, names, start = part.split(), [], 0
+        while start < len(words):
+            for end in range(min(start + self._longest, len(words)), start, -1):
+                name = " ".join(words[start:end])
                 if spelling(name) in self._index:
                     break
             else:
-                return [part]  # name the part as it was written, not a fragment of it
+                return [part]  # a message names the whole part, not a fragment of it
             names.append(name)
-            at += length
+            start = end
         return names
 
 
 def _listed(names: list[str]) -> str:
-    different = list(dict.fromkeys(names))
-    more = f" and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
-    shown = (repr(n if len(n) <= _LONGEST else f"{n[:_LONGEST]}…") for n in different[:_SHOWN])
+    more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
+    shown = (repr(n[:_MAX_LETTERS] + "…" * (len(n) > _MAX_LETTERS)) for n in names[:_MAX_SHOWN])
     return ", ".join(shown) + more
 
 

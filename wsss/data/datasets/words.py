@@ -1,10 +1,11 @@
-"""Words of the class lists: names, what stands for them in a prompt, backgrounds, other spellings.
+"""Words of the class lists: names, prompt words, background words, other spellings.
 
 VOC and COCO prompt words and background words are those of CLIP-ES, word for word.
 """
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Final
 
 VOC_NAMES: Final = (
@@ -14,25 +15,10 @@ VOC_NAMES: Final = (
 )  # fmt: skip
 
 VOC_PROMPTS: Final = {
-    "bird": "bird avian",
-    "chair": "chair seat",
-    "person": "person with clothes,people,human",
+    "bird": "bird avian", "chair": "chair seat", "person": "person with clothes,people,human",
     "tvmonitor": "tvmonitor screen",
-}
-"""Where the prompt word is not the name."""
-
-VOC_ALIASES: Final = {
-    "airplane": "aeroplane",
-    "couch": "sofa",
-    "dining table": "diningtable",
-    "motorcycle": "motorbike",
-    "potted plant": "pottedplant",
-    "television": "tvmonitor",
-    "tv": "tvmonitor",
-    "tv monitor": "tvmonitor",
-    "tv/monitor": "tvmonitor",
-}
-"""Other spellings that are accepted as tags."""
+}  # fmt: skip
+"""The prompt words of classes for which these differ from the name."""
 
 VOC_BACKGROUNDS: Final = (
     "ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea",
@@ -55,40 +41,15 @@ COCO_NAMES: Final = (
 """As the instances JSON writes them, by ascending category id."""
 
 COCO_PROMPTS: Final = {
-    "person": "person with clothes,people,human",
-    "motorcycle": "motorbike",
-    "airplane": "aeroplane",
-    "bird": "bird avian",
-    "backpack": "backpack,bag",
-    "umbrella": "umbrella,parasol",
-    "handbag": "handbag,purse",
-    "tie": "necktie",
-    "baseball glove": "glove",
-    "spoon": "dessertspoon",
-    "chair": "chair seat",
-    "couch": "sofa",
-    "potted plant": "pottedplant",
-    "dining table": "diningtable",
-    "tv": "tvmonitor screen",
-    "remote": "remote control",
-    "hair drier": "hairdrier,blowdrier",
-}
+    "person": "person with clothes,people,human", "motorcycle": "motorbike",
+    "airplane": "aeroplane", "bird": "bird avian", "backpack": "backpack,bag",
+    "umbrella": "umbrella,parasol", "handbag": "handbag,purse", "tie": "necktie",
+    "baseball glove": "glove", "spoon": "dessertspoon", "chair": "chair seat", "couch": "sofa",
+    "potted plant": "pottedplant", "dining table": "diningtable", "tv": "tvmonitor screen",
+    "remote": "remote control", "hair drier": "hairdrier,blowdrier",
+}  # fmt: skip
 COCO_PUBLISHED_PROMPTS: Final = {"snowboard": "sknowboard"}
-"""A slip of the published list, kept so that its numbers can be compared."""
-
-COCO_ALIASES: Final = {
-    "aeroplane": "airplane",
-    "diningtable": "dining table",
-    "hair dryer": "hair drier",
-    "hairdrier": "hair drier",
-    "motorbike": "motorcycle",
-    "pottedplant": "potted plant",
-    "remote control": "remote",
-    "sofa": "couch",
-    "television": "tv",
-    "tv monitor": "tv",
-    "tvmonitor": "tv",
-}
+"""A misspelling of the published list, for the variant `published`."""
 
 COCO_BACKGROUNDS: Final = tuple(w for w in VOC_BACKGROUNDS if w not in ("keyboard", "sign"))
 
@@ -99,3 +60,15 @@ DEMO_NAMES: Final = (
 DEMO_BACKGROUNDS: Final = (
     "water", "grass", "road", "sand", "snow", "sky", "cloud", "mountain", "wall", "floor",
 )  # fmt: skip
+
+_SPELLINGS = (
+    ("aeroplane", "airplane"), ("motorbike", "motorcycle"), ("sofa", "couch"),
+    ("diningtable", "dining table"), ("pottedplant", "potted plant"),
+    ("tvmonitor", "tv", "tv monitor", "tv/monitor", "television"),
+    ("hair drier", "hair dryer", "hairdrier"), ("remote", "remote control"),
+)  # fmt: skip
+VOC_ALIASES, COCO_ALIASES = (
+    {alias: name for group in _SPELLINGS for name, alias in permutations(group, 2) if name in names}
+    for names in (VOC_NAMES, COCO_NAMES)
+)
+"""Other spellings that are accepted as tags → the name of the class."""

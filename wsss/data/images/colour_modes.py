@@ -1,8 +1,8 @@
-"""Any pixel format to 8-bit RGB, and what was done, in words.
+"""Convert any pixel format to 8-bit RGB, with notes on the conversions.
 
-Choices: 16-bit values are scaled by keeping the high byte (never clipped); what is transparent
-shows white, as in most viewers; CMYK is converted without a colour profile; embedded profiles are
-ignored, as CLIP's own training did.
+16-bit values are scaled, never clipped: the high byte stays. Transparent parts become white, as in
+most viewers. CMYK is converted without a colour profile, and embedded profiles are ignored, as in
+CLIP's training.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image
 
 _SIXTEEN_BIT_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
+_NAMES = {"1": "1-bit", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette"}
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 def stored_depth(image: Image.Image) -> int:
-    """Bits a channel in the file, 8 or 16; must be asked before the pixels are loaded."""
+    """Bits per channel in the file, 8 or 16; call it before the pixels are loaded."""
     if image.mode in _SIXTEEN_BIT_GREY or (image.mode == "I" and image.format == "PPM"):
         return 16
     tiles = getattr(image, "tile", [])
@@ -26,14 +27,14 @@ def to_rgb(image: Image.Image, depth: int) -> tuple[Image.Image, tuple[str, ...]
     """Convert a loaded image to mode RGB.
 
     Args:
-        image: loaded.
-        depth: what `stored_depth` said before loading.
+        image: with its pixels loaded.
+        depth: `stored_depth` before loading.
 
     Returns:
         The RGB image and a note for each conversion; none for plain RGB.
 
     Raises:
-        ValueError: pixels without a fixed white (32-bit), or a mode Pillow cannot convert.
+        ValueError: the pixels are of 32 bits, without a fixed white, or Pillow cannot convert them.
     """
     notes = ["16-bit, high byte kept"] if depth == 16 else []
     if image.mode in _SIXTEEN_BIT_GREY or (image.mode == "I" and depth == 16):
@@ -45,27 +46,13 @@ def to_rgb(image: Image.Image, depth: int) -> tuple[Image.Image, tuple[str, ...]
         )
     if image.mode == "RGB" and "transparency" not in image.info:
         return image, tuple(notes)
-    notes.append(_name(image.mode))
-    if image.mode in _ALPHA or "transparency" in image.info:
-        return _over_white(image, notes)
-    return image.convert("RGB"), tuple(note for note in notes if note)
-
-
-def _over_white(image: Image.Image, notes: list[str]) -> tuple[Image.Image, tuple[str, ...]]:
+    if not image.mode.startswith("RGB"):
+        notes.append(f"{_NAMES.get(image.mode, image.mode)} converted to RGB")
+    if image.mode not in _ALPHA and "transparency" not in image.info:
+        return image.convert("RGB"), tuple(notes)
     layered = image.convert("RGBA")
-    lowest = layered.getchannel("A").getextrema()[0]
-    if lowest == 255:
-        notes.append("opaque alpha channel dropped")
-        flat = layered.convert("RGB")
-    else:
-        notes.append("transparent parts put on white")
-        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
-        flat = Image.alpha_composite(white, layered).convert("RGB")
-    return flat, tuple(note for note in notes if note)
-
-
-def _name(mode: str) -> str:
-    names = {"1": "1-bit", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette"}
-    return names.get(mode, "" if mode.startswith("RGB") else mode) + (
-        " converted to RGB" if not mode.startswith("RGB") else ""
-    )
+    if layered.getchannel("A").getextrema()[0] == 255:
+        return layered.convert("RGB"), (*notes, "opaque alpha channel dropped")
+    white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+    flat = Image.alpha_composite(white, layered).convert("RGB")
+    return flat, (*notes, "transparent parts put on white")

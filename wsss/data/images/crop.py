@@ -1,4 +1,4 @@
-"""Random square crops of scaled photos, and what else is known of a photo cut the same way."""
+"""Random square crops of photos, labels and maps (eq. 21 of docs/methods/weclip.md)."""
 
 from __future__ import annotations
 
@@ -9,55 +9,57 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 from PIL import Image
 
-_DRAWS = 10  # of a place that is accepted
+_MAX_DRAWS = 10  # of a position
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square window of a scaled, perhaps mirrored photo; it may reach over the edges."""
+    """A square window of a scaled, perhaps mirrored photo; it may extend beyond the edges."""
 
     scaled: tuple[int, int]
-    """Height and width to which it is scaled."""
+    """Height and width of the scaled photo."""
     top: int
-    """Row of the scaled photo at which the window begins; negative: padding above."""
+    """First row of the window in the scaled photo; negative: padding above."""
     left: int
-    """The same for columns, counted after mirroring."""
+    """First column, counted after mirroring."""
     mirrored: bool
     side: int
+    """Height and width of the window."""
 
     def photo(
         self, image: UInt8[np.ndarray, "height width 3"], outside: tuple[int, int, int] = (0, 0, 0)
     ) -> UInt8[np.ndarray, "side side 3"]:
-        """Cut the photo (bilinear scaling), ``outside`` in padding.
-
-        Eq. 21 of docs/methods/weclip.md.
-        """
-        height, width = self.scaled
-        scaled = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        """Cut the photo (bilinear scaling), with the colour ``outside`` in padding."""
+        scaled = Image.fromarray(image).resize(self.scaled[::-1], Image.Resampling.BILINEAR)
         pixels = np.asarray(scaled)
         if self.mirrored:
             pixels = pixels[:, ::-1]
-        out = np.full((self.side, self.side, 3), outside, np.uint8)
-        rows, columns = _inside(self.top, height, self.side), _inside(self.left, width, self.side)
-        out[rows, columns] = pixels[_shifted(rows, self.top), _shifted(columns, self.left)]
-        return out
+        window = np.full((self.side, self.side, 3), outside, np.uint8)
+        rows, columns = self._overlap()
+        window[rows, columns] = pixels[_shifted(rows, self.top), _shifted(columns, self.left)]
+        return window
 
     def valid(self) -> Bool[np.ndarray, "side side"]:
         """False in padding."""
-        inside = np.zeros((self.side, self.side), bool)
-        rows = _inside(self.top, self.scaled[0], self.side)
-        inside[rows, _inside(self.left, self.scaled[1], self.side)] = True
-        return inside
+        valid = np.zeros((self.side, self.side), bool)
+        valid[self._overlap()] = True
+        return valid
+
+    def _overlap(self) -> tuple[slice, slice]:
+        """Rows and columns of the window that lie on the photo."""
+        starts = zip((self.top, self.left), self.scaled, strict=True)
+        rows, columns = (
+            slice(max(0, -start), max(0, min(self.side, size - start))) for start, size in starts
+        )
+        return rows, columns
 
     def labels(
         self, labels: UInt8[np.ndarray, "h w"], outside: int
     ) -> UInt8[np.ndarray, "side side"]:
-        """Cut a label map of the photo, of any size: nearest, ``outside`` in padding."""
-        places = zip(self._places(self.side), labels.shape, strict=True)
-        rows, columns = (np.clip(at * n, 0, n - 1).astype(np.intp) for at, n in places)
-        cut = np.full((self.side, self.side), outside, np.uint8)
-        np.copyto(cut, labels[np.ix_(rows, columns)], where=self.valid())
-        return cut
+        """Cut a label map of the photo, of any size: nearest label, ``outside`` in padding."""
+        centres = zip(self._centres(self.side), labels.shape, strict=True)
+        rows, columns = (np.clip(x * n, 0, n - 1).astype(np.intp) for x, n in centres)
+        return np.where(self.valid(), labels[np.ix_(rows, columns)], np.uint8(outside))
 
     def maps(
         self, maps: Float32[np.ndarray, "classes h w"], grid: int
@@ -66,15 +68,13 @@ class Crop:
 
         Bilinear between cell centres, edges repeated; 0 where a centre lies in padding.
         """
-        down, across = self._places(grid)
-        rows = _linear(down, maps.shape[1])
-        columns = _linear(across, maps.shape[2])
+        down, across = self._centres(grid)
+        rows, columns = _linear(down, maps.shape[1]), _linear(across, maps.shape[2])
         # (g, h) x (K, h, w) x (w, g) -> (K, g, g)
-        cut: Float32[np.ndarray, "classes grid grid"] = (rows @ maps @ columns.T).astype(np.float32)
-        return cut
+        return (rows @ maps @ columns.T).astype(np.float32)
 
-    def _places(self, count: int) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-        """Where the centres of ``count`` equal rows and columns lie in the photo, as shares."""
+    def _centres(self, count: int) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+        """Centres of ``count`` equal rows and columns of the window, as shares of the photo."""
         centres = (np.arange(count) + 0.5) * (self.side / count)
         down = (centres + self.top) / self.scaled[0]
         across = (centres + self.left) / self.scaled[1]
@@ -89,21 +89,21 @@ def draw_crop(
     *,
     accept: Callable[[Crop], bool] | None = None,
 ) -> Crop:
-    """Draw scale, mirroring and place of a crop.
+    """Draw scale, mirroring and position of a crop.
 
-    A photo that is smaller than the window lies anywhere inside it; a larger one is cut anywhere.
+    A photo smaller than the window lies anywhere inside it; a larger photo is cut anywhere.
 
     Args:
         source: height and width of the photo.
-        side: of the window, pixels.
-        scale_range: the factor on the photo's own size is drawn evenly from it.
-        generator: where the numbers come from; four are drawn, and two more for each new place.
-        accept: asked of a crop; after a no the place is drawn anew, ten times at most.
+        side: height and width of the window, pixels.
+        scale_range: the factor on the photo's size is drawn evenly from it.
+        generator: four numbers are drawn from it, and two more for each further position.
+        accept: whether a crop is accepted; if not, its position is drawn again, at most ten times.
     """
     factor = generator.uniform(*scale_range)
     mirrored = bool(generator.random() < 0.5)
     height, width = (max(1, round(size * factor)) for size in source)
-    for _ in range(_DRAWS if accept else 1):
+    for _ in range(_MAX_DRAWS if accept else 1):
         top, left = (
             int(generator.integers(min(0, size - side), max(0, size - side) + 1))
             for size in (height, width)
@@ -114,23 +114,18 @@ def draw_crop(
     return crop
 
 
-def _inside(start: int, size: int, side: int) -> slice:
-    """Rows of the window that lie on the photo."""
-    return slice(max(0, -start), max(0, min(side, size - start)))
-
-
 def _shifted(rows: slice, start: int) -> slice:
     return slice(rows.start + start, rows.stop + start)
 
 
-def _linear(places: Float64[np.ndarray, " n"], cells: int) -> Float64[np.ndarray, "n cells"]:
+def _linear(centres: Float64[np.ndarray, " n"], cells: int) -> Float64[np.ndarray, "n cells"]:
     """Weights of bilinear sampling along one axis; a row of zeros outside 0..1."""
-    at = np.clip(places * cells - 0.5, 0, cells - 1)
-    below = np.minimum(at.astype(np.intp), max(cells - 2, 0))
-    share = at - below
-    weights = np.zeros((len(places), cells))
-    every = np.arange(len(places))
-    weights[every, below] = 1 - share
-    weights[every, np.minimum(below + 1, cells - 1)] += share
-    weights[(places < 0) | (places > 1)] = 0
+    position = np.clip(centres * cells - 0.5, 0, cells - 1)
+    below = np.minimum(position.astype(np.intp), max(cells - 2, 0))
+    fraction = position - below
+    weights = np.zeros((len(centres), cells))
+    rows = np.arange(len(centres))
+    weights[rows, below] = 1 - fraction
+    weights[rows, np.minimum(below + 1, cells - 1)] += fraction
+    weights[(centres < 0) | (centres > 1)] = 0
     return weights

@@ -2,7 +2,7 @@
 
 Pillow has three traps here. A P-mode image saved without a palette may come back with other
 indices; ``convert("L")`` on a palette PNG gives luminance instead of indices; grey PNGs of fewer
-than 8 bits are scaled to 0 … 255 when read. These two functions are the only way in and out.
+than 8 bits are scaled to 0 … 255 when read. All label PNGs are read and written here.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from wsss.artifacts.write_errors import writing
 from wsss.config.safe_yaml import read_bytes
 from wsss.data.errors import ImageError
 
-_AGAIN = "make it again, or restore it from where it came"
-_MOST_BYTES = 2**29
+_RESTORE = "write it again, or restore it from its source"
+_MAX_BYTES = 2**29
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -32,8 +32,8 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 def voc_palette() -> tuple[tuple[int, int, int], ...]:
     """VOC's 256 colours (R, G, B), each 0 … 255.
 
-    The bits of an index are dealt out to red, green, blue, lowest first, each colour being filled
-    from its highest bit down (the rule of the VOC development kit).
+    The bits of an index, lowest first, go to red, green, blue in turn; each colour is filled from
+    its highest bit down (the rule of the VOC development kit).
     """
     colours = []
     for index in range(256):
@@ -45,11 +45,11 @@ def voc_palette() -> tuple[tuple[int, int, int], ...]:
 
 
 def save_label_png(path: Path, labels: UInt8[np.ndarray, "height width"]) -> None:
-    """Write labels as a palette PNG, replacing the file in one step; folders are made.
+    """Write labels as a palette PNG; replaces the file in one step and creates its folder.
 
     Args:
         path: the PNG.
-        labels: values 0 … 255, kept exactly.
+        labels: values 0 … 255, stored exactly.
 
     Raises:
         WriteError: there is no space or no right to write.
@@ -66,28 +66,23 @@ def save_label_png(path: Path, labels: UInt8[np.ndarray, "height width"]) -> Non
 
 
 def label_png_bytes(labels: UInt8[np.ndarray, "height width"]) -> bytes:
-    """The bytes that `save_label_png` would write; equal labels give equal bytes."""
-    buffer = io.BytesIO()
-    _image(labels).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _image(labels: UInt8[np.ndarray, "height width"]) -> Image.Image:
-    height, width = labels.shape
-    image = Image.frombytes("P", (width, height), np.ascontiguousarray(labels).tobytes())
+    """The bytes that `save_label_png` writes; equal labels give equal bytes."""
+    image = Image.frombytes("P", labels.shape[::-1], np.ascontiguousarray(labels).tobytes())
     image.putpalette([channel for colour in voc_palette() for channel in colour])
-    return image
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def read_label_png(path: Path) -> UInt8[np.ndarray, "height width"]:
     """Read the indices of a palette PNG, or the values of an 8-bit grey one.
 
     Raises:
-        ImageError: missing, damaged, no PNG, or in a mode whose values are no indices (colours,
-            16 bit, grey of fewer than 8 bits).
+        ImageError: the file is missing, damaged or no PNG, or its values are no indices (colours,
+            16 bits, grey of fewer than 8 bits).
     """
     try:
-        content = read_bytes(path, _MOST_BYTES)
+        content = read_bytes(path, _MAX_BYTES)
         _check_chunks(path, content)
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             stored = str(image.tile[0].args) if image.tile else ""
@@ -110,26 +105,25 @@ def read_label_png(path: Path) -> UInt8[np.ndarray, "height width"]:
     except FileNotFoundError:
         raise ImageError(path, "no such label PNG") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(path, f"is damaged or no PNG ({error}); {_AGAIN}") from None
+        raise ImageError(path, f"is damaged or no PNG ({error}); {_RESTORE}") from None
 
 
 def _check_chunks(path: Path, content: bytes) -> None:
-    """Compare each chunk with its checksum: Pillow leaves out that of the pixels."""
-    place = len(_SIGNATURE)
+    """Compare each chunk with its checksum; Pillow does not do so for the pixels."""
+    start = len(_SIGNATURE)
     if not content.startswith(_SIGNATURE):
-        raise ImageError(path, f"is damaged or no PNG: it does not begin as one; {_AGAIN}")
+        raise ImageError(path, f"is damaged or no PNG: it does not begin as one; {_RESTORE}")
     view = memoryview(content)
-    while place < len(content):
-        length = int.from_bytes(view[place : place + 4], "big")
-        end = place + 8 + length
+    while start < len(content):
+        end = start + 8 + int.from_bytes(view[start : start + 4], "big")
         if end + 4 > len(content):
-            raise ImageError(path, f"is damaged: it ends within a chunk; {_AGAIN}")
-        if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-            name = bytes(view[place + 4 : place + 8]).decode("latin-1")
+            raise ImageError(path, f"is damaged: it ends within a chunk; {_RESTORE}")
+        name = bytes(view[start + 4 : start + 8]).decode("latin-1")
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             raise ImageError(
-                path, f"is damaged: its chunk {name!r} does not match its checksum; {_AGAIN}"
+                path, f"is damaged: its chunk {name!r} does not match its checksum; {_RESTORE}"
             )
-        place = end + 4
-        if bytes(view[place - 8 : place - 4]) == b"IEND":
+        if name == "IEND":
             return
-    raise ImageError(path, f"is damaged: it has no end; {_AGAIN}")
+        start = end + 4
+    raise ImageError(path, f"is damaged: it has no end; {_RESTORE}")

@@ -1,4 +1,4 @@
-"""Photometric distortion of training photos, as mmsegmentation draws it (SSD, Liu et al., 2016)."""
+"""Photometric distortion of training photos, as in mmsegmentation (SSD, arXiv:1512.02325)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _HUES = 180
 def distort(photo: Photo, generator: np.random.Generator) -> Photo:
     """Random brightness, contrast, saturation and hue, each with probability one half.
 
-    Contrast comes before or after saturation and hue, by chance.
+    Contrast is applied before or after saturation and hue, at random.
 
     Args:
         photo: RGB.
-        generator: where the numbers come from; how many are drawn does not depend on the photo.
+        generator: the photo does not change how many numbers are drawn from it.
     """
     brightness, contrast_first, contrast, saturation, hue = generator.random(5) < 0.5
     shift = generator.uniform(-_BRIGHTNESS, _BRIGHTNESS)
@@ -45,5 +45,4 @@ def distort(photo: Photo, generator: np.random.Generator) -> Photo:
 
 
 def _clip(values: np.ndarray) -> np.ndarray:
-    levels: np.ndarray = np.clip(values, 0, 255).astype(np.uint8)
-    return levels
+    return np.clip(values, 0, 255).astype(np.uint8)

@@ -1,14 +1,15 @@
 """Photos: checked from the header, decoded in full, turned upright, converted to 8-bit RGB.
 
-This is the only way in which the package reads a photo. The format is told by the content, never
-by the extension, and only formats that Pillow decodes itself are tried (none that starts another
-program, as EPS does). Damage that the decoder does not report, such as wrong bytes inside a JPEG's
-data, is not seen here either.
+The package reads all photos here. The content decides the format, never the extension, and only
+formats that Pillow decodes itself are tried (none that starts another program, as EPS does). Damage
+that the decoder does not report, such as wrong bytes inside a JPEG's data, goes unnoticed.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,22 +24,16 @@ from wsss.data.images.colour_modes import stored_depth, to_rgb
 
 DEFAULT_MAX_PIXELS: Final[int] = DataConfig().max_pixels
 _EXTENSIONS: Final = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".jpg", ".jpeg", ".mpo"),
-    "PNG": (".png", ".apng"),
-    "WEBP": (".webp",),
-    "GIF": (".gif",),
-    "BMP": (".bmp", ".dib"),
-    "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-    "JPEG2000": (".jp2", ".j2k", ".jpx", ".jpf"),
-    "AVIF": (".avif",),
-}
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "MPO": (".jpg", ".jpeg", ".mpo"),
+    "PNG": (".png", ".apng"), "WEBP": (".webp",), "GIF": (".gif",), "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"), "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "JPEG2000": (".jp2", ".j2k", ".jpx", ".jpf"), "AVIF": (".avif",),
+}  # fmt: skip
 PHOTO_EXTENSIONS: Final = frozenset(e for group in _EXTENSIONS.values() for e in group) | {
     ".heic", ".heif",
 }  # fmt: skip
-"""Lower-case extensions of files that a folder of photos is searched for; HEIC cannot be decoded
-and is therefore listed as unusable instead of being passed over."""
+"""Lower-case extensions of photos in a folder; HEIC cannot be decoded, and is among them so that it
+is reported as unusable instead of being ignored."""
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -48,21 +43,25 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SWAPPING: Final = frozenset({5, 6, 7, 8})  # a quarter turn
+_QUARTER_TURNS: Final = frozenset({5, 6, 7, 8})
 Image.init()  # registers all formats; only those above are ever tried
 _FORMATS: Final = [name for name in _EXTENSIONS if name in Image.OPEN]  # MPO opens as JPEG
 _opening = threading.Lock()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What decoding a photo told."""
+    """The size of a photo and its peculiarities, or why it cannot be used."""
 
-    width: int
+    width: int = 0
     """Pixels, upright."""
-    height: int
+    height: int = 0
     notes: tuple[str, ...] = ()
-    """What had to be converted or was odd, in words; empty for a plain 8-bit RGB photo."""
+    """Conversions and peculiarities in words; empty for a plain 8-bit RGB photo."""
+    digest: str = ""
+    """sha256 of the file's bytes, if it was computed."""
+    error: str | None = None
+    """Why the file cannot be used; the other fields are then empty."""
 
 
 def read_image(
@@ -75,14 +74,15 @@ def read_image(
         max_pixels: larger images are refused from their header.
 
     Raises:
-        ImageError: missing, empty, no image, truncated, too large, or of unknown pixel range.
+        ImageError: the file is missing, empty, no image, truncated or too large, or its pixels have
+            no fixed range.
     """
     image, _ = _decode(path, max_pixels)
     return np.array(image)
 
 
 def inspect_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFacts:
-    """Decode a photo in full, as `read_image` does, and say what was found.
+    """Decode a photo in full, as `read_image` does, and describe it.
 
     Raises:
         ImageError: as `read_image`.
@@ -95,42 +95,40 @@ def image_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels, upright, from the file's header; nothing is decoded.
 
     Raises:
-        ImageError: missing, empty, or no image.
+        ImageError: the file is missing, empty, or no image.
     """
-    try:
-        _check_file(path)
-        with _open(path) as image:
-            turned = _orientation(image, [])
-            swapped = turned in _SWAPPING and image.format != "TIFF"
-            return (image.height, image.width) if swapped else (image.width, image.height)
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError(path, _not_an_image(path)) from None
-    except Exception as error:  # see _decode
-        raise ImageError(path, f"its header cannot be read: {_one_line(error)}") from None
+    with _opened(path, "its header cannot be read") as image:
+        swapped = _orientation(image, []) in _QUARTER_TURNS and image.format != "TIFF"
+        return (image.height, image.width) if swapped else (image.width, image.height)
 
 
 def _decode(path: Path, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:
-    """The upright RGB image and the notes; every failure becomes an `ImageError`."""
+    """The upright RGB image and the notes."""
+    with _opened(path, "cannot be decoded") as image:
+        if image.width * image.height > max_pixels:
+            raise ImageError(path, over_limit(image.width, image.height, max_pixels))
+        notes = _oddities(path, image)
+        depth = stored_depth(image)
+        orientation = _orientation(image, notes) if image.format == "TIFF" else None
+        image.load()
+        upright: Image.Image = image
+        if orientation is None:  # Pillow turns TIFFs itself while loading
+            orientation = _orientation(image, notes)
+            if orientation in _UPRIGHT:
+                upright = image.transpose(_UPRIGHT[orientation])
+        if orientation in _UPRIGHT:
+            notes.append(f"turned upright (EXIF orientation {orientation})")
+        rgb, conversions = to_rgb(upright, depth)
+        return rgb, (*notes, *conversions)
+
+
+@contextmanager
+def _opened(path: Path, failure: str) -> Iterator[Image.Image]:
+    """An image of which only the header was read; every failure becomes an `ImageError`."""
     try:
         _check_file(path)
         with _open(path) as image:
-            if image.width * image.height > max_pixels:
-                raise ImageError(path, over_cap(image.width, image.height, max_pixels))
-            notes = _oddities(path, image)
-            depth = stored_depth(image)
-            turned = _orientation(image, notes) if image.format == "TIFF" else None
-            image.load()
-            if turned is None:
-                turned = _orientation(image, notes)
-                upright = image.transpose(_UPRIGHT[turned]) if turned in _UPRIGHT else image
-            else:
-                upright = image  # Pillow turns TIFFs itself while loading
-            if turned in _UPRIGHT:
-                notes.append(f"turned upright (EXIF orientation {turned})")
-            rgb, converted = to_rgb(upright, depth)
-            return rgb, (*notes, *converted)
+            yield image
     except ImageError:
         raise
     except MemoryError:
@@ -138,10 +136,10 @@ def _decode(path: Path, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:
     except UnidentifiedImageError:
         raise ImageError(path, _not_an_image(path)) from None
     except Exception as error:  # decoders raise anything from struct.error to SyntaxError
-        raise ImageError(path, f"cannot be decoded: {_one_line(error)}") from None
+        raise ImageError(path, f"{failure}: {_one_line(error)}") from None
 
 
-def over_cap(width: int, height: int, max_pixels: int) -> str:
+def over_limit(width: int, height: int, max_pixels: int) -> str:
     """The reason for refusing an image of this size."""
     return f"{width} x {height} = {width * height} pixels, over data.max_pixels = {max_pixels}"
 
@@ -160,7 +158,7 @@ def _check_file(path: Path) -> None:
 
 
 def _open(path: Path) -> Image.Image:
-    """Read the header only. Pillow's own limit is lifted for this moment: ours is checked next."""
+    """Read the header only. Pillow's own limit is off meanwhile; `_decode` checks ours."""
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:

@@ -25,8 +25,14 @@ from wsss.data.check.image_headers import present
 from wsss.data.datasets.candidates import Candidate
 from wsss.data.datasets.classes import ClassList, class_list
 from wsss.data.datasets.files import PhotoIndex, find_root
-from wsss.data.datasets.tags import TagReader
-from wsss.data.datasets.voc import ANNOTATIONS, IMAGES, list_file, mask_folder, read_list, xml_tags
+from wsss.data.datasets.voc import (
+    ANNOTATIONS,
+    IMAGES,
+    Annotations,
+    list_file,
+    mask_folder,
+    read_list,
+)
 from wsss.data.errors import DataError, ImageError
 from wsss.data.images.decode import in_processes
 from wsss.data.images.label_png import read_label_png
@@ -110,8 +116,8 @@ def _listed(
     config: Config, root: Path, classes: ClassList
 ) -> Iterator[tuple[str, tuple[Path, Candidate]]]:
     """Id → mask, and the candidate with the tags of the annotation, of both lists."""
-    index, reader = PhotoIndex(root / IMAGES), TagReader(classes)
-    folder = root / ANNOTATIONS
+    index = PhotoIndex(root / IMAGES)
+    annotations = Annotations(root / ANNOTATIONS, classes)
     splits: tuple[tuple[Split, str], ...] = (
         ("train", config.data.train_list), ("val", config.data.val_list),
     )  # fmt: skip
@@ -119,7 +125,7 @@ def _listed(
         if not name:
             continue
         path = list_file(name, root)
-        for one in read_list(path, split, index, root, lambda i: xml_tags(folder, i, reader)):
+        for one in read_list(path, split, index, annotations):
             yield one.id, (root / mask_folder(name) / f"{one.id}.png", one)
 
 
