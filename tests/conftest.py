@@ -27,6 +27,7 @@ class _ByChain(LoadScopeScheduling):
         return folder if folder in _ONE_CHAIN and file not in _OWN_CHAIN else file
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """Instead of `--dist`, whose groups by marker do not know the ids of pytest 9."""
     return _ByChain(config, log)
