@@ -42,6 +42,10 @@ layers: install
 workflow-lint: install
 	snakemake --lint
 
+# The tests of programs in tools/, which the package does not need.
+test-tools: install
+	pytest tools
+
 tests: install
 	pytest -n $(WORKERS) --no-loadscope-reorder
 

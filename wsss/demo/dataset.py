@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from wsss.artifacts.atomic import atomic_path
-from wsss.demo.names import DEMO_CLASSES
+from wsss.data.datasets.words import DEMO_NAMES
 from wsss.demo.scenes import Scene, render_scene
 
 VERSION: Final = 2
@@ -82,7 +82,7 @@ def _is_demo(root: Path) -> bool:
     strangers = {path.name for path in root.iterdir()} - _ENTRIES
     listed = root / "classes.txt"
     names = listed.read_text().split() if listed.is_file() else []
-    return not strangers and names == list(DEMO_CLASSES)
+    return not strangers and names == list(DEMO_NAMES)
 
 
 def _write(root: Path, record: dict[str, int], progress: bool) -> None:
@@ -102,7 +102,7 @@ def _write(root: Path, record: dict[str, int], progress: bool) -> None:
         path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
         path.write_text("".join(f"{name}\n" for name in names))
     (root / "tags.csv").write_text("".join(f"{row}\n" for row in rows))
-    (root / "classes.txt").write_text("".join(f"{name}\n" for name in DEMO_CLASSES))
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in DEMO_NAMES))
     (root / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from wsss.data.datasets.words import DEMO_NAMES
 from wsss.demo import animals, things
 from wsss.demo.backgrounds import HABITATS, Background, paint
 from wsss.demo.canvas import SUPERSAMPLE, Layer, Pen, Placement, draw
-from wsss.demo.names import DEMO_CLASSES
 from wsss.demo.occlusion import to_mask, visible
 
 SPLITS: Final[Mapping[str, int]] = {"train": 0, "val": 1, "pretrain": 2}
@@ -93,9 +93,9 @@ def render_scene(seed: int, split: str, index: int) -> Scene:
         _ground_contact(canvas, place, name, placement, layer)
         canvas.paste(layer.rgb, layer.corner, layer.alpha)
     names_in = [layers[k][0] for k in kept]
-    labels = [DEMO_CLASSES.index(name) + 1 for name, _, _ in layers]
+    labels = [DEMO_NAMES.index(name) + 1 for name, _, _ in layers]
     mask = to_mask(owner, labels)
-    tags = tuple(name for name in DEMO_CLASSES if name in names_in)
+    tags = tuple(name for name in DEMO_NAMES if name in names_in)
     return Scene(_finish(canvas, rng), mask, tags, ground.words[0], ground.words)
 
 
@@ -106,10 +106,10 @@ def _size(rng: np.random.Generator) -> tuple[int, int]:
 
 def _cast(rng: np.random.Generator) -> tuple[str, list[str]]:
     """Choose the place and the classes: one instance each, now and then two."""
-    lead = DEMO_CLASSES[int(rng.integers(len(DEMO_CLASSES)))]
+    lead = DEMO_NAMES[int(rng.integers(len(DEMO_NAMES)))]
     places = HABITATS[lead]
     place = str(rng.choice(list(places), p=list(places.values())))
-    others = [name for name in DEMO_CLASSES if name != lead and HABITATS[name].get(place, 0) > 0]
+    others = [name for name in DEMO_NAMES if name != lead and HABITATS[name].get(place, 0) > 0]
     count = min(int(rng.choice([0, 1, 2], p=[0.44, 0.38, 0.18])), len(others))
     weights = np.array([HABITATS[name][place] ** 0.5 for name in others])
     cast = [lead]
