@@ -1,0 +1,65 @@
+"""Which stages depend on a module or a value; `tests/workflow/test_dag.py` has a sample of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from wsss.artifacts.code_digest import imported_modules
+from wsss.artifacts.stage import STAGES
+from wsss.config import from_mapping
+from wsss.pipeline.stages import entry_modules, stage_sections
+
+WECLIP = {"refine": {"method": "weclip"}}
+REFINE = {"refine_train", "refine_apply", "refine_predict"}
+
+
+@pytest.mark.parametrize(
+    ("module", "stages", "others"),
+    [
+        ("demo.scenes", {"demo"}, {"ingest"}),
+        ("data.ingest.stage", {"ingest"}, {"demo", "cams"}),
+        ("cams.grad_cam", {"cams"}, {"ingest"}),
+        ("refine.weclip.method", REFINE, {"cams", "ingest", "masks", "retrain"}),
+        ("refine.excel.method", set(), REFINE | {"cams"}),
+        ("masks.stage", {"masks"}, {"cams", "score"} | REFINE),
+        ("retrain.train", {"retrain"}, {"cams", "masks", "predict"} | REFINE),
+        ("retrain.predict", {"predict"}, {"retrain", "masks"}),
+        ("score.tables.write", {"table"}, {"cams", "masks", "retrain", "score"}),
+        ("cli.app", set(), set(STAGES)),
+    ],
+)
+def test_the_stages_that_depend_on_a_module(
+    module: str, stages: set[str], others: set[str]
+) -> None:
+    config = from_mapping(WECLIP)
+    users = {
+        name
+        for name in STAGES
+        if f"wsss.{module}" in imported_modules(entry_modules(name, config), through_registry=False)
+    }
+    assert stages <= users
+    assert not others & users
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ({"retrain": {"lr": 1e-5}}, {"retrain", "predict"}),
+        ({"masks": {"min_confidence": 0.5}}, {"masks", "score"}),
+        ({"infer": {"scales": [1.0]}}, {"refine_apply", "refine_predict", "score"}),
+        (
+            {"cams": {"affinity": {"power": 1}}},
+            {"cams", "seeds", "refine_import", "score"} | REFINE,
+        ),
+        ({"clip": {"template": ["a photo of a {}."]}}, {"cams", "refine_import"} | REFINE),
+        ({"pictures": {"contact_images": 3}}, {"pictures"}),
+        ({"compute": {"workers": 2, "batch": 3}}, set()),
+        ({"seed": 5}, {"refine_train", "retrain", "score"}),
+    ],
+)
+def test_the_stages_that_read_a_value(change: dict[str, Any], stages: set[str]) -> None:
+    before, after = from_mapping(WECLIP), from_mapping(WECLIP | change)
+    unread = {n for n in STAGES if stage_sections(n, before) == stage_sections(n, after)}
+    assert set(STAGES) - unread == stages
