@@ -33,6 +33,7 @@ def test_open_clip_loads_them_by_itself() -> None:
     torch.testing.assert_close(encode_text(model, texts), model.encode_text(texts, normalize=True))
 
 
+@pytest.mark.slow
 def test_finds_the_tags_of_held_out_scenes_as_recorded(demo_root: Path) -> None:
     measures = zero_shot_map(WEIGHTS, demo_root)
     recorded = json.loads(PROVENANCE.read_text())["measured"]
