@@ -210,14 +210,15 @@ def test_a_sweep_shares_the_cams_and_ends_in_one_table(finished: Project) -> Non
     with _configured(finished, sweep={"refine.weclip.rfm_start": [1, 3]}, **quick):
         trained = finished.would_run()
     values = {"masks.background.value": [0.3, 0.6]}
-    with _configured(finished, sweep=values, refine={"method": "none"}, **quick):
-        wanted = finished.would_run()
-        finished.snakemake("--", f"results/{CONFIG['name']}/tables/sweep.md")
-        again = finished.would_run()
+    with _configured(finished, sweep=values, **quick):
+        planned = finished.would_run()
+        finished.snakemake("--", f"results/{RUN}/tables/sweep.md")
+        remaining = finished.would_run()
     assert trained["refine_train"] == 2
-    assert not {"cams", "ingest"} & {*trained, *wanted}
-    assert wanted["masks"] == 8  # two values, two splits of two parts
-    assert "masks" not in again
+    assert not {"cams", "ingest"} & {*trained, *planned}
+    assert not REFINE & set(planned)
+    assert planned["masks"] == 8  # two values, two splits of two parts
+    assert "masks" not in remaining
     text = (finished.results / "tables/sweep.md").read_text()
     for label in ("value-0.3", "value-0.6", "shared"):
         assert f"| {label} |" in text
