@@ -245,27 +245,19 @@ def test_runs_share_the_cams_that_are_the_same(finished: Project) -> None:
 
 
 def test_another_segmenter_is_two_trainings_and_nothing_else(finished: Project) -> None:
-    def matrix(**segmenters: object) -> dict[str, object]:
-        plain = {"cams": {"affinity": {"enabled": False}}}
-        return {"cams": {"spread": {}, "plain": plain}, "retrain": segmenters}
-
-    def weights(segmenter: str) -> list[str]:
-        folders = (f"results/tiny-matrix/{cams}/{segmenter}" for cams in ("spread", "plain"))
-        return [f"{folder}/segmenter/weights.safetensors" for folder in folders]
-
-    shared = {"name": "tiny-matrix", "shards": 1, "refine": {"method": "none"}}
-    shared |= {"masks": {"crf": {"enabled": False}}}
-    with _configured(finished, matrix=matrix(first={}), **shared):
-        finished.snakemake("--", *weights("first"))
-    both = matrix(second={"retrain": {"lr": 1e-5}}, first={})
-    with _configured(finished, matrix=both, **shared):
-        everything = finished.would_run()
-        dry = finished.snakemake("--dry-run", "--", *weights("second"), *weights("first")).stdout
-    assert jobs(dry) == {"retrain": 2}
-    assert everything["retrain"] == 2
-    assert not {"ingest", "refine_train"} & set(everything)
-    assert (finished.root / "results/tiny-matrix/plain/masks/train/1-of-1.h5").is_file()
-    assert (finished.root / "results/tiny-matrix/cams/train/1-of-1.h5").is_file()  # as configured
+    """Of two chains of CAMs, one of which is finished with the first segmenter."""
+    cams = {"spread": {}, "plain": {"cams": {"affinity": {"enabled": False}}}}
+    first = {"first": {}}
+    both = {"second": {"retrain": {"lr": 1e-5}}} | first
+    with _configured(finished, matrix={"cams": cams, "retrain": first}):
+        before = finished.would_run()
+    with _configured(finished, matrix={"cams": cams, "retrain": both}):
+        after = finished.would_run()
+    assert (before["retrain"], after["retrain"]) == (1, 3)
+    assert before["cams"] == after["cams"] == 4
+    added = set(after - before)
+    assert added <= {"retrain", "predict", "score_predictions", "loss_curve", "contact_sheet"}
+    assert not before - after
 
 
 def test_a_table_of_a_paper_is_a_target(finished: Project) -> None:
