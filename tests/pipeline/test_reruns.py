@@ -1,4 +1,4 @@
-"""Which stages depend on a module or a value; `tests/workflow/test_dag.py` has a sample of it."""
+"""Which stages read a value; `tests/workflow/test_dag.py` has a sample of it in the workflow."""
 
 from __future__ import annotations
 
@@ -6,41 +6,12 @@ from typing import Any
 
 import pytest
 
-from wsss.artifacts.code_digest import imported_modules
 from wsss.artifacts.stage import STAGES
-from wsss.config import from_mapping
-from wsss.pipeline.stages import entry_modules, stage_sections
+from wsss.config.load import from_mapping
+from wsss.pipeline.stages import stage_sections
 
 WECLIP = {"refine": {"method": "weclip"}}
 REFINE = {"refine_train", "refine_apply", "refine_predict"}
-
-
-@pytest.mark.parametrize(
-    ("module", "stages", "others"),
-    [
-        ("demo.scenes", {"demo"}, {"ingest"}),
-        ("data.ingest.stage", {"ingest"}, {"demo", "cams"}),
-        ("cams.grad_cam", {"cams"}, {"ingest"}),
-        ("refine.weclip.method", REFINE, {"cams", "ingest", "masks", "retrain"}),
-        ("refine.excel.method", set(), REFINE | {"cams"}),
-        ("masks.stage", {"masks"}, {"cams", "score"} | REFINE),
-        ("retrain.train", {"retrain"}, {"cams", "masks", "predict"} | REFINE),
-        ("retrain.predict", {"predict"}, {"retrain", "masks"}),
-        ("score.tables.write", {"table"}, {"cams", "masks", "retrain", "score"}),
-        ("cli.app", set(), set(STAGES)),
-    ],
-)
-def test_the_stages_that_depend_on_a_module(
-    module: str, stages: set[str], others: set[str]
-) -> None:
-    config = from_mapping(WECLIP)
-    users = {
-        name
-        for name in STAGES
-        if f"wsss.{module}" in imported_modules(entry_modules(name, config), through_registry=False)
-    }
-    assert stages <= users
-    assert not others & users
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_second_run_has_nothing_to_do(finished: Project) -> None:
 def test_editing_a_module_reruns_what_uses_it(
     finished: Project, module: str, runs: set[str], spares: set[str]
 ) -> None:
-    """A sample; the table of all stages is in `tests/pipeline/test_reruns.py`."""
+    """A sample; `tests/artifacts/test_code_digest.py` edits every module."""
     with _edited(finished.root / "wsss" / module, "\n_EDITED = 1\n"):
         rules = set(finished.would_run())
     assert runs <= rules, f"not rerun: {runs - rules}"
@@ -116,7 +116,7 @@ def test_comments_and_the_command_line_rerun_nothing(finished: Project) -> None:
 def test_changing_a_value_reruns_what_reads_it(
     finished: Project, change: dict[str, object], runs: set[str], spares: set[str]
 ) -> None:
-    """A sample, as above."""
+    """A sample; `tests/pipeline/test_reruns.py` has more."""
     with _configured(finished, **change):
         rules = set(finished.would_run())
     assert runs <= rules, f"not rerun: {runs - rules}"
