@@ -1,5 +1,6 @@
 # make demo   install, run the embedded demo, print its table
-# make test   everything that must hold: lint, types, import layers, workflow, tests
+# make check  for each edit: lint, types, import layers, workflow lint, fast tests
+# make test   everything that must hold: the same with all tests, and the line coverage
 PYTHON ?= python3.11
 VENV ?= .venv
 CORES ?= all
@@ -9,7 +10,9 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types layers workflow-lint tests format install generated clean
+PYTEST := pytest -n $(WORKERS) --no-loadscope-reorder
+
+.PHONY: demo check test static lint types layers workflow-lint fast-tests tests test-tools format install generated clean
 
 demo: install
 	snakemake --cores $(CORES)
@@ -24,9 +27,16 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
+check: install
+	$(MAKE) static
+	$(MAKE) fast-tests
+
 test: install
-	$(MAKE) --jobs $(WORKERS) --output-sync=target lint types layers workflow-lint
+	$(MAKE) static
 	$(MAKE) tests
+
+static: install
+	$(MAKE) --jobs $(WORKERS) --output-sync=target lint types layers workflow-lint
 
 lint: install
 	ruff check .
@@ -42,8 +52,16 @@ layers: install
 workflow-lint: install
 	snakemake --lint
 
+fast-tests: install
+	$(PYTEST) -m "not slow and not workflow"
+
 tests: install
-	pytest -n $(WORKERS) --no-loadscope-reorder
+	$(PYTEST) --cov --cov-report=
+	@echo "line coverage of wsss: $$(coverage report --format=total) %"
+
+# The tests of programs in tools/, which the package does not need.
+test-tools: install
+	pytest tools
 
 format: install
 	ruff check --fix .
@@ -55,4 +73,4 @@ generated: install
 	wsss config schema > workflow/schemas/config.schema.json
 
 clean:
-	rm -rf results .snakemake
+	rm -rf results .snakemake .coverage

@@ -16,6 +16,8 @@ _ONE_CHAIN = ("tests/workflow", "tests/faults")
 """Folders whose tests share a chain that takes minutes: each stays in one process."""
 _OWN_CHAIN = ("tests/workflow/test_matrix.py", "tests/workflow/test_slurm.py")
 """Files there that run another one."""
+_SLOW_FOLDERS = ("tests/hostile", "tests/processes")
+"""Folders of many tests that start a process each."""
 
 
 class _ByChain(LoadScopeScheduling):
@@ -27,12 +29,17 @@ class _ByChain(LoadScopeScheduling):
         return folder if folder in _ONE_CHAIN and file not in _OWN_CHAIN else file
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """Instead of `--dist`, whose groups by marker do not know the ids of pytest 9."""
     return _ByChain(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: workflows, then what is slow."""
+    for item in items:
+        if item.nodeid.rpartition("/")[0] in _SLOW_FOLDERS:
+            item.add_marker("slow")
     longest = ("workflow", "slow")
     items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in longest])

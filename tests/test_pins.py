@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+
+import wsss
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,3 +44,12 @@ def test_conda_environments_hold_the_same_pins(path: Path) -> None:
     for pin in pip:
         name, _, version = pin.partition("==")
         assert lock[_normal(name)] == version, pin
+
+
+def test_the_version_stands_in_one_place() -> None:
+    """`wsss.__version__`; the citation and the newest release of the changelog agree with it."""
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"] == ["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == wsss.__version__
+    releases = re.findall(r"^## (\d\S*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert releases[0] == wsss.__version__

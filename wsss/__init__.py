@@ -1,3 +1,3 @@
 """Weakly supervised semantic segmentation: from image-level tags to masks and a segmenter."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -87,6 +87,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, ob
     return folder, base
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -84,6 +84,7 @@ def _bytes(items: dict[str, Item]) -> dict[str, list[bytes]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("threads")
 def test_content_is_the_same_however_the_work_is_cut(
     photos: Path, manifest: Path, tmp_path: Path

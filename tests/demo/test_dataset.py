@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsss.data.datasets.words import DEMO_NAMES
 from wsss.demo import dataset, generate
-from wsss.demo.names import DEMO_CLASSES
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -39,7 +39,7 @@ def test_images_do_not_depend_on_their_number(tmp_path: Path, demo_root: Path) -
 
 
 def test_layout(demo_root: Path) -> None:
-    assert (demo_root / "classes.txt").read_text().split() == list(DEMO_CLASSES)
+    assert (demo_root / "classes.txt").read_text().split() == list(DEMO_NAMES)
     with (demo_root / "tags.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert list(rows[0]) == ["image", "tags"]
@@ -52,7 +52,7 @@ def test_layout(demo_root: Path) -> None:
     for row in rows:
         mask = np.array(Image.open(demo_root / f"SegmentationClass/{row['image']}.png"))
         found = set(np.unique(mask).tolist()) - {0, 255}
-        assert [DEMO_CLASSES[value - 1] for value in sorted(found)] == row["tags"].split(";")
+        assert [DEMO_NAMES[value - 1] for value in sorted(found)] == row["tags"].split(";")
 
 
 def test_masks_are_palette_images(demo_root: Path) -> None:

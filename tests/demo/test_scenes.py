@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
+from wsss.data.datasets.words import DEMO_BACKGROUNDS, DEMO_NAMES
 from wsss.demo.backgrounds import HABITATS, PLACES
-from wsss.demo.names import DEMO_ATTRIBUTES, DEMO_BACKGROUNDS, DEMO_CLASSES
 from wsss.demo.occlusion import BORDER, MIN_PIXELS
 from wsss.demo.scenes import Scene, render_scene
 
@@ -19,7 +19,7 @@ def scenes() -> list[Scene]:
 def test_tags_are_the_classes_of_the_mask(scenes: list[Scene]) -> None:
     for scene in scenes:
         values = set(np.unique(scene.mask).tolist()) - {0, BORDER}
-        assert {DEMO_CLASSES[value - 1] for value in values} == set(scene.tags)
+        assert {DEMO_NAMES[value - 1] for value in values} == set(scene.tags)
         for value in values:
             assert np.count_nonzero(scene.mask == value) >= MIN_PIXELS
 
@@ -28,8 +28,8 @@ def test_one_to_three_classes_in_class_order(scenes: list[Scene]) -> None:
     counts = {len(scene.tags) for scene in scenes}
     assert counts == {1, 2, 3}
     for scene in scenes:
-        assert list(scene.tags) == [name for name in DEMO_CLASSES if name in scene.tags]
-    assert {name for scene in scenes for name in scene.tags} == set(DEMO_CLASSES)
+        assert list(scene.tags) == [name for name in DEMO_NAMES if name in scene.tags]
+    assert {name for scene in scenes for name in scene.tags} == set(DEMO_NAMES)
 
 
 def test_sizes_vary_within_bounds(scenes: list[Scene]) -> None:
@@ -90,8 +90,8 @@ def test_wrong_arguments_are_named() -> None:
 
 
 def test_names_fit_together() -> None:
-    assert set(DEMO_ATTRIBUTES) == set(DEMO_CLASSES) == set(HABITATS)
-    assert not set(DEMO_BACKGROUNDS) & set(DEMO_CLASSES)
+    assert set(DEMO_NAMES) == set(HABITATS)
+    assert not set(DEMO_BACKGROUNDS) & set(DEMO_NAMES)
     for habitat in HABITATS.values():
         assert set(habitat) <= set(PLACES)
         assert sum(habitat.values()) == pytest.approx(1)

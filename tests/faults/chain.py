@@ -129,6 +129,14 @@ KINDS = CHAIN if os.environ.get("WSSS_ALL_KINDS") else tuple(
     kind for kind in CHAIN if kind.name not in _ALIKE
 )  # fmt: skip
 """Those that write differently, or with `WSSS_ALL_KINDS` all."""
+_WAYS = ("ingest", "cams", "masks", "retrain", "refine-train", "score masks", "table",
+         "truth coco-masks", "truth sbd-masks", "export voc-submission",
+         "masks, 2 processes")  # fmt: skip
+WAYS = KINDS if os.environ.get("WSSS_ALL_KINDS") else tuple(
+    kind for kind in CHAIN if kind.name in _WAYS
+)  # fmt: skip
+"""One for each way of writing: a file, a folder, several files, into a lasting folder, in several
+processes, with a lock; or with `WSSS_ALL_KINDS` all."""
 
 
 def build(base: Path, forks: Forks) -> dict[str, float]:

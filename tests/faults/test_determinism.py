@@ -14,10 +14,10 @@ pytestmark = pytest.mark.slow
 def test_content_does_not_hang_on_how_the_work_is_cut(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cuts, trainings = measure(tmp_path / "d", 3, shards=(1, 3), workers=(1, 2), batches=(1, 4))
+    cuts, trainings = measure(tmp_path / "d", 3, shards=(1, 3), workers=(1,), batches=(1, 4))
     with capsys.disabled():
         print(f"\n{len(cuts)} cuts and {len(trainings)} trainings have equal digests")
-    assert len(cuts) == 8
+    assert len(cuts) == 4
     assert differing(cuts) == [], table(cuts)
     assert differing(trainings) == [], table(trainings)
     assert len({digest for row in (*cuts, *trainings) for digest in row.digests.values()}) == 4

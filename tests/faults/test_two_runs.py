@@ -11,7 +11,7 @@ import pytest
 
 from wsss.artifacts.exclusive_lock import exclusive_lock
 
-from .chain import CHAIN, KINDS, digests
+from .chain import CHAIN, WAYS, digests
 from .conftest import Undisturbed
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ def test_two_at_once(
     undisturbed: Undisturbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts: Counter[str] = Counter()
-    for kind in KINDS:
+    for kind in WAYS:
         out = tmp_path / "out"
         command = kind.command(undisturbed.base, out)
         both = undisturbed.forks.run_all([command, command], pools=kind.pools)
@@ -38,7 +38,7 @@ def test_two_at_once(
         shutil.rmtree(out)
     with capsys.disabled():
         print(
-            f"\nof {len(KINDS)} kinds of commands, started twice at once, {counts['both']} ended "
+            f"\nof {len(WAYS)} kinds of commands, started twice at once, {counts['both']} ended "
             f"well twice, {counts['refused']} refused the second; all outputs as of one alone"
         )
     assert counts["refused"] >= 1

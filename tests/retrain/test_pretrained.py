@@ -36,6 +36,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_named_weights_are_loaded_checked_and_recorded(
     published: Path, data: Any, configure: Callable[..., Any], tmp_path: Path
 ) -> None:

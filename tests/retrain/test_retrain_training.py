@@ -56,6 +56,7 @@ def run(
     return hashlib.sha256(content).hexdigest(), log.read_text()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     data: Any, configure: Configure, tmp_path: Path, kill_at: Any, caplog: Any
 ) -> None:
@@ -79,6 +80,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     assert resumed == whole
 
 
+@pytest.mark.slow
 def test_weights_depend_on_the_seed_alone(data: Any, configure: Configure, tmp_path: Path) -> None:
     first = run(data, configure(), tmp_path / "1")
     torch.manual_seed(5)
@@ -87,6 +89,7 @@ def test_weights_depend_on_the_seed_alone(data: Any, configure: Configure, tmp_p
     assert run(data, configure(seed=1), tmp_path / "3")[0] != first[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warmup", [0, 1, 2])
 def test_outputs(warmup: int, data: Any, configure: Configure, tmp_path: Path, capfd: Any) -> None:
     capfd.readouterr()
@@ -112,6 +115,7 @@ def test_outputs(warmup: int, data: Any, configure: Configure, tmp_path: Path, c
     assert set(made_of.inputs) == {"images", "classes", "masks"}
 
 
+@pytest.mark.slow
 def test_mmsegmentation_can_use_what_is_in_the_work_folder(
     data: Any, configure: Configure, tmp_path: Path
 ) -> None:
@@ -125,6 +129,7 @@ def test_mmsegmentation_can_use_what_is_in_the_work_folder(
     model.load_state_dict(load_file(tmp_path / "segmenter.safetensors"))
 
 
+@pytest.mark.slow
 def test_state_of_another_task_is_ignored(
     data: Any, configure: Configure, tmp_path: Path, caplog: Any
 ) -> None:
@@ -141,6 +146,7 @@ def test_state_of_another_task_is_ignored(
     assert caplog.text.count("state of another configuration or other masks") == 1
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_only_written_again(
     data: Any, configure: Configure, tmp_path: Path, kill_at: Any
 ) -> None:
@@ -152,6 +158,7 @@ def test_a_finished_run_is_only_written_again(
     assert run(data, config, tmp_path) == first
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_skipped(
     data: Any, configure: Configure, tmp_path: Path, caplog: Any
 ) -> None:
@@ -181,6 +188,7 @@ def test_starts_from_a_backbone(data: Any, configure: Configure, tmp_path: Path)
     assert made_of.weights == {"init": digest_file(path)}
 
 
+@pytest.mark.slow
 def test_masks_that_say_nothing_do_no_harm(data: Any, configure: Configure, tmp_path: Path) -> None:
     nothing = data.masks(change=lambda mask: np.full_like(mask, 255))
     _, curve = run(data, configure(), tmp_path, nothing)

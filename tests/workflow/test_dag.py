@@ -15,7 +15,7 @@ import pytest
 
 from wsss.artifacts.shard import Shard
 
-from .conftest import CONFIG, Project, jobs
+from .conftest import CONFIG, RUN, Project, jobs
 
 pytestmark = pytest.mark.workflow
 
@@ -26,10 +26,10 @@ REFINE = {"refine_train", "refine_apply", "refine_predict"}
 
 
 @contextmanager
-def _edited(path: Path) -> Iterator[None]:
-    """Append a comment to a source file for a while, with its old time stamps restored after."""
+def _edited(path: Path, text: str) -> Iterator[None]:
+    """Append text to a source file for a while; its time stamps are restored afterwards."""
     content, stat = path.read_bytes(), path.stat()
-    path.write_bytes(content + b"\n# edited\n")
+    path.write_bytes(content + text.encode())
     try:
         yield
     finally:
@@ -60,43 +60,42 @@ def test_run_ends_in_a_table_pictures_and_masks(finished: Project) -> None:
 
 
 def test_second_run_has_nothing_to_do(finished: Project) -> None:
-    done = finished.snakemake()
-    assert "Nothing to be done" in done.stdout + done.stderr
     assert not finished.would_run()
 
 
 @pytest.mark.parametrize(
     ("module", "runs", "spares"),
     [
-        ("demo/scenes.py", {"demo_data"}, set()),
-        ("data/ingest.py", {"ingest", "cams"} | REFINE | MASKS | RETRAIN | SCORE, {"demo_data"}),
         ("cams/grad_cam.py", {"cams"} | REFINE | MASKS | RETRAIN, {"ingest", "score_blob"}),
-        ("refine/weclip.py", REFINE | MASKS | RETRAIN, {"cams", "score_blob", "ingest"}),
-        ("refine/none.py", set(), {"cams"} | REFINE | MASKS | RETRAIN | SCORE),
-        ("masks/stage.py", MASKS | RETRAIN, {"cams", "score_cams"} | REFINE),
-        ("retrain/train.py", RETRAIN, {"cams", "score_cams", "score_masks"} | REFINE | MASKS),
         (
             "retrain/predict.py",
             {"predict", "score_predictions"},
             {"retrain", "masks", "score_masks"},
         ),
-        ("score/table.py", {"table"}, RETRAIN | MASKS | {"cams", "score_masks"}),
-        ("cli/app.py", set(), {"ingest", "cams", "table"} | REFINE | MASKS | RETRAIN | SCORE),
     ],
 )
 def test_editing_a_module_reruns_what_uses_it(
     finished: Project, module: str, runs: set[str], spares: set[str]
 ) -> None:
-    with _edited(finished.root / "wsss" / module):
-        found = set(finished.would_run())
-    assert runs <= found, f"not rerun: {runs - found}"
-    assert not spares & found, f"rerun for nothing: {spares & found}"
+    """A sample; `tests/artifacts/test_code_digest.py` edits every module."""
+    with _edited(finished.root / "wsss" / module, "\n_EDITED = 1\n"):
+        rules = set(finished.would_run())
+    assert runs <= rules, f"not rerun: {runs - rules}"
+    assert not spares & rules, f"rerun for nothing: {spares & rules}"
+
+
+def test_comments_and_the_command_line_rerun_nothing(finished: Project) -> None:
+    root = finished.root / "wsss"
+    with (
+        _edited(root / "cams/grad_cam.py", "\n# edited\n"),
+        _edited(root / "cli/app.py", "\n_EDITED = 1\n"),
+    ):
+        assert not finished.would_run()
 
 
 @pytest.mark.parametrize(
     ("change", "runs", "spares"),
     [
-        ({"retrain": CONFIG["retrain"] | {"lr": 1e-5}}, RETRAIN, {"cams", "masks", "score_masks"}),  # type: ignore[operator]
         (
             {"masks": {"min_confidence": 0.5}},
             MASKS | RETRAIN,
@@ -107,28 +106,21 @@ def test_editing_a_module_reruns_what_uses_it(
             {"refine_apply", "refine_predict", "masks"},
             {"cams", "refine_train"},
         ),
-        ({"cams": {"affinity": {"power": 1}}}, {"cams"} | REFINE | MASKS | RETRAIN, {"ingest"}),
-        ({"clip": {"template": ["a photo of a {}."]}}, {"cams"} | REFINE | MASKS, {"ingest"}),
         (
-            {"pictures": {"contact_images": 3}},
+            {"pictures": {"contact_images": 3}, "compute": {"workers": 2, "batch": 3}},
             {"contact_sheet"},
-            {"cams", "masks", "predict"} | SCORE,
+            {"cams", "masks", "predict", "retrain", "ingest"} | SCORE,
         ),
-        (
-            {"compute": {"workers": 2, "batch": 3}},
-            set(),
-            {"cams", "masks", "retrain", "ingest"} | SCORE,
-        ),
-        ({"seed": 5}, {"refine_train", "retrain"}, {"cams", "ingest"}),
     ],
 )
 def test_changing_a_value_reruns_what_reads_it(
     finished: Project, change: dict[str, object], runs: set[str], spares: set[str]
 ) -> None:
+    """A sample; `tests/pipeline/test_reruns.py` has more."""
     with _configured(finished, **change):
-        found = set(finished.would_run())
-    assert runs <= found, f"not rerun: {runs - found}"
-    assert not spares & found, f"rerun for nothing: {spares & found}"
+        rules = set(finished.would_run())
+    assert runs <= rules, f"not rerun: {runs - rules}"
+    assert not spares & rules, f"rerun for nothing: {spares & rules}"
 
 
 def test_editing_a_truth_png_scores_again(finished: Project) -> None:
@@ -146,7 +138,6 @@ def test_editing_a_truth_png_scores_again(finished: Project) -> None:
     changes = {"name": "tiny-photos", "data": data, "cams": {"splits": ["train"]}}
     with _configured(finished, **changes):
         finished.snakemake("--", target)
-        assert "Nothing to be done" in finished.snakemake("--dry-run", "--", target).stdout
         png = next((finished.root / drawn / "SegmentationClass").glob("val_*.png"))
         before = png.stat().st_mtime_ns
         os.utime(png, ns=(before, before + 1_000_000_000))
@@ -160,38 +151,36 @@ def test_editing_a_truth_png_scores_again(finished: Project) -> None:
 
 def test_without_a_refiner_the_cams_become_the_masks(finished: Project) -> None:
     """`refine.method: none`, as shipped: no refiner's prediction, no loss curve of it."""
-    plain = "tiny-plain"
-    with _configured(finished, name=plain, refine={"method": "none"}):
-        wanted = set(finished.would_run())
-        finished.snakemake("--", f"results/{plain}/scores/masks.val.json")
-    assert {"refine_train", "refine_apply", "masks"} <= wanted
-    assert "refine_predict" not in wanted
-    results = finished.root / "results" / plain
-    for number in (1, 2):
-        part = f"val/{number}-of-2.h5"
-        with Shard(results / "cams" / part) as cams, Shard(results / "scores_grid" / part) as found:
-            for item in found:
+    with _configured(finished, runs={"plain": {"refine": {"method": "none"}}}):
+        planned = set(finished.would_run())
+        finished.snakemake("--", f"results/{RUN}/plain/scores/masks.val.json")
+    assert {"refine_train", "refine_apply", "masks"} <= planned
+    assert not {"refine_predict", "cams"} & planned
+    for part in ("val/1-of-2.h5", "val/2-of-2.h5"):
+        scores_file = finished.results / "plain/scores_grid" / part
+        with Shard(finished.results / "cams" / part) as cams, Shard(scores_file) as scores:
+            for item in scores:
                 np.testing.assert_array_equal(
                     item.arrays["score"], cams.read(item.id).arrays["refined"]
                 )
 
 
 def test_seeds_come_between_cams_and_weakclip(finished: Project) -> None:
-    name = "tiny-seeds"
-    refine = CONFIG["refine"] | {"method": "weakclip", "weakclip": {"width": 16, "channels": 16}}  # type: ignore[operator]
-    with _configured(finished, name=name, refine=refine):
-        wanted = finished.would_run()
-        finished.snakemake("--", f"results/{name}/scores/masks.train.json")
-        seeds = {"values": [0.2, 0.7]}
-        with _configured(finished, name=name, refine=refine, seeds=seeds):
-            changed = finished.would_run()
-    assert wanted["seeds"] == 2  # one a part of the train split
-    assert "seeds" not in finished.would_run()
-    results = finished.root / "results" / name
-    assert len(list(results.glob("seeds/train/png/*/train/*.png"))) == 14
-    assert {"seeds", "refine_train", "refine_apply"} <= set(changed)
-    assert "ingest" not in changed
-    assert changed["cams"] == 2  # those of val, which was not asked for
+    weakclip = {"method": "weakclip", "weakclip": {"width": 16, "channels": 16}}
+    target = f"results/{RUN}/seeded/refine/checkpoint.safetensors"
+    with _configured(finished, runs={"seeded": {"refine": weakclip}}):
+        planned = finished.would_run()
+        finished.snakemake("--", target)
+        remaining = finished.would_run()
+    seeded = {"refine": weakclip, "seeds": {"values": [0.2, 0.7]}}
+    with _configured(finished, runs={"seeded": seeded}):
+        changed = finished.would_run()
+    assert planned["seeds"] == changed["seeds"] == 2  # one per part of the train split
+    assert "seeds" not in remaining
+    (folder,) = finished.results.glob("**/seeds/train/png")
+    assert len(list(folder.glob("*/train/*.png"))) == 14
+    assert changed["refine_train"] == 1
+    assert not {"ingest", "cams"} & set(changed)
 
 
 def test_an_imported_refiner_is_not_trained(finished: Project) -> None:
@@ -221,14 +210,15 @@ def test_a_sweep_shares_the_cams_and_ends_in_one_table(finished: Project) -> Non
     with _configured(finished, sweep={"refine.weclip.rfm_start": [1, 3]}, **quick):
         trained = finished.would_run()
     values = {"masks.background.value": [0.3, 0.6]}
-    with _configured(finished, sweep=values, refine={"method": "none"}, **quick):
-        wanted = finished.would_run()
-        finished.snakemake("--", f"results/{CONFIG['name']}/tables/sweep.md")
-        again = finished.would_run()
+    with _configured(finished, sweep=values, **quick):
+        planned = finished.would_run()
+        finished.snakemake("--", f"results/{RUN}/tables/sweep.md")
+        remaining = finished.would_run()
     assert trained["refine_train"] == 2
-    assert not {"cams", "ingest"} & {*trained, *wanted}
-    assert wanted["masks"] == 8  # two values, two splits of two parts
-    assert "masks" not in again
+    assert not {"cams", "ingest"} & {*trained, *planned}
+    assert not REFINE & set(planned)
+    assert planned["masks"] == 8  # two values, two splits of two parts
+    assert "masks" not in remaining
     text = (finished.results / "tables/sweep.md").read_text()
     for label in ("value-0.3", "value-0.6", "shared"):
         assert f"| {label} |" in text
@@ -255,27 +245,19 @@ def test_runs_share_the_cams_that_are_the_same(finished: Project) -> None:
 
 
 def test_another_segmenter_is_two_trainings_and_nothing_else(finished: Project) -> None:
-    def matrix(**segmenters: object) -> dict[str, object]:
-        plain = {"cams": {"affinity": {"enabled": False}}}
-        return {"cams": {"spread": {}, "plain": plain}, "retrain": segmenters}
-
-    def weights(segmenter: str) -> list[str]:
-        folders = (f"results/tiny-matrix/{cams}/{segmenter}" for cams in ("spread", "plain"))
-        return [f"{folder}/segmenter/weights.safetensors" for folder in folders]
-
-    shared = {"name": "tiny-matrix", "shards": 1, "refine": {"method": "none"}}
-    shared |= {"masks": {"crf": {"enabled": False}}}
-    with _configured(finished, matrix=matrix(first={}), **shared):
-        finished.snakemake("--", *weights("first"))
-    both = matrix(second={"retrain": {"lr": 1e-5}}, first={})
-    with _configured(finished, matrix=both, **shared):
-        everything = finished.would_run()
-        dry = finished.snakemake("--dry-run", "--", *weights("second"), *weights("first")).stdout
-    assert jobs(dry) == {"retrain": 2}
-    assert everything["retrain"] == 2
-    assert not {"ingest", "refine_train"} & set(everything)
-    assert (finished.root / "results/tiny-matrix/plain/masks/train/1-of-1.h5").is_file()
-    assert (finished.root / "results/tiny-matrix/cams/train/1-of-1.h5").is_file()  # as configured
+    """Of two chains of CAMs, one of which is finished with the first segmenter."""
+    cams = {"spread": {}, "plain": {"cams": {"affinity": {"enabled": False}}}}
+    first = {"first": {}}
+    both = {"second": {"retrain": {"lr": 1e-5}}} | first
+    with _configured(finished, matrix={"cams": cams, "retrain": first}):
+        before = finished.would_run()
+    with _configured(finished, matrix={"cams": cams, "retrain": both}):
+        after = finished.would_run()
+    assert (before["retrain"], after["retrain"]) == (1, 3)
+    assert before["cams"] == after["cams"] == 4
+    added = set(after - before)
+    assert added <= {"retrain", "predict", "score_predictions", "loss_curve", "contact_sheet"}
+    assert not before - after
 
 
 def test_a_table_of_a_paper_is_a_target(finished: Project) -> None:

@@ -57,7 +57,6 @@ def _running(pid: int) -> bool:
 
 def test_training_opens_no_pixel_label(finished: Project) -> None:
     """The fixture made the predictions with the ground truth out of reach, where scoring fails."""
-    assert not {"cams", "refine_train", "retrain", "predict"} & set(finished.would_run())
     assert len(list((finished.results / "predictions/val").glob("*.h5"))) == 2
     with truth_out_of_reach(finished):
         failed = finished.wsss(

@@ -36,7 +36,7 @@ def test_a_training_gets_as_many_processes_as_gpus(finished: Project, machine: N
 
 
 def test_another_number_of_gpus_reruns_nothing(finished: Project, machine: None) -> None:
-    assert finished.would_run("--set-resources", "retrain:gpu=2") == finished.would_run()
+    assert not finished.would_run("--set-resources", "retrain:gpu=2")
 
 
 def test_the_cpu_asks_for_none(finished: Project, machine: None) -> None:

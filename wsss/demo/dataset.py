@@ -11,8 +11,8 @@ from PIL import Image
 
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.progress import track
+from wsss.data.datasets.words import DEMO_NAMES
 from wsss.data.images.label_png import label_png_bytes
-from wsss.demo.names import DEMO_CLASSES
 from wsss.demo.scenes import Scene, render_scene
 
 VERSION: Final = 2
@@ -70,7 +70,7 @@ def _is_demo(root: Path) -> bool:
     others = {path.name for path in root.iterdir()} - _ENTRIES
     class_file = root / "classes.txt"
     names = class_file.read_text().split() if class_file.is_file() else []
-    return not others and names == list(DEMO_CLASSES)
+    return not others and names == list(DEMO_NAMES)
 
 
 def _write(root: Path, record: dict[str, int], progress: bool) -> None:
@@ -90,7 +90,7 @@ def _write(root: Path, record: dict[str, int], progress: bool) -> None:
         path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
         path.write_text("".join(f"{name}\n" for name in names))
     (root / "tags.csv").write_text("".join(f"{row}\n" for row in rows))
-    (root / "classes.txt").write_text("".join(f"{name}\n" for name in DEMO_CLASSES))
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in DEMO_NAMES))
     (root / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from wsss.data.datasets.words import DEMO_NAMES
 from wsss.demo import animals, things
 from wsss.demo.backgrounds import HABITATS, Background, paint
 from wsss.demo.canvas import SUPERSAMPLE, Layer, Pen, Placement, draw
-from wsss.demo.names import DEMO_CLASSES
 from wsss.demo.occlusion import to_mask, visible
 
 SPLITS: Final[Mapping[str, int]] = {"train": 0, "val": 1, "pretrain": 2}
@@ -93,9 +93,9 @@ def render_scene(seed: int, split: str, index: int) -> Scene:
         _ground_contact(canvas, habitat, name, placement, layer)
         canvas.paste(layer.rgb, layer.corner, layer.alpha)
     shown_names = [layers[k][0] for k in shown]
-    labels = [DEMO_CLASSES.index(name) + 1 for name, _, _ in layers]
+    labels = [DEMO_NAMES.index(name) + 1 for name, _, _ in layers]
     mask = to_mask(layer_map, labels)
-    tags = tuple(name for name in DEMO_CLASSES if name in shown_names)
+    tags = tuple(name for name in DEMO_NAMES if name in shown_names)
     return Scene(_finish(canvas, rng), mask, tags, ground.words[0], ground.words)
 
 
@@ -106,10 +106,10 @@ def _size(rng: np.random.Generator) -> tuple[int, int]:
 
 def _cast(rng: np.random.Generator) -> tuple[str, list[str]]:
     """Choose the habitat and the classes: one instance of each, sometimes two."""
-    lead = DEMO_CLASSES[int(rng.integers(len(DEMO_CLASSES)))]
+    lead = DEMO_NAMES[int(rng.integers(len(DEMO_NAMES)))]
     habitats = HABITATS[lead]
     habitat = str(rng.choice(list(habitats), p=list(habitats.values())))
-    others = [name for name in DEMO_CLASSES if name != lead and HABITATS[name].get(habitat, 0) > 0]
+    others = [name for name in DEMO_NAMES if name != lead and HABITATS[name].get(habitat, 0) > 0]
     count = min(int(rng.choice([0, 1, 2], p=[0.44, 0.38, 0.18])), len(others))
     weights = np.array([HABITATS[name][habitat] ** 0.5 for name in others])
     cast = [lead]

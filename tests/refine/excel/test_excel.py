@@ -70,6 +70,7 @@ def test_published_number_of_parameters(chain: Chain, labels: int, count: int) -
     assert sum(parameter.numel() for parameter in head.parameters()) == count
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_in_the_same_weights(
     chain: Chain, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +98,7 @@ def test_scores_are_probabilities_of_the_tags(chain: Chain, checkpoint: Path) ->
             np.testing.assert_allclose(total, 1, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scores", ["cam", "static_cam"])
 @pytest.mark.parametrize("variant", ["corrected", "published"])
 def test_scores_of_the_calibrated_cam(
@@ -130,6 +132,7 @@ def test_predictions(
                 assert same  # nothing but scale 1 as it is
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -108,6 +108,7 @@ def test_import_gives_the_same_weights(release: Release, tmp_path: Path, form: s
     assert ("optimizer" in groups) == (form in {"pth", "distributed.pth"})
 
 
+@pytest.mark.slow
 def test_scores_and_predictions_are_those_of_the_network(release: Release, tmp_path: Path) -> None:
     imported = release.take(save(release.theirs, tmp_path / "released.pth"))
     for make in (release.apply, release.predict):

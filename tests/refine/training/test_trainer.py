@@ -131,6 +131,7 @@ trainer(module, Path(sys.argv[1])).fit(problem.batches, losses)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_in_the_same_weights(tmp_path: Path) -> None:
     expected, curve = trained(tmp_path / "whole")
     work = tmp_path / "killed"

@@ -65,6 +65,7 @@ def test_corrected_checkpoint_holds_no_clip(chain: Seeded, checkpoint: Path) -> 
     assert len(rows) == TRAIN["iterations"]
 
 
+@pytest.mark.slow
 def test_published_leaks_a_learning_rate_into_clip(chain: Seeded, tmp_path: Path) -> None:
     trained = load_checkpoint(chain.learn(chain.config(variant="published"), tmp_path / "a"))[0]
     frozen = chain.config(variant="published", refine={"weakclip": {"zero_lr": "frozen"}})
@@ -82,6 +83,7 @@ def test_published_leaks_a_learning_rate_into_clip(chain: Seeded, tmp_path: Path
     assert "image.blocks.0.attn.in_proj_weight" in moved
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_in_the_same_weights(
     chain: Seeded, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +113,7 @@ def test_scores_are_probabilities_of_the_tags(chain: Seeded, checkpoint: Path) -
             assert item.attrs["grid"] == [-(-height // 4), -(-width // 4)]
 
 
+@pytest.mark.slow
 def test_without_tag_masking_any_label_may_win(chain: Seeded, tmp_path: Path) -> None:
     config = chain.config(variant="published")
     checkpoint = chain.learn(config, tmp_path)
@@ -127,6 +130,7 @@ def test_without_tag_masking_any_label_may_win(chain: Seeded, tmp_path: Path) ->
     make_masks(config, chain.manifest, path, tmp_path / "masks.h5", tmp_path / "png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("infer", [{}, {"grid": "floored"}, {"window": 64, "stride": 40}])
 def test_predictions_do_not_depend_on_their_neighbours(
     chain: Seeded, checkpoint: Path, infer: dict[str, Any], tmp_path: Path
@@ -142,6 +146,7 @@ def test_predictions_do_not_depend_on_their_neighbours(
         assert set(every.read(every.ids[0]).arrays) == {"single", "multi"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "weakclip",
     [

@@ -66,6 +66,7 @@ def test_checkpoint_holds_what_is_trained_alone(chain: Chain, checkpoint: Path) 
     assert len(rows) == TRAIN["iterations"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_in_the_same_weights(
     chain: Chain, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +109,7 @@ def test_scores_of_the_refined_cam(chain: Chain, checkpoint: Path) -> None:
             assert ((peaks == 1) | (peaks == 0)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("infer", [{}, {"grid": "floored"}, {"dropout": "on"}, {"long_side": 72}])
 def test_predictions_do_not_depend_on_their_neighbours(
     chain: Chain, checkpoint: Path, infer: dict[str, Any], tmp_path: Path
@@ -138,6 +140,7 @@ def test_crf_adds_protocols(chain: Chain, checkpoint: Path, tmp_path: Path) -> N
         }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -57,6 +57,7 @@ def products(run: Run) -> dict[str, list[Path]]:
     }
 
 
+@pytest.mark.slow
 def test_sheet_is_deterministic_and_has_a_column_a_product(run: Run, tmp_path: Path) -> None:
     config, given = restrict("pictures", run.config), products(run)
     sizes = {}

@@ -168,6 +168,7 @@ def test_masks_of_the_other_kinds_are_refused() -> None:
         from_mapping({"data": {"kind": "voc", "masks": "somewhere"}})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SUBSET.is_dir(), reason="WSSS_SHARED has no data/coco-subset")
 def test_real_annotations_in_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coco_masks, "_IMAGES_WORTH_A_POOL", 2)

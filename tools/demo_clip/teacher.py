@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsss.demo.model import normalise
-from wsss.demo.schedule import rate_share
-from wsss.demo.stream import Crops, Order, Progress, Stream, recolour
+from tools.demo_clip.model import normalise
+from tools.demo_clip.schedule import rate_share
+from tools.demo_clip.stream import Crops, Order, Progress, Stream, recolour
 
 _CHANNELS: Final = (24, 56, 128)
 

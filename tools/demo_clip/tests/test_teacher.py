@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from tools.demo_clip.schedule import rate_share
+from tools.demo_clip.stream import SIDE, WORDS, Crops, Order, Stream, draw_stream, recolour
+from tools.demo_clip.teacher import Teacher, TeacherRecipe, patch_targets, pool, train_teacher
 from wsss.demo.scenes import render_scene
-from wsss.demo.schedule import rate_share
-from wsss.demo.stream import SIDE, WORDS, Crops, Order, Stream, draw_stream, recolour
-from wsss.demo.teacher import Teacher, TeacherRecipe, patch_targets, pool, train_teacher
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+import wsss
 from wsss._compat import import_open_clip
 from wsss.artifacts.atomic import atomic_path
 
 MODEL_NAME: Final = "demo-vit-p8"
-CONFIG: Final = Path(__file__).parent / "weights" / f"{MODEL_NAME}.json"
+CONFIG: Final = Path(wsss.__file__).parent / "demo" / "weights" / f"{MODEL_NAME}.json"
 WEIGHTS: Final = CONFIG.with_suffix(".safetensors")
 PATCH: Final = 8
 """Side of a patch in pixels, as the config says; the teacher's cells are of the same size."""
@@ -27,7 +28,8 @@ def build(weights: Path | None = WEIGHTS) -> Any:
         FileNotFoundError: if there is no such file of weights.
     """
     if weights is not None and not weights.is_file():
-        raise FileNotFoundError(f"no weights at {weights}; `wsss demo pretrain` makes them")
+        command = "python -m tools.demo_clip pretrain"
+        raise FileNotFoundError(f"no weights at {weights}; `{command}` makes them")
     open_clip = import_open_clip()
     if MODEL_NAME not in open_clip.list_models():
         open_clip.add_model_config(CONFIG)
@@ -77,7 +79,7 @@ def encode_patches(model: Any, images: Tensor, keep: Tensor | None = None) -> tu
     Args:
         model: from `build`.
         images: normalised, ``(batch, 3, height, width)``.
-        keep: ``(batch, kept)`` indices of the patches to see; all of them if ``None``.
+        keep: ``(batch, seen)`` indices of the patches to see; all of them if ``None``.
 
     Returns:
         Projected tokens ``(batch, 1 + patches, embed_dim)``, the class token first, and what each

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from wsss.demo.captions import caption
-from wsss.demo.model import build
-from wsss.demo.names import DEMO_BACKGROUNDS, DEMO_CLASSES
-from wsss.demo.pretrain import Recipe, pretrain
-from wsss.demo.teacher import TeacherRecipe
+from tools.demo_clip.captions import caption
+from tools.demo_clip.model import build
+from tools.demo_clip.pretrain import Recipe, pretrain
+from tools.demo_clip.teacher import TeacherRecipe
+from wsss.data.datasets.words import DEMO_BACKGROUNDS, DEMO_NAMES
 
 TINY = Recipe(
     scenes=64,
@@ -31,7 +31,7 @@ def test_captions_name_only_what_is_there() -> None:
     said = [caption(rng, ("boat", "cat"), ("water", "sky")) for _ in range(300)]
     for text in said:
         words = set(re.findall(r"[a-z]+", text))
-        assert words & set(DEMO_CLASSES) <= {"boat", "cat"}
+        assert words & set(DEMO_NAMES) <= {"boat", "cat"}
         assert words & set(DEMO_BACKGROUNDS) <= {"water", "sky"}
     assert {"a clean origami cat.", "a clean origami water."} <= set(said)
     assert len(set(said)) > 40

@@ -23,14 +23,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tools.demo_clip.captions import TEMPLATES, caption
+from tools.demo_clip.initial import start_image_tower
+from tools.demo_clip.model import (
+    PATCH,
+    build,
+    encode_patches,
+    encode_text,
+    normalise,
+    save,
+    tokenize,
+)
+from tools.demo_clip.schedule import rate_share
+from tools.demo_clip.stream import WORDS, Crops, Order, Progress, Stream, draw_stream, recolour
+from tools.demo_clip.teacher import TeacherRecipe, patch_targets, train_teacher
 from wsss._compat import import_open_clip
-from wsss.demo.captions import TEMPLATES, caption
-from wsss.demo.initial import start_image_tower
-from wsss.demo.model import PATCH, build, encode_patches, encode_text, normalise, save, tokenize
-from wsss.demo.names import DEMO_CLASSES
-from wsss.demo.schedule import rate_share
-from wsss.demo.stream import WORDS, Crops, Order, Progress, Stream, draw_stream, recolour
-from wsss.demo.teacher import TeacherRecipe, patch_targets, train_teacher
+from wsss.data.datasets.words import DEMO_NAMES
 
 LAST_SIZES: Final = ((96, 96), (96, 128), (128, 96), (112, 112))
 """Heights and widths of the last steps, so that other grids than 12 x 12 are met as well."""
@@ -42,7 +50,7 @@ Report = dict[str, float | int | list[float]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of the optimisation; `weights/PROVENANCE.json` has those of the shipped weights.
+    """Settings of the optimisation; `PROVENANCE.json` beside the shipped weights has theirs.
 
     Attributes:
         scenes: scenes drawn once and seen again with other crops, colours and captions.
@@ -136,7 +144,7 @@ class _Lesson:
         self._generator = torch.Generator().manual_seed(seed)
         self._order = Order(len(stream.images), self._generator)
         self._words = np.random.default_rng(np.random.SeedSequence([seed, 77]))
-        self._known: dict[str, Tensor] = {}
+        self._token_ids: dict[str, Tensor] = {}
 
     def batch(self, count: int, size: tuple[int, int], *, thin: bool) -> _Batch:
         chosen = self._order.take(count)
@@ -166,9 +174,9 @@ class _Lesson:
 
     def _tokens(self, texts: list[str]) -> Tensor:
         for text in texts:
-            if text not in self._known:
-                self._known[text] = tokenize([text])[0]
-        return torch.stack([self._known[text] for text in texts])
+            if text not in self._token_ids:
+                self._token_ids[text] = tokenize([text])[0]
+        return torch.stack([self._token_ids[text] for text in texts])
 
 
 def _optimise(
@@ -247,7 +255,7 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 def _contrast_with_names(logits: Tensor, truth: Tensor) -> Tensor:
     """Cross-entropy against all right words at once, for classes and for places apart."""
     loss = logits.new_zeros(())
-    for part in (slice(0, len(DEMO_CLASSES)), slice(len(DEMO_CLASSES), None)):
+    for part in (slice(0, len(DEMO_NAMES)), slice(len(DEMO_NAMES), None)):
         right = truth[:, part] / truth[:, part].sum(1, keepdim=True).clamp_min(1)
         loss = loss - (right * logits[:, part].log_softmax(-1)).sum(1).mean()
     return loss

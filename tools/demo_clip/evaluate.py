@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from wsss.demo.model import PATCH, WEIGHTS, build, encode_image, encode_text, normalise, tokenize
-from wsss.demo.names import DEMO_CLASSES
+from tools.demo_clip.model import (
+    PATCH,
+    WEIGHTS,
+    build,
+    encode_image,
+    encode_text,
+    normalise,
+    tokenize,
+)
+from wsss.data.datasets.words import DEMO_NAMES
 
 PROMPT: Final = "a clean origami {}."
 
@@ -45,7 +53,7 @@ def zero_shot_map(
     """Score every class on every image of a demo folder and compare with its tags.
 
     Args:
-        model: a file of weights, or a model from `wsss.demo.model.build`.
+        model: a file of weights, or a model from `tools.demo_clip.model.build`.
         root: a folder made by `wsss.demo.generate`.
         split: name of a list below ``ImageSets/Segmentation``.
 
@@ -61,8 +69,8 @@ def zero_shot_map(
     names = (root / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split()
     with (root / "tags.csv").open(newline="") as lines:
         tags = {row["image"]: row["tags"].split(";") for row in csv.DictReader(lines)}
-    truth = np.array([[c in tags[name] for c in DEMO_CLASSES] for name in names])
-    texts = encode_text(network, tokenize([PROMPT.format(c) for c in DEMO_CLASSES]))
+    truth = np.array([[c in tags[name] for c in DEMO_NAMES] for name in names])
+    texts = encode_text(network, tokenize([PROMPT.format(c) for c in DEMO_NAMES]))
     whole, mean = [], []
     for name in names:
         by_token, by_patches = encode_image(
@@ -81,5 +89,5 @@ def zero_shot_map(
 
 
 def _per_class(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> dict[str, float]:
-    pairs = enumerate(DEMO_CLASSES)
+    pairs = enumerate(DEMO_NAMES)
     return {name: average_precision(scores[:, k], truth[:, k]) for k, name in pairs}

@@ -7,8 +7,6 @@ from typing import Final
 
 import numpy as np
 
-from wsss.demo.names import DEMO_ATTRIBUTES
-
 TEMPLATES: Final[tuple[str, ...]] = (
     "a clean origami {}.",
     "a clean origami {}.",
@@ -20,6 +18,20 @@ TEMPLATES: Final[tuple[str, ...]] = (
     "{}",
 )
 """Sentences about one thing; the first is the prompt of the CAM stage and stands twice."""
+
+ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
+    "bird": ("a pointed beak", "feathered wings", "a small round head", "thin legs"),
+    "boat": ("a curved hull", "a mast with sails", "a cabin on a deck", "a waterline stripe"),
+    "bottle": ("a narrow neck", "a coloured cap", "a paper label", "a shiny glass body"),
+    "car": ("round black wheels", "glass windows", "bright headlights", "a metal body"),
+    "cat": ("pointed ears", "round eyes", "thin whiskers", "a long curved tail"),
+    "fish": ("a forked tail fin", "a dorsal fin", "striped scales", "a round eye"),
+    "horse": ("a flowing mane", "four long legs", "a long neck", "dark hooves"),
+    "house": ("a pitched roof", "a front door", "square windows", "a chimney"),
+    "tree": ("a leafy crown", "a brown trunk", "green branches", "ripe fruit"),
+    "umbrella": ("a wide canopy", "coloured panels", "a thin pole", "a hooked handle"),
+}
+"""What is visible of each class when drawn; used in captions."""
 
 _LISTS: Final = (
     "a photo of {}{}.",
@@ -57,12 +69,12 @@ def caption(rng: np.random.Generator, tags: Sequence[str], surroundings: Sequenc
         return _one(rng, TEMPLATES).format(_one(rng, surroundings))
     if kind < 0.67:
         name = _one(rng, tags)
-        detail = _one(rng, DEMO_ATTRIBUTES[name])
+        detail = _one(rng, ATTRIBUTES[name])
         return _one(
             rng, (f"a {name} with {detail}.", f"{detail} of a {name}.", f"{name}: {detail}")
         )
     names = [f"a {name}" for name in tags]
     rng.shuffle(names)
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    place = f" {_PLACE[surroundings[0]]}" if rng.random() < 0.6 else ""
-    return _one(rng, _LISTS).format(listed, place)
+    where = f" {_PLACE[surroundings[0]]}" if rng.random() < 0.6 else ""
+    return _one(rng, _LISTS).format(listed, where)

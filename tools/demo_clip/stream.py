@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from wsss.demo.names import DEMO_BACKGROUNDS, DEMO_CLASSES
+from wsss.data.datasets.words import DEMO_BACKGROUNDS, DEMO_NAMES
 from wsss.demo.scenes import render_scene
 
 SIDE: Final = 112
 """Side in pixels of a cached scene."""
-WORDS: Final = (*DEMO_CLASSES, *DEMO_BACKGROUNDS)
+WORDS: Final = (*DEMO_NAMES, *DEMO_BACKGROUNDS)
 """Class names, then place words."""
 
 Progress = Callable[[str, int, int, float], None]
@@ -53,15 +53,15 @@ class Order:
 
     def __init__(self, scenes: int, generator: torch.Generator) -> None:
         self._scenes, self._generator = scenes, generator
-        self._left = torch.empty(0, dtype=torch.long)
+        self._queue = torch.empty(0, dtype=torch.long)
 
     def take(self, count: int) -> Tensor:
         """The next ``count`` scenes."""
-        while len(self._left) < count:
+        while len(self._queue) < count:
             again = torch.randperm(self._scenes, generator=self._generator)
-            self._left = torch.cat([self._left, again])
-        taken, self._left = self._left[:count], self._left[count:]
-        return taken
+            self._queue = torch.cat([self._queue, again])
+        indices, self._queue = self._queue[:count], self._queue[count:]
+        return indices
 
 
 def draw_stream(seed: int, count: int, progress: Progress | None = None) -> Stream:

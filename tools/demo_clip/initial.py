@@ -45,9 +45,10 @@ def _factors(noise: float, identity: float, width: int, rank: int) -> tuple[Tens
 
 def _start_positions(table: Tensor) -> None:
     side, width = round((len(table) - 1) ** 0.5), table.shape[1]
-    place = torch.arange(side, dtype=torch.float32)
+    index = torch.arange(side, dtype=torch.float32)
     rates = torch.exp(torch.linspace(math.log(0.3), math.log(1.6), width // 4))
-    waves = torch.cat([(place[:, None] * rates).sin(), (place[:, None] * rates).cos()], dim=1)
+    angles = index[:, None] * rates
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
     rows = waves[:, None].expand(side, side, -1)
     columns = waves[None].expand(side, side, -1)
     # (side, side, D) -> (side * side, D)

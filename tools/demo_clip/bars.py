@@ -10,12 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.progress import TimeRemainingColumn as Remaining
 
-from wsss.demo.stream import Progress as Callback
+from tools.demo_clip.stream import Progress as Callback
 
 
 @contextmanager
 def bars() -> Iterator[Callback]:
-    """Yield a callback for `wsss.demo.pretrain.pretrain` that draws one bar a phase."""
+    """Yield a callback for `tools.demo_clip.pretrain.pretrain` that draws one bar a phase."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

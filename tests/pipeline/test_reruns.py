@@ -1,0 +1,36 @@
+"""Which stages read a value; `tests/workflow/test_dag.py` has a sample of it in the workflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from wsss.artifacts.stage import STAGES
+from wsss.config.load import from_mapping
+from wsss.pipeline.stages import stage_sections
+
+WECLIP = {"refine": {"method": "weclip"}}
+REFINE = {"refine_train", "refine_apply", "refine_predict"}
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ({"retrain": {"lr": 1e-5}}, {"retrain", "predict"}),
+        ({"masks": {"min_confidence": 0.5}}, {"masks", "score"}),
+        ({"infer": {"scales": [1.0]}}, {"refine_apply", "refine_predict", "score"}),
+        (
+            {"cams": {"affinity": {"power": 1}}},
+            {"cams", "seeds", "refine_import", "score"} | REFINE,
+        ),
+        ({"clip": {"template": ["a photo of a {}."]}}, {"cams", "refine_import"} | REFINE),
+        ({"pictures": {"contact_images": 3}}, {"pictures"}),
+        ({"compute": {"workers": 2, "batch": 3}}, set()),
+        ({"seed": 5}, {"refine_train", "retrain", "score"}),
+    ],
+)
+def test_the_stages_that_read_a_value(change: dict[str, Any], stages: set[str]) -> None:
+    before, after = from_mapping(WECLIP), from_mapping(WECLIP | change)
+    unread = {n for n in STAGES if stage_sections(n, before) == stage_sections(n, after)}
+    assert set(STAGES) - unread == stages
