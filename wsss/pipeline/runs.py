@@ -88,9 +88,8 @@ class Runs(Mapping[str, Run]):
         tables: files of tables whose runs belong to it as well; they take the section ``compute``.
 
     Raises:
-        ConfigError: see `wsss.config.runs.expand_runs` and `wsss.score.papers.table.table_runs`; or a
-        run
-            would lie in a folder of another.
+        ConfigError: see `wsss.config.runs.expand_runs` and `wsss.score.papers.table.table_runs`; or
+            the folder of a run would lie in that of another.
     """
 
     def __init__(
