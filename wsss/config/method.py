@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from wsss.config.base import Section
 from wsss.config.cams import CamsConfig
@@ -10,6 +10,7 @@ from wsss.config.infer import InferConfig
 from wsss.config.labels import SeedsConfig
 
 
+@runtime_checkable
 class Chain(Protocol):
     """The sections that a method may check its options against; a `Config` has them."""
 
