@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,8 +31,13 @@ def test_every_departure_is_on_a_page_with_both_values() -> None:
     table = {row[1]: [cell.strip("`") for cell in row[2:4]] for row in rows if len(row) == 5}
     for key, *values in _departures(Config()):
         shared = key.replace("seeds.crf", "masks.crf")  # the same options, in one row
-        words = [f"{value:g}" if isinstance(value, float) else value for value in values]
-        assert table.get(f"`{shared}`") == [word or "empty" for word in words], key
+        assert table.get(f"`{shared}`") == [_word(value) for value in values], key
+
+
+def _word(value: object) -> str:
+    if isinstance(value, str):
+        return value or "empty"
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
 @pytest.mark.parametrize("name", sorted(_PAGES))

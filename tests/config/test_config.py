@@ -19,7 +19,7 @@ from wsss.config.model import Config
 from wsss.config.paths import expand_path
 from wsss.config.refine import RefineConfig
 from wsss.config.render import default_yaml, json_schema
-from wsss.config.runs import points
+from wsss.config.runs import expand_runs
 from wsss.refine.registry import METHODS
 
 ROOT = Path(__file__).parents[2]
@@ -284,8 +284,8 @@ def test_every_key_is_explained_in_the_shipped_file() -> None:
 
 
 def test_a_sweep_is_one_run_a_value() -> None:
-    assert list(points({"name": "a"})) == [""]
-    found = points({"name": "a", "sweep": {"refine.weakclip.prompts": [2, 4], "seed": [0, 1]}})
+    assert list(expand_runs({"name": "a"})) == [""]
+    found = expand_runs({"name": "a", "sweep": {"refine.weakclip.prompts": [2, 4], "seed": [0, 1]}})
     assert list(found) == [f"prompts-{n}_seed-{s}" for n in (2, 4) for s in (0, 1)]
     last = found["prompts-4_seed-1"]
     assert (last.refine.weakclip.prompts, last.seed, last.name) == (4, 1, "a.prompts-4_seed-1")
@@ -297,15 +297,15 @@ def test_named_runs_combine_with_a_sweep() -> None:
         "plain": {"refine": {"method": "none"}},
         "SVC+LVC": {"cams": {"source": "patch_text"}, "refine": {"method": "excel"}},
     }
-    found = points({"name": "a", "runs": runs, "sweep": {"seed": [0, 1]}})
+    found = expand_runs({"name": "a", "runs": runs, "sweep": {"seed": [0, 1]}})
     assert list(found) == ["plain_seed-0", "plain_seed-1", "SVC-LVC_seed-0", "SVC-LVC_seed-1"]
     last = found["SVC-LVC_seed-1"]
     assert (last.refine.method, last.cams.source, last.seed) == ("excel", "patch_text", 1)
-    assert list(points({"runs": runs})) == ["plain", "SVC-LVC"]
+    assert list(expand_runs({"runs": runs})) == ["plain", "SVC-LVC"]
     with pytest.raises(ConfigError, match="'data' decides what all runs share"):
-        points({"runs": {"a": {"data": {"root": "b"}}}})
+        expand_runs({"runs": {"a": {"data": {"root": "b"}}}})
     with pytest.raises(ConfigError, match=r"(?s)run plain.*unknown key; did you mean"):
-        points({"runs": {"plain": {"refine": {"methd": "none"}}}})
+        expand_runs({"runs": {"plain": {"refine": {"methd": "none"}}}})
 
 
 def test_a_matrix_is_every_combination() -> None:
@@ -317,7 +317,7 @@ def test_a_matrix_is_every_combination() -> None:
         },
         "retrain": {"b0": {}, "b1": {"retrain": {"model": "segformer-b1"}}},
     }
-    found = points({"name": "a", "matrix": matrix, "sweep": {"seed": [0, 1]}})
+    found = expand_runs({"name": "a", "matrix": matrix, "sweep": {"seed": [0, 1]}})
     assert len(found) == 16
     assert list(found)[:3] == [
         "grad-cam/none/b0/seed-0",
@@ -330,11 +330,16 @@ def test_a_matrix_is_every_combination() -> None:
     )  # fmt: skip
     assert last.name == "a.svc.excel.b1.seed-1"
     del matrix["refine"]
-    assert list(points({"matrix": matrix})) == ["grad-cam/b0", "grad-cam/b1", "svc/b0", "svc/b1"]
+    assert list(expand_runs({"matrix": matrix})) == [
+        "grad-cam/b0",
+        "grad-cam/b1",
+        "svc/b0",
+        "svc/b1",
+    ]
     with pytest.raises(ConfigError, match=r"matrix\.retrain\.b0 changes masks; on this axis"):
-        points({"matrix": {"retrain": {"b0": {"masks": {"par": True}}}}})
+        expand_runs({"matrix": {"retrain": {"b0": {"masks": {"par": True}}}}})
     with pytest.raises(ConfigError, match="runs and matrix both name the runs"):
-        points({"matrix": matrix, "runs": {"one": {}}})
+        expand_runs({"matrix": matrix, "runs": {"one": {}}})
 
 
 @pytest.mark.parametrize(
@@ -348,4 +353,4 @@ def test_a_matrix_is_every_combination() -> None:
 )
 def test_a_wrong_sweep_is_told(sweep: dict[str, list[object]], message: str) -> None:
     with pytest.raises(ConfigError, match=f"(?s){message}"):
-        points({"sweep": sweep})
+        expand_runs({"sweep": sweep})

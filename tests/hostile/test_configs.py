@@ -95,7 +95,7 @@ RUNS: dict[str, tuple[dict[str, Any], str]] = {
     "an option": ({"runs": {"-rf": {}}}, "a run would be called '-rf'"),
     "no name": ({"runs": {"": {}}}, "a run would be called ''"),
     "a folder of every run": ({"runs": {"manifest": {}}}, "cannot be called 'manifest'"),
-    "another case": ({"runs": {"a": {}, "A": {}}}, "which some disks take for the same"),
+    "another case": ({"runs": {"a": {}, "A": {}}}, "which some file systems treat as equal"),
     "overlong": ({"sweep": {"clip.model": ["x" * 300]}}, "has at most 200 bytes"),
     "too many": ({"sweep": {"seed": list(range(50)), "cams.stride": [1] * 50}}, "over 1000"),
     "itself": ({"runs": {}}, "more than 40 deep"),

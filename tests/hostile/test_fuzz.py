@@ -29,7 +29,7 @@ from wsss.cams.external.pickle_reader import read_npy
 from wsss.cams.external.seed_files import read_seeds
 from wsss.config.load import from_mapping, load_config
 from wsss.config.render import default_yaml
-from wsss.config.runs import points
+from wsss.config.runs import expand_runs
 from wsss.data.datasets.classes import folder_classes
 from wsss.data.datasets.files import read_lines
 from wsss.data.datasets.tag_table import TagTable, read_table
@@ -173,7 +173,7 @@ def test_config_mappings(data: st.DataObject) -> None:
         inner = st.dictionaries(st.sampled_from(keys), VALUES, max_size=3) if keys else VALUES
         mapping[name] = data.draw(st.one_of(inner, VALUES))
     with bounded():
-        points(mapping)
+        expand_runs(mapping)
 
 
 TABLES = [

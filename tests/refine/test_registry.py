@@ -30,6 +30,6 @@ def test_every_method_of_the_configuration_has_a_refiner(method: str) -> None:
 
 
 def test_the_stage_itself_imports_no_refiner() -> None:
-    modules = {f"wsss.refine.{method}" for method in METHODS}
+    modules = {f"wsss.refine.{method}.method" for method in METHODS}
     assert not modules & imported_modules(["wsss.refine.stage"])
     assert "wsss.refine.identity" in imported_modules([method_module("none")])

@@ -51,10 +51,7 @@ def _of_refiner(config: Config) -> list[str]:
     errors: list[str] = []
     if refine.trains and "train" not in config.cams.splits:
         errors.append(f"refine.method is {refine.method}: add train to cams.splits")
-    errors += [
-        f"refine.{refine.method}: {error}"
-        for error in refine.options.cross_checks(config.cams, config.seeds, config.infer)
-    ]
+    errors += [f"refine.{refine.method}: {error}" for error in refine.options.cross_checks(config)]
     low, high = refine.train.scale_range
     if not 0 < low <= high:
         errors.append("refine.train.scale_range must be positive and rise, e.g. [0.5, 2.0]")

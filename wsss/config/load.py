@@ -14,7 +14,7 @@ from wsss.config.base import Section, inner_section
 from wsss.config.cross_checks import cross_checks
 from wsss.config.errors import ConfigError
 from wsss.config.model import Config
-from wsss.config.safe_yaml import MOST_YAML, invalid_values, parse_yaml, read_bytes
+from wsss.config.safe_yaml import YAML_LIMIT, invalid_values, parse_yaml, read_bytes
 
 _LONGEST_SHOWN = 200
 
@@ -81,7 +81,7 @@ def read_yaml(file: Path) -> Any:
         ConfigError: it is missing, no text, no YAML, or holds what `wsss.config.safe_yaml` refuses.
     """
     try:
-        return parse_yaml(read_bytes(file, MOST_YAML).decode("utf-8-sig"))
+        return parse_yaml(read_bytes(file, YAML_LIMIT).decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"{file}: cannot be read ({error.strerror}); pass an existing YAML file"

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from wsss.config.base import Section
 from wsss.config.cams import CamsConfig
 from wsss.config.infer import InferConfig
 from wsss.config.labels import SeedsConfig
+
+
+@runtime_checkable
+class Chain(Protocol):
+    """The sections that a method may check its options against; a `Config` has them."""
+
+    @property
+    def cams(self) -> CamsConfig: ...
+    @property
+    def seeds(self) -> SeedsConfig: ...
+    @property
+    def infer(self) -> InferConfig: ...
 
 
 class MethodOptions(Section):
@@ -25,6 +37,6 @@ class MethodOptions(Section):
     published_normalization: ClassVar[Literal["clip", "imagenet"]] = "clip"
     """How the authors' code normalises the images."""
 
-    def cross_checks(self, cams: CamsConfig, seeds: SeedsConfig, infer: InferConfig) -> list[str]:
+    def cross_checks(self, config: Chain) -> list[str]:
         """Contradictions within the options or to other sections, one sentence each."""
         return []

@@ -18,16 +18,16 @@ _MOST_RUNS = 1000
 _LONGEST = 200  # bytes of a folder's name; file systems take 255
 
 
-def points(mapping: Mapping[str, Any], *, where: str = "config") -> dict[str, Config]:
-    """The runs of a configuration by their label; a single one of an empty label without a sweep.
+def expand_runs(mapping: Mapping[str, Any], *, where: str = "config") -> dict[str, Config]:
+    """The runs of a configuration by their label; without several runs, one with an empty label.
 
-    A label is made of the run's name or its places in the matrix (``grad-cam/weclip``), if it has
-    any, and of the last word of each swept key with its value: ``prompts-8``. Runs are named
-    ``<name>.<label>``, with dots for slashes.
+    A label consists of the run's name or its entries in the matrix (``grad-cam/weclip``), if any,
+    and of the last word of each swept key with its value: ``prompts-8``. Runs are named
+    ``<name>.<label>``, with dots instead of slashes.
 
     Args:
         mapping: see `wsss.config.load.from_mapping`.
-        where: where it came from, for messages.
+        where: its source, for messages.
 
     Raises:
         ConfigError: a run's configuration is not valid, a key cannot be swept, or two runs have the
@@ -38,43 +38,42 @@ def points(mapping: Mapping[str, Any], *, where: str = "config") -> dict[str, Co
         return {"": base}
     _check_keys(base, where)
     _check_count(base, where)
-    bare = {key: value for key, value in mapping.items() if key not in MANY}
-    found: dict[str, Config] = {}
-    spelt: dict[str, str] = {}
-    for (places, change), (words, values) in itertools.product(_named(base), _swept(base)):
-        swept = "_".join(words)
-        if base.matrix.axes:
-            label = "/".join([*places, swept] if swept else places)
-        else:
-            label = "_".join([*places, swept] if swept else places)
+    shared = {key: value for key, value in mapping.items() if key not in MANY}
+    runs: dict[str, Config] = {}
+    labels: dict[str, str] = {}  # by their spelling without case
+    separator = "/" if base.matrix.axes else "_"
+    for (names, change), (words, values) in itertools.product(_entries(base), _sweep(base)):
+        label = separator.join([*names, "_".join(words)] if words else names)
         _check_label(label, where)
-        if (other := spelt.setdefault(label.casefold(), label)) in found:
-            differ = "" if other == label else f" and {other!r}, which some disks take for the same"
+        if (other := labels.setdefault(label.casefold(), label)) in runs:
+            differ = (
+                "" if other == label else f" and {other!r}, which some file systems treat as equal"
+            )
             raise ConfigError(f"{where}: sweep: two runs would be called {label!r}{differ}")
-        own = overlay(overlay(change, values), {"name": run_name(base.name, label)})
-        found[label] = from_mapping(overlay(bare, own), where=f"{where}, run {label}")
-    return found
+        options = overlay(overlay(change, values), {"name": run_name(base.name, label)})
+        runs[label] = from_mapping(overlay(shared, options), where=f"{where}, run {label}")
+    return runs
 
 
 def run_name(name: str, label: str) -> str:
-    """What a run of a configuration is called in its records."""
+    """The name of a run in its records."""
     return f"{name}.{label.replace('/', '.')}"
 
 
-def _named(base: Config) -> Iterator[tuple[list[str], dict[str, Any]]]:
-    """Places of the matrix, or names of runs, with what is laid over the configuration."""
+def _entries(base: Config) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """Names of runs, or of the entries of a matrix, with the options that they change."""
     if base.runs:
         yield from (([value_text(name)], change) for name, change in base.runs.items())
         return
     for entries in itertools.product(*(getattr(base.matrix, a).items() for a in base.matrix.axes)):
         change: dict[str, Any] = {}
-        for _, own in entries:
-            change = overlay(change, own)
+        for _, options in entries:
+            change = overlay(change, options)
         yield [value_text(name) for name, _ in entries], change
 
 
-def _swept(base: Config) -> Iterator[tuple[list[str], dict[str, Any]]]:
-    """Each combination of swept values: its words, and what is laid over the configuration."""
+def _sweep(base: Config) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """Each combination of swept values: its words, and the options that it changes."""
     for values in itertools.product(*base.sweep.values()):
         chosen = dict(zip(base.sweep, values, strict=True))
         change: dict[str, Any] = {}
@@ -84,9 +83,9 @@ def _swept(base: Config) -> Iterator[tuple[list[str], dict[str, Any]]]:
 
 
 def _check_keys(base: Config, where: str) -> None:
-    """Raise if a run would change what all share, or an axis what another one is for."""
+    """Raise if a run changes what all runs share, or an entry what its axis does not cover."""
     if base.runs and base.matrix.axes:
-        raise ConfigError(f"{where}: runs and matrix both name the runs; keep one of them")
+        raise ConfigError(f"{where}: runs and matrix both name the runs; remove one of them")
     for key in [*base.sweep, *(key for run in base.runs.values() for key in run)]:
         if key.split(".")[0] not in SWEPT:
             raise ConfigError(
@@ -95,15 +94,15 @@ def _check_keys(base: Config, where: str) -> None:
             )
     for axis in base.matrix.axes:
         for name, change in getattr(base.matrix, axis).items():
-            if wrong := set(change) - set(AXES[axis]):
+            if others := set(change) - set(AXES[axis]):
                 raise ConfigError(
-                    f"{where}: matrix.{axis}.{name} changes {_listed(wrong)}; on this axis "
+                    f"{where}: matrix.{axis}.{name} changes {_listed(others)}; on this axis "
                     f"{_listed(AXES[axis])} may differ"
                 )
 
 
 def _check_count(base: Config, where: str) -> None:
-    """Raise before combinations are made that nothing could hold."""
+    """Raise before too many combinations are built."""
     named = len(base.runs) or math.prod(len(getattr(base.matrix, a)) for a in base.matrix.axes)
     count = named * math.prod(map(len, base.sweep.values()))
     if count > _MOST_RUNS:
@@ -111,7 +110,7 @@ def _check_count(base: Config, where: str) -> None:
 
 
 def _check_label(label: str, where: str) -> None:
-    """Raise if a run's folder would lie somewhere else, be hidden, or have no name that can be."""
+    """Raise if the label is no valid path of visible folders."""
     for part in label.split("/"):
         if not part or part.startswith((".", "-")) or len(part.encode()) > _LONGEST:
             shown = part if len(part) < _LONGEST else f"{part[:40]}…"

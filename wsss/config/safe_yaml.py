@@ -1,8 +1,8 @@
-"""Read text that may come from anywhere: regular files, bounded, and of YAML plain values alone.
+"""Read text from untrusted sources: regular files of bounded size, and YAML of plain values only.
 
-A YAML file of a few hundred bytes can stand for gigabytes (aliases of aliases), recurse without end
-or name Python objects. What is read here is a tree of plain values, each key once, of a size that a
-configuration has; everything else is refused before it is built.
+A YAML file of a few hundred bytes can expand to gigabytes (aliases of aliases), recurse without end
+or name Python objects. Here only a tree of plain values of moderate size is read, each key once;
+everything else is refused before it is built.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from typing import Any, Final
 
 import yaml
 
-MOST_YAML: Final = 2**20
+YAML_LIMIT: Final = 2**20
 """Bytes of a YAML file."""
-_MOST_VALUES = 100_000  # aliases count as what they stand for; the shipped file has 500
-_DEEPEST = 40
+_MAX_VALUES = 100_000  # aliases count as their targets; the shipped file has 500
+_MAX_DEPTH = 40
 _WILDCARD = re.compile(r"(?<!\$)\{\s*\w+[^{}]*\}")
 _LARGEST = 2**63 - 1
 
 
-def read_bytes(path: Path, most: int) -> bytes:
-    """The bytes of a regular file; a FIFO is not waited for, a device not drained.
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file; never waits for a FIFO or drains a device.
 
     Args:
         path: the file.
-        most: bytes that it may have.
+        limit: largest size, bytes.
 
     Raises:
-        OSError: it cannot be opened, is no regular file, or is larger.
+        OSError: it cannot be opened, is no regular file, or is larger than that.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # NUL in the path
         raise OSError(errno.EINVAL, str(error), str(path)) from None
     with open(descriptor, "rb") as stream:
-        found = os.fstat(descriptor)
-        if stat.S_ISDIR(found.st_mode):
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "is no regular file", str(path))
-        content = stream.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"has more than {limit} bytes", str(path))
     return content
 
 
@@ -58,40 +58,40 @@ def parse_yaml(text: str) -> Any:
     """Plain values of a YAML text.
 
     Raises:
-        yaml.YAMLError: it is no YAML, names other objects than plain values, writes a key twice,
-            refers to itself, or stands for too much.
-        ValueError: a number or date that cannot be.
+        yaml.YAMLError: it is no YAML, names objects other than plain values, writes a key twice,
+            refers to itself, or expands to too much.
+        ValueError: an impossible number or date.
     """
     _check_extent(text)
     return yaml.load(text, Loader=_Loader)
 
 
 def invalid_values(value: object) -> Iterator[str]:
-    """What no configuration needs, each with its key.
+    """Values that no configuration needs, each with its key.
 
-    These are control characters, wildcards of the workflow, numbers without bound, and values that
-    hold themselves or stand for too much, as those that the workflow engine reads may do.
+    These are control characters, wildcards of the workflow, unbounded numbers, and values that
+    contain themselves or expand to too much; the workflow engine reads such values.
     """
     waiting: list[tuple[str, int, object]] = [("", 0, value)]
-    for _ in range(_MOST_VALUES):
+    for _ in range(_MAX_VALUES):
         if not waiting:
             return
-        place, depth, one = waiting.pop()
-        if isinstance(one, dict | list | tuple):
-            if depth == _DEEPEST:
-                yield f"{place}: sections inside sections, more than {_DEEPEST} deep"
+        key, depth, item = waiting.pop()
+        if isinstance(item, dict | list | tuple):
+            if depth == _MAX_DEPTH:
+                yield f"{key}: sections inside sections, more than {_MAX_DEPTH} deep"
                 return
-            pairs = list(one.items() if isinstance(one, dict) else enumerate(one))
-            if isinstance(one, dict):
-                waiting += [(f"a key of {place or 'the file'}", depth + 1, key) for key, _ in pairs]
-            names = (f"{place}.{key}" if place else str(key) for key, _ in pairs)
+            pairs = list(item.items() if isinstance(item, dict) else enumerate(item))
+            if isinstance(item, dict):
+                waiting += [(f"a key of {key or 'the file'}", depth + 1, name) for name, _ in pairs]
+            names = [f"{key}.{name}" if key else str(name) for name, _ in pairs]
             waiting += zip(names, itertools.repeat(depth + 1), (inner for _, inner in pairs))
-        elif what := _odd(one):
-            yield f"{place}: {what}"
-    yield f"stands for more than {_MOST_VALUES} values"
+        elif problem := _problem(item):
+            yield f"{key}: {problem}"
+    yield f"stands for more than {_MAX_VALUES} values"
 
 
-def _odd(value: object) -> str:
+def _problem(value: object) -> str:
     if isinstance(value, str):
         control = next((c for c in value if unicodedata.category(c) in ("Cc", "Cs")), None)
         if control:
@@ -107,13 +107,13 @@ def _odd(value: object) -> str:
 
 
 def _check_extent(text: str) -> None:
-    """Go through the events of a text, of which none is kept, and count what they stand for."""
+    """Count the values that a text expands to, from its events alone."""
     total = 0
-    sizes: dict[str, int] = {}  # by anchor; of one that is still open 0
+    sizes: dict[str, int] = {}  # by anchor; 0 while it is still open
     opened: list[tuple[str | None, int]] = []
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            size = sizes.get(str(event.anchor), 1)  # an unknown one is the composer's business
+            size = sizes.get(str(event.anchor), 1)  # the composer refuses an unknown anchor
             if not size:
                 raise _at(event, f"*{event.anchor} refers to what it is a part of")
             total += size
@@ -122,8 +122,8 @@ def _check_extent(text: str) -> None:
             total += 1
             if event.anchor:
                 sizes[event.anchor] = 0
-            if len(opened) > _DEEPEST:
-                raise _at(event, f"sections inside sections, more than {_DEEPEST} deep")
+            if len(opened) > _MAX_DEPTH:
+                raise _at(event, f"sections inside sections, more than {_MAX_DEPTH} deep")
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = opened.pop()
             if anchor:
@@ -132,13 +132,13 @@ def _check_extent(text: str) -> None:
             total += 1
             if event.anchor:
                 sizes[event.anchor] = 1
-        if total > _MOST_VALUES:
-            raise _at(event, f"stands for more than {_MOST_VALUES} values")
+        if total > _MAX_VALUES:
+            raise _at(event, f"stands for more than {_MAX_VALUES} values")
 
 
-def _at(event: yaml.Event, what: str) -> yaml.YAMLError:
+def _at(event: yaml.Event, problem: str) -> yaml.YAMLError:
     mark = event.start_mark
-    return yaml.YAMLError(what if mark is None else f"line {mark.line + 1}: {what}")
+    return yaml.YAMLError(problem if mark is None else f"line {mark.line + 1}: {problem}")
 
 
 class _Loader(yaml.SafeLoader):
@@ -152,10 +152,10 @@ class _Loader(yaml.SafeLoader):
                         problem_mark=key.start_mark,
                     )
                 seen.add((key.tag, key.value))
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        if odd := [key for key in found if not isinstance(key, str)]:
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        if invalid := [key for key in mapping if not isinstance(key, str)]:
             raise yaml.MarkedYAMLError(
-                problem=f"the key {odd[0]!r} is no text; put it into quotes",
+                problem=f"the key {invalid[0]!r} is no text; put it into quotes",
                 problem_mark=node.start_mark,
             )
-        return found
+        return mapping

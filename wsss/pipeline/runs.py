@@ -22,7 +22,7 @@ from typing import Any
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping, overlay
 from wsss.config.model import Config
-from wsss.config.runs import points, run_name
+from wsss.config.runs import expand_runs, run_name
 from wsss.pipeline.stages import stage_sections
 from wsss.score.papers.table import load_table, row_of, table_runs
 
@@ -88,16 +88,15 @@ class Runs(Mapping[str, Run]):
         tables: files of tables whose runs belong to it as well; they take the section ``compute``.
 
     Raises:
-        ConfigError: see `wsss.config.runs.points` and `wsss.score.papers.table.table_runs`; or a
-        run
-            would lie in a folder of another.
+        ConfigError: see `wsss.config.runs.expand_runs` and `wsss.score.papers.table.table_runs`; or
+            the folder of a run would lie in that of another.
     """
 
     def __init__(
         self, mapping: Mapping[str, Any], *, where: str = "config", tables: Sequence[Path] = ()
     ) -> None:
         base = from_mapping(mapping, where=where)
-        configs, axes = points(mapping, where=where), base.matrix.axes
+        configs, axes = expand_runs(mapping, where=where), base.matrix.axes
         self.name = base.name
         self._producer = functools.cache(self._find_producer)
         self._key = functools.cache(self._make_key)

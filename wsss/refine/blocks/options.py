@@ -7,10 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from wsss.config.base import Share, variant_field
-from wsss.config.cams import CamsConfig
-from wsss.config.infer import InferConfig
-from wsss.config.labels import SeedsConfig
-from wsss.config.method import MethodOptions
+from wsss.config.method import Chain, MethodOptions
 
 
 class HeadOptions(MethodOptions):
@@ -62,7 +59,7 @@ class HeadOptions(MethodOptions):
     )
     visibility_threshold: Share = Field(0.5, description="Threshold of gated and located.")
 
-    def cross_checks(self, cams: CamsConfig, seeds: SeedsConfig, infer: InferConfig) -> list[str]:
+    def cross_checks(self, config: Chain) -> list[str]:
         """The number of heads and the ignore band."""
         errors = []
         if self.width % self.heads:

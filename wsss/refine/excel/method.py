@@ -144,11 +144,8 @@ class Step:
     """
 
     def __init__(self, config: Config, head: Head, teacher: Teacher) -> None:
-        self._settings, self._head, self._teacher = (
-            config.refine.section(ExcelOptions),
-            head,
-            teacher,
-        )
+        self._settings = config.refine.section(ExcelOptions)
+        self._head, self._teacher = head, teacher
         encoder = teacher.scores.encoder
         side = config.refine.train.crop // encoder.patch[0]
         self._grid, self._device = (side, side), encoder.device

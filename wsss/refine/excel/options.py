@@ -7,9 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from wsss.config.base import variant_field
-from wsss.config.cams import CamsConfig
-from wsss.config.infer import InferConfig
-from wsss.config.labels import SeedsConfig
+from wsss.config.method import Chain
 from wsss.refine.blocks.options import HeadOptions
 
 
@@ -70,14 +68,14 @@ class ExcelOptions(HeadOptions):
         ),
     )
 
-    def cross_checks(self, cams: CamsConfig, seeds: SeedsConfig, infer: InferConfig) -> list[str]:
+    def cross_checks(self, config: Chain) -> list[str]:
         """What the calibrated CAM needs."""
-        errors = super().cross_checks(cams, seeds, infer)
-        if cams.source == "external" and self.crop_visibility != "image":
+        errors = super().cross_checks(config)
+        if config.cams.source == "external" and self.crop_visibility != "image":
             errors.append(
                 f"crop_visibility {self.crop_visibility} computes patch-text CAMs of crops, but "
                 "cams.source is external; set crop_visibility to image"
             )
-        if cams.patch_text.relation == "none":
+        if config.cams.patch_text.relation == "none":
             errors.append("cams.patch_text.relation is none, but excel calibrates it")
         return errors

@@ -7,10 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from wsss.config.base import Section, Share, variant_field
-from wsss.config.cams import CamsConfig
-from wsss.config.infer import InferConfig
-from wsss.config.labels import SeedsConfig
-from wsss.config.method import MethodOptions
+from wsss.config.method import Chain, MethodOptions
 
 
 class BoundaryConfig(Section):
@@ -170,17 +167,19 @@ class WeakClipOptions(MethodOptions):
         description="Pixels over which that loss is averaged: all, or those with a label.",
     )
 
-    def cross_checks(self, cams: CamsConfig, seeds: SeedsConfig, infer: InferConfig) -> list[str]:
+    def cross_checks(self, config: Chain) -> list[str]:
         """The network's shape, the windows and the seeds."""
         errors = []
         if self.width % self.heads:
             errors.append("heads must divide width")
         if self.out_indices and sorted(set(self.out_indices)) != self.out_indices:
             errors.append("out_indices must rise, e.g. [4, 6, 8, 12]")
-        if infer.scores != "decoder":
+        if config.infer.scores != "decoder":
             errors.append("infer.scores: cam is for weclip and excel; set decoder")
-        if infer.stride and (infer.window is None or infer.stride > infer.window):
+        if config.infer.stride and (
+            config.infer.window is None or config.infer.stride > config.infer.window
+        ):
             errors.append("infer.stride must be at most infer.window, so that windows meet")
-        if min(seeds.values) <= 0:
+        if min(config.seeds.values) <= 0:
             errors.append("seeds.values must be positive")
         return errors

@@ -27,7 +27,7 @@ _NEEDED: Mapping[str, object] = {
     "refine.weakclip.class_token": "twice",
     "refine.weakclip.positions": "twice",
     "clip.normalization": "imagenet",
-    "clip.shape": "kept",  # which patch-text CAMs would change
+    "clip.keep_ratio": True,  # which patch-text CAMs would change
 }
 REMEDY = (
     "Use the preset of the data set with variant: published; its sizes are those of the release "

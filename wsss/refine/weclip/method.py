@@ -136,11 +136,8 @@ class Step:
     """
 
     def __init__(self, config: Config, head: Head, teacher: PseudoLabels) -> None:
-        self._settings, self._head, self._teacher = (
-            config.refine.section(WeClipOptions),
-            head,
-            teacher,
-        )
+        self._settings = config.refine.section(WeClipOptions)
+        self._head, self._teacher = head, teacher
         side = config.refine.train.crop // teacher.encoder.patch[0]
         self._grid = (side, side)
         self._near = window(self._grid, self._settings.affinity_radius, teacher.encoder.device)

@@ -7,9 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from wsss.config.base import variant_field
-from wsss.config.cams import CamsConfig
-from wsss.config.infer import InferConfig
-from wsss.config.labels import SeedsConfig
+from wsss.config.method import Chain
 from wsss.refine.blocks.options import HeadOptions
 
 
@@ -43,14 +41,14 @@ class WeClipOptions(HeadOptions):
         ),
     )
 
-    def cross_checks(self, cams: CamsConfig, seeds: SeedsConfig, infer: InferConfig) -> list[str]:
+    def cross_checks(self, config: Chain) -> list[str]:
         """What the refinement module can start from."""
-        errors = super().cross_checks(cams, seeds, infer)
-        if infer.scores == "static_cam":
+        errors = super().cross_checks(config)
+        if config.infer.scores == "static_cam":
             errors.append("infer.scores: static_cam is for excel; set cam or decoder")
-        if cams.source != "grad_cam" and self.crop_visibility != "image":
+        if config.cams.source != "grad_cam" and self.crop_visibility != "image":
             errors.append(
                 f"crop_visibility {self.crop_visibility} computes Grad-CAMs of crops, but "
-                f"cams.source is {cams.source}; set crop_visibility to image"
+                f"cams.source is {config.cams.source}; set crop_visibility to image"
             )
         return errors
