@@ -19,7 +19,7 @@ from .conftest import CONFIG, Project, jobs
 
 pytestmark = pytest.mark.workflow
 
-SCORE = {"score_blob", "score_cams", "score_masks", "score_predictions", "table", "class_chart"}
+SCORE = {"score_blob", "score_cam", "score_masks", "score_segmenter", "table", "class_chart"}
 RETRAIN = {"retrain", "predict", "loss_curve"}
 MASKS = {"masks"}
 REFINE = {"refine_train", "refine_apply", "refine_predict"}
@@ -73,11 +73,11 @@ def test_second_run_has_nothing_to_do(finished: Project) -> None:
         ("cams/grad_cam.py", {"cams"} | REFINE | MASKS | RETRAIN, {"ingest", "score_blob"}),
         ("refine/weclip.py", REFINE | MASKS | RETRAIN, {"cams", "score_blob", "ingest"}),
         ("refine/none.py", set(), {"cams"} | REFINE | MASKS | RETRAIN | SCORE),
-        ("masks/stage.py", MASKS | RETRAIN, {"cams", "score_cams"} | REFINE),
-        ("retrain/train.py", RETRAIN, {"cams", "score_cams", "score_masks"} | REFINE | MASKS),
+        ("masks/stage.py", MASKS | RETRAIN, {"cams", "score_cam"} | REFINE),
+        ("retrain/train.py", RETRAIN, {"cams", "score_cam", "score_masks"} | REFINE | MASKS),
         (
             "retrain/predict.py",
-            {"predict", "score_predictions"},
+            {"predict", "score_segmenter"},
             {"retrain", "masks", "score_masks"},
         ),
         ("score/table.py", {"table"}, RETRAIN | MASKS | {"cams", "score_masks"}),
@@ -154,7 +154,7 @@ def test_editing_a_truth_png_scores_again(finished: Project) -> None:
             again = finished.snakemake("--dry-run", "--", target).stdout
         finally:
             os.utime(png, ns=(before, before))
-    assert "score_blob" in again
+    assert "score_blob" in jobs(again)
     assert "ingest" not in again.split("Job stats:")[1].split("total")[0]
 
 

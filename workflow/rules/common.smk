@@ -12,14 +12,15 @@ sys.path.insert(0, workflow.basedir)
 from wsss.pipeline.engine import job_container, prepare_jobs
 from wsss.pipeline.slurm import explain_log
 from wsss.pipeline.slurm import queued_jobs_message
-from wsss.pipeline.runs import Runs
+from wsss.pipeline.runs import SCORED, Runs
 from wsss.pipeline.stages import stage_code, stage_sections
 from wsss.clip.text.knowledge import built_in
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
 from wsss.compute.device import local_gpus
 from wsss.score.papers.table import load_table
-from wsss.score.truth.find import truth_files, truth_state
+from wsss.score.product import PRODUCTS
+from wsss.score.truth.find import has_truth, truth_files, truth_state
 
 prepare_jobs(Path(workflow.basedir))
 CONTAINER = job_container()
@@ -104,12 +105,12 @@ def code(stage):
 
 def truth(wildcards):
     """State of a split's pixel labels: adding or editing one scores the split again."""
-    return truth_state(of_run(wildcards), wildcards.split)
+    return truth_state(of_run(wildcards).data, wildcards.split)
 
 
 def drawn_truth(wildcards):
     """What scoring a split waits for: COCO's masks, where they are drawn once."""
-    return list(map(str, truth_files(of_run(wildcards), wildcards.split)))
+    return list(map(str, truth_files(of_run(wildcards).data, wildcards.split)))
 
 
 def local_files(*texts):
@@ -154,11 +155,6 @@ def clip_files(wildcards):
     if tse.form != "off":
         texts += [str(built_in(settings.data.kind)), tse.knowledge or "none"]
     return local_files(*texts)
-
-
-def has_truth(data):
-    """Whether there are pixel labels to score against."""
-    return data.kind != "folder" or bool(data.masks)
 
 
 def tables(run, name):
