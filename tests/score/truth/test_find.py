@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import pkgutil
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from wsss.data.manifest import Manifest
 from wsss.score.truth.find import TruthError, find_truth, has_truth, png_folder, read_truth
 
 from ..conftest import Run, save_mask
+
+SCORE = "wsss.score"
 
 
 def test_reads_indices_of_every_image(run: Run) -> None:
@@ -89,3 +93,13 @@ def test_truth_in_colours_is_refused(run: Run) -> None:
     source = find_truth(run.config.data, Manifest((sample,)), "train").sources[sample.id]
     with pytest.raises(TruthError, match=f"'image1' cannot be read: {re.escape(str(path))}"):
         read_truth(source, sample.id, sample.height, sample.width)
+
+
+def test_the_contract_names_every_other_module_of_the_room() -> None:
+    root = Path(__file__).parents[3]
+    contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (contract,) = (
+        c for c in contracts["contracts"] if c.get("forbidden_modules") == [f"{SCORE}.truth"]
+    )
+    modules = {f"{SCORE}.{m.name}" for m in pkgutil.iter_modules([str(root / "wsss/score")])}
+    assert modules - {f"{SCORE}.truth"} == {m for m in contract["source_modules"] if SCORE in m}

@@ -17,17 +17,9 @@ from wsss.score.metrics.confusion import metrics_of
 from wsss.score.names import list_images
 from wsss.score.papers.table import Column, Cost, PaperTable, Row, row_of
 from wsss.score.record import Record, defined, read_records
-from wsss.score.tables.efficiency import read_efficiency
+from wsss.score.tables.efficiency import COSTS, read_efficiency
 from wsss.score.tables.rows import percent, row_name
 from wsss.score.tables.seeds import are_repeats, mean_text, seed_statistics
-
-_COSTS = {
-    "trained_parameters": lambda cost: cost.trained_parameters / 1e6,
-    "parameters": lambda cost: cost.parameters / 1e6,
-    "trained_share": lambda cost: 100 * cost.trained_parameters / cost.parameters,
-    "images_per_second": lambda cost: cost.images_per_second,
-    "peak_memory": lambda cost: cost.peak_memory / 2**30,
-}
 
 
 @dataclass(frozen=True)
@@ -151,7 +143,7 @@ def _is_cost(path: Path) -> bool:
 
 def _cell(files: RowFiles, column: Column, product: str, where: str) -> Cell:
     if column.metric in get_args(Cost):
-        costs = [_COSTS[column.metric](cost) for cost in files.costs]
+        costs = [COSTS[column.metric](cost) for cost in files.costs]
         numbers = tuple(value for value in costs if value is not None)
         return Cell(numbers, costs=files.costs, is_share=False)
     matches = [(path, r) for path, r in files.records if _matches(r, column, product)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,6 +14,14 @@ from wsss.refine.training.efficiency import Efficiency
 from wsss.score.tables.rows import Table
 from wsss.score.tables.write import csv_text, write_table
 
+COSTS: dict[str, Callable[[Efficiency], float | None]] = {
+    "trained_parameters": lambda cost: cost.trained_parameters / 1e6,
+    "parameters": lambda cost: cost.parameters / 1e6,
+    "trained_share": lambda cost: 100 * cost.trained_parameters / cost.parameters,
+    "images_per_second": lambda cost: cost.images_per_second,
+    "peak_memory": lambda cost: cost.peak_memory / 2**30,
+}
+"""Numbers of a training in the unit of the tables: millions, percent, per second, GiB."""
 _COLUMNS = (
     "training", "trained parameters, M", "all parameters, M", "trained share, %",
     "images per second", "peak memory, GiB", "device",
@@ -70,13 +79,6 @@ def read_efficiency(path: Path) -> Efficiency:
 
 
 def _row(cost: Efficiency) -> tuple[str, ...]:
-    speed = "" if cost.images_per_second is None else f"{cost.images_per_second:.1f}"
-    return (
-        f"{cost.method}, ours",
-        f"{cost.trained_parameters / 1e6:.1f}",
-        f"{cost.parameters / 1e6:.1f}",
-        f"{100 * cost.trained_parameters / cost.parameters:.1f}",
-        speed,
-        f"{cost.peak_memory / 2**30:.1f}",
-        cost.device,
-    )
+    numbers = [number(cost) for number in COSTS.values()]
+    texts = ("" if number is None else f"{number:.1f}" for number in numbers)
+    return (f"{cost.method}, ours", *texts, cost.device)
