@@ -187,6 +187,25 @@ def run_products(run):
     return products
 
 
+PRODUCT_OF_FILE = {PRODUCTS[product].file: product for product in SCORED}
+
+
+def scored(wildcards):
+    """The product that a file of records scores."""
+    return PRODUCT_OF_FILE[wildcards.file]
+
+
+def scored_shards(wildcards):
+    """Its shards; the blob, which ignores the image, has none."""
+    folder = SCORED[scored(wildcards)]
+    return [] if folder == "manifest" else shards(folder)(wildcards)
+
+
+def scored_sections(wildcards):
+    """The configuration values that scoring it reads."""
+    return sections(f"score_{scored(wildcards)}")(wildcards)
+
+
 def scored_of(wildcards):
     """The records of the run that a rule works for."""
     return list(RUNS.records(wildcards.run).values())

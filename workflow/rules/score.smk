@@ -1,18 +1,5 @@
 # Scores, tables and pictures: the only stage that opens pixel labels.
 
-SCORED_BY_FILE = {PRODUCTS[product].file: product for product in SCORED}
-
-
-def scored(wildcards):
-    """The product that a file of records scores."""
-    return SCORED_BY_FILE[wildcards.file]
-
-
-def scored_shards(wildcards):
-    """Its shards; the blob, which ignores the image, has none."""
-    folder = SCORED[scored(wildcards)]
-    return [] if folder == "manifest" else shards(folder)(wildcards)
-
 
 # On a cluster they run beside the engine; `--groups score=scores` submits them after all.
 localrules:
@@ -38,14 +25,14 @@ rule score:
     benchmark:
         "results/{run}/benchmarks/score/{file}.{split}.tsv"
     wildcard_constraints:
-        file="|".join(SCORED_BY_FILE),
+        file="|".join(PRODUCT_OF_FILE),
     conda:
         "../../envs/core.yaml"
     resources:
         mem_mb=4000,
         runtime="2h",
     params:
-        sections=lambda wildcards: sections(f"score_{scored(wildcards)}")(wildcards),
+        sections=scored_sections,
         code=code("score_blob"),
         truth=truth,
         folder=subpath(input.manifest, parent=True),
