@@ -26,10 +26,6 @@ wildcard_constraints:
     run="|".join(map(re.escape, RUNS)),
     split="train|val|test",
     part=r"\d+-of-\d+",
-    product="cam|affinity|refined",
-    made="masks|seeds",
-    who="predictions|refiner",
-    trained="segmenter|refiner",
 
 
 include: "workflow/rules/truth.smk"
@@ -55,7 +51,9 @@ rule all:
 
 
 onstart:
-    if workflow.resource_settings.nodes and (reason := queued_jobs_message(Path.cwd())):
+    if workflow.resource_settings.nodes and (
+        reason := queued_jobs_message(Path.cwd())
+    ):
         raise WorkflowError(reason)
 
 

@@ -164,10 +164,10 @@ def run(plan: Plan, row: str, seed: int, *, crf: bool) -> None:
     """Train and score once; rows that change the evaluation alone share the training."""
     import torch
 
+    from benchmarks.scoring import score
     from wsss.masks.seeds_stage import run as make_seeds
     from wsss.masks.stage import run as make_masks
     from wsss.refine import stage
-    from wsss.score.stage import score_cams, score_masks, score_predictions
 
     torch.set_num_threads(1)
     config, out = configuration(plan, row, seed, crf=crf), plan.out
@@ -186,13 +186,14 @@ def run(plan: Plan, row: str, seed: int, *, crf: bool) -> None:
     stage.predict(config, manifest, "val", (1, 1), checkpoint, predictions, cache)
     found = {}
     record = here / "record.json"
-    found["scores train"] = score_cams(config, manifest, "train", [scores], "score", record)[0]
+    found["scores train"] = score("refiner_scores", config, manifest, "train", [scores], record)[0]
     if crf:
         make_masks(config, manifest, scores, here / "masks.h5", here / "png")
-        found["mask train"] = score_masks(config, manifest, "train", [here / "masks.h5"], record)[0]
-    for one in score_predictions(config, manifest, "val", [predictions], record, of="refiner"):
-        if one.flip:
-            found["prediction val, CRF" if one.crf else "prediction val"] = one
+        masks = [here / "masks.h5"]
+        found["mask train"] = score("masks", config, manifest, "train", masks, record)[0]
+    for row in score("refiner_prediction", config, manifest, "val", [predictions], record):
+        if row.protocol.startswith("multi"):
+            found["prediction val, CRF" if row.crf else "prediction val"] = row
     values = {measure: record.miou for measure, record in found.items()}
     values |= {
         f"{measure}{REPORT}": record.report_mean

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.scoring import score
 from wsss.cams.stage import run as make_cams
 from wsss.config.load import from_mapping, load_config
 from wsss.config.model import Config
 from wsss.data.ingest.stage import ingest
-from wsss.score.stage import score_cams
+from wsss.score.product import ProductName
+from wsss.score.tables.rows import row_name
 
 PRESET = Path(__file__).parent.parent / "workflow" / "presets" / "voc-subset.yaml"
-_ARRAYS: Sequence[Literal["cam", "refined"]] = ("cam", "refined")
+_PRODUCTS: Sequence[ProductName] = ("cam", "affinity")
 
 
 def compare_precisions(folder: Path, split: str = "val") -> dict[str, Any]:
@@ -48,14 +50,13 @@ def _scores(base: Config, precision: str, folder: Path, split: str) -> dict[str,
     shard = folder / f"{precision}.h5"
     make_cams(config, folder / "manifest", split, (1, 1), shard, folder / "cache")
     found: dict[str, float] = {}
-    for array in _ARRAYS:
-        out = folder / f"{precision}.{array}.json"
-        for record in score_cams(config, folder / "manifest", split, [shard], array, out):
-            configured = record.background is None or record.background.source == "config"
-            best = "" if configured else " (best threshold)"
-            found[f"{record.row}{best}, all classes"] = _percent(record.miou)
+    for product in _PRODUCTS:
+        out = folder / f"{precision}.{product}.json"
+        for record in score(product, config, folder / "manifest", split, [shard], out):
+            row = row_name(record)
+            found[f"{row}, all classes"] = _percent(record.miou)
             chosen = [record.iou[name] for name in record.report_classes]
-            found[f"{record.row}{best}, report classes"] = _percent(
+            found[f"{row}, report classes"] = _percent(
                 sum(value or 0.0 for value in chosen) / max(1, len(chosen))
             )
     return found

@@ -235,17 +235,17 @@ def prepare(root: Path, count: int, *, side: int = SIDE, classes: str = "voc") -
 
 def gather(root: Path, stage: str) -> None:
     """Run one stage and print this process's peak memory, and that of its children, in bytes."""
+    from benchmarks.scoring import score
     from wsss.refine import stage as refine
     from wsss.retrain import train as retrain
-    from wsss.score import stage as score
 
     config, manifest = settings(root), root / "manifest"
     cams, masks = (sorted((root / kind).glob("*.h5")) for kind in ("cams", "masks"))
     work = root / "work" / stage.replace(" ", "-")
     if stage == "score cam":
-        score.score_cams(config, manifest, "train", cams, "cam", work / "record.json")
+        score("cam", config, manifest, "train", cams, work / "record.json")
     elif stage == "score masks":
-        score.score_masks(config, manifest, "train", masks, work / "record.json")
+        score("masks", config, manifest, "train", masks, work / "record.json")
     elif stage == "refine":
         files = (work / "checkpoint.safetensors", work / "log.csv")
         refine.train(config, manifest, cams, *files, work / "steps", work / "cache")

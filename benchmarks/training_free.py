@@ -22,6 +22,7 @@ from benchmarks.ablation import ROOT, SETS
 from wsss.config.load import from_mapping, overlay
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
+from wsss.score.product import ProductName
 
 CAM, AFFINITY, PAR, BOTH = COLUMNS = ("CAM", "+ affinity", "+ PAR", "+ affinity + PAR")
 
@@ -150,10 +151,10 @@ def configuration(data: str, row: str) -> Config:
 
 def measure(data: str, row: str, out: Path, file: Path, *, par: bool) -> None:
     """Make the CAMs of a row and score them."""
+    from benchmarks.scoring import score
     from wsss.cams.stage import run as make_cams
     from wsss.data.ingest.stage import ingest
     from wsss.demo.dataset import generate
-    from wsss.score.stage import score_cams
 
     config = configuration(data, row)
     manifest, cams = out / "manifest", out / f"{_slug(row)}.h5"
@@ -166,9 +167,10 @@ def measure(data: str, row: str, out: Path, file: Path, *, par: bool) -> None:
     found, best_at = {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for column, array in ((CAM, "cam"), (AFFINITY, "refined")):
-            args = ("train", [cams], array, folder / "record.json")
-            best = score_cams(config, manifest, *args)[1]
+        products: tuple[tuple[str, ProductName], ...] = ((CAM, "cam"), (AFFINITY, "affinity"))
+        for column, product in products:
+            record = folder / "record.json"
+            best = score(product, config, manifest, "train", [cams], record)[1]
             found[column] = (best.miou, best.report_mean)
             assert best.background is not None
             best_at[column] = best.background.value
@@ -186,9 +188,9 @@ def _of_labels(
     config: Config, manifest: Path, cams: Path, threshold: float, folder: Path
 ) -> tuple[float, float | None]:
     """Score of labels after the affinity and PAR."""
+    from benchmarks.scoring import score
     from wsss.masks.stage import run as make_masks
     from wsss.refine.stage import apply, train
-    from wsss.score.stage import score_masks
 
     masks = {
         "par": True,
@@ -201,8 +203,8 @@ def _of_labels(
     train(settings, manifest, [cams], checkpoint, folder / "log.csv", folder / "work", folder)
     apply(settings, manifest, "train", cams, checkpoint, scores, folder)
     make_masks(settings, manifest, scores, folder / "masks.h5", folder / "png")
-    args = ("train", [folder / "masks.h5"], folder / "record.json")
-    record = score_masks(settings, manifest, *args)[0]
+    out = folder / "record.json"
+    record = score("masks", settings, manifest, "train", [folder / "masks.h5"], out)[0]
     return record.miou, record.report_mean
 
 

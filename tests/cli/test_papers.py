@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 from wsss.artifacts.provenance import Provenance
 from wsss.cli.app import app
 from wsss.cli.commands.papers import parse_records
-from wsss.score.image_counts_file import keep_counts
-from wsss.score.metrics.counting import images_of
+from wsss.score.image_counts_file import write_image_counts
 from wsss.score.metrics.image_counts import ImageCounts
 from wsss.score.record import Record, numbers, write_records
 
@@ -30,16 +29,16 @@ def written(path: Path, wrong: int) -> Path:
         matrix = np.diag([90, 40 + number, 30]).astype(np.int64)
         matrix[1, :2] += (wrong, -wrong)
         counts.add(f"image {number}", matrix)
-    evidence = keep_counts(path, {images_of("single"): counts}, ["single"], MADE, 50)["single"]
-    found = evidence.interval
-    assert found is not None
+    file, interval = write_image_counts(path, {"single": counts}, MADE, 50)["single"]
+    assert interval is not None
     rest = {
-        "row": "WeCLIP prediction", "run": path.stem, "chain": "grad_cam", "stage": "refine",
+        "product": "refiner_prediction", "protocol": "single", "method": "weclip",
+        "run": path.stem, "chain": "grad_cam",
         "split": "val", "images": 4, "images_without_truth": 0, "truth": "here",
-        "background": None, "crf": False, "scales": (1.0,), "flip": False, "seed": 0,
-        "variant": "corrected", "weights": {}, "provenance": MADE,
-        "miou_low": found.low, "miou_high": found.high, "resamples": 50,
-        "image_counts": evidence.file,
+        "background": None, "crf": False, "scales": (1.0,), "seed": 0,
+        "variant": "corrected", "weights": {}, "provenance": MADE, "shard_provenance": (MADE,),
+        "miou_low": interval.low, "miou_high": interval.high, "resamples": 50,
+        "image_counts": file,
     }  # fmt: skip
     record = {**numbers(counts.table().total(), NAMES, []), **rest}
     write_records(path, [Record.model_validate(record)])
@@ -60,7 +59,7 @@ def test_difference_says_how_far_two_runs_are_apart(tmp_path: Path) -> None:
 def test_paper_table_takes_rows_and_paths(tmp_path: Path) -> None:
     table = {
         "title": "A table",
-        "columns": {"val": {"title": "val", "product": "refiner"}},
+        "columns": {"val": {"title": "val", "product": "refiner_prediction"}},
         "rows": [{"name": "Mine", "preset": "demo-weclip"}],
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(table))

@@ -86,11 +86,12 @@ CHAIN: tuple[Kind, ...] = (
     Kind("score affinity", f"score affinity {{base}}/cams/x.h5 {_M} {_SCORED}", _RECORDS),
     Kind("score blob", f"score blob {_M} {_SCORED}", _RECORDS),
     Kind("score seeds", f"score seeds {{base}}/seeds/x.h5 {_M} {_SCORED}", _RECORDS),
-    Kind("score refined", f"score refined {{base}}/refine-apply/x.h5 {_M} {_SCORED}", _RECORDS),
+    Kind("score refiner_scores", f"score refiner_scores {{base}}/refine-apply/x.h5 {_M}"
+         f" {_SCORED}", _RECORDS),
     Kind("score masks", f"score masks {{base}}/masks/x.h5 {_M} {_SCORED}", _RECORDS),
-    Kind("score refiner", f"score refiner {{base}}/refine-predict/x.h5 {_M}"
+    Kind("score refiner_prediction", f"score refiner_prediction {{base}}/refine-predict/x.h5 {_M}"
          f" {_SCORED.replace('train', 'val')}", _RECORDS),
-    Kind("score predictions", f"score predictions {{base}}/predict/x.h5 {_M}"
+    Kind("score segmenter", f"score segmenter {{base}}/predict/x.h5 {_M}"
          f" {_SCORED.replace('train', 'val')}", _RECORDS),
     Kind("table", "table {base}/score-cam/r.json {base}/score-masks/r.json --out {out}",
          ("table.md", "table.csv", "table.html")),

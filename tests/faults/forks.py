@@ -32,9 +32,9 @@ _POOLS = {
     "wsss.masks.store": {"_PIXELS_WORTH_A_PROCESS": 1},
     "wsss.data.images.decode": {"_BYTES_WORTH_A_POOL": 0},
     "wsss.score.metrics.parallel": {"_PARTS_WORTH_A_POOL": 1},
-    "wsss.score.product": {"_IMAGES_A_PART": 3},
+    "wsss.score.inputs": {"_IMAGES_PER_PART": 3},
     "wsss.score.truth.mask_tags": {"_MASKS_WORTH_A_POOL": 1},
-    "wsss.score.truth.coco_masks": {"_IMAGES_WORTH_A_POOL": 1, "_IMAGES_A_JOB": 2},
+    "wsss.score.truth.coco_masks": {"_IMAGES_WORTH_A_POOL": 1, "_IMAGES_PER_JOB": 2},
 }
 _TIDY = False
 _PATIENCE = 30.0  # seconds for workers of a dead process to end

@@ -31,7 +31,7 @@ from wsss.data.images.decode import DecodeCache
 from wsss.data.images.label_png import read_label_png
 from wsss.data.manifest_folder import load
 from wsss.retrain import runner
-from wsss.score.image_counts_file import counts_of
+from wsss.score.image_counts_file import read_image_counts
 from wsss.score.record import read_records
 from wsss.score.tables.efficiency import read_efficiency
 from wsss.score.truth.coco_masks import check_drawn
@@ -81,7 +81,7 @@ def manifest(path: Path) -> str:
 
 def records(path: Path) -> str:
     found = read_records([path])
-    counts = [counts_of(one, path) for one in found if one.image_counts]
+    counts = [read_image_counts(one, path) for one in found if one.image_counts]
     totals = [[one.ids, one.total().tolist(), one.cell.tolist()] for one in counts]
     return digest_json([[one.model_dump(mode="json") for one in found], totals])
 

@@ -19,7 +19,7 @@ Trying to restart job 14.
 Error in rule refine_predict:
     message: SLURM-job '7' failed, SLURM status is: 'TIMEOUT'. Reason: Step 0: TimeLimit.
 [Sun Nov 22 00:18:12 2026]
-Error in rule score_cams:
+Error in rule score:
     message: None
     jobid: 4
 [Sun Nov 22 00:18:12 2026]

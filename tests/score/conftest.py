@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,15 +12,20 @@ from PIL import Image
 
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, ShardWriter
+from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample, write_manifest
 from wsss.data.manifest_folder import write_classes
+from wsss.score.product import ProductName
+from wsss.score.record import Record
+from wsss.score.stage import Settings
+from wsss.score.stage import run as score
 
 CLASSES = ClassList("tiny", ("cat", "boat", "tree"), ("cat", "boat", "tree"), ("sky",))
 PROVENANCE = Provenance(
-    stage="test", config={"retrain": {"model": "segformer-b0"}}, seed=0, code="", packages={},
+    stage="test", config={}, seed=0, code="", packages={},
     weights={"clip": "abc"},
 )  # fmt: skip
 
@@ -40,6 +45,23 @@ class Run:
     @property
     def manifest_dir(self) -> Path:
         return self.folder / "manifest"
+
+    def score(
+        self,
+        product: ProductName,
+        shards: Sequence[Path],
+        out: Path,
+        *,
+        split: str = "train",
+        config: Config | None = None,
+    ) -> list[Record]:
+        """Score a product with what its stage reads of the configuration."""
+        given = self.config if config is None else config
+        values = STAGES[f"score_{product}"].select(given)
+        settings = Settings(**values)
+        return score(
+            product, self.manifest_dir, split, shards, out, settings, workers=given.compute.workers
+        )
 
     def write(self, name: str, kind: str, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> Path:
         """Write a shard of named arrays by image."""

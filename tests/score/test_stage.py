@@ -15,8 +15,8 @@ from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
 from wsss.score.metrics.confusion import Confusion
 from wsss.score.metrics.counting import BLOB_SIGMA, ProductError, centred_blob
+from wsss.score.product import ProductName
 from wsss.score.record import Record, read_records
-from wsss.score.stage import score_blob, score_cams, score_masks, score_predictions
 from wsss.score.tables.rows import background_text, row_name
 
 from .conftest import Run
@@ -37,11 +37,13 @@ def reference(run: Run, maps: dict[str, np.ndarray], foreground: Callable) -> np
     return confusion.matrix
 
 
-@pytest.mark.parametrize("array", ["cam", "refined"])
-def test_cams_at_the_rule_and_at_the_best_threshold(run: Run, tmp_path: Path, array: str) -> None:
+@pytest.mark.parametrize("product", ["cam", "affinity"])
+def test_cams_at_the_rule_and_at_the_best_threshold(
+    run: Run, tmp_path: Path, product: ProductName
+) -> None:
     out = tmp_path / "scores.json"
-    fixed, best = score_cams(run.config, run.manifest_dir, "train", run.cam_shards(), array, out)
-    maps = {k: v if array == "cam" else v**2 for k, v in run.cams.items()}
+    fixed, best = run.score(product, run.cam_shards(), out)
+    maps = {k: v if product == "cam" else v**2 for k, v in run.cams.items()}
     np.testing.assert_array_equal(fixed.confusion, reference(run, maps, lambda m: m > 1 - m))
     assert fixed.background is not None
     assert (fixed.background.rule, fixed.background.value) == ("power", 1.0)
@@ -54,8 +56,8 @@ def test_cams_at_the_rule_and_at_the_best_threshold(run: Run, tmp_path: Path, ar
     assert fixed.miou is not None
     assert best.miou >= fixed.miou
     assert read_records([out]) == [fixed, best]
-    assert fixed.row == {"cam": "CAM", "refined": "CAM + affinity"}[array]
-    assert (fixed.split, fixed.images, fixed.stage) == ("train", 6, "cams")
+    assert row_name(fixed) == {"cam": "CAM", "affinity": "CAM + affinity"}[product]
+    assert (fixed.split, fixed.images, fixed.product) == ("train", 6, product)
     assert fixed.weights == {"clip": "abc"}
     assert list(fixed.iou) == ["background", "cat", "boat", "tree"]
     assert fixed.provenance.inputs["cams-0.h5"]
@@ -68,7 +70,7 @@ def test_constant_rule_and_fixed_alone(make_run: Callable[..., Run], tmp_path: P
         score={"cam_thresholds": "fixed", "report_classes": ["cat", "tree"]},
     )
     out = tmp_path / "s.json"
-    (record,) = score_cams(run.config, run.manifest_dir, "train", run.cam_shards(), "cam", out)
+    (record,) = run.score("cam", run.cam_shards(), out)
     threshold = np.float32(0.3)
     np.testing.assert_array_equal(
         record.confusion, reference(run, run.cams, lambda m: m > threshold)
@@ -79,7 +81,7 @@ def test_constant_rule_and_fixed_alone(make_run: Callable[..., Run], tmp_path: P
 def test_best_follows_the_report_classes(make_run: Callable[..., Run], tmp_path: Path) -> None:
     run = make_run(score={"report_classes": ["boat"]})
     out = tmp_path / "s.json"
-    _, best = score_cams(run.config, run.manifest_dir, "train", run.cam_shards(), "cam", out)
+    _, best = run.score("cam", run.cam_shards(), out)
     assert best.background is not None
     assert best.background.criterion == "mean IoU of the report classes"
     matrices = [
@@ -91,7 +93,7 @@ def test_best_follows_the_report_classes(make_run: Callable[..., Run], tmp_path:
         update={"score": run.config.score.model_copy(update={"report_classes": ["boot"]})}
     )
     with pytest.raises(ConfigError, match=r"'boot' is no label.*'boat'"):
-        score_cams(wrong, run.manifest_dir, "train", run.cam_shards(), "cam", out)
+        run.score("cam", run.cam_shards(), out, config=wrong)
 
 
 def test_processes_and_shards_change_nothing(
@@ -99,24 +101,23 @@ def test_processes_and_shards_change_nothing(
 ) -> None:
     run = make_run(8)
     a, b, c = (tmp_path / name / "s.json" for name in "abc")
-    one = score_cams(run.config, run.manifest_dir, "train", run.cam_shards(), "cam", a)
-    monkeypatch.setattr("wsss.score.product._IMAGES_A_PART", 2)
+    one = run.score("cam", run.cam_shards(), a)
+    monkeypatch.setattr("wsss.score.inputs._IMAGES_PER_PART", 2)
     two_workers = run.config.compute.model_copy(update={"workers": 2})
     config = run.config.model_copy(update={"compute": two_workers})
-    two = score_cams(config, run.manifest_dir, "train", run.cam_shards(), "cam", b)
+    two = run.score("cam", run.cam_shards(), b, config=config)
     assert one == two  # the sha256 of the counts of each image with them
     whole = run.write("whole", "cams", {s.id: {"cam": run.cams[s.id]} for s in run.samples})
-    third = score_cams(run.config, run.manifest_dir, "train", [whole], "cam", c)
+    third = run.score("cam", [whole], c)
     assert [r.confusion for r in one] == [r.confusion for r in third]
 
 
 def test_refined_scores(run: Run, tmp_path: Path) -> None:
     shard = run.write("s", "scores", {s.id: {"score": run.cams[s.id]} for s in run.samples})
-    records = score_cams(run.config, run.manifest_dir, "train", [shard], "score", tmp_path / "o")
-    assert {record.row for record in records} == {"refined scores"}
-    assert {record.stage for record in records} == {"refine"}
+    records = run.score("refiner_scores", [shard], tmp_path / "o")
+    assert {record.product for record in records} == {"refiner_scores"}
     with pytest.raises(ArtifactError, match="holds 'cams', expected 'scores'"):
-        score_cams(run.config, run.manifest_dir, "train", run.cam_shards(), "score", tmp_path / "o")
+        run.score("refiner_scores", run.cam_shards(), tmp_path / "o")
 
 
 def test_scores_with_a_background_of_their_own(
@@ -128,15 +129,13 @@ def test_scores_with_a_background_of_their_own(
         for image, cam in run.cams.items()
     }
     shard = run.write("own", "scores", halves)
-    fixed, best = score_cams(
-        run.config, run.manifest_dir, "train", [shard], "score", tmp_path / "o"
-    )
+    fixed, best = run.score("refiner_scores", [shard], tmp_path / "o")
     limit = np.float32(np.float16(0.3))
     np.testing.assert_array_equal(fixed.confusion, reference(run, run.cams, lambda m: m > limit))
-    assert fixed.row == "WeCLIP scores"
+    assert row_name(fixed) == "WeCLIP scores"
     assert fixed.background is not None
-    assert fixed.background.rule == "own"
-    assert background_text(fixed) == "own"
+    assert fixed.background.rule == "refiner"
+    assert background_text(fixed.background) == "refiner"
     assert best.background is not None
     assert best.background.rule == "constant"
 
@@ -150,18 +149,16 @@ def test_predictions_of_a_refiner(make_run: Callable[..., Run], tmp_path: Path) 
         for s in run.samples
     }
     shard = run.write("refiner", "predictions", maps)
-    args = (run.config, run.manifest_dir, "train", [shard], tmp_path / "r.json")
-    single, multi, smoothed = score_predictions(*args, of="refiner")
-    assert single.row == multi.row == "WeCLIP prediction"
-    assert (single.stage, single.chain) == ("refine", "grad_cam → affinity → weclip")
-    assert (multi.scales, multi.flip, smoothed.crf) == ((1.0, 0.5), True, True)
+    single, multi, smoothed = run.score("refiner_prediction", [shard], tmp_path / "r.json")
+    assert (single.method, single.chain) == ("weclip", "grad_cam → affinity → weclip")
+    assert (multi.scales, multi.protocol, smoothed.crf) == ((1.0, 0.5), "multi", True)
     assert row_name(smoothed) == "WeCLIP prediction, multi-scale + flip, CRF"
     assert single.miou == 1.0
 
 
 def test_masks_and_their_ignore_band(run: Run, tmp_path: Path) -> None:
     arrays = {}
-    pixels = unsure = 0
+    pixels = ignored = 0
     for sample in run.samples:
         truth = run.truth[sample.id]
         label = np.where(truth == 255, 0, truth).astype(np.uint8)
@@ -169,19 +166,18 @@ def test_masks_and_their_ignore_band(run: Run, tmp_path: Path) -> None:
         train = label.copy()
         train[:5] = 255
         arrays[sample.id] = {"label": label, "train": train}
-        pixels, unsure = pixels + truth.size, unsure + 5 * truth.shape[1]
+        pixels, ignored = pixels + truth.size, ignored + 5 * truth.shape[1]
     shard = run.write("masks", "masks", arrays)
-    (record,) = score_masks(run.config, run.manifest_dir, "train", [shard], tmp_path / "m.json")
-    assert record.coverage == pytest.approx(1 - unsure / pixels)
+    (record,) = run.score("masks", [shard], tmp_path / "m.json")
+    assert record.coverage == pytest.approx(1 - ignored / pixels)
     assert record.coverage_accuracy == 1.0
     assert record.pixel_accuracy is not None
     assert record.pixel_accuracy < 1
     assert record.crf
     assert record.chain == "grad_cam → affinity → masks → CRF"
     seeds = run.write("seeds", "seeds", arrays)
-    args = (run.config, run.manifest_dir, "train", [seeds], tmp_path / "s.json")
-    (seed,) = score_masks(*args, of="seeds")
-    assert (seed.row, seed.crf, seed.chain) == ("seed", False, "grad_cam → affinity → seeds")
+    (seed,) = run.score("seeds", [seeds], tmp_path / "s.json")
+    assert (row_name(seed), seed.crf, seed.chain) == ("seed", False, "grad_cam → affinity → seeds")
     assert (seed.miou, seed.coverage) == (record.miou, record.coverage)
     assert seed.background is not None
     assert seed.background.value == pytest.approx(0.5)  # the mean of the two
@@ -196,9 +192,9 @@ def test_predictions_one_record_a_protocol(run: Run, tmp_path: Path) -> None:
     arrays = {s.id: {n: labels(s.id, k) for k, n in enumerate(names)} for s in run.samples}
     shard = run.write("pred", "predictions", arrays)
     out = tmp_path / "p.json"
-    records = score_predictions(run.config, run.manifest_dir, "train", [shard], out)
-    assert [(r.flip, r.crf) for r in records] == [
-        (False, False), (True, False), (False, True), (True, True),
+    records = run.score("segmenter", [shard], out)
+    assert [(r.protocol, r.crf) for r in records] == [
+        ("single", False), ("multi", False), ("single_crf", True), ("multi_crf", True),
     ]  # fmt: skip
     assert records[0].scales == (1.0,)
     assert records[1].scales == (0.75, 1.0, 1.25)
@@ -212,7 +208,7 @@ def test_predictions_one_record_a_protocol(run: Run, tmp_path: Path) -> None:
 
 
 def test_blob_ignores_the_picture(run: Run, tmp_path: Path) -> None:
-    records = score_blob(run.config, run.manifest_dir, "train", tmp_path / "b.json")
+    records = run.score("blob", [], tmp_path / "b.json")
     blob = centred_blob(21, 41)
     assert blob[10, 20] == blob.max() == 1.0
     np.testing.assert_array_equal(blob, blob[::-1, ::-1])
@@ -232,18 +228,17 @@ def test_blob_ignores_the_picture(run: Run, tmp_path: Path) -> None:
 
 def test_shards_must_hold_exactly_the_split(run: Run, tmp_path: Path) -> None:
     shards = run.cam_shards()
-    arguments = run.config, run.manifest_dir
     out = tmp_path / "o.json"
     with pytest.raises(ProductError, match=r"1 shards lack 3 images .'image1'"):
-        score_cams(*arguments, "train", shards[:1], "cam", out)
+        run.score("cam", shards[:1], out)
     with pytest.raises(ProductError, match=r"holds 3 images .* earlier shard"):
-        score_cams(*arguments, "train", [*shards, shards[1]], "cam", out)
+        run.score("cam", [*shards, shards[1]], out)
     with pytest.raises(ProductError, match="the split 'val' has no images"):
-        score_cams(*arguments, "val", shards, "cam", out)
+        run.score("cam", shards, out, split="val")
     grids = {"stranger": {"cam": np.zeros((1, 2, 2), np.float16)}}
     stranger = run.write("x", "cams", grids)
     with pytest.raises(ProductError, match=r"1 images .'stranger'. that the split 'train'"):
-        score_cams(*arguments, "train", [*shards, stranger], "cam", out)
+        run.score("cam", [*shards, stranger], out)
     assert not out.exists()
 
 
@@ -252,7 +247,7 @@ def test_shards_must_hold_exactly_the_split(run: Run, tmp_path: Path) -> None:
     [
         (lambda cam: {"cam": cam}, "has no array 'refined', only ['cam']"),
         (lambda cam: {"refined": cam * np.nan}, "NaN or infinite"),
-        (lambda cam: {"refined": np.concatenate([cam, cam[:1]])}, "expected one map a class"),
+        (lambda cam: {"refined": np.concatenate([cam, cam[:1]])}, "expected one map per class"),
     ],
 )
 def test_bad_cams(run: Run, tmp_path: Path, damage: Callable, message: str) -> None:
@@ -260,7 +255,7 @@ def test_bad_cams(run: Run, tmp_path: Path, damage: Callable, message: str) -> N
     arrays["image2"] = damage(run.cams["image2"])
     shard = run.write("bad", "cams", arrays)
     with pytest.raises(ProductError, match=re.escape(message)) as caught:
-        score_cams(run.config, run.manifest_dir, "train", [shard], "refined", tmp_path / "o")
+        run.score("affinity", [shard], tmp_path / "o")
     assert "'image2'" in str(caught.value)
 
 
@@ -269,33 +264,24 @@ def test_prediction_of_another_size_or_with_255(run: Run, tmp_path: Path) -> Non
     arrays["image1"] = {"single": np.zeros((3, 5), np.uint8)}
     shard = run.write("pred", "predictions", arrays)
     with pytest.raises(ProductError, match=r"'image1' is 5 x 3 pixels, the truth is 32 x 24"):
-        score_predictions(run.config, run.manifest_dir, "train", [shard], tmp_path / "o")
+        run.score("segmenter", [shard], tmp_path / "o")
     arrays["image1"] = {"single": np.full((24, 32), 255, np.uint8)}
     shard = run.write("pred", "predictions", arrays)
     with pytest.raises(ProductError, match=r"'image1': the prediction holds label 255"):
-        score_predictions(run.config, run.manifest_dir, "train", [shard], tmp_path / "o")
-
-
-def test_reads_only_its_sections(run: Run, tmp_path: Path) -> None:
-    """The command line hands the stage no section that it does not declare."""
-    from wsss.pipeline.stages import restrict
-
-    config = restrict("score", run.config)
-    records = score_cams(config, run.manifest_dir, "train", run.cam_shards(), "cam", tmp_path / "o")
-    assert len(records) == 2
+        run.score("segmenter", [shard], tmp_path / "o")
 
 
 def test_records_round_trip_and_damage(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    record = score_blob(run.config, run.manifest_dir, "train", path)[0]
+    record = run.score("blob", [], path)[0]
     assert Record.model_validate_json(record.model_dump_json()) == record
     path.write_text("[{]", encoding="utf-8")
     with pytest.raises(ArtifactError, match="holds no score records"):
         read_records([path])
-    path.write_text('[{"row": 1}]', encoding="utf-8")
+    path.write_text('[{"product": 1}]', encoding="utf-8")
     with pytest.raises(ArtifactError, match="carries no digest"):
         read_records([path])
-    path.write_text(json.dumps([json_with_checksum({"row": 1})]), encoding="utf-8")
+    path.write_text(json.dumps([json_with_checksum({"product": 1})]), encoding="utf-8")
     with pytest.raises(ArtifactError, match="holds no score records"):
         read_records([path])
     with pytest.raises(ArtifactError, match="no such records"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,7 +78,10 @@ class Project:
 
 
 def jobs(dry: str) -> Counter[str]:
-    """Names of the rules in what a dry run printed, with the number of jobs."""
+    """Names of the rules in what a dry run printed, with the number of jobs.
+
+    A score counts under the product that it scores: ``score_masks``.
+    """
     if "Job stats:" not in dry:
         return Counter()
     table = dry.split("Job stats:")[1].strip().split("\n\n")[0]
@@ -85,6 +89,8 @@ def jobs(dry: str) -> Counter[str]:
     counts = {rule: int(count) for rule, count in rows}
     assert counts.pop("total") == sum(counts.values())
     counts.pop("all", None)
+    if counts.pop("score", 0):
+        counts |= Counter(f"score_{product}" for product in re.findall(r": Scoring (\w+) of", dry))
     return Counter(counts)
 
 

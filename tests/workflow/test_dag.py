@@ -19,7 +19,7 @@ from .conftest import CONFIG, RUN, Project, jobs
 
 pytestmark = pytest.mark.workflow
 
-SCORE = {"score_blob", "score_cams", "score_masks", "score_predictions", "table", "class_chart"}
+SCORE = {"score_blob", "score_cam", "score_masks", "score_segmenter", "table", "class_chart"}
 RETRAIN = {"retrain", "predict", "loss_curve"}
 MASKS = {"masks"}
 REFINE = {"refine_train", "refine_apply", "refine_predict"}
@@ -69,7 +69,7 @@ def test_second_run_has_nothing_to_do(finished: Project) -> None:
         ("cams/grad_cam.py", {"cams"} | REFINE | MASKS | RETRAIN, {"ingest", "score_blob"}),
         (
             "retrain/predict.py",
-            {"predict", "score_predictions"},
+            {"predict", "score_segmenter"},
             {"retrain", "masks", "score_masks"},
         ),
     ],
@@ -145,7 +145,7 @@ def test_editing_a_truth_png_scores_again(finished: Project) -> None:
             again = finished.snakemake("--dry-run", "--", target).stdout
         finally:
             os.utime(png, ns=(before, before))
-    assert "score_blob" in again
+    assert "score_blob" in jobs(again)
     assert "ingest" not in again.split("Job stats:")[1].split("total")[0]
 
 
@@ -256,7 +256,7 @@ def test_another_segmenter_is_two_trainings_and_nothing_else(finished: Project) 
     assert (before["retrain"], after["retrain"]) == (1, 3)
     assert before["cams"] == after["cams"] == 4
     added = set(after - before)
-    assert added <= {"retrain", "predict", "score_predictions", "loss_curve", "contact_sheet"}
+    assert added <= {"retrain", "predict", "score_segmenter", "loss_curve", "contact_sheet"}
     assert not before - after
 
 

@@ -58,7 +58,7 @@ def test_every_chain_has_a_number_in_every_column(project: Project) -> None:
         (row["name"], column)
         for row in table["rows"]
         for column in table["columns"]
-        if column != "own" or "," in row["name"]  # a chain without a refiner has no such product
+        if column != "refiner" or "," in row["name"]  # without a refiner it has none
     ]
     assert len(table["rows"]) == len(ROWS)
     assert [(row["row"], row["column"]) for row in found] == wanted

@@ -20,7 +20,7 @@ from .one_node_slurm import Slurm, SlurmUnavailableError, one_node
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
-LOCAL = {"all", "demo_data", "score_blob", "score_cams", "score_masks", "score_predictions"}
+LOCAL = {"all", "demo_data", "score"}
 LOCAL |= {"table", "class_chart", "loss_curve", "contact_sheet", "efficiency"}
 SUBMITTED = {"ingest", "cams", "refine_train", "labels", "refine_predict", "retrain", "predict"}
 _SMALL = {"shards": 1, "cams": {"splits": ["train"], "affinity": {"enabled": False}}}
@@ -131,7 +131,7 @@ def test_every_stage_but_the_local_ones_is_a_slurm_job(disturbed: Run) -> None:
     rules = set(re.findall(r"^(\w+) +\d+$", stats, re.MULTILINE))
     assert {"refine_apply", "masks"} <= rules  # the group labels
     assert rules - {"refine_apply", "masks"} == (LOCAL & rules) | SUBMITTED - {"labels"}
-    assert {"score_blob", "score_cams", "score_masks", "score_predictions", "table"} <= rules
+    assert {"score", "table"} <= rules
 
 
 def test_a_cancelled_job_is_retried_with_more_memory(disturbed: Run) -> None:

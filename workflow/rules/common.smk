@@ -12,14 +12,15 @@ sys.path.insert(0, workflow.basedir)
 from wsss.pipeline.engine import job_container, prepare_jobs
 from wsss.pipeline.slurm import explain_log
 from wsss.pipeline.slurm import queued_jobs_message
-from wsss.pipeline.runs import Runs
+from wsss.pipeline.runs import SCORED, Runs
 from wsss.pipeline.stages import stage_code, stage_sections
 from wsss.clip.text.knowledge import built_in
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
 from wsss.compute.device import local_gpus
 from wsss.score.papers.table import load_table
-from wsss.score.truth.find import truth_files, truth_state
+from wsss.score.product import PRODUCTS
+from wsss.score.truth.find import has_truth, truth_files, truth_state
 
 prepare_jobs(Path(workflow.basedir))
 CONTAINER = job_container()
@@ -104,12 +105,12 @@ def code(stage):
 
 def truth(wildcards):
     """State of a split's pixel labels: adding or editing one scores the split again."""
-    return truth_state(of_run(wildcards), wildcards.split)
+    return truth_state(of_run(wildcards).data, wildcards.split)
 
 
 def drawn_truth(wildcards):
     """What scoring a split waits for: COCO's masks, where they are drawn once."""
-    return list(map(str, truth_files(of_run(wildcards), wildcards.split)))
+    return list(map(str, truth_files(of_run(wildcards).data, wildcards.split)))
 
 
 def local_files(*texts):
@@ -156,11 +157,6 @@ def clip_files(wildcards):
     return local_files(*texts)
 
 
-def has_truth(data):
-    """Whether there are pixel labels to score against."""
-    return data.kind != "folder" or bool(data.masks)
-
-
 def tables(run, name):
     """A table in all its forms."""
     return [f"results/{run}/tables/{name}.{suffix}" for suffix in ("md", "csv", "html")]
@@ -189,6 +185,25 @@ def run_products(run):
     if predicts and settings.data.val_list and "val" not in splits:
         products += [f"{base}/pictures/val.png"]
     return products
+
+
+PRODUCT_OF_FILE = {PRODUCTS[product].file: product for product in SCORED}
+
+
+def scored(wildcards):
+    """The product that a file of records scores."""
+    return PRODUCT_OF_FILE[wildcards.file]
+
+
+def scored_shards(wildcards):
+    """Its shards; the blob, which ignores the image, has none."""
+    folder = SCORED[scored(wildcards)]
+    return [] if folder == "manifest" else shards(folder)(wildcards)
+
+
+def scored_sections(wildcards):
+    """The configuration values that scoring it reads."""
+    return sections(f"score_{scored(wildcards)}")(wildcards)
 
 
 def scored_of(wildcards):

@@ -1,12 +1,9 @@
 # Scores, tables and pictures: the only stage that opens pixel labels.
 
 
-# On a cluster they run beside the engine; `--groups score_cams=scores` submits one of them after all.
+# On a cluster they run beside the engine; `--groups score=scores` submits them after all.
 localrules:
-    score_blob,
-    score_cams,
-    score_masks,
-    score_predictions,
+    score,
     table,
     sweep_table,
     efficiency,
@@ -15,127 +12,35 @@ localrules:
     contact_sheet,
 
 
-rule score_blob:
+rule score:
     input:
         manifest=manifest,
         drawn=drawn_truth,
+        shards=scored_shards,
     output:
-        records="results/{run}/scores/blob.{split}.json",
-        counts="results/{run}/scores/blob.{split}.images.h5",
+        records="results/{run}/scores/{file}.{split}.json",
+        counts="results/{run}/scores/{file}.{split}.images.h5",
     log:
-        "results/{run}/logs/score/blob.{split}.log",
+        "results/{run}/logs/score/{file}.{split}.log",
     benchmark:
-        "results/{run}/benchmarks/score/blob.{split}.tsv"
-    conda:
-        "../../envs/core.yaml"
-    params:
-        sections=sections("score"),
-        code=code("score"),
-        truth=truth,
-        folder=subpath(input.manifest, parent=True),
-    message:
-        "Scoring the centred blob, the floor that ignores the image"
-    shell:
-        "python -m wsss score blob --manifest {params.folder:q} --split {wildcards.split}"
-        " --out {output.records:q} --sections {params.sections:q} 2> {log}"
-
-
-rule score_cams:
-    input:
-        manifest=manifest,
-        drawn=drawn_truth,
-        shards=branch(
-            lambda wildcards: wildcards.product == "refined",
-            then=shards("scores_grid"),
-            otherwise=shards("cams"),
-        ),
-    output:
-        records="results/{run}/scores/{product}.{split}.json",
-        counts="results/{run}/scores/{product}.{split}.images.h5",
-    log:
-        "results/{run}/logs/score/{product}.{split}.log",
-    benchmark:
-        "results/{run}/benchmarks/score/{product}.{split}.tsv"
+        "results/{run}/benchmarks/score/{file}.{split}.tsv"
+    wildcard_constraints:
+        file="|".join(PRODUCT_OF_FILE),
     conda:
         "../../envs/core.yaml"
     resources:
         mem_mb=4000,
         runtime="2h",
     params:
-        sections=sections("score"),
-        code=code("score"),
+        sections=scored_sections,
+        code=code("score_blob"),
         truth=truth,
         folder=subpath(input.manifest, parent=True),
+        product=scored,
     message:
-        "Scoring {wildcards.product} of {wildcards.split}"
+        "Scoring {params.product} of {wildcards.split}"
     shell:
-        "python -m wsss score {wildcards.product} {input.shards:q} --manifest {params.folder:q}"
-        " --split {wildcards.split} --out {output.records:q} --sections {params.sections:q} 2> {log}"
-
-
-rule score_masks:
-    input:
-        manifest=manifest,
-        drawn=drawn_truth,
-        shards=branch(
-            lambda wildcards: wildcards.made == "seeds",
-            then=shards("seeds"),
-            otherwise=shards("masks"),
-        ),
-    output:
-        records="results/{run}/scores/{made}.{split}.json",
-        counts="results/{run}/scores/{made}.{split}.images.h5",
-    log:
-        "results/{run}/logs/score/{made}.{split}.log",
-    benchmark:
-        "results/{run}/benchmarks/score/{made}.{split}.tsv"
-    conda:
-        "../../envs/core.yaml"
-    resources:
-        mem_mb=4000,
-        runtime="2h",
-    params:
-        sections=sections("score"),
-        code=code("score"),
-        truth=truth,
-        folder=subpath(input.manifest, parent=True),
-    message:
-        "Scoring {wildcards.made} of {wildcards.split}"
-    shell:
-        "python -m wsss score {wildcards.made} {input.shards:q} --manifest {params.folder:q}"
-        " --split {wildcards.split} --out {output.records:q} --sections {params.sections:q} 2> {log}"
-
-
-rule score_predictions:
-    input:
-        manifest=manifest,
-        drawn=drawn_truth,
-        shards=branch(
-            lambda wildcards: wildcards.who == "refiner",
-            then=shards("refiner_predictions"),
-            otherwise=shards("predictions"),
-        ),
-    output:
-        records="results/{run}/scores/{who}.{split}.json",
-        counts="results/{run}/scores/{who}.{split}.images.h5",
-    log:
-        "results/{run}/logs/score/{who}.{split}.log",
-    benchmark:
-        "results/{run}/benchmarks/score/{who}.{split}.tsv"
-    conda:
-        "../../envs/core.yaml"
-    resources:
-        mem_mb=4000,
-        runtime="2h",
-    params:
-        sections=sections("score"),
-        code=code("score"),
-        truth=truth,
-        folder=subpath(input.manifest, parent=True),
-    message:
-        "Scoring {wildcards.who} on {wildcards.split}"
-    shell:
-        "python -m wsss score {wildcards.who} {input.shards:q} --manifest {params.folder:q}"
+        "python -m wsss score {params.product} {input.shards:q} --manifest {params.folder:q}"
         " --split {wildcards.split} --out {output.records:q} --sections {params.sections:q} 2> {log}"
 
 
@@ -216,7 +121,7 @@ rule efficiency:
         code=code("efficiency"),
         folder=subpath(output.markdown, parent=True),
     message:
-        "Writing what the training cost"
+        "Writing the cost of the training"
     shell:
         "python -m wsss efficiency {input:q} --out {params.folder:q} 2> {log}"
 
@@ -238,7 +143,7 @@ rule class_chart:
     conda:
         "../../envs/core.yaml"
     params:
-        code=code("pictures"),
+        code=code("charts"),
     message:
         "Drawing the IoU of each class"
     shell:
@@ -248,25 +153,27 @@ rule class_chart:
 rule loss_curve:
     input:
         branch(
-            lambda wildcards: wildcards.trained == "refiner",
+            lambda wildcards: wildcards.product == "refiner",
             then=made("refine", "loss.csv"),
             otherwise=made("segmenter", "loss.csv"),
         ),
     output:
         report(
-            "results/{run}/pictures/{trained}_loss.png",
+            "results/{run}/pictures/{product}_loss.png",
             caption="../report/loss.rst",
             category="Training",
-            labels={"what": "{trained} loss", "run": "{run}"},
+            labels={"what": "{product} loss", "run": "{run}"},
         ),
     log:
-        "results/{run}/logs/loss_curve.{trained}.log",
+        "results/{run}/logs/loss_curve.{product}.log",
     benchmark:
-        "results/{run}/benchmarks/loss_curve.{trained}.tsv"
+        "results/{run}/benchmarks/loss_curve.{product}.tsv"
+    wildcard_constraints:
+        product="refiner|segmenter",
     conda:
         "../../envs/core.yaml"
     params:
-        code=code("pictures"),
+        code=code("charts"),
     message:
         "Drawing the loss curve"
     shell:

@@ -1,22 +1,22 @@
 # Pixel labels in other forms, made by the score room: COCO's masks, tags read from VOC's masks.
 
-for number, (drawn_in, root) in enumerate(drawn_masks().items()):
+for index, (folder, root) in enumerate(drawn_masks().items()):
 
     rule:
         name:
-            f"coco_masks_{number}" if number else "coco_masks"
+            f"coco_masks_{index}" if index else "coco_masks"
         input:
             lambda wildcards, root=root: local_files(
-                f"{root}/annotations/instances_{wildcards.drawn}2014.json"
+                f"{root}/annotations/instances_{wildcards.part}2014.json"
             ),
         output:
-            f"{drawn_in}/{{drawn}}2014.json",
+            f"{folder}/{{part}}2014.json",
         log:
-            f"results/logs/coco_masks_{number}.{{drawn}}.log",
+            f"results/logs/coco_masks_{index}.{{part}}.log",
         benchmark:
-            f"results/logs/coco_masks_{number}.{{drawn}}.tsv"
+            f"results/logs/coco_masks_{index}.{{part}}.tsv"
         wildcard_constraints:
-            drawn="train|val",
+            part="train|val",
         conda:
             "../../envs/core.yaml"
         threads: CONFIG.compute.workers
@@ -28,10 +28,10 @@ for number, (drawn_in, root) in enumerate(drawn_masks().items()):
             root=str(expand_path(root)),
             folder=subpath(output[0], parent=True),
         message:
-            "Drawing COCO's masks of {wildcards.drawn}2014"
+            "Drawing COCO's masks of {wildcards.part}2014"
         shell:
             "python -m wsss truth coco-masks {params.root:q} --out {params.folder:q}"
-            " --part {wildcards.drawn} --workers {threads} > {log} 2>&1"
+            " --part {wildcards.part} --workers {threads} > {log} 2>&1"
 
 
 rule mask_tags:
@@ -51,7 +51,7 @@ rule mask_tags:
         sections=sections("mask_tags"),
         code=code("mask_tags"),
         masks=lambda wildcards: [
-            truth_state(of_run(wildcards), split) for split in ("train", "val")
+            truth_state(of_run(wildcards).data, split) for split in ("train", "val")
         ],
     message:
         "Reading tags from pixel labels (data.tags: masks)"

@@ -139,13 +139,27 @@ def _plain(value: Any) -> Any:
 
 
 _REFINE = ("data.max_pixels", "data.kind", "data.root", "data.prompts", "clip", "cams", "refine")
+_SCORE = ("name", "seed", "variant", "score", "data")
+_CAMS = ("clip", "cams")
+_REFINED = (*_CAMS, "seeds", "refine", "infer")
+_SCORED: dict[str, tuple[str, ...]] = {
+    "blob": ("masks.background",),
+    "cam": (*_CAMS, "masks.background"),
+    "affinity": (*_CAMS, "masks.background"),
+    "seeds": (*_CAMS, "seeds"),
+    "refiner_scores": (*_REFINED, "masks.background"),
+    "masks": (*_REFINED, "masks"),
+    "refiner_prediction": (*_REFINED, "masks.crf"),
+    "segmenter": (*_REFINED, "masks", "retrain", "predict"),
+}
+"""What scoring reads by product: the sections of every stage up to it."""
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage("demo", ("wsss.demo.dataset",)),
         Stage("mask_tags", ("wsss.score.truth.mask_tags",), ("data",)),
-        Stage("coco_masks", ("wsss.score.truth.coco_masks",), ("data",)),
+        Stage("coco_masks", ("wsss.score.truth.coco_masks",)),
         Stage("ingest", ("wsss.data.ingest.stage",), ("variant", "data")),
         Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", "clip", "cams")),
         Stage("seeds", ("wsss.masks.seeds_stage",), ("data.max_pixels", "cams", "seeds")),
@@ -161,23 +175,16 @@ STAGES: dict[str, Stage] = {
             ("data.max_pixels", "masks.crf", "retrain", "predict"),
         ),
         Stage("submission", ("wsss.score.submission",)),
-        Stage(
-            "score",
-            ("wsss.score.stage",),
-            (
-                *("name", "seed", "variant", "data", "cams", "seeds", "refine", "infer", "masks"),
-                *("predict", "score"),
-            ),
+        *(
+            Stage(f"score_{product}", ("wsss.score.stage",), (*_SCORE, *reads))
+            for product, reads in _SCORED.items()
         ),
-        Stage("table", ("wsss.score.tables.write",), ("name",)),
-        Stage("comparison", ("wsss.score.tables.comparison",), ("name",)),
-        Stage("paper_table", ("wsss.score.papers.render",), ("name",)),
-        Stage("efficiency", ("wsss.score.tables.efficiency",), ("name",)),
-        Stage(
-            "pictures",
-            ("wsss.score.figures.contact_sheet", "wsss.score.figures.curves"),
-            ("name", "data", "pictures"),
-        ),
+        Stage("table", ("wsss.score.tables.write",)),
+        Stage("comparison", ("wsss.score.tables.comparison",)),
+        Stage("paper_table", ("wsss.score.papers.render",)),
+        Stage("efficiency", ("wsss.score.tables.efficiency",)),
+        Stage("pictures", ("wsss.score.figures.contact_sheet",), ("name", "data", "pictures")),
+        Stage("charts", ("wsss.score.figures.curves",)),
     )
 }
 """Every stage by its name, in the order in which data walks through them."""

@@ -24,7 +24,10 @@ from wsss.config.load import from_mapping, overlay
 from wsss.config.model import Config
 from wsss.config.runs import expand_runs, run_name
 from wsss.pipeline.stages import stage_sections
-from wsss.score.papers.table import load_table, row_of, table_runs
+from wsss.score.papers.runs import table_runs
+from wsss.score.papers.table import load_table, row_of
+from wsss.score.product import PRODUCTS as RECORDS
+from wsss.score.product import ProductName
 
 
 @dataclass(frozen=True)
@@ -48,17 +51,17 @@ PRODUCTS: dict[str, Product] = {
 }
 """By the folder's name, in the order in which data walks through them."""
 
-SCORED = {
+SCORED: dict[ProductName, str] = {
     "blob": "manifest",
     "cam": "cams",
     "affinity": "cams",
     "seeds": "seeds",
-    "refined": "scores_grid",
+    "refiner_scores": "scores_grid",
     "masks": "masks",
-    "refiner": "refiner_predictions",
-    "predictions": "predictions",
+    "refiner_prediction": "refiner_predictions",
+    "segmenter": "predictions",
 }
-"""What a file of records scores, by the file's name: it lies in the run that made the product."""
+"""The folder of each product that is scored; its records lie in the run that has the folder."""
 
 _COSTS = "training"
 _NO_RESULT = frozenset({"compute", "pictures", "sweep", "runs", "matrix"})
@@ -88,7 +91,7 @@ class Runs(Mapping[str, Run]):
         tables: files of tables whose runs belong to it as well; they take the section ``compute``.
 
     Raises:
-        ConfigError: see `wsss.config.runs.expand_runs` and `wsss.score.papers.table.table_runs`; or
+        ConfigError: see `wsss.config.runs.expand_runs` and `wsss.score.papers.runs.table_runs`; or
             the folder of a run would lie in that of another.
     """
 
@@ -153,9 +156,10 @@ class Runs(Mapping[str, Run]):
         """The folder from which a run reads a product: its own, or that of the producer."""
         return f"results/{self.producer(product, name)}/{product}"
 
-    def records(self, name: str) -> dict[tuple[str, str], str]:
+    def records(self, name: str) -> dict[tuple[ProductName, str], str]:
         """The files of records of a run by what is scored and split, in the order of its table."""
-        config, scored = self[name].config, []
+        config = self[name].config
+        scored: list[tuple[ProductName, str]] = []
         trained = config.refine.is_trained
         for split in config.cams.splits:
             scored += [("blob", split), ("cam", split)]
@@ -164,15 +168,16 @@ class Runs(Mapping[str, Run]):
             if config.refine.needs_seeds and split == "train":
                 scored.append(("seeds", split))
             if trained:
-                scored.append(("refined", split))
+                scored.append(("refiner_scores", split))
             scored.append(("masks", split))
         if trained and config.data.val_list:
-            scored.append(("refiner", "val"))
+            scored.append(("refiner_prediction", "val"))
         if config.retrain.enabled and config.data.val_list:
-            scored.append(("predictions", "val"))
+            scored.append(("segmenter", "val"))
         return {
-            (what, split): f"results/{self.producer(SCORED[what], name)}/scores/{what}.{split}.json"
-            for what, split in scored
+            (product, split): f"results/{self.producer(SCORED[product], name)}"
+            f"/scores/{RECORDS[product].file}.{split}.json"
+            for product, split in scored
         }
 
     def table_files(self, table: Path) -> dict[str, list[str]]:
@@ -188,7 +193,7 @@ class Runs(Mapping[str, Run]):
             row, records = row_of(content, label), self.records(name)
             files = []
             for key, column in content.columns.items():
-                product = row.takes.get(key) or (column.product or ("",))[0]
+                product = row.product(key, column)
                 if product == _COSTS and self[name].config.refine.trains:
                     files.append(f"{self.folder('refine', name)}/efficiency.json")
                 files += [records[w] for w in records if w == (product, column.split)]

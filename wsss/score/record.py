@@ -1,4 +1,4 @@
-"""The record of one row: every number, and all that says how it came about."""
+"""The record of one scored product: every number, and how it came about."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from wsss.artifacts.checksum import json_with_checksum, verified_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.score.metrics.confusion import mean_defined, metrics_of
+from wsss.score.product import ProductName, Protocol
 
 ThresholdSource = Literal["config", "best on this truth"]
 
 
 class Background(BaseModel):
-    """How background was told from foreground."""
+    """How background was separated from foreground."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rule: Literal["power", "constant", "own"]
-    """``own``: the refiner gave a score of the background, no rule was asked."""
+    rule: Literal["power", "constant", "refiner"]
+    """``refiner``: the refiner gave a score of the background, no rule was applied."""
     value: float
-    """Exponent of the power rule, or the constant score; 0 for ``own``."""
+    """Exponent of the power rule, or the constant score; 0 for ``refiner``."""
     source: ThresholdSource
-    """``config``, or looked up on the very truth that is scored (optimistic: an upper bound)."""
+    """``config``, or chosen on the very truth that is scored (optimistic: an upper bound)."""
     criterion: str = ""
     """What was highest at the best threshold."""
 
 
 class ImageCountsFile(BaseModel):
-    """Where the confusion counts of each image lie (`wsss.score.metrics.image_counts`)."""
+    """Where the confusion counts per image lie (`wsss.score.metrics.image_counts`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,19 +50,19 @@ class ImageCountsFile(BaseModel):
 
 
 class Record(BaseModel):
-    """One row of the table. Shares are in [0, 1]; None where a number is undefined."""
+    """One scored product. Shares are in [0, 1]; None where a number is undefined."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    row: str
-    """What was scored: CAM, CAM + affinity, seed, WeCLIP scores, pseudo mask, WeCLIP prediction,
-    segmenter, centred blob."""
+    product: ProductName
+    protocol: Protocol
+    """How it was predicted; ``single`` for products that no network predicts."""
+    method: str
+    """Name of the refiner that came before or is scored; ``none`` without one."""
     run: str
     """Name of the run."""
     chain: str
-    """The methods in the order in which the data walked through them."""
-    stage: str
-    """The stage whose product was scored."""
+    """The steps that made the product, for people."""
     split: str
     images: int
     images_without_truth: int
@@ -70,8 +71,8 @@ class Record(BaseModel):
     background: Background | None
     """None where the product holds labels that no background rule made here."""
     crf: bool
+    """Whether a dense CRF made the labels."""
     scales: tuple[float, ...]
-    flip: bool
     seed: int
     variant: str
     iou: dict[str, float | None]
@@ -82,11 +83,11 @@ class Record(BaseModel):
     """Mean over the labels that occur in the truth or in the prediction."""
     miou_low: float | None = None
     miou_high: float | None = None
-    """Ends of the 95 % interval over images; None without counts of each image."""
+    """Ends of the 95 % interval over images; None without counts per image."""
     resamples: int = 0
     """Draws of images behind it."""
     image_counts: ImageCountsFile | None = None
-    """None for a threshold that was looked up on the truth, and where records are older."""
+    """None for a threshold that was chosen on the truth, and where records are older."""
     precision: float | None
     """Mean over the labels that were predicted."""
     recall: float | None
@@ -104,8 +105,15 @@ class Record(BaseModel):
     weights: dict[str, str]
     """sha256 of the weight files that the scored product was made with, by name."""
     provenance: Provenance
+    shard_provenance: tuple[Provenance, ...]
+    """How the scored shards were made, without their inputs; usually one, none without shards."""
     commit: str | None = None
     """Of the project when it was scored, with a plus where files differed; None outside git."""
+
+    @property
+    def at_best_threshold(self) -> bool:
+        """Whether the background threshold was chosen on the truth that is scored."""
+        return self.background is not None and self.background.source != "config"
 
 
 def numbers(
@@ -119,7 +127,7 @@ def numbers(
         report: names over which `report_mean` runs.
     """
     metrics = metrics_of(matrix)
-    chosen = metrics.iou[[list(names).index(name) for name in report]]
+    reported = metrics.iou[[list(names).index(name) for name in report]]
     return {
         "iou": _named(metrics.iou, names),
         "precision_by_class": _named(metrics.precision, names),
@@ -129,7 +137,7 @@ def numbers(
         "recall": defined(metrics.mean_recall),
         "pixel_accuracy": defined(metrics.pixel_accuracy),
         "report_classes": tuple(report),
-        "report_mean": defined(mean_defined(chosen)) if len(chosen) else None,
+        "report_mean": defined(mean_defined(reported)) if report else None,
         "confusion": tuple(tuple(int(count) for count in row) for row in matrix),
     }
 
@@ -140,7 +148,7 @@ def defined(value: float) -> float | None:
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
-    """Atomically write records as a JSON list, one record a line, each with its digest."""
+    """Atomically write records as a JSON list, one record per line, each with its digest."""
     dumped = (json_with_checksum(record.model_dump(mode="json")) for record in records)
     lines = [json.dumps(record, ensure_ascii=False) for record in dumped]
     write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")

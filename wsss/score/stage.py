@@ -1,7 +1,7 @@
-"""The score stage: records of CAMs, pseudo masks, predictions and the centred blob.
+"""The score stage: records of one product on one split.
 
-Every function scores one product on one split and writes one JSON file of records, and beside it
-one HDF5 file with the confusion counts of each image (`wsss.score.image_counts_file`).
+It writes a JSON file of records, and next to it an HDF5 file with the confusion counts per image
+(`wsss.score.image_counts_file`).
 """
 
 from __future__ import annotations
@@ -9,46 +9,101 @@ from __future__ import annotations
 import difflib
 import functools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
 
 from wsss.artifacts.commit import project_commit
+from wsss.artifacts.stage import STAGES
+from wsss.config.cams import CamsConfig
+from wsss.config.clip import ClipConfig
+from wsss.config.data import DataConfig
 from wsss.config.errors import ConfigError
-from wsss.config.model import Config
-from wsss.score.image_counts_file import Evidence, keep_counts
+from wsss.config.infer import InferConfig
+from wsss.config.labels import BackgroundConfig, CrfConfig, MasksConfig, SeedsConfig
+from wsss.config.refine import RefineConfig
+from wsss.config.retrain import PredictConfig, RetrainConfig
+from wsss.config.score import ScoreConfig
+from wsss.score.image_counts_file import write_image_counts
+from wsss.score.inputs import Inputs
 from wsss.score.metrics.confusion import Confusion
 from wsss.score.metrics.counting import count_blob, count_masks, count_predictions, count_scores
+from wsss.score.metrics.image_counts import ImageCounts
 from wsss.score.metrics.parallel import Counts, count_in_parallel
 from wsss.score.metrics.threshold_sweep import Sweep
-from wsss.score.product import Product
+from wsss.score.product import HAS_THRESHOLD, PRODUCTS, ProductName
 from wsss.score.record import Background, Record, numbers, write_records
 
-_ROWS = {"cam": "CAM", "refined": "CAM + affinity"}
-_METHODS = {"none": "refined", "weclip": "WeCLIP", "weakclip": "WeakCLIP", "excel": "ExCEL"}
 _PROTOCOLS = ("single", "multi", "single_crf", "multi_crf")
 
 
-def score_cams(
-    config: Config,
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What ``score_<product>`` of `wsss.artifacts.stage` reads.
+
+    These are the values of every stage up to the product; those of later stages are None. All go
+    into the provenance, so that runs which differ in more than their seed can be told apart.
+    """
+
+    name: str
+    seed: int
+    variant: str
+    score: ScoreConfig
+    data: DataConfig
+    clip: ClipConfig | None = None
+    cams: CamsConfig | None = None
+    seeds: SeedsConfig | None = None
+    refine: RefineConfig | None = None
+    infer: InferConfig | None = None
+    masks: MasksConfig | None = None
+    background: BackgroundConfig | None = None
+    crf: CrfConfig | None = None
+    retrain: RetrainConfig | None = None
+    predict: PredictConfig | None = None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What tells the records of a product apart."""
+
+    name: str
+    matrix: Int64[np.ndarray, "truth prediction"]
+    images: ImageCounts | None
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+def run(
+    product: ProductName,
     manifest_dir: Path,
     split: str,
     shards: Sequence[Path],
-    array: Literal["cam", "refined", "score"],
     out: Path,
+    settings: Settings,
+    *,
+    workers: int,
 ) -> list[Record]:
-    """Score class scores on the patch grid.
+    """Score a product.
 
-    Gives a record at the configured background rule and, unless ``score.cam_thresholds`` is
-    ``fixed``, one at the threshold that is best on this same truth.
+    - Class scores (blob, cam, affinity, refiner_scores): a record at the configured background rule
+      and, unless ``score.cam_thresholds`` is ``fixed``, one at the threshold that is best on this
+      same truth. The blob is the floor that a CAM must clear: one fixed Gaussian at the centre, for
+      the first tag; it ignores the picture.
+    - Label maps made from tags (seeds, masks): ``label`` for the metrics, ``train`` for the
+      coverage.
+    - Predictions (refiner_prediction, segmenter): a record for each protocol of the shards.
 
     Args:
-        config: reads name, seed, variant, data, cams, refine, masks and score.
+        product: what the shards hold.
         manifest_dir: what ingest wrote.
         split: ``train`` or ``val``.
-        shards: the shards of the split, together holding exactly its images.
-        array: ``cam`` or ``refined`` of CAM shards, ``score`` of a refiner's.
+        shards: the shards of the split, together holding exactly its images; none for ``blob``.
         out: JSON file to write.
+        settings: what the stage ``score_<product>`` reads.
+        workers: processes.
 
     Returns:
         The records that were written.
@@ -57,270 +112,171 @@ def score_cams(
         TruthError: ground truth is missing or of another size than its image.
         ProductError: the shards do not fit the split, or hold what cannot be scored.
         ArtifactError: a shard is missing or damaged.
+        ConfigError: a report class is no label of the data set.
     """
-    kind = "scores" if array == "score" else "cams"
-    product = Product.open(config, manifest_dir, split, shards, kind)
-    count = functools.partial(
-        count_scores,
-        kind=kind,
-        array=array,
-        labels=len(product.names),
-        background=config.masks.background,
-    )
-    row = f"{_METHODS[config.refine.method]} scores" if array == "score" else _ROWS[array]
+    inputs = Inputs.open(settings.data, manifest_dir, split, shards, PRODUCTS[product].shards)
+    report = _report_classes(settings.score.report_classes, inputs.labels)
+    protocols = [name for name in _PROTOCOLS if name in inputs.arrays]
     counts = count_in_parallel(
-        count, product.parts, workers=config.compute.workers, description=f"Scoring {row}"
+        _counter(product, len(inputs.labels), settings.background, protocols),
+        inputs.parts,
+        workers=workers,
+        description=f"Scoring {product}",
     )
-    stage = "refine" if array == "score" else "cams"
-    chain = _cam_chain(config, affinity=array != "cam", refined=array == "score")
-    rule = _background(config, own="background" in product.arrays)
-    return _score_rows(config, product, counts, row, stage, chain, out, rule)
-
-
-def score_blob(config: Config, manifest_dir: Path, split: str, out: Path) -> list[Record]:
-    """Score the floor that a CAM must clear: one fixed Gaussian at the centre, for the first tag.
-
-    It ignores the picture. Deviation: `wsss.score.metrics.counting.BLOB_SIGMA`. Records as
-    `score_cams`.
-    """
-    product = Product.open(config, manifest_dir, split, None, None)
-    count = functools.partial(
-        count_blob, labels=len(product.names), background=config.masks.background
-    )
-    counts = count_in_parallel(
-        count, product.parts, workers=config.compute.workers, description="Scoring centred blob"
-    )
-    row = ("centred blob", "score")
-    rule = _background(config, own=False)
-    return _score_rows(config, product, counts, *row, "centred blob", out, rule)
-
-
-def score_masks(
-    config: Config,
-    manifest_dir: Path,
-    split: str,
-    shards: Sequence[Path],
-    out: Path,
-    *,
-    of: Literal["masks", "seeds"] = "masks",
-) -> list[Record]:
-    """Score label maps made from tags: ``label`` for the metrics, ``train`` for its coverage.
-
-    Arguments and errors as `score_cams`.
-
-    Args:
-        config: see `score_cams`; of seeds also seeds.
-        manifest_dir: see `score_cams`.
-        split: see `score_cams`.
-        shards: see `score_cams`.
-        out: see `score_cams`.
-        of: pseudo masks, or the seeds that a refiner learns from.
-    """
-    product = Product.open(config, manifest_dir, split, shards, of)
-    counts = count_in_parallel(
-        functools.partial(count_masks, labels=len(product.names), kind=of),
-        product.parts,
-        workers=config.compute.workers,
-        description="Scoring pseudo masks" if of == "masks" else "Scoring seeds",
-    )
-    label, train = counts["label"], counts["train"]
-    assert isinstance(label, Confusion)
-    assert isinstance(train, Confusion)
-    if of == "masks":
-        own = config.refine.is_trained and config.infer.scores == "decoder"
-        row, chain, background = "pseudo mask", _mask_chain(config), _background(config, own=own)
+    if product in HAS_THRESHOLD:
+        rows = list(_score_rows(settings, counts, inputs, report))
+    elif product in ("seeds", "masks"):
+        rows = [_mask_row(settings, counts)]
     else:
-        row, chain = "seed", f"{_cam_chain(config, affinity=True, refined=False)} → seeds"
-        rule = config.seeds
-        value = statistics.mean(set(rule.values))
-        background = Background(rule=rule.rule, value=value, source="config")
-    evidence = keep_counts(out, counts, ["label"], product.provenance, config.score.resamples)
-    record = _record(
-        config,
-        product,
-        label,
-        evidence["label"],
-        row=row,
-        stage="masks",
-        chain=chain,
-        background=background,
-        crf=config.masks.crf.enabled if of == "masks" else config.seeds.crf.enabled,
-        coverage=train.coverage,
-        coverage_accuracy=train.metrics().pixel_accuracy,
+        rows = list(_prediction_rows(settings, counts, protocols))
+    provenance = STAGES[f"score_{product}"].provenance(
+        vars(settings), weights=inputs.weights, inputs=inputs.digests
     )
-    write_records(out, [record])
-    return [record]
-
-
-def score_predictions(
-    config: Config,
-    manifest_dir: Path,
-    split: str,
-    shards: Sequence[Path],
-    out: Path,
-    *,
-    of: Literal["segmenter", "refiner"] = "segmenter",
-) -> list[Record]:
-    """Score predictions made without tags: one record for each protocol that the shards hold.
-
-    ``single`` (scale 1), ``multi`` (all scales and flip), and both after a dense CRF. Arguments and
-    errors as `score_cams`.
-
-    Args:
-        config: see `score_cams`; also predict, or infer.
-        manifest_dir: see `score_cams`.
-        split: see `score_cams`.
-        shards: see `score_cams`.
-        out: see `score_cams`.
-        of: what predicted.
-    """
-    product = Product.open(config, manifest_dir, split, shards, "predictions")
-    protocols = [name for name in _PROTOCOLS if name in product.arrays]
-    counts = count_in_parallel(
-        functools.partial(count_predictions, labels=len(product.names), protocols=protocols),
-        product.parts,
-        workers=config.compute.workers,
-        description="Scoring predictions",
-    )
-    if of == "segmenter":
-        model = product.provenance_config.get("retrain", {}).get("model", "segmenter")
-        row, stage, chain = "segmenter", "retrain", f"{_mask_chain(config)} → {model}"
-        scales = tuple(config.predict.scales)
-    else:
-        row, stage = f"{_METHODS[config.refine.method]} prediction", "refine"
-        chain, scales = _cam_chain(config, affinity=True, refined=True), tuple(config.infer.scales)
-    evidence = keep_counts(out, counts, protocols, product.provenance, config.score.resamples)
+    resamples = settings.score.resamples
+    images = {row.name: row.images for row in rows if row.images}
+    stored = write_image_counts(out, images, provenance, resamples)
     records = []
-    for name in protocols:
-        confusion = counts[name]
-        assert isinstance(confusion, Confusion)
-        multi = name.startswith("multi")
-        record = _record(
-            config,
-            product,
-            confusion,
-            evidence[name],
-            row=row,
-            stage=stage,
-            chain=chain,
-            crf=name.endswith("_crf"),
-            scales=scales if multi else (1.0,),
-            flip=multi,
-        )
-        records.append(record)
+    for row in rows:
+        file, interval = stored.get(row.name, (None, None))
+        fields = numbers(row.matrix, inputs.labels, report) | {
+            "product": product,
+            "protocol": "single",
+            "method": settings.refine.method if settings.refine else "none",
+            "run": settings.name,
+            "chain": _chain(product, settings),
+            "split": split,
+            "images": inputs.images,
+            "images_without_truth": len(inputs.truth.missing),
+            "truth": inputs.truth.description,
+            "background": None,
+            "crf": False,
+            "scales": (1.0,),
+            "seed": settings.seed,
+            "variant": settings.variant,
+            "miou_low": interval.low if interval else None,
+            "miou_high": interval.high if interval else None,
+            "resamples": resamples if interval else 0,
+            "image_counts": file,
+            "weights": inputs.weights,
+            "provenance": provenance,
+            "shard_provenance": inputs.shard_provenance,
+            "commit": project_commit(),
+        }
+        records.append(Record.model_validate(fields | row.fields))
     write_records(out, records)
     return records
 
 
-def _background(config: Config, *, own: bool) -> Background:
-    """How background was told from foreground, as configured."""
-    if own:
-        return Background(rule="own", value=0, source="config")
-    rule = config.masks.background
-    return Background(rule=rule.rule, value=rule.value, source="config")
+def _counter(
+    product: ProductName, labels: int, background: BackgroundConfig | None, protocols: Sequence[str]
+) -> functools.partial[Counts]:
+    source = PRODUCTS[product]
+    if product == "blob":
+        assert background is not None
+        return functools.partial(count_blob, labels=labels, background=background)
+    if source.array:
+        assert background is not None
+        return functools.partial(
+            count_scores,
+            kind=source.shards,
+            array=source.array,
+            labels=labels,
+            background=background,
+        )
+    if source.shards == "predictions":
+        return functools.partial(count_predictions, labels=labels, protocols=protocols)
+    return functools.partial(count_masks, labels=labels, kind=source.shards)
 
 
 def _score_rows(
-    config: Config,
-    product: Product,
-    counts: Counts,
-    row: str,
-    stage: str,
-    chain: str,
-    out: Path,
-    rule: Background,
-) -> list[Record]:
-    """The records of class scores: at the configured rule, and at the best threshold."""
+    settings: Settings, counts: Counts, inputs: Inputs, report: Sequence[str]
+) -> Iterator[_Row]:
+    """At the configured rule, and at the best threshold."""
     fixed, sweep = counts["fixed"], counts["sweep"]
     assert isinstance(fixed, Confusion)
     assert isinstance(sweep, Sweep)
-    make = functools.partial(_record, config, product, row=row, stage=stage, chain=chain)
-    evidence = keep_counts(out, counts, ["fixed"], product.provenance, config.score.resamples)
-    records = [make(fixed, evidence["fixed"], background=rule)]
-    if config.score.cam_thresholds == "fixed+best":
-        report = _report_classes(config, product.names)
-        threshold, matrix = sweep.best([product.names.index(name) for name in report])
-        best = Confusion(sweep.labels)
-        best.matrix = matrix
+    rule = None if "background" in inputs.arrays else settings.background
+    yield _Row("fixed", fixed.matrix, fixed.images, {"background": _background(rule)})
+    if settings.score.cam_thresholds == "fixed+best":
+        threshold, matrix = sweep.best([inputs.labels.index(name) for name in report])
         background = Background(
             rule="constant",
             value=threshold,
             source="best on this truth",
             criterion="mean IoU of the report classes" if report else "mIoU",
         )
-        records.append(make(best, background=background))
-    write_records(out, records)
-    return records
+        yield _Row("best", matrix, None, {"background": background})
 
 
-def _record(
-    config: Config,
-    product: Product,
-    confusion: Confusion,
-    evidence: Evidence | None = None,
-    *,
-    row: str,
-    stage: str,
-    chain: str,
-    background: Background | None = None,
-    crf: bool = False,
-    scales: tuple[float, ...] = (1.0,),
-    flip: bool = False,
-    coverage: float | None = None,
-    coverage_accuracy: float | None = None,
-) -> Record:
-    """One record; what the arguments do not say comes from the configuration and the product."""
-    fields = numbers(confusion.matrix, product.names, _report_classes(config, product.names))
-    found = evidence.interval if evidence else None
-    return Record.model_validate(
-        fields
-        | {
-            "miou_low": found.low if found else None,
-            "miou_high": found.high if found else None,
-            "resamples": config.score.resamples if found else 0,
-            "image_counts": evidence.file if evidence else None,
-            "commit": project_commit(),
-            "row": row,
-            "run": config.name,
-            "chain": chain,
-            "stage": stage,
-            "split": product.split,
-            "images": product.count,
-            "images_without_truth": len(product.truth.missing),
-            "truth": product.truth.description,
-            "background": background,
-            "crf": crf,
-            "scales": scales,
-            "flip": flip,
-            "seed": config.seed,
-            "variant": config.variant,
-            "coverage": coverage,
-            "coverage_accuracy": coverage_accuracy,
-            "weights": product.weights,
-            "provenance": product.provenance,
+def _mask_row(settings: Settings, counts: Counts) -> _Row:
+    label, train = counts["label"], counts["train"]
+    assert isinstance(label, Confusion)
+    assert isinstance(train, Confusion)
+    rule: BackgroundConfig | None
+    if masks := settings.masks:
+        refine, infer = settings.refine, settings.infer
+        scores_background = refine and infer and refine.is_trained and infer.scores == "decoder"
+        rule, crf = None if scores_background else masks.background, masks.crf
+    else:
+        seeds = settings.seeds
+        assert seeds is not None
+        rule = BackgroundConfig(rule=seeds.rule, value=statistics.mean(set(seeds.values)))
+        crf = seeds.crf
+    fields = {
+        "background": _background(rule),
+        "crf": crf.enabled,
+        "coverage": train.coverage,
+        "coverage_accuracy": train.metrics().pixel_accuracy,
+    }
+    return _Row("label", label.matrix, label.images, fields)
+
+
+def _prediction_rows(
+    settings: Settings, counts: Counts, protocols: Sequence[str]
+) -> Iterator[_Row]:
+    source = settings.predict or settings.infer
+    assert source is not None
+    for protocol in protocols:
+        confusion = counts[protocol]
+        assert isinstance(confusion, Confusion)
+        fields = {
+            "protocol": protocol,
+            "crf": protocol.endswith("_crf"),
+            "scales": tuple(source.scales) if protocol.startswith("multi") else (1.0,),
         }
-    )
+        yield _Row(protocol, confusion.matrix, confusion.images, fields)
 
 
-def _cam_chain(config: Config, *, affinity: bool, refined: bool) -> str:
-    tags = ["tags of masks"] if config.data.tags == "masks" else []
-    parts: list[str] = [*tags, config.cams.source]
-    if affinity and config.cams.has_affinity:
+def _background(rule: BackgroundConfig | None) -> Background:
+    """The configured rule; None: the refiner gave a score of the background."""
+    if rule is None:
+        return Background(rule="refiner", value=0, source="config")
+    return Background(rule=rule.rule, value=rule.value, source="config")
+
+
+def _chain(product: ProductName, settings: Settings) -> str:
+    """The steps that made the product, for people."""
+    if settings.cams is None:
+        return "centred blob"
+    parts: list[str] = ["tags of masks"] if settings.data.tags == "masks" else []
+    parts.append(settings.cams.source)
+    if product != "cam" and settings.cams.has_affinity:
         parts.append("affinity")
-    if refined and config.refine.method != "none":
-        parts.append(config.refine.method)
+    if settings.refine and settings.refine.is_trained:
+        parts.append(settings.refine.method)
+    if product == "seeds":
+        parts.append("seeds")
+    if settings.masks:
+        parts += ["masks", *(["CRF"] if settings.masks.crf.enabled else [])]
+    if settings.retrain:
+        parts.append(settings.retrain.model)
     return " → ".join(parts)
 
 
-def _mask_chain(config: Config) -> str:
-    crf = " → CRF" if config.masks.crf.enabled else ""
-    return f"{_cam_chain(config, affinity=True, refined=True)} → masks{crf}"
-
-
-def _report_classes(config: Config, names: Sequence[str]) -> list[str]:
-    for name in config.score.report_classes:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the labels are {', '.join(names)}"
+def _report_classes(names: Sequence[str], labels: Sequence[str]) -> list[str]:
+    for name in names:
+        if name not in labels:
+            near = difflib.get_close_matches(name, labels, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the labels are {', '.join(labels)}"
             raise ConfigError(f"score.report_classes: {name!r} is no label of the data set; {hint}")
-    return list(config.score.report_classes)
+    return list(names)

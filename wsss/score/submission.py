@@ -32,11 +32,11 @@ from wsss.data.datasets.classes import class_list
 from wsss.data.datasets.files import read_lines
 from wsss.data.images.label_png import label_png_bytes
 from wsss.data.manifest_folder import load
+from wsss.score.names import first_names
 
 Competition = Literal["comp5", "comp6"]
 SUFFIXES = (".tgz", ".tar.gz", ".zip")
 _LABELS = class_list("voc").label_count
-_NAMED = 8
 _TIME = (1980, 1, 1, 0, 0, 0)  # the first that a zip can name
 Add = Callable[[str, bytes], None]
 
@@ -69,7 +69,7 @@ def write_submission(
         shards: of kind ``predictions``; together they hold the images of the list, and may hold
             more.
         manifest_dir: what ingest wrote of these images; tells their sizes.
-        ids: the list of test images, one id a line (VOC's has 1456).
+        ids: the list of test images, one id per line (VOC's has 1456).
         out: the archive; its ending says which (.tgz, .tar.gz, .zip).
         protocol: which label maps of the shards, e.g. ``multi_crf``.
         competition: whose folder they are put in.
@@ -87,56 +87,56 @@ def write_submission(
         raise ArtifactError(
             f"{manifest_dir}: has the classes of {classes.name!r}; the server takes VOC's twenty"
         )
-    wanted = _wanted(ids)
+    listed = _read_ids(ids)
     sizes = {sample.id: (sample.height, sample.width) for sample in manifest}
-    _refuse(f"{manifest_dir}: lacks", [i for i in wanted if i not in sizes], "see quarantine.csv")
-    place = _locate(shards, set(wanted))
-    _refuse("the shards lack", [i for i in wanted if i not in place], "pass all shards")
+    _refuse(f"{manifest_dir}: lacks", [i for i in listed if i not in sizes], "see quarantine.csv")
+    paths = _shard_of_image(shards, set(listed))
+    _refuse("the shards lack", [i for i in listed if i not in paths], "pass all shards")
 
     folder = f"results/VOC2012/Segmentation/{competition}_test_cls"
     with atomic_path(out) as temporary, _archive(temporary, out.name) as add:
-        maps = _maps(wanted, place, protocol)
-        for image, labels, where in track(maps, total=len(wanted), description="packing"):
+        maps = _maps(listed, paths, protocol)
+        for image, labels, where in track(maps, total=len(listed), description="packing"):
             _check(labels, sizes[image], where)
             add(f"{folder}/{image}.png", label_png_bytes(labels))
-    return Submission(out, len(wanted), protocol, folder)
+    return Submission(out, len(listed), protocol, folder)
 
 
-def _wanted(ids: Path) -> list[str]:
+def _read_ids(ids: Path) -> list[str]:
     """The ids of the list, sorted."""
     listed = [line.split()[0] for line in read_lines(ids)]
     if not listed:
         raise ArtifactError(f"{ids}: names no image")
-    again = sorted(image for image, times in Counter(listed).items() if times > 1)
+    again = sorted(image for image, count in Counter(listed).items() if count > 1)
     _refuse(f"{ids}: lists more than once", again, "take the list of the official archive")
     return sorted(listed)
 
 
-def _locate(shards: Sequence[Path], wanted: set[str]) -> dict[str, Path]:
-    place: dict[str, Path] = {}
+def _shard_of_image(shards: Sequence[Path], listed: set[str]) -> dict[str, Path]:
+    paths: dict[str, Path] = {}
     twice = []
     for path in shards:
         with Shard(path, kind="predictions") as shard:
             for image in shard.ids:
-                if image in place:
+                if image in paths:
                     twice.append(image)
-                elif image in wanted:
-                    place[image] = path
+                elif image in listed:
+                    paths[image] = path
     _refuse("shards hold more than once", twice, "pass every shard once, all of one run")
-    return place
+    return paths
 
 
 def _maps(
-    wanted: Sequence[str], place: dict[str, Path], protocol: str
+    listed: Sequence[str], paths: dict[str, Path], protocol: str
 ) -> Iterator[tuple[str, UInt8[np.ndarray, "h w"], str]]:
-    """Id, label map and where it lies, in the order of the list."""
+    """Id, label map and its origin for messages, in the order of the list."""
     with ExitStack() as stack:
         opened = {
             path: stack.enter_context(Shard(path, kind="predictions"))
-            for path in dict.fromkeys(place.values())
+            for path in dict.fromkeys(paths.values())
         }
-        for image in wanted:
-            shard = opened[place[image]]
+        for image in listed:
+            shard = opened[paths[image]]
             arrays = shard.read(image).arrays
             where = f"{shard.path}: {protocol!r} of {image!r}"
             if protocol not in arrays:
@@ -146,8 +146,8 @@ def _maps(
 
 def _check(labels: UInt8[np.ndarray, "h w"], size: tuple[int, int], where: str) -> None:
     if labels.shape != size:
-        found, expected = (f"{width} x {height}" for height, width in (labels.shape, size))
-        raise ArtifactError(f"{where} is {found} pixels, its image {expected}; predict again")
+        sides, expected = (f"{width} x {height}" for height, width in (labels.shape, size))
+        raise ArtifactError(f"{where} is {sides} pixels, its image {expected}; predict again")
     if int(labels.max()) >= _LABELS:
         raise ArtifactError(
             f"{where} holds label {int(labels.max())}; the server takes 0 … {_LABELS - 1}"
@@ -156,21 +156,19 @@ def _check(labels: UInt8[np.ndarray, "h w"], size: tuple[int, int], where: str) 
 
 def _refuse(what: str, images: Sequence[str], remedy: str) -> None:
     if images:
-        more = f" and {len(images) - _NAMED} more" if len(images) > _NAMED else ""
-        named = ", ".join(images[:_NAMED])
-        raise ArtifactError(f"{what} {len(images)} images: {named}{more}; {remedy}")
+        raise ArtifactError(f"{what} {len(images)} images: {first_names(images)}; {remedy}")
 
 
 @contextmanager
 def _archive(path: Path, name: str) -> Iterator[Add]:
-    """Write an archive whose bytes hang on names and contents alone."""
+    """Write an archive whose bytes depend on names and contents alone."""
     if name.endswith(".zip"):
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # PNGs are packed already
 
             def add_to_zip(member: str, content: bytes) -> None:
-                facts = zipfile.ZipInfo(member, _TIME)
-                facts.external_attr = 0o644 << 16
-                archive.writestr(facts, content)
+                info = zipfile.ZipInfo(member, _TIME)
+                info.external_attr = 0o644 << 16
+                archive.writestr(info, content)
 
             yield add_to_zip
         return
@@ -181,8 +179,8 @@ def _archive(path: Path, name: str) -> Iterator[Add]:
     ):
 
         def add_to_tar(member: str, content: bytes) -> None:
-            facts = tarfile.TarInfo(member)
-            facts.size, facts.mode = len(content), 0o644
-            archive_of_tar.addfile(facts, io.BytesIO(content))
+            info = tarfile.TarInfo(member)
+            info.size, info.mode = len(content), 0o644
+            archive_of_tar.addfile(info, io.BytesIO(content))
 
         yield add_to_tar

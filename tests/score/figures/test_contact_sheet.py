@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping
+from wsss.config.model import Config
 from wsss.data.manifest import Manifest, Sample
-from wsss.pipeline.stages import restrict
-from wsss.score.figures.contact_sheet import choose, contact_sheet
+from wsss.score.figures.contact_sheet import contact_sheet, sample_images
 from wsss.score.figures.curves import class_chart, loss_curve, smoothed
 from wsss.score.figures.overlay import paint_heat, paint_labels
 from wsss.score.figures.sheet_layout import CELL
@@ -32,14 +33,14 @@ def test_choice_is_spread_over_the_classes_and_fixed() -> None:
     many = [sample(f"common{n}", 0) for n in range(30)]
     few = [sample("rare1", 1), sample("rare2", 2), sample("both", 1, 2), sample("none")]
     manifest = Manifest((*many, *few))
-    chosen = choose(manifest, 4)
-    tags = {tag for s in chosen for tag in s.tags}
+    shown = sample_images(manifest, 4)
+    tags = {tag for s in shown for tag in s.tags}
     assert tags == {0, 1, 2}
-    assert len(chosen) == 4
-    shuffled = choose(Manifest((*few, *many[::-1])), 4)
-    assert {s.id for s in shuffled} == {s.id for s in chosen}
-    assert choose(manifest, 99) == list(manifest)
-    assert choose(Manifest(()), 4) == []
+    assert len(shown) == 4
+    shuffled = sample_images(Manifest((*few, *many[::-1])), 4)
+    assert {s.id for s in shuffled} == {s.id for s in shown}
+    assert sample_images(manifest, 99) == list(manifest)
+    assert sample_images(Manifest(()), 4) == []
 
 
 def products(run: Run) -> dict[str, list[Path]]:
@@ -57,13 +58,21 @@ def products(run: Run) -> dict[str, list[Path]]:
     }
 
 
+def draw(run: Run, out: Path, config: Config | None = None, **shards: list[Path]) -> None:
+    values = STAGES["pictures"].select(config or run.config)
+    contact_sheet(run.manifest_dir, "train", out, **values, **shards)
+
+
 @pytest.mark.slow
-def test_sheet_is_deterministic_and_has_a_column_a_product(run: Run, tmp_path: Path) -> None:
-    config, given = restrict("pictures", run.config), products(run)
+def test_sheet_is_deterministic_and_has_a_column_per_product(
+    make_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = make_run(3)
+    given = products(run)
     sizes = {}
-    for name, chosen in {"all": given, "again": given, "cams": {"cams": given["cams"]}}.items():
+    for name, shards in {"all": given, "again": given, "cams": {"cams": given["cams"]}}.items():
         out = tmp_path / f"{name}.png"
-        contact_sheet(config, run.manifest_dir, "train", out, **chosen)
+        draw(run, out, **shards)
         with Image.open(out) as sheet:
             sizes[name] = sheet.size
     assert (tmp_path / "all.png").read_bytes() == (tmp_path / "again.png").read_bytes()
@@ -71,7 +80,7 @@ def test_sheet_is_deterministic_and_has_a_column_a_product(run: Run, tmp_path: P
     assert sizes["all"][0] >= 7 * CELL > sizes["cams"][0] >= 4 * CELL
     assert sizes["all"][1] > len(run.samples) * CELL
     out = tmp_path / "refiner.png"
-    contact_sheet(config, run.manifest_dir, "train", out, **given, refiner=given["predictions"])
+    draw(run, out, **given, refiner=given["predictions"])
     with Image.open(out) as sheet:
         assert sheet.size[0] >= sizes["all"][0] + CELL
 
@@ -80,17 +89,17 @@ def test_sheet_without_truth_or_with_some(make_run: Callable[..., Run], tmp_path
     run = make_run(4)
     out = tmp_path / "sheet.png"
     bare = from_mapping({"data": {"kind": "folder", "root": "photos"}})
-    contact_sheet(bare, run.manifest_dir, "train", out)
+    draw(run, out, bare)
     with Image.open(out) as sheet:
         width = sheet.width
     folder = run.folder / "data" / "SegmentationClass"
     (folder / "image1.png").unlink()
     some = from_mapping({"data": {"kind": "folder", "root": "photos", "masks": str(folder)}})
-    contact_sheet(some, run.manifest_dir, "train", out, cams=run.cam_shards())
+    draw(run, out, some, cams=run.cam_shards())
     with Image.open(out) as sheet:
         assert sheet.width >= width
     with pytest.raises(TruthError, match="image1"):
-        contact_sheet(run.config, run.manifest_dir, "train", out)
+        draw(run, out)
 
 
 def test_labels_are_painted_in_palette_colours() -> None:

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from wsss.artifacts.errors import ArtifactError
-from wsss.score.image_counts_file import counts_of, counts_path
+from wsss.score.image_counts_file import image_counts_path, read_image_counts
 from wsss.score.metrics.bootstrap import difference, draw, interval, resampled
 from wsss.score.metrics.confusion import metrics_of
 from wsss.score.metrics.image_counts import CountTable, ImageCounts, read_counts, write_counts
 from wsss.score.record import read_records
-from wsss.score.stage import score_blob, score_cams, score_masks, score_predictions
 
 from ..conftest import PROVENANCE, Run
 
@@ -55,7 +54,7 @@ def test_table_holds_what_was_added_in_the_order_of_the_ids() -> None:
     some = list(found)[2:5]
     np.testing.assert_array_equal(table.of(some).total(), sum(found[i] for i in some))
     with pytest.raises(ValueError, match="'image 000' was counted twice"):
-        odd.merge(even if "image 000" in even._found else odd)
+        odd.merge(odd if "image 000" in odd._cells else even)
     with pytest.raises(ValueError, match="twice"):
         odd.add("image 004", found["image 004"])
 
@@ -156,7 +155,7 @@ def test_counts_survive_the_disk_and_damage_is_told(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"counts\.h5: has the sha256 .* score again"):
         read_counts(path, "single", sha256)
     path.unlink()
-    with pytest.raises(ArtifactError, match="no such counts of images"):
+    with pytest.raises(ArtifactError, match="no such counts per image"):
         read_counts(path, "single", sha256)
 
 
@@ -165,21 +164,20 @@ def test_every_product_keeps_the_counts_of_its_images(run: Run, tmp_path: Path) 
     rolled = {i: np.roll(label, 2, axis=1) for i, label in labels.items()}
     masks = {i: {"label": rolled[i], "train": rolled[i]} for i in labels}
     maps = {i: {"single": labels[i], "multi_crf": rolled[i]} for i in labels}
-    common = (run.config, run.manifest_dir, "train")
     written = {name: tmp_path / f"{name}.train.json" for name in ("cam", "masks", "pred", "blob")}
-    score_cams(*common, run.cam_shards(), "cam", written["cam"])
-    score_masks(*common, [run.write("masks", "masks", masks)], written["masks"])
-    score_predictions(*common, [run.write("pred", "predictions", maps)], written["pred"])
-    score_blob(*common, written["blob"])
-    assert counts_path(written["cam"]).name == "cam.train.images.h5"
+    run.score("cam", run.cam_shards(), written["cam"])
+    run.score("masks", [run.write("masks", "masks", masks)], written["masks"])
+    run.score("segmenter", [run.write("pred", "predictions", maps)], written["pred"])
+    run.score("blob", [], written["blob"])
+    assert image_counts_path(written["cam"]).name == "cam.train.images.h5"
     for path in written.values():
         for record in read_records([path]):
-            if record.background and record.background.source != "config":
+            if record.at_best_threshold:
                 assert (record.image_counts, record.miou_low, record.resamples) == (None, None, 0)
-                with pytest.raises(ArtifactError, match=r"best threshold.*looked up on the truth"):
-                    counts_of(record, path)
+                with pytest.raises(ArtifactError, match="threshold was chosen on the truth"):
+                    read_image_counts(record, path)
                 continue
-            table = counts_of(record, path)
+            table = read_image_counts(record, path)
             assert table.ids == tuple(sorted(sample.id for sample in run.samples))
             np.testing.assert_array_equal(table.total(), record.confusion)
             found = interval(table)

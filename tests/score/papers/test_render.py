@@ -22,8 +22,8 @@ from wsss.refine.training.efficiency import Efficiency
 from wsss.score.metrics.confusion import Confusion
 from wsss.score.papers.render import make_paper_table
 from wsss.score.papers.table import load_table
+from wsss.score.product import ProductName
 from wsss.score.record import Record, read_records, write_records
-from wsss.score.stage import score_cams, score_predictions
 from wsss.score.tables.efficiency import _PUBLISHED
 
 from ..conftest import Run
@@ -41,19 +41,19 @@ TABLE: dict[str, Any] = {
             "background": "best",
         },
         "crf": {
-            "title": "labels", "product": ["refiner", "predictions"], "protocol": "multi_crf",
-            "split": "train", "metric": "per_class",
+            "title": "labels", "product": ["refiner_prediction", "segmenter"],
+            "protocol": "multi_crf", "split": "train", "metric": "per_class",
         },
         "test": {"title": "test", "split": "test"},
     },
     "rows": [
         {
             "name": "Ours", "preset": "demo-weclip",
-            "takes": {"cam": "cam", "best": "cam", "crf": "predictions"},
+            "takes": {"cam": "cam", "best": "cam", "crf": "segmenter"},
         },
         {
             "name": "Refined", "preset": "demo-weclip",
-            "takes": {"cam": "affinity", "best": "affinity", "crf": "refiner"},
+            "takes": {"cam": "affinity", "best": "affinity", "crf": "refiner_prediction"},
             "published": [
                 {
                     "source": "Somebody 2020, table 3.",
@@ -84,13 +84,12 @@ def scored(run: Run, folder: Path, shift: int = 1, seed: int = 0) -> Path:
         for i in clean
     }
     config = run.config.model_copy(update={"seed": seed, "name": f"run.seed-{seed}"})
-    args = (config, run.manifest_dir, "train")
     scores = folder / "scores"
-    for array in ("cam", "refined"):
-        shards = run.cam_shards()
-        score_cams(*args, shards, array, scores / f"{array}.train.json")
+    cams: tuple[ProductName, ...] = ("cam", "affinity")
+    for product in cams:
+        run.score(product, run.cam_shards(), scores / f"{product}.train.json", config=config)
     shard = run.write("prediction", "predictions", maps)
-    score_predictions(*args, [shard], scores / "predictions.train.json")
+    run.score("segmenter", [shard], scores / "predictions.train.json", config=config)
     return folder
 
 
@@ -120,9 +119,9 @@ def test_measured_stands_beside_published(run: Run) -> None:
         "| test, published |"
     )
     fixed, best = read_records([folder / "scores/cam.train.json"])
-    refined, refined_best = read_records([folder / "scores/refined.train.json"])
+    refined, refined_best = read_records([folder / "scores/affinity.train.json"])
     *_, crf = read_records([folder / "scores/predictions.train.json"])
-    assert (crf.flip, crf.crf) == (True, True)
+    assert crf.protocol == "multi_crf"
     percents = [f"{100 * r.miou:.1f}" for r in (best, refined_best)]  # type: ignore[operator]
     assert lines[4] == f"| Ours | {shown(fixed)} |  | {percents[0]} | {shown(crf)} |  |  |"
     # Nothing was scored of a refiner's prediction: that cell is empty.

@@ -10,7 +10,8 @@ import yaml
 
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping, overlay
-from wsss.score.papers.table import ClassValues, load_table, row_of, table_runs
+from wsss.score.papers.runs import table_runs
+from wsss.score.papers.table import ClassValues, load_table, row_of
 
 ROOT = Path(__file__).parents[3]
 TABLES = sorted((ROOT / "workflow/tables").glob("*.yaml"))
@@ -21,10 +22,10 @@ GOOD: dict[str, Any] = {
     "classes": ["background", "cat"],
     "columns": {
         "seed": {
-            "title": "seed", "product": ["affinity", "refined"], "split": "train",
+            "title": "seed", "product": ["affinity", "refiner_scores"], "split": "train",
             "background": "best",
         },
-        "val": {"title": "val", "product": "refiner", "metric": "per_class"},
+        "val": {"title": "val", "product": "refiner_prediction", "metric": "per_class"},
         "test": {"title": "test", "split": "test"},
     },
     "rows": [
@@ -76,7 +77,14 @@ def test_runs_are_preset_changes_and_seed(tmp_path: Path) -> None:
 
 def test_a_run_is_called_after_what_it_is(tmp_path: Path) -> None:
     def name(**changes: object) -> str:
-        rows = [{"name": "Ours", "preset": "demo-weclip", "takes": {"seed": "refined"}, **changes}]
+        rows = [
+            {
+                "name": "Ours",
+                "preset": "demo-weclip",
+                "takes": {"seed": "refiner_scores"},
+                **changes,
+            }
+        ]
         (run,) = table_runs(written(tmp_path, GOOD | {"rows": rows}), PRESETS).values()
         return str(run["name"])
 
@@ -102,7 +110,7 @@ def test_a_run_means_its_row(tmp_path: Path) -> None:
         (changed("colums", to={}), "colums: unknown key; did you mean columns?"),
         (changed("rows", 0, "presets", to="x"), "rows.0.presets: unknown key; did you mean preset"),
         (changed("columns", "val", "product", to="mask"), "columns.val.product.0: Input should be"),
-        (changed("columns", "val", "background", to="best"), "columns.val.background: only cam"),
+        (changed("columns", "val", "background", to="best"), "columns.val.background: only blob"),
         (changed("columns", "val", "metric", to="parameters"), "columns.val.metric: parameters is"),
         (changed("columns", "seed", "images", to="l.txt"), "columns.seed.images: rows at the best"),
         (changed("rows", 0, "takes", to={}), r"\(Ours, again\+\).takes.seed: say which, affinity"),

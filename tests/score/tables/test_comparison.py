@@ -10,20 +10,21 @@ import pytest
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.refine.training.efficiency import Efficiency
-from wsss.score.record import Record
+from wsss.score.record import Background, Record
 from wsss.score.tables.comparison import make_comparison, rows_by_run
 from wsss.score.tables.efficiency import make_efficiency
-from wsss.score.tables.seeds import made_alike, mean_text, without_seed
+from wsss.score.tables.seeds import are_repeats, mean_text, without_seed
 
+from ..conftest import PROVENANCE
 from .test_write import make_record
 
 
 def _records() -> list[Record]:
     return [
         make_record(run="sweep"),
-        make_record("pseudo mask", run="sweep.prompts-2", miou=0.5, report_mean=0.4),
-        make_record("pseudo mask", run="sweep.prompts-4", miou=0.6),
-        make_record("segmenter", run="sweep.prompts-4", split="val", stage="retrain"),
+        make_record("masks", run="sweep.prompts-2", miou=0.5, report_mean=0.4),
+        make_record("masks", run="sweep.prompts-4", miou=0.6),
+        make_record("segmenter", run="sweep.prompts-4", split="val"),
     ]
 
 
@@ -52,7 +53,7 @@ def test_runs_stand_side_by_side(tmp_path: Path) -> None:
 def test_few_runs_with_many_products_are_columns(tmp_path: Path) -> None:
     records = [
         make_record(row, run=f"sweep.prompts-{prompts}", miou=prompts / 10, report_mean=0.1)
-        for row in ("CAM", "pseudo mask", "segmenter")
+        for row in ("cam", "masks", "segmenter")
         for prompts in (2, 4)
     ]
     lines = _lines(records, tmp_path)
@@ -65,8 +66,7 @@ def _seeds(values: dict[tuple[int, int], float], **changes: object) -> list[Reco
     """A record for each (prompts, seed)."""
     return [
         make_record(
-            "pseudo mask", run=f"sweep.prompts-{prompts}_seed-{seed}", seed=seed, miou=value,
-            stage="masks", **changes,
+            "masks", run=f"sweep.prompts-{prompts}_seed-{seed}", seed=seed, miou=value, **changes,
         )
         for (prompts, seed), value in values.items()
     ]  # fmt: skip
@@ -88,16 +88,74 @@ def test_a_sweep_over_seeds_alone(tmp_path: Path) -> None:
     assert "| 3 seeds | 50.0 ± 10.0 |" in lines
 
 
-def test_what_differs_in_more_than_the_seed_has_no_mean(tmp_path: Path) -> None:
-    one, other = _seeds({(2, 0): 0.5, (2, 1): 0.6})
-    config = other.provenance.model_copy(update={"config": {"masks": {"crf": False}}})
-    changes = ({"provenance": config}, {"variant": "published"}, {"images": 5}, {"truth": "there"})
-    assert made_alike([one, other])
-    for change in changes:
-        records = [one, other.model_copy(update=change)]
-        assert not made_alike(records)
-        assert "| prompts-2, 2 seeds |  |" in _lines(records, tmp_path)
-    assert not made_alike([one, one])
+CONFIG = {
+    "name": "sweep", "clip": {"template": ["a photo of a {}."]},
+    "refine": {"method": "weclip", "train": {"lr": 1e-3, "iterations": 100}},
+    "retrain": {"lr": 1e-4, "iterations": 50}, "masks": {"background": {"value": 1.0}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "clip.template", "refine.method", "refine.train.lr", "refine.train.iterations",
+        "retrain.lr", "retrain.iterations", "masks.background.value",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("field", ["provenance", "shard_provenance"])
+def test_a_configured_value_makes_another_run(tmp_path: Path, key: str, field: str) -> None:
+    """Whether scoring reads it or the stage that made the shards."""
+    configs = [json.loads(json.dumps(CONFIG | {"name": f"s{n}"})) for n in range(2)]
+    first, second = [
+        record.model_copy(update={"provenance": PROVENANCE.model_copy(update={"config": config})})
+        for record, config in zip(_seeds({(2, 0): 0.5, (2, 1): 0.6}), configs, strict=True)
+    ]
+    assert are_repeats([first, second])
+    assert "| prompts-2, 2 seeds | 55.0 ± 7.1 |" in _lines([first, second], tmp_path)
+    *sections, name = key.split(".")
+    section = configs[1]
+    for part in sections:
+        section = section[part]
+    section[name] = "another value"
+    other = PROVENANCE.model_copy(update={"config": configs[1]})
+    changed = other if field == "provenance" else (other,)
+    records = [first, second.model_copy(update={field: changed})]
+    assert not are_repeats(records)
+    assert "| prompts-2, 2 seeds |  |" in _lines(records, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"variant": "published"}, {"images": 5}, {"truth": "there"}, {"chain": "patch_text"},
+        {"method": "excel"}, {"protocol": "multi"}, {"split": "val"}, {"scales": (2.0,)},
+        {"crf": True}, {"resamples": 3}, {"report_classes": ("cat",)},
+        {"background": Background(rule="power", value=2.0, source="config")},
+        {"weights": {"other.safetensors": "0123456789abcdef"}},
+        {"weights": {"model.safetensors": "fedcba"}},
+        {"provenance": PROVENANCE.model_copy(update={"code": "other"})},
+        {"provenance": PROVENANCE.model_copy(update={"packages": {"torch": "1"}})},
+        {"shard_provenance": ()},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_other_field_makes_another_run(change: dict[str, object]) -> None:
+    first, second = _seeds({(2, 0): 0.5, (2, 1): 0.6})
+    assert are_repeats([first, second])
+    assert not are_repeats([first, second.model_copy(update=change)])
+
+
+def test_results_of_a_seed_do_not() -> None:
+    first, second = _seeds({(2, 0): 0.5, (2, 1): 0.6})
+    trained = PROVENANCE.model_copy(update={"weights": {"clip": "abc", "refiner": "01"}, "seed": 1})
+    again = trained.model_copy(update={"weights": {"clip": "abc", "refiner": "02"}, "seed": 2})
+    best = Background(rule="constant", value=0.3, source="best on this truth")
+    change: dict[str, object] = {"commit": "1", "pixel_accuracy": 0.1, "background": best}
+    first = first.model_copy(update=change | {"shard_provenance": (trained,)})
+    change["background"] = best.model_copy(update={"value": 0.4})
+    second = second.model_copy(update=change | {"commit": "2", "shard_provenance": (again,)})
+    assert are_repeats([first, second])
+    assert not are_repeats([first, first])
 
 
 def test_what_no_seed_comes_before_stands_in_the_row_of_the_seeds(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from wsss.artifacts.errors import ArtifactError
 from wsss.score.record import Record, read_records, write_records
-from wsss.score.stage import score_cams, score_predictions
 from wsss.score.tables.difference import differences, sentence, write_differences
 
 from ..conftest import Run
@@ -30,34 +29,34 @@ def predicted(
     }
     out = run.folder / f"{name}.json"
     shard = run.write(f"{name}-shard", "predictions", maps)
-    score_predictions(run.config, run.manifest_dir, "train", [shard], out)
+    run.score("segmenter", [shard], out)
     return out
 
 
 def test_records_are_paired_by_what_was_scored(run: Run) -> None:
     one, other = predicted(run, "one", 1), predicted(run, "other", 4)
     pairs = differences(one, other, resamples=200)
-    assert [pair.one.flip for pair in pairs] == [False, True]
+    assert [pair.first.protocol for pair in pairs] == ["single", "multi"]
     for pair in pairs:
-        assert pair.one.miou is not None
-        assert pair.other.miou is not None
-        assert pair.found.value == pytest.approx(pair.one.miou - pair.other.miou)
-        assert pair.found.value > 0
-        assert pair.found.images == len(run.samples)
+        assert pair.first.miou is not None
+        assert pair.second.miou is not None
+        assert pair.difference.value == pytest.approx(pair.first.miou - pair.second.miou)
+        assert pair.difference.value > 0
+        assert pair.difference.images == len(run.samples)
     assert sentence(pairs[0]).startswith("segmenter, train, 6 images: ")
     out = run.folder / "differences.csv"
     write_differences(pairs, out)
     rows = list(csv.DictReader(out.open()))
-    assert [float(row["difference"]) for row in rows] == [pair.found.value for pair in pairs]
+    assert [float(row["difference"]) for row in rows] == [pair.difference.value for pair in pairs]
     assert {row["resamples"] for row in rows} == {"200"}
 
 
 def test_single_records_are_compared_whatever_they_are(run: Run) -> None:
     """The row at the best threshold has no counts of images, so it is no candidate."""
     cams, one = run.folder / "cams.json", predicted(run, "one", 1, ("single",))
-    score_cams(run.config, run.manifest_dir, "train", run.cam_shards(), "cam", cams)
+    run.score("cam", run.cam_shards(), cams)
     (pair,) = differences(cams, one)
-    assert (pair.one.row, pair.other.row) == ("CAM", "segmenter")
+    assert (pair.first.product, pair.second.product) == ("cam", "segmenter")
     assert sentence(pair).startswith("CAM - segmenter, train")
 
 

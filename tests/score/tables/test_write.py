@@ -10,36 +10,39 @@ import pytest
 from rich.console import Console
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.score.product import PRODUCTS
 from wsss.score.record import Background, Record, numbers, write_records
-from wsss.score.tables.rows import Published, row_name
-from wsss.score.tables.write import make_table, print_results, print_table
+from wsss.score.tables.rows import product_title, row_name
+from wsss.score.tables.terminal import print_results, print_table
+from wsss.score.tables.write import make_table
 
 from ..conftest import PROVENANCE
 
 NAMES = ("background", "cat", "sea|side", "<b>tree</b>")
 
 
-def make_record(row: str = "CAM", **changes: object) -> Record:
+def make_record(product: str = "cam", **changes: object) -> Record:
     matrix = np.array([[50, 3, 0, 0], [7, 20, 0, 0], [1, 0, 3, 0], [0, 0, 0, 0]])
     fields: dict[str, object] = {
-        "row": row, "run": "tiny", "chain": "grad_cam", "stage": "cams", "split": "train",
+        "product": product, "protocol": "single", "method": "none",
+        "run": "tiny", "chain": "grad_cam", "split": "train",
         "images": 6, "images_without_truth": 0, "truth": "here/SegmentationClass",
         "background": Background(rule="power", value=1.0, source="config"), "crf": False,
-        "scales": (1.0,), "flip": False, "seed": 0, "variant": "corrected",
+        "scales": (1.0,), "seed": 0, "variant": "corrected",
         "weights": {"model.safetensors": "0123456789abcdef"}, "provenance": PROVENANCE,
+        "shard_provenance": (PROVENANCE,),
     }  # fmt: skip
     return Record.model_validate({**numbers(matrix, NAMES, []), **fields, **changes})
 
 
 def records() -> list[Record]:
     best = Background(rule="constant", value=0.37, source="best on this truth", criterion="mIoU")
-    end = {"stage": "retrain", "background": None, "split": "val", "images": 4}
+    end = {"background": None, "split": "val", "images": 4}
     return [
         make_record(),
         make_record(background=best),
         make_record(
-            "pseudo mask",
-            stage="masks",
+            "masks",
             crf=True,
             coverage=0.8765,
             coverage_accuracy=0.9,
@@ -48,7 +51,7 @@ def records() -> list[Record]:
             resamples=1000,
         ),
         make_record("segmenter", **end),
-        make_record("segmenter", crf=True, flip=True, scales=(0.75, 1.0), **end),
+        make_record("segmenter", protocol="multi_crf", crf=True, scales=(0.75, 1.0), **end),
     ]
 
 
@@ -59,9 +62,16 @@ def table(tmp_path: Path) -> dict[str, str]:
     sources = [tmp_path / "a.json", tmp_path / "b.json"]
     write_records(sources[0], rows[:2])
     write_records(sources[1], rows[2:])
-    published = [Published("segmenter", "val", 0.7123, "Somebody 2024, table 3")]
-    paths = make_table(sources, tmp_path / "tables", published)
+    paths = make_table(sources, tmp_path / "tables")
     return {path.suffix: path.read_text("utf-8") for path in paths}
+
+
+def test_titles_name_the_refiner() -> None:
+    scored = [make_record(product, method="excel") for product in PRODUCTS]
+    assert [product_title(record) for record in scored] == [
+        "centred blob", "CAM", "CAM + affinity", "seed", "ExCEL scores", "pseudo mask",
+        "ExCEL prediction", "segmenter",
+    ]  # fmt: skip
 
 
 def test_rows_are_told_apart() -> None:
@@ -77,9 +87,8 @@ def test_csv_has_a_row_a_record_in_full_precision(table: dict[str, str]) -> None
         assert float(row["miou"]) == record.miou
         assert float(row["iou sea|side"]) == record.iou["sea|side"]
         assert row["iou <b>tree</b>"] == ""  # never seen: no IoU, and no zero
-        assert row["coverage"] == ("0.8765" if record.row == "pseudo mask" else "")
+        assert row["coverage"] == ("0.8765" if record.product == "masks" else "")
     assert [row["miou_low"] for row in rows] == ["", "", "0.4412", "", ""]
-    assert [row["published_miou"] for row in rows] == ["", "", "", "0.7123", ""]
     assert rows[1]["background_source"] == "best on this truth"
     assert rows[3]["background_value"] == ""
 
@@ -97,7 +106,6 @@ def test_markdown(table: dict[str, str]) -> None:
     assert f"| {miou} | 44.1–47.3 |" in grids[4]
     assert f"| {miou} |  |" in grids[2]
     assert "0.75, 1 + flip" in table[".md"]
-    assert "71.2 | Somebody 2024, table 3 |" in table[".md"]
 
 
 class _Cells(HTMLParser):
@@ -133,12 +141,11 @@ def test_html_is_escaped_and_self_contained(table: dict[str, str]) -> None:
     assert {len(row) for row in page.rows[: len(records()) + 1]} == {len(page.rows[0])}
 
 
-def test_published_column_stays_when_nothing_is_known(tmp_path: Path) -> None:
+def test_columns_without_a_number_are_left_out(tmp_path: Path) -> None:
     write_records(tmp_path / "a.json", records()[:1])
     make_table([tmp_path / "a.json"], tmp_path)
     header = (tmp_path / "table.md").read_text("utf-8").splitlines()[2]
-    assert "published mIoU" in header
-    assert "source" not in header
+    assert "| mIoU |" in header
     assert "covered" not in header
 
 

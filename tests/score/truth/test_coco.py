@@ -96,7 +96,7 @@ def coco(make_run: Callable[..., Run]) -> tuple[Run, Path]:
 def test_finds_images_by_file_name(coco: tuple[Run, Path]) -> None:
     run, path = coco
     config = from_mapping({"data": {"kind": "coco", "root": str(run.folder / "data")}})
-    truth = find_truth(config, Manifest(tuple(run.samples)), "train")
+    truth = find_truth(config.data, Manifest(tuple(run.samples)), "train")
     assert str(path) in truth.description
     assert "smaller instances on top" in truth.description
     sample = run.samples[1]
@@ -106,14 +106,14 @@ def test_finds_images_by_file_name(coco: tuple[Run, Path]) -> None:
     assert not truth.sources[run.samples[-1].id].read().any()
     strange = Sample("x", "train", Path("train2014/x.jpg"), 4, 4, "", ())
     with pytest.raises(TruthError, match="1 of 5 images have no ground truth: 'x'"):
-        find_truth(config, Manifest((*run.samples, strange)), "train")
+        find_truth(config.data, Manifest((*run.samples, strange)), "train")
 
 
 def test_missing_json(run: Run) -> None:
     config = from_mapping({"data": {"kind": "coco", "root": str(run.folder)}})
     run.samples[0] = replace(run.samples[0], path=Path("val2014/x.jpg"))
     with pytest.raises(DataError, match=r"instances_val2014\.json: cannot be read"):
-        find_truth(config, Manifest(tuple(run.samples[:1])), "val")
+        find_truth(config.data, Manifest(tuple(run.samples[:1])), "val")
 
 
 @pytest.mark.skipif(not SUBSET.is_dir(), reason=f"{SUBSET} is not there (set WSSS_SHARED)")

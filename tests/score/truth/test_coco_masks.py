@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from wsss.__main__ import app
+from wsss.config.data import DataConfig
 from wsss.config.load import from_mapping
-from wsss.config.model import Config
 from wsss.data.datasets.coco import CATEGORY_IDS
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.images.label_png import voc_palette
@@ -69,9 +69,8 @@ def samples(root: Path, count: int = 5) -> Manifest:
     return Manifest(tuple(replace(one, id=path.stem, path=path) for path in paths))
 
 
-def config(root: Path, masks: Path | str = "") -> Config:
-    data = {"kind": "coco", "root": str(root), "masks": str(masks)}
-    return from_mapping({"data": data})
+def data(root: Path, masks: Path | str = "") -> DataConfig:
+    return from_mapping({"data": {"kind": "coco", "root": str(root), "masks": str(masks)}}).data
 
 
 def test_pngs_hold_the_labels_in_palette_colours(coco: Path, tmp_path: Path) -> None:
@@ -93,8 +92,8 @@ def test_pngs_hold_the_labels_in_palette_colours(coco: Path, tmp_path: Path) -> 
 def test_scoring_reads_the_same_labels_from_pngs(coco: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     draw_part(coco, "val", out, workers=1)
-    drawn = find_truth(config(coco, out), samples(coco), "val")
-    direct = find_truth(config(coco), samples(coco), "val")
+    drawn = find_truth(data(coco, out), samples(coco), "val")
+    direct = find_truth(data(coco), samples(coco), "val")
     assert list(drawn.sources) == list(direct.sources)
     assert "smaller instances on top" in drawn.description
     for image, source in direct.sources.items():
@@ -109,10 +108,10 @@ def test_an_interrupted_call_goes_on(coco: Path, tmp_path: Path) -> None:
     (out / "val2014/COCO_val2014_1.png").unlink()
     (out / "val2014/COCO_val2014_2.png").write_bytes(b"")  # what a power cut may leave
     with pytest.raises(TruthError, match=r"val2014\.json: not there, so val2014 is not drawn"):
-        find_truth(config(coco, out), samples(coco), "val")
+        find_truth(data(coco, out), samples(coco), "val")
     assert draw_part(coco, "val", out, workers=1) == (5, 2)
     assert draw_part(coco, "val", out, workers=1) == (5, 0)
-    assert find_truth(config(coco, out), samples(coco), "val")
+    assert find_truth(data(coco, out), samples(coco), "val")
 
 
 def test_another_json_or_rule_draws_everything_again(
@@ -122,7 +121,7 @@ def test_another_json_or_rule_draws_everything_again(
     draw_part(coco, "val", out, workers=1)
     (coco / "annotations/instances_val2014.json").write_text(json.dumps(content(4)))
     with pytest.raises(TruthError, match="drawn from another"):
-        find_truth(config(coco, out), samples(coco, 4), "val")
+        find_truth(data(coco, out), samples(coco, 4), "val")
     assert draw_part(coco, "val", out, workers=1) == (4, 4)
     assert not (out / "val2014/COCO_val2014_4.png").exists()
     monkeypatch.setattr(coco_masks, "RULE", "larger instances on top")
@@ -143,24 +142,24 @@ def test_a_png_that_was_removed_is_missed(coco: Path, tmp_path: Path) -> None:
     draw_part(coco, "val", out, workers=1)
     (out / "val2014/COCO_val2014_1.png").unlink()
     with pytest.raises(TruthError, match="1 of 5 images have no ground truth: 'COCO_val2014_1'"):
-        find_truth(config(coco, out), samples(coco), "val")
+        find_truth(data(coco, out), samples(coco), "val")
 
 
 def test_masks_do_without_the_json(coco: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     draw_part(coco, "val", out, workers=1)
     shutil.rmtree(coco / "annotations")
-    assert len(find_truth(config(coco, out), samples(coco), "val").sources) == 5
+    assert len(find_truth(data(coco, out), samples(coco), "val").sources) == 5
 
 
 def test_which_marks_a_split_needs(tmp_path: Path) -> None:
     masks = tmp_path / "m"
-    data = {"kind": "coco", "masks": str(masks), "train_list": "mine.txt", "val_list": "val2014"}
-    both = from_mapping({"data": data})
-    assert truth_files(both, "val") == [masks / "val2014.json"]
-    assert truth_files(both, "train") == [masks / "train2014.json", masks / "val2014.json"]
-    assert not truth_files(config(tmp_path), "val")
-    assert not truth_files(from_mapping({}), "val")
+    given = {"kind": "coco", "masks": str(masks), "train_list": "mine.txt", "val_list": "val2014"}
+    both = from_mapping({"data": given})
+    assert truth_files(both.data, "val") == [masks / "val2014.json"]
+    assert truth_files(both.data, "train") == [masks / "train2014.json", masks / "val2014.json"]
+    assert not truth_files(data(tmp_path), "val")
+    assert not truth_files(from_mapping({}).data, "val")
 
 
 def test_masks_of_the_other_kinds_are_refused() -> None:
@@ -172,7 +171,7 @@ def test_masks_of_the_other_kinds_are_refused() -> None:
 @pytest.mark.skipif(not SUBSET.is_dir(), reason="WSSS_SHARED has no data/coco-subset")
 def test_real_annotations_in_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coco_masks, "_IMAGES_WORTH_A_POOL", 2)
-    monkeypatch.setattr(coco_masks, "_IMAGES_A_JOB", 5)
+    monkeypatch.setattr(coco_masks, "_IMAGES_PER_JOB", 5)
     whole = json.loads((SUBSET / "annotations/instances_val2014.json").read_text())
     images = whole["images"][:20]
     kept = {image["id"] for image in images}

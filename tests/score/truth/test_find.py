@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import pkgutil
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from wsss.score.truth.find import TruthError, find_truth, has_truth, png_folder,
 
 from ..conftest import Run, save_mask
 
+SCORE = "wsss.score"
+
 
 def test_reads_indices_of_every_image(run: Run) -> None:
-    truth = find_truth(run.config, Manifest(tuple(run.samples)), "train")
+    truth = find_truth(run.config.data, Manifest(tuple(run.samples)), "train")
     assert list(truth.sources) == [sample.id for sample in run.samples]
     assert truth.description.endswith("SegmentationClass")
     assert not truth.missing
@@ -31,7 +35,7 @@ def test_missing_truth_is_listed_together(run: Run) -> None:
     (folder / "image1.png").unlink()
     (folder / f"{run.samples[0].id}.png").unlink()
     with pytest.raises(TruthError, match="2 of 6 images") as caught:
-        find_truth(run.config, Manifest(tuple(run.samples)), "train")
+        find_truth(run.config.data, Manifest(tuple(run.samples)), "train")
     assert "'image1'" in str(caught.value)
     assert repr(run.samples[0].id) in str(caught.value)
 
@@ -40,7 +44,7 @@ def test_wrong_size_names_both_sizes(run: Run) -> None:
     sample = run.samples[1]
     path = run.folder / "data" / "SegmentationClass" / f"{sample.id}.png"
     save_mask(path, np.zeros((7, 9), np.uint8))
-    source = find_truth(run.config, Manifest((sample,)), "train").sources[sample.id]
+    source = find_truth(run.config.data, Manifest((sample,)), "train").sources[sample.id]
     with pytest.raises(TruthError, match=f"{re.escape(str(path))}.*9 x 7 pixels.*is 32 x 24"):
         read_truth(source, sample.id, sample.height, sample.width)
 
@@ -57,7 +61,7 @@ def test_wrong_size_names_both_sizes(run: Run) -> None:
 )
 def test_folder_follows_the_list(kind: str, lists: dict[str, str], split: str, folder: str) -> None:
     config = from_mapping({"data": {"kind": kind, "root": "here", **lists}})
-    assert png_folder(config, split) == Path("here") / folder
+    assert png_folder(config.data, split) == Path("here") / folder
 
 
 def test_folder_of_photos_may_have_masks_for_a_part(make_run: Callable[..., Run]) -> None:
@@ -66,26 +70,36 @@ def test_folder_of_photos_may_have_masks_for_a_part(make_run: Callable[..., Run]
     save_mask(masks / "image2.png", run.truth["image2"])
     manifest = Manifest(tuple(run.samples))
     config = from_mapping({"data": {"kind": "folder", "root": "photos", "masks": str(masks)}})
-    truth = find_truth(config, manifest, "train")
+    truth = find_truth(config.data, manifest, "train")
     assert list(truth.sources) == ["image2"]
     assert len(truth.missing) == 3
     (masks / "image2.png").unlink()
     with pytest.raises(TruthError, match="4 of 4 images have no ground truth"):
-        find_truth(config, manifest, "train")
+        find_truth(config.data, manifest, "train")
 
 
 def test_a_folder_without_masks_has_no_truth(run: Run) -> None:
     config = from_mapping({"data": {"kind": "folder", "root": "photos"}})
-    assert not has_truth(config)
-    assert has_truth(run.config)
+    assert not has_truth(config.data)
+    assert has_truth(run.config.data)
     with pytest.raises(TruthError, match=r"data\.masks"):
-        find_truth(config, Manifest(tuple(run.samples)), "train")
+        find_truth(config.data, Manifest(tuple(run.samples)), "train")
 
 
 def test_truth_in_colours_is_refused(run: Run) -> None:
     sample = run.samples[1]
     path = run.folder / "data" / "SegmentationClass" / f"{sample.id}.png"
     Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(path)
-    source = find_truth(run.config, Manifest((sample,)), "train").sources[sample.id]
+    source = find_truth(run.config.data, Manifest((sample,)), "train").sources[sample.id]
     with pytest.raises(TruthError, match=f"'image1' cannot be read: {re.escape(str(path))}"):
         read_truth(source, sample.id, sample.height, sample.width)
+
+
+def test_the_contract_names_every_other_module_of_the_room() -> None:
+    root = Path(__file__).parents[3]
+    contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (contract,) = (
+        c for c in contracts["contracts"] if c.get("forbidden_modules") == [f"{SCORE}.truth"]
+    )
+    modules = {f"{SCORE}.{m.name}" for m in pkgutil.iter_modules([str(root / "wsss/score")])}
+    assert modules - {f"{SCORE}.truth"} == {m for m in contract["source_modules"] if SCORE in m}

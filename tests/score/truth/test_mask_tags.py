@@ -57,7 +57,7 @@ def config(root: Path, **data: object) -> Config:
 
 
 def test_tags_are_the_labels_that_occur(voc: Path, tmp_path: Path) -> None:
-    report = write_mask_tags(config(voc), tmp_path / "tags.csv")
+    report = write_mask_tags(config(voc).data, tmp_path / "tags.csv", workers=1)
     with (tmp_path / "tags.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["image"]: row["tags"] for row in rows} == {
@@ -78,7 +78,7 @@ def test_ingest_takes_the_table_and_never_the_masks(voc: Path, tmp_path: Path) -
     out = tmp_path / "manifest"
     with pytest.raises(DataError, match=r"mask-tags\.csv: not there, but data\.tags is masks"):
         _ingest(config(voc), out)
-    write_mask_tags(config(voc), out / "mask-tags.csv")
+    write_mask_tags(config(voc).data, out / "mask-tags.csv", workers=1)
     for name in ("SegmentationClass", "SegmentationClassAug"):
         (voc / name).rename(voc / f"{name} away")
     _ingest(config(voc), out)
@@ -97,17 +97,17 @@ def test_missing_and_foreign_masks_are_listed_together(voc: Path, tmp_path: Path
     for image in "ab":
         (voc / "SegmentationClassAug" / f"{image}.png").unlink()
     with pytest.raises(TruthError, match=r"2 masks are missing: .*a\.png; .*b\.png"):
-        write_mask_tags(config(voc), out)
+        write_mask_tags(config(voc).data, out, workers=1)
     save_mask(voc / "SegmentationClassAug" / "a.png", mask(21))
     (voc / "SegmentationClassAug" / "b.png").write_text("no mask")
     with pytest.raises(TruthError, match=r"2 masks cannot be read as VOC's: .*holds label 21"):
-        write_mask_tags(config(voc), out)
+        write_mask_tags(config(voc).data, out, workers=1)
     assert not out.exists()
 
 
 def test_only_voc_has_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="for voc only"):
-        write_mask_tags(from_mapping({}), tmp_path / "tags.csv")
+        write_mask_tags(from_mapping({}).data, tmp_path / "tags.csv", workers=1)
     for kind in ("coco", "folder"):
         with pytest.raises(ValueError, match=r"data\.tags: masks is for kind voc"):
             from_mapping({"data": {"kind": kind, "tags": "masks"}})

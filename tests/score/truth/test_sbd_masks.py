@@ -59,7 +59,7 @@ def test_what_is_there_is_left_alone(sources: tuple[Path, Path], tmp_path: Path)
     out = tmp_path / "out"
     save_mask(out / "b.png", OUTLINED)
     report = write_sbd_masks(voc, sbd, out=out)
-    assert (report.kept, report.voc, report.sbd) == (1, 1, 0)
+    assert (report.present, report.voc, report.sbd) == (1, 1, 0)
     np.testing.assert_array_equal(read_label_png(out / "b.png"), OUTLINED)
 
 

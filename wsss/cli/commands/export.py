@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from wsss.cli.options import ManifestDir
+from wsss.score.product import Protocol
 
 app = typer.Typer(help="Results in the forms that others ask for.", no_args_is_help=True)
-
-
-class Protocol(StrEnum):
-    """Label maps in shards of predictions."""
-
-    single = "single"
-    multi = "multi"
-    single_crf = "single_crf"
-    multi_crf = "multi_crf"
-
-
-class Competition(StrEnum):
-    """Competitions of VOC's segmentation."""
-
-    comp5 = "comp5"
-    comp6 = "comp6"
 
 
 @app.command()
@@ -43,11 +27,11 @@ def voc_submission(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Archive to write: .tgz, .tar.gz or .zip.")],
-    protocol: Annotated[Protocol, typer.Option(help="Which label maps.")] = Protocol.multi_crf,
+    protocol: Annotated[Protocol, typer.Option(help="Which label maps.")] = "multi_crf",
     competition: Annotated[
-        Competition,
+        Literal["comp5", "comp6"],
         typer.Option(help="comp6: trained on more than VOC (CLIP, ImageNet); comp5: on VOC alone."),
-    ] = Competition.comp6,
+    ] = "comp6",
 ) -> None:
     """Pack predictions of VOC's test images for its evaluation server.
 
@@ -55,12 +39,7 @@ def voc_submission(
     """
     from wsss.score.submission import write_submission
 
-    made = write_submission(
-        shards,
-        manifest,
-        ids,
-        out,
-        protocol=protocol.value,
-        competition="comp5" if competition == Competition.comp5 else "comp6",
+    submission = write_submission(
+        shards, manifest, ids, out, protocol=protocol, competition=competition
     )
-    typer.echo(str(made))
+    typer.echo(str(submission))

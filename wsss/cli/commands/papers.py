@@ -20,9 +20,9 @@ def paper_table(
         list[str],
         typer.Option(
             help=(
-                "What a row's run left: ROW is its name in the table, its slug or the label of a "
+                "What a row's run wrote: ROW is its name in the table, its slug or the label of a "
                 "run; PATH is the folder of the run (results/<name>), a file of `wsss score` or "
-                "what refine-train said of its cost. Repeat for each path."
+                "the cost that refine-train wrote. Repeat for each path."
             ),
             metavar="ROW=PATH",
         ),
@@ -30,8 +30,8 @@ def paper_table(
 ) -> None:
     """A paper's table: measured and published numbers side by side.
 
-    Rows without --records stay empty. A picture with bars is written beside where the table shows
-    each class.
+    Rows without --records stay empty. A table of classes also gets a picture
+    with bars.
     """
     from wsss.score.papers.render import make_paper_table
 
@@ -48,14 +48,14 @@ def table_runs(
     """The runs that a table needs: what is laid over config.yaml for each, as YAML."""
     import yaml
 
-    from wsss.score.papers.table import table_runs as runs
+    from wsss.score.papers.runs import table_runs as runs
 
     typer.echo(yaml.safe_dump(runs(table), sort_keys=False, allow_unicode=True), nl=False)
 
 
 def difference(
-    one: Annotated[Path, typer.Argument(help="Records of `wsss score`.", show_default=False)],
-    other: Annotated[
+    first: Annotated[Path, typer.Argument(help="Records of `wsss score`.", show_default=False)],
+    second: Annotated[
         Path,
         typer.Argument(help="Records of another run on the same images.", show_default=False),
     ],
@@ -68,7 +68,7 @@ def difference(
     """
     from wsss.score.tables.difference import differences, sentence, write_differences
 
-    pairs = differences(one, other, resamples=resamples)
+    pairs = differences(first, second, resamples=resamples)
     for pair in pairs:
         typer.echo(sentence(pair))
     if out is not None:
@@ -81,15 +81,15 @@ def parse_records(texts: list[str]) -> dict[str, list[Path]]:
     Raises:
         typer.BadParameter: a text is not of that form.
     """
-    found: dict[str, list[Path]] = {}
+    paths: dict[str, list[Path]] = {}
     for text in texts:
         row, equals, path = text.partition("=")
         if not (row and equals and path):
             raise typer.BadParameter(
                 f"found {text!r}, expected ROW=PATH such as weclip=results/voc12-weclip"
             )
-        found.setdefault(row, []).append(Path(path))
-    return found
+        paths.setdefault(row, []).append(Path(path))
+    return paths
 
 
 def register(app: typer.Typer) -> None:

@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles, ManifestDir, Sections, Split, stage_config
+from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles, ManifestDir, Sections, Split, stage_values
+from wsss.score.product import ProductName
 
 PANEL = "Results"
 
 
-class Product(StrEnum):
-    """What can be scored."""
-
-    cam = "cam"
-    affinity = "affinity"
-    seeds = "seeds"
-    refined = "refined"
-    masks = "masks"
-    predictions = "predictions"
-    refiner = "refiner"
-    blob = "blob"
-
-
-_ARRAYS: dict[Product, Literal["cam", "refined", "score"]] = {
-    Product.cam: "cam",
-    Product.affinity: "refined",
-    Product.refined: "score",
-}
-
-
 def score(
     product: Annotated[
-        Product,
+        ProductName,
         typer.Argument(help="What the shards hold; `blob` is the floor that ignores the image."),
     ],
     manifest: ManifestDir,
@@ -50,21 +30,11 @@ def score(
     sections: Sections = "",
 ) -> None:
     """Score CAMs, seeds, masks or predictions (a segmenter's, a refiner's) against the truth."""
-    from wsss.score import stage
+    from wsss.score.stage import Settings, run
 
-    settings = stage_config("score", config, sections)
-    if product in _ARRAYS:
-        stage.score_cams(settings, manifest, split, shards, _ARRAYS[product], out)
-    elif product == Product.masks:
-        stage.score_masks(settings, manifest, split, shards, out)
-    elif product == Product.seeds:
-        stage.score_masks(settings, manifest, split, shards, out, of="seeds")
-    elif product == Product.predictions:
-        stage.score_predictions(settings, manifest, split, shards, out)
-    elif product == Product.refiner:
-        stage.score_predictions(settings, manifest, split, shards, out, of="refiner")
-    else:
-        stage.score_blob(settings, manifest, split, out)
+    values = stage_values(f"score_{product}", config, sections)
+    workers = values.pop("compute").workers
+    run(product, manifest, split, shards, out, Settings(**values), workers=workers)
 
 
 def table(
@@ -90,19 +60,19 @@ def compare(
     ],
     records: Annotated[
         list[Path] | None,
-        typer.Argument(help="Records of `wsss score`; each run a row.", show_default=False),
+        typer.Argument(help="Records of `wsss score`; one row per run.", show_default=False),
     ] = None,
     rows: Annotated[
         str,
         typer.Option(
-            help="Instead of RECORDS: which of them make a row, JSON: {row: [files]}; a file may "
+            help="Instead of RECORDS: the files of each row, JSON: {row: [files]}; a file may "
             "belong to several.",
             show_default=False,
         ),
     ] = "",
     name: Annotated[str, typer.Option(help="Title of the table.")] = "runs",
 ) -> None:
-    """One table of several runs: a row a run, a column a product, or turned if that is narrower."""
+    """One table of several runs: a row per run, a column per product; turned if narrower."""
     from wsss.score.record import read_records
     from wsss.score.tables.comparison import make_comparison, rows_by_run
 
@@ -126,7 +96,7 @@ def efficiency(
     ],
     out: Annotated[Path, typer.Option(help="Folder to write efficiency.md, .csv and .html to.")],
 ) -> None:
-    """Parameters, speed and memory of a refiner's training, beside published ones."""
+    """Parameters, speed and memory of a refiner's training, next to published ones."""
     from wsss.score.tables.efficiency import make_efficiency
 
     make_efficiency(cost, out)
@@ -149,17 +119,11 @@ def contact_sheet(
     """A contact sheet: image, CAM, pseudo mask, prediction, truth, in palette colours."""
     from wsss.score.figures.contact_sheet import contact_sheet as draw
 
-    draw(
-        stage_config("pictures", config, sections),
-        manifest,
-        split,
-        out,
-        cams=cams,
-        seeds=seeds,
-        masks=masks,
-        refiner=refiner,
-        predictions=predictions,
-    )
+    values = stage_values("pictures", config, sections)
+    del values["compute"]  # one process draws
+    values |= {"cams": cams, "seeds": seeds, "masks": masks}
+    values |= {"refiner": refiner, "predictions": predictions}
+    draw(manifest, split, out, **values)
 
 
 def loss_curve(
@@ -191,22 +155,14 @@ def show(
         Path, typer.Argument(help="Results of a run, e.g. results/demo.", show_default=False)
     ],
 ) -> None:
-    """Print a run's table and where its pictures and report are."""
-    from wsss.score.tables.write import print_results
+    """Print a run's table and the paths of its pictures and report."""
+    from wsss.score.tables.terminal import print_results
 
     print_results(folder)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (
-        score,
-        table,
-        compare,
-        efficiency,
-        contact_sheet,
-        class_chart,
-        loss_curve,
-        show,
-    ):
+    commands = (score, table, compare, efficiency, contact_sheet, class_chart, loss_curve, show)
+    for command in commands:
         app.command(rich_help_panel=PANEL)(command)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles, Sections, Workers, stage_config
+from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles, Sections, Workers, stage_values
 
 app = typer.Typer(
     help="Pixel labels: COCO's masks as PNGs, SBD's masks, tags read from masks.",
@@ -31,12 +31,12 @@ def coco_masks(
     from wsss.data.datasets.coco import PARTS
     from wsss.score.truth.coco_masks import draw_part
 
-    for one in part:
-        if one not in PARTS:
-            raise typer.BadParameter(f"found {one!r}, expected train or val")
-    for one in part:
-        images, drawn = draw_part(root, one, out, workers=workers or os.cpu_count() or 1)
-        typer.echo(f"{one}2014: {images} masks in {out}, {drawn} drawn now")
+    for name in part:
+        if name not in PARTS:
+            raise typer.BadParameter(f"found {name!r}, expected train or val")
+    for name in part:
+        images, drawn = draw_part(root, name, out, workers=workers or os.cpu_count() or 1)
+        typer.echo(f"{name}2014: {images} masks in {out}, {drawn} drawn now")
 
 
 @app.command()
@@ -73,5 +73,5 @@ def tags(
     """
     from wsss.score.truth.mask_tags import write_mask_tags
 
-    settings = stage_config("mask_tags", config, sections, workers=workers)
-    typer.echo(str(write_mask_tags(settings, out)))
+    values = stage_values("mask_tags", config, sections, workers=workers)
+    typer.echo(str(write_mask_tags(values["data"], out, workers=values["compute"].workers)))

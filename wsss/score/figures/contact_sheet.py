@@ -1,4 +1,4 @@
-"""The contact sheet: what each stage made of the same images, side by side."""
+"""The contact sheet: the products of each stage for the same images, side by side."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from PIL.PngImagePlugin import PngInfo
 from wsss.artifacts.atomic import write_bytes
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.shard import Item, Shard
-from wsss.config.model import Config
+from wsss.config.data import DataConfig
+from wsss.config.score import PicturesConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.images.label_png import voc_palette
 from wsss.data.images.read import read_image
@@ -25,30 +26,30 @@ from wsss.data.manifest import Manifest, Sample
 from wsss.data.manifest_folder import load
 from wsss.labels.upsample import upsample
 from wsss.score.figures.overlay import OUTLINE_AT, paint_heat, paint_labels
-from wsss.score.figures.sheet_layout import Chip, Row, cell_size, draw_sheet
+from wsss.score.figures.sheet_layout import LegendItem, Row, cell_size, draw_sheet
 from wsss.score.truth.find import Source, find_truth, has_truth, read_truth
 
 _PALETTE = np.array(voc_palette(), np.uint8)
-_HEATS = {"cam": "CAM", "refined": "CAM + affinity", "score": "refined scores"}
+_HEATS = {"cam": "CAM", "refined": "CAM + affinity"}
 _MASKS = {"label": "pseudo mask", "train": "train mask"}
 _HATCHED = frozenset({"train", "seed"})
 _PREDICTIONS = ("multi", "single", "multi_crf", "single_crf")  # the first that exists is shown
 _SEED, _REFINER = "seed", "refiner"
 _NOTE = (
     f"CAM: largest class score from dark (0) to bright (1), outlined at {OUTLINE_AT} in the colour "
-    "of its class. Grey stripes: unsure, ignored in training."
+    "of its class. Grey stripes: ignored in training."
 )
-_Products = list[tuple[Sequence[Path], str]]
 
 
 def contact_sheet(
-    config: Config,
     manifest_dir: Path,
     split: str,
     out: Path,
     *,
+    name: str,
+    data: DataConfig,
+    pictures: PicturesConfig,
     cams: Sequence[Path] = (),
-    scores: Sequence[Path] = (),
     seeds: Sequence[Path] = (),
     masks: Sequence[Path] = (),
     refiner: Sequence[Path] = (),
@@ -59,12 +60,13 @@ def contact_sheet(
     A column appears when its shards are given (and hold it); the truth when there is any.
 
     Args:
-        config: reads name, data and pictures.
         manifest_dir: what ingest wrote.
         split: ``train`` or ``val``.
         out: PNG to write.
-        cams, scores, seeds, masks, refiner, predictions: shards of that split; refiner: its
-            predictions.
+        name: of the run.
+        data: where the truth lies.
+        pictures: how many images are shown.
+        cams, seeds, masks, refiner, predictions: shards of that split; refiner: its predictions.
 
     Raises:
         TruthError: ground truth is missing or of another size than its image.
@@ -72,95 +74,87 @@ def contact_sheet(
     """
     manifest, classes = load(manifest_dir)
     manifest = manifest.split(split)
-    given: _Products = [
-        (cams, "cams"), (scores, "scores"), (masks, "masks"), (predictions, "predictions"),
-    ]  # fmt: skip
-    chosen = choose(manifest, config.pictures.contact_images)
-    items: dict[str, list[Item]] = {sample.id: [] for sample in chosen}
-    for paths, kind in given:
+    samples = sample_images(manifest, pictures.contact_images)
+    items: dict[str, list[Item]] = {sample.id: [] for sample in samples}
+    for paths, kind, column, arrays_of in (
+        (cams, "cams", "", ()),
+        (masks, "masks", "", ()),
+        (predictions, "predictions", "", ()),
+        (seeds, "seeds", _SEED, ("train",)),
+        (refiner, "predictions", _REFINER, _PREDICTIONS),
+    ):
         for path in paths:
             with Shard(path, kind=kind) as shard:
                 for image in items.keys() & set(shard.ids):
-                    items[image].append(shard.read(image))
-    renamed: tuple[tuple[Sequence[Path], str, str, Sequence[str]], ...] = (
-        (seeds, "seeds", _SEED, ("train",)), (refiner, "predictions", _REFINER, _PREDICTIONS),
-    )  # fmt: skip
-    for paths, kind, column, names in renamed:
-        for path in paths:
-            with Shard(path, kind=kind) as shard:
-                for image in items.keys() & set(shard.ids):
-                    items[image].append(_renamed(shard.read(image), column, names))
-    truths = _truths(config, manifest, chosen, split)
+                    item = shard.read(image)
+                    items[image].append(_renamed(item, column, arrays_of) if column else item)
+    truths = _truths(data, manifest, samples, split)
     arrays = _columns(items)
     columns = ["image", *arrays.values(), *(["truth"] if truths is not None else [])]
-    rows, seen = [], set[int]()
-    for sample in chosen:
-        photo = read_image(sample.path, max_pixels=config.data.max_pixels)
-        truth = None
-        if truths is not None and sample.id in truths:
-            truth = read_truth(truths[sample.id], sample.id, sample.height, sample.width)
-            seen.update(np.unique(truth).tolist())
-        pictures = _pictures(photo, items[sample.id], list(arrays))
+    rows, labels = [], set[int]()
+    for sample in samples:
+        photo = read_image(sample.path, max_pixels=data.max_pixels)
+        images = _pictures(photo, items[sample.id], list(arrays))
         if truths is not None:
-            pictures.append(_labels(photo, truth) if truth is not None else None)
-        seen.update(tag + 1 for tag in sample.tags)
-        seen.update(_labels_in(items[sample.id], list(arrays)))
-        rows.append(
-            Row(tuple(pictures), sample.id, tuple(_chip(classes, tag + 1) for tag in sample.tags))
-        )
-    title = (
-        f"{config.name}: {len(chosen)} of {len(manifest)} {split} images, spread over the classes"
-    )
-    legend = [_chip(classes, label) for label in sorted(seen - {0, 255})]
-    if truths is not None and 255 in seen:
-        legend.append(Chip("void in the truth", (224, 224, 192)))
+            truth = None
+            if sample.id in truths:
+                truth = read_truth(truths[sample.id], sample.id, sample.height, sample.width)
+                labels.update(np.unique(truth).tolist())
+            images.append(None if truth is None else _labels(photo, truth))
+        labels.update(tag + 1 for tag in sample.tags)
+        labels.update(_labels_in(items[sample.id], list(arrays)))
+        tags = tuple(_legend_item(classes, tag + 1) for tag in sample.tags)
+        rows.append(Row(tuple(images), sample.id, tags))
+    title = f"{name}: {len(samples)} of {len(manifest)} {split} images, spread over the classes"
+    legend = [_legend_item(classes, label) for label in sorted(labels - {0, 255})]
+    if truths is not None and 255 in labels:
+        legend.append(LegendItem("void in the truth", (224, 224, 192)))
     if _HATCHED & set(arrays):
-        legend.append(Chip("ignored", (170, 170, 170), hatched=True))
+        legend.append(LegendItem("ignored", (170, 170, 170), hatched=True))
     sheet = draw_sheet(title, columns, rows, legend, _NOTE)
-    facts = PngInfo()
-    keys = {image: [item.key for item in found] for image, found in items.items()}
-    facts.add_text("wsss", json.dumps({"images": list(keys), "inputs": digest_json(keys)}))
+    metadata = PngInfo()
+    keys = {image: [item.key for item in of_image] for image, of_image in items.items()}
+    metadata.add_text("wsss", json.dumps({"images": list(keys), "inputs": digest_json(keys)}))
     buffer = io.BytesIO()
-    sheet.save(buffer, format="PNG", pnginfo=facts, optimize=True)
+    sheet.save(buffer, format="PNG", pnginfo=metadata, optimize=True)
     write_bytes(out, buffer.getvalue())
 
 
-def choose(manifest: Manifest, count: int) -> list[Sample]:
+def sample_images(manifest: Manifest, count: int) -> list[Sample]:
     """Images spread over the classes, chosen by id and never by result.
 
-    Each turn the class that is shown least so far gets one more image: of those left with that tag
-    the one whose digest of the id comes first. The result is in the order of the manifest.
+    In turns, the class that is shown least so far gets one more image: of the remaining ones with
+    that tag the one whose digest of the id comes first. The result is in the order of the manifest.
     """
-    left = sorted(manifest, key=lambda sample: digest_json(sample.id))
+    remaining = sorted(manifest, key=lambda sample: digest_json(sample.id))
     shown: Counter[int] = Counter()
-    chosen: list[Sample] = []
-    while left and len(chosen) < count:
-        tags = {tag for sample in left for tag in sample.tags}
-        wanted = min(tags, key=lambda tag: (shown[tag], tag), default=None)
-        pick = next((s for s in left if wanted is None or wanted in s.tags), left[0])
-        left.remove(pick)
-        chosen.append(pick)
+    ids: set[str] = set()
+    while remaining and len(ids) < count:
+        tags = {tag for sample in remaining for tag in sample.tags}
+        rarest = min(tags, key=lambda tag: (shown[tag], tag), default=None)
+        pick = next((s for s in remaining if rarest is None or rarest in s.tags), remaining[0])
+        remaining.remove(pick)
+        ids.add(pick.id)
         shown.update(pick.tags)
-    ids = {sample.id for sample in chosen}
     return [sample for sample in manifest if sample.id in ids]
 
 
 def _truths(
-    config: Config, manifest: Manifest, chosen: Sequence[Sample], split: str
+    data: DataConfig, manifest: Manifest, samples: Sequence[Sample], split: str
 ) -> dict[str, Source] | None:
-    if not has_truth(config):
+    if not has_truth(data):
         return None
     # Of a folder of photos any part may lack a mask; elsewhere only what is shown must have one.
-    wanted = manifest if config.data.kind == "folder" else Manifest(tuple(chosen))
-    return find_truth(config, wanted, split).sources
+    required = manifest if data.kind == "folder" else Manifest(tuple(samples))
+    return find_truth(data, required, split).sources
 
 
 def _columns(items: dict[str, list[Item]]) -> dict[str, str]:
     """Array → header, of the arrays that any shown image has; one prediction only."""
-    present = {name for found in items.values() for item in found for name in item.arrays}
+    stored = {name for of_image in items.values() for item in of_image for name in item.arrays}
     shown = _HEATS | {_SEED: "seed"} | _MASKS | {_REFINER: "refiner"}
-    columns = {name: header for name, header in shown.items() if name in present}
-    prediction = next((name for name in _PREDICTIONS if name in present), None)
+    columns = {name: header for name, header in shown.items() if name in stored}
+    prediction = next((name for name in _PREDICTIONS if name in stored), None)
     return columns | ({prediction: "prediction"} if prediction else {})
 
 
@@ -203,9 +197,8 @@ def _labels(
 def _resize(array: np.ndarray, interpolation: int) -> np.ndarray:
     height, width = cell_size(*array.shape[:2])
     enlarged = width > array.shape[1] and interpolation == cv2.INTER_AREA
-    how = cv2.INTER_CUBIC if enlarged else interpolation
-    resized: np.ndarray = cv2.resize(array, (width, height), interpolation=how)
-    return resized
+    method = cv2.INTER_CUBIC if enlarged else interpolation
+    return cv2.resize(array, (width, height), interpolation=method)
 
 
 def _labels_in(items: Sequence[Item], arrays: Sequence[str]) -> set[int]:
@@ -214,6 +207,6 @@ def _labels_in(items: Sequence[Item], arrays: Sequence[str]) -> set[int]:
     return {label for labels in maps for label in np.unique(labels).tolist()}
 
 
-def _chip(classes: ClassList, label: int) -> Chip:
+def _legend_item(classes: ClassList, label: int) -> LegendItem:
     red, green, blue = _PALETTE[label].tolist()
-    return Chip(classes.names[label - 1], (red, green, blue))
+    return LegendItem(classes.names[label - 1], (red, green, blue))

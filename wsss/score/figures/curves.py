@@ -25,7 +25,7 @@ from wsss.score.tables.rows import row_name
 # Paul Tol's "bright" colours: told apart by every kind of colour vision.
 _COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#777777")
 _SMOOTH = 0.05  # share of the steps that the smoothed curve looks back
-_INCHES_A_BAR = 0.085
+_INCHES_PER_BAR = 0.085
 _TALLEST = 80.0  # inches; keeps the picture below what image libraries take
 
 
@@ -65,7 +65,7 @@ def loss_curve(log: Path, out: Path) -> None:
 
 
 def class_chart(records: Sequence[Path], out: Path) -> None:
-    """Draw the IoU of each label as horizontal bars, one colour a row; a panel a split.
+    """Draw the IoU of each label as horizontal bars, one colour per row; a panel per split.
 
     CAM rows at the threshold that is best on the same truth, and labels that have an IoU in no row,
     are left out.
@@ -77,17 +77,15 @@ def class_chart(records: Sequence[Path], out: Path) -> None:
     Raises:
         ArtifactError: a file is missing or holds no records.
     """
-    shown = [
-        r for r in read_records(records) if not r.background or r.background.source == "config"
-    ]
+    shown = [record for record in read_records(records) if not record.at_best_threshold]
     if not shown:
         raise ArtifactError(f"{', '.join(map(str, records))}: no records to draw; run `wsss score`")
     panels = []
     for split in dict.fromkeys(record.split for record in shown):
-        own = [record for record in shown if record.split == split]
-        series = {row_name(record): record.iou for record in own}
-        means = {row_name(record): record.miou for record in own}
-        panels.append(Panel(split, series, means, f"{split}, {own[0].images} images"))
+        rows = [record for record in shown if record.split == split]
+        series = {row_name(record): record.iou for record in rows}
+        means = {row_name(record): record.miou for record in rows}
+        panels.append(Panel(split, series, means, f"{split}, {rows[0].images} images"))
     draw_bars(panels, out)
 
 
@@ -98,7 +96,7 @@ class Panel:
     title: str
     series: Mapping[str, Mapping[str, float | None]]
     means: Mapping[str, float | None] = field(default_factory=dict)
-    """What is said of a series in the legend; default: the mean of its bars."""
+    """The number of a series in the legend; default: the mean of its bars."""
     head: str = ""
     """Above the panel; default: the title."""
 
@@ -111,12 +109,12 @@ class Panel:
 
 
 def draw_bars(panels: Sequence[Panel], out: Path) -> None:
-    """Draw horizontal bars, a panel beside the other; a series has one colour in all of them.
+    """Draw horizontal bars, panel by panel; a series has the same colour in all of them.
 
     Labels that have an IoU in no series are left out.
 
     Args:
-        panels: what is drawn.
+        panels: from left to right.
         out: picture to write, ``.png`` or ``.svg``.
     """
     rows = list(dict.fromkeys(name for panel in panels for name in panel.series))
@@ -124,7 +122,7 @@ def draw_bars(panels: Sequence[Panel], out: Path) -> None:
     names = list(dict.fromkeys(name for values in every for name in values))
     names = [name for name in names if any(values.get(name) is not None for values in every)]
     most = max(len(panel.series) for panel in panels)
-    height = 1.2 + 0.2 * len(rows) + len(names) * (_INCHES_A_BAR * most + 0.1)
+    height = 1.2 + 0.2 * len(rows) + len(names) * (_INCHES_PER_BAR * most + 0.1)
     size = (max(4.0 * len(panels) + 1.0, 6.0), min(height, _TALLEST))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -134,7 +132,7 @@ def draw_bars(panels: Sequence[Panel], out: Path) -> None:
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.45, -0.55)
     colours = [
-        Patch(label=_mean_text(row, panels), **_look(place)) for place, row in enumerate(rows)
+        Patch(label=_mean_text(row, panels), **_style(index)) for index, row in enumerate(rows)
     ]
     figure.legend(handles=colours, loc="outside lower left", frameon=False, fontsize=9)
     _save(figure, out)
@@ -156,10 +154,10 @@ def _bars(
 ) -> None:
     """One panel's bars; a row has the same colour in every panel."""
     thickness = 0.84 / len(series)
-    for place, (row, iou) in enumerate(series.items()):
+    for index, (row, iou) in enumerate(series.items()):
         values = [100 * (iou.get(name) or 0.0) for name in names]
-        at = np.arange(len(names)) - 0.42 + thickness * (place + 0.5)
-        axis.barh(at, values, 0.9 * thickness, **_look(rows.index(row)))
+        centre = np.arange(len(names)) - 0.42 + thickness * (index + 0.5)
+        axis.barh(centre, values, 0.9 * thickness, **_style(rows.index(row)))
     axis.set_xlim(0, 100)
     axis.set_xlabel("IoU (%)")
     axis.tick_params(axis="y", length=0)
@@ -167,16 +165,16 @@ def _bars(
     axis.grid(visible=False, axis="y")
 
 
-def _look(place: int) -> dict[str, Any]:
-    hatch = "" if place < len(_COLOURS) else "////"
-    colour = _COLOURS[place % len(_COLOURS)]
+def _style(index: int) -> dict[str, Any]:
+    hatch = "" if index < len(_COLOURS) else "////"
+    colour = _COLOURS[index % len(_COLOURS)]
     return {"facecolor": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
 
 
 def _mean_text(row: str, panels: Sequence[Panel]) -> str:
     means = {panel.title: panel.mean(row) for panel in panels if row in panel.series}
-    said = [f"{title} {100 * mean:.1f}" for title, mean in means.items() if mean is not None]
-    return f"{row}: mIoU {', '.join(said)}" if said else row
+    texts = [f"{title} {100 * mean:.1f}" for title, mean in means.items() if mean is not None]
+    return f"{row}: mIoU {', '.join(texts)}" if texts else row
 
 
 def _read_log(log: Path) -> dict[str, Float64[np.ndarray, " n"]]:
@@ -186,8 +184,8 @@ def _read_log(log: Path) -> dict[str, Float64[np.ndarray, " n"]]:
     except FileNotFoundError:
         raise ArtifactError(f"{log}: no such log; run the training first") from None
     if not rows or not {"step", "loss"} <= rows[0].keys():
-        found = list(rows[0]) if rows else "no rows"
-        raise ArtifactError(f"{log}: found {found}, expected rows with the columns step and loss")
+        columns = list(rows[0]) if rows else "no rows"
+        raise ArtifactError(f"{log}: found {columns}, expected rows with the columns step and loss")
     names = [name for name in ("step", "loss", "lr") if name in rows[0]]
     try:
         return {name: np.array([float(row[name]) for row in rows]) for name in names}

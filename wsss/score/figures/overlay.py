@@ -46,7 +46,7 @@ def paint_labels(
     else:
         canvas[ignored] = _VOID
     # Void separates the labels of a truth already; lines on both sides would hide thin things.
-    canvas[_edges(labels, beside_ignore=hatch_ignore)] = 255.0
+    canvas[_edges(labels, around_ignore=hatch_ignore)] = 255.0
     return _to_uint8(canvas)
 
 
@@ -68,17 +68,16 @@ def paint_heat(
     heat = matplotlib.colormaps[HEAT](np.clip(largest, 0, 1))[..., :3].astype(np.float32) * 255
     canvas = 0.35 * _grey(photo) + 0.65 * heat
     result = np.ascontiguousarray(_to_uint8(canvas))
-    for place, index in enumerate(classes):
-        region = (scores[place] > OUTLINE_AT) & (scores.argmax(axis=0) == place)
-        found, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(result, found, -1, (255, 255, 255), 6, cv2.LINE_AA)
-        cv2.drawContours(result, found, -1, palette[index + 1].tolist(), 3, cv2.LINE_AA)
+    for row, index in enumerate(classes):
+        region = (scores[row] > OUTLINE_AT) & (scores.argmax(axis=0) == row)
+        lines, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(result, lines, -1, (255, 255, 255), 6, cv2.LINE_AA)
+        cv2.drawContours(result, lines, -1, palette[index + 1].tolist(), 3, cv2.LINE_AA)
     return result
 
 
 def _to_uint8(canvas: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    rounded: np.ndarray = np.clip(canvas.round(), 0, 255).astype(np.uint8)
-    return rounded
+    return np.clip(canvas.round(), 0, 255).astype(np.uint8)
 
 
 def _grey(photo: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 1"]:
@@ -90,15 +89,14 @@ def _pale(photo: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
     return (0.65 * (0.5 * photo + 0.5 * _grey(photo)) + 0.35 * 255).astype(np.float32)
 
 
-def _edges(labels: UInt8[np.ndarray, "h w"], *, beside_ignore: bool) -> Bool[np.ndarray, "h w"]:
+def _edges(labels: UInt8[np.ndarray, "h w"], *, around_ignore: bool) -> Bool[np.ndarray, "h w"]:
     """Pixels whose right or lower neighbour has another label, two pixels wide."""
     across, down = labels[:, :-1] != labels[:, 1:], labels[:-1] != labels[1:]
-    if not beside_ignore:
+    if not around_ignore:
         void = labels == IGNORE
         across &= ~(void[:, :-1] | void[:, 1:])
         down &= ~(void[:-1] | void[1:])
     edge = np.zeros(labels.shape, np.uint8)
     edge[:, :-1] |= across
     edge[:-1] |= down
-    wide: np.ndarray = cv2.dilate(edge, np.ones((2, 2), np.uint8)).astype(bool)
-    return wide
+    return cv2.dilate(edge, np.ones((2, 2), np.uint8)).astype(bool)

@@ -1,4 +1,4 @@
-"""Layout of a contact sheet: named columns, a row an image, a caption under it, a legend."""
+"""Layout of a contact sheet: named columns, a row per image with a caption, a legend."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 CELL = 180
 """Longest side of a picture on the sheet, pixels."""
 OVERSAMPLING = 2
-"""Pictures are made this much larger and scaled down, which smooths their lines."""
+"""Pictures are drawn this much larger and scaled down, which smooths their lines."""
 _GAP, _MARGIN, _CAPTION, _HEADER, _LINE = 8, 16, 24, 30, 26
 _INK, _FAINT, _FRAME = (29, 35, 41), (96, 106, 116), (200, 206, 212)
 
@@ -22,7 +22,7 @@ Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Chip:
+class LegendItem:
     """A coloured square and its name."""
 
     name: str
@@ -32,21 +32,21 @@ class Chip:
 
 @dataclass(frozen=True)
 class Row:
-    """One image: a picture a column (None: there is none), its id and its tags."""
+    """One image: a picture per column (None: there is none), its id and its tags."""
 
     pictures: tuple[UInt8[np.ndarray, "h w 3"] | None, ...]
     name: str
-    tags: tuple[Chip, ...]
+    tags: tuple[LegendItem, ...]
 
 
 def cell_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width at which the pictures of an image are to be made."""
+    """Height and width of the pictures of an image."""
     scale = OVERSAMPLING * CELL / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def draw_sheet(
-    title: str, columns: Sequence[str], rows: Sequence[Row], legend: Sequence[Chip], note: str
+    title: str, columns: Sequence[str], rows: Sequence[Row], legend: Sequence[LegendItem], note: str
 ) -> Image.Image:
     """Draw the sheet.
 
@@ -71,15 +71,15 @@ def draw_sheet(
     pen.text(
         (_MARGIN, _MARGIN), _fit(title, _font(15, bold=True), width), _INK, _font(15, bold=True)
     )
-    for place, name in enumerate(columns):
-        centre = _MARGIN + place * (CELL + _GAP) + CELL // 2
+    for index, name in enumerate(columns):
+        centre = _MARGIN + index * (CELL + _GAP) + CELL // 2
         pen.text((centre, top - 8), name, _INK, _font(13, bold=True), anchor="ms")
     y = top
     for row, height in zip(rows, heights, strict=True):
         _draw_row(sheet, pen, row, y, height)
         y += height + _CAPTION + _GAP
     for line in legend_lines:
-        _draw_chips(pen, line, _MARGIN, y, _font(12))
+        _draw_legend(pen, line, _MARGIN, y, _font(12))
         y += _LINE
     for text in note_lines:
         pen.text((_MARGIN, y + 2), text, _FAINT, _font(11))
@@ -88,48 +88,48 @@ def draw_sheet(
 
 
 def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, row: Row, y: int, height: int) -> None:
-    for place, picture in enumerate(row.pictures):
-        left = _MARGIN + place * (CELL + _GAP)
+    for index, picture in enumerate(row.pictures):
+        x0 = _MARGIN + index * (CELL + _GAP)
         if picture is None:
-            pen.text((left + CELL // 2, y + height // 2), "none", _FAINT, _font(12), anchor="mm")
+            pen.text((x0 + CELL // 2, y + height // 2), "none", _FAINT, _font(12), anchor="mm")
             continue
         size = _scaled(picture)
-        x, down = left + (CELL - size[0]) // 2, y + (height - size[1]) // 2
-        sheet.paste(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), (x, down))
-        pen.rectangle((x - 1, down - 1, x + size[0], down + size[1]), outline=_FRAME)
+        x, top = x0 + (CELL - size[0]) // 2, y + (height - size[1]) // 2
+        sheet.paste(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), (x, top))
+        pen.rectangle((x - 1, top - 1, x + size[0], top + size[1]), outline=_FRAME)
     name = _fit(row.name, _font(11), 2 * CELL)
     pen.text((_MARGIN, y + height + 4), name, _FAINT, _font(11))
     start = _MARGIN + round(_font(11).getlength(name)) + 14
-    _draw_chips(pen, row.tags, start, y + height + 1, _font(12))
+    _draw_legend(pen, row.tags, start, y + height + 1, _font(12))
 
 
-def _draw_chips(
+def _draw_legend(
     pen: ImageDraw.ImageDraw,
-    chips: Sequence[Chip],
+    items: Sequence[LegendItem],
     x: int,
     y: int,
     font: ImageFont.FreeTypeFont,
 ) -> None:
-    for chip in chips:
+    for item in items:
         box = (x, y + 3, x + 13, y + 16)
-        pen.rectangle(box, fill=chip.colour, outline=_FRAME)
-        if chip.hatched:
-            for reach in (5, 12):
-                pen.line((x + 1, y + 3 + reach, x + reach, y + 4), "white", 2)
-        pen.text((x + 19, y + 2), chip.name, _INK, font)
-        x += _chip_width(chip)
+        pen.rectangle(box, fill=item.colour, outline=_FRAME)
+        if item.hatched:
+            for offset in (5, 12):
+                pen.line((x + 1, y + 3 + offset, x + offset, y + 4), "white", 2)
+        pen.text((x + 19, y + 2), item.name, _INK, font)
+        x += _item_width(item)
 
 
-def _chip_width(chip: Chip) -> int:
-    return 19 + round(_font(12).getlength(chip.name)) + 16
+def _item_width(item: LegendItem) -> int:
+    return 19 + round(_font(12).getlength(item.name)) + 16
 
 
-def _wrap(chips: Sequence[Chip], width: int) -> list[list[Chip]]:
-    lines: list[list[Chip]] = [[]]
-    for chip in chips:
-        if sum(map(_chip_width, [*lines[-1], chip])) > width and lines[-1]:
+def _wrap(items: Sequence[LegendItem], width: int) -> list[list[LegendItem]]:
+    lines: list[list[LegendItem]] = [[]]
+    for item in items:
+        if sum(map(_item_width, [*lines[-1], item])) > width and lines[-1]:
             lines.append([])
-        lines[-1].append(chip)
+        lines[-1].append(item)
     return lines
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped, UInt8
 
+from wsss.score.metrics.image_counts import ImageCounts
+
 IGNORE = 255
 
 
@@ -35,8 +37,8 @@ class Confusion:
 
     Args:
         labels: number of labels, background included.
-        ignore_band: the maps that are scored may hold 255 (unsure): such pixels are counted for
-            `coverage` and left out of the matrix. Otherwise a 255 in a prediction is an error.
+        ignore_band: the maps that are scored may hold 255: such pixels are counted for `coverage`
+            and left out of the matrix. Otherwise a 255 in a prediction is an error.
     """
 
     def __init__(self, labels: int, *, ignore_band: bool = False) -> None:
@@ -47,20 +49,22 @@ class Confusion:
         self.matrix: Int64[np.ndarray, "truth prediction"] = np.zeros((labels, labels), np.int64)
         self.pixels = 0
         """All pixels seen, those without a truth included."""
-        self.unsure = 0
+        self.ignored = 0
         """Those of them that were predicted 255."""
+        self.images = ImageCounts(labels)
 
     def add(
-        self, truth: UInt8[np.ndarray, "h w"], prediction: UInt8[np.ndarray, "h2 w2"]
-    ) -> Int64[np.ndarray, "truth prediction"]:
+        self,
+        truth: UInt8[np.ndarray, "h w"],
+        prediction: UInt8[np.ndarray, "h2 w2"],
+        image: str = "",
+    ) -> None:
         """Count one image; pixels whose truth is 255 are left out of the matrix.
 
         Args:
             truth: labels in [0, labels) and 255.
             prediction: labels in [0, labels), and 255 with an ignore band.
-
-        Returns:
-            The matrix of this image alone.
+            image: id under which its counts are also stored by themselves; empty: they are not.
 
         Raises:
             ValueError: the shapes differ, or a label is out of range.
@@ -69,16 +73,17 @@ class Confusion:
             raise ValueError(
                 f"the prediction is {size(prediction)} pixels, the truth is {size(truth)}"
             )
-        unsure = prediction == IGNORE
+        ignored = prediction == IGNORE
         self._check("truth", truth[truth != IGNORE])
-        self._check("prediction", prediction[~unsure] if self.ignore_band else prediction)
-        kept = (truth != IGNORE) & ~unsure
-        index = truth[kept].astype(np.intp) * self.labels + prediction[kept]
-        found = np.bincount(index, minlength=self.labels**2).reshape(self.matrix.shape)
-        self.matrix += found
+        self._check("prediction", prediction[~ignored] if self.ignore_band else prediction)
+        counted = (truth != IGNORE) & ~ignored
+        index = truth[counted].astype(np.intp) * self.labels + prediction[counted]
+        matrix = np.bincount(index, minlength=self.labels**2).reshape(self.matrix.shape)
+        self.matrix += matrix
         self.pixels += truth.size
-        self.unsure += int(np.count_nonzero(unsure))
-        return found
+        self.ignored += int(np.count_nonzero(ignored))
+        if image:
+            self.images.add(image, matrix)
 
     def merge(self, other: Confusion) -> None:
         """Add the counts of another part."""
@@ -86,12 +91,13 @@ class Confusion:
             raise ValueError(f"cannot merge matrices of {self.labels} and {other.labels} labels")
         self.matrix += other.matrix
         self.pixels += other.pixels
-        self.unsure += other.unsure
+        self.ignored += other.ignored
+        self.images.merge(other.images)
 
     @property
     def coverage(self) -> float:
         """Share of all pixels that were not predicted 255; NaN when nothing was seen."""
-        return 1.0 - self.unsure / self.pixels if self.pixels else float("nan")
+        return 1.0 - self.ignored / self.pixels if self.pixels else float("nan")
 
     def metrics(self) -> Metrics:
         """IoU, precision and recall per class, and their means."""
@@ -100,7 +106,7 @@ class Confusion:
     def _check(self, what: str, values: Shaped[np.ndarray, ...]) -> None:
         if values.size and int(values.max()) >= self.labels:
             highest = int(values.max())
-            hint = " (unsure pixels: score this map with an ignore band)" * (highest == IGNORE)
+            hint = " (ignored pixels: score this map with an ignore band)" * (highest == IGNORE)
             raise ValueError(
                 f"the {what} holds label {highest}{hint}; expected 0 … {self.labels - 1}"
             )

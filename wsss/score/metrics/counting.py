@@ -1,10 +1,8 @@
-"""What is counted of each product, image by image.
+"""Counts of each kind of product.
 
 Each function takes a part of the images and gives named counts; `wsss.score.metrics.parallel`
-spreads the parts over processes and adds up. Beside the counts ``<name>`` of a row stand those of
-each image, ``<name>`` of `images_of`; a threshold looked up on the truth has none: it would be
-looked up again in every draw of images, and the counts of all thresholds are a hundred times as
-many.
+distributes the parts over processes and adds the counts up. A `Sweep` stores no counts per image: a
+threshold would be chosen again in every draw of images, and they would be a hundred times as many.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from wsss.artifacts.shard import Shard
 from wsss.config.labels import BackgroundConfig
@@ -24,7 +22,6 @@ from wsss.errors import WsssError
 from wsss.labels.background import background_score
 from wsss.labels.upsample import upsample
 from wsss.score.metrics.confusion import Confusion, size
-from wsss.score.metrics.image_counts import ImageCounts
 from wsss.score.metrics.parallel import Counts
 from wsss.score.metrics.threshold_sweep import Sweep
 from wsss.score.truth.find import Source, read_truth
@@ -57,17 +54,17 @@ class Part:
     images: tuple[Image, ...]
 
     def open(self, kind: str | None) -> Shard:
-        """The shard, which stays open for the next part: to open one is to check its whole index.
+        """The shard. It stays open for the next part, because opening one checks its whole index.
 
         Raises:
             ArtifactError: as `Shard`.
         """
         assert self.shard is not None
         try:
-            found = self.shard.stat()
+            stat = self.shard.stat()
         except OSError:
             return Shard(self.shard, kind=kind)  # raises what that means
-        file = (found.st_ino, found.st_size, found.st_mtime_ns)
+        file = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         return _opened(self.shard, kind, file, os.getpid())
 
 
@@ -75,11 +72,6 @@ class Part:
 def _opened(path: Path, kind: str | None, file: tuple[int, ...], process: int) -> Shard:
     """Open again when the file was replaced, and in a forked process."""
     return Shard(path, kind=kind)
-
-
-def images_of(name: str) -> str:
-    """The name of the counts of each image that stand beside the counts ``name``."""
-    return f"{name}, images"
 
 
 class ProductError(WsssError, ValueError):
@@ -94,11 +86,11 @@ def count_scores(
     Args:
         part: the images; the shard's items have ``array`` [K, h, w] and the attribute ``classes``.
         kind: of the shard, ``cams`` or ``scores``.
-        array: which of its arrays; an array ``background`` beside it stands for the rule.
+        array: which of its arrays; an array ``background`` next to it replaces the rule.
         labels: number of labels, background included.
         background: the configured rule.
     """
-    fixed, sweep, images = Confusion(labels), Sweep(labels), ImageCounts(labels)
+    fixed, sweep = Confusion(labels), Sweep(labels)
     shard = part.open(kind)
     for image in part.images:
         item = shard.read(image.id)
@@ -114,43 +106,41 @@ def count_scores(
         if len(classes) != len(grid) or not set(classes) <= set(range(labels - 1)):
             raise ProductError(
                 f"{where}: {array!r} is {grid.shape} for the classes {classes}; expected one "
-                f"map a class, classes in 0 … {labels - 2}; rerun its stage"
+                f"map per class, classes in 0 … {labels - 2}; rerun its stage"
             )
         size = (image.height, image.width)
-        scores, own = upsample(grid.astype(np.float32), size), item.arrays.get("background")
-        below = None if own is None else upsample(own[None].astype(np.float32), size)[0]
-        found = _count_one(image, scores, classes, background, fixed, sweep, below)
-        images.add(image.id, found)
-    return {"fixed": fixed, "sweep": sweep, images_of("fixed"): images}
+        scores, learned = upsample(grid.astype(np.float32), size), item.arrays.get("background")
+        if learned is not None:
+            learned = upsample(learned[None].astype(np.float32), size)[0]
+        _count_scores(image, scores, classes, background, fixed, sweep, learned)
+    return {"fixed": fixed, "sweep": sweep}
 
 
 def count_blob(part: Part, *, labels: int, background: BackgroundConfig) -> Counts:
     """The centred blob, given to the first tag of the image, counted as class scores are."""
-    fixed, sweep, images = Confusion(labels), Sweep(labels), ImageCounts(labels)
+    fixed, sweep = Confusion(labels), Sweep(labels)
     for image in part.images:
         classes = list(image.tags[:1])
         scores = centred_blob(image.height, image.width)[None][: len(classes)]
-        images.add(image.id, _count_one(image, scores, classes, background, fixed, sweep))
-    return {"fixed": fixed, "sweep": sweep, images_of("fixed"): images}
+        _count_scores(image, scores, classes, background, fixed, sweep)
+    return {"fixed": fixed, "sweep": sweep}
 
 
-def count_masks(part: Part, *, labels: int, kind: str = "masks") -> Counts:
-    """Pseudo masks or seeds: ``label`` (scored) and ``train`` (for what of it is not 255)."""
+def count_masks(part: Part, *, labels: int, kind: str) -> Counts:
+    """Pseudo masks or seeds: ``label`` (scored) and ``train`` (for its coverage)."""
     label, train = Confusion(labels), Confusion(labels, ignore_band=True)
-    images = ImageCounts(labels)
     shard = part.open(kind)
     for image in part.images:
         arrays, truth = shard.read(image.id).arrays, image.read_truth()
         where = f"{shard.path}: {image.id!r},"
-        images.add(image.id, _add_map(label, truth, arrays["label"], f"{where} 'label'"))
+        _add_map(label, truth, arrays["label"], f"{where} 'label'", image.id)
         _add_map(train, truth, arrays["train"], f"{where} 'train'")
-    return {"label": label, "train": train, images_of("label"): images}
+    return {"label": label, "train": train}
 
 
 def count_predictions(part: Part, *, labels: int, protocols: Sequence[str]) -> Counts:
-    """Label maps of the segmenter, by protocol."""
+    """Label maps of a network, by protocol."""
     counts = {name: Confusion(labels) for name in protocols}
-    images = {name: ImageCounts(labels) for name in protocols}
     shard = part.open("predictions")
     for image in part.images:
         arrays, truth = shard.read(image.id).arrays, image.read_truth()
@@ -158,29 +148,33 @@ def count_predictions(part: Part, *, labels: int, protocols: Sequence[str]) -> C
             where = f"{shard.path}: {name!r} of {image.id!r}"
             if name not in arrays:
                 raise ProductError(f"{where} is missing, other images have it; rerun predict")
-            images[name].add(image.id, _add_map(confusion, truth, arrays[name], where))
-    return {**counts, **{images_of(name): found for name, found in images.items()}}
+            _add_map(confusion, truth, arrays[name], where, image.id)
+    return {**counts}
 
 
 def centred_blob(height: int, width: int) -> Float32[np.ndarray, "h w"]:
     """One Gaussian at the centre of the image, 1 at its top (see `BLOB_SIGMA`)."""
-    down, across = (
+    vertical, horizontal = (
         np.exp(-0.5 * (((np.arange(side) + 0.5) / side - 0.5) / BLOB_SIGMA) ** 2)
         for side in (height, width)
     )
-    return np.outer(down, across).astype(np.float32)
+    return np.outer(vertical, horizontal).astype(np.float32)
 
 
-def _count_one(
+def _count_scores(
     image: Image,
     scores: Float[np.ndarray, "classes h w"],
     classes: Sequence[int],
     background: BackgroundConfig,
     fixed: Confusion,
     sweep: Sweep,
-    own: Float[np.ndarray, "h w"] | None = None,
-) -> Int64[np.ndarray, "truth prediction"]:
-    """Count one image; gives its own matrix at the background rule."""
+    learned: Float[np.ndarray, "h w"] | None = None,
+) -> None:
+    """Count one image.
+
+    Args:
+        learned: the refiner's score of the background, instead of the rule.
+    """
     truth = image.read_truth()
     if classes:
         largest = scores.max(axis=0)
@@ -189,16 +183,15 @@ def _count_one(
         largest = np.zeros(truth.shape, np.float32)
         winner = np.zeros(truth.shape, np.uint8)
     # The arg max of [background, classes]; at a tie the background, which comes first, wins.
-    below = background_score(largest, background) if own is None else own
-    foreground = largest > below if classes else largest > 0
+    bar = background_score(largest, background) if learned is None else learned
+    foreground = largest > bar if classes else largest > 0
     label_of = np.array([*classes, 0], np.uint8) + 1
     prediction = np.where(foreground, label_of[winner], 0).astype(np.uint8)
     try:
-        found = fixed.add(truth, prediction)
+        fixed.add(truth, prediction, image.id)
     except ValueError as error:
         raise ProductError(f"{image.id!r}: {error}") from None
     sweep.add(truth, largest, winner, classes)
-    return found
 
 
 def _add_map(
@@ -206,13 +199,14 @@ def _add_map(
     truth: UInt8[np.ndarray, "h w"],
     labels: UInt8[np.ndarray, "h2 w2"],
     where: str,
-) -> Int64[np.ndarray, "truth prediction"]:
+    image: str = "",
+) -> None:
     if labels.shape != truth.shape:
         raise ProductError(
             f"{where} is {size(labels)} pixels, the truth is {size(truth)}; rerun the stage that "
             "made it"
         )
     try:
-        return confusion.add(truth, labels)
+        confusion.add(truth, labels, image)
     except ValueError as error:
         raise ProductError(f"{where}: {error}") from None

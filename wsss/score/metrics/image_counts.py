@@ -1,8 +1,8 @@
-"""The confusion counts of each image, so that what holds over images can be asked afterwards.
+"""Confusion counts per image, for statistics over images that are computed later.
 
 An image's matrix is almost empty: some labels in the truth, some in the prediction. Only the cells
-that are not 0 are kept, and all images of a row lie in three flat arrays. 40,000 images with 20
-cells each are 8 MB in memory.
+that are not 0 are stored, and all images of a row lie in three flat arrays. 40,000 images with 20
+cells each take 8 MB of memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CELL = 2 + 8  # bytes
 
 
 class ImageCounts:
-    """Collects counts image by image; parts can be merged in any order.
+    """Collects counts per image; parts can be merged in any order.
 
     Args:
         labels: number of labels, background included.
@@ -39,19 +39,19 @@ class ImageCounts:
     def __init__(self, labels: int) -> None:
         self.labels = labels
         # The bytes of n uint16 cells and n int64 counts: arrays weigh more than what they hold.
-        self._found: dict[str, bytes] = {}
+        self._cells: dict[str, bytes] = {}
 
     def add(self, image: str, matrix: Int64[np.ndarray, "truth prediction"]) -> None:
-        """Keep the matrix of one image.
+        """Store the matrix of one image.
 
         Raises:
             ValueError: the image was counted before.
         """
-        if image in self._found:
+        if image in self._cells:
             raise ValueError(f"{image!r} was counted twice")
         flat = matrix.ravel()
         cell = np.flatnonzero(flat)
-        self._found[image] = cell.astype(np.uint16).tobytes() + flat[cell].tobytes()
+        self._cells[image] = cell.astype(np.uint16).tobytes() + flat[cell].tobytes()
 
     def merge(self, other: ImageCounts) -> None:
         """Add the images of another part.
@@ -59,21 +59,21 @@ class ImageCounts:
         Raises:
             ValueError: both parts counted an image.
         """
-        if twice := self._found.keys() & other._found.keys():
+        if twice := self._cells.keys() & other._cells.keys():
             raise ValueError(f"{min(twice)!r} was counted twice")
-        self._found |= other._found
+        self._cells |= other._cells
 
     def table(self) -> CountTable:
         """All images, in the order of their ids."""
-        ids = tuple(sorted(self._found))
-        cells = [len(self._found[image]) // _CELL for image in ids]
-        pairs = list(zip((self._found[image] for image in ids), cells, strict=True))
+        ids = tuple(sorted(self._cells))
+        lengths = [len(self._cells[image]) // _CELL for image in ids]
+        pairs = list(zip((self._cells[image] for image in ids), lengths, strict=True))
         return CountTable(
             labels=self.labels,
             ids=ids,
-            bounds=np.cumsum([0, *cells], dtype=np.int64),
-            cell=np.frombuffer(b"".join(found[: 2 * n] for found, n in pairs), np.uint16),
-            count=np.frombuffer(b"".join(found[2 * n :] for found, n in pairs), np.int64),
+            bounds=np.cumsum([0, *lengths], dtype=np.int64),
+            cell=np.frombuffer(b"".join(stored[: 2 * n] for stored, n in pairs), np.uint16),
+            count=np.frombuffer(b"".join(stored[2 * n :] for stored, n in pairs), np.int64),
         )
 
 
@@ -102,12 +102,12 @@ class CountTable:
         Raises:
             KeyError: an image was not counted.
         """
-        place = {image: number for number, image in enumerate(self.ids)}
-        chosen = sorted(set(images))
-        rows = [slice(*self.bounds[place[image] :][:2]) for image in chosen]
+        index = {image: i for i, image in enumerate(self.ids)}
+        ids = sorted(set(images))
+        rows = [slice(*self.bounds[index[image] :][:2]) for image in ids]
         return CountTable(
             labels=self.labels,
-            ids=tuple(chosen),
+            ids=tuple(ids),
             bounds=np.cumsum([0, *(row.stop - row.start for row in rows)], dtype=np.int64),
             cell=np.concatenate([np.zeros(0, np.uint16), *(self.cell[row] for row in rows)]),
             count=np.concatenate([np.zeros(0, np.int64), *(self.count[row] for row in rows)]),
@@ -130,19 +130,19 @@ class CountTable:
         return csr_array((values, (rows, columns)), shape=(3 * self.labels, len(self.ids)))
 
 
-def write_counts(path: Path, tables: Mapping[str, CountTable], made: Provenance) -> str:
+def write_counts(path: Path, tables: Mapping[str, CountTable], provenance: Provenance) -> str:
     """Atomically write the counts of a product's rows, all over the same images.
 
     Args:
         path: file to write.
         tables: by row, e.g. ``fixed`` or ``single_crf``.
-        made: what they were made of.
+        provenance: of the counts.
 
     Returns:
         The sha256 of the file; equal counts of equal origin give equal files.
     """
     ids = next(iter(tables.values())).ids
-    with ShardWriter(path, kind=KIND, ids=[_IDS, *tables], provenance=made) as writer:
+    with ShardWriter(path, kind=KIND, ids=[_IDS, *tables], provenance=provenance) as writer:
         names = np.frombuffer(json.dumps(ids).encode(), np.uint8)
         writer.add(Item(_IDS, {"ids": names}))
         for row, table in tables.items():
@@ -163,12 +163,12 @@ def read_counts(path: Path, row: str, sha256: str) -> CountTable:
     Raises:
         ArtifactError: the file is missing, damaged or another one than the record names.
     """
-    again = "score again, and keep it beside its JSON file"
+    remedy = "score again, and leave it next to its JSON file"
     if not path.is_file():
-        raise ArtifactError(f"{path}: no such counts of images; {again}")
-    if (found := digest_file(path)) != sha256:
+        raise ArtifactError(f"{path}: no such counts per image; {remedy}")
+    if (digest := digest_file(path)) != sha256:
         raise ArtifactError(
-            f"{path}: has the sha256 {found[:12]}…, its record names {sha256[:12]}…; {again}"
+            f"{path}: has the sha256 {digest[:12]}…, its record names {sha256[:12]}…; {remedy}"
         )
     with Shard(path, kind=KIND) as shard:
         ids: Sequence[str] = json.loads(shard.read(_IDS).arrays["ids"].tobytes())

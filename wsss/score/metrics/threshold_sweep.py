@@ -50,19 +50,21 @@ class Sweep:
             winner: position in ``classes`` of the class with that score.
             classes: 0-based ids of the image's classes; may be empty.
         """
-        kept = truth != IGNORE
-        if truth[kept].size and int(truth[kept].max()) >= self.labels:
+        valid = truth != IGNORE
+        if truth[valid].size and int(truth[valid].max()) >= self.labels:
             raise ValueError(
-                f"the truth holds label {int(truth[kept].max())}; expected 0 … {self.labels - 1}"
+                f"the truth holds label {int(truth[valid].max())}; expected 0 … {self.labels - 1}"
             )
         if not classes:  # background at any threshold: bin 0, under whichever class
-            self.counts[:, 0, 0] += np.bincount(truth[kept], minlength=self.labels)
+            self.counts[:, 0, 0] += np.bincount(truth[valid], minlength=self.labels)
             return
-        bins = np.searchsorted(THRESHOLDS, largest[kept], side="left")  # thresholds below the score
+        bins = np.searchsorted(
+            THRESHOLDS, largest[valid], side="left"
+        )  # thresholds below the score
         width, depth = len(classes), len(THRESHOLDS) + 1
-        index = (truth[kept].astype(np.intp) * width + winner[kept]) * depth + bins
-        found = np.bincount(index, minlength=self.labels * width * depth)
-        self.counts[:, list(classes), :] += found.reshape(self.labels, width, depth)
+        index = (truth[valid].astype(np.intp) * width + winner[valid]) * depth + bins
+        counts = np.bincount(index, minlength=self.labels * width * depth)
+        self.counts[:, list(classes), :] += counts.reshape(self.labels, width, depth)
 
     def merge(self, other: Sweep) -> None:
         """Add the counts of another part."""

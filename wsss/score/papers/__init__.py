@@ -1,1 +1,1 @@
-"""Tables of papers, beside what we measured."""
+"""Tables of papers: published and measured numbers side by side."""

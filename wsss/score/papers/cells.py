@@ -1,4 +1,4 @@
-"""What stands in the cells of a paper's table: numbers of the records that its runs left."""
+"""The cells of a paper's table, filled with numbers of the records of its runs."""
 
 from __future__ import annotations
 
@@ -11,27 +11,19 @@ from typing import get_args
 from wsss.artifacts.errors import ArtifactError
 from wsss.config.paths import expand_path
 from wsss.refine.training.efficiency import Efficiency
-from wsss.score.image_counts_file import counts_of
+from wsss.score.image_counts_file import read_image_counts
 from wsss.score.metrics.bootstrap import interval
 from wsss.score.metrics.confusion import metrics_of
+from wsss.score.names import list_images
 from wsss.score.papers.table import Column, Cost, PaperTable, Row, row_of
-from wsss.score.product import name_some
 from wsss.score.record import Record, defined, read_records
-from wsss.score.tables.efficiency import read_efficiency
-from wsss.score.tables.rows import percent, product_of, protocol_of, row_name
-from wsss.score.tables.seeds import made_alike, mean_text, spread
-
-_COSTS = {
-    "trained_parameters": lambda cost: cost.trained_parameters / 1e6,
-    "parameters": lambda cost: cost.parameters / 1e6,
-    "trained_share": lambda cost: 100 * cost.trained_parameters / cost.parameters,
-    "images_per_second": lambda cost: cost.images_per_second,
-    "peak_memory": lambda cost: cost.peak_memory / 2**30,
-}
+from wsss.score.tables.efficiency import COSTS, read_efficiency
+from wsss.score.tables.rows import percent, row_name
+from wsss.score.tables.seeds import are_repeats, mean_text, seed_statistics
 
 
 @dataclass(frozen=True)
-class Found:
+class RowFiles:
     """What the files of one row hold."""
 
     records: tuple[tuple[Path, Record], ...] = ()
@@ -43,12 +35,12 @@ class Cell:
     """A measured number; the empty one was not run."""
 
     values: tuple[float, ...] = ()
-    """One a seed: shares, or what a training cost in the unit of the table."""
+    """One per seed: shares, or the cost of a training in the unit of the table."""
     low: float | None = None
     high: float | None = None
     """The 95 % interval over images, of a single seed."""
     classes: tuple[Mapping[str, float | None], ...] = ()
-    """IoU of each label, one a seed."""
+    """IoU of each label, one mapping per seed."""
     records: tuple[Record, ...] = ()
     costs: tuple[Efficiency, ...] = ()
     images: int | None = None
@@ -66,8 +58,8 @@ class Cell:
 
     def class_mean(self, label: str) -> float | None:
         """Mean IoU of a label over the seeds that have one."""
-        values = [one[label] for one in self.classes if one.get(label) is not None]
-        return spread([v for v in values if v is not None]).mean if values else None
+        values = [iou for seed in self.classes if (iou := seed.get(label)) is not None]
+        return seed_statistics(values).mean if values else None
 
 
 @dataclass(frozen=True)
@@ -87,9 +79,9 @@ def fill(table: PaperTable, files: Mapping[str, Sequence[Path]]) -> Filled:
     """Fill the cells.
 
     Args:
-        table: what is wanted.
+        table: its rows and columns.
         files: by row (its name, its slug or the label of one of its runs) files of records, files
-            that say what a training cost, or folders of runs that hold both.
+            that give the cost of a training, or folders of runs that hold both.
 
     Raises:
         ConfigError: a row is not in the table.
@@ -97,24 +89,24 @@ def fill(table: PaperTable, files: Mapping[str, Sequence[Path]]) -> Filled:
         ValueError: several records fit a cell and differ in more than their seed, or a list of
             images does not fit.
     """
-    found: dict[str, Found] = {}
+    contents: dict[str, RowFiles] = {}
     for label, paths in files.items():
-        row, more = row_of(table, label), read_found(paths)
-        old = found.get(row.name, Found())
-        found[row.name] = Found(old.records + more.records, old.costs + more.costs)
+        row, more = row_of(table, label), read_files(paths)
+        before = contents.get(row.name, RowFiles())
+        contents[row.name] = RowFiles(before.records + more.records, before.costs + more.costs)
     cells = {}
     for row in table.rows:
         for key, column in table.columns.items():
-            product = row.takes.get(key) or next(iter(column.product), None)
-            if row.name in found and product is not None:
+            product = row.product(key, column)
+            if row.name in contents and product is not None:
                 where = f"{table.title}: row {row.name!r}, column {key!r}"
-                cell = _cell(found[row.name], column, product, where)
+                cell = _cell(contents[row.name], column, product, where)
                 if cell.values:
                     cells[row.name, key] = cell
     return Filled(table, cells)
 
 
-def read_found(paths: Sequence[Path]) -> Found:
+def read_files(paths: Sequence[Path]) -> RowFiles:
     """Read files of records and of costs, and those in folders of runs.
 
     Raises:
@@ -127,19 +119,19 @@ def read_found(paths: Sequence[Path]) -> Found:
             costs.append(read_efficiency(path))
         else:
             records += [(path, record) for record in read_records([path])]
-    return Found(tuple(records), tuple(costs))
+    return RowFiles(tuple(records), tuple(costs))
 
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = sorted(path.glob("scores/*.json")) + sorted(path.glob("refine/efficiency.json"))
-    if not found:
+    files = sorted(path.glob("scores/*.json")) + sorted(path.glob("refine/efficiency.json"))
+    if not files:
         raise ArtifactError(
             f"{path}: has no scores/*.json and no refine/efficiency.json; pass the folder of a "
             "run (results/<name>) or files of records"
         )
-    return found
+    return files
 
 
 def _is_cost(path: Path) -> bool:
@@ -149,21 +141,21 @@ def _is_cost(path: Path) -> bool:
         return False  # reading it as records says what is wrong
 
 
-def _cell(found: Found, column: Column, product: str, where: str) -> Cell:
+def _cell(files: RowFiles, column: Column, product: str, where: str) -> Cell:
     if column.metric in get_args(Cost):
-        every = [_COSTS[column.metric](cost) for cost in found.costs]
-        known = tuple(value for value in every if value is not None)
-        return Cell(known, costs=found.costs, is_share=False)
-    fitting = [(p, r) for p, r in found.records if _fits(r, column, product)]
-    records = tuple(record for _, record in fitting)
-    if len(records) > 1 and not made_alike(records):
-        runs = ", ".join(f"{path} ({row_name(record)})" for path, record in fitting)
+        costs = [COSTS[column.metric](cost) for cost in files.costs]
+        numbers = tuple(value for value in costs if value is not None)
+        return Cell(numbers, costs=files.costs, is_share=False)
+    matches = [(path, r) for path, r in files.records if _matches(r, column, product)]
+    records = tuple(record for _, record in matches)
+    if len(records) > 1 and not are_repeats(records):
+        runs = ", ".join(f"{path} ({row_name(record)})" for path, record in matches)
         raise ValueError(
             f"{where}: several records fit that differ in more than their seed: {runs}; pass those "
             "of one configuration"
         )
     if column.images:
-        return _of_images(fitting, column, where)
+        return _of_images(matches, column, where)
     metric = "miou" if column.metric == "per_class" else column.metric
     values = tuple(v for r in records if (v := getattr(r, metric)) is not None)
     single = records[0] if len(records) == 1 and metric == "miou" else None
@@ -177,9 +169,8 @@ def _cell(found: Found, column: Column, product: str, where: str) -> Cell:
     )
 
 
-def _fits(record: Record, column: Column, product: str) -> bool:
-    best = record.background is not None and record.background.source != "config"
-    return (product_of(record), record.split, protocol_of(record), best) == (
+def _matches(record: Record, column: Column, product: str) -> bool:
+    return (record.product, record.split, record.protocol, record.at_best_threshold) == (
         product,
         column.split,
         column.protocol,
@@ -187,32 +178,32 @@ def _fits(record: Record, column: Column, product: str) -> bool:
     )
 
 
-def _of_images(fitting: Sequence[tuple[Path, Record]], column: Column, where: str) -> Cell:
-    """The numbers over a list of images, from the counts of each."""
-    if not fitting:
+def _of_images(matches: Sequence[tuple[Path, Record]], column: Column, where: str) -> Cell:
+    """The numbers over a list of images, from the counts per image."""
+    if not matches:
         return Cell()
     path = expand_path(column.images)
     if not path.is_file():
         raise ArtifactError(f"{where}: {path}: no such list of images; put it there")
     ids = path.read_text("utf-8").split()
-    values, classes, found = [], [], None
-    for file, record in fitting:
-        counts = counts_of(record, file)
+    values, classes, ends = [], [], None
+    for file, record in matches:
+        counts = read_image_counts(record, file)
         if missing := sorted(set(ids) - set(counts.ids)):
             raise ValueError(
-                f"{where}: {file}: {path} has {name_some(missing)} that were not scored; "
+                f"{where}: {file}: {path} has {list_images(missing)} that were not scored; "
                 "score a split that holds them"
             )
-        chosen = counts.of(ids)
-        metrics = metrics_of(chosen.total())
+        listed = counts.of(ids)
+        metrics = metrics_of(listed.total())
         values.append(metrics.miou)
         classes.append({n: defined(v) for n, v in zip(record.iou, metrics.iou, strict=True)})
-        found = interval(chosen) if len(fitting) == 1 else None
+        ends = interval(listed) if len(matches) == 1 else None
     return Cell(
         values=tuple(values),
-        low=found.low if found else None,
-        high=found.high if found else None,
+        low=ends.low if ends else None,
+        high=ends.high if ends else None,
         classes=tuple(classes),
-        records=tuple(record for _, record in fitting),
+        records=tuple(record for _, record in matches),
         images=len(set(ids)),
     )

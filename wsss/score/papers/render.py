@@ -1,9 +1,7 @@
-"""A paper's table, measured and published side by side: Markdown, CSV, HTML, and bars a class."""
+"""A paper's table, measured and published side by side: Markdown, CSV, HTML, bars per class."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,8 +9,8 @@ from wsss.score.figures.curves import Panel, draw_bars
 from wsss.score.papers.cells import Cell, Filled, fill
 from wsss.score.papers.table import ClassValues, PaperTable, Row, load_table
 from wsss.score.tables.rows import Table, percent
-from wsss.score.tables.seeds import spread
-from wsss.score.tables.write import write_table
+from wsss.score.tables.seeds import seed_statistics
+from wsss.score.tables.write import csv_text, write_table
 
 NOTES = (
     "Percent, unless the head of a column says otherwise. Ours: in brackets the 95 % interval over "
@@ -39,7 +37,7 @@ def make_paper_table(path: Path, files: Mapping[str, Sequence[Path]], out_dir: P
         ValueError: records do not fit the table.
     """
     filled = fill(load_table(path), files)
-    written = write_table(out_dir, path.stem, lay_out(filled), _csv(filled))
+    written = write_table(out_dir, path.stem, lay_out(filled), csv_text(list(_numbers(filled))))
     if panels := _panels(filled):
         written.append(out_dir / f"{path.stem}.png")
         draw_bars(panels, written[-1])
@@ -49,19 +47,18 @@ def make_paper_table(path: Path, files: Mapping[str, Sequence[Path]], out_dir: P
 def lay_out(filled: Filled) -> Table:
     """Cells as text."""
     table = filled.table
-    heads, places = ["row"], []
+    heads, keys = ["row"], []
     for key, column in table.columns.items():
         if column.product and any(row.preset for row in table.rows):
             heads.append(f"{column.title}, ours")
-            places.append((key, True))
+            keys.append((key, True))
         if any(row.value(key) for row in table.rows):
             heads.append(f"{column.title}, published")
-            places.append((key, False))
+            keys.append((key, False))
     rows = []
     for row in table.rows:
         cells = [
-            filled.cell(row, key).text if ours else _published_text(row, key)
-            for key, ours in places
+            filled.cell(row, key).text if ours else _published_text(row, key) for key, ours in keys
         ]
         rows.append((row.name, *cells))
     labels = _labels(filled)
@@ -81,11 +78,8 @@ def lay_out(filled: Filled) -> Table:
 
 
 def _published_text(row: Row, key: str) -> str:
-    found = row.value(key)
-    if found is None:
-        return ""
-    value = found[0].mean if isinstance(found[0], ClassValues) else found[0]
-    return f"{value:.1f}"
+    mean = row.published_mean(key)
+    return "" if mean is None else f"{mean:.1f}"
 
 
 def _sources(table: PaperTable) -> Iterator[str]:
@@ -131,27 +125,27 @@ def _images(cell: Cell) -> str:
 def _labels(filled: Filled) -> list[str]:
     """The labels of the table, or else of the records."""
     cells = [filled.cell(r, key) for r in filled.table.rows for key in filled.table.class_columns]
-    found = list(dict.fromkeys(n for cell in cells for one in cell.classes for n in one))
-    known = filled.table.classes or found
-    if unknown := [name for name in found if name not in known]:
+    scored = list(dict.fromkeys(n for cell in cells for iou in cell.classes for n in iou))
+    labels = filled.table.classes or scored
+    if unknown := [name for name in scored if name not in labels]:
         raise ValueError(
             f"{filled.table.title}: the records have the labels {', '.join(unknown)} that the "
             "table's classes lack; pass records of the data set that the table is about"
         )
-    return known
+    return labels
 
 
 def _panels(filled: Filled) -> list[Panel]:
-    """The IoU of each label, a panel a column; rows that have none are left out."""
+    """The IoU of each label, a panel per column; rows without any are left out."""
     panels = []
     for key in filled.table.class_columns:
         series: dict[str, Mapping[str, float | None]] = {}
         for row in filled.table.rows:
-            cell, found = filled.cell(row, key), row.value(key)
+            cell, published = filled.cell(row, key), row.value(key)
             if cell.classes:
                 series[f"{row.name}, ours"] = {n: cell.class_mean(n) for n in _labels(filled)}
-            if found and isinstance(found[0], ClassValues):
-                shares = [value / 100 for value in found[0].classes]
+            if published and isinstance(published[0], ClassValues):
+                shares = [value / 100 for value in published[0].classes]
                 names = filled.table.classes
                 series[f"{row.name}, published"] = dict(zip(names, shares, strict=True))
         if series:
@@ -164,60 +158,57 @@ def _named(panel: Panel, *, several: bool) -> Iterator[tuple[str, Mapping[str, f
         yield (f"{panel.title}: {name}" if several else name), values
 
 
-def _csv(filled: Filled) -> str:
-    """A line a row and column that has a number, in full precision, shares in percent."""
+def _numbers(filled: Filled) -> Iterator[dict[str, object]]:
+    """A line per row and column with a number, in full precision, shares in percent."""
     labels = _labels(filled)
-    lines = []
     for row in filled.table.rows:
         for key, column in filled.table.columns.items():
-            cell, found = filled.cell(row, key), row.value(key)
-            if not cell.values and found is None:
+            cell, published = filled.cell(row, key), row.value(key)
+            if not cell.values and published is None:
                 continue
             scale = 100.0 if cell.is_share else 1.0
-            over = spread(cell.values) if cell.values else None
-            value = found[0] if found else None
+            over = seed_statistics(cell.values) if cell.values else None
             first = cell.records[0] if cell.records else None
-            lines.append(
-                {
-                    "row": row.name,
-                    "column": key,
-                    **{k: getattr(column, k) for k in ("metric", "split", "protocol")},
-                    "product": row.takes.get(key) or next(iter(column.product), None),
-                    "background": column.background,
-                    "ours": None if over is None else scale * over.mean,
-                    "deviation": None if over is None or over.deviation is None
-                    else scale * over.deviation,
-                    "seeds": None if over is None else over.seeds,
-                    "low": None if cell.low is None else scale * cell.low,
-                    "high": None if cell.high is None else scale * cell.high,
-                    "published": value.mean if isinstance(value, ClassValues) else value,
-                    "source": found[1] if found else None,
-                    "images": cell.images,
-                    "truth": first.truth if first else None,
-                    "chain": first.chain if first else None,
-                    "runs": " ".join(record.run for record in cell.records),
-                    "weights": " ".join(
-                        f"{name}={sha}" for r in cell.records for name, sha in r.weights.items()
-                    ),
-                    "code": " ".join(dict.fromkeys(r.provenance.code for r in cell.records)),
-                    "commit": " ".join(dict.fromkeys(r.commit or "" for r in cell.records)),
-                    "device": " ".join(dict.fromkeys(cost.device for cost in cell.costs)),
-                    **(_class_cells(cell, value, labels) if column.metric == "per_class" else {}),
-                }
-            )  # fmt: skip
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return buffer.getvalue()
+
+            def scaled(value: float | None, scale: float = scale) -> float | None:
+                return None if value is None else scale * value
+
+            yield {
+                "row": row.name,
+                "column": key,
+                **{k: getattr(column, k) for k in ("metric", "split", "protocol")},
+                "product": row.product(key, column),
+                "background": column.background,
+                "ours": scaled(over.mean if over else None),
+                "deviation": scaled(over.std if over else None),
+                "seeds": over and over.seeds,
+                "low": scaled(cell.low),
+                "high": scaled(cell.high),
+                "published": row.published_mean(key),
+                "source": published and published[1],
+                "images": cell.images,
+                "truth": first and first.truth,
+                "chain": first and first.chain,
+                "runs": " ".join(record.run for record in cell.records),
+                "weights": " ".join(
+                    f"{name}={sha}" for r in cell.records for name, sha in r.weights.items()
+                ),
+                "code": " ".join(dict.fromkeys(r.provenance.code for r in cell.records)),
+                "commit": " ".join(dict.fromkeys(r.commit or "" for r in cell.records)),
+                "device": " ".join(dict.fromkeys(cost.device for cost in cell.costs)),
+                **(
+                    _class_cells(cell, published and published[0], labels)
+                    if column.metric == "per_class"
+                    else {}
+                ),
+            }
 
 
 def _class_cells(
     cell: Cell, value: float | ClassValues | None, labels: Sequence[str]
 ) -> dict[str, float | None]:
     ours = {name: cell.class_mean(name) for name in labels}
-    said = value.classes if isinstance(value, ClassValues) else []
+    published = value.classes if isinstance(value, ClassValues) else []
     return {f"ours {n}": None if v is None else 100 * v for n, v in ours.items()} | {
-        f"published {name}": number for name, number in zip(labels, said, strict=False)
+        f"published {name}": iou for name, iou in zip(labels, published, strict=False)
     }

@@ -1,16 +1,14 @@
-"""Runs side by side: a row a run, a column a product; turned where that is narrower."""
+"""Runs side by side: a row per run, a column per product; turned where that is narrower."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from wsss.score.record import Record
 from wsss.score.tables.rows import Table, percent, row_name
-from wsss.score.tables.seeds import made_alike, mean_text, without_seed
-from wsss.score.tables.write import write_table
+from wsss.score.tables.seeds import are_repeats, mean_text, without_seed
+from wsss.score.tables.write import csv_text, write_table
 
 Rows = dict[str, list[Record]]
 """Records of each run, by its label."""
@@ -28,20 +26,21 @@ def make_comparison(rows: Mapping[str, Sequence[Record]], out_dir: Path, name: s
     """Write ``sweep.md``, ``sweep.csv`` (full precision) and ``sweep.html``.
 
     Args:
-        rows: the records of each run, by its label; what several runs share may stand in several
-            rows, and what all share gets a row of its own.
+        rows: the records of each run, by its label; several runs may share records. Those that all
+            share become a separate row.
         out_dir: folder to write to.
-        name: what the runs are runs of.
+        name: of the configuration that the runs belong to.
 
     Returns:
         The files written.
     """
     parted = _split_off_common(rows)
-    return write_table(out_dir, "sweep", _lay_out(parted, name), _csv(parted))
+    numbers = [_numbers(label, record) for label, row in parted.items() for record in row]
+    return write_table(out_dir, "sweep", _lay_out(parted, name), csv_text(numbers))
 
 
 def rows_by_run(records: Sequence[Record], name: str) -> Rows:
-    """Records by the run that they name, less the name of the whole."""
+    """Records by run, without the common first part of its name."""
     rows: Rows = {}
     for record in records:
         label = SHARED if record.run == name else record.run.removeprefix(f"{name}.")
@@ -50,55 +49,47 @@ def rows_by_run(records: Sequence[Record], name: str) -> Rows:
 
 
 def _split_off_common(rows: Mapping[str, Sequence[Record]]) -> Rows:
-    """What all of several rows hold as a first row of its own, then what is left of each."""
+    """The records that all of several rows hold as a first row, then the others of each row."""
     whole = {label: list(row) for label, row in rows.items()}
     if len(whole) < 2:
         return whole
     first, *others = whole.values()
     common = [record for record in first if all(record in row for row in others)]
-    own = {label: [r for r in row if r not in common] for label, row in whole.items()}
-    return ({SHARED: common} if common else {}) | own
+    rest = {label: [r for r in row if r not in common] for label, row in whole.items()}
+    return ({SHARED: common} if common else {}) | rest
 
 
 def _lay_out(rows: Rows, name: str) -> Table:
     columns = list(dict.fromkeys(_column(record) for row in rows.values() for record in row))
-    report = any(r.report_mean is not None for row in rows.values() for r in row)
     repeated = _repeated(rows)
-    lines, report_lines = (
-        [(label, *_cells(row, columns, report_mean=mean)) for label, row in rows.items()]
-        + [(label, *_means(group, columns, report_mean=mean)) for label, group in repeated.items()]
-        for mean in (False, True)
-    )
-    heads, own, own_of_report = ("run", *columns), tuple(lines), tuple(report_lines)
-    if len(columns) > len(lines):
-        heads = ("product", *(line[0] for line in own))
-        own, own_of_report = _turned(columns, own), _turned(columns, own_of_report)
+    heads: tuple[str, ...] = ("run", *columns)
+    grids = []
+    for field in ("miou", "report_mean"):
+        lines = [(label, *_cells(row, columns, field)) for label, row in rows.items()]
+        lines += [(label, *_means(group, columns, field)) for label, group in repeated.items()]
+        grids.append(lines)
+    if len(columns) > len(grids[0]):  # turned: a line per column, labels become the head
+        heads = ("product", *(line[0] for line in grids[0]))
+        grids = [list(zip(columns, *(line[1:] for line in lines), strict=True)) for lines in grids]
+    report = any(r.report_mean is not None for row in rows.values() for r in row)
     return Table(
         title=f"{name}: {len(rows) - (SHARED in rows)} runs",
         notes=(*NOTES, SEEDS) if repeated else NOTES,
         columns=heads,
-        rows=own,
+        rows=tuple(grids[0]),
         class_columns=heads if report else (),
-        class_rows=own_of_report if report else (),
+        class_rows=tuple(grids[1]) if report else (),
         class_title="Mean IoU of the report classes",
     )
 
 
-def _turned(
-    columns: Sequence[str], lines: Sequence[tuple[str, ...]]
-) -> tuple[tuple[str, ...], ...]:
-    """A line a column; the first cell of each line, the label, is left to the head."""
-    return tuple(zip(columns, *(line[1:] for line in lines), strict=True))
-
-
-def _cells(row: Sequence[Record], columns: Sequence[str], *, report_mean: bool) -> list[str]:
-    own = {_column(record): record for record in row}
-    values = [own.get(column) for column in columns]
-    return [percent(None if one is None else _value(one, report_mean)) for one in values]
+def _cells(row: Sequence[Record], columns: Sequence[str], field: str) -> list[str]:
+    values = {_column(record): getattr(record, field) for record in row}
+    return [percent(values.get(column)) for column in columns]
 
 
 def _repeated(rows: Rows) -> dict[str, list[list[Record]]]:
-    """The rows of runs that are called alike but for their seed, by what to call them together."""
+    """The rows of runs whose labels differ in the seed alone, by a label for the group."""
     groups: dict[str, list[list[Record]]] = {}
     for label, row in rows.items():
         if (bare := without_seed(label)) != label:
@@ -110,35 +101,25 @@ def _repeated(rows: Rows) -> dict[str, list[list[Record]]]:
     }
 
 
-def _means(
-    group: Sequence[Sequence[Record]], columns: Sequence[str], *, report_mean: bool
-) -> Iterator[str]:
+def _means(group: Sequence[Sequence[Record]], columns: Sequence[str], field: str) -> Iterator[str]:
     for column in columns:
-        found = [record for row in group for record in row if _column(record) == column]
-        known = [v for record in found if (v := _value(record, report_mean)) is not None]
-        if len(known) < len(found) or not found:
+        records = [record for row in group for record in row if _column(record) == column]
+        values = [v for record in records if (v := getattr(record, field)) is not None]
+        if len(values) < len(records) or not records:
             yield ""
-        elif all(record == found[0] for record in found):  # no seed comes before it
-            yield percent(known[0])
+        elif all(record == records[0] for record in records):  # made before any seed
+            yield percent(values[0])
         else:
-            yield mean_text(known) if len(found) == len(group) and made_alike(found) else ""
-
-
-def _value(record: Record, report_mean: bool) -> float | None:
-    return record.report_mean if report_mean else record.miou
+            repeats = len(records) == len(group) and are_repeats(records)
+            yield mean_text(values) if repeats else ""
 
 
 def _column(record: Record) -> str:
     return f"{row_name(record)}, {record.split}"
 
 
-def _csv(rows: Rows) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    facts = ("split", "seed", "variant", "miou", "report_mean", "miou_low", "miou_high")
-    writer.writerow(["run", "product", *facts])
-    for label, row in rows.items():
-        for record in row:
-            values = [getattr(record, fact) for fact in facts]
-            writer.writerow([label, row_name(record), *values])
-    return buffer.getvalue()
+def _numbers(label: str, record: Record) -> dict[str, object]:
+    fields = ("split", "seed", "variant", "miou", "report_mean", "miou_low", "miou_high")
+    return {"run": label, "product": row_name(record)} | {
+        name: getattr(record, name) for name in fields
+    }

@@ -1,10 +1,9 @@
-"""What a training cost, beside what the papers say: Markdown, CSV and HTML."""
+"""The cost of a training next to published ones: Markdown, CSV and HTML."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,22 +12,30 @@ from wsss.artifacts.checksum import verified_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.refine.training.efficiency import Efficiency
 from wsss.score.tables.rows import Table
-from wsss.score.tables.write import write_table
+from wsss.score.tables.write import csv_text, write_table
 
+COSTS: dict[str, Callable[[Efficiency], float | None]] = {
+    "trained_parameters": lambda cost: cost.trained_parameters / 1e6,
+    "parameters": lambda cost: cost.parameters / 1e6,
+    "trained_share": lambda cost: 100 * cost.trained_parameters / cost.parameters,
+    "images_per_second": lambda cost: cost.images_per_second,
+    "peak_memory": lambda cost: cost.peak_memory / 2**30,
+}
+"""Numbers of a training in the unit of the tables: millions, percent, per second, GiB."""
 _COLUMNS = (
     "training", "trained parameters, M", "all parameters, M", "trained share, %",
-    "images a second", "peak memory, GiB", "device",
+    "images per second", "peak memory, GiB", "device",
 )  # fmt: skip
 _PUBLISHED = (
     ("MCTformer's affinity network, published", "105.3", "105.3", "100.0", "3.9", "30.7", ""),
     ("WeakCLIP, published", "21.2", "171.5", "12.4", "16.8", "9.7", ""),
 )
 NOTES = (
-    "Parameters: trained on top of CLIP, and of all that a forward pass uses. Images a second: "
+    "Parameters: trained on top of CLIP, and of all that a forward pass uses. Images per second: "
     "training crops. Peak memory: allocated on a GPU, of the whole process on a CPU.",
     "Published: the authors' table for VOC 2012 with ViT-B/16 and crops of 512; their number and "
     "kind of GPUs is not given, so that speed and memory do not compare across machines.",
-    "An empty cell is not known: a training that only went on for its last steps has no speed.",
+    "An empty cell is not known: a training that was resumed for its last steps only has no speed.",
 )
 
 
@@ -47,9 +54,8 @@ def make_efficiency(path: Path, out_dir: Path) -> list[Path]:
     """
     rows = (_row(read_efficiency(path)), *_PUBLISHED)
     table = Table("What the training cost", NOTES, _COLUMNS, rows, (), ())
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([_COLUMNS, *rows])
-    return write_table(out_dir, "efficiency", table, buffer.getvalue())
+    numbers = csv_text([dict(zip(_COLUMNS, row, strict=True)) for row in rows])
+    return write_table(out_dir, "efficiency", table, numbers)
 
 
 def read_efficiency(path: Path) -> Efficiency:
@@ -73,13 +79,6 @@ def read_efficiency(path: Path) -> Efficiency:
 
 
 def _row(cost: Efficiency) -> tuple[str, ...]:
-    speed = "" if cost.images_per_second is None else f"{cost.images_per_second:.1f}"
-    return (
-        f"{cost.method}, ours",
-        f"{cost.trained_parameters / 1e6:.1f}",
-        f"{cost.parameters / 1e6:.1f}",
-        f"{100 * cost.trained_parameters / cost.parameters:.1f}",
-        speed,
-        f"{cost.peak_memory / 2**30:.1f}",
-        cost.device,
-    )
+    numbers = [number(cost) for number in COSTS.values()]
+    texts = ("" if number is None else f"{number:.1f}" for number in numbers)
+    return (f"{cost.method}, ours", *texts, cost.device)

@@ -1,4 +1,4 @@
-"""The table as one self-contained HTML page: no script, no outside file."""
+"""A table as one self-contained HTML page: no script, no other file."""
 
 from __future__ import annotations
 
@@ -55,18 +55,16 @@ def html_page(table: Table) -> str:
 
 
 def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]], *, shaded: bool) -> str:
-    texts = [any(not _is_numeric(row[place]) for row in rows) for place in range(len(columns))]
+    texts = [any(not _is_numeric(row[i]) for row in rows) for i in range(len(columns))]
 
-    def cell(tag: str, text: str, place: int) -> str:
-        style = ' class="text"' if texts[place] else ""
+    def cell(tag: str, text: str, column: int) -> str:
+        style = ' class="text"' if texts[column] else ""
         if shaded and tag == "td" and _is_number(text) and text:
             style = f' style="background-color: rgba({_SHADE}, {float(text) / 200:.2f})"'
         return f"<{tag}{style}>{escape(text)}</{tag}>"
 
     def line(tag: str, cells: Sequence[str]) -> str:
-        return (
-            "<tr>" + "".join(cell(tag, text, place) for place, text in enumerate(cells)) + "</tr>"
-        )
+        return "<tr>" + "".join(cell(tag, text, i) for i, text in enumerate(cells)) + "</tr>"
 
     body = "\n".join(line("td", row) for row in rows)
     return (

@@ -6,20 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss.score.record import Record
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published number, to stand beside ours."""
-
-    row: str
-    """Row that it stands beside, as `row_name` says it."""
-    split: str
-    miou: float
-    """In [0, 1]."""
-    source: str
-    """Paper, and table or page."""
+from wsss.refine.registry import METHODS
+from wsss.score.product import ProductName
+from wsss.score.record import Background, Record
 
 
 @dataclass(frozen=True)
@@ -42,45 +31,37 @@ NOTES = (
     "best: the background threshold that is best on the same truth, so an upper bound, no fair "
     "number. covered: share of the pixels of the train masks that are not 255.",
     "95 %: between the 2.5th and the 97.5th percentile of the mIoU over draws of the images with "
-    "replacement; what other images, not another seed, would change. None at the best threshold.",
+    "replacement: the effect of other images, not of another seed. None at the best threshold.",
     "An empty cell is a number that does not apply, is not known or was not run.",
 )
-PRODUCTS = {
-    "CAM": "cam",
-    "CAM + affinity": "affinity",
-    "seed": "seeds",
-    "pseudo mask": "masks",
-    "segmenter": "predictions",
-    "centred blob": "blob",
+_TITLES: dict[ProductName, str] = {
+    "blob": "centred blob",
+    "cam": "CAM",
+    "affinity": "CAM + affinity",
+    "seeds": "seed",
+    "refiner_scores": "{method} scores",
+    "masks": "pseudo mask",
+    "refiner_prediction": "{method} prediction",
+    "segmenter": "segmenter",
 }
+
+
+def product_title(record: Record) -> str:
+    """What people call the product: ``CAM``, ``WeCLIP prediction`` …"""
+    method = METHODS[record.method].title if record.method in METHODS else record.method
+    return _TITLES[record.product].format(method=method)
 
 
 def row_name(record: Record) -> str:
     """What tells this row from the others: ``CAM, best threshold``, ``segmenter, CRF`` …"""
-    parts = [record.row]
-    if record.background and record.background.source != "config":
+    parts = [product_title(record)]
+    if record.at_best_threshold:
         parts.append("best threshold")
-    if record.flip or record.scales != (1.0,):
-        parts.append("multi-scale + flip" if record.flip else "multi-scale")
-    if record.crf and record.stage != "masks":
+    if record.protocol.startswith("multi"):
+        parts.append("multi-scale + flip")
+    if record.protocol.endswith("_crf"):
         parts.append("CRF")
     return ", ".join(parts)
-
-
-def product_of(record: Record) -> str:
-    """What was scored, as `wsss score` calls it: ``cam``, ``masks``, ``refiner`` …"""
-    if record.stage == "refine":
-        return "refiner" if record.row.endswith(" prediction") else "refined"
-    return PRODUCTS[record.row]
-
-
-def protocol_of(record: Record) -> str:
-    """How it was predicted: ``single``, ``multi`` (scales and flip), ``single_crf``, ``multi_crf``.
-
-    Masks and seeds are ``single`` whether or not a CRF made them.
-    """
-    name = "multi" if record.flip or record.scales != (1.0,) else "single"
-    return f"{name}_crf" if record.crf and record.stage != "masks" else name
 
 
 def title(records: Sequence[Record]) -> str:
@@ -93,53 +74,42 @@ def title(records: Sequence[Record]) -> str:
     return f"{runs}: {splits}" + (f"; weights {weights}" if weights else "")
 
 
-def lay_out(records: Sequence[Record], published: Sequence[Published] = ()) -> Table:
+def lay_out(records: Sequence[Record]) -> Table:
     """Bring records into rows of text, percent with one decimal."""
-    columns = (
-        "row", "split", "images", "background", "CRF", "scales", "mIoU", "95 %",
-        "mean of report classes", "precision", "recall", "accuracy", "covered", "accuracy there",
-        "published mIoU", "source",
-    )  # fmt: skip
-    rows = []
-    for record in records:
-        beside = find_published(record, published)
-        rows.append(
-            (
-                row_name(record),
-                record.split,
-                str(record.images),
-                background_text(record),
-                "yes" if record.crf else "no",
-                scales_text(record),
-                percent(record.miou),
-                interval_text(record.miou_low, record.miou_high),
-                percent(record.report_mean),
-                percent(record.precision),
-                percent(record.recall),
-                percent(record.pixel_accuracy),
-                percent(record.coverage),
-                percent(record.coverage_accuracy),
-                percent(beside.miou if beside else None),
-                beside.source if beside else "",
-            )
-        )
-    # Columns in which no row has anything only widen the table; the published one is kept.
-    kept = [
-        place
-        for place, name in enumerate(columns)
-        if name == "published mIoU" or any(row[place] for row in rows)
+    rows = [
+        {
+            "row": row_name(record),
+            "split": record.split,
+            "images": str(record.images),
+            "background": background_text(record.background),
+            "CRF": "yes" if record.crf else "no",
+            "scales": scales_text(record),
+            "mIoU": percent(record.miou),
+            "95 %": interval_text(record.miou_low, record.miou_high),
+            "mean of report classes": percent(record.report_mean),
+            "precision": percent(record.precision),
+            "recall": percent(record.recall),
+            "accuracy": percent(record.pixel_accuracy),
+            "covered": percent(record.coverage),
+            "accuracy there": percent(record.coverage_accuracy),
+        }
+        for record in records
     ]
+    # Columns in which no row has anything only widen the table.
+    columns = [name for name in next(iter(rows), {}) if any(row[name] for row in rows)]
     names = list(dict.fromkeys(name for record in records for name in record.iou))
     class_rows = tuple(
         (row_name(r), r.split, *(percent(r.iou.get(name)) for name in names)) for r in records
     )
     truths = dict.fromkeys(f"Truth of {r.split}: {r.truth}." for r in records)
-    chains = dict.fromkeys(f"{r.row}: {r.chain}." for r in records if r.stage != "score")
+    chains = dict.fromkeys(
+        f"{product_title(r)}: {r.chain}." for r in records if r.product != "blob"
+    )
     return Table(
         title=title(records),
         notes=(*NOTES, *truths, "Chains. " + " ".join(chains)),
-        columns=tuple(columns[place] for place in kept),
-        rows=tuple(tuple(row[place] for place in kept) for row in rows),
+        columns=tuple(columns),
+        rows=tuple(tuple(row[name] for name in columns) for row in rows),
         class_columns=("IoU of", "split", *names),
         class_rows=class_rows,
     )
@@ -155,23 +125,16 @@ def interval_text(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{percent(low)}–{percent(high)}"
 
 
-def background_text(record: Record) -> str:
-    """``power 1``, ``> 0.37 (best)``, ``own`` …; empty where background is a label like others."""
-    if record.background is None:
-        return ""
-    if record.background.rule == "own":
-        return "own"
-    value = f"{record.background.value:g}"
-    text = f"power {value}" if record.background.rule == "power" else f"> {value}"
-    return text if record.background.source == "config" else f"{text} (best)"
+def background_text(background: Background | None) -> str:
+    """``power 1``, ``> 0.37 (best)``, ``refiner`` …; empty where no background rule was applied."""
+    if background is None or background.rule == "refiner":
+        return "" if background is None else "refiner"
+    value = f"{background.value:g}"
+    text = f"power {value}" if background.rule == "power" else f"> {value}"
+    return text if background.source == "config" else f"{text} (best)"
 
 
 def scales_text(record: Record) -> str:
     """``0.75, 1, 1.25 + flip``."""
-    return ", ".join(f"{scale:g}" for scale in record.scales) + (" + flip" if record.flip else "")
-
-
-def find_published(record: Record, published: Sequence[Published]) -> Published | None:
-    """The published number that stands beside a row, if any."""
-    wanted = (row_name(record), record.split)
-    return next((entry for entry in published if (entry.row, entry.split) == wanted), None)
+    flip = " + flip" if record.protocol.startswith("multi") else ""
+    return ", ".join(f"{scale:g}" for scale in record.scales) + flip

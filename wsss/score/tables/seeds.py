@@ -6,22 +6,36 @@ import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from wsss.artifacts.digest import digest_json
+from wsss.artifacts.provenance import Provenance
 from wsss.score.record import Record
+
+_RESULTS = frozenset(
+    {
+        *("iou", "precision_by_class", "recall_by_class", "miou", "miou_low", "miou_high"),
+        *("image_counts", "precision", "recall", "pixel_accuracy", "coverage"),
+        *("coverage_accuracy", "report_mean", "confusion"),
+    }
+)
+_LABELS = frozenset({"run", "seed", "commit"})
+"""They name a run; what the commit changed is in the digest of the code."""
+_TRAINED = frozenset({"refiner", "segmenter"})
+"""Weights that a run trains, whose digests follow from its seed."""
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedStatistics:
     """Of one number over several seeds."""
 
     mean: float
-    deviation: float | None
+    std: float | None
     """Sample standard deviation (n - 1); None of a single value."""
     seeds: int
 
 
-def spread(values: Sequence[float]) -> Spread:
+def seed_statistics(values: Sequence[float]) -> SeedStatistics:
     """Mean and sample standard deviation.
 
     Raises:
@@ -29,8 +43,8 @@ def spread(values: Sequence[float]) -> Spread:
     """
     if not values:
         raise ValueError("no values to take the mean of")
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return Spread(statistics.mean(values), deviation, len(values))
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return SeedStatistics(statistics.mean(values), std, len(values))
 
 
 def mean_text(values: Sequence[float], sign: str = "") -> str:
@@ -40,33 +54,44 @@ def mean_text(values: Sequence[float], sign: str = "") -> str:
         values: shares in [0, 1], or differences of such.
         sign: ``+`` writes the sign of a positive mean as well.
     """
-    found = spread(values)
-    deviation = "" if found.deviation is None else f" ± {100 * found.deviation:.1f}"
-    return f"{100 * found.mean:{sign}.1f}{deviation}"
+    over = seed_statistics(values)
+    std = "" if over.std is None else f" ± {100 * over.std:.1f}"
+    return f"{100 * over.mean:{sign}.1f}{std}"
 
 
 def without_seed(label: str) -> str:
     """A run's label without the part that names its seed: ``prompts-8_seed-1`` → ``prompts-8``."""
-    bare, found = re.subn(r"(?<![^._/])seed-\d+(_|$)", "", label)
-    return bare.rstrip("._/") if found else label
+    bare, count = re.subn(r"(?<![^._/])seed-\d+(_|$)", "", label)
+    return bare.rstrip("._/") if count else label
 
 
-def made_alike(records: Sequence[Record]) -> bool:
-    """Whether records differ in the seed alone, as far as they tell.
+def are_repeats(records: Sequence[Record]) -> bool:
+    """Whether records are repeats of one configuration with different seeds.
 
-    The sections that scoring reads, what was scored, how, and on which images and truth must agree,
-    and each must have a seed of its own.
+    Everything else in them must be equal: product, data, every configured value of every stage
+    before it, code, package versions and untrained weights. Exempt are the results, a threshold
+    that is one of them, and the digests of weights that the runs trained.
     """
-    kinds = {
-        digest_json(
-            [
-                record.provenance.config,
-                *(record.row, record.chain, record.split, record.variant, record.truth),
-                *(record.images, record.crf, record.scales, record.flip),
-                record.background and record.background.rule,
-            ]
-        )
-        for record in records
-    }
     seeds = [record.seed for record in records]
-    return len(kinds) == 1 and len(set(seeds)) == len(seeds)
+    return len({_without_seed(record) for record in records}) == 1 and len(set(seeds)) == len(seeds)
+
+
+def _without_seed(record: Record) -> str:
+    """A digest of everything in a record that a seed does not change."""
+    dump = record.model_dump(mode="json", exclude=set(_RESULTS | _LABELS))
+    dump["weights"] = _weights(record.weights)
+    dump["provenance"] = _settings(record.provenance)
+    dump["shard_provenance"] = [_settings(entry) for entry in record.shard_provenance]
+    if record.at_best_threshold:
+        del dump["background"]["value"]
+    return digest_json(dump)
+
+
+def _settings(provenance: Provenance) -> dict[str, Any]:
+    dump = provenance.model_dump(mode="json", exclude={"seed", "inputs"})
+    config = {key: value for key, value in provenance.config.items() if key != "name"}
+    return dump | {"config": config, "weights": _weights(provenance.weights)}
+
+
+def _weights(weights: dict[str, str]) -> dict[str, str]:
+    return {name: "trained" if name in _TRAINED else sha for name, sha in weights.items()}

@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.score.record import Background
+from wsss.score.tables.rows import background_text
 
 WIDTH = 100
 _PICTURES = ("*.png", "*.svg")
@@ -45,9 +47,8 @@ def print_table(path: Path, console: Console | None = None) -> None:
         numbers = [row["report_mean"]] if report else []
         numbers += [row["precision"], row["recall"], row["pixel_accuracy"]]
         crf = "yes" if row["crf"] == "True" else "no"
-        # The columns beside it say the rest.
-        name = row["name"].replace(", best threshold", "").removesuffix(", CRF")
-        cells = [name, row["split"], row["images"], _background(row), crf]
+        flip = ", multi-scale + flip" if row["protocol"].startswith("multi") else ""
+        cells = [row["title"] + flip, row["split"], row["images"], _background(row), crf]
         ends = [_percent(row.get(end, "")) for end in ("miou_low", "miou_high")]
         cells += [_percent(row["miou"]), "–".join(filter(None, ends))]
         table.add_row(*map(Text, [*cells, *map(_percent, numbers)]))
@@ -58,7 +59,7 @@ def print_table(path: Path, console: Console | None = None) -> None:
 
 
 def print_results(folder: Path) -> None:
-    """Print a run's table, and where its pictures, masks and report are.
+    """Print a run's table, and the paths of its pictures, masks and report.
 
     Args:
         folder: results of a run, e.g. ``results/demo``.
@@ -99,11 +100,9 @@ def _title(rows: list[dict[str, str]]) -> str:
 
 
 def _background(row: dict[str, str]) -> str:
-    if row["background_rule"] in ("", "own"):
-        return row["background_rule"]
-    value = f"{float(row['background_value']):g}"
-    text = f"power {value}" if row["background_rule"] == "power" else f"> {value}"
-    return text if row["background_source"] == "config" else f"{text} (best)"
+    names = ("rule", "value", "source")
+    stored = {name: row[f"background_{name}"] for name in names}
+    return background_text(Background.model_validate(stored) if stored["rule"] else None)
 
 
 def _percent(text: str) -> str:

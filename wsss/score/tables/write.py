@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wsss.artifacts.atomic import write_text
 from wsss.score.record import Record, read_records
 from wsss.score.tables.html import html_page
-from wsss.score.tables.rows import Published, Table, find_published, lay_out, row_name
-from wsss.score.tables.terminal import print_results, print_table
-
-__all__ = ["make_table", "markdown", "print_results", "print_table"]
+from wsss.score.tables.rows import Table, lay_out, product_title, row_name
 
 
-def make_table(
-    records: Sequence[Path], out_dir: Path, published: Sequence[Published] = ()
-) -> list[Path]:
+def make_table(records: Sequence[Path], out_dir: Path) -> list[Path]:
     """Write ``table.md``, ``table.csv`` (full precision) and ``table.html`` (self-contained).
 
     Args:
         records: JSON files of the score stage, in the order of the rows.
         out_dir: folder to write to.
-        published: published numbers; a row without one keeps an empty cell.
 
     Returns:
         The files written.
@@ -32,8 +26,8 @@ def make_table(
     Raises:
         ArtifactError: a file is missing or holds no records.
     """
-    found = read_records(records)
-    return write_table(out_dir, "table", lay_out(found, published), _csv(found, published))
+    rows = read_records(records)
+    return write_table(out_dir, "table", lay_out(rows), csv_text([_numbers(row) for row in rows]))
 
 
 def write_table(out_dir: Path, stem: str, table: Table, numbers: str) -> list[Path]:
@@ -72,44 +66,41 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
-def _csv(records: Sequence[Record], published: Sequence[Published]) -> str:
-    names = list(dict.fromkeys(name for record in records for name in record.iou))
-    lines = []
-    for record in records:
-        beside = find_published(record, published)
-        background = record.background
-        lines.append(
-            {
-                "name": row_name(record),
-                **{key: getattr(record, key) for key in ("row", "run", "chain", "stage", "split")},
-                "images": record.images,
-                "images_without_truth": record.images_without_truth,
-                "truth": record.truth,
-                "background_rule": background.rule if background else None,
-                "background_value": background.value if background else None,
-                "background_source": background.source if background else None,
-                "background_criterion": background.criterion if background else None,
-                "crf": record.crf,
-                "scales": " ".join(f"{scale:g}" for scale in record.scales),
-                **{key: getattr(record, key) for key in ("flip", "seed", "variant", "miou")},
-                **{key: getattr(record, key) for key in ("miou_low", "miou_high", "resamples")},
-                "report_mean": record.report_mean,
-                "report_classes": " ".join(record.report_classes),
-                **{key: getattr(record, key) for key in ("precision", "recall", "pixel_accuracy")},
-                "coverage": record.coverage,
-                "coverage_accuracy": record.coverage_accuracy,
-                "published_miou": beside.miou if beside else None,
-                "published_source": beside.source if beside else None,
-                "weights": " ".join(f"{name}={digest}" for name, digest in record.weights.items()),
-                "code": record.provenance.code,
-                "commit": record.commit,
-                **{f"iou {name}": record.iou.get(name) for name in names},
-                **{f"precision {name}": record.precision_by_class.get(name) for name in names},
-                **{f"recall {name}": record.recall_by_class.get(name) for name in names},
-            }
-        )
+def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows as CSV; a column for each key that any row has."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(lines[0]) if lines else ["name"], lineterminator="\n")
+    columns = dict.fromkeys(key for row in rows for key in row)
+    writer = csv.DictWriter(buffer, list(columns), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows(rows)
     return buffer.getvalue()
+
+
+def _numbers(record: Record) -> dict[str, object]:
+    """All that a record says, in full precision."""
+
+    def fields(*names: str) -> dict[str, object]:
+        return {name: getattr(record, name) for name in names}
+
+    background = record.background.model_dump() if record.background else {}
+    return {
+        "name": row_name(record),
+        "title": product_title(record),
+        **fields("product", "protocol", "method", "run", "chain", "split"),
+        **fields("images", "images_without_truth", "truth"),
+        **{
+            f"background_{name}": background.get(name)
+            for name in ("rule", "value", "source", "criterion")
+        },
+        "crf": record.crf,
+        "scales": " ".join(f"{scale:g}" for scale in record.scales),
+        **fields("seed", "variant", "miou", "miou_low", "miou_high", "resamples", "report_mean"),
+        "report_classes": " ".join(record.report_classes),
+        **fields("precision", "recall", "pixel_accuracy", "coverage", "coverage_accuracy"),
+        "weights": " ".join(f"{name}={digest}" for name, digest in record.weights.items()),
+        "code": record.provenance.code,
+        "commit": record.commit,
+        **{f"iou {name}": value for name, value in record.iou.items()},
+        **{f"precision {name}": value for name, value in record.precision_by_class.items()},
+        **{f"recall {name}": value for name, value in record.recall_by_class.items()},
+    }

@@ -65,8 +65,8 @@ class CocoLabels:
         image = self._images.get(file_name)
         if image is None:
             return None
-        found = self._content.annotations.get(image["id"], ())
-        needed = [{name: one[name] for name in _FIELDS if name in one} for one in found]
+        annotations = self._content.annotations.get(image["id"], ())
+        needed = [{key: a[key] for key in _FIELDS if key in a} for a in annotations]
         sides = [image.get(side) for side in ("height", "width")]
         height, width = (side if isinstance(side, int) else 0 for side in sides)
         return CocoTruth(height, width, tuple(needed))
@@ -108,9 +108,9 @@ def draw(
 
 
 def _mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """The pixels of an outline, which is checked first: pycocotools believes what it is given.
+    """The pixels of an outline, which is checked first, because pycocotools does not check.
 
-    It writes where a polygon's corners lead it, and ends the process where that is too far.
+    It writes wherever a polygon's corners lie, and ends the process where that is too far.
     """
     if isinstance(segmentation, list):
         polygons = [corners for corners in segmentation if len(corners) >= _SHORTEST_POLYGON]
@@ -131,8 +131,7 @@ def _mask(segmentation: Any, height: int, width: int) -> np.ndarray:
             raise ValueError(f"its runs are not the {height * width} pixels")
         size = {"size": [height, width], "counts": counts}
         encoded = rle.frPyObjects(size, height, width)
-    mask: np.ndarray = rle.decode(encoded)
-    return mask.astype(bool)
+    return rle.decode(encoded).astype(bool)
 
 
 def _run_lengths(text: str | bytes) -> list[int]:
@@ -142,7 +141,7 @@ def _run_lengths(text: str | bytes) -> list[int]:
     says that more follow, bit five of the last one is the sign. From the fourth on, they are
     differences to the run before the last.
     """
-    found: list[int] = []
+    runs: list[int] = []
     value = shift = 0
     for byte in text.encode("ascii") if isinstance(text, str) else text:
         group = byte - 48
@@ -154,8 +153,8 @@ def _run_lengths(text: str | bytes) -> list[int]:
             continue
         if group & 16:
             value -= 1 << shift
-        found.append(value + (found[-2] if len(found) > 2 else 0))
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = shift = 0
     if shift:
         raise ValueError("its runs are cut off")
-    return found
+    return runs

@@ -6,7 +6,7 @@
     <out>/train2014.json                                written last: the part is complete
 
 Classes are numbered without gaps in the order of the category ids; the rule is that of
-`wsss.score.truth.coco`, here as when scoring draws for itself. An interrupted call goes on where it
+`wsss.score.truth.coco`, which scoring itself draws by as well. An interrupted call goes on where it
 stopped; another JSON or another rule draws everything again.
 """
 
@@ -26,13 +26,13 @@ from wsss.compute.pool import process_pool
 from wsss.data.datasets.coco import CLASS_OF_CATEGORY, instances_path
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.images.label_png import save_label_png
-from wsss.score.metrics.parallel import as_done
+from wsss.score.metrics.parallel import as_completed_ahead
 from wsss.score.truth import coco
 from wsss.score.truth.coco import RULE, CocoLabels, CocoTruth
 from wsss.score.truth.errors import TruthError
 
-_MADE_OF = ".made-of.json"  # beside the PNGs, from the first of them on
-_IMAGES_A_JOB = 64
+_ORIGIN = ".origin.json"  # next to the PNGs, from the first of them on
+_IMAGES_PER_JOB = 64
 _IMAGES_WORTH_A_POOL = 500  # some seconds of drawing
 Job = Sequence[tuple[Path, CocoTruth]]
 
@@ -55,9 +55,9 @@ def draw_part(root: Path, part: str, out: Path, *, workers: int) -> tuple[int, i
     """
     source = instances_path(root, part)
     labels = CocoLabels(source)
-    made_of = _made_of(source, len(labels.file_names))
+    origin = _origin(source, len(labels.file_names))
     folder = out / f"{part}2014"
-    _prepare(folder, made_of)
+    _prepare(folder, origin)
     remove_abandoned(folder)
     drawn = _finished(folder)
     paths = {name: folder / f"{Path(name).stem}.png" for name in labels.file_names}
@@ -67,7 +67,7 @@ def draw_part(root: Path, part: str, out: Path, *, workers: int) -> tuple[int, i
     done = _in_pool(jobs, workers) if pooled else map(_draw, jobs)
     for _ in track(_each(done), total=len(todo), description=f"drawing {part}2014"):
         pass
-    write_text(mark_path(out, part), json.dumps(made_of, indent=2) + "\n")
+    write_text(mark_path(out, part), json.dumps(origin, indent=2) + "\n")
     return len(paths), len(todo)
 
 
@@ -90,18 +90,18 @@ def check_drawn(out: Path, part: str, root: Path) -> None:
     mark, source = mark_path(out, part), instances_path(root, part)
     remedy = f"run `wsss truth coco-masks {root} --out {out}`, or empty data.masks"
     try:
-        found = json.loads(mark.read_text(encoding="utf-8"))
-        expected = _made_of(source, int(found["images"])) if source.is_file() else found
+        stored = json.loads(mark.read_text(encoding="utf-8"))
+        expected = _origin(source, int(stored["images"])) if source.is_file() else stored
     except FileNotFoundError:
         raise TruthError(f"{mark}: not there, so {part}2014 is not drawn; {remedy}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TruthError(f"{mark}: cannot be read ({error!r}); {remedy}") from None
-    if found != expected:
+    if stored != expected:
         raise TruthError(f"{mark}: drawn from another {source} or by another rule; {remedy}")
 
 
-def _made_of(source: Path, images: int) -> dict[str, object]:
-    """All that the PNGs hang on; equal, they are equal."""
+def _origin(source: Path, images: int) -> dict[str, object]:
+    """Everything that the PNGs depend on; equal values, equal PNGs."""
     code = digest_file(Path(coco.__file__))
     return {
         "rule": RULE,
@@ -113,30 +113,30 @@ def _made_of(source: Path, images: int) -> dict[str, object]:
     }
 
 
-def _prepare(folder: Path, made_of: dict[str, object]) -> None:
-    """Make the folder; PNGs that were drawn of something else are removed."""
-    inner = folder / _MADE_OF
+def _prepare(folder: Path, origin: dict[str, object]) -> None:
+    """Make the folder; PNGs that were drawn from something else are removed."""
+    inner = folder / _ORIGIN
     if inner.is_file():
-        if inner.read_text(encoding="utf-8") == json.dumps(made_of):
+        if inner.read_text(encoding="utf-8") == json.dumps(origin):
             return
         shutil.rmtree(folder)
     elif any(folder.glob("*.png")):
         raise TruthError(
             f"{folder}: holds PNGs that were not drawn by this command; choose another folder"
         )
-    write_text(inner, json.dumps(made_of))
+    write_text(inner, json.dumps(origin))
 
 
 def _finished(folder: Path) -> set[str]:
-    """Names of the PNGs that are there; an empty file is what a power cut may leave."""
+    """Names of the PNGs that exist; a power cut may leave an empty file."""
     with os.scandir(folder) as entries:
         return {entry.name for entry in entries if entry.stat().st_size > 0}
 
 
 def _jobs(names: Sequence[str], labels: CocoLabels, paths: dict[str, Path]) -> Iterator[Job]:
-    for start in range(0, len(names), _IMAGES_A_JOB):
-        found = [(name, labels.find(name)) for name in names[start : start + _IMAGES_A_JOB]]
-        yield [(paths[name], truth) for name, truth in found if truth is not None]
+    for start in range(0, len(names), _IMAGES_PER_JOB):
+        truths = [(name, labels.find(name)) for name in names[start : start + _IMAGES_PER_JOB]]
+        yield [(paths[name], truth) for name, truth in truths if truth is not None]
 
 
 def _draw(job: Job) -> int:
@@ -147,10 +147,10 @@ def _draw(job: Job) -> int:
 
 def _in_pool(jobs: Iterator[Job], workers: int) -> Iterator[int]:
     with process_pool(workers) as pool:
-        yield from as_done(pool, _draw, jobs, ahead=2 * workers)
+        yield from as_completed_ahead(pool, _draw, jobs, ahead=2 * workers)
 
 
 def _each(counts: Iterator[int]) -> Iterator[None]:
-    """One step an image, for the progress."""
+    """One step per image, for the progress."""
     for count in counts:
         yield from [None] * count

@@ -4,7 +4,7 @@
 demo, voc    ``<root>/SegmentationClass/<id>.png``; the split whose list is called ``…aug``
              (trainaug): ``<root>/SegmentationClassAug/<id>.png``
 coco         drawn from the instances JSON, see `wsss.score.truth.coco`; with ``data.masks`` read
-             from the PNGs that `wsss.score.truth.coco_masks` drew of it
+             from the PNGs that `wsss.score.truth.coco_masks` drew
 folder       ``<data.masks>/<id>.png``, made by hand perhaps for a part of the images only
 ============ ===================================================================================
 
@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from wsss.artifacts.digest import digest_listing
-from wsss.config.model import Config
+from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
 from wsss.data.check.image_headers import present
 from wsss.data.datasets.coco import PARTS, part_of
@@ -30,16 +30,15 @@ from wsss.data.datasets.voc import MASKS, mask_folder
 from wsss.data.errors import ImageError
 from wsss.data.images.label_png import read_label_png
 from wsss.data.manifest import Manifest
+from wsss.score.names import first_names
 from wsss.score.truth.coco import RULE, CocoLabels, CocoTruth
 from wsss.score.truth.coco_masks import check_drawn, mark_path
 from wsss.score.truth.errors import TruthError
 
-_NAMED = 8
-
 
 @runtime_checkable
 class Source(Protocol):
-    """Where one image's truth comes from; small enough to be sent to another process."""
+    """Where the truth of an image comes from; small enough to be sent to another process."""
 
     def read(self) -> UInt8[np.ndarray, "height width"]:
         """Labels in [0, labels) and 255."""
@@ -48,7 +47,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PngTruth:
-    """Truth in an index PNG; folder and name apart, since there is one for every image."""
+    """Truth in an index PNG; folder and name are separate, since there is one per image."""
 
     folder: Path
     name: str
@@ -75,16 +74,16 @@ class Truth:
     """Images without truth; always empty but for the kind ``folder``."""
 
 
-def has_truth(config: Config) -> bool:
-    """Whether the configuration names any ground truth (a folder of photos may have none)."""
-    return config.data.kind != "folder" or bool(config.data.masks)
+def has_truth(data: DataConfig) -> bool:
+    """Whether the configuration names ground truth (a folder of photos may have none)."""
+    return data.kind != "folder" or bool(data.masks)
 
 
-def find_truth(config: Config, manifest: Manifest, split: str) -> Truth:
+def find_truth(data: DataConfig, manifest: Manifest, split: str) -> Truth:
     """Find the truth of every image of a split, without reading it.
 
     Args:
-        config: reads the section ``data``.
+        data: the section of the configuration.
         manifest: the images of the split.
         split: ``train`` or ``val``.
 
@@ -92,52 +91,52 @@ def find_truth(config: Config, manifest: Manifest, split: str) -> Truth:
         TruthError: none is configured, or images have none; they are listed together. In a folder
             of photos a part may go without: those are left out and listed in `Truth.missing`.
     """
-    if not has_truth(config):
+    if not has_truth(data):
         raise TruthError(
             "no ground truth is configured: set data.masks to a folder of label PNGs, "
             "or leave scoring out"
         )
-    if config.data.kind == "coco":
-        return _drawn_coco(config, manifest) if config.data.masks else _coco(config, manifest)
-    folder = png_folder(config, split)
+    if data.kind == "coco":
+        return _drawn_coco(data, manifest) if data.masks else _coco(data, manifest)
+    folder = png_folder(data, split)
     sources: dict[str, Source] = {}
     missing: list[str] = []
     for sample in manifest:
-        if name := _png(folder, sample.id):
+        if name := _png_name(folder, sample.id):
             sources[sample.id] = PngTruth(folder, name)
         else:
             missing.append(sample.id)
-    if missing and (config.data.kind != "folder" or not sources):
+    if missing and (data.kind != "folder" or not sources):
         raise TruthError(_list_missing(missing, len(manifest), f"{folder}/<id>.png"))
     return Truth(str(folder), sources, tuple(missing))
 
 
-def png_folder(config: Config, split: str) -> Path:
+def png_folder(data: DataConfig, split: str) -> Path:
     """The folder of the truth PNGs of a split (any kind but COCO)."""
-    if config.data.kind == "folder":
-        return expand_path(config.data.masks)
-    name = config.data.train_list if split == "train" else config.data.val_list
-    folder = mask_folder(name) if config.data.kind == "voc" else MASKS
-    return expand_path(config.data.root) / folder
+    if data.kind == "folder":
+        return expand_path(data.masks)
+    name = data.train_list if split == "train" else data.val_list
+    folder = mask_folder(name) if data.kind == "voc" else MASKS
+    return expand_path(data.root) / folder
 
 
-def truth_state(config: Config, split: str) -> str:
+def truth_state(data: DataConfig, split: str) -> str:
     """A text that changes when truth PNGs are added, removed or edited; the workflow watches it.
 
-    Empty where something else tells: the demo's data set is drawn by a rule, and COCO's truth is in
-    the file that ingest reads, or drawn from it by a rule (see `truth_files`).
+    Empty where another file says so: a rule draws the demo's data set, and COCO's truth is in the
+    file that ingest reads, or drawn from it by a rule (see `truth_files`).
     """
-    if config.data.kind in {"demo", "coco"} or not has_truth(config):
+    if data.kind in {"demo", "coco"} or not has_truth(data):
         return ""
-    return digest_listing(png_folder(config, split), ".png")
+    return digest_listing(png_folder(data, split), ".png")
 
 
-def truth_files(config: Config, split: str) -> list[Path]:
+def truth_files(data: DataConfig, split: str) -> list[Path]:
     """Files that a rule must have made before a split can be scored: the marks of COCO masks."""
-    if config.data.kind != "coco" or not config.data.masks:
+    if data.kind != "coco" or not data.masks:
         return []
-    part = part_of(config.data.train_list if split == "train" else config.data.val_list)
-    return [mark_path(expand_path(config.data.masks), one) for one in ([part] if part else PARTS)]
+    part = part_of(data.train_list if split == "train" else data.val_list)
+    return [mark_path(expand_path(data.masks), name) for name in ([part] if part else PARTS)]
 
 
 def read_truth(source: Source, image: str, height: int, width: int) -> UInt8[np.ndarray, "h w"]:
@@ -157,42 +156,42 @@ def read_truth(source: Source, image: str, height: int, width: int) -> UInt8[np.
     return truth
 
 
-def _coco(config: Config, manifest: Manifest) -> Truth:
+def _coco(data: DataConfig, manifest: Manifest) -> Truth:
     """A split may mix images of both parts; the JSON is that of the folder an image lies in."""
-    folder = expand_path(config.data.root) / "annotations"
+    folder = expand_path(data.root) / "annotations"
     paths = {sample.id: folder / f"instances_{sample.path.parent.name}.json" for sample in manifest}
     labels = {path: CocoLabels(path) for path in dict.fromkeys(paths.values())}
-    found = {sample.id: labels[paths[sample.id]].find(sample.path.name) for sample in manifest}
-    missing = [image for image, source in found.items() if source is None]
-    named = ", ".join(map(str, labels))
+    truths = {sample.id: labels[paths[sample.id]].find(sample.path.name) for sample in manifest}
+    missing = [image for image, truth in truths.items() if truth is None]
+    files = ", ".join(map(str, labels))
     if missing:
-        raise TruthError(_list_missing(missing, len(manifest), named))
-    return Truth(f"{named} ({RULE})", {i: source for i, source in found.items() if source}, ())
+        raise TruthError(_list_missing(missing, len(manifest), files))
+    return Truth(f"{files} ({RULE})", {i: truth for i, truth in truths.items() if truth}, ())
 
 
-def _drawn_coco(config: Config, manifest: Manifest) -> Truth:
+def _drawn_coco(data: DataConfig, manifest: Manifest) -> Truth:
     """The same label maps from PNGs; each part must have been drawn from the JSON that is there."""
-    folder, root = expand_path(config.data.masks), expand_path(config.data.root)
+    folder, root = expand_path(data.masks), expand_path(data.root)
     folders = {part: folder / part for part in {sample.path.parent.name for sample in manifest}}
     for part in sorted(folders):
         check_drawn(folder, part.removesuffix("2014"), root)
     sources = {s.id: PngTruth(folders[s.path.parent.name], f"{s.path.stem}.png") for s in manifest}
-    there = present(source.path for source in sources.values())
-    missing = [image for image, source in sources.items() if source.path not in there]
+    existing = present(source.path for source in sources.values())
+    missing = [image for image, source in sources.items() if source.path not in existing]
     if missing:
         raise TruthError(_list_missing(missing, len(sources), str(folder)))
     return Truth(f"{folder} ({RULE})", dict(sources), ())
 
 
-def _png(folder: Path, image: str) -> str | None:
+def _png_name(folder: Path, image: str) -> str | None:
     """The file of an id; ids are in composed Unicode form, file names may be in the other one."""
     names = (f"{image}.png", f"{unicodedata.normalize('NFD', image)}.png")
     return next((name for name in names if (folder / name).is_file()), None)
 
 
-def _other_size(source: Source, image: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+def _other_size(source: Source, image: str, *shapes: tuple[int, ...]) -> str:
     where = source.path if isinstance(source, PngTruth) else "the instances JSON"
-    sides, expected = (" x ".join(map(str, reversed(shape))) for shape in (found, wanted))
+    sides, expected = (" x ".join(map(str, reversed(shape))) for shape in shapes)
     return (
         f"{where}: the truth of {image!r} is {sides} pixels, its image is {expected}; they must be "
         "equal: replace one of the two files"
@@ -200,9 +199,8 @@ def _other_size(source: Source, image: str, found: tuple[int, ...], wanted: tupl
 
 
 def _list_missing(missing: list[str], total: int, where: str) -> str:
-    named = ", ".join(map(repr, missing[:_NAMED]))
-    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    names = first_names(list(map(repr, missing)))
     return (
-        f"{where}: {len(missing)} of {total} images have no ground truth: {named}{more}; "
+        f"{where}: {len(missing)} of {total} images have no ground truth: {names}; "
         "add it, or score a list of images that have it"
     )

@@ -1,10 +1,10 @@
 """Image-level tags read from VOC's masks, as some papers did: a table for ``data.tags: masks``.
 
-Tags of a photograph are what a person says is on it; VOC's annotations are that. The masks say
-nearly the same, but know what only pixel labels can: an object with a box may have no pixel (small,
-difficult, or left out by the outlines of the Semantic Boundaries Dataset), and the other way round.
-So this table is pixel supervision, if a weak one. It exists for comparison with papers that used
-it, and is made here, as only this room opens pixel labels; what trains is given the table.
+Tags of a photograph name what a person sees on it, as VOC's annotations do. The masks nearly agree,
+but contain what only pixel labels can: an object with a box may have no pixel (small, difficult, or
+left out by the outlines of the Semantic Boundaries Dataset), and the other way round. So this table
+is pixel supervision, if a weak one. It exists for comparison with papers that used it. It is
+written here, because only this folder opens pixel labels; trainings read the table.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from wsss.artifacts.checksum import write_checked_text
 from wsss.artifacts.progress import track
 from wsss.config.cams import Split
-from wsss.config.model import Config
+from wsss.config.data import DataConfig
 from wsss.data.check.image_headers import present
 from wsss.data.datasets.candidates import Candidate
 from wsss.data.datasets.classes import ClassList, class_list
@@ -38,10 +38,10 @@ from wsss.data.images.decode import in_processes
 from wsss.data.images.label_png import read_label_png
 from wsss.data.manifest import TAG_SEPARATOR
 from wsss.score.metrics.confusion import IGNORE
+from wsss.score.names import first_names
 from wsss.score.truth.errors import TruthError
 
 _COLUMNS = ("image", "tags", "source")
-_NAMED = 8
 _MASKS_WORTH_A_POOL = 1000
 
 
@@ -70,32 +70,33 @@ class TagsReport:
         )
 
 
-def write_mask_tags(config: Config, out: Path) -> TagsReport:
+def write_mask_tags(data: DataConfig, out: Path, *, workers: int) -> TagsReport:
     """Write the tags of all images of both lists, as their masks show them.
 
     Args:
-        config: the section ``data``, of kind ``voc``.
+        data: of kind ``voc``.
         out: the table (CSV).
+        workers: processes.
 
     Raises:
         DataError: another kind of data set, or a list is missing.
         TruthError: masks are missing or cannot be read; they are listed together.
     """
-    if config.data.kind != "voc":
+    if data.kind != "voc":
         raise DataError(
-            f"data.kind: {config.data.kind}: tags are read from masks for voc only; coco has them "
+            f"data.kind: {data.kind}: tags are read from masks for voc only; coco has them "
             "in its instances JSON"
         )
-    root = find_root(config.data.root, holds=IMAGES)
+    root = find_root(data.root, holds=IMAGES)
     classes = class_list("voc")
-    found = dict(_listed(config, root, classes))
-    masks = {image: mask for image, (mask, _) in found.items()}
-    there = present(masks.values())
-    missing = [str(mask) for mask in masks.values() if mask not in there]
+    listed = dict(_listed(data, root, classes))
+    masks = {image: mask for image, (mask, _) in listed.items()}
+    existing = present(masks.values())
+    missing = [str(mask) for mask in masks.values() if mask not in existing]
     if missing:
-        raise TruthError(_list("masks are missing", missing))
+        raise TruthError(f"{len(missing)} masks are missing: {first_names(missing, '; ')}")
     many = len(masks) >= _MASKS_WORTH_A_POOL
-    read = in_processes(_labels, list(masks.values()), config.compute.workers if many else 1)
+    read = in_processes(_labels, list(masks.values()), workers if many else 1)
     rows, wrong = {}, []
     for image, labels in zip(
         masks, track(read, total=len(masks), description="tags of masks"), strict=True
@@ -107,26 +108,26 @@ def write_mask_tags(config: Config, out: Path) -> TagsReport:
         else:
             rows[image] = tuple(label - 1 for label in labels)
     if wrong:
-        raise TruthError(_list("masks cannot be read as VOC's", wrong))
+        raise TruthError(f"{len(wrong)} masks cannot be read as VOC's: {first_names(wrong, '; ')}")
     _write(out, rows, masks, classes)
-    return _report(out, rows, {image: one for image, (_, one) in found.items()})
+    return _report(out, rows, {image: candidate for image, (_, candidate) in listed.items()})
 
 
 def _listed(
-    config: Config, root: Path, classes: ClassList
+    data: DataConfig, root: Path, classes: ClassList
 ) -> Iterator[tuple[str, tuple[Path, Candidate]]]:
     """Id → mask, and the candidate with the tags of the annotation, of both lists."""
     index = PhotoIndex(root / IMAGES)
     annotations = Annotations(root / ANNOTATIONS, classes)
     splits: tuple[tuple[Split, str], ...] = (
-        ("train", config.data.train_list), ("val", config.data.val_list),
+        ("train", data.train_list), ("val", data.val_list),
     )  # fmt: skip
     for split, name in splits:
         if not name:
             continue
         path = list_file(name, root)
-        for one in read_list(path, split, index, annotations):
-            yield one.id, (root / mask_folder(name) / f"{one.id}.png", one)
+        for sample in read_list(path, split, index, annotations):
+            yield sample.id, (root / mask_folder(name) / f"{sample.id}.png", sample)
 
 
 def _labels(path: Path) -> tuple[int, ...] | str:
@@ -163,8 +164,3 @@ def _report(
         only_xml=sum(bool(xml - mask) for xml, mask in compared),
         only_masks=sum(bool(mask - xml) for xml, mask in compared),
     )
-
-
-def _list(what: str, names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{len(names)} {what}: {'; '.join(names[:_NAMED])}{more}"

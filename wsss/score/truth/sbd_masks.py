@@ -1,7 +1,7 @@
 """SegmentationClassAug: the masks of trainaug, which papers pass on, from their official sources.
 
-An image that VOC has outlined keeps VOC's mask, with its void borders; any other gets the one of
-the Semantic Boundaries Dataset (``cls/<id>.mat``), which has no void.
+An image that VOC has outlined gets VOC's mask, with its void borders; any other gets that of the
+Semantic Boundaries Dataset (``cls/<id>.mat``), which has no void.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from wsss.artifacts.progress import track
 from wsss.data.datasets.classes import class_list
 from wsss.data.datasets.voc import AUGMENTED_MASKS, MASKS, list_ids
 from wsss.data.images.label_png import save_label_png
+from wsss.score.names import first_names
 from wsss.score.truth.errors import TruthError
-
-_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -31,26 +30,26 @@ class SbdReport:
     folder: Path
     voc: int
     sbd: int
-    kept: int
-    """Files that were there before and were left alone."""
+    present: int
+    """Files that existed before and were not touched."""
 
     def __str__(self) -> str:
         return (
-            f"{self.voc + self.sbd + self.kept} masks in {self.folder}: {self.kept} were there, "
-            f"{self.voc} are VOC's, {self.sbd} SBD's"
+            f"{self.voc + self.sbd + self.present} masks in {self.folder}: {self.present} were "
+            f"there, {self.voc} are VOC's, {self.sbd} SBD's"
         )
 
 
 def write_sbd_masks(
     voc: Path, sbd: Path, *, name: str = "trainaug", out: Path | None = None
 ) -> SbdReport:
-    """Write the masks of a list; those that are there already are left alone.
+    """Write the masks of a list; existing ones are not touched.
 
     Args:
         voc: folder of VOC 2012.
         sbd: the folder ``dataset`` of the Semantic Boundaries Dataset, with ``cls/``.
         name: of the list, or a text file.
-        out: folder of the PNGs; None: ``SegmentationClassAug`` beside VOC's own.
+        out: folder of the PNGs; None: ``SegmentationClassAug`` of VOC's folder.
 
     Raises:
         DataError: the list is missing.
@@ -58,26 +57,25 @@ def write_sbd_masks(
     """
     folder = out or voc / AUGMENTED_MASKS
     targets = {image: folder / f"{image}.png" for image in list_ids(name, voc)}
-    own = {image: voc / MASKS / f"{image}.png" for image in targets}
-    other = {image: sbd / "cls" / f"{image}.mat" for image in targets}
+    of_voc = {image: voc / MASKS / f"{image}.png" for image in targets}
+    of_sbd = {image: sbd / "cls" / f"{image}.mat" for image in targets}
     todo = [image for image, path in targets.items() if not path.is_file()]
-    missing = [i for i in todo if not own[i].is_file() and not other[i].is_file()]
+    missing = [i for i in todo if not of_voc[i].is_file() and not of_sbd[i].is_file()]
     if missing:
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         raise TruthError(
             f"{len(missing)} of {len(targets)} images have a mask neither in {voc / MASKS} nor in "
-            f"{sbd / 'cls'}: {', '.join(missing[:_NAMED])}{more}"
+            f"{sbd / 'cls'}: {first_names(missing)}"
         )
     if folder.is_dir():
         remove_abandoned(folder)
     from_voc = 0
     for image in track(todo, total=len(todo), description="masks"):
-        if own[image].is_file():
+        if of_voc[image].is_file():
             with atomic_path(targets[image]) as temporary:
-                shutil.copyfile(own[image], temporary)
+                shutil.copyfile(of_voc[image], temporary)
             from_voc += 1
         else:
-            save_label_png(targets[image], read_sbd(other[image]))
+            save_label_png(targets[image], read_sbd(of_sbd[image]))
     return SbdReport(folder, from_voc, len(todo) - from_voc, len(targets) - len(todo))
 
 

@@ -1,0 +1,126 @@
+"""What a score is computed from: the images of a split, their truth, and the product's shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsss.artifacts.digest import digest_file
+from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.shard import Shard
+from wsss.config.data import DataConfig
+from wsss.data.manifest import Manifest
+from wsss.data.manifest_folder import load
+from wsss.score.metrics.counting import Image, Part, ProductError
+from wsss.score.names import list_images
+from wsss.score.truth.find import Truth, find_truth
+
+_IMAGES_PER_PART = 32
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A product of one split, ready to be counted in parts."""
+
+    labels: tuple[str, ...]
+    """Label names, background first."""
+    truth: Truth
+    parts: tuple[Part, ...]
+    arrays: frozenset[str]
+    """Arrays of the first item; empty without shards."""
+    digests: dict[str, str]
+    """Of the manifest and of each shard, by file name."""
+    shard_provenance: tuple[Provenance, ...]
+    """How the shards were made; without their inputs; equal ones stand once."""
+
+    @property
+    def images(self) -> int:
+        """Number of images that are scored."""
+        return sum(len(part.images) for part in self.parts)
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """sha256 of the weight files behind the shards, by name."""
+        return {name: sha for p in self.shard_provenance for name, sha in p.weights.items()}
+
+    @staticmethod
+    def open(
+        data: DataConfig, manifest_dir: Path, split: str, shards: Sequence[Path], kind: str
+    ) -> Inputs:
+        """Match shards, manifest and truth.
+
+        Args:
+            data: where the truth lies.
+            manifest_dir: what ingest wrote.
+            split: ``train`` or ``val``.
+            shards: files that together hold exactly the images of the split.
+            kind: of the shards; empty: the product has none.
+
+        Raises:
+            ProductError: the split has no images, or the shards hold other images.
+            TruthError: ground truth is missing.
+            ArtifactError: a shard is missing, damaged or of another kind.
+        """
+        manifest, classes = load(manifest_dir)
+        manifest = manifest.split(split)
+        if not len(manifest):
+            raise ProductError(
+                f"{manifest_dir}: the split {split!r} has no images; nothing to score"
+            )
+        truth = find_truth(data, manifest, split)
+        images = {
+            sample.id: Image(
+                sample.id, sample.height, sample.width, sample.tags, truth.sources[sample.id]
+            )
+            for sample in manifest
+            if sample.id in truth.sources
+        }
+        digests = {"manifest": digest_file(manifest_dir / "manifest.csv")}
+        parts = [] if kind else _cut(None, tuple(images.values()))
+        ids: list[tuple[Path, list[str]]] = []
+        provenance: list[Provenance] = []
+        arrays: frozenset[str] = frozenset()
+        for path in shards if kind else ():
+            with Shard(path, kind=kind) as shard:
+                ids.append((path, shard.ids))
+                digests[path.name] = shard.content
+                provenance.append(shard.provenance.model_copy(update={"inputs": {}}))
+                if not arrays and shard.ids:
+                    arrays = frozenset(shard.read(shard.ids[0]).arrays)
+            parts += _cut(path, tuple(images[i] for i in ids[-1][1] if i in images))
+        if kind:
+            _check_ids(manifest, ids, split)
+        labels = ("background", *classes.names)
+        distinct = {entry.key(): entry for entry in provenance}
+        return Inputs(labels, truth, tuple(parts), arrays, digests, tuple(distinct.values()))
+
+
+def _cut(shard: Path | None, images: tuple[Image, ...]) -> list[Part]:
+    starts = range(0, len(images), _IMAGES_PER_PART)
+    return [Part(shard, images[start : start + _IMAGES_PER_PART]) for start in starts]
+
+
+def _check_ids(manifest: Manifest, shards: Sequence[tuple[Path, list[str]]], split: str) -> None:
+    expected = {sample.id for sample in manifest}
+    seen: set[str] = set()
+    for path, ids in shards:
+        unknown = [image for image in ids if image not in expected]
+        twice = [image for image in ids if image in seen]
+        if unknown:
+            raise ProductError(
+                f"{path}: holds {list_images(unknown)} that the split {split!r} does not have; "
+                "pass the shards of this split, or rerun the stage that makes them"
+            )
+        if twice:
+            raise ProductError(
+                f"{path}: holds {list_images(twice)} that an earlier shard holds as well; "
+                "pass every shard once, all from the same run"
+            )
+        seen.update(ids)
+    missing = [sample.id for sample in manifest if sample.id not in seen]
+    if missing:
+        raise ProductError(
+            f"the {len(shards)} shards lack {list_images(missing)} of the split {split!r}; "
+            "pass all shards of the split"
+        )
