@@ -12,22 +12,28 @@ from wsss.pipeline.stages import stage_sections
 
 WECLIP = {"refine": {"method": "weclip"}}
 REFINE = {"refine_train", "refine_apply", "refine_predict"}
+REFINED = {f"score_{p}" for p in ("refiner_scores", "masks", "refiner_prediction", "segmenter")}
+CAMS = {"score_cam", "score_affinity", "score_seeds"}
+SCORES = {stage for stage in STAGES if stage.startswith("score_")}
 
 
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        ({"retrain": {"lr": 1e-5}}, {"retrain", "predict"}),
-        ({"masks": {"min_confidence": 0.5}}, {"masks", "score"}),
-        ({"infer": {"scales": [1.0]}}, {"refine_apply", "refine_predict", "score"}),
+        ({"retrain": {"lr": 1e-5}}, {"retrain", "predict", "score_segmenter"}),
+        ({"masks": {"min_confidence": 0.5}}, {"masks", "score_masks", "score_segmenter"}),
+        ({"infer": {"scales": [1.0]}}, {"refine_apply", "refine_predict"} | REFINED),
         (
             {"cams": {"affinity": {"power": 1}}},
-            {"cams", "seeds", "refine_import", "score"} | REFINE,
+            {"cams", "seeds", "refine_import"} | REFINE | REFINED | CAMS,
         ),
-        ({"clip": {"template": ["a photo of a {}."]}}, {"cams", "refine_import"} | REFINE),
+        (
+            {"clip": {"template": ["a photo of a {}."]}},
+            {"cams", "refine_import"} | REFINE | REFINED | CAMS,
+        ),
         ({"pictures": {"contact_images": 3}}, {"pictures"}),
         ({"compute": {"workers": 2, "batch": 3}}, set()),
-        ({"seed": 5}, {"refine_train", "retrain", "score"}),
+        ({"seed": 5}, {"refine_train", "retrain"} | SCORES),
     ],
 )
 def test_the_stages_that_read_a_value(change: dict[str, Any], stages: set[str]) -> None:
