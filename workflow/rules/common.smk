@@ -6,7 +6,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# The package beside this Snakefile is the one that runs, here and in every job, installed or not.
+# The package next to this Snakefile runs, here and in every job, whether or not one is installed.
 sys.path.insert(0, workflow.basedir)
 
 from wsss.pipeline.engine import job_container, prepare_jobs
@@ -30,15 +30,15 @@ TABLES = {
     for path in sorted(Path(workflow.basedir, "workflow/tables").glob("*.yaml"))
 }
 try:
-    # What a rule's wildcard `run` stands for.
+    # The runs, by the wildcard `run`.
     RUNS = Runs(
         config, where="config.yaml (with what is laid over it)", tables=TABLES.values()
     )
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 CONFIG = RUNS[RUNS.name].config
-# GPUs of this machine that jobs here take turns on. On a cluster (`--jobs`) the profile says which
-# rules ask for one, and the cluster lends them.
+# GPUs of this machine, on which its jobs take turns. On a cluster (`--jobs`) the profile says which
+# rules need a GPU, and the cluster assigns them.
 GPUS = 0 if workflow.resource_settings.nodes else local_gpus(CONFIG.compute.device)
 GPU = min(1, GPUS)
 if GPUS and "gpu" not in workflow.resource_settings.resources:
@@ -46,12 +46,12 @@ if GPUS and "gpu" not in workflow.resource_settings.resources:
 MANY = [run for run in RUNS.final if run != CONFIG.name]
 
 
-def made(product, file):
+def product_file(product, file):
     """A file of a product."""
     return lambda wildcards: f"{RUNS.folder(product, wildcards.run)}/{file}"
 
 
-manifest = made("manifest", "manifest.csv")
+manifest = product_file("manifest", "manifest.csv")
 
 
 def test_manifest(wildcards):
@@ -80,24 +80,24 @@ def shard(product):
 
 
 def shards(product, split=None):
-    """All shards of a split of a product: of that which is named, or of the job's."""
+    """All shards of a product: of the named split, or of the job's split."""
 
-    def found(wildcards):
+    def paths(wildcards):
         count = of_run(wildcards).shards
         where = f"{RUNS.folder(product, wildcards.run)}/{split or wildcards.split}"
-        return [f"{where}/{number}-of-{count}.h5" for number in range(1, count + 1)]
+        return [f"{where}/{part}-of-{count}.h5" for part in range(1, count + 1)]
 
-    return found
+    return paths
 
 
 def sections(stage):
-    """The configuration values that a stage reads: a change reruns it."""
+    """The configuration values that a stage reads; a change reruns it."""
     # A function, because the text has braces that are no wildcards.
     return lambda wildcards: stage_sections(stage, of_run(wildcards))
 
 
 def code(stage):
-    """Digest of the source files that a stage imports: a change reruns it."""
+    """Digest of what the code of a stage does: a change reruns it."""
     if not stage.startswith("refine"):  # the configuration chooses none of its modules
         return stage_code(stage, CONFIG)
     return lambda wildcards: stage_code(stage, of_run(wildcards))
@@ -109,18 +109,18 @@ def truth(wildcards):
 
 
 def drawn_truth(wildcards):
-    """What scoring a split waits for: COCO's masks, where they are drawn once."""
+    """The masks of COCO that are drawn before a split is scored."""
     return list(map(str, truth_files(of_run(wildcards).data, wildcards.split)))
 
 
 def local_files(*texts):
-    """Those of the given paths that are files here: weights, lists, annotations."""
-    # What lies in this folder goes by its name in it: moving the folder reruns nothing.
+    """The given paths that are files on this machine: weights, lists, annotations."""
+    # Files inside this folder go by relative names, so that moving the folder reruns nothing.
     here = Path.cwd()
-    found = [path for path in map(expand_path, texts) if path.is_file()]
+    files = [path for path in map(expand_path, texts) if path.is_file()]
     return [
         str(path.relative_to(here) if path.is_relative_to(here) else path)
-        for path in found
+        for path in files
     ]
 
 
@@ -146,7 +146,7 @@ def dataset_files(wildcards):
 
 
 def clip_files(wildcards):
-    """Local files of the frozen encoder, and the descriptions that its texts take up."""
+    """Local files of the frozen encoder and the descriptions that its texts use."""
     settings = of_run(wildcards)
     texts, tse = [
         settings.clip.model,
@@ -163,7 +163,7 @@ def tables(run, name):
 
 
 def final_products():
-    """What this configuration ends in."""
+    """The last products of this configuration."""
     products = [product for run in RUNS.final for product in run_products(run)]
     if MANY and has_truth(CONFIG.data):
         products += tables(CONFIG.name, "sweep")
@@ -171,7 +171,7 @@ def final_products():
 
 
 def run_products(run):
-    """What one run ends in."""
+    """The last products of one run."""
     settings, base = RUNS[run].config, f"results/{run}"
     splits = settings.cams.splits
     products = [f"{base}/pictures/{split}.png" for split in splits]
@@ -207,7 +207,7 @@ def scored_sections(wildcards):
 
 
 def scored_of(wildcards):
-    """The records of the run that a rule works for."""
+    """The records of the job's run."""
     return list(RUNS.records(wildcards.run).values())
 
 
@@ -219,7 +219,7 @@ def scored_of_all(wildcards):
 
 
 def rows_of_all(wildcards):
-    """Which records belong to which of the runs that are compared, as JSON."""
+    """The records of each run that is compared, as JSON."""
     return json.dumps(
         {
             run.removeprefix(f"{CONFIG.name}/"): list(RUNS.records(run).values())
@@ -229,26 +229,26 @@ def rows_of_all(wildcards):
 
 
 def of_run(wildcards):
-    """The configuration of the run that a rule works for."""
+    """The configuration of the job's run."""
     return RUNS[wildcards.run].config
 
 
 def demos():
-    """Where demo data sets are drawn, with the numbers of images."""
-    found = {}
+    """Folders of the demo data sets, with the numbers of images."""
+    images_by_root = {}
     for run in RUNS.values():
         data = run.config.data
         if data.kind != "demo":
             continue
-        if found.setdefault(data.root, data.demo_images) != data.demo_images:
+        if images_by_root.setdefault(data.root, data.demo_images) != data.demo_images:
             raise WorkflowError(
                 f"{data.root}: two runs want different demo_images there; give one of them another data.root"
             )
-    return found
+    return images_by_root
 
 
 def table_files(name):
-    """By row what its cells are made of."""
+    """The files behind the cells of each row."""
     try:
         return RUNS.table_files(TABLES[name])
     except ConfigError as error:
@@ -267,7 +267,7 @@ def table_bars(name):
 
 
 def drawn_masks():
-    """Where masks of COCO are drawn once, with the data set's folder."""
+    """Folders of the masks of COCO, with the data set's folder."""
     data = [run.config.data for run in RUNS.values()]
     return {
         str(expand_path(one.masks)): one.root

@@ -86,7 +86,7 @@ rule refine_apply:
     input:
         manifest=manifest,
         cams=shard("cams"),
-        checkpoint=made("refine", "checkpoint.safetensors"),
+        checkpoint=product_file("refine", "checkpoint.safetensors"),
         weights=clip_files,
     output:
         "results/{run}/scores_grid/{split}/{part}.h5",
@@ -119,7 +119,7 @@ rule refine_apply:
 rule refine_predict:
     input:
         manifest=manifest_of,
-        checkpoint=made("refine", "checkpoint.safetensors"),
+        checkpoint=product_file("refine", "checkpoint.safetensors"),
         weights=clip_files,
     output:
         "results/{run}/refiner_predictions/{split}/{part}.h5",

@@ -37,7 +37,7 @@ rule retrain:
 rule predict:
     input:
         manifest=manifest_of,
-        weights=made("segmenter", "weights.safetensors"),
+        weights=product_file("segmenter", "weights.safetensors"),
     output:
         "results/{run}/predictions/{split}/{part}.h5",
     log:

@@ -101,7 +101,7 @@ rule sweep_table:
 
 rule efficiency:
     input:
-        made("refine", "efficiency.json"),
+        product_file("refine", "efficiency.json"),
     output:
         markdown="results/{run}/tables/efficiency.md",
         csv="results/{run}/tables/efficiency.csv",
@@ -154,8 +154,8 @@ rule loss_curve:
     input:
         branch(
             lambda wildcards: wildcards.product == "refiner",
-            then=made("refine", "loss.csv"),
-            otherwise=made("segmenter", "loss.csv"),
+            then=product_file("refine", "loss.csv"),
+            otherwise=product_file("segmenter", "loss.csv"),
         ),
     output:
         report(
