@@ -22,7 +22,7 @@ from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.clip.load import read_weights
 from wsss.errors import WsssError
 from wsss.refine.released.reading import read_source
-from wsss.retrain.weights import load_backbone
+from wsss.retrain.weights.initial import load_backbone
 
 from .conftest import Folder
 from .harness import in_child, wsss

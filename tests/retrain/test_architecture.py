@@ -15,13 +15,13 @@ from mmseg.structures import SegDataSample
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.retrain.networks import CROP, KINDS, NAMES, on_meta, parameters, small
+from tests.retrain.small_networks import CROP, KINDS, NAMES, on_meta, parameters, small
 from wsss.config.model import Config
 from wsss.retrain.architecture import model_config
 from wsss.retrain.inference import Segmenter
 from wsss.retrain.mm import BatchNorm
 from wsss.retrain.optimisation import optimisation
-from wsss.retrain.weights import load_backbone
+from wsss.retrain.weights.initial import load_backbone
 
 # Encoder parameters. Millions where a paper rounds: SegFormer, table 1; ResNet-50/101 as
 # torchvision lists them, less the classifier (V1c: plus its stem); wide ResNet38: 105.07 M by the

@@ -1,7 +1,7 @@
 """The network: a model config of mmsegmentation with our labels, crop and normalisation.
 
 Most are stock configs. The DeepLabs of the papers' tables, which mmsegmentation has not, are put
-together of its ResNet or our `ResNet38` and the heads of `wsss.retrain.deeplab_heads`, inside the
+together of its ResNet or our `ResNet38` and the heads of `wsss.retrain.networks.deeplab_heads`, inside the
 frame of its DeepLabV3 config.
 """
 
@@ -12,7 +12,6 @@ from typing import Any, Literal
 from torch import nn
 
 from wsss.config.retrain import BatchNorm
-from wsss.retrain import deeplab_heads, deit, resnet38
 from wsss.retrain.mm import (
     CONFIGS,
     MODELS,
@@ -21,6 +20,7 @@ from wsss.retrain.mm import (
     MmConfig,
     register_all_modules,
 )
+from wsss.retrain.networks import deeplab_heads, deit, resnet38
 
 REGISTERED = [module.__name__ for module in (deeplab_heads, deit, resnet38)]
 """Importing them registers what a model config may name."""

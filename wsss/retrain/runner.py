@@ -37,7 +37,7 @@ from wsss.retrain.mm import (
     master_only,
     revert_sync_batchnorm,
 )
-from wsss.retrain.weights import load_backbone
+from wsss.retrain.weights.initial import load_backbone
 
 _log = logging.getLogger(__name__)
 

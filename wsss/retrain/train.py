@@ -22,7 +22,7 @@ from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest_folder import load
 from wsss.retrain.recipe import training_config
 from wsss.retrain.runner import SegmenterRunner, resumable
-from wsss.retrain.weights import init_path
+from wsss.retrain.weights.initial import init_path
 
 _log = logging.getLogger(__name__)
 _ENTRY = ("wsss.retrain.train",)

@@ -18,7 +18,7 @@ and dilate instead.
 
 Modules are named as in the PyTorch files of the ImageNet weights that circulate (``b4_5`` is the
 sixth block of stage 4, ``conv_branch2b1`` the second convolution of a block, ``conv_branch1`` its
-shortcut), so that these fit by name; `wsss.retrain.naming` renames the authors' MXNet file.
+shortcut), so that these fit by name; `wsss.retrain.weights.naming` renames the authors' MXNet file.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsss.artifacts.errors import ArtifactError
-from wsss.retrain.mxnet_params import read_params
+from wsss.retrain.weights.mxnet_params import read_params
 
 FLAGS = {"float32": 0, "float64": 1, "float16": 2, "uint8": 3, "int32": 4, "int8": 5, "int64": 6}
 

@@ -15,10 +15,10 @@ from torch import nn
 from wsss._compat.mmengine_checkpoints import load_mmengine_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.config.paths import expand_path
-from wsss.retrain.deit import DeiT
-from wsss.retrain.mxnet_params import read_params
-from wsss.retrain.naming import fit_positions, renamed
-from wsss.retrain.pretrained import PRETRAINED, fetch, names_for
+from wsss.retrain.networks.deit import DeiT
+from wsss.retrain.weights.mxnet_params import read_params
+from wsss.retrain.weights.naming import fit_positions, renamed
+from wsss.retrain.weights.pretrained import PRETRAINED, fetch, names_for
 
 _log = logging.getLogger(__name__)
 _COUNTERS = "num_batches_tracked"
@@ -53,7 +53,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     """Fill every tensor of a backbone from a checkpoint.
 
     The file may hold the bare backbone, or a whole model with the prefix ``backbone.``; heads are
-    left out. Tensors may be named as in mmsegmentation or as `wsss.retrain.naming` knows. Every
+    left out. Tensors may be named as in mmsegmentation or as `wsss.retrain.weights.naming` knows. Every
     tensor must be there with the right shape: a backbone that is random in part trains badly and
     says nothing. Only a positional table is resized to the grid of the crop.
 

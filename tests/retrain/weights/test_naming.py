@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from tests.retrain.networks import on_meta, small
-from tests.retrain.test_mxnet_params import written
+from tests.retrain.small_networks import on_meta, small
+from tests.retrain.weights.test_mxnet_params import written
 from wsss.artifacts.errors import ArtifactError
 from wsss.retrain.architecture import build_model, model_config
-from wsss.retrain.naming import fit_positions, renamed
-from wsss.retrain.weights import load_backbone
+from wsss.retrain.weights.initial import load_backbone
+from wsss.retrain.weights.naming import fit_positions, renamed
 
 
 def backbone(name: str, *, crop: int = 48) -> nn.Module:

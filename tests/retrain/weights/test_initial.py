@@ -14,7 +14,7 @@ from torch import nn
 from wsss._compat.mmengine_checkpoints import UnsafeCheckpointError
 from wsss.artifacts.errors import ArtifactError
 from wsss.retrain.architecture import build_model, model_config
-from wsss.retrain.weights import init_path, load_backbone
+from wsss.retrain.weights.initial import init_path, load_backbone
 
 
 def network(name: str = "segformer-b0", seed: int = 0) -> nn.Module:

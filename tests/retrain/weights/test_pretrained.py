@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests.retrain.networks import NAMES
+from tests.retrain.small_networks import NAMES
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.config.retrain import RetrainConfig
 from wsss.retrain import pretrained
 from wsss.retrain.architecture import build_model, model_config
-from wsss.retrain.pretrained import PRETRAINED, Pretrained, fetch, names_for
 from wsss.retrain.train import train
-from wsss.retrain.weights import init_path
+from wsss.retrain.weights.initial import init_path
+from wsss.retrain.weights.pretrained import PRETRAINED, Pretrained, fetch, names_for
 
 
 @pytest.fixture

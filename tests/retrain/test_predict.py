@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.retrain.networks import small
+from tests.retrain.small_networks import small
 from wsss.artifacts.checkpoint import save_checkpoint
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError

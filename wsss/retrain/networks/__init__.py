@@ -1,0 +1,1 @@
+"""The networks that mmsegmentation lacks or builds otherwise."""
