@@ -12,6 +12,7 @@ from typing import Any
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.digest import digest_arrays, digest_json
 from wsss.artifacts.shard import Shard
+from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import run as make_cams
 from wsss.clip.load import weights_digest
 from wsss.config.load import from_mapping, overlay
@@ -89,7 +90,9 @@ class Bench:
         args = (out / "refiner.safetensors", out / "refiner.csv", out / "refiner")
         refine.train(config, self._manifest, [first / "cams/1.h5"], *args, cache)
         args = (out / "segmenter.safetensors", out / "segmenter.csv", out / "segmenter")
-        retrain(config, self._manifest, [first / "masks/1.h5"], *args)
+        values = STAGES["retrain"].select(config)
+        masks = [first / "masks/1.h5"]
+        retrain(self._manifest, masks, *args, **values, compute=config.compute)
         names = ("refiner", "segmenter")
         tensors = {name: load_checkpoint(out / f"{name}.safetensors")[0] for name in names}
         found = {name: weights_digest(one) for name, one in tensors.items()}

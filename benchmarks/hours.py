@@ -195,11 +195,13 @@ def _train_refiner(config: Config, data: Path, out: Path, cache: Path) -> None:
 
 
 def _train_segmenter(config: Config, data: Path, out: Path, cache: Path) -> None:
+    from wsss.artifacts.stage import STAGES
     from wsss.retrain.train import train
 
     masks = sorted((data / "masks").glob("*.h5"))
     files = (out / "weights.safetensors", out / "loss.csv", out / "work")
-    train(config, data / "manifest", masks, *files)
+    values = STAGES["retrain"].select(config)
+    train(data / "manifest", masks, *files, **values, compute=config.compute)
 
 
 def _now(device: str) -> float:

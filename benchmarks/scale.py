@@ -236,6 +236,7 @@ def prepare(root: Path, count: int, *, side: int = SIDE, classes: str = "voc") -
 def gather(root: Path, stage: str) -> None:
     """Run one stage and print this process's peak memory, and that of its children, in bytes."""
     from benchmarks.scoring import score
+    from wsss.artifacts.stage import STAGES
     from wsss.refine import stage as refine
     from wsss.retrain import train as retrain
 
@@ -251,7 +252,8 @@ def gather(root: Path, stage: str) -> None:
         refine.train(config, manifest, cams, *files, work / "steps", work / "cache")
     elif stage == "retrain":
         files = (work / "weights.safetensors", work / "log.csv")
-        retrain.train(config, manifest, masks, *files, work / "steps")
+        values = STAGES["retrain"].select(config)
+        retrain.train(manifest, masks, *files, work / "steps", **values, compute=config.compute)
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     print(max(1024 * resource.getrusage(kind).ru_maxrss for kind in kinds))
 

@@ -39,8 +39,8 @@ from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.data.manifest import Sample
+from wsss.refine.inference import PhotoScaler, slide
 from wsss.refine.inputs import ImageCams
-from wsss.refine.slide import SlidingViews, slide
 from wsss.refine.training.crops import CropBatch
 from wsss.refine.weakclip.method import Step, build_network, refiner
 
@@ -163,7 +163,16 @@ def compare_inference(folder: Path, options: argparse.Namespace) -> None:
     made = provenance("refine_train", entry=("wsss.refine.stage",), sections={}, seed=0)
     save_checkpoint(checkpoint, network.trained.state_dict(), made)
     images = [_image(folder, number) for number in range(options.photos)]
-    views = SlidingViews(config, inputs, lambda images: images)
+    infer, encoder = config.infer, inputs.encoder
+    scaled = PhotoScaler(
+        inputs.normalize,
+        encoder.patch,
+        encoder.device,
+        grid=infer.grid,
+        rounding="each",
+        short_side=infer.short_side,
+        long_side=infer.long_side or config.clip.long_side,
+    )
 
     @torch.inference_mode()
     def released() -> None:
@@ -171,9 +180,9 @@ def compare_inference(folder: Path, options: argparse.Namespace) -> None:
             photo = inputs.photo(image.sample)
             total = torch.zeros(classes.label_count, *PHOTO, device=inputs.encoder.device)
             for scale in SCALES:
-                pixels = views.pixels(photo, scale).to(inputs.encoder.device)
+                pixels = scaled(photo, scale)
                 for view in (pixels, pixels.flip(-1)):
-                    logits = slide(one_window, view, WINDOW, MOVE, inputs.encoder.patch, together=1)
+                    logits = slide(one_window, view, WINDOW, MOVE, encoder.patch, batch=1)[0]
                     total += resize_maps(logits, PHOTO).softmax(0)
 
     def one_window(pixels: torch.Tensor) -> torch.Tensor:

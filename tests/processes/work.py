@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wsss.artifacts.checkpoint import load_checkpoint
+from wsss.artifacts.stage import STAGES
 from wsss.compute import distributed
 from wsss.config.load import from_mapping, overlay
 from wsss.config.model import Config
@@ -69,7 +70,9 @@ def train_segmenter(folder: Path, config: Config, out: Path) -> None:
     """Train it on what the fixture made."""
     paths = (folder / "manifest", [folder / "masks.h5"], out / "segmenter.safetensors")
     with mock.patch.object(recipe, "model_config", _without_dropout):
-        retrain(config, *paths, out / "segmenter.csv", out / "segmenter")
+        values = STAGES["retrain"].select(config)
+        files = (*paths, out / "segmenter.csv", out / "segmenter")
+        retrain(*files, **values, compute=config.compute)
 
 
 _build = recipe.model_config

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.retrain.small_networks import small_config
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, ShardWriter
 from wsss.config.load import from_mapping
@@ -19,6 +20,7 @@ from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample, write_manifest
 from wsss.data.manifest_folder import write_classes
+from wsss.retrain import recipe, segmenter
 
 CLASSES = ClassList("tiny", ("cat", "boat", "tree"), ("cat", "boat", "tree"), ("sky",))
 PROVENANCE = Provenance(stage="masks", config={}, seed=0, code="", packages={})
@@ -87,9 +89,9 @@ class Data:
         write_classes(self.manifest_dir / "classes.json", CLASSES)
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Data:
-    made = Data(tmp_path / "set")
+def make_data(root: Path) -> Data:
+    """Six training images and four others, one of them smaller than the networks take."""
+    data = Data(root)
     train = {
         "a": (64, 80), "b c": (70, 60), "sub/d": (64, 80),
         "é": (90, 50), "e": (48, 48), "f": (80, 64),
@@ -97,34 +99,49 @@ def data(tmp_path: Path) -> Data:
     val = {"v1": (40, 56), "v2": (56, 40), "v3": (40, 56), "tiny": (9, 21)}
     for split, sizes in {"train": train, "val": val}.items():
         for image, (height, width) in sizes.items():
-            made.add(image, split, height, width)
-    made.save()
-    return made
+            data.add(image, split, height, width)
+    data.save()
+    return data
+
+
+def build_config(
+    *,
+    seed: int = 0,
+    workers: int = 1,
+    compute_batch: int = 8,
+    predict: dict[str, Any] | None = None,
+    **retrain: Any,
+) -> Config:
+    """A configuration of a run of few, small steps."""
+    small = {"crop": 48, "batch": 2, "iterations": 4, "warmup": 1, "checkpoint_every": 2}
+    return from_mapping(
+        {
+            "seed": seed,
+            "compute": {"device": "cpu", "workers": workers, "batch": compute_batch},
+            "retrain": small | retrain,
+            "predict": {"scales": [0.75, 1.0, 1.5], "crf": False} | (predict or {}),
+        }
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Data:
+    return make_data(tmp_path / "set")
 
 
 @pytest.fixture
 def configure() -> Callable[..., Config]:
-    """A configuration of a run of few, small steps."""
+    return build_config
 
-    def build(
-        *,
-        seed: int = 0,
-        workers: int = 1,
-        compute_batch: int = 8,
-        predict_crf: bool = False,
-        **retrain: Any,
-    ) -> Config:
-        small = {"crop": 48, "batch": 2, "iterations": 4, "warmup": 1, "checkpoint_every": 2}
-        return from_mapping(
-            {
-                "seed": seed,
-                "compute": {"device": "cpu", "workers": workers, "batch": compute_batch},
-                "retrain": small | retrain,
-                "predict": {"scales": [0.75, 1.0, 1.5], "crf": predict_crf},
-            }
-        )
 
-    return build
+@pytest.fixture(scope="module")
+def small_networks() -> Iterator[None]:
+    """Stages build small networks; mmengine's configs are written without making them pretty."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (recipe, segmenter):
+            patch.setattr(module, "model_config", small_config)
+        patch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **_: (text, False))
+        yield
 
 
 @pytest.fixture(autouse=True)

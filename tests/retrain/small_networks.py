@@ -12,6 +12,7 @@ from torch import nn
 from wsss.config.retrain import RetrainConfig
 from wsss.retrain.architecture import build_model, model_config
 from wsss.retrain.mm import BatchNorm
+from wsss.retrain.segmenter import SegmenterFacts
 
 NAMES: tuple[str, ...] = get_args(RetrainConfig.model_fields["model"].annotation)
 KINDS = (
@@ -56,6 +57,13 @@ def small(name: str, *, seed: int = 0, **rest: Any) -> nn.Module:
         if isinstance(module, BatchNorm):
             nn.init.ones_(module.weight)
     return model
+
+
+def facts(name: str = "segformer-b0", **changes: Any) -> SegmenterFacts:
+    """What the checkpoint of such a network says of it."""
+    common = {"crop": CROP, "labels": ("background", "cat", "boat", "tree"), "palette": [(0, 0, 0)]}
+    inference = {"scales": (1.0,), "average": "probabilities", "window": None, "stride": None}
+    return SegmenterFacts.model_validate({"model": name} | common | inference | changes)
 
 
 def on_meta(name: str, monkeypatch: pytest.MonkeyPatch, *, crop: int = 480) -> nn.Module:

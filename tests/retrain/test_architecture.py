@@ -15,12 +15,12 @@ from mmseg.structures import SegDataSample
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.retrain.small_networks import CROP, KINDS, NAMES, on_meta, parameters, small
+from tests.retrain.small_networks import CROP, KINDS, NAMES, facts, on_meta, parameters, small
 from wsss.config.model import Config
 from wsss.retrain.architecture import model_config
-from wsss.retrain.inference import Segmenter
 from wsss.retrain.mm import BatchNorm
 from wsss.retrain.optimisation import optimisation
+from wsss.retrain.segmenter import Segmenter
 from wsss.retrain.weights.initial import load_backbone
 
 # Encoder parameters. Millions where a paper rounds: SegFormer, table 1; ResNet-50/101 as
@@ -163,10 +163,10 @@ def test_learning_rates_are_those_of_the_recipe(
 @pytest.mark.parametrize("size", [(48, 48), (61, 39), (20, 75)])
 def test_probabilities_are_of_the_image_s_size(kind: str, size: tuple[int, int]) -> None:
     photos = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
-    segmenter = Segmenter(small(kind), torch.device("cpu"))
-    found = segmenter.probabilities(photos, scales=(0.75, 1.0), flip=True)
-    assert found.shape == (2, 4, *size)
-    torch.testing.assert_close(found.sum(dim=1), torch.ones(2, *size))
+    segmenter = Segmenter(small(kind), facts(kind, scales=(0.75, 1.0)), torch.device("cpu"))
+    for probs in segmenter.probabilities(photos).values():
+        assert probs.shape == (2, 4, *size)
+        torch.testing.assert_close(probs.sum(dim=1), torch.ones(2, *size))
 
 
 def test_weights_go_out_and_come_back(kind: str, tmp_path: Path) -> None:

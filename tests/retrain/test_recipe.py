@@ -19,7 +19,10 @@ STOCK = Path(mmseg.__file__).parent / ".mim" / "configs"
 
 def build(config: Any, tmp_path: Path, devices: int = 1, device: str = "cpu") -> MmConfig:
     return training_config(
-        config,
+        config.retrain,
+        seed=config.seed,
+        max_pixels=config.data.max_pixels,
+        workers=config.compute.workers,
         labels=("background", "cat"),
         manifest_dir=tmp_path,
         masks=[tmp_path / "m.h5"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
 import shutil
 from collections.abc import Callable
@@ -13,14 +14,21 @@ import numpy as np
 import pytest
 import torch
 
+from tests.retrain.conftest import build_config, make_data
+from tests.retrain.small_networks import small
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.stage import STAGES
 from wsss.config.model import Config
+from wsss.data.images.label_png import voc_palette
 from wsss.retrain.runner import ProgressHook, resumable
+from wsss.retrain.segmenter import load_segmenter
 from wsss.retrain.train import train
 
 Configure = Callable[..., Config]
+Result = tuple[str, str]
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 class Killed(BaseException):
@@ -43,54 +51,53 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     return set_step
 
 
-def run(
-    data: Any, config: Config, folder: Path, masks: list[Path] | None = None
-) -> tuple[str, str]:
-    """Train in a folder; digests of the weights and the text of the curve."""
+def run(data: Any, config: Config, folder: Path, masks: list[Path] | None = None) -> Result:
+    """Train in a folder; digest of the weights and the text of the curve."""
     out, log = folder / "segmenter.safetensors", folder / "curve.csv"
-    train(config, data.manifest_dir, masks or data.masks(), out, log, folder / "work")
+    values = STAGES["retrain"].select(config) | {"compute": config.compute}
+    train(data.manifest_dir, masks or data.masks(), out, log, folder / "work", **values)
     tensors, _ = load_checkpoint(out)
     content = b"".join(name.encode() + tensors[name].numpy().tobytes() for name in sorted(tensors))
-    import hashlib
-
     return hashlib.sha256(content).hexdigest(), log.read_text()
+
+
+@pytest.fixture(scope="module")
+def trained(small_networks: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The folder and the result of a training that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, run(make_data(folder / "set"), build_config(), folder)
 
 
 @pytest.mark.slow
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(
-    data: Any, configure: Configure, tmp_path: Path, kill_at: Any, caplog: Any
+    data: Any, configure: Configure, tmp_path: Path, trained: Any, kill_at: Any, caplog: Any
 ) -> None:
-    config = configure(iterations=8, checkpoint_every=4, lr=1e-3)
-    whole = run(data, config, tmp_path / "whole")
-
-    kill_at(6)
+    kill_at(3)
     with pytest.raises(Killed):
-        run(data, config, tmp_path / "cut")
-    assert not (tmp_path / "cut" / "segmenter.safetensors").exists()
-    assert not (tmp_path / "cut" / "curve.csv").exists()
+        run(data, configure(), tmp_path)
+    assert not (tmp_path / "segmenter.safetensors").exists()
+    assert not (tmp_path / "curve.csv").exists()
     torch.manual_seed(123)
     np.random.seed(123)
     kill_at(None)
-    # more workers, as on another machine
-    again = configure(iterations=8, checkpoint_every=4, lr=1e-3, workers=2)
     with caplog.at_level(logging.INFO, logger="wsss"):
-        resumed = run(data, again, tmp_path / "cut")
-
-    assert "resuming after step 4 of 8" in caplog.text
-    assert resumed == whole
+        resumed = run(data, configure(workers=2), tmp_path)  # as on another machine
+    assert "resuming after step 2 of 4" in caplog.text
+    assert resumed == trained[1]
 
 
 @pytest.mark.slow
-def test_weights_depend_on_the_seed_alone(data: Any, configure: Configure, tmp_path: Path) -> None:
-    first = run(data, configure(), tmp_path / "1")
+def test_weights_depend_on_the_seed_alone(
+    data: Any, configure: Configure, tmp_path: Path, trained: Any
+) -> None:
     torch.manual_seed(5)
     np.random.seed(5)
-    assert run(data, configure(workers=2), tmp_path / "2", data.masks(parts=3)) == first
-    assert run(data, configure(seed=1), tmp_path / "3")[0] != first[0]
+    assert run(data, configure(workers=2), tmp_path / "1", data.masks(parts=3)) == trained[1]
+    other = run(data, configure(seed=1, iterations=2), tmp_path / "2")[1]
+    assert other.splitlines()[1] != trained[1][1].splitlines()[1]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("warmup", [0, 1, 2])
+@pytest.mark.parametrize("warmup", [0, 2])
 def test_outputs(warmup: int, data: Any, configure: Configure, tmp_path: Path, capfd: Any) -> None:
     capfd.readouterr()
     run(data, configure(iterations=5, warmup=warmup), tmp_path)
@@ -108,90 +115,87 @@ def test_outputs(warmup: int, data: Any, configure: Configure, tmp_path: Path, c
     assert rates[-1] < 6e-4
     assert (rates[0] < 1e-6) == (warmup == 2)
 
-    tensors, made_of = load_checkpoint(tmp_path / "segmenter.safetensors")
+
+def test_a_checkpoint_says_all_that_prediction_needs(data: Any, trained: Any) -> None:
+    path = trained[0] / "segmenter.safetensors"
+    tensors, provenance = load_checkpoint(path)
     assert tensors["decode_head.conv_seg.weight"].shape[0] == 4
-    assert made_of.stage == "retrain"
-    assert made_of.seed == 0
-    assert set(made_of.inputs) == {"images", "classes", "masks"}
+    assert (provenance.stage, provenance.seed) == ("retrain", 0)
+    assert set(provenance.inputs) == {"images", "classes", "masks"}
+    segmenter = load_segmenter(path, "cpu")
+    assert segmenter.facts.labels == ("background", "cat", "boat", "tree")
+    assert segmenter.facts.palette == voc_palette()[:4]
+    photo = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
+    labels = segmenter.label_map(photo)
+    assert (labels.shape, labels.dtype) == ((30, 50), np.uint8)
+    probs = segmenter.probabilities(photo[None])["multi"][0]
+    assert (labels == probs.argmax(0).numpy()).all()
+    window = load_segmenter(path, "cpu", scales=(1.0,), window=32).facts
+    assert (window.scales, window.window) == ((1.0,), 32)
 
 
-@pytest.mark.slow
-def test_mmsegmentation_can_use_what_is_in_the_work_folder(
-    data: Any, configure: Configure, tmp_path: Path
-) -> None:
+def test_mmsegmentation_can_use_what_is_in_the_work_folder(trained: Any) -> None:
     from mmengine.config import Config as MmConfig
     from safetensors.torch import load_file
 
     from wsss.retrain.architecture import build_model
 
-    run(data, configure(), tmp_path)
-    model = build_model(MmConfig.fromfile(tmp_path / "work" / "config.py").model)
-    model.load_state_dict(load_file(tmp_path / "segmenter.safetensors"))
+    folder = trained[0]
+    model = build_model(MmConfig.fromfile(folder / "work" / "config.py").model)
+    model.load_state_dict(load_file(folder / "segmenter.safetensors"))
 
 
 @pytest.mark.slow
-def test_state_of_another_task_is_ignored(
-    data: Any, configure: Configure, tmp_path: Path, caplog: Any
+def test_state_of_another_training_is_ignored(
+    data: Any, configure: Configure, tmp_path: Path, trained: Any, caplog: Any
 ) -> None:
-    expected = run(data, configure(lr=1e-3), tmp_path / "new")
-    run(data, configure(lr=5e-3), tmp_path / "old")
-    shutil.copytree(tmp_path / "old" / "work", tmp_path / "mixed" / "work")
-    with caplog.at_level(logging.INFO, logger="wsss"):
-        assert run(data, configure(lr=1e-3), tmp_path / "mixed") == expected
-    assert caplog.text.count("state of another configuration or other masks") == 1
-    caplog.clear()
-    other = data.masks(change=lambda mask: np.where(mask == 1, 255, mask).astype(np.uint8))
-    with caplog.at_level(logging.INFO, logger="wsss"):
-        assert run(data, configure(lr=1e-3), tmp_path / "mixed", other)[0] != expected[0]
-    assert caplog.text.count("state of another configuration or other masks") == 1
+    shutil.copytree(trained[0] / "work", tmp_path / "work")
+    masks = data.masks(change=lambda mask: np.where(mask == 1, 255, mask).astype(np.uint8))
+    for changes, others in (({}, masks), ({"lr": 5e-3}, masks), ({}, None)):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="wsss"):
+            result = run(data, configure(**changes), tmp_path, others or data.masks())
+        assert caplog.text.count("state of another configuration or other masks") == 1
+        assert (result == trained[1]) == (others is None)
 
 
 @pytest.mark.slow
 def test_a_finished_run_is_only_written_again(
-    data: Any, configure: Configure, tmp_path: Path, kill_at: Any
+    data: Any, configure: Configure, tmp_path: Path, trained: Any, kill_at: Any
 ) -> None:
-    config = configure()
-    first = run(data, config, tmp_path)
-    (tmp_path / "segmenter.safetensors").unlink()
-    (tmp_path / "curve.csv").unlink()
+    shutil.copytree(trained[0] / "work", tmp_path / "work")
     kill_at(0)  # no step may begin
-    assert run(data, config, tmp_path) == first
+    assert run(data, configure(), tmp_path) == trained[1]
 
 
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_skipped(
-    data: Any, configure: Configure, tmp_path: Path, caplog: Any
+    data: Any, configure: Configure, tmp_path: Path, trained: Any, caplog: Any
 ) -> None:
-    config = configure()
-    first = run(data, config, tmp_path)
+    shutil.copytree(trained[0] / "work", tmp_path / "work")
     newest, older = resumable(tmp_path / "work")
     assert (newest.name, older.name) == ("iter_4.pth", "iter_2.pth")
     newest.write_bytes(newest.read_bytes()[:5000])
     with caplog.at_level(logging.INFO, logger="wsss"):
-        assert run(data, config, tmp_path) == first
+        assert run(data, configure(), tmp_path) == trained[1]
     assert "iter_4.pth: is damaged" in caplog.text
     assert "resuming after step 2 of 4" in caplog.text
 
 
 def test_starts_from_a_backbone(data: Any, configure: Configure, tmp_path: Path) -> None:
-    from wsss.retrain.architecture import build_model, model_config
-
-    torch.manual_seed(3)
-    model = build_model(model_config("segformer-b0", labels=7, crop=48))
-    model.init_weights()
+    model = small("segformer-b0", seed=3, labels=7)
     path = tmp_path / "init.pth"
     torch.save({"state_dict": model.state_dict()}, path)
     run(data, configure(iterations=2, lr=1e-12, init=str(path)), tmp_path)
-    tensors, made_of = load_checkpoint(tmp_path / "segmenter.safetensors")
+    tensors, provenance = load_checkpoint(tmp_path / "segmenter.safetensors")
     for name, value in model.backbone.named_parameters():
         torch.testing.assert_close(tensors[f"backbone.{name}"], value, rtol=0, atol=1e-6)
-    assert made_of.weights == {"init": digest_file(path)}
+    assert provenance.weights == {"init": digest_file(path)}
 
 
-@pytest.mark.slow
-def test_masks_that_say_nothing_do_no_harm(data: Any, configure: Configure, tmp_path: Path) -> None:
+def test_masks_without_a_label_do_no_harm(data: Any, configure: Configure, tmp_path: Path) -> None:
     nothing = data.masks(change=lambda mask: np.full_like(mask, 255))
-    _, curve = run(data, configure(), tmp_path, nothing)
+    _, curve = run(data, configure(iterations=2), tmp_path, nothing)
     assert "nan" not in curve
     tensors, _ = load_checkpoint(tmp_path / "segmenter.safetensors")
     assert all(torch.isfinite(value).all() for value in tensors.values())

@@ -1,9 +1,11 @@
-"""Checkpoints as safetensors, with provenance and digest in the header; never a pickle."""
+"""Checkpoints as safetensors, with provenance, facts and digest in the header; never a pickle."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -19,11 +21,23 @@ _REMEDY = "delete it and rerun the stage that makes it"
 
 
 def save_checkpoint(
-    path: Path, tensors: Mapping[str, torch.Tensor], provenance: Provenance
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    provenance: Provenance,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Atomically write named tensors and their provenance."""
+    """Atomically write named tensors and their provenance.
+
+    Args:
+        path: of the file.
+        tensors: by name.
+        provenance: what they were made from.
+        facts: what is needed to use them, e.g. the names of the labels, as values for JSON;
+            `wsss.artifacts.checkpoint_header.checkpoint_facts` reads them.
+    """
+    header = {"provenance": provenance.model_dump_json(), "facts": json.dumps(facts or {})}
     with atomic_path(path) as temporary:
-        save_tensors(temporary, tensors, {"provenance": provenance.model_dump_json()})
+        save_tensors(temporary, tensors, header)
         load_checkpoint(temporary)
 
 

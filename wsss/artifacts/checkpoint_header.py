@@ -1,10 +1,11 @@
-"""Look at a refiner's checkpoint without importing torch."""
+"""Read the header of a checkpoint without importing torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -32,18 +33,7 @@ def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
     Raises:
         ArtifactError: the file is missing, damaged, or of another refiner.
     """
-    if not path.is_file():
-        raise ArtifactError(f"{path}: no such checkpoint; run refine-train first")
-    verify_checksum(path, "delete it and rerun refine-train")
-    try:
-        with safe_open(path, framework="np") as stored:
-            metadata = stored.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(
-            f"{path}: is damaged or no safetensors file ({error}); rerun refine-train"
-        ) from None
-    if "provenance" not in metadata:
-        raise ArtifactError(f"{path}: carries no provenance, so it is no refiner's checkpoint")
+    metadata = _metadata(path)
     try:
         provenance = Provenance.model_validate_json(metadata["provenance"])
     except ValidationError:
@@ -57,6 +47,34 @@ def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
             f"{method!r}; rerun refine-train"
         )
     return provenance.weights | _tensors_digest(path)
+
+
+def checkpoint_facts(path: Path) -> dict[str, Any]:
+    """The facts that `wsss.artifacts.checkpoint.save_checkpoint` stored.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or is no checkpoint of this pipeline.
+    """
+    facts: dict[str, Any] = json.loads(_metadata(path).get("facts", "{}"))
+    return facts
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such checkpoint; run the stage that makes it first")
+    verify_checksum(path, "delete it and rerun the stage that makes it")
+    try:
+        with safe_open(path, framework="np") as stored:
+            metadata = dict(stored.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(
+            f"{path}: is damaged or no safetensors file ({error}); rerun the stage that makes it"
+        ) from None
+    if "provenance" not in metadata:
+        raise ArtifactError(
+            f"{path}: carries no provenance, so it is no checkpoint of this pipeline"
+        )
+    return metadata
 
 
 def _tensors_digest(path: Path) -> dict[str, str]:

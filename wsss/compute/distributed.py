@@ -9,7 +9,7 @@ not a mean of means. On CPUs they speak gloo, on GPUs nccl.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -107,6 +107,13 @@ def average(tensors: Sequence[Tensor]) -> None:
     flat /= count()
     for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
+
+
+def means(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The means of measurements over all processes, on the CPU and without a gradient."""
+    copies = {name: value.detach().float().cpu() for name, value in values.items()}
+    average(list(copies.values()))
+    return copies
 
 
 def agree(asked: bool) -> bool:

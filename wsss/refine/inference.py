@@ -1,135 +1,300 @@
-"""Several scales and mirroring: from photos to the logits of a trained refiner."""
+"""Multi-scale inference: from images to label probabilities, for refiners and segmenters.
+
+Published methods differ in how they round sizes, in what they average (logits or probabilities),
+and on which grid. Each difference is a parameter here:
+
+| | sizes | averaged | on the grid of | remainder of a patch |
+|---|---|---|---|---|
+| WeCLIP, ExCEL (1) | `PhotoScaler`, ``rounding="first"`` | logits | scale 1 | cut off |
+| WeakCLIP (2) | `PhotoScaler`, ``rounding="each"`` | probabilities | the output | cut off |
+| segmenters | `wsss.retrain.segmenter` | either | the output | padded |
+
+(1) eq. 23 of docs/methods/weclip.md; (2) eq. 25 and 26 of docs/methods/weakclip.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
-from wsss.cams.maps import resize_maps
 from wsss.clip.images import input_size, resize_image
-from wsss.clip.input import EncoderInput
-from wsss.compute.threads import one_thread_each, ordered_map
-from wsss.config.model import Config
-from wsss.data.manifest import Sample
 
-Found = TypeVar("Found")
-Subject = TypeVar("Subject")
 Photo = UInt8[np.ndarray, "height width 3"]
 Network = Callable[[Tensor], Tensor]
-"""Images [B, 3, H, W], normalised, sides whole patches, to logits [B, labels, h, w] on the grid."""
+"""Images [B, 3, H, W], normalised, sides whole patches, to logits [B, labels, h, w] of any size."""
+
+_WINDOW_BATCH = 8  # fixed, since a result must not depend on a setting of the machine
 
 
-class Views:
-    """Logits of a photo, averaged over scales and mirroring (eq. 23 of docs/methods/weclip.md).
+class MultiScaleInference:
+    """Probabilities of images, averaged over scales and mirroring.
 
     Args:
-        config: clip.long_side and infer.
-        inputs: the encoder's patch and normalisation.
-        network: what gives logits.
+        network: gives logits.
+        scales: each is also mirrored.
+        average: what is averaged.
+        grid: where it is averaged: at the size of the ``output``, or where ``scale_1`` has logits.
+        patch: height and width of the network's patches, pixels.
+        mirror_first: False uses scale 1 without mirroring.
+        mirror_in_batch: images and their mirror images enter the network together. It moves the
+            last bit on a CPU, and what dropout draws.
+        window: side of a window that slides over larger images, pixels; None for whole images.
+        stride: pixels between windows; None for the window's side.
+        window_batch: windows per call of the network, at least one of each image.
+        smallest: pad images with zeros to whole patches and at least this side, and drop the logits
+            of the padding (the network gives one for each pixel); None cuts off what is left of a
+            patch and stretches the logits over it, as CLIP's first convolution does.
+
+    Raises:
+        ValueError: the window is no multiple of the patch.
     """
 
-    def __init__(self, config: Config, inputs: EncoderInput, network: Network) -> None:
-        self._inputs, self._network, self._settings = inputs, network, config.infer
-        self._long_side = config.infer.long_side or config.clip.long_side
+    def __init__(
+        self,
+        network: Network,
+        *,
+        scales: Sequence[float],
+        average: Literal["logits", "probabilities"],
+        grid: Literal["scale_1", "output"],
+        patch: tuple[int, int],
+        mirror_first: bool = True,
+        mirror_in_batch: bool = True,
+        window: int | None = None,
+        stride: int | None = None,
+        window_batch: int = _WINDOW_BATCH,
+        smallest: int | None = None,
+    ) -> None:
+        if window is not None and (any(window % p for p in patch) or window < (smallest or 1)):
+            raise ValueError(
+                f"infer.window or predict.window is {window}; expected a multiple of the network's "
+                f"patch ({patch[0]} x {patch[1]} pixels)"
+                + (f", at least {smallest}" if smallest else "")
+            )
+        self._network, self._scales, self._patch = network, scales, patch
+        self._average, self._grid = average, grid
+        self._mirror_first, self._mirror_in_batch = mirror_first, mirror_in_batch
+        self._window, self._stride, self._window_batch = window, stride, window_batch
+        self._smallest = smallest
 
     @torch.inference_mode()
-    def grid_logits(
-        self, photo: Photo
-    ) -> tuple[Float[Tensor, "labels h w"], Float[Tensor, "labels h w"]]:
-        """Logits at scale 1, and their mean over all scales and mirroring, on scale 1's grid."""
-        base = self._both(self.pixels(photo, 1.0))
-        total = torch.zeros_like(base[0])
-        for scale in self._settings.scales:
-            both = base if scale == 1.0 else self._both(self.pixels(photo, scale))
-            straight, mirrored = both
-            if scale == 1.0 and not self._settings.mirror_first:
-                mirrored = straight.flip(-1)
-            mean = (straight + mirrored.flip(-1)) / 2
-            total += resize_maps(mean, (base.shape[-2], base.shape[-1]))
-        return base[0], total / len(self._settings.scales)
+    def probabilities(
+        self,
+        view: Callable[[float], Float[Tensor, "batch 3 _ _"]],
+        size: tuple[int, int] | None = None,
+        labels: Sequence[int] | None = None,
+    ) -> tuple[Float[Tensor, "batch labels rows columns"], Float[Tensor, "batch labels _ _"]]:
+        """Softmax at scale 1 without mirroring, and its mean over all scales and mirroring.
 
-    @torch.inference_mode()
-    def probabilities(self, photo: Photo) -> dict[str, Float[Tensor, "labels height width"]]:
-        """Softmax at the photo's size: ``single`` (scale 1 alone) and ``multi`` (all)."""
-        single, multi = self.grid_logits(photo)
-        size = (photo.shape[0], photo.shape[1])
-        return {
-            name: resize_maps(logits, size).softmax(0)
-            for name, logits in (("single", single), ("multi", multi))
-        }
-
-    def pixels(self, photo: Photo, scale: float) -> Float[Tensor, "3 rows columns"]:
-        """The network's input: whole patches.
-
-        ``aligned`` resizes the photo to the next multiples of the patch. ``floored`` is what the
-        released code amounts to: the photo is resized to whole pixels, and the encoder's first
-        convolution passes over what is left of a patch, while the logits are stretched to the whole
-        image afterwards (eq. 23 of docs/methods/weclip.md).
+        Args:
+            view: the images at a scale, normalised.
+            size: height and width of the result; None for the size of the logits at scale 1.
+            labels: those that compete; None for all.
         """
-        patch = self._inputs.encoder.patch
-        height, width = self._base(photo)
-        if self._settings.grid == "aligned":
-            size = input_size(_scaled(height, scale), _scaled(width, scale), patch)
-            return self._inputs.normalize(resize_image(photo, size))
-        height, width = max(height, patch[0]), max(width, patch[1])
-        resized = Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR)
-        pixels = self._inputs.normalize(np.asarray(resized))
-        if scale != 1.0:
-            size = (max(int(height * scale), patch[0]), max(int(width * scale), patch[1]))
-            pixels = resize_maps(pixels, size)
-        rows, columns = (s // p * p for s, p in zip(pixels.shape[1:], patch, strict=True))
-        return pixels[:, :rows, :columns]
+        output = size if self._grid == "output" else None
+        first = self._maps(view(1.0), output, labels)
+        single = first[0]
+        grid = (single.shape[2], single.shape[3])
+        total = torch.zeros_like(single)
+        for scale in self._scales:
+            maps, mirrored = first if scale == 1.0 else self._maps(view(scale), output, labels)
+            if scale == 1.0 and not self._mirror_first:
+                mirrored = maps
+            total += _resize((maps + mirrored) / 2, grid)
+        mean = total / len(self._scales)
+        if size is not None:
+            single, mean = _resize(single, size), _resize(mean, size)
+        if self._average == "logits":
+            single, mean = _probs(single), _probs(mean)
+        return single, mean
 
-    def _base(self, photo: Photo) -> tuple[int, int]:
-        if self._inputs.square is not None:
-            return self._inputs.square, self._inputs.square
-        height, width = photo.shape[0], photo.shape[1]
-        if self._long_side is None:
-            return height, width
-        factor = self._long_side / max(height, width)
-        whole = int if self._settings.grid == "floored" else round
-        return max(1, whole(height * factor)), max(1, whole(width * factor))
+    @torch.inference_mode()
+    def single(
+        self, view: Callable[[float], Float[Tensor, "batch 3 _ _"]], size: tuple[int, int]
+    ) -> Float[Tensor, "batch labels rows columns"]:
+        """Softmax at scale 1 without mirroring, from a batch of its own (see ``mirror_in_batch``).
 
-    def _both(self, pixels: Float[Tensor, "3 h w"]) -> Float[Tensor, "2 labels rows columns"]:
-        """Logits of the image and of its mirror image."""
-        return self._network(torch.stack([pixels, pixels.flip(-1)]).to(self._inputs.encoder.device))
+        Arguments as for `probabilities`.
+        """
+        return _probs(_resize(self._logits(view(1.0), None), size))
+
+    def _maps(
+        self, images: Tensor, size: tuple[int, int] | None, labels: Sequence[int] | None
+    ) -> tuple[Float[Tensor, "batch labels rows columns"], Float[Tensor, "batch labels _ _"]]:
+        """What is averaged, of images and their mirror images; the latter are mirrored back."""
+        straight, mirrored = with_mirror(
+            lambda batch: self._logits(batch, labels), images, in_batch=self._mirror_in_batch
+        )
+        if size is not None:
+            straight, mirrored = _resize(straight, size), _resize(mirrored, size)
+        if self._average == "probabilities":
+            straight, mirrored = _probs(straight), _probs(mirrored)
+        return straight, mirrored.flip(-1)
+
+    def _logits(
+        self, images: Float[Tensor, "batch 3 height width"], labels: Sequence[int] | None
+    ) -> Float[Tensor, "batch labels rows columns"]:
+        height, width = images.shape[2:]
+        if self._smallest is not None:
+            below, right = (
+                max(side, self._smallest) + -max(side, self._smallest) % patch - side
+                for side, patch in zip((height, width), self._patch, strict=True)
+            )
+            images = F.pad(images, (0, right, 0, below))
+        logits = slide(
+            self._network,
+            images,
+            self._window,
+            self._stride,
+            self._patch,
+            labels,
+            batch=self._window_batch,
+        )
+        return logits if self._smallest is None else logits[:, :, :height, :width]
 
 
-def on_photos(
-    inputs: EncoderInput,
-    subjects: Iterable[tuple[Sample, Subject]],
-    function: Callable[[Photo, Subject], Found],
+def with_mirror(
+    network: Network, images: Float[Tensor, "batch 3 height width"], *, in_batch: bool = True
+) -> tuple[Float[Tensor, "batch labels rows columns"], Float[Tensor, "batch labels rows columns"]]:
+    """Logits of images and of their mirror images, computed in one batch or in two."""
+    if in_batch:
+        straight, mirrored = network(torch.cat([images, images.flip(-1)])).chunk(2)
+        return straight, mirrored
+    return network(images), network(images.flip(-1))
+
+
+def slide(
+    network: Network,
+    images: Float[Tensor, "batch 3 height width"],
+    window: int | None,
+    stride: int | None,
+    patch: tuple[int, int],
+    labels: Sequence[int] | None = None,
     *,
-    in_turn: bool = False,
-) -> Iterator[Found]:
-    """Apply a function to photos and what belongs to them, in their order.
+    batch: int = _WINDOW_BATCH,
+) -> Float[Tensor, "batch labels rows columns"]:
+    """Logits of images; those of overlapping windows are averaged.
 
-    On a CPU one photo on one thread, so that a result depends on nothing else; on a GPU photos are
-    decoded ahead, and looked at one by one.
+    Images that are no larger than the window enter the network whole. A remainder of a patch at the
+    end of a window is cut off, and the logits are stretched over it.
 
     Args:
-        inputs: reads photos.
-        subjects: sample, and what the function is given beside the photo.
-        function: of photo and subject.
-        in_turn: one at a time in any case (it draws random numbers).
+        network: see the module.
+        images: normalised.
+        window: side, pixels; None for the whole image.
+        stride: between windows, which are moved back inside at the far edges; None for the window.
+        patch: of the network.
+        labels: whose logits are used; None for all.
+        batch: windows per call of the network, at least one of each image.
+
+    Returns:
+        At the size of the images where windows overlap, else at any size.
     """
+    count, _, height, width = images.shape
+    side = (min(window or height, height), min(window or width, width))
+    step = stride or window or max(height, width)
+    tops, lefts = _starts(height, side[0], step), _starts(width, side[1], step)
+    corners = list(itertools.product(tops, lefts))
+    rows, columns = (length // p * p for length, p in zip(side, patch, strict=True))
 
-    def load(task: tuple[Sample, Subject]) -> tuple[Photo, Subject]:
-        return inputs.photo(task[0]), task[1]
+    def logits_at(some: Sequence[tuple[int, int]]) -> Tensor:
+        crops = [images[:, :, top : top + rows, left : left + columns] for top, left in some]
+        logits = network(torch.cat(crops))
+        return logits if labels is None else logits[:, list(labels)]
 
-    if inputs.encoder.device.type != "cpu" or in_turn:
-        for photo, subject in ordered_map(load, subjects, threads=2):
-            yield function(photo, subject)
-        return
-    with one_thread_each() as threads:
-        yield from ordered_map(lambda task: function(*load(task)), subjects, threads=threads)
+    if len(corners) == 1:
+        return logits_at(corners)
+    per_call = max(1, batch // count)
+    total, times = images.new_zeros(0), images.new_zeros(height, width)
+    for start in range(0, len(corners), per_call):
+        some = corners[start : start + per_call]
+        # (windows x B, L, h, w) -> one (B, L, h, w) per window
+        for (top, left), logits in zip(some, logits_at(some).split(count), strict=True):
+            if not len(total):
+                total = images.new_zeros(count, logits.shape[1], height, width)
+            area = (..., slice(top, top + side[0]), slice(left, left + side[1]))
+            total[area] += _resize(logits, side)
+            times[area] += 1
+    return total / times
 
 
-def _scaled(side: int, scale: float) -> int:
-    return max(1, round(side * scale))
+@dataclass(frozen=True)
+class PhotoScaler:
+    """A photo at a scale, as a network of patches takes it."""
+
+    normalize: Callable[[Photo], Float[Tensor, "3 height width"]]
+    patch: tuple[int, int]
+    """Height and width, pixels."""
+    device: torch.device
+    grid: Literal["aligned", "floored"]
+    """``aligned`` resizes a photo to whole patches; ``floored`` to whole pixels, as released."""
+    rounding: Literal["first", "each"]
+    """``first``: the sides at scale 1 are made whole, then scaled; with ``floored`` the pixels of
+    scale 1 are resized again, and a remainder of a patch is cut off. ``each``: the sides of each
+    scale are rounded by themselves."""
+    square: int | None = None
+    """Side of the square that every photo becomes at scale 1, pixels; else ..."""
+    short_side: int | None = None
+    """... its short side, else ..."""
+    long_side: int | None = None
+    """... its long side; None for the photo's own size."""
+
+    def __call__(self, photo: Photo, scale: float) -> Float[Tensor, "1 3 rows columns"]:
+        """The normalised pixels of a photo."""
+        sides = self._sides(photo)
+        if self.rounding == "first":
+            whole = int if self.grid == "floored" else round
+            sides = (max(1, whole(sides[0])), max(1, whole(sides[1])))
+        scaled = [max(1, round(side * scale)) for side in sides]
+        if self.grid == "aligned":
+            size = input_size(scaled[0], scaled[1], self.patch)
+            return self.normalize(resize_image(photo, size))[None].to(self.device)
+        if self.rounding == "first":
+            scaled = [int(side) for side in sides]
+        rows, columns = self.patch
+        height, width = max(scaled[0], rows), max(scaled[1], columns)
+        resized = Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR)
+        pixels = self.normalize(np.asarray(resized))[None]
+        if self.rounding == "first":
+            height, width = max(int(height * scale), rows), max(int(width * scale), columns)
+            pixels = _resize(pixels, (height, width))
+            pixels = pixels[:, :, : height - height % rows, : width - width % columns]
+        return pixels.to(self.device)
+
+    def _sides(self, photo: Photo) -> tuple[float, float]:
+        """Height and width at scale 1."""
+        height, width = photo.shape[:2]
+        factor = 1.0
+        if self.square is not None:
+            return self.square, self.square
+        if self.short_side is not None:
+            factor = self.short_side / min(height, width)
+        elif self.long_side is not None:
+            factor = self.long_side / max(height, width)
+        return height * factor, width * factor
+
+
+def _probs(logits: Tensor) -> Float[Tensor, "batch labels rows columns"]:
+    return logits.softmax(dim=1)
+
+
+def _resize(
+    maps: Float[Tensor, "batch channels _ _"], size: tuple[int, int]
+) -> Float[Tensor, "batch channels _ _"]:
+    if tuple(maps.shape[2:]) == size:
+        return maps
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def _starts(length: int, side: int, step: int) -> list[int]:
+    """First pixels of windows that cover a line, the last one moved back inside."""
+    count = max(0, -(-(length - side) // step)) + 1
+    return [min(index * step, length - side) for index in range(count)]

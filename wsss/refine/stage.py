@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,8 @@ import numpy as np
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checkpoint_header import checkpoint_weights
 from wsss.artifacts.checksum import json_with_checksum
-from wsss.artifacts.curve import curve_csv
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.exclusive_lock import exclusive_lock
 from wsss.artifacts.item_cache import ItemCache
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import provenance
@@ -72,13 +70,12 @@ def train(
             f"refine.checkpoint is {config.refine.checkpoint!r}, so nothing is trained; run "
             "refine-import, or set it to null"
         )
-    from wsss.artifacts.checkpoint import save_checkpoint  # imports torch, which `apply` avoids
-    from wsss.compute import distributed
+    # imports torch, which `apply` avoids
+    from wsss.artifacts.training import joint_training, write_training
 
-    if distributed.count() > 1:
-        distributed.join(pick_device(config.compute.device))
     manifest, classes = load(manifest_dir)
     with ExitStack() as stack:
+        first = stack.enter_context(joint_training(work, pick_device(config.compute.device)))
         images = stack.enter_context(CamSet(cams, manifest.split("train")))
         sets: dict[str, ShardSet] = {"CAM": images}
         hard = None
@@ -101,16 +98,13 @@ def train(
             inputs={n: digest for one in sets.values() for n, digest in one.inputs.items()},
         )
         refiner = find_refiner(config.refine.method)
-        with exclusive_lock(work) if distributed.rank() == 0 else nullcontext():
-            learned = refiner.train(config, classes, images, work, cache, hard)
-    if distributed.rank() == 0:
-        write_text(log, curve_csv(learned.curve))
-        if efficiency is not None:
-            known = learned.efficiency
-            cost = None if known is None else json_with_checksum(known.model_dump(mode="json"))
-            write_text(efficiency, json.dumps(cost) + "\n")
-        save_checkpoint(out, learned.tensors, made)
-    distributed.leave()
+        learned = refiner.train(config, classes, images, work, cache, hard)
+        if first:
+            if efficiency is not None:
+                known = learned.efficiency
+                cost = None if known is None else json_with_checksum(known.model_dump(mode="json"))
+                write_text(efficiency, json.dumps(cost) + "\n")
+            write_training(out, log, learned.tensors, learned.curve, made)
 
 
 def apply(
@@ -186,7 +180,7 @@ def predict(
 ) -> None:
     """Let the refiner predict the labels of one part of a split by itself, without tags.
 
-    Items have the arrays of `wsss.retrain.predict.predict`: ``single``, ``multi`` (all
+    Items have the arrays of `wsss.retrain.predict.run`: ``single``, ``multi`` (all
     ``infer.scales`` and mirroring) and, with ``infer.crf``, both after a dense CRF with the
     settings of ``masks.crf``.
 

@@ -1,8 +1,8 @@
 """The network: a model config of mmsegmentation with our labels, crop and normalisation.
 
-Most are stock configs. The DeepLabs of the papers' tables, which mmsegmentation has not, are put
-together of its ResNet or our `ResNet38` and the heads of `wsss.retrain.networks.deeplab_heads`, inside the
-frame of its DeepLabV3 config.
+Most are stock configs. The DeepLabs of the papers' tables, which mmsegmentation lacks, consist of
+its ResNet or our `ResNet38` and a head of `wsss.retrain.networks.deeplab_heads`, inside the frame
+of its DeepLabV3 config.
 """
 
 from __future__ import annotations

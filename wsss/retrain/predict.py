@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from wsss.artifacts.digest import digest_file
-from wsss.artifacts.provenance import provenance
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.stage import STAGES
 from wsss.compute.device import pick_device
-from wsss.config.model import Config
+from wsss.config.labels import CrfConfig
+from wsss.config.model import ComputeConfig
+from wsss.config.retrain import PredictConfig, RetrainConfig
+from wsss.data.datasets.classes import ClassList
+from wsss.data.images.read import read_image
+from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load
+from wsss.labels.prediction import Prediction, candidates
 from wsss.labels.predictions import write_predictions
-from wsss.retrain.prediction import batch_size, load_segmenter, predictions
+from wsss.retrain.segmenter import Segmenter, SegmenterFacts, load_segmenter
+from wsss.retrain.train import label_names
 
-_ENTRY = ("wsss.retrain.predict",)
 
-
-def predict(
-    config: Config,
+def run(
     manifest_dir: Path,
     split: str,
     shard: tuple[int, int],
     checkpoint: Path,
     out: Path,
+    *,
+    max_pixels: int,
+    crf: CrfConfig,
+    retrain: RetrainConfig,
+    predict: PredictConfig,
+    compute: ComputeConfig,
 ) -> None:
     """Predict one part of a split: a shard of kind ``predictions``.
 
@@ -30,34 +44,73 @@ def predict(
     dense CRF with the settings of ``predict.crf_settings``, or else of ``masks.crf``).
 
     Args:
-        config: the sections ``retrain``, ``predict`` and ``masks.crf``.
         manifest_dir: folder that ingest wrote.
         split: ``train`` or ``val``.
         shard: part and number of parts, 1-based.
-        checkpoint: what `train` wrote.
+        checkpoint: what `wsss.retrain.train.train` wrote.
         out: the shard.
+        max_pixels: see `read_image`.
+        crf: settings of the masks' dense CRF.
+        retrain: the network.
+        predict: scales, windows and CRF.
+        compute: device, batch and workers; changes no label.
 
     Raises:
         ArtifactError: the checkpoint is of another architecture or class list.
+        ValueError: ``predict.window`` does not suit the network.
     """
+    values = {"max_pixels": max_pixels, "crf": crf, "retrain": retrain, "predict": predict}
+    provenance = STAGES["predict"].provenance(
+        values, weights={"segmenter": digest_file(checkpoint)}
+    )
     manifest, classes = load(manifest_dir)
     samples = tuple(manifest.split(split).shard(*shard))
-    device = pick_device(config.compute.device)
-    segmenter = load_segmenter(config, classes, checkpoint, device)
-    crf = config.predict.crf_settings or config.masks.crf
-    made_of = provenance(
-        "predict",
-        entry=_ENTRY,
-        sections={"retrain": config.retrain, "predict": config.predict, "crf": crf},
-        seed=0,  # nothing is random here
-        weights={"segmenter": digest_file(checkpoint)},
-    )
+    device = pick_device(compute.device)
+    settings = predict.model_dump(include={"scales", "average", "window", "stride"})
+    segmenter = load_segmenter(checkpoint, compute.device, **settings)
+    _check_origin(checkpoint, segmenter.facts, retrain, classes)
+    # Rounding differs with the batch size: on the CPU, where batches gain little, images go one by
+    # one, so that the content does not depend on how the work was cut.
+    batch = 1 if device.type == "cpu" else compute.batch
     write_predictions(
         out,
         samples,
-        predictions(config, segmenter, samples, batch=batch_size(config, device)),
-        made_of,
-        crf=crf if config.predict.crf else None,
-        workers=config.compute.workers,
+        predictions(segmenter, samples, batch=batch, max_pixels=max_pixels),
+        provenance,
+        crf=(predict.crf_settings or crf) if predict.crf else None,
+        workers=compute.workers,
         description=f"predict {split}",
     )
+
+
+def predictions(
+    segmenter: Segmenter, samples: Sequence[Sample], *, batch: int, max_pixels: int
+) -> Iterator[tuple[str, Prediction]]:
+    """Id and prediction of each sample; images of equal size follow each other in batches."""
+    by_size: dict[tuple[int, int], list[Sample]] = {}
+    for sample in samples:
+        by_size.setdefault((sample.height, sample.width), []).append(sample)
+    for group in by_size.values():
+        for start in range(0, len(group), batch):
+            some = group[start : start + batch]
+            photos = [read_image(sample.path, max_pixels=max_pixels) for sample in some]
+            probs = segmenter.probabilities(np.stack(photos))
+            arrays = {name: maps.cpu().numpy() for name, maps in probs.items()}
+            for index, (sample, photo) in enumerate(zip(some, photos, strict=True)):
+                protocols = {name: candidates(maps[index]) for name, maps in arrays.items()}
+                yield sample.id, Prediction(photo, protocols)
+
+
+def _check_origin(
+    path: Path, facts: SegmenterFacts, retrain: RetrainConfig, classes: ClassList
+) -> None:
+    if facts.model != retrain.model:
+        raise ArtifactError(
+            f"{path}: holds {facts.model!r}, but retrain.model is {retrain.model!r}; train again "
+            "or correct the configuration"
+        )
+    if facts.labels != label_names(classes):
+        raise ArtifactError(
+            f"{path}: was trained for another class list than that of this manifest "
+            f"({classes.name}: {len(classes.names)} classes); train again"
+        )

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import torch
 
-from wsss.config.model import Config
 from wsss.config.retrain import RetrainConfig
 from wsss.labels.ignore import IGNORED
 from wsss.retrain import dataset, runner, shared, transforms
@@ -31,8 +30,11 @@ _COLOR: dict[str, list[dict[str, Any]]] = {
 
 
 def training_config(
-    config: Config,
+    retrain: RetrainConfig,
     *,
+    seed: int,
+    max_pixels: int,
+    workers: int,
     labels: Sequence[str],
     manifest_dir: Path,
     masks: Sequence[Path],
@@ -44,7 +46,10 @@ def training_config(
     """Build the mmengine config of a training run.
 
     Args:
-        config: ours; ``retrain``, ``seed``, ``compute`` and ``data.max_pixels`` are read.
+        retrain: network and recipe.
+        seed: the run's seed.
+        max_pixels: see `read_image`.
+        workers: processes that load data.
         labels: names of the labels, background first.
         manifest_dir: folder that ingest wrote.
         masks: mask shards of the train split.
@@ -56,7 +61,6 @@ def training_config(
     Raises:
         ValueError: the batch cannot be shared, or the schedule does not fit the steps.
     """
-    retrain = config.retrain
     batch = share_of_batch(retrain, devices)
     several = devices > 1
     synchronised: Literal["SyncBN", "SharedBN"] = "SyncBN" if device.type == "cuda" else "SharedBN"
@@ -68,7 +72,7 @@ def training_config(
             "work_dir": str(work.resolve()),
             "device": str(device),
             "init_backbone": str(init.resolve()) if init else None,
-            "randomness": {"seed": config.seed},
+            "randomness": {"seed": seed},
             "launcher": "pytorch" if several else "none",
             "env_cfg": {
                 "mp_cfg": {"mp_start_method": "fork", "opencv_num_threads": 0},
@@ -83,14 +87,14 @@ def training_config(
             ),
             "train_dataloader": {
                 "batch_size": batch,
-                "num_workers": config.compute.workers,
+                "num_workers": workers,
                 "sampler": {"type": "StreamSampler"},
                 "dataset": {
                     "type": "PseudoMaskDataset",
                     "manifest_dir": str(manifest_dir.resolve()),
                     "masks": [str(path.resolve()) for path in masks],
-                    "seed": config.seed,
-                    "max_pixels": config.data.max_pixels,
+                    "seed": seed,
+                    "max_pixels": max_pixels,
                     "metainfo": {"classes": tuple(labels)},
                     "pipeline": _augmentation(retrain),
                 },
@@ -116,7 +120,7 @@ def training_config(
                 "sampler_seed": None,
             },
             "custom_hooks": [
-                {"type": "StepSeedHook", "seed": config.seed},
+                {"type": "StepSeedHook", "seed": seed},
                 {"type": "ProgressHook"},
                 *([{"type": "AverageHook"}] if several else []),
             ],

@@ -10,7 +10,6 @@ random numbers of the network (dropout, drop path) that depend on (seed, step) a
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from wsss.artifacts.checksum import sidecar
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
+from wsss.artifacts.training import check_loss
 from wsss.compute import distributed, seeding
 from wsss.retrain.mm import (
     HOOKS,
@@ -180,10 +180,9 @@ class AverageHook(Hook):  # type: ignore[misc]
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Replace what this process measured by the mean over all."""
-        measured = {name: value for name, value in outputs.items() if torch.is_tensor(value)}
-        values = [value.detach().float().cpu() for value in measured.values()]
-        distributed.average(values)
-        outputs.update(zip(measured, values, strict=True))
+        outputs.update(
+            distributed.means({n: value for n, value in outputs.items() if torch.is_tensor(value)})
+        )
 
 
 @HOOKS.register_module()
@@ -212,12 +211,7 @@ class ProgressHook(Hook):  # type: ignore[misc]
         Raises:
             FloatingPointError: it is not finite.
         """
-        loss = float(outputs["loss"].detach())
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss} at step {runner.iter + 1} of {runner.max_iters}; "
-                "lower retrain.lr or lengthen retrain.warmup"
-            )
+        check_loss(float(outputs["loss"].detach()), runner.iter + 1, runner.max_iters, "retrain")
 
     def after_train(self, runner: Any) -> None:
         """Finish the bar."""

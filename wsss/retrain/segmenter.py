@@ -1,120 +1,168 @@
-"""Class probabilities of a trained segmenter: scales, mirroring and sliding windows."""
+"""A trained segmenter, which its checkpoint describes completely."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wsss.retrain.architecture import SMALLEST_SIDE
-from wsss.retrain.mm import ConfigDict
+from wsss.artifacts.checkpoint import load_checkpoint
+from wsss.artifacts.checkpoint_header import checkpoint_facts
+from wsss.artifacts.errors import ArtifactError
+from wsss.compute.device import pick_device
+from wsss.config.retrain import PredictConfig, RetrainConfig
+from wsss.data.images.label_png import voc_palette
+from wsss.refine.inference import MultiScaleInference
+from wsss.retrain.architecture import SMALLEST_SIDE, build_model, model_config
+
+
+class SegmenterFacts(BaseModel):
+    """What a checkpoint says of its network, beside the weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    """As `retrain.model`."""
+    crop: int
+    """Side of the training crop, pixels."""
+    labels: tuple[str, ...]
+    """Names, background first."""
+    palette: tuple[tuple[int, int, int], ...]
+    """RGB colour of each label."""
+    scales: tuple[float, ...]
+    """This and what follows are as in the section `predict`."""
+    average: Literal["probabilities", "logits"]
+    window: int | None
+    stride: int | None
+
+
+def segmenter_facts(
+    network: Any, retrain: RetrainConfig, labels: tuple[str, ...]
+) -> SegmenterFacts:
+    """What the checkpoint of a network says of it; windows are those of its mmsegmentation config.
+
+    Args:
+        network: as trained.
+        retrain: its configuration.
+        labels: names, background first.
+    """
+    slides = network.test_cfg.get("mode") == "slide"
+    return SegmenterFacts(
+        model=retrain.model,
+        crop=retrain.crop,
+        labels=labels,
+        palette=voc_palette()[: len(labels)],
+        scales=tuple(PredictConfig().scales),
+        average="probabilities",
+        window=network.test_cfg.crop_size[0] if slides else None,
+        stride=network.test_cfg.stride[0] if slides else None,
+    )
 
 
 class Segmenter:
     """A trained network in evaluation mode.
 
+    Scales, mirroring and windows are those of mmsegmentation: bilinear scaling of the image, logits
+    scaled back to the image, softmax, mean; or, where logits are averaged, mean and then softmax.
+
     Args:
         model: an encoder-decoder of mmsegmentation with its weights.
+        facts: what belongs to it.
         device: where it runs.
-        average: what is averaged over scales and mirroring.
-        window: side of a window that slides over the image, pixels; None for the whole image.
-        stride: pixels between windows; None for the window's side.
 
     Raises:
         ValueError: the window is no multiple of the network's patch.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        device: torch.device,
-        *,
-        average: Literal["probabilities", "logits"] = "probabilities",
-        window: int | None = None,
-        stride: int | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, facts: SegmenterFacts, device: torch.device) -> None:
         self._model: Any = model.to(device).eval()
-        self._device = device
-        self._of_logits = average == "logits"
-        self._slides = window is not None
-        self._patch = getattr(self._model.backbone, "patch_size", 1)
-        if window is not None:
-            if window % self._patch or window < SMALLEST_SIDE:
-                raise ValueError(
-                    f"predict.window is {window}; expected a multiple of the network's patch "
-                    f"({self._patch} pixels), at least {SMALLEST_SIDE}"
-                )
-            step = stride or window
-            self._model.test_cfg = ConfigDict(crop_size=(window, window), stride=(step, step))
+        self.facts, self._device = facts, device
+        patch = getattr(self._model.backbone, "patch_size", 1)
+        self._inference = MultiScaleInference(
+            self._logits,
+            scales=facts.scales,
+            average=facts.average,
+            grid="output",
+            patch=(patch, patch),
+            window=facts.window,
+            stride=facts.stride,
+            window_batch=1,
+            smallest=SMALLEST_SIDE,
+        )
 
-    @torch.inference_mode()
     def probabilities(
-        self,
-        images: UInt8[np.ndarray, "batch height width 3"],
-        *,
-        scales: Sequence[float] = (1.0,),
-        flip: bool = False,
-    ) -> Float[Tensor, "batch labels height width"]:
-        """Softmax probabilities at image size, averaged over ``scales`` and mirroring (``flip``).
-
-        As mmsegmentation does it: bilinear scaling of the image, logits scaled back to the image,
-        softmax, mean; or, where logits are averaged, mean and then softmax.
+        self, images: UInt8[np.ndarray, "batch height width 3"]
+    ) -> dict[str, Float[Tensor, "batch labels height width"]]:
+        """Softmax at image size: ``single`` (scale 1) and ``multi`` (all scales and mirroring).
 
         Args:
             images: RGB.
-            scales: factors on the image's own size.
-            flip: also look at the mirrored image, at every scale.
         """
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
-        raw = pixels.permute(0, 3, 1, 2).float()
-        size = (raw.shape[2], raw.shape[3])
-        total: Tensor | None = None
-        for scale in scales:
-            scaled = _resize(raw, (_scaled(size[0], scale), _scaled(size[1], scale)))
-            views = torch.cat([scaled, scaled.flip(3)]) if flip else scaled
-            found = _resize(self._logits(views), size)
-            if not self._of_logits:
-                found = found.softmax(dim=1)
-            if flip:
-                straight, mirrored = found.chunk(2)
-                found = (straight + mirrored.flip(3)) / 2
-            total = found if total is None else total + found
-        assert total is not None, "at least one scale"
-        mean = total / len(scales)
-        return mean.softmax(dim=1) if self._of_logits else mean
+        levels = pixels.permute(0, 3, 1, 2).float()  # (B, H, W, 3) -> (B, 3, H, W)
+        height, width = levels.shape[2:]
+        preprocessor = self._model.data_preprocessor
+
+        def view(scale: float) -> Float[Tensor, "batch 3 _ _"]:
+            scaled = [max(1, int(side * scale + 0.5)) for side in (height, width)]
+            pixels = F.interpolate(levels, scaled, mode="bilinear") if scale != 1.0 else levels
+            normalised: Tensor = (pixels - preprocessor.mean) / preprocessor.std
+            return normalised
+
+        size = (height, width)
+        return {
+            "single": self._inference.single(view, size),
+            "multi": self._inference.probabilities(view, size)[1],
+        }
+
+    def label_map(
+        self, photo: UInt8[np.ndarray, "height width 3"]
+    ) -> UInt8[np.ndarray, "height width"]:
+        """The most likely label of each pixel, over all scales and mirroring.
+
+        Args:
+            photo: RGB.
+        """
+        probs = self.probabilities(photo[None])["multi"][0]
+        labels: np.ndarray = probs.argmax(0).to(torch.uint8).cpu().numpy()
+        return labels
 
     def _logits(
-        self, raw: Float[Tensor, "batch 3 height width"]
+        self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch labels height width"]:
-        """Logits at the size of the input, RGB in [0, 255]."""
-        preprocessor = self._model.data_preprocessor
-        inputs = (raw - preprocessor.mean) / preprocessor.std
-        height, width = inputs.shape[2:]
-        below, right = (self._missing(side) for side in (height, width))
-        inputs = F.pad(inputs, (0, right, 0, below))  # 0 is the mean colour, as in training
-        shape = tuple(inputs.shape[2:])
-        found = self._model.slide_inference if self._slides else self._model.encode_decode
-        logits: Tensor = found(inputs, [{"img_shape": shape} for _ in inputs])
-        return logits[:, :, :height, :width]
-
-    def _missing(self, side: int) -> int:
-        """Pixels to the smallest side that the network takes, or to the next whole patch."""
-        smallest = max(side, SMALLEST_SIDE)
-        return smallest + -smallest % self._patch - side
+        """Logits at the size of the input, normalised."""
+        shape = tuple(images.shape[2:])
+        logits: Tensor = self._model.encode_decode(images, [{"img_shape": shape} for _ in images])
+        return logits
 
 
-def _scaled(side: int, scale: float) -> int:
-    return max(1, int(side * scale + 0.5))
+def load_segmenter(checkpoint: Path, device: str = "auto", **settings: Any) -> Segmenter:
+    """Build the network of a checkpoint with its weights, labels and settings.
 
+    Args:
+        checkpoint: what the stage `retrain` wrote.
+        device: where it runs; ``auto`` takes a GPU if there is one.
+        settings: ``scales``, ``average``, ``window`` or ``stride``, in place of those of the
+            checkpoint.
 
-def _resize(
-    images: Float[Tensor, "batch channels _ _"], size: tuple[int, int]
-) -> Float[Tensor, "batch channels _ _"]:
-    if tuple(images.shape[2:]) == size:
-        return images
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+    Raises:
+        ArtifactError: the checkpoint is missing or damaged, or holds no segmenter.
+        ValueError: the window does not suit the network.
+    """
+    tensors, _ = load_checkpoint(checkpoint)
+    try:
+        facts = SegmenterFacts.model_validate(checkpoint_facts(checkpoint) | settings)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{checkpoint}: holds no segmenter, or one of another version ({error.error_count()} "
+            "facts differ); run the stage retrain again"
+        ) from None
+    model = build_model(model_config(facts.model, labels=len(facts.labels), crop=facts.crop))
+    model.load_state_dict(tensors)
+    return Segmenter(model, facts, pick_device(device))

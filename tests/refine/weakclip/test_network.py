@@ -18,7 +18,7 @@ from wsss.config.load import from_mapping
 from wsss.config.paths import expand_path
 from wsss.config.refine import TrainingConfig
 from wsss.data.datasets.classes import class_list
-from wsss.refine.slide import slide
+from wsss.refine.inference import slide
 from wsss.refine.training.trainer import learning_rate
 from wsss.refine.weakclip.adapter import PyramidAdapter
 from wsss.refine.weakclip.boundary import boundary_crf
@@ -178,7 +178,7 @@ def test_auxiliary_mean_with_and_without_what_is_not_known() -> None:
 def test_windows_cover_every_pixel_and_average(
     size: tuple[int, int], window: int, stride: int
 ) -> None:
-    pixels = torch.arange(size[0] * size[1]).view(1, *size).float().repeat(3, 1, 1)
+    pixels = torch.arange(size[0] * size[1]).view(1, 1, *size).float().repeat(2, 3, 1, 1)
     sizes: list[tuple[int, ...]] = []
 
     def same(images: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ def test_windows_cover_every_pixel_and_average(
         return images[:, :2]
 
     found = slide(same, pixels, window, stride, (1, 1), [1])
-    torch.testing.assert_close(found, pixels[:1])
+    torch.testing.assert_close(found, pixels[:, :1])
     assert set(sizes) == {(min(window, size[0]), min(window, size[1]))}
 
 

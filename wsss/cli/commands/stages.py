@@ -232,14 +232,8 @@ def retrain(
     """Train the supervised segmenter on the pseudo masks."""
     from wsss.retrain.train import train
 
-    train(
-        stage_config("retrain", config, sections, device=device, workers=workers),
-        manifest,
-        masks,
-        out,
-        log,
-        work,
-    )
+    values = stage_values("retrain", config, sections, device=device, workers=workers)
+    train(manifest, masks, out, log, work, **values)
 
 
 def predict(
@@ -255,12 +249,10 @@ def predict(
     workers: Workers = 0,
 ) -> None:
     """Label maps of the segmenter: single scale, multi-scale + flip, each with and without CRF."""
-    from wsss.retrain.predict import predict as run
+    from wsss.retrain.predict import run
 
-    settings = stage_config(
-        "predict", config, sections, device=device, batch=batch, workers=workers
-    )
-    run(settings, manifest, split, parse_shard(shard), checkpoint, out)
+    values = stage_values("predict", config, sections, device=device, batch=batch, workers=workers)
+    run(manifest, split, parse_shard(shard), checkpoint, out, **values)
 
 
 def register(app: typer.Typer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,8 +21,9 @@ from wsss.labels.prediction import Prediction, candidates
 from wsss.refine.base import Scores
 from wsss.refine.blocks.head import Head
 from wsss.refine.blocks.options import HeadOptions
-from wsss.refine.inference import Found, Photo, Subject, Views, on_photos
+from wsss.refine.inference import MultiScaleInference, Photo, PhotoScaler
 from wsss.refine.inputs import ImageCams
+from wsss.refine.photos import Result, Subject, on_photos
 
 
 class HeadNetwork:
@@ -52,7 +54,24 @@ class HeadNetwork:
             ) from None
         self._dropout = dropout
         head.train(dropout)
-        self.views = Views(config, inputs, self.logits)
+        infer, encoder = config.infer, inputs.encoder
+        self.scaled = PhotoScaler(
+            inputs.normalize,
+            encoder.patch,
+            encoder.device,
+            grid=infer.grid,
+            rounding="first",
+            square=inputs.square,
+            long_side=infer.long_side or config.clip.long_side,
+        )
+        self.inference = MultiScaleInference(
+            self.logits,
+            scales=infer.scales,
+            average="logits",
+            grid="scale_1",
+            patch=encoder.patch,
+            mirror_first=infer.mirror_first,
+        )
 
     def logits(
         self, images: Float[Tensor, "batch 3 height width"]
@@ -76,16 +95,18 @@ class HeadNetwork:
     def tag_scores(self, photo: Photo, image: ImageCams) -> Scores:
         """Probabilities among the background and the image's tags."""
         self.draw_as(image.sample)
-        _, logits = self.views.grid_logits(photo)
-        own = [0, *(index + 1 for index in image.classes)]
-        share = logits[own].softmax(0).cpu().numpy()
-        return Scores(share[1:], share[0])
+        labels = [0, *(index + 1 for index in image.classes)]
+        _, multi = self.inference.probabilities(partial(self.scaled, photo), labels=labels)
+        probs = multi[0].cpu().numpy()
+        return Scores(probs[1:], probs[0])
 
     def prediction(self, photo: Photo, sample: Sample) -> Prediction:
         """Every protocol's probabilities, at the photo's size."""
         self.draw_as(sample)
-        found = self.views.probabilities(photo)
-        return Prediction(photo, {n: candidates(p.cpu().numpy()) for n, p in found.items()})
+        size = (photo.shape[0], photo.shape[1])
+        probs = self.inference.probabilities(partial(self.scaled, photo), size)
+        single, multi = (candidates(maps[0].cpu().numpy()) for maps in probs)
+        return Prediction(photo, {"single": single, "multi": multi})
 
     def draw_as(self, sample: Sample) -> None:
         """Let dropout, where it is on, depend on the image alone."""
@@ -95,8 +116,8 @@ class HeadNetwork:
     def _on_photos(
         self,
         subjects: Iterable[tuple[Sample, Subject]],
-        function: Callable[[Photo, Subject], Found],
-    ) -> Iterator[Found]:
+        function: Callable[[Photo, Subject], Result],
+    ) -> Iterator[Result]:
         return on_photos(self.inputs, subjects, function, in_turn=self._dropout)
 
 

@@ -208,7 +208,7 @@ class _Trained(HeadNetwork):
         """
         settings, teacher = self.config.refine.section(ExcelOptions), self._teacher
         device = self.inputs.encoder.device
-        pixels = self.views.pixels(photo, 1.0).to(device)
+        pixels = self.scaled(photo, 1.0)[0]
         owner = torch.zeros(len(image.classes), dtype=torch.long, device=device)
         classes = torch.tensor(image.classes, dtype=torch.long, device=device)
         if self.config.infer.scores == "static_cam":

@@ -26,6 +26,7 @@ from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.checkpoint import load_tensors, save_tensors
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
+from wsss.artifacts.training import check_loss
 from wsss.compute import distributed, seeding
 from wsss.config.refine import TrainingConfig
 from wsss.errors import WsssError
@@ -195,14 +196,9 @@ class Trainer(Generic[Batch]):
         drawn = (1 + step, *distributed.place())
         torch.manual_seed(seeding.number(self._seed, seeding.NETWORK, *drawn))
         found = losses(step, batch)
-        measured = {name: part.detach().float().cpu() for name, part in found.items()}
-        distributed.average(list(measured.values()))
-        value = float(measured["loss"])
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"the loss is {value} at step {step + 1} of {self._settings.iterations}; lower "
-                "refine.train.lr or lengthen refine.train.warmup"
-            )
+        measured = distributed.means(found)
+        steps = self._settings.iterations
+        check_loss(float(measured["loss"]), step + 1, steps, "refine.train")
         self._optimizer.zero_grad(set_to_none=True)
         found["loss"].backward()
         parameters = (one for group in self._optimizer.param_groups for one in group["params"])

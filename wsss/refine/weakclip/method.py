@@ -9,6 +9,7 @@ docs/methods/weakclip.md. Departures of the released code are options of ``refin
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,10 @@ from wsss.data.datasets.voc import list_ids
 from wsss.data.manifest import Sample
 from wsss.labels.prediction import Prediction, candidates
 from wsss.refine.base import Refiner, Scores, TrainingResult
-from wsss.refine.inference import Photo, on_photos
+from wsss.refine.inference import MultiScaleInference, Photo, PhotoScaler
 from wsss.refine.inputs import CamSet, ImageCams
+from wsss.refine.photos import on_photos
 from wsss.refine.seed_set import SeedSet
-from wsss.refine.slide import SlidingViews
 from wsss.refine.training.crops import CropBatch, CropStream
 from wsss.refine.training.task import training_task
 from wsss.refine.training.trainer import Trainer
@@ -208,25 +209,50 @@ class _Trained:
         self._network.train(False)
         with torch.inference_mode():
             self._texts = self._network.texts()  # they hang on no image
-        self._views = SlidingViews(config, self.inputs, self._logits)
+        infer, encoder = config.infer, self.inputs.encoder
+        self._scaled = PhotoScaler(
+            self.inputs.normalize,
+            encoder.patch,
+            encoder.device,
+            grid=infer.grid,
+            rounding="each",
+            square=self.inputs.square,
+            short_side=infer.short_side,
+            long_side=infer.long_side or config.clip.long_side,
+        )
+        self._inference = MultiScaleInference(
+            self._logits,
+            scales=infer.scales,
+            average="probabilities",
+            grid="output",
+            patch=encoder.patch,
+            mirror_in_batch=False,
+            window=infer.window,
+            stride=infer.stride,
+        )
 
     def scores(self, photo: Photo, image: ImageCams) -> Scores:
         """Probabilities of the background and of the tags, or of the labels that win somewhere."""
         size = (-(-photo.shape[0] // _STRIDE), -(-photo.shape[1] // _STRIDE))
         if self._masked:
-            own = [0, *(index + 1 for index in image.classes)]
-            share = self._views.probabilities(photo, size, own)[1].cpu().numpy()
-            return Scores(share[1:], share[0])
-        share = self._views.probabilities(photo, size)[1].cpu().numpy()
-        winners = [int(label) for label in np.unique(share.argmax(0)) if label]
-        return Scores(share[winners], share[0], tuple(label - 1 for label in winners))
+            labels = [0, *(index + 1 for index in image.classes)]
+            probs = self._probs(photo, size, labels)[1]
+            return Scores(probs[1:], probs[0])
+        probs = self._probs(photo, size)[1]
+        winners = [int(label) for label in np.unique(probs.argmax(0)) if label]
+        return Scores(probs[winners], probs[0], tuple(label - 1 for label in winners))
 
     def prediction(self, photo: Photo, subject: None) -> Prediction:
         """Both protocols' probabilities, at the photo's size."""
         del subject
-        size = (photo.shape[0], photo.shape[1])
-        found = zip(("single", "multi"), self._views.probabilities(photo, size), strict=True)
-        return Prediction(photo, {name: candidates(p.cpu().numpy()) for name, p in found})
+        single, multi = self._probs(photo, (photo.shape[0], photo.shape[1]))
+        return Prediction(photo, {"single": candidates(single), "multi": candidates(multi)})
+
+    def _probs(
+        self, photo: Photo, size: tuple[int, int], labels: Sequence[int] | None = None
+    ) -> list[np.ndarray]:
+        view = partial(self._scaled, photo)
+        return [maps[0].cpu().numpy() for maps in self._inference.probabilities(view, size, labels)]
 
     def _logits(
         self, images: Float[Tensor, "batch 3 rows columns"]

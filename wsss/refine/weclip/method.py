@@ -179,7 +179,7 @@ class _Trained(HeadNetwork):
         self.draw_as(image.sample)
         settings = self.config.refine.section(WeClipOptions)
         encoder = self.inputs.encoder
-        pixels = self.views.pixels(photo, 1.0)[None].to(encoder.device)
+        pixels = self.scaled(photo, 1.0)
         frozen = encode(encoder, pixels, attention_blocks=settings.rfm_blocks)
         assert frozen.attention is not None
         fused = self.head(frozen.features, frozen.grid).fused

@@ -53,9 +53,10 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     """Fill every tensor of a backbone from a checkpoint.
 
     The file may hold the bare backbone, or a whole model with the prefix ``backbone.``; heads are
-    left out. Tensors may be named as in mmsegmentation or as `wsss.retrain.weights.naming` knows. Every
-    tensor must be there with the right shape: a backbone that is random in part trains badly and
-    says nothing. Only a positional table is resized to the grid of the crop.
+    left out. Tensors may be named as in mmsegmentation or in a way that
+    `wsss.retrain.weights.naming` renames. Every tensor must be there with the right shape: a
+    backbone that is random in part trains badly without an error. Only a positional table is
+    resized, to the grid of the crop.
 
     Args:
         backbone: the module to fill.

@@ -1,0 +1,89 @@
+"""What all trainings share: processes, the work folder, the check of the loss, the result."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsss.artifacts.atomic import write_text
+from wsss.artifacts.checkpoint import save_checkpoint
+from wsss.artifacts.exclusive_lock import exclusive_lock
+from wsss.artifacts.provenance import Provenance
+from wsss.compute import distributed
+
+
+@contextmanager
+def joint_training(work: Path, device: torch.device) -> Iterator[bool]:
+    """Train together with the other processes that were launched, if there are any.
+
+    The first process holds the work folder meanwhile, and writes the results.
+
+    Args:
+        work: folder of what an interrupted training resumes from.
+        device: where this process computes.
+
+    Yields:
+        Whether this is the first process.
+
+    Raises:
+        ArtifactError: another training holds the work folder.
+    """
+    distributed.join(device)
+    first = distributed.rank() == 0
+    with exclusive_lock(work) if first else nullcontext():
+        yield first
+    distributed.leave()
+
+
+def check_loss(loss: float, step: int, steps: int, section: str) -> None:
+    """Stop a training that diverged.
+
+    Args:
+        loss: of a step.
+        step: its number, from 1.
+        steps: of the training.
+        section: of the configuration that has its learning rate, for the message.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss is {loss} at step {step} of {steps}; lower {section}.lr or lengthen "
+            f"{section}.warmup"
+        )
+
+
+def write_training(
+    out: Path,
+    log: Path,
+    tensors: Mapping[str, torch.Tensor],
+    curve: Mapping[str, Sequence[float]],
+    provenance: Provenance,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the loss curve, then the checkpoint; arguments as for `save_checkpoint`."""
+    write_text(log, curve_csv(curve))
+    save_checkpoint(out, tensors, provenance, facts)
+
+
+def curve_csv(curve: Mapping[str, Sequence[float]]) -> str:
+    """A loss curve as CSV: one row per training step, with six digits.
+
+    Args:
+        curve: values of each column, of equal length; the column ``step`` (1-based) is put in
+            front. Without any column there is just the head ``step,loss``.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["step", *(curve or ["loss"])])
+    for step, row in enumerate(zip(*curve.values(), strict=True), start=1):
+        writer.writerow([step, *(f"{value:.6g}" for value in row)])
+    return buffer.getvalue()
