@@ -94,16 +94,14 @@ def model_config(
             part.num_classes = labels
             part.loss_decode.avg_non_ignore = True
             part.loss_decode.type = loss
-    plain: dict[str, Any] = model.to_dict()
-    return plain
+    return model.to_dict()
 
 
 def build_model(config: dict[str, Any]) -> nn.Module:
     """Build the network; its weights are not initialised yet (`init_weights` does that)."""
     register_all_modules(init_default_scope=False)
     with DefaultScope.overwrite_default_scope("mmseg"):
-        model: nn.Module = MODELS.build(ConfigDict(config))
-    return model
+        return MODELS.build(ConfigDict(config))
 
 
 def _papers_deeplab(model: Any, name: str) -> None:

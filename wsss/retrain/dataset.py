@@ -37,7 +37,7 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
         seed: the run's seed.
         max_pixels: passed to `read_image`.
         cache_bytes: the set is kept decoded in memory if it needs no more than this.
-        rest: what mmsegmentation's data sets take, e.g. ``pipeline`` and ``metainfo``.
+        rest: arguments of mmsegmentation's data sets, e.g. ``pipeline`` and ``metainfo``.
 
     Raises:
         ArtifactError: a shard is of another kind, or a training image has no mask.
@@ -64,14 +64,14 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
         super().__init__(**rest)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """One record an image: photo, shard and size."""
+        """One record per image: photo, shard and size."""
         manifest, _ = load(self._manifest_dir)
-        where: dict[str, Path] = {}
+        shard_of: dict[str, Path] = {}
         for path in self._masks:
             with Shard(path, kind="masks") as shard:
-                where.update(dict.fromkeys(shard.ids, path))
+                shard_of.update(dict.fromkeys(shard.ids, path))
         samples = tuple(manifest.split("train"))
-        missing = [sample.id for sample in samples if sample.id not in where]
+        missing = [sample.id for sample in samples if sample.id not in shard_of]
         if missing or not samples:
             raise ArtifactError(
                 f"{len(missing)} of {len(samples)} training images have no pseudo mask"
@@ -82,7 +82,7 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
             {
                 "id": sample.id,
                 "img_path": str(sample.path),
-                "seg_map_path": str(where[sample.id]),
+                "seg_map_path": str(shard_of[sample.id]),
                 "size": (sample.height, sample.width),
             }
             for sample in samples
@@ -110,10 +110,9 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
     def __getitem__(self, position: int) -> dict[str, Any]:
         """The augmented sample at a position of the stream, packed for mmsegmentation."""
         with seeding.numpy_seeded(self._seed, seeding.AUGMENTATION, position):
-            sample: dict[str, Any] = self.prepare_data(self.index(position))
-        return sample
+            return self.prepare_data(self.index(position))
 
-    def prepare_data(self, idx: int) -> Any:
+    def prepare_data(self, idx: int) -> dict[str, Any]:
         """Decode one image and its mask and send them through the pipeline."""
         record = self.get_data_info(idx)
         photo, mask = self._cache[idx] if self._cache else self._read(record)
@@ -127,16 +126,16 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
         """The photo (BGR, as mmsegmentation's transforms expect it) and its target."""
         photo = read_image(Path(record["img_path"]), max_pixels=self._max_pixels)
         mask = self._shard(record["seg_map_path"]).read(record["id"]).arrays["train"]
-        place = f"{record['seg_map_path']}: the mask of {record['id']!r}"
+        mask_of = f"{record['seg_map_path']}: the mask of {record['id']!r}"
         if mask.shape != photo.shape[:2]:
             raise ArtifactError(
-                f"{place} is {mask.shape}, its image {record['img_path']} is {photo.shape[:2]} "
+                f"{mask_of} is {mask.shape}, its image {record['img_path']} is {photo.shape[:2]} "
                 "(height, width); rerun the masks stage"
             )
         labels = len(self._metainfo["classes"])
         if (highest := int(mask[mask != IGNORED].max(initial=0))) >= labels:
             raise ArtifactError(
-                f"{place} has label {highest}, but the class list ends at {labels - 1}; "
+                f"{mask_of} has label {highest}, but the class list ends at {labels - 1}; "
                 "rerun the masks stage"
             )
         return np.ascontiguousarray(photo[:, :, ::-1]), mask
@@ -159,11 +158,11 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
 
 @DATA_SAMPLERS.register_module()
 class StreamSampler(Sampler[int]):
-    """Endless positions 0, 1, 2 … dealt out to the devices, so that the global batch is the same.
+    """Endless positions 0, 1, 2 …, split among the devices so that the global batch is the same.
 
     Args:
         dataset: the data set; its length is reported as the sampler's, as mmengine expects.
-        seed: not looked at; order is the data set's business.
+        seed: not read; the data set decides the order.
     """
 
     def __init__(self, dataset: Any, seed: int | None = None) -> None:
@@ -181,5 +180,5 @@ class StreamSampler(Sampler[int]):
         return len(self._dataset)
 
     def skip(self, num_samples: int) -> None:
-        """Start after this many samples a device; mmengine calls it on resume."""
+        """Start after this many samples per device; mmengine calls it on resume."""
         self._start = num_samples

@@ -7,8 +7,8 @@
 | DeepLabV1, DeepLabV2 | SGD | new weights x10, new biases x20 | power 0.9 to 0 |
 | Segmenter | SGD, no weight decay | backbone x0.1 | power 0.9 to 0 |
 
-The backbones of DeepLabV1 and V2 have no bias of their own, so the rule "biases x2" of their
-recipes moves nothing there.
+The backbones of DeepLabV1 and V2 have no biases, so the rule "biases x2" of their
+recipes has no effect there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wsss.config.retrain import RetrainConfig
 _NEW = 10.0  # learning rate of a DeepLab head's weights, as a multiple of the backbone's
 _CLASSIFIERS = {
     "deeplabv1": ("decode_head.conv_seg",),
-    "deeplabv2": tuple(f"decode_head.classifiers.{number}" for number in range(4)),
+    "deeplabv2": tuple(f"decode_head.classifiers.{index}" for index in range(4)),
 }
 
 

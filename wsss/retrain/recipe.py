@@ -131,7 +131,7 @@ def training_config(
 
 
 def share_of_batch(retrain: RetrainConfig, devices: int) -> int:
-    """Images a device and step.
+    """Images per device and step.
 
     Raises:
         ValueError: the global batch cannot be divided, or batch normalisation would see one image.
@@ -143,7 +143,7 @@ def share_of_batch(retrain: RetrainConfig, devices: int) -> int:
         )
     if retrain.batch == 1 and retrain.model.startswith("deeplabv3plus"):
         raise ValueError(
-            f"retrain.batch is 1, but {retrain.model} normalises one pooled value an image over "
+            f"retrain.batch is 1, but {retrain.model} normalises one pooled value per image over "
             "the batch; set it to at least 2"
         )
     return retrain.batch // devices

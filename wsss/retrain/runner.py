@@ -1,10 +1,10 @@
 """mmengine's runner, made resumable to the bit, safe in what it loads, and quiet on the terminal.
 
-Why the runner and not a loop of our own: the config in the work folder, the checkpoints and the
-log are then what users of mmsegmentation know, and training on several GPUs comes with it. Exact
-resume needs three things of ours: data that depends on (seed, position) alone (the data set),
-random numbers of the network (dropout, drop path) that depend on (seed, step) alone
-(`StepSeedHook`), and checkpoints that appear whole or not at all.
+With mmengine's runner, users of mmsegmentation know the config in the work folder, the checkpoints
+and the log, and training on several GPUs comes with it. An exact resume needs three additions: data
+that depends on (seed, position) alone (the data set), random numbers of the network (dropout, drop
+path) that depend on (seed, step) alone (`StepSeedHook`), and checkpoints that appear whole or not
+at all.
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
 
     def network(self) -> nn.Module:
         """The bare network, without the wrapper of distributed training."""
-        network: nn.Module = self.model.module if is_model_wrapper(self.model) else self.model
-        return network
+        return self.model.module if is_model_wrapper(self.model) else self.model
 
     def build_logger(self, *args: Any, **kwargs: Any) -> Any:
         """mmengine's logger, to its file alone."""
@@ -58,26 +57,23 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
         return logger
 
     def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> nn.Module:
-        """Put the network where ``cfg.device`` says (stock takes CUDA whenever there is one)."""
+        """Put the network on ``cfg.device`` (stock takes CUDA whenever there is one)."""
         if self.distributed:
             device = torch.device(self.cfg.device)
-            wrapped: nn.Module = MMDistributedDataParallel(
+            return MMDistributedDataParallel(
                 module=model.to(device),
                 device_ids=[device] if device.type == "cuda" else None,
                 forward_sync_buffers=False,
             )
-            return wrapped
-        reverted: nn.Module = revert_sync_batchnorm(model)
-        return reverted.to(self.cfg.device)
+        return revert_sync_batchnorm(model).to(self.cfg.device)
 
     def train(self) -> nn.Module:
-        """Train, and end the data workers at once: the garbage collector takes 5 s a worker."""
+        """Train, and end the data workers at once: the garbage collector takes 5 s per worker."""
         try:
-            trained: nn.Module = super().train()
+            return super().train()
         finally:
             if hasattr(self._train_loop, "dataloader_iterator"):
                 self._train_loop.dataloader_iterator = None
-        return trained
 
     def load_or_resume(self) -> None:
         """Resume from the newest whole checkpoint of the work folder, else load the backbone."""
@@ -119,7 +115,7 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
         self.cfg.dump(Path(self.work_dir) / "config.py")
 
     def curve(self) -> dict[str, list[float]]:
-        """What was measured at every step since the start, resumed steps included."""
+        """The measurements of every step since the start, also of those before a resume."""
         scalars = self.message_hub.log_scalars
         skipped = {"time", "data_time", "base_lr", "memory"}
         names = [key.removeprefix("train/") for key in scalars if key.startswith("train/")]
@@ -130,17 +126,17 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
 
 def resumable(work: Path) -> list[Path]:
     """Checkpoints of a work folder, newest first."""
-    found = [
+    checkpoints = [
         (int(m[1]), path) for path in work.glob("iter_*.pth") if (m := _STEP.fullmatch(path.name))
     ]
-    return [path for _, path in sorted(found, reverse=True)]
+    return [path for _, path in sorted(checkpoints, reverse=True)]
 
 
 _OLDER = "going on from an older checkpoint, or anew"
 
 
 def _check(path: Path) -> None:
-    """Compare a checkpoint with its digest; torch does not look at the checksums in it."""
+    """Compare a checkpoint with its digest; torch ignores the checksums in it."""
     try:
         expected = sidecar(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -179,7 +175,7 @@ class AverageHook(Hook):  # type: ignore[misc]
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Replace what this process measured by the mean over all."""
+        """Replace the measurements of this process by their means over all processes."""
         outputs.update(
             distributed.means({n: value for n, value in outputs.items() if torch.is_tensor(value)})
         )
@@ -193,10 +189,10 @@ class ProgressHook(Hook):  # type: ignore[misc]
         self._steps: Iterator[int] | None = None
 
     def before_train(self, runner: Any) -> None:
-        """Start the bar; after a resume it counts what is left."""
-        left = runner.max_iters - runner.iter
-        if get_rank() == 0 and left:
-            self._steps = track(range(left), total=left, description="retrain")
+        """Start the bar; after a resume it counts the remaining steps."""
+        steps = runner.max_iters - runner.iter
+        if get_rank() == 0 and steps:
+            self._steps = track(range(steps), total=steps, description="retrain")
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Move the bar."""

@@ -23,7 +23,7 @@ from wsss.retrain.architecture import SMALLEST_SIDE, build_model, model_config
 
 
 class SegmenterFacts(BaseModel):
-    """What a checkpoint says of its network, beside the weights."""
+    """What a checkpoint says about its network, next to the weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -112,8 +112,7 @@ class Segmenter:
         def view(scale: float) -> Float[Tensor, "batch 3 _ _"]:
             scaled = [max(1, int(side * scale + 0.5)) for side in (height, width)]
             pixels = F.interpolate(levels, scaled, mode="bilinear") if scale != 1.0 else levels
-            normalised: Tensor = (pixels - preprocessor.mean) / preprocessor.std
-            return normalised
+            return (pixels - preprocessor.mean) / preprocessor.std
 
         size = (height, width)
         return {
@@ -130,16 +129,14 @@ class Segmenter:
             photo: RGB.
         """
         probs = self.probabilities(photo[None])["multi"][0]
-        labels: np.ndarray = probs.argmax(0).to(torch.uint8).cpu().numpy()
-        return labels
+        return probs.argmax(0).to(torch.uint8).cpu().numpy()
 
     def _logits(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch labels height width"]:
         """Logits at the size of the input, normalised."""
         shape = tuple(images.shape[2:])
-        logits: Tensor = self._model.encode_decode(images, [{"img_shape": shape} for _ in images])
-        return logits
+        return self._model.encode_decode(images, [{"img_shape": shape} for _ in images])
 
 
 def load_segmenter(checkpoint: Path, device: str = "auto", **settings: Any) -> Segmenter:

@@ -1,4 +1,4 @@
-"""What several processes that share a batch need, so that their gradient is that of the batch."""
+"""Layers and losses of processes that share a batch, so that the gradient is that of the batch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SharedCrossEntropy(CrossEntropyLoss):  # type: ignore[misc]
     ) -> Float[Tensor, ""]:
         """The loss, times the number of processes: their gradients are averaged afterwards."""
         labelled = distributed.total((label != ignore_index).sum())
-        loss: Tensor = super().forward(
+        return super().forward(
             cls_score,
             label,
             *args,
@@ -39,4 +39,3 @@ class SharedCrossEntropy(CrossEntropyLoss):  # type: ignore[misc]
             ignore_index=ignore_index,
             **kwargs,
         )
-        return loss

@@ -42,7 +42,7 @@ class RandomOwnScale(BaseTransform):  # type: ignore[misc]
 
 @TRANSFORMS.register_module()
 class HsvJitter(BaseTransform):  # type: ignore[misc]
-    """Shift hue, saturation and value of an image by a random whole number each.
+    """Shift hue, saturation and value of an image each by its own random integer.
 
     Args:
         reach: the largest shift up or down, in OpenCV's 8-bit units: 2 degrees of hue (which wraps
@@ -63,6 +63,4 @@ def shift_hsv(image: UInt8[np.ndarray, "h w 3"], shift: np.ndarray) -> UInt8[np.
     """An image (BGR) with hue, saturation and value shifted (see `HsvJitter`)."""
     shifted = cv2.cvtColor(image, cv2.COLOR_BGR2HSV).astype(np.int64) + shift
     shifted[..., 0] %= 180
-    moved = np.clip(shifted, 0, 255).astype(np.uint8)
-    colored: np.ndarray = cv2.cvtColor(moved, cv2.COLOR_HSV2BGR)
-    return colored
+    return cv2.cvtColor(np.clip(shifted, 0, 255).astype(np.uint8), cv2.COLOR_HSV2BGR)

@@ -1,4 +1,4 @@
-"""The heads of DeepLabV1 and DeepLabV2, which mmsegmentation has not."""
+"""The heads of DeepLabV1 and DeepLabV2, which mmsegmentation lacks."""
 
 from __future__ import annotations
 
@@ -41,8 +41,7 @@ class DeepLabV1Head(BaseDecodeHead):  # type: ignore[misc]
         self, inputs: Sequence[Float[Tensor, "batch _ _ _"]]
     ) -> Float[Tensor, "batch labels height width"]:
         """Logits at the resolution of the features."""
-        logits: Tensor = self.cls_seg(self.mix(self.view(self._transform_inputs(inputs))))
-        return logits
+        return self.cls_seg(self.mix(self.view(self._transform_inputs(inputs))))
 
 
 @MODELS.register_module()
@@ -69,5 +68,4 @@ class DeepLabV2Head(BaseDecodeHead):  # type: ignore[misc]
         """Logits at the resolution of the features."""
         features = self._transform_inputs(inputs)
         first, *others = (classifier(features) for classifier in self.classifiers)
-        logits: Tensor = sum(others, first)
-        return logits
+        return sum(others, first)

@@ -1,9 +1,9 @@
 """The vision transformer of mmsegmentation with two slips put right.
 
-Stock leaves the bias of the patch embedding out, which DeiT has (``patch_bias`` is off by default
-and loading is not strict, so nobody is told). And it resizes the positional table only if the
-*number* of patches differs from that of training: 45 x 20 patches would be given the rows of a
-30 x 30 grid.
+Stock lacks the bias of the patch embedding, which DeiT has (``patch_bias`` is off by default, and
+loading is not strict, so that no error says so). And it resizes the positional table only if the
+*number* of patches differs from that of training: 45 x 20 patches would get the rows of a 30 x 30
+grid.
 """
 
 from __future__ import annotations
@@ -40,5 +40,4 @@ class DeiT(VisionTransformer):  # type: ignore[misc]
     ) -> Float[Tensor, "batch tokens channels"]:
         if tuple(hw_shape) != self.grid:
             pos_embed = self.resize_pos_embed(pos_embed, hw_shape, self.grid, self.interpolate_mode)
-        embedded: Tensor = self.drop_after_pos(patched_img + pos_embed)
-        return embedded
+        return self.drop_after_pos(patched_img + pos_embed)

@@ -69,11 +69,11 @@ class ResNet38(BaseModule):  # type: ignore[misc]
         width = base
         for stage, blocks in _BLOCKS.items():
             inside, out = (8 * base, 16 * base) if stage == 5 else (base << (stage - 1),) * 2
-            for number in range(blocks):
-                first = number == 0
+            for index in range(blocks):
+                first = index == 0
                 dilation = (1, 1) if stage < 5 else (1 if first else 2, 2)
                 block = _Block(width, inside, out, 2 if first and stage < 5 else 1, dilation, norm)
-                self.add_module(f"b{stage}" if first else f"b{stage}_{number}", block)
+                self.add_module(f"b{stage}" if first else f"b{stage}_{index}", block)
                 width = out
         self.b6 = _Bottleneck(width, 32 * base, 4, dropout[0], norm)
         self.b7 = _Bottleneck(32 * base, 64 * base, 4, dropout[1], norm)
@@ -100,7 +100,7 @@ class ResNet38(BaseModule):  # type: ignore[misc]
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+    """Two 3x3 convolutions and a shortcut."""
 
     def __init__(
         self,
@@ -124,12 +124,11 @@ class _Block(nn.Module):
         active = F.relu(self.bn_branch2a(features))
         shortcut = features if self.conv_branch1 is None else self.conv_branch1(active)
         inner = self.conv_branch2b1(F.relu(self.bn_branch2b1(self.conv_branch2a(active))))
-        total: Tensor = shortcut + inner
-        return total
+        return shortcut + inner
 
 
 class _Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution, with dropout before the last two, beside a 1x1 shortcut."""
+    """1x1, 3x3 and 1x1 convolution, with dropout before the last two, and a 1x1 shortcut."""
 
     def __init__(self, width: int, out: int, dilation: int, dropout: float, norm: _Norm) -> None:
         super().__init__()
@@ -147,8 +146,7 @@ class _Bottleneck(nn.Module):
         active = F.relu(self.bn_branch2a(features))
         inner = F.relu(self.bn_branch2b1(self.conv_branch2a(active)))
         inner = F.relu(self.bn_branch2b2(self.conv_branch2b1(self.dropout_2b1(inner))))
-        total: Tensor = self.conv_branch1(active) + self.conv_branch2b2(self.dropout_2b2(inner))
-        return total
+        return self.conv_branch1(active) + self.conv_branch2b2(self.dropout_2b2(inner))
 
 
 def _conv(
@@ -159,5 +157,4 @@ def _conv(
 
 
 def _norm(config: dict[str, Any], channels: int) -> nn.Module:
-    layer: nn.Module = build_norm_layer(config, channels)[1]
-    return layer
+    return build_norm_layer(config, channels)[1]

@@ -41,10 +41,10 @@ def init_path(text: str, model: str) -> Path | None:
         return fetch(text, model)
     path = expand_path(text)
     if not path.is_file():
-        known = [*names_for(model), "random"]
+        names = [*names_for(model), "random"]
         raise ArtifactError(
             f"retrain.init: {path} is no file; pass a backbone checkpoint (.safetensors, .pth"
-            f"{', .params' if model.endswith('resnet38') else ''}) or {' or '.join(known)}"
+            f"{', .params' if model.endswith('resnet38') else ''}) or {' or '.join(names)}"
         )
     return path
 
@@ -64,25 +64,25 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
 
     Raises:
         ArtifactError: the file is damaged or fits another architecture.
-        UnsafeCheckpointError: the file names code beside tensors.
+        UnsafeCheckpointError: the file holds code.
     """
     stored = renamed(_backbone_part(_tensors(path)))
     if isinstance(backbone, DeiT) and "pos_embed" in stored:
         where = f"{path}: pos_embed"
         stored["pos_embed"] = fit_positions(stored["pos_embed"], backbone.grid, where)
-    wanted = {k: v for k, v in backbone.state_dict().items() if not k.endswith(_COUNTERS)}
+    expected = {k: v for k, v in backbone.state_dict().items() if not k.endswith(_COUNTERS)}
     fitting = {
-        k: stored[k] for k, v in wanted.items() if k in stored and stored[k].shape == v.shape
+        k: stored[k] for k, v in expected.items() if k in stored and stored[k].shape == v.shape
     }
-    if len(fitting) < len(wanted):
-        other = [k for k in wanted if k in stored and k not in fitting]
-        absent = [k for k in wanted if k not in stored]
+    if len(fitting) < len(expected):
+        other = [k for k in expected if k in stored and k not in fitting]
+        absent = [k for k in expected if k not in stored]
         examples = [f"lacks {absent[0]}"] if absent else []
         if other:
-            found, expected = tuple(stored[other[0]].shape), tuple(wanted[other[0]].shape)
-            examples.append(f"has {other[0]} as {found}, expected {expected}")
+            shape, right = tuple(stored[other[0]].shape), tuple(expected[other[0]].shape)
+            examples.append(f"has {other[0]} as {shape}, expected {right}")
         raise ArtifactError(
-            f"{path}: fits {len(fitting)} of {len(wanted)} tensors of the backbone "
+            f"{path}: fits {len(fitting)} of {len(expected)} tensors of the backbone "
             f"{type(backbone).__name__} ({'; '.join(examples)}; its first name is "
             f"{next(iter(stored), 'none')!r}); pass a checkpoint of this architecture in "
             "mmsegmentation's or its authors' naming"

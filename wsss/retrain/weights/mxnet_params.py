@@ -38,7 +38,7 @@ _MOST_DIMENSIONS = 32
 def read_params(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a ``.params`` file by name, as stored (``arg:…`` and ``aux:…``).
 
-    Every length is held against what is left of the file before anything of it is read.
+    Every length is compared with the rest of the file before it is read.
 
     Raises:
         ArtifactError: it is no such file, is damaged, or holds what is not supported.
@@ -63,8 +63,8 @@ class _Reader:
             raise self._damaged(
                 f"{len(arrays)} arrays, but {len(set(names))} different names for them"
             )
-        if left := self._left():
-            raise self._damaged(f"{left} bytes follow the last name")
+        if remaining := self._remaining():
+            raise self._damaged(f"{remaining} bytes follow the last name")
         return dict(zip(names, arrays, strict=True))
 
     def _array(self) -> np.ndarray:
@@ -99,8 +99,8 @@ class _Reader:
 
     def _count(self, what: str) -> int:
         count = self._number("Q")
-        if count > self._left() // 4:  # an array takes at least its first number, a name more
-            raise self._damaged(f"{count} {what} in the {self._left()} bytes that are left")
+        if count > self._remaining() // 4:  # an array takes at least its first number, a name more
+            raise self._damaged(f"{count} {what} in the {self._remaining()} bytes that are left")
         return count
 
     def _number(self, form: str) -> int:
@@ -109,11 +109,11 @@ class _Reader:
         return int(values[0])
 
     def _bytes(self, count: int) -> bytes:
-        if count > (left := self._left()):
-            raise self._damaged(f"{count} bytes are announced, {left} are left")
+        if count > (remaining := self._remaining()):
+            raise self._damaged(f"{count} bytes are announced, {remaining} are left")
         return self._stream.read(count)
 
-    def _left(self) -> int:
+    def _remaining(self) -> int:
         return self._size - self._stream.tell()
 
     def _damaged(self, what: str) -> ArtifactError:

@@ -16,12 +16,12 @@ Tensors = Mapping[str, Tensor]
 
 
 def renamed(tensors: Tensors) -> dict[str, Tensor]:
-    """Weights under mmsegmentation's names (ResNet38: ours), if their naming is one we know.
+    """Weights under mmsegmentation's names (ResNet38: ours).
 
-    Known are MXNet's of ResNet38, SegFormer's authors' of MiT, and timm's of DeiT and ViT; others
-    are given back as they are.
+    Renamed are MXNet's names of ResNet38, those of MiT by SegFormer's authors, and timm's of DeiT
+    and ViT; others stay.
     """
-    for mark, rename in _KNOWN.items():
+    for mark, rename in _NAMINGS.items():
         if any(name.startswith(mark) for name in tensors):
             return rename(tensors)
     return dict(tensors)
@@ -30,13 +30,13 @@ def renamed(tensors: Tensors) -> dict[str, Tensor]:
 def fit_positions(stored: Tensor, grid: tuple[int, int], where: str = "pos_embed") -> Tensor:
     """A positional table [1, 1 + rows x columns, C] for another grid of patches.
 
-    The row of the class token is kept. The others, laid out as the square grid that they were
-    trained on, are resized bicubically (``align_corners=False``, no antialiasing): mmsegmentation's
+    The row of the class token stays. The others, laid out as the square grid of their training, are
+    resized bicubically (``align_corners=False``, no antialiasing): mmsegmentation's
     own method, which it also uses on images of other sizes.
 
     Args:
         stored: the table; its grid is square.
-        grid: rows and columns of patches that are wanted.
+        grid: rows and columns of patches of the result.
         where: named in the error.
 
     Raises:
@@ -69,19 +69,19 @@ def _from_mxnet(tensors: Tensors) -> dict[str, Tensor]:
     """``arg:res4b2_branch2a_weight`` is ``b4_2.conv_branch2a.weight``, ``aux:bn7_moving_var`` is
     ``bn7.running_var``; what is no part of the backbone (the classifier) keeps its name.
     """
-    found = {}
+    ours = {}
     for name, value in tensors.items():
         match = _MXNET.fullmatch(name)
         if name == "arg:conv1a_weight":
-            found["conv1a.weight"] = value
+            ours["conv1a.weight"] = value
         elif match and match[5] in _MXNET_PARTS:
-            kind, stage, number, branch, part = match.groups()
-            block = f"b{stage}" + (f"_{number}" if number else "")
+            kind, stage, block_index, branch, part = match.groups()
+            block = f"b{stage}" + (f"_{block_index}" if block_index else "")
             layer = f"{block}.{'conv' if kind == 'res' else 'bn'}_{branch}" if branch else "bn7"
-            found[f"{layer}.{_MXNET_PARTS[part]}"] = value
+            ours[f"{layer}.{_MXNET_PARTS[part]}"] = value
         else:
-            found[name] = value
-    return found
+            ours[name] = value
+    return ours
 
 
 _TIMM = (
@@ -108,16 +108,16 @@ _MIT = (
     (r"proj\.", "projection."),
 )
 _MIT_STAGE = re.compile(r"(patch_embed|block|norm)([1-4])\.(.*)")
-_MIT_PLACE = {"patch_embed": 0, "block": 1, "norm": 2}
+_MIT_INDEX = {"patch_embed": 0, "block": 1, "norm": 2}
 
 
 def _from_mit(tensors: Tensors) -> dict[str, Tensor]:
     """Queries are put before keys and values; a linear layer of the MLP is a 1x1 convolution."""
-    found = {}
+    ours = {}
     for name, value in tensors.items():
         match = _MIT_STAGE.fullmatch(name)
         if not match:
-            found[name] = value
+            ours[name] = value
             continue
         part, stage, rest = match.groups()
         if ".attn.kv." in name and name.replace(".kv.", ".q.") in tensors:
@@ -126,8 +126,8 @@ def _from_mit(tensors: Tensors) -> dict[str, Tensor]:
             value = torch.cat([value, tensors[both]])
         if re.search(r"mlp\.fc\d\.weight$", name):
             value = value[..., None, None] if value.ndim == 2 else value
-        found[f"layers.{int(stage) - 1}.{_MIT_PLACE[part]}.{_first(_MIT, rest)}"] = value
-    return found
+        ours[f"layers.{int(stage) - 1}.{_MIT_INDEX[part]}.{_first(_MIT, rest)}"] = value
+    return ours
 
 
 def _first(rules: tuple[tuple[str, str], ...], name: str) -> str:
@@ -139,9 +139,9 @@ def _first(rules: tuple[tuple[str, str], ...], name: str) -> str:
     return name
 
 
-_KNOWN: dict[str, Callable[[Tensors], dict[str, Tensor]]] = {
+_NAMINGS: dict[str, Callable[[Tensors], dict[str, Tensor]]] = {
     "arg:": _from_mxnet,
     "patch_embed1.": _from_mit,
     "blocks.0.": _from_timm,
 }
-"""By what a name begins with that no other naming has."""
+"""By a beginning of names that no other naming has."""

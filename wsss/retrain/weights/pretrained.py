@@ -1,4 +1,4 @@
-"""ImageNet weights of backbones by name: what there is, and where it lies on this machine.
+"""ImageNet weights of backbones by name: their addresses, and their files on this machine.
 
 Addresses are not written down here; they are read from the packages that publish the weights:
 torchvision, timm, and mmsegmentation's stock configs. None of those says a whole sha256. By
@@ -32,13 +32,13 @@ class Pretrained:
     model: str
     """The network whose backbone they fit, as in `retrain.model`."""
     url: Callable[[], str]
-    """Their address, asked of the package that knows it."""
+    """Their address, from the package that publishes them."""
 
     @property
     def beginning(self) -> str:
         """How the sha256 of the file begins, hexadecimal; empty if its name does not say."""
-        found = re.search(r"-([0-9a-f]{8,64})\.\w+$", self.url())
-        return found[1] if found else ""
+        match = re.search(r"-([0-9a-f]{8,64})\.\w+$", self.url())
+        return match[1] if match else ""
 
 
 def fetch(name: str, model: str) -> Path:
@@ -73,10 +73,10 @@ def fetch(name: str, model: str) -> Path:
                 f"retrain.init: {name} cannot be downloaded from {url} ({error}); fetch it "
                 f"elsewhere and put it at {path}, or set retrain.init to the path of a file"
             ) from None
-    found = digest_file(path)
-    if not found.startswith(chosen.beginning):
+    digest = digest_file(path)
+    if not digest.startswith(chosen.beginning):
         raise ArtifactError(
-            f"{path}: its sha256 begins {found[: len(chosen.beginning)]}, expected "
+            f"{path}: its sha256 begins {digest[: len(chosen.beginning)]}, expected "
             f"{chosen.beginning}, as its name says; delete it, so that it is fetched again, or, if "
             "you trust it, set retrain.init to its path"
         )
@@ -91,11 +91,11 @@ def names_for(model: str) -> list[str]:
 def _of_stock(model: str) -> Pretrained:
     def url() -> str:
         stock = MmConfig.fromfile(CONFIGS / STOCK[model]).model
-        found = stock.get("pretrained") or stock.backbone.init_cfg.checkpoint
+        address = stock.get("pretrained") or stock.backbone.init_cfg.checkpoint
         prefix = "open-mmlab://"
-        if found.startswith(prefix):
-            found = get_external_models()[found.removeprefix(prefix)]
-        return str(found)
+        if address.startswith(prefix):
+            address = get_external_models()[address.removeprefix(prefix)]
+        return str(address)
 
     return Pretrained(model, url)
 
@@ -109,9 +109,9 @@ def _torchvision_resnet101() -> str:
 def _timm_deit() -> str:
     import timm
 
-    known = timm.get_pretrained_cfg("deit_small_patch16_224")
-    assert known is not None, "timm knows DeiT-S"
-    return str(known.url)
+    config = timm.get_pretrained_cfg("deit_small_patch16_224")
+    assert config is not None, "timm knows DeiT-S"
+    return str(config.url)
 
 
 PRETRAINED: dict[str, Pretrained] = {
