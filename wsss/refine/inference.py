@@ -75,9 +75,8 @@ class MultiScaleInference:
     ) -> None:
         if window is not None and (any(window % p for p in patch) or window < (smallest or 1)):
             raise ValueError(
-                f"infer.window or predict.window is {window}; expected a multiple of the network's "
-                f"patch ({patch[0]} x {patch[1]} pixels)"
-                + (f", at least {smallest}" if smallest else "")
+                f"{'predict' if smallest else 'infer'}.window is {window}; expected a multiple of "
+                f"the network's patch ({patch[0]} x {patch[1]} pixels), at least {smallest or 1}"
             )
         self._network, self._scales, self._patch = network, scales, patch
         self._average, self._grid = average, grid
