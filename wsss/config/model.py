@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt, model_validator
 from wsss.config.base import AUTO, Section, Variant, fill_variant
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
+from wsss.config.compute import ComputeConfig
 from wsss.config.data import DataConfig
 from wsss.config.infer import InferConfig
 from wsss.config.labels import MasksConfig, SeedsConfig
@@ -22,22 +23,6 @@ from wsss.config.matrix import MatrixConfig
 from wsss.config.refine import RefineConfig, published_normalization
 from wsss.config.retrain import RECIPE_BATCH_NORM, PredictConfig, RetrainConfig
 from wsss.config.score import PicturesConfig, ScoreConfig
-
-
-class ComputeConfig(Section):
-    """Resources; nothing here changes a result on the CPU."""
-
-    device: str = Field(
-        "auto",
-        pattern=r"^[a-z]+(:[0-9]{1,3})?$",
-        description="auto (CUDA if there is one, else CPU), cpu, cuda, cuda:1 …",
-    )
-    batch: PositiveInt = Field(
-        8, description="Images per batch outside training (CAMs, prediction)."
-    )
-    workers: PositiveInt = Field(
-        2, le=1024, description="Processes or threads that decode images and run CRFs, per job."
-    )
 
 
 class Config(Section):

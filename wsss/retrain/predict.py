@@ -11,8 +11,8 @@ from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.stage import STAGES
 from wsss.compute.device import pick_device
+from wsss.config.compute import ComputeConfig
 from wsss.config.labels import CrfConfig
-from wsss.config.model import ComputeConfig
 from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.images.read import read_image

@@ -15,7 +15,7 @@ from wsss.artifacts.stage import STAGES
 from wsss.artifacts.training import joint_training, write_training
 from wsss.compute import distributed
 from wsss.compute.device import pick_device
-from wsss.config.model import ComputeConfig
+from wsss.config.compute import ComputeConfig
 from wsss.config.retrain import RetrainConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest_folder import load

@@ -14,8 +14,8 @@ from wsss.artifacts.digest import digest_file
 from wsss.artifacts.stage import STAGES
 from wsss.artifacts.write_errors import writing
 from wsss.config.base import Variant
+from wsss.config.compute import ComputeConfig
 from wsss.config.data import DataConfig
-from wsss.config.model import ComputeConfig
 from wsss.data.datasets.registry import read_dataset
 from wsss.data.errors import DataError, IngestError
 from wsss.data.images.decode import DecodeCache, decode_all
