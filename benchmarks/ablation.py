@@ -28,6 +28,7 @@ from typing import Any
 import yaml
 
 from benchmarks.ablation_rows import ROWS
+from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping, overlay
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
@@ -138,7 +139,8 @@ def prepare(plan: Plan, rows: Sequence[str]) -> None:
     for row in rows:
         config = configuration(plan, row, 0)
         if not (path := cams_of(out, config)).exists():
-            make_cams(config, out / "manifest", "train", (1, 1), path, out / "cache")
+            arguments = STAGES["cams"].arguments(config)
+            make_cams(out / "manifest", "train", (1, 1), path, out / "cache", **arguments)
 
 
 def cams_of(out: Path, config: Config) -> Path:
@@ -179,7 +181,8 @@ def run(plan: Plan, row: str, seed: int, *, crf: bool) -> None:
         log, seeds = learned / "loss.csv", []
         if config.refine.needs_seeds:
             seeds = [learned / "seeds.h5"]
-            make_seeds(config, manifest, "train", cams, seeds[0], learned / "png")
+            arguments = STAGES["seeds"].arguments(config)
+            make_seeds(manifest, "train", cams, seeds[0], learned / "png", **arguments)
         stage.train(config, manifest, [cams], checkpoint, log, learned / "work", cache, seeds)
     scores, predictions = here / "scores.h5", here / "predictions.h5"
     stage.apply(config, manifest, "train", cams, checkpoint, scores, cache)
@@ -188,7 +191,8 @@ def run(plan: Plan, row: str, seed: int, *, crf: bool) -> None:
     record = here / "record.json"
     found["scores train"] = score("refiner_scores", config, manifest, "train", [scores], record)[0]
     if crf:
-        make_masks(config, manifest, scores, here / "masks.h5", here / "png")
+        arguments = STAGES["masks"].arguments(config)
+        make_masks(manifest, scores, here / "masks.h5", here / "png", **arguments)
         masks = [here / "masks.h5"]
         found["mask train"] = score("masks", config, manifest, "train", masks, record)[0]
     for row in score("refiner_prediction", config, manifest, "val", [predictions], record):

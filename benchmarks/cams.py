@@ -33,9 +33,10 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.baselines import bare_encoders, simple_cams
-from wsss.cams.clip_sources import GradCamSource
-from wsss.clip.encoder import native_bfloat16
+from wsss.artifacts.stage import STAGES
+from wsss.cams.stage import make_source
 from wsss.clip.images import input_size, normalize_image, resize_image
+from wsss.clip.layers import native_bfloat16
 from wsss.clip.load import load_clip
 from wsss.clip.text.embeddings import text_bank
 from wsss.config.load import from_mapping
@@ -84,7 +85,7 @@ def measure(folder: Path, model: str, images: int, rounds: int) -> dict[str, Any
     clip = load_clip(model, "random")
     bank = text_bank(clip, classes.prompts, classes.backgrounds, [TEMPLATE], cache_dir=folder)
     exact, rounded = (
-        GradCamSource(_config(model, precision), classes, folder)
+        make_source(classes, folder, **STAGES["cams"].arguments(_config(model, precision)))
         for precision in ("float32", "bfloat16")
     )
     mixed = _samples(folder, [1, 2] * max(1, images // 2))

@@ -14,7 +14,7 @@ from wsss.artifacts.digest import digest_arrays, digest_json
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import run as make_cams
-from wsss.clip.load import weights_digest
+from wsss.clip.weights import weights_digest
 from wsss.config.load import from_mapping, overlay
 from wsss.config.model import Config
 from wsss.data.ingest.stage import ingest
@@ -75,9 +75,11 @@ class Bench:
         for part in range(1, shards + 1):
             cams, scores, masks = (out / f"{n}/{part}.h5" for n in ("cams", "scores", "masks"))
             cache = self._folder / "cache"
-            make_cams(config, self._manifest, "train", (part, shards), cams, cache)
+            arguments = STAGES["cams"].arguments(config)
+            make_cams(self._manifest, "train", (part, shards), cams, cache, **arguments)
             refine.apply(plain, self._manifest, "train", cams, nothing, scores, cache)
-            make_masks(plain, self._manifest, scores, masks, out / f"png/{part}")
+            arguments = STAGES["masks"].arguments(plain)
+            make_masks(self._manifest, scores, masks, out / f"png/{part}", **arguments)
             found["CAMs"] |= _contents(cams)
             found["masks"] |= _contents(masks)
         cut = f"shards {shards}, workers {workers}, batch {batch}"
@@ -104,7 +106,9 @@ class Bench:
         if not out.exists():
             config, cache = self.config(refine={"method": "none"}), self._folder / "cache"
             cams = self._folder / "none/cams.h5"
-            make_cams(config, self._manifest, "train", (1, 1), cams, cache)
+            make_cams(
+                self._manifest, "train", (1, 1), cams, cache, **STAGES["cams"].arguments(config)
+            )
             args = (out, out.with_suffix(".csv"), out.with_name("work"))
             refine.train(config, self._manifest, [cams], *args, cache)
         return out

@@ -110,7 +110,7 @@ class _SecondPass(_StaticCam):
     def features(self, seen: Seen, related: Tensor | None = None) -> Tensor:
         assert self.images is not None
         assert self.related is not None
-        rewrite, moved = self.scores.calibration()._rewrite, shift(self.related)  # type: ignore[union-attr]
+        rewrite, moved = self.scores.calibration()._override, shift(self.related)  # type: ignore[union-attr]
         padded = torch.zeros(len(moved), 1 + moved.shape[1], 1 + moved.shape[1])
         padded[:, 1:, 1:] = moved
         gain = self.scores.gain
@@ -120,9 +120,9 @@ class _SecondPass(_StaticCam):
                 mixed, _ = rewrite(heads)
                 return mixed + gain * padded.unsqueeze(1) @ heads.values, None
 
-        beside = Calibration(Shifted(), self.scores.first)
-        run = self.scores.encoder.run(self.images, beside=beside)
-        return self.scores.features(beside.stream(run.tokens))
+        calibration = Calibration(Shifted(), self.scores.first)
+        run = self.scores.encoder.run(self.images, calibration=calibration)
+        return self.scores.features(calibration.stream(run.tokens))
 
     def labels(self, batch, seen, related):  # type: ignore[no-untyped-def]
         self.related = related
@@ -130,7 +130,7 @@ class _SecondPass(_StaticCam):
 
 
 def _step(config: Config, folder: Path, rounds: int) -> None:
-    inputs = EncoderInput(config, folder)
+    inputs = EncoderInput(config.clip, folder, device=config.compute.device)
     encoder, classes = inputs.encoder, class_list("voc")
     teacher = make_teacher(config, classes, inputs, folder)
     head = Head(encoder.depth, encoder.width, classes.label_count, config.refine.excel)
@@ -205,18 +205,22 @@ def _written_out(features: Tensor, texts: Tensor) -> Tensor:
 
 
 def _cams(config: Config, folder: Path, rounds: int) -> None:
-    inputs = EncoderInput(config, folder)
+    inputs = EncoderInput(config.clip, folder, device=config.compute.device)
     teacher = make_teacher(config, class_list("voc"), inputs, folder)
     scores, encoder = teacher.scores, inputs.encoder
     images = [image[None] for image in crop_batch().images]
     owner, classes = torch.zeros(2, dtype=torch.long), torch.tensor([3, 7])
 
     def one(image: Tensor, blocks: int) -> Tensor:
-        beside = scores.calibration()
-        assert beside is not None
+        calibration = scores.calibration()
+        assert calibration is not None
         last = range(encoder.depth - blocks, encoder.depth)
-        run = encoder.run(image, attention_sum_of=last, beside=beside, class_token_last=True)
-        maps = scores.maps(scores.features(beside.stream(run.tokens)), run.grid, owner, classes)
+        run = encoder.run(
+            image, attention_sum_of=last, calibration=calibration, class_token_last=True
+        )
+        maps = scores.maps(
+            scores.features(calibration.stream(run.tokens)), run.grid, owner, classes
+        )
         if run.attention_sum is None:
             return maps
         return teacher.refined(run.attention_sum[:, None, 1:, 1:], maps, owner)

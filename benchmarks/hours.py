@@ -32,6 +32,7 @@ import yaml
 
 from benchmarks.ablation import ROOT
 from benchmarks.scale import prepare
+from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping, load_config, overlay
 from wsss.config.model import Config
 
@@ -189,7 +190,8 @@ def _train_refiner(config: Config, data: Path, out: Path, cache: Path) -> None:
     if config.refine.needs_seeds:
         for shard in cams:
             seeds.append(out / "seeds" / shard.name)
-            make_seeds(config, data / "manifest", "train", shard, seeds[-1], out / "png")
+            arguments = STAGES["seeds"].arguments(config)
+            make_seeds(data / "manifest", "train", shard, seeds[-1], out / "png", **arguments)
     files = (out / "checkpoint.safetensors", out / "loss.csv", out / "work")
     train(config, data / "manifest", cams, *files, cache, seeds)
 

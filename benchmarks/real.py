@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.scoring import score
+from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import run as make_cams
 from wsss.config.load import from_mapping, load_config
 from wsss.config.model import Config
@@ -48,7 +49,8 @@ def _scores(base: Config, precision: str, folder: Path, split: str) -> dict[str,
     settings["clip"]["precision"] = precision
     config = from_mapping(settings)
     shard = folder / f"{precision}.h5"
-    make_cams(config, folder / "manifest", split, (1, 1), shard, folder / "cache")
+    arguments = STAGES["cams"].arguments(config)
+    make_cams(folder / "manifest", split, (1, 1), shard, folder / "cache", **arguments)
     found: dict[str, float] = {}
     for product in _PRODUCTS:
         out = folder / f"{precision}.{product}.json"

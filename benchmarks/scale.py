@@ -217,7 +217,7 @@ def prepare(root: Path, count: int, *, side: int = SIDE, classes: str = "voc") -
     maps = np.full((1, side // 8, side // 8), 0.5, np.float16)
     index = np.zeros((side, side), np.uint8)
     arrays: dict[str, dict[str, np.ndarray]] = {
-        "cams": {"cam": maps, "refined": maps},
+        "cams": {"cam": maps, "cam_affinity": maps},
         "masks": {"label": index, "train": index},
     }
     places: dict[str, Any] = {"classes": [0], "size": [side, side], "grid": [side // 8, side // 8]}

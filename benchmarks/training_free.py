@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from benchmarks.ablation import ROOT, SETS
+from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping, overlay
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
@@ -98,7 +99,7 @@ def attributes(data: str, out: Path) -> None:
     import torch
 
     from wsss.clip.input import EncoderInput
-    from wsss.clip.text.attributes import attribute_bank, described, enrich, hunting_weights
+    from wsss.clip.text.attributes import attribute_bank, attribute_weights, described, enrich
     from wsss.clip.text.embeddings import text_bank
     from wsss.data.datasets.classes import class_list
 
@@ -107,22 +108,23 @@ def attributes(data: str, out: Path) -> None:
     print("|---|---:|---:|---:|---:|---:|---:|")
     for row in ("SVC + TSE as published", "SVC + mean of all attributes", "SVC + TSE"):
         config = configuration(data, row)
-        clip, tse = EncoderInput(config, out / "cache").clip, config.cams.patch_text.tse
+        inputs = EncoderInput(config.clip, out / "cache", max_pixels=config.data.max_pixels)
+        clip, tse = inputs.clip, config.cams.patch_text.tse
         words, template = (classes.prompts, classes.backgrounds), config.clip.template
         texts = text_bank(clip, *words, template, cache_dir=out / "cache").classes
         sentences = described(classes, tse)
         bank = attribute_bank(clip, sentences, template[0], tse, out / "cache")
-        weights = hunting_weights(texts, bank.vectors, tse)
+        weights = attribute_weights(texts, bank.centres, tse)
         if tse.form == "mean":
             weights = torch.full_like(weights, 1 / weights.shape[1])
         entropy = -(weights * weights.clamp_min(1e-12).log()).sum(1)
-        rich = enrich(texts, bank.vectors, tse)
+        rich = enrich(texts, bank.centres, tse)
         between = (rich @ rich.T)[~torch.eye(len(rich), dtype=torch.bool)].mean()
         cells = (
-            f"{len(bank.vectors)}",
-            f"{int((bank.uses.sum(0) > 1).sum())}",
+            f"{len(bank.centres)}",
+            f"{int((bank.class_mask.sum(0) > 1).sum())}",
             f"{float(entropy.exp().mean()):.1f}",
-            f"{float((weights * bank.uses).sum(1).mean()):.2f}",
+            f"{float((weights * bank.class_mask).sum(1).mean()):.2f}",
             f"{float(between):.3f}",
             f"{float((rich * texts).sum(1).mean()):.3f}",
         )
@@ -163,7 +165,7 @@ def measure(data: str, row: str, out: Path, file: Path, *, par: bool) -> None:
         generate(Path(config.data.root), train=train, val=val)
     if not (manifest / "manifest.csv").exists():
         ingest(manifest, variant=config.variant, data=config.data, compute=config.compute)
-    make_cams(config, manifest, "train", (1, 1), cams, out / "cache")
+    make_cams(manifest, "train", (1, 1), cams, out / "cache", **STAGES["cams"].arguments(config))
     found, best_at = {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -177,7 +179,8 @@ def measure(data: str, row: str, out: Path, file: Path, *, par: bool) -> None:
         if par:
             off = {"cams": {"affinity": {"enabled": False}}}
             plain = from_mapping(overlay(config.model_dump(mode="json"), off))
-            make_cams(plain, manifest, "train", (1, 1), folder / "plain.h5", out / "cache")
+            arguments = STAGES["cams"].arguments(plain)
+            make_cams(manifest, "train", (1, 1), folder / "plain.h5", out / "cache", **arguments)
             threshold = best_at[CAM]
             found[PAR] = _of_labels(plain, manifest, folder / "plain.h5", threshold, folder)
             found[BOTH] = _of_labels(config, manifest, cams, best_at[AFFINITY], folder)
@@ -202,7 +205,8 @@ def _of_labels(
     # The identity refiner hands the CAMs on; there is nothing to train.
     train(settings, manifest, [cams], checkpoint, folder / "log.csv", folder / "work", folder)
     apply(settings, manifest, "train", cams, checkpoint, scores, folder)
-    make_masks(settings, manifest, scores, folder / "masks.h5", folder / "png")
+    arguments = STAGES["masks"].arguments(settings)
+    make_masks(manifest, scores, folder / "masks.h5", folder / "png", **arguments)
     out = folder / "record.json"
     record = score("masks", settings, manifest, "train", [folder / "masks.h5"], out)[0]
     return record.miou, record.report_mean

@@ -99,7 +99,7 @@ def one_step(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Median seconds of a step and the process's peak memory, bytes."""
     frozen = options.one == "frozen"
     config = configuration(options, "corrected" if frozen else options.one)
-    inputs = EncoderInput(config, folder)
+    inputs = EncoderInput(config.clip, folder, device=config.compute.device)
     network = build_network(config, class_list(options.classes), inputs, seed=0)
     network.train()
     batch = _batch(options.batch).to(inputs.encoder.device)
@@ -156,7 +156,7 @@ def compare_steps(options: argparse.Namespace) -> None:
 def compare_inference(folder: Path, options: argparse.Namespace) -> None:
     """Time both ways on the same photos and print the ratio."""
     config, classes = configuration(options, "corrected"), class_list(options.classes)
-    inputs = EncoderInput(config, folder)
+    inputs = EncoderInput(config.clip, folder, device=config.compute.device)
     network = build_network(config, classes, inputs, seed=0)
     network.train(False)
     checkpoint = folder / "checkpoint.safetensors"

@@ -78,7 +78,7 @@ def configuration(model: str, device: str, variant: str) -> Config:
 def measure(folder: Path, model: str, device: str, rounds: int) -> dict[str, Any]:
     """All timings; prints the table."""
     corrected, published = (configuration(model, device, v) for v in ("corrected", "published"))
-    inputs = EncoderInput(corrected, folder)
+    inputs = EncoderInput(corrected.clip, folder, device=corrected.compute.device)
     encoder, classes = inputs.encoder, class_list("voc")
     words = (classes.prompts, classes.backgrounds, corrected.clip.template)
     bank = text_bank(inputs.clip, *words, cache_dir=folder).to(encoder.device)
@@ -115,7 +115,7 @@ def measure(folder: Path, model: str, device: str, rounds: int) -> dict[str, Any
         return lambda: teachers[variant].labels(batch, frozen, affinity)
 
     tasks: dict[str, Callable[[], object]] = {
-        "frozen": lambda: encoder.run(batch.images, keep=range(encoder.depth - 1)),
+        "frozen": lambda: encoder.run(batch.images, outputs_of=range(encoder.depth - 1)),
         "head": only_head,
         "step, corrected, before the refinement module": step("corrected", 0, batch),
         "step, corrected, with it": step("corrected", START, cached),

@@ -45,7 +45,7 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     settings, cache = config.refine.excel, ROOT / "results/cache"
     manifest, classes = load(run / "manifest")
     sample = next(s for s in manifest.split("val") if s.id == image)
-    inputs = EncoderInput(config, cache)
+    inputs = EncoderInput(config.clip, cache, device=config.compute.device)
     encoder = inputs.encoder
     teacher = make_teacher(config, classes, inputs, cache)
     head = Head(encoder.depth, encoder.width, classes.label_count, settings)
@@ -57,18 +57,19 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     clean, _, logits = head(seen.features, seen.grid)
     related = relation(clean, settings)
     near = patch[0] * seen.grid[1] + patch[1]
-    owner = torch.zeros(len(sample.tags), dtype=torch.long)
+    image_index = torch.zeros(len(sample.tags), dtype=torch.long)
     tags = torch.tensor(sample.tags)
     features = {"static": teacher.features(seen), "dynamic": teacher.features(seen, related)}
     maps = {
-        name: teacher.scores.maps(value, seen.grid, owner, tags) for name, value in features.items()
+        name: teacher.scores.maps(value, seen.grid, image_index, tags)
+        for name, value in features.items()
     }
-    refined = teacher.refined(seen.attention, maps["dynamic"], owner, related)
+    refined = teacher.refined(seen.attention, maps["dynamic"], image_index, related)
     own = config.cams.patch_text.model_copy(update={"relation": "none"})
     bank = enriched_bank(inputs.clip, classes, config.clip.template, own.tse, cache)
     plain = PatchText(encoder, bank, own)
     run_of = encoder.run(pixels, attention_of=[encoder.depth - 1])
-    plain_map = plain.maps(plain.features(run_of.tokens), seen.grid, owner, tags)
+    plain_map = plain.maps(plain.features(run_of.tokens), seen.grid, image_index, tags)
     block = encoder.blocks[-1]
     before = encoder.run(pixels, until=encoder.depth - 1).tokens
     calibrated = SelfAttention()(block.split_heads(block.norm1(before)))[1]

@@ -46,14 +46,14 @@ def draw(run: Path, image: str, out: Path) -> None:
     config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/demo-weakclip.yaml")
     manifest, classes = load(run / "manifest")
     sample = next(s for s in manifest.split("train") if s.id == image)
-    inputs = EncoderInput(config, ROOT / "results/cache")
+    inputs = EncoderInput(config.clip, ROOT / "results/cache", device=config.compute.device)
     network = build_network(config, classes, inputs, seed=0)
     network.trained.load_state_dict(load_checkpoint(run / "refine/checkpoint.safetensors")[0])
     network.train(False)
     match, logits = network.head(network.look(inputs.pixels(sample)[None]), network.texts())
     own = [0, *(tag + 1 for tag in sample.tags)]
     share = logits[0, own].softmax(0)
-    cam = _item((run / "cams/train").glob("*.h5"), image).arrays["refined"].astype(np.float32)
+    cam = _item((run / "cams/train").glob("*.h5"), image).arrays["cam_affinity"].astype(np.float32)
     seeds = _item((run / "seeds/train").glob("*.h5"), image).arrays["train"]
     mask = _item((run / "masks/train").glob("*.h5"), image).arrays["label"]
     names = [classes.names[tag] for tag in sample.tags]

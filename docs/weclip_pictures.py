@@ -15,14 +15,14 @@ import torch
 
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.shard import Shard
-from wsss.cams.affinity import spread_as_configured
+from wsss.cams.affinity import propagate
 from wsss.clip.images import resize_image
 from wsss.clip.input import EncoderInput
 from wsss.config.load import load_config
 from wsss.data.images.label_png import voc_palette
 from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED
-from wsss.labels.online import Unsure, online_labels
+from wsss.labels.online import IgnoreBand, online_labels
 from wsss.refine.blocks.frozen import encode
 from wsss.refine.blocks.head import Head
 from wsss.refine.blocks.refinement import block_distances, keep_near, trusted_affinity
@@ -53,7 +53,7 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     settings, cams = config.refine.weclip, config.cams
     manifest, classes = load(run / "manifest")
     sample = next(s for s in manifest.split("val") if s.id == image)
-    inputs = EncoderInput(config, ROOT / "results/cache")
+    inputs = EncoderInput(config.clip, ROOT / "results/cache", device=config.compute.device)
     head = Head(inputs.encoder.depth - 1, inputs.encoder.width, classes.label_count, settings)
     head.load_state_dict(load_checkpoint(run / "refine/checkpoint.safetensors")[0])
     head.eval()
@@ -73,13 +73,14 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
         if image in (shard := Shard(path))
     )
     owner = torch.zeros(len(initial), dtype=torch.long)
-    plain = spread_as_configured(frozen.attention.mean(1), initial, owner, cams)
-    refined = spread_as_configured(trusted, initial, owner, cams)
+    plain = propagate(frozen.attention.mean(1), initial, owner, cams)
+    refined = propagate(trusted, initial, owner, cams)
     size = (photo.shape[0], photo.shape[1])
     tags = torch.tensor(sample.tags)
     still = inputs.normalize(resize_image(photo, size))[None]
     assert settings.ignore_band is not None
-    label = online_labels(still, refined, owner, tags, size, unsure=Unsure(*settings.ignore_band))
+    band = IgnoreBand(*settings.ignore_band)
+    label = online_labels(still, refined, owner, tags, size, ignore_band=band)
     near = patch[0] * frozen.grid[1] + patch[1]
 
     figure, axes = plt.subplots(2, 5, figsize=(13, 5.4), layout="constrained")

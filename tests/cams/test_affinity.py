@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsss.cams.affinity import balance, refine_maps
+from wsss.cams.affinity import balance, propagate_maps
 from wsss.cams.boxes import BoxEdge, box_masks
 from wsss.cams.maps import average_to_grid, resize_maps, scale_maps
 
@@ -41,13 +41,13 @@ def contour_boxes(cam: np.ndarray, threshold: float, edge: BoxEdge) -> np.ndarra
 def test_spread_equals_explicit_matrices(rounds: int, power: int) -> None:
     attention = torch.softmax(2 * torch.randn(2, 13, 13), -1)
     maps = scale_maps(torch.rand(5, 3, 4))
-    owner = torch.tensor([0, 0, 0, 1, 1])
+    image_index = torch.tensor([0, 0, 0, 1, 1])
     affinity = balance(attention[:, 1:, 1:], rounds=rounds, power=power)
-    found = refine_maps(affinity, maps, owner, box_threshold=0.4, box_edge="inclusive")
-    for row, image in enumerate(owner.tolist()):
+    actual = propagate_maps(affinity, maps, image_index, box_threshold=0.4, box_edge="inclusive")
+    for row, image in enumerate(image_index.tolist()):
         gated = maps[row] * box_masks(maps[row : row + 1], 0.4)[0]
         expected = explicit_transition(attention[image], rounds, power) @ gated.flatten().double()
-        torch.testing.assert_close(found[row].flatten().double(), expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(actual[row].flatten().double(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_normalised_matrix_ends_row_stochastic() -> None:
@@ -62,7 +62,7 @@ def test_patch_that_nothing_attends_to_stays_finite() -> None:
 
 
 def affinity_is_finite(attention: torch.Tensor) -> bool:
-    return bool(balance(attention[:, 1:, 1:]).spread(torch.ones(1, 4, 1)).isfinite().all())
+    return bool(balance(attention[:, 1:, 1:]).propagate(torch.ones(1, 4, 1)).isfinite().all())
 
 
 @pytest.mark.parametrize("edge", ["inclusive", "exclusive"])
@@ -74,8 +74,8 @@ def test_boxes_equal_those_of_all_contours(edge: BoxEdge, threshold: float) -> N
         if number % 2:
             cam = cv2.GaussianBlur(cam, (0, 0), 1.0)
         cam = (cam - cam.min()) / max(float(np.ptp(cam)), 1e-6)
-        found = box_masks(torch.from_numpy(cam)[None], threshold, edge)[0].numpy()
-        np.testing.assert_array_equal(found, contour_boxes(cam, threshold, edge))
+        actual = box_masks(torch.from_numpy(cam)[None], threshold, edge)[0].numpy()
+        np.testing.assert_array_equal(actual, contour_boxes(cam, threshold, edge))
 
 
 def test_part_in_the_last_row_and_column_is_lost_only_as_published() -> None:
@@ -104,10 +104,10 @@ def test_scaling_of_constant_and_tiny_maps() -> None:
 
 def test_resizing_equals_opencv_and_averaging_keeps_the_mean() -> None:
     maps = torch.rand(2, 5, 7)
-    found = resize_maps(maps, (33, 41))
+    actual = resize_maps(maps, (33, 41))
     for row in range(2):
         expected = cv2.resize(maps[row].numpy(), (41, 33), interpolation=cv2.INTER_LINEAR)
-        np.testing.assert_allclose(found[row].numpy(), expected, atol=2e-6)
+        np.testing.assert_allclose(actual[row].numpy(), expected, atol=2e-6)
     large = torch.rand(1, 24, 16)
     torch.testing.assert_close(
         average_to_grid(large, (6, 4)), torch.nn.functional.avg_pool2d(large, 4)

@@ -61,13 +61,13 @@ def test_batch_with_any_number_of_classes_equals_the_loop(
     images = torch.randn(4, 3, *size)
     classes = [[2], [0, 5, 3], [], [1, 4]]
     encoder = ClipEncoder(model.visual, logit_scale=float(model.logit_scale.exp()))
-    found = grad_cam(encoder, images, classes, bank, gradient=gradient)
-    assert found.owner.tolist() == [0, 1, 1, 1, 3, 3]
+    actual = grad_cam(encoder, images, classes, bank, gradient=gradient)
+    assert actual.image_index.tolist() == [0, 1, 1, 1, 3, 3]
     expected = torch.cat(
         [reference(model, images[i], one, bank, gradient) for i, one in enumerate(classes) if one]
     )
     scale = expected.flatten(1).abs().amax(1)[:, None, None]
-    torch.testing.assert_close(found.maps / scale, expected / scale, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(actual.maps / scale, expected / scale, rtol=1e-3, atol=1e-3)
 
 
 def test_margin_and_softmax_give_the_same_map_where_nothing_saturates() -> None:
@@ -86,10 +86,10 @@ def test_margin_survives_where_the_softmax_saturates() -> None:
     calm = ClipEncoder(model.visual, logit_scale=1.0)
     sure = ClipEncoder(model.visual, logit_scale=1e4)
     expected = grad_cam(calm, *arguments, gradient="margin").maps
-    found = grad_cam(sure, *arguments, gradient="margin").maps
-    torch.testing.assert_close(found / 1e4, expected, rtol=1e-4, atol=1e-6)
+    actual = grad_cam(sure, *arguments, gradient="margin").maps
+    torch.testing.assert_close(actual / 1e4, expected, rtol=1e-4, atol=1e-6)
     dead = grad_cam(sure, *arguments, gradient="softmax").maps
-    assert dead.abs().max() < 1e-10 * found.abs().max()
+    assert dead.abs().max() < 1e-10 * actual.abs().max()
 
 
 def test_single_prompt_falls_back_to_the_logit() -> None:
@@ -97,17 +97,17 @@ def test_single_prompt_falls_back_to_the_logit() -> None:
     encoder = ClipEncoder(model.visual, logit_scale=100.0)
     bank = _bank(backgrounds=0)
     image = torch.randn(1, 3, 64, 64)
-    found = grad_cam(encoder, image, [[2]], bank, gradient="margin")
-    assert found.maps.abs().max() > 0
+    actual = grad_cam(encoder, image, [[2]], bank, gradient="margin")
+    assert actual.maps.abs().max() > 0
     assert grad_cam(encoder, image, [[2]], bank, gradient="softmax").maps.abs().max() == 0
 
 
 def test_images_without_tags_have_no_maps() -> None:
     encoder = ClipEncoder(tiny_clip().visual)
-    found = grad_cam(encoder, torch.randn(2, 3, 64, 64), [[], []], _bank(), attention_blocks=2)
-    assert found.maps.shape == (0, 4, 4)
-    assert found.attention is not None
-    torch.testing.assert_close(found.attention.sum(-1), torch.ones(2, 17))
+    actual = grad_cam(encoder, torch.randn(2, 3, 64, 64), [[], []], _bank(), attention_blocks=2)
+    assert actual.maps.shape == (0, 4, 4)
+    assert actual.attention is not None
+    torch.testing.assert_close(actual.attention.sum(-1), torch.ones(2, 17))
 
 
 @pytest.mark.parametrize("classes", [[[0, 0]], [[0], [1]]])

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from wsss.artifacts.shard import Shard
+from wsss.artifacts.stage import STAGES
 from wsss.cams.patch_text import maps_of, probabilities, similarity
 from wsss.cams.stage import run as make_cams
 from wsss.config.load import from_mapping, overlay
@@ -30,26 +31,26 @@ def _written_out(features: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
 def test_surgery_as_two_products() -> None:
     torch.manual_seed(0)
     features, texts = torch.randn(3, 11, 8), F.normalize(torch.randn(6, 8), dim=-1)
-    owner, wanted = torch.tensor([0, 0, 2, 2, 2]), torch.tensor([4, 1, 0, 5, 2])
-    found = similarity(features, texts, owner, wanted)
-    expected = _written_out(features, texts)[owner, :, wanted]
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    image_index, text_index = torch.tensor([0, 0, 2, 2, 2]), torch.tensor([4, 1, 0, 5, 2])
+    actual = similarity(features, texts, image_index, text_index)
+    expected = _written_out(features, texts)[image_index, :, text_index]
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
     # Images do not meet.
-    alone = similarity(features[2:], texts, torch.zeros(3, dtype=torch.long), wanted[2:])
-    torch.testing.assert_close(found[2:], alone)
+    alone = similarity(features[2:], texts, torch.zeros(3, dtype=torch.long), text_index[2:])
+    torch.testing.assert_close(actual[2:], alone)
 
 
 def test_cosine() -> None:
     features, texts = torch.randn(2, 5, 8), F.normalize(torch.randn(3, 8), dim=-1)
-    found = similarity(features, texts, torch.tensor([0, 1]), torch.tensor([2, 0]), "cosine")
+    actual = similarity(features, texts, torch.tensor([0, 1]), torch.tensor([2, 0]), "cosine")
     expected = F.cosine_similarity(features, texts[torch.tensor([2, 0])][:, None], dim=-1)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_no_class_gives_no_map() -> None:
     none = torch.zeros(0, dtype=torch.long)
-    found = similarity(torch.randn(2, 5, 8), torch.randn(3, 8), none, none)
-    assert maps_of(found, (2, 2)).shape == (0, 2, 2)
+    actual = similarity(torch.randn(2, 5, 8), torch.randn(3, 8), none, none)
+    assert maps_of(actual, (2, 2)).shape == (0, 2, 2)
 
 
 def test_extremes_of_tokens_or_patches() -> None:
@@ -65,12 +66,12 @@ def test_extremes_of_tokens_or_patches() -> None:
 def test_probabilities_are_those_of_the_own_classes() -> None:
     texts = F.normalize(torch.randn(5, 8), dim=-1)  # three classes, two backgrounds
     token = torch.randn(2, 8)
-    owner, wanted = torch.tensor([0, 0, 1]), torch.tensor([0, 2, 1])
-    found = probabilities(token, texts, 3, owner, wanted, 100.0)
+    image_index, text_index = torch.tensor([0, 0, 1]), torch.tensor([0, 2, 1])
+    actual = probabilities(token, texts, 3, image_index, text_index, 100.0)
     logits = 100 * F.normalize(token, dim=-1) @ texts.T
     expected = logits[0, [0, 2, 3, 4]].softmax(0)
-    torch.testing.assert_close(found[:2], expected[:2])
-    torch.testing.assert_close(found[2], logits[1, [1, 3, 4]].softmax(0)[0])
+    torch.testing.assert_close(actual[:2], expected[:2])
+    torch.testing.assert_close(actual[2], logits[1, [1, 3, 4]].softmax(0)[0])
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,8 @@ def test_source(
     folder, base = scenes
     config = from_mapping(overlay(base, change))
     out = tmp_path / "cams.h5"
-    make_cams(config, folder / "manifest", "train", (1, 1), out, folder / "cache")
+    arguments = STAGES["cams"].arguments(config)
+    make_cams(folder / "manifest", "train", (1, 1), out, folder / "cache", **arguments)
     with Shard(out, kind="cams") as shard:
         assert len(list(shard.ids)) == 3
         for item in shard:
@@ -112,7 +114,7 @@ def test_source(
                 assert np.isfinite(maps).all()
                 assert maps.min() >= 0
                 assert maps.max() <= 1
-            assert set(item.arrays) == {"cam", "refined"}
+            assert set(item.arrays) == {"cam", "cam_affinity"}
             if config.clip.keep_ratio is False:
                 side = config.clip.input_size // 8
                 assert item.attrs["grid"] == [side, side]
@@ -128,12 +130,11 @@ def test_cams_do_not_depend_on_the_part(
         for part in range(1, parts + 1):
             out = tmp_path / f"{part}-{parts}.h5"
             shard = (part, parts)
-            make_cams(
-                from_mapping(base), folder / "manifest", "train", shard, out, folder / "cache"
-            )
+            arguments = STAGES["cams"].arguments(from_mapping(base))
+            make_cams(folder / "manifest", "train", shard, out, folder / "cache", **arguments)
             with Shard(out, kind="cams") as stored:
                 for item in stored:
-                    known = arrays.setdefault(item.id, item.arrays)
+                    stored_arrays = arrays.setdefault(item.id, item.arrays)
                     for name, array in item.arrays.items():
-                        np.testing.assert_array_equal(known[name], array)
+                        np.testing.assert_array_equal(stored_arrays[name], array)
     assert len(arrays) == 3

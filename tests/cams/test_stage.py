@@ -12,9 +12,14 @@ import torch
 from PIL import Image
 
 from wsss.artifacts.shard import Item, Shard
+from wsss.artifacts.stage import STAGES
 from wsss.cams import stage
+from wsss.cams.clip_sources import clip_cams
+from wsss.clip.input import EncoderInput
+from wsss.clip.text.embeddings import text_bank
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
+from wsss.data.images.read import read_image
 from wsss.data.ingest.stage import ingest
 
 SIZES = [(40, 56), (56, 40), (40, 56), (33, 47), (90, 90), (8, 70), (40, 56)]
@@ -26,10 +31,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(0)
     rows = ["image,tags"]
-    for number, (size, tags) in enumerate(zip(SIZES, TAGS, strict=True)):
+    for index, (size, tags) in enumerate(zip(SIZES, TAGS, strict=True)):
         pixels = random.integers(0, 255, (*size, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((size[1] * 2, size[0] * 2)).save(folder / f"p {number}.png")
-        rows.append(f"p {number}.png,{tags}")
+        Image.fromarray(pixels).resize((size[1] * 2, size[0] * 2)).save(folder / f"p {index}.png")
+        rows.append(f"p {index}.png,{tags}")
     (folder / "tags.csv").write_text("\n".join(rows) + "\n")
     return folder
 
@@ -71,7 +76,8 @@ def _run(config: Config, manifest: Path, folder: Path, shards: int = 1) -> dict[
     items = {}
     for number in range(1, shards + 1):
         out = folder / f"{number}-of-{shards}.h5"
-        stage.run(config, manifest, "train", (number, shards), out, folder / "cache")
+        arguments = STAGES["cams"].arguments(config)
+        stage.run(manifest, "train", (number, shards), out, folder / "cache", **arguments)
         with Shard(out, kind="cams") as shard:
             items |= {item.id: item for item in shard}
     return items
@@ -84,77 +90,93 @@ def _bytes(items: dict[str, Item]) -> dict[str, list[bytes]]:
     }
 
 
+@pytest.fixture(scope="module")
+def items(
+    photos: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Item]:
+    """One shard, made on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    items = _run(_config(photos, batch=1), manifest, tmp_path_factory.mktemp("cams"))
+    torch.set_num_threads(before)
+    return items
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("threads")
-def test_content_is_the_same_however_the_work_is_cut(
-    photos: Path, manifest: Path, tmp_path: Path
+@pytest.mark.parametrize(("batch", "shards"), [(8, 2), (3, 5)])
+def test_content_does_not_depend_on_batch_shards_or_threads(
+    photos: Path, manifest: Path, items: dict[str, Item], tmp_path: Path, batch: int, shards: int
 ) -> None:
-    torch.set_num_threads(1)
-    expected = _bytes(_run(_config(photos, batch=1), manifest, tmp_path / "a"))
-    assert len(expected) == len(SIZES)
     torch.set_num_threads(2)
-    for name, batch, shards in (("b", 3, 1), ("c", 8, 3), ("d", 1, 5)):
-        assert (
-            _bytes(_run(_config(photos, batch=batch), manifest, tmp_path / name, shards))
-            == expected
-        )
+    config = _config(photos, batch=batch)
+    assert _bytes(_run(config, manifest, tmp_path, shards)) == _bytes(items)
+    assert len(items) == len(SIZES)
 
 
-def test_item_holds_present_classes_on_the_grid(
-    photos: Path, manifest: Path, tmp_path: Path
-) -> None:
-    items = _run(_config(photos), manifest, tmp_path)
+def test_item_holds_present_classes_on_the_grid(items: dict[str, Item]) -> None:
     for item in items.values():
-        cam, refined = item.arrays["cam"], item.arrays["refined"]
+        cam, cam_affinity = item.arrays["cam"], item.arrays["cam_affinity"]
         height, width = item.attrs["size"]
         assert item.attrs["grid"] == [-(-height // 8), -(-width // 8)]
-        assert cam.shape == refined.shape == (len(item.attrs["classes"]), *item.attrs["grid"])
-        assert cam.dtype == refined.dtype == np.float16
-        for maps in (cam, refined):
+        assert cam.shape == cam_affinity.shape == (len(item.attrs["classes"]), *item.attrs["grid"])
+        assert cam.dtype == cam_affinity.dtype == np.float16
+        for maps in (cam, cam_affinity):
             assert maps.min() >= 0
             assert maps.max() <= 1
             largest = maps.reshape(len(maps), -1).max(1)
             assert ((largest > 0.99) | (largest == 0)).all()
 
 
-def test_unchanged_images_are_taken_over_and_new_ones_computed(
+def test_unchanged_images_are_reused_and_new_ones_computed(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine = tmp_path / "photos"
-    shutil.copytree(photos, mine)
-    listed = (mine / "tags.csv").read_text().splitlines()
-    new = mine / f"p {len(SIZES) - 1}.png"
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    listed = (folder / "tags.csv").read_text().splitlines()
+    new = folder / f"p {len(SIZES) - 1}.png"
     new.rename(tmp_path / new.name)
-    (mine / "tags.csv").write_text("\n".join(listed[:-1]) + "\n")
-    _ingest(_config(mine), tmp_path / "manifest")
-    first = _run(_config(mine), tmp_path / "manifest", tmp_path / "cams")
+    (folder / "tags.csv").write_text("\n".join(listed[:-1]) + "\n")
+    _ingest(_config(folder), tmp_path / "manifest")
+    first = _run(_config(folder), tmp_path / "manifest", tmp_path / "cams")
     (tmp_path / "cams/1-of-1.h5").unlink()
     (tmp_path / new.name).rename(new)
-    (mine / "tags.csv").write_text("\n".join(listed) + "\n")
-    _ingest(_config(mine), tmp_path / "manifest")
+    (folder / "tags.csv").write_text("\n".join(listed) + "\n")
+    _ingest(_config(folder), tmp_path / "manifest")
     computed: list[str] = []
     original = stage.make_source
 
-    def spy(*arguments: object) -> object:
-        source = original(*arguments)  # type: ignore[arg-type]
+    def spy(*arguments: object, **settings: object) -> object:
+        source = original(*arguments, **settings)  # type: ignore[arg-type]
         maps = source.maps
         source.maps = lambda samples: (computed.extend(s.id for s in samples), maps(samples))[1]  # type: ignore[method-assign]
         return source
 
     monkeypatch.setattr(stage, "make_source", spy)
-    second = _run(_config(mine), tmp_path / "manifest", tmp_path / "cams")
+    second = _run(_config(folder), tmp_path / "manifest", tmp_path / "cams")
     assert len(computed) == 1
     assert set(second) - set(first) == set(computed)
     assert {k: v for k, v in _bytes(second).items() if k in first} == _bytes(first)
 
 
-def test_variant_and_options_change_the_maps(photos: Path, manifest: Path, tmp_path: Path) -> None:
-    usual = _run(_config(photos), manifest, tmp_path / "a")
-    plain = _config(photos).model_copy(
-        update={"cams": from_mapping({"cams": {"affinity": {"enabled": False}}}).cams}
-    )
-    bare = _run(plain, manifest, tmp_path / "b")
-    assert all("refined" not in item.arrays for item in bare.values())
-    for name, item in bare.items():
-        # Attention that nobody asks for takes another kernel, which rounds differently.
-        np.testing.assert_allclose(item.arrays["cam"], usual[name].arrays["cam"], atol=2e-3)
+def test_without_the_affinity_the_cams_are_the_same(
+    photos: Path, manifest: Path, items: dict[str, Item], tmp_path: Path
+) -> None:
+    cams = from_mapping({"cams": {"affinity": {"enabled": False}}}).cams
+    plain = _run(_config(photos).model_copy(update={"cams": cams}), manifest, tmp_path)
+    assert all("cam_affinity" not in item.arrays for item in plain.values())
+    for name, item in plain.items():
+        # Attention that is not returned takes another kernel, which rounds differently.
+        np.testing.assert_allclose(item.arrays["cam"], items[name].arrays["cam"], atol=2e-3)
+
+
+def test_an_array_gives_the_maps_of_the_stage(photos: Path, items: dict[str, Item]) -> None:
+    """Without configuration, cache or manifest: a photo and the names of its classes."""
+    config = _config(photos)
+    inputs = EncoderInput(config.clip, device="cpu")
+    bank = text_bank(inputs.clip, ["cat", "dog"], ["grass"], config.clip.template)
+    images = inputs.prepare(read_image(photos / "p 1.png"))[None]
+    cams, propagated = clip_cams(inputs.encoder, images, [[0, 1]], bank, config.cams)
+    assert propagated is not None
+    for name, maps in (("cam", cams.maps), ("cam_affinity", propagated)):
+        np.testing.assert_allclose(maps.numpy(), items["p 1"].arrays[name], atol=2e-3)

@@ -35,14 +35,14 @@ def _matrices(heads: Heads, relation: Relation) -> torch.Tensor:
 
 @pytest.mark.parametrize("relation", [*RELATIONS, "identity"])
 @pytest.mark.parametrize("use", ["sum", "mean", "each"])
-def test_rewrites_equal_their_definition(relation: Relation, use: HeadUse) -> None:
+def test_overrides_equal_their_definition(relation: Relation, use: HeadUse) -> None:
     torch.manual_seed(0)
     heads = Heads(*(torch.randn(2, 3, 7, 4) for _ in range(3)))
     matrix = _matrices(heads, relation)
     if use != "each":
         matrix = getattr(matrix, use)(1, keepdim=True)
-    mixed, mean = SelfAttention(relation, use)(heads)
-    torch.testing.assert_close(mixed, matrix @ heads.values)
+    attended, mean = SelfAttention(relation, use)(heads)
+    torch.testing.assert_close(attended, matrix @ heads.values)
     torch.testing.assert_close(mean, _matrices(heads, relation).mean(1))
     torch.testing.assert_close(mean.sum(-1), torch.ones(2, 7))
 
@@ -50,25 +50,25 @@ def test_rewrites_equal_their_definition(relation: Relation, use: HeadUse) -> No
 def test_stream_is_the_closed_form(encoder: ClipEncoder) -> None:
     """P_s = x + sum over the blocks of (G V W^T + b): no MLP, no second attention (eq. 6)."""
     images = torch.randn(2, 3, 64, 80)
-    beside = Calibration(SelfAttention(), 1)
-    run = encoder.run(images, keep=range(4), beside=beside)
-    expected = run.kept[0].clone()
-    for number in range(1, 4):
-        block = encoder.blocks[number]
-        heads = block.split_heads(block.norm1(run.kept[number - 1]))
+    calibration = Calibration(SelfAttention(), 1)
+    run = encoder.run(images, outputs_of=range(4), calibration=calibration)
+    expected = run.outputs[0].clone()
+    for index in range(1, 4):
+        block = encoder.blocks[index]
+        heads = block.split_heads(block.norm1(run.outputs[index - 1]))
         total = _matrices(heads, "qq_kk_vv").sum(1, keepdim=True)
-        mixed = (total @ heads.values).transpose(1, 2).flatten(2)
-        expected += mixed @ block.out_proj.weight.T + block.out_proj.bias
-    found = beside.stream(run.tokens)
-    torch.testing.assert_close(found[:, 1:], expected[:, 1:], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found[:, 0], run.tokens[:, 0])
+        attended = (total @ heads.values).transpose(1, 2).flatten(2)
+        expected += attended @ block.out_proj.weight.T + block.out_proj.bias
+    actual = calibration.stream(run.tokens)
+    torch.testing.assert_close(actual[:, 1:], expected[:, 1:], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(actual[:, 0], run.tokens[:, 0])
 
 
 @pytest.mark.parametrize("use", ["sum", "mean", "each"])
 def test_shift_of_the_attention_needs_no_second_pass(encoder: ClipEncoder, use: HeadUse) -> None:
     """P_d = P_s + gain E U equals a pass in which E is added to every head's matrix (eq. 18)."""
     images = torch.randn(2, 3, 64, 64)
-    rewrite = SelfAttention("qq_kk_vv", use)
+    override = SelfAttention("qq_kk_vv", use)
     patches = 16
     shift = torch.softmax(torch.randn(2, patches, patches), -1)
     padded = torch.zeros(2, 1 + patches, 1 + patches)
@@ -76,22 +76,24 @@ def test_shift_of_the_attention_needs_no_second_pass(encoder: ClipEncoder, use: 
 
     class Shifted:
         def __call__(self, heads: Heads) -> tuple[torch.Tensor, torch.Tensor]:
-            mixed, mean = rewrite(heads)
-            return mixed + rewrite.gain(3) * padded.unsqueeze(1) @ heads.values, mean
+            attended, mean = override(heads)
+            return attended + override.gain(3) * padded.unsqueeze(1) @ heads.values, mean
 
-    static, second = Calibration(rewrite, 1, own_values=True), Calibration(Shifted(), 1)
-    run = encoder.run(images, beside=static)
-    encoder.run(images, beside=second)
-    found = static.stream(run.tokens)[:, 1:] + rewrite.gain(3) * shift @ static.own_values
-    torch.testing.assert_close(found, second.stream(run.tokens)[:, 1:], rtol=1e-5, atol=1e-5)
+    static, second = Calibration(override, 1, value_updates=True), Calibration(Shifted(), 1)
+    run = encoder.run(images, calibration=static)
+    encoder.run(images, calibration=second)
+    actual = static.stream(run.tokens)[:, 1:] + override.gain(3) * shift @ static.value_updates
+    torch.testing.assert_close(actual, second.stream(run.tokens)[:, 1:], rtol=1e-5, atol=1e-5)
 
 
 def test_the_encoder_itself_is_not_touched(encoder: ClipEncoder) -> None:
     images = torch.randn(1, 3, 64, 64)
-    plain = encoder.run(images, keep=range(4))
-    beside = encoder.run(images, keep=range(4), beside=Calibration(SelfAttention(), 2))
-    for number in range(4):
-        assert torch.equal(plain.kept[number], beside.kept[number])
+    plain = encoder.run(images, outputs_of=range(4))
+    calibration = encoder.run(
+        images, outputs_of=range(4), calibration=Calibration(SelfAttention(), 2)
+    )
+    for index in range(4):
+        assert torch.equal(plain.outputs[index], calibration.outputs[index])
 
 
 @pytest.mark.parametrize("attention", [(), (2, 3)])
@@ -109,15 +111,15 @@ def test_last_block_for_the_class_token_alone(
         torch.testing.assert_close(short.attention_sum, whole.attention_sum)
 
 
-def test_middles_are_the_streams_before_the_mlp(encoder: ClipEncoder) -> None:
-    run = encoder.run(torch.randn(1, 3, 64, 64), keep=[2], middles=[2])
-    torch.testing.assert_close(encoder.blocks[2].add_mlp(run.middles[2]), run.kept[2])
+def test_post_attention_is_the_stream_before_the_mlp(encoder: ClipEncoder) -> None:
+    run = encoder.run(torch.randn(1, 3, 64, 64), outputs_of=[2], post_attention_of=[2])
+    torch.testing.assert_close(encoder.blocks[2].add_mlp(run.post_attention[2]), run.outputs[2])
 
 
-def test_what_was_not_asked_for_is_an_error(encoder: ClipEncoder) -> None:
-    beside = Calibration(SelfAttention(), 3)
-    run = encoder.run(torch.randn(1, 3, 64, 64), until=3, beside=beside)
+def test_missing_results_are_errors(encoder: ClipEncoder) -> None:
+    calibration = Calibration(SelfAttention(), 3)
+    run = encoder.run(torch.randn(1, 3, 64, 64), until=3, calibration=calibration)
     with pytest.raises(ValueError, match="did not run block 3"):
-        beside.stream(run.tokens)
-    with pytest.raises(ValueError, match="ask for own_values"):
-        _ = beside.own_values
+        calibration.stream(run.tokens)
+    with pytest.raises(ValueError, match="with value_updates"):
+        _ = calibration.value_updates

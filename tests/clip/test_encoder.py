@@ -16,25 +16,26 @@ def test_tokens_equal_open_clip(patch: int, side: int, quick_gelu: bool) -> None
     model = tiny_clip(patch=patch, side=side, quick_gelu=quick_gelu)
     images = torch.randn(2, 3, side, side)
     encoder = ClipEncoder(model.visual)
-    found = encoder.run(images)
+    encoding = encoder.run(images)
     model.visual.output_tokens = True
     pooled, tokens = model.visual(images)
-    projected = encoder.project(encoder.normalize(found.tokens))
+    normed = encoder.normalize(encoding.tokens)
+    projected = encoder.project(normed)
     torch.testing.assert_close(projected[:, 0], pooled, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(encoder.normalize(found.tokens)[:, 1:], tokens, rtol=1e-4, atol=1e-4)
-    assert found.grid == (side // patch, side // patch)
+    torch.testing.assert_close(normed[:, 1:], tokens, rtol=1e-4, atol=1e-4)
+    assert encoding.grid == (side // patch, side // patch)
 
 
 def test_attention_of_a_block_equals_multihead_attention() -> None:
     model = tiny_clip()
     images = torch.randn(2, 3, 64, 64)
     encoder = ClipEncoder(model.visual)
-    found = encoder.run(images, keep=range(4), attention_of=range(4))
-    for number, block in enumerate(model.visual.transformer.resblocks):
-        before = encoder.embed(images)[0] if number == 0 else found.kept[number - 1]
+    encoding = encoder.run(images, outputs_of=range(4), attention_of=range(4))
+    for index, block in enumerate(model.visual.transformer.resblocks):
+        before = encoder.embed(images)[0] if index == 0 else encoding.outputs[index - 1]
         normed = block.ln_1(before)
         _, expected = block.attn(normed, normed, normed, need_weights=True)
-        torch.testing.assert_close(found.attention[number], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(encoding.attention[index], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_sum_of_attention_is_the_sum_of_its_blocks() -> None:
@@ -51,10 +52,10 @@ def test_sum_of_attention_is_the_sum_of_its_blocks() -> None:
 def test_length_of_77_tokens_is_nothing_special() -> None:
     encoder = ClipEncoder(tiny_clip(patch=16).visual)
     images = torch.randn(1, 3, 64, 304)  # 4 x 19 patches and the class token: 77 tokens
-    run = encoder.run(images, keep=range(4))
+    run = encoder.run(images, outputs_of=range(4))
     assert run.tokens.shape[1] == 77
-    assert len(run.kept) == 4
-    assert not torch.allclose(run.kept[2], run.kept[3])
+    assert len(run.outputs) == 4
+    assert not torch.allclose(run.outputs[2], run.outputs[3])
 
 
 def test_side_that_is_no_multiple_of_the_patch_is_refused() -> None:

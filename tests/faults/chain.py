@@ -16,7 +16,7 @@ from tests.score.test_submission import Predictions
 from tests.score.truth.test_coco_masks import content
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.shard import Shard
-from wsss.clip.load import weights_digest
+from wsss.clip.weights import weights_digest
 
 from .forks import ROOT, Forks
 

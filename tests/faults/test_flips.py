@@ -24,8 +24,8 @@ from wsss.artifacts.checksum import read_checked_text, sidecar
 from wsss.artifacts.digest import digest_arrays, digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
-from wsss.clip.load import weights_digest
 from wsss.clip.text import embeddings
+from wsss.clip.weights import weights_digest
 from wsss.data.errors import ImageError
 from wsss.data.images.decode import DecodeCache
 from wsss.data.images.label_png import read_label_png

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
-from wsss.cams.affinity import balance, refine_maps
+from wsss.cams.affinity import balance, propagate_maps
 from wsss.cams.boxes import box_masks
 from wsss.cams.grad_cam import GradCam, Gradient, grad_cam
 from wsss.cams.maps import resize_maps, scale_maps
@@ -132,12 +132,14 @@ def test_features_and_attention_of_every_block(cases: list[Case], published: Cli
     last = published.depth - 1
     for case in cases:
         encoding = published.run(
-            case.tensor("image"), keep=[last - 1], attention_of=range(published.depth)
+            case.tensor("image"), outputs_of=[last - 1], attention_of=range(published.depth)
         )
-        assert_close_rel(encoding.kept[last - 1][0], case["features_block11"], FLOAT32, "features")
+        assert_close_rel(
+            encoding.outputs[last - 1][0], case["features_block11"], FLOAT32, "features"
+        )
         attention = torch.cat([encoding.attention[number] for number in range(published.depth)])
         assert_close_rel(attention, case["attention"], FLOAT32, "attention")
-        block = published.last_block(encoding.kept[last - 1])
+        block = published.last_block(encoding.outputs[last - 1])
         assert_close_rel(
             block.attention.mean(1)[0], case["attention"][-1], FLOAT32, "last attention"
         )
@@ -195,7 +197,7 @@ def test_sinkhorn_and_transition(cases: list[Case], published: ClipEncoder, bank
         for attention in (stored, computed):
             affinity = balance(attention[:, 1:, 1:])
             assert_close_rel(affinity.matrix()[0], case["sinkhorn"], FLOAT32, "sinkhorn")
-            everything = affinity.spread(torch.eye(attention.shape[-1] - 1).unsqueeze(0))
+            everything = affinity.propagate(torch.eye(attention.shape[-1] - 1).unsqueeze(0))
             assert_close_rel(everything[0], case["transition"], FLOAT32, "transition")
 
 
@@ -212,10 +214,10 @@ def test_refined_maps_end_to_end(cases: list[Case], published: ClipEncoder, bank
         cam = scale_maps(result.maps.relu(), "guarded_twice")
         masks = box_masks(cam, threshold, "exclusive")
         np.testing.assert_array_equal(masks.numpy(), case[f"box_mask_{suffix}"].astype(bool))
-        refined = refine_maps(
+        refined = propagate_maps(
             balance(result.attention[:, 1:, 1:]),
             cam,
-            result.owner,
+            result.image_index,
             box_threshold=threshold,
             box_edge="exclusive",
         )

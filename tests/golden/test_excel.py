@@ -20,7 +20,7 @@ from wsss.cams.maps import scale_maps
 from wsss.cams.patch_text import PatchText, maps_of, similarity
 from wsss.clip.input import EncoderInput
 from wsss.clip.position import resize_positions
-from wsss.clip.text.attributes import enrich, hunting_weights
+from wsss.clip.text.attributes import attribute_weights, enrich
 from wsss.clip.text.embeddings import TextBank
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
@@ -103,7 +103,7 @@ def build(
 ) -> Callable[..., tuple[Teacher, Head, Step]]:
     def made(**options: float) -> tuple[Teacher, Head, Step]:
         config = _config(golden_dir, arrays, **options)
-        inputs = EncoderInput(config, tmp_path)
+        inputs = EncoderInput(config.clip, tmp_path, device="cpu")
         text = _tensor(arrays, "tse/text")
         bank = TextBank(text[:CLASSES], text[CLASSES:])
         scores = PatchText(inputs.encoder, bank, config.cams.patch_text)
@@ -158,7 +158,7 @@ def test_attribute_hunting(golden_dir: Path, arrays: Arrays) -> None:
     tse = _config(golden_dir, arrays).cams.patch_text.tse
     texts = F.normalize(_tensor(arrays, "tse/class_text"), dim=-1)
     bank = _tensor(arrays, "tse/bank").T
-    weights = hunting_weights(texts[:CLASSES], bank, tse)
+    weights = attribute_weights(texts[:CLASSES], bank, tse)
     assert_close_rel(weights, arrays["tse/weights"], FLOAT32, "weights")
     assert ((weights == 0).sum(1) == int((1 - 0.9) * bank.shape[0])).all()
     found = torch.cat([enrich(texts[:CLASSES], bank, tse), texts[CLASSES:]])
@@ -190,7 +190,7 @@ def test_calibrated_attention(build: Build, arrays: Arrays) -> None:
     teacher, _, _ = build()
     encoder = teacher.scores.encoder
     found: list[torch.Tensor] = []
-    rewrite = teacher.scores.calibration()._rewrite
+    rewrite = teacher.scores.calibration()._override
 
     class Spy:
         def __call__(self, heads):  # type: ignore[no-untyped-def]
@@ -201,7 +201,7 @@ def test_calibrated_attention(build: Build, arrays: Arrays) -> None:
 
     from wsss.clip.calibration import Calibration
 
-    encoder.run(_tensor(arrays, "image"), beside=Calibration(Spy(), teacher.scores.first))
+    encoder.run(_tensor(arrays, "image"), calibration=Calibration(Spy(), teacher.scores.first))
     assert_close_rel(torch.stack(found), arrays["svc_attention"], FLOAT32, "attention")
 
 

@@ -201,7 +201,8 @@ def _normalisation(golden_dir: Path) -> EncoderInput:
         "compute": {"device": "cpu"},
         "clip": {"model": "from-weights", "pretrained": weights, "normalization": "imagenet"},
     }
-    return EncoderInput(from_mapping(mapping, partial=True), golden_dir)
+    config = from_mapping(mapping, partial=True)
+    return EncoderInput(config.clip, golden_dir, max_pixels=config.data.max_pixels, device="cpu")
 
 
 def _batch(arrays: Arrays) -> CropBatch:

@@ -61,7 +61,7 @@ def _step(
     golden_dir: Path, arrays: Arrays, phase: str, folder: Path
 ) -> tuple[Step, PseudoLabels, Head]:
     config = _config(golden_dir, arrays, phase)
-    inputs = EncoderInput(config, folder)
+    inputs = EncoderInput(config.clip, folder, device="cpu")
     heads = load_heads(golden_dir / "weclip_heads.safetensors")
     fusion, decoder = build_fusion(heads), build_decoder(heads)
     labels = arrays["seg_logits"].shape[1]

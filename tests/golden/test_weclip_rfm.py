@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.golden.closeness import FLOAT32, assert_close_rel
-from wsss.cams.affinity import Affinity, balance, refine_maps
+from wsss.cams.affinity import Affinity, balance, propagate_maps
 from wsss.refine.blocks.refinement import block_distances, keep_near, trusted_affinity
 
 Arrays = Mapping[str, np.ndarray]
@@ -66,7 +66,7 @@ def test_transition_and_refined_maps(arrays: Arrays) -> None:
         affinity = balance(weights)
         assert_close_rel(_squared(affinity)[0], arrays[f"{case}/transition"], FLOAT32, case)
         maps = torch.from_numpy(arrays[f"{case}/cam"])
-        found = refine_maps(
+        found = propagate_maps(
             affinity,
             maps,
             torch.zeros(len(maps), dtype=torch.long),

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wsss.artifacts.checkpoint import load_checkpoint
-from wsss.clip.load import read_weights
+from wsss.clip.weights import read_weights
 from wsss.errors import WsssError
 from wsss.refine.released.reading import read_source
 from wsss.retrain.weights.initial import load_backbone

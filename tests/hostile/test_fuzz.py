@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.cams.external.pickle_reader import read_npy
-from wsss.cams.external.seed_files import read_seeds
+from wsss.cams.external.seed_files import read_external_cams
 from wsss.config.load import from_mapping, load_config
 from wsss.config.render import default_yaml
 from wsss.config.runs import expand_runs
@@ -298,7 +298,7 @@ def test_seeds(tmp_path_factory: pytest.TempPathFactory) -> None:
         with bounded():
             read_npy(path)
         with bounded():
-            read_seeds(path, "npy", (0, 1), (4, 5))
+            read_external_cams(path, "npy", (0, 1), (4, 5))
 
     fuzz()
 

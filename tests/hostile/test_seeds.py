@@ -157,14 +157,14 @@ NPY: dict[str, tuple[Maker, tuple[str, ...]]] = {
     "array of no shape": (_lying_array((-1, 4)), ("an array's shape is",)),
     "tensor larger than its numbers": (
         _rebuilt_tensor((10**6, 10**6), (10**6, 1)),
-        ("a tensor says (1000000, 1000000), but is not stored so",),
+        ("a tensor says (1000000, 1000000), but is not stored contiguously",),
     ),
-    "tensor of one number": (_rebuilt_tensor((10**6,), (0,)), ("but is not stored so",)),
+    "tensor of one number": (_rebuilt_tensor((10**6,), (0,)), ("but is not stored contiguously",)),
     "10^5 lists": (_raw(nested_list(100_000)), ("refused, since",)),
     "10^6 tuples as key": (_raw(nested_key(1_000_000)), ("more instructions than arrays need",)),
     "place 2^31": (
         _raw(b"\x80\x04]r" + struct.pack("<I", 2**31) + b"."),
-        ("it keeps something in place 2147483648",),
+        ("it stores an object at memo index 2147483648",),
     ),
     "bytes beyond the file": (
         _raw(b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x."),
@@ -214,7 +214,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             external = {"path": str(base / str(number)), "layout": layout}
             config = from_mapping({"cams": {"source": "external", "external": external}})
             try:
-                list(ExternalSource(config, base).maps(samples))
+                list(ExternalSource(config.cams).maps(samples))
             except SeedError as error:
                 print(f"{number}: {' '.join(str(error).split())}", flush=True)
 
@@ -237,11 +237,7 @@ def test_a_bad_seed_is_named(reports: dict[str, str], name: str) -> None:
     ("content", "code", "piece"),
     [
         ({0: GOOD[0], 1000: GOOD[1]}, 0, ""),  # a class of another list is left out
-        (
-            {0: Calls(os.system, "touch ran")},
-            1,
-            "good.npy: refused, since",
-        ),
+        ({0: Calls(os.system, "touch ran")}, 1, "good.npy: refused, since"),
     ],
     ids=["class of another list", "command"],
 )
@@ -274,10 +270,10 @@ def test_dictionaries_of_every_protocol_are_rebuilt(tmp_path: Path, protocol: in
         "some": torch.arange(12).reshape(3, 4)[1],
     }
     pickled(content, protocol)(tmp_path / "a.npy")
-    found = read_npy(tmp_path / "a.npy")
-    assert list(found) == list(content)
+    actual = read_npy(tmp_path / "a.npy")
+    assert list(actual) == list(content)
     for name, value in content.items():
-        np.testing.assert_array_equal(found[name], np.asarray(value))
+        np.testing.assert_array_equal(actual[name], np.asarray(value))
 
 
 def test_reading_many_bad_files_leaves_the_reader_as_it_was(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ POWER, CONSTANT = "power", "constant"
 @pytest.mark.parametrize("value", [0.5, 1.0, 2.0, 7.5])
 def test_power_rule(value: float) -> None:
     largest = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
-    found = background_score(largest, BackgroundConfig(rule=POWER, value=value))
-    wanted = [[(1 - float(x)) ** value for x in row] for row in largest]
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
-    assert found.dtype == np.float32
+    actual = background_score(largest, BackgroundConfig(rule=POWER, value=value))
+    expected = [[(1 - float(x)) ** value for x in row] for row in largest]
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
+    assert actual.dtype == np.float32
 
 
 def test_constant_rule_is_a_threshold() -> None:
@@ -28,8 +28,8 @@ def test_constant_rule_is_a_threshold() -> None:
 
 def test_power_rule_stays_finite_above_one() -> None:
     largest = np.float32([[1.0, 1.0001]])
-    found = background_score(largest, BackgroundConfig(rule=POWER, value=0.5))
-    np.testing.assert_array_equal(found, 0)
+    actual = background_score(largest, BackgroundConfig(rule=POWER, value=0.5))
+    np.testing.assert_array_equal(actual, 0)
 
 
 def test_power_one_is_half_way() -> None:

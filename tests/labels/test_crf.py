@@ -42,15 +42,15 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_agrees_with_brute_force(change: dict[str, float]) -> None:
     probabilities, image = scene()
-    found = dense_crf(probabilities, image, crf(**change))
-    wanted = mean_field(probabilities, image, crf(**change))
-    difference = np.abs(found - wanted)
-    np.testing.assert_array_equal(found.argmax(0), wanted.argmax(0))
+    actual = dense_crf(probabilities, image, crf(**change))
+    expected = mean_field(probabilities, image, crf(**change))
+    difference = np.abs(actual - expected)
+    np.testing.assert_array_equal(actual.argmax(0), expected.argmax(0))
     assert difference.max() <= LARGEST
     assert difference.mean() <= MEAN
     if change:  # the scene tells this setting from the default one
         assert (
-            np.abs(found - mean_field(probabilities, image, crf())).mean() > 3 * difference.mean()
+            np.abs(actual - mean_field(probabilities, image, crf())).mean() > 3 * difference.mean()
         )
 
 
@@ -65,16 +65,16 @@ def test_moves_labels_to_the_object() -> None:
 
 def test_is_a_distribution_over_the_given_labels() -> None:
     probabilities, image = scene()
-    found = dense_crf(probabilities, image, crf())
-    assert found.dtype == np.float32
-    assert found.shape == probabilities.shape
-    np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
+    actual = dense_crf(probabilities, image, crf())
+    assert actual.dtype == np.float32
+    assert actual.shape == probabilities.shape
+    np.testing.assert_allclose(actual.sum(0), 1, atol=1e-5)
 
 
 def test_one_label_takes_all() -> None:
     image = scene()[1]
-    found = dense_crf(np.full((1, 30, 40), 0.3, np.float32), image, crf())
-    np.testing.assert_array_equal(found, 1)
+    actual = dense_crf(np.full((1, 30, 40), 0.3, np.float32), image, crf())
+    np.testing.assert_array_equal(actual, 1)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 3)])
@@ -82,34 +82,34 @@ def test_tiny_images(shape: tuple[int, int]) -> None:
     generator = np.random.default_rng(1)
     probabilities = generator.dirichlet([1, 1, 1], shape).transpose(2, 0, 1).astype(np.float32)
     image = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
-    found = dense_crf(probabilities, image, crf())
-    assert found.shape == (3, *shape)
-    np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
+    actual = dense_crf(probabilities, image, crf())
+    assert actual.shape == (3, *shape)
+    np.testing.assert_allclose(actual.sum(0), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("level", [0, 77, 255])
 def test_constant_image_keeps_a_constant_field_constant(level: int) -> None:
     probabilities = np.broadcast_to(np.float32([0.3, 0.7])[:, None, None], (2, 12, 15))
-    found = dense_crf(probabilities, np.full((12, 15, 3), level, np.uint8), crf())
-    assert np.isfinite(found).all()
-    assert (found.argmax(0) == 1).all()
+    actual = dense_crf(probabilities, np.full((12, 15, 3), level, np.uint8), crf())
+    assert np.isfinite(actual).all()
+    assert (actual.argmax(0) == 1).all()
 
 
 def test_extreme_probabilities_stay_finite() -> None:
     _, image = scene()
     probabilities = np.zeros((2, 30, 40), np.float32)
     probabilities[1] = 7.0  # clipped to 1
-    found = dense_crf(probabilities, image, crf())
-    np.testing.assert_allclose(found[1], 1, atol=1e-3)
+    actual = dense_crf(probabilities, image, crf())
+    np.testing.assert_allclose(actual[1], 1, atol=1e-3)
 
 
 def test_layout_in_memory_does_not_matter() -> None:
     probabilities, image = scene()
-    wanted = dense_crf(probabilities, image, crf())
+    expected = dense_crf(probabilities, image, crf())
     channels_last = np.ascontiguousarray(probabilities.transpose(1, 2, 0)).transpose(2, 0, 1)
     mirrored = np.ascontiguousarray(image[:, ::-1])[:, ::-1]
     for view in (channels_last, np.asfortranarray(probabilities), probabilities.astype(np.float64)):
-        np.testing.assert_array_equal(dense_crf(view, mirrored, crf()), wanted)
+        np.testing.assert_array_equal(dense_crf(view, mirrored, crf()), expected)
 
 
 def test_inputs_are_left_alone() -> None:
@@ -132,11 +132,11 @@ def test_nan_is_refused() -> None:
 def test_wrapped_image_truncates_and_wraps_every_level() -> None:
     levels = np.arange(256, dtype=np.uint8)
     image = np.stack([levels, levels[::-1], np.roll(levels, 7)], axis=1)[None]  # red, green, blue
-    found = appearance_image(image, crf(image="wrapped"))
+    actual = appearance_image(image, crf(image="wrapped"))
     for place in range(256):
         for channel, mean in enumerate((104.008, 116.669, 122.675)):
             shifted = int(float(image[0, place, 2 - channel]) - mean)  # int() truncates toward zero
-            assert found[0, place, channel] == shifted % 256
+            assert actual[0, place, channel] == shifted % 256
     assert appearance_image(image, crf()) is image
 
 

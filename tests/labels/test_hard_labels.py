@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsss.config.labels import CrfConfig, SeedsConfig
-from wsss.labels.hard_labels import seed_label
+from wsss.labels.hard_labels import hard_labels
 from wsss.labels.ignore import IGNORED
 
 SCORES = np.array([[[0.1, 0.3, 0.52, 0.9]], [[0.0, 0.45, 0.2, 0.8]]], np.float32)
@@ -14,8 +14,8 @@ IMAGE = np.zeros((1, 4, 3), np.uint8)
 
 
 def _seed(**changes: object) -> tuple[list[int], list[int]]:
-    found = seed_label(SCORES, (4, 2), IMAGE, SeedsConfig(**changes))  # type: ignore[arg-type]
-    return found[0][0].tolist(), found[1][0].tolist()
+    actual = hard_labels(SCORES, (4, 2), IMAGE, SeedsConfig(**changes))  # type: ignore[arg-type]
+    return actual[0][0].tolist(), actual[1][0].tolist()
 
 
 def test_one_value_knows_every_pixel() -> None:
@@ -36,7 +36,7 @@ def test_powers_are_sorted_the_other_way() -> None:
 
 def test_an_image_without_tags_teaches_nothing() -> None:
     none = np.zeros((0, 1, 4), np.float32)
-    label, train = seed_label(none, (), IMAGE, SeedsConfig())
+    label, train = hard_labels(none, (), IMAGE, SeedsConfig())
     assert not label.any()
     assert (train == IGNORED).all()
 
@@ -48,13 +48,13 @@ def test_the_crf_draws_seeds_to_edges() -> None:
     scores[:, :, 8:] = 0.9
     scores[:, :, 8:10] = 0.45  # the CAM misses the edge
     crf = CrfConfig(bilateral_sxy=10, bilateral_srgb=5, image="raw", unary="float32")
-    plain = seed_label(
+    plain = hard_labels(
         scores,
         (0,),
         image,
         SeedsConfig(values=[0.5], crf=crf.model_copy(update={"enabled": False})),
     )
-    drawn = seed_label(scores, (0,), image, SeedsConfig(values=[0.5], crf=crf))
+    drawn = hard_labels(scores, (0,), image, SeedsConfig(values=[0.5], crf=crf))
     assert not plain[1][:, 8].any()
     assert drawn[1][:, 8:].all()
     assert not drawn[1][:, :8].any()

@@ -33,8 +33,8 @@ def _reference(image: Tensor, mask: Tensor, dilations: tuple[int, ...]) -> Tenso
 def test_equals_the_formula_pixel_by_pixel() -> None:
     torch.manual_seed(0)
     image, mask = torch.randn(3, 7, 9), torch.rand(2, 7, 9)
-    found = pixel_adaptive_refinement(image[None], mask[None], iterations=1, dilations=(1, 3))
-    torch.testing.assert_close(found[0], _reference(image, mask, (1, 3)), atol=1e-5, rtol=0)
+    actual = pixel_adaptive_refinement(image[None], mask[None], iterations=1, dilations=(1, 3))
+    torch.testing.assert_close(actual[0], _reference(image, mask, (1, 3)), atol=1e-5, rtol=0)
 
 
 def test_images_and_classes_do_not_meet() -> None:

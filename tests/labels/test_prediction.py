@@ -26,10 +26,10 @@ def example() -> tuple[np.ndarray, np.ndarray]:
 
 def test_candidates_are_the_noticeable_labels() -> None:
     _, probabilities = example()
-    found = candidates(probabilities)
-    assert found.ids == (2, 5)
-    np.testing.assert_array_equal(found.probabilities, probabilities[[2, 5]])
-    np.testing.assert_array_equal(found.labels, probabilities.argmax(axis=0))
+    actual = candidates(probabilities)
+    assert actual.ids == (2, 5)
+    np.testing.assert_array_equal(actual.probabilities, probabilities[[2, 5]])
+    np.testing.assert_array_equal(actual.labels, probabilities.argmax(axis=0))
 
 
 def test_a_winner_is_a_candidate_however_unsure() -> None:

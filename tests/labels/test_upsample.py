@@ -30,19 +30,19 @@ def bilinear(plane: np.ndarray, height: int, width: int) -> np.ndarray:
 )
 def test_follows_the_formula(grid: tuple[int, int], size: tuple[int, int]) -> None:
     maps = np.random.default_rng(0).random((3, *grid)).astype(np.float16)
-    found = upsample(maps, size)
-    assert found.dtype == np.float32
-    assert found.flags.c_contiguous
-    wanted = np.stack([bilinear(plane.astype(float), *size) for plane in maps])
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    actual = upsample(maps, size)
+    assert actual.dtype == np.float32
+    assert actual.flags.c_contiguous
+    expected = np.stack([bilinear(plane.astype(float), *size) for plane in maps])
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_agrees_with_torch_for_many_classes() -> None:
     maps = np.random.default_rng(1).random((150, 5, 6)).astype(np.float32)
-    found = upsample(maps.transpose(0, 2, 1), (33, 41))  # not contiguous
+    actual = upsample(maps.transpose(0, 2, 1), (33, 41))  # not contiguous
     grid = torch.from_numpy(np.ascontiguousarray(maps.transpose(0, 2, 1)))[None]
-    wanted = torch.nn.functional.interpolate(grid, (33, 41), mode="bilinear")[0]
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    expected = torch.nn.functional.interpolate(grid, (33, 41), mode="bilinear")[0]
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_no_class() -> None:
@@ -51,6 +51,6 @@ def test_no_class() -> None:
 
 def test_stays_within_the_values_of_the_grid() -> None:
     maps = np.random.default_rng(2).random((4, 7, 5)).astype(np.float16)
-    found = upsample(maps, (113, 97))
-    assert (found.max((1, 2)) <= maps.max((1, 2)).astype(np.float32)).all()
-    assert (found.min((1, 2)) >= maps.min((1, 2)).astype(np.float32)).all()
+    actual = upsample(maps, (113, 97))
+    assert (actual.max((1, 2)) <= maps.max((1, 2)).astype(np.float32)).all()
+    assert (actual.min((1, 2)) >= maps.min((1, 2)).astype(np.float32)).all()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, ShardWriter
+from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
@@ -70,7 +71,8 @@ class MaskRun:
     def make(self, scores: Path, *, out: str = "out", **options: object) -> tuple[Path, Path]:
         """Run the stage; gives the shard and the folder of PNGs."""
         shard, png = self.folder / out / "masks.h5", self.folder / out / "png"
-        stage.run(self.config(**options), self.manifest_dir, scores, shard, png)
+        arguments = STAGES["masks"].arguments(self.config(**options))
+        stage.run(self.manifest_dir, scores, shard, png, **arguments)
         return shard, png
 
 

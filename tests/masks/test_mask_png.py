@@ -10,25 +10,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.masks.mask_run import MaskRun
+from tests.masks.mask_run import make_run
 from wsss.artifacts.shard import Shard
 from wsss.data.images.label_png import voc_palette
 
 
-@pytest.fixture
-def product(run: MaskRun) -> tuple[Path, dict[str, np.ndarray]]:
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
     """The folder of `train` PNGs and what they must hold: labels 0 … 12 and 255."""
+    run = make_run(tmp_path_factory.mktemp("run"))
     shard, png = run.make(run.write_scores(), min_confidence=0.9)
     with Shard(shard) as opened:
-        wanted = {item.id: item.arrays["train"] for item in opened}
-    present = set(np.unique(np.concatenate([array.ravel() for array in wanted.values()])))
+        expected = {item.id: item.arrays["train"] for item in opened}
+    present = set(np.unique(np.concatenate([array.ravel() for array in expected.values()])))
     assert {0, 12, 255} <= present
-    return png / "train", wanted
+    return png / "train", expected
 
 
 def test_pillow_reads_indices(product: tuple[Path, dict[str, np.ndarray]]) -> None:
-    folder, wanted = product
-    for image, labels in wanted.items():
+    folder, expected = product
+    for image, labels in expected.items():
         with Image.open(folder / f"{image}.png") as opened:
             assert opened.mode == "P"
             np.testing.assert_array_equal(np.array(opened), labels)
@@ -38,9 +39,9 @@ def test_pillow_reads_indices(product: tuple[Path, dict[str, np.ndarray]]) -> No
 
 
 def test_colours_are_the_palette_of_voc(product: tuple[Path, dict[str, np.ndarray]]) -> None:
-    folder, wanted = product
+    folder, expected = product
     palette = np.array(voc_palette(), np.uint8)
-    for image, labels in wanted.items():
+    for image, labels in expected.items():
         with Image.open(folder / f"{image}.png") as opened:
             np.testing.assert_array_equal(np.array(opened.convert("RGB")), palette[labels])
         buffer = np.fromfile(folder / f"{image}.png", np.uint8)
@@ -50,8 +51,8 @@ def test_colours_are_the_palette_of_voc(product: tuple[Path, dict[str, np.ndarra
 
 def test_mmcv_reads_indices(product: tuple[Path, dict[str, np.ndarray]]) -> None:
     """As mmsegmentation loads annotations: the bytes, unchanged, through Pillow."""
-    folder, wanted = product
-    for image, labels in wanted.items():
+    folder, expected = product
+    for image, labels in expected.items():
         content = (folder / f"{image}.png").read_bytes()
         read = mmcv.imfrombytes(content, flag="unchanged", backend="pillow")
         np.testing.assert_array_equal(read.squeeze(), labels)
@@ -60,8 +61,8 @@ def test_mmcv_reads_indices(product: tuple[Path, dict[str, np.ndarray]]) -> None
 def test_writing_again_what_pillow_read_keeps_indices(
     product: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
-    folder, wanted = product
-    for image, labels in wanted.items():
+    folder, expected = product
+    for image, labels in expected.items():
         with Image.open(folder / f"{image}.png") as opened:
             opened.save(tmp_path / "copy.png", optimize=True)
         with Image.open(tmp_path / "copy.png") as copy:

@@ -35,10 +35,10 @@ def pngs(folder: Path) -> dict[str, bytes]:
 def test_masks_are_those_of_the_labels_room(run: MaskRun, crf: bool) -> None:
     shard, _ = run.make(run.write_scores(), crf={"enabled": crf}, min_confidence=0.8)
     config = run.config(crf={"enabled": crf}, min_confidence=0.8).masks
-    found = items(shard)
-    assert list(found) == [sample.id for sample in run.samples]
+    actual = items(shard)
+    assert list(actual) == [sample.id for sample in run.samples]
     for sample in run.samples:
-        item, photo = found[sample.id], read_image(sample.path)
+        item, photo = actual[sample.id], read_image(sample.path)
         scores = upsample(run.item(sample).arrays["score"], photo.shape[:2])
         label, confidence = pseudo_label(scores, sample.tags, photo, config)
         np.testing.assert_array_equal(item.arrays["label"], label)
@@ -47,9 +47,9 @@ def test_masks_are_those_of_the_labels_room(run: MaskRun, crf: bool) -> None:
         np.testing.assert_array_equal(item.arrays["train"][~unsure], label[~unsure])
         assert item.attrs["size"] == [sample.height, sample.width]
         assert item.attrs["classes"] == list(sample.tags)
-        assert item.attrs["confident"] == pytest.approx(1 - unsure.mean())
+        assert item.attrs["coverage"] == pytest.approx(1 - unsure.mean())
         assert set(np.unique(label)) <= {0, *(tag + 1 for tag in sample.tags)}
-    shares = [item.attrs["confident"] for item in found.values()]
+    shares = [item.attrs["coverage"] for item in actual.values()]
     assert 0 < np.mean(shares) < 1  # the ignore band is neither empty nor everything
 
 
@@ -76,7 +76,7 @@ def test_an_image_without_tags_is_background_and_teaches_nothing(run: MaskRun) -
     item = items(shard)["untagged"]
     assert not item.arrays["label"].any()
     assert (item.arrays["train"] == 255).all()
-    assert item.attrs["confident"] == 0
+    assert item.attrs["coverage"] == 0
     assert not read_label_png(png / "label" / "untagged.png").any()
 
 
@@ -208,7 +208,7 @@ def test_the_split_decides_which_photo_an_id_means(run: MaskRun) -> None:
     assert items(shard)["plain"].arrays["label"].shape == (other.height, other.width)
     silent = run.item(other)
     del silent.attrs["split"]  # type: ignore[attr-defined]
-    with pytest.raises(ArtifactError, match="2 photos, one a split"):
+    with pytest.raises(ArtifactError, match="2 photos, one per split"):
         run.make(run.write_scores("silent", [silent]))
 
 

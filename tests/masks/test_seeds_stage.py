@@ -10,6 +10,7 @@ import pytest
 from tests.refine.cam_run import CamRun
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
+from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.images.label_png import read_label_png, save_label_png
@@ -33,7 +34,9 @@ def run(tmp_path: Path) -> CamRun:
 def _seeds(run: CamRun, config: Config, name: str = "seeds") -> Path:
     cams = run.write_cams("all", [run.cam(sample) for sample in run.samples])
     out = run.folder / f"{name}.h5"
-    make_seeds(config, run.manifest_dir, "train", cams, out, run.folder / name)
+    make_seeds(
+        run.manifest_dir, "train", cams, out, run.folder / name, **STAGES["seeds"].arguments(config)
+    )
     return out
 
 
@@ -84,7 +87,6 @@ def test_hard_seeds_are_taken_as_they_are(run: CamRun) -> None:
 
 def test_cams_of_another_split_are_refused(run: CamRun) -> None:
     cams = run.write_cams("all", [run.cam(sample) for sample in run.samples])
+    out, arguments = run.folder / "s.h5", STAGES["seeds"].arguments(run.config)
     with pytest.raises(ArtifactError, match="which the manifest's split does not list"):
-        make_seeds(
-            run.config, run.manifest_dir, "val", cams, run.folder / "s.h5", run.folder / "png"
-        )
+        make_seeds(run.manifest_dir, "val", cams, out, run.folder / "png", **arguments)

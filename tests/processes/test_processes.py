@@ -20,6 +20,7 @@ from tests.refine.chain import Chain
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, ShardWriter
+from wsss.artifacts.stage import STAGES
 from wsss.cli.app import app
 from wsss.cli.commands.launch import check_processes
 from wsss.data.manifest_folder import load
@@ -36,10 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What was learned by one process (``one``) and by two (``two``)."""
     folder = tmp_path_factory.mktemp("processes")
     chain = Chain(folder, {"method": "weakclip", "train": work.STEPS})
-    make_seeds(
-        chain.config(), chain.manifest, "train", chain.cams["train"], folder / "seeds.h5",
-        folder / "png",
-    )  # fmt: skip
+    make_seeds(chain.manifest, "train", chain.cams["train"], folder / "seeds.h5",
+        folder / "png", **STAGES["seeds"].arguments(chain.config()))  # fmt: skip
     base = {name: chain.base[name] for name in ("compute", "data", "infer")}
     (folder / "chain.json").write_text(json.dumps(base))
     _masks(chain)

@@ -34,11 +34,11 @@ class CamRun:
         write_classes(self.manifest_dir / CLASSES, ClassList("tiny", NAMES, NAMES, ("sky",)))
         write_manifest(self.manifest_dir / MANIFEST, self.samples, NAMES)
 
-    def cam(self, sample: Sample, *, refined: bool = True, key: str = "made") -> Item:
+    def cam(self, sample: Sample, *, affinity: bool = True, key: str = "made") -> Item:
         values = np.random.default_rng(len(sample.id)).random((2, len(sample.tags), 4, 5))
         arrays = {"cam": values[0].astype(np.float16)}
-        if refined:
-            arrays["refined"] = values[1].astype(np.float16)
+        if affinity:
+            arrays["cam_affinity"] = values[1].astype(np.float16)
         attrs = {
             "classes": list(sample.tags),
             "grid": [4, 5],

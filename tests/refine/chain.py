@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from wsss.artifacts.checkpoint import load_checkpoint
+from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import run as make_cams
 from wsss.config.load import from_mapping, overlay
 from wsss.config.model import Config
@@ -37,7 +38,8 @@ class Chain:
         ingest(self.manifest, variant=config.variant, data=config.data, compute=config.compute)
         self.cams = {split: folder / f"cams-{split}.h5" for split in ("train", "val")}
         for split, path in self.cams.items():
-            make_cams(self.config(), self.manifest, split, (1, 1), path, folder / "cache")
+            arguments = STAGES["cams"].arguments(self.config())
+            make_cams(self.manifest, split, (1, 1), path, folder / "cache", **arguments)
 
     def config(self, **changes: Any) -> Config:
         return from_mapping(overlay(self.base, changes))

@@ -64,12 +64,12 @@ def test_scores_are_the_refined_cams(run: CamRun, shard: Path, checkpoint: Path)
         for item, cam in zip(scores, cams, strict=True):
             assert set(item.arrays) == {"score"}
             assert item.arrays["score"].dtype == np.float16
-            np.testing.assert_array_equal(item.arrays["score"], cam.arrays["refined"])
+            np.testing.assert_array_equal(item.arrays["score"], cam.arrays["cam_affinity"])
             assert item.attrs == {**cam.attrs, "split": "train"}
 
 
 def test_without_affinity_scores_are_the_plain_cams(run: CamRun, checkpoint: Path) -> None:
-    plain = run.write_cams("plain", [run.cam(s, refined=False) for s in run.samples[:5]])
+    plain = run.write_cams("plain", [run.cam(s, affinity=False) for s in run.samples[:5]])
     with Shard(apply(run, plain, checkpoint)) as scores, Shard(plain) as cams:
         for item, cam in zip(scores, cams, strict=True):
             np.testing.assert_array_equal(item.arrays["score"], cam.arrays["cam"])

@@ -73,13 +73,16 @@ class Run:
         return path
 
     def cam_shards(self) -> list[Path]:
-        """The CAMs in two shards; `refined` is another map than `cam`."""
+        """The CAMs in two shards; `cam_affinity` is another map than `cam`."""
         parts = [self.samples[0::2], self.samples[1::2]]
         return [
             self.write(
                 f"cams-{number}",
                 "cams",
-                {s.id: {"cam": self.cams[s.id], "refined": self.cams[s.id] ** 2} for s in part},
+                {
+                    s.id: {"cam": self.cams[s.id], "cam_affinity": self.cams[s.id] ** 2}
+                    for s in part
+                },
             )
             for number, part in enumerate(parts)
         ]

@@ -245,13 +245,13 @@ def test_shards_must_hold_exactly_the_split(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda cam: {"cam": cam}, "has no array 'refined', only ['cam']"),
-        (lambda cam: {"refined": cam * np.nan}, "NaN or infinite"),
-        (lambda cam: {"refined": np.concatenate([cam, cam[:1]])}, "expected one map per class"),
+        (lambda cam: {"cam": cam}, "has no array 'cam_affinity', only ['cam']"),
+        (lambda cam: {"cam_affinity": cam * np.nan}, "NaN or infinite"),
+        (lambda cam: {"cam_affinity": np.concatenate([cam, cam[:1]])}, "expected one map per class"),
     ],
 )
 def test_bad_cams(run: Run, tmp_path: Path, damage: Callable, message: str) -> None:
-    arrays = {s.id: {"refined": run.cams[s.id]} for s in run.samples}
+    arrays = {s.id: {"cam_affinity": run.cams[s.id]} for s in run.samples}
     arrays["image2"] = damage(run.cams["image2"])
     shard = run.write("bad", "cams", arrays)
     with pytest.raises(ProductError, match=re.escape(message)) as caught:

@@ -161,7 +161,7 @@ def test_without_a_refiner_the_cams_become_the_masks(finished: Project) -> None:
         with Shard(finished.results / "cams" / part) as cams, Shard(scores_file) as scores:
             for item in scores:
                 np.testing.assert_array_equal(
-                    item.arrays["score"], cams.read(item.id).arrays["refined"]
+                    item.arrays["score"], cams.read(item.id).arrays["cam_affinity"]
                 )
 
 

@@ -1,4 +1,4 @@
-# Class activation maps of the frozen CLIP, or imported seeds, one job a part of a split.
+# Class activation maps of the frozen CLIP, or imported seeds: one job per part of a split.
 
 
 rule cams:

@@ -45,6 +45,10 @@ class Stage:
         """
         return {key.rpartition(".")[2]: _value(config, key) for key in self.reads}
 
+    def arguments(self, config: Any) -> dict[str, Any]:
+        """The keyword arguments of the stage's function: `select`, and the section ``compute``."""
+        return self.select(config) | {"compute": config.compute}
+
     def values(self, config: Any) -> dict[str, Any]:
         """The same as plain values in nested sections, for JSON."""
         plain: dict[str, Any] = {}

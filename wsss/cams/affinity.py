@@ -1,11 +1,10 @@
-"""Class-aware attention affinity: spread a CAM along the encoder's attention (CLIP-ES).
+"""Class-aware attention affinity: propagate a CAM along the encoder's attention (CLIP-ES).
 
 Eq. 14-19 of docs/methods/clip-es.md. The mean attention between patches is made nearly doubly
 stochastic by Sinkhorn rounds, symmetrised and squared; a map, cut to its box mask, is multiplied by
-the result. Neither the normalised matrix nor its square is ever formed: the rounds only scale rows
-and columns, so they are kept as two vectors, and the product with all maps of an image is taken
-factor by factor (eq. 17). That costs a few products of the matrix with as many vectors as there are
-classes instead of N^3.
+the result. Neither the normalised matrix nor its square is formed: the rounds only scale rows and
+columns, so two vectors represent them, and all maps of an image are multiplied factor by factor
+(eq. 17). That costs a few products of the matrix with one vector per class instead of N^3.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wsss.cams.boxes import BoxEdge, box_masks
-from wsss.cams.maps import places_in_image, scale_maps
+from wsss.cams.maps import scale_maps, slots_in_image
 from wsss.config.cams import CamsConfig
 
-_TINY = 1e-30  # keeps a patch that nothing attends to from dividing by zero
+_TINY = 1e-30  # no division by zero for a patch that nothing attends to
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Affinity:
         """D, built; for tests and pictures."""
         return self.row.unsqueeze(-1) * self.weights * self.column.unsqueeze(-2)
 
-    def spread(
+    def propagate(
         self, columns: Float[Tensor, "batch patches columns"]
     ) -> Float[Tensor, "batch patches columns"]:
         """Multiply columns by S to the power, without building it."""
@@ -67,68 +66,60 @@ def balance(
     return Affinity(weights, row.squeeze(-1), column.squeeze(-1), power)
 
 
-def refine_maps(
+def propagate_maps(
     affinity: Affinity,
     maps: Float[Tensor, "rows height width"],
-    owner: Int[Tensor, " rows"],
+    image_index: Int[Tensor, " rows"],
     *,
     box_threshold: float = 0.4,
     box_edge: BoxEdge = "inclusive",
 ) -> Float[Tensor, "rows height width"]:
-    """Spread the maps of a batch: T (B . map), the box mask B gates sources, not receivers.
+    """Propagate the maps of a batch: T (B . map); the box mask B gates sources, not receivers.
 
     Args:
         affinity: of the images of the batch.
         maps: values in [0, 1] on the patch grid; rows in the order of their images.
-        owner: the image of each row, in ascending order.
+        image_index: the image of each row, in ascending order.
         box_threshold: see `box_masks`.
         box_edge: see `box_masks`.
 
     Returns:
-        Refined maps, not scaled again.
+        Propagated maps, not scaled again.
     """
     if len(maps) == 0:
         return maps
     gated = maps * box_masks(maps, box_threshold, box_edge)
     batch, patches = affinity.row.shape
-    place = places_in_image(owner, batch)
-    # Packed rows (R, h, w) -> padded columns (B, N, K), K the most classes of an image
-    columns = gated.new_zeros(batch, 1 + int(place.max()), patches)
-    columns[owner, place] = gated.flatten(1)
-    spread = affinity.spread(columns.transpose(1, 2))
-    return spread.transpose(1, 2)[owner, place].view_as(maps)
+    slots = slots_in_image(image_index, batch)
+    # Packed rows (R, h, w) -> padded rows (B, K, N), K the most classes of an image
+    padded = gated.new_zeros(batch, 1 + int(slots.max()), patches)
+    padded[image_index, slots] = gated.flatten(1)
+    propagated = affinity.propagate(padded.transpose(1, 2))  # (B, N, K)
+    return propagated.transpose(1, 2)[image_index, slots].view_as(maps)
 
 
-def refine_as_configured(
+def propagate(
     attention: Float[Tensor, "batch tokens tokens"],
     maps: Float[Tensor, "rows height width"],
-    owner: Int[Tensor, " rows"],
+    image_index: Int[Tensor, " rows"],
     cams: CamsConfig,
 ) -> Float[Tensor, "rows height width"]:
-    """`spread_as_configured` along mean attention that still has the class token."""
-    return spread_as_configured(attention[:, 1:, 1:], maps, owner, cams)
-
-
-def spread_as_configured(
-    weights: Float[Tensor, "batch patches patches"],
-    maps: Float[Tensor, "rows height width"],
-    owner: Int[Tensor, " rows"],
-    cams: CamsConfig,
-) -> Float[Tensor, "rows height width"]:
-    """Balance an affinity between patches, spread maps along it and scale them to 0..1 again.
+    """Balance an affinity between patches, propagate maps with it and scale them to [0, 1] again.
 
     Args:
-        weights: see `balance`.
-        maps: see `refine_maps`.
-        owner: see `refine_maps`.
-        cams: the section.
+        attention: see `balance`; a class token in front of the patches is left out.
+        maps: see `propagate_maps`.
+        image_index: see `propagate_maps`.
+        cams: sections ``affinity`` and ``scaling``.
     """
     affinity = cams.affinity
-    spread = refine_maps(
+    patches = maps.shape[1] * maps.shape[2]
+    weights = attention[:, -patches:, -patches:]
+    propagated = propagate_maps(
         balance(weights, rounds=affinity.sinkhorn_iterations, power=affinity.power),
         maps,
-        owner,
+        image_index,
         box_threshold=affinity.box_threshold,
         box_edge=affinity.box_edge,
     )
-    return scale_maps(spread, cams.scaling)
+    return scale_maps(propagated, cams.scaling)

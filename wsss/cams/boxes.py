@@ -24,8 +24,8 @@ def box_masks(
 ) -> Bool[Tensor, "rows height width"]:
     """Union of the bounding boxes of each map's connected parts above a threshold.
 
-    As published, values are truncated to 8 bits, and a part is what lies strictly above the integer
-    part of ``threshold`` times the largest 8-bit value. The boxes of connected parts (corners
+    As published, values are truncated to 8 bits, and parts lie strictly above the integer part of
+    ``threshold`` times the largest 8-bit value. The boxes of connected parts (corners
     connect) have the same union as those of all contours: a hole's box lies inside its part's.
     All maps are labelled in one call.
 
@@ -46,9 +46,8 @@ def box_masks(
     limits = (levels.flatten(1).amax(1).double() * threshold).floor()
     strong = (levels > limits[:, None, None]).cpu().numpy()
     labels, _ = ndimage.label(strong, structure=_CONNECTED)
-    boxes = [part for part in ndimage.find_objects(labels) if part is not None]
     inside = np.zeros((rows, height, width), dtype=bool)
     cut = 1 if edge == "exclusive" else 0
-    for row, y, x in boxes:
+    for row, y, x in ndimage.find_objects(labels):
         inside[row, y.start : min(y.stop, height - cut), x.start : min(x.stop, width - cut)] = True
     return torch.from_numpy(inside).to(maps.device)

@@ -1,10 +1,10 @@
 """Softmax Grad-CAM on the last block of a frozen CLIP (CLIP-ES).
 
-Eq. 5-12 of docs/methods/clip-es.md.
-The image is compared with the prompts of its own classes and with all background prompts; classes
-that it does not have are left out, so that they do not compete. The gradient of each class's score
-with respect to the last block's first norm weights that activation's channels. All classes of all
-images of a batch share one forward pass and one pull-back.
+Eq. 5-12 of docs/methods/clip-es.md. The image is compared with the prompts of its classes and with
+all background prompts; other classes are left out, so that they do not compete. The gradient of
+each class's score with respect to the output of the last block's first norm weights the channels of
+that output. All classes of all images of a batch share one forward pass and one vector-Jacobian
+product.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from wsss.cams.maps import BatchCams, Scaling, pack_classes, scale_maps
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.last_block import LastBlock
 from wsss.clip.text.embeddings import TextBank
@@ -25,18 +26,14 @@ Gradient = Literal["margin", "softmax"]
 
 
 @dataclass(frozen=True)
-class GradCam:
-    """Raw maps of all classes of a batch, packed: rows of the first image, then of the second …"""
+class GradCam(BatchCams):
+    """Raw maps of a batch: weighted channel sums, whose positive part is the CAM."""
 
-    owner: Int[Tensor, " rows"]
-    """Which image of the batch a row belongs to."""
-    maps: Float[Tensor, "rows height width"]
-    """Weighted channel sums, before the negative part is cut off."""
-    probabilities: Float[Tensor, " rows"]
-    """Softmax probability of the class among the image's classes and the backgrounds."""
-    channel_weights: Float[Tensor, "rows width_of_tokens"]
-    attention: Float[Tensor, "batch tokens tokens"] | None
-    """Mean attention over heads and the last blocks that were asked for, class token included."""
+    channel_weights: Float[Tensor, "rows token_dim"]
+
+    def scaled(self, scaling: Scaling = "exact") -> Float[Tensor, "rows height width"]:
+        """The CAMs: positive parts of the maps, scaled to [0, 1]."""
+        return scale_maps(self.maps.relu(), scaling)
 
 
 @torch.no_grad()
@@ -45,7 +42,6 @@ def grad_cam(
     images: Float[Tensor, "batch 3 height width"],
     classes: Sequence[Sequence[int]],
     bank: TextBank,
-    *,
     gradient: Gradient = "margin",
     attention_blocks: int = 0,
 ) -> GradCam:
@@ -56,13 +52,13 @@ def grad_cam(
         images: normalised; sides are multiples of the patch.
         classes: indices into ``bank.classes`` of each image; may be empty for an image.
         bank: text features.
-        gradient: see `score_cotangents`.
-        attention_blocks: number of last blocks whose attention is averaged; 0 for none.
+        gradient: see `score_gradients`.
+        attention_blocks: number of last blocks whose attention is averaged; 0 returns none.
 
     Raises:
         ValueError: a class is named twice, a length does not match, or there are too few blocks.
     """
-    if len(classes) != len(images) or any(len(set(one)) != len(one) for one in classes):
+    if len(classes) != len(images) or any(len(set(row)) != len(row) for row in classes):
         raise ValueError(
             f"{len(images)} images with classes {classes}: expected one list each, without repeats"
         )
@@ -70,16 +66,16 @@ def grad_cam(
         raise ValueError(
             f"attention of the last {attention_blocks} blocks: the encoder has {encoder.depth}"
         )
-    last = encoder.depth - 1
-    first = encoder.depth - attention_blocks
+    last, first = encoder.depth - 1, encoder.depth - attention_blocks
     encoding = encoder.run(images, until=last, attention_sum_of=range(first, last))
     block = encoder.last_block(encoding.tokens)
-    total = block.attention.mean(1) if attention_blocks else None
-    if total is not None and encoding.attention_sum is not None:
+    cams = block_cams(encoder, block, encoding.grid, classes, bank, gradient)
+    if not attention_blocks:
+        return cams
+    total = block.attention.mean(1)
+    if encoding.attention_sum is not None:
         total += encoding.attention_sum
-    mean = None if total is None else total / attention_blocks
-    found = block_cams(encoder, block, encoding.grid, classes, bank, gradient)
-    return replace(found, attention=mean)
+    return replace(cams, attention=total / attention_blocks)
 
 
 @torch.no_grad()
@@ -91,7 +87,7 @@ def block_cams(
     bank: TextBank,
     gradient: Gradient = "margin",
 ) -> GradCam:
-    """`grad_cam` from the last block's pass on; without attention.
+    """`grad_cam` from the last block's forward pass; without attention.
 
     Args:
         encoder: the frozen encoder.
@@ -99,75 +95,73 @@ def block_cams(
         grid: rows and columns of the patches.
         classes: see `grad_cam`.
         bank: text features.
-        gradient: see `score_cotangents`.
+        gradient: see `score_gradients`.
     """
     device = encoder.device
-    owner = torch.tensor([i for i, one in enumerate(classes) for _ in one], dtype=torch.long)
-    present = torch.tensor([k for one in classes for k in one], dtype=torch.long)
-    owner, present = owner.to(device), present.to(device)
+    image_index, class_index = pack_classes(classes, device)
     features = encoder.project(block.pooled)
-    probabilities, cotangents = score_cotangents(
+    probabilities, grad_outputs = score_gradients(
         features,
-        owner,
-        bank.classes.to(device)[present],
+        image_index,
+        bank.classes.to(device)[class_index],
         bank.backgrounds.to(device),
         encoder.logit_scale,
         gradient,
     )
     if encoder.projection is not None:
-        cotangents = cotangents @ encoder.projection.T
-    channels = block.pull_back(cotangents, owner)
-    activation = block.normed[:, 1:][owner] if len(classes) > 1 else block.normed[:, 1:]
+        grad_outputs = grad_outputs @ encoder.projection.T
+    channels = block.vjp(grad_outputs, image_index)
+    activation = block.normed[:, 1:][image_index] if len(classes) > 1 else block.normed[:, 1:]
     # (R, N, D) x (R, D, 1) -> (R, N) -> (R, h, w)
     maps = (activation @ channels.unsqueeze(-1)).squeeze(-1).unflatten(1, grid)
-    return GradCam(owner, maps, probabilities, channels, None)
+    return GradCam(image_index, maps, probabilities, None, channels)
 
 
-def score_cotangents(
-    features: Float[Tensor, "batch joint"],
-    owner: Int[Tensor, " rows"],
-    classes: Float[Tensor, "rows joint"],
-    backgrounds: Float[Tensor, "backgrounds joint"],
+def score_gradients(
+    features: Float[Tensor, "batch embed_dim"],
+    image_index: Int[Tensor, " rows"],
+    classes: Float[Tensor, "rows embed_dim"],
+    backgrounds: Float[Tensor, "backgrounds embed_dim"],
     logit_scale: float,
     gradient: Gradient,
-) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows joint"]]:
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows embed_dim"]]:
     """Class probabilities, and gradients of class scores with respect to the image feature.
 
     The logits of an image are scaled cosines with its own classes and the backgrounds.
 
     Args:
         features: image features, not normalised.
-        owner: the image of each row.
+        image_index: the image of each row.
         classes: text feature of each row's class.
         backgrounds: text features of the background prompts; may be empty.
         logit_scale: factor of the cosines.
         gradient: ``softmax`` takes the probability p_k of the class as its score, as published. Its
-            gradient carries a factor p_k (1 - p_k), which vanishes on images that the model is sure
-            of. ``margin`` takes z_k - logsumexp of the other logits: the same direction without
-            that factor, and as maps are scaled to [0, 1] the same map (eq. 7 and 8 of
+            gradient has a factor p_k (1 - p_k), which vanishes on images that the model is sure of.
+            ``margin`` takes z_k - logsumexp of the other logits: the same direction without that
+            factor, and as maps are scaled to [0, 1] the same map (eq. 7 and 8 of
             docs/methods/clip-es.md). With nothing to compare with (one class, no background) the
             margin is the logit itself, while the published gradient is zero.
     """
     length = features.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(features.dtype).tiny)
     unit = features / length
     texts = torch.cat([classes, backgrounds])
-    mine = unit[owner]
-    logits = logit_scale * mine @ texts.T  # (R, R + M)
-    rows = torch.arange(len(owner), device=owner.device)
-    own = torch.zeros_like(logits, dtype=torch.bool)
-    own[:, : len(owner)] = owner[:, None] != owner
-    logits = logits.masked_fill(own, -torch.inf)
-    chances = torch.softmax(logits, dim=-1)
-    probability = chances[rows, rows]
+    unit_rows = unit[image_index]
+    logits = logit_scale * unit_rows @ texts.T  # (R, R + M)
+    rows = torch.arange(len(image_index), device=image_index.device)
+    other_image = torch.zeros_like(logits, dtype=torch.bool)
+    other_image[:, : len(image_index)] = image_index[:, None] != image_index
+    logits = logits.masked_fill(other_image, -torch.inf)
+    probs = torch.softmax(logits, dim=-1)
+    class_probs = probs[rows, rows]
     if gradient == "softmax":
-        toward = -probability[:, None] * chances
-        toward[rows, rows] += probability
+        grad_logits = -class_probs[:, None] * probs
+        grad_logits[rows, rows] += class_probs
     else:
         others = logits.clone()
         others[rows, rows] = -torch.inf
-        # A row of nothing but -inf has no softmax: there is nothing to compare with.
-        toward = -torch.nan_to_num(torch.softmax(others, dim=-1), nan=0.0)
-        toward[rows, rows] = 1.0
-    direction = toward @ texts  # (R, R + M) x (R + M, C)
-    along = (direction * mine).sum(-1, keepdim=True)
-    return probability, logit_scale * (direction - along * mine) / length[owner]
+        # A row of -inf alone has no softmax: there is nothing to compare with.
+        grad_logits = -torch.nan_to_num(torch.softmax(others, dim=-1), nan=0.0)
+        grad_logits[rows, rows] = 1.0
+    direction = grad_logits @ texts  # (R, R + M) x (R + M, C)
+    radial = (direction * unit_rows).sum(-1, keepdim=True)
+    return class_probs, logit_scale * (direction - radial * unit_rows) / length[image_index]

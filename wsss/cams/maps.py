@@ -1,15 +1,47 @@
-"""Arithmetic on class maps: scaling to [0, 1], resizing, averaging to a grid."""
+"""Class maps: packed rows, scaling to [0, 1], resizing, averaging to a grid."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float16, Int
 from torch import Tensor
 
+from wsss.data.manifest import Sample
+
 Scaling = Literal["exact", "guarded_twice"]
+
+
+@dataclass(frozen=True)
+class CamMaps:
+    """The maps of one image, one row per tag, in the order of ``sample.tags``."""
+
+    sample: Sample
+    cam: Float16[np.ndarray, "classes h w"]
+    """In 0 … 1, on the source's grid."""
+    cam_affinity: Float16[np.ndarray, "classes rows columns"] | None
+    """After the affinity, in 0 … 1, on the encoder's patch grid; None where it is off."""
+    probabilities: tuple[float, ...] | None = None
+    """Of each class on the image; None where the source does not know them."""
+
+
+@dataclass(frozen=True)
+class BatchCams:
+    """CAMs of a batch, packed: rows of the first image, then of the second …"""
+
+    image_index: Int[Tensor, " rows"]
+    """The image of each row."""
+    maps: Float[Tensor, "rows height width"]
+    """In 0 … 1."""
+    probabilities: Float[Tensor, " rows"]
+    """Of the class on the image, among the image's classes and the backgrounds."""
+    attention: Float[Tensor, "batch tokens tokens"] | None
+    """Mean attention for the affinity, class token included; None without."""
 
 
 def scale_maps(
@@ -46,28 +78,45 @@ def resize_maps(
     Equals OpenCV's bilinear resizing, which the published code uses, up to float rounding.
 
     Args:
-        maps: one map a row, at least float32 on a CPU.
-        size: height and width wanted.
+        maps: at least float32 on a CPU.
+        size: new height and width.
     """
     resized = F.interpolate(maps.unsqueeze(0), size=size, mode="bilinear", align_corners=False)
     return resized.squeeze(0)
 
 
-def places_in_image(owner: Int[Tensor, " rows"], batch: int) -> Int[Tensor, " rows"]:
-    """Position of each packed row among the rows of its image, to spread rows over padded ones.
+def pack_classes(
+    classes: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
+    """Image and class of each packed row: rows of the first image, then of the second …
 
     Args:
-        owner: the image of each row, in ascending order.
+        classes: of each image.
+        device: of the result.
+    """
+    pairs = [(image, index) for image, row in enumerate(classes) for index in row]
+    packed = torch.tensor(pairs, dtype=torch.long, device=device).view(-1, 2)
+    return packed[:, 0], packed[:, 1]
+
+
+def slots_in_image(image_index: Int[Tensor, " rows"], batch: int) -> Int[Tensor, " rows"]:
+    """Index of each packed row among the rows of its image, to copy rows into a padded tensor.
+
+    Args:
+        image_index: the image of each row, in ascending order.
         batch: number of images.
     """
-    counts = torch.bincount(owner, minlength=batch)
-    return torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
+    counts = torch.bincount(image_index, minlength=batch)
+    return (
+        torch.arange(len(image_index), device=image_index.device)
+        - (counts.cumsum(0) - counts)[image_index]
+    )
 
 
 def average_to_grid(
     maps: Float[Tensor, "rows height width"], grid: tuple[int, int]
 ) -> Float[Tensor, "rows grid_height grid_width"]:
-    """Area average: each cell is the mean of what it covers, pixels on its border in part.
+    """Area average: each cell is the mean of the pixels that it covers, weighted by coverage.
 
     Cells divide the image evenly, as `resize_maps` assumes on the way back.
     """

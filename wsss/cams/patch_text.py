@@ -1,19 +1,20 @@
 """CAMs from the similarity of patches and texts, without a gradient (ExCEL).
 
-Eq. 7-13 of docs/methods/excel.md. Patches and texts meet in CLIP's joint space. What all texts have
-in common there is taken out (feature surgery), so that a map shows what speaks for its class more
-than for the others.
+Eq. 7-13 of docs/methods/excel.md. Patches and texts share CLIP's embedding space. What all texts
+have in common there is subtracted (feature surgery), so that a map shows evidence for its class
+more than for the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from wsss.cams.maps import Scaling, places_in_image, scale_maps
+from wsss.cams.maps import BatchCams, Scaling, pack_classes, scale_maps, slots_in_image
 from wsss.clip.calibration import Calibration
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.self_attention import SelfAttention
@@ -28,57 +29,57 @@ _PRIOR_SHARPNESS = 2.0
 
 @torch.no_grad()
 def text_weights(
-    class_token: Float[Tensor, "batch joint"], texts: Float[Tensor, "texts joint"]
+    class_token: Float[Tensor, "batch embed_dim"], texts: Float[Tensor, "texts embed_dim"]
 ) -> Float[Tensor, "batch texts"]:
-    """How much each text counts on an image: its share of a softmax, divided by the mean share.
+    """Weight of each text on an image: its softmax probability, divided by the mean probability.
 
     Args:
         class_token: features of the class token, normalised as the patches are.
         texts: unit vectors, backgrounds included.
     """
-    share = torch.softmax(_PRIOR_SHARPNESS * class_token @ texts.T, dim=-1)
-    return share * len(texts)
+    probs = torch.softmax(_PRIOR_SHARPNESS * class_token @ texts.T, dim=-1)
+    return probs * len(texts)
 
 
 @torch.no_grad()
 def similarity(
-    features: Float[Tensor, "batch tokens joint"],
-    texts: Float[Tensor, "texts joint"],
-    owner: Int[Tensor, " rows"],
-    wanted: Int[Tensor, " rows"],
+    features: Float[Tensor, "batch tokens embed_dim"],
+    texts: Float[Tensor, "texts embed_dim"],
+    image_index: Int[Tensor, " rows"],
+    text_index: Int[Tensor, " rows"],
     score: Score = "surgery",
 ) -> Float[Tensor, "rows tokens"]:
     """Similarity of every token of an image to some of the texts.
 
     ``surgery`` divides each channel by its length over the tokens (not each token by its length),
-    weighs texts by `text_weights` and subtracts the mean over all texts. The subtraction is linear,
-    so it is done once on the texts: S = F (w_t T_t - m), m = mean over t of w_t T_t. Nothing of
-    the size tokens x texts x channels exists.
+    weights texts by `text_weights` and subtracts the mean over all texts. The subtraction is
+    linear, so it is done once on the texts: S = F (w_t T_t - m), m = mean over t of w_t T_t. No
+    tensor of the size tokens x texts x channels is built.
 
     Args:
         features: projected tokens of the images, class token first.
         texts: unit vectors of all classes and backgrounds.
-        owner: the image of each row, in ascending order.
-        wanted: the text of each row.
+        image_index: the image of each row, in ascending order.
+        text_index: the text of each row.
         score: ``cosine`` is the plain cosine of token and text.
     """
     if score == "cosine":
         unit = features / features.norm(dim=-1, keepdim=True).clamp_min(_tiny(features))
-        directions = texts[wanted]
+        directions = texts[text_index]
     else:
         unit = features / features.norm(dim=1, keepdim=True).clamp_min(_tiny(features))
         weights = text_weights(unit[:, 0], texts)
         common = weights @ texts / len(texts)  # (B, T) x (T, C)
-        directions = weights[owner, wanted].unsqueeze(1) * texts[wanted] - common[owner]
-    if len(owner) == 0:
+        directions = weights[image_index, text_index].unsqueeze(1) * texts[text_index]
+        directions = directions - common[image_index]
+    if len(image_index) == 0:
         return features.new_zeros(0, features.shape[1])
-    batch, place = len(features), places_in_image(owner, len(features))
+    batch, slots = len(features), slots_in_image(image_index, len(features))
     # Packed directions (R, C) -> padded (B, K, C), K the most classes of an image
-    padded = directions.new_zeros(batch, 1 + int(place.max()), directions.shape[1])
-    padded[owner, place] = directions
+    padded = directions.new_zeros(batch, 1 + int(slots.max()), directions.shape[1])
+    padded[image_index, slots] = directions
     # (B, K, C) x (B, C, N) -> (B, K, N) -> (R, N)
-    found: Tensor = (padded @ unit.transpose(1, 2))[owner, place]
-    return found
+    return (padded @ unit.transpose(1, 2))[image_index, slots]
 
 
 @torch.no_grad()
@@ -93,44 +94,40 @@ def maps_of(
     Args:
         scores: from `similarity`.
         grid: rows and columns of the patches.
-        extent: whose extremes count: those of all tokens, as published, or of the patches alone.
+        extent: whose extremes scale a map: those of all tokens, as published, or of the patches.
         scaling: see `wsss.cams.maps.scale_maps`.
     """
     if extent == "patches":
-        patches: Tensor = scores[:, 1:].unflatten(1, grid)  # (R, N) -> (R, h, w)
-        return scale_maps(patches, scaling)
-    scaled: Tensor = scale_maps(scores.unsqueeze(1), scaling)
-    inner: Tensor = scaled[:, 0, 1:].unflatten(1, grid)
-    return inner
+        return scale_maps(scores[:, 1:].unflatten(1, grid), scaling)  # (R, N) -> (R, h, w)
+    return scale_maps(scores.unsqueeze(1), scaling)[:, 0, 1:].unflatten(1, grid)
 
 
 @torch.no_grad()
 def probabilities(
-    class_token: Float[Tensor, "batch joint"],
-    texts: Float[Tensor, "texts joint"],
+    class_token: Float[Tensor, "batch embed_dim"],
+    texts: Float[Tensor, "texts embed_dim"],
     classes: int,
-    owner: Int[Tensor, " rows"],
-    wanted: Int[Tensor, " rows"],
+    image_index: Int[Tensor, " rows"],
+    class_index: Int[Tensor, " rows"],
     logit_scale: float,
 ) -> Float[Tensor, " rows"]:
-    """Of each row's class among the image's own classes and the backgrounds, as CLIP sees it.
+    """CLIP's probability of each row's class among the image's classes and the backgrounds.
 
     Args:
         class_token: projected features of the class token.
         texts: classes, then backgrounds; unit vectors.
-        classes: how many of the texts are classes.
-        owner: the image of each row, in ascending order.
-        wanted: the class of each row.
+        classes: number of texts that are classes.
+        image_index: the image of each row, in ascending order.
+        class_index: the class of each row.
         logit_scale: factor of the cosines.
     """
     unit = class_token / class_token.norm(dim=-1, keepdim=True).clamp_min(_tiny(class_token))
     logits = logit_scale * unit @ texts.T
     allowed = torch.zeros_like(logits, dtype=torch.bool)
     allowed[:, classes:] = True
-    allowed[owner, wanted] = True
-    share = logits.masked_fill(~allowed, -torch.inf).softmax(-1)
-    found: Tensor = share[owner, wanted]
-    return found
+    allowed[image_index, class_index] = True
+    probs = logits.masked_fill(~allowed, -torch.inf).softmax(-1)
+    return probs[image_index, class_index]
 
 
 class PatchText:
@@ -139,7 +136,7 @@ class PatchText:
     Args:
         encoder: the frozen encoder.
         bank: text features, enriched or not.
-        settings: cams.patch_text.
+        settings: section ``cams.patch_text``.
 
     Raises:
         ValueError: the encoder has fewer blocks.
@@ -155,34 +152,34 @@ class PatchText:
         self._texts = torch.cat([bank.classes, bank.backgrounds]).to(encoder.device)
         self.first = encoder.depth - settings.blocks
         """First calibrated block."""
-        self._rewrite = None
+        self._override = None
         if settings.relation != "none":
-            self._rewrite = SelfAttention(settings.relation, settings.heads)
+            self._override = SelfAttention(settings.relation, settings.heads)
 
-    def calibration(self, *, own_values: bool = False) -> Calibration | None:
-        """A second stream for one pass of the encoder; None where CLIP's own features are meant."""
-        if self._rewrite is None:
+    def calibration(self, *, value_updates: bool = False) -> Calibration | None:
+        """A second stream for one pass of the encoder; None where CLIP's own features are used."""
+        if self._override is None:
             return None
-        return Calibration(self._rewrite, self.first, own_values=own_values)
+        return Calibration(self._override, self.first, value_updates=value_updates)
 
     @property
     def gain(self) -> float:
-        """How much a shift of the attention of all heads weighs; 0 without a calibration."""
-        if self._rewrite is None:
+        """Weight of a shift of the attention of all heads; 0 without a calibration."""
+        if self._override is None:
             return 0.0
-        return self._rewrite.gain(self.encoder.blocks[-1].heads)
+        return self._override.gain(self.encoder.blocks[-1].heads)
 
     def features(
         self, stream: Float[Tensor, "batch tokens width"]
-    ) -> Float[Tensor, "batch tokens joint"]:
-        """Tokens of a second stream in the joint space, class token first."""
+    ) -> Float[Tensor, "batch tokens embed_dim"]:
+        """Tokens of a second stream in the space shared with texts, class token first."""
         return self.encoder.project(self.encoder.normalize(stream))
 
     def maps(
         self,
-        features: Float[Tensor, "batch tokens joint"],
+        features: Float[Tensor, "batch tokens embed_dim"],
         grid: tuple[int, int],
-        owner: Int[Tensor, " rows"],
+        image_index: Int[Tensor, " rows"],
         classes: Int[Tensor, " rows"],
     ) -> Float[Tensor, "rows height width"]:
         """CAMs in 0..1 of the classes of each image.
@@ -190,29 +187,70 @@ class PatchText:
         Args:
             features: from `features`.
             grid: rows and columns of the patches.
-            owner: the image of each row, in ascending order.
+            image_index: the image of each row, in ascending order.
             classes: the class of each row, 0-based.
         """
-        scores = similarity(features, self._texts, owner, classes, self._settings.score)
+        scores = similarity(features, self._texts, image_index, classes, self._settings.score)
         return maps_of(scores, grid, self._extent)
 
     def probabilities(
         self,
-        features: Float[Tensor, "batch tokens joint"],
-        owner: Int[Tensor, " rows"],
+        features: Float[Tensor, "batch tokens embed_dim"],
+        image_index: Int[Tensor, " rows"],
         classes: Int[Tensor, " rows"],
     ) -> Float[Tensor, " rows"]:
         """See `probabilities`."""
         scale = self.encoder.logit_scale
-        return probabilities(features[:, 0], self._texts, self._classes, owner, classes, scale)
+        return probabilities(
+            features[:, 0], self._texts, self._classes, image_index, classes, scale
+        )
 
-    def attention_weight(self, number: int) -> float:
-        """What the head-mean attention of a block is multiplied by where blocks are averaged.
+    def attention_weight(self, index: int) -> float:
+        """Factor of a block's head-mean attention in the average over blocks.
 
         The released code sums over the heads in the calibrated blocks and averages in the others.
         """
-        mixed = self._settings.attention == "mixed" and number >= self.first
-        return float(self.encoder.blocks[number].heads) if mixed else 1.0
+        summed = self._settings.attention == "mixed" and index >= self.first
+        return float(self.encoder.blocks[index].heads) if summed else 1.0
+
+    @torch.no_grad()
+    def cams(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        classes: Sequence[Sequence[int]],
+        *,
+        attention_blocks: int = 0,
+    ) -> BatchCams:
+        """Static CAMs of images of one size.
+
+        Args:
+            images: normalised; sides are multiples of the patch.
+            classes: indices into the bank's classes of each image; may be empty for an image.
+            attention_blocks: number of last blocks whose attention is averaged; 0 returns none.
+        """
+        encoder = self.encoder
+        blocks = range(encoder.depth - attention_blocks, encoder.depth)
+        mixed = self._settings.attention == "mixed"
+        calibration = self.calibration()
+        encoding = encoder.run(
+            images,
+            attention_of=blocks if mixed else (),
+            attention_sum_of=() if mixed else blocks,
+            calibration=calibration,
+            class_token_last=calibration is not None,
+        )
+        tokens, attention = encoding.tokens, encoding.attention_sum
+        if mixed and attention_blocks:
+            weighted = [encoding.attention[i] * self.attention_weight(i) for i in blocks]
+            attention = torch.stack(weighted).sum(0)
+        image_index, class_index = pack_classes(classes, encoder.device)
+        features = self.features(tokens if calibration is None else calibration.stream(tokens))
+        return BatchCams(
+            image_index,
+            self.maps(features, encoding.grid, image_index, class_index),
+            self.probabilities(features, image_index, class_index),
+            None if attention is None else attention / attention_blocks,
+        )
 
 
 def _tiny(like: Tensor) -> float:

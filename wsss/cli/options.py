@@ -61,7 +61,7 @@ def stage_values(
         compute: ``device``, ``batch`` and ``workers`` of the command line; empty or 0 for none.
     """
     config = stage_config(stage, files, sections, **compute)  # type: ignore[arg-type]
-    return STAGES[stage].select(config) | {"compute": config.compute}
+    return STAGES[stage].arguments(config)
 
 
 def stage_config(

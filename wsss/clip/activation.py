@@ -1,9 +1,9 @@
 """The activations of CLIP's feed-forward parts, and their slopes.
 
-QuickGELU, ``x sigmoid(1.702 x)``, is ``silu(1.702 x) / 1.702``. The factors are left to the linear
-maps before and after it, which scale their results at no cost, so that one pass over the hidden
-numbers does, in place. Activations here therefore take *scaled inputs* ``s = input_scale * x`` and
-give ``input_scale`` times the activation of ``x``.
+QuickGELU, ``x sigmoid(1.702 x)``, is ``silu(1.702 x) / 1.702``. The linear maps before and
+after it apply the factors at no cost, so that one pass over the hidden values suffices, in place.
+Activations here therefore take *scaled inputs* ``s = input_scale * x`` and return ``input_scale``
+times the activation of ``x``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 
 
 def activation_of(module: nn.Module, where: str) -> Activation:
-    """Which activation an open_clip MLP uses.
+    """The activation of an open_clip MLP.
 
     Raises:
         UnsupportedEncoderError: neither QuickGELU nor GELU.
@@ -37,7 +37,7 @@ def activation_of(module: nn.Module, where: str) -> Activation:
 
 
 def input_scale(kind: Activation) -> float:
-    """Factor of the inputs that `activate_` takes and of the outputs that it gives."""
+    """Factor of the inputs and outputs of `activate_`."""
     return 1.702 if kind == "quick_gelu" else 1.0
 
 
@@ -59,6 +59,6 @@ def slope(scaled: Float[Tensor, "*rows hidden"], kind: Activation) -> Float[Tens
         density = torch.exp(-0.5 * scaled.square()) / math.sqrt(2 * math.pi)
         return 0.5 * (1 + torch.erf(scaled / math.sqrt(2))) + scaled * density
     rate, cubic = math.sqrt(2 / math.pi), 0.044715
-    bend = torch.tanh(rate * (scaled + cubic * scaled**3))
+    tanh = torch.tanh(rate * (scaled + cubic * scaled**3))
     inner = rate * (1 + 3 * cubic * scaled.square())
-    return 0.5 * (1 + bend) + 0.5 * scaled * (1 - bend.square()) * inner
+    return 0.5 * (1 + tanh) + 0.5 * scaled * (1 - tanh.square()) * inner

@@ -12,6 +12,8 @@ from wsss.clip.attention import Heads
 from wsss.clip.errors import UnsupportedEncoderError
 from wsss.clip.layers import Linear, Load, Norm
 
+_ABSENT = (nn.Identity, type(None))
+
 
 @dataclass(frozen=True)
 class Block:
@@ -21,8 +23,8 @@ class Block:
     in_proj: Linear
     out_proj: Linear
     norm2: Norm
-    up: Linear
-    down: Linear
+    fc1: Linear
+    fc2: Linear
     gain1: Float[Tensor, " width"] | None
     """Layer scale after the attention, None without."""
     gain2: Float[Tensor, " width"] | None
@@ -40,14 +42,14 @@ class Block:
     def add_attention(
         self,
         tokens: Float[Tensor, "batch tokens width"],
-        mixed: Float[Tensor, "batch heads tokens head_width"],
+        attended: Float[Tensor, "batch heads tokens head_width"],
     ) -> Float[Tensor, "batch tokens width"]:
-        """Project the mixed values of the heads and add them to the residual stream."""
+        """Project the attended values of the heads and add them to the residual stream."""
         # (B, H, L, d) -> (B, L, H, d) -> (B, L, D)
-        return _add(tokens, self.out_proj(mixed.transpose(1, 2).flatten(2)), self.gain1)
+        return _add(tokens, self.out_proj(attended.transpose(1, 2).flatten(2)), self.gain1)
 
-    def values_through(self, heads: Heads) -> Float[Tensor, "batch tokens width"]:
-        """What every token's own value adds to a stream, without the bias of the projection."""
+    def value_update(self, heads: Heads) -> Float[Tensor, "batch tokens width"]:
+        """What each token adds to the stream if it attends to itself alone; no projection bias."""
         # (B, H, L, d) -> (B, L, H, d) -> (B, L, D)
         update = self.out_proj(heads.values.transpose(1, 2).flatten(2), bias_gain=0.0).float()
         return update if self.gain1 is None else update.mul_(self.gain1)
@@ -61,33 +63,33 @@ class Block:
     def hidden(
         self, tokens: Float[Tensor, "batch tokens width"]
     ) -> Float[Tensor, "batch tokens hidden"]:
-        """Inputs of the activation, scaled as `wsss.clip.activation` wants them."""
+        """Scaled inputs of the activation, see `wsss.clip.activation`."""
         scale = input_scale(self.activation)
-        return self.up(self.norm2(tokens), gain=scale, bias_gain=scale)
+        return self.fc1(self.norm2(tokens), gain=scale, bias_gain=scale)
 
     def add_hidden(
         self,
         tokens: Float[Tensor, "batch tokens width"],
         activated: Float[Tensor, "batch tokens hidden"],
     ) -> Float[Tensor, "batch tokens width"]:
-        """Project what `activate_` gave and add it to the residual stream."""
-        update = self.down(activated, gain=1 / input_scale(self.activation))
+        """Project the output of `activate_` and add it to the residual stream."""
+        update = self.fc2(activated, gain=1 / input_scale(self.activation))
         return _add(tokens, update, self.gain2)
 
     @staticmethod
-    def of(module: nn.Module, number: int, load: Load) -> Block:
+    def of(module: nn.Module, index: int, load: Load) -> Block:
         """Take the weights of an open_clip residual attention block.
 
         Args:
             module: the block.
-            number: its place, for error messages.
-            load: casts a parameter of a linear map to the type it is used in.
+            index: of the block, for error messages.
+            load: casts a parameter of a linear map to the type that it is used in.
 
         Raises:
             UnsupportedEncoderError: the block is of another kind (normalised queries, cosine
                 attention, extra norms …).
         """
-        where = f"block {number}"
+        where = f"block {index}"
         attn, mlp = getattr(module, "attn", None), getattr(module, "mlp", None)
         if attn is None or mlp is None or not hasattr(attn, "in_proj_weight"):
             raise UnsupportedEncoderError(
@@ -99,28 +101,21 @@ class Block:
             "norm after attention": getattr(module, "ln_attn", None),
             "norm inside the MLP": getattr(mlp, "ln", None),
         }
-        found = [
-            name
-            for name, part in extras.items()
-            if part is not None and not isinstance(part, nn.Identity)
-        ]
-        found += [
-            name
-            for name in ("logit_scale", "head_scale", "bias_k")
-            if getattr(attn, name, None) is not None
-        ]
-        if found or attn.in_proj_weight is None:
+        unsupported = [name for name, part in extras.items() if not isinstance(part, _ABSENT)]
+        names = ("logit_scale", "head_scale", "bias_k")
+        unsupported += [name for name in names if getattr(attn, name, None) is not None]
+        if unsupported or attn.in_proj_weight is None:
             raise UnsupportedEncoderError(
-                f"{where} has {', '.join(found) or 'separate projections'}; only plain softmax"
-                f" attention is supported"
+                f"{where} has {', '.join(unsupported) or 'separate projections'}; only plain "
+                "softmax attention is supported"
             )
         return Block(
             norm1=Norm.of(module.get_submodule("ln_1"), f"{where}.ln_1"),
             in_proj=Linear.of(attn.in_proj_weight, attn.in_proj_bias, load),
             out_proj=Linear.of(attn.out_proj.weight, attn.out_proj.bias, load),
             norm2=Norm.of(module.get_submodule("ln_2"), f"{where}.ln_2"),
-            up=Linear.of(mlp.c_fc.weight, mlp.c_fc.bias, load),
-            down=Linear.of(mlp.c_proj.weight, mlp.c_proj.bias, load),
+            fc1=Linear.of(mlp.c_fc.weight, mlp.c_fc.bias, load),
+            fc2=Linear.of(mlp.c_proj.weight, mlp.c_proj.bias, load),
             gain1=_gain(module, "ls_1"),
             gain2=_gain(module, "ls_2"),
             activation=activation_of(mlp.gelu, where),
@@ -138,7 +133,7 @@ def _add(tokens: Tensor, update: Tensor, gain: Tensor | None) -> Tensor:
 
 def _gain(module: nn.Module, name: str) -> Tensor | None:
     scale = getattr(module, name, None)
-    if scale is None or isinstance(scale, nn.Identity):
+    if isinstance(scale, _ABSENT):
         return None
     gamma = scale.gamma
     assert isinstance(gamma, Tensor)

@@ -1,19 +1,16 @@
-"""The frozen image encoder: tokens and attention of every block, and the last block re-run.
+"""The frozen image encoder: tokens and attention of every block, and the last block for Grad-CAM.
 
-It uses the parameters of an open_clip model and its own forward pass, so that attention can be
-returned, averaged or rewritten, and blocks whose attention nobody asks for use the fused kernel.
-Blocks are numbered from 0. Tokens are ``(batch, 1 + patches, width)``, the class token first,
-patches in row-major order. Nothing depends on the number of tokens: an image of 76 patches is an
-image like any other. Eq. 2, 3 and 5 of docs/methods/clip-es.md.
+It uses the parameters of an open_clip model with a forward pass of its own, so that attention can
+be returned, averaged or replaced. Blocks whose attention is not needed use the fused kernel. Blocks
+are numbered from 0. Tokens are ``(batch, 1 + patches, width)``, the class token first, patches in
+row-major order. Nothing depends on the number of tokens. Eq. 2, 3 and 5 of docs/methods/clip-es.md.
 """
 
 from __future__ import annotations
 
 import copy
-import platform
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,32 +18,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss.clip import attention
-from wsss.clip.attention import AttentionRewrite
+from wsss.clip.attention import AttentionOverride
 from wsss.clip.block import Block
 from wsss.clip.calibration import Calibration
 from wsss.clip.errors import UnsupportedEncoderError
 from wsss.clip.last_block import LastBlock, run_last_block
-from wsss.clip.layers import Norm
+from wsss.clip.layers import Norm, Precision, compute_dtype
 from wsss.clip.position import Rounding, resize_positions
-
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What a pass through (a part of) the encoder gave."""
+    """The results of a pass through the encoder, or through its first blocks."""
 
     grid: tuple[int, int]
     tokens: Float[Tensor, "batch last_tokens width"]
     """Output of the last block that ran."""
-    kept: dict[int, Float[Tensor, "batch tokens width"]] = field(default_factory=dict)
-    """Outputs of the blocks that were asked for."""
+    outputs: dict[int, Float[Tensor, "batch tokens width"]] = field(default_factory=dict)
+    """Outputs of the blocks in ``outputs_of``."""
+    post_attention: dict[int, Float[Tensor, "batch tokens width"]] = field(default_factory=dict)
+    """Streams between attention and MLP of the blocks in ``post_attention_of``."""
     attention: dict[int, Float[Tensor, "batch tokens tokens"]] = field(default_factory=dict)
-    """Head-mean attention of the blocks that were asked for."""
+    """Head-mean attention of the blocks in ``attention_of``."""
     attention_sum: Float[Tensor, "batch tokens tokens"] | None = None
-    """Sum of the head-mean attention over the blocks whose sum was asked for."""
-    middles: dict[int, Float[Tensor, "batch tokens width"]] = field(default_factory=dict)
-    """Streams between attention and MLP of the blocks that were asked for."""
+    """Sum of the head-mean attention over the blocks in ``attention_sum_of``."""
 
 
 class ClipEncoder:
@@ -57,10 +52,10 @@ class ClipEncoder:
             without the norm before the blocks; layer scale or not).
         logit_scale: factor of the cosines (100 for CLIP).
         precision: type of the weights of linear maps. Norms, softmax and the residual stream are
-            float32 in any case. On a CPU without bfloat16 instructions, where such products are
-            many times slower than float32, the rounded weights are kept and used in float32.
+            always float32. On a CPU without bfloat16 instructions, where such products are many
+            times slower than float32, the rounded weights are used in float32.
         rounding: precision to which the resized positional table is rounded.
-        device: where to compute.
+        device: of the computation.
 
     Raises:
         UnsupportedEncoderError: the tower is no plain ViT (ResNet, attentional pooling, timm …).
@@ -80,11 +75,10 @@ class ClipEncoder:
         self.logit_scale = logit_scale
         self.rounding = rounding
         visual = visual.to(self.device)
-        dtype = _compute_dtype(precision, self.device)
+        dtype = compute_dtype(precision, self.device)
 
         def load(parameter: Tensor) -> Tensor:
-            rounded = parameter.detach().to(getattr(torch, precision))
-            return rounded.to(dtype)
+            return parameter.detach().to(getattr(torch, precision)).to(dtype)
 
         self._patch_weight = load(visual.get_submodule("conv1").get_parameter("weight"))
         self._class_token = visual.get_parameter("class_embedding").detach().float()
@@ -93,9 +87,7 @@ class ClipEncoder:
         norm = visual.get_submodule("ln_pre")
         self._first_norm = None if isinstance(norm, nn.Identity) else Norm.of(norm, "ln_pre")
         blocks = visual.get_submodule("transformer").get_submodule("resblocks")
-        self.blocks = [
-            Block.of(module, number, load) for number, module in enumerate(blocks.children())
-        ]
+        self.blocks = [Block.of(module, i, load) for i, module in enumerate(blocks.children())]
         self._final_norm = Norm.of(visual.get_submodule("ln_post"), "ln_post")
         self._norm_after_pool = bool(getattr(visual, "final_ln_after_pool", False))
         projection: Tensor | None = visual.proj  # type: ignore[assignment]
@@ -119,11 +111,11 @@ class ClipEncoder:
         return self._native_grid
 
     def adapted(self, *, grid: tuple[int, int] | None = None, class_token: int = 1) -> ClipEncoder:
-        """An encoder with the same weights that enters images in another way.
+        """An encoder with the same weights that embeds images in another way.
 
         Args:
             grid: resize the positional table to this grid first, and from there to an image's.
-            class_token: how many times the class embedding enters the class token.
+            class_token: factor of the class embedding.
         """
         other = copy.copy(self)
         other._class_token = class_token * self._class_token
@@ -165,12 +157,12 @@ class ClipEncoder:
         images: Float[Tensor, "batch 3 height width"],
         *,
         until: int | None = None,
-        keep: Collection[int] = (),
+        outputs_of: Collection[int] = (),
+        post_attention_of: Collection[int] = (),
         attention_of: Collection[int] = (),
         attention_sum_of: Collection[int] = (),
-        rewrites: Mapping[int, AttentionRewrite] | None = None,
-        middles: Collection[int] = (),
-        beside: Calibration | None = None,
+        attention_overrides: Mapping[int, AttentionOverride] | None = None,
+        calibration: Calibration | None = None,
         class_token_last: bool = False,
     ) -> Encoding:
         """Run the blocks.
@@ -178,67 +170,69 @@ class ClipEncoder:
         Args:
             images: normalised; sides are multiples of the patch.
             until: number of blocks to run; None for all.
-            keep: blocks whose output is returned.
+            outputs_of: blocks whose output is returned.
+            post_attention_of: blocks whose stream between attention and MLP is returned.
             attention_of: blocks whose head-mean attention is returned.
-            attention_sum_of: blocks whose head-mean attention is added up into one matrix.
-            rewrites: blocks whose attention is replaced.
-            middles: blocks whose stream between attention and MLP is returned.
-            beside: a second stream that is made on the way.
+            attention_sum_of: blocks whose head-mean attention is summed into one matrix.
+            attention_overrides: replaces the attention of blocks.
+            calibration: a second stream to compute on the way.
             class_token_last: finish the last block for the class token alone, where nothing else of
                 its output is needed; `Encoding.tokens` then has one token.
 
         Raises:
             ValueError: an image side is no multiple of the patch, a block does not exist or does
-                not run, or a rewrite gives no map where attention is asked for.
+                not run, or an override gives no attention where it is to be returned.
         """
         until = self.depth if until is None else until
-        rewrites = rewrites or {}
-        wanted = {*keep, *attention_of, *attention_sum_of, *rewrites, *middles}
-        if not 0 <= until <= self.depth or any(not 0 <= number < until for number in wanted):
+        overrides = attention_overrides or {}
+        named = {*outputs_of, *post_attention_of, *attention_of, *attention_sum_of, *overrides}
+        if not 0 <= until <= self.depth or any(not 0 <= index < until for index in named):
             raise ValueError(
-                f"blocks {sorted(wanted)} of {until}: the encoder has {self.depth}, numbered from 0"
+                f"blocks {sorted(named)} of {until}: the encoder has {self.depth}, numbered from 0"
             )
         tokens, grid = self.embed(images)
         batch, length, _ = tokens.shape
-        kept, single, between = {}, {}, {}
+        outputs, attention_maps, post_attention = {}, {}, {}
         total = tokens.new_zeros(batch, length, length) if attention_sum_of else None
-        for number, block in enumerate(self.blocks[:until]):
+        for index, block in enumerate(self.blocks[:until]):
             heads = block.split_heads(block.norm1(tokens))
-            summed, alone = number in attention_sum_of, number in attention_of
-            if number in rewrites:
-                mixed, mean = rewrites[number](heads)
-                if mean is None and (summed or alone):
+            summed, returned = index in attention_sum_of, index in attention_of
+            for_class_token = class_token_last and index == until - 1
+            mean = None
+            if index in overrides:
+                attended, mean = overrides[index](heads)
+                if mean is None and (summed or returned):
                     raise ValueError(
-                        f"block {number}: its attention rewrite gives no map to return"
+                        f"block {index}: its attention override gives no attention to return"
                     )
-            elif class_token_last and number == until - 1 and not (summed or alone):
-                mixed, mean = attention.fused(heads.of_class_token()), None
-            elif summed and not alone and total is not None:
+            elif for_class_token and not (summed or returned):
+                attended = attention.fused(heads.of_class_token())
+            elif summed and not returned and total is not None:
                 # Sums over heads are scaled to means once, after the last block.
-                mixed, mean = attention.explicit(heads, total), None
-            elif summed or alone:
+                attended = attention.explicit(heads, total)
+            elif summed or returned:
                 mean = tokens.new_zeros(batch, length, length)
-                mixed = attention.explicit(heads, mean)
+                attended = attention.explicit(heads, mean)
                 mean /= block.heads
             else:
-                mixed, mean = attention.fused(heads), None
-            if beside is not None:
-                beside.follow(number, block, tokens, heads)
-            if mean is not None and alone:
-                single[number] = mean
+                attended = attention.fused(heads)
+            if calibration is not None:
+                calibration.follow(index, block, tokens, heads)
+            if mean is not None and returned:
+                attention_maps[index] = mean
             if mean is not None and summed and total is not None:
                 total.add_(mean, alpha=block.heads)
-            if class_token_last and number == until - 1:
-                tokens, mixed = tokens[:, :1], mixed[:, :, :1]
-            middle = block.add_attention(tokens, mixed)
-            if number in middles:
-                between[number] = middle
-            tokens = block.add_mlp(middle)
-            if number in keep:
-                kept[number] = tokens
+            if for_class_token:
+                tokens, attended = tokens[:, :1], attended[:, :, :1]
+            tokens = block.add_attention(tokens, attended)
+            if index in post_attention_of:
+                post_attention[index] = tokens
+            tokens = block.add_mlp(tokens)
+            if index in outputs_of:
+                outputs[index] = tokens
         if total is not None:
             total /= self.blocks[0].heads
-        return Encoding(grid, tokens, kept, single, total, between)
+        return Encoding(grid, tokens, outputs, post_attention, attention_maps, total)
 
     @torch.no_grad()
     def last_block(self, tokens: Float[Tensor, "batch tokens width"]) -> LastBlock:
@@ -251,7 +245,7 @@ class ClipEncoder:
     def last_attention(
         self, tokens: Float[Tensor, "batch tokens width"]
     ) -> Float[Tensor, "batch tokens tokens"]:
-        """Head-mean attention of the last block, without running what follows it."""
+        """Head-mean attention of the last block, without the rest of the block."""
         block = self.blocks[-1]
         total = tokens.new_zeros(tokens.shape[0], tokens.shape[1], tokens.shape[1])
         attention.explicit(block.split_heads(block.norm1(tokens)), total)
@@ -265,30 +259,9 @@ class ClipEncoder:
         return self._final_norm(tokens)
 
     @torch.no_grad()
-    def project(self, features: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows joint"]:
-        """The visual projection into the space shared with texts."""
+    def project(self, features: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows embed_dim"]:
+        """The visual projection into the space that images and texts share."""
         return features if self.projection is None else features @ self.projection
-
-
-def native_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices faster than float32 ones.
-
-    Measured on a CPU without the instructions: 9 times slower. What torch calls supported is not
-    enough to go by, since it includes processors on which the products are emulated.
-    """
-    if device.type != "cpu":
-        return True
-    if platform.machine().lower() in {"x86_64", "amd64"}:
-        # Private, but the only way to ask; absent in some releases.
-        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(getattr(torch.cpu, name, lambda: False)() for name in names)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    if precision == "float32":
-        return torch.float32
-    return torch.bfloat16 if native_bfloat16(device) else torch.float32
 
 
 def _pair(value: object) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Errors of the encoder room; both are value errors: what was asked for cannot be had."""
+"""Errors of the encoder; both are value errors, since the configuration names what cannot work."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ class ClipLoadError(WsssError, ValueError):
 
 
 class UnsupportedEncoderError(WsssError, ValueError):
-    """The image tower is no plain ViT CLIP; the message says what was found and what would do."""
+    """The image tower is no plain ViT CLIP; the message says what it is and what would work."""

@@ -62,7 +62,7 @@ def resize_image(
 
     Args:
         image: RGB, 0 to 255.
-        size: height and width wanted, pixels.
+        size: new height and width, pixels.
     """
     if image.shape[:2] == size:
         return image
@@ -74,7 +74,7 @@ def normalize_image(
     image: UInt8[np.ndarray, "height width 3"], mean: Channels, std: Channels
 ) -> Float[Tensor, "3 height width"]:
     """Scale to [0, 1], subtract ``mean`` and divide by ``std``, in float32."""
-    # from_numpy wants a writable array; a copy is made by the permutation below anyway.
+    # from_numpy needs a writable array; the permutation copies anyway.
     scaled = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(255)
     shape = (3, 1, 1)
     return scaled.sub_(torch.tensor(mean).view(shape)).div_(torch.tensor(std).view(shape))

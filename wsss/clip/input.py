@@ -1,4 +1,4 @@
-"""The configured encoder, and a data set's photographs in the form that it takes."""
+"""The configured encoder, and photographs in the form that it takes."""
 
 from __future__ import annotations
 
@@ -10,31 +10,28 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from wsss.clip.encoder import ClipEncoder
-from wsss.clip.images import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    input_size,
-    normalize_image,
-    resize_image,
-)
-from wsss.clip.load import load_clip
+from wsss.clip.images import IMAGENET_MEAN, IMAGENET_STD, input_size, normalize_image, resize_image
+from wsss.clip.load import LoadedClip, load_clip
 from wsss.compute.device import pick_device
-from wsss.config.model import Config
+from wsss.config.clip import ClipConfig
 from wsss.config.paths import expand_path
-from wsss.data.images.read import read_image
+from wsss.data.images.read import DEFAULT_MAX_PIXELS, read_image
 from wsss.data.manifest import Sample
 
-# All heads' attention of one block and image, in float32, must fit into this. The whole image is
-# looked at in one piece, so this grows with the fourth power of its side.
-_LARGEST_ATTENTION = 2 << 30
+# Bytes that the attention of all heads of one block and image may take, in float32. An image enters
+# the encoder whole, so this grows with the fourth power of its side.
+_MAX_ATTENTION_BYTES = 2 << 30
 
 
 class EncoderInput:
-    """Loads the encoder that ``config.clip`` names and prepares photographs for it.
+    """Loads an encoder and prepares photographs for it.
 
     Args:
-        config: data, clip and compute.
+        config: the encoder and the size, shape and normalisation of its input.
         cache: folder for downloaded weights.
+        max_pixels: largest photograph that `photo` reads.
+        device: of the encoder; ``auto`` picks one.
+        clip: a model loaded before; None loads the one that ``config`` names.
 
     Attributes:
         square: side of the square into which every photograph is squeezed, pixels; None: they keep
@@ -44,31 +41,36 @@ class EncoderInput:
         ClipLoadError: the model cannot be built or its weights do not fit.
     """
 
-    def __init__(self, config: Config, cache: Path) -> None:
-        settings = config.clip
-        self.clip = load_clip(
-            _local(settings.model), _local(settings.pretrained), cache_dir=cache / "open_clip"
+    def __init__(
+        self,
+        config: ClipConfig,
+        cache: Path | None = None,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        device: str = "auto",
+        clip: LoadedClip | None = None,
+    ) -> None:
+        self.clip = clip or load_clip(
+            _resolve_file(config.model),
+            _resolve_file(config.pretrained),
+            cache_dir=None if cache is None else cache / "open_clip",
         )
         self.encoder = ClipEncoder(
             self.clip.model.get_submodule("visual"),
             logit_scale=self.clip.logit_scale,
-            precision=settings.precision,
-            rounding=settings.position_rounding,
-            device=pick_device(config.compute.device),
+            precision=config.precision,
+            rounding=config.position_rounding,
+            device=pick_device(device),
         )
-        imagenet = settings.normalization == "imagenet"
+        imagenet = config.normalization == "imagenet"
         self._mean = IMAGENET_MEAN if imagenet else self.clip.mean
         self._std = IMAGENET_STD if imagenet else self.clip.std
-        self._max_pixels, self._long_side = config.data.max_pixels, settings.long_side
-        self.square = None if settings.keep_ratio else settings.input_size
+        self._max_pixels, self._long_side = max_pixels, config.long_side
+        self.square = None if config.keep_ratio else config.input_size
 
     def size(self, sample: Sample) -> tuple[int, int]:
         """Height and width at which an image enters the encoder, pixels."""
-        if self.square is not None:
-            return input_size(self.square, self.square, self.encoder.patch)
-        return input_size(
-            sample.height, sample.width, self.encoder.patch, long_side=self._long_side
-        )
+        return self._size(sample.height, sample.width)
 
     def grid(self, sample: Sample) -> tuple[int, int]:
         """Rows and columns of patches of an image."""
@@ -91,10 +93,16 @@ class EncoderInput:
         """
         return read_image(sample.path, max_pixels=self._max_pixels)
 
+    def prepare(
+        self, photo: UInt8[np.ndarray, "height width 3"]
+    ) -> Float[Tensor, "3 rows columns"]:
+        """Resize and normalise a photograph; RGB in 0 … 255 of any size."""
+        return self.normalize(resize_image(photo, self._size(*photo.shape[:2])))
+
     def normalize(
         self, photo: UInt8[np.ndarray, "height width 3"]
     ) -> Float[Tensor, "3 height width"]:
-        """Pixels as the encoder takes them."""
+        """Pixels as the encoder takes them, without resizing."""
         return normalize_image(photo, self._mean, self._std)
 
     def colours(
@@ -116,29 +124,31 @@ class EncoderInput:
         """Refuse images whose attention would not fit into memory, before the work starts.
 
         Raises:
-            ValueError: naming how many there are, the largest, and the setting that helps.
+            ValueError: names how many there are, the largest, and the setting that helps.
         """
-        if not samples:
-            return
 
         def tokens(sample: Sample) -> int:
             rows, columns = self.grid(sample)
             return 1 + rows * columns
 
-        heads = self.encoder.blocks[-1].heads
-        too_large = [s for s in samples if 4 * heads * tokens(s) ** 2 > _LARGEST_ATTENTION]
+        limit = int((_MAX_ATTENTION_BYTES / (4 * self.encoder.blocks[-1].heads)) ** 0.5)
+        too_large = [sample for sample in samples if tokens(sample) > limit]
         if too_large:
             worst = max(too_large, key=tokens)
-            limit = int((_LARGEST_ATTENTION / (4 * heads)) ** 0.5)
             raise ValueError(
                 f"{len(too_large)} of {len(samples)} images are too large for the encoder, which "
-                f"looks at all patches at once: {worst.id!r} of {worst.width} x {worst.height} "
+                f"attends to all patches at once: {worst.id!r} of {worst.width} x {worst.height} "
                 f"pixels has {tokens(worst)} tokens, at most {limit} fit; set clip.long_side, "
                 "e.g. to 512"
             )
 
+    def _size(self, height: int, width: int) -> tuple[int, int]:
+        if self.square is not None:
+            return input_size(self.square, self.square, self.encoder.patch)
+        return input_size(height, width, self.encoder.patch, long_side=self._long_side)
 
-def _local(text: str) -> str:
-    """The path where ``text`` names a file here, else ``text``: a model name or a tag."""
+
+def _resolve_file(text: str) -> str:
+    """The path that ``text`` names if it is a file, else ``text``: a model's name or a tag."""
     path = expand_path(text)
     return str(path) if path.is_file() or path.suffix in {".json", ".safetensors", ".pt"} else text

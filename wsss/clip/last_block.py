@@ -1,17 +1,17 @@
-"""The last block run once, and gradients of any number of class scores pulled back through it.
+"""The last block, and vector-Jacobian products (VJP) of any number of class scores through it.
 
 Grad-CAM in the last block needs, for each class score, the gradient with respect to the output of
 the block's first norm, averaged over the patches (eq. 10 of docs/methods/clip-es.md). Autograd
 would give it with one backward pass per class. Here it is written out (eq. 11): the forward pass
 keeps what the backward pass needs, all classes go back together, no gradient of a weight is formed,
-and what the averaging makes redundant is never computed:
+and nothing that the averaging makes redundant is computed:
 
 * scores depend on the patch mean alone, so the gradient at the block's output is, for every token,
-  a combination of one vector a class and the token itself. The first product of the MLP's backward
-  pass is therefore needed once an image and once a class, not once a token and class;
+  a combination of one vector per class and the token itself. The first product of the MLP's
+  backward pass is therefore needed once per image and once per class, not per token and class;
 * only sums over patches of the gradients of queries, keys and values are needed. They follow from
-  column sums of the softmax's gradient, one matrix product a head instead of four, and the
-  in-projection is applied to one vector a class.
+  column sums of the softmax's gradient: one matrix product per head instead of four, and the
+  in-projection is applied to one vector per class.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from wsss.clip.layers import Norm
 
 @dataclass(frozen=True)
 class LastBlock:
-    """The last block's forward pass with what the pull-back needs; see `run_last_block`."""
+    """The last block's forward pass with what `vjp` needs; see `run_last_block`."""
 
     block: Block
     final_norm: Norm
@@ -44,134 +44,143 @@ class LastBlock:
     """Output of the block."""
     pooled: Float[Tensor, "batch width"]
     """Mean over the patches after the final norm (or the norm of the mean, where the model pools
-    first): what the visual projection is applied to."""
+    first): the input of the visual projection."""
     _heads: Heads
-    _mixed: Float[Tensor, "batch heads tokens head_width"]
-    _middle: Float[Tensor, "batch patches width"]
+    _attended: Float[Tensor, "batch heads tokens head_width"]
+    _post_attention: Float[Tensor, "batch patches width"]
     """Residual stream of the patches between attention and MLP."""
     _hidden: Float[Tensor, "batch patches hidden"]
     """Scaled input of the activation."""
 
-    def pull_back(
-        self, cotangents: Float[Tensor, "rows width"], owner: Int[Tensor, " rows"]
+    def vjp(
+        self, grad_outputs: Float[Tensor, "rows width"], image_index: Int[Tensor, " rows"]
     ) -> Float[Tensor, "rows width"]:
         """Patch mean of the gradient of each score with respect to `normed`.
 
         Args:
-            cotangents: gradient of each score with respect to `pooled` of its image.
-            owner: index of each score's image in the batch, in ascending order.
+            grad_outputs: gradient of each score with respect to `pooled` of its image.
+            image_index: index of each score's image in the batch, in ascending order.
 
         Returns:
-            One vector a score: the channel weights of Grad-CAM.
+            One vector per score: the channel weights of Grad-CAM.
         """
-        if len(owner) == 0:
-            return torch.zeros_like(cotangents)
-        at_middle = self._through_mlp(self._through_pool(cotangents, owner), owner)
-        return self._through_attention(at_middle, owner)
+        if len(image_index) == 0:
+            return torch.zeros_like(grad_outputs)
+        gradient = self._through_mlp(self._through_pool(grad_outputs, image_index), image_index)
+        return self._through_attention(gradient, image_index)
 
-    def _through_pool(self, cotangents: Tensor, owner: Tensor) -> _Spanned:
+    def _through_pool(self, grad_outputs: Tensor, image_index: Tensor) -> _LowRankGradient:
         """Gradient at the block's output, patches only.
 
-        With x the standardised input of the final norm and u' the centred product of cotangent and
-        gain, the derivative of a layer norm is factor * (u' - x mean(u' x)).
+        With x the standardised input of the final norm and u' the centred product of output
+        gradient and gain, the derivative of a layer norm is factor * (u' - x mean(u' x)).
         """
         patches = self.tokens[:, 1:]
         count = patches.shape[1]
-        u = cotangents * self.final_norm.weight
+        u = grad_outputs * self.final_norm.weight
         u = u - u.mean(-1, keepdim=True)
         if self.norm_after_pool:  # the same gradient for every patch: no patch is involved
             x, factor = self.final_norm.standardize(patches.mean(1))
-            u = _through_standardize(u, x[owner], factor[owner]) / count
-            one = torch.ones_like(patches[..., 0])
-            return _Spanned(u, patches, one, torch.zeros_like(one[owner]))
+            u = _through_standardize(u, x[image_index], factor[image_index]) / count
+            ones = torch.ones_like(patches[..., 0])
+            return _LowRankGradient(u, patches, ones, torch.zeros_like(ones[image_index]))
         x, factor = self.final_norm.standardize(patches)
-        away = factor.squeeze(-1) / count
+        vector_scale = factor.squeeze(-1) / count
         # (R, N, D) x (R, D, 1) -> (R, N)
-        along = (_of(x, owner) @ u.unsqueeze(-1)).squeeze(-1) / u.shape[-1] * _of(away, owner)
-        return _Spanned(u, x, away, along)
+        products = (_per_row(x, image_index) @ u.unsqueeze(-1)).squeeze(-1)
+        x_scale = products / u.shape[-1] * _per_row(vector_scale, image_index)
+        return _LowRankGradient(u, x, vector_scale, x_scale)
 
     def _through_mlp(
-        self, at_output: _Spanned, owner: Tensor
+        self, at_output: _LowRankGradient, image_index: Tensor
     ) -> Float[Tensor, "rows patches width"]:
         """Gradient between attention and MLP: the residual path and the path through the MLP."""
         block = self.block
         vector, x = at_output.vector, at_output.x
         if block.gain2 is not None:
             vector, x = vector * block.gain2, x * block.gain2
-        # down^T (away u - along x) = away (down^T u) - along (down^T x)
+        # With W of fc2: W^T (a u - b x) = a (W^T u) - b (W^T x), a and b the scales of a patch
         slopes = slope(self._hidden.float(), block.activation)  # (B, N, 4 D)
-        of_token = block.down.pull_back(x).mul_(slopes)
-        slopes *= at_output.away.unsqueeze(-1)
-        of_score = block.down.pull_back(vector).unsqueeze(1)  # (R, 1, 4 D)
-        y, factor = block.norm2.standardize(self._middle)
-        at_middle = at_output.dense(owner)  # (R, N, D)
+        token_part = block.fc2.vjp(x).mul_(slopes)
+        slopes *= at_output.vector_scale.unsqueeze(-1)
+        score_part = block.fc2.vjp(vector).unsqueeze(1)  # (R, 1, 4 D)
+        y, factor = block.norm2.standardize(self._post_attention)
+        gradient = at_output.dense(image_index)  # (R, N, D)
         step = max(1, _chunk_numbers(slopes) // (slopes.shape[1] * slopes.shape[2]))
-        for start in range(0, len(owner), step):
+        for start in range(0, len(image_index), step):
             rows = slice(start, start + step)
-            mine = owner[rows]
-            hidden = _of(slopes, mine) * of_score[rows]
-            hidden.addcmul_(_of(of_token, mine), at_output.along[rows].unsqueeze(-1), value=-1)
-            inner = block.up.pull_back(hidden).mul_(block.norm2.weight)  # (n, N, D)
-            at_middle[rows] += _through_standardize(inner, _of(y, mine), _of(factor, mine))
-        return at_middle
+            index = image_index[rows]
+            hidden = _per_row(slopes, index) * score_part[rows]
+            hidden.addcmul_(
+                _per_row(token_part, index), at_output.x_scale[rows].unsqueeze(-1), value=-1
+            )
+            inner = block.fc1.vjp(hidden).mul_(block.norm2.weight)  # (n, N, D)
+            gradient[rows] += _through_standardize(
+                inner, _per_row(y, index), _per_row(factor, index)
+            )
+        return gradient
 
-    def _through_attention(self, at_middle: Tensor, owner: Tensor) -> Float[Tensor, "rows width"]:
+    def _through_attention(
+        self, gradient: Tensor, image_index: Tensor
+    ) -> Float[Tensor, "rows width"]:
         """Patch means of the gradients of queries, keys and values, and from them of `normed`."""
         block = self.block
         if block.gain1 is not None:
-            at_middle = at_middle * block.gain1
-        rows, patches, _ = at_middle.shape
+            gradient = gradient * block.gain1
+        rows, patches, _ = gradient.shape
         # (R, N, D) -> (R, N, H, d) -> (R, H, N, d)
-        at_mixed = block.out_proj.pull_back(at_middle).view(rows, patches, block.heads, -1)
-        counts = torch.bincount(owner, minlength=len(self.tokens)).tolist()
-        of_images = enumerate(at_mixed.transpose(1, 2).split(counts))
-        sums = torch.cat([self._head_sums(mine, image) for image, mine in of_images if len(mine)])
+        per_head = block.out_proj.vjp(gradient).view(rows, patches, block.heads, -1)
+        counts = torch.bincount(image_index, minlength=len(self.tokens)).tolist()
+        images = enumerate(per_head.transpose(1, 2).split(counts))
+        sums = torch.cat([self._head_sums(part, image) for image, part in images if len(part)])
         # (R, 3, H, d) -> (R, 3 D) x (3 D, D) -> (R, D)
-        return block.in_proj.pull_back(sums.flatten(1)) / patches
+        return block.in_proj.vjp(sums.flatten(1)) / patches
 
-    def _head_sums(self, at_mixed: Tensor, image: int) -> Float[Tensor, "rows 3 heads head_width"]:
-        """Sums over the patches of the gradients of q, k and v, of one image.
+    def _head_sums(self, gradient: Tensor, image: int) -> Float[Tensor, "rows 3 heads head_width"]:
+        """Sums over the patches of one image of the gradients of q, k and v.
 
-        With P the attention, g_i the gradient at the mixed values o_i of query i and
+        With P the attention, g_i the gradient at the attended values o_i of query i and
         D_i = g_i . o_i, the softmax gives dS_ij = P_ij (g_i . v_j - D_i), and
         sum_i dq_i = scale sum_j (sum_i dS_ij) k_j, where
         sum_i dS_ij = v_j . (P^T g)_j - (P^T D)_j. The rows of dS sum to zero, so the sum of dk over
-        the patches is minus what the class token's key gets. The class token as a query gets no
-        gradient, because scores do not use its output.
+        the patches is minus the gradient of the class token's key. The class token as a query has
+        no gradient, because scores do not use its output.
         """
         heads = self._heads
         q, k, v = (part[image].float() for part in (heads.queries, heads.keys, heads.values))
         attn = self.attention[image][:, 1:]  # (H, N, L): patches as queries
-        rows, count, patches, depth = at_mixed.shape
-        inner = (at_mixed * self._mixed[image, :, 1:]).sum(-1)  # D: (R, H, N)
+        rows, count, patches, depth = gradient.shape
+        inner = (gradient * self._attended[image, :, 1:]).sum(-1)  # D: (R, H, N)
         # (R, H, N, d) -> (H, N, R, d) -> (H, N, R d); D is appended as R further columns
-        columns = at_mixed.permute(1, 2, 0, 3).reshape(count, patches, rows * depth)
+        columns = gradient.permute(1, 2, 0, 3).reshape(count, patches, rows * depth)
         columns = torch.cat([columns, inner.permute(1, 2, 0)], dim=-1)
         gathered = attn.transpose(1, 2) @ columns  # (H, L, N) x (H, N, R (d + 1))
         to_values = gathered[..., : rows * depth].unflatten(-1, (rows, depth))  # (H, L, R, d)
         column_sums = (to_values * v.unsqueeze(2)).sum(-1) - gathered[..., rows * depth :]
-        of_queries = heads.scale * column_sums.transpose(1, 2) @ k  # (H, R, L) x (H, L, d)
+        query_sums = heads.scale * column_sums.transpose(1, 2) @ k  # (H, R, L) x (H, L, d)
         to_cls = attn[..., 0]  # (H, N)
-        cls_gradient = to_cls * ((at_mixed @ v[:, :1].transpose(1, 2)).squeeze(-1) - inner)
+        cls_gradient = to_cls * ((gradient @ v[:, :1].transpose(1, 2)).squeeze(-1) - inner)
         # (R, H, N) -> (H, R, N) x (H, N, d) -> (H, R, d)
-        of_keys = -heads.scale * cls_gradient.transpose(0, 1) @ q[:, 1:]
-        of_values = ((1 - to_cls).unsqueeze(-1) * at_mixed).sum(2)  # (R, H, d)
-        return torch.stack([of_queries.transpose(0, 1), of_keys.transpose(0, 1), of_values], dim=1)
+        key_sums = -heads.scale * cls_gradient.transpose(0, 1) @ q[:, 1:]
+        value_sums = ((1 - to_cls).unsqueeze(-1) * gradient).sum(2)  # (R, H, d)
+        return torch.stack(
+            [query_sums.transpose(0, 1), key_sums.transpose(0, 1), value_sums], dim=1
+        )
 
 
 @dataclass(frozen=True)
-class _Spanned:
-    """Gradients ``away * vector - along * x``: one vector a score, two numbers a patch."""
+class _LowRankGradient:
+    """Gradients ``vector_scale * vector - x_scale * x``: a vector per score, scales per patch."""
 
     vector: Float[Tensor, "rows width"]
     x: Float[Tensor, "batch patches width"]
-    away: Float[Tensor, "batch patches"]
-    along: Float[Tensor, "rows patches"]
+    vector_scale: Float[Tensor, "batch patches"]
+    x_scale: Float[Tensor, "rows patches"]
 
-    def dense(self, owner: Tensor) -> Float[Tensor, "rows patches width"]:
-        """All numbers of them."""
-        spread = _of(self.away, owner).unsqueeze(-1) * self.vector.unsqueeze(1)
-        return spread.addcmul_(_of(self.x, owner), self.along.unsqueeze(-1), value=-1)
+    def dense(self, image_index: Tensor) -> Float[Tensor, "rows patches width"]:
+        """The gradients, built."""
+        dense = _per_row(self.vector_scale, image_index).unsqueeze(-1) * self.vector.unsqueeze(1)
+        return dense.addcmul_(_per_row(self.x, image_index), self.x_scale.unsqueeze(-1), value=-1)
 
 
 def run_last_block(
@@ -191,10 +200,10 @@ def run_last_block(
     """
     normed = block.norm1(tokens)
     heads = block.split_heads(normed)
-    weights, mixed = attention.explicit_with_weights(heads)
-    middle = block.add_attention(tokens, mixed)
-    hidden = block.hidden(middle)
-    output = block.add_hidden(middle, activate_(hidden.clone(), block.activation))
+    weights, attended = attention.explicit_with_weights(heads)
+    post_attention = block.add_attention(tokens, attended)
+    hidden = block.hidden(post_attention)
+    output = block.add_hidden(post_attention, activate_(hidden.clone(), block.activation))
     patches = output[:, 1:]
     pooled = final_norm(patches.mean(1)) if norm_after_pool else final_norm(patches).mean(1)
     return LastBlock(
@@ -206,27 +215,27 @@ def run_last_block(
         output,
         pooled,
         heads,
-        mixed,
-        middle[:, 1:],
+        attended,
+        post_attention[:, 1:],
         hidden[:, 1:],
     )
 
 
 def _chunk_numbers(like: Tensor) -> int:
-    """How many hidden gradients are held at once.
+    """Number of hidden gradients computed at once.
 
-    Few on a CPU, where fresh memory is slow: the buffer of one class is then reused for the next.
+    Few on a CPU, where fresh memory is slow: the next class then reuses the buffer of one class.
     """
     return 1 << (28 if like.is_cuda else 22)
 
 
 def _through_standardize(gradient: Tensor, x: Tensor, factor: Tensor) -> Tensor:
     """Gradient through a standardisation whose output is ``x`` (derivative of a layer norm)."""
-    along = (gradient * x).mean(-1, keepdim=True)
+    x_scale = (gradient * x).mean(-1, keepdim=True)
     centred = gradient - gradient.mean(-1, keepdim=True)
-    return centred.addcmul_(x, along, value=-1).mul_(factor)
+    return centred.addcmul_(x, x_scale, value=-1).mul_(factor)
 
 
-def _of(per_image: Tensor, owner: Tensor) -> Tensor:
+def _per_row(per_image: Tensor, image_index: Tensor) -> Tensor:
     """``per_image`` for every row; a batch of one image is broadcast instead of copied."""
-    return per_image if len(per_image) == 1 else per_image[owner]
+    return per_image if len(per_image) == 1 else per_image[image_index]

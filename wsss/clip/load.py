@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,15 +11,13 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wsss._compat import import_open_clip
-from wsss._compat.torch_archives import packed
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.images import CLIP_MEAN, CLIP_STD, Channels
 from wsss.clip.openai_layout import infer_config
+from wsss.clip.weights import read_weights, weights_digest
 from wsss.config.safe_yaml import read_bytes
 
 ActivationChoice = Literal["auto", "quick_gelu", "gelu"]
@@ -33,7 +30,7 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class LoadedClip:
-    """An open_clip model with what is needed to use it."""
+    """An open_clip model, its tokenizer and the normalisation of its images."""
 
     model: nn.Module
     """In evaluation mode, frozen, float32, on the CPU."""
@@ -53,7 +50,7 @@ class LoadedClip:
         return float(scale.detach().double().exp())
 
     @property
-    def joint_width(self) -> int:
+    def embed_dim(self) -> int:
         """Width of the space that images and texts share."""
         return int(self.model.get_submodule("visual").output_dim)  # type: ignore[arg-type]
 
@@ -71,7 +68,7 @@ def load_clip(
         model: one of
             - an open_clip model name (``ViT-B-16-quickgelu``, ``hf-hub:…``, ``local-dir:…``);
             - path of an open_clip model config (``.json``), or of a hub file that holds it under
-              ``model_cfg`` beside a ``preprocess_cfg``;
+              ``model_cfg``, next to a ``preprocess_cfg``;
             - ``from-weights``: read width, depth, patch … from the shapes of a weight file in
               OpenAI's or open_clip's naming.
         pretrained: a tag of the named model (``openai``), a weight file (safetensors, or a state
@@ -92,7 +89,7 @@ def load_clip(
     if model == FROM_WEIGHTS:
         if weights is None:
             raise ClipLoadError(
-                f"model {FROM_WEIGHTS!r} needs a weight file as pretrained, found {pretrained!r}"
+                f"model {FROM_WEIGHTS!r} needs a weight file as pretrained, not {pretrained!r}"
             )
         config = infer_config(weights)
     elif model.endswith(".json"):
@@ -102,7 +99,7 @@ def load_clip(
             config["quick_gelu"] = activation == "quick_gelu"
         if weights is None and pretrained != RANDOM:
             raise ClipLoadError(
-                f"{model}: needs the path of a weight file as pretrained, found {pretrained!r}"
+                f"{model}: needs the path of a weight file as pretrained, not {pretrained!r}"
             )
         built = _build(open_clip, config, model)
         text = config["text_cfg"]
@@ -124,65 +121,6 @@ def load_clip(
         mean=_channels(preprocess.get("mean"), CLIP_MEAN),
         std=_channels(preprocess.get("std"), CLIP_STD),
     )
-
-
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """Read a state dict; a pickle is read with ``weights_only=True`` alone.
-
-    Raises:
-        ClipLoadError: the file is missing, damaged, a TorchScript archive, or holds other objects.
-    """
-    if file.exists() and not file.is_file():
-        raise ClipLoadError(f"{file}: is no file; clip.pretrained must name a weight file")
-    try:
-        if file.suffix != ".safetensors" and (problem := packed(file)):
-            raise ClipLoadError(
-                f"{file}: refused, {problem}; pass a file that torch.save wrote, or .safetensors"
-            )
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except ClipLoadError:
-        raise
-    except FileNotFoundError:
-        raise ClipLoadError(f"{file}: no such weight file") from None
-    except (SafetensorError, OSError) as error:
-        raise ClipLoadError(f"{file}: is damaged or no safetensors file ({error})") from None
-    except Exception as error:
-        if "TorchScript" in str(error):
-            hint = (
-                "is a TorchScript archive, which may carry code; use the tag (model "
-                "ViT-B-16-quickgelu, pretrained openai) or save its state dict as safetensors"
-            )
-        else:
-            hint = (
-                "cannot be read without running what it contains "
-                f"({_first_line(error)}); convert it to safetensors"
-            )
-        raise ClipLoadError(f"{file}: {hint}") from None
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not all(
-        isinstance(value, Tensor) for value in loaded.values()
-    ):
-        raise ClipLoadError(
-            f"{file}: holds {type(loaded).__name__}, expected a state dict of tensors"
-        )
-    return {str(name).removeprefix("module."): value for name, value in loaded.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
-
-
-def weights_digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and bytes of tensors, whatever their order."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
 
 
 def _weight_file(pretrained: str) -> Path | None:
@@ -233,16 +171,15 @@ def _by_name(
     chosen = {} if activation == "auto" else {"quick_gelu": activation == "quick_gelu"}
     trained = open_clip.pretrained.get_pretrained_cfg(name, tag) if tag and ":" not in name else {}
     if trained:
-        wanted = bool(trained.get("quick_gelu", False))
+        expected = bool(trained.get("quick_gelu", False))
         config = open_clip.get_model_config(name) or {}
-        found = chosen.get("quick_gelu", bool(config.get("quick_gelu", False)))
-        if wanted != found:
+        actual = chosen.get("quick_gelu", bool(config.get("quick_gelu", False)))
+        if expected != actual:
             names = {True: "QuickGELU", False: "GELU"}
-            other = f"{name}-quickgelu" if wanted else name.removesuffix("-quickgelu")
+            other = f"{name}-quickgelu" if expected else name.removesuffix("-quickgelu")
             raise ClipLoadError(
-                f"{name} with tag {tag!r}: these weights were trained with {names[wanted]}, "
-                f"the model "
-                f"has {names[found]}; use the model {other!r}"
+                f"{name} with tag {tag!r}: these weights were trained with {names[expected]}, "
+                f"the model has {names[actual]}; use the model {other!r}"
             )
     try:
         with torch.random.fork_rng(devices=()), warnings.catch_warnings():
@@ -267,15 +204,15 @@ def _fill(open_clip: Any, built: nn.Module, weights: Mapping[str, Tensor], where
     custom_text = isinstance(built, open_clip.model.CustomTextCLIP)
     if custom_text and "positional_embedding" in state:
         state = open_clip.model.convert_to_custom_text_state_dict(state)
-    wanted = built.state_dict()
+    expected = built.state_dict()
     if "logit_scale" in state:
-        state["logit_scale"] = state["logit_scale"].reshape(wanted["logit_scale"].shape)
-    problems = [f"lacks {name}" for name in wanted if name not in state]
-    problems += [f"has unknown {name}" for name in state if name not in wanted]
+        state["logit_scale"] = state["logit_scale"].reshape(expected["logit_scale"].shape)
+    problems = [f"lacks {name}" for name in expected if name not in state]
+    problems += [f"has unknown {name}" for name in state if name not in expected]
     problems += [
-        f"{name} is {tuple(state[name].shape)}, expected {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in state and state[name].shape != wanted[name].shape
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
@@ -302,8 +239,7 @@ def _tokenizer(open_clip: Any, text: Mapping[str, Any]) -> tuple[Tokenize, str]:
         if vocabulary is not None and int(tokens.max()) >= vocabulary:
             raise ClipLoadError(
                 f"the tokenizer gives ids up to {int(tokens.max())}, but the model embeds "
-                f"{vocabulary} only; "
-                "its own tokenizer is needed"
+                f"{vocabulary} only; its own tokenizer is needed"
             )
         return tokens.long()
 
@@ -315,7 +251,7 @@ def _tokenizer(open_clip: Any, text: Mapping[str, Any]) -> tuple[Tokenize, str]:
     return tokenize, identity
 
 
-def _channels(found: object, default: Channels) -> Channels:
-    if not isinstance(found, list | tuple) or len(found) != 3:
+def _channels(values: object, default: Channels) -> Channels:
+    if not isinstance(values, list | tuple) or len(values) != 3:
         return default
-    return float(found[0]), float(found[1]), float(found[2])
+    return float(values[0]), float(values[1]), float(values[2])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wsss.clip.errors import ClipLoadError
 
-_HEAD_WIDTH = 64  # every CLIP of OpenAI has heads of this width; shapes do not tell it
+_HEAD_WIDTH = 64  # every CLIP of OpenAI has heads of this width, which shapes do not show
 
 
 def infer_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -24,8 +24,8 @@ def infer_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         ``embed_dim``, ``quick_gelu`` (True, as OpenAI's models use), ``vision_cfg``, ``text_cfg``.
 
     Raises:
-        ClipLoadError: the names are of another model (ResNet, custom text tower …), or a width is
-            no multiple of 64.
+        ClipLoadError: the names belong to another model (ResNet, custom text tower …), or a width
+            is no multiple of 64.
     """
     needed = (
         "visual.conv1.weight",
@@ -39,9 +39,8 @@ def infer_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     missing = [name for name in needed if name not in weights]
     if missing:
         raise ClipLoadError(
-            f"the weights lack {', '.join(missing)}, so they are no plain ViT CLIP in OpenAI's"
-            f" naming; "
-            "give the open_clip model name or config instead of 'from-weights'"
+            f"the weights lack {', '.join(missing)}, so they are no plain ViT CLIP in OpenAI's "
+            "naming; give the open_clip model name or config instead of 'from-weights'"
         )
     width, _, patch_height, patch_width = weights["visual.conv1.weight"].shape
     patches = weights["visual.positional_embedding"].shape[0] - 1
@@ -49,15 +48,14 @@ def infer_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     if patch_height != patch_width or side * side != patches:
         raise ClipLoadError(
             f"patch {patch_height} x {patch_width} and {patches} positions: only square "
-            f"patches and "
-            "grids can be read from shapes; give an open_clip model config"
+            "patches and grids can be read from shapes; give an open_clip model config"
         )
     text_width = weights["token_embedding.weight"].shape[1]
     for name, value in (("visual", width), ("text", text_width)):
         if value % _HEAD_WIDTH:
             raise ClipLoadError(
                 f"{name} width {value} is no multiple of {_HEAD_WIDTH}; give an open_clip "
-                f"model config"
+                "model config"
             )
     return {
         "embed_dim": weights["text_projection"].shape[1],
@@ -82,7 +80,4 @@ def infer_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _depth(weights: Mapping[str, Tensor], prefix: str) -> int:
-    numbers = {
-        int(name.removeprefix(prefix).split(".")[0]) for name in weights if name.startswith(prefix)
-    }
-    return len(numbers)
+    return len({n.removeprefix(prefix).split(".")[0] for n in weights if n.startswith(prefix)})

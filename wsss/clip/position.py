@@ -25,7 +25,7 @@ def resize_positions(
     Args:
         table: one row for the class token, then ``old_grid`` in row-major order.
         old_grid: rows and columns that the table was learned for.
-        grid: rows and columns wanted.
+        grid: new rows and columns.
         rounding: ``float16`` rounds the result to half precision and back, as released CLIP-ES and
             WeCLIP do even on the CPU (moves features by 3e-3 and CAMs by up to 1e-3).
 

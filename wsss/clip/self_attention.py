@@ -1,8 +1,8 @@
-"""Attention rewrites that let a patch speak for itself: qq, kk, vv and identity.
+"""Attention overrides: attention of a part of the heads to itself (qq, kk, vv) and identity.
 
 Eq. 5 of docs/methods/excel.md. CLIP learned its attention for the class token; what a patch gathers
-by it says little of the patch. Attention of queries, keys or values to themselves gathers from
-patches that are alike.
+with it says little about the patch. Attention of queries, keys or values to themselves gathers from
+similar patches.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _PARTS: dict[Relation, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class SelfAttention:
-    """An `AttentionRewrite`: the mean of the softmax of each part's products with itself.
+    """An `AttentionOverride`: the mean of the softmax of each part's products with itself.
 
     Args:
         relation: which parts: ``qq_kk_vv`` (ExCEL's SVC), ``qq_kk`` (SCLIP), ``vv`` (CLIP Surgery),
-            ``identity``: every token keeps its own value (MaskCLIP).
-        heads: ``each`` head mixes its values by its own matrix; ``mean``: all by the mean matrix;
-            ``sum``, as published: all by the sum, whose rows add up to the number of heads.
+            ``identity``: every token attends to itself alone (MaskCLIP).
+        heads: ``each``: every head uses its own matrix; ``mean``: all heads use the mean matrix;
+            ``sum``, as published: all use the sum, whose rows sum to the number of heads.
     """
 
     relation: Relation = "qq_kk_vv"
@@ -47,28 +47,28 @@ class SelfAttention:
     ) -> tuple[
         Float[Tensor, "batch heads tokens head_width"], Float[Tensor, "batch tokens tokens"]
     ]:
-        """Mixed values, and the mean over the heads of the matrices."""
-        batch, count, tokens, _ = heads.values.shape
+        """Attended values, and the mean of the matrices over the heads."""
+        batch, head_count, tokens, _ = heads.values.shape
         values = heads.values.float()
         if self.relation == "identity":
             mean = torch.eye(tokens, device=values.device).expand(batch, -1, -1)
-            return self.gain(count) * values, mean
+            return self.gain(head_count) * values, mean
         total = values.new_zeros(batch, tokens, tokens)
-        mixed = torch.empty_like(values)
+        attended = torch.empty_like(values)
         for chunk, matrix in self._matrices(heads):
             if self.heads == "each":
-                mixed[:, chunk] = matrix @ values[:, chunk]
+                attended[:, chunk] = matrix @ values[:, chunk]
             for head in matrix.unbind(1):
                 total += head
-        mean = total / count
+        mean = total / head_count
         if self.heads != "each":
             # (B, 1, L, L) x (B, H, L, d) -> (B, H, L, d): one matrix for the values of all heads
-            mixed = (total if self.heads == "sum" else mean).unsqueeze(1) @ values
-        return mixed, mean
+            attended = (total if self.heads == "sum" else mean).unsqueeze(1) @ values
+        return attended, mean
 
-    def gain(self, count: int) -> float:
-        """How much a matrix added to that of every head weighs in what mixes the values."""
-        return float(count) if self.heads == "sum" else 1.0
+    def gain(self, head_count: int) -> float:
+        """Weight, in the matrix applied to values, of what is added to every head's matrix."""
+        return float(head_count) if self.heads == "sum" else 1.0
 
     def _matrices(
         self, heads: Heads
@@ -77,8 +77,9 @@ class SelfAttention:
         for chunk in head_chunks(heads):
             matrix = None
             for part in parts:
-                own = part[:, chunk]
-                one = torch.softmax((heads.scale * own) @ own.transpose(-2, -1), dim=-1)
-                matrix = one if matrix is None else matrix.add_(one)
+                rows = part[:, chunk]
+                # (B, H', L, d) x (B, H', d, L) -> (B, H', L, L)
+                probs = torch.softmax((heads.scale * rows) @ rows.transpose(-2, -1), dim=-1)
+                matrix = probs if matrix is None else matrix.add_(probs)
             assert matrix is not None
             yield chunk, matrix.div_(len(parts))

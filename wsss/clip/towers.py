@@ -1,7 +1,7 @@
 """The two towers of a CLIP as modules with gradients: learnable prompts, and training of CLIP.
 
-`wsss.clip.encoder` is the frozen image encoder that everything else uses; here the blocks are
-open_clip's own, so that autograd sees their parameters.
+`wsss.clip.encoder` is the frozen image encoder for everything else; here the blocks are open_clip's
+modules, so that autograd sees their parameters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class TextTower(nn.Module):
 
     Args:
         model: open_clip's CLIP or CustomTextCLIP; its parameters are shared, not copied.
-        length: longest sequence, which is how many rows of the positional table are kept.
+        length: of the longest sequence; the positional table is cut to it.
 
     Raises:
         UnsupportedEncoderError: the tower does not read its result at the end token (CoCa, SigLIP,
@@ -56,23 +56,20 @@ class TextTower(nn.Module):
         self.register_buffer("mask", mask[:length, :length].clone(), persistent=False)
 
     def forward(
-        self,
-        embedded: Float[Tensor, "texts length width"],
-        ends: Int[Tensor, " texts"],
-    ) -> Float[Tensor, "texts joint"]:
+        self, embedded: Float[Tensor, "texts length width"], ends: Int[Tensor, " texts"]
+    ) -> Float[Tensor, "texts embed_dim"]:
         """Features of texts, not scaled to unit length.
 
         Args:
             embedded: of the tokens, without positions.
-            ends: place of each text's end token.
+            ends: index of each text's end token.
         """
         length = embedded.shape[1]
         tokens = embedded + self.positions[:length]
         mask = self.get_buffer("mask")[:length, :length]
         tokens = self.norm(self.transformer(tokens, attn_mask=mask))
         at_end = tokens[torch.arange(len(tokens), device=tokens.device), ends]
-        features: Tensor = at_end @ self.projection
-        return features
+        return at_end @ self.projection
 
 
 class ImageTower(nn.Module):
@@ -82,9 +79,9 @@ class ImageTower(nn.Module):
 
     Args:
         visual: open_clip's plain `VisionTransformer`; its parameters are shared, not copied.
-        grid: the positional table is resized to these rows and columns at once, and from there to
-            the grid of each image, as published.
-        class_token: how many times the class embedding enters the class token (published: 2).
+        grid: the positional table is resized to these rows and columns first, and from there to the
+            grid of each image, as published.
+        class_token: factor of the class embedding (published: 2).
         drop_path: share of samples for which the last block's branches are dropped in training; it
             rises linearly from 0 at the first block.
     """
@@ -114,13 +111,13 @@ class ImageTower(nn.Module):
         self._drop = [drop_path * k / max(1, count - 1) for k in range(count)]
 
     def forward(
-        self, images: Float[Tensor, "batch 3 rows columns"], keep: Sequence[int]
-    ) -> tuple[list[Float[Tensor, "batch tokens width"]], Float[Tensor, "batch tokens joint"]]:
-        """Outputs of the blocks in ``keep``, and all tokens after the final norm and projection.
+        self, images: Float[Tensor, "batch 3 rows columns"], out_indices: Sequence[int]
+    ) -> tuple[list[Float[Tensor, "batch tokens width"]], Float[Tensor, "batch tokens embed_dim"]]:
+        """Outputs of the blocks in ``out_indices``, and all tokens after final norm and projection.
 
         Args:
             images: normalised; sides are multiples of the patch.
-            keep: 0-based blocks, ascending.
+            out_indices: 0-based blocks, ascending.
         """
         patches = self.patches(images)
         grid = (patches.shape[2], patches.shape[3])
@@ -128,22 +125,21 @@ class ImageTower(nn.Module):
         cls = (self._class_token * self.class_embedding).expand(len(images), 1, -1)
         positions = resize_positions(self.positions, self._grid, grid)
         tokens = self.first_norm(torch.cat([cls, patches], dim=1) + positions)
-        kept = []
-        for number, (block, drop) in enumerate(
-            zip(self.blocks.children(), self._drop, strict=True)
-        ):
+        outputs = []
+        blocks = zip(self.blocks.children(), self._drop, strict=True)
+        for index, (block, drop) in enumerate(blocks):
             parts = cast(Any, block)  # open_clip's residual block
             tokens = tokens + self._branch(parts.ls_1(parts.attention(parts.ln_1(tokens))), drop)
             tokens = tokens + self._branch(parts.ls_2(parts.mlp(parts.ln_2(tokens))), drop)
-            if number in keep:
-                kept.append(tokens)
-        return kept, self.last_norm(tokens) @ self.projection
+            if index in out_indices:
+                outputs.append(tokens)
+        return outputs, self.last_norm(tokens) @ self.projection
 
     def _branch(
         self, update: Float[Tensor, "batch tokens width"], drop: float
     ) -> Float[Tensor, "batch tokens width"]:
-        """Stochastic depth: without the branch for some samples, the others scaled up."""
+        """Stochastic depth: drop the branch of some samples and scale up the others."""
         if not self.training or drop == 0:
             return update
-        kept = (torch.rand(len(update), 1, 1, device=update.device) >= drop).to(update.dtype)
-        return update * (kept / (1 - drop))
+        mask = (torch.rand(len(update), 1, 1, device=update.device) >= drop).to(update.dtype)
+        return update * (mask / (1 - drop))

@@ -23,21 +23,21 @@ def background_score(
     """
     if config.rule == "constant":
         return np.full_like(largest, config.value)
-    left: Float[np.ndarray, "h w"] = np.clip(1 - largest, 0, 1)
-    return left if config.value == 1.0 else left**config.value
+    score = np.clip(1 - largest, 0, 1)
+    return score if config.value == 1.0 else score**config.value
 
 
 def with_background(
     scores: Float[np.ndarray, "classes h w"],
     config: BackgroundConfig,
-    own: Float[np.ndarray, "h w"] | None = None,
+    background: Float[np.ndarray, "h w"] | None = None,
 ) -> Float[np.ndarray, "labels h w"]:
     """Put the background score in front of the class scores.
 
     Args:
         scores: in 0 … 1, of the classes that are in the image; there may be none.
         config: the background rule.
-        own: what gave the scores has a score of the background, too; the rule is not asked then.
+        background: score of the background, instead of the rule's.
 
     Returns:
         A new array, labels = classes + 1, of the scores' type. Its arg max is the label: at a tie
@@ -45,8 +45,8 @@ def with_background(
     """
     stack = np.empty((len(scores) + 1, *scores.shape[1:]), scores.dtype)
     stack[1:] = scores
-    if own is not None:
-        stack[0] = own
+    if background is not None:
+        stack[0] = background
         return stack
     largest = scores.max(axis=0) if len(scores) else np.zeros(scores.shape[1:], scores.dtype)
     stack[0] = background_score(largest, config)

@@ -1,7 +1,8 @@
 """Dense CRF (Krähenbühl and Koltun, 2011) on the labels that an image can have.
 
-A thin layer over ``pydensecrf``. It holds the interpreter lock while it runs; `wsss.compute.pool`
-spreads images over processes. Nothing here imports torch, so that such a process starts quickly.
+A thin layer over ``pydensecrf``, which holds the interpreter lock while it runs;
+`wsss.compute.pool` distributes images over processes. Nothing here imports torch, so that they
+start quickly.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ def dense_crf(
         probabilities: of the labels that can occur, background first; they need not sum to one.
             Values below 1e-5 and above 1 are clipped.
         image: RGB, of the same size.
-        config: kernels, iterations, and the two places where the published code departs.
+        config: kernels, iterations, and the two departures of the published code.
 
     Returns:
-        Posterior, sums to one over the labels; labels that were not given have no share in it.
+        Posterior, sums to one over the given labels.
 
     Raises:
         ValueError: NaN in the probabilities.
@@ -41,9 +42,7 @@ def dense_crf(
 
 
 def posterior(
-    unary: Float32[np.ndarray, "labels h w"],
-    image: UInt8[np.ndarray, "h w 3"],
-    config: CrfConfig,
+    unary: Float32[np.ndarray, "labels h w"], image: UInt8[np.ndarray, "h w 3"], config: CrfConfig
 ) -> Float32[np.ndarray, "labels h w"]:
     """The mean-field posterior, from energies and the image as the appearance kernel sees it."""
     labels, height, width = unary.shape
@@ -68,8 +67,7 @@ def unary_energy(
 
     With ``unary: float16`` it is evaluated in that type, as CLIP-ES does: up to 5e-3 off.
     """
-    precision = config.unary
-    energy = probabilities.astype(precision)
+    energy = probabilities.astype(config.unary)
     np.clip(energy, energy.dtype.type(_FLOOR), energy.dtype.type(1), out=energy)
     np.log(energy, out=energy)
     np.negative(energy, out=energy)
@@ -89,7 +87,6 @@ def appearance_image(
     """
     if config.image == "raw":
         return image
-    table = np.arange(256)[:, None] - np.array(_MEAN_BGR)  # every level of every channel
+    table = np.arange(256)[:, None] - np.array(_MEAN_BGR)  # (256, 3): every level of every channel
     wrapped = (np.trunc(table).astype(np.int64) % 256).astype(np.uint8)
-    seen: UInt8[np.ndarray, "h w 3"] = wrapped[image[:, :, ::-1], np.arange(3)]
-    return seen
+    return wrapped[image[:, :, ::-1], np.arange(3)]

@@ -1,4 +1,4 @@
-"""Seeds: hard labels straight from CAMs, with or without a band that nothing is learned from."""
+"""Hard labels straight from CAMs (seeds), with or without an ignore band."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from wsss.labels.ignore import IGNORED
 from wsss.labels.pseudo import pseudo_label
 
 
-def seed_label(
+def hard_labels(
     scores: Float32[np.ndarray, "classes h w"],
     classes: Sequence[int],
     image: UInt8[np.ndarray, "h w 3"],
     config: SeedsConfig,
 ) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
-    """The seed of an image, without and with 255.
+    """The hard labels of an image, without and with 255.
 
-    With two values (IRN's double threshold, or AffinityNet's two powers) the second is 255 where
-    they disagree on what is background, and the label of the stricter value elsewhere; the first is
-    the label under their mean.
+    With two values of the rule (IRN's two thresholds, AffinityNet's two powers) the second map is
+    255 where they disagree on the background, and the label of the stricter value elsewhere; the
+    first map is the label under their mean.
 
     Args:
         scores: in 0 … 1, of the classes that are in the image.
         classes: their 0-based ids, in any order.
-        image: RGB, of the same size; looked at by the CRF alone.
+        image: RGB, of the same size; used by the CRF alone.
         config: background rule and CRF.
 
     Returns:
-        Two label maps: 0 background, class id + 1. Of an image without classes the second is 255:
-        nobody says what is on it.
+        Two label maps: 0 background, class id + 1. The second is 255 for an image without classes:
+        its content is unknown.
 
     Raises:
         ValueError: see `wsss.labels.pseudo.pseudo_label`.

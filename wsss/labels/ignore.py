@@ -1,4 +1,4 @@
-"""The ignore band: pixels of which one is not sure enough to learn from."""
+"""The ignore band: pixels whose label is too uncertain to learn from."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ IGNORED = 255
 
 
 def ignore_band(
-    label: UInt8[np.ndarray, "h w"],
-    confidence: Float[np.ndarray, "h w"],
-    min_confidence: float,
+    label: UInt8[np.ndarray, "h w"], confidence: Float[np.ndarray, "h w"], min_confidence: float
 ) -> UInt8[np.ndarray, "h w"]:
     """A copy of ``label`` that is 255 where ``confidence`` is below ``min_confidence``.
 
     This is CLIP-ES's confidence-guided loss, realised as data (there with 0.95).
     """
-    kept: UInt8[np.ndarray, "h w"] = np.where(confidence < min_confidence, np.uint8(IGNORED), label)
-    return kept
+    return np.where(confidence < min_confidence, np.uint8(IGNORED), label)

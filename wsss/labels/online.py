@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from wsss.cams.maps import places_in_image, resize_maps
+from wsss.cams.maps import resize_maps, slots_in_image
 from wsss.labels.ignore import IGNORED
 from wsss.labels.par import pixel_adaptive_refinement
 
 
 @dataclass(frozen=True)
-class Unsure:
-    """Pixels that nothing is learned from: their largest class score lies between the two."""
+class IgnoreBand:
+    """Range of the largest class score in which a pixel is ignored."""
 
     low: float
     high: float
@@ -31,7 +31,7 @@ class Unsure:
 
 def score_stacks(
     maps: Float[Tensor, "rows grid_height grid_width"],
-    owner: Int[Tensor, " rows"],
+    image_index: Int[Tensor, " rows"],
     batch: int,
     size: tuple[int, int],
     *,
@@ -41,7 +41,7 @@ def score_stacks(
 
     Args:
         maps: of all images, in 0..1; rows in the order of their images.
-        owner: the image of each row, in ascending order.
+        image_index: the image of each row, in ascending order.
         batch: number of images; an image may have no row.
         size: height and width of the labels.
         power: of the background.
@@ -50,11 +50,11 @@ def score_stacks(
         Background first, then the maps of the image in their order, then zeros; labels is one more
         than the most classes of an image.
     """
-    if len(owner) == 0:
+    if len(image_index) == 0:
         return maps.new_ones(batch, 1, *size)
-    place = places_in_image(owner, batch)
-    stacks = maps.new_zeros(batch, 2 + int(place.max()), *size)
-    stacks[owner, 1 + place] = resize_maps(maps, size)
+    slots = slots_in_image(image_index, batch)
+    stacks = maps.new_zeros(batch, 2 + int(slots.max()), *size)
+    stacks[image_index, 1 + slots] = resize_maps(maps, size)
     stacks[:, 0] = (1 - stacks[:, 1:].amax(1)).clamp_min(0) ** power
     return stacks
 
@@ -62,38 +62,39 @@ def score_stacks(
 def online_labels(
     images: Float[Tensor, "batch 3 rows columns"],
     maps: Float[Tensor, "rows_of_maps grid_height grid_width"],
-    owner: Int[Tensor, " rows_of_maps"],
+    image_index: Int[Tensor, " rows_of_maps"],
     classes: Int[Tensor, " rows_of_maps"],
     size: tuple[int, int],
     *,
     power: float = 1.0,
     valid: Bool[Tensor, "batch height width"] | None = None,
-    unsure: Unsure | None = None,
+    ignore_band: IgnoreBand | None = None,
 ) -> UInt8[Tensor, "batch height width"]:
-    """Labels of a batch: 0 background, class + 1, 255 where nothing is to be learned.
+    """Labels of a batch: 0 background, class + 1, 255 ignored.
 
     Args:
-        images: what PAR looks at.
+        images: of the batch, for PAR.
         maps: class maps in 0..1, see `score_stacks`.
-        owner: the image of each map, in ascending order.
+        image_index: the image of each map, in ascending order.
         classes: the class of each map, 0-based.
         size: height and width of the labels.
         power: of the background.
         valid: 0 in padding, which becomes 255. None, as published: padding is learned from.
-        unsure: band of class scores after PAR that becomes 255. None, as published: every pixel
-            has a label.
+        ignore_band: class scores after PAR whose pixels become 255. None, as published: every
+            pixel has a label.
     """
     batch = len(images)
-    stacks = score_stacks(maps, owner, batch, size, power=power)
+    stacks = score_stacks(maps, image_index, batch, size, power=power)
     scores = pixel_adaptive_refinement(images, stacks)
-    names = torch.zeros(scores.shape[:2], dtype=torch.uint8, device=scores.device)
-    names[owner, 1 + places_in_image(owner, batch)] = (classes + 1).to(torch.uint8)
+    values = torch.zeros(scores.shape[:2], dtype=torch.uint8, device=scores.device)
+    values[image_index, 1 + slots_in_image(image_index, batch)] = (classes + 1).to(torch.uint8)
     winner = scores.argmax(1)  # (B, H, W)
     # (B, labels) indexed by (B, H W) -> (B, H, W)
-    labels = names.gather(1, winner.flatten(1)).view(winner.shape)
-    if unsure is not None and scores.shape[1] > 1:
+    labels = values.gather(1, winner.flatten(1)).view(winner.shape)
+    if ignore_band is not None and scores.shape[1] > 1:
         largest = scores[:, 1:].amax(1)
-        labels = labels.masked_fill((largest > unsure.low) & (largest < unsure.high), IGNORED)
+        uncertain = (largest > ignore_band.low) & (largest < ignore_band.high)
+        labels = labels.masked_fill(uncertain, IGNORED)
     if valid is not None:
         labels = labels.masked_fill(~valid, IGNORED)
     return labels

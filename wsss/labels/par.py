@@ -1,9 +1,9 @@
 """Pixel-adaptive refinement (PAR): soft labels drawn to the edges of the image, without a CRF.
 
-Every pixel becomes a weighted mean of 48 neighbours, over and over; weights fall with the
-difference in colour and, a little, with distance (AFA, CVPR 2022, arXiv:2203.02664; eq. 14 and 15
-of docs/methods/weclip.md). They depend on the image alone and are made once for all classes and
-iterations.
+Every pixel becomes a weighted mean of 48 neighbours, again and again; weights fall with the
+difference in colour and, a little, with distance (Ru et al., AFA, CVPR 2022, arXiv:2203.02664; eq.
+14 and 15 of docs/methods/weclip.md). They depend on the image alone and are computed once for all
+classes and iterations.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ def par_weights(
     size = (images.shape[-2], images.shape[-1])
     padded = _pad(images, max(dilations))
     count = len(_STEPS) * len(dilations)
-    # Neighbour by neighbour: all of them at once, (B, C, n, H, W), would leave the cache.
-    mean, spread = torch.zeros_like(images), torch.zeros_like(images)
+    # Neighbour by neighbour: (B, C, n, H, W), all of them at once, would not fit the cache.
+    mean, variance = torch.zeros_like(images), torch.zeros_like(images)
     for near in _neighbours(padded, size, dilations):
         mean += near
     mean /= count
     for near in _neighbours(padded, size, dilations):
         gap = near - mean
-        spread.addcmul_(gap, gap)
-    inverse = 1 / (((spread / (count - 1)).sqrt_() + _TINY) * _TOLERANCE)
+        variance.addcmul_(gap, gap)
+    inverse = 1 / (((variance / (count - 1)).sqrt_() + _TINY) * _TOLERANCE)
     colour = images.new_empty(len(images), count, *size)
-    for number, near in enumerate(_neighbours(padded, size, dilations)):
+    for index, near in enumerate(_neighbours(padded, size, dilations)):
         gap = (near - images).mul_(inverse)
-        torch.mean(gap.square_(), dim=1, out=colour[:, number])
+        torch.mean(gap.square_(), dim=1, out=colour[:, index])
     colour = colour.neg_().softmax(1)
     far = [d * math.hypot(*step) for d in dilations for step in _STEPS]
     distance = torch.tensor(far, dtype=images.dtype, device=images.device)
-    place = -((distance / (distance.std() + _TINY) / _TOLERANCE) ** 2)
-    colour.add_(_POSITION_SHARE * place.softmax(0).view(1, -1, 1, 1))
+    position = -((distance / (distance.std() + _TINY) / _TOLERANCE) ** 2)
+    colour.add_(_POSITION_SHARE * position.softmax(0).view(1, -1, 1, 1))
     return torch.threshold_(colour, _NOTHING, 0.0)
 
 
@@ -97,8 +97,8 @@ def par_refine(
     for _ in range(iterations):
         padded = _pad(masks, max(dilations))
         masks = torch.zeros_like(masks)
-        for number, near in enumerate(_neighbours(padded, size, dilations)):
-            masks.addcmul_(near, weights[:, number : number + 1])
+        for index, near in enumerate(_neighbours(padded, size, dilations)):
+            masks.addcmul_(near, weights[:, index : index + 1])
         masks = torch.threshold_(masks, _NOTHING, 0.0)
     return masks
 
@@ -110,7 +110,7 @@ def pixel_adaptive_refinement(
     iterations: int = ITERATIONS,
     dilations: Sequence[int] = DILATIONS,
 ) -> Float[Tensor, "batch classes height width"]:
-    """Both steps; an image of another size is brought to that of the masks, corner to corner."""
+    """`par_weights` and `par_refine`; images are resized to the masks, corners aligned."""
     size = (masks.shape[-2], masks.shape[-1])
     if images.shape[-2:] != size:
         images = F.interpolate(images, size, mode="bilinear", align_corners=True)
@@ -130,8 +130,8 @@ def _neighbours(
     reach, (height, width) = max(dilations), size
     for dilation in dilations:
         for down, right in _STEPS:
-            top, left = reach + down * dilation, reach + right * dilation
-            yield padded[..., top : top + height, left : left + width]
+            y, x = reach + down * dilation, reach + right * dilation
+            yield padded[..., y : y + height, x : x + width]
 
 
 def _check(dilations: Sequence[int]) -> None:

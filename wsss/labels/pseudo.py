@@ -20,22 +20,22 @@ def pseudo_label(
     config: MasksConfig,
     background: Float32[np.ndarray, "h w"] | None = None,
 ) -> tuple[UInt8[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
-    """The most likely label of each pixel, and how sure that is.
+    """The most likely label of each pixel, and its confidence.
 
     The confidence is the largest posterior. Without the CRF the posterior is the stack of
-    background and class scores divided by its sum: what the CRF starts from. That is much flatter
-    than what it ends with, so without the CRF a lower ``min_confidence`` is in place (0.6, say).
+    background and class scores divided by its sum, from which the CRF starts. It is much flatter
+    than the CRF's result, so a lower ``min_confidence`` fits (0.6, say).
 
     Args:
         scores: in 0 … 1, of the classes that are in the image.
         classes: their 0-based ids, in any order.
-        image: RGB, of the same size; looked at by PAR and the CRF alone.
+        image: RGB, of the same size; used by PAR and the CRF alone.
         config: background rule, PAR and CRF.
-        background: score of the background where the refiner has its own, else the rule makes it.
+        background: the refiner's score of the background; None applies the rule.
 
     Returns:
         Label (0 background, class id + 1) and confidence (0 … 1). An image without classes is
-        background with confidence 0: nobody says what is on it, so nothing can be learned from it.
+        background with confidence 0: its content is unknown, so nothing can be learned from it.
 
     Raises:
         ValueError: scores and classes do not fit, or a class id has no label below 255.
@@ -46,28 +46,22 @@ def pseudo_label(
         raise ValueError(f"class ids {list(classes)}: expected 0 … {IGNORED - 2}; masks are uint8")
     if not len(scores):
         return np.zeros(image.shape[:2], np.uint8), np.zeros(image.shape[:2], np.float32)
-    if config.crf.enabled:
-        # CLIP-ES keeps its scores in float16 and computes the background from those.
-        precision = np.float16 if config.crf.unary == "float16" else np.float32
-        own = None if background is None else background.astype(precision, copy=False)
-        stack = with_background(scores.astype(precision, copy=False), config.background, own)
-        if config.par:
-            stack = _adapted(stack, image).astype(precision, copy=False)
-        share = dense_crf(stack, image, config.crf)
-    else:
-        share = with_background(scores, config.background, background)
-        if config.par:
-            share = _adapted(share, image)
-        share /= share.sum(axis=0)
+    # CLIP-ES stores its scores in float16 and computes the background from those.
+    half = config.crf.enabled and config.crf.unary == "float16"
+    precision = np.float16 if half else np.float32
+    stack = with_background(scores.astype(precision, copy=False), config.background, background)
+    if config.par:
+        stack = _par(stack, image).astype(precision, copy=False)
+    probs = dense_crf(stack, image, config.crf) if config.crf.enabled else stack / stack.sum(axis=0)
     labels = np.array([0, *(index + 1 for index in classes)], np.uint8)
-    return labels[share.argmax(axis=0)], share.max(axis=0)
+    return labels[probs.argmax(axis=0)], probs.max(axis=0)
 
 
-def _adapted(
+def _par(
     stack: Float[np.ndarray, "labels h w"], image: UInt8[np.ndarray, "h w 3"]
 ) -> Float32[np.ndarray, "labels h w"]:
-    """The scores after pixel-adaptive refinement, on one thread: masks are made side by side."""
-    import torch  # 3 s at import, for those who ask for it
+    """The scores after pixel-adaptive refinement, on one thread: processes run in parallel."""
+    import torch  # takes 3 s, so only where PAR is on
 
     from wsss.labels.par import pixel_adaptive_refinement
 
@@ -76,6 +70,6 @@ def _adapted(
     photo = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
     scores = torch.from_numpy(stack.astype(np.float32))[None]
     with torch.inference_mode():
-        found: np.ndarray = pixel_adaptive_refinement(photo, scores)[0].numpy()
+        refined = pixel_adaptive_refinement(photo, scores)[0].numpy()
     torch.set_num_threads(threads)
-    return found
+    return refined

@@ -12,9 +12,9 @@ def upsample(
 ) -> Float32[np.ndarray, "classes height width"]:
     """Resize maps bilinearly (pixel centres, edges repeated), as published, with OpenCV.
 
-    OpenCV resizes one plane a call here. That gives the published values bit for bit; planes
-    interleaved as channels differ in the last bit, are slower (16x at 20 classes) and end at 128
-    channels, and torch's ``interpolate`` differs in the last bits, too.
+    Each call of OpenCV resizes one plane, which gives the published values bit for bit. Planes as
+    channels of one call differ in the last bit, are slower (16x at 20 classes) and limited to 128;
+    torch's ``interpolate`` differs in the last bits, too.
 
     Args:
         grid: any float type; there may be no class.

@@ -1,4 +1,4 @@
-"""The masks of one image; runs in a worker process, so nothing here imports torch."""
+"""The label maps of one image; runs in a worker process, so nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import numpy as np
 from jaxtyping import Float16, UInt8
 
 from wsss.artifacts.errors import ArtifactError
-from wsss.config.labels import MasksConfig
+from wsss.config.labels import MasksConfig, SeedsConfig
 from wsss.data.images.read import read_image
-from wsss.labels.ignore import ignore_band
+from wsss.labels.hard_labels import hard_labels
+from wsss.labels.ignore import IGNORED, ignore_band
 from wsss.labels.pseudo import pseudo_label
 from wsss.labels.upsample import upsample
 
 
 @dataclass(frozen=True)
 class MaskTask:
-    """What is needed of one image; small, since it travels to another process."""
+    """The inputs of one image; small, since they travel to another process."""
 
     photo: Path
     height: int
@@ -28,52 +29,63 @@ class MaskTask:
     scores: Float16[np.ndarray, "classes h w"]
     """Class scores on the patch grid, in 0 … 1."""
     background: Float16[np.ndarray, "h w"] | None = None
-    """The refiner's own score of the background, if it has one."""
-    hard: UInt8[np.ndarray, "height width"] | None = None
-    """Labels that were imported as such, 255 where unknown."""
+    """The refiner's score of the background, if it has one."""
+    imported: UInt8[np.ndarray, "height width"] | None = None
+    """Hard labels of another project, 255 where unknown."""
 
 
 @dataclass(frozen=True)
 class PseudoMask:
     """The two products of one image."""
 
+    classes: tuple[int, ...]
+    """0-based ids of the image's classes."""
     label: UInt8[np.ndarray, "height width"]
-    """0 background, class id + 1; never 255. This is what is scored."""
+    """0 background, class id + 1; never 255. It is scored."""
     train: UInt8[np.ndarray, "height width"]
-    """The same with 255 where unsure. This is what a segmenter learns from."""
+    """The same with 255 where the label is uncertain. A segmenter learns from it."""
 
 
 def make_mask(task: MaskTask, *, config: MasksConfig, max_pixels: int) -> PseudoMask:
     """Scores to image size, background rule, CRF, ignore band.
 
-    The photo is opened only if something looks at it: PAR or the CRF, of an image that has classes.
+    The photo is opened only for PAR or the CRF of an image that has classes.
 
     Args:
         task: the image.
-        config: how.
+        config: section ``masks``.
         max_pixels: passed to `read_image`.
 
     Raises:
         ImageError: the photo cannot be read.
-        ArtifactError: the photo is of another size than it was at ingest.
+        ArtifactError: the photo has another size than at ingest.
     """
-    image, size = (
-        task_image(task, max_pixels, looked_at=config.crf.enabled or config.par),
-        (task.height, task.width),
-    )
-    scores, own = upsample(task.scores, size), None
-    if task.background is not None:
-        own = upsample(task.background[None], size)[0]
-    label, confidence = pseudo_label(scores, task.classes, image, config, own)
-    return PseudoMask(label, ignore_band(label, confidence, config.min_confidence))
-
-
-def task_image(task: MaskTask, max_pixels: int, *, looked_at: bool) -> UInt8[np.ndarray, "h w 3"]:
-    """The photo; blackness if nothing will look at it."""
+    image = _image(task, max_pixels, needed=config.crf.enabled or config.par)
     size = (task.height, task.width)
-    if not (looked_at and task.classes):
-        black: np.ndarray = np.broadcast_to(np.uint8(0), (*size, 3))
-        return black
+    background = None if task.background is None else upsample(task.background[None], size)[0]
+    scores = upsample(task.scores, size)
+    label, confidence = pseudo_label(scores, task.classes, image, config, background)
+    return PseudoMask(task.classes, label, ignore_band(label, confidence, config.min_confidence))
+
+
+def make_seeds(task: MaskTask, *, config: SeedsConfig, max_pixels: int) -> PseudoMask:
+    """Scores to image size, background rule, CRF where enabled; imported labels stay as they are.
+
+    Arguments and errors as `make_mask`, with section ``seeds``.
+    """
+    if task.imported is not None:
+        label = np.where(task.imported == IGNORED, np.uint8(0), task.imported)
+        return PseudoMask(task.classes, label, task.imported)
+    image = _image(task, max_pixels, needed=config.crf.enabled)
+    scores = upsample(task.scores, (task.height, task.width))
+    return PseudoMask(task.classes, *hard_labels(scores, task.classes, image, config))
+
+
+def _image(task: MaskTask, max_pixels: int, *, needed: bool) -> UInt8[np.ndarray, "h w 3"]:
+    """The photo; a black one if it is not needed."""
+    size = (task.height, task.width)
+    if not (needed and task.classes):
+        return np.broadcast_to(np.uint8(0), (*size, 3))
     image = read_image(task.photo, max_pixels=max_pixels)
     if image.shape[:2] != size:
         raise ArtifactError(

@@ -1,4 +1,4 @@
-"""Which images of the manifest a shard of scores is about."""
+"""The images of the manifest that a shard of scores holds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wsss.data.manifest import Manifest, Sample
 def samples_of(manifest: Manifest, shard: Shard) -> list[Sample]:
     """The samples of a shard's items, in its order.
 
-    Ids are unique within a split only. An item says its split; one that does not is looked for in
+    Ids are unique within a split only. An item names its split; one that does not is searched in
     all of them.
 
     Raises:
@@ -24,20 +24,20 @@ def samples_of(manifest: Manifest, shard: Shard) -> list[Sample]:
 
 def _choose(candidates: list[Sample], shard: Shard, image: str) -> Sample:
     attrs = shard.attrs(image)
-    place = f"{shard.path}: {image!r}"
+    where = f"{shard.path}: {image!r}"
     if split := attrs.get("split"):
         candidates = [sample for sample in candidates if sample.split == split]
     if not candidates:
-        raise ArtifactError(f"{place} is not in the manifest; rerun the stages before")
+        raise ArtifactError(f"{where} is not in the manifest; rerun the stages before")
     if len({sample.digest for sample in candidates}) > 1:
         raise ArtifactError(
-            f"{place} names {len(candidates)} photos, one a split, and the shard does not say "
+            f"{where} names {len(candidates)} photos, one per split, and the shard does not say "
             "which; rerun the refiner"
         )
     sample = candidates[0]
     if list(attrs.get("size", ())) != [sample.height, sample.width]:
         raise ArtifactError(
-            f"{place} was made from a photo of (height, width) {attrs.get('size')}, the manifest "
+            f"{where} was made from a photo of (height, width) {attrs.get('size')}, the manifest "
             f"says {[sample.height, sample.width]}; rerun the stages before"
         )
     return sample

@@ -41,7 +41,7 @@ class CamSet(ShardSet):
         """
         sample, item = self.sample(image), self.item(image)
         initial = item.arrays.get("cam")
-        maps = item.arrays.get("refined", initial)
+        maps = item.arrays.get("cam_affinity", initial)
         classes = tuple(int(index) for index in item.attrs.get("classes", ()))
         place = self.place(image)
         if maps is None or initial is None or {len(maps), len(initial)} != {len(classes)}:

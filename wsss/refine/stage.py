@@ -22,7 +22,7 @@ from wsss.artifacts.shard import Item, ShardWriter
 from wsss.compute.device import pick_device
 from wsss.config.model import Config
 from wsss.data.manifest_folder import load
-from wsss.labels.predictions import write_predictions
+from wsss.labels.prediction import write_predictions
 from wsss.refine.base import Scores, find_refiner
 from wsss.refine.inputs import CamSet, ImageCams
 from wsss.refine.registry import method_module

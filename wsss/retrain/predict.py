@@ -18,8 +18,7 @@ from wsss.data.datasets.classes import ClassList
 from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load
-from wsss.labels.prediction import Prediction, candidates
-from wsss.labels.predictions import write_predictions
+from wsss.labels.prediction import Prediction, candidates, write_predictions
 from wsss.retrain.segmenter import Segmenter, SegmenterFacts, load_segmenter
 from wsss.retrain.train import label_names
 

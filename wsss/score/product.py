@@ -34,7 +34,7 @@ class Product:
 PRODUCTS: dict[ProductName, Product] = {
     "blob": Product("blob"),
     "cam": Product("cam", "cams", "cam"),
-    "affinity": Product("affinity", "cams", "refined"),
+    "affinity": Product("affinity", "cams", "cam_affinity"),
     "seeds": Product("seeds", "seeds"),
     "refiner_scores": Product("refined", "scores", "score"),
     "masks": Product("masks", "masks"),

@@ -12,6 +12,7 @@ from PIL import Image
 
 from wsss.cams.external.pickle_reader import SeedError, read_npy
 from wsss.cams.external.source import ExternalSource
+from wsss.clip.input import EncoderInput
 from wsss.config.load import from_mapping
 from wsss.data.images.label_png import save_label_png
 from wsss.data.manifest import Sample
@@ -23,9 +24,7 @@ def _sample(name: str, tags: tuple[int, ...] = (3, 1), size: tuple[int, int] = (
 
 def _source(folder: Path, layout: str = "npy", stride: int = 5) -> ExternalSource:
     external = {"path": str(folder), "layout": layout, "stride": stride}
-    return ExternalSource(
-        from_mapping({"cams": {"source": "external", "external": external}}), folder
-    )
+    return ExternalSource(from_mapping({"cams": {"source": "external", "external": external}}).cams)
 
 
 def _maps() -> dict[int, np.ndarray]:
@@ -36,7 +35,7 @@ def _maps() -> dict[int, np.ndarray]:
     }
 
 
-def test_seeds_are_spread_along_the_encoder_s_attention(tmp_path: Path) -> None:
+def test_seeds_are_propagated_along_the_encoder_s_attention(tmp_path: Path) -> None:
     size = (72, 96)
     pixels = np.random.default_rng(1).integers(0, 255, (*size, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -46,21 +45,20 @@ def test_seeds_are_spread_along_the_encoder_s_attention(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", {1: seed}, allow_pickle=True)  # type: ignore[arg-type]
     external = {"path": str(tmp_path), "layout": "npy", "stride": 4, "affinity": True}
     config = from_mapping({"cams": {"source": "external", "external": external}})
-    source = ExternalSource(config, tmp_path / "cache")
+    source = ExternalSource(config.cams, EncoderInput(config.clip, device="cpu"))
     sample = Sample("a", "train", tmp_path / "a.png", size[1], size[0], "digest", (3, 1))
-    (found,) = source.maps([sample])
-    assert found.cam.shape == (2, 18, 24)
-    assert found.refined is not None
-    assert found.refined.shape == (2, 9, 12)  # the encoder's patches of 8
-    refined = found.refined.astype(np.float32)
+    (actual,) = source.maps([sample])
+    assert actual.cam.shape == (2, 18, 24)
+    assert actual.cam_affinity is not None
+    assert actual.cam_affinity.shape == (2, 9, 12)  # the encoder's patches of 8
+    refined = actual.cam_affinity.astype(np.float32)
     assert refined[0].max() == 0  # no seed
     assert refined[1].max() == pytest.approx(1, abs=1e-3)
     assert refined[1, 3, 4] > 0  # filled from the rest of the box
-    assert source.sections["clip"] == config.clip
     assert source.weights["clip"]
 
 
-def test_unwanted_and_missing_classes_are_told(
+def test_extra_and_missing_classes_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     np.save(tmp_path / "a.npy", {1: _maps()[1], 7: _maps()[3]}, allow_pickle=True)  # type: ignore[arg-type]
@@ -81,20 +79,20 @@ def test_dictionaries_are_averaged_to_the_grid_in_the_order_of_the_tags(
         stack = np.stack([maps[1], maps[3]]).astype(np.float16)
         content = {"keys": np.array([1, 3]), "attn_highres": stack}
     np.save(tmp_path / "a.npy", content, allow_pickle=True)  # type: ignore[arg-type]
-    (found,) = _source(tmp_path).maps([_sample("a")])
+    (actual,) = _source(tmp_path).maps([_sample("a")])
     for row, tag in enumerate((3, 1)):
         expected = maps[tag].reshape(4, 5, 6, 5).mean((1, 3))
-        np.testing.assert_allclose(found.cam[row], expected, atol=1e-3)
-    assert found.cam.dtype == np.float16
-    assert found.refined is None
+        np.testing.assert_allclose(actual.cam[row], expected, atol=1e-3)
+    assert actual.cam.dtype == np.float16
+    assert actual.cam_affinity is None
 
 
 def test_tag_without_a_seed_is_empty_and_other_classes_are_left_out(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", {1: _maps()[1], 7: _maps()[3]}, allow_pickle=True)  # type: ignore[arg-type]
-    (found,) = _source(tmp_path).maps([_sample("a")])
-    assert found.cam.shape == (2, 4, 6)
-    assert found.cam[0].max() == 0
-    assert found.cam[1].max() > 0
+    (actual,) = _source(tmp_path).maps([_sample("a")])
+    assert actual.cam.shape == (2, 4, 6)
+    assert actual.cam[0].max() == 0
+    assert actual.cam[1].max() > 0
 
 
 def test_hard_seeds_count_only_what_is_known(tmp_path: Path) -> None:
@@ -103,10 +101,10 @@ def test_hard_seeds_count_only_what_is_known(tmp_path: Path) -> None:
     labels[5:10, :5] = 255
     labels[5, 0] = 2  # class 1 in the one known pixel of the second
     save_label_png(tmp_path / "a.png", labels)
-    (found,) = _source(tmp_path, "png").maps([_sample("a")])
-    assert found.cam[0, 0, 0] == 1
-    assert found.cam[1, 1, 0] == pytest.approx(1, abs=1e-3)
-    assert found.cam[:, 2:].max() == 0
+    (actual,) = _source(tmp_path, "png").maps([_sample("a")])
+    assert actual.cam[0, 0, 0] == 1
+    assert actual.cam[1, 1, 0] == pytest.approx(1, abs=1e-3)
+    assert actual.cam[:, 2:].max() == 0
 
 
 def test_everything_that_is_wrong_is_reported_together(tmp_path: Path) -> None:
@@ -160,8 +158,8 @@ def test_numpy_s_own_dictionaries_of_every_protocol_are_read(tmp_path: Path) -> 
                 stream, {"descr": "|O", "fortran_order": False, "shape": ()}
             )
             pickle.dump(content, stream, protocol=protocol)
-        found = read_npy(path)
-        np.testing.assert_array_equal(found[3], np.arange(6).reshape(2, 3))
+        actual = read_npy(path)
+        np.testing.assert_array_equal(actual[3], np.arange(6).reshape(2, 3))
 
 
 def test_tensors_as_keys_are_read(tmp_path: Path) -> None:
@@ -174,10 +172,10 @@ def test_tensors_as_keys_are_read(tmp_path: Path) -> None:
         "high_res": np.stack([maps[3], maps[1]]),
     }
     np.save(tmp_path / "a.npy", content, allow_pickle=True)  # type: ignore[arg-type]
-    (found,) = _source(tmp_path).maps([_sample("a")])
+    (actual,) = _source(tmp_path).maps([_sample("a")])
     np.save(tmp_path / "b.npy", maps, allow_pickle=True)  # type: ignore[arg-type]
     (plain,) = _source(tmp_path).maps([_sample("b")])
-    np.testing.assert_array_equal(found.cam, plain.cam)
+    np.testing.assert_array_equal(actual.cam, plain.cam)
 
 
 def test_a_tensor_that_carries_code_is_refused(tmp_path: Path) -> None:
@@ -204,21 +202,21 @@ def test_dictionaries_that_count_from_one(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", maps, allow_pickle=True)  # type: ignore[arg-type]
     external = {"path": str(tmp_path), "stride": 5, "first_class": 1}
     config = from_mapping({"cams": {"source": "external", "external": external}})
-    (found,) = ExternalSource(config, tmp_path).maps([_sample("a")])
+    (actual,) = ExternalSource(config.cams).maps([_sample("a")])
     (plain,) = _source(tmp_path).maps([_sample("b")])
-    np.testing.assert_array_equal(found.cam, plain.cam)
+    np.testing.assert_array_equal(actual.cam, plain.cam)
 
 
-def test_seeds_of_other_images_are_told_in_the_same_report(
+def test_seeds_of_other_images_are_reported_in_the_same_report(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("a", "left over"):
         np.save(tmp_path / f"{name}.npy", _maps(), allow_pickle=True)  # type: ignore[arg-type]
     external = {"path": str(tmp_path), "stride": 5}
     config = from_mapping({"cams": {"source": "external", "external": external}})
-    source = ExternalSource(config, tmp_path, known={"a", "b", "c"})
+    source = ExternalSource(config.cams, ids={"a", "b", "c"})
     list(source.maps([_sample("a")]))
-    assert "1 files there are of no image of the run:\n  left over" in caplog.text
+    assert "1 files are of no image of the run:\n  left over" in caplog.text
     with pytest.raises(SeedError) as raised:
         list(source.maps([_sample("a", size=(9, 9)), _sample("b")]))
     for part in ("2 of 2 seeds", "its image is (9, 9)", "b.npy: no such file", "left over"):

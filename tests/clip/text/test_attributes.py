@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from wsss.clip.load import LoadedClip, load_clip
-from wsss.clip.text.attributes import attribute_bank, enrich, enriched_bank, hunting_weights
+from wsss.clip.text.attributes import attribute_bank, attribute_weights, enrich, enriched_bank
 from wsss.clip.text.embeddings import text_bank
 from wsss.config.base import fill_variant
 from wsss.config.cams import TseConfig
@@ -39,28 +39,28 @@ SENTENCES = {
 def test_a_prefix_keeps_attributes_apart(clip: LoadedClip) -> None:
     template = "a clean origami {}."
     apart = attribute_bank(clip, SENTENCES, template, _tse(prefix="class", clusters=5))
-    assert (apart.uses.sum(0) >= 1).all()
+    assert (apart.class_mask.sum(0) >= 1).all()
     shared = attribute_bank(clip, SENTENCES, template, _tse(prefix="none", clusters=5))
     # Legs are what cat and horse share; without the prefix they are one attribute.
-    assert (shared.uses.sum(0) > 1).any()
-    assert shared.uses.sum(0).sum() >= apart.uses.sum(0).sum() - 5
+    assert (shared.class_mask.sum(0) > 1).any()
+    assert shared.class_mask.sum(0).sum() >= apart.class_mask.sum(0).sum() - 5
 
 
 def test_bank_is_the_same_again_and_from_the_cache(clip: LoadedClip, tmp_path: Path) -> None:
     template = "a {}."
     first = attribute_bank(clip, SENTENCES, template, _tse(clusters=4), tmp_path)
     again = attribute_bank(clip, SENTENCES, template, _tse(clusters=4), tmp_path)
-    assert torch.equal(first.vectors, again.vectors)
-    assert first.vectors.shape[0] == 4
-    assert len(attribute_bank(clip, SENTENCES, template, _tse(clusters=99)).vectors) == 9
+    assert torch.equal(first.centres, again.centres)
+    assert first.centres.shape[0] == 4
+    assert len(attribute_bank(clip, SENTENCES, template, _tse(clusters=99)).centres) == 9
     # 0.28 a sentence, as 112 of 400
-    assert len(attribute_bank(clip, SENTENCES, template, _tse()).vectors) == 3
+    assert len(attribute_bank(clip, SENTENCES, template, _tse()).centres) == 3
 
 
 @pytest.mark.parametrize(("count", "dropped"), [(112, 11), (224, 22)])
 def test_published_hunting_drops_the_lowest_tenth(count: int, dropped: int) -> None:
     texts, bank = F.normalize(torch.randn(4, 16), dim=-1), torch.randn(count, 16)
-    weights = hunting_weights(texts, bank, _tse("published"))
+    weights = attribute_weights(texts, bank, _tse("published"))
     assert ((weights == 0).sum(1) == dropped).all()
     torch.testing.assert_close(weights.sum(1), torch.ones(4))
 
@@ -70,11 +70,11 @@ def test_published_enrichment_is_nearly_a_constant_shift() -> None:
     torch.manual_seed(0)
     texts = F.normalize(torch.randn(6, 64), dim=-1)
     bank = F.normalize(3 * torch.randn(1, 64) / 8 + torch.randn(112, 64) / 8, dim=-1)
-    found = enrich(texts, bank, _tse("published"))
+    actual = enrich(texts, bank, _tse("published"))
     shifted = enrich(texts, bank, _tse("published", form="mean"))
-    assert F.cosine_similarity(found, shifted).min() > 0.999
+    assert F.cosine_similarity(actual, shifted).min() > 0.999
     before = (texts @ texts.T).fill_diagonal_(0).mean()
-    assert (found @ found.T).fill_diagonal_(0).mean() > before + 0.2
+    assert (actual @ actual.T).fill_diagonal_(0).mean() > before + 0.2
     # The corrected form moves each class its own way.
     own = enrich(texts, bank, _tse())
     assert F.cosine_similarity(own, shifted).max() < 0.9
@@ -83,16 +83,16 @@ def test_published_enrichment_is_nearly_a_constant_shift() -> None:
 
 def test_all_attributes_may_be_dropped_but_one() -> None:
     texts, bank = F.normalize(torch.randn(2, 8), dim=-1), torch.randn(3, 8)
-    weights = hunting_weights(texts, bank, _tse(top_share=0.0))
+    weights = attribute_weights(texts, bank, _tse(top_share=0.0))
     assert ((weights > 0).sum(1) == 1).all()
 
 
 def test_backgrounds_stay_as_they_are(clip: LoadedClip) -> None:
     classes = class_list("demo")
     plain = text_bank(clip, classes.prompts, classes.backgrounds, ["a {}."])
-    found = enriched_bank(clip, classes, ["a {}."], _tse())
-    assert torch.equal(found.backgrounds, plain.backgrounds)
-    torch.testing.assert_close(found.classes.norm(dim=-1), torch.ones(len(classes.names)))
-    assert not torch.allclose(found.classes, plain.classes)
+    actual = enriched_bank(clip, classes, ["a {}."], _tse())
+    assert torch.equal(actual.backgrounds, plain.backgrounds)
+    torch.testing.assert_close(actual.classes.norm(dim=-1), torch.ones(len(classes.names)))
+    assert not torch.allclose(actual.classes, plain.classes)
     off = enriched_bank(clip, classes, ["a {}."], _tse(form="off"))
     assert torch.equal(off.classes, plain.classes)

@@ -26,9 +26,9 @@ from wsss.data.datasets.classes import class_list, folder_classes
 @pytest.mark.parametrize("name", ["voc", "coco", "demo"])
 def test_built_in_knowledge(name: str) -> None:
     classes = class_list(name)  # type: ignore[arg-type]
-    found = descriptions(classes)
-    assert list(found) == list(classes.names)
-    for own, sentences in found.items():
+    actual = descriptions(classes)
+    assert list(actual) == list(classes.names)
+    for own, sentences in actual.items():
         assert len(sentences) == len(set(sentences)) == 20
         for sentence in sentences:
             assert sentence == sentence.lower()
@@ -50,8 +50,8 @@ def test_own_classes_need_own_descriptions(tmp_path: Path) -> None:
         descriptions(classes)
     own = tmp_path / "own.json"
     own.write_text(json.dumps({"Crab": ["it has two claws."], "dog": ["it has floppy ears."]}))
-    found = descriptions(classes, own)
-    assert found == {"Dog": ["it has floppy ears."], "crab": ["it has two claws."]}
+    actual = descriptions(classes, own)
+    assert actual == {"Dog": ["it has floppy ears."], "crab": ["it has two claws."]}
 
 
 ANSWERS = {
@@ -67,14 +67,18 @@ ANSWERS = {
 
 @pytest.mark.parametrize("style", ANSWERS)
 def test_answers_of_models_are_read(style: str) -> None:
-    found = parse(ANSWERS[style], "answer.txt")
-    assert found["Sea crab"] == ["it has two claws.", "it is red."]
+    actual = parse(ANSWERS[style], "answer.txt")
+    assert actual["Sea crab"] == ["it has two claws.", "it is red."]
 
 
 def test_named_classes_need_no_mark() -> None:
-    found = parse("crab\nit has two claws.\neel\nit is long.\n", "a.txt", known=["crab", "eel"])
-    assert found == {"crab": ["it has two claws."], "eel": ["it is long."]}
-    assert parse("it has two claws.\n", "a.txt", known=["crab"]) == {"crab": ["it has two claws."]}
+    actual = parse(
+        "crab\nit has two claws.\neel\nit is long.\n", "a.txt", class_names=["crab", "eel"]
+    )
+    assert actual == {"crab": ["it has two claws."], "eel": ["it is long."]}
+    assert parse("it has two claws.\n", "a.txt", class_names=["crab"]) == {
+        "crab": ["it has two claws."]
+    }
 
 
 @pytest.mark.parametrize(
@@ -96,10 +100,10 @@ def test_what_cannot_be_used_is_named(text: str, message: str) -> None:
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
-        found = parse(text, "text")
+        actual = parse(text, "text")
     except KnowledgeError:
         return
-    assert all(sentences for sentences in found.values())
+    assert all(sentences for sentences in actual.values())
 
 
 def test_adding_repeats_nothing(tmp_path: Path) -> None:

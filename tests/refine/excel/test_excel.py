@@ -44,7 +44,7 @@ def checkpoint(chain: Chain) -> Path:
 
 
 def _parts(chain: Chain, config: Config) -> tuple[Teacher, CropBatch]:
-    inputs = EncoderInput(config, chain.folder / "cache")
+    inputs = EncoderInput(config.clip, chain.folder / "cache", device="cpu")
     manifest, classes = load(chain.manifest)
     teacher = make_teacher(config, classes, inputs, chain.folder / "cache")
     cams = CamSet([chain.cams["train"]], manifest.split("train"))
@@ -188,15 +188,15 @@ def test_published_features_are_aliased(chain: Chain) -> None:
     teacher, batch = _parts(chain, chain.config())
     scores = teacher.scores
     middles = range(scores.first + 1, 12)
-    run = scores.encoder.run(batch.images, keep=range(12), middles=middles)
+    run = scores.encoder.run(batch.images, outputs_of=range(12), post_attention_of=middles)
     clean, aliased = (look(scores, batch.images, form) for form in ("clean", "aliased"))
     for number in range(12):
-        expected = run.kept[number]
+        expected = run.outputs[number]
         torch.testing.assert_close(clean.features[number], expected[:, 1:])
         if number == scores.first - 1:
             expected = aliased.stream
         elif scores.first <= number < 11:
-            expected = run.middles[number + 1]
+            expected = run.post_attention[number + 1]
         torch.testing.assert_close(aliased.features[number], expected[:, 1:])
 
 

@@ -51,7 +51,7 @@ class Release(Chain):
             folder, METHODS[method] | {"train": {"crop": 64}}, variant="published", **sections
         )
         self.method = method
-        inputs = EncoderInput(self.config(), folder / "cache")
+        inputs = EncoderInput(self.config().clip, folder / "cache", device="cpu")
         _, classes = load(self.manifest)
         if method == "weakclip":
             network = build_network(self.config(), classes, inputs, seed=3)

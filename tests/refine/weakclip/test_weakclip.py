@@ -14,6 +14,7 @@ from tests.refine.chain import Chain, assert_same_weights
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
+from wsss.artifacts.stage import STAGES
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping, overlay
 from wsss.config.model import Config
@@ -38,7 +39,8 @@ class Seeded(Chain):
         super().__init__(folder, {"method": "weakclip", "train": TRAIN, "weakclip": WEAKCLIP})
         self.seeds = folder / "seeds.h5"
         png = folder / "png"
-        make_seeds(self.config(), self.manifest, "train", self.cams["train"], self.seeds, png)
+        arguments = STAGES["seeds"].arguments(self.config())
+        make_seeds(self.manifest, "train", self.cams["train"], self.seeds, png, **arguments)
 
     def learn(self, config: Config, where: Path) -> Path:
         return self.train(config, where, self.seeds)
@@ -127,7 +129,8 @@ def test_without_tag_masking_any_label_may_win(chain: Seeded, tmp_path: Path) ->
             assert len(winners) == len(classes)  # each label that is kept wins somewhere
             others += len(set(classes) - set(cams.read(item.id).attrs["classes"]))
     assert others > 0
-    make_masks(config, chain.manifest, path, tmp_path / "masks.h5", tmp_path / "png")
+    arguments = STAGES["masks"].arguments(config)
+    make_masks(chain.manifest, path, tmp_path / "masks.h5", tmp_path / "png", **arguments)
 
 
 @pytest.mark.slow

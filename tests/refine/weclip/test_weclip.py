@@ -46,7 +46,7 @@ def checkpoint(chain: Chain) -> Path:
 def _teacher(chain: Chain, config: Config) -> tuple[PseudoLabels, CropStream]:
     from wsss.clip.text.embeddings import text_bank
 
-    inputs = EncoderInput(config, chain.folder / "cache")
+    inputs = EncoderInput(config.clip, chain.folder / "cache", device="cpu")
     manifest, classes = load(chain.manifest)
     words = (classes.prompts, classes.backgrounds, config.clip.template)
     from_crop = config.refine.weclip.crop_visibility != "image"
@@ -226,7 +226,7 @@ def test_a_crop_of_an_image_without_tags_teaches_nothing(chain: Chain) -> None:
 
 def test_labels_of_images_are_made_once(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     config = chain.config()
-    inputs = EncoderInput(config, chain.folder / "cache")
+    inputs = EncoderInput(config.clip, chain.folder / "cache", device="cpu")
     manifest, _ = load(chain.manifest)
     with CamSet([chain.cams["train"]], manifest.split("train")) as cams:
         first = ImageLabels(cams, inputs, None, chain.folder / "labels")

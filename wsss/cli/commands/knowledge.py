@@ -20,9 +20,9 @@ Classes = Annotated[list[str], typer.Argument(help="Class names, as in your tags
 @app.command()
 def prompt(
     classes: Classes,
-    count: Annotated[int, typer.Option(help="Sentences a class.", min=1)] = 20,
+    count: Annotated[int, typer.Option(help="Sentences per class.", min=1)] = 20,
 ) -> None:
-    """Print what to ask a language model, so that `add` can read its answer."""
+    """Print a question to a language model whose answer `add` can read."""
     typer.echo(knowledge.prompt(classes, count), nl=False)
 
 
@@ -34,18 +34,20 @@ def add(
             help="Text or JSON with descriptions, e.g. a model's answer; - reads it from the pipe."
         ),
     ],
-    to: Annotated[Path, typer.Option(help="JSON file that gets them; made where there is none.")],
+    to: Annotated[
+        Path, typer.Option(help="JSON file to add them to; created if it does not exist.")
+    ],
     classes: Annotated[
         list[str] | None,
         typer.Option(
             "--class",
-            help="A name that is a heading without a mark; alone, what all of the text is about.",
+            help="A class that is a heading without a mark; one alone: the subject of the text.",
         ),
     ] = None,
 ) -> None:
     """Add descriptions from any text file to a knowledge base.
 
-    A class is a line of its own (`dog:`, `## dog`, `**Dog**`), its sentences follow one a line.
+    A line with a class alone (`dog:`, `## dog`, `**Dog**`) precedes its sentences, one per line.
     Then name the file in cams.patch_text.tse.knowledge.
     """
     where = "standard input" if str(source) == "-" else str(source)
@@ -53,10 +55,10 @@ def add(
         text = sys.stdin.read() if str(source) == "-" else source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise knowledge.KnowledgeError(f"{where}: cannot be read as UTF-8 text ({error})") from None
-    found = knowledge.parse(text, where, known=classes or [])
-    kept = knowledge.add(found, to)
-    for name in found:
-        typer.echo(f"{name}: {len(found[name])} read, {len(kept[name])} in {to}")
+    parsed = knowledge.parse(text, where, class_names=classes or [])
+    merged = knowledge.add(parsed, to)
+    for name, sentences in parsed.items():
+        typer.echo(f"{name}: {len(sentences)} read, {len(merged[name])} in {to}")
 
 
 @app.command()
@@ -64,18 +66,18 @@ def show(
     classes: Annotated[list[str] | None, typer.Argument(help="Classes (default: all).")] = None,
     knowledge_file: Annotated[
         Path | None,
-        typer.Option("--knowledge", help="Your own file, laid over the built-in."),
+        typer.Option("--knowledge", help="Your file; it replaces classes of the built-in one."),
     ] = None,
 ) -> None:
     """Print the descriptions of classes."""
-    known = knowledge.read(knowledge.BUILT_IN / "objects.json")
+    available = knowledge.read(knowledge.BUILT_IN / "objects.json")
     if knowledge_file is not None:
-        known |= knowledge.read(knowledge_file)
-    for name in classes or known:
-        if name not in known:
+        available |= knowledge.read(knowledge_file)
+    for name in classes or available:
+        if name not in available:
             raise knowledge.KnowledgeError(
-                f"no description of {name!r}; known are {', '.join(known)}"
+                f"no description of {name!r}; known are {', '.join(available)}"
             )
         typer.echo(f"{name}:")
-        for sentence in known[name]:
+        for sentence in available[name]:
             typer.echo(f"  {sentence}")

@@ -68,8 +68,8 @@ def cams(
     """Class activation maps of one part of a split, on the patch grid."""
     from wsss.cams.stage import run
 
-    settings = stage_config("cams", config, sections, device=device, batch=batch, workers=workers)
-    run(settings, manifest, split, parse_shard(shard), out, cache)
+    values = stage_values("cams", config, sections, device=device, batch=batch, workers=workers)
+    run(manifest, split, parse_shard(shard), out, cache, **values)
 
 
 def seeds(
@@ -85,8 +85,8 @@ def seeds(
     """Hard seeds of one shard of CAMs, for a refiner that learns from such (weakclip)."""
     from wsss.masks.seeds_stage import run
 
-    settings = stage_config("seeds", config, sections, workers=workers)
-    run(settings, manifest, split, cams, out, png)
+    values = stage_values("seeds", config, sections, workers=workers)
+    run(manifest, split, cams, out, png, **values)
 
 
 def refine_train(
@@ -211,7 +211,7 @@ def masks(
     """Pseudo masks of one shard: background rule, dense CRF, ignore band."""
     from wsss.masks.stage import run
 
-    run(stage_config("masks", config, sections, workers=workers), manifest, scores, out, png)
+    run(manifest, scores, out, png, **stage_values("masks", config, sections, workers=workers))
 
 
 def retrain(

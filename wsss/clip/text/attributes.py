@@ -1,7 +1,7 @@
 """TSE: class texts enriched with attributes that descriptions of all classes share (ExCEL).
 
 Eq. 1-4 of docs/methods/excel.md. Sentences of the knowledge base are embedded and clustered; the
-centres are the attributes. Each class takes up those that are most like it.
+centres are the attributes. Each class text is enriched with the attributes most similar to it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from wsss.config.cams import TseConfig
 from wsss.config.paths import expand_path
 from wsss.data.datasets.classes import ClassList
 
-_SHARE = 0.28  # clusters a sentence, as published for VOC
-_STARTS = 10  # of k-means; newer releases of scikit-learn would do with one
+_CLUSTERS_PER_SENTENCE = 0.28  # as published for VOC
+_STARTS = 10  # of k-means
 
 
 @dataclass(frozen=True)
 class AttributeBank:
-    """The attributes."""
+    """The attributes, and which classes they describe."""
 
-    vectors: Float[Tensor, "attributes joint"]
-    """Centres of the clusters, not scaled to unit length."""
-    uses: Bool[Tensor, "classes attributes"]
-    """Whether a sentence of the class is in the cluster."""
+    centres: Float[Tensor, "attributes embed_dim"]
+    """Of the clusters, not scaled to unit length."""
+    class_mask: Bool[Tensor, "classes attributes"]
+    """True where a sentence of the class is in the cluster."""
 
 
 def enriched_bank(
@@ -44,14 +44,14 @@ def enriched_bank(
     tse: TseConfig,
     cache_dir: Path | None = None,
 ) -> TextBank:
-    """Class and background texts, the classes enriched as configured (eq. 4).
+    """Class and background texts; the classes are enriched as configured (eq. 4).
 
     Args:
         clip: the model.
         classes: names, prompt words and backgrounds.
         template: of the prompts.
-        tse: the section cams.patch_text.tse.
-        cache_dir: where embeddings are kept.
+        tse: settings.
+        cache_dir: stores embeddings.
 
     Raises:
         KnowledgeError: a class has no description.
@@ -59,12 +59,12 @@ def enriched_bank(
     bank = text_bank(clip, classes.prompts, classes.backgrounds, template, cache_dir=cache_dir)
     if tse.form == "off":
         return bank
-    found = attribute_bank(clip, described(classes, tse), template[0], tse, cache_dir)
-    return replace(bank, classes=enrich(bank.classes, found.vectors, tse))
+    attributes = attribute_bank(clip, described(classes, tse), template[0], tse, cache_dir)
+    return replace(bank, classes=enrich(bank.classes, attributes.centres, tse))
 
 
 def described(classes: ClassList, tse: TseConfig) -> Knowledge:
-    """The sentences that the configuration names; none where TSE is off.
+    """The configured sentences of every class; none where TSE is off.
 
     Raises:
         KnowledgeError: a class has no description.
@@ -86,40 +86,40 @@ def attribute_bank(
     Args:
         clip: the model.
         sentences: by class.
-        template: what stands before a sentence where ``tse.prefix`` is ``class``.
+        template: of the prompt that precedes a sentence where ``tse.prefix`` is ``class``.
         tse: prefix and number of clusters.
-        cache_dir: where embeddings are kept.
+        cache_dir: stores embeddings.
     """
-    texts, owner = [], []
+    texts, class_index = [], []
     for index, (name, lines) in enumerate(sentences.items()):
         prefix = f"{template.replace('{}', name)} " if tse.prefix == "class" else ""
         texts += [(prefix + line).lower() for line in lines]
-        owner += [index] * len(lines)
+        class_index += [index] * len(lines)
     features = text_bank(clip, texts, (), ["{}"], cache_dir=cache_dir).classes
-    count = tse.clusters or max(1, round(_SHARE * len(texts)))
+    count = tse.clusters or max(1, round(_CLUSTERS_PER_SENTENCE * len(texts)))
     centres, labels = _cluster(features, min(count, len(texts)))
-    uses = torch.zeros(len(sentences), len(centres), dtype=torch.bool)
-    uses[torch.tensor(owner), labels] = True
-    return AttributeBank(centres, uses)
+    class_mask = torch.zeros(len(sentences), len(centres), dtype=torch.bool)
+    class_mask[torch.tensor(class_index), labels] = True
+    return AttributeBank(centres, class_mask)
 
 
-def hunting_weights(
-    texts: Float[Tensor, "classes joint"],
-    attributes: Float[Tensor, "attributes joint"],
+def attribute_weights(
+    texts: Float[Tensor, "classes embed_dim"],
+    attributes: Float[Tensor, "attributes embed_dim"],
     tse: TseConfig,
 ) -> Float[Tensor, "classes attributes"]:
-    """Share of every attribute in what a class takes up; rows sum to one (eq. 2 and 3).
+    """Softmax weights of the attributes for each class; rows sum to one (eq. 2 and 3).
 
     Args:
         texts: unit vectors of the classes.
-        attributes: the bank.
-        tse: keep, temperature and vectors.
+        attributes: centres of the bank.
+        tse: settings.
     """
     if tse.centering:
         texts = F.normalize(texts - texts.mean(0), dim=-1)
         attributes = F.normalize(attributes - attributes.mean(0), dim=-1)
     scores = texts @ attributes.T
-    # Written as published: int((1 - 0.9) * 112) drops 11.
+    # As published: int((1 - 0.9) * 112) drops 11.
     dropped = min(int((1 - tse.top_share) * len(attributes)), len(attributes) - 1)
     if dropped:
         lowest = scores.topk(dropped, dim=1, largest=False).indices
@@ -128,35 +128,35 @@ def hunting_weights(
 
 
 def enrich(
-    texts: Float[Tensor, "classes joint"],
-    attributes: Float[Tensor, "attributes joint"],
+    texts: Float[Tensor, "classes embed_dim"],
+    attributes: Float[Tensor, "attributes embed_dim"],
     tse: TseConfig,
-) -> Float[Tensor, "classes joint"]:
-    """Unit vectors of class texts with their attributes added.
+) -> Float[Tensor, "classes embed_dim"]:
+    """Unit vectors of class texts with their attributes added (eq. 4).
 
     Args:
         texts: unit vectors.
-        attributes: the bank.
-        tse: form and weight.
+        attributes: centres of the bank.
+        tse: settings.
     """
     mean = attributes.mean(0, keepdim=True)
     if tse.form == "mean":
-        added = mean
+        update = mean
     else:
-        used = attributes - mean if tse.centering else attributes
-        added = hunting_weights(texts, attributes, tse) @ used
-    return F.normalize(texts + tse.weight * added, dim=-1)
+        directions = attributes - mean if tse.centering else attributes
+        update = attribute_weights(texts, attributes, tse) @ directions
+    return F.normalize(texts + tse.weight * update, dim=-1)
 
 
 def _cluster(
-    features: Float[Tensor, "texts joint"], count: int
-) -> tuple[Float[Tensor, "clusters joint"], Tensor]:
+    features: Float[Tensor, "texts embed_dim"], count: int
+) -> tuple[Float[Tensor, "clusters embed_dim"], Tensor]:
     """k-means, the same on every machine up to rounding: float64, one thread, fixed start."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
     points = features.double().cpu().numpy()
     with threadpool_limits(1):
-        found = KMeans(count, n_init=_STARTS, random_state=0, algorithm="lloyd").fit(points)
-    centres = torch.from_numpy(found.cluster_centers_.astype(np.float32))
-    return centres, torch.from_numpy(found.labels_.astype(np.int64))
+        kmeans = KMeans(count, n_init=_STARTS, random_state=0, algorithm="lloyd").fit(points)
+    centres = torch.from_numpy(kmeans.cluster_centers_.astype(np.float32))
+    return centres, torch.from_numpy(kmeans.labels_.astype(np.int64))

@@ -26,10 +26,10 @@ _FORMAT = 1
 class TextBank:
     """Text features of a class list."""
 
-    classes: Float[Tensor, "classes joint"]
-    """Unit vectors, one a class."""
-    backgrounds: Float[Tensor, "backgrounds joint"]
-    """Unit vectors, one a background prompt; may be empty."""
+    classes: Float[Tensor, "classes embed_dim"]
+    """Unit vectors."""
+    backgrounds: Float[Tensor, "backgrounds embed_dim"]
+    """Unit vectors of the background prompts; may be empty."""
 
     def to(self, device: torch.device | str) -> TextBank:
         """The same bank on another device."""
@@ -54,8 +54,8 @@ def text_bank(
         classes: prompt words of the classes, e.g. ``bird avian``.
         backgrounds: prompt words of the background set; may be empty.
         templates: each holds ``{}`` once, e.g. ``a clean origami {}.``.
-        cache_dir: where banks are kept, one file for each combination of weights, tokenizer,
-            templates and words; None does not keep them.
+        cache_dir: stores one file per combination of weights, tokenizer, templates and words;
+            None stores none.
 
     Raises:
         ValueError: no template, a template without ``{}``, or an empty word.
@@ -82,7 +82,7 @@ def text_bank(
 
 def encode_words(
     clip: LoadedClip, words: Sequence[str], templates: Sequence[str]
-) -> Float[Tensor, "words joint"]:
+) -> Float[Tensor, "words embed_dim"]:
     """Unit vectors of words, averaged over templates; each word is encoded by itself."""
 
     def encode(word: str) -> Tensor:
@@ -90,7 +90,7 @@ def encode_words(
         return F.normalize(encode_tokens(clip.model, tokens).mean(0), dim=-1)
 
     if not words:
-        return torch.zeros(0, clip.joint_width)
+        return torch.zeros(0, clip.embed_dim)
     with one_thread_each() as threads:
         return torch.stack(list(ordered_map(encode, words, threads=threads)))
 
@@ -98,7 +98,7 @@ def encode_words(
 @torch.no_grad()
 def encode_tokens(
     model: nn.Module, tokens: Int[Tensor, "prompts context"]
-) -> Float[Tensor, "prompts joint"]:
+) -> Float[Tensor, "prompts embed_dim"]:
     """Unit vectors of tokenised prompts, float32."""
     features = model.encode_text(tokens)  # type: ignore[operator]
     return F.normalize(features.float(), dim=-1)
@@ -110,9 +110,9 @@ def _key(clip: LoadedClip, words: Sequence[str], templates: Sequence[str]) -> st
 
 
 def _read(file: Path, count: int) -> Tensor | None:
-    """The cached features, or None where there are none that can be read."""
+    """The cached features, or None if there are none or they are damaged."""
     try:
-        features = load_tensors(file, "it is made again")[0]["features"]
+        features = load_tensors(file, "it is computed again")[0]["features"]
     except (ArtifactError, KeyError):
         return None
     return features if features.ndim == 2 and len(features) == count else None

@@ -1,4 +1,4 @@
-"""The knowledge base: sentences on what the classes look like, built in and of users' own.
+"""The knowledge base: sentences on what the classes look like, built in and from users.
 
 It is JSON, ``{class: [sentences]}``. Sentences say what can be seen ("it has four legs …") and do
 not name the class. The built-in files were written for this project.
@@ -20,8 +20,8 @@ from wsss.errors import WsssError
 Knowledge = dict[str, list[str]]
 
 BUILT_IN = Path(__file__).parent / "descriptions"
-_MOST_BYTES = 2**26
-LONGEST = 300
+_MAX_BYTES = 2**26
+MAX_CHARACTERS = 300
 """Characters of a sentence; the text tower reads 77 tokens."""
 
 _HEADING = re.compile(r"^(#+\s*|\*\*)?(?P<name>[^#*:]+?)(\*\*)?:?(\*\*)?\s*$")
@@ -30,44 +30,43 @@ _QUOTES = "\"'“”‘’,"
 
 
 class KnowledgeError(WsssError, ValueError):
-    """Descriptions cannot be used; the message says which and what to do."""
+    """Descriptions cannot be used; the message names them and says what to do."""
 
 
-def descriptions(classes: ClassList, own: Path | None = None) -> Knowledge:
+def descriptions(classes: ClassList, user_file: Path | None = None) -> Knowledge:
     """Sentences of every class of a list, in its order.
 
     Args:
-        classes: the list; the demo has a file of its own, all others share one, in which VOC's
-            names stand for COCO's.
-        own: a file laid over the built-in one.
+        classes: the list; the demo has its own built-in file, all others share one, in which VOC's
+            names are aliases of COCO's.
+        user_file: replaces classes of the built-in file.
 
     Raises:
         KnowledgeError: the file cannot be used, or a class has no sentence.
     """
-    shipped = read(built_in(classes.name))
-    known = {spelling(name): sentences for name, sentences in shipped.items()}
+    available = _by_spelling(read(built_in(classes.name)))
     for alias, name in COCO_ALIASES.items():
-        if spelling(name) in known:
-            known[spelling(alias)] = known[spelling(name)]
-    if own is not None:
-        known |= {spelling(name): sentences for name, sentences in read(own).items()}
-    missing = [name for name in classes.names if spelling(name) not in known]
+        if spelling(name) in available:
+            available[spelling(alias)] = available[spelling(name)]
+    if user_file is not None:
+        available |= _by_spelling(read(user_file))
+    missing = [name for name in classes.names if spelling(name) not in available]
     if missing:
         raise KnowledgeError(
             f"no description of {', '.join(missing)}: write some and name the file in "
             "cams.patch_text.tse.knowledge (`wsss knowledge prompt` and `wsss knowledge add` "
             "help), or set cams.patch_text.tse.form to off"
         )
-    return {name: known[spelling(name)] for name in classes.names}
+    return {name: available[spelling(name)] for name in classes.names}
 
 
-def built_in(classes_of: str) -> Path:
-    """The file that comes with the package: the demo's own, or that of all others.
+def _by_spelling(knowledge: Knowledge) -> Knowledge:
+    return {spelling(name): sentences for name, sentences in knowledge.items()}
 
-    Args:
-        classes_of: name of the class list.
-    """
-    return BUILT_IN / ("demo.json" if classes_of == "demo" else "objects.json")
+
+def built_in(list_name: str) -> Path:
+    """The package's file for a class list (by name): that of the demo, or that of all others."""
+    return BUILT_IN / ("demo.json" if list_name == "demo" else "objects.json")
 
 
 def read(path: Path) -> Knowledge:
@@ -77,7 +76,7 @@ def read(path: Path) -> Knowledge:
         KnowledgeError: it is missing, no JSON of the form, or a sentence is empty or too long.
     """
     try:
-        content = json.loads(read_bytes(path, _MOST_BYTES))
+        content = json.loads(read_bytes(path, _MAX_BYTES))
     except OSError as error:
         raise KnowledgeError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
@@ -87,30 +86,30 @@ def read(path: Path) -> Knowledge:
     return _checked(content, str(path))
 
 
-def parse(text: str, where: str, *, known: Sequence[str] = ()) -> Knowledge:
-    """Read descriptions from what people or language models write.
+def parse(text: str, where: str, *, class_names: Sequence[str] = ()) -> Knowledge:
+    """Read descriptions that people or language models wrote.
 
-    JSON is taken as it is. Otherwise a class is a line of its own (``dog``, ``dog:``, ``## dog``,
-    ``**Dog**``), and what follows are its sentences, one a line, with bullets, numbers and quotes
-    taken off. Text before the first class is passed over.
+    JSON is read as such. Otherwise a line with a class alone (``dog``, ``dog:``, ``## dog``,
+    ``**Dog**``) is a heading, followed by its sentences, one per line; bullets, numbers and quotes
+    are removed. Text before the first class is ignored.
 
     Args:
         text: the text.
-        where: where it came from, for messages.
-        known: class names that are headings even without a mark; with one name alone, text without
-            a heading is about that.
+        where: source of the text, for messages.
+        class_names: headings even without a mark; if there is one alone, text without a heading
+            describes it.
 
     Raises:
-        KnowledgeError: nothing was found, or a sentence is too long.
+        KnowledgeError: there is no description, or a sentence is too long.
     """
     if text.lstrip().startswith("{"):
         try:
             return _checked(json.loads(text), where)
         except (ValueError, RecursionError) as error:
             raise KnowledgeError(f"{where}: begins like JSON, but is none ({error})") from None
-    names = {spelling(name): name for name in known}
-    current = known[0] if len(known) == 1 else None
-    found: Knowledge = {}
+    names = {spelling(name): name for name in class_names}
+    current = class_names[0] if len(class_names) == 1 else None
+    knowledge: Knowledge = {}
     for line in text.splitlines():
         bare = line.strip()
         if not bare or bare.startswith("```"):
@@ -118,27 +117,27 @@ def parse(text: str, where: str, *, known: Sequence[str] = ()) -> Knowledge:
         if (heading := _heading(bare, names)) is not None:
             current = heading
         elif current is not None and (sentence := _BULLET.sub("", bare).strip(_QUOTES + " ")):
-            found.setdefault(current, []).append(sentence)
-    if not found:
+            knowledge.setdefault(current, []).append(sentence)
+    if not knowledge:
         raise KnowledgeError(
             f"{where}: found no description; expected a line with the class's name (`dog:`) and "
-            "under it one sentence a line"
+            "under it one sentence per line"
         )
-    return _checked(found, where)
+    return _checked(knowledge, where)
 
 
-def add(found: Knowledge, path: Path) -> Knowledge:
-    """Add sentences to a file, which is made where there is none; known ones are not repeated."""
-    kept = read(path) if path.exists() else {}
-    for name, sentences in found.items():
-        mine = kept.setdefault(name, [])
-        mine += [sentence for sentence in sentences if sentence not in mine]
-    write_text(path, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
-    return kept
+def add(knowledge: Knowledge, path: Path) -> Knowledge:
+    """Add sentences to a file, which need not exist; those that it has are not repeated."""
+    merged = read(path) if path.exists() else {}
+    for name, sentences in knowledge.items():
+        listed = merged.setdefault(name, [])
+        listed += [sentence for sentence in sentences if sentence not in listed]
+    write_text(path, json.dumps(merged, indent=1, ensure_ascii=False) + "\n")
+    return merged
 
 
 def prompt(names: Sequence[str], count: int = 20) -> str:
-    """What to ask a language model, so that `parse` reads its answer."""
+    """A question to a language model whose answer `parse` can read."""
     listed = "\n".join(f"- {name}" for name in names)
     return (
         f"For each class below write {count} short English sentences that describe what it looks "
@@ -150,7 +149,7 @@ def prompt(names: Sequence[str], count: int = 20) -> str:
     )
 
 
-def _heading(line: str, known: Mapping[str, str]) -> str | None:
+def _heading(line: str, names: Mapping[str, str]) -> str | None:
     if _BULLET.match(line) and not line.endswith(":"):
         return None
     bare = _BULLET.sub("", line)
@@ -159,26 +158,28 @@ def _heading(line: str, known: Mapping[str, str]) -> str | None:
         return None
     name = _BULLET.sub("", match["name"].strip())
     marked = bare.startswith(("#", "**")) or bare.endswith(":")
-    if spelling(name) in known:
-        return known[spelling(name)]
+    if spelling(name) in names:
+        return names[spelling(name)]
     return name if marked and len(name) <= 60 else None
 
 
 def _checked(content: object, where: str) -> Knowledge:
-    wrong = []
+    problems = []
     if not isinstance(content, dict) or not content:
         raise KnowledgeError(f"{where}: expected {{class: [sentences]}}")
     for name, sentences in content.items():
         if not isinstance(sentences, list) or not sentences:
-            wrong.append(f"{name}: expected a list of sentences")
+            problems.append(f"{name}: expected a list of sentences")
             continue
         for sentence in sentences:
             if not isinstance(sentence, str) or not sentence.strip() or "{}" in sentence:
-                wrong.append(f"{name}: {sentence!r} is no sentence")
-            elif len(sentence) > LONGEST:
-                wrong.append(f"{name}: {sentence[:40]!r}… has {len(sentence)} of {LONGEST} letters")
-    if wrong:
-        raise KnowledgeError(f"{where}: cannot be used\n  " + "\n  ".join(wrong))
+                problems.append(f"{name}: {sentence!r} is no sentence")
+            elif len(sentence) > MAX_CHARACTERS:
+                problems.append(
+                    f"{name}: {sentence[:40]!r}… has {len(sentence)} of {MAX_CHARACTERS} letters"
+                )
+    if problems:
+        raise KnowledgeError(f"{where}: cannot be used\n  " + "\n  ".join(problems))
     return {
         str(name): list(dict.fromkeys(" ".join(s.split()) for s in sentences))
         for name, sentences in content.items()

@@ -13,7 +13,7 @@ from wsss.clip.towers import TextTower
 
 
 class LearnablePrompt(nn.Module):
-    """Vectors that all texts share, after the start token and before the name.
+    """Vectors that all texts share, between the start token and the name.
 
     Args:
         count: number of vectors; 0 leaves the texts as they are.
@@ -28,7 +28,7 @@ class LearnablePrompt(nn.Module):
 
     def forward(
         self, tower: TextTower, tokens: Int[Tensor, "texts context"]
-    ) -> Float[Tensor, "texts joint"]:
+    ) -> Float[Tensor, "texts embed_dim"]:
         """Features t_p, not scaled to unit length.
 
         Args:
@@ -36,12 +36,11 @@ class LearnablePrompt(nn.Module):
             tokens: start token, name, end token (the largest id), padding.
         """
         embedded = tower.embedding(tokens)
-        several = self.contexts.expand(len(tokens), -1, -1)  # (n, d) -> (K, n, d)
-        prompted = torch.cat([embedded[:, :1], several, embedded[:, 1:]], dim=1)
-        features: Tensor = tower(prompted, tokens.argmax(1) + len(self.contexts))
-        return features
+        contexts = self.contexts.expand(len(tokens), -1, -1)  # (n, d) -> (K, n, d)
+        prompted = torch.cat([embedded[:, :1], contexts, embedded[:, 1:]], dim=1)
+        return tower(prompted, tokens.argmax(1) + len(self.contexts))
 
 
 def short_texts(tokens: Int[Tensor, "texts context"]) -> Int[Tensor, "texts short"]:
-    """Cut padding that no text needs: attention is causal, so nothing behind an end matters."""
+    """Cut padding that no text needs: attention is causal, so nothing after an end matters."""
     return tokens[:, : int(tokens.argmax(1).max()) + 1]

@@ -50,8 +50,8 @@ def encode(
         )
     last = encoder.depth - 1
     earlier = range(encoder.depth - attention_blocks, last) if attention_blocks else range(0)
-    encoding = encoder.run(images, until=last, keep=range(last), attention_of=earlier)
-    features = torch.stack([encoding.kept[number][:, 1:] for number in range(last)])
+    encoding = encoder.run(images, until=last, outputs_of=range(last), attention_of=earlier)
+    features = torch.stack([encoding.outputs[number][:, 1:] for number in range(last)])
     block = encoder.last_block(encoding.tokens) if last_block else None
     attention = None
     if attention_blocks:

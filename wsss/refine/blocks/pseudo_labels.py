@@ -7,14 +7,14 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from wsss.labels.ignore import IGNORED
-from wsss.labels.online import Unsure, online_labels
+from wsss.labels.online import IgnoreBand, online_labels
 from wsss.refine.blocks.options import HeadOptions
 from wsss.refine.training.crops import CropBatch
 
 
-def ignore_band(settings: HeadOptions) -> Unsure | None:
+def ignore_band(settings: HeadOptions) -> IgnoreBand | None:
     """The configured ignore band; None where every pixel has a label."""
-    return Unsure(*settings.ignore_band) if settings.ignore_band else None
+    return IgnoreBand(*settings.ignore_band) if settings.ignore_band else None
 
 
 def padding_label(settings: HeadOptions) -> int:
@@ -66,7 +66,7 @@ def crop_labels(
         batch.classes,
         size,
         valid=batch.valid if settings.padding == "ignored" else None,
-        unsure=ignore_band(settings),
+        ignore_band=ignore_band(settings),
     )
     absent = torch.zeros(len(labels), IGNORED + 1, dtype=torch.bool, device=labels.device)
     absent[batch.owner[~shown], 1 + batch.classes[~shown]] = True

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from wsss.cams.affinity import spread_as_configured
+from wsss.cams.affinity import propagate
 from wsss.config.cams import CamsConfig
 
 Distance = Literal["absolute", "signed"]
@@ -92,4 +92,4 @@ def refined_cams(
     else:
         kept = keep_near(block_distances(affinity, attention, distance))
         weights = trusted_affinity(affinity, attention, kept)
-    return spread_as_configured(weights, maps, owner, cams)
+    return propagate(weights, maps, owner, cams)

@@ -74,7 +74,9 @@ class Excel:
                 "batch, which several processes would each see a part of; train with one GPU, or "
                 "set it to image"
             )
-        inputs = EncoderInput(config, cache)
+        inputs = EncoderInput(
+            config.clip, cache, max_pixels=config.data.max_pixels, device=config.compute.device
+        )
         labels = None
         if settings.crop_visibility == "image":
             labels = ImageLabels(cams, inputs, ignore_band(settings), cache)
@@ -195,7 +197,9 @@ class _Trained(HeadNetwork):
     """The encoder with a trained head."""
 
     def __init__(self, config: Config, classes: ClassList, checkpoint: Path, cache: Path) -> None:
-        inputs = EncoderInput(config, cache)
+        inputs = EncoderInput(
+            config.clip, cache, max_pixels=config.data.max_pixels, device=config.compute.device
+        )
         self._teacher = make_teacher(config, classes, inputs, cache)
         head = _new_head(config, classes, inputs, seed=0)
         super().__init__(config, head, inputs, checkpoint, dropout=False)

@@ -34,7 +34,7 @@ class Seen:
     """Attention of the last blocks that were asked for, patches only."""
     stream: Float[Tensor, "batch tokens width"]
     """The calibrated stream, with the encoder's class token first."""
-    own_values: Float[Tensor, "batch patches width"] | None
+    value_updates: Float[Tensor, "batch patches width"] | None
     """U, see `wsss.clip.calibration`; None where it was not asked for."""
 
 
@@ -45,7 +45,7 @@ def look(
     features: Literal["aliased", "clean"],
     *,
     attention_blocks: int = 0,
-    own_values: bool = False,
+    value_updates: bool = False,
 ) -> Seen:
     """Run the encoder once.
 
@@ -56,7 +56,7 @@ def look(
             the calibrated ones is replaced by the calibrated stream, and the calibrated ones but
             the last by the state before the MLP of the block after (eq. 14).
         attention_blocks: number of last blocks whose attention is returned.
-        own_values: also return U.
+        value_updates: also return U.
 
     Raises:
         ValueError: there are not so many blocks, or nothing is calibrated.
@@ -67,21 +67,21 @@ def look(
             f"attention of the last {attention_blocks} blocks: the encoder has {encoder.depth}"
         )
     blocks = range(encoder.depth - attention_blocks, encoder.depth)
-    beside = scores.calibration(own_values=own_values)
-    if beside is None:
+    calibration = scores.calibration(value_updates=value_updates)
+    if calibration is None:
         raise ValueError("ExCEL calibrates attention; cams.patch_text.relation must not be none")
     encoding = encoder.run(
         images,
-        keep=range(encoder.depth),
-        middles=range(first + 1, encoder.depth) if features == "aliased" else (),
+        outputs_of=range(encoder.depth),
+        post_attention_of=range(first + 1, encoder.depth) if features == "aliased" else (),
         attention_of=blocks,
-        beside=beside,
+        calibration=calibration,
     )
-    stream = beside.stream(encoding.tokens)
-    given = [encoding.kept[number] for number in range(encoder.depth)]
+    stream = calibration.stream(encoding.tokens)
+    given = [encoding.outputs[number] for number in range(encoder.depth)]
     if features == "aliased":
         given[first : encoder.depth - 1] = [
-            encoding.middles[number] for number in range(first + 1, encoder.depth)
+            encoding.post_attention[number] for number in range(first + 1, encoder.depth)
         ]
         if first:
             given[first - 1] = stream
@@ -94,7 +94,7 @@ def look(
         torch.stack([one[:, 1:] for one in given]),
         attention,
         stream,
-        beside.own_values if own_values else None,
+        calibration.value_updates if value_updates else None,
     )
 
 
@@ -142,7 +142,7 @@ class Teacher:
             images,
             settings.features,
             attention_blocks=settings.lvc_blocks if dynamic else static,
-            own_values=dynamic,
+            value_updates=dynamic,
         )
 
     @torch.no_grad()
@@ -157,8 +157,8 @@ class Teacher:
         """
         stream = seen.stream
         if related is not None:
-            assert seen.own_values is not None
-            moved = self.scores.gain * (shift(related) @ seen.own_values)
+            assert seen.value_updates is not None
+            moved = self.scores.gain * (shift(related) @ seen.value_updates)
             stream = torch.cat([stream[:, :1], stream[:, 1:] + moved], dim=1)
         return self.scores.features(stream)
 

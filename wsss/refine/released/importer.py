@@ -79,7 +79,9 @@ def import_checkpoint(
                 f"{' and '.join(released)} alone; {file} is none of this pipeline either"
             )
         source = read_source(file)
-        inputs = EncoderInput(config, cache)
+        inputs = EncoderInput(
+            config.clip, cache, max_pixels=config.data.max_pixels, device=config.compute.device
+        )
         found = _account(config, manifest_dir, inputs, source, leave_out, file)
         made = provenance(
             "refine_import",

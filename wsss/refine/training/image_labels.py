@@ -22,7 +22,7 @@ from wsss.clip.input import EncoderInput
 from wsss.compute import distributed
 from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.labels.ignore import IGNORED
-from wsss.labels.online import Unsure, online_labels
+from wsss.labels.online import IgnoreBand, online_labels
 from wsss.refine.inputs import CamSet
 
 _CHUNK = 256  # images
@@ -40,7 +40,7 @@ class ImageLabels:
     """
 
     def __init__(
-        self, cams: CamSet, inputs: EncoderInput, unsure: Unsure | None, cache: Path
+        self, cams: CamSet, inputs: EncoderInput, unsure: IgnoreBand | None, cache: Path
     ) -> None:
         self._cams, self._inputs = cams, inputs
         self._unsure = unsure
@@ -101,7 +101,7 @@ class ImageLabels:
             torch.zeros(len(cams.classes), dtype=torch.long),
             torch.tensor(cams.classes),
             size,
-            unsure=self._unsure,
+            ignore_band=self._unsure,
         )
         return image, label[0].numpy()
 

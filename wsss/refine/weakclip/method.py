@@ -74,7 +74,9 @@ class WeakClip:
         if seeds is None:
             raise ValueError("WeakCLIP learns from seeds; pass the shards of the stage seeds")
         refine, settings = config.refine, config.refine.section(WeakClipOptions)
-        inputs = EncoderInput(config, cache)
+        inputs = EncoderInput(
+            config.clip, cache, max_pixels=config.data.max_pixels, device=config.compute.device
+        )
         stream = CropStream(
             cams,
             inputs,
@@ -195,7 +197,9 @@ class _Trained:
 
     def __init__(self, config: Config, classes: ClassList, checkpoint: Path, cache: Path) -> None:
         tensors, _ = load_checkpoint(checkpoint)
-        self.inputs = EncoderInput(config, cache)
+        self.inputs = EncoderInput(
+            config.clip, cache, max_pixels=config.data.max_pixels, device=config.compute.device
+        )
         self._labels = classes.label_count
         self._masked = config.refine.section(WeakClipOptions).tags_in_masks == "masked"
         self._network = build_network(config, classes, self.inputs, seed=0)

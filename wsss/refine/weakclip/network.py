@@ -118,7 +118,7 @@ class WeakClipNetwork:
                 grid=grid if settings.positions == "twice" else None, class_token=class_token
             )
         self.head = WeakClipHead(
-            encoder.width, clip.joint_width, self.text.positions.shape[1], len(names), settings
+            encoder.width, clip.embed_dim, self.text.positions.shape[1], len(names), settings
         ).to(encoder.device)
         towers: dict[str, nn.Module] = {"text": self.text, "head": self.head}
         if self.image is not None:
@@ -161,8 +161,8 @@ class WeakClipNetwork:
         )
         blocks = [number - 1 for number in self._taps]
         if self.image is None:
-            encoding = self._encoder.run(images, keep=blocks)
-            kept = [encoding.kept[number] for number in blocks]
+            encoding = self._encoder.run(images, outputs_of=blocks)
+            kept = [encoding.outputs[number] for number in blocks]
             visual = self._encoder.project(self._encoder.normalize(encoding.tokens))
         else:
             with torch.set_grad_enabled(self._trains_clip and torch.is_grad_enabled()):

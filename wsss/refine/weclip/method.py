@@ -64,7 +64,9 @@ class WeClip:
             ValueError: the crop does not fit the patch, or there is no image.
         """
         refine, settings = config.refine, config.refine.section(WeClipOptions)
-        inputs = EncoderInput(config, cache)
+        inputs = EncoderInput(
+            config.clip, cache, max_pixels=config.data.max_pixels, device=config.compute.device
+        )
         labels, bank = None, None
         if settings.crop_visibility == "image":
             labels = ImageLabels(cams, inputs, ignore_band(settings), cache)
@@ -169,7 +171,9 @@ class _Trained(HeadNetwork):
     """The encoder with a trained head."""
 
     def __init__(self, config: Config, classes: ClassList, checkpoint: Path, cache: Path) -> None:
-        inputs = EncoderInput(config, cache)
+        inputs = EncoderInput(
+            config.clip, cache, max_pixels=config.data.max_pixels, device=config.compute.device
+        )
         head = _new_head(config, classes, inputs, seed=0)
         super().__init__(config, head, inputs, checkpoint, dropout=config.infer.dropout == "on")
 

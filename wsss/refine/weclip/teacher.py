@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from wsss.cams.grad_cam import block_cams
-from wsss.cams.maps import scale_maps
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.text.embeddings import TextBank
 from wsss.config.model import Config
@@ -101,5 +100,5 @@ class PseudoLabels:
         found = block_cams(
             self.encoder, frozen.block, frozen.grid, tags, self._bank, self._cams.gradient
         )
-        maps = scale_maps(found.maps.relu(), self._cams.scaling)
+        maps = found.scaled(self._cams.scaling)
         return maps, shown_tags(batch, self._settings, found.probabilities), None

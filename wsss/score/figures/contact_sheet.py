@@ -30,7 +30,7 @@ from wsss.score.figures.sheet_layout import LegendItem, Row, cell_size, draw_she
 from wsss.score.truth.find import Source, find_truth, has_truth, read_truth
 
 _PALETTE = np.array(voc_palette(), np.uint8)
-_HEATS = {"cam": "CAM", "refined": "CAM + affinity"}
+_HEATS = {"cam": "CAM", "cam_affinity": "CAM + affinity"}
 _MASKS = {"label": "pseudo mask", "train": "train mask"}
 _HATCHED = frozenset({"train", "seed"})
 _PREDICTIONS = ("multi", "single", "multi_crf", "single_crf")  # the first that exists is shown

@@ -1,0 +1,74 @@
+"""Weight files: state dicts that are read without running what a pickle may carry; digests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wsss._compat.torch_archives import packed
+from wsss.clip.errors import ClipLoadError
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Read a state dict; a pickle is read with ``weights_only=True`` alone.
+
+    Raises:
+        ClipLoadError: the file is missing, damaged, a TorchScript archive, or holds other objects.
+    """
+    if file.exists() and not file.is_file():
+        raise ClipLoadError(f"{file}: is no file; clip.pretrained must name a weight file")
+    try:
+        if file.suffix != ".safetensors" and (problem := packed(file)):
+            raise ClipLoadError(
+                f"{file}: refused, {problem}; pass a file that torch.save wrote, or .safetensors"
+            )
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except ClipLoadError:
+        raise
+    except FileNotFoundError:
+        raise ClipLoadError(f"{file}: no such weight file") from None
+    except (SafetensorError, OSError) as error:
+        raise ClipLoadError(f"{file}: is damaged or no safetensors file ({error})") from None
+    except Exception as error:
+        if "TorchScript" in str(error):
+            hint = (
+                "is a TorchScript archive, which may carry code; use the tag (model "
+                "ViT-B-16-quickgelu, pretrained openai) or save its state dict as safetensors"
+            )
+        else:
+            hint = (
+                "cannot be read without running what it contains "
+                f"({_first_line(error)}); convert it to safetensors"
+            )
+        raise ClipLoadError(f"{file}: {hint}") from None
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not all(
+        isinstance(value, Tensor) for value in loaded.values()
+    ):
+        raise ClipLoadError(
+            f"{file}: holds {type(loaded).__name__}, expected a state dict of tensors"
+        )
+    return {str(name).removeprefix("module."): value for name, value in loaded.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def weights_digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes of tensors, whatever their order."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
