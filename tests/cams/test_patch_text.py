@@ -93,7 +93,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, ob
     "change",
     [
         {},
-        {"variant": "published"},
+        {"variant": "published", "clip": {"input_size": 96}},
         {"cams": {"patch_text": {"relation": "none"}}},
         {"cams": {"patch_text": {"relation": "vv", "heads": "each", "score": "cosine"}}},
         {"cams": {"patch_text": {"tse": {"form": "topk"}}}},

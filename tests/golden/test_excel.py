@@ -154,7 +154,7 @@ def test_published_variant_names_every_departure(golden_dir: Path, arrays: Array
     assert "auto" not in str([dumped[name] for name in ("clip", "cams", "refine", "infer")])
 
 
-def test_attribute_hunting(golden_dir: Path, arrays: Arrays) -> None:
+def test_attribute_weights(golden_dir: Path, arrays: Arrays) -> None:
     tse = _config(golden_dir, arrays).cams.patch_text.tse
     texts = F.normalize(_tensor(arrays, "tse/class_text"), dim=-1)
     bank = _tensor(arrays, "tse/bank").T

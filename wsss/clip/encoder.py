@@ -83,7 +83,8 @@ class ClipEncoder:
         self._patch_weight = load(visual.get_submodule("conv1").get_parameter("weight"))
         self._class_token = visual.get_parameter("class_embedding").detach().float()
         self._positions = visual.get_parameter("positional_embedding").detach().float()
-        self._native_grid = _pair(visual.grid_size)
+        self.native_grid = _pair(visual.grid_size)
+        """Rows and columns that the positional table was learned for."""
         norm = visual.get_submodule("ln_pre")
         self._first_norm = None if isinstance(norm, nn.Identity) else Norm.of(norm, "ln_pre")
         blocks = visual.get_submodule("transformer").get_submodule("resblocks")
@@ -105,11 +106,6 @@ class ClipEncoder:
         """Number of blocks."""
         return len(self.blocks)
 
-    @property
-    def native_grid(self) -> tuple[int, int]:
-        """Rows and columns that the positional table was learned for."""
-        return self._native_grid
-
     def adapted(self, *, grid: tuple[int, int] | None = None, class_token: int = 1) -> ClipEncoder:
         """An encoder with the same weights that embeds images in another way.
 
@@ -120,8 +116,8 @@ class ClipEncoder:
         other = copy.copy(self)
         other._class_token = class_token * self._class_token
         if grid is not None:
-            other._positions = resize_positions(self._positions, self._native_grid, grid)
-            other._native_grid = grid
+            other._positions = resize_positions(self._positions, self.native_grid, grid)
+            other.native_grid = grid
         return other
 
     @torch.no_grad()
@@ -147,7 +143,7 @@ class ClipEncoder:
         patches = F.conv2d(images, self._patch_weight, stride=self.patch)
         patches = patches.float().flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, h w, D)
         cls = self._class_token.expand(len(images), 1, -1)
-        positions = resize_positions(self._positions, self._native_grid, grid, self.rounding)
+        positions = resize_positions(self._positions, self.native_grid, grid, self.rounding)
         tokens = torch.cat([cls, patches], dim=1).add_(positions)
         return (tokens if self._first_norm is None else self._first_norm(tokens)), grid
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -20,7 +20,6 @@ from wsss.clip.openai_layout import infer_config
 from wsss.clip.weights import read_weights, weights_digest
 from wsss.config.safe_yaml import read_bytes
 
-ActivationChoice = Literal["auto", "quick_gelu", "gelu"]
 Tokenize = Callable[[Sequence[str]], Int[Tensor, "prompts context"]]
 
 _MOST_JSON = 2**20
@@ -59,7 +58,6 @@ def load_clip(
     model: str,
     pretrained: str = "",
     *,
-    activation: ActivationChoice = "auto",
     cache_dir: Path | None = None,
 ) -> LoadedClip:
     """Build a CLIP and load its weights.
@@ -70,11 +68,9 @@ def load_clip(
             - path of an open_clip model config (``.json``), or of a hub file that holds it under
               ``model_cfg``, next to a ``preprocess_cfg``;
             - ``from-weights``: read width, depth, patch … from the shapes of a weight file in
-              OpenAI's or open_clip's naming.
+              OpenAI's or open_clip's naming; the activation is then QuickGELU, as as in OpenAI's.
         pretrained: a tag of the named model (``openai``), a weight file (safetensors, or a state
             dict that ``torch.load(weights_only=True)`` accepts), or ``random`` (seeded; tests).
-        activation: ``auto`` takes what the model config says, and QuickGELU for ``from-weights``,
-            as OpenAI's models use.
         cache_dir: where open_clip stores downloads.
 
     Raises:
@@ -95,8 +91,6 @@ def load_clip(
     elif model.endswith(".json"):
         config, preprocess = _read_config(Path(model))
     if config is not None:
-        if activation != "auto":
-            config["quick_gelu"] = activation == "quick_gelu"
         if weights is None and pretrained != RANDOM:
             raise ClipLoadError(
                 f"{model}: needs the path of a weight file as pretrained, not {pretrained!r}"
@@ -104,9 +98,7 @@ def load_clip(
         built = _build(open_clip, config, model)
         text = config["text_cfg"]
     else:
-        built = _by_name(
-            open_clip, model, "" if weights is not None else pretrained, activation, cache_dir
-        )
+        built = _by_name(open_clip, model, "" if weights is not None else pretrained, cache_dir)
         preprocess = getattr(built.visual, "preprocess_cfg", {})
         text = (open_clip.get_model_config(model) or {}).get("text_cfg", {})
     if weights is not None:
@@ -160,20 +152,16 @@ def _build(open_clip: Any, config: Mapping[str, Any], where: str) -> nn.Module:
     return built
 
 
-def _by_name(
-    open_clip: Any, name: str, tag: str, activation: ActivationChoice, cache_dir: Path | None
-) -> Any:
+def _by_name(open_clip: Any, name: str, tag: str, cache_dir: Path | None) -> Any:
     if ":" not in name and open_clip.get_model_config(name) is None:
         raise ClipLoadError(
             f"{name!r}: open_clip has no model of this name, and it is no .json file; "
             f"see open_clip.list_models(), e.g. ViT-B-16-quickgelu"
         )
-    chosen = {} if activation == "auto" else {"quick_gelu": activation == "quick_gelu"}
     trained = open_clip.pretrained.get_pretrained_cfg(name, tag) if tag and ":" not in name else {}
     if trained:
         expected = bool(trained.get("quick_gelu", False))
-        config = open_clip.get_model_config(name) or {}
-        actual = chosen.get("quick_gelu", bool(config.get("quick_gelu", False)))
+        actual = bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
         if expected != actual:
             names = {True: "QuickGELU", False: "GELU"}
             other = f"{name}-quickgelu" if expected else name.removesuffix("-quickgelu")
@@ -188,7 +176,6 @@ def _by_name(
                 name,
                 pretrained=None if tag in {"", RANDOM} else tag,
                 cache_dir=None if cache_dir is None else str(cache_dir),
-                **chosen,
             )
     except (RuntimeError, OSError, ValueError) as error:
         raise ClipLoadError(f"{name} with pretrained {tag!r}: {error}") from None

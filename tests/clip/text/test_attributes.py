@@ -58,7 +58,7 @@ def test_bank_is_the_same_again_and_from_the_cache(clip: LoadedClip, tmp_path: P
 
 
 @pytest.mark.parametrize(("count", "dropped"), [(112, 11), (224, 22)])
-def test_published_hunting_drops_the_lowest_tenth(count: int, dropped: int) -> None:
+def test_published_top_share_drops_the_lowest_tenth(count: int, dropped: int) -> None:
     texts, bank = F.normalize(torch.randn(4, 16), dim=-1), torch.randn(count, 16)
     weights = attribute_weights(texts, bank, _tse("published"))
     assert ((weights == 0).sum(1) == dropped).all()
