@@ -247,7 +247,10 @@ def test_shards_must_hold_exactly_the_split(run: Run, tmp_path: Path) -> None:
     [
         (lambda cam: {"cam": cam}, "has no array 'cam_affinity', only ['cam']"),
         (lambda cam: {"cam_affinity": cam * np.nan}, "NaN or infinite"),
-        (lambda cam: {"cam_affinity": np.concatenate([cam, cam[:1]])}, "expected one map per class"),
+        (
+            lambda cam: {"cam_affinity": np.concatenate([cam, cam[:1]])},
+            "expected one map per class",
+        ),
     ],
 )
 def test_bad_cams(run: Run, tmp_path: Path, damage: Callable, message: str) -> None:
