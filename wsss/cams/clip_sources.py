@@ -26,7 +26,7 @@ from wsss.clip.text.attributes import described, enriched_bank
 from wsss.clip.text.embeddings import TextBank, text_bank
 from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.config.cams import CamsConfig
-from wsss.config.model import ComputeConfig
+from wsss.config.compute import ComputeConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 

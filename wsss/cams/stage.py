@@ -15,7 +15,7 @@ from wsss.cams.maps import CamMaps
 from wsss.clip.input import EncoderInput
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
-from wsss.config.model import ComputeConfig
+from wsss.config.compute import ComputeConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest_folder import load
 

@@ -15,8 +15,8 @@ from wsss.artifacts.digest import digest_file
 from wsss.artifacts.stage import STAGES
 from wsss.cams.external.seed_files import read_hard_labels
 from wsss.config.cams import CamsConfig
+from wsss.config.compute import ComputeConfig
 from wsss.config.labels import SeedsConfig
-from wsss.config.model import ComputeConfig
 from wsss.config.paths import expand_path
 from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load

@@ -11,8 +11,8 @@ from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
+from wsss.config.compute import ComputeConfig
 from wsss.config.labels import MasksConfig
-from wsss.config.model import ComputeConfig
 from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load
 from wsss.masks.make import MaskTask, make_mask
