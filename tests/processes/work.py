@@ -236,7 +236,7 @@ def main(folder: Path) -> None:
     distributed.join(torch.device("cpu"))
     out = folder / "two"
     out.mkdir(exist_ok=True)
-    with mock.patch.object(processes, "leave", distributed.wait):
+    with mock.patch.object(distributed, "leave", distributed.wait):
         compared(folder, out)
         resumed(folder, out)
         stopped(out)
