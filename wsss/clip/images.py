@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,7 +10,6 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-Normalization = Literal["clip", "imagenet"]
 Channels = tuple[float, float, float]
 
 CLIP_MEAN: Channels = (0.48145466, 0.4578275, 0.40821073)
