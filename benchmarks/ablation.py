@@ -183,10 +183,14 @@ def run(plan: Plan, row: str, seed: int, *, crf: bool) -> None:
             seeds = [learned / "seeds.h5"]
             arguments = STAGES["seeds"].arguments(config)
             make_seeds(manifest, "train", cams, seeds[0], learned / "png", **arguments)
-        stage.train(config, manifest, [cams], checkpoint, log, learned / "work", cache, seeds)
+        arguments = STAGES["refine_train"].arguments(config)
+        paths = (checkpoint, log, learned / "work", cache, seeds)
+        stage.train(manifest, [cams], *paths, **arguments)
     scores, predictions = here / "scores.h5", here / "predictions.h5"
-    stage.apply(config, manifest, "train", cams, checkpoint, scores, cache)
-    stage.predict(config, manifest, "val", (1, 1), checkpoint, predictions, cache)
+    arguments = STAGES["refine_apply"].arguments(config)
+    stage.apply(manifest, "train", cams, checkpoint, scores, cache, **arguments)
+    arguments = STAGES["refine_predict"].arguments(config)
+    stage.predict(manifest, "val", (1, 1), checkpoint, predictions, cache, **arguments)
     found = {}
     record = here / "record.json"
     found["scores train"] = score("refiner_scores", config, manifest, "train", [scores], record)[0]

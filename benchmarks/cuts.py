@@ -66,20 +66,18 @@ class Bench:
         return from_mapping(overlay(self._base, changes))
 
     def cut(self, shards: int, workers: int, batch: int) -> Row:
-        """CAMs, scores of the identity refiner and masks, in so many shards."""
+        """CAMs and masks, in so many shards."""
         out = self._folder / f"{shards}-{workers}-{batch}"
         config = self.config(compute={"workers": workers, "batch": batch})
         plain = self.config(compute={"workers": workers}, refine={"method": "none"})
-        nothing = self._nothing()
         found: dict[str, dict[str, str]] = {"CAMs": {}, "masks": {}}
         for part in range(1, shards + 1):
-            cams, scores, masks = (out / f"{n}/{part}.h5" for n in ("cams", "scores", "masks"))
+            cams, masks = (out / f"{n}/{part}.h5" for n in ("cams", "masks"))
             cache = self._folder / "cache"
             arguments = STAGES["cams"].arguments(config)
             make_cams(self._manifest, "train", (part, shards), cams, cache, **arguments)
-            refine.apply(plain, self._manifest, "train", cams, nothing, scores, cache)
             arguments = STAGES["masks"].arguments(plain)
-            make_masks(self._manifest, scores, masks, out / f"png/{part}", **arguments)
+            make_masks(self._manifest, cams, masks, out / f"png/{part}", **arguments)
             found["CAMs"] |= _contents(cams)
             found["masks"] |= _contents(masks)
         cut = f"shards {shards}, workers {workers}, batch {batch}"
@@ -90,7 +88,8 @@ class Bench:
         out, first = self._folder / f"training-{number}", self._folder / "1-1-1"
         config, cache = self.config(compute={"workers": number}), self._folder / "cache"
         args = (out / "refiner.safetensors", out / "refiner.csv", out / "refiner")
-        refine.train(config, self._manifest, [first / "cams/1.h5"], *args, cache)
+        arguments = STAGES["refine_train"].arguments(config)
+        refine.train(self._manifest, [first / "cams/1.h5"], *args, cache, **arguments)
         args = (out / "segmenter.safetensors", out / "segmenter.csv", out / "segmenter")
         values = STAGES["retrain"].select(config)
         masks = [first / "masks/1.h5"]
@@ -99,19 +98,6 @@ class Bench:
         tensors = {name: load_checkpoint(out / f"{name}.safetensors")[0] for name in names}
         found = {name: weights_digest(one) for name, one in tensors.items()}
         return Row(f"training {number}, {number} data workers", found)
-
-    def _nothing(self) -> Path:
-        """The checkpoint of the identity refiner."""
-        out = self._folder / "none/c.safetensors"
-        if not out.exists():
-            config, cache = self.config(refine={"method": "none"}), self._folder / "cache"
-            cams = self._folder / "none/cams.h5"
-            make_cams(
-                self._manifest, "train", (1, 1), cams, cache, **STAGES["cams"].arguments(config)
-            )
-            args = (out, out.with_suffix(".csv"), out.with_name("work"))
-            refine.train(config, self._manifest, [cams], *args, cache)
-        return out
 
 
 def _contents(path: Path) -> dict[str, str]:

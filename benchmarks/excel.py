@@ -36,10 +36,11 @@ from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
-from wsss.refine.blocks.head import Head
+from wsss.refine.base import Setup
 from wsss.refine.blocks.pseudo_labels import crop_labels, shown_tags
-from wsss.refine.excel.method import Step, make_teacher
-from wsss.refine.excel.teacher import Seen, Teacher, shift
+from wsss.refine.excel.method import Excel
+from wsss.refine.excel.options import ExcelOptions
+from wsss.refine.excel.relation import CalibratedFeatures, encode, shift
 
 PARTS = ("step", "scores", "cams")
 
@@ -80,70 +81,78 @@ def configuration(model: str, device: str) -> Config:
     )
 
 
-class _StaticCam(Teacher):
+class _StaticCam(Excel):
     """The same refinement and labels, of the static CAM."""
 
-    def labels(self, batch, seen, related):  # type: ignore[no-untyped-def]
-        features = self.features(seen)
-        maps = self.scores.maps(features, seen.grid, batch.owner, batch.classes)
-        sure = self.scores.probabilities(features, batch.owner, batch.classes)
-        maps = self.refined(seen.attention, maps, batch.owner, related)
-        return crop_labels(batch, maps, shown_tags(batch, self._settings, sure), self._settings)
+    def pseudo_labels(self, batch, features, related):  # type: ignore[no-untyped-def]
+        tokens, rows = self.tokens(features), (batch.image_index, batch.classes)
+        maps = self.patch_text.maps(tokens, features.grid, *rows)
+        probs = self.patch_text.probabilities(tokens, *rows)
+        maps = self.spread(features.attention, maps, batch.image_index, related)
+        return crop_labels(batch, maps, shown_tags(batch, self.options, probs), self.options)
 
-    def look(self, images: Tensor, *, dynamic: bool) -> Seen:
-        from wsss.refine.excel.teacher import look
-
-        return look(self.scores, images, "clean", attention_blocks=6)
+    def encode(self, images: Tensor, *, dynamic: bool) -> CalibratedFeatures:
+        return encode(self.patch_text, images, "clean", attention_blocks=6)
 
 
 class _SecondPass(_StaticCam):
     """The dynamic CAM as published: the encoder runs again with the relation in its attention."""
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]
-        self.images: Tensor | None = None
+    images: Tensor
+    related: Tensor
 
-    def look(self, images: Tensor, *, dynamic: bool) -> Seen:
+    def encode(self, images: Tensor, *, dynamic: bool) -> CalibratedFeatures:
         self.images = images
-        return super().look(images, dynamic=dynamic)
+        return super().encode(images, dynamic=dynamic)
 
-    def features(self, seen: Seen, related: Tensor | None = None) -> Tensor:
-        assert self.images is not None
-        assert self.related is not None
-        rewrite, moved = self.scores.calibration()._override, shift(self.related)  # type: ignore[union-attr]
+    def tokens(self, features: CalibratedFeatures, related: Tensor | None = None) -> Tensor:
+        override = self.patch_text.calibration()._override  # type: ignore[union-attr]
+        moved = shift(self.related)
         padded = torch.zeros(len(moved), 1 + moved.shape[1], 1 + moved.shape[1])
         padded[:, 1:, 1:] = moved
-        gain = self.scores.gain
+        gain = self.patch_text.gain
 
         class Shifted:
             def __call__(self, heads: Heads) -> tuple[Tensor, None]:
-                mixed, _ = rewrite(heads)
-                return mixed + gain * padded.unsqueeze(1) @ heads.values, None
+                attended, _ = override(heads)
+                return attended + gain * padded.unsqueeze(1) @ heads.values, None
 
-        calibration = Calibration(Shifted(), self.scores.first)
-        run = self.scores.encoder.run(self.images, calibration=calibration)
-        return self.scores.features(calibration.stream(run.tokens))
+        calibration = Calibration(Shifted(), self.patch_text.first)
+        run = self.encoder.run(self.images, calibration=calibration)
+        return self.patch_text.features(calibration.stream(run.tokens))
 
-    def labels(self, batch, seen, related):  # type: ignore[no-untyped-def]
+    def pseudo_labels(self, batch, features, related):  # type: ignore[no-untyped-def]
         self.related = related
-        return super().labels(batch, seen, related)
+        return super().pseudo_labels(batch, features, related)
+
+
+def _setup(config: Config, folder: Path) -> Setup[ExcelOptions]:
+    refine = config.refine
+    return Setup(
+        options=refine.section(ExcelOptions),
+        encoder_input=EncoderInput(config.clip, folder, device=config.compute.device),
+        classes=class_list("voc"),
+        template=config.clip.template,
+        crop=refine.train.crop,
+        cams=config.cams,
+        infer=config.infer,
+        embeddings=folder,
+    )
 
 
 def _step(config: Config, folder: Path, rounds: int) -> None:
-    inputs = EncoderInput(config.clip, folder, device=config.compute.device)
-    encoder, classes = inputs.encoder, class_list("voc")
-    teacher = make_teacher(config, classes, inputs, folder)
-    head = Head(encoder.depth, encoder.width, classes.label_count, config.refine.excel)
-    head.to(encoder.device).train()
-    args = (teacher.scores, config.cams, config.refine.excel)
-    batch = crop_batch().to(encoder.device)
-    steps = {
-        "static CAM": Step(config, head, _StaticCam(*args)),
-        "dynamic CAM, closed form": Step(config, head, teacher),
-        "dynamic CAM, second pass": Step(config, head, _SecondPass(*args)),
+    setup = _setup(config, folder)
+    refiners = {
+        "static CAM": _StaticCam(setup),
+        "dynamic CAM, closed form": Excel(setup),
+        "dynamic CAM, second pass": _SecondPass(setup),
     }
+    batch = crop_batch().to(setup.encoder_input.encoder.device)
+    for refiner in refiners.values():
+        refiner.train_mode(True)
     tasks: dict[str, Callable[[], object]] = {
-        name: lambda step=step: step(0, batch)["loss"].backward() for name, step in steps.items()
+        name: lambda refiner=refiner: refiner.loss(0, batch)["loss"].backward()
+        for name, refiner in refiners.items()
     }
     times = _interleaved(tasks, rounds)
     for name, values in times.items():
@@ -205,9 +214,8 @@ def _written_out(features: Tensor, texts: Tensor) -> Tensor:
 
 
 def _cams(config: Config, folder: Path, rounds: int) -> None:
-    inputs = EncoderInput(config.clip, folder, device=config.compute.device)
-    teacher = make_teacher(config, class_list("voc"), inputs, folder)
-    scores, encoder = teacher.scores, inputs.encoder
+    refiner = Excel(_setup(config, folder))
+    inputs, scores, encoder = refiner.setup.encoder_input, refiner.patch_text, refiner.encoder
     images = [image[None] for image in crop_batch().images]
     owner, classes = torch.zeros(2, dtype=torch.long), torch.tensor([3, 7])
 
@@ -223,7 +231,7 @@ def _cams(config: Config, folder: Path, rounds: int) -> None:
         )
         if run.attention_sum is None:
             return maps
-        return teacher.refined(run.attention_sum[:, None, 1:, 1:], maps, owner)
+        return refiner.spread(run.attention_sum[:, None, 1:, 1:], maps, owner)
 
     def threaded(blocks: int) -> None:
         with one_thread_each() as threads:

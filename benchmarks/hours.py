@@ -193,7 +193,8 @@ def _train_refiner(config: Config, data: Path, out: Path, cache: Path) -> None:
             arguments = STAGES["seeds"].arguments(config)
             make_seeds(data / "manifest", "train", shard, seeds[-1], out / "png", **arguments)
     files = (out / "checkpoint.safetensors", out / "loss.csv", out / "work")
-    train(config, data / "manifest", cams, *files, cache, seeds)
+    arguments = STAGES["refine_train"].arguments(config)
+    train(data / "manifest", cams, *files, cache, seeds, **arguments)
 
 
 def _train_segmenter(config: Config, data: Path, out: Path, cache: Path) -> None:

@@ -249,7 +249,8 @@ def gather(root: Path, stage: str) -> None:
         score("masks", config, manifest, "train", masks, work / "record.json")
     elif stage == "refine":
         files = (work / "checkpoint.safetensors", work / "log.csv")
-        refine.train(config, manifest, cams, *files, work / "steps", work / "cache")
+        arguments = STAGES["refine_train"].arguments(config)
+        refine.train(manifest, cams, *files, work / "steps", work / "cache", **arguments)
     elif stage == "retrain":
         files = (work / "weights.safetensors", work / "log.csv")
         values = STAGES["retrain"].select(config)

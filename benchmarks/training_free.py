@@ -193,7 +193,6 @@ def _of_labels(
     """Score of labels after the affinity and PAR."""
     from benchmarks.scoring import score
     from wsss.masks.stage import run as make_masks
-    from wsss.refine.stage import apply, train
 
     masks = {
         "par": True,
@@ -201,12 +200,8 @@ def _of_labels(
         "background": {"rule": "constant", "value": threshold},
     }
     settings = from_mapping(overlay(config.model_dump(mode="json"), {"masks": masks}))
-    checkpoint, scores = folder / "checkpoint.safetensors", folder / "scores.h5"
-    # The identity refiner hands the CAMs on; there is nothing to train.
-    train(settings, manifest, [cams], checkpoint, folder / "log.csv", folder / "work", folder)
-    apply(settings, manifest, "train", cams, checkpoint, scores, folder)
     arguments = STAGES["masks"].arguments(settings)
-    make_masks(manifest, scores, folder / "masks.h5", folder / "png", **arguments)
+    make_masks(manifest, cams, folder / "masks.h5", folder / "png", **arguments)
     out = folder / "record.json"
     record = score("masks", settings, manifest, "train", [folder / "masks.h5"], out)[0]
     return record.miou, record.report_mean

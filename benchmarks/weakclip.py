@@ -25,24 +25,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
 
-from wsss.artifacts.checkpoint import save_checkpoint
-from wsss.artifacts.provenance import provenance
 from wsss.cams.maps import resize_maps
 from wsss.clip.input import EncoderInput
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
-from wsss.data.datasets.classes import class_list
+from wsss.data.datasets.classes import ClassList, class_list
 from wsss.data.manifest import Sample
-from wsss.refine.inference import PhotoScaler, slide
+from wsss.refine.base import Refiner, Scores
+from wsss.refine.inference import Photo, slide
 from wsss.refine.inputs import ImageCams
+from wsss.refine.load import build_refiner
+from wsss.refine.photos import on_photos
 from wsss.refine.training.crops import CropBatch
-from wsss.refine.weakclip.method import Step, build_network, refiner
+from wsss.refine.weakclip.method import WeakClip
 
 SCALES = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 PHOTO = (375, 500)
@@ -100,20 +103,20 @@ def one_step(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     frozen = options.one == "frozen"
     config = configuration(options, "corrected" if frozen else options.one)
     inputs = EncoderInput(config.clip, folder, device=config.compute.device)
-    network = build_network(config, class_list(options.classes), inputs, seed=0)
-    network.train()
+    refiner = cast(WeakClip, _refiner(config, class_list(options.classes), inputs))
+    refiner.train_mode(True)
+    network = refiner.network
     batch = _batch(options.batch).to(inputs.encoder.device)
-    step = Step(config.refine.weakclip, network, inputs)
     groups = [{"params": list(group.parameters)} for group in network.groups()]
     optimizer = torch.optim.AdamW(groups, lr=1e-4, weight_decay=3e-5)
 
     def work() -> None:
         if frozen:
             with torch.no_grad():
-                network.look(batch.images)
+                network.encode(batch.images)
             return
         optimizer.zero_grad(set_to_none=True)
-        step(0, batch)["loss"].backward()
+        refiner.loss(0, batch)["loss"].backward()
         optimizer.step()
 
     times = []
@@ -153,26 +156,27 @@ def compare_steps(options: argparse.Namespace) -> None:
     print(f"frozen forward pass / corrected: {frozen['seconds'] / corrected['seconds']:.2f}")
 
 
+def _refiner(config: Config, classes: ClassList, inputs: EncoderInput) -> Refiner[Any]:
+    return build_refiner(
+        inputs,
+        classes,
+        clip=config.clip,
+        cams=config.cams,
+        refine=config.refine,
+        prompts={},
+        infer=config.infer,
+    )
+
+
 def compare_inference(folder: Path, options: argparse.Namespace) -> None:
     """Time both ways on the same photos and print the ratio."""
     config, classes = configuration(options, "corrected"), class_list(options.classes)
     inputs = EncoderInput(config.clip, folder, device=config.compute.device)
-    network = build_network(config, classes, inputs, seed=0)
-    network.train(False)
-    checkpoint = folder / "checkpoint.safetensors"
-    made = provenance("refine_train", entry=("wsss.refine.stage",), sections={}, seed=0)
-    save_checkpoint(checkpoint, network.trained.state_dict(), made)
+    refiner = cast(WeakClip, _refiner(config, classes, inputs))
+    refiner.train_mode(False)
+    network = refiner.network
     images = [_image(folder, number) for number in range(options.photos)]
-    infer, encoder = config.infer, inputs.encoder
-    scaled = PhotoScaler(
-        inputs.normalize,
-        encoder.patch,
-        encoder.device,
-        grid=infer.grid,
-        rounding="each",
-        short_side=infer.short_side,
-        long_side=infer.long_side or config.clip.long_side,
-    )
+    encoder, scaled = inputs.encoder, refiner.scaled
 
     @torch.inference_mode()
     def released() -> None:
@@ -186,20 +190,22 @@ def compare_inference(folder: Path, options: argparse.Namespace) -> None:
                     total += resize_maps(logits, PHOTO).softmax(0)
 
     def one_window(pixels: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = network.head(network.look(pixels), network.texts())[1]
+        logits: torch.Tensor = network.head(network.encode(pixels), network.texts())[1]
         return logits
 
-    def ours(config: Config) -> None:
-        for _ in refiner.apply(config, classes, checkpoint, images, folder):
+    def ours(refiner: Refiner[Any]) -> None:
+        def scores(photo: Photo, image: ImageCams) -> Scores:
+            return refiner.scores(photo, image.classes, image.initial)
+
+        for _ in on_photos(inputs, ((image.sample, image) for image in images), scores):
             pass
 
-    unwindowed = config.model_copy(
-        update={"infer": config.infer.model_copy(update={"window": None, "stride": None})}
-    )
+    infer = config.infer.model_copy(update={"window": None, "stride": None})
+    whole = WeakClip(replace(refiner.setup, infer=infer), network)
     work_of: dict[str, Callable[[], None]] = {
         "released": released,
-        "ours": lambda: ours(config),
-        "whole": lambda: ours(unwindowed),
+        "ours": lambda: ours(refiner),
+        "whole": lambda: ours(whole),
     }
     times: dict[str, list[float]] = {name: [] for name in ("released", *options.ways)}
     for number in range(options.rounds):
@@ -239,7 +245,7 @@ def _batch(count: int) -> CropBatch:
         images=torch.randn(count, 3, CROP, CROP, generator=generator),
         valid=torch.ones(count, CROP, CROP, dtype=torch.bool),
         labels=labels,
-        owner=torch.arange(count).repeat_interleave(2),
+        image_index=torch.arange(count).repeat_interleave(2),
         classes=torch.tensor([0, 8]).repeat(count),
         probabilities=none,
         initial=torch.zeros(0, 1, 1),

@@ -21,21 +21,19 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from wsss.clip.input import EncoderInput
-from wsss.clip.text.embeddings import text_bank
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.refine.blocks.frozen import encode
-from wsss.refine.blocks.head import Head
 from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
+from wsss.refine.load import build_refiner
 from wsss.refine.training.crops import CropBatch
-from wsss.refine.weclip.method import Step
-from wsss.refine.weclip.teacher import PseudoLabels, learned_affinity
+from wsss.refine.weclip.method import WeClip
 
 START = 1000  # the step from which the refinement module takes part
 CROP, BATCH, GRID = 320, 4, 20
@@ -59,7 +57,7 @@ def main() -> None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def configuration(model: str, device: str, variant: str) -> Config:
+def configuration(model: str, device: str, variant: str, **options: str) -> Config:
     """WeCLIP at the published size."""
     return from_mapping(
         {
@@ -69,7 +67,7 @@ def configuration(model: str, device: str, variant: str) -> Config:
             "refine": {
                 "method": "weclip",
                 "train": {"crop": CROP, "batch": BATCH},
-                "weclip": {"width": 256, "rfm_start": START},
+                "weclip": {"width": 256, "rfm_start": START} | options,
             },
         }
     )
@@ -80,18 +78,16 @@ def measure(folder: Path, model: str, device: str, rounds: int) -> dict[str, Any
     corrected, published = (configuration(model, device, v) for v in ("corrected", "published"))
     inputs = EncoderInput(corrected.clip, folder, device=corrected.compute.device)
     encoder, classes = inputs.encoder, class_list("voc")
-    words = (classes.prompts, classes.backgrounds, corrected.clip.template)
-    bank = text_bank(inputs.clip, *words, cache_dir=folder).to(encoder.device)
-    settings = corrected.refine.weclip
-    head = Head(encoder.depth - 1, encoder.width, classes.label_count, settings).to(encoder.device)
-    head.train()
-    teachers = {
-        "corrected": PseudoLabels(corrected, encoder, bank),
-        "published": PseudoLabels(published, encoder, bank),
-        "image CAMs cut": PseudoLabels(corrected, encoder, None),
-    }
-    configs = {"corrected": corrected, "published": published, "image CAMs cut": corrected}
-    steps = {name: Step(configs[name], head, teacher) for name, teacher in teachers.items()}
+    cut = configuration(model, device, "corrected", crop_visibility="image")
+    configs = {"corrected": corrected, "published": published, "image CAMs cut": cut}
+    refiners = {}
+    for name, config in configs.items():
+        refiner = build_refiner(
+            inputs, classes, clip=config.clip, cams=config.cams, refine=config.refine, prompts={}
+        )
+        refiner.train_mode(True)
+        refiners[name] = cast(WeClip, refiner)
+    head, settings = refiners["corrected"].head, refiners["corrected"].options
     batch = crop_batch().to(encoder.device)
     cached = CropBatch(**vars(batch) | {"labels": _labels().to(encoder.device)})
     ready = encode(encoder, batch.images)
@@ -102,17 +98,17 @@ def measure(folder: Path, model: str, device: str, rounds: int) -> dict[str, Any
         assert cached.labels is not None
         pairs = affinity_labels(cached.labels, ready.grid, near)
         loss = balanced_cross_entropy(logits, cached.labels)
-        (loss + 0.1 * affinity_loss(learned_affinity(fused, settings), pairs)).backward()
+        (loss + 0.1 * affinity_loss(refiners["corrected"].affinity(fused), pairs)).backward()
 
     def step(variant: str, number: int, crops: CropBatch) -> Callable[[], None]:
-        return lambda: steps[variant](number, crops)["loss"].backward()
+        return lambda: refiners[variant].loss(number, crops)["loss"].backward()
 
     def labels(variant: str, *, rfm: bool) -> Callable[[], object]:
-        frozen = teachers[variant].look(batch, rfm=rfm)
+        features = refiners[variant].encode(batch, rfm=rfm)
         with torch.no_grad():
-            fused = head(frozen.features, frozen.grid).fused
-            affinity = learned_affinity(fused, settings) if rfm else None
-        return lambda: teachers[variant].labels(batch, frozen, affinity)
+            fused = head(features.features, features.grid).fused
+            affinity = refiners["corrected"].affinity(fused) if rfm else None
+        return lambda: refiners[variant].pseudo_labels(batch, features, affinity)
 
     tasks: dict[str, Callable[[], object]] = {
         "frozen": lambda: encoder.run(batch.images, outputs_of=range(encoder.depth - 1)),
@@ -168,15 +164,15 @@ def _report(times: dict[str, list[float]], device: str) -> dict[str, Any]:
 
 def crop_batch() -> CropBatch:
     random = torch.Generator().manual_seed(0)
-    owner = torch.repeat_interleave(torch.arange(BATCH), torch.tensor(TAGS))
-    rows = len(owner)
+    image_index = torch.repeat_interleave(torch.arange(BATCH), torch.tensor(TAGS))
+    rows = len(image_index)
     smooth = torch.rand(BATCH, 3, 40, 40, generator=random)
     images = torch.nn.functional.interpolate(smooth, (CROP, CROP), mode="bicubic")
     return CropBatch(
         images=images,
         valid=torch.ones(BATCH, CROP, CROP, dtype=torch.bool),
         labels=None,
-        owner=owner,
+        image_index=image_index,
         classes=torch.arange(rows) % 20,
         probabilities=torch.full((rows,), 0.5),
         initial=torch.rand(rows, GRID, GRID, generator=random),

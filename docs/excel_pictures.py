@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import cast
 
 import matplotlib
 import torch
 from weclip_pictures import ROOT, paint_labels, paint_map, paint_photo
 
-from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.cams.patch_text import PatchText
-from wsss.clip.input import EncoderInput
 from wsss.clip.self_attention import SelfAttention
 from wsss.clip.text.attributes import enriched_bank
 from wsss.config.load import load_config
 from wsss.data.manifest_folder import load
-from wsss.refine.blocks.head import Head
-from wsss.refine.excel.method import make_teacher
-from wsss.refine.excel.teacher import relation, shift
+from wsss.refine.excel.method import Excel
+from wsss.refine.excel.relation import relation, shift
+from wsss.refine.load import from_checkpoint
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -42,29 +41,26 @@ def main() -> None:
 def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     """One held-out image: attention and CAM of CLIP, calibrated, and calibrated by learning."""
     config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/demo-excel.yaml")
-    settings, cache = config.refine.excel, ROOT / "results/cache"
+    cache = ROOT / "results/cache"
     manifest, classes = load(run / "manifest")
     sample = next(s for s in manifest.split("val") if s.id == image)
-    inputs = EncoderInput(config.clip, cache, device=config.compute.device)
-    encoder = inputs.encoder
-    teacher = make_teacher(config, classes, inputs, cache)
-    head = Head(encoder.depth, encoder.width, classes.label_count, settings)
-    head.load_state_dict(load_checkpoint(run / "refine/checkpoint.safetensors")[0])
-    head.eval()
+    checkpoint = run / "refine/checkpoint.safetensors"
+    refiner = cast(Excel, from_checkpoint(checkpoint, cache=cache))
+    inputs, encoder = refiner.setup.encoder_input, refiner.encoder
 
     photo, pixels = inputs.photo(sample), inputs.pixels(sample)[None]
-    seen = teacher.look(pixels, dynamic=True)
-    clean, _, logits = head(seen.features, seen.grid)
-    related = relation(clean, settings)
+    seen = refiner.encode(pixels, dynamic=True)
+    clean, _, logits = refiner.head(seen.features, seen.grid)
+    related = relation(clean, refiner.options)
     near = patch[0] * seen.grid[1] + patch[1]
     image_index = torch.zeros(len(sample.tags), dtype=torch.long)
     tags = torch.tensor(sample.tags)
-    features = {"static": teacher.features(seen), "dynamic": teacher.features(seen, related)}
+    features = {"static": refiner.tokens(seen), "dynamic": refiner.tokens(seen, related)}
     maps = {
-        name: teacher.scores.maps(value, seen.grid, image_index, tags)
+        name: refiner.patch_text.maps(value, seen.grid, image_index, tags)
         for name, value in features.items()
     }
-    refined = teacher.refined(seen.attention, maps["dynamic"], image_index, related)
+    refined = refiner.spread(seen.attention, maps["dynamic"], image_index, related)
     own = config.cams.patch_text.model_copy(update={"relation": "none"})
     bank = enriched_bank(inputs.clip, classes, config.clip.template, own.tse, cache)
     plain = PatchText(encoder, bank, own)

@@ -9,19 +9,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import matplotlib
 import numpy as np
 import torch
 
-from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.shard import Item, Shard
-from wsss.clip.input import EncoderInput
 from wsss.config.load import load_config
 from wsss.data.images.label_png import voc_palette
 from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED
-from wsss.refine.weakclip.method import build_network
+from wsss.refine.load import from_checkpoint
+from wsss.refine.weakclip.method import WeakClip
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -46,11 +46,9 @@ def draw(run: Path, image: str, out: Path) -> None:
     config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/demo-weakclip.yaml")
     manifest, classes = load(run / "manifest")
     sample = next(s for s in manifest.split("train") if s.id == image)
-    inputs = EncoderInput(config.clip, ROOT / "results/cache", device=config.compute.device)
-    network = build_network(config, classes, inputs, seed=0)
-    network.trained.load_state_dict(load_checkpoint(run / "refine/checkpoint.safetensors")[0])
-    network.train(False)
-    match, logits = network.head(network.look(inputs.pixels(sample)[None]), network.texts())
+    refiner = from_checkpoint(run / "refine/checkpoint.safetensors", infer=config.infer)
+    inputs, network = refiner.setup.encoder_input, cast(WeakClip, refiner).network
+    match, logits = network.head(network.encode(inputs.pixels(sample)[None]), network.texts())
     own = [0, *(tag + 1 for tag in sample.tags)]
     share = logits[0, own].softmax(0)
     cam = _item((run / "cams/train").glob("*.h5"), image).arrays["cam_affinity"].astype(np.float32)

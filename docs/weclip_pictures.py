@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import cast
 
 import matplotlib
 import numpy as np
 import torch
 
-from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.shard import Shard
 from wsss.cams.affinity import propagate
 from wsss.clip.images import resize_image
-from wsss.clip.input import EncoderInput
 from wsss.config.load import load_config
 from wsss.data.images.label_png import voc_palette
 from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED
 from wsss.labels.online import IgnoreBand, online_labels
 from wsss.refine.blocks.frozen import encode
-from wsss.refine.blocks.head import Head
-from wsss.refine.blocks.refinement import block_distances, keep_near, trusted_affinity
-from wsss.refine.weclip.teacher import learned_affinity
+from wsss.refine.blocks.refinement import block_distances, select_near, trusted_affinity
+from wsss.refine.load import from_checkpoint
+from wsss.refine.weclip.method import WeClip
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -50,22 +49,21 @@ def main() -> None:
 def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     """One image through the refinement module, step by step, in the paper's symbols."""
     config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/demo-weclip.yaml")
-    settings, cams = config.refine.weclip, config.cams
+    cams = config.cams
     manifest, classes = load(run / "manifest")
     sample = next(s for s in manifest.split("val") if s.id == image)
-    inputs = EncoderInput(config.clip, ROOT / "results/cache", device=config.compute.device)
-    head = Head(inputs.encoder.depth - 1, inputs.encoder.width, classes.label_count, settings)
-    head.load_state_dict(load_checkpoint(run / "refine/checkpoint.safetensors")[0])
-    head.eval()
+    checkpoint = run / "refine/checkpoint.safetensors"
+    refiner = cast(WeClip, from_checkpoint(checkpoint, cache=ROOT / "results/cache"))
+    inputs, settings = refiner.setup.encoder_input, refiner.options
 
     photo = inputs.photo(sample)
     pixels = inputs.pixels(sample)[None]
     frozen = encode(inputs.encoder, pixels, attention_blocks=settings.rfm_blocks)
-    _, fused, logits = head(frozen.features, frozen.grid)
-    learned = learned_affinity(fused, settings)
+    _, fused, logits = refiner.head(frozen.features, frozen.grid)
+    learned = refiner.affinity(fused)
     assert frozen.attention is not None
     distances = block_distances(learned, frozen.attention, "absolute")
-    kept = keep_near(distances)
+    kept = select_near(distances)
     trusted = trusted_affinity(learned, frozen.attention, kept)
     initial = next(
         torch.from_numpy(shard.read(image).arrays["cam"].astype(np.float32))

@@ -236,6 +236,6 @@ def test_labels_of_coco_keep_their_meaning() -> None:
     second.trained.load_state_dict(found.tensors)
     pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        a, b = (one.head(one.look(pixels), one.texts())[1] for one in (first, second))
+        a, b = (one.head(one.encode(pixels), one.texts())[1] for one in (first, second))
     torch.testing.assert_close(b, a[:, order], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(b, a, rtol=1e-2, atol=1e-2)

@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 
 from tests.golden.closeness import FLOAT32, assert_close_rel
 from tests.golden.published_heads import FUSION
+from tests.golden.refiners import refiner_setup
 from wsss.artifacts.checkpoint import load_checkpoint
+from wsss.artifacts.stage import STAGES
 from wsss.cams.affinity import balance
 from wsss.cams.boxes import box_masks
 from wsss.cams.maps import scale_maps
@@ -29,11 +31,10 @@ from wsss.data.manifest import write_manifest
 from wsss.data.manifest_folder import CLASSES as CLASSES_FILE
 from wsss.data.manifest_folder import MANIFEST, write_classes
 from wsss.labels.par import pixel_adaptive_refinement
-from wsss.refine.blocks.head import Head
 from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
-from wsss.refine.blocks.refinement import block_distances, keep_near
-from wsss.refine.excel.method import Step
-from wsss.refine.excel.teacher import Seen, Teacher, relation, shift
+from wsss.refine.blocks.refinement import block_distances, select_near
+from wsss.refine.excel.method import Excel
+from wsss.refine.excel.relation import CalibratedFeatures, relation, shift
 from wsss.refine.released.importer import import_checkpoint
 from wsss.refine.training.crops import CropBatch
 
@@ -93,31 +94,30 @@ def imported(
     theirs |= load_file(golden_dir / "excel_heads.safetensors")
     torch.save({f"module.{name}": value for name, value in theirs.items()}, folder / "model.pth")
     out = folder / "checkpoint.safetensors"
-    import_checkpoint(config, folder, folder / "model.pth", out, folder)
+    stage = STAGES["refine_import"].arguments(config)
+    import_checkpoint(folder, folder / "model.pth", out, folder, **stage)
     return load_checkpoint(out)[0]
 
 
 @pytest.fixture
 def build(
     golden_dir: Path, arrays: Arrays, tmp_path: Path, imported: Mapping[str, torch.Tensor]
-) -> Callable[..., tuple[Teacher, Head, Step]]:
-    def made(**options: float) -> tuple[Teacher, Head, Step]:
+) -> Callable[..., Excel]:
+    def build_refiner(**options: float) -> Excel:
         config = _config(golden_dir, arrays, **options)
         inputs = EncoderInput(config.clip, tmp_path, device="cpu")
+        refiner = Excel(refiner_setup(config, inputs, labels=arrays["seg_logits"].shape[1]))
         text = _tensor(arrays, "tse/text")
         bank = TextBank(text[:CLASSES], text[CLASSES:])
-        scores = PatchText(inputs.encoder, bank, config.cams.patch_text)
-        labels = arrays["seg_logits"].shape[1]
-        encoder = inputs.encoder
-        head = Head(encoder.depth, encoder.width, labels, config.refine.excel).eval()
-        head.load_state_dict(imported)
-        teacher = Teacher(scores, config.cams, config.refine.excel)
-        return teacher, head, Step(config, head, teacher)
+        refiner.patch_text = PatchText(inputs.encoder, bank, config.cams.patch_text)
+        refiner.head.load_state_dict(imported)
+        refiner.train_mode(False)
+        return refiner
 
-    return made
+    return build_refiner
 
 
-Build = Callable[..., tuple[Teacher, Head, Step]]
+Build = Callable[..., Excel]
 
 
 def _batch(arrays: Arrays) -> CropBatch:
@@ -127,7 +127,7 @@ def _batch(arrays: Arrays) -> CropBatch:
         images=images,
         valid=torch.ones(len(images), *images.shape[2:], dtype=torch.bool),
         labels=None,
-        owner=tags[:, 0],
+        image_index=tags[:, 0],
         classes=tags[:, 1],
         probabilities=torch.full((rows,), float("nan")),
         initial=torch.zeros(rows, grid, grid),
@@ -135,13 +135,9 @@ def _batch(arrays: Arrays) -> CropBatch:
     )
 
 
-def _related(head: Head, seen: Seen, arrays: Arrays, golden_dir: Path) -> torch.Tensor:
-    with torch.no_grad():
-        return relation(head(seen.features, seen.grid).fused, _excel(golden_dir, arrays))
-
-
-def _excel(golden_dir: Path, arrays: Arrays):  # type: ignore[no-untyped-def]
-    return _config(golden_dir, arrays).refine.excel
+@torch.no_grad()
+def _related(refiner: Excel, seen: CalibratedFeatures) -> torch.Tensor:
+    return relation(refiner.head(seen.features, seen.grid).fused, refiner.options)
 
 
 def test_published_variant_names_every_departure(golden_dir: Path, arrays: Arrays) -> None:
@@ -166,31 +162,31 @@ def test_attribute_weights(golden_dir: Path, arrays: Arrays) -> None:
 
 
 def test_one_pass_of_the_encoder(build: Build, arrays: Arrays) -> None:
-    teacher, _, _ = build()
-    seen = teacher.look(_tensor(arrays, "image"), dynamic=True)
+    refiner = build()
+    seen = refiner.encode(_tensor(arrays, "image"), dynamic=True)
     assert_close_rel(seen.stream, arrays["svc_stream"], FLOAT32, "stream")
     expected = arrays["feature_list"][:, :, 1:]
     assert_close_rel(seen.features, expected, FLOAT32, "features as published")
     assert seen.attention is not None
     attention = arrays["attention"][-6:, :, 1:, 1:].swapaxes(0, 1)
     assert_close_rel(seen.attention, attention, FLOAT32, "attention")
-    features = teacher.features(seen)
+    features = refiner.tokens(seen)
     assert_close_rel(features, arrays["svc_features"], FLOAT32, "projected")
 
 
 def test_clean_features_are_the_outputs_of_the_blocks(build: Build, arrays: Arrays) -> None:
-    teacher, _, _ = build(features="clean")
-    found = teacher.look(_tensor(arrays, "image"), dynamic=False).features
+    refiner = build(features="clean")
+    found = refiner.encode(_tensor(arrays, "image"), dynamic=False).features
     expected = arrays["clean/feature_list_6_to_10_img0"][:, 1:]
     assert_close_rel(found[6:11, 0], expected, FLOAT32, "blocks 6 to 10")
     assert_close_rel(found[:6], arrays["feature_list"][:6, :, 1:], FLOAT32, "blocks 0 to 5")
 
 
 def test_calibrated_attention(build: Build, arrays: Arrays) -> None:
-    teacher, _, _ = build()
-    encoder = teacher.scores.encoder
+    refiner = build()
+    encoder = refiner.encoder
     found: list[torch.Tensor] = []
-    rewrite = teacher.scores.calibration()._override
+    rewrite = refiner.patch_text.calibration()._override
 
     class Spy:
         def __call__(self, heads):  # type: ignore[no-untyped-def]
@@ -201,7 +197,7 @@ def test_calibrated_attention(build: Build, arrays: Arrays) -> None:
 
     from wsss.clip.calibration import Calibration
 
-    encoder.run(_tensor(arrays, "image"), calibration=Calibration(Spy(), teacher.scores.first))
+    encoder.run(_tensor(arrays, "image"), calibration=Calibration(Spy(), refiner.patch_text.first))
     assert_close_rel(torch.stack(found), arrays["svc_attention"], FLOAT32, "attention")
 
 
@@ -219,40 +215,40 @@ def test_similarity_and_static_cam(arrays: Arrays) -> None:
 
 
 def test_relation_and_dynamic_cam(build: Build, arrays: Arrays, golden_dir: Path) -> None:
-    teacher, head, _ = build()
-    seen = teacher.look(_tensor(arrays, "image"), dynamic=True)
+    refiner = build()
+    seen = refiner.encode(_tensor(arrays, "image"), dynamic=True)
     with torch.no_grad():
-        decoded = head(seen.features, seen.grid)
+        decoded = refiner.head(seen.features, seen.grid)
     assert_close_rel(decoded.fused, arrays["fused"], FLOAT32, "fused")
     assert_close_rel(decoded.logits, arrays["seg_logits"], FLOAT32, "logits")
-    related = relation(decoded.fused, _excel(golden_dir, arrays))
+    related = relation(decoded.fused, refiner.options)
     kept = related >= 0
     np.testing.assert_array_equal(kept.numpy(), arrays["relation_positive_mask"] == 1)
     assert_close_rel(related.clamp_min(0), arrays["relation"], FLOAT32, "relation")
     assert_close_rel(related.sigmoid(), arrays["affinity"], FLOAT32, "affinity")
     assert_close_rel(shift(related), arrays["relation_softmax"], FLOAT32, "E")
-    features = teacher.features(seen, related)
+    features = refiner.tokens(seen, related)
     owner = torch.arange(2).repeat_interleave(CLASSES)
     classes = torch.arange(CLASSES).repeat(2)
-    maps = teacher.scores.maps(features, seen.grid, owner, classes)
+    maps = refiner.patch_text.maps(features, seen.grid, owner, classes)
     found = maps.flatten(1).view(2, CLASSES, -1).transpose(1, 2)
     assert_close_rel(found, arrays["cam_dynamic"], FLOAT32, "dynamic")
-    encoder = teacher.scores.encoder
+    encoder = refiner.encoder
     expected = torch.from_numpy(arrays["svc_stream_dynamic"])
     joint = encoder.project(encoder.normalize(expected))
     assert_close_rel(features, joint, FLOAT32, "dynamic features")
 
 
 def test_maximum_with_the_mirror_image(build: Build, arrays: Arrays, golden_dir: Path) -> None:
-    teacher, head, _ = build()
+    refiner = build()
     owner = torch.arange(2).repeat_interleave(CLASSES)
     classes = torch.arange(CLASSES).repeat(2)
     # As published, image and mirror image are one batch, over which the relation's mean runs.
     images = _tensor(arrays, "image")
-    seen = teacher.look(torch.cat([images, images.flip(-1)]), dynamic=True)
-    features = teacher.features(seen, _related(head, seen, arrays, golden_dir))
+    seen = refiner.encode(torch.cat([images, images.flip(-1)]), dynamic=True)
+    features = refiner.tokens(seen, _related(refiner, seen))
     straight, mirrored = (
-        teacher.scores.maps(part, seen.grid, owner, classes) for part in features.chunk(2)
+        refiner.patch_text.maps(part, seen.grid, owner, classes) for part in features.chunk(2)
     )
     found = scale_maps(torch.maximum(straight, mirrored.flip(-1)))
     found = found.flatten(1).view(2, CLASSES, -1).transpose(1, 2)
@@ -265,17 +261,17 @@ def test_maximum_with_the_mirror_image(build: Build, arrays: Arrays, golden_dir:
 def test_refined_cams_and_labels(
     build: Build, arrays: Arrays, golden_dir: Path, phase: str, box: float
 ) -> None:
-    teacher, head, _ = build(box=box)
+    refiner = build(box=box)
     batch, dynamic = _batch(arrays), phase == "dynamic"
-    seen = teacher.look(batch.images, dynamic=dynamic)
+    seen = refiner.encode(batch.images, dynamic=dynamic)
     assert seen.attention is not None
-    related = _related(head, seen, arrays, golden_dir) if dynamic else None
-    features = teacher.features(seen, related)
-    maps = teacher.scores.maps(features, seen.grid, batch.owner, batch.classes)
-    labels = teacher.labels(batch, seen, related)
-    spread = teacher.refined(seen.attention, maps, batch.owner, related)
+    related = _related(refiner, seen) if dynamic else None
+    features = refiner.tokens(seen, related)
+    maps = refiner.patch_text.maps(features, seen.grid, batch.image_index, batch.classes)
+    labels = refiner.pseudo_labels(batch, seen, related)
+    spread = refiner.spread(seen.attention, maps, batch.image_index, related)
     for image in range(len(batch.images)):
-        case, mine = f"{phase}/img{image}", batch.owner == image
+        case, mine = f"{phase}/img{image}", batch.image_index == image
         np.testing.assert_array_equal(batch.classes[mine].numpy(), arrays[f"{case}/class_ids"])
         boxes = box_masks(maps[mine], box, "exclusive")
         np.testing.assert_array_equal(boxes.numpy(), arrays[f"{case}/box_mask"] == 1, case)
@@ -284,7 +280,7 @@ def test_refined_cams_and_labels(
         if related is not None:
             distances = block_distances(related.sigmoid(), seen.attention, "signed")
             assert_close_rel(distances[image], arrays[f"{case}/layer_score"], FLOAT32, case)
-            kept = keep_near(distances)[image].numpy()
+            kept = select_near(distances)[image].numpy()
             np.testing.assert_array_equal(kept, arrays[f"{case}/layer_kept"] == 1, case)
         if f"{case}/affinity_before_sinkhorn" in arrays:
             weights = _tensor(arrays, f"{case}/affinity_before_sinkhorn")[None]
@@ -329,8 +325,8 @@ STEPS = {
 
 @pytest.mark.parametrize("case", STEPS)
 def test_one_step_from_pixels(build: Build, arrays: Arrays, golden_dir: Path, case: str) -> None:
-    _, head, step = build(**STEPS[case])
-    found = step(0, _batch(arrays))
+    refiner = build(**STEPS[case])
+    found = refiner.loss(0, _batch(arrays))
     # A few pixels of the labels may differ (see above), each a 50000th of the sum.
     for ours, theirs in (("loss", "total"), ("segmentation", "seg"), ("affinity", "div")):
         expected = float(arrays[f"{case}/{theirs}_loss"])
@@ -338,12 +334,12 @@ def test_one_step_from_pixels(build: Build, arrays: Arrays, golden_dir: Path, ca
     found["loss"].backward()
     names = [str(name) for name in arrays[f"{case}/grad_norm_names"]]
     norms = dict(zip(names, arrays[f"{case}/grad_norms"].tolist(), strict=True))
-    weight = head.decoder.classify.weight.grad
+    weight = refiner.head.decoder.classify.weight.grad
     assert weight is not None
     key = "decoder.linear_pred.weight"
     assert weight.norm().item() == pytest.approx(norms[key], rel=1e-2)
     assert_close_rel(weight, arrays[f"{case}/grad/{key}"], 1e-2, key)
-    first = head.fusion.first_weight.grad
+    first = refiner.head.fusion.first_weight.grad
     assert first is not None
     key = f"{FUSION}linears_modulelist.6.proj.weight"
     assert_close_rel(first[6].T, arrays[f"{case}/grad/{key}"], 1e-2, key)

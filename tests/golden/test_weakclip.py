@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 
 from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
 from tests.golden.published_weakclip import build, checkpoint, new_network, our_names
+from tests.golden.refiners import refiner_setup
 from wsss.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from wsss.artifacts.provenance import Provenance
 from wsss.cams.maps import resize_maps
 from wsss.clip.input import EncoderInput
 from wsss.config.load import from_mapping
+from wsss.config.model import Config
 from wsss.refine.inference import slide
 from wsss.refine.released.matching import assemble
 from wsss.refine.released.reading import read_source
@@ -28,7 +31,7 @@ from wsss.refine.weakclip.losses import (
     label_probabilities,
     seed_loss,
 )
-from wsss.refine.weakclip.method import Step
+from wsss.refine.weakclip.method import WeakClip
 from wsss.refine.weakclip.network import WeakClipNetwork
 from wsss.refine.weakclip.options import WeakClipOptions
 from wsss.refine.weakclip.released import parts
@@ -76,13 +79,13 @@ def _imported(golden_dir: Path, arrays: Arrays, folder: Path) -> WeakClipNetwork
 
 @torch.no_grad()
 def test_forward(network: WeakClipNetwork, arrays: Arrays) -> None:
-    seen, texts = network.look(torch.from_numpy(arrays["image"])), network.texts()
+    seen, texts = network.encode(torch.from_numpy(arrays["image"])), network.texts()
     assert_close_rel(texts, arrays["text_prompted"], FLOAT32, "text_prompted")
     assert_close_rel(seen.visual[:, 0], arrays["global_feature"], FLOAT32, "global_feature")
     patches = seen.visual[:, 1:].transpose(1, 2).unflatten(2, seen.grid)
     assert_close_rel(patches, arrays["visual_embedding"], FLOAT32, "visual_embedding")
     head = network.head
-    levels = head.adapter(seen.taps)
+    levels = head.adapter(seen.maps)
     for number, level in enumerate(levels, 1):
         assert_close_rel(level.maps(), arrays[f"level{number}"], FLOAT32, f"level{number}")
     several = texts.expand(len(seen.visual), -1, -1)
@@ -98,14 +101,13 @@ def test_forward(network: WeakClipNetwork, arrays: Arrays) -> None:
 
 def test_losses_and_gradients_of_a_step(golden_dir: Path, arrays: Arrays) -> None:
     network = build(golden_dir, arrays)
-    step = Step(network.settings, network, _normalisation(golden_dir))
-    found = step(0, _batch(arrays))
+    losses = _losses(golden_dir, arrays, network)
     for name in ("seed", "boundary"):
-        assert_close_rel(found[name], arrays[f"loss/{name}"], FLOAT32, name)
-    weighted = network.settings.auxiliary_weight * found["auxiliary"]
+        assert_close_rel(losses[name], arrays[f"loss/{name}"], FLOAT32, name)
+    weighted = network.settings.auxiliary_weight * losses["auxiliary"]
     assert_close_rel(weighted, arrays["loss/auxiliary"], FLOAT32, "auxiliary")
-    assert_close_rel(found["loss"], arrays["loss/total"], FLOAT32, "total")
-    found["loss"].backward()
+    assert_close_rel(losses["loss"], arrays["loss/total"], FLOAT32, "total")
+    losses["loss"].backward()
     gradients = {name: p.grad for name, p in network.trained.named_parameters()}
     names = [str(name) for name in arrays["loss/grad_norm_names"]]
     ours = our_names(network)
@@ -124,9 +126,7 @@ def test_losses_and_gradients_of_a_step(golden_dir: Path, arrays: Arrays) -> Non
 
 def test_chained_layers_all_learn(golden_dir: Path, arrays: Arrays) -> None:
     network = build(golden_dir, arrays, co_attention="chained")
-    Step(network.settings, network, _normalisation(golden_dir))(0, _batch(arrays))[
-        "loss"
-    ].backward()
+    _losses(golden_dir, arrays, network)["loss"].backward()
     stacks = network.head.matching.co_attention.named_parameters()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for _, p in stacks)
 
@@ -175,7 +175,7 @@ def test_sliding_window(network: WeakClipNetwork, arrays: Arrays) -> None:
     texts = network.texts()
 
     def logits(images: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = network.head(network.look(images), texts)[1]
+        found: torch.Tensor = network.head(network.encode(images), texts)[1]
         return found
 
     pixels = torch.from_numpy(arrays["slide/image"])[:1]
@@ -194,15 +194,24 @@ def _published() -> WeakClipOptions:
     return from_mapping({"variant": "published"}, partial=True).refine.weakclip
 
 
-def _normalisation(golden_dir: Path) -> EncoderInput:
+def _losses(
+    golden_dir: Path, arrays: Arrays, network: WeakClipNetwork
+) -> Mapping[str, torch.Tensor]:
+    config = _config(golden_dir)
+    labels = arrays["head_logits"].shape[1]
+    setup = refiner_setup(config, _normalisation(golden_dir), labels)
+    return WeakClip(replace(setup, options=network.settings), network).loss(0, _batch(arrays))
+
+
+def _config(golden_dir: Path) -> Config:
     weights = str(golden_dir / "clip_tiny.safetensors")
-    mapping = {
-        "variant": "published",
-        "compute": {"device": "cpu"},
-        "clip": {"model": "from-weights", "pretrained": weights, "normalization": "imagenet"},
-    }
-    config = from_mapping(mapping, partial=True)
-    return EncoderInput(config.clip, golden_dir, max_pixels=config.data.max_pixels, device="cpu")
+    clip = {"model": "from-weights", "pretrained": weights, "normalization": "imagenet"}
+    mapping = {"variant": "published", "clip": clip, "refine": {"method": "weakclip"}}
+    return from_mapping(mapping, partial=True)
+
+
+def _normalisation(golden_dir: Path) -> EncoderInput:
+    return EncoderInput(_config(golden_dir).clip, golden_dir, device="cpu")
 
 
 def _batch(arrays: Arrays) -> CropBatch:
@@ -212,7 +221,7 @@ def _batch(arrays: Arrays) -> CropBatch:
         images=images,
         valid=torch.ones(len(images), *images.shape[2:], dtype=torch.bool),
         labels=torch.from_numpy(arrays["seed_label"]),
-        owner=none,
+        image_index=none,
         classes=none,
         probabilities=torch.zeros(0),
         initial=torch.zeros(0, 1, 1),

@@ -12,15 +12,14 @@ import torch
 
 from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
 from tests.golden.published_heads import build_decoder, build_fusion, load_heads
+from tests.golden.refiners import refiner_setup
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import TextBank
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.refine.blocks.frozen import encode
-from wsss.refine.blocks.head import Head
 from wsss.refine.training.crops import CropBatch
-from wsss.refine.weclip.method import Step
-from wsss.refine.weclip.teacher import PseudoLabels, learned_affinity
+from wsss.refine.weclip.method import WeClip
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -57,20 +56,17 @@ def _config(golden_dir: Path, arrays: Arrays, phase: str) -> Config:
     )
 
 
-def _step(
-    golden_dir: Path, arrays: Arrays, phase: str, folder: Path
-) -> tuple[Step, PseudoLabels, Head]:
+def _refiner(golden_dir: Path, arrays: Arrays, phase: str, folder: Path) -> WeClip:
     config = _config(golden_dir, arrays, phase)
     inputs = EncoderInput(config.clip, folder, device="cpu")
+    refiner = WeClip(refiner_setup(config, inputs, labels=arrays["seg_logits"].shape[1]))
     heads = load_heads(golden_dir / "weclip_heads.safetensors")
-    fusion, decoder = build_fusion(heads), build_decoder(heads)
-    labels = arrays["seg_logits"].shape[1]
-    head = Head(inputs.encoder.depth - 1, inputs.encoder.width, labels, config.refine.weclip)
-    head.fusion.load_state_dict(fusion.state_dict())
-    head.decoder.load_state_dict(decoder.state_dict())
+    refiner.head.fusion.load_state_dict(build_fusion(heads).state_dict())
+    refiner.head.decoder.load_state_dict(build_decoder(heads).state_dict())
     texts = (arrays[f"{name}{PHASES[phase][2]}"] for name in ("fg_text", "bg_text"))
-    teacher = PseudoLabels(config, inputs.encoder, TextBank(*map(torch.from_numpy, texts)))
-    return Step(config, head.eval(), teacher), teacher, head
+    refiner.bank = TextBank(*map(torch.from_numpy, texts))
+    refiner.train_mode(False)
+    return refiner
 
 
 def _batch(arrays: Arrays, phase: str) -> CropBatch:
@@ -86,7 +82,7 @@ def _batch(arrays: Arrays, phase: str) -> CropBatch:
         images=images,
         valid=torch.ones(len(images), *images.shape[2:], dtype=torch.bool),
         labels=None,
-        owner=torch.repeat_interleave(torch.arange(len(images)), counts),
+        image_index=torch.repeat_interleave(torch.arange(len(images)), counts),
         classes=torch.cat(tags),
         probabilities=torch.full((rows,), float("nan")),
         initial=torch.zeros(rows, grid, grid),
@@ -96,56 +92,52 @@ def _batch(arrays: Arrays, phase: str) -> CropBatch:
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_labels_from_pixels(golden_dir: Path, arrays: Arrays, phase: str, tmp_path: Path) -> None:
-    _, teacher, head = _step(golden_dir, arrays, phase, tmp_path)
+    refiner = _refiner(golden_dir, arrays, phase, tmp_path)
     batch, rfm = _batch(arrays, phase), phase != "phase1"
-    frozen = teacher.look(batch, rfm=rfm)
+    features = refiner.encode(batch, rfm=rfm)
     with torch.no_grad():
-        _, fused, logits = head(frozen.features, frozen.grid)
+        _, fused, logits = refiner.head(features.features, features.grid)
     assert_close_rel(fused, arrays["fused"], FLOAT32, "fused")
     assert_close_rel(logits, arrays["seg_logits"], FLOAT32, "seg_logits")
-    found = teacher.labels(
-        batch,
-        frozen,
-        learned_affinity(fused, _config(golden_dir, arrays, phase).refine.weclip) if rfm else None,
-    )
-    for image, mine in enumerate(found.numpy()):
+    affinity = refiner.affinity(fused) if rfm else None
+    for image, mine in enumerate(refiner.pseudo_labels(batch, features, affinity).numpy()):
         share = (mine == arrays[f"{phase}/img{image}/label"]).mean()
         assert share >= SAME_PIXELS, f"{phase}/img{image}: {share:.5f} of the pixels agree"
 
 
 def test_losses_from_pixels(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
-    step, _, _ = _step(golden_dir, arrays, "rfm_voc", tmp_path)
-    found = step(0, _batch(arrays, "rfm_voc"))
+    refiner = _refiner(golden_dir, arrays, "rfm_voc", tmp_path)
+    losses = refiner.loss(0, _batch(arrays, "rfm_voc"))
     # A few pixels of the labels may differ (see above), each a 50000th of the sum.
-    assert found["loss"].item() == pytest.approx(float(arrays["loss/r8/total_loss"]), rel=1e-3)
-    assert found["affinity"].item() == pytest.approx(float(arrays["loss/r8/aff_loss"]), rel=1e-3)
+    assert losses["loss"].item() == pytest.approx(float(arrays["loss/r8/total_loss"]), rel=1e-3)
+    assert losses["affinity"].item() == pytest.approx(float(arrays["loss/r8/aff_loss"]), rel=1e-3)
 
 
 def test_attention_of_the_candidates(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
-    _, teacher, _ = _step(golden_dir, arrays, "rfm_voc", tmp_path)
+    refiner = _refiner(golden_dir, arrays, "rfm_voc", tmp_path)
     for last_block in (False, True):
-        frozen = encode(
-            teacher.encoder,
+        features = encode(
+            refiner.encoder,
             torch.from_numpy(arrays["image"]),
             attention_blocks=6,
             last_block=last_block,
         )
-        assert frozen.attention is not None
+        assert features.attention is not None
         expected = arrays["attention"][:, -6:, 1:, 1:]
-        assert_close_rel(frozen.attention, expected, FLOAT32, "attention")
+        assert_close_rel(features.attention, expected, FLOAT32, "attention")
 
 
 def test_released_half_precision_is_within_its_tolerance(
     golden_dir: Path, arrays: Arrays, tmp_path: Path
 ) -> None:
     """The release runs output projections in float16; ours stay in float32 and close to it."""
-    _, teacher, head = _step(golden_dir, arrays, "rfm_voc", tmp_path)
+    refiner = _refiner(golden_dir, arrays, "rfm_voc", tmp_path)
     batch = _batch(arrays, "rfm_voc")
-    frozen = teacher.look(batch, rfm=True)
+    features = refiner.encode(batch, rfm=True)
     with torch.no_grad():
-        _, fused, logits = head(frozen.features, frozen.grid)
-    affinity = learned_affinity(fused, _config(golden_dir, arrays, "rfm_voc").refine.weclip)
-    for name, found in (("fused", fused), ("seg_logits", logits), ("affinity", affinity)):
-        assert_close_rel(found, arrays[f"half_proj/{name}"], HALF, name)
-    labels = teacher.labels(batch, frozen, affinity).numpy()
+        _, fused, logits = refiner.head(features.features, features.grid)
+    affinity = refiner.affinity(fused)
+    for name, ours in (("fused", fused), ("seg_logits", logits), ("affinity", affinity)):
+        assert_close_rel(ours, arrays[f"half_proj/{name}"], HALF, name)
+    labels = refiner.pseudo_labels(batch, features, affinity).numpy()
     assert (labels == arrays["half_proj/label"]).mean() >= SAME_PIXELS

@@ -11,7 +11,7 @@ import torch
 
 from tests.golden.closeness import FLOAT32, assert_close_rel
 from wsss.cams.affinity import Affinity, balance, propagate_maps
-from wsss.refine.blocks.refinement import block_distances, keep_near, trusted_affinity
+from wsss.refine.blocks.refinement import block_distances, select_near, trusted_affinity
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -46,7 +46,7 @@ def test_kept_blocks_and_trusted_affinity(arrays: Arrays) -> None:
         attention = _attention(arrays, case, len(arrays[f"{case}/layer_score"]))
         distances = block_distances(affinity, attention, "signed")
         assert_close_rel(distances[0], arrays[f"{case}/layer_score"], FLOAT32, case)
-        kept = keep_near(distances)
+        kept = select_near(distances)
         np.testing.assert_array_equal(kept[0].numpy(), arrays[f"{case}/layer_kept"] == 1, case)
         found = trusted_affinity(affinity, attention, kept)
         assert_close_rel(found[0], arrays[f"{case}/affinity_before_sinkhorn"], FLOAT32, case)

@@ -232,8 +232,22 @@ def test_scores_that_do_not_fit_are_refused(run: MaskRun) -> None:
     for message, item in bad.items():
         with pytest.raises(ArtifactError, match=message):
             run.make(run.write_scores("bad", [item]))
-    with pytest.raises(ArtifactError, match="expected 'scores'"):
-        run.make(run.write_scores("cams", [good], kind="cams"))
+    with pytest.raises(ArtifactError, match="holds 'labels', expected 'scores'"):
+        run.make(run.write_scores("labels", [good], kind="labels"))
+
+
+def test_without_a_refiner_masks_come_from_cams(run: MaskRun) -> None:
+    """Those after the affinity where the shard has them; the same masks as from equal scores."""
+    scores = [run.item(sample) for sample in run.samples]
+    expected = items(run.make(run.write_scores("scores", scores))[0])
+    for first in ("cam", "cam_affinity"):
+        cams = [
+            replace(item, arrays={"cam": 0 * item.arrays["score"], first: item.arrays["score"]})
+            for item in scores
+        ]
+        shard, _ = run.make(run.write_scores("cams", cams, kind="cams"), out=first)
+        for image, item in items(shard).items():
+            np.testing.assert_array_equal(item.arrays["label"], expected[image].arrays["label"])
 
 
 @pytest.mark.parametrize("image", ["../outside", "/absolute", "sub/../../outside"])

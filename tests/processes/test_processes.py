@@ -129,13 +129,16 @@ def test_what_cannot_be_shared_is_refused(folder: Path) -> None:
 
 
 def test_the_launcher_starts_several_processes(folder: Path, tmp_path: Path) -> None:
-    """`wsss launch --processes 2 refine-train`, as the rules call it, for the refiner `none`."""
+    """`wsss launch --processes 2 refine-train`, as the rules call it."""
     command = [sys.executable, "-m", "wsss", "launch", "--processes", "2"]
-    cams, config = str(folder / "cams-train.h5"), str(folder / "chain.json")
+    cams, config = str(folder / "cams-train.h5"), tmp_path / "config.yaml"
+    refine = {"method": "weclip", "train": work.STEPS} | work.REFINERS["weclip"]
+    base = json.loads((folder / "chain.json").read_text())
+    config.write_text(json.dumps(base | {"refine": refine}))
     paths = {"manifest": folder / "manifest", "out": tmp_path / "r.safetensors"}
     paths |= {"log": tmp_path / "r.csv", "work": tmp_path / "work", "cache": tmp_path / "cache"}
     options = [part for name, path in paths.items() for part in (f"--{name}", str(path))]
-    done = _run(*command, "refine-train", cams, "--config", config, *options)
+    done = _run(*command, "refine-train", cams, "--config", str(config), *options)
     assert done.returncode == 0, done.stdout
     assert load_checkpoint(tmp_path / "r.safetensors")[1].stage == "refine_train"
     assert (tmp_path / "r.csv").exists()

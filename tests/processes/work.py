@@ -55,9 +55,8 @@ def refiner(folder: Path, method: str, **changes: Any) -> Config:
 def train_refiner(folder: Path, config: Config, out: Path) -> None:
     """Train it on what the fixture made."""
     paths = (folder / "manifest", [folder / "cams-train.h5"], out / "refiner.safetensors")
-    stage.train(
-        config, *paths, out / "refiner.csv", out / "work", folder / "cache", [folder / "seeds.h5"]
-    )
+    paths += (out / "refiner.csv", out / "work", folder / "cache", [folder / "seeds.h5"])
+    stage.train(*paths, **STAGES["refine_train"].arguments(config))
 
 
 def segmenter(folder: Path, **changes: Any) -> Config:
@@ -201,7 +200,7 @@ def stopped(out: Path) -> None:
             yield torch.ones(3, 2)
 
     trainer = Trainer[Tensor](
-        module, settings, seed=0, work=out / "stopped", task="t", description="stopped"
+        module, settings, seed=0, work=out / "stopped", key="t", description="stopped"
     )
     try:
         trainer.fit(batches, losses)

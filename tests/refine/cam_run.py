@@ -1,4 +1,4 @@
-"""A manifest and CAM shards of a few images, without photos: the identity refiner opens none."""
+"""A manifest and CAM shards of a few images, without photos."""
 
 from __future__ import annotations
 

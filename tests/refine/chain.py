@@ -10,32 +10,41 @@ import torch
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import run as make_cams
+from wsss.clip.input import EncoderInput
 from wsss.config.load import from_mapping, overlay
 from wsss.config.model import Config
 from wsss.data.ingest.stage import ingest
+from wsss.data.manifest_folder import load
 from wsss.demo.dataset import generate
+from wsss.masks.seeds_stage import run as make_seeds
 from wsss.refine import stage
+from wsss.refine.base import Refiner
+from wsss.refine.inputs import CamSet, SeedSet
+from wsss.refine.load import build_refiner
+from wsss.refine.training.crops import CropStream
+from wsss.refine.training.image_labels import ImageLabels
 
 
 class Chain:
     """Manifest and CAMs of a small demo, and what the refine stage makes of them."""
 
-    def __init__(self, folder: Path, refine: dict[str, Any], **sections: Any) -> None:
+    def __init__(
+        self, folder: Path, refine: dict[str, Any], *, train: int = 7, val: int = 3, **sections: Any
+    ) -> None:
         self.folder = folder
         root = folder / "data"
-        generate(root, train=7, val=3)
+        generate(root, train=train, val=val)
         for masks in root.rglob("SegmentationClass"):  # no pixel label is there to be opened
             masks.rename(folder / "hidden")
         self.base: dict[str, Any] = {
             "compute": {"device": "cpu", "workers": 2},
-            "data": {"root": str(root), "demo_images": [7, 3]},
+            "data": {"root": str(root), "demo_images": [train, val]},
             "refine": refine,
             "infer": {"crf": False},
             **sections,
         }
         self.manifest = folder / "manifest"
-        config = self.config()
-        ingest(self.manifest, variant=config.variant, data=config.data, compute=config.compute)
+        ingest(self.manifest, **STAGES["ingest"].arguments(self.config()))
         self.cams = {split: folder / f"cams-{split}.h5" for split in ("train", "val")}
         for split, path in self.cams.items():
             arguments = STAGES["cams"].arguments(self.config())
@@ -44,21 +53,71 @@ class Chain:
     def config(self, **changes: Any) -> Config:
         return from_mapping(overlay(self.base, changes))
 
-    def train(self, config: Config, where: Path, seeds: Path | None = None) -> Path:
+    def train(self, config: Config, where: Path) -> Path:
         out = where / "checkpoint.safetensors"
-        log = where / "loss.csv"
-        args = (self.manifest, [self.cams["train"]], out, log, where / "work")
-        stage.train(config, *args, self.folder / "cache", [] if seeds is None else [seeds])
+        paths = (self.manifest, [self.cams["train"]], out, where / "loss.csv", where / "work")
+        seed_shards = [self.seeds()] if config.refine.needs_seeds else []
+        stage.train(
+            *paths, self.folder / "cache", seed_shards, where / "efficiency.json",
+            **STAGES["refine_train"].arguments(config),
+        )  # fmt: skip
         return out
 
     def apply(self, config: Config, checkpoint: Path, out: Path, split: str = "train") -> Path:
-        cache = self.folder / "cache"
-        stage.apply(config, self.manifest, split, self.cams[split], checkpoint, out, cache)
+        paths = (self.cams[split], checkpoint, out, self.folder / "cache")
+        stage.apply(self.manifest, split, *paths, **STAGES["refine_apply"].arguments(config))
         return out
 
-    def predict(self, config: Config, checkpoint: Path, out: Path) -> Path:
-        stage.predict(config, self.manifest, "val", (1, 1), checkpoint, out, self.folder / "cache")
+    def predict(
+        self, config: Config, checkpoint: Path, out: Path, shard: tuple[int, int] = (1, 1)
+    ) -> Path:
+        paths = (checkpoint, out, self.folder / "cache")
+        stage.predict(
+            self.manifest, "val", shard, *paths, **STAGES["refine_predict"].arguments(config)
+        )
         return out
+
+    def refiner(self, config: Config, seed: int = 0) -> Refiner[Any]:
+        """A refiner with a random start."""
+        cache = self.folder / "cache"
+        inputs = EncoderInput(config.clip, cache, device="cpu")
+        _, classes = load(self.manifest)
+        return build_refiner(
+            inputs, classes, clip=config.clip, cams=config.cams, refine=config.refine,
+            prompts=config.data.prompts, infer=config.infer, seed=seed, embeddings=cache,
+        )  # fmt: skip
+
+    def stream(self, config: Config, refiner: Refiner[Any]) -> CropStream:
+        """Crops as the training draws them, with labels where it gives them."""
+        manifest, _ = load(self.manifest)
+        samples = manifest.split("train")
+        cams, inputs = CamSet([self.cams["train"]], samples), refiner.setup.encoder_input
+        crops, labels = refiner.crops, None
+        if config.refine.method == "weakclip":
+            labels = SeedSet([self.seeds()], samples).read
+        elif crops.image_labels:
+            labels = ImageLabels(cams, inputs, crops.ignore_band, self.folder / "cache").read
+        return CropStream(
+            cams, inputs, config.refine.train, seed=0, workers=1, labels=labels,
+            padding=crops.padding, fill=crops.fill,
+        )  # fmt: skip
+
+    def loss(self, config: Config, step: int = 0) -> dict[str, float]:
+        """The losses of a freshly built refiner on the first batch."""
+        refiner = self.refiner(config)
+        refiner.train_mode(True)
+        torch.manual_seed(0)
+        losses = refiner.loss(step, next(self.stream(config, refiner).batches(0)))
+        return {name: value.item() for name, value in losses.items()}
+
+    def seeds(self) -> Path:
+        """A shard of hard seeds of the training images."""
+        path = self.folder / "seeds.h5"
+        if not path.exists():
+            png = self.folder / "png"
+            arguments = STAGES["seeds"].arguments(self.config())
+            make_seeds(self.manifest, "train", self.cams["train"], path, png, **arguments)
+        return path
 
 
 def assert_same_weights(one: Path, other: Path) -> None:

@@ -10,10 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-from wsss.artifacts.shard import Shard
 
 from .conftest import CONFIG, RUN, Project, jobs
 
@@ -154,15 +151,9 @@ def test_without_a_refiner_the_cams_become_the_masks(finished: Project) -> None:
     with _configured(finished, runs={"plain": {"refine": {"method": "none"}}}):
         planned = set(finished.would_run())
         finished.snakemake("--", f"results/{RUN}/plain/scores/masks.val.json")
-    assert {"refine_train", "refine_apply", "masks"} <= planned
-    assert not {"refine_predict", "cams"} & planned
-    for part in ("val/1-of-2.h5", "val/2-of-2.h5"):
-        scores_file = finished.results / "plain/scores_grid" / part
-        with Shard(finished.results / "cams" / part) as cams, Shard(scores_file) as scores:
-            for item in scores:
-                np.testing.assert_array_equal(
-                    item.arrays["score"], cams.read(item.id).arrays["cam_affinity"]
-                )
+    assert "masks" in planned
+    assert not {"refine_train", "refine_apply", "refine_predict", "cams"} & planned
+    assert not (finished.results / "plain/scores_grid").exists()
 
 
 def test_seeds_come_between_cams_and_weakclip(finished: Project) -> None:

@@ -4,7 +4,11 @@
 rule masks:
     input:
         manifest=manifest,
-        scores=shard("scores_grid"),
+        scores=branch(
+            lambda wildcards: of_run(wildcards).refine.is_trained,
+            then=shard("scores_grid"),
+            otherwise=shard("cams"),
+        ),
     output:
         shard="results/{run}/masks/{split}/{part}.h5",
         png=directory("results/{run}/masks/{split}/png/{part}"),

@@ -1,12 +1,12 @@
 # The refiner trained on the CAMs or imported, and the class scores that it gives.
 
-# Patterns of the runs that import their refiner and of those that do not; "(?!)" matches nothing.
+# Patterns of the runs that import their refiner and that train it; "(?!)" matches nothing.
 IMPORTED = (
     "|".join(re.escape(run) for run in RUNS if RUNS[run].config.refine.checkpoint)
     or "(?!)"
 )
 TRAINED = (
-    "|".join(re.escape(run) for run in RUNS if not RUNS[run].config.refine.checkpoint)
+    "|".join(re.escape(run) for run in RUNS if RUNS[run].config.refine.trains)
     or "(?!)"
 )
 

@@ -37,7 +37,7 @@ def run(
     Items have the array ``cam`` float16 [K, h, w], in 0 … 1 on the source's grid, and, where the
     affinity is on, ``cam_affinity``, the same on the encoder's patch grid (for `grad_cam` the
     source's own); one row per tag of the image, in the manifest's order. Attributes: ``classes``
-    (0-based), ``grid`` of ``cam`` and ``size`` of the image (both height, width), and
+    (0-based), ``grid`` of ``cam`` and ``size`` of the image (both height, width), ``split``, and
     ``probabilities`` of the classes where the source knows them.
 
     Args:
@@ -77,7 +77,7 @@ def run(
 
     def compute_items(missing: list[str]) -> Iterator[Item]:
         for maps in source.maps([samples[image] for image in missing]):
-            yield _item(maps, keys[maps.sample.id])
+            yield _item(maps, keys[maps.sample.id], split)
 
     write_items(
         out,
@@ -109,7 +109,7 @@ def make_source(
     return ClipSource(inputs, classes, clip.template, cams, compute, cache)
 
 
-def _item(maps: CamMaps, key: str) -> Item:
+def _item(maps: CamMaps, key: str, split: str) -> Item:
     arrays = {"cam": maps.cam}
     if maps.cam_affinity is not None:
         arrays["cam_affinity"] = maps.cam_affinity
@@ -118,6 +118,7 @@ def _item(maps: CamMaps, key: str) -> Item:
         "classes": list(sample.tags),
         "grid": list(maps.cam.shape[1:]),
         "size": [sample.height, sample.width],
+        "split": split,
     }
     if maps.probabilities is not None:
         attrs["probabilities"] = list(maps.probabilities)

@@ -34,6 +34,7 @@ class EncoderInput:
         clip: a model loaded before; None loads the one that ``config`` names.
 
     Attributes:
+        long_side: of photographs that enter the encoder, pixels; None: as they are.
         square: side of the square into which every photograph is squeezed, pixels; None: they keep
             their shape.
 
@@ -65,7 +66,7 @@ class EncoderInput:
         imagenet = config.normalization == "imagenet"
         self._mean = IMAGENET_MEAN if imagenet else self.clip.mean
         self._std = IMAGENET_STD if imagenet else self.clip.std
-        self._max_pixels, self._long_side = max_pixels, config.long_side
+        self._max_pixels, self.long_side = max_pixels, config.long_side
         self.square = None if config.keep_ratio else config.input_size
 
     def size(self, sample: Sample) -> tuple[int, int]:
@@ -145,7 +146,7 @@ class EncoderInput:
     def _size(self, height: int, width: int) -> tuple[int, int]:
         if self.square is not None:
             return input_size(self.square, self.square, self.encoder.patch)
-        return input_size(height, width, self.encoder.patch, long_side=self._long_side)
+        return input_size(height, width, self.encoder.patch, long_side=self.long_side)
 
 
 def _resolve_file(text: str) -> str:

@@ -19,6 +19,9 @@ from wsss.masks.make import MaskTask, make_mask
 from wsss.masks.samples import samples_of
 from wsss.masks.store import write_products
 
+_ARRAYS = {"scores": ("score",), "cams": ("cam_affinity", "cam")}
+"""Arrays that may hold the class scores of an item, the first one preferred, by kind of shard."""
+
 
 def run(
     manifest_dir: Path,
@@ -40,7 +43,7 @@ def run(
 
     Args:
         manifest_dir: what ingest wrote.
-        scores: shard of kind ``scores``.
+        scores: shard of kind ``scores``; of kind ``cams`` where no refiner is configured.
         out: shard of kind ``masks`` to write.
         png: folder to write ``label/<id>.png`` and ``train/<id>.png`` to, palette PNGs; an older
             one is replaced.
@@ -53,7 +56,11 @@ def run(
         WorkerError: work on an image failed, or a worker process was killed.
     """
     manifest, classes = load(manifest_dir)
-    with Shard(scores, kind="scores") as shard:
+    with Shard(scores) as shard:
+        if shard.kind not in _ARRAYS:
+            raise ArtifactError(
+                f"{scores}: holds {shard.kind!r}, expected 'scores', or 'cams' without a refiner"
+            )
         provenance = STAGES["masks"].provenance(
             {"max_pixels": max_pixels, "masks": masks},
             weights=shard.provenance.weights,
@@ -78,17 +85,18 @@ def run(
 def _task(shard: Shard, class_count: int, sample: Sample) -> MaskTask:
     item = shard.read(sample.id)
     where = f"{shard.path}: {sample.id!r}"
-    maps, classes = item.arrays.get("score"), item.attrs.get("classes", [])
+    maps = next((item.arrays[name] for name in _ARRAYS[shard.kind] if name in item.arrays), None)
+    classes = item.attrs.get("classes", [])
     if maps is None or maps.ndim != 3 or len(maps) != len(classes):
         shape = None if maps is None else maps.shape
         raise ArtifactError(
             f"{where} has scores of shape {shape} for the classes {classes}; expected "
-            "[classes, h, w]; rerun the refiner"
+            "[classes, h, w]; rerun its stage"
         )
     if not all(0 <= index < class_count for index in classes):
         raise ArtifactError(
             f"{where} has the classes {classes}, but the class list ends at {class_count - 1}; "
-            "rerun the refiner"
+            "rerun its stage"
         )
     background = item.arrays.get("background")
     for array in (maps, background):
@@ -102,7 +110,7 @@ def _task(shard: Shard, class_count: int, sample: Sample) -> MaskTask:
         if background.shape != maps.shape[1:]:
             raise ArtifactError(
                 f"{where} has a background of {background.shape}, but scores of {maps.shape}; "
-                "rerun the refiner"
+                "rerun its stage"
             )
         background = background.astype(np.float16, copy=False)
     return MaskTask(sample.path, sample.height, sample.width, tuple(classes), scores, background)

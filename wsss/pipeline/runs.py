@@ -224,7 +224,8 @@ class Runs(Mapping[str, Run]):
     def _make_key(self, product: str, name: str) -> tuple[str, ...]:
         """Everything that decides what a product is; the same key, the same content."""
         config, product_kind = self[name].config, PRODUCTS[product]
-        if product == "seeds" and not config.refine.needs_seeds:
+        skipped = () if config.refine.is_trained else ("refine", "scores_grid")
+        if product in skipped or (product == "seeds" and not config.refine.needs_seeds):
             return self._key("cams", name)
         inputs = (self._key(other, name) for other in product_kind.inputs)
         values = (stage_sections(product_kind.stage, config), str(config.shards))

@@ -21,7 +21,7 @@ def entry_modules(stage: str, config: Config) -> tuple[str, ...]:
     """The stage's entry modules, with those that the configuration chooses."""
     modules = STAGES[stage].modules
     method = config.refine.method
-    if stage.startswith("refine"):
+    if stage.startswith("refine") and method in METHODS:
         modules += (method_module(method),)
     if stage == "refine_import" and method in METHODS and METHODS[method].released:
         modules += (released_module(method),)

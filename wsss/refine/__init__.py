@@ -1,1 +1,1 @@
-"""Trained refiners of CAMs: the interface, the identity refiner, and the stage that runs them."""
+"""Trained refiners of CAMs: the class, the methods, and the stage that runs them."""

@@ -1,131 +1,224 @@
-"""What a refiner is: trained on the CAMs of the train split, then applied to CAM shards.
+"""What a refiner is: a module on top of frozen CLIP, trained on crops of photos and their CAMs.
 
-A refiner is an object named ``refiner`` in ``wsss.refine.<method>``. It knows tensors; files,
-provenance, reuse and checks are the business of `wsss.refine.stage`.
+A method is a folder ``wsss.refine.<method>``: ``options.py`` has its options and facts,
+``method.py`` one subclass of `Refiner`. A refiner knows tensors. Crops, training loop, checkpoints,
+shards and reuse are the same for all methods: `wsss.refine.training` and `wsss.refine.stage`.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from torch import Tensor, nn
 
-from wsss.config.model import Config
+from wsss.clip.input import EncoderInput
+from wsss.config.cams import CamsConfig
+from wsss.config.infer import InferConfig
+from wsss.config.method import MethodOptions
 from wsss.data.datasets.classes import ClassList
-from wsss.data.manifest import Sample
-from wsss.labels.prediction import Prediction
-from wsss.refine.inputs import CamSet, ImageCams
-from wsss.refine.registry import method_module
-from wsss.refine.seed_set import SeedSet
-from wsss.refine.training.efficiency import Efficiency
+from wsss.labels.ignore import IGNORED
+from wsss.labels.online import IgnoreBand
+from wsss.refine.inference import MultiScaleInference, Photo, PhotoScaler
+from wsss.refine.training.crops import CropBatch
+from wsss.refine.training.trainer import Group
 
-if TYPE_CHECKING:
-    import torch  # 3 s at import: applying the identity refiner does without
-
-
-Curve = Mapping[str, Sequence[float]]
-"""What was measured at every training step: ``loss``, its parts, ``lr``; empty without training."""
+Options = TypeVar("Options", bound=MethodOptions)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a refiner says of one image."""
+    """Class scores of one image."""
 
     classes: Float[np.ndarray, "classes h w"]
     """In 0 … 1, one map for each of the image's classes, on a grid of any size."""
     background: Float[np.ndarray, "h w"] | None = None
     """The refiner's own score of the background, in 0 … 1; None: ``masks.background`` makes it."""
     ids: tuple[int, ...] | None = None
-    """0-based classes of the maps, where they are others than the image's."""
+    """0-based classes of the maps, where they are not the image's tags."""
 
 
 @dataclass(frozen=True)
-class TrainingResult:
-    """What a training gave."""
+class Setup(Generic[Options]):
+    """What a refiner is built from."""
 
-    tensors: Mapping[str, torch.Tensor]
-    """What `Refiner.apply` needs, by name: the trained parameters, not the frozen encoder."""
-    curve: Curve
-    efficiency: Efficiency | None = None
-    """What it cost; None where nothing was trained."""
+    options: Options
+    """The method's options, ``refine.<method>``."""
+    encoder_input: EncoderInput
+    """The frozen encoder, and how photos enter it."""
+    classes: ClassList
+    template: Sequence[str]
+    """Of the prompts: ``clip.template``."""
+    crop: int
+    """Side of a training crop, pixels."""
+    cams: CamsConfig
+    """How the CAMs are computed."""
+    infer: InferConfig
+    """How photos are predicted; not read in training."""
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    """``data.prompts``, which ``classes`` has already taken up."""
+    embeddings: Path | None = None
+    """Where text embeddings are cached; None: nowhere."""
 
 
-@runtime_checkable
-class Refiner(Protocol):
-    """The interface; `wsss.refine.identity` is the smallest example.
+@dataclass(frozen=True)
+class CropOptions:
+    """How training crops are labelled and padded."""
 
-    All methods are given the sections data, clip, cams, refine and compute, `train` the seed as
-    well, `apply` and `predict` the section infer; and a folder for downloads and text embeddings.
+    image_labels: bool = False
+    """Give each crop its part of a pseudo label of the whole image, computed once."""
+    ignore_band: IgnoreBand | None = None
+    """Of those pseudo labels; None: every pixel has a label."""
+    padding: int = IGNORED
+    """Label of what lies outside the image."""
+    fill: tuple[int, int, int] = (0, 0, 0)
+    """Colour of what lies outside the image."""
+    repeat_list: str = ""
+    """Images on this list of VOC come twice per epoch."""
+
+
+class Refiner(ABC, Generic[Options]):
+    """A method. A subclass builds `trained` and implements `loss` and `logits`.
+
+    Args:
+        setup: what it is built from. Random starts are drawn from torch's generator, which is
+            seeded by whoever builds it.
     """
 
-    sections: tuple[str, ...]
-    """Configuration sections that `apply` reads; they decide whether a kept score is still valid.
-    The checkpoint, the photo, the tags and the CAM are looked at in any case."""
+    trained: nn.Module
+    """What learns; its state is the checkpoint, and CLIP's frozen weights are no part of it."""
+    draws_at_inference = False
+    """Whether inference draws random numbers."""
 
-    def train(
-        self,
-        config: Config,
-        classes: ClassList,
-        cams: CamSet,
-        work: Path,
-        cache: Path,
-        seeds: SeedSet | None = None,
-    ) -> TrainingResult:
-        """Learn from the CAMs of the train split, or from seeds made of them.
+    def __init__(self, setup: Setup[Options]) -> None:
+        self.setup, self.options = setup, setup.options
+        self.encoder = setup.encoder_input.encoder
+
+    @abstractmethod
+    def loss(self, step: int, batch: CropBatch) -> Mapping[str, Tensor]:
+        """``loss`` of a training step and its parts, which are only recorded.
 
         Args:
-            config: see the class.
-            classes: the data set's classes.
-            cams: by position or id; read from disk, and checked, each time an item is asked for.
-            work: folder that outlives an interrupted run: what to resume from.
-            cache: see the class.
-            seeds: of the same images, where ``refine.needs_seeds``.
+            step: 0-based.
+            batch: the crops, on the encoder's device.
         """
 
-    def apply(
-        self,
-        config: Config,
-        classes: ClassList,
-        checkpoint: Path,
-        cams: Iterable[ImageCams],
-        cache: Path,
-    ) -> Iterator[Scores]:
-        """Refined scores of each image, in the order of ``cams``; it may read ahead to batch.
-
-        The scores of an image must not depend on its neighbours in the batch.
+    @abstractmethod
+    def logits(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch labels rows columns"]:
+        """Logits of the background and of every class, on a grid of any size.
 
         Args:
-            config: see the class.
-            classes: the data set's classes.
-            checkpoint: `TrainingResult.tensors`, to be read with
-                `wsss.artifacts.checkpoint.load_checkpoint`.
-            cams: the images.
-            cache: see the class.
+            images: normalised; sides are multiples of the patch.
         """
 
-    def predict(
+    def cam_scores(
         self,
-        config: Config,
-        classes: ClassList,
-        checkpoint: Path,
-        samples: Sequence[Sample],
-        cache: Path,
-    ) -> Iterator[Prediction]:
-        """Predict every label of each image, in the order of ``samples``, without its tags.
+        pixels: Float[Tensor, "3 height width"],
+        classes: Sequence[int],
+        cams: Float[Tensor, "classes h w"],
+    ) -> Float[Tensor, "classes rows columns"]:
+        """An image's CAMs in 0 … 1, refined with what was learned (``infer.scores: cam``).
 
-        Arguments as for `apply`.
+        Args:
+            pixels: the image, normalised.
+            classes: 0-based classes of the maps.
+            cams: before the affinity, in 0 … 1, on the grid of their source.
+        """
+        raise ValueError(f"{type(self).__name__} refines no CAM; set infer.scores to decoder")
+
+    @property
+    def crops(self) -> CropOptions:
+        """How training crops are labelled and padded."""
+        return CropOptions()
+
+    def parameter_groups(self) -> list[Group]:
+        """The parameters to train, with learning rates relative to the configured one."""
+        return [Group(list(self.trained.parameters()), 1.0)]
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Parameters trained on top of CLIP, and all that a forward pass uses."""
+        trained = sum(parameter.numel() for parameter in self.trained.parameters())
+        return trained, trained + self.encoder.parameter_count
+
+    def train_mode(self, mode: bool) -> None:
+        """Set training or evaluation mode.
 
         Raises:
-            ValueError: the refiner learns nothing that could predict.
+            ValueError: the method cannot be trained like this.
         """
+        self.trained.train(mode)
 
+    def texts(self) -> Any:
+        """Texts that decide what is learned and are no prompts of the classes, for JSON."""
+        return None
 
-def find_refiner(method: str) -> Refiner:
-    """The refiner of that name; the others are not imported."""
-    refiner: Refiner = importlib.import_module(method_module(method)).refiner
-    return refiner
+    @cached_property
+    def scaled(self) -> PhotoScaler:
+        """A photo's pixels at a scale."""
+        infer, inputs = self.setup.infer, self.setup.encoder_input
+        return PhotoScaler(
+            inputs.normalize,
+            self.encoder.patch,
+            self.encoder.device,
+            grid=infer.grid,
+            rounding="first",
+            square=inputs.square,
+            long_side=infer.long_side or inputs.long_side,
+        )
+
+    @cached_property
+    def inference(self) -> MultiScaleInference:
+        """Logits are averaged over scales and mirror images, on the grid of scale 1."""
+        return MultiScaleInference(
+            self.logits,
+            scales=self.setup.infer.scales,
+            average="logits",
+            grid="scale_1",
+            patch=self.encoder.patch,
+            mirror_first=self.setup.infer.mirror_first,
+        )
+
+    def tag_scores(self, photo: Photo, classes: Sequence[int]) -> Scores:
+        """Probabilities among the background and the image's tags (``infer.scores: decoder``).
+
+        Args:
+            photo: RGB.
+            classes: 0-based, the tags.
+        """
+        labels = [0, *(index + 1 for index in classes)]
+        probs = self.multi_scale(photo, labels=labels)[1].cpu().numpy()
+        return Scores(probs[1:], probs[0])
+
+    def probabilities(self, photo: Photo) -> dict[str, Float[Tensor, "labels height width"]]:
+        """Of all labels at the photo's size: ``single`` (scale 1 alone) and ``multi`` (all)."""
+        size = (photo.shape[0], photo.shape[1])
+        return dict(zip(("single", "multi"), self.multi_scale(photo, size), strict=True))
+
+    def multi_scale(
+        self,
+        photo: Photo,
+        size: tuple[int, int] | None = None,
+        labels: Sequence[int] | None = None,
+    ) -> tuple[Float[Tensor, "labels rows columns"], Float[Tensor, "labels rows columns"]]:
+        """Probabilities at scale 1 and over all scales; see `MultiScaleInference`."""
+        single, multi = self.inference.probabilities(partial(self.scaled, photo), size, labels)
+        return single[0], multi[0]
+
+    @torch.inference_mode()
+    def scores(
+        self, photo: Photo, classes: Sequence[int], cams: Float[np.ndarray, "classes h w"]
+    ) -> Scores:
+        """What ``infer.scores`` asks for; arguments as for `tag_scores` and `cam_scores`."""
+        if self.setup.infer.scores == "decoder":
+            return self.tag_scores(photo, classes)
+        maps = torch.from_numpy(cams.astype(np.float32)).to(self.encoder.device)
+        return Scores(self.cam_scores(self.scaled(photo, 1.0)[0], classes, maps).cpu().numpy())

@@ -273,7 +273,7 @@ class PhotoScaler:
         height, width = photo.shape[:2]
         factor = 1.0
         if self.square is not None:
-            return self.square, self.square
+            return float(self.square), float(self.square)
         if self.short_side is not None:
             factor = self.short_side / min(height, width)
         elif self.long_side is not None:

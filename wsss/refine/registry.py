@@ -21,7 +21,7 @@ METHODS: dict[str, type[MethodOptions]] = {
 
 def method_module(method: str) -> str:
     """Dotted module of a method's code."""
-    return "wsss.refine.identity" if method == "none" else f"wsss.refine.{method}.method"
+    return f"wsss.refine.{method}.method"
 
 
 def released_module(method: str) -> str:

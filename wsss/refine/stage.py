@@ -1,244 +1,281 @@
-"""The refine stage: train the configured refiner, apply it to one shard of CAMs."""
+"""The refine stage: train the configured refiner, refine one shard of CAMs, predict one shard."""
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, Unpack
 
 import numpy as np
+import torch
 
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checkpoint_header import checkpoint_weights
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.item_cache import ItemCache
-from wsss.artifacts.progress import track
-from wsss.artifacts.provenance import provenance
-from wsss.artifacts.shard import Item, ShardWriter
+from wsss.artifacts.shard import Item
+from wsss.artifacts.stage import STAGES, write_items
+from wsss.artifacts.training import joint_training, write_training
 from wsss.compute.device import pick_device
-from wsss.config.model import Config
+from wsss.config.infer import InferConfig
+from wsss.config.labels import CrfConfig
+from wsss.config.paths import expand_path
+from wsss.data.datasets.voc import list_ids
+from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load
-from wsss.labels.prediction import write_predictions
-from wsss.refine.base import Scores, find_refiner
-from wsss.refine.inputs import CamSet, ImageCams
-from wsss.refine.registry import method_module
-from wsss.refine.seed_set import SeedSet
-from wsss.refine.shard_set import ShardSet
-
-_log = logging.getLogger(__name__)
-_ENTRY = "wsss.refine.stage"
+from wsss.labels.prediction import Prediction, candidates, write_predictions
+from wsss.refine.base import Refiner, Scores
+from wsss.refine.inference import Photo
+from wsss.refine.inputs import CamSet, ImageCams, SeedSet, ShardSet
+from wsss.refine.load import Sections, configured_refiner, load_state, model_facts
+from wsss.refine.photos import on_photos
+from wsss.refine.registry import METHODS, method_module
+from wsss.refine.training.run import train as run_training
 
 
 def train(
-    config: Config,
     manifest_dir: Path,
-    cams: list[Path],
+    cam_shards: list[Path],
     out: Path,
     log: Path,
     work: Path,
     cache: Path,
-    seeds: list[Path] | None = None,
+    seed_shards: list[Path] | None = None,
     efficiency: Path | None = None,
+    *,
+    seed: int,
+    **sections: Unpack[Sections],
 ) -> None:
     """Train the refiner on the CAMs of the train split and write its checkpoint.
 
-    With a launcher such as torchrun (one process a GPU; `wsss launch`) the processes share each
-    batch, and the first alone writes.
+    With a launcher such as torchrun (one process per GPU; `wsss launch`) the processes share each
+    batch, and only the first one writes.
 
     Args:
-        config: seed, data, clip, cams, refine and compute.
         manifest_dir: what ingest wrote.
-        cams: CAM shards that together hold every training image.
-        out: checkpoint to write (safetensors); without a tensor for the refiner ``none``.
-        log: CSV to write, a row a step: ``step``, ``loss``, ``lr`` and the parts of the loss; no
-            row for the refiner ``none``.
+        cam_shards: CAM shards that together hold every training image.
+        out: checkpoint to write (safetensors).
+        log: CSV to write, one row per step: ``step``, ``loss``, ``lr`` and the parts of the loss.
         work: folder for what an interrupted training resumes from.
         cache: folder for downloads and text embeddings.
-        seeds: seed shards of every training image, for a refiner that learns from seeds.
-        efficiency: JSON to write what the training cost to; ``null`` for the refiner ``none``.
+        seed_shards: seed shards of every training image, for a refiner that learns from seeds.
+        efficiency: JSON to write what the training cost to.
+        seed: of the run.
+        sections: see there.
 
     Raises:
         ArtifactError: a shard is missing or damaged, or a training image has no CAM or no seed.
-        ValueError: ``refine.checkpoint`` names what is to be imported instead.
+        ValueError: ``refine.method`` is none, or ``refine.checkpoint`` names what is to be
+            imported instead.
     """
-    if config.refine.checkpoint is not None:
+    refine = sections["refine"]
+    if refine.checkpoint is not None:
         raise ValueError(
-            f"refine.checkpoint is {config.refine.checkpoint!r}, so nothing is trained; run "
+            f"refine.checkpoint is {refine.checkpoint!r}, so nothing is trained; run "
             "refine-import, or set it to null"
         )
-    # imports torch, which `apply` avoids
-    from wsss.artifacts.training import joint_training, write_training
-
+    if not refine.is_trained:
+        raise ValueError("refine.method is none: CAMs are used as they are; choose a method")
     manifest, classes = load(manifest_dir)
     with ExitStack() as stack:
-        first = stack.enter_context(joint_training(work, pick_device(config.compute.device)))
-        images = stack.enter_context(CamSet(cams, manifest.split("train")))
+        first = stack.enter_context(joint_training(work, pick_device(sections["compute"].device)))
+        images = stack.enter_context(CamSet(cam_shards, manifest.split("train")))
         sets: dict[str, ShardSet] = {"CAM": images}
-        hard = None
-        if config.refine.needs_seeds:
-            hard = stack.enter_context(SeedSet(seeds or [], manifest.split("train")))
-            sets["seed"] = hard
-        for what, one in sets.items():
-            if missing := one.missing():
+        seeds = None
+        if refine.needs_seeds:
+            seeds = stack.enter_context(SeedSet(seed_shards or [], manifest.split("train")))
+            sets["seed"] = seeds
+        for name, shards in sets.items():
+            if missing := shards.missing():
                 raise ArtifactError(
-                    f"{len(missing)} training images have no {what}, e.g. {missing[0]!r}; pass all "
-                    f"{what} shards of the train split"
+                    f"{len(missing)} training images have no {name}, e.g. {missing[0]!r}; pass all "
+                    f"{name} shards of the train split"
                 )
-        sections = {n: getattr(config, n) for n in ("data", "clip", "cams", "refine")}
-        made = provenance(
-            "refine_train",
-            entry=(_ENTRY, method_module(config.refine.method)),
-            sections=sections,
-            seed=config.seed,
+        provenance = STAGES["refine_train"].provenance(
+            {"seed": seed, **sections},
+            modules=[method_module(refine.method)],
             weights=images.weights,
-            inputs={n: digest for one in sets.values() for n, digest in one.inputs.items()},
+            inputs={n: digest for shards in sets.values() for n, digest in shards.inputs.items()},
         )
-        refiner = find_refiner(config.refine.method)
-        learned = refiner.train(config, classes, images, work, cache, hard)
+        refiner = configured_refiner(sections, classes, cache, seed=seed)
+        key = [provenance.training_key(), model_facts(classes), refiner.texts()]
+        repeat_list = refiner.crops.repeat_list if sections["kind"] == "voc" else ""
+        result = run_training(
+            refiner,
+            images,
+            seeds,
+            refine.train,
+            title=METHODS[refine.method].title,
+            seed=seed,
+            key=digest_json(key),
+            work=work,
+            cache=cache,
+            workers=sections["compute"].workers,
+            repeated=frozenset(
+                list_ids(repeat_list, expand_path(sections["root"])) if repeat_list else ()
+            ),
+        )
         if first:
             if efficiency is not None:
-                known = learned.efficiency
-                cost = None if known is None else json_with_checksum(known.model_dump(mode="json"))
+                cost = json_with_checksum(result.efficiency.model_dump(mode="json"))
                 write_text(efficiency, json.dumps(cost) + "\n")
-            write_training(out, log, learned.tensors, learned.curve, made)
+            facts = model_facts(classes)
+            write_training(out, log, result.tensors, result.curve, provenance, facts)
 
 
 def apply(
-    config: Config,
     manifest_dir: Path,
     split: str,
-    cams: Path,
+    cam_shard: Path,
     checkpoint: Path,
     out: Path,
     cache: Path,
+    *,
+    infer: InferConfig,
+    **sections: Unpack[Sections],
 ) -> None:
-    """Write the class scores that the refiner makes of one shard of CAMs.
+    """Write the class scores that the refiner gives one shard of CAMs.
 
     Items have the array ``score`` float16 [K, h, w], where the refiner has one of its own the array
     ``background`` float16 [h, w], and the attributes ``classes``, ``grid``, ``size`` and ``split``.
 
     Args:
-        config: data, clip, cams, refine, infer and compute.
         manifest_dir: what ingest wrote.
         split: to which the shard belongs.
-        cams: the CAM shard.
+        cam_shard: the CAM shard.
         checkpoint: what `train` wrote.
         out: shard of kind ``scores`` to write.
         cache: see `train`.
+        infer: what is asked of the refiner.
+        sections: see there.
 
     Raises:
         ArtifactError: the shard or the checkpoint is missing, damaged, or of another split or
             refiner.
     """
+    refine = sections["refine"]
     manifest, classes = load(manifest_dir)
-    refiner = find_refiner(config.refine.method)
-    with CamSet([cams], manifest.split(split)) as images:
-        made = provenance(
-            "refine_apply",
-            entry=(_ENTRY, method_module(config.refine.method)),
-            sections={name: getattr(config, name) for name in refiner.sections},
-            seed=0,  # nothing is random here
-            weights=images.weights | checkpoint_weights(checkpoint, config.refine.method),
+    with CamSet([cam_shard], manifest.split(split)) as images:
+        provenance = STAGES["refine_apply"].provenance(
+            {"infer": infer, **sections},
+            modules=[method_module(refine.method)],
+            weights=images.weights | checkpoint_weights(checkpoint, refine.method),
             inputs=images.inputs,
         )
-        kept = ItemCache(out, kind="scores")
         keys = {}
         for image in images.ids:
             sample = images.sample(image)
-            keys[image] = digest_json(
-                [made.key(), sample.digest, list(sample.tags), images.key(image)]
+            parts = [provenance.key(), sample.digest, list(sample.tags), images.key(image)]
+            keys[image] = digest_json(parts)
+
+        def compute_items(ids: list[str]) -> Iterator[Item]:
+            if not ids:
+                return
+            refiner = configured_refiner(sections, classes, cache, infer=infer)
+            load_state(refiner, checkpoint, refine.method)
+
+            def scored(photo: Photo, image: ImageCams) -> Item:
+                _seed(refiner, image.sample)
+                scores = refiner.scores(photo, image.classes, image.initial)
+                return _item(image, scores, keys[image.sample.id], split)
+
+            subjects = ((image.sample, image) for image in map(images.read, ids))
+            yield from on_photos(
+                refiner.setup.encoder_input, subjects, scored, in_turn=refiner.draws_at_inference
             )
-        with ShardWriter(out, kind="scores", ids=images.ids, provenance=made) as writer:
-            todo = []
-            for image in images.ids:
-                if old := kept.find(image, keys[image]):
-                    writer.add(old)
-                else:
-                    todo.append(image)
-            read: list[ImageCams] = []
-            scores = refiner.apply(config, classes, checkpoint, _reading(images, todo, read), cache)
-            for image, score in zip(
-                todo, track(scores, total=len(todo), description="Refined scores"), strict=True
-            ):
-                writer.add(_item(read.pop(0), score, keys[image], split))
-        kept.store()
-    _log.info("%d images: %d reused, %d computed", len(keys), len(keys) - len(todo), len(todo))
+
+        write_items(
+            out,
+            kind="scores",
+            keys=keys,
+            provenance=provenance,
+            compute=compute_items,
+            description="Refined scores",
+        )
 
 
 def predict(
-    config: Config,
     manifest_dir: Path,
     split: str,
     shard: tuple[int, int],
     checkpoint: Path,
     out: Path,
     cache: Path,
+    *,
+    infer: InferConfig,
+    crf: CrfConfig,
+    **sections: Unpack[Sections],
 ) -> None:
     """Let the refiner predict the labels of one part of a split by itself, without tags.
 
-    Items have the arrays of `wsss.retrain.predict.run`: ``single``, ``multi`` (all
+    Items have the arrays of `wsss.retrain.predict.predict`: ``single``, ``multi`` (all
     ``infer.scales`` and mirroring) and, with ``infer.crf``, both after a dense CRF with the
     settings of ``masks.crf``.
 
     Args:
-        config: data, clip, cams, refine, infer, masks and compute.
         manifest_dir: what ingest wrote.
         split: ``train`` or ``val``.
         shard: part and number of parts, 1-based.
         checkpoint: what `train` wrote.
         out: shard of kind ``predictions`` to write.
         cache: see `train`.
+        infer: how photos are predicted.
+        crf: ``masks.crf``.
+        sections: see there.
 
     Raises:
         ArtifactError: the checkpoint is missing, damaged, or of another refiner.
-        ValueError: the refiner cannot predict.
     """
+    refine = sections["refine"]
     manifest, classes = load(manifest_dir)
     samples = tuple(manifest.split(split).shard(*shard))
-    method = config.refine.method
-    refiner = find_refiner(method)
-    made = provenance(
-        "refine_predict",
-        entry=(_ENTRY, method_module(config.refine.method)),
-        sections={name: getattr(config, name) for name in refiner.sections}
-        | {"crf": config.masks.crf},
-        seed=0,  # nothing is random here
-        weights=checkpoint_weights(checkpoint, method),
+    provenance = STAGES["refine_predict"].provenance(
+        {"infer": infer, "crf": crf, **sections},
+        modules=[method_module(refine.method)],
+        weights=checkpoint_weights(checkpoint, refine.method),
     )
-    found = refiner.predict(config, classes, checkpoint, samples, cache)
+    refiner = configured_refiner(sections, classes, cache, infer=infer)
+    load_state(refiner, checkpoint, refine.method)
+
+    def predicted(photo: Photo, sample: Sample) -> tuple[str, Prediction]:
+        _seed(refiner, sample)
+        probs = refiner.probabilities(photo)
+        protocols = {name: candidates(p.cpu().numpy()) for name, p in probs.items()}
+        return sample.id, Prediction(photo, protocols)
+
+    subjects = ((sample, sample) for sample in samples)
+    in_turn = refiner.draws_at_inference
     write_predictions(
         out,
         samples,
-        ((sample.id, one) for sample, one in zip(samples, found, strict=True)),
-        made,
-        crf=config.masks.crf if config.infer.crf else None,
-        workers=config.compute.workers,
-        description=f"{method} on {split}",
+        on_photos(refiner.setup.encoder_input, subjects, predicted, in_turn=in_turn),
+        provenance,
+        crf=crf if infer.crf else None,
+        workers=sections["compute"].workers,
+        description=f"{refine.method} on {split}",
     )
 
 
-def _reading(images: CamSet, ids: list[str], read: list[ImageCams]) -> Iterator[ImageCams]:
-    """Read the CAMs one by one; ``read`` keeps those whose scores have not come yet."""
-    for image in ids:
-        read.append(images.read(image))
-        yield read[-1]
+def _seed(refiner: Refiner[Any], sample: Sample) -> None:
+    """Let random numbers, where inference draws any, depend on the image alone."""
+    if refiner.draws_at_inference:
+        torch.manual_seed(int(sample.digest[:15], 16))
 
 
-def _item(image: ImageCams, found: Scores, key: str, split: str) -> Item:
-    name, score = image.sample.id, found.classes
-    classes = image.classes if found.ids is None else found.ids
-    if score.ndim != 3 or len(score) != len(classes):
+def _item(image: ImageCams, scores: Scores, key: str, split: str) -> Item:
+    name, maps = image.sample.id, scores.classes
+    classes = image.classes if scores.ids is None else scores.ids
+    if maps.ndim != 3 or len(maps) != len(classes):
         raise ArtifactError(
-            f"{name!r}: the refiner gave scores of shape {score.shape} for the classes "
+            f"{name!r}: the refiner gave scores of shape {maps.shape} for the classes "
             f"{list(classes)}; expected one map each"
         )
-    arrays = {"score": score}
-    if found.background is not None:
-        arrays["background"] = found.background
+    arrays = {"score": maps}
+    if scores.background is not None:
+        arrays["background"] = scores.background
     for array in arrays.values():
         if array.size and not (array.min() >= 0 and array.max() <= 1):  # false for NaN, too
             raise ArtifactError(
@@ -247,7 +284,7 @@ def _item(image: ImageCams, found: Scores, key: str, split: str) -> Item:
             )
     attrs = {
         "classes": list(classes),
-        "grid": list(score.shape[1:]),
+        "grid": list(maps.shape[1:]),
         "size": [image.sample.height, image.sample.width],
         "split": split,
     }

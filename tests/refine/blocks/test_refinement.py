@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from wsss.refine.blocks.refinement import block_distances, keep_near, trusted_affinity
+from wsss.refine.blocks.refinement import block_distances, select_near, trusted_affinity
 
 
 def test_distances_equal_sums_over_pairs() -> None:
@@ -21,7 +21,7 @@ def test_only_the_absolute_distance_listens_to_the_affinity() -> None:
     near_first = attention[:, 0]
     near_last = attention[:, 3]
     kept = {
-        (name, distance): keep_near(block_distances(affinity, attention, distance))
+        (name, distance): select_near(block_distances(affinity, attention, distance))
         for name, affinity in (("first", near_first), ("last", near_last))
         for distance in ("absolute", "signed")
     }
@@ -32,8 +32,8 @@ def test_only_the_absolute_distance_listens_to_the_affinity() -> None:
 
 
 def test_one_block_is_always_kept() -> None:
-    assert keep_near(torch.ones(2, 3)).all()
-    assert keep_near(torch.rand(20, 6)).any(1).all()
+    assert select_near(torch.ones(2, 3)).all()
+    assert select_near(torch.rand(20, 6)).any(1).all()
 
 
 def test_trusted_affinity_is_a_weighed_mean_and_takes_no_gradient() -> None:

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
-from tests.refine.chain import Chain, assert_same_weights
+from tests.refine.chain import Chain
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
-from wsss.clip.input import EncoderInput
 from wsss.config.errors import ConfigError
-from wsss.config.load import overlay
 from wsss.config.model import Config
-from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED
 from wsss.refine.blocks.head import Head
-from wsss.refine.excel.method import Step, make_teacher
-from wsss.refine.excel.teacher import Teacher, look, relation, shift
-from wsss.refine.inputs import CamSet
-from wsss.refine.training.crops import CropBatch, CropStream
-from wsss.refine.training.trainer import Trainer
+from wsss.refine.excel.method import Excel
+from wsss.refine.excel.relation import encode, relation, shift
+from wsss.refine.training.crops import CropBatch
 
 TRAIN = {"iterations": 6, "warmup": 2, "batch": 3, "checkpoint_every": 2, "crop": 64}
-EXCEL = {"width": 16, "lvc_start": 3, "self_training_start": 5}
+EXCEL: dict[str, Any] = {"width": 16, "lvc_start": 3, "self_training_start": 5}
 CAMS = {"source": "patch_text", "affinity": {"last_blocks": 6}}
 
 
@@ -43,13 +39,9 @@ def checkpoint(chain: Chain) -> Path:
     return chain.train(chain.config(), chain.folder / "trained")
 
 
-def _parts(chain: Chain, config: Config) -> tuple[Teacher, CropBatch]:
-    inputs = EncoderInput(config.clip, chain.folder / "cache", device="cpu")
-    manifest, classes = load(chain.manifest)
-    teacher = make_teacher(config, classes, inputs, chain.folder / "cache")
-    cams = CamSet([chain.cams["train"]], manifest.split("train"))
-    stream = CropStream(cams, inputs, config.refine.train, seed=0, workers=1)
-    return teacher, next(stream.batches(0))
+def _parts(chain: Chain, config: Config) -> tuple[Excel, CropBatch]:
+    refiner = cast(Excel, chain.refiner(config))
+    return refiner, next(chain.stream(config, refiner).batches(0))
 
 
 def test_checkpoint_holds_what_is_trained_alone(chain: Chain, checkpoint: Path) -> None:
@@ -70,25 +62,6 @@ def test_published_number_of_parameters(chain: Chain, labels: int, count: int) -
     assert sum(parameter.numel() for parameter in head.parameters()) == count
 
 
-@pytest.mark.slow
-def test_an_interrupted_training_ends_in_the_same_weights(
-    chain: Chain, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step = Trainer._step
-
-    def failing(self: Any, number: int, *args: Any) -> list[float]:
-        if number == 5:
-            raise OSError("pulled the plug")
-        return step(self, number, *args)
-
-    where = chain.folder / "interrupted"
-    monkeypatch.setattr(Trainer, "_step", failing)
-    with pytest.raises(OSError, match="plug"):
-        chain.train(chain.config(), where)
-    monkeypatch.undo()
-    assert_same_weights(chain.train(chain.config(), where), checkpoint)
-
-
 def test_scores_are_probabilities_of_the_tags(chain: Chain, checkpoint: Path) -> None:
     path = chain.apply(chain.config(), checkpoint, chain.folder / "scores.h5")
     with Shard(path, kind="scores") as shard, Shard(chain.cams["train"]) as cams:
@@ -98,13 +71,13 @@ def test_scores_are_probabilities_of_the_tags(chain: Chain, checkpoint: Path) ->
             np.testing.assert_allclose(total, 1, atol=2e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scores", ["cam", "static_cam"])
 @pytest.mark.parametrize("variant", ["corrected", "published"])
 def test_scores_of_the_calibrated_cam(
     chain: Chain, checkpoint: Path, variant: str, scores: str, tmp_path: Path
 ) -> None:
-    config = chain.config(variant=variant, infer={"scores": scores})
+    clip = {"input_size": 64} if variant == "published" else {}
+    config = chain.config(variant=variant, infer={"scores": scores}, clip=clip)
     with Shard(chain.apply(config, checkpoint, tmp_path / "cam.h5"), kind="scores") as shard:
         for item in shard:
             assert set(item.arrays) == {"score"}
@@ -132,29 +105,32 @@ def test_predictions(
                 assert same  # nothing but scale 1 as it is
 
 
-@pytest.mark.slow
+TSE = {"form": "topk"}
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "acts_on"),
     [
-        {"variant": "published"},
-        {"refine": {"excel": {"crop_visibility": "image"}}},
-        {"refine": {"excel": {"crop_visibility": "gated", "ignore_band": None}}},
-        {"refine": {"excel": {"features": "aliased", "relation_dropout": "on"}}},
-        {"cams": {"affinity": {"enabled": False}}},
-        {"cams": {"patch_text": {"relation": "vv", "heads": "each", "tse": {"form": "topk"}}}},
+        ({"refine": {"excel": {"crop_visibility": "image", "lvc_start": 9}}}, {"segmentation"}),
+        ({"refine": {"excel": {"ignore_band": None}}}, {"segmentation"}),
+        ({"refine": {"excel": {"features": "aliased"}}}, {"segmentation", "affinity"}),
+        ({"refine": {"excel": {"relation_dropout": "on"}}}, {"segmentation"}),
+        ({"refine": {"excel": {"relation_mean": "batch"}}}, {"affinity"}),
+        ({"refine": {"excel": {"lvc_start": 9}}}, {"segmentation"}),
+        ({"refine": {"excel": {"self_training_start": 0}}}, {"affinity"}),
+        ({"cams": {"affinity": {"enabled": False}}, "refine": {"excel": {"lvc_start": 9}}},
+         {"segmentation"}),
+        ({"cams": {"patch_text": {"relation": "vv"}}}, {"segmentation"}),
+        ({"cams": {"patch_text": {"heads": "each"}}}, {"segmentation"}),
+        ({"cams": {"patch_text": {"tse": TSE}}}, {"segmentation"}),
     ],
-)
-def test_every_option_trains(chain: Chain, changes: dict[str, Any], tmp_path: Path) -> None:
-    short = {
-        "refine": {
-            "train": {"iterations": 3, "warmup": 0},
-            "excel": {"lvc_start": 1, "self_training_start": 2},
-        }
-    }
-    config = chain.config(**overlay(short, changes))
-    with (chain.train(config, tmp_path).parent / "loss.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
-    assert all(0 < float(row["loss"]) < 100 for row in rows)
+)  # fmt: skip
+def test_every_option_acts_on_its_loss(
+    chain: Chain, changes: dict[str, Any], acts_on: set[str]
+) -> None:
+    before = chain.loss(chain.config(), step=EXCEL["lvc_start"])
+    after = chain.loss(chain.config(**changes), step=EXCEL["lvc_start"])
+    assert {name for name in before if after[name] != before[name]} >= {"loss"} | acts_on
 
 
 def test_it_takes_any_cam(tmp_path: Path) -> None:
@@ -167,7 +143,7 @@ def test_it_takes_any_cam(tmp_path: Path) -> None:
     assert chain.train(chain.config(), tmp_path / "trained").exists()
 
 
-def test_relation_of_an_image_hangs_on_it_alone(chain: Chain) -> None:
+def test_relation_of_an_image_depends_on_it_alone(chain: Chain) -> None:
     torch.manual_seed(0)
     fused = torch.randn(3, 8, 4, 4) + torch.randn(3, 8, 1, 1)
     settings = chain.config().refine.excel
@@ -184,56 +160,46 @@ def test_shift_leaves_out_what_is_less_alike_than_the_mean() -> None:
 
 
 def test_published_features_are_aliased(chain: Chain) -> None:
-    """Eq. 14 of docs/methods/excel.md: the calibrated stream, states after attention, the last."""
-    teacher, batch = _parts(chain, chain.config())
-    scores = teacher.scores
-    middles = range(scores.first + 1, 12)
-    run = scores.encoder.run(batch.images, outputs_of=range(12), post_attention_of=middles)
-    clean, aliased = (look(scores, batch.images, form) for form in ("clean", "aliased"))
-    for number in range(12):
-        expected = run.outputs[number]
-        torch.testing.assert_close(clean.features[number], expected[:, 1:])
-        if number == scores.first - 1:
+    """The calibrated stream, then states between attention and MLP, then the last block."""
+    refiner, batch = _parts(chain, chain.config())
+    scores = refiner.patch_text
+    late = range(scores.first + 1, 12)
+    run = scores.encoder.run(batch.images, outputs_of=range(12), post_attention_of=late)
+    clean, aliased = (encode(scores, batch.images, form) for form in ("clean", "aliased"))
+    for block in range(12):
+        expected = run.outputs[block]
+        torch.testing.assert_close(clean.features[block], expected[:, 1:])
+        if block == scores.first - 1:
             expected = aliased.stream
-        elif scores.first <= number < 11:
-            expected = run.post_attention[number + 1]
-        torch.testing.assert_close(aliased.features[number], expected[:, 1:])
+        elif scores.first <= block < 11:
+            expected = run.post_attention[block + 1]
+        torch.testing.assert_close(aliased.features[block], expected[:, 1:])
 
 
 def test_dynamic_cam_differs_and_teaches_from_its_start(chain: Chain) -> None:
-    config = chain.config()
-    teacher, batch = _parts(chain, config)
-    seen = teacher.look(batch.images, dynamic=True)
-    related = relation(torch.randn(len(batch.images), 16, *seen.grid), config.refine.excel)
-    static, dynamic = teacher.features(seen), teacher.features(seen, related)
+    refiner, batch = _parts(chain, chain.config())
+    features = refiner.encode(batch.images, dynamic=True)
+    fused = torch.randn(len(batch.images), 16, *features.grid)
+    related = relation(fused, refiner.options)
+    static, dynamic = refiner.tokens(features), refiner.tokens(features, related)
     assert torch.equal(static[:, 0], dynamic[:, 0])  # the class token is the encoder's
     assert not torch.allclose(static[:, 1:], dynamic[:, 1:])
-    before = teacher.labels(batch, seen, None)
-    assert not torch.equal(before, teacher.labels(batch, seen, related))
-
-
-def test_late_labels_are_the_decoders_own(chain: Chain) -> None:
-    config = chain.config()
-    teacher, batch = _parts(chain, config)
-    torch.manual_seed(0)
-    head = Head(12, teacher.scores.encoder.width, 11, config.refine.excel).eval()
-    step = Step(config, head, teacher)
-    early, late = step(4, batch), step(5, batch)
-    assert early["segmentation"] == late["segmentation"]
-    assert early["affinity"] != late["affinity"]
+    before = refiner.pseudo_labels(batch, features, None)
+    assert not torch.equal(before, refiner.pseudo_labels(batch, features, related))
 
 
 def test_padding_and_what_is_not_shown_teach_nothing(chain: Chain) -> None:
     small = chain.config(refine={"train": {"scale_range": [0.3, 0.6]}})
-    teacher, batch = _parts(chain, small)
+    refiner, batch = _parts(chain, small)
     assert not batch.valid.all()
-    labels = teacher.labels(batch, teacher.look(batch.images, dynamic=False), None)
+    features = refiner.encode(batch.images, dynamic=False)
+    labels = refiner.pseudo_labels(batch, features, None)
     assert (labels[~batch.valid] == IGNORED).all()
     assert (labels[batch.valid] != IGNORED).any()
-    hidden = CropBatch(**vars(batch) | {"maps": torch.zeros_like(batch.maps)})
-    labels = teacher.labels(hidden, teacher.look(batch.images, dynamic=False), None)
-    for owner, index in zip(batch.owner, batch.classes, strict=True):
-        assert not (labels[owner] == index + 1).any()
+    hidden = replace(batch, maps=torch.zeros_like(batch.maps))
+    labels = refiner.pseudo_labels(hidden, features, None)
+    for image, index in zip(batch.image_index, batch.classes, strict=True):
+        assert not (labels[image] == index + 1).any()
 
 
 def test_what_does_not_fit_is_refused(chain: Chain, checkpoint: Path, tmp_path: Path) -> None:

@@ -24,12 +24,9 @@ from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Shard
-from wsss.clip.input import EncoderInput
+from wsss.artifacts.stage import STAGES
 from wsss.config.model import Config
-from wsss.data.manifest_folder import load
-from wsss.refine.excel.method import _new_head
 from wsss.refine.released.importer import import_checkpoint
-from wsss.refine.weakclip.method import build_network
 
 METHODS = {
     "weakclip": {"method": "weakclip", "weakclip": {"width": 16, "channels": 16}},
@@ -51,15 +48,12 @@ class Release(Chain):
             folder, METHODS[method] | {"train": {"crop": 64}}, variant="published", **sections
         )
         self.method = method
-        inputs = EncoderInput(self.config().clip, folder / "cache", device="cpu")
-        _, classes = load(self.manifest)
+        refiner = self.refiner(self.config(), seed=3)
+        self.ours: Weights = dict(refiner.trained.state_dict())
         if method == "weakclip":
-            network = build_network(self.config(), classes, inputs, seed=3)
-            self.ours: Weights = dict(network.trained.state_dict())
             self.theirs = weakclip_file(self.ours)
         else:
-            self.ours = dict(_new_head(self.config(), classes, inputs, seed=3).state_dict())
-            self.theirs = excel_file(self.ours, inputs.clip, side=5)
+            self.theirs = excel_file(self.ours, refiner.setup.encoder_input.clip, side=5)
         self.checkpoint = folder / "ours.safetensors"
         made = Provenance(
             stage="refine_train",
@@ -70,10 +64,12 @@ class Release(Chain):
         )
         save_checkpoint(self.checkpoint, self.ours, made)
 
-    def take(self, file: Path, config: Config | None = None, **options: Any) -> Path:
-        out = file.with_name(f"{file.stem}-imported.safetensors")
+    def take(self, file: Path | None, config: Config | None = None, **options: Any) -> Path:
+        base = file or self.folder / "none"
+        out = base.with_name(f"{base.stem}-imported.safetensors")
         cache = self.folder / "cache"
-        import_checkpoint(config or self.config(), self.manifest, file, out, cache, **options)
+        arguments = STAGES["refine_import"].arguments(config or self.config())
+        import_checkpoint(self.manifest, file, out, cache, **options, **arguments)
         return out
 
 
@@ -103,12 +99,11 @@ def test_import_gives_the_same_weights(release: Release, tmp_path: Path, form: s
     assert made.stage == "refine_import"
     assert made.weights["authors"] == digest_file(file) == made.inputs[file.name]
     told = json.loads(report.read_text())
-    groups = {name: group["fate"] for group in told["groups"] for name in group["names"]}
+    groups = {name: group["status"] for group in told["groups"] for name in group["names"]}
     assert set(told["used"]) | set(groups) >= set(release.theirs)  # nothing is lost without a word
     assert ("optimizer" in groups) == (form in {"pth", "distributed.pth"})
 
 
-@pytest.mark.slow
 def test_scores_and_predictions_are_those_of_the_network(release: Release, tmp_path: Path) -> None:
     imported = release.take(save(release.theirs, tmp_path / "released.pth"))
     for make in (release.apply, release.predict):
@@ -129,12 +124,12 @@ def test_what_is_of_no_use_is_told_by_group(release: Release, tmp_path: Path) ->
     report = tmp_path / "report.json"
     release.take(save(release.theirs, tmp_path / "released.pth", optimizer={}), report=report)
     groups = {g["why"].split(":")[0]: g for g in json.loads(report.read_text())["groups"]}
-    assert groups["entries beside the weights, for the training"]["names"] == ["meta", "optimizer"]
+    assert groups["entries next to the weights, for the training"]["names"] == ["meta", "optimizer"]
     if release.method == "weakclip":
         dead = groups[
             "co-attention layers before the last of a stack, whose results the release never uses"
         ]
-        assert dead["fate"] == "carried along"
+        assert dead["status"] == "unused"
         assert len(dead["names"]) == 80  # as many as get no gradient in the golden data
         assert any("rows from" in why for why in groups)
     else:
@@ -265,9 +260,7 @@ def test_methods_without_a_release_say_so(release: Release, tmp_path: Path) -> N
     with pytest.raises(ValueError, match="released of excel and weakclip alone"):
         release.take(file, weclip)
     with pytest.raises(ValueError, match=r"pass a file or set refine\.checkpoint"):
-        import_checkpoint(
-            release.config(), release.manifest, None, tmp_path / "o", release.folder / "cache"
-        )
+        release.take(None)
 
 
 def test_training_and_importing_exclude_each_other(release: Release, tmp_path: Path) -> None:
@@ -277,7 +270,7 @@ def test_training_and_importing_exclude_each_other(release: Release, tmp_path: P
     ):
         release.train(config, tmp_path)
     with pytest.raises(ArtifactError, match=r"elsewhere\.pth: no such file"):
-        import_checkpoint(config, release.manifest, None, tmp_path / "o", release.folder / "cache")
+        release.take(None, config)
 
 
 def _changed_conv(theirs: Weights) -> Tensor:

@@ -42,9 +42,9 @@ class Problem:
         return {"loss": fit, "fit": fit}
 
 
-def trainer(module: nn.Module, work: Path, task: str = "t", **changes: object) -> Trainer[Tensor]:
+def trainer(module: nn.Module, work: Path, key: str = "t", **changes: object) -> Trainer[Tensor]:
     settings = SETTINGS.model_copy(update=changes)
-    return Trainer(module, settings, seed=3, work=work, task=task, description="test")
+    return Trainer(module, settings, seed=3, work=work, key=key, description="test")
 
 
 def trained(work: Path) -> tuple[dict[str, Tensor], Mapping[str, object]]:
@@ -131,7 +131,6 @@ trainer(module, Path(sys.argv[1])).fit(problem.batches, losses)
 """
 
 
-@pytest.mark.slow
 def test_a_killed_run_ends_in_the_same_weights(tmp_path: Path) -> None:
     expected, curve = trained(tmp_path / "whole")
     work = tmp_path / "killed"
@@ -160,16 +159,16 @@ def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
     assert_same(module.state_dict(), expected)
 
 
-def test_the_state_of_another_task_or_a_damaged_one_is_left(tmp_path: Path) -> None:
+def test_the_state_of_another_training_or_a_damaged_one_is_left(tmp_path: Path) -> None:
     trained(tmp_path)
     module = network()
     problem = Problem(module)
-    trainer(module, tmp_path, task="other").fit(problem.batches, problem.losses)
+    trainer(module, tmp_path, key="other").fit(problem.batches, problem.losses)
     assert problem.seen[0] == 0
     for state in tmp_path.glob("*.safetensors"):
         state.write_bytes(state.read_bytes()[:100])
     problem = Problem(module)
-    trainer(module, tmp_path, task="other").fit(problem.batches, problem.losses)
+    trainer(module, tmp_path, key="other").fit(problem.batches, problem.losses)
     assert problem.seen[0] == 0
 
 

@@ -78,7 +78,7 @@ def test_no_prompt_vectors_leave_the_text_as_it_is(demo_clip: LoadedClip) -> Non
 def test_a_frozen_network_has_no_graph_in_clip(demo_clip: LoadedClip) -> None:
     encoder = ClipEncoder(demo_clip.model.get_submodule("visual"))
     network = WeakClipNetwork(demo_clip, encoder, ["background", "cat"], settings(), 64)
-    seen = network.look(torch.zeros(1, 3, 64, 64))
+    seen = network.encode(torch.zeros(1, 3, 64, 64))
     assert not seen.visual.requires_grad
     assert not any(p.requires_grad for p in network.text.parameters())
     _, logits = network.head(seen, network.texts())
@@ -94,7 +94,7 @@ def test_odd_grids_pass(demo_clip: LoadedClip) -> None:
     network = WeakClipNetwork(demo_clip, encoder, ["background", "cat"], settings(), 64)
     network.train(False)
     with torch.inference_mode():
-        _, logits = network.head(network.look(torch.zeros(2, 3, 40, 56)), network.texts())
+        _, logits = network.head(network.encode(torch.zeros(2, 3, 40, 56)), network.texts())
     assert logits.shape == (2, 2, 20, 28)
 
 
@@ -106,7 +106,7 @@ def test_pyramid_has_four_scales() -> None:
         maps = level.maps()
         assert tuple(maps.shape[2:]) == level.size
         expected = F.conv2d(maps, weight[:, :, None, None], bias)
-        torch.testing.assert_close(level.mixed(weight, bias), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(level.convolved(weight, bias), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_seed_loss_by_hand() -> None:

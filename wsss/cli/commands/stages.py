@@ -24,7 +24,6 @@ from wsss.cli.options import (
     Split,
     Workers,
     parse_shard,
-    stage_config,
     stage_values,
 )
 
@@ -111,20 +110,11 @@ def refine_train(
     device: Device = "",
     workers: Workers = 0,
 ) -> None:
-    """Train the refiner on CAMs or seeds (refine.method; `none` has nothing to train)."""
+    """Train the refiner on CAMs or seeds (refine.method)."""
     from wsss.refine.stage import train
 
-    train(
-        stage_config("refine_train", config, sections, device=device, workers=workers),
-        manifest,
-        cams,
-        out,
-        log,
-        work,
-        cache,
-        seeds,
-        efficiency,
-    )
+    values = stage_values("refine_train", config, sections, device=device, workers=workers)
+    train(manifest, cams, out, log, work, cache, seeds, efficiency, **values)
 
 
 def refine_import(
@@ -150,8 +140,9 @@ def refine_import(
     """Import a checkpoint that the authors of weakclip or excel released, instead of training."""
     from wsss.refine.released.importer import import_checkpoint
 
-    settings = stage_config("refine_import", config, sections, device="cpu")
-    import_checkpoint(settings, manifest, file, out, cache, report=report, leave_out=leave_out)
+    values = stage_values("refine_import", config, sections, device="cpu")
+    args = (manifest, file, out, cache)
+    import_checkpoint(*args, report=report, leave_out=leave_out, **values)
 
 
 def refine_apply(
@@ -172,10 +163,10 @@ def refine_apply(
     """Class scores of one shard: what the refiner makes of the CAMs."""
     from wsss.refine.stage import apply
 
-    settings = stage_config(
+    values = stage_values(
         "refine_apply", config, sections, device=device, batch=batch, workers=workers
     )
-    apply(settings, manifest, split, cams, checkpoint, out, cache)
+    apply(manifest, split, cams, checkpoint, out, cache, **values)
 
 
 def refine_predict(
@@ -195,8 +186,8 @@ def refine_predict(
     """Label maps of the refiner itself, without tags; protocols as those of `predict`."""
     from wsss.refine.stage import predict
 
-    settings = stage_config("refine_predict", config, sections, device=device, workers=workers)
-    predict(settings, manifest, split, parse_shard(shard), checkpoint, out, cache)
+    values = stage_values("refine_predict", config, sections, device=device, workers=workers)
+    predict(manifest, split, parse_shard(shard), checkpoint, out, cache, **values)
 
 
 def masks(

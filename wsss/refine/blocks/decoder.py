@@ -38,8 +38,7 @@ class TransformerDecoder(nn.Module):
         for block in self.blocks:
             tokens = block(tokens)
         # (B, N, D) -> (B, D, h, w)
-        logits: Tensor = self.classify(tokens.transpose(1, 2).reshape(fused.shape))
-        return logits
+        return self.classify(tokens.transpose(1, 2).reshape(fused.shape))
 
 
 class DecoderBlock(nn.Module):
@@ -55,8 +54,8 @@ class DecoderBlock(nn.Module):
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.in_proj, self.out_proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        # The start of torch.nn.MultiheadAttention, which the published block is made of.
+        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        # The start of torch.nn.MultiheadAttention, which the published block consists of.
         nn.init.xavier_uniform_(self.in_proj.weight)
         nn.init.zeros_(self.in_proj.bias)
         nn.init.zeros_(self.out_proj.bias)
@@ -69,9 +68,8 @@ class DecoderBlock(nn.Module):
         # (B, N, 3 D) -> (B, N, 3, H, d) -> 3 x (B, H, N, d)
         parts = self.in_proj(self.norm1(tokens)).view(batch, patches, 3, self.heads, -1)
         queries, keys, values = parts.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(queries, keys, values)
+        attended = F.scaled_dot_product_attention(queries, keys, values)
         # (B, H, N, d) -> (B, N, D)
-        tokens = tokens + self.out_proj(mixed.transpose(1, 2).reshape(batch, patches, width))
-        hidden = self.up(self.norm2(tokens))
-        update: Tensor = self.down(hidden * torch.sigmoid(1.702 * hidden))
-        return tokens + update
+        tokens = tokens + self.out_proj(attended.transpose(1, 2).reshape(batch, patches, width))
+        hidden = self.fc1(self.norm2(tokens))
+        return tokens + self.fc2(hidden * torch.sigmoid(1.702 * hidden))

@@ -1,4 +1,4 @@
-"""The gradient-free part of a refiner: what the frozen encoder says of a batch of images."""
+"""The gradient-free part of a refiner: one pass of the frozen encoder over a batch of images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EncoderFeatures:
     features: Float[Tensor, "blocks batch patches tokens"]
     """Patch tokens: outputs of all blocks but the last (eq. 1 of docs/methods/weclip.md)."""
     attention: Float[Tensor, "batch candidates patches patches"] | None
-    """Head-mean attention of the last blocks that were asked for, patches only."""
+    """Head-mean attention of the requested last blocks, patches only."""
     block: LastBlock | None
     """The last block's pass, where Grad-CAM needs it."""
 
@@ -33,7 +33,7 @@ def encode(
     attention_blocks: int = 0,
     last_block: bool = False,
 ) -> EncoderFeatures:
-    """Run the encoder once, no further than what is asked for.
+    """Run the encoder once, no further than necessary.
 
     Args:
         encoder: the frozen encoder.
@@ -51,13 +51,13 @@ def encode(
     last = encoder.depth - 1
     earlier = range(encoder.depth - attention_blocks, last) if attention_blocks else range(0)
     encoding = encoder.run(images, until=last, outputs_of=range(last), attention_of=earlier)
-    features = torch.stack([encoding.outputs[number][:, 1:] for number in range(last)])
+    features = torch.stack([encoding.outputs[index][:, 1:] for index in range(last)])
     block = encoder.last_block(encoding.tokens) if last_block else None
     attention = None
     if attention_blocks:
         newest = (
             encoder.last_attention(encoding.tokens) if block is None else block.attention.mean(1)
         )
-        each = [*(encoding.attention[number] for number in earlier), newest]
-        attention = torch.stack([one[:, 1:, 1:] for one in each], dim=1)
+        maps = [*(encoding.attention[index] for index in earlier), newest]
+        attention = torch.stack([of_block[:, 1:, 1:] for of_block in maps], dim=1)
     return EncoderFeatures(encoding.grid, features, attention, block)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 
 class FeatureFusion(nn.Module):
-    """An own MLP for each block's patch tokens, and a linear map of what they give.
+    """A separate MLP for each block's patch tokens, and a linear map of their outputs.
 
-    The MLPs are kept as stacked weights and run as one batched product.
+    The weights of the MLPs are stacked and run as one batched product.
 
     Args:
         blocks: number of block outputs.
@@ -44,11 +44,10 @@ class FeatureFusion(nn.Module):
         blocks, batch, patches, width = features.shape
         flat = features.reshape(blocks, batch * patches, width)  # (b, B, N, D) -> (b, B N, D)
         hidden = F.relu(torch.baddbmm(self.first_bias, flat, self.first_weight))
-        given = torch.baddbmm(self.second_bias, hidden, self.second_weight)  # (b, B N, out)
+        outputs = torch.baddbmm(self.second_bias, hidden, self.second_weight)  # (b, B N, out)
         # (b, B N, out) -> (b, B, h, w, out) -> (B, b, out, h, w) -> (B, b out, h, w)
-        maps = given.view(blocks, batch, *grid, -1).permute(1, 0, 4, 2, 3).flatten(1, 2)
-        fused: Tensor = self.mix(maps)
-        return fused
+        maps = outputs.view(blocks, batch, *grid, -1).permute(1, 0, 4, 2, 3).flatten(1, 2)
+        return self.mix(maps)
 
 
 def feature_affinity(

@@ -20,8 +20,8 @@ def balanced_cross_entropy(
 ) -> Float[Tensor, ""]:
     """Half the mean over background pixels of the batch and half that over foreground pixels.
 
-    A batch without one of the two takes nothing from it: the loss stays finite, and is 0 where
-    everything is ignored.
+    If a batch has none of the two, that half is 0: the loss stays finite, and is 0 where everything
+    is ignored.
 
     Args:
         logits: at any size; brought to that of the labels (bilinear).
@@ -42,19 +42,19 @@ def _mean(loss: Tensor, where: Bool[Tensor, "batch height width"]) -> Float[Tens
 
 
 def batch_mean(
-    summed: Float[Tensor, ""], number: Integer[Tensor, ""], *, more: int = 0
+    total: Float[Tensor, ""], count: Integer[Tensor, ""], *, more: int = 0
 ) -> Float[Tensor, ""]:
-    """A sum over a batch by how many were summed; 0 where none were.
+    """A sum over a batch divided by the number of its terms; 0 without any.
 
-    Of several processes that share the batch the numbers of all count. The result is then such
-    that the mean of it, and of its gradients, over the processes is that of the batch.
+    If several processes share the batch, the counts of all are added. The mean of the results, and
+    of their gradients, over the processes is then that of the batch.
 
     Args:
-        summed: of this process.
-        number: of this process.
-        more: added to the number of the batch.
+        total: of this process.
+        count: of this process.
+        more: added to the count of the batch.
     """
-    return distributed.count() * summed / (distributed.total(number) + more).clamp_min(1)
+    return distributed.count() * total / (distributed.total(count) + more).clamp_min(1)
 
 
 def window(
@@ -83,9 +83,9 @@ def affinity_labels(
     """
     reduced = F.interpolate(labels[:, None].float(), grid, mode="nearest").long()
     cells = reduced.flatten(1)  # (B, 1, h, w) -> (B, h w)
-    known = cells != IGNORED
+    labelled = cells != IGNORED
     pairs = (cells[:, :, None] == cells[:, None, :]).to(torch.uint8)
-    return pairs.masked_fill(~(near & known[:, :, None] & known[:, None, :]), IGNORED)
+    return pairs.masked_fill(~(near & labelled[:, :, None] & labelled[:, None, :]), IGNORED)
 
 
 def affinity_loss(

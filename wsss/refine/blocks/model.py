@@ -1,137 +1,71 @@
-"""The frozen encoder with a trained head (WeCLIP, ExCEL): scores and predictions of photos."""
+"""What WeCLIP and ExCEL share: a head over frozen features, its labels and its losses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TypeVar
 
-import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from wsss.artifacts.checkpoint import load_checkpoint
-from wsss.artifacts.errors import ArtifactError
-from wsss.clip.input import EncoderInput
-from wsss.compute import seeding
-from wsss.config.model import Config
-from wsss.data.datasets.classes import ClassList
-from wsss.data.manifest import Sample
-from wsss.labels.prediction import Prediction, candidates
-from wsss.refine.base import Scores
+from wsss.refine.base import CropOptions, Refiner, Setup
 from wsss.refine.blocks.head import Head
+from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
 from wsss.refine.blocks.options import HeadOptions
-from wsss.refine.inference import MultiScaleInference, Photo, PhotoScaler
-from wsss.refine.inputs import ImageCams
-from wsss.refine.photos import Result, Subject, on_photos
+from wsss.refine.blocks.pseudo_labels import ignore_band, padding_label
+
+Options = TypeVar("Options", bound=HeadOptions)
 
 
-class HeadNetwork:
-    """What a method needs to add are `logits` and `cam_scores`.
+class HeadRefiner(Refiner[Options]):
+    """A refiner whose trained part is a `Head`.
 
     Args:
-        config: data, clip, cams, refine, infer and compute.
-        head: of the method's shape.
-        inputs: the encoder.
-        checkpoint: what was trained.
-        dropout: evaluate in training mode.
-
-    Raises:
-        ArtifactError: the checkpoint is damaged, or of another class list or head.
+        setup: see `Refiner`.
+        blocks: number of the encoder's blocks whose outputs are fused.
     """
 
-    def __init__(
-        self, config: Config, head: Head, inputs: EncoderInput, checkpoint: Path, *, dropout: bool
-    ) -> None:
-        tensors, _ = load_checkpoint(checkpoint)
-        self.config, self.inputs, self.head = config, inputs, head
-        try:
-            head.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise ArtifactError(
-                f"{checkpoint}: is of another class list, encoder or refine.{config.refine.method} "
-                f"({error}); rerun refine-train"
-            ) from None
-        self._dropout = dropout
-        head.train(dropout)
-        infer, encoder = config.infer, inputs.encoder
-        self.scaled = PhotoScaler(
-            inputs.normalize,
-            encoder.patch,
-            encoder.device,
-            grid=infer.grid,
-            rounding="first",
-            square=inputs.square,
-            long_side=infer.long_side or config.clip.long_side,
-        )
-        self.inference = MultiScaleInference(
-            self.logits,
-            scales=infer.scales,
-            average="logits",
-            grid="scale_1",
-            patch=encoder.patch,
-            mirror_first=infer.mirror_first,
+    def __init__(self, setup: Setup[Options], blocks: int) -> None:
+        super().__init__(setup)
+        labels = setup.classes.label_count
+        self.head = Head(blocks, self.encoder.width, labels, self.options).to(self.encoder.device)
+        self.trained = self.head
+        side = setup.crop // self.encoder.patch[0]
+        self._grid = (side, side)
+
+    @property
+    def crops(self) -> CropOptions:
+        """See `Refiner.crops`."""
+        return CropOptions(
+            image_labels=self.options.crop_visibility == "image",
+            ignore_band=ignore_band(self.options),
+            padding=padding_label(self.options),
         )
 
-    def logits(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch labels rows columns"]:
-        """The decoder's logits on the patch grid."""
-        raise NotImplementedError
-
-    def cam_scores(self, photo: Photo, image: ImageCams) -> Scores:
-        """The image's CAM, refined with what was learned."""
-        raise NotImplementedError
-
-    def scores(self, cams: Iterable[ImageCams]) -> Iterator[Scores]:
-        """What ``infer.scores`` asks for, in the order of the images."""
-        one = self.tag_scores if self.config.infer.scores == "decoder" else self.cam_scores
-        return self._on_photos(((image.sample, image) for image in cams), one)
-
-    def predictions(self, samples: Iterable[Sample]) -> Iterator[Prediction]:
-        """The decoder's labels of each image: single scale, and all scales with mirroring."""
-        return self._on_photos(((sample, sample) for sample in samples), self.prediction)
-
-    def tag_scores(self, photo: Photo, image: ImageCams) -> Scores:
-        """Probabilities among the background and the image's tags."""
-        self.draw_as(image.sample)
-        labels = [0, *(index + 1 for index in image.classes)]
-        _, multi = self.inference.probabilities(partial(self.scaled, photo), labels=labels)
-        probs = multi[0].cpu().numpy()
-        return Scores(probs[1:], probs[0])
-
-    def prediction(self, photo: Photo, sample: Sample) -> Prediction:
-        """Every protocol's probabilities, at the photo's size."""
-        self.draw_as(sample)
-        size = (photo.shape[0], photo.shape[1])
-        probs = self.inference.probabilities(partial(self.scaled, photo), size)
-        single, multi = (candidates(maps[0].cpu().numpy()) for maps in probs)
-        return Prediction(photo, {"single": single, "multi": multi})
-
-    def draw_as(self, sample: Sample) -> None:
-        """Let dropout, where it is on, depend on the image alone."""
-        if self._dropout:
-            torch.manual_seed(int(sample.digest[:15], 16))
-
-    def _on_photos(
+    def losses(
         self,
-        subjects: Iterable[tuple[Sample, Subject]],
-        function: Callable[[Photo, Subject], Result],
-    ) -> Iterator[Result]:
-        return on_photos(self.inputs, subjects, function, in_turn=self._dropout)
+        logits: Float[Tensor, "batch labels rows columns"],
+        labels: UInt8[Tensor, "batch side side"],
+        affinity: Float[Tensor, "batch patches patches"],
+        pair_labels: UInt8[Tensor, "batch side side"],
+    ) -> Mapping[str, Tensor]:
+        """``L = L_seg + w L_aff``, with the parts ``segmentation`` and ``affinity``.
 
+        Args:
+            logits: of the decoder.
+            labels: that it learns.
+            affinity: between patches of a training crop, in 0..1.
+            pair_labels: labels whose equal pairs the affinity learns.
+        """
+        pairs = affinity_labels(pair_labels, self._grid, self._near)
+        parts = {
+            "segmentation": balanced_cross_entropy(logits, labels),
+            "affinity": affinity_loss(affinity, pairs),
+        }
+        loss = parts["segmentation"] + self.options.affinity_weight * parts["affinity"]
+        return {"loss": loss} | parts
 
-def new_head(
-    blocks: int,
-    classes: ClassList,
-    settings: HeadOptions,
-    inputs: EncoderInput,
-    *,
-    seed: int,
-) -> Head:
-    """A head on the encoder's device; its start is a function of the seed."""
-    encoder = inputs.encoder
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeding.number(seed, seeding.NETWORK, 0))
-        head = Head(blocks, encoder.width, classes.label_count, settings)
-    return head.to(encoder.device)
+    @cached_property
+    def _near(self) -> Bool[Tensor, "patches patches"]:
+        return window(self._grid, self.options.affinity_radius, self.encoder.device)

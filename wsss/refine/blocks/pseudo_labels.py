@@ -27,7 +27,7 @@ def shown_tags(
     settings: HeadOptions,
     probabilities: Float[Tensor, " rows"],
 ) -> Bool[Tensor, " rows"]:
-    """Whether a crop is taken to show the class of each row (``crop_visibility``).
+    """Whether a crop counts as showing the class of each row (``crop_visibility``).
 
     Args:
         batch: the crops.
@@ -39,7 +39,7 @@ def shown_tags(
         return ~(probabilities < threshold * batch.probabilities)
     if settings.crop_visibility in ("located", "image"):
         return batch.maps.flatten(1).amax(1) >= threshold
-    return torch.ones_like(batch.owner, dtype=torch.bool)
+    return torch.ones_like(batch.image_index, dtype=torch.bool)
 
 
 @torch.no_grad()
@@ -62,17 +62,17 @@ def crop_labels(
     labels = online_labels(
         batch.images,
         maps,
-        batch.owner,
+        batch.image_index,
         batch.classes,
         size,
         valid=batch.valid if settings.padding == "ignored" else None,
         ignore_band=ignore_band(settings),
     )
     absent = torch.zeros(len(labels), IGNORED + 1, dtype=torch.bool, device=labels.device)
-    absent[batch.owner[~shown], 1 + batch.classes[~shown]] = True
+    absent[batch.image_index[~shown], 1 + batch.classes[~shown]] = True
     # (B, 256) indexed by (B, H W) -> (B, H, W)
     hidden = absent.gather(1, labels.flatten(1).long()).view(labels.shape)
     labels = labels.masked_fill(hidden, IGNORED)
-    # Nobody says what is on an image without tags, so nothing is learned from it.
-    known = torch.bincount(batch.owner, minlength=len(labels)) > 0
-    return labels.masked_fill(~known[:, None, None], IGNORED)
+    # Nothing is learned from an image without tags: what it shows is not known.
+    has_tags = torch.bincount(batch.image_index, minlength=len(labels)) > 0
+    return labels.masked_fill(~has_tags[:, None, None], IGNORED)

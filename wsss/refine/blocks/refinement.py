@@ -41,11 +41,11 @@ def block_distances(
     return torch.stack(each, dim=1)
 
 
-def keep_near(distances: Float[Tensor, "batch blocks"]) -> Bool[Tensor, "batch blocks"]:
-    """Blocks that are not farther than the mean; at least one of an image is kept.
+def select_near(distances: Float[Tensor, "batch blocks"]) -> Bool[Tensor, "batch blocks"]:
+    """Blocks that are not farther than the mean; at least one per image.
 
     The paper writes "smaller than", the released code "at most"; they differ only where a distance
-    equals the mean, and the latter never keeps none.
+    equals the mean, and the latter never selects none.
     """
     return distances <= distances.mean(1, keepdim=True)
 
@@ -54,22 +54,22 @@ def keep_near(distances: Float[Tensor, "batch blocks"]) -> Bool[Tensor, "batch b
 def trusted_affinity(
     affinity: Float[Tensor, "batch patches patches"],
     attention: Float[Tensor, "batch blocks patches patches"],
-    kept: Bool[Tensor, "batch blocks"],
+    selected: Bool[Tensor, "batch blocks"],
 ) -> Float[Tensor, "batch patches patches"]:
-    """R: the mean attention of the kept blocks, weighed by the learned affinity pair by pair.
+    """R: the mean attention of the selected blocks, weighed by the learned affinity pair by pair.
 
     `wsss.cams.affinity.balance` makes it doubly stochastic, as it does with plain attention.
     """
-    share = kept / (kept.sum(1, keepdim=True) + _TINY)
+    weights = selected / (selected.sum(1, keepdim=True) + _TINY)
     # (B, l) x (B, l, N, N) -> (B, N, N)
-    return torch.einsum("bl,blij->bij", share.to(attention.dtype), attention) * affinity
+    return torch.einsum("bl,blij->bij", weights.to(attention.dtype), attention) * affinity
 
 
 @torch.no_grad()
 def refined_cams(
     attention: Float[Tensor, "batch candidates patches patches"],
     maps: Float[Tensor, "rows height width"],
-    owner: Int[Tensor, " rows"],
+    image_index: Int[Tensor, " rows"],
     cams: CamsConfig,
     affinity: Float[Tensor, "batch patches patches"] | None = None,
     distance: Distance = "absolute",
@@ -79,7 +79,7 @@ def refined_cams(
     Args:
         attention: A_s of the candidate blocks.
         maps: in 0..1.
-        owner: the image of each row, in ascending order.
+        image_index: the image of each row, in ascending order.
         cams: the affinity's settings.
         affinity: A_f; None, as before it is learned: the plain mean of the candidates.
         distance: see `block_distances`.
@@ -90,6 +90,6 @@ def refined_cams(
     if affinity is None:
         weights = attention.mean(1)
     else:
-        kept = keep_near(block_distances(affinity, attention, distance))
-        weights = trusted_affinity(affinity, attention, kept)
-    return propagate(weights, maps, owner, cams)
+        selected = select_near(block_distances(affinity, attention, distance))
+        weights = trusted_affinity(affinity, attention, selected)
+    return propagate(weights, maps, image_index, cams)

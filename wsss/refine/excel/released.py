@@ -1,8 +1,8 @@
 """The released ExCEL: its head's names as ours, and its copy of CLIP (arXiv:2503.20826).
 
-Only the head is trained, and only the head is taken. The release saves the whole frozen CLIP beside
-it and loads with ``strict=False``, which hides what does not fit; here the copy is compared, value
-by value, with the encoder that will be used. The head of WeCLIP, of which no checkpoint was
+Only the head is trained, and only the head is imported. The release also saves the whole frozen
+CLIP and loads with ``strict=False``, which hides what does not fit; here the copy is compared,
+value by value, with the encoder that will be used. The head of WeCLIP, of which no checkpoint was
 released, has the same names.
 """
 
@@ -15,15 +15,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from wsss.clip.input import EncoderInput
 from wsss.clip.position import resize_positions
-from wsss.config.model import Config
-from wsss.data.datasets.classes import ClassList
-from wsss.refine.blocks.model import new_head
-from wsss.refine.excel.options import ExcelOptions
-from wsss.refine.released.matching import ImportReport, Part, assemble, departures
+from wsss.refine.excel.method import Excel
+from wsss.refine.released.matching import ImportReport, Part, assemble
 
-_NEEDED: Mapping[str, object] = {
+NEEDED: Mapping[str, object] = {
     "refine.excel.features": "aliased",
     "clip.normalization": "imagenet",
     "clip.position_rounding": "float32",
@@ -47,8 +43,8 @@ _NAMES = (
     (r"\.in_proj\.", ".attn.in_proj_"),
     (r"\.out_proj\.", ".attn.out_proj."),
     (r"\.norm([12])\.", r".ln_\1."),
-    (r"\.up\.", ".mlp.c_fc."),
-    (r"\.down\.", ".mlp.c_proj."),
+    (r"\.fc1\.", ".mlp.c_fc."),
+    (r"\.fc2\.", ".mlp.c_proj."),
 )
 # The calibrated blocks hold their attention's weights once more in another wrapper.
 _WRAPPED = ((".attn.qkv.", ".attn.in_proj_"), (".attn.proj.", ".attn.out_proj."))
@@ -56,26 +52,20 @@ _ANCHOR = "visual.conv1.weight"
 _POSITIONS = "visual.positional_embedding"
 
 
-def account(
-    config: Config, classes: ClassList, inputs: EncoderInput, tensors: Mapping[str, Tensor]
-) -> tuple[ImportReport, list[str]]:
-    """Make the tensors of `wsss.refine.blocks.head.Head`; see
-    `wsss.refine.weakclip.released.account`."""
-    head = new_head(
-        inputs.encoder.depth, classes, config.refine.section(ExcelOptions), inputs, seed=0
-    )
-    found, rest = assemble(tensors, parts(head.state_dict()))
-    found.object_to("set otherwise", departures(config, _NEEDED))
-    return found, compare_clip(found, tensors, rest, inputs.clip.model.state_dict())
+def import_tensors(refiner: Excel, tensors: Mapping[str, Tensor]) -> tuple[ImportReport, list[str]]:
+    """Make the state of `Excel.trained`; see `wsss.refine.weakclip.released.import_tensors`."""
+    report, rest = assemble(tensors, parts(refiner.trained.state_dict()))
+    clip = refiner.setup.encoder_input.clip.model
+    return report, compare_clip(report, tensors, rest, clip.state_dict())
 
 
-def parts(wanted: Mapping[str, Tensor]) -> dict[str, Part]:
-    """What each of ours is made of.
+def parts(state: Mapping[str, Tensor]) -> dict[str, Part]:
+    """What each of ours is made from.
 
     Args:
-        wanted: ours, by name; their shapes count.
+        state: ours, by name; their shapes count.
     """
-    return {ours: _part(ours, tuple(tensor.shape)) for ours, tensor in wanted.items()}
+    return {ours: _part(ours, tuple(tensor.shape)) for ours, tensor in state.items()}
 
 
 def published_name(ours: str) -> str:
@@ -96,7 +86,7 @@ def _part(ours: str, shape: tuple[int, ...]) -> Part:
 
 
 def compare_clip(
-    found: ImportReport,
+    report: ImportReport,
     tensors: Mapping[str, Tensor],
     names: Sequence[str],
     clip: Mapping[str, Tensor],
@@ -104,9 +94,9 @@ def compare_clip(
     """Hold a copy of CLIP, under whatever prefix, against the encoder in use.
 
     Args:
-        found: is told of what is equal and of what is not.
+        report: receives what is equal and what is not.
         tensors: theirs.
-        names: of theirs that are not accounted for.
+        names: of theirs that are not in the report yet.
         clip: the encoder's weights, by OpenAI's names.
 
     Returns:
@@ -122,28 +112,29 @@ def compare_clip(
     other: list[str] = []
     for name in names:
         bare = name.removeprefix(prefix)
-        known = _in_clip(bare)
-        if not name.startswith(prefix) or known not in clip:
+        clip_name = _in_clip(bare)
+        if not name.startswith(prefix) or clip_name not in clip:
             rest.append(name)
             continue
-        theirs, ours = tensors[name].float(), clip[known].float().cpu()
-        kind = equal if known == bare else wrapped
-        if known == _POSITIONS and theirs.ndim == 2 and theirs.shape != ours.shape:
+        theirs, ours = tensors[name].float(), clip[clip_name].float().cpu()
+        kind = equal if clip_name == bare else wrapped
+        if clip_name == _POSITIONS and theirs.ndim == 2 and theirs.shape != ours.shape:
             kind, ours = resized, _at_size(ours, len(theirs))
         if theirs.shape != ours.shape or not _close(theirs, ours):
             other.append(f"{name}: {_difference(theirs, ours)}")
         else:
             kind.append(name)
     why = "the encoder in use has the same values"
-    found.note("left out", f"copy of the frozen CLIP: {why}", equal)
-    found.note("left out", f"attention of the calibrated blocks, wrapped once more: {why}", wrapped)
-    found.note(
+    report.add_group("left out", f"copy of the frozen CLIP: {why}", equal)
+    repeated = f"attention of the calibrated blocks, wrapped once more: {why}"
+    report.add_group("left out", repeated, wrapped)
+    report.add_group(
         "left out",
         "positions that were resized for training: those of the encoder in use, resized, are the "
         "same, and it resizes them for every image",
         resized,
     )
-    found.object_to("other than in the encoder in use (clip.model, clip.pretrained)", other)
+    report.add_problems("other than in the encoder in use (clip.model, clip.pretrained)", other)
     return rest
 
 

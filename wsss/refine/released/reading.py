@@ -25,8 +25,8 @@ class Source:
 
     tensors: dict[str, Tensor]
     """By the authors' names, without the prefixes of wrappers."""
-    beside: tuple[str, ...] = ()
-    """Entries beside the weights: optimizer, meta …"""
+    others: tuple[str, ...] = ()
+    """Entries next to the weights: optimizer, meta …"""
 
 
 def read_source(path: Path) -> Source:
@@ -35,7 +35,7 @@ def read_source(path: Path) -> Source:
     Raises:
         ArtifactError: the file is damaged, or holds something else than tensors where
             weights are expected.
-        UnsafeCheckpointError: the file names code beside weights; nothing of it was run.
+        UnsafeCheckpointError: the file names code in addition to weights; nothing of it was run.
     """
     if path.suffix == _SAFETENSORS:
         try:
@@ -43,10 +43,10 @@ def read_source(path: Path) -> Source:
         except (SafetensorError, OSError) as error:
             raise ArtifactError(f"{path}: is damaged or no safetensors file ({error})") from None
     loaded: Mapping[str, Any] = load_mmengine_checkpoint(path)
-    beside: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
     inner = next((name for name in _WEIGHTS if isinstance(loaded.get(name), Mapping)), None)
     if inner is not None:
-        beside = tuple(str(name) for name in loaded if name != inner)
+        others = tuple(str(name) for name in loaded if name != inner)
         loaded = loaded[inner]
     odd = [
         f"{name!r} ({type(v).__name__})" for name, v in loaded.items() if not _is_weight(name, v)
@@ -56,7 +56,7 @@ def read_source(path: Path) -> Source:
             f"{path}: expected tensors by name, found {', '.join(odd) or 'nothing'}; pass the "
             "state dict alone, or a dictionary that has it as 'state_dict'"
         )
-    return Source(_bare(loaded, path), beside)
+    return Source(_bare(loaded, path), others)
 
 
 def is_ours(path: Path) -> bool:

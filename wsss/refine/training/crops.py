@@ -26,7 +26,7 @@ from wsss.data.manifest import Sample
 from wsss.labels.ignore import IGNORED
 from wsss.refine.inputs import CamSet, ImageCams
 
-_KEPT_BYTES = 512 << 20
+_CACHE_BYTES = 512 << 20
 
 ReadLabels = Callable[[str], UInt8[np.ndarray, "h w"]]
 
@@ -41,7 +41,7 @@ class CropBatch:
     """False in padding."""
     labels: UInt8[Tensor, "batch height width"] | None
     """The image's pseudo label, cut; None where none was given."""
-    owner: Int[Tensor, " rows"]
+    image_index: Int[Tensor, " rows"]
     """The crop of each row."""
     classes: Int[Tensor, " rows"]
     """The class of each row, 0-based: the tags of the whole image."""
@@ -85,7 +85,7 @@ class CropStream:
         labels: reads an image's pseudo label, of any size; None for none.
         padding: label of what lies outside the image.
         fill: colour of what lies outside the image.
-        twice: images that come twice an epoch.
+        repeated: images that come twice per epoch.
 
     Raises:
         ValueError: the crop is no multiple of the patch, there is no image, or the batch cannot be
@@ -103,7 +103,7 @@ class CropStream:
         labels: ReadLabels | None = None,
         padding: int = IGNORED,
         fill: tuple[int, int, int] = (0, 0, 0),
-        twice: Collection[str] = (),
+        repeated: Collection[str] = (),
     ) -> None:
         patch = inputs.encoder.patch
         if settings.crop % patch[0] or patch[0] != patch[1]:
@@ -116,44 +116,46 @@ class CropStream:
         self._cams, self._inputs, self._settings = cams, inputs, settings
         self._seed, self._workers, self._labels = seed, workers, labels
         self._padding, self._fill = padding, fill
-        self._share = distributed.share(settings.batch, "refine.train.batch")
-        self._entries = [*cams.ids, *(image for image in cams.ids if image in twice)]
+        self._batch_size = distributed.share(settings.batch, "refine.train.batch")
+        self._entries = [*cams.ids, *(image for image in cams.ids if image in repeated)]
         self._grid = settings.crop // patch[0]
         self._order = seeding.EpochOrder(seed, len(self._entries))
-        self._kept: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+        self._cache: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
         samples = (cams.sample(image) for image in cams.ids)
-        self._keep = sum(4 * s.height * s.width for s in samples) <= _KEPT_BYTES
+        self._fits_cache = sum(4 * s.height * s.width for s in samples) <= _CACHE_BYTES
 
     def batches(self, start: int) -> Iterator[CropBatch]:
         """The batches from step ``start`` on, up to the last, cut ahead by threads.
 
-        Of several processes each gets its share of them.
+        Of several processes each gets its part of them.
         """
         steps = range(start, self._settings.iterations)
-        # Positions are looked up here, in order: the permutation of an epoch is kept.
-        tasks = ([self._place(p) for p in self._positions(step)] for step in steps)
+        # Positions are looked up here, in order: the permutation of an epoch is cached.
+        tasks = ([self._entry(p) for p in self._positions(step)] for step in steps)
         return ordered_map(self._batch, tasks, threads=self._workers)
 
     def _positions(self, step: int) -> range:
-        """This process's share of the step's batch; all of it, where there is one."""
-        start = step * self._settings.batch + distributed.rank() * self._share
-        return range(start, start + self._share)
+        """This process's part of the step's batch; all of it in a single process."""
+        start = step * self._settings.batch + distributed.rank() * self._batch_size
+        return range(start, start + self._batch_size)
 
-    def _place(self, position: int) -> tuple[str, int]:
+    def _entry(self, position: int) -> tuple[str, int]:
         return self._entries[self._order[position]], position
 
-    def _batch(self, places: list[tuple[str, int]]) -> CropBatch:
-        cuts = [self._cut(*place) for place in places]
+    def _batch(self, entries: list[tuple[str, int]]) -> CropBatch:
+        cuts = [self._cut(*entry) for entry in entries]
         counts = [len(cut.cams.classes) for cut in cuts]
-        known = [cut.cams.probabilities or (float("nan"),) * len(cut.cams.classes) for cut in cuts]
+        probs = [cut.cams.probabilities or (float("nan"),) * len(cut.cams.classes) for cut in cuts]
         labels = [cut.labels for cut in cuts if cut.labels is not None]
         return CropBatch(
             images=torch.stack([cut.image for cut in cuts]),
             valid=torch.from_numpy(np.stack([cut.valid for cut in cuts])),
             labels=torch.from_numpy(np.stack(labels)) if labels else None,
-            owner=torch.repeat_interleave(torch.arange(len(cuts)), torch.tensor(counts)),
+            image_index=torch.repeat_interleave(torch.arange(len(cuts)), torch.tensor(counts)),
             classes=torch.tensor([k for cut in cuts for k in cut.cams.classes], dtype=torch.long),
-            probabilities=torch.tensor([p for one in known for p in one], dtype=torch.float32),
+            probabilities=torch.tensor(
+                [p for of_cut in probs for p in of_cut], dtype=torch.float32
+            ),
             initial=torch.from_numpy(np.concatenate([cut.initial for cut in cuts])),
             maps=torch.from_numpy(np.concatenate([cut.maps for cut in cuts])),
         )
@@ -167,7 +169,7 @@ class CropStream:
         base = 1.0 if settings.short_side is None else settings.short_side / min(size)
         low, high = settings.scale_range
         if labels is not None and settings.cat_max_ratio < 1:
-            accept = functools.partial(_mixed, labels, settings.cat_max_ratio)
+            accept = functools.partial(_is_mixed, labels, settings.cat_max_ratio)
         crop = draw_crop(size, settings.crop, (base * low, base * high), generator, accept=accept)
         cut = crop.photo(photo, self._fill)
         if settings.photometric:
@@ -184,16 +186,16 @@ class CropStream:
 
     def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
         """Photo and label; a small set stays in memory."""
-        if (kept := self._kept.get(sample.id)) is not None:
-            return kept
-        found = (self._inputs.photo(sample), self._labels(sample.id) if self._labels else None)
-        if self._keep:
-            self._kept[sample.id] = found
-        return found
+        if (cached := self._cache.get(sample.id)) is not None:
+            return cached
+        content = (self._inputs.photo(sample), self._labels(sample.id) if self._labels else None)
+        if self._fits_cache:
+            self._cache[sample.id] = content
+        return content
 
 
-def _mixed(labels: UInt8[np.ndarray, "h w"], most: float, crop: Crop) -> bool:
-    """Whether no label has a larger share than ``most`` of what is known of a crop."""
-    known = crop.labels(labels, outside=IGNORED)
-    counts = np.bincount(known[known != IGNORED])
-    return bool(np.count_nonzero(counts) > 1 and counts.max() < most * counts.sum())
+def _is_mixed(labels: UInt8[np.ndarray, "h w"], max_ratio: float, crop: Crop) -> bool:
+    """Whether no label covers more than ``max_ratio`` of the labelled pixels of a crop."""
+    cut = crop.labels(labels, outside=IGNORED)
+    counts = np.bincount(cut[cut != IGNORED])
+    return bool(np.count_nonzero(counts) > 1 and counts.max() < max_ratio * counts.sum())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Efficiency(BaseModel):
-    """What a training cost, as the papers' tables say it."""
+    """What a training cost, in the units of the papers' tables."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,7 +64,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def device_name(device: torch.device) -> str:
-    """As the vendor calls it; of a CPU the number of threads."""
+    """The vendor's name of a GPU; of a CPU the number of threads."""
     import torch
 
     if device.type == "cuda":

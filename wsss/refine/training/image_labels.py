@@ -1,6 +1,7 @@
-"""Pseudo labels of whole training images, made once before a training and cut for its crops.
+"""Pseudo labels of whole training images, computed once before a training and cut for its crops.
 
-They hang on nothing that is trained. Made in chunks, so that an interruption loses at most one.
+They depend on nothing that is trained. Computed in chunks, so that an interruption loses at most
+one.
 """
 
 from __future__ import annotations
@@ -35,45 +36,46 @@ class ImageLabels:
     Args:
         cams: the images.
         inputs: reads photos.
-        unsure: the ignore band; None for none.
-        cache: folder in which they are found again, also by runs of other seeds and settings.
+        ignore_band: the ignore band; None for none.
+        cache: folder in which they are stored, also for runs with other seeds and settings.
     """
 
     def __init__(
-        self, cams: CamSet, inputs: EncoderInput, unsure: IgnoreBand | None, cache: Path
+        self, cams: CamSet, inputs: EncoderInput, ignore_band: IgnoreBand | None, cache: Path
     ) -> None:
         self._cams, self._inputs = cams, inputs
-        self._unsure = unsure
-        self._band = None if unsure is None else [unsure.low, unsure.high]
-        self._made = provenance(
+        self._ignore_band = ignore_band
+        self._band = None if ignore_band is None else [ignore_band.low, ignore_band.high]
+        self._provenance = provenance(
             "image_labels",
             entry=("wsss.refine.training.image_labels",),
             sections={},
             seed=0,  # nothing is random here
             weights=cams.weights,
         )
-        self._made_key = self._made.key()
+        self._key_of_code = self._provenance.key()
         ids = cams.ids
         folder = cache / "image_labels" / digest_json([self._key(image) for image in ids])[:16]
         chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
-        self._where: dict[str, Shard] = {}
-        ahead = track(self._make(chunks, folder), total=len(ids), description="Labels")
+        self._shard_of: dict[str, Shard] = {}
+        ahead = track(self._compute(chunks, folder), total=len(ids), description="Labels")
         with distributed.first_alone():
             for _ in ahead:
                 pass
 
     def read(self, image: str) -> UInt8[np.ndarray, "h w"]:
-        """The label of an image: 0 background, class + 1, 255 unsure; perhaps reduced in size."""
-        label: UInt8[np.ndarray, "h w"] = self._where[image].read(image).arrays["label"]
-        return label
+        """The label of an image: 0 background, class + 1, 255 ignored; perhaps reduced in size."""
+        return self._shard_of[image].read(image).arrays["label"]
 
-    def _make(self, chunks: list[list[str]], folder: Path) -> Iterator[str]:
-        """Make the chunks that are not there yet; gives each image's id when it is done."""
-        for number, ids in enumerate(chunks):
-            path = folder / f"{number:05d}.h5"
+    def _compute(self, chunks: list[list[str]], folder: Path) -> Iterator[str]:
+        """Compute missing chunks; gives each image's id when it is done."""
+        for index, ids in enumerate(chunks):
+            path = folder / f"{index:05d}.h5"
             if (shard := _finished(path)) is None:
                 with (
-                    ShardWriter(path, kind="labels", ids=ids, provenance=self._made) as writer,
+                    ShardWriter(
+                        path, kind="labels", ids=ids, provenance=self._provenance
+                    ) as writer,
                     one_thread_each() as threads,
                 ):
                     for image, label in ordered_map(self._label, ids, threads=threads):
@@ -82,17 +84,17 @@ class ImageLabels:
                 shard = Shard(path, kind="labels")
             else:
                 yield from ids
-            self._where.update(dict.fromkeys(ids, shard))
+            self._shard_of.update(dict.fromkeys(ids, shard))
 
     def _key(self, image: str) -> str:
         sample = self._cams.sample(image)
-        return digest_json([self._made_key, sample.digest, self._cams.key(image), self._band])
+        return digest_json([self._key_of_code, sample.digest, self._cams.key(image), self._band])
 
     @torch.inference_mode()
     def _label(self, image: str) -> tuple[str, UInt8[np.ndarray, "h w"]]:
         cams = self._cams.read(image)
         size = _reduced(cams.sample.height, cams.sample.width)
-        if not cams.classes:  # nobody says what is on it, so nothing is learned from it
+        if not cams.classes:  # what it shows is not known
             return image, np.full(size, IGNORED, np.uint8)
         photo = self._inputs.normalize(resize_image(self._inputs.photo(cams.sample), size))
         label = online_labels(
@@ -101,13 +103,13 @@ class ImageLabels:
             torch.zeros(len(cams.classes), dtype=torch.long),
             torch.tensor(cams.classes),
             size,
-            ignore_band=self._unsure,
+            ignore_band=self._ignore_band,
         )
         return image, label[0].numpy()
 
 
 def _finished(path: Path) -> Shard | None:
-    """A chunk of an earlier run; its folder's name says that it was made from the same things."""
+    """A chunk of an earlier run; its folder's name covers everything that it depends on."""
     try:
         return Shard(path, kind="labels") if path.exists() else None
     except ArtifactError:

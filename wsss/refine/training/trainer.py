@@ -1,6 +1,6 @@
 """The one training loop of the refiners: schedule, loss curve, clean stop, exact resume.
 
-Nothing a step does may depend on what happened before it, save the parameters and the optimiser's
+Nothing a step does may depend on what happened before it, except the parameters and the optimiser's
 state: batches are a function of the step's number, and torch's generator is seeded anew at every
 step. A run that was killed therefore ends, on a CPU, in the same weights as one that was not.
 """
@@ -30,7 +30,6 @@ from wsss.artifacts.training import check_loss
 from wsss.compute import distributed, seeding
 from wsss.config.refine import TrainingConfig
 from wsss.errors import WsssError
-from wsss.refine.base import Curve
 from wsss.refine.training.efficiency import Efficiency, StepTimer, device_name, peak_memory
 
 _log = logging.getLogger(__name__)
@@ -38,10 +37,12 @@ _STATE, _BEFORE = "state.safetensors", "state-before.safetensors"
 _FIRST_FACTOR = 1e-6  # of the learning rate, at the first step of the warm-up
 
 Batch = TypeVar("Batch")
+Curve = Mapping[str, Sequence[float]]
+"""What was measured at every training step: ``loss``, its parts, ``lr``."""
 
 
 class TrainingStoppedError(WsssError, RuntimeError):
-    """The training was asked to stop, and what it learned is kept for the next run."""
+    """The training was asked to stop, and its state is saved for the next run."""
 
 
 def learning_rate(step: int, settings: TrainingConfig, relative: float = 1.0) -> float:
@@ -61,8 +62,8 @@ def learning_rate(step: int, settings: TrainingConfig, relative: float = 1.0) ->
     if step < settings.warmup:
         warm = 1 - (1 - step / settings.warmup) * (1 - _FIRST_FACTOR)
     if settings.schedule == "cosine":
-        share = (1 + math.cos(math.pi * step / settings.iterations)) / 2
-        return warm * (settings.min_lr + (peak - settings.min_lr) * share)
+        decay = (1 + math.cos(math.pi * step / settings.iterations)) / 2
+        return warm * (settings.min_lr + (peak - settings.min_lr) * decay)
     if step < settings.warmup:
         return peak * warm
     return peak * float((1 - step / settings.iterations) ** settings.power)
@@ -70,7 +71,7 @@ def learning_rate(step: int, settings: TrainingConfig, relative: float = 1.0) ->
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters with a learning rate of their own."""
+    """Parameters with a separate learning rate."""
 
     parameters: Sequence[nn.Parameter]
     relative: float
@@ -89,12 +90,12 @@ class Trainer(Generic[Batch]):
     """Train a module with AdamW.
 
     Args:
-        module: what is trained, and nothing else: all of its state is kept and restored.
+        module: what is trained, and nothing else: all of its state is saved and restored.
         settings: steps, learning rate, schedule.
         seed: the run's seed.
         work: folder of the resumable state.
-        task: digest of all that decides the result; a state of another task is not taken up.
-        description: said beside the progress.
+        key: digest of all that decides the result; the state of another training is not resumed.
+        description: shown next to the progress.
         groups: the parameters to train; None for all of the module at the same rate.
     """
 
@@ -105,13 +106,13 @@ class Trainer(Generic[Batch]):
         *,
         seed: int,
         work: Path,
-        task: str,
+        key: str,
         description: str,
         groups: Sequence[Group] | None = None,
     ) -> None:
         distributed.share_batch_norm(module)
         self._module, self._settings, self._seed = module, settings, seed
-        self._path, self._task, self._description = work / _STATE, task, description
+        self._path, self._key, self._description = work / _STATE, key, description
         self._groups = groups or [Group(list(module.parameters()), 1.0)]
         self._optimizer = torch.optim.AdamW(
             [{"params": list(group.parameters)} for group in self._groups],
@@ -119,7 +120,7 @@ class Trainer(Generic[Batch]):
             weight_decay=settings.weight_decay,
         )
         self._columns: list[str] = []
-        self._clock = StepTimer()
+        self._timer = StepTimer()
 
     def fit(
         self,
@@ -130,29 +131,29 @@ class Trainer(Generic[Batch]):
 
         Args:
             batches: the batches from a step on, endless or up to the last step.
-            losses: number of the step (0-based) and its batch, to ``loss`` and its parts.
+            losses: from the step (0-based) and its batch to ``loss`` and its parts.
 
         Returns:
             ``lr``, ``loss`` and its parts at every step.
 
         Raises:
-            TrainingStoppedError: SIGTERM or SIGINT came; the state was kept.
+            TrainingStoppedError: SIGTERM or SIGINT came; the state was saved.
             FloatingPointError: the loss is not finite.
         """
         settings = self._settings
         done = self._resume()
-        left = range(done.steps, settings.iterations)
+        remaining = range(done.steps, settings.iterations)
         if done.steps:
             _log.info("going on after step %d of %d", done.steps, settings.iterations)
-        if not left:
+        if not remaining:
             return self._curve(done)
         self._module.train()
-        with _stop_asked() as stop:
+        with _stop_requested() as stop:
             stream = batches(done.steps)
-            for step in self._shown(left):
+            for step in self._shown(remaining):
                 done.rows.append(self._step(step, losses, next(stream)))
                 done.steps = step + 1
-                self._clock.step()
+                self._timer.step()
                 if distributed.agree(stop.is_set()) and done.steps < settings.iterations:
                     self._save(done)
                     raise TrainingStoppedError(
@@ -169,19 +170,19 @@ class Trainer(Generic[Batch]):
             return steps
         return track(steps, total=len(steps), description=self._description)
 
-    def efficiency(self, method: str, own: int, parameters: int) -> Efficiency:
+    def efficiency(self, method: str, trained: int, parameters: int) -> Efficiency:
         """What the training cost so far in this process.
 
         Args:
             method: name of the refiner.
-            own: parameters that are trained on top of CLIP.
+            trained: parameters that are trained on top of CLIP.
             parameters: of all that a forward pass uses.
         """
-        rate = self._clock.rate
+        rate = self._timer.rate
         device = next(self._module.parameters()).device
         return Efficiency(
             method=method,
-            trained_parameters=own,
+            trained_parameters=trained,
             parameters=parameters,
             images_per_second=None if rate is None else self._settings.batch * rate,
             peak_memory=peak_memory(device),
@@ -191,18 +192,18 @@ class Trainer(Generic[Batch]):
     def _step(
         self, step: int, losses: Callable[[int, Batch], Mapping[str, Tensor]], batch: Batch
     ) -> list[float]:
-        for group, known in zip(self._optimizer.param_groups, self._groups, strict=True):
-            group["lr"] = learning_rate(step, self._settings, known.relative)
+        for group, settings in zip(self._optimizer.param_groups, self._groups, strict=True):
+            group["lr"] = learning_rate(step, self._settings, settings.relative)
         drawn = (1 + step, *distributed.place())
         torch.manual_seed(seeding.number(self._seed, seeding.NETWORK, *drawn))
-        found = losses(step, batch)
-        measured = distributed.means(found)
+        parts = losses(step, batch)
+        measured = distributed.means(parts)
         steps = self._settings.iterations
         check_loss(float(measured["loss"]), step + 1, steps, "refine.train")
         self._optimizer.zero_grad(set_to_none=True)
-        found["loss"].backward()
-        parameters = (one for group in self._optimizer.param_groups for one in group["params"])
-        distributed.average([one.grad for one in parameters if one.grad is not None])
+        parts["loss"].backward()
+        parameters = (p for group in self._optimizer.param_groups for p in group["params"])
+        distributed.average([p.grad for p in parameters if p.grad is not None])
         self._optimizer.step()
         values = {"lr": learning_rate(step, self._settings)} | {
             name: float(part) for name, part in measured.items()
@@ -218,17 +219,17 @@ class Trainer(Generic[Batch]):
         if distributed.rank():
             return
         state = {f"module.{name}": tensor for name, tensor in self._module.state_dict().items()}
-        for number, of_one in self._optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{number}.{name}": value for name, value in of_one.items()}
+        for index, values in self._optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
         state["curve"] = torch.tensor(np.array(done.rows, np.float64))
-        facts = {"task": self._task, "step": str(done.steps), "columns": ",".join(self._columns)}
+        facts = {"key": self._key, "step": str(done.steps), "columns": ",".join(self._columns)}
         with atomic_path(self._path) as temporary:
             save_tensors(temporary, state, facts)
-            if self._path.exists():  # the last but one is kept, should a disk damage the last
+            if self._path.exists():  # in case the disk damages the newest
                 self._path.replace(self._path.with_name(_BEFORE))
 
     def _resume(self) -> _Progress:
-        """Take up the newest whole state in the work folder, if it is of this task."""
+        """Resume from the newest intact state in the work folder, if it is of this training."""
         for path in (self._path, self._path.with_name(_BEFORE)):
             if not path.exists():
                 continue
@@ -237,20 +238,20 @@ class Trainer(Generic[Batch]):
             except ArtifactError as error:
                 _log.warning("%s; trying an older state, or starting anew", error)
                 continue
-            if facts.get("task") != self._task:
+            if facts.get("key") != self._key:
                 _log.info("%s: is of another configuration or other CAMs; starting anew", path)
                 continue
-            return self._take_up(state, facts)
+            return self._restore(state, facts)
         return _Progress(0, [])
 
-    def _take_up(self, state: Mapping[str, Tensor], facts: Mapping[str, str]) -> _Progress:
+    def _restore(self, state: Mapping[str, Tensor], facts: Mapping[str, str]) -> _Progress:
         self._module.load_state_dict(_below("module.", state))
-        of_all: dict[int, dict[str, Tensor]] = {}
+        by_parameter: dict[int, dict[str, Tensor]] = {}
         for name, value in _below("optimizer.", state).items():
-            number, _, part = name.partition(".")
-            of_all.setdefault(int(number), {})[part] = value
+            index, _, part = name.partition(".")
+            by_parameter.setdefault(int(index), {})[part] = value
         groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": of_all, "param_groups": groups})
+        self._optimizer.load_state_dict({"state": by_parameter, "param_groups": groups})
         self._columns = facts["columns"].split(",")
         return _Progress(int(facts["step"]), state["curve"].tolist())
 
@@ -260,23 +261,23 @@ def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _stop_asked() -> Iterator[threading.Event]:
-    """An event that SIGTERM or SIGINT sets; a second signal ends the process as ever."""
-    asked = threading.Event()
+def _stop_requested() -> Iterator[threading.Event]:
+    """An event that SIGTERM or SIGINT sets; a second signal ends the process as usual."""
+    requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield requested
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        for known, handler in before.items():
-            signal.signal(known, handler)
+    def request(number: int, frame: FrameType | None) -> None:
+        requested.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
     for number in before:
-        signal.signal(number, ask)
+        signal.signal(number, request)
     try:
-        yield asked
+        yield requested
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -34,10 +34,9 @@ class Level:
 
     def maps(self) -> Float[Tensor, "batch width height across"]:
         """The map f'_i."""
-        made: Tensor = self.features if self.doubling is None else self.doubling(self.features)
-        return made
+        return self.features if self.doubling is None else self.doubling(self.features)
 
-    def mixed(
+    def convolved(
         self, weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"]
     ) -> Float[Tensor, "batch out height across"]:
         """A linear map of the channels of f'_i."""
@@ -67,13 +66,13 @@ class PyramidAdapter(nn.Module):
         self.level3 = _norm(width)
         self.level4 = nn.Sequential(_norm(width), nn.MaxPool2d(2, 2))
 
-    def forward(self, taps: Sequence[Float[Tensor, "batch channels rows columns"]]) -> list[Level]:
+    def forward(self, maps: Sequence[Float[Tensor, "batch channels rows columns"]]) -> list[Level]:
         """The maps f'_1 … f'_4, finest first.
 
         Args:
-            taps: patch tokens of four blocks as maps, shallowest first; at least 2 x 2.
+            maps: patch tokens of four blocks as maps, shallowest first; at least 2 x 2.
         """
-        first, second, third, fourth = taps
+        first, second, third, fourth = maps
         *before, last = self.level1
         for step in before:
             first = step(first)

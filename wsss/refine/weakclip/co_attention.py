@@ -17,7 +17,7 @@ class CoAttention(nn.Module):
     other side as it was projected at the start.
 
     Args:
-        joint: width of the space that images and texts share.
+        embed_dim: width of the joint space of images and texts.
         width: inside.
         heads: of every attention.
         depth: layers a stack.
@@ -29,7 +29,7 @@ class CoAttention(nn.Module):
 
     def __init__(
         self,
-        joint: int,
+        embed_dim: int,
         width: int = 256,
         *,
         heads: int = 4,
@@ -38,14 +38,14 @@ class CoAttention(nn.Module):
         chained: bool = True,
     ) -> None:
         super().__init__()
-        self.text_in = nn.Sequential(nn.LayerNorm(joint), nn.Linear(joint, width))
+        self.text_in = nn.Sequential(nn.LayerNorm(embed_dim), nn.Linear(embed_dim, width))
         self.visual_in = nn.Sequential(
-            nn.LayerNorm(joint), nn.Linear(joint, width), nn.LayerNorm(width)
+            nn.LayerNorm(embed_dim), nn.Linear(embed_dim, width), nn.LayerNorm(width)
         )
         self.text_layers = nn.ModuleList(_Layer(width, heads, dropout) for _ in range(depth))
         self.visual_layers = nn.ModuleList(_Layer(width, heads, dropout) for _ in range(depth))
-        self.text_out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, joint))
-        self.visual_out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, joint))
+        self.text_out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, embed_dim))
+        self.visual_out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, embed_dim))
         self._chained = chained
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -55,9 +55,9 @@ class CoAttention(nn.Module):
 
     def forward(
         self,
-        texts: Float[Tensor, "batch texts joint"],
-        visual: Float[Tensor, "batch tokens joint"],
-    ) -> tuple[Float[Tensor, "batch texts joint"], Float[Tensor, "batch tokens joint"]]:
+        texts: Float[Tensor, "batch texts embed_dim"],
+        visual: Float[Tensor, "batch tokens embed_dim"],
+    ) -> tuple[Float[Tensor, "batch texts embed_dim"], Float[Tensor, "batch tokens embed_dim"]]:
         """The changes dT and dV.
 
         Args:
@@ -65,9 +65,9 @@ class CoAttention(nn.Module):
             visual: V, class token first.
         """
         text, memory = self.text_in(texts), self.visual_in(visual)
-        found = self._stack(self.text_layers, text, memory)
-        seen = self._stack(self.visual_layers, memory, text)
-        return self.text_out(found), self.visual_out(seen)
+        text_change = self._stack(self.text_layers, text, memory)
+        visual_change = self._stack(self.visual_layers, memory, text)
+        return self.text_out(text_change), self.visual_out(visual_change)
 
     def _stack(self, layers: Iterable[nn.Module], start: Tensor, memory: Tensor) -> Tensor:
         if not self._chained:  # only the last layer's result is used: the others need not run
@@ -85,8 +85,8 @@ class _Layer(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
-        self.own = _Attention(width, heads, dropout)
-        self.other = _Attention(width, heads, dropout)
+        self.self_attn = _Attention(width, heads, dropout)
+        self.cross_attn = _Attention(width, heads, dropout)
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
         )
@@ -96,8 +96,8 @@ class _Layer(nn.Module):
         self, tokens: Float[Tensor, "batch n width"], memory: Float[Tensor, "batch m width"]
     ) -> Float[Tensor, "batch n width"]:
         normed = self.norm1(tokens)
-        tokens = tokens + self.own(normed, normed)
-        tokens = tokens + self.other(self.norm2(tokens), memory)
+        tokens = tokens + self.self_attn(normed, normed)
+        tokens = tokens + self.cross_attn(self.norm2(tokens), memory)
         update: Tensor = self.dropout(self.mlp(self.norm3(tokens)))
         return tokens + update
 
@@ -119,14 +119,13 @@ class _Attention(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "batch n width"], memory: Float[Tensor, "batch m width"]
     ) -> Float[Tensor, "batch n width"]:
-        mixed = F.scaled_dot_product_attention(
+        attended = F.scaled_dot_product_attention(
             self._split(self.queries(tokens)),
             self._split(self.keys(memory)),
             self._split(self.values(memory)),
         )
         # (B, H, n, d) -> (B, n, D)
-        out: Tensor = self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
-        return out
+        return self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
 
     def _split(self, rows: Float[Tensor, "batch n width"]) -> Float[Tensor, "batch heads n d"]:
         # (B, n, D) -> (B, n, H, d) -> (B, H, n, d)
@@ -141,20 +140,20 @@ class TextMatching(nn.Module):
 
     Args:
         co_attention: gives dT and dV.
-        joint: width of the shared space.
+        embed_dim: width of the joint space.
         temperature: start of every factor (published: 0.1).
     """
 
-    def __init__(self, co_attention: CoAttention, joint: int, temperature: float) -> None:
+    def __init__(self, co_attention: CoAttention, embed_dim: int, temperature: float) -> None:
         super().__init__()
         self.co_attention = co_attention
-        self.gamma = nn.Parameter(torch.full((joint,), temperature))
-        self.beta = nn.Parameter(torch.full((joint,), temperature))
+        self.gamma = nn.Parameter(torch.full((embed_dim,), temperature))
+        self.beta = nn.Parameter(torch.full((embed_dim,), temperature))
 
     def forward(
         self,
-        texts: Float[Tensor, "texts joint"],
-        visual: Float[Tensor, "batch tokens joint"],
+        texts: Float[Tensor, "texts embed_dim"],
+        visual: Float[Tensor, "batch tokens embed_dim"],
         grid: tuple[int, int],
     ) -> Float[Tensor, "batch texts rows columns"]:
         """The match map lambda', cosines in -1 … 1.

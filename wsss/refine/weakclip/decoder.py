@@ -17,13 +17,13 @@ _LEVELS = 4
 
 
 class TextGuidedDecoder(nn.Module):
-    """Logits at the finest level, from the pyramid with the match map beside every level.
+    """Logits at the finest level, from the pyramid with the match map appended to every level.
 
     Args:
         width: of the pyramid's maps.
         labels: classes and the background.
         channels: inside.
-        dropout: share of channels zeroed before the classifier.
+        dropout: fraction of channels zeroed before the classifier.
     """
 
     def __init__(
@@ -42,16 +42,15 @@ class TextGuidedDecoder(nn.Module):
             levels: f'_1 … f'_4, finest first.
             match: lambda', in -1 … 1.
         """
-        logits: Tensor = self.head(self.neck(levels, match))
-        return logits
+        return self.head(self.neck(levels, match))
 
 
 class FeaturePyramid(nn.Module):
-    """FPN (Lin et al., CVPR 2017): what coarse levels say is added to the finer ones.
+    """FPN (Lin et al., CVPR 2017): coarse levels are added to the finer ones.
 
     Args:
         width: of a level.
-        labels: channels of the match map, which is put beside every level.
+        labels: channels of the match map, which is appended to every level.
         channels: channels that come out.
     """
 
@@ -70,27 +69,27 @@ class FeaturePyramid(nn.Module):
     ) -> list[Float[Tensor, "batch channels _ _"]]:
         """Maps of the levels' sizes, finest first."""
         sums = [
-            self._beside(level, match, lateral)
+            self._lateral(level, match, lateral)
             for level, lateral in zip(levels, self.lateral.children(), strict=True)
         ]
         for finer in range(_LEVELS - 2, -1, -1):
             above = F.interpolate(sums[finer + 1], sums[finer].shape[2:], mode="nearest")
             sums[finer] = sums[finer] + above
-        return [smooth(one) for smooth, one in zip(self.smooth, sums, strict=True)]
+        return [smooth(level) for smooth, level in zip(self.smooth, sums, strict=True)]
 
-    def _beside(
+    def _lateral(
         self,
         level: Level,
         match: Float[Tensor, "batch labels rows columns"],
         lateral: nn.Module,
     ) -> Float[Tensor, "batch channels height across"]:
-        """The lateral convolution of level and match map side by side, without laying them so."""
+        """The lateral convolution of level and match map, without concatenating them."""
         assert isinstance(lateral, nn.Conv2d)
         assert lateral.bias is not None
         weight = lateral.weight.flatten(1)  # (out, D + K, 1, 1) -> (out, D + K)
         resized = F.interpolate(match, level.size, mode="bilinear", align_corners=True)
         guide = F.conv2d(resized, weight[:, self._width :, None, None])
-        return level.mixed(weight[:, : self._width], lateral.bias) + guide
+        return level.convolved(weight[:, : self._width], lateral.bias) + guide
 
 
 class SemanticHead(nn.Module):
@@ -102,7 +101,7 @@ class SemanticHead(nn.Module):
     Args:
         channels: of every level.
         labels: classes and the background.
-        dropout: share of channels zeroed before the classifier.
+        dropout: fraction of channels zeroed before the classifier.
     """
 
     def __init__(self, channels: int, labels: int, dropout: float) -> None:
@@ -120,16 +119,15 @@ class SemanticHead(nn.Module):
         """Logits at the size of the finest level."""
         size = levels[0].shape[2:]
         total = None
-        for number, (steps, level) in enumerate(zip(self.levels.children(), levels, strict=True)):
+        for index, (steps, level) in enumerate(zip(self.levels.children(), levels, strict=True)):
             for step in steps.children():
                 level = step(level)
-                if number:
+                if index:
                     level = F.interpolate(level, scale_factor=2, mode="bilinear")
             if level.shape[2:] != size:
                 level = F.interpolate(level, size, mode="bilinear")
             total = level if total is None else total + level
-        logits: Tensor = self.classify(self.dropout(total))
-        return logits
+        return self.classify(self.dropout(total))
 
 
 def _convolution(channels: int) -> nn.Sequential:

@@ -24,7 +24,7 @@ _TINY = 1e-7  # floor of a probability
 _CRF_FLOOR = 1e-4  # of probabilities that enter the CRF, and of those that leave it
 _NO_CUE = 1e-4  # instead of a count of zero
 _RATIO = (0.05, 20.0)
-_OUT = -1e4  # a logit without a share
+_OUT = -1e4  # the logit of a label that is not allowed
 
 
 def label_probabilities(
@@ -37,11 +37,11 @@ def label_probabilities(
         allowed: labels that an image can have; others are 0.
     """
     if allowed is None:
-        share = logits.softmax(1) + _TINY
+        probs = logits.softmax(1) + _TINY
     else:
         can = allowed[:, :, None, None]
-        share = logits.masked_fill(~can, _OUT).softmax(1) + _TINY * can
-    return share / share.sum(1, keepdim=True)
+        probs = logits.masked_fill(~can, _OUT).softmax(1) + _TINY * can
+    return probs / probs.sum(1, keepdim=True)
 
 
 def seed_loss(
@@ -49,7 +49,7 @@ def seed_loss(
 ) -> Float[Tensor, ""]:
     """Balanced seed loss: mean of -log P over background cues, and over all foreground cues.
 
-    Each by image, then averaged over the images; one without such cues counts as 0.
+    Per image, then averaged over the images; an image without such cues counts as 0.
 
     Args:
         probabilities: from `label_probabilities`.
@@ -57,12 +57,12 @@ def seed_loss(
             is not allowed gives none either.
     """
     labels = probabilities.shape[1]
-    known = seeds < labels
+    valid = seeds < labels
     # (B, 1, h, w) -> (B, h, w)
-    own = probabilities.gather(1, (seeds.long() * known)[:, None])[:, 0]
-    loss = -torch.where(own > 0, own, 1.0).log()
-    known = known & (own > 0)
-    return _balanced(loss, known & (seeds == 0)) + _balanced(loss, known & (seeds > 0))
+    probs = probabilities.gather(1, (seeds.long() * valid)[:, None])[:, 0]
+    loss = -torch.where(probs > 0, probs, 1.0).log()
+    valid = valid & (probs > 0)
+    return _balanced(loss, valid & (seeds == 0)) + _balanced(loss, valid & (seeds > 0))
 
 
 def _balanced(loss: Tensor, where: Bool[Tensor, "batch h w"]) -> Float[Tensor, ""]:
@@ -106,14 +106,14 @@ def crf_targets(
         crf: kernels and iterations.
         allowed: labels that enter an image's CRF; others are 0. None: all.
     """
-    given = probabilities.cpu().numpy()
-    found = np.zeros_like(given)
-    for number, (one, image) in enumerate(zip(given, images, strict=True)):
-        own = slice(None) if allowed is None else allowed[number].nonzero()[:, 0].cpu().numpy()
-        energy = -np.log(np.maximum(one[own], _CRF_FLOOR))
-        share = np.maximum(posterior(energy, image, crf), _CRF_FLOOR)
-        found[number, own] = share / share.sum(0)
-    return torch.from_numpy(found).to(probabilities.device)
+    before = probabilities.cpu().numpy()
+    after = np.zeros_like(before)
+    for index, (probs, image) in enumerate(zip(before, images, strict=True)):
+        labels = slice(None) if allowed is None else allowed[index].nonzero()[:, 0].cpu().numpy()
+        energy = -np.log(np.maximum(probs[labels], _CRF_FLOOR))
+        smoothed = np.maximum(posterior(energy, image, crf), _CRF_FLOOR)
+        after[index, labels] = smoothed / smoothed.sum(0)
+    return torch.from_numpy(after).to(probabilities.device)
 
 
 def auxiliary_loss(

@@ -2,15 +2,15 @@
 
 A text-guided segmenter on frozen CLIP features is trained on hard seeds: their cross-entropy, the
 edges of the image through a CRF, and the cosines of patches and prompted class names. It is then
-applied to the very images it was trained on. Symbols and equations:
-docs/methods/weakclip.md. Departures of the released code are options of ``refine.weakclip``.
+applied to the images that it was trained on. Symbols and equations: docs/methods/weakclip.md;
+departures of the released code are options of ``refine.weakclip``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,24 +18,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from wsss.artifacts.checkpoint import load_checkpoint
-from wsss.artifacts.errors import ArtifactError
-from wsss.clip.input import EncoderInput
-from wsss.compute import seeding
-from wsss.config.model import Config
-from wsss.config.paths import expand_path
-from wsss.data.datasets.classes import ClassList, spelling
-from wsss.data.datasets.voc import list_ids
-from wsss.data.manifest import Sample
-from wsss.labels.prediction import Prediction, candidates
-from wsss.refine.base import Refiner, Scores, TrainingResult
+from wsss.data.datasets.classes import spelling
+from wsss.refine.base import CropOptions, Refiner, Scores, Setup
 from wsss.refine.inference import MultiScaleInference, Photo, PhotoScaler
-from wsss.refine.inputs import CamSet, ImageCams
-from wsss.refine.photos import on_photos
-from wsss.refine.seed_set import SeedSet
-from wsss.refine.training.crops import CropBatch, CropStream
-from wsss.refine.training.task import training_task
-from wsss.refine.training.trainer import Trainer
+from wsss.refine.training.crops import CropBatch
+from wsss.refine.training.trainer import Group
 from wsss.refine.weakclip.boundary import boundary_crf, grid_photos
 from wsss.refine.weakclip.losses import (
     auxiliary_loss,
@@ -48,272 +35,146 @@ from wsss.refine.weakclip.network import WeakClipNetwork
 from wsss.refine.weakclip.options import WeakClipOptions
 
 _BACKGROUND = "background"
-_STRIDE = 4  # pixels a cell of the scores that are handed on
+_STRIDE = 4  # pixels per cell of the scores
 
 
-class WeakClip:
-    """The refiner; see `wsss.refine.base.Refiner`."""
-
-    sections: tuple[str, ...] = ("clip", "cams", "refine", "infer")
-
-    def train(
-        self,
-        config: Config,
-        classes: ClassList,
-        cams: CamSet,
-        work: Path,
-        cache: Path,
-        seeds: SeedSet | None = None,
-    ) -> TrainingResult:
-        """Train on crops of the photos and of their seeds.
-
-        Raises:
-            TrainingStoppedError: asked to stop; the next call goes on.
-            ValueError: there are no seeds, the crop does not fit the patch, or there is no image.
-        """
-        if seeds is None:
-            raise ValueError("WeakCLIP learns from seeds; pass the shards of the stage seeds")
-        refine, settings = config.refine, config.refine.section(WeakClipOptions)
-        inputs = EncoderInput(
-            config.clip, cache, max_pixels=config.data.max_pixels, device=config.compute.device
-        )
-        stream = CropStream(
-            cams,
-            inputs,
-            refine.train,
-            seed=config.seed,
-            workers=config.compute.workers,
-            labels=seeds.read,
-            fill=inputs.mean_colour,
-            twice=_repeated(config),
-        )
-        network = build_network(config, classes, inputs, seed=config.seed)
-        trainer = Trainer[CropBatch](
-            network.trained,
-            refine.train,
-            seed=config.seed,
-            work=work,
-            task=training_task(config, classes, cams, [seeds.inputs, class_texts(config, classes)]),
-            description="WeakCLIP",
-            groups=network.groups(),
-        )
-        network.train()
-        curve = trainer.fit(stream.batches, Step(settings, network, inputs))
-        cost = trainer.efficiency("WeakCLIP", *network.parameter_counts())
-        return TrainingResult(network.trained.state_dict(), curve, cost)
-
-    def apply(
-        self,
-        config: Config,
-        classes: ClassList,
-        checkpoint: Path,
-        cams: Iterable[ImageCams],
-        cache: Path,
-    ) -> Iterator[Scores]:
-        """Probabilities of each image's tags, or of all labels that win somewhere.
-
-        Raises:
-            ArtifactError: the checkpoint is damaged, or of another class list or network.
-        """
-        trained = _Trained(config, classes, checkpoint, cache)
-        return on_photos(trained.inputs, ((image.sample, image) for image in cams), trained.scores)
-
-    def predict(
-        self,
-        config: Config,
-        classes: ClassList,
-        checkpoint: Path,
-        samples: Sequence[Sample],
-        cache: Path,
-    ) -> Iterator[Prediction]:
-        """Labels of each image: single scale, and all scales with mirroring.
-
-        Raises:
-            ArtifactError: as `apply`.
-        """
-        trained = _Trained(config, classes, checkpoint, cache)
-        return on_photos(trained.inputs, ((sample, None) for sample in samples), trained.prediction)
-
-
-class Step:
-    """The losses of one training step (eq. 17-22).
+class WeakClip(Refiner[WeakClipOptions]):
+    """The refiner; see `wsss.refine.base.Refiner`.
 
     Args:
-        settings: weights and departures.
-        network: what is trained.
-        inputs: the normalisation.
+        setup: see there.
+        network: instead of one with a random head.
     """
 
     def __init__(
-        self, settings: WeakClipOptions, network: WeakClipNetwork, inputs: EncoderInput
+        self, setup: Setup[WeakClipOptions], network: WeakClipNetwork | None = None
     ) -> None:
-        self._settings, self._network, self._inputs = settings, network, inputs
-        cell = inputs.encoder.patch[0] // 2
-        self._crf = boundary_crf(settings.boundary, max(1, cell))
+        super().__init__(setup)
+        if network is None:
+            clip, names = setup.encoder_input.clip, class_texts(setup)
+            network = WeakClipNetwork(clip, self.encoder, names, self.options, setup.crop)
+        self.network, self.trained = network, network.trained
+        self._crf = boundary_crf(self.options.boundary, max(1, self.encoder.patch[0] // 2))
 
-    def __call__(self, step: int, batch: CropBatch) -> Mapping[str, Tensor]:
-        """``loss`` and its parts ``seed``, ``boundary`` and ``auxiliary``, without their weights.
-
-        Args:
-            step: 0-based; every step is alike.
-            batch: the crops and their seeds.
-        """
-        del step
-        settings, network = self._settings, self._network
-        batch = batch.to(self._inputs.encoder.device)
+    def loss(self, step: int, batch: CropBatch) -> Mapping[str, Tensor]:
+        """Weighted sum of the parts ``seed``, ``boundary`` and ``auxiliary``, at every step."""
+        options, network = self.options, self.network
         assert batch.labels is not None
-        seen = network.look(batch.images)
-        match, logits = network.head(seen, network.texts())
-        size = (2 * seen.grid[0], 2 * seen.grid[1])
+        features = network.encode(batch.images)
+        match, logits = network.head(features, network.texts())
+        # The losses are computed on a grid of half a patch.
+        size = (2 * features.grid[0], 2 * features.grid[1])
         small = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-        tags = _allowed(batch, logits.shape[1])
-        allowed = tags if settings.tags_in_losses == "masked" else None
-        share = label_probabilities(small, allowed)
-        photos = grid_photos(batch.images, size, self._inputs, settings.boundary)
-        in_crf = None if settings.tags_in_losses == "ignored" else tags
-        smoothed = crf_targets(share, photos, self._crf, in_crf)
-        valid = None if settings.padding == "labelled" else _nearest(batch.valid, size)
+        tags = _tags_of(batch, logits.shape[1])
+        allowed = tags if options.tags_in_losses == "masked" else None
+        in_crf = None if options.tags_in_losses == "ignored" else tags
+        probs = label_probabilities(small, allowed)
+        photos = grid_photos(batch.images, size, self.setup.encoder_input, options.boundary)
+        smoothed = crf_targets(probs, photos, self._crf, in_crf)
+        valid = None if options.padding == "labelled" else _nearest(batch.valid, size)
         parts = {
-            "seed": seed_loss(share, _nearest(batch.labels, size)),
-            "boundary": boundary_loss(share, smoothed, valid),
+            "seed": seed_loss(probs, _nearest(batch.labels, size)),
+            "boundary": boundary_loss(probs, smoothed, valid),
             "auxiliary": auxiliary_loss(
                 match,
                 batch.labels,
-                temperature=settings.auxiliary_temperature,
+                temperature=options.auxiliary_temperature,
                 allowed=allowed,
-                ignored_count=settings.auxiliary_mean == "all",
+                ignored_count=options.auxiliary_mean == "all",
             ),
         }
         loss = (
-            settings.seed_weight * parts["seed"]
-            + settings.boundary_weight * parts["boundary"]
-            + settings.auxiliary_weight * parts["auxiliary"]
+            options.seed_weight * parts["seed"]
+            + options.boundary_weight * parts["boundary"]
+            + options.auxiliary_weight * parts["auxiliary"]
         )
         return {"loss": loss} | parts
 
-
-class _Trained:
-    """The network with trained weights."""
-
-    def __init__(self, config: Config, classes: ClassList, checkpoint: Path, cache: Path) -> None:
-        tensors, _ = load_checkpoint(checkpoint)
-        self.inputs = EncoderInput(
-            config.clip, cache, max_pixels=config.data.max_pixels, device=config.compute.device
+    @property
+    def crops(self) -> CropOptions:
+        """Crops are padded with the colour that is 0 to the encoder."""
+        return CropOptions(
+            fill=self.setup.encoder_input.mean_colour, repeat_list=self.options.repeat_list
         )
-        self._labels = classes.label_count
-        self._masked = config.refine.section(WeakClipOptions).tags_in_masks == "masked"
-        self._network = build_network(config, classes, self.inputs, seed=0)
-        try:
-            self._network.trained.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise ArtifactError(
-                f"{checkpoint}: is of another class list, encoder or refine.weakclip ({error}); "
-                "rerun refine-train"
-            ) from None
-        self._network.train(False)
+
+    def parameter_groups(self) -> list[Group]:
+        """Head, adapter and CLIP, with their relative learning rates."""
+        return self.network.groups()
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """The released recipe counts CLIP as frozen, whatever its schedule does to it."""
+        return self.network.parameter_counts()
+
+    def train_mode(self, mode: bool) -> None:
+        """Also of a frozen tower, for its stochastic depth."""
+        self.network.train(mode)
+
+    def logits(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch labels rows columns"]:
+        """Logits of the background and of the classes, without those of extra labels."""
+        logits = self.network.head(self.network.encode(images), self._texts)[1]
+        return logits[:, : self.setup.classes.label_count]
+
+    @cached_property
+    def _texts(self) -> Float[Tensor, "labels embed_dim"]:
+        """Features of all labels, for inference: they depend on no image."""
         with torch.inference_mode():
-            self._texts = self._network.texts()  # they hang on no image
-        infer, encoder = config.infer, self.inputs.encoder
-        self._scaled = PhotoScaler(
-            self.inputs.normalize,
-            encoder.patch,
-            encoder.device,
-            grid=infer.grid,
-            rounding="each",
-            square=self.inputs.square,
-            short_side=infer.short_side,
-            long_side=infer.long_side or config.clip.long_side,
-        )
-        self._inference = MultiScaleInference(
-            self._logits,
+            return self.network.texts()
+
+    @cached_property
+    def scaled(self) -> PhotoScaler:
+        """The sides of each scale are rounded by themselves."""
+        return replace(super().scaled, rounding="each", short_side=self.setup.infer.short_side)
+
+    @cached_property
+    def inference(self) -> MultiScaleInference:
+        """Windows are averaged as logits, scales and mirror images as probabilities."""
+        infer = self.setup.infer
+        return MultiScaleInference(
+            self.logits,
             scales=infer.scales,
             average="probabilities",
             grid="output",
-            patch=encoder.patch,
+            patch=self.encoder.patch,
             mirror_in_batch=False,
             window=infer.window,
             stride=infer.stride,
         )
 
-    def scores(self, photo: Photo, image: ImageCams) -> Scores:
+    def tag_scores(self, photo: Photo, classes: Sequence[int]) -> Scores:
         """Probabilities of the background and of the tags, or of the labels that win somewhere."""
         size = (-(-photo.shape[0] // _STRIDE), -(-photo.shape[1] // _STRIDE))
-        if self._masked:
-            labels = [0, *(index + 1 for index in image.classes)]
-            probs = self._probs(photo, size, labels)[1]
+        if self.options.tags_in_masks == "masked":
+            labels = [0, *(index + 1 for index in classes)]
+            probs = self.multi_scale(photo, size, labels)[1].cpu().numpy()
             return Scores(probs[1:], probs[0])
-        probs = self._probs(photo, size)[1]
+        probs = self.multi_scale(photo, size)[1].cpu().numpy()
         winners = [int(label) for label in np.unique(probs.argmax(0)) if label]
         return Scores(probs[winners], probs[0], tuple(label - 1 for label in winners))
 
-    def prediction(self, photo: Photo, subject: None) -> Prediction:
-        """Both protocols' probabilities, at the photo's size."""
-        del subject
-        single, multi = self._probs(photo, (photo.shape[0], photo.shape[1]))
-        return Prediction(photo, {"single": candidates(single), "multi": candidates(multi)})
 
-    def _probs(
-        self, photo: Photo, size: tuple[int, int], labels: Sequence[int] | None = None
-    ) -> list[np.ndarray]:
-        view = partial(self._scaled, photo)
-        return [maps[0].cpu().numpy() for maps in self._inference.probabilities(view, size, labels)]
-
-    def _logits(
-        self, images: Float[Tensor, "batch 3 rows columns"]
-    ) -> Float[Tensor, "batch labels height width"]:
-        logits: Tensor = self._network.head(self._network.look(images), self._texts)[1]
-        return logits[:, : self._labels]
-
-
-def build_network(
-    config: Config, classes: ClassList, inputs: EncoderInput, *, seed: int
-) -> WeakClipNetwork:
-    """A network on the encoder's device; its start is a function of the seed."""
-    names = class_texts(config, classes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeding.number(seed, seeding.NETWORK, 0))
-        return WeakClipNetwork(
-            inputs.clip,
-            inputs.encoder,
-            names,
-            config.refine.section(WeakClipOptions),
-            config.refine.train.crop,
-        )
-
-
-def class_texts(config: Config, classes: ClassList) -> list[str]:
-    """What stands behind the learnable vectors: the background, the classes, extra labels.
+def class_texts(setup: Setup[WeakClipOptions]) -> list[str]:
+    """What stands after the learnable vectors: the background, the classes, extra labels.
 
     Classes have their bare names. ``data.prompts`` may put other words in their place; the synonyms
-    of the class list, made for other templates, do not.
+    of the class list, which are meant for other templates, do not.
     """
-    own = {spelling(name) for name in config.data.prompts}
+    classes, replaced = setup.classes, {spelling(name) for name in setup.prompts}
     words = zip(classes.names, classes.prompts, strict=True)
-    chosen = (prompt if spelling(name) in own else name for name, prompt in words)
-    names = [word.replace("_", " ") for word in chosen]
-    return [_BACKGROUND, *names, *config.refine.section(WeakClipOptions).extra_labels]
+    texts = (prompt if spelling(name) in replaced else name for name, prompt in words)
+    return [_BACKGROUND, *(text.replace("_", " ") for text in texts), *setup.options.extra_labels]
 
 
-def _allowed(batch: CropBatch, labels: int) -> Bool[Tensor, "batch labels"]:
+def _tags_of(batch: CropBatch, labels: int) -> Bool[Tensor, "batch labels"]:
     """The background and the tags of each image."""
-    allowed = torch.zeros(len(batch.images), labels, dtype=torch.bool, device=batch.images.device)
-    allowed[:, 0] = True
-    allowed[batch.owner, batch.classes + 1] = True
-    return allowed
+    tags = torch.zeros(len(batch.images), labels, dtype=torch.bool, device=batch.images.device)
+    tags[:, 0] = True
+    tags[batch.image_index, batch.classes + 1] = True
+    return tags
 
 
 def _nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Every cell takes the value of its first pixel."""
     small = F.interpolate(maps[:, None].float(), size, mode="nearest")[:, 0]
     return small.to(maps.dtype)
-
-
-def _repeated(config: Config) -> frozenset[str]:
-    """Images that come twice an epoch."""
-    name = config.refine.section(WeakClipOptions).repeat_list
-    if not name or config.data.kind != "voc":
-        return frozenset()
-    return frozenset(list_ids(name, expand_path(config.data.root)))
-
-
-refiner: Refiner = WeakClip()

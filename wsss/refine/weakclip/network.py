@@ -22,16 +22,16 @@ from wsss.refine.weakclip.co_attention import CoAttention, TextMatching
 from wsss.refine.weakclip.decoder import TextGuidedDecoder
 from wsss.refine.weakclip.options import WeakClipOptions
 
-_TAPS = (1 / 3, 1 / 2, 2 / 3, 1.0)
+_OUT_INDICES = (1 / 3, 1 / 2, 2 / 3, 1.0)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the image tower says of a batch of images."""
+class ImageFeatures:
+    """Outputs of the image tower for a batch of images."""
 
-    taps: list[Float[Tensor, "batch channels rows columns"]]
+    maps: list[Float[Tensor, "batch channels rows columns"]]
     """Patch tokens after four blocks, as maps, before the final norm."""
-    visual: Float[Tensor, "batch tokens joint"]
+    visual: Float[Tensor, "batch tokens embed_dim"]
     """All tokens after the final norm and the projection; the class token first."""
     grid: tuple[int, int]
 
@@ -41,37 +41,37 @@ class WeakClipHead(nn.Module):
 
     Args:
         width: of a token of the image tower.
-        joint: width of the space that images and texts share.
+        embed_dim: width of the joint space of images and texts.
         text_width: of a token embedding.
         labels: classes and the background.
         settings: see there.
     """
 
     def __init__(
-        self, width: int, joint: int, text_width: int, labels: int, settings: WeakClipOptions
+        self, width: int, embed_dim: int, text_width: int, labels: int, settings: WeakClipOptions
     ) -> None:
         super().__init__()
         self.prompt = LearnablePrompt(settings.prompts, text_width, settings.prompt_std)
         self.adapter = PyramidAdapter(width)
         attention = CoAttention(
-            joint,
+            embed_dim,
             settings.width,
             heads=settings.heads,
             depth=settings.depth,
             dropout=settings.dropout,
             chained=settings.co_attention == "chained",
         )
-        self.matching = TextMatching(attention, joint, settings.temperature)
+        self.matching = TextMatching(attention, embed_dim, settings.temperature)
         self.decoder = TextGuidedDecoder(width, labels, settings.channels, dropout=settings.dropout)
 
     def forward(
-        self, seen: Seen, texts: Float[Tensor, "labels joint"]
+        self, features: ImageFeatures, texts: Float[Tensor, "labels embed_dim"]
     ) -> tuple[
         Float[Tensor, "batch labels rows columns"], Float[Tensor, "batch labels height across"]
     ]:
         """The match map lambda' on the patch grid, and logits at four times its size."""
-        match = self.matching(texts, seen.visual, seen.grid)
-        return match, self.decoder(self.adapter(seen.taps), match)
+        match = self.matching(texts, features.visual, features.grid)
+        return match, self.decoder(self.adapter(features.maps), match)
 
 
 class WeakClipNetwork:
@@ -101,7 +101,8 @@ class WeakClipNetwork:
         self._tokens = short_texts(tokens).to(encoder.device)
         self.text = TextTower(clip.model, settings.prompts + self._tokens.shape[1])
         self.text.requires_grad_(self._trains_clip).to(encoder.device)
-        self._taps = settings.out_indices or [round(share * encoder.depth) for share in _TAPS]
+        default = [round(fraction * encoder.depth) for fraction in _OUT_INDICES]
+        self._out_indices = settings.out_indices or default
         grid = (crop // encoder.patch[0], crop // encoder.patch[1])
         self.image: ImageTower | None = None
         class_token = 2 if settings.class_token == "twice" else 1
@@ -148,47 +149,46 @@ class WeakClipNetwork:
             )
         return groups
 
-    def texts(self) -> Float[Tensor, "labels joint"]:
+    def texts(self) -> Float[Tensor, "labels embed_dim"]:
         """Features t_p of all labels."""
-        features: Tensor = self.head.prompt(self.text, self._tokens)
-        return features
+        return self.head.prompt(self.text, self._tokens)
 
-    def look(self, images: Float[Tensor, "batch 3 height width"]) -> Seen:
+    def encode(self, images: Float[Tensor, "batch 3 height width"]) -> ImageFeatures:
         """Run the image tower, with a graph only if it is trained."""
         grid = (
             images.shape[2] // self._encoder.patch[0],
             images.shape[3] // self._encoder.patch[1],
         )
-        blocks = [number - 1 for number in self._taps]
+        blocks = [index - 1 for index in self._out_indices]
         if self.image is None:
             encoding = self._encoder.run(images, outputs_of=blocks)
-            kept = [encoding.outputs[number] for number in blocks]
+            outputs = [encoding.outputs[block] for block in blocks]
             visual = self._encoder.project(self._encoder.normalize(encoding.tokens))
         else:
             with torch.set_grad_enabled(self._trains_clip and torch.is_grad_enabled()):
-                kept, visual = self.image(images, blocks)
+                outputs, visual = self.image(images, blocks)
         # (B, 1 + h w, D) -> (B, h w, D) -> (B, D, h, w). Contiguous, since the backward pass of
         # group norm crashes on a CPU where the channels come last (torch 2.13).
-        maps = [tokens[:, 1:].transpose(1, 2).unflatten(2, grid).contiguous() for tokens in kept]
-        return Seen(maps, visual, grid)
+        maps = [tokens[:, 1:].transpose(1, 2).unflatten(2, grid).contiguous() for tokens in outputs]
+        return ImageFeatures(maps, visual, grid)
 
     def parameter_counts(self) -> tuple[int, int]:
         """Parameters that are trained on top of CLIP, and all that a forward pass uses.
 
         The released recipe counts CLIP as frozen, whatever its schedule does to it.
         """
-        own = sum(parameter.numel() for parameter in self.head.parameters())
+        trained = sum(parameter.numel() for parameter in self.head.parameters())
         text = sum(parameter.numel() for parameter in self.text.parameters())
         image = (
             self._encoder.parameter_count
             if self.image is None
             else sum(parameter.numel() for parameter in self.image.parameters())
         )
-        return own, own + text + image
+        return trained, trained + text + image
 
 
 def _without(
     parameters: Iterable[nn.Parameter], others: Iterable[nn.Parameter]
 ) -> list[nn.Parameter]:
-    known = {id(parameter) for parameter in others}
-    return [parameter for parameter in parameters if id(parameter) not in known]
+    excluded = {id(parameter) for parameter in others}
+    return [parameter for parameter in parameters if id(parameter) not in excluded]

@@ -1,7 +1,7 @@
 """The released WeakCLIP: its names as ours, its 91 labels of COCO.
 
 The release trains both towers of CLIP, through a learning rate that leaks into groups whose rate is
-0. Its checkpoint therefore holds towers that are no longer CLIP's, and they are taken from it.
+0. Its checkpoint therefore holds towers that are no longer CLIP's, and they are imported too.
 """
 
 from __future__ import annotations
@@ -13,15 +13,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from wsss.clip.input import EncoderInput
-from wsss.config.model import Config
-from wsss.data.datasets.classes import ClassList, spelling
+from wsss.data.datasets.classes import spelling
 from wsss.data.datasets.coco import CATEGORY_IDS, UNUSED_CATEGORIES
-from wsss.refine.released.matching import ImportReport, Part, assemble, departures
-from wsss.refine.weakclip.method import build_network, class_texts
-from wsss.refine.weakclip.options import WeakClipOptions
+from wsss.refine.released.matching import ImportReport, Part, assemble
+from wsss.refine.weakclip.method import WeakClip, class_texts
 
-_NEEDED: Mapping[str, object] = {
+NEEDED: Mapping[str, object] = {
     "refine.weakclip.zero_lr": "leak",
     "refine.weakclip.co_attention": "unchained",
     "refine.weakclip.class_token": "twice",
@@ -63,8 +60,8 @@ _NAMES = (
     (r"^head\.matching\.co_attention\.text_out", "context_decoder.out_proj"),
     (r"^head\.matching\.co_attention\.visual_layers", "context_decoder.anti_decoder"),
     (r"^head\.matching\.co_attention\.text_layers", "context_decoder.decoder"),
-    (r"\.own\.", ".self_attn."),
-    (r"\.other\.", ".cross_attn."),
+    (r"\.self_attn\.", ".self_attn."),
+    (r"\.cross_attn\.", ".cross_attn."),
     (r"_attn\.queries\.", "_attn.q_proj."),
     (r"_attn\.keys\.", "_attn.k_proj."),
     (r"_attn\.values\.", "_attn.v_proj."),
@@ -75,42 +72,38 @@ _NAMES = (
 )
 
 
-def account(
-    config: Config, classes: ClassList, inputs: EncoderInput, tensors: Mapping[str, Tensor]
+def import_tensors(
+    refiner: WeakClip, tensors: Mapping[str, Tensor]
 ) -> tuple[ImportReport, list[str]]:
-    """Make the tensors of `wsss.refine.weakclip.network.WeakClipNetwork.trained`.
+    """Make the state of `WeakClip.trained`.
 
     Args:
-        config: data, clip and refine.
-        classes: the data set's classes.
-        inputs: the encoder.
+        refiner: freshly built.
         tensors: theirs.
 
     Returns:
-        The account, and the names of theirs that are not in it yet.
+        The report, and the names of theirs that are not in it yet.
     """
-    settings = config.refine.section(WeakClipOptions)
-    network = build_network(config, classes, inputs, seed=0)
-    wanted = network.trained.state_dict()
-    order = None
-    extra = class_texts(config, classes)[classes.label_count :]
+    classes, order = refiner.setup.classes, None
+    extra = class_texts(refiner.setup)[classes.label_count :]
     renumbered = classes.name == "coco" and _label_count(tensors) == _COCO_LABELS
     if renumbered:
         order = coco_order(extra)
-    found, rest = assemble(tensors, parts(wanted, inputs.encoder.width, order))
+    state = refiner.trained.state_dict()
+    report, rest = assemble(tensors, parts(state, refiner.encoder.width, order))
     if renumbered and order is None:
         names = list(UNUSED_CATEGORIES.values())
-        found.object_to(
+        report.add_problems(
             "set otherwise",
             [f"refine.weakclip.extra_labels is {extra}, the checkpoint was trained with {names}"],
         )
-    found.object_to("set otherwise", departures(config, _NEEDED))
-    found.note(
-        "carried along",
+    last = refiner.options.depth - 1
+    report.add_group(
+        "unused",
         "co-attention layers before the last of a stack, whose results the release never uses",
-        (n for n in found.used if (m := _DEAD_LAYER.match(n)) and int(m[1]) < settings.depth - 1),
+        (n for n in report.used if (m := _DEAD_LAYER.match(n)) and int(m[1]) < last),
     )
-    return found, rest
+    return report, rest
 
 
 def published_name(ours: str) -> str:
@@ -124,20 +117,20 @@ def published_name(ours: str) -> str:
 
 
 def parts(
-    wanted: Mapping[str, Tensor], width: int, order: Sequence[int] | None = None
+    state: Mapping[str, Tensor], width: int, order: Sequence[int] | None = None
 ) -> dict[str, Part]:
-    """What each of ours is made of.
+    """What each of ours is made from.
 
     Args:
-        wanted: ours, by name; their shapes count.
+        state: ours, by name; their shapes count.
         width: of a token of the image tower.
         order: for each label of ours the label of theirs; None: the same.
     """
-    return {ours: _part(ours, tensor, width, order) for ours, tensor in wanted.items()}
+    return {ours: _part(ours, tensor, width, order) for ours, tensor in state.items()}
 
 
-def _part(ours: str, wanted: Tensor, width: int, order: Sequence[int] | None) -> Part:
-    source, shape = (published_name(ours),), tuple(wanted.shape)
+def _part(ours: str, tensor: Tensor, width: int, order: Sequence[int] | None) -> Part:
+    source, shape = (published_name(ours),), tuple(tensor.shape)
     if ours == "head.prompt.contexts":
         return Part(source, (1, *shape), lambda theirs: theirs[0][0])
     if ours == _POSITIONS:
@@ -167,11 +160,11 @@ def coco_order(extra: Sequence[str]) -> list[int] | None:
     Returns:
         None: ``extra`` is something else than the ten names.
     """
-    unused = {spelling(name): number for number, name in UNUSED_CATEGORIES.items()}
-    numbers = [unused.get(spelling(text), 0) for text in extra]
-    if sorted(numbers) != sorted(UNUSED_CATEGORIES):
+    unused = {spelling(name): category for category, name in UNUSED_CATEGORIES.items()}
+    categories = [unused.get(spelling(text), 0) for text in extra]
+    if sorted(categories) != sorted(UNUSED_CATEGORIES):
         return None
-    return [0, *CATEGORY_IDS, *numbers]
+    return [0, *CATEGORY_IDS, *categories]
 
 
 def _label_count(tensors: Mapping[str, Tensor]) -> int | None:

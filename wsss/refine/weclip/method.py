@@ -10,206 +10,148 @@ equations: docs/methods/weclip.md. Departures of the released code are options o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from wsss.cams.grad_cam import block_cams
 from wsss.cams.maps import resize_maps
-from wsss.clip.input import EncoderInput
-from wsss.clip.text.embeddings import text_bank
-from wsss.config.model import Config
-from wsss.data.datasets.classes import ClassList
-from wsss.data.manifest import Sample
-from wsss.labels.prediction import Prediction
-from wsss.refine.base import Refiner, Scores, TrainingResult
-from wsss.refine.blocks.frozen import encode
-from wsss.refine.blocks.head import Decoded, Head
-from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
-from wsss.refine.blocks.model import HeadNetwork, new_head
-from wsss.refine.blocks.pseudo_labels import ignore_band, padding_label
+from wsss.clip.text.embeddings import TextBank, text_bank
+from wsss.refine.base import Setup
+from wsss.refine.blocks.frozen import EncoderFeatures, encode
+from wsss.refine.blocks.fusion import feature_affinity
+from wsss.refine.blocks.model import HeadRefiner
+from wsss.refine.blocks.pseudo_labels import crop_labels, shown_tags
 from wsss.refine.blocks.refinement import refined_cams
-from wsss.refine.inference import Photo
-from wsss.refine.inputs import CamSet, ImageCams
-from wsss.refine.seed_set import SeedSet
-from wsss.refine.training.crops import CropBatch, CropStream
-from wsss.refine.training.image_labels import ImageLabels
-from wsss.refine.training.task import training_task
-from wsss.refine.training.trainer import Trainer
+from wsss.refine.training.crops import CropBatch
 from wsss.refine.weclip.options import WeClipOptions
-from wsss.refine.weclip.teacher import PseudoLabels, learned_affinity
 
 
-class WeClip:
+class WeClip(HeadRefiner[WeClipOptions]):
     """The refiner; see `wsss.refine.base.Refiner`."""
 
-    sections: tuple[str, ...] = ("clip", "cams", "refine", "infer")
+    def __init__(self, setup: Setup[WeClipOptions]) -> None:
+        super().__init__(setup, blocks=setup.encoder_input.encoder.depth - 1)
+        self.draws_at_inference = setup.infer.dropout == "on"
+        self._crop_cams = self.options.crop_visibility != "image"
 
-    def train(
-        self,
-        config: Config,
-        classes: ClassList,
-        cams: CamSet,
-        work: Path,
-        cache: Path,
-        seeds: SeedSet | None = None,
-    ) -> TrainingResult:
-        """Train the head on crops; seeds are not looked at.
+    def loss(self, step: int, batch: CropBatch) -> Mapping[str, Tensor]:
+        """``L = L_seg + 0.1 L_aff``; the refinement module takes part from ``rfm_start`` on."""
+        rfm = step >= self.options.rfm_start
+        features = self.encode(batch, rfm=rfm)
+        _, fused, logits = self.head(features.features, features.grid)
+        affinity = self.affinity(fused)
+        labels = self.pseudo_labels(batch, features, affinity.detach() if rfm else None)
+        return self.losses(logits, labels, affinity, labels)
 
-        Raises:
-            TrainingStoppedError: asked to stop; the next call goes on.
-            ValueError: the crop does not fit the patch, or there is no image.
-        """
-        refine, settings = config.refine, config.refine.section(WeClipOptions)
-        inputs = EncoderInput(
-            config.clip, cache, max_pixels=config.data.max_pixels, device=config.compute.device
-        )
-        labels, bank = None, None
-        if settings.crop_visibility == "image":
-            labels = ImageLabels(cams, inputs, ignore_band(settings), cache)
-        else:
-            words = (classes.prompts, classes.backgrounds, config.clip.template)
-            bank = text_bank(inputs.clip, *words, cache_dir=cache).to(inputs.encoder.device)
-        stream = CropStream(
-            cams,
-            inputs,
-            refine.train,
-            seed=config.seed,
-            workers=config.compute.workers,
-            labels=None if labels is None else labels.read,
-            padding=padding_label(settings),
-        )
-        head = _new_head(config, classes, inputs, seed=config.seed)
-        trainer = Trainer[CropBatch](
-            head,
-            refine.train,
-            seed=config.seed,
-            work=work,
-            task=training_task(config, classes, cams),
-            description="WeCLIP",
-        )
-        teacher = PseudoLabels(config, inputs.encoder, bank)
-        curve = trainer.fit(stream.batches, Step(config, head, teacher))
-        own = sum(parameter.numel() for parameter in head.parameters())
-        cost = trainer.efficiency("WeCLIP", own, own + inputs.encoder.parameter_count)
-        return TrainingResult(head.state_dict(), curve, cost)
+    def affinity(
+        self, fused: Float[Tensor, "batch width rows columns"]
+    ) -> Float[Tensor, "batch patches patches"]:
+        """A_f between patches, in 0..1."""
+        cosine = self.options.affinity == "cosine"
+        return feature_affinity(fused, self.options.temperature if cosine else None)
 
-    def apply(
-        self,
-        config: Config,
-        classes: ClassList,
-        checkpoint: Path,
-        cams: Iterable[ImageCams],
-        cache: Path,
-    ) -> Iterator[Scores]:
-        """Scores of each image's tags: the decoder's, or those of the CAM that it refined.
-
-        Raises:
-            ArtifactError: the checkpoint is damaged, or of another class list or head.
-        """
-        return _Trained(config, classes, checkpoint, cache).scores(cams)
-
-    def predict(
-        self,
-        config: Config,
-        classes: ClassList,
-        checkpoint: Path,
-        samples: Sequence[Sample],
-        cache: Path,
-    ) -> Iterator[Prediction]:
-        """The decoder's labels of each image: single scale, and all scales with mirroring.
-
-        Raises:
-            ArtifactError: as `apply`.
-        """
-        return _Trained(config, classes, checkpoint, cache).predictions(samples)
-
-
-class Step:
-    """The losses of one training step (eq. 20): ``L = L_seg + 0.1 L_aff``.
-
-    Args:
-        config: reads refine.
-        head: what is trained.
-        teacher: makes the pseudo labels.
-    """
-
-    def __init__(self, config: Config, head: Head, teacher: PseudoLabels) -> None:
-        self._settings = config.refine.section(WeClipOptions)
-        self._head, self._teacher = head, teacher
-        side = config.refine.train.crop // teacher.encoder.patch[0]
-        self._grid = (side, side)
-        self._near = window(self._grid, self._settings.affinity_radius, teacher.encoder.device)
-
-    def __call__(self, step: int, batch: CropBatch) -> Mapping[str, Tensor]:
-        """``loss`` and its parts ``segmentation`` and ``affinity``.
+    def encode(self, batch: CropBatch, *, rfm: bool) -> EncoderFeatures:
+        """Run the frozen encoder as far as the head and `pseudo_labels` need it.
 
         Args:
-            step: 0-based; the refinement module takes part from ``rfm_start`` on.
             batch: the crops.
+            rfm: the refinement module takes part.
         """
-        teacher = self._teacher
-        batch = batch.to(teacher.encoder.device)
-        rfm = step >= self._settings.rfm_start
-        frozen = teacher.look(batch, rfm=rfm)
-        _, fused, logits = self._head(frozen.features, frozen.grid)
-        affinity = learned_affinity(fused, self._settings)
-        labels = teacher.labels(batch, frozen, affinity.detach() if rfm else None)
-        pairs = affinity_labels(labels, self._grid, self._near)
-        parts = {
-            "segmentation": balanced_cross_entropy(logits, labels),
-            "affinity": affinity_loss(affinity, pairs),
-        }
-        loss = parts["segmentation"] + self._settings.affinity_weight * parts["affinity"]
-        return {"loss": loss} | parts
-
-
-class _Trained(HeadNetwork):
-    """The encoder with a trained head."""
-
-    def __init__(self, config: Config, classes: ClassList, checkpoint: Path, cache: Path) -> None:
-        inputs = EncoderInput(
-            config.clip, cache, max_pixels=config.data.max_pixels, device=config.compute.device
+        cams = self.setup.cams
+        blocks = 0
+        if rfm:
+            blocks = self.options.rfm_blocks
+        elif batch.labels is None and cams.has_affinity:
+            blocks = cams.affinity.last_blocks
+        return encode(
+            self.encoder, batch.images, attention_blocks=blocks, last_block=self._crop_cams
         )
-        head = _new_head(config, classes, inputs, seed=0)
-        super().__init__(config, head, inputs, checkpoint, dropout=config.infer.dropout == "on")
 
-    @torch.inference_mode()
-    def cam_scores(self, photo: Photo, image: ImageCams) -> Scores:
+    @torch.no_grad()
+    def pseudo_labels(
+        self,
+        batch: CropBatch,
+        features: EncoderFeatures,
+        affinity: Float[Tensor, "batch patches patches"] | None,
+    ) -> UInt8[Tensor, "batch side side"]:
+        """Label every pixel: 0 background, class + 1, 255 where nothing is to be learned.
+
+        Args:
+            batch: the crops.
+            features: what `encode` gave.
+            affinity: A_f where the refinement module takes part, else None.
+        """
+        if affinity is None and batch.labels is not None:
+            return batch.labels
+        maps, shown, peak = self._initial_cams(batch, features)
+        maps = self._refined(features, maps, batch.image_index, affinity)
+        if peak is not None:
+            maps = maps * peak[:, None, None]
+        return crop_labels(batch, maps, shown, self.options)
+
+    def _initial_cams(
+        self, batch: CropBatch, features: EncoderFeatures
+    ) -> tuple[Tensor, Bool[Tensor, " rows"], Tensor | None]:
+        """M_init, whether the crop shows the class of a row, and the height to which M_f is scaled.
+
+        A map of the whole image tells how much of a class the crop shows. Scaling by its own
+        extremes would lose that and give every tag a full peak, so the peak that the image's
+        refined map has on the crop is restored.
+        """
+        if not self._crop_cams:
+            every = torch.ones_like(batch.image_index, dtype=torch.bool)
+            return batch.initial, every, batch.maps.flatten(1).amax(1)
+        assert features.block is not None
+        cams = self.setup.cams
+        crops = range(len(batch.images))
+        tags = [batch.classes[batch.image_index == crop].tolist() for crop in crops]
+        grad_cams = block_cams(
+            self.encoder, features.block, features.grid, tags, self.bank, cams.gradient
+        )
+        maps = grad_cams.scaled(cams.scaling)
+        return maps, shown_tags(batch, self.options, grad_cams.probabilities), None
+
+    @cached_property
+    def bank(self) -> TextBank:
+        """Text features of classes and backgrounds, for Grad-CAMs of the crops."""
+        setup = self.setup
+        words = (setup.classes.prompts, setup.classes.backgrounds, setup.template)
+        bank = text_bank(setup.encoder_input.clip, *words, cache_dir=setup.embeddings)
+        return bank.to(self.encoder.device)
+
+    def _refined(
+        self,
+        features: EncoderFeatures,
+        maps: Float[Tensor, "rows height width"],
+        image_index: Tensor,
+        affinity: Float[Tensor, "batch patches patches"] | None,
+    ) -> Float[Tensor, "rows height width"]:
+        """M_f: maps spread along attention; as they are where no attention was asked for."""
+        if features.attention is None:
+            return maps
+        args = (features.attention, maps, image_index, self.setup.cams, affinity)
+        return refined_cams(*args, self.options.block_distance)
+
+    def cam_scores(
+        self,
+        pixels: Float[Tensor, "3 height width"],
+        classes: Sequence[int],
+        cams: Float[Tensor, "classes h w"],
+    ) -> Float[Tensor, "classes rows columns"]:
         """The image's CAM, refined with the learned affinity."""
-        self.draw_as(image.sample)
-        settings = self.config.refine.section(WeClipOptions)
-        encoder = self.inputs.encoder
-        pixels = self.scaled(photo, 1.0)
-        frozen = encode(encoder, pixels, attention_blocks=settings.rfm_blocks)
-        assert frozen.attention is not None
-        fused = self.head(frozen.features, frozen.grid).fused
-        maps = torch.from_numpy(image.initial.astype(np.float32)).to(encoder.device)
-        refined = refined_cams(
-            frozen.attention,
-            resize_maps(maps, frozen.grid),
-            torch.zeros(len(maps), dtype=torch.long, device=encoder.device),
-            self.config.cams,
-            learned_affinity(fused, settings),
-            settings.block_distance,
-        )
-        return Scores(refined.cpu().numpy())
+        features = encode(self.encoder, pixels[None], attention_blocks=self.options.rfm_blocks)
+        fused = self.head(features.features, features.grid).fused
+        only_image = torch.zeros(len(cams), dtype=torch.long, device=cams.device)
+        maps = resize_maps(cams, features.grid)
+        return self._refined(features, maps, only_image, self.affinity(fused))
 
     def logits(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch labels rows columns"]:
-        """See `HeadNetwork.logits`."""
-        frozen = encode(self.inputs.encoder, images)
-        decoded: Decoded = self.head(frozen.features, frozen.grid)
-        return decoded.logits
-
-
-def _new_head(config: Config, classes: ClassList, inputs: EncoderInput, *, seed: int) -> Head:
-    blocks = inputs.encoder.depth - 1
-    return new_head(blocks, classes, config.refine.section(WeClipOptions), inputs, seed=seed)
-
-
-refiner: Refiner = WeClip()
+        """The decoder's logits on the patch grid."""
+        features = encode(self.encoder, images)
+        return self.head(features.features, features.grid).logits

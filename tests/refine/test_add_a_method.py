@@ -1,0 +1,59 @@
+"""docs/add-a-method.md: its code, one folder and one line, runs from training to the table."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.conftest import ROOT, copy_project
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+PAGE = ROOT / "docs/add-a-method.md"
+CONFIG = {
+    "shards": 1,
+    "data": {"root": "results/tiny-data", "demo_images": [4, 2]},
+    "cams": {"splits": ["train"], "affinity": {"enabled": False}},
+    "refine": {"method": "toy", "train": {"iterations": 3, "batch": 2, "warmup": 1}},
+    "infer": {"crf": False, "scales": [1.0]},
+    "masks": {"crf": {"enabled": False}},
+    "retrain": {"enabled": False},
+}
+
+
+def blocks() -> dict[str, str]:
+    """The code of the page by the file that its first line names."""
+    fenced = re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return dict(fenced)
+
+
+def add_toy(project: Path) -> None:
+    """What the page tells to do."""
+    code = blocks()
+    line = code.pop("wsss/refine/registry.py")
+    for name, text in code.items():
+        path = project / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    (project / "wsss/refine/toy/__init__.py").write_text('"""Toy."""\n')
+    registry = project / "wsss/refine/registry.py"
+    head = "from wsss.refine.toy.options import ToyOptions\n"
+    text = registry.read_text().replace(
+        "from wsss.refine.weakclip", f"{head}from wsss.refine.weakclip"
+    )
+    registry.write_text(re.sub(r"(METHODS: .*?)\}", rf"\1{line}}}", text, flags=re.DOTALL))
+
+
+def test_a_toy_method_from_the_page(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project")
+    add_toy(project.root)
+    project.configure(**CONFIG)
+    project.snakemake("--", "results/tiny/tables/table.md")
+    table = (project.results / "tables/table.md").read_text()
+    assert re.search(r"^\| Toy scores? \|.* \d", table, re.MULTILINE), table
+    assert re.search(r"^\| Toy prediction \|", table, re.MULTILINE), table
+    log = (project.results / "refine/loss.csv").read_text().splitlines()
+    assert log[0] == "step,lr,loss"
+    assert len(log) == 1 + 3

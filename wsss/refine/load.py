@@ -1,0 +1,195 @@
+"""Build a refiner: anew from its options, or with what was trained from a checkpoint alone."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+
+from wsss.artifacts.checkpoint import load_checkpoint
+from wsss.artifacts.checkpoint_header import checkpoint_facts
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.provenance import Provenance
+from wsss.clip.input import EncoderInput
+from wsss.clip.load import LoadedClip
+from wsss.compute import seeding
+from wsss.config.cams import CamsConfig
+from wsss.config.clip import ClipConfig
+from wsss.config.compute import ComputeConfig
+from wsss.config.infer import InferConfig
+from wsss.config.refine import RefineConfig
+from wsss.data.datasets.classes import ClassList
+from wsss.data.images.label_png import voc_palette
+from wsss.refine.base import Refiner, Setup
+from wsss.refine.registry import method_module
+
+
+class Sections(TypedDict):
+    """What the refine stages read of the configuration, but seed, ``infer`` and ``masks.crf``."""
+
+    max_pixels: int
+    kind: str
+    root: str
+    prompts: Mapping[str, str]
+    clip: ClipConfig
+    cams: CamsConfig
+    refine: RefineConfig
+    compute: ComputeConfig
+
+
+def configured_refiner(
+    sections: Sections,
+    classes: ClassList,
+    cache: Path,
+    *,
+    infer: InferConfig | None = None,
+    seed: int = 0,
+) -> Refiner[Any]:
+    """See `build_refiner`; with the configured encoder, and embeddings in the cache folder."""
+    clip, device = sections["clip"], sections["compute"].device
+    return build_refiner(
+        EncoderInput(clip, cache, max_pixels=sections["max_pixels"], device=device),
+        classes,
+        clip=clip,
+        cams=sections["cams"],
+        refine=sections["refine"],
+        prompts=sections["prompts"],
+        infer=infer,
+        seed=seed,
+        embeddings=cache,
+    )
+
+
+def build_refiner(
+    encoder_input: EncoderInput,
+    classes: ClassList,
+    *,
+    clip: ClipConfig,
+    cams: CamsConfig,
+    refine: RefineConfig,
+    prompts: Mapping[str, str],
+    infer: InferConfig | None = None,
+    seed: int = 0,
+    embeddings: Path | None = None,
+) -> Refiner[Any]:
+    """The configured refiner with a random start, which is a function of the seed.
+
+    Args:
+        encoder_input: the encoder that ``clip`` describes.
+        classes: the data set's classes.
+        clip: its template of prompts is read.
+        cams: how the CAMs are computed.
+        refine: method, options and side of the training crop.
+        prompts: ``data.prompts``, which ``classes`` has already taken up.
+        infer: how photos are predicted; None: the defaults.
+        seed: of the start.
+        embeddings: folder in which text embeddings are cached.
+    """
+    setup: Setup[Any] = Setup(
+        options=refine.options,
+        encoder_input=encoder_input,
+        classes=classes,
+        template=clip.template,
+        crop=refine.train.crop,
+        cams=cams,
+        infer=infer or InferConfig(),
+        prompts=prompts,
+        embeddings=embeddings,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeding.number(seed, seeding.NETWORK, 0))
+        return refiner_class(refine.method)(setup)
+
+
+def load_state(refiner: Refiner[Any], checkpoint: Path, method: str) -> Provenance:
+    """Give a refiner what was trained, and set evaluation mode; gives the provenance.
+
+    Raises:
+        ArtifactError: the checkpoint is damaged, or of another class list, encoder or network.
+    """
+    tensors, provenance = load_checkpoint(checkpoint)
+    try:
+        refiner.trained.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ArtifactError(
+            f"{checkpoint}: is of another class list, encoder or refine.{method} ({error}); "
+            "rerun refine-train"
+        ) from None
+    refiner.train_mode(refiner.draws_at_inference)
+    return provenance
+
+
+def model_facts(classes: ClassList) -> dict[str, Any]:
+    """What `from_checkpoint` needs besides the provenance, for the checkpoint's header."""
+    palette = voc_palette()[: classes.label_count]
+    return {"classes": asdict(classes), "palette": palette}
+
+
+def from_checkpoint(
+    checkpoint: Path,
+    *,
+    clip: LoadedClip | None = None,
+    infer: InferConfig | None = None,
+    device: str = "auto",
+    cache: Path | None = None,
+) -> Refiner[Any]:
+    """A trained refiner, ready to predict photos: see `Refiner.probabilities`.
+
+    Args:
+        checkpoint: what ``wsss refine-train`` or ``refine-import`` wrote.
+        clip: the encoder's model; None loads the one that it was trained with.
+        infer: scales, mirroring, windows; None: the defaults.
+        device: of the computation.
+        cache: folder for downloaded weights and text embeddings.
+
+    Raises:
+        ArtifactError: the checkpoint is damaged, or the encoder has other weights than in training.
+        ClipLoadError: the encoder's weights are not there.
+    """
+    _, provenance = load_checkpoint(checkpoint)
+    sections, facts = provenance.config, checkpoint_facts(checkpoint)
+    if "refine" not in sections or "classes" not in facts:
+        raise ArtifactError(
+            f"{checkpoint}: is no refiner's checkpoint, or of an older version; rerun refine-train"
+        )
+    refine = RefineConfig.model_validate(sections["refine"])
+    settings = ClipConfig.model_validate(sections["clip"])
+    encoder_input = EncoderInput(settings, cache, device=device, clip=clip)
+    expected = provenance.weights.get("clip")
+    if expected != encoder_input.clip.digest:
+        raise ArtifactError(
+            f"{checkpoint}: was trained with CLIP weights of sha256 {expected}, these "
+            f"have {encoder_input.clip.digest}"
+        )
+    classes: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in facts["classes"].items()
+    }
+    refiner = build_refiner(
+        encoder_input,
+        ClassList(**classes),
+        clip=settings,
+        cams=CamsConfig.model_validate(sections["cams"]),
+        refine=refine,
+        prompts=sections["data.prompts"],
+        infer=infer,
+        embeddings=cache,
+    )
+    load_state(refiner, checkpoint, refine.method)
+    return refiner
+
+
+def refiner_class(method: str) -> type[Refiner[Any]]:
+    """The class of a method: the one subclass of `Refiner` that its ``method.py`` defines."""
+    module = importlib.import_module(method_module(method))
+    (refiner,) = (
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Refiner)
+        and value.__module__ == module.__name__
+    )
+    return refiner

@@ -1,0 +1,98 @@
+"""The training of every refiner: crops, labels, training loop, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from wsss.config.refine import TrainingConfig
+from wsss.refine.base import Refiner
+from wsss.refine.inputs import CamSet, SeedSet
+from wsss.refine.training.crops import CropBatch, CropStream
+from wsss.refine.training.efficiency import Efficiency
+from wsss.refine.training.image_labels import ImageLabels
+from wsss.refine.training.trainer import Curve, Trainer
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training returns."""
+
+    tensors: Mapping[str, Tensor]
+    """State of `Refiner.trained`, by name."""
+    curve: Curve
+    efficiency: Efficiency
+
+
+def train(
+    refiner: Refiner[Any],
+    cams: CamSet,
+    seeds: SeedSet | None,
+    settings: TrainingConfig,
+    *,
+    title: str,
+    seed: int,
+    key: str,
+    work: Path,
+    cache: Path,
+    workers: int,
+    repeated: Collection[str] = (),
+) -> TrainingResult:
+    """Train a refiner on crops of the images of ``cams``.
+
+    Args:
+        refiner: freshly built.
+        cams: the training images and their CAMs.
+        seeds: their labels, for a method that needs them.
+        settings: crops, optimiser, schedule.
+        title: the method's name, for people.
+        seed: the run's seed.
+        key: digest of all that decides the result: an interrupted training of another is not
+            resumed.
+        work: folder of the resumable state.
+        cache: folder for labels of whole images.
+        workers: threads that decode and cut ahead.
+        repeated: images that come twice per epoch.
+
+    Raises:
+        TrainingStoppedError: asked to stop; the next call goes on.
+        ValueError: the crop does not fit the patch, there is no image, or the method cannot be
+            trained by several processes.
+    """
+    refiner.train_mode(True)
+    inputs, crops, labels = refiner.setup.encoder_input, refiner.crops, None
+    if seeds is not None:
+        labels = seeds.read
+    elif crops.image_labels:
+        labels = ImageLabels(cams, inputs, crops.ignore_band, cache).read
+    stream = CropStream(
+        cams,
+        inputs,
+        settings,
+        seed=seed,
+        workers=workers,
+        labels=labels,
+        padding=crops.padding,
+        fill=crops.fill,
+        repeated=repeated,
+    )
+    trainer = Trainer[CropBatch](
+        refiner.trained,
+        settings,
+        seed=seed,
+        work=work,
+        key=key,
+        description=title,
+        groups=refiner.parameter_groups(),
+    )
+
+    def losses(step: int, batch: CropBatch) -> Mapping[str, Tensor]:
+        return refiner.loss(step, batch.to(refiner.encoder.device))
+
+    curve = trainer.fit(stream.batches, losses)
+    cost = trainer.efficiency(title, *refiner.parameter_counts())
+    return TrainingResult(refiner.trained.state_dict(), curve, cost)
