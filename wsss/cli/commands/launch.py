@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Annotated
 
+import click
 import typer
 
 from wsss.compute.gpus import HELD, VISIBLE, claim_gpus, held_over_exec, visible_gpus
@@ -15,7 +16,6 @@ TOGETHER = ("retrain", "refine-train")
 
 
 def launch(
-    context: typer.Context,
     command: Annotated[
         list[str], typer.Argument(help="The sub-command and its options.", show_default=False)
     ],
@@ -28,7 +28,7 @@ def launch(
     They share each batch, so that the batch stays what the configuration says.
     """
     if processes < 2:
-        context.find_root().command(args=command, prog_name="wsss")
+        click.get_current_context().find_root().command(args=command, prog_name="wsss")
         return
     if command[0] not in TOGETHER:
         raise typer.BadParameter(
