@@ -150,6 +150,8 @@ def test_logic_of_the_configuration_reaches_the_stages_that_call_it(tmp_path: Pa
     for module in (n for n in MODULES if n.startswith("wsss.config.") or n.endswith(".options")):
         tree = ast.parse(MODULES[module].read_text())
         for section in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+            if any(isinstance(base, ast.Name) and base.id == "Protocol" for base in section.bases):
+                continue  # never run
             for function in (n for n in section.body if isinstance(n, ast.FunctionDef)):
                 if function.name == "cross_checks":  # refuses configurations before stages run
                     continue

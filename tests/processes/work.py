@@ -118,7 +118,7 @@ def normalised(out: Path) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     images = 3 + torch.randn(6, 4, 5, 7, generator=generator)
     weights = torch.randn(6, 4, 5, 7, generator=generator)
-    mine = slice(3 * distributed.rank(), 3 * distributed.rank() + 6 // distributed.count())
+    mine = slice(3 * distributed.rank(), 3 * distributed.rank() + 6 // distributed.world_size())
     norm = distributed.SharedBatchNorm(4)
     nn.init.normal_(norm.weight, generator=generator)
     given = images[mine].clone().requires_grad_()
@@ -128,11 +128,11 @@ def normalised(out: Path) -> list[Tensor]:
     assert norm.weight.grad is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    sums = [distributed.total(norm.weight.grad), norm.running_mean, norm.running_var]
+    sums = [distributed.all_sum(norm.weight.grad), norm.running_mean, norm.running_var]
     pieces = [torch.zeros(6, 4, 5, 7), torch.zeros(6, 4, 5, 7)]
     for piece, value in zip(pieces, (made.detach(), given.grad), strict=True):
         piece[mine] = value
-    return sums + [distributed.total(piece) for piece in pieces]
+    return sums + [distributed.all_sum(piece) for piece in pieces]
 
 
 def resumed(folder: Path, out: Path) -> None:
@@ -191,7 +191,7 @@ def stopped(out: Path) -> None:
 
     def losses(step: int, batch: Tensor) -> Mapping[str, Tensor]:
         seen.append(step)
-        if step == 4 and distributed.rank() == distributed.count() - 1:
+        if step == 4 and distributed.rank() == distributed.world_size() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return {"loss": module(batch).square().mean()}
 
@@ -232,15 +232,15 @@ def same_weights(one: Path, other: Path) -> bool:
 def main(folder: Path) -> None:
     """All of it, as one of several processes."""
     torch.set_num_threads(1)
-    distributed.join(torch.device("cpu"))
+    distributed.join_group(torch.device("cpu"))
     out = folder / "two"
     out.mkdir(exist_ok=True)
-    with mock.patch.object(distributed, "leave", distributed.wait):
+    with mock.patch.object(distributed, "leave_group", distributed.barrier):
         compared(folder, out)
         resumed(folder, out)
         stopped(out)
         refused(folder, out)
-    distributed.leave()
+    distributed.leave_group()
 
 
 if __name__ == "__main__":

@@ -35,11 +35,11 @@ def joint_training(work: Path, device: torch.device) -> Iterator[bool]:
     Raises:
         ArtifactError: another training holds the work folder.
     """
-    distributed.join(device)
+    distributed.join_group(device)
     first = distributed.rank() == 0
     with exclusive_lock(work) if first else nullcontext():
         yield first
-    distributed.leave()
+    distributed.leave_group()
 
 
 def check_loss(loss: float, step: int, steps: int, section: str) -> None:

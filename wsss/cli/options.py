@@ -9,8 +9,7 @@ import typer
 
 from wsss.artifacts.stage import STAGES
 from wsss.config.load import load_config
-from wsss.config.model import Config
-from wsss.pipeline.stages import config_of_sections, restrict
+from wsss.pipeline.stages import config_of_sections
 
 ConfigFiles = Annotated[
     list[Path],
@@ -50,40 +49,29 @@ def stage_values(
     stage: str,
     files: list[Path],
     sections: str,
-    **compute: str | int,
+    *,
+    device: str = "",
+    batch: int = 0,
+    workers: int = 0,
 ) -> dict[str, Any]:
-    """What a stage is given: the values that it declares, and ``compute``.
+    """The keyword arguments of a stage's function: the values that it declares, and ``compute``.
 
     Args:
         stage: its name.
         files: configuration files, where a person calls it.
         sections: the text of `wsss.pipeline.stages.stage_sections`, where the workflow calls it.
-        compute: ``device``, ``batch`` and ``workers`` of the command line; empty or 0 for none.
+        device: of the command line; empty for the configured one.
+        batch: as ``device``; 0 for the configured one.
+        workers: as ``batch``.
     """
-    config = stage_config(stage, files, sections, **compute)  # type: ignore[arg-type]
-    return STAGES[stage].arguments(config)
-
-
-def stage_config(
-    stage: str,
-    files: list[Path],
-    sections: str,
-    *,
-    device: str = "",
-    batch: int = 0,
-    workers: int = 0,
-) -> Config:
-    """The configuration of one stage, from files (a person) or from sections (the workflow).
-
-    Either way it holds the sections that the stage declares and no other.
-    """
-    given = {"device": device, "batch": batch, "workers": workers}
-    compute = {name: value for name, value in given.items() if value}
+    options = {"device": device, "batch": batch, "workers": workers}
+    compute = {name: value for name, value in options.items() if value}
     if sections:
-        return config_of_sections(stage, sections, **compute)
-    config = load_config(*files)
-    config = config.model_copy(update={"compute": config.compute.model_copy(update=compute)})
-    return restrict(stage, config)
+        config = config_of_sections(stage, sections, **compute)
+    else:
+        config = load_config(*files)
+        config = config.model_copy(update={"compute": config.compute.model_copy(update=compute)})
+    return STAGES[stage].arguments(config)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

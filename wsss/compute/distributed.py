@@ -1,9 +1,9 @@
-"""One training in several processes, one a GPU, that share every batch (data parallelism).
+"""One training in several processes, one per GPU, that share every batch (data parallelism).
 
-A launcher such as torchrun starts the processes. Each works on its share of the images of a step;
+A launcher such as torchrun starts the processes. Each works on its part of the images of a step;
 gradients are averaged, so that all processes take the same step. Where a loss is a mean over
-pixels, the count runs over all processes (`total`): the gradient is then that of the whole batch,
-not a mean of means. On CPUs they speak gloo, on GPUs nccl.
+pixels, the count runs over all processes (`all_sum`): the gradient is then that of the whole batch,
+not a mean of means. They communicate by gloo on CPUs, by nccl on GPUs.
 """
 
 from __future__ import annotations
@@ -23,88 +23,88 @@ _PATIENCE = timedelta(days=1)
 
 
 def rank() -> int:
-    """The number of this process, 0 for the only one."""
+    """The index of this process, 0 for a single one."""
     return int(os.environ.get("RANK", "0"))
 
 
-def count() -> int:
+def world_size() -> int:
     """How many processes were launched together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def join(device: torch.device) -> None:
-    """Meet the other processes, if there are any.
+def join_group(device: torch.device) -> None:
+    """Join the other processes, if there are any.
 
     Args:
-        device: where this one computes.
+        device: of this process.
     """
-    if count() > 1 and not distributed.is_initialized():
+    if world_size() > 1 and not distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, timeout=_PATIENCE)
 
 
-def leave() -> None:
-    """Wait for the others at the end, and part."""
+def leave_group() -> None:
+    """Wait for the other processes at the end, and leave the group."""
     if distributed.is_initialized():
-        wait()
+        barrier()
         distributed.destroy_process_group()
 
 
-def wait() -> None:
-    """Go on once all processes are here."""
-    if count() > 1:
+def barrier() -> None:
+    """Wait until all processes are here."""
+    if world_size() > 1:
         distributed.all_reduce(torch.zeros(1))
 
 
 @contextmanager
-def first_alone() -> Iterator[None]:
-    """Let the first process do the block before the others, which then find what it kept."""
+def rank_zero_first() -> Iterator[None]:
+    """Run the block in the first process, then in the others, which read what it wrote."""
     if rank():
-        wait()
+        barrier()
     yield
     if not rank():
-        wait()
+        barrier()
 
 
-def share(batch: int, key: str) -> int:
-    """Images a process and step.
+def local_batch(batch: int, key: str) -> int:
+    """Images per process and step.
 
     Args:
-        batch: images a step.
-        key: of the configuration, for the message.
+        batch: images per step.
+        key: the configuration's key, for the message.
 
     Raises:
         ValueError: it cannot be divided.
     """
-    if batch % count():
+    if batch % world_size():
         raise ValueError(
-            f"{key} is {batch}, which {count()} devices cannot share evenly; set it to a multiple "
-            f"of {count()}"
+            f"{key} is {batch}, which {world_size()} devices cannot share evenly; set it to a "
+            f"multiple of {world_size()}"
         )
-    return batch // count()
+    return batch // world_size()
 
 
-def place() -> tuple[int, ...]:
-    """What tells the random numbers of processes apart; nothing where there is one."""
-    return (rank(),) if count() > 1 else ()
+def rank_key() -> tuple[int, ...]:
+    """Tells the random numbers of processes apart; empty for a single process."""
+    return (rank(),) if world_size() > 1 else ()
 
 
-def total(number: Shaped[Tensor, ...]) -> Shaped[Tensor, ...]:
-    """The sum over all processes; nothing flows back through it."""
-    if count() == 1:
-        return number
-    summed = number.detach().clone()
+def all_sum(tensor: Shaped[Tensor, ...]) -> Shaped[Tensor, ...]:
+    """The sum over all processes, without a gradient."""
+    if world_size() == 1:
+        return tensor
+    summed = tensor.detach().clone()
     distributed.all_reduce(summed)
     return summed
 
 
 def average(tensors: Sequence[Tensor]) -> None:
     """Replace tensors by their means over all processes, in one message."""
-    if count() == 1 or not tensors:
+    if world_size() == 1 or not tensors:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     distributed.all_reduce(flat)
-    flat /= count()
+    flat /= world_size()
     for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
 
@@ -116,25 +116,25 @@ def means(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return copies
 
 
-def agree(asked: bool) -> bool:
-    """Whether any process was asked."""
-    return bool(total(torch.tensor(int(asked))))
+def any_rank(condition: bool) -> bool:
+    """Whether the condition holds in any process."""
+    return bool(all_sum(torch.tensor(int(condition))))
 
 
 class _Sum(torch.autograd.Function):
     """The sum over all processes, and in the backward pass that of their gradients."""
 
     @staticmethod
-    def forward(ctx: Any, number: Tensor) -> Tensor:
-        return total(number)
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return all_sum(tensor)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return total(gradients[0].contiguous())
+        return all_sum(gradients[0].contiguous())
 
 
-def _all(number: Tensor) -> Tensor:
-    summed: Tensor = _Sum.apply(number)  # type: ignore[no-untyped-call]
+def _sum_with_gradient(tensor: Tensor) -> Tensor:
+    summed: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
     return summed
 
 
@@ -142,20 +142,20 @@ class SharedBatchNorm(nn.BatchNorm2d):
     """Batch normalisation over the batches of all processes, on any device.
 
     torch's own (``SyncBatchNorm``) runs on GPUs alone. With one process it is ``BatchNorm2d``, and
-    its state is that one's in any case.
+    its state is the same in any case.
     """
 
     def forward(
         self, input: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Normalise each channel."""
-        if not self.training or count() == 1:
+        if not self.training or world_size() == 1:
             return super().forward(input)
         size = input.new_tensor(input.numel() / input.shape[1])
-        size = total(size)
-        mean = _all(input.sum((0, 2, 3))) / size
+        size = all_sum(size)
+        mean = _sum_with_gradient(input.sum((0, 2, 3))) / size
         centred = input - mean[:, None, None]
-        variance = _all(centred.square().sum((0, 2, 3))) / size
+        variance = _sum_with_gradient(centred.square().sum((0, 2, 3))) / size
         if self.track_running_stats:
             assert self.momentum is not None
             assert self.running_mean is not None

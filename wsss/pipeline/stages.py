@@ -58,14 +58,4 @@ def config_of_sections(stage: str, text: str, **compute: Any) -> Config:
     expected = sorted({key.partition(".")[0] for key in STAGES[stage].reads})
     if sorted(values) != expected:
         raise ConfigError(f"--sections of {stage}: found {sorted(values)}, expected {expected}")
-    config = from_mapping(values | {"compute": compute}, where="--sections", partial=True)
-    return restrict(stage, config)
-
-
-def restrict(stage: str, config: Config) -> Config:
-    """A copy of ``config`` without the sections that ``stage`` does not declare."""
-    bare = config.model_copy()
-    declared = {key.partition(".")[0] for key in STAGES[stage].reads}
-    for name in set(Config.model_fields) - declared - {"compute"}:
-        del bare.__dict__[name]
-    return bare
+    return from_mapping(values | {"compute": compute}, where="--sections", partial=True)

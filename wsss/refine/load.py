@@ -101,7 +101,7 @@ def build_refiner(
         embeddings=embeddings,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeding.number(seed, seeding.NETWORK, 0))
+        torch.manual_seed(seeding.seed_number(seed, seeding.NETWORK, 0))
         return refiner_class(refine.method)(setup)
 
 

@@ -163,7 +163,7 @@ class StepSeedHook(Hook):  # type: ignore[misc]
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Seed all devices' generators."""
-        torch.manual_seed(seeding.number(self._seed, seeding.NETWORK, runner.iter, get_rank()))
+        torch.manual_seed(seeding.seed_number(self._seed, seeding.NETWORK, runner.iter, get_rank()))
 
 
 @HOOKS.register_module()

@@ -30,12 +30,12 @@ class SharedCrossEntropy(CrossEntropyLoss):  # type: ignore[misc]
         **kwargs: Any,
     ) -> Float[Tensor, ""]:
         """The loss, times the number of processes: their gradients are averaged afterwards."""
-        labelled = distributed.total((label != ignore_index).sum())
+        labelled = distributed.all_sum((label != ignore_index).sum())
         return super().forward(
             cls_score,
             label,
             *args,
-            avg_factor=float(labelled) / distributed.count(),
+            avg_factor=float(labelled) / distributed.world_size(),
             ignore_index=ignore_index,
             **kwargs,
         )

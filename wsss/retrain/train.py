@@ -85,12 +85,12 @@ def train(
         work=work,
         init=init,
         device=device,
-        devices=distributed.count(),
+        devices=distributed.world_size(),
     )
     with joint_training(work, device) as first:
         if first:
             _remove_others(work, provenance.training_key())
-        distributed.wait()  # the others read the folder, too
+        distributed.barrier()  # the others read the folder, too
         # mmengine keeps its logger and its measurements by this name while the process lives
         plan.experiment_name = f"retrain-{uuid.uuid4().hex[:8]}"
         runner = SegmenterRunner.from_cfg(plan)

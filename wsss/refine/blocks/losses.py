@@ -54,7 +54,7 @@ def batch_mean(
         count: of this process.
         more: added to the count of the batch.
     """
-    return distributed.count() * total / (distributed.total(count) + more).clamp_min(1)
+    return distributed.world_size() * total / (distributed.all_sum(count) + more).clamp_min(1)
 
 
 def window(

@@ -165,7 +165,7 @@ class Excel(HeadRefiner[ExcelOptions]):
 
     def train_mode(self, mode: bool) -> None:
         """See `Refiner.train_mode`."""
-        if mode and distributed.count() > 1 and self.options.relation_mean == "batch":
+        if mode and distributed.world_size() > 1 and self.options.relation_mean == "batch":
             raise ValueError(
                 "refine.excel.relation_mean is batch (as released): the mean runs over a whole "
                 "batch, of which several processes would each see a part; train with one GPU, or "

@@ -116,7 +116,7 @@ class CropStream:
         self._cams, self._inputs, self._settings = cams, inputs, settings
         self._seed, self._workers, self._labels = seed, workers, labels
         self._padding, self._fill = padding, fill
-        self._batch_size = distributed.share(settings.batch, "refine.train.batch")
+        self._batch_size = distributed.local_batch(settings.batch, "refine.train.batch")
         self._entries = [*cams.ids, *(image for image in cams.ids if image in repeated)]
         self._grid = settings.crop // patch[0]
         self._order = seeding.EpochOrder(seed, len(self._entries))
@@ -163,7 +163,9 @@ class CropStream:
     def _cut(self, image: str, position: int) -> _Cut:
         cams = self._cams.read(image)
         photo, labels = self._read(cams.sample)
-        generator = np.random.default_rng(seeding.words(self._seed, seeding.AUGMENTATION, position))
+        generator = np.random.default_rng(
+            seeding.seed_words(self._seed, seeding.AUGMENTATION, position)
+        )
         size = (cams.sample.height, cams.sample.width)
         settings, accept = self._settings, None
         base = 1.0 if settings.short_side is None else settings.short_side / min(size)

@@ -59,7 +59,7 @@ class ImageLabels:
         chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
         self._shard_of: dict[str, Shard] = {}
         ahead = track(self._compute(chunks, folder), total=len(ids), description="Labels")
-        with distributed.first_alone():
+        with distributed.rank_zero_first():
             for _ in ahead:
                 pass
 

@@ -154,7 +154,7 @@ class Trainer(Generic[Batch]):
                 done.rows.append(self._step(step, losses, next(stream)))
                 done.steps = step + 1
                 self._timer.step()
-                if distributed.agree(stop.is_set()) and done.steps < settings.iterations:
+                if distributed.any_rank(stop.is_set()) and done.steps < settings.iterations:
                     self._save(done)
                     raise TrainingStoppedError(
                         f"stopped after step {done.steps} of {settings.iterations}; the state is "
@@ -194,8 +194,8 @@ class Trainer(Generic[Batch]):
     ) -> list[float]:
         for group, settings in zip(self._optimizer.param_groups, self._groups, strict=True):
             group["lr"] = learning_rate(step, self._settings, settings.relative)
-        drawn = (1 + step, *distributed.place())
-        torch.manual_seed(seeding.number(self._seed, seeding.NETWORK, *drawn))
+        drawn = (1 + step, *distributed.rank_key())
+        torch.manual_seed(seeding.seed_number(self._seed, seeding.NETWORK, *drawn))
         parts = losses(step, batch)
         measured = distributed.means(parts)
         steps = self._settings.iterations
