@@ -82,8 +82,8 @@ def _allowed() -> list[Any]:
     return [HistoryBuffer, (_statistic, "builtins.getattr"), *numpy]
 
 
-def _statistic(owner: Any, name: str) -> Any:
+def _statistic(parent: Any, name: str) -> Any:
     """What `getattr` means inside a checkpoint."""
-    if owner is not HistoryBuffer or name not in _STATISTICS:
-        raise pickle.UnpicklingError(f"GLOBAL getattr({owner!r}, {name!r}) is not allowed")
+    if parent is not HistoryBuffer or name not in _STATISTICS:
+        raise pickle.UnpicklingError(f"GLOBAL getattr({parent!r}, {name!r}) is not allowed")
     return getattr(HistoryBuffer, name)

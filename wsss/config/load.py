@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,20 @@ def read_yaml(file: Path) -> Any:
         ) from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{file}: is not valid YAML: {error}") from None
+
+
+def read_cached(path: Path) -> Any:
+    """`read_yaml`, once per state of the file: the workflow reads all tables at every start."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    return _read_once(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.cache
+def _read_once(path: Path, _changed: int, _size: int) -> Any:
+    return read_yaml(path)
 
 
 def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from wsss.config.errors import ConfigError
-from wsss.config.load import from_mapping, overlay
+from wsss.config.load import from_mapping, overlay, read_cached
 from wsss.config.runs import MANY, value_text
-from wsss.score.papers.table import load_table, read_cached, unknown_name
+from wsss.score.papers.table import load_table, unknown_name
 
 _LONGEST = 60  # letters of changes in the name of a run; a longer one takes the row's label
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from wsss.config.base import Section
 from wsss.config.errors import ConfigError
-from wsss.config.load import read_yaml
+from wsss.config.load import read_cached
 from wsss.config.runs import MANY
 from wsss.score.product import HAS_THRESHOLD, ProductName, Protocol
 
@@ -264,20 +263,6 @@ def row_of(table: PaperTable, label: str) -> Row:
             return row
     labels = dict.fromkeys(name for row in table.rows for name in (*row.labels, row.slug))
     raise ConfigError(f"{table.title}: {unknown_name(label, list(labels), 'row')}")
-
-
-def read_cached(path: Path) -> Any:
-    """YAML; presets are needed by many rows, and the workflow reads all tables at every start."""
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    return _read_once(path, stat.st_mtime_ns, stat.st_size)
-
-
-@functools.cache
-def _read_once(path: Path, _changed: int, _size: int) -> Any:
-    return read_yaml(path)
 
 
 def unknown_name(name: str, valid: list[str], what: str) -> str:
