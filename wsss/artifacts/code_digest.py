@@ -90,7 +90,7 @@ def _counts(module: str) -> bool:
 
 @functools.cache
 def _graph() -> grimp.ImportGraph:
-    return grimp.build_graph(_PACKAGE, cache_dir=None)
+    return grimp.build_graph(_PACKAGE, exclude_type_checking_imports=True, cache_dir=None)
 
 
 @functools.cache
