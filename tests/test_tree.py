@@ -33,6 +33,7 @@ def test_a_folder_can_be_seen_at_a_glance() -> None:
 
 def test_no_module_imports_itself_through_others() -> None:
     graph = grimp.build_graph("wsss", cache_dir=None)
+    graph.remove_module("wsss")  # it imports its public names for type checkers alone
     pending = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
     while True:  # take away modules whose imports are gone, until nothing changes
         free = {name for name, imports in pending.items() if not imports}

@@ -39,6 +39,8 @@ METHODS = ("none", "weclip", "weakclip", "excel")
 @functools.cache
 def imports(module: str) -> frozenset[str]:
     """Modules of the package that a module names in its import statements."""
+    if module == "wsss":  # for type checkers alone
+        return frozenset()
     names: set[str] = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):

@@ -75,7 +75,8 @@ def imported_modules(modules: Iterable[str], *, through_registry: bool = True) -
         if name in reached:
             continue
         reached.add(name)
-        if name != _REGISTRY or through_registry:
+        if name != _PACKAGE and (name != _REGISTRY or through_registry):
+            # the package itself imports its public names when they are used
             pending += graph.find_modules_directly_imported_by(name)
         parent = name.rpartition(".")[0]  # importing a.b.c runs a/__init__ and a/b/__init__ too
         if parent:

@@ -120,17 +120,6 @@ class Segmenter:
             "multi": self._inference.probabilities(view, size)[1],
         }
 
-    def label_map(
-        self, photo: UInt8[np.ndarray, "height width 3"]
-    ) -> UInt8[np.ndarray, "height width"]:
-        """The most likely label of each pixel, over all scales and mirroring.
-
-        Args:
-            photo: RGB.
-        """
-        probs = self.probabilities(photo[None])["multi"][0]
-        return probs.argmax(0).to(torch.uint8).cpu().numpy()
-
     def _logits(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch labels height width"]:

@@ -1,0 +1,342 @@
+"""The public door: quick to import, equal to the pipeline, clear about what it cannot use."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import wsss
+from tests.demo_checkpoints import DEMO, LABELS, write_refiner, write_segmenter
+from wsss.api.cams import Clip
+from wsss.api.models import Predictor
+from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.shard import Item, ShardWriter
+from wsss.artifacts.stage import STAGES
+from wsss.cams import stage as cams_stage
+from wsss.clip.text.knowledge import descriptions
+from wsss.config.labels import CrfConfig
+from wsss.config.load import from_mapping
+from wsss.data.images.label_png import read_label_png, voc_palette
+from wsss.data.manifest import Sample, write_manifest
+from wsss.data.manifest_folder import CLASSES, MANIFEST, write_classes
+from wsss.demo.scenes import render_scene
+from wsss.errors import WsssError
+from wsss.labels.crf import dense_crf
+from wsss.labels.upsample import upsample
+from wsss.masks import stage as masks_stage
+from wsss.refine import stage as refine_stage
+from wsss.retrain import predict
+
+NAMES = [
+    "Confusion", "Refiner", "Shard", "__version__", "dense_crf", "grad_cam", "load_clip",
+    "load_config", "load_refiner", "load_segmenter", "patch_text_cams", "pixel_adaptive_refinement",
+    "propagate", "pseudo_mask", "read_image",
+]  # fmt: skip
+SCENE = render_scene(0, "val", 14)
+PHOTO, TAGS = SCENE.image, SCENE.tags  # bottle, house
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return wsss.load_clip("demo", device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As the stages compute on a CPU."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_the_import_is_instant_and_lazy() -> None:
+    code = """
+import sys, time
+start = time.perf_counter()
+import wsss
+seconds = time.perf_counter() - start
+heavy = {"torch", "numpy", "PIL", "pydantic"} & sys.modules.keys()
+assert not heavy, heavy
+wsss.read_image
+assert "torch" not in sys.modules
+for photo in (3, [["photo.png"]]):
+    try:
+        wsss.read_image(photo)
+    except TypeError as error:
+        assert "a photo is a path, a PIL image or a numpy array, not" in str(error), error
+    else:
+        raise AssertionError
+print(seconds)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) < 0.2
+
+
+def test_the_public_names() -> None:
+    assert dir(wsss) == NAMES == wsss.__all__
+    for name in NAMES:
+        value = getattr(wsss, name)
+        if inspect.isfunction(value):
+            given = " ".join(map(str, inspect.signature(value).parameters.values()))
+            assert name == "load_config" or not {"Config", "cache", "manifest"} & {given}
+            assert inspect.getdoc(value)
+    with pytest.raises(AttributeError, match="'wsss' has no attribute 'gradcam'"):
+        _ = wsss.gradcam
+
+
+def write_scene(folder: Path) -> None:
+    """The scene and its manifest."""
+    Image.fromarray(PHOTO).save(folder / "scene.png")
+    height, width = PHOTO.shape[:2]
+    tags = tuple(DEMO.names.index(tag) for tag in TAGS)
+    sample = Sample("scene", "train", folder / "scene.png", width, height, "0" * 64, tags)
+    write_classes(folder / CLASSES, DEMO)
+    write_manifest(folder / MANIFEST, [sample], DEMO.names)
+
+
+def _pipeline(folder: Path, source: str) -> tuple[Item, Item]:
+    """What the stages `cams` and `masks` make of the scene, as items of their shards."""
+    config = from_mapping({"cams": {"source": source}, "compute": {"device": "cpu"}})
+    write_scene(folder)
+    arguments = STAGES["cams"].arguments(config)
+    cams_stage.run(folder, "train", (1, 1), folder / "cams.h5", folder / "cache", **arguments)
+    with wsss.Shard(folder / "cams.h5", kind="cams") as shard:
+        cams = shard.read("scene")
+    provenance = Provenance(
+        stage="refine_apply", config={}, seed=0, code="", packages={}, weights={}
+    )
+    with ShardWriter(
+        folder / "scores.h5", kind="scores", ids=["scene"], provenance=provenance
+    ) as writer:
+        attrs = {**cams.attrs, "split": "train"}
+        writer.add(Item("scene", {"score": cams.arrays["cam_affinity"]}, attrs, "key"))
+    arguments = STAGES["masks"].arguments(config)
+    masks_stage.run(folder, folder / "scores.h5", folder / "masks.h5", folder / "png", **arguments)
+    with wsss.Shard(folder / "masks.h5", kind="masks") as shard:
+        return cams, shard.read("scene")
+
+
+@pytest.mark.parametrize("source", ["grad_cam", "patch_text"])
+def test_the_numbers_are_those_of_the_stages(tmp_path: Path, clip: Clip, source: str) -> None:
+    stored, masks = _pipeline(tmp_path, source)
+    if source == "grad_cam":
+        cams = wsss.grad_cam(clip, PHOTO, TAGS, DEMO.backgrounds)
+    else:
+        cams = wsss.patch_text_cams(clip, PHOTO, TAGS, DEMO.backgrounds, classes=DEMO.names)
+    assert cams.tags == TAGS == ("bottle", "house")
+    assert np.array_equal(cams.maps.astype(np.float16), stored.arrays["cam"])
+    assert cams.propagated is not None
+    assert cams.probabilities is not None
+    assert np.array_equal(cams.propagated.astype(np.float16), stored.arrays["cam_affinity"])
+    assert cams.probabilities.tolist() == stored.attrs["probabilities"]
+    result = wsss.pseudo_mask(PHOTO, cams.propagated, TAGS)
+    labels = np.array([0, *(DEMO.names.index(tag) + 1 for tag in TAGS)], np.uint8)
+    assert np.array_equal(labels[result.labels], masks.arrays["label"])
+    train = result.with_ignore()
+    assert np.array_equal(train == 255, masks.arrays["train"] == 255)
+    assert 0 < (train == 255).mean() < 1
+
+
+def test_the_parts_give_the_whole(clip: Clip) -> None:
+    cams = wsss.grad_cam(clip, PHOTO, TAGS)
+    assert cams.attention is not None
+    assert np.array_equal(wsss.propagate(cams.attention, cams.maps), cams.propagated)
+    assert np.allclose(clip.attention(PHOTO), cams.attention, atol=1e-6)
+    patches = cams.attention[1:, 1:]
+    assert np.allclose(wsss.propagate(patches, cams.maps), cams.propagated, atol=1e-5)
+    scores = upsample(cams.propagated.astype(np.float16), PHOTO.shape[:2])
+    stack = np.concatenate([1 - scores.max(0, keepdims=True), scores])
+    posterior = wsss.dense_crf(PHOTO, stack)
+    mask, confidence = wsss.pseudo_mask(PHOTO, cams.propagated)
+    assert np.array_equal(posterior.argmax(0), mask)
+    assert np.array_equal(posterior.max(0), confidence)
+    refined = wsss.pixel_adaptive_refinement(PHOTO, stack)
+    assert refined.shape == posterior.shape == (3, *PHOTO.shape[:2])
+    assert wsss.grad_cam(clip, PHOTO, TAGS, affinity=False).propagated is None
+
+
+def test_the_defaults_of_the_crf_are_the_configured_ones() -> None:
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(wsss.dense_crf).parameters.items()
+        if parameter.default is not parameter.empty
+    }
+    assert defaults == CrfConfig().model_dump(include=set(defaults))
+    stack = np.random.default_rng(0).random((3, *PHOTO.shape[:2]), np.float32)
+    assert np.array_equal(wsss.dense_crf(PHOTO, stack), dense_crf(stack, PHOTO, CrfConfig()))
+
+
+def test_words_and_descriptions_change_the_maps(clip: Clip) -> None:
+    plain = wsss.grad_cam(clip, PHOTO, TAGS, ["grass"])
+    other = wsss.grad_cam(clip, PHOTO, TAGS, ["grass"], prompts={"house": "house with a roof"})
+    assert plain.probabilities is not None
+    assert not np.array_equal(plain.probabilities, other.probabilities)
+    assert not np.array_equal(plain.maps[1], other.maps[1])
+    static = wsss.patch_text_cams(clip, PHOTO, TAGS, classes=DEMO.names)
+    enriched = wsss.patch_text_cams(
+        clip, PHOTO, TAGS, classes=DEMO.names, descriptions=descriptions(DEMO)
+    )
+    assert not np.array_equal(enriched.maps, static.maps)
+
+
+def test_a_photo_is_a_path_a_picture_or_an_array(tmp_path: Path) -> None:
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    turned = Image.fromarray(np.rot90(PHOTO).copy())
+    turned.getexif()[0x0112] = 6  # shown after a quarter turn to the right
+    forms = [tmp_path / "photo.png", str(tmp_path / "photo.png"), Image.fromarray(PHOTO), turned]
+    for form in [*forms, PHOTO]:
+        assert np.array_equal(wsss.read_image(form), PHOTO)
+    grey = Image.fromarray(PHOTO[:, :, 0])
+    assert np.array_equal(wsss.read_image(grey), np.repeat(PHOTO[:, :, :1], 3, axis=2))
+
+
+def test_pictures_and_files(tmp_path: Path, clip: Clip) -> None:
+    cams = wsss.grad_cam(clip, PHOTO, TAGS)
+    result = wsss.pseudo_mask(PHOTO, cams.maps, TAGS)
+    assert result.names == ("background", *TAGS)
+    assert repr(cams) == "<ClassMaps of bottle, house on 14 x 15 patches>"
+    assert repr(result) == "<Segmentation of 112 x 120 pixels into 3 labels>"
+    pictures = [cams.overlay(), cams.overlay("house"), result.overlay()]
+    assert {(picture.mode, picture.size) for picture in pictures} == {("RGB", pictures[0].size)}
+    assert max(pictures[0].size) == 360
+    assert np.abs(np.asarray(pictures[0], int) - np.asarray(pictures[1], int)).max() > 50
+    assert cams.plot().width > result.plot().width // 2
+    result.save(tmp_path / "mask.png")
+    assert np.array_equal(read_label_png(tmp_path / "mask.png"), result.labels)
+    large = np.tile(PHOTO, (4, 4, 1))
+    large_result = wsss.pseudo_mask(large, cams.maps, TAGS, crf=False)
+    assert large_result.overlay().size == (large.shape[1], large.shape[0])
+    with pytest.raises(ValueError, match="no tag 'cat'; the tags are bottle, house"):
+        cams.overlay("cat")
+
+
+MAPS = np.zeros((2, 3, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda clip: wsss.read_image("nowhere.png"), "nowhere.png: missing file"),
+        (lambda clip: wsss.read_image(PHOTO / 255), r"array float64 .* expected RGB as uint8"),
+        (lambda clip: wsss.read_image(PHOTO[:, :, 0]), "expected RGB as uint8"),
+        (lambda clip: wsss.load_clip("ViT-Z"), "open_clip has no model of this name"),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, []), "there is no class"),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, "cat"), "a list of names, not the text 'cat'"),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat", "Cat"]), "is the same as 'cat'"),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], ["cat"]), "is one of the classes"),
+        (
+            lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], box_threshold=2.0),
+            "box_threshold: .* less than or equal to 1; it is 2.0",
+        ),
+        (
+            lambda clip: wsss.grad_cam(clip, np.zeros((3000, 4000, 3), np.uint8), ["cat"]),
+            "too large for the encoder.*long_side",
+        ),
+        (
+            lambda clip: wsss.patch_text_cams(clip, PHOTO, ["car"], classes=["cat", "dog"]),
+            "'car' is no class; did you mean 'cat'?",
+        ),
+        (
+            lambda clip: wsss.patch_text_cams(clip, PHOTO, ["cat"], descriptions={"dog": ["a"]}),
+            "descriptions: there is none of cat",
+        ),
+        (lambda clip: wsss.propagate(np.eye(9), MAPS), "does not fit maps on a grid of 3 x 4"),
+        (lambda clip: wsss.propagate(np.eye(12), MAPS - 1), "values in 0 … 1, not -1.0 … -1.0"),
+        (lambda clip: wsss.dense_crf(PHOTO, MAPS * np.nan), "values in 0 … 1, not nan"),
+        (lambda clip: wsss.dense_crf(PHOTO, MAPS[0]), r"expected a float array .* not float32"),
+        (lambda clip: wsss.dense_crf(PHOTO, MAPS, iterations=0), "iterations: .*; it is 0"),
+        (lambda clip: wsss.pseudo_mask(PHOTO, MAPS, ["cat"]), "2 score maps for 1 tags"),
+        (lambda clip: wsss.pseudo_mask(PHOTO, MAPS, crf={"blur": 1.0}), "no setting 'blur'"),
+        (
+            lambda clip: wsss.pixel_adaptive_refinement(PHOTO, MAPS, dilations=[0]),
+            "dilations must be positive",
+        ),
+        (lambda clip: wsss.load_segmenter("nowhere.safetensors"), "nowhere.safetensors: no such"),
+        (lambda clip: wsss.load_refiner("nowhere.safetensors"), "nowhere.safetensors: no such"),
+    ],
+)
+def test_bad_input_gets_one_clear_message(
+    clip: Clip, call: Callable[[Clip], Any], message: str
+) -> None:
+    with pytest.raises((ValueError, TypeError, WsssError), match=message) as caught:
+        call(clip)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scene on disk with its manifest, and a checkpoint of each kind."""
+    folder = tmp_path_factory.mktemp("run")
+    write_scene(folder)
+    write_refiner(folder / "refiner.safetensors")
+    write_segmenter(folder / "segmenter.safetensors")
+    return folder
+
+
+def _stage_prediction(
+    folder: Path, name: str, run: Callable[..., None], *cache: Path, **sections: Any
+) -> dict[str, np.ndarray]:
+    """The label maps that a stage predicts with a checkpoint."""
+    config = from_mapping({"compute": {"device": "cpu", "workers": 1}, **sections})
+    kind = "segmenter" if name == "predict" else "refiner"
+    out, checkpoint = folder / f"{kind}.h5", folder / f"{kind}.safetensors"
+    run(folder, "train", (1, 1), checkpoint, out, *cache, **STAGES[name].arguments(config))
+    with wsss.Shard(out, kind="predictions") as shard:
+        return dict(shard.read("scene").arrays)
+
+
+def test_a_refiner_needs_its_checkpoint_alone(folder: Path, clip: Clip) -> None:
+    refiner = wsss.load_refiner(folder / "refiner.safetensors", device="cpu")
+    assert isinstance(refiner.refiner, wsss.Refiner)
+    _check_predictor(refiner, _stage_prediction(
+        folder, "refine_predict", refine_stage.predict, folder / "cache",
+        refine={"method": "weclip"}, infer={"crf": True},
+    ))  # fmt: skip
+    shared = wsss.load_refiner(folder / "refiner.safetensors", clip=clip, device="cpu")
+    assert np.array_equal(shared.probabilities(PHOTO), refiner.probabilities(PHOTO))
+    scores = refiner.scores(PHOTO, TAGS)
+    assert scores.background is not None
+    assert np.allclose(scores.maps.sum(0) + scores.background, 1, atol=1e-5)
+    mask, _ = wsss.pseudo_mask(PHOTO, scores.maps, TAGS, background=scores.background)
+    assert mask.shape == PHOTO.shape[:2]
+    with pytest.raises(ValueError, match="'bottel' is no class of this refiner; did you mean"):
+        refiner.scores(PHOTO, ["bottel"])
+    with pytest.raises(ValueError, match="there is no tag to score"):
+        refiner.scores(PHOTO, [])
+    with pytest.raises(WsssError, match="is no refiner's checkpoint"):
+        wsss.load_refiner(folder / "segmenter.safetensors")
+
+
+def test_a_segmenter_needs_its_checkpoint_alone(folder: Path) -> None:
+    segmenter = wsss.load_segmenter(folder / "segmenter.safetensors", device="cpu")
+    retrain = {"model": "segformer-b0", "crop": 96}
+    _check_predictor(segmenter, _stage_prediction(
+        folder, "predict", predict.run, retrain=retrain, predict={"crf": True}
+    ))  # fmt: skip
+    with pytest.raises(WsssError, match="holds no segmenter"):
+        wsss.load_segmenter(folder / "refiner.safetensors")
+
+
+def _check_predictor(predictor: Predictor, expected: dict[str, np.ndarray]) -> None:
+    assert predictor.names == LABELS
+    assert np.array_equal(predictor.palette, voc_palette())
+    for name in ("single", "multi"):
+        multi = name == "multi"
+        for suffix, crf in (("", False), ("_crf", True)):
+            result = predictor.predict(PHOTO, multi_scale=multi, crf=crf)
+            assert np.array_equal(result.labels, expected[name + suffix])
+        probs = predictor.probabilities(PHOTO, multi_scale=multi)
+        assert probs.shape == (len(LABELS), *PHOTO.shape[:2])
+        assert np.allclose(probs.sum(0), 1, atol=1e-5)
+    assert max(predictor.predict(PHOTO).overlay().size) == 360

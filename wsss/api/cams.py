@@ -1,0 +1,252 @@
+"""Class activation maps of a photo from a frozen CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from wsss.api.inputs import Photo, check_maps, read_image, section
+from wsss.api.results import ClassMaps
+from wsss.cams.affinity import propagate as propagate_rows
+from wsss.cams.clip_sources import clip_cams
+from wsss.clip.input import EncoderInput
+from wsss.clip.text.attributes import attribute_bank, enrich
+from wsss.clip.text.embeddings import TextBank, text_bank
+from wsss.config.cams import AffinityConfig, CamsConfig, TseConfig
+from wsss.config.clip import ClipConfig
+from wsss.data.datasets.classes import ClassList, customise, folder_classes, nearest
+from wsss.data.errors import DataError
+from wsss.data.manifest import Sample
+
+DEMO = "demo"
+"""Names the small CLIP that ships with the package; it knows the ten classes of the demo."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A frozen CLIP, which `load_clip` loads, and its prompts."""
+
+    inputs: EncoderInput
+    template: tuple[str, ...]
+    _texts: dict[tuple[tuple[str, ...], ...], TextBank] = field(default_factory=dict, repr=False)
+
+    def texts(self, classes: ClassList) -> TextBank:
+        """Unit vectors of the prompts of classes and backgrounds; encoded once."""
+        key = (classes.prompts, classes.backgrounds)
+        if key not in self._texts:
+            self._texts[key] = text_bank(self.inputs.clip, *key, self.template)
+        return self._texts[key]
+
+    @torch.inference_mode()
+    def attention(
+        self, photo: Photo, *, last_blocks: int = 8
+    ) -> Float32[np.ndarray, "tokens tokens"]:
+        """Mean attention over heads and the last blocks, class token first, for `propagate`.
+
+        Args:
+            photo: see `read_image`.
+            last_blocks: how many blocks.
+        """
+        encoder = self.inputs.encoder
+        blocks = range(encoder.depth - last_blocks, encoder.depth)
+        pixels = _pixels(self.inputs, read_image(photo))
+        total = encoder.run(pixels, attention_sum_of=blocks).attention_sum
+        assert total is not None
+        return (total[0] / last_blocks).cpu().numpy()
+
+
+def load_clip(
+    model: str = DEMO,
+    pretrained: str = "",
+    *,
+    template: Sequence[str] = ("a clean origami {}.",),
+    long_side: int | None = None,
+    device: str = "auto",
+) -> Clip:
+    """Load a frozen CLIP that open_clip can build: any plain ViT.
+
+    Args:
+        model: name in open_clip (``ViT-B-16-quickgelu``), path of an open_clip model config
+            (``.json``), ``from-weights`` (the shapes of the file say what it is), or ``demo``.
+        pretrained: open_clip's tag (``openai``) or path of a weight file; none for ``demo``.
+        template: of the prompts, ``{}`` stands for a word; embeddings are averaged over them.
+        long_side: photos are scaled to this long side first, pixels; None keeps their size.
+        device: ``cpu``, ``cuda``, ``cuda:1`` …; ``auto`` takes a GPU if there is one.
+
+    Raises:
+        ClipLoadError: unknown name or tag, or weights that cannot be read or do not fit.
+        UnsupportedEncoderError: the image tower is no plain ViT.
+    """
+    source = {} if model == DEMO and not pretrained else {"model": model, "pretrained": pretrained}
+    settings = section(ClipConfig, template=list(template), long_side=long_side, **source)
+    return Clip(EncoderInput(settings, device=device), tuple(template))
+
+
+def grad_cam(
+    clip: Clip,
+    photo: Photo,
+    tags: Sequence[str],
+    backgrounds: Sequence[str] | None = None,
+    *,
+    prompts: Mapping[str, str] | None = None,
+    affinity: bool = True,
+    box_threshold: float = 0.4,
+) -> ClassMaps:
+    """Softmax Grad-CAM of a photo's tags (CLIP-ES, eq. 5-19 of docs/methods/clip-es.md).
+
+    Args:
+        clip: from `load_clip`.
+        photo: see `read_image`.
+        tags: what is on the photo.
+        backgrounds: words of what may be behind it, which compete with the tags (``grass``, ``sky``
+            …); None takes CLIP-ES's list without the tags.
+        prompts: words that stand for a tag in the prompts, e.g. ``{"bird": "bird avian"}``.
+        affinity: also propagate the maps along the attention of the last eight blocks.
+        box_threshold: see `propagate`.
+
+    Raises:
+        DataError: no tag, an empty or doubled one, or a background that is a tag.
+        ValueError: the photo is too large for the encoder's attention: set ``long_side``.
+    """
+    classes = _classes(tags, backgrounds, prompts)
+    settings = section(AffinityConfig, enabled=affinity, box_threshold=box_threshold)
+    cams = CamsConfig(source="grad_cam", affinity=settings)
+    return _class_maps(clip, photo, tags, classes, clip.texts(classes), cams)
+
+
+def patch_text_cams(
+    clip: Clip,
+    photo: Photo,
+    tags: Sequence[str],
+    backgrounds: Sequence[str] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    prompts: Mapping[str, str] | None = None,
+    descriptions: Mapping[str, Sequence[str]] | None = None,
+    affinity: bool = True,
+    box_threshold: float = 0.4,
+) -> ClassMaps:
+    """Similarity of patches and tags, without a gradient: ExCEL, eq. 1-13 of docs/methods/excel.md.
+
+    Args:
+        clip: from `load_clip`.
+        photo: see `read_image`.
+        tags: what is on the photo.
+        backgrounds: see `grad_cam`.
+        classes: all classes of the data set; what their texts have in common is subtracted. None
+            takes the tags.
+        prompts: see `grad_cam`.
+        descriptions: sentences on each class, which enrich its text (TSE); a few words on a few
+            classes change little, ExCEL takes about twenty on each.
+        affinity: see `grad_cam`.
+        box_threshold: see `propagate`.
+
+    Raises:
+        DataError: as `grad_cam`; or a tag is none of the classes, or a class has no description.
+        ValueError: the photo is too large for the encoder's attention: set ``long_side``.
+    """
+    listed = _classes(classes or tags, backgrounds, prompts)
+    texts = clip.texts(listed)
+    if descriptions is not None:
+        sentences = {name: descriptions.get(name, ()) for name in listed.names}
+        if lacking := [name for name, lines in sentences.items() if not lines]:
+            raise DataError(f"descriptions: there is none of {', '.join(lacking)}")
+        tse = TseConfig(form="topk")
+        attributes = attribute_bank(clip.inputs.clip, sentences, clip.template[0], tse)
+        texts = replace(texts, classes=enrich(texts.classes, attributes.centres, tse))
+    settings = section(AffinityConfig, enabled=affinity, box_threshold=box_threshold)
+    cams = CamsConfig(source="patch_text", affinity=settings)
+    return _class_maps(clip, photo, tags, listed, texts, cams)
+
+
+@torch.inference_mode()
+def propagate(
+    attention: np.ndarray,
+    maps: np.ndarray,
+    *,
+    box_threshold: float = 0.4,
+    power: int = 2,
+    iterations: int = 3,
+) -> Float32[np.ndarray, "maps rows columns"]:
+    """Propagate maps along attention (eq. 14-19 of docs/methods/clip-es.md).
+
+    Args:
+        attention: float [tokens, tokens], rows are queries; a class token may stand in front of the
+            patches. ``ClassMaps.attention`` and ``Clip.attention(photo)`` are such.
+        maps: float [maps, rows, columns] in 0 … 1, on the grid of patches.
+        box_threshold: share of a map's maximum that a box encloses; a map counts in its boxes only
+            (0.4 for VOC, 0.7 for COCO).
+        power: of the transition matrix.
+        iterations: of normalising its columns and rows.
+
+    Returns:
+        Maps in 0 … 1.
+
+    Raises:
+        ValueError: the arrays are not of these shapes, or do not fit each other.
+    """
+    check_maps("maps", maps)
+    patches = maps.shape[1] * maps.shape[2]
+    if attention.ndim != 2 or set(attention.shape) - {patches, patches + 1}:
+        raise ValueError(
+            f"attention {list(attention.shape)} does not fit maps on a grid of "
+            f"{maps.shape[1]} x {maps.shape[2]} patches"
+        )
+    settings = section(
+        AffinityConfig, box_threshold=box_threshold, power=power, sinkhorn_iterations=iterations
+    )
+    rows = torch.from_numpy(maps.astype(np.float32))
+    weights = torch.from_numpy(attention.astype(np.float32))[None]
+    image_index = torch.zeros(len(rows), dtype=torch.long)
+    return propagate_rows(weights, rows, image_index, CamsConfig(affinity=settings)).numpy()
+
+
+def _classes(
+    tags: Sequence[str],
+    backgrounds: Sequence[str] | None,
+    prompts: Mapping[str, str] | None,
+) -> ClassList:
+    if isinstance(tags, str):
+        raise TypeError(f"tags are a list of names, not the text {tags!r}")
+    return customise(folder_classes(tags), prompts or {}, backgrounds)
+
+
+def _class_maps(
+    clip: Clip,
+    photo: Photo,
+    tags: Sequence[str],
+    classes: ClassList,
+    texts: TextBank,
+    cams: CamsConfig,
+) -> ClassMaps:
+    image = read_image(photo)
+    if unknown := [tag for tag in tags if tag not in classes.names]:
+        raise DataError(f"{unknown[0]!r} is no class{nearest(unknown[0], classes.names)}")
+    rows = [classes.names.index(tag) for tag in tags]
+    pixels = _pixels(clip.inputs, image)
+    bank = texts.to(clip.inputs.encoder.device)
+    batch, propagated = clip_cams(clip.inputs.encoder, pixels, [rows], bank, cams)
+
+    def array(tensor: torch.Tensor) -> Float32[np.ndarray, ...]:
+        return tensor.float().cpu().numpy()
+
+    return ClassMaps(
+        image,
+        tuple(tags),
+        array(batch.maps),
+        None if propagated is None else array(propagated),
+        array(batch.probabilities),
+        None if batch.attention is None else array(batch.attention[0]),
+    )
+
+
+def _pixels(inputs: EncoderInput, image: np.ndarray) -> torch.Tensor:
+    """The photo as the encoder takes it, a batch of one."""
+    height, width = image.shape[:2]
+    inputs.check_sizes([Sample("photo", "", Path(), width, height, "", ())])
+    return inputs.prepare(image)[None]

@@ -1,0 +1,152 @@
+"""From class scores to labels: dense CRF, pixel-adaptive refinement, pseudo masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float32
+
+from wsss.api.inputs import Photo, check_maps, read_image, section
+from wsss.api.results import PALETTE, Segmentation
+from wsss.config.labels import BackgroundConfig, CrfConfig, MasksConfig
+from wsss.labels.crf import dense_crf as crf_posterior
+from wsss.labels.pseudo import pseudo_label
+from wsss.labels.upsample import upsample
+
+
+def dense_crf(
+    photo: Photo,
+    probabilities: np.ndarray,
+    *,
+    iterations: int = 10,
+    gaussian_sxy: float = 1.0,
+    gaussian_compat: float = 3.0,
+    bilateral_sxy: float = 67.0,
+    bilateral_srgb: float = 3.0,
+    bilateral_compat: float = 4.0,
+) -> Float32[np.ndarray, "labels height width"]:
+    """The posterior of a fully connected CRF (Krähenbühl and Koltun 2011, arXiv:1210.5644).
+
+    Args:
+        photo: see `read_image`.
+        probabilities: float [labels, h, w] in 0 … 1, of any size; they need not sum to one.
+        iterations: of mean field.
+        gaussian_sxy: standard deviation of the smoothness kernel, pixels.
+        gaussian_compat: its weight.
+        bilateral_sxy: spatial standard deviation of the appearance kernel, pixels.
+        bilateral_srgb: its standard deviation in colour, grey levels.
+        bilateral_compat: its weight.
+
+    Returns:
+        At the size of the photo; sums to one over the labels.
+
+    Raises:
+        ValueError: the probabilities are no such array, or a setting is out of range.
+    """
+    image = read_image(photo)
+    check_maps("probabilities", probabilities)
+    settings = section(
+        CrfConfig,
+        iterations=iterations,
+        gaussian_sxy=gaussian_sxy,
+        gaussian_compat=gaussian_compat,
+        bilateral_sxy=bilateral_sxy,
+        bilateral_srgb=bilateral_srgb,
+        bilateral_compat=bilateral_compat,
+    )
+    return crf_posterior(upsample(probabilities, image.shape[:2]), image, settings)
+
+
+def pixel_adaptive_refinement(
+    photo: Photo,
+    scores: np.ndarray,
+    *,
+    iterations: int = 20,
+    dilations: Sequence[int] = (1, 2, 4, 8, 12, 24),
+) -> Float32[np.ndarray, "labels height width"]:
+    """Scores averaged again and again over neighbours of similar colour (PAR).
+
+    Ru et al., AFA, CVPR 2022, arXiv:2203.02664; eq. 14 and 15 of docs/methods/weclip.md.
+
+    Args:
+        photo: see `read_image`.
+        scores: float [labels, h, w] in 0 … 1, of any size, background included.
+        iterations: how often the scores are averaged.
+        dilations: distances of the neighbours, pixels.
+
+    Returns:
+        At the size of the photo.
+
+    Raises:
+        ValueError: the scores are no such array, or a distance is below 1.
+    """
+    import torch
+
+    from wsss.labels.par import pixel_adaptive_refinement as refine
+
+    image = read_image(photo)
+    check_maps("scores", scores)
+    pixels = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
+    masks = torch.from_numpy(upsample(scores, image.shape[:2]))[None]
+    with torch.inference_mode():
+        refined = refine(pixels, masks, iterations=iterations, dilations=dilations)
+    return refined[0].numpy()
+
+
+def pseudo_mask(
+    photo: Photo,
+    scores: np.ndarray,
+    tags: Sequence[str] | None = None,
+    *,
+    background: np.ndarray | None = None,
+    background_power: float = 1.0,
+    background_constant: float | None = None,
+    par: bool = False,
+    crf: bool | Mapping[str, float] = True,
+) -> Segmentation:
+    """The most likely label of each pixel, and its confidence, from scores of a photo's tags.
+
+    The scores are rounded to float16, as the pipeline stores them, scaled to the photo and put
+    behind a background score: eq. 20-23 of docs/methods/clip-es.md.
+
+    Args:
+        photo: see `read_image`.
+        scores: float [tags, h, w] in 0 … 1, of any size.
+        tags: names of the scores; None numbers them.
+        background: float [h, w] in 0 … 1, a refiner's score of the background.
+        background_power: without ``background``, it is ``(1 - largest score)`` to this power.
+        background_constant: … or this constant, if it is given.
+        par: refine the scores with `pixel_adaptive_refinement` first.
+        crf: refine them with `dense_crf`; a mapping holds arguments of it.
+
+    Returns:
+        Label k + 1 is that of tag k, 0 is background.
+
+    Raises:
+        ValueError: scores or tags do not fit, or a setting is unknown or out of range.
+    """
+    image = read_image(photo)
+    check_maps("scores", scores)
+    names = tuple(map(str, range(1, len(scores) + 1))) if tags is None else tuple(tags)
+    if len(names) != len(scores) or not names:
+        raise ValueError(f"{len(scores)} score maps for {len(names)} tags; expected one each")
+    rule, value = "power", background_power
+    if background_constant is not None:
+        rule, value = "constant", background_constant
+    settings = MasksConfig(
+        background=section(BackgroundConfig, rule=rule, value=value),
+        par=par,
+        crf=section(CrfConfig, **(crf if isinstance(crf, Mapping) else {"enabled": crf})),
+    )
+
+    def at_photo(maps: np.ndarray) -> Float32[np.ndarray, "maps height width"]:
+        return upsample(maps.astype(np.float16), image.shape[:2])
+
+    behind = None
+    if background is not None:
+        check_maps("background", background[None])
+        behind = at_photo(background[None])[0]
+    classes = range(len(names))
+    labels, confidence = pseudo_label(at_photo(scores), classes, image, settings, behind)
+    return Segmentation(image, labels, confidence, ("background", *names), PALETTE)

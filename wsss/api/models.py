@@ -1,0 +1,144 @@
+"""Trained refiners and segmenters from their checkpoints alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+
+from wsss.api.cams import Clip
+from wsss.api.inputs import Photo, read_image, section
+from wsss.api.results import PALETTE, ClassMaps, Segmentation
+from wsss.config.labels import CrfConfig
+from wsss.data.datasets.classes import nearest
+from wsss.labels.prediction import Prediction, candidates, label_maps
+from wsss.refine.base import Refiner
+from wsss.refine.load import from_checkpoint
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A trained network that labels photos without tags."""
+
+    names: tuple[str, ...]
+    """Of the labels, background first."""
+    palette: UInt8[np.ndarray, "256 3"]
+    """RGB colour of each label."""
+    _run: Callable[[np.ndarray], Mapping[str, torch.Tensor]]
+
+    def probabilities(
+        self, photo: Photo, *, multi_scale: bool = True
+    ) -> Float32[np.ndarray, "labels height width"]:
+        """Of every label at every pixel.
+
+        Args:
+            photo: see `wsss.read_image`.
+            multi_scale: the mean over several scales and mirroring; otherwise one pass.
+        """
+        probs = self._run(read_image(photo))["multi" if multi_scale else "single"]
+        return probs.float().cpu().numpy()
+
+    def predict(
+        self, photo: Photo, *, multi_scale: bool = True, crf: bool | Mapping[str, float] = False
+    ) -> Segmentation:
+        """The most likely label of every pixel.
+
+        Args:
+            photo: see `wsss.read_image`.
+            multi_scale: see `probabilities`.
+            crf: refine the probabilities with `wsss.dense_crf`; a mapping holds arguments of it.
+                The confidence stays that of the network.
+        """
+        image = read_image(photo)
+        probs = self.probabilities(image, multi_scale=multi_scale)
+        labels = probs.argmax(axis=0).astype(np.uint8)
+        if crf is not False:
+            settings = section(CrfConfig, **(crf if isinstance(crf, Mapping) else {}))
+            prediction = Prediction(image, {"label": candidates(probs)})
+            labels = label_maps(prediction, settings)["label_crf"]
+        confidence = np.take_along_axis(probs, labels[None].astype(np.intp), axis=0)[0]
+        return Segmentation(image, labels, confidence, self.names, self.palette)
+
+
+@dataclass(frozen=True, eq=False)
+class RefinerPredictor(Predictor):
+    """A trained refiner, which also scores the tags of a photo."""
+
+    refiner: Refiner[Any]
+
+    def scores(self, photo: Photo, tags: Sequence[str]) -> ClassMaps:
+        """Probabilities among the background and a photo's tags, for `wsss.pseudo_mask`.
+
+        Args:
+            photo: see `wsss.read_image`.
+            tags: names of classes that the refiner was trained for.
+
+        Raises:
+            ValueError: there is no tag, or one is none of those classes.
+        """
+        classes = self.names[1:]
+        if unknown := [tag for tag in tags if tag not in classes]:
+            raise ValueError(
+                f"{unknown[0]!r} is no class of this refiner{nearest(unknown[0], classes)}"
+            )
+        if not tags:
+            raise ValueError("there is no tag to score; name what is on the photo")
+        image = read_image(photo)
+        scores = self.refiner.tag_scores(image, [classes.index(tag) for tag in tags])
+        return ClassMaps(image, tuple(tags), scores.classes, background=scores.background)
+
+
+def load_refiner(
+    checkpoint: str | os.PathLike[str], *, clip: Clip | None = None, device: str = "auto"
+) -> RefinerPredictor:
+    """A refiner with the class names, options and CLIP that its checkpoint names.
+
+    Args:
+        checkpoint: ``refine/checkpoint.safetensors`` of a run.
+        clip: of `wsss.load_clip`, if it is loaded already; None loads the one that it was trained
+            with.
+        device: see `wsss.load_clip`.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, holds no refiner, or was trained with other
+            CLIP weights.
+        ClipLoadError: its CLIP cannot be loaded.
+    """
+    loaded = None if clip is None else clip.inputs.clip
+    refiner = from_checkpoint(Path(checkpoint), clip=loaded, device=device)
+
+    def run(image: UInt8[np.ndarray, "height width 3"]) -> Mapping[str, torch.Tensor]:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # for a method that draws random numbers
+            return refiner.probabilities(image)
+
+    names = ("background", *refiner.setup.classes.names)
+    return RefinerPredictor(names, PALETTE, run, refiner)
+
+
+def load_segmenter(checkpoint: str | os.PathLike[str], *, device: str = "auto") -> Predictor:
+    """A segmenter with the names, colours, scales and windows that its checkpoint holds.
+
+    Args:
+        checkpoint: ``segmenter/weights.safetensors`` of a run.
+        device: see `wsss.load_clip`.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or holds no segmenter.
+    """
+    from wsss.retrain.segmenter import load_segmenter as load  # mmsegmentation takes seconds
+
+    segmenter = load(Path(checkpoint), device)
+
+    def run(image: UInt8[np.ndarray, "height width 3"]) -> Mapping[str, torch.Tensor]:
+        return {name: probs[0] for name, probs in segmenter.probabilities(image[None]).items()}
+
+    palette = PALETTE.copy()
+    palette[: len(segmenter.facts.palette)] = segmenter.facts.palette
+    return Predictor(segmenter.facts.labels, palette, run)
