@@ -64,7 +64,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "SVC + TSE, all attributes": _topk(top_share=1.0),
     "SVC + TSE, half the weight": _topk(weight=0.5),
 }
-"""By name; what is laid over ``cams`` of the ExCEL preset."""
+"""By name; changes to the section ``cams`` of the ExCEL preset."""
 
 
 def main() -> None:
@@ -132,7 +132,7 @@ def attributes(data: str, out: Path) -> None:
         )
         print(f"| {row} | {' | '.join(cells)} |")
     between = (texts @ texts.T)[~torch.eye(len(texts), dtype=torch.bool)].mean()
-    print(f"| class texts as they are | | | | | {float(between):.3f} | 1 |")
+    print(f"| plain class texts | | | | | {float(between):.3f} | 1 |")
 
 
 def configuration(data: str, row: str) -> Config:
