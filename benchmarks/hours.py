@@ -24,16 +24,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from benchmarks.ablation import ROOT
 from benchmarks.scale import prepare
 from wsss.artifacts.stage import STAGES
-from wsss.config.load import from_mapping, load_config, overlay
+from wsss.config.load import from_mapping, load_config, overlay, read_yaml
 from wsss.config.model import Config
 
 WECLIP_HOURS, EXCEL_SECONDS = 4.5, 0.186  # published, on an RTX 3090
@@ -135,11 +135,11 @@ def load_preset(preset: str) -> Config:
     name, _, run = preset.partition("/")
     presets = ROOT / "workflow/presets"
     base = name.removesuffix("-segmenters") if run else name
-    config = load_config(ROOT / "config.yaml", presets / f"{base}.yaml")
+    files = (ROOT / "config.yaml", presets / f"{base}.yaml")
     if not run:
-        return config
-    overlays = yaml.safe_load((presets / f"{name}.yaml").read_text())
-    return from_mapping(overlay(config.model_dump(mode="json"), overlays["runs"][run]))
+        return load_config(*files)
+    mapping = reduce(overlay, map(read_yaml, files))
+    return from_mapping(overlay(mapping, read_yaml(presets / f"{name}.yaml")["runs"][run]))
 
 
 def measure(
@@ -180,7 +180,7 @@ def _short(
         "data": {"root": str(root)},
         "clip": {"pretrained": "random"},
         "refine": refine,
-        "retrain": training | {"init": "random"} if what == "retrain" else {},
+        "retrain": training | {"init": "random", "batch_norm": "auto"} if what == "retrain" else {},
     }
     return from_mapping(overlay(config.model_dump(mode="json"), changes))
 
