@@ -1,6 +1,6 @@
-"""What each correction of a method is worth: `python -m benchmarks.ablation weclip demo --out …`.
+"""What each correction of a method gains: `python -m benchmarks.ablation weclip demo --out …`.
 
-Trains the published variant, the corrected one, and the corrected one with one departure put back
+Trains the published variant, the corrected one, and the corrected one with one correction reverted
 at a time, with several seeds each, and prints mean and standard deviation of the mIoU of
 
 - the scores of the training images (decoder among the image's tags, no CRF),
@@ -8,7 +8,7 @@ at a time, with several seeds each, and prints mean and standard deviation of th
 - the prediction of the held-out images without tags (all scales, mirroring), without and with CRF
   (`--crf`); of the photographs every third, at one scale with mirroring.
 
-Finished runs are kept in the folder and not repeated: an interrupted table goes on where it was.
+Finished runs stay in the folder and are not repeated, so an interrupted table resumes.
 `--jobs 2` trains two at a time, one thread each.
 """
 
@@ -32,6 +32,7 @@ from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping, overlay
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
+from wsss.score.record import Record
 from wsss.score.tables.seeds import mean_text
 
 ROOT = Path(__file__).parents[1]
@@ -53,14 +54,14 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", help="(default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default: 2)")
     parser.add_argument("--crf", action="store_true", help="also with the CRF, which takes long")
-    parser.add_argument("--one", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
+    parser.add_argument("--single", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     plan = Plan(options.method, options.set, options.out)
     options.rows = options.rows or list(ROWS[options.method])
     if unknown := set(options.rows) - set(ROWS[options.method]):
         parser.error(f"no row {', '.join(unknown)}; rows are {', '.join(ROWS[options.method])}")
-    if options.one:
-        run(plan, options.one[0], int(options.one[1]), crf=options.crf)
+    if options.single:
+        run(plan, options.single[0], int(options.single[1]), crf=options.crf)
         return
     prepare(plan, options.rows)
     tasks = [(row, seed) for seed in options.seeds for row in options.rows]
@@ -68,8 +69,8 @@ def main() -> None:
     _in_parallel(plan, tasks, options.jobs, crf=options.crf)
     print(f"mIoU\n\n{table(options.out, options.rows, options.seeds)}")
     if configuration(plan, "corrected", 0).score.report_classes:
-        own = table(options.out, options.rows, options.seeds, REPORT)
-        print(f"\nmean IoU of the report classes\n\n{own}")
+        report = table(options.out, options.rows, options.seeds, REPORT)
+        print(f"\nmean IoU of the report classes\n\n{report}")
 
 
 @dataclass(frozen=True)
@@ -88,19 +89,16 @@ class Plan:
 def configuration(plan: Plan, row: str, seed: int, *, crf: bool = False) -> Config:
     """The configuration of one run."""
     mapping = yaml.safe_load((ROOT / "config.yaml").read_text())
-    own = {"name": "ablation", "seed": seed, "compute": {"workers": 1}}
-    quick: dict[str, Any] = {
-        "score": {"cam_thresholds": "fixed"},
-        "infer": {"crf": crf},
-    }
+    run: dict[str, Any] = {"name": "ablation", "seed": seed, "compute": {"workers": 1}}
+    run |= {"score": {"cam_thresholds": "fixed"}, "infer": {"crf": crf}}
     preset = yaml.safe_load(plan.preset.read_text())
     change = ROWS[plan.method][row]
     if plan.set == "voc-subset":  # larger images: fewer of them, and one scale with mirroring
         val = {"data": {"val_list": str(plan.out / "val.txt")}, "infer": {"scales": [1.0]}}
-        quick = overlay(quick, val)
+        run = overlay(run, val)
         if preset.get("cams", {}).get("source") == "external":
             seeds = {"cams": {"external": {"path": str(plan.out / "seeds-npy")}}}
-            quick = overlay(quick, seeds)
+            run = overlay(run, seeds)
     if change.get("seeds", {}) == {"values": None}:
         values = overlay(mapping, preset)["seeds"]["values"]
         change = {"seeds": {"values": [statistics.mean(values)]}}
@@ -110,7 +108,7 @@ def configuration(plan: Plan, row: str, seed: int, *, crf: bool = False) -> Conf
     if change.get("infer", {}).get("window") == "crop":
         crop = overlay(mapping, preset)["refine"]["train"]["crop"]
         change = {"infer": {"window": crop, "stride": 2 * crop // 3}}
-    for layer in (preset, own, quick, change):
+    for layer in (preset, run, change):
         mapping = overlay(mapping, layer)
     return from_mapping(mapping)
 
@@ -151,7 +149,7 @@ def cams_of(out: Path, config: Config) -> Path:
     return out / f"cams-{digest_json(sections)[:12]}.h5"
 
 
-def learned_in(out: Path, config: Config) -> Path:
+def training_folder(out: Path, config: Config) -> Path:
     """The folder of a training."""
     from wsss.artifacts.digest import digest_json
 
@@ -159,7 +157,7 @@ def learned_in(out: Path, config: Config) -> Path:
         getattr(config, part).model_dump(mode="json")
         for part in ("clip", "cams", "seeds", "refine")
     ]
-    return out / f"learned-{digest_json(sections)[:12]}-{config.seed}"
+    return out / f"training-{digest_json(sections)[:12]}-{config.seed}"
 
 
 def run(plan: Plan, row: str, seed: int, *, crf: bool) -> None:
@@ -173,40 +171,42 @@ def run(plan: Plan, row: str, seed: int, *, crf: bool) -> None:
 
     torch.set_num_threads(1)
     config, out = configuration(plan, row, seed, crf=crf), plan.out
-    learned = learned_in(out, config)
-    here = out / _slug(row, seed)
+    training, folder = training_folder(out, config), out / _slug(row, seed)
     manifest, cache, cams = out / "manifest", out / "cache", cams_of(out, config)
-    checkpoint = learned / "checkpoint.safetensors"
+    checkpoint = training / "checkpoint.safetensors"
     if not checkpoint.exists():
-        log, seeds = learned / "loss.csv", []
+        seeds = []
         if config.refine.needs_seeds:
-            seeds = [learned / "seeds.h5"]
+            seeds = [training / "seeds.h5"]
             arguments = STAGES["seeds"].arguments(config)
-            make_seeds(manifest, "train", cams, seeds[0], learned / "png", **arguments)
+            make_seeds(manifest, "train", cams, seeds[0], training / "png", **arguments)
+        files = (checkpoint, training / "loss.csv", training / "work")
         arguments = STAGES["refine_train"].arguments(config)
-        paths = (checkpoint, log, learned / "work", cache, seeds)
-        stage.train(manifest, [cams], *paths, **arguments)
-    scores, predictions = here / "scores.h5", here / "predictions.h5"
+        stage.train(manifest, [cams], *files, cache, seeds, **arguments)
+    scores, predictions = folder / "scores.h5", folder / "predictions.h5"
     arguments = STAGES["refine_apply"].arguments(config)
     stage.apply(manifest, "train", cams, checkpoint, scores, cache, **arguments)
     arguments = STAGES["refine_predict"].arguments(config)
     stage.predict(manifest, "val", (1, 1), checkpoint, predictions, cache, **arguments)
-    found = {}
-    record = here / "record.json"
-    found["scores train"] = score("refiner_scores", config, manifest, "train", [scores], record)[0]
+    records: dict[str, Record] = {}
+    record = folder / "record.json"
+    records["scores train"] = score("refiner_scores", config, manifest, "train", [scores], record)[
+        0
+    ]
     if crf:
         arguments = STAGES["masks"].arguments(config)
-        make_masks(manifest, scores, here / "masks.h5", here / "png", **arguments)
-        masks = [here / "masks.h5"]
-        found["mask train"] = score("masks", config, manifest, "train", masks, record)[0]
-    for row in score("refiner_prediction", config, manifest, "val", [predictions], record):
-        if row.protocol.startswith("multi"):
-            found["prediction val, CRF" if row.crf else "prediction val"] = row
-    values = {measure: record.miou for measure, record in found.items()}
+        make_masks(manifest, scores, folder / "masks.h5", folder / "png", **arguments)
+        masks = [folder / "masks.h5"]
+        records["mask train"] = score("masks", config, manifest, "train", masks, record)[0]
+    for row_record in score("refiner_prediction", config, manifest, "val", [predictions], record):
+        if row_record.protocol.startswith("multi"):
+            measure = "prediction val, CRF" if row_record.crf else "prediction val"
+            records[measure] = row_record
+    values = {measure: of_measure.miou for measure, of_measure in records.items()}
     values |= {
-        f"{measure}{REPORT}": record.report_mean
-        for measure, record in found.items()
-        if record.report_classes
+        f"{measure}{REPORT}": of_measure.report_mean
+        for measure, of_measure in records.items()
+        if of_measure.report_classes
     }
     _result(out, row, seed, crf=crf).write_text(json.dumps(values) + "\n")
 
@@ -220,8 +220,8 @@ def table(out: Path, rows: Sequence[str], seeds: Sequence[int], suffix: str = ""
     lines = [f"| | {' | '.join(MEASURES)} |", "|---|" + "---:|" * len(MEASURES)]
     base = _measured(out, "corrected", seeds, suffix)
     for row in rows:
-        found = _measured(out, row, seeds, suffix)
-        cells = [_cell(found, base, measure) for measure in MEASURES]
+        measured = _measured(out, row, seeds, suffix)
+        cells = [_cell(measured, base, measure) for measure in MEASURES]
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -229,24 +229,25 @@ def table(out: Path, rows: Sequence[str], seeds: Sequence[int], suffix: str = ""
 def _measured(
     out: Path, row: str, seeds: Sequence[int], suffix: str
 ) -> dict[int, dict[str, float]]:
-    """What was measured of a row, by seed; a run with the CRF holds the rest as well."""
-    found = {}
+    """The measurements of a row, by seed; a run with the CRF has the others as well."""
+    measured = {}
     for seed in seeds:
         paths = [_result(out, row, seed, crf=crf) for crf in (True, False)]
         if path := next((path for path in paths if path.exists()), None):
             values = json.loads(path.read_text())
-            kept = {k: v for k, v in values.items() if k.endswith(suffix)}
-            found[seed] = {k.removesuffix(suffix): v for k, v in kept.items()}
-    return found
+            measured[seed] = {
+                k.removesuffix(suffix): v for k, v in values.items() if k.endswith(suffix)
+            }
+    return measured
 
 
-def _cell(found: Measured, base: Measured, measure: str) -> str:
-    here = {seed: values[measure] for seed, values in found.items() if measure in values}
-    apart = [v - base[s][measure] for s, v in here.items() if measure in base.get(s, {})]
-    if not here:
+def _cell(measured: Measured, base: Measured, measure: str) -> str:
+    by_seed = {seed: values[measure] for seed, values in measured.items() if measure in values}
+    differences = [v - base[s][measure] for s, v in by_seed.items() if measure in base.get(s, {})]
+    if not by_seed:
         return ""
-    text = mean_text(list(here.values()))
-    return f"{text} ({mean_text(apart, '+')})" if apart and any(apart) else text
+    text = mean_text(list(by_seed.values()))
+    return f"{text} ({mean_text(differences, '+')})" if any(differences) else text
 
 
 def _slug(row: str, seed: int) -> str:
@@ -258,21 +259,22 @@ def _result(out: Path, row: str, seed: int, *, crf: bool) -> Path:
 
 
 def _in_parallel(plan: Plan, tasks: Sequence[tuple[str, int]], jobs: int, *, crf: bool) -> None:
-    """Each run in a process of its own; of runs that share a training one at a time."""
+    """Each run in a separate process; runs that share a training run one after the other."""
     waiting = [
-        (row, seed, learned_in(plan.out, configuration(plan, row, seed))) for row, seed in tasks
+        (row, seed, training_folder(plan.out, configuration(plan, row, seed)))
+        for row, seed in tasks
     ]
     running: dict[int, tuple[str, int, Path]] = {}
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     processes = {}
     while waiting or running:
-        busy = {learned for _, _, learned in running.values()}
+        busy = {training for _, _, training in running.values()}
         ready = next((task for task in waiting if task[2] not in busy), None)
         if ready and len(running) < jobs:
             waiting.remove(ready)
             row, seed, _ = ready
-            which = [plan.method, plan.set, "--out", str(plan.out), "--one", row, str(seed)]
-            command = [sys.executable, "-m", "benchmarks.ablation", *which]
+            arguments = [plan.method, plan.set, "--out", str(plan.out), "--single", row, str(seed)]
+            command = [sys.executable, "-m", "benchmarks.ablation", *arguments]
             command += ["--crf"] if crf else []
             process = subprocess.Popen(command, env=environment, cwd=ROOT)
             processes[process.pid] = process
@@ -280,8 +282,8 @@ def _in_parallel(plan: Plan, tasks: Sequence[tuple[str, int]], jobs: int, *, crf
             continue
         pid, _ = os.wait()
         row, seed, _ = running.pop(pid)
-        there = _result(plan.out, row, seed, crf=crf).exists()
-        print(f"{row}, seed {seed}: {'done' if there else 'failed'}", flush=True)
+        finished = _result(plan.out, row, seed, crf=crf).exists()
+        print(f"{row}, seed {seed}: {'done' if finished else 'failed'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The rows of `benchmarks.ablation`: what is laid over the preset of a method."""
+"""The rows of `benchmarks.ablation`: the changes to the preset of a method."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _WECLIP: Rows = {
     "tags gated by their probability": _weclip(crop_visibility="gated"),
     "the image's CAM, cut": _weclip(crop_visibility="image"),
     "padding labelled": _weclip(padding="labelled"),
-    "no unsure band": _weclip(ignore_band=None),
+    "no ignore band": _weclip(ignore_band=None),
     "raw affinity": _weclip(affinity="raw"),
     "signed distance": _weclip(block_distance="signed"),
     "no RFM": _weclip(rfm_start=1_000_000),
     "ImageNet normalisation": {"clip": {"normalization": "imagenet"}},
     "floored grid": {"infer": {"grid": "floored"}},
     "dropout when evaluating": {"infer": {"dropout": "on"}},
-    "scores of the refined CAM": {"infer": {"scores": "cam"}},
+    "scores of the propagated CAM": {"infer": {"scores": "cam"}},
 }
 _WEAKCLIP: Rows = {
     "published": {"variant": "published"},
@@ -74,12 +74,12 @@ _EXCEL: Rows = {
     "dropout in the relation": _excel(relation_dropout="on"),
     "signed distance": _excel(block_distance="signed"),
     "no LVC": _excel(lvc_start=1_000_000),
-    "own labels in the last quarter": _excel(self_training_start="three quarters"),
+    "self-training in the last quarter": _excel(self_training_start="three quarters"),
     "all tags on every crop": _excel(crop_visibility="crop"),
     "tags gated by their probability": _excel(crop_visibility="gated"),
     "the image's CAM, cut": _excel(crop_visibility="image"),
     "padding labelled": _excel(padding="labelled"),
-    "no unsure band": _excel(ignore_band=None),
+    "no ignore band": _excel(ignore_band=None),
     "ImageNet normalisation": {"clip": {"normalization": "imagenet"}},
     "extremes of all tokens": {"cams": {"patch_text": {"min_max_over": "tokens"}}},
     "attention mixed": {"cams": {"patch_text": {"attention": "mixed"}}},
@@ -90,4 +90,4 @@ _EXCEL: Rows = {
     "scores of the dynamic CAM": {"infer": {"scores": "cam"}},
 }
 ROWS: dict[str, Rows] = {"weclip": _WECLIP, "weakclip": _WEAKCLIP, "excel": _EXCEL}
-"""By method; every row but the first two puts one thing back or changes one."""
+"""By method; every row but the first two reverts or changes one thing."""

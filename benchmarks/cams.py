@@ -4,13 +4,13 @@ The stage's time includes decoding, resizing, Grad-CAM of every class, the affin
 conversion to half precision. It is compared with
 
 - the bare encoder: a forward pass over the same images that does nothing else, in the fastest of
-  several ways (open_clip's own, one image at a time, one a thread, batched; and our encoder's);
+  several ways (open_clip's own, one image at a time, one per thread, batched; and our encoder's);
 - a straightforward loop: one image, one class at a time, autograd through the last block for each
   class, Sinkhorn matrices and their square built for each class. A second row lets it form the
   gradients of the block's weights as well, as the published code does.
 
-Rounds are interleaved, so that a busy machine slows all of them; medians are printed, with the
-smallest and largest ratio of a round. Images are synthetic, of VOC's usual 375 x 500 pixels.
+Rounds are interleaved; medians are printed, with the smallest and largest ratio of a round. Images
+are synthetic, of VOC's usual 375 x 500 pixels.
 
 `--real` measures instead what bfloat16 weights do to the IoU on real photographs.
 """
@@ -22,7 +22,6 @@ import json
 import logging
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.baselines import bare_encoders, simple_cams
+from benchmarks.timing import Times, interleaved, ratios
 from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import make_source
 from wsss.clip.images import input_size, normalize_image, resize_image
@@ -47,7 +47,6 @@ from wsss.data.manifest import Sample
 
 HEIGHT, WIDTH = 375, 500
 TEMPLATE = "a clean origami {}."
-Times = dict[str, list[float]]
 
 
 def main() -> None:
@@ -55,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=4, help="images a round, even (default: 4)")
+    parser.add_argument("--images", type=int, default=4, help="images per round, even (default: 4)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
     parser.add_argument(
         "--model",
@@ -83,6 +82,7 @@ def measure(folder: Path, model: str, images: int, rounds: int) -> dict[str, Any
     """All timings; prints the table."""
     classes = class_list("voc")
     clip = load_clip(model, "random")
+    visual: Any = clip.model.visual
     bank = text_bank(clip, classes.prompts, classes.backgrounds, [TEMPLATE], cache_dir=folder)
     exact, rounded = (
         make_source(classes, folder, **STAGES["cams"].arguments(_config(model, precision)))
@@ -92,7 +92,7 @@ def measure(folder: Path, model: str, images: int, rounds: int) -> dict[str, Any
     three = _samples(folder, [3] * len(mixed))
 
     def pixels(sample: Sample) -> Tensor:
-        size = input_size(sample.height, sample.width, clip.model.visual.patch_size)
+        size = input_size(sample.height, sample.width, visual.patch_size)
         photo = resize_image(read_image(sample.path), size)
         return normalize_image(photo, clip.mean, clip.std)[None]
 
@@ -111,20 +111,15 @@ def measure(folder: Path, model: str, images: int, rounds: int) -> dict[str, Any
         "loop, 3 tags": lambda: loop(False),
         "loop with weight gradients, 3 tags": lambda: loop(True),
     }
-    times: Times = {name: [] for name in tasks}
-    for round_number in range(-1, rounds):  # the first one warms up
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            if round_number >= 0:
-                times[name].append((time.perf_counter() - start) / len(mixed))
+    seconds = interleaved(tasks, rounds)
+    times = {name: [value / len(mixed) for value in values] for name, values in seconds.items()}
     return _report(times, list(bare))
 
 
 def _report(times: Times, encoders: list[str]) -> dict[str, Any]:
-    print("seconds an image (median; smallest … largest)")
+    print("seconds per image (median; smallest … largest)")
     for name, values in times.items():
-        print(f"  {name:45}{_spread(values)}")
+        print(f"  {name:45}{_median_and_range(values)}")
     fastest = min(encoders, key=lambda name: statistics.median(times[name]))
     pairs = {
         "stage / encoder, 1.5 tags (goal: at most 1.2)": ("stage, 1.5 tags", fastest),
@@ -144,10 +139,10 @@ def _report(times: Times, encoders: list[str]) -> dict[str, Any]:
         ),
     }
     print(f"\nratio (median of the rounds; smallest … largest); encoder = {fastest}")
-    ratios = {}
+    by_name = {}
     for name, (above, below) in pairs.items():
-        ratios[name.strip(" …")] = [a / b for a, b in zip(times[above], times[below], strict=True)]
-        print(f"  {name:45}{_spread(ratios[name.strip(' …')])}")
+        values = by_name[name.strip(" …")] = ratios(times[above], times[below])
+        print(f"  {name:45}{_median_and_range(values)}")
     native = native_bfloat16(torch.device("cpu"))
     if not native:
         print(
@@ -156,14 +151,14 @@ def _report(times: Times, encoders: list[str]) -> dict[str, Any]:
         )
     return {
         "seconds": times,
-        "ratios": ratios,
+        "ratios": by_name,
         "encoder": fastest,
         "threads": torch.get_num_threads(),
         "native_bfloat16": native,
     }
 
 
-def _spread(values: list[float]) -> str:
+def _median_and_range(values: list[float]) -> str:
     return f"{statistics.median(values):7.3f}   ({min(values):.3f} … {max(values):.3f})"
 
 
@@ -176,12 +171,12 @@ def _samples(folder: Path, counts: list[int]) -> list[Sample]:
     """Smooth random photographs as JPEG files, with that many tags each."""
     random = np.random.default_rng(0)
     samples = []
-    for number, count in enumerate(counts):
-        path = folder / f"{number}.jpg"
+    for index, count in enumerate(counts):
+        path = folder / f"{index}.jpg"
         coarse = random.integers(0, 255, (12, 16, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(path)
         tags = tuple(sorted(random.choice(20, count, replace=False).tolist()))
-        samples.append(Sample(str(number), "train", path, WIDTH, HEIGHT, "", tags))
+        samples.append(Sample(str(index), "train", path, WIDTH, HEIGHT, "", tags))
     return samples
 
 

@@ -20,8 +20,8 @@ from wsss.config.model import Config
 from wsss.data.ingest.stage import ingest
 from wsss.demo.dataset import generate
 from wsss.masks.stage import run as make_masks
-from wsss.refine import stage as refine
-from wsss.retrain.train import train as retrain
+from wsss.refine.stage import train as train_refiner
+from wsss.retrain.train import train as train_segmenter
 
 SHARDS, WORKERS, BATCHES = (1, 3, 7), (1, 2), (1, 4)
 _BASE: dict[str, Any] = {
@@ -37,7 +37,7 @@ _BASE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Row:
-    """How the work was cut, and what came of it."""
+    """How the work was cut, and the digests of the results."""
 
     cut: str
     digests: dict[str, str]
@@ -45,10 +45,10 @@ class Row:
 
 
 class Bench:
-    """The demo's images in a folder, and what is made of them.
+    """The demo's images in a folder, and what is computed from them.
 
     Args:
-        folder: to work in; what is there is removed.
+        folder: to work in; it is emptied.
         images: of the train split.
     """
 
@@ -62,42 +62,42 @@ class Bench:
         ingest(self._manifest, variant=config.variant, data=config.data, compute=config.compute)
 
     def config(self, **changes: Any) -> Config:
-        """The configuration with something laid over it."""
+        """The configuration with changes."""
         return from_mapping(overlay(self._base, changes))
 
     def cut(self, shards: int, workers: int, batch: int) -> Row:
         """CAMs and masks, in so many shards."""
         out = self._folder / f"{shards}-{workers}-{batch}"
         config = self.config(compute={"workers": workers, "batch": batch})
-        plain = self.config(compute={"workers": workers}, refine={"method": "none"})
-        found: dict[str, dict[str, str]] = {"CAMs": {}, "masks": {}}
+        contents: dict[str, dict[str, str]] = {"CAMs": {}, "masks": {}}
         for part in range(1, shards + 1):
-            cams, masks = (out / f"{n}/{part}.h5" for n in ("cams", "masks"))
-            cache = self._folder / "cache"
+            cams, masks = (out / f"{name}/{part}.h5" for name in ("cams", "masks"))
+            cache, png = self._folder / "cache", out / f"png/{part}"
             arguments = STAGES["cams"].arguments(config)
             make_cams(self._manifest, "train", (part, shards), cams, cache, **arguments)
-            arguments = STAGES["masks"].arguments(plain)
-            make_masks(self._manifest, cams, masks, out / f"png/{part}", **arguments)
-            found["CAMs"] |= _contents(cams)
-            found["masks"] |= _contents(masks)
+            arguments = STAGES["masks"].arguments(config)
+            make_masks(self._manifest, cams, masks, png, **arguments)
+            contents["CAMs"] |= _contents(cams)
+            contents["masks"] |= _contents(masks)
         cut = f"shards {shards}, workers {workers}, batch {batch}"
-        return Row(cut, {name: digest_json(images) for name, images in found.items()})
+        return Row(cut, {name: digest_json(images) for name, images in contents.items()})
 
-    def trainings(self, number: int) -> Row:
-        """Refiner and segmenter, from the start."""
-        out, first = self._folder / f"training-{number}", self._folder / "1-1-1"
-        config, cache = self.config(compute={"workers": number}), self._folder / "cache"
-        args = (out / "refiner.safetensors", out / "refiner.csv", out / "refiner")
+    def trainings(self, workers: int) -> Row:
+        """Refiner and segmenter, from the start, with so many workers."""
+        out, first = self._folder / f"training-{workers}", self._folder / "1-1-1"
+        config = self.config(compute={"workers": workers})
+        files = (out / "refiner.safetensors", out / "refiner.csv", out / "refiner")
         arguments = STAGES["refine_train"].arguments(config)
-        refine.train(self._manifest, [first / "cams/1.h5"], *args, cache, **arguments)
-        args = (out / "segmenter.safetensors", out / "segmenter.csv", out / "segmenter")
-        values = STAGES["retrain"].select(config)
-        masks = [first / "masks/1.h5"]
-        retrain(self._manifest, masks, *args, **values, compute=config.compute)
-        names = ("refiner", "segmenter")
-        tensors = {name: load_checkpoint(out / f"{name}.safetensors")[0] for name in names}
-        found = {name: weights_digest(one) for name, one in tensors.items()}
-        return Row(f"training {number}, {number} data workers", found)
+        cams = [first / "cams/1.h5"]
+        train_refiner(self._manifest, cams, *files, self._folder / "cache", **arguments)
+        files = (out / "segmenter.safetensors", out / "segmenter.csv", out / "segmenter")
+        arguments = STAGES["retrain"].arguments(config)
+        train_segmenter(self._manifest, [first / "masks/1.h5"], *files, **arguments)
+        digests = {
+            name: weights_digest(load_checkpoint(out / f"{name}.safetensors")[0])
+            for name in ("refiner", "segmenter")
+        }
+        return Row(f"training {workers}, {workers} data workers", digests)
 
 
 def _contents(path: Path) -> dict[str, str]:
@@ -116,11 +116,11 @@ def measure(
     """The rows of the cuts (one shard, one worker, batch 1 first), and those of the trainings."""
     bench = Bench(folder, images)
     cuts = [bench.cut(*cut) for cut in itertools.product(shards, workers, batches)]
-    return [cuts, [bench.trainings(number) for number in (1, 2)]]
+    return [cuts, [bench.trainings(count) for count in (1, 2)]]
 
 
 def differing(rows: Sequence[Row]) -> list[str]:
-    """The rows that are not as the first."""
+    """The rows that differ from the first."""
     return [row.cut for row in rows if row.digests != rows[0].digests]
 
 

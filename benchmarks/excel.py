@@ -2,12 +2,12 @@
 
 - step: a training step at the published size (320 pixels, batch 4, ViT-B/16, width 256), with the
   static CAM, with the dynamic one in closed form, and with the dynamic one by a second pass of the
-  encoder, as published. All three refine the CAM alike (six blocks, the learned affinity), so that
-  they differ in the CAM alone.
+  encoder, as published. All three propagate the CAM alike (six blocks, the learned affinity), so
+  that they differ in the CAM alone.
 - scores: patch-text similarity as two products, against the tensor tokens x texts x channels of the
-  published code: seconds, and peak memory, each in a process of its own.
-- cams: CAMs without training of single images of 320 pixels, one a thread, against the bare forward
-  pass of the same encoder, and of open_clip's.
+  published code: seconds, and peak memory, each in a separate process.
+- cams: CAMs without training of single images of 320 pixels, one per thread, against the bare
+  forward pass of the same encoder, and of open_clip's.
 
 Rounds are interleaved; medians are printed.
 """
@@ -22,24 +22,23 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.baselines import bare_encoders
-from benchmarks.weclip import BATCH, CROP, crop_batch
+from benchmarks.refiners import BATCH, CROP, crop_batch, encoder_input, refiner_setup
+from benchmarks.timing import interleaved, median_ratio, peak_memory
 from wsss.cams.patch_text import similarity
-from wsss.clip.attention import Heads
+from wsss.clip.attention import AttentionOverride, Heads
 from wsss.clip.calibration import Calibration
-from wsss.clip.input import EncoderInput
 from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.refine.base import Setup
-from wsss.refine.blocks.pseudo_labels import crop_labels, shown_tags
 from wsss.refine.excel.method import Excel
-from wsss.refine.excel.options import ExcelOptions
 from wsss.refine.excel.relation import CalibratedFeatures, encode, shift
 
 PARTS = ("step", "scores", "cams")
@@ -66,7 +65,7 @@ def main() -> None:
 
 
 def configuration(model: str, device: str) -> Config:
-    """ExCEL at the published size."""
+    """ExCEL at the published size, corrected."""
     return from_mapping(
         {
             "compute": {"device": device},
@@ -82,94 +81,69 @@ def configuration(model: str, device: str) -> Config:
 
 
 class _StaticCam(Excel):
-    """The same refinement and labels, of the static CAM."""
-
-    def pseudo_labels(self, batch, features, related):  # type: ignore[no-untyped-def]
-        tokens, rows = self.tokens(features), (batch.image_index, batch.classes)
-        maps = self.patch_text.maps(tokens, features.grid, *rows)
-        probs = self.patch_text.probabilities(tokens, *rows)
-        maps = self.spread(features.attention, maps, batch.image_index, related)
-        return crop_labels(batch, maps, shown_tags(batch, self.options, probs), self.options)
+    """The same propagation and labels, of the static CAM."""
 
     def encode(self, images: Tensor, *, dynamic: bool) -> CalibratedFeatures:
-        return encode(self.patch_text, images, "clean", attention_blocks=6)
+        return encode(self._calibration, images, "clean", attention_blocks=6)
+
+    def tokens(self, features: CalibratedFeatures, related: Tensor | None = None) -> Tensor:
+        return super().tokens(features)
 
 
 class _SecondPass(_StaticCam):
     """The dynamic CAM as published: the encoder runs again with the relation in its attention."""
-
-    images: Tensor
-    related: Tensor
 
     def encode(self, images: Tensor, *, dynamic: bool) -> CalibratedFeatures:
         self.images = images
         return super().encode(images, dynamic=dynamic)
 
     def tokens(self, features: CalibratedFeatures, related: Tensor | None = None) -> Tensor:
-        override = self.patch_text.calibration()._override  # type: ignore[union-attr]
-        moved = shift(self.related)
-        padded = torch.zeros(len(moved), 1 + moved.shape[1], 1 + moved.shape[1])
-        padded[:, 1:, 1:] = moved
-        gain = self.patch_text.gain
+        calibration = self._calibration
+        assert related is not None
+        assert calibration._override is not None
+        override: AttentionOverride = calibration._override
+        padded = torch.nn.functional.pad(shift(related), (1, 0, 1, 0))
 
         class Shifted:
             def __call__(self, heads: Heads) -> tuple[Tensor, None]:
                 attended, _ = override(heads)
-                return attended + gain * padded.unsqueeze(1) @ heads.values, None
+                return attended + calibration.gain * padded.unsqueeze(1) @ heads.values, None
 
-        calibration = Calibration(Shifted(), self.patch_text.first)
-        run = self.encoder.run(self.images, calibration=calibration)
-        return self.patch_text.features(calibration.stream(run.tokens))
-
-    def pseudo_labels(self, batch, features, related):  # type: ignore[no-untyped-def]
-        self.related = related
-        return super().pseudo_labels(batch, features, related)
-
-
-def _setup(config: Config, folder: Path) -> Setup[ExcelOptions]:
-    refine = config.refine
-    return Setup(
-        options=refine.section(ExcelOptions),
-        encoder_input=EncoderInput(config.clip, folder, device=config.compute.device),
-        classes=class_list("voc"),
-        template=config.clip.template,
-        crop=refine.train.crop,
-        cams=config.cams,
-        infer=config.infer,
-        embeddings=folder,
-    )
+        second = Calibration(Shifted(), calibration.first)
+        encoding = self.encoder.run(self.images, calibration=second)
+        return calibration.features(second.stream(encoding.tokens))
 
 
 def _step(config: Config, folder: Path, rounds: int) -> None:
-    setup = _setup(config, folder)
+    inputs, classes = encoder_input(config, folder), class_list("voc")
+    setup: Setup[Any] = refiner_setup(config, inputs, classes, folder)
     refiners = {
         "static CAM": _StaticCam(setup),
         "dynamic CAM, closed form": Excel(setup),
         "dynamic CAM, second pass": _SecondPass(setup),
     }
-    batch = crop_batch().to(setup.encoder_input.encoder.device)
-    for refiner in refiners.values():
+    batch = crop_batch().to(inputs.encoder.device)
+
+    def step(refiner: Excel) -> Callable[[], None]:
         refiner.train_mode(True)
-    tasks: dict[str, Callable[[], object]] = {
-        name: lambda refiner=refiner: refiner.loss(0, batch)["loss"].backward()
-        for name, refiner in refiners.items()
-    }
-    times = _interleaved(tasks, rounds)
+        return lambda: refiner.loss(0, batch)["loss"].backward()
+
+    times = interleaved({name: step(refiner) for name, refiner in refiners.items()}, rounds)
     for name, values in times.items():
-        ratios = [mine / bare for mine, bare in zip(values, times["static CAM"], strict=True)]
-        print(f"| {name} | {statistics.median(values):.2f} s | {statistics.median(ratios):.2f} |")
+        ratio = median_ratio(values, times["static CAM"])
+        print(f"| {name} | {statistics.median(values):.2f} s | {ratio:.2f} |")
 
 
 def _scores(config: Config, folder: Path, rounds: int) -> None:
     context = multiprocessing.get_context("spawn")
     for texts in (45, 103):
-        found = {}
+        results = {}
         for form in ("two products", "four dimensions"):
             with context.Pool(1) as pool:
-                found[form] = pool.apply(_score_once, (form, texts, rounds))
-        for form, (seconds, extra) in found.items():
+                results[form] = pool.apply(_score_once, (form, texts, rounds))
+        for form, (seconds, extra) in results.items():
             print(f"| {texts} texts, {form} | {seconds:.4f} s | {extra / 2**20:.1f} MiB |")
-        ours, theirs = found["two products"], found["four dimensions"]
+        ours, theirs = results["two products"], results["four dimensions"]
         print(f"memory: {theirs[1] / max(ours[1], 1):.0f} x, time: {theirs[0] / ours[0]:.0f} x")
 
 
@@ -179,14 +153,12 @@ def _score_once(form: str, texts: int, rounds: int) -> tuple[float, int]:
         torch.randn(4, 401, 512),
         torch.nn.functional.normalize(torch.randn(texts, 512)),
     )
-    owner = torch.arange(4).repeat_interleave(2)
-    wanted = torch.arange(8)
     small = torch.randn(1, 2, 512)
     _written_out(small, bank[:2])  # what the first call of a kernel allocates
-    similarity(small, bank[:2], owner[:1], wanted[:1])
+    similarity(small, bank[:2], torch.arange(1), torch.arange(1))
     # The peak that a process reports is at least its parent's; Linux can start it anew.
     Path("/proc/self/clear_refs").write_text("5")
-    before = _peak()
+    before = peak_memory()
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -196,13 +168,7 @@ def _score_once(form: str, texts: int, rounds: int) -> tuple[float, int]:
         else:
             _written_out(features, bank)
         times.append(time.perf_counter() - start)
-    return statistics.median(times), _peak() - before
-
-
-def _peak() -> int:
-    """Largest resident size of this process so far, bytes (Linux)."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(next(line for line in status.splitlines() if "VmHWM" in line).split()[1])
+    return statistics.median(times), peak_memory() - before
 
 
 def _written_out(features: Tensor, texts: Tensor) -> Tensor:
@@ -214,54 +180,38 @@ def _written_out(features: Tensor, texts: Tensor) -> Tensor:
 
 
 def _cams(config: Config, folder: Path, rounds: int) -> None:
-    refiner = Excel(_setup(config, folder))
-    inputs, scores, encoder = refiner.setup.encoder_input, refiner.patch_text, refiner.encoder
+    inputs = encoder_input(config, folder)
+    refiner = Excel(refiner_setup(config, inputs, class_list("voc"), folder))
+    patch_text, encoder = refiner.patch_text, inputs.encoder
     images = [image[None] for image in crop_batch().images]
-    owner, classes = torch.zeros(2, dtype=torch.long), torch.tensor([3, 7])
+    image_index, classes = torch.zeros(2, dtype=torch.long), torch.tensor([3, 7])
 
-    def one(image: Tensor, blocks: int) -> Tensor:
-        calibration = scores.calibration()
+    def cams(image: Tensor, blocks: int) -> Tensor:
+        calibration = patch_text.calibration()
         assert calibration is not None
         last = range(encoder.depth - blocks, encoder.depth)
-        run = encoder.run(
+        encoding = encoder.run(
             image, attention_sum_of=last, calibration=calibration, class_token_last=True
         )
-        maps = scores.maps(
-            scores.features(calibration.stream(run.tokens)), run.grid, owner, classes
-        )
-        if run.attention_sum is None:
+        features = patch_text.features(calibration.stream(encoding.tokens))
+        maps = patch_text.maps(features, encoding.grid, image_index, classes)
+        if encoding.attention_sum is None:
             return maps
-        return refiner.spread(run.attention_sum[:, None, 1:, 1:], maps, owner)
+        return refiner.spread(encoding.attention_sum[:, None, 1:, 1:], maps, image_index)
 
     def threaded(blocks: int) -> None:
         with one_thread_each() as threads:
-            list(ordered_map(lambda image: one(image, blocks), images, threads=threads))
+            list(ordered_map(lambda image: cams(image, blocks), images, threads=threads))
 
     tasks: dict[str, Callable[[], object]] = bare_encoders(inputs.clip.model, images)
     tasks["CAMs"] = lambda: threaded(0)
     tasks["CAMs and affinity"] = lambda: threaded(6)
-    times = _interleaved(tasks, rounds)
-    bare = "wsss encoder, one image a thread"
+    times = interleaved(tasks, rounds)
+    bare = times["wsss encoder, one image per thread"]
     for name, values in times.items():
-        speed = [len(images) / value for value in values]
-        ratios = [base / mine for base, mine in zip(times[bare], values, strict=True)]
-        print(
-            f"| {name} | {statistics.median(speed):.2f} images/s | "
-            f"{100 * statistics.median(ratios):.0f} % of the bare encoder |"
-        )
-
-
-def _interleaved(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in tasks}
-    for number in range(-1, rounds):  # the first one warms up
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if number >= 0:
-                times[name].append(time.perf_counter() - start)
-    return times
+        speed = len(images) / statistics.median(values)
+        share = 100 * median_ratio(bare, values)
+        print(f"| {name} | {speed:.2f} images/s | {share:.0f} % of the bare encoder |")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
 """Hours of the trainings of the papers' presets on one GPU: `python -m benchmarks.hours`.
 
-A step of each training is run at its published size (random weights of the published networks,
-crops of noise; the batch cut to `--batch`, the time scaled back to the preset's) and its seconds on
-this machine are divided by those of a product of two matrices, measured in the same process. What
-comes out is work in floating-point operations that a dense product would do in the time. Where a
-method changes in the middle of its training, both halves are measured and weighed.
+A step of each training is run at its published size, with random weights of the published networks
+and crops of noise. The batch is cut to `--batch`, and the time scaled back to the preset's. The
+seconds are compared with those of a product of two matrices, measured in the same process. The
+result is work: the floating-point operations that a dense product would do in the time. Where a
+method changes in the middle of its training, both parts are measured and weighted.
 
-Hours on a GPU are that work times the steps of the preset over a rate, which is not known from the
-outside: small kernels, losses and labels on the CPU keep a GPU waiting. Three published times give
-one each: WeCLIP's 4.5 hours for 30,000 steps of 4 crops of 320 pixels and ExCEL's 0.186 s a step,
-on an RTX 3090, and WeakCLIP's 16.8 crops a second, GPUs not said. Hours are printed at the lowest
-and at the highest, as a range. On a CPU seconds are those of the process, so that other work beside
-it disturbs little; with `--device cuda` they are the clock's, and so are the hours: nothing is
-fitted.
+Hours on a GPU are that work times the steps of the preset, divided by a rate. The rate is not known
+in advance: small kernels, losses and labels on the CPU keep a GPU waiting. Three published times
+give one each: WeCLIP's 4.5 hours for 30,000 steps of 4 crops of 320 pixels and ExCEL's 0.186 s per
+step, on an RTX 3090, and WeakCLIP's 16.8 crops per second, GPUs not stated. Hours are printed at
+the lowest and at the highest rate, as a range. On a CPU, seconds are those of the process, so that
+other work on the machine matters little. With `--device cuda` they are those of the clock, and so
+are the hours; then no rate is needed.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from benchmarks.ablation import ROOT
 from benchmarks.scale import prepare
 from wsss.artifacts.stage import STAGES
-from wsss.config.load import from_mapping, load_config, overlay
+from wsss.config.load import from_mapping, load_config, overlay, read_yaml
 from wsss.config.model import Config
 
 WECLIP_HOURS, EXCEL_SECONDS = 4.5, 0.186  # published, on an RTX 3090
@@ -48,7 +48,7 @@ FITTED = {
     "voc12-excel": EXCEL_SECONDS,
     "voc12-weakclip": WEAKCLIP_SECONDS,
 }
-"""Published seconds a step of a preset's refiner."""
+"""Published seconds per step of a preset's refiner."""
 TRAININGS: dict[str, tuple[str, ...]] = {
     "voc12-weclip": ("refine",),
     "voc12-excel": ("refine",),
@@ -61,7 +61,7 @@ TRAININGS: dict[str, tuple[str, ...]] = {
     "coco14-weakclip-segmenters/segmenter-deit-s": ("retrain",),
     "coco14-weakclip-segmenters/segformer-b2": ("retrain",),
 }
-"""By preset, or by a run of a preset that is laid over the one of the name's beginning."""
+"""By preset, or by a run of a preset on top of the one that its name begins with."""
 
 
 def main() -> None:
@@ -70,59 +70,60 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--presets", nargs="+", choices=TRAININGS, default=list(TRAININGS))
-    parser.add_argument("--batch", type=int, default=2, help="crops a measured step (default: 2)")
+    parser.add_argument("--batch", type=int, default=2, help="crops per measured step (default: 2)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--keep", type=Path, help="JSON file of what was measured, to go on from")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--cache", type=Path, help="JSON file of measurements, to resume from")
+    parser.add_argument("--single", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     logging.getLogger().setLevel(logging.ERROR)  # open_clip warns about random weights
-    if options.one:
+    if options.single:
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(measure(Path(folder), *options.one, options)))
+            print(json.dumps(measure(Path(folder), *options.single, options=options)))
         return
-    kept = options.keep
-    known = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
+    cache: Path | None = options.cache
+    measured = json.loads(cache.read_text()) if cache is not None and cache.exists() else {}
     work = {}
     for preset in dict.fromkeys([*FITTED, *options.presets]):
         for what in TRAININGS[preset]:
             name = f"{preset}, {what}"
-            work[preset, what] = known[name] = known.get(name) or work_of(preset, what, options)
-            print(f"{name}: {known[name]['seconds']:.1f} s a step here", flush=True)
-            if kept is not None:
-                kept.write_text(json.dumps(known, indent=2) + "\n")
+            measured[name] = measured.get(name) or work_of(preset, what, options)
+            work[preset, what] = measured[name]
+            print(f"{name}: {measured[name]['seconds']:.1f} s per step here", flush=True)
+            if cache is not None:
+                cache.write_text(json.dumps(measured, indent=2) + "\n")
     rates = sorted(work[preset, "refine"]["step"] / FITTED[preset] for preset in FITTED)
     if options.device == "cpu":
-        print(f"rates: {', '.join(f'{rate / 1e12:.1f}' for rate in rates)} T operations a second")
-    for (preset, what), one in work.items():
-        hours = f"{one['hours']:.1f}"
+        print(f"rates: {', '.join(f'{rate / 1e12:.1f}' for rate in rates)} T operations per second")
+    for (preset, what), total in work.items():
+        hours = f"{total['hours']:.1f}"
         if options.device == "cpu":
-            low, high = (one["total"] / rate / 3600 for rate in (rates[-1], rates[0]))
+            low, high = (total["total"] / rate / 3600 for rate in (rates[-1], rates[0]))
             hours = f"{low:.1f} to {high:.1f}"
         print(
-            f"{preset}, {what}: {one['steps']:,.0f} steps of {one['step'] / 1e12:.2f} T operations,"
-            f" {hours} h"
+            f"{preset}, {what}: {total['steps']:,.0f} steps of {total['step'] / 1e12:.2f} T "
+            f"operations, {hours} h"
         )
 
 
 def work_of(preset: str, what: str, options: argparse.Namespace) -> dict[str, float]:
-    """Work of a step and of the whole training, both halves weighed; each in its own process."""
+    """Work of a step and of the whole training, both parts weighted; each in a separate process."""
     config = load_preset(preset)
     phase = PHASES.get(config.refine.method) if what == "refine" else None
     parts: dict[str, float] = {"whole": 1.0}
     steps = (config.refine.train if what == "refine" else config.retrain).iterations
     if phase:
-        start = getattr(getattr(config.refine, config.refine.method), phase) / steps
+        start = getattr(config.refine.options, phase) / steps
         parts = {"first": start, "second": 1 - start}
     step = seconds = 0.0
     for part, share in parts.items():
-        command = [sys.executable, "-m", "benchmarks.hours", "--one", preset, what, part]
+        command = [sys.executable, "-m", "benchmarks.hours", "--single", preset, what, part]
         command += ["--batch", str(options.batch), "--device", options.device]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-        if done.returncode:
-            raise SystemExit(f"{preset}, {what}: failed\n{done.stderr}")
-        found = json.loads(done.stdout.splitlines()[-1])
-        step += share * found["operations"]
-        seconds += share * found["seconds"]
+        process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        if process.returncode:
+            raise SystemExit(f"{preset}, {what}: failed\n{process.stderr}")
+        result = json.loads(process.stdout.splitlines()[-1])
+        step += share * result["operations"]
+        seconds += share * result["seconds"]
     hours = steps * seconds / 3600
     return {
         "steps": steps, "step": step, "seconds": seconds, "total": steps * step, "hours": hours,
@@ -133,29 +134,31 @@ def load_preset(preset: str) -> Config:
     """A preset over the defaults, or one of its runs."""
     name, _, run = preset.partition("/")
     presets = ROOT / "workflow/presets"
-    below = name.removesuffix("-segmenters") if run else name
-    config = load_config(ROOT / "config.yaml", presets / f"{below}.yaml")
+    base = name.removesuffix("-segmenters") if run else name
+    files = (ROOT / "config.yaml", presets / f"{base}.yaml")
     if not run:
-        return config
-    laid = yaml.safe_load((presets / f"{name}.yaml").read_text())
-    return from_mapping(overlay(config.model_dump(mode="json"), laid["runs"][run]))
+        return load_config(*files)
+    mapping = reduce(overlay, map(read_yaml, files))
+    return from_mapping(overlay(mapping, read_yaml(presets / f"{name}.yaml")["runs"][run]))
 
 
 def measure(
-    folder: Path, preset: str, what: str, part: str, options: argparse.Namespace
+    folder: Path, preset: str, what: str, part: str, *, options: argparse.Namespace
 ) -> dict[str, float]:
     """Seconds and work of a step of the preset's own batch."""
     config = load_preset(preset)
-    prepare(folder / "data", IMAGES, side=SIDE, classes=config.data.kind)
+    kind = config.data.kind
+    assert kind != "folder"
+    prepare(folder / "data", IMAGES, side=SIDE, classes=kind)
     train = _train_refiner if what == "refine" else _train_segmenter
     section = config.refine.train if what == "refine" else config.retrain
     batch = min(options.batch, section.batch)
     few, many = 1, 1 + STEPS
-    seconds = []
+    seconds: list[float] = []
     for steps in (few, few, many):  # the first fills caches
-        own = _short(config, what, part, steps, batch, options.device, folder / "data")
+        short = _short(config, what, part, steps, batch, options.device, folder / "data")
         start = _now(options.device)
-        train(own, folder / "data", folder / f"run-{len(seconds)}", folder / "cache")
+        train(short, folder / "data", folder / f"run-{len(seconds)}", folder / "cache")
         seconds.append(_now(options.device) - start)
     step = (seconds[2] - seconds[1]) / STEPS * section.batch / batch
     return {"seconds": step, "operations": step * _rate(options.device)}
@@ -177,7 +180,7 @@ def _short(
         "data": {"root": str(root)},
         "clip": {"pretrained": "random"},
         "refine": refine,
-        "retrain": training | {"init": "random"} if what == "retrain" else {},
+        "retrain": training | {"init": "random", "batch_norm": "auto"} if what == "retrain" else {},
     }
     return from_mapping(overlay(config.model_dump(mode="json"), changes))
 
@@ -203,8 +206,7 @@ def _train_segmenter(config: Config, data: Path, out: Path, cache: Path) -> None
 
     masks = sorted((data / "masks").glob("*.h5"))
     files = (out / "weights.safetensors", out / "loss.csv", out / "work")
-    values = STAGES["retrain"].select(config)
-    train(data / "manifest", masks, *files, **values, compute=config.compute)
+    train(data / "manifest", masks, *files, **STAGES["retrain"].arguments(config))
 
 
 def _now(device: str) -> float:
@@ -216,14 +218,14 @@ def _now(device: str) -> float:
 
 
 def _rate(device: str) -> float:
-    """Operations a second of a product of two float32 matrices."""
-    one = torch.rand(MATRIX, MATRIX, device=device)
-    found = []
+    """Operations per second of a product of two float32 matrices."""
+    matrix = torch.rand(MATRIX, MATRIX, device=device)
+    rates = []
     for _ in range(5):
         start = _now(device)
-        one @ one
-        found.append(2 * MATRIX**3 / (_now(device) - start))
-    return max(found)
+        matrix @ matrix
+        rates.append(2 * MATRIX**3 / (_now(device) - start))
+    return max(rates)
 
 
 if __name__ == "__main__":

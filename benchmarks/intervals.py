@@ -1,8 +1,8 @@
 """Time and memory of intervals over images: `python -m benchmarks.intervals`.
 
 Invented counts of 1449 images with 21 labels (VOC val) and of 40,137 with 81 (COCO val), four to
-five labels an image: the 1000 draws of one interval, against a loop that adds up the sparse counts
-image by image (timed on a few draws, given a draw), and the size of the file that keeps the counts.
+five labels per image: the 1000 draws of one interval, against a loop that adds up the sparse counts
+image by image (timed on a few draws, per draw), and the size of the file of counts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.excel import _peak
+from benchmarks.timing import peak_memory
 from wsss.artifacts.provenance import Provenance
 from wsss.score.metrics.bootstrap import RESAMPLES, draw, resampled
 from wsss.score.metrics.confusion import metrics_of
@@ -36,7 +36,7 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|")
     for name, (images, labels) in SETS.items():
         table = invented(images, labels)
-        before = _peak()
+        before = peak_memory()
         whole, ratios = [], []
         for _ in range(options.rounds):
             start = time.perf_counter()
@@ -46,7 +46,7 @@ def main() -> None:
             theirs = looped(table, _LOOP_DRAWS)
             ratios.append((time.perf_counter() - start) / _LOOP_DRAWS * RESAMPLES / whole[-1])
             assert np.allclose(ours[:_LOOP_DRAWS], theirs)
-        memory = (_peak() - before) / 2**20
+        memory = (peak_memory() - before) / 2**20
         print(
             f"| {name} | {statistics.median(whole):.2f} s | {statistics.median(ratios):.0f} | "
             f"{file_size(table) / 1e6:.1f} MB | {memory:.0f} MiB |"
@@ -54,37 +54,39 @@ def main() -> None:
 
 
 def invented(images: int, labels: int) -> CountTable:
-    """Counts with one to four classes an image, every one of them taken for every other."""
+    """Counts with one to four classes per image, each confused with every other."""
     rng = np.random.default_rng(0)
     counts = ImageCounts(labels)
-    for number in range(images):
+    for index in range(images):
         classes = rng.choice(np.arange(1, labels), rng.integers(1, 5), replace=False)
-        here = np.r_[0, classes]
+        labels_of_image = np.r_[0, classes]
         matrix = np.zeros((labels, labels), np.int64)
-        matrix[np.ix_(here, here)] = rng.integers(1, 20_000, (len(here), len(here)))
-        counts.add(f"{number:012d}", matrix)
+        size = len(labels_of_image)
+        cells = np.ix_(labels_of_image, labels_of_image)
+        matrix[cells] = rng.integers(1, 20_000, (size, size))
+        counts.add(f"{index:012d}", matrix)
     return counts.table()
 
 
 def looped(table: CountTable, draws: int) -> list[float]:
     """The same draws, image by image."""
     weights = draw(np.random.default_rng(0), len(table.ids), 64)[:draws]
-    found = []
+    mious = []
     for row in weights:
         total = np.zeros(table.labels**2, np.int64)
         for image, times in enumerate(row):
             cells = slice(*table.bounds[image : image + 2])
             total[table.cell[cells]] += times * table.count[cells]
-        found.append(metrics_of(total.reshape(table.labels, table.labels)).miou)
-    return found
+        mious.append(metrics_of(total.reshape(table.labels, table.labels)).miou)
+    return mious
 
 
 def file_size(table: CountTable) -> int:
     """Bytes of the counts of one row on disk."""
-    made = Provenance(stage="score", config={}, seed=0, code="", packages={})
+    provenance = Provenance(stage="score", config={}, seed=0, code="", packages={})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "counts.h5"
-        write_counts(path, {"single": table}, made)
+        write_counts(path, {"single": table}, provenance)
         return path.stat().st_size
 
 

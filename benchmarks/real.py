@@ -26,7 +26,7 @@ def compare_precisions(folder: Path, split: str = "val") -> dict[str, Any]:
     """Score CAMs made with float32 and with bfloat16 weights; prints both and the movement.
 
     Args:
-        folder: for everything that is made on the way.
+        folder: for all intermediate files.
         split: part of the real photographs.
 
     Returns:
@@ -51,17 +51,17 @@ def _scores(base: Config, precision: str, folder: Path, split: str) -> dict[str,
     shard = folder / f"{precision}.h5"
     arguments = STAGES["cams"].arguments(config)
     make_cams(folder / "manifest", split, (1, 1), shard, folder / "cache", **arguments)
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for product in _PRODUCTS:
         out = folder / f"{precision}.{product}.json"
         for record in score(product, config, folder / "manifest", split, [shard], out):
             row = row_name(record)
-            found[f"{row}, all classes"] = _percent(record.miou)
-            chosen = [record.iou[name] for name in record.report_classes]
-            found[f"{row}, report classes"] = _percent(
-                sum(value or 0.0 for value in chosen) / max(1, len(chosen))
+            figures[f"{row}, all classes"] = _percent(record.miou)
+            ious = [record.iou[name] for name in record.report_classes]
+            figures[f"{row}, report classes"] = _percent(
+                sum(value or 0.0 for value in ious) / max(1, len(ious))
             )
-    return found
+    return figures
 
 
 def _percent(share: float | None) -> float:

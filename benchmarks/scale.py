@@ -3,11 +3,10 @@
 Images and labels are copies of a few tiny files, so that the numbers of files, rows and items are
 those of VOC 2012 (10,582 training images) and COCO 2014 (82,081) while nothing takes long.
 
-- dag: seconds of `snakemake -n` on an untouched data set and once the CAMs are made, beside that of
-  the embedded demo.
-- memory: peak memory of each stage that gathers all images (scores of CAMs and masks, training of
-  the refiner and of the segmenter) with a tenth of the images and with all; `empty` is the process
-  that only imports the stage.
+- dag: seconds of `snakemake -n` on an untouched data set, next to that of the embedded demo.
+- memory: peak memory of each stage that reads all images (scores of CAMs and masks, training of
+  the refiner and of the segmenter) with a tenth of the images and with all; `empty` is a process
+  that only imports the stages.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -80,9 +79,9 @@ def dry_run(folder: Path, settings: dict[str, Any]) -> float:
             shutil.copytree(ROOT / name, project / name)
         for name in ("Snakefile", "config.yaml"):
             shutil.copy(ROOT / name, project / name)
-    (project / "own.yaml").write_text(json.dumps(settings))
+    (project / "settings.yaml").write_text(json.dumps(settings))
     engine = Path(sys.executable).with_name("snakemake")
-    command = [str(engine), "-n", "--quiet", "--configfile", "own.yaml"]
+    command = [str(engine), "-n", "--quiet", "--configfile", "settings.yaml"]
     for _ in range(2):
         start = time.perf_counter()
         subprocess.run(command, cwd=project, check=True, capture_output=True)
@@ -92,8 +91,8 @@ def dry_run(folder: Path, settings: dict[str, Any]) -> float:
 
 def _copies(source: Path, folder: Path, names: list[str]) -> None:
     folder.mkdir(parents=True)
-    for number, name in enumerate(names):
-        if number % _LINKS == 0:
+    for index, name in enumerate(names):
+        if index % _LINKS == 0:
             first = folder / name
             shutil.copyfile(source, first)
         else:
@@ -115,7 +114,7 @@ def _sources(root: Path, side: int = SIDE) -> tuple[Path, Path]:
 def make_voc(root: Path, count: int) -> int:
     """A VOC devkit of ``count`` training images and as many validation images as VOC has."""
     photo, label = _sources(root)
-    ids = [f"{number:06}" for number in range(count + VOC_VAL)]
+    ids = [f"{index:06}" for index in range(count + VOC_VAL)]
     lists = {"trainaug": ids[:count], "val": ids[count:]}
     _copies(photo, root / "JPEGImages", [f"{image}.jpg" for image in ids])
     _copies(label, root / "SegmentationClassAug", [f"{image}.png" for image in lists["trainaug"]])
@@ -137,16 +136,16 @@ def make_coco(root: Path, count: int) -> int:
     from wsss.data.datasets.classes import class_list
 
     classes = class_list("coco").names
-    categories = [{"id": number + 1, "name": name} for number, name in enumerate(classes)]
+    categories = [{"id": index + 1, "name": name} for index, name in enumerate(classes)]
     (root / "annotations").mkdir()
-    for part, number in (("train", count), ("val", 40_137)):
-        names = [f"COCO_{part}2014_{index:012}.jpg" for index in range(number)]
+    for part, size_of_part in (("train", count), ("val", 40_137)):
+        names = [f"COCO_{part}2014_{index:012}.jpg" for index in range(size_of_part)]
         _copies(photo, root / f"{part}2014", names)
         size = {"width": SIDE, "height": SIDE}
         images = [{"id": i, "file_name": name, **size} for i, name in enumerate(names)]
         box = [[0, 0, SIDE, 0, SIDE, SIDE // 2, 0, SIDE // 2]]
         shape = {"segmentation": box, "iscrowd": 0, "area": SIDE * SIDE / 2}
-        shapes = [{"id": i, "image_id": i, "category_id": 17, **shape} for i in range(number)]
+        shapes = [{"id": i, "image_id": i, "category_id": 17, **shape} for i in range(size_of_part)]
         content = {"images": images, "annotations": shapes, "categories": categories}
         (root / f"annotations/instances_{part}2014.json").write_text(json.dumps(content))
     return count
@@ -156,18 +155,18 @@ def compare_memory(folder: Path, sets: list[str]) -> None:
     """Print the peak memory of each stage, with few images and with many."""
     largest = max(SIZES[name] for name in sets)
     for count in (largest // 10, largest):
-        place = folder / str(count)
-        prepare(place, count)
+        root = folder / str(count)
+        prepare(root, count)
         for stage in ("empty", *GATHERING):
             command = [sys.executable, "-m", "benchmarks.scale", "memory"]
-            command += ["--stage", stage, "--folder", str(place)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
-            peak = float(done.stdout.splitlines()[-1])
+            command += ["--stage", stage, "--folder", str(root)]
+            process = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+            peak = float(process.stdout.splitlines()[-1])
             print(f"{count:,} images, {stage}: {peak / 2**20:,.0f} MiB", flush=True)
 
 
 def settings(root: Path) -> Any:
-    """The configuration of the gathering stages."""
+    """The configuration of the stages that read all images."""
     from wsss.config.load import from_mapping
 
     return from_mapping(
@@ -186,51 +185,57 @@ def settings(root: Path) -> Any:
     )
 
 
-def prepare(root: Path, count: int, *, side: int = SIDE, classes: str = "voc") -> None:
+def prepare(
+    root: Path, count: int, *, side: int = SIDE, classes: Literal["voc", "coco", "demo"] = "voc"
+) -> None:
     """Photos, truth, manifest, and shards of CAMs and masks.
 
     Args:
         root: folder to write.
-        count: number of images.
+        count: of images.
         side: of the images, pixels.
         classes: name of the class list.
     """
     from wsss.artifacts.digest import digest_file
-    from wsss.artifacts.provenance import provenance
+    from wsss.artifacts.provenance import Provenance
     from wsss.artifacts.shard import Item, ShardWriter
     from wsss.data.datasets.classes import class_list
     from wsss.data.manifest import Manifest, Sample, write_manifest
     from wsss.data.manifest_folder import CLASSES, MANIFEST, write_classes
 
     photo, label = _sources(root, side)
-    ids = [f"{number:06}" for number in range(count)]
+    ids = [f"{index:06}" for index in range(count)]
     _copies(label, root / "SegmentationClass", [f"{image}.png" for image in ids])
     _copies(photo, root / "JPEGImages", [f"{image}.jpg" for image in ids])
-    named, digest = class_list(classes), digest_file(photo)
+    class_names, digest = class_list(classes), digest_file(photo)
     samples = tuple(
         Sample(i, "train", root / f"JPEGImages/{i}.jpg", side, side, digest, (0,)) for i in ids
     )
     folder = root / "manifest"
     folder.mkdir()
-    write_manifest(folder / MANIFEST, samples, named.names)
-    write_classes(folder / CLASSES, named)
+    write_manifest(folder / MANIFEST, samples, class_names.names)
+    write_classes(folder / CLASSES, class_names)
     maps = np.full((1, side // 8, side // 8), 0.5, np.float16)
-    index = np.zeros((side, side), np.uint8)
+    labels = np.zeros((side, side), np.uint8)
     arrays: dict[str, dict[str, np.ndarray]] = {
         "cams": {"cam": maps, "cam_affinity": maps},
-        "masks": {"label": index, "train": index},
+        "masks": {"label": labels, "train": labels},
     }
-    places: dict[str, Any] = {"classes": [0], "size": [side, side], "grid": [side // 8, side // 8]}
+    attributes: dict[str, Any] = {
+        "classes": [0],
+        "size": [side, side],
+        "grid": [side // 8, side // 8],
+    }
     for kind, content in arrays.items():
-        for number in range(1, 9):
-            part = Manifest(samples).shard(number, 8)
-            made = provenance(kind, entry=("wsss.cams.stage",), sections={}, seed=0)
-            path = root / f"{kind}/{number}-of-8.h5"
+        for index in range(1, 9):
+            part = Manifest(samples).shard(index, 8)
+            provenance = Provenance(stage=kind, config={}, seed=0, code="", packages={})
+            path = root / f"{kind}/{index}-of-8.h5"
             path.parent.mkdir(exist_ok=True)
-            own = [sample.id for sample in part]
-            with ShardWriter(path, kind=kind, ids=own, provenance=made) as writer:
-                for image in own:
-                    writer.add(Item(image, content, places))
+            images = [sample.id for sample in part]
+            with ShardWriter(path, kind=kind, ids=images, provenance=provenance) as writer:
+                for image in images:
+                    writer.add(Item(image, content, attributes))
 
 
 def gather(root: Path, stage: str) -> None:
@@ -253,8 +258,8 @@ def gather(root: Path, stage: str) -> None:
         refine.train(manifest, cams, *files, work / "steps", work / "cache", **arguments)
     elif stage == "retrain":
         files = (work / "weights.safetensors", work / "log.csv")
-        values = STAGES["retrain"].select(config)
-        retrain.train(manifest, masks, *files, work / "steps", **values, compute=config.compute)
+        arguments = STAGES["retrain"].arguments(config)
+        retrain.train(manifest, masks, *files, work / "steps", **arguments)
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     print(max(1024 * resource.getrusage(kind).ru_maxrss for kind in kinds))
 

@@ -1,11 +1,11 @@
 """CAMs without training, one change at a time: `python -m benchmarks.training_free demo --out …`.
 
-Scores Grad-CAM and patch-text CAMs of the training images: each attention rewrite, each form of
+Scores Grad-CAM and patch-text CAMs of the training images: each kind of attention, each form of
 TSE, each score. Prints the mIoU (in brackets that of the report classes) of the CAM, after the
 affinity, and with `--par` of labels after PAR without and with the affinity, each at the constant
 background score that is best for it on the same truth (rows are compared at their best, since one
 threshold would favour some; PAR takes that of its CAM). Nothing is random; there are no seeds.
-Finished rows are kept. `--attributes` prints instead what TSE finds in the knowledge base.
+Finished rows are not repeated. `--attributes` prints instead which attributes TSE selects.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _patch(tse: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     return {"source": "patch_text", "patch_text": changes | ({"tse": tse} if tse else {})}
 
 
-def _hunted(**changes: Any) -> dict[str, Any]:
+def _topk(**changes: Any) -> dict[str, Any]:
     return _patch({"form": "topk"} | changes)
 
 
@@ -54,17 +54,17 @@ ROWS: dict[str, dict[str, Any]] = {
     "SVC, cosine": _patch(score="cosine"),
     "SVC, extremes of all tokens": _patch(min_max_over="tokens"),
     "SVC, attention mixed": _patch(attention="mixed"),
-    "SVC + TSE as published": _hunted(**_AS_PUBLISHED),
+    "SVC + TSE as published": _topk(**_AS_PUBLISHED),
     "SVC + mean of all attributes": _patch({"form": "mean", "prefix": "class", "centering": False}),
-    "SVC + TSE": _hunted(),
-    "SVC + TSE, prefixed": _hunted(prefix="class"),
-    "SVC + TSE, not centred": _hunted(centering=False),
-    "SVC + TSE, temperature 1": _hunted(temperature=1.0),
-    "SVC + TSE, temperature 0.01": _hunted(temperature=0.01),
-    "SVC + TSE, all attributes": _hunted(top_share=1.0),
-    "SVC + TSE, half the weight": _hunted(weight=0.5),
+    "SVC + TSE": _topk(),
+    "SVC + TSE, prefixed": _topk(prefix="class"),
+    "SVC + TSE, not centred": _topk(centering=False),
+    "SVC + TSE, temperature 1": _topk(temperature=1.0),
+    "SVC + TSE, temperature 0.01": _topk(temperature=0.01),
+    "SVC + TSE, all attributes": _topk(top_share=1.0),
+    "SVC + TSE, half the weight": _topk(weight=0.5),
 }
-"""By name; what is laid over ``cams`` of the ExCEL preset."""
+"""By name; changes to the section ``cams`` of the ExCEL preset."""
 
 
 def main() -> None:
@@ -88,14 +88,14 @@ def main() -> None:
     lines = [f"| CAM of the training images | {' | '.join(COLUMNS)} |"]
     lines.append("|---|" + "---:|" * len(COLUMNS))
     for row in options.rows:
-        found = json.loads((options.out / f"{_slug(row)}.json").read_text())
-        cells = (_cell(found.get(column)) for column in COLUMNS)
+        scores = json.loads((options.out / f"{_slug(row)}.json").read_text())
+        cells = (_cell(scores.get(column)) for column in COLUMNS)
         lines.append(f"| {row} | {' | '.join(cells)} |")
     print("\n".join(lines))
 
 
 def attributes(data: str, out: Path) -> None:
-    """How attributes are shared between classes, how they are weighed, and what that does."""
+    """How attributes are shared between classes, how they are weighted, and the effect."""
     import torch
 
     from wsss.clip.input import EncoderInput
@@ -104,7 +104,9 @@ def attributes(data: str, out: Path) -> None:
     from wsss.data.datasets.classes import class_list
 
     classes = class_list("demo" if data == "demo" else "voc")
-    print("| | attributes | shared by classes | effective | own | between classes | to itself |")
+    print(
+        "| | attributes | shared by classes | effective | own share | between classes | to itself |"
+    )
     print("|---|---:|---:|---:|---:|---:|---:|")
     for row in ("SVC + TSE as published", "SVC + mean of all attributes", "SVC + TSE"):
         config = configuration(data, row)
@@ -130,20 +132,20 @@ def attributes(data: str, out: Path) -> None:
         )
         print(f"| {row} | {' | '.join(cells)} |")
     between = (texts @ texts.T)[~torch.eye(len(texts), dtype=torch.bool)].mean()
-    print(f"| class texts as they are | | | | | {float(between):.3f} | 1 |")
+    print(f"| plain class texts | | | | | {float(between):.3f} | 1 |")
 
 
 def configuration(data: str, row: str) -> Config:
     """The configuration of a row."""
     mapping = yaml.safe_load((ROOT / "config.yaml").read_text())
     preset = yaml.safe_load((ROOT / f"workflow/presets/{data}-excel.yaml").read_text())
-    own = {
+    run: dict[str, Any] = {
         "name": "training-free",
         "cams": ROWS[row],
         "refine": {"method": "none"},
         "score": {"cam_thresholds": "fixed+best"},
     }
-    for layer in (preset, own):
+    for layer in (preset, run):
         mapping = overlay(mapping, layer)
     if mapping["cams"]["patch_text"]["blocks"] < 0:
         model = json.loads(expand_path(mapping["clip"]["model"]).read_text())
@@ -166,30 +168,31 @@ def measure(data: str, row: str, out: Path, file: Path, *, par: bool) -> None:
     if not (manifest / "manifest.csv").exists():
         ingest(manifest, variant=config.variant, data=config.data, compute=config.compute)
     make_cams(manifest, "train", (1, 1), cams, out / "cache", **STAGES["cams"].arguments(config))
-    found, best_at = {}, {}
+    results: dict[str, tuple[float | None, float | None]] = {}
+    thresholds = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         products: tuple[tuple[str, ProductName], ...] = ((CAM, "cam"), (AFFINITY, "affinity"))
         for column, product in products:
             record = folder / "record.json"
             best = score(product, config, manifest, "train", [cams], record)[1]
-            found[column] = (best.miou, best.report_mean)
+            results[column] = (best.miou, best.report_mean)
             assert best.background is not None
-            best_at[column] = best.background.value
+            thresholds[column] = best.background.value
         if par:
             off = {"cams": {"affinity": {"enabled": False}}}
             plain = from_mapping(overlay(config.model_dump(mode="json"), off))
             arguments = STAGES["cams"].arguments(plain)
             make_cams(manifest, "train", (1, 1), folder / "plain.h5", out / "cache", **arguments)
-            threshold = best_at[CAM]
-            found[PAR] = _of_labels(plain, manifest, folder / "plain.h5", threshold, folder)
-            found[BOTH] = _of_labels(config, manifest, cams, best_at[AFFINITY], folder)
-    file.write_text(json.dumps(found) + "\n")
+            threshold = thresholds[CAM]
+            results[PAR] = _of_labels(plain, manifest, folder / "plain.h5", threshold, folder)
+            results[BOTH] = _of_labels(config, manifest, cams, thresholds[AFFINITY], folder)
+    file.write_text(json.dumps(results) + "\n")
 
 
 def _of_labels(
     config: Config, manifest: Path, cams: Path, threshold: float, folder: Path
-) -> tuple[float, float | None]:
+) -> tuple[float | None, float | None]:
     """Score of labels after the affinity and PAR."""
     from benchmarks.scoring import score
     from wsss.masks.stage import run as make_masks
@@ -200,10 +203,11 @@ def _of_labels(
         "background": {"rule": "constant", "value": threshold},
     }
     settings = from_mapping(overlay(config.model_dump(mode="json"), {"masks": masks}))
+    masks_shard = folder / "masks.h5"
     arguments = STAGES["masks"].arguments(settings)
-    make_masks(manifest, cams, folder / "masks.h5", folder / "png", **arguments)
+    make_masks(manifest, cams, masks_shard, folder / "png", **arguments)
     out = folder / "record.json"
-    record = score("masks", settings, manifest, "train", [folder / "masks.h5"], out)[0]
+    record = score("masks", settings, manifest, "train", [masks_shard], out)[0]
     return record.miou, record.report_mean
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import cast
 
 import matplotlib
 import torch
@@ -16,7 +15,6 @@ from weclip_pictures import ROOT, paint_labels, paint_map, paint_photo
 from wsss.cams.patch_text import PatchText
 from wsss.clip.self_attention import SelfAttention
 from wsss.clip.text.attributes import enriched_bank
-from wsss.config.load import load_config
 from wsss.data.manifest_folder import load
 from wsss.refine.excel.method import Excel
 from wsss.refine.excel.relation import relation, shift
@@ -40,44 +38,39 @@ def main() -> None:
 @torch.no_grad()
 def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     """One held-out image: attention and CAM of CLIP, calibrated, and calibrated by learning."""
-    config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/demo-excel.yaml")
-    cache = ROOT / "results/cache"
+    checkpoint, cache = run / "refine/checkpoint.safetensors", ROOT / "results/cache"
+    refiner = from_checkpoint(checkpoint, device="cpu", cache=cache)
+    assert isinstance(refiner, Excel)
+    setup, inputs, encoder = refiner.setup, refiner.setup.encoder_input, refiner.encoder
     manifest, classes = load(run / "manifest")
     sample = next(s for s in manifest.split("val") if s.id == image)
-    checkpoint = run / "refine/checkpoint.safetensors"
-    refiner = cast(Excel, from_checkpoint(checkpoint, cache=cache))
-    inputs, encoder = refiner.setup.encoder_input, refiner.encoder
-
     photo, pixels = inputs.photo(sample), inputs.pixels(sample)[None]
-    seen = refiner.encode(pixels, dynamic=True)
-    clean, _, logits = refiner.head(seen.features, seen.grid)
+    features = refiner.encode(pixels, dynamic=True)
+    grid = features.grid
+    clean, _, logits = refiner.head(features.features, grid)
     related = relation(clean, refiner.options)
-    near = patch[0] * seen.grid[1] + patch[1]
-    image_index = torch.zeros(len(sample.tags), dtype=torch.long)
-    tags = torch.tensor(sample.tags)
-    features = {"static": refiner.tokens(seen), "dynamic": refiner.tokens(seen, related)}
-    maps = {
-        name: refiner.patch_text.maps(value, seen.grid, image_index, tags)
-        for name, value in features.items()
-    }
-    refined = refiner.spread(seen.attention, maps["dynamic"], image_index, related)
-    own = config.cams.patch_text.model_copy(update={"relation": "none"})
-    bank = enriched_bank(inputs.clip, classes, config.clip.template, own.tse, cache)
-    plain = PatchText(encoder, bank, own)
-    run_of = encoder.run(pixels, attention_of=[encoder.depth - 1])
-    plain_map = plain.maps(plain.features(run_of.tokens), seen.grid, image_index, tags)
+    near = patch[0] * grid[1] + patch[1]
+    rows = (torch.zeros(len(sample.tags), dtype=torch.long), torch.tensor(sample.tags))
+    static = refiner.patch_text.maps(refiner.tokens(features), grid, *rows)
+    dynamic = refiner.patch_text.maps(refiner.tokens(features, related), grid, *rows)
+    refined = refiner.spread(features.attention, dynamic, rows[0], related)
+    settings = setup.cams.patch_text.model_copy(update={"relation": "none"})
+    bank = enriched_bank(inputs.clip, setup.classes, setup.template, settings.tse, cache)
+    plain = PatchText(encoder, bank, settings)
+    encoding = encoder.run(pixels, attention_of=[encoder.depth - 1])
+    plain_map = plain.maps(plain.features(encoding.tokens), grid, *rows)
     block = encoder.blocks[-1]
     before = encoder.run(pixels, until=encoder.depth - 1).tokens
     calibrated = SelfAttention()(block.split_heads(block.norm1(before)))[1]
 
     def of_patch(matrix: torch.Tensor) -> torch.Tensor:
-        return matrix[near].view(seen.grid)
+        return matrix[near].view(grid)
 
-    attention = run_of.attention[encoder.depth - 1][0, 1:, 1:]
+    attention = encoding.attention[encoder.depth - 1][0, 1:, 1:]
     figure, axes = plt.subplots(2, 5, figsize=(13, 5.4), layout="constrained")
     first = classes.names[sample.tags[0]]
     panels = [
-        ("image and one patch", lambda a: paint_photo(a, photo, patch, seen.grid)),
+        ("image and one patch", lambda a: paint_photo(a, photo, patch, grid)),
         (
             "CLIP's attention of that patch,\nlast block",
             lambda a: paint_map(a, of_patch(attention)),
@@ -95,11 +88,11 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
             lambda a: paint_map(a, of_patch(related[0].sigmoid())),
         ),
         (f"CAM of “{first}”:\nCLIP's own features", lambda a: paint_map(a, plain_map[0])),
-        ("static CAM (SVC)", lambda a: paint_map(a, maps["static"][0])),
-        ("dynamic CAM (SVC + LVC)", lambda a: paint_map(a, maps["dynamic"][0])),
-        ("dynamic CAM, refined\nby attention and affinity", lambda a: paint_map(a, refined[0])),
+        ("static CAM (SVC)", lambda a: paint_map(a, static[0])),
+        ("dynamic CAM (SVC + LVC)", lambda a: paint_map(a, dynamic[0])),
+        ("dynamic CAM, propagated\nby attention and affinity", lambda a: paint_map(a, refined[0])),
         (
-            "what the decoder predicts,\nwithout tags",
+            "the decoder's prediction,\nwithout tags",
             lambda a: paint_labels(a, logits[0].argmax(0).byte().numpy()),
         ),
     ]

@@ -9,14 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
 
 import matplotlib
 import numpy as np
 import torch
 
 from wsss.artifacts.shard import Item, Shard
-from wsss.config.load import load_config
 from wsss.data.images.label_png import voc_palette
 from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED
@@ -43,30 +41,32 @@ def main() -> None:
 @torch.no_grad()
 def draw(run: Path, image: str, out: Path) -> None:
     """One training image from its CAM to its pseudo mask, in the paper's symbols."""
-    config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/demo-weakclip.yaml")
+    checkpoint = run / "refine/checkpoint.safetensors"
+    refiner = from_checkpoint(checkpoint, device="cpu", cache=ROOT / "results/cache")
+    assert isinstance(refiner, WeakClip)
+    network, inputs = refiner.network, refiner.setup.encoder_input
     manifest, classes = load(run / "manifest")
     sample = next(s for s in manifest.split("train") if s.id == image)
-    refiner = from_checkpoint(run / "refine/checkpoint.safetensors", infer=config.infer)
-    inputs, network = refiner.setup.encoder_input, cast(WeakClip, refiner).network
     match, logits = network.head(network.encode(inputs.pixels(sample)[None]), network.texts())
-    own = [0, *(tag + 1 for tag in sample.tags)]
-    share = logits[0, own].softmax(0)
-    cam = _item((run / "cams/train").glob("*.h5"), image).arrays["cam_affinity"].astype(np.float32)
+    probs = logits[0, [0, *(tag + 1 for tag in sample.tags)]].softmax(0)
+    arrays = _item((run / "cams/train").glob("*.h5"), image).arrays
+    cams = arrays["cam_affinity"].astype(np.float32)
     seeds = _item((run / "seeds/train").glob("*.h5"), image).arrays["train"]
     mask = _item((run / "masks/train").glob("*.h5"), image).arrays["label"]
     names = [classes.names[tag] for tag in sample.tags]
 
     panels = [("image", inputs.photo(sample))]
-    panels += [(f"CAM of “{name}”", one) for name, one in zip(names, cam, strict=True)][:2]
+    panels += [(f"CAM of “{name}”", cam) for name, cam in zip(names, cams, strict=True)][:2]
     panels += [("seeds\n(grey: between the two values)", _colours(seeds))]
     panels += [
         (f"$\\lambda'$ of “{name}”", match[0, tag + 1].numpy())
         for name, tag in zip(names, sample.tags, strict=True)
     ][:2]
     panels += [
-        (f"$P$ of “{name}”", one) for name, one in zip(names, share[1:].numpy(), strict=True)
+        (f"$P$ of “{name}”", of_class)
+        for name, of_class in zip(names, probs[1:].numpy(), strict=True)
     ][:2]
-    panels += [("pseudo mask:\nall views, CRF", _colours(mask))]
+    panels += [("pseudo mask:\nall scales, CRF", _colours(mask))]
     figure, axes = plt.subplots(2, -(-len(panels) // 2), figsize=(12, 4.4), layout="constrained")
     for axis in axes.flat:
         axis.set_axis_off()
@@ -88,8 +88,7 @@ def _item(shards: Iterable[Path], image: str) -> Item:
 def _colours(labels: np.ndarray) -> np.ndarray:
     colours = PALETTE.copy()
     colours[0], colours[IGNORED] = (245, 245, 245), (170, 170, 170)
-    shown: np.ndarray = colours[labels]
-    return shown
+    return colours[labels]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,56 @@
+"""Seconds of alternatives in interleaved rounds, and the memory of this process."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+Times = dict[str, list[float]]
+Tasks = Mapping[str, Callable[[], object]]
+
+
+def interleaved(tasks: Tasks, rounds: int, *, warm_up: bool = True) -> Times:
+    """Seconds of each task in each round.
+
+    Every round runs all tasks, so that a busy machine slows all of them alike.
+
+    Args:
+        tasks: by name.
+        rounds: that are measured.
+        warm_up: run each task once before.
+    """
+    times: Times = {name: [] for name in tasks}
+    for index in range(-1 if warm_up else 0, rounds):
+        for name, task in tasks.items():
+            _wait()
+            start = time.perf_counter()
+            task()
+            _wait()
+            if index >= 0:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def ratios(numerators: list[float], denominators: list[float]) -> list[float]:
+    """Of each round."""
+    return [a / b for a, b in zip(numerators, denominators, strict=True)]
+
+
+def median_ratio(numerators: list[float], denominators: list[float]) -> float:
+    """Median over the rounds."""
+    return statistics.median(ratios(numerators, denominators))
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process so far, bytes (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line for line in status.splitlines() if "VmHWM" in line).split()[1])
+
+
+def _wait() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()

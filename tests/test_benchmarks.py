@@ -1,0 +1,36 @@
+"""Every benchmark and every script of pictures imports what exists, and explains itself."""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+_ROOT = Path(__file__).parents[1]
+_MODULES = sorted(path.stem for path in _ROOT.glob("benchmarks/[a-z]*.py"))
+_PICTURES = sorted(path.stem for path in _ROOT.glob("docs/*_pictures.py"))
+
+
+def test_modules_import_and_programs_have_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["program", "--help"])
+    programs = []
+    for name in _MODULES:
+        module = importlib.import_module(f"benchmarks.{name}")
+        if hasattr(module, "main"):
+            programs.append(name)
+            with pytest.raises(SystemExit, match=r"^0$"):
+                module.main()
+            assert capsys.readouterr().out.startswith("usage: program"), name
+    assert {"ablation", "cams", "determinism", "excel", "weakclip", "weclip"} <= set(programs)
+
+
+@pytest.mark.parametrize("name", _PICTURES)
+def test_scripts_of_pictures_import(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(_ROOT / "docs")
+    assert "draw" in runpy.run_path(str(_ROOT / f"docs/{name}.py"), run_name="imported")

@@ -1,0 +1,40 @@
+"""Links between the pages, and the files that they name, exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parents[1]
+_PAGES = sorted(
+    page.relative_to(_ROOT).as_posix()
+    for pattern in ("*.md", "docs/*.md", "docs/methods/*.md")
+    for page in _ROOT.glob(pattern)
+)
+_FILE = re.compile(
+    r"`((?:wsss|tests|benchmarks|tools|docs|workflow|envs)/[\w./-]*\.(?:py|md|yaml|json|smk|def))`"
+)
+
+
+@pytest.mark.parametrize("name", _PAGES)
+def test_links_and_files(name: str) -> None:
+    page = (_ROOT / name).read_text("utf-8")
+    for file, fragment in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page):
+        target = (_ROOT / name).parent / file if file else _ROOT / name
+        assert target.exists(), file
+        if fragment:
+            assert fragment in _anchors(target.read_text("utf-8")), f"{file}#{fragment}"
+    if name == "CHANGELOG.md":
+        return  # names files as they were
+    for file in _FILE.findall(page):
+        if "<" not in file and "toy" not in file:
+            assert (_ROOT / file).exists(), file
+
+
+def _anchors(page: str) -> set[str]:
+    """Anchors of the headings, as GitHub makes them, and those that are written out."""
+    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return slugs | set(re.findall(r'<a id="([^"]+)">', page))
