@@ -58,4 +58,4 @@ onstart:
 
 
 onerror:
-    print(explain_log(log), file=sys.stderr)
+    print(explain_logs(log), file=sys.stderr)

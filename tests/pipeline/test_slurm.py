@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss.pipeline.slurm import IGNORED, explain_failures, explain_log, queued_jobs_message
+from wsss.pipeline.slurm import IGNORED, explain_failures, explain_logs, queued_jobs_message
 
 _LOG = """
 [Sun Nov 22 00:17:12 2026]
@@ -78,10 +78,10 @@ def test_each_rule_gets_its_remedy(tmp_path: Path) -> None:
     assert "labels: a job (CANCELLED)" in lines[2]
     log = tmp_path / "a.log"
     log.write_text(_LOG)
-    assert explain_log(str(log)).splitlines() == lines
+    assert explain_logs([str(log)]).splitlines() == lines
 
 
 def test_nothing_is_lines_of_other_failures(tmp_path: Path) -> None:
     assert explain_failures("Error in rule x:\n    message: None\n") == ""
-    assert explain_log(None) == ""
-    assert explain_log(str(tmp_path / "none")) == ""
+    assert explain_logs([]) == ""
+    assert explain_logs([str(tmp_path / "none")]) == ""

@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)
 
 from wsss.pipeline.engine import job_container, prepare_jobs
-from wsss.pipeline.slurm import explain_log
+from wsss.pipeline.slurm import explain_logs
 from wsss.pipeline.slurm import queued_jobs_message
 from wsss.pipeline.runs import SCORED, Runs
 from wsss.pipeline.stages import stage_code, stage_sections

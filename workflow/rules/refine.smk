@@ -6,8 +6,7 @@ IMPORTED = (
     or "(?!)"
 )
 TRAINED = (
-    "|".join(re.escape(run) for run in RUNS if RUNS[run].config.refine.trains)
-    or "(?!)"
+    "|".join(re.escape(run) for run in RUNS if RUNS[run].config.refine.trains) or "(?!)"
 )
 
 

@@ -39,12 +39,7 @@ app = typer.Typer(
 stages.register(app)
 results.register(app)
 papers.register(app)
-app.command(
-    rich_help_panel=stages.PANEL,
-    # all behind the sub-command's name is its own
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-    name="launch",
-)(launch.launch)
+launch.register(app, stages.PANEL)
 app.add_typer(data.app, name="data", rich_help_panel="Data sets")
 app.add_typer(truth.app, name="truth", rich_help_panel="Data sets")
 app.add_typer(export.app, name="export", rich_help_panel="Results")

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 IGNORED = "WSSS_IGNORE_QUEUE"
@@ -96,8 +97,9 @@ def explain_failures(log: str) -> str:
     return "\n".join(lines)
 
 
-def explain_log(path: str | None) -> str:
-    """`explain_failures` of a log file; empty where there is none."""
-    if path is None or not Path(path).is_file():
-        return ""
-    return explain_failures(Path(path).read_text(encoding="utf-8", errors="replace"))
+def explain_logs(paths: Iterable[str]) -> str:
+    """`explain_failures` of the engine's log files; empty where there is none."""
+    texts = (
+        Path(p).read_text(encoding="utf-8", errors="replace") for p in paths if Path(p).is_file()
+    )
+    return explain_failures("\n".join(texts))

@@ -6,7 +6,6 @@ import os
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from wsss.compute.gpus import HELD, VISIBLE, claim_gpus, held_over_exec, visible_gpus
@@ -15,33 +14,42 @@ TOGETHER = ("retrain", "refine-train")
 """Sub-commands whose processes share each batch; every other one runs in one process."""
 
 
-def launch(
-    command: Annotated[
-        list[str], typer.Argument(help="The sub-command and its options.", show_default=False)
-    ],
-    processes: Annotated[
-        int, typer.Option(help="How many, one per GPU; 0 and 1 start the command as it is.", min=0)
-    ] = 1,
-) -> None:
-    """Run a training in several processes on this machine: `wsss launch --processes 4 retrain …`.
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the command, which starts other commands of the same application."""
 
-    They share each batch, so that the batch stays what the configuration says.
-    """
-    if processes < 2:
-        click.get_current_context().find_root().command(args=command, prog_name="wsss")
-        return
-    if command[0] not in TOGETHER:
-        raise typer.BadParameter(
-            f"{command[0]} runs in one process; {' and '.join(TOGETHER)} can run in several"
-        )
-    if _device(command) in ("auto", "cuda") and (gpus := visible_gpus()):
-        chosen = claim_gpus(gpus, processes)
-        os.environ |= {VISIBLE: ",".join(gpu.name for gpu in chosen), HELD: "1"}
-        held_over_exec()
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    torchrun += ["--nproc-per-node", str(processes), "-m"]
-    # Behind `--`, or torchrun would take our `--log` for an abbreviation of an option of its own.
-    os.execv(sys.executable, [*torchrun, "--", "wsss", *command])
+    @app.command(
+        rich_help_panel=panel,
+        # all options after the sub-command's name are for the sub-command
+        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    )
+    def launch(
+        command: Annotated[
+            list[str], typer.Argument(help="The sub-command and its options.", show_default=False)
+        ],
+        processes: Annotated[
+            int,
+            typer.Option(help="One per GPU; 0 and 1 start the command as it is.", min=0),
+        ] = 1,
+    ) -> None:
+        """Run a training in several processes here: `wsss launch --processes 4 retrain …`.
+
+        They share each batch, so that the batch stays what the configuration says.
+        """
+        if processes < 2:
+            app(args=command, prog_name="wsss")
+            return
+        if command[0] not in TOGETHER:
+            raise typer.BadParameter(
+                f"{command[0]} runs in one process; {' and '.join(TOGETHER)} can run in several"
+            )
+        if _device(command) in ("auto", "cuda") and (gpus := visible_gpus()):
+            chosen = claim_gpus(gpus, processes)
+            os.environ |= {VISIBLE: ",".join(gpu.name for gpu in chosen), HELD: "1"}
+            held_over_exec()
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        torchrun += ["--nproc-per-node", str(processes), "-m"]
+        # After `--`, or torchrun would take our `--log` for the start of its own option.
+        os.execv(sys.executable, [*torchrun, "--", "wsss", *command])
 
 
 def check_processes(arguments: list[str]) -> None:
