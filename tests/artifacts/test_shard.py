@@ -10,8 +10,9 @@ import pytest
 
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.item_cache import ItemCache
-from wsss.artifacts.provenance import Provenance, provenance
+from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, Shard, ShardWriter
+from wsss.artifacts.stage import STAGES
 from wsss.config.model import Config
 
 IDS = ["plain", "with space", "ünïcode/🐈"]
@@ -19,9 +20,8 @@ IDS = ["plain", "with space", "ünïcode/🐈"]
 
 @pytest.fixture
 def origin() -> Provenance:
-    return provenance(
-        "test", entry=["wsss.artifacts.shard"], sections={"clip": Config().clip}, seed=3
-    )
+    values = STAGES["refine_train"].select(Config())
+    return STAGES["refine_train"].provenance(values | {"seed": 3})
 
 
 def _item(image: str) -> Item:

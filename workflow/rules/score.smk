@@ -1,7 +1,7 @@
 # Scores, tables and pictures: the only stage that opens pixel labels.
 
 
-# On a cluster they run beside the engine; `--groups score=scores` submits them after all.
+# On a cluster they run next to the engine; `--groups score=scores` submits them after all.
 localrules:
     score,
     table,

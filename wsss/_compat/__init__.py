@@ -1,6 +1,6 @@
 """Remedies for packages that do not import, or not safely load, as shipped.
 
-One module a remedy, each saying what breaks, with which versions, and when it can be deleted.
+One module per remedy; each says what breaks, with which versions, and when it can be deleted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Read checkpoints that mmengine wrote without unrestricted unpickling.
 
 What breaks: a checkpoint of onedl-mmengine 0.10.12 (and of mmengine 0.10) holds `HistoryBuffer`
-objects beside its weights, so `torch.load(weights_only=True)` refuses it. mmengine's own loader
+objects next to its weights, so `torch.load(weights_only=True)` refuses it. mmengine's own loader
 then falls back to `weights_only=False`, which runs any code that the file names; and the list of
 names that it allows before that contains `getattr`, which is as good as no list.
 
@@ -54,7 +54,7 @@ def load_mmengine_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error))
         raise UnsafeCheckpointError(
-            f"{path}: refused, because it is no torch checkpoint or names code beside weights "
+            f"{path}: refused, because it is no torch checkpoint or names code next to weights "
             f"({reason.strip()[:300]}); pass a file with tensors only, best as .safetensors"
         ) from None
     except Exception as error:  # torch's reader raises anything on made-up files

@@ -1,6 +1,6 @@
-"""Let torchvision import beside a torch build that its compiled operators do not fit.
+"""Let torchvision import with a torch build that does not fit its compiled operators.
 
-What breaks: torchvision 0.28 from PyPI is compiled against the CUDA build of torch 2.13. Beside a
+What breaks: torchvision 0.28 from PyPI is compiled against the CUDA build of torch 2.13. With a
 CPU build its library ``_C.so`` cannot be loaded, and ``import torchvision`` then fails with
 ``operator torchvision::nms does not exist``, because a Python file registers a shape function for
 an operator that was never declared. open_clip and timm import torchvision, so they fail as well.

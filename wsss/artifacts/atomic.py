@@ -2,7 +2,7 @@
 
 A reader never sees half a file: a process that is killed leaves only a temporary file, which
 nothing reads and the next writer of the same target removes. Two processes that write the same
-target at once do not meet: each has a temporary name of its own, and the last one to finish wins.
+target at once do not disturb each other: each has its own temporary name, and the last one wins.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def write_text(target: Path, text: str) -> None:
 def write_bytes(target: Path, content: bytes) -> None:
     """Atomically write bytes.
 
-    Pictures are packed in memory and written so: Pillow takes a short write, as of a disk that just
-    became full, for a whole one, and leaves half a picture without an error.
+    Pictures are encoded in memory first: on a disk that just became full Pillow takes a short write
+    for a whole one, and leaves half a picture without an error.
     """
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
@@ -79,11 +79,11 @@ def temporary_path(target: Path) -> Path:
 
 
 def remove_abandoned(folder: Path, name: str = "") -> None:
-    """Remove what writers that are gone left in a folder.
+    """Remove temporary files of writers that no longer run.
 
     Args:
         folder: it must exist.
-        name: only what became of this target; default: of any.
+        name: only temporary files of this target; default: of any.
     """
     prefix = _prefix(name) if name else "."
     with os.scandir(folder) as entries:
@@ -117,7 +117,7 @@ def _in_use(host: str | None, pid: str, path: Path) -> bool:
 
 
 def _rename(temporary: Path, target: Path) -> None:
-    """Put what is finished in its place; a folder there is moved out of the way first."""
+    """Rename to the target; an existing folder is moved away first."""
     if not temporary.is_dir():
         os.replace(temporary, target)
         return

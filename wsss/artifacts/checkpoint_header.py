@@ -28,7 +28,7 @@ def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
         method: the refiner that it must belong to.
 
     Returns:
-        ``refiner``, where the checkpoint holds tensors, beside the weights of its provenance.
+        The weights of its provenance and, where the checkpoint holds tensors, ``refiner``.
 
     Raises:
         ArtifactError: the file is missing, damaged, or of another refiner.

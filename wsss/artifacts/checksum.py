@@ -1,8 +1,8 @@
-"""Digests that lie in or beside what they are of, so that damage is found before use.
+"""Digests inside a file or next to it, so that damage is noticed before use.
 
-One changed byte in a CSV or a tensor is a valid file with another content. What the pipeline reads
-again therefore carries a sha256 over all that is used: a safetensors file in its own header, JSON
-under a key of its own, other text in a companion that ``sha256sum -c`` understands.
+A CSV or a tensor with one changed byte is still a valid file. What the pipeline reads again
+therefore carries a sha256 of all that is used: a safetensors file in its header, JSON under a key,
+other text in a sidecar file that ``sha256sum -c`` understands.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _BLOCK = 1 << 22
 def write_checksum(path: Path) -> None:
     """Put the digest of a safetensors file, which was saved with `BLANK`, into its header.
 
-    safetensors writes the entries of its metadata in an order of chance; here they are sorted, so
-    that equal tensors and facts are equal files.
+    safetensors writes the entries of its metadata in random order; here they are sorted, so that
+    equal tensors and facts give equal files.
     """
     _sort_metadata(path)
     position, _, digest = _look(path, "write it again")
@@ -43,7 +43,7 @@ def write_checksum(path: Path) -> None:
 
 
 def verify_checksum(path: Path, remedy: str) -> None:
-    """Check every byte of a file that `write_checksum` sealed.
+    """Check every byte of a file that `write_checksum` wrote to.
 
     Args:
         path: the file.
@@ -63,7 +63,7 @@ def verify_checksum(path: Path, remedy: str) -> None:
 
 
 def json_with_checksum(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with its digest under a key of its own."""
+    """A JSON object with its digest under a further key."""
     return {**value, _KEY: digest_json(value)}
 
 
@@ -89,12 +89,12 @@ def verified_json(value: Any, path: Path, remedy: str) -> dict[str, Any]:
 
 
 def sidecar(path: Path) -> Path:
-    """Where the digest of a text lies."""
+    """The file that holds the digest of a text."""
     return path.with_name(f"{path.name}.sha256")
 
 
 def write_checked_text(path: Path, text: str) -> None:
-    """Atomically write a text, and before it the companion with its digest."""
+    """Atomically write a text, and before it the sidecar with its digest."""
     write_text(sidecar(path), f"{hashlib.sha256(text.encode()).hexdigest()}  {path.name}\n")
     write_text(path, text)
 
@@ -104,7 +104,7 @@ def read_checked_text(path: Path, remedy: str) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ArtifactError: it is damaged or cannot be read, or its companion is missing or damaged.
+        ArtifactError: it is damaged or cannot be read, or its sidecar is missing or damaged.
     """
     try:
         content = path.read_bytes()
@@ -141,7 +141,7 @@ def _sort_metadata(path: Path) -> None:
 
 
 def _look(path: Path, remedy: str) -> tuple[int, str, str]:
-    """Position of the digest, the one that is there, and the one that should be."""
+    """Position of the digest, the stored digest, and the right one."""
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if length > min(_LARGEST_HEADER, path.stat().st_size):

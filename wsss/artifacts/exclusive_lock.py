@@ -1,4 +1,4 @@
-"""One training a work folder: two of them would remove each other's checkpoints."""
+"""One training per work folder: two of them would remove each other's checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HELD = frozenset({errno.EACCES, errno.EAGAIN})
 
 @contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made; the lock ends with the process, however that ended.
+    """Lock a folder, which is created; the lock ends with the process, however that ends.
 
     A POSIX record lock: data workers that are forked do not inherit it, so a training that was
     killed can be started again at once. Where the file system has no locks, none is held.

@@ -1,9 +1,8 @@
-"""A file for HDF5 to write to that never fails it.
+"""A file that never fails when HDF5 writes to it.
 
-HDF5 keeps what it has not written. On a full disk it therefore fails again at every object that is
-released, prints a traceback each, and may crash when the process ends. This file remembers the
-first failure, takes everything after that without writing it, and leaves it to the writer of the
-shard to ask and to stop.
+HDF5 buffers what it has not written. On a full disk it therefore fails again at every object that
+is released, prints a traceback each time, and may crash when the process ends. This file remembers
+the first failure and ignores later writes; the writer of the shard asks for the failure and stops.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ class FailsafeFile:
     """What h5py asks of a Python file; no method may raise, HDF5 would crash.
 
     Args:
-        path: the file, which is made.
+        path: the file, which is created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +57,7 @@ class FailsafeFile:
         return bytes(buffer)
 
     def readinto(self, target: Any) -> int:
-        """Read into a buffer; nothing but zeros beyond a failure."""
+        """Read into a buffer; zeros after a failure."""
         buffer = memoryview(target).cast("B")
         content = os.pread(self._stream.fileno(), len(buffer), self._position)
         buffer[: len(content)] = content
@@ -90,7 +89,7 @@ class FailsafeFile:
         return size
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        """Nothing is buffered."""
 
     def close(self) -> None:
         """Close the file."""

@@ -1,7 +1,7 @@
-"""Read arrays of HDF5 files without following what such a file can say beyond arrays.
+"""Read arrays of HDF5 files, and nothing else that such files can contain.
 
 The format has links to other files, data stored in other files, filters loaded as plugins, and
-arrays that take no room on disk and any in memory. Our files have none of these.
+arrays that take no room on disk and any amount in memory. Our files have none of these.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Take over from an earlier run what has not changed.
+"""Reuse the unchanged items of an earlier run.
 
 Workflow engines delete a rule's outputs before they rerun it. A stage that works image by image
 therefore keeps a second name (a hard link, no second copy on disk) of its last finished shard in
-`.cache/` beside the output. When the stage runs again, items with the same key are copied from
+`.cache/` next to the output. When the stage runs again, items with the same key are copied from
 there and only new ones are computed.
 """
 

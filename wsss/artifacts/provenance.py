@@ -1,18 +1,15 @@
-"""What an artefact was made of, and the key under which equal work is recognised."""
+"""What an artefact was made from, and the key by which equal work is recognised."""
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from wsss.artifacts.code_digest import code_digest
 from wsss.artifacts.digest import digest_json
-from wsss.config.base import Section
 
 _PACKAGES = (
     "torch",
@@ -27,7 +24,7 @@ _PACKAGES = (
 
 
 class Provenance(BaseModel):
-    """What an artefact was made of; carried by every artefact."""
+    """What an artefact was made from; every artefact carries it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,36 +47,6 @@ class Provenance(BaseModel):
     def training_key(self) -> str:
         """Equal for trainings that learn the same: everything, the inputs as well."""
         return digest_json(self.model_dump())
-
-
-def provenance(
-    stage: str,
-    *,
-    entry: Iterable[str],
-    sections: dict[str, Section],
-    seed: int,
-    weights: dict[str, str] | None = None,
-    inputs: dict[str, str] | None = None,
-) -> Provenance:
-    """Collect the provenance of a stage.
-
-    Args:
-        stage: its name.
-        entry: its entry modules (see `wsss.artifacts.code_digest`).
-        sections: the configuration sections that it reads, by name.
-        seed: the run's seed.
-        weights: sha256 of the weight files that it uses, by name.
-        inputs: digests of the artefacts that it reads, by name.
-    """
-    return Provenance(
-        stage=stage,
-        config={name: section.model_dump(mode="json") for name, section in sections.items()},
-        seed=seed,
-        code=code_digest(entry),
-        packages=package_versions(),
-        weights=weights or {},
-        inputs=inputs or {},
-    )
 
 
 @functools.cache

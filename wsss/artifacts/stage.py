@@ -167,6 +167,7 @@ STAGES: dict[str, Stage] = {
         Stage("ingest", ("wsss.data.ingest.stage",), ("variant", "data")),
         Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", "clip", "cams")),
         Stage("seeds", ("wsss.masks.seeds_stage",), ("data.max_pixels", "cams", "seeds")),
+        Stage("image_labels", ("wsss.refine.training.image_labels",)),  # a part of refine_train
         Stage("refine_train", ("wsss.refine.stage",), ("seed", *_REFINE)),
         Stage("refine_import", ("wsss.refine.released.importer",), _REFINE),
         Stage("refine_apply", ("wsss.refine.stage",), (*_REFINE, "infer")),

@@ -17,9 +17,9 @@ _log = logging.getLogger(__name__)
 def pick_device(name: str) -> torch.device:
     """``auto`` is CUDA where there is one, else the CPU; anything else is torch's own name.
 
-    A GPU is this process's own until it ends: `wsss.compute.gpus`. ``auto`` and ``cuda`` take one
-    that is free; in a Slurm job, which may share its node, ``auto`` takes none that Slurm did not
-    lend. In a training of several processes each takes the one of its number.
+    A process holds its GPU until it ends (`wsss.compute.gpus`). ``auto`` and ``cuda`` take a free
+    one. In a Slurm job, which may share its node, ``auto`` takes only a GPU that Slurm assigned. In
+    a training of several processes each takes the GPU of its rank.
 
     Raises:
         ValueError: there is no such GPU, or several processes would share it.

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, each lent to one job at a time.
+"""The GPUs of this machine, each for one job at a time.
 
 Jobs that start at once on one machine would all take the first GPU, and fail together when its
 memory is spent. So a job takes a lock on a GPU before it first touches CUDA, waits while all are
@@ -45,7 +45,7 @@ class Gpu:
 def visible_gpus() -> list[Gpu]:
     """The GPUs that this process may use, in CUDA's order where that was given.
 
-    None where ``nvidia-smi`` does not know any.
+    Empty where ``nvidia-smi`` lists none.
     """
     listed = _listed()
     given = os.environ.get(VISIBLE)
@@ -63,7 +63,7 @@ def claim_gpus(gpus: Sequence[Gpu], count: int = 1, folder: Path | None = None) 
     Args:
         gpus: those to choose from, the preferred first.
         count: how many.
-        folder: of the locks; None for that of the machine.
+        folder: of the locks; None for the machine's.
 
     Raises:
         ValueError: there are not so many.

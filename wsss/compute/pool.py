@@ -24,7 +24,7 @@ class WorkerError(WsssError, RuntimeError):
 
 
 class WorkerPool:
-    """Processes that work on images; use as a context manager, once a job.
+    """Processes that work on images; use as a context manager, once per job.
 
     They are started when first needed, and end when this process does, however it ends. With one
     worker everything happens in this process.

@@ -3,9 +3,9 @@
 A killed engine (``kill -9``, a node that drops its scheduler) leaves its jobs running. Such an
 orphan would finish minutes later and replace a newer artefact with one of an older configuration.
 The workflow sets ``WSSS_ENGINE_PID`` and ``WSSS_ENGINE_HOST``; a stage that finds that process gone
-ends itself. What it had not finished is a temporary file that nothing reads. On a cluster the
-engine that counts is the one that runs inside the job, not the one on the login node. A process of
-several that torchrun launched ends with torchrun as well.
+ends itself. Its unfinished output is a temporary file that nothing reads. On a cluster the engine
+inside the job counts, not the engine on the login node. Processes that torchrun launched end with
+torchrun as well.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def exit_with_parent() -> None:
 
 
 def engine_is_elsewhere() -> bool:
-    """Whether no engine of this machine asked for this process.
+    """Whether no engine of this machine started this process.
 
     True by hand, on another node than the engine, and where a batch system of the same machine
-    started this. False where the engine that asked for it is gone: what it asked for must not run.
+    started this. False where the engine that started it is gone: its work must not run.
     """
     engine = _engine()
     return engine is None or (_alive(engine) and not _is_ancestor(engine))

@@ -118,7 +118,7 @@ class Runs(Mapping[str, Run]):
             self._add_table(path, {"compute": mapping.get("compute", {})})
 
     def _add_many(self, configs: Mapping[str, Config], axes: Sequence[str]) -> None:
-        """The runs of a sweep, named ones, or those of a matrix with what lies above them."""
+        """The runs of a sweep, named runs, or those of a matrix with their shared parents."""
         base = self._runs[self.name].config
         produces = _MASKS if axes == ["retrain"] else _CAMS
         self._runs = {self.name: Run(base, produces, final=False)}
@@ -222,7 +222,7 @@ class Runs(Mapping[str, Run]):
         return [o for o in family if o not in tables] + sorted(o for o in family if o in tables)
 
     def _make_key(self, product: str, name: str) -> tuple[str, ...]:
-        """Everything that decides what a product is; the same key, the same content."""
+        """Everything that decides the content of a product; equal keys, equal content."""
         config, product_kind = self[name].config, PRODUCTS[product]
         skipped = () if config.refine.is_trained else ("refine", "scores_grid")
         if product in skipped or (product == "seeds" and not config.refine.needs_seeds):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.provenance import provenance
 from wsss.artifacts.shard import Item, ShardWriter
+from wsss.artifacts.stage import STAGES
 from wsss.score.metrics.counting import Part
 
 
 def _write(path: Path, value: int) -> None:
-    made = provenance("masks", entry=("wsss.score.stage",), sections={}, seed=0)
+    made = STAGES["submission"].provenance({})
     with ShardWriter(path, kind="masks", ids=["a"], provenance=made) as writer:
         writer.add(Item("a", {"label": np.full((2, 2), value, np.uint8)}))
 

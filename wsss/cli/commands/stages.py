@@ -81,7 +81,7 @@ def seeds(
     sections: Sections = "",
     workers: Workers = 0,
 ) -> None:
-    """Hard seeds of one shard of CAMs, for a refiner that learns from such (weakclip)."""
+    """Hard labels from one shard of CAMs, for a refiner that learns from them (weakclip)."""
     from wsss.masks.seeds_stage import run
 
     values = stage_values("seeds", config, sections, workers=workers)
@@ -160,7 +160,7 @@ def refine_apply(
     batch: Batch = 0,
     workers: Workers = 0,
 ) -> None:
-    """Class scores of one shard: what the refiner makes of the CAMs."""
+    """Class scores of one shard: from the refiner."""
     from wsss.refine.stage import apply
 
     values = stage_values(

@@ -26,7 +26,7 @@ def coco_masks(
     """Draw COCO's label maps from the instances JSON: palette PNGs, 0, 1 … 80 and 255.
 
     Smaller instances lie on top, crowd regions are 255: the rule by which scoring draws. Name the
-    folder in data.masks, or use it with any other tool. Goes on where it was interrupted.
+    folder in data.masks, or use it with any other tool. Resumes where it was interrupted.
     """
     from wsss.data.datasets.coco import PARTS
     from wsss.score.truth.coco_masks import draw_part
@@ -69,7 +69,7 @@ def tags(
 ) -> None:
     """Read tags from VOC's masks, for comparison with papers that did so (data.tags: masks).
 
-    That is pixel supervision, if a weak one: the default are the tags of the annotations.
+    This uses pixel labels, if only a little; by default tags come from the annotations.
     """
     from wsss.score.truth.mask_tags import write_mask_tags
 

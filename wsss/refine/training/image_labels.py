@@ -16,8 +16,8 @@ from jaxtyping import UInt8
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
-from wsss.artifacts.provenance import provenance
 from wsss.artifacts.shard import Item, Shard, ShardWriter
+from wsss.artifacts.stage import STAGES
 from wsss.clip.images import resize_image
 from wsss.clip.input import EncoderInput
 from wsss.compute import distributed
@@ -46,13 +46,7 @@ class ImageLabels:
         self._cams, self._inputs = cams, inputs
         self._ignore_band = ignore_band
         self._band = None if ignore_band is None else [ignore_band.low, ignore_band.high]
-        self._provenance = provenance(
-            "image_labels",
-            entry=("wsss.refine.training.image_labels",),
-            sections={},
-            seed=0,  # nothing is random here
-            weights=cams.weights,
-        )
+        self._provenance = STAGES["image_labels"].provenance({}, weights=cams.weights)
         self._key_of_code = self._provenance.key()
         ids = cams.ids
         folder = cache / "image_labels" / digest_json([self._key(image) for image in ids])[:16]
