@@ -16,7 +16,7 @@ _ONE_CHAIN = ("tests/workflow", "tests/faults")
 """Folders whose tests share a chain that takes minutes: each stays in one process."""
 _OWN_CHAIN = ("tests/workflow/test_matrix.py", "tests/workflow/test_slurm.py")
 """Files there that run another one."""
-_SLOW_FOLDERS = ("tests/hostile", "tests/processes")
+_SLOW_FOLDERS = ("tests/processes",)
 """Folders of many tests that start a process each."""
 
 

@@ -70,14 +70,14 @@ def test_refuses_calls(tmp_path: Path, function: Any, legacy: bool) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint"])
-def test_says_what_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_checkpoints_are_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "odd.pth"
     path.write_bytes(content)
     with pytest.raises(UnsafeCheckpointError, match=r"odd\.pth"):
         load_mmengine_checkpoint(path)
 
 
-def test_says_what_is_cut_off(tmp_path: Path) -> None:
+def test_truncated_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "cut.pth"
     torch.save({"weight": torch.zeros(1000)}, path)
     path.write_bytes(path.read_bytes()[:2000])

@@ -1,4 +1,4 @@
-"""Checkpoints: round trip and refusal of what is not ours."""
+"""Checkpoints: round trip and refusal of foreign files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The code digest of each stage: what it covers, and what it leaves out.
+"""The code digest of each stage: what it covers, and what it excludes.
 
 Each test edits a copy of one module and asks every stage for its digest. What a stage uses is
 worked out here from the import statements, without the graph that the digest itself is made from.
@@ -140,7 +140,7 @@ def test_plumbing_reaches_no_stage(tmp_path: Path) -> None:
         assert not changed()
 
 
-def test_what_draws_random_numbers_reaches_the_trainings(tmp_path: Path) -> None:
+def test_the_code_of_random_numbers_reaches_the_trainings(tmp_path: Path) -> None:
     with edited({"wsss.compute.seeding": _with_code("wsss.compute.seeding")}, tmp_path):
         trainings = {("retrain", "none"), ("refine_train", "weclip"), ("refine_train", "excel")}
         assert trainings <= changed()
@@ -182,7 +182,7 @@ def _attributes(module: str) -> frozenset[str]:
     return frozenset(node.attr for node in nodes if isinstance(node, ast.Attribute))
 
 
-def test_fields_of_sections_reach_no_stage_because_rules_carry_their_values(tmp_path: Path) -> None:
+def test_fields_of_sections_reach_no_stage(tmp_path: Path) -> None:
     module = "wsss.config.cams"
     text = MODULES[module].read_text()
     field = text.replace("    power: ", "    another: int = 3\n    power: ", 1)

@@ -1,4 +1,4 @@
-"""One process a work folder."""
+"""One process per work folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ with exclusive_lock(Path(sys.argv[1])):
 """
 
 
-def test_a_second_process_is_told_and_a_killed_one_lets_go(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     work = tmp_path / "work"
     holder = subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(work)],

@@ -64,7 +64,11 @@ def test_batch_with_any_number_of_classes_equals_the_loop(
     actual = grad_cam(encoder, images, classes, bank, gradient=gradient)
     assert actual.image_index.tolist() == [0, 1, 1, 1, 3, 3]
     expected = torch.cat(
-        [reference(model, images[i], one, bank, gradient) for i, one in enumerate(classes) if one]
+        [
+            reference(model, images[i], labels, bank, gradient)
+            for i, labels in enumerate(classes)
+            if labels
+        ]
     )
     scale = expected.flatten(1).abs().amax(1)[:, None, None]
     torch.testing.assert_close(actual.maps / scale, expected / scale, rtol=1e-3, atol=1e-3)

@@ -63,7 +63,7 @@ def test_extremes_of_tokens_or_patches() -> None:
     assert (constant == 0).all()
 
 
-def test_probabilities_are_those_of_the_own_classes() -> None:
+def test_probabilities_are_over_the_image_s_classes() -> None:
     texts = F.normalize(torch.randn(5, 8), dim=-1)  # three classes, two backgrounds
     token = torch.randn(2, 8)
     image_index, text_index = torch.tensor([0, 0, 1]), torch.tensor([0, 2, 1])

@@ -12,7 +12,7 @@ from wsss._compat import import_open_clip
 def tiny_clip(
     *, patch: int = 16, side: int = 64, layers: int = 4, quick_gelu: bool = True, seed: int = 0
 ) -> Any:
-    """A plain ViT CLIP with weights that spread its features."""
+    """A plain ViT CLIP with weights that give features a large variance."""
     torch.manual_seed(seed)
     vision = {
         "image_size": side,

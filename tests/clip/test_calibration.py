@@ -86,7 +86,7 @@ def test_shift_of_the_attention_needs_no_second_pass(encoder: ClipEncoder, use: 
     torch.testing.assert_close(actual, second.stream(run.tokens)[:, 1:], rtol=1e-5, atol=1e-5)
 
 
-def test_the_encoder_itself_is_not_touched(encoder: ClipEncoder) -> None:
+def test_calibration_does_not_change_the_encoder(encoder: ClipEncoder) -> None:
     images = torch.randn(1, 3, 64, 64)
     plain = encoder.run(images, outputs_of=range(4))
     calibration = encoder.run(

@@ -1,4 +1,4 @@
-"""Jobs on one machine take turns on its GPUs; here the GPUs are only said to be."""
+"""Jobs on one machine take turns on its GPUs; the GPUs are those of a fake nvidia-smi."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SPLIT = (
     "  MIG 1g.18gb  Device  1: (UUID: MIG-dddd-2)\nGPU 1: X (UUID: GPU-bbbb-2)\n"
 )
 _PATIENCE = 60
-# Claims, says what it got, and stays until its standard input ends.
+# Claims GPUs, prints which, and runs until its standard input ends.
 _JOB = """
 import logging, sys
 from pathlib import Path
@@ -49,7 +49,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Set what nvidia-smi says."""
+    """Set the output of nvidia-smi."""
 
     def say(text: str) -> None:
         (tmp_path / "listed").write_text(text)
@@ -87,7 +87,7 @@ def _says(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def test_gpus_are_told_apart_by_their_uuid(
+def test_gpus_are_distinguished_by_uuid(
     listed: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert visible_gpus() == []  # no nvidia-smi
@@ -126,10 +126,10 @@ def test_one_job_of_two_gpus_and_one_of_one_do_not_wait_for_each_other(
     both = job(2)
     assert _says(both).startswith("waiting for 2 of 2 GPUs")
     other = job()
-    said = _says(other)  # the free one is not kept by a job that cannot start
-    if said.startswith("waiting"):  # looked just while the other one tried
-        said = _says(other)
-    assert said == "got GPU-bbbb-2"
+    output = _says(other)  # a job that cannot start does not hold the free GPU
+    if output.startswith("waiting"):  # looked just while the other one tried
+        output = _says(other)
+    assert output == "got GPU-bbbb-2"
     for process in (first, other):
         process.kill()
     assert _says(both) == "got GPU-aaaa-1 GPU-bbbb-2"
@@ -165,17 +165,17 @@ def test_many_jobs_at_once_never_share(
     assert not waiting
 
 
-def test_slurm_keeps_its_jobs_apart_and_we_their_processes(
+def test_slurm_separates_its_jobs_and_we_their_processes(
     listed: Callable[[str], None], job: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    """Two Slurm jobs may each see a GPU 0 that is theirs, or share one that Slurm shares."""
+    """Two Slurm jobs may each see a different GPU as number 0, or share one."""
     listed("GPU 0: X (UUID: GPU-aaaa-1)\n")
     first, other = job(SLURM_JOB_ID="7"), job(SLURM_JOB_ID="8")
     assert _says(first) == _says(other) == "got GPU-aaaa-1"
     assert _says(job(SLURM_JOB_ID="7")).startswith("waiting for 1 of 1 GPUs")
 
 
-def test_too_many_and_sharing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_gpus_and_sharing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     two = [Gpu("0", "a"), Gpu("1", "b")]
     with pytest.raises(ValueError, match="3 GPUs were asked for, but 2 can be seen here"):
         claim_gpus(two, 3, tmp_path)
@@ -203,7 +203,7 @@ def test_a_device_is_claimed_before_cuda_looks(
         devices.pick_device("cuda:5")
 
 
-def test_slurm_lends_gpus_or_none_is_taken(
+def test_without_gpus_from_slurm_none_is_claimed(
     listed: Callable[[str], None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -220,7 +220,7 @@ def test_slurm_lends_gpus_or_none_is_taken(
     assert (tmp_path / "locks" / "GPU-bbbb-2.slurm-7").exists()
 
 
-def test_each_of_several_processes_has_its_own(
+def test_each_of_several_processes_has_one_gpu(
     listed: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")

@@ -1,4 +1,4 @@
-"""The shipped CLIP: small, loadable by open_clip alone, and it knows what is in the scenes."""
+"""The shipped CLIP: small, loadable by open_clip alone, and able to recognise tags."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ def test_weights_are_small_and_those_recorded() -> None:
     assert hashlib.sha256(WEIGHTS.read_bytes()).hexdigest() == recorded["weights_sha256"]
 
 
-def test_open_clip_loads_them_by_itself() -> None:
+def test_open_clip_loads_them_unaided() -> None:
     open_clip = import_open_clip()
     open_clip.add_model_config(CONFIG)
     model = open_clip.create_model("demo-vit-p8", pretrained=str(WEIGHTS)).eval()
@@ -34,7 +34,7 @@ def test_open_clip_loads_them_by_itself() -> None:
 
 
 @pytest.mark.slow
-def test_finds_the_tags_of_held_out_scenes_as_recorded(demo_root: Path) -> None:
+def test_tag_precision_on_held_out_scenes_is_as_recorded(demo_root: Path) -> None:
     measures = zero_shot_map(WEIGHTS, demo_root)
     recorded = json.loads(PROVENANCE.read_text())["measured"]
     assert measures["images"] == 80

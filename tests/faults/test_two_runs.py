@@ -1,4 +1,4 @@
-"""Two processes that write the same output at once: they do not meet, or one says why it ends."""
+"""Two processes that write the same output at once: no interference, or one message."""
 
 from __future__ import annotations
 
@@ -55,9 +55,7 @@ def test_the_lock_of_a_work_folder(tmp_path: Path, undisturbed: Undisturbed) -> 
     assert done.code == 0, done.output
 
 
-def test_a_folder_of_something_else_is_not_replaced(
-    tmp_path: Path, undisturbed: Undisturbed
-) -> None:
+def test_a_foreign_folder_is_not_replaced(tmp_path: Path, undisturbed: Undisturbed) -> None:
     """What is replaced as a whole must be of ours, and a file never replaces a folder."""
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -23,7 +23,7 @@ _FUSION, _DECODER = "fusion.", "decoder."
 
 
 def load_heads(path: Path) -> Weights:
-    """Weights by their published names; skips where there is no such file."""
+    """Weights by their published names; skips if the file is missing."""
     if not path.is_file():
         pytest.skip(f"no golden file {path}")
     return {name: value.float() for name, value in load_file(path).items()}
@@ -52,7 +52,7 @@ def _fill(module: nn.Module, prefix: str, heads: Weights) -> None:
 
 
 def places(fusion: nn.Module, decoder: nn.Module) -> Mapping[str, tuple[str, int | None]]:
-    """Where the parameter of a published name is: our name, and the block where it is stacked."""
+    """Our name of each published parameter, and its block if we stack several."""
     state = {_FUSION + k: v for k, v in fusion.state_dict().items()}
     state |= {_DECODER + k: v for k, v in decoder.state_dict().items()}
     found: dict[str, tuple[str, int | None]] = {}

@@ -82,7 +82,7 @@ def build(golden_dir: Path, arrays: Mapping[str, np.ndarray], **changes: object)
     width = network.head.decoder.neck._width
     found, rest = assemble(checkpoint(golden_dir), parts(state, width))
     assert not found.problems
-    assert not rest or network.trained is network.head  # of which the towers are no part
+    assert not rest or network.trained is network.head  # which does not contain the towers
     inside = "head." if network.trained is network.head else ""
     network.trained.load_state_dict({k.removeprefix(inside): v for k, v in found.tensors.items()})
     network.train(False)

@@ -170,7 +170,7 @@ def test_published_grad_cam(cases: list[Case], published: ClipEncoder, bank: Tex
         )
 
 
-def test_positions_kept_in_float32(
+def test_positions_in_float32(
     cases: list[Case], encoders: Callable[[Rounding], ClipEncoder], bank: TextBank
 ) -> None:
     encoder = encoders("float32")

@@ -148,8 +148,8 @@ def test_whole_chain_from_scores_to_train_mask(cases: list[Case]) -> None:
         labels_agree(ignore_band(label, confidence, PUBLISHED.min_confidence), case)
 
 
-def test_the_departures_matter(cases: list[Case]) -> None:
-    """The data tells published from corrected, so the tests above hold the options in place."""
+def test_the_departures_change_the_posterior(cases: list[Case]) -> None:
+    """The data distinguishes published from corrected, so the tests above check the options."""
     for name, value in (("image", "raw"), ("unary", "float32")):
         config = CRF.model_copy(update={name: value})
         differences = []

@@ -140,7 +140,7 @@ def _related(refiner: Excel, seen: CalibratedFeatures) -> torch.Tensor:
     return relation(refiner.head(seen.features, seen.grid).fused, refiner.options)
 
 
-def test_published_variant_names_every_departure(golden_dir: Path, arrays: Arrays) -> None:
+def test_published_variant_sets_every_departure(golden_dir: Path, arrays: Arrays) -> None:
     config = _config(golden_dir, arrays)
     assert config.clip.normalization == "imagenet"
     assert config.clip.position_rounding == "float32"

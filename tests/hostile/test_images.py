@@ -1,7 +1,6 @@
-"""Bad and odd images in one folder: each has its reason in the quarantine table, alone.
+"""Bad and odd images in one folder: each has its reason in the quarantine table.
 
-The ingest runs once, in a child that may grow by a gigabyte; the files together say that they hold
-terabytes.
+The ingest runs once, in a child that may grow by a gigabyte; the headers declare terabytes.
 """
 
 from __future__ import annotations
@@ -154,7 +153,7 @@ USED: dict[str, tuple[Maker, str]] = {
 
 @pytest.fixture(scope="module")
 def ingested(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, tuple[str, str]], str]:
-    """By file name what the quarantine table says; and the manifest."""
+    """The reason in the quarantine table by file name, and the manifest."""
     folder = Folder(tmp_path_factory.mktemp("hostile"))
     for seed, name in enumerate(GOOD, 100):
         photo(folder.root / name, seed)

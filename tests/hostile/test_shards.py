@@ -1,4 +1,4 @@
-"""Bad HDF5 files in the place of a shard, with digests that their maker made to fit."""
+"""Bad HDF5 files instead of a shard, with digests that match."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def good(path: Path) -> Path:
 
 
 def seal(file: h5py.File, entries: Any) -> None:
-    """Give a file an index of its own with the digests that a reader will ask for."""
+    """Replace the index of a file, with matching digests."""
     index = "\n".join(json.dumps(entry, sort_keys=True) for entry in entries).encode()
     if "index" in file:
         del file["index"]
@@ -42,12 +42,12 @@ def seal(file: h5py.File, entries: Any) -> None:
 
 
 def _said(file: h5py.File) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(file["about"][()].tobytes())
-    return said
+    facts: dict[str, Any] = json.loads(file["about"][()].tobytes())
+    return facts
 
 
 def say(file: h5py.File, about: dict[str, Any]) -> None:
-    """Let a file say something else of itself."""
+    """Replace the description of a file."""
     del file["about"]
     file["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
 
@@ -57,10 +57,12 @@ def _saying(**changes: Any) -> Callable[[Path], None]:
 
 
 def entry(array: np.ndarray = ARRAY, **changes: Any) -> dict[str, Any]:
-    """What the index says of the item."""
+    """The entry of the item in the index."""
     arrays = {"cam": [array.dtype.str, list(array.shape)]}
-    own = {"id": "a", "key": "", "attrs": {}, "arrays": arrays, "digest": ""}
-    return own | ({"digest": digest_arrays({"cam": array})} if array.size < 10**6 else {}) | changes
+    fields = {"id": "a", "key": "", "attrs": {}, "arrays": arrays, "digest": ""}
+    return (
+        fields | ({"digest": digest_arrays({"cam": array})} if array.size < 10**6 else {}) | changes
+    )
 
 
 def _edited(edit: Callable[[h5py.File], None]) -> Callable[[Path], None]:
@@ -71,10 +73,10 @@ def _edited(edit: Callable[[h5py.File], None]) -> Callable[[Path], None]:
     return make
 
 
-def _placed(place: Callable[[h5py.File], object], *entries: Any) -> Callable[[Path], None]:
+def _placed(store: Callable[[h5py.File], object], *entries: Any) -> Callable[[Path], None]:
     def edit(file: h5py.File) -> None:
         del file["items/0000000/cam"]
-        place(file)
+        store(file)
         seal(file, list(entries) or [entry()])
 
     return _edited(edit)

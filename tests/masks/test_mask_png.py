@@ -17,7 +17,7 @@ from wsss.data.images.label_png import voc_palette
 
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
-    """The folder of `train` PNGs and what they must hold: labels 0 … 12 and 255."""
+    """The folder of `train` PNGs and their expected labels: 0 … 12 and 255."""
     run = make_run(tmp_path_factory.mktemp("run"))
     shard, png = run.make(run.write_scores(), min_confidence=0.9)
     with Shard(shard) as opened:
@@ -58,7 +58,7 @@ def test_mmcv_reads_indices(product: tuple[Path, dict[str, np.ndarray]]) -> None
         np.testing.assert_array_equal(read.squeeze(), labels)
 
 
-def test_writing_again_what_pillow_read_keeps_indices(
+def test_rewriting_with_pillow_preserves_indices(
     product: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     folder, expected = product

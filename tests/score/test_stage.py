@@ -101,15 +101,15 @@ def test_processes_and_shards_change_nothing(
 ) -> None:
     run = make_run(8)
     a, b, c = (tmp_path / name / "s.json" for name in "abc")
-    one = run.score("cam", run.cam_shards(), a)
+    serial = run.score("cam", run.cam_shards(), a)
     monkeypatch.setattr("wsss.score.inputs._IMAGES_PER_PART", 2)
     two_workers = run.config.compute.model_copy(update={"workers": 2})
     config = run.config.model_copy(update={"compute": two_workers})
-    two = run.score("cam", run.cam_shards(), b, config=config)
-    assert one == two  # the sha256 of the counts of each image with them
+    parallel = run.score("cam", run.cam_shards(), b, config=config)
+    assert serial == parallel  # the sha256 of the counts of each image with them
     whole = run.write("whole", "cams", {s.id: {"cam": run.cams[s.id]} for s in run.samples})
     third = run.score("cam", [whole], c)
-    assert [r.confusion for r in one] == [r.confusion for r in third]
+    assert [r.confusion for r in serial] == [r.confusion for r in third]
 
 
 def test_refined_scores(run: Run, tmp_path: Path) -> None:
@@ -120,9 +120,7 @@ def test_refined_scores(run: Run, tmp_path: Path) -> None:
         run.score("refiner_scores", run.cam_shards(), tmp_path / "o")
 
 
-def test_scores_with_a_background_of_their_own(
-    make_run: Callable[..., Run], tmp_path: Path
-) -> None:
+def test_scores_with_a_separate_background(make_run: Callable[..., Run], tmp_path: Path) -> None:
     run = make_run(refine={"method": "weclip"})
     halves = {
         image: {"score": cam, "background": np.full(cam.shape[1:], 0.3, np.float16)}
@@ -183,7 +181,7 @@ def test_masks_and_their_ignore_band(run: Run, tmp_path: Path) -> None:
     assert seed.background.value == pytest.approx(0.5)  # the mean of the two
 
 
-def test_predictions_one_record_a_protocol(run: Run, tmp_path: Path) -> None:
+def test_predictions_have_one_record_per_protocol(run: Run, tmp_path: Path) -> None:
     def labels(image: str, shift: int) -> np.ndarray:
         truth = run.truth[image]
         return np.roll(np.where(truth == 255, 0, truth), shift, axis=1).astype(np.uint8)

@@ -123,7 +123,7 @@ def truth_out_of_reach(project: Project) -> Iterator[None]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project after one whole run; tests that change it must undo that.
 
-    All up to the predictions was made with the pixel labels out of reach.
+    Everything up to the predictions ran with the pixel labels out of reach.
     """
     project = copy_project(tmp_path_factory.mktemp("project"))
     project.snakemake("--", f"results/{RUN}/manifest/manifest.csv")  # draws the demo's images

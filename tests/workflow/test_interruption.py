@@ -33,7 +33,7 @@ stage.wait()
 """
 
 
-def test_killed_engine_takes_its_stages_along(finished: Project, tmp_path: Path) -> None:
+def test_stages_end_with_a_killed_engine(finished: Project, tmp_path: Path) -> None:
     engine = subprocess.Popen(
         [sys.executable, "-c", _ENGINE], cwd=finished.root, text=True, stdout=subprocess.PIPE
     )
@@ -56,7 +56,7 @@ def _running(pid: int) -> bool:
 
 
 def test_training_opens_no_pixel_label(finished: Project) -> None:
-    """The fixture made the predictions with the ground truth out of reach, where scoring fails."""
+    """The fixture predicted with the ground truth out of reach, without which scoring fails."""
     assert len(list((finished.results / "predictions/val").glob("*.h5"))) == 2
     with truth_out_of_reach(finished):
         failed = finished.wsss(

@@ -1,4 +1,4 @@
-"""External seeds: the layouts, the restricted reader, one report of everything that is wrong."""
+"""External seeds: the layouts, the restricted reader, one report of all mistakes."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_dictionaries_are_averaged_to_the_grid_in_the_order_of_the_tags(
     assert actual.cam_affinity is None
 
 
-def test_tag_without_a_seed_is_empty_and_other_classes_are_left_out(tmp_path: Path) -> None:
+def test_tag_without_a_seed_is_empty_and_other_classes_are_ignored(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", {1: _maps()[1], 7: _maps()[3]}, allow_pickle=True)  # type: ignore[arg-type]
     (actual,) = _source(tmp_path).maps([_sample("a")])
     assert actual.cam.shape == (2, 4, 6)
@@ -95,11 +95,11 @@ def test_tag_without_a_seed_is_empty_and_other_classes_are_left_out(tmp_path: Pa
     assert actual.cam[1].max() > 0
 
 
-def test_hard_seeds_count_only_what_is_known(tmp_path: Path) -> None:
+def test_hard_seeds_count_only_labelled_pixels(tmp_path: Path) -> None:
     labels = np.zeros((20, 30), np.uint8)
     labels[:5, :5] = 4  # class 3 in the whole first cell
     labels[5:10, :5] = 255
-    labels[5, 0] = 2  # class 1 in the one known pixel of the second
+    labels[5, 0] = 2  # class 1 in the only labelled pixel of the second cell
     save_label_png(tmp_path / "a.png", labels)
     (actual,) = _source(tmp_path, "png").maps([_sample("a")])
     assert actual.cam[0, 0, 0] == 1
@@ -125,7 +125,7 @@ def test_everything_that_is_wrong_is_reported_together(tmp_path: Path) -> None:
         assert part in str(caught.value)
 
 
-def test_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(SeedError, match="nowhere: no such folder"):
         _source(tmp_path / "nowhere")
 

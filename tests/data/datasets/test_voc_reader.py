@@ -70,7 +70,7 @@ def test_list_from_a_text_file(make_voc: MakeVoc, tmp_path: Path) -> None:
     assert list(read(root, train_list=str(tmp_path / "mine.txt"))) == ["b"]
 
 
-def test_listed_file_that_is_missing_is_kept_as_a_candidate(make_voc: MakeVoc) -> None:
+def test_listed_file_that_is_missing_remains_a_candidate(make_voc: MakeVoc) -> None:
     root = make_voc({"a": ["cat"]}, train=["a", "gone"])
     assert read(root)["gone"][0].path == root / "JPEGImages" / "gone.jpg"
 
@@ -80,7 +80,7 @@ def test_image_without_annotation_has_no_tags(make_voc: MakeVoc) -> None:
     assert (tags, candidate.problem) == ([], None)
 
 
-def test_two_files_of_one_name(make_voc: MakeVoc) -> None:
+def test_two_files_with_the_same_name(make_voc: MakeVoc) -> None:
     root = make_voc({"a": ["cat"]}, train=["a"])
     Image.fromarray(picture()).save(root / "JPEGImages" / "a.png")
     assert "fits several files: a.jpg, a.png" in str(read(root)["a"][0].problem)

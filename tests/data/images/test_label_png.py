@@ -27,7 +27,7 @@ def test_palette_is_vocs() -> None:
     assert len(set(palette)) == 256
 
 
-def test_all_values_come_back(tmp_path: Path) -> None:
+def test_all_values_survive(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "a b é.png"
     save_label_png(path, ALL)
     np.testing.assert_array_equal(read_label_png(path), ALL)

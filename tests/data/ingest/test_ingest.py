@@ -91,7 +91,7 @@ def test_converted_files_are_used_and_listed(photos: Photos) -> None:
     assert photos.samples()["turned"].width == 12
 
 
-def test_duplicate_ids_the_first_is_used(photos: Photos) -> None:
+def test_the_first_of_duplicate_ids_is_used(photos: Photos) -> None:
     first, second = photos.add("a.jpg", seed=1), photos.add("a.png", seed=2)
     photos.table("image,tags\na.png,dog\na.jpg,cat\n")
     photos.ingest()
@@ -103,7 +103,7 @@ def test_duplicate_ids_the_first_is_used(photos: Photos) -> None:
     assert photos.samples()["a"].path == second, "the second is used where the first cannot be"
 
 
-def test_row_that_comes_twice(photos: Photos) -> None:
+def test_a_repeated_row(photos: Photos) -> None:
     photos.add("a.jpg")
     photos.add("b.jpg")
     photos.table("image,tags\na.jpg,cat\na.jpg,CAT\nb.jpg,cat\nb.jpg,dog\n")
@@ -127,7 +127,7 @@ def test_held_out_images_without_tag_are_predicted(photos: Photos) -> None:
     }
 
 
-def test_equal_content_is_noted_and_a_leak_called_one(photos: Photos) -> None:
+def test_equal_content_is_noted_and_a_leak_into_val_reported(photos: Photos) -> None:
     for name in "abc":
         photos.add(f"{name}.jpg", seed=3)
     photos.table("image,tags,split\na.jpg,cat,train\nb.jpg,cat,train\nc.jpg,cat,val\n")
@@ -150,7 +150,7 @@ def test_same_image_in_both_lists(make_voc: Callable[..., Path], tmp_path: Path)
 
 
 @pytest.mark.parametrize("image", ["../a", "/a", "a/../../b", ""])
-def test_ids_that_lead_elsewhere_are_refused(image: str) -> None:
+def test_ids_outside_the_folder_are_refused(image: str) -> None:
     path = Path("x.jpg")
     images = triage([Candidate(image, "train", path, (0,))], {path: GOOD})
     assert not images.samples
@@ -158,7 +158,7 @@ def test_ids_that_lead_elsewhere_are_refused(image: str) -> None:
 
 
 def test_nothing_is_dropped() -> None:
-    """Every candidate is a sample or a row, whatever is wrong with it."""
+    """Every candidate becomes a sample or a row."""
     paths = [Path(f"{n}.jpg") for n in range(3)]
     decoded = {paths[0]: GOOD, paths[1]: ImageFacts(error="broken")}
     candidates = [

@@ -24,9 +24,9 @@ def network(name: str = "segformer-b0", seed: int = 0) -> nn.Module:
     return model
 
 
-def same(left: nn.Module, right: nn.Module) -> bool:
-    there = right.state_dict()
-    return all(torch.equal(value, there[name]) for name, value in left.state_dict().items())
+def same(first: nn.Module, second: nn.Module) -> bool:
+    there = second.state_dict()
+    return all(torch.equal(value, there[name]) for name, value in first.state_dict().items())
 
 
 @pytest.mark.parametrize("form", ["bare.pth", "whole.pth", "mmpretrain.pth", "bare.safetensors"])

@@ -14,8 +14,8 @@ from wsss.score.metrics.counting import Part
 
 
 def _write(path: Path, value: int) -> None:
-    made = provenance("masks", entry=("wsss.score.stage",), sections={}, seed=0)
-    with ShardWriter(path, kind="masks", ids=["a"], provenance=made) as writer:
+    origin = provenance("masks", entry=("wsss.score.stage",), sections={}, seed=0)
+    with ShardWriter(path, kind="masks", ids=["a"], provenance=origin) as writer:
         writer.add(Item("a", {"label": np.full((2, 2), value, np.uint8)}))
 
 

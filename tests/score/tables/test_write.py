@@ -74,14 +74,14 @@ def test_titles_name_the_refiner() -> None:
     ]  # fmt: skip
 
 
-def test_rows_are_told_apart() -> None:
+def test_rows_have_distinct_names() -> None:
     assert [row_name(record) for record in records()] == [
         "CAM", "CAM, best threshold", "pseudo mask", "segmenter",
         "segmenter, multi-scale + flip, CRF",
     ]  # fmt: skip
 
 
-def test_csv_has_a_row_a_record_in_full_precision(table: dict[str, str]) -> None:
+def test_csv_has_one_row_per_record_in_full_precision(table: dict[str, str]) -> None:
     rows = list(csv.DictReader(io.StringIO(table[".csv"])))
     for row, record in zip(rows, records(), strict=True):
         assert float(row["miou"]) == record.miou
@@ -169,7 +169,7 @@ def test_terminal_fits_a_hundred_columns(
     assert str(tmp_path / "tables" / "table.html") in printed
 
 
-def test_nothing_to_print(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_without_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ArtifactError, match="holds no results"):
         print_results(tmp_path)
     with pytest.raises(ArtifactError, match="no such table"):
