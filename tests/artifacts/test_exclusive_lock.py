@@ -28,7 +28,6 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> Non
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     )
-    assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     with (
         pytest.raises(ArtifactError, match=rf"another process trains there \(process {holder.pid}"),

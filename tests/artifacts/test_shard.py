@@ -143,7 +143,6 @@ def test_cached_items_are_looked_up_by_key_and_survive_deletion(
     path.unlink()  # what a workflow engine does before it reruns a rule
     cache = ItemCache(path, kind="cams")
     item = cache.find("plain", "key of plain")
-    assert item is not None
     np.testing.assert_array_equal(item.arrays["cam"], _item("plain").arrays["cam"])
     assert cache.find("plain", "another key") is None
     assert cache.find("unknown", "key of plain") is None

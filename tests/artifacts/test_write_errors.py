@@ -73,7 +73,7 @@ def _long(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("place", "message"),
+    ("make", "message"),
     [
         (_on_a_file, "Not a directory; something on the way there is a file"),
         (_a_folder, "Is a directory; there is a folder of this name"),

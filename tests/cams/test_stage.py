@@ -147,9 +147,9 @@ def test_unchanged_images_are_reused_and_new_ones_computed(
     original = stage.make_source
 
     def spy(*arguments: object, **settings: object) -> object:
-        source = original(*arguments, **settings)  # type: ignore[arg-type]
+        source = original(*arguments, **settings)
         maps = source.maps
-        source.maps = lambda samples: (computed.extend(s.id for s in samples), maps(samples))[1]  # type: ignore[method-assign]
+        source.maps = lambda samples: (computed.extend(s.id for s in samples), maps(samples))[1]
         return source
 
     monkeypatch.setattr(stage, "make_source", spy)

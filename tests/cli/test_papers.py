@@ -30,7 +30,6 @@ def written(path: Path, wrong: int) -> Path:
         matrix[1, :2] += (wrong, -wrong)
         counts.add(f"image {index}", matrix)
     file, interval = write_image_counts(path, {"single": counts}, MADE, 50)["single"]
-    assert interval is not None
     rest = {
         "product": "refiner_prediction", "protocol": "single", "method": "weclip",
         "run": path.stem, "chain": "grad_cam",

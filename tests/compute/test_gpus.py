@@ -71,9 +71,7 @@ def job(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         command = [sys.executable, "-c", _JOB, str(tmp_path / "locks"), str(count)]
         command.append(str(Path(gpus.__file__).parent))
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        started.append(
-            subprocess.Popen(command, env=os.environ | environment, text=True, **pipes)  # type: ignore[call-overload]
-        )
+        started.append(subprocess.Popen(command, env=os.environ | environment, text=True, **pipes))
         return started[-1]
 
     yield start
@@ -83,7 +81,6 @@ def job(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def _says(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
@@ -142,7 +139,6 @@ def test_many_jobs_at_once_never_share(
     listed(_TWO)
     waiting = [job() for _ in range(6)]
     for process in waiting:
-        assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
     deadline = time.monotonic() + _PATIENCE
     for _ in range(3):
@@ -151,7 +147,7 @@ def test_many_jobs_at_once_never_share(
         while settled < 5:  # looks at which a third could have come
             assert time.monotonic() < deadline
             for process in list(waiting):
-                for line in iter(process.stdout.readline, ""):  # type: ignore[union-attr]
+                for line in iter(process.stdout.readline, ""):
                     if line.startswith("got"):
                         assert line.split()[1] not in holders, "two jobs hold one GPU"
                         holders[line.split()[1]] = process

@@ -92,7 +92,6 @@ def test_an_impossible_segmenter_is_refused(wrong: dict[str, object], message: s
 def test_crf_settings_take_the_variant_and_the_defaults() -> None:
     settings = {"variant": "published", "predict": {"crf_settings": {"gaussian_sxy": 4.0}}}
     crf = from_mapping(settings).predict.crf_settings
-    assert crf is not None
     assert (crf.gaussian_sxy, crf.gaussian_compat, crf.image) == (4.0, 3.0, "wrapped")
     with pytest.raises(ConfigError, match=r"predict\.crf_settings\.gauss: unknown key"):
         from_mapping({"predict": {"crf_settings": {"gauss": 1.0}}})

@@ -41,7 +41,7 @@ CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A command; in its arguments ``{out}`` is the output folder, ``{base}`` has earlier outputs."""
+    """A command; in its arguments ``{out}`` is the output folder, ``{base}`` an earlier one."""
 
     name: str
     argv: str

@@ -100,8 +100,6 @@ class Forks:
 
     def run_all(self, argvs: Sequence[Sequence[str]], **options: Any) -> list[Done]:
         """Run commands at once; see `run`."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         request = {"argvs": [list(map(str, argv)) for argv in argvs], **options}
         self._process.stdin.write(json.dumps(request, default=str) + "\n")
         self._process.stdin.flush()
@@ -111,7 +109,6 @@ class Forks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
 

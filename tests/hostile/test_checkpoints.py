@@ -146,10 +146,7 @@ PTH: dict[str, tuple[Maker, str]] = {
     "tensor larger than its numbers": (_larger, ""),
     "no numbers": (_without_numbers, ""),
     "half": (lambda path: os.truncate(_saved(path), 700), ""),
-    "archive of text": (
-        lambda path: zipfile.ZipFile(path, "w").writestr("hello", "weights"),
-        "",
-    ),
+    "archive of text": (lambda path: zipfile.ZipFile(path, "w").writestr("hello", "weights"), ""),
     "tar": (_tar, ""),
     "script": (lambda path: torch.jit.save(torch.jit.script(nn.ReLU()), path), ""),
     "a number": (_torch(lambda _: 7), ""),

@@ -111,16 +111,7 @@ def test_runs_stay_in_their_folders(name: str) -> None:
 
 
 def test_names_of_runs_become_harmless() -> None:
-    runs = Runs(
-        {
-            "runs": {
-                "a/b": {},
-                "c d;e": {},
-                "f$(g)": {},
-                "caf\N{SNOWMAN}": {},
-            }
-        }
-    )
+    runs = Runs({"runs": {"a/b": {}, "c d;e": {}, "f$(g)": {}, "caf\N{SNOWMAN}": {}}})
     labels = [name.removeprefix("demo/") for name in runs if name != "demo"]
     assert labels == ["a-b", "c-d-e", "f--g-", "caf-"]
 

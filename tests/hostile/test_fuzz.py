@@ -123,10 +123,7 @@ YAML_WORDS = [
         b"!!set ",
     ),
 ]
-CONFIGS = [
-    default_yaml().encode()[:6000],
-    *(p.read_bytes() for p in PRESETS),
-]
+CONFIGS = [default_yaml().encode()[:6000], *(p.read_bytes() for p in PRESETS)]
 
 
 def test_config_bytes(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -201,7 +201,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for index, (layout, make, _) in enumerate(ALL.values()):
         folder = base / str(index)
         folder.mkdir()
-        np.save(folder / "good.npy", GOOD, allow_pickle=True)  # type: ignore[arg-type]
+        np.save(folder / "good.npy", GOOD, allow_pickle=True)
         save_label_png(folder / "good.png", np.zeros(SIZE, np.uint8))
         make(folder / f"bad.{layout}")
     samples = [
@@ -247,7 +247,7 @@ def test_the_stage_reports_bad_seeds(
     folder.ingest().done()
     seeds = folder.base / "seeds"
     seeds.mkdir()
-    np.save(seeds / "good.npy", content, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(seeds / "good.npy", content, allow_pickle=True)
     cams = {"splits": ["train"], "source": "external", "external": {"path": str(seeds)}}
     out = folder.base / "cams.h5"
     config = folder.configure(cams=cams)
@@ -278,7 +278,7 @@ def test_dictionaries_of_every_protocol_are_rebuilt(tmp_path: Path, protocol: in
 
 def test_reading_many_bad_files_does_not_change_the_reader(tmp_path: Path) -> None:
     """The same process reads a good file after each bad one."""
-    np.save(tmp_path / "good.npy", GOOD, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "good.npy", GOOD, allow_pickle=True)
     for index, (make, _) in enumerate(NPY.values()):
         make(tmp_path / f"{index}.npy")
 

@@ -121,23 +121,15 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder": (lambda path: path.mkdir(), "is no regular file"),
     "half": (lambda path: os.truncate(good(path), 900), "damaged or no HDF5 file"),
     "no shard": (lambda path: h5py.File(path, "w").close(), "is not a finished shard"),
-    "format 10^9": (
-        _saying(format=10**9),
-        "has the format 1000000000",
-    ),
-    "format in words": (
-        _saying(format="two"),
-        "has the format two",
-    ),
+    "format 10^9": (_saying(format=10**9), "has the format 1000000000"),
+    "format in words": (_saying(format="two"), "has the format two"),
     "another index": (
         _edited(lambda file: file["index"].__setitem__(0, 32)),
         "its index does not match its digest",
     ),
     "external link": (_external, "leads elsewhere"),
     "soft link": (
-        _placed(
-            lambda file: file.__setitem__("items/0000000/cam", h5py.SoftLink("/index")),
-        ),
+        _placed(lambda file: file.__setitem__("items/0000000/cam", h5py.SoftLink("/index"))),
         "leads elsewhere",
     ),
     "virtual": (_virtual, "is stored in a way that ours are not"),

@@ -14,7 +14,7 @@ IMAGE = np.zeros((1, 4, 3), np.uint8)
 
 
 def _seed(**changes: object) -> tuple[list[int], list[int]]:
-    actual = hard_labels(SCORES, (4, 2), IMAGE, SeedsConfig(**changes))  # type: ignore[arg-type]
+    actual = hard_labels(SCORES, (4, 2), IMAGE, SeedsConfig(**changes))
     return actual[0][0].tolist(), actual[1][0].tolist()
 
 

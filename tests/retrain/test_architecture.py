@@ -182,9 +182,7 @@ def test_weights_go_out_and_come_back(kind: str, tmp_path: Path) -> None:
     assert not any(same)
 
 
-def test_auto_batch_norm_follows_the_recipe_with_weights(
-    configure: Callable[..., Config],
-) -> None:
+def test_auto_batch_norm_follows_the_recipe_with_weights(configure: Callable[..., Config]) -> None:
     expected = {
         "deeplabv1-resnet38": "fixed_affine", "deeplabv2-resnet38": "fixed_affine",
         "deeplabv2-resnet101": "frozen", "deeplabv3plus-r101": "trained",

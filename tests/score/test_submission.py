@@ -37,7 +37,7 @@ class Predictions:
 
     def __init__(self, folder: Path, classes: str = "voc") -> None:
         self.folder, self.manifest, self.ids = folder, folder / "manifest", folder / "test.txt"
-        class_names = class_list(classes)  # type: ignore[arg-type]
+        class_names = class_list(classes)
         samples = [
             Sample(image, "test", Path(f"{image}.jpg"), 4 + index, 5, f"{index}", ())
             for index, image in enumerate(IDS)
@@ -64,7 +64,7 @@ class Predictions:
         out = self.folder / name
         given = {"protocol": "multi_crf"} | options
         shards = self.shards() if shards is None else shards
-        write_submission(shards, self.manifest, self.ids, out, **given)  # type: ignore[arg-type]
+        write_submission(shards, self.manifest, self.ids, out, **given)
         return out
 
 
@@ -82,7 +82,6 @@ def members(path: Path) -> dict[str, bytes]:
         contents = {}
         for member in packed.getmembers():
             stream = packed.extractfile(member)
-            assert stream is not None
             contents[member.name] = stream.read()
         return contents
 
@@ -95,7 +94,6 @@ def test_the_archive_has_every_image(predictions: Predictions, name: str) -> Non
         with Image.open(io.BytesIO(contents[f"{FOLDER}/{image}.png"])) as png:
             assert (png.format, png.mode) == ("PNG", "P")
             palette = png.getpalette()
-            assert palette is not None
             assert palette[: 21 * 3] == [value for rgb in voc_palette()[:21] for value in rgb]
             np.testing.assert_array_equal(np.array(png), expected)
 

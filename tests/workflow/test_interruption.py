@@ -37,7 +37,6 @@ def test_stages_end_with_a_killed_engine(finished: Project, tmp_path: Path) -> N
     engine = subprocess.Popen(
         [sys.executable, "-c", _ENGINE], cwd=finished.root, text=True, stdout=subprocess.PIPE
     )
-    assert engine.stdout is not None
     stage = int(engine.stdout.readline())
     engine.send_signal(signal.SIGKILL)
     engine.wait()
@@ -65,5 +64,4 @@ def test_training_opens_no_pixel_label(finished: Project) -> None:
             *("--config", "config.yaml", "--config", "tiny.yaml"),
         )
         assert failed.wait() == 1
-        assert failed.stdout is not None
         assert "SegmentationClass" in failed.stdout.read()

@@ -42,14 +42,13 @@ def test_seeds_are_propagated_along_the_encoder_s_attention(tmp_path: Path) -> N
     seed = np.zeros(size, np.float32)
     seed[24:48, 32:64] = 0.8
     seed[24:32, 32:40] = 0.0
-    np.save(tmp_path / "a.npy", {1: seed}, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "a.npy", {1: seed}, allow_pickle=True)
     external = {"path": str(tmp_path), "layout": "npy", "stride": 4, "affinity": True}
     config = from_mapping({"cams": {"source": "external", "external": external}})
     source = ExternalSource(config.cams, EncoderInput(config.clip, device="cpu"))
     sample = Sample("a", "train", tmp_path / "a.png", size[1], size[0], "digest", (3, 1))
     (actual,) = source.maps([sample])
     assert actual.cam.shape == (2, 18, 24)
-    assert actual.cam_affinity is not None
     assert actual.cam_affinity.shape == (2, 9, 12)  # the encoder's patches of 8
     refined = actual.cam_affinity.astype(np.float32)
     assert refined[0].max() == 0  # no seed
@@ -61,7 +60,7 @@ def test_seeds_are_propagated_along_the_encoder_s_attention(tmp_path: Path) -> N
 def test_extra_and_missing_classes_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    np.save(tmp_path / "a.npy", {1: _maps()[1], 7: _maps()[3]}, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "a.npy", {1: _maps()[1], 7: _maps()[3]}, allow_pickle=True)
     list(_source(tmp_path).maps([_sample("a")]))
     assert "1 of 1 seeds lack a seed for a tag" in caplog.text
     assert "a: class 3" in caplog.text
@@ -78,7 +77,7 @@ def test_dictionaries_are_averaged_to_the_grid_in_the_order_of_the_tags(
     if layout == "clip-es":
         stack = np.stack([maps[1], maps[3]]).astype(np.float16)
         content = {"keys": np.array([1, 3]), "attn_highres": stack}
-    np.save(tmp_path / "a.npy", content, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "a.npy", content, allow_pickle=True)
     (actual,) = _source(tmp_path).maps([_sample("a")])
     for row, tag in enumerate((3, 1)):
         expected = maps[tag].reshape(4, 5, 6, 5).mean((1, 3))
@@ -88,7 +87,7 @@ def test_dictionaries_are_averaged_to_the_grid_in_the_order_of_the_tags(
 
 
 def test_tag_without_a_seed_is_empty_and_other_classes_are_ignored(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", {1: _maps()[1], 7: _maps()[3]}, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "a.npy", {1: _maps()[1], 7: _maps()[3]}, allow_pickle=True)
     (actual,) = _source(tmp_path).maps([_sample("a")])
     assert actual.cam.shape == (2, 4, 6)
     assert actual.cam[0].max() == 0
@@ -109,9 +108,9 @@ def test_hard_seeds_count_only_labelled_pixels(tmp_path: Path) -> None:
 
 def test_everything_that_is_wrong_is_reported_together(tmp_path: Path) -> None:
     good = _maps()
-    np.save(tmp_path / "good.npy", good, allow_pickle=True)  # type: ignore[arg-type]
-    np.save(tmp_path / "small.npy", {3: good[3][:5]}, allow_pickle=True)  # type: ignore[arg-type]
-    np.save(tmp_path / "wild.npy", {3: good[3] * 9}, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "good.npy", good, allow_pickle=True)
+    np.save(tmp_path / "small.npy", {3: good[3][:5]}, allow_pickle=True)
+    np.save(tmp_path / "wild.npy", {3: good[3] * 9}, allow_pickle=True)
     (tmp_path / "cut.npy").write_bytes((tmp_path / "good.npy").read_bytes()[:400])
     samples = [_sample(name) for name in ("good", "small", "missing", "wild", "cut")]
     with pytest.raises(SeedError, match="4 of 5 seeds") as caught:
@@ -171,9 +170,9 @@ def test_tensors_as_keys_are_read(tmp_path: Path) -> None:
         "cam": torch.zeros(2, 5, 6),
         "high_res": np.stack([maps[3], maps[1]]),
     }
-    np.save(tmp_path / "a.npy", content, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "a.npy", content, allow_pickle=True)
     (actual,) = _source(tmp_path).maps([_sample("a")])
-    np.save(tmp_path / "b.npy", maps, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "b.npy", maps, allow_pickle=True)
     (plain,) = _source(tmp_path).maps([_sample("b")])
     np.testing.assert_array_equal(actual.cam, plain.cam)
 
@@ -189,7 +188,7 @@ def test_a_tensor_that_carries_code_is_refused(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.system, (f"touch {tmp_path / 'ran'}",)
 
-    np.save(tmp_path / "a.npy", {1: Evil()}, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "a.npy", {1: Evil()}, allow_pickle=True)
     with pytest.raises(SeedError, match=r"a\.npy: (refused|is damaged)"):
         read_npy(tmp_path / "a.npy")
     assert not (tmp_path / "ran").exists()
@@ -198,8 +197,8 @@ def test_a_tensor_that_carries_code_is_refused(tmp_path: Path) -> None:
 def test_dictionaries_that_count_from_one(tmp_path: Path) -> None:
     maps = _maps()
     shifted = {0: np.ones((20, 30), np.float32)} | {k + 1: v for k, v in maps.items()}
-    np.save(tmp_path / "a.npy", shifted, allow_pickle=True)  # type: ignore[arg-type]
-    np.save(tmp_path / "b.npy", maps, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "a.npy", shifted, allow_pickle=True)
+    np.save(tmp_path / "b.npy", maps, allow_pickle=True)
     external = {"path": str(tmp_path), "stride": 5, "first_class": 1}
     config = from_mapping({"cams": {"source": "external", "external": external}})
     (actual,) = ExternalSource(config.cams).maps([_sample("a")])
@@ -211,7 +210,7 @@ def test_seeds_of_other_images_are_reported_in_the_same_report(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("a", "left over"):
-        np.save(tmp_path / f"{name}.npy", _maps(), allow_pickle=True)  # type: ignore[arg-type]
+        np.save(tmp_path / f"{name}.npy", _maps(), allow_pickle=True)
     external = {"path": str(tmp_path), "stride": 5}
     config = from_mapping({"cams": {"source": "external", "external": external}})
     source = ExternalSource(config.cams, ids={"a", "b", "c"})

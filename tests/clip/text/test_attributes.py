@@ -25,7 +25,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> LoadedClip:
 
 
 def _tse(variant: str = "corrected", **values: object) -> TseConfig:
-    filled = fill_variant(TseConfig, {"form": "topk"} | values, variant)  # type: ignore[arg-type]
+    filled = fill_variant(TseConfig, {"form": "topk"} | values, variant)
     return TseConfig.model_validate(filled)
 
 

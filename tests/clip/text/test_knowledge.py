@@ -25,7 +25,7 @@ from wsss.data.datasets.classes import class_list, folder_classes
 
 @pytest.mark.parametrize("name", ["voc", "coco", "demo"])
 def test_built_in_knowledge(name: str) -> None:
-    classes = class_list(name)  # type: ignore[arg-type]
+    classes = class_list(name)
     actual = descriptions(classes)
     assert list(actual) == list(classes.names)
     for class_name, sentences in actual.items():

@@ -102,8 +102,7 @@ def test_lookup_by_id(tmp_path: Path) -> None:
 
 
 NAMES = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\\\0"),
-    min_size=1,
+    st.characters(exclude_categories=["Cs"], exclude_characters="\\\0"), min_size=1
 ).filter(lambda name: name == name.strip() and not name.startswith("./"))
 
 

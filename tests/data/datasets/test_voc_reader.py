@@ -87,8 +87,7 @@ def test_two_files_with_the_same_name(make_voc: MakeVoc) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["image;classes\na;dog aeroplane\n", "image,tags\na.jpg,dog;aeroplane\n"],
+    "text", ["image;classes\na;dog aeroplane\n", "image,tags\na.jpg,dog;aeroplane\n"]
 )
 def test_tags_from_a_table(make_voc: MakeVoc, text: str) -> None:
     root = make_voc({"a": ["cat"]}, train=["a"])

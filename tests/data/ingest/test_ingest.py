@@ -121,10 +121,7 @@ def test_held_out_images_without_tag_are_predicted(photos: Photos) -> None:
     photos.table("image,tags,split\na.jpg,cat,train\nb.jpg,,val\nc.jpg,,train\n")
     photos.ingest()
     assert photos.samples()["b"].tags == ()
-    assert photos.quarantine() == {
-        "b": ("yes", "no tag: predicted only"),
-        "c": ("no", "no tag"),
-    }
+    assert photos.quarantine() == {"b": ("yes", "no tag: predicted only"), "c": ("no", "no tag")}
 
 
 def test_equal_content_is_noted_and_a_leak_into_val_reported(photos: Photos) -> None:

@@ -96,7 +96,7 @@ def test_wrong_content_is_named(content: bytes, message: str, tmp_path: Path) ->
 
 
 @settings(max_examples=150, deadline=None)
-@given(place=st.integers(0, 200), value=st.integers(0, 255), form=st.integers(0, 2))
+@given(offset=st.integers(0, 200), value=st.integers(0, 255), form=st.integers(0, 2))
 def test_a_flipped_byte_gives_an_error_or_arrays(
     offset: int, value: int, form: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -33,7 +33,6 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_named_weights_are_fetched_and_fit(published: Path) -> None:
     path = init_path("mit-b0", "segformer-b0")
-    assert path is not None
     backbone = build_model(model_config("segformer-b0", labels=4, crop=48)).backbone
     load_backbone(backbone, path)
     for name, value in torch.load(published, weights_only=True).items():

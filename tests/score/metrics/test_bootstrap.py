@@ -83,7 +83,6 @@ def test_interval_is_percentiles_of_the_draws() -> None:
     table = collected(matrices(3, images=40))
     draws = np.sort(resampled([table], resamples=401, seed=5)[0])
     actual = interval(table, resamples=401, seed=5)
-    assert actual is not None
     assert (actual.low, actual.high) == (draws[10], draws[390])  # 2.5 and 97.5 % of 400 steps
     assert actual.low < metrics_of(table.total()).miou < actual.high
     assert actual == interval(table, resamples=401, seed=5)
@@ -94,8 +93,6 @@ def test_interval_is_percentiles_of_the_draws() -> None:
 
 def test_interval_narrows_with_images() -> None:
     few, many = (interval(collected(matrices(4, images=n, rare=False))) for n in (20, 500))
-    assert few is not None
-    assert many is not None
     assert 3 < (few.high - few.low) / (many.high - many.low) < 10  # about the root of 25
 
 
@@ -114,8 +111,6 @@ def test_a_paired_difference_is_narrower_than_its_runs() -> None:
     assert 0 < actual.interval.low < actual.mean < actual.interval.high
     assert actual.above == 1.0
     first_interval, second_interval = interval(first), interval(second)
-    assert first_interval is not None
-    assert second_interval is not None
     assert second_interval.high > first_interval.low
     assert actual.interval.high - actual.interval.low < 0.5 * (
         first_interval.high - first_interval.low
@@ -183,8 +178,6 @@ def test_every_product_stores_the_counts_of_its_images(run: Run, tmp_path: Path)
             assert table.ids == tuple(sorted(sample.id for sample in run.samples))
             np.testing.assert_array_equal(table.total(), record.confusion)
             ends = interval(table)
-            assert ends is not None
             assert (record.miou_low, record.miou_high) == (ends.low, ends.high)
             assert record.resamples == 1000
-            assert record.miou is not None
             assert ends.low <= record.miou <= ends.high

@@ -100,9 +100,6 @@ def read(paths: list[Path]) -> tuple[list[str], dict[tuple[str, str], dict[str, 
 
 
 def shown(record: Record) -> str:
-    assert record.miou is not None
-    assert record.miou_low is not None
-    assert record.miou_high is not None
     ends = f"{100 * record.miou_low:.1f}–{100 * record.miou_high:.1f}"
     return f"{100 * record.miou:.1f} ({ends})"
 
@@ -122,12 +119,12 @@ def test_measured_stands_beside_published(run: Run) -> None:
     refined, refined_best = read_records([folder / "scores/affinity.train.json"])
     *_, crf = read_records([folder / "scores/predictions.train.json"])
     assert crf.protocol == "multi_crf"
-    percents = [f"{100 * r.miou:.1f}" for r in (best, refined_best)]  # type: ignore[operator]
+    percents = [f"{100 * r.miou:.1f}" for r in (best, refined_best)]
     assert lines[4] == f"| Ours | {shown(fixed)} |  | {percents[0]} | {shown(crf)} |  |  |"
     # Nothing was scored of a refiner's prediction: that cell is empty.
     assert lines[5] == f"| Refined | {shown(refined)} | 44.4 | {percents[1]} |  | 40.0 | 55.5 |"
-    assert float(numbers["Ours", "crf"]["ours"]) == pytest.approx(100 * crf.miou)  # type: ignore[operator]
-    assert float(numbers["Ours", "crf"]["ours boat"]) == pytest.approx(100 * crf.iou["boat"])  # type: ignore[operator]
+    assert float(numbers["Ours", "crf"]["ours"]) == pytest.approx(100 * crf.miou)
+    assert float(numbers["Ours", "crf"]["ours boat"]) == pytest.approx(100 * crf.iou["boat"])
     assert numbers["Refined", "crf"]["published boat"] == "30.0"
     assert numbers["Refined", "crf"]["ours"] == ""
     assert numbers["Refined", "cam"]["source"] == "Somebody 2020, table 3."
