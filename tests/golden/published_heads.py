@@ -46,17 +46,17 @@ def build_decoder(heads: Weights) -> TransformerDecoder:
 
 
 def _fill(module: nn.Module, prefix: str, heads: Weights) -> None:
-    found, _ = assemble(heads, parts({prefix + k: v for k, v in module.state_dict().items()}))
-    assert not found.problems
-    module.load_state_dict({k.removeprefix(prefix): v for k, v in found.tensors.items()})
+    assembled, _ = assemble(heads, parts({prefix + k: v for k, v in module.state_dict().items()}))
+    assert not assembled.problems
+    module.load_state_dict({k.removeprefix(prefix): v for k, v in assembled.tensors.items()})
 
 
-def places(fusion: nn.Module, decoder: nn.Module) -> Mapping[str, tuple[str, int | None]]:
+def our_parameters(fusion: nn.Module, decoder: nn.Module) -> Mapping[str, tuple[str, int | None]]:
     """Our name of each published parameter, and its block if we stack several."""
     state = {_FUSION + k: v for k, v in fusion.state_dict().items()}
     state |= {_DECODER + k: v for k, v in decoder.state_dict().items()}
-    found: dict[str, tuple[str, int | None]] = {}
+    by_name: dict[str, tuple[str, int | None]] = {}
     for ours, part in parts(state).items():
         for block, theirs in enumerate(part.sources):
-            found[theirs] = (ours, block if len(part.sources) > 1 else None)
-    return found
+            by_name[theirs] = (ours, block if len(part.sources) > 1 else None)
+    return by_name

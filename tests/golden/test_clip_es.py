@@ -43,12 +43,14 @@ class Case:
 
     def thresholds(self) -> list[tuple[str, float]]:
         """Suffixes such as ``t04`` and the threshold that they name."""
-        found = {
+        suffixes = {
             m[1]
             for key in self.arrays
             if (m := re.fullmatch(rf"{self.prefix}/box_mask_t(\d+)", key))
         }
-        return [(f"t{digits}", int(digits) / 10 ** (len(digits) - 1)) for digits in sorted(found)]
+        return [
+            (f"t{digits}", int(digits) / 10 ** (len(digits) - 1)) for digits in sorted(suffixes)
+        ]
 
 
 @pytest.fixture
@@ -137,7 +139,7 @@ def test_features_and_attention_of_every_block(cases: list[Case], published: Cli
         assert_close_rel(
             encoding.outputs[last - 1][0], case["features_block11"], FLOAT32, "features"
         )
-        attention = torch.cat([encoding.attention[number] for number in range(published.depth)])
+        attention = torch.cat([encoding.attention[index] for index in range(published.depth)])
         assert_close_rel(attention, case["attention"], FLOAT32, "attention")
         block = published.last_block(encoding.outputs[last - 1])
         assert_close_rel(
@@ -237,6 +239,6 @@ def test_refined_maps_end_to_end(cases: list[Case], published: ClipEncoder, bank
 
 def every_threshold(cases: list[Case]) -> Iterator[tuple[Case, str, float]]:
     """Every image with every threshold that the file has for it."""
-    found = [(case, suffix, value) for case in cases for suffix, value in case.thresholds()]
-    assert found, "the golden file holds no box mask"
-    yield from found
+    triples = [(case, suffix, value) for case in cases for suffix, value in case.thresholds()]
+    assert triples, "the golden file holds no box mask"
+    yield from triples

@@ -76,7 +76,7 @@ def _batch(arrays: Arrays, phase: str) -> CropBatch:
         for key in sorted(arrays)
         if re.fullmatch(rf"{phase}/img\d+/class_ids", key)
     ]
-    counts = torch.tensor([len(one) for one in tags])
+    counts = torch.tensor([len(labels) for labels in tags])
     rows, grid = int(counts.sum()), arrays["fused"].shape[-1]
     return CropBatch(
         images=images,

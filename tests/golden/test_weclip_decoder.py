@@ -15,7 +15,7 @@ from tests.golden.published_heads import (
     build_decoder,
     build_fusion,
     load_heads,
-    places,
+    our_parameters,
 )
 from wsss.refine.blocks.decoder import TransformerDecoder
 from wsss.refine.blocks.fusion import FeatureFusion, feature_affinity
@@ -59,8 +59,8 @@ def test_gradients_of_the_whole_head(arrays: Arrays, heads: Weights) -> None:
         loss = balanced_cross_entropy(decoder(fused), labels)
         (loss + 0.1 * affinity_loss(feature_affinity(fused), pairs)).backward()
         for key in [key for key in arrays if key.startswith(f"{case}/grad/")]:
-            found = _gradient(fusion, decoder, key.removeprefix(f"{case}/grad/"))
-            assert_close_rel(found, arrays[key], FLOAT32, key)
+            gradient = _gradient(fusion, decoder, key.removeprefix(f"{case}/grad/"))
+            assert_close_rel(gradient, arrays[key], FLOAT32, key)
         names = [str(name) for name in arrays[f"{case}/grad_norm_names"]]
         norms = torch.stack([_gradient(fusion, decoder, name).norm() for name in names])
         assert_close_rel(norms, arrays[f"{case}/grad_norms"], FLOAT32, f"{case}/grad_norms")
@@ -68,7 +68,7 @@ def test_gradients_of_the_whole_head(arrays: Arrays, heads: Weights) -> None:
 
 def _gradient(fusion: FeatureFusion, decoder: TransformerDecoder, name: str) -> torch.Tensor:
     """Gradient of a parameter by its published name."""
-    ours, block = places(fusion, decoder)[name]
+    ours, block = our_parameters(fusion, decoder)[name]
     module, _, inner = ours.partition(".")
     gradient = {"fusion": fusion, "decoder": decoder}[module].get_parameter(inner).grad
     assert gradient is not None

@@ -28,39 +28,39 @@ def _maps(arrays: Arrays, case: str) -> torch.Tensor:
 
 
 def _phases(arrays: Arrays) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    by_phase: dict[str, list[str]] = {}
     for key in sorted(arrays):
         if m := re.fullmatch(r"([a-z0-9_]+)/(img\d+)/cam_refined", key):
-            found.setdefault(m[1], []).append(f"{m[1]}/{m[2]}")
-    return found
+            by_phase.setdefault(m[1], []).append(f"{m[1]}/{m[2]}")
+    return by_phase
 
 
 def test_stacks(arrays: Arrays) -> None:
     for key in [key for key in arrays if key.endswith("/cam_stack")]:
         maps = _maps(arrays, key.removesuffix("/cam_stack"))
         size = (arrays[key].shape[1], arrays[key].shape[2])
-        found = score_stacks(maps, torch.zeros(len(maps), dtype=torch.long), 1, size)
-        assert_close_rel(found[0], arrays[key], FLOAT32, key)
+        stacks = score_stacks(maps, torch.zeros(len(maps), dtype=torch.long), 1, size)
+        assert_close_rel(stacks[0], arrays[key], FLOAT32, key)
 
 
 def test_labels_of_a_whole_batch(arrays: Arrays) -> None:
     phases = _phases(arrays)
     assert phases
     for phase, cases in phases.items():
-        numbers = [int(case.rpartition("img")[2]) for case in cases]
+        image_numbers = [int(case.rpartition("img")[2]) for case in cases]
         maps = [_maps(arrays, case) for case in cases]
         classes = [torch.from_numpy(arrays[f"{case}/class_ids"]) for case in cases]
-        owner = torch.repeat_interleave(
-            torch.arange(len(cases)), torch.tensor([len(one) for one in maps])
+        image_index = torch.repeat_interleave(
+            torch.arange(len(cases)), torch.tensor([len(image_maps) for image_maps in maps])
         )
         expected = np.stack([arrays[f"{case}/label"] for case in cases])
-        found = online_labels(
-            torch.from_numpy(arrays["image"])[numbers],
+        actual = online_labels(
+            torch.from_numpy(arrays["image"])[image_numbers],
             torch.cat(maps),
-            owner,
+            image_index,
             torch.cat(classes),
             (expected.shape[1], expected.shape[2]),
         )
-        for case, mine, theirs in zip(cases, found.numpy(), expected, strict=True):
+        for case, mine, theirs in zip(cases, actual.numpy(), expected, strict=True):
             share = (mine == theirs).mean()
             assert share >= SAME_PIXELS, f"{phase}: {case}: {share:.5f} of the pixels agree"

@@ -34,22 +34,22 @@ def _tensor(arrays: Arrays, name: str) -> torch.Tensor:
     ],
 )
 def test_par(arrays: Arrays, image: str, iterations: int, expected: str) -> None:
-    found = pixel_adaptive_refinement(
+    refined = pixel_adaptive_refinement(
         _tensor(arrays, image), _tensor(arrays, "par/masks"), iterations=iterations
     )
-    assert_close_rel(found, arrays[expected], FLOAT32, expected)
+    assert_close_rel(refined, arrays[expected], FLOAT32, expected)
 
 
 def test_par_of_a_pseudo_label(arrays: Arrays) -> None:
     stacks = [key for key in arrays if key.endswith("/cam_stack")]
     assert stacks
     for key in stacks:
-        number = re.search(r"img(\d+)", key)
-        assert number is not None
-        image = _tensor(arrays, "image")[int(number[1])][None]
-        found = pixel_adaptive_refinement(image, _tensor(arrays, key)[None])
+        match = re.search(r"img(\d+)", key)
+        assert match is not None
+        image = _tensor(arrays, "image")[int(match[1])][None]
+        refined = pixel_adaptive_refinement(image, _tensor(arrays, key)[None])
         name = key.replace("cam_stack", "par_out")
-        assert_close_rel(found[0], arrays[name], FLOAT32, name)
+        assert_close_rel(refined[0], arrays[name], FLOAT32, name)
 
 
 def _losses(arrays: Arrays) -> list[str]:
@@ -74,8 +74,8 @@ def test_losses_and_their_gradients(arrays: Arrays) -> None:
         aff = affinity_loss(affinity, pairs)
         total = seg + 0.1 * aff
         total.backward()
-        for name, found in (("seg_loss", seg), ("aff_loss", aff), ("total_loss", total)):
-            assert_close_rel(found, arrays[f"{case}/{name}"], FLOAT32, f"{case}/{name}")
+        for name, loss in (("seg_loss", seg), ("aff_loss", aff), ("total_loss", total)):
+            assert_close_rel(loss, arrays[f"{case}/{name}"], FLOAT32, f"{case}/{name}")
         assert logits.grad is not None
         assert affinity.grad is not None
         assert_close_rel(logits.grad, arrays[f"{case}/grad_seg_logits"], FLOAT32, case)

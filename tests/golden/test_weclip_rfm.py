@@ -25,8 +25,8 @@ def arrays(load_golden: Callable[[str], Arrays]) -> Arrays:
 
 
 def _cases(arrays: Arrays) -> list[str]:
-    found = {m[0] for key in arrays if (m := re.match(r"[a-z0-9_]+/img\d+", key))}
-    return sorted(case for case in found if f"{case}/transition" in arrays)
+    cases = {m[0] for key in arrays if (m := re.match(r"[a-z0-9_]+/img\d+", key))}
+    return sorted(case for case in cases if f"{case}/transition" in arrays)
 
 
 def _image(case: str) -> int:
@@ -38,7 +38,7 @@ def _attention(arrays: Arrays, case: str, blocks: int) -> torch.Tensor:
     return torch.from_numpy(arrays["attention"])[_image(case)][None, -blocks:, 1:, 1:]
 
 
-def test_kept_blocks_and_trusted_affinity(arrays: Arrays) -> None:
+def test_nearest_blocks_and_trusted_affinity(arrays: Arrays) -> None:
     cases = [case for case in _cases(arrays) if f"{case}/layer_score" in arrays]
     assert cases
     for case in cases:
@@ -46,18 +46,18 @@ def test_kept_blocks_and_trusted_affinity(arrays: Arrays) -> None:
         attention = _attention(arrays, case, len(arrays[f"{case}/layer_score"]))
         distances = block_distances(affinity, attention, "signed")
         assert_close_rel(distances[0], arrays[f"{case}/layer_score"], FLOAT32, case)
-        kept = select_near(distances)
-        np.testing.assert_array_equal(kept[0].numpy(), arrays[f"{case}/layer_kept"] == 1, case)
-        found = trusted_affinity(affinity, attention, kept)
-        assert_close_rel(found[0], arrays[f"{case}/affinity_before_sinkhorn"], FLOAT32, case)
+        nearest = select_near(distances)
+        np.testing.assert_array_equal(nearest[0].numpy(), arrays[f"{case}/layer_kept"] == 1, case)
+        trusted = trusted_affinity(affinity, attention, nearest)
+        assert_close_rel(trusted[0], arrays[f"{case}/affinity_before_sinkhorn"], FLOAT32, case)
 
 
 def test_plain_phase_is_the_mean_of_the_last_blocks(arrays: Arrays) -> None:
     cases = [case for case in _cases(arrays) if case.startswith("phase1/")]
     assert cases
     for case in cases:
-        found = _attention(arrays, case, PLAIN_BLOCKS).mean(1)
-        assert_close_rel(found[0], arrays[f"{case}/affinity_before_sinkhorn"], FLOAT32, case)
+        mean = _attention(arrays, case, PLAIN_BLOCKS).mean(1)
+        assert_close_rel(mean[0], arrays[f"{case}/affinity_before_sinkhorn"], FLOAT32, case)
 
 
 def test_transition_and_refined_maps(arrays: Arrays) -> None:
@@ -66,14 +66,14 @@ def test_transition_and_refined_maps(arrays: Arrays) -> None:
         affinity = balance(weights)
         assert_close_rel(_squared(affinity)[0], arrays[f"{case}/transition"], FLOAT32, case)
         maps = torch.from_numpy(arrays[f"{case}/cam"])
-        found = propagate_maps(
+        refined = propagate_maps(
             affinity,
             maps,
             torch.zeros(len(maps), dtype=torch.long),
             box_threshold=BOXES.get(case.partition("/")[0], 0.4),
             box_edge="exclusive",
         )
-        assert_close_rel(found, arrays[f"{case}/cam_refined"], FLOAT32, case)
+        assert_close_rel(refined, arrays[f"{case}/cam_refined"], FLOAT32, case)
 
 
 def _squared(affinity: Affinity) -> torch.Tensor:
