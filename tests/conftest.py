@@ -1,7 +1,5 @@
 """How tests are shared out among the processes of `pytest -n`."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The conda environment of a rule contains what the rule's stage imports."""
 
-from __future__ import annotations
-
 import re
 import sys
 import tomllib

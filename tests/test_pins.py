@@ -1,7 +1,5 @@
 """Pins agree wherever they are written."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Atomic writing: no reader ever sees half a file, and no temporary file remains."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Checkpoints: round trip and refusal of foreign files."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 

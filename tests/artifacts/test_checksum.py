@@ -1,7 +1,5 @@
 """Checksums inside files and in sidecars."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Each test edits a copy of one module and asks every stage for its digest. What a
 worked out here from the import statements, without the graph that the digest itself is made from.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The digest of a folder's listing, by which the workflow watches files that it does not list."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

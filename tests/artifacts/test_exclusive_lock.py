@@ -1,7 +1,5 @@
 """One process per work folder."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

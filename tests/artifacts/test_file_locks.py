@@ -1,7 +1,5 @@
 """Shards are read and written where the file system gives no locks."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import subprocess

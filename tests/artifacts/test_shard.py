@@ -1,7 +1,5 @@
 """Shards: round trip, completeness, damage, order, reuse."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import h5py

@@ -1,7 +1,5 @@
 """Every failure to write becomes one message, whichever library raised it."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The affinity against its formulas with explicit matrices, and boxes against OpenCV's contours."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """Grad-CAM against a straightforward autograd loop, one image and one class at a time."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Patch-text similarity against the four-dimensional form, and as a CAM source (ExCEL)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

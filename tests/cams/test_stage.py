@@ -1,7 +1,5 @@
 """The stage: content does not depend on batch, order, threads or shards; reuse; precision."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

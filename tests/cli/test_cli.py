@@ -1,7 +1,5 @@
 """The command line: help for every command, one message for expected errors, declared sections."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Tables of papers and differences, as a person types them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The second stream (SVC) against arithmetic written out; equations of docs/methods/excel.md."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The encoder against open_clip's own forward pass."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

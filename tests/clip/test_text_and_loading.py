@@ -1,7 +1,5 @@
 """The text bank and its cache; loading by name, config, bare weights; refusals."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.clip.models import tiny_clip
+from tests.clip.models import CONFIG, tiny_clip
 from wsss.artifacts.checkpoint import save_tensors
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.load import load_clip
@@ -21,25 +19,7 @@ from wsss.clip.text.embeddings import text_bank
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("clip")
-    config = {
-        "embed_dim": 24,
-        "quick_gelu": True,
-        "vision_cfg": {
-            "image_size": 64,
-            "patch_size": 16,
-            "width": 48,
-            "head_width": 16,
-            "layers": 4,
-        },
-        "text_cfg": {
-            "context_length": 77,
-            "vocab_size": 49408,
-            "width": 32,
-            "heads": 2,
-            "layers": 1,
-        },
-    }
-    (folder / "tiny.json").write_text(json.dumps(config))
+    (folder / "tiny.json").write_text(json.dumps(CONFIG))
     save_file(tiny_clip().state_dict(), folder / "tiny.safetensors")
     return folder / "tiny.json", folder / "tiny.safetensors"
 

@@ -1,7 +1,5 @@
 """Jobs on one machine take turns on its GPUs; the GPUs are those of a fake nvidia-smi."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

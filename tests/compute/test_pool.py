@@ -1,7 +1,5 @@
 """The process pool: order, bounded memory, and what happens when something goes wrong."""
 
-from __future__ import annotations
-
 import functools
 import os
 import signal

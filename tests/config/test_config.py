@@ -1,7 +1,5 @@
 """The configuration: unknown keys, the variant, overlays, and the generated files."""
 
-from __future__ import annotations
-
 import difflib
 import pickle
 import subprocess

@@ -1,7 +1,5 @@
 """Real photographs: counts and tags of the shared subsets."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Every kind of command that writes, on a tiny data set, and the digests of its outputs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The chain of all kinds, run once undisturbed, and the server that runs commands."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -6,8 +6,6 @@ a separate, single-threaded process without the test run's import hooks. It read
 lines of JSON and answers each with one.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -15,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 _IMPORTED = (
@@ -105,7 +103,7 @@ class Forks:
         self._process.stdin.flush()
         return [Done(**answer) for answer in json.loads(self._process.stdout.readline())]
 
-    def __enter__(self) -> Forks:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,5 @@
 """A reduced form of `python -m benchmarks.determinism`, whose table is in docs/faults.md."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A full disk, a limit on file sizes, folders that cannot be written: one message, no loss."""
 
-from __future__ import annotations
-
 import os
 import random
 import re

@@ -3,8 +3,6 @@
 `WSSS_FLIPS` is how many bytes of each file are changed, one at a time, besides the first.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

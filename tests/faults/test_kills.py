@@ -4,8 +4,6 @@
 every second kind.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

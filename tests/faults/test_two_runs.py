@@ -1,7 +1,5 @@
 """Two processes that write the same output at once: no interference, or one message."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections import Counter

@@ -1,7 +1,5 @@
 """How golden tests measure closeness."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

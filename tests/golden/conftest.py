@@ -5,8 +5,6 @@ Tests read every size from the arrays, so any folder with the same file names an
 Without the folder they are skipped.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path

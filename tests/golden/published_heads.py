@@ -1,7 +1,5 @@
 """The published decoder heads (``*_heads.safetensors``) as modules of ours."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

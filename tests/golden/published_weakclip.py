@@ -1,7 +1,5 @@
 """The published WeakCLIP: its checkpoint, and that in our network."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

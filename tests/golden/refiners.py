@@ -1,7 +1,5 @@
 """A refiner's setup on golden data, where classes have no names."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from wsss.clip.input import EncoderInput

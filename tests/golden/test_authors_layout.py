@@ -5,8 +5,6 @@ published implementations in the golden files (small, all names), the parameter 
 papers give (full size), and what the import asks for (both).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Softmax Grad-CAM and class-aware affinity against the published CLIP-ES (``clip_es.npz``)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

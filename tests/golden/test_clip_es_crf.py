@@ -1,7 +1,5 @@
 """Labels and dense CRF against the published CLIP-ES (``clip_es.npz``, arrays ``crf_*``)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

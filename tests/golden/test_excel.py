@@ -1,7 +1,5 @@
 """ExCEL against its published implementation (``excel.npz``): TSE, SVC, CAMs, LVC, one step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """WeakCLIP's network against the published one (``weakclip.npz``), from pixels on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One published training step, from pixels to the loss, against the published WeCLIP."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path

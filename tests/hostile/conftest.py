@@ -1,7 +1,5 @@
 """A data set that tests make hostile, and a check that no payload of it runs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ A child is forked from the test process, so that nothing is imported again. It h
 growth and time, and its crash does not end the tests.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import resource

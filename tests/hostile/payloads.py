@@ -1,7 +1,5 @@
 """Harmful files; each payload would create a file called ``ran`` if it ran."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import struct

@@ -1,7 +1,5 @@
 """Bad annotations: VOC's XML, COCO's instances JSON, masks, SBD's files."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Bad checkpoints, through every reader of weights: refused with the file, nothing is run."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -186,7 +184,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], s
     return messages
 
 
-@pytest.mark.parametrize("number", range(len(ALL)), ids=[" ".join(key)[1:] for key in ALL])
+@pytest.mark.parametrize("index", range(len(ALL)), ids=[" ".join(key)[1:] for key in ALL])
 def test_bad_weights_are_refused_by_every_reader(
     reports: dict[tuple[int, str], str], index: int
 ) -> None:

@@ -1,7 +1,5 @@
 """Bad configurations: each has its message with the file, the key and what to do."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

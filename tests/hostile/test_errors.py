@@ -1,7 +1,5 @@
 """All error classes of the project share a base, which the command line shows as one message."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

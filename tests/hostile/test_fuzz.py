@@ -4,8 +4,6 @@
 deep run. Readers of HDF5 run in children, since a C library may crash.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import pickle
@@ -104,25 +102,12 @@ def _file(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
 
 
 YAML_WORDS = [
-    *(b"{", b"}", b"[", b"]", b": ", b"- ", b"&a ", b"*a", b"!!python/object:os.x ", b"!!int "),
-    *(b"<<: ", b"\n", b"\t", b"'", b'"', b"|\n", b"? ", b"---\n", b"...", b"%YAML 9.9\n", b"#"),
-    *(b"null", b".nan", b"-.inf", b"1e999", b"0x" + b"f" * 40, b"2001-99-99", b"1:99:99", b"\0"),
-    *(
-        b"\xff",
-        b"\xef\xbb\xbf",
-        b"sweep: {seed: [1, 2]}\n",
-        b"runs: {a: {}, b: {}}\n",
-        b"!!binary ",
-    ),
-    *(
-        b"matrix: {cams: {a: {}}}\n",
-        b"data: {root: '${HOME}'}\n",
-        b"{run}",
-        b"../",
-        b"~",
-        b"!!set ",
-    ),
-]
+    b"{", b"}", b"[", b"]", b": ", b"- ", b"&a ", b"*a", b"!!python/object:os.x ", b"!!int ",
+    b"<<: ", b"\n", b"\t", b"'", b'"', b"|\n", b"? ", b"---\n", b"...", b"%YAML 9.9\n", b"#",
+    b"null", b".nan", b"-.inf", b"1e999", b"0x" + b"f" * 40, b"2001-99-99", b"1:99:99", b"\x00",
+    b"\xff", b"\xef\xbb\xbf", b"sweep: {seed: [1, 2]}\n", b"runs: {a: {}, b: {}}\n", b"!!binary ",
+    b"matrix: {cams: {a: {}}}\n", b"data: {root: '${HOME}'}\n", b"{run}", b"../", b"~", b"!!set ",
+]  # fmt: skip
 CONFIGS = [default_yaml().encode()[:6000], *(p.read_bytes() for p in PRESETS)]
 
 
@@ -180,17 +165,10 @@ TABLES = [
     b'\xef\xbb\xbfimage,tags\n"a,b.jpg","cat, dog"\n\n',
 ]
 TABLE_WORDS = [
-    *(b",", b";", b"\t", b"\n", b"\r", b'"', b"|", b"image", b"tags", b"split", b"\0", b"\xff\xfe"),
-    *(
-        b"\xef\xbb\xbf",
-        b"x" * 140_000,
-        b"cat;" * 3000,
-        b"../",
-        b"\\",
-        "\u0301".encode(),
-        b"\xed\xa0\x80",
-    ),
-]
+    b",", b";", b"\t", b"\n", b"\r", b'"', b"|", b"image", b"tags", b"split", b"\x00", b"\xff\xfe",
+    b"\xef\xbb\xbf", b"x" * 140000, b"cat;" * 3000, b"../", b"\\", "\u0301".encode(),
+    b"\xed\xa0\x80",
+]  # fmt: skip
 
 
 def test_tables_and_lists(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -216,9 +194,9 @@ ANNOTATIONS = [
     b'<?xml version="1.0" encoding="utf-8"?>\n<a><!-- x --><object><name>&lt;</name></object></a>',
 ]
 XML_WORDS = [
-    *(b"<", b">", b"&", b";", b"<!DOCTYPE a [", b'<!ENTITY x "y">', b"]>", b"&x;", b"<![CDATA["),
-    *(b"]]>", b"<?x ?>", b"xmlns='u'", b"encoding='utf-7'", b"\0", b"\xff\xfe", b"<object>" * 500),
-]
+    b"<", b">", b"&", b";", b"<!DOCTYPE a [", b'<!ENTITY x "y">', b"]>", b"&x;", b"<![CDATA[",
+    b"]]>", b"<?x ?>", b"xmlns='u'", b"encoding='utf-7'", b"\x00", b"\xff\xfe", b"<object>" * 500,
+]  # fmt: skip
 
 
 def test_annotations(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -253,35 +231,16 @@ def _seed_files(folder: Path) -> list[bytes]:
 
 
 PICKLE_WORDS = [
-    *(
-        b".",
-        b"R",
-        b"b",
-        b"t",
-        b"\x85",
-        b"\x86",
-        b"(",
-        b")",
-        b"}",
-        b"]",
-        b"s",
-        b"u",
-        b"a",
-        b"e",
-        b"0",
-    ),
-    *(b"\x93", b"\x94", b"\x81", b"\x92", b"Q", b"P", b"i", b"o", b"2", b"h\0", b"q\xff", b"\x95"),
-    *(b"r\xff\xff\xff\x7f", b"\x8e\xff\xff\xff\xff\xff\xff\0\0", b"cos\nsystem\n", b"\x8fK\1\x90"),
-    *(b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"I9\n"),
-    *(b"cnumpy.core.multiarray\n_reconstruct\n", b"cnumpy.core.multiarray\nscalar\n", b"L9L\n"),
-    *(
-        b"cnumpy._core.numeric\n_frombuffer\n",
-        b"c_codecs\nencode\n",
-        b"ctorch.storage\n_load_from_bytes\n",
-    ),
-    *(b"\x8c\x02f4", b"\x8c\x01O", b"J\xff\xff\xff\x7f", b"\x8a\x09" + b"\xff" * 8 + b"\x7f", b"N"),
-    *(b"(5000, 5000)", b"'|O'", b"'<f4'", b"(-1,)", b"True", b"{'descr': ", b"\x93NUMPY\x02\x00"),
-]
+    b".", b"R", b"b", b"t", b"\x85", b"\x86", b"(", b")", b"}", b"]", b"s", b"u", b"a", b"e", b"0",
+    b"\x93", b"\x94", b"\x81", b"\x92", b"Q", b"P", b"i", b"o", b"2", b"h\x00", b"q\xff", b"\x95",
+    b"r\xff\xff\xff\x7f", b"\x8e\xff\xff\xff\xff\xff\xff\x00\x00", b"cos\nsystem\n",
+    b"\x8fK\x01\x90", b"cnumpy\nndarray\n", b"cnumpy\ndtype\n",
+    b"ctorch._utils\n_rebuild_tensor_v2\n", b"I9\n", b"cnumpy.core.multiarray\n_reconstruct\n",
+    b"cnumpy.core.multiarray\nscalar\n", b"L9L\n", b"cnumpy._core.numeric\n_frombuffer\n",
+    b"c_codecs\nencode\n", b"ctorch.storage\n_load_from_bytes\n", b"\x8c\x02f4", b"\x8c\x01O",
+    b"J\xff\xff\xff\x7f", b"\x8a\t" + b"\xff" * 8 + b"\x7f", b"N", b"(5000, 5000)", b"'|O'",
+    b"'<f4'", b"(-1,)", b"True", b"{'descr': ", b"\x93NUMPY\x02\x00",
+]  # fmt: skip
 
 
 def test_seeds(tmp_path_factory: pytest.TempPathFactory) -> None:

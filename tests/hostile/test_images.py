@@ -3,8 +3,6 @@
 The ingest runs once, in a child that may grow by a gigabyte; the headers declare terabytes.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import os
@@ -131,20 +129,11 @@ UNUSABLE: dict[str, tuple[Maker, str]] = {
     "Am\u00e9lie.jpg": (photo, "no tag: no row"),
 }
 USED: dict[str, tuple[Maker, str]] = {
-    "deep.png": (
-        _saved(Image.fromarray(PIXELS[..., 0].astype(np.uint16) << 8), "PNG"),
-        "16-bit, high byte kept",
-    ),
-    "ink.jpg": (_saved(RGB.convert("CMYK"), "JPEG"), "CMYK converted to RGB"),
-    "palette.png": (_saved(RGB.quantize(8), "PNG"), "palette converted to RGB"),
-    "bit.png": (_saved(RGB.convert("1"), "PNG"), "1-bit converted to RGB"),
-    "glass.png": (_saved(RGB.convert("RGBA"), "PNG"), "alpha channel dropped"),
     "film.gif": (
         _saved(RGB, "GIF", save_all=True, append_images=[RGB.rotate(180)]),
         "first of 2 frames used",
     ),
     "loop.tif": (_tiff_loop, "grey converted to RGB"),
-    "png.jpg": (_saved(RGB, "PNG"), "extension .jpg, content PNG"),
     "CASE.jpg": (lambda path: photo(path, 5), ""),
     "case.jpg": (lambda path: photo(path, 6), "differs from id 'CASE' in case only"),
     "and more.jpg": (lambda path: photo(path).open("ab").write(b"PK\3\4" + bytes(99)), ""),

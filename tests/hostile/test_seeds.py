@@ -1,7 +1,5 @@
 """Bad seed files: named with the cause, none of their code is run, memory stays bounded."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io

@@ -1,7 +1,5 @@
 """Bad HDF5 files instead of a shard, with digests that match."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

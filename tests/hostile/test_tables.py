@@ -1,7 +1,5 @@
 """Bad tables of tags and lists of images: refused with the cause, or without the bad row."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Mean field of the dense CRF by brute force: every pair of pixels, in double precision."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from wsss.config.labels import CrfConfig

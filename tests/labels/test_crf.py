@@ -1,7 +1,5 @@
 """Dense CRF: against brute force, its two departures, and odd inputs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

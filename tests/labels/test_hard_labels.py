@@ -1,7 +1,5 @@
 """Seeds: one threshold, two, powers, and images without tags."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

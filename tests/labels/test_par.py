@@ -1,7 +1,5 @@
 """Pixel-adaptive refinement: against a slow reference, and what users may feed it."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The CRF receives only labels that can win, and returns them under their numbers."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

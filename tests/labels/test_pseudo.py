@@ -1,7 +1,5 @@
 """From scores to label and confidence, and the ignore band."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

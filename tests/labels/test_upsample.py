@@ -1,7 +1,5 @@
 """Bilinear resizing against a formula, and against torch."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

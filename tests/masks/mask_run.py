@@ -1,7 +1,5 @@
 """What the stages before `masks` would have written: manifest, photos and a shard of scores."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

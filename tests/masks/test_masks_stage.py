@@ -1,7 +1,5 @@
 """The masks stage: its two products, reuse, determinism, and what it refuses."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

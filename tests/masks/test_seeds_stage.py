@@ -1,7 +1,5 @@
 """The seeds stage: from CAM shards, and hard seeds that were imported."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

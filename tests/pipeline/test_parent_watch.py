@@ -1,7 +1,5 @@
 """A stage ends with the engine that started it, even if the engine ends first."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Which stages read a value; `tests/workflow/test_dag.py` checks a sample in the workflow."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

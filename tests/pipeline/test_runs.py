@@ -1,7 +1,5 @@
 """Which run makes what several runs use."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Slurm: jobs of an earlier engine in the queue, and advice about jobs that Slurm ended."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

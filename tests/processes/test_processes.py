@@ -1,7 +1,5 @@
 """Two processes that share each batch learn what one learns (on CPUs, over gloo)."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

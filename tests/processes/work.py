@@ -3,8 +3,6 @@
 torchrun --standalone --nproc-per-node 2 -m tests.processes.work FOLDER
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

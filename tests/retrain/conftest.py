@@ -1,7 +1,5 @@
 """A tiny data set whose labels can be read off the photos, and its mask shards."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every segmenter, and a small one of each kind for what need not be seen at full size."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any, get_args
 

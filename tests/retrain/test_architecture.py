@@ -1,7 +1,5 @@
 """Properties of every network: size, labels, loss, training, output, and export of its weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

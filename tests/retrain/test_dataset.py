@@ -1,7 +1,5 @@
 """Training samples are a function of (seed, position) and of nothing else."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

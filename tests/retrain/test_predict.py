@@ -1,7 +1,5 @@
 """Predictions equal those of mmsegmentation for each image, however the work is divided."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

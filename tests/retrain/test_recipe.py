@@ -1,7 +1,5 @@
 """Optimisers and schedules are the stock ones, with our numbers in them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

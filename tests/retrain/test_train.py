@@ -1,7 +1,5 @@
 """Training is exact: twice the same, and the same after an interruption."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import logging

@@ -1,7 +1,5 @@
 """A tiny run: a manifest, ground truth in PNGs, and shards of every product."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A copy of the project with a tiny data set, in which the whole DAG runs once a session."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

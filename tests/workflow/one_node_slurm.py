@@ -1,7 +1,5 @@
 """A Slurm of one node on this machine, with separate controller, keys and ports."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import pwd

@@ -1,7 +1,5 @@
 """The whole chain, and what reruns when something changes."""
 
-from __future__ import annotations
-
 import csv
 import os
 import re

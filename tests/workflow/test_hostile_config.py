@@ -1,7 +1,5 @@
 """Configurations that would write outside of their folder through the workflow."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

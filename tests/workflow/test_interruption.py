@@ -1,7 +1,5 @@
 """Stages end with their engine, and open no pixel labels (kills of stages: `tests/faults`)."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -3,8 +3,6 @@
 `WSSS_ENGINE_KILLS` is how many of them.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

@@ -1,7 +1,5 @@
 """How the workflow counts the GPUs of one machine and hands them to its jobs."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -4,8 +4,6 @@ Two chains from the same CAMs, few images and trainings of three steps: what rem
 machinery. `snakemake table_demo_matrix` is the full table.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from pathlib import Path

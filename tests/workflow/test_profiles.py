@@ -1,7 +1,5 @@
 """The profiles name every submitted rule, and query Slurm for the settings of its cluster."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The workflow on a real Slurm of one node, through the shipped profile."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Rules that make pixel labels in other forms, or pack predictions: dry runs."""
 
-from __future__ import annotations
-
 import pytest
 from PIL import Image
 

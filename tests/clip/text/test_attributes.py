@@ -1,7 +1,5 @@
 """Text semantic enrichment: sentences to attributes to class texts (docs/methods/excel.md)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

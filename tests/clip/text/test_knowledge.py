@@ -1,7 +1,5 @@
 """The knowledge base, and what people and models write."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

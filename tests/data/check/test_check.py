@@ -1,7 +1,5 @@
 """Complete and incomplete folders of VOC and COCO, made small by lowering the expected counts."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Crops: photo, padding, labels and maps are cut alike."""
 
-from __future__ import annotations
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """From hostile folders to a manifest: what is used, what is listed, and why."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """MXNet's parameter files are read in all three dense formats; anything else is one clear error."""
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Weights under other names end in the right place: shown by what the networks compute."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Weights by name: loaded through torch.hub once, checked, and recorded."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Counts of each image, and intervals over images against a loop."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the counting of all products shares."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

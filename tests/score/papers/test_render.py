@@ -1,7 +1,5 @@
 """A paper's table from records: the numbers in its cells, and the notes on them."""
 
-from __future__ import annotations
-
 import copy
 import csv
 import json

@@ -1,7 +1,5 @@
 """Tables as data: refused ones, the runs that they need, and the shipped ones."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs side by side, and the cost of a training next to the papers'."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Two runs on the same images."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable
 from pathlib import Path
