@@ -132,9 +132,7 @@ def test_unfinished_file_of_hdf5_is_refused(tmp_path: Path) -> None:
         Shard(tmp_path / "a.h5")
 
 
-def test_cached_items_are_looked_up_by_key_and_survive_deletion(
-    tmp_path: Path, origin: Provenance
-) -> None:
+def test_cached_items_have_keys_and_survive_deletion(tmp_path: Path, origin: Provenance) -> None:
     path = tmp_path / "a.h5"
     _write(path, origin)
     ItemCache(path, kind="cams").store()

@@ -50,9 +50,7 @@ def reference(
 
 @pytest.mark.parametrize("gradient", ["softmax", "margin"])
 @pytest.mark.parametrize(("patch", "size"), [(16, (64, 96)), (8, (40, 24)), (14, (70, 56))])
-def test_batch_with_any_number_of_classes_equals_the_loop(
-    gradient: Gradient, patch: int, size: tuple[int, int]
-) -> None:
+def test_batch_equals_the_loop(gradient: Gradient, patch: int, size: tuple[int, int]) -> None:
     model = tiny_clip(patch=patch, side=4 * patch)
     model.logit_scale.fill_(2.0)  # at 100 the published gradient underflows on random features
     bank = _bank()

@@ -119,7 +119,7 @@ def test_source(
             assert all(0 <= p <= 1 for p in item.attrs["probabilities"])
 
 
-def test_cams_do_not_depend_on_the_part(
+def test_cams_are_independent_of_the_part(
     scenes: tuple[Path, dict[str, object]], tmp_path: Path
 ) -> None:
     folder, base = scenes

@@ -95,9 +95,7 @@ def test_calibration_does_not_change_the_encoder(encoder: ClipEncoder) -> None:
 
 
 @pytest.mark.parametrize("attention", [(), (2, 3)])
-def test_last_block_for_the_class_token_alone(
-    encoder: ClipEncoder, attention: tuple[int, ...]
-) -> None:
+def test_last_block_for_the_class_token(encoder: ClipEncoder, attention: tuple[int, ...]) -> None:
     images = torch.randn(2, 3, 64, 64)
     whole = encoder.run(images, attention_sum_of=attention)
     short = encoder.run(images, attention_sum_of=attention, class_token_last=True)

@@ -21,6 +21,7 @@ _SPLIT = (
     "  MIG 1g.18gb  Device  1: (UUID: MIG-dddd-2)\nGPU 1: X (UUID: GPU-bbbb-2)\n"
 )
 _PATIENCE = 60
+Listed, StartJob = Callable[[str], None], Callable[..., subprocess.Popen[str]]
 # Claims GPUs, prints which, and runs until its standard input ends.
 _JOB = """
 import logging, sys
@@ -61,7 +62,7 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def job(tmp_path: Path) -> Iterator[StartJob]:
     """Start a job that claims GPUs."""
     started = []
 
@@ -82,9 +83,7 @@ def _says(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def test_gpus_are_distinguished_by_uuid(
-    listed: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus_by_uuid(listed: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
     assert visible_gpus() == []  # no nvidia-smi
     listed(_TWO)
     assert [gpu.key for gpu in visible_gpus()] == ["GPU-aaaa-1", "GPU-bbbb-2"]
@@ -100,9 +99,7 @@ def test_gpus_are_distinguished_by_uuid(
     assert [gpu.key for gpu in visible_gpus()] == ["MIG-cccc-1", "MIG-dddd-2", "GPU-bbbb-2"]
 
 
-def test_two_jobs_get_two_gpus_and_the_third_waits(
-    listed: Callable[[str], None], job: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_two_jobs_get_two_gpus_and_the_third_waits(listed: Listed, job: StartJob) -> None:
     listed(_TWO)
     first, second = job(), job()
     assert {_says(first), _says(second)} == {"got GPU-aaaa-1", "got GPU-bbbb-2"}
@@ -113,7 +110,7 @@ def test_two_jobs_get_two_gpus_and_the_third_waits(
 
 
 def test_one_job_of_two_gpus_and_one_of_one_do_not_wait_for_each_other(
-    listed: Callable[[str], None], job: Callable[..., subprocess.Popen[str]]
+    listed: Listed, job: StartJob
 ) -> None:
     listed(_TWO)
     first = job()
@@ -130,9 +127,7 @@ def test_one_job_of_two_gpus_and_one_of_one_do_not_wait_for_each_other(
     assert _says(both) == "got GPU-aaaa-1 GPU-bbbb-2"
 
 
-def test_many_jobs_at_once_never_share(
-    listed: Callable[[str], None], job: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_many_jobs_never_share(listed: Listed, job: StartJob) -> None:
     """Six jobs, started at once, two at a time on two GPUs."""
     listed(_TWO)
     waiting = [job() for _ in range(6)]
@@ -159,9 +154,7 @@ def test_many_jobs_at_once_never_share(
     assert not waiting
 
 
-def test_slurm_separates_its_jobs_and_we_their_processes(
-    listed: Callable[[str], None], job: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_slurm_separates_its_jobs_and_we_their_processes(listed: Listed, job: StartJob) -> None:
     """Two Slurm jobs may each see a different GPU as number 0, or share one."""
     listed("GPU 0: X (UUID: GPU-aaaa-1)\n")
     first, other = job(SLURM_JOB_ID="7"), job(SLURM_JOB_ID="8")
@@ -179,7 +172,7 @@ def test_too_many_gpus_and_sharing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_device_is_claimed_before_cuda_looks(
-    listed: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: HELD in os.environ)
@@ -198,7 +191,7 @@ def test_a_device_is_claimed_before_cuda_looks(
 
 
 def test_without_gpus_from_slurm_none_is_claimed(
-    listed: Callable[[str], None],
+    listed: Listed,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -215,7 +208,7 @@ def test_without_gpus_from_slurm_none_is_claimed(
 
 
 def test_each_of_several_processes_has_one_gpu(
-    listed: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -229,9 +222,7 @@ def test_each_of_several_processes_has_one_gpu(
         devices.pick_device("cuda:0")
 
 
-def test_what_the_workflow_counts(
-    listed: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_workflow_counts(listed: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
     listed(_TWO)
     names = {"auto": 2, "cuda": 2, "cuda:1": 1, "cpu": 0}
     assert {name: devices.local_gpus(name) for name in names} == names

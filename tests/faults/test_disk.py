@@ -47,7 +47,7 @@ def _resize(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
 
 
-def test_a_full_disk(
+def test_full_disk(
     undisturbed: Undisturbed, disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A command fails on a disk that is too small, and completes once there is space."""

@@ -180,7 +180,7 @@ def _small(base: Path) -> tuple[Path, Path]:
     return weights, state
 
 
-def test_flipped_bytes(
+def test_flips(
     undisturbed: Undisturbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     total: Counter[str] = Counter()

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 _HELD = re.compile(r"error: \S+: another process trains there \(process \d+ on .+\); wait for it")
 
 
-def test_two_at_once(
+def test_two_runs(
     undisturbed: Undisturbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts: Counter[str] = Counter()

@@ -107,7 +107,7 @@ def test_text_features(golden: Mapping[str, np.ndarray], clip: LoadedClip) -> No
         assert_close_rel(encode_tokens(clip.model, tokens), golden[f"{kind}_text"], FLOAT32, kind)
 
 
-def test_image_preprocessing_is_exact(
+def test_preprocessing_is_exact(
     cases: list[Case], clip: LoadedClip, published: ClipEncoder
 ) -> None:
     for case in cases:
@@ -170,7 +170,7 @@ def test_published_grad_cam(cases: list[Case], published: ClipEncoder, bank: Tex
         )
 
 
-def test_positions_in_float32(
+def test_float32_positions(
     cases: list[Case], encoders: Callable[[Rounding], ClipEncoder], bank: TextBank
 ) -> None:
     encoder = encoders("float32")
@@ -181,7 +181,7 @@ def test_positions_in_float32(
         assert_close_rel(cam, case["alt_pos_fp32/cam"], FLOAT32, "CAM")
 
 
-def test_margin_form_agrees_with_the_published_two_pass_form(
+def test_margin_agrees_with_published(
     cases: list[Case], published: ClipEncoder, bank: TextBank
 ) -> None:
     for case in cases:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests.golden.closeness import FLOAT32, assert_close_rel
 from tests.golden.published_heads import FUSION
-from tests.golden.refiners import refiner_setup
+from tests.golden.refiners import crop_batch, published_config, refiner_setup
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.stage import STAGES
 from wsss.cams.affinity import balance
@@ -22,7 +22,6 @@ from wsss.clip.input import EncoderInput
 from wsss.clip.position import resize_positions
 from wsss.clip.text.attributes import attribute_weights, enrich
 from wsss.clip.text.embeddings import TextBank
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.data.manifest import write_manifest
@@ -52,26 +51,13 @@ def _tensor(arrays: Arrays, name: str) -> torch.Tensor:
 
 
 def _config(golden_dir: Path, arrays: Arrays, box: float = 0.79, **excel: object) -> Config:
-    return from_mapping(
-        {
-            "variant": "published",
-            "compute": {"device": "cpu"},
-            "clip": {
-                "model": "from-weights",
-                "pretrained": str(golden_dir / "clip_tiny.safetensors"),
-            },
-            "cams": {
-                "source": "patch_text",
-                "affinity": {"box_threshold": box, "last_blocks": 6},
-                "patch_text": {"tse": {"form": "topk"}},
-            },
-            "refine": {
-                "method": "excel",
-                "train": {"crop": arrays["image"].shape[-1]},
-                "excel": {"width": arrays["fused"].shape[1], **excel},
-            },
-        }
-    )
+    cams = {
+        "source": "patch_text",
+        "affinity": {"box_threshold": box, "last_blocks": 6},
+        "patch_text": {"tse": {"form": "topk"}},
+    }
+    crop, width = arrays["image"].shape[-1], arrays["fused"].shape[1]
+    return published_config(golden_dir, "excel", cams=cams, crop=crop, width=width, **excel)
 
 
 @pytest.fixture(scope="module")
@@ -120,17 +106,7 @@ Build = Callable[..., Excel]
 
 def _batch(arrays: Arrays) -> CropBatch:
     images, tags = _tensor(arrays, "image"), _tensor(arrays, "class_labels").nonzero()
-    rows, grid = len(tags), arrays["fused"].shape[-1]
-    return CropBatch(
-        images=images,
-        valid=torch.ones(len(images), *images.shape[2:], dtype=torch.bool),
-        labels=None,
-        image_index=tags[:, 0],
-        classes=tags[:, 1],
-        probabilities=torch.full((rows,), float("nan")),
-        initial=torch.zeros(rows, grid, grid),
-        maps=torch.zeros(rows, grid, grid),
-    )
+    return crop_batch(images, arrays["fused"].shape[-1], tags[:, 0], tags[:, 1])
 
 
 @torch.no_grad()
@@ -256,7 +232,7 @@ def test_maximum_with_the_mirror_image(build: Build, arrays: Arrays, golden_dir:
 @pytest.mark.parametrize(
     ("phase", "box"), [("static", 0.79), ("static_t88", 0.88), ("dynamic", 0.79)]
 )
-def test_refined_cams_and_labels(
+def test_refined_cams(
     build: Build, arrays: Arrays, golden_dir: Path, phase: str, box: float
 ) -> None:
     refiner = build(box=box)

@@ -10,7 +10,7 @@ import torch
 
 from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
 from tests.golden.published_weakclip import build, checkpoint, new_network, our_names
-from tests.golden.refiners import refiner_setup
+from tests.golden.refiners import crop_batch, refiner_setup
 from wsss.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from wsss.artifacts.provenance import Provenance
 from wsss.cams.maps import resize_maps
@@ -213,15 +213,5 @@ def _normalisation(golden_dir: Path) -> EncoderInput:
 
 
 def _batch(arrays: Arrays) -> CropBatch:
-    images = torch.from_numpy(arrays["image"])
-    none = torch.zeros(0, dtype=torch.long)
-    return CropBatch(
-        images=images,
-        valid=torch.ones(len(images), *images.shape[2:], dtype=torch.bool),
-        labels=torch.from_numpy(arrays["seed_label"]),
-        image_index=none,
-        classes=none,
-        probabilities=torch.zeros(0),
-        initial=torch.zeros(0, 1, 1),
-        maps=torch.zeros(0, 1, 1),
-    )
+    labels = torch.from_numpy(arrays["seed_label"])
+    return crop_batch(torch.from_numpy(arrays["image"]), 1, labels=labels)

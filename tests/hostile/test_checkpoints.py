@@ -185,9 +185,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], s
 
 
 @pytest.mark.parametrize("index", range(len(ALL)), ids=[" ".join(key)[1:] for key in ALL])
-def test_bad_weights_are_refused_by_every_reader(
-    reports: dict[tuple[int, str], str], index: int
-) -> None:
+def test_every_reader_refuses_bad_weights(reports: dict[tuple[int, str], str], index: int) -> None:
     suffix, piece = list(ALL)[index][0], list(ALL.values())[index][1]
     for reader in READERS:
         report = reports[index, reader]

@@ -76,9 +76,7 @@ def test_a_bad_row_excludes_only_itself(folder: Folder, name: str) -> None:
         ("../photos", ("Is a directory", "set data.tags")),
     ],
 )
-def test_a_table_that_is_not_a_regular_file_is_refused_at_once(
-    folder: Folder, tags: str, pieces: tuple[str, ...]
-) -> None:
+def test_tables_must_be_regular_files(folder: Folder, tags: str, pieces: tuple[str, ...]) -> None:
     os.mkfifo(folder.root / "pipe.csv")
     folder.ingest(data={"tags": str(folder.root / tags)}).refused(*pieces)
 

@@ -88,9 +88,7 @@ def test_pngs_hold_the_same_labels_and_nothing_else_is_there(run: MaskRun) -> No
     assert {entry.name for entry in png.iterdir()} == {"label", "train"}
 
 
-def test_content_does_not_depend_on_workers_or_shards(
-    run: MaskRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_content_ignores_workers_and_shards(run: MaskRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_PIXELS_WORTH_A_PROCESS", 1)  # start processes for tiny images, too
     scores = run.write_scores()
     serial, serial_png = run.make(scores, out="one", workers=1)
@@ -146,9 +144,7 @@ def test_other_settings_are_recomputed(
     assert "6 images: 0 reused, 6 computed" in caplog.messages[-1]
 
 
-def test_another_photo_or_tags_are_recomputed(
-    run: MaskRun, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_other_photo_or_tags_are_recomputed(run: MaskRun, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     scores = run.write_scores()
     run.make(scores)

@@ -54,9 +54,7 @@ def test_seeds_follow_the_rule(run: CamRun) -> None:
     assert (bare.arrays["train"] == IGNORED).all()
 
 
-def test_seeds_are_reused_until_the_rule_changes(
-    run: CamRun, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_seeds_are_reused_for_the_same_rule(run: CamRun, caplog: pytest.LogCaptureFixture) -> None:
     config = from_mapping({"compute": {"workers": 1}})
     caplog.set_level("INFO")
     _seeds(run, config)

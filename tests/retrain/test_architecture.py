@@ -109,7 +109,7 @@ def affine(model: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("mode", ["trained", "fixed_affine", "frozen"])
-def test_a_step_changes_exactly_the_trained_parameters(
+def test_a_step_changes_trained_parameters(
     kind: str, mode: Any, configure: Callable[..., Config]
 ) -> None:
     model = small(kind, batch_norm=mode).train()

@@ -71,9 +71,7 @@ def test_every_epoch_is_a_new_order_of_all_images(data: Any, configure: Make) ->
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4])
-def test_devices_share_the_same_global_batches(
-    devices: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_devices_share_global_batches(devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
     share = 8 // devices
     batches = []
     for rank in range(devices):

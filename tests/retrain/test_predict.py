@@ -178,7 +178,7 @@ def test_shard_holds_each_protocol_at_image_size_before_and_after_a_crf(
     assert changed > 0
 
 
-def test_content_does_not_depend_on_the_cut(
+def test_content_ignores_parts(
     data: Any, configure: Configure, checkpoint: Path, tmp_path: Path
 ) -> None:
     def content(name: str, config: Config, part: tuple[int, int]) -> dict[str, bytes]:

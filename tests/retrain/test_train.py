@@ -85,7 +85,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
 
 
 @pytest.mark.slow
-def test_weights_depend_on_the_seed_alone(
+def test_only_the_seed_matters(
     data: Any, configure: Configure, tmp_path: Path, trained: Any
 ) -> None:
     torch.manual_seed(5)

@@ -36,7 +36,7 @@ def reference(run: Run, maps: dict[str, np.ndarray], foreground: Callable) -> np
 
 
 @pytest.mark.parametrize("product", ["cam", "affinity"])
-def test_cams_at_the_rule_and_at_the_best_threshold(
+def test_cams_at_the_rule_and_the_best_value(
     run: Run, tmp_path: Path, product: ProductName
 ) -> None:
     out = tmp_path / "scores.json"
@@ -89,7 +89,7 @@ def test_best_follows_the_report_classes(make_run: Callable[..., Run], tmp_path:
         run.score("cam", run.cam_shards(), out, config=wrong)
 
 
-def test_processes_and_shards_change_nothing(
+def test_processes_and_shards_are_irrelevant(
     make_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(8)

@@ -62,14 +62,10 @@ def test_second_run_has_nothing_to_do(finished: Project) -> None:
     ("module", "runs", "spares"),
     [
         ("cams/grad_cam.py", {"cams"} | REFINE | MASKS | RETRAIN, {"ingest", "score_blob"}),
-        (
-            "retrain/predict.py",
-            {"predict", "score_segmenter"},
-            {"retrain", "masks", "score_masks"},
-        ),
+        ("retrain/predict.py", {"predict", "score_segmenter"}, {"retrain", "masks", "score_masks"}),
     ],
 )
-def test_editing_a_module_reruns_what_uses_it(
+def test_editing_a_module_reruns_its_stages(
     finished: Project, module: str, runs: set[str], spares: set[str]
 ) -> None:
     """A sample; `tests/artifacts/test_code_digest.py` edits every module."""

@@ -56,9 +56,7 @@ def test_paths_outside_the_project_are_refused_before_any_job(project: Project) 
     assert not (project.root.parent / "elsewhere").exists()
 
 
-def test_snakemake_runs_templates_of_its_own_configuration(
-    project: Project, tmp_path: Path
-) -> None:
+def test_snakemake_runs_templates_of_its_configuration(project: Project, tmp_path: Path) -> None:
     """docs/security.md warns of this: Snakemake runs them before any code of ours.
 
     `wsss config check` refuses such a file; the warning can go once Snakemake stops doing this.

@@ -23,7 +23,7 @@ _TARGETS = (f"results/{RUN}/scores_grid/train/1-of-2.h5", f"results/{RUN}/masks/
 _PATIENCE = 60.0
 
 
-def test_killed_engines_and_two_at_once(
+def test_killed_engines(
     finished: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = Project(tmp_path / "copy")

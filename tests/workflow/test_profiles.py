@@ -81,9 +81,7 @@ def test_jobs_are_asked_for_where_their_end_is_seen(
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_account_and_partition_come_from_sbatch_s_variables(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_account_and_partition_of_sbatch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("SBATCH_ACCOUNT", "SBATCH_PARTITION"):
         monkeypatch.delenv(variable, raising=False)
     assert not [entry for entry in _read(name)["default-resources"] if "slurm_" in entry]

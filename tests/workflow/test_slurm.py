@@ -149,9 +149,7 @@ def test_a_job_over_its_time_is_reported_and_retried_with_more(disturbed: Run) -
     assert "DUE TO TIME LIMIT" in Path(log).read_text()
 
 
-def test_an_engine_does_not_start_beside_jobs_of_one_that_was_killed(
-    slurm: Slurm, disturbed: Run
-) -> None:
+def test_an_engine_waits_for_the_jobs_of_a_killed_one(slurm: Slurm, disturbed: Run) -> None:
     options = ("--hold", "--parsable", "--comment=rule_cams_wildcards_x", "--wrap=true")
     elsewhere = slurm.run("sbatch", "--chdir=/", *options)
     job_id = slurm.run("sbatch", f"--chdir={disturbed.root}", *options)

@@ -53,7 +53,7 @@ def test_seeds_are_propagated_along_the_encoder_s_attention(tmp_path: Path) -> N
     assert source.weights["clip"]
 
 
-def test_extra_and_missing_classes_are_reported(
+def test_surplus_and_missing_classes_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     np.save(tmp_path / "a.npy", {1: _maps()[1], 7: _maps()[3]}, allow_pickle=True)
@@ -65,9 +65,7 @@ def test_extra_and_missing_classes_are_reported(
 
 
 @pytest.mark.parametrize("layout", ["by class", "clip-es"])
-def test_dictionaries_are_averaged_to_the_grid_in_the_order_of_the_tags(
-    tmp_path: Path, layout: str
-) -> None:
+def test_dictionaries_are_averaged_in_the_order_of_the_tags(tmp_path: Path, layout: str) -> None:
     maps = _maps()
     content: dict[object, object] = dict(maps)
     if layout == "clip-es":
@@ -153,7 +151,7 @@ def test_dictionaries_that_count_from_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(actual.cam, plain.cam)
 
 
-def test_seeds_of_other_images_are_reported_in_the_same_report(
+def test_seeds_of_other_images_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("a", "left over"):

@@ -105,7 +105,7 @@ NAMES = st.text(
 
 
 @given(st.lists(NAMES, min_size=1, max_size=5), st.sampled_from([",", ";", "\t"]))
-def test_any_name_survives(
+def test_names_survive(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], delimiter: str
 ) -> None:
     buffer = io.StringIO()

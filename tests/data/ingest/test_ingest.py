@@ -202,7 +202,7 @@ def test_no_usable_image(photos: Photos) -> None:
         photos.ingest()
 
 
-def test_only_new_and_changed_files_are_decoded_again(
+def test_only_changed_files_are_decoded_again(
     photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
@@ -268,7 +268,7 @@ def test_a_damaged_cache_is_ignored(photos: Photos) -> None:
     assert photos.ingest().reused == 1
 
 
-def test_the_number_of_workers_changes_nothing(
+def test_the_number_of_workers_is_irrelevant(
     photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode, "_BYTES_WORTH_A_POOL", 0)

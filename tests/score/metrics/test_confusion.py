@@ -111,9 +111,7 @@ def test_ignore_band_is_counted_apart() -> None:
         ([[0, 9, 1]], [[0, 0]], "prediction is 2 x 1 pixels, the truth is 3 x 1"),
     ],
 )
-def test_invalid_labels_are_an_error(
-    truth: list[list[int]], prediction: list[list[int]], message: str
-) -> None:
+def test_invalid_labels(truth: list[list[int]], prediction: list[list[int]], message: str) -> None:
     confusion = Confusion(3)
     with pytest.raises(ValueError, match=message):
         confusion.add(np.array(truth, np.uint8), np.array(prediction, np.uint8))

@@ -147,9 +147,7 @@ def test_columns_without_a_number_are_left_out(tmp_path: Path) -> None:
     assert "covered" not in header
 
 
-def test_terminal_fits_a_hundred_columns(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_terminal_fits_100_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = {"report_classes": ("cat",), "report_mean": 0.5}
     write_records(tmp_path / "a.json", [r.model_copy(update=report) for r in records()])
     make_table([tmp_path / "a.json"], tmp_path / "tables")

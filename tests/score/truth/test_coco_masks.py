@@ -112,9 +112,7 @@ def test_an_interrupted_call_is_resumed(coco: Path, tmp_path: Path) -> None:
     assert find_truth(data(coco, out), samples(coco), "val")
 
 
-def test_another_json_or_rule_redraws_everything(
-    coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_sources_redraw(coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     draw_part(coco, "val", out, workers=1)
     (coco / "annotations/instances_val2014.json").write_text(json.dumps(content(4)))
