@@ -105,6 +105,7 @@ def _digests_of_the_sources() -> None:
         digest(stage, method)
 
 
+@pytest.mark.slow
 def test_an_edit_of_code_reaches_the_stages_that_use_it_and_no_other(tmp_path: Path) -> None:
     science = [name for name in MODULES if name.startswith(SCIENCE)]
     assert len(science) > 150

@@ -95,10 +95,9 @@ def test_only_the_seed_matters(
     assert other.splitlines()[1] != trained[1][1].splitlines()[1]
 
 
-@pytest.mark.parametrize("warmup", [0, 2])
-def test_outputs(warmup: int, data: Any, configure: Configure, tmp_path: Path, capfd: Any) -> None:
+def test_outputs(data: Any, configure: Configure, tmp_path: Path, capfd: Any) -> None:
     capfd.readouterr()
-    run(data, configure(iterations=5, warmup=warmup), tmp_path)
+    run(data, configure(iterations=5, warmup=2), tmp_path)
     shown = capfd.readouterr()
     assert shown.out == ""
     assert "retrain: 5/5" in shown.err
@@ -111,7 +110,7 @@ def test_outputs(warmup: int, data: Any, configure: Configure, tmp_path: Path, c
     rates = [float(row["lr"]) for row in rows]
     assert max(rates) == 6e-4
     assert rates[-1] < 6e-4
-    assert (rates[0] < 1e-6) == (warmup == 2)
+    assert rates[0] < 1e-6
 
 
 def test_a_checkpoint_contains_everything_that_prediction_needs(data: Any, trained: Any) -> None:
@@ -178,6 +177,7 @@ def test_a_damaged_checkpoint_is_skipped(
     assert "resuming after step 2 of 4" in caplog.text
 
 
+@pytest.mark.slow
 def test_training_starts_from_a_backbone(data: Any, configure: Configure, tmp_path: Path) -> None:
     model = small("segformer-b0", seed=3, labels=7)
     path = tmp_path / "init.pth"
@@ -189,6 +189,7 @@ def test_training_starts_from_a_backbone(data: Any, configure: Configure, tmp_pa
     assert provenance.weights == {"init": digest_file(path)}
 
 
+@pytest.mark.slow
 def test_unlabelled_masks_are_harmless(data: Any, configure: Configure, tmp_path: Path) -> None:
     nothing = data.masks(change=lambda mask: np.full_like(mask, 255))
     _, curve = run(data, configure(iterations=2), tmp_path, nothing)
