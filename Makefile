@@ -10,7 +10,10 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 INSTALLED := $(VENV)/.installed
 
-PYTEST := pytest -n $(WORKERS) --no-loadscope-reorder
+# Cached bytecode halves the imports of each process.
+PYTEST := PYTHONDONTWRITEBYTECODE= pytest -n $(WORKERS) --no-loadscope-reorder
+# Checks the shapes in signatures, for a third more time.
+SHAPES := --jaxtyping-packages=wsss,beartype.beartype
 
 .PHONY: demo check test static lint types layers workflow-lint fast-tests tests test-tools format install generated clean
 
@@ -56,7 +59,7 @@ fast-tests: install
 	$(PYTEST) -m "not slow and not workflow"
 
 tests: install
-	$(PYTEST) --cov --cov-report=
+	$(PYTEST) $(SHAPES) --cov --cov-report=
 	@echo "line coverage of wsss: $$(coverage report --format=total) %"
 
 # The tests of programs in tools/, which the package does not need.

@@ -1,6 +1,4 @@
-"""How tests are shared out among the processes of `pytest -n`."""
-
-from __future__ import annotations
+"""How tests are distributed over the processes of `pytest -n`."""
 
 import os
 from typing import Any
@@ -12,12 +10,10 @@ from xdist.scheduler import LoadScopeScheduling
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-_ONE_CHAIN = ("tests/workflow", "tests/faults")
+_SHARED_CHAIN = ("tests/workflow", "tests/faults")
 """Folders whose tests share a chain that takes minutes: each stays in one process."""
-_OWN_CHAIN = ("tests/workflow/test_matrix.py", "tests/workflow/test_slurm.py")
-"""Files there that run another one."""
-_SLOW_FOLDERS = ("tests/hostile", "tests/processes")
-"""Folders of many tests that start a process each."""
+_SEPARATE_CHAIN = ("tests/workflow/test_matrix.py", "tests/workflow/test_slurm.py")
+"""Files in them with another chain."""
 
 
 class _ByChain(LoadScopeScheduling):
@@ -26,7 +22,7 @@ class _ByChain(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file, _, _ = nodeid.partition("::")
         folder, _, _ = file.rpartition("/")
-        return folder if folder in _ONE_CHAIN and file not in _OWN_CHAIN else file
+        return folder if folder in _SHARED_CHAIN and file not in _SEPARATE_CHAIN else file
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -38,8 +34,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: workflows, then what is slow."""
-    for item in items:
-        if item.nodeid.rpartition("/")[0] in _SLOW_FOLDERS:
-            item.add_marker("slow")
     longest = ("workflow", "slow")
     items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in longest])

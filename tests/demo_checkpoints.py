@@ -1,7 +1,5 @@
 """Checkpoints of networks for the demo's classes, as the stages write them; not trained."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

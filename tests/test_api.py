@@ -1,7 +1,5 @@
 """The public door: quick to import, equal to the pipeline, clear about what it cannot use."""
 
-from __future__ import annotations
-
 import inspect
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Every benchmark and every script of pictures imports what exists, and explains itself."""
 
-from __future__ import annotations
-
 import importlib
 import runpy
 import sys

@@ -1,7 +1,5 @@
 """Links between the pages, and the files that they name, exist."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The pieces of docs/python.md and the cells of the notebook run as they stand there."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""The conda environment of a rule holds what the rule's stage imports."""
-
-from __future__ import annotations
+"""The conda environment of a rule contains what the rule's stage imports."""
 
 import re
 import sys
@@ -28,15 +26,15 @@ def _normal(name: str) -> str:
 
 def _environments() -> dict[str, set[str]]:
     """By environment the stages of the rules that use it."""
-    found = defaultdict(set)
+    stages = defaultdict(set)
     for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
         for rule in re.split(r"\n\s*rule ?\w*:", path.read_text())[1:]:
             environment = re.search(r"envs/(\w+)\.yaml", rule)
             stage = re.search(r'code=code\("(\w+)"\)', rule)
             assert environment, f"a rule of {path.name} without a conda environment"
             assert stage, f"a rule of {path.name} without a digest of its code"
-            found[environment[1]].add(stage[1])
-    return dict(found)
+            stages[environment[1]].add(stage[1])
+    return dict(stages)
 
 
 def _packages(name: str) -> set[str]:
@@ -56,7 +54,7 @@ def _needed(stages: set[str]) -> dict[str, str]:
     distributions = packages_distributions()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     direct = {_normal(line.partition("==")[0]) for line in project["dependencies"]}
-    found = {}
+    providers = {}
     modules = imported_modules(entries) | set(COMMAND_LINE)
     modules |= {m for m in graph.modules if m.startswith("wsss.config")} - {"wsss.compute.device"}
     for module in modules:
@@ -65,9 +63,9 @@ def _needed(stages: set[str]) -> dict[str, str]:
                 continue
             assert imported in distributions, f"{module} imports {imported}, from no distribution"
             names = {_normal(name) for name in distributions[imported]}
-            if known := names & direct:
-                found[min(known)] = module
-    return found
+            if matches := names & direct:
+                providers[min(matches)] = module
+    return providers
 
 
 def test_every_environment_is_used() -> None:

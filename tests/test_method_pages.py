@@ -1,7 +1,5 @@
 """The pages of docs/methods: every departure is on one, and what the code cites exists."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

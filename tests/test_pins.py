@@ -1,7 +1,5 @@
 """Pins agree wherever they are written."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path
@@ -27,8 +25,8 @@ def _lock() -> dict[str, str]:
 def test_lock_holds_every_direct_dependency_at_its_pin() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lock = _lock()
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
-    for requirement in wanted:
+    requirements = project["dependencies"] + project["optional-dependencies"]["dev"]
+    for requirement in requirements:
         name, _, version = requirement.partition("==")
         assert _normal(name) in lock, f"{name} is missing from requirements.lock"
         assert version in ("", lock[_normal(name)]), requirement

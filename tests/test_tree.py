@@ -1,7 +1,5 @@
 """The shape of the package: small modules and folders, no import circle, plain names."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""Atomic writing: no reader ever sees half a file, and nothing is left behind."""
-
-from __future__ import annotations
+"""Atomic writing: no reader ever sees half a file, and no temporary file remains."""
 
 import os
 from pathlib import Path
@@ -48,7 +46,7 @@ def test_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
 def test_abandoned_temporary_of_a_dead_process_is_removed(tmp_path: Path) -> None:
     abandoned = tmp_path / ".a.txt.tmp-999999999"
     abandoned.write_text("half")
-    mine = tmp_path / f".a.txt.tmp-{os.getppid()}"  # a living process's is left alone
+    mine = tmp_path / f".a.txt.tmp-{os.getppid()}"  # that of a living process stays
     mine.write_text("half")
     write_text(tmp_path / "a.txt", "whole")
     assert sorted(os.listdir(tmp_path)) == sorted([mine.name, "a.txt"])

@@ -1,6 +1,4 @@
-"""Checkpoints: round trip and refusal of what is not ours."""
-
-from __future__ import annotations
+"""Checkpoints: round trip and refusal of foreign files."""
 
 import pickle
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""Digests within and beside files."""
-
-from __future__ import annotations
+"""Checksums inside files and in sidecars."""
 
 import subprocess
 from pathlib import Path
@@ -20,37 +18,37 @@ from wsss.artifacts.checksum import (
 from wsss.artifacts.errors import ArtifactError
 
 
-def test_the_seal_of_a_file_covers_every_byte(tmp_path: Path) -> None:
+def test_the_checksum_of_a_file_covers_every_byte(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     facts = {"said": 'a "checksum":"' + "0" * 64 + '"'}  # what looks like one is none
     save_tensors(path, {"a": torch.arange(3.0)}, facts)
-    tensors, found = load_tensors(path, "again")
+    tensors, loaded = load_tensors(path, "again")
     assert torch.equal(tensors["a"], torch.arange(3.0))
-    assert found["said"] == facts["said"]
+    assert loaded["said"] == facts["said"]
     content = path.read_bytes()
-    for place in range(len(content)):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+    for offset in range(len(content)):
+        path.write_bytes(content[:offset] + bytes([content[offset] ^ 4]) + content[offset + 1 :])
         with pytest.raises(ArtifactError, match=r"a\.safetensors: .+; do it again"):
             verify_checksum(path, "do it again")
 
 
-def test_equal_tensors_and_facts_are_equal_files(tmp_path: Path) -> None:
-    facts = {f"fact {number}": 'of "ä"\n\x7f\x01' for number in range(8)}
+def test_equal_tensors_and_facts_give_equal_files(tmp_path: Path) -> None:
+    facts = {f"fact {index}": 'of "ä"\n\x7f\x01' for index in range(8)}
     written = set()
-    for number in range(8):  # 9 entries, of which safetensors writes a random order
-        save_tensors(tmp_path / f"{number}", {"b": torch.ones(2), "a": torch.ones(3)}, facts)
-        tensors, found = load_tensors(tmp_path / f"{number}", "again")
-        assert (set(tensors), found.items() >= facts.items()) == ({"a", "b"}, True)
-        written.add((tmp_path / f"{number}").read_bytes())
+    for index in range(8):  # safetensors writes 9 entries in random order
+        save_tensors(tmp_path / f"{index}", {"b": torch.ones(2), "a": torch.ones(3)}, facts)
+        tensors, loaded = load_tensors(tmp_path / f"{index}", "again")
+        assert (set(tensors), loaded.items() >= facts.items()) == ({"a", "b"}, True)
+        written.add((tmp_path / f"{index}").read_bytes())
     assert len(written) == 1
 
 
-def test_a_missing_file_is_said(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is not there; make it"):
         verify_checksum(tmp_path / "a", "make it")
 
 
-def test_json_with_a_seal(tmp_path: Path) -> None:
+def test_json_with_a_checksum(tmp_path: Path) -> None:
     value = {"b": [1, 2.5, None], "a": "ä"}
     sealed = json_with_checksum(value)
     assert verified_json(sealed, tmp_path, "") == value
@@ -61,7 +59,7 @@ def test_json_with_a_seal(tmp_path: Path) -> None:
             verified_json(other, tmp_path, "again")
 
 
-def test_text_with_a_companion_that_other_tools_understand(tmp_path: Path) -> None:
+def test_text_with_a_sidecar_that_other_tools_read(tmp_path: Path) -> None:
     path = tmp_path / "a b.csv"
     write_checked_text(path, "ä\n")
     assert read_checked_text(path, "again") == "ä\n"

@@ -1,10 +1,8 @@
-"""The code digest of each stage: what it covers, and what it leaves out.
+"""The code digest of each stage: what it covers, and what it excludes.
 
 Each test edits a copy of one module and asks every stage for its digest. What a stage uses is
 worked out here from the import statements, without the graph that the digest itself is made from.
 """
-
-from __future__ import annotations
 
 import ast
 import functools
@@ -107,6 +105,7 @@ def _digests_of_the_sources() -> None:
         digest(stage, method)
 
 
+@pytest.mark.slow
 def test_an_edit_of_code_reaches_the_stages_that_use_it_and_no_other(tmp_path: Path) -> None:
     science = [name for name in MODULES if name.startswith(SCIENCE)]
     assert len(science) > 150
@@ -140,7 +139,7 @@ def test_plumbing_reaches_no_stage(tmp_path: Path) -> None:
         assert not changed()
 
 
-def test_what_draws_random_numbers_reaches_the_trainings(tmp_path: Path) -> None:
+def test_the_code_of_random_numbers_reaches_the_trainings(tmp_path: Path) -> None:
     with edited({"wsss.compute.seeding": _with_code("wsss.compute.seeding")}, tmp_path):
         trainings = {("retrain", "none"), ("refine_train", "weclip"), ("refine_train", "excel")}
         assert trainings <= changed()
@@ -182,7 +181,7 @@ def _attributes(module: str) -> frozenset[str]:
     return frozenset(node.attr for node in nodes if isinstance(node, ast.Attribute))
 
 
-def test_fields_of_sections_reach_no_stage_because_rules_carry_their_values(tmp_path: Path) -> None:
+def test_fields_of_sections_reach_no_stage(tmp_path: Path) -> None:
     module = "wsss.config.cams"
     text = MODULES[module].read_text()
     field = text.replace("    power: ", "    another: int = 3\n    power: ", 1)

@@ -1,6 +1,4 @@
-"""One process a work folder."""
-
-from __future__ import annotations
+"""One process per work folder."""
 
 import subprocess
 import sys
@@ -21,14 +19,13 @@ with exclusive_lock(Path(sys.argv[1])):
 """
 
 
-def test_a_second_process_is_told_and_a_killed_one_lets_go(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     work = tmp_path / "work"
     holder = subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(work)],
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     )
-    assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     with (
         pytest.raises(ArtifactError, match=rf"another process trains there \(process {holder.pid}"),

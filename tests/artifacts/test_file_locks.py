@@ -1,7 +1,5 @@
 """Shards are read and written where the file system gives no locks."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import subprocess
@@ -22,11 +20,11 @@ with Shard(Path(sys.argv[1])) as shard:
 """
 
 
-def test_a_shard_is_read_although_its_lock_cannot_be_had(tmp_path: Path) -> None:
-    """As on a file system whose lock calls fail: here they do, since somebody holds the lock."""
+def test_a_shard_is_read_without_its_lock(tmp_path: Path) -> None:
+    """Another holder of the lock stands in for a file system without locks."""
     path = tmp_path / "1-of-1.h5"
-    made = Provenance(stage="masks", config={}, seed=0, code="", packages={})
-    with ShardWriter(path, kind="masks", ids=["a"], provenance=made) as writer:
+    origin = Provenance(stage="masks", config={}, seed=0, code="", packages={})
+    with ShardWriter(path, kind="masks", ids=["a"], provenance=origin) as writer:
         writer.add(Item("a", {"label": np.zeros((3, 4), np.uint8)}, {}))
     with path.open("rb+") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

@@ -1,7 +1,5 @@
 """Shards: round trip, completeness, damage, order, reuse."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import h5py
@@ -44,13 +42,13 @@ def test_round_trip(tmp_path: Path, origin: Provenance) -> None:
     with Shard(tmp_path / "a.h5", kind="cams") as shard:
         assert shard.ids == IDS
         assert shard.provenance == origin
-        for found, image in zip(shard, IDS, strict=True):
+        for item, image in zip(shard, IDS, strict=True):
             expected = _item(image)
-            assert found.attrs == expected.attrs
-            assert found.key == expected.key
+            assert item.attrs == expected.attrs
+            assert item.key == expected.key
             for name, array in expected.arrays.items():
-                np.testing.assert_array_equal(found.arrays[name], array)
-                assert found.arrays[name].dtype == array.dtype
+                np.testing.assert_array_equal(item.arrays[name], array)
+                assert item.arrays[name].dtype == array.dtype
 
 
 def test_bytes_do_not_depend_on_the_order_of_writing(tmp_path: Path, origin: Provenance) -> None:
@@ -112,10 +110,10 @@ def test_every_flipped_byte_of_an_array_is_noticed(tmp_path: Path, origin: Prove
     with ShardWriter(path, kind="k", ids=["a"], provenance=origin) as writer:
         writer.add(Item("a", {"x": np.arange(7, dtype=np.float64) + 0.123}))
     content = path.read_bytes()
-    place = content.index(np.float64(0.123).tobytes())
+    begin = content.index(np.float64(0.123).tobytes())
     for offset in range(0, 56, 5):
         damaged = bytearray(content)
-        damaged[place + offset] ^= 1
+        damaged[begin + offset] ^= 1
         path.write_bytes(damaged)
         with pytest.raises(ArtifactError, match="does not match its digest"), Shard(path) as shard:
             shard.read("a")
@@ -134,22 +132,19 @@ def test_unfinished_file_of_hdf5_is_refused(tmp_path: Path) -> None:
         Shard(tmp_path / "a.h5")
 
 
-def test_kept_items_are_found_by_key_and_survive_deletion(
-    tmp_path: Path, origin: Provenance
-) -> None:
+def test_cached_items_have_keys_and_survive_deletion(tmp_path: Path, origin: Provenance) -> None:
     path = tmp_path / "a.h5"
     _write(path, origin)
     ItemCache(path, kind="cams").store()
     path.unlink()  # what a workflow engine does before it reruns a rule
-    kept = ItemCache(path, kind="cams")
-    found = kept.find("plain", "key of plain")
-    assert found is not None
-    np.testing.assert_array_equal(found.arrays["cam"], _item("plain").arrays["cam"])
-    assert kept.find("plain", "another key") is None
-    assert kept.find("unknown", "key of plain") is None
+    cache = ItemCache(path, kind="cams")
+    item = cache.find("plain", "key of plain")
+    np.testing.assert_array_equal(item.arrays["cam"], _item("plain").arrays["cam"])
+    assert cache.find("plain", "another key") is None
+    assert cache.find("unknown", "key of plain") is None
 
 
-def test_damaged_kept_shard_is_ignored(tmp_path: Path, origin: Provenance) -> None:
+def test_damaged_cached_shard_is_ignored(tmp_path: Path, origin: Provenance) -> None:
     path = tmp_path / "a.h5"
     _write(path, origin)
     ItemCache(path, kind="cams").store()

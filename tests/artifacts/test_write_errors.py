@@ -1,6 +1,4 @@
-"""What fails while writing becomes one message, however a library says it."""
-
-from __future__ import annotations
+"""Every failure to write becomes one message, whichever library raised it."""
 
 import errno
 import os
@@ -26,7 +24,7 @@ FULL = [
 
 
 @pytest.mark.parametrize("error", FULL, ids=str)
-def test_a_full_disk_is_told(tmp_path: Path, error: Exception) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, error: Exception) -> None:
     target = tmp_path / "a.h5"
 
     def write() -> None:
@@ -38,14 +36,14 @@ def test_a_full_disk_is_told(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(
         WriteError,
         match=r"a\.h5: cannot be written: .+ MiB free without it\); free space.+ unchanged",
-    ) as found:
+    ) as caught:
         write()
-    assert found.value.__cause__ is error
+    assert caught.value.__cause__ is error
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.h5"]
 
 
-def test_other_errors_pass(tmp_path: Path) -> None:
+def test_other_errors_are_not_changed(tmp_path: Path) -> None:
     def missing() -> None:
         (tmp_path / "else/where.jpg").read_bytes()
 
@@ -73,18 +71,16 @@ def _long(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("place", "message"),
+    ("make", "message"),
     [
         (_on_a_file, "Not a directory; something on the way there is a file"),
         (_a_folder, "Is a directory; there is a folder of this name"),
         (_long, "File name too long; choose a shorter name"),
     ],
 )
-def test_what_is_in_the_way_is_told(
-    tmp_path: Path, place: Callable[[Path], Path], message: str
-) -> None:
+def test_obstacles_are_reported(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:
     with pytest.raises(WriteError, match=message):
-        write_text(place(tmp_path), "x")
+        write_text(make(tmp_path), "x")
     if (tmp_path / "full").exists():
         assert (tmp_path / "full" / "dear").read_text() == "dear"
 
@@ -112,9 +108,9 @@ def test_temporary_names(tmp_path: Path) -> None:
     for name in (mine, other, *strangers):
         (tmp_path / name).write_text("")
     remove_abandoned(tmp_path)
-    left = set(os.listdir(tmp_path))
-    assert mine not in left
-    assert {other, *strangers} <= left  # another machine's may still be written
+    names = set(os.listdir(tmp_path))
+    assert mine not in names
+    assert {other, *strangers} <= names  # another machine's may still be written
     os.utime(tmp_path / other, (0, 0))
     remove_abandoned(tmp_path)
     assert other not in os.listdir(tmp_path)

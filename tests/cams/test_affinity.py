@@ -1,7 +1,5 @@
 """The affinity against its formulas with explicit matrices, and boxes against OpenCV's contours."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest
@@ -69,9 +67,9 @@ def affinity_is_finite(attention: torch.Tensor) -> bool:
 @pytest.mark.parametrize("threshold", [0.0, 0.4, 0.7])
 def test_boxes_equal_those_of_all_contours(edge: BoxEdge, threshold: float) -> None:
     random = np.random.default_rng(0)
-    for number in range(40):
+    for index in range(40):
         cam = random.random((random.integers(1, 14), random.integers(1, 14))).astype(np.float32)
-        if number % 2:
+        if index % 2:
             cam = cv2.GaussianBlur(cam, (0, 0), 1.0)
         cam = (cam - cam.min()) / max(float(np.ptp(cam)), 1e-6)
         actual = box_masks(torch.from_numpy(cam)[None], threshold, edge)[0].numpy()

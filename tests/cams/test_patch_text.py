@@ -1,7 +1,5 @@
 """Patch-text similarity against the four-dimensional form, and as a CAM source (ExCEL)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +61,7 @@ def test_extremes_of_tokens_or_patches() -> None:
     assert (constant == 0).all()
 
 
-def test_probabilities_are_those_of_the_own_classes() -> None:
+def test_probabilities_are_over_the_image_s_classes() -> None:
     texts = F.normalize(torch.randn(5, 8), dim=-1)  # three classes, two backgrounds
     token = torch.randn(2, 8)
     image_index, text_index = torch.tensor([0, 0, 1]), torch.tensor([0, 2, 1])
@@ -121,7 +119,7 @@ def test_source(
             assert all(0 <= p <= 1 for p in item.attrs["probabilities"])
 
 
-def test_cams_do_not_depend_on_the_part(
+def test_cams_are_independent_of_the_part(
     scenes: tuple[Path, dict[str, object]], tmp_path: Path
 ) -> None:
     folder, base = scenes

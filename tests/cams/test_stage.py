@@ -1,6 +1,4 @@
-"""The stage: equal content whatever the batch, order, threads and shards; reuse; precision."""
-
-from __future__ import annotations
+"""The stage: content does not depend on batch, order, threads or shards; reuse; precision."""
 
 import shutil
 from collections.abc import Iterator
@@ -74,10 +72,10 @@ def threads() -> Iterator[None]:
 
 def _run(config: Config, manifest: Path, folder: Path, shards: int = 1) -> dict[str, Item]:
     items = {}
-    for number in range(1, shards + 1):
-        out = folder / f"{number}-of-{shards}.h5"
+    for shard_index in range(1, shards + 1):
+        out = folder / f"{shard_index}-of-{shards}.h5"
         arguments = STAGES["cams"].arguments(config)
-        stage.run(manifest, "train", (number, shards), out, folder / "cache", **arguments)
+        stage.run(manifest, "train", (shard_index, shards), out, folder / "cache", **arguments)
         with Shard(out, kind="cams") as shard:
             items |= {item.id: item for item in shard}
     return items
@@ -94,7 +92,7 @@ def _bytes(items: dict[str, Item]) -> dict[str, list[bytes]]:
 def items(
     photos: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Item]:
-    """One shard, made on one thread."""
+    """One shard, computed on one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     items = _run(_config(photos, batch=1), manifest, tmp_path_factory.mktemp("cams"))
@@ -147,9 +145,9 @@ def test_unchanged_images_are_reused_and_new_ones_computed(
     original = stage.make_source
 
     def spy(*arguments: object, **settings: object) -> object:
-        source = original(*arguments, **settings)  # type: ignore[arg-type]
+        source = original(*arguments, **settings)
         maps = source.maps
-        source.maps = lambda samples: (computed.extend(s.id for s in samples), maps(samples))[1]  # type: ignore[method-assign]
+        source.maps = lambda samples: (computed.extend(s.id for s in samples), maps(samples))[1]
         return source
 
     monkeypatch.setattr(stage, "make_source", spy)
@@ -166,7 +164,7 @@ def test_without_the_affinity_the_cams_are_the_same(
     plain = _run(_config(photos).model_copy(update={"cams": cams}), manifest, tmp_path)
     assert all("cam_affinity" not in item.arrays for item in plain.values())
     for name, item in plain.items():
-        # Attention that is not returned takes another kernel, which rounds differently.
+        # Without returned attention torch uses another kernel, which rounds differently.
         np.testing.assert_allclose(item.arrays["cam"], items[name].arrays["cam"], atol=2e-3)
 
 

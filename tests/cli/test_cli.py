@@ -1,7 +1,5 @@
 """The command line: help for every command, one message for expected errors, declared sections."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
@@ -29,13 +27,13 @@ GROUP: Any = typer.main.get_command(app)
 
 
 def _commands(group: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    found = []
+    commands = []
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
-            found += _commands(command, (*prefix, name))
+            commands += _commands(command, (*prefix, name))
         else:
-            found.append((*prefix, name))
-    return found
+            commands.append((*prefix, name))
+    return commands
 
 
 @pytest.mark.parametrize("command", _commands(GROUP), ids=" ".join)
@@ -62,7 +60,7 @@ def test_expected_error_is_one_message_without_traceback(tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
 
 
-def test_check_prints_what_is_in_force(tmp_path: Path) -> None:
+def test_check_prints_the_resolved_configuration(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("variant: published\n")
     result = CliRunner().invoke(app, ["config", "check", "-c", str(tmp_path / "c.yaml")])
     assert result.exit_code == 0
@@ -97,7 +95,7 @@ def test_stage_gets_the_same_values_through_the_workflow(stage: str) -> None:
     assert not values
 
 
-def test_workflow_and_person_get_the_same_values() -> None:
+def test_the_workflow_and_the_command_line_get_the_same_values() -> None:
     by_hand = stage_values("cams", [ROOT / "config.yaml"], "", workers=1)
     text = stage_sections("cams", from_mapping({}))
     assert by_hand == stage_values("cams", [], text, workers=1)

@@ -1,7 +1,5 @@
 """Tables of papers and differences, as a person types them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +23,11 @@ MADE = Provenance(stage="score", config={}, seed=0, code="c0de" * 16, packages={
 def written(path: Path, wrong: int) -> Path:
     """Records of a refiner's prediction of four images, `wrong` pixels of each mistaken."""
     counts = ImageCounts(3)
-    for number in range(4):
-        matrix = np.diag([90, 40 + number, 30]).astype(np.int64)
+    for index in range(4):
+        matrix = np.diag([90, 40 + index, 30]).astype(np.int64)
         matrix[1, :2] += (wrong, -wrong)
-        counts.add(f"image {number}", matrix)
+        counts.add(f"image {index}", matrix)
     file, interval = write_image_counts(path, {"single": counts}, MADE, 50)["single"]
-    assert interval is not None
     rest = {
         "product": "refiner_prediction", "protocol": "single", "method": "weclip",
         "run": path.stem, "chain": "grad_cam",
@@ -45,10 +42,10 @@ def written(path: Path, wrong: int) -> Path:
     return path
 
 
-def test_difference_says_how_far_two_runs_are_apart(tmp_path: Path) -> None:
-    one, other = written(tmp_path / "one.json", 2), written(tmp_path / "other.json", 9)
+def test_difference_of_two_runs(tmp_path: Path) -> None:
+    first, second = written(tmp_path / "one.json", 2), written(tmp_path / "other.json", 9)
     out = tmp_path / "difference.csv"
-    command = ["difference", str(one), str(other), "--out", str(out), "--resamples", "60"]
+    command = ["difference", str(first), str(second), "--out", str(out), "--resamples", "60"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert result.output.startswith("WeCLIP prediction, val, 4 images: ")
@@ -81,8 +78,8 @@ def test_table_runs_are_printed() -> None:
 
 
 def test_records_are_rows_and_paths() -> None:
-    found = parse_records(["a=x.json", "b=y=z.json", "a=w"])
-    assert found == {"a": [Path("x.json"), Path("w")], "b": [Path("y=z.json")]}
+    records = parse_records(["a=x.json", "b=y=z.json", "a=w"])
+    assert records == {"a": [Path("x.json"), Path("w")], "b": [Path("y=z.json")]}
     for wrong in ("a", "=x", "a="):
         with pytest.raises(typer.BadParameter, match="expected ROW=PATH"):
             parse_records([wrong])

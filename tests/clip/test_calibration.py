@@ -1,7 +1,5 @@
 """The second stream (SVC) against arithmetic written out; equations of docs/methods/excel.md."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -86,7 +84,7 @@ def test_shift_of_the_attention_needs_no_second_pass(encoder: ClipEncoder, use: 
     torch.testing.assert_close(actual, second.stream(run.tokens)[:, 1:], rtol=1e-5, atol=1e-5)
 
 
-def test_the_encoder_itself_is_not_touched(encoder: ClipEncoder) -> None:
+def test_calibration_does_not_change_the_encoder(encoder: ClipEncoder) -> None:
     images = torch.randn(1, 3, 64, 64)
     plain = encoder.run(images, outputs_of=range(4))
     calibration = encoder.run(
@@ -97,17 +95,13 @@ def test_the_encoder_itself_is_not_touched(encoder: ClipEncoder) -> None:
 
 
 @pytest.mark.parametrize("attention", [(), (2, 3)])
-def test_last_block_for_the_class_token_alone(
-    encoder: ClipEncoder, attention: tuple[int, ...]
-) -> None:
+def test_last_block_for_the_class_token(encoder: ClipEncoder, attention: tuple[int, ...]) -> None:
     images = torch.randn(2, 3, 64, 64)
     whole = encoder.run(images, attention_sum_of=attention)
     short = encoder.run(images, attention_sum_of=attention, class_token_last=True)
     assert short.tokens.shape[1] == 1
     torch.testing.assert_close(short.tokens, whole.tokens[:, :1], rtol=1e-4, atol=1e-4)
     if attention:
-        assert short.attention_sum is not None
-        assert whole.attention_sum is not None
         torch.testing.assert_close(short.attention_sum, whole.attention_sum)
 
 

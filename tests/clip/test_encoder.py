@@ -1,7 +1,5 @@
 """The encoder against open_clip's own forward pass."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -43,7 +41,6 @@ def test_sum_of_attention_is_the_sum_of_its_blocks() -> None:
     images = torch.randn(1, 3, 64, 80)
     apart = encoder.run(images, attention_of=[1, 2, 3])
     together = encoder.run(images, attention_sum_of=[1, 2, 3])
-    assert together.attention_sum is not None
     expected = torch.stack(list(apart.attention.values())).sum(0)
     torch.testing.assert_close(together.attention_sum, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(together.tokens, apart.tokens, rtol=1e-4, atol=1e-4)
@@ -63,7 +60,7 @@ def test_side_that_is_no_multiple_of_the_patch_is_refused() -> None:
         ClipEncoder(tiny_clip().visual).run(torch.randn(1, 3, 64, 70))
 
 
-def test_what_is_no_plain_vit_is_refused() -> None:
+def test_encoders_other_than_a_plain_vit_are_refused() -> None:
     with pytest.raises(UnsupportedEncoderError, match="expected open_clip's VisionTransformer"):
         ClipEncoder(torch.nn.Linear(2, 2))
 

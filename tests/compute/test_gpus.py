@@ -1,6 +1,4 @@
-"""Jobs on one machine take turns on its GPUs; here the GPUs are only said to be."""
-
-from __future__ import annotations
+"""Jobs on one machine take turns on its GPUs; the GPUs are those of a fake nvidia-smi."""
 
 import os
 import signal
@@ -23,7 +21,8 @@ _SPLIT = (
     "  MIG 1g.18gb  Device  1: (UUID: MIG-dddd-2)\nGPU 1: X (UUID: GPU-bbbb-2)\n"
 )
 _PATIENCE = 60
-# Claims, says what it got, and stays until its standard input ends.
+Listed, StartJob = Callable[[str], None], Callable[..., subprocess.Popen[str]]
+# Claims GPUs, prints which, and runs until its standard input ends.
 _JOB = """
 import logging, sys
 from pathlib import Path
@@ -49,7 +48,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Set what nvidia-smi says."""
+    """Set the output of nvidia-smi."""
 
     def say(text: str) -> None:
         (tmp_path / "listed").write_text(text)
@@ -63,7 +62,7 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def job(tmp_path: Path) -> Iterator[StartJob]:
     """Start a job that claims GPUs."""
     started = []
 
@@ -71,9 +70,7 @@ def job(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         command = [sys.executable, "-c", _JOB, str(tmp_path / "locks"), str(count)]
         command.append(str(Path(gpus.__file__).parent))
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        started.append(
-            subprocess.Popen(command, env=os.environ | environment, text=True, **pipes)  # type: ignore[call-overload]
-        )
+        started.append(subprocess.Popen(command, env=os.environ | environment, text=True, **pipes))
         return started[-1]
 
     yield start
@@ -83,13 +80,10 @@ def job(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def _says(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
-def test_gpus_are_told_apart_by_their_uuid(
-    listed: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus_by_uuid(listed: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
     assert visible_gpus() == []  # no nvidia-smi
     listed(_TWO)
     assert [gpu.key for gpu in visible_gpus()] == ["GPU-aaaa-1", "GPU-bbbb-2"]
@@ -105,9 +99,7 @@ def test_gpus_are_told_apart_by_their_uuid(
     assert [gpu.key for gpu in visible_gpus()] == ["MIG-cccc-1", "MIG-dddd-2", "GPU-bbbb-2"]
 
 
-def test_two_jobs_get_two_gpus_and_the_third_waits(
-    listed: Callable[[str], None], job: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_two_jobs_get_two_gpus_and_the_third_waits(listed: Listed, job: StartJob) -> None:
     listed(_TWO)
     first, second = job(), job()
     assert {_says(first), _says(second)} == {"got GPU-aaaa-1", "got GPU-bbbb-2"}
@@ -118,7 +110,7 @@ def test_two_jobs_get_two_gpus_and_the_third_waits(
 
 
 def test_one_job_of_two_gpus_and_one_of_one_do_not_wait_for_each_other(
-    listed: Callable[[str], None], job: Callable[..., subprocess.Popen[str]]
+    listed: Listed, job: StartJob
 ) -> None:
     listed(_TWO)
     first = job()
@@ -126,23 +118,20 @@ def test_one_job_of_two_gpus_and_one_of_one_do_not_wait_for_each_other(
     both = job(2)
     assert _says(both).startswith("waiting for 2 of 2 GPUs")
     other = job()
-    said = _says(other)  # the free one is not kept by a job that cannot start
-    if said.startswith("waiting"):  # looked just while the other one tried
-        said = _says(other)
-    assert said == "got GPU-bbbb-2"
+    output = _says(other)  # a job that cannot start does not hold the free GPU
+    if output.startswith("waiting"):  # looked just while the other one tried
+        output = _says(other)
+    assert output == "got GPU-bbbb-2"
     for process in (first, other):
         process.kill()
     assert _says(both) == "got GPU-aaaa-1 GPU-bbbb-2"
 
 
-def test_many_jobs_at_once_never_share(
-    listed: Callable[[str], None], job: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_many_jobs_never_share(listed: Listed, job: StartJob) -> None:
     """Six jobs, started at once, two at a time on two GPUs."""
     listed(_TWO)
     waiting = [job() for _ in range(6)]
     for process in waiting:
-        assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
     deadline = time.monotonic() + _PATIENCE
     for _ in range(3):
@@ -151,7 +140,7 @@ def test_many_jobs_at_once_never_share(
         while settled < 5:  # looks at which a third could have come
             assert time.monotonic() < deadline
             for process in list(waiting):
-                for line in iter(process.stdout.readline, ""):  # type: ignore[union-attr]
+                for line in iter(process.stdout.readline, ""):
                     if line.startswith("got"):
                         assert line.split()[1] not in holders, "two jobs hold one GPU"
                         holders[line.split()[1]] = process
@@ -165,17 +154,15 @@ def test_many_jobs_at_once_never_share(
     assert not waiting
 
 
-def test_slurm_keeps_its_jobs_apart_and_we_their_processes(
-    listed: Callable[[str], None], job: Callable[..., subprocess.Popen[str]]
-) -> None:
-    """Two Slurm jobs may each see a GPU 0 that is theirs, or share one that Slurm shares."""
+def test_slurm_separates_its_jobs_and_we_their_processes(listed: Listed, job: StartJob) -> None:
+    """Two Slurm jobs may each see a different GPU as number 0, or share one."""
     listed("GPU 0: X (UUID: GPU-aaaa-1)\n")
     first, other = job(SLURM_JOB_ID="7"), job(SLURM_JOB_ID="8")
     assert _says(first) == _says(other) == "got GPU-aaaa-1"
     assert _says(job(SLURM_JOB_ID="7")).startswith("waiting for 1 of 1 GPUs")
 
 
-def test_too_many_and_sharing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_gpus_and_sharing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     two = [Gpu("0", "a"), Gpu("1", "b")]
     with pytest.raises(ValueError, match="3 GPUs were asked for, but 2 can be seen here"):
         claim_gpus(two, 3, tmp_path)
@@ -185,7 +172,7 @@ def test_too_many_and_sharing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_device_is_claimed_before_cuda_looks(
-    listed: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: HELD in os.environ)
@@ -203,8 +190,8 @@ def test_a_device_is_claimed_before_cuda_looks(
         devices.pick_device("cuda:5")
 
 
-def test_slurm_lends_gpus_or_none_is_taken(
-    listed: Callable[[str], None],
+def test_without_gpus_from_slurm_none_is_claimed(
+    listed: Listed,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -220,8 +207,8 @@ def test_slurm_lends_gpus_or_none_is_taken(
     assert (tmp_path / "locks" / "GPU-bbbb-2.slurm-7").exists()
 
 
-def test_each_of_several_processes_has_its_own(
-    listed: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_each_of_several_processes_has_one_gpu(
+    listed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -235,9 +222,7 @@ def test_each_of_several_processes_has_its_own(
         devices.pick_device("cuda:0")
 
 
-def test_what_the_workflow_counts(
-    listed: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_workflow_counts(listed: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
     listed(_TWO)
     names = {"auto": 2, "cuda": 2, "cuda:1": 1, "cpu": 0}
     assert {name: devices.local_gpus(name) for name in names} == names

@@ -1,7 +1,5 @@
 """The process pool: order, bounded memory, and what happens when something goes wrong."""
 
-from __future__ import annotations
-
 import functools
 import os
 import signal
@@ -15,51 +13,51 @@ import pytest
 from wsss.compute.pool import WorkerError, WorkerPool
 
 
-def double(number: int) -> int:
-    return 2 * number
+def double(value: int) -> int:
+    return 2 * value
 
 
 def process(_: int) -> int:
     return os.getpid()
 
 
-def fail_on(number: int, *, bad: int) -> int:
-    if number == bad:
+def fail_on(value: int, *, bad: int) -> int:
+    if value == bad:
         raise ValueError("the photo is upside down")
-    return number
+    return value
 
 
 class Stubborn(Exception):  # noqa: N818
     """Cannot be rebuilt from its pickle."""
 
-    def __init__(self, one: int, two: int) -> None:
+    def __init__(self, first: int, second: int) -> None:
         super().__init__("stubborn")
 
 
-def raise_stubborn(number: int) -> int:
-    raise Stubborn(number, number)
+def raise_stubborn(value: int) -> int:
+    raise Stubborn(value, value)
 
 
-def die(number: int) -> int:
-    if number == 2:
+def die(value: int) -> int:
+    if value == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    return number
+    return value
 
 
 def tasks(count: int) -> list[tuple[str, int]]:
-    return [(f"image {number}", number) for number in range(count)]
+    return [(f"image {index}", index) for index in range(count)]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_order(workers: int) -> None:
     with WorkerPool(workers) as pool:
         for _ in range(2):  # the pool serves several rounds
-            found = list(pool.map(double, tasks(20)))
-            assert found == [(f"image {number}", 2 * number) for number in range(20)]
+            results = list(pool.map(double, tasks(20)))
+            assert results == [(f"image {index}", 2 * index) for index in range(20)]
         assert list(pool.map(double, [])) == []
 
 
-def test_one_worker_stays_in_this_process() -> None:
+def test_one_worker_is_this_process() -> None:
     with WorkerPool(1) as pool:
         assert dict(pool.map(process, tasks(2))) == {f"image {n}": os.getpid() for n in range(2)}
 
@@ -88,7 +86,7 @@ def test_an_error_names_the_image(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_that_does_not_travel_is_told_all_the_same(workers: int) -> None:
+def test_an_error_that_cannot_be_pickled_is_reported(workers: int) -> None:
     with WorkerPool(workers) as pool, pytest.raises(WorkerError, match="'image 0': stubborn"):
         list(pool.map(raise_stubborn, tasks(1)))
 
@@ -116,12 +114,12 @@ def test_workers_end_with_their_parent() -> None:
 
 
 @pytest.mark.parametrize("module", ["wsss.labels.pseudo", "wsss.compute.pool", "wsss.masks.make"])
-def test_what_workers_import_is_free_of_torch(module: str) -> None:
+def test_worker_modules_do_not_import_torch(module: str) -> None:
     program = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_large_results_pass() -> None:
     with WorkerPool(2) as pool:
-        found = dict(pool.map(np.zeros, [("a", 2_000_000), ("b", 3)]))
-    assert found["a"].shape == (2_000_000,)
+        results = dict(pool.map(np.zeros, [("a", 2_000_000), ("b", 3)]))
+    assert results["a"].shape == (2_000_000,)

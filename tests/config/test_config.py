@@ -1,7 +1,5 @@
 """The configuration: unknown keys, the variant, overlays, and the generated files."""
 
-from __future__ import annotations
-
 import difflib
 import pickle
 import subprocess
@@ -51,7 +49,7 @@ def test_every_mistake_is_reported_at_once() -> None:
     assert "'imagenet'" in str(caught.value)
 
 
-def test_contradicting_sections_are_refused() -> None:
+def test_contradictory_sections_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"cams\.external\.path"):
         from_mapping({"cams": {"source": "external"}})
     with pytest.raises(ConfigError, match="add train"):
@@ -82,7 +80,7 @@ def test_an_imported_refiner_needs_neither_training_images_nor_seeds() -> None:
         ({"retrain": {"batch_norm": "frozen"}}, r"retrain\.init must name; it is random"),
     ],
 )
-def test_a_segmenter_that_cannot_be_is_refused(wrong: dict[str, object], message: str) -> None:
+def test_an_impossible_segmenter_is_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_mapping(wrong)
     off = {"retrain": {"enabled": False, **wrong.get("retrain", {})}}
@@ -92,7 +90,6 @@ def test_a_segmenter_that_cannot_be_is_refused(wrong: dict[str, object], message
 def test_crf_settings_take_the_variant_and_the_defaults() -> None:
     settings = {"variant": "published", "predict": {"crf_settings": {"gaussian_sxy": 4.0}}}
     crf = from_mapping(settings).predict.crf_settings
-    assert crf is not None
     assert (crf.gaussian_sxy, crf.gaussian_compat, crf.image) == (4.0, 3.0, "wrapped")
     with pytest.raises(ConfigError, match=r"predict\.crf_settings\.gauss: unknown key"):
         from_mapping({"predict": {"crf_settings": {"gauss": 1.0}}})
@@ -115,7 +112,7 @@ def test_explicit_option_wins_over_the_variant() -> None:
 
 
 def _fields(section: type[Section] = Config) -> list[tuple[str, Any]]:
-    """Every field of the configuration that is no section, by its key."""
+    """Every field of the configuration that is not a section, by key."""
     fields = []
     for name, field in section.model_fields.items():
         inner = inner_section(field)
@@ -150,7 +147,7 @@ def test_many_options_follow_the_variant() -> None:
 
 @pytest.mark.parametrize("key", AUTO_KEYS)
 def test_auto_is_filled_in_before_validation(key: str) -> None:
-    """A file may say auto; the type does not know it, and every value of the variant fits it."""
+    """A file may contain auto; the resolved type accepts only the value of each variant."""
     field = dict(_fields())[key]
     assert "auto" not in str(get_args(field.annotation))
     for variant in ("published", "corrected"):
@@ -232,7 +229,7 @@ def test_overlay_merges_sections_and_replaces_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", ":\n:"])
-def test_file_that_is_no_mapping_is_one_clear_error(tmp_path: Path, text: str) -> None:
+def test_a_file_without_a_mapping_is_one_clear_error(tmp_path: Path, text: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"c\.yaml"):
@@ -244,7 +241,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         load_config(tmp_path / "nowhere.yaml")
 
 
-def test_shared_folder_hangs_on_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_folder_depends_on_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WSSS_SHARED", "/elsewhere")
     assert expand_path("${WSSS_SHARED}/data") == Path("/elsewhere/data")
     monkeypatch.delenv("WSSS_SHARED")
@@ -255,12 +252,12 @@ def test_shared_folder_hangs_on_one_setting(monkeypatch: pytest.MonkeyPatch) -> 
     ("file", "expected"),
     [("config.yaml", default_yaml()), ("workflow/schemas/config.schema.json", json_schema())],
 )
-def test_generated_file_is_in_step(file: str, expected: str) -> None:
-    found = (ROOT / file).read_text(encoding="utf-8")
+def test_generated_file_is_up_to_date(file: str, expected: str) -> None:
+    actual = (ROOT / file).read_text(encoding="utf-8")
     difference = "\n".join(
-        difflib.unified_diff(found.splitlines(), expected.splitlines(), lineterm="")
+        difflib.unified_diff(actual.splitlines(), expected.splitlines(), lineterm="")
     )
-    assert found == expected, f"{file} is out of date: run `make generated`\n{difference}"
+    assert actual == expected, f"{file} is out of date: run `make generated`\n{difference}"
 
 
 def test_shipped_file_loads_to_the_defaults() -> None:
@@ -277,17 +274,17 @@ def test_preset_is_valid_over_the_shipped_file(preset: Path) -> None:
 
 def test_every_key_is_explained_in_the_shipped_file() -> None:
     lines = default_yaml().splitlines()
-    for number, line in enumerate(lines):
+    for index, line in enumerate(lines):
         if line.strip() and not line.strip().startswith("#"):
-            assert lines[number - 1].strip().startswith("#"), line
+            assert lines[index - 1].strip().startswith("#"), line
     assert yaml.safe_load(default_yaml())["name"] == "demo"
 
 
-def test_a_sweep_is_one_run_a_value() -> None:
+def test_a_sweep_is_one_run_per_value() -> None:
     assert list(expand_runs({"name": "a"})) == [""]
-    found = expand_runs({"name": "a", "sweep": {"refine.weakclip.prompts": [2, 4], "seed": [0, 1]}})
-    assert list(found) == [f"prompts-{n}_seed-{s}" for n in (2, 4) for s in (0, 1)]
-    last = found["prompts-4_seed-1"]
+    runs = expand_runs({"name": "a", "sweep": {"refine.weakclip.prompts": [2, 4], "seed": [0, 1]}})
+    assert list(runs) == [f"prompts-{n}_seed-{s}" for n in (2, 4) for s in (0, 1)]
+    last = runs["prompts-4_seed-1"]
     assert (last.refine.weakclip.prompts, last.seed, last.name) == (4, 1, "a.prompts-4_seed-1")
     assert last.sweep == {}
 
@@ -297,9 +294,9 @@ def test_named_runs_combine_with_a_sweep() -> None:
         "plain": {"refine": {"method": "none"}},
         "SVC+LVC": {"cams": {"source": "patch_text"}, "refine": {"method": "excel"}},
     }
-    found = expand_runs({"name": "a", "runs": runs, "sweep": {"seed": [0, 1]}})
-    assert list(found) == ["plain_seed-0", "plain_seed-1", "SVC-LVC_seed-0", "SVC-LVC_seed-1"]
-    last = found["SVC-LVC_seed-1"]
+    configs = expand_runs({"name": "a", "runs": runs, "sweep": {"seed": [0, 1]}})
+    assert list(configs) == ["plain_seed-0", "plain_seed-1", "SVC-LVC_seed-0", "SVC-LVC_seed-1"]
+    last = configs["SVC-LVC_seed-1"]
     assert (last.refine.method, last.cams.source, last.seed) == ("excel", "patch_text", 1)
     assert list(expand_runs({"runs": runs})) == ["plain", "SVC-LVC"]
     with pytest.raises(ConfigError, match="'data' decides what all runs share"):
@@ -308,7 +305,7 @@ def test_named_runs_combine_with_a_sweep() -> None:
         expand_runs({"runs": {"plain": {"refine": {"methd": "none"}}}})
 
 
-def test_a_matrix_is_every_combination() -> None:
+def test_a_matrix_expands_to_every_combination() -> None:
     matrix = {
         "cams": {"grad-cam": {}, "svc": {"cams": {"source": "patch_text"}}},
         "refine": {
@@ -317,14 +314,14 @@ def test_a_matrix_is_every_combination() -> None:
         },
         "retrain": {"b0": {}, "b1": {"retrain": {"model": "segformer-b1"}}},
     }
-    found = expand_runs({"name": "a", "matrix": matrix, "sweep": {"seed": [0, 1]}})
-    assert len(found) == 16
-    assert list(found)[:3] == [
+    runs = expand_runs({"name": "a", "matrix": matrix, "sweep": {"seed": [0, 1]}})
+    assert len(runs) == 16
+    assert list(runs)[:3] == [
         "grad-cam/none/b0/seed-0",
         "grad-cam/none/b0/seed-1",
         "grad-cam/none/b1/seed-0",
     ]
-    last = found["svc/excel/b1/seed-1"]
+    last = runs["svc/excel/b1/seed-1"]
     assert (last.cams.source, last.refine.method, last.retrain.model, last.seed) == (
         "patch_text", "excel", "segformer-b1", 1,
     )  # fmt: skip
@@ -351,6 +348,6 @@ def test_a_matrix_is_every_combination() -> None:
         ({"refine.weakclip.prompts": [-1]}, "prompts"),
     ],
 )
-def test_a_wrong_sweep_is_told(sweep: dict[str, list[object]], message: str) -> None:
+def test_a_wrong_sweep_is_reported(sweep: dict[str, list[object]], message: str) -> None:
     with pytest.raises(ConfigError, match=f"(?s){message}"):
         expand_runs({"sweep": sweep})

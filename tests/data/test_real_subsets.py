@@ -1,7 +1,5 @@
 """Real photographs: counts and tags of the shared subsets."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -34,7 +32,7 @@ def per_class(dataset: Dataset) -> dict[str, tuple[int, int]]:
 
 
 def readme_counts(path: Path) -> dict[str, tuple[int, int]]:
-    """The README's tables of images per class, which may stand side by side."""
+    """The README's tables of images per class, also where two share a line."""
     triples = re.findall(r"\| ([a-z][a-z ]+) \| (\d+) \| (\d+) ", path.read_text())
     return {name: (int(train), int(val)) for name, train, val in triples}
 

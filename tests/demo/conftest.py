@@ -9,7 +9,7 @@ from wsss.demo import generate
 
 @pytest.fixture(scope="session")
 def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A demo folder with few training images and all of the held-out ones."""
+    """A demo folder with few images."""
     root = tmp_path_factory.mktemp("demo") / "data"
-    generate(root, train=12, val=80)
+    generate(root, train=12, val=8)
     return root

@@ -1,4 +1,4 @@
-"""The folder on disk: VOC's layout, the same bytes on every run, never half written."""
+"""The folder on disk: VOC's layout, the same bytes on every run, never partly written."""
 
 import csv
 import hashlib
@@ -44,15 +44,15 @@ def test_layout(demo_root: Path) -> None:
         rows = list(csv.DictReader(lines))
     assert list(rows[0]) == ["image", "tags"]
     listed = []
-    for split, count in (("train", 12), ("val", 80)):
+    for split, count in (("train", 12), ("val", 8)):
         names = (demo_root / f"ImageSets/Segmentation/{split}.txt").read_text().split()
         assert len(names) == count
         listed += names
     assert [row["image"] for row in rows] == listed
     for row in rows:
         mask = np.array(Image.open(demo_root / f"SegmentationClass/{row['image']}.png"))
-        found = set(np.unique(mask).tolist()) - {0, 255}
-        assert [DEMO_NAMES[value - 1] for value in sorted(found)] == row["tags"].split(";")
+        labels = set(np.unique(mask).tolist()) - {0, 255}
+        assert [DEMO_NAMES[value - 1] for value in sorted(labels)] == row["tags"].split(";")
 
 
 def test_masks_are_palette_images(demo_root: Path) -> None:
@@ -67,7 +67,7 @@ def test_masks_are_palette_images(demo_root: Path) -> None:
         assert picture.mode == "RGB"
 
 
-def test_finished_folder_is_left_alone(tmp_path: Path) -> None:
+def test_finished_folder_is_not_changed(tmp_path: Path) -> None:
     root = tmp_path / "data"
     generate(root, train=1, val=1)
     before = (root / "tags.csv").stat().st_mtime_ns
@@ -75,7 +75,7 @@ def test_finished_folder_is_left_alone(tmp_path: Path) -> None:
     assert (root / "tags.csv").stat().st_mtime_ns == before
 
 
-def test_other_parameters_and_a_lost_record_draw_anew(tmp_path: Path) -> None:
+def test_other_parameters_or_a_lost_record_redraw(tmp_path: Path) -> None:
     root = tmp_path / "data"
     generate(root, train=1, val=1)
     generate(root, train=2, val=1)
@@ -85,7 +85,7 @@ def test_other_parameters_and_a_lost_record_draw_anew(tmp_path: Path) -> None:
     assert len(list((root / "JPEGImages").iterdir())) == 2
 
 
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"precious")
     with pytest.raises(FileExistsError, match="not a demo"):
         generate(tmp_path, train=1, val=1)
@@ -103,6 +103,6 @@ def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"train": 0}, {"val": 0}])
-def test_numbers_out_of_range(tmp_path: Path, wrong: dict[str, int]) -> None:
+def test_arguments_out_of_range(tmp_path: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="need seed"):
         generate(tmp_path / "data", **wrong)

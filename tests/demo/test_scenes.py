@@ -1,4 +1,4 @@
-"""Every scene is what its tags and mask say, and does not depend on other scenes."""
+"""Every scene agrees with its tags and mask and does not depend on other scenes."""
 
 import hashlib
 
@@ -63,12 +63,8 @@ def test_objects_of_all_sizes(scenes: list[Scene]) -> None:
     assert max(shares) > 0.2
 
 
-def test_boats_are_met_on_water() -> None:
-    places = [
-        scene.background
-        for scene in (render_scene(0, "train", index) for index in range(120))
-        if "boat" in scene.tags
-    ]
+def test_boats_are_mostly_on_water(scenes: list[Scene]) -> None:
+    places = [scene.background for scene in scenes if "boat" in scene.tags]
     assert places.count("water") >= 0.75 * len(places) > 0
 
 

@@ -1,6 +1,4 @@
-"""Every kind of command that writes, on a tiny data set, and the digest of what it leaves."""
-
-from __future__ import annotations
+"""Every kind of command that writes, on a tiny data set, and the digests of its outputs."""
 
 import hashlib
 import json
@@ -21,7 +19,7 @@ from wsss.clip.weights import weights_digest
 from .forks import ROOT, Forks
 
 MEASURED = "efficiency.json"
-"""Holds the time that was taken, which is not the same twice."""
+"""Holds a duration, which differs between runs."""
 CONFIG: dict[str, Any] = {
     "name": "tiny",
     "compute": {"device": "cpu", "workers": 1, "batch": 2},
@@ -41,16 +39,16 @@ CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A command; its arguments have ``{out}``, where it writes, and ``{base}``, what was before."""
+    """A command; in its arguments ``{out}`` is the output folder, ``{base}`` an earlier one."""
 
     name: str
     argv: str
     outputs: tuple[str, ...]
-    """What it leaves, below ``{out}``: files and folders."""
+    """Its outputs below ``{out}``: files and folders."""
     pools: bool = False
     """Whether it starts processes."""
     fills: bool = False
-    """Whether it goes on with a folder that it had filled in part."""
+    """Whether it completes a folder that it has filled in part."""
 
     def command(self, base: Path, out: Path) -> list[str]:
         """The arguments."""
@@ -122,14 +120,14 @@ CHAIN: tuple[Kind, ...] = (
          " --part val --workers 2", ("masks/val2014.json", "masks/val2014"), pools=True,
          fills=True),
 )  # fmt: skip
-"""In an order in which each finds what it needs."""
+"""In an order in which each command has its inputs."""
 _ALIKE = frozenset({"compare", "efficiency"} | {f"score {what}" for what in (
     "affinity", "blob", "seeds", "refined", "masks", "refiner", "predictions",
 )})  # fmt: skip
 KINDS = CHAIN if os.environ.get("WSSS_ALL_KINDS") else tuple(
     kind for kind in CHAIN if kind.name not in _ALIKE
 )  # fmt: skip
-"""Those that write differently, or with `WSSS_ALL_KINDS` all."""
+"""Those that write in different ways, or all with `WSSS_ALL_KINDS`."""
 _WAYS = ("ingest", "cams", "masks", "retrain", "refine-train", "score masks", "table",
          "truth coco-masks", "truth sbd-masks", "export voc-submission",
          "masks, 2 processes")  # fmt: skip
@@ -144,8 +142,8 @@ def build(base: Path, forks: Forks) -> dict[str, float]:
     """Run the chain undisturbed; gives the seconds of each kind, by name."""
     voc = CONFIG | {"data": {"kind": "voc", "root": str(base / "data"), "train_list": "train"}}
     voc["data"]["val_list"] = "val"
-    own = CONFIG | {"data": CONFIG["data"] | {"root": str(base / "data")}}
-    for name, config in {"tiny": own, "voc": voc}.items():
+    demo = CONFIG | {"data": CONFIG["data"] | {"root": str(base / "data")}}
+    for name, config in {"tiny": demo, "voc": voc}.items():
         (base / f"{name}.json").write_text(json.dumps(config))
     (base / "coco/annotations").mkdir(parents=True)
     (base / "coco/annotations/instances_val2014.json").write_text(json.dumps(content(12)))
@@ -159,35 +157,35 @@ def build(base: Path, forks: Forks) -> dict[str, float]:
     Predictions(base / "voc").shards()
     seconds = {}
     for kind in CHAIN:
-        out = place(base, kind)
+        out = output_folder(base, kind)
         done = forks.run(kind.command(base, out), pools=kind.pools)
         assert done.code == 0, f"{kind.name}: {done.output}"
-        assert not done.left
+        assert not done.survivors
         seconds[kind.name] = done.seconds
     return seconds
 
 
-def place(base: Path, kind: Kind) -> Path:
-    """Where the undisturbed run of a kind writes."""
+def output_folder(base: Path, kind: Kind) -> Path:
+    """Folder to which the undisturbed run of a kind writes."""
     if kind.name in {"demo make", "ingest"}:
         return base
     return base / kind.name.replace(",", "").replace(" ", "-")
 
 
 def digests(kind: Kind, out: Path) -> dict[str, str]:
-    """Digest of the content of each output that is there.
+    """Digest of the content of each existing output.
 
     Raises:
-        ArtifactError: one is there and not whole.
+        ArtifactError: an output is damaged.
     """
-    found = {}
+    by_output = {}
     for name in kind.outputs:
         path = out / name
         if path.is_dir():
-            found[name] = _tree(path)
+            by_output[name] = _tree(path)
         elif path.exists():
-            found[name] = _file(path)
-    return found
+            by_output[name] = _file(path)
+    return by_output
 
 
 def _tree(folder: Path) -> str:
@@ -202,7 +200,7 @@ def _tree(folder: Path) -> str:
         if path.is_file() and ".cache" not in path.parts and ".tmp-" not in str(path)
     }
     if folder.name == "manifest" and "manifest.csv" not in shown:
-        return ""  # an ingest that is not finished, and says so
+        return ""  # an unfinished ingest
     return hashlib.sha256(json.dumps(shown).encode()).hexdigest()
 
 

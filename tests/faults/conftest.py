@@ -1,20 +1,18 @@
 """The chain of all kinds, run once undisturbed, and the server that runs commands."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from .chain import CHAIN, build, digests, place
+from .chain import CHAIN, build, digests, output_folder
 from .forks import Forks
 
 
 @dataclass
 class Undisturbed:
-    """What the chain leaves when nothing happens."""
+    """The outputs of the chain without a fault."""
 
     base: Path
     forks: Forks
@@ -28,5 +26,5 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbe
     base = tmp_path_factory.mktemp("chain")
     with Forks(base) as forks:
         seconds = build(base, forks)
-        expected = {kind.name: digests(kind, place(base, kind)) for kind in CHAIN}
+        expected = {kind.name: digests(kind, output_folder(base, kind)) for kind in CHAIN}
         yield Undisturbed(base, forks, seconds, expected)

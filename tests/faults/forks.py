@@ -1,12 +1,10 @@
 """A process that imports the stages once and then forks: `wsss …` without seconds of imports.
 
-A child is what `python -m wsss …` is after its imports, in a session of its own, with its output in
-a file. It can be killed at a chosen moment, and given a limit on the size of files. The server is a
-process of its own, single-threaded and without the test run's import hooks. It reads requests as
+A child is `python -m wsss …` after its imports, in a new session, with its output in
+a file. It can be killed at a chosen moment, and given a limit on the size of files. The server is
+a separate, single-threaded process without the test run's import hooks. It reads requests as
 lines of JSON and answers each with one.
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -15,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 _IMPORTED = (
@@ -27,7 +25,7 @@ _IMPORTED = (
     "wsss.score.tables.comparison", "wsss.score.papers.render", "wsss.score.tables.efficiency",
     "wsss.score.truth.mask_tags", "wsss.score.truth.coco_masks", "wsss.score.truth.sbd_masks",
 )  # fmt: skip
-# At this size nothing would be worth a pool of processes; their fate is what is looked at.
+# Data this small would start no pool of processes, which these tests are about.
 _POOLS = {
     "wsss.masks.store": {"_PIXELS_WORTH_A_PROCESS": 1},
     "wsss.data.images.decode": {"_BYTES_WORTH_A_POOL": 0},
@@ -49,10 +47,10 @@ class Done:
     """Exit status; negative: the signal."""
     seconds: float
     output: str
-    left: int
-    """Processes of it that still ran `_PATIENCE` after its end; they were killed."""
+    survivors: int
+    """Its processes that still ran `_PATIENCE` after its end; they were killed."""
     workers: int
-    """Processes of it that were there when it ended."""
+    """Its processes that were alive when it ended."""
     late: list[str]
     """Files in the watched folder that changed between its end and that of the last of these."""
 
@@ -92,7 +90,7 @@ class Forks:
             limit: bytes that a file may have (RLIMIT_FSIZE).
             pools: start worker processes, however small the work is.
             watch: folder that must not change once the process is dead.
-            tidy: let the interpreter end as it does, instead of at once.
+            tidy: let the interpreter shut down as usual, instead of exiting at once.
         """
         return self.run_all(
             [argv], kill_after=kill_after, limit=limit, pools=pools, watch=watch, tidy=tidy
@@ -100,18 +98,15 @@ class Forks:
 
     def run_all(self, argvs: Sequence[Sequence[str]], **options: Any) -> list[Done]:
         """Run commands at once; see `run`."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         request = {"argvs": [list(map(str, argv)) for argv in argvs], **options}
         self._process.stdin.write(json.dumps(request, default=str) + "\n")
         self._process.stdin.flush()
         return [Done(**answer) for answer in json.loads(self._process.stdout.readline())]
 
-    def __enter__(self) -> Forks:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
 
@@ -141,10 +136,10 @@ def serve() -> None:
         argvs = request.pop("argvs")
         children = []
         for argv in argvs:
-            found = _fork(argv, request)
-            if found is None:
+            child = _fork(argv, request)
+            if child is None:
                 return
-            children.append(found)
+            children.append(child)
         print(json.dumps([_follow(child, request) for child in children]), flush=True)
 
 
@@ -178,7 +173,7 @@ def _fork(argv: list[str], options: Mapping[str, Any]) -> tuple[int, float, str]
 
 
 def _follow(child: tuple[int, float, str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Wait for a child, or kill it; then wait for what it started."""
+    """Wait for a child, or kill it; then wait for its own children."""
     import signal
     import time
 
@@ -186,9 +181,9 @@ def _follow(child: tuple[int, float, str], options: Mapping[str, Any]) -> dict[s
     moment = options.get("kill_after")
     state = 0
     while True:
-        found, state = os.waitpid(pid, os.WNOHANG)
+        ended, state = os.waitpid(pid, os.WNOHANG)
         passed = time.monotonic() - start
-        if found:
+        if ended:
             break
         if passed > (_TOO_LONG if moment is None else moment):
             os.kill(pid, signal.SIGKILL)
@@ -211,14 +206,14 @@ def _follow(child: tuple[int, float, str], options: Mapping[str, Any]) -> dict[s
     os.unlink(log)
     return {
         "code": os.waitstatus_to_exitcode(state), "seconds": seconds, "output": output,
-        "left": len(members), "workers": workers,
+        "survivors": len(members), "workers": workers,
         "late": sorted(name for name, _ in set(before.items()) ^ set(after.items())),
     }  # fmt: skip
 
 
 def _session(leader: int) -> list[int]:
     """Living processes of a session."""
-    found = []
+    members = []
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != leader:
             try:
@@ -227,22 +222,22 @@ def _session(leader: int) -> list[int]:
             except OSError:
                 continue
             if int(fields[3]) == leader and fields[0] != "Z":
-                found.append(int(name))
-    return found
+                members.append(int(name))
+    return members
 
 
 def _files(folder: str | None) -> dict[str, tuple[int, int, int]]:
     """Inode, size and time of change of everything below a folder."""
-    found = {}
-    for place, _, names in os.walk(folder or os.devnull):
+    files = {}
+    for parent, _, names in os.walk(folder or os.devnull):
         for name in names:
-            path = os.path.join(place, name)
+            path = os.path.join(parent, name)
             try:
-                one = os.lstat(path)
+                status = os.lstat(path)
             except OSError:
                 continue
-            found[path] = (one.st_ino, one.st_size, one.st_mtime_ns)
-    return found
+            files[path] = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return files
 
 
 def _run(*, tidy: bool) -> None:
@@ -255,7 +250,7 @@ def _run(*, tidy: bool) -> None:
         if tidy:
             raise
         code = asked.code
-    if not tidy:  # a second of taking modules apart, in which nothing is written any more
+    if not tidy:  # a second of shutdown in which nothing is written
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else int(code is not None))

@@ -1,7 +1,5 @@
 """A reduced form of `python -m benchmarks.determinism`, whose table is in docs/faults.md."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ from benchmarks.cuts import differing, measure, table
 pytestmark = pytest.mark.slow
 
 
-def test_content_does_not_hang_on_how_the_work_is_cut(
+def test_content_does_not_depend_on_the_division_of_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cuts, trainings = measure(tmp_path / "d", 3, shards=(1, 3), workers=(1,), batches=(1, 4))

@@ -1,6 +1,4 @@
-"""A full disk, a limit on file sizes, folders that cannot be written: one message, nothing lost."""
-
-from __future__ import annotations
+"""A full disk, a limit on file sizes, folders that cannot be written: one message, no loss."""
 
 import os
 import random
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .chain import KINDS, WAYS, Kind, digests, place
+from .chain import KINDS, WAYS, Kind, digests, output_folder
 from .conftest import Undisturbed
 
 pytestmark = pytest.mark.slow
@@ -37,7 +35,7 @@ def _mount(folder: Path, options: str) -> bool:
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file system of its own in memory."""
+    """A separate file system in memory."""
     folder = tmp_path_factory.mktemp("disk")
     if not _mount(folder, "size=400m"):
         pytest.skip(_NO_MOUNTS)
@@ -49,17 +47,17 @@ def _resize(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
 
 
-def test_a_full_disk(
+def test_full_disk(
     undisturbed: Undisturbed, disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The disk is made so small that the command fails; afterwards it goes on where it was."""
+    """A command fails on a disk that is too small, and completes once there is space."""
     counts: Counter[str] = Counter()
     for kind in KINDS:
         out = disk / "out"
         needed = sum(-(-size // _PAGE) * _PAGE for size in _sizes(undisturbed, kind))
         moments = random.Random(f"disk {kind.name}")
-        for number in range(SIZES):
-            share = (number + moments.random()) / SIZES
+        for index in range(SIZES):
+            share = (index + moments.random()) / SIZES
             used = shutil.disk_usage(disk).used
             room = int(share * needed) // _PAGE * _PAGE
             _resize(disk, f"size={max(used + room, _PAGE)}")
@@ -73,12 +71,12 @@ def test_a_full_disk(
 def test_a_limit_on_the_size_of_files(
     undisturbed: Undisturbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """RLIMIT_FSIZE, which needs no root; where there is a disk of its own, a sample is enough."""
+    """RLIMIT_FSIZE, which needs no root; where a disk can be mounted, a sample is enough."""
     counts: Counter[str] = Counter()
     for kind in KINDS[:: 1 if SIZES > 1 or os.getuid() else 4]:
         out = tmp_path / "out"
         largest = max(_sizes(undisturbed, kind))
-        if largest <= 2 * _PAGE:  # what a command says must fit into the limit as well
+        if largest <= 2 * _PAGE:  # the messages of a command must fit into the limit as well
             counts["too small"] += 1
             continue
         moments = random.Random(f"limit {kind.name}")
@@ -154,7 +152,7 @@ def _fail(
         return
     _clear(kind, done.code, done.output, out, (reason,))
     counts["said"] += 1
-    assert done.left == 0
+    assert done.survivors == 0
     whole = undisturbed.expected[kind.name]
     for name, digest in digests(kind, out).items():
         assert kind.fills or not digest or digest == whole[name], f"{kind.name}: {name} is broken"
@@ -162,13 +160,13 @@ def _fail(
 
 
 def _clear(kind: Kind, code: int, output: str, out: Path, reasons: tuple[str, ...]) -> None:
-    """Check that there is one message, with the file, what happened and what to do."""
+    """Check that there is one message with file, cause and remedy."""
     assert code == 1, f"{kind.name}: ended with {code}: {output}"
     assert "Traceback" not in output, f"{kind.name}: {output}"
-    said = [found for line in output.splitlines() if (found := _MESSAGE.match(line))]
-    assert len(said) == 1, f"{kind.name}: {output}"
-    assert said[0][2] in reasons, f"{kind.name}: {output}"
-    assert str(out) in said[0][1] or said[0][1] in str(out), f"{kind.name}: {output}"
+    messages = [match for line in output.splitlines() if (match := _MESSAGE.match(line))]
+    assert len(messages) == 1, f"{kind.name}: {output}"
+    assert messages[0][2] in reasons, f"{kind.name}: {output}"
+    assert str(out) in messages[0][1] or messages[0][1] in str(out), f"{kind.name}: {output}"
 
 
 def _recover(undisturbed: Undisturbed, kind: Kind, out: Path, counts: Counter[str]) -> None:
@@ -180,7 +178,7 @@ def _recover(undisturbed: Undisturbed, kind: Kind, out: Path, counts: Counter[st
 
 def _sizes(undisturbed: Undisturbed, kind: Kind) -> list[int]:
     """Bytes of each file among the outputs of a kind."""
-    there = [place(undisturbed.base, kind) / name for name in kind.outputs]
+    there = [output_folder(undisturbed.base, kind) / name for name in kind.outputs]
     files = [file for path in there for file in [path, *path.rglob("*")]]
     return [file.stat().st_size for file in files if file.is_file()]
 

@@ -1,9 +1,7 @@
-"""One changed byte in anything that a later stage reads is noticed before use, or changes nothing.
+"""A changed byte in any file that a later stage reads is detected before use, or harmless.
 
-`WSSS_FLIPS` is how many bytes of each file are changed, one at a time, beside the first ones.
+`WSSS_FLIPS` is how many bytes of each file are changed, one at a time, besides the first.
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -41,7 +39,7 @@ from .conftest import Undisturbed
 
 pytestmark = pytest.mark.slow
 FLIPS = int(os.environ.get("WSSS_FLIPS", "60"))
-_FIRST = 2 * FLIPS  # bytes from the start, where headers are, of which every one is changed
+_FIRST = 2 * FLIPS  # bytes of the header, each of which is changed
 _HANGING = 60  # seconds
 _ERRORS = (ArtifactError, ImageError, TruthError)
 _REMEDY = re.compile(r"rerun|again|restore|run ingest|wsss truth|left alone|older checkpoint")
@@ -49,17 +47,17 @@ Reader = Callable[[Path], str]
 
 
 def shard(path: Path) -> str:
-    """All that a stage can ask of a shard."""
-    with Shard(path) as found:
+    """Everything that a stage can read from a shard."""
+    with Shard(path) as opened:
         items = [
-            [i.id, i.key, dict(i.attrs), digest_arrays(i.arrays), found.key(i.id)] for i in found
+            [i.id, i.key, dict(i.attrs), digest_arrays(i.arrays), opened.key(i.id)] for i in opened
         ]
-        return digest_json([found.kind, found.content, found.provenance.model_dump(), items])
+        return digest_json([opened.kind, opened.content, opened.provenance.model_dump(), items])
 
 
 def checkpoint(path: Path) -> str:
-    tensors, made = load_checkpoint(path)
-    return digest_json([weights_digest(tensors), made.model_dump()])
+    tensors, origin = load_checkpoint(path)
+    return digest_json([weights_digest(tensors), origin.model_dump()])
 
 
 def state(path: Path) -> str:
@@ -75,29 +73,29 @@ def resumable(path: Path) -> str:
 
 
 def manifest(path: Path) -> str:
-    found, classes = load(path.parent)
-    return digest_json([list(map(str, found)), str(classes)])
+    samples, classes = load(path.parent)
+    return digest_json([list(map(str, samples)), str(classes)])
 
 
 def records(path: Path) -> str:
-    found = read_records([path])
-    counts = [read_image_counts(one, path) for one in found if one.image_counts]
-    totals = [[one.ids, one.total().tolist(), one.cell.tolist()] for one in counts]
-    return digest_json([[one.model_dump(mode="json") for one in found], totals])
+    loaded = read_records([path])
+    counts = [read_image_counts(record, path) for record in loaded if record.image_counts]
+    totals = [[record.ids, record.total().tolist(), record.cell.tolist()] for record in counts]
+    return digest_json([[record.model_dump(mode="json") for record in loaded], totals])
 
 
 def bank(path: Path) -> str:
-    found = embeddings._read(path, _words)
-    if found is None:  # it is computed again, and nobody needs to know
+    features = embeddings._read(path, _words)
+    if features is None:  # it is computed again
         raise ArtifactError(f"{path}: made again")
-    return str(found.tolist())
+    return str(features.tolist())
 
 
 def remembered(path: Path) -> str:
-    found = DecodeCache(path)._entries
-    if not found:
+    entries = DecodeCache(path)._entries
+    if not entries:
         raise ArtifactError(f"{path}: all is decoded again")
-    return str(found)
+    return str(entries)
 
 
 _words = 0
@@ -168,9 +166,11 @@ def _small(base: Path) -> tuple[Path, Path]:
     """The segmenter's weights and state with short tensors: 15 and 45 MB take long to digest."""
     folder = base / "small"
     folder.mkdir(exist_ok=True)
-    tensors, made = load_checkpoint(base / "retrain/c.safetensors")
+    tensors, origin = load_checkpoint(base / "retrain/c.safetensors")
     weights, state = folder / "weights/c.safetensors", folder / "state/iter_6.pth"
-    save_checkpoint(weights, {name: one.flatten()[:9] for name, one in tensors.items()}, made)
+    save_checkpoint(
+        weights, {name: tensor.flatten()[:9] for name, tensor in tensors.items()}, origin
+    )
     loaded = runner.load_mmengine_checkpoint(max((base / "retrain/work").glob("iter_*.pth")))
     loaded["optimizer"] = {}
     loaded["state_dict"] = {n: v.flatten()[:9].clone() for n, v in loaded["state_dict"].items()}
@@ -180,7 +180,7 @@ def _small(base: Path) -> tuple[Path, Path]:
     return weights, state
 
 
-def test_flipped_bytes(
+def test_flips(
     undisturbed: Undisturbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     total: Counter[str] = Counter()
@@ -204,20 +204,20 @@ _COLUMNS = ("flips", "detected", "harmless")
 
 def _flip_all(path: Path, reader: Reader, name: str) -> Counter[str]:
     size, choice = path.stat().st_size, random.Random(f"flip {name}")
-    places = list(range(min(size, _FIRST)))
+    offsets = list(range(min(size, _FIRST)))
     if size > _FIRST:
-        places += sorted(choice.randrange(_FIRST, size) for _ in range(FLIPS))
-    masks = [choice.randrange(1, 256) for _ in places]
+        offsets += sorted(choice.randrange(_FIRST, size) for _ in range(FLIPS))
+    masks = [choice.randrange(1, 256) for _ in offsets]
     expected = reader(path)
     counts: Counter[str] = Counter()
     start = 0
-    while start < len(places):  # a process may die of damage; the next goes on behind it
-        outcomes = _in_process(path, reader, expected, places[start:], masks[start:])
-        for place, outcome in zip(places[start:], outcomes, strict=False):
-            assert outcome in {"detected", "harmless"}, f"{name}, byte {place}: {outcome}"
+    while start < len(offsets):  # a process may crash on damage; the next continues behind it
+        outcomes = _in_process(path, reader, expected, offsets[start:], masks[start:])
+        for offset, outcome in zip(offsets[start:], outcomes, strict=False):
+            assert outcome in {"detected", "harmless"}, f"{name}, byte {offset}: {outcome}"
             counts.update({"flips": 1, outcome: 1})
-        assert len(outcomes) == len(places) - start, (
-            f"{name}: the process died at byte {places[start + len(outcomes)]}"
+        assert len(outcomes) == len(offsets) - start, (
+            f"{name}: the process died at byte {offsets[start + len(outcomes)]}"
         )
         start += len(outcomes)
     assert reader(path) == expected
@@ -225,34 +225,34 @@ def _flip_all(path: Path, reader: Reader, name: str) -> Counter[str]:
 
 
 def _in_process(
-    path: Path, reader: Reader, expected: str, places: Sequence[int], masks: Sequence[int]
+    path: Path, reader: Reader, expected: str, offsets: Sequence[int], masks: Sequence[int]
 ) -> list[str]:
-    """What becomes of each flip, up to the one at which the process died."""
+    """The outcome of each flip, up to the one at which the process died."""
     away, here = os.pipe()
     pid = os.fork()
     if not pid:
         try:
             os.close(away)
             with os.fdopen(here, "w") as answers:
-                for place, mask in zip(places, masks, strict=True):
+                for offset, mask in zip(offsets, masks, strict=True):
                     signal.alarm(_HANGING)
-                    print(json.dumps(_flip(path, reader, expected, place, mask)), file=answers)
+                    print(json.dumps(_flip(path, reader, expected, offset, mask)), file=answers)
                     answers.flush()
         finally:
             os._exit(0)
     os.close(here)
     with os.fdopen(away) as answers:
-        found = [json.loads(line) for line in answers]
+        outcomes = [json.loads(line) for line in answers]
     os.waitpid(pid, 0)
-    return found
+    return outcomes
 
 
-def _flip(path: Path, reader: Reader, expected: str, place: int, mask: int) -> str:
-    """detected, harmless, or what is wrong."""
+def _flip(path: Path, reader: Reader, expected: str, offset: int, mask: int) -> str:
+    """detected, harmless, or the failure."""
     with path.open("r+b", buffering=0) as stream:
-        stream.seek(place)
+        stream.seek(offset)
         (value,) = stream.read(1)
-        stream.seek(place)
+        stream.seek(offset)
         stream.write(bytes([value ^ mask]))
     try:
         return "harmless" if reader(path) == expected else "was read as another content"
@@ -265,5 +265,5 @@ def _flip(path: Path, reader: Reader, expected: str, place: int, mask: int) -> s
         return f"no error of ours: {error!r}"
     finally:
         with path.open("r+b", buffering=0) as stream:
-            stream.seek(place)
+            stream.seek(offset)
             stream.write(bytes([value]))

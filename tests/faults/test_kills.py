@@ -1,10 +1,8 @@
 """`kill -9` at random moments of every command that writes.
 
-`WSSS_KILLS` is how many of them, over all kinds: the figure in docs/faults.md. CI takes one of
+`WSSS_KILLS` is their number over all kinds: the figure in docs/faults.md. By default one kill of
 every second kind.
 """
-
-from __future__ import annotations
 
 import os
 import random
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .chain import CHAIN, Kind, digests, place
+from .chain import CHAIN, Kind, digests, output_folder
 from .conftest import Undisturbed
 
 pytestmark = pytest.mark.slow
@@ -27,8 +25,8 @@ def test_kill_at_random_moments(
     undisturbed: Undisturbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts: Counter[str] = Counter()
-    for number, kind in enumerate(KINDS):
-        kills = KILLS // len(KINDS) + (number < KILLS % len(KINDS))
+    for index, kind in enumerate(KINDS):
+        kills = KILLS // len(KINDS) + (index < KILLS % len(KINDS))
         _kill(undisturbed, kind, kills, tmp_path, counts)
     with capsys.disabled():
         print(
@@ -45,12 +43,12 @@ def test_kill_at_random_moments(
 def _kill(
     undisturbed: Undisturbed, kind: Kind, kills: int, folder: Path, counts: Counter[str]
 ) -> None:
-    """Kill one kind again and again; what is killed goes on from what the one before left."""
+    """Kill one kind repeatedly; each run continues from the outputs of the killed one before."""
     moments = random.Random(f"kill {kind.name}")
     out = folder / kind.name.replace(" ", "-")
     command, expected = kind.command(undisturbed.base, out), undisturbed.expected[kind.name]
-    seconds, left, in_a_row = undisturbed.seconds[kind.name], kills, 0
-    while left:
+    seconds, remaining, in_a_row = undisturbed.seconds[kind.name], kills, 0
+    while remaining:
         done = undisturbed.forks.run(
             command, kill_after=_moment(moments) * seconds, pools=kind.pools, watch=out
         )
@@ -59,12 +57,14 @@ def _kill(
             shutil.rmtree(out)
             continue
         assert done.code == -9, f"{kind.name}: {done.output}"
-        assert done.left == 0, f"{kind.name}: {done.left} processes live on without their parent"
+        assert done.survivors == 0, (
+            f"{kind.name}: {done.survivors} processes live on without their parent"
+        )
         assert not done.late, f"{kind.name}: was written by an orphan: {done.late}"
-        left, in_a_row = left - 1, in_a_row + 1
+        remaining, in_a_row = remaining - 1, in_a_row + 1
         some = _accept(undisturbed, kind, out)
         counts.update(kills=1, workers=done.workers, some=some, late=len(done.late))
-        if in_a_row == _IN_A_ROW or not left:
+        if in_a_row == _IN_A_ROW or not remaining:
             done = undisturbed.forks.run(command, pools=kind.pools)
             assert done.code == 0, f"{kind.name}, resumed: {done.output}"
             assert digests(kind, out) == expected, kind.name
@@ -83,14 +83,14 @@ def _moment(moments: random.Random) -> float:
 
 
 def _accept(undisturbed: Undisturbed, kind: Kind, out: Path) -> bool:
-    """Check that each output is absent or whole; gives whether any was there."""
-    found = digests(kind, out)
-    for name, digest in found.items():
-        if kind.fills and (out / name).is_dir():  # file by file; the last one says that all is done
+    """Check that each output is absent or whole; returns whether any exists."""
+    outputs = digests(kind, out)
+    for name, digest in outputs.items():
+        if kind.fills and (out / name).is_dir():  # file by file; the last file marks the end
             for path in (out / name).iterdir():
-                whole = place(undisturbed.base, kind) / name / path.name
+                whole = output_folder(undisturbed.base, kind) / name / path.name
                 assert ".tmp-" in path.name or path.read_bytes() == whole.read_bytes(), path
         elif digest:
             expected = undisturbed.expected[kind.name][name]
             assert digest == expected, f"{kind.name}: {name} is there, but is another"
-    return any(found.values())
+    return any(outputs.values())

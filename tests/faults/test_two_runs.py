@@ -1,6 +1,4 @@
-"""Two processes that write the same output at once: they do not meet, or one says why it ends."""
-
-from __future__ import annotations
+"""Two processes that write the same output at once: no interference, or one message."""
 
 import re
 import shutil
@@ -18,7 +16,7 @@ pytestmark = pytest.mark.slow
 _HELD = re.compile(r"error: \S+: another process trains there \(process \d+ on .+\); wait for it")
 
 
-def test_two_at_once(
+def test_two_runs(
     undisturbed: Undisturbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts: Counter[str] = Counter()
@@ -55,9 +53,7 @@ def test_the_lock_of_a_work_folder(tmp_path: Path, undisturbed: Undisturbed) -> 
     assert done.code == 0, done.output
 
 
-def test_a_folder_of_something_else_is_not_replaced(
-    tmp_path: Path, undisturbed: Undisturbed
-) -> None:
+def test_a_foreign_folder_is_not_replaced(tmp_path: Path, undisturbed: Undisturbed) -> None:
     """What is replaced as a whole must be of ours, and a file never replaces a folder."""
     photos = tmp_path / "photos"
     photos.mkdir()

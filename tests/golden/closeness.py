@@ -1,7 +1,5 @@
 """How golden tests measure closeness."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 
@@ -16,13 +14,15 @@ def assert_close_rel(
     what: str = "",
 ) -> float:
     """Largest difference divided by the largest magnitude must be at most ``tol``; returns it."""
-    found, wanted = (
+    computed, published = (
         np.asarray(x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
         for x in (actual, expected)
     )
-    assert found.shape == wanted.shape, f"{what}: shape {found.shape}, expected {wanted.shape}"
-    largest = np.abs(wanted).max() if wanted.size else 0.0
-    difference = np.abs(found - wanted).max() if wanted.size else 0.0
+    assert computed.shape == published.shape, (
+        f"{what}: shape {computed.shape}, expected {published.shape}"
+    )
+    largest = np.abs(published).max() if published.size else 0.0
+    difference = np.abs(computed - published).max() if published.size else 0.0
     error = float(difference / largest) if largest else float(difference)
     assert error <= tol, f"{what}: off by {error:.2e} of the largest magnitude, allowed {tol:.0e}"
     return error

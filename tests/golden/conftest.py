@@ -1,11 +1,9 @@
-"""Shared by the golden tests: where the published tensors lie (`closeness` says how near is near).
+"""Shared by the golden tests: the folder of published tensors (tolerances: `closeness`).
 
-The folder is ``WSSS_GOLDEN_DIR``, or ``golden`` below ``WSSS_SHARED`` (default ``../shared`` beside
-the project). Tests read every size from the arrays, so any folder with the same file names and keys
-will do. Where there is none they are skipped.
+The folder is ``WSSS_GOLDEN_DIR``, or ``golden`` below ``WSSS_SHARED`` (default ``../shared``).
+Tests read every size from the arrays, so any folder with the same file names and keys will do.
+Without the folder they are skipped.
 """
-
-from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
@@ -28,7 +26,7 @@ def golden_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def load_golden(golden_dir: Path) -> Callable[[str], Mapping[str, np.ndarray]]:
-    """Read a golden ``.npz`` by name; arrays are read when they are asked for."""
+    """Read a golden ``.npz`` by name; arrays are read on access."""
 
     def load(name: str) -> Mapping[str, np.ndarray]:
         path = golden_dir / name

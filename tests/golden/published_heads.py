@@ -1,7 +1,5 @@
 """The published decoder heads (``*_heads.safetensors``) as modules of ours."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +21,7 @@ _FUSION, _DECODER = "fusion.", "decoder."
 
 
 def load_heads(path: Path) -> Weights:
-    """Weights by their published names; skips where there is no such file."""
+    """Weights by their published names; skips if the file is missing."""
     if not path.is_file():
         pytest.skip(f"no golden file {path}")
     return {name: value.float() for name, value in load_file(path).items()}
@@ -46,17 +44,17 @@ def build_decoder(heads: Weights) -> TransformerDecoder:
 
 
 def _fill(module: nn.Module, prefix: str, heads: Weights) -> None:
-    found, _ = assemble(heads, parts({prefix + k: v for k, v in module.state_dict().items()}))
-    assert not found.problems
-    module.load_state_dict({k.removeprefix(prefix): v for k, v in found.tensors.items()})
+    assembled, _ = assemble(heads, parts({prefix + k: v for k, v in module.state_dict().items()}))
+    assert not assembled.problems
+    module.load_state_dict({k.removeprefix(prefix): v for k, v in assembled.tensors.items()})
 
 
-def places(fusion: nn.Module, decoder: nn.Module) -> Mapping[str, tuple[str, int | None]]:
-    """Where the parameter of a published name is: our name, and the block where it is stacked."""
+def our_parameters(fusion: nn.Module, decoder: nn.Module) -> Mapping[str, tuple[str, int | None]]:
+    """Our name of each published parameter, and its block if we stack several."""
     state = {_FUSION + k: v for k, v in fusion.state_dict().items()}
     state |= {_DECODER + k: v for k, v in decoder.state_dict().items()}
-    found: dict[str, tuple[str, int | None]] = {}
+    by_name: dict[str, tuple[str, int | None]] = {}
     for ours, part in parts(state).items():
         for block, theirs in enumerate(part.sources):
-            found[theirs] = (ours, block if len(part.sources) > 1 else None)
-    return found
+            by_name[theirs] = (ours, block if len(part.sources) > 1 else None)
+    return by_name

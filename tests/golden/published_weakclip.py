@@ -1,7 +1,5 @@
 """The published WeakCLIP: its checkpoint, and that in our network."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,19 +35,21 @@ def checkpoint(golden_dir: Path) -> dict[str, torch.Tensor]:
     docs/methods/weakclip.md).
     """
     heads = load_heads(golden_dir / "weakclip_heads.safetensors")
-    found: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, value in load_file(golden_dir / "clip_tiny.safetensors").items():
         if name.startswith("visual."):
-            found[name.replace("visual.", "backbone.", 1)] = value.float()
+            tensors[name.replace("visual.", "backbone.", 1)] = value.float()
         elif name.startswith(_TEXT):
-            found[f"text_encoder.{name}"] = value.float()
-    table = found["backbone.positional_embedding"]
-    patch = found["backbone.conv1.weight"].shape[-1]
+            tensors[f"text_encoder.{name}"] = value.float()
+    table = tensors["backbone.positional_embedding"]
+    patch = tensors["backbone.conv1.weight"].shape[-1]
     old, new = round((len(table) - 1) ** 0.5), BUILT_FOR // patch
-    found["backbone.positional_embedding"] = resize_positions(table, (old, old), (new, new))
+    tensors["backbone.positional_embedding"] = resize_positions(table, (old, old), (new, new))
     length = heads["contexts"].shape[1] + _CONTEXT
-    found["text_encoder.positional_embedding"] = found["text_encoder.positional_embedding"][:length]
-    return found | heads
+    tensors["text_encoder.positional_embedding"] = tensors["text_encoder.positional_embedding"][
+        :length
+    ]
+    return tensors | heads
 
 
 def new_network(
@@ -80,11 +80,13 @@ def build(golden_dir: Path, arrays: Mapping[str, np.ndarray], **changes: object)
     if network.trained is not network.head:
         state = dict(network.trained.state_dict())
     width = network.head.decoder.neck._width
-    found, rest = assemble(checkpoint(golden_dir), parts(state, width))
-    assert not found.problems
-    assert not rest or network.trained is network.head  # of which the towers are no part
+    assembled, rest = assemble(checkpoint(golden_dir), parts(state, width))
+    assert not assembled.problems
+    assert not rest or network.trained is network.head  # which does not contain the towers
     inside = "head." if network.trained is network.head else ""
-    network.trained.load_state_dict({k.removeprefix(inside): v for k, v in found.tensors.items()})
+    network.trained.load_state_dict(
+        {k.removeprefix(inside): v for k, v in assembled.tensors.items()}
+    )
     network.train(False)
     return network
 

@@ -1,13 +1,55 @@
-"""A refiner's setup on golden data, where classes have no names."""
+"""Published configurations, setups and batches of refiners on golden data."""
 
-from __future__ import annotations
-
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from wsss.clip.input import EncoderInput
+from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.refine.base import Setup
+from wsss.refine.training.crops import CropBatch
+
+
+def published_config(
+    golden_dir: Path, method: str, *, cams: Any = None, crop: int = 320, **options: object
+) -> Config:
+    """The published variant of a method on the golden CLIP."""
+    weights = str(golden_dir / "clip_tiny.safetensors")
+    return from_mapping(
+        {
+            "variant": "published",
+            "compute": {"device": "cpu"},
+            "clip": {"model": "from-weights", "pretrained": weights},
+            "cams": cams or {},
+            "refine": {"method": method, "train": {"crop": crop}, method: options},
+        },
+        partial=True,
+    )
+
+
+def crop_batch(
+    images: torch.Tensor,
+    grid: int,
+    image_index: torch.Tensor | None = None,
+    classes: torch.Tensor | None = None,
+    labels: torch.Tensor | None = None,
+) -> CropBatch:
+    """Whole images with their classes, without CAMs."""
+    none = torch.zeros(0, dtype=torch.long)
+    rows = 0 if classes is None else len(classes)
+    return CropBatch(
+        images=images,
+        valid=torch.ones(len(images), *images.shape[2:], dtype=torch.bool),
+        labels=labels,
+        image_index=none if image_index is None else image_index,
+        classes=none if classes is None else classes,
+        probabilities=torch.full((rows,), float("nan")),
+        initial=torch.zeros(rows, grid, grid),
+        maps=torch.zeros(rows, grid, grid),
+    )
 
 
 def refiner_setup(config: Config, inputs: EncoderInput, labels: int) -> Setup[Any]:

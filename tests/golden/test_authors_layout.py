@@ -5,8 +5,6 @@ published implementations in the golden files (small, all names), the parameter 
 papers give (full size), and what the import asks for (both).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -47,8 +45,8 @@ def norm(name: str, width: int) -> Layout:
 
 
 def batch_norm(name: str, width: int) -> Layout:
-    kept = {f"{name}.running_{what}": (width,) for what in ("mean", "var")}
-    return norm(name, width) | kept | {f"{name}.{COUNTER}": ()}
+    statistics = {f"{name}.running_{what}": (width,) for what in ("mean", "var")}
+    return norm(name, width) | statistics | {f"{name}.{COUNTER}": ()}
 
 
 def convolution(name: str, *shape: int, bias: int = 0) -> Layout:
@@ -56,101 +54,101 @@ def convolution(name: str, *shape: int, bias: int = 0) -> Layout:
 
 
 def clip_blocks(name: str, depth: int, width: int) -> Layout:
-    found: Layout = {}
-    for number in range(depth):
-        block = f"{name}.transformer.resblocks.{number}"
-        found |= {f"{block}.attn.in_proj_weight": (3 * width, width)}
-        found |= {f"{block}.attn.in_proj_bias": (3 * width,)}
-        found |= linear(f"{block}.attn.out_proj", width, width)
-        found |= linear(f"{block}.mlp.c_fc", 4 * width, width)
-        found |= linear(f"{block}.mlp.c_proj", width, 4 * width)
-        found |= norm(f"{block}.ln_1", width) | norm(f"{block}.ln_2", width)
-    return found
+    layout: Layout = {}
+    for index in range(depth):
+        block = f"{name}.transformer.resblocks.{index}"
+        layout |= {f"{block}.attn.in_proj_weight": (3 * width, width)}
+        layout |= {f"{block}.attn.in_proj_bias": (3 * width,)}
+        layout |= linear(f"{block}.attn.out_proj", width, width)
+        layout |= linear(f"{block}.mlp.c_fc", 4 * width, width)
+        layout |= linear(f"{block}.mlp.c_proj", width, 4 * width)
+        layout |= norm(f"{block}.ln_1", width) | norm(f"{block}.ln_2", width)
+    return layout
 
 
 def weakclip_layout(
     *, image: int, text: int, joint: int, co: int, channels: int, labels: int, words: int
 ) -> Layout:
     """Eq. 3-16 of docs/methods/weakclip.md; 12 blocks, patch 16, crops of 512, 8 prompt vectors."""
-    found: Layout = {"contexts": (1, 8, text), "gamma": (joint,), "beta": (joint,)}
-    found |= {"backbone.class_embedding": (image,), "backbone.proj": (image, joint)}
-    found |= {"backbone.positional_embedding": (1 + 32 * 32, image)}
-    found |= convolution("backbone.conv1", image, 3, 16, 16) | clip_blocks("backbone", 12, image)
-    found |= norm("backbone.ln_pre", image) | norm("backbone.ln_post", image)
+    layout: Layout = {"contexts": (1, 8, text), "gamma": (joint,), "beta": (joint,)}
+    layout |= {"backbone.class_embedding": (image,), "backbone.proj": (image, joint)}
+    layout |= {"backbone.positional_embedding": (1 + 32 * 32, image)}
+    layout |= convolution("backbone.conv1", image, 3, 16, 16) | clip_blocks("backbone", 12, image)
+    layout |= norm("backbone.ln_pre", image) | norm("backbone.ln_post", image)
     for doubling in ("fpn1.1", "fpn1.4", "fpn2.1"):
-        found |= convolution(f"backbone.{doubling}", image, image, 2, 2, bias=image)
-    for one in ("fpn1.0", "fpn2.0", "fpn3", "fpn4.0"):
-        found |= norm(f"backbone.{one}", image)
-    found |= batch_norm("backbone.fpn1.2", image)
-    found |= {"text_encoder.positional_embedding": (8 + 5, text)}
-    found |= {"text_encoder.token_embedding.weight": (words, text)}
-    found |= {"text_encoder.text_projection": (text, joint)} | norm("text_encoder.ln_final", text)
-    found |= clip_blocks("text_encoder", 12, text)
+        layout |= convolution(f"backbone.{doubling}", image, image, 2, 2, bias=image)
+    for module in ("fpn1.0", "fpn2.0", "fpn3", "fpn4.0"):
+        layout |= norm(f"backbone.{module}", image)
+    layout |= batch_norm("backbone.fpn1.2", image)
+    layout |= {"text_encoder.positional_embedding": (8 + 5, text)}
+    layout |= {"text_encoder.token_embedding.weight": (words, text)}
+    layout |= {"text_encoder.text_projection": (text, joint)} | norm("text_encoder.ln_final", text)
+    layout |= clip_blocks("text_encoder", 12, text)
     inside = "context_decoder"
-    found |= norm(f"{inside}.memory_proj.0", joint) | linear(f"{inside}.memory_proj.1", co, joint)
-    found |= norm(f"{inside}.memory_proj.2", co)
-    found |= norm(f"{inside}.text_proj.0", joint) | linear(f"{inside}.text_proj.1", co, joint)
+    layout |= norm(f"{inside}.memory_proj.0", joint) | linear(f"{inside}.memory_proj.1", co, joint)
+    layout |= norm(f"{inside}.memory_proj.2", co)
+    layout |= norm(f"{inside}.text_proj.0", joint) | linear(f"{inside}.text_proj.1", co, joint)
     for stack in ("decoder", "anti_decoder"):
-        for layer in (f"{inside}.{stack}.{number}" for number in range(3)):
+        for layer in (f"{inside}.{stack}.{index}" for index in range(3)):
             for attention in ("self_attn", "cross_attn"):
                 for what in "qkv":
-                    found |= linear(f"{layer}.{attention}.{what}_proj", co, co, bias=False)
-                found |= linear(f"{layer}.{attention}.proj", co, co)
-            for number in (1, 2, 3):
-                found |= norm(f"{layer}.norm{number}", co)
-            found |= linear(f"{layer}.mlp.0", 4 * co, co) | linear(f"{layer}.mlp.3", co, 4 * co)
+                    layout |= linear(f"{layer}.{attention}.{what}_proj", co, co, bias=False)
+                layout |= linear(f"{layer}.{attention}.proj", co, co)
+            for index in (1, 2, 3):
+                layout |= norm(f"{layer}.norm{index}", co)
+            layout |= linear(f"{layer}.mlp.0", 4 * co, co) | linear(f"{layer}.mlp.3", co, 4 * co)
     for out in ("out_proj", "anti_out_proj"):
-        found |= norm(f"{inside}.{out}.0", co) | linear(f"{inside}.{out}.1", joint, co)
+        layout |= norm(f"{inside}.{out}.0", co) | linear(f"{inside}.{out}.1", joint, co)
     for level in range(4):
-        found |= convolution(
+        layout |= convolution(
             f"neck.lateral_convs.{level}.conv", channels, image + labels, 1, 1, bias=channels
         )
-        found |= convolution(
+        layout |= convolution(
             f"neck.fpn_convs.{level}.conv", channels, channels, 3, 3, bias=channels
         )
         for step in range(0, 2 * max(1, level), 2):  # the others double and have no weights
-            one = f"decode_head.scale_heads.{level}.{step}"
-            found |= convolution(f"{one}.conv", channels, channels, 3, 3)
-            found |= batch_norm(f"{one}.bn", channels)
-    return found | convolution("decode_head.conv_seg", labels, channels, 1, 1, bias=labels)
+            module = f"decode_head.scale_heads.{level}.{step}"
+            layout |= convolution(f"{module}.conv", channels, channels, 3, 3)
+            layout |= batch_norm(f"{module}.bn", channels)
+    return layout | convolution("decode_head.conv_seg", labels, channels, 1, 1, bias=labels)
 
 
 def excel_layout(*, image: int, width: int, labels: int) -> Layout:
     """What the released ExCEL trains: 12 maps, three blocks (eq. 14 of docs/methods/excel.md)."""
-    found: Layout = {}
-    for number in range(12):
-        one = f"decoder_fts_fuse.linears_modulelist.{number}"
-        found |= linear(f"{one}.proj", width, image) | linear(f"{one}.proj_2", width, width)
+    layout: Layout = {}
+    for index in range(12):
+        module = f"decoder_fts_fuse.linears_modulelist.{index}"
+        layout |= linear(f"{module}.proj", width, image) | linear(f"{module}.proj_2", width, width)
     fuse = "decoder_fts_fuse.linear_fuse"
-    found |= convolution(fuse, width, 12 * width, 1, 1, bias=width)
-    found |= clip_blocks("decoder", 3, width)
-    return found | convolution("decoder.linear_pred", labels, width, 1, 1, bias=labels)
+    layout |= convolution(fuse, width, 12 * width, 1, 1, bias=width)
+    layout |= clip_blocks("decoder", 3, width)
+    return layout | convolution("decoder.linear_pred", labels, width, 1, 1, bias=labels)
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> Layout:
     return {name: tuple(value.shape) for name, value in tensors.items()}
 
 
-def asked(parts: Mapping[str, Part]) -> Layout:
+def sources_of(parts: Mapping[str, Part]) -> Layout:
     """What an import asks a file for."""
     return {source: part.shape for part in parts.values() for source in part.sources}
 
 
 def parameters(layout: Layout) -> int:
-    kept = ("running_mean", "running_var", COUNTER)
-    return sum(prod(shape) for name, shape in layout.items() if not name.endswith(kept))
+    buffers = ("running_mean", "running_var", COUNTER)
+    return sum(prod(shape) for name, shape in layout.items() if not name.endswith(buffers))
 
 
 def test_weakclip_layout_is_that_of_the_published_implementation(golden_dir: Path) -> None:
     small = {"image": 128, "text": 64, "joint": 64, "co": 64, "channels": 32}
     expected = weakclip_layout(**small, labels=21, words=512)
-    found = shapes(checkpoint(golden_dir))
-    assert found == {n: s for n, s in expected.items() if not n.endswith(COUNTER)}
+    actual = shapes(checkpoint(golden_dir))
+    assert actual == {n: s for n, s in expected.items() if not n.endswith(COUNTER)}
 
 
 def test_excel_layout_is_that_of_the_published_implementation(golden_dir: Path) -> None:
-    found = shapes(load_file(golden_dir / "excel_heads.safetensors"))
-    assert found == excel_layout(image=128, width=64, labels=21)
+    actual = shapes(load_file(golden_dir / "excel_heads.safetensors"))
+    assert actual == excel_layout(image=128, width=64, labels=21)
 
 
 @pytest.mark.parametrize(("labels", "total"), [(21, 171_464_725), (91, 171_554_395)])
@@ -171,7 +169,7 @@ def test_the_import_asks_for_the_release_of_weakclip(labels: int, total: int) ->
         settings = published("weakclip", width=256, channels=256)
         network = WeakClipNetwork(clip, encoder, names, settings, 512, tokens)
     parts = weakclip_release.parts(network.trained.state_dict(), 768, order)
-    assert asked(parts) == release
+    assert sources_of(parts) == release
 
 
 @pytest.mark.parametrize(("labels", "total"), [(21, 6_313_237), (81, 6_328_657)])
@@ -181,7 +179,7 @@ def test_the_import_asks_for_the_release_of_excel(labels: int, total: int) -> No
     assert parameters(release) == total
     with torch.device("meta"):
         head = Head(12, 768, labels, published("excel", width=256))
-    assert asked(excel_release.parts(head.state_dict())) == release
+    assert sources_of(excel_release.parts(head.state_dict())) == release
 
 
 def vit_b_16() -> LoadedClip:
@@ -195,10 +193,10 @@ def vit_b_16() -> LoadedClip:
 
 def published(method: str, **changes: object) -> Any:
     mapping = {"variant": "published", "refine": {"method": method, method: changes}}
-    found: WeakClipOptions | ExcelOptions = getattr(
+    options: WeakClipOptions | ExcelOptions = getattr(
         from_mapping(mapping, partial=True).refine, method
     )
-    return found
+    return options
 
 
 @pytest.mark.parametrize("extra", [[], EXTRA[:9], [*EXTRA[:9], "hat"], [*EXTRA, "tree"]])
@@ -209,7 +207,7 @@ def test_other_extra_labels_have_no_order(extra: list[str]) -> None:
 def test_labels_of_coco_keep_their_meaning() -> None:
     """A network in the order of category ids gives the same logits as that in ours."""
     names = dict(zip(CATEGORY_IDS, COCO_NAMES, strict=True)) | UNUSED_CATEGORIES
-    theirs = ["background", *(names[number] for number in range(1, 91))]
+    theirs = ["background", *(names[index] for index in range(1, 91))]
     ours = ["background", *COCO_NAMES, *reversed(EXTRA)]
     order = weakclip_release.coco_order(ours[81:])
     assert order is not None
@@ -220,22 +218,24 @@ def test_labels_of_coco_keep_their_meaning() -> None:
 
     def network(texts: list[str]) -> WeakClipNetwork:
         encoder = ClipEncoder(loaded.model.get_submodule("visual"))
-        made = WeakClipNetwork(loaded, encoder, texts, settings, 64)
-        made.train(False)
-        return made
+        built = WeakClipNetwork(loaded, encoder, texts, settings, 64)
+        built.train(False)
+        return built
 
     first, second = network(theirs), network(ours)
     released = {
         weakclip_release.published_name(name): value[None] if name.endswith("contexts") else value
         for name, value in first.trained.state_dict().items()
     }
-    wanted = second.trained.state_dict()
-    found, rest = assemble(released, weakclip_release.parts(wanted, second._encoder.width, order))
-    assert not found.problems
+    state = second.trained.state_dict()
+    assembled, rest = assemble(
+        released, weakclip_release.parts(state, second._encoder.width, order)
+    )
+    assert not assembled.problems
     assert not rest
-    second.trained.load_state_dict(found.tensors)
+    second.trained.load_state_dict(assembled.tensors)
     pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        a, b = (one.head(one.encode(pixels), one.texts())[1] for one in (first, second))
+        a, b = (net.head(net.encode(pixels), net.texts())[1] for net in (first, second))
     torch.testing.assert_close(b, a[:, order], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(b, a, rtol=1e-2, atol=1e-2)

@@ -1,7 +1,5 @@
 """Softmax Grad-CAM and class-aware affinity against the published CLIP-ES (``clip_es.npz``)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -43,12 +41,14 @@ class Case:
 
     def thresholds(self) -> list[tuple[str, float]]:
         """Suffixes such as ``t04`` and the threshold that they name."""
-        found = {
+        suffixes = {
             m[1]
             for key in self.arrays
             if (m := re.fullmatch(rf"{self.prefix}/box_mask_t(\d+)", key))
         }
-        return [(f"t{digits}", int(digits) / 10 ** (len(digits) - 1)) for digits in sorted(found)]
+        return [
+            (f"t{digits}", int(digits) / 10 ** (len(digits) - 1)) for digits in sorted(suffixes)
+        ]
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_text_features(golden: Mapping[str, np.ndarray], clip: LoadedClip) -> No
         assert_close_rel(encode_tokens(clip.model, tokens), golden[f"{kind}_text"], FLOAT32, kind)
 
 
-def test_image_preprocessing_is_exact(
+def test_preprocessing_is_exact(
     cases: list[Case], clip: LoadedClip, published: ClipEncoder
 ) -> None:
     for case in cases:
@@ -137,7 +137,7 @@ def test_features_and_attention_of_every_block(cases: list[Case], published: Cli
         assert_close_rel(
             encoding.outputs[last - 1][0], case["features_block11"], FLOAT32, "features"
         )
-        attention = torch.cat([encoding.attention[number] for number in range(published.depth)])
+        attention = torch.cat([encoding.attention[index] for index in range(published.depth)])
         assert_close_rel(attention, case["attention"], FLOAT32, "attention")
         block = published.last_block(encoding.outputs[last - 1])
         assert_close_rel(
@@ -170,7 +170,7 @@ def test_published_grad_cam(cases: list[Case], published: ClipEncoder, bank: Tex
         )
 
 
-def test_positions_kept_in_float32(
+def test_float32_positions(
     cases: list[Case], encoders: Callable[[Rounding], ClipEncoder], bank: TextBank
 ) -> None:
     encoder = encoders("float32")
@@ -181,7 +181,7 @@ def test_positions_kept_in_float32(
         assert_close_rel(cam, case["alt_pos_fp32/cam"], FLOAT32, "CAM")
 
 
-def test_margin_form_agrees_with_the_published_two_pass_form(
+def test_margin_agrees_with_published(
     cases: list[Case], published: ClipEncoder, bank: TextBank
 ) -> None:
     for case in cases:
@@ -210,7 +210,6 @@ def test_box_masks_are_exact(cases: list[Case]) -> None:
 def test_refined_maps_end_to_end(cases: list[Case], published: ClipEncoder, bank: TextBank) -> None:
     for case, suffix, threshold in every_threshold(cases):
         result = run(case, published, bank)
-        assert result.attention is not None
         cam = scale_maps(result.maps.relu(), "guarded_twice")
         masks = box_masks(cam, threshold, "exclusive")
         np.testing.assert_array_equal(masks.numpy(), case[f"box_mask_{suffix}"].astype(bool))
@@ -238,6 +237,6 @@ def test_refined_maps_end_to_end(cases: list[Case], published: ClipEncoder, bank
 
 def every_threshold(cases: list[Case]) -> Iterator[tuple[Case, str, float]]:
     """Every image with every threshold that the file has for it."""
-    found = [(case, suffix, value) for case in cases for suffix, value in case.thresholds()]
-    assert found, "the golden file holds no box mask"
-    yield from found
+    triples = [(case, suffix, value) for case in cases for suffix, value in case.thresholds()]
+    assert triples, "the golden file holds no box mask"
+    yield from triples

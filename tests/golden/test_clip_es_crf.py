@@ -1,7 +1,5 @@
 """Labels and dense CRF against the published CLIP-ES (``clip_es.npz``, arrays ``crf_*``)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,9 +38,9 @@ class Case:
     threshold: str
 
     def __getitem__(self, name: str) -> np.ndarray:
-        found = self.find(name)
-        assert found is not None, f"{self.image} has no {name} for {self.threshold}"
-        return found
+        array = self.find(name)
+        assert array is not None, f"{self.image} has no {name} for {self.threshold}"
+        return array
 
     def find(self, name: str) -> np.ndarray | None:
         for key in (f"{self.image}/{name}_{self.threshold}", f"{self.image}/{name}"):
@@ -57,8 +55,8 @@ class Case:
     @property
     def saved(self) -> np.ndarray:
         """The class scores as saved: stored, or else what the CRF was given without background."""
-        found = self.find("saved_half")
-        return self["crf_prob_in"][1:] if found is None else found
+        stored = self.find("saved_half")
+        return self["crf_prob_in"][1:] if stored is None else stored
 
 
 @pytest.fixture
@@ -68,32 +66,32 @@ def arrays(load_golden: Callable[[str], Mapping[str, np.ndarray]]) -> Mapping[st
 
 @pytest.fixture
 def cases(arrays: Mapping[str, np.ndarray]) -> list[Case]:
-    found = [re.fullmatch(r"(img\d+)/crf_label_(t\d+)", key) for key in arrays]
-    listed = [Case(arrays, match[1], match[2]) for match in found if match]
+    matches = [re.fullmatch(r"(img\d+)/crf_label_(t\d+)", key) for key in arrays]
+    listed = [Case(arrays, match[1], match[2]) for match in matches if match]
     assert listed, "the golden file holds no CRF label"
     return listed
 
 
-def labels_agree(found: np.ndarray, case: Case) -> None:
-    wanted = case["crf_label"]
-    assert found.dtype == np.uint8
-    assert set(np.unique(wanted)) <= {0, 255, *(index + 1 for index in case.classes)}
-    assert (found == wanted).mean() >= SAME_LABELS, f"{case.image} {case.threshold}"
+def labels_agree(label: np.ndarray, case: Case) -> None:
+    expected = case["crf_label"]
+    assert label.dtype == np.uint8
+    assert set(np.unique(expected)) <= {0, 255, *(index + 1 for index in case.classes)}
+    assert (label == expected).mean() >= SAME_LABELS, f"{case.image} {case.threshold}"
 
 
 def test_initial_cam_at_image_size(arrays: Mapping[str, np.ndarray]) -> None:
     prefixes = [key.split("/")[0] for key in arrays if re.fullmatch(r"img\d+/cam_image_size", key)]
     assert prefixes
     for prefix in prefixes:
-        wanted = arrays[f"{prefix}/cam_image_size"]
-        found = upsample(arrays[f"{prefix}/cam"], wanted.shape[1:])
-        assert_close_rel(found, wanted, 1e-6, f"{prefix}/cam_image_size")
+        expected = arrays[f"{prefix}/cam_image_size"]
+        actual = upsample(arrays[f"{prefix}/cam"], expected.shape[1:])
+        assert_close_rel(actual, expected, 1e-6, f"{prefix}/cam_image_size")
 
 
 def test_crf_image_exactly(cases: list[Case]) -> None:
     for case in cases:
-        found = appearance_image(case["image_uint8"], CRF)
-        np.testing.assert_array_equal(found, case["crf_image"])
+        actual = appearance_image(case["image_uint8"], CRF)
+        np.testing.assert_array_equal(actual, case["crf_image"])
 
 
 def test_probabilities_with_background_in_half_precision(cases: list[Case]) -> None:
@@ -104,39 +102,39 @@ def test_probabilities_with_background_in_half_precision(cases: list[Case]) -> N
             continue
         seen += 1
         assert_close_rel(large.astype(np.float16), case["saved_half"], HALF, "saved_half")
-        found = with_background(large.astype(np.float16), PUBLISHED.background)
-        assert found.dtype == np.float16
-        assert_close_rel(found, case["crf_prob_in"], HALF, "crf_prob_in")
+        stack = with_background(large.astype(np.float16), PUBLISHED.background)
+        assert stack.dtype == np.float16
+        assert_close_rel(stack, case["crf_prob_in"], HALF, "crf_prob_in")
     assert seen
     for case in cases:  # from what was saved, exactly
-        found = with_background(case.saved, PUBLISHED.background)
-        np.testing.assert_array_equal(found, case["crf_prob_in"])
+        stack = with_background(case.saved, PUBLISHED.background)
+        np.testing.assert_array_equal(stack, case["crf_prob_in"])
 
 
 def test_unary(cases: list[Case]) -> None:
     stored = [case for case in cases if case.find("crf_unary") is not None]
     assert stored
     for case in stored:
-        found = unary_energy(case["crf_prob_in"], CRF)
-        assert found.dtype == np.float32
-        assert_close_rel(found, case["crf_unary"], HALF, "crf_unary")
+        unary = unary_energy(case["crf_prob_in"], CRF)
+        assert unary.dtype == np.float32
+        assert_close_rel(unary, case["crf_unary"], HALF, "crf_unary")
 
 
 def test_posterior_from_stored_unary_and_image(cases: list[Case]) -> None:
     stored = [case for case in cases if case.find("crf_unary") is not None]
     assert stored
     for case in stored:
-        found = posterior(case["crf_unary"], case["crf_image"], CRF)
-        assert_close_rel(found, case["crf_posterior"], STORED, "crf_posterior")
+        actual = posterior(case["crf_unary"], case["crf_image"], CRF)
+        assert_close_rel(actual, case["crf_posterior"], STORED, "crf_posterior")
 
 
 def test_posterior_and_label_recomputed(cases: list[Case]) -> None:
     for case in cases:
         stack = with_background(case.saved, PUBLISHED.background)
-        found = dense_crf(stack, case["image_uint8"], CRF)
-        assert_close_rel(found, case["crf_posterior"], RECOMPUTED, "crf_posterior")
-        label = np.array([0, *(index + 1 for index in case.classes)], np.uint8)[found.argmax(0)]
-        labels_agree(ignore_band(label, found.max(0), PUBLISHED.min_confidence), case)
+        probs = dense_crf(stack, case["image_uint8"], CRF)
+        assert_close_rel(probs, case["crf_posterior"], RECOMPUTED, "crf_posterior")
+        label = np.array([0, *(index + 1 for index in case.classes)], np.uint8)[probs.argmax(0)]
+        labels_agree(ignore_band(label, probs.max(0), PUBLISHED.min_confidence), case)
 
 
 def test_whole_chain_from_scores_to_train_mask(cases: list[Case]) -> None:
@@ -148,13 +146,13 @@ def test_whole_chain_from_scores_to_train_mask(cases: list[Case]) -> None:
         labels_agree(ignore_band(label, confidence, PUBLISHED.min_confidence), case)
 
 
-def test_the_departures_matter(cases: list[Case]) -> None:
-    """The data tells published from corrected, so the tests above hold the options in place."""
+def test_the_departures_change_the_posterior(cases: list[Case]) -> None:
+    """The data distinguishes published from corrected, so the tests above check the options."""
     for name, value in (("image", "raw"), ("unary", "float32")):
         config = CRF.model_copy(update={name: value})
         differences = []
         for case in cases:
             stack = with_background(case.saved, PUBLISHED.background)
-            found = dense_crf(stack, case["image_uint8"], config)
-            differences.append(np.abs(found - case["crf_posterior"]).max())
+            probs = dense_crf(stack, case["image_uint8"], config)
+            differences.append(np.abs(probs - case["crf_posterior"]).max())
         assert max(differences) > 1e-4, name

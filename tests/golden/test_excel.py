@@ -1,7 +1,5 @@
 """ExCEL against its published implementation (``excel.npz``): TSE, SVC, CAMs, LVC, one step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests.golden.closeness import FLOAT32, assert_close_rel
 from tests.golden.published_heads import FUSION
-from tests.golden.refiners import refiner_setup
+from tests.golden.refiners import crop_batch, published_config, refiner_setup
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.stage import STAGES
 from wsss.cams.affinity import balance
@@ -24,7 +22,6 @@ from wsss.clip.input import EncoderInput
 from wsss.clip.position import resize_positions
 from wsss.clip.text.attributes import attribute_weights, enrich
 from wsss.clip.text.embeddings import TextBank
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.data.manifest import write_manifest
@@ -54,26 +51,13 @@ def _tensor(arrays: Arrays, name: str) -> torch.Tensor:
 
 
 def _config(golden_dir: Path, arrays: Arrays, box: float = 0.79, **excel: object) -> Config:
-    return from_mapping(
-        {
-            "variant": "published",
-            "compute": {"device": "cpu"},
-            "clip": {
-                "model": "from-weights",
-                "pretrained": str(golden_dir / "clip_tiny.safetensors"),
-            },
-            "cams": {
-                "source": "patch_text",
-                "affinity": {"box_threshold": box, "last_blocks": 6},
-                "patch_text": {"tse": {"form": "topk"}},
-            },
-            "refine": {
-                "method": "excel",
-                "train": {"crop": arrays["image"].shape[-1]},
-                "excel": {"width": arrays["fused"].shape[1], **excel},
-            },
-        }
-    )
+    cams = {
+        "source": "patch_text",
+        "affinity": {"box_threshold": box, "last_blocks": 6},
+        "patch_text": {"tse": {"form": "topk"}},
+    }
+    crop, width = arrays["image"].shape[-1], arrays["fused"].shape[1]
+    return published_config(golden_dir, "excel", cams=cams, crop=crop, width=width, **excel)
 
 
 @pytest.fixture(scope="module")
@@ -122,17 +106,7 @@ Build = Callable[..., Excel]
 
 def _batch(arrays: Arrays) -> CropBatch:
     images, tags = _tensor(arrays, "image"), _tensor(arrays, "class_labels").nonzero()
-    rows, grid = len(tags), arrays["fused"].shape[-1]
-    return CropBatch(
-        images=images,
-        valid=torch.ones(len(images), *images.shape[2:], dtype=torch.bool),
-        labels=None,
-        image_index=tags[:, 0],
-        classes=tags[:, 1],
-        probabilities=torch.full((rows,), float("nan")),
-        initial=torch.zeros(rows, grid, grid),
-        maps=torch.zeros(rows, grid, grid),
-    )
+    return crop_batch(images, arrays["fused"].shape[-1], tags[:, 0], tags[:, 1])
 
 
 @torch.no_grad()
@@ -140,7 +114,7 @@ def _related(refiner: Excel, seen: CalibratedFeatures) -> torch.Tensor:
     return relation(refiner.head(seen.features, seen.grid).fused, refiner.options)
 
 
-def test_published_variant_names_every_departure(golden_dir: Path, arrays: Arrays) -> None:
+def test_published_variant_sets_every_departure(golden_dir: Path, arrays: Arrays) -> None:
     config = _config(golden_dir, arrays)
     assert config.clip.normalization == "imagenet"
     assert config.clip.position_rounding == "float32"
@@ -157,8 +131,8 @@ def test_attribute_weights(golden_dir: Path, arrays: Arrays) -> None:
     weights = attribute_weights(texts[:CLASSES], bank, tse)
     assert_close_rel(weights, arrays["tse/weights"], FLOAT32, "weights")
     assert ((weights == 0).sum(1) == int((1 - 0.9) * bank.shape[0])).all()
-    found = torch.cat([enrich(texts[:CLASSES], bank, tse), texts[CLASSES:]])
-    assert_close_rel(found, arrays["tse/text"], FLOAT32, "text")
+    enriched = torch.cat([enrich(texts[:CLASSES], bank, tse), texts[CLASSES:]])
+    assert_close_rel(enriched, arrays["tse/text"], FLOAT32, "text")
 
 
 def test_one_pass_of_the_encoder(build: Build, arrays: Arrays) -> None:
@@ -176,37 +150,37 @@ def test_one_pass_of_the_encoder(build: Build, arrays: Arrays) -> None:
 
 def test_clean_features_are_the_outputs_of_the_blocks(build: Build, arrays: Arrays) -> None:
     refiner = build(features="clean")
-    found = refiner.encode(_tensor(arrays, "image"), dynamic=False).features
+    features = refiner.encode(_tensor(arrays, "image"), dynamic=False).features
     expected = arrays["clean/feature_list_6_to_10_img0"][:, 1:]
-    assert_close_rel(found[6:11, 0], expected, FLOAT32, "blocks 6 to 10")
-    assert_close_rel(found[:6], arrays["feature_list"][:6, :, 1:], FLOAT32, "blocks 0 to 5")
+    assert_close_rel(features[6:11, 0], expected, FLOAT32, "blocks 6 to 10")
+    assert_close_rel(features[:6], arrays["feature_list"][:6, :, 1:], FLOAT32, "blocks 0 to 5")
 
 
 def test_calibrated_attention(build: Build, arrays: Arrays) -> None:
     refiner = build()
     encoder = refiner.encoder
-    found: list[torch.Tensor] = []
+    attention: list[torch.Tensor] = []
     rewrite = refiner.patch_text.calibration()._override
 
     class Spy:
         def __call__(self, heads):  # type: ignore[no-untyped-def]
             mixed, mean = rewrite(heads)
             assert mean is not None
-            found.append(mean * encoder.blocks[0].heads)
+            attention.append(mean * encoder.blocks[0].heads)
             return mixed, mean
 
     from wsss.clip.calibration import Calibration
 
     encoder.run(_tensor(arrays, "image"), calibration=Calibration(Spy(), refiner.patch_text.first))
-    assert_close_rel(torch.stack(found), arrays["svc_attention"], FLOAT32, "attention")
+    assert_close_rel(torch.stack(attention), arrays["svc_attention"], FLOAT32, "attention")
 
 
 def test_similarity_and_static_cam(arrays: Arrays) -> None:
     features, texts = _tensor(arrays, "svc_features"), _tensor(arrays, "tse/text")
     count = len(texts)
-    owner = torch.arange(len(features)).repeat_interleave(count)
-    wanted = torch.arange(count).repeat(len(features))
-    scores = similarity(features, texts, owner, wanted)
+    image_index = torch.arange(len(features)).repeat_interleave(count)
+    text_index = torch.arange(count).repeat(len(features))
+    scores = similarity(features, texts, image_index, text_index)
     scaled = scale_maps(scores.unsqueeze(1)).view(len(features), count, -1).transpose(1, 2)
     assert_close_rel(scaled, arrays["similarity_all_texts"], FLOAT32, "similarity")
     side = arrays["fused"].shape[-1]
@@ -222,17 +196,17 @@ def test_relation_and_dynamic_cam(build: Build, arrays: Arrays, golden_dir: Path
     assert_close_rel(decoded.fused, arrays["fused"], FLOAT32, "fused")
     assert_close_rel(decoded.logits, arrays["seg_logits"], FLOAT32, "logits")
     related = relation(decoded.fused, refiner.options)
-    kept = related >= 0
-    np.testing.assert_array_equal(kept.numpy(), arrays["relation_positive_mask"] == 1)
+    positive = related >= 0
+    np.testing.assert_array_equal(positive.numpy(), arrays["relation_positive_mask"] == 1)
     assert_close_rel(related.clamp_min(0), arrays["relation"], FLOAT32, "relation")
     assert_close_rel(related.sigmoid(), arrays["affinity"], FLOAT32, "affinity")
     assert_close_rel(shift(related), arrays["relation_softmax"], FLOAT32, "E")
     features = refiner.tokens(seen, related)
-    owner = torch.arange(2).repeat_interleave(CLASSES)
+    image_index = torch.arange(2).repeat_interleave(CLASSES)
     classes = torch.arange(CLASSES).repeat(2)
-    maps = refiner.patch_text.maps(features, seen.grid, owner, classes)
-    found = maps.flatten(1).view(2, CLASSES, -1).transpose(1, 2)
-    assert_close_rel(found, arrays["cam_dynamic"], FLOAT32, "dynamic")
+    maps = refiner.patch_text.maps(features, seen.grid, image_index, classes)
+    cams = maps.flatten(1).view(2, CLASSES, -1).transpose(1, 2)
+    assert_close_rel(cams, arrays["cam_dynamic"], FLOAT32, "dynamic")
     encoder = refiner.encoder
     expected = torch.from_numpy(arrays["svc_stream_dynamic"])
     joint = encoder.project(encoder.normalize(expected))
@@ -241,24 +215,24 @@ def test_relation_and_dynamic_cam(build: Build, arrays: Arrays, golden_dir: Path
 
 def test_maximum_with_the_mirror_image(build: Build, arrays: Arrays, golden_dir: Path) -> None:
     refiner = build()
-    owner = torch.arange(2).repeat_interleave(CLASSES)
+    image_index = torch.arange(2).repeat_interleave(CLASSES)
     classes = torch.arange(CLASSES).repeat(2)
     # As published, image and mirror image are one batch, over which the relation's mean runs.
     images = _tensor(arrays, "image")
     seen = refiner.encode(torch.cat([images, images.flip(-1)]), dynamic=True)
     features = refiner.tokens(seen, _related(refiner, seen))
     straight, mirrored = (
-        refiner.patch_text.maps(part, seen.grid, owner, classes) for part in features.chunk(2)
+        refiner.patch_text.maps(part, seen.grid, image_index, classes) for part in features.chunk(2)
     )
-    found = scale_maps(torch.maximum(straight, mirrored.flip(-1)))
-    found = found.flatten(1).view(2, CLASSES, -1).transpose(1, 2)
-    assert_close_rel(found, arrays["cam_dynamic_flip_max"], FLOAT32, "maximum")
+    cams = scale_maps(torch.maximum(straight, mirrored.flip(-1)))
+    cams = cams.flatten(1).view(2, CLASSES, -1).transpose(1, 2)
+    assert_close_rel(cams, arrays["cam_dynamic_flip_max"], FLOAT32, "maximum")
 
 
 @pytest.mark.parametrize(
     ("phase", "box"), [("static", 0.79), ("static_t88", 0.88), ("dynamic", 0.79)]
 )
-def test_refined_cams_and_labels(
+def test_refined_cams(
     build: Build, arrays: Arrays, golden_dir: Path, phase: str, box: float
 ) -> None:
     refiner = build(box=box)
@@ -280,8 +254,8 @@ def test_refined_cams_and_labels(
         if related is not None:
             distances = block_distances(related.sigmoid(), seen.attention, "signed")
             assert_close_rel(distances[image], arrays[f"{case}/layer_score"], FLOAT32, case)
-            kept = select_near(distances)[image].numpy()
-            np.testing.assert_array_equal(kept, arrays[f"{case}/layer_kept"] == 1, case)
+            nearest = select_near(distances)[image].numpy()
+            np.testing.assert_array_equal(nearest, arrays[f"{case}/layer_kept"] == 1, case)
         if f"{case}/affinity_before_sinkhorn" in arrays:
             weights = _tensor(arrays, f"{case}/affinity_before_sinkhorn")[None]
             matrix = balance(weights).matrix()
@@ -302,16 +276,16 @@ def test_pixel_adaptive_refinement(arrays: Arrays) -> None:
         size = (photo.shape[-2], photo.shape[-1])
         large = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)
         stack = torch.cat([1 - large.amax(1, keepdim=True), large], dim=1)
-        found = pixel_adaptive_refinement(photo, stack)
-        assert_close_rel(found[0], arrays[f"{case}/par_out"], FLOAT32, case)
+        refined = pixel_adaptive_refinement(photo, stack)
+        assert_close_rel(refined[0], arrays[f"{case}/par_out"], FLOAT32, case)
 
 
 def test_window(arrays: Arrays) -> None:
     packed = arrays["radius_mask_20x20_r8_packed"]
     expected = np.unpackbits(packed)[: 400 * 400].reshape(400, 400)
-    found = window((20, 20), 8).numpy()
-    np.testing.assert_array_equal(found, expected == 1)
-    assert found.sum() == 71_824
+    actual = window((20, 20), 8).numpy()
+    np.testing.assert_array_equal(actual, expected == 1)
+    assert actual.sum() == 71_824
     side = arrays["fused"].shape[-1]
     np.testing.assert_array_equal(window((side, side), 8).numpy(), arrays["radius_mask_r8"] == 1)
 
@@ -326,12 +300,12 @@ STEPS = {
 @pytest.mark.parametrize("case", STEPS)
 def test_one_step_from_pixels(build: Build, arrays: Arrays, golden_dir: Path, case: str) -> None:
     refiner = build(**STEPS[case])
-    found = refiner.loss(0, _batch(arrays))
+    losses = refiner.loss(0, _batch(arrays))
     # A few pixels of the labels may differ (see above), each a 50000th of the sum.
     for ours, theirs in (("loss", "total"), ("segmentation", "seg"), ("affinity", "div")):
         expected = float(arrays[f"{case}/{theirs}_loss"])
-        assert found[ours].item() == pytest.approx(expected, rel=1e-3), ours
-    found["loss"].backward()
+        assert losses[ours].item() == pytest.approx(expected, rel=1e-3), ours
+    losses["loss"].backward()
     names = [str(name) for name in arrays[f"{case}/grad_norm_names"]]
     norms = dict(zip(names, arrays[f"{case}/grad_norms"].tolist(), strict=True))
     weight = refiner.head.decoder.classify.weight.grad
@@ -368,5 +342,5 @@ def test_losses_of_the_published_labels(arrays: Arrays, case: str) -> None:
 
 def test_loss_without_background(arrays: Arrays) -> None:
     logits = _tensor(arrays, "seg_logits")
-    found = balanced_cross_entropy(logits, _tensor(arrays, "loss_nobg/label"))
-    assert_close_rel(found, arrays["loss_nobg/seg_loss"], FLOAT32, "without background")
+    loss = balanced_cross_entropy(logits, _tensor(arrays, "loss_nobg/label"))
+    assert_close_rel(loss, arrays["loss_nobg/seg_loss"], FLOAT32, "without background")

@@ -1,7 +1,5 @@
 """WeakCLIP's network against the published one (``weakclip.npz``), from pixels on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,7 @@ import torch
 
 from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
 from tests.golden.published_weakclip import build, checkpoint, new_network, our_names
-from tests.golden.refiners import refiner_setup
+from tests.golden.refiners import crop_batch, refiner_setup
 from wsss.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from wsss.artifacts.provenance import Provenance
 from wsss.cams.maps import resize_maps
@@ -65,13 +63,13 @@ def _imported(golden_dir: Path, arrays: Arrays, folder: Path) -> WeakClipNetwork
     released, ours = folder / "iter_8000.pth", folder / "checkpoint.safetensors"
     torch.save({"meta": {"iter": 8000}, "state_dict": checkpoint(golden_dir)}, released)
     source = read_source(released)
-    found, rest = assemble(
+    assembled, rest = assemble(
         source.tensors, parts(network.trained.state_dict(), arrays["level1"].shape[1])
     )
-    assert not found.problems
+    assert not assembled.problems
     assert not rest
-    made = Provenance(stage="refine_import", config={}, seed=0, code="", packages={})
-    save_checkpoint(ours, found.tensors, made)
+    origin = Provenance(stage="refine_import", config={}, seed=0, code="", packages={})
+    save_checkpoint(ours, assembled.tensors, origin)
     network.trained.load_state_dict(load_checkpoint(ours)[0])
     network.train(False)
     return network
@@ -86,16 +84,16 @@ def test_forward(network: WeakClipNetwork, arrays: Arrays) -> None:
     assert_close_rel(patches, arrays["visual_embedding"], FLOAT32, "visual_embedding")
     head = network.head
     levels = head.adapter(seen.maps)
-    for number, level in enumerate(levels, 1):
-        assert_close_rel(level.maps(), arrays[f"level{number}"], FLOAT32, f"level{number}")
+    for index, level in enumerate(levels, 1):
+        assert_close_rel(level.maps(), arrays[f"level{index}"], FLOAT32, f"level{index}")
     several = texts.expand(len(seen.visual), -1, -1)
     text_change, visual_change = head.matching.co_attention(several, seen.visual)
     assert_close_rel(text_change, arrays["text_residual"], FLOAT32, "text_residual")
     assert_close_rel(visual_change, arrays["visual_residual"], FLOAT32, "visual_residual")
     match, logits = head(seen, texts)
     assert_close_rel(match, arrays["match"], FLOAT32, "match")
-    for number, one in enumerate(head.decoder.neck(levels, match), 1):
-        assert_close_rel(one, arrays[f"neck{number}"], FLOAT32, f"neck{number}")
+    for index, level in enumerate(head.decoder.neck(levels, match), 1):
+        assert_close_rel(level, arrays[f"neck{index}"], FLOAT32, f"neck{index}")
     assert_close_rel(logits, arrays["head_logits"], FLOAT32, "head_logits")
 
 
@@ -152,22 +150,22 @@ def test_losses_from_logits(arrays: Arrays, case: str) -> None:
 def test_auxiliary_loss(arrays: Arrays) -> None:
     match = torch.from_numpy(arrays["match"]).requires_grad_()
     settings = _published()
-    found = settings.auxiliary_weight * auxiliary_loss(
+    loss = settings.auxiliary_weight * auxiliary_loss(
         match,
         torch.from_numpy(arrays["seed_label"]),
         temperature=settings.auxiliary_temperature,
         ignored_count=True,
     )
-    assert_close_rel(found, arrays["loss/auxiliary"], FLOAT32, "auxiliary")
-    (gradient,) = torch.autograd.grad(found, match)
+    assert_close_rel(loss, arrays["loss/auxiliary"], FLOAT32, "auxiliary")
+    (gradient,) = torch.autograd.grad(loss, match)
     assert_close_rel(gradient, arrays["loss/grad_auxiliary_match"], FLOAT32, "gradient")
 
 
 def test_image_of_the_crf(golden_dir: Path, arrays: Arrays) -> None:
     size = arrays["loss/crf_image"].shape[1:3]
     images = torch.from_numpy(arrays["image"])
-    found = grid_photos(images, size, _normalisation(golden_dir), _published().boundary)
-    assert np.array_equal(np.stack(found), arrays["loss/crf_image"])
+    actual = grid_photos(images, size, _normalisation(golden_dir), _published().boundary)
+    assert np.array_equal(np.stack(actual), arrays["loss/crf_image"])
 
 
 @torch.no_grad()
@@ -175,8 +173,8 @@ def test_sliding_window(network: WeakClipNetwork, arrays: Arrays) -> None:
     texts = network.texts()
 
     def logits(images: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = network.head(network.encode(images), texts)[1]
-        return found
+        outputs: torch.Tensor = network.head(network.encode(images), texts)[1]
+        return outputs
 
     pixels = torch.from_numpy(arrays["slide/image"])[:1]
     for key, mirrored in (
@@ -215,15 +213,5 @@ def _normalisation(golden_dir: Path) -> EncoderInput:
 
 
 def _batch(arrays: Arrays) -> CropBatch:
-    images = torch.from_numpy(arrays["image"])
-    none = torch.zeros(0, dtype=torch.long)
-    return CropBatch(
-        images=images,
-        valid=torch.ones(len(images), *images.shape[2:], dtype=torch.bool),
-        labels=torch.from_numpy(arrays["seed_label"]),
-        image_index=none,
-        classes=none,
-        probabilities=torch.zeros(0),
-        initial=torch.zeros(0, 1, 1),
-        maps=torch.zeros(0, 1, 1),
-    )
+    labels = torch.from_numpy(arrays["seed_label"])
+    return crop_batch(torch.from_numpy(arrays["image"]), 1, labels=labels)

@@ -1,7 +1,5 @@
 """One published training step, from pixels to the loss, against the published WeCLIP."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,10 +10,9 @@ import torch
 
 from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
 from tests.golden.published_heads import build_decoder, build_fusion, load_heads
-from tests.golden.refiners import refiner_setup
+from tests.golden.refiners import crop_batch, published_config, refiner_setup
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import TextBank
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.refine.blocks.frozen import encode
 from wsss.refine.training.crops import CropBatch
@@ -38,22 +35,9 @@ def arrays(load_golden: Callable[[str], Arrays]) -> Arrays:
 
 def _config(golden_dir: Path, arrays: Arrays, phase: str) -> Config:
     weclip, box, _ = PHASES[phase]
-    return from_mapping(
-        {
-            "variant": "published",
-            "compute": {"device": "cpu"},
-            "clip": {
-                "model": "from-weights",
-                "pretrained": str(golden_dir / "clip_tiny.safetensors"),
-            },
-            "cams": {"affinity": {"box_threshold": box}},
-            "refine": {
-                "method": "weclip",
-                "train": {"crop": arrays["image"].shape[-1]},
-                "weclip": {"width": arrays["fused"].shape[1], **weclip},
-            },
-        }
-    )
+    cams = {"affinity": {"box_threshold": box}}
+    crop, width = arrays["image"].shape[-1], arrays["fused"].shape[1]
+    return published_config(golden_dir, "weclip", cams=cams, crop=crop, width=width, **weclip)
 
 
 def _refiner(golden_dir: Path, arrays: Arrays, phase: str, folder: Path) -> WeClip:
@@ -76,18 +60,9 @@ def _batch(arrays: Arrays, phase: str) -> CropBatch:
         for key in sorted(arrays)
         if re.fullmatch(rf"{phase}/img\d+/class_ids", key)
     ]
-    counts = torch.tensor([len(one) for one in tags])
-    rows, grid = int(counts.sum()), arrays["fused"].shape[-1]
-    return CropBatch(
-        images=images,
-        valid=torch.ones(len(images), *images.shape[2:], dtype=torch.bool),
-        labels=None,
-        image_index=torch.repeat_interleave(torch.arange(len(images)), counts),
-        classes=torch.cat(tags),
-        probabilities=torch.full((rows,), float("nan")),
-        initial=torch.zeros(rows, grid, grid),
-        maps=torch.zeros(rows, grid, grid),
-    )
+    counts = torch.tensor([len(labels) for labels in tags])
+    image_index = torch.repeat_interleave(torch.arange(len(images)), counts)
+    return crop_batch(images, arrays["fused"].shape[-1], image_index, torch.cat(tags))
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -127,9 +102,7 @@ def test_attention_of_the_candidates(golden_dir: Path, arrays: Arrays, tmp_path:
         assert_close_rel(features.attention, expected, FLOAT32, "attention")
 
 
-def test_released_half_precision_is_within_its_tolerance(
-    golden_dir: Path, arrays: Arrays, tmp_path: Path
-) -> None:
+def test_released_half_precision_is_close(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
     """The release runs output projections in float16; ours stay in float32 and close to it."""
     refiner = _refiner(golden_dir, arrays, "rfm_voc", tmp_path)
     batch = _batch(arrays, "rfm_voc")

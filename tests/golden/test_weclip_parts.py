@@ -1,19 +1,34 @@
-"""Pixel-adaptive refinement and the losses against the published WeCLIP (``weclip.npz``)."""
-
-from __future__ import annotations
+"""The parts of WeCLIP against the published ones (``weclip.npz``)."""
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tests.golden.closeness import FLOAT32, assert_close_rel
+from tests.golden.published_heads import (
+    Weights,
+    build_decoder,
+    build_fusion,
+    load_heads,
+    our_parameters,
+)
+from wsss.cams.affinity import Affinity, balance, propagate_maps
+from wsss.cams.maps import scale_maps
+from wsss.labels.online import online_labels, score_stacks
 from wsss.labels.par import pixel_adaptive_refinement
+from wsss.refine.blocks.decoder import TransformerDecoder
+from wsss.refine.blocks.fusion import FeatureFusion, feature_affinity
 from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
+from wsss.refine.blocks.refinement import block_distances, select_near, trusted_affinity
 
 Arrays = Mapping[str, np.ndarray]
+SAME_PIXELS = 0.999
+BOXES = {"rfm_coco": 0.7}
+PLAIN_BLOCKS = 8
 
 
 @pytest.fixture(scope="module")
@@ -34,22 +49,20 @@ def _tensor(arrays: Arrays, name: str) -> torch.Tensor:
     ],
 )
 def test_par(arrays: Arrays, image: str, iterations: int, expected: str) -> None:
-    found = pixel_adaptive_refinement(
+    refined = pixel_adaptive_refinement(
         _tensor(arrays, image), _tensor(arrays, "par/masks"), iterations=iterations
     )
-    assert_close_rel(found, arrays[expected], FLOAT32, expected)
+    assert_close_rel(refined, arrays[expected], FLOAT32, expected)
 
 
 def test_par_of_a_pseudo_label(arrays: Arrays) -> None:
     stacks = [key for key in arrays if key.endswith("/cam_stack")]
     assert stacks
     for key in stacks:
-        number = re.search(r"img(\d+)", key)
-        assert number is not None
-        image = _tensor(arrays, "image")[int(number[1])][None]
-        found = pixel_adaptive_refinement(image, _tensor(arrays, key)[None])
+        image = _tensor(arrays, "image")[_image(key.removesuffix("/cam_stack"))][None]
+        refined = pixel_adaptive_refinement(image, _tensor(arrays, key)[None])
         name = key.replace("cam_stack", "par_out")
-        assert_close_rel(found[0], arrays[name], FLOAT32, name)
+        assert_close_rel(refined[0], arrays[name], FLOAT32, name)
 
 
 def _losses(arrays: Arrays) -> list[str]:
@@ -74,9 +87,158 @@ def test_losses_and_their_gradients(arrays: Arrays) -> None:
         aff = affinity_loss(affinity, pairs)
         total = seg + 0.1 * aff
         total.backward()
-        for name, found in (("seg_loss", seg), ("aff_loss", aff), ("total_loss", total)):
-            assert_close_rel(found, arrays[f"{case}/{name}"], FLOAT32, f"{case}/{name}")
+        for name, loss in (("seg_loss", seg), ("aff_loss", aff), ("total_loss", total)):
+            assert_close_rel(loss, arrays[f"{case}/{name}"], FLOAT32, f"{case}/{name}")
         assert logits.grad is not None
         assert affinity.grad is not None
         assert_close_rel(logits.grad, arrays[f"{case}/grad_seg_logits"], FLOAT32, case)
         assert_close_rel(affinity.grad, arrays[f"{case}/grad_affinity"], FLOAT32, case)
+
+
+def _maps(arrays: Arrays, case: str) -> torch.Tensor:
+    return scale_maps(torch.from_numpy(arrays[f"{case}/cam_refined"]), "guarded_twice")
+
+
+def _phases(arrays: Arrays) -> dict[str, list[str]]:
+    by_phase: dict[str, list[str]] = {}
+    for key in sorted(arrays):
+        if m := re.fullmatch(r"([a-z0-9_]+)/(img\d+)/cam_refined", key):
+            by_phase.setdefault(m[1], []).append(f"{m[1]}/{m[2]}")
+    return by_phase
+
+
+def test_stacks(arrays: Arrays) -> None:
+    for key in [key for key in arrays if key.endswith("/cam_stack")]:
+        maps = _maps(arrays, key.removesuffix("/cam_stack"))
+        size = (arrays[key].shape[1], arrays[key].shape[2])
+        stacks = score_stacks(maps, torch.zeros(len(maps), dtype=torch.long), 1, size)
+        assert_close_rel(stacks[0], arrays[key], FLOAT32, key)
+
+
+def test_labels_of_a_whole_batch(arrays: Arrays) -> None:
+    phases = _phases(arrays)
+    assert phases
+    for phase, cases in phases.items():
+        image_numbers = [int(case.rpartition("img")[2]) for case in cases]
+        maps = [_maps(arrays, case) for case in cases]
+        classes = [torch.from_numpy(arrays[f"{case}/class_ids"]) for case in cases]
+        image_index = torch.repeat_interleave(
+            torch.arange(len(cases)), torch.tensor([len(image_maps) for image_maps in maps])
+        )
+        expected = np.stack([arrays[f"{case}/label"] for case in cases])
+        actual = online_labels(
+            torch.from_numpy(arrays["image"])[image_numbers],
+            torch.cat(maps),
+            image_index,
+            torch.cat(classes),
+            (expected.shape[1], expected.shape[2]),
+        )
+        for case, mine, theirs in zip(cases, actual.numpy(), expected, strict=True):
+            share = (mine == theirs).mean()
+            assert share >= SAME_PIXELS, f"{phase}: {case}: {share:.5f} of the pixels agree"
+
+
+def _cases(arrays: Arrays) -> list[str]:
+    cases = {m[0] for key in arrays if (m := re.match(r"[a-z0-9_]+/img\d+", key))}
+    return sorted(case for case in cases if f"{case}/transition" in arrays)
+
+
+def _image(case: str) -> int:
+    return int(case.rpartition("img")[2])
+
+
+def _attention(arrays: Arrays, case: str, blocks: int) -> torch.Tensor:
+    """Of the last blocks, patches only: (1, blocks, N, N)."""
+    return torch.from_numpy(arrays["attention"])[_image(case)][None, -blocks:, 1:, 1:]
+
+
+def test_nearest_blocks_and_trusted_affinity(arrays: Arrays) -> None:
+    cases = [case for case in _cases(arrays) if f"{case}/layer_score" in arrays]
+    assert cases
+    for case in cases:
+        affinity = torch.from_numpy(arrays["affinity"])[_image(case)][None]
+        attention = _attention(arrays, case, len(arrays[f"{case}/layer_score"]))
+        distances = block_distances(affinity, attention, "signed")
+        assert_close_rel(distances[0], arrays[f"{case}/layer_score"], FLOAT32, case)
+        nearest = select_near(distances)
+        np.testing.assert_array_equal(nearest[0].numpy(), arrays[f"{case}/layer_kept"] == 1, case)
+        trusted = trusted_affinity(affinity, attention, nearest)
+        assert_close_rel(trusted[0], arrays[f"{case}/affinity_before_sinkhorn"], FLOAT32, case)
+
+
+def test_plain_phase_is_the_mean_of_the_last_blocks(arrays: Arrays) -> None:
+    cases = [case for case in _cases(arrays) if case.startswith("phase1/")]
+    assert cases
+    for case in cases:
+        mean = _attention(arrays, case, PLAIN_BLOCKS).mean(1)
+        assert_close_rel(mean[0], arrays[f"{case}/affinity_before_sinkhorn"], FLOAT32, case)
+
+
+def test_transition_and_refined_maps(arrays: Arrays) -> None:
+    for case in _cases(arrays):
+        weights = torch.from_numpy(arrays[f"{case}/affinity_before_sinkhorn"])[None]
+        affinity = balance(weights)
+        assert_close_rel(_squared(affinity)[0], arrays[f"{case}/transition"], FLOAT32, case)
+        maps = torch.from_numpy(arrays[f"{case}/cam"])
+        refined = propagate_maps(
+            affinity,
+            maps,
+            torch.zeros(len(maps), dtype=torch.long),
+            box_threshold=BOXES.get(case.partition("/")[0], 0.4),
+            box_edge="exclusive",
+        )
+        assert_close_rel(refined, arrays[f"{case}/cam_refined"], FLOAT32, case)
+
+
+def _squared(affinity: Affinity) -> torch.Tensor:
+    matrix = affinity.matrix()
+    half = (matrix + matrix.transpose(1, 2)) / 2
+    return half @ half
+
+
+@pytest.fixture(scope="module")
+def heads(golden_dir: Path) -> Weights:
+    return load_heads(golden_dir / "weclip_heads.safetensors")
+
+
+def _features(arrays: Arrays) -> tuple[torch.Tensor, tuple[int, int]]:
+    maps = torch.from_numpy(arrays["feature_maps"])  # blocks, B, D, h, w
+    return maps.flatten(3).transpose(2, 3), (maps.shape[3], maps.shape[4])
+
+
+def test_fusion_affinity_and_logits(arrays: Arrays, heads: Weights) -> None:
+    with torch.no_grad():
+        fused = build_fusion(heads)(*_features(arrays))
+        assert_close_rel(fused, arrays["fused"], FLOAT32, "fused")
+        assert_close_rel(feature_affinity(fused), arrays["affinity"], FLOAT32, "affinity")
+        assert_close_rel(build_decoder(heads)(fused), arrays["seg_logits"], FLOAT32, "seg_logits")
+
+
+def test_gradients_of_the_whole_head(arrays: Arrays, heads: Weights) -> None:
+    cases = sorted(key.removesuffix("/aff_loss") for key in arrays if key.endswith("/aff_loss"))
+    assert cases
+    for case in cases:
+        fusion, decoder = build_fusion(heads), build_decoder(heads)
+        features, grid = _features(arrays)
+        fused = fusion(features, grid)
+        labels = torch.from_numpy(arrays[f"{case.rpartition('/')[0]}/label"])
+        pairs = affinity_labels(labels, grid, window(grid, int(case.rpartition("/r")[2])))
+        loss = balanced_cross_entropy(decoder(fused), labels)
+        (loss + 0.1 * affinity_loss(feature_affinity(fused), pairs)).backward()
+        for key in [key for key in arrays if key.startswith(f"{case}/grad/")]:
+            gradient = _gradient(fusion, decoder, key.removeprefix(f"{case}/grad/"))
+            assert_close_rel(gradient, arrays[key], FLOAT32, key)
+        names = [str(name) for name in arrays[f"{case}/grad_norm_names"]]
+        norms = torch.stack([_gradient(fusion, decoder, name).norm() for name in names])
+        assert_close_rel(norms, arrays[f"{case}/grad_norms"], FLOAT32, f"{case}/grad_norms")
+
+
+def _gradient(fusion: FeatureFusion, decoder: TransformerDecoder, name: str) -> torch.Tensor:
+    """Gradient of a parameter by its published name."""
+    ours, block = our_parameters(fusion, decoder)[name]
+    module, _, inner = ours.partition(".")
+    gradient = {"fusion": fusion, "decoder": decoder}[module].get_parameter(inner).grad
+    assert gradient is not None
+    if block is None:
+        return gradient
+    return gradient[block].T if inner.endswith("weight") else gradient[block][0]

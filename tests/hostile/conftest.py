@@ -1,6 +1,4 @@
-"""A data set to be made hostile, and a watch that nothing of it runs."""
-
-from __future__ import annotations
+"""A data set that tests make hostile, and a check that no payload of it runs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,15 +59,15 @@ class Folder:
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
     """One good photo, tagged."""
-    made = Folder(tmp_path)
-    photo(made.root / "good.jpg")
-    made.table("image,tags\ngood.jpg,cat\n")
-    return made
+    folder = Folder(tmp_path)
+    photo(folder.root / "good.jpg")
+    folder.table("image,tags\ngood.jpg,cat\n")
+    return folder
 
 
 @pytest.fixture(autouse=True)
 def nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No payload ran, whatever the test asked for."""
+    """No payload ran."""
     monkeypatch.chdir(tmp_path)
     yield
     assert not list(tmp_path.rglob("ran")), "a payload ran"

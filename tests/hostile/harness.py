@@ -1,10 +1,8 @@
 """Run the command line, or a reader, in a child that may not grow, hang or die.
 
-A child is forked from the test process, so that nothing is imported again; it has a limit of memory
-above what it has at its start, and of time. Whatever a file makes it do is seen from outside.
+A child is forked from the test process, so that nothing is imported again. It has limits on memory
+growth and time, and its crash does not end the tests.
 """
-
-from __future__ import annotations
 
 import importlib
 import os
@@ -44,7 +42,7 @@ class Outcome:
     """What it wrote."""
 
     def refused(self, *pieces: str) -> None:
-        """Assert that it ended with one message that says all this, and without a traceback."""
+        """Assert that it ended with one message that contains these pieces, and no traceback."""
         assert self.code == 1, f"ended with {self.code}:\n{self.text}"
         assert "Traceback" not in self.text, self.text
         for piece in ("error:", *pieces):
@@ -71,7 +69,7 @@ def wsss(*arguments: str | Path) -> Outcome:
 
 
 def in_child(task: Callable[[], None], *, seconds: float = SECONDS) -> Outcome:
-    """Run a function in a child; an exception of it is a traceback and code 70."""
+    """Run a function in a child; its exception becomes a traceback and code 70."""
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -123,8 +121,8 @@ def _code_of(task: Callable[[], None]) -> int:
 
 def _drain(reader: int, end: float) -> tuple[str, bool]:
     chunks = []
-    while (left := end - time.monotonic()) > 0:
-        ready, _, _ = select.select([reader], [], [], left)
+    while (seconds := end - time.monotonic()) > 0:
+        ready, _, _ = select.select([reader], [], [], seconds)
         if not ready:
             break
         chunk = os.read(reader, 2**16)

@@ -1,6 +1,4 @@
-"""Files made to do harm; each payload, if it ran, would leave a file called ``ran`` behind."""
-
-from __future__ import annotations
+"""Harmful files; each payload would create a file called ``ran`` if it ran."""
 
 import os
 import pickle
@@ -35,7 +33,7 @@ class Calls:
 
 
 def npy(path: Path, content: bytes, *, kind: str = "|O", shape: str = "()") -> Path:
-    """An ``.npy`` file with a header that says what it is told to."""
+    """An ``.npy`` file with any header."""
     text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"
     padded = text.ljust(117) + "\n"
     path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded.encode())
@@ -58,7 +56,7 @@ def png(
     rows: bytes | None = None,
     chunks: Sequence[tuple[bytes, bytes]] = (),
 ) -> bytes:
-    """A PNG, chunk by chunk, whose header need not be true."""
+    """A PNG, chunk by chunk, whose header may be wrong."""
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     if rows is None:
         rows = (b"\0" + bytes(width * samples * depth // 8)) * height
@@ -101,4 +99,4 @@ def nested_key(depth: int) -> bytes:
 def maps(size: tuple[int, int] = (20, 30)) -> dict[int, np.ndarray]:
     """Good seeds of two classes."""
     random = np.random.default_rng(0)
-    return {number: random.random(size, dtype=np.float32) for number in (0, 1)}
+    return {label: random.random(size, dtype=np.float32) for label in (0, 1)}

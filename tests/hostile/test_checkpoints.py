@@ -1,7 +1,5 @@
 """Bad checkpoints, through every reader of weights: refused with the file, nothing is run."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -63,7 +61,7 @@ def _in_archive(path: Path) -> None:
 
 
 def _larger(path: Path) -> None:
-    """It says 10^6 numbers where four are stored."""
+    """It declares 10^6 numbers and stores four."""
     good = _saved(path.with_suffix(".good"))
     with zipfile.ZipFile(good) as archive:
         name = next(m for m in archive.namelist() if m.endswith("data.pkl"))
@@ -124,8 +122,8 @@ PTH: dict[str, tuple[Maker, str]] = {
     "empty": (_bytes(b""), ""),
     "text": (_bytes(b"weights, honestly"), ""),
     **{
-        f"command, protocol {number}": (_pickled(lambda path: Shell(path.parent), number), "")
-        for number in range(6)
+        f"command, protocol {index}": (_pickled(lambda path: Shell(path.parent), index), "")
+        for index in range(6)
     },
     "command in an archive": (_in_archive, "posix.system"),
     "command beside weights": (
@@ -146,10 +144,7 @@ PTH: dict[str, tuple[Maker, str]] = {
     "tensor larger than its numbers": (_larger, ""),
     "no numbers": (_without_numbers, ""),
     "half": (lambda path: os.truncate(_saved(path), 700), ""),
-    "archive of text": (
-        lambda path: zipfile.ZipFile(path, "w").writestr("hello", "weights"),
-        "",
-    ),
+    "archive of text": (lambda path: zipfile.ZipFile(path, "w").writestr("hello", "weights"), ""),
     "tar": (_tar, ""),
     "script": (lambda path: torch.jit.save(torch.jit.script(nn.ReLU()), path), ""),
     "a number": (_torch(lambda _: 7), ""),
@@ -162,41 +157,39 @@ ALL = {(".safetensors", name): row for name, row in SAFETENSORS.items()} | {
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], str]:
-    """What each reader says of each file; one child reads all."""
+    """The message of each reader for each file; one child reads them all."""
     base = tmp_path_factory.mktemp("checkpoints")
-    paths = {key: base / f"{number}{key[0]}" for number, key in enumerate(ALL)}
+    paths = {key: base / f"{index}{key[0]}" for index, key in enumerate(ALL)}
     for key, path in paths.items():
         ALL[key][0](path)
 
     def read() -> None:
-        for number, path in enumerate(paths.values()):
+        for index, path in enumerate(paths.values()):
             for name, reader in READERS.items():
                 try:
                     reader(path)
                 except WsssError as error:
-                    print(f"{number} {name}: {' '.join(str(error).split())}", flush=True)
+                    print(f"{index} {name}: {' '.join(str(error).split())}", flush=True)
 
     outcome = in_child(read)
     outcome.done()
     assert not list(base.rglob("ran"))
     assert not (base.parent / "ran").exists()
-    found = {}
+    messages = {}
     for line in outcome.text.splitlines():
-        place, _, text = line.partition(": ")
-        if place[:1].isdigit():
-            number, _, name = place.partition(" ")
-            found[int(number), name] = text
-    return found
+        head, _, text = line.partition(": ")
+        if head[:1].isdigit():
+            index, _, name = head.partition(" ")
+            messages[int(index), name] = text
+    return messages
 
 
-@pytest.mark.parametrize("number", range(len(ALL)), ids=[" ".join(key)[1:] for key in ALL])
-def test_bad_weights_are_refused_by_every_reader(
-    reports: dict[tuple[int, str], str], number: int
-) -> None:
-    suffix, piece = list(ALL)[number][0], list(ALL.values())[number][1]
+@pytest.mark.parametrize("index", range(len(ALL)), ids=[" ".join(key)[1:] for key in ALL])
+def test_every_reader_refuses_bad_weights(reports: dict[tuple[int, str], str], index: int) -> None:
+    suffix, piece = list(ALL)[index][0], list(ALL.values())[index][1]
     for reader in READERS:
-        report = reports[number, reader]
-        assert f"{number}{suffix}: " in report
+        report = reports[index, reader]
+        assert f"{index}{suffix}: " in report
         assert len(report) < 1000
         if reader in ("release", "backbone") or (reader == "clip" and "compressed" in report):
             assert piece in report

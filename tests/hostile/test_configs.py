@@ -1,7 +1,5 @@
 """Bad configurations: each has its message with the file, the key and what to do."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
@@ -80,7 +78,7 @@ def test_a_bad_file_is_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "gone"])
-def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
+def test_configurations_that_are_not_regular_files_are_refused(tmp_path: Path, kind: str) -> None:
     paths = {name: tmp_path / name for name in ("pipe", "folder", "gone")}
     os.mkfifo(paths["pipe"])
     paths["folder"].mkdir()
@@ -110,28 +108,19 @@ def test_runs_stay_in_their_folders(name: str) -> None:
         Runs(mapping)
 
 
-def test_names_of_runs_are_made_harmless() -> None:
-    found = Runs(
-        {
-            "runs": {
-                "a/b": {},
-                "c d;e": {},
-                "f$(g)": {},
-                "caf\N{SNOWMAN}": {},
-            }
-        }
-    )
-    labels = [name.removeprefix("demo/") for name in found if name != "demo"]
+def test_names_of_runs_become_harmless() -> None:
+    runs = Runs({"runs": {"a/b": {}, "c d;e": {}, "f$(g)": {}, "caf\N{SNOWMAN}": {}}})
+    labels = [name.removeprefix("demo/") for name in runs if name != "demo"]
     assert labels == ["a-b", "c-d-e", "f--g-", "caf-"]
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "3", '{"a": 1}', "NaN", '{"variant": NaN}'])
-def test_sections_that_the_workflow_passes_are_checked(tmp_path: Path, text: str) -> None:
+def test_sections_passed_by_the_workflow_are_checked(tmp_path: Path, text: str) -> None:
     wsss("ingest", "--out", tmp_path / "m", "--sections", text).refused("--sections")
 
 
-def test_what_the_engine_parsed_is_held_to_the_same(tmp_path: Path) -> None:
-    """Snakemake reads the file itself; a mapping can then hold what our reader refuses."""
+def test_configurations_parsed_by_the_engine_are_checked_too(tmp_path: Path) -> None:
+    """Snakemake reads the file too, so a mapping can contain what our reader refuses."""
     laughs: list[Any] = ["lol"]
     for _ in range(20):
         laughs = [laughs] * 10

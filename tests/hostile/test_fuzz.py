@@ -1,10 +1,8 @@
-"""Random and mutated files: every reader gives a value or an error of the project's own.
+"""Random and mutated files: every reader returns a value or raises an error of the project.
 
-How many: ``WSSS_FUZZ`` cases a test, 60 where it is not set; docs/security.md has the figures of a
-deep run. What reads HDF5 runs in children, as a C library can do more than raise.
+``WSSS_FUZZ`` is the number of cases per test, 60 by default; docs/security.md has the figures of a
+deep run. Readers of HDF5 run in children, since a C library may crash.
 """
-
-from __future__ import annotations
 
 import io
 import os
@@ -71,29 +69,29 @@ def bounded() -> Iterator[None]:
 
 
 def mutated(originals: list[bytes], words: list[bytes]) -> st.SearchStrategy[bytes]:
-    """Valid files with bytes flipped, cut, doubled, moved, or words of the format put in."""
+    """Valid files with bytes flipped, cut, doubled, moved, or words of the format inserted."""
 
     @st.composite
     def make(draw: st.DrawFn) -> bytes:
         content = bytearray(draw(st.sampled_from(originals)))
         for _ in range(draw(st.integers(1, 8))):
-            place = draw(st.integers(0, max(0, len(content) - 1)))
-            end = min(len(content), place + draw(st.integers(1, 64)))
+            begin = draw(st.integers(0, max(0, len(content) - 1)))
+            end = min(len(content), begin + draw(st.integers(1, 64)))
             kind = draw(st.integers(0, 6))
             if kind == 0 and content:
-                content[place] ^= draw(st.integers(1, 255))
+                content[begin] ^= draw(st.integers(1, 255))
             elif kind == 1:
-                del content[place:end]
+                del content[begin:end]
             elif kind == 2:
-                content[place:place] = content[place:end] * draw(st.integers(1, 3))
+                content[begin:begin] = content[begin:end] * draw(st.integers(1, 3))
             elif kind == 3:
-                content[place:place] = draw(st.sampled_from(words))
+                content[begin:begin] = draw(st.sampled_from(words))
             elif kind == 4:
-                content[place:end] = draw(st.sampled_from(words))
+                content[begin:end] = draw(st.sampled_from(words))
             elif kind == 5:
-                content[place:place] = draw(st.binary(max_size=12))
+                content[begin:begin] = draw(st.binary(max_size=12))
             elif kind == 6:
-                del content[place + 1 :]
+                del content[begin + 1 :]
         return bytes(content)
 
     return make()
@@ -104,29 +102,13 @@ def _file(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
 
 
 YAML_WORDS = [
-    *(b"{", b"}", b"[", b"]", b": ", b"- ", b"&a ", b"*a", b"!!python/object:os.x ", b"!!int "),
-    *(b"<<: ", b"\n", b"\t", b"'", b'"', b"|\n", b"? ", b"---\n", b"...", b"%YAML 9.9\n", b"#"),
-    *(b"null", b".nan", b"-.inf", b"1e999", b"0x" + b"f" * 40, b"2001-99-99", b"1:99:99", b"\0"),
-    *(
-        b"\xff",
-        b"\xef\xbb\xbf",
-        b"sweep: {seed: [1, 2]}\n",
-        b"runs: {a: {}, b: {}}\n",
-        b"!!binary ",
-    ),
-    *(
-        b"matrix: {cams: {a: {}}}\n",
-        b"data: {root: '${HOME}'}\n",
-        b"{run}",
-        b"../",
-        b"~",
-        b"!!set ",
-    ),
-]
-CONFIGS = [
-    default_yaml().encode()[:6000],
-    *(p.read_bytes() for p in PRESETS),
-]
+    b"{", b"}", b"[", b"]", b": ", b"- ", b"&a ", b"*a", b"!!python/object:os.x ", b"!!int ",
+    b"<<: ", b"\n", b"\t", b"'", b'"', b"|\n", b"? ", b"---\n", b"...", b"%YAML 9.9\n", b"#",
+    b"null", b".nan", b"-.inf", b"1e999", b"0x" + b"f" * 40, b"2001-99-99", b"1:99:99", b"\x00",
+    b"\xff", b"\xef\xbb\xbf", b"sweep: {seed: [1, 2]}\n", b"runs: {a: {}, b: {}}\n", b"!!binary ",
+    b"matrix: {cams: {a: {}}}\n", b"data: {root: '${HOME}'}\n", b"{run}", b"../", b"~", b"!!set ",
+]  # fmt: skip
+CONFIGS = [default_yaml().encode()[:6000], *(p.read_bytes() for p in PRESETS)]
 
 
 def test_config_bytes(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -183,17 +165,10 @@ TABLES = [
     b'\xef\xbb\xbfimage,tags\n"a,b.jpg","cat, dog"\n\n',
 ]
 TABLE_WORDS = [
-    *(b",", b";", b"\t", b"\n", b"\r", b'"', b"|", b"image", b"tags", b"split", b"\0", b"\xff\xfe"),
-    *(
-        b"\xef\xbb\xbf",
-        b"x" * 140_000,
-        b"cat;" * 3000,
-        b"../",
-        b"\\",
-        "\u0301".encode(),
-        b"\xed\xa0\x80",
-    ),
-]
+    b",", b";", b"\t", b"\n", b"\r", b'"', b"|", b"image", b"tags", b"split", b"\x00", b"\xff\xfe",
+    b"\xef\xbb\xbf", b"x" * 140000, b"cat;" * 3000, b"../", b"\\", "\u0301".encode(),
+    b"\xed\xa0\x80",
+]  # fmt: skip
 
 
 def test_tables_and_lists(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -219,9 +194,9 @@ ANNOTATIONS = [
     b'<?xml version="1.0" encoding="utf-8"?>\n<a><!-- x --><object><name>&lt;</name></object></a>',
 ]
 XML_WORDS = [
-    *(b"<", b">", b"&", b";", b"<!DOCTYPE a [", b'<!ENTITY x "y">', b"]>", b"&x;", b"<![CDATA["),
-    *(b"]]>", b"<?x ?>", b"xmlns='u'", b"encoding='utf-7'", b"\0", b"\xff\xfe", b"<object>" * 500),
-]
+    b"<", b">", b"&", b";", b"<!DOCTYPE a [", b'<!ENTITY x "y">', b"]>", b"&x;", b"<![CDATA[",
+    b"]]>", b"<?x ?>", b"xmlns='u'", b"encoding='utf-7'", b"\x00", b"\xff\xfe", b"<object>" * 500,
+]  # fmt: skip
 
 
 def test_annotations(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -244,47 +219,28 @@ def _seed_files(folder: Path) -> list[bytes]:
         {"keys": torch.tensor([0, 1]), "attn_highres": np.zeros((2, 4, 5), np.float16)},
         {0: np.float32(1), "a": [1, 2], "b": None},
     ]
-    found = []
+    files = []
     for content in contents:
         for protocol in (0, 2, 4, 5):
             box = np.empty((), object)
             box[()] = content
-            found.append(npy(folder / "x.npy", pickle.dumps(box, protocol)).read_bytes())
+            files.append(npy(folder / "x.npy", pickle.dumps(box, protocol)).read_bytes())
     plain = io.BytesIO()
     np.save(plain, np.zeros((4, 5), np.float32))
-    return [*found, plain.getvalue()]
+    return [*files, plain.getvalue()]
 
 
 PICKLE_WORDS = [
-    *(
-        b".",
-        b"R",
-        b"b",
-        b"t",
-        b"\x85",
-        b"\x86",
-        b"(",
-        b")",
-        b"}",
-        b"]",
-        b"s",
-        b"u",
-        b"a",
-        b"e",
-        b"0",
-    ),
-    *(b"\x93", b"\x94", b"\x81", b"\x92", b"Q", b"P", b"i", b"o", b"2", b"h\0", b"q\xff", b"\x95"),
-    *(b"r\xff\xff\xff\x7f", b"\x8e\xff\xff\xff\xff\xff\xff\0\0", b"cos\nsystem\n", b"\x8fK\1\x90"),
-    *(b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"I9\n"),
-    *(b"cnumpy.core.multiarray\n_reconstruct\n", b"cnumpy.core.multiarray\nscalar\n", b"L9L\n"),
-    *(
-        b"cnumpy._core.numeric\n_frombuffer\n",
-        b"c_codecs\nencode\n",
-        b"ctorch.storage\n_load_from_bytes\n",
-    ),
-    *(b"\x8c\x02f4", b"\x8c\x01O", b"J\xff\xff\xff\x7f", b"\x8a\x09" + b"\xff" * 8 + b"\x7f", b"N"),
-    *(b"(5000, 5000)", b"'|O'", b"'<f4'", b"(-1,)", b"True", b"{'descr': ", b"\x93NUMPY\x02\x00"),
-]
+    b".", b"R", b"b", b"t", b"\x85", b"\x86", b"(", b")", b"}", b"]", b"s", b"u", b"a", b"e", b"0",
+    b"\x93", b"\x94", b"\x81", b"\x92", b"Q", b"P", b"i", b"o", b"2", b"h\x00", b"q\xff", b"\x95",
+    b"r\xff\xff\xff\x7f", b"\x8e\xff\xff\xff\xff\xff\xff\x00\x00", b"cos\nsystem\n",
+    b"\x8fK\x01\x90", b"cnumpy\nndarray\n", b"cnumpy\ndtype\n",
+    b"ctorch._utils\n_rebuild_tensor_v2\n", b"I9\n", b"cnumpy.core.multiarray\n_reconstruct\n",
+    b"cnumpy.core.multiarray\nscalar\n", b"L9L\n", b"cnumpy._core.numeric\n_frombuffer\n",
+    b"c_codecs\nencode\n", b"ctorch.storage\n_load_from_bytes\n", b"\x8c\x02f4", b"\x8c\x01O",
+    b"J\xff\xff\xff\x7f", b"\x8a\t" + b"\xff" * 8 + b"\x7f", b"N", b"(5000, 5000)", b"'|O'",
+    b"'<f4'", b"(-1,)", b"True", b"{'descr': ", b"\x93NUMPY\x02\x00",
+]  # fmt: skip
 
 
 def test_seeds(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -304,39 +260,39 @@ def test_seeds(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def _mutate(random: random.Random, content: bytes) -> bytes:
-    """One to eight changes of a binary file; some put numbers where lengths may stand."""
+    """One to eight changes of a binary file; some insert numbers where lengths may be."""
     changed = bytearray(content)
     for _ in range(random.randint(1, 8)):
-        place = random.randrange(len(changed))
+        begin = random.randrange(len(changed))
         kind = random.randrange(4)
         if kind == 0:
-            changed[place] ^= 1 << random.randrange(8)
+            changed[begin] ^= 1 << random.randrange(8)
         elif kind == 1:
             width = random.choice((1, 2, 4, 8))
-            number = random.choice((0, 1, 2**7, 2**31, 2**63 - 1, 2**64 - 1, len(content)))
-            changed[place : place + width] = (number % 2 ** (8 * width)).to_bytes(width, "little")
+            value = random.choice((0, 1, 2**7, 2**31, 2**63 - 1, 2**64 - 1, len(content)))
+            changed[begin : begin + width] = (value % 2 ** (8 * width)).to_bytes(width, "little")
         elif kind == 2:
             other, length = random.randrange(len(changed)), random.randint(1, 64)
-            changed[place : place + length] = changed[other : other + length]
+            changed[begin : begin + length] = changed[other : other + length]
         else:
             del changed[random.randrange(len(changed) // 2, len(changed)) :]
     return bytes(changed)
 
 
 def test_shards(tmp_path: Path) -> None:
-    """Mutated and random files in the place of shards, read in children of fifty each."""
+    """Mutated and random files instead of shards; each child reads fifty."""
     whole = tmp_path / "whole.h5"
     small = good(whole).read_bytes()
     originals = [small, _large(tmp_path / "large.h5")]
     path = tmp_path / "a.h5"
     refused = crashed = 0
     for start in range(0, CASES, 50):
-        numbers = range(start, min(start + 50, CASES))
+        seeds = range(start, min(start + 50, CASES))
 
-        def read(numbers: range = numbers) -> None:
-            for number in numbers:
-                rng = random.Random(number)
-                content = _mutate(rng, rng.choice(originals)) if number % 8 else rng.randbytes(900)
+        def read(seeds: range = seeds) -> None:
+            for seed in seeds:
+                rng = random.Random(seed)
+                content = _mutate(rng, rng.choice(originals)) if seed % 8 else rng.randbytes(900)
                 path.write_bytes(content)
                 try:
                     with Shard(path) as shard:
@@ -360,10 +316,10 @@ def _large(path: Path) -> bytes:
 
     from .test_shards import ORIGIN
 
-    numbers = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     with ShardWriter(path, kind="masks", ids=["a", "b"], provenance=ORIGIN) as writer:
         for image in ("a", "b"):
-            label = numbers.integers(0, 3, (64, 48), dtype=np.uint8)
+            label = rng.integers(0, 3, (64, 48), dtype=np.uint8)
             writer.add(Item(image, {"label": label, "train": label}, {"classes": [0]}, "k"))
     assert h5py.is_hdf5(path)
     return path.read_bytes()

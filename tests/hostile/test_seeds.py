@@ -1,7 +1,5 @@
 """Bad seed files: named with the cause, none of their code is run, memory stays bounded."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io
@@ -59,7 +57,7 @@ def _in_a_tensor(path: Path) -> None:
 
 
 def _chain(path: Path) -> None:
-    """A function that is allowed gives another the bytes of a second pickle."""
+    """An allowed function passes the bytes of a second pickle to another."""
     inner = pickle.dumps(Shell(path.parent), protocol=0)
     pickled({0: Calls(pickle.loads, Calls(bytes, inner))})(path)
 
@@ -95,7 +93,7 @@ def _rebuilt_tensor(size: tuple[int, ...], stride: tuple[int, ...]) -> Maker:
 
 
 def _strides(path: Path) -> None:
-    """Terabytes of one byte, which NumPy can say."""
+    """Terabytes of one byte, by strides of 0."""
     pickled({0: Calls(np.ndarray, (10**6, 10**6), "u1", b"x", 0, (0, 0))})(path)
 
 
@@ -140,8 +138,8 @@ NPY: dict[str, tuple[Maker, tuple[str, ...]]] = {
         ("found keys ['keys', 'high_res']",),
     ),
     **{
-        f"command, protocol {number}": (_shell(number), ("refused, since", "system"))
-        for number in range(6)
+        f"command, protocol {index}": (_shell(index), ("refused, since", "system"))
+        for index in range(6)
     },
     "command in a tensor": (_in_a_tensor, ("",)),
     "chain": (_chain, ("refused, since", "which no array needs")),
@@ -196,12 +194,12 @@ ALL = {name: ("npy", *row) for name, row in NPY.items()} | {
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What is said of each file, with a good one beside it; one child reads all."""
+    """The message for each file, next to a good one; one child reads them all."""
     base = tmp_path_factory.mktemp("seeds")
-    for number, (layout, make, _) in enumerate(ALL.values()):
-        folder = base / str(number)
+    for index, (layout, make, _) in enumerate(ALL.values()):
+        folder = base / str(index)
         folder.mkdir()
-        np.save(folder / "good.npy", GOOD, allow_pickle=True)  # type: ignore[arg-type]
+        np.save(folder / "good.npy", GOOD, allow_pickle=True)
         save_label_png(folder / "good.png", np.zeros(SIZE, np.uint8))
         make(folder / f"bad.{layout}")
     samples = [
@@ -210,23 +208,23 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     ]
 
     def read() -> None:
-        for number, (layout, _, _) in enumerate(ALL.values()):
-            external = {"path": str(base / str(number)), "layout": layout}
+        for index, (layout, _, _) in enumerate(ALL.values()):
+            external = {"path": str(base / str(index)), "layout": layout}
             config = from_mapping({"cams": {"source": "external", "external": external}})
             try:
                 list(ExternalSource(config.cams).maps(samples))
             except SeedError as error:
-                print(f"{number}: {' '.join(str(error).split())}", flush=True)
+                print(f"{index}: {' '.join(str(error).split())}", flush=True)
 
     outcome = in_child(read)
     outcome.done()
     assert not list(base.rglob("ran"))
     lines = [line.partition(": ") for line in outcome.text.splitlines() if line[0].isdigit()]
-    return {list(ALL)[int(number)]: text for number, _, text in lines}
+    return {list(ALL)[int(index)]: text for index, _, text in lines}
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_bad_seed_is_named(reports: dict[str, str], name: str) -> None:
+def test_a_bad_seed_file_is_named(reports: dict[str, str], name: str) -> None:
     assert "1 of 2 seeds cannot be used" in reports[name]
     for piece in (f"bad.{ALL[name][0]}: ", *ALL[name][2]):
         assert piece in reports[name], reports[name]
@@ -236,18 +234,18 @@ def test_a_bad_seed_is_named(reports: dict[str, str], name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "code", "piece"),
     [
-        ({0: GOOD[0], 1000: GOOD[1]}, 0, ""),  # a class of another list is left out
+        ({0: GOOD[0], 1000: GOOD[1]}, 0, ""),  # a class of another list is ignored
         ({0: Calls(os.system, "touch ran")}, 1, "good.npy: refused, since"),
     ],
     ids=["class of another list", "command"],
 )
-def test_the_stage_tells_of_seeds(
+def test_the_stage_reports_bad_seeds(
     folder: Folder, content: dict[int, object], code: int, piece: str
 ) -> None:
     folder.ingest().done()
     seeds = folder.base / "seeds"
     seeds.mkdir()
-    np.save(seeds / "good.npy", content, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(seeds / "good.npy", content, allow_pickle=True)
     cams = {"splits": ["train"], "source": "external", "external": {"path": str(seeds)}}
     out = folder.base / "cams.h5"
     config = folder.configure(cams=cams)
@@ -276,15 +274,15 @@ def test_dictionaries_of_every_protocol_are_rebuilt(tmp_path: Path, protocol: in
         np.testing.assert_array_equal(actual[name], np.asarray(value))
 
 
-def test_reading_many_bad_files_leaves_the_reader_as_it_was(tmp_path: Path) -> None:
+def test_reading_many_bad_files_does_not_change_the_reader(tmp_path: Path) -> None:
     """The same process reads a good file after each bad one."""
-    np.save(tmp_path / "good.npy", GOOD, allow_pickle=True)  # type: ignore[arg-type]
-    for number, (make, _) in enumerate(NPY.values()):
-        make(tmp_path / f"{number}.npy")
+    np.save(tmp_path / "good.npy", GOOD, allow_pickle=True)
+    for index, (make, _) in enumerate(NPY.values()):
+        make(tmp_path / f"{index}.npy")
 
     def read() -> None:
-        for number in range(len(NPY)):
-            path = tmp_path / f"{number}.npy"
+        for index in range(len(NPY)):
+            path = tmp_path / f"{index}.npy"
             if path.is_file():
                 with contextlib.suppress(SeedError):
                     read_npy(path)

@@ -1,6 +1,4 @@
-"""Bad HDF5 files in the place of a shard, with digests that their maker made to fit."""
-
-from __future__ import annotations
+"""Bad HDF5 files instead of a shard, with digests that match."""
 
 import json
 import os
@@ -31,7 +29,7 @@ def good(path: Path) -> Path:
 
 
 def seal(file: h5py.File, entries: Any) -> None:
-    """Give a file an index of its own with the digests that a reader will ask for."""
+    """Replace the index of a file, with matching digests."""
     index = "\n".join(json.dumps(entry, sort_keys=True) for entry in entries).encode()
     if "index" in file:
         del file["index"]
@@ -42,12 +40,12 @@ def seal(file: h5py.File, entries: Any) -> None:
 
 
 def _said(file: h5py.File) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(file["about"][()].tobytes())
-    return said
+    facts: dict[str, Any] = json.loads(file["about"][()].tobytes())
+    return facts
 
 
 def say(file: h5py.File, about: dict[str, Any]) -> None:
-    """Let a file say something else of itself."""
+    """Replace the description of a file."""
     del file["about"]
     file["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
 
@@ -57,10 +55,12 @@ def _saying(**changes: Any) -> Callable[[Path], None]:
 
 
 def entry(array: np.ndarray = ARRAY, **changes: Any) -> dict[str, Any]:
-    """What the index says of the item."""
+    """The entry of the item in the index."""
     arrays = {"cam": [array.dtype.str, list(array.shape)]}
-    own = {"id": "a", "key": "", "attrs": {}, "arrays": arrays, "digest": ""}
-    return own | ({"digest": digest_arrays({"cam": array})} if array.size < 10**6 else {}) | changes
+    fields = {"id": "a", "key": "", "attrs": {}, "arrays": arrays, "digest": ""}
+    return (
+        fields | ({"digest": digest_arrays({"cam": array})} if array.size < 10**6 else {}) | changes
+    )
 
 
 def _edited(edit: Callable[[h5py.File], None]) -> Callable[[Path], None]:
@@ -71,10 +71,10 @@ def _edited(edit: Callable[[h5py.File], None]) -> Callable[[Path], None]:
     return make
 
 
-def _placed(place: Callable[[h5py.File], object], *entries: Any) -> Callable[[Path], None]:
+def _placed(store: Callable[[h5py.File], object], *entries: Any) -> Callable[[Path], None]:
     def edit(file: h5py.File) -> None:
         del file["items/0000000/cam"]
-        place(file)
+        store(file)
         seal(file, list(entries) or [entry()])
 
     return _edited(edit)
@@ -111,6 +111,23 @@ def _raw(path: Path) -> None:
 HUGE: list[int] = [2**20, 2**20]
 ZEROS = np.zeros((3, 4), np.float32)
 
+
+def _value(value: object) -> Callable[[Path], None]:
+    """Another value instead of the array."""
+    return _placed(lambda file: file.__setitem__("items/0000000/cam", value))
+
+
+def _dataset(*entries: Any, **options: Any) -> Callable[[Path], None]:
+    """Another data set instead of the array."""
+    return _placed(lambda f: f["items/0000000"].create_dataset("cam", **options), *entries)
+
+
+def _indexed(*entries: Any) -> Callable[[Path], None]:
+    """A good shard with other entries in its index."""
+    return _edited(lambda file: seal(file, entries))
+
+
+FOREIGN = "is stored in a way that ours are not"
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such shard; run the stage"),
     "empty": (lambda path: path.touch(), "damaged or no HDF5 file"),
@@ -119,71 +136,39 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder": (lambda path: path.mkdir(), "is no regular file"),
     "half": (lambda path: os.truncate(good(path), 900), "damaged or no HDF5 file"),
     "no shard": (lambda path: h5py.File(path, "w").close(), "is not a finished shard"),
-    "format 10^9": (
-        _saying(format=10**9),
-        "has the format 1000000000",
-    ),
-    "format in words": (
-        _saying(format="two"),
-        "has the format two",
-    ),
+    "format 10^9": (_saying(format=10**9), "has the format 1000000000"),
+    "format in words": (_saying(format="two"), "has the format two"),
     "another index": (
         _edited(lambda file: file["index"].__setitem__(0, 32)),
         "its index does not match its digest",
     ),
     "external link": (_external, "leads elsewhere"),
-    "soft link": (
-        _placed(
-            lambda file: file.__setitem__("items/0000000/cam", h5py.SoftLink("/index")),
-        ),
-        "leads elsewhere",
-    ),
-    "virtual": (_virtual, "is stored in a way that ours are not"),
-    "raw file": (_raw, "is stored in a way that ours are not"),
-    "another filter": (
-        _placed(lambda f: f["items/0000000"].create_dataset("cam", data=ZEROS, compression="lzf")),
-        "is stored in a way that ours are not",
-    ),
+    "soft link": (_value(h5py.SoftLink("/index")), "leads elsewhere"),
+    "virtual": (_virtual, FOREIGN),
+    "raw file": (_raw, FOREIGN),
+    "another filter": (_dataset(data=ZEROS, compression="lzf"), FOREIGN),
     "a terabyte of nothing": (
-        _placed(
-            lambda file: file["items/0000000"].create_dataset("cam", HUGE, "f4", chunks=(64, 64)),
-            entry(arrays={"cam": ["<f4", HUGE]}),
-        ),
+        _dataset(entry(arrays={"cam": ["<f4", HUGE]}), shape=HUGE, dtype="f4", chunks=(64, 64)),
         "of which 0 bytes are stored",
     ),
-    "text as array": (
-        _placed(lambda file: file["items/0000000"].create_dataset("cam", data="hello")),
-        "is no array of numbers",
-    ),
+    "text as array": (_dataset(data="hello"), "is no array of numbers"),
     "group as array": (
         _placed(lambda file: file.create_group("items/0000000/cam")),
         "is no array of numbers",
     ),
-    "other shape": (
-        _placed(lambda file: file.__setitem__("items/0000000/cam", ZEROS[:2])),
-        "expected <f4 (3, 4)",
-    ),
-    "other values": (
-        _placed(lambda file: file.__setitem__("items/0000000/cam", ZEROS)),
-        "does not match its digest",
-    ),
+    "other shape": (_value(ZEROS[:2]), "expected <f4 (3, 4)"),
+    "other values": (_value(ZEROS), "does not match its digest"),
     "no array": (_placed(lambda file: None), "is damaged"),
-    "index of a list": (_edited(lambda file: seal(file, [[]])), "is damaged"),
-    "index of a number": (_edited(lambda file: seal(file, [7])), "is damaged"),
+    "index of a list": (_indexed([]), "is damaged"),
+    "index of a number": (_indexed(7), "is damaged"),
     "index without digest": (
-        _edited(lambda file: seal(file, [{"id": "a", "key": "", "attrs": {}, "arrays": {}}])),
-        "is damaged",
+        _indexed({"id": "a", "key": "", "attrs": {}, "arrays": {}}),
+        "damaged",
     ),
-    "id of a list": (_edited(lambda file: seal(file, [entry(id=[1])])), "is damaged"),
-    "arrays of a text": (_edited(lambda file: seal(file, [entry(arrays="cam")])), "is damaged"),
-    "array without shape": (
-        _edited(lambda file: seal(file, [entry(arrays={"cam": 3})])),
-        "is damaged",
-    ),
-    "a way out": (
-        _edited(lambda file: seal(file, [entry(arrays={"../../index": ["|u1", [3]]})])),
-        "is damaged",
-    ),
+    "id of a list": (_indexed(entry(id=[1])), "is damaged"),
+    "arrays of a text": (_indexed(entry(arrays="cam")), "is damaged"),
+    "array without shape": (_indexed(entry(arrays={"cam": 3})), "is damaged"),
+    "a way out": (_indexed(entry(arrays={"../../index": ["|u1", [3]]})), "is damaged"),
     "provenance of another kind": (
         _edited(lambda file: (say(file, _said(file) | {"provenance": "{}"}), seal(file, []))),
         "is damaged",

@@ -1,6 +1,4 @@
-"""Bad tables of tags and lists of images: refused with the cause, or the row alone is left out."""
-
-from __future__ import annotations
+"""Bad tables of tags and lists of images: refused with the cause, or without the bad row."""
 
 import os
 from collections.abc import Callable
@@ -24,7 +22,7 @@ REFUSED: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "cell of 10 MB": (HEAD + "x.jpg," + "x" * 10**7 + "\n", ("line 3", "field larger", "as CSV")),
     "quote left open": (HEAD + '"x.jpg,cat\n' + "y" * 200_000, ("field larger", "as CSV")),
 }
-"""Table → what the message must say, beside the file."""
+"""Table → pieces of the message, in addition to the file."""
 
 ROWS: dict[str, tuple[str, str]] = {
     "unknown class": ("x.jpg,unicorn\n", "unknown tag 'unicorn'"),
@@ -57,7 +55,7 @@ def test_a_table_that_cannot_be_read_is_refused(folder: Folder, name: str) -> No
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_bad_row_leaves_the_others(folder: Folder, name: str) -> None:
+def test_a_bad_row_excludes_only_itself(folder: Folder, name: str) -> None:
     row, reason = ROWS[name]
     photo(folder.root / "x.jpg", 1)
     folder.table(HEAD + row)
@@ -78,9 +76,7 @@ def test_a_bad_row_leaves_the_others(folder: Folder, name: str) -> None:
         ("../photos", ("Is a directory", "set data.tags")),
     ],
 )
-def test_a_table_that_is_no_file_is_neither_drained_nor_waited_for(
-    folder: Folder, tags: str, pieces: tuple[str, ...]
-) -> None:
+def test_tables_must_be_regular_files(folder: Folder, tags: str, pieces: tuple[str, ...]) -> None:
     os.mkfifo(folder.root / "pipe.csv")
     folder.ingest(data={"tags": str(folder.root / tags)}).refused(*pieces)
 
@@ -92,7 +88,7 @@ def test_a_table_that_is_no_file_is_neither_drained_nor_waited_for(
         ("300 classes", "".join(f"good.jpg,t{n}\n" for n in range(300))),
     ],
 )
-def test_classes_that_cannot_be_are_refused(folder: Folder, name: str, content: str) -> None:
+def test_impossible_classes_are_refused(folder: Folder, name: str, content: str) -> None:
     folder.table("image,tags\n" + content)
     outcome = folder.ingest(data={"classes": []})
     outcome.refused("tags.csv", "class", "mend the table, or set data.classes")
@@ -119,7 +115,7 @@ def test_a_bad_list_is_refused(
     folder.ingest(data={"train_list": "some.txt"}).refused(*pieces)
 
 
-def test_lines_that_lead_out_are_listed(folder: Folder) -> None:
+def test_lines_outside_the_folder_are_listed(folder: Folder) -> None:
     _list(b"good.jpg\n../../etc/passwd\n/etc/passwd\n~/x\n$(touch ran).jpg\n")(folder)
     folder.ingest(data={"train_list": "some.txt"}).done()
     table = (folder.manifest / "quarantine.csv").read_text()

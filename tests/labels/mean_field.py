@@ -1,7 +1,5 @@
 """Mean field of the dense CRF by brute force: every pair of pixels, in double precision."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from wsss.config.labels import CrfConfig
@@ -11,10 +9,10 @@ def mean_field(probabilities: np.ndarray, image: np.ndarray, config: CrfConfig) 
     """Posterior [labels, h, w] after Krähenbühl and Koltun, kernels normalised symmetrically."""
     labels, height, width = probabilities.shape
     down, across = (axis.ravel() for axis in np.mgrid[:height, :width].astype(float))
-    place = np.stack([across, down], axis=1)
+    position = np.stack([across, down], axis=1)
     colour = image.reshape(-1, 3).astype(float)
-    seen = np.concatenate([place / config.bilateral_sxy, colour / config.bilateral_srgb], axis=1)
-    weights = config.gaussian_compat * _kernel(place / config.gaussian_sxy)
+    seen = np.concatenate([position / config.bilateral_sxy, colour / config.bilateral_srgb], axis=1)
+    weights = config.gaussian_compat * _kernel(position / config.gaussian_sxy)
     weights += config.bilateral_compat * _kernel(seen)
     energy = -np.log(np.clip(probabilities, 1e-5, 1).astype(float)).reshape(labels, -1)
     posterior = _softmax(-energy)

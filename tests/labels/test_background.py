@@ -1,7 +1,5 @@
 """The background rule."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

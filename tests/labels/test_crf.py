@@ -1,7 +1,5 @@
 """Dense CRF: against brute force, its two departures, and odd inputs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -48,7 +46,7 @@ def test_agrees_with_brute_force(change: dict[str, float]) -> None:
     np.testing.assert_array_equal(actual.argmax(0), expected.argmax(0))
     assert difference.max() <= LARGEST
     assert difference.mean() <= MEAN
-    if change:  # the scene tells this setting from the default one
+    if change:  # the scene distinguishes this setting from the default
         assert (
             np.abs(actual - mean_field(probabilities, image, crf())).mean() > 3 * difference.mean()
         )
@@ -71,7 +69,7 @@ def test_is_a_distribution_over_the_given_labels() -> None:
     np.testing.assert_allclose(actual.sum(0), 1, atol=1e-5)
 
 
-def test_one_label_takes_all() -> None:
+def test_a_single_label_wins_everywhere() -> None:
     image = scene()[1]
     actual = dense_crf(np.full((1, 30, 40), 0.3, np.float32), image, crf())
     np.testing.assert_array_equal(actual, 1)
@@ -112,7 +110,7 @@ def test_layout_in_memory_does_not_matter() -> None:
         np.testing.assert_array_equal(dense_crf(view, mirrored, crf()), expected)
 
 
-def test_inputs_are_left_alone() -> None:
+def test_inputs_are_not_changed() -> None:
     probabilities, image = scene()
     copies = probabilities.copy(), image.copy()
     for kind in ("raw", "wrapped"):
@@ -133,10 +131,11 @@ def test_wrapped_image_truncates_and_wraps_every_level() -> None:
     levels = np.arange(256, dtype=np.uint8)
     image = np.stack([levels, levels[::-1], np.roll(levels, 7)], axis=1)[None]  # red, green, blue
     actual = appearance_image(image, crf(image="wrapped"))
-    for place in range(256):
+    for column in range(256):
         for channel, mean in enumerate((104.008, 116.669, 122.675)):
-            shifted = int(float(image[0, place, 2 - channel]) - mean)  # int() truncates toward zero
-            assert actual[0, place, channel] == shifted % 256
+            # int() truncates toward zero
+            shifted = int(float(image[0, column, 2 - channel]) - mean)
+            assert actual[0, column, channel] == shifted % 256
     assert appearance_image(image, crf()) is image
 
 

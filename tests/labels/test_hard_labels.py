@@ -1,7 +1,5 @@
 """Seeds: one threshold, two, powers, and images without tags."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -14,22 +12,22 @@ IMAGE = np.zeros((1, 4, 3), np.uint8)
 
 
 def _seed(**changes: object) -> tuple[list[int], list[int]]:
-    actual = hard_labels(SCORES, (4, 2), IMAGE, SeedsConfig(**changes))  # type: ignore[arg-type]
+    actual = hard_labels(SCORES, (4, 2), IMAGE, SeedsConfig(**changes))
     return actual[0][0].tolist(), actual[1][0].tolist()
 
 
-def test_one_value_knows_every_pixel() -> None:
+def test_one_value_labels_every_pixel() -> None:
     assert _seed(values=[0.4]) == ([0, 3, 5, 5], [0, 3, 5, 5])
 
 
-def test_two_values_leave_out_what_lies_between() -> None:
+def test_two_values_ignore_scores_in_between() -> None:
     label, train = _seed(values=[0.4, 0.6])
     assert label == [0, 0, 5, 5]  # under the mean, 0.5
     assert train == [0, IGNORED, IGNORED, 5]
     assert _seed(values=[0.6, 0.4]) == (label, train)
 
 
-def test_powers_are_sorted_the_other_way() -> None:
+def test_powers_are_sorted_in_reverse() -> None:
     # (1 - 0.45)^1 = 0.55 > 0.45, (1 - 0.45)^4 = 0.09 < 0.45
     assert _seed(rule="power", values=[1.0, 4.0])[1] == [0, IGNORED, 5, 5]
 
@@ -41,7 +39,7 @@ def test_an_image_without_tags_teaches_nothing() -> None:
     assert (train == IGNORED).all()
 
 
-def test_the_crf_draws_seeds_to_edges() -> None:
+def test_the_crf_moves_seeds_to_edges() -> None:
     image = np.zeros((8, 16, 3), np.uint8)
     image[:, 8:] = 255
     scores = np.full((1, 8, 16), 0.1, np.float32)

@@ -1,7 +1,5 @@
 """Online pseudo labels: batches of unlike images, padding, the ignore band."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

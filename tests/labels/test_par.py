@@ -1,7 +1,5 @@
 """Pixel-adaptive refinement: against a slow reference, and what users may feed it."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -17,7 +15,7 @@ def _reference(image: Tensor, mask: Tensor, dilations: tuple[int, ...]) -> Tenso
     around = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
     steps = [(d * y, d * x) for d in dilations for y, x in around]
     distance = torch.tensor([math.hypot(*step) for step in steps])
-    place = (-((distance / (distance.std() + 1e-8) / 0.3) ** 2)).softmax(0)
+    nearness = (-((distance / (distance.std() + 1e-8) / 0.3) ** 2)).softmax(0)
     out = torch.zeros_like(mask)
     for y in range(height):
         for x in range(width):
@@ -25,7 +23,7 @@ def _reference(image: Tensor, mask: Tensor, dilations: tuple[int, ...]) -> Tenso
             columns = [min(max(x + step[1], 0), width - 1) for step in steps]
             near = image[:, rows, columns]
             gap = (near - image[:, y, x, None]).abs() / (near.std(1, keepdim=True) + 1e-8) / 0.3
-            weights = (-(gap**2).mean(0)).softmax(0) + 0.01 * place
+            weights = (-(gap**2).mean(0)).softmax(0) + 0.01 * nearness
             out[:, y, x] = (mask[:, rows, columns] * weights).sum(1)
     return out
 

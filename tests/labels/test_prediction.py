@@ -1,6 +1,4 @@
-"""Only labels that can win go to the CRF, and they come back under their own numbers."""
-
-from __future__ import annotations
+"""The CRF receives only labels that can win, and returns them under their numbers."""
 
 import subprocess
 import sys

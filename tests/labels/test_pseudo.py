@@ -1,7 +1,5 @@
 """From scores to label and confidence, and the ignore band."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -33,7 +31,7 @@ def test_without_crf_confidence_is_the_share_of_the_winner() -> None:
 
 
 @pytest.mark.parametrize("crf", [False, True])
-def test_a_background_of_its_own_takes_the_place_of_the_rule(crf: bool) -> None:
+def test_a_separate_background_replaces_the_rule(crf: bool) -> None:
     scores, image = noise(3)
     share = np.concatenate([np.full((1, 8, 11), 0.7, np.float32), scores])
     share /= share.sum(0)

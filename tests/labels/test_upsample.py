@@ -1,7 +1,5 @@
 """Bilinear resizing against a formula, and against torch."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -49,7 +47,7 @@ def test_no_class() -> None:
     assert upsample(np.zeros((0, 4, 4), np.float16), (8, 9)).shape == (0, 8, 9)
 
 
-def test_stays_within_the_values_of_the_grid() -> None:
+def test_upsampling_stays_within_the_values_of_the_grid() -> None:
     maps = np.random.default_rng(2).random((4, 7, 5)).astype(np.float16)
     actual = upsample(maps, (113, 97))
     assert (actual.max((1, 2)) <= maps.max((1, 2)).astype(np.float32)).all()

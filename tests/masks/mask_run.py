@@ -1,7 +1,5 @@
 """What the stages before `masks` would have written: manifest, photos and a shard of scores."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from wsss.data.manifest import Sample, write_manifest
 from wsss.data.manifest_folder import CLASSES, MANIFEST, write_classes
 from wsss.masks import stage
 
-NAMES = tuple(f"class {number}" for number in range(12))
+NAMES = tuple(f"class {index}" for index in range(12))
 IDS = ("plain", "with space", "münze 貓", "sub/folder/deep image", "sub/other", "untagged")
 TAGS = ((0,), (3, 1), (11,), (2, 0, 7), (5,), ())
 
@@ -56,10 +54,10 @@ class MaskRun:
     ) -> Path:
         items = [self.item(sample) for sample in self.samples] if items is None else items
         path = self.folder / f"{name}.h5"
-        made = Provenance(
+        origin = Provenance(
             stage="refine_apply", config={}, seed=0, code="", packages={}, weights={"clip": "abc"}
         )
-        with ShardWriter(path, kind=kind, ids=[i.id for i in items], provenance=made) as writer:
+        with ShardWriter(path, kind=kind, ids=[i.id for i in items], provenance=origin) as writer:
             for item in items:
                 writer.add(item)
         return path
@@ -80,14 +78,14 @@ def make_run(folder: Path) -> MaskRun:
     """Six images of different sizes; the last has no tag."""
     generator = np.random.default_rng(3)
     samples = []
-    for number, (image, tags) in enumerate(zip(IDS, TAGS, strict=True)):
-        height, width = 24 + 3 * number, 40 - 5 * number
+    for index, (image, tags) in enumerate(zip(IDS, TAGS, strict=True)):
+        height, width = 24 + 3 * index, 40 - 5 * index
         colours = generator.integers(0, 256, (2, 3, 3), dtype=np.uint8)
         photo = Image.fromarray(colours).resize((width, height), Image.Resampling.BILINEAR)
-        path = folder / "photos" / f"{number}.png"
+        path = folder / "photos" / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         photo.save(path)
-        samples.append(Sample(image, "train", path, width, height, f"{number:064x}", tags))
+        samples.append(Sample(image, "train", path, width, height, f"{index:064x}", tags))
     run = MaskRun(folder, samples)
     run.write_manifest()
     return run

@@ -1,7 +1,5 @@
 """The masks stage: its two products, reuse, determinism, and what it refuses."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal
@@ -53,7 +51,7 @@ def test_masks_are_those_of_the_labels_room(run: MaskRun, crf: bool) -> None:
     assert 0 < np.mean(shares) < 1  # the ignore band is neither empty nor everything
 
 
-def test_the_refiners_own_background_is_used(run: MaskRun) -> None:
+def test_the_refiner_s_background_is_used(run: MaskRun) -> None:
     sure, none = (
         [
             replace(item, arrays=item.arrays | {"background": np.full((5, 6), value, np.float16)})
@@ -61,14 +59,14 @@ def test_the_refiners_own_background_is_used(run: MaskRun) -> None:
         ]
         for value in (1.0, 0.0)
     )
-    made = {}
+    labels = {}
     for name, items in (("sure", sure), ("none", none)):
         out, _ = run.make(run.write_scores(name, items), out=name, crf={"enabled": False})
         with Shard(out) as shard:
-            made[name] = {item.id: item.arrays["label"] for item in shard}
+            labels[name] = {item.id: item.arrays["label"] for item in shard}
     for sample in run.samples:
-        assert (made["sure"][sample.id] == 0).mean() > 0.9
-        assert not sample.tags or (made["none"][sample.id] != 0).all()
+        assert (labels["sure"][sample.id] == 0).mean() > 0.9
+        assert not sample.tags or (labels["none"][sample.id] != 0).all()
 
 
 def test_an_image_without_tags_is_background_and_teaches_nothing(run: MaskRun) -> None:
@@ -90,17 +88,15 @@ def test_pngs_hold_the_same_labels_and_nothing_else_is_there(run: MaskRun) -> No
     assert {entry.name for entry in png.iterdir()} == {"label", "train"}
 
 
-def test_content_does_not_depend_on_workers_or_shards(
-    run: MaskRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_content_ignores_workers_and_shards(run: MaskRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_PIXELS_WORTH_A_PROCESS", 1)  # start processes for tiny images, too
     scores = run.write_scores()
-    one, one_png = run.make(scores, out="one", workers=1)
-    two, two_png = run.make(scores, out="two", workers=2)
-    with Shard(one) as first, Shard(two) as second:
+    serial, serial_png = run.make(scores, out="one", workers=1)
+    parallel, parallel_png = run.make(scores, out="two", workers=2)
+    with Shard(serial) as first, Shard(parallel) as second:
         assert first.content == second.content
-    assert pngs(one_png) == pngs(two_png)
-    whole = items(one)
+    assert pngs(serial_png) == pngs(parallel_png)
+    whole = items(serial)
     for part in (0, 1):
         some = [run.item(sample) for sample in run.samples[part::2]]
         shard, _ = run.make(run.write_scores(f"part{part}", some), out=f"part{part}")
@@ -111,7 +107,7 @@ def test_content_does_not_depend_on_workers_or_shards(
                 np.testing.assert_array_equal(item.arrays[product], whole[image].arrays[product])
 
 
-def test_unchanged_items_are_taken_over(
+def test_unchanged_items_are_reused(
     run: MaskRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -120,10 +116,12 @@ def test_unchanged_items_are_taken_over(
     shard.unlink()  # as the workflow engine does before a rerun
     new = [run.item(sample) for sample in run.samples]
     new[1] = replace(new[1], key="made anew")
-    made = []
-    monkeypatch.setattr(stage, "make_mask", lambda t, **k: made.append(t) or make.make_mask(t, **k))
+    tasks = []
+    monkeypatch.setattr(
+        stage, "make_mask", lambda t, **k: tasks.append(t) or make.make_mask(t, **k)
+    )
     run.make(run.write_scores("again", new))
-    assert [task.classes for task in made] == [run.samples[1].tags]
+    assert [task.classes for task in tasks] == [run.samples[1].tags]
     assert pngs(png) == files
     after = items(shard)
     assert {image for image in after if after[image].key != before[image].key} == {"with space"}
@@ -136,7 +134,7 @@ def test_unchanged_items_are_taken_over(
     [{"min_confidence": 0.5}, {"crf": {"iterations": 3}}, {"background": {"value": 2.0}}],
     ids=str,
 )
-def test_other_settings_are_computed_anew(
+def test_other_settings_are_recomputed(
     run: MaskRun, caplog: pytest.LogCaptureFixture, options: dict[str, object]
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -146,9 +144,7 @@ def test_other_settings_are_computed_anew(
     assert "6 images: 0 reused, 6 computed" in caplog.messages[-1]
 
 
-def test_other_photo_or_tags_are_computed_anew(
-    run: MaskRun, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_other_photo_or_tags_are_recomputed(run: MaskRun, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     scores = run.write_scores()
     run.make(scores)
@@ -264,7 +260,7 @@ def test_an_empty_shard(run: MaskRun) -> None:
     assert {entry.name for entry in png.iterdir()} == {"label", "train"}
 
 
-def test_weights_of_the_scores_are_carried_on(run: MaskRun) -> None:
+def test_weights_of_the_scores_are_passed_on(run: MaskRun) -> None:
     shard, _ = run.make(run.write_scores())
     with Shard(shard) as opened:
         assert opened.provenance.weights == {"clip": "abc"}

@@ -1,7 +1,5 @@
 """The seeds stage: from CAM shards, and hard seeds that were imported."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +24,9 @@ def run(tmp_path: Path) -> CamRun:
         Sample(f"image{n}", "train", Path(f"{n}.jpg"), 20, 16, f"{n:064x}", of)
         for n, of in enumerate(tags)
     ]
-    made = CamRun(tmp_path, from_mapping({"compute": {"workers": 1}}), samples)
-    made.write_manifest()
-    return made
+    cam_run = CamRun(tmp_path, from_mapping({"compute": {"workers": 1}}), samples)
+    cam_run.write_manifest()
+    return cam_run
 
 
 def _seeds(run: CamRun, config: Config, name: str = "seeds") -> Path:
@@ -56,9 +54,7 @@ def test_seeds_follow_the_rule(run: CamRun) -> None:
     assert (bare.arrays["train"] == IGNORED).all()
 
 
-def test_seeds_are_reused_until_the_rule_changes(
-    run: CamRun, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_seeds_are_reused_for_the_same_rule(run: CamRun, caplog: pytest.LogCaptureFixture) -> None:
     config = from_mapping({"compute": {"workers": 1}})
     caplog.set_level("INFO")
     _seeds(run, config)
@@ -68,7 +64,7 @@ def test_seeds_are_reused_until_the_rule_changes(
     assert caplog.text.count("3 images: 0 reused, 3 computed") == 2
 
 
-def test_hard_seeds_are_taken_as_they_are(run: CamRun) -> None:
+def test_hard_seeds_are_used_unchanged(run: CamRun) -> None:
     folder = run.folder / "hard"
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -80,8 +76,8 @@ def test_hard_seeds_are_taken_as_they_are(run: CamRun) -> None:
     config = from_mapping({"cams": {"source": "external", "external": external}})
     with Shard(_seeds(run, config), kind="seeds") as shard:
         for sample in run.samples:
-            own = np.isin(drawn[sample.id], [0, *(tag + 1 for tag in sample.tags)])
-            expected = np.where(own, drawn[sample.id], IGNORED)
+            allowed = np.isin(drawn[sample.id], [0, *(tag + 1 for tag in sample.tags)])
+            expected = np.where(allowed, drawn[sample.id], IGNORED)
             np.testing.assert_array_equal(shard.read(sample.id).arrays["train"], expected)
 
 

@@ -1,6 +1,4 @@
-"""A stage ends with the engine that asked for it, also if that is gone before it starts."""
-
-from __future__ import annotations
+"""A stage ends with the engine that started it, even if the engine ends first."""
 
 import os
 import subprocess
@@ -34,7 +32,7 @@ def _dead() -> str:
     return str(gone.pid)
 
 
-def test_an_engine_that_is_gone_before_the_stage_starts() -> None:
+def test_an_engine_that_ended_before_the_stage_starts() -> None:
     here = this_machine()
     done = _run(WSSS_ENGINE_PID=_dead(), WSSS_ENGINE_HOST=here)
     assert done.returncode == 1
@@ -50,5 +48,5 @@ def test_an_engine_that_is_gone_before_the_stage_starts() -> None:
         {"WSSS_ENGINE_PID": str(os.getpid()), "WSSS_ENGINE_HOST": this_machine()},
     ],
 )
-def test_by_hand_on_another_machine_and_below_a_living_engine(variables: dict[str, str]) -> None:
+def test_a_stage_runs_without_an_engine_and_below_a_living_one(variables: dict[str, str]) -> None:
     assert _run(**variables).stdout == "runs\n"

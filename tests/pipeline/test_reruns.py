@@ -1,6 +1,4 @@
-"""Which stages read a value; `tests/workflow/test_dag.py` has a sample of it in the workflow."""
-
-from __future__ import annotations
+"""Which stages read a value; `tests/workflow/test_dag.py` checks a sample in the workflow."""
 
 from typing import Any
 

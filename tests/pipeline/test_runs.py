@@ -1,7 +1,5 @@
 """Which run makes what several runs use."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +18,14 @@ def _producers(runs: Runs, product: str) -> dict[str, str]:
     return {name: runs.producer(product, name) for name in runs.final}
 
 
-def test_a_single_run_makes_everything_itself() -> None:
+def test_a_single_run_produces_everything_itself() -> None:
     runs = Runs({"name": "a"})
     assert list(runs) == runs.final == ["a"]
     assert {runs.producer(product, "a") for product in PRODUCTS} == {"a"}
     assert set(SCORED.values()) <= set(PRODUCTS)
 
 
-def test_a_matrix_makes_each_thing_where_it_branches() -> None:
+def test_a_matrix_produces_each_product_at_its_branch() -> None:
     matrix = {"cams": CAMS, "refine": REFINE, "retrain": RETRAIN}
     runs = Runs({"name": "a", "matrix": matrix})
     assert len(runs.final) == 8
@@ -52,7 +50,7 @@ def test_the_order_of_a_matrix_moves_nothing() -> None:
     assert producers(dict(zip(("cams", "refine", "retrain"), turned, strict=True))) == straight
 
 
-def test_axes_may_be_left_out() -> None:
+def test_axes_are_optional() -> None:
     runs = Runs({"name": "a", "matrix": {"retrain": RETRAIN}})
     assert _producers(runs, "masks") == {"a/b0": "a", "a/b1": "a"}
     runs = Runs({"name": "a", "matrix": {"cams": CAMS, "retrain": RETRAIN}})
@@ -98,13 +96,13 @@ def _table(folder: Path, name: str, *rows: dict[str, Any]) -> Path:
 
 def test_tables_share_their_runs(tmp_path: Path) -> None:
     scores = {"name": "of the CAM", "changes": {"infer": {"scores": "cam"}}}
-    one = _table(tmp_path, "one", scores, {"name": "again", "seeds": [1]})
-    two = _table(tmp_path, "two", {"name": "plain"}, scores | {"name": "once more"})
-    runs = Runs({"name": "mine"}, tables=[one, two])
+    first = _table(tmp_path, "one", scores, {"name": "again", "seeds": [1]})
+    second = _table(tmp_path, "two", {"name": "plain"}, scores | {"name": "once more"})
+    runs = Runs({"name": "mine"}, tables=[first, second])
     assert runs.final == ["mine"]
     assert runs.tables["one"]["of-the-cam"] == runs.tables["two"]["once-more"]
     assert runs.tables["two"]["plain"] == "demo-weclip"
-    files = runs.table_files(one)
+    files = runs.table_files(first)
     assert files == {
         "of-the-cam": [
             "results/demo-weclip/scores-cam/scores/masks.train.json",
@@ -131,6 +129,6 @@ def test_a_table_uses_the_runs_of_the_preset_itself(tmp_path: Path) -> None:
         changed.table_files(table)
 
 
-def test_a_run_cannot_lie_in_a_folder_of_another() -> None:
+def test_a_run_cannot_be_inside_the_folder_of_another() -> None:
     with pytest.raises(ConfigError, match="cannot be called 'masks'"):
         Runs({"runs": {"masks": {}}})

@@ -1,6 +1,4 @@
-"""Slurm: jobs that an earlier engine left in the queue, and what to do about jobs that it ended."""
-
-from __future__ import annotations
+"""Slurm: jobs of an earlier engine in the queue, and advice about jobs that Slurm ended."""
 
 import os
 from pathlib import Path
@@ -36,16 +34,16 @@ Error in rule cams:
 
 @pytest.fixture
 def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What squeue says, one job a line: number|comment|folder."""
-    said = tmp_path / "said"
-    said.touch()
+    """The output of squeue, one line per job: id|comment|folder."""
+    output = tmp_path / "said"
+    output.touch()
     program = tmp_path / "bin" / "squeue"
     program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\ncat {said}\n")
+    program.write_text(f"#!/bin/sh\ncat {output}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv(IGNORED, raising=False)
-    return said
+    return output
 
 
 def test_jobs_of_this_folder_are_named(squeue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,23 +53,23 @@ def test_jobs_of_this_folder_are_named(squeue: Path, monkeypatch: pytest.MonkeyP
         f"7|rule_cams_wildcards_demo_train_1-of-2|{here}\n9|rule_retrain|{here}\n"
         f"11|rule_retrain|/shared\n12|my own|{here}\n"
     )
-    said = queued_jobs_message(here)
-    assert "7 (cams), 9 (retrain)" in said
-    assert "scancel 7 9 " in said
+    message = queued_jobs_message(here)
+    assert "7 (cams), 9 (retrain)" in message
+    assert "scancel 7 9 " in message
     monkeypatch.setenv(IGNORED, "1")
     assert queued_jobs_message(here) == ""
 
 
-def test_without_an_answer_nothing_is_said(squeue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_answer_gives_no_message(squeue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     squeue.unlink()  # squeue fails
     assert queued_jobs_message(Path("/shared")) == ""
     monkeypatch.setenv("PATH", "/nonexistent")
     assert queued_jobs_message(Path("/shared")) == ""
 
 
-def test_each_rule_gets_its_remedy(tmp_path: Path) -> None:
+def test_each_rule_has_a_remedy(tmp_path: Path) -> None:
     lines = explain_failures(_LOG).splitlines()
-    assert len(lines) == 3  # FAILED speaks in the rule's own log
+    assert len(lines) == 3  # the rule's log explains FAILED
     assert lines[0].startswith("refine_predict: 2 jobs (TIMEOUT) - reached its time limit; ")
     assert "--set-resources refine_predict:runtime=MINUTES" in lines[0]
     assert "retrain: a job (OUT_OF_MEMORY)" in lines[1]
@@ -81,7 +79,7 @@ def test_each_rule_gets_its_remedy(tmp_path: Path) -> None:
     assert explain_logs([str(log)]).splitlines() == lines
 
 
-def test_nothing_is_lines_of_other_failures(tmp_path: Path) -> None:
+def test_other_failures_give_no_advice(tmp_path: Path) -> None:
     assert explain_failures("Error in rule x:\n    message: None\n") == ""
     assert explain_logs([]) == ""
     assert explain_logs([str(tmp_path / "none")]) == ""

@@ -1,7 +1,5 @@
 """Each stage's function takes what the stage declares, and nothing else of the configuration."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import json

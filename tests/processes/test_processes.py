@@ -1,7 +1,5 @@
 """Two processes that share each batch learn what one learns (on CPUs, over gloo)."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os
@@ -34,7 +32,7 @@ _PATIENCE = 300
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What was learned by one process (``one``) and by two (``two``)."""
+    """The trainings of one process (``one``) and of two (``two``)."""
     folder = tmp_path_factory.mktemp("processes")
     chain = Chain(folder, {"method": "weakclip", "train": work.STEPS})
     make_seeds(chain.manifest, "train", chain.cams["train"], folder / "seeds.h5",
@@ -59,14 +57,14 @@ def _masks(chain: Chain) -> None:
     """Targets with very different numbers of labelled pixels."""
     manifest, _ = load(chain.manifest)
     samples = manifest.split("train")
-    made = Provenance(stage="masks", config={}, seed=0, code="", packages={})
+    origin = Provenance(stage="masks", config={}, seed=0, code="", packages={})
     path = chain.folder / "masks.h5"
     random = np.random.default_rng(0)
-    with ShardWriter(path, kind="masks", ids=[s.id for s in samples], provenance=made) as writer:
-        for number, sample in enumerate(samples):
+    with ShardWriter(path, kind="masks", ids=[s.id for s in samples], provenance=origin) as writer:
+        for index, sample in enumerate(samples):
             label = random.integers(0, 3, (sample.height, sample.width), dtype=np.uint8)
             train = label.copy()
-            train[: number * sample.height // len(samples)] = 255
+            train[: index * sample.height // len(samples)] = 255
             writer.add(Item(sample.id, {"label": label, "train": train}))
 
 
@@ -86,28 +84,28 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("what", [*work.REFINERS, "segmenter"])
 def test_the_gradient_is_that_of_the_whole_batch(folder: Path, what: str) -> None:
     """Only the order of sums differs: 1e-4 of the largest gradient is far above that."""
-    one, two = (torch.load(folder / n / "gradients.pt")[what] for n in ("one", "two"))
-    assert len(one) == len(two) > 10
-    scale = max(float(grad.abs().max()) for grad in one)
-    apart = max(float((a - b).abs().max()) for a, b in zip(one, two, strict=True))
+    single, shared = (torch.load(folder / n / "gradients.pt")[what] for n in ("one", "two"))
+    assert len(single) == len(shared) > 10
+    scale = max(float(grad.abs().max()) for grad in single)
+    apart = max(float((a - b).abs().max()) for a, b in zip(single, shared, strict=True))
     print(f"{what}: gradients differ by at most {apart / scale:.1e} of the largest")
     assert scale > 0
     assert apart <= 1e-4 * scale
 
 
-def test_batch_normalisation_runs_over_all(folder: Path) -> None:
-    one, two = (torch.load(folder / n / "gradients.pt")["norm"] for n in ("one", "two"))
-    for found, expected in zip(two, one, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+def test_batch_normalisation_covers_all_processes(folder: Path) -> None:
+    single, shared = (torch.load(folder / n / "gradients.pt")["norm"] for n in ("one", "two"))
+    for actual, expected in zip(shared, single, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_first_alone_writes_the_curve_of_the_batch(folder: Path) -> None:
+def test_only_the_first_process_writes_the_curve(folder: Path) -> None:
     for name in ("weclip/refiner.csv", "seg/segmenter.csv"):
-        one, two = (
+        single, shared = (
             list(csv.DictReader((folder / n / name).open())) for n in ("one", "two")
         )  # fmt: skip
-        assert list(one[0]) == list(two[0])
-        assert float(one[0]["loss"]) == pytest.approx(float(two[0]["loss"]), rel=1e-3)
+        assert list(single[0]) == list(shared[0])
+        assert float(single[0]["loss"]) == pytest.approx(float(shared[0]["loss"]), rel=1e-3)
     assert not [path for path in (folder / "two").rglob("*") if ".tmp-" in path.name]
 
 
@@ -118,11 +116,11 @@ def test_an_interrupted_training_of_two_ends_in_the_same_weights(folder: Path, n
     assert work.same_weights(whole, cut)
 
 
-def test_all_stop_where_one_is_asked_to(folder: Path) -> None:
+def test_all_processes_stop_when_one_receives_a_signal(folder: Path) -> None:
     assert [(folder / f"two/stopped-{n}").read_text() for n in (0, 1)] == ["4", "4"]
 
 
-def test_what_cannot_be_shared_is_refused(folder: Path) -> None:
+def test_batches_that_cannot_be_shared_are_refused(folder: Path) -> None:
     batch, mean = json.loads((folder / "two/refused.json").read_text())
     assert "refine.train.batch is 3, which 2 devices cannot share evenly" in batch
     assert "refine.excel.relation_mean is batch" in mean
@@ -144,7 +142,7 @@ def test_the_launcher_starts_several_processes(folder: Path, tmp_path: Path) -> 
     assert (tmp_path / "r.csv").exists()
 
 
-def test_what_runs_in_one_process_is_not_launched_in_several(tmp_path: Path) -> None:
+def test_single_process_stages_are_not_launched_in_several(tmp_path: Path) -> None:
     launch = CliRunner().invoke(app, ["launch", "--processes", "2", "masks", "--out", "x"])
     assert launch.exit_code == 2
     assert "masks runs in one process" in launch.output

@@ -3,8 +3,6 @@
 torchrun --standalone --nproc-per-node 2 -m tests.processes.work FOLDER
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -46,14 +44,14 @@ class Cut(BaseException):
 def refiner(folder: Path, method: str, **changes: Any) -> Config:
     """A small refiner without dropout, whose random numbers differ between processes."""
     base = json.loads((folder / "chain.json").read_text())
-    own = {"refine": {"method": method, "train": STEPS, **REFINERS[method]}}
+    options = {"refine": {"method": method, "train": STEPS, **REFINERS[method]}}
     if method == "excel":
-        own["cams"] = {"source": "patch_text", "affinity": {"last_blocks": 6}}
-    return from_mapping(overlay(overlay(base, own), changes))
+        options["cams"] = {"source": "patch_text", "affinity": {"last_blocks": 6}}
+    return from_mapping(overlay(overlay(base, options), changes))
 
 
 def train_refiner(folder: Path, config: Config, out: Path) -> None:
-    """Train it on what the fixture made."""
+    """Train it on the data of the fixture."""
     paths = (folder / "manifest", [folder / "cams-train.h5"], out / "refiner.safetensors")
     paths += (out / "refiner.csv", out / "work", folder / "cache", [folder / "seeds.h5"])
     stage.train(*paths, **STAGES["refine_train"].arguments(config))
@@ -66,7 +64,7 @@ def segmenter(folder: Path, **changes: Any) -> Config:
 
 
 def train_segmenter(folder: Path, config: Config, out: Path) -> None:
-    """Train it on what the fixture made."""
+    """Train it on the data of the fixture."""
     paths = (folder / "manifest", [folder / "masks.h5"], out / "segmenter.safetensors")
     with mock.patch.object(recipe, "model_config", _without_dropout):
         values = STAGES["retrain"].select(config)
@@ -86,31 +84,31 @@ def _without_dropout(*args: Any, **kwargs: Any) -> dict[str, Any]:
 
 def gradients(work: Callable[[], None]) -> list[Tensor]:
     """The gradients of the first step of a training with AdamW."""
-    found: list[Tensor] = []
+    grads: list[Tensor] = []
     step = torch.optim.AdamW.step
 
     def recorded(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
-        if not found:
+        if not grads:
             groups = self.param_groups
-            every = [one.grad for group in groups for one in group["params"]]
-            found.extend(grad.clone() for grad in every if grad is not None)
+            every = [parameter.grad for group in groups for parameter in group["params"]]
+            grads.extend(grad.clone() for grad in every if grad is not None)
         return step(self, *args, **kwargs)
 
     with mock.patch.object(torch.optim.AdamW, "step", recorded):
         work()
-    return found
+    return grads
 
 
 def compared(folder: Path, out: Path) -> None:
-    """What must be the same with one process and with two."""
-    kept = {}
+    """Store the gradients that must not depend on the number of processes."""
+    grads = {}
     for method in REFINERS:
         config = refiner(folder, method)
-        kept[method] = gradients(lambda c=config, m=method: train_refiner(folder, c, out / m))
-    kept["segmenter"] = gradients(lambda: train_segmenter(folder, segmenter(folder), out / "seg"))
-    kept["norm"] = normalised(out)
+        grads[method] = gradients(lambda c=config, m=method: train_refiner(folder, c, out / m))
+    grads["segmenter"] = gradients(lambda: train_segmenter(folder, segmenter(folder), out / "seg"))
+    grads["norm"] = normalised(out)
     if distributed.rank() == 0:
-        torch.save(kept, out / "gradients.pt")
+        torch.save(grads, out / "gradients.pt")
 
 
 def normalised(out: Path) -> list[Tensor]:
@@ -121,22 +119,22 @@ def normalised(out: Path) -> list[Tensor]:
     mine = slice(3 * distributed.rank(), 3 * distributed.rank() + 6 // distributed.world_size())
     norm = distributed.SharedBatchNorm(4)
     nn.init.normal_(norm.weight, generator=generator)
-    given = images[mine].clone().requires_grad_()
-    made = norm(given)
-    (made * weights[mine]).sum().backward()
-    assert given.grad is not None
+    inputs = images[mine].clone().requires_grad_()
+    outputs = norm(inputs)
+    (outputs * weights[mine]).sum().backward()
+    assert inputs.grad is not None
     assert norm.weight.grad is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
     sums = [distributed.all_sum(norm.weight.grad), norm.running_mean, norm.running_var]
     pieces = [torch.zeros(6, 4, 5, 7), torch.zeros(6, 4, 5, 7)]
-    for piece, value in zip(pieces, (made.detach(), given.grad), strict=True):
+    for piece, value in zip(pieces, (outputs.detach(), inputs.grad), strict=True):
         piece[mine] = value
     return sums + [distributed.all_sum(piece) for piece in pieces]
 
 
 def resumed(folder: Path, out: Path) -> None:
-    """A training of two processes that is cut and goes on, beside one that is not."""
+    """A training of two processes that is interrupted and resumed, and one that is not."""
     long = {"iterations": 4}
     config = refiner(folder, "weclip", refine={"train": long, "weclip": {"dropout": 0.5}})
     train_refiner(folder, config, out / "whole")
@@ -153,10 +151,10 @@ def resumed(folder: Path, out: Path) -> None:
 def _cut_refiner(at: int) -> Iterator[None]:
     step = Trainer._step
 
-    def cut(self: Any, number: int, *args: Any) -> Any:
-        if number == at:
+    def cut(self: Any, index: int, *args: Any) -> Any:
+        if index == at:
             raise Cut
-        return step(self, number, *args)
+        return step(self, index, *args)
 
     with mock.patch.object(Trainer, "_step", cut):
         try:
@@ -184,7 +182,7 @@ def _cut_segmenter(at: int) -> Iterator[None]:
 
 
 def stopped(out: Path) -> None:
-    """The last process alone is asked to stop, and both do after the same step."""
+    """Only the last process receives a signal, and both stop after the same step."""
     module = nn.Linear(2, 1)
     settings = TrainingConfig(iterations=8, warmup=0, checkpoint_every=100)
     seen: list[int] = []
@@ -210,23 +208,23 @@ def stopped(out: Path) -> None:
 
 def refused(folder: Path, out: Path) -> None:
     """What several processes cannot do, with its message."""
-    said = []
+    messages = []
     odd = {"refine": {"train": {"batch": 3}}}
     coupled = {"refine": {"excel": {"relation_mean": "batch"}}}
     for changes in (odd, coupled):
         try:
             train_refiner(folder, refiner(folder, "excel", **changes), out / "never")
         except ValueError as error:
-            said.append(str(error))
+            messages.append(str(error))
     if distributed.rank() == 0:
-        (out / "refused.json").write_text(json.dumps(said))
+        (out / "refused.json").write_text(json.dumps(messages))
 
 
-def same_weights(one: Path, other: Path) -> bool:
-    """Whether two checkpoints hold the same tensors."""
-    found, expected = load_checkpoint(one)[0], load_checkpoint(other)[0]
-    same = found.keys() == expected.keys()
-    return same and all(torch.equal(found[name], expected[name]) for name in expected)
+def same_weights(first: Path, second: Path) -> bool:
+    """Whether two checkpoints contain the same tensors."""
+    actual, expected = load_checkpoint(first)[0], load_checkpoint(second)[0]
+    same = actual.keys() == expected.keys()
+    return same and all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
 def main(folder: Path) -> None:

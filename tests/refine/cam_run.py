@@ -1,7 +1,5 @@
 """A manifest and CAM shards of a few images, without photos."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Manifest and CAMs of a few scenes of the demo, made with its small CLIP."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """docs/add-a-method.md: its code, one folder and one line, runs from training to the table."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """CAM shards as a refiner reads them: what is refused, and why."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

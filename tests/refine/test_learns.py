@@ -5,8 +5,6 @@ its attention floods objects, so they are worse than the CAMs before the affinit
 short trainings only ExCEL's beats those, too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The registry lists the methods, and keeps them out of each other's code digest."""
 
-from __future__ import annotations
-
 import pytest
 
 from wsss.artifacts.code_digest import imported_modules

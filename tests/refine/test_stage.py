@@ -1,7 +1,5 @@
 """The refine stage, whatever the method: what it writes, reuses, resumes and refuses."""
 
-from __future__ import annotations
-
 import logging
 import re
 import shutil

@@ -1,7 +1,5 @@
 """A tiny data set whose labels can be read off the photos, and its mask shards."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +26,12 @@ GREY = np.array([20, 90, 160, 230], np.uint8)
 """Grey level of the pixels of each label."""
 
 
-def scene(number: int, height: int, width: int) -> np.ndarray:
+def scene(index: int, height: int, width: int) -> np.ndarray:
     """A label map [H, W]: background, and a rectangle of one class."""
-    random = np.random.default_rng(number)
+    random = np.random.default_rng(index)
     mask = np.zeros((height, width), np.uint8)
     top, left = random.integers(2, 8, 2)
-    mask[top : height - 6, left : width - 9] = 1 + number % 3
+    mask[top : height - 6, left : width - 9] = 1 + index % 3
     return mask
 
 
@@ -52,12 +50,12 @@ class Data:
         return self.root / "manifest"
 
     def add(self, image: str, split: str, height: int, width: int) -> None:
-        number = len(self.samples)
-        mask = scene(number, height, width)
+        index = len(self.samples)
+        mask = scene(index, height, width)
         path = self.root / f"{image}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.repeat(GREY[mask][..., None], 3, axis=2)).save(path)
-        self.samples.append(Sample(image, split, path, width, height, f"d{number}", (number % 3,)))
+        self.samples.append(Sample(image, split, path, width, height, f"d{index}", (index % 3,)))
         self.truth[image] = mask
 
     def masks(
@@ -112,7 +110,7 @@ def build_config(
     predict: dict[str, Any] | None = None,
     **retrain: Any,
 ) -> Config:
-    """A configuration of a run of few, small steps."""
+    """A configuration with few, small steps."""
     small = {"crop": 48, "batch": 2, "iterations": 4, "warmup": 1, "checkpoint_every": 2}
     return from_mapping(
         {

@@ -1,7 +1,5 @@
 """Every segmenter, and a small one of each kind for what need not be seen at full size."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any, get_args
 
@@ -60,7 +58,7 @@ def small(name: str, *, seed: int = 0, **rest: Any) -> nn.Module:
 
 
 def facts(name: str = "segformer-b0", **changes: Any) -> SegmenterFacts:
-    """What the checkpoint of such a network says of it."""
+    """The facts in the checkpoint of such a network."""
     common = {"crop": CROP, "labels": ("background", "cat", "boat", "tree"), "palette": [(0, 0, 0)]}
     inference = {"scales": (1.0,), "average": "probabilities", "window": None, "stride": None}
     return SegmenterFacts.model_validate({"model": name} | common | inference | changes)
@@ -68,7 +66,7 @@ def facts(name: str = "segformer-b0", **changes: Any) -> SegmenterFacts:
 
 def on_meta(name: str, monkeypatch: pytest.MonkeyPatch, *, crop: int = 480) -> nn.Module:
     """The full network for 21 labels without memory for its weights."""
-    # mmsegmentation asks for the numbers of a schedule of drop paths
+    # mmsegmentation reads the values of a schedule of drop paths
     monkeypatch.setattr(torch, "linspace", functools.partial(torch.linspace, device="cpu"))
     with torch.device("meta"):
         return build_model(model_config(name, labels=21, crop=crop))

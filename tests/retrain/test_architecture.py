@@ -1,6 +1,4 @@
-"""What holds of every network: size, labels, loss, training, output, and export of its weights."""
-
-from __future__ import annotations
+"""Properties of every network: size, labels, loss, training, output, and export of its weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -68,8 +66,8 @@ def model(kind: str) -> nn.Module:
 
 def losses(model: nn.Module, inputs: torch.Tensor, *masks: torch.Tensor) -> dict[str, torch.Tensor]:
     torch.manual_seed(1)  # the same dropout in every call
-    found = model.loss(inputs, targets(*masks))
-    return {name: value for name, value in found.items() if "loss" in name}
+    values = model.loss(inputs, targets(*masks))
+    return {name: value for name, value in values.items() if "loss" in name}
 
 
 def test_loss_is_finite_and_ignores_255(model: nn.Module) -> None:
@@ -86,15 +84,15 @@ def test_loss_is_finite_and_ignores_255(model: nn.Module) -> None:
         half = masks.clone()
         half[:, :, 24:] = 255
         labelled = nn.functional.cross_entropy(logits[..., :24], masks[..., :24])
-        found = losses(model, inputs, *half)["decode.loss_ce"]
-    assert torch.isfinite(found)
-    torch.testing.assert_close(found, labelled)  # the mean over labelled pixels, not over all
+        loss = losses(model, inputs, *half)["decode.loss_ce"]
+    assert torch.isfinite(loss)
+    torch.testing.assert_close(loss, labelled)  # the mean over labelled pixels, not over all
 
 
 def test_nothing_labelled_gives_zero_loss_and_finite_gradients(model: nn.Module) -> None:
     nothing = torch.full((CROP, CROP), 255)
-    found = losses(model, torch.randn(2, 3, CROP, CROP), nothing, nothing)
-    total = sum(found.values())
+    values = losses(model, torch.randn(2, 3, CROP, CROP), nothing, nothing)
+    total = sum(values.values())
     assert total == 0
     total.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
@@ -103,15 +101,15 @@ def test_nothing_labelled_gives_zero_loss_and_finite_gradients(model: nn.Module)
 def affine(model: nn.Module) -> set[str]:
     """Names of the scales and shifts of batch normalisation."""
     return {
-        f"{place}.{part}"
-        for place, module in model.named_modules()
+        f"{path}.{part}"
+        for path, module in model.named_modules()
         if isinstance(module, BatchNorm)
         for part in ("weight", "bias")
     }
 
 
 @pytest.mark.parametrize("mode", ["trained", "fixed_affine", "frozen"])
-def test_a_step_changes_all_that_trains_and_nothing_else(
+def test_a_step_changes_trained_parameters(
     kind: str, mode: Any, configure: Callable[..., Config]
 ) -> None:
     model = small(kind, batch_norm=mode).train()
@@ -132,13 +130,11 @@ def test_a_step_changes_all_that_trains_and_nothing_else(
         model.get_parameter(name).grad.abs().max() > 0 for name in trained
     )  # not decay alone
     statistics = {name for name in after if name.endswith(("running_mean", "running_var"))}
-    kept = {name for name in statistics if name.startswith("backbone") and mode == "frozen"}
-    assert changed & statistics == statistics - kept
+    fixed = {name for name in statistics if name.startswith("backbone") and mode == "frozen"}
+    assert changed & statistics == statistics - fixed
 
 
-def test_learning_rates_are_those_of_the_recipe(
-    kind: str, configure: Callable[..., Config]
-) -> None:
+def test_learning_rates_follow_the_recipe(kind: str, configure: Callable[..., Config]) -> None:
     model = small(kind, batch_norm="fixed_affine")
     recipe = optimisation(configure(model=kind, lr=1e-3).retrain)["optim_wrapper"]
     groups = build_optim_wrapper(model, recipe).optimizer.param_groups
@@ -154,8 +150,8 @@ def test_learning_rates_are_those_of_the_recipe(
         expected = backbone
         if not name.startswith("backbone"):
             expected = bias if name.endswith("bias") else head
-        found, decay = rate[id(model.get_parameter(name))]
-        assert found == pytest.approx(expected * 1e-3), name
+        lr, decay = rate[id(model.get_parameter(name))]
+        assert lr == pytest.approx(expected * 1e-3), name
         if kind.startswith("segmenter"):
             assert decay == 0
 
@@ -184,9 +180,7 @@ def test_weights_go_out_and_come_back(kind: str, tmp_path: Path) -> None:
     assert not any(same)
 
 
-def test_auto_batch_norm_is_the_recipe_s_where_there_are_weights(
-    configure: Callable[..., Config],
-) -> None:
+def test_auto_batch_norm_follows_the_recipe_with_weights(configure: Callable[..., Config]) -> None:
     expected = {
         "deeplabv1-resnet38": "fixed_affine", "deeplabv2-resnet38": "fixed_affine",
         "deeplabv2-resnet101": "frozen", "deeplabv3plus-r101": "trained",
@@ -194,8 +188,8 @@ def test_auto_batch_norm_is_the_recipe_s_where_there_are_weights(
     for name, mode in expected.items():
         assert configure(model=name, init="file.pth").retrain.batch_norm == mode
         assert configure(model=name).retrain.batch_norm == "trained"
-        told = configure(model=name, init="file.pth", batch_norm="trained").retrain
-        assert told.batch_norm == "trained"
+        explicit = configure(model=name, init="file.pth", batch_norm="trained").retrain
+        assert explicit.batch_norm == "trained"
 
 
 def test_unsuitable_crops_are_refused() -> None:

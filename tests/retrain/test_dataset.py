@@ -1,7 +1,5 @@
 """Training samples are a function of (seed, position) and of nothing else."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -57,43 +55,41 @@ def test_a_sample_depends_on_seed_and_position_alone(data: Any, configure: Make)
 
 
 def test_workers_give_the_same_stream(data: Any, configure: Make) -> None:
-    made = make(data, data.masks(), configure(), cache_bytes=0)
-    expected = [pixels(made[position]) for position in range(12)]
-    sampler = StreamSampler(made)
-    loader = DataLoader(made, batch_size=3, sampler=sampler, num_workers=2, collate_fn=list)
+    dataset = make(data, data.masks(), configure(), cache_bytes=0)
+    expected = [pixels(dataset[position]) for position in range(12)]
+    sampler = StreamSampler(dataset)
+    loader = DataLoader(dataset, batch_size=3, sampler=sampler, num_workers=2, collate_fn=list)
     batches = iter(loader)
     assert [pixels(s) for _ in range(4) for s in next(batches)] == expected
 
 
 def test_every_epoch_is_a_new_order_of_all_images(data: Any, configure: Make) -> None:
-    made = make(data, data.masks(), configure())
-    epochs = [[made.index(6 * epoch + place) for place in range(6)] for epoch in range(8)]
+    dataset = make(data, data.masks(), configure())
+    epochs = [[dataset.index(6 * epoch + position) for position in range(6)] for epoch in range(8)]
     assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 4
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4])
-def test_devices_share_the_same_global_batches(
-    devices: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_devices_share_global_batches(devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
     share = 8 // devices
-    taken = []
+    batches = []
     for rank in range(devices):
         monkeypatch.setattr(module, "get_dist_info", lambda rank=rank: (rank, devices))
         sampler = StreamSampler([])
         sampler.skip(3 * share)  # resumed after three steps
         positions = iter(sampler)
-        taken.append([[next(positions) for _ in range(share)] for _ in range(2)])
+        batches.append([[next(positions) for _ in range(share)] for _ in range(2)])
     for step in range(2):
-        together = sorted(p for rank in range(devices) for p in taken[rank][step])
+        together = sorted(p for rank in range(devices) for p in batches[rank][step])
         assert together == list(range(8 * (3 + step), 8 * (4 + step)))
 
 
 def test_photo_and_target_move_together(data: Any, configure: Make) -> None:
-    made = make(data, data.masks(), configure(crop=40, scale_range=[0.3, 2.0]), quiet=True)
+    dataset = make(data, data.masks(), configure(crop=40, scale_range=[0.3, 2.0]), quiet=True)
     shapes, agreement = set(), []
     for position in range(30):
-        sample = made[position]
+        sample = dataset[position]
         photo, mask = sample["inputs"].numpy(), sample["data_samples"].gt_sem_seg.data[0].numpy()
         assert photo.shape == (3, *mask.shape)
         assert max(mask.shape) <= 40
@@ -108,23 +104,23 @@ def test_colours_reach_mmsegmentation_as_bgr(data: Any, configure: Make) -> None
 
     sample = data.samples[0]
     Image.new("RGB", (sample.width, sample.height), (200, 100, 0)).save(sample.path)
-    made = make(data, data.masks(), configure(), quiet=True)
-    position = next(p for p in range(6) if made.index(p) == 0)
-    assert made[position]["inputs"][:, 5, 5].tolist() == [0, 100, 200]
+    dataset = make(data, data.masks(), configure(), quiet=True)
+    position = next(p for p in range(6) if dataset.index(p) == 0)
+    assert dataset[position]["inputs"][:, 5, 5].tolist() == [0, 100, 200]
 
 
 def test_padding_is_ignored(data: Any, configure: Make) -> None:
     from wsss.retrain.architecture import build_model, model_config
 
-    made = make(data, data.masks(), configure(scale_range=[0.5, 0.5]), quiet=True)
+    dataset = make(data, data.masks(), configure(scale_range=[0.5, 0.5]), quiet=True)
     preprocessor = build_model(model_config("segformer-b0", labels=4, crop=48)).data_preprocessor
-    samples = [made[position] for position in range(2)]
+    samples = [dataset[position] for position in range(2)]
     sizes = [tuple(sample["inputs"].shape[1:]) for sample in samples]
     batch = {key: [sample[key] for sample in samples] for key in ("inputs", "data_samples")}
     ready = preprocessor(batch, training=True)
     assert ready["inputs"].shape == (2, 3, 48, 48)
-    for number, (height, width) in enumerate(sizes):
-        mask = ready["data_samples"][number].gt_sem_seg.data[0]
+    for index, (height, width) in enumerate(sizes):
+        mask = ready["data_samples"][index].gt_sem_seg.data[0]
         outside = torch.ones_like(mask, dtype=torch.bool)
         outside[:height, :width] = False
         assert (mask[outside] == 255).all()

@@ -1,6 +1,4 @@
-"""Predictions equal mmsegmentation's own, image by image, however the work is cut."""
-
-from __future__ import annotations
+"""Predictions equal those of mmsegmentation for each image, however the work is divided."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -180,7 +178,7 @@ def test_shard_holds_each_protocol_at_image_size_before_and_after_a_crf(
     assert changed > 0
 
 
-def test_content_does_not_depend_on_the_cut(
+def test_content_ignores_parts(
     data: Any, configure: Configure, checkpoint: Path, tmp_path: Path
 ) -> None:
     def content(name: str, config: Config, part: tuple[int, int]) -> dict[str, bytes]:
@@ -216,11 +214,11 @@ def test_other_architecture_or_classes_are_refused(
     assert not out.exists()
 
 
-def test_the_crf_has_settings_of_its_own_where_they_are_given(
+def test_the_crf_uses_separate_settings_if_given(
     data: Any, configure: Configure, checkpoint: Path, tmp_path: Path
 ) -> None:
-    def arrays(own: dict[str, Any] | None) -> dict[str, np.ndarray]:
-        config = configure(predict={"scales": [1.0], "crf": True, "crf_settings": own})
+    def arrays(crf_settings: dict[str, Any] | None) -> dict[str, np.ndarray]:
+        config = configure(predict={"scales": [1.0], "crf": True, "crf_settings": crf_settings})
         out = tmp_path / "p.h5"
         predict(data, config, checkpoint, out)
         with Shard(out, kind="predictions") as shard:

@@ -1,7 +1,5 @@
 """Optimisers and schedules are the stock ones, with our numbers in them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +89,10 @@ def test_augmentation_follows_its_keys(configure: Any, tmp_path: Path) -> None:
     assert "PhotoMetricDistortion" in pipeline()
 
 
-def test_own_scale_is_relative_to_the_short_side() -> None:
+def test_scale_is_relative_to_the_short_side() -> None:
     sample = {"img": np.zeros((30, 40, 3), np.uint8), "gt_seg_map": np.zeros((30, 40), np.uint8)}
-    found = RandomOwnScale((0.5, 0.5), short_side=60).transform(dict(sample))
-    assert found["img"].shape[:2] == found["gt_seg_map"].shape == (30, 40)
+    scaled = RandomOwnScale((0.5, 0.5), short_side=60).transform(dict(sample))
+    assert scaled["img"].shape[:2] == scaled["gt_seg_map"].shape == (30, 40)
     assert RandomOwnScale((0.5, 0.5)).transform(dict(sample))["img"].shape[:2] == (15, 20)
 
 

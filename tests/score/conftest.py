@@ -1,7 +1,5 @@
 """A tiny run: a manifest, ground truth in PNGs, and shards of every product."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,14 +75,14 @@ class Run:
         parts = [self.samples[0::2], self.samples[1::2]]
         return [
             self.write(
-                f"cams-{number}",
+                f"cams-{index}",
                 "cams",
                 {
                     s.id: {"cam": self.cams[s.id], "cam_affinity": self.cams[s.id] ** 2}
                     for s in part
                 },
             )
-            for number, part in enumerate(parts)
+            for index, part in enumerate(parts)
         ]
 
 
@@ -104,25 +102,25 @@ def make_run(tmp_path: Path) -> Callable[..., Run]:
         rng = np.random.default_rng(5)
         root = tmp_path / "data"
         samples, truths, photos, cams = [], {}, {}, {}
-        for number in range(count):
-            image = f"sub folder/bild ü {number}" if number == 0 else f"image{number}"
-            height, width = (24, 32) if number % 2 else (33, 20)
-            tags = tuple(sorted(rng.permutation(3)[: 1 + number % 3].tolist()))
-            tags = () if number == count - 1 else tags
+        for index in range(count):
+            image = f"sub folder/bild ü {index}" if index == 0 else f"image{index}"
+            height, width = (24, 32) if index % 2 else (33, 20)
+            tags = tuple(sorted(rng.permutation(3)[: 1 + index % 3].tolist()))
+            tags = () if index == count - 1 else tags
             truth = np.zeros((height, width), np.uint8)
             grid = np.zeros((len(tags), 5, 4), np.float32)
-            for place, tag in enumerate(tags):
+            for row, tag in enumerate(tags):
                 top, left = rng.integers(0, 12, 2)
                 truth[top : top + 10, left : left + 8] = tag + 1
-                grid[place] = rng.random((5, 4)) * 0.5
-                grid[place, top * 5 // height :, left * 4 // width :][:2, :2] += 0.5
+                grid[row] = rng.random((5, 4)) * 0.5
+                grid[row, top * 5 // height :, left * 4 // width :][:2, :2] += 0.5
             truth[:, -1] = 255
             photo = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
             path = root / "JPEGImages" / f"{image}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(photo).save(path)
             save_mask(root / "SegmentationClass" / f"{image}.png", truth)
-            samples.append(Sample(image, "train", path, width, height, f"{number:064x}", tags))
+            samples.append(Sample(image, "train", path, width, height, f"{index:064x}", tags))
             truths[image], photos[image], cams[image] = truth, photo, grid.astype(np.float16)
         folder = tmp_path / "manifest"
         write_manifest(folder / "manifest.csv", samples, CLASSES.names)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable
@@ -38,22 +36,18 @@ def reference(run: Run, maps: dict[str, np.ndarray], foreground: Callable) -> np
 
 
 @pytest.mark.parametrize("product", ["cam", "affinity"])
-def test_cams_at_the_rule_and_at_the_best_threshold(
+def test_cams_at_the_rule_and_the_best_value(
     run: Run, tmp_path: Path, product: ProductName
 ) -> None:
     out = tmp_path / "scores.json"
     fixed, best = run.score(product, run.cam_shards(), out)
     maps = {k: v if product == "cam" else v**2 for k, v in run.cams.items()}
     np.testing.assert_array_equal(fixed.confusion, reference(run, maps, lambda m: m > 1 - m))
-    assert fixed.background is not None
     assert (fixed.background.rule, fixed.background.value) == ("power", 1.0)
     assert fixed.background.source == "config"
-    assert best.background is not None
     assert best.background.source == "best on this truth"
     threshold = np.float32(best.background.value)
     np.testing.assert_array_equal(best.confusion, reference(run, maps, lambda m: m > threshold))
-    assert best.miou is not None
-    assert fixed.miou is not None
     assert best.miou >= fixed.miou
     assert read_records([out]) == [fixed, best]
     assert row_name(fixed) == {"cam": "CAM", "affinity": "CAM + affinity"}[product]
@@ -82,7 +76,6 @@ def test_best_follows_the_report_classes(make_run: Callable[..., Run], tmp_path:
     run = make_run(score={"report_classes": ["boat"]})
     out = tmp_path / "s.json"
     _, best = run.score("cam", run.cam_shards(), out)
-    assert best.background is not None
     assert best.background.criterion == "mean IoU of the report classes"
     matrices = [
         reference(run, run.cams, lambda m, t=np.float32(p / 100): m > t) for p in range(100)
@@ -96,20 +89,20 @@ def test_best_follows_the_report_classes(make_run: Callable[..., Run], tmp_path:
         run.score("cam", run.cam_shards(), out, config=wrong)
 
 
-def test_processes_and_shards_change_nothing(
+def test_processes_and_shards_are_irrelevant(
     make_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(8)
     a, b, c = (tmp_path / name / "s.json" for name in "abc")
-    one = run.score("cam", run.cam_shards(), a)
+    serial = run.score("cam", run.cam_shards(), a)
     monkeypatch.setattr("wsss.score.inputs._IMAGES_PER_PART", 2)
     two_workers = run.config.compute.model_copy(update={"workers": 2})
     config = run.config.model_copy(update={"compute": two_workers})
-    two = run.score("cam", run.cam_shards(), b, config=config)
-    assert one == two  # the sha256 of the counts of each image with them
+    parallel = run.score("cam", run.cam_shards(), b, config=config)
+    assert serial == parallel  # the sha256 of the counts of each image with them
     whole = run.write("whole", "cams", {s.id: {"cam": run.cams[s.id]} for s in run.samples})
     third = run.score("cam", [whole], c)
-    assert [r.confusion for r in one] == [r.confusion for r in third]
+    assert [r.confusion for r in serial] == [r.confusion for r in third]
 
 
 def test_refined_scores(run: Run, tmp_path: Path) -> None:
@@ -120,9 +113,7 @@ def test_refined_scores(run: Run, tmp_path: Path) -> None:
         run.score("refiner_scores", run.cam_shards(), tmp_path / "o")
 
 
-def test_scores_with_a_background_of_their_own(
-    make_run: Callable[..., Run], tmp_path: Path
-) -> None:
+def test_scores_with_a_separate_background(make_run: Callable[..., Run], tmp_path: Path) -> None:
     run = make_run(refine={"method": "weclip"})
     halves = {
         image: {"score": cam, "background": np.full(cam.shape[1:], 0.3, np.float16)}
@@ -133,10 +124,8 @@ def test_scores_with_a_background_of_their_own(
     limit = np.float32(np.float16(0.3))
     np.testing.assert_array_equal(fixed.confusion, reference(run, run.cams, lambda m: m > limit))
     assert row_name(fixed) == "WeCLIP scores"
-    assert fixed.background is not None
     assert fixed.background.rule == "refiner"
     assert background_text(fixed.background) == "refiner"
-    assert best.background is not None
     assert best.background.rule == "constant"
 
 
@@ -171,7 +160,6 @@ def test_masks_and_their_ignore_band(run: Run, tmp_path: Path) -> None:
     (record,) = run.score("masks", [shard], tmp_path / "m.json")
     assert record.coverage == pytest.approx(1 - ignored / pixels)
     assert record.coverage_accuracy == 1.0
-    assert record.pixel_accuracy is not None
     assert record.pixel_accuracy < 1
     assert record.crf
     assert record.chain == "grad_cam → affinity → masks → CRF"
@@ -179,11 +167,10 @@ def test_masks_and_their_ignore_band(run: Run, tmp_path: Path) -> None:
     (seed,) = run.score("seeds", [seeds], tmp_path / "s.json")
     assert (row_name(seed), seed.crf, seed.chain) == ("seed", False, "grad_cam → affinity → seeds")
     assert (seed.miou, seed.coverage) == (record.miou, record.coverage)
-    assert seed.background is not None
     assert seed.background.value == pytest.approx(0.5)  # the mean of the two
 
 
-def test_predictions_one_record_a_protocol(run: Run, tmp_path: Path) -> None:
+def test_predictions_have_one_record_per_protocol(run: Run, tmp_path: Path) -> None:
     def labels(image: str, shift: int) -> np.ndarray:
         truth = run.truth[image]
         return np.roll(np.where(truth == 255, 0, truth), shift, axis=1).astype(np.uint8)

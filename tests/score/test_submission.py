@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 import tarfile
 import zipfile
@@ -26,10 +24,10 @@ FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 PROVENANCE = Provenance(stage="test", config={}, seed=0, code="", packages={})
 
 
-def labels(number: int) -> np.ndarray:
-    found = np.zeros((5, 4 + number), np.uint8)
-    found[1:3, 1:3] = 18 + number
-    return found
+def labels(index: int) -> np.ndarray:
+    label_map = np.zeros((5, 4 + index), np.uint8)
+    label_map[1:3, 1:3] = 18 + index
+    return label_map
 
 
 class Predictions:
@@ -37,21 +35,21 @@ class Predictions:
 
     def __init__(self, folder: Path, classes: str = "voc") -> None:
         self.folder, self.manifest, self.ids = folder, folder / "manifest", folder / "test.txt"
-        known = class_list(classes)  # type: ignore[arg-type]
+        class_names = class_list(classes)
         samples = [
-            Sample(image, "test", Path(f"{image}.jpg"), 4 + number, 5, f"{number}", ())
-            for number, image in enumerate(IDS)
+            Sample(image, "test", Path(f"{image}.jpg"), 4 + index, 5, f"{index}", ())
+            for index, image in enumerate(IDS)
         ]
-        write_manifest(self.manifest / "manifest.csv", samples, known.names)
-        write_classes(self.manifest / "classes.json", known)
+        write_manifest(self.manifest / "manifest.csv", samples, class_names.names)
+        write_classes(self.manifest / "classes.json", class_names)
         self.ids.write_text("".join(f"{image}\n" for image in IDS))
-        self.maps = {image: labels(number) for number, image in enumerate(IDS)}
+        self.maps = {image: labels(index) for index, image in enumerate(IDS)}
 
     def shard(self, name: str, maps: Mapping[str, np.ndarray]) -> Path:
         path = self.folder / f"{name}.h5"
         with ShardWriter(path, kind="predictions", ids=list(maps), provenance=PROVENANCE) as writer:
-            for image, found in maps.items():
-                arrays = {"multi_crf": found, "single": np.zeros_like(found)}
+            for image, label_map in maps.items():
+                arrays = {"multi_crf": label_map, "single": np.zeros_like(label_map)}
                 writer.add(Item(image, arrays))
         return path
 
@@ -64,7 +62,7 @@ class Predictions:
         out = self.folder / name
         given = {"protocol": "multi_crf"} | options
         shards = self.shards() if shards is None else shards
-        write_submission(shards, self.manifest, self.ids, out, **given)  # type: ignore[arg-type]
+        write_submission(shards, self.manifest, self.ids, out, **given)
         return out
 
 
@@ -79,29 +77,27 @@ def members(path: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(path) as archive:
             return {name: archive.read(name) for name in archive.namelist()}
     with tarfile.open(path, "r:gz") as packed:
-        found = {}
+        contents = {}
         for member in packed.getmembers():
             stream = packed.extractfile(member)
-            assert stream is not None
-            found[member.name] = stream.read()
-        return found
+            contents[member.name] = stream.read()
+        return contents
 
 
 @pytest.mark.parametrize("name", ["a.tgz", "a.tar.gz", "a.zip"])
-def test_every_image_is_there_as_the_server_wants_it(predictions: Predictions, name: str) -> None:
-    found = members(predictions.pack(name))
-    assert list(found) == [f"{FOLDER}/{image}.png" for image in sorted(IDS)]
+def test_the_archive_has_every_image(predictions: Predictions, name: str) -> None:
+    contents = members(predictions.pack(name))
+    assert list(contents) == [f"{FOLDER}/{image}.png" for image in sorted(IDS)]
     for image, expected in predictions.maps.items():
-        with Image.open(io.BytesIO(found[f"{FOLDER}/{image}.png"])) as png:
+        with Image.open(io.BytesIO(contents[f"{FOLDER}/{image}.png"])) as png:
             assert (png.format, png.mode) == ("PNG", "P")
             palette = png.getpalette()
-            assert palette is not None
             assert palette[: 21 * 3] == [value for rgb in voc_palette()[:21] for value in rgb]
             np.testing.assert_array_equal(np.array(png), expected)
 
 
 @pytest.mark.parametrize("name", ["tgz", "zip"])
-def test_bytes_hang_on_the_predictions_alone(predictions: Predictions, name: str) -> None:
+def test_bytes_depend_only_on_the_predictions(predictions: Predictions, name: str) -> None:
     first = predictions.pack(f"first.{name}").read_bytes()
     whole = predictions.shard("whole", {i: predictions.maps[i] for i in reversed(IDS)})
     predictions.ids.write_text("\n".join(reversed(IDS)))
@@ -111,15 +107,15 @@ def test_bytes_hang_on_the_predictions_alone(predictions: Predictions, name: str
 
 
 def test_protocol_and_competition(predictions: Predictions) -> None:
-    found = members(predictions.pack("a.tgz", protocol="single", competition="comp5"))
+    contents = members(predictions.pack("a.tgz", protocol="single", competition="comp5"))
     name = f"results/VOC2012/Segmentation/comp5_test_cls/{IDS[0]}.png"
-    with Image.open(io.BytesIO(found[name])) as png:
+    with Image.open(io.BytesIO(contents[name])) as png:
         assert not np.array(png).any()
     with pytest.raises(ArtifactError, match=r"'multi' of .* is not there; the shard has"):
         predictions.pack("b.tgz", protocol="multi")
 
 
-def test_images_beyond_the_list_are_left_out(predictions: Predictions) -> None:
+def test_images_that_are_not_listed_are_excluded(predictions: Predictions) -> None:
     predictions.ids.write_text(f"{IDS[1]}\n")
     assert list(members(predictions.pack("a.zip"))) == [f"{FOLDER}/{IDS[1]}.png"]
 
@@ -142,7 +138,7 @@ def test_another_size_is_refused(predictions: Predictions) -> None:
         predictions.pack("a.tgz")
 
 
-def test_images_must_be_there_once(predictions: Predictions) -> None:
+def test_every_image_is_required_exactly_once(predictions: Predictions) -> None:
     first, second = predictions.shards()
     with pytest.raises(ArtifactError, match="the shards lack 1 images: 2008_3; pass all shards"):
         predictions.pack("a.tgz", [first])

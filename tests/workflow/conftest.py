@@ -1,7 +1,5 @@
 """A copy of the project with a tiny data set, in which the whole DAG runs once a session."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -123,7 +121,7 @@ def truth_out_of_reach(project: Project) -> Iterator[None]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project after one whole run; tests that change it must undo that.
 
-    All up to the predictions was made with the pixel labels out of reach.
+    Everything up to the predictions ran with the pixel labels out of reach.
     """
     project = copy_project(tmp_path_factory.mktemp("project"))
     project.snakemake("--", f"results/{RUN}/manifest/manifest.csv")  # draws the demo's images

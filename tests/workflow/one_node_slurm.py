@@ -1,6 +1,4 @@
-"""A Slurm of one node on this machine, with a controller, keys and ports of its own."""
-
-from __future__ import annotations
+"""A Slurm of one node on this machine, with separate controller, keys and ports."""
 
 import ctypes
 import os
@@ -59,7 +57,7 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 class SlurmUnavailableError(Exception):
-    """There is no Slurm to be had here; the message says why."""
+    """Slurm cannot run here; the message says why."""
 
 
 @dataclass
@@ -90,13 +88,13 @@ class Slurm:
         return done.stdout.strip()
 
     def jobs(self) -> dict[str, dict[str, str]]:
-        """All jobs that it knows, over or not, by id: state, comment, exit code …"""
-        found = {}
+        """All its jobs, finished or not, by id: state, comment, exit code …"""
+        by_id = {}
         for line in self.run("scontrol", "show", "job", "--oneliner").splitlines():
             fields = dict(part.split("=", 1) for part in line.split(" ") if "=" in part)
             if "JobId" in fields:
-                found[fields["JobId"]] = fields
-        return found
+                by_id[fields["JobId"]] = fields
+        return by_id
 
 
 @contextmanager
@@ -106,8 +104,8 @@ def one_node(folder: Path, *, cpus: int = 2, gpus: int = 0) -> Iterator[Slurm]:
     Args:
         folder: for state, keys and logs; short, since it holds a socket, and reachable for the
             user munge.
-        cpus: that the node says it has; it may have fewer.
-        gpus: the same; they are no real ones.
+        cpus: that the node reports; it may have fewer.
+        gpus: the same; they are not real.
 
     Raises:
         SlurmUnavailableError: it is not installed, not allowed, or does not come up.
@@ -165,8 +163,8 @@ def _start(slurm: Slurm, cpus: int, gpus: int) -> None:
             memory=64_000,
         )
     )  # fmt: skip
-    for number in range(gpus):  # Slurm wants a device file of each GPU: as /dev/null is one
-        os.mknod(folder / f"gpu{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    for index in range(gpus):  # Slurm needs a device file per GPU: one like /dev/null
+        os.mknod(folder / f"gpu{index}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     files = f"AutoDetect=off\nNodeName={host} Name=gpu File={folder}/gpu[0-{gpus - 1}]\n"
     (folder / "gres.conf").write_text(files if gpus else "")
     (folder / "slurmctld.log").touch()
@@ -200,9 +198,9 @@ def _spawn(slurm: Slurm, program: str, *arguments: str, user: str | None = None)
 
 
 def _program(name: str) -> str:
-    found = shutil.which(name, path=_PATH)
-    assert found is not None
-    return found
+    path = shutil.which(name, path=_PATH)
+    assert path is not None
+    return path
 
 
 def _end_with_parent() -> None:
@@ -221,18 +219,18 @@ def _wait_a_while(ready: Callable[[], bool], stopped: Callable[[], bool] = lambd
 def _wait(slurm: Slurm, ready: Callable[[], bool], program: str) -> None:
     if _wait_a_while(ready, lambda: slurm._processes[-1].poll() is not None):
         return
-    said = (slurm.folder / f"{program}.out").read_text(errors="replace")[-600:]
+    output = (slurm.folder / f"{program}.out").read_text(errors="replace")[-600:]
     log = slurm.folder / f"{program}.log"
-    said += log.read_text(errors="replace")[-600:] if log.exists() else ""
-    raise SlurmUnavailableError(f"{program} does not come up here: {said}")
+    output += log.read_text(errors="replace")[-600:] if log.exists() else ""
+    raise SlurmUnavailableError(f"{program} does not come up here: {output}")
 
 
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
-        for one in sockets:
-            one.bind(("", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for bound in sockets:
+            bound.bind(("", 0))
+        return [bound.getsockname()[1] for bound in sockets]
     finally:
-        for one in sockets:
-            one.close()
+        for bound in sockets:
+            bound.close()

@@ -1,7 +1,5 @@
 """The whole chain, and what reruns when something changes."""
 
-from __future__ import annotations
-
 import csv
 import os
 import re
@@ -64,14 +62,10 @@ def test_second_run_has_nothing_to_do(finished: Project) -> None:
     ("module", "runs", "spares"),
     [
         ("cams/grad_cam.py", {"cams"} | REFINE | MASKS | RETRAIN, {"ingest", "score_blob"}),
-        (
-            "retrain/predict.py",
-            {"predict", "score_segmenter"},
-            {"retrain", "masks", "score_masks"},
-        ),
+        ("retrain/predict.py", {"predict", "score_segmenter"}, {"retrain", "masks", "score_masks"}),
     ],
 )
-def test_editing_a_module_reruns_what_uses_it(
+def test_editing_a_module_reruns_its_stages(
     finished: Project, module: str, runs: set[str], spares: set[str]
 ) -> None:
     """A sample; `tests/artifacts/test_code_digest.py` edits every module."""
@@ -179,17 +173,17 @@ def test_an_imported_refiner_is_not_trained(finished: Project) -> None:
     shutil.copy(finished.results / "refine/checkpoint.safetensors", file)
     refine = CONFIG["refine"] | {"checkpoint": file.name}  # type: ignore[operator]
     with _configured(finished, name=name, refine=refine):
-        wanted = finished.would_run()
+        planned = finished.would_run()
         finished.snakemake("--", f"results/{name}/refine/checkpoint.safetensors")
         done = finished.would_run()
         content = file.read_bytes()
         file.write_bytes(content + b" ")
         changed = finished.would_run()
         file.write_bytes(content)
-    assert wanted["refine_import"] == 1
-    assert {"refine_apply", "refine_predict"} <= set(wanted)
-    assert not {"refine_train", "efficiency", "seeds"} & set(wanted)
-    assert wanted["loss_curve"] == 1  # the segmenter's
+    assert planned["refine_import"] == 1
+    assert {"refine_apply", "refine_predict"} <= set(planned)
+    assert not {"refine_train", "efficiency", "seeds"} & set(planned)
+    assert planned["loss_curve"] == 1  # the segmenter's
     assert "refine_import" not in done
     assert changed["refine_import"] == 1
     imported = finished.root / "results" / name / "refine/checkpoint.safetensors"
@@ -228,15 +222,15 @@ def test_runs_share_the_cams_that_are_the_same(finished: Project) -> None:
         "as-before": {"seed": 5},
     }
     with _configured(finished, runs=runs, retrain={"enabled": False}):
-        wanted = finished.would_run()
-    parts = wanted["refine_apply"] // len(runs)  # of both splits
-    assert wanted["cams"] == 2 * parts
-    assert wanted["refine_train"] == len(runs)
-    assert "ingest" not in wanted
+        planned = finished.would_run()
+    parts = planned["refine_apply"] // len(runs)  # of both splits
+    assert planned["cams"] == 2 * parts
+    assert planned["refine_train"] == len(runs)
+    assert "ingest" not in planned
 
 
 def test_another_segmenter_is_two_trainings_and_nothing_else(finished: Project) -> None:
-    """Of two chains of CAMs, one of which is finished with the first segmenter."""
+    """Two chains of CAMs, one of them finished with the first segmenter."""
     cams = {"spread": {}, "plain": {"cams": {"affinity": {"enabled": False}}}}
     first = {"first": {}}
     both = {"second": {"retrain": {"lr": 1e-5}}} | first

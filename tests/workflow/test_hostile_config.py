@@ -1,6 +1,4 @@
-"""Configurations that would reach out of their place through the workflow."""
-
-from __future__ import annotations
+"""Configurations that would write outside of their folder through the workflow."""
 
 from pathlib import Path
 
@@ -46,7 +44,7 @@ def test_the_demos_folder_can_have_an_odd_name(project: Project) -> None:
     assert not list(project.root.rglob("ran"))
 
 
-def test_what_would_lead_out_is_refused_before_any_job(project: Project) -> None:
+def test_paths_outside_the_project_are_refused_before_any_job(project: Project) -> None:
     """All such values at once; `tests/hostile/test_configs.py` has each."""
     project.configure(
         name="../elsewhere", compute={"device": "cpu; touch ran"}, data={"root": "a/{b}"}
@@ -58,12 +56,10 @@ def test_what_would_lead_out_is_refused_before_any_job(project: Project) -> None
     assert not (project.root.parent / "elsewhere").exists()
 
 
-def test_snakemake_runs_templates_of_its_own_configuration(
-    project: Project, tmp_path: Path
-) -> None:
-    """What docs/security.md warns of: it is Snakemake's, before any of our code is asked.
+def test_snakemake_runs_templates_of_its_configuration(project: Project, tmp_path: Path) -> None:
+    """docs/security.md warns of this: Snakemake runs them before any code of ours.
 
-    `wsss config check` refuses such a file; should Snakemake stop doing this, the warning can go.
+    `wsss config check` refuses such a file; the warning can go once Snakemake stops doing this.
     """
     bad = tmp_path / "bad.yaml"
     bad.write_text(f"__use_yte__: true\nname: ?open({str(tmp_path / 'ran')!r}, 'w').name[-3:]\n")

@@ -1,7 +1,5 @@
 """Stages end with their engine, and open no pixel labels (kills of stages: `tests/faults`)."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -33,11 +31,10 @@ stage.wait()
 """
 
 
-def test_killed_engine_takes_its_stages_along(finished: Project, tmp_path: Path) -> None:
+def test_stages_end_with_a_killed_engine(finished: Project, tmp_path: Path) -> None:
     engine = subprocess.Popen(
         [sys.executable, "-c", _ENGINE], cwd=finished.root, text=True, stdout=subprocess.PIPE
     )
-    assert engine.stdout is not None
     stage = int(engine.stdout.readline())
     engine.send_signal(signal.SIGKILL)
     engine.wait()
@@ -56,7 +53,7 @@ def _running(pid: int) -> bool:
 
 
 def test_training_opens_no_pixel_label(finished: Project) -> None:
-    """The fixture made the predictions with the ground truth out of reach, where scoring fails."""
+    """The fixture predicted with the ground truth out of reach, without which scoring fails."""
     assert len(list((finished.results / "predictions/val").glob("*.h5"))) == 2
     with truth_out_of_reach(finished):
         failed = finished.wsss(
@@ -65,5 +62,4 @@ def test_training_opens_no_pixel_label(finished: Project) -> None:
             *("--config", "config.yaml", "--config", "tiny.yaml"),
         )
         assert failed.wait() == 1
-        assert failed.stdout is not None
         assert "SegmentationClass" in failed.stdout.read()

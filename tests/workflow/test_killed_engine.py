@@ -3,8 +3,6 @@
 `WSSS_ENGINE_KILLS` is how many of them.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import shutil
@@ -25,7 +23,7 @@ _TARGETS = (f"results/{RUN}/scores_grid/train/1-of-2.h5", f"results/{RUN}/masks/
 _PATIENCE = 60.0
 
 
-def test_killed_engines_and_two_at_once(
+def test_killed_engines(
     finished: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = Project(tmp_path / "copy")
@@ -35,10 +33,10 @@ def test_killed_engines_and_two_at_once(
     moments, ended = random.Random("engine"), 0
     _clear(project)
     log = project.results / "logs/refine_apply/train.1-of-2.log"
-    for number in range(KILLS):
+    for index in range(KILLS):
         log.unlink(missing_ok=True)
         engine, deadline = _start(project), time.monotonic() + _PATIENCE
-        while number % 2 == 0 and not log.exists() and time.monotonic() < deadline:
+        while index % 2 == 0 and not log.exists() and time.monotonic() < deadline:
             time.sleep(0.02)  # every other time until a job runs
         time.sleep(moments.uniform(0.1, 6.0))
         engine.send_signal(signal.SIGKILL)
@@ -51,7 +49,7 @@ def test_killed_engines_and_two_at_once(
                 assert _content(project, target) == content
         project.snakemake("--unlock")
 
-    first = _start(project)  # goes on where the last one was killed
+    first = _start(project)  # continues where the last one was killed
     deadline = time.monotonic() + _PATIENCE
     while not list((project.root / ".snakemake/locks").glob("*")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -69,7 +67,7 @@ def test_killed_engines_and_two_at_once(
 
 
 def _start(project: Project) -> subprocess.Popen[bytes]:
-    """The engine in a session of its own."""
+    """The engine in a new session."""
     ours = ("PYTHONPATH", "WSSS_ENGINE_PID", "WSSS_ENGINE_HOST")
     environment = {k: v for k, v in os.environ.items() if k not in ours}
     return subprocess.Popen(
@@ -98,13 +96,13 @@ def _content(project: Project, target: str) -> str:
 
 def _artifacts(project: Project) -> dict[str, tuple[int, int]]:
     """Inode and time of change of every finished file, logs aside."""
-    found = {}
+    artifacts = {}
     for path in project.results.rglob("*"):
         inner = path.relative_to(project.results)
         if path.is_file() and ".tmp-" not in str(inner) and inner.parts[0] != "logs":
             stat = path.stat()
-            found[str(inner)] = (stat.st_ino, stat.st_mtime_ns)
-    return found
+            artifacts[str(inner)] = (stat.st_ino, stat.st_mtime_ns)
+    return artifacts
 
 
 def _wait_for_orphans(session: int) -> int:
@@ -119,7 +117,7 @@ def _wait_for_orphans(session: int) -> int:
 
 
 def _session(leader: int) -> list[int]:
-    found = []
+    members = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != leader:
             try:
@@ -127,5 +125,5 @@ def _session(leader: int) -> list[int]:
             except OSError:
                 continue
             if int(fields[3]) == leader and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found
+                members.append(int(entry.name))
+    return members

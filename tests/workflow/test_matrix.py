@@ -1,10 +1,8 @@
 """The demo's matrix, reduced, ends in a table without a gap.
 
-Two chains from the same CAMs, few images and trainings of three steps: what is left is the
-machinery. `snakemake table_demo_matrix` is the whole.
+Two chains from the same CAMs, few images and trainings of three steps: what remains is the
+machinery. `snakemake table_demo_matrix` is the full table.
 """
-
-from __future__ import annotations
 
 import csv
 import re
@@ -39,11 +37,11 @@ def _reduced() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose table is made."""
-    made = copy_project(tmp_path_factory.mktemp("matrix"))
-    (made.root / f"workflow/tables/{TABLE}.yaml").write_text(yaml.safe_dump(_reduced()))
-    made.snakemake(f"table_{TABLE}")
-    return made
+    """A project with a finished table."""
+    copy = copy_project(tmp_path_factory.mktemp("matrix"))
+    (copy.root / f"workflow/tables/{TABLE}.yaml").write_text(yaml.safe_dump(_reduced()))
+    copy.snakemake(f"table_{TABLE}")
+    return copy
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -53,19 +51,19 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def test_every_chain_has_a_number_in_every_column(project: Project) -> None:
     table = _reduced()
-    found = _rows(project.root / f"results/tables/{TABLE}/{TABLE}.csv")
-    wanted = [
+    rows = _rows(project.root / f"results/tables/{TABLE}/{TABLE}.csv")
+    expected = [
         (row["name"], column)
         for row in table["rows"]
         for column in table["columns"]
         if column != "refiner" or "," in row["name"]  # without a refiner it has none
     ]
     assert len(table["rows"]) == len(ROWS)
-    assert [(row["row"], row["column"]) for row in found] == wanted
-    assert all(0 <= float(row["ours"]) <= 100 for row in found)
+    assert [(row["row"], row["column"]) for row in rows] == expected
+    assert all(0 <= float(row["ours"]) <= 100 for row in rows)
 
 
-def test_cams_and_manifest_are_made_once_a_source(project: Project) -> None:
+def test_cams_and_manifest_are_computed_once_per_source(project: Project) -> None:
     results = project.root / "results"
     cams = [path.relative_to(results).parts[0] for path in results.glob("**/cams/train/1-of-1.h5")]
     assert sorted(set(cams)) == sorted(cams)

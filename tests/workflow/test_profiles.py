@@ -1,6 +1,4 @@
-"""The profiles name every rule that is submitted, and ask Slurm what its cluster can tell."""
-
-from __future__ import annotations
+"""The profiles name every submitted rule, and query Slurm for the settings of its cluster."""
 
 import os
 import re
@@ -37,7 +35,7 @@ def _rules() -> tuple[set[str], set[str]]:
 
 @pytest.fixture
 def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Set what `scontrol show config` says."""
+    """Set the output of `scontrol show config`."""
 
     def say(text: str) -> None:
         program = tmp_path / "scontrol"
@@ -61,10 +59,10 @@ def test_every_submitted_rule_has_threads_memory_and_time(name: str) -> None:
     assert set(resources) == submitted
     assert submitted - set(threads) == {"refine_import"}  # one thread
     assert not local & set(threads)
-    for rule, wanted in resources.items():
-        assert "attempt" in wanted["mem_mb"], f"{rule}: no more memory at a retry"
-        assert wanted["runtime"], rule
-    on_gpus = {rule for rule, wanted in resources.items() if "gpu" in wanted}
+    for rule, request in resources.items():
+        assert "attempt" in request["mem_mb"], f"{rule}: no more memory at a retry"
+        assert request["runtime"], rule
+    on_gpus = {rule for rule, request in resources.items() if "gpu" in request}
     assert on_gpus == (ON_GPUS if name == "slurm-gpu" else set())
     assert {entry.split("=")[0] for entry in profile.get("groups", [])} <= submitted
 
@@ -83,19 +81,17 @@ def test_jobs_are_asked_for_where_their_end_is_seen(
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_account_and_partition_are_those_of_sbatch(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_account_and_partition_of_sbatch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("SBATCH_ACCOUNT", "SBATCH_PARTITION"):
         monkeypatch.delenv(variable, raising=False)
     assert not [entry for entry in _read(name)["default-resources"] if "slurm_" in entry]
     monkeypatch.setenv("SBATCH_ACCOUNT", "lab")
     monkeypatch.setenv("SBATCH_PARTITION", "night")
-    found = _read(name)["default-resources"]
-    assert {"slurm_account=lab", "slurm_partition=night"} <= set(found)
+    defaults = _read(name)["default-resources"]
+    assert {"slurm_account=lab", "slurm_partition=night"} <= set(defaults)
 
 
-def test_the_profile_that_is_laid_over_all_others_holds_nothing_of_a_machine() -> None:
+def test_the_common_profile_names_no_machine() -> None:
     assert set(_read("default")) == {
         "printshellcmds", "show-failed-logs", "rerun-incomplete", "keep-going"
     }  # fmt: skip

@@ -1,7 +1,5 @@
 """The workflow on a real Slurm of one node, through the shipped profile."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -39,7 +37,7 @@ _PATIENCE = 1200
 
 @dataclass
 class Run:
-    """A run of the workflow that is over."""
+    """A finished run of the workflow."""
 
     root: Path
     said: str
@@ -49,12 +47,12 @@ class Run:
 
     def of(self, rule: str) -> list[dict[str, str]]:
         """The Slurm jobs of a rule, in the order of their submission."""
-        found = [job for job in self.jobs.values() if _rule(job) == rule]
-        return sorted(found, key=lambda job: int(job["JobId"]))
+        jobs = [job for job in self.jobs.values() if _rule(job) == rule]
+        return sorted(jobs, key=lambda job: int(job["JobId"]))
 
 
 def _rule(job: dict[str, str]) -> str:
-    """What the plugin says in the comment: rule_cams_wildcards_… or, of a group, rule_labels_…"""
+    """The comment of the plugin: rule_cams_wildcards_… or, of a group, rule_labels_…"""
     name = job["Comment"].removeprefix("rule_")
     return "labels" if name.startswith("labels_") else name.split("_wildcards_")[0]
 
@@ -78,16 +76,16 @@ def disturbed(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Run:
     disturbed: set[str] = set()
     deadline = time.monotonic() + _PATIENCE
     while engine.poll() is None and time.monotonic() < deadline:
-        for number, job in slurm.jobs().items():
+        for job_id, job in slurm.jobs().items():
             rule = _rule(job)
             if job["JobState"] != "RUNNING" or rule in disturbed:
                 continue
             if rule == "cams":
-                slurm.run("scancel", number)
+                slurm.run("scancel", job_id)
                 disturbed.add(rule)
             elif rule == "refine_predict":
-                slurm.run("scancel", "--signal=STOP", "--full", number)
-                slurm.run("scontrol", "update", f"JobId={number}", "EndTime=now")
+                slurm.run("scancel", "--signal=STOP", "--full", job_id)
+                slurm.run("scontrol", "update", f"JobId={job_id}", "EndTime=now")
                 disturbed.add(rule)
         time.sleep(1)
     return _over(slurm, project.root, engine)
@@ -99,13 +97,13 @@ def _start(slurm: Slurm, root: Path, profile: str, *arguments: str) -> subproces
     }
     command = [sys.executable, "-c", _ENGINE, "--profile", f"workflow/profiles/{profile}"]
     quick = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
-    with (root / "said.log").open("w") as said:
+    with (root / "said.log").open("w") as log:
         return subprocess.Popen(
             [*command, "--configfile", "tiny.yaml", "--max-threads", "2", *quick, *arguments],
             cwd=root,
             env=environment,
             text=True,
-            stdout=said,
+            stdout=log,
             stderr=subprocess.STDOUT,
         )
 
@@ -151,18 +149,16 @@ def test_a_job_over_its_time_is_reported_and_retried_with_more(disturbed: Run) -
     assert "DUE TO TIME LIMIT" in Path(log).read_text()
 
 
-def test_an_engine_does_not_start_beside_jobs_of_one_that_was_killed(
-    slurm: Slurm, disturbed: Run
-) -> None:
+def test_an_engine_waits_for_the_jobs_of_a_killed_one(slurm: Slurm, disturbed: Run) -> None:
     options = ("--hold", "--parsable", "--comment=rule_cams_wildcards_x", "--wrap=true")
     elsewhere = slurm.run("sbatch", "--chdir=/", *options)
-    left = slurm.run("sbatch", f"--chdir={disturbed.root}", *options)
+    job_id = slurm.run("sbatch", f"--chdir={disturbed.root}", *options)
     engine = _start(slurm, disturbed.root, "slurm", "--forcerun", "table")
     run = _over(slurm, disturbed.root, engine)
-    slurm.run("scancel", left, elsewhere)
+    slurm.run("scancel", job_id, elsewhere)
     assert run.code != 0
     assert f"Slurm still has jobs of an engine that was started earlier in {run.root}" in run.said
-    assert f"scancel {left} " in run.said
+    assert f"scancel {job_id} " in run.said
     assert "Finished jobid" not in run.said
 
 
@@ -170,22 +166,22 @@ def test_an_engine_does_not_start_beside_jobs_of_one_that_was_killed(
     os.environ.get("WSSS_SLURM_GPUS") != "1", reason="takes two minutes: WSSS_SLURM_GPUS=1 runs it"
 )
 def test_a_training_on_two_gpus_is_launched_once(slurm: Slurm, disturbed: Run) -> None:
-    """By torchrun, in two processes that share the batch; the node's GPUs are only said to be."""
-    wanted = ("retrain:gpu=2", "retrain:nodes=1", "retrain:mem_mb=8000", "retrain:runtime=60")
+    """By torchrun, in two processes that share the batch; the node's GPUs are not real."""
+    resources = ("retrain:gpu=2", "retrain:nodes=1", "retrain:mem_mb=8000", "retrain:runtime=60")
     weights = "results/tiny/segmenter/weights.safetensors"
-    shutil.rmtree(disturbed.root / "results/tiny/segmenter/work")  # else nothing is left to train
+    shutil.rmtree(disturbed.root / "results/tiny/segmenter/work")  # else there is nothing to train
     before = set(slurm.jobs())
     engine = _start(
-        slurm, disturbed.root, "slurm-gpu", "--set-resources", *wanted,
+        slurm, disturbed.root, "slurm-gpu", "--set-resources", *resources,
         "--forcerun", "retrain", "--", weights,
     )  # fmt: skip
     run = _over(slurm, disturbed.root, engine)
     assert run.code == 0, run.said
-    (number,) = set(run.jobs) - before
-    assert _rule(run.jobs[number]) == "retrain"
-    assert run.jobs[number]["TresPerJob"] == "gres:gpu:2"
+    (job_id,) = set(run.jobs) - before
+    assert _rule(run.jobs[job_id]) == "retrain"
+    assert run.jobs[job_id]["TresPerJob"] == "gres:gpu:2"
     log = (run.root / "results/tiny/logs/retrain.log").read_text()
     assert log.count("retrain: 3/3") == 1  # the first process alone speaks
-    made = (run.root / "results/tiny/segmenter/work/config.py").read_text()
-    assert "launcher = 'pytorch'" in made
-    assert "batch_size=1" in made  # of two
+    written = (run.root / "results/tiny/segmenter/work/config.py").read_text()
+    assert "launcher = 'pytorch'" in written
+    assert "batch_size=1" in written  # of two

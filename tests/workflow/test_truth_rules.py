@@ -1,7 +1,5 @@
 """Rules that make pixel labels in other forms, or pack predictions: dry runs."""
 
-from __future__ import annotations
-
 import pytest
 from PIL import Image
 
@@ -13,7 +11,7 @@ NAME = CONFIG["name"]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project with the files that the rules look at, and nothing made."""
+    """A project with the files that the rules read, and no output."""
     project = copy_project(tmp_path_factory.mktemp("rules"))
     for path in (
         "coco/annotations/instances_train2014.json",
@@ -46,7 +44,7 @@ def test_tags_of_masks_come_before_ingest(project: Project) -> None:
 
 def test_a_submission_needs_the_trained_segmenter_and_no_truth(project: Project) -> None:
     project.configure(data={"kind": "voc", "root": "VOC2012"})
-    found = project.would_run(f"results/{NAME}/submission/comp6_multi_crf.tgz")
-    assert found["test_images"] == found["retrain"] == found["voc_submission"] == 1
-    assert found["predict"] == 2  # the shards of test, not of val
-    assert not [rule for rule in found if rule.startswith("score")]
+    planned = project.would_run(f"results/{NAME}/submission/comp6_multi_crf.tgz")
+    assert planned["test_images"] == planned["retrain"] == planned["voc_submission"] == 1
+    assert planned["predict"] == 2  # the shards of test, not of val
+    assert not [rule for rule in planned if rule.startswith("score")]

@@ -1,16 +1,12 @@
-"""External seeds: the layouts, the restricted reader, one report of everything that is wrong."""
+"""External seeds: the layouts, the restricted reader, one report of all mistakes."""
 
-from __future__ import annotations
-
-import os
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from wsss.cams.external.pickle_reader import SeedError, read_npy
+from wsss.cams.external.pickle_reader import SeedError
 from wsss.cams.external.source import ExternalSource
 from wsss.clip.input import EncoderInput
 from wsss.config.load import from_mapping
@@ -42,14 +38,13 @@ def test_seeds_are_propagated_along_the_encoder_s_attention(tmp_path: Path) -> N
     seed = np.zeros(size, np.float32)
     seed[24:48, 32:64] = 0.8
     seed[24:32, 32:40] = 0.0
-    np.save(tmp_path / "a.npy", {1: seed}, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "a.npy", {1: seed}, allow_pickle=True)
     external = {"path": str(tmp_path), "layout": "npy", "stride": 4, "affinity": True}
     config = from_mapping({"cams": {"source": "external", "external": external}})
     source = ExternalSource(config.cams, EncoderInput(config.clip, device="cpu"))
     sample = Sample("a", "train", tmp_path / "a.png", size[1], size[0], "digest", (3, 1))
     (actual,) = source.maps([sample])
     assert actual.cam.shape == (2, 18, 24)
-    assert actual.cam_affinity is not None
     assert actual.cam_affinity.shape == (2, 9, 12)  # the encoder's patches of 8
     refined = actual.cam_affinity.astype(np.float32)
     assert refined[0].max() == 0  # no seed
@@ -58,10 +53,10 @@ def test_seeds_are_propagated_along_the_encoder_s_attention(tmp_path: Path) -> N
     assert source.weights["clip"]
 
 
-def test_extra_and_missing_classes_are_reported(
+def test_surplus_and_missing_classes_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    np.save(tmp_path / "a.npy", {1: _maps()[1], 7: _maps()[3]}, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "a.npy", {1: _maps()[1], 7: _maps()[3]}, allow_pickle=True)
     list(_source(tmp_path).maps([_sample("a")]))
     assert "1 of 1 seeds lack a seed for a tag" in caplog.text
     assert "a: class 3" in caplog.text
@@ -70,15 +65,13 @@ def test_extra_and_missing_classes_are_reported(
 
 
 @pytest.mark.parametrize("layout", ["by class", "clip-es"])
-def test_dictionaries_are_averaged_to_the_grid_in_the_order_of_the_tags(
-    tmp_path: Path, layout: str
-) -> None:
+def test_dictionaries_are_averaged_in_the_order_of_the_tags(tmp_path: Path, layout: str) -> None:
     maps = _maps()
     content: dict[object, object] = dict(maps)
     if layout == "clip-es":
         stack = np.stack([maps[1], maps[3]]).astype(np.float16)
         content = {"keys": np.array([1, 3]), "attn_highres": stack}
-    np.save(tmp_path / "a.npy", content, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "a.npy", content, allow_pickle=True)
     (actual,) = _source(tmp_path).maps([_sample("a")])
     for row, tag in enumerate((3, 1)):
         expected = maps[tag].reshape(4, 5, 6, 5).mean((1, 3))
@@ -87,19 +80,19 @@ def test_dictionaries_are_averaged_to_the_grid_in_the_order_of_the_tags(
     assert actual.cam_affinity is None
 
 
-def test_tag_without_a_seed_is_empty_and_other_classes_are_left_out(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", {1: _maps()[1], 7: _maps()[3]}, allow_pickle=True)  # type: ignore[arg-type]
+def test_tag_without_a_seed_is_empty_and_other_classes_are_ignored(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", {1: _maps()[1], 7: _maps()[3]}, allow_pickle=True)
     (actual,) = _source(tmp_path).maps([_sample("a")])
     assert actual.cam.shape == (2, 4, 6)
     assert actual.cam[0].max() == 0
     assert actual.cam[1].max() > 0
 
 
-def test_hard_seeds_count_only_what_is_known(tmp_path: Path) -> None:
+def test_hard_seeds_count_only_labelled_pixels(tmp_path: Path) -> None:
     labels = np.zeros((20, 30), np.uint8)
     labels[:5, :5] = 4  # class 3 in the whole first cell
     labels[5:10, :5] = 255
-    labels[5, 0] = 2  # class 1 in the one known pixel of the second
+    labels[5, 0] = 2  # class 1 in the only labelled pixel of the second cell
     save_label_png(tmp_path / "a.png", labels)
     (actual,) = _source(tmp_path, "png").maps([_sample("a")])
     assert actual.cam[0, 0, 0] == 1
@@ -109,9 +102,9 @@ def test_hard_seeds_count_only_what_is_known(tmp_path: Path) -> None:
 
 def test_everything_that_is_wrong_is_reported_together(tmp_path: Path) -> None:
     good = _maps()
-    np.save(tmp_path / "good.npy", good, allow_pickle=True)  # type: ignore[arg-type]
-    np.save(tmp_path / "small.npy", {3: good[3][:5]}, allow_pickle=True)  # type: ignore[arg-type]
-    np.save(tmp_path / "wild.npy", {3: good[3] * 9}, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "good.npy", good, allow_pickle=True)
+    np.save(tmp_path / "small.npy", {3: good[3][:5]}, allow_pickle=True)
+    np.save(tmp_path / "wild.npy", {3: good[3] * 9}, allow_pickle=True)
     (tmp_path / "cut.npy").write_bytes((tmp_path / "good.npy").read_bytes()[:400])
     samples = [_sample(name) for name in ("good", "small", "missing", "wild", "cut")]
     with pytest.raises(SeedError, match="4 of 5 seeds") as caught:
@@ -125,41 +118,9 @@ def test_everything_that_is_wrong_is_reported_together(tmp_path: Path) -> None:
         assert part in str(caught.value)
 
 
-def test_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(SeedError, match="nowhere: no such folder"):
         _source(tmp_path / "nowhere")
-
-
-class _Attack:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, ("touch /tmp/this-must-not-exist-anywhere",)
-
-
-@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
-def test_malicious_pickle_is_refused_before_it_runs(tmp_path: Path, protocol: int) -> None:
-    path = tmp_path / "a.npy"
-    with path.open("wb") as stream:
-        header = {"descr": "|O", "fortran_order": False, "shape": ()}
-        np.lib.format.write_array_header_1_0(stream, header)
-        pickle.dump(_Attack(), stream, protocol=protocol)
-    with pytest.raises(SeedError, match="refused"):
-        read_npy(path)
-    assert not Path("/tmp/this-must-not-exist-anywhere").exists()
-
-
-def test_numpy_s_own_dictionaries_of_every_protocol_are_read(tmp_path: Path) -> None:
-    for protocol in (2, 3, 4):
-        path = tmp_path / f"{protocol}.npy"
-        content = np.array(
-            {3: np.arange(6, dtype=np.float32).reshape(2, 3), 1: np.float64(2)}, dtype=object
-        )
-        with path.open("wb") as stream:
-            np.lib.format.write_array_header_1_0(
-                stream, {"descr": "|O", "fortran_order": False, "shape": ()}
-            )
-            pickle.dump(content, stream, protocol=protocol)
-        actual = read_npy(path)
-        np.testing.assert_array_equal(actual[3], np.arange(6).reshape(2, 3))
 
 
 def test_tensors_as_keys_are_read(tmp_path: Path) -> None:
@@ -171,35 +132,18 @@ def test_tensors_as_keys_are_read(tmp_path: Path) -> None:
         "cam": torch.zeros(2, 5, 6),
         "high_res": np.stack([maps[3], maps[1]]),
     }
-    np.save(tmp_path / "a.npy", content, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "a.npy", content, allow_pickle=True)
     (actual,) = _source(tmp_path).maps([_sample("a")])
-    np.save(tmp_path / "b.npy", maps, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "b.npy", maps, allow_pickle=True)
     (plain,) = _source(tmp_path).maps([_sample("b")])
     np.testing.assert_array_equal(actual.cam, plain.cam)
-
-
-def test_a_tensor_that_carries_code_is_refused(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[object, tuple[bytes]]:
-            import torch
-
-            return torch.storage._load_from_bytes, (pickle.dumps(Nested()),)
-
-    class Nested:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return os.system, (f"touch {tmp_path / 'ran'}",)
-
-    np.save(tmp_path / "a.npy", {1: Evil()}, allow_pickle=True)  # type: ignore[arg-type]
-    with pytest.raises(SeedError, match=r"a\.npy: (refused|is damaged)"):
-        read_npy(tmp_path / "a.npy")
-    assert not (tmp_path / "ran").exists()
 
 
 def test_dictionaries_that_count_from_one(tmp_path: Path) -> None:
     maps = _maps()
     shifted = {0: np.ones((20, 30), np.float32)} | {k + 1: v for k, v in maps.items()}
-    np.save(tmp_path / "a.npy", shifted, allow_pickle=True)  # type: ignore[arg-type]
-    np.save(tmp_path / "b.npy", maps, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "a.npy", shifted, allow_pickle=True)
+    np.save(tmp_path / "b.npy", maps, allow_pickle=True)
     external = {"path": str(tmp_path), "stride": 5, "first_class": 1}
     config = from_mapping({"cams": {"source": "external", "external": external}})
     (actual,) = ExternalSource(config.cams).maps([_sample("a")])
@@ -207,11 +151,11 @@ def test_dictionaries_that_count_from_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(actual.cam, plain.cam)
 
 
-def test_seeds_of_other_images_are_reported_in_the_same_report(
+def test_seeds_of_other_images_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("a", "left over"):
-        np.save(tmp_path / f"{name}.npy", _maps(), allow_pickle=True)  # type: ignore[arg-type]
+        np.save(tmp_path / f"{name}.npy", _maps(), allow_pickle=True)
     external = {"path": str(tmp_path), "stride": 5}
     config = from_mapping({"cams": {"source": "external", "external": external}})
     source = ExternalSource(config.cams, ids={"a", "b", "c"})

@@ -1,7 +1,5 @@
 """Text semantic enrichment: sentences to attributes to class texts (docs/methods/excel.md)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -25,7 +23,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> LoadedClip:
 
 
 def _tse(variant: str = "corrected", **values: object) -> TseConfig:
-    filled = fill_variant(TseConfig, {"form": "topk"} | values, variant)  # type: ignore[arg-type]
+    filled = fill_variant(TseConfig, {"form": "topk"} | values, variant)
     return TseConfig.model_validate(filled)
 
 
@@ -75,13 +73,13 @@ def test_published_enrichment_is_nearly_a_constant_shift() -> None:
     assert F.cosine_similarity(actual, shifted).min() > 0.999
     before = (texts @ texts.T).fill_diagonal_(0).mean()
     assert (actual @ actual.T).fill_diagonal_(0).mean() > before + 0.2
-    # The corrected form moves each class its own way.
-    own = enrich(texts, bank, _tse())
-    assert F.cosine_similarity(own, shifted).max() < 0.9
-    assert (own @ own.T).fill_diagonal_(0).mean() < before + 0.1
+    # The corrected form moves each class in a different direction.
+    enriched = enrich(texts, bank, _tse())
+    assert F.cosine_similarity(enriched, shifted).max() < 0.9
+    assert (enriched @ enriched.T).fill_diagonal_(0).mean() < before + 0.1
 
 
-def test_all_attributes_may_be_dropped_but_one() -> None:
+def test_at_most_all_but_one_attribute_are_dropped() -> None:
     texts, bank = F.normalize(torch.randn(2, 8), dim=-1), torch.randn(3, 8)
     weights = attribute_weights(texts, bank, _tse(top_share=0.0))
     assert ((weights > 0).sum(1) == 1).all()

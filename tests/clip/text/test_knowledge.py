@@ -1,7 +1,5 @@
 """The knowledge base, and what people and models write."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -25,17 +23,17 @@ from wsss.data.datasets.classes import class_list, folder_classes
 
 @pytest.mark.parametrize("name", ["voc", "coco", "demo"])
 def test_built_in_knowledge(name: str) -> None:
-    classes = class_list(name)  # type: ignore[arg-type]
+    classes = class_list(name)
     actual = descriptions(classes)
     assert list(actual) == list(classes.names)
-    for own, sentences in actual.items():
+    for class_name, sentences in actual.items():
         assert len(sentences) == len(set(sentences)) == 20
         for sentence in sentences:
             assert sentence == sentence.lower()
             assert sentence.endswith(".")
             words = sentence.rstrip(".").split()
             assert 3 <= len(words) <= 30
-            assert own not in sentence.replace(".", "").split()
+            assert class_name not in sentence.replace(".", "").split()
 
 
 def test_built_in_sentences_differ() -> None:
@@ -44,13 +42,13 @@ def test_built_in_sentences_differ() -> None:
         assert len(every) == len(set(every))
 
 
-def test_own_classes_need_own_descriptions(tmp_path: Path) -> None:
+def test_custom_classes_need_descriptions(tmp_path: Path) -> None:
     classes = folder_classes(["Dog", "crab"])
     with pytest.raises(KnowledgeError, match=r"no description of crab: .*wsss knowledge add"):
         descriptions(classes)
-    own = tmp_path / "own.json"
-    own.write_text(json.dumps({"Crab": ["it has two claws."], "dog": ["it has floppy ears."]}))
-    actual = descriptions(classes, own)
+    file = tmp_path / "own.json"
+    file.write_text(json.dumps({"Crab": ["it has two claws."], "dog": ["it has floppy ears."]}))
+    actual = descriptions(classes, file)
     assert actual == {"Dog": ["it has floppy ears."], "crab": ["it has two claws."]}
 
 
@@ -91,7 +89,7 @@ def test_named_classes_need_no_mark() -> None:
         ("crab:\n" + "long " * 100, "of 300 letters"),
     ],
 )
-def test_what_cannot_be_used_is_named(text: str, message: str) -> None:
+def test_unusable_answers_are_named(text: str, message: str) -> None:
     with pytest.raises(KnowledgeError, match=message) as error:
         parse(text, "answer.txt")
     assert "answer.txt" in str(error.value)
@@ -109,17 +107,17 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 def test_adding_repeats_nothing(tmp_path: Path) -> None:
     file = tmp_path / "own.json"
     add({"crab": ["it has two claws."]}, file)
-    kept = add({"crab": ["it has two claws.", "it is red."], "eel": ["it is long."]}, file)
-    assert kept == read(file)
-    assert kept == {"crab": ["it has two claws.", "it is red."], "eel": ["it is long."]}
+    stored = add({"crab": ["it has two claws.", "it is red."], "eel": ["it is long."]}, file)
+    assert stored == read(file)
+    assert stored == {"crab": ["it has two claws.", "it is red."], "eel": ["it is long."]}
 
 
 def test_commands(tmp_path: Path) -> None:
     runner = CliRunner()
-    asked = runner.invoke(app, ["knowledge", "prompt", "crab", "--count", "7"])
-    assert asked.exit_code == 0
-    assert "write 7 short" in asked.stdout
-    assert asked.stdout == prompt(["crab"], 7)
+    prompted = runner.invoke(app, ["knowledge", "prompt", "crab", "--count", "7"])
+    assert prompted.exit_code == 0
+    assert "write 7 short" in prompted.stdout
+    assert prompted.stdout == prompt(["crab"], 7)
     answer, file = tmp_path / "answer.txt", tmp_path / "own.json"
     answer.write_text("crab:\n- it has two claws.\n")
     added = runner.invoke(app, ["knowledge", "add", str(answer), "--to", str(file)])

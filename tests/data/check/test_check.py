@@ -1,7 +1,5 @@
 """Complete and incomplete folders of VOC and COCO, made small by lowering the expected counts."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -110,7 +108,7 @@ def test_a_padded_jpeg_is_decoded_and_complete(voc: Path) -> None:
     assert check_voc(voc).complete
 
 
-def test_decoding_finds_what_headers_do_not_show(voc: Path) -> None:
+def test_decoding_detects_damage_behind_the_header(voc: Path) -> None:
     path = voc / "JPEGImages" / "a.jpg"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) - 40] + b"\xff\xd9")  # cut off, with an end

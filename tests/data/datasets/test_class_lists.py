@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -69,7 +67,7 @@ def test_demo_has_no_background_that_is_a_class() -> None:
     ],
 )  # fmt: skip
 def test_other_spellings(data: str, tag: str, expected: str) -> None:
-    classes = class_list(data)  # type: ignore[arg-type]
+    classes = class_list(data)
     tags = TagReader(classes).names([tag])
     assert [classes.names[index] for index in tags.indices] == [expected]
 

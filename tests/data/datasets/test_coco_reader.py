@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -66,7 +64,7 @@ def test_a_list_picks_and_orders(tmp_path: Path) -> None:
         read(tmp_path, train_list="mine.txt")
 
 
-def test_shapes_are_kept_only_when_asked_for(tmp_path: Path) -> None:
+def test_shapes_are_preserved_only_on_request(tmp_path: Path) -> None:
     path = write(tmp_path, "train", {"a.jpg": [(1, 0)]})
     assert "segmentation" not in load_instances(path).annotations[7][0]
     assert load_instances(path, shapes=True).annotations[7][0]["segmentation"] == [

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from wsss.data.datasets.registry import read_dataset
@@ -115,7 +113,7 @@ def test_masks_and_hidden_files_are_no_photos(photos: Photos) -> None:
     assert photos.quarantine() == {}
 
 
-def test_links_that_lead_back_end(photos: Photos) -> None:
+def test_circular_links_end(photos: Photos) -> None:
     photos.add("sub/a.jpg")
     (photos.root / "sub" / "loop").symlink_to(photos.root)
     photos.table("image,tags\na.jpg,cat\n")

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path
@@ -102,13 +100,12 @@ def test_lookup_by_id(tmp_path: Path) -> None:
 
 
 NAMES = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\\\0"),
-    min_size=1,
+    st.characters(exclude_categories=["Cs"], exclude_characters="\\\0"), min_size=1
 ).filter(lambda name: name == name.strip() and not name.startswith("./"))
 
 
 @given(st.lists(NAMES, min_size=1, max_size=5), st.sampled_from([",", ";", "\t"]))
-def test_any_name_survives(
+def test_names_survive(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], delimiter: str
 ) -> None:
     buffer = io.StringIO()

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,7 +68,7 @@ def test_list_from_a_text_file(make_voc: MakeVoc, tmp_path: Path) -> None:
     assert list(read(root, train_list=str(tmp_path / "mine.txt"))) == ["b"]
 
 
-def test_listed_file_that_is_missing_is_kept_as_a_candidate(make_voc: MakeVoc) -> None:
+def test_listed_file_that_is_missing_remains_a_candidate(make_voc: MakeVoc) -> None:
     root = make_voc({"a": ["cat"]}, train=["a", "gone"])
     assert read(root)["gone"][0].path == root / "JPEGImages" / "gone.jpg"
 
@@ -80,15 +78,14 @@ def test_image_without_annotation_has_no_tags(make_voc: MakeVoc) -> None:
     assert (tags, candidate.problem) == ([], None)
 
 
-def test_two_files_of_one_name(make_voc: MakeVoc) -> None:
+def test_two_files_with_the_same_name(make_voc: MakeVoc) -> None:
     root = make_voc({"a": ["cat"]}, train=["a"])
     Image.fromarray(picture()).save(root / "JPEGImages" / "a.png")
     assert "fits several files: a.jpg, a.png" in str(read(root)["a"][0].problem)
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["image;classes\na;dog aeroplane\n", "image,tags\na.jpg,dog;aeroplane\n"],
+    "text", ["image;classes\na;dog aeroplane\n", "image,tags\na.jpg,dog;aeroplane\n"]
 )
 def test_tags_from_a_table(make_voc: MakeVoc, text: str) -> None:
     root = make_voc({"a": ["cat"]}, train=["a"])

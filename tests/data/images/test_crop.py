@@ -1,7 +1,5 @@
 """Crops: photo, padding, labels and maps are cut alike."""
 
-from __future__ import annotations
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +11,7 @@ SIZES = st.tuples(st.integers(1, 70), st.integers(1, 70))
 
 @settings(max_examples=60, deadline=None)
 @given(SIZES, st.integers(0, 10**6), st.sampled_from([(1.0, 1.0), (0.5, 2.0)]))
-def test_photo_and_labels_show_the_same_places(
+def test_photo_and_labels_agree(
     size: tuple[int, int], seed: int, scales: tuple[float, float]
 ) -> None:
     """Padding, labels and maps lie where the photo does."""

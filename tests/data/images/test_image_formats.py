@@ -1,7 +1,5 @@
 """Each hostile or unusual file is either read as RGB or refused with a reason."""
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections.abc import Callable
@@ -60,19 +58,8 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut-30.jpg": (_cut(0.3, quality=95), "cannot be decoded"),
     "cut-95.jpg": (_cut(0.95, quality=95), "cannot be decoded"),
     "cut.png": (_cut(0.5), "cannot be decoded"),
-    "empty.jpg": (Path.touch, "empty file (zero bytes)"),
-    "text.jpg": (
-        _content(b"hello, I am no picture"),
-        "not an image of a known format (begins with b'hello",
-    ),
     "missing.jpg": (lambda path: None, "missing file"),
     "folder.jpg": (Path.mkdir, "is no file but a folder, pipe"),
-    "phone.heic": (_content(b"\0\0\0\x18ftypheic" + b"\0" * 64), "convert it to JPEG"),
-    # Pillow would start Ghostscript
-    "postscript.jpg": (
-        lambda path: NOISE.save(path, format="EPS"),
-        "not an image of a known format",
-    ),
     "int32.tif": (lambda path: Image.fromarray(RAMP.astype(np.int32)).save(path), "no fixed white"),
     "float.tif": (lambda path: Image.fromarray(np.float32(RAMP)).save(path), "no fixed white"),
 }
@@ -109,9 +96,7 @@ def test_header_bomb_is_never_decoded(tmp_path: Path, side: int) -> None:
         assert f"{side} x {side}" in refusal(path)
 
 
-def test_a_raised_limit_lifts_pillows_and_restores_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_raised_limit_applies_to_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # it would refuse from 200 on
     path = tmp_path / "a.png"
     Image.fromarray(RAMP).save(path)

@@ -1,7 +1,5 @@
 """EXIF orientations against arrays turned with NumPy."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable
 from pathlib import Path

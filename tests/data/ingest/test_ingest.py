@@ -1,7 +1,5 @@
 """From hostile folders to a manifest: what is used, what is listed, and why."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -91,7 +89,7 @@ def test_converted_files_are_used_and_listed(photos: Photos) -> None:
     assert photos.samples()["turned"].width == 12
 
 
-def test_duplicate_ids_the_first_is_used(photos: Photos) -> None:
+def test_the_first_of_duplicate_ids_is_used(photos: Photos) -> None:
     first, second = photos.add("a.jpg", seed=1), photos.add("a.png", seed=2)
     photos.table("image,tags\na.png,dog\na.jpg,cat\n")
     photos.ingest()
@@ -103,7 +101,7 @@ def test_duplicate_ids_the_first_is_used(photos: Photos) -> None:
     assert photos.samples()["a"].path == second, "the second is used where the first cannot be"
 
 
-def test_row_that_comes_twice(photos: Photos) -> None:
+def test_a_repeated_row(photos: Photos) -> None:
     photos.add("a.jpg")
     photos.add("b.jpg")
     photos.table("image,tags\na.jpg,cat\na.jpg,CAT\nb.jpg,cat\nb.jpg,dog\n")
@@ -121,13 +119,10 @@ def test_held_out_images_without_tag_are_predicted(photos: Photos) -> None:
     photos.table("image,tags,split\na.jpg,cat,train\nb.jpg,,val\nc.jpg,,train\n")
     photos.ingest()
     assert photos.samples()["b"].tags == ()
-    assert photos.quarantine() == {
-        "b": ("yes", "no tag: predicted only"),
-        "c": ("no", "no tag"),
-    }
+    assert photos.quarantine() == {"b": ("yes", "no tag: predicted only"), "c": ("no", "no tag")}
 
 
-def test_equal_content_is_noted_and_a_leak_called_one(photos: Photos) -> None:
+def test_equal_content_is_noted_and_a_leak_into_val_reported(photos: Photos) -> None:
     for name in "abc":
         photos.add(f"{name}.jpg", seed=3)
     photos.table("image,tags,split\na.jpg,cat,train\nb.jpg,cat,train\nc.jpg,cat,val\n")
@@ -150,7 +145,7 @@ def test_same_image_in_both_lists(make_voc: Callable[..., Path], tmp_path: Path)
 
 
 @pytest.mark.parametrize("image", ["../a", "/a", "a/../../b", ""])
-def test_ids_that_lead_elsewhere_are_refused(image: str) -> None:
+def test_ids_outside_the_folder_are_refused(image: str) -> None:
     path = Path("x.jpg")
     images = triage([Candidate(image, "train", path, (0,))], {path: GOOD})
     assert not images.samples
@@ -158,7 +153,7 @@ def test_ids_that_lead_elsewhere_are_refused(image: str) -> None:
 
 
 def test_nothing_is_dropped() -> None:
-    """Every candidate is a sample or a row, whatever is wrong with it."""
+    """Every candidate becomes a sample or a row."""
     paths = [Path(f"{n}.jpg") for n in range(3)]
     decoded = {paths[0]: GOOD, paths[1]: ImageFacts(error="broken")}
     candidates = [
@@ -207,7 +202,7 @@ def test_no_usable_image(photos: Photos) -> None:
         photos.ingest()
 
 
-def test_only_new_and_changed_files_are_decoded_again(
+def test_only_changed_files_are_decoded_again(
     photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
@@ -273,7 +268,7 @@ def test_a_damaged_cache_is_ignored(photos: Photos) -> None:
     assert photos.ingest().reused == 1
 
 
-def test_the_number_of_workers_changes_nothing(
+def test_the_number_of_workers_is_irrelevant(
     photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode, "_BYTES_WORTH_A_POOL", 0)

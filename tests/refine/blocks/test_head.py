@@ -1,7 +1,5 @@
 """Fusion and decoder: sizes, shapes, and what dropout does."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

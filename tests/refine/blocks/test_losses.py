@@ -1,7 +1,5 @@
 """The shared losses: against loops, and finite whatever the batch holds."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

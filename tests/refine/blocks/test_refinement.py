@@ -1,7 +1,5 @@
 """The refinement module: the paper's distance uses the learned affinity, the released one not."""
 
-from __future__ import annotations
-
 import torch
 
 from wsss.refine.blocks.refinement import block_distances, select_near, trusted_affinity

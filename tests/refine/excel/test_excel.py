@@ -1,7 +1,5 @@
 """ExCEL from photos to scores and predictions, on a few scenes of the demo with its small CLIP."""
 
-from __future__ import annotations
-
 import csv
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The authors' files, made of ours: what a released checkpoint of the same network would hold."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

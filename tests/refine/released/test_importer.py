@@ -1,7 +1,5 @@
 """Authors' checkpoints: what fits gives the same scores, what does not is told of in full."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

@@ -1,7 +1,5 @@
 """The training loop: schedule, curve, exact resume after an error, a signal and a kill."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """WeakCLIP's network and its parts: counts, prompts, windows, and losses worked out by hand."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

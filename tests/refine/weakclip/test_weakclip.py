@@ -1,7 +1,5 @@
 """WeakCLIP from photos to scores and predictions, on a few scenes of the demo."""
 
-from __future__ import annotations
-
 import csv
 from dataclasses import replace
 from pathlib import Path

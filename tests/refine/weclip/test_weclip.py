@@ -1,7 +1,5 @@
 """WeCLIP from photos to scores and predictions, on a few scenes of the demo with its small CLIP."""
 
-from __future__ import annotations
-
 import csv
 import itertools
 from collections.abc import Iterator

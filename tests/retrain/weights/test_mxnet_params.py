@@ -1,7 +1,5 @@
 """MXNet's parameter files are read in all three dense formats; anything else is one clear error."""
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Mapping
@@ -39,19 +37,19 @@ def written(arrays: Mapping[str, np.ndarray], form: int) -> bytes:
 @pytest.fixture
 def arrays() -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
-    found = {f"arg:{kind}": (random.random((2, 3)) * 99).astype(kind) for kind in FLAGS}
-    return found | {"aux:é": random.random((4, 1, 2, 2)).astype(np.float32)}
+    by_name = {f"arg:{kind}": (random.random((2, 3)) * 99).astype(kind) for kind in FLAGS}
+    return by_name | {"aux:é": random.random((4, 1, 2, 2)).astype(np.float32)}
 
 
 @pytest.mark.parametrize("form", [0, 1, 2])
 def test_reads_what_was_written(form: int, arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
     path = tmp_path / "a.params"
     path.write_bytes(written(arrays, form))
-    found = read_params(path)
-    assert list(found) == list(arrays)
+    params = read_params(path)
+    assert list(params) == list(arrays)
     for name, array in arrays.items():
-        assert found[name].dtype == array.dtype
-        np.testing.assert_array_equal(found[name], array)
+        assert params[name].dtype == array.dtype
+        np.testing.assert_array_equal(params[name], array)
 
 
 def test_an_array_without_dimensions_is_empty(tmp_path: Path) -> None:
@@ -96,19 +94,19 @@ def test_wrong_content_is_named(content: bytes, message: str, tmp_path: Path) ->
 
 
 @settings(max_examples=150, deadline=None)
-@given(place=st.integers(0, 200), value=st.integers(0, 255), form=st.integers(0, 2))
-def test_a_flipped_byte_is_an_error_or_still_arrays(
-    place: int, value: int, form: int, tmp_path_factory: pytest.TempPathFactory
+@given(offset=st.integers(0, 200), value=st.integers(0, 255), form=st.integers(0, 2))
+def test_a_flipped_byte_gives_an_error_or_arrays(
+    offset: int, value: int, form: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("flip") / "a.params"
     whole = bytearray(written({"arg:a": np.arange(6.0).reshape(2, 3)}, form))
-    whole[place % len(whole)] = value
+    whole[offset % len(whole)] = value
     path.write_bytes(whole)
     try:
-        found = read_params(path)
+        params = read_params(path)
     except ArtifactError:
         return
-    assert sum(math.prod(array.shape) for array in found.values()) <= len(whole)
+    assert sum(math.prod(array.shape) for array in params.values()) <= len(whole)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

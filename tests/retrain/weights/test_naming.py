@@ -1,7 +1,5 @@
 """Weights under other names end in the right place: shown by what the networks compute."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -34,8 +32,8 @@ def test_deit_computes_what_timm_s_computes(tmp_path: Path) -> None:
     images = torch.randn(2, 3, 48, 48)
     with torch.no_grad():
         expected = theirs.forward_features(images)[:, 1:]
-        (found,) = ours(images)
-    torch.testing.assert_close(found.flatten(2).transpose(1, 2), expected, rtol=1e-4, atol=1e-4)
+        (actual,) = ours(images)
+    torch.testing.assert_close(actual.flatten(2).transpose(1, 2), expected, rtol=1e-4, atol=1e-4)
     assert expected.std() > 0.01
 
 
@@ -43,19 +41,19 @@ def test_deit_s_positions_are_resized_to_the_crop_s_grid(tmp_path: Path) -> None
     source, target = small("segmenter-deit-s", crop=64), small("segmenter-deit-s", crop=96)
     torch.save(source.backbone.state_dict(), tmp_path / "b.pth")
     load_backbone(target.backbone, tmp_path / "b.pth")
-    images = torch.randn(1, 3, 96, 96)  # on which the source resizes by itself
+    images = torch.randn(1, 3, 96, 96)  # at which the source resizes positions itself
     with torch.no_grad():
-        found = target.eval().backbone(images)[0]
-        torch.testing.assert_close(found, source.eval().backbone(images)[0])
+        actual = target.eval().backbone(images)[0]
+        torch.testing.assert_close(actual, source.eval().backbone(images)[0])
 
 
 def test_positions_keep_the_class_token_and_smooth_tables() -> None:
     ramp = torch.arange(14.0).repeat(14, 1)
     table = torch.cat([torch.tensor([7.0]), ramp.flatten()])[None, :, None]
-    found = fit_positions(table, (30, 20))
-    assert found.shape == (1, 1 + 600, 1)
-    assert found[0, 0] == 7
-    rows = found[0, 1:, 0].view(30, 20)
+    actual = fit_positions(table, (30, 20))
+    assert actual.shape == (1, 1 + 600, 1)
+    assert actual[0, 0] == 7
+    rows = actual[0, 1:, 0].view(30, 20)
     torch.testing.assert_close(rows, rows[:1].expand(30, -1))
     centres = (torch.arange(20.0) + 0.5) * 14 / 20 - 0.5
     torch.testing.assert_close(rows[0, 3:-3], centres[3:-3], rtol=0, atol=0.05)
@@ -79,8 +77,8 @@ def test_a_grid_of_as_many_patches_but_another_shape_gets_its_own_positions() ->
 
 
 def mit_as_its_authors_name_it(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The inverse of what is tested, written for itself."""
-    found = {}
+    """The inverse of the conversion under test, written independently."""
+    renamed = {}
     for name, value in state.items():
         stage, part, rest = re.fullmatch(r"layers\.(\d)\.(\d)\.(.*)", name).groups()
         stage = str(int(stage) + 1)
@@ -89,14 +87,14 @@ def mit_as_its_authors_name_it(state: dict[str, torch.Tensor]) -> dict[str, torc
             rest = rest.replace(f"ffn.layers.{ours}.", f"mlp.{theirs}.")
         if "fc" in rest and rest.endswith("weight"):
             value = value.flatten(1)
-        place = {"0": "patch_embed", "1": "block", "2": "norm"}[part] + stage
+        prefix = {"0": "patch_embed", "1": "block", "2": "norm"}[part] + stage
         if "in_proj_" in rest:
             width = len(value) // 3
             for key, cut in {"q": value[:width], "kv": value[width:]}.items():
-                found[f"{place}.{rest.replace('attn.attn.in_proj_', f'attn.{key}.')}"] = cut
+                renamed[f"{prefix}.{rest.replace('attn.attn.in_proj_', f'attn.{key}.')}"] = cut
         else:
-            found[f"{place}.{rest}"] = value
-    return found
+            renamed[f"{prefix}.{rest}"] = value
+    return renamed
 
 
 def test_mit_in_its_authors_naming_is_converted(tmp_path: Path) -> None:
@@ -133,8 +131,8 @@ def test_resnet101_fits_torchvision_s_names(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def mxnet_names() -> dict[str, str]:
-    """ResNet38's names in MXNet, by ours, written for itself from the list of layers."""
-    found = {"conv1a.weight": "arg:conv1a_weight"}
+    """ResNet38's names in MXNet by ours, written independently from the list of layers."""
+    names = {"conv1a.weight": "arg:conv1a_weight"}
     normal = {
         "weight": "arg:{}_gamma", "bias": "arg:{}_beta",
         "running_mean": "aux:{}_moving_mean", "running_var": "aux:{}_moving_var",
@@ -142,18 +140,18 @@ def mxnet_names() -> dict[str, str]:
     blocks = {2: 3, 3: 3, 4: 6, 5: 3, 6: 1, 7: 1}
     for stage, count in blocks.items():
         branches = ["2a", "2b1", "2b2"] if stage > 5 else ["2a", "2b1"]
-        for number in range(count):
-            ours = f"b{stage}" + (f"_{number}" if number else "")
-            theirs = f"{stage}" + (f"b{number}" if number else "a")
-            for branch in branches + ([] if number else ["1"]):
-                found[f"{ours}.conv_branch{branch}.weight"] = (
+        for index in range(count):
+            ours = f"b{stage}" + (f"_{index}" if index else "")
+            theirs = f"{stage}" + (f"b{index}" if index else "a")
+            for branch in branches + ([] if index else ["1"]):
+                names[f"{ours}.conv_branch{branch}.weight"] = (
                     f"arg:res{theirs}_branch{branch}_weight"
                 )
             for branch in branches:
                 for part, pattern in normal.items():
                     name = pattern.format(f"bn{theirs}_branch{branch}")
-                    found[f"{ours}.bn_branch{branch}.{part}"] = name
-    return found | {f"bn7.{part}": pattern.format("bn7") for part, pattern in normal.items()}
+                    names[f"{ours}.bn_branch{branch}.{part}"] = name
+    return names | {f"bn7.{part}": pattern.format("bn7") for part, pattern in normal.items()}
 
 
 def test_resnet38_is_read_from_mxnet_s_file(tmp_path: Path) -> None:
@@ -198,6 +196,6 @@ def test_resnet38_is_that_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     assert features.shape == (1, 4096, 9, 10)
 
 
-def test_unknown_naming_is_left_alone() -> None:
+def test_unknown_naming_is_not_changed() -> None:
     tensors = {"stem.weight": torch.zeros(1)}
     assert renamed(tensors) == tensors

@@ -1,7 +1,5 @@
 """Weights by name: loaded through torch.hub once, checked, and recorded."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 
@@ -33,7 +31,6 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_named_weights_are_fetched_and_fit(published: Path) -> None:
     path = init_path("mit-b0", "segformer-b0")
-    assert path is not None
     backbone = build_model(model_config("segformer-b0", labels=4, crop=48)).backbone
     load_backbone(backbone, path)
     for name, value in torch.load(published, weights_only=True).items():
@@ -59,7 +56,7 @@ def test_damaged_weights_are_refused(published: Path) -> None:
         fetch("mit-b0", "segformer-b0")
 
 
-def test_without_a_network_the_error_says_what_to_do(published: Path) -> None:
+def test_without_a_network_the_error_names_a_remedy(published: Path) -> None:
     published.unlink()
     with pytest.raises(ArtifactError, match=r"cannot be downloaded .* put it at .*checkpoints"):
         fetch("mit-b0", "segformer-b0")
@@ -86,6 +83,8 @@ def test_every_name_has_an_address_whose_file_says_how_its_digest_begins() -> No
     assert [name for name in NAMES if not names_for(name)] == [
         "deeplabv1-resnet38", "deeplabv2-resnet38",
     ]  # fmt: skip
-    said = RetrainConfig.model_fields["init"].description or ""
-    assert {name for name in PRETRAINED if name not in said} <= {f"mit-b{n}" for n in range(1, 5)}
+    description = RetrainConfig.model_fields["init"].description or ""
+    assert {name for name in PRETRAINED if name not in description} <= {
+        f"mit-b{n}" for n in range(1, 5)
+    }
     assert Pretrained("a", lambda: "https://b/c.pth").beginning == ""

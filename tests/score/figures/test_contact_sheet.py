@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,9 +62,7 @@ def draw(run: Run, out: Path, config: Config | None = None, **shards: list[Path]
 
 
 @pytest.mark.slow
-def test_sheet_is_deterministic_and_has_a_column_per_product(
-    make_run: Callable[..., Run], tmp_path: Path
-) -> None:
+def test_sheet_has_a_column_per_product(make_run: Callable[..., Run], tmp_path: Path) -> None:
     run = make_run(3)
     given = products(run)
     sizes = {}
@@ -118,7 +114,7 @@ def test_labels_are_painted_in_palette_colours() -> None:
     np.testing.assert_array_equal(hatched[12, 12], void[12, 12])
 
 
-def test_heat_grows_with_the_score_and_survives_no_class() -> None:
+def test_heat_grows_with_the_score_and_allows_no_class() -> None:
     photo = np.full((30, 30, 3), 128, np.uint8)
     ramp = np.tile(np.linspace(0, 0.45, 30, dtype=np.float32), (1, 30, 1))
     painted = paint_heat(photo, ramp, [3], PALETTE).sum(axis=2).astype(int)

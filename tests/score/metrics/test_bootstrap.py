@@ -1,7 +1,5 @@
 """Counts of each image, and intervals over images against a loop."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -20,52 +18,52 @@ LABELS = 5
 
 
 def matrices(seed: int, images: int = 9, *, rare: bool = True) -> dict[str, np.ndarray]:
-    """Few labels an image; a rare one is in a single image, so that many draws lack it."""
+    """Few labels per image; a rare one occurs in a single image, so that many draws lack it."""
     rng = np.random.default_rng(seed)
-    found = {}
-    for number in range(images):
+    by_image = {}
+    for index in range(images):
         matrix = np.zeros((LABELS, LABELS), np.int64)
-        here = [0, 1 + number % 3] + [4] * (rare and number == 3)
+        here = [0, 1 + index % 3] + [4] * (rare and index == 3)
         block = rng.integers(1, 90, (len(here), len(here)))
         matrix[np.ix_(here, here)] = block + 200 * np.eye(len(here), dtype=np.int64)
-        found[f"image {number:03d}"] = matrix
-    return found
+        by_image[f"image {index:03d}"] = matrix
+    return by_image
 
 
-def collected(found: dict[str, np.ndarray]) -> CountTable:
+def collected(by_image: dict[str, np.ndarray]) -> CountTable:
     counts = ImageCounts(LABELS)
-    for image, matrix in found.items():
+    for image, matrix in by_image.items():
         counts.add(image, matrix)
     return counts.table()
 
 
 def test_table_holds_what_was_added_in_the_order_of_the_ids() -> None:
-    found = matrices(0)
+    by_image = matrices(0)
     odd, even = ImageCounts(LABELS), ImageCounts(LABELS)
-    for number, (image, matrix) in enumerate(reversed(found.items())):
-        (odd if number % 2 else even).add(image, matrix)
+    for index, (image, matrix) in enumerate(reversed(by_image.items())):
+        (odd if index % 2 else even).add(image, matrix)
     odd.merge(even)
     table = odd.table()
-    assert table.ids == tuple(found)
-    for image, matrix in found.items():
+    assert table.ids == tuple(by_image)
+    for image, matrix in by_image.items():
         np.testing.assert_array_equal(table.of([image]).total(), matrix)
-    np.testing.assert_array_equal(table.total(), sum(found.values()))
-    assert len(table.cell) < 0.3 * LABELS**2 * len(found)
-    some = list(found)[2:5]
-    np.testing.assert_array_equal(table.of(some).total(), sum(found[i] for i in some))
+    np.testing.assert_array_equal(table.total(), sum(by_image.values()))
+    assert len(table.cell) < 0.3 * LABELS**2 * len(by_image)
+    some = list(by_image)[2:5]
+    np.testing.assert_array_equal(table.of(some).total(), sum(by_image[i] for i in some))
     with pytest.raises(ValueError, match="'image 000' was counted twice"):
         odd.merge(odd if "image 000" in odd._cells else even)
     with pytest.raises(ValueError, match="twice"):
-        odd.add("image 004", found["image 004"])
+        odd.add("image 004", by_image["image 004"])
 
 
 def test_draws_equal_a_loop_over_images() -> None:
     """The reference adds up matrices image by image, draw by draw."""
-    found, other = matrices(1), matrices(2)
-    weights = draw(np.random.default_rng(11), len(found), 40)
-    assert (weights.sum(axis=1) == len(found)).all()
+    first, second = matrices(1), matrices(2)
+    weights = draw(np.random.default_rng(11), len(first), 40)
+    assert (weights.sum(axis=1) == len(first)).all()
     expected = []
-    for run in (found, other):
+    for run in (first, second):
         for row in weights:
             total = np.zeros((LABELS, LABELS), np.int64)
             for times, matrix in zip(row, run.values(), strict=True):
@@ -73,7 +71,7 @@ def test_draws_equal_a_loop_over_images() -> None:
                     total += matrix
             expected.append(metrics_of(total).miou)
     assert (weights[:, 3] == 0).any()  # some draws lack the rare label: their mean is over four
-    tables = [collected(found), collected(other)]
+    tables = [collected(first), collected(second)]
     for block in (64, 7):
         given = resampled(tables, resamples=40, seed=11, block=block)
         np.testing.assert_allclose(given.ravel(), expected, rtol=1e-12)
@@ -82,20 +80,17 @@ def test_draws_equal_a_loop_over_images() -> None:
 def test_interval_is_percentiles_of_the_draws() -> None:
     table = collected(matrices(3, images=40))
     draws = np.sort(resampled([table], resamples=401, seed=5)[0])
-    found = interval(table, resamples=401, seed=5)
-    assert found is not None
-    assert (found.low, found.high) == (draws[10], draws[390])  # 2.5 and 97.5 % of 400 steps
-    assert found.low < metrics_of(table.total()).miou < found.high
-    assert found == interval(table, resamples=401, seed=5)
-    assert found != interval(table, resamples=401, seed=6)
+    actual = interval(table, resamples=401, seed=5)
+    assert (actual.low, actual.high) == (draws[10], draws[390])  # 2.5 and 97.5 % of 400 steps
+    assert actual.low < metrics_of(table.total()).miou < actual.high
+    assert actual == interval(table, resamples=401, seed=5)
+    assert actual != interval(table, resamples=401, seed=6)
     assert interval(table, resamples=0) is None
     assert interval(table.of(["image 000"])) is None
 
 
 def test_interval_narrows_with_images() -> None:
     few, many = (interval(collected(matrices(4, images=n, rare=False))) for n in (20, 500))
-    assert few is not None
-    assert many is not None
     assert 3 < (few.high - few.low) / (many.high - many.low) < 10  # about the root of 25
 
 
@@ -107,39 +102,39 @@ def test_a_paired_difference_is_narrower_than_its_runs() -> None:
         moved = matrix.copy()
         moved[0, 0], moved[0, 1] = matrix[0, 0] - 5, matrix[0, 1] + 5
         worse[image] = moved
-    one, other = collected(better), collected(worse)
-    found = difference(one, other)
-    expected = metrics_of(one.total()).miou - metrics_of(other.total()).miou
-    assert found.value == pytest.approx(expected)
-    assert 0 < found.interval.low < found.mean < found.interval.high
-    assert found.above == 1.0
-    own, second = interval(one), interval(other)
-    assert own is not None
-    assert second is not None
-    assert second.high > own.low
-    assert found.interval.high - found.interval.low < 0.5 * (own.high - own.low)
-    back = difference(other, one)
-    assert back.value == -found.value
-    assert (back.interval.low, back.above) == (pytest.approx(-found.interval.high), 0.0)
-    same = difference(one, one)
+    first, second = collected(better), collected(worse)
+    actual = difference(first, second)
+    expected = metrics_of(first.total()).miou - metrics_of(second.total()).miou
+    assert actual.value == pytest.approx(expected)
+    assert 0 < actual.interval.low < actual.mean < actual.interval.high
+    assert actual.above == 1.0
+    first_interval, second_interval = interval(first), interval(second)
+    assert second_interval.high > first_interval.low
+    assert actual.interval.high - actual.interval.low < 0.5 * (
+        first_interval.high - first_interval.low
+    )
+    back = difference(second, first)
+    assert back.value == -actual.value
+    assert (back.interval.low, back.above) == (pytest.approx(-actual.interval.high), 0.0)
+    same = difference(first, first)
     assert (same.value, same.interval.low, same.interval.high, same.above) == (0, 0, 0, 0)
 
 
-def test_different_images_have_no_difference() -> None:
-    found = matrices(6)
-    one = collected(found)
-    renamed = collected({f"{image}b": matrix for image, matrix in found.items()})
-    for other in (renamed, one.of(one.ids[1:])):
+def test_a_difference_needs_the_same_images() -> None:
+    by_image = matrices(6)
+    first = collected(by_image)
+    renamed = collected({f"{image}b": matrix for image, matrix in by_image.items()})
+    for other in (renamed, first.of(first.ids[1:])):
         with pytest.raises(ValueError, match="different images"):
-            difference(one, other)
+            difference(first, other)
 
 
-def test_nothing_with_a_truth_has_no_interval() -> None:
+def test_without_truth_there_is_no_interval() -> None:
     nothing = collected({f"image {n}": np.zeros((LABELS, LABELS), np.int64) for n in range(3)})
     assert interval(nothing) is None
 
 
-def test_counts_survive_the_disk_and_damage_is_told(tmp_path: Path) -> None:
+def test_counts_survive_the_disk_and_damage_is_reported(tmp_path: Path) -> None:
     tables = {"single": collected(matrices(7)), "multi": collected(matrices(8))}
     path = tmp_path / "counts.h5"
     sha256 = write_counts(path, tables, PROVENANCE)
@@ -159,7 +154,7 @@ def test_counts_survive_the_disk_and_damage_is_told(tmp_path: Path) -> None:
         read_counts(path, "single", sha256)
 
 
-def test_every_product_keeps_the_counts_of_its_images(run: Run, tmp_path: Path) -> None:
+def test_every_product_stores_the_counts_of_its_images(run: Run, tmp_path: Path) -> None:
     labels = {i: np.where(truth == 255, 0, truth) for i, truth in run.truth.items()}
     rolled = {i: np.roll(label, 2, axis=1) for i, label in labels.items()}
     masks = {i: {"label": rolled[i], "train": rolled[i]} for i in labels}
@@ -180,9 +175,7 @@ def test_every_product_keeps_the_counts_of_its_images(run: Run, tmp_path: Path) 
             table = read_image_counts(record, path)
             assert table.ids == tuple(sorted(sample.id for sample in run.samples))
             np.testing.assert_array_equal(table.total(), record.confusion)
-            found = interval(table)
-            assert found is not None
-            assert (record.miou_low, record.miou_high) == (found.low, found.high)
+            ends = interval(table)
+            assert (record.miou_low, record.miou_high) == (ends.low, ends.high)
             assert record.resamples == 1000
-            assert record.miou is not None
-            assert found.low <= record.miou <= found.high
+            assert ends.low <= record.miou <= ends.high

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -60,10 +58,10 @@ def test_equals_torchmetrics(seed: int) -> None:
 def test_equals_brute_force_and_parts_add_up(seed: int, labels: int) -> None:
     whole, first, second = Confusion(labels), Confusion(labels), Confusion(labels)
     expected = np.zeros((labels, labels), int)
-    for number in range(4):
-        truth, prediction = maps(seed + number, labels)
+    for index in range(4):
+        truth, prediction = maps(seed + index, labels)
         whole.add(truth, prediction)
-        (first if number % 2 else second).add(truth, prediction)
+        (first if index % 2 else second).add(truth, prediction)
         expected += brute_force(truth, prediction, labels)
     first.merge(second)
     np.testing.assert_array_equal(whole.matrix, expected)
@@ -113,9 +111,7 @@ def test_ignore_band_is_counted_apart() -> None:
         ([[0, 9, 1]], [[0, 0]], "prediction is 2 x 1 pixels, the truth is 3 x 1"),
     ],
 )
-def test_what_cannot_be_counted_is_an_error(
-    truth: list[list[int]], prediction: list[list[int]], message: str
-) -> None:
+def test_invalid_labels(truth: list[list[int]], prediction: list[list[int]], message: str) -> None:
     confusion = Confusion(3)
     with pytest.raises(ValueError, match=message):
         confusion.add(np.array(truth, np.uint8), np.array(prediction, np.uint8))

@@ -1,7 +1,5 @@
 """What the counting of all products shares."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,8 @@ from wsss.score.metrics.counting import Part
 
 
 def _write(path: Path, value: int) -> None:
-    made = STAGES["submission"].provenance({})
-    with ShardWriter(path, kind="masks", ids=["a"], provenance=made) as writer:
+    origin = STAGES["submission"].provenance({})
+    with ShardWriter(path, kind="masks", ids=["a"], provenance=origin) as writer:
         writer.add(Item("a", {"label": np.full((2, 2), value, np.uint8)}))
 
 

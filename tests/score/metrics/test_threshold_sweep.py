@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -12,16 +10,16 @@ LABELS = 5
 def images(count: int = 5) -> list[tuple[np.ndarray, np.ndarray, list[int]]]:
     """Truth, class scores and classes; many scores lie exactly on a threshold."""
     rng = np.random.default_rng(1)
-    made = []
-    for number in range(count):
-        classes = sorted(rng.permutation(LABELS - 1)[: number % 4].tolist())
+    cases = []
+    for index in range(count):
+        classes = sorted(rng.permutation(LABELS - 1)[: index % 4].tolist())
         truth = rng.integers(0, LABELS, (9, 11), dtype=np.uint8)
         truth[0] = 255
         scores = rng.random((len(classes), 9, 11), dtype=np.float32)
         scores[:, :5] = (np.round(scores[:, :5], 2)).astype(np.float32)
         scores[:, 8, 0], scores[:, 8, 1] = 0.0, 1.0
-        made.append((truth, scores, classes))
-    return made
+        cases.append((truth, scores, classes))
+    return cases
 
 
 def swept(parts: list[tuple[np.ndarray, np.ndarray, list[int]]]) -> Sweep:

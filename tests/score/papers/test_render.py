@@ -1,6 +1,4 @@
-"""A paper's table from records: which number stands where, and what is said of it."""
-
-from __future__ import annotations
+"""A paper's table from records: the numbers in its cells, and the notes on them."""
 
 import copy
 import csv
@@ -76,7 +74,7 @@ def described(folder: Path, **changes: object) -> Path:
 
 
 def scored(run: Run, folder: Path, shift: int = 1, seed: int = 0) -> Path:
-    """The scores of a run: CAMs, and predictions of which the protocols differ."""
+    """The scores of a run: CAMs, and predictions whose protocols differ."""
     names = ("single", "multi", "single_crf", "multi_crf")
     clean = {i: np.where(truth == 255, 0, truth) for i, truth in run.truth.items()}
     maps = {
@@ -100,9 +98,6 @@ def read(paths: list[Path]) -> tuple[list[str], dict[tuple[str, str], dict[str, 
 
 
 def shown(record: Record) -> str:
-    assert record.miou is not None
-    assert record.miou_low is not None
-    assert record.miou_high is not None
     ends = f"{100 * record.miou_low:.1f}–{100 * record.miou_high:.1f}"
     return f"{100 * record.miou:.1f} ({ends})"
 
@@ -122,12 +117,12 @@ def test_measured_stands_beside_published(run: Run) -> None:
     refined, refined_best = read_records([folder / "scores/affinity.train.json"])
     *_, crf = read_records([folder / "scores/predictions.train.json"])
     assert crf.protocol == "multi_crf"
-    percents = [f"{100 * r.miou:.1f}" for r in (best, refined_best)]  # type: ignore[operator]
+    percents = [f"{100 * r.miou:.1f}" for r in (best, refined_best)]
     assert lines[4] == f"| Ours | {shown(fixed)} |  | {percents[0]} | {shown(crf)} |  |  |"
     # Nothing was scored of a refiner's prediction: that cell is empty.
     assert lines[5] == f"| Refined | {shown(refined)} | 44.4 | {percents[1]} |  | 40.0 | 55.5 |"
-    assert float(numbers["Ours", "crf"]["ours"]) == pytest.approx(100 * crf.miou)  # type: ignore[operator]
-    assert float(numbers["Ours", "crf"]["ours boat"]) == pytest.approx(100 * crf.iou["boat"])  # type: ignore[operator]
+    assert float(numbers["Ours", "crf"]["ours"]) == pytest.approx(100 * crf.miou)
+    assert float(numbers["Ours", "crf"]["ours boat"]) == pytest.approx(100 * crf.iou["boat"])
     assert numbers["Refined", "crf"]["published boat"] == "30.0"
     assert numbers["Refined", "crf"]["ours"] == ""
     assert numbers["Refined", "cam"]["source"] == "Somebody 2020, table 3."
@@ -145,17 +140,17 @@ def test_a_table_states_images_weights_code_and_commit(run: Run) -> None:
     lines, _ = read(make_paper_table(described(run.folder), {"ours": [folder]}, run.folder / "o"))
     (line,) = (line for line in lines if line.startswith("- Ours, ours: "))
     (record, *_) = read_records([folder / "scores/cam.train.json"])
-    for said in (
+    for part in (
         "6 train images (truth: ", "seed 0", "variant corrected", "weights clip abc",
         f"code {record.provenance.code[:12]}", "commit 0123456789ab+.",
     ):  # fmt: skip
-        assert said in line
+        assert part in line
     assert "- What it is about." in lines
     assert "- Refined, published (CAM; test; labels): Somebody 2020, table 3." in lines
     assert not any(line.startswith("- Refined, ours") for line in lines)
 
 
-def test_nothing_that_was_run_leaves_published_alone(tmp_path: Path) -> None:
+def test_without_runs_only_published_values_remain(tmp_path: Path) -> None:
     paths = make_paper_table(described(tmp_path), {}, tmp_path / "out")
     lines, numbers = read(paths)
     assert lines[4] == "| Ours |  |  |  |  |  |  |"
@@ -181,7 +176,7 @@ def test_several_seeds_are_mean_and_deviation(run: Run) -> None:
     assert any("seeds 1, 2, 4" in text for text in lines)
 
 
-def test_a_number_over_a_list_of_images(run: Run) -> None:
+def test_a_score_over_a_list_of_images(run: Run) -> None:
     """Against a matrix counted over these images alone."""
     folder = scored(run, run.folder / "results")
     ids = ["image1", "image3", "image4"]
@@ -207,9 +202,7 @@ def test_a_number_over_a_list_of_images(run: Run) -> None:
         make_paper_table(path, {"ours": [folder]}, run.folder / "o")
 
 
-def test_records_that_differ_in_more_than_the_seed_are_refused(
-    run: Run, make_run: Callable[..., Run]
-) -> None:
+def test_records_must_differ_in_the_seed_alone(run: Run, make_run: Callable[..., Run]) -> None:
     path, first = described(run.folder), scored(run, run.folder / "a")
     again = run.folder / "again"
     shutil.copytree(first, again)
@@ -221,7 +214,7 @@ def test_records_that_differ_in_more_than_the_seed_are_refused(
         make_paper_table(path, {"ours": [first, second]}, run.folder / "o")
 
 
-def test_what_is_no_record_is_told(tmp_path: Path) -> None:
+def test_files_that_are_not_records_are_refused(tmp_path: Path) -> None:
     path = described(tmp_path)
     with pytest.raises(ArtifactError, match=r"missing\.json: no such records"):
         make_paper_table(path, {"ours": [tmp_path / "missing.json"]}, tmp_path)
@@ -240,8 +233,8 @@ def test_labels_of_another_data_set_are_refused(run: Run) -> None:
         make_paper_table(path, {"ours": [folder]}, run.folder / "o")
 
 
-def test_the_cost_of_a_training_is_a_column_as_well(tmp_path: Path) -> None:
-    """The shipped table, and what `wsss efficiency` has in its code, say the same."""
+def test_the_cost_of_a_training_is_a_column(tmp_path: Path) -> None:
+    """The shipped table and the code of `wsss efficiency` agree."""
     cost = Efficiency(
         method="WeakCLIP", trained_parameters=21_240_853, parameters=171_464_725,
         images_per_second=12.34, peak_memory=3 * 2**30, device="a GPU",
@@ -260,10 +253,10 @@ def test_the_cost_of_a_training_is_a_column_as_well(tmp_path: Path) -> None:
         assert any(line.startswith("- WeakCLIP, ours: trained on a GPU") for line in lines)
     table = load_table(path)
     rows = {row.name: row for row in table.rows}
-    for name, *said, _device in _PUBLISHED:
+    for name, *cells, _device in _PUBLISHED:
         row = rows[name.removesuffix(", published")]
         values = [row.value(key) for key in ("trained", "all", "share", "speed", "memory")]
-        assert [f"{value[0]}" for value in values if value] == said
+        assert [f"{value[0]}" for value in values if value] == cells
 
 
 def test_bars_are_drawn_for_every_column_of_classes(tmp_path: Path) -> None:

@@ -1,6 +1,4 @@
-"""Tables as data: what is refused, which runs they need, and the shipped ones."""
-
-from __future__ import annotations
+"""Tables as data: refused ones, the runs that they need, and the shipped ones."""
 
 from pathlib import Path
 from typing import Any
@@ -56,10 +54,10 @@ def written(folder: Path, content: object) -> Path:
 def changed(*keys: str | int, to: object) -> dict[str, Any]:
     """The good table with one value replaced, or added."""
     copy: Any = yaml.safe_load(yaml.safe_dump(GOOD))
-    place = copy
+    parent = copy
     for key in keys[:-1]:
-        place = place[key]
-    place[keys[-1]] = to
+        parent = parent[key]
+    parent[keys[-1]] = to
     return copy
 
 
@@ -75,7 +73,7 @@ def test_runs_are_preset_changes_and_seed(tmp_path: Path) -> None:
     assert from_mapping(run).refine.train.iterations == 7
 
 
-def test_a_run_is_called_after_what_it_is(tmp_path: Path) -> None:
+def test_the_name_of_a_run_is_its_chain(tmp_path: Path) -> None:
     def name(**changes: object) -> str:
         rows = [
             {
@@ -165,12 +163,12 @@ def test_a_mistake_names_file_and_key(tmp_path: Path, content: object, message: 
         ),
     ],
 )
-def test_a_run_that_cannot_be_is_told(tmp_path: Path, content: object, message: str) -> None:
+def test_an_impossible_run_is_reported(tmp_path: Path, content: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         table_runs(written(tmp_path, content), PRESETS)
 
 
-def test_a_file_that_is_missing_or_no_yaml_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_invalid_yaml_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
         load_table(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("a: [")
@@ -206,13 +204,12 @@ def test_published_classes_have_the_published_mean() -> None:
     compared = 0
     for row in classes.rows:
         for key in ("val", "test"):
-            found = row.value(key)
-            if found is None:
+            value = row.value(key)
+            if value is None:
                 continue
-            assert isinstance(found[0], ClassValues)
-            said = headline[row.name].value(key)
-            assert said is not None
-            assert sum(found[0].classes) / 21 == pytest.approx(said[0], abs=0.06)
+            assert isinstance(value[0], ClassValues)
+            headline_value = headline[row.name].value(key)
+            assert sum(value[0].classes) / 21 == pytest.approx(headline_value[0], abs=0.06)
             compared += 1
     assert compared == 4
 

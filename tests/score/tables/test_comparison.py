@@ -1,6 +1,4 @@
-"""Runs side by side, and what a training cost beside the papers."""
-
-from __future__ import annotations
+"""Runs side by side, and the cost of a training next to the papers'."""
 
 import json
 from pathlib import Path
@@ -33,11 +31,11 @@ def _lines(records: list[Record], folder: Path) -> list[str]:
     return written[0].read_text().splitlines()
 
 
-def test_runs_stand_side_by_side(tmp_path: Path) -> None:
+def test_runs_are_compared_side_by_side(tmp_path: Path) -> None:
     rows = rows_by_run(_records(), "sweep")
     assert list(rows) == ["shared", "prompts-2", "prompts-4"]
     shared = rows.pop("shared")
-    rows = {label: shared + own for label, own in rows.items()}
+    rows = {label: shared + records for label, records in rows.items()}
     markdown, csv, html = make_comparison(rows, tmp_path / "tables", "sweep")
     assert "# sweep: 2 runs" in markdown.read_text()
     lines = markdown.read_text().splitlines()
@@ -50,7 +48,7 @@ def test_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert "Mean IoU of the report classes" in html.read_text()
 
 
-def test_few_runs_with_many_products_are_columns(tmp_path: Path) -> None:
+def test_few_runs_with_many_products_become_columns(tmp_path: Path) -> None:
     records = [
         make_record(row, run=f"sweep.prompts-{prompts}", miou=prompts / 10, report_mean=0.1)
         for row in ("cam", "masks", "segmenter")
@@ -104,7 +102,7 @@ CONFIG = {
 )  # fmt: skip
 @pytest.mark.parametrize("field", ["provenance", "shard_provenance"])
 def test_a_configured_value_makes_another_run(tmp_path: Path, key: str, field: str) -> None:
-    """Whether scoring reads it or the stage that made the shards."""
+    """Whether scoring reads it or the stage that wrote the shards."""
     configs = [json.loads(json.dumps(CONFIG | {"name": f"s{n}"})) for n in range(2)]
     first, second = [
         record.model_copy(update={"provenance": PROVENANCE.model_copy(update={"config": config})})
@@ -139,13 +137,13 @@ def test_a_configured_value_makes_another_run(tmp_path: Path, key: str, field: s
     ],
     ids=str,
 )  # fmt: skip
-def test_every_other_field_makes_another_run(change: dict[str, object]) -> None:
+def test_every_other_field_distinguishes_runs(change: dict[str, object]) -> None:
     first, second = _seeds({(2, 0): 0.5, (2, 1): 0.6})
     assert are_repeats([first, second])
     assert not are_repeats([first, second.model_copy(update=change)])
 
 
-def test_results_of_a_seed_do_not() -> None:
+def test_results_of_a_seed_do_not_distinguish_runs() -> None:
     first, second = _seeds({(2, 0): 0.5, (2, 1): 0.6})
     trained = PROVENANCE.model_copy(update={"weights": {"clip": "abc", "refiner": "01"}, "seed": 1})
     again = trained.model_copy(update={"weights": {"clip": "abc", "refiner": "02"}, "seed": 2})
@@ -158,7 +156,7 @@ def test_results_of_a_seed_do_not() -> None:
     assert not are_repeats([first, first])
 
 
-def test_what_no_seed_comes_before_stands_in_the_row_of_the_seeds(tmp_path: Path) -> None:
+def test_scores_before_any_seed_are_in_the_row_of_the_seeds(tmp_path: Path) -> None:
     shared, other = make_record(run="sweep.a", miou=0.3), make_record(run="sweep.b", miou=0.2)
     masks = {
         record.run.removeprefix("sweep."): record for record in _seeds({(2, 0): 0.5, (2, 1): 0.6})
@@ -179,7 +177,7 @@ def test_what_no_seed_comes_before_stands_in_the_row_of_the_seeds(tmp_path: Path
         ("odd_", "odd_"),
     ],
 )
-def test_the_seed_is_left_out_of_the_label(label: str, expected: str) -> None:
+def test_the_label_of_a_run_omits_the_seed(label: str, expected: str) -> None:
     assert without_seed(label) == expected
 
 
@@ -190,7 +188,7 @@ def test_one_value_has_no_deviation() -> None:
         mean_text([])
 
 
-def test_cost_stands_beside_the_papers(tmp_path: Path) -> None:
+def test_our_cost_is_next_to_the_published_one(tmp_path: Path) -> None:
     cost = Efficiency(
         method="WeakCLIP", trained_parameters=21_240_853, parameters=171_464_725,
         images_per_second=12.34, peak_memory=3 * 2**30, device="a GPU",
@@ -203,7 +201,7 @@ def test_cost_stands_beside_the_papers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "null", "{}", "no json"])
-def test_what_says_no_cost_is_refused(tmp_path: Path, content: str | None) -> None:
+def test_files_without_a_cost_are_refused(tmp_path: Path, content: str | None) -> None:
     source = tmp_path / "efficiency.json"
     if content is not None:
         source.write_text(content)

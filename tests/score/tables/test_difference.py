@@ -1,7 +1,5 @@
 """Two runs on the same images."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable
 from pathlib import Path
@@ -34,12 +32,10 @@ def predicted(
 
 
 def test_records_are_paired_by_what_was_scored(run: Run) -> None:
-    one, other = predicted(run, "one", 1), predicted(run, "other", 4)
-    pairs = differences(one, other, resamples=200)
+    first, second = predicted(run, "one", 1), predicted(run, "other", 4)
+    pairs = differences(first, second, resamples=200)
     assert [pair.first.protocol for pair in pairs] == ["single", "multi"]
     for pair in pairs:
-        assert pair.first.miou is not None
-        assert pair.second.miou is not None
         assert pair.difference.value == pytest.approx(pair.first.miou - pair.second.miou)
         assert pair.difference.value > 0
         assert pair.difference.images == len(run.samples)
@@ -51,19 +47,19 @@ def test_records_are_paired_by_what_was_scored(run: Run) -> None:
     assert {row["resamples"] for row in rows} == {"200"}
 
 
-def test_single_records_are_compared_whatever_they_are(run: Run) -> None:
+def test_single_records_of_any_product_are_compared(run: Run) -> None:
     """The row at the best threshold has no counts of images, so it is no candidate."""
-    cams, one = run.folder / "cams.json", predicted(run, "one", 1, ("single",))
+    cams, predictions = run.folder / "cams.json", predicted(run, "one", 1, ("single",))
     run.score("cam", run.cam_shards(), cams)
-    (pair,) = differences(cams, one)
+    (pair,) = differences(cams, predictions)
     assert (pair.first.product, pair.second.product) == ("cam", "segmenter")
     assert sentence(pair).startswith("CAM - segmenter, train")
 
 
-def test_nothing_in_common_is_told(run: Run) -> None:
-    one, other = predicted(run, "one", 1), predicted(run, "b", 1, ("single_crf", "multi_crf"))
+def test_records_without_a_common_product_are_refused(run: Run) -> None:
+    first, second = predicted(run, "one", 1), predicted(run, "b", 1, ("single_crf", "multi_crf"))
     with pytest.raises(ArtifactError, match=r"'segmenter' of train.*'segmenter, CRF'.*nothing to"):
-        differences(one, other)
+        differences(first, second)
 
 
 def edited(path: Path, change: Callable[[Record], Record]) -> Path:
@@ -72,26 +68,26 @@ def edited(path: Path, change: Callable[[Record], Record]) -> Path:
 
 
 def test_different_images_are_refused(run: Run, make_run: Callable[..., Run]) -> None:
-    one = predicted(run, "one", 1)
+    first = predicted(run, "one", 1)
     fewer = make_run(5)
     with pytest.raises(ValueError, match=r"different images, 6 and 5; only one has 1 images"):
-        differences(one, predicted(fewer, "other", 1))
+        differences(first, predicted(fewer, "other", 1))
 
 
 def test_another_truth_is_refused(run: Run, make_run: Callable[..., Run]) -> None:
     from ..conftest import save_mask
 
-    one = predicted(run, "one", 1)
+    first = predicted(run, "one", 1)
     changed = run.truth["image3"].copy()
     changed[:4, :4] = 2
     save_mask(run.folder / "data/SegmentationClass/image3.png", changed)
     with pytest.raises(ValueError, match=r"different truths.*1 images .'image3'"):
-        differences(one, predicted(run, "other", 1))
+        differences(first, predicted(run, "other", 1))
 
 
-def test_records_without_counts_are_told(run: Run) -> None:
-    one, other = predicted(run, "one", 1), predicted(run, "other", 2)
+def test_records_without_counts_are_refused(run: Run) -> None:
+    first, second = predicted(run, "one", 1), predicted(run, "other", 2)
     old = {"image_counts": None, "miou_low": None, "miou_high": None, "resamples": 0}
-    edited(other, lambda record: record.model_copy(update=old))
+    edited(second, lambda record: record.model_copy(update=old))
     with pytest.raises(ArtifactError, match="older version: score again"):
-        differences(one, other)
+        differences(first, second)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import csv
 import io
 from html.parser import HTMLParser
@@ -74,14 +72,14 @@ def test_titles_name_the_refiner() -> None:
     ]  # fmt: skip
 
 
-def test_rows_are_told_apart() -> None:
+def test_rows_have_distinct_names() -> None:
     assert [row_name(record) for record in records()] == [
         "CAM", "CAM, best threshold", "pseudo mask", "segmenter",
         "segmenter, multi-scale + flip, CRF",
     ]  # fmt: skip
 
 
-def test_csv_has_a_row_a_record_in_full_precision(table: dict[str, str]) -> None:
+def test_csv_has_one_row_per_record_in_full_precision(table: dict[str, str]) -> None:
     rows = list(csv.DictReader(io.StringIO(table[".csv"])))
     for row, record in zip(rows, records(), strict=True):
         assert float(row["miou"]) == record.miou
@@ -100,7 +98,7 @@ def test_markdown(table: dict[str, str]) -> None:
     assert len(grids) == 2 * (2 + len(records()))
     assert len({line.replace("\\|", "").count("|") for line in grids[:7]}) == 1
     assert len({line.replace("\\|", "").count("|") for line in grids[7:]}) == 1
-    miou = f"{100 * records()[0].miou:.1f}"  # type: ignore[operator]
+    miou = f"{100 * records()[0].miou:.1f}"
     assert f"| CAM | train | 6 | power 1 | no | 1 | {miou} |" in grids[2]
     assert "> 0.37 (best)" in table[".md"]
     assert f"| {miou} | 44.1–47.3 |" in grids[4]
@@ -149,9 +147,7 @@ def test_columns_without_a_number_are_left_out(tmp_path: Path) -> None:
     assert "covered" not in header
 
 
-def test_terminal_fits_a_hundred_columns(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_terminal_fits_100_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = {"report_classes": ("cat",), "report_mean": 0.5}
     write_records(tmp_path / "a.json", [r.model_copy(update=report) for r in records()])
     make_table([tmp_path / "a.json"], tmp_path / "tables")
@@ -169,7 +165,7 @@ def test_terminal_fits_a_hundred_columns(
     assert str(tmp_path / "tables" / "table.html") in printed
 
 
-def test_nothing_to_print(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_without_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ArtifactError, match="holds no results"):
         print_results(tmp_path)
     with pytest.raises(ArtifactError, match="no such table"):

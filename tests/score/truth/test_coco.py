@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable
@@ -26,12 +24,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 PERSON, DOG, TOOTHBRUSH = 1, 18, 90  # COCO's ids; labels 1, 17 and 80
 
 
-def box(number: int, category: int, x: int, y: int, width: int, height: int) -> dict[str, Any]:
+def box(
+    annotation_id: int, category: int, x: int, y: int, width: int, height: int
+) -> dict[str, Any]:
     corners = [x, y, x + width, y, x + width, y + height, x, y + height]
-    return {"id": number, "category_id": category, "iscrowd": 0, "segmentation": [corners]}
+    return {"id": annotation_id, "category_id": category, "iscrowd": 0, "segmentation": [corners]}
 
 
-def crowd(number: int, category: int, mask: np.ndarray) -> dict[str, Any]:
+def crowd(annotation_id: int, category: int, mask: np.ndarray) -> dict[str, Any]:
     """Uncompressed run lengths, column by column, beginning with zeros."""
     counts, last, length = [], 0, 0
     for value in mask.ravel(order="F").tolist():
@@ -40,7 +40,12 @@ def crowd(number: int, category: int, mask: np.ndarray) -> dict[str, Any]:
             last, length = value, 0
         length += 1
     segmentation = {"counts": [*counts, length], "size": list(mask.shape)}
-    return {"id": number, "category_id": category, "iscrowd": 1, "segmentation": segmentation}
+    return {
+        "id": annotation_id,
+        "category_id": category,
+        "iscrowd": 1,
+        "segmentation": segmentation,
+    }
 
 
 def test_smaller_on_top_crowd_void_whatever_the_order() -> None:
@@ -54,7 +59,7 @@ def test_smaller_on_top_crowd_void_whatever_the_order() -> None:
     ]
     expected = np.zeros((10, 12), np.uint8)
     expected[0:4, 6:12] = 255
-    expected[1:9, 1:8] = 1  # an instance that was told apart is kept inside the crowd region
+    expected[1:9, 1:8] = 1  # a separate instance stays inside the crowd region
     expected[2:5, 2:5] = 17
     expected[3, 3] = 80
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2]):
@@ -73,7 +78,7 @@ def test_equal_areas_by_annotation_id_and_degenerate_polygons() -> None:
 
 @pytest.fixture
 def coco(make_run: Callable[..., Run]) -> tuple[Run, Path]:
-    """The tiny run as a COCO data set: one box an image, none in the last."""
+    """The tiny run as a COCO data set: one box per image, none in the last."""
     run = make_run(4)
     path = run.folder / "data" / "annotations" / "instances_train2014.json"
     path.parent.mkdir(parents=True)
@@ -120,12 +125,11 @@ def test_missing_json(run: Run) -> None:
 def test_real_annotations() -> None:
     path = SUBSET / "annotations" / "instances_val2014.json"
     reference = COCO(str(path))
-    index = {category: place for place, category in enumerate(sorted(reference.getCatIds()), 1)}
+    index = {category: label for label, category in enumerate(sorted(reference.getCatIds()), 1)}
     labels = CocoLabels(path)
     for image in reference.dataset["images"][:20]:
-        found = labels.find(image["file_name"])
-        assert found is not None
-        drawn = found.read()
+        truth = labels.find(image["file_name"])
+        drawn = truth.read()
         assert drawn.shape == (image["height"], image["width"])
         annotations = reference.loadAnns(reference.getAnnIds(imgIds=image["id"]))
         masks = {a["id"]: reference.annToMask(a).astype(bool) for a in annotations}

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -64,9 +62,9 @@ def coco(tmp_path: Path) -> Path:
 
 def samples(root: Path, count: int = 5) -> Manifest:
     names = [f"COCO_val2014_{n}" for n in range(count)]
-    one = Sample("", "val", Path(), WIDTH, HEIGHT, "", ())
+    template = Sample("", "val", Path(), WIDTH, HEIGHT, "", ())
     paths = (root / "val2014" / f"{name}.jpg" for name in names)
-    return Manifest(tuple(replace(one, id=path.stem, path=path) for path in paths))
+    return Manifest(tuple(replace(template, id=path.stem, path=path) for path in paths))
 
 
 def data(root: Path, masks: Path | str = "") -> DataConfig:
@@ -78,7 +76,7 @@ def test_pngs_hold_the_labels_in_palette_colours(coco: Path, tmp_path: Path) -> 
     with Image.open(tmp_path / "out/val2014/COCO_val2014_3.png") as image:
         assert image.mode == "P"
         labels = np.array(image)
-        assert image.getpalette()[:12] == [value for rgb in voc_palette()[:4] for value in rgb]  # type: ignore[index]
+        assert image.getpalette()[:12] == [value for rgb in voc_palette()[:4] for value in rgb]
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     expected[:, -1] = 255
     expected[1:4, 3:5] = 4  # the fourth category
@@ -97,11 +95,11 @@ def test_scoring_reads_the_same_labels_from_pngs(coco: Path, tmp_path: Path) -> 
     assert list(drawn.sources) == list(direct.sources)
     assert "smaller instances on top" in drawn.description
     for image, source in direct.sources.items():
-        found = read_truth(drawn.sources[image], image, HEIGHT, WIDTH)
-        np.testing.assert_array_equal(found, source.read())
+        actual = read_truth(drawn.sources[image], image, HEIGHT, WIDTH)
+        np.testing.assert_array_equal(actual, source.read())
 
 
-def test_an_interrupted_call_goes_on(coco: Path, tmp_path: Path) -> None:
+def test_an_interrupted_call_is_resumed(coco: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     draw_part(coco, "val", out, workers=1)
     mark_path(out, "val").unlink()
@@ -114,9 +112,7 @@ def test_an_interrupted_call_goes_on(coco: Path, tmp_path: Path) -> None:
     assert find_truth(data(coco, out), samples(coco), "val")
 
 
-def test_another_json_or_rule_draws_everything_again(
-    coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_sources_redraw(coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     draw_part(coco, "val", out, workers=1)
     (coco / "annotations/instances_val2014.json").write_text(json.dumps(content(4)))
@@ -128,7 +124,7 @@ def test_another_json_or_rule_draws_everything_again(
     assert draw_part(coco, "val", out, workers=1) == (4, 4)
 
 
-def test_foreign_pngs_are_left_alone(coco: Path, tmp_path: Path) -> None:
+def test_foreign_pngs_are_not_changed(coco: Path, tmp_path: Path) -> None:
     mine = tmp_path / "out/val2014/COCO_val2014_0.png"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
@@ -137,7 +133,7 @@ def test_foreign_pngs_are_left_alone(coco: Path, tmp_path: Path) -> None:
     assert mine.read_text() == "mine"
 
 
-def test_a_png_that_was_removed_is_missed(coco: Path, tmp_path: Path) -> None:
+def test_a_removed_png_is_noticed(coco: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     draw_part(coco, "val", out, workers=1)
     (out / "val2014/COCO_val2014_1.png").unlink()
@@ -174,8 +170,8 @@ def test_real_annotations_in_processes(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(coco_masks, "_IMAGES_PER_JOB", 5)
     whole = json.loads((SUBSET / "annotations/instances_val2014.json").read_text())
     images = whole["images"][:20]
-    kept = {image["id"] for image in images}
-    instances = [one for one in whole["annotations"] if one["image_id"] in kept]
+    image_ids = {image["id"] for image in images}
+    instances = [instance for instance in whole["annotations"] if instance["image_id"] in image_ids]
     path = tmp_path / "annotations/instances_val2014.json"
     path.parent.mkdir()
     path.write_text(json.dumps(whole | {"images": images, "annotations": instances}))
@@ -188,6 +184,5 @@ def test_real_annotations_in_processes(tmp_path: Path, monkeypatch: pytest.Monke
     labels = CocoLabels(path)
     for name in labels.file_names:
         truth = labels.find(name)
-        assert truth is not None
         with Image.open(out / "val2014" / f"{Path(name).stem}.png") as image:
             np.testing.assert_array_equal(np.array(image), truth.read())

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import csv
 import os
 from pathlib import Path
@@ -25,10 +23,10 @@ SUBSET = Path(__file__).parents[3] / os.environ.get("WSSS_SHARED", "../shared") 
 
 
 def mask(*labels: int) -> np.ndarray:
-    found = np.zeros((12, 16), np.uint8)
+    label_map = np.zeros((12, 16), np.uint8)
     for column, label in enumerate(labels):
-        found[3:6, column] = label
-    return found
+        label_map[3:6, column] = label
+    return label_map
 
 
 @pytest.fixture
@@ -122,7 +120,7 @@ def test_the_subsets_table_is_that_of_its_masks(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "600 images" in done.output
     with out.open(newline="") as stream:
-        found = {row["image"]: set(row["tags"].split(";")) for row in csv.DictReader(stream)}
+        tags = {row["image"]: set(row["tags"].split(";")) for row in csv.DictReader(stream)}
     with (SUBSET / "tags.csv").open(newline="") as stream:
         rows = csv.DictReader(stream, delimiter=";")
-        assert found == {row["image"]: set(row["classes"].split()) for row in rows}
+        assert tags == {row["image"]: set(row["classes"].split()) for row in rows}

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +39,7 @@ def sources(tmp_path: Path) -> tuple[Path, Path]:
     return voc, sbd
 
 
-def test_vocs_own_masks_win(sources: tuple[Path, Path]) -> None:
+def test_masks_of_voc_take_precedence(sources: tuple[Path, Path]) -> None:
     voc, sbd = sources
     done = CliRunner().invoke(app, ["truth", "sbd-masks", str(voc), str(sbd)])
     assert done.exit_code == 0, done.output
@@ -54,7 +52,7 @@ def test_vocs_own_masks_win(sources: tuple[Path, Path]) -> None:
         assert image.mode == "P"
 
 
-def test_what_is_there_is_left_alone(sources: tuple[Path, Path], tmp_path: Path) -> None:
+def test_existing_masks_are_not_changed(sources: tuple[Path, Path], tmp_path: Path) -> None:
     voc, sbd = sources
     out = tmp_path / "out"
     save_mask(out / "b.png", OUTLINED)
