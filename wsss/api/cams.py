@@ -152,7 +152,7 @@ def patch_text_cams(
         ValueError: the photo is too large for the encoder's attention: set ``long_side``.
     """
     _check_tags(tags)
-    check_names("classes", classes or ())
+    check_names("classes", () if classes is None else classes)
     listed = _classes(classes or tags, backgrounds, prompts)
     texts = clip.texts(listed)
     if descriptions is not None:
@@ -222,7 +222,7 @@ def _classes(
     backgrounds: Sequence[str] | None,
     prompts: Mapping[str, str] | None,
 ) -> ClassList:
-    check_names("backgrounds", backgrounds or ())
+    check_names("backgrounds", () if backgrounds is None else backgrounds)
     return customise(folder_classes(tags), prompts or {}, backgrounds)
 
 

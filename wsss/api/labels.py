@@ -128,7 +128,7 @@ def pseudo_mask(
     """
     image = read_image(photo)
     check_maps("scores", scores)
-    check_names("tags", tags or ())
+    check_names("tags", () if tags is None else tags)
     names = tuple(map(str, range(1, len(scores) + 1))) if tags is None else tuple(tags)
     if len(names) != len(scores) or not names:
         raise ValueError(f"{len(scores)} score maps for {len(names)} tags; expected one each")
