@@ -215,8 +215,25 @@ def test_pictures_and_files(tmp_path: Path, clip: Clip) -> None:
     large = np.tile(PHOTO, (4, 4, 1))
     large_result = wsss.pseudo_mask(large, cams.maps, TAGS, crf=False)
     assert large_result.overlay().size == (large.shape[1], large.shape[0])
+    with pytest.raises(ValueError, match="min_confidence is 95"):
+        result.with_ignore(95.0)
     with pytest.raises(ValueError, match="no tag 'cat'; the tags are bottle, house"):
         cams.overlay("cat")
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_the_pictures_of_a_sheet_lie_side_by_side(clip: Clip, times: int) -> None:
+    """Whatever the size of the photo, each fills its cell and covers no other."""
+    photo = np.full((100 * times, 150 * times, 3), 255, np.uint8)
+    photo[:, : 75 * times] = (255, 0, 0)
+    cams = wsss.grad_cam(clip, photo, TAGS)
+    for sheet in (cams.plot(), wsss.pseudo_mask(photo, cams.maps, TAGS, crf=False).plot()):
+        pixels = np.asarray(sheet).astype(int)
+        red = (pixels[..., 0] > 250) & (pixels[..., 1:] < 5).all(axis=-1)
+        columns = np.flatnonzero(red[:180].any(axis=0))
+        # The left half of a cell of 180 pixels behind a margin of 16.
+        assert abs(columns[0] - 16) <= 1
+        assert abs(columns[-1] - (16 + 90)) <= 2
 
 
 MAPS = np.zeros((2, 3, 4), np.float32)
@@ -229,8 +246,17 @@ MAPS = np.zeros((2, 3, 4), np.float32)
         (lambda clip: wsss.read_image(PHOTO / 255), r"array float64 .* expected RGB as uint8"),
         (lambda clip: wsss.read_image(PHOTO[:, :, 0]), "expected RGB as uint8"),
         (lambda clip: wsss.load_clip("ViT-Z"), "open_clip has no model of this name"),
-        (lambda clip: wsss.grad_cam(clip, PHOTO, []), "there is no class"),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, []), "there is no tag; name what is on the photo"),
         (lambda clip: wsss.grad_cam(clip, PHOTO, "cat"), "a list of names, not the text 'cat'"),
+        (
+            lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], "sky"),
+            "backgrounds are a list of names, not the text 'sky'",
+        ),
+        (
+            lambda clip: wsss.patch_text_cams(clip, PHOTO, ["cat"], descriptions={"cat": "furry"}),
+            "descriptions of 'cat' are a list of names, not the text 'furry'",
+        ),
+        (lambda clip: wsss.pseudo_mask(PHOTO, MAPS, "it"), "a list of names, not the text 'it'"),
         (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat", "Cat"]), "is the same as 'cat'"),
         (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], ["cat"]), "is one of the classes"),
         (
@@ -252,7 +278,10 @@ MAPS = np.zeros((2, 3, 4), np.float32)
         (lambda clip: wsss.propagate(np.eye(9), MAPS), "does not fit maps on a grid of 3 x 4"),
         (lambda clip: wsss.propagate(np.eye(12), MAPS - 1), "values in 0 … 1, not -1.0 … -1.0"),
         (lambda clip: wsss.dense_crf(PHOTO, MAPS * np.nan), "values in 0 … 1, not nan"),
-        (lambda clip: wsss.dense_crf(PHOTO, MAPS[0]), r"expected a float array .* not float32"),
+        (
+            lambda clip: wsss.dense_crf(PHOTO, MAPS[0]),
+            r"expected a numpy float array .* not float32",
+        ),
         (lambda clip: wsss.dense_crf(PHOTO, MAPS, iterations=0), "iterations: .*; it is 0"),
         (lambda clip: wsss.pseudo_mask(PHOTO, MAPS, ["cat"]), "2 score maps for 1 tags"),
         (lambda clip: wsss.pseudo_mask(PHOTO, MAPS, crf={"blur": 1.0}), "no setting 'blur'"),

@@ -29,7 +29,10 @@ def test_every_departure_is_on_a_page_with_both_values() -> None:
     table = {row[1]: [cell.strip("`") for cell in row[2:4]] for row in rows if len(row) == 5}
     for key, *values in _departures(Config()):
         shared = key.replace("seeds.crf", "masks.crf")  # the same options, in one row
-        assert table.get(f"`{shared}`") == [_word(value) for value in values], key
+        words = [_word(value) for value in values]
+        assert table.get(f"`{shared}`") == words, (
+            f"a page of docs/methods needs the row | … | `{shared}` | {words[0]} | {words[1]} | … |"
+        )
 
 
 def _word(value: object) -> str:

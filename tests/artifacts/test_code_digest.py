@@ -165,6 +165,12 @@ def test_logic_of_the_configuration_reaches_the_stages_that_call_it(tmp_path: Pa
     assert tried
 
 
+def test_the_manifest_depends_on_no_section_of_a_later_stage() -> None:
+    sections = {f"wsss.config.{name}" for name in ("cams", "infer", "labels", "refine", "retrain")}
+    assert sections <= MODULES.keys()
+    assert not sections & uses("ingest", "none")
+
+
 def _with_code(module: str) -> str:
     return MODULES[module].read_text() + "\nEDITED = 1\n"
 

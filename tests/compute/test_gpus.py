@@ -190,6 +190,19 @@ def test_a_device_is_claimed_before_cuda_looks(
         devices.pick_device("cuda:5")
 
 
+def test_a_device_that_is_not_there_is_named(
+    listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    listed("")
+    assert devices.pick_device("auto") == torch.device("cpu")
+    for name in ("cuda", "cuda:1"):
+        with pytest.raises(ValueError, match=f"device {name} was asked for, .* sees no GPU"):
+            devices.pick_device(name)
+    with pytest.raises(ValueError, match="device 'gpu': expected auto, cpu, cuda"):
+        devices.pick_device("gpu")
+
+
 def test_without_gpus_from_slurm_none_is_claimed(
     listed: Listed,
     tmp_path: Path,

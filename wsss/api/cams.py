@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from wsss.api.inputs import Photo, check_maps, read_image, section
+from wsss.api.inputs import Photo, check_maps, check_names, read_image, section
 from wsss.api.results import ClassMaps
 from wsss.cams.affinity import propagate as propagate_rows
 from wsss.cams.clip_sources import clip_cams
@@ -113,6 +113,7 @@ def grad_cam(
         DataError: no tag, an empty or doubled one, or a background that is a tag.
         ValueError: the photo is too large for the encoder's attention: set ``long_side``.
     """
+    _check_tags(tags)
     classes = _classes(tags, backgrounds, prompts)
     settings = section(AffinityConfig, enabled=affinity, box_threshold=box_threshold)
     cams = CamsConfig(source="grad_cam", affinity=settings)
@@ -150,9 +151,13 @@ def patch_text_cams(
         DataError: as `grad_cam`; or a tag is none of the classes, or a class has no description.
         ValueError: the photo is too large for the encoder's attention: set ``long_side``.
     """
+    _check_tags(tags)
+    check_names("classes", () if classes is None else classes)
     listed = _classes(classes or tags, backgrounds, prompts)
     texts = clip.texts(listed)
     if descriptions is not None:
+        for name, lines in descriptions.items():
+            check_names(f"descriptions of {name!r}", lines)
         sentences = {name: descriptions.get(name, ()) for name in listed.names}
         if lacking := [name for name, lines in sentences.items() if not lines]:
             raise DataError(f"descriptions: there is none of {', '.join(lacking)}")
@@ -206,13 +211,18 @@ def propagate(
     return propagate_rows(weights, rows, image_index, CamsConfig(affinity=settings)).numpy()
 
 
+def _check_tags(tags: Sequence[str]) -> None:
+    check_names("tags", tags)
+    if not len(tags):
+        raise DataError("there is no tag; name what is on the photo")
+
+
 def _classes(
     tags: Sequence[str],
     backgrounds: Sequence[str] | None,
     prompts: Mapping[str, str] | None,
 ) -> ClassList:
-    if isinstance(tags, str):
-        raise TypeError(f"tags are a list of names, not the text {tags!r}")
+    check_names("backgrounds", () if backgrounds is None else backgrounds)
     return customise(folder_classes(tags), prompts or {}, backgrounds)
 
 

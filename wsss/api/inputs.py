@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,12 +57,23 @@ def check_maps(name: str, maps: np.ndarray) -> None:
         ValueError: it is no float array [maps, height, width] of values in 0 … 1.
     """
     if not isinstance(maps, np.ndarray) or maps.ndim != 3 or maps.dtype.kind != "f":
-        what = getattr(maps, "dtype", type(maps).__name__), list(getattr(maps, "shape", []))
-        raise ValueError(
-            f"{name}: expected a float array [maps, height, width], not {what[0]} {what[1]}"
-        )
+        is_array = isinstance(maps, np.ndarray)
+        what = f"{maps.dtype} {list(maps.shape)}" if is_array else type(maps).__name__
+        raise ValueError(f"{name}: expected a numpy float array [maps, height, width], not {what}")
     if maps.size and not (maps.min() >= 0 and maps.max() <= 1):  # also for NaN
         raise ValueError(f"{name}: expected values in 0 … 1, not {maps.min()} … {maps.max()}")
+
+
+def check_names(what: str, names: Iterable[str]) -> None:
+    """Refuse a text in place of a list of texts, whose letters would be taken for names.
+
+    Raises:
+        TypeError: ``names`` is a text, or holds something that is none.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"{what} are a list of names, not the text {names!r}")
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise TypeError(f"{what} are a list of names; {wrong[0]!r} is none")
 
 
 def section(kind: type[S], **values: Any) -> S:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float32
 
-from wsss.api.inputs import Photo, check_maps, read_image, section
+from wsss.api.inputs import Photo, check_maps, check_names, read_image, section
 from wsss.api.results import PALETTE, Segmentation
 from wsss.config.labels import BackgroundConfig, CrfConfig, MasksConfig
 from wsss.labels.crf import dense_crf as crf_posterior
@@ -128,6 +128,7 @@ def pseudo_mask(
     """
     image = read_image(photo)
     check_maps("scores", scores)
+    check_names("tags", () if tags is None else tags)
     names = tuple(map(str, range(1, len(scores) + 1))) if tags is None else tuple(tags)
     if len(names) != len(scores) or not names:
         raise ValueError(f"{len(scores)} score maps for {len(names)} tags; expected one each")

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from wsss.api.cams import Clip
-from wsss.api.inputs import Photo, read_image, section
+from wsss.api.inputs import Photo, check_names, read_image, section
 from wsss.api.results import PALETTE, ClassMaps, Segmentation
 from wsss.config.labels import CrfConfig
 from wsss.data.datasets.classes import nearest
@@ -82,6 +82,7 @@ class RefinerPredictor(Predictor):
         Raises:
             ValueError: there is no tag, or one is none of those classes.
         """
+        check_names("tags", tags)
         classes = self.names[1:]
         if unknown := [tag for tag in tags if tag not in classes]:
             raise ValueError(

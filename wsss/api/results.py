@@ -15,7 +15,7 @@ from wsss.data.images.label_png import save_label_png, voc_palette
 from wsss.labels.ignore import ignore_band
 from wsss.labels.upsample import upsample
 from wsss.score.figures.overlay import paint_heat, paint_labels
-from wsss.score.figures.sheet_layout import LegendItem, Row, draw_sheet
+from wsss.score.figures.sheet_layout import LegendItem, Row, cell_size, draw_sheet
 
 PALETTE: UInt8[np.ndarray, "256 3"] = np.array(voc_palette(), np.uint8)
 """RGB colour of each label, VOC's."""
@@ -57,14 +57,15 @@ class ClassMaps:
             raise ValueError(f"no tag {tag!r}; the tags are {', '.join(self.tags)}")
         shown = range(len(self.tags)) if tag is None else [self.tags.index(tag)]
         best = self.maps if self.propagated is None else self.propagated
-        return Image.fromarray(_heat(self.photo, best, shown))
+        return Image.fromarray(_heat(_enlarged(self.photo), best, shown))
 
     def plot(self) -> Image.Image:
         """A sheet: the photo, and the map of each tag before and after the affinity."""
         stages = [("maps", self.maps), ("propagated", self.propagated)]
         columns = range(len(self.tags))
+        photo = _in_cell(self.photo)
         rows = [
-            Row((_enlarged(self.photo), *(_heat(self.photo, maps, [k]) for k in columns)), name, ())
+            Row((photo, *(_heat(photo, maps, [k]) for k in columns)), name, ())
             for name, maps in stages
             if maps is not None
         ]
@@ -94,12 +95,18 @@ class Segmentation:
         return iter((self.labels, self.confidence))
 
     def with_ignore(self, min_confidence: float = 0.95) -> UInt8[np.ndarray, "height width"]:
-        """The labels with 255 (ignored in training) where the confidence is below the minimum."""
+        """The labels with 255 (ignored in training) where the confidence is below the minimum.
+
+        Raises:
+            ValueError: the minimum is not in 0 … 1.
+        """
+        if not 0 <= min_confidence <= 1:
+            raise ValueError(f"min_confidence is {min_confidence}; expected a value in 0 … 1")
         return ignore_band(self.labels, self.confidence, min_confidence)
 
     def overlay(self) -> Image.Image:
         """The labels in their colours over the photo; small photos are enlarged."""
-        return Image.fromarray(self._painted())
+        return Image.fromarray(self._painted(_enlarged(self.photo)))
 
     def plot(self) -> Image.Image:
         """A sheet: the photo, the labels over it, the confidence, and the names of the colours."""
@@ -108,8 +115,9 @@ class Segmentation:
             for label in np.unique(self.labels).tolist()
             if label > 0
         ]
+        photo = _in_cell(self.photo)
         sure = paint_heat(self.photo, self.confidence[None], [], self.palette)
-        row = Row((_enlarged(self.photo), self._painted(), _enlarged(sure)), "", ())
+        row = Row((photo, self._painted(photo), _in_cell(sure)), "", ())
         columns = ["photo", "labels", "confidence"]
         return draw_sheet("Labels", columns, [row], legend, "Confidence: dark is 0, bright is 1.")
 
@@ -117,8 +125,9 @@ class Segmentation:
         """Write the labels as a palette PNG (mode P), whose values are the labels."""
         save_label_png(Path(path), self.labels)
 
-    def _painted(self) -> UInt8[np.ndarray, "rows columns 3"]:
-        photo = _enlarged(self.photo)
+    def _painted(
+        self, photo: UInt8[np.ndarray, "rows columns 3"]
+    ) -> UInt8[np.ndarray, "rows columns 3"]:
         size = (photo.shape[1], photo.shape[0])
         labels = Image.fromarray(self.labels).resize(size, Image.Resampling.NEAREST)
         return paint_labels(photo, np.asarray(labels), self.palette)
@@ -126,14 +135,23 @@ class Segmentation:
 
 def _enlarged(photo: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "rows columns 3"]:
     factor = max(1.0, _SMALLEST / max(photo.shape[:2]))
-    size = (round(photo.shape[1] * factor), round(photo.shape[0] * factor))
-    return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BICUBIC))
+    return _resized(photo, round(photo.shape[0] * factor), round(photo.shape[1] * factor))
+
+
+def _in_cell(photo: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "rows columns 3"]:
+    """At the size of a picture on a sheet."""
+    return _resized(photo, *cell_size(*photo.shape[:2]))
+
+
+def _resized(
+    photo: UInt8[np.ndarray, "height width 3"], rows: int, columns: int
+) -> UInt8[np.ndarray, "rows columns 3"]:
+    return np.asarray(Image.fromarray(photo).resize((columns, rows), Image.Resampling.BICUBIC))
 
 
 def _heat(
-    photo: UInt8[np.ndarray, "height width 3"],
+    photo: UInt8[np.ndarray, "rows columns 3"],
     maps: Float32[np.ndarray, "tags h w"],
     shown: Sequence[int],
 ) -> UInt8[np.ndarray, "rows columns 3"]:
-    large = _enlarged(photo)
-    return paint_heat(large, upsample(maps[list(shown)], large.shape[:2]), shown, PALETTE)
+    return paint_heat(photo, upsample(maps[list(shown)], photo.shape[:2]), shown, PALETTE)

@@ -22,13 +22,16 @@ def pick_device(name: str) -> torch.device:
     a training of several processes each takes the GPU of its rank.
 
     Raises:
-        ValueError: there is no such GPU, or several processes would share it.
+        ValueError: there is no such device, or several processes would share it.
     """
     import torch  # here, so that reading a configuration does not cost torch's start-up
 
     kind, _, gpu_index = name.partition(":")
     if kind not in ("auto", "cuda"):
-        return torch.device(name)
+        try:
+            return torch.device(name)
+        except RuntimeError:
+            raise ValueError(f"device {name!r}: expected auto, cpu, cuda or cuda:1 …") from None
     if kind == "auto" and "SLURM_JOB_ID" in os.environ and VISIBLE not in os.environ:
         if visible_gpus():
             _log.warning(
@@ -53,10 +56,14 @@ def pick_device(name: str) -> torch.device:
         else:
             os.environ[VISIBLE] = claim_gpus(gpus)[0].name  # CUDA has not looked at it yet
         os.environ[HELD] = "1"
-    if kind == "auto" and not torch.cuda.is_available():
-        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        if kind == "auto":
+            return torch.device("cpu")
+        raise ValueError(
+            f"device {name} was asked for, but this PyTorch sees no GPU; take cpu or auto"
+        )
     device = torch.device(f"cuda:{gpu_index}" if gpu_index else "cuda")
-    if gpu_index and torch.cuda.is_available():
+    if gpu_index:
         torch.cuda.set_device(device)  # else torch keeps a context on the first GPU as well
     return device
 

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 AUTO: Final = "auto"
 Variant = Literal["published", "corrected"]
+Split = Literal["train", "val"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 

@@ -6,9 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, Share, variant_field
-
-Split = Literal["train", "val"]
+from wsss.config.base import Section, Share, Split, variant_field
 
 
 class AffinityConfig(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss.config.cams import Split
+from wsss.config.base import Split
 from wsss.data.datasets.classes import ClassList
 
 

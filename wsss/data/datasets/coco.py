@@ -24,8 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from wsss.config.base import Variant
-from wsss.config.cams import Split
+from wsss.config.base import Split, Variant
 from wsss.config.data import DataConfig
 from wsss.data.datasets.candidates import Candidate, Dataset
 from wsss.data.datasets.classes import class_list, customise

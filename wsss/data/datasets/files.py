@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
-from wsss.config.cams import Split
+from wsss.config.base import Split
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
 from wsss.config.safe_yaml import read_bytes

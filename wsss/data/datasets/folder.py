@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from wsss.config.base import Variant
-from wsss.config.cams import Split
+from wsss.config.base import Split, Variant
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
 from wsss.data.datasets.candidates import Candidate, Dataset

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Final, Literal
 from xml.etree import ElementTree
 
-from wsss.config.base import Variant
-from wsss.config.cams import Split
+from wsss.config.base import Split, Variant
 from wsss.config.data import DataConfig
 from wsss.config.safe_yaml import read_bytes
 from wsss.data.datasets.candidates import Candidate, Dataset

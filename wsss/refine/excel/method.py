@@ -47,7 +47,11 @@ class Excel(HeadRefiner[ExcelOptions]):
         )
 
     def loss(self, step: int, batch: CropBatch) -> Mapping[str, Tensor]:
-        """``L = L_seg + 0.1 L_div``; the learned relation takes part from ``lvc_start`` on."""
+        """``L = L_seg + w L_aff`` (eq. 21 of docs/methods/excel.md), w: ``affinity_weight``.
+
+        The learned relation takes part from step ``lvc_start`` on. The paper calls L_aff the
+        diversity loss.
+        """
         options = self.options
         dynamic = step >= options.lvc_start
         features = self.encode(batch.images, dynamic=dynamic)
@@ -105,7 +109,7 @@ class Excel(HeadRefiner[ExcelOptions]):
         features: CalibratedFeatures,
         related: Float[Tensor, "batch patches patches"] | None = None,
     ) -> Float[Tensor, "batch tokens embed_dim"]:
-        """Calibrated tokens in the joint space: static, or dynamic by the learned relation.
+        """Calibrated tokens in the joint space: static, or dynamic by the relation (eq. 18).
 
         Args:
             features: from `encode`.

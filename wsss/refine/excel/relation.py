@@ -100,7 +100,7 @@ def encode(
 def relation(
     fused: Float[Tensor, "batch width rows columns"], options: ExcelOptions
 ) -> Float[Tensor, "batch patches patches"]:
-    """Centred cosines between fused features: R = 3 (f^T f - mean).
+    """R: centred cosines between fused features (eq. 15 of docs/methods/excel.md).
 
     Its sigmoid is the learned affinity, `shift` of it calibrates the CAM.
     """
@@ -116,5 +116,5 @@ def relation(
 def shift(
     related: Float[Tensor, "batch patches patches"],
 ) -> Float[Tensor, "batch patches patches"]:
-    """E: a softmax over the patches that are more alike than the mean; rows sum to one."""
+    """E: a softmax over the patches more alike than the mean; rows sum to one (eq. 17)."""
     return torch.softmax(related.masked_fill(related < 0, -torch.inf), dim=-1)

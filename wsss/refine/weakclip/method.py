@@ -57,7 +57,7 @@ class WeakClip(Refiner[WeakClipOptions]):
         self._crf = boundary_crf(self.options.boundary, max(1, self.encoder.patch[0] // 2))
 
     def loss(self, step: int, batch: CropBatch) -> Mapping[str, Tensor]:
-        """Weighted sum of the parts ``seed``, ``boundary`` and ``auxiliary``, at every step."""
+        """Weighted sum of ``seed``, ``boundary`` and ``auxiliary`` (eq. 17-22)."""
         options, network = self.options, self.network
         assert batch.labels is not None
         features = network.encode(batch.images)

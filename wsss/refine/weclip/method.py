@@ -39,7 +39,10 @@ class WeClip(HeadRefiner[WeClipOptions]):
         self._crop_cams = self.options.crop_visibility != "image"
 
     def loss(self, step: int, batch: CropBatch) -> Mapping[str, Tensor]:
-        """``L = L_seg + 0.1 L_aff``; the refinement module takes part from ``rfm_start`` on."""
+        """``L = L_seg + w L_aff`` (eq. 20 of docs/methods/weclip.md), w: ``affinity_weight``.
+
+        The refinement module takes part from step ``rfm_start`` on.
+        """
         rfm = step >= self.options.rfm_start
         features = self.encode(batch, rfm=rfm)
         _, fused, logits = self.head(features.features, features.grid)
@@ -50,7 +53,7 @@ class WeClip(HeadRefiner[WeClipOptions]):
     def affinity(
         self, fused: Float[Tensor, "batch width rows columns"]
     ) -> Float[Tensor, "batch patches patches"]:
-        """A_f between patches, in 0..1."""
+        """A_f between patches, in 0..1 (eq. 6 of docs/methods/weclip.md)."""
         cosine = self.options.affinity == "cosine"
         return feature_affinity(fused, self.options.temperature if cosine else None)
 
@@ -78,7 +81,7 @@ class WeClip(HeadRefiner[WeClipOptions]):
         features: EncoderFeatures,
         affinity: Float[Tensor, "batch patches patches"] | None,
     ) -> UInt8[Tensor, "batch side side"]:
-        """Label every pixel: 0 background, class + 1, 255 where nothing is to be learned.
+        """Y: 0 background, class + 1, 255 where nothing is to be learned (eq. 16).
 
         Args:
             batch: the crops.
@@ -96,7 +99,7 @@ class WeClip(HeadRefiner[WeClipOptions]):
     def _initial_cams(
         self, batch: CropBatch, features: EncoderFeatures
     ) -> tuple[Tensor, Bool[Tensor, " rows"], Tensor | None]:
-        """M_init, whether the crop shows the class of a row, and the height to which M_f is scaled.
+        """M_init (eq. 7), whether a row's class is shown, and the height to which M_f is scaled.
 
         A map of the whole image tells how much of a class the crop shows. Scaling by its own
         extremes would lose that and give every tag a full peak, so the peak that the image's
@@ -130,7 +133,7 @@ class WeClip(HeadRefiner[WeClipOptions]):
         image_index: Tensor,
         affinity: Float[Tensor, "batch patches patches"] | None,
     ) -> Float[Tensor, "rows height width"]:
-        """M_f: maps spread along attention; as they are where no attention was asked for."""
+        """M_f: maps spread along attention (eq. 8-12); unchanged where no attention is given."""
         if features.attention is None:
             return maps
         args = (features.attention, maps, image_index, self.setup.cams, affinity)

@@ -45,10 +45,12 @@ def loss_curve(log: Path, out: Path) -> None:
     ratios = [3, 1] if rate is not None else [1]
     axes = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
     top: Axes = axes[0]
-    top.plot(step, loss, color=_COLOURS[0], alpha=0.3, linewidth=0.8, label="each step")
     window = max(1, round(_SMOOTH * len(step)))
-    label = f"mean of the last {window} steps" if window > 1 else "each step"
-    top.plot(step, smoothed(loss, window), color=_COLOURS[0], linewidth=1.8, label=label)
+    alpha, width = (0.3, 0.8) if window > 1 else (1.0, 1.8)
+    top.plot(step, loss, color=_COLOURS[0], alpha=alpha, linewidth=width, label="each step")
+    if window > 1:
+        label = f"mean of the last {window} steps"
+        top.plot(step, smoothed(loss, window), color=_COLOURS[0], linewidth=1.8, label=label)
     top.set_ylabel("loss")
     top.set_ylim(bottom=0, top=_ceiling(loss))
     top.legend(frameon=False)

@@ -19,7 +19,7 @@ import numpy as np
 
 from wsss.artifacts.checksum import write_checked_text
 from wsss.artifacts.progress import track
-from wsss.config.cams import Split
+from wsss.config.base import Split
 from wsss.config.data import DataConfig
 from wsss.data.check.image_headers import present
 from wsss.data.datasets.candidates import Candidate
