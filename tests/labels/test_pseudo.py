@@ -30,6 +30,14 @@ def test_without_crf_confidence_is_the_share_of_the_winner() -> None:
             assert confidence[row, column] == pytest.approx(max(stack) / sum(stack))
 
 
+def test_without_any_score_the_confidence_is_zero() -> None:
+    _, image = noise(1)
+    zeros = np.zeros((1, 8, 11), np.float32)
+    label, confidence = pseudo_label(zeros, [0], image, masks(crf=False), zeros[0])
+    assert not label.any()
+    assert not confidence.any()
+
+
 @pytest.mark.parametrize("crf", [False, True])
 def test_a_separate_background_replaces_the_rule(crf: bool) -> None:
     scores, image = noise(3)

@@ -147,6 +147,8 @@ def pseudo_mask(
     behind = None
     if background is not None:
         check_maps("background", background[None])
+        if background.shape != scores.shape[1:]:
+            raise ValueError(f"background is {background.shape}, the scores are {scores.shape[1:]}")
         behind = at_photo(background[None])[0]
     classes = range(len(names))
     labels, confidence = pseudo_label(at_photo(scores), classes, image, settings, behind)

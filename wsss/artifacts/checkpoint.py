@@ -17,7 +17,7 @@ from wsss.artifacts.checksum import BLANK, verify_checksum, write_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 
-_REMEDY = "delete it and rerun the stage that makes it"
+_REMEDY = "if a stage wrote it, delete it and rerun that stage"
 
 
 def save_checkpoint(

@@ -62,7 +62,7 @@ def checkpoint_facts(path: Path) -> dict[str, Any]:
 def _metadata(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such checkpoint; run the stage that makes it first")
-    verify_checksum(path, "delete it and rerun the stage that makes it")
+    verify_checksum(path, "if a stage wrote it, delete it and rerun that stage")
     try:
         with safe_open(path, framework="np") as stored:
             metadata = dict(stored.metadata() or {})

@@ -26,7 +26,8 @@ import grimp
 import wsss
 
 FORMAT = 3
-"""Of everything that `wsss.artifacts` writes; a new number reruns every stage."""
+"""Of everything that `wsss.artifacts` writes; a new number reruns every stage. Shards before 3
+named their checksum otherwise; 1 had none over keys, attributes and provenance."""
 _PACKAGE = "wsss"
 _ROOT = Path(wsss.__file__).parent
 _PLUMBING = ("wsss.artifacts", "wsss.compute", "wsss.errors")

@@ -20,19 +20,18 @@ import h5py
 import numpy as np
 
 from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.code_digest import FORMAT
 from wsss.artifacts.digest import digest_arrays, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.failsafe_file import FailsafeFile
 from wsss.artifacts.hdf5 import open_hdf5, read_array, write_array
 from wsss.artifacts.provenance import Provenance
 
-_FORMAT = 2
-"""1 had no index: keys, attributes and provenance were not covered by a digest."""
 _FIELDS = {"id": str, "key": str, "attrs": dict, "arrays": dict, "digest": str}
 """What the index says of an item."""
 # Arrays of numbers, as HDF5 reads them: damaged attributes of texts can keep it busy for ever.
 _ABOUT, _INDEX = "about", "index"
-_AGAIN = "delete it and rerun the stage"
+_AGAIN = "if a stage wrote it, delete it and rerun that stage"
 # What h5py and the parsing of its values raise at damaged bytes.
 _DAMAGE = (
     OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError,
@@ -144,7 +143,7 @@ class ShardWriter:
         index = "\n".join(json.dumps(entry, sort_keys=True) for entry in entries).encode()
         write_array(self._file, _INDEX, np.frombuffer(index, np.uint8))
         root = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "kind": self._kind,
             "count": len(entries),
             "provenance": self._provenance.model_dump_json(),
@@ -210,9 +209,9 @@ class Shard:
         if _ABOUT not in self._file:
             raise ArtifactError(f"{self.path}: is not a finished shard of this version; {_AGAIN}")
         about = json.loads(read_array(self._file, _ABOUT).tobytes())
-        if about["format"] != _FORMAT:
+        if about["format"] != FORMAT:
             raise ArtifactError(
-                f"{self.path}: has the format {about['format']}, this version reads {_FORMAT}; "
+                f"{self.path}: has the format {about['format']}, this version reads {FORMAT}; "
                 f"{_AGAIN}"
             )
         checksum = about.pop("checksum")

@@ -52,7 +52,11 @@ def pseudo_label(
     stack = with_background(scores.astype(precision, copy=False), config.background, background)
     if config.par:
         stack = _par(stack, image).astype(precision, copy=False)
-    probs = dense_crf(stack, image, config.crf) if config.crf.enabled else stack / stack.sum(axis=0)
+    if config.crf.enabled:
+        probs = dense_crf(stack, image, config.crf)
+    else:
+        total = stack.sum(axis=0)
+        probs = stack / np.where(total, total, 1)  # confidence 0 where no label has a score
     labels = np.array([0, *(index + 1 for index in classes)], np.uint8)
     return labels[probs.argmax(axis=0)], probs.max(axis=0)
 

@@ -197,6 +197,11 @@ class Trainer(Generic[Batch]):
         drawn = (1 + step, *distributed.rank_key())
         torch.manual_seed(seeding.seed_number(self._seed, seeding.NETWORK, *drawn))
         parts = losses(step, batch)
+        if "loss" not in parts:
+            raise ValueError(
+                f"the method's loss returned {sorted(parts)}; expected the entry 'loss', which is "
+                "minimised, and perhaps its parts"
+            )
         measured = distributed.means(parts)
         steps = self._settings.iterations
         check_loss(float(measured["loss"]), step + 1, steps, "refine.train")
