@@ -221,6 +221,7 @@ def test_pictures_and_files(tmp_path: Path, clip: Clip) -> None:
         cams.overlay("cat")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 4])
 def test_the_pictures_of_a_sheet_lie_side_by_side(clip: Clip, times: int) -> None:
     """Whatever the size of the photo, each fills its cell and covers no other."""
@@ -323,6 +324,7 @@ def _stage_prediction(
         return dict(shard.read("scene").arrays)
 
 
+@pytest.mark.slow
 def test_a_refiner_needs_its_checkpoint_alone(folder: Path, clip: Clip) -> None:
     refiner = wsss.load_refiner(folder / "refiner.safetensors", device="cpu")
     assert isinstance(refiner.refiner, wsss.Refiner)
@@ -345,6 +347,7 @@ def test_a_refiner_needs_its_checkpoint_alone(folder: Path, clip: Clip) -> None:
         wsss.load_refiner(folder / "segmenter.safetensors")
 
 
+@pytest.mark.slow
 def test_a_segmenter_needs_its_checkpoint_alone(folder: Path) -> None:
     segmenter = wsss.load_segmenter(folder / "segmenter.safetensors", device="cpu")
     retrain = {"model": "segformer-b0", "crop": 96}

@@ -23,6 +23,7 @@ def pieces(page: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_refiner(Path("refiner.safetensors"))

@@ -115,6 +115,7 @@ def test_an_edit_of_code_reaches_the_stages_that_use_it_and_no_other(tmp_path: P
             assert changed() == expected, module
 
 
+@pytest.mark.slow
 def test_comments_docstrings_and_formatting_reach_no_stage(tmp_path: Path) -> None:
     texts = {}
     for module, path in MODULES.items():

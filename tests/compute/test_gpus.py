@@ -127,6 +127,7 @@ def test_one_job_of_two_gpus_and_one_of_one_do_not_wait_for_each_other(
     assert _says(both) == "got GPU-aaaa-1 GPU-bbbb-2"
 
 
+@pytest.mark.slow
 def test_many_jobs_never_share(listed: Listed, job: StartJob) -> None:
     """Six jobs, started at once, two at a time on two GPUs."""
     listed(_TWO)

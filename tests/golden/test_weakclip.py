@@ -122,6 +122,7 @@ def test_losses_and_gradients_of_a_step(golden_dir: Path, arrays: Arrays) -> Non
         assert_close_rel(gradient, arrays[key].reshape(gradient.shape), FLOAT32, key)
 
 
+@pytest.mark.slow
 def test_chained_layers_all_learn(golden_dir: Path, arrays: Arrays) -> None:
     network = build(golden_dir, arrays, co_attention="chained")
     _losses(golden_dir, arrays, network)["loss"].backward()

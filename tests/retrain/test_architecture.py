@@ -165,6 +165,7 @@ def test_probabilities_are_of_the_image_s_size(kind: str, size: tuple[int, int])
         torch.testing.assert_close(probs.sum(dim=1), torch.ones(2, *size))
 
 
+@pytest.mark.slow
 def test_weights_go_out_and_come_back(kind: str, tmp_path: Path) -> None:
     source, target = small(kind), small(kind, seed=1)
     save_file(source.state_dict(), tmp_path / "whole.safetensors")

@@ -41,6 +41,7 @@ def pixels(sample: dict[str, Any]) -> bytes:
     return sample["inputs"].numpy().tobytes() + mask.numpy().tobytes()
 
 
+@pytest.mark.slow
 def test_a_sample_depends_on_seed_and_position_alone(data: Any, configure: Make) -> None:
     config, masks = configure(), data.masks()
     first = make(data, masks, config)

@@ -148,6 +148,7 @@ def test_a_window_that_the_network_cannot_take_is_refused(window: int) -> None:
         segmenter(small("segmenter-deit-s", crop=64), "segmenter-deit-s", window=window)
 
 
+@pytest.mark.slow
 def test_shard_holds_each_protocol_at_image_size_before_and_after_a_crf(
     data: Any, configure: Configure, checkpoint: Path, model: nn.Module, tmp_path: Path
 ) -> None:

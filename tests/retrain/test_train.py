@@ -95,6 +95,7 @@ def test_only_the_seed_matters(
     assert other.splitlines()[1] != trained[1][1].splitlines()[1]
 
 
+@pytest.mark.slow
 def test_outputs(data: Any, configure: Configure, tmp_path: Path, capfd: Any) -> None:
     capfd.readouterr()
     run(data, configure(iterations=5, warmup=2), tmp_path)

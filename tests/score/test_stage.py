@@ -89,6 +89,7 @@ def test_best_follows_the_report_classes(make_run: Callable[..., Run], tmp_path:
         run.score("cam", run.cam_shards(), out, config=wrong)
 
 
+@pytest.mark.slow
 def test_processes_and_shards_are_irrelevant(
     make_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -268,6 +268,7 @@ def test_a_damaged_cache_is_ignored(photos: Photos) -> None:
     assert photos.ingest().reused == 1
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_is_irrelevant(
     photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
