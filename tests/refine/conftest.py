@@ -1,12 +1,31 @@
-"""A small run for the tests of this room."""
+"""A small run for the tests of this room, and one tiny chain for each module."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.refine.cam_run import CamRun
+from tests.refine.chain import Chain
 from wsss.config.load import from_mapping
 from wsss.data.manifest import Sample
+
+pytest.register_assert_rewrite("tests.refine.every_method")
+
+
+@pytest.fixture(scope="module")
+def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """Manifest and CAMs for the sections of the configuration that the module names `CHAIN`."""
+    return Chain(tmp_path_factory.mktemp("chain"), **request.module.CHAIN)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(chain: Chain) -> Path:
+    return chain.train(chain.config(), chain.folder / "trained")
+
+
+@pytest.fixture(scope="module")
+def scores(chain: Chain, checkpoint: Path) -> Path:
+    return chain.apply(chain.config(), checkpoint, chain.folder / "scores.h5")
 
 
 @pytest.fixture

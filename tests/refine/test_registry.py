@@ -1,7 +1,10 @@
 """The registry lists the methods, and keeps them out of each other's code digest."""
 
+import importlib
+
 import pytest
 
+from tests.refine.every_method import MethodTests
 from wsss.artifacts.code_digest import imported_modules
 from wsss.refine.base import Refiner
 from wsss.refine.load import refiner_class
@@ -11,6 +14,12 @@ from wsss.refine.registry import METHODS, method_module
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_defines_one_refiner(method: str) -> None:
     assert issubclass(refiner_class(method), Refiner)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_the_tests_of_all(method: str) -> None:
+    module = importlib.import_module(f"tests.refine.{method}.test_{method}")
+    assert any(test.__module__ == module.__name__ for test in MethodTests.__subclasses__())
 
 
 def test_the_stage_itself_imports_no_method() -> None:

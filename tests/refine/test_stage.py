@@ -20,17 +20,10 @@ from wsss.data.manifest_folder import load
 from wsss.refine.load import from_checkpoint
 
 TRAIN = {"iterations": 2, "warmup": 0, "batch": 2, "crop": 64}
-
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    refine = {"method": "weclip", "train": TRAIN, "weclip": {"width": 16}}
-    return Chain(tmp_path_factory.mktemp("chain"), refine, clip={"long_side": 64})
-
-
-@pytest.fixture(scope="module")
-def checkpoint(chain: Chain) -> Path:
-    return chain.train(chain.config(), chain.folder / "trained")
+CHAIN = {
+    "refine": {"method": "weclip", "train": TRAIN, "weclip": {"width": 16}},
+    "clip": {"long_side": 64},
+}
 
 
 def rewritten(shard: Path, out: Path, part: slice, key: str = "") -> Path:

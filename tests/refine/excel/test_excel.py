@@ -1,6 +1,5 @@
 """ExCEL from photos to scores and predictions, on a few scenes of the demo with its small CLIP."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,8 +9,8 @@ import pytest
 import torch
 
 from tests.refine.chain import Chain
+from tests.refine.every_method import TRAIN, MethodTests, assert_normalised_cams
 from wsss.artifacts.checkpoint import load_checkpoint
-from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.config.errors import ConfigError
 from wsss.config.model import Config
@@ -21,52 +20,43 @@ from wsss.refine.excel.method import Excel
 from wsss.refine.excel.relation import encode, relation, shift
 from wsss.refine.training.crops import CropBatch
 
-TRAIN = {"iterations": 6, "warmup": 2, "batch": 3, "checkpoint_every": 2, "crop": 64}
-EXCEL: dict[str, Any] = {"width": 16, "lvc_start": 3, "self_training_start": 5}
-CAMS = {"source": "patch_text", "affinity": {"last_blocks": 6}}
+EXCEL = {"width": 16, "lvc_start": 2, "self_training_start": 3}
+CHAIN = {
+    "refine": {"method": "excel", "train": TRAIN, "excel": EXCEL},
+    "cams": {"source": "patch_text", "affinity": {"last_blocks": 6}},
+}
+BOTH = {"segmentation", "affinity"}
 
 
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    refine = {"method": "excel", "train": TRAIN, "excel": EXCEL}
-    return Chain(tmp_path_factory.mktemp("excel"), refine, cams=CAMS)
+def _option(**values: Any) -> dict[str, Any]:
+    return {"refine": {"excel": values}}
 
 
-@pytest.fixture(scope="module")
-def checkpoint(chain: Chain) -> Path:
-    return chain.train(chain.config(), chain.folder / "trained")
+class TestExcel(MethodTests):
+    trained = ("fusion", "decoder")
+    losses = ("segmentation", "affinity")
+    inference = (
+        {},
+        {"clip": {"keep_ratio": False, "input_size": 64}, "infer": {"scales": [1.0, 0.7, 1.5]}},
+    )
+    step = EXCEL["lvc_start"]
+    options = (
+        (_option(crop_visibility="image", lvc_start=9), BOTH),
+        (_option(ignore_band=None), BOTH),
+        (_option(features="aliased"), BOTH),
+        (_option(relation_dropout="on"), BOTH),
+        (_option(relation_mean="batch"), BOTH),
+        (_option(lvc_start=9), BOTH),
+        (_option(self_training_start=0), {"affinity"}),
+        ({"cams": {"affinity": {"enabled": False}}} | _option(lvc_start=9), BOTH),
+        ({"cams": {"patch_text": {"relation": "vv"}}}, BOTH),
+        ({"cams": {"patch_text": {"heads": "each"}}}, BOTH),
+        ({"cams": {"patch_text": {"tse": {"form": "topk"}}}}, BOTH),
+    )
 
 
-def _parts(chain: Chain, config: Config) -> tuple[Excel, CropBatch]:
-    refiner = cast(Excel, chain.refiner(config))
-    return refiner, next(chain.stream(config, refiner).batches(0))
-
-
-def test_checkpoint_holds_what_is_trained_alone(chain: Chain, checkpoint: Path) -> None:
-    tensors, made = load_checkpoint(checkpoint)
-    assert {name.split(".")[0] for name in tensors} == {"fusion", "decoder"}
-    assert tensors["fusion.first_weight"].shape[0] == 12  # every block, not all but the last
-    assert made.config["refine"]["method"] == "excel"
-    with (checkpoint.parent / "loss.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["step", "lr", "loss", "segmentation", "affinity"]
-    assert len(rows) == TRAIN["iterations"]
-
-
-@pytest.mark.parametrize(("labels", "count"), [(21, 6_313_237), (81, 6_328_657)])
-def test_published_number_of_parameters(chain: Chain, labels: int, count: int) -> None:
-    settings = chain.config(refine={"excel": {"width": 256}}).refine.excel
-    head = Head(12, 768, labels, settings)
-    assert sum(parameter.numel() for parameter in head.parameters()) == count
-
-
-def test_scores_are_probabilities_of_the_tags(chain: Chain, checkpoint: Path) -> None:
-    path = chain.apply(chain.config(), checkpoint, chain.folder / "scores.h5")
-    with Shard(path, kind="scores") as shard, Shard(chain.cams["train"]) as cams:
-        for item in shard:
-            assert item.attrs["classes"] == cams.read(item.id).attrs["classes"]
-            total = item.arrays["score"].astype(np.float32).sum(0) + item.arrays["background"]
-            np.testing.assert_allclose(total, 1, atol=2e-3)
+def test_every_block_is_fused(checkpoint: Path) -> None:
+    assert load_checkpoint(checkpoint)[0]["fusion.first_weight"].shape[0] == 12
 
 
 @pytest.mark.parametrize("scores", ["cam", "static_cam"])
@@ -76,59 +66,26 @@ def test_scores_of_the_calibrated_cam(
 ) -> None:
     clip = {"input_size": 64} if variant == "published" else {}
     config = chain.config(variant=variant, infer={"scores": scores}, clip=clip)
-    with Shard(chain.apply(config, checkpoint, tmp_path / "cam.h5"), kind="scores") as shard:
+    assert_normalised_cams(chain.apply(config, checkpoint, tmp_path / "cam.h5"))
+
+
+def test_nothing_but_scale_1_as_it_is(chain: Chain, checkpoint: Path, tmp_path: Path) -> None:
+    config = chain.config(infer={"mirror_first": False, "scales": [1.0]})
+    with Shard(chain.predict(config, checkpoint, tmp_path / "p.h5")) as shard:
         for item in shard:
-            assert set(item.arrays) == {"score"}
-            peaks = item.arrays["score"].max(axis=(1, 2))
-            assert ((peaks == 1) | (peaks == 0)).all()
+            np.testing.assert_array_equal(item.arrays["single"], item.arrays["multi"])
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"infer": {}},
-        {"clip": {"keep_ratio": False, "input_size": 64}, "infer": {"scales": [1.0, 0.7, 1.5]}},
-        {"infer": {"mirror_first": False, "scales": [1.0]}},
-    ],
-)
-def test_predictions(
-    chain: Chain, checkpoint: Path, changes: dict[str, Any], tmp_path: Path
-) -> None:
-    path = chain.predict(chain.config(**changes), checkpoint, tmp_path / "p.h5")
-    with Shard(path, kind="predictions") as shard:
-        for item in shard:
-            assert list(item.arrays["single"].shape) == item.attrs["size"]
-            same = np.array_equal(item.arrays["single"], item.arrays["multi"])
-            if changes["infer"].get("mirror_first") is False:
-                assert same  # nothing but scale 1 as it is
+def _parts(chain: Chain, config: Config) -> tuple[Excel, CropBatch]:
+    refiner = cast(Excel, chain.refiner(config))
+    return refiner, next(chain.stream(config, refiner).batches(0))
 
 
-TSE = {"form": "topk"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "acts_on"),
-    [
-        ({"refine": {"excel": {"crop_visibility": "image", "lvc_start": 9}}}, {"segmentation"}),
-        ({"refine": {"excel": {"ignore_band": None}}}, {"segmentation"}),
-        ({"refine": {"excel": {"features": "aliased"}}}, {"segmentation", "affinity"}),
-        ({"refine": {"excel": {"relation_dropout": "on"}}}, {"segmentation"}),
-        ({"refine": {"excel": {"relation_mean": "batch"}}}, {"affinity"}),
-        ({"refine": {"excel": {"lvc_start": 9}}}, {"segmentation"}),
-        ({"refine": {"excel": {"self_training_start": 0}}}, {"affinity"}),
-        ({"cams": {"affinity": {"enabled": False}}, "refine": {"excel": {"lvc_start": 9}}},
-         {"segmentation"}),
-        ({"cams": {"patch_text": {"relation": "vv"}}}, {"segmentation"}),
-        ({"cams": {"patch_text": {"heads": "each"}}}, {"segmentation"}),
-        ({"cams": {"patch_text": {"tse": TSE}}}, {"segmentation"}),
-    ],
-)  # fmt: skip
-def test_every_option_acts_on_its_loss(
-    chain: Chain, changes: dict[str, Any], acts_on: set[str]
-) -> None:
-    before = chain.loss(chain.config(), step=EXCEL["lvc_start"])
-    after = chain.loss(chain.config(**changes), step=EXCEL["lvc_start"])
-    assert {name for name in before if after[name] != before[name]} >= {"loss"} | acts_on
+@pytest.mark.parametrize(("labels", "count"), [(21, 6_313_237), (81, 6_328_657)])
+def test_published_number_of_parameters(chain: Chain, labels: int, count: int) -> None:
+    settings = chain.config(refine={"excel": {"width": 256}}).refine.excel
+    head = Head(12, 768, labels, settings)
+    assert sum(parameter.numel() for parameter in head.parameters()) == count
 
 
 def test_it_takes_any_cam(tmp_path: Path) -> None:
@@ -200,16 +157,11 @@ def test_padding_and_what_is_not_shown_teach_nothing(chain: Chain) -> None:
         assert not (labels[image] == index + 1).any()
 
 
-def test_what_does_not_fit_is_refused(chain: Chain, checkpoint: Path, tmp_path: Path) -> None:
-    other = chain.config(refine={"excel": {"width": 32}})
-    with pytest.raises(ArtifactError, match=r"is of another class list, encoder or refine\.excel"):
-        chain.apply(other, checkpoint, tmp_path / "s.h5")
+def test_what_does_not_fit_is_refused(chain: Chain, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="relation is none"):
         chain.config(cams={"patch_text": {"relation": "none"}})
     with pytest.raises(ConfigError, match="crop_visibility to image"):
         chain.config(cams={"source": "external", "external": {"path": "seeds"}})
-    with pytest.raises(ConfigError, match=r"heads must divide"):
-        chain.config(refine={"excel": {"width": 20}})
     many = chain.config(cams={"patch_text": {"blocks": 13}})
     with pytest.raises(ValueError, match="blocks is 13: the encoder has 12"):
         chain.train(many, tmp_path)
