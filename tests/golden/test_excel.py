@@ -141,7 +141,6 @@ def test_one_pass_of_the_encoder(build: Build, arrays: Arrays) -> None:
     assert_close_rel(seen.stream, arrays["svc_stream"], FLOAT32, "stream")
     expected = arrays["feature_list"][:, :, 1:]
     assert_close_rel(seen.features, expected, FLOAT32, "features as published")
-    assert seen.attention is not None
     attention = arrays["attention"][-6:, :, 1:, 1:].swapaxes(0, 1)
     assert_close_rel(seen.attention, attention, FLOAT32, "attention")
     features = refiner.tokens(seen)
@@ -165,7 +164,6 @@ def test_calibrated_attention(build: Build, arrays: Arrays) -> None:
     class Spy:
         def __call__(self, heads):  # type: ignore[no-untyped-def]
             mixed, mean = rewrite(heads)
-            assert mean is not None
             attention.append(mean * encoder.blocks[0].heads)
             return mixed, mean
 
@@ -238,7 +236,6 @@ def test_refined_cams(
     refiner = build(box=box)
     batch, dynamic = _batch(arrays), phase == "dynamic"
     seen = refiner.encode(batch.images, dynamic=dynamic)
-    assert seen.attention is not None
     related = _related(refiner, seen) if dynamic else None
     features = refiner.tokens(seen, related)
     maps = refiner.patch_text.maps(features, seen.grid, batch.image_index, batch.classes)
@@ -309,12 +306,10 @@ def test_one_step_from_pixels(build: Build, arrays: Arrays, golden_dir: Path, ca
     names = [str(name) for name in arrays[f"{case}/grad_norm_names"]]
     norms = dict(zip(names, arrays[f"{case}/grad_norms"].tolist(), strict=True))
     weight = refiner.head.decoder.classify.weight.grad
-    assert weight is not None
     key = "decoder.linear_pred.weight"
     assert weight.norm().item() == pytest.approx(norms[key], rel=1e-2)
     assert_close_rel(weight, arrays[f"{case}/grad/{key}"], 1e-2, key)
     first = refiner.head.fusion.first_weight.grad
-    assert first is not None
     key = f"{FUSION}linears_modulelist.6.proj.weight"
     assert_close_rel(first[6].T, arrays[f"{case}/grad/{key}"], 1e-2, key)
 
@@ -334,8 +329,6 @@ def test_losses_of_the_published_labels(arrays: Arrays, case: str) -> None:
     loss = balanced_cross_entropy(logits, labels) + 0.1 * affinity_loss(affinity, pairs)
     assert_close_rel(loss, arrays[f"{case}/total_loss"], FLOAT32, case)
     loss.backward()
-    assert logits.grad is not None
-    assert affinity.grad is not None
     assert_close_rel(logits.grad, arrays[f"{case}/grad_seg_logits"], FLOAT32, case)
     assert_close_rel(affinity.grad, arrays[f"{case}/grad_affinity"], FLOAT32, case)
 

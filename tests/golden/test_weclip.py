@@ -97,7 +97,6 @@ def test_attention_of_the_candidates(golden_dir: Path, arrays: Arrays, tmp_path:
             attention_blocks=6,
             last_block=last_block,
         )
-        assert features.attention is not None
         expected = arrays["attention"][:, -6:, 1:, 1:]
         assert_close_rel(features.attention, expected, FLOAT32, "attention")
 

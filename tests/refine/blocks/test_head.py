@@ -40,7 +40,6 @@ def test_decoder_keeps_the_grid_and_reaches_every_patch() -> None:
     logits = decoder(fused)
     assert logits.shape == (1, 5, 3, 7)
     logits[0, 0, 0, 0].backward()
-    assert fused.grad is not None
     assert (fused.grad[0].abs().sum(0) > 0).all()
 
 

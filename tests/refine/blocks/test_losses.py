@@ -23,7 +23,6 @@ def test_one_sided_batches_stay_finite(label: int) -> None:
     loss = balanced_cross_entropy(logits, torch.full((1, 8, 8), label, dtype=torch.uint8))
     loss.backward()
     assert loss.isfinite()
-    assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert (loss == 0) == (label == 255)
 

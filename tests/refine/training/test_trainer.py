@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,45 +18,57 @@ from wsss.refine.training.trainer import Trainer, TrainingStoppedError, learning
 SETTINGS = TrainingConfig(iterations=12, warmup=3, lr=0.05, checkpoint_every=4)
 
 
-def network() -> nn.Module:
-    torch.manual_seed(5)
-    return nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 1))
-
-
 class Problem:
-    """Regression on batches that are a function of their step."""
+    """Regression on batches that are a function of their step; an event before a step's loss."""
 
-    def __init__(self, module: nn.Module, fail_at: int | None = None) -> None:
-        self.module, self.fail_at, self.seen = module, fail_at, list[int]()
+    def __init__(self, **events: Callable[[], None]) -> None:
+        torch.manual_seed(5)
+        self.module = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+        self.events, self.seen = events, list[int]()
 
     def batches(self, start: int) -> Iterator[Tensor]:
         for step in range(start, 10**6):
             yield torch.randn(4, 6, generator=torch.Generator().manual_seed(step))
 
     def losses(self, step: int, batch: Tensor) -> Mapping[str, Tensor]:
-        if step == self.fail_at:
-            raise KeyboardInterrupt
+        self.events.get(f"at_{step}", lambda: None)()
         self.seen.append(step)
         fit = (self.module(batch) - batch.sum(1, keepdim=True)).square().mean()
         return {"loss": fit, "fit": fit}
 
-
-def trainer(module: nn.Module, work: Path, key: str = "t", **changes: object) -> Trainer[Tensor]:
-    settings = SETTINGS.model_copy(update=changes)
-    return Trainer(module, settings, seed=3, work=work, key=key, description="test")
-
-
-def trained(work: Path) -> tuple[dict[str, Tensor], Mapping[str, object]]:
-    module = network()
-    problem = Problem(module)
-    curve = trainer(module, work).fit(problem.batches, problem.losses)
-    return module.state_dict(), curve
+    def fit(self, work: Path, key: str = "t", **changes: object) -> Mapping[str, Sequence[float]]:
+        settings = SETTINGS.model_copy(update=changes)
+        trainer = Trainer(self.module, settings, seed=3, work=work, key=key, description="test")
+        return trainer.fit(self.batches, self.losses)
 
 
-def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for name in expected:
-        assert torch.equal(found[name], expected[name]), name
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@dataclass
+class Whole:
+    """A training that nothing interrupted."""
+
+    folder: Path
+    problem: Problem
+    curve: Mapping[str, Sequence[float]]
+
+    def assert_same_end(self, work: Path, first: int) -> None:
+        """The training in `work` goes on at step `first` and ends in the same weights."""
+        again = Problem()
+        assert again.fit(work) == self.curve
+        assert again.seen == list(range(first, 12))
+        weights = again.module.state_dict()
+        assert weights.keys() == self.problem.module.state_dict().keys()
+        for name, value in self.problem.module.state_dict().items():
+            assert torch.equal(weights[name], value), name
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    folder, problem = tmp_path_factory.mktemp("whole"), Problem()
+    return Whole(folder, problem, problem.fit(folder))
 
 
 def test_schedule() -> None:
@@ -67,9 +80,8 @@ def test_schedule() -> None:
 
 
 def test_it_learns_and_records_every_step(tmp_path: Path) -> None:
-    module = network()
-    problem = Problem(module)
-    curve = trainer(module, tmp_path, iterations=200).fit(problem.batches, problem.losses)
+    problem = Problem()
+    curve = problem.fit(tmp_path, iterations=200)
     assert list(curve) == ["lr", "loss", "fit"]
     assert problem.seen == list(range(200))
     assert len(curve["loss"]) == 200
@@ -78,133 +90,80 @@ def test_it_learns_and_records_every_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", [2, 4, 7, 11])
-def test_a_broken_run_ends_in_the_same_weights(tmp_path: Path, at: int) -> None:
-    expected, curve = trained(tmp_path / "whole")
-    module = network()
-    problem = Problem(module, fail_at=at)
+def test_a_broken_run_ends_in_the_same_weights(whole: Whole, tmp_path: Path, at: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        trainer(module, tmp_path / "broken").fit(problem.batches, problem.losses)
-    again = network()
-    problem = Problem(again)
-    found = trainer(again, tmp_path / "broken").fit(problem.batches, problem.losses)
-    assert problem.seen[0] == at // 4 * 4  # nothing that was saved is done again
-    assert_same(again.state_dict(), expected)
-    assert found == curve
+        Problem(**{f"at_{at}": interrupt}).fit(tmp_path)
+    whole.assert_same_end(tmp_path, at // 4 * 4)  # nothing that was saved is done again
 
 
-def test_a_signal_stops_it_after_the_step(tmp_path: Path) -> None:
-    expected, curve = trained(tmp_path / "whole")
-    module = network()
-    problem = Problem(module)
-
-    def losses(step: int, batch: Tensor) -> Mapping[str, Tensor]:
-        if step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return problem.losses(step, batch)
-
+def test_a_signal_stops_it_after_the_step(whole: Whole, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(TrainingStoppedError, match="stopped after step 6 of 12; the state is in"):
-        trainer(module, tmp_path / "stopped").fit(problem.batches, losses)
+        Problem(at_5=lambda: os.kill(os.getpid(), signal.SIGTERM)).fit(tmp_path)
     assert signal.getsignal(signal.SIGTERM) is before
-    again = network()
-    problem = Problem(again)
-    found = trainer(again, tmp_path / "stopped").fit(problem.batches, problem.losses)
-    assert problem.seen[0] == 6
-    assert_same(again.state_dict(), expected)
-    assert found == curve
+    whole.assert_same_end(tmp_path, 6)
 
 
 _KILLED = """
 import sys, time
 from pathlib import Path
-from tests.refine.training.test_trainer import Problem, network, trainer
-module = network()
-problem = Problem(module)
-def losses(step, batch):
-    if step == 9:
-        print("at 9", flush=True)
-        time.sleep(60)
-    return problem.losses(step, batch)
-trainer(module, Path(sys.argv[1])).fit(problem.batches, losses)
+from tests.refine.training.test_trainer import Problem
+def wait():
+    print("at 9", flush=True)
+    time.sleep(60)
+Problem(at_9=wait).fit(Path(sys.argv[1]))
 """
 
 
-def test_a_killed_run_ends_in_the_same_weights(tmp_path: Path) -> None:
-    expected, curve = trained(tmp_path / "whole")
-    work = tmp_path / "killed"
-    command = [sys.executable, "-c", _KILLED, str(work)]
+def test_a_killed_run_ends_in_the_same_weights(whole: Whole, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _KILLED, str(tmp_path)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[3]
     )
-    assert process.stdout is not None
     assert process.stdout.readline() == b"at 9\n"
     process.kill()
     process.wait()
-    again = network()
-    problem = Problem(again)
-    found = trainer(again, work).fit(problem.batches, problem.losses)
-    assert problem.seen == [8, 9, 10, 11]
-    assert_same(again.state_dict(), expected)
-    assert found == curve
+    whole.assert_same_end(tmp_path, 8)
 
 
-def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
-    expected, curve = trained(tmp_path)
-    module = network()
-    problem = Problem(module)
-    assert trainer(module, tmp_path).fit(problem.batches, problem.losses) == curve
-    assert problem.seen == []
-    assert_same(module.state_dict(), expected)
+def test_a_finished_run_is_not_repeated(whole: Whole) -> None:
+    whole.assert_same_end(whole.folder, 12)
 
 
 def test_the_state_of_another_training_or_a_damaged_one_is_left(tmp_path: Path) -> None:
-    trained(tmp_path)
-    module = network()
-    problem = Problem(module)
-    trainer(module, tmp_path, key="other").fit(problem.batches, problem.losses)
-    assert problem.seen[0] == 0
+    Problem().fit(tmp_path)
+    other = Problem()
+    other.fit(tmp_path, key="other")
+    assert other.seen[0] == 0
     for state in tmp_path.glob("*.safetensors"):
         state.write_bytes(state.read_bytes()[:100])
-    problem = Problem(module)
-    trainer(module, tmp_path, key="other").fit(problem.batches, problem.losses)
-    assert problem.seen[0] == 0
+    other = Problem()
+    other.fit(tmp_path, key="other")
+    assert other.seen[0] == 0
 
 
 def test_of_a_damaged_state_the_one_before_is_taken(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    whole: Whole, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected, curve = trained(tmp_path / "whole")
-    module = network()
-    problem = Problem(module, fail_at=11)
     with pytest.raises(KeyboardInterrupt):
-        trainer(module, tmp_path).fit(problem.batches, problem.losses)
+        Problem(at_11=interrupt).fit(tmp_path)
     newest = tmp_path / "state.safetensors"
     damaged = bytearray(newest.read_bytes())
     damaged[-3] ^= 1
     newest.write_bytes(damaged)
-    again = network()
-    problem = Problem(again)
-    found = trainer(again, tmp_path).fit(problem.batches, problem.losses)
-    assert problem.seen[0] == 4  # 8 was damaged
+    whole.assert_same_end(tmp_path, 4)  # 8 was damaged
     assert "state.safetensors: is damaged" in caplog.text
-    assert_same(again.state_dict(), expected)
-    assert found == curve
 
 
 def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path) -> None:
-    module = network()
-    problem = Problem(module)
-
-    def losses(step: int, batch: Tensor) -> Mapping[str, Tensor]:
-        found = problem.losses(step, batch)["loss"]
-        return {"loss": found * (float("nan") if step == 2 else 1.0)}
-
+    problem = Problem()
+    problem.events["at_2"] = lambda: problem.module[0].weight.data.fill_(torch.nan)
     with pytest.raises(FloatingPointError, match=r"nan at step 3 of 12; lower refine.train.lr"):
-        trainer(module, tmp_path).fit(problem.batches, losses)
+        problem.fit(tmp_path)
 
 
 def test_time_left_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trained(tmp_path)
+    Problem().fit(tmp_path)
     shown = capsys.readouterr().err
     assert "test: 12/12" in shown
     assert "s left" in shown

@@ -122,7 +122,6 @@ def test_a_batch_without_cues_costs_nothing() -> None:
     loss = seed_loss(label_probabilities(logits), torch.full((2, 4, 4), 255, dtype=torch.uint8))
     loss.backward()
     assert loss.item() == 0
-    assert logits.grad is not None
     assert not logits.grad.any()
 
 
@@ -146,7 +145,6 @@ def test_the_crf_gets_no_gradient_and_knows_the_allowed_labels_alone() -> None:
     torch.testing.assert_close(smoothed.sum(1), torch.ones(1, 6, 6))
     assert not smoothed[:, ~allowed[0]].any()
     (boundary_loss(share, smoothed) + seed_loss(share, torch.full((1, 6, 6), 2))).backward()
-    assert logits.grad is not None
     assert logits.grad[:, allowed[0]].any()
     assert not logits.grad[:, ~allowed[0]].any()
 
