@@ -1,10 +1,19 @@
-"""How golden tests measure closeness."""
+"""Golden arrays, and how tests measure closeness to them."""
+
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
 FLOAT32 = 1e-4  # largest difference over largest magnitude, as the golden README suggests
 HALF = 2e-3
+SAME_PIXELS = 0.999
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def tensor(arrays: Arrays, name: str) -> torch.Tensor:
+    return torch.from_numpy(arrays[name])
 
 
 def assert_close_rel(

@@ -6,11 +6,12 @@ Without the folder they are skipped.
 """
 
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.golden.closeness import Arrays
 
 PROJECT = Path(__file__).parents[2]
 
@@ -24,14 +25,10 @@ def golden_dir() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def load_golden(golden_dir: Path) -> Callable[[str], Mapping[str, np.ndarray]]:
-    """Read a golden ``.npz`` by name; arrays are read on access."""
-
-    def load(name: str) -> Mapping[str, np.ndarray]:
-        path = golden_dir / name
-        if not path.is_file():
-            pytest.skip(f"no golden file {path}")
-        return np.load(path)
-
-    return load
+@pytest.fixture(scope="module")
+def arrays(request: pytest.FixtureRequest, golden_dir: Path) -> Arrays:
+    """The ``.npz`` that the module names `GOLDEN`; arrays are read on access."""
+    path = golden_dir / request.module.GOLDEN
+    if not path.is_file():
+        pytest.skip(f"no golden file {path}")
+    return np.load(path)

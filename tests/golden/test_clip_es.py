@@ -1,7 +1,7 @@
 """Softmax Grad-CAM and class-aware affinity against the published CLIP-ES (``clip_es.npz``)."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
+from tests.golden.closeness import FLOAT32, HALF, Arrays, assert_close_rel
 from wsss.cams.affinity import balance, propagate_maps
 from wsss.cams.boxes import box_masks
 from wsss.cams.grad_cam import GradCam, Gradient, grad_cam
@@ -20,6 +20,8 @@ from wsss.clip.load import LoadedClip, load_clip
 from wsss.clip.position import Rounding, resize_positions
 from wsss.clip.text.embeddings import TextBank, encode_tokens
 
+GOLDEN = "clip_es.npz"
+
 ATTENTION_BLOCKS = 8
 
 
@@ -27,7 +29,7 @@ ATTENTION_BLOCKS = 8
 class Case:
     """One image of the file."""
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: Arrays
     prefix: str
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -52,15 +54,10 @@ class Case:
 
 
 @pytest.fixture
-def golden(load_golden: Callable[[str], Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
-    return load_golden("clip_es.npz")
-
-
-@pytest.fixture
-def cases(golden: Mapping[str, np.ndarray]) -> list[Case]:
-    prefixes = sorted({key.split("/")[0] for key in golden if re.match(r"img\d+/", key)})
+def cases(arrays: Arrays) -> list[Case]:
+    prefixes = sorted({key.split("/")[0] for key in arrays if re.match(r"img\d+/", key)})
     assert prefixes, "the golden file holds no image"
-    return [Case(golden, prefix) for prefix in prefixes]
+    return [Case(arrays, prefix) for prefix in prefixes]
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +80,8 @@ def published(encoders: Callable[[Rounding], ClipEncoder]) -> ClipEncoder:
 
 
 @pytest.fixture
-def bank(golden: Mapping[str, np.ndarray]) -> TextBank:
-    return TextBank(torch.from_numpy(golden["fg_text"]), torch.from_numpy(golden["bg_text"]))
+def bank(arrays: Arrays) -> TextBank:
+    return TextBank(torch.from_numpy(arrays["fg_text"]), torch.from_numpy(arrays["bg_text"]))
 
 
 def run(
@@ -101,10 +98,10 @@ def run(
     )
 
 
-def test_text_features(golden: Mapping[str, np.ndarray], clip: LoadedClip) -> None:
+def test_text_features(arrays: Arrays, clip: LoadedClip) -> None:
     for kind in ("fg", "bg"):
-        tokens = torch.from_numpy(golden[f"{kind}_tokens"]).long()
-        assert_close_rel(encode_tokens(clip.model, tokens), golden[f"{kind}_text"], FLOAT32, kind)
+        tokens = torch.from_numpy(arrays[f"{kind}_tokens"]).long()
+        assert_close_rel(encode_tokens(clip.model, tokens), arrays[f"{kind}_text"], FLOAT32, kind)
 
 
 def test_preprocessing_is_exact(

@@ -1,19 +1,20 @@
 """Labels and dense CRF against the published CLIP-ES (``clip_es.npz``, arrays ``crf_*``)."""
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from tests.golden.closeness import HALF, assert_close_rel
+from tests.golden.closeness import HALF, Arrays, assert_close_rel
 from wsss.config.labels import CrfConfig, MasksConfig
 from wsss.labels.background import with_background
 from wsss.labels.crf import appearance_image, dense_crf, posterior, unary_energy
 from wsss.labels.ignore import ignore_band
 from wsss.labels.pseudo import pseudo_label
 from wsss.labels.upsample import upsample
+
+GOLDEN = "clip_es.npz"
 
 CRF = CrfConfig(
     iterations=10,
@@ -33,7 +34,7 @@ RECOMPUTED, STORED, SAME_LABELS = 5e-3, 1e-5, 0.999
 class Case:
     """One image at one box threshold; not every threshold has every array."""
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: Arrays
     image: str
     threshold: str
 
@@ -60,12 +61,7 @@ class Case:
 
 
 @pytest.fixture
-def arrays(load_golden: Callable[[str], Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
-    return load_golden("clip_es.npz")
-
-
-@pytest.fixture
-def cases(arrays: Mapping[str, np.ndarray]) -> list[Case]:
+def cases(arrays: Arrays) -> list[Case]:
     matches = [re.fullmatch(r"(img\d+)/crf_label_(t\d+)", key) for key in arrays]
     listed = [Case(arrays, match[1], match[2]) for match in matches if match]
     assert listed, "the golden file holds no CRF label"
@@ -79,7 +75,7 @@ def labels_agree(label: np.ndarray, case: Case) -> None:
     assert (label == expected).mean() >= SAME_LABELS, f"{case.image} {case.threshold}"
 
 
-def test_initial_cam_at_image_size(arrays: Mapping[str, np.ndarray]) -> None:
+def test_initial_cam_at_image_size(arrays: Arrays) -> None:
     prefixes = [key.split("/")[0] for key in arrays if re.fullmatch(r"img\d+/cam_image_size", key)]
     assert prefixes
     for prefix in prefixes:

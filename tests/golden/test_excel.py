@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from tests.golden.closeness import FLOAT32, assert_close_rel
+from tests.golden.closeness import FLOAT32, SAME_PIXELS, Arrays, assert_close_rel, tensor
 from tests.golden.published_heads import FUSION
 from tests.golden.refiners import crop_batch, published_config, refiner_setup
 from wsss.artifacts.checkpoint import load_checkpoint
@@ -35,19 +35,10 @@ from wsss.refine.excel.relation import CalibratedFeatures, relation, shift
 from wsss.refine.released.importer import import_checkpoint
 from wsss.refine.training.crops import CropBatch
 
-Arrays = Mapping[str, np.ndarray]
+GOLDEN = "excel.npz"
+
 
 CLASSES = 20
-SAME_PIXELS = 0.999
-
-
-@pytest.fixture(scope="module")
-def arrays(load_golden: Callable[[str], Arrays]) -> Arrays:
-    return load_golden("excel.npz")
-
-
-def _tensor(arrays: Arrays, name: str) -> torch.Tensor:
-    return torch.from_numpy(arrays[name])
 
 
 def _config(golden_dir: Path, arrays: Arrays, box: float = 0.79, **excel: object) -> Config:
@@ -91,7 +82,7 @@ def build(
         config = _config(golden_dir, arrays, **options)
         inputs = EncoderInput(config.clip, tmp_path, device="cpu")
         refiner = Excel(refiner_setup(config, inputs, labels=arrays["seg_logits"].shape[1]))
-        text = _tensor(arrays, "tse/text")
+        text = tensor(arrays, "tse/text")
         bank = TextBank(text[:CLASSES], text[CLASSES:])
         refiner.patch_text = PatchText(inputs.encoder, bank, config.cams.patch_text)
         refiner.head.load_state_dict(imported)
@@ -105,7 +96,7 @@ Build = Callable[..., Excel]
 
 
 def _batch(arrays: Arrays) -> CropBatch:
-    images, tags = _tensor(arrays, "image"), _tensor(arrays, "class_labels").nonzero()
+    images, tags = tensor(arrays, "image"), tensor(arrays, "class_labels").nonzero()
     return crop_batch(images, arrays["fused"].shape[-1], tags[:, 0], tags[:, 1])
 
 
@@ -126,8 +117,8 @@ def test_published_variant_sets_every_departure(golden_dir: Path, arrays: Arrays
 
 def test_attribute_weights(golden_dir: Path, arrays: Arrays) -> None:
     tse = _config(golden_dir, arrays).cams.patch_text.tse
-    texts = F.normalize(_tensor(arrays, "tse/class_text"), dim=-1)
-    bank = _tensor(arrays, "tse/bank").T
+    texts = F.normalize(tensor(arrays, "tse/class_text"), dim=-1)
+    bank = tensor(arrays, "tse/bank").T
     weights = attribute_weights(texts[:CLASSES], bank, tse)
     assert_close_rel(weights, arrays["tse/weights"], FLOAT32, "weights")
     assert ((weights == 0).sum(1) == int((1 - 0.9) * bank.shape[0])).all()
@@ -137,7 +128,7 @@ def test_attribute_weights(golden_dir: Path, arrays: Arrays) -> None:
 
 def test_one_pass_of_the_encoder(build: Build, arrays: Arrays) -> None:
     refiner = build()
-    seen = refiner.encode(_tensor(arrays, "image"), dynamic=True)
+    seen = refiner.encode(tensor(arrays, "image"), dynamic=True)
     assert_close_rel(seen.stream, arrays["svc_stream"], FLOAT32, "stream")
     expected = arrays["feature_list"][:, :, 1:]
     assert_close_rel(seen.features, expected, FLOAT32, "features as published")
@@ -149,7 +140,7 @@ def test_one_pass_of_the_encoder(build: Build, arrays: Arrays) -> None:
 
 def test_clean_features_are_the_outputs_of_the_blocks(build: Build, arrays: Arrays) -> None:
     refiner = build(features="clean")
-    features = refiner.encode(_tensor(arrays, "image"), dynamic=False).features
+    features = refiner.encode(tensor(arrays, "image"), dynamic=False).features
     expected = arrays["clean/feature_list_6_to_10_img0"][:, 1:]
     assert_close_rel(features[6:11, 0], expected, FLOAT32, "blocks 6 to 10")
     assert_close_rel(features[:6], arrays["feature_list"][:6, :, 1:], FLOAT32, "blocks 0 to 5")
@@ -169,12 +160,12 @@ def test_calibrated_attention(build: Build, arrays: Arrays) -> None:
 
     from wsss.clip.calibration import Calibration
 
-    encoder.run(_tensor(arrays, "image"), calibration=Calibration(Spy(), refiner.patch_text.first))
+    encoder.run(tensor(arrays, "image"), calibration=Calibration(Spy(), refiner.patch_text.first))
     assert_close_rel(torch.stack(attention), arrays["svc_attention"], FLOAT32, "attention")
 
 
 def test_similarity_and_static_cam(arrays: Arrays) -> None:
-    features, texts = _tensor(arrays, "svc_features"), _tensor(arrays, "tse/text")
+    features, texts = tensor(arrays, "svc_features"), tensor(arrays, "tse/text")
     count = len(texts)
     image_index = torch.arange(len(features)).repeat_interleave(count)
     text_index = torch.arange(count).repeat(len(features))
@@ -188,7 +179,7 @@ def test_similarity_and_static_cam(arrays: Arrays) -> None:
 
 def test_relation_and_dynamic_cam(build: Build, arrays: Arrays, golden_dir: Path) -> None:
     refiner = build()
-    seen = refiner.encode(_tensor(arrays, "image"), dynamic=True)
+    seen = refiner.encode(tensor(arrays, "image"), dynamic=True)
     with torch.no_grad():
         decoded = refiner.head(seen.features, seen.grid)
     assert_close_rel(decoded.fused, arrays["fused"], FLOAT32, "fused")
@@ -216,7 +207,7 @@ def test_maximum_with_the_mirror_image(build: Build, arrays: Arrays, golden_dir:
     image_index = torch.arange(2).repeat_interleave(CLASSES)
     classes = torch.arange(CLASSES).repeat(2)
     # As published, image and mirror image are one batch, over which the relation's mean runs.
-    images = _tensor(arrays, "image")
+    images = tensor(arrays, "image")
     seen = refiner.encode(torch.cat([images, images.flip(-1)]), dynamic=True)
     features = refiner.tokens(seen, _related(refiner, seen))
     straight, mirrored = (
@@ -246,7 +237,7 @@ def test_refined_cams(
         np.testing.assert_array_equal(batch.classes[mine].numpy(), arrays[f"{case}/class_ids"])
         boxes = box_masks(maps[mine], box, "exclusive")
         np.testing.assert_array_equal(boxes.numpy(), arrays[f"{case}/box_mask"] == 1, case)
-        expected = scale_maps(_tensor(arrays, f"{case}/cam_refined"))
+        expected = scale_maps(tensor(arrays, f"{case}/cam_refined"))
         assert_close_rel(spread[mine], expected, FLOAT32, case)
         if related is not None:
             distances = block_distances(related.sigmoid(), seen.attention, "signed")
@@ -254,7 +245,7 @@ def test_refined_cams(
             nearest = select_near(distances)[image].numpy()
             np.testing.assert_array_equal(nearest, arrays[f"{case}/layer_kept"] == 1, case)
         if f"{case}/affinity_before_sinkhorn" in arrays:
-            weights = _tensor(arrays, f"{case}/affinity_before_sinkhorn")[None]
+            weights = tensor(arrays, f"{case}/affinity_before_sinkhorn")[None]
             matrix = balance(weights).matrix()
             half = (matrix + matrix.transpose(1, 2)) / 2
             assert_close_rel((half @ half)[0], arrays[f"{case}/transition"], FLOAT32, case)
@@ -268,8 +259,8 @@ def test_pixel_adaptive_refinement(arrays: Arrays) -> None:
         case = f"dynamic/img{image}"
         if f"{case}/par_out" not in arrays:
             continue
-        maps = scale_maps(_tensor(arrays, f"{case}/cam_refined"))
-        photo = _tensor(arrays, "image_denormalised")[image][None]
+        maps = scale_maps(tensor(arrays, f"{case}/cam_refined"))
+        photo = tensor(arrays, "image_denormalised")[image][None]
         size = (photo.shape[-2], photo.shape[-1])
         large = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)
         stack = torch.cat([1 - large.amax(1, keepdim=True), large], dim=1)
@@ -317,11 +308,11 @@ def test_one_step_from_pixels(build: Build, arrays: Arrays, golden_dir: Path, ca
 @pytest.mark.parametrize("case", STEPS)
 def test_losses_of_the_published_labels(arrays: Arrays, case: str) -> None:
     phase = "static" if case == "loss_static" else "dynamic"
-    labels = torch.stack([_tensor(arrays, f"{phase}/img{k}/label") for k in range(2)])
-    logits = _tensor(arrays, "seg_logits").requires_grad_()
-    affinity = _tensor(arrays, "affinity").requires_grad_()
+    labels = torch.stack([tensor(arrays, f"{phase}/img{k}/label") for k in range(2)])
+    logits = tensor(arrays, "seg_logits").requires_grad_()
+    affinity = tensor(arrays, "affinity").requires_grad_()
     grid = (logits.shape[2], logits.shape[3])
-    paired = _tensor(arrays, "seg_pred") if case == "loss_late" else labels
+    paired = tensor(arrays, "seg_pred") if case == "loss_late" else labels
     pairs = affinity_labels(paired, grid, window(grid, 8))
     np.testing.assert_array_equal(pairs.numpy(), arrays[f"{case}/affinity_label"])
     assert int((pairs == 1).sum()) + 1 == int(arrays[f"{case}/pos_count"])
@@ -334,6 +325,6 @@ def test_losses_of_the_published_labels(arrays: Arrays, case: str) -> None:
 
 
 def test_loss_without_background(arrays: Arrays) -> None:
-    logits = _tensor(arrays, "seg_logits")
-    loss = balanced_cross_entropy(logits, _tensor(arrays, "loss_nobg/label"))
+    logits = tensor(arrays, "seg_logits")
+    loss = balanced_cross_entropy(logits, tensor(arrays, "loss_nobg/label"))
     assert_close_rel(loss, arrays["loss_nobg/seg_loss"], FLOAT32, "without background")

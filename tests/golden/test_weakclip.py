@@ -1,6 +1,6 @@
 """WeakCLIP's network against the published one (``weakclip.npz``), from pixels on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
+from tests.golden.closeness import FLOAT32, HALF, Arrays, assert_close_rel
 from tests.golden.published_weakclip import build, checkpoint, new_network, our_names
 from tests.golden.refiners import crop_batch, refiner_setup
 from wsss.artifacts.checkpoint import load_checkpoint, save_checkpoint
@@ -34,12 +34,7 @@ from wsss.refine.weakclip.network import WeakClipNetwork
 from wsss.refine.weakclip.options import WeakClipOptions
 from wsss.refine.weakclip.released import parts
 
-Arrays = Mapping[str, np.ndarray]
-
-
-@pytest.fixture(scope="module")
-def arrays(load_golden: Callable[[str], Arrays]) -> Arrays:
-    return load_golden("weakclip.npz")
+GOLDEN = "weakclip.npz"
 
 
 @pytest.fixture(scope="module", params=["with gradients", "frozen", "imported"])

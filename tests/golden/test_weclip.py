@@ -1,14 +1,12 @@
 """One published training step, from pixels to the loss, against the published WeCLIP."""
 
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from tests.golden.closeness import FLOAT32, HALF, assert_close_rel
+from tests.golden.closeness import FLOAT32, HALF, SAME_PIXELS, Arrays, assert_close_rel
 from tests.golden.published_heads import build_decoder, build_fusion, load_heads
 from tests.golden.refiners import crop_batch, published_config, refiner_setup
 from wsss.clip.input import EncoderInput
@@ -18,19 +16,14 @@ from wsss.refine.blocks.frozen import encode
 from wsss.refine.training.crops import CropBatch
 from wsss.refine.weclip.method import WeClip
 
-Arrays = Mapping[str, np.ndarray]
+GOLDEN = "weclip.npz"
 
-SAME_PIXELS = 0.999
+
 PHASES = {
     "phase1": ({}, 0.4, ""),
     "rfm_voc": ({"rfm_start": 0, "rfm_blocks": 6}, 0.4, ""),
     "rfm_coco": ({"rfm_start": 0, "rfm_blocks": 10}, 0.7, "_coco"),
 }
-
-
-@pytest.fixture(scope="module")
-def arrays(load_golden: Callable[[str], Arrays]) -> Arrays:
-    return load_golden("weclip.npz")
 
 
 def _config(golden_dir: Path, arrays: Arrays, phase: str) -> Config:

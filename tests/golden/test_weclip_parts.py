@@ -1,14 +1,13 @@
 """The parts of WeCLIP against the published ones (``weclip.npz``)."""
 
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.golden.closeness import FLOAT32, assert_close_rel
+from tests.golden.closeness import FLOAT32, SAME_PIXELS, Arrays, assert_close_rel, tensor
 from tests.golden.published_heads import (
     Weights,
     build_decoder,
@@ -25,19 +24,10 @@ from wsss.refine.blocks.fusion import FeatureFusion, feature_affinity
 from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
 from wsss.refine.blocks.refinement import block_distances, select_near, trusted_affinity
 
-Arrays = Mapping[str, np.ndarray]
-SAME_PIXELS = 0.999
+GOLDEN = "weclip.npz"
+
 BOXES = {"rfm_coco": 0.7}
 PLAIN_BLOCKS = 8
-
-
-@pytest.fixture(scope="module")
-def arrays(load_golden: Callable[[str], Arrays]) -> Arrays:
-    return load_golden("weclip.npz")
-
-
-def _tensor(arrays: Arrays, name: str) -> torch.Tensor:
-    return torch.from_numpy(arrays[name])
 
 
 @pytest.mark.parametrize(
@@ -50,7 +40,7 @@ def _tensor(arrays: Arrays, name: str) -> torch.Tensor:
 )
 def test_par(arrays: Arrays, image: str, iterations: int, expected: str) -> None:
     refined = pixel_adaptive_refinement(
-        _tensor(arrays, image), _tensor(arrays, "par/masks"), iterations=iterations
+        tensor(arrays, image), tensor(arrays, "par/masks"), iterations=iterations
     )
     assert_close_rel(refined, arrays[expected], FLOAT32, expected)
 
@@ -59,8 +49,8 @@ def test_par_of_a_pseudo_label(arrays: Arrays) -> None:
     stacks = [key for key in arrays if key.endswith("/cam_stack")]
     assert stacks
     for key in stacks:
-        image = _tensor(arrays, "image")[_image(key.removesuffix("/cam_stack"))][None]
-        refined = pixel_adaptive_refinement(image, _tensor(arrays, key)[None])
+        image = tensor(arrays, "image")[_image(key.removesuffix("/cam_stack"))][None]
+        refined = pixel_adaptive_refinement(image, tensor(arrays, key)[None])
         name = key.replace("cam_stack", "par_out")
         assert_close_rel(refined[0], arrays[name], FLOAT32, name)
 
@@ -73,9 +63,9 @@ def test_losses_and_their_gradients(arrays: Arrays) -> None:
     cases = _losses(arrays)
     assert len(cases) >= 2
     for case in cases:
-        labels = _tensor(arrays, f"{case.rpartition('/')[0]}/label")
-        logits = _tensor(arrays, "seg_logits").requires_grad_()
-        affinity = _tensor(arrays, "affinity").requires_grad_()
+        labels = tensor(arrays, f"{case.rpartition('/')[0]}/label")
+        logits = tensor(arrays, "seg_logits").requires_grad_()
+        affinity = tensor(arrays, "affinity").requires_grad_()
         grid = (logits.shape[2], logits.shape[3])
         near = window(grid, int(case.rpartition("/r")[2]))
         np.testing.assert_array_equal(near.numpy(), arrays[f"{case}/radius_mask"] == 1, case)
