@@ -13,19 +13,18 @@ import torch
 from PIL import Image
 
 import wsss
+from tests.builders import provenance, write_manifest_folder, write_shard
 from tests.demo_checkpoints import DEMO, LABELS, write_refiner, write_segmenter
 from wsss.api.cams import Clip
 from wsss.api.models import Predictor
-from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.shard import Item, ShardWriter
+from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.cams import stage as cams_stage
 from wsss.clip.text.knowledge import descriptions
 from wsss.config.labels import CrfConfig
 from wsss.config.load import from_mapping
 from wsss.data.images.label_png import read_label_png, voc_palette
-from wsss.data.manifest import Sample, write_manifest
-from wsss.data.manifest_folder import CLASSES, MANIFEST, write_classes
+from wsss.data.manifest import Sample
 from wsss.demo.scenes import render_scene
 from wsss.errors import WsssError
 from wsss.labels.crf import dense_crf
@@ -99,8 +98,7 @@ def write_scene(folder: Path) -> None:
     height, width = PHOTO.shape[:2]
     tags = tuple(DEMO.names.index(tag) for tag in TAGS)
     sample = Sample("scene", "train", folder / "scene.png", width, height, "0" * 64, tags)
-    write_classes(folder / CLASSES, DEMO)
-    write_manifest(folder / MANIFEST, [sample], DEMO.names)
+    write_manifest_folder(folder, DEMO, [sample])
 
 
 def _pipeline(folder: Path, source: str) -> tuple[Item, Item]:
@@ -111,14 +109,9 @@ def _pipeline(folder: Path, source: str) -> tuple[Item, Item]:
     cams_stage.run(folder, "train", (1, 1), folder / "cams.h5", folder / "cache", **arguments)
     with wsss.Shard(folder / "cams.h5", kind="cams") as shard:
         cams = shard.read("scene")
-    provenance = Provenance(
-        stage="refine_apply", config={}, seed=0, code="", packages={}, weights={}
-    )
-    with ShardWriter(
-        folder / "scores.h5", kind="scores", ids=["scene"], provenance=provenance
-    ) as writer:
-        attrs = {**cams.attrs, "split": "train"}
-        writer.add(Item("scene", {"score": cams.arrays["cam_affinity"]}, attrs, "key"))
+    attrs = {**cams.attrs, "split": "train"}
+    item = Item("scene", {"score": cams.arrays["cam_affinity"]}, attrs, "key")
+    write_shard(folder / "scores.h5", "scores", [item], provenance("refine_apply", weights={}))
     arguments = STAGES["masks"].arguments(config)
     masks_stage.run(folder, folder / "scores.h5", folder / "masks.h5", folder / "png", **arguments)
     with wsss.Shard(folder / "masks.h5", kind="masks") as shard:

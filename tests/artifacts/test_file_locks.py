@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.shard import Item, Shard, ShardWriter
+from tests.builders import write_shard
+from wsss.artifacts.shard import Item, Shard
 
 _READ = """
 import sys
@@ -23,9 +23,7 @@ with Shard(Path(sys.argv[1])) as shard:
 def test_a_shard_is_read_without_its_lock(tmp_path: Path) -> None:
     """Another holder of the lock stands in for a file system without locks."""
     path = tmp_path / "1-of-1.h5"
-    origin = Provenance(stage="masks", config={}, seed=0, code="", packages={})
-    with ShardWriter(path, kind="masks", ids=["a"], provenance=origin) as writer:
-        writer.add(Item("a", {"label": np.zeros((3, 4), np.uint8)}, {}))
+    write_shard(path, "masks", [Item("a", {"label": np.zeros((3, 4), np.uint8)})])
     with path.open("rb+") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         with Shard(path) as shard:

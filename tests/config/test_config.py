@@ -174,7 +174,11 @@ def test_auto_that_depends_on_the_chain() -> None:
     weclip = from_mapping({"variant": "published", "refine": {"method": "weclip"}})
     assert (weclip.clip.keep_ratio, weclip.clip.normalization) == (True, "imagenet")
     assert from_mapping({"variant": "published"}).clip.normalization == "clip"
-    assert from_mapping({"refine": {"method": "weclip"}}).clip.normalization == "clip"
+    for method in METHODS:
+        refine = {"refine": {"method": method}}
+        assert from_mapping(refine, partial=True).clip.normalization == "clip"
+        published = from_mapping({"variant": "published"} | refine, partial=True)
+        assert published.clip.normalization == "imagenet"
 
 
 def test_every_key_of_the_shipped_file_is_valid_with_its_value() -> None:

@@ -151,9 +151,11 @@ def test_excel_layout_is_that_of_the_published_implementation(golden_dir: Path) 
     assert actual == excel_layout(image=128, width=64, labels=21)
 
 
-@pytest.mark.parametrize(("labels", "total"), [(21, 171_464_725), (91, 171_554_395)])
-def test_the_import_asks_for_the_release_of_weakclip(labels: int, total: int) -> None:
-    """On the meta device: ViT-B/16 of OpenAI at the sizes of the release."""
+@pytest.mark.parametrize(
+    ("labels", "new", "total"), [(21, 21_240_853, 171_464_725), (91, 21_330_523, 171_554_395)]
+)
+def test_the_import_asks_for_the_release_of_weakclip(labels: int, new: int, total: int) -> None:
+    """On the meta device: ViT-B/16 of OpenAI; counts of docs/methods/weakclip.md."""
     full = {"image": 768, "text": 512, "joint": 512, "co": 256, "channels": 256}
     release = weakclip_layout(**full, labels=labels, words=49408)
     assert parameters(release) == total
@@ -168,6 +170,10 @@ def test_the_import_asks_for_the_release_of_weakclip(labels: int, total: int) ->
         encoder = ClipEncoder(clip.model.get_submodule("visual"), device=torch.device("meta"))
         settings = published("weakclip", width=256, channels=256)
         network = WeakClipNetwork(clip, encoder, names, settings, 512, tokens)
+    assert network.parameter_counts() == (new, total)
+    groups = network.groups()
+    assert sum(p.numel() for group in groups for p in group.parameters) == total
+    assert [group.relative for group in groups] == [1.0, 0.0, 0.0]
     parts = weakclip_release.parts(network.trained.state_dict(), 768, order)
     assert sources_of(parts) == release
 
@@ -210,7 +216,6 @@ def test_labels_of_coco_keep_their_meaning() -> None:
     theirs = ["background", *(names[index] for index in range(1, 91))]
     ours = ["background", *COCO_NAMES, *reversed(EXTRA)]
     order = weakclip_release.coco_order(ours[81:])
-    assert order is not None
     assert [theirs[label] for label in order] == ours
     clip = from_mapping({}).clip
     loaded = load_clip(str(expand_path(clip.model)), str(expand_path(clip.pretrained)))

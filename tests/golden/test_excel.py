@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from tests.builders import write_manifest_folder
 from tests.golden.closeness import FLOAT32, SAME_PIXELS, Arrays, assert_close_rel, tensor
 from tests.golden.published_heads import FUSION
 from tests.golden.refiners import crop_batch, published_config, refiner_setup
@@ -24,9 +25,6 @@ from wsss.clip.text.attributes import attribute_weights, enrich
 from wsss.clip.text.embeddings import TextBank
 from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
-from wsss.data.manifest import write_manifest
-from wsss.data.manifest_folder import CLASSES as CLASSES_FILE
-from wsss.data.manifest_folder import MANIFEST, write_classes
 from wsss.labels.par import pixel_adaptive_refinement
 from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
 from wsss.refine.blocks.refinement import block_distances, select_near
@@ -57,8 +55,7 @@ def imported(
 ) -> Mapping[str, torch.Tensor]:
     """The head of the release's checkpoint, by way of `import_checkpoint`."""
     folder = tmp_path_factory.mktemp("imported")
-    write_classes(folder / CLASSES_FILE, class_list("voc"))
-    write_manifest(folder / MANIFEST, [], class_list("voc").names)
+    write_manifest_folder(folder, class_list("voc"), [])
     config = _config(golden_dir, arrays)
     clip = load_file(golden_dir / "clip_tiny.safetensors")
     theirs = {f"encoder.{name}": value for name, value in clip.items()}

@@ -9,20 +9,20 @@ import os
 import pickle
 import random
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.builders import write_shard
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.shard import Shard
+from wsss.artifacts.shard import Item, Shard
 from wsss.cams.external.pickle_reader import read_npy
 from wsss.cams.external.seed_files import read_external_cams
 from wsss.config.load import from_mapping, load_config
@@ -97,8 +97,20 @@ def mutated(originals: list[bytes], words: list[bytes]) -> st.SearchStrategy[byt
     return make()
 
 
-def _file(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
-    return tmp_path_factory.mktemp("fuzz") / name
+def fuzz_file(
+    path: Path, originals: list[bytes], words: list[bytes], *readers: Callable[[Path], object]
+) -> None:
+    """Each reader reads mutated and random files at `path`."""
+
+    @RULES
+    @given(st.one_of(st.binary(max_size=200), mutated(originals, words)))
+    def fuzz(content: bytes) -> None:
+        path.write_bytes(content)
+        for read in readers:
+            with bounded():
+                read(path)
+
+    fuzz()
 
 
 YAML_WORDS = [
@@ -111,17 +123,8 @@ YAML_WORDS = [
 CONFIGS = [default_yaml().encode()[:6000], *(p.read_bytes() for p in PRESETS)]
 
 
-def test_config_bytes(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = _file(tmp_path_factory, "run.yaml")
-
-    @RULES
-    @given(st.one_of(st.binary(max_size=200), mutated(CONFIGS, YAML_WORDS)))
-    def fuzz(content: bytes) -> None:
-        path.write_bytes(content)
-        with bounded():
-            load_config(path)
-
-    fuzz()
+def test_config_bytes(tmp_path: Path) -> None:
+    fuzz_file(tmp_path / "run.yaml", CONFIGS, YAML_WORDS, load_config)
 
 
 SECTIONS = sorted(from_mapping({}).model_dump(mode="json"))
@@ -171,22 +174,13 @@ TABLE_WORDS = [
 ]  # fmt: skip
 
 
-def test_tables_and_lists(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = _file(tmp_path_factory, "tags.csv")
+def test_tables_and_lists(tmp_path: Path) -> None:
     reader = TagReader(folder_classes(["cat", "dog", "teddy bear"]))
 
-    @RULES
-    @given(st.one_of(st.binary(max_size=300), mutated(TABLES, TABLE_WORDS)))
-    def fuzz(content: bytes) -> None:
-        path.write_bytes(content)
-        with bounded():
-            read_table(path)
-        with bounded():
-            TagTable(path, reader).find("a")
-        with bounded():
-            read_lines(path)
+    def find(path: Path) -> object:
+        return TagTable(path, reader).find("a")
 
-    fuzz()
+    fuzz_file(tmp_path / "tags.csv", TABLES, TABLE_WORDS, read_table, find, read_lines)
 
 
 ANNOTATIONS = [
@@ -199,17 +193,8 @@ XML_WORDS = [
 ]  # fmt: skip
 
 
-def test_annotations(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = _file(tmp_path_factory, "a.xml")
-
-    @RULES
-    @given(st.one_of(st.binary(max_size=200), mutated(ANNOTATIONS, XML_WORDS)))
-    def fuzz(content: bytes) -> None:
-        path.write_bytes(content)
-        with bounded():
-            read_annotation(path)
-
-    fuzz()
+def test_annotations(tmp_path: Path) -> None:
+    fuzz_file(tmp_path / "a.xml", ANNOTATIONS, XML_WORDS, read_annotation)
 
 
 def _seed_files(folder: Path) -> list[bytes]:
@@ -243,20 +228,11 @@ PICKLE_WORDS = [
 ]  # fmt: skip
 
 
-def test_seeds(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = _file(tmp_path_factory, "a.npy")
-    originals = _seed_files(path.parent)
+def test_seeds(tmp_path: Path) -> None:
+    def read_cams(path: Path) -> object:
+        return read_external_cams(path, "npy", (0, 1), (4, 5))
 
-    @RULES
-    @given(st.one_of(st.binary(max_size=200), mutated(originals, PICKLE_WORDS)))
-    def fuzz(content: bytes) -> None:
-        path.write_bytes(content)
-        with bounded():
-            read_npy(path)
-        with bounded():
-            read_external_cams(path, "npy", (0, 1), (4, 5))
-
-    fuzz()
+    fuzz_file(tmp_path / "a.npy", _seed_files(tmp_path), PICKLE_WORDS, read_npy, read_cams)
 
 
 def _mutate(random: random.Random, content: bytes) -> bytes:
@@ -312,14 +288,11 @@ def test_shards(tmp_path: Path) -> None:
 
 def _large(path: Path) -> bytes:
     """A shard with packed arrays."""
-    from wsss.artifacts.shard import Item, ShardWriter
-
-    from .test_shards import ORIGIN
-
     rng = np.random.default_rng(0)
-    with ShardWriter(path, kind="masks", ids=["a", "b"], provenance=ORIGIN) as writer:
-        for image in ("a", "b"):
-            label = rng.integers(0, 3, (64, 48), dtype=np.uint8)
-            writer.add(Item(image, {"label": label, "train": label}, {"classes": [0]}, "k"))
+    labels = rng.integers(0, 3, (2, 64, 48), dtype=np.uint8)
+    write_shard(path, "masks", (
+        Item(image, {"label": label, "train": label}, {"classes": [0]}, "k")
+        for image, label in zip("ab", labels, strict=True)
+    ))  # fmt: skip
     assert h5py.is_hdf5(path)
     return path.read_bytes()

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.shard import Item, ShardWriter
+from tests.builders import provenance, write_manifest_folder, write_shard
+from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
-from wsss.data.manifest import Sample, write_manifest
-from wsss.data.manifest_folder import CLASSES, MANIFEST, write_classes
+from wsss.data.manifest import Sample
 from wsss.masks import stage
 
 NAMES = tuple(f"class {index}" for index in range(12))
@@ -34,8 +33,8 @@ class MaskRun:
         return self.folder / "manifest"
 
     def write_manifest(self) -> None:
-        write_classes(self.manifest_dir / CLASSES, ClassList("tiny", NAMES, NAMES, ("sky",)))
-        write_manifest(self.manifest_dir / MANIFEST, self.samples, NAMES)
+        classes = ClassList("tiny", NAMES, NAMES, ("sky",))
+        write_manifest_folder(self.manifest_dir, classes, self.samples)
 
     def item(self, sample: Sample, key: str = "made") -> Item:
         """Scores of one image: a smooth bump for each tag."""
@@ -53,14 +52,8 @@ class MaskRun:
         self, name: str = "scores", items: Sequence[Item] | None = None, kind: str = "scores"
     ) -> Path:
         items = [self.item(sample) for sample in self.samples] if items is None else items
-        path = self.folder / f"{name}.h5"
-        origin = Provenance(
-            stage="refine_apply", config={}, seed=0, code="", packages={}, weights={"clip": "abc"}
-        )
-        with ShardWriter(path, kind=kind, ids=[i.id for i in items], provenance=origin) as writer:
-            for item in items:
-                writer.add(item)
-        return path
+        origin = provenance("refine_apply", weights={"clip": "abc"})
+        return write_shard(self.folder / f"{name}.h5", kind, items, origin)
 
     def config(self, workers: int = 1, **masks: object) -> Config:
         sections: Mapping[str, object] = {"masks": masks, "compute": {"workers": workers}}

@@ -13,11 +13,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from tests.builders import provenance, write_shard
 from tests.processes import work
-from tests.refine.chain import Chain
+from tests.refine.chain import Chain, assert_same_weights
 from wsss.artifacts.checkpoint import load_checkpoint
-from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.shard import Item, ShardWriter
+from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.cli.app import app
 from wsss.cli.commands.launch import check_processes
@@ -57,15 +57,13 @@ def _masks(chain: Chain) -> None:
     """Targets with very different numbers of labelled pixels."""
     manifest, _ = load(chain.manifest)
     samples = manifest.split("train")
-    origin = Provenance(stage="masks", config={}, seed=0, code="", packages={})
-    path = chain.folder / "masks.h5"
-    random = np.random.default_rng(0)
-    with ShardWriter(path, kind="masks", ids=[s.id for s in samples], provenance=origin) as writer:
-        for index, sample in enumerate(samples):
-            label = random.integers(0, 3, (sample.height, sample.width), dtype=np.uint8)
-            train = label.copy()
-            train[: index * sample.height // len(samples)] = 255
-            writer.add(Item(sample.id, {"label": label, "train": train}))
+    random, items = np.random.default_rng(0), []
+    for index, sample in enumerate(samples):
+        label = random.integers(0, 3, (sample.height, sample.width), dtype=np.uint8)
+        train = label.copy()
+        train[: index * sample.height // len(samples)] = 255
+        items.append(Item(sample.id, {"label": label, "train": train}))
+    write_shard(chain.folder / "masks.h5", "masks", items, provenance("masks"))
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -113,7 +111,7 @@ def test_only_the_first_process_writes_the_curve(folder: Path) -> None:
 def test_an_interrupted_training_of_two_ends_in_the_same_weights(folder: Path, name: str) -> None:
     whole, cut = folder / "two/whole" / name, folder / "two/cut" / name
     assert load_checkpoint(whole)[0]
-    assert work.same_weights(whole, cut)
+    assert_same_weights(cut, whole)
 
 
 def test_all_processes_stop_when_one_receives_a_signal(folder: Path) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,7 +15,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from wsss.artifacts.checkpoint import load_checkpoint
+from tests.refine.chain import cut_short
 from wsss.artifacts.stage import STAGES
 from wsss.compute import distributed
 from wsss.config.load import from_mapping, overlay
@@ -35,10 +34,6 @@ REFINERS: dict[str, dict[str, Any]] = {
     "excel": {"excel": {"width": 16, "dropout": 0.0, "lvc_start": 0}},
 }
 SEGMENTER = {"crop": 48, "batch": 4, "iterations": 2, "warmup": 1, "checkpoint_every": 2}
-
-
-class Cut(BaseException):
-    """Stands for the end of a process."""
 
 
 def refiner(folder: Path, method: str, **changes: Any) -> Config:
@@ -134,47 +129,13 @@ def resumed(folder: Path, out: Path) -> None:
     long = {"iterations": 4}
     config = refiner(folder, "weclip", refine={"train": long, "weclip": {"dropout": 0.5}})
     train_refiner(folder, config, out / "whole")
-    with _cut_refiner(3):
+    with cut_short(Trainer, "_step", lambda index, *_: index == 3):
         train_refiner(folder, config, out / "cut")
     train_refiner(folder, config, out / "cut")
     train_segmenter(folder, segmenter(folder, **long), out / "whole")
-    with _cut_segmenter(3):
+    with cut_short(ProgressHook, "before_train_iter", lambda runner: runner.iter == 3):
         train_segmenter(folder, segmenter(folder, **long), out / "cut")
     train_segmenter(folder, segmenter(folder, **long), out / "cut")
-
-
-@contextmanager
-def _cut_refiner(at: int) -> Iterator[None]:
-    step = Trainer._step
-
-    def cut(self: Any, index: int, *args: Any) -> Any:
-        if index == at:
-            raise Cut
-        return step(self, index, *args)
-
-    with mock.patch.object(Trainer, "_step", cut):
-        try:
-            yield
-        except Cut:
-            return
-    raise AssertionError("it was not cut")
-
-
-@contextmanager
-def _cut_segmenter(at: int) -> Iterator[None]:
-    before = ProgressHook.before_train_iter
-
-    def cut(self: Any, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        if runner.iter == at:
-            raise Cut
-        before(self, runner, batch_idx, data_batch)
-
-    with mock.patch.object(ProgressHook, "before_train_iter", cut):
-        try:
-            yield
-        except Cut:
-            return
-    raise AssertionError("it was not cut")
 
 
 def stopped(out: Path) -> None:
@@ -214,13 +175,6 @@ def refused(folder: Path, out: Path) -> None:
             messages.append(str(error))
     if distributed.rank() == 0:
         (out / "refused.json").write_text(json.dumps(messages))
-
-
-def same_weights(first: Path, second: Path) -> bool:
-    """Whether two checkpoints contain the same tensors."""
-    actual, expected = load_checkpoint(first)[0], load_checkpoint(second)[0]
-    same = actual.keys() == expected.keys()
-    return same and all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
 def main(folder: Path) -> None:

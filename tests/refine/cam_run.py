@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.shard import Item, ShardWriter
+from tests.builders import provenance, write_manifest_folder, write_shard
+from wsss.artifacts.shard import Item
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
-from wsss.data.manifest import Sample, write_manifest
-from wsss.data.manifest_folder import CLASSES, MANIFEST, write_classes
+from wsss.data.manifest import Sample
 
 NAMES = ("cat", "boat", "tree")
 
@@ -29,8 +28,8 @@ class CamRun:
         return self.folder / "manifest"
 
     def write_manifest(self) -> None:
-        write_classes(self.manifest_dir / CLASSES, ClassList("tiny", NAMES, NAMES, ("sky",)))
-        write_manifest(self.manifest_dir / MANIFEST, self.samples, NAMES)
+        classes = ClassList("tiny", NAMES, NAMES, ("sky",))
+        write_manifest_folder(self.manifest_dir, classes, self.samples)
 
     def cam(self, sample: Sample, *, affinity: bool = True, key: str = "made") -> Item:
         values = np.random.default_rng(len(sample.id)).random((2, len(sample.tags), 4, 5))
@@ -45,11 +44,5 @@ class CamRun:
         return Item(sample.id, arrays, attrs, key)
 
     def write_cams(self, name: str, items: Sequence[Item], kind: str = "cams") -> Path:
-        path = self.folder / "cams" / f"{name}.h5"
-        made = Provenance(
-            stage="cams", config={}, seed=0, code="", packages={}, weights={"clip": "abc"}
-        )
-        with ShardWriter(path, kind=kind, ids=[i.id for i in items], provenance=made) as writer:
-            for item in items:
-                writer.add(item)
-        return path
+        origin = provenance("cams", weights={"clip": "abc"})
+        return write_shard(self.folder / "cams" / f"{name}.h5", kind, items, origin)

@@ -1,8 +1,12 @@
 """Manifest and CAMs of a few scenes of the demo, made with its small CLIP."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import pytest
 import torch
 
 from wsss.artifacts.checkpoint import load_checkpoint
@@ -116,6 +120,24 @@ class Chain:
             arguments = STAGES["seeds"].arguments(self.config())
             make_seeds(self.manifest, "train", self.cams["train"], path, png, **arguments)
         return path
+
+
+class Cut(BaseException):
+    """Stands for the end of a process."""
+
+
+@contextmanager
+def cut_short(loop: type, method: str, at: Callable[..., bool]) -> Iterator[None]:
+    """The first call of a loop's method for whose arguments `at` is true ends the training."""
+    original = getattr(loop, method)
+
+    def cut(self: Any, *arguments: Any, **named: Any) -> Any:
+        if at(*arguments):
+            raise Cut
+        return original(self, *arguments, **named)
+
+    with mock.patch.object(loop, method, cut), pytest.raises(Cut):
+        yield
 
 
 def assert_same_weights(one: Path, other: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from tests.refine.chain import Chain, assert_same_weights
+from tests.refine.chain import Chain, assert_same_weights, cut_short
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
@@ -53,19 +53,10 @@ class MethodTests:
         assert len(rows) == TRAIN["iterations"]
 
     def test_an_interrupted_training_ends_in_the_same_weights(
-        self, chain: Chain, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, chain: Chain, checkpoint: Path, tmp_path: Path
     ) -> None:
-        step = Trainer._step
-
-        def failing(self: Any, index: int, *args: Any) -> list[float]:
-            if index == 3:
-                raise OSError("pulled the plug")
-            return step(self, index, *args)
-
-        monkeypatch.setattr(Trainer, "_step", failing)
-        with pytest.raises(OSError, match="plug"):
+        with cut_short(Trainer, "_step", lambda index, *_: index == 3):
             chain.train(chain.config(), tmp_path)
-        monkeypatch.undo()
         again = chain.train(chain.config(compute={"workers": 1}), tmp_path)
         assert_same_weights(again, checkpoint)
 
@@ -114,12 +105,6 @@ class MethodTests:
         message = rf"is of another class list, encoder or refine\.{method}"
         with pytest.raises(ArtifactError, match=message):
             chain.apply(other, checkpoint, tmp_path / "scores.h5")
-
-    def test_published_feeds_imagenet_normalisation(self, chain: Chain) -> None:
-        assert chain.config(variant="published").clip.normalization == "imagenet"
-        assert chain.config().clip.normalization == "clip"
-        explicit = chain.config(variant="published", clip={"normalization": "clip"})
-        assert explicit.clip.normalization == "clip"
 
 
 def assert_normalised_cams(path: Path) -> None:

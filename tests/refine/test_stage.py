@@ -3,17 +3,19 @@
 import logging
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.builders import write_shard
 from tests.refine.chain import Chain
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.checksum import write_checksum
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.shard import Item, Shard, ShardWriter
+from wsss.artifacts.shard import Shard
 from wsss.clip.load import load_clip
 from wsss.config.paths import expand_path
 from wsss.data.manifest_folder import load
@@ -29,13 +31,10 @@ CHAIN = {
 def rewritten(shard: Path, out: Path, part: slice, key: str = "") -> Path:
     """Some images of a shard; with ``key`` the first is of another key."""
     with Shard(shard) as source:
-        ids = source.ids[part]
-        with ShardWriter(out, kind="cams", ids=ids, provenance=source.provenance) as writer:
-            for image in ids:
-                item = source.read(image)
-                changed = key if key and image == ids[0] else item.key
-                writer.add(Item(item.id, item.arrays, item.attrs, changed))
-    return out
+        items = [source.read(image) for image in source.ids[part]]
+        if key:
+            items[0] = replace(items[0], key=key)
+        return write_shard(out, "cams", items, source.provenance)
 
 
 def test_checkpoint_and_provenance(chain: Chain, checkpoint: Path) -> None:

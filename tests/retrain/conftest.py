@@ -10,18 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.builders import provenance, write_manifest_folder, write_shard
 from tests.retrain.small_networks import small_config
-from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.shard import Item, ShardWriter
+from wsss.artifacts.shard import Item
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
-from wsss.data.manifest import Sample, write_manifest
-from wsss.data.manifest_folder import write_classes
+from wsss.data.manifest import Sample
 from wsss.retrain import recipe, segmenter
 
 CLASSES = ClassList("tiny", ("cat", "boat", "tree"), ("cat", "boat", "tree"), ("sky",))
-PROVENANCE = Provenance(stage="masks", config={}, seed=0, code="", packages={})
+PROVENANCE = provenance("masks")
 GREY = np.array([20, 90, 160, 230], np.uint8)
 """Grey level of the pixels of each label."""
 
@@ -70,21 +69,17 @@ class Data:
         paths = []
         for part in range(parts):
             path = self.root / f"{kind}-{part + 1}of{parts}.h5"
-            chosen = train[part::parts]
-            with ShardWriter(
-                path, kind=kind, ids=[s.id for s in chosen], provenance=PROVENANCE
-            ) as writer:
-                for sample in chosen:
-                    target = self.truth[sample.id].copy()
-                    changed = change(target) if change else None
-                    target = target if changed is None else changed
-                    writer.add(Item(sample.id, {"label": self.truth[sample.id], "train": target}))
-            paths.append(path)
+            items = []
+            for sample in train[part::parts]:
+                target = self.truth[sample.id].copy()
+                changed = change(target) if change else None
+                target = target if changed is None else changed
+                items.append(Item(sample.id, {"label": self.truth[sample.id], "train": target}))
+            paths.append(write_shard(path, kind, items, PROVENANCE))
         return paths
 
     def save(self) -> None:
-        write_manifest(self.manifest_dir / "manifest.csv", self.samples, CLASSES.names)
-        write_classes(self.manifest_dir / "classes.json", CLASSES)
+        write_manifest_folder(self.manifest_dir, CLASSES, self.samples)
 
 
 def make_data(root: Path) -> Data:

@@ -8,24 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.shard import Item, ShardWriter
+from tests.builders import provenance, write_manifest_folder, write_shard
+from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
-from wsss.data.manifest import Sample, write_manifest
-from wsss.data.manifest_folder import write_classes
+from wsss.data.manifest import Sample
 from wsss.score.product import ProductName
 from wsss.score.record import Record
 from wsss.score.stage import Settings
 from wsss.score.stage import run as score
 
 CLASSES = ClassList("tiny", ("cat", "boat", "tree"), ("cat", "boat", "tree"), ("sky",))
-PROVENANCE = Provenance(
-    stage="test", config={}, seed=0, code="", packages={},
-    weights={"clip": "abc"},
-)  # fmt: skip
+PROVENANCE = provenance(weights={"clip": "abc"})
 
 
 @dataclass
@@ -65,10 +61,11 @@ class Run:
         """Write a shard of named arrays by image."""
         path = self.folder / f"{name}.h5"
         tags = {sample.id: list(sample.tags) for sample in self.samples}
-        with ShardWriter(path, kind=kind, ids=list(arrays), provenance=PROVENANCE) as writer:
-            for image, named in arrays.items():
-                writer.add(Item(image, dict(named), {"classes": tags.get(image, [0])}))
-        return path
+        items = (
+            Item(image, dict(named), {"classes": tags.get(image, [0])})
+            for image, named in arrays.items()
+        )
+        return write_shard(path, kind, items, PROVENANCE)
 
     def cam_shards(self) -> list[Path]:
         """The CAMs in two shards; `cam_affinity` is another map than `cam`."""
@@ -122,9 +119,7 @@ def make_run(tmp_path: Path) -> Callable[..., Run]:
             save_mask(root / "SegmentationClass" / f"{image}.png", truth)
             samples.append(Sample(image, "train", path, width, height, f"{index:064x}", tags))
             truths[image], photos[image], cams[image] = truth, photo, grid.astype(np.float16)
-        folder = tmp_path / "manifest"
-        write_manifest(folder / "manifest.csv", samples, CLASSES.names)
-        write_classes(folder / "classes.json", CLASSES)
+        write_manifest_folder(tmp_path / "manifest", CLASSES, samples)
         config = from_mapping({"data": {"root": str(root)}, "compute": {"workers": 1}, **sections})
         return Run(tmp_path, config, samples, truths, photos, cams)
 

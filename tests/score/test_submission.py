@@ -9,19 +9,17 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.builders import write_manifest_folder, write_shard
 from wsss.__main__ import app
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.shard import Item, ShardWriter
+from wsss.artifacts.shard import Item
 from wsss.data.datasets.classes import class_list
 from wsss.data.images.label_png import voc_palette
-from wsss.data.manifest import Sample, write_manifest
-from wsss.data.manifest_folder import write_classes
+from wsss.data.manifest import Sample
 from wsss.score.submission import write_submission
 
 IDS = ("2008_2", "2008_1", "2008_3")
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
-PROVENANCE = Provenance(stage="test", config={}, seed=0, code="", packages={})
 
 
 def labels(index: int) -> np.ndarray:
@@ -40,18 +38,16 @@ class Predictions:
             Sample(image, "test", Path(f"{image}.jpg"), 4 + index, 5, f"{index}", ())
             for index, image in enumerate(IDS)
         ]
-        write_manifest(self.manifest / "manifest.csv", samples, class_names.names)
-        write_classes(self.manifest / "classes.json", class_names)
+        write_manifest_folder(self.manifest, class_names, samples)
         self.ids.write_text("".join(f"{image}\n" for image in IDS))
         self.maps = {image: labels(index) for index, image in enumerate(IDS)}
 
     def shard(self, name: str, maps: Mapping[str, np.ndarray]) -> Path:
-        path = self.folder / f"{name}.h5"
-        with ShardWriter(path, kind="predictions", ids=list(maps), provenance=PROVENANCE) as writer:
-            for image, label_map in maps.items():
-                arrays = {"multi_crf": label_map, "single": np.zeros_like(label_map)}
-                writer.add(Item(image, arrays))
-        return path
+        items = (
+            Item(image, {"multi_crf": label_map, "single": np.zeros_like(label_map)})
+            for image, label_map in maps.items()
+        )
+        return write_shard(self.folder / f"{name}.h5", "predictions", items)
 
     def shards(self) -> list[Path]:
         """Cut so that the order of the list goes to and fro between the two."""

@@ -15,7 +15,6 @@ from wsss.artifacts.shard import Shard
 from wsss.config.errors import ConfigError
 from wsss.config.model import Config
 from wsss.labels.ignore import IGNORED
-from wsss.refine.blocks.head import Head
 from wsss.refine.excel.method import Excel
 from wsss.refine.excel.relation import encode, relation, shift
 from wsss.refine.training.crops import CropBatch
@@ -79,13 +78,6 @@ def test_nothing_but_scale_1_as_it_is(chain: Chain, checkpoint: Path, tmp_path: 
 def _parts(chain: Chain, config: Config) -> tuple[Excel, CropBatch]:
     refiner = cast(Excel, chain.refiner(config))
     return refiner, next(chain.stream(config, refiner).batches(0))
-
-
-@pytest.mark.parametrize(("labels", "count"), [(21, 6_313_237), (81, 6_328_657)])
-def test_published_number_of_parameters(chain: Chain, labels: int, count: int) -> None:
-    settings = chain.config(refine={"excel": {"width": 256}}).refine.excel
-    head = Head(12, 768, labels, settings)
-    assert sum(parameter.numel() for parameter in head.parameters()) == count
 
 
 def test_it_takes_any_cam(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.builders import provenance
 from tests.refine.chain import Chain, assert_same_weights
 from tests.refine.released.authors_files import Weights, excel_file, save, weakclip_file
 from wsss._compat.mmengine_checkpoints import UnsafeCheckpointError
 from wsss.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
 from wsss.config.model import Config
@@ -53,14 +53,8 @@ class Release(Chain):
         else:
             self.theirs = excel_file(self.ours, refiner.setup.encoder_input.clip, side=5)
         self.checkpoint = folder / "ours.safetensors"
-        made = Provenance(
-            stage="refine_train",
-            config={"refine": {"method": method}},
-            seed=0,
-            code="",
-            packages={},
-        )
-        save_checkpoint(self.checkpoint, self.ours, made)
+        origin = provenance("refine_train", config={"refine": {"method": method}})
+        save_checkpoint(self.checkpoint, self.ours, origin)
 
     def take(self, file: Path | None, config: Config | None = None, **options: Any) -> Path:
         base = file or self.folder / "none"

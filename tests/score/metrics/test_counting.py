@@ -5,16 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.builders import write_shard
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.shard import Item, ShardWriter
-from wsss.artifacts.stage import STAGES
+from wsss.artifacts.shard import Item
 from wsss.score.metrics.counting import Part
 
 
 def _write(path: Path, value: int) -> None:
-    origin = STAGES["submission"].provenance({})
-    with ShardWriter(path, kind="masks", ids=["a"], provenance=origin) as writer:
-        writer.add(Item("a", {"label": np.full((2, 2), value, np.uint8)}))
+    write_shard(path, "masks", [Item("a", {"label": np.full((2, 2), value, np.uint8)})])
 
 
 def test_a_shard_stays_open_until_it_is_replaced(tmp_path: Path) -> None:

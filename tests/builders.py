@@ -1,0 +1,33 @@
+"""Artifacts on disk that no stage wrote: manifest folders and shards."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.shard import Item, ShardWriter
+from wsss.data.datasets.classes import ClassList
+from wsss.data.manifest import Sample, write_manifest
+from wsss.data.manifest_folder import CLASSES, MANIFEST, write_classes
+
+
+def provenance(stage: str = "test", **fields: Any) -> Provenance:
+    empty = {"config": {}, "seed": 0, "code": "", "packages": {}}
+    return Provenance(stage=stage, **empty | fields)
+
+
+def write_manifest_folder(folder: Path, classes: ClassList, samples: Iterable[Sample]) -> Path:
+    write_classes(folder / CLASSES, classes)
+    write_manifest(folder / MANIFEST, list(samples), classes.names)
+    return folder
+
+
+def write_shard(
+    path: Path, kind: str, items: Iterable[Item], origin: Provenance | None = None
+) -> Path:
+    items = list(items)
+    ids = [item.id for item in items]
+    with ShardWriter(path, kind=kind, ids=ids, provenance=origin or provenance()) as writer:
+        for item in items:
+            writer.add(item)
+    return path
