@@ -55,9 +55,9 @@ class Chain:
     def config(self, **changes: Any) -> Config:
         return from_mapping(overlay(self.base, changes))
 
-    def train(self, config: Config, where: Path) -> Path:
-        out = where / "checkpoint.safetensors"
-        paths = (self.manifest, [self.cams["train"]], out, where / "loss.csv", where / "work")
+    def train(self, config: Config, where: Path, cams: Path | None = None) -> Path:
+        out, cams = where / "checkpoint.safetensors", cams or self.cams["train"]
+        paths = (self.manifest, [cams], out, where / "loss.csv", where / "work")
         seed_shards = [self.seeds()] if config.refine.needs_seeds else []
         stage.train(
             *paths, self.folder / "cache", seed_shards, where / "efficiency.json",
@@ -65,9 +65,9 @@ class Chain:
         )  # fmt: skip
         return out
 
-    def apply(self, config: Config, checkpoint: Path, out: Path, split: str = "train") -> Path:
-        paths = (self.cams[split], checkpoint, out, self.folder / "cache")
-        stage.apply(self.manifest, split, *paths, **STAGES["refine_apply"].arguments(config))
+    def apply(self, config: Config, checkpoint: Path, out: Path, cams: Path | None = None) -> Path:
+        paths = (cams or self.cams["train"], checkpoint, out, self.folder / "cache")
+        stage.apply(self.manifest, "train", *paths, **STAGES["refine_apply"].arguments(config))
         return out
 
     def predict(

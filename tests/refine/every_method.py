@@ -88,8 +88,9 @@ class MethodTests:
         assert names == {"single", "multi", "single_crf", "multi_crf"}
 
     @pytest.fixture(scope="class")
-    def first_loss(self, chain: Chain) -> dict[str, float]:
-        return chain.loss(chain.config(**self.acting), self.step)
+    @classmethod
+    def first_loss(cls, chain: Chain) -> dict[str, float]:
+        return chain.loss(chain.config(**cls.acting), cls.step)
 
     def test_every_option_changes_its_losses(
         self, chain: Chain, first_loss: dict[str, float], option: Changes, terms: set[str]

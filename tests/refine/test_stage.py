@@ -55,20 +55,16 @@ def test_content_does_not_depend_on_the_shards_and_is_reused(
     with Shard(whole, kind="scores") as scores:
         items = {item.id: item for item in scores}
         assert set(items[scores.ids[0]].attrs) == {"classes", "grid", "size", "split"}
-    cams = dict(chain.cams)
-    try:
-        for part in (slice(0, 3), slice(3, None)):
-            chain.cams["train"] = rewritten(cams["train"], tmp_path / "cams.h5", part)
-            with Shard(chain.apply(config, checkpoint, tmp_path / "part.h5")) as scores:
-                for item in scores:
-                    expected = items[item.id]
-                    assert (item.attrs, item.key) == (expected.attrs, expected.key)
-                    for name, array in item.arrays.items():
-                        np.testing.assert_array_equal(array, expected.arrays[name])
-        chain.cams["train"] = rewritten(cams["train"], tmp_path / "c.h5", slice(None), "changed")
-        chain.apply(config, checkpoint, whole)
-    finally:
-        chain.cams.update(cams)
+    cams = chain.cams["train"]
+    for part in (slice(0, 3), slice(3, None)):
+        part_of_cams = rewritten(cams, tmp_path / "cams.h5", part)
+        with Shard(chain.apply(config, checkpoint, tmp_path / "part.h5", part_of_cams)) as scores:
+            for item in scores:
+                expected = items[item.id]
+                assert (item.attrs, item.key) == (expected.attrs, expected.key)
+                for name, array in item.arrays.items():
+                    np.testing.assert_array_equal(array, expected.arrays[name])
+    chain.apply(config, checkpoint, whole, rewritten(cams, tmp_path / "c.h5", slice(None), "new"))
     assert [r.message for r in caplog.records if "reused" in r.message] == [
         "7 images: 0 reused, 7 computed",
         "3 images: 0 reused, 3 computed",
@@ -88,13 +84,9 @@ def test_training_again_to_the_same_end_keeps_the_scores(
 
 
 def test_training_needs_the_cam_of_every_image(chain: Chain, tmp_path: Path) -> None:
-    cams = dict(chain.cams)
-    try:
-        chain.cams["train"] = rewritten(cams["train"], tmp_path / "cams.h5", slice(1, None))
-        with pytest.raises(ArtifactError, match=r"1 training images have no CAM, e\.g\."):
-            chain.train(chain.config(), tmp_path / "out")
-    finally:
-        chain.cams.update(cams)
+    cams = rewritten(chain.cams["train"], tmp_path / "cams.h5", slice(1, None))
+    with pytest.raises(ArtifactError, match=r"1 training images have no CAM, e\.g\."):
+        chain.train(chain.config(), tmp_path / "out", cams)
     assert not list(tmp_path.glob("out/*.safetensors"))
 
 
@@ -122,13 +114,9 @@ def test_checkpoints_that_do_not_fit_are_refused(
 
 
 def test_an_empty_shard(chain: Chain, checkpoint: Path, tmp_path: Path) -> None:
-    cams = dict(chain.cams)
-    try:
-        chain.cams["train"] = rewritten(cams["train"], tmp_path / "cams.h5", slice(0))
-        with Shard(chain.apply(chain.config(), checkpoint, tmp_path / "s.h5")) as scores:
-            assert scores.ids == []
-    finally:
-        chain.cams.update(cams)
+    cams = rewritten(chain.cams["train"], tmp_path / "cams.h5", slice(0))
+    with Shard(chain.apply(chain.config(), checkpoint, tmp_path / "s.h5", cams)) as scores:
+        assert scores.ids == []
 
 
 def test_a_checkpoint_alone_gives_the_stage_s_predictions(

@@ -18,7 +18,7 @@ from wsss.config.model import Config
 from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED
 from wsss.refine.inputs import CamSet
-from wsss.refine.training.crops import CropBatch, CropStream
+from wsss.refine.training.crops import CropBatch
 from wsss.refine.training.image_labels import ImageLabels
 from wsss.refine.weclip.method import WeClip
 
@@ -59,13 +59,8 @@ def test_scores_of_the_refined_cam(chain: Chain, checkpoint: Path, tmp_path: Pat
 
 
 def _crops(chain: Chain, config: Config, count: int = 4) -> Iterator[tuple[WeClip, CropBatch]]:
-    """Batches of crops without labels of whole images."""
     refiner = chain.refiner(config)
-    manifest, _ = load(chain.manifest)
-    cams = CamSet([chain.cams["train"]], manifest.split("train"))
-    inputs = refiner.setup.encoder_input
-    stream = CropStream(cams, inputs, config.refine.train, seed=0, workers=1)
-    for batch in itertools.islice(stream.batches(0), count):
+    for batch in itertools.islice(chain.stream(config, refiner).batches(0), count):
         yield cast(WeClip, refiner), batch
 
 
