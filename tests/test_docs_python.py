@@ -41,9 +41,9 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     nbformat.validate(notebook)
     namespace: dict[str, object] = {}
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for number, cell in enumerate(cells, start=1):
-        assert cell.execution_count == number
-        exec(compile(cell.source, f"{NOTEBOOK.name}, cell {number}", "exec"), namespace)
+    for index, cell in enumerate(cells, start=1):
+        assert cell.execution_count == index
+        exec(compile(cell.source, f"{NOTEBOOK.name}, cell {index}", "exec"), namespace)
     pictures = [
         output for cell in cells for output in cell.outputs if "image/png" in output.get("data", {})
     ]

@@ -102,16 +102,6 @@ def _related(refiner: Excel, seen: CalibratedFeatures) -> torch.Tensor:
     return relation(refiner.head(seen.features, seen.grid).fused, refiner.options)
 
 
-def test_published_variant_sets_every_departure(golden_dir: Path, arrays: Arrays) -> None:
-    config = _config(golden_dir, arrays)
-    assert config.clip.normalization == "imagenet"
-    assert config.clip.position_rounding == "float32"
-    assert config.clip.keep_ratio is False
-    assert config.cams.scaling == "exact"
-    dumped = config.model_dump(mode="json")
-    assert "auto" not in str([dumped[name] for name in ("clip", "cams", "refine", "infer")])
-
-
 def test_attribute_weights(golden_dir: Path, arrays: Arrays) -> None:
     tse = _config(golden_dir, arrays).cams.patch_text.tse
     texts = F.normalize(tensor(arrays, "tse/class_text"), dim=-1)

@@ -140,9 +140,9 @@ def cut_short(loop: type, method: str, at: Callable[..., bool]) -> Iterator[None
         yield
 
 
-def assert_same_weights(one: Path, other: Path) -> None:
+def assert_same_weights(first: Path, second: Path) -> None:
     """Two checkpoints hold the same tensors."""
-    found, expected = load_checkpoint(one)[0], load_checkpoint(other)[0]
-    assert found.keys() == expected.keys()
+    actual, expected = load_checkpoint(first)[0], load_checkpoint(second)[0]
+    assert actual.keys() == expected.keys()
     for name in expected:
-        assert torch.equal(found[name], expected[name]), name
+        assert torch.equal(actual[name], expected[name]), name

@@ -37,6 +37,6 @@ def run(tmp_path: Path) -> CamRun:
         for n in range(5)
     ]  # fmt: skip
     samples.append(Sample("image0", "val", Path("v.jpg"), 64, 48, "f" * 64, (2,)))
-    made = CamRun(tmp_path, from_mapping({"compute": {"workers": 1}}), samples)
-    made.write_manifest()
-    return made
+    cam_run = CamRun(tmp_path, from_mapping({"compute": {"workers": 1}}), samples)
+    cam_run.write_manifest()
+    return cam_run

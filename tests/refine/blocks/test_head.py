@@ -30,8 +30,8 @@ def test_each_block_has_its_own_mlp() -> None:
     ]
     flat = torch.cat(hidden, dim=-1)  # (B, N, 3 * 4)
     expected = flat @ fusion.mix.weight[:, :, 0, 0].T + fusion.mix.bias
-    found = fusion(features, (2, 3))
-    torch.testing.assert_close(found.flatten(2).transpose(1, 2), expected)
+    fused = fusion(features, (2, 3))
+    torch.testing.assert_close(fused.flatten(2).transpose(1, 2), expected)
 
 
 def test_decoder_keeps_the_grid_and_reaches_every_patch() -> None:
@@ -46,12 +46,12 @@ def test_decoder_keeps_the_grid_and_reaches_every_patch() -> None:
 def test_dropout_only_while_training() -> None:
     head = Head(2, 8, 3, WeClipOptions(width=64, dropout=0.5))
     features = torch.randn(2, 1, 4, 8)
-    found = head.train()(features, (2, 2))
-    dropped = (found.fused.abs().sum((2, 3)) == 0).float().mean()
+    decoded = head.train()(features, (2, 2))
+    dropped = (decoded.fused.abs().sum((2, 3)) == 0).float().mean()
     assert 0.2 < dropped < 0.8  # whole channels
-    assert (found.clean.abs().sum((2, 3)) > 0).all()
-    found = head.eval()(features, (2, 2))
-    assert torch.equal(found.clean, found.fused)
+    assert (decoded.clean.abs().sum((2, 3)) > 0).all()
+    decoded = head.eval()(features, (2, 2))
+    assert torch.equal(decoded.clean, decoded.fused)
 
 
 def test_affinity_is_symmetric_and_in_range() -> None:

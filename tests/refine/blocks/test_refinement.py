@@ -18,15 +18,15 @@ def test_only_the_absolute_distance_listens_to_the_affinity() -> None:
     attention = torch.rand(1, 4, 6, 6)
     near_first = attention[:, 0]
     near_last = attention[:, 3]
-    kept = {
+    selected = {
         (name, distance): select_near(block_distances(affinity, attention, distance))
         for name, affinity in (("first", near_first), ("last", near_last))
         for distance in ("absolute", "signed")
     }
-    assert kept["first", "absolute"][0, 0]
-    assert kept["last", "absolute"][0, 3]
-    assert not torch.equal(kept["first", "absolute"], kept["last", "absolute"])
-    assert torch.equal(kept["first", "signed"], kept["last", "signed"])
+    assert selected["first", "absolute"][0, 0]
+    assert selected["last", "absolute"][0, 3]
+    assert not torch.equal(selected["first", "absolute"], selected["last", "absolute"])
+    assert torch.equal(selected["first", "signed"], selected["last", "signed"])
 
 
 def test_one_block_is_always_kept() -> None:
@@ -37,8 +37,8 @@ def test_one_block_is_always_kept() -> None:
 def test_trusted_affinity_is_a_weighed_mean_and_takes_no_gradient() -> None:
     affinity = torch.rand(1, 4, 4, requires_grad=True)
     attention = torch.rand(1, 3, 4, 4)
-    kept = torch.tensor([[True, False, True]])
-    found = trusted_affinity(affinity, attention, kept)
+    selected = torch.tensor([[True, False, True]])
+    trusted = trusted_affinity(affinity, attention, selected)
     expected = (attention[:, 0] + attention[:, 2]) / 2 * affinity
-    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
-    assert not found.requires_grad
+    torch.testing.assert_close(trusted, expected.detach(), rtol=1e-5, atol=1e-6)
+    assert not trusted.requires_grad

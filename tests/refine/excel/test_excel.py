@@ -101,9 +101,9 @@ def test_relation_of_an_image_depends_on_it_alone(chain: Chain) -> None:
 
 
 def test_shift_leaves_out_what_is_less_alike_than_the_mean() -> None:
-    found = shift(torch.tensor([[[1.0, -0.1, 0.0], [0.5, 0.5, -3.0], [-1.0, -1.0, 2.0]]]))
+    shifted = shift(torch.tensor([[[1.0, -0.1, 0.0], [0.5, 0.5, -3.0], [-1.0, -1.0, 2.0]]]))
     expected = [[0.7311, 0.0, 0.2689], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]
-    torch.testing.assert_close(found[0], torch.tensor(expected), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(shifted[0], torch.tensor(expected), rtol=1e-3, atol=1e-4)
 
 
 def test_published_features_are_aliased(chain: Chain) -> None:

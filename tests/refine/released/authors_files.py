@@ -16,12 +16,12 @@ Weights = dict[str, Tensor]
 
 def weakclip_file(ours: Mapping[str, Tensor], positions: int = 13) -> Weights:
     """The release's state dict from `WeakClipNetwork.trained`'s."""
-    found = {weakclip_release.published_name(name): value.clone() for name, value in ours.items()}
-    found["contexts"] = found["contexts"][None]
-    table = found["text_encoder.positional_embedding"]
+    theirs = {weakclip_release.published_name(name): value.clone() for name, value in ours.items()}
+    theirs["contexts"] = theirs["contexts"][None]
+    table = theirs["text_encoder.positional_embedding"]
     more = torch.ones(positions - len(table), table.shape[1])  # rows that no text of ours reaches
-    found["text_encoder.positional_embedding"] = torch.cat([table, more])
-    return found
+    theirs["text_encoder.positional_embedding"] = torch.cat([table, more])
+    return theirs
 
 
 def excel_file(head: Mapping[str, Tensor], clip: LoadedClip, side: int | None = None) -> Weights:
@@ -29,14 +29,14 @@ def excel_file(head: Mapping[str, Tensor], clip: LoadedClip, side: int | None = 
 
     ``side`` is that of the grid to which the copy's positions are resized.
     """
-    found: Weights = {}
+    theirs: Weights = {}
     for ours, part in excel_release.parts(head).items():
         stacked = head[ours]
-        for block, theirs in enumerate(part.sources):
+        for block, source in enumerate(part.sources):
             value = stacked if len(part.sources) == 1 else stacked[block]
             if len(part.sources) > 1:
                 value = value.T if ours.endswith("weight") else value[0]
-            found[theirs] = value.clone()
+            theirs[source] = value.clone()
     copy = {f"encoder.{name}": value.clone() for name, value in clip.model.state_dict().items()}
     for part in ("weight", "bias"):
         last = f"encoder.visual.transformer.resblocks.{_depth(copy) - 1}.attn"
@@ -46,7 +46,7 @@ def excel_file(head: Mapping[str, Tensor], clip: LoadedClip, side: int | None = 
         name = "encoder.visual.positional_embedding"
         old = round((len(copy[name]) - 1) ** 0.5)
         copy[name] = resize_positions(copy[name], (old, old), (side, side))
-    return found | copy
+    return theirs | copy
 
 
 def _depth(copy: Mapping[str, Tensor]) -> int:

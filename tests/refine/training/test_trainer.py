@@ -132,14 +132,12 @@ def test_a_finished_run_is_not_repeated(whole: Whole) -> None:
 
 def test_the_state_of_another_training_or_a_damaged_one_is_left(tmp_path: Path) -> None:
     Problem().fit(tmp_path)
-    other = Problem()
-    other.fit(tmp_path, key="other")
-    assert other.seen[0] == 0
-    for state in tmp_path.glob("*.safetensors"):
-        state.write_bytes(state.read_bytes()[:100])
-    other = Problem()
-    other.fit(tmp_path, key="other")
-    assert other.seen[0] == 0
+    for _ in range(2):
+        other = Problem()
+        other.fit(tmp_path, key="other")
+        assert other.seen[0] == 0
+        for state in tmp_path.glob("*.safetensors"):
+            state.write_bytes(state.read_bytes()[:100])
 
 
 def test_of_a_damaged_state_the_one_before_is_taken(

@@ -41,36 +41,37 @@ def demo_clip() -> LoadedClip:
     return load_clip(str(expand_path(clip.model)), str(expand_path(clip.pretrained)))
 
 
+@pytest.fixture
+def network(demo_clip: LoadedClip) -> WeakClipNetwork:
+    encoder = ClipEncoder(demo_clip.model.get_submodule("visual"))
+    return WeakClipNetwork(demo_clip, encoder, ["background", "cat"], settings(), 64)
+
+
 def test_no_prompt_vectors_leave_the_text_as_it_is(demo_clip: LoadedClip) -> None:
     ids = demo_clip.tokenize(["cat", "fire hydrant", "background"])
     tokens = short_texts(ids)
     assert tokens.shape == (3, 5)
     tower = TextTower(demo_clip.model, tokens.shape[1])
     with torch.no_grad():
-        found = LearnablePrompt(0, tower.positions.shape[1], 0.02)(tower, tokens)
+        actual = LearnablePrompt(0, tower.positions.shape[1], 0.02)(tower, tokens)
         whole = demo_clip.model.encode_text(
             demo_clip.tokenize(["cat", "fire hydrant", "background"])
         )
-    torch.testing.assert_close(found, whole)
+    torch.testing.assert_close(actual, whole)
 
 
-def test_a_frozen_network_has_no_graph_in_clip(demo_clip: LoadedClip) -> None:
-    encoder = ClipEncoder(demo_clip.model.get_submodule("visual"))
-    network = WeakClipNetwork(demo_clip, encoder, ["background", "cat"], settings(), 64)
+def test_a_frozen_network_has_no_graph_in_clip(network: WeakClipNetwork) -> None:
     seen = network.encode(torch.zeros(1, 3, 64, 64))
     assert not seen.visual.requires_grad
     assert not any(p.requires_grad for p in network.text.parameters())
     _, logits = network.head(seen, network.texts())
     assert logits.shape == (1, 2, 32, 32)
     logits.sum().backward()
-    assert network.head.prompt.contexts.grad is not None
-    adapter = network.head.adapter.parameters()
-    assert all(p.grad is not None for p in adapter)
+    trained = [network.head.prompt.contexts, *network.head.adapter.parameters()]
+    assert all(parameter.grad is not None for parameter in trained)
 
 
-def test_odd_grids_pass(demo_clip: LoadedClip) -> None:
-    encoder = ClipEncoder(demo_clip.model.get_submodule("visual"))
-    network = WeakClipNetwork(demo_clip, encoder, ["background", "cat"], settings(), 64)
+def test_odd_grids_pass(network: WeakClipNetwork) -> None:
     network.train(False)
     with torch.inference_mode():
         _, logits = network.head(network.encode(torch.zeros(2, 3, 40, 56)), network.texts())
@@ -92,10 +93,10 @@ def test_seed_loss_by_hand() -> None:
     logits = torch.zeros(2, 2, 1, 4)
     logits[0, 1, 0, 1] = math.log(3)
     seeds = torch.tensor([[[0, 1, 1, 255]], [[0, 0, 255, 255]]], dtype=torch.uint8)
-    found = seed_loss(label_probabilities(logits), seeds)
+    actual = seed_loss(label_probabilities(logits), seeds)
     background = math.log(2)  # in both images
     foreground = (math.log(4 / 3) + math.log(2)) / 2  # in the first alone, averaged over both
-    assert float(found) == pytest.approx(background + foreground / 2, rel=1e-5)
+    assert float(actual) == pytest.approx(background + foreground / 2, rel=1e-5)
 
 
 def test_a_batch_without_cues_costs_nothing() -> None:
@@ -142,11 +143,11 @@ def test_a_seed_of_a_label_that_is_not_allowed_is_no_cue() -> None:
 def test_auxiliary_mean_with_and_without_what_is_not_known() -> None:
     match = torch.rand(1, 3, 2, 2)
     seeds = torch.tensor([[[0, 1], [255, 255]]], dtype=torch.uint8)
-    known = auxiliary_loss(match, seeds, temperature=1.0)
+    cues = auxiliary_loss(match, seeds, temperature=1.0)
     over_all = auxiliary_loss(match, seeds, temperature=1.0, ignored_count=True)
-    assert float(known) == pytest.approx(2 * float(over_all), rel=1e-6)
+    assert float(cues) == pytest.approx(2 * float(over_all), rel=1e-6)
     logits = match[0, :, 0].T
-    assert float(known) == pytest.approx(float(F.cross_entropy(logits, torch.tensor([0, 1]))))
+    assert float(cues) == pytest.approx(float(F.cross_entropy(logits, torch.tensor([0, 1]))))
 
 
 @pytest.mark.parametrize(
@@ -162,8 +163,8 @@ def test_windows_cover_every_pixel_and_average(
         sizes.append(tuple(images.shape[2:]))
         return images[:, :2]
 
-    found = slide(same, pixels, window, stride, (1, 1), [1])
-    torch.testing.assert_close(found, pixels[:, :1])
+    actual = slide(same, pixels, window, stride, (1, 1), [1])
+    torch.testing.assert_close(actual, pixels[:, :1])
     assert set(sizes) == {(min(window, size[0]), min(window, size[1]))}
 
 

@@ -108,12 +108,12 @@ def test_labels_of_images_are_made_once(chain: Chain, monkeypatch: pytest.Monkey
     manifest, _ = load(chain.manifest)
     with CamSet([chain.cams["train"]], manifest.split("train")) as cams:
         first = ImageLabels(cams, inputs, None, chain.folder / "labels")
-        made = {image: first.read(image) for image in cams.ids}
+        labels = {image: first.read(image) for image in cams.ids}
         calls: list[str] = []
         monkeypatch.setattr(ImageLabels, "_label", lambda self, image: calls.append(image))
         second = ImageLabels(cams, inputs, None, chain.folder / "labels")
         assert not calls
-        for image, label in made.items():
+        for image, label in labels.items():
             np.testing.assert_array_equal(second.read(image), label)
             assert label.max() < IGNORED
 
