@@ -238,51 +238,35 @@ MAPS = np.zeros((2, 3, 4), np.float32)
         (lambda clip: wsss.load_clip("ViT-Z"), "open_clip has no model of this name"),
         (lambda clip: wsss.grad_cam(clip, PHOTO, []), "there is no tag; name what is on the photo"),
         (lambda clip: wsss.grad_cam(clip, PHOTO, "cat"), "a list of names, not the text 'cat'"),
-        (
-            lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], "sky"),
-            "backgrounds are a list of names, not the text 'sky'",
-        ),
-        (
-            lambda clip: wsss.patch_text_cams(clip, PHOTO, ["cat"], descriptions={"cat": "furry"}),
-            "descriptions of 'cat' are a list of names, not the text 'furry'",
-        ),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], "sky"),
+         "backgrounds are a list of names, not the text 'sky'"),
+        (lambda clip: wsss.patch_text_cams(clip, PHOTO, ["cat"], descriptions={"cat": "furry"}),
+         "descriptions of 'cat' are a list of names, not the text 'furry'"),
         (lambda clip: wsss.pseudo_mask(PHOTO, MAPS, "it"), "a list of names, not the text 'it'"),
         (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat", "Cat"]), "is the same as 'cat'"),
         (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], ["cat"]), "is one of the classes"),
-        (
-            lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], box_threshold=2.0),
-            "box_threshold: .* less than or equal to 1; it is 2.0",
-        ),
-        (
-            lambda clip: wsss.grad_cam(clip, np.zeros((3000, 4000, 3), np.uint8), ["cat"]),
-            "too large for the encoder.*long_side",
-        ),
-        (
-            lambda clip: wsss.patch_text_cams(clip, PHOTO, ["car"], classes=["cat", "dog"]),
-            "'car' is no class; did you mean 'cat'?",
-        ),
-        (
-            lambda clip: wsss.patch_text_cams(clip, PHOTO, ["cat"], descriptions={"dog": ["a"]}),
-            "descriptions: there is none of cat",
-        ),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], box_threshold=2.0),
+         "box_threshold: .* less than or equal to 1; it is 2.0"),
+        (lambda clip: wsss.grad_cam(clip, np.zeros((3000, 4000, 3), np.uint8), ["cat"]),
+         "too large for the encoder.*long_side"),
+        (lambda clip: wsss.patch_text_cams(clip, PHOTO, ["car"], classes=["cat", "dog"]),
+         "'car' is no class; did you mean 'cat'?"),
+        (lambda clip: wsss.patch_text_cams(clip, PHOTO, ["cat"], descriptions={"dog": ["a"]}),
+         "descriptions: there is none of cat"),
         (lambda clip: wsss.propagate(np.eye(9), MAPS), "does not fit maps on a grid of 3 x 4"),
         (lambda clip: wsss.propagate(np.eye(12), MAPS - 1), "values in 0 … 1, not -1.0 … -1.0"),
         (lambda clip: wsss.dense_crf(PHOTO, MAPS * np.nan), "values in 0 … 1, not nan"),
-        (
-            lambda clip: wsss.dense_crf(PHOTO, MAPS[0]),
-            r"expected a numpy float array .* not float32",
-        ),
+        (lambda clip: wsss.dense_crf(PHOTO, MAPS[0]),
+         r"expected a numpy float array .* not float32"),
         (lambda clip: wsss.dense_crf(PHOTO, MAPS, iterations=0), "iterations: .*; it is 0"),
         (lambda clip: wsss.pseudo_mask(PHOTO, MAPS, ["cat"]), "2 score maps for 1 tags"),
         (lambda clip: wsss.pseudo_mask(PHOTO, MAPS, crf={"blur": 1.0}), "no setting 'blur'"),
-        (
-            lambda clip: wsss.pixel_adaptive_refinement(PHOTO, MAPS, dilations=[0]),
-            "dilations must be positive",
-        ),
+        (lambda clip: wsss.pixel_adaptive_refinement(PHOTO, MAPS, dilations=[0]),
+         "dilations must be positive"),
         (lambda clip: wsss.load_segmenter("nowhere.safetensors"), "nowhere.safetensors: no such"),
         (lambda clip: wsss.load_refiner("nowhere.safetensors"), "nowhere.safetensors: no such"),
     ],
-)
+)  # fmt: skip
 def test_bad_input_gets_one_clear_message(
     clip: Clip, call: Callable[[Clip], Any], message: str
 ) -> None:

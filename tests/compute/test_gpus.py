@@ -37,9 +37,12 @@ sys.stdin.read()
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name in (VISIBLE, HELD, SHARED, "SLURM_JOB_ID", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     yield
     for lock in gpus._locks:
         os.close(lock)
@@ -175,9 +178,7 @@ def test_too_many_gpus_and_sharing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_device_is_claimed_before_cuda_looks(
     listed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: HELD in os.environ)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     assert devices.pick_device("cpu") == torch.device("cpu")
     assert HELD not in os.environ
     listed(_TWO)
@@ -210,8 +211,6 @@ def test_without_gpus_from_slurm_none_is_claimed(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     listed(_TWO)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert devices.pick_device("auto") == torch.device("cpu")
@@ -224,9 +223,6 @@ def test_without_gpus_from_slurm_none_is_claimed(
 def test_each_of_several_processes_has_one_gpu(
     listed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     listed(_TWO)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")

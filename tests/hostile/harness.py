@@ -20,6 +20,7 @@ import pytest
 
 from wsss.artifacts.code_digest import code_digest
 from wsss.artifacts.provenance import package_versions
+from wsss.errors import WsssError
 
 GROWTH = 2**30  # bytes
 SECONDS = 60.0
@@ -66,6 +67,20 @@ def wsss(*arguments: str | Path) -> Outcome:
         main()
 
     return in_child(command)
+
+
+def message_in_child(task: Callable[[], object]) -> str:
+    """The message of the `WsssError` that ends a function in a child; empty if there is none."""
+
+    def read() -> None:
+        try:
+            task()
+        except WsssError as error:
+            print(error)
+
+    outcome = in_child(read)
+    outcome.done()
+    return outcome.text
 
 
 def in_child(task: Callable[[], None], *, seconds: float = SECONDS) -> Outcome:

@@ -19,7 +19,7 @@ from wsss.score.truth.errors import TruthError
 from wsss.score.truth.sbd_masks import read_sbd
 
 from .conftest import Folder, photo
-from .harness import in_child, wsss
+from .harness import message_in_child, wsss
 from .payloads import png
 
 LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10 if n else "lol"}">' for n in range(12))
@@ -182,16 +182,9 @@ def test_an_inconsistent_outline_is_refused_before_drawing(name: str) -> None:
     outline, message = OUTLINES[name]
     annotations = [{"id": 17, "category_id": 1, "segmentation": outline}]
 
-    def task() -> None:
-        try:
-            draw(annotations, 20, 30)
-        except TruthError as error:
-            print(error)
-
-    outcome = in_child(task)
-    outcome.done()
-    assert "the outline of annotation 17 cannot be drawn" in outcome.text
-    assert message in outcome.text
+    text = message_in_child(lambda: draw(annotations, 20, 30))
+    assert "the outline of annotation 17 cannot be drawn" in text
+    assert message in text
 
 
 def test_packed_runs_are_read_as_pycocotools_reads_them() -> None:

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from wsss.artifacts.digest import digest_arrays, digest_json
-from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, Shard, ShardWriter
 
-from .harness import in_child
+from .harness import message_in_child
 
 ORIGIN = Provenance(stage="test", config={}, seed=0, code="c", packages={})
 ARRAY = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -183,15 +182,11 @@ def test_a_bad_shard_is_refused(tmp_path: Path, name: str) -> None:
     make(path)
 
     def read() -> None:
-        try:
-            with Shard(path, kind="cams") as shard:
-                list(shard)
-        except ArtifactError as error:
-            print(error)
+        with Shard(path, kind="cams") as shard:
+            list(shard)
 
-    outcome = in_child(read)
-    outcome.done()
-    assert "1-of-1.h5: " in outcome.text
-    assert message in outcome.text
-    assert "rerun" in outcome.text or "run the stage" in outcome.text
-    assert len(outcome.text) < 1000
+    text = message_in_child(read)
+    assert "1-of-1.h5: " in text
+    assert message in text
+    assert "rerun" in text or "run the stage" in text
+    assert len(text) < 1000

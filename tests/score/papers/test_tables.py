@@ -118,34 +118,22 @@ def test_a_run_means_its_row(tmp_path: Path) -> None:
         (changed("rows", 0, "seeds", to=[1, 1]), "seeds: one comes twice"),
         (changed("rows", 1, "name", to="ours again+"), "rows.1 .*name: another row is called so"),
         (changed("rows", 1, "published", to=[]), "rows.1 .*a row without a preset needs numbers"),
-        (
-            changed("rows", 1, "seeds", to=[1]),
-            "rows.1 .*preset: overlays, changes, seeds and takes need one",
-        ),
-        (
-            changed("rows", 1, "published", 0, "values", "tset", to=1.0),
-            "rows.1 .*published.0.values.tset: 'tset' is no column; did you mean 'test'",
-        ),
-        (
-            changed("rows", 1, "published", 0, "values", "test", to=101.0),
-            "published.0.values.test: 101.0 is no percentage",
-        ),
-        (
-            changed("rows", 1, "published", 0, "values", "val", to=70.0),
-            "published.0.values.val: give mean and classes",
-        ),
-        (
-            changed("rows", 1, "published", 0, "values", "val", "classes", to=[90.0]),
-            "published.0.values.val: 1 numbers for 2 classes",
-        ),
-        (
-            changed("rows", 1, "published", 0, "values", "val", "mean", to=70.1),
-            "published.0.values.val: the mean of the classes is 70.00, not 70.1",
-        ),
+        (changed("rows", 1, "seeds", to=[1]),
+         "rows.1 .*preset: overlays, changes, seeds and takes need one"),
+        (changed("rows", 1, "published", 0, "values", "tset", to=1.0),
+         "rows.1 .*published.0.values.tset: 'tset' is no column; did you mean 'test'"),
+        (changed("rows", 1, "published", 0, "values", "test", to=101.0),
+         "published.0.values.test: 101.0 is no percentage"),
+        (changed("rows", 1, "published", 0, "values", "val", to=70.0),
+         "published.0.values.val: give mean and classes"),
+        (changed("rows", 1, "published", 0, "values", "val", "classes", to=[90.0]),
+         "published.0.values.val: 1 numbers for 2 classes"),
+        (changed("rows", 1, "published", 0, "values", "val", "mean", to=70.1),
+         "published.0.values.val: the mean of the classes is 70.00, not 70.1"),
         (changed("rows", 1, "published", 0, "source", to=""), "rows.1.published.0.source: "),
         ([1], "Input should be a valid dictionary"),
     ],
-)
+)  # fmt: skip
 def test_a_mistake_names_file_and_key(tmp_path: Path, content: object, message: str) -> None:
     path = written(tmp_path, content)
     with pytest.raises(ConfigError, match=rf"(?s)mine\.yaml: not a valid table.*{message}"):
@@ -157,12 +145,10 @@ def test_a_mistake_names_file_and_key(tmp_path: Path, content: object, message: 
     [
         (changed("rows", 0, "preset", to="demo-weclib"), "no preset; did you mean 'demo-weclip'"),
         (changed("rows", 0, "preset", to="weakclip-prompts"), "is several runs .sweep."),
-        (
-            changed("rows", 0, "changes", "refine", "trian", to={}),
-            r"(?s)mine.yaml, row 'Ours, again\+'.*did you mean refine.train",
-        ),
+        (changed("rows", 0, "changes", "refine", "trian", to={}),
+         r"(?s)mine.yaml, row 'Ours, again\+'.*did you mean refine.train"),
     ],
-)
+)  # fmt: skip
 def test_an_impossible_run_is_reported(tmp_path: Path, content: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         table_runs(written(tmp_path, content), PRESETS)
