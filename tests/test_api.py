@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import wsss
-from tests.builders import provenance, write_manifest_folder, write_shard
+from tests.builders import provenance, torch_threads, write_manifest_folder, write_shard
 from tests.demo_checkpoints import DEMO, LABELS, write_refiner, write_segmenter
 from wsss.api.cams import Clip
 from wsss.api.models import Predictor
@@ -50,10 +49,8 @@ def clip() -> Clip:
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """As the stages compute on a CPU."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        yield
 
 
 def test_the_import_is_instant_and_lazy() -> None:

@@ -1,14 +1,13 @@
 """The stage: content does not depend on batch, order, threads or shards; reuse; precision."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from tests.builders import torch_threads
 from wsss.artifacts.shard import Item, Shard
 from wsss.artifacts.stage import STAGES
 from wsss.cams import stage
@@ -63,13 +62,6 @@ def manifest(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def _run(config: Config, manifest: Path, folder: Path, shards: int = 1) -> dict[str, Item]:
     items = {}
     for shard_index in range(1, shards + 1):
@@ -93,22 +85,18 @@ def items(
     photos: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Item]:
     """One shard, computed on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    items = _run(_config(photos, batch=1), manifest, tmp_path_factory.mktemp("cams"))
-    torch.set_num_threads(before)
-    return items
+    with torch_threads(1):
+        return _run(_config(photos, batch=1), manifest, tmp_path_factory.mktemp("cams"))
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(("batch", "shards"), [(8, 2), (3, 5)])
 def test_content_does_not_depend_on_batch_shards_or_threads(
     photos: Path, manifest: Path, items: dict[str, Item], tmp_path: Path, batch: int, shards: int
 ) -> None:
-    torch.set_num_threads(2)
     config = _config(photos, batch=batch)
-    assert _bytes(_run(config, manifest, tmp_path, shards)) == _bytes(items)
+    with torch_threads(2):
+        assert _bytes(_run(config, manifest, tmp_path, shards)) == _bytes(items)
     assert len(items) == len(SIZES)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from tests.builders import provenance, write_shard
+from tests.builders import provenance, torch_threads, write_shard
 from tests.processes import work
 from tests.refine.chain import Chain, assert_same_weights
 from wsss.artifacts.checkpoint import load_checkpoint
@@ -40,13 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = {name: chain.base[name] for name in ("compute", "data", "infer")}
     (folder / "chain.json").write_text(json.dumps(base))
     _masks(chain)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        (folder / "one").mkdir()
+    (folder / "one").mkdir()
+    with torch_threads(1):
         work.compared(folder, folder / "one")
-    finally:
-        torch.set_num_threads(threads)
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
     done = _run(*torchrun, "--nproc-per-node", "2", "-m", "tests.processes.work", str(folder))
     assert done.returncode == 0, done.stdout

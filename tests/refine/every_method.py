@@ -19,6 +19,10 @@ TRAIN = {"iterations": 4, "warmup": 1, "batch": 3, "checkpoint_every": 2, "crop"
 Changes = Mapping[str, Any]
 
 
+def option(method: str, **values: Any) -> Changes:
+    return {"refine": {method: values}}
+
+
 class MethodTests:
     """Tests of a method on a few scenes of the demo, with its small CLIP.
 
@@ -39,7 +43,7 @@ class MethodTests:
     """Changes of the configuration, and the terms of the loss that they change."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        for names, values in (("changes", self.inference), ("option, terms", self.options)):
+        for names, values in (("changes", self.inference), ("changed, terms", self.options)):
             if names.split(",")[0] in metafunc.fixturenames:
                 metafunc.parametrize(names, values)
 
@@ -93,10 +97,10 @@ class MethodTests:
         return chain.loss(chain.config(**cls.acting), cls.step)
 
     def test_every_option_changes_its_losses(
-        self, chain: Chain, first_loss: dict[str, float], option: Changes, terms: set[str]
+        self, chain: Chain, first_loss: dict[str, float], changed: Changes, terms: set[str]
     ) -> None:
-        changed = chain.loss(chain.config(**overlay(self.acting, option)), self.step)
-        assert {name for name in changed if changed[name] != first_loss[name]} == {"loss"} | terms
+        loss = chain.loss(chain.config(**overlay(self.acting, changed)), self.step)
+        assert {name for name in loss if loss[name] != first_loss[name]} == {"loss"} | terms
 
     def test_a_checkpoint_of_another_width_is_refused(
         self, chain: Chain, checkpoint: Path, tmp_path: Path

@@ -99,9 +99,7 @@ def test_checkpoints_that_do_not_fit_are_refused(
     bad = Path(shutil.copy(checkpoint, tmp_path / "bad.safetensors"))
     changed = bad.read_bytes().replace(b'\\"method\\":\\"weclip\\"', b'\\"method\\":\\"weclop\\"')
     bad.write_bytes(changed)
-    with pytest.raises(
-        ArtifactError, match="does not match its digest; if a stage wrote it, delete it"
-    ):
+    with pytest.raises(ArtifactError, match="not match its digest; if a stage wrote it, delete"):
         chain.apply(config, bad, out)
     blank = re.sub(rb'"checksum":"\w{64}"', b'"checksum":"%s"' % (b"0" * 64), changed)
     bad.write_bytes(blank)
@@ -109,7 +107,7 @@ def test_checkpoints_that_do_not_fit_are_refused(
     with pytest.raises(ArtifactError, match="refiner 'weclop', the configuration says 'weclip'"):
         chain.apply(config, bad, out)
     bad.write_bytes(checkpoint.read_bytes()[:50])
-    with pytest.raises(ArtifactError, match="damaged or no safetensors file; delete it"):
+    with pytest.raises(ArtifactError, match="no safetensors file; if a stage wrote it, delete it"):
         chain.apply(config, bad, out)
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from tests.builders import provenance, write_manifest_folder, write_shard
+from tests.builders import provenance, torch_threads, write_manifest_folder, write_shard
 from tests.retrain.small_networks import small_config
 from wsss.artifacts.shard import Item
 from wsss.config.load import from_mapping
@@ -140,7 +139,5 @@ def small_networks() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Tiny tensors gain nothing from threads, and several test runs share a machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        yield

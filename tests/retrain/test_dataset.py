@@ -132,13 +132,9 @@ def test_wrong_inputs_are_named(data: Any, configure: Make, tmp_path: Path) -> N
     config = configure()
     with pytest.raises(ArtifactError, match=r"holds 'cams', expected 'masks'"):
         make(data, data.masks(kind="cams"), config)
-    with pytest.raises(
-        ArtifactError, match=r"3 of 6 training images have no pseudo mask, e\.g\. 'b c'"
-    ):
+    with pytest.raises(ArtifactError, match=r"3 of 6 training images have no .*, e\.g\. 'b c'"):
         make(data, data.masks()[:1], config)
-    with pytest.raises(
-        ArtifactError, match=r"mask of 'a' is \(64, 79\), its image .* is \(64, 80\)"
-    ):
+    with pytest.raises(ArtifactError, match=r"of 'a' is \(64, 79\), its image .* is \(64, 80\)"):
         make(data, data.masks(change=lambda mask: mask[:, 1:]), config)
     with pytest.raises(ArtifactError, match=r"has label 4, but the class list ends at 3"):
         make(data, data.masks(change=lambda mask: np.full_like(mask, 4)), config)

@@ -201,9 +201,7 @@ def test_other_architecture_or_classes_are_refused(
     data: Any, configure: Configure, checkpoint: Path, model: nn.Module, tmp_path: Path
 ) -> None:
     out = tmp_path / "p.h5"
-    with pytest.raises(
-        ArtifactError, match=r"holds 'segformer-b0', but retrain\.model is 'segformer-b1'"
-    ):
+    with pytest.raises(ArtifactError, match=r"holds 'segformer-b0', but .* is 'segformer-b1'"):
         predict(data, configure(model="segformer-b1"), checkpoint, out)
     save(checkpoint, model, labels=("background", "dog", "boat", "tree"))
     with pytest.raises(ArtifactError, match="another class list"):

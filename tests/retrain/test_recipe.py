@@ -129,7 +129,5 @@ def test_global_batch_is_shared_or_refused(configure: Any, tmp_path: Path) -> No
 
 
 def test_warm_up_longer_than_training_is_refused(configure: Any, tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"retrain\.warmup is 4 steps, but retrain\.iterations only 4"
-    ):
+    with pytest.raises(ValueError, match=r"retrain\.warmup is 4 steps, but .* only 4"):
         build(configure(warmup=4, iterations=4), tmp_path)

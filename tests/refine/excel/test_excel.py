@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
 from tests.refine.chain import Chain
-from tests.refine.every_method import TRAIN, MethodTests, assert_normalised_cams
+from tests.refine.every_method import TRAIN, MethodTests, assert_normalised_cams, option
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.shard import Shard
 from wsss.config.errors import ConfigError
@@ -27,10 +27,6 @@ CHAIN = {
 BOTH = {"segmentation", "affinity"}
 
 
-def _option(**values: Any) -> dict[str, Any]:
-    return {"refine": {"excel": values}}
-
-
 class TestExcel(MethodTests):
     trained = ("fusion", "decoder")
     losses = ("segmentation", "affinity")
@@ -40,14 +36,14 @@ class TestExcel(MethodTests):
     )
     step = EXCEL["lvc_start"]
     options = (
-        (_option(crop_visibility="image", lvc_start=9), BOTH),
-        (_option(ignore_band=None), BOTH),
-        (_option(features="aliased"), BOTH),
-        (_option(relation_dropout="on"), BOTH),
-        (_option(relation_mean="batch"), BOTH),
-        (_option(lvc_start=9), BOTH),
-        (_option(self_training_start=0), {"affinity"}),
-        ({"cams": {"affinity": {"enabled": False}}} | _option(lvc_start=9), BOTH),
+        (option("excel", crop_visibility="image", lvc_start=9), BOTH),
+        (option("excel", ignore_band=None), BOTH),
+        (option("excel", features="aliased"), BOTH),
+        (option("excel", relation_dropout="on"), BOTH),
+        (option("excel", relation_mean="batch"), BOTH),
+        (option("excel", lvc_start=9), BOTH),
+        (option("excel", self_training_start=0), {"affinity"}),
+        ({"cams": {"affinity": {"enabled": False}}} | option("excel", lvc_start=9), BOTH),
         ({"cams": {"patch_text": {"relation": "vv"}}}, BOTH),
         ({"cams": {"patch_text": {"heads": "each"}}}, BOTH),
         ({"cams": {"patch_text": {"tse": {"form": "topk"}}}}, BOTH),

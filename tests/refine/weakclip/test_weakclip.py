@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.refine.chain import Chain
-from tests.refine.every_method import TRAIN, MethodTests
+from tests.refine.every_method import TRAIN, MethodTests, option
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
@@ -35,10 +35,6 @@ CHAIN = {
 }  # fmt: skip
 
 
-def _option(**values: Any) -> dict[str, Any]:
-    return {"refine": {"weakclip": values}}
-
-
 class TestWeakClip(MethodTests):
     trained = PARTS  # and no CLIP
     losses = ("seed", "boundary", "auxiliary")
@@ -48,19 +44,19 @@ class TestWeakClip(MethodTests):
     )
     acting = PADDED
     options = (
-        (_option(tags_in_losses="ignored"), {"boundary"}),
-        (_option(tags_in_losses="masked"), TERMS),
-        (_option(padding="labelled"), {"boundary"}),
-        (_option(auxiliary_mean="all"), {"auxiliary"}),
-        (_option(boundary={"sigma_unit": "cells"}), {"boundary"}),
-        (_option(boundary={"image": "sampled"}), {"boundary"}),
-        (_option(prompts=0), TERMS),
-        (_option(class_token="twice"), TERMS),
-        (_option(drop_path=0.9), TERMS),
-        (_option(co_attention="unchained"), TERMS),
-        (_option(out_indices=[1, 2, 3, 12]), {"seed", "boundary"}),
-        (_option(seed_weight=2.0), set()),
-        (_option(auxiliary_weight=2.0), set()),
+        (option("weakclip", tags_in_losses="ignored"), {"boundary"}),
+        (option("weakclip", tags_in_losses="masked"), TERMS),
+        (option("weakclip", padding="labelled"), {"boundary"}),
+        (option("weakclip", auxiliary_mean="all"), {"auxiliary"}),
+        (option("weakclip", boundary={"sigma_unit": "cells"}), {"boundary"}),
+        (option("weakclip", boundary={"image": "sampled"}), {"boundary"}),
+        (option("weakclip", prompts=0), TERMS),
+        (option("weakclip", class_token="twice"), TERMS),
+        (option("weakclip", drop_path=0.9), TERMS),
+        (option("weakclip", co_attention="unchained"), TERMS),
+        (option("weakclip", out_indices=[1, 2, 3, 12]), {"seed", "boundary"}),
+        (option("weakclip", seed_weight=2.0), set()),
+        (option("weakclip", auxiliary_weight=2.0), set()),
     )
 
 
@@ -75,16 +71,21 @@ def test_scores_have_a_cell_for_four_by_four_pixels(scores: Path) -> None:
             assert item.attrs["grid"] == [-(-height // 4), -(-width // 4)]
 
 
-def test_published_leaks_a_learning_rate_into_clip(chain: Chain, tmp_path: Path) -> None:
-    trained = load_checkpoint(chain.train(chain.config(variant="published"), tmp_path / "a"))[0]
+@pytest.fixture(scope="module")
+def published(chain: Chain) -> Path:
+    return chain.train(chain.config(variant="published"), chain.folder / "published")
+
+
+def test_published_leaks_a_learning_rate_into_clip(
+    chain: Chain, published: Path, tmp_path: Path
+) -> None:
+    trained = load_checkpoint(published)[0]
     frozen = chain.config(variant="published", refine={"weakclip": {"zero_lr": "frozen"}})
     without = load_checkpoint(chain.train(frozen, tmp_path / "b"))[0]
     assert {name.split(".")[0] for name in trained} == {"head", "text", "image"}
     assert {name.split(".")[0] for name in without} == PARTS
-    start = chain.train(
-        chain.config(variant="published", refine={"train": {"iterations": 1}}), tmp_path / "c"
-    )
-    before = load_checkpoint(start)[0]
+    one_step = chain.config(variant="published", refine={"train": {"iterations": 1}})
+    before = load_checkpoint(chain.train(one_step, tmp_path / "c"))[0]
     moved = [
         name for name, value in trained.items()
         if name.startswith("image") and not torch.equal(value, before[name])
@@ -92,10 +93,11 @@ def test_published_leaks_a_learning_rate_into_clip(chain: Chain, tmp_path: Path)
     assert "image.blocks.0.attn.in_proj_weight" in moved
 
 
-def test_without_tag_masking_any_label_may_win(chain: Chain, tmp_path: Path) -> None:
+def test_without_tag_masking_any_label_may_win(
+    chain: Chain, published: Path, tmp_path: Path
+) -> None:
     config = chain.config(variant="published")
-    checkpoint = chain.train(config, tmp_path)
-    path = chain.apply(config, checkpoint, tmp_path / "scores.h5")
+    path = chain.apply(config, published, tmp_path / "scores.h5")
     others = 0
     with Shard(path, kind="scores") as shard, Shard(chain.cams["train"]) as cams:
         for item in shard:

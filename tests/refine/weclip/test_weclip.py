@@ -4,14 +4,14 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
 from tests.refine.chain import Chain
-from tests.refine.every_method import TRAIN, MethodTests, assert_normalised_cams
+from tests.refine.every_method import TRAIN, MethodTests, assert_normalised_cams, option
 from wsss.artifacts.errors import ArtifactError
 from wsss.config.errors import ConfigError
 from wsss.config.model import Config
@@ -29,10 +29,6 @@ PADDED = {"refine": {"train": {"scale_range": [0.3, 0.6]}}}
 BOTH = {"segmentation", "affinity"}
 
 
-def _option(**values: Any) -> dict[str, Any]:
-    return {"refine": {"weclip": values}}
-
-
 class TestWeClip(MethodTests):
     trained = ("fusion", "decoder")
     losses = ("segmentation", "affinity")
@@ -42,14 +38,14 @@ class TestWeClip(MethodTests):
     acting = PADDED
     step = WECLIP["rfm_start"]
     options = (
-        (_option(crop_visibility="image"), BOTH),
-        (_option(ignore_band=None), BOTH),
-        (_option(padding="labelled"), BOTH),
-        (_option(affinity="raw"), BOTH),
-        (_option(block_distance="signed", rfm_blocks=11), BOTH),
-        (_option(rfm_blocks=2), BOTH),
-        (_option(affinity_radius=1), {"affinity"}),
-        (_option(affinity_weight=1.0), set()),
+        (option("weclip", crop_visibility="image"), BOTH),
+        (option("weclip", ignore_band=None), BOTH),
+        (option("weclip", padding="labelled"), BOTH),
+        (option("weclip", affinity="raw"), BOTH),
+        (option("weclip", block_distance="signed", rfm_blocks=11), BOTH),
+        (option("weclip", rfm_blocks=2), BOTH),
+        (option("weclip", affinity_radius=1), {"affinity"}),
+        (option("weclip", affinity_weight=1.0), set()),
     )
 
 

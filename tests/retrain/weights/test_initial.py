@@ -53,9 +53,7 @@ def test_another_architecture_is_refused_with_counts(tmp_path: Path) -> None:
         build_model(model_config("segformer-b1", labels=4, crop=48)).backbone.state_dict(), path
     )
     target = network().backbone
-    with pytest.raises(
-        ArtifactError, match=r"b1\.pth: fits \d+ of 1\d\d tensors .* expected \(32,"
-    ):
+    with pytest.raises(ArtifactError, match=r"b1\.pth: fits \d+ of 1\d\d .* expected \(32,"):
         load_backbone(target, path)
     assert same(target, network().backbone)
 

@@ -232,9 +232,7 @@ def test_a_row_lays_further_presets_over_its_own(tmp_path: Path) -> None:
     assert run["cams"]["affinity"]["box_threshold"] == 0.79
     assert run["cams"]["patch_text"]["tse"] == {"form": "off"}
     assert run["name"] == "demo-weclip.demo-excel_SVC-LVC_seed-3_shards-3"
-    with pytest.raises(
-        ConfigError, match=r"'SVC\+' is no run of excel-components; did you mean 'SVC"
-    ):
+    with pytest.raises(ConfigError, match=r"'SVC\+' is no run of .*; did you mean 'SVC"):
         runs("excel-components:SVC+")
     with pytest.raises(ConfigError, match="name one of them, excel-components:baseline"):
         runs("excel-components")
