@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -33,6 +34,23 @@ def write_manifest_folder(folder: Path, classes: ClassList, samples: Iterable[Sa
     write_classes(folder / CLASSES, classes)
     write_manifest(folder / MANIFEST, list(samples), classes.names)
     return folder
+
+
+@dataclass
+class SmallRun:
+    """A manifest on disk, and what a test writes next to it."""
+
+    folder: Path
+    samples: list[Sample]
+    names: ClassVar[tuple[str, ...]]
+
+    @property
+    def manifest_dir(self) -> Path:
+        return self.folder / "manifest"
+
+    def write_manifest(self) -> None:
+        classes = ClassList("tiny", self.names, self.names, ("sky",))
+        write_manifest_folder(self.manifest_dir, classes, self.samples)
 
 
 def write_shard(

@@ -1,18 +1,16 @@
 """What the stages before `masks` would have written: manifest, photos and a shard of scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from tests.builders import provenance, write_manifest_folder, write_shard
+from tests.builders import SmallRun, provenance, write_shard
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
-from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.masks import stage
 
@@ -21,20 +19,10 @@ IDS = ("plain", "with space", "münze 貓", "sub/folder/deep image", "sub/other"
 TAGS = ((0,), (3, 1), (11,), (2, 0, 7), (5,), ())
 
 
-@dataclass
-class MaskRun:
+class MaskRun(SmallRun):
     """A small run on disk."""
 
-    folder: Path
-    samples: list[Sample]
-
-    @property
-    def manifest_dir(self) -> Path:
-        return self.folder / "manifest"
-
-    def write_manifest(self) -> None:
-        classes = ClassList("tiny", NAMES, NAMES, ("sky",))
-        write_manifest_folder(self.manifest_dir, classes, self.samples)
+    names = NAMES
 
     def item(self, sample: Sample, key: str = "made") -> Item:
         """Scores of one image: a smooth bump for each tag."""

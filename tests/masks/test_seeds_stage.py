@@ -24,7 +24,7 @@ def run(tmp_path: Path) -> CamRun:
         Sample(f"image{n}", "train", Path(f"{n}.jpg"), 20, 16, f"{n:064x}", of)
         for n, of in enumerate(tags)
     ]
-    cam_run = CamRun(tmp_path, from_mapping({"compute": {"workers": 1}}), samples)
+    cam_run = CamRun(tmp_path, samples)
     cam_run.write_manifest()
     return cam_run
 
@@ -83,6 +83,6 @@ def test_hard_seeds_are_used_unchanged(run: CamRun) -> None:
 
 def test_cams_of_another_split_are_refused(run: CamRun) -> None:
     cams = run.write_cams("all", [run.cam(sample) for sample in run.samples])
-    out, arguments = run.folder / "s.h5", STAGES["seeds"].arguments(run.config)
+    out, arguments = run.folder / "s.h5", STAGES["seeds"].arguments(from_mapping({}))
     with pytest.raises(ArtifactError, match="which the manifest's split does not list"):
         make_seeds(run.manifest_dir, "val", cams, out, run.folder / "png", **arguments)

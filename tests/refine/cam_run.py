@@ -1,35 +1,21 @@
 """A manifest and CAM shards of a few images, without photos."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tests.builders import provenance, write_manifest_folder, write_shard
+from tests.builders import SmallRun, provenance, write_shard
 from wsss.artifacts.shard import Item
-from wsss.config.model import Config
-from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 
 NAMES = ("cat", "boat", "tree")
 
 
-@dataclass
-class CamRun:
+class CamRun(SmallRun):
     """What ingest and the CAM stage would have written."""
 
-    folder: Path
-    config: Config
-    samples: list[Sample]
-
-    @property
-    def manifest_dir(self) -> Path:
-        return self.folder / "manifest"
-
-    def write_manifest(self) -> None:
-        classes = ClassList("tiny", NAMES, NAMES, ("sky",))
-        write_manifest_folder(self.manifest_dir, classes, self.samples)
+    names = NAMES
 
     def cam(self, sample: Sample, *, affinity: bool = True, key: str = "made") -> Item:
         values = np.random.default_rng(len(sample.id)).random((2, len(sample.tags), 4, 5))

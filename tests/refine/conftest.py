@@ -6,7 +6,6 @@ import pytest
 
 from tests.refine.cam_run import CamRun
 from tests.refine.chain import Chain
-from wsss.config.load import from_mapping
 from wsss.data.manifest import Sample
 
 pytest.register_assert_rewrite("tests.refine.every_method")
@@ -37,6 +36,6 @@ def run(tmp_path: Path) -> CamRun:
         for n in range(5)
     ]  # fmt: skip
     samples.append(Sample("image0", "val", Path("v.jpg"), 64, 48, "f" * 64, (2,)))
-    cam_run = CamRun(tmp_path, from_mapping({"compute": {"workers": 1}}), samples)
+    cam_run = CamRun(tmp_path, samples)
     cam_run.write_manifest()
     return cam_run
