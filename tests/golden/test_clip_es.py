@@ -21,7 +21,6 @@ from wsss.clip.position import Rounding, resize_positions
 from wsss.clip.text.embeddings import TextBank, encode_tokens
 
 GOLDEN = "clip_es.npz"
-
 ATTENTION_BLOCKS = 8
 
 

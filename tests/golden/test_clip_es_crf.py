@@ -15,7 +15,6 @@ from wsss.labels.pseudo import pseudo_label
 from wsss.labels.upsample import upsample
 
 GOLDEN = "clip_es.npz"
-
 CRF = CrfConfig(
     iterations=10,
     gaussian_sxy=1,

@@ -34,8 +34,6 @@ from wsss.refine.released.importer import import_checkpoint
 from wsss.refine.training.crops import CropBatch
 
 GOLDEN = "excel.npz"
-
-
 CLASSES = 20
 
 

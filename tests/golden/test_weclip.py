@@ -17,8 +17,6 @@ from wsss.refine.training.crops import CropBatch
 from wsss.refine.weclip.method import WeClip
 
 GOLDEN = "weclip.npz"
-
-
 PHASES = {
     "phase1": ({}, 0.4, ""),
     "rfm_voc": ({"rfm_start": 0, "rfm_blocks": 6}, 0.4, ""),

@@ -25,7 +25,6 @@ from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_c
 from wsss.refine.blocks.refinement import block_distances, select_near, trusted_affinity
 
 GOLDEN = "weclip.npz"
-
 BOXES = {"rfm_coco": 0.7}
 PLAIN_BLOCKS = 8
 
