@@ -56,6 +56,7 @@ class MethodTests:
         assert list(rows[0]) == ["step", "lr", "loss", *self.losses]
         assert len(rows) == TRAIN["iterations"]
 
+    @pytest.mark.slow
     def test_an_interrupted_training_ends_in_the_same_weights(
         self, chain: Chain, checkpoint: Path, tmp_path: Path
     ) -> None:
@@ -71,6 +72,7 @@ class MethodTests:
                 total = item.arrays["score"].astype(np.float32).sum(0) + item.arrays["background"]
                 np.testing.assert_allclose(total, 1, atol=2e-3)
 
+    @pytest.mark.slow
     def test_predictions_do_not_depend_on_their_neighbours(
         self, chain: Chain, checkpoint: Path, changes: Changes, tmp_path: Path
     ) -> None:
@@ -96,6 +98,7 @@ class MethodTests:
     def first_loss(cls, chain: Chain) -> dict[str, float]:
         return chain.loss(chain.config(**cls.acting), cls.step)
 
+    @pytest.mark.slow
     def test_every_option_changes_its_losses(
         self, chain: Chain, first_loss: dict[str, float], changed: Changes, terms: set[str]
     ) -> None:

@@ -18,6 +18,8 @@ from tests.refine.chain import Chain
 from wsss.artifacts.shard import Item, Shard
 from wsss.labels.upsample import upsample
 
+pytestmark = pytest.mark.slow
+
 TRAIN = {"warmup": 5, "batch": 4, "crop": 64, "lr": 3e-3}
 OPTIONS: Mapping[str, dict[str, Any]] = {
     "weclip": {"width": 32, "rfm_start": 110},

@@ -46,6 +46,7 @@ def test_checkpoint_and_provenance(chain: Chain, checkpoint: Path) -> None:
         assert provenance.inputs == {"cams/cams-train.h5": cams.content}
 
 
+@pytest.mark.slow
 def test_content_does_not_depend_on_the_shards_and_is_reused(
     chain: Chain, checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_checkpoint_alone_gives_the_stage_s_predictions(
             np.testing.assert_array_equal(labels, item.arrays["multi"])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_on_another_clip_is_refused(checkpoint: Path, chain: Chain) -> None:
     clip = load_clip("ViT-B-32-quickgelu", "random")
     with pytest.raises(ArtifactError, match="was trained with CLIP weights of sha256"):

@@ -76,6 +76,7 @@ def _parts(chain: Chain, config: Config) -> tuple[Excel, CropBatch]:
     return refiner, next(chain.stream(config, refiner).batches(0))
 
 
+@pytest.mark.slow
 def test_it_takes_any_cam(tmp_path: Path) -> None:
     refine = {
         "method": "excel",

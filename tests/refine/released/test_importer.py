@@ -25,6 +25,8 @@ from wsss.artifacts.stage import STAGES
 from wsss.config.model import Config
 from wsss.refine.released.importer import import_checkpoint
 
+pytestmark = pytest.mark.slow
+
 METHODS = {
     "weakclip": {"method": "weakclip", "weakclip": {"width": 16, "channels": 16}},
     "excel": {"method": "excel", "excel": {"width": 16}},

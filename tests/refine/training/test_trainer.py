@@ -115,6 +115,7 @@ Problem(at_9=wait).fit(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_in_the_same_weights(whole: Whole, tmp_path: Path) -> None:
     command = [sys.executable, "-c", _KILLED, str(tmp_path)]
     process = subprocess.Popen(
@@ -157,6 +158,13 @@ def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path) -> None:
     problem = Problem()
     problem.events["at_2"] = lambda: problem.module[0].weight.data.fill_(torch.nan)
     with pytest.raises(FloatingPointError, match=r"nan at step 3 of 12; lower refine.train.lr"):
+        problem.fit(tmp_path)
+
+
+def test_a_loss_without_its_entry_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem()
+    monkeypatch.setattr(problem, "losses", lambda step, batch: {"fit": batch.sum()})
+    with pytest.raises(ValueError, match=r"returned \['fit'\]; expected the entry 'loss'"):
         problem.fit(tmp_path)
 
 

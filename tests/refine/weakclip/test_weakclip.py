@@ -93,6 +93,7 @@ def test_published_leaks_a_learning_rate_into_clip(
     assert "image.blocks.0.attn.in_proj_weight" in moved
 
 
+@pytest.mark.slow
 def test_without_tag_masking_any_label_may_win(
     chain: Chain, published: Path, tmp_path: Path
 ) -> None:

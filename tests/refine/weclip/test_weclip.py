@@ -72,6 +72,7 @@ def test_published_labels_every_pixel_and_corrected_ignores_padding(chain: Chain
         assert (labels[batch.valid] != IGNORED).any()
 
 
+@pytest.mark.slow
 def test_a_tag_that_the_crop_does_not_show_gets_no_label(chain: Chain) -> None:
     """The published form gives every tag a full peak; both corrections can leave one out."""
     labelled = {}
