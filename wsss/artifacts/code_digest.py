@@ -7,10 +7,12 @@ this package. Imports are read from the source with grimp; nothing is executed.
 The digest is over syntax trees without comments, docstrings and formatting. Left out are
 
 - plumbing that changes no content: `wsss.artifacts`, `wsss.compute` and `wsss.errors`, except what
-  draws or sums numbers. How artifacts look on disk has a number, `FORMAT`, which is covered;
+  draws or sums numbers, or decides on how many threads they are summed. How artifacts look on disk
+  has a number, `FORMAT`, which is covered;
 - the fields of configuration sections: rules carry their values. Functions, properties and
   validators of `wsss.config` are covered like any code;
-- what the list of refiners imports: a stage names the module of the refiner that it runs.
+- in stages that run a refiner, what the list of refiners imports: such a stage names the module of
+  its refiner. Scores and tables read facts of all refiners, e.g. their titles.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ named their checksum otherwise; 1 had none over keys, attributes and provenance.
 _PACKAGE = "wsss"
 _ROOT = Path(wsss.__file__).parent
 _PLUMBING = ("wsss.artifacts", "wsss.compute", "wsss.errors")
-_COMPUTES = frozenset({"wsss.compute.seeding", "wsss.compute.distributed"})
+_COMPUTES = frozenset({"wsss.compute.seeding", "wsss.compute.distributed", "wsss.compute.threads"})
 _REGISTRY = "wsss.refine.registry"
 
 
@@ -47,8 +49,11 @@ def code_digest(modules: Iterable[str]) -> str:
     Raises:
         ValueError: a module does not exist.
     """
+    modules = tuple(modules)
+    runs_refiner = any(name.startswith("wsss.refine.") for name in modules)
+    reached = imported_modules(modules, through_registry=not runs_refiner)
     total = hashlib.sha256(str(FORMAT).encode())
-    for name in sorted(filter(_counts, imported_modules(modules, through_registry=False))):
+    for name in sorted(filter(_counts, reached)):
         total.update(name.encode() + b"\0" + _module_digest(name, _source(name)).encode())
     return total.hexdigest()
 
