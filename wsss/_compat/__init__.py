@@ -10,12 +10,14 @@ from types import ModuleType
 
 
 def import_open_clip() -> ModuleType:
-    """Import ``open_clip`` with the torchvision remedy applied first.
+    """Import ``open_clip`` with the remedies for torchvision and timm.
 
     Returns:
-        The imported ``open_clip`` module.
+        The imported ``open_clip`` module; see `wsss._compat.optional_timm.enable_timm`.
     """
-    from wsss._compat.torchvision_ops import ensure_torchvision_imports
+    from wsss._compat.optional_timm import without_timm
+    from wsss._compat.torchvision_ops import import_torchvision
 
-    ensure_torchvision_imports()
-    return importlib.import_module("open_clip")
+    import_torchvision()
+    with without_timm():
+        return importlib.import_module("open_clip")

@@ -1,4 +1,4 @@
-"""Let torchvision import with a torch build that does not fit its compiled operators.
+"""Let torchvision import, with any build of torch and without torch's compiler.
 
 What breaks: torchvision 0.28 from PyPI is compiled against the CUDA build of torch 2.13. With a
 CPU build its library ``_C.so`` cannot be loaded, and ``import torchvision`` then fails with
@@ -8,12 +8,21 @@ an operator that was never declared. open_clip and timm import torchvision, so t
 Remedy: declare the two operators' signatures when the library cannot be loaded. None of our code
 calls them; a call would fail with torch's own "no kernel" error. Where the builds match, this does
 nothing. Delete it when PyPI carries a torchvision build for CPU torch.
+
+What is slow: ``torchvision.ops`` imports torch's compiler (``torch._dynamo`` and sympy), which
+takes longer than torch itself, for one function that no stage calls.
+
+Remedy: import it with a placeholder for that function. The placeholder calls the real one.
+Delete this when ``torchvision.ops.roi_align`` imports the compiler where it uses it.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -23,6 +32,25 @@ _SCHEMAS = (
 )
 # A torch.library.Library drops its declarations when it is collected.
 _keep: list[torch.library.Library] = []
+_COMPILER = "torch._dynamo.utils"
+
+
+def import_torchvision() -> None:
+    """Import torchvision without torch's compiler; may be called any number of times."""
+    ensure_torchvision_imports()
+    if _COMPILER in sys.modules or "torchvision.ops" in sys.modules:
+        return
+
+    def is_compile_supported(device: str) -> bool:
+        return bool(importlib.import_module(_COMPILER).is_compile_supported(device))
+
+    placeholder = ModuleType(_COMPILER)
+    vars(placeholder)["is_compile_supported"] = is_compile_supported
+    sys.modules[_COMPILER] = placeholder
+    try:
+        importlib.import_module("torchvision.ops")
+    finally:
+        del sys.modules[_COMPILER]
 
 
 def ensure_torchvision_imports() -> None:

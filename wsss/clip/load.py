@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from wsss._compat import import_open_clip
+from wsss._compat.optional_timm import enable_timm
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.images import CLIP_MEAN, CLIP_STD, Channels
 from wsss.clip.openai_layout import infer_config
@@ -95,9 +96,12 @@ def load_clip(
             raise ClipLoadError(
                 f"{model}: needs the path of a weight file as pretrained, not {pretrained!r}"
             )
+        _enable_timm(config)
         built = _build(open_clip, config, model)
         text = config["text_cfg"]
     else:
+        # what `hf-hub:` and `local-dir:` stand for is not known before open_clip has read it
+        _enable_timm(open_clip.get_model_config(model) if ":" not in model else None)
         built = _by_name(open_clip, model, "" if weights is not None else pretrained, cache_dir)
         preprocess = getattr(built.visual, "preprocess_cfg", {})
         text = (open_clip.get_model_config(model) or {}).get("text_cfg", {})
@@ -113,6 +117,13 @@ def load_clip(
         mean=_channels(preprocess.get("mean"), CLIP_MEAN),
         std=_channels(preprocess.get("std"), CLIP_STD),
     )
+
+
+def _enable_timm(config: Mapping[str, Any] | None) -> None:
+    """Let open_clip build a tower of timm, if a model may have one."""
+    vision = {"timm_model_name": True} if config is None else config.get("vision_cfg", {})
+    if isinstance(vision, Mapping) and vision.get("timm_model_name"):
+        enable_timm()
 
 
 def _weight_file(pretrained: str) -> Path | None:

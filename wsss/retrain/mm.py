@@ -1,7 +1,7 @@
 """The one door to mmsegmentation: all that this room uses of mmseg, mmengine and mmcv.
 
-A plain import will not do, for two reasons. torchvision, which they import, needs a remedy first;
-and they print and warn about optional packages that none of our models uses.
+A plain import will not do. torchvision and timm, which they import, need remedies; and they print
+and warn about optional packages that none of our models uses.
 """
 
 # ruff: noqa: E402
@@ -13,10 +13,11 @@ import io
 import warnings
 from pathlib import Path
 
+from wsss._compat.optional_timm import without_timm
 from wsss._compat.torchvision_ops import ensure_torchvision_imports
 
 ensure_torchvision_imports()
-with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), without_timm():
     warnings.simplefilter("ignore")
     import mmseg
     import mmseg.datasets
