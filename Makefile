@@ -12,8 +12,10 @@ INSTALLED := $(VENV)/.installed
 
 # Cached bytecode halves the imports of each process.
 PYTEST := PYTHONDONTWRITEBYTECODE= pytest -n $(WORKERS) --no-loadscope-reorder
-# Checks the shapes in signatures, for a third more time.
-SHAPES := --jaxtyping-packages=wsss,beartype.beartype
+# Checks of the shapes in signatures and the coverage, for two thirds more time.
+CHECKED := --jaxtyping-packages=wsss,beartype.beartype --cov --cov-report=
+FAST := -m "not slow and not workflow"
+SLOW := -m "slow or workflow"
 
 .PHONY: demo check test static lint types layers workflow-lint fast-tests tests test-tools format install generated clean
 
@@ -56,11 +58,12 @@ workflow-lint: install
 	snakemake --lint
 
 fast-tests: install
-	$(PYTEST) -m "not slow and not workflow"
+	$(PYTEST) $(FAST)
 
 tests: install
-	$(PYTEST) $(SHAPES) --cov --cov-report=
-	@echo "line coverage of wsss: $$(coverage report --format=total) %"
+	$(PYTEST) $(FAST) $(CHECKED)
+	$(PYTEST) $(SLOW)
+	@echo "line coverage of wsss by the fast tests: $$(coverage report --format=total) %"
 
 # The tests of programs in tools/, which the package does not need.
 test-tools: install

@@ -33,7 +33,7 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "a text": ("hello", ("expected a mapping of sections, found str",)),
     "half": ("data: {root: [", ("is not valid YAML",)),
     "tabs": ("data:\n\troot: a\n", ("is not valid YAML",)),
-    "NUL": (b"name: a\0b", ("is not valid YAML", "special characters are not allowed")),
+    "NUL": (b"name: a\0b", ("is not valid YAML", "characters are not allowed")),
     "Latin-1": (b"name: caf\xe9", ("is not UTF-8 text (byte 9)", "save it as UTF-8")),
     "UTF-16": ("name: a".encode("utf-16"), ("is not UTF-8 text",)),
     "deep": ("name: " + "[" * 100_000, ("more than 40 deep",)),
