@@ -93,7 +93,7 @@ def measure(folder: Path, model: str, images: int, rounds: int) -> dict[str, Any
 
     def pixels(sample: Sample) -> Tensor:
         size = input_size(sample.height, sample.width, visual.patch_size)
-        photo = resize_image(read_image(sample.path), size)
+        photo = resize_image(read_image(sample.path, digest=sample.digest), size)
         return normalize_image(photo, clip.mean, clip.std)[None]
 
     def loop(weight_gradients: bool) -> list[Tensor]:

@@ -16,6 +16,7 @@ from tests.builders import provenance, torch_threads, write_manifest_folder, wri
 from tests.demo_checkpoints import DEMO, LABELS, write_refiner, write_segmenter
 from wsss.api.cams import Clip
 from wsss.api.models import Predictor
+from wsss.artifacts.digest import digest_file
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.cams import stage as cams_stage
@@ -94,7 +95,8 @@ def write_scene(folder: Path) -> None:
     Image.fromarray(PHOTO).save(folder / "scene.png")
     height, width = PHOTO.shape[:2]
     tags = tuple(DEMO.names.index(tag) for tag in TAGS)
-    sample = Sample("scene", "train", folder / "scene.png", width, height, "0" * 64, tags)
+    photo = folder / "scene.png"
+    sample = Sample("scene", "train", photo, width, height, digest_file(photo), tags)
     write_manifest_folder(folder, DEMO, [sample])
 
 

@@ -13,6 +13,7 @@ from tests.clip.models import CONFIG, tiny_clip
 from wsss.artifacts.checkpoint import save_tensors
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.load import load_clip
+from wsss.clip.text import embeddings
 from wsss.clip.text.embeddings import text_bank
 
 
@@ -50,7 +51,7 @@ def test_cache_is_keyed_by_content_and_used(files: tuple[Path, Path], tmp_path: 
     first = text_bank(clip, ["cat"], [], ["a {}."], cache_dir=tmp_path)
     (entry,) = tmp_path.iterdir()
     stored = entry.read_bytes()
-    save_tensors(entry, {"features": torch.full((1, 24), 0.5)}, {"words": "[]"})
+    save_tensors(entry, {"features": torch.full((1, 24), 0.5)}, {"words": '["cat"]'})
     assert torch.equal(
         text_bank(clip, ["cat"], [], ["a {}."], cache_dir=tmp_path).classes,
         torch.full((1, 24), 0.5),
@@ -61,6 +62,36 @@ def test_cache_is_keyed_by_content_and_used(files: tuple[Path, Path], tmp_path: 
     text_bank(clip, ["dog"], [], ["a {}."], cache_dir=tmp_path)
     text_bank(clip, ["cat"], [], ["one {}."], cache_dir=tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("changed", ["code_digest", "package_versions"])
+def test_embeddings_of_other_code_or_packages_are_not_taken(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    clip = load_clip(str(files[0]), str(files[1]))
+    text_bank(clip, ["cat"], [], ["a {}."], cache_dir=tmp_path)
+    monkeypatch.setattr(embeddings, changed, lambda *_: {"torch": "another"})
+    monkeypatch.setattr(embeddings, "encode_words", lambda *_: torch.full((1, 24), 0.25))
+    again = text_bank(clip, ["cat"], [], ["a {}."], cache_dir=tmp_path)
+    assert torch.equal(again.classes, torch.full((1, 24), 0.25))
+
+
+def test_the_digest_covers_what_the_weights_do_not_say(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Activation, heads and normalisation decide the features as well as the weights do."""
+    config = json.loads(files[0].read_text())
+    vision = config["vision_cfg"]
+    others = [
+        config | {"quick_gelu": not config.get("quick_gelu", False)},
+        config | {"vision_cfg": vision | {"head_width": vision.get("head_width", 64) // 2}},
+        {"model_cfg": config, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}},
+    ]
+    digests = {load_clip(str(files[0]), str(files[1])).digest}
+    for other in others:
+        (tmp_path / "other.json").write_text(json.dumps(other))
+        digests.add(load_clip(str(tmp_path / "other.json"), str(files[1])).digest)
+    assert len(digests) == 1 + len(others)
 
 
 @pytest.mark.parametrize("templates", [[], ["no place"], ["{} and {}"]])

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from tests.builders import SmallRun, provenance, write_shard
+from wsss.artifacts.digest import digest_file
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping
@@ -66,7 +67,7 @@ def make_run(folder: Path) -> MaskRun:
         path = folder / "photos" / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         photo.save(path)
-        samples.append(Sample(image, "train", path, width, height, f"{index:064x}", tags))
+        samples.append(Sample(image, "train", path, width, height, digest_file(path), tags))
     run = MaskRun(folder, samples)
     run.write_manifest()
     return run

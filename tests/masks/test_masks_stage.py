@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.masks.mask_run import NAMES, MaskRun
+from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Item, Shard
 from wsss.compute.pool import WorkerError
@@ -148,7 +150,9 @@ def test_other_photo_or_tags_are_recomputed(run: MaskRun, caplog: pytest.LogCapt
     caplog.set_level(logging.INFO)
     scores = run.write_scores()
     run.make(scores)
-    run.samples[0] = replace(run.samples[0], digest="e" * 64)
+    photo = run.samples[0].path
+    Image.fromarray(np.asarray(Image.open(photo))[::-1]).save(photo)
+    run.samples[0] = replace(run.samples[0], digest=digest_file(photo))
     run.samples[1] = replace(run.samples[1], tags=(1, 3))
     run.write_manifest()
     run.make(scores)
@@ -185,7 +189,7 @@ def test_a_killed_worker_is_a_clear_error(run: MaskRun, monkeypatch: pytest.Monk
 
 def test_a_photo_that_changed_since_ingest_is_refused(run: MaskRun) -> None:
     run.samples[0].path.write_bytes(run.samples[1].path.read_bytes())
-    with pytest.raises(WorkerError, match=r"'plain': .*at ingest it was 40 x 24; rerun ingest"):
+    with pytest.raises(WorkerError, match=r"'plain': .*has changed since ingest; run ingest again"):
         run.make(run.write_scores())
 
 
@@ -196,8 +200,7 @@ def test_without_crf_no_photo_is_opened(run: MaskRun) -> None:
 
 
 def test_the_split_decides_which_photo_an_id_means(run: MaskRun) -> None:
-    other = replace(run.samples[0], split="val", path=run.samples[1].path, digest="d" * 64,
-                    width=run.samples[1].width, height=run.samples[1].height)  # fmt: skip
+    other = replace(run.samples[1], id=run.samples[0].id, split="val", tags=run.samples[0].tags)
     run.samples.append(other)
     run.write_manifest()
     shard, _ = run.make(run.write_scores("val", [run.item(other)]))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.builders import provenance, torch_threads, write_manifest_folder, write_shard
 from tests.retrain.small_networks import small_config
+from wsss.artifacts.digest import digest_file
 from wsss.artifacts.shard import Item
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
@@ -53,7 +54,8 @@ class Data:
         path = self.root / f"{image}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.repeat(GREY[mask][..., None], 3, axis=2)).save(path)
-        self.samples.append(Sample(image, split, path, width, height, f"d{index}", (index % 3,)))
+        digest = digest_file(path)
+        self.samples.append(Sample(image, split, path, width, height, digest, (index % 3,)))
         self.truth[image] = mask
 
     def masks(

@@ -1,5 +1,6 @@
 """Training samples are a function of (seed, position) and of nothing else."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from mmengine.registry import DefaultScope
 from torch.utils.data import DataLoader
 
+from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.retrain import dataset as module
 from wsss.retrain.dataset import PseudoMaskDataset, StreamSampler
@@ -105,6 +107,8 @@ def test_colours_reach_mmsegmentation_as_bgr(data: Any, configure: Make) -> None
 
     sample = data.samples[0]
     Image.new("RGB", (sample.width, sample.height), (200, 100, 0)).save(sample.path)
+    data.samples[0] = replace(sample, digest=digest_file(sample.path))
+    data.save()
     dataset = make(data, data.masks(), configure(), quiet=True)
     position = next(p for p in range(6) if dataset.index(p) == 0)
     assert dataset[position]["inputs"][:, 5, 5].tolist() == [0, 100, 200]

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.builders import provenance, write_manifest_folder, write_shard
+from wsss.artifacts.digest import digest_file
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping
@@ -117,7 +118,7 @@ def make_run(tmp_path: Path) -> Callable[..., Run]:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(photo).save(path)
             save_mask(root / "SegmentationClass" / f"{image}.png", truth)
-            samples.append(Sample(image, "train", path, width, height, f"{index:064x}", tags))
+            samples.append(Sample(image, "train", path, width, height, digest_file(path), tags))
             truths[image], photos[image], cams[image] = truth, photo, grid.astype(np.float16)
         write_manifest_folder(tmp_path / "manifest", CLASSES, samples)
         config = from_mapping({"data": {"root": str(root)}, "compute": {"workers": 1}, **sections})

@@ -12,15 +12,10 @@ from pydantic import BaseModel, ConfigDict
 from wsss.artifacts.digest import digest_json
 
 _PACKAGES = (
-    "torch",
-    "open_clip_torch",
-    "numpy",
-    "pillow",
-    "h5py",
-    "pydensecrf2",
-    "opencv-python",
-    "onedl-mmsegmentation",
-)
+    "torch", "torchvision", "open_clip_torch", "timm", "transformers", "tokenizers", "ftfy",
+    "regex", "numpy", "scipy", "scikit-learn", "pillow", "h5py", "pydensecrf2", "opencv-python",
+    "pycocotools", "onedl-mmsegmentation", "onedl-mmengine", "onedl-mmcv",
+)  # fmt: skip
 
 
 class Provenance(BaseModel):

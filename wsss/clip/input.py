@@ -92,7 +92,7 @@ class EncoderInput:
         Raises:
             ImageError: it cannot be read.
         """
-        return read_image(sample.path, max_pixels=self._max_pixels)
+        return read_image(sample.path, digest=sample.digest, max_pixels=self._max_pixels)
 
     def prepare(
         self, photo: UInt8[np.ndarray, "height width 3"]

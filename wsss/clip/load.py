@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from wsss._compat import import_open_clip
 from wsss._compat.optional_timm import enable_timm
+from wsss.artifacts.digest import digest_json
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.images import CLIP_MEAN, CLIP_STD, Channels
 from wsss.clip.openai_layout import infer_config
@@ -35,10 +36,8 @@ class LoadedClip:
     model: nn.Module
     """In evaluation mode, frozen, float32, on the CPU."""
     tokenize: Tokenize
-    tokenizer: str
-    """Names the tokenizer; part of the text bank's key."""
     digest: str
-    """sha256 over names, shapes and values of the weights."""
+    """sha256 over weights, architecture, tokenizer and normalisation."""
     mean: Channels
     std: Channels
     """Normalisation of the images that the model was trained with."""
@@ -98,24 +97,27 @@ def load_clip(
             )
         _enable_timm(config)
         built = _build(open_clip, config, model)
-        text = config["text_cfg"]
+        architecture: Mapping[str, Any] = config
     else:
         # what `hf-hub:` and `local-dir:` stand for is not known before open_clip has read it
         _enable_timm(open_clip.get_model_config(model) if ":" not in model else None)
         built = _by_name(open_clip, model, "" if weights is not None else pretrained, cache_dir)
         preprocess = getattr(built.visual, "preprocess_cfg", {})
-        text = (open_clip.get_model_config(model) or {}).get("text_cfg", {})
+        architecture = open_clip.get_model_config(model) or {}
     if weights is not None:
         _fill(open_clip, built, weights, f"{pretrained} into {model}")
     built.eval().requires_grad_(False)
-    tokenize, tokenizer = _tokenizer(open_clip, text)
+    tokenize, tokenizer = _tokenizer(open_clip, architecture.get("text_cfg", {}))
+    mean = _channels(preprocess.get("mean"), CLIP_MEAN)
+    std = _channels(preprocess.get("std"), CLIP_STD)
+    # Shapes of weights tell neither the activation nor the number of heads.
+    weights_and_rest = [weights_digest(built.state_dict()), architecture, tokenizer, mean, std]
     return LoadedClip(
         model=built,
         tokenize=tokenize,
-        tokenizer=tokenizer,
-        digest=weights_digest(built.state_dict()),
-        mean=_channels(preprocess.get("mean"), CLIP_MEAN),
-        std=_channels(preprocess.get("std"), CLIP_STD),
+        digest=digest_json(weights_and_rest),
+        mean=mean,
+        std=std,
     )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float16, UInt8
 
-from wsss.artifacts.errors import ArtifactError
 from wsss.config.labels import MasksConfig, SeedsConfig
 from wsss.data.images.read import read_image
 from wsss.labels.hard_labels import hard_labels
@@ -22,6 +21,8 @@ class MaskTask:
     """The inputs of one image; small, since they travel to another process."""
 
     photo: Path
+    digest: str
+    """sha256 of the photo's bytes at ingest."""
     height: int
     width: int
     classes: tuple[int, ...]
@@ -57,8 +58,7 @@ def make_mask(task: MaskTask, *, config: MasksConfig, max_pixels: int) -> Pseudo
         max_pixels: passed to `read_image`.
 
     Raises:
-        ImageError: the photo cannot be read.
-        ArtifactError: the photo has another size than at ingest.
+        ImageError: the photo cannot be read, or has changed since ingest.
     """
     image = _image(task, max_pixels, needed=config.crf.enabled or config.par)
     size = (task.height, task.width)
@@ -86,10 +86,4 @@ def _image(task: MaskTask, max_pixels: int, *, needed: bool) -> UInt8[np.ndarray
     size = (task.height, task.width)
     if not (needed and task.classes):
         return np.broadcast_to(np.uint8(0), (*size, 3))
-    image = read_image(task.photo, max_pixels=max_pixels)
-    if image.shape[:2] != size:
-        raise ArtifactError(
-            f"{task.photo}: is {image.shape[1]} x {image.shape[0]} pixels, at ingest it was "
-            f"{task.width} x {task.height}; rerun ingest"
-        )
-    return image
+    return read_image(task.photo, digest=task.digest, max_pixels=max_pixels)

@@ -85,6 +85,7 @@ def _task(images: CamSet, folder: Path | None, sample: Sample) -> MaskTask:
     if folder is not None:
         labels = read_hard_labels(folder / f"{sample.id}.png", sample.tags, size)
         no_scores = np.zeros((0, 1, 1), np.float16)
-        return MaskTask(sample.path, *size, tuple(sample.tags), no_scores, imported=labels)
+        tags = tuple(sample.tags)
+        return MaskTask(sample.path, sample.digest, *size, tags, no_scores, imported=labels)
     cams = images.read(sample.id)
-    return MaskTask(sample.path, *size, cams.classes, cams.maps)
+    return MaskTask(sample.path, sample.digest, *size, cams.classes, cams.maps)

@@ -113,4 +113,5 @@ def _task(shard: Shard, class_count: int, sample: Sample) -> MaskTask:
                 "rerun its stage"
             )
         background = background.astype(np.float16, copy=False)
-    return MaskTask(sample.path, sample.height, sample.width, tuple(classes), scores, background)
+    size = (sample.height, sample.width)
+    return MaskTask(sample.path, sample.digest, *size, tuple(classes), scores, background)

@@ -82,6 +82,7 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
             {
                 "id": sample.id,
                 "img_path": str(sample.path),
+                "digest": sample.digest,
                 "seg_map_path": str(shard_of[sample.id]),
                 "size": (sample.height, sample.width),
             }
@@ -124,7 +125,8 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
         self, record: dict[str, Any]
     ) -> tuple[UInt8[np.ndarray, "height width 3"], UInt8[np.ndarray, "height width"]]:
         """The photo (BGR, as mmsegmentation's transforms expect it) and its target."""
-        photo = read_image(Path(record["img_path"]), max_pixels=self._max_pixels)
+        path, digest = Path(record["img_path"]), record["digest"]
+        photo = read_image(path, digest=digest, max_pixels=self._max_pixels)
         mask = self._shard(record["seg_map_path"]).read(record["id"]).arrays["train"]
         mask_of = f"{record['seg_map_path']}: the mask of {record['id']!r}"
         if mask.shape != photo.shape[:2]:

@@ -92,7 +92,7 @@ def predictions(
     for group in by_size.values():
         for start in range(0, len(group), batch):
             some = group[start : start + batch]
-            photos = [read_image(sample.path, max_pixels=max_pixels) for sample in some]
+            photos = [read_image(s.path, digest=s.digest, max_pixels=max_pixels) for s in some]
             probs = segmenter.probabilities(np.stack(photos))
             arrays = {name: maps.cpu().numpy() for name, maps in probs.items()}
             for index, (sample, photo) in enumerate(zip(some, photos, strict=True)):

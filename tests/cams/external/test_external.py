@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsss.artifacts.digest import digest_file
 from wsss.cams.external.pickle_reader import SeedError
 from wsss.cams.external.source import ExternalSource
 from wsss.clip.input import EncoderInput
@@ -42,7 +43,8 @@ def test_seeds_are_propagated_along_the_encoder_s_attention(tmp_path: Path) -> N
     external = {"path": str(tmp_path), "layout": "npy", "stride": 4, "affinity": True}
     config = from_mapping({"cams": {"source": "external", "external": external}})
     source = ExternalSource(config.cams, EncoderInput(config.clip, device="cpu"))
-    sample = Sample("a", "train", tmp_path / "a.png", size[1], size[0], "digest", (3, 1))
+    photo = tmp_path / "a.png"
+    sample = Sample("a", "train", photo, size[1], size[0], digest_file(photo), (3, 1))
     (actual,) = source.maps([sample])
     assert actual.cam.shape == (2, 18, 24)
     assert actual.cam_affinity.shape == (2, 9, 12)  # the encoder's patches of 8

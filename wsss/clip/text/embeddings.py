@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,10 @@ from torch import Tensor, nn
 
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.checkpoint import load_tensors, save_tensors
+from wsss.artifacts.code_digest import code_digest
+from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.provenance import package_versions
 from wsss.clip.load import LoadedClip
 from wsss.compute.threads import one_thread_each, ordered_map
 
@@ -54,8 +56,8 @@ def text_bank(
         classes: prompt words of the classes, e.g. ``bird avian``.
         backgrounds: prompt words of the background set; may be empty.
         templates: each holds ``{}`` once, e.g. ``a clean origami {}.``.
-        cache_dir: stores one file per combination of weights, tokenizer, templates and words;
-            None stores none.
+        cache_dir: stores one file per combination of code, package versions, model, templates and
+            words; None stores none.
 
     Raises:
         ValueError: no template, a template without ``{}``, or an empty word.
@@ -70,7 +72,7 @@ def text_bank(
     file = None
     if cache_dir is not None:
         file = cache_dir / f"text-{_key(clip, words, templates)}.safetensors"
-        stored = _read(file, len(words))
+        stored = _read(file, words)
         if stored is not None:
             return TextBank(stored[: len(classes)], stored[len(classes) :])
     features = encode_words(clip, words, templates)
@@ -105,14 +107,17 @@ def encode_tokens(
 
 
 def _key(clip: LoadedClip, words: Sequence[str], templates: Sequence[str]) -> str:
-    content = json.dumps([_FORMAT, clip.digest, clip.tokenizer, list(templates), words])
-    return hashlib.sha256(content.encode()).hexdigest()[:32]
+    code = code_digest([__name__])
+    content = [_FORMAT, code, package_versions(), clip.digest, list(templates), words]
+    return digest_json(content)[:32]
 
 
-def _read(file: Path, count: int) -> Tensor | None:
-    """The cached features, or None if there are none or they are damaged."""
+def _read(file: Path, words: Sequence[str]) -> Tensor | None:
+    """The cached features, or None if there are none, they are damaged or of other words."""
     try:
-        features = load_tensors(file, "it is computed again")[0]["features"]
+        tensors, about = load_tensors(file, "it is computed again")
+        features = tensors["features"]
     except (ArtifactError, KeyError):
         return None
-    return features if features.ndim == 2 and len(features) == count else None
+    fits = features.ndim == 2 and len(features) == len(words)
+    return features if fits and about.get("words") == json.dumps(words) else None

@@ -1,6 +1,6 @@
 """Decode every image in full, in processes, and cache the results for the next ingest.
 
-A file whose path, size and modification time have not changed since is not decoded again. The cache
+A file whose path, size, times and number have not changed since is not decoded again. The cache
 only saves time: deleting it changes no result.
 """
 
@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,7 @@ from typing import TypeVar
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checksum import json_with_checksum, verified_json
 from wsss.artifacts.code_digest import code_digest
-from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import package_versions
@@ -140,18 +140,19 @@ def in_processes(
 
 def _inspect(path: Path, max_pixels: int) -> ImageFacts:
     try:
-        facts = inspect_image(path, max_pixels=max_pixels)
-        return replace(facts, digest=digest_file(path))
+        return inspect_image(path, max_pixels=max_pixels)
     except ImageError as error:
         return ImageFacts(error=error.reason)
-    except OSError as error:
-        return ImageFacts(error=f"cannot be read: {error.strerror}")
 
 
 def _stamp(path: Path) -> list[int]:
-    """Size in bytes and modification time in ns; empty if there is no such file."""
+    """What changes with a file's content; empty if there is no such file.
+
+    Size in bytes, times of modification and of change in ns, and the file's number. A tool can set
+    the first time back, as `rsync --times` does, but not the second.
+    """
     try:
         status = path.stat()
     except (OSError, ValueError):
         return []
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

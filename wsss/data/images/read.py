@@ -1,12 +1,15 @@
 """Photos: checked from the header, decoded in full, turned upright, converted to 8-bit RGB.
 
 The package reads all photos here. The content decides the format, never the extension, and only
-formats that Pillow decodes itself are tried (none that starts another program, as EPS does). Damage
-that the decoder does not report, such as wrong bytes inside a JPEG's data, goes unnoticed.
+formats that Pillow decodes itself are tried (none that starts another program, as EPS does). Ingest
+does not notice damage that the decoder does not report, such as wrong bytes inside a JPEG's data.
+Later stages compare the digest of the bytes that they decode with the one of ingest.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +46,7 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_MOST_BYTES: Final = 2**31  # a file is read into memory before it is decoded
 _QUARTER_TURNS: Final = frozenset({5, 6, 7, 8})
 Image.init()  # registers all formats; only those above are ever tried
 _FORMATS: Final = [name for name in _EXTENSIONS if name in Image.OPEN]  # MPO opens as JPEG
@@ -59,25 +63,30 @@ class ImageFacts:
     notes: tuple[str, ...] = ()
     """Conversions and peculiarities in words; empty for a plain 8-bit RGB photo."""
     digest: str = ""
-    """sha256 of the file's bytes, if it was computed."""
+    """sha256 of the file's bytes."""
     error: str | None = None
     """Why the file cannot be used; the other fields are then empty."""
 
 
 def read_image(
-    path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS
+    path: Path, *, digest: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Read a photo as upright 8-bit RGB, contiguous and writable.
 
     Args:
         path: the file; its extension does not matter.
+        digest: sha256 of the file's bytes at ingest (`Sample.digest`); None for a file that no
+            manifest lists.
         max_pixels: larger images are refused from their header.
 
     Raises:
-        ImageError: the file is missing, empty, no image, truncated or too large, or its pixels have
-            no fixed range.
+        ImageError: the file is missing, empty, no image, truncated or too large, its pixels have no
+            fixed range, or it has changed since ingest.
     """
-    image, _ = _decode(path, max_pixels)
+    content = _read(path)
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise ImageError(path, "has changed since ingest; run ingest again, then this stage")
+    image, _ = _decode(path, content, max_pixels)
     return np.array(image)
 
 
@@ -87,8 +96,9 @@ def inspect_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageF
     Raises:
         ImageError: as `read_image`.
     """
-    image, notes = _decode(path, max_pixels)
-    return ImageFacts(image.width, image.height, notes)
+    content = _read(path)
+    image, notes = _decode(path, content, max_pixels)
+    return ImageFacts(image.width, image.height, notes, hashlib.sha256(content).hexdigest())
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -97,14 +107,26 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: the file is missing, empty, or no image.
     """
-    with _opened(path, "its header cannot be read") as image:
+    _check_file(path)
+    with _opened(path, path, "its header cannot be read") as image:
         swapped = _orientation(image, []) in _QUARTER_TURNS and image.format != "TIFF"
         return (image.height, image.width) if swapped else (image.width, image.height)
 
 
-def _decode(path: Path, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:
+def _read(path: Path) -> bytes:
+    """All bytes of a file, so that what is decoded is what has the digest."""
+    _check_file(path)
+    try:
+        return path.read_bytes()
+    except MemoryError:
+        raise ImageError(path, "does not fit into memory; use a smaller file") from None
+    except OSError as error:
+        raise ImageError(path, f"cannot be read: {_one_line(error)}") from None
+
+
+def _decode(path: Path, content: bytes, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:
     """The upright RGB image and the notes."""
-    with _opened(path, "cannot be decoded") as image:
+    with _opened(path, io.BytesIO(content), "cannot be decoded") as image:
         if image.width * image.height > max_pixels:
             raise ImageError(path, over_limit(image.width, image.height, max_pixels))
         notes = _oddities(path, image)
@@ -123,11 +145,10 @@ def _decode(path: Path, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:
 
 
 @contextmanager
-def _opened(path: Path, failure: str) -> Iterator[Image.Image]:
+def _opened(path: Path, source: Path | io.BytesIO, failure: str) -> Iterator[Image.Image]:
     """An image of which only the header was read; every failure becomes an `ImageError`."""
     try:
-        _check_file(path)
-        with _open(path) as image:
+        with _open(source) as image:
             yield image
     except ImageError:
         raise
@@ -155,14 +176,16 @@ def _check_file(path: Path) -> None:
         raise ImageError(path, "is no file but a folder, pipe, socket or device; remove it")
     if size == 0:
         raise ImageError(path, "empty file (zero bytes)")
+    if size > _MOST_BYTES:
+        raise ImageError(path, f"has {size} bytes, more than any photo; at most {_MOST_BYTES} do")
 
 
-def _open(path: Path) -> Image.Image:
+def _open(source: Path | io.BytesIO) -> Image.Image:
     """Read the header only. Pillow's own limit is off meanwhile; `_decode` checks ours."""
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path, formats=_FORMATS)
+            return Image.open(source, formats=_FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 

@@ -93,7 +93,7 @@ def contact_sheet(
     columns = ["image", *arrays.values(), *(["truth"] if truths is not None else [])]
     rows, labels = [], set[int]()
     for sample in samples:
-        photo = read_image(sample.path, max_pixels=data.max_pixels)
+        photo = read_image(sample.path, digest=sample.digest, max_pixels=data.max_pixels)
         images = _pictures(photo, items[sample.id], list(arrays))
         if truths is not None:
             truth = None
