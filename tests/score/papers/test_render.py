@@ -120,7 +120,7 @@ def test_measured_stands_beside_published(run: Run) -> None:
     percents = [f"{100 * r.miou:.1f}" for r in (best, refined_best)]
     assert lines[4] == f"| Ours | {shown(fixed)} |  | {percents[0]} | {shown(crf)} |  |  |"
     # Nothing was scored of a refiner's prediction: that cell is empty.
-    assert lines[5] == f"| Refined | {shown(refined)} | 44.4 | {percents[1]} |  | 40.0 | 55.5 |"
+    assert lines[5] == f"| Refined | {shown(refined)} | 44.4 | {percents[1]} |  | 40.0 ? | 55.5 |"
     assert float(numbers["Ours", "crf"]["ours"]) == pytest.approx(100 * crf.miou)
     assert float(numbers["Ours", "crf"]["ours boat"]) == pytest.approx(100 * crf.iou["boat"])
     assert numbers["Refined", "crf"]["published boat"] == "30.0"
@@ -153,7 +153,8 @@ def test_a_table_states_images_weights_code_and_commit(run: Run) -> None:
 def test_without_runs_only_published_values_remain(tmp_path: Path) -> None:
     paths = make_paper_table(described(tmp_path), {}, tmp_path / "out")
     lines, numbers = read(paths)
-    assert lines[4] == "| Ours |  |  |  |  |  |  |"
+    assert lines[2] == "| row | CAM, published | labels, published | test, published |"
+    assert lines[4] == "| Ours |  |  |  |"
     assert set(numbers) == {("Refined", "cam"), ("Refined", "test"), ("Refined", "crf")}
 
 

@@ -1,5 +1,8 @@
 """Tables as data: refused ones, the runs that they need, and the shipped ones."""
 
+import csv
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ ROOT = Path(__file__).parents[3]
 TABLES = sorted((ROOT / "workflow/tables").glob("*.yaml"))
 PRESETS = ROOT / "workflow/presets"
 
+SOURCE = re.compile(r"README|issue|log|\b(19|20)\d\d\b|later paper")
+"""A paper with its year, a README, an issue, a training log."""
 GOOD: dict[str, Any] = {
     "title": "A table",
     "classes": ["background", "cat"],
@@ -131,6 +136,12 @@ def test_a_run_means_its_row(tmp_path: Path) -> None:
         (changed("rows", 1, "published", 0, "values", "val", "mean", to=70.1),
          "published.0.values.val: the mean of the classes is 70.00, not 70.1"),
         (changed("rows", 1, "published", 0, "source", to=""), "rows.1.published.0.source: "),
+        (changed("rows", 1, "published", 0, "crf", to=True),
+         "published.0.values.val: is at CRF, the column's protocol is single"),
+        (changed("rows", 1, "supervision", to="I+X"), "rows.1.supervision: 'I\\+X' is none"),
+        ({**GOOD, "rows": [{**GOOD["rows"][1], "name": name, "group": group}
+                           for name, group in (("a", "one"), ("b", "two"), ("c", "one"))]},
+         "rows: 'one' is scattered"),
         ([1], "Input should be a valid dictionary"),
     ],
 )  # fmt: skip
@@ -181,6 +192,50 @@ def test_shipped_table_loads_and_its_runs_are_valid(path: Path) -> None:
     for row in table.rows:
         for published in row.published:
             assert published.source.rstrip().endswith(".")
+            assert SOURCE.search(published.source), published.source
+            assert not re.search(r"\b(spec|specs|notes|slides)\b", published.text)
+
+
+def test_every_row_of_weakclips_comparison_is_in_the_main_tables() -> None:
+    path = ROOT / os.environ.get("WSSS_SHARED", "../shared") / "published_rows.csv"
+    if not path.is_file():
+        pytest.skip("WSSS_SHARED has no published_rows.csv")
+    names = {
+        "DeepLabV2": "Fully supervised, DeepLabV2-R101",
+        "WR38": "Fully supervised, WideResNet38",
+    }
+    backbones = {
+        "ResNet38": "DeepLabV1-ResNet38",
+        "DeiT-S": "Segmenter DeiT-S",
+        "MiT-B2": "SegFormer MiT-B2",
+    }
+    with path.open() as stream:
+        for quoted in csv.DictReader(stream):
+            table = load_table(ROOT / f"workflow/tables/{quoted['dataset']}_main.yaml")
+            name, backbone = quoted["method"], quoted["backbone"]
+            longer = (names.get(name, name), f"{name}, {backbones.get(backbone)}")
+            (row,) = [row for row in table.rows if row.name in longer]
+            assert row.backbone == backbone
+            # the same, or more: the comparison counts no model that was trained on other data
+            assert row.supervision.startswith(quoted["supervision"])
+            numbers = {key: row.published_mean(key) for key in ("val", "test") if quoted[key]}
+            if quoted["val"] == "41.3":  # of ToCo, whose README has another number
+                assert "41.3 in the comparison" in row.published[0].note
+                continue
+            assert numbers == {key: float(quoted[key]) for key in numbers}, name
+
+
+@pytest.mark.parametrize("name", ["voc12_main", "coco14_main"])
+def test_rows_of_a_group_have_comparable_supervision(name: str) -> None:
+    """Rows with other kinds of labels, or more models than CLIP, stand apart."""
+    extra = {"multi-stage, image labels": {"I"}, "single-stage, image labels": {"I"},
+             "multi-stage, CLIP": {"I+CLIP"}, "single-stage, CLIP": {"I+CLIP"},
+             "saliency maps": {"I+S"}, "boxes": {"I+B"}, "fully supervised": {"F"}}  # fmt: skip
+    for row in load_table(ROOT / f"workflow/tables/{name}.yaml").rows:
+        if row.group == "more models":
+            assert {"SAM", "DINO", "SD"} & set(row.supervision.split("+"))
+        else:
+            assert {row.supervision} == extra[row.group]
 
 
 def test_published_classes_have_the_published_mean() -> None:

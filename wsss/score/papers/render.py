@@ -7,11 +7,14 @@ from pathlib import Path
 
 from wsss.score.figures.curves import Panel, draw_bars
 from wsss.score.papers.cells import Cell, Filled, fill
-from wsss.score.papers.table import ClassValues, PaperTable, Row, load_table
+from wsss.score.papers.published import SUPERVISION_NOTE, UNKNOWN_NOTE, ClassValues
+from wsss.score.papers.table import PaperTable, Row, load_table
 from wsss.score.tables.rows import Table, percent
 from wsss.score.tables.seeds import seed_statistics
 from wsss.score.tables.write import csv_text, write_table
 
+ABOUT = ("group", "backbone", "supervision")
+"""What a row says of itself, each a column where any row says it."""
 NOTES = (
     "Percent, unless the head of a column says otherwise. Ours: in brackets the 95 % interval over "
     "draws of the images; of several seeds mean ± standard deviation. Published: as their sources "
@@ -47,9 +50,10 @@ def make_paper_table(path: Path, files: Mapping[str, Sequence[Path]], out_dir: P
 def lay_out(filled: Filled) -> Table:
     """Cells as text."""
     table = filled.table
-    heads, keys = ["row"], []
+    about = [name for name in ABOUT if any(getattr(row, name) for row in table.rows)]
+    heads, keys = ["row", *(name.capitalize() for name in about)], []
     for key, column in table.columns.items():
-        if column.product and any(row.preset for row in table.rows):
+        if any(filled.cell(row, key).values for row in table.rows):
             heads.append(f"{column.title}, ours")
             keys.append((key, True))
         if any(row.value(key) for row in table.rows):
@@ -58,9 +62,10 @@ def lay_out(filled: Filled) -> Table:
     rows = []
     for row in table.rows:
         cells = [
-            filled.cell(row, key).text if ours else _published_text(row, key) for key, ours in keys
+            filled.cell(row, key).text if ours else _published_text(table, row, key)
+            for key, ours in keys
         ]
-        rows.append((row.name, *cells))
+        rows.append((row.name, *(getattr(row, name) for name in about), *cells))
     labels = _labels(filled)
     class_rows = [
         (name, *(percent(values.get(label)) for label in labels))
@@ -69,7 +74,14 @@ def lay_out(filled: Filled) -> Table:
     ]
     return Table(
         title=table.title,
-        notes=(*filter(None, [table.note]), *NOTES, *_sources(table), *_origins(filled)),
+        notes=(
+            *filter(None, [table.note]),
+            *NOTES,
+            *([SUPERVISION_NOTE] if "supervision" in about else []),
+            *([UNKNOWN_NOTE] if any(cell.endswith("?") for row in rows for cell in row) else []),
+            *_sources(table),
+            *_origins(filled),
+        ),
         columns=tuple(heads),
         rows=tuple(rows),
         class_columns=("IoU of", *labels) if class_rows else (),
@@ -77,9 +89,12 @@ def lay_out(filled: Filled) -> Table:
     )
 
 
-def _published_text(row: Row, key: str) -> str:
-    mean = row.published_mean(key)
-    return "" if mean is None else f"{mean:.1f}"
+def _published_text(table: PaperTable, row: Row, key: str) -> str:
+    mean, value, column = row.published_mean(key), row.value(key), table.columns[key]
+    if mean is None or value is None:
+        return ""
+    unknown = column.predicts and value[1].follows(column.protocol) is None
+    return f"{mean:.1f}" + " ?" * unknown
 
 
 def _sources(table: PaperTable) -> Iterator[str]:
@@ -89,7 +104,7 @@ def _sources(table: PaperTable) -> Iterator[str]:
             yield f"{row.name}: {row.note}"
         for published in row.published:
             what = "; ".join(table.columns[key].title for key in published.values)
-            yield f"{row.name}, published ({what}): {published.source}"
+            yield f"{row.name}, published ({what}): {published.text}"
 
 
 def _origins(filled: Filled) -> Iterator[str]:
@@ -175,6 +190,7 @@ def _numbers(filled: Filled) -> Iterator[dict[str, object]]:
 
             yield {
                 "row": row.name,
+                **{name: getattr(row, name) for name in ABOUT},
                 "column": key,
                 **{k: getattr(column, k) for k in ("metric", "split", "protocol")},
                 "product": row.product(key, column),
@@ -185,7 +201,11 @@ def _numbers(filled: Filled) -> Iterator[dict[str, object]]:
                 "low": scaled(cell.low),
                 "high": scaled(cell.high),
                 "published": row.published_mean(key),
-                "source": published and published[1],
+                "source": published and published[1].source,
+                "published_scales": published and published[1].scales,
+                "published_crf": published and published[1].crf,
+                "published_images": published and published[1].images,
+                "published_note": published and published[1].note,
                 "images": cell.images,
                 "truth": first and first.truth,
                 "chain": first and first.chain,

@@ -18,6 +18,12 @@ from wsss.config.base import Section
 from wsss.config.errors import ConfigError
 from wsss.config.load import read_cached
 from wsss.config.runs import MANY
+from wsss.score.papers.published import (
+    ClassValues,
+    Published,
+    Supervision,
+    protocol_cross_checks,
+)
 from wsss.score.product import HAS_THRESHOLD, ProductName, Protocol
 
 Scored = Literal[ProductName, "training"]
@@ -64,6 +70,11 @@ class Column(Section):
         ),
     )
 
+    @property
+    def predicts(self) -> bool:
+        """Whether it shows predictions, which follow a protocol of scales and CRF."""
+        return bool({"refiner_prediction", "segmenter"} & set(self.product))
+
     def cross_checks(self) -> Iterator[tuple[str, str]]:
         """Wrong keys, each with what is wrong."""
         if ("training" in self.product) != (self.metric in get_args(Cost)) and self.product:
@@ -77,28 +88,13 @@ class Column(Section):
             yield "images", "a part of the images has miou and per_class alone"
 
 
-class ClassValues(Section):
-    """The IoU of each label, and what the source says their mean is."""
-
-    mean: float = Field(ge=0, le=100)
-    classes: list[Annotated[float, Field(ge=0, le=100)]] = Field(
-        description="In the order of the table's classes."
-    )
-
-
-class Published(Section):
-    """Numbers of one source."""
-
-    values: dict[str, float | ClassValues] = Field(
-        min_length=1, description="By column, in the unit of the table (percent)."
-    )
-    source: str = Field(min_length=1, description="Where they stand, and what is not known.")
-
-
 class Row(Section):
     """A chain, run here or published or both."""
 
     name: str = Field(min_length=1)
+    group: str = Field("", description="Rows of a group stand together and compare.")
+    backbone: str = Field("", description="Of the network that is scored.")
+    supervision: Supervision = Field("", description="F, or I and parts such as +S, +CLIP, +SAM.")
     preset: str = Field(
         "", description="Name of a file in workflow/presets; empty: published numbers alone."
     )
@@ -144,11 +140,11 @@ class Row(Section):
         value = published[0] if (published := self.value(key)) else None
         return value.mean if isinstance(value, ClassValues) else value
 
-    def value(self, column: str) -> tuple[float | ClassValues, str] | None:
-        """The published number of a column and its source, if there is one."""
+    def value(self, column: str) -> tuple[float | ClassValues, Published] | None:
+        """The published number of a column and where it stands, if there is one."""
         for published in self.published:
             if column in published.values:
-                return published.values[column], published.source
+                return published.values[column], published
         return None
 
 
@@ -179,6 +175,12 @@ class PaperTable(Section):
             for field, what in column.cross_checks()
         ]
         wrong += [f"changes.{key}: {_RESERVED}" for key in _reserved(self.changes)]
+        groups = [row.group for row in self.rows]
+        runs = [
+            name for name, before in zip(groups, [None, *groups], strict=False) if name != before
+        ]
+        wrong += [f"rows: {name!r} is scattered; put its rows together"
+                  for name in dict.fromkeys(runs) if runs.count(name) > 1]  # fmt: skip
         slugs = [row.slug for row in self.rows]
         for index, row in enumerate(self.rows):
             here = f"rows.{index} ({row.name})"
@@ -215,6 +217,9 @@ class PaperTable(Section):
                     yield f"{where}: {unknown_name(key, list(self.columns), 'column')}"
                 else:
                     yield from (f"{where}: {what}" for what in self._value(key, value))
+                    if self.columns[key].predicts:
+                        protocol = self.columns[key].protocol
+                        yield from protocol_cross_checks(published, protocol, where)
                 if key in seen:
                     yield f"{where}: comes twice"
                 seen.add(key)

@@ -75,7 +75,7 @@ def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]], *, shaded: bool
 
 def _is_numeric(text: str) -> bool:
     """A number, or one with a deviation or an interval; aligned to the right."""
-    return set(text) <= set("0123456789.+-–±() ")
+    return set(text) <= set("0123456789.+-–±()? ")
 
 
 def _is_number(text: str) -> bool:
