@@ -38,7 +38,8 @@ from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.refine.base import Setup
-from wsss.refine.inference import Photo, PhotoScaler, slide
+from wsss.refine.inference import slide
+from wsss.refine.photo_scaler import Photo, PhotoScaler
 from wsss.refine.training.crops import CropBatch
 from wsss.refine.weakclip.method import WeakClip
 
@@ -158,7 +159,8 @@ def compare_inference(folder: Path, options: argparse.Namespace) -> None:
         encoder.patch,
         encoder.device,
         grid=infer.grid,
-        rounding="each",
+        scales_from="photo",
+        resample="opencv",
         short_side=infer.short_side,
         long_side=infer.long_side or config.clip.long_side,
     )

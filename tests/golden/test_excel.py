@@ -24,7 +24,7 @@ from wsss.clip.position import resize_positions
 from wsss.clip.text.attributes import attribute_weights, enrich
 from wsss.clip.text.embeddings import TextBank
 from wsss.config.model import Config
-from wsss.data.datasets.classes import class_list
+from wsss.data.datasets.classes import ClassList
 from wsss.labels.par import pixel_adaptive_refinement
 from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
 from wsss.refine.blocks.refinement import block_distances, select_near
@@ -34,7 +34,10 @@ from wsss.refine.released.importer import import_checkpoint
 from wsss.refine.training.crops import CropBatch
 
 GOLDEN = "excel.npz"
-CLASSES = 20
+
+
+def class_count(arrays: Arrays) -> int:
+    return int(arrays["class_labels"].shape[1])
 
 
 def _config(golden_dir: Path, arrays: Arrays, box: float = 0.79, **excel: object) -> Config:
@@ -53,7 +56,8 @@ def imported(
 ) -> Mapping[str, torch.Tensor]:
     """The head of the release's checkpoint, by way of `import_checkpoint`."""
     folder = tmp_path_factory.mktemp("imported")
-    write_manifest_folder(folder, class_list("voc"), [])
+    names = tuple(f"class {index}" for index in range(class_count(arrays)))
+    write_manifest_folder(folder, ClassList("golden", names, names, ()), [])
     config = _config(golden_dir, arrays)
     clip = load_file(golden_dir / "clip_tiny.safetensors")
     theirs = {f"encoder.{name}": value for name, value in clip.items()}
@@ -78,7 +82,8 @@ def build(
         inputs = EncoderInput(config.clip, tmp_path, device="cpu")
         refiner = Excel(refiner_setup(config, inputs, labels=arrays["seg_logits"].shape[1]))
         text = tensor(arrays, "tse/text")
-        bank = TextBank(text[:CLASSES], text[CLASSES:])
+        count = class_count(arrays)
+        bank = TextBank(text[:count], text[count:])
         refiner.patch_text = PatchText(inputs.encoder, bank, config.cams.patch_text)
         refiner.head.load_state_dict(imported)
         refiner.train_mode(False)
@@ -104,10 +109,12 @@ def test_attribute_weights(golden_dir: Path, arrays: Arrays) -> None:
     tse = _config(golden_dir, arrays).cams.patch_text.tse
     texts = F.normalize(tensor(arrays, "tse/class_text"), dim=-1)
     bank = tensor(arrays, "tse/bank").T
-    weights = attribute_weights(texts[:CLASSES], bank, tse)
+    weights = attribute_weights(texts[: class_count(arrays)], bank, tse)
     assert_close_rel(weights, arrays["tse/weights"], FLOAT32, "weights")
     assert ((weights == 0).sum(1) == int((1 - 0.9) * bank.shape[0])).all()
-    enriched = torch.cat([enrich(texts[:CLASSES], bank, tse), texts[CLASSES:]])
+    enriched = torch.cat(
+        [enrich(texts[: class_count(arrays)], bank, tse), texts[class_count(arrays) :]]
+    )
     assert_close_rel(enriched, arrays["tse/text"], FLOAT32, "text")
 
 
@@ -159,7 +166,9 @@ def test_similarity_and_static_cam(arrays: Arrays) -> None:
     assert_close_rel(scaled, arrays["similarity_all_texts"], FLOAT32, "similarity")
     side = arrays["fused"].shape[-1]
     maps = maps_of(scores, (side, side), "tokens").view(len(features), count, -1)
-    assert_close_rel(maps[:, :CLASSES].transpose(1, 2), arrays["cam_static"], FLOAT32, "static")
+    assert_close_rel(
+        maps[:, : class_count(arrays)].transpose(1, 2), arrays["cam_static"], FLOAT32, "static"
+    )
 
 
 def test_relation_and_dynamic_cam(build: Build, arrays: Arrays, golden_dir: Path) -> None:
@@ -176,10 +185,10 @@ def test_relation_and_dynamic_cam(build: Build, arrays: Arrays, golden_dir: Path
     assert_close_rel(related.sigmoid(), arrays["affinity"], FLOAT32, "affinity")
     assert_close_rel(shift(related), arrays["relation_softmax"], FLOAT32, "E")
     features = refiner.tokens(seen, related)
-    image_index = torch.arange(2).repeat_interleave(CLASSES)
-    classes = torch.arange(CLASSES).repeat(2)
+    image_index = torch.arange(2).repeat_interleave(class_count(arrays))
+    classes = torch.arange(class_count(arrays)).repeat(2)
     maps = refiner.patch_text.maps(features, seen.grid, image_index, classes)
-    cams = maps.flatten(1).view(2, CLASSES, -1).transpose(1, 2)
+    cams = maps.flatten(1).view(2, class_count(arrays), -1).transpose(1, 2)
     assert_close_rel(cams, arrays["cam_dynamic"], FLOAT32, "dynamic")
     encoder = refiner.encoder
     expected = torch.from_numpy(arrays["svc_stream_dynamic"])
@@ -189,8 +198,8 @@ def test_relation_and_dynamic_cam(build: Build, arrays: Arrays, golden_dir: Path
 
 def test_maximum_with_the_mirror_image(build: Build, arrays: Arrays, golden_dir: Path) -> None:
     refiner = build()
-    image_index = torch.arange(2).repeat_interleave(CLASSES)
-    classes = torch.arange(CLASSES).repeat(2)
+    image_index = torch.arange(2).repeat_interleave(class_count(arrays))
+    classes = torch.arange(class_count(arrays)).repeat(2)
     # As published, image and mirror image are one batch, over which the relation's mean runs.
     images = tensor(arrays, "image")
     seen = refiner.encode(torch.cat([images, images.flip(-1)]), dynamic=True)
@@ -199,7 +208,7 @@ def test_maximum_with_the_mirror_image(build: Build, arrays: Arrays, golden_dir:
         refiner.patch_text.maps(part, seen.grid, image_index, classes) for part in features.chunk(2)
     )
     cams = scale_maps(torch.maximum(straight, mirrored.flip(-1)))
-    cams = cams.flatten(1).view(2, CLASSES, -1).transpose(1, 2)
+    cams = cams.flatten(1).view(2, class_count(arrays), -1).transpose(1, 2)
     assert_close_rel(cams, arrays["cam_dynamic_flip_max"], FLOAT32, "maximum")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -114,6 +115,24 @@ class EncoderInput:
         # (B, 3, h, w) -> (B, h, w, 3)
         levels: np.ndarray = pixels.permute(0, 2, 3, 1).cpu().numpy() * std + mean
         return levels.clip(0, 255)
+
+    def truncated(
+        self, pixels: Float[Tensor, "batch 3 rows columns"]
+    ) -> Float[Tensor, "batch 3 rows columns"]:
+        """Undo `normalize` as the released code of ExCEL does: RGB in 0 … 1, truncated to 8 bits.
+
+        It normalises in float64, undoes that in float32 and cuts off what is behind the point, so
+        that some levels come out one lower.
+
+        Args:
+            pixels: normalised, of 8-bit colours.
+        """
+        shape = (1, 3, 1, 1)
+        constants = torch.tensor([self._mean, self._std], dtype=torch.float64, device=pixels.device)
+        mean, std = (255 * channels.view(shape) for channels in constants)
+        levels = (pixels * std + mean).round()
+        normalized = ((levels - mean) / std).float()
+        return (normalized * std.float() + mean.float()).trunc() / 255
 
     @property
     def mean_colour(self) -> tuple[int, int, int]:

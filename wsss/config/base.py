@@ -49,9 +49,9 @@ def variant_field(*, published: Any, corrected: Any, description: str) -> Any:
     )
 
 
-def chain_field(default: Any, *, description: str) -> Any:
+def chain_field(default: Any, *, description: str, **bounds: Any) -> Any:
     """An option whose ``auto`` depends on other options, as `Config` says; else a plain field."""
-    return Field(default, description=description, json_schema_extra={AUTO: True})
+    return Field(default, description=description, json_schema_extra={AUTO: True}, **bounds)
 
 
 def takes_auto(field: FieldInfo) -> bool:

@@ -53,10 +53,30 @@ class InferConfig(Section):
             "over the whole image; aligned: the image is resized to whole patches."
         ),
     )
-    dropout: Literal["on", "off"] = variant_field(
-        published="on",
-        corrected="off",
-        description="weclip: on = dropout stays active during prediction, as in the released code.",
+    average: Literal["grid", "image"] = chain_field(
+        "grid",
+        description=(
+            "weclip, excel: where the logits of scales and mirror images are averaged. grid: on "
+            "the patch grid of scale 1; image: at the size of the image. auto = grid, or image "
+            "for excel where the variant is published, as in its released code."
+        ),
+    )
+    average_share: float = chain_field(
+        1.0,
+        gt=0,
+        le=1,
+        description=(
+            "excel: with average image, the share of the image's sides at which logits are "
+            "averaged. auto = 1.0, or 0.2 where the variant is published and the data are COCO, as "
+            "in the released code of ExCEL."
+        ),
+    )
+    dropout: Literal["on", "off"] = Field(
+        "off",
+        description=(
+            "weclip: on = dropout stays active during prediction, as in the validation that the "
+            "released code runs during its training; the released test has it off."
+        ),
     )
     mirror_first: bool = chain_field(
         True,

@@ -96,6 +96,8 @@ def _chain_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     patch_text = published and _value(values, "cams", "source") == "patch_text"
     trained = published and method != "none"
     recipe = RECIPE_BATCH_NORM.get(str(_value(values, "retrain", "model")), "trained")
+    kind = _value(values, "data", "kind")
+    excel = method == "excel"
     chain: dict[str, dict[str, Any]] = {
         "clip": {
             "keep_ratio": not patch_text,
@@ -108,7 +110,9 @@ def _chain_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             ),
         },
         "infer": {
-            "mirror_first": not (patch_text and trained and _value(values, "data", "kind") == "voc")
+            "mirror_first": not (patch_text and trained and kind == "voc"),
+            "average": "image" if excel and published else "grid",
+            "average_share": 0.2 if excel and published and kind == "coco" else 1.0,
         },
         "retrain": {
             "batch_norm": "trained" if _value(values, "retrain", "init") == "random" else recipe

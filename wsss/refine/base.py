@@ -26,7 +26,8 @@ from wsss.config.method import MethodOptions
 from wsss.data.datasets.classes import ClassList
 from wsss.labels.ignore import IGNORED
 from wsss.labels.online import IgnoreBand
-from wsss.refine.inference import MultiScaleInference, Photo, PhotoScaler
+from wsss.refine.inference import MultiScaleInference
+from wsss.refine.photo_scaler import Photo, PhotoScaler
 from wsss.refine.training.crops import CropBatch
 from wsss.refine.training.trainer import Group
 
@@ -170,21 +171,23 @@ class Refiner(ABC, Generic[Options]):
             self.encoder.patch,
             self.encoder.device,
             grid=infer.grid,
-            rounding="first",
+            scales_from="scale_1",
             square=inputs.square,
             long_side=infer.long_side or inputs.long_side,
         )
 
     @cached_property
     def inference(self) -> MultiScaleInference:
-        """Logits are averaged over scales and mirror images, on the grid of scale 1."""
+        """Logits are averaged over scales and mirror images, where ``infer.average`` says."""
+        infer = self.setup.infer
         return MultiScaleInference(
             self.logits,
-            scales=self.setup.infer.scales,
+            scales=infer.scales,
             average="logits",
-            grid="scale_1",
+            grid="output" if infer.average == "image" else "scale_1",
+            share=infer.average_share,
             patch=self.encoder.patch,
-            mirror_first=self.setup.infer.mirror_first,
+            mirror_first=infer.mirror_first,
         )
 
     def tag_scores(self, photo: Photo, classes: Sequence[int]) -> Scores:
@@ -221,4 +224,9 @@ class Refiner(ABC, Generic[Options]):
         if self.setup.infer.scores == "decoder":
             return self.tag_scores(photo, classes)
         maps = torch.from_numpy(cams.astype(np.float32)).to(self.encoder.device)
-        return Scores(self.cam_scores(self.scaled(photo, 1.0)[0], classes, maps).cpu().numpy())
+        pixels = self.scaled(photo, 1.0)[0]
+        height, width = (
+            s // p * p for s, p in zip(pixels.shape[1:], self.encoder.patch, strict=True)
+        )
+        pixels = pixels[:, :height, :width]  # what is left of a patch is cut off
+        return Scores(self.cam_scores(pixels, classes, maps).cpu().numpy())

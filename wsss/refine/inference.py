@@ -3,32 +3,28 @@
 Published methods differ in how they round sizes, in what they average (logits or probabilities),
 and on which grid. Each difference is a parameter here:
 
-| | sizes | averaged | on the grid of | remainder of a patch |
+| | scales are made from | averaged | on the grid of | remainder of a patch |
 |---|---|---|---|---|
-| WeCLIP, ExCEL (1) | `PhotoScaler`, ``rounding="first"`` | logits | scale 1 | cut off |
-| WeakCLIP (2) | `PhotoScaler`, ``rounding="each"`` | probabilities | the output | cut off |
+| WeCLIP (1) | the image of scale 1 | logits | scale 1 | cut off |
+| ExCEL (2) | the photo | logits | the output (COCO: 0.2 of it) | cut off |
+| WeakCLIP (3) | the photo | probabilities | the output | cut off |
 | segmenters | `wsss.retrain.segmenter` | either | the output | padded |
 
-(1) eq. 23 of docs/methods/weclip.md; (2) eq. 25 and 26 of docs/methods/weakclip.md.
+(1) eq. 23 of docs/methods/weclip.md; (2) eq. 23 of docs/methods/excel.md; (3) eq. 25 and 26 of
+docs/methods/weakclip.md.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from wsss.clip.images import input_size, resize_image
-
-Photo = UInt8[np.ndarray, "height width 3"]
 Network = Callable[[Tensor], Tensor]
 """Images [B, 3, H, W], normalised, sides whole patches, to logits [B, labels, h, w] of any size."""
 
@@ -43,6 +39,7 @@ class MultiScaleInference:
         scales: each is also mirrored.
         average: what is averaged.
         grid: where it is averaged: at the size of the ``output``, or where ``scale_1`` has logits.
+        share: of the sides of the output, with the grid ``output``.
         patch: height and width of the network's patches, pixels.
         mirror_first: False uses scale 1 without mirroring.
         mirror_in_batch: images and their mirror images enter the network together. It moves the
@@ -66,6 +63,7 @@ class MultiScaleInference:
         average: Literal["logits", "probabilities"],
         grid: Literal["scale_1", "output"],
         patch: tuple[int, int],
+        share: float = 1.0,
         mirror_first: bool = True,
         mirror_in_batch: bool = True,
         window: int | None = None,
@@ -79,7 +77,7 @@ class MultiScaleInference:
                 f"the network's patch ({patch[0]} x {patch[1]} pixels), at least {smallest or 1}"
             )
         self._network, self._scales, self._patch = network, scales, patch
-        self._average, self._grid = average, grid
+        self._average, self._grid, self._share = average, grid, share
         self._mirror_first, self._mirror_in_batch = mirror_first, mirror_in_batch
         self._window, self._stride, self._window_batch = window, stride, window_batch
         self._smallest = smallest
@@ -98,7 +96,9 @@ class MultiScaleInference:
             size: height and width of the result; None for the size of the logits at scale 1.
             labels: those that compete; None for all.
         """
-        output = size if self._grid == "output" else None
+        output = None
+        if size is not None and self._grid == "output":
+            output = (max(1, int(self._share * size[0])), max(1, int(self._share * size[1])))
         first = self._maps(view(1.0), output, labels)
         single = first[0]
         grid = (single.shape[2], single.shape[3])
@@ -223,62 +223,6 @@ def slide(
             total[area] += _resize(logits, side)
             times[area] += 1
     return total / times
-
-
-@dataclass(frozen=True)
-class PhotoScaler:
-    """A photo at a scale, as a network of patches takes it."""
-
-    normalize: Callable[[Photo], Float[Tensor, "3 height width"]]
-    patch: tuple[int, int]
-    """Height and width, pixels."""
-    device: torch.device
-    grid: Literal["aligned", "floored"]
-    """``aligned`` resizes a photo to whole patches; ``floored`` to whole pixels, as released."""
-    rounding: Literal["first", "each"]
-    """``first``: the sides at scale 1 are made whole, then scaled; with ``floored`` the pixels of
-    scale 1 are resized again, and a remainder of a patch is cut off. ``each``: the sides of each
-    scale are rounded by themselves."""
-    square: int | None = None
-    """Side of the square that every photo becomes at scale 1, pixels; else ..."""
-    short_side: int | None = None
-    """... its short side, else ..."""
-    long_side: int | None = None
-    """... its long side; None for the photo's own size."""
-
-    def __call__(self, photo: Photo, scale: float) -> Float[Tensor, "1 3 rows columns"]:
-        """The normalised pixels of a photo."""
-        sides = self._sides(photo)
-        if self.rounding == "first":
-            whole = int if self.grid == "floored" else round
-            sides = (max(1, whole(sides[0])), max(1, whole(sides[1])))
-        scaled = [max(1, round(side * scale)) for side in sides]
-        if self.grid == "aligned":
-            size = input_size(scaled[0], scaled[1], self.patch)
-            return self.normalize(resize_image(photo, size))[None].to(self.device)
-        if self.rounding == "first":
-            scaled = [int(side) for side in sides]
-        rows, columns = self.patch
-        height, width = max(scaled[0], rows), max(scaled[1], columns)
-        resized = Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR)
-        pixels = self.normalize(np.asarray(resized))[None]
-        if self.rounding == "first":
-            height, width = max(int(height * scale), rows), max(int(width * scale), columns)
-            pixels = _resize(pixels, (height, width))
-            pixels = pixels[:, :, : height - height % rows, : width - width % columns]
-        return pixels.to(self.device)
-
-    def _sides(self, photo: Photo) -> tuple[float, float]:
-        """Height and width at scale 1."""
-        height, width = photo.shape[:2]
-        factor = 1.0
-        if self.square is not None:
-            return float(self.square), float(self.square)
-        if self.short_side is not None:
-            factor = self.short_side / min(height, width)
-        elif self.long_side is not None:
-            factor = self.long_side / max(height, width)
-        return height * factor, width * factor
 
 
 def _probs(logits: Tensor) -> Float[Tensor, "batch labels rows columns"]:

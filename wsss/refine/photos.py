@@ -8,7 +8,7 @@ from typing import TypeVar
 from wsss.clip.input import EncoderInput
 from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.data.manifest import Sample
-from wsss.refine.inference import Photo
+from wsss.refine.photo_scaler import Photo
 
 Result = TypeVar("Result")
 Subject = TypeVar("Subject")

@@ -28,9 +28,9 @@ from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load
 from wsss.labels.prediction import Prediction, candidates, write_predictions
 from wsss.refine.base import Refiner, Scores
-from wsss.refine.inference import Photo
 from wsss.refine.inputs import CamSet, ImageCams, SeedSet, ShardSet
 from wsss.refine.load import Sections, configured_refiner, load_state, model_facts
+from wsss.refine.photo_scaler import Photo
 from wsss.refine.photos import on_photos
 from wsss.refine.registry import METHODS, method_module
 from wsss.refine.training.run import train as run_training

@@ -48,6 +48,7 @@ def crop_labels(
     maps: Float[Tensor, "rows height width"],
     shown: Bool[Tensor, " rows"],
     settings: HeadOptions,
+    images: Float[Tensor, "batch 3 side side"] | None = None,
 ) -> UInt8[Tensor, "batch side side"]:
     """Label every pixel: 0 background, class + 1, 255 where nothing is to be learned.
 
@@ -57,10 +58,11 @@ def crop_labels(
         shown: whether the crop shows the class of a row. Neither foreground nor background is
             learned where a tag that is not there would be.
         settings: padding and ignore_band.
+        images: what the pixel-adaptive refinement sees; None for the images of the batch.
     """
     size = (batch.images.shape[-2], batch.images.shape[-1])
     labels = online_labels(
-        batch.images,
+        batch.images if images is None else images,
         maps,
         batch.image_index,
         batch.classes,

@@ -12,6 +12,7 @@ training never opens those.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +33,7 @@ from wsss.refine.blocks.pseudo_labels import crop_labels, shown_tags
 from wsss.refine.blocks.refinement import refined_cams
 from wsss.refine.excel.options import ExcelOptions
 from wsss.refine.excel.relation import CalibratedFeatures, encode, relation, shift
+from wsss.refine.photo_scaler import PhotoScaler
 from wsss.refine.training.crops import CropBatch
 
 
@@ -101,7 +103,11 @@ class Excel(HeadRefiner[ExcelOptions]):
         maps = self.patch_text.maps(tokens, features.grid, *rows)
         probs = self.patch_text.probabilities(tokens, *rows)
         maps = self.spread(features.attention, maps, batch.image_index, related)
-        return crop_labels(batch, maps, shown_tags(batch, self.options, probs), self.options)
+        images = None
+        if self.options.par_image == "truncated":
+            images = self.setup.encoder_input.truncated(batch.images)
+        shown = shown_tags(batch, self.options, probs)
+        return crop_labels(batch, maps, shown, self.options, images)
 
     @torch.no_grad()
     def tokens(
@@ -204,6 +210,11 @@ class Excel(HeadRefiner[ExcelOptions]):
             maps = scale_maps(torch.maximum(maps, mirrored[0].flip(-1)))
         attention = None if features.attention is None else features.attention[:1]
         return self.spread(attention, maps, rows[0], related[:1])
+
+    @cached_property
+    def scaled(self) -> PhotoScaler:
+        """Each scale is made from the photo."""
+        return replace(super().scaled, scales_from="photo")
 
     def logits(
         self, images: Float[Tensor, "batch 3 height width"]

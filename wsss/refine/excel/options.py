@@ -48,6 +48,14 @@ class ExcelOptions(HeadOptions):
             "training."
         ),
     )
+    par_image: Literal["truncated", "normalized"] = variant_field(
+        published="truncated",
+        corrected="normalized",
+        description=(
+            "What the pixel-adaptive refinement of crop labels sees: the crop in 8 bits, cut off "
+            "instead of rounded, or the normalised crop."
+        ),
+    )
     lvc_start: int = Field(
         200,
         ge=0,

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from wsss.data.datasets.classes import spelling
 from wsss.refine.base import CropOptions, Refiner, Scores, Setup
-from wsss.refine.inference import MultiScaleInference, Photo, PhotoScaler
+from wsss.refine.inference import MultiScaleInference
+from wsss.refine.photo_scaler import Photo, PhotoScaler
 from wsss.refine.training.crops import CropBatch
 from wsss.refine.training.trainer import Group
 from wsss.refine.weakclip.boundary import boundary_crf, grid_photos
@@ -124,8 +125,11 @@ class WeakClip(Refiner[WeakClipOptions]):
 
     @cached_property
     def scaled(self) -> PhotoScaler:
-        """The sides of each scale are rounded by themselves."""
-        return replace(super().scaled, rounding="each", short_side=self.setup.infer.short_side)
+        """Each scale is made from the photo, with OpenCV as the released code does."""
+        short_side = self.setup.infer.short_side
+        return replace(
+            super().scaled, scales_from="photo", resample="opencv", short_side=short_side
+        )
 
     @cached_property
     def inference(self) -> MultiScaleInference:

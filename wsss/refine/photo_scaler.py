@@ -1,0 +1,89 @@
+"""A photo at a scale, resized as the released code of a method does or to whole patches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from wsss.clip.images import input_size, resize_image
+
+Photo = UInt8[np.ndarray, "height width 3"]
+
+
+@dataclass(frozen=True)
+class PhotoScaler:
+    """A photo at a scale, as a network of patches takes it."""
+
+    normalize: Callable[[Photo], Float[Tensor, "3 height width"]]
+    patch: tuple[int, int]
+    """Height and width, pixels."""
+    device: torch.device
+    grid: Literal["aligned", "floored"]
+    """``aligned`` resizes a photo to whole patches; ``floored`` to whole pixels, as released."""
+    scales_from: Literal["photo", "scale_1"]
+    """What scales other than 1 are made from, with ``floored``."""
+    resample: Literal["normalized", "opencv"] = "normalized"
+    """With ``floored``: bilinear without antialias, of the normalised photo, or of its 8 bits."""
+    square: int | None = None
+    """Side of the square that every photo becomes at scale 1, pixels; else ..."""
+    short_side: int | None = None
+    """... its short side, else ..."""
+    long_side: int | None = None
+    """... its long side; None for the photo's own size."""
+
+    def __call__(self, photo: Photo, scale: float) -> Float[Tensor, "1 3 rows columns"]:
+        """The normalised pixels of a photo.
+
+        With ``floored`` the sides are no whole patches: a remainder is cut off after mirroring, as
+        CLIP's first convolution does.
+        """
+        sides = self._sides(photo)
+        if self.grid == "aligned":
+            if self.scales_from == "scale_1":
+                sides = (max(1, round(sides[0])), max(1, round(sides[1])))
+            height, width = (max(1, round(side * scale)) for side in sides)
+            size = input_size(height, width, self.patch)
+            return self.normalize(resize_image(photo, size))[None].to(self.device)
+        if self.resample == "opencv":
+            height, width = (
+                max(round(s * scale), p) for s, p in zip(sides, self.patch, strict=True)
+            )
+            resized = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
+            return self.normalize(resized)[None].to(self.device)
+        pixels = self.normalize(photo)[None].to(self.device)
+        if self.scales_from == "photo":
+            pixels = self._shrink(pixels, (sides[0] * scale, sides[1] * scale))
+        else:
+            pixels = self._shrink(pixels, sides)
+            if scale != 1 and int(min(pixels.shape[2:]) * scale) >= max(self.patch):
+                # The factor is given, not the size: coordinates step by exactly 1 / scale.
+                pixels = F.interpolate(pixels, scale_factor=scale, mode="bilinear")
+        return pixels
+
+    def _shrink(
+        self, pixels: Float[Tensor, "1 3 height width"], sides: tuple[float, float]
+    ) -> Float[Tensor, "1 3 rows columns"]:
+        """To whole pixels, a patch at least."""
+        height, width = (max(int(s), p) for s, p in zip(sides, self.patch, strict=True))
+        size = (height, width)
+        return F.interpolate(pixels, size, mode="bilinear", align_corners=False)
+
+    def _sides(self, photo: Photo) -> tuple[float, float]:
+        """Height and width at scale 1."""
+        height, width = photo.shape[:2]
+        factor = 1.0
+        if self.square is not None:
+            return float(self.square), float(self.square)
+        if self.short_side is not None:
+            factor = self.short_side / min(height, width)
+        elif self.long_side is not None:
+            factor = self.long_side / max(height, width)
+        return height * factor, width * factor
