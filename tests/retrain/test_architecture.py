@@ -152,8 +152,11 @@ def test_learning_rates_follow_the_recipe(kind: str, configure: Callable[..., Co
             expected = bias if name.endswith("bias") else head
         lr, decay = rate[id(model.get_parameter(name))]
         assert lr == pytest.approx(expected * 1e-3), name
-        if kind.startswith("segmenter"):
+        head_bias = name.startswith("decode_head") and name.endswith("bias")
+        if kind.startswith("segmenter") or (kind.startswith("deeplabv2") and head_bias):
             assert decay == 0
+        elif kind.startswith("deeplab"):
+            assert decay == 5e-4
 
 
 @pytest.mark.parametrize("size", [(48, 48), (61, 39), (20, 75)])

@@ -96,6 +96,22 @@ def test_scale_is_relative_to_the_short_side() -> None:
     assert RandomOwnScale((0.5, 0.5)).transform(dict(sample))["img"].shape[:2] == (15, 20)
 
 
+def test_scale_is_drawn_from_a_list(configure: Any, tmp_path: Path) -> None:
+    keys = {"scale_choices": [0.5, 2.0], "scale_filter": "bicubic"}
+    steps = build(configure(**keys), tmp_path).train_dataloader.dataset.pipeline
+    (options,) = (dict(step) for step in steps if step["type"] == "RandomOwnScale")
+    del options["type"]
+    ramp = np.zeros((8, 8, 3), np.uint8)
+    ramp[:, 4:] = 200
+    sample = {"img": ramp, "gt_seg_map": ramp[..., 0]}
+    np.random.seed(0)
+    scaled = [RandomOwnScale(**options).transform(dict(sample)) for _ in range(20)]
+    assert {s["img"].shape[0] for s in scaled} == {4, 16}
+    larger = next(s for s in scaled if s["img"].shape[0] == 16)
+    assert larger["img"].max() > 200  # a cubic filter overshoots
+    assert set(np.unique(larger["gt_seg_map"])) == {0, 200}
+
+
 def test_hsv_is_shifted_and_hue_wraps_around() -> None:
     red = np.array([[[20, 20, 200]]], np.uint8)
     back = shift_hsv(shift_hsv(red, np.array([-10, 0, 0])), np.array([10, 0, 0]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from wsss.config.base import Section, Share, chain_field
 from wsss.config.labels import CrfConfig
@@ -65,6 +65,13 @@ class RetrainConfig(Section):
     )
     scale_range: tuple[float, float] = Field(
         (0.75, 1.5), description="Random scale of the image before the crop, on top of that."
+    )
+    scale_choices: list[PositiveFloat] = Field(
+        default_factory=list,
+        description="Draw the random scale from this list instead of scale_range; empty = do not.",
+    )
+    scale_filter: Literal["bilinear", "bicubic"] = Field(
+        "bilinear", description="Filter that scales the image; the mask takes the nearest pixel."
     )
     cat_max_ratio: Share = Field(
         0.75,

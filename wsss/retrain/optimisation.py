@@ -4,7 +4,7 @@
 |---|---|---|---|
 | SegFormer | AdamW | head x10 | linear to 0 (stock) |
 | DeepLabV3+ | SGD | all alike | power 0.9 to a hundredth (stock) |
-| DeepLabV1, DeepLabV2 | SGD | new weights x10, new biases x20 | power 0.9 to 0 |
+| DeepLabV1, DeepLabV2 | SGD; no weight decay of DeepLabV2's new biases | new weights x10, new biases x20 | power 0.9 to 0 |
 | Segmenter | SGD, no weight decay | backbone x0.1 | power 0.9 to 0 |
 
 The backbones of DeepLabV1 and V2 have no biases, so the rule "biases x2" of their
@@ -61,7 +61,8 @@ def _of_network(retrain: RetrainConfig) -> tuple[dict[str, Any], dict[str, float
     if family == "segmenter":
         return _wrapper(sgd | {"weight_decay": 0.0}, {"backbone": {"lr_mult": 0.1}}), to_zero
     if family in _CLASSIFIERS:
-        biases = {f"{name}.bias": {"lr_mult": 2 * _NEW} for name in _CLASSIFIERS[family]}
+        of_bias = {"lr_mult": 2 * _NEW} | ({"decay_mult": 0.0} if family == "deeplabv2" else {})
+        biases = {f"{name}.bias": of_bias for name in _CLASSIFIERS[family]}
         return _wrapper(sgd, {"decode_head": {"lr_mult": _NEW}} | biases), to_zero
     return {"optimizer": sgd}, {"power": 0.9, "eta_min": retrain.lr / 100}  # stock: 0.01 to 1e-4
 

@@ -150,7 +150,12 @@ def share_of_batch(retrain: RetrainConfig, devices: int) -> int:
 
 
 def _augmentation(retrain: RetrainConfig) -> list[dict[str, Any]]:
-    scale = {"ratio_range": tuple(retrain.scale_range), "short_side": retrain.short_side}
+    scale = {
+        "ratio_range": tuple(retrain.scale_range),
+        "choices": tuple(retrain.scale_choices),
+        "short_side": retrain.short_side,
+        "interpolation": retrain.scale_filter,
+    }
     return [
         {"type": "RandomOwnScale", **scale},
         {

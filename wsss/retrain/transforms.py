@@ -14,27 +14,38 @@ from wsss.retrain.mm import TRANSFORMS, BaseTransform, imresize
 
 @TRANSFORMS.register_module()
 class RandomOwnScale(BaseTransform):  # type: ignore[misc]
-    """Scale image (bilinear) and mask (nearest) by one factor, drawn evenly from a range.
+    """Scale an image, and its mask to the nearest pixel, by one random factor.
 
     Stock ``RandomResize`` scales to a fixed frame first, which would blow small images up.
 
     Args:
-        ratio_range: lowest and highest factor.
+        ratio_range: lowest and highest factor, between which all are equally likely.
+        choices: factors, one of which is drawn instead; empty for the range.
         short_side: pixels that factor 1 gives the shorter side; None for the image's own size.
+        interpolation: of the image.
     """
 
-    def __init__(self, ratio_range: Sequence[float], short_side: int | None = None) -> None:
+    def __init__(
+        self,
+        ratio_range: Sequence[float],
+        choices: Sequence[float] = (),
+        short_side: int | None = None,
+        interpolation: str = "bilinear",
+    ) -> None:
         self.low, self.high = ratio_range
-        self.short_side = short_side
+        self.choices, self.short_side, self.interpolation = choices, short_side, interpolation
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace ``img`` [H, W, 3] and ``gt_seg_map`` [H, W] by their scaled versions."""
-        factor = np.random.uniform(self.low, self.high)
+        if self.choices:
+            factor = self.choices[np.random.randint(len(self.choices))]
+        else:
+            factor = np.random.uniform(self.low, self.high)
         height, width = results["img"].shape[:2]
         if self.short_side is not None:
             factor *= self.short_side / min(height, width)
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        results["img"] = imresize(results["img"], size, interpolation="bilinear")
+        results["img"] = imresize(results["img"], size, interpolation=self.interpolation)
         results["gt_seg_map"] = imresize(results["gt_seg_map"], size, interpolation="nearest")
         results["img_shape"] = results["img"].shape[:2]
         return results
