@@ -4,8 +4,10 @@
 |---|---|---|---|
 | SegFormer | AdamW | head x10 | linear to 0 (stock) |
 | DeepLabV3+ | SGD | all alike | power 0.9 to a hundredth (stock) |
-| DeepLabV1, DeepLabV2 | SGD; no weight decay of DeepLabV2's new biases | new weights x10, new biases x20 | power 0.9 to 0 |
+| DeepLabV1, DeepLabV2 (1) | SGD | new weights x10, new biases x20 | power 0.9 to 0 |
 | Segmenter | SGD, no weight decay | backbone x0.1 | power 0.9 to 0 |
+
+(1) DeepLabV2's new biases have no weight decay.
 
 The backbones of DeepLabV1 and V2 have no biases, so the rule "biases x2" of their
 recipes has no effect there.
