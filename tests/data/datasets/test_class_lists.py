@@ -93,7 +93,7 @@ def test_folder_backgrounds_are_no_classes() -> None:
     [
         ([], "no class"),
         (["cat", ""], "must not be empty"),
-        (["a;b"], "must not be empty or hold ';'"),
+        (["a;b"], "'a;b': holds ';', which separates names"),
         (["Hot dog", "hot_dog"], "'hot_dog' is the same as 'Hot dog'"),
         ([f"class {i}" for i in range(255)], "at most 254"),
     ],

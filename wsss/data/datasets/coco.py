@@ -17,9 +17,10 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import logging
 import stat
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -27,8 +28,14 @@ from typing import Any, Final
 from wsss.config.base import Split, Variant
 from wsss.config.data import DataConfig
 from wsss.data.datasets.candidates import Candidate, Dataset
-from wsss.data.datasets.classes import class_list, customise
-from wsss.data.datasets.files import configured_lists, find_file, find_root, read_lines
+from wsss.data.datasets.classes import class_list, customise, spelling
+from wsss.data.datasets.files import (
+    configured_lists,
+    find_file,
+    find_root,
+    is_file,
+    read_lines,
+)
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.errors import DataError
 
@@ -43,7 +50,10 @@ CATEGORY_IDS: Final = tuple(id for id in range(1, 91) if id not in UNUSED_CATEGO
 """Category id of each class, in label order."""
 CLASS_OF_CATEGORY: Final[Mapping[int, int]] = {id: index for index, id in enumerate(CATEGORY_IDS)}
 """Category id → 0-based class."""
+_KEYS = ("images", "annotations", "categories")
 _MAX_BYTES = 4 * 2**30
+_MAX_SHOWN = 80  # letters of a value in a message
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,13 +61,15 @@ class Instances:
     """An instances JSON, by image."""
 
     images: tuple[Mapping[str, Any], ...]
-    """As in the file: ``id``, ``file_name``, ``width``, ``height`` …"""
+    """As in the file: ``id``, ``file_name``, ``width``, ``height`` (both may be missing) …"""
     annotations: Mapping[int, tuple[Mapping[str, Any], ...]]
-    """Image id → its instances, in the order of the file."""
+    """Image id → its instances, in the order of the file; each has an ``id``."""
 
 
 def load_instances(path: Path, *, shapes: bool = False) -> Instances:
     """Read an instances JSON; the last two stay in memory.
+
+    Whole numbers may be written as text or with a decimal point, annotations may lack an id.
 
     Args:
         path: the JSON file.
@@ -124,57 +136,180 @@ def instances_path(root: Path, part: str) -> Path:
     return root / "annotations" / f"instances_{part}2014.json"
 
 
+def image_name(image: Mapping[str, Any]) -> str:
+    """The file name of an image without folders, which some files write in front of it."""
+    return _posix(image).name
+
+
+def _posix(image: Mapping[str, Any]) -> PurePosixPath:
+    return PurePosixPath(image["file_name"].replace("\\", "/"))
+
+
 def _part(root: Path, part: str, split: Split) -> list[Candidate]:
     content = load_instances(instances_path(root, part))
+    _check_strays(instances_path(root, part), content)
     candidates = []
     for image in content.images:
-        name = PurePosixPath(image["file_name"])
+        name = _posix(image)
         instances = content.annotations.get(image["id"], ())
         tags = dict.fromkeys(CLASS_OF_CATEGORY[instance["category_id"]] for instance in instances)
         problem = None
         if name.is_absolute() or ".." in name.parts:
             problem = f"file_name {str(name)[:80]!r} leads out of {part}2014; mend the JSON"
         path = root / f"{part}2014" / name
+        if len(name.parts) > 1 and not is_file(path):  # perhaps written with another folder
+            path = root / f"{part}2014" / name.name
         candidates.append(Candidate(path.stem, split, path, tuple(tags), problem))
     return candidates
 
 
 def _listed(path: Path, candidates: list[Candidate]) -> list[Candidate]:
+    """The images of a list; further words of a line are class numbers, 0 … 79, as CLIP-ES has them.
+
+    Tags come from the JSON. Where the numbers say something else, a warning counts the images.
+    """
     by_id = {candidate.id: candidate for candidate in candidates}
-    stems = [Path(line).stem for line in read_lines(path)]
-    unknown = [stem for stem in stems if stem not in by_id]
+    images, unknown, differing = [], [], []
+    for line in read_lines(path):
+        name, *numbers = [line] if _image_id(line) in by_id else line.split()
+        image = by_id.get(_image_id(name))
+        if image is None:
+            unknown.append(name)
+            continue
+        images.append(image)
+        if numbers and set(numbers) != set(map(str, image.tags)):
+            differing.append(line)
     if unknown:
         raise DataError(
-            f"{path}: {len(unknown)} of its {len(stems)} images are in no instances JSON, e.g. "
-            f"{unknown[0]!r}; expected file names such as COCO_train2014_000000000009.jpg"
+            f"{path}: {len(unknown)} of its {len(images) + len(unknown)} images are in no "
+            f"instances JSON, e.g. {unknown[0]!r}; expected file names such as "
+            "COCO_train2014_000000000009.jpg"
         )
-    return [by_id[stem] for stem in stems]
+    if differing:
+        _log.warning(
+            "%s: what follows the name is not the class numbers (0 … 79) of the instances JSON in "
+            "%d of %d lines, e.g. %r; the tags of the JSON are used",
+            *(path, len(differing), len(images), differing[0][:_MAX_SHOWN]),
+        )
+    return images
+
+
+def _image_id(name: str) -> str:
+    """The id of an image that is written as a path, with or without extension."""
+    return PurePosixPath(name.replace("\\", "/")).stem
 
 
 @functools.lru_cache(maxsize=2)
 def _load(path: Path, shapes: bool, _modified_ns: int) -> Instances:
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8-sig") as stream:
             content = json.load(stream, object_hook=None if shapes else _without_shape)
-        categories = sorted(content["categories"], key=lambda category: category["id"])
-        ids = tuple(category["id"] for category in categories)
-        names = tuple(category["name"] for category in categories)
-        images = tuple(content["images"])
-        for index, image in enumerate(images):
-            if not isinstance(image["id"], int) or not isinstance(image["file_name"], str):
-                raise TypeError(f"image {index} has no whole number as id and text as file_name")
-        by_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-        for index, instance in enumerate(content["annotations"]):
-            if instance["category_id"] not in CLASS_OF_CATEGORY:
-                raise ValueError(f"annotation {index} is of category {instance['category_id']!r}")
-            by_image[instance["image_id"]].append(instance)
+        if not isinstance(content, dict):
+            raise ValueError("expected an object with images, annotations and categories")
+        if lacking := [key for key in _KEYS if not isinstance(content.get(key), list)]:
+            raise ValueError(f"has no list {lacking[0]!r}")
+        _check_categories(content["categories"])
+        images = _images(content["images"])
+        by_image = _by_image(content["annotations"])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        shown = f"{type(error).__name__}: {str(error)[:200]}"
-        raise DataError(f"{path}: is no instances JSON ({shown}); fetch it again") from None
-    if ids != CATEGORY_IDS or names != COCO_NAMES:
-        other = next((n for n in names if n not in COCO_NAMES), f"{len(names)} categories")
-        raise DataError(f"{path}: expected COCO's 80 categories, found {other!r}")
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        shown = f"{kind}{str(error)[:200]}"
+        raise DataError(
+            f"{path}: is no instances JSON ({shown}); mend it, or fetch it again"
+        ) from None
     return Instances(images, {image: tuple(instances) for image, instances in by_image.items()})
+
+
+def _by_image(annotations: list[dict[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
+    """Image id → its instances; those without an id are numbered as they stand in the file."""
+    by_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for index, instance in enumerate(annotations):
+        _normalise(instance, f"annotation {index}", ("image_id", "category_id"), ("id", "iscrowd"))
+        if instance["category_id"] not in CLASS_OF_CATEGORY:
+            raise ValueError(f"annotation {index} is of category {instance['category_id']!r}")
+        instance.setdefault("id", index)
+        by_image[instance["image_id"]].append(instance)
+    return by_image
+
+
+def _check_strays(path: Path, content: Instances) -> None:
+    """Count annotations of images that the file does not list, as some parts of COCO have them.
+
+    Raises:
+        DataError: these are all.
+    """
+    strays = content.annotations.keys() - {image["id"] for image in content.images}
+    if not strays:
+        return
+    count = sum(len(content.annotations[image]) for image in strays)
+    total = sum(map(len, content.annotations.values()))
+    text = (
+        f"{path}: {count} of {total} annotations belong to none of its {len(content.images)} "
+        f"images, e.g. image_id {min(strays)}"
+    )
+    if count == total:
+        raise DataError(f"{text}; compare image_id with the ids of the images")
+    _log.warning("%s; they are not used", text)
+
+
+def _check_categories(categories: list[dict[str, Any]]) -> None:
+    """Refuse other categories than COCO's; their order does not matter."""
+    for index, category in enumerate(categories):
+        _normalise(category, f"category {index}", ("id",))
+    names = {category["id"]: str(category["name"]) for category in categories}
+    expected = dict(zip(CATEGORY_IDS, COCO_NAMES, strict=True))
+    for number, name in names.items():
+        if spelling(name) != spelling(expected.get(number, "")):
+            raise ValueError(f"expected COCO's 80 categories, but category {number} is {name!r}")
+    if len(names) != len(expected):
+        raise ValueError(f"expected COCO's 80 categories, but it has {len(names)}")
+
+
+def _images(entries: list[dict[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """The images, each once, with numbers as numbers.
+
+    Raises:
+        ValueError: an image lacks something, or two have one id or one name.
+    """
+    images: dict[int, Mapping[str, Any]] = {}
+    ids: dict[str, int] = {}
+    for index, image in enumerate(entries):
+        _normalise(image, f"image {index}", ("id",), ("width", "height"))
+        name = image.get("file_name")
+        if not isinstance(name, str):
+            raise ValueError(f"image {index} has no text as file_name")
+        first = images.setdefault(image["id"], image)
+        if first["file_name"] != name or ids.setdefault(name, image["id"]) != image["id"]:
+            raise ValueError(f"image {index} has an id or a file_name that another image has")
+    return tuple(images.values())
+
+
+def _normalise(
+    entry: dict[str, Any], what: str, needed: Sequence[str], optional: Sequence[str] = ()
+) -> None:
+    """Turn numbers that were written as text or with a decimal point into whole numbers.
+
+    Raises:
+        ValueError: one of those that are needed is missing, or one is no whole number.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError(f"{what} is no object")
+    for key in (*needed, *optional):
+        value = entry.get(key)
+        if type(value) is int:
+            continue
+        if value is None and key not in needed:
+            entry.pop(key, None)
+        elif isinstance(value, float) and value.is_integer():
+            entry[key] = int(value)
+        elif isinstance(value, bool) and key == "iscrowd":
+            entry[key] = int(value)
+        elif isinstance(value, str) and value.strip().isdecimal():
+            entry[key] = int(value)
+        elif value is None:
+            raise ValueError(f"{what} has no {key}")
+        else:
+            raise ValueError(f"{what} has {str(value)[:_MAX_SHOWN]!r} as {key}, no whole number")
 
 
 def _without_shape(mapping: dict[str, Any]) -> dict[str, Any]:
