@@ -300,11 +300,11 @@ def _normalise(
             continue
         if value is None and key not in needed:
             entry.pop(key, None)
-        elif isinstance(value, float) and value.is_integer():
-            entry[key] = int(value)
-        elif isinstance(value, bool) and key == "iscrowd":
-            entry[key] = int(value)
-        elif isinstance(value, str) and value.strip().isdecimal():
+        elif (
+            (isinstance(value, float) and value.is_integer())
+            or (isinstance(value, bool) and key == "iscrowd")
+            or (isinstance(value, str) and value.strip().isdecimal())
+        ):
             entry[key] = int(value)
         elif value is None:
             raise ValueError(f"{what} has no {key}")

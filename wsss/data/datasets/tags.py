@@ -73,4 +73,3 @@ def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
     shown = (repr(n[:_MAX_LETTERS] + "…" * (len(n) > _MAX_LETTERS)) for n in names[:_MAX_SHOWN])
     return ", ".join(shown) + more
-
