@@ -22,7 +22,7 @@ _MOST_WITHOUT_TAGS: Final = 0.5
 _FEWEST_IMAGES: Final = 2
 """A single image is no evidence."""
 _FEWEST_EMPTY: Final = 5
-"""Images of one class whose truth is all background or void; as many, and no other, are an error."""
+"""Images of a class; if the truth of all of them is background or void, that is an error."""
 _WARN_WITHOUT_TAGS, _WARN_OTHER_OBJECTS = 0.05, 0.1
 _MOST_LABELS = 6
 
@@ -86,30 +86,28 @@ def compare_with_tags(
         images=int(has_tag.sum()),
         without_tags=int(without_tags.sum()),
         with_other_objects=int((has_tag & (shown & ~tagged).any(axis=1)).sum()),
-        absent={labels[k]: int(counts[k]) for k in np.flatnonzero(absent)},
+        absent={labels[k]: int(counts[k]) for k in np.flatnonzero(absent).tolist()},
     )
-    filled = shown.any(axis=1)
-    emptied = absent & (counts >= _FEWEST_EMPTY) & ~tagged[filled].any(axis=0)
+    emptied = absent & (counts >= _FEWEST_EMPTY) & ~tagged[shown.any(axis=1)].any(axis=0)
     many = agreement.without_tags > _MOST_WITHOUT_TAGS * agreement.images
-    what = ""
     if many and agreement.images >= _FEWEST_IMAGES:
         what = f"of {agreement.without_tags} of {agreement.images} images shows none of their tags"
+        example = int(np.flatnonzero(without_tags)[0])
     elif emptied.any():
         k = int(np.flatnonzero(emptied)[0])
-        without_tags = tagged[:, k]
         what = f"of all {counts[k]} images tagged {labels[k]!r} shows no object"
-    if what:
-        row = int(np.flatnonzero(without_tags)[0])
-        classes, objects = (
-            ", ".join(labels[k] for k in np.flatnonzero(rows[row])) for rows in (tagged, shown)
-        )
-        raise TruthError(
-            f"{truth}: contradicts the tags: the ground truth {what}, e.g. {table.ids[row]!r} is "
-            f"tagged {classes}, its truth shows {objects or 'background (0) and void (255) alone'}."
-            f" Label k is the k-th class: {_numbered(labels)}. Renumber the masks (those of 0 and "
-            "255 and those with a palette of their own are numbered otherwise), or mend the tags"
-        )
-    return agreement
+        example = int(np.flatnonzero(tagged[:, k])[0])
+    else:
+        return agreement
+    classes, objects = (
+        ", ".join(np.array(labels)[rows[example]].tolist()) for rows in (tagged, shown)
+    )
+    raise TruthError(
+        f"{truth}: contradicts the tags: the ground truth {what}, e.g. {table.ids[example]!r} is "
+        f"tagged {classes}, its truth shows {objects or 'background (0) and void (255) alone'}. "
+        f"Label k is the k-th class: {_numbered(labels)}. Renumber the masks (those of 0 and 255 "
+        "and those with a palette of their own are numbered otherwise), or mend the tags"
+    )
 
 
 def _numbered(labels: Sequence[str]) -> str:

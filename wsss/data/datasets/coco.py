@@ -1,15 +1,11 @@
-"""COCO 2014: images and tags from the instances JSON.
+"""COCO 2014's files: its parts, and the instances JSON, checked, by image.
 
 ::
 
     train2014/*.jpg, val2014/*.jpg
     annotations/instances_{train,val}2014.json
 
-The tags of an image are the categories of its instances, crowd regions included. Class k is the
-k-th category by ascending id; the ids have gaps (80 classes, ids 1 … 90).
-
-Lists are ``train`` and ``val`` (all images), ``train-with-objects`` and ``val-with-objects`` (those
-that have a tag), or text files of file names.
+Class k is the k-th category by ascending id; the ids have gaps (80 classes, ids 1 … 90).
 """
 
 from __future__ import annotations
@@ -17,7 +13,6 @@ from __future__ import annotations
 import errno
 import functools
 import json
-import logging
 import stat
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -25,17 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from wsss.config.base import Split, Variant
 from wsss.config.data import DataConfig
-from wsss.data.datasets.candidates import Candidate, Dataset
-from wsss.data.datasets.classes import class_list, customise, spelling
-from wsss.data.datasets.files import (
-    configured_lists,
-    find_file,
-    find_root,
-    is_file,
-    read_lines,
-)
+from wsss.data.datasets.classes import spelling
+from wsss.data.datasets.files import configured_lists
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.errors import DataError
 
@@ -53,7 +40,6 @@ CLASS_OF_CATEGORY: Final[Mapping[int, int]] = {id: index for index, id in enumer
 _KEYS = ("images", "annotations", "categories")
 _MAX_BYTES = 4 * 2**30
 _MAX_SHOWN = 80  # letters of a value in a message
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,34 +75,9 @@ def load_instances(path: Path, *, shapes: bool = False) -> Instances:
     return _load(path, shapes, status.st_mtime_ns)
 
 
-def read_coco(data: DataConfig, variant: Variant) -> Dataset:
-    """Read COCO 2014 in the order of its JSON, or of a text file of file names.
-
-    Raises:
-        DataError: a folder or JSON is missing, or a list has images that are in no JSON.
-    """
-    if data.tags not in ("auto", "json"):
-        raise DataError(
-            f"data.tags: {data.tags!r}: kind coco takes its tags from the instances JSON (auto or "
-            "json); use kind folder for a CSV"
-        )
-    classes = customise(class_list("coco", variant), data.prompts, data.backgrounds)
-    root = find_root(data.root, holds="annotations")
-    candidates: list[Candidate] = []
-    sources: list[Path] = []
-    for split, name in configured_lists(data):
-        if part := part_of(name):
-            sources.append(instances_path(root, part))
-            with_objects = name.endswith(WITH_OBJECTS)
-            images = _part(root, part, split)
-            candidates += [image for image in images if image.tags or not with_objects]
-        else:
-            path = find_file(name, root)
-            parts = [p for p in PARTS if instances_path(root, p).is_file()]
-            sources += [path, *(instances_path(root, p) for p in parts)]
-            candidates += _listed(path, [image for p in parts for image in _part(root, p, split)])
-    _load.cache_clear()  # ingest decodes next and needs the memory
-    return Dataset(classes, tuple(candidates), tuple(dict.fromkeys(sources)))
+def forget_instances() -> None:
+    """Free the memory of the files that were read."""
+    _load.cache_clear()
 
 
 def part_of(name: str) -> str | None:
@@ -138,65 +99,12 @@ def instances_path(root: Path, part: str) -> Path:
 
 def image_name(image: Mapping[str, Any]) -> str:
     """The file name of an image without folders, which some files write in front of it."""
-    return _posix(image).name
+    return image_path(image).name
 
 
-def _posix(image: Mapping[str, Any]) -> PurePosixPath:
+def image_path(image: Mapping[str, Any]) -> PurePosixPath:
+    """The file name of an image as it is written, with forward slashes."""
     return PurePosixPath(image["file_name"].replace("\\", "/"))
-
-
-def _part(root: Path, part: str, split: Split) -> list[Candidate]:
-    content = load_instances(instances_path(root, part))
-    _check_strays(instances_path(root, part), content)
-    candidates = []
-    for image in content.images:
-        name = _posix(image)
-        instances = content.annotations.get(image["id"], ())
-        tags = dict.fromkeys(CLASS_OF_CATEGORY[instance["category_id"]] for instance in instances)
-        problem = None
-        if name.is_absolute() or ".." in name.parts:
-            problem = f"file_name {str(name)[:80]!r} leads out of {part}2014; mend the JSON"
-        path = root / f"{part}2014" / name
-        if len(name.parts) > 1 and not is_file(path):  # perhaps written with another folder
-            path = root / f"{part}2014" / name.name
-        candidates.append(Candidate(path.stem, split, path, tuple(tags), problem))
-    return candidates
-
-
-def _listed(path: Path, candidates: list[Candidate]) -> list[Candidate]:
-    """The images of a list; further words of a line are class numbers, 0 … 79, as CLIP-ES has them.
-
-    Tags come from the JSON. Where the numbers say something else, a warning counts the images.
-    """
-    by_id = {candidate.id: candidate for candidate in candidates}
-    images, unknown, differing = [], [], []
-    for line in read_lines(path):
-        name, *numbers = [line] if _image_id(line) in by_id else line.split()
-        image = by_id.get(_image_id(name))
-        if image is None:
-            unknown.append(name)
-            continue
-        images.append(image)
-        if numbers and set(numbers) != set(map(str, image.tags)):
-            differing.append(line)
-    if unknown:
-        raise DataError(
-            f"{path}: {len(unknown)} of its {len(images) + len(unknown)} images are in no "
-            f"instances JSON, e.g. {unknown[0]!r}; expected file names such as "
-            "COCO_train2014_000000000009.jpg"
-        )
-    if differing:
-        _log.warning(
-            "%s: what follows the name is not the class numbers (0 … 79) of the instances JSON in "
-            "%d of %d lines, e.g. %r; the tags of the JSON are used",
-            *(path, len(differing), len(images), differing[0][:_MAX_SHOWN]),
-        )
-    return images
-
-
-def _image_id(name: str) -> str:
-    """The id of an image that is written as a path, with or without extension."""
-    return PurePosixPath(name.replace("\\", "/")).stem
 
 
 @functools.lru_cache(maxsize=2)
@@ -230,26 +138,6 @@ def _by_image(annotations: list[dict[str, Any]]) -> dict[int, list[Mapping[str, 
         instance.setdefault("id", index)
         by_image[instance["image_id"]].append(instance)
     return by_image
-
-
-def _check_strays(path: Path, content: Instances) -> None:
-    """Count annotations of images that the file does not list, as some parts of COCO have them.
-
-    Raises:
-        DataError: these are all.
-    """
-    strays = content.annotations.keys() - {image["id"] for image in content.images}
-    if not strays:
-        return
-    count = sum(len(content.annotations[image]) for image in strays)
-    total = sum(map(len, content.annotations.values()))
-    text = (
-        f"{path}: {count} of {total} annotations belong to none of its {len(content.images)} "
-        f"images, e.g. image_id {min(strays)}"
-    )
-    if count == total:
-        raise DataError(f"{text}; compare image_id with the ids of the images")
-    _log.warning("%s; they are not used", text)
 
 
 def _check_categories(categories: list[dict[str, Any]]) -> None:
@@ -300,16 +188,19 @@ def _normalise(
             continue
         if value is None and key not in needed:
             entry.pop(key, None)
-        elif (
-            (isinstance(value, float) and value.is_integer())
-            or (isinstance(value, bool) and key == "iscrowd")
-            or (isinstance(value, str) and value.strip().isdecimal())
-        ):
-            entry[key] = int(value)
+        elif (number := _whole(value)) is not None:
+            entry[key] = number
         elif value is None:
             raise ValueError(f"{what} has no {key}")
         else:
             raise ValueError(f"{what} has {str(value)[:_MAX_SHOWN]!r} as {key}, no whole number")
+
+
+def _whole(value: object) -> int | None:
+    """A whole number that is written as text, with a decimal point or as true or false."""
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    return int(value) if isinstance(value, str) and value.strip().isdecimal() else None
 
 
 def _without_shape(mapping: dict[str, Any]) -> dict[str, Any]:
