@@ -165,7 +165,10 @@ OUTLINES: dict[str, tuple[object, str]] = {
     "far corner": ([[0, 0, 1e9, 0, 1e9, 1e9]], "a corner lies far outside of the 30 x 20 pixels"),
     "NaN corner": ([[0, 0, float("nan"), 0, 5, 5]], "a corner lies far outside"),
     "words": ([["a", "b", "c", "d", "e", "f"]], "ValueError"),
-    "lists": ([[[0, 0], [1, 1], [2, 2], [0, 0], [1, 1], [2, 2]]], "a corner lies far outside"),
+    "lists": ([[[0, 0], [1, 1], [2, 2], [0, 0], [1, 1], [2, 2]]], "is no list of x, y, x, y"),
+    "no list of polygons": ([0, 0, 5, 0, 5, 5], "is no list of polygons"),
+    "half a corner": ([[0, 0, 5, 0, 5, 5, 9]], "is no list of x, y, x, y"),
+    "empty": ([], "it has none"),
     "runs beyond": ({"size": [20, 30], "counts": [0, 10**6]}, "its runs are not the 600 pixels"),
     "negative run": ({"size": [20, 30], "counts": [-400, 1000]}, "its runs are not the 600"),
     "half a pixel": ({"size": [20, 30], "counts": [0.5, 599.5]}, "its runs are not the 600"),
@@ -174,8 +177,8 @@ OUTLINES: dict[str, tuple[object, str]] = {
     "packed, cut off": ({"size": [20, 30], "counts": "o"}, "its runs are cut off"),
     "packed, no text": ({"size": [20, 30], "counts": "\n\n"}, "its runs are not COCO's"),
     "no runs": ({"size": [20, 30]}, "KeyError"),
-    "a number": (7, "TypeError"),
-    "nothing": (None, "TypeError"),
+    "a number": (7, "is no polygon and no RLE"),
+    "nothing": (None, "it has none"),
 }
 
 

@@ -105,8 +105,8 @@ def compare_with_tags(
     raise TruthError(
         f"{truth}: contradicts the tags: the ground truth {what}, e.g. {table.ids[example]!r} is "
         f"tagged {classes}, its truth shows {objects or 'background (0) and void (255) alone'}. "
-        f"Label k is the k-th class: {_numbered(labels)}. Renumber the masks (those of 0 and 255 "
-        "and those with a palette of their own are numbered otherwise), or mend the tags"
+        f"Label k is the k-th class: {_numbered(labels)}. Mend the ground truth (masks of 0 and "
+        "255 and those with a palette of their own are numbered otherwise), or mend the tags"
     )
 
 

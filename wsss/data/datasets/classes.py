@@ -70,6 +70,7 @@ def folder_classes(names: Sequence[str]) -> ClassList:
         raise DataError("there is no class: no image has a tag, and data.classes is empty")
     if len(names) > MAX_CLASSES:
         raise DataError(f"{len(names)} classes; label images of 8 bits hold at most {MAX_CLASSES}")
+    as_written: dict[str, str] = {}
     by_spelling: dict[str, str] = {}
     for text in names:
         name = plain_text(text).strip()
@@ -84,10 +85,10 @@ def folder_classes(names: Sequence[str]) -> ClassList:
             raise DataError(
                 f"class name {text!r}: label 0 is the background, which is no class; take it out"
             )
-        if (first := by_spelling.get(spelling(name))) is not None:
+        if (first := as_written.setdefault(spelling(name), text)) is not text:
             raise DataError(
-                f"class name {name!r} is the same as {first!r} (case and underscores are ignored); "
-                "keep one of them"
+                f"class name {text!r} is the same as {first!r} (case, width, underscores and "
+                "invisible characters are ignored); keep one of them"
             )
         by_spelling[spelling(name)] = " ".join(name.split())
     backgrounds = [word for word in words.VOC_BACKGROUNDS if spelling(word) not in by_spelling]

@@ -89,7 +89,9 @@ def _listed(path: Path, candidates: list[Candidate]) -> list[Candidate]:
     by_id = {candidate.id: candidate for candidate in candidates}
     images, unknown, differing = [], [], []
     for line in read_lines(path):
-        name, *numbers = [line] if _image_id(line) in by_id else line.split()
+        name, *numbers = line.split()
+        if _image_id(name) not in by_id:
+            name, numbers = line, []
         image = by_id.get(_image_id(name))
         if image is None:
             unknown.append(name)

@@ -181,7 +181,8 @@ def is_absolute(name: str) -> bool:
 
 
 def _local_path(name: str) -> str:
-    """A path as this system writes it: without ``file:`` and home abbreviation."""
+    """A path as this system writes it: forward slashes, without ``file:`` and ``~``."""
+    name = name.replace("\\", "/")
     if name.startswith("file:"):
         name = unquote(name.removeprefix("file:"))
         name = "/" + name.lstrip("/")

@@ -155,6 +155,8 @@ def _why_missing(name: str, where: str, index: PhotoIndex) -> str:
     path = index.root / name
     if is_file(path) and is_absolute(name):
         return f"missing file ({where}): outside of data.root; move it there"
+    if path.is_dir():
+        return f"is a folder ({where}); name each photo"
     if is_file(path) and path.suffix:
         return f"format not read: {path.suffix} ({where}); it is no ending of photos"
     near = ", ".join(str(photo) for photo in index.near(name)[:2])
@@ -170,12 +172,12 @@ def _classes(data: DataConfig, rows: list[TagRow], table: Path) -> ClassList:
             if is_background(name):
                 background[row.line] = name
     if background:
-        lines = list(background)
+        lines = list(map(str, background))
         more = f" and {len(lines) - _MOST_LINES} more" if len(lines) > _MOST_LINES else ""
         raise DataError(
-            f"{table}: {len(lines)} rows have the tag {background[lines[0]]!r} (line "
-            f"{', '.join(map(str, lines[:_MOST_LINES]))}{more}): label 0 is the background, which "
-            "is no class; take the tag out"
+            f"{table}: the tag {next(iter(background.values()))!r} (line "
+            f"{', '.join(lines[:_MOST_LINES])}{more}): label 0 is the background, which is no "
+            "class; take the tag out"
         )
     if data.classes:
         return folder_classes(data.classes)

@@ -96,7 +96,7 @@ def draw(
     instances = []
     for annotation in annotations:
         try:
-            mask = _mask(annotation["segmentation"], height, width)
+            mask = _mask(annotation.get("segmentation"), height, width)
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:
             raise TruthError(
                 f"the outline of annotation {annotation.get('id')} cannot be drawn "
@@ -117,11 +117,13 @@ def _mask(segmentation: Any, height: int, width: int) -> np.ndarray:
 
     It writes wherever a polygon's corners lie, and ends the process where that is too far.
     """
+    if not segmentation or not isinstance(segmentation, list | dict):
+        raise TypeError("is no polygon and no RLE" if segmentation else "it has none")
     if isinstance(segmentation, list):
-        if any(isinstance(corners, int | float) for corners in segmentation):
-            raise ValueError("is a list of numbers, expected a list of polygons")
-        if any(len(corners) % 2 for corners in segmentation):
-            raise ValueError("a polygon has an odd number of coordinates")
+        if not all(isinstance(corners, list) for corners in segmentation):
+            raise TypeError("is no list of polygons")
+        if any(len(c) % 2 or any(isinstance(n, list) for n in c) for c in segmentation):
+            raise ValueError("a polygon is no list of x, y, x, y …")
         polygons = [corners for corners in segmentation if len(corners) >= _SHORTEST_POLYGON]
         if not polygons:
             return np.zeros((height, width), bool)
