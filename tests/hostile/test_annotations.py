@@ -239,6 +239,24 @@ def test_a_bad_mask_is_named(
     assert not (folder.base / "blob.json").exists()
 
 
+def test_masks_that_contradict_the_tags_are_refused(folder: Folder) -> None:
+    """0 and 255, as most tools write one class."""
+    photo(folder.root / "x.jpg", 1)
+    folder.table("image,tags\ngood.jpg,cat\nx.jpg,dog\n")
+    folder.ingest().done()
+    masks = folder.base / "masks"
+    masks.mkdir()
+    for name in ("good", "x"):
+        save_label_png(masks / f"{name}.png", np.where(np.eye(20, 30) > 0, 255, 0).astype(np.uint8))
+    config = folder.configure(data={"masks": str(masks)})
+    outcome = wsss(
+        *("score", "blob", "--manifest", folder.manifest, "--split", "train"),
+        *("--out", folder.base / "blob.json", "--config", config),
+    )
+    outcome.refused(f"{masks}: contradicts the tags", "2 of 2 images", "1 cat, 2 dog")
+    assert not (folder.base / "blob.json").exists()
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"MATLAB", bytes(400), b"\x89HDF\r\n\x1a\n" + bytes(600), b"MATLAB 5.0".ljust(2**12)],

@@ -9,6 +9,7 @@ that have a tag), or text files of file names.
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path, PurePosixPath
 
 from wsss.config.base import Split, Variant
@@ -26,7 +27,7 @@ from wsss.data.datasets.coco import (
     load_instances,
     part_of,
 )
-from wsss.data.datasets.files import configured_lists, find_file, find_root, is_file, read_lines
+from wsss.data.datasets.files import configured_lists, find_file, find_root, read_lines
 from wsss.data.errors import DataError
 
 _MAX_SHOWN = 80  # letters of a line in a message
@@ -75,7 +76,7 @@ def _part(root: Path, part: str, split: Split) -> list[Candidate]:
         if name.is_absolute() or ".." in name.parts:
             problem = f"file_name {str(name)[:80]!r} leads out of {part}2014; mend the JSON"
         path = root / f"{part}2014" / name
-        if len(name.parts) > 1 and not is_file(path):  # perhaps written with another folder
+        if len(name.parts) > 1 and not os.path.isfile(path):  # perhaps written with another folder
             path = root / f"{part}2014" / name.name
         candidates.append(Candidate(path.stem, split, path, tuple(tags), problem))
     return candidates

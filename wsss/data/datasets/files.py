@@ -6,7 +6,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from wsss.config.base import Split
@@ -125,11 +125,11 @@ class PhotoIndex:
         if photos := self._look_up(path):
             return photos
         if not is_absolute(str(path)):
-            inside = path.parts[:1] == self._roots[0].parts[-1:]  # with the folder's own name
+            inside = path.parts[:1] in [root.parts[-1:] for root in self._roots]  # the root's name
             return self._look_up(PurePosixPath(*path.parts[1:])) if inside else []
         if (below := self._below_root(path)) is not None:
             return self._look_up(below)
-        if is_file(path):
+        if os.path.isfile(path):
             return []  # outside of the folder, and not meant for a photo of the same name in it
         tails = (PurePosixPath(*path.parts[start:]) for start in range(1, len(path.parts)))
         photos = next(filter(None, map(self._look_up, tails)), [])
@@ -165,14 +165,6 @@ class PhotoIndex:
             return None
         pairs = ((form, root) for form in (path, resolved) for root in self._roots)
         return next((f.relative_to(root) for f, root in pairs if f.is_relative_to(root)), None)
-
-
-def is_file(path: PurePath) -> bool:
-    """Whether there is such a file; no for what cannot be a path."""
-    try:
-        return os.path.isfile(path)
-    except ValueError:
-        return False
 
 
 def is_absolute(name: str) -> bool:

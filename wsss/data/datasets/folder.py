@@ -9,6 +9,7 @@ Splits come from the table's ``split`` column or from the text files that ``data
 from __future__ import annotations
 
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,7 +32,6 @@ from wsss.data.datasets.files import (
     find_file,
     find_root,
     is_absolute,
-    is_file,
     read_lines,
 )
 from wsss.data.datasets.free_text import split_names
@@ -153,11 +153,11 @@ def _without_photo(row: TagRow, photos: list[Path], table: Path, index: PhotoInd
 def _why_missing(name: str, where: str, index: PhotoIndex) -> str:
     """Why there is no photo of this name, once it was looked for."""
     path = index.root / name
-    if is_file(path) and is_absolute(name):
+    if os.path.isfile(path) and is_absolute(name):
         return f"missing file ({where}): outside of data.root; move it there"
-    if path.is_dir():
+    if os.path.isdir(path):
         return f"is a folder ({where}); name each photo"
-    if is_file(path) and path.suffix:
+    if os.path.isfile(path) and path.suffix:
         return f"format not read: {path.suffix} ({where}); it is no ending of photos"
     near = ", ".join(str(photo) for photo in index.near(name)[:2])
     return f"missing file ({where})" + f"; did you mean {near}?" * bool(near)
@@ -187,12 +187,12 @@ def _classes(data: DataConfig, rows: list[TagRow], table: Path) -> ClassList:
         raise DataError(f"{table}: {error}; mend the table, or set data.classes") from None
 
 
-def _names(row: TagRow) -> list[str]:
+def _names(row: TagRow) -> tuple[str, ...]:
     """The tags of a row; none if it cannot be read, which its image's candidate says."""
     try:
-        return [] if row.problem else split_names(row.tags)
+        return () if row.problem else split_names(row.tags)
     except DataError:
-        return []
+        return ()
 
 
 def _lists(data: DataConfig, root: Path) -> dict[Split, Path]:

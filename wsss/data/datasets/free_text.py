@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import unicodedata
@@ -11,9 +12,8 @@ from typing import Final
 
 from wsss.data.errors import DataError
 
-SEPARATORS: Final = re.compile(
-    r"[;,|\t\n\v\f\r\x85\xa6\u060c\u061b\u201a\u2028\u2029\u2223\u2502\u3001]"
-)
+_SEPARATOR = r";,|\t\n\v\f\r\x85\xa6\u060c\u061b\u201a\u2028\u2029\u2223\u2502\u3001"
+SEPARATORS: Final = re.compile(rf"[{_SEPARATOR}]")
 """Between names, once compatibility forms (full-width comma, semicolon, bar) are resolved: also the
 Arabic comma and semicolon, the ideographic comma, other bars and ends of lines."""
 _INVISIBLE = re.compile(
@@ -32,8 +32,8 @@ _QUOTED = re.compile(
     r"""\s*(?P<call>[A-Za-z_][\w.]*\()?[bu]?(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""",
     re.DOTALL,
 )
-_BARE = re.compile(r"""\s*(?P<text>[^'"\[\]{};,|:]+?)\s*(?=[;,|]|$)""")
-_NEXT = re.compile(r"\s*[;,|]\s*|\s+|$")
+_BARE = re.compile(rf"""[^'"\[\]{{}}:{_SEPARATOR}]+""")
+_NEXT = re.compile(rf"\s*[{_SEPARATOR}]\s*|\s+|$")
 _NOTHING = {"none", "null", "nan"}
 _EMPTY = {"set()", "frozenset()"}
 _MAX_NESTED, _MAX_SHOWN = 3, 60
@@ -48,7 +48,8 @@ def plain_text(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
 
 
-def split_names(text: str) -> list[str]:
+@functools.lru_cache(maxsize=2**14)  # the cells of a table repeat
+def split_names(text: str) -> tuple[str, ...]:
     """The names in a cell, which separates them or is a serialised list, without empty ones.
 
     ``cat; dog``, ``['cat', 'dog']``, ``["cat"]``, ``('cat',)``, ``{cat,dog}`` and numpy's
@@ -57,7 +58,7 @@ def split_names(text: str) -> list[str]:
     Raises:
         DataError: it looks like serialised data, but is no list of names.
     """
-    return _split(text, _MAX_NESTED)
+    return tuple(_split(text, _MAX_NESTED))
 
 
 def name_fault(name: str) -> str:
@@ -100,15 +101,15 @@ def _serialised(text: str, depth: int) -> list[str] | None:
             names += _split(content, depth - 1)
         else:
             match = _BARE.match(inner, position) if bracketed else None
-            if match is None or match["text"].casefold() in _NOTHING:
+            if match is None or match[0].strip().casefold() in _NOTHING:
                 return None
-            names.append(match["text"])
+            names.append(match[0].strip())
             end = match.end()
         following = _NEXT.match(inner, end)
         if following is None:
             return None
         position = following.end()
-    return names
+    return [name for name in names if name]
 
 
 def _is_tuple(text: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -220,7 +221,7 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
 def _other_ending(path: Path) -> str:
     """A hint at a file whose name differs in the ending alone, or in its case."""
     endings = ("", ".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp", ".tif", ".bmp")
-    near = next(filter(Path.is_file, map(path.with_suffix, endings)), None) if path.name else None
+    near = next(filter(os.path.isfile, map(path.with_suffix, endings)), None) if path.name else None
     return f" (there is {near.name})" if near else ""
 
 
