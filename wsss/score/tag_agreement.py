@@ -88,13 +88,13 @@ def compare_with_tags(
         with_other_objects=int((has_tag & (shown & ~tagged).any(axis=1)).sum()),
         absent={labels[k]: int(counts[k]) for k in np.flatnonzero(absent).tolist()},
     )
-    emptied = absent & (counts >= _FEWEST_EMPTY) & ~tagged[shown.any(axis=1)].any(axis=0)
-    many = agreement.without_tags > _MOST_WITHOUT_TAGS * agreement.images
-    if many and agreement.images >= _FEWEST_IMAGES:
+    undrawn = absent & (counts >= _FEWEST_EMPTY) & ~tagged[shown.any(axis=1)].any(axis=0)
+    mostly_contrary = agreement.without_tags > _MOST_WITHOUT_TAGS * agreement.images
+    if mostly_contrary and agreement.images >= _FEWEST_IMAGES:
         what = f"of {agreement.without_tags} of {agreement.images} images shows none of their tags"
         example = int(np.flatnonzero(without_tags)[0])
-    elif emptied.any():
-        k = int(np.flatnonzero(emptied)[0])
+    elif undrawn.any():
+        k = int(np.flatnonzero(undrawn)[0])
         what = f"of all {counts[k]} images tagged {labels[k]!r} shows no object"
         example = int(np.flatnonzero(tagged[:, k])[0])
     else:

@@ -225,17 +225,21 @@ def test_why_a_photo_is_missing(photos: Photos) -> None:
     (photos.root / "notes.txt").touch()
     outside = photos.root.parent / "a.jpg"
     outside.touch()
+    photos.add(".c.jpg")
     photos.table(
         f"image,tags\na.png,cat\nother/b.jpg,cat\nnotes.txt,cat\nsub,cat\n{outside},cat\nc.jpg,cat\n"
+        "../a.jpg,cat\n.c.jpg,cat\n"
     )
     candidates = read_dataset(photos.config().data).candidates
-    assert [image.problem for image in candidates[:6]] == [
+    assert [image.problem for image in candidates[:8]] == [
         f"missing file (tags.csv line 2); did you mean {photos.root / 'a.jpg'}?",
         f"missing file (tags.csv line 3); did you mean {photos.root / 'sub/b.jpg'}?",
         "format not read: .txt (tags.csv line 4); it is no ending of photos",
         "is a folder (tags.csv line 5); name each photo",
         "missing file (tags.csv line 6): outside of data.root; move it there",
         "missing file (tags.csv line 7)",
+        "missing file (tags.csv line 8): outside of data.root; move it there",
+        "left out (tags.csv line 9): hidden files and masks are no photos",
     ]
 
 

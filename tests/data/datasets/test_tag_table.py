@@ -20,7 +20,7 @@ def table(tmp_path: Path, text: str, encoding: str = "utf-8") -> list[tuple[str,
     return [(row.image, row.tags, row.split) for row in read_table(path)]
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "\uff0c"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_spreadsheet_dialects(tmp_path: Path, delimiter: str, end: str, encoding: str) -> None:

@@ -107,7 +107,7 @@ class PhotoIndex:
         """All photos, sorted."""
         self.others = tuple(path for path in files if _ending(path) not in PHOTO_EXTENSIONS)
         """Files with endings of no kind that is known here; they may be photos, too."""
-        self.moved: dict[str, Path] = {}
+        self.foreign_paths: dict[str, Path] = {}
         """The paths of another machine that were looked up, and which photo each one means."""
         self._roots = [PurePosixPath(f(root)) for f in (os.path.abspath, os.path.realpath)]
         self._by_name: defaultdict[tuple[int, str], list[Path]] = defaultdict(list)
@@ -134,7 +134,7 @@ class PhotoIndex:
         tails = (PurePosixPath(*path.parts[start:]) for start in range(1, len(path.parts)))
         photos = next(filter(None, map(self._look_up, tails)), [])
         if len(photos) == 1:
-            self.moved[name] = photos[0]
+            self.foreign_paths[name] = photos[0]
         return photos
 
     def near(self, name: str) -> list[Path]:

@@ -68,12 +68,12 @@ def read_folder(data: DataConfig, variant: Variant) -> Dataset:
             by_photo[photos[0]].append(row)
         else:
             candidates.append(_without_photo(row, photos, table, index))
-    if index.moved:
-        name, photo = next(iter(index.moved.items()))
+    if index.foreign_paths:
+        name, photo = next(iter(index.foreign_paths.items()))
         _log.warning(
             "%s: %d paths are not on this machine; the photos of the same name here are used, e.g. "
             "%s for %r",
-            *(table, len(index.moved), photo, name),
+            *(table, len(index.foreign_paths), photo, name),
         )
     reader = TagReader(classes)
     for path in sorted((*index.paths, *index.others)):
@@ -153,11 +153,13 @@ def _without_photo(row: TagRow, photos: list[Path], table: Path, index: PhotoInd
 def _why_missing(name: str, where: str, index: PhotoIndex) -> str:
     """Why there is no photo of this name, once it was looked for."""
     path = index.root / name
-    if os.path.isfile(path) and is_absolute(name):
-        return f"missing file ({where}): outside of data.root; move it there"
     if os.path.isdir(path):
         return f"is a folder ({where}); name each photo"
-    if os.path.isfile(path) and path.suffix:
+    if os.path.isfile(path):
+        if is_absolute(name) or ".." in path.parts:
+            return f"missing file ({where}): outside of data.root; move it there"
+        if path.suffix.lower() in PHOTO_EXTENSIONS:
+            return f"left out ({where}): hidden files and masks are no photos"
         return f"format not read: {path.suffix} ({where}); it is no ending of photos"
     near = ", ".join(str(photo) for photo in index.near(name)[:2])
     return f"missing file ({where})" + f"; did you mean {near}?" * bool(near)

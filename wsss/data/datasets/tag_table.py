@@ -1,6 +1,6 @@
 """Tables of tags: CSV as spreadsheets write it.
 
-One row per image, after a header. The delimiter (comma, semicolon, tab) is the one that splits the
+One row per image, after a header. The delimiter (comma, semicolon, also full-width, or tab) is the one that splits the
 header into the columns below; byte-order marks, CRLF, quotes and UTF-16 are understood.
 
 ========= ============================================
@@ -34,7 +34,7 @@ _COLUMNS = {
     "split": ("split", "subset", "set"),
 }
 _EXTENSION = re.compile("(" + "|".join(map(re.escape, sorted(PHOTO_EXTENSIONS))) + ")$")
-_DELIMITERS = (",", ";", "\t")
+_DELIMITERS = (",", ";", "\t", "\uff0c", "\uff1b")
 
 
 @dataclass(frozen=True, slots=True)
