@@ -1,7 +1,8 @@
 """Tables of tags: CSV as spreadsheets write it.
 
-One row per image, after a header. The delimiter (comma, semicolon, also full-width, or tab) is the one that splits the
-header into the columns below; byte-order marks, CRLF, quotes and UTF-16 are understood.
+One row per image, after a header. The delimiter (comma, semicolon, also of full width, or tab) is
+the one that splits the header into the columns below; byte-order marks, CRLF, quotes and UTF-16 are
+understood.
 
 ========= ============================================
 column    header, in any case
