@@ -19,7 +19,14 @@ from wsss.clip.text.attributes import attribute_bank, enrich
 from wsss.clip.text.embeddings import TextBank, text_bank
 from wsss.config.cams import AffinityConfig, CamsConfig, TseConfig
 from wsss.config.clip import ClipConfig
-from wsss.data.datasets.classes import ClassList, customise, folder_classes, nearest
+from wsss.data.datasets.classes import (
+    ClassList,
+    customise,
+    folder_classes,
+    nearest,
+    spelling,
+    spellings,
+)
 from wsss.data.errors import DataError
 from wsss.data.manifest import Sample
 
@@ -158,7 +165,8 @@ def patch_text_cams(
     if descriptions is not None:
         for name, lines in descriptions.items():
             check_names(f"descriptions of {name!r}", lines)
-        sentences = {name: descriptions.get(name, ()) for name in listed.names}
+        by_spelling = {spelling(name): lines for name, lines in descriptions.items()}
+        sentences = {name: by_spelling.get(spelling(name), ()) for name in listed.names}
         if lacking := [name for name, lines in sentences.items() if not lines]:
             raise DataError(f"descriptions: there is none of {', '.join(lacking)}")
         tse = TseConfig(form="topk")
@@ -235,9 +243,10 @@ def _class_maps(
     cams: CamsConfig,
 ) -> ClassMaps:
     image = read_image(photo)
-    if unknown := [tag for tag in tags if tag not in classes.names]:
+    indices = spellings(classes)
+    if unknown := [tag for tag in tags if spelling(tag) not in indices]:
         raise DataError(f"{unknown[0]!r} is no class{nearest(unknown[0], classes.names)}")
-    rows = [classes.names.index(tag) for tag in tags]
+    rows = [indices[spelling(tag)] for tag in tags]
     pixels = _pixels(clip.inputs, image)
     bank = texts.to(clip.inputs.encoder.device)
     batch, propagated = clip_cams(clip.inputs.encoder, pixels, [rows], bank, cams)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import logging
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,9 @@ from wsss.score.metrics.parallel import Counts, count_in_parallel
 from wsss.score.metrics.threshold_sweep import Sweep
 from wsss.score.product import HAS_THRESHOLD, PRODUCTS, ProductName
 from wsss.score.record import Background, Record, numbers, write_records
+from wsss.score.tag_agreement import TagAgreement, compare_with_tags
 
+_log = logging.getLogger(__name__)
 _PROTOCOLS = ("single", "multi", "single_crf", "multi_crf")
 
 
@@ -109,7 +112,8 @@ def run(
         The records that were written.
 
     Raises:
-        TruthError: ground truth is missing or of another size than its image.
+        TruthError: ground truth is missing, of another size than its image, or contradicts the
+            tags.
         ProductError: the shards do not fit the split, or hold what cannot be scored.
         ArtifactError: a shard is missing or damaged.
         ConfigError: a report class is no label of the data set.
@@ -129,6 +133,7 @@ def run(
         rows = [_mask_row(settings, counts)]
     else:
         rows = list(_prediction_rows(settings, counts, protocols))
+    agreement = _agreement(rows, inputs)
     provenance = STAGES[f"score_{product}"].provenance(
         vars(settings), weights=inputs.weights, inputs=inputs.digests
     )
@@ -148,6 +153,7 @@ def run(
             "images": inputs.images,
             "images_without_truth": len(inputs.truth.missing),
             "truth": inputs.truth.description,
+            "truth_and_tags": agreement,
             "background": None,
             "crf": False,
             "scales": (1.0,),
@@ -165,6 +171,17 @@ def run(
         records.append(Record.model_validate(fields | row.fields))
     write_records(out, records)
     return records
+
+
+def _agreement(rows: Sequence[_Row], inputs: Inputs) -> TagAgreement:
+    """Compare truth and tags by the counts of any row: all are over the same truth."""
+    counts = next(row.images for row in rows if row.images)
+    where = inputs.truth.description
+    tags = {image.id: image.tags for part in inputs.parts for image in part.images}
+    agreement = compare_with_tags(counts.table(), tags, inputs.labels, where)
+    for text in agreement.warnings:
+        _log.warning("warning: %s: %s", where, text)
+    return agreement
 
 
 def _counter(

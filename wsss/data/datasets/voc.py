@@ -23,6 +23,7 @@ from wsss.config.safe_yaml import read_bytes
 from wsss.data.datasets.candidates import Candidate, Dataset
 from wsss.data.datasets.classes import ClassList, class_list, customise
 from wsss.data.datasets.files import (
+    IMAGES,
     PhotoIndex,
     configured_lists,
     find_file,
@@ -33,7 +34,7 @@ from wsss.data.datasets.tag_table import TagTable
 from wsss.data.datasets.tags import TagReader, Tags
 from wsss.data.errors import DataError
 
-IMAGES, ANNOTATIONS, LISTS = "JPEGImages", "Annotations", "ImageSets/Segmentation"
+ANNOTATIONS, LISTS = "Annotations", "ImageSets/Segmentation"
 MASKS, AUGMENTED_MASKS = "SegmentationClass", "SegmentationClassAug"
 """Folders of the development kit; papers pass on the last one together with the list trainaug."""
 COUNTS: Final = {"train": 1464, "trainaug": 10_582, "val": 1449, "test": 1456}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,12 @@ PHOTO_EXTENSIONS: Final = frozenset(e for group in _EXTENSIONS.values() for e in
 }  # fmt: skip
 """Lower-case extensions of photos in a folder; HEIC cannot be decoded, and is among them so that it
 is reported as unusable instead of being ignored."""
+_RAW: Final = frozenset({
+    ".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef",
+    ".nrw", ".pef", ".raw", ".rw2", ".sr2", ".srw",
+})  # fmt: skip
+"""Camera formats that are TIFFs with a small preview, which would be read in place of the photo."""
+_DNG_VERSION: Final = 50706  # tag of a TIFF
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -149,6 +156,8 @@ def _opened(path: Path, source: Path | io.BytesIO, failure: str) -> Iterator[Ima
     """An image of which only the header was read; every failure becomes an `ImageError`."""
     try:
         with _open(source) as image:
+            if image.format == "TIFF" and _is_raw(path, image):
+                raise ImageError(path, _not_read(path, "a camera's raw photo"))
             yield image
     except ImageError:
         raise
@@ -169,7 +178,7 @@ def _check_file(path: Path) -> None:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        raise ImageError(path, "missing file") from None
+        raise ImageError(path, f"missing file{_other_ending(path)}") from None
     except (OSError, ValueError) as error:
         raise ImageError(path, f"cannot be read: {_one_line(error)}") from None
     if not path.is_file():
@@ -209,12 +218,31 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
         return 1
 
 
+def _other_ending(path: Path) -> str:
+    """A hint at a file whose name differs in the ending alone, or in its case."""
+    endings = ("", ".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp", ".tif", ".bmp")
+    near = next(filter(os.path.isfile, map(path.with_suffix, endings)), None) if path.name else None
+    return f" (there is {near.name})" if near else ""
+
+
+def _is_raw(path: Path, image: Image.Image) -> bool:
+    return path.suffix.lower() in _RAW or _DNG_VERSION in getattr(image, "tag_v2", ())
+
+
 def _not_an_image(path: Path) -> str:
     with path.open("rb") as stream:
         head = stream.read(12)
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
-        return "HEIC photo, which cannot be decoded here; convert it to JPEG"
+        return _not_read(path, "HEIC photo")
+    if head.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
+        return _not_read(path, "JPEG XL")
+    if path.suffix.lower() not in PHOTO_EXTENSIONS:
+        return _not_read(path, f"begins with {head!r}")
     return f"not an image of a known format (begins with {head!r})"
+
+
+def _not_read(path: Path, kind: str) -> str:
+    return f"format not read: {path.suffix or 'no extension'} ({kind}); convert it to JPEG or PNG"
 
 
 def _one_line(error: Exception) -> str:

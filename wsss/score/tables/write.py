@@ -88,6 +88,7 @@ def _numbers(record: Record) -> dict[str, object]:
         "title": product_title(record),
         **fields("product", "protocol", "method", "run", "chain", "split"),
         **fields("images", "images_without_truth", "truth"),
+        "truth_warnings": "; ".join(record.truth_warnings),
         **{
             f"background_{name}": background.get(name)
             for name in ("rule", "value", "source", "criterion")

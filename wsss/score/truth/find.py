@@ -150,7 +150,8 @@ def read_truth(source: Source, image: str, height: int, width: int) -> UInt8[np.
     try:
         truth = source.read()
     except (ImageError, TruthError) as error:
-        raise TruthError(f"the truth of {image!r} cannot be read: {error}") from None
+        where = "the instances JSON: " if isinstance(source, CocoTruth) else ""
+        raise TruthError(f"{where}the truth of {image!r} cannot be read: {error}") from None
     if truth.shape != (height, width):
         raise TruthError(_other_size(source, image, truth.shape, (height, width)))
     return truth
