@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from tests.builders import provenance, write_shard
 from wsss.__main__ import app
+from wsss.artifacts.shard import Item
 from wsss.cli.options import parse_shard, stage_values
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
@@ -104,3 +107,26 @@ def test_the_workflow_and_the_command_line_get_the_same_values() -> None:
 def test_sections_of_another_stage_are_refused() -> None:
     with pytest.raises(ConfigError, match="expected"):
         config_of_sections("cams", stage_sections("masks", from_mapping({})))
+
+
+def test_without_a_refiner_its_commands_pass_the_cams_on(tmp_path: Path) -> None:
+    """The same commands by hand with any method: masks read what refine-apply wrote."""
+    (tmp_path / "none.yaml").write_text("refine: {method: none}\n")
+    cams = tmp_path / "cams.h5"
+    write_shard(
+        cams, "cams", [Item("a", {"cam": np.zeros((1, 2, 2), np.float16)})], provenance("cams")
+    )
+    common = ["--manifest", str(tmp_path), "-c", str(tmp_path / "none.yaml")]
+    checkpoint, out = tmp_path / "c.safetensors", tmp_path / "out/scores.h5"
+    training = ["--log", str(tmp_path / "l.csv"), "--work", str(tmp_path / "work")]
+    trained = CliRunner().invoke(
+        app, ["refine-train", str(cams), "--out", str(checkpoint), *training, *common]
+    )
+    assert (trained.exit_code, "nothing is trained" in trained.output) == (0, True)
+    assert not checkpoint.exists()
+    applied = CliRunner().invoke(
+        app,
+        ["refine-apply", str(cams), "--checkpoint", str(checkpoint), "--out", str(out), *common],
+    )
+    assert applied.exit_code == 0, applied.output
+    assert out.read_bytes() == cams.read_bytes()

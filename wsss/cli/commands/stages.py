@@ -5,11 +5,14 @@ Each command imports its stage when it runs, so that `wsss --help` answers at on
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.shard import Shard
 from wsss.cli.options import (
     DEFAULT_CACHE,
     DEFAULT_CONFIG,
@@ -110,10 +113,13 @@ def refine_train(
     device: Device = "",
     workers: Workers = 0,
 ) -> None:
-    """Train the refiner on CAMs or seeds (refine.method)."""
+    """Train the refiner on CAMs or seeds (refine.method; with none there is nothing to do)."""
+    values = stage_values("refine_train", config, sections, device=device, workers=workers)
+    if not values["refine"].is_trained:
+        typer.echo("refine.method is none: nothing is trained", err=True)
+        return
     from wsss.refine.stage import train
 
-    values = stage_values("refine_train", config, sections, device=device, workers=workers)
     train(manifest, cams, out, log, work, cache, seeds, efficiency, **values)
 
 
@@ -160,12 +166,17 @@ def refine_apply(
     batch: Batch = 0,
     workers: Workers = 0,
 ) -> None:
-    """Class scores of one shard: from the refiner."""
-    from wsss.refine.stage import apply
-
+    """Class scores of one shard: from the refiner, or the CAMs themselves (refine.method: none)."""
     values = stage_values(
         "refine_apply", config, sections, device=device, batch=batch, workers=workers
     )
+    if not values["refine"].is_trained:
+        typer.echo("refine.method is none: the CAMs are passed on", err=True)
+        with Shard(cams, kind="cams"), atomic_path(out) as temporary:
+            shutil.copyfile(cams, temporary)
+        return
+    from wsss.refine.stage import apply
+
     apply(manifest, split, cams, checkpoint, out, cache, **values)
 
 
