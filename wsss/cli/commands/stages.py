@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from wsss.artifacts.atomic import atomic_path
-from wsss.artifacts.shard import Shard
+from wsss.artifacts.shard import Shard as StoredShard
 from wsss.cli.options import (
     DEFAULT_CACHE,
     DEFAULT_CONFIG,
@@ -172,7 +172,7 @@ def refine_apply(
     )
     if not values["refine"].is_trained:
         typer.echo("refine.method is none: the CAMs are passed on", err=True)
-        with Shard(cams, kind="cams"), atomic_path(out) as temporary:
+        with StoredShard(cams, kind="cams"), atomic_path(out) as temporary:
             shutil.copyfile(cams, temporary)
         return
     from wsss.refine.stage import apply
