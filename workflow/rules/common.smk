@@ -1,16 +1,16 @@
 # The configuration, typed, and what rules ask of it.
+import atexit
 import json
 import re
 import sys
+import time
 from pathlib import Path
-
-from snakemake.exceptions import WorkflowError
 
 # The package next to this Snakefile runs, here and in every job, whether or not one is installed.
 sys.path.insert(0, workflow.basedir)
 
 from wsss.pipeline.engine import job_container, prepare_jobs
-from wsss.pipeline.slurm import explain_logs
+from wsss.pipeline.failures import explain_failure
 from wsss.pipeline.slurm import queued_jobs_message
 from wsss.pipeline.runs import SCORED, Runs
 from wsss.pipeline.stages import stage_code, stage_sections
@@ -22,6 +22,20 @@ from wsss.score.papers.table import load_table
 from wsss.score.product import PRODUCTS
 from wsss.score.truth.find import has_truth, truth_files, truth_state
 
+
+def stop(reason):
+    """End the engine with one message; a WorkflowError would add frames of this file to it."""
+    sys.exit(f"error: {reason}")
+
+
+def failed_jobs():
+    """Rule and log of each job that failed for good."""
+    failed = workflow.scheduler.failed
+    jobs = [job for one in failed for job in (one.jobs if one.is_group() else [one])]
+    return [(job.rule.name, str(log)) for job in jobs for log in job.log]
+
+
+STARTED = time.time()
 prepare_jobs(Path(workflow.basedir))
 CONTAINER = job_container()
 # Tables of papers by name, each a rule.
@@ -35,7 +49,7 @@ try:
         config, where="config.yaml (with what is laid over it)", tables=TABLES.values()
     )
 except ConfigError as error:
-    raise WorkflowError(str(error)) from None
+    stop(error)
 CONFIG = RUNS[RUNS.name].config
 # GPUs of this machine, on which its jobs take turns. On a cluster (`--jobs`) the profile says which
 # rules need a GPU, and the cluster assigns them.
@@ -241,7 +255,7 @@ def demos():
         if data.kind != "demo":
             continue
         if images_by_root.setdefault(data.root, data.demo_images) != data.demo_images:
-            raise WorkflowError(
+            stop(
                 f"{data.root}: two runs want different demo_images there; give one of them another data.root"
             )
     return images_by_root
@@ -252,7 +266,7 @@ def table_files(name):
     try:
         return RUNS.table_files(TABLES[name])
     except ConfigError as error:
-        raise WorkflowError(str(error)) from None
+        stop(error)
 
 
 def table_bars(name):

@@ -32,7 +32,6 @@ rule ingest:
         dataset_files,
     output:
         manifest="results/{run}/manifest/manifest.csv",
-        quarantine="results/{run}/manifest/quarantine.csv",
         classes="results/{run}/manifest/classes.json",
     log:
         "results/{run}/logs/ingest.log",

@@ -7,7 +7,6 @@ rule test_images:
         test_list,
     output:
         manifest="results/{run}/test/manifest.csv",
-        quarantine="results/{run}/test/quarantine.csv",
         classes="results/{run}/test/classes.json",
     log:
         "results/{run}/logs/test_images.log",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -85,8 +86,11 @@ def run(application: typer.Typer) -> None:
 
 
 def _printable(text: str) -> str:
-    """A message without what a terminal would obey: names of files may hold escape sequences."""
-    plain = (
+    """A message without what a terminal would obey: names of files may hold escape sequences.
+
+    Its further lines are indented, so that one can see in a log where it ends.
+    """
+    plain = "".join(
         c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
     )
-    return "".join(plain)
+    return re.sub(r"\n(?=\S)", "\n  ", plain)

@@ -84,8 +84,9 @@ def ingest(
         IngestError: too many of the images cannot be used, or none can; then the quarantine table
             is written, but no manifest.
     """
-    with writing(out / MANIFEST):
-        (out / MANIFEST).unlink(missing_ok=True)
+    for earlier in (out / MANIFEST, out / QUARANTINE):
+        with writing(earlier):
+            earlier.unlink(missing_ok=True)
     data = _only_test(data, test_list) if test_list else _with_mask_tags(data, out)
     dataset = read_dataset(data, variant)
     if not dataset.candidates:
