@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from wsss.cli.app import app, run
-from wsss.demo.app import app as demo
+import signal
 
+# Ctrl-C during these imports, which take a second, ends the process without a traceback.
+_ON_INTERRUPT = signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from wsss.cli.app import app, run  # noqa: E402
+from wsss.demo.app import app as demo  # noqa: E402
+
+signal.signal(signal.SIGINT, _ON_INTERRUPT)
 app.add_typer(demo, name="demo", rich_help_panel="Demo")
 
 
