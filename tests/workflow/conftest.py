@@ -98,6 +98,7 @@ def copy_project(target: Path) -> Project:
     for name in ("wsss", "workflow"):
         shutil.copytree(ROOT / name, target / name, ignore=ignore)
     shutil.copytree(ROOT / "envs", target / "envs")
+    (target / "profiles").symlink_to((ROOT / "profiles").readlink())
     for name in ("Snakefile", "config.yaml"):
         shutil.copy(ROOT / name, target / name)
     project = Project(target)
