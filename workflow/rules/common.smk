@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from wsss.pipeline.engine import job_container, prepare_jobs
+from wsss.pipeline.engine_lock import remove_dead_locks
 from wsss.pipeline.failures import explain_failure
 from wsss.pipeline.slurm import queued_jobs_message
 from wsss.pipeline.runs import SCORED, Runs
@@ -37,6 +38,9 @@ def failed_jobs():
 
 STARTED = time.time()
 prepare_jobs(Path(workflow.basedir))
+if workflow.is_main_process and not workflow.output_settings.dryrun:
+    if remove_dead_locks(Path.cwd()):
+        print("An engine was killed here; its lock is removed.", file=sys.stderr)
 CONTAINER = job_container()
 # Tables of papers by name, each a rule.
 TABLES = {
