@@ -1,7 +1,7 @@
 """Locks that killed engines leave behind.
 
 Snakemake locks a folder by files, which stay when the engine is killed; then no other engine
-starts. Here each engine also holds a lock of the operating system, which ends with its process. Where
+starts. So each engine also holds a lock of the operating system, which ends with its process. Where
 no engine holds one, the files are of a dead engine.
 """
 

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 from wsss.pipeline.stage_log import read_log
@@ -20,7 +21,9 @@ IGNORED = "WSSS_IGNORE_QUEUE"
 """Set to 1 to run two engines in one folder, for different files."""
 _PATIENCE = 60  # seconds
 _STATES = "PENDING,CONFIGURING,RUNNING,SUSPENDED"
-_FAILURE = re.compile(r"^ *(?:message: )?Error in (?P<kind>rule|group) (?P<name>[^\s:]+)", re.MULTILINE)
+_FAILURE = re.compile(
+    r"^ *(?:message: )?Error in (?P<kind>rule|group) (?P<name>[^\s:]+)", re.MULTILINE
+)
 _STATE = re.compile(r"SLURM-job '\d+' failed, SLURM status is: '(\w+)'")
 _LOG_FILE = re.compile(r"^ *log: (.+?) \(check log", re.MULTILINE)
 _MEMBER = re.compile(r"^ *rule (\w+):$", re.MULTILINE)
@@ -101,7 +104,7 @@ def slurm_remedies(engine_text: str) -> list[tuple[frozenset[str], str]]:
     """
     counts: Counter[tuple[frozenset[str], str]] = Counter()
     starts = [match.start() for match in _FAILURE.finditer(engine_text)]
-    for start, end in zip(starts, [*starts[1:], len(engine_text)], strict=True):
+    for start, end in pairwise([*starts, len(engine_text)]):
         rules, state = _ended(engine_text[start:end])
         if state in _REMEDIES:
             counts[rules, state] += 1
