@@ -147,6 +147,7 @@ def test_a_job_over_its_time_is_reported_and_retried_with_more(disturbed: Run) -
     assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'TIMEOUT'" in error
     (log,) = re.findall(r"\S+/slurm_logs/\S+\.log", error)
     assert "DUE TO TIME LIMIT" in Path(log).read_text()
+    assert f"Logfile {log}:" in error  # workflow/profiles/default is in force too
 
 
 def test_an_engine_waits_for_the_jobs_of_a_killed_one(slurm: Slurm, disturbed: Run) -> None:
@@ -157,7 +158,8 @@ def test_an_engine_waits_for_the_jobs_of_a_killed_one(slurm: Slurm, disturbed: R
     run = _over(slurm, disturbed.root, engine)
     slurm.run("scancel", job_id, elsewhere)
     assert run.code != 0
-    assert f"Slurm still has jobs of an engine that was started earlier in {run.root}" in run.said
+    reason = f"error: Slurm still has jobs of an engine that was started earlier in {run.root}"
+    assert run.said.rstrip().splitlines()[-1].startswith(reason)
     assert f"scancel {job_id} " in run.said
     assert "Finished jobid" not in run.said
 
