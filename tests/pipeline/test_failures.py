@@ -59,6 +59,17 @@ def test_a_log_of_an_earlier_run_is_not_shown(tmp_path: Path) -> None:
     assert shown.endswith("error: it did not start; the messages above say why")
 
 
+def test_a_job_of_a_cluster_that_ends_before_its_stage_starts(tmp_path: Path) -> None:
+    stage_log = str(tmp_path / "cams.log")
+    cluster_log = _log(tmp_path / "7.log", "Building DAG of jobs...\nerror: other code\n")
+    text = (
+        f"Error in rule cams:\n    jobid: 1\n    log: {stage_log}, {cluster_log} (check log file(s)"
+    )
+    engine = _log(tmp_path / "engine.log", text)
+    shown = explain_failure([("cams", stage_log)], [engine], 0)
+    assert shown == f"cams failed; log: {cluster_log}\nerror: other code"
+
+
 def test_a_killed_stage(tmp_path: Path) -> None:
     log = _log(tmp_path / "a.log", "CAMs of train: 3/9\n")
     assert "it ended without a message; it may have been killed" in explain_failure(

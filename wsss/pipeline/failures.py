@@ -6,6 +6,7 @@ is in the log of the stage.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -49,12 +50,21 @@ def explain_failure(
     logs: dict[tuple[str, str], list[str]] = {}
     for rule, log in failed:
         message = failure_message(read_log(log)) if _changed(log) > since - _CLOCKS else ""
+        cluster_log = _cluster_log(log, engine_text)
+        if not message and (message := failure_message(read_log(cluster_log))):
+            log = cluster_log
         if message or rule not in ended_by_slurm:
             logs.setdefault((rule, message or _without_message(log, since)), []).append(log)
     paragraphs = [f"{_title(rule, files)}\n{text}" for (rule, text), files in logs.items()]
     paragraphs += [line for _, line in remedies]
     paragraphs += [text for words, text in _STOPS.items() if words in engine_text]
     return "\n\n".join(paragraphs) or _unexplained(engine_logs)
+
+
+def _cluster_log(log: str, engine_text: str) -> str:
+    """The log of the cluster's job that was to write a stage's log; empty where there is none."""
+    line = re.search(rf"^ *log: {re.escape(log)}, (.+?) \(check log", engine_text, re.MULTILINE)
+    return line[1] if line else ""
 
 
 def _title(rule: str, logs: list[str]) -> str:
