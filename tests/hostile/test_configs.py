@@ -42,7 +42,38 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "5000 digits": ("seed: " + "9" * 5000, ("is not valid YAML", "4300")),
     "5000 hexadecimal digits": ("seed: 0x" + "f" * 5000, ("seed: is a whole number beyond 64",)),
     "list as key": ("[a, b]: c", ("unhashable key",)),
-    "number as key": ("1: a", ("the key 1 is no text; put it into quotes",)),
+    "number as key": ("1: a", ("the key 1 is read as 1; put it in quotation marks",)),
+    "yes, no and the like": (
+        "data: {classes: [yes, off, 007, 1.0e+3, 12:30, 2024-01-01, ~]}",
+        tuple(
+            f"data.classes.{index}: found {value}; put it in quotation marks"
+            for index, value in enumerate(
+                ("True", "False", "7", "1000.0", "750", "2024-01-01", "None")
+            )
+        ),
+    ),
+    "no as text": (
+        "name: no\ndata: {val_list: no, prompts: {cat: on}}",
+        (
+            "name: found False; put it in quotation marks",
+            "data.val_list: found False; put it in",
+            "data.prompts.cat: found True; put it in",
+        ),
+    ),
+    "off as a choice": (
+        "infer: {dropout: off}",
+        ("infer.dropout: found False; put it in quotation marks; Input should be 'on' or 'off'",),
+    ),
+    "yes as a key": (
+        "data: {prompts: {yes: a}}",
+        ("the key yes is read as True; put it in quotation marks", "line 1, column 18"),
+    ),
+    "a date as a key": ("2024-01-01: a", ("the key 2024-01-01 is read as 2024-01-01; put it in",)),
+    "yes as a number": ("shards: yes", ("shards: found True, expected a number",)),
+    "no among numbers": (
+        "predict: {scales: [1.0, no]}",
+        ("predict.scales: found False, expected",),
+    ),
     "NaN": ("retrain: {lr: .nan}", ("retrain.lr: is nan, expected a finite number",)),
     "infinity": ("predict: {scales: [1.0, .inf]}", ("predict.scales.1: is inf",)),
     "huge": ("shards: 1000000000000", ("shards: Input should be less than or equal to",)),
