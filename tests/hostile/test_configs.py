@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from wsss.compute.device import torch_has_cuda
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
 from wsss.pipeline.runs import Runs
@@ -86,7 +87,7 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "line end in a name": ('name: "a\\n"', ("name: holds the control character '\\n'",)),
     "command as device": (
         'compute: {device: "cpu; touch ran"}',
-        ("compute.device: String should match pattern",),
+        ("compute.device: found 'cpu; touch ran', expected auto, cpu, cuda or cuda:1 …",),
     ),
     "NUL in a path": ('data: {root: "a\\0b"}', ("data.root: holds the control character",)),
     "line end in a path": ('data: {root: "a\\nb"}', ("data.root: holds the control character",)),
@@ -115,6 +116,22 @@ def test_configurations_that_are_not_regular_files_are_refused(tmp_path: Path, k
     paths["folder"].mkdir()
     path = paths.get(kind, Path("/dev/zero"))
     wsss("config", "check", "--config", path).refused(str(path), "pass an existing YAML file")
+
+
+@pytest.mark.skipif(torch_has_cuda(), reason="this torch has CUDA")
+def test_a_check_warns_of_a_gpu_that_only_other_machines_may_have(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("compute: {device: cuda}")
+    outcome = wsss("config", "check", "--config", path)
+    outcome.done()
+    assert "warning for jobs that run here: no GPU: this torch has no CUDA; set" in outcome.text
+
+
+def test_an_option_of_the_command_line_is_checked_too(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("")
+    command = ("cams", "--manifest", "m", "--out", "o", "--config", path, "--device", "mps")
+    wsss(*command).refused("options of the command line", "compute.device: found 'mps', expected")
 
 
 RUNS: dict[str, tuple[dict[str, Any], str]] = {

@@ -56,11 +56,12 @@ OLD_VALUES: dict[tuple[str, str], str] = {
 """Values of release 0.1 and what replaces them; to be removed after 0.2."""
 
 
-def load_config(*files: Path) -> Config:
+def load_config(*files: Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a YAML file and overlay further ones, key by key.
 
     Args:
         files: the base configuration first, then overlays such as presets.
+        options: sections and keys of the command line, which overlay the files.
 
     Raises:
         ConfigError: a file is missing or is no YAML mapping, or the result is not valid.
@@ -75,7 +76,8 @@ def load_config(*files: Path) -> Config:
                 f"{file}: expected a mapping of sections, found {type(content).__name__}"
             )
         merged = overlay(merged, content)
-    return from_mapping(merged, where=", ".join(map(str, files)))
+    where = ", ".join([*map(str, files), *(["options of the command line"] if options else [])])
+    return from_mapping(overlay(merged, options or {}), where=where)
 
 
 def read_yaml(file: Path) -> Any:
