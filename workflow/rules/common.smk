@@ -9,6 +9,10 @@ from snakemake.exceptions import WorkflowError
 # The package next to this Snakefile runs, here and in every job, whether or not one is installed.
 sys.path.insert(0, workflow.basedir)
 
+from wsss.pipeline.utf8 import ensure_utf8
+
+ensure_utf8()
+
 from wsss.pipeline.engine import job_container, prepare_jobs
 from wsss.pipeline.slurm import explain_logs
 from wsss.pipeline.slurm import queued_jobs_message
