@@ -14,6 +14,7 @@ from PIL import Image
 from wsss.data.images.label_png import save_label_png, voc_palette
 from wsss.labels.ignore import ignore_band
 from wsss.labels.upsample import upsample
+from wsss.score.figures.fonts import class_name
 from wsss.score.figures.overlay import paint_heat, paint_labels
 from wsss.score.figures.sheet_layout import LegendItem, Row, cell_size, draw_sheet
 
@@ -111,7 +112,7 @@ class Segmentation:
     def plot(self) -> Image.Image:
         """A sheet: the photo, the labels over it, the confidence, and the names of the colours."""
         legend = [
-            LegendItem(self.names[label], tuple(self.palette[label].tolist()))
+            LegendItem(class_name(self.names[label], label), tuple(self.palette[label].tolist()))
             for label in np.unique(self.labels).tolist()
             if label > 0
         ]
