@@ -90,7 +90,7 @@ class Segmentation:
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
-        return f"<Segmentation of {height} x {width} pixels into {len(self.names)} labels>"
+        return f"<Segmentation of {width} x {height} pixels into {len(self.names)} labels>"
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter((self.labels, self.confidence))
@@ -123,8 +123,18 @@ class Segmentation:
         return draw_sheet("Labels", columns, [row], legend, "Confidence: dark is 0, bright is 1.")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the labels as a palette PNG (mode P), whose values are the labels."""
-        save_label_png(Path(path), self.labels)
+        """Write the labels as a palette PNG (mode P), whose values are the labels.
+
+        Raises:
+            ValueError: the name does not end in ``.png``; other formats would change the values.
+        """
+        file = Path(path)
+        if file.suffix.lower() != ".png":
+            raise ValueError(
+                f"{file}: labels are written as PNG alone, which keeps their values; "
+                "name a file that ends in .png"
+            )
+        save_label_png(file, self.labels)
 
     def _painted(
         self, photo: UInt8[np.ndarray, "rows columns 3"]
