@@ -13,7 +13,7 @@ def import_open_clip() -> ModuleType:
     """Import ``open_clip`` with the remedies for torchvision and timm.
 
     Returns:
-        The imported ``open_clip`` module; see `wsss._compat.optional_timm.enable_timm`.
+        The imported ``open_clip`` module, without its towers of timm.
     """
     from wsss._compat.optional_timm import without_timm
     from wsss._compat.torchvision_ops import import_torchvision
