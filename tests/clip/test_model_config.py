@@ -34,6 +34,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "image below patch": ({"vision_cfg": {"image_size": 8}}, "image_size: 8 is no multiple of"),
     "two sides": ({"vision_cfg": {"image_size": [64, 9999]}}, "image_size: 9999 is no multiple"),
     "ratio": ({"vision_cfg": {"mlp_ratio": -4.0}}, "vision_cfg.mlp_ratio: Input should be greater"),
+    "tiny ratio": (
+        {"text_cfg": {"mlp_ratio": 1e-3}},
+        "mlp_ratio: 0.001 of the width 32 is nothing",
+    ),
     "NaN": ({"vision_cfg": {"mlp_ratio": float("nan")}}, "vision_cfg.mlp_ratio: Input should be"),
     "embed_dim": ({"embed_dim": None}, "embed_dim: Input should be a valid integer (found None)"),
     "unknown key": ({"vision_cfg": {"pathc_size": 16}}, "vision_cfg.pathc_size: unknown key"),

@@ -55,9 +55,7 @@ def test_a_folder_holds_the_tokenizer(tmp_path: Path) -> None:
     assert stripped.tokenize(["a cat"]).tolist() == [[3, 4, 0, 0, 0, 0]]
     write_tokenizer(tmp_path / "words", (*_WORDS[:4], "dog", "cat"))
     edited = load_clip(write_config(tmp_path, **text), "random")
-    assert (
-        len({kept.digest, stripped.digest, edited.digest}) == 3
-    )  # keys of the caches
+    assert len({kept.digest, stripped.digest, edited.digest}) == 3  # keys of the caches
 
     few = write_config(tmp_path, "few.json", **(text | {"vocab_size": 4}))
     with pytest.raises(ClipLoadError, match="ids up to 5, but the model embeds 4 only"):

@@ -205,6 +205,9 @@ def _impossible(config: Mapping[str, Any]) -> Iterator[str]:
         )
     if text["width"] % text["heads"] and not text["hf_model_name"]:
         yield f"text_cfg.heads: {text['heads']} does not divide the width {text['width']}"
+    for name, tower in (("vision_cfg", vision), ("text_cfg", text)):
+        if tower["width"] * tower["mlp_ratio"] < 1:
+            yield f"{name}.mlp_ratio: {tower['mlp_ratio']} of the width {tower['width']} is nothing"
     size, patch = vision["image_size"], vision["patch_size"]
     for side in size if isinstance(size, tuple) else (size,):
         if not patch <= side <= _LARGEST_IMAGE or side % patch:
