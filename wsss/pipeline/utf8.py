@@ -16,12 +16,11 @@ def ensure_utf8() -> None:
     names. The process keeps its number. A terminal is still written to in its own encoding.
     """
     encoding = codecs.lookup(locale.getencoding()).name
-    if encoding in ("utf-8", "ascii"):
-        return
-    if sys.flags.utf8_mode:
-        for stream in (sys.stdout, sys.stderr):
-            if stream.isatty():
-                stream.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
+    if codecs.lookup(sys.getfilesystemencoding()).name == "utf-8":
+        if encoding not in ("utf-8", "ascii"):
+            for stream in (sys.stdout, sys.stderr):
+                if stream.isatty():
+                    stream.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
         return
     variables = map(os.environ.get, ("LC_ALL", "LC_CTYPE", "LANG"))
     print(
