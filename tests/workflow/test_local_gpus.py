@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from wsss.compute.device import torch_has_cuda
-
 from .conftest import Project
 
 pytestmark = pytest.mark.workflow
@@ -47,14 +45,3 @@ def test_the_cpu_claims_no_gpu(finished: Project, machine: None) -> None:
     finally:
         finished.configure()
     assert "wsss launch --processes 0 retrain" in shown
-
-
-@pytest.mark.skipif(torch_has_cuda(), reason="this torch has CUDA")
-def test_a_gpu_that_torch_cannot_use_stops_before_any_job(finished: Project) -> None:
-    finished.configure(compute={"device": "cuda:1"})
-    try:
-        done = finished.snakemake("--dry-run", check=False)
-    finally:
-        finished.configure()
-    assert done.returncode == 1
-    assert "no GPU: this torch has no CUDA; set compute.device to cpu or auto" in done.stderr
