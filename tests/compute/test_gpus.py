@@ -42,6 +42,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices, "torch_has_cuda", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     yield
     for lock in gpus._locks:
@@ -199,10 +200,30 @@ def test_a_device_that_is_not_there_is_named(
     listed("")
     assert devices.pick_device("auto") == torch.device("cpu")
     for name in ("cuda", "cuda:1"):
-        with pytest.raises(ValueError, match=f"device {name} was asked for, .* sees no GPU"):
+        with pytest.raises(ValueError, match=f"no GPU: compute.device is {name}, but this machine"):
             devices.pick_device(name)
-    with pytest.raises(ValueError, match="device 'gpu': expected auto, cpu, cuda"):
-        devices.pick_device("gpu")
+    for name in ("gpu", "mps", "meta", "cpu:0", "CUDA"):
+        with pytest.raises(ValueError, match=f"device '{name}': expected auto, cpu, cuda"):
+            devices.pick_device(name)
+
+
+def test_a_torch_for_the_cpu_alone_has_no_gpu(
+    listed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "torch_has_cuda", lambda: False)
+    listed(_TWO)
+    assert devices.pick_device("auto") == torch.device("cpu")
+    for name in ("cuda", "cuda:1"):
+        with pytest.raises(ValueError, match=r"no GPU: this torch has no CUDA; set comp"):
+            devices.pick_device(name)
+    assert not (tmp_path / "locks").exists()  # another job's GPU is not waited for
+
+
+def test_how_torch_was_built_is_read_without_importing_it() -> None:
+    code = "import sys; from wsss.compute.device import torch_has_cuda as has\n"
+    code += "assert has() is %r and 'torch' not in sys.modules"
+    built = bool(torch.version.cuda or torch.version.hip)
+    subprocess.run([sys.executable, "-c", code % built], check=True)
 
 
 def test_without_gpus_from_slurm_none_is_claimed(

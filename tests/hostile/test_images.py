@@ -135,7 +135,10 @@ USED: dict[str, tuple[Maker, str]] = {
     ),
     "loop.tif": (_tiff_loop, "grey converted to RGB"),
     "CASE.jpg": (lambda path: photo(path, 5), ""),
-    "case.jpg": (lambda path: photo(path, 6), "differs from id 'CASE' in case only"),
+    "case.jpg": (
+        lambda path: photo(path, 6),
+        "differs from id 'CASE' in case or",
+    ),
     "and more.jpg": (lambda path: photo(path).open("ab").write(b"PK\3\4" + bytes(99)), ""),
 }
 

@@ -9,6 +9,10 @@ from pathlib import Path
 # The package next to this Snakefile runs, here and in every job, whether or not one is installed.
 sys.path.insert(0, workflow.basedir)
 
+from wsss.pipeline.utf8 import ensure_utf8
+
+ensure_utf8()
+
 from wsss.pipeline.engine import job_container, prepare_jobs
 from wsss.pipeline.engine_lock import remove_dead_locks
 from wsss.pipeline.failures import explain_failure
@@ -18,7 +22,7 @@ from wsss.pipeline.stages import stage_code, stage_sections
 from wsss.clip.text.knowledge import built_in
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
-from wsss.compute.device import local_gpus
+from wsss.compute.device import local_gpus, require_cuda
 from wsss.score.papers.table import load_table
 from wsss.score.product import PRODUCTS
 from wsss.score.truth.find import has_truth, truth_files, truth_state
@@ -55,6 +59,15 @@ try:
 except ConfigError as error:
     stop(error)
 CONFIG = RUNS[RUNS.name].config
+# Jobs run here with this interpreter, unless a cluster or an environment of their own is asked for.
+HERE = not (
+    workflow.resource_settings.nodes or workflow.deployment_settings.deployment_method
+)
+try:
+    if HERE:
+        require_cuda(CONFIG.compute.device)
+except ValueError as error:
+    raise WorkflowError(str(error)) from None
 # GPUs of this machine, on which its jobs take turns. On a cluster (`--jobs`) the profile says which
 # rules need a GPU, and the cluster assigns them.
 GPUS = 0 if workflow.resource_settings.nodes else local_gpus(CONFIG.compute.device)

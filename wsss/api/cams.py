@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from wsss.api.inputs import Photo, check_maps, check_names, read_image, section
+from wsss.api.inputs import Photo, argument_names, check_maps, check_names, read_image, section
 from wsss.api.results import ClassMaps
 from wsss.cams.affinity import propagate as propagate_rows
 from wsss.cams.clip_sources import clip_cams
@@ -67,6 +67,7 @@ class Clip:
         return (total[0] / last_blocks).cpu().numpy()
 
 
+@argument_names()
 def load_clip(
     model: str = DEMO,
     pretrained: str = "",
@@ -94,6 +95,7 @@ def load_clip(
     return Clip(EncoderInput(settings, device=device), tuple(template))
 
 
+@argument_names()
 def grad_cam(
     clip: Clip,
     photo: Photo,
@@ -120,6 +122,7 @@ def grad_cam(
         DataError: no tag, an empty or doubled one, or a background that is a tag.
         ValueError: the photo is too large for the encoder's attention: set ``long_side``.
     """
+    check_clip(clip)
     _check_tags(tags)
     classes = _classes(tags, backgrounds, prompts)
     settings = section(AffinityConfig, enabled=affinity, box_threshold=box_threshold)
@@ -127,6 +130,7 @@ def grad_cam(
     return _class_maps(clip, photo, tags, classes, clip.texts(classes), cams)
 
 
+@argument_names()
 def patch_text_cams(
     clip: Clip,
     photo: Photo,
@@ -158,6 +162,7 @@ def patch_text_cams(
         DataError: as `grad_cam`; or a tag is none of the classes, or a class has no description.
         ValueError: the photo is too large for the encoder's attention: set ``long_side``.
     """
+    check_clip(clip)
     _check_tags(tags)
     check_names("classes", () if classes is None else classes)
     listed = _classes(classes or tags, backgrounds, prompts)
@@ -217,6 +222,17 @@ def propagate(
     weights = torch.from_numpy(attention.astype(np.float32))[None]
     image_index = torch.zeros(len(rows), dtype=torch.long)
     return propagate_rows(weights, rows, image_index, CamsConfig(affinity=settings)).numpy()
+
+
+def check_clip(clip: object) -> None:
+    """Refuse a name or a file in place of a loaded CLIP.
+
+    Raises:
+        TypeError: it is none that `load_clip` returned.
+    """
+    if not isinstance(clip, Clip):
+        call = f"wsss.load_clip({clip!r})" if isinstance(clip, str) else "wsss.load_clip()"
+        raise TypeError(f"clip is {clip!r:.100}; expected what {call} returns")
 
 
 def _check_tags(tags: Sequence[str]) -> None:

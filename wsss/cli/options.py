@@ -69,8 +69,7 @@ def stage_values(
     if sections:
         config = config_of_sections(stage, sections, **compute)
     else:
-        config = load_config(*files)
-        config = config.model_copy(update={"compute": config.compute.model_copy(update=compute)})
+        config = load_config(*files, options={"compute": compute} if compute else None)
     return STAGES[stage].arguments(config)
 
 

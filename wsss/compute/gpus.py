@@ -161,7 +161,7 @@ def _opened(path: Path) -> int:
 
 def _taken(gpus: Sequence[Gpu], count: int, folder: Path) -> str:
     files = [folder / _file(gpu) for gpu in gpus]
-    holders = [path.read_text().strip() for path in files if path.exists()]
+    holders = [path.read_text(encoding="utf-8").strip() for path in files if path.exists()]
     return (
         f"waiting for {count} of {len(gpus)} GPUs; last taken by the processes "
         f"{', '.join(filter(None, holders))} ({SHARED}=1 shares them)"

@@ -59,7 +59,7 @@ def generate(
 
 def _record(root: Path) -> dict[str, int] | None:
     try:
-        record = json.loads((root / RECORD).read_text())
+        record = json.loads((root / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None
@@ -69,7 +69,7 @@ def _is_demo(root: Path) -> bool:
     """Whether `generate` wrote ``root``, whose record Snakemake may have removed."""
     others = {path.name for path in root.iterdir()} - _ENTRIES
     class_file = root / "classes.txt"
-    names = class_file.read_text().split() if class_file.is_file() else []
+    names = class_file.read_text(encoding="utf-8").split() if class_file.is_file() else []
     return not others and names == list(DEMO_NAMES)
 
 
@@ -88,10 +88,10 @@ def _write(root: Path, record: dict[str, int], progress: bool) -> None:
         rows.append(f"{name},{';'.join(scene.tags)}")
     for split, names in listed.items():
         path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
-        path.write_text("".join(f"{name}\n" for name in names))
-    (root / "tags.csv").write_text("".join(f"{row}\n" for row in rows))
-    (root / "classes.txt").write_text("".join(f"{name}\n" for name in DEMO_NAMES))
-    (root / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    (root / "tags.csv").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in DEMO_NAMES), encoding="utf-8")
+    (root / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_scene(root: Path, name: str, scene: Scene) -> None:

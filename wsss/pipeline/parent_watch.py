@@ -94,7 +94,7 @@ def _is_ancestor(pid: int) -> bool:
         if current == pid:
             return True
         try:
-            with open(f"/proc/{current}/stat") as stream:
+            with open(f"/proc/{current}/stat", encoding="utf-8") as stream:
                 current = int(stream.read().rpartition(")")[2].split()[1])
         except OSError:
             return False

@@ -13,11 +13,15 @@ import io
 import warnings
 from pathlib import Path
 
-from wsss._compat.optional_timm import without_timm
+from wsss._compat.optional_packages import without_optional_packages
 from wsss._compat.torchvision_ops import ensure_torchvision_imports
 
 ensure_torchvision_imports()
-with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), without_timm():
+with (
+    contextlib.redirect_stdout(io.StringIO()),
+    warnings.catch_warnings(),
+    without_optional_packages(),
+):
     warnings.simplefilter("ignore")
     import mmseg
     import mmseg.datasets

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.data.datasets.candidates import Candidate
 from wsss.data.errors import IngestError
 from wsss.data.images import decode
+from wsss.data.images.label_png import read_label_png, save_label_png
 from wsss.data.images.read import ImageFacts, read_image
 from wsss.data.ingest.triage import triage
 from wsss.data.manifest_folder import load
+from wsss.masks.store import _png
 
 from ..conftest import Photos, make_config, picture, run_ingest
 
@@ -150,6 +153,61 @@ def test_ids_outside_the_folder_are_refused(image: str) -> None:
     images = triage([Candidate(image, "train", path, (0,))], {path: GOOD})
     assert not images.samples
     assert "leads out of the results' folder" in images.rows[0].reason
+
+
+@pytest.mark.parametrize(
+    ("ids", "reason"),
+    [
+        (("a", "a.png/x"), "its folder a.png would be the mask of id 'a'; rename one of them"),
+        (
+            ("b/a.png/x", "b/a"),
+            "its mask b/a.png would be the folder of id 'b/a.png/x'; rename",
+        ),
+        (("a", "./a"), "id './a' is another way to write 'a'"),
+        (("a/b", "a//b"), "id 'a//b' is another way to write 'a/b'"),
+        (("a", "a/"), "id 'a/' is another way to write 'a'"),
+    ],
+    ids=str,
+)
+def test_results_of_two_images_never_have_one_name(ids: tuple[str, str], reason: str) -> None:
+    files = [Path("0.jpg"), Path("1.jpg")]
+    images = [Candidate(image, "train", file, (0,)) for image, file in zip(ids, files, strict=True)]
+    outcome = triage([*images, Candidate("c", "val", files[1])], dict.fromkeys(files, GOOD))
+    assert [sample.id for sample in outcome.samples] == [ids[0], "c"]
+    assert outcome.rows[0].id == ids[1]
+    assert outcome.rows[0].reason.startswith(reason)
+    assert outcome.rows[0].used == ("no" if "another way" in reason else "skipped")
+
+
+def test_results_of_other_splits_lie_elsewhere() -> None:
+    images = [
+        Candidate("a", "train", Path("0.jpg"), (0,)),
+        Candidate("a.png/x", "val", Path("0.jpg")),
+    ]
+    assert len(triage(images, {Path("0.jpg"): GOOD}).samples) == 2
+
+
+def test_odd_ids_keep_their_own_masks(photos: Photos, tmp_path: Path) -> None:
+    """All that a disk can hold is written under its own name, and read again."""
+    names = ["a", "a.png", "a.png.tmp", "label", "train/label", "dot.", "space ", "A"]
+    names += ["e\N{COMBINING ACUTE ACCENT}", "x" * 200, "-rf", "*", "a;b"]
+    for name in names:
+        photos.add(f"{name}.jpg")
+    photos.add("long" * 51 + ".jpg")
+    cells = "".join(f'"{name}.jpg",cat\n' for name in [*names, "long" * 51])
+    photos.table(f"image,tags\n{cells}")
+    photos.ingest(quarantine_limit=0.1)
+    ids = list(photos.samples())
+    assert sorted(ids) == sorted(unicodedata.normalize("NFC", name) for name in names)
+    rows = photos.quarantine()
+    assert rows["long" * 51][1].startswith("id 'longlong")
+    assert "is longer than 200 bytes" in rows["long" * 51][1]
+    assert "in case or Unicode form only" in rows[max("a", "A")][1]
+    labels = np.zeros((12, 16), np.uint8)
+    for index, image in enumerate(ids):
+        save_label_png(_png(tmp_path / "label", image), labels + index)
+    for index, image in enumerate(ids):
+        assert read_label_png(_png(tmp_path / "label", image)).max() == index
 
 
 def test_nothing_is_dropped() -> None:

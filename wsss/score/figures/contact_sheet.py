@@ -25,6 +25,7 @@ from wsss.data.images.read import read_image
 from wsss.data.manifest import Manifest, Sample
 from wsss.data.manifest_folder import load
 from wsss.labels.upsample import upsample
+from wsss.score.figures.fonts import class_name
 from wsss.score.figures.overlay import OUTLINE_AT, paint_heat, paint_labels
 from wsss.score.figures.sheet_layout import LegendItem, Row, cell_size, draw_sheet
 from wsss.score.truth.find import Source, find_truth, has_truth, read_truth
@@ -209,4 +210,4 @@ def _labels_in(items: Sequence[Item], arrays: Sequence[str]) -> set[int]:
 
 def _legend_item(classes: ClassList, label: int) -> LegendItem:
     red, green, blue = _PALETTE[label].tolist()
-    return LegendItem(classes.names[label - 1], (red, green, blue))
+    return LegendItem(class_name(classes.names[label - 1], label), (red, green, blue))

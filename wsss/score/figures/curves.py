@@ -19,6 +19,7 @@ from matplotlib.patches import Patch
 
 from wsss.artifacts.atomic import write_bytes
 from wsss.artifacts.errors import ArtifactError
+from wsss.score.figures.fonts import class_name, drawable, families
 from wsss.score.record import read_records
 from wsss.score.tables.rows import row_name
 
@@ -122,22 +123,44 @@ def draw_bars(panels: Sequence[Panel], out: Path) -> None:
     rows = list(dict.fromkeys(name for panel in panels for name in panel.series))
     every = [values for panel in panels for values in panel.series.values()]
     names = list(dict.fromkeys(name for values in every for name in values))
+    labels = {name: _cut(class_name(name, label), 36) for label, name in enumerate(names)}
     names = [name for name in names if any(values.get(name) is not None for values in every)]
+    heads = [_cut(drawable(panel.head or panel.title), 48) for panel in panels]
+    legend = [drawable(_mean_text(row, panels)) for row in rows]
+    with matplotlib.rc_context({"font.family": families([*labels.values(), *heads, *legend])}):
+        figure = _bar_figure(panels, rows, names, [labels[name] for name in names], heads, legend)
+        _save(figure, out)
+
+
+def _cut(text: str, letters: int) -> str:
+    """A text that leaves room for the bars."""
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"
+
+
+def _bar_figure(
+    panels: Sequence[Panel],
+    rows: Sequence[str],
+    names: Sequence[str],
+    labels: Sequence[str],
+    heads: Sequence[str],
+    legend: Sequence[str],
+) -> Figure:
+    """The bars of ``names``, with the texts beside, above and below them."""
     most = max(len(panel.series) for panel in panels)
     height = 1.2 + 0.2 * len(rows) + len(names) * (_INCHES_PER_BAR * most + 0.1)
     size = (max(4.0 * len(panels) + 1.0, 6.0), min(height, _TALLEST))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, panel in zip(axes, panels, strict=True):
+    for axis, panel, head in zip(axes, panels, heads, strict=True):
         _bars(axis, panel.series, rows, names)
-        axis.set_title(panel.head or panel.title, loc="left", fontsize=10, fontweight="bold")
-    axes[0].set_yticks(range(len(names)), names)
+        axis.set_title(head, loc="left", fontsize=10, fontweight="bold", parse_math=False)
+    axes[0].set_yticks(range(len(names)), labels, parse_math=False)
     axes[0].set_ylim(len(names) - 0.45, -0.55)
-    colours = [
-        Patch(label=_mean_text(row, panels), **_style(index)) for index, row in enumerate(rows)
-    ]
-    figure.legend(handles=colours, loc="outside lower left", frameon=False, fontsize=9)
-    _save(figure, out)
+    colours = [Patch(label=text, **_style(index)) for index, text in enumerate(legend)]
+    texts = figure.legend(handles=colours, loc="outside lower left", frameon=False, fontsize=9)
+    for text in texts.get_texts():
+        text.set_parse_math(False)
+    return figure
 
 
 def smoothed(values: Float64[np.ndarray, " n"], window: int) -> Float64[np.ndarray, " n"]:
