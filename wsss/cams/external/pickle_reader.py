@@ -86,6 +86,7 @@ def read_npy(path: Path) -> Any:
             f"{path}: refused, since {error}; only arrays in a dictionary are read"
         ) from None
     except Exception as error:  # NumPy's parser of headers and pickle raise anything
+        raise_unless_about(path, error)
         reason = str(error) or type(error).__name__
         raise SeedError(f"{path}: is damaged or no .npy file ({reason[:200]})") from None
 
