@@ -1,4 +1,4 @@
-"""The base of the project's errors, and what tells a file that cannot be read from a damaged one."""
+"""The base of the project's errors; which errors of reading say nothing about the file."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from wsss.errors import WsssError
+from wsss.errors import WsssError, raise_unless_about
 
 _INSTRUCTIONS: Final = frozenset({
     "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "NONE", "NEWTRUE", "NEWFALSE",
