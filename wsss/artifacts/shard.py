@@ -190,17 +190,11 @@ class Shard:
         except FileNotFoundError:
             raise ArtifactError(f"{path}: no such shard; run the stage that makes it") from None
         except ArtifactError:
-            self.close()
             raise
         except _DAMAGE as error:
-            self.close()
             raise_unless_about(path, error)
-            reason = error if isinstance(error, OSError) else repr(error)
-            raise ArtifactError(
-                f"{path}: is damaged or no HDF5 file ({reason}); {_AGAIN}"
-            ) from None
+            raise ArtifactError(f"{path}: is damaged or no shard ({error!r}); {_AGAIN}") from None
         if kind not in (None, root["kind"]):
-            self.close()
             raise ArtifactError(
                 f"{path}: holds {root['kind']!r}, expected {kind!r}; pass that stage's file"
             )
