@@ -23,8 +23,10 @@ from wsss.artifacts.item_cache import ItemCache
 from wsss.artifacts.shard import Item, Shard
 from wsss.cams.external.pickle_reader import read_npy
 from wsss.clip.weights import read_weights
+from wsss.config.load import read_yaml
 from wsss.data.check.image_headers import present
 from wsss.data.datasets.classes import ClassList
+from wsss.data.datasets.files import PhotoIndex, read_lines
 from wsss.data.datasets.voc import read_annotation
 from wsss.data.images.label_png import read_label_png, save_label_png
 from wsss.data.images.read import image_size, read_image
@@ -53,6 +55,9 @@ FURTHER: dict[str, tuple[str, Callable[[Path], object]]] = {
     "weights by torch": ("a.pth", read_weights),
     "authors' weights": ("bare.safetensors", read_source),
     "listing": ("a.png", lambda path: present([path])),
+    "photos of a folder": ("manifest", PhotoIndex),
+    "list": ("a.xml", read_lines),
+    "configuration": ("a.xml", read_yaml),
 }
 CASES = {name: (name, reader) for name, reader in READERS.items()} | FURTHER
 

@@ -21,6 +21,7 @@ from wsss.clip.images import CLIP_MEAN, CLIP_STD, Channels
 from wsss.clip.openai_layout import infer_config
 from wsss.clip.weights import read_weights, weights_digest
 from wsss.config.safe_yaml import read_bytes
+from wsss.errors import raise_unless_about
 
 Tokenize = Callable[[Sequence[str]], Int[Tensor, "prompts context"]]
 
@@ -138,6 +139,7 @@ def _read_config(file: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
     try:
         content = json.loads(read_bytes(file, _MOST_JSON))
     except (OSError, ValueError, RecursionError) as error:
+        raise_unless_about(file, error)
         raise ClipLoadError(
             f"{file}: cannot be read as an open_clip model config ({error}); clip.model must name "
             "one, or a model of open_clip"
