@@ -12,7 +12,6 @@ import shutil
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import synchronize
 from pathlib import Path
 
 from wsss.artifacts.errors import WriteError
@@ -38,6 +37,7 @@ _REMEDIES = {
 }
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """Nothing but writing fails so, whichever file the error names."""
+_SEMAPHORES = "multiprocessing.synchronize"
 _TORCH = ("PytorchStreamWriter", "inline_container", "basic_ios::clear", "iostream error")
 
 
@@ -84,7 +84,7 @@ def _error_code(error: BaseException, paths: list[Path]) -> int | None:
 def _is_semaphore(error: BaseException) -> bool:
     """Whether multiprocessing failed to make a semaphore, whose place is never the target's."""
     frames = list(traceback.walk_tb(error.__traceback__))
-    return bool(frames) and frames[-1][0].f_globals.get("__name__") == synchronize.__name__
+    return bool(frames) and frames[-1][0].f_globals.get("__name__") == _SEMAPHORES
 
 
 def _within(name: str, directory: Path) -> bool:
