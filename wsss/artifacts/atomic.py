@@ -20,11 +20,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wsss.artifacts.write_errors import writing
-from wsss.compute.machine import this_machine
+from wsss.compute.machine import this_boot
 
 _MARK = ".tmp-"
 _OLD = ".old"
-_MACHINE = re.sub(r"\W", "_", socket.gethostname()) + f"_{zlib.crc32(this_machine().encode()):08x}"
+_MACHINE = re.sub(r"\W", "_", socket.gethostname()) + f"_{zlib.crc32(this_boot().encode()):08x}"
 _TEMPORARY = re.compile(r"\..+\.tmp-(?:(\w+)-)?(\d+)(?:\.old)?")
 _LONGEST = 150  # bytes of a name that a temporary one repeats; file systems take 255
 _FORGOTTEN = 7 * 86_400.0  # seconds after which that of another machine or container is removed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import getpass
 import os
 import resource
@@ -13,18 +12,25 @@ from pathlib import Path
 _OPEN_FILES = 65_536  # of a limit of billions, programs that close every number would take minutes
 
 
-@functools.cache
 def this_machine() -> str:
-    """Where numbers of processes mean the same: host, its start, and a container's name space.
+    """Where numbers of processes mean the same: the host, and the name space of a container."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:  # no Linux
+        space = ""
+    return f"{socket.gethostname()} {space}"
 
-    Hosts and containers may share a name, and containers of one host count their processes anew.
+
+def this_boot() -> str:
+    """The same, from one start of the machine to the next.
+
+    Other machines may run containers of the same host name, whose name spaces are numbered alike.
     """
-    parts = [socket.gethostname()]
-    with suppress(OSError):  # no Linux
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-    with suppress(OSError):
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # no Linux
+        boot = ""
+    return f"{this_machine()} {boot}"
 
 
 def allow_open_files() -> None:
