@@ -1,6 +1,7 @@
 """The command line: help for every command, one message for expected errors, declared sections."""
 
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -130,3 +131,23 @@ def test_without_a_refiner_its_commands_pass_the_cams_on(tmp_path: Path) -> None
     )
     assert applied.exit_code == 0, applied.output
     assert out.read_bytes() == cams.read_bytes()
+
+
+def test_the_command_line_may_open_many_files() -> None:
+    program = (
+        "import resource, typer\n"
+        "from wsss.cli.app import run\n"
+        "app = typer.Typer()\n"
+        "@app.command()\n"
+        "def show() -> None: print(*resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+        "run(app)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000)),
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == "2000 2000\n"

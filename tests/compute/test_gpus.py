@@ -1,7 +1,9 @@
 """Jobs on one machine take turns on its GPUs; the GPUs are those of a fake nvidia-smi."""
 
 import os
+import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -257,3 +259,57 @@ def test_the_workflow_counts(listed: Listed, monkeypatch: pytest.MonkeyPatch) ->
     listed(_TWO)
     names = {"auto": 2, "cuda": 2, "cuda:1": 1, "cpu": 0}
     assert {name: devices.local_gpus(name) for name in names} == names
+
+
+def _link(folder: Path, target: Path) -> None:
+    folder.symlink_to(target)
+
+
+def _file(folder: Path, target: Path) -> None:
+    folder.touch()
+
+
+def _lock_that_is_a_link(folder: Path, target: Path) -> None:
+    folder.mkdir()
+    (folder / "a").symlink_to(target / "dear")
+
+
+def _lock_with_two_names(folder: Path, target: Path) -> None:
+    folder.mkdir()
+    os.link(target / "dear", folder / "a")
+
+
+def _lock_that_is_a_pipe(folder: Path, target: Path) -> None:
+    folder.mkdir()
+    os.mkfifo(folder / "a")
+
+
+@pytest.mark.parametrize(
+    "make", [_link, _file, _lock_that_is_a_link, _lock_with_two_names, _lock_that_is_a_pipe]
+)
+def test_what_somebody_else_put_where_the_locks_are(
+    tmp_path: Path, make: Callable[[Path, Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, folder = tmp_path / "home", tmp_path / "turns"
+    target.mkdir(mode=0o700)
+    (target / "dear").write_text("dear")
+    make(folder, target)
+    message = f"{re.escape(str(folder))}.*take turns.*remove it.*{SHARED}=1 goes on"
+    with pytest.raises(gpus.GpuLockError, match=message):
+        claim_gpus([Gpu("0", "a")], 1, folder)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o700
+    assert os.listdir(target) == ["dear"]
+    assert (target / "dear").read_text() == "dear"
+    monkeypatch.setenv(SHARED, "1")
+    assert claim_gpus([Gpu("0", "a")], 1, folder)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_the_folder_of_another_person(tmp_path: Path) -> None:
+    folder = tmp_path / "turns"
+    folder.mkdir(mode=0o755)
+    os.chown(folder, 12345, 12345)
+    with pytest.raises(gpus.GpuLockError, match="has the mode 755, expected 1777, so jobs cannot"):
+        claim_gpus([Gpu("0", "a")], 1, folder)
+    folder.chmod(0o1777)  # as this package makes it
+    assert claim_gpus([Gpu("0", "a")], 1, folder) == [Gpu("0", "a")]

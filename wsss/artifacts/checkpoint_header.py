@@ -14,6 +14,7 @@ from wsss.artifacts.checksum import verify_checksum
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
+from wsss.errors import raise_unless_about
 
 _BLOCK = 1 << 20
 
@@ -67,6 +68,7 @@ def _metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="np") as stored:
             metadata = dict(stored.metadata() or {})
     except (SafetensorError, OSError) as error:
+        raise_unless_about(path, error)
         raise ArtifactError(
             f"{path}: is damaged or no safetensors file ({error}); rerun the stage that makes it"
         ) from None

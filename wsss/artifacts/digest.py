@@ -21,6 +21,8 @@ def digest_file(path: Path) -> str:
 def digest_listing(folder: Path, suffix: str) -> str:
     """The sha256 of names, sizes and times of change of the files below a folder, none opened.
 
+    A link that leads nowhere counts as one: its target may come later.
+
     Args:
         folder: an empty text is returned where there is none.
         suffix: of the files that count, e.g. ``.png``.
@@ -32,9 +34,13 @@ def digest_listing(folder: Path, suffix: str) -> str:
         for name in names:
             if name.lower().endswith(suffix):
                 path = os.path.join(directory, name)
-                status = os.stat(path)
                 shown = os.path.relpath(path, folder)
-                lines.append(f"{shown}|{status.st_size}|{status.st_mtime_ns}")
+                try:
+                    status = os.stat(path)
+                except FileNotFoundError:
+                    lines.append(f"{shown}|nowhere")
+                else:
+                    lines.append(f"{shown}|{status.st_size}|{status.st_mtime_ns}")
     lines.sort()
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 

@@ -23,6 +23,7 @@ from wsss.cli.commands import (
     stages,
     truth,
 )
+from wsss.compute.machine import allow_open_files, name_user
 from wsss.errors import WsssError
 from wsss.pipeline.parent_watch import exit_with_parent
 
@@ -71,6 +72,8 @@ def run(application: typer.Typer) -> None:
     one message with exit code 1; ``WSSS_TRACEBACK=1`` shows the traceback as well.
     """
     exit_with_parent()
+    allow_open_files()
+    name_user()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     first = os.environ.get("RANK", "0") == "0"  # of several, one says how it goes
     logging.getLogger("wsss").setLevel(logging.INFO if first else logging.WARNING)

@@ -19,6 +19,7 @@ from wsss.clip.errors import ClipLoadError, UnsupportedEncoderError
 from wsss.clip.images import CLIP_MEAN, CLIP_STD, Channels
 from wsss.config.load import explain_value
 from wsss.config.safe_yaml import read_bytes
+from wsss.errors import raise_unless_about
 
 _MOST_JSON = 2**20
 _TOWERS = ("vision_cfg", "text_cfg")
@@ -45,6 +46,7 @@ def read_model_config(file: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
     try:
         content = json.loads(read_bytes(file, _MOST_JSON))
     except (OSError, ValueError, RecursionError) as error:
+        raise_unless_about(file, error)
         raise ClipLoadError(
             f"{file}: cannot be read as an open_clip model config ({error}); clip.model must name "
             "one, or a model of open_clip"

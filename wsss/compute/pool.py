@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, TypeVar
 
+from wsss.compute.shared_memory import SharedMemoryError
 from wsss.errors import WsssError
 
 Task = TypeVar("Task")
@@ -52,6 +53,7 @@ class WorkerPool:
 
         Raises:
             WorkerError: the function failed, or a process was killed.
+            SharedMemoryError: there is no room for the semaphores of several processes.
         """
         if self._workers <= 1:
             for name, task in tasks:
@@ -113,9 +115,16 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
 
     Args:
         workers: number of processes; they are started when first needed.
+
+    Raises:
+        SharedMemoryError: there is no room for their semaphores.
     """
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+    try:
+        return ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+    except OSError as error:
+        what = f"the semaphores of {workers} worker processes cannot be made there"
+        raise SharedMemoryError.during(what, error.strerror) from None
 
 
 def _start() -> None:

@@ -24,7 +24,10 @@ class ComputeConfig(Section):
         8, description="Images per batch outside training (CAMs, prediction)."
     )
     workers: PositiveInt = Field(
-        2, le=1024, description="Processes or threads that decode images and run CRFs, per job."
+        2,
+        le=1024,
+        description="Processes or threads that decode images and run CRFs, per job. With 1 no "
+        "other process is started, and no shared memory (/dev/shm) is needed.",
     )
 
     @field_validator("device", mode="before")

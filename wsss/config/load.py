@@ -17,6 +17,7 @@ from wsss.config.cross_checks import cross_checks
 from wsss.config.errors import ConfigError
 from wsss.config.model import Config
 from wsss.config.safe_yaml import YAML_LIMIT, invalid_values, parse_yaml, read_bytes
+from wsss.errors import raise_unless_about
 
 _LONGEST_SHOWN = 200
 # What YAML makes of words such as yes, off, ~, 007, 1.0e+3, 12:30 and 2024-01-01.
@@ -89,6 +90,7 @@ def read_yaml(file: Path) -> Any:
     try:
         return parse_yaml(read_bytes(file, YAML_LIMIT).decode("utf-8-sig"))
     except OSError as error:
+        raise_unless_about(file, error)
         raise ConfigError(
             f"{file}: cannot be read ({error.strerror}); pass an existing YAML file"
         ) from None

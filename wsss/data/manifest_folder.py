@@ -11,6 +11,7 @@ from wsss.artifacts.checksum import json_with_checksum, verified_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Manifest, read_manifest
+from wsss.errors import raise_unless_about
 
 MANIFEST, QUARANTINE, CLASSES, PROVENANCE = (
     "manifest.csv", "quarantine.csv", "classes.json", "provenance.json",
@@ -54,4 +55,5 @@ def read_classes(path: Path) -> ClassList:
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no class list; run ingest first") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise_unless_about(path, error)
         raise ArtifactError(f"{path}: is no class list ({error!r}); rerun ingest") from None

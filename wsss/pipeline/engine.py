@@ -6,12 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from wsss.pipeline.parent_watch import (
-    ENGINE_VARIABLE,
-    HOST_VARIABLE,
-    engine_is_elsewhere,
-    this_machine,
-)
+from wsss.compute.machine import name_user, this_machine
+from wsss.pipeline.parent_watch import ENGINE_VARIABLE, HOST_VARIABLE, engine_is_elsewhere
 
 
 def prepare_jobs(project: Path) -> None:
@@ -20,6 +16,7 @@ def prepare_jobs(project: Path) -> None:
     Args:
         project: folder that holds the package.
     """
+    name_user()
     _prepend("PYTHONPATH", project)
     # `python` in a job is the interpreter that runs the engine, its environment active or not;
     # a conda environment of a job, activated later, goes before it.

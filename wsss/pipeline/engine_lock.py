@@ -11,7 +11,7 @@ import fcntl
 from pathlib import Path
 from typing import IO
 
-from wsss.pipeline.parent_watch import this_machine
+from wsss.compute.machine import this_machine
 
 _HELD: list[IO[str]] = []
 """Open as long as the engine runs: closing a file ends its lock."""

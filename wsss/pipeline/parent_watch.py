@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import sys
 import threading
 import time
+
+from wsss.compute.machine import this_machine
 
 ENGINE_VARIABLE = "WSSS_ENGINE_PID"
 HOST_VARIABLE = "WSSS_ENGINE_HOST"
@@ -54,15 +55,6 @@ def _engine() -> int | None:
     """The process number of the engine, unless it is one of another machine."""
     name, host = os.environ.get(ENGINE_VARIABLE, ""), os.environ.get(HOST_VARIABLE)
     return int(name) if name.isdigit() and host in (None, this_machine()) else None
-
-
-def this_machine() -> str:
-    """Where numbers of processes mean the same: the host, and the name space of a container."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        space = ""
-    return f"{socket.gethostname()} {space}"
 
 
 def _watch(engine: int) -> None:

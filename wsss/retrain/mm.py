@@ -33,6 +33,7 @@ from mmcv.cnn import ConvModule, build_norm_layer
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config as MmConfig
 from mmengine.config import ConfigDict
+from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_dist_info, get_rank, master_only
 from mmengine.hooks import Hook
 from mmengine.model import (
@@ -41,7 +42,7 @@ from mmengine.model import (
     is_model_wrapper,
     revert_sync_batchnorm,
 )
-from mmengine.registry import DefaultScope
+from mmengine.registry import FUNCTIONS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import get_external_models
 from mmseg.datasets import BaseSegDataset
@@ -62,6 +63,7 @@ __all__ = [
     "CONFIGS",
     "DATASETS",
     "DATA_SAMPLERS",
+    "FUNCTIONS",
     "HOOKS",
     "MODELS",
     "RUNNERS",
@@ -87,6 +89,7 @@ __all__ = [
     "imresize",
     "is_model_wrapper",
     "master_only",
+    "pseudo_collate",
     "register_all_modules",
     "revert_sync_batchnorm",
 ]

@@ -19,6 +19,7 @@ from wsss.config.compute import ComputeConfig
 from wsss.config.retrain import RetrainConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest_folder import load
+from wsss.retrain.loader import loading
 from wsss.retrain.recipe import training_config
 from wsss.retrain.runner import SegmenterRunner, resumable
 from wsss.retrain.segmenter import segmenter_facts
@@ -58,6 +59,8 @@ def train(
 
     Raises:
         ArtifactError: an input is missing, damaged or does not fit the others.
+        SharedMemoryError: there is too little room for the batches of several workers.
+        LoaderError: a process that loads batches failed.
         ValueError: the configuration cannot be trained.
         FloatingPointError: the loss diverged.
     """
@@ -94,7 +97,8 @@ def train(
         # mmengine keeps its logger and its measurements by this name while the process lives
         plan.experiment_name = f"retrain-{uuid.uuid4().hex[:8]}"
         runner = SegmenterRunner.from_cfg(plan)
-        runner.train()
+        with loading(compute.workers, plan.train_dataloader.batch_size, retrain.crop):
+            runner.train()
         if first:
             network: Any = runner.network()
             facts = segmenter_facts(network, retrain, labels)

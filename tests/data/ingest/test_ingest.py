@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.machines import name_space
 from wsss.artifacts.errors import ArtifactError
 from wsss.data.datasets.candidates import Candidate
 from wsss.data.errors import IngestError
@@ -357,3 +360,28 @@ def test_a_list_of_images_to_predict(make_voc: Callable[..., Path], tmp_path: Pa
     manifest, _ = load(tmp_path / "test")
     assert [(sample.id, sample.tags) for sample in manifest.split("test")] == [("t", ()), ("u", ())]
     assert "gone,test,no,missing file" in (tmp_path / "test/quarantine.csv").read_text()
+
+
+def test_a_photo_that_may_not_be_read_is_not_listed_as_unusable(photos: Photos) -> None:
+    """The right to read it is to be mended, and not the photo."""
+    photos.add("a.jpg")
+    locked = photos.add("b.jpg")
+    photos.table("image,tags\na.jpg,dog\nb.jpg,cat\n")
+    locked.chmod(0)
+    config = photos.root.parent / "config.yaml"
+    config.write_text(photos.config(quarantine_limit=0.9).model_dump_json())
+    command = [sys.executable, "-m", "wsss", "ingest", "-c", str(config), "--out", str(photos.out)]
+    user = [] if os.getuid() else name_space("-U", "--map-user=1000", "--map-group=1000")
+    done = subprocess.run(
+        [*user, *command],
+        cwd=Path(__file__).parents[3],
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"error: {locked}: cannot be read: Permission denied; let this user read it (ask whoever "
+        "wrote it), then run the same command again"
+    )
+    assert not (photos.out / "quarantine.csv").exists()

@@ -25,6 +25,7 @@ from wsss.data.datasets.classes import spelling
 from wsss.data.datasets.files import configured_lists
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.errors import DataError
+from wsss.errors import raise_unless_about
 
 PARTS: Final = ("train", "val")
 WITH_OBJECTS: Final = "-with-objects"
@@ -69,6 +70,7 @@ def load_instances(path: Path, *, shapes: bool = False) -> Instances:
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
             raise OSError(errno.EINVAL, f"is no file of at most {_MAX_BYTES} bytes")
     except OSError as error:
+        raise_unless_about(path, error)
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); expected COCO's instances JSON"
         ) from None

@@ -17,6 +17,7 @@ from wsss.data.datasets.classes import unicode_form
 from wsss.data.datasets.free_text import plain_text
 from wsss.data.errors import DataError
 from wsss.data.images.read import PHOTO_EXTENSIONS
+from wsss.errors import raise_unless_about
 
 IMAGES = "JPEGImages"
 """Folder of the images in VOC's layout."""
@@ -80,6 +81,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         text = read_bytes(path, MOST_TEXT).decode("utf-8-sig")
     except OSError as error:
+        raise_unless_about(path, error)
         raise DataError(
             f"{path}: the list cannot be read ({error.strerror}); expected one image id per line"
         ) from None
@@ -181,6 +183,11 @@ def _local_path(name: str) -> str:
     return os.path.expanduser(name) if name.startswith("~/") else name
 
 
+def _refused(error: OSError) -> None:
+    """A folder that cannot be listed at present is not empty."""
+    raise_unless_about(Path(error.filename), error)
+
+
 def _ending(path: Path) -> str:
     return path.suffix.lower()
 
@@ -190,7 +197,7 @@ def _files(root: Path, exclude: set[Path]) -> list[Path]:
     files: list[Path] = []
     visited: set[str] = set()
     excluded_names = {path.name for path in exclude}
-    for parent, folders, names in os.walk(root, followlinks=True):
+    for parent, folders, names in os.walk(root, followlinks=True, onerror=_refused):
         folder, target = Path(parent), os.path.realpath(parent)
         if target in visited:  # links that lead back
             folders.clear()

@@ -28,6 +28,7 @@ from wsss.data.datasets.free_text import plain_text
 from wsss.data.datasets.tags import TagReader, Tags
 from wsss.data.errors import DataError
 from wsss.data.images.read import PHOTO_EXTENSIONS
+from wsss.errors import raise_unless_about
 
 _COLUMNS = {
     "image": ("image", "file", "filename", "file_name", "path", "id"),
@@ -149,6 +150,7 @@ def _text(path: Path) -> str:
     try:
         content = read_bytes(path, MOST_TEXT)
     except OSError as error:
+        raise_unless_about(path, error)
         raise DataError(
             f"{path}: the table of tags cannot be read ({error.strerror}); set data.tags to a CSV "
             "with the columns image and tags"

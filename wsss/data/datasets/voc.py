@@ -33,6 +33,7 @@ from wsss.data.datasets.files import (
 from wsss.data.datasets.tag_table import TagTable
 from wsss.data.datasets.tags import TagReader, Tags
 from wsss.data.errors import DataError
+from wsss.errors import raise_unless_about
 
 ANNOTATIONS, LISTS = "Annotations", "ImageSets/Segmentation"
 MASKS, AUGMENTED_MASKS = "SegmentationClass", "SegmentationClassAug"
@@ -179,6 +180,7 @@ def read_annotation(path: Path) -> ElementTree.Element | None:
     except FileNotFoundError:
         return None
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        raise_unless_about(path, error)
         raise DataError(f"{path.name} cannot be read as XML ({error}); mend or remove it") from None
 
 

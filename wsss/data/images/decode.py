@@ -25,6 +25,7 @@ from wsss.artifacts.provenance import package_versions
 from wsss.compute.pool import process_pool
 from wsss.data.errors import ImageError, IngestError
 from wsss.data.images.read import ImageFacts, inspect_image, over_limit
+from wsss.errors import raise_unless_about
 
 T = TypeVar("T")
 _BYTES_WORTH_A_POOL = 128 * 2**20  # some seconds of decoding; processes take one to start
@@ -50,7 +51,8 @@ class DecodeCache:
                 for name, (stamp, facts) in content["files"].items():
                     facts["notes"] = tuple(facts["notes"])
                     self._entries[name] = (stamp, ImageFacts(**facts))
-        except (OSError, ValueError, KeyError, TypeError, ArtifactError):
+        except (OSError, ValueError, KeyError, TypeError, ArtifactError) as error:
+            raise_unless_about(path, error)
             self._entries = {}  # all files are decoded again
 
     def find(self, path: Path, max_pixels: int) -> ImageFacts | None:

@@ -25,6 +25,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from wsss.config.data import DataConfig
 from wsss.data.errors import ImageError
 from wsss.data.images.colour_modes import stored_depth, to_rgb
+from wsss.errors import raise_unless_about
 
 DEFAULT_MAX_PIXELS: Final[int] = DataConfig().max_pixels
 _EXTENSIONS: Final = {
@@ -89,6 +90,7 @@ def read_image(
     Raises:
         ImageError: the file is missing, empty, no image, truncated or too large, its pixels have no
             fixed range, or it has changed since ingest.
+        ReadError: it cannot be read at present, or there is not enough memory.
     """
     content = _read(path)
     if digest is not None and hashlib.sha256(content).hexdigest() != digest:
@@ -113,6 +115,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
     Raises:
         ImageError: the file is missing, empty, or no image.
+        ReadError: it cannot be read at present.
     """
     _check_file(path)
     with _opened(path, path, "its header cannot be read") as image:
@@ -125,9 +128,8 @@ def _read(path: Path) -> bytes:
     _check_file(path)
     try:
         return path.read_bytes()
-    except MemoryError:
-        raise ImageError(path, "does not fit into memory; use a smaller file") from None
-    except OSError as error:
+    except (OSError, MemoryError) as error:
+        raise_unless_about(path, error)
         raise ImageError(path, f"cannot be read: {_one_line(error)}") from None
 
 
@@ -153,7 +155,10 @@ def _decode(path: Path, content: bytes, max_pixels: int) -> tuple[Image.Image, t
 
 @contextmanager
 def _opened(path: Path, source: Path | io.BytesIO, failure: str) -> Iterator[Image.Image]:
-    """An image of which only the header was read; every failure becomes an `ImageError`."""
+    """An image of which only the header was read.
+
+    A failure becomes an `ImageError`, or a `ReadError` where the file is not to blame.
+    """
     try:
         with _open(source) as image:
             if image.format == "TIFF" and _is_raw(path, image):
@@ -161,11 +166,10 @@ def _opened(path: Path, source: Path | io.BytesIO, failure: str) -> Iterator[Ima
             yield image
     except ImageError:
         raise
-    except MemoryError:
-        raise ImageError(path, "does not fit into memory; lower data.max_pixels") from None
     except UnidentifiedImageError:
         raise ImageError(path, _not_an_image(path)) from None
     except Exception as error:  # decoders raise anything from struct.error to SyntaxError
+        raise_unless_about(path, error)
         raise ImageError(path, f"{failure}: {_one_line(error)}") from None
 
 
@@ -180,6 +184,7 @@ def _check_file(path: Path) -> None:
     except FileNotFoundError:
         raise ImageError(path, f"missing file{_other_ending(path)}") from None
     except (OSError, ValueError) as error:
+        raise_unless_about(path, error)
         raise ImageError(path, f"cannot be read: {_one_line(error)}") from None
     if not path.is_file():
         raise ImageError(path, "is no file but a folder, pipe, socket or device; remove it")

@@ -24,18 +24,24 @@ class Efficiency(BaseModel):
     parameters: int
     """Of all that a forward pass uses."""
     images_per_second: float | None
-    """Training crops, from the steps of the last process without its first ones; None: too few."""
+    """Training crops, from the steps of the last process that took more than its first ones; None:
+    none did."""
     peak_memory: int
     """Bytes: allocated on the GPU, or of the process on a CPU."""
     device: str
 
 
 class StepTimer:
-    """Steps a second, without the first ones, which warm up."""
+    """Steps a second, without the first ones, which warm up.
+
+    Args:
+        earlier: what another process measured, for a training that goes on with few steps or none.
+    """
 
     _WARM = 3
 
-    def __init__(self) -> None:
+    def __init__(self, earlier: float | None = None) -> None:
+        self._earlier = earlier
         self._steps, self._start, self._last = 0, 0.0, 0.0
 
     def step(self) -> None:
@@ -49,7 +55,7 @@ class StepTimer:
     def rate(self) -> float | None:
         """None: too few steps to say."""
         if self._steps <= self._WARM:
-            return None
+            return self._earlier
         return (self._steps - self._WARM) / max(self._last - self._start, 1e-9)
 
 
