@@ -82,12 +82,12 @@ def chains() -> Iterator[tuple[str, str]]:
 @contextmanager
 def edited(texts: Mapping[str, str], folder: Path) -> Iterator[None]:
     """Other texts in place of those of some modules, for the digests."""
-    source, paths = digests._source, {}
+    source, paths = digests.source_file, {}
     for module, text in texts.items():
         paths[module] = folder / f"{len(list(folder.iterdir()))}.py"  # digests are cached by path
         paths[module].write_text(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digests, "_source", lambda name: paths.get(name) or source(name))
+        patch.setattr(digests, "source_file", lambda name: paths.get(name) or source(name))
         yield
 
 

@@ -1,4 +1,4 @@
-"""The command line: help for every command, one message for expected errors, declared sections."""
+"""The command line: help for every command, one message for expected errors."""
 
 import re
 import resource
@@ -15,16 +15,10 @@ from typer.testing import CliRunner
 from tests.builders import provenance, write_shard
 from wsss.__main__ import app
 from wsss.artifacts.shard import Item
-from wsss.cli.options import parse_shard, stage_values
-from wsss.config.errors import ConfigError
+from wsss.artifacts.stage import STAGES
+from wsss.cli.options import parse_shard
 from wsss.config.load import from_mapping
-from wsss.pipeline.stages import (
-    STAGES,
-    config_of_sections,
-    entry_modules,
-    stage_code,
-    stage_sections,
-)
+from wsss.pipeline.stages import entry_modules, stage_code
 
 ROOT = Path(__file__).parents[2]
 GROUP: Any = typer.main.get_command(app)
@@ -84,30 +78,6 @@ def test_declared_keys_and_modules_exist(stage: str) -> None:
     assert len(STAGES[stage].select(config)) == len(STAGES[stage].reads)
     assert re.fullmatch(r"[0-9a-f]{64}", stage_code(stage, config))
     assert entry_modules(stage, config)
-
-
-@pytest.mark.parametrize("stage", sorted(STAGES))
-def test_stage_gets_the_same_values_through_the_workflow(stage: str) -> None:
-    config = from_mapping({"variant": "published", "seed": 7, "refine": {"method": "weclip"}})
-    values = stage_values(stage, [], stage_sections(stage, config), batch=3)
-    assert values.pop("compute").batch == 3
-    for name, expected in STAGES[stage].select(config).items():
-        value = values.pop(name)
-        if name == "refine":  # options of other methods do not travel: a change reruns nothing
-            value, expected = value.effective(), expected.effective()
-        assert value == expected
-    assert not values
-
-
-def test_the_workflow_and_the_command_line_get_the_same_values() -> None:
-    by_hand = stage_values("cams", [ROOT / "config.yaml"], "", workers=1)
-    text = stage_sections("cams", from_mapping({}))
-    assert by_hand == stage_values("cams", [], text, workers=1)
-
-
-def test_sections_of_another_stage_are_refused() -> None:
-    with pytest.raises(ConfigError, match="expected"):
-        config_of_sections("cams", stage_sections("masks", from_mapping({})))
 
 
 def test_without_a_refiner_its_commands_pass_the_cams_on(tmp_path: Path) -> None:

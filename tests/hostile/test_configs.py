@@ -165,11 +165,6 @@ def test_names_of_runs_become_harmless() -> None:
     assert labels == ["a-b", "c-d-e", "f--g-", "caf-"]
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 100_000, "3", '{"a": 1}', "NaN", '{"variant": NaN}'])
-def test_sections_passed_by_the_workflow_are_checked(tmp_path: Path, text: str) -> None:
-    wsss("ingest", "--out", tmp_path / "m", "--sections", text).refused("--sections")
-
-
 def test_configurations_parsed_by_the_engine_are_checked_too(tmp_path: Path) -> None:
     """Snakemake reads the file too, so a mapping can contain what our reader refuses."""
     laughs: list[Any] = ["lol"]

@@ -9,9 +9,9 @@ from typing import Any, get_type_hints, is_typeddict
 import pytest
 
 from wsss.artifacts.stage import STAGES
-from wsss.cli.options import stage_values
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
+from wsss.pipeline.job import job_of
 from wsss.pipeline.stages import stage_sections
 
 FUNCTIONS = {
@@ -62,5 +62,5 @@ def test_other_sections_do_not_reach_a_stage(stage: str) -> None:
     for key in STAGES[stage].reads:
         section, _, name = key.partition(".")
         assert not name or name in values[section]
-    arguments = stage_values(stage, [], json.dumps(values))
+    arguments = STAGES[stage].arguments(job_of(stage, config).config(stage))
     assert set(arguments) == {key.rpartition(".")[2] for key in STAGES[stage].reads} | {"compute"}

@@ -112,6 +112,7 @@ class Pause:
 def _no_internals(lines: list[str]) -> None:
     screen = "\n".join(lines)
     assert "Traceback" not in screen
+    assert '{"' not in screen  # no JSON
     assert not re.search(r'^ *File ".*", line', screen, re.MULTILINE)
 
 

@@ -23,10 +23,12 @@ rule cams:
     params:
         sections=sections("cams"),
         code=code("cams"),
+        job=job_file("cams"),
         folder=subpath(input.manifest, parent=True),
     message:
         "CAMs of {wildcards.split}, part {wildcards.part}"
     shell:
-        "python -m wsss cams --manifest {params.folder:q} --split {wildcards.split}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss cams --manifest {params.folder:q} --split {wildcards.split}"
         " --shard {wildcards.part} --out {output:q} --device {resources.device}"
-        " --batch {resources.batch} --workers {threads} --sections {params.sections:q} 2> {log}"
+        " --batch {resources.batch} --workers {threads} 2> {log}"

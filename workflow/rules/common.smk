@@ -1,6 +1,5 @@
 # The configuration, typed, and what rules ask of it.
 import atexit
-import json
 import re
 import sys
 import time
@@ -16,12 +15,14 @@ ensure_utf8()
 from wsss.pipeline.engine import job_container, prepare_jobs
 from wsss.pipeline.engine_lock import remove_dead_locks
 from wsss.pipeline.failures import explain_failure
+from wsss.pipeline.plan import PLAN_VARIABLE, Plan
 from wsss.pipeline.slurm import queued_jobs_message
 from wsss.pipeline.runs import SCORED, Runs
 from wsss.pipeline.stages import stage_code, stage_sections
 from wsss.clip.text.knowledge import built_in
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
+from wsss.errors import WsssError
 from wsss.compute.device import local_gpus, require_cuda
 from wsss.score.papers.table import load_table
 from wsss.score.product import PRODUCTS
@@ -41,7 +42,7 @@ def failed_jobs():
 
 
 STARTED = time.time()
-prepare_jobs(Path(workflow.basedir))
+prepare_jobs()
 if workflow.is_main_process and not workflow.output_settings.dryrun:
     if remove_dead_locks(Path.cwd()):
         print("An engine was killed here; its lock is removed.", file=sys.stderr)
@@ -51,13 +52,19 @@ TABLES = {
     path.stem: path
     for path in sorted(Path(workflow.basedir, "workflow/tables").glob("*.yaml"))
 }
+RULES = [Path(workflow.main_snakefile), *Path(workflow.current_basedir).glob("*.smk")]
 try:
+    # Jobs of a cluster evaluate this file again; they follow the engine that submitted them.
+    PLAN = Plan(config, RULES, is_job=not workflow.is_main_process)
     # The runs, by the wildcard `run`.
     RUNS = Runs(
-        config, where="config.yaml (with what is laid over it)", tables=TABLES.values()
+        PLAN.config,
+        where="config.yaml (with what is laid over it)",
+        tables=TABLES.values(),
     )
-except ConfigError as error:
+except WsssError as error:
     stop(error)
+workflow.register_envvars(PLAN_VARIABLE)
 CONFIG = RUNS[RUNS.name].config
 # Jobs run here with this interpreter, unless a cluster or an environment of their own is asked for.
 HERE = not (
@@ -67,7 +74,7 @@ try:
     if HERE:
         require_cuda(CONFIG.compute.device)
 except ValueError as error:
-    raise WorkflowError(str(error)) from None
+    stop(error)
 # GPUs of this machine, on which its jobs take turns. On a cluster (`--jobs`) the profile says which
 # rules need a GPU, and the cluster assigns them.
 GPUS = 0 if workflow.resource_settings.nodes else local_gpus(CONFIG.compute.device)
@@ -132,6 +139,21 @@ def code(stage):
     if not stage.startswith("refine"):  # the configuration chooses none of its modules
         return stage_code(stage, CONFIG)
     return lambda wildcards: stage_code(stage, of_run(wildcards))
+
+
+def job_file(stage, rows=None):
+    """The file of what a stage is given: its values and its code, as this engine sees them."""
+
+    # Snakemake does not compare what depends on `output`; `sections` and `code` say when to rerun.
+    def path(wildcards, output):
+        name = stage(wildcards) if callable(stage) else stage
+        run = wildcards.get("run", CONFIG.name)
+        runs = workflow.executor_plugin is not None and not workflow.dryrun
+        return PLAN.file(
+            name, run, RUNS[run].config, rows and rows(wildcards), write=runs
+        )
+
+    return path
 
 
 def truth(wildcards):
@@ -232,9 +254,14 @@ def scored_shards(wildcards):
     return [] if folder == "manifest" else shards(folder)(wildcards)
 
 
+def scored_stage(wildcards):
+    """The stage that scores it."""
+    return f"score_{scored(wildcards)}"
+
+
 def scored_sections(wildcards):
     """The configuration values that scoring it reads."""
-    return sections(f"score_{scored(wildcards)}")(wildcards)
+    return sections(scored_stage(wildcards))(wildcards)
 
 
 def scored_of(wildcards):
@@ -250,13 +277,11 @@ def scored_of_all(wildcards):
 
 
 def rows_of_all(wildcards):
-    """The records of each run that is compared, as JSON."""
-    return json.dumps(
-        {
-            run.removeprefix(f"{CONFIG.name}/"): list(RUNS.records(run).values())
-            for run in MANY
-        }
-    )
+    """The records of each run that is compared."""
+    return {
+        run.removeprefix(f"{CONFIG.name}/"): list(RUNS.records(run).values())
+        for run in MANY
+    }
 
 
 def of_run(wildcards):

@@ -17,13 +17,15 @@ for index, (root, (train, val)) in enumerate(demos().items()):
             "../../envs/core.yaml"
         params:
             code=code("demo"),
+            job=job_file("demo"),
             train=train,
             val=val,
             folder=subpath(output[0], parent=True),
         message:
             "Drawing the demo data set"
         shell:
-            "python -m wsss demo make {params.folder:q} --train {params.train}"
+            "WSSS_JOB={params.job:q}"
+            " python -m wsss demo make {params.folder:q} --train {params.train}"
             " --val {params.val} 2> {log}"
 
 
@@ -46,9 +48,10 @@ rule ingest:
     params:
         sections=sections("ingest"),
         code=code("ingest"),
+        job=job_file("ingest"),
         folder=subpath(output.manifest, parent=True),
     message:
         "Decoding every image and reading the tags"
     shell:
-        "python -m wsss ingest --out {params.folder:q} --workers {threads}"
-        " --sections {params.sections:q} 2> {log}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss ingest --out {params.folder:q} --workers {threads} 2> {log}"

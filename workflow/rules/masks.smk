@@ -25,9 +25,11 @@ rule masks:
     params:
         sections=sections("masks"),
         code=code("masks"),
+        job=job_file("masks"),
         folder=subpath(input.manifest, parent=True),
     message:
         "Pseudo masks of {wildcards.split}, part {wildcards.part}"
     shell:
-        "python -m wsss masks {input.scores:q} --manifest {params.folder:q} --out {output.shard:q}"
-        " --png {output.png:q} --workers {threads} --sections {params.sections:q} 2> {log}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss masks {input.scores:q} --manifest {params.folder:q} --out {output.shard:q}"
+        " --png {output.png:q} --workers {threads} 2> {log}"

@@ -41,15 +41,17 @@ rule refine_train:
     params:
         sections=sections("refine_train"),
         code=code("refine_train"),
+        job=job_file("refine_train"),
         folder=subpath(input.manifest, parent=True),
         work="results/{run}/refine/work",
         seeds=lambda wildcards, input: [f"--seeds {path}" for path in input.seeds],
     message:
         "Training the refiner"
     shell:
-        "python -m wsss launch --processes {resources.gpu} refine-train {input.cams:q} {params.seeds} --manifest {params.folder:q}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss launch --processes {resources.gpu} refine-train {input.cams:q} {params.seeds} --manifest {params.folder:q}"
         " --out {output.checkpoint:q} --log {output.log:q} --efficiency {output.efficiency:q} --work {params.work:q}"
-        " --device {resources.device} --workers {resources.workers} --sections {params.sections:q} 2> {log}"
+        " --device {resources.device} --workers {resources.workers} 2> {log}"
 
 
 rule refine_import:
@@ -73,12 +75,14 @@ rule refine_import:
     params:
         sections=sections("refine_import"),
         code=code("refine_import"),
+        job=job_file("refine_import"),
         folder=subpath(input.manifest, parent=True),
     message:
         "Importing the refiner"
     shell:
-        "python -m wsss refine-import {input.checkpoint:q} --manifest {params.folder:q}"
-        " --out {output.checkpoint:q} --report {output.report:q} --sections {params.sections:q} 2> {log}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss refine-import {input.checkpoint:q} --manifest {params.folder:q}"
+        " --out {output.checkpoint:q} --report {output.report:q} 2> {log}"
 
 
 rule refine_apply:
@@ -105,14 +109,15 @@ rule refine_apply:
     params:
         sections=sections("refine_apply"),
         code=code("refine_apply"),
+        job=job_file("refine_apply"),
         folder=subpath(input.manifest, parent=True),
     message:
         "Refined scores of {wildcards.split}, part {wildcards.part}"
     shell:
-        "python -m wsss refine-apply {input.cams:q} --manifest {params.folder:q}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss refine-apply {input.cams:q} --manifest {params.folder:q}"
         " --split {wildcards.split} --checkpoint {input.checkpoint:q} --out {output:q}"
-        " --device {resources.device} --batch {resources.batch} --workers {threads}"
-        " --sections {params.sections:q} 2> {log}"
+        " --device {resources.device} --batch {resources.batch} --workers {threads} 2> {log}"
 
 
 rule refine_predict:
@@ -137,11 +142,13 @@ rule refine_predict:
     params:
         sections=sections("refine_predict"),
         code=code("refine_predict"),
+        job=job_file("refine_predict"),
         folder=subpath(input.manifest, parent=True),
     message:
         "The refiner's own prediction of {wildcards.split}, part {wildcards.part}"
     shell:
-        "python -m wsss refine-predict --manifest {params.folder:q}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss refine-predict --manifest {params.folder:q}"
         " --checkpoint {input.checkpoint:q} --split {wildcards.split}"
         " --shard {wildcards.part} --out {output:q} --device {resources.device}"
-        " --workers {threads} --sections {params.sections:q} 2> {log}"
+        " --workers {threads} 2> {log}"

@@ -21,10 +21,12 @@ rule seeds:
     params:
         sections=sections("seeds"),
         code=code("seeds"),
+        job=job_file("seeds"),
         folder=subpath(input.manifest, parent=True),
     message:
         "Seeds of {wildcards.split}, part {wildcards.part}"
     shell:
-        "python -m wsss seeds {input.cams:q} --manifest {params.folder:q}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss seeds {input.cams:q} --manifest {params.folder:q}"
         " --split {wildcards.split} --out {output.shard:q} --png {output.png:q}"
-        " --workers {threads} --sections {params.sections:q} 2> {log}"
+        " --workers {threads} 2> {log}"

@@ -21,12 +21,14 @@ rule test_images:
     params:
         sections=sections("ingest"),
         code=code("ingest"),
+        job=job_file("ingest"),
         folder=subpath(output.manifest, parent=True),
     message:
         "Decoding VOC's test images"
     shell:
-        "python -m wsss ingest --test-list {input:q} --out {params.folder:q}"
-        " --workers {threads} --sections {params.sections:q} 2> {log}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss ingest --test-list {input:q} --out {params.folder:q}"
+        " --workers {threads} 2> {log}"
 
 
 rule voc_submission:
@@ -55,10 +57,12 @@ rule voc_submission:
         runtime="1h",
     params:
         code=code("submission"),
+        job=job_file("submission"),
         folder=subpath(input.manifest, parent=True),
     message:
         "Packing VOC's test images ({wildcards.protocol}) for the evaluation server"
     shell:
-        "python -m wsss export voc-submission {input.shards:q} --manifest {params.folder:q}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss export voc-submission {input.shards:q} --manifest {params.folder:q}"
         " --list {input.ids:q} --protocol {wildcards.protocol}"
         " --competition {wildcards.competition} --out {output:q} > {log} 2>&1"

@@ -25,12 +25,14 @@ for index, (folder, root) in enumerate(drawn_masks().items()):
             runtime="4h",
         params:
             code=code("coco_masks"),
+            job=job_file("coco_masks"),
             root=str(expand_path(root)),
             folder=subpath(output[0], parent=True),
         message:
             "Drawing COCO's masks of {wildcards.part}2014"
         shell:
-            "python -m wsss truth coco-masks {params.root:q} --out {params.folder:q}"
+            "WSSS_JOB={params.job:q}"
+            " python -m wsss truth coco-masks {params.root:q} --out {params.folder:q}"
             " --part {wildcards.part} --workers {threads} > {log} 2>&1"
 
 
@@ -50,11 +52,12 @@ rule mask_tags:
     params:
         sections=sections("mask_tags"),
         code=code("mask_tags"),
+        job=job_file("mask_tags"),
         masks=lambda wildcards: [
             truth_state(of_run(wildcards).data, split) for split in ("train", "val")
         ],
     message:
         "Reading tags from pixel labels (data.tags: masks)"
     shell:
-        "python -m wsss truth tags --out {output:q} --workers {threads}"
-        " --sections {params.sections:q} > {log} 2>&1"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss truth tags --out {output:q} --workers {threads} > {log} 2>&1"

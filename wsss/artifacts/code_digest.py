@@ -49,13 +49,46 @@ def code_digest(modules: Iterable[str]) -> str:
     Raises:
         ValueError: a module does not exist.
     """
+    total = hashlib.sha256(str(FORMAT).encode())
+    for name, digest in module_digests(modules).items():
+        total.update(name.encode() + b"\0" + digest.encode())
+    return total.hexdigest()
+
+
+def module_digests(modules: Iterable[str]) -> dict[str, str]:
+    """Digest of each module that `code_digest` covers, by its name.
+
+    Args:
+        modules: dotted names inside the package.
+
+    Raises:
+        ValueError: a module does not exist.
+    """
     modules = tuple(modules)
     runs_refiner = any(name.startswith("wsss.refine.") for name in modules)
     reached = imported_modules(modules, through_registry=not runs_refiner)
-    total = hashlib.sha256(str(FORMAT).encode())
-    for name in sorted(filter(_counts, reached)):
-        total.update(name.encode() + b"\0" + _module_digest(name, _source(name)).encode())
-    return total.hexdigest()
+    return {name: first_digest(name) for name in sorted(filter(_counts, reached))}
+
+
+def first_digest(module: str) -> str:
+    """Digest of what a module did when this process first asked: a process has one view of it."""
+    return _first_digest(module, source_file(module))
+
+
+def source_digest(module: str) -> str:
+    """Digest of what a module does, by its source as it is now.
+
+    Raises:
+        OSError: the source cannot be read.
+        SyntaxError: it is no Python.
+    """
+    return _source_digest(module, source_file(module))
+
+
+def source_file(module: str) -> Path:
+    """The source of a module of the package."""
+    path = _ROOT.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def imported_modules(modules: Iterable[str], *, through_registry: bool = True) -> set[str]:
@@ -100,8 +133,7 @@ def _graph() -> grimp.ImportGraph:
     return grimp.build_graph(_PACKAGE, cache_dir=None)
 
 
-@functools.cache
-def _module_digest(module: str, path: Path) -> str:
+def _source_digest(module: str, path: Path) -> str:
     tree = ast.parse(path.read_bytes())
     declares = module.startswith(f"{_PACKAGE}.config.") or module.endswith(".options")
     for node in ast.walk(tree):
@@ -116,6 +148,9 @@ def _module_digest(module: str, path: Path) -> str:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
+_first_digest = functools.cache(_source_digest)
+
+
 def _is_field(statement: ast.stmt) -> bool:
     """A key of a section, not a fact of the class."""
     return isinstance(statement, ast.AnnAssign) and "ClassVar" not in ast.dump(statement.annotation)
@@ -126,8 +161,3 @@ def _is_text(statement: ast.stmt) -> bool:
     if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
         return False
     return isinstance(statement.value.value, str)
-
-
-def _source(module: str) -> Path:
-    path = _ROOT.joinpath(*module.split(".")[1:])
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

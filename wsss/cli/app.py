@@ -25,6 +25,7 @@ from wsss.cli.commands import (
 )
 from wsss.compute.machine import allow_open_files, name_user
 from wsss.errors import WsssError
+from wsss.pipeline.job import current_job, refuse_other_code
 from wsss.pipeline.parent_watch import exit_with_parent
 
 app = typer.Typer(
@@ -79,6 +80,8 @@ def run(application: typer.Typer) -> None:
     logging.getLogger("wsss").setLevel(logging.INFO if first else logging.WARNING)
     try:
         launch.check_processes(sys.argv[1:])
+        if job := current_job():
+            refuse_other_code(job)
         application()
     except (WsssError, ValueError, RuntimeError, OSError) as error:
         if os.environ.get("WSSS_TRACEBACK"):

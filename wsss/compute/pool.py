@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -64,7 +65,8 @@ class WorkerPool:
         waiting: deque[tuple[str, Future[Result]]] = deque()
         try:
             for name, task in tasks:
-                waiting.append((name, self._pool.submit(_call, function, name, task)))
+                packed = pickle.dumps((function, task))
+                waiting.append((name, self._pool.submit(_call, _unpack_and_call, name, packed)))
                 if len(waiting) >= _AHEAD * self._workers:
                     yield _first(waiting)
             while waiting:
@@ -108,6 +110,12 @@ def _call(function: Callable[[Task], Result], name: str, task: Task) -> Result:
         raise WorkerError(message) from error
 
 
+def _unpack_and_call(packed: bytes) -> Any:
+    """Here the task's modules are imported; a failure does not end the process."""
+    function, task = pickle.loads(packed)
+    return function(task)
+
+
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """A pool of spawned processes, each on one thread of OpenCV.
 
@@ -121,13 +129,25 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
     """
     context = multiprocessing.get_context("spawn")
     try:
-        return ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+        return ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_start, initargs=(_CALLED_FIRST,)
+        )
     except OSError as error:
         what = f"the semaphores of {workers} worker processes cannot be made there"
         raise SharedMemoryError.during(what, error.strerror) from None
 
 
-def _start() -> None:
+_CALLED_FIRST: list[Callable[[], None]] = []
+
+
+def call_first(function: Callable[[], None]) -> None:
+    """Let each process that is started from now on call a module's function before its tasks."""
+    _CALLED_FIRST.append(function)
+
+
+def _start(called_first: list[Callable[[], None]]) -> None:
+    for function in called_first:
+        function()
     import cv2  # here, so that whoever only makes a pool does not load it
 
     cv2.setNumThreads(1)
