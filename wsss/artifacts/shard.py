@@ -251,6 +251,11 @@ class Shard:
         """The attributes of one item, without reading its arrays."""
         return dict(self._entry(image)["attrs"])
 
+    def digest(self, image: str) -> str:
+        """Digest of one item's arrays and attributes, without reading the arrays."""
+        entry = self._entry(image)
+        return digest_json([entry["digest"], entry["attrs"]])
+
     def read(self, image: str) -> Item:
         """Read one item and check its digest.
 

@@ -22,8 +22,14 @@ from wsss.artifacts.shard import Item, ShardWriter
 from wsss.config.base import Section
 
 _log = logging.getLogger(__name__)
-_LIMITS = frozenset({"data.max_pixels"})
-"""Keys that are read, but that change no result: they refuse work or let it pass."""
+_UNWATCHED = (
+    "data.max_pixels",  # these two refuse work or let it pass, ...
+    "data.quarantine_limit",
+    "cams.splits",  # ... this one says which files are made, ...
+    "refine.train.checkpoint_every",  # ... these how much an interruption costs
+    "retrain.checkpoint_every",
+)
+"""Values that are read, but that change nothing in what a stage writes."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class Stage:
     reads: tuple[str, ...] = ()
     """Keys of the configuration: whole sections (``clip``) or single values (``masks.crf``). The
     section ``compute``, which changes no result, is not among them."""
+    unwatched: tuple[str, ...] = _UNWATCHED
+    """Of what ``reads`` covers, the values whose change reruns nothing and enters no key."""
 
     def select(self, config: Any) -> dict[str, Any]:
         """The values that the stage reads, by the last part of their key.
@@ -49,8 +57,12 @@ class Stage:
         """The keyword arguments of the stage's function: `select`, and the section ``compute``."""
         return self.select(config) | {"compute": config.compute}
 
+    def watched(self, config: Any) -> dict[str, Any]:
+        """The values that can change what the stage writes, by key, as plain values for JSON."""
+        return self._watched({key: _value(config, key) for key in self.reads})
+
     def values(self, config: Any) -> dict[str, Any]:
-        """The same as plain values in nested sections, for JSON."""
+        """All values that the stage reads, as plain values in nested sections, for JSON."""
         plain: dict[str, Any] = {}
         for key in self.reads:
             section, _, name = key.partition(".")
@@ -77,9 +89,7 @@ class Stage:
             weights: sha256 of the weight files that it uses, by name.
             inputs: digests of the artifacts that it reads, by name.
         """
-        config = {
-            key: _plain(values[key.rpartition(".")[2]]) for key in self.reads if key not in _LIMITS
-        }
+        config = self._watched({key: values[key.rpartition(".")[2]] for key in self.reads})
         seed = config.pop("seed", 0)  # without one nothing is random
         return Provenance(
             stage=self.name,
@@ -90,6 +100,14 @@ class Stage:
             weights=dict(weights or {}),
             inputs=dict(inputs or {}),
         )
+
+    def _watched(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        plain = {key: _plain(value) for key, value in values.items() if key not in self.unwatched}
+        for path in self.unwatched:
+            for key, value in plain.items():
+                if path.startswith(f"{key}."):
+                    _drop(value, path.removeprefix(f"{key}."))
+        return plain
 
 
 def write_items(
@@ -142,7 +160,17 @@ def _plain(value: Any) -> Any:
     return value.effective() if isinstance(value, Section) else value
 
 
+def _drop(section: dict[str, Any], path: str) -> None:
+    name, _, rest = path.partition(".")
+    if not rest:
+        section.pop(name, None)
+    elif name in section:
+        _drop(section[name], rest)
+
+
 _REFINE = ("data.max_pixels", "data.kind", "data.root", "data.prompts", "clip", "cams", "refine")
+_REFINE_UNWATCHED = (*_UNWATCHED, "data.kind", "data.root")
+"""The list of images to repeat is found by them; the training's key holds its content."""
 _SCORE = ("name", "seed", "variant", "score", "data")
 _CAMS = ("clip", "cams")
 _REFINED = (*_CAMS, "seeds", "refine", "infer")
@@ -162,16 +190,36 @@ STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage("demo", ("wsss.demo.dataset",)),
-        Stage("mask_tags", ("wsss.score.truth.mask_tags",), ("data",)),
+        Stage("mask_tags", ("wsss.score.truth.mask_tags",), ("data",), unwatched=()),
         Stage("coco_masks", ("wsss.score.truth.coco_masks",)),
-        Stage("ingest", ("wsss.data.ingest.stage",), ("variant", "data")),
+        Stage("ingest", ("wsss.data.ingest.stage",), ("variant", "data"), unwatched=()),
         Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", "clip", "cams")),
         Stage("seeds", ("wsss.masks.seeds_stage",), ("data.max_pixels", "cams", "seeds")),
         Stage("image_labels", ("wsss.refine.training.image_labels",)),  # a part of refine_train
-        Stage("refine_train", ("wsss.refine.stage",), ("seed", *_REFINE)),
-        Stage("refine_import", ("wsss.refine.released.importer",), _REFINE),
-        Stage("refine_apply", ("wsss.refine.stage",), (*_REFINE, "infer")),
-        Stage("refine_predict", ("wsss.refine.stage",), (*_REFINE, "infer", "masks.crf")),
+        Stage(
+            "refine_train",
+            ("wsss.refine.stage",),
+            ("seed", *_REFINE),
+            unwatched=_REFINE_UNWATCHED,
+        ),
+        Stage(
+            "refine_import",
+            ("wsss.refine.released.importer",),
+            _REFINE,
+            unwatched=_REFINE_UNWATCHED,
+        ),
+        Stage(
+            "refine_apply",
+            ("wsss.refine.stage",),
+            (*_REFINE, "infer"),
+            unwatched=(*_REFINE_UNWATCHED, "infer.crf"),
+        ),
+        Stage(
+            "refine_predict",
+            ("wsss.refine.stage",),
+            (*_REFINE, "infer", "masks.crf"),
+            unwatched=(*_REFINE_UNWATCHED, "infer.scores"),
+        ),
         Stage("masks", ("wsss.masks.stage",), ("data.max_pixels", "masks")),
         Stage("retrain", ("wsss.retrain.train",), ("seed", "data.max_pixels", "retrain")),
         Stage(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,9 +17,10 @@ from wsss.artifacts.checkpoint_header import checkpoint_weights
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES, write_items
-from wsss.artifacts.training import joint_training, write_training
+from wsss.artifacts.training import joint_training, state_folder, write_training
 from wsss.compute.device import pick_device
 from wsss.config.infer import InferConfig
 from wsss.config.labels import CrfConfig
@@ -94,15 +96,23 @@ def train(
                     f"{len(missing)} training images have no {name}, e.g. {missing[0]!r}; pass all "
                     f"{name} shards of the train split"
                 )
+        refiner = configured_refiner(sections, classes, cache, seed=seed)
         provenance = STAGES["refine_train"].provenance(
             {"seed": seed, **sections},
             modules=[method_module(refine.method)],
-            weights=images.weights,
+            weights=images.weights | {"clip": refiner.setup.encoder_input.clip.digest},
             inputs={n: digest for shards in sets.values() for n, digest in shards.inputs.items()},
         )
-        refiner = configured_refiner(sections, classes, cache, seed=seed)
-        key = [provenance.training_key(), model_facts(classes), refiner.texts()]
         repeat_list = refiner.crops.repeat_list if sections["kind"] == "voc" else ""
+        listed = list_ids(repeat_list, expand_path(sections["root"])) if repeat_list else ()
+        repeated = frozenset(images.ids).intersection(listed)
+        learned = {
+            "images": [_identity(images.sample(image)) for image in images.ids],
+            "repeated": sorted(repeated),
+            "classes": asdict(classes),
+            "texts": refiner.texts(),
+        } | {name: shards.content for name, shards in sets.items()}
+        key = provenance.training_key(learned)
         result = run_training(
             refiner,
             images,
@@ -110,13 +120,11 @@ def train(
             refine.train,
             title=METHODS[refine.method].title,
             seed=seed,
-            key=digest_json(key),
-            work=work,
+            key=key,
+            work=state_folder(work, key),
             cache=cache,
             workers=sections["compute"].workers,
-            repeated=frozenset(
-                list_ids(repeat_list, expand_path(sections["root"])) if repeat_list else ()
-            ),
+            repeated=repeated,
         )
         if first:
             if efficiency is not None:
@@ -165,17 +173,15 @@ def apply(
             weights=images.weights | checkpoint_weights(checkpoint, refine.method),
             inputs=images.inputs,
         )
-        keys = {}
-        for image in images.ids:
-            sample = images.sample(image)
-            parts = [provenance.key(), sample.digest, list(sample.tags), images.key(image)]
-            keys[image] = digest_json(parts)
+        refiner = configured_refiner(sections, classes, cache, infer=infer)
+        load_state(refiner, checkpoint, refine.method)
+        key = _refiner_key(provenance, refiner)
+        keys = {
+            image: digest_json([key, split, _identity(images.sample(image)), images.key(image)])
+            for image in images.ids
+        }
 
         def compute_items(ids: list[str]) -> Iterator[Item]:
-            if not ids:
-                return
-            refiner = configured_refiner(sections, classes, cache, infer=infer)
-            load_state(refiner, checkpoint, refine.method)
 
             def scored(photo: Photo, image: ImageCams) -> Item:
                 _seed(refiner, image.sample)
@@ -246,17 +252,31 @@ def predict(
         protocols = {name: candidates(p.cpu().numpy()) for name, p in probs.items()}
         return sample.id, Prediction(photo, protocols)
 
-    subjects = ((sample, sample) for sample in samples)
-    in_turn = refiner.draws_at_inference
+    def predictions(some: list[Sample]) -> Iterator[tuple[str, Prediction]]:
+        subjects = ((sample, sample) for sample in some)
+        inputs, in_turn = refiner.setup.encoder_input, refiner.draws_at_inference
+        return on_photos(inputs, subjects, predicted, in_turn=in_turn)
+
     write_predictions(
         out,
         samples,
-        on_photos(refiner.setup.encoder_input, subjects, predicted, in_turn=in_turn),
+        predictions,
         provenance,
+        key=_refiner_key(provenance, refiner),
         crf=crf if infer.crf else None,
         workers=sections["compute"].workers,
         description=f"{refine.method} on {split}",
     )
+
+
+def _identity(sample: Sample) -> list[Any]:
+    """What tells an image apart from every other one."""
+    return [sample.id, sample.digest, list(sample.tags)]
+
+
+def _refiner_key(provenance: Provenance, refiner: Refiner[Any]) -> str:
+    """Digest of all that a refiner's result depends on, but the image."""
+    return digest_json([provenance.key(), asdict(refiner.setup.classes), refiner.texts()])
 
 
 def _seed(refiner: Refiner[Any], sample: Sample) -> None:
