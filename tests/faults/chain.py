@@ -26,11 +26,11 @@ CONFIG: dict[str, Any] = {
     "data": {"root": "data", "demo_images": [6, 4]},
     "refine": {
         "method": "weclip",
-        "train": {"iterations": 8, "batch": 2, "warmup": 1, "checkpoint_every": 2},
+        "train": {"iterations": 8, "batch": 2, "warmup": 1, "checkpoint_every": 2, "threads": 1},
         "weclip": {"width": 16, "rfm_start": 2},
     },
     "infer": {"scales": [1.0]},
-    "retrain": {"iterations": 6, "crop": 64, "batch": 2, "warmup": 1, "checkpoint_every": 2},
+    "retrain": {"iterations": 6, "crop": 64, "batch": 2, "warmup": 1, "checkpoint_every": 2, "threads": 1},
     "predict": {"scales": [1.0]},
     "pictures": {"contact_images": 2},
     "score": {"resamples": 20},

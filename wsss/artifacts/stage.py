@@ -190,7 +190,7 @@ STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage("demo", ("wsss.demo.dataset",)),
-        Stage("mask_tags", ("wsss.score.truth.mask_tags",), ("data",), unwatched=()),
+        Stage("mask_tags", ("wsss.score.truth.mask_tags",), ("data",)),
         Stage("coco_masks", ("wsss.score.truth.coco_masks",)),
         Stage("ingest", ("wsss.data.ingest.stage",), ("variant", "data"), unwatched=()),
         Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", "clip", "cams")),
