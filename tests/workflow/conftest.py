@@ -26,7 +26,14 @@ CONFIG = {
         "train": {"iterations": 4, "batch": 2, "warmup": 1, "checkpoint_every": 2, "threads": 1},
         "weclip": {"width": 16, "rfm_start": 2},
     },
-    "retrain": {"iterations": 3, "crop": 64, "batch": 2, "warmup": 1, "checkpoint_every": 2, "threads": 1},
+    "retrain": {
+        "iterations": 3,
+        "crop": 64,
+        "batch": 2,
+        "warmup": 1,
+        "checkpoint_every": 2,
+        "threads": 1,
+    },
     "pictures": {"contact_images": 2},
 }
 ENGINE = Path(sys.executable).with_name("snakemake")
