@@ -103,8 +103,8 @@ def train(
             weights=images.weights | {"clip": refiner.setup.encoder_input.clip.digest},
             inputs={n: digest for shards in sets.values() for n, digest in shards.inputs.items()},
         )
-        repeat_list = refiner.crops.repeat_list if sections["kind"] == "voc" else ""
-        listed = list_ids(repeat_list, expand_path(sections["root"])) if repeat_list else ()
+        name = refine.options.repeated if sections["kind"] == "voc" else ""
+        listed = list_ids(name, expand_path(sections["root"])) if name else ()
         repeated = frozenset(images.ids).intersection(listed)
         learned = {
             "images": [_identity(images.sample(image)) for image in images.ids],
