@@ -74,7 +74,8 @@ def test_items_of_another_kind_or_of_a_damaged_shard_are_left(tmp_path: Path) ->
     assert write(tmp_path, 1, 2) == []
 
 
-def test_a_shard_by_another_name_takes_items_over(tmp_path: Path) -> None:
-    write(tmp_path, 1, 2)
-    assert len(write(tmp_path, 1, 1, "mine.h5")) == len(IMAGES.shard(2, 2))
-    assert write(tmp_path, 2, 2) == []
+def test_a_shard_that_is_no_part_has_its_own_items_alone(tmp_path: Path) -> None:
+    write(tmp_path, 1, 1)
+    assert len(write(tmp_path, 1, 1, "mine.h5")) == len(IMAGES)
+    assert write(tmp_path, 1, 1, "mine.h5") == []
+    assert cached(tmp_path) == ["1-of-1.h5", "mine.h5"]

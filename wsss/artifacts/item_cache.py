@@ -81,25 +81,24 @@ class ItemCache:
             return None
 
     def _unopened(self) -> list[Path]:
-        """Cached shards that may hold images of this one: not the other parts of its number."""
+        """Cached shards that may hold images of this one: those of another number of parts."""
         if self._others is None:
-            count = _count(self._path)
-            self._others = [
-                path
-                for path in sorted(self._path.parent.glob("*.h5"))
-                if path != self._path and not (count and _count(path) == count)
-            ]
+            self._others = self._of_other_counts()
         return self._others
+
+    def _of_other_counts(self) -> list[Path]:
+        count = _count(self._path)
+        paths = sorted(self._path.parent.glob("*-of-*.h5")) if count else []
+        return [path for path in paths if _count(path) not in (count, "")]
 
     def _forget_other_counts(self) -> None:
         """When all parts of the present number are there, those of others have had their use."""
         if count := _count(self._path):
             parts = (self._path.with_name(f"{n}-of-{count}.h5") for n in range(1, int(count) + 1))
             if all(part.exists() for part in parts):
-                for path in self._path.parent.glob("*.h5"):
-                    if _count(path) not in (count, ""):
-                        with suppress(OSError):
-                            path.unlink()
+                for path in self._of_other_counts():
+                    with suppress(OSError):
+                        path.unlink()
 
 
 def _read(shard: Shard, image: str, key: str) -> Item | None:
