@@ -96,5 +96,5 @@ def train(
 
     with fixed_threads(settings.threads):
         curve = trainer.fit(stream.batches, losses)
-    cost = trainer.efficiency(title, *refiner.parameter_counts())
+        cost = trainer.efficiency(title, *refiner.parameter_counts())
     return TrainingResult(refiner.trained.state_dict(), curve, cost)
