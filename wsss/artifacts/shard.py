@@ -3,8 +3,7 @@
 One writer a file, never appended to: written under a temporary name, closed, reopened, verified
 and renamed. An index lists each item's id, key, attributes and arrays, with the digest of the
 latter. Opening a file reads and checks the index, reading an item checks its arrays: every byte
-that is used is checked, and nothing is read to check it that is not used. The key says from what an
-item was made, so that a later run can take over what has not changed.
+that is used is checked, and nothing is read to check it that is not used.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Item:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     """JSON-like facts, for instance class ids, grid size and image size."""
     key: str = ""
-    """Digest of what the item was made from; equal keys mean equal content."""
+    """Digest of what the item was made from; equal keys mean equal content, to be taken over."""
 
 
 class ShardWriter:
@@ -252,9 +251,8 @@ class Shard:
         return dict(self._entry(image)["attrs"])
 
     def digest(self, image: str) -> str:
-        """Digest of one item's arrays and attributes, without reading the arrays."""
-        entry = self._entry(image)
-        return digest_json([entry["digest"], entry["attrs"]])
+        """Digest of one item's arrays and attributes, none of which is read."""
+        return digest_json([self._entry(image)[name] for name in ("digest", "attrs")])
 
     def read(self, image: str) -> Item:
         """Read one item and check its digest.

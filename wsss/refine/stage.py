@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
 import torch
 
 from wsss.artifacts.atomic import write_text
@@ -17,7 +16,6 @@ from wsss.artifacts.checkpoint_header import checkpoint_weights
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES, write_items
 from wsss.artifacts.training import joint_training, state_folder, write_training
@@ -29,9 +27,10 @@ from wsss.data.datasets.voc import list_ids
 from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load
 from wsss.labels.prediction import Prediction, candidates, write_predictions
-from wsss.refine.base import Refiner, Scores
+from wsss.refine.base import Refiner
 from wsss.refine.inference import Photo
 from wsss.refine.inputs import CamSet, ImageCams, SeedSet, ShardSet
+from wsss.refine.items import identity, refiner_key, scores_item
 from wsss.refine.load import Sections, configured_refiner, load_state, model_facts
 from wsss.refine.photos import on_photos
 from wsss.refine.registry import METHODS, method_module
@@ -107,7 +106,7 @@ def train(
         listed = list_ids(name, expand_path(sections["root"])) if name else ()
         repeated = frozenset(images.ids).intersection(listed)
         learned = {
-            "images": [_identity(images.sample(image)) for image in images.ids],
+            "images": [identity(images.sample(image)) for image in images.ids],
             "repeated": sorted(repeated),
             "classes": asdict(classes),
             "texts": refiner.texts(),
@@ -175,9 +174,9 @@ def apply(
         )
         refiner = configured_refiner(sections, classes, cache, infer=infer)
         load_state(refiner, checkpoint, refine.method)
-        key = _refiner_key(provenance, refiner)
+        key = refiner_key(provenance, refiner)
         keys = {
-            image: digest_json([key, split, _identity(images.sample(image)), images.key(image)])
+            image: digest_json([key, split, identity(images.sample(image)), images.key(image)])
             for image in images.ids
         }
 
@@ -186,7 +185,7 @@ def apply(
             def scored(photo: Photo, image: ImageCams) -> Item:
                 _seed(refiner, image.sample)
                 scores = refiner.scores(photo, image.classes, image.initial)
-                return _item(image, scores, keys[image.sample.id], split)
+                return scores_item(image, scores, keys[image.sample.id], split)
 
             subjects = ((image.sample, image) for image in map(images.read, ids))
             yield from on_photos(
@@ -262,51 +261,14 @@ def predict(
         samples,
         predictions,
         provenance,
-        key=_refiner_key(provenance, refiner),
+        key=refiner_key(provenance, refiner),
         crf=crf if infer.crf else None,
         workers=sections["compute"].workers,
         description=f"{refine.method} on {split}",
     )
 
 
-def _identity(sample: Sample) -> list[Any]:
-    """What tells an image apart from every other one."""
-    return [sample.id, sample.digest, list(sample.tags)]
-
-
-def _refiner_key(provenance: Provenance, refiner: Refiner[Any]) -> str:
-    """Digest of all that a refiner's result depends on, but the image."""
-    return digest_json([provenance.key(), asdict(refiner.setup.classes), refiner.texts()])
-
-
 def _seed(refiner: Refiner[Any], sample: Sample) -> None:
     """Let random numbers, where inference draws any, depend on the image alone."""
     if refiner.draws_at_inference:
         torch.manual_seed(int(sample.digest[:15], 16))
-
-
-def _item(image: ImageCams, scores: Scores, key: str, split: str) -> Item:
-    name, maps = image.sample.id, scores.classes
-    classes = image.classes if scores.ids is None else scores.ids
-    if maps.ndim != 3 or len(maps) != len(classes):
-        raise ArtifactError(
-            f"{name!r}: the refiner gave scores of shape {maps.shape} for the classes "
-            f"{list(classes)}; expected one map each"
-        )
-    arrays = {"score": maps}
-    if scores.background is not None:
-        arrays["background"] = scores.background
-    for array in arrays.values():
-        if array.size and not (array.min() >= 0 and array.max() <= 1):  # false for NaN, too
-            raise ArtifactError(
-                f"{name!r}: the refiner gave scores from {array.min()} to {array.max()}; expected "
-                "0 … 1"
-            )
-    attrs = {
-        "classes": list(classes),
-        "grid": list(maps.shape[1:]),
-        "size": [image.sample.height, image.sample.width],
-        "split": split,
-    }
-    stored = {kind: array.astype(np.float16, copy=False) for kind, array in arrays.items()}
-    return Item(name, stored, attrs, key)
