@@ -202,7 +202,9 @@ def repeated_images(wildcards):
     settings = of_run(wildcards)
     name = settings.refine.options.repeated if settings.data.kind == "voc" else ""
     root = expand_path(settings.data.root)
-    return local_files(name, f"{root}/ImageSets/Segmentation/{name}.txt") if name else []
+    return (
+        local_files(name, f"{root}/ImageSets/Segmentation/{name}.txt") if name else []
+    )
 
 
 def tables(run, name):

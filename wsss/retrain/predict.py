@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wsss.artifacts.checkpoint_header import checkpoint_facts, tensors_digest
+from wsss.artifacts.checkpoint_header import tensors_digest
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.stage import STAGES
@@ -65,14 +65,14 @@ def run(
     }  # fmt: skip
     stage = STAGES["predict"]
     provenance = stage.provenance(values, weights={"segmenter": digest_file(checkpoint)})
-    # A training that ended alike leaves the same tensors in another file.
-    weights = {"segmenter": tensors_digest(checkpoint)}
-    key = [stage.provenance(values, weights=weights).key(), checkpoint_facts(checkpoint)]
     manifest, classes = load(manifest_dir)
     samples = tuple(manifest.split(split).shard(*shard))
     settings = predict.model_dump(include={"scales", "average", "window", "stride"})
     segmenter = load_segmenter(checkpoint, compute.device, **settings)
     _check_origin(checkpoint, segmenter.facts, retrain, classes)
+    # A training that ended alike leaves the same tensors in another file.
+    weights = {"segmenter": tensors_digest(checkpoint)}
+    key = [stage.provenance(values, weights=weights).key(), segmenter.facts.model_dump(mode="json")]
 
     def predicted(some: list[Sample]) -> Iterator[tuple[str, Prediction]]:
         return predictions(segmenter, some, batch=compute.batch, max_pixels=max_pixels)
