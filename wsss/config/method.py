@@ -39,8 +39,8 @@ class MethodOptions(Section):
 
     @property
     def repeated(self) -> str:
-        """VOC: a list of images that come twice per epoch; empty: none."""
-        return ""
+        """VOC: the list of images that come twice per epoch (``repeat_list``); empty: none."""
+        return str(getattr(self, "repeat_list", ""))
 
     def cross_checks(self, config: Chain) -> list[str]:
         """Contradictions within the options or to other sections, one sentence each."""

@@ -167,11 +167,6 @@ class WeakClipOptions(MethodOptions):
         description="Pixels over which that loss is averaged: all, or those with a label.",
     )
 
-    @property
-    def repeated(self) -> str:
-        """See `MethodOptions.repeated`."""
-        return self.repeat_list
-
     def cross_checks(self, config: Chain) -> list[str]:
         """The network's shape, the windows and the seeds."""
         errors = []
