@@ -98,7 +98,7 @@ def remembered(path: Path) -> str:
     return str(entries)
 
 
-_words = 0
+_words: list[str] = []
 
 
 def _cases(undisturbed: Undisturbed) -> dict[str, tuple[Path, Reader]]:
@@ -108,7 +108,7 @@ def _cases(undisturbed: Undisturbed) -> dict[str, tuple[Path, Reader]]:
     png = min((base / "masks/png/train").iterdir())
     cached = min((base / "cache").glob("text-*.safetensors"))
     global _words
-    _words = len(load_tensors(cached, "")[0]["features"])
+    _words = json.loads(load_tensors(cached, "")[1]["words"])
 
     def tags(path: Path) -> str:
         return read_checked_text(path.with_name("tags.csv"), "run `wsss truth tags` again")
