@@ -91,6 +91,7 @@ def configuration(plan: Plan, row: str, seed: int, *, crf: bool = False) -> Conf
     mapping = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     run: dict[str, Any] = {"name": "ablation", "seed": seed, "compute": {"workers": 1}}
     run |= {"score": {"cam_thresholds": "fixed"}, "infer": {"crf": crf}}
+    run |= {"refine": {"train": {"threads": 1}}}  # several runs share the cores
     preset = yaml.safe_load(plan.preset.read_text(encoding="utf-8"))
     change = ROWS[plan.method][row]
     if plan.set == "voc-subset":  # larger images: fewer of them, and one scale with mirroring

@@ -12,7 +12,6 @@ from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.pipeline.job import job_of
-from wsss.pipeline.stages import stage_sections
 
 FUNCTIONS = {
     "ingest": "wsss.data.ingest.stage:ingest",
@@ -56,7 +55,7 @@ def _keywords(function: Callable[..., Any]) -> set[str]:
 def test_other_sections_do_not_reach_a_stage(stage: str) -> None:
     """The text that the workflow sends has no other value, whatever the configuration says."""
     config = from_mapping({"refine": {"method": "excel"}, "clip": {"long_side": 999}})
-    values = json.loads(stage_sections(stage, config))
+    values = json.loads(job_of(stage, config).text())["sections"]
     sections = {key.partition(".")[0] for key in STAGES[stage].reads}
     assert set(values) == sections
     for key in STAGES[stage].reads:

@@ -184,6 +184,7 @@ def test_a_training_on_two_gpus_is_launched_once(slurm: Slurm, disturbed: Run) -
     assert run.jobs[job_id]["TresPerJob"] == "gres:gpu:2"
     log = (run.root / "results/tiny/logs/retrain.log").read_text()
     assert log.count("retrain: 3/3") == 1  # the first process alone speaks
-    written = (run.root / "results/tiny/segmenter/work/config.py").read_text()
+    (config,) = run.root.glob("results/tiny/segmenter/work/*/config.py")
+    written = config.read_text()
     assert "launcher = 'pytorch'" in written
     assert "batch_size=1" in written  # of two

@@ -210,6 +210,16 @@ def clip_files(wildcards):
     return local_files(*texts)
 
 
+def repeated_images(wildcards):
+    """The list of images that the training of a refiner sees twice per epoch."""
+    settings = of_run(wildcards)
+    name = settings.refine.options.repeated if settings.data.kind == "voc" else ""
+    root = expand_path(settings.data.root)
+    return (
+        local_files(name, f"{root}/ImageSets/Segmentation/{name}.txt") if name else []
+    )
+
+
 def tables(run, name):
     """A table in all its forms."""
     return [f"results/{run}/tables/{name}.{suffix}" for suffix in ("md", "csv", "html")]

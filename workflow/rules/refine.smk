@@ -18,6 +18,7 @@ rule refine_train:
             lambda wildcards: of_run(wildcards).refine.needs_seeds,
             then=shards("seeds", "train"),
         ),
+        repeated=repeated_images,
         weights=clip_files,
     output:
         checkpoint="results/{run}/refine/checkpoint.safetensors",

@@ -47,7 +47,8 @@ def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
             f"{path}: was trained for the refiner {stored_method!r}, the configuration says "
             f"{method!r}; rerun refine-train"
         )
-    return provenance.weights | _tensors_digest(path)
+    tensors = tensors_digest(path)
+    return provenance.weights | ({"refiner": tensors} if tensors else {})
 
 
 def checkpoint_facts(path: Path) -> dict[str, Any]:
@@ -79,11 +80,12 @@ def _metadata(path: Path) -> dict[str, str]:
     return metadata
 
 
-def _tensors_digest(path: Path) -> dict[str, str]:
+def tensors_digest(path: Path) -> str:
+    """The sha256 of a checkpoint's tensors, whatever its provenance says; empty without tensors."""
     with path.open("rb") as stream:
         header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
         header.pop("__metadata__", None)
         total = hashlib.sha256(digest_json(header).encode())
         while block := stream.read(_BLOCK):
             total.update(block)
-    return {"refiner": total.hexdigest()} if header else {}
+    return total.hexdigest() if header else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -39,9 +40,14 @@ class Provenance(BaseModel):
         """Equal for equal work: everything but the inputs, which each item adds for itself."""
         return digest_json(self.model_dump(exclude={"inputs"}))
 
-    def training_key(self) -> str:
-        """Equal for trainings that learn the same: everything, the inputs as well."""
-        return digest_json(self.model_dump())
+    def training_key(self, learned: Mapping[str, Any]) -> str:
+        """Equal for trainings that end alike.
+
+        Args:
+            learned: digests of all that the training reads, in its order, whichever shards and
+                folders it comes from; values for JSON.
+        """
+        return digest_json([self.key(), learned])
 
 
 @functools.cache

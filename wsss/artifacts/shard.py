@@ -3,8 +3,7 @@
 One writer a file, never appended to: written under a temporary name, closed, reopened, verified
 and renamed. An index lists each item's id, key, attributes and arrays, with the digest of the
 latter. Opening a file reads and checks the index, reading an item checks its arrays: every byte
-that is used is checked, and nothing is read to check it that is not used. The key says from what an
-item was made, so that a later run can take over what has not changed.
+that is used is checked, and nothing is read to check it that is not used.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Item:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     """JSON-like facts, for instance class ids, grid size and image size."""
     key: str = ""
-    """Digest of what the item was made from; equal keys mean equal content."""
+    """Digest of what the item was made from; equal keys mean equal content, to be taken over."""
 
 
 class ShardWriter:
@@ -248,6 +247,10 @@ class Shard:
     def attrs(self, image: str) -> dict[str, Any]:
         """The attributes of one item, without reading its arrays."""
         return dict(self._entry(image)["attrs"])
+
+    def digest(self, image: str) -> str:
+        """Digest of one item's arrays and attributes, none of which is read."""
+        return digest_json([self._entry(image)[name] for name in ("digest", "attrs")])
 
     def read(self, image: str) -> Item:
         """Read one item and check its digest.

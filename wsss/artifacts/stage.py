@@ -8,7 +8,7 @@ and is given those values and no others.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -22,8 +22,15 @@ from wsss.artifacts.shard import Item, ShardWriter
 from wsss.config.base import Section
 
 _log = logging.getLogger(__name__)
-_LIMITS = frozenset({"data.max_pixels"})
-"""Keys that are read, but that change no result: they refuse work or let it pass."""
+_IDLE_AT_INGEST = (
+    "data.quarantine_limit",  # lets work pass or refuses it
+    "cams.splits",  # says which files are made
+    "refine.train.checkpoint_every",  # say how much an interruption costs
+    "retrain.checkpoint_every",
+)
+"""Values that are read, but that change nothing in what a stage writes."""
+_IDLE = (*_IDLE_AT_INGEST, "data.max_pixels")
+"""Later stages meet no larger photo."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,11 @@ class Stage:
     reads: tuple[str, ...] = ()
     """Keys of the configuration: whole sections (``clip``) or single values (``masks.crf``). The
     section ``compute``, which changes no result, is not among them."""
+    idle: tuple[str, ...] = _IDLE
+    """Of what ``reads`` covers, what changes nothing in what the stage writes: it is part of no key
+    and no provenance."""
+    watches_idle: bool = False
+    """Whether a change of these values reruns the stage, because they decide if it succeeds."""
 
     def select(self, config: Any) -> dict[str, Any]:
         """The values that the stage reads, by the last part of their key.
@@ -49,8 +61,13 @@ class Stage:
         """The keyword arguments of the stage's function: `select`, and the section ``compute``."""
         return self.select(config) | {"compute": config.compute}
 
+    def watched(self, config: Any) -> dict[str, Any]:
+        """The values whose change reruns the stage, by key, as plain values for JSON."""
+        values = {key: _value(config, key) for key in self.reads}
+        return self._active(values, idle=() if self.watches_idle else self.idle)
+
     def values(self, config: Any) -> dict[str, Any]:
-        """The same as plain values in nested sections, for JSON."""
+        """All values that the stage reads, as plain values in nested sections, for JSON."""
         plain: dict[str, Any] = {}
         for key in self.reads:
             section, _, name = key.partition(".")
@@ -77,9 +94,8 @@ class Stage:
             weights: sha256 of the weight files that it uses, by name.
             inputs: digests of the artifacts that it reads, by name.
         """
-        config = {
-            key: _plain(values[key.rpartition(".")[2]]) for key in self.reads if key not in _LIMITS
-        }
+        selected = {key: values[key.rpartition(".")[2]] for key in self.reads}
+        config = self._active(selected, idle=self.idle)
         seed = config.pop("seed", 0)  # without one nothing is random
         return Provenance(
             stage=self.name,
@@ -90,6 +106,15 @@ class Stage:
             weights=dict(weights or {}),
             inputs=dict(inputs or {}),
         )
+
+    def _active(self, values: Mapping[str, Any], *, idle: Sequence[str]) -> dict[str, Any]:
+        """Plain values by key, without those that are idle."""
+        plain = {key: _plain(value) for key, value in values.items() if key not in idle}
+        for path in idle:
+            for key, value in plain.items():
+                if path.startswith(f"{key}."):
+                    _drop(value, path.removeprefix(f"{key}."))
+        return plain
 
 
 def write_items(
@@ -142,7 +167,17 @@ def _plain(value: Any) -> Any:
     return value.effective() if isinstance(value, Section) else value
 
 
+def _drop(section: dict[str, Any], path: str) -> None:
+    name, _, rest = path.partition(".")
+    if not rest:
+        section.pop(name, None)
+    elif name in section:
+        _drop(section[name], rest)
+
+
 _REFINE = ("data.max_pixels", "data.kind", "data.root", "data.prompts", "clip", "cams", "refine")
+_REFINE_IDLE = (*_IDLE, "data.kind", "data.root")
+"""The list of images to repeat is found by them; the training's key holds its content."""
 _SCORE = ("name", "seed", "variant", "score", "data")
 _CAMS = ("clip", "cams")
 _REFINED = (*_CAMS, "seeds", "refine", "infer")
@@ -157,21 +192,54 @@ _SCORED: dict[str, tuple[str, ...]] = {
     "segmenter": (*_REFINED, "masks", "retrain", "predict"),
 }
 """What scoring reads by product: the sections of every stage up to it."""
+_SCORED_IDLE = {
+    "refiner_scores": ("infer.crf",),
+    "masks": ("infer.crf",),
+    "refiner_prediction": ("infer.scores",),
+    "segmenter": ("infer.crf",),
+}
+"""What the stages up to a product do not use of these sections."""
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage("demo", ("wsss.demo.dataset",)),
-        Stage("mask_tags", ("wsss.score.truth.mask_tags",), ("data",)),
+        Stage("mask_tags", ("wsss.score.truth.mask_tags",), ("data",), idle=_IDLE_AT_INGEST),
         Stage("coco_masks", ("wsss.score.truth.coco_masks",)),
-        Stage("ingest", ("wsss.data.ingest.stage",), ("variant", "data")),
+        Stage(
+            "ingest",
+            ("wsss.data.ingest.stage",),
+            ("variant", "data"),
+            idle=_IDLE_AT_INGEST,
+            watches_idle=True,
+        ),
         Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", "clip", "cams")),
         Stage("seeds", ("wsss.masks.seeds_stage",), ("data.max_pixels", "cams", "seeds")),
         Stage("image_labels", ("wsss.refine.training.image_labels",)),  # a part of refine_train
-        Stage("refine_train", ("wsss.refine.stage",), ("seed", *_REFINE)),
-        Stage("refine_import", ("wsss.refine.released.importer",), _REFINE),
-        Stage("refine_apply", ("wsss.refine.stage",), (*_REFINE, "infer")),
-        Stage("refine_predict", ("wsss.refine.stage",), (*_REFINE, "infer", "masks.crf")),
+        Stage(
+            "refine_train",
+            ("wsss.refine.stage",),
+            ("seed", *_REFINE),
+            idle=_REFINE_IDLE,
+        ),
+        Stage(
+            "refine_import",
+            ("wsss.refine.released.importer",),
+            _REFINE,
+            idle=_REFINE_IDLE,
+        ),
+        Stage(
+            "refine_apply",
+            ("wsss.refine.stage",),
+            (*_REFINE, "infer"),
+            idle=(*_REFINE_IDLE, "infer.crf"),
+        ),
+        Stage(
+            "refine_predict",
+            ("wsss.refine.stage",),
+            (*_REFINE, "infer", "masks.crf"),
+            idle=(*_REFINE_IDLE, "infer.scores"),
+        ),
         Stage("masks", ("wsss.masks.stage",), ("data.max_pixels", "masks")),
         Stage("retrain", ("wsss.retrain.train",), ("seed", "data.max_pixels", "retrain")),
         Stage(
@@ -181,14 +249,24 @@ STAGES: dict[str, Stage] = {
         ),
         Stage("submission", ("wsss.score.submission",)),
         *(
-            Stage(f"score_{product}", ("wsss.score.stage",), (*_SCORE, *reads))
+            Stage(
+                f"score_{product}",
+                ("wsss.score.stage",),
+                (*_SCORE, *reads),
+                idle=(*_IDLE_AT_INGEST, *_SCORED_IDLE.get(product, ())),
+            )
             for product, reads in _SCORED.items()
         ),
         Stage("table", ("wsss.score.tables.write",)),
         Stage("comparison", ("wsss.score.tables.comparison",)),
         Stage("paper_table", ("wsss.score.papers.render",)),
         Stage("efficiency", ("wsss.score.tables.efficiency",)),
-        Stage("pictures", ("wsss.score.figures.contact_sheet",), ("name", "data", "pictures")),
+        Stage(
+            "pictures",
+            ("wsss.score.figures.contact_sheet",),
+            ("name", "data", "pictures"),
+            idle=_IDLE_AT_INGEST,
+        ),
         Stage("charts", ("wsss.score.figures.curves",)),
     )
 }

@@ -71,7 +71,7 @@ def run(
     )
     stage_key = provenance.key()
     keys = {
-        s.id: digest_json([stage_key, source.key(s), s.digest, list(s.tags)])
+        s.id: digest_json([stage_key, split, source.key(s), s.digest, list(s.tags)])
         for s in samples.values()
     }
 

@@ -10,7 +10,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from wsss.clip.encoder import ClipEncoder
-from wsss.clip.images import IMAGENET_MEAN, IMAGENET_STD, input_size, normalize_image, resize_image
+from wsss.clip.images import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Channels,
+    input_size,
+    normalize_image,
+    resize_image,
+)
 from wsss.clip.load import LoadedClip, load_clip
 from wsss.compute.device import pick_device
 from wsss.config.clip import ClipConfig
@@ -114,6 +121,11 @@ class EncoderInput:
         # (B, 3, h, w) -> (B, h, w, 3)
         levels: np.ndarray = pixels.permute(0, 2, 3, 1).cpu().numpy() * std + mean
         return levels.clip(0, 255)
+
+    @property
+    def normalization(self) -> tuple[Channels, Channels]:
+        """Mean and standard deviation of `normalize`."""
+        return self._mean, self._std
 
     @property
     def mean_colour(self) -> tuple[int, int, int]:

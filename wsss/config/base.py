@@ -17,6 +17,11 @@ AUTO: Final = "auto"
 Variant = Literal["published", "corrected"]
 Split = Literal["train", "val"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+TRAINING_THREADS = (
+    "Threads of the training's arithmetic on a CPU. The weights' last bits depend on their number, "
+    "so it does not follow the machine or --cores; more than there are cores makes it slow."
+)
+"""Describes ``threads`` of both trainings."""
 
 
 class Section(BaseModel):

@@ -23,8 +23,8 @@ def entry_modules(stage: str, config: Config) -> tuple[str, ...]:
 
 
 def stage_sections(stage: str, config: Config) -> str:
-    """The values that ``stage`` reads, as one line of JSON."""
-    return json.dumps(STAGES[stage].values(config), sort_keys=True)
+    """The values that decide what ``stage`` writes, as one line of JSON: a change reruns it."""
+    return json.dumps(STAGES[stage].watched(config), sort_keys=True)
 
 
 def stage_code(stage: str, config: Config) -> str:

@@ -112,6 +112,11 @@ def load_state(refiner: Refiner[Any], checkpoint: Path, method: str) -> Provenan
         ArtifactError: the checkpoint is damaged, or of another class list, encoder or network.
     """
     tensors, provenance = load_checkpoint(checkpoint)
+    expected, actual = provenance.weights.get("clip"), refiner.setup.encoder_input.clip.digest
+    if expected != actual:
+        raise ArtifactError(
+            f"{checkpoint}: was trained with CLIP weights of sha256 {expected}, these have {actual}"
+        )
     try:
         refiner.trained.load_state_dict(tensors)
     except RuntimeError as error:
@@ -159,12 +164,6 @@ def from_checkpoint(
     refine = RefineConfig.model_validate(sections["refine"])
     settings = ClipConfig.model_validate(sections["clip"])
     encoder_input = EncoderInput(settings, cache, device=device, clip=clip)
-    expected = provenance.weights.get("clip")
-    if expected != encoder_input.clip.digest:
-        raise ArtifactError(
-            f"{checkpoint}: was trained with CLIP weights of sha256 {expected}, these "
-            f"have {encoder_input.clip.digest}"
-        )
     classes: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in facts["classes"].items()
     }
