@@ -23,6 +23,9 @@ rule cams:
     params:
         sections=sections("cams"),
         code=code("cams"),
+        packages=packages("cams"),
+        files=watched_files(clip_files),
+        external=watched_seeds,
         folder=subpath(input.manifest, parent=True),
     message:
         "CAMs of {wildcards.split}, part {wildcards.part}"

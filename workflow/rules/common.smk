@@ -18,7 +18,8 @@ from wsss.pipeline.engine_lock import remove_dead_locks
 from wsss.pipeline.failures import explain_failure
 from wsss.pipeline.slurm import queued_jobs_message
 from wsss.pipeline.runs import SCORED, Runs
-from wsss.pipeline.stages import stage_code, stage_sections
+from wsss.pipeline.stages import stage_code, stage_packages, stage_sections
+from wsss.pipeline.watched import data_state, file_contents, seeds_state
 from wsss.clip.text.knowledge import built_in
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
@@ -134,6 +135,43 @@ def code(stage):
     return lambda wildcards: stage_code(stage, of_run(wildcards))
 
 
+def packages(stage):
+    """Versions of the packages that a stage uses: another one reruns it.
+
+    Environments of conda and containers have packages of their own, and Snakemake watches what
+    these are made from.
+    """
+    if workflow.deployment_settings.deployment_method:
+        return "of the job's environment"
+    if not stage.startswith("refine"):
+        return stage_packages(stage, CONFIG)
+    return lambda wildcards: stage_packages(stage, of_run(wildcards))
+
+
+def watched_data(wildcards):
+    """State of images, lists and tags: ingest runs again when one is changed, new or missing."""
+    folder = f"results/{wildcards.run}/manifest"
+    return data_state(of_run(wildcards).data, folder)
+
+
+def watched_test_data(wildcards):
+    """The same of VOC's test images."""
+    folder = f"results/{wildcards.run}/test"
+    return data_state(of_run(wildcards).data, folder, test_list(wildcards))
+
+
+def watched_seeds(wildcards):
+    """State of imported CAMs or seeds."""
+    return seeds_state(of_run(wildcards))
+
+
+def watched_files(files):
+    """Contents of input files that no rule makes: Snakemake misses one that is replaced by an
+    older one."""
+    # Snakemake does not compare parameters of functions that take `input`.
+    return lambda wildcards: file_contents(files(wildcards))
+
+
 def truth(wildcards):
     """State of a split's pixel labels: adding or editing one scores the split again."""
     return truth_state(of_run(wildcards).data, wildcards.split)
@@ -156,24 +194,31 @@ def local_files(*texts):
 
 
 def dataset_files(wildcards):
-    """Files that say which images there are and what is on them."""
+    """Files that rules make and ingest reads: all others are its parameter `state`."""
     data = of_run(wildcards).data
-    root = expand_path(data.root)
     if data.kind == "demo":
         return [f"{data.root}/demo.json"]
-    lists = [
-        text
-        for name in (data.train_list, data.val_list)
-        for text in (name, f"{root}/ImageSets/Segmentation/{name}.txt")
-    ]
-    tables = [data.tags, f"{root}/tags.csv"]
-    annotations = [
-        f"{root}/annotations/instances_{name}2014.json" for name in ("train", "val")
-    ]
-    read = [f"results/{wildcards.run}/manifest/mask-tags.csv"]
-    return local_files(*lists, *tables, *annotations) + (
-        read if data.tags == "masks" else []
-    )
+    masks = data.tags == "masks"
+    return [f"results/{wildcards.run}/manifest/mask-tags.csv"] if masks else []
+
+
+def refiner_file(wildcards):
+    """The checkpoint of a refiner that is not trained here."""
+    return str(expand_path(of_run(wildcards).refine.checkpoint))
+
+
+def initial_weights(wildcards):
+    """The file that the segmenter starts from, if it is none that is downloaded."""
+    return local_files(of_run(wildcards).retrain.init)
+
+
+def lists_of_masks(wildcards):
+    """The lists of images whose masks show the tags."""
+    data = of_run(wildcards).data
+    root = expand_path(data.root)
+    names = filter(None, (data.train_list, data.val_list))
+    files = (f"{root}/ImageSets/Segmentation/{name}.txt" for name in names)
+    return local_files(*files, data.train_list, data.val_list)
 
 
 def clip_files(wildcards):
@@ -295,6 +340,11 @@ def table_bars(name):
     kind = {"caption": caption, "category": "Tables of papers", "labels": labels}
     bars = report(f"results/tables/{name}/{name}.png", **kind)
     return [bars]
+
+
+def instances(root, wildcards):
+    """The instances JSON of a part of COCO."""
+    return local_files(f"{root}/annotations/instances_{wildcards.part}2014.json")
 
 
 def drawn_masks():

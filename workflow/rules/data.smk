@@ -17,6 +17,7 @@ for index, (root, (train, val)) in enumerate(demos().items()):
             "../../envs/core.yaml"
         params:
             code=code("demo"),
+            packages=packages("demo"),
             train=train,
             val=val,
             folder=subpath(output[0], parent=True),
@@ -46,9 +47,11 @@ rule ingest:
     params:
         sections=sections("ingest"),
         code=code("ingest"),
+        packages=packages("ingest"),
+        state=watched_data,
         folder=subpath(output.manifest, parent=True),
     message:
         "Decoding every image and reading the tags"
     shell:
-        "python -m wsss ingest --out {params.folder:q} --workers {threads}"
+        "python -m wsss ingest --out {params.folder:q} --workers {threads} --state {params.state:q}"
         " --sections {params.sections:q} 2> {log}"

@@ -25,6 +25,7 @@ rule masks:
     params:
         sections=sections("masks"),
         code=code("masks"),
+        packages=packages("masks"),
         folder=subpath(input.manifest, parent=True),
     message:
         "Pseudo masks of {wildcards.split}, part {wildcards.part}"

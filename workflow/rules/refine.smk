@@ -41,6 +41,8 @@ rule refine_train:
     params:
         sections=sections("refine_train"),
         code=code("refine_train"),
+        packages=packages("refine_train"),
+        files=watched_files(clip_files),
         folder=subpath(input.manifest, parent=True),
         work="results/{run}/refine/work",
         seeds=lambda wildcards, input: [f"--seeds {path}" for path in input.seeds],
@@ -55,7 +57,7 @@ rule refine_train:
 rule refine_import:
     input:
         manifest=manifest,
-        checkpoint=lambda wildcards: expand_path(of_run(wildcards).refine.checkpoint),
+        checkpoint=refiner_file,
         weights=clip_files,
     output:
         checkpoint="results/{run}/refine/checkpoint.safetensors",
@@ -73,6 +75,10 @@ rule refine_import:
     params:
         sections=sections("refine_import"),
         code=code("refine_import"),
+        packages=packages("refine_import"),
+        files=watched_files(
+            lambda wildcards: [refiner_file(wildcards), *clip_files(wildcards)]
+        ),
         folder=subpath(input.manifest, parent=True),
     message:
         "Importing the refiner"
@@ -105,6 +111,8 @@ rule refine_apply:
     params:
         sections=sections("refine_apply"),
         code=code("refine_apply"),
+        packages=packages("refine_apply"),
+        files=watched_files(clip_files),
         folder=subpath(input.manifest, parent=True),
     message:
         "Refined scores of {wildcards.split}, part {wildcards.part}"
@@ -137,6 +145,8 @@ rule refine_predict:
     params:
         sections=sections("refine_predict"),
         code=code("refine_predict"),
+        packages=packages("refine_predict"),
+        files=watched_files(clip_files),
         folder=subpath(input.manifest, parent=True),
     message:
         "The refiner's own prediction of {wildcards.split}, part {wildcards.part}"

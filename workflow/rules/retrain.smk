@@ -5,7 +5,7 @@ rule retrain:
     input:
         manifest=manifest,
         masks=shards("masks", "train"),
-        init=lambda wildcards: local_files(of_run(wildcards).retrain.init),
+        init=initial_weights,
     output:
         weights="results/{run}/segmenter/weights.safetensors",
         log="results/{run}/segmenter/loss.csv",
@@ -24,6 +24,8 @@ rule retrain:
     params:
         sections=sections("retrain"),
         code=code("retrain"),
+        packages=packages("retrain"),
+        files=watched_files(initial_weights),
         folder=subpath(input.manifest, parent=True),
         work="results/{run}/segmenter/work",
     message:
@@ -56,6 +58,7 @@ rule predict:
     params:
         sections=sections("predict"),
         code=code("predict"),
+        packages=packages("predict"),
         folder=subpath(input.manifest, parent=True),
     message:
         "Segmenting {wildcards.split}, part {wildcards.part}"

@@ -34,6 +34,7 @@ rule score:
     params:
         sections=scored_sections,
         code=code("score_blob"),
+        packages=packages("score_blob"),
         truth=truth,
         folder=subpath(input.manifest, parent=True),
         product=scored,
@@ -64,6 +65,7 @@ rule table:
         "../../envs/core.yaml"
     params:
         code=code("table"),
+        packages=packages("table"),
         folder=subpath(output.markdown, parent=True),
     message:
         "Writing the table"
@@ -91,6 +93,7 @@ rule sweep_table:
         "../../envs/core.yaml"
     params:
         code=code("comparison"),
+        packages=packages("comparison"),
         rows=rows_of_all,
         folder=subpath(output.markdown, parent=True),
     message:
@@ -119,6 +122,7 @@ rule efficiency:
         "../../envs/core.yaml"
     params:
         code=code("efficiency"),
+        packages=packages("efficiency"),
         folder=subpath(output.markdown, parent=True),
     message:
         "Writing the cost of the training"
@@ -144,6 +148,7 @@ rule class_chart:
         "../../envs/core.yaml"
     params:
         code=code("charts"),
+        packages=packages("charts"),
     message:
         "Drawing the IoU of each class"
     shell:
@@ -174,6 +179,7 @@ rule loss_curve:
         "../../envs/core.yaml"
     params:
         code=code("charts"),
+        packages=packages("charts"),
     message:
         "Drawing the loss curve"
     shell:
@@ -223,6 +229,7 @@ rule contact_sheet:
     params:
         sections=sections("pictures"),
         code=code("pictures"),
+        packages=packages("pictures"),
         truth=truth,
         folder=subpath(input.manifest, parent=True),
         cams=lambda wildcards, input: [f"--cams {path}" for path in input.cams],

@@ -21,6 +21,8 @@ rule seeds:
     params:
         sections=sections("seeds"),
         code=code("seeds"),
+        packages=packages("seeds"),
+        external=watched_seeds,
         folder=subpath(input.manifest, parent=True),
     message:
         "Seeds of {wildcards.split}, part {wildcards.part}"

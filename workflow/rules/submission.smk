@@ -21,12 +21,14 @@ rule test_images:
     params:
         sections=sections("ingest"),
         code=code("ingest"),
+        packages=packages("ingest"),
+        state=watched_test_data,
         folder=subpath(output.manifest, parent=True),
     message:
         "Decoding VOC's test images"
     shell:
         "python -m wsss ingest --test-list {input:q} --out {params.folder:q}"
-        " --workers {threads} --sections {params.sections:q} 2> {log}"
+        " --state {params.state:q} --workers {threads} --sections {params.sections:q} 2> {log}"
 
 
 rule voc_submission:
@@ -55,6 +57,8 @@ rule voc_submission:
         runtime="1h",
     params:
         code=code("submission"),
+        packages=packages("submission"),
+        files=watched_files(lambda wildcards: [test_list(wildcards)]),
         folder=subpath(input.manifest, parent=True),
     message:
         "Packing VOC's test images ({wildcards.protocol}) for the evaluation server"

@@ -30,6 +30,8 @@ for name, path in TABLES.items():
             "../../envs/core.yaml"
         params:
             code=code("paper_table"),
+            packages=packages("paper_table"),
+            content=file_contents([path]),
             folder=subpath(output.html, parent=True),
             records=lambda wildcards, name=name: [
                 f"--records {row}={file}"

@@ -26,6 +26,7 @@ from pathlib import Path
 import grimp
 
 import wsss
+from wsss.artifacts.provenance import BROUGHT_BY, DISTRIBUTIONS
 
 FORMAT = 3
 """Of everything that `wsss.artifacts` writes; a new number reruns every stage. Shards before 3
@@ -49,13 +50,24 @@ def code_digest(modules: Iterable[str]) -> str:
     Raises:
         ValueError: a module does not exist.
     """
-    modules = tuple(modules)
-    runs_refiner = any(name.startswith("wsss.refine.") for name in modules)
-    reached = imported_modules(modules, through_registry=not runs_refiner)
     total = hashlib.sha256(str(FORMAT).encode())
-    for name in sorted(filter(_counts, reached)):
-        total.update(name.encode() + b"\0" + _module_digest(name, _source(name)).encode())
+    for name in sorted(_counted(modules)):
+        total.update(name.encode() + b"\0" + _module_facts(name, _source(name))[0].encode())
     return total.hexdigest()
+
+
+def imported_packages(modules: Iterable[str]) -> frozenset[str]:
+    """Other packages that the code behind `code_digest` imports and that can change a result.
+
+    Args:
+        modules: as of `code_digest`.
+
+    Returns:
+        Names of `wsss.artifacts.provenance.DISTRIBUTIONS`.
+    """
+    facts = (_module_facts(name, _source(name)) for name in _counted(modules))
+    packages = frozenset().union(*(imported for _, imported in facts))
+    return packages.union(*(BROUGHT_BY.get(name, ()) for name in packages))
 
 
 def imported_modules(modules: Iterable[str], *, through_registry: bool = True) -> set[str]:
@@ -90,6 +102,12 @@ def imported_modules(modules: Iterable[str], *, through_registry: bool = True) -
     return reached
 
 
+def _counted(modules: Iterable[str]) -> set[str]:
+    modules = tuple(modules)
+    runs_refiner = any(name.startswith("wsss.refine.") for name in modules)
+    return set(filter(_counts, imported_modules(modules, through_registry=not runs_refiner)))
+
+
 def _counts(module: str) -> bool:
     plumbing = module.startswith(tuple(f"{room}." for room in _PLUMBING)) or module in _PLUMBING
     return module != _PACKAGE and (not plumbing or module in _COMPUTES)
@@ -101,10 +119,13 @@ def _graph() -> grimp.ImportGraph:
 
 
 @functools.cache
-def _module_digest(module: str, path: Path) -> str:
+def _module_facts(module: str, path: Path) -> tuple[str, frozenset[str]]:
+    """Digest of what a module does, and the packages that it imports."""
+    packages: set[str] = set()
     tree = ast.parse(path.read_bytes())
     declares = module.startswith(f"{_PACKAGE}.config.") or module.endswith(".options")
     for node in ast.walk(tree):
+        packages |= _packages(node)
         body = getattr(node, "body", None)
         if isinstance(body, list):
             fields = declares and isinstance(node, ast.ClassDef)
@@ -113,7 +134,21 @@ def _module_digest(module: str, path: Path) -> str:
                 for statement in body
                 if not _is_text(statement) and not (fields and _is_field(statement))
             ]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(packages)
+
+
+def _packages(node: ast.AST) -> set[str]:
+    """Names of `DISTRIBUTIONS` that a statement imports."""
+    match node:
+        case ast.Import():
+            names = {alias.name for alias in node.names}
+        case ast.ImportFrom(module=str(name)):
+            names = {name}
+        case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(str(name))]):
+            names = {name}
+        case _:
+            return set()
+    return {name.partition(".")[0] for name in names} & DISTRIBUTIONS.keys()
 
 
 def _is_field(statement: ast.stmt) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from wsss.artifacts.code_digest import code_digest
+from wsss.artifacts.code_digest import code_digest, imported_packages
+from wsss.artifacts.provenance import package_versions
 from wsss.artifacts.stage import STAGES
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
@@ -36,6 +37,12 @@ def stage_sections(stage: str, config: Config) -> str:
 def stage_code(stage: str, config: Config) -> str:
     """Digest of the code that ``stage`` runs."""
     return code_digest(entry_modules(stage, config))
+
+
+def stage_packages(stage: str, config: Config) -> str:
+    """Versions of the packages that ``stage`` uses, for the engine's own environment."""
+    versions = package_versions(imported_packages(entry_modules(stage, config)))
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def config_of_sections(stage: str, text: str, **compute: Any) -> Config:

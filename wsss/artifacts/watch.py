@@ -1,0 +1,163 @@
+"""Notice files that changed since a stage read them, where a rule cannot list them as inputs.
+
+Snakemake compares times of change: it misses a file that was removed, or replaced by an older one,
+and a rule cannot list 100,000 photos. So a rule carries a text as parameter, its *state*, which
+changes when one of the files does. The stage writes the state into a *record* next to its output,
+with sizes, times and digests of the files as it read them. While the files are those of the record,
+the state stays the recorded one. A file with other times (touched, copied anew) is compared by its
+content.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from stat import S_ISREG
+
+from wsss.artifacts.atomic import write_text
+from wsss.artifacts.checksum import json_with_checksum, verified_json
+from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.errors import ArtifactError, WriteError
+
+Stamp = tuple[int, ...]
+"""Size in bytes, times of change of content and of status in ns (nobody can set the last one); or
+empty: no such file."""
+_SETTLED_NS = 2_000_000_000
+
+
+def stamp(path: str | Path) -> Stamp:
+    """The stamp of a file; links are followed."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return ()
+    if not S_ISREG(status.st_mode):
+        return ()
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def is_settled(seen: Stamp, started_ns: int) -> bool:
+    """Whether a file was changed so long before a time that its stamp could not stay the same if it
+    changed again."""
+    return max(seen[1:]) < started_ns - _SETTLED_NS
+
+
+def stamps_below(
+    folder: Path, suffixes: Iterable[str], *, exclude: Iterable[Path] = ()
+) -> dict[str, Stamp]:
+    """Path → stamp of the files below a folder; links are followed, hidden files left out.
+
+    Args:
+        folder: may be missing.
+        suffixes: of the files that count, lower-case, with the dot.
+        exclude: folders that do not count.
+    """
+    wanted = tuple(suffixes)
+    return {
+        entry.path: there
+        for entry in _entries(str(folder), {os.path.abspath(path) for path in exclude}, set())
+        if entry.name.lower().endswith(wanted) and (there := stamp(entry.path))
+    }
+
+
+def state(files: Mapping[str, Stamp], record: Path) -> str:
+    """The state of the files: that of the record if they are those that it lists, else a new one.
+
+    Args:
+        files: path → stamp of the files that count now; others that the record lists are looked up.
+        record: what `write_record` wrote; need not exist.
+    """
+    started = time.time_ns()
+    text, stamps, digests = _read(record)
+    now = dict(files) | {path: stamp(path) for path in stamps.keys() - files.keys()}
+    if text and now.keys() == stamps.keys():
+        others = {path: there for path, there in now.items() if there != stamps[path]}
+        if not others:
+            return text
+        sizes_equal = all(there[:1] == stamps[path][:1] for path, there in others.items())
+        if sizes_equal and _same_content(list(others), digests):
+            with suppress(WriteError, OSError):  # it only saves reading them again
+                write_record(record, text, now, digests, started)
+            return text
+    present = sorted((path, there) for path, there in now.items() if there)
+    return f"{len(present)} files, {digest_json(present)}"
+
+
+def write_record(
+    record: Path,
+    text: str,
+    stamps: Mapping[str, Stamp],
+    digests: Mapping[str, str],
+    started_ns: int,
+) -> None:
+    """Write what a stage read.
+
+    Args:
+        record: file to write.
+        text: the state that the workflow gave the stage.
+        stamps: path → stamp of each file, taken before it was read.
+        digests: path → sha256; a file without one counts as another one when its stamp changes.
+        started_ns: time before the stamps were taken; a file that is not settled is compared by
+            its content next time.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    files = {}
+    for path, there in sorted(stamps.items()):
+        digest = digests.get(path, "")
+        sure = not digest or is_settled(there, started_ns)
+        files[path] = [there if sure else there[:1], digest]
+    write_text(record, json.dumps(json_with_checksum({"state": text, "files": files})) + "\n")
+
+
+def _read(record: Path) -> tuple[str, dict[str, Stamp], dict[str, str]]:
+    """State, stamps and digests; empty if there is no readable record."""
+    try:
+        content = verified_json(json.loads(record.read_text(encoding="utf-8")), record, "")
+    except (OSError, ValueError, ArtifactError):
+        return "", {}, {}
+    files = content["files"].items()
+    return (
+        content["state"],
+        {path: tuple(there) for path, (there, _) in files},
+        {path: digest for path, (_, digest) in files},
+    )
+
+
+def _same_content(paths: Sequence[str], digests: Mapping[str, str]) -> bool:
+    """Whether the files have the content that was recorded."""
+    if not all(map(digests.get, paths)):
+        return False
+    try:
+        with ThreadPoolExecutor() as pool:
+            digests_now = pool.map(digest_file, map(Path, paths))
+            return all(map(operator.eq, digests_now, map(digests.__getitem__, paths)))
+    except OSError:
+        return False
+
+
+def _entries(
+    folder: str, exclude: Collection[str], visited: set[str]
+) -> Iterator[os.DirEntry[str]]:
+    """The visible files below a folder, which may lead back to itself by links."""
+    target = os.path.realpath(folder)
+    if target in visited or os.path.abspath(folder) in exclude:
+        return
+    visited.add(target)
+    try:
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError:
+        return
+    for entry in visible:
+        if entry.is_dir():
+            yield from _entries(entry.path, exclude, visited)
+        else:
+            yield entry

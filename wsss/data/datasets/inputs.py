@@ -1,0 +1,81 @@
+"""The files that say which images a data set has and what is on them, and the images: with stamps.
+
+The workflow compares them with those that ingest read (`wsss.artifacts.watch`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from wsss.artifacts.watch import Stamp, stamp, stamps_below
+from wsss.config.data import DataConfig
+from wsss.config.paths import expand_path
+from wsss.data.datasets.classes import unicode_form
+from wsss.data.datasets.coco import instances_path, part_of, parts_of
+from wsss.data.datasets.files import configured_lists, find_file, read_lines
+from wsss.data.datasets.voc import ANNOTATIONS, IMAGES, LISTS
+from wsss.data.errors import DataError
+from wsss.data.images.read import PHOTO_EXTENSIONS
+
+_NO_TABLE = ("auto", "xml", "json", "masks")
+
+
+def input_stamps(data: DataConfig) -> dict[str, Stamp]:
+    """Path → stamp of what ingest reads, as far as it exists; nothing is opened but VOC's lists.
+
+    Args:
+        data: of any kind but ``demo``, whose files a rule draws.
+    """
+    root = expand_path(data.root)
+    if data.kind == "folder":
+        masks = (expand_path(data.masks),) if data.masks else ()
+        stamps = stamps_below(root, PHOTO_EXTENSIONS, exclude=masks)
+    elif data.kind == "coco":
+        stamps = {}
+        for part in parts_of(data):
+            stamps |= stamps_below(root / f"{part}2014", PHOTO_EXTENSIONS)
+    else:
+        stamps = stamps_below(root / IMAGES, PHOTO_EXTENSIONS)
+        if data.tags in ("auto", "xml"):
+            stamps |= stamps_below(root / ANNOTATIONS, (".xml",))
+        stamps = _listed(stamps, _lists(data, root))
+    return stamps | {str(path): there for path in _tables(data, root) if (there := stamp(path))}
+
+
+def _tables(data: DataConfig, root: Path) -> list[Path]:
+    """Files that may hold lists or tags."""
+    paths = _lists(data, root)
+    if data.kind == "coco":
+        paths += [instances_path(root, part) for part in parts_of(data)]
+    if data.kind == "folder":
+        paths.append(root / "tags.csv")
+    if data.tags not in _NO_TABLE:
+        paths.append(find_file(data.tags, root))
+    return paths
+
+
+def _lists(data: DataConfig, root: Path) -> list[Path]:
+    paths = []
+    for _, name in configured_lists(data):
+        if data.kind == "coco" and part_of(name):
+            continue
+        paths += [root / LISTS / f"{name}.txt", find_file(name, root)]
+    return [path for path in paths if path.is_file()]
+
+
+def _listed(stamps: dict[str, Stamp], lists: list[Path]) -> dict[str, Stamp]:
+    """Those whose name is on a list: VOC's folders also hold images of other lists."""
+    names: set[str] = set()
+    for path in lists:
+        try:
+            lines = read_lines(path)
+        except DataError:
+            return stamps
+        words = {_form(word) for line in lines for word in (line, *line.split())}
+        names |= {name for word in words for name in (word.name, word.stem)}
+    return {path: there for path, there in stamps.items() if _form(path).stem in names}
+
+
+def _form(path: str) -> PurePosixPath:
+    """The file's name in one form for all ways to write it."""
+    return PurePosixPath(unicode_form(PurePosixPath(path).name).casefold())
