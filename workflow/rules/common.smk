@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from snakemake.logging import logger
+
 # The package next to this Snakefile runs, here and in every job, whether or not one is installed.
 sys.path.insert(0, workflow.basedir)
 
@@ -20,10 +22,12 @@ from wsss.pipeline.slurm import queued_jobs_message
 from wsss.pipeline.runs import SCORED, Runs
 from wsss.pipeline.stages import stage_code, stage_packages, stage_sections
 from wsss.pipeline.watched import data_state, file_contents, seeds_state
+from wsss.artifacts.watch import is_listed, listing_path
 from wsss.clip.text.knowledge import built_in
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
 from wsss.compute.device import local_gpus, require_cuda
+from wsss.demo.dataset import RECORD, is_as_drawn
 from wsss.score.papers.table import load_table
 from wsss.score.product import PRODUCTS
 from wsss.score.truth.find import has_truth, truth_files, truth_state
@@ -233,6 +237,29 @@ def clip_files(wildcards):
     return local_files(*texts)
 
 
+def pngs(run):
+    """The listings of a run's folders of PNGs."""
+    settings = RUNS[run].config
+    products = [("masks", split) for split in settings.cams.splits]
+    products += [("seeds", "train")] if settings.refine.needs_seeds else []
+    folders = [
+        Path(f"{RUNS.folder(product, run)}/{split}/png/{part}-of-{settings.shards}")
+        for product, split in products
+        for part in range(1, settings.shards + 1)
+    ]
+    for folder in folders:
+        drop_outdated(listing_path(folder), is_true=lambda: is_listed(folder))
+    return [str(listing_path(folder)) for folder in folders]
+
+
+def drop_outdated(mark, is_true):
+    """Remove the file that stands for others if these are not as it says: Snakemake then misses it
+    and makes all of them again."""
+    if workflow.is_main_process and mark.is_file() and not is_true():
+        logger.warning(f"{mark.with_suffix('')}: files are missing or were exchanged.")
+        mark.unlink()
+
+
 def tables(run, name):
     """A table in all its forms."""
     return [f"results/{run}/tables/{name}.{suffix}" for suffix in ("md", "csv", "html")]
@@ -250,7 +277,7 @@ def run_products(run):
     """The last products of one run."""
     settings, base = RUNS[run].config, f"results/{run}"
     splits = settings.cams.splits
-    products = [f"{base}/pictures/{split}.png" for split in splits]
+    products = [f"{base}/pictures/{split}.png" for split in splits] + pngs(run)
     if has_truth(settings.data):
         products += [*tables(run, "table"), f"{base}/pictures/class_iou.png"]
     if settings.refine.trains:
@@ -320,6 +347,8 @@ def demos():
             stop(
                 f"{data.root}: two runs want different demo_images there; give one of them another data.root"
             )
+    for root in map(Path, images_by_root):
+        drop_outdated(root / RECORD, is_true=lambda: is_as_drawn(root))
     return images_by_root
 
 

@@ -12,6 +12,7 @@ rule masks:
     output:
         shard="results/{run}/masks/{split}/{part}.h5",
         png=directory("results/{run}/masks/{split}/png/{part}"),
+        listing="results/{run}/masks/{split}/png/{part}.json",
     log:
         "results/{run}/logs/masks/{split}.{part}.log",
     benchmark:

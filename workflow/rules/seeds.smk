@@ -8,6 +8,7 @@ rule seeds:
     output:
         shard="results/{run}/seeds/{split}/{part}.h5",
         png=directory("results/{run}/seeds/{split}/png/{part}"),
+        listing="results/{run}/seeds/{split}/png/{part}.json",
     log:
         "results/{run}/logs/seeds/{split}.{part}.log",
     benchmark:

@@ -43,9 +43,8 @@ def stamp(path: str | Path) -> Stamp:
 
 
 def is_settled(seen: Stamp, started_ns: int) -> bool:
-    """Whether a file was changed so long before a time that its stamp could not stay the same if it
-    changed again."""
-    return max(seen[1:]) < started_ns - _SETTLED_NS
+    """Whether a file was written so long before a time that writing it again changes its stamp."""
+    return seen[1] < started_ns - _SETTLED_NS
 
 
 def stamps_below(
@@ -64,6 +63,43 @@ def stamps_below(
         for entry in _entries(str(folder), {os.path.abspath(path) for path in exclude}, set())
         if entry.name.lower().endswith(wanted) and (there := stamp(entry.path))
     }
+
+
+def digest_listing(folder: Path, suffix: str = "", *, times: bool = True) -> str:
+    """The sha256 of names, sizes and times of change of the files below a folder, none opened.
+
+    Args:
+        folder: an empty text is returned where there is none.
+        suffix: of the files that count, e.g. ``.png``.
+        times: whether the times count.
+    """
+    if not folder.is_dir():
+        return ""
+    return digest_json(
+        sorted(
+            (os.path.relpath(path, folder), *there[: 2 if times else 1])
+            for path, there in stamps_below(folder, (suffix,)).items()
+        )
+    )
+
+
+def write_listing(folder: Path) -> None:
+    """Write next to a folder which files it holds, so that the workflow notices a missing one."""
+    write_text(listing_path(folder), json.dumps({"files": digest_listing(folder, times=False)}))
+
+
+def is_listed(folder: Path) -> bool:
+    """Whether a folder holds what its listing says, by names and sizes."""
+    try:
+        content = json.loads(listing_path(folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(content == {"files": digest_listing(folder, times=False)})
+
+
+def listing_path(folder: Path) -> Path:
+    """The file of `write_listing`."""
+    return folder.with_name(f"{folder.name}.json")
 
 
 def state(files: Mapping[str, Stamp], record: Path) -> str:
@@ -157,7 +193,10 @@ def _entries(
     except OSError:
         return
     for entry in visible:
-        if entry.is_dir():
+        is_folder = False
+        with suppress(OSError):  # links that lead to each other
+            is_folder = entry.is_dir()
+        if is_folder:
             yield from _entries(entry.path, exclude, visited)
         else:
             yield entry

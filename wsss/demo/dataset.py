@@ -10,7 +10,9 @@ from typing import Final
 from PIL import Image
 
 from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.digest import digest_json
 from wsss.artifacts.progress import track
+from wsss.artifacts.watch import digest_listing, stamp
 from wsss.data.datasets.words import DEMO_NAMES
 from wsss.data.images.label_png import label_png_bytes
 from wsss.demo.scenes import Scene, render_scene
@@ -28,8 +30,9 @@ def generate(
 ) -> None:
     """Write ``train`` + ``val`` scenes below ``root``; the same arguments give the same bytes.
 
-    A folder that already contains them (see its ``demo.json``) stays as it is, a demo with other
-    parameters is replaced, and any other folder is refused.
+    A folder that already contains them (see its ``demo.json``) stays as it is. A demo with other
+    parameters is replaced, as is one whose files were removed or exchanged; any other folder is
+    refused.
 
     Args:
         root: folder of the data set; written to a temporary sibling and then renamed.
@@ -47,7 +50,7 @@ def generate(
     root = Path(root).resolve()
     record = {"version": VERSION, "seed": seed, "train": train, "val": val}
     if root.exists() and any(root.iterdir()):
-        if _record(root) == record:
+        if _record(root) == record | {"files": _listing(root)}:
             return
         if not _is_demo(root):
             raise FileExistsError(
@@ -57,7 +60,19 @@ def generate(
         _write(temporary, record, progress)
 
 
-def _record(root: Path) -> dict[str, int] | None:
+def is_as_drawn(root: Path) -> bool:
+    """Whether the photos, lists and tags that ``demo.json`` stands for are there."""
+    record = _record(root)
+    return record is not None and record.get("files") == _listing(root)
+
+
+def _listing(root: Path) -> str:
+    """Digest of names and sizes of what a training may read."""
+    names = [digest_listing(root / name, times=False) for name in ("JPEGImages", "ImageSets")]
+    return digest_json([*names, stamp(root / "tags.csv")[:1]])
+
+
+def _record(root: Path) -> dict[str, object] | None:
     try:
         record = json.loads((root / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -91,7 +106,8 @@ def _write(root: Path, record: dict[str, int], progress: bool) -> None:
         path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     (root / "tags.csv").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
     (root / "classes.txt").write_text("".join(f"{name}\n" for name in DEMO_NAMES), encoding="utf-8")
-    (root / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    content = record | {"files": _listing(root)}
+    (root / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_scene(root: Path, name: str, scene: Scene) -> None:

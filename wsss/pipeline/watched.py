@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from wsss.artifacts.atomic import write_text
-from wsss.artifacts.digest import digest_file, digest_listing
+from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import WriteError
-from wsss.artifacts.watch import Stamp, stamp, state
+from wsss.artifacts.watch import Stamp, digest_listing, stamp, state
 from wsss.config.data import DataConfig
 from wsss.config.model import Config
 from wsss.config.paths import expand_path

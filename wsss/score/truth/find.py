@@ -21,7 +21,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from wsss.artifacts.digest import digest_listing
+from wsss.artifacts.watch import digest_listing
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
 from wsss.data.check.image_headers import present
