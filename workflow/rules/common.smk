@@ -248,15 +248,17 @@ def pngs(run):
         for part in range(1, settings.shards + 1)
     ]
     for folder in folders:
-        drop_outdated(listing_path(folder), is_true=lambda: is_listed(folder))
+        drop_outdated(listing_path(folder), folder, is_true=is_listed)
     return [str(listing_path(folder)) for folder in folders]
 
 
-def drop_outdated(mark, is_true):
-    """Remove the file that stands for others if these are not as it says: Snakemake then misses it
-    and makes all of them again."""
-    if workflow.is_main_process and mark.is_file() and not is_true():
-        logger.warning(f"{mark.with_suffix('')}: files are missing or were exchanged.")
+def drop_outdated(mark, folder, is_true):
+    """Remove the file that stands for those in a folder if it is not true any more: Snakemake then
+    misses it and makes all of them again."""
+    if workflow.is_main_process and mark.is_file() and not is_true(folder):
+        logger.warning(
+            f"{folder}: files are missing or were exchanged; all are made again."
+        )
         mark.unlink()
 
 
@@ -278,6 +280,8 @@ def run_products(run):
     settings, base = RUNS[run].config, f"results/{run}"
     splits = settings.cams.splits
     products = [f"{base}/pictures/{split}.png" for split in splits] + pngs(run)
+    if settings.data.kind == "demo":  # so that Snakemake looks whether it is there
+        products += [f"{settings.data.root}/{RECORD}"]
     if has_truth(settings.data):
         products += [*tables(run, "table"), f"{base}/pictures/class_iou.png"]
     if settings.refine.trains:
@@ -348,7 +352,7 @@ def demos():
                 f"{data.root}: two runs want different demo_images there; give one of them another data.root"
             )
     for root in map(Path, images_by_root):
-        drop_outdated(root / RECORD, is_true=lambda: is_as_drawn(root))
+        drop_outdated(root / RECORD, root, is_true=is_as_drawn)
     return images_by_root
 
 

@@ -25,12 +25,13 @@ from wsss.data.manifest_folder import RECORD
 
 MADE = "results"
 """Below this folder rules make files; Snakemake's own times of change apply there."""
+DEMO = "drawn by a rule"
 _DIGESTS = Path(MADE, "cache", "digests.json")
 _BYTES_WORTH_REMEMBERING = 64 * 2**20  # a tenth of a second
 
 
 def data_state(data: DataConfig, folder: str, test_list: str = "") -> str:
-    """The state of the images, lists and tags that ingest reads; empty for the drawn demo.
+    """The state of the images, lists and tags that ingest reads; that of the demo never changes.
 
     Args:
         data: the data set.
@@ -38,7 +39,7 @@ def data_state(data: DataConfig, folder: str, test_list: str = "") -> str:
         test_list: as of ingest.
     """
     if data.kind == "demo":
-        return ""
+        return DEMO
     data = only_test(data, test_list) if test_list else data
     return state(input_stamps(data), Path(folder, RECORD))
 
