@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from wsss.data.datasets.words import DEMO_NAMES
 from wsss.demo import dataset, generate
+from wsss.demo.dataset import is_as_drawn
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -83,6 +85,22 @@ def test_other_parameters_or_a_lost_record_redraw(tmp_path: Path) -> None:
     (root / "demo.json").unlink()  # Snakemake deletes a rule's output before it runs it again
     generate(root, train=1, val=1)
     assert len(list((root / "JPEGImages").iterdir())) == 2
+
+
+@pytest.mark.parametrize("edit", ["remove", "exchange"])
+def test_a_lost_or_exchanged_photo_is_drawn_again(tmp_path: Path, edit: str) -> None:
+    root = tmp_path / "data"
+    generate(root, train=2, val=1)
+    photo, other = (root / f"JPEGImages/train_000{index}.jpg" for index in (0, 1))
+    before = photo.read_bytes()
+    assert is_as_drawn(root)
+    photo.unlink()
+    if edit == "exchange":
+        shutil.copy(other, photo)
+    assert not is_as_drawn(root)
+    generate(root, train=2, val=1)
+    assert photo.read_bytes() == before
+    assert is_as_drawn(root)
 
 
 def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def digest_listing(folder: Path, suffix: str = "", *, times: bool = True) -> str
         return ""
     return digest_json(
         sorted(
-            (os.path.relpath(path, folder), *there[: 2 if times else 1])
+            (os.path.relpath(path, folder), *(there if times else there[:1]))
             for path, there in stamps_below(folder, (suffix,)).items()
         )
     )

@@ -26,6 +26,7 @@ from wsss.data.manifest_folder import RECORD
 MADE = "results"
 """Below this folder rules make files; Snakemake's own times of change apply there."""
 DEMO = "drawn by a rule"
+_listing = functools.cache(digest_listing)  # the engine asks for each job
 _DIGESTS = Path(MADE, "cache", "digests.json")
 _BYTES_WORTH_REMEMBERING = 64 * 2**20  # a tenth of a second
 
@@ -49,12 +50,13 @@ def seeds_state(config: Config) -> str:
     external = config.cams.external
     if config.cams.source != "external":
         return ""
-    return digest_listing(expand_path(external.path), f".{external.layout}")
+    return _listing(expand_path(external.path), f".{external.layout}")
 
 
 def file_contents(paths: Iterable[str]) -> str:
     """Name and sha256 of each of the files that no rule makes."""
-    files = [Path(path) for path in paths if Path(path).parts[:1] != (MADE,)]
+    here = Path(MADE).absolute()
+    files = [path for path in map(Path, paths) if not path.absolute().is_relative_to(here)]
     return ", ".join(f"{path.name} {_digest(path, stamp(path))}" for path in files)
 
 
@@ -66,9 +68,9 @@ def _digest(path: Path, seen: Stamp) -> str:
     if seen[0] < _BYTES_WORTH_REMEMBERING:
         return digest_file(path)
     entries: dict[str, list[object]] = {}
-    with suppress(OSError, ValueError):
-        entries = json.loads(_DIGESTS.read_text(encoding="utf-8"))
     key = str(path.absolute())
+    with suppress(OSError, ValueError):  # a damaged file only costs time
+        entries = dict(json.loads(_DIGESTS.read_text(encoding="utf-8")))
     before, digest = entries.get(key, [[], ""])
     if before == list(seen):
         return str(digest)

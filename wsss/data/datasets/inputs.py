@@ -5,7 +5,8 @@ The workflow compares them with those that ingest read (`wsss.artifacts.watch`).
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+import os
+from pathlib import Path
 
 from wsss.artifacts.watch import Stamp, stamp, stamps_below
 from wsss.config.data import DataConfig
@@ -71,11 +72,15 @@ def _listed(stamps: dict[str, Stamp], lists: list[Path]) -> dict[str, Stamp]:
             lines = read_lines(path)
         except DataError:
             return stamps
-        words = {_form(word) for line in lines for word in (line, *line.split())}
-        names |= {name for word in words for name in (word.name, word.stem)}
-    return {path: there for path, there in stamps.items() if _form(path).stem in names}
+        words = {word for line in lines for word in (line, *line.split())}
+        names |= {name for word in words for name in (_form(word), _stem(word))}
+    return {path: there for path, there in stamps.items() if _stem(path) in names}
 
 
-def _form(path: str) -> PurePosixPath:
+def _stem(path: str) -> str:
+    return os.path.splitext(_form(path))[0]
+
+
+def _form(path: str) -> str:
     """The file's name in one form for all ways to write it."""
-    return PurePosixPath(unicode_form(PurePosixPath(path).name).casefold())
+    return unicode_form(os.path.basename(path)).casefold()
