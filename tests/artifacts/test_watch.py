@@ -73,7 +73,9 @@ def test_the_same_content_is_the_same_state(
 
 
 @pytest.mark.parametrize("edit", ["replace", "remove", "add", "exchange", "move"])
-def test_another_content_is_another_state(folder: Folder, edit: str, tmp_path: Path) -> None:
+def test_another_content_is_another_state(
+    folder: Folder, edit: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = folder.read()
     if edit == "replace":  # as long, and older
         folder.write("a.jpg", "c" * 10)
@@ -89,6 +91,7 @@ def test_another_content_is_another_state(folder: Folder, edit: str, tmp_path: P
         folder.root = tmp_path / "elsewhere"
     second = folder.state()
     assert second != first
+    assert "since the last run" in caplog.text
     assert folder.read() == second, "the text that the workflow gives is recorded"
     assert folder.state() == second
 

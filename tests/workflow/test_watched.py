@@ -9,7 +9,7 @@ import pytest
 
 from wsss.demo import generate
 
-from .conftest import Project, copy_project
+from .conftest import Project, copy_project, jobs
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 MASKS, MANIFEST = "results/voc/masks/train/1-of-1.h5", "results/voc/manifest/manifest.csv"
@@ -96,7 +96,6 @@ def test_a_photo_and_an_annotation_that_are_replaced_by_older_ones(project: Proj
     replace(photos / "train_0000.jpg", (photos / "train_0001.jpg").read_bytes())
     xml = annotations / "train_0001.xml"
     replace(xml, xml.read_bytes().replace(b"cat", b"dog"))
-    assert project.would_run(MASKS) == {"ingest": 1, "cams": 1, "masks": 1}
     project.snakemake("--", MANIFEST)
     with (project.root / MANIFEST).open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -115,5 +114,4 @@ def test_a_missing_mask_png_is_made_again(finished: Project) -> None:
     listing.write_text(text)
     assert "1-of-2: files are missing" in done.stdout + done.stderr
     assert "Missing output files: results/tiny/masks/train/png/1-of-2.json" in done.stdout
-    assert not {"cams", "ingest", "refine_train"} & set(done.stdout.split())
-    assert not finished.would_run()
+    assert not {"cams", "ingest", "refine_train"} & set(jobs(done.stdout))

@@ -11,6 +11,7 @@ content.
 from __future__ import annotations
 
 import json
+import logging
 import operator
 import os
 import time
@@ -25,6 +26,7 @@ from wsss.artifacts.checksum import json_with_checksum, verified_json
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError, WriteError
 
+_log = logging.getLogger(__name__)
 Stamp = tuple[int, ...]
 """Size in bytes, times of change of content and of status in ns (nobody can set the last one); or
 empty: no such file."""
@@ -57,11 +59,11 @@ def stamps_below(
         suffixes: of the files that count, lower-case, with the dot.
         exclude: folders that do not count.
     """
-    wanted = tuple(suffixes)
+    endings = tuple(suffixes)
     return {
         entry.path: there
         for entry in _entries(str(folder), {os.path.abspath(path) for path in exclude}, set())
-        if entry.name.lower().endswith(wanted) and (there := stamp(entry.path))
+        if entry.name.lower().endswith(endings) and (there := stamp(entry.path))
     }
 
 
@@ -112,15 +114,17 @@ def state(files: Mapping[str, Stamp], record: Path) -> str:
     started = time.time_ns()
     text, stamps, digests = _read(record)
     now = dict(files) | {path: stamp(path) for path in stamps.keys() - files.keys()}
-    if text and now.keys() == stamps.keys():
-        others = {path: there for path, there in now.items() if there != stamps[path]}
-        if not others:
-            return text
-        sizes_equal = all(there[:1] == stamps[path][:1] for path, there in others.items())
-        if sizes_equal and _same_content(list(others), digests):
-            with suppress(WriteError, OSError):  # it only saves reading them again
-                write_record(record, text, now, digests, started)
-            return text
+    others = [path for path in sorted(now) if now[path] != stamps.get(path)]
+    if text and not others:
+        return text
+    sizes_equal = all(now[path][:1] == stamps.get(path, ())[:1] for path in others)
+    if text and sizes_equal and _same_content(others, digests):
+        with suppress(WriteError, OSError):  # it only saves reading them again
+            write_record(record, text, now, digests, started)
+        return text
+    if text:
+        more = f" and {len(others) - 1} others" if others[1:] else ""
+        _log.warning("%s%s: new, missing or written since the last run", others[0], more)
     present = sorted((path, there) for path, there in now.items() if there)
     return f"{len(present)} files, {digest_json(present)}"
 
