@@ -280,10 +280,14 @@ def run_products(run):
     settings, base = RUNS[run].config, f"results/{run}"
     splits = settings.cams.splits
     products = [f"{base}/pictures/{split}.png" for split in splits] + pngs(run)
-    if settings.data.kind == "demo":  # so that Snakemake looks whether it is there
+    # No rule asks for these by name; here Snakemake looks whether they are there.
+    products += [f"{RUNS.folder('manifest', run)}/classes.json"]
+    if settings.data.kind == "demo":
         products += [f"{settings.data.root}/{RECORD}"]
     if has_truth(settings.data):
         products += [*tables(run, "table"), f"{base}/pictures/class_iou.png"]
+        records = map(Path, RUNS.records(run).values())
+        products += [str(path.with_suffix(".images.h5")) for path in records]
     if settings.refine.trains:
         products += [f"{base}/pictures/refiner_loss.png", *tables(run, "efficiency")]
     if settings.retrain.enabled:

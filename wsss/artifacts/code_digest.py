@@ -51,7 +51,7 @@ def code_digest(modules: Iterable[str]) -> str:
         ValueError: a module does not exist.
     """
     total = hashlib.sha256(str(FORMAT).encode())
-    for name in sorted(_counted(modules)):
+    for name in sorted(_counted(tuple(modules))):
         total.update(name.encode() + b"\0" + _module_facts(name, _source(name))[0].encode())
     return total.hexdigest()
 
@@ -65,7 +65,7 @@ def imported_packages(modules: Iterable[str]) -> frozenset[str]:
     Returns:
         Names of `wsss.artifacts.provenance.DISTRIBUTIONS`.
     """
-    facts = (_module_facts(name, _source(name)) for name in _counted(modules))
+    facts = (_module_facts(name, _source(name)) for name in _counted(tuple(modules)))
     packages = frozenset().union(*(imported for _, imported in facts))
     return packages.union(*(BROUGHT_BY.get(name, ()) for name in packages))
 
@@ -102,10 +102,12 @@ def imported_modules(modules: Iterable[str], *, through_registry: bool = True) -
     return reached
 
 
-def _counted(modules: Iterable[str]) -> set[str]:
-    modules = tuple(modules)
+@functools.cache
+def _counted(modules: tuple[str, ...]) -> frozenset[str]:
+    """The modules that `code_digest` covers."""
     runs_refiner = any(name.startswith("wsss.refine.") for name in modules)
-    return set(filter(_counts, imported_modules(modules, through_registry=not runs_refiner)))
+    reached = imported_modules(modules, through_registry=not runs_refiner)
+    return frozenset(filter(_counts, reached))
 
 
 def _counts(module: str) -> bool:
