@@ -52,7 +52,9 @@ def test_large_files_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_rules_make_is_left_to_snakemake() -> None:
-    assert file_contents(["results/a.pt", str(Path("results/b.pt").absolute())]) == ""
+    made = ["results/run/a.pt", str(Path("results/run/b.pt").absolute())]
+    assert file_contents(made, ["run"]) == ""
+    assert file_contents(["results/a.pt"], ["run"]) == "a.pt missing"
 
 
 def test_imported_seeds_are_told_apart_and_others_do_not_count() -> None:

@@ -4,7 +4,7 @@
 rule cams:
     input:
         manifest=manifest,
-        weights=clip_files,
+        weights=ancient(clip_files),
     output:
         "results/{run}/cams/{split}/{part}.h5",
     log:

@@ -173,7 +173,7 @@ def watched_files(files):
     """Contents of input files that no rule makes: Snakemake misses one that is replaced by an
     older one."""
     # Snakemake does not compare parameters of functions that take `input`.
-    return lambda wildcards: file_contents(files(wildcards))
+    return lambda wildcards: file_contents(files(wildcards), RUNS)
 
 
 def truth(wildcards):
@@ -257,7 +257,7 @@ def drop_outdated(mark, folder, is_true):
     misses it and makes all of them again."""
     if workflow.is_main_process and mark.is_file() and not is_true(folder):
         logger.warning(
-            f"{folder}: files are missing or were exchanged; all are made again."
+            f"{folder}: files are missing or were exchanged; a full run makes all again."
         )
         mark.unlink()
 

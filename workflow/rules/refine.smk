@@ -18,7 +18,7 @@ rule refine_train:
             lambda wildcards: of_run(wildcards).refine.needs_seeds,
             then=shards("seeds", "train"),
         ),
-        weights=clip_files,
+        weights=ancient(clip_files),
     output:
         checkpoint="results/{run}/refine/checkpoint.safetensors",
         log="results/{run}/refine/loss.csv",
@@ -58,7 +58,7 @@ rule refine_import:
     input:
         manifest=manifest,
         checkpoint=refiner_file,
-        weights=clip_files,
+        weights=ancient(clip_files),
     output:
         checkpoint="results/{run}/refine/checkpoint.safetensors",
         report="results/{run}/refine/imported.json",
@@ -92,7 +92,7 @@ rule refine_apply:
         manifest=manifest,
         cams=shard("cams"),
         checkpoint=product_file("refine", "checkpoint.safetensors"),
-        weights=clip_files,
+        weights=ancient(clip_files),
     output:
         "results/{run}/scores_grid/{split}/{part}.h5",
     log:
@@ -127,7 +127,7 @@ rule refine_predict:
     input:
         manifest=manifest_of,
         checkpoint=product_file("refine", "checkpoint.safetensors"),
-        weights=clip_files,
+        weights=ancient(clip_files),
     output:
         "results/{run}/refiner_predictions/{split}/{part}.h5",
     log:

@@ -23,11 +23,10 @@ from wsss.data.datasets.inputs import input_stamps
 from wsss.data.ingest.stage import only_test
 from wsss.data.manifest_folder import RECORD
 
-MADE = "results"
-"""Below this folder rules make files; Snakemake's own times of change apply there."""
+RESULTS = Path("results")
 DEMO = "drawn by a rule"
 _listing = functools.cache(digest_listing)  # the engine asks for each job
-_DIGESTS = Path(MADE, "cache", "digests.json")
+_DIGESTS = RESULTS / "cache" / "digests.json"
 _BYTES_WORTH_REMEMBERING = 64 * 2**20  # a tenth of a second
 
 
@@ -53,10 +52,20 @@ def seeds_state(config: Config) -> str:
     return _listing(expand_path(external.path), f".{external.layout}")
 
 
-def file_contents(paths: Iterable[str]) -> str:
-    """Name and sha256 of each of the files that no rule makes."""
-    here = Path(MADE).absolute()
-    files = [path for path in map(Path, paths) if not path.absolute().is_relative_to(here)]
+def file_contents(paths: Iterable[str], runs: Iterable[str] = ()) -> str:
+    """Name and sha256 of each file.
+
+    Args:
+        paths: the files.
+        runs: folders below ``results`` that rules fill. Their files are left out: Snakemake itself
+            watches what its rules make.
+    """
+    folders = [RESULTS.joinpath(run).absolute() for run in runs]
+    files = [
+        path
+        for path in map(Path, paths)
+        if not any(path.absolute().is_relative_to(folder) for folder in folders)
+    ]
     return ", ".join(f"{path.name} {_digest(path, stamp(path))}" for path in files)
 
 
