@@ -88,10 +88,11 @@ def test_other_parameters_or_a_lost_record_redraw(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("edit", ["remove", "exchange"])
-def test_a_lost_or_exchanged_photo_is_drawn_again(tmp_path: Path, edit: str) -> None:
+@pytest.mark.parametrize("pattern", ["JPEGImages/*.jpg", "SegmentationClass/*.png"])
+def test_a_lost_or_exchanged_file_is_drawn_again(tmp_path: Path, edit: str, pattern: str) -> None:
     root = tmp_path / "data"
     generate(root, train=2, val=1)
-    photo, other = (root / f"JPEGImages/train_000{index}.jpg" for index in (0, 1))
+    photo, other, _ = sorted(root.glob(pattern))
     before = photo.read_bytes()
     assert is_as_drawn(root)
     photo.unlink()
@@ -100,7 +101,8 @@ def test_a_lost_or_exchanged_photo_is_drawn_again(tmp_path: Path, edit: str) -> 
     assert not is_as_drawn(root)
     generate(root, train=2, val=1)
     assert photo.read_bytes() == before
-    assert is_as_drawn(root)
+    photo.parent.rename(root / "aside")
+    assert is_as_drawn(root) == (photo.parent.name == "SegmentationClass")
 
 
 def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:

@@ -20,9 +20,8 @@ from wsss.demo.scenes import Scene, render_scene
 VERSION: Final = 2
 """Raise it when the drawings change, so that older folders are replaced."""
 RECORD: Final = "demo.json"
-_ENTRIES: Final = frozenset(
-    {"JPEGImages", "SegmentationClass", "ImageSets", "tags.csv", "classes.txt", RECORD}
-)
+_TRUTH: Final = "SegmentationClass"
+_ENTRIES: Final = frozenset({"JPEGImages", _TRUTH, "ImageSets", "tags.csv", "classes.txt", RECORD})
 
 
 def generate(
@@ -50,7 +49,7 @@ def generate(
     root = Path(root).resolve()
     record = {"version": VERSION, "seed": seed, "train": train, "val": val}
     if root.exists() and any(root.iterdir()):
-        if _record(root) == record | {"files": _listing(root)}:
+        if is_as_drawn(root) and record.items() <= _record(root).items():
             return
         if not _is_demo(root):
             raise FileExistsError(
@@ -61,23 +60,27 @@ def generate(
 
 
 def is_as_drawn(root: Path) -> bool:
-    """Whether the photos, lists and tags that ``demo.json`` stands for are there."""
-    record = _record(root)
-    return record is not None and record.get("files") == _listing(root)
+    """Whether the files that ``demo.json`` stands for are there; the folder of pixel labels may be
+    elsewhere, so that no stage before the scores can read them."""
+    listings = _listings(root)
+    if not (root / _TRUTH).is_dir():
+        del listings[_TRUTH]
+    return listings.items() <= _record(root).items()
 
 
-def _listing(root: Path) -> str:
-    """Digest of names and sizes of what a training may read."""
-    names = [digest_listing(root / name, times=False) for name in ("JPEGImages", "ImageSets")]
-    return digest_json([*names, stamp(root / "tags.csv")[:1]])
+def _listings(root: Path) -> dict[str, str]:
+    """Digests of names and sizes of what is drawn."""
+    folders = ("JPEGImages", "ImageSets", _TRUTH)
+    listings = {name: digest_listing(root / name, times=False) for name in folders}
+    return listings | {"tags.csv": digest_json(stamp(root / "tags.csv")[:1])}
 
 
-def _record(root: Path) -> dict[str, object] | None:
+def _record(root: Path) -> dict[str, object]:
     try:
         record = json.loads((root / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _is_demo(root: Path) -> bool:
@@ -89,7 +92,7 @@ def _is_demo(root: Path) -> bool:
 
 
 def _write(root: Path, record: dict[str, int], progress: bool) -> None:
-    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+    for folder in ("JPEGImages", _TRUTH, "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     rows = ["image,tags"]
     jobs = [(split, index) for split in ("train", "val") for index in range(record[split])]
@@ -106,7 +109,7 @@ def _write(root: Path, record: dict[str, int], progress: bool) -> None:
         path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     (root / "tags.csv").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
     (root / "classes.txt").write_text("".join(f"{name}\n" for name in DEMO_NAMES), encoding="utf-8")
-    content = record | {"files": _listing(root)}
+    content = record | _listings(root)
     (root / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -114,4 +117,4 @@ def _write_scene(root: Path, name: str, scene: Scene) -> None:
     buffer = io.BytesIO()  # see `wsss.artifacts.atomic.write_bytes`
     Image.fromarray(scene.image).save(buffer, "JPEG", quality=95, subsampling=0)
     (root / "JPEGImages" / f"{name}.jpg").write_bytes(buffer.getvalue())
-    (root / "SegmentationClass" / f"{name}.png").write_bytes(label_png_bytes(scene.mask))
+    (root / _TRUTH / f"{name}.png").write_bytes(label_png_bytes(scene.mask))
