@@ -87,8 +87,9 @@ def test_other_parameters_or_a_lost_record_redraw(tmp_path: Path) -> None:
     assert len(list((root / "JPEGImages").iterdir())) == 2
 
 
-@pytest.mark.parametrize("edit", ["remove", "exchange"])
-@pytest.mark.parametrize("pattern", ["JPEGImages/*.jpg", "SegmentationClass/*.png"])
+@pytest.mark.parametrize(
+    ("edit", "pattern"), [("remove", "JPEGImages/*.jpg"), ("exchange", "SegmentationClass/*.png")]
+)
 def test_a_lost_or_exchanged_file_is_drawn_again(tmp_path: Path, edit: str, pattern: str) -> None:
     root = tmp_path / "data"
     generate(root, train=2, val=1)
