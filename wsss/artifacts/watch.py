@@ -126,7 +126,7 @@ def state(files: Mapping[str, Stamp], record: Path) -> str:
         more = f" and {len(others) - 1} others" if others[1:] else ""
         _log.warning("%s%s: new, missing or written since the last run", others[0], more)
     present = sorted((path, there) for path, there in now.items() if there)
-    return f"{len(present)} files, {digest_json(present)}"
+    return f"{len(present)} files, {digest_json(present)[:16]}"
 
 
 def write_record(
