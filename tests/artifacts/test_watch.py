@@ -9,9 +9,10 @@ import pytest
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.watch import (
     Stamp,
+    files_below,
     is_listed,
     listing_path,
-    stamps_below,
+    stamps_of,
     state,
     write_listing,
     write_record,
@@ -37,7 +38,7 @@ class Folder:
         os.utime(self.root / name, ns=LONG_AGO)
 
     def stamps(self) -> dict[str, Stamp]:
-        return stamps_below(self.root, (".jpg",))
+        return stamps_of(files_below(self.root))
 
     def state(self) -> str:
         return state(self.stamps(), self.record)
@@ -127,7 +128,9 @@ def test_hidden_files_broken_links_and_pipes_do_not_count(folder: Folder) -> Non
     (folder.root / "again").symlink_to(folder.root)
     (folder.root / "aside").mkdir()
     (folder.root / "aside/f.jpg").touch()
-    assert stamps_below(folder.root, (".jpg",), exclude=[folder.root / "aside"]) == before
+    (folder.root / "table.csv").touch()
+    exclude = [folder.root / "aside", folder.root / "table.csv"]
+    assert stamps_of(files_below(folder.root, exclude=exclude)) == before
 
 
 def test_a_listing_tells_a_missing_or_exchanged_file(folder: Folder) -> None:

@@ -15,7 +15,7 @@ import logging
 import operator
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -49,22 +49,28 @@ def is_settled(seen: Stamp, started_ns: int) -> bool:
     return seen[1] < started_ns - _SETTLED_NS
 
 
-def stamps_below(
-    folder: Path, suffixes: Iterable[str], *, exclude: Iterable[Path] = ()
-) -> dict[str, Stamp]:
-    """Path → stamp of the files below a folder; links are followed, hidden files left out.
+def files_below(
+    folder: Path,
+    *,
+    exclude: Iterable[Path] = (),
+    onerror: Callable[[OSError], object] | None = None,
+) -> Iterator[os.DirEntry[str]]:
+    """The files below a folder; links are followed, hidden names left out.
 
     Args:
-        folder: may be missing.
-        suffixes: of the files that count, lower-case, with the dot.
-        exclude: folders that do not count.
+        folder: the folder.
+        exclude: files and folders that do not count.
+        onerror: called for a folder that cannot be listed; None: it counts as empty.
     """
-    endings = tuple(suffixes)
-    return {
-        entry.path: there
-        for entry in _entries(str(folder), {os.path.abspath(path) for path in exclude}, set())
-        if entry.name.lower().endswith(endings) and (there := stamp(entry.path))
-    }
+    excluded = {os.path.abspath(path) for path in exclude}
+    names = {os.path.basename(path) for path in excluded}
+    return _entries(str(folder), excluded, names, set(), onerror or str)
+
+
+def stamps_of(entries: Iterable[os.DirEntry[str]]) -> dict[str, Stamp]:
+    """Path → stamp of files."""
+    stamps = ((entry.path.removeprefix("./"), stamp(entry.path)) for entry in entries)
+    return {path: there for path, there in stamps if there}
 
 
 def digest_listing(folder: Path, suffix: str = "", *, times: bool = True) -> str:
@@ -77,10 +83,11 @@ def digest_listing(folder: Path, suffix: str = "", *, times: bool = True) -> str
     """
     if not folder.is_dir():
         return ""
+    entries = (e for e in files_below(folder) if e.name.lower().endswith(suffix))
     return digest_json(
         sorted(
             (os.path.relpath(path, folder), *(there if times else there[:1]))
-            for path, there in stamps_below(folder, (suffix,)).items()
+            for path, there in stamps_of(entries).items()
         )
     )
 
@@ -184,23 +191,31 @@ def _same_content(paths: Sequence[str], digests: Mapping[str, str]) -> bool:
 
 
 def _entries(
-    folder: str, exclude: Collection[str], visited: set[str]
+    folder: str,
+    excluded: Collection[str],
+    names: Collection[str],
+    visited: set[str],
+    onerror: Callable[[OSError], object],
 ) -> Iterator[os.DirEntry[str]]:
-    """The visible files below a folder, which may lead back to itself by links."""
+    """As `files_below`; ``names`` are those of what is excluded, ``visited`` folders may be met
+    again through links."""
     target = os.path.realpath(folder)
-    if target in visited or os.path.abspath(folder) in exclude:
+    if target in visited:
         return
     visited.add(target)
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError:
+    except OSError as error:
+        onerror(error)
         return
     for entry in visible:
+        if entry.name in names and os.path.abspath(entry.path) in excluded:
+            continue
         is_folder = False
         with suppress(OSError):  # links that lead to each other
             is_folder = entry.is_dir()
         if is_folder:
-            yield from _entries(entry.path, exclude, visited)
+            yield from _entries(entry.path, excluded, names, visited, onerror)
         else:
             yield entry

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -74,6 +75,8 @@ def _digest(path: Path, seen: Stamp) -> str:
     """The sha256 of a file; that of a large one is remembered with its stamp."""
     if not seen:
         return "missing"
+    if not os.access(path, os.R_OK):
+        return "unreadable"  # the stage says it
     if seen[0] < _BYTES_WORTH_REMEMBERING:
         return digest_file(path)
     entries: dict[str, list[object]] = {}

@@ -53,10 +53,19 @@ def test_of_coco_the_parts_that_are_read_count(tmp_path: Path) -> None:
 
 
 def test_of_a_folder_all_photos_count_but_no_masks(tmp_path: Path) -> None:
-    touch(tmp_path, "a.jpg", "deep/b.PNG", "masks/a.png", "tags.csv", "mine.txt", "notes.md")
+    touch(
+        tmp_path,
+        "a.jpg",
+        "deep/b.PNG",
+        "masks/a.png",
+        "tags.csv",
+        "mine.txt",
+        "notes.md",
+        "c.jpg_large",
+    )
     masks = str(tmp_path / "masks")
     assert names(tmp_path, kind="folder", masks=masks, train_list="mine.txt") == {
-        "a.jpg", "deep/b.PNG", "tags.csv", "mine.txt",
+        "a.jpg", "c.jpg_large", "deep/b.PNG", "tags.csv", "mine.txt",
     }  # fmt: skip
 
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from wsss.artifacts.watch import Stamp, stamp, stamps_below
+from wsss.artifacts.watch import Stamp, files_below, stamp, stamps_of
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
 from wsss.data.datasets.classes import unicode_form
 from wsss.data.datasets.coco import instances_path, part_of, parts_of
-from wsss.data.datasets.files import configured_lists, find_file, read_lines
-from wsss.data.datasets.voc import ANNOTATIONS, IMAGES, LISTS
+from wsss.data.datasets.files import IMAGES, configured_lists, find_file, photo_files, read_lines
+from wsss.data.datasets.voc import ANNOTATIONS, LISTS
 from wsss.data.errors import DataError
-from wsss.data.images.read import PHOTO_EXTENSIONS
 
 _NO_TABLE = ("auto", "xml", "json", "masks")
 
@@ -30,15 +29,15 @@ def input_stamps(data: DataConfig) -> dict[str, Stamp]:
     root = expand_path(data.root)
     if data.kind == "folder":
         masks = (expand_path(data.masks),) if data.masks else ()
-        stamps = stamps_below(root, PHOTO_EXTENSIONS, exclude=masks)
+        stamps = stamps_of(photo_files(root, exclude=masks))
     elif data.kind == "coco":
         stamps = {}
         for part in parts_of(data):
-            stamps |= stamps_below(root / f"{part}2014", PHOTO_EXTENSIONS)
+            stamps |= stamps_of(photo_files(root / f"{part}2014"))
     else:
-        stamps = stamps_below(root / IMAGES, PHOTO_EXTENSIONS)
+        stamps = stamps_of(photo_files(root / IMAGES))
         if data.tags in ("auto", "xml"):
-            stamps |= stamps_below(root / ANNOTATIONS, (".xml",))
+            stamps |= stamps_of(files_below(root / ANNOTATIONS))
         stamps = _listed(stamps, _lists(data, root))
     return stamps | {str(path): there for path in _tables(data, root) if (there := stamp(path))}
 
