@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from wsss.artifacts.digest import digest_listing
+from wsss.artifacts.watch import digest_listing
 
 
 def test_listing_changes_with_names_sizes_and_times_only(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 rule cams:
     input:
         manifest=manifest,
-        weights=clip_files,
+        weights=ancient(clip_files),
     output:
         "results/{run}/cams/{split}/{part}.h5",
     log:
@@ -24,6 +24,9 @@ rule cams:
         sections=sections("cams"),
         code=code("cams"),
         job=job_file("cams"),
+        packages=packages("cams"),
+        files=watched_files(clip_files),
+        external=watched_seeds,
         folder=subpath(input.manifest, parent=True),
     message:
         "CAMs of {wildcards.split}, part {wildcards.part}"

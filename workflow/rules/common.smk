@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from snakemake.logging import logger
+
 # The package next to this Snakefile runs, here and in every job, whether or not one is installed.
 sys.path.insert(0, workflow.basedir)
 
@@ -18,12 +20,15 @@ from wsss.pipeline.failures import explain_failure
 from wsss.pipeline.plan import PLAN_VARIABLE, Plan
 from wsss.pipeline.slurm import queued_jobs_message
 from wsss.pipeline.runs import SCORED, Runs
-from wsss.pipeline.stages import stage_code, stage_sections
+from wsss.pipeline.stages import stage_code, stage_packages, stage_sections
+from wsss.pipeline.watched import data_state, file_contents, seeds_state
+from wsss.artifacts.watch import is_listed, listing_path
 from wsss.clip.text.knowledge import built_in
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
 from wsss.errors import WsssError
 from wsss.compute.device import local_gpus, require_cuda
+from wsss.demo.dataset import RECORD, is_as_drawn
 from wsss.score.papers.table import load_table
 from wsss.score.product import PRODUCTS
 from wsss.score.truth.find import has_truth, truth_files, truth_state
@@ -156,6 +161,43 @@ def job_file(stage, rows=None):
     return path
 
 
+def packages(stage):
+    """Versions of the packages that a stage uses: another one reruns it.
+
+    Environments of conda and containers have packages of their own, and Snakemake watches what
+    these are made from.
+    """
+    if workflow.deployment_settings.deployment_method:
+        return "of the job's environment"
+    if not stage.startswith("refine"):
+        return stage_packages(stage, CONFIG)
+    return lambda wildcards: stage_packages(stage, of_run(wildcards))
+
+
+def watched_data(wildcards):
+    """State of images, lists and tags: ingest runs again when one is changed, new or missing."""
+    folder = f"results/{wildcards.run}/manifest"
+    return data_state(of_run(wildcards).data, folder)
+
+
+def watched_test_data(wildcards):
+    """The same of VOC's test images."""
+    folder = f"results/{wildcards.run}/test"
+    return data_state(of_run(wildcards).data, folder, test_list(wildcards))
+
+
+def watched_seeds(wildcards):
+    """State of imported CAMs or seeds."""
+    return seeds_state(of_run(wildcards))
+
+
+def watched_files(files):
+    """Contents of input files that no rule makes: Snakemake misses one that is replaced by an
+    older one."""
+    # Snakemake does not compare parameters of functions that take `input`.
+    return lambda wildcards: file_contents(files(wildcards), RUNS)
+
+
 def truth(wildcards):
     """State of a split's pixel labels: adding or editing one scores the split again."""
     return truth_state(of_run(wildcards).data, wildcards.split)
@@ -178,24 +220,31 @@ def local_files(*texts):
 
 
 def dataset_files(wildcards):
-    """Files that say which images there are and what is on them."""
+    """Files that rules make and ingest reads: all others are its parameter `state`."""
     data = of_run(wildcards).data
-    root = expand_path(data.root)
     if data.kind == "demo":
         return [f"{data.root}/demo.json"]
-    lists = [
-        text
-        for name in (data.train_list, data.val_list)
-        for text in (name, f"{root}/ImageSets/Segmentation/{name}.txt")
-    ]
-    tables = [data.tags, f"{root}/tags.csv"]
-    annotations = [
-        f"{root}/annotations/instances_{name}2014.json" for name in ("train", "val")
-    ]
-    read = [f"results/{wildcards.run}/manifest/mask-tags.csv"]
-    return local_files(*lists, *tables, *annotations) + (
-        read if data.tags == "masks" else []
-    )
+    masks = data.tags == "masks"
+    return [f"results/{wildcards.run}/manifest/mask-tags.csv"] if masks else []
+
+
+def refiner_file(wildcards):
+    """The checkpoint of a refiner that is not trained here."""
+    return str(expand_path(of_run(wildcards).refine.checkpoint))
+
+
+def initial_weights(wildcards):
+    """The file that the segmenter starts from, if it is none that is downloaded."""
+    return local_files(of_run(wildcards).retrain.init)
+
+
+def lists_of_masks(wildcards):
+    """The lists of images whose masks show the tags."""
+    data = of_run(wildcards).data
+    root = expand_path(data.root)
+    names = filter(None, (data.train_list, data.val_list))
+    files = (f"{root}/ImageSets/Segmentation/{name}.txt" for name in names)
+    return local_files(*files, data.train_list, data.val_list)
 
 
 def clip_files(wildcards):
@@ -220,6 +269,31 @@ def repeated_images(wildcards):
     )
 
 
+def pngs(run):
+    """The listings of a run's folders of PNGs."""
+    settings = RUNS[run].config
+    products = [("masks", split) for split in settings.cams.splits]
+    products += [("seeds", "train")] if settings.refine.needs_seeds else []
+    folders = [
+        Path(f"{RUNS.folder(product, run)}/{split}/png/{part}-of-{settings.shards}")
+        for product, split in products
+        for part in range(1, settings.shards + 1)
+    ]
+    for folder in folders:
+        drop_outdated(listing_path(folder), folder, is_true=is_listed)
+    return [str(listing_path(folder)) for folder in folders]
+
+
+def drop_outdated(mark, folder, is_true):
+    """Remove the file that stands for those in a folder if it is not true any more: Snakemake then
+    misses it and makes all of them again."""
+    if workflow.is_main_process and mark.is_file() and not is_true(folder):
+        logger.warning(
+            f"{folder}: files are missing or were exchanged; a full run makes all again."
+        )
+        mark.unlink()
+
+
 def tables(run, name):
     """A table in all its forms."""
     return [f"results/{run}/tables/{name}.{suffix}" for suffix in ("md", "csv", "html")]
@@ -237,9 +311,15 @@ def run_products(run):
     """The last products of one run."""
     settings, base = RUNS[run].config, f"results/{run}"
     splits = settings.cams.splits
-    products = [f"{base}/pictures/{split}.png" for split in splits]
+    products = [f"{base}/pictures/{split}.png" for split in splits] + pngs(run)
+    # No rule asks for these by name; here Snakemake looks whether they are there.
+    products += [f"{RUNS.folder('manifest', run)}/classes.json"]
+    if settings.data.kind == "demo":
+        products += [f"{settings.data.root}/{RECORD}"]
     if has_truth(settings.data):
         products += [*tables(run, "table"), f"{base}/pictures/class_iou.png"]
+        records = map(Path, RUNS.records(run).values())
+        products += [str(path.with_suffix(".images.h5")) for path in records]
     if settings.refine.trains:
         products += [f"{base}/pictures/refiner_loss.png", *tables(run, "efficiency")]
     if settings.retrain.enabled:
@@ -310,6 +390,8 @@ def demos():
             stop(
                 f"{data.root}: two runs want different demo_images there; give one of them another data.root"
             )
+    for root in map(Path, images_by_root):
+        drop_outdated(root / RECORD, root, is_true=is_as_drawn)
     return images_by_root
 
 
@@ -330,6 +412,11 @@ def table_bars(name):
     kind = {"caption": caption, "category": "Tables of papers", "labels": labels}
     bars = report(f"results/tables/{name}/{name}.png", **kind)
     return [bars]
+
+
+def instances(root, wildcards):
+    """The instances JSON of a part of COCO."""
+    return local_files(f"{root}/annotations/instances_{wildcards.part}2014.json")
 
 
 def drawn_masks():

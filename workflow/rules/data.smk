@@ -18,6 +18,7 @@ for index, (root, (train, val)) in enumerate(demos().items()):
         params:
             code=code("demo"),
             job=job_file("demo"),
+            packages=packages("demo"),
             train=train,
             val=val,
             folder=subpath(output[0], parent=True),
@@ -49,9 +50,12 @@ rule ingest:
         sections=sections("ingest"),
         code=code("ingest"),
         job=job_file("ingest"),
+        packages=packages("ingest"),
+        state=watched_data,
         folder=subpath(output.manifest, parent=True),
     message:
         "Decoding every image and reading the tags"
     shell:
         "WSSS_JOB={params.job:q}"
-        " python -m wsss ingest --out {params.folder:q} --workers {threads} 2> {log}"
+        " python -m wsss ingest --out {params.folder:q} --workers {threads}"
+        " --state {params.state:q} 2> {log}"

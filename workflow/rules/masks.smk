@@ -12,6 +12,7 @@ rule masks:
     output:
         shard="results/{run}/masks/{split}/{part}.h5",
         png=directory("results/{run}/masks/{split}/png/{part}"),
+        listing="results/{run}/masks/{split}/png/{part}.json",
     log:
         "results/{run}/logs/masks/{split}.{part}.log",
     benchmark:
@@ -26,6 +27,7 @@ rule masks:
         sections=sections("masks"),
         code=code("masks"),
         job=job_file("masks"),
+        packages=packages("masks"),
         folder=subpath(input.manifest, parent=True),
     message:
         "Pseudo masks of {wildcards.split}, part {wildcards.part}"

@@ -19,7 +19,7 @@ rule refine_train:
             then=shards("seeds", "train"),
         ),
         repeated=repeated_images,
-        weights=clip_files,
+        weights=ancient(clip_files),
     output:
         checkpoint="results/{run}/refine/checkpoint.safetensors",
         log="results/{run}/refine/loss.csv",
@@ -43,6 +43,10 @@ rule refine_train:
         sections=sections("refine_train"),
         code=code("refine_train"),
         job=job_file("refine_train"),
+        packages=packages("refine_train"),
+        files=watched_files(
+            lambda wildcards: [*clip_files(wildcards), *repeated_images(wildcards)]
+        ),
         folder=subpath(input.manifest, parent=True),
         work="results/{run}/refine/work",
         seeds=lambda wildcards, input: [f"--seeds {path}" for path in input.seeds],
@@ -58,8 +62,8 @@ rule refine_train:
 rule refine_import:
     input:
         manifest=manifest,
-        checkpoint=lambda wildcards: expand_path(of_run(wildcards).refine.checkpoint),
-        weights=clip_files,
+        checkpoint=refiner_file,
+        weights=ancient(clip_files),
     output:
         checkpoint="results/{run}/refine/checkpoint.safetensors",
         report="results/{run}/refine/imported.json",
@@ -77,6 +81,10 @@ rule refine_import:
         sections=sections("refine_import"),
         code=code("refine_import"),
         job=job_file("refine_import"),
+        packages=packages("refine_import"),
+        files=watched_files(
+            lambda wildcards: [refiner_file(wildcards), *clip_files(wildcards)]
+        ),
         folder=subpath(input.manifest, parent=True),
     message:
         "Importing the refiner"
@@ -91,7 +99,7 @@ rule refine_apply:
         manifest=manifest,
         cams=shard("cams"),
         checkpoint=product_file("refine", "checkpoint.safetensors"),
-        weights=clip_files,
+        weights=ancient(clip_files),
     output:
         "results/{run}/scores_grid/{split}/{part}.h5",
     log:
@@ -111,6 +119,8 @@ rule refine_apply:
         sections=sections("refine_apply"),
         code=code("refine_apply"),
         job=job_file("refine_apply"),
+        packages=packages("refine_apply"),
+        files=watched_files(clip_files),
         folder=subpath(input.manifest, parent=True),
     message:
         "Refined scores of {wildcards.split}, part {wildcards.part}"
@@ -125,7 +135,7 @@ rule refine_predict:
     input:
         manifest=manifest_of,
         checkpoint=product_file("refine", "checkpoint.safetensors"),
-        weights=clip_files,
+        weights=ancient(clip_files),
     output:
         "results/{run}/refiner_predictions/{split}/{part}.h5",
     log:
@@ -144,6 +154,8 @@ rule refine_predict:
         sections=sections("refine_predict"),
         code=code("refine_predict"),
         job=job_file("refine_predict"),
+        packages=packages("refine_predict"),
+        files=watched_files(clip_files),
         folder=subpath(input.manifest, parent=True),
     message:
         "The refiner's own prediction of {wildcards.split}, part {wildcards.part}"

@@ -5,7 +5,7 @@ rule retrain:
     input:
         manifest=manifest,
         masks=shards("masks", "train"),
-        init=lambda wildcards: local_files(of_run(wildcards).retrain.init),
+        init=initial_weights,
     output:
         weights="results/{run}/segmenter/weights.safetensors",
         log="results/{run}/segmenter/loss.csv",
@@ -25,6 +25,8 @@ rule retrain:
         sections=sections("retrain"),
         code=code("retrain"),
         job=job_file("retrain"),
+        packages=packages("retrain"),
+        files=watched_files(initial_weights),
         folder=subpath(input.manifest, parent=True),
         work="results/{run}/segmenter/work",
     message:
@@ -59,6 +61,7 @@ rule predict:
         sections=sections("predict"),
         code=code("predict"),
         job=job_file("predict"),
+        packages=packages("predict"),
         folder=subpath(input.manifest, parent=True),
     message:
         "Segmenting {wildcards.split}, part {wildcards.part}"

@@ -35,6 +35,7 @@ rule score:
         sections=scored_sections,
         code=code("score_blob"),
         job=job_file(scored_stage),
+        packages=packages("score_blob"),
         truth=truth,
         folder=subpath(input.manifest, parent=True),
         product=scored,
@@ -67,6 +68,7 @@ rule table:
     params:
         code=code("table"),
         job=job_file("table"),
+        packages=packages("table"),
         folder=subpath(output.markdown, parent=True),
     message:
         "Writing the table"
@@ -95,6 +97,7 @@ rule sweep_table:
         "../../envs/core.yaml"
     params:
         code=code("comparison"),
+        packages=packages("comparison"),
         rows=rows_of_all,
         job=job_file("comparison", rows_of_all),
         folder=subpath(output.markdown, parent=True),
@@ -126,6 +129,7 @@ rule efficiency:
     params:
         code=code("efficiency"),
         job=job_file("efficiency"),
+        packages=packages("efficiency"),
         folder=subpath(output.markdown, parent=True),
     message:
         "Writing the cost of the training"
@@ -153,6 +157,7 @@ rule class_chart:
     params:
         code=code("charts"),
         job=job_file("charts"),
+        packages=packages("charts"),
     message:
         "Drawing the IoU of each class"
     shell:
@@ -185,6 +190,7 @@ rule loss_curve:
     params:
         code=code("charts"),
         job=job_file("charts"),
+        packages=packages("charts"),
     message:
         "Drawing the loss curve"
     shell:
@@ -236,6 +242,7 @@ rule contact_sheet:
         sections=sections("pictures"),
         code=code("pictures"),
         job=job_file("pictures"),
+        packages=packages("pictures"),
         truth=truth,
         folder=subpath(input.manifest, parent=True),
         cams=lambda wildcards, input: [f"--cams {path}" for path in input.cams],

@@ -8,6 +8,7 @@ rule seeds:
     output:
         shard="results/{run}/seeds/{split}/{part}.h5",
         png=directory("results/{run}/seeds/{split}/png/{part}"),
+        listing="results/{run}/seeds/{split}/png/{part}.json",
     log:
         "results/{run}/logs/seeds/{split}.{part}.log",
     benchmark:
@@ -22,6 +23,8 @@ rule seeds:
         sections=sections("seeds"),
         code=code("seeds"),
         job=job_file("seeds"),
+        packages=packages("seeds"),
+        external=watched_seeds,
         folder=subpath(input.manifest, parent=True),
     message:
         "Seeds of {wildcards.split}, part {wildcards.part}"

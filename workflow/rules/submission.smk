@@ -22,13 +22,15 @@ rule test_images:
         sections=sections("ingest"),
         code=code("ingest"),
         job=job_file("ingest"),
+        packages=packages("ingest"),
+        state=watched_test_data,
         folder=subpath(output.manifest, parent=True),
     message:
         "Decoding VOC's test images"
     shell:
         "WSSS_JOB={params.job:q}"
         " python -m wsss ingest --test-list {input:q} --out {params.folder:q}"
-        " --workers {threads} 2> {log}"
+        " --workers {threads} --state {params.state:q} 2> {log}"
 
 
 rule voc_submission:
@@ -58,6 +60,8 @@ rule voc_submission:
     params:
         code=code("submission"),
         job=job_file("submission"),
+        packages=packages("submission"),
+        files=watched_files(lambda wildcards: [test_list(wildcards)]),
         folder=subpath(input.manifest, parent=True),
     message:
         "Packing VOC's test images ({wildcards.protocol}) for the evaluation server"

@@ -31,6 +31,8 @@ for name, path in TABLES.items():
         params:
             code=code("paper_table"),
             job=job_file("paper_table"),
+            packages=packages("paper_table"),
+            content=file_contents([path]),
             folder=subpath(output.html, parent=True),
             records=lambda wildcards, name=name: [
                 f"--records {row}={file}"

@@ -5,18 +5,29 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
 from wsss.artifacts.digest import digest_json
 
-_PACKAGES = (
-    "torch", "torchvision", "open_clip_torch", "timm", "transformers", "tokenizers", "ftfy",
-    "regex", "numpy", "scipy", "scikit-learn", "pillow", "h5py", "pydensecrf2", "opencv-python",
-    "pycocotools", "onedl-mmsegmentation", "onedl-mmengine", "onedl-mmcv",
-)  # fmt: skip
+DISTRIBUTIONS: Final = MappingProxyType({
+    "PIL": "pillow", "cv2": "opencv-python", "ftfy": "ftfy", "matplotlib": "matplotlib",
+    "mmcv": "onedl-mmcv", "mmengine": "onedl-mmengine", "mmseg": "onedl-mmsegmentation",
+    "numpy": "numpy", "open_clip": "open_clip_torch", "pycocotools": "pycocotools",
+    "pydensecrf": "pydensecrf2", "regex": "regex", "scipy": "scipy", "sklearn": "scikit-learn",
+    "timm": "timm", "tokenizers": "tokenizers", "torch": "torch", "torchvision": "torchvision",
+    "transformers": "transformers",
+})  # fmt: skip
+"""Packages that can change a result, by the name that code imports: the name that pip installs."""
+BROUGHT_BY: Final = MappingProxyType({
+    "open_clip": frozenset({"ftfy", "regex", "timm", "tokenizers", "torchvision", "transformers"}),
+    "mmseg": frozenset({"mmcv", "mmengine"}),
+})  # fmt: skip
+"""Those that such a package runs."""
 
 
 class Provenance(BaseModel):
@@ -51,12 +62,14 @@ class Provenance(BaseModel):
 
 
 @functools.cache
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a result."""
-    versions = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for name in _PACKAGES:
-        try:
+def package_versions(imports: frozenset[str] = frozenset(DISTRIBUTIONS)) -> dict[str, str]:
+    """Versions of Python, without the patch, and of packages that can change a result.
+
+    Args:
+        imports: names of `DISTRIBUTIONS`; those that are not installed are left out.
+    """
+    versions = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    for name in sorted(DISTRIBUTIONS[package] for package in imports):
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return versions

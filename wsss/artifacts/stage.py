@@ -14,7 +14,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from wsss.artifacts.code_digest import code_digest
+from wsss.artifacts.code_digest import code_digest, imported_packages
 from wsss.artifacts.item_cache import ItemCache
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import Provenance, package_versions
@@ -97,12 +97,13 @@ class Stage:
         selected = {key: values[key.rpartition(".")[2]] for key in self.reads}
         config = self._active(selected, idle=self.idle)
         seed = config.pop("seed", 0)  # without one nothing is random
+        entries = (*self.modules, *modules)
         return Provenance(
             stage=self.name,
             config=config,
             seed=seed,
-            code=code_digest((*self.modules, *modules)),
-            packages=package_versions(),
+            code=code_digest(entries),
+            packages=package_versions(imported_packages(entries)),
             weights=dict(weights or {}),
             inputs=dict(inputs or {}),
         )

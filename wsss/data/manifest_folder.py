@@ -17,6 +17,8 @@ MANIFEST, QUARANTINE, CLASSES, PROVENANCE = (
     "manifest.csv", "quarantine.csv", "classes.json", "provenance.json",
 )  # fmt: skip
 """Files in the manifest's folder."""
+RECORD = "inputs.json"
+"""In the same folder: the files that ingest read, by which the workflow notices changes."""
 MASK_TAGS = "mask-tags.csv"
 """In the same folder, with ``data.tags: masks``: the table that `wsss truth tags` writes."""
 

@@ -14,6 +14,7 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import write_items
+from wsss.artifacts.watch import write_listing
 from wsss.compute.pool import WorkerPool
 from wsss.config.labels import CrfConfig
 from wsss.data.images.label_png import save_label_png
@@ -46,6 +47,7 @@ def write_products(
     Args:
         out: shard to write.
         png: folder to write ``label/<id>.png`` and ``train/<id>.png`` to; an older one is replaced.
+            A listing of it is written next to it.
         samples: the images, in the order of the shard.
         provenance: of the shard.
         input_key: key of the item that an image is made from.
@@ -77,6 +79,7 @@ def write_products(
                 for sample, (_, mask) in zip(todo, masks, strict=True):
                     yield _item(sample, mask, keys[sample.id])
             stack.close()  # the PNGs are in place before the shard appears
+            write_listing(png)
 
         def save_pngs(item: Item) -> None:
             for product in PRODUCTS:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 
-from wsss.artifacts.code_digest import code_digest, module_digests
+from wsss.artifacts.code_digest import code_digest, imported_packages, module_digests
+from wsss.artifacts.provenance import package_versions
 from wsss.artifacts.stage import STAGES
 from wsss.config.model import Config
 from wsss.refine.registry import METHODS, method_module, released_module
@@ -35,6 +36,12 @@ def stage_code(stage: str, config: Config) -> str:
 def stage_modules(stage: str, config: Config) -> dict[str, str]:
     """Digest of each module of that code, by its name."""
     return _module_digests(entry_modules(stage, config))
+
+
+def stage_packages(stage: str, config: Config) -> str:
+    """Versions of the packages that ``stage`` uses, for the engine's own environment."""
+    versions = package_versions(imported_packages(entry_modules(stage, config)))
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 # An engine asks for each job.

@@ -40,6 +40,9 @@ def ingest(
         str,
         typer.Option(help="Only this list, as the split test: images to predict, e.g. VOC's test."),
     ] = "",
+    state: Annotated[
+        str, typer.Option(help="Used by the workflow: the state of the files.", hidden=True)
+    ] = "",
     config: ConfigFiles = DEFAULT_CONFIG,
     workers: Workers = 0,
 ) -> None:
@@ -50,7 +53,8 @@ def ingest(
     """
     from wsss.data.ingest.stage import ingest as run
 
-    run(out, test_list=test_list, **stage_values("ingest", config, workers=workers))
+    values = stage_values("ingest", config, workers=workers)
+    run(out, test_list=test_list, state=state, **values)
 
 
 def cams(

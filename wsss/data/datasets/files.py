@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from wsss.artifacts.watch import files_below
 from wsss.config.base import Split
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
@@ -104,7 +105,9 @@ class PhotoIndex:
 
     def __init__(self, root: Path, *, exclude: Iterable[Path] = ()) -> None:
         self.root = root
-        files = _files(root, {path.absolute() for path in exclude})
+        files = sorted(
+            Path(entry.path) for entry in photo_files(root, exclude=exclude, onerror=_refused)
+        )
         self.paths = tuple(path for path in files if _ending(path) in PHOTO_EXTENSIONS)
         """All photos, sorted."""
         self.others = tuple(path for path in files if _ending(path) not in PHOTO_EXTENSIONS)
@@ -192,24 +195,19 @@ def _ending(path: Path) -> str:
     return path.suffix.lower()
 
 
-def _files(root: Path, exclude: set[Path]) -> list[Path]:
-    """Photos, and files that may be photos, sorted."""
-    files: list[Path] = []
-    visited: set[str] = set()
-    excluded_names = {path.name for path in exclude}
-    for parent, folders, names in os.walk(root, followlinks=True, onerror=_refused):
-        folder, target = Path(parent), os.path.realpath(parent)
-        if target in visited:  # links that lead back
-            folders.clear()
-            continue
-        visited.add(target)
-        visible = (sub for sub in folders if not sub.startswith("."))
-        folders[:] = sorted(sub for sub in visible if (folder / sub).absolute() not in exclude)
-        files += [
-            folder / name
-            for name in names
-            if not name.startswith(".")
-            and os.path.splitext(name)[1].lower() not in _NO_PHOTOS
-            and (name not in excluded_names or (folder / name).absolute() not in exclude)
-        ]
-    return sorted(files)
+def photo_files(
+    root: Path,
+    *,
+    exclude: Iterable[Path] = (),
+    onerror: Callable[[OSError], object] | None = None,
+) -> Iterator[os.DirEntry[str]]:
+    """Photos, and files that may be photos.
+
+    Args:
+        root: the folder.
+        exclude: as of `PhotoIndex`.
+        onerror: as of `wsss.artifacts.watch.files_below`.
+    """
+    for entry in files_below(root, exclude=exclude, onerror=onerror):
+        if os.path.splitext(entry.name)[1].lower() not in _NO_PHOTOS:
+            yield entry

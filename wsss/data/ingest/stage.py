@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checksum import read_checked_text
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.stage import STAGES
+from wsss.artifacts.watch import stamp, write_record
 from wsss.artifacts.write_errors import writing
 from wsss.config.base import Variant
 from wsss.config.compute import ComputeConfig
 from wsss.config.data import DataConfig
+from wsss.data.datasets.inputs import input_stamps
 from wsss.data.datasets.registry import read_dataset
 from wsss.data.errors import DataError, IngestError
 from wsss.data.images.decode import DecodeCache, decode_all
@@ -27,6 +30,7 @@ from wsss.data.manifest_folder import (
     MASK_TAGS,
     PROVENANCE,
     QUARANTINE,
+    RECORD,
     write_classes,
 )
 
@@ -66,6 +70,7 @@ def ingest(
     data: DataConfig,
     compute: ComputeConfig,
     test_list: str = "",
+    state: str = "",
 ) -> IngestReport:
     """Decode every image and write manifest, quarantine table, class list and provenance.
 
@@ -78,6 +83,7 @@ def ingest(
         compute: the number of workers.
         test_list: this list instead of the configured ones, as the split ``test``: images to
             predict, which need no tags.
+        state: of the files, as the workflow saw them, for the record (`wsss.artifacts.watch`).
 
     Raises:
         DataError: the data set cannot be read as configured.
@@ -87,7 +93,10 @@ def ingest(
     for earlier in (out / MANIFEST, out / QUARANTINE):
         with writing(earlier):
             earlier.unlink(missing_ok=True)
-    data = _only_test(data, test_list) if test_list else _with_mask_tags(data, out)
+    started = time.time_ns()
+    data = only_test(data, test_list) if test_list else data
+    stamps = {} if data.kind == "demo" else input_stamps(data)
+    data = _with_mask_tags(data, out)
     dataset = read_dataset(data, variant)
     if not dataset.candidates:
         raise IngestError(f"data.root: {data.root}: the lists name no image at all")
@@ -102,12 +111,16 @@ def ingest(
     write_quarantine(table, images.rows)
     _check_limit(images, data.quarantine_limit, table)
 
-    provenance = STAGES["ingest"].provenance(
-        {"variant": variant, "data": data},
-        inputs={str(path): digest_file(path) for path in dataset.sources},
-    )
+    sources = {str(path): digest_file(path) for path in dataset.sources}
+    values = {"variant": variant, "data": data}
+    provenance = STAGES["ingest"].provenance(values, inputs=sources)
     write_classes(out / CLASSES, dataset.classes)
     write_text(out / PROVENANCE, provenance.model_dump_json(indent=2) + "\n")
+    if stamps:
+        stamps |= {path: there for path in map(str, paths) if (there := stamp(path))}
+        digests = sources | {str(path): facts.digest for path, facts in decoded.items()}
+        digests |= {path: digest_file(Path(path)) for path in stamps if path.endswith(".xml")}
+        write_record(out / RECORD, state, stamps, digests, started)
     write_manifest(out / MANIFEST, images.samples, dataset.classes.names)
     used = Counter(row.used for row in images.rows)
     report = IngestReport(
@@ -136,7 +149,7 @@ def _with_mask_tags(data: DataConfig, out: Path) -> DataConfig:
     return data.model_copy(update={"tags": str(table)})
 
 
-def _only_test(data: DataConfig, test_list: str) -> DataConfig:
+def only_test(data: DataConfig, test_list: str) -> DataConfig:
     """The section with one list of held-out images only; these have no masks."""
     tags = "auto" if data.tags == "masks" else data.tags
     return data.model_copy(update={"train_list": "", "val_list": test_list, "tags": tags})

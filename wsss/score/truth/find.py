@@ -13,6 +13,7 @@ Labels: 0 background, k class k - 1, 255 void.
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from wsss.artifacts.digest import digest_listing
+from wsss.artifacts.watch import digest_listing
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
 from wsss.data.check.image_headers import present
@@ -34,6 +35,8 @@ from wsss.score.names import first_names
 from wsss.score.truth.coco import RULE, CocoLabels, CocoTruth
 from wsss.score.truth.coco_masks import check_drawn, mark_path
 from wsss.score.truth.errors import TruthError
+
+_listing = functools.cache(digest_listing)  # the engine asks for each job
 
 
 @runtime_checkable
@@ -128,7 +131,7 @@ def truth_state(data: DataConfig, split: str) -> str:
     """
     if data.kind in {"demo", "coco"} or not has_truth(data):
         return ""
-    return digest_listing(png_folder(data, split), ".png")
+    return _listing(png_folder(data, split), ".png")
 
 
 def truth_files(data: DataConfig, split: str) -> list[Path]:
