@@ -1,5 +1,6 @@
 """Parameters of rules that stand for files which no rule makes."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from wsss.config.load import from_mapping
 from wsss.pipeline import watched
-from wsss.pipeline.watched import file_contents, seeds_state
+from wsss.pipeline.watched import file_contents, seeds_state, tokenizer_files
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +69,19 @@ def test_imported_seeds_are_told_apart_and_others_do_not_count() -> None:
         watched._listing.cache_clear()
         states.add(seeds_state(from_mapping({"cams": external})))
     assert len(states) == 2
+
+
+def test_a_local_tokenizer_is_watched() -> None:
+    """Beside the model's configuration, or in the folder of a whole model."""
+    Path("clip/words").mkdir(parents=True)
+    Path("clip/words/tokenizer.json").write_text("{}")
+    config = {"model_cfg": {"text_cfg": {"hf_tokenizer_name": "words"}}}
+    for name in ("tiny.json", "open_clip_config.json"):
+        Path("clip", name).write_text(json.dumps(config))
+    assert tokenizer_files("clip/tiny.json") == ["clip/words/tokenizer.json"]
+    whole = ["clip/open_clip_config.json", "clip/tiny.json"]
+    assert tokenizer_files("local-dir:clip") == whole
+    for model in ("ViT-B-16", "from-weights", "local-dir:nowhere", "clip/words/tokenizer.json"):
+        assert tokenizer_files(model) == []
+    Path("clip/tiny.json").write_text(json.dumps({"text_cfg": {"hf_tokenizer_name": "of/the-hub"}}))
+    assert tokenizer_files("clip/tiny.json") == []

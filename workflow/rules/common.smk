@@ -21,7 +21,12 @@ from wsss.pipeline.plan import PLAN_VARIABLE, Plan
 from wsss.pipeline.slurm import queued_jobs_message
 from wsss.pipeline.runs import SCORED, Runs
 from wsss.pipeline.stages import stage_code, stage_packages, stage_sections
-from wsss.pipeline.watched import data_state, file_contents, seeds_state
+from wsss.pipeline.watched import (
+    data_state,
+    file_contents,
+    seeds_state,
+    tokenizer_files,
+)
 from wsss.artifacts.watch import is_listed, listing_path
 from wsss.clip.text.knowledge import built_in
 from wsss.config.errors import ConfigError
@@ -256,7 +261,7 @@ def clip_files(wildcards):
     ], settings.cams.patch_text.tse
     if tse.form != "off":
         texts += [str(built_in(settings.data.kind)), tse.knowledge or "none"]
-    return local_files(*texts)
+    return local_files(*texts, *tokenizer_files(settings.clip.model))
 
 
 def repeated_images(wildcards):
