@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,8 +71,10 @@ def write_training(
     facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the loss curve, then the checkpoint; arguments as for `save_checkpoint`."""
-    write_text(log, curve_csv(curve))
-    save_checkpoint(out, tensors, provenance, facts)
+    text = curve_csv(curve)
+    write_text(log, text)
+    outputs = {log.name: hashlib.sha256(text.encode()).hexdigest()}
+    save_checkpoint(out, tensors, provenance.model_copy(update={"outputs": outputs}), facts)
 
 
 def curve_csv(curve: Mapping[str, Sequence[float]]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float16, UInt8
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, Shard
 from wsss.data.manifest import Sample
 
@@ -81,6 +82,11 @@ class ShardSet:
     def inputs(self) -> dict[str, str]:
         """Digest of each shard's content, for the provenance."""
         return {f"{self.kind}/{shard.path.name}": shard.content for shard in self._shards}
+
+    @property
+    def provenances(self) -> dict[Path, Provenance]:
+        """How each shard was made."""
+        return {shard.path: shard.provenance for shard in self._shards}
 
     @property
     def weights(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsss.artifacts.checkpoint_header import checkpoint_provenance
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.stage import STAGES
@@ -17,7 +18,7 @@ from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
 from wsss.labels.prediction import Prediction, candidates, write_predictions
 from wsss.retrain.segmenter import Segmenter, SegmenterFacts, load_segmenter
 from wsss.retrain.train import label_names
@@ -58,16 +59,19 @@ def run(
         ArtifactError: the checkpoint is of another architecture or class list.
         ValueError: ``predict.window`` does not suit the network.
     """
-    values = {"max_pixels": max_pixels, "crf": crf, "retrain": retrain, "predict": predict}
-    provenance = STAGES["predict"].provenance(
-        values, weights={"segmenter": digest_file(checkpoint)}
-    )
     manifest, classes = load(manifest_dir)
     samples = tuple(manifest.split(split).shard(*shard))
     device = pick_device(compute.device)
     settings = predict.model_dump(include={"scales", "average", "window", "stride"})
     segmenter = load_segmenter(checkpoint, compute.device, **settings)
     _check_origin(checkpoint, segmenter.facts, retrain, classes)
+    values = {"max_pixels": max_pixels, "crf": crf, "retrain": retrain, "predict": predict}
+    provenance = STAGES["predict"].provenance(
+        values,
+        weights={"segmenter": digest_file(checkpoint)},
+        inputs=manifest_digests(manifest_dir),
+        sources={checkpoint: checkpoint_provenance(checkpoint)},
+    )
     # Rounding differs with the batch size: on the CPU, where batches gain little, images go one by
     # one, so that the content does not depend on how the work was cut.
     batch = 1 if device.type == "cpu" else compute.batch

@@ -10,6 +10,7 @@ from typing import Any
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checksum import sidecar
 from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
 from wsss.artifacts.training import joint_training, write_training
@@ -18,7 +19,7 @@ from wsss.compute.device import pick_device
 from wsss.config.compute import ComputeConfig
 from wsss.config.retrain import RetrainConfig
 from wsss.data.datasets.classes import ClassList
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
 from wsss.retrain.loader import loading
 from wsss.retrain.recipe import training_config
 from wsss.retrain.runner import SegmenterRunner, resumable
@@ -66,6 +67,7 @@ def train(
     """
     manifest, classes = load(manifest_dir)
     images = [[sample.id, sample.digest] for sample in manifest.split("train")]
+    shards = {path: _origin(path) for path in masks}
     init = init_path(retrain.init, retrain.model)
     provenance = STAGES["retrain"].provenance(
         {"seed": seed, "max_pixels": max_pixels, "retrain": retrain},
@@ -73,8 +75,10 @@ def train(
         inputs={
             "images": digest_json(images),
             "classes": digest_json(classes.names),
-            "masks": digest_json([_content(path) for path in masks]),
+            "masks": digest_json([content for content, _ in shards.values()]),
+            **manifest_digests(manifest_dir),
         },
+        sources={path: provenance for path, (_, provenance) in shards.items()},
     )
     labels, device = label_names(classes), pick_device(compute.device)
     plan = training_config(
@@ -112,9 +116,10 @@ def label_names(classes: ClassList) -> tuple[str, ...]:
     return ("background", *classes.names)
 
 
-def _content(path: Path) -> str:
+def _origin(path: Path) -> tuple[str, Provenance]:
+    """Digest of a shard's content, and how it was made."""
     with Shard(path, kind="masks") as shard:
-        return shard.content
+        return shard.content, shard.provenance
 
 
 def _remove_others(work: Path, training_key: str) -> None:

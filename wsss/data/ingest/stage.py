@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss.artifacts.atomic import write_text
-from wsss.artifacts.checksum import read_checked_text
+from wsss.artifacts.checksum import read_checked_text, write_checked_text
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.stage import STAGES
 from wsss.artifacts.write_errors import writing
@@ -20,14 +20,14 @@ from wsss.data.datasets.registry import read_dataset
 from wsss.data.errors import DataError, IngestError
 from wsss.data.images.decode import DecodeCache, decode_all
 from wsss.data.ingest.triage import QuarantineRow, Triage, triage, write_quarantine
-from wsss.data.manifest import write_manifest
+from wsss.data.manifest import manifest_text
 from wsss.data.manifest_folder import (
     CLASSES,
     MANIFEST,
     MASK_TAGS,
-    PROVENANCE,
     QUARANTINE,
     write_classes,
+    write_provenance,
 )
 
 TEST = "test"
@@ -87,6 +87,7 @@ def ingest(
     for earlier in (out / MANIFEST, out / QUARANTINE):
         with writing(earlier):
             earlier.unlink(missing_ok=True)
+    given = data
     data = _only_test(data, test_list) if test_list else _with_mask_tags(data, out)
     dataset = read_dataset(data, variant)
     if not dataset.candidates:
@@ -102,13 +103,16 @@ def ingest(
     write_quarantine(table, images.rows)
     _check_limit(images, data.quarantine_limit, table)
 
-    provenance = STAGES["ingest"].provenance(
-        {"variant": variant, "data": data},
-        inputs={str(path): digest_file(path) for path in dataset.sources},
-    )
+    manifest = manifest_text(images.samples, dataset.classes.names)
     write_classes(out / CLASSES, dataset.classes)
-    write_text(out / PROVENANCE, provenance.model_dump_json(indent=2) + "\n")
-    write_manifest(out / MANIFEST, images.samples, dataset.classes.names)
+    outputs = {name: digest_file(out / name) for name in (QUARANTINE, CLASSES)}
+    provenance = STAGES["ingest"].provenance(
+        {"variant": variant, "data": given},
+        inputs={str(path): digest_file(path) for path in dataset.sources},
+        outputs=outputs | {MANIFEST: hashlib.sha256(manifest.encode()).hexdigest()},
+    )
+    write_provenance(out, provenance)
+    write_checked_text(out / MANIFEST, manifest)
     used = Counter(row.used for row in images.rows)
     report = IngestReport(
         images=dict(Counter(sample.split for sample in images.samples)),
