@@ -125,10 +125,10 @@ def _size(path: Path) -> int:
 
 
 def _refuse_engine(folder: Path) -> None:
-    """An engine that runs, or was killed, has locks in the project's folder."""
-    for parent in (*folder.absolute().parents,):
-        locks = parent / _LOCKS
-        if locks.is_dir() and any(locks.iterdir()):
+    """An engine that runs, or was killed, has locks in the folder that holds ``results``."""
+    for parent in folder.absolute().parents:
+        locks = parent.parent / _LOCKS
+        if parent.name == "results" and locks.is_dir() and any(locks.iterdir()):
             raise ArtifactError(
                 f"{locks}: an engine is running there; wait for it, or run `snakemake --unlock` if "
                 "it was killed"
