@@ -24,18 +24,16 @@ from wsss.pipeline.runs import Runs
 from wsss.pipeline.verify.run import verify
 from wsss.score.image_counts_file import image_counts_path
 
-from .conftest import CONFIG, RUN, Project, copy_project
+from .conftest import CONFIG, RUN, Project
 
 pytestmark = pytest.mark.workflow
 
 
 @pytest.fixture(scope="module")
 def copy(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The finished project once more, without what only reruns need; tests may damage it."""
-    project = copy_project(tmp_path_factory.mktemp("copy"))
-    shutil.copytree(finished.root / "results", project.root / "results")
-    shutil.copytree(finished.root / ".snakemake", project.root / ".snakemake")
-    return project
+    """The finished project once more, with its times; tests may damage it."""
+    root = tmp_path_factory.mktemp("copy") / "project"
+    return Project(shutil.copytree(finished.root, root))
 
 
 @contextmanager
