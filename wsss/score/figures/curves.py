@@ -114,7 +114,7 @@ class Panel:
         return sum(values) / len(values) if values else None
 
 
-def draw_bars(panels: Sequence[Panel], out: Path, files: Sequence[Path]) -> None:
+def draw_bars(panels: Sequence[Panel], out: Path, files: Sequence[Path] = ()) -> None:
     """Draw horizontal bars, panel by panel; a series has the same colour in all of them.
 
     Labels that have an IoU in no series are left out.
