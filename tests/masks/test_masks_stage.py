@@ -269,4 +269,4 @@ def test_weights_of_the_scores_are_passed_on(run: MaskRun) -> None:
     shard, _ = run.make(run.write_scores())
     with Shard(shard) as opened:
         assert opened.provenance.weights == {"clip": "abc"}
-        assert set(opened.provenance.inputs) == {"scores", "manifest"}
+        assert set(opened.provenance.inputs) == {"scores", "manifest", "class_list"}

@@ -125,7 +125,7 @@ def test_a_checkpoint_contains_everything_that_prediction_needs(data: Any, train
     tensors, provenance = load_checkpoint(path)
     assert tensors["decode_head.conv_seg.weight"].shape[0] == 4
     assert (provenance.stage, provenance.seed) == ("retrain", 0)
-    assert set(provenance.inputs) == {"images", "classes", "masks"}
+    assert set(provenance.inputs) == {"images", "classes", "masks", "manifest", "class_list"}
     segmenter = load_segmenter(path, "cpu")
     assert segmenter.facts.labels == ("background", "cat", "boat", "tree")
     assert segmenter.facts.palette == voc_palette()[:4]

@@ -19,7 +19,7 @@ from wsss.pipeline.engine_lock import remove_dead_locks
 from wsss.pipeline.failures import explain_failure
 from wsss.pipeline.plan import PLAN_VARIABLE, Plan
 from wsss.pipeline.slurm import queued_jobs_message
-from wsss.pipeline.runs import SCORED, Runs
+from wsss.pipeline.runs import SCORED, Runs, table_paths
 from wsss.pipeline.stages import stage_code, stage_packages, stage_sections
 from wsss.pipeline.watched import (
     data_state,
@@ -36,7 +36,7 @@ from wsss.compute.device import local_gpus, require_cuda
 from wsss.demo.dataset import RECORD, is_as_drawn
 from wsss.score.papers.table import load_table
 from wsss.score.product import PRODUCTS
-from wsss.score.truth.find import has_truth, truth_files, truth_state
+from wsss.score.truth.find import truth_files, truth_state
 
 
 def stop(reason):
@@ -130,12 +130,14 @@ def shard(product):
 def shards(product, split=None):
     """All shards of a product: of the named split, or of the job's split."""
 
-    def paths(wildcards):
-        count = of_run(wildcards).shards
-        where = f"{RUNS.folder(product, wildcards.run)}/{split or wildcards.split}"
-        return [f"{where}/{part}-of-{count}.h5" for part in range(1, count + 1)]
+    return lambda wildcards: RUNS.shards(
+        product, wildcards.run, split or wildcards.split
+    )
 
-    return paths
+
+def shown(product):
+    """The shards of a product that a contact sheet shows."""
+    return lambda wildcards: RUNS.shown(wildcards.run, wildcards.split).get(product, [])
 
 
 def sections(stage):
@@ -301,37 +303,30 @@ def drop_outdated(mark, folder, is_true):
 
 def tables(run, name):
     """A table in all its forms."""
-    return [f"results/{run}/tables/{name}.{suffix}" for suffix in ("md", "csv", "html")]
+    return table_paths(run, name)
 
 
 def final_products():
     """The last products of this configuration."""
-    products = [product for run in RUNS.final for product in run_products(run)]
-    if MANY and has_truth(CONFIG.data):
+    products = [
+        product
+        for run in RUNS.final
+        for product in (*RUNS.last_products(run), *watched_products(run))
+    ]
+    if MANY and CONFIG.data.has_truth:
         products += tables(CONFIG.name, "sweep")
     return products
 
 
-def run_products(run):
-    """The last products of one run."""
-    settings, base = RUNS[run].config, f"results/{run}"
-    splits = settings.cams.splits
-    products = [f"{base}/pictures/{split}.png" for split in splits] + pngs(run)
-    # No rule asks for these by name; here Snakemake looks whether they are there.
-    products += [f"{RUNS.folder('manifest', run)}/classes.json"]
+def watched_products(run):
+    """Files that no rule asks for by name; here Snakemake looks whether they are there."""
+    settings = RUNS[run].config
+    products = [*pngs(run), f"{RUNS.folder('manifest', run)}/classes.json"]
     if settings.data.kind == "demo":
         products += [f"{settings.data.root}/{RECORD}"]
-    if has_truth(settings.data):
-        products += [*tables(run, "table"), f"{base}/pictures/class_iou.png"]
+    if settings.data.has_truth:
         records = map(Path, RUNS.records(run).values())
         products += [str(path.with_suffix(".images.h5")) for path in records]
-    if settings.refine.trains:
-        products += [f"{base}/pictures/refiner_loss.png", *tables(run, "efficiency")]
-    if settings.retrain.enabled:
-        products += [f"{base}/pictures/segmenter_loss.png"]
-    predicts = settings.refine.is_trained or settings.retrain.enabled
-    if predicts and settings.data.val_list and "val" not in splits:
-        products += [f"{base}/pictures/val.png"]
     return products
 
 

@@ -202,29 +202,11 @@ rule contact_sheet:
     input:
         manifest=manifest,
         drawn=drawn_truth,
-        cams=branch(
-            lambda wildcards: wildcards.split in of_run(wildcards).cams.splits,
-            then=shards("cams"),
-        ),
-        seeds=branch(
-            lambda wildcards: of_run(wildcards).refine.needs_seeds
-            and wildcards.split == "train",
-            then=shards("seeds"),
-        ),
-        masks=branch(
-            lambda wildcards: wildcards.split in of_run(wildcards).cams.splits,
-            then=shards("masks"),
-        ),
-        refiner=branch(
-            lambda wildcards: of_run(wildcards).refine.is_trained
-            and wildcards.split == "val",
-            then=shards("refiner_predictions"),
-        ),
-        predictions=branch(
-            lambda wildcards: of_run(wildcards).retrain.enabled
-            and wildcards.split == "val",
-            then=shards("predictions"),
-        ),
+        cams=shown("cams"),
+        seeds=shown("seeds"),
+        masks=shown("masks"),
+        refiner=shown("refiner_predictions"),
+        predictions=shown("predictions"),
     output:
         report(
             "results/{run}/pictures/{split}.png",

@@ -84,7 +84,13 @@ def temporary_path(target: Path) -> Path:
 
 
 def remove_abandoned(folder: Path, name: str = "") -> None:
-    """Remove temporary files of writers that no longer run.
+    """Remove temporary files of writers that no longer run; arguments as for `abandoned`."""
+    for path in abandoned(folder, name):
+        _remove(path)
+
+
+def abandoned(folder: Path, name: str = "") -> list[Path]:
+    """Temporary files and folders of writers that no longer run.
 
     Args:
         folder: it must exist.
@@ -93,9 +99,11 @@ def remove_abandoned(folder: Path, name: str = "") -> None:
     prefix = _prefix(name) if name else "."
     with os.scandir(folder) as entries:
         entries_by_name = [(e.path, _TEMPORARY.fullmatch(e.name)) for e in entries]
-    for path, parts in entries_by_name:
-        if parts and parts[0].startswith(prefix) and not _in_use(parts[1], parts[2], Path(path)):
-            _remove(Path(path))
+    return [
+        Path(path)
+        for path, parts in entries_by_name
+        if parts and parts[0].startswith(prefix) and not _in_use(parts[1], parts[2], Path(path))
+    ]
 
 
 def _prefix(name: str) -> str:

@@ -51,6 +51,20 @@ def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
     return provenance.weights | ({"refiner": tensors} if tensors else {})
 
 
+def checkpoint_provenance(path: Path) -> Provenance:
+    """What a checkpoint was made from; only its header is read, and not checked.
+
+    Raises:
+        ArtifactError: the file is missing, or no checkpoint of this pipeline.
+    """
+    try:
+        return Provenance.model_validate_json(_header(path)["provenance"])
+    except ValidationError:
+        raise ArtifactError(
+            f"{path}: carries a provenance of another kind; rerun the stage that makes it"
+        ) from None
+
+
 def checkpoint_facts(path: Path) -> dict[str, Any]:
     """The facts that `wsss.artifacts.checkpoint.save_checkpoint` stored.
 
@@ -62,9 +76,18 @@ def checkpoint_facts(path: Path) -> dict[str, Any]:
 
 
 def _metadata(path: Path) -> dict[str, str]:
+    _check_file(path)
+    verify_checksum(path, "if a stage wrote it, delete it and rerun that stage")
+    return _header(path)
+
+
+def _check_file(path: Path) -> None:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such checkpoint; run the stage that makes it first")
-    verify_checksum(path, "if a stage wrote it, delete it and rerun that stage")
+
+
+def _header(path: Path) -> dict[str, str]:
+    _check_file(path)
     try:
         with safe_open(path, framework="np") as stored:
             metadata = dict(stored.metadata() or {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib import metadata
 from types import MappingProxyType
@@ -28,6 +28,10 @@ BROUGHT_BY: Final = MappingProxyType({
     "mmseg": frozenset({"mmcv", "mmengine"}),
 })  # fmt: skip
 """Those that such a package runs."""
+_COMMON = ("manifest", "class_list")
+"""Inputs that the stages of a run share."""
+_ATTESTS = ("files", "outputs", "upstream")
+"""They say more of what the other fields already determine; no key depends on them."""
 
 
 class Provenance(BaseModel):
@@ -46,10 +50,21 @@ class Provenance(BaseModel):
     """sha256 of each weight file that was used."""
     inputs: dict[str, str] = {}
     """Digest of each artefact that was read."""
+    files: dict[str, str] = {}
+    """sha256 of each weight file on this machine that the configuration names, by its key."""
+    outputs: dict[str, str] = {}
+    """sha256 of each file that was written with the artefact and carries no provenance."""
+    upstream: tuple[Provenance, ...] = ()
+    """How the artefacts that were read were made, back to the manifest; distinct ones, each with no
+    upstream and with the `_COMMON` inputs alone."""
 
     def key(self) -> str:
         """Equal for equal work: everything but the inputs, which each item adds for itself."""
-        return digest_json(self.model_dump(exclude={"inputs"}))
+        return digest_json(self.model_dump(exclude={"inputs", *_ATTESTS}))
+
+    def digest(self) -> str:
+        """Equal for what was made at once: everything but the files beside it."""
+        return digest_json(self.model_dump(exclude={"outputs"}))
 
     def training_key(self, learned: Mapping[str, Any]) -> str:
         """Equal for trainings that end alike.
@@ -59,6 +74,18 @@ class Provenance(BaseModel):
                 folders it comes from; values for JSON.
         """
         return digest_json([self.key(), learned])
+
+    def chain(self) -> tuple[Provenance, ...]:
+        """This one as it stands in the upstream of others, then its upstream."""
+        inputs = {name: self.inputs[name] for name in _COMMON if name in self.inputs}
+        alone = self.model_copy(update={"inputs": inputs, "outputs": {}, "upstream": ()})
+        return (alone, *self.upstream)
+
+
+def merged_chains(sources: Iterable[Provenance]) -> tuple[Provenance, ...]:
+    """The distinct entries of the chains of several artefacts."""
+    entries = (entry for source in sources for entry in source.chain())
+    return tuple({digest_json(entry.model_dump()): entry for entry in entries}.values())
 
 
 @functools.cache

@@ -7,19 +7,23 @@ and is given those values and no others.
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from wsss.artifacts.code_digest import code_digest, imported_packages
+from wsss.artifacts.digest import digest_file
 from wsss.artifacts.item_cache import ItemCache
 from wsss.artifacts.progress import track
-from wsss.artifacts.provenance import Provenance, package_versions
+from wsss.artifacts.provenance import Provenance, merged_chains, package_versions
 from wsss.artifacts.shard import Item, ShardWriter
+from wsss.artifacts.staleness import seed_difference, setting_differences
 from wsss.config.base import Section
+from wsss.config.paths import expand_path
 
 _log = logging.getLogger(__name__)
 _IDLE_AT_INGEST = (
@@ -31,6 +35,9 @@ _IDLE_AT_INGEST = (
 """Values that are read, but that change nothing in what a stage writes."""
 _IDLE = (*_IDLE_AT_INGEST, "data.max_pixels")
 """Later stages meet no larger photo."""
+_FILES = ("clip.model", "clip.pretrained", "refine.checkpoint", "retrain.init")
+"""Keys that may name a weight file on this machine."""
+_MOST = 3  # differences that a message tells
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,8 @@ class Stage:
         modules: Iterable[str] = (),
         weights: Mapping[str, str] | None = None,
         inputs: Mapping[str, str] | None = None,
+        outputs: Mapping[str, str] | None = None,
+        sources: Mapping[Path, Provenance] | None = None,
     ) -> Provenance:
         """The provenance of what the stage writes.
 
@@ -93,12 +102,16 @@ class Stage:
             modules: further entry modules, which the configuration chooses.
             weights: sha256 of the weight files that it uses, by name.
             inputs: digests of the artifacts that it reads, by name.
+            outputs: sha256 of files that it writes next to the artifact, by name.
+            sources: the provenance of the artifacts that it reads, by their files. Values that
+                this stage reads, too, and that were others when those were made, are logged.
         """
         selected = {key: values[key.rpartition(".")[2]] for key in self.reads}
         config = self._active(selected, idle=self.idle)
         seed = config.pop("seed", 0)  # without one nothing is random
         entries = (*self.modules, *modules)
-        return Provenance(
+        sources = sources or {}
+        provenance = Provenance(
             stage=self.name,
             config=config,
             seed=seed,
@@ -106,7 +119,16 @@ class Stage:
             packages=package_versions(imported_packages(entries)),
             weights=dict(weights or {}),
             inputs=dict(inputs or {}),
+            files=_weight_files(config),
+            outputs=dict(outputs or {}),
+            upstream=merged_chains(sources.values()),
         )
+        for path, source in sources.items():
+            if differences := source_differences(source, provenance):
+                _log.warning(
+                    "%s. Scores refuse what is made from it", difference_text(path, differences)
+                )
+        return provenance
 
     def _active(self, values: Mapping[str, Any], *, idle: Sequence[str]) -> dict[str, Any]:
         """Plain values by key, without those that are idle."""
@@ -116,6 +138,49 @@ class Stage:
                 if path.startswith(f"{key}."):
                     _drop(value, path.removeprefix(f"{key}."))
         return plain
+
+
+def source_differences(source: Provenance, reader: Provenance) -> dict[str, list[str]]:
+    """How the chain of an artefact differs from what its reader is given, by stage, as sentences.
+
+    Args:
+        source: of the artefact.
+        reader: of what is made from it; settings, seed and weight files that both have count.
+    """
+    differences: dict[str, list[str]] = {}
+    for entry in source.chain():
+        sentences = list(setting_differences(entry, reader))
+        if _draws(entry.stage) and _draws(reader.stage):
+            sentences += seed_difference(entry.seed, reader.seed)
+        if sentences:
+            differences.setdefault(entry.stage, []).extend(sentences)
+    return differences
+
+
+def difference_text(path: Path, differences: Mapping[str, Sequence[str]]) -> str:
+    """The message about an artefact that was made in another way.
+
+    Args:
+        path: of the artefact.
+        differences: by stage, see `source_differences`.
+    """
+    rules = [stage for stage in STAGES if stage in differences]
+    first: dict[str, str] = {}  # the same difference of later stages follows from that
+    for stage in dict.fromkeys([*rules, *differences]):
+        for text in differences[stage]:
+            first.setdefault(text, f"its stage {stage} was {text}")
+    texts = list(first.values())
+    more = f"; and {len(texts) - _MOST} more" if len(texts) > _MOST else ""
+    return (
+        f"{path}: {'; '.join(texts[:_MOST])}{more}; make it again: snakemake --cores all "
+        f"--forcerun {' '.join(rules)} (with the same --configfile), or use the configuration that "
+        "it was made with"
+    )
+
+
+def _draws(stage: str) -> bool:
+    """Whether a stage depends on the seed."""
+    return stage in STAGES and "seed" in STAGES[stage].reads
 
 
 def write_items(
@@ -161,7 +226,24 @@ def write_items(
 
 
 def _value(config: Any, key: str) -> Any:
-    return reduce(getattr, key.split("."), config)
+    return functools.reduce(getattr, key.split("."), config)
+
+
+def _weight_files(config: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of the weight files that some sections name, by key."""
+    digests = {}
+    for key in _FILES:
+        section, _, name = key.partition(".")
+        text = config.get(section, {}).get(name)
+        if text and os.path.isfile(path := expand_path(text)):
+            status = path.stat()
+            digests[key] = _digest_once(path, status.st_size, status.st_mtime_ns)
+    return digests
+
+
+@functools.lru_cache
+def _digest_once(path: Path, _size: int, _changed: int) -> str:
+    return digest_file(path)
 
 
 def _plain(value: Any) -> Any:

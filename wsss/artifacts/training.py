@@ -7,6 +7,7 @@ another one left, and going back to earlier settings goes on where they were lef
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import logging
 import math
@@ -120,8 +121,10 @@ def write_training(
     facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the loss curve, then the checkpoint; arguments as for `save_checkpoint`."""
-    write_text(log, curve_csv(curve))
-    save_checkpoint(out, tensors, provenance, facts)
+    text = curve_csv(curve)
+    write_text(log, text)
+    outputs = {log.name: hashlib.sha256(text.encode()).hexdigest()}
+    save_checkpoint(out, tensors, provenance.model_copy(update={"outputs": outputs}), facts)
 
 
 def curve_csv(curve: Mapping[str, Sequence[float]]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.digest import digest_json
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES, write_items
 from wsss.cams.clip_sources import ClipSource
@@ -17,7 +17,7 @@ from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
 from wsss.config.compute import ComputeConfig
 from wsss.data.datasets.classes import ClassList
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
 
 
 def run(
@@ -67,7 +67,7 @@ def run(
     provenance = STAGES["cams"].provenance(
         values,
         weights=source.weights,
-        inputs={"manifest": digest_file(manifest_dir / "manifest.csv")},
+        inputs=manifest_digests(manifest_dir),
     )
     stage_key = provenance.key()
     keys = {

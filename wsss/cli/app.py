@@ -22,6 +22,7 @@ from wsss.cli.commands import (
     results,
     stages,
     truth,
+    upkeep,
 )
 from wsss.compute.machine import allow_open_files, name_user
 from wsss.errors import WsssError
@@ -42,6 +43,7 @@ app = typer.Typer(
 stages.register(app)
 results.register(app)
 papers.register(app)
+upkeep.register(app)
 launch.register(app, stages.PANEL)
 app.add_typer(data.app, name="data", rich_help_panel="Data sets")
 app.add_typer(truth.app, name="truth", rich_help_panel="Data sets")

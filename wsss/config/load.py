@@ -67,6 +67,16 @@ def load_config(*files: Path, options: Mapping[str, Any] | None = None) -> Confi
     Raises:
         ConfigError: a file is missing or is no YAML mapping, or the result is not valid.
     """
+    where = ", ".join([*map(str, files), *(["options of the command line"] if options else [])])
+    return from_mapping(overlay(merged_yaml(*files), options or {}), where=where)
+
+
+def merged_yaml(*files: Path) -> dict[str, Any]:
+    """The plain values of a YAML file with those of further ones laid over it.
+
+    Raises:
+        ConfigError: a file is missing or is no YAML mapping.
+    """
     merged: dict[str, Any] = {}
     for file in files:
         content = read_yaml(file)
@@ -77,8 +87,7 @@ def load_config(*files: Path, options: Mapping[str, Any] | None = None) -> Confi
                 f"{file}: expected a mapping of sections, found {type(content).__name__}"
             )
         merged = overlay(merged, content)
-    where = ", ".join([*map(str, files), *(["options of the command line"] if options else [])])
-    return from_mapping(overlay(merged, options or {}), where=where)
+    return merged
 
 
 def read_yaml(file: Path) -> Any:

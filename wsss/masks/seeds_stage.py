@@ -19,7 +19,7 @@ from wsss.config.compute import ComputeConfig
 from wsss.config.labels import SeedsConfig
 from wsss.config.paths import expand_path
 from wsss.data.manifest import Sample
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
 from wsss.masks.make import MaskTask, make_seeds
 from wsss.masks.store import write_products
 from wsss.refine.inputs import CamSet
@@ -65,7 +65,8 @@ def run(
         provenance = STAGES["seeds"].provenance(
             {"max_pixels": max_pixels, "cams": cams, "seeds": seeds},
             weights=images.weights,
-            inputs=images.inputs | {"manifest": digest_file(manifest_dir / "manifest.csv")},
+            inputs=images.inputs | manifest_digests(manifest_dir),
+            sources=images.provenances,
         )
         write_products(
             out,

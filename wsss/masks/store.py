@@ -83,7 +83,7 @@ def write_products(
 
         def save_pngs(item: Item) -> None:
             for product in PRODUCTS:
-                save_label_png(_png(folder / product, item.id), item.arrays[product])
+                save_label_png(png_path(folder / product, item.id), item.arrays[product])
 
         write_items(
             out,
@@ -122,7 +122,7 @@ def _item(sample: Sample, mask: PseudoMask, key: str) -> Item:
     return Item(sample.id, {"label": mask.label, "train": mask.train}, attrs, key)
 
 
-def _png(folder: Path, image: str) -> Path:
+def png_path(folder: Path, image: str) -> Path:
     """The file of an id, which may name sub folders but must stay inside ``folder``."""
     parts = PurePosixPath(image).parts
     if not parts or image.startswith("/") or ".." in parts or "\0" in image:

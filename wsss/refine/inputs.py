@@ -13,6 +13,7 @@ from jaxtyping import Float16, UInt8
 
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, Shard
 from wsss.data.manifest import Sample
 
@@ -87,6 +88,11 @@ class ShardSet:
     def content(self) -> str:
         """Digest of all items, in the order of the samples, however they lie in shards."""
         return digest_json([[image, self.digest(image)] for image in self.ids])
+
+    @property
+    def provenances(self) -> dict[Path, Provenance]:
+        """How each shard was made."""
+        return {shard.path: shard.provenance for shard in self._shards}
 
     @property
     def weights(self) -> dict[str, str]:

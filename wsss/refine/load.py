@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import torch
 
 from wsss.artifacts.checkpoint import load_checkpoint
-from wsss.artifacts.checkpoint_header import checkpoint_facts
+from wsss.artifacts.checkpoint_header import checkpoint_facts, checkpoint_provenance
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.clip.input import EncoderInput
@@ -126,6 +126,17 @@ def load_state(refiner: Refiner[Any], checkpoint: Path, method: str) -> Provenan
         ) from None
     refiner.train_mode(refiner.draws_at_inference)
     return provenance
+
+
+def refiner_sources(checkpoint: Path, refine: RefineConfig) -> dict[Path, Provenance]:
+    """How the refiner was made here; one that was trained elsewhere has settings of its own.
+
+    Raises:
+        ArtifactError: the checkpoint is missing, or is none of this pipeline.
+    """
+    provenance = checkpoint_provenance(checkpoint)
+    copied = refine.checkpoint is not None and provenance.stage != "refine_import"
+    return {} if copied else {checkpoint: provenance}
 
 
 def model_facts(classes: ClassList) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -11,9 +10,7 @@ from typing import Any, Unpack
 
 import torch
 
-from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checkpoint_header import checkpoint_weights
-from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Item
@@ -25,15 +22,16 @@ from wsss.config.labels import CrfConfig
 from wsss.config.paths import expand_path
 from wsss.data.datasets.voc import list_ids
 from wsss.data.manifest import Sample
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
 from wsss.labels.prediction import Prediction, candidates, write_predictions
 from wsss.refine.base import Refiner
 from wsss.refine.inference import Photo
 from wsss.refine.inputs import CamSet, ImageCams, SeedSet, ShardSet
 from wsss.refine.items import identity, refiner_key, scores_item
-from wsss.refine.load import Sections, configured_refiner, load_state, model_facts
+from wsss.refine.load import Sections, configured_refiner, load_state, model_facts, refiner_sources
 from wsss.refine.photos import on_photos
 from wsss.refine.registry import METHODS, method_module
+from wsss.refine.training.efficiency import write_efficiency
 from wsss.refine.training.run import train as run_training
 
 
@@ -100,7 +98,9 @@ def train(
             {"seed": seed, **sections},
             modules=[method_module(refine.method)],
             weights=images.weights | {"clip": refiner.setup.encoder_input.clip.digest},
-            inputs={n: digest for shards in sets.values() for n, digest in shards.inputs.items()},
+            inputs=manifest_digests(manifest_dir)
+            | {n: digest for shards in sets.values() for n, digest in shards.inputs.items()},
+            sources=images.provenances | (seeds.provenances if seeds else {}),
         )
         name = refine.options.repeated if sections["kind"] == "voc" else ""
         listed = list_ids(name, expand_path(sections["root"])) if name else ()
@@ -127,8 +127,7 @@ def train(
         )
         if first:
             if efficiency is not None:
-                cost = json_with_checksum(result.efficiency.model_dump(mode="json"))
-                write_text(efficiency, json.dumps(cost) + "\n")
+                write_efficiency(efficiency, result.efficiency, provenance.digest())
             facts = model_facts(classes)
             write_training(out, log, result.tensors, result.curve, provenance, facts)
 
@@ -170,7 +169,8 @@ def apply(
             {"infer": infer, **sections},
             modules=[method_module(refine.method)],
             weights=images.weights | checkpoint_weights(checkpoint, refine.method),
-            inputs=images.inputs,
+            inputs=images.inputs | manifest_digests(manifest_dir),
+            sources=images.provenances | refiner_sources(checkpoint, refine),
         )
         refiner = configured_refiner(sections, classes, cache, infer=infer)
         load_state(refiner, checkpoint, refine.method)
@@ -241,6 +241,8 @@ def predict(
         {"infer": infer, "crf": crf, **sections},
         modules=[method_module(refine.method)],
         weights=checkpoint_weights(checkpoint, refine.method),
+        inputs=manifest_digests(manifest_dir),
+        sources=refiner_sources(checkpoint, refine),
     )
     refiner = configured_refiner(sections, classes, cache, infer=infer)
     load_state(refiner, checkpoint, refine.method)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wsss.artifacts.checkpoint_header import tensors_digest
+from wsss.artifacts.checkpoint_header import checkpoint_provenance, tensors_digest
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.stage import STAGES
@@ -19,7 +19,7 @@ from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
 from wsss.labels.prediction import Prediction, candidates, write_predictions
 from wsss.retrain.segmenter import Segmenter, SegmenterFacts, load_segmenter
 from wsss.retrain.train import label_names
@@ -64,7 +64,12 @@ def run(
         "max_pixels": max_pixels, "crf": crf, "retrain": retrain, "predict": predict,
     }  # fmt: skip
     stage = STAGES["predict"]
-    provenance = stage.provenance(values, weights={"segmenter": digest_file(checkpoint)})
+    provenance = stage.provenance(
+        values,
+        weights={"segmenter": digest_file(checkpoint)},
+        inputs=manifest_digests(manifest_dir),
+        sources={checkpoint: checkpoint_provenance(checkpoint)},
+    )
     manifest, classes = load(manifest_dir)
     samples = tuple(manifest.split(split).shard(*shard))
     settings = predict.model_dump(include={"scales", "average", "window", "stride"})

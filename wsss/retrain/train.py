@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
 from wsss.artifacts.training import joint_training, state_folder, write_training
@@ -17,7 +18,7 @@ from wsss.compute.threads import fixed_threads
 from wsss.config.compute import ComputeConfig
 from wsss.config.retrain import RetrainConfig
 from wsss.data.datasets.classes import ClassList
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
 from wsss.retrain.loader import loading
 from wsss.retrain.recipe import training_config
 from wsss.retrain.runner import SegmenterRunner
@@ -64,7 +65,7 @@ def train(
     manifest, classes = load(manifest_dir)
     samples = tuple(manifest.split("train"))
     images = [[sample.id, sample.digest] for sample in samples]
-    contents, digest_of = _contents(masks)
+    contents, digest_of, sources = _read_masks(masks)
     init = init_path(retrain.init, retrain.model)
     provenance = STAGES["retrain"].provenance(
         {"seed": seed, "max_pixels": max_pixels, "retrain": retrain},
@@ -73,7 +74,9 @@ def train(
             "images": digest_json(images),
             "classes": digest_json(classes.names),
             "masks": digest_json(contents),
+            **manifest_digests(manifest_dir),
         },
+        sources=sources,
     )
     learned = {
         "images": images,
@@ -114,12 +117,16 @@ def label_names(classes: ClassList) -> tuple[str, ...]:
     return ("background", *classes.names)
 
 
-def _contents(masks: Sequence[Path]) -> tuple[list[str], dict[str, str]]:
-    """Digest of each shard, and of each image's mask by the image."""
+def _read_masks(
+    masks: Sequence[Path],
+) -> tuple[list[str], dict[str, str], dict[Path, Provenance]]:
+    """Digest of each shard, and of each image's mask by the image; how each shard was made."""
     contents: list[str] = []
     digest_of: dict[str, str] = {}
+    sources: dict[Path, Provenance] = {}
     for path in masks:
         with Shard(path, kind="masks") as shard:
             contents.append(shard.content)
             digest_of |= {image: shard.digest(image) for image in shard.ids}
-    return contents, digest_of
+            sources[path] = shard.provenance
+    return contents, digest_of, sources

@@ -114,11 +114,14 @@ def run(
     Raises:
         TruthError: ground truth is missing, of another size than its image, or contradicts the
             tags.
-        ProductError: the shards do not fit the split, or hold what cannot be scored.
+        ProductError: the shards do not fit the split, hold what cannot be scored, or were made with
+            other settings, weights or images than those that the record would name.
         ArtifactError: a shard is missing or damaged.
         ConfigError: a report class is no label of the data set.
     """
-    inputs = Inputs.open(settings.data, manifest_dir, split, shards, PRODUCTS[product].shards)
+    expected = STAGES[f"score_{product}"].provenance(vars(settings))
+    kind = PRODUCTS[product].shards
+    inputs = Inputs.open(settings.data, manifest_dir, split, shards, kind, expected)
     report = _report_classes(settings.score.report_classes, inputs.labels)
     protocols = [name for name in _PROTOCOLS if name in inputs.arrays]
     counts = count_in_parallel(
@@ -134,9 +137,7 @@ def run(
     else:
         rows = list(_prediction_rows(settings, counts, protocols))
     agreement = _agreement(rows, inputs)
-    provenance = STAGES[f"score_{product}"].provenance(
-        vars(settings), weights=inputs.weights, inputs=inputs.digests
-    )
+    provenance = expected.model_copy(update={"weights": inputs.weights, "inputs": inputs.digests})
     resamples = settings.score.resamples
     images = {row.name: row.images for row in rows if row.images}
     stored = write_image_counts(out, images, provenance, resamples)

@@ -22,7 +22,7 @@ from wsss.data.images.label_png import read_label_png, save_label_png
 from wsss.data.images.read import ImageFacts, read_image
 from wsss.data.ingest.triage import triage
 from wsss.data.manifest_folder import load
-from wsss.masks.store import _png
+from wsss.masks.store import png_path
 
 from ..conftest import Photos, make_config, picture, run_ingest
 
@@ -208,9 +208,9 @@ def test_odd_ids_keep_their_own_masks(photos: Photos, tmp_path: Path) -> None:
     assert "in case or Unicode form only" in rows[max("a", "A")][1]
     labels = np.zeros((12, 16), np.uint8)
     for index, image in enumerate(ids):
-        save_label_png(_png(tmp_path / "label", image), labels + index)
+        save_label_png(png_path(tmp_path / "label", image), labels + index)
     for index, image in enumerate(ids):
-        assert read_label_png(_png(tmp_path / "label", image)).max() == index
+        assert read_label_png(png_path(tmp_path / "label", image)).max() == index
 
 
 def test_nothing_is_dropped() -> None:

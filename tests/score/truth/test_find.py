@@ -10,14 +10,7 @@ from PIL import Image
 
 from wsss.config.load import from_mapping
 from wsss.data.manifest import Manifest
-from wsss.score.truth.find import (
-    TruthError,
-    find_truth,
-    has_truth,
-    png_folder,
-    read_truth,
-    truth_state,
-)
+from wsss.score.truth.find import TruthError, find_truth, png_folder, read_truth, truth_state
 
 from ..conftest import Run, save_mask
 
@@ -85,8 +78,8 @@ def test_folder_of_photos_may_have_masks_for_a_part(make_run: Callable[..., Run]
 
 def test_a_folder_without_masks_has_no_truth(run: Run) -> None:
     config = from_mapping({"data": {"kind": "folder", "root": "photos"}})
-    assert not has_truth(config.data)
-    assert has_truth(run.config.data)
+    assert not config.data.has_truth
+    assert run.config.data.has_truth
     with pytest.raises(TruthError, match=r"data\.masks"):
         find_truth(config.data, Manifest(tuple(run.samples)), "train")
 

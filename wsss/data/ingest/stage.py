@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections import Counter
@@ -9,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss.artifacts.atomic import write_text
-from wsss.artifacts.checksum import read_checked_text
+from wsss.artifacts.checksum import read_checked_text, write_checked_text
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.stage import STAGES
 from wsss.artifacts.watch import stamp, write_record
@@ -23,15 +23,15 @@ from wsss.data.datasets.registry import read_dataset
 from wsss.data.errors import DataError, IngestError
 from wsss.data.images.decode import DecodeCache, decode_all
 from wsss.data.ingest.triage import QuarantineRow, Triage, triage, write_quarantine
-from wsss.data.manifest import write_manifest
+from wsss.data.manifest import manifest_text
 from wsss.data.manifest_folder import (
     CLASSES,
     MANIFEST,
     MASK_TAGS,
-    PROVENANCE,
     QUARANTINE,
     RECORD,
     write_classes,
+    write_provenance,
 )
 
 TEST = "test"
@@ -94,9 +94,10 @@ def ingest(
         with writing(earlier):
             earlier.unlink(missing_ok=True)
     started = time.time_ns()
+    given = data
     data = only_test(data, test_list) if test_list else data
     stamps = {} if data.kind == "demo" else input_stamps(data)
-    data = _with_mask_tags(data, out)
+    data = data if test_list else _with_mask_tags(data, out)
     dataset = read_dataset(data, variant)
     if not dataset.candidates:
         raise IngestError(f"data.root: {data.root}: the lists name no image at all")
@@ -112,16 +113,21 @@ def ingest(
     _check_limit(images, data.quarantine_limit, table)
 
     sources = {str(path): digest_file(path) for path in dataset.sources}
-    values = {"variant": variant, "data": data}
-    provenance = STAGES["ingest"].provenance(values, inputs=sources)
+    manifest = manifest_text(images.samples, dataset.classes.names)
     write_classes(out / CLASSES, dataset.classes)
-    write_text(out / PROVENANCE, provenance.model_dump_json(indent=2) + "\n")
+    outputs = {name: digest_file(out / name) for name in (QUARANTINE, CLASSES)}
+    provenance = STAGES["ingest"].provenance(
+        {"variant": variant, "data": given},
+        inputs=sources,
+        outputs=outputs | {MANIFEST: hashlib.sha256(manifest.encode()).hexdigest()},
+    )
+    write_provenance(out, provenance)
     if stamps:
         stamps |= {path: there for path in map(str, paths) if (there := stamp(path))}
         digests = sources | {str(path): facts.digest for path, facts in decoded.items()}
         digests |= {path: digest_file(Path(path)) for path in stamps if path.endswith(".xml")}
         write_record(out / RECORD, state, stamps, digests, started)
-    write_manifest(out / MANIFEST, images.samples, dataset.classes.names)
+    write_checked_text(out / MANIFEST, manifest)
     used = Counter(row.used for row in images.rows)
     report = IngestReport(
         images=dict(Counter(sample.split for sample in images.samples)),

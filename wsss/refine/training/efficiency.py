@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
+
+from wsss.artifacts.atomic import write_text
+from wsss.artifacts.checksum import json_with_checksum
 
 if TYPE_CHECKING:
     import torch  # 3 s at import: reading what was measured does without
@@ -29,6 +34,20 @@ class Efficiency(BaseModel):
     peak_memory: int
     """Bytes: allocated on the GPU, or of the process on a CPU."""
     device: str
+    training: str = ""
+    """Key of the training, as in the provenance of its checkpoint."""
+
+
+def write_efficiency(path: Path, efficiency: Efficiency, training: str) -> None:
+    """Atomically write what a training cost as JSON, with a checksum.
+
+    Args:
+        path: the file.
+        efficiency: the cost.
+        training: digest of the provenance of the training.
+    """
+    cost = efficiency.model_copy(update={"training": training}).model_dump(mode="json")
+    write_text(path, json.dumps(json_with_checksum(cost)) + "\n")
 
 
 class StepTimer:

@@ -17,8 +17,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from wsss.artifacts.atomic import write_bytes
+from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.png_stamp import write_picture
+from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.stage import STAGES
 from wsss.score.figures.fonts import class_name, drawable, families
 from wsss.score.record import read_records
 from wsss.score.tables.rows import row_name
@@ -64,7 +67,7 @@ def loss_curve(log: Path, out: Path) -> None:
     axes[-1].set_xlim(0, max(step[-1], 1))
     for axis in axes:
         _plain(axis)
-    _save(figure, out)
+    _save(figure, out, _provenance([log]))
 
 
 def class_chart(records: Sequence[Path], out: Path) -> None:
@@ -89,7 +92,7 @@ def class_chart(records: Sequence[Path], out: Path) -> None:
         series = {row_name(record): record.iou for record in rows}
         means = {row_name(record): record.miou for record in rows}
         panels.append(Panel(split, series, means, f"{split}, {rows[0].images} images"))
-    draw_bars(panels, out)
+    draw_bars(panels, out, records)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Panel:
         return sum(values) / len(values) if values else None
 
 
-def draw_bars(panels: Sequence[Panel], out: Path) -> None:
+def draw_bars(panels: Sequence[Panel], out: Path, files: Sequence[Path] = ()) -> None:
     """Draw horizontal bars, panel by panel; a series has the same colour in all of them.
 
     Labels that have an IoU in no series are left out.
@@ -119,6 +122,7 @@ def draw_bars(panels: Sequence[Panel], out: Path) -> None:
     Args:
         panels: from left to right.
         out: picture to write, ``.png`` or ``.svg``.
+        files: behind the bars, for the provenance.
     """
     rows = list(dict.fromkeys(name for panel in panels for name in panel.series))
     every = [values for panel in panels for values in panel.series.values()]
@@ -129,7 +133,7 @@ def draw_bars(panels: Sequence[Panel], out: Path) -> None:
     legend = [drawable(_mean_text(row, panels)) for row in rows]
     with matplotlib.rc_context({"font.family": families([*labels.values(), *heads, *legend])}):
         figure = _bar_figure(panels, rows, names, [labels[name] for name in names], heads, legend)
-        _save(figure, out)
+        _save(figure, out, _provenance(files))
 
 
 def _cut(text: str, letters: int) -> str:
@@ -231,7 +235,13 @@ def _plain(axis: Axes) -> None:
         axis.spines[side].set_visible(False)
 
 
-def _save(figure: Figure, out: Path) -> None:
+def _provenance(files: Sequence[Path]) -> Provenance:
+    """Of a chart of some files."""
+    inputs = {str(path): digest_file(path) for path in files}
+    return STAGES["charts"].provenance({}, inputs=inputs)
+
+
+def _save(figure: Figure, out: Path, provenance: Provenance) -> None:
     """Write atomically and without dates or random ids, so that equal data give equal files."""
     kind = out.suffix.lstrip(".").lower() or "png"
     FigureCanvasAgg(figure)
@@ -240,4 +250,4 @@ def _save(figure: Figure, out: Path) -> None:
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "wsss"}):
         figure.savefig(buffer, format=kind, dpi=150, metadata=plain)
-    write_bytes(out, buffer.getvalue())
+    write_picture(out, buffer.getvalue(), provenance)

@@ -8,7 +8,7 @@ from pathlib import Path
 from wsss.score.record import Record
 from wsss.score.tables.rows import Table, percent, row_name, truth_warnings
 from wsss.score.tables.seeds import are_repeats, mean_text, without_seed
-from wsss.score.tables.write import csv_text, write_table
+from wsss.score.tables.write import Texts, csv_text, table_texts, write_table
 
 Rows = dict[str, list[Record]]
 """Records of each run, by its label."""
@@ -34,9 +34,14 @@ def make_comparison(rows: Mapping[str, Sequence[Record]], out_dir: Path, name: s
     Returns:
         The files written.
     """
+    return write_table(out_dir, "sweep", comparison(rows, name))
+
+
+def comparison(rows: Mapping[str, Sequence[Record]], name: str) -> Texts:
+    """The table of `make_comparison`, which writes it."""
     parted = _split_off_common(rows)
     numbers = [_numbers(label, record) for label, row in parted.items() for record in row]
-    return write_table(out_dir, "sweep", _lay_out(parted, name), csv_text(numbers))
+    return table_texts(_lay_out(parted, name), csv_text(numbers))
 
 
 def rows_by_run(records: Sequence[Record], name: str) -> Rows:

@@ -22,6 +22,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.watch import digest_listing
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
@@ -75,11 +76,13 @@ class Truth:
     """Image id → its truth, in the order of the manifest; only images that have one."""
     missing: tuple[str, ...]
     """Images without truth; always empty but for the kind ``folder``."""
+    files: tuple[Path, ...] = ()
+    """Files behind the sources that are no PNGs."""
 
-
-def has_truth(data: DataConfig) -> bool:
-    """Whether the configuration names ground truth (a folder of photos may have none)."""
-    return data.kind != "folder" or bool(data.masks)
+    def digest(self) -> str:
+        """sha256 of ids and of the bytes of every file behind the sources."""
+        pngs = {i: digest_file(s.path) for i, s in self.sources.items() if isinstance(s, PngTruth)}
+        return digest_json([list(self.sources), pngs, [digest_file(path) for path in self.files]])
 
 
 def find_truth(data: DataConfig, manifest: Manifest, split: str) -> Truth:
@@ -94,7 +97,7 @@ def find_truth(data: DataConfig, manifest: Manifest, split: str) -> Truth:
         TruthError: none is configured, or images have none; they are listed together. In a folder
             of photos a part may go without: those are left out and listed in `Truth.missing`.
     """
-    if not has_truth(data):
+    if not data.has_truth:
         raise TruthError(
             "no ground truth is configured: set data.masks to a folder of label PNGs, "
             "or leave scoring out"
@@ -129,7 +132,7 @@ def truth_state(data: DataConfig, split: str) -> str:
     Empty where another file says so: a rule draws the demo's data set, and COCO's truth is in the
     file that ingest reads, or drawn from it by a rule (see `truth_files`).
     """
-    if data.kind in {"demo", "coco"} or not has_truth(data):
+    if data.kind in {"demo", "coco"} or not data.has_truth:
         return ""
     return _listing(png_folder(data, split), ".png")
 
@@ -170,7 +173,8 @@ def _coco(data: DataConfig, manifest: Manifest) -> Truth:
     files = ", ".join(map(str, labels))
     if missing:
         raise TruthError(_list_missing(missing, len(manifest), files))
-    return Truth(f"{files} ({RULE})", {i: truth for i, truth in truths.items() if truth}, ())
+    sources: dict[str, Source] = {i: truth for i, truth in truths.items() if truth}
+    return Truth(f"{files} ({RULE})", sources, (), tuple(labels))
 
 
 def _drawn_coco(data: DataConfig, manifest: Manifest) -> Truth:
