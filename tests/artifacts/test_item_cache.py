@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.builders import provenance
+from wsss.artifacts.item_cache import write_items
 from wsss.artifacts.shard import Item, Shard
-from wsss.artifacts.stage import write_items
 from wsss.data.manifest import Manifest, Sample
 
 IMAGES = Manifest(

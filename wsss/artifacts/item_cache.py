@@ -13,12 +13,15 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.errors import ArtifactError, WriteError
-from wsss.artifacts.shard import Item, Shard
+from wsss.artifacts.progress import track
+from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.shard import Item, Shard, ShardWriter
 
 _log = logging.getLogger(__name__)
 _PART = re.compile(r"\d+-of-(\d+)")
@@ -114,3 +117,45 @@ def _count(path: Path) -> str:
     """The number of parts in a name such as ``2-of-4.h5``; empty in another name."""
     match = _PART.fullmatch(path.stem)
     return match[1] if match else ""
+
+
+def write_items(
+    out: Path,
+    *,
+    kind: str,
+    keys: Mapping[str, str],
+    provenance: Provenance,
+    compute: Callable[[list[str]], Iterable[Item]],
+    description: str,
+    also: Callable[[Item], None] | None = None,
+) -> None:
+    """Write a shard image by image: unchanged items are copied, the others are computed.
+
+    Args:
+        out: shard to write.
+        kind: what it holds.
+        keys: digest of what each item is made from, by image, in the order of the shard.
+        provenance: of the shard.
+        compute: gives the items of some images, with their keys, in any order.
+        description: shown next to the progress.
+        also: called with each item, copied or computed, e.g. to write it in another form.
+    """
+    cache = ItemCache(out, kind=kind)
+    with ShardWriter(out, kind=kind, ids=list(keys), provenance=provenance) as writer:
+
+        def add(item: Item) -> None:
+            writer.add(item)
+            if also is not None:
+                also(item)
+
+        missing = []
+        for image, key in keys.items():
+            if item := cache.find(image, key):
+                add(item)
+            else:
+                missing.append(image)
+        for item in track(compute(missing), total=len(missing), description=description):
+            add(item)
+    cache.store()
+    reused = len(keys) - len(missing)
+    _log.info("%d images: %d reused, %d computed", len(keys), reused, len(missing))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib import metadata
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
-from wsss.artifacts.digest import digest_json
+from wsss.artifacts.digest import digest_file, digest_json
+from wsss.config.paths import expand_path
 
 DISTRIBUTIONS: Final = MappingProxyType({
     "PIL": "pillow", "cv2": "opencv-python", "ftfy": "ftfy", "matplotlib": "matplotlib",
@@ -28,6 +31,8 @@ BROUGHT_BY: Final = MappingProxyType({
     "mmseg": frozenset({"mmcv", "mmengine"}),
 })  # fmt: skip
 """Those that such a package runs."""
+_FILES = ("clip.model", "clip.pretrained", "refine.checkpoint", "retrain.init")
+"""Keys that may name a weight file on this machine."""
 _COMMON = ("manifest", "class_list")
 """Inputs that the stages of a run share."""
 _ATTESTS = ("files", "outputs", "upstream")
@@ -100,3 +105,20 @@ def package_versions(imports: frozenset[str] = frozenset(DISTRIBUTIONS)) -> dict
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions
+
+
+def weight_files(config: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of the weight files that some sections name, by key."""
+    digests = {}
+    for key in _FILES:
+        section, _, name = key.partition(".")
+        text = config.get(section, {}).get(name)
+        if text and os.path.isfile(path := expand_path(text)):
+            status = path.stat()
+            digests[key] = _digest_once(path, status.st_size, status.st_mtime_ns)
+    return digests
+
+
+@functools.lru_cache
+def _digest_once(path: Path, _size: int, _changed: int) -> str:
+    return digest_file(path)

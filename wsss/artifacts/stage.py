@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wsss.artifacts.code_digest import code_digest, imported_packages
-from wsss.artifacts.digest import digest_file
-from wsss.artifacts.item_cache import ItemCache
-from wsss.artifacts.progress import track
-from wsss.artifacts.provenance import Provenance, merged_chains, package_versions
-from wsss.artifacts.shard import Item, ShardWriter
+from wsss.artifacts.provenance import (
+    Provenance,
+    merged_chains,
+    package_versions,
+    weight_files,
+)
 from wsss.artifacts.staleness import seed_difference, setting_differences
 from wsss.config.base import Section
-from wsss.config.paths import expand_path
 
 _log = logging.getLogger(__name__)
 _IDLE_AT_INGEST = (
@@ -35,8 +34,6 @@ _IDLE_AT_INGEST = (
 """Values that are read, but that change nothing in what a stage writes."""
 _IDLE = (*_IDLE_AT_INGEST, "data.max_pixels")
 """Later stages meet no larger photo."""
-_FILES = ("clip.model", "clip.pretrained", "refine.checkpoint", "retrain.init")
-"""Keys that may name a weight file on this machine."""
 _MOST = 3  # differences that a message tells
 
 
@@ -119,7 +116,7 @@ class Stage:
             packages=package_versions(imported_packages(entries)),
             weights=dict(weights or {}),
             inputs=dict(inputs or {}),
-            files=_weight_files(config),
+            files=weight_files(config),
             outputs=dict(outputs or {}),
             upstream=merged_chains(sources.values()),
         )
@@ -183,67 +180,8 @@ def _draws(stage: str) -> bool:
     return stage in STAGES and "seed" in STAGES[stage].reads
 
 
-def write_items(
-    out: Path,
-    *,
-    kind: str,
-    keys: Mapping[str, str],
-    provenance: Provenance,
-    compute: Callable[[list[str]], Iterable[Item]],
-    description: str,
-    also: Callable[[Item], None] | None = None,
-) -> None:
-    """Write a shard image by image: unchanged items are copied, the others are computed.
-
-    Args:
-        out: shard to write.
-        kind: what it holds.
-        keys: digest of what each item is made from, by image, in the order of the shard.
-        provenance: of the shard.
-        compute: gives the items of some images, with their keys, in any order.
-        description: shown next to the progress.
-        also: called with each item, copied or computed, e.g. to write it in another form.
-    """
-    cache = ItemCache(out, kind=kind)
-    with ShardWriter(out, kind=kind, ids=list(keys), provenance=provenance) as writer:
-
-        def add(item: Item) -> None:
-            writer.add(item)
-            if also is not None:
-                also(item)
-
-        missing = []
-        for image, key in keys.items():
-            if item := cache.find(image, key):
-                add(item)
-            else:
-                missing.append(image)
-        for item in track(compute(missing), total=len(missing), description=description):
-            add(item)
-    cache.store()
-    reused = len(keys) - len(missing)
-    _log.info("%d images: %d reused, %d computed", len(keys), reused, len(missing))
-
-
 def _value(config: Any, key: str) -> Any:
     return functools.reduce(getattr, key.split("."), config)
-
-
-def _weight_files(config: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of the weight files that some sections name, by key."""
-    digests = {}
-    for key in _FILES:
-        section, _, name = key.partition(".")
-        text = config.get(section, {}).get(name)
-        if text and os.path.isfile(path := expand_path(text)):
-            status = path.stat()
-            digests[key] = _digest_once(path, status.st_size, status.st_mtime_ns)
-    return digests
-
-
-@functools.lru_cache
-def _digest_once(path: Path, _size: int, _changed: int) -> str:
-    return digest_file(path)
 
 
 def _plain(value: Any) -> Any:

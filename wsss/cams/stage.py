@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from wsss.artifacts.digest import digest_json
+from wsss.artifacts.item_cache import write_items
 from wsss.artifacts.shard import Item
-from wsss.artifacts.stage import STAGES, write_items
+from wsss.artifacts.stage import STAGES
 from wsss.cams.clip_sources import ClipSource
 from wsss.cams.external.source import ExternalSource
 from wsss.cams.maps import CamMaps

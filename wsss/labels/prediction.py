@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from wsss.artifacts.digest import digest_json
+from wsss.artifacts.item_cache import write_items
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item
-from wsss.artifacts.stage import write_items
 from wsss.compute.pool import WorkerPool
 from wsss.config.labels import CrfConfig
 from wsss.data.manifest import Sample

@@ -11,9 +11,9 @@ import numpy as np
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.item_cache import write_items
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item
-from wsss.artifacts.stage import write_items
 from wsss.artifacts.watch import write_listing
 from wsss.compute.pool import WorkerPool
 from wsss.config.labels import CrfConfig

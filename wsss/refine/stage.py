@@ -13,8 +13,9 @@ import torch
 from wsss.artifacts.checkpoint_header import checkpoint_weights
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.item_cache import write_items
 from wsss.artifacts.shard import Item
-from wsss.artifacts.stage import STAGES, write_items
+from wsss.artifacts.stage import STAGES
 from wsss.artifacts.training import joint_training, state_folder, write_training
 from wsss.compute.device import pick_device
 from wsss.config.infer import InferConfig

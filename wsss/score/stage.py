@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from wsss.artifacts.commit import project_commit
 from wsss.artifacts.stage import STAGES
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
@@ -29,6 +28,7 @@ from wsss.config.labels import BackgroundConfig, CrfConfig, MasksConfig, SeedsCo
 from wsss.config.refine import RefineConfig
 from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.config.score import ScoreConfig
+from wsss.score.commit import project_commit
 from wsss.score.image_counts_file import write_image_counts
 from wsss.score.inputs import Inputs
 from wsss.score.metrics.confusion import Confusion
