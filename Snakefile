@@ -54,8 +54,10 @@ onstart:
     if workflow.resource_settings.nodes and (
         reason := queued_jobs_message(Path.cwd())
     ):
-        raise WorkflowError(reason)
+        stop(reason)
 
 
 onerror:
-    print(explain_logs(log), file=sys.stderr)
+    # Snakemake writes more after this hook; the reasons come last on the screen.
+    text = explain_failure(failed_jobs(), log, since=STARTED)
+    atexit.register(print, f"\n{text}", file=sys.stderr)

@@ -88,10 +88,11 @@ class Plan:
 
 def configuration(plan: Plan, row: str, seed: int, *, crf: bool = False) -> Config:
     """The configuration of one run."""
-    mapping = yaml.safe_load((ROOT / "config.yaml").read_text())
+    mapping = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     run: dict[str, Any] = {"name": "ablation", "seed": seed, "compute": {"workers": 1}}
     run |= {"score": {"cam_thresholds": "fixed"}, "infer": {"crf": crf}}
-    preset = yaml.safe_load(plan.preset.read_text())
+    run |= {"refine": {"train": {"threads": 1}}}  # several runs share the cores
+    preset = yaml.safe_load(plan.preset.read_text(encoding="utf-8"))
     change = ROWS[plan.method][row]
     if plan.set == "voc-subset":  # larger images: fewer of them, and one scale with mirroring
         val = {"data": {"val_list": str(plan.out / "val.txt")}, "infer": {"scales": [1.0]}}
@@ -122,9 +123,9 @@ def prepare(plan: Plan, rows: Sequence[str]) -> None:
     config, out = configuration(plan, "corrected", 0), plan.out
     if plan.set == "voc-subset":
         root = expand_path(config.data.root)
-        ids = (root / "ImageSets/Segmentation/val.txt").read_text().split()
+        ids = (root / "ImageSets/Segmentation/val.txt").read_text(encoding="utf-8").split()
         out.mkdir(parents=True, exist_ok=True)
-        (out / "val.txt").write_text("\n".join(ids[::3]) + "\n")
+        (out / "val.txt").write_text("\n".join(ids[::3]) + "\n", encoding="utf-8")
         folder = out / "seeds-npy"
         if config.cams.source == "external" and not folder.exists():
             command = [sys.executable, str(root / "seeds/expand.py"), str(folder)]
@@ -208,7 +209,7 @@ def run(plan: Plan, row: str, seed: int, *, crf: bool) -> None:
         for measure, of_measure in records.items()
         if of_measure.report_classes
     }
-    _result(out, row, seed, crf=crf).write_text(json.dumps(values) + "\n")
+    _result(out, row, seed, crf=crf).write_text(json.dumps(values) + "\n", encoding="utf-8")
 
 
 def table(out: Path, rows: Sequence[str], seeds: Sequence[int], suffix: str = "") -> str:
@@ -234,7 +235,7 @@ def _measured(
     for seed in seeds:
         paths = [_result(out, row, seed, crf=crf) for crf in (True, False)]
         if path := next((path for path in paths if path.exists()), None):
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text(encoding="utf-8"))
             measured[seed] = {
                 k.removesuffix(suffix): v for k, v in values.items() if k.endswith(suffix)
             }

@@ -75,7 +75,7 @@ def main() -> None:
         else:
             figures = measure(Path(folder), options.model, options.images, options.rounds)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def measure(folder: Path, model: str, images: int, rounds: int) -> dict[str, Any]:

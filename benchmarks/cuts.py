@@ -15,6 +15,7 @@ from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import run as make_cams
 from wsss.clip.weights import weights_digest
+from wsss.compute.threads import fixed_threads
 from wsss.config.load import from_mapping, overlay
 from wsss.config.model import Config
 from wsss.data.ingest.stage import ingest
@@ -24,6 +25,7 @@ from wsss.refine.stage import train as train_refiner
 from wsss.retrain.train import train as train_segmenter
 
 SHARDS, WORKERS, BATCHES = (1, 3, 7), (1, 2), (1, 4)
+TRAININGS = ((1, 1), (2, 1), (1, 2), (1, 4))
 _BASE: dict[str, Any] = {
     "compute": {"device": "cpu"},
     "refine": {
@@ -82,9 +84,18 @@ class Bench:
         cut = f"shards {shards}, workers {workers}, batch {batch}"
         return Row(cut, {name: digest_json(images) for name, images in contents.items()})
 
-    def trainings(self, workers: int) -> Row:
-        """Refiner and segmenter, from the start, with so many workers."""
-        out, first = self._folder / f"training-{workers}", self._folder / "1-1-1"
+    def trainings(self, workers: int, threads: int) -> Row:
+        """Refiner and segmenter, from the start, with so many workers.
+
+        Args:
+            workers: that decode and cut.
+            threads: of the process, as ``OMP_NUM_THREADS`` and ``--cores`` set them.
+        """
+        with fixed_threads(threads):
+            return self._trainings(workers, threads)
+
+    def _trainings(self, workers: int, threads: int) -> Row:
+        out, first = self._folder / f"training-{workers}-{threads}", self._folder / "1-1-1"
         config = self.config(compute={"workers": workers})
         files = (out / "refiner.safetensors", out / "refiner.csv", out / "refiner")
         arguments = STAGES["refine_train"].arguments(config)
@@ -97,7 +108,7 @@ class Bench:
             name: weights_digest(load_checkpoint(out / f"{name}.safetensors")[0])
             for name in ("refiner", "segmenter")
         }
-        return Row(f"training {workers}, {workers} data workers", digests)
+        return Row(f"{workers} data workers, process with {threads} threads", digests)
 
 
 def _contents(path: Path) -> dict[str, str]:
@@ -112,11 +123,12 @@ def measure(
     shards: Sequence[int] = SHARDS,
     workers: Sequence[int] = WORKERS,
     batches: Sequence[int] = BATCHES,
+    trainings: Sequence[tuple[int, int]] = TRAININGS,
 ) -> list[list[Row]]:
     """The rows of the cuts (one shard, one worker, batch 1 first), and those of the trainings."""
     bench = Bench(folder, images)
     cuts = [bench.cut(*cut) for cut in itertools.product(shards, workers, batches)]
-    return [cuts, [bench.trainings(count) for count in (1, 2)]]
+    return [cuts, [bench.trainings(*count) for count in trainings]]
 
 
 def differing(rows: Sequence[Row]) -> list[str]:

@@ -4,9 +4,9 @@
 
 CAMs and pseudo masks of the demo's images are computed for every number of shards, workers and
 batch size; the digest of a row covers the content of each image, whichever shard holds it. Refiner
-and segmenter are trained twice with one seed. Prints a table in Markdown; the exit code is 1 if a
-row differs.
-One worker means that everything happens in the process of the stage itself.
+and segmenter are trained with one seed in processes of some numbers of threads. Prints a table in
+Markdown; the exit code is 1 if a row differs. One worker means that everything happens in the
+process of the stage itself.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def _score_once(form: str, texts: int, rounds: int) -> tuple[float, int]:
     _written_out(small, bank[:2])  # what the first call of a kernel allocates
     similarity(small, bank[:2], torch.arange(1), torch.arange(1))
     # The peak that a process reports is at least its parent's; Linux can start it anew.
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = peak_memory()
     times = []
     for _ in range(rounds):

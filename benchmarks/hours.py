@@ -81,7 +81,11 @@ def main() -> None:
             print(json.dumps(measure(Path(folder), *options.single, options=options)))
         return
     cache: Path | None = options.cache
-    measured = json.loads(cache.read_text()) if cache is not None and cache.exists() else {}
+    measured = (
+        json.loads(cache.read_text(encoding="utf-8"))
+        if cache is not None and cache.exists()
+        else {}
+    )
     work = {}
     for preset in dict.fromkeys([*FITTED, *options.presets]):
         for what in TRAININGS[preset]:
@@ -90,7 +94,7 @@ def main() -> None:
             work[preset, what] = measured[name]
             print(f"{name}: {measured[name]['seconds']:.1f} s per step here", flush=True)
             if cache is not None:
-                cache.write_text(json.dumps(measured, indent=2) + "\n")
+                cache.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     rates = sorted(work[preset, "refine"]["step"] / FITTED[preset] for preset in FITTED)
     if options.device == "cpu":
         print(f"rates: {', '.join(f'{rate / 1e12:.1f}' for rate in rates)} T operations per second")

@@ -79,7 +79,7 @@ def dry_run(folder: Path, settings: dict[str, Any]) -> float:
             shutil.copytree(ROOT / name, project / name)
         for name in ("Snakefile", "config.yaml"):
             shutil.copy(ROOT / name, project / name)
-    (project / "settings.yaml").write_text(json.dumps(settings))
+    (project / "settings.yaml").write_text(json.dumps(settings), encoding="utf-8")
     engine = Path(sys.executable).with_name("snakemake")
     command = [str(engine), "-n", "--quiet", "--configfile", "settings.yaml"]
     for _ in range(2):
@@ -121,12 +121,14 @@ def make_voc(root: Path, count: int) -> int:
     _copies(label, root / "SegmentationClass", [f"{image}.png" for image in lists["val"]])
     tags = root / "tags.xml"
     shape = f"<size><width>{SIDE}</width><height>{SIDE}</height></size>"
-    tags.write_text(f"<annotation>{shape}<object><name>cat</name></object></annotation>")
+    tags.write_text(
+        f"<annotation>{shape}<object><name>cat</name></object></annotation>", encoding="utf-8"
+    )
     _copies(tags, root / "Annotations", [f"{image}.xml" for image in ids])
     folder = root / "ImageSets/Segmentation"
     folder.mkdir(parents=True)
     for name, entries in lists.items():
-        (folder / f"{name}.txt").write_text("\n".join(entries) + "\n")
+        (folder / f"{name}.txt").write_text("\n".join(entries) + "\n", encoding="utf-8")
     return count
 
 
@@ -147,7 +149,9 @@ def make_coco(root: Path, count: int) -> int:
         shape = {"segmentation": box, "iscrowd": 0, "area": SIDE * SIDE / 2}
         shapes = [{"id": i, "image_id": i, "category_id": 17, **shape} for i in range(size_of_part)]
         content = {"images": images, "annotations": shapes, "categories": categories}
-        (root / f"annotations/instances_{part}2014.json").write_text(json.dumps(content))
+        (root / f"annotations/instances_{part}2014.json").write_text(
+            json.dumps(content), encoding="utf-8"
+        )
     return count
 
 

@@ -47,7 +47,7 @@ def median_ratio(numerators: list[float], denominators: list[float]) -> float:
 
 def peak_memory() -> int:
     """Largest resident size of this process so far, bytes (Linux)."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return 1024 * int(next(line for line in status.splitlines() if "VmHWM" in line).split()[1])
 
 

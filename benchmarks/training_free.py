@@ -83,12 +83,14 @@ def main() -> None:
         return
     for row in options.rows:
         file = options.out / f"{_slug(row)}.json"
-        if not file.exists() or (options.par and PAR not in json.loads(file.read_text())):
+        if not file.exists() or (
+            options.par and PAR not in json.loads(file.read_text(encoding="utf-8"))
+        ):
             measure(options.set, row, options.out, file, par=options.par)
     lines = [f"| CAM of the training images | {' | '.join(COLUMNS)} |"]
     lines.append("|---|" + "---:|" * len(COLUMNS))
     for row in options.rows:
-        scores = json.loads((options.out / f"{_slug(row)}.json").read_text())
+        scores = json.loads((options.out / f"{_slug(row)}.json").read_text(encoding="utf-8"))
         cells = (_cell(scores.get(column)) for column in COLUMNS)
         lines.append(f"| {row} | {' | '.join(cells)} |")
     print("\n".join(lines))
@@ -137,8 +139,10 @@ def attributes(data: str, out: Path) -> None:
 
 def configuration(data: str, row: str) -> Config:
     """The configuration of a row."""
-    mapping = yaml.safe_load((ROOT / "config.yaml").read_text())
-    preset = yaml.safe_load((ROOT / f"workflow/presets/{data}-excel.yaml").read_text())
+    mapping = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    preset = yaml.safe_load(
+        (ROOT / f"workflow/presets/{data}-excel.yaml").read_text(encoding="utf-8")
+    )
     run: dict[str, Any] = {
         "name": "training-free",
         "cams": ROWS[row],
@@ -148,7 +152,7 @@ def configuration(data: str, row: str) -> Config:
     for layer in (preset, run):
         mapping = overlay(mapping, layer)
     if mapping["cams"]["patch_text"]["blocks"] < 0:
-        model = json.loads(expand_path(mapping["clip"]["model"]).read_text())
+        model = json.loads(expand_path(mapping["clip"]["model"]).read_text(encoding="utf-8"))
         mapping["cams"]["patch_text"]["blocks"] = 2 * model["vision_cfg"]["layers"] // 3
     return from_mapping(mapping)
 
@@ -187,7 +191,7 @@ def measure(data: str, row: str, out: Path, file: Path, *, par: bool) -> None:
             threshold = thresholds[CAM]
             results[PAR] = _of_labels(plain, manifest, folder / "plain.h5", threshold, folder)
             results[BOTH] = _of_labels(config, manifest, cams, thresholds[AFFINITY], folder)
-    file.write_text(json.dumps(results) + "\n")
+    file.write_text(json.dumps(results) + "\n", encoding="utf-8")
 
 
 def _of_labels(

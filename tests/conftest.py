@@ -9,6 +9,7 @@ from xdist.scheduler import LoadScopeScheduling
 # Before torch is imported: teams of threads that share cores wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _SHARED_CHAIN = ("tests/workflow", "tests/faults")
 """Folders whose tests share a chain that takes minutes: each stays in one process."""

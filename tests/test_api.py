@@ -192,7 +192,7 @@ def test_pictures_and_files(tmp_path: Path, clip: Clip) -> None:
     result = wsss.pseudo_mask(PHOTO, cams.maps, TAGS)
     assert result.names == ("background", *TAGS)
     assert repr(cams) == "<ClassMaps of bottle, house on 14 x 15 patches>"
-    assert repr(result) == "<Segmentation of 112 x 120 pixels into 3 labels>"
+    assert repr(result) == "<Segmentation of 120 x 112 pixels into 3 labels>"
     pictures = [cams.overlay(), cams.overlay("house"), result.overlay()]
     assert {(picture.mode, picture.size) for picture in pictures} == {("RGB", pictures[0].size)}
     assert max(pictures[0].size) == 360
@@ -200,6 +200,10 @@ def test_pictures_and_files(tmp_path: Path, clip: Clip) -> None:
     assert cams.plot().width > result.plot().width // 2
     result.save(tmp_path / "mask.png")
     assert np.array_equal(read_label_png(tmp_path / "mask.png"), result.labels)
+    for name in ("mask.jpg", "mask"):
+        with pytest.raises(ValueError, match=f"{name}: labels are written as PNG alone"):
+            result.save(tmp_path / name)
+        assert not (tmp_path / name).exists()
     large = np.tile(PHOTO, (4, 4, 1))
     large_result = wsss.pseudo_mask(large, cams.maps, TAGS, crf=False)
     assert large_result.overlay().size == (large.shape[1], large.shape[0])
@@ -234,6 +238,14 @@ MAPS = np.zeros((2, 3, 4), np.float32)
         (lambda clip: wsss.read_image("nowhere.png"), "nowhere.png: missing file"),
         (lambda clip: wsss.read_image(PHOTO / 255), r"array float64 .* expected RGB as uint8"),
         (lambda clip: wsss.read_image(PHOTO[:, :, 0]), "expected RGB as uint8"),
+        (lambda clip: wsss.grad_cam("demo", PHOTO, ["cat"]),
+         r"clip is 'demo'; expected what wsss\.load_clip\('demo'\) returns"),
+        (lambda clip: wsss.patch_text_cams(None, PHOTO, ["cat"]), "clip is None; expected what"),
+        (lambda clip: wsss.load_refiner("r.safetensors", clip="demo"), "clip is 'demo'; expected"),
+        (lambda clip: wsss.load_clip(device="mps"), "^device 'mps': expected auto, cpu, cuda"),
+        (lambda clip: wsss.load_clip("x.json", "random"), "; model must name one, or a model of"),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], prompts={"dog": "puppy"}),
+         "^prompts: 'dog' is no class"),
         (lambda clip: wsss.load_clip("ViT-Z"), "open_clip has no model of this name"),
         (lambda clip: wsss.grad_cam(clip, PHOTO, []), "there is no tag; name what is on the photo"),
         (lambda clip: wsss.grad_cam(clip, PHOTO, "cat"), "a list of names, not the text 'cat'"),
@@ -243,11 +255,12 @@ MAPS = np.zeros((2, 3, 4), np.float32)
          "descriptions of 'cat' are a list of names, not the text 'furry'"),
         (lambda clip: wsss.pseudo_mask(PHOTO, MAPS, "it"), "a list of names, not the text 'it'"),
         (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat", "Cat"]), "is the same as 'cat'"),
-        (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], ["cat"]), "is one of the classes"),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], ["cat"]),
+         "^backgrounds: 'cat' is one of the classes"),
         (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], box_threshold=2.0),
          "box_threshold: .* less than or equal to 1; it is 2.0"),
         (lambda clip: wsss.grad_cam(clip, np.zeros((3000, 4000, 3), np.uint8), ["cat"]),
-         "too large for the encoder.*long_side"),
+         "too large for the encoder.* set long_side"),
         (lambda clip: wsss.patch_text_cams(clip, PHOTO, ["car"], classes=["cat", "dog"]),
          "'car' is no class; did you mean 'cat'?"),
         (lambda clip: wsss.patch_text_cams(clip, PHOTO, ["cat"], descriptions={"dog": ["a"]}),

@@ -10,6 +10,7 @@ import pytest
 import wsss
 
 PACKAGE = Path(wsss.__file__).parent
+ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES, MOST_MODULES = 300, 20
 PRIVATE_WORDS = frozenset(
@@ -49,6 +50,32 @@ def test_names_say_what_a_value_is() -> None:
         if name in PRIVATE_WORDS
     ]
     assert not private, "\n".join(private)
+
+
+def test_text_files_are_utf8_whatever_the_locale_is() -> None:
+    programs = [path for name in ("tools", "benchmarks") for path in (ROOT / name).rglob("*.py")]
+    unsaid = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in (*MODULES, *programs)
+        for line in _texts_without_encoding(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert not unsaid, "\n".join(unsaid)
+
+
+def _texts_without_encoding(tree: ast.AST) -> Iterator[int]:
+    """Lines where a text file is opened, read or written in the encoding of the locale."""
+    positions = {"read_text": 0, "write_text": 1}  # of the encoding among the arguments
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or any(word.arg == "encoding" for word in node.keywords):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else None
+        if name in positions:
+            if len(node.args) <= positions[name]:
+                yield node.lineno
+        elif isinstance(node.func, ast.Name) and node.func.id == "open":
+            modes = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "mode")]
+            if not any(isinstance(mode, ast.Constant) and "b" in str(mode.value) for mode in modes):
+                yield node.lineno
 
 
 def _assigned(tree: ast.AST) -> Iterator[tuple[int, str]]:

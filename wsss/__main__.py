@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from wsss.cli.app import app, run
-from wsss.demo.app import app as demo
+import signal
 
+# Ctrl-C during these imports, which take a second, ends the process without a traceback.
+_ON_INTERRUPT = signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from wsss.cli.app import app, run  # noqa: E402
+from wsss.demo.app import app as demo  # noqa: E402
+from wsss.pipeline.utf8 import ensure_utf8  # noqa: E402
+
+signal.signal(signal.SIGINT, _ON_INTERRUPT)
 app.add_typer(demo, name="demo", rich_help_panel="Demo")
 
 
 def main() -> None:
     """Run the command line; expected errors print one message instead of a traceback."""
+    ensure_utf8()
     run(app)
 
 

@@ -1,11 +1,19 @@
 """Atomic writing: no reader ever sees half a file, and no temporary file remains."""
 
 import os
+import stat
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
+from tests.builders import provenance
+from tests.machines import name_space
 from wsss.artifacts.atomic import atomic_path, write_text
+from wsss.artifacts.checkpoint import save_checkpoint
 
 
 def test_file_appears_only_when_the_block_ends(tmp_path: Path) -> None:
@@ -50,3 +58,35 @@ def test_abandoned_temporary_of_a_dead_process_is_removed(tmp_path: Path) -> Non
     mine.write_text("half")
     write_text(tmp_path / "a.txt", "whole")
     assert sorted(os.listdir(tmp_path)) == sorted([mine.name, "a.txt"])
+
+
+def test_a_container_leaves_the_files_of_others_alone(tmp_path: Path) -> None:
+    """It has this host's name, and none of its processes has the writer's number."""
+    target = tmp_path / "a.txt"
+    program = (
+        "import sys; from pathlib import Path; from wsss.artifacts.atomic import write_text; "
+        "write_text(Path(sys.argv[1]), 'theirs')"
+    )
+    with atomic_path(target) as temporary:
+        temporary.write_text("mine")
+        container = name_space("-U", "-r", "-p", "-f", "--mount-proc")
+        command = [*container, sys.executable, "-c", program, str(target)]
+        subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
+        assert target.read_text() == "theirs"
+        assert temporary.read_text() == "mine"
+    assert target.read_text() == "mine"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_files_have_the_modes_that_others_have(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("x")
+    expected = (tmp_path / "plain").stat().st_mode
+    save_checkpoint(tmp_path / "a.safetensors", {"x": torch.ones(2)}, provenance())
+    with atomic_path(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        number, _ = tempfile.mkstemp(dir=temporary)
+        os.close(number)
+    (inside,) = (tmp_path / "folder").iterdir()
+    assert stat.S_IMODE(expected) & 0o077, "an umask that hides everything shows nothing here"
+    for path in (tmp_path / "a.safetensors", inside):
+        assert path.stat().st_mode == expected

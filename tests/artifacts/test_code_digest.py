@@ -14,7 +14,8 @@ import pytest
 
 import wsss
 from wsss.artifacts import code_digest as digests
-from wsss.artifacts.code_digest import code_digest
+from wsss.artifacts.code_digest import code_digest, imported_packages
+from wsss.artifacts.provenance import DISTRIBUTIONS
 from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping
 from wsss.pipeline.stages import entry_modules
@@ -82,12 +83,12 @@ def chains() -> Iterator[tuple[str, str]]:
 @contextmanager
 def edited(texts: Mapping[str, str], folder: Path) -> Iterator[None]:
     """Other texts in place of those of some modules, for the digests."""
-    source, paths = digests._source, {}
+    source, paths = digests.source_file, {}
     for module, text in texts.items():
         paths[module] = folder / f"{len(list(folder.iterdir()))}.py"  # digests are cached by path
         paths[module].write_text(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digests, "_source", lambda name: paths.get(name) or source(name))
+        patch.setattr(digests, "source_file", lambda name: paths.get(name) or source(name))
         yield
 
 
@@ -205,6 +206,25 @@ def test_fields_of_sections_reach_no_stage(tmp_path: Path) -> None:
     assert field != text
     with edited({module: field}, tmp_path):
         assert not changed()
+
+
+@pytest.mark.parametrize(
+    ("stage", "used", "unused"),
+    [
+        ("ingest", {"PIL", "numpy"}, {"torch", "pydensecrf"}),
+        ("cams", {"torch", "open_clip", "PIL"}, {"mmseg", "pydensecrf"}),
+        ("masks", {"pydensecrf", "numpy"}, {"open_clip", "mmseg"}),
+        ("retrain", {"mmseg", "mmengine", "mmcv", "torch"}, {"pydensecrf"}),
+        ("score_masks", {"numpy", "pycocotools"}, {"torch"}),
+    ],
+)
+def test_packages_are_those_that_the_code_imports(
+    stage: str, used: set[str], unused: set[str]
+) -> None:
+    packages = imported_packages(entries(stage, "none"))
+    assert used <= packages
+    assert not unused & packages
+    assert packages <= DISTRIBUTIONS.keys()
 
 
 def test_unknown_module_is_an_error() -> None:

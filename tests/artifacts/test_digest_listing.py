@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from wsss.artifacts.digest import digest_listing
+from wsss.artifacts.watch import digest_listing
 
 
 def test_listing_changes_with_names_sizes_and_times_only(tmp_path: Path) -> None:
@@ -22,3 +22,11 @@ def test_listing_changes_with_names_sizes_and_times_only(tmp_path: Path) -> None
 
 def test_no_folder_gives_an_empty_text(tmp_path: Path) -> None:
     assert digest_listing(tmp_path / "none", ".png") == ""
+
+
+def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to(tmp_path / "later")
+    nowhere = digest_listing(tmp_path, ".png")
+    assert nowhere == digest_listing(tmp_path, ".png")
+    (tmp_path / "later").write_bytes(b"1")
+    assert digest_listing(tmp_path, ".png") != nowhere

@@ -1,26 +1,24 @@
-"""The command line: help for every command, one message for expected errors, declared sections."""
+"""The command line: help for every command, one message for expected errors."""
 
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from tests.builders import provenance, write_shard
 from wsss.__main__ import app
-from wsss.cli.options import parse_shard, stage_values
-from wsss.config.errors import ConfigError
+from wsss.artifacts.shard import Item
+from wsss.artifacts.stage import STAGES
+from wsss.cli.options import parse_shard
 from wsss.config.load import from_mapping
-from wsss.pipeline.stages import (
-    STAGES,
-    config_of_sections,
-    entry_modules,
-    stage_code,
-    stage_sections,
-)
+from wsss.pipeline.stages import entry_modules, stage_code
 
 ROOT = Path(__file__).parents[2]
 GROUP: Any = typer.main.get_command(app)
@@ -82,25 +80,44 @@ def test_declared_keys_and_modules_exist(stage: str) -> None:
     assert entry_modules(stage, config)
 
 
-@pytest.mark.parametrize("stage", sorted(STAGES))
-def test_stage_gets_the_same_values_through_the_workflow(stage: str) -> None:
-    config = from_mapping({"variant": "published", "seed": 7, "refine": {"method": "weclip"}})
-    values = stage_values(stage, [], stage_sections(stage, config), batch=3)
-    assert values.pop("compute").batch == 3
-    for name, expected in STAGES[stage].select(config).items():
-        value = values.pop(name)
-        if name == "refine":  # options of other methods do not travel: a change reruns nothing
-            value, expected = value.effective(), expected.effective()
-        assert value == expected
-    assert not values
+def test_without_a_refiner_its_commands_pass_the_cams_on(tmp_path: Path) -> None:
+    """The same commands by hand with any method: masks read what refine-apply wrote."""
+    (tmp_path / "none.yaml").write_text("refine: {method: none}\n")
+    cams = tmp_path / "cams.h5"
+    write_shard(
+        cams, "cams", [Item("a", {"cam": np.zeros((1, 2, 2), np.float16)})], provenance("cams")
+    )
+    common = ["--manifest", str(tmp_path), "-c", str(tmp_path / "none.yaml")]
+    checkpoint, out = tmp_path / "c.safetensors", tmp_path / "out/scores.h5"
+    training = ["--log", str(tmp_path / "l.csv"), "--work", str(tmp_path / "work")]
+    trained = CliRunner().invoke(
+        app, ["refine-train", str(cams), "--out", str(checkpoint), *training, *common]
+    )
+    assert (trained.exit_code, "nothing is trained" in trained.output) == (0, True)
+    assert not checkpoint.exists()
+    applied = CliRunner().invoke(
+        app,
+        ["refine-apply", str(cams), "--checkpoint", str(checkpoint), "--out", str(out), *common],
+    )
+    assert applied.exit_code == 0, applied.output
+    assert out.read_bytes() == cams.read_bytes()
 
 
-def test_the_workflow_and_the_command_line_get_the_same_values() -> None:
-    by_hand = stage_values("cams", [ROOT / "config.yaml"], "", workers=1)
-    text = stage_sections("cams", from_mapping({}))
-    assert by_hand == stage_values("cams", [], text, workers=1)
-
-
-def test_sections_of_another_stage_are_refused() -> None:
-    with pytest.raises(ConfigError, match="expected"):
-        config_of_sections("cams", stage_sections("masks", from_mapping({})))
+def test_the_command_line_may_open_many_files() -> None:
+    program = (
+        "import resource, typer\n"
+        "from wsss.cli.app import run\n"
+        "app = typer.Typer()\n"
+        "@app.command()\n"
+        "def show() -> None: print(*resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+        "run(app)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000)),
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == "2000 2000\n"

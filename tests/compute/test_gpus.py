@@ -1,7 +1,9 @@
 """Jobs on one machine take turns on its GPUs; the GPUs are those of a fake nvidia-smi."""
 
 import os
+import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -42,6 +44,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices, "torch_has_cuda", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     yield
     for lock in gpus._locks:
@@ -199,10 +202,30 @@ def test_a_device_that_is_not_there_is_named(
     listed("")
     assert devices.pick_device("auto") == torch.device("cpu")
     for name in ("cuda", "cuda:1"):
-        with pytest.raises(ValueError, match=f"device {name} was asked for, .* sees no GPU"):
+        with pytest.raises(ValueError, match=f"no GPU: compute.device is {name}, but this machine"):
             devices.pick_device(name)
-    with pytest.raises(ValueError, match="device 'gpu': expected auto, cpu, cuda"):
-        devices.pick_device("gpu")
+    for name in ("gpu", "mps", "meta", "cpu:0", "CUDA"):
+        with pytest.raises(ValueError, match=f"device '{name}': expected auto, cpu, cuda"):
+            devices.pick_device(name)
+
+
+def test_a_torch_for_the_cpu_alone_has_no_gpu(
+    listed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "torch_has_cuda", lambda: False)
+    listed(_TWO)
+    assert devices.pick_device("auto") == torch.device("cpu")
+    for name in ("cuda", "cuda:1"):
+        with pytest.raises(ValueError, match=r"no GPU: this torch has no CUDA; set comp"):
+            devices.pick_device(name)
+    assert not (tmp_path / "locks").exists()  # another job's GPU is not waited for
+
+
+def test_how_torch_was_built_is_read_without_importing_it() -> None:
+    code = "import sys; from wsss.compute.device import torch_has_cuda as has\n"
+    code += "assert has() is %r and 'torch' not in sys.modules"
+    built = bool(torch.version.cuda or torch.version.hip)
+    subprocess.run([sys.executable, "-c", code % built], check=True)
 
 
 def test_without_gpus_from_slurm_none_is_claimed(
@@ -236,3 +259,57 @@ def test_the_workflow_counts(listed: Listed, monkeypatch: pytest.MonkeyPatch) ->
     listed(_TWO)
     names = {"auto": 2, "cuda": 2, "cuda:1": 1, "cpu": 0}
     assert {name: devices.local_gpus(name) for name in names} == names
+
+
+def _link(folder: Path, target: Path) -> None:
+    folder.symlink_to(target)
+
+
+def _file(folder: Path, target: Path) -> None:
+    folder.touch()
+
+
+def _lock_that_is_a_link(folder: Path, target: Path) -> None:
+    folder.mkdir()
+    (folder / "a").symlink_to(target / "dear")
+
+
+def _lock_with_two_names(folder: Path, target: Path) -> None:
+    folder.mkdir()
+    os.link(target / "dear", folder / "a")
+
+
+def _lock_that_is_a_pipe(folder: Path, target: Path) -> None:
+    folder.mkdir()
+    os.mkfifo(folder / "a")
+
+
+@pytest.mark.parametrize(
+    "make", [_link, _file, _lock_that_is_a_link, _lock_with_two_names, _lock_that_is_a_pipe]
+)
+def test_what_somebody_else_put_where_the_locks_are(
+    tmp_path: Path, make: Callable[[Path, Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, folder = tmp_path / "home", tmp_path / "turns"
+    target.mkdir(mode=0o700)
+    (target / "dear").write_text("dear")
+    make(folder, target)
+    message = f"{re.escape(str(folder))}.*take turns.*remove it.*{SHARED}=1 goes on"
+    with pytest.raises(gpus.GpuLockError, match=message):
+        claim_gpus([Gpu("0", "a")], 1, folder)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o700
+    assert os.listdir(target) == ["dear"]
+    assert (target / "dear").read_text() == "dear"
+    monkeypatch.setenv(SHARED, "1")
+    assert claim_gpus([Gpu("0", "a")], 1, folder)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_the_folder_of_another_person(tmp_path: Path) -> None:
+    folder = tmp_path / "turns"
+    folder.mkdir(mode=0o755)
+    os.chown(folder, 12345, 12345)
+    with pytest.raises(gpus.GpuLockError, match="has the mode 755, expected 1777, so jobs cannot"):
+        claim_gpus([Gpu("0", "a")], 1, folder)
+    folder.chmod(0o1777)  # as this package makes it
+    assert claim_gpus([Gpu("0", "a")], 1, folder) == [Gpu("0", "a")]

@@ -1,16 +1,22 @@
 """The process pool: order, bounded memory, and what happens when something goes wrong."""
 
 import functools
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.machines import no_new_bytes
+from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.errors import WriteError
 from wsss.compute.pool import WorkerError, WorkerPool
+from wsss.compute.shared_memory import SharedMemoryError
 
 
 def double(value: int) -> int:
@@ -123,3 +129,17 @@ def test_large_results_pass() -> None:
     with WorkerPool(2) as pool:
         results = dict(pool.map(np.zeros, [("a", 2_000_000), ("b", 3)]))
     assert results["a"].shape == (2_000_000,)
+
+
+def test_full_shared_memory_is_no_full_disk(tmp_path: Path) -> None:
+    """A semaphore that cannot be made is not about the file that is being written."""
+
+    def write(start: Callable[[], object]) -> None:
+        with atomic_path(tmp_path / "a.h5"), no_new_bytes():
+            start()
+
+    with pytest.raises(SharedMemoryError, match=r"^/dev/shm .*semaphores.*compute\.workers"):
+        write(lambda: list(WorkerPool(2).map(process, tasks(2))))
+    with pytest.raises(OSError, match="File too large") as caught:
+        write(multiprocessing.get_context("spawn").Lock)  # as a library would
+    assert not isinstance(caught.value, WriteError)

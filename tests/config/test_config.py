@@ -49,6 +49,11 @@ def test_every_mistake_is_reported_at_once() -> None:
     assert "'imagenet'" in str(caught.value)
 
 
+def test_a_key_that_is_no_text_is_named() -> None:  # Snakemake hands over what YAML read
+    with pytest.raises(ConfigError, match=r"a key of data\.prompts: found True; put it in quot"):
+        from_mapping({"data": {"prompts": {True: "a"}}})
+
+
 def test_contradictory_sections_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"cams\.external\.path"):
         from_mapping({"cams": {"source": "external"}})

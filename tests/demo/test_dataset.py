@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from wsss.data.datasets.words import DEMO_NAMES
 from wsss.demo import dataset, generate
+from wsss.demo.dataset import is_as_drawn
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -83,6 +85,25 @@ def test_other_parameters_or_a_lost_record_redraw(tmp_path: Path) -> None:
     (root / "demo.json").unlink()  # Snakemake deletes a rule's output before it runs it again
     generate(root, train=1, val=1)
     assert len(list((root / "JPEGImages").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("edit", "pattern"), [("remove", "JPEGImages/*.jpg"), ("exchange", "SegmentationClass/*.png")]
+)
+def test_a_lost_or_exchanged_file_is_drawn_again(tmp_path: Path, edit: str, pattern: str) -> None:
+    root = tmp_path / "data"
+    generate(root, train=2, val=1)
+    photo, other, _ = sorted(root.glob(pattern))
+    before = photo.read_bytes()
+    assert is_as_drawn(root)
+    photo.unlink()
+    if edit == "exchange":
+        shutil.copy(other, photo)
+    assert not is_as_drawn(root)
+    generate(root, train=2, val=1)
+    assert photo.read_bytes() == before
+    photo.parent.rename(root / "aside")
+    assert is_as_drawn(root) == (photo.parent.name == "SegmentationClass")
 
 
 def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:

@@ -122,8 +122,8 @@ def serve() -> None:
     from matplotlib import font_manager
 
     from wsss.artifacts.code_digest import code_digest
-    from wsss.artifacts.commit import project_commit
     from wsss.artifacts.provenance import package_versions
+    from wsss.score.commit import project_commit
 
     torch.set_num_threads(1)
     project_commit()

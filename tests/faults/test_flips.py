@@ -98,7 +98,7 @@ def remembered(path: Path) -> str:
     return str(entries)
 
 
-_words = 0
+_words: list[str] = []
 
 
 def _cases(undisturbed: Undisturbed) -> dict[str, tuple[Path, Reader]]:
@@ -108,7 +108,7 @@ def _cases(undisturbed: Undisturbed) -> dict[str, tuple[Path, Reader]]:
     png = min((base / "masks/png/train").iterdir())
     cached = min((base / "cache").glob("text-*.safetensors"))
     global _words
-    _words = len(load_tensors(cached, "")[0]["features"])
+    _words = json.loads(load_tensors(cached, "")[1]["words"])
 
     def tags(path: Path) -> str:
         return read_checked_text(path.with_name("tags.csv"), "run `wsss truth tags` again")
@@ -152,7 +152,7 @@ def _cases(undisturbed: Undisturbed) -> dict[str, tuple[Path, Reader]]:
         "refiner": (base / "refine-train/c.safetensors", checkpoint),
         "refiner, without torch": (base / "refine-train/c.safetensors", without_torch),
         "segmenter": (segmenter, checkpoint),
-        "refiner's state": (base / "refine-train/work/state.safetensors", state),
+        "refiner's state": (_states(base / "refine-train") / "state.safetensors", state),
         "segmenter's state": (step, resumable),
         "that state's digest": (sidecar(step), iter_digest),
         "cost of a training": (base / "refine-train/efficiency.json", cost),
@@ -160,6 +160,12 @@ def _cases(undisturbed: Undisturbed) -> dict[str, tuple[Path, Reader]]:
         "mark of COCO's masks": (base / "truth-coco-masks/masks/val2014.json", drawn),
         "text embeddings": (cached, bank),
     }
+
+
+def _states(folder: Path) -> Path:
+    """Where the one training of a folder has its states."""
+    (states,) = (path for path in (folder / "work").iterdir() if path.is_dir())
+    return states
 
 
 def _small(base: Path) -> tuple[Path, Path]:
@@ -171,7 +177,7 @@ def _small(base: Path) -> tuple[Path, Path]:
     save_checkpoint(
         weights, {name: tensor.flatten()[:9] for name, tensor in tensors.items()}, origin
     )
-    loaded = runner.load_mmengine_checkpoint(max((base / "retrain/work").glob("iter_*.pth")))
+    loaded = runner.load_mmengine_checkpoint(max(_states(base / "retrain").glob("iter_*.pth")))
     loaded["optimizer"] = {}
     loaded["state_dict"] = {n: v.flatten()[:9].clone() for n, v in loaded["state_dict"].items()}
     state.parent.mkdir(exist_ok=True)

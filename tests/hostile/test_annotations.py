@@ -106,20 +106,20 @@ JSON: dict[str, tuple[object, str]] = {
     "half": (json.dumps(coco()).encode()[:-9], "is no instances JSON (JSONDecodeError"),
     "deep": (b"[" * 500_000, "is no instances JSON (RecursionError"),
     "not UTF-8": (b'{"images": "\xff"}', "is no instances JSON (UnicodeDecodeError"),
-    "a list": ([], "is no instances JSON (TypeError"),
-    "no images": ({"annotations": []}, "is no instances JSON (KeyError: 'categories')"),
-    "no file names": (coco(images=[{"id": 1}]), "is no instances JSON (KeyError: 'file_name')"),
-    "number as file name": (_image(file_name=7), "no whole number as id and text as file_name"),
-    "list as id": (_image(id=[1]), "no whole number as id and text as file_name"),
-    "annotation of no image": (_annotation(image_id=[[]]), "is no instances JSON (TypeError"),
+    "a list": ([], "is no instances JSON (expected an object with images,"),
+    "no images": ({"annotations": []}, "is no instances JSON (has no list 'images')"),
+    "no file names": (coco(images=[{"id": 1}]), "image 0 has no text as file_name"),
+    "number as file name": (_image(file_name=7), "image 0 has no text as file_name"),
+    "list as id": (_image(id=[1]), "image 0 has '[1]' as id, no whole number"),
+    "annotation of no image": (_annotation(image_id=[[]]), "annotation 0 has '[[]]' as image_id"),
     "no category": (_annotation(category_id=12), "annotation 0 is of category 12"),
     "category 10^9": (_annotation(category_id=10**9), "annotation 0 is of category 1000000000"),
-    "other categories": (coco(categories=[]), "COCO's 80 categories, found '0 categories'"),
+    "other categories": (coco(categories=[]), "expected COCO's 80 categories, but it has 0"),
     "a unicorn": (
         coco(categories=[{"id": 1, "name": "unicorn"}, *coco()["categories"][1:]]),
-        "expected COCO's 80 categories, found 'unicorn'",
+        "expected COCO's 80 categories, but category 1 is 'unicorn'",
     ),
-    "5000 digits": (b'{"images": ' + b"9" * 5000 + b"}", "is no instances JSON (ValueError"),
+    "5000 digits": (b'{"images": ' + b"9" * 5000 + b"}", "is no instances JSON (Exceeds the limit"),
 }
 
 
@@ -150,7 +150,10 @@ def test_instances_that_are_a_pipe_are_refused(tmp_path: Path) -> None:
 def test_a_file_name_outside_the_folder_excludes_only_its_image(tmp_path: Path) -> None:
     photo(tmp_path / "secret.jpg")
     names = ["good.jpg", "../../secret.jpg", str(tmp_path / "secret.jpg")]
-    images = [{"id": 1, "file_name": name, "width": 30, "height": 20} for name in names]
+    images = [
+        {"id": number, "file_name": name, "width": 30, "height": 20}
+        for number, name in enumerate(names, start=1)
+    ]
     folder, data = _coco_folder(tmp_path, coco(images=images))
     folder.ingest(data=data).done()
     assert (folder.manifest / "quarantine.csv").read_text().count("leads out of train2014") == 2
@@ -162,7 +165,10 @@ OUTLINES: dict[str, tuple[object, str]] = {
     "far corner": ([[0, 0, 1e9, 0, 1e9, 1e9]], "a corner lies far outside of the 30 x 20 pixels"),
     "NaN corner": ([[0, 0, float("nan"), 0, 5, 5]], "a corner lies far outside"),
     "words": ([["a", "b", "c", "d", "e", "f"]], "ValueError"),
-    "lists": ([[[0, 0], [1, 1], [2, 2], [0, 0], [1, 1], [2, 2]]], "a corner lies far outside"),
+    "lists": ([[[0, 0], [1, 1], [2, 2], [0, 0], [1, 1], [2, 2]]], "is no list of x, y, x, y"),
+    "no list of polygons": ([0, 0, 5, 0, 5, 5], "is no list of polygons"),
+    "half a corner": ([[0, 0, 5, 0, 5, 5, 9]], "is no list of x, y, x, y"),
+    "empty": ([], "it has none"),
     "runs beyond": ({"size": [20, 30], "counts": [0, 10**6]}, "its runs are not the 600 pixels"),
     "negative run": ({"size": [20, 30], "counts": [-400, 1000]}, "its runs are not the 600"),
     "half a pixel": ({"size": [20, 30], "counts": [0.5, 599.5]}, "its runs are not the 600"),
@@ -171,8 +177,8 @@ OUTLINES: dict[str, tuple[object, str]] = {
     "packed, cut off": ({"size": [20, 30], "counts": "o"}, "its runs are cut off"),
     "packed, no text": ({"size": [20, 30], "counts": "\n\n"}, "its runs are not COCO's"),
     "no runs": ({"size": [20, 30]}, "KeyError"),
-    "a number": (7, "TypeError"),
-    "nothing": (None, "TypeError"),
+    "a number": (7, "is no polygon and no RLE"),
+    "nothing": (None, "it has none"),
 }
 
 
@@ -230,6 +236,24 @@ def test_a_bad_mask_is_named(
         *("--out", folder.base / "blob.json", "--config", config),
     )
     outcome.refused("good", *pieces)
+    assert not (folder.base / "blob.json").exists()
+
+
+def test_masks_that_contradict_the_tags_are_refused(folder: Folder) -> None:
+    """0 and 255, as most tools write one class."""
+    photo(folder.root / "x.jpg", 1)
+    folder.table("image,tags\ngood.jpg,cat\nx.jpg,dog\n")
+    folder.ingest().done()
+    masks = folder.base / "masks"
+    masks.mkdir()
+    for name in ("good", "x"):
+        save_label_png(masks / f"{name}.png", np.where(np.eye(20, 30) > 0, 255, 0).astype(np.uint8))
+    config = folder.configure(data={"masks": str(masks)})
+    outcome = wsss(
+        *("score", "blob", "--manifest", folder.manifest, "--split", "train"),
+        *("--out", folder.base / "blob.json", "--config", config),
+    )
+    outcome.refused(f"{masks}: contradicts the tags", "2 of 2 images", "1 cat, 2 dog")
     assert not (folder.base / "blob.json").exists()
 
 

@@ -2,11 +2,14 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from wsss.compute.device import torch_has_cuda
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
 from wsss.pipeline.runs import Runs
@@ -42,7 +45,38 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "5000 digits": ("seed: " + "9" * 5000, ("is not valid YAML", "4300")),
     "5000 hexadecimal digits": ("seed: 0x" + "f" * 5000, ("seed: is a whole number beyond 64",)),
     "list as key": ("[a, b]: c", ("unhashable key",)),
-    "number as key": ("1: a", ("the key 1 is no text; put it into quotes",)),
+    "number as key": ("1: a", ("the key 1 is read as 1; put it in quotation marks",)),
+    "yes, no and the like": (
+        "data: {classes: [yes, off, 007, 1.0e+3, 12:30, 2024-01-01, ~]}",
+        tuple(
+            f"data.classes.{index}: found {value}; put it in quotation marks"
+            for index, value in enumerate(
+                ("True", "False", "7", "1000.0", "750", "2024-01-01", "None")
+            )
+        ),
+    ),
+    "no as text": (
+        "name: no\ndata: {val_list: no, prompts: {cat: on}}",
+        (
+            "name: found False; put it in quotation marks",
+            "data.val_list: found False; put it in",
+            "data.prompts.cat: found True; put it in",
+        ),
+    ),
+    "off as a choice": (
+        "infer: {dropout: off}",
+        ("infer.dropout: found False; put it in quotation marks; Input should be 'on' or 'off'",),
+    ),
+    "yes as a key": (
+        "data: {prompts: {yes: a}}",
+        ("the key yes is read as True; put it in quotation marks", "line 1, column 18"),
+    ),
+    "a date as a key": ("2024-01-01: a", ("the key 2024-01-01 is read as 2024-01-01; put it in",)),
+    "yes as a number": ("shards: yes", ("shards: found True, expected a number",)),
+    "no among numbers": (
+        "predict: {scales: [1.0, no]}",
+        ("predict.scales: found False, expected",),
+    ),
     "NaN": ("retrain: {lr: .nan}", ("retrain.lr: is nan, expected a finite number",)),
     "infinity": ("predict: {scales: [1.0, .inf]}", ("predict.scales.1: is inf",)),
     "huge": ("shards: 1000000000000", ("shards: Input should be less than or equal to",)),
@@ -55,7 +89,7 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "line end in a name": ('name: "a\\n"', ("name: holds the control character '\\n'",)),
     "command as device": (
         'compute: {device: "cpu; touch ran"}',
-        ("compute.device: String should match pattern",),
+        ("compute.device: found 'cpu; touch ran', expected auto, cpu, cuda or cuda:1 …",),
     ),
     "NUL in a path": ('data: {root: "a\\0b"}', ("data.root: holds the control character",)),
     "line end in a path": ('data: {root: "a\\nb"}', ("data.root: holds the control character",)),
@@ -86,6 +120,23 @@ def test_configurations_that_are_not_regular_files_are_refused(tmp_path: Path, k
     wsss("config", "check", "--config", path).refused(str(path), "pass an existing YAML file")
 
 
+@pytest.mark.skipif(torch_has_cuda(), reason="this torch has CUDA")
+def test_a_check_warns_of_a_gpu_that_only_other_machines_may_have(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("compute: {device: cuda}")
+    command = [sys.executable, "-m", "wsss", "config", "check", "--config", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "device: cuda" in done.stdout
+    assert "warning for jobs that run here: no GPU: this torch has no CUDA; set" in done.stderr
+
+
+def test_an_option_of_the_command_line_is_checked_too(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("")
+    command = ("cams", "--manifest", "m", "--out", "o", "--config", path, "--device", "mps")
+    wsss(*command).refused("options of the command line", "compute.device: found 'mps', expected")
+
+
 RUNS: dict[str, tuple[dict[str, Any], str]] = {
     "the folder above": ({"runs": {"..": {}}}, "a run would be called '..'"),
     "two folders up": ({"matrix": {"cams": {"..": {}}, "refine": {"..": {}}}}, "called '..'"),
@@ -112,11 +163,6 @@ def test_names_of_runs_become_harmless() -> None:
     runs = Runs({"runs": {"a/b": {}, "c d;e": {}, "f$(g)": {}, "caf\N{SNOWMAN}": {}}})
     labels = [name.removeprefix("demo/") for name in runs if name != "demo"]
     assert labels == ["a-b", "c-d-e", "f--g-", "caf-"]
-
-
-@pytest.mark.parametrize("text", ["{", "[" * 100_000, "3", '{"a": 1}', "NaN", '{"variant": NaN}'])
-def test_sections_passed_by_the_workflow_are_checked(tmp_path: Path, text: str) -> None:
-    wsss("ingest", "--out", tmp_path / "m", "--sections", text).refused("--sections")
 
 
 def test_configurations_parsed_by_the_engine_are_checked_too(tmp_path: Path) -> None:

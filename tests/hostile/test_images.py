@@ -118,7 +118,7 @@ UNUSABLE: dict[str, tuple[Maker, str]] = {
     "itself.jpg": (lambda path: path.symlink_to(path.name), "cannot be read"),
     "nowhere.jpg": (lambda path: path.symlink_to("not/there"), "missing file"),
     "outside.jpg": (lambda path: path.symlink_to("/proc/self/environ"), "empty file"),
-    "a folder.jpg": (_folder_loop, "missing file"),
+    "a folder.jpg": (_folder_loop, "is a folder (tags.csv line"),
     "line\nend.jpg": (photo, "holds a backslash, a control character"),
     "return\r.jpg": (photo, "holds a backslash, a control character"),
     "colour\x1b[31m.jpg": (photo, "holds a backslash, a control character"),
@@ -135,7 +135,10 @@ USED: dict[str, tuple[Maker, str]] = {
     ),
     "loop.tif": (_tiff_loop, "grey converted to RGB"),
     "CASE.jpg": (lambda path: photo(path, 5), ""),
-    "case.jpg": (lambda path: photo(path, 6), "differs from id 'CASE' in case only"),
+    "case.jpg": (
+        lambda path: photo(path, 6),
+        "differs from id 'CASE' in case or",
+    ),
     "and more.jpg": (lambda path: photo(path).open("ab").write(b"PK\3\4" + bytes(99)), ""),
 }
 

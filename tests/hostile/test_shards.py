@@ -129,11 +129,11 @@ def _indexed(*entries: Any) -> Callable[[Path], None]:
 FOREIGN = "is stored in a way that ours are not"
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such shard; run the stage"),
-    "empty": (lambda path: path.touch(), "damaged or no HDF5 file"),
-    "text": (lambda path: path.write_text("hello"), "damaged or no HDF5 file"),
+    "empty": (lambda path: path.touch(), "damaged or no shard"),
+    "text": (lambda path: path.write_text("hello"), "damaged or no shard"),
     "pipe": (os.mkfifo, "is no regular file"),
     "folder": (lambda path: path.mkdir(), "is no regular file"),
-    "half": (lambda path: os.truncate(good(path), 900), "damaged or no HDF5 file"),
+    "half": (lambda path: os.truncate(good(path), 900), "damaged or no shard"),
     "no shard": (lambda path: h5py.File(path, "w").close(), "is not a finished shard"),
     "format 10^9": (_saying(format=10**9), "has the format 1000000000"),
     "format in words": (_saying(format="two"), "has the format two"),

@@ -38,6 +38,9 @@ ROWS: dict[str, tuple[str, str]] = {
     "no name": (",cat\n", "tags.csv line 3 names no image"),
     "overlong name": (f"{'x' * 5000},cat\n", "is longer than 200 bytes"),
     "no tag": ("x.jpg,\n", "no tag"),
+    "half a list": ("x.jpg,['cat'\n", "tags that are no list of names"),
+    "a dictionary": ("x.jpg,\"{'cat': 1}\"\n", "tags that are no list of names"),
+    "another ending": ("good.heic2,cat\n", "missing file (tags.csv line 3); did you mean"),
     "formula": ("x.jpg,=cmd()\n", "unknown tag '=cmd()'"),
 }
 """Further rows → the reason in the quarantine table; the good photo stays."""
@@ -93,6 +96,13 @@ def test_impossible_classes_are_refused(folder: Folder, name: str, content: str)
     outcome = folder.ingest(data={"classes": []})
     outcome.refused("tags.csv", "class", "mend the table, or set data.classes")
     assert "\x1b" not in outcome.text
+
+
+def test_a_background_tag_is_refused(folder: Folder) -> None:
+    folder.table("image,tags\ngood.jpg,\"['cat', 'Background']\"\n")
+    outcome = folder.ingest(data={"classes": []})
+    outcome.refused("tags.csv: the tag 'Background' (line 2)", "label 0 is the background")
+    assert not (folder.manifest / "manifest.csv").exists()
 
 
 def _list(content: bytes) -> Callable[[Folder], None]:

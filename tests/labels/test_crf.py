@@ -1,11 +1,18 @@
 """Dense CRF: against brute force, its two departures, and odd inputs."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
+import wsss
 from tests.labels.mean_field import mean_field
+from wsss.config.errors import ConfigError
 from wsss.config.labels import CrfConfig
+from wsss.config.load import from_mapping
+from wsss.labels import crf as crf_module
 from wsss.labels.crf import appearance_image, dense_crf, unary_energy
+from wsss.pipeline.runs import Runs
 
 # The library filters on a permutohedral lattice, which is an approximation: on this scene it is off
 # by 5e-3 at the object's border and by 6e-5 on average; 2e-2 and 2e-4 after 3 iterations.
@@ -147,3 +154,64 @@ def test_half_precision_unary_is_that_of_float16() -> None:
     np.testing.assert_array_equal(half, half.astype(np.float16))
     assert 0 < np.abs(half - full).max() < 2e-2
     np.testing.assert_allclose(full.max(), -np.log(1e-5), rtol=1e-5)
+
+
+ROW = 2058  # pixels
+
+
+def row(sigma: float, posterior: Callable[..., np.ndarray]) -> list[int]:
+    """The pixels of a row that the first one, which alone is sure, pulls to its label."""
+    probabilities = np.full((2, 1, ROW), 0.5, np.float32)
+    probabilities[:, 0, 0] = 0.9, 0.1
+    image = np.zeros((1, ROW, 3), np.uint8)
+    settings = crf(gaussian_sxy=sigma, bilateral_compat=0.0, iterations=1)
+    return np.flatnonzero(posterior(probabilities, image, settings)[0, 0] > 0.501).tolist()
+
+
+def test_far_pixels_never_share_a_cell_of_the_lattice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coordinates of 16 bits, in steps of 3: pixel 2048 would come to lie where pixel 0 is."""
+    wrapped = 3**0.5 * 2048 / (3 * 2**16)
+    with pytest.raises(ValueError, match=r"gaussian_sxy is 0\.018.* too small for .* 2058 x 1 pix"):
+        row(wrapped, dense_crf)
+    assert row(6.1 * wrapped, dense_crf) == [0]  # the smallest that is taken is right
+    monkeypatch.setattr(crf_module, "_check_deviations", lambda *_: None)
+    assert row(wrapped, dense_crf) == [0, 2048]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"bilateral_srgb": 0.05, "bilateral_sxy": 0.02}, {"bilateral_sxy": 0.01}],
+    ids=str,
+)
+def test_the_smallest_deviations_are_checked_with_the_image(change: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"the CRF's bilateral_sxy is 0\.0.* or bilateral_srgb"):
+        dense_crf(np.full((2, 40, 400), 0.5), np.zeros((40, 400, 3), np.uint8), crf(**change))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("bilateral_srgb", 1e-8),
+        ("bilateral_srgb", 0.049),
+        ("bilateral_sxy", 1e-8),
+        ("gaussian_sxy", 0.0),
+        ("gaussian_sxy", float("inf")),
+        ("bilateral_sxy", float("nan")),
+        ("bilateral_srgb", 1e39),
+        ("gaussian_compat", 1e30),
+        ("iterations", 10**9),
+    ],
+)
+def test_settings_that_no_image_can_have_are_refused_everywhere(name: str, value: float) -> None:
+    photo, scores = np.zeros((8, 8, 3), np.uint8), np.full((2, 8, 8), 0.5, np.float32)
+    sections = ("masks", "crf"), ("seeds", "crf"), ("predict", "crf_settings")
+    for section, key in (*sections, ("refine", "weakclip")):
+        inner = {"boundary": {name: value}} if key == "weakclip" else {name: value}
+        with pytest.raises(ConfigError, match=f"{section}.{key}.*{name}: "):
+            from_mapping({section: {key: inner}})
+    with pytest.raises(ConfigError, match=rf"(?s)not a valid configuration.*{name}"):
+        Runs({"sweep": {f"masks.crf.{name}": [value]}})
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        wsss.dense_crf(photo, scores, **{name: value})
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        wsss.pseudo_mask(photo, scores, crf={name: value})

@@ -14,6 +14,7 @@ from tests.masks.mask_run import NAMES, MaskRun
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Item, Shard
+from wsss.artifacts.watch import is_listed
 from wsss.compute.pool import WorkerError
 from wsss.data.images.label_png import read_label_png
 from wsss.data.images.read import read_image
@@ -88,6 +89,7 @@ def test_pngs_hold_the_same_labels_and_nothing_else_is_there(run: MaskRun) -> No
             np.testing.assert_array_equal(read, item.arrays[product])
     assert len(pngs(png)) == 2 * len(run.samples)
     assert {entry.name for entry in png.iterdir()} == {"label", "train"}
+    assert is_listed(png)
 
 
 def test_content_ignores_workers_and_shards(run: MaskRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,4 +269,4 @@ def test_weights_of_the_scores_are_passed_on(run: MaskRun) -> None:
     shard, _ = run.make(run.write_scores())
     with Shard(shard) as opened:
         assert opened.provenance.weights == {"clip": "abc"}
-        assert set(opened.provenance.inputs) == {"scores", "manifest"}
+        assert set(opened.provenance.inputs) == {"scores", "manifest", "class_list"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss.pipeline.parent_watch import this_machine
+from wsss.compute.machine import this_machine
 
 _PROGRAM = (
     "from wsss.pipeline.parent_watch import exit_with_parent; exit_with_parent(); print('runs')"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss.pipeline.slurm import IGNORED, explain_failures, explain_logs, queued_jobs_message
+from wsss.pipeline.slurm import IGNORED, queued_jobs_message, slurm_remedies
 
 _LOG = """
 [Sun Nov 22 00:17:12 2026]
@@ -24,11 +24,24 @@ Error in rule score:
 Error in rule retrain:
     message: SLURM-job '9' failed, SLURM status is: 'OUT_OF_MEMORY'. Reason: Unknown.
 [Sun Nov 22 00:18:12 2026]
-Error in group labels:
-    message: SLURM-job '10' failed, SLURM status is: 'CANCELLED'.
-[Sun Nov 22 00:18:12 2026]
 Error in rule cams:
     message: SLURM-job '11' failed, SLURM status is: 'FAILED'.
+"""
+# As Snakemake 9.27.1 writes it: no state of the job.
+_GROUP = """
+[Sat Nov 28 19:00:35 2026]
+    message: Error in group labels
+    log: {log} (check log file(s) for error details)
+    jobs:
+        rule masks:
+            jobid: 0
+            log: results/tiny/logs/masks/train.1-of-1.log (check log file(s) for error details)
+        rule refine_apply:
+            jobid: 2
+    [Sat Nov 28 19:00:35 2026]
+    Error in rule masks:
+        message: None
+        jobid: 0
 """
 
 
@@ -67,19 +80,32 @@ def test_no_answer_gives_no_message(squeue: Path, monkeypatch: pytest.MonkeyPatc
     assert queued_jobs_message(Path("/shared")) == ""
 
 
-def test_each_rule_has_a_remedy(tmp_path: Path) -> None:
-    lines = explain_failures(_LOG).splitlines()
-    assert len(lines) == 3  # the rule's log explains FAILED
-    assert lines[0].startswith("refine_predict: 2 jobs (TIMEOUT) - reached its time limit; ")
-    assert "--set-resources refine_predict:runtime=MINUTES" in lines[0]
-    assert "retrain: a job (OUT_OF_MEMORY)" in lines[1]
-    assert "labels: a job (CANCELLED)" in lines[2]
-    log = tmp_path / "a.log"
-    log.write_text(_LOG)
-    assert explain_logs([str(log)]).splitlines() == lines
+def test_each_rule_has_a_remedy() -> None:
+    remedies = slurm_remedies(_LOG)
+    assert [set(rules) for rules, _ in remedies] == [{"refine_predict"}, {"retrain"}]
+    first, second = (line for _, line in remedies)  # the stage's log explains FAILED
+    assert first.startswith("refine_predict: 2 jobs (TIMEOUT) - reached its time limit; ")
+    assert second.startswith("retrain: a job (OUT_OF_MEMORY) - took more memory")
+    assert slurm_remedies("Error in rule x:\n    message: None\n") == []
+    assert slurm_remedies("") == []
 
 
-def test_other_failures_give_no_advice(tmp_path: Path) -> None:
-    assert explain_failures("Error in rule x:\n    message: None\n") == ""
-    assert explain_logs([]) == ""
-    assert explain_logs([str(tmp_path / "none")]) == ""
+@pytest.mark.parametrize(
+    ("written", "state"),
+    [
+        ("*** JOB 3 ON vm CANCELLED AT 2026-11-28T19:00:34 DUE TO TIME LIMIT ***", "TIMEOUT"),
+        ("*** JOB 3 ON vm CANCELLED AT 2026-11-28T18:58:01 ***", "CANCELLED"),
+        ("Detected 1 oom_kill event in StepId=3.batch.", "OUT_OF_MEMORY"),
+        ("*** JOB 3 ON vm CANCELLED AT 2026-11-28T18:58:01 DUE TO PREEMPTION ***", "PREEMPTED"),
+    ],
+)
+def test_the_log_of_a_group_says_how_it_ended(tmp_path: Path, written: str, state: str) -> None:
+    log = tmp_path / "3.log"
+    log.write_text(f"slurmstepd-vm: error: {written}\n")
+    ((rules, line),) = slurm_remedies(_GROUP.format(log=log))
+    assert rules == {"masks", "refine_apply"}
+    assert line.startswith(f"masks + refine_apply: a job ({state}) - ")
+
+
+def test_a_group_without_log_has_no_remedy(tmp_path: Path) -> None:
+    assert slurm_remedies(_GROUP.format(log=tmp_path / "none")) == []

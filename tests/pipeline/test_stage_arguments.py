@@ -9,10 +9,9 @@ from typing import Any, get_type_hints, is_typeddict
 import pytest
 
 from wsss.artifacts.stage import STAGES
-from wsss.cli.options import stage_values
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
-from wsss.pipeline.stages import stage_sections
+from wsss.pipeline.job import job_of
 
 FUNCTIONS = {
     "ingest": "wsss.data.ingest.stage:ingest",
@@ -56,11 +55,11 @@ def _keywords(function: Callable[..., Any]) -> set[str]:
 def test_other_sections_do_not_reach_a_stage(stage: str) -> None:
     """The text that the workflow sends has no other value, whatever the configuration says."""
     config = from_mapping({"refine": {"method": "excel"}, "clip": {"long_side": 999}})
-    values = json.loads(stage_sections(stage, config))
+    values = json.loads(job_of(stage, config).text())["sections"]
     sections = {key.partition(".")[0] for key in STAGES[stage].reads}
     assert set(values) == sections
     for key in STAGES[stage].reads:
         section, _, name = key.partition(".")
         assert not name or name in values[section]
-    arguments = stage_values(stage, [], json.dumps(values))
+    arguments = STAGES[stage].arguments(job_of(stage, config).config(stage))
     assert set(arguments) == {key.rpartition(".")[2] for key in STAGES[stage].reads} | {"compute"}

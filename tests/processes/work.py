@@ -27,13 +27,14 @@ from wsss.retrain import recipe
 from wsss.retrain.runner import ProgressHook
 from wsss.retrain.train import train as retrain
 
-STEPS = {"iterations": 2, "warmup": 1, "batch": 4, "checkpoint_every": 2, "crop": 64}
+STEPS = {"iterations": 2, "warmup": 1, "batch": 4, "checkpoint_every": 2, "crop": 64, "threads": 1}
 REFINERS: dict[str, dict[str, Any]] = {
     "weclip": {"weclip": {"width": 16, "dropout": 0.0, "rfm_start": 0}},
     "weakclip": {"weakclip": {"width": 16, "channels": 16, "dropout": 0.0, "drop_path": 0.0}},
     "excel": {"excel": {"width": 16, "dropout": 0.0, "lvc_start": 0}},
 }
 SEGMENTER = {"crop": 48, "batch": 4, "iterations": 2, "warmup": 1, "checkpoint_every": 2}
+SEGMENTER["threads"] = 1
 
 
 def refiner(folder: Path, method: str, **changes: Any) -> Config:

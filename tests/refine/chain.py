@@ -41,7 +41,7 @@ class Chain:
         self.base: dict[str, Any] = {
             "compute": {"device": "cpu", "workers": 2},
             "data": {"root": str(root), "demo_images": [train, val]},
-            "refine": refine,
+            "refine": overlay({"train": {"threads": 1}}, refine),
             "infer": {"crf": False},
             **sections,
         }

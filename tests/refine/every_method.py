@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from tests.builders import torch_threads
 from tests.refine.chain import Chain, assert_same_weights, cut_short
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
@@ -73,12 +74,13 @@ class MethodTests:
                 np.testing.assert_allclose(total, 1, atol=2e-3)
 
     @pytest.mark.slow
-    def test_predictions_do_not_depend_on_their_neighbours(
+    def test_predictions_do_not_depend_on_their_neighbours_or_threads(
         self, chain: Chain, checkpoint: Path, changes: Changes, tmp_path: Path
     ) -> None:
         config = chain.config(**changes)
         whole = chain.predict(config, checkpoint, tmp_path / "whole.h5")
-        part = chain.predict(config, checkpoint, tmp_path / "part.h5", (3, 3))
+        with torch_threads(3):
+            part = chain.predict(config, checkpoint, tmp_path / "part.h5", (3, 3))
         with Shard(whole, kind="predictions") as shard, Shard(part) as last:
             assert 0 < len(last.ids) < len(shard.ids)
             for item in last:

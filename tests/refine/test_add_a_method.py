@@ -14,7 +14,7 @@ CONFIG = {
     "shards": 1,
     "data": {"root": "results/tiny-data", "demo_images": [4, 2]},
     "cams": {"splits": ["train"], "affinity": {"enabled": False}},
-    "refine": {"method": "toy", "train": {"iterations": 3, "batch": 2, "warmup": 1}},
+    "refine": {"method": "toy", "train": {"iterations": 3, "batch": 2, "warmup": 1, "threads": 1}},
     "infer": {"crf": False, "scales": [1.0]},
     "masks": {"crf": {"enabled": False}},
     "retrain": {"enabled": False},

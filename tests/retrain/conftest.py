@@ -108,6 +108,7 @@ def build_config(
 ) -> Config:
     """A configuration with few, small steps."""
     small = {"crop": 48, "batch": 2, "iterations": 4, "warmup": 1, "checkpoint_every": 2}
+    small["threads"] = 1  # tiny tensors gain nothing from threads
     return from_mapping(
         {
             "seed": seed,

@@ -1,5 +1,6 @@
 """Predictions equal those of mmsegmentation for each image, however the work is divided."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.builders import torch_threads
 from tests.retrain.small_networks import facts, small
 from wsss.artifacts.checkpoint import save_checkpoint
 from wsss.artifacts.errors import ArtifactError
@@ -19,8 +21,8 @@ from wsss.artifacts.stage import STAGES
 from wsss.config.model import Config
 from wsss.data.images.read import read_image
 from wsss.labels.crf import dense_crf
-from wsss.retrain.predict import run
-from wsss.retrain.segmenter import Segmenter
+from wsss.retrain.predict import predictions, run
+from wsss.retrain.segmenter import Segmenter, load_segmenter
 
 Configure = Callable[..., Config]
 MULTI = [0.75, 1.0, 1.5]
@@ -41,9 +43,9 @@ def checkpoint(model: nn.Module, tmp_path: Path) -> Path:
     return save(tmp_path / "segmenter.safetensors", model)
 
 
-def save(path: Path, model: nn.Module, **changes: Any) -> Path:
+def save(path: Path, model: nn.Module, seed: int = 0, **changes: Any) -> Path:
     """A checkpoint as the training writes it."""
-    provenance = Provenance(stage="retrain", config={}, seed=0, code="", packages={})
+    provenance = Provenance(stage="retrain", config={}, seed=seed, code="", packages={})
     save_checkpoint(path, model.state_dict(), provenance, facts(**changes).model_dump())
     return path
 
@@ -195,6 +197,36 @@ def test_content_ignores_parts(
     parts = [content(f"{part}.h5", configure(compute_batch=2), (part, 2)) for part in (1, 2)]
     assert {image: stored for part in parts for image, stored in part.items()} == whole
     assert sum(map(len, parts)) == len(whole) == 4
+
+
+def test_probabilities_do_not_depend_on_the_threads_of_the_process(
+    data: Any, checkpoint: Path
+) -> None:
+    trained = load_segmenter(checkpoint, "cpu", scales=(1.0,))
+    results = []
+    for threads in (1, 3):
+        with torch_threads(threads):
+            some = predictions(trained, data.samples[6:], batch=8, max_pixels=10**6)
+            results.append({i: p.protocols["multi"].probabilities.tobytes() for i, p in some})
+    assert results[0] == results[1]
+
+
+def test_label_maps_are_reused_after_a_training_that_ended_alike(
+    data: Any, configure: Configure, checkpoint: Path, model: nn.Module, tmp_path: Path, caplog: Any
+) -> None:
+    out = tmp_path / "p.h5"
+    predict(data, configure(), checkpoint, out)
+    with caplog.at_level(logging.INFO, logger="wsss"):
+        save(checkpoint, model, seed=1)  # the same weights in another file
+        predict(data, configure(), checkpoint, out)
+        with torch.no_grad():
+            model.decode_head.conv_seg.bias += 1
+        save(checkpoint, model)
+        predict(data, configure(), checkpoint, out)
+    assert [r.message for r in caplog.records if "reused" in r.message] == [
+        "4 images: 4 reused, 0 computed",
+        "4 images: 0 reused, 4 computed",
+    ]
 
 
 def test_other_architecture_or_classes_are_refused(

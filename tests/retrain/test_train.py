@@ -59,6 +59,12 @@ def run(data: Any, config: Config, folder: Path, masks: list[Path] | None = None
     return hashlib.sha256(content).hexdigest(), log.read_text()
 
 
+def states_of(work: Path) -> Path:
+    """Where the one training of a work folder has its states."""
+    (states,) = (path for path in work.iterdir() if path.is_dir())
+    return states
+
+
 @pytest.fixture(scope="module")
 def trained(small_networks: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """The folder and the result of a training that nothing disturbed."""
@@ -119,7 +125,7 @@ def test_a_checkpoint_contains_everything_that_prediction_needs(data: Any, train
     tensors, provenance = load_checkpoint(path)
     assert tensors["decode_head.conv_seg.weight"].shape[0] == 4
     assert (provenance.stage, provenance.seed) == ("retrain", 0)
-    assert set(provenance.inputs) == {"images", "classes", "masks"}
+    assert set(provenance.inputs) == {"images", "classes", "masks", "manifest", "class_list"}
     segmenter = load_segmenter(path, "cpu")
     assert segmenter.facts.labels == ("background", "cat", "boat", "tree")
     assert segmenter.facts.palette == voc_palette()[:4]
@@ -137,22 +143,25 @@ def test_mmsegmentation_can_use_what_is_in_the_work_folder(trained: Any) -> None
     from wsss.retrain.architecture import build_model
 
     folder = trained[0]
-    model = build_model(MmConfig.fromfile(folder / "work" / "config.py").model)
+    model = build_model(MmConfig.fromfile(states_of(folder / "work") / "config.py").model)
     model.load_state_dict(load_file(folder / "segmenter.safetensors"))
 
 
 @pytest.mark.slow
-def test_state_of_another_training_is_ignored(
-    data: Any, configure: Configure, tmp_path: Path, trained: Any, caplog: Any
+def test_state_of_another_training_is_left_and_taken_up_again(
+    data: Any, configure: Configure, tmp_path: Path, trained: Any, kill_at: Any, caplog: Any
 ) -> None:
     shutil.copytree(trained[0] / "work", tmp_path / "work")
     masks = data.masks(change=lambda mask: np.where(mask == 1, 255, mask).astype(np.uint8))
-    for changes, others in (({}, masks), ({"lr": 5e-3}, masks), ({}, None)):
+    for changes in ({}, {"lr": 5e-3}):
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="wsss"):
-            result = run(data, configure(**changes), tmp_path, others or data.masks())
-        assert caplog.text.count("state of another configuration or other masks") == 1
-        assert (result == trained[1]) == (others is None)
+            assert run(data, configure(**changes), tmp_path, masks) != trained[1]
+        assert caplog.text.count("holds states of other settings or inputs alone") == 1
+    kill_at(0)  # no step may begin
+    # Neither the number of shards nor how often states are saved is part of a training.
+    again = data.masks(parts=3)
+    assert run(data, configure(checkpoint_every=3), tmp_path, again) == trained[1]
 
 
 @pytest.mark.slow
@@ -169,7 +178,7 @@ def test_a_damaged_checkpoint_is_skipped(
     data: Any, configure: Configure, tmp_path: Path, trained: Any, caplog: Any
 ) -> None:
     shutil.copytree(trained[0] / "work", tmp_path / "work")
-    newest, older = resumable(tmp_path / "work")
+    newest, older = resumable(states_of(tmp_path / "work"))
     assert (newest.name, older.name) == ("iter_4.pth", "iter_2.pth")
     newest.write_bytes(newest.read_bytes()[:5000])
     with caplog.at_level(logging.INFO, logger="wsss"):

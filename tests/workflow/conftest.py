@@ -23,10 +23,17 @@ CONFIG = {
     "data": {"root": "results/tiny-data", "demo_images": [14, 4]},
     "refine": {
         "method": "weclip",
-        "train": {"iterations": 4, "batch": 2, "warmup": 1, "checkpoint_every": 2},
+        "train": {"iterations": 4, "batch": 2, "warmup": 1, "checkpoint_every": 2, "threads": 1},
         "weclip": {"width": 16, "rfm_start": 2},
     },
-    "retrain": {"iterations": 3, "crop": 64, "batch": 2, "warmup": 1, "checkpoint_every": 2},
+    "retrain": {
+        "iterations": 3,
+        "crop": 64,
+        "batch": 2,
+        "warmup": 1,
+        "checkpoint_every": 2,
+        "threads": 1,
+    },
     "pictures": {"contact_images": 2},
 }
 ENGINE = Path(sys.executable).with_name("snakemake")
@@ -98,6 +105,7 @@ def copy_project(target: Path) -> Project:
     for name in ("wsss", "workflow"):
         shutil.copytree(ROOT / name, target / name, ignore=ignore)
     shutil.copytree(ROOT / "envs", target / "envs")
+    (target / "profiles").symlink_to((ROOT / "profiles").readlink())
     for name in ("Snakefile", "config.yaml"):
         shutil.copy(ROOT / name, target / name)
     project = Project(target)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from wsss.config.load import overlay
+
 from .conftest import CONFIG, RUN, Project, jobs
 
 pytestmark = pytest.mark.workflow
@@ -101,6 +103,14 @@ def test_comments_and_the_command_line_rerun_nothing(finished: Project) -> None:
             {"pictures": {"contact_images": 3}, "compute": {"workers": 2, "batch": 3}},
             {"contact_sheet"},
             {"cams", "masks", "predict", "retrain", "ingest"} | SCORE,
+        ),
+        (
+            {
+                "refine": overlay(CONFIG["refine"], {"train": {"checkpoint_every": 3}}),
+                "retrain": CONFIG["retrain"] | {"checkpoint_every": 3},
+            },
+            set(),
+            {"refine_train", "refine_apply", "masks", "retrain", "predict"} | SCORE,
         ),
     ],
 )

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from wsss.compute.device import torch_has_cuda
+
 from .conftest import Project, copy_project
 
 pytestmark = pytest.mark.workflow
@@ -54,6 +56,15 @@ def test_paths_outside_the_project_are_refused_before_any_job(project: Project) 
     assert "data.root: holds {b}, which the workflow would replace" in done.stdout + done.stderr
     assert not list(project.root.rglob("ran"))
     assert not (project.root.parent / "elsewhere").exists()
+
+
+@pytest.mark.skipif(torch_has_cuda(), reason="this torch has CUDA")
+def test_a_gpu_that_torch_cannot_use_stops_before_any_job(project: Project) -> None:
+    project.configure(compute={"device": "cuda:1"})
+    done = project.snakemake("--dry-run", check=False)
+    assert done.returncode == 1
+    text = done.stdout + done.stderr
+    assert "no GPU: this torch has no CUDA; set compute.device to cpu or auto (it is cuda" in text
 
 
 def test_snakemake_runs_templates_of_its_configuration(project: Project, tmp_path: Path) -> None:

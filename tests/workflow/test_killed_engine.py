@@ -47,7 +47,6 @@ def test_killed_engines(
         for target, content in zip(_TARGETS, expected, strict=True):
             if (project.root / target).exists():
                 assert _content(project, target) == content
-        project.snakemake("--unlock")
 
     log.unlink(missing_ok=True)
     first = _start(project)  # continues where the last one was killed

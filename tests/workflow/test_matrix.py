@@ -23,7 +23,7 @@ ROWS = ("patch-text", "patch-text, ExCEL")
 def _reduced() -> dict[str, Any]:
     """Some rows of `demo_matrix` in all its columns, over fewer images and steps."""
     table: dict[str, Any] = yaml.safe_load((ROOT / "workflow/tables/demo_matrix.yaml").read_text())
-    steps = {"iterations": 3, "warmup": 1, "batch": 2, "checkpoint_every": 3}
+    steps = {"iterations": 3, "warmup": 1, "batch": 2, "checkpoint_every": 3, "threads": 1}
     table["rows"] = [row for row in table["rows"] if row["name"] in ROWS]
     changes = table["changes"]
     changes |= {"shards": 1, "data": {"root": "results/tiny-data", "demo_images": [14, 4]}}

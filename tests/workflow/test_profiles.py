@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from snakemake.cli import parse_args
 from snakemake.profiles import ProfileConfigFileParser
 
 ROOT = Path(__file__).parents[2]
@@ -95,3 +96,14 @@ def test_the_common_profile_names_no_machine() -> None:
     assert set(_read("default")) == {
         "printshellcmds", "show-failed-logs", "rerun-incomplete", "keep-going"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [None, *PROFILES])
+def test_the_common_profile_is_in_force(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    chosen = [] if name is None else ["--profile", f"workflow/profiles/{name}"]
+    _, options = parse_args(["--cores", "1", *chosen, "--", "all"])
+    assert options.keep_going
+    assert options.rerun_incomplete
+    assert options.show_failed_logs
+    assert options.executor == ("slurm" if name else None)

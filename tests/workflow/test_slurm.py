@@ -147,6 +147,7 @@ def test_a_job_over_its_time_is_reported_and_retried_with_more(disturbed: Run) -
     assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'TIMEOUT'" in error
     (log,) = re.findall(r"\S+/slurm_logs/\S+\.log", error)
     assert "DUE TO TIME LIMIT" in Path(log).read_text()
+    assert "Logfile results/tiny/logs/refine_predict/" in error  # profiles/default is in force too
 
 
 def test_an_engine_waits_for_the_jobs_of_a_killed_one(slurm: Slurm, disturbed: Run) -> None:
@@ -157,7 +158,8 @@ def test_an_engine_waits_for_the_jobs_of_a_killed_one(slurm: Slurm, disturbed: R
     run = _over(slurm, disturbed.root, engine)
     slurm.run("scancel", job_id, elsewhere)
     assert run.code != 0
-    assert f"Slurm still has jobs of an engine that was started earlier in {run.root}" in run.said
+    reason = f"error: Slurm still has jobs of an engine that was started earlier in {run.root}"
+    assert run.said.rstrip().splitlines()[-1].startswith(reason)
     assert f"scancel {job_id} " in run.said
     assert "Finished jobid" not in run.said
 
@@ -182,6 +184,7 @@ def test_a_training_on_two_gpus_is_launched_once(slurm: Slurm, disturbed: Run) -
     assert run.jobs[job_id]["TresPerJob"] == "gres:gpu:2"
     log = (run.root / "results/tiny/logs/retrain.log").read_text()
     assert log.count("retrain: 3/3") == 1  # the first process alone speaks
-    written = (run.root / "results/tiny/segmenter/work/config.py").read_text()
+    (config,) = run.root.glob("results/tiny/segmenter/work/*/config.py")
+    written = config.read_text()
     assert "launcher = 'pytorch'" in written
     assert "batch_size=1" in written  # of two

@@ -66,8 +66,10 @@ def zero_shot_map(
     """
     root = Path(root)
     network = build(Path(model)) if isinstance(model, Path | str) else model
-    names = (root / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split()
-    with (root / "tags.csv").open(newline="") as lines:
+    names = (
+        (root / "ImageSets" / "Segmentation" / f"{split}.txt").read_text(encoding="utf-8").split()
+    )
+    with (root / "tags.csv").open(encoding="utf-8", newline="") as lines:
         tags = {row["image"]: row["tags"].split(";") for row in csv.DictReader(lines)}
     truth = np.array([[c in tags[name] for c in DEMO_NAMES] for name in names])
     texts = encode_text(network, tokenize([PROMPT.format(c) for c in DEMO_NAMES]))

@@ -4,7 +4,7 @@
 rule cams:
     input:
         manifest=manifest,
-        weights=clip_files,
+        weights=ancient(clip_files),
     output:
         "results/{run}/cams/{split}/{part}.h5",
     log:
@@ -23,10 +23,15 @@ rule cams:
     params:
         sections=sections("cams"),
         code=code("cams"),
+        job=job_file("cams"),
+        packages=packages("cams"),
+        files=watched_files(clip_files),
+        external=watched_seeds,
         folder=subpath(input.manifest, parent=True),
     message:
         "CAMs of {wildcards.split}, part {wildcards.part}"
     shell:
-        "python -m wsss cams --manifest {params.folder:q} --split {wildcards.split}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss cams --manifest {params.folder:q} --split {wildcards.split}"
         " --shard {wildcards.part} --out {output:q} --device {resources.device}"
-        " --batch {resources.batch} --workers {threads} --sections {params.sections:q} 2> {log}"
+        " --batch {resources.batch} --workers {threads} 2> {log}"

@@ -1,42 +1,90 @@
 # The configuration, typed, and what rules ask of it.
-import json
+import atexit
 import re
 import sys
+import time
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # The package next to this Snakefile runs, here and in every job, whether or not one is installed.
 sys.path.insert(0, workflow.basedir)
 
+from wsss.pipeline.utf8 import ensure_utf8
+
+ensure_utf8()
+
 from wsss.pipeline.engine import job_container, prepare_jobs
-from wsss.pipeline.slurm import explain_logs
+from wsss.pipeline.engine_lock import remove_dead_locks
+from wsss.pipeline.failures import explain_failure
+from wsss.pipeline.plan import PLAN_VARIABLE, Plan
 from wsss.pipeline.slurm import queued_jobs_message
-from wsss.pipeline.runs import SCORED, Runs
-from wsss.pipeline.stages import stage_code, stage_sections
+from wsss.pipeline.runs import SCORED, Runs, table_paths
+from wsss.pipeline.stages import stage_code, stage_packages, stage_sections
+from wsss.pipeline.watched import (
+    data_state,
+    file_contents,
+    seeds_state,
+    tokenizer_files,
+)
+from wsss.artifacts.watch import is_listed, listing_path
 from wsss.clip.text.knowledge import built_in
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
-from wsss.compute.device import local_gpus
+from wsss.errors import WsssError
+from wsss.compute.device import local_gpus, require_cuda
+from wsss.demo.dataset import RECORD, is_as_drawn
 from wsss.score.papers.table import load_table
 from wsss.score.product import PRODUCTS
-from wsss.score.truth.find import has_truth, truth_files, truth_state
+from wsss.score.truth.find import truth_files, truth_state
 
-prepare_jobs(Path(workflow.basedir))
+
+def stop(reason):
+    """End the engine with one message; a WorkflowError would add frames of this file to it."""
+    sys.exit(f"error: {reason}")
+
+
+def failed_jobs():
+    """Rule and log of each job that failed for good."""
+    failed = workflow.scheduler.failed
+    jobs = [job for one in failed for job in (one.jobs if one.is_group() else [one])]
+    return [(job.rule.name, str(log)) for job in jobs for log in job.log]
+
+
+STARTED = time.time()
+prepare_jobs()
+if workflow.is_main_process and not workflow.output_settings.dryrun:
+    if remove_dead_locks(Path.cwd()):
+        print("An engine was killed here; its lock is removed.", file=sys.stderr)
 CONTAINER = job_container()
 # Tables of papers by name, each a rule.
 TABLES = {
     path.stem: path
     for path in sorted(Path(workflow.basedir, "workflow/tables").glob("*.yaml"))
 }
+RULES = [Path(workflow.main_snakefile), *Path(workflow.current_basedir).glob("*.smk")]
 try:
+    # Jobs of a cluster evaluate this file again; they follow the engine that submitted them.
+    PLAN = Plan(config, RULES, is_job=not workflow.is_main_process)
     # The runs, by the wildcard `run`.
     RUNS = Runs(
-        config, where="config.yaml (with what is laid over it)", tables=TABLES.values()
+        PLAN.config,
+        where="config.yaml (with what is laid over it)",
+        tables=TABLES.values(),
     )
-except ConfigError as error:
-    raise WorkflowError(str(error)) from None
+except WsssError as error:
+    stop(error)
+workflow.register_envvars(PLAN_VARIABLE)
 CONFIG = RUNS[RUNS.name].config
+# Jobs run here with this interpreter, unless a cluster or an environment of their own is asked for.
+HERE = not (
+    workflow.resource_settings.nodes or workflow.deployment_settings.deployment_method
+)
+try:
+    if HERE:
+        require_cuda(CONFIG.compute.device)
+except ValueError as error:
+    stop(error)
 # GPUs of this machine, on which its jobs take turns. On a cluster (`--jobs`) the profile says which
 # rules need a GPU, and the cluster assigns them.
 GPUS = 0 if workflow.resource_settings.nodes else local_gpus(CONFIG.compute.device)
@@ -82,12 +130,14 @@ def shard(product):
 def shards(product, split=None):
     """All shards of a product: of the named split, or of the job's split."""
 
-    def paths(wildcards):
-        count = of_run(wildcards).shards
-        where = f"{RUNS.folder(product, wildcards.run)}/{split or wildcards.split}"
-        return [f"{where}/{part}-of-{count}.h5" for part in range(1, count + 1)]
+    return lambda wildcards: RUNS.shards(
+        product, wildcards.run, split or wildcards.split
+    )
 
-    return paths
+
+def shown(product):
+    """The shards of a product that a contact sheet shows."""
+    return lambda wildcards: RUNS.shown(wildcards.run, wildcards.split).get(product, [])
 
 
 def sections(stage):
@@ -101,6 +151,58 @@ def code(stage):
     if not stage.startswith("refine"):  # the configuration chooses none of its modules
         return stage_code(stage, CONFIG)
     return lambda wildcards: stage_code(stage, of_run(wildcards))
+
+
+def job_file(stage, rows=None):
+    """The file of what a stage is given: its values and its code, as this engine sees them."""
+
+    # Snakemake does not compare what depends on `output`; `sections` and `code` say when to rerun.
+    def path(wildcards, output):
+        name = stage(wildcards) if callable(stage) else stage
+        run = wildcards.get("run", CONFIG.name)
+        runs = workflow.executor_plugin is not None and not workflow.dryrun
+        return PLAN.file(
+            name, run, RUNS[run].config, rows and rows(wildcards), write=runs
+        )
+
+    return path
+
+
+def packages(stage):
+    """Versions of the packages that a stage uses: another one reruns it.
+
+    Environments of conda and containers have packages of their own, and Snakemake watches what
+    these are made from.
+    """
+    if workflow.deployment_settings.deployment_method:
+        return "of the job's environment"
+    if not stage.startswith("refine"):
+        return stage_packages(stage, CONFIG)
+    return lambda wildcards: stage_packages(stage, of_run(wildcards))
+
+
+def watched_data(wildcards):
+    """State of images, lists and tags: ingest runs again when one is changed, new or missing."""
+    folder = f"results/{wildcards.run}/manifest"
+    return data_state(of_run(wildcards).data, folder)
+
+
+def watched_test_data(wildcards):
+    """The same of VOC's test images."""
+    folder = f"results/{wildcards.run}/test"
+    return data_state(of_run(wildcards).data, folder, test_list(wildcards))
+
+
+def watched_seeds(wildcards):
+    """State of imported CAMs or seeds."""
+    return seeds_state(of_run(wildcards))
+
+
+def watched_files(files):
+    """Contents of input files that no rule makes: Snakemake misses one that is replaced by an
+    older one."""
+    # Snakemake does not compare parameters of functions that take `input`.
+    return lambda wildcards: file_contents(files(wildcards), RUNS)
 
 
 def truth(wildcards):
@@ -125,24 +227,31 @@ def local_files(*texts):
 
 
 def dataset_files(wildcards):
-    """Files that say which images there are and what is on them."""
+    """Files that rules make and ingest reads: all others are its parameter `state`."""
     data = of_run(wildcards).data
-    root = expand_path(data.root)
     if data.kind == "demo":
         return [f"{data.root}/demo.json"]
-    lists = [
-        text
-        for name in (data.train_list, data.val_list)
-        for text in (name, f"{root}/ImageSets/Segmentation/{name}.txt")
-    ]
-    tables = [data.tags, f"{root}/tags.csv"]
-    annotations = [
-        f"{root}/annotations/instances_{name}2014.json" for name in ("train", "val")
-    ]
-    read = [f"results/{wildcards.run}/manifest/mask-tags.csv"]
-    return local_files(*lists, *tables, *annotations) + (
-        read if data.tags == "masks" else []
-    )
+    masks = data.tags == "masks"
+    return [f"results/{wildcards.run}/manifest/mask-tags.csv"] if masks else []
+
+
+def refiner_file(wildcards):
+    """The checkpoint of a refiner that is not trained here."""
+    return str(expand_path(of_run(wildcards).refine.checkpoint))
+
+
+def initial_weights(wildcards):
+    """The file that the segmenter starts from, if it is none that is downloaded."""
+    return local_files(of_run(wildcards).retrain.init)
+
+
+def lists_of_masks(wildcards):
+    """The lists of images whose masks show the tags."""
+    data = of_run(wildcards).data
+    root = expand_path(data.root)
+    names = filter(None, (data.train_list, data.val_list))
+    files = (f"{root}/ImageSets/Segmentation/{name}.txt" for name in names)
+    return local_files(*files, data.train_list, data.val_list)
 
 
 def clip_files(wildcards):
@@ -154,36 +263,70 @@ def clip_files(wildcards):
     ], settings.cams.patch_text.tse
     if tse.form != "off":
         texts += [str(built_in(settings.data.kind)), tse.knowledge or "none"]
-    return local_files(*texts)
+    return local_files(*texts, *tokenizer_files(settings.clip.model))
+
+
+def repeated_images(wildcards):
+    """The list of images that the training of a refiner sees twice per epoch."""
+    settings = of_run(wildcards)
+    name = settings.refine.options.repeated if settings.data.kind == "voc" else ""
+    root = expand_path(settings.data.root)
+    return (
+        local_files(name, f"{root}/ImageSets/Segmentation/{name}.txt") if name else []
+    )
+
+
+def pngs(run):
+    """The listings of a run's folders of PNGs."""
+    settings = RUNS[run].config
+    products = [("masks", split) for split in settings.cams.splits]
+    products += [("seeds", "train")] if settings.refine.needs_seeds else []
+    folders = [
+        Path(f"{RUNS.folder(product, run)}/{split}/png/{part}-of-{settings.shards}")
+        for product, split in products
+        for part in range(1, settings.shards + 1)
+    ]
+    for folder in folders:
+        drop_outdated(listing_path(folder), folder, is_true=is_listed)
+    return [str(listing_path(folder)) for folder in folders]
+
+
+def drop_outdated(mark, folder, is_true):
+    """Remove the file that stands for those in a folder if it is not true any more: Snakemake then
+    misses it and makes all of them again."""
+    if workflow.is_main_process and mark.is_file() and not is_true(folder):
+        logger.warning(
+            f"{folder}: files are missing or were exchanged; a full run makes all again."
+        )
+        mark.unlink()
 
 
 def tables(run, name):
     """A table in all its forms."""
-    return [f"results/{run}/tables/{name}.{suffix}" for suffix in ("md", "csv", "html")]
+    return table_paths(run, name)
 
 
 def final_products():
     """The last products of this configuration."""
-    products = [product for run in RUNS.final for product in run_products(run)]
-    if MANY and has_truth(CONFIG.data):
+    products = [
+        product
+        for run in RUNS.final
+        for product in (*RUNS.last_products(run), *watched_products(run))
+    ]
+    if MANY and CONFIG.data.has_truth:
         products += tables(CONFIG.name, "sweep")
     return products
 
 
-def run_products(run):
-    """The last products of one run."""
-    settings, base = RUNS[run].config, f"results/{run}"
-    splits = settings.cams.splits
-    products = [f"{base}/pictures/{split}.png" for split in splits]
-    if has_truth(settings.data):
-        products += [*tables(run, "table"), f"{base}/pictures/class_iou.png"]
-    if settings.refine.trains:
-        products += [f"{base}/pictures/refiner_loss.png", *tables(run, "efficiency")]
-    if settings.retrain.enabled:
-        products += [f"{base}/pictures/segmenter_loss.png"]
-    predicts = settings.refine.is_trained or settings.retrain.enabled
-    if predicts and settings.data.val_list and "val" not in splits:
-        products += [f"{base}/pictures/val.png"]
+def watched_products(run):
+    """Files that no rule asks for by name; here Snakemake looks whether they are there."""
+    settings = RUNS[run].config
+    products = [*pngs(run), f"{RUNS.folder('manifest', run)}/classes.json"]
+    if settings.data.kind == "demo":
+        products += [f"{settings.data.root}/{RECORD}"]
+    if settings.data.has_truth:
+        records = map(Path, RUNS.records(run).values())
+        products += [str(path.with_suffix(".images.h5")) for path in records]
     return products
 
 
@@ -201,9 +344,14 @@ def scored_shards(wildcards):
     return [] if folder == "manifest" else shards(folder)(wildcards)
 
 
+def scored_stage(wildcards):
+    """The stage that scores it."""
+    return f"score_{scored(wildcards)}"
+
+
 def scored_sections(wildcards):
     """The configuration values that scoring it reads."""
-    return sections(f"score_{scored(wildcards)}")(wildcards)
+    return sections(scored_stage(wildcards))(wildcards)
 
 
 def scored_of(wildcards):
@@ -219,13 +367,11 @@ def scored_of_all(wildcards):
 
 
 def rows_of_all(wildcards):
-    """The records of each run that is compared, as JSON."""
-    return json.dumps(
-        {
-            run.removeprefix(f"{CONFIG.name}/"): list(RUNS.records(run).values())
-            for run in MANY
-        }
-    )
+    """The records of each run that is compared."""
+    return {
+        run.removeprefix(f"{CONFIG.name}/"): list(RUNS.records(run).values())
+        for run in MANY
+    }
 
 
 def of_run(wildcards):
@@ -241,9 +387,11 @@ def demos():
         if data.kind != "demo":
             continue
         if images_by_root.setdefault(data.root, data.demo_images) != data.demo_images:
-            raise WorkflowError(
+            stop(
                 f"{data.root}: two runs want different demo_images there; give one of them another data.root"
             )
+    for root in map(Path, images_by_root):
+        drop_outdated(root / RECORD, root, is_true=is_as_drawn)
     return images_by_root
 
 
@@ -252,7 +400,7 @@ def table_files(name):
     try:
         return RUNS.table_files(TABLES[name])
     except ConfigError as error:
-        raise WorkflowError(str(error)) from None
+        stop(error)
 
 
 def table_bars(name):
@@ -264,6 +412,11 @@ def table_bars(name):
     kind = {"caption": caption, "category": "Tables of papers", "labels": labels}
     bars = report(f"results/tables/{name}/{name}.png", **kind)
     return [bars]
+
+
+def instances(root, wildcards):
+    """The instances JSON of a part of COCO."""
+    return local_files(f"{root}/annotations/instances_{wildcards.part}2014.json")
 
 
 def drawn_masks():

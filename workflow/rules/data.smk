@@ -17,13 +17,16 @@ for index, (root, (train, val)) in enumerate(demos().items()):
             "../../envs/core.yaml"
         params:
             code=code("demo"),
+            job=job_file("demo"),
+            packages=packages("demo"),
             train=train,
             val=val,
             folder=subpath(output[0], parent=True),
         message:
             "Drawing the demo data set"
         shell:
-            "python -m wsss demo make {params.folder:q} --train {params.train}"
+            "WSSS_JOB={params.job:q}"
+            " python -m wsss demo make {params.folder:q} --train {params.train}"
             " --val {params.val} 2> {log}"
 
 
@@ -32,7 +35,6 @@ rule ingest:
         dataset_files,
     output:
         manifest="results/{run}/manifest/manifest.csv",
-        quarantine="results/{run}/manifest/quarantine.csv",
         classes="results/{run}/manifest/classes.json",
     log:
         "results/{run}/logs/ingest.log",
@@ -47,9 +49,13 @@ rule ingest:
     params:
         sections=sections("ingest"),
         code=code("ingest"),
+        job=job_file("ingest"),
+        packages=packages("ingest"),
+        state=watched_data,
         folder=subpath(output.manifest, parent=True),
     message:
         "Decoding every image and reading the tags"
     shell:
-        "python -m wsss ingest --out {params.folder:q} --workers {threads}"
-        " --sections {params.sections:q} 2> {log}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss ingest --out {params.folder:q} --workers {threads}"
+        " --state {params.state:q} 2> {log}"

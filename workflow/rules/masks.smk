@@ -12,6 +12,7 @@ rule masks:
     output:
         shard="results/{run}/masks/{split}/{part}.h5",
         png=directory("results/{run}/masks/{split}/png/{part}"),
+        listing="results/{run}/masks/{split}/png/{part}.json",
     log:
         "results/{run}/logs/masks/{split}.{part}.log",
     benchmark:
@@ -25,9 +26,12 @@ rule masks:
     params:
         sections=sections("masks"),
         code=code("masks"),
+        job=job_file("masks"),
+        packages=packages("masks"),
         folder=subpath(input.manifest, parent=True),
     message:
         "Pseudo masks of {wildcards.split}, part {wildcards.part}"
     shell:
-        "python -m wsss masks {input.scores:q} --manifest {params.folder:q} --out {output.shard:q}"
-        " --png {output.png:q} --workers {threads} --sections {params.sections:q} 2> {log}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss masks {input.scores:q} --manifest {params.folder:q} --out {output.shard:q}"
+        " --png {output.png:q} --workers {threads} 2> {log}"

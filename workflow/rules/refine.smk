@@ -18,7 +18,8 @@ rule refine_train:
             lambda wildcards: of_run(wildcards).refine.needs_seeds,
             then=shards("seeds", "train"),
         ),
-        weights=clip_files,
+        repeated=repeated_images,
+        weights=ancient(clip_files),
     output:
         checkpoint="results/{run}/refine/checkpoint.safetensors",
         log="results/{run}/refine/loss.csv",
@@ -41,22 +42,28 @@ rule refine_train:
     params:
         sections=sections("refine_train"),
         code=code("refine_train"),
+        job=job_file("refine_train"),
+        packages=packages("refine_train"),
+        files=watched_files(
+            lambda wildcards: [*clip_files(wildcards), *repeated_images(wildcards)]
+        ),
         folder=subpath(input.manifest, parent=True),
         work="results/{run}/refine/work",
         seeds=lambda wildcards, input: [f"--seeds {path}" for path in input.seeds],
     message:
         "Training the refiner"
     shell:
-        "python -m wsss launch --processes {resources.gpu} refine-train {input.cams:q} {params.seeds} --manifest {params.folder:q}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss launch --processes {resources.gpu} refine-train {input.cams:q} {params.seeds} --manifest {params.folder:q}"
         " --out {output.checkpoint:q} --log {output.log:q} --efficiency {output.efficiency:q} --work {params.work:q}"
-        " --device {resources.device} --workers {resources.workers} --sections {params.sections:q} 2> {log}"
+        " --device {resources.device} --workers {resources.workers} 2> {log}"
 
 
 rule refine_import:
     input:
         manifest=manifest,
-        checkpoint=lambda wildcards: expand_path(of_run(wildcards).refine.checkpoint),
-        weights=clip_files,
+        checkpoint=refiner_file,
+        weights=ancient(clip_files),
     output:
         checkpoint="results/{run}/refine/checkpoint.safetensors",
         report="results/{run}/refine/imported.json",
@@ -73,12 +80,18 @@ rule refine_import:
     params:
         sections=sections("refine_import"),
         code=code("refine_import"),
+        job=job_file("refine_import"),
+        packages=packages("refine_import"),
+        files=watched_files(
+            lambda wildcards: [refiner_file(wildcards), *clip_files(wildcards)]
+        ),
         folder=subpath(input.manifest, parent=True),
     message:
         "Importing the refiner"
     shell:
-        "python -m wsss refine-import {input.checkpoint:q} --manifest {params.folder:q}"
-        " --out {output.checkpoint:q} --report {output.report:q} --sections {params.sections:q} 2> {log}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss refine-import {input.checkpoint:q} --manifest {params.folder:q}"
+        " --out {output.checkpoint:q} --report {output.report:q} 2> {log}"
 
 
 rule refine_apply:
@@ -86,7 +99,7 @@ rule refine_apply:
         manifest=manifest,
         cams=shard("cams"),
         checkpoint=product_file("refine", "checkpoint.safetensors"),
-        weights=clip_files,
+        weights=ancient(clip_files),
     output:
         "results/{run}/scores_grid/{split}/{part}.h5",
     log:
@@ -105,21 +118,24 @@ rule refine_apply:
     params:
         sections=sections("refine_apply"),
         code=code("refine_apply"),
+        job=job_file("refine_apply"),
+        packages=packages("refine_apply"),
+        files=watched_files(clip_files),
         folder=subpath(input.manifest, parent=True),
     message:
         "Refined scores of {wildcards.split}, part {wildcards.part}"
     shell:
-        "python -m wsss refine-apply {input.cams:q} --manifest {params.folder:q}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss refine-apply {input.cams:q} --manifest {params.folder:q}"
         " --split {wildcards.split} --checkpoint {input.checkpoint:q} --out {output:q}"
-        " --device {resources.device} --batch {resources.batch} --workers {threads}"
-        " --sections {params.sections:q} 2> {log}"
+        " --device {resources.device} --batch {resources.batch} --workers {threads} 2> {log}"
 
 
 rule refine_predict:
     input:
         manifest=manifest_of,
         checkpoint=product_file("refine", "checkpoint.safetensors"),
-        weights=clip_files,
+        weights=ancient(clip_files),
     output:
         "results/{run}/refiner_predictions/{split}/{part}.h5",
     log:
@@ -137,11 +153,15 @@ rule refine_predict:
     params:
         sections=sections("refine_predict"),
         code=code("refine_predict"),
+        job=job_file("refine_predict"),
+        packages=packages("refine_predict"),
+        files=watched_files(clip_files),
         folder=subpath(input.manifest, parent=True),
     message:
         "The refiner's own prediction of {wildcards.split}, part {wildcards.part}"
     shell:
-        "python -m wsss refine-predict --manifest {params.folder:q}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss refine-predict --manifest {params.folder:q}"
         " --checkpoint {input.checkpoint:q} --split {wildcards.split}"
         " --shard {wildcards.part} --out {output:q} --device {resources.device}"
-        " --workers {threads} --sections {params.sections:q} 2> {log}"
+        " --workers {threads} 2> {log}"

@@ -5,7 +5,7 @@ rule retrain:
     input:
         manifest=manifest,
         masks=shards("masks", "train"),
-        init=lambda wildcards: local_files(of_run(wildcards).retrain.init),
+        init=initial_weights,
     output:
         weights="results/{run}/segmenter/weights.safetensors",
         log="results/{run}/segmenter/loss.csv",
@@ -24,14 +24,18 @@ rule retrain:
     params:
         sections=sections("retrain"),
         code=code("retrain"),
+        job=job_file("retrain"),
+        packages=packages("retrain"),
+        files=watched_files(initial_weights),
         folder=subpath(input.manifest, parent=True),
         work="results/{run}/segmenter/work",
     message:
         "Training the segmenter on the pseudo masks"
     shell:
-        "python -m wsss launch --processes {resources.gpu} retrain {input.masks:q} --manifest {params.folder:q}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss launch --processes {resources.gpu} retrain {input.masks:q} --manifest {params.folder:q}"
         " --out {output.weights:q} --log {output.log:q} --work {params.work:q}"
-        " --device {resources.device} --sections {params.sections:q} 2> {log}"
+        " --device {resources.device} 2> {log}"
 
 
 rule predict:
@@ -56,11 +60,13 @@ rule predict:
     params:
         sections=sections("predict"),
         code=code("predict"),
+        job=job_file("predict"),
+        packages=packages("predict"),
         folder=subpath(input.manifest, parent=True),
     message:
         "Segmenting {wildcards.split}, part {wildcards.part}"
     shell:
-        "python -m wsss predict --manifest {params.folder:q} --checkpoint {input.weights:q}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss predict --manifest {params.folder:q} --checkpoint {input.weights:q}"
         " --split {wildcards.split} --shard {wildcards.part} --out {output:q}"
-        " --device {resources.device} --batch {resources.batch} --workers {threads}"
-        " --sections {params.sections:q} 2> {log}"
+        " --device {resources.device} --batch {resources.batch} --workers {threads} 2> {log}"

@@ -34,14 +34,17 @@ rule score:
     params:
         sections=scored_sections,
         code=code("score_blob"),
+        job=job_file(scored_stage),
+        packages=packages("score_blob"),
         truth=truth,
         folder=subpath(input.manifest, parent=True),
         product=scored,
     message:
         "Scoring {params.product} of {wildcards.split}"
     shell:
-        "python -m wsss score {params.product} {input.shards:q} --manifest {params.folder:q}"
-        " --split {wildcards.split} --out {output.records:q} --sections {params.sections:q} 2> {log}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss score {params.product} {input.shards:q} --manifest {params.folder:q}"
+        " --split {wildcards.split} --out {output.records:q} 2> {log}"
 
 
 rule table:
@@ -64,11 +67,14 @@ rule table:
         "../../envs/core.yaml"
     params:
         code=code("table"),
+        job=job_file("table"),
+        packages=packages("table"),
         folder=subpath(output.markdown, parent=True),
     message:
         "Writing the table"
     shell:
-        "python -m wsss table {input:q} --out {params.folder:q} 2> {log}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss table {input:q} --out {params.folder:q} 2> {log}"
 
 
 rule sweep_table:
@@ -91,12 +97,15 @@ rule sweep_table:
         "../../envs/core.yaml"
     params:
         code=code("comparison"),
+        packages=packages("comparison"),
         rows=rows_of_all,
+        job=job_file("comparison", rows_of_all),
         folder=subpath(output.markdown, parent=True),
     message:
         "Writing the table of all runs"
     shell:
-        "python -m wsss compare --rows {params.rows:q} --name {wildcards.run:q} --out {params.folder:q} 2> {log}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss compare --name {wildcards.run:q} --out {params.folder:q} 2> {log}"
 
 
 rule efficiency:
@@ -119,11 +128,14 @@ rule efficiency:
         "../../envs/core.yaml"
     params:
         code=code("efficiency"),
+        job=job_file("efficiency"),
+        packages=packages("efficiency"),
         folder=subpath(output.markdown, parent=True),
     message:
         "Writing the cost of the training"
     shell:
-        "python -m wsss efficiency {input:q} --out {params.folder:q} 2> {log}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss efficiency {input:q} --out {params.folder:q} 2> {log}"
 
 
 rule class_chart:
@@ -144,10 +156,13 @@ rule class_chart:
         "../../envs/core.yaml"
     params:
         code=code("charts"),
+        job=job_file("charts"),
+        packages=packages("charts"),
     message:
         "Drawing the IoU of each class"
     shell:
-        "python -m wsss class-chart {input:q} --out {output:q} 2> {log}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss class-chart {input:q} --out {output:q} 2> {log}"
 
 
 rule loss_curve:
@@ -174,39 +189,24 @@ rule loss_curve:
         "../../envs/core.yaml"
     params:
         code=code("charts"),
+        job=job_file("charts"),
+        packages=packages("charts"),
     message:
         "Drawing the loss curve"
     shell:
-        "python -m wsss loss-curve {input:q} --out {output:q} 2> {log}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss loss-curve {input:q} --out {output:q} 2> {log}"
 
 
 rule contact_sheet:
     input:
         manifest=manifest,
         drawn=drawn_truth,
-        cams=branch(
-            lambda wildcards: wildcards.split in of_run(wildcards).cams.splits,
-            then=shards("cams"),
-        ),
-        seeds=branch(
-            lambda wildcards: of_run(wildcards).refine.needs_seeds
-            and wildcards.split == "train",
-            then=shards("seeds"),
-        ),
-        masks=branch(
-            lambda wildcards: wildcards.split in of_run(wildcards).cams.splits,
-            then=shards("masks"),
-        ),
-        refiner=branch(
-            lambda wildcards: of_run(wildcards).refine.is_trained
-            and wildcards.split == "val",
-            then=shards("refiner_predictions"),
-        ),
-        predictions=branch(
-            lambda wildcards: of_run(wildcards).retrain.enabled
-            and wildcards.split == "val",
-            then=shards("predictions"),
-        ),
+        cams=shown("cams"),
+        seeds=shown("seeds"),
+        masks=shown("masks"),
+        refiner=shown("refiner_predictions"),
+        predictions=shown("predictions"),
     output:
         report(
             "results/{run}/pictures/{split}.png",
@@ -223,6 +223,8 @@ rule contact_sheet:
     params:
         sections=sections("pictures"),
         code=code("pictures"),
+        job=job_file("pictures"),
+        packages=packages("pictures"),
         truth=truth,
         folder=subpath(input.manifest, parent=True),
         cams=lambda wildcards, input: [f"--cams {path}" for path in input.cams],
@@ -235,6 +237,6 @@ rule contact_sheet:
     message:
         "Drawing the contact sheet of {wildcards.split}"
     shell:
-        "python -m wsss contact-sheet --manifest {params.folder:q} --split {wildcards.split}"
-        " {params.cams} {params.seeds} {params.masks} {params.refiner} {params.predictions} --out {output:q}"
-        " --sections {params.sections:q} 2> {log}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss contact-sheet --manifest {params.folder:q} --split {wildcards.split}"
+        " {params.cams} {params.seeds} {params.masks} {params.refiner} {params.predictions} --out {output:q} 2> {log}"

@@ -8,6 +8,7 @@ rule seeds:
     output:
         shard="results/{run}/seeds/{split}/{part}.h5",
         png=directory("results/{run}/seeds/{split}/png/{part}"),
+        listing="results/{run}/seeds/{split}/png/{part}.json",
     log:
         "results/{run}/logs/seeds/{split}.{part}.log",
     benchmark:
@@ -21,10 +22,14 @@ rule seeds:
     params:
         sections=sections("seeds"),
         code=code("seeds"),
+        job=job_file("seeds"),
+        packages=packages("seeds"),
+        external=watched_seeds,
         folder=subpath(input.manifest, parent=True),
     message:
         "Seeds of {wildcards.split}, part {wildcards.part}"
     shell:
-        "python -m wsss seeds {input.cams:q} --manifest {params.folder:q}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss seeds {input.cams:q} --manifest {params.folder:q}"
         " --split {wildcards.split} --out {output.shard:q} --png {output.png:q}"
-        " --workers {threads} --sections {params.sections:q} 2> {log}"
+        " --workers {threads} 2> {log}"

@@ -7,7 +7,6 @@ rule test_images:
         test_list,
     output:
         manifest="results/{run}/test/manifest.csv",
-        quarantine="results/{run}/test/quarantine.csv",
         classes="results/{run}/test/classes.json",
     log:
         "results/{run}/logs/test_images.log",
@@ -22,12 +21,16 @@ rule test_images:
     params:
         sections=sections("ingest"),
         code=code("ingest"),
+        job=job_file("ingest"),
+        packages=packages("ingest"),
+        state=watched_test_data,
         folder=subpath(output.manifest, parent=True),
     message:
         "Decoding VOC's test images"
     shell:
-        "python -m wsss ingest --test-list {input:q} --out {params.folder:q}"
-        " --workers {threads} --sections {params.sections:q} 2> {log}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss ingest --test-list {input:q} --out {params.folder:q}"
+        " --workers {threads} --state {params.state:q} 2> {log}"
 
 
 rule voc_submission:
@@ -56,10 +59,14 @@ rule voc_submission:
         runtime="1h",
     params:
         code=code("submission"),
+        job=job_file("submission"),
+        packages=packages("submission"),
+        files=watched_files(lambda wildcards: [test_list(wildcards)]),
         folder=subpath(input.manifest, parent=True),
     message:
         "Packing VOC's test images ({wildcards.protocol}) for the evaluation server"
     shell:
-        "python -m wsss export voc-submission {input.shards:q} --manifest {params.folder:q}"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss export voc-submission {input.shards:q} --manifest {params.folder:q}"
         " --list {input.ids:q} --protocol {wildcards.protocol}"
         " --competition {wildcards.competition} --out {output:q} > {log} 2>&1"

@@ -30,6 +30,9 @@ for name, path in TABLES.items():
             "../../envs/core.yaml"
         params:
             code=code("paper_table"),
+            job=job_file("paper_table"),
+            packages=packages("paper_table"),
+            content=file_contents([path]),
             folder=subpath(output.html, parent=True),
             records=lambda wildcards, name=name: [
                 f"--records {row}={file}"
@@ -39,4 +42,5 @@ for name, path in TABLES.items():
         message:
             f"Writing the table {name}"
         shell:
-            "python -m wsss paper-table {input.table:q} --out {params.folder:q} {params.records} > {log} 2>&1"
+            "WSSS_JOB={params.job:q}"
+            " python -m wsss paper-table {input.table:q} --out {params.folder:q} {params.records} > {log} 2>&1"

@@ -6,9 +6,7 @@ for index, (folder, root) in enumerate(drawn_masks().items()):
         name:
             f"coco_masks_{index}" if index else "coco_masks"
         input:
-            lambda wildcards, root=root: local_files(
-                f"{root}/annotations/instances_{wildcards.part}2014.json"
-            ),
+            lambda wildcards, root=root: instances(root, wildcards),
         output:
             f"{folder}/{{part}}2014.json",
         log:
@@ -25,12 +23,16 @@ for index, (folder, root) in enumerate(drawn_masks().items()):
             runtime="4h",
         params:
             code=code("coco_masks"),
+            job=job_file("coco_masks"),
+            packages=packages("coco_masks"),
+            files=lambda wildcards, root=root: file_contents(instances(root, wildcards)),
             root=str(expand_path(root)),
             folder=subpath(output[0], parent=True),
         message:
             "Drawing COCO's masks of {wildcards.part}2014"
         shell:
-            "python -m wsss truth coco-masks {params.root:q} --out {params.folder:q}"
+            "WSSS_JOB={params.job:q}"
+            " python -m wsss truth coco-masks {params.root:q} --out {params.folder:q}"
             " --part {wildcards.part} --workers {threads} > {log} 2>&1"
 
 
@@ -50,11 +52,14 @@ rule mask_tags:
     params:
         sections=sections("mask_tags"),
         code=code("mask_tags"),
+        job=job_file("mask_tags"),
+        packages=packages("mask_tags"),
+        files=watched_files(lists_of_masks),
         masks=lambda wildcards: [
             truth_state(of_run(wildcards).data, split) for split in ("train", "val")
         ],
     message:
         "Reading tags from pixel labels (data.tags: masks)"
     shell:
-        "python -m wsss truth tags --out {output:q} --workers {threads}"
-        " --sections {params.sections:q} > {log} 2>&1"
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss truth tags --out {output:q} --workers {threads} > {log} 2>&1"

@@ -10,14 +10,14 @@ from types import ModuleType
 
 
 def import_open_clip() -> ModuleType:
-    """Import ``open_clip`` with the remedies for torchvision and timm.
+    """Import ``open_clip`` with the remedies for torchvision and slow optional packages.
 
     Returns:
-        The imported ``open_clip`` module; see `wsss._compat.optional_timm.enable_timm`.
+        The imported ``open_clip`` module, without its towers of other packages.
     """
-    from wsss._compat.optional_timm import without_timm
+    from wsss._compat.optional_packages import without_optional_packages
     from wsss._compat.torchvision_ops import import_torchvision
 
     import_torchvision()
-    with without_timm():
+    with without_optional_packages():
         return importlib.import_module("open_clip")

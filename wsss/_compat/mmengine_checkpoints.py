@@ -21,7 +21,7 @@ import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 
 from wsss._compat.torch_archives import packed
-from wsss.errors import WsssError
+from wsss.errors import WsssError, raise_unless_about
 
 _STATISTICS = ("min", "max", "current", "mean")
 
@@ -58,6 +58,8 @@ def load_mmengine_checkpoint(path: Path) -> dict[str, Any]:
             f"({reason.strip()[:300]}); pass a file with tensors only, best as .safetensors"
         ) from None
     except Exception as error:  # torch's reader raises anything on made-up files
+        if not isinstance(error, MemoryError):  # the file may ask for any amount
+            raise_unless_about(path, error)
         shown = " ".join(str(error).split())[:300] or type(error).__name__
         raise UnsafeCheckpointError(
             f"{path}: is damaged or no torch checkpoint ({shown}); fetch or export it again"

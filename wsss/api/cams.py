@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from wsss.api.inputs import Photo, check_maps, check_names, read_image, section
+from wsss.api.inputs import Photo, argument_names, check_maps, check_names, read_image, section
 from wsss.api.results import ClassMaps
 from wsss.cams.affinity import propagate as propagate_rows
 from wsss.cams.clip_sources import clip_cams
@@ -19,7 +19,14 @@ from wsss.clip.text.attributes import attribute_bank, enrich
 from wsss.clip.text.embeddings import TextBank, text_bank
 from wsss.config.cams import AffinityConfig, CamsConfig, TseConfig
 from wsss.config.clip import ClipConfig
-from wsss.data.datasets.classes import ClassList, customise, folder_classes, nearest
+from wsss.data.datasets.classes import (
+    ClassList,
+    customise,
+    folder_classes,
+    nearest,
+    spelling,
+    spellings,
+)
 from wsss.data.errors import DataError
 from wsss.data.manifest import Sample
 
@@ -60,6 +67,7 @@ class Clip:
         return (total[0] / last_blocks).cpu().numpy()
 
 
+@argument_names()
 def load_clip(
     model: str = DEMO,
     pretrained: str = "",
@@ -87,6 +95,7 @@ def load_clip(
     return Clip(EncoderInput(settings, device=device), tuple(template))
 
 
+@argument_names()
 def grad_cam(
     clip: Clip,
     photo: Photo,
@@ -113,6 +122,7 @@ def grad_cam(
         DataError: no tag, an empty or doubled one, or a background that is a tag.
         ValueError: the photo is too large for the encoder's attention: set ``long_side``.
     """
+    check_clip(clip)
     _check_tags(tags)
     classes = _classes(tags, backgrounds, prompts)
     settings = section(AffinityConfig, enabled=affinity, box_threshold=box_threshold)
@@ -120,6 +130,7 @@ def grad_cam(
     return _class_maps(clip, photo, tags, classes, clip.texts(classes), cams)
 
 
+@argument_names()
 def patch_text_cams(
     clip: Clip,
     photo: Photo,
@@ -151,6 +162,7 @@ def patch_text_cams(
         DataError: as `grad_cam`; or a tag is none of the classes, or a class has no description.
         ValueError: the photo is too large for the encoder's attention: set ``long_side``.
     """
+    check_clip(clip)
     _check_tags(tags)
     check_names("classes", () if classes is None else classes)
     listed = _classes(classes or tags, backgrounds, prompts)
@@ -158,7 +170,8 @@ def patch_text_cams(
     if descriptions is not None:
         for name, lines in descriptions.items():
             check_names(f"descriptions of {name!r}", lines)
-        sentences = {name: descriptions.get(name, ()) for name in listed.names}
+        by_spelling = {spelling(name): lines for name, lines in descriptions.items()}
+        sentences = {name: by_spelling.get(spelling(name), ()) for name in listed.names}
         if lacking := [name for name, lines in sentences.items() if not lines]:
             raise DataError(f"descriptions: there is none of {', '.join(lacking)}")
         tse = TseConfig(form="topk")
@@ -211,6 +224,17 @@ def propagate(
     return propagate_rows(weights, rows, image_index, CamsConfig(affinity=settings)).numpy()
 
 
+def check_clip(clip: object) -> None:
+    """Refuse a name or a file in place of a loaded CLIP.
+
+    Raises:
+        TypeError: it is none that `load_clip` returned.
+    """
+    if not isinstance(clip, Clip):
+        call = f"wsss.load_clip({clip!r})" if isinstance(clip, str) else "wsss.load_clip()"
+        raise TypeError(f"clip is {clip!r:.100}; expected what {call} returns")
+
+
 def _check_tags(tags: Sequence[str]) -> None:
     check_names("tags", tags)
     if not len(tags):
@@ -235,9 +259,10 @@ def _class_maps(
     cams: CamsConfig,
 ) -> ClassMaps:
     image = read_image(photo)
-    if unknown := [tag for tag in tags if tag not in classes.names]:
+    indices = spellings(classes)
+    if unknown := [tag for tag in tags if spelling(tag) not in indices]:
         raise DataError(f"{unknown[0]!r} is no class{nearest(unknown[0], classes.names)}")
-    rows = [classes.names.index(tag) for tag in tags]
+    rows = [indices[spelling(tag)] for tag in tags]
     pixels = _pixels(clip.inputs, image)
     bank = texts.to(clip.inputs.encoder.device)
     batch, propagated = clip_cams(clip.inputs.encoder, pixels, [rows], bank, cams)

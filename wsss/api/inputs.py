@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,12 +16,38 @@ from pydantic import ValidationError
 from wsss.config.base import Section
 from wsss.data.images.colour_modes import stored_depth, to_rgb
 from wsss.data.images.read import read_image as read_file
+from wsss.errors import WsssError
 
+_ARGUMENTS = {
+    "data.prompts": "prompts",
+    "data.backgrounds": "backgrounds",
+    "clip.model": "model",
+    "clip.pretrained": "pretrained",
+    "clip.long_side": "long_side",
+    "compute.device": "device",
+    "data.max_pixels": "the limit",
+}
+"""Keys of the configuration and what the public functions call them."""
 S = TypeVar("S", bound=Section)
 Photo = str | os.PathLike[str] | Image.Image | np.ndarray
 """A path, a PIL image, or an RGB array uint8 [height, width, 3]."""
 
 
+@contextmanager
+def argument_names() -> Iterator[None]:
+    """For public functions: their errors name arguments, not keys of the configuration."""
+    try:
+        yield
+    except (WsssError, ValueError) as error:
+        text = str(error)
+        for key, argument in _ARGUMENTS.items():
+            text = text.replace(key, argument)
+        if text != str(error):
+            error.args = (text,)
+        raise
+
+
+@argument_names()
 def read_image(photo: Photo) -> UInt8[np.ndarray, "height width 3"]:
     """The pixels of a photo as upright RGB, 0 … 255.
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
-from wsss.api.cams import Clip
-from wsss.api.inputs import Photo, check_names, read_image, section
+from wsss.api.cams import Clip, check_clip
+from wsss.api.inputs import Photo, argument_names, check_names, read_image, section
 from wsss.api.results import PALETTE, ClassMaps, Segmentation
 from wsss.config.labels import CrfConfig
 from wsss.data.datasets.classes import nearest
@@ -95,6 +95,7 @@ class RefinerPredictor(Predictor):
         return ClassMaps(image, tuple(tags), scores.classes, background=scores.background)
 
 
+@argument_names()
 def load_refiner(
     checkpoint: str | os.PathLike[str], *, clip: Clip | None = None, device: str = "auto"
 ) -> RefinerPredictor:
@@ -111,6 +112,8 @@ def load_refiner(
             CLIP weights.
         ClipLoadError: its CLIP cannot be loaded.
     """
+    if clip is not None:
+        check_clip(clip)
     loaded = None if clip is None else clip.inputs.clip
     refiner = from_checkpoint(Path(checkpoint), clip=loaded, device=device)
 
@@ -123,6 +126,7 @@ def load_refiner(
     return RefinerPredictor(names, PALETTE, run, refiner)
 
 
+@argument_names()
 def load_segmenter(checkpoint: str | os.PathLike[str], *, device: str = "auto") -> Predictor:
     """A segmenter with the names, colours, scales and windows that its checkpoint holds.
 

@@ -14,6 +14,7 @@ from PIL import Image
 from wsss.data.images.label_png import save_label_png, voc_palette
 from wsss.labels.ignore import ignore_band
 from wsss.labels.upsample import upsample
+from wsss.score.figures.fonts import class_name
 from wsss.score.figures.overlay import paint_heat, paint_labels
 from wsss.score.figures.sheet_layout import LegendItem, Row, cell_size, draw_sheet
 
@@ -89,7 +90,7 @@ class Segmentation:
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
-        return f"<Segmentation of {height} x {width} pixels into {len(self.names)} labels>"
+        return f"<Segmentation of {width} x {height} pixels into {len(self.names)} labels>"
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter((self.labels, self.confidence))
@@ -111,7 +112,7 @@ class Segmentation:
     def plot(self) -> Image.Image:
         """A sheet: the photo, the labels over it, the confidence, and the names of the colours."""
         legend = [
-            LegendItem(self.names[label], tuple(self.palette[label].tolist()))
+            LegendItem(class_name(self.names[label], label), tuple(self.palette[label].tolist()))
             for label in np.unique(self.labels).tolist()
             if label > 0
         ]
@@ -122,8 +123,18 @@ class Segmentation:
         return draw_sheet("Labels", columns, [row], legend, "Confidence: dark is 0, bright is 1.")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the labels as a palette PNG (mode P), whose values are the labels."""
-        save_label_png(Path(path), self.labels)
+        """Write the labels as a palette PNG (mode P), whose values are the labels.
+
+        Raises:
+            ValueError: the name does not end in ``.png``; other formats would change the values.
+        """
+        file = Path(path)
+        if file.suffix.lower() != ".png":
+            raise ValueError(
+                f"{file}: labels are written as PNG alone, which keeps their values; "
+                "name a file that ends in .png"
+            )
+        save_label_png(file, self.labels)
 
     def _painted(
         self, photo: UInt8[np.ndarray, "rows columns 3"]

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
 import zlib
 from collections.abc import Iterator
@@ -19,14 +20,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wsss.artifacts.write_errors import writing
+from wsss.compute.machine import this_boot
 
 _MARK = ".tmp-"
 _OLD = ".old"
-_HOST = re.sub(r"\W", "_", socket.gethostname())
+_MACHINE = re.sub(r"\W", "_", socket.gethostname()) + f"_{zlib.crc32(this_boot().encode()):08x}"
 _TEMPORARY = re.compile(r"\..+\.tmp-(?:(\w+)-)?(\d+)(?:\.old)?")
 _LONGEST = 150  # bytes of a name that a temporary one repeats; file systems take 255
-_FORGOTTEN = 7 * 86_400.0  # seconds after which the temporary file of another machine is removed
+_FORGOTTEN = 7 * 86_400.0  # seconds after which that of another machine or container is removed
 _ATTEMPTS = 50
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+_PRIVATE = 0o600  # what libraries that make a temporary file of their own leave
 
 
 @contextmanager
@@ -50,7 +55,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         _remove(temporary)  # of a dead process with this one's number
         try:
             yield temporary
-            _flush(temporary)
+            _finish(temporary)
             _rename(temporary, target)
             _flush_folder(target.parent)
         finally:
@@ -75,11 +80,17 @@ def write_bytes(target: Path, content: bytes) -> None:
 
 def temporary_path(target: Path) -> Path:
     """The name under which this process writes ``target`` until it is whole."""
-    return target.with_name(f"{_prefix(target.name)}{_HOST}-{os.getpid()}")
+    return target.with_name(f"{_prefix(target.name)}{_MACHINE}-{os.getpid()}")
 
 
 def remove_abandoned(folder: Path, name: str = "") -> None:
-    """Remove temporary files of writers that no longer run.
+    """Remove temporary files of writers that no longer run; arguments as for `abandoned`."""
+    for path in abandoned(folder, name):
+        _remove(path)
+
+
+def abandoned(folder: Path, name: str = "") -> list[Path]:
+    """Temporary files and folders of writers that no longer run.
 
     Args:
         folder: it must exist.
@@ -88,9 +99,11 @@ def remove_abandoned(folder: Path, name: str = "") -> None:
     prefix = _prefix(name) if name else "."
     with os.scandir(folder) as entries:
         entries_by_name = [(e.path, _TEMPORARY.fullmatch(e.name)) for e in entries]
-    for path, parts in entries_by_name:
-        if parts and parts[0].startswith(prefix) and not _in_use(parts[1], parts[2], Path(path)):
-            _remove(Path(path))
+    return [
+        Path(path)
+        for path, parts in entries_by_name
+        if parts and parts[0].startswith(prefix) and not _in_use(parts[1], parts[2], Path(path))
+    ]
 
 
 def _prefix(name: str) -> str:
@@ -101,9 +114,9 @@ def _prefix(name: str) -> str:
     return f".{name}{_MARK}"
 
 
-def _in_use(host: str | None, pid: str, path: Path) -> bool:
+def _in_use(machine: str | None, pid: str, path: Path) -> bool:
     """Whether the writer of a temporary file may still be there."""
-    if host not in {_HOST, None}:  # its processes cannot be asked for from here
+    if machine not in {_MACHINE, None}:  # its processes cannot be asked for from here
         with suppress(OSError):
             return time.time() - path.stat().st_mtime < _FORGOTTEN
         return True
@@ -149,12 +162,15 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def _finish(path: Path) -> None:
+    """Flush all files, and let others read them as far as the umask says."""
     files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) == _PRIVATE & ~_UMASK:
+                os.fchmod(descriptor, 0o666 & ~_UMASK)
         finally:
             os.close(descriptor)
 

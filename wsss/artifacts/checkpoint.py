@@ -16,6 +16,7 @@ from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.checksum import BLANK, verify_checksum, write_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
+from wsss.errors import raise_unless_about
 
 _REMEDY = "if a stage wrote it, delete it and rerun that stage"
 
@@ -79,11 +80,13 @@ def load_tensors(path: Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict
 
     Raises:
         ArtifactError: the file is missing or damaged, or carries no digest.
+        ReadError: it cannot be read at present.
     """
     verify_checksum(path, remedy)
     try:
         with safe_open(path, framework="pt") as stored:
             facts = dict(stored.metadata() or {})
             return {name: stored.get_tensor(name) for name in stored.keys()}, facts  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, MemoryError) as error:
+        raise_unless_about(path, error)
         raise ArtifactError(f"{path}: is no safetensors file ({error}); {remedy}") from None

@@ -14,6 +14,7 @@ from wsss.artifacts.checksum import verify_checksum
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
+from wsss.errors import raise_unless_about
 
 _BLOCK = 1 << 20
 
@@ -46,7 +47,22 @@ def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
             f"{path}: was trained for the refiner {stored_method!r}, the configuration says "
             f"{method!r}; rerun refine-train"
         )
-    return provenance.weights | _tensors_digest(path)
+    tensors = tensors_digest(path)
+    return provenance.weights | ({"refiner": tensors} if tensors else {})
+
+
+def checkpoint_provenance(path: Path) -> Provenance:
+    """What a checkpoint was made from; only its header is read, and not checked.
+
+    Raises:
+        ArtifactError: the file is missing, or no checkpoint of this pipeline.
+    """
+    try:
+        return Provenance.model_validate_json(_header(path)["provenance"])
+    except ValidationError:
+        raise ArtifactError(
+            f"{path}: carries a provenance of another kind; rerun the stage that makes it"
+        ) from None
 
 
 def checkpoint_facts(path: Path) -> dict[str, Any]:
@@ -60,13 +76,23 @@ def checkpoint_facts(path: Path) -> dict[str, Any]:
 
 
 def _metadata(path: Path) -> dict[str, str]:
+    _check_file(path)
+    verify_checksum(path, "if a stage wrote it, delete it and rerun that stage")
+    return _header(path)
+
+
+def _check_file(path: Path) -> None:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such checkpoint; run the stage that makes it first")
-    verify_checksum(path, "if a stage wrote it, delete it and rerun that stage")
+
+
+def _header(path: Path) -> dict[str, str]:
+    _check_file(path)
     try:
         with safe_open(path, framework="np") as stored:
             metadata = dict(stored.metadata() or {})
     except (SafetensorError, OSError) as error:
+        raise_unless_about(path, error)
         raise ArtifactError(
             f"{path}: is damaged or no safetensors file ({error}); rerun the stage that makes it"
         ) from None
@@ -77,11 +103,12 @@ def _metadata(path: Path) -> dict[str, str]:
     return metadata
 
 
-def _tensors_digest(path: Path) -> dict[str, str]:
+def tensors_digest(path: Path) -> str:
+    """The sha256 of a checkpoint's tensors, whatever its provenance says; empty without tensors."""
     with path.open("rb") as stream:
         header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
         header.pop("__metadata__", None)
         total = hashlib.sha256(digest_json(header).encode())
         while block := stream.read(_BLOCK):
             total.update(block)
-    return {"refiner": total.hexdigest()} if header else {}
+    return total.hexdigest() if header else ""

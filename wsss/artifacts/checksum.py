@@ -18,6 +18,7 @@ from typing import Any
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
+from wsss.errors import raise_unless_about
 
 BLANK = {"checksum": "0" * 64}
 """What goes into the header of a safetensors file before `write_checksum`."""
@@ -50,13 +51,15 @@ def verify_checksum(path: Path, remedy: str) -> None:
         remedy: what to do about a damaged one, for the message.
 
     Raises:
-        ArtifactError: it is damaged, cannot be read, or carries no digest.
+        ArtifactError: it is damaged, is not there, or carries no digest.
+        ReadError: it cannot be read at present.
     """
     try:
         _, stored, digest = _look(path, remedy)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: is not there; {remedy}") from None
     except OSError as error:
+        raise_unless_about(path, error)
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
     if stored != digest:
         raise ArtifactError(f"{path}: is damaged: it does not match its digest; {remedy}")
@@ -104,18 +107,21 @@ def read_checked_text(path: Path, remedy: str) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ArtifactError: it is damaged or cannot be read, or its sidecar is missing or damaged.
+        ArtifactError: it is damaged, or its sidecar is missing or damaged.
+        ReadError: one of them cannot be read at present.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
+        raise_unless_about(path, error)
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
     digest_file = sidecar(path)
     try:
         stored = digest_file.read_bytes()
     except OSError as error:
+        raise_unless_about(digest_file, error)
         raise ArtifactError(
             f"{digest_file}: the digest of {path.name} cannot be read ({error.strerror}); {remedy}"
         ) from None

@@ -26,6 +26,7 @@ from pathlib import Path
 import grimp
 
 import wsss
+from wsss.artifacts.provenance import BROUGHT_BY, DISTRIBUTIONS
 
 FORMAT = 3
 """Of everything that `wsss.artifacts` writes; a new number reruns every stage. Shards before 3
@@ -49,13 +50,57 @@ def code_digest(modules: Iterable[str]) -> str:
     Raises:
         ValueError: a module does not exist.
     """
-    modules = tuple(modules)
-    runs_refiner = any(name.startswith("wsss.refine.") for name in modules)
-    reached = imported_modules(modules, through_registry=not runs_refiner)
     total = hashlib.sha256(str(FORMAT).encode())
-    for name in sorted(filter(_counts, reached)):
-        total.update(name.encode() + b"\0" + _module_digest(name, _source(name)).encode())
+    for name, digest in module_digests(modules).items():
+        total.update(name.encode() + b"\0" + digest.encode())
     return total.hexdigest()
+
+
+def module_digests(modules: Iterable[str]) -> dict[str, str]:
+    """Digest of each module that `code_digest` covers, by its name.
+
+    Args:
+        modules: dotted names inside the package.
+
+    Raises:
+        ValueError: a module does not exist.
+    """
+    return {name: first_digest(name) for name in sorted(_counted(tuple(modules)))}
+
+
+def first_digest(module: str) -> str:
+    """Digest of what a module did when this process first asked: a process has one view of it."""
+    return _first_facts(module, source_file(module))[0]
+
+
+def source_digest(module: str) -> str:
+    """Digest of what a module does, by its source as it is now.
+
+    Raises:
+        OSError: the source cannot be read.
+        SyntaxError: it is no Python.
+    """
+    return _source_facts(module, source_file(module))[0]
+
+
+def source_file(module: str) -> Path:
+    """The source of a module of the package."""
+    path = _ROOT.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def imported_packages(modules: Iterable[str]) -> frozenset[str]:
+    """Other packages that the code behind `code_digest` imports and that can change a result.
+
+    Args:
+        modules: as of `code_digest`.
+
+    Returns:
+        Names of `wsss.artifacts.provenance.DISTRIBUTIONS`.
+    """
+    facts = (_first_facts(name, source_file(name)) for name in _counted(tuple(modules)))
+    packages = frozenset().union(*(imported for _, imported in facts))
+    return packages.union(*(BROUGHT_BY.get(name, ()) for name in packages))
 
 
 def imported_modules(modules: Iterable[str], *, through_registry: bool = True) -> set[str]:
@@ -90,6 +135,14 @@ def imported_modules(modules: Iterable[str], *, through_registry: bool = True) -
     return reached
 
 
+@functools.cache
+def _counted(modules: tuple[str, ...]) -> frozenset[str]:
+    """The modules that `code_digest` covers."""
+    runs_refiner = any(name.startswith("wsss.refine.") for name in modules)
+    reached = imported_modules(modules, through_registry=not runs_refiner)
+    return frozenset(filter(_counts, reached))
+
+
 def _counts(module: str) -> bool:
     plumbing = module.startswith(tuple(f"{room}." for room in _PLUMBING)) or module in _PLUMBING
     return module != _PACKAGE and (not plumbing or module in _COMPUTES)
@@ -100,11 +153,13 @@ def _graph() -> grimp.ImportGraph:
     return grimp.build_graph(_PACKAGE, cache_dir=None)
 
 
-@functools.cache
-def _module_digest(module: str, path: Path) -> str:
+def _source_facts(module: str, path: Path) -> tuple[str, frozenset[str]]:
+    """Digest of what a module does, and the packages that it imports."""
+    packages: set[str] = set()
     tree = ast.parse(path.read_bytes())
     declares = module.startswith(f"{_PACKAGE}.config.") or module.endswith(".options")
     for node in ast.walk(tree):
+        packages |= _packages(node)
         body = getattr(node, "body", None)
         if isinstance(body, list):
             fields = declares and isinstance(node, ast.ClassDef)
@@ -113,7 +168,24 @@ def _module_digest(module: str, path: Path) -> str:
                 for statement in body
                 if not _is_text(statement) and not (fields and _is_field(statement))
             ]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(packages)
+
+
+def _packages(node: ast.AST) -> set[str]:
+    """Names of `DISTRIBUTIONS` that a statement imports."""
+    match node:
+        case ast.Import():
+            names = {alias.name for alias in node.names}
+        case ast.ImportFrom(module=str(name)):
+            names = {name}
+        case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(str(name))]):
+            names = {name}
+        case _:
+            return set()
+    return {name.partition(".")[0] for name in names} & DISTRIBUTIONS.keys()
+
+
+_first_facts = functools.cache(_source_facts)
 
 
 def _is_field(statement: ast.stmt) -> bool:
@@ -126,8 +198,3 @@ def _is_text(statement: ast.stmt) -> bool:
     if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
         return False
     return isinstance(statement.value.value, str)
-
-
-def _source(module: str) -> Path:
-    path = _ROOT.joinpath(*module.split(".")[1:])
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

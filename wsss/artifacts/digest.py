@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,27 +15,6 @@ def digest_file(path: Path) -> str:
     """The sha256 of a file's bytes, read in blocks."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def digest_listing(folder: Path, suffix: str) -> str:
-    """The sha256 of names, sizes and times of change of the files below a folder, none opened.
-
-    Args:
-        folder: an empty text is returned where there is none.
-        suffix: of the files that count, e.g. ``.png``.
-    """
-    if not folder.is_dir():
-        return ""
-    lines = []
-    for directory, _, names in os.walk(folder):
-        for name in names:
-            if name.lower().endswith(suffix):
-                path = os.path.join(directory, name)
-                status = os.stat(path)
-                shown = os.path.relpath(path, folder)
-                lines.append(f"{shown}|{status.st_size}|{status.st_mtime_ns}")
-    lines.sort()
-    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def digest_json(value: Any) -> str:

@@ -9,27 +9,81 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import h5py
 import numpy as np
 
+from wsss.errors import ReadError
+
 _FILTERS: Final = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}
 _UNFOLDS: Final = 1100  # deflate makes of a byte 1032 at most
 _SPARE: Final = 2**16
+_OPEN_FILES: Final = 32  # opening one again takes 0.3 ms
 
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open a regular file for reading.
+class Hdf5File:
+    """A file that is open while it is read; between reads it may be closed.
 
-    Raises:
-        OSError: it is missing, no regular file, or no HDF5.
+    A data set may have more shards than a process may open files. Of all objects of this class
+    those that were read last hold an open file. Threads take turns, as they do in HDF5.
+
+    Args:
+        path: a regular file.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "is no regular file")
-    return h5py.File(path, "r")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: h5py.File | None = None
+        self._state: tuple[int, ...] | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[h5py.File]:
+        """The open file.
+
+        Raises:
+            OSError: it is missing, no regular file, or no HDF5.
+            ReadError: it was replaced since the first time.
+        """
+        with _turn:
+            if self._file is None:
+                self._file = self._open()
+            _most_recent[weakref.ref(self)] = None
+            _most_recent.move_to_end(weakref.ref(self))
+            while len(_most_recent) > _OPEN_FILES:
+                oldest = _most_recent.popitem(last=False)[0]()
+                if oldest is not None:
+                    oldest.close()
+            yield self._file
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with _turn:
+            _most_recent.pop(weakref.ref(self), None)
+            file, self._file = self._file, None
+            if file is not None:
+                file.close()
+
+    def _open(self) -> h5py.File:
+        status = os.stat(self._path)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "is no regular file")
+        state = status.st_ino, status.st_size, status.st_mtime_ns
+        if self._state not in (None, state):
+            raise ReadError(f"{self._path}: was replaced meanwhile; run the same command again")
+        self._state = state
+        return h5py.File(self._path, "r")
+
+
+_turn = threading.RLock()
+_most_recent: OrderedDict[weakref.ref[Hdf5File], None] = OrderedDict()
+"""The open files, the one that was read last at the end."""
 
 
 def write_array(group: h5py.Group, name: str, array: np.ndarray) -> None:

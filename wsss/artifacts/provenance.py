@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib import metadata
-from typing import Any
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
-from wsss.artifacts.digest import digest_json
+from wsss.artifacts.digest import digest_file, digest_json
+from wsss.config.paths import expand_path
 
-_PACKAGES = (
-    "torch", "torchvision", "open_clip_torch", "timm", "transformers", "tokenizers", "ftfy",
-    "regex", "numpy", "scipy", "scikit-learn", "pillow", "h5py", "pydensecrf2", "opencv-python",
-    "pycocotools", "onedl-mmsegmentation", "onedl-mmengine", "onedl-mmcv",
-)  # fmt: skip
+DISTRIBUTIONS: Final = MappingProxyType({
+    "PIL": "pillow", "cv2": "opencv-python", "ftfy": "ftfy", "matplotlib": "matplotlib",
+    "mmcv": "onedl-mmcv", "mmengine": "onedl-mmengine", "mmseg": "onedl-mmsegmentation",
+    "numpy": "numpy", "open_clip": "open_clip_torch", "pycocotools": "pycocotools",
+    "pydensecrf": "pydensecrf2", "regex": "regex", "scipy": "scipy", "sklearn": "scikit-learn",
+    "timm": "timm", "tokenizers": "tokenizers", "torch": "torch", "torchvision": "torchvision",
+    "transformers": "transformers",
+})  # fmt: skip
+"""Packages that can change a result, by the name that code imports: the name that pip installs."""
+BROUGHT_BY: Final = MappingProxyType({
+    "open_clip": frozenset({"ftfy", "regex", "timm", "tokenizers", "torchvision", "transformers"}),
+    "mmseg": frozenset({"mmcv", "mmengine"}),
+})  # fmt: skip
+"""Those that such a package runs."""
+_FILES = ("clip.model", "clip.pretrained", "refine.checkpoint", "retrain.init")
+"""Keys that may name a weight file on this machine."""
+_COMMON = ("manifest", "class_list")
+"""Inputs that the stages of a run share."""
+_ATTESTS = ("files", "outputs", "upstream")
+"""They say more of what the other fields already determine; no key depends on them."""
 
 
 class Provenance(BaseModel):
@@ -34,23 +55,70 @@ class Provenance(BaseModel):
     """sha256 of each weight file that was used."""
     inputs: dict[str, str] = {}
     """Digest of each artefact that was read."""
+    files: dict[str, str] = {}
+    """sha256 of each weight file on this machine that the configuration names, by its key."""
+    outputs: dict[str, str] = {}
+    """sha256 of each file that was written with the artefact and carries no provenance."""
+    upstream: tuple[Provenance, ...] = ()
+    """How the artefacts that were read were made, back to the manifest; distinct ones, each with no
+    upstream and with the `_COMMON` inputs alone."""
 
     def key(self) -> str:
         """Equal for equal work: everything but the inputs, which each item adds for itself."""
-        return digest_json(self.model_dump(exclude={"inputs"}))
+        return digest_json(self.model_dump(exclude={"inputs", *_ATTESTS}))
 
-    def training_key(self) -> str:
-        """Equal for trainings that learn the same: everything, the inputs as well."""
-        return digest_json(self.model_dump())
+    def digest(self) -> str:
+        """Equal for what was made at once: everything but the files beside it."""
+        return digest_json(self.model_dump(exclude={"outputs"}))
+
+    def training_key(self, learned: Mapping[str, Any]) -> str:
+        """Equal for trainings that end alike.
+
+        Args:
+            learned: digests of all that the training reads, in its order, whichever shards and
+                folders it comes from; values for JSON.
+        """
+        return digest_json([self.key(), learned])
+
+    def chain(self) -> tuple[Provenance, ...]:
+        """This one as it stands in the upstream of others, then its upstream."""
+        inputs = {name: self.inputs[name] for name in _COMMON if name in self.inputs}
+        alone = self.model_copy(update={"inputs": inputs, "outputs": {}, "upstream": ()})
+        return (alone, *self.upstream)
+
+
+def merged_chains(sources: Iterable[Provenance]) -> tuple[Provenance, ...]:
+    """The distinct entries of the chains of several artefacts."""
+    entries = (entry for source in sources for entry in source.chain())
+    return tuple({digest_json(entry.model_dump()): entry for entry in entries}.values())
 
 
 @functools.cache
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a result."""
-    versions = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for name in _PACKAGES:
-        try:
+def package_versions(imports: frozenset[str] = frozenset(DISTRIBUTIONS)) -> dict[str, str]:
+    """Versions of Python, without the patch, and of packages that can change a result.
+
+    Args:
+        imports: names of `DISTRIBUTIONS`; those that are not installed are left out.
+    """
+    versions = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    for name in sorted(DISTRIBUTIONS[package] for package in imports):
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
+
+
+def weight_files(config: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of the weight files that some sections name, by key."""
+    digests = {}
+    for key in _FILES:
+        section, _, name = key.partition(".")
+        text = config.get(section, {}).get(name)
+        if text and os.path.isfile(path := expand_path(text)):
+            status = path.stat()
+            digests[key] = _digest_once(path, status.st_size, status.st_mtime_ns)
+    return digests
+
+
+@functools.lru_cache
+def _digest_once(path: Path, _size: int, _changed: int) -> str:
+    return digest_file(path)

@@ -3,8 +3,7 @@
 One writer a file, never appended to: written under a temporary name, closed, reopened, verified
 and renamed. An index lists each item's id, key, attributes and arrays, with the digest of the
 latter. Opening a file reads and checks the index, reading an item checks its arrays: every byte
-that is used is checked, and nothing is read to check it that is not used. The key says from what an
-item was made, so that a later run can take over what has not changed.
+that is used is checked, and nothing is read to check it that is not used.
 """
 
 from __future__ import annotations
@@ -24,8 +23,9 @@ from wsss.artifacts.code_digest import FORMAT
 from wsss.artifacts.digest import digest_arrays, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.failsafe_file import FailsafeFile
-from wsss.artifacts.hdf5 import open_hdf5, read_array, write_array
+from wsss.artifacts.hdf5 import Hdf5File, read_array, write_array
 from wsss.artifacts.provenance import Provenance
+from wsss.errors import raise_unless_about
 
 _FIELDS = {"id": str, "key": str, "attrs": dict, "arrays": dict, "digest": str}
 """What the index says of an item."""
@@ -48,7 +48,7 @@ class Item:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     """JSON-like facts, for instance class ids, grid size and image size."""
     key: str = ""
-    """Digest of what the item was made from; equal keys mean equal content."""
+    """Digest of what the item was made from; equal keys mean equal content, to be taken over."""
 
 
 class ShardWriter:
@@ -169,34 +169,31 @@ class ShardWriter:
 class Shard:
     """Read a shard; use as a context manager or call `close`.
 
+    Any number of shards may be in use at once: see `Hdf5File`.
+
     Args:
         path: the file.
         kind: what it must hold; None accepts any.
 
     Raises:
         ArtifactError: the file is missing, damaged, no complete shard, or of another kind.
+        ReadError: it cannot be read at present.
     """
 
     def __init__(self, path: Path, *, kind: str | None = None) -> None:
         self.path = path
+        self._file = Hdf5File(path)
         try:
-            self._file = open_hdf5(path)
+            with self._file.opened() as file:
+                root = self._open(file)
         except FileNotFoundError:
             raise ArtifactError(f"{path}: no such shard; run the stage that makes it") from None
-        except PermissionError:
-            raise ArtifactError(f"{path}: may not be read; ask whoever wrote it") from None
-        except OSError as error:
-            raise ArtifactError(f"{path}: is damaged or no HDF5 file ({error}); {_AGAIN}") from None
-        try:
-            root = self._open()
         except ArtifactError:
-            self.close()
             raise
         except _DAMAGE as error:
-            self.close()
-            raise ArtifactError(f"{path}: is damaged ({error!r}); {_AGAIN}") from None
+            raise_unless_about(path, error)
+            raise ArtifactError(f"{path}: is damaged or no shard ({error!r}); {_AGAIN}") from None
         if kind not in (None, root["kind"]):
-            self.close()
             raise ArtifactError(
                 f"{path}: holds {root['kind']!r}, expected {kind!r}; pass that stage's file"
             )
@@ -204,11 +201,11 @@ class Shard:
         self.content = str(root["content"])
         """Digest of ids, arrays and attributes; equal content, equal digest."""
 
-    def _open(self) -> dict[str, Any]:
+    def _open(self, file: h5py.File) -> dict[str, Any]:
         """Read and check all but the arrays."""
-        if _ABOUT not in self._file:
+        if _ABOUT not in file:
             raise ArtifactError(f"{self.path}: is not a finished shard of this version; {_AGAIN}")
-        about = json.loads(read_array(self._file, _ABOUT).tobytes())
+        about = json.loads(read_array(file, _ABOUT).tobytes())
         if about["format"] != FORMAT:
             raise ArtifactError(
                 f"{self.path}: has the format {about['format']}, this version reads {FORMAT}; "
@@ -216,7 +213,7 @@ class Shard:
             )
         checksum = about.pop("checksum")
         root: dict[str, Any] = about
-        index = read_array(self._file, _INDEX).tobytes().decode()
+        index = read_array(file, _INDEX).tobytes().decode()
         if digest_json([root, index]) != checksum:
             raise ArtifactError(
                 f"{self.path}: is damaged: its index does not match its digest; {_AGAIN}"
@@ -251,20 +248,27 @@ class Shard:
         """The attributes of one item, without reading its arrays."""
         return dict(self._entry(image)["attrs"])
 
+    def digest(self, image: str) -> str:
+        """Digest of one item's arrays and attributes, none of which is read."""
+        return digest_json([self._entry(image)[name] for name in ("digest", "attrs")])
+
     def read(self, image: str) -> Item:
         """Read one item and check its digest.
 
         Raises:
             ArtifactError: the image is not in the shard, or its bytes are damaged.
+            ReadError: the file cannot be read at present.
         """
         entry = self._entry(image)
         try:
             name_path = f"items/{self._positions[image]:07d}"
-            arrays = {
-                name: read_array(self._file, f"{name_path}/{name}", entry["arrays"][name])
-                for name in entry["arrays"]
-            }
+            with self._file.opened() as file:
+                arrays = {
+                    name: read_array(file, f"{name_path}/{name}", entry["arrays"][name])
+                    for name in entry["arrays"]
+                }
         except _DAMAGE as error:
+            raise_unless_about(self.path, error)
             raise ArtifactError(
                 f"{self.path}: {image!r} is damaged ({error!r}); {_AGAIN}"
             ) from None

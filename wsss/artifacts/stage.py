@@ -7,23 +7,34 @@ and is given those values and no others.
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from wsss.artifacts.code_digest import code_digest
-from wsss.artifacts.item_cache import ItemCache
-from wsss.artifacts.progress import track
-from wsss.artifacts.provenance import Provenance, package_versions
-from wsss.artifacts.shard import Item, ShardWriter
+from wsss.artifacts.code_digest import code_digest, imported_packages
+from wsss.artifacts.provenance import (
+    Provenance,
+    merged_chains,
+    package_versions,
+    weight_files,
+)
+from wsss.artifacts.staleness import seed_difference, setting_differences
 from wsss.config.base import Section
 
 _log = logging.getLogger(__name__)
-_LIMITS = frozenset({"data.max_pixels"})
-"""Keys that are read, but that change no result: they refuse work or let it pass."""
+_IDLE_AT_INGEST = (
+    "data.quarantine_limit",  # lets work pass or refuses it
+    "cams.splits",  # says which files are made
+    "refine.train.checkpoint_every",  # say how much an interruption costs
+    "retrain.checkpoint_every",
+)
+"""Values that are read, but that change nothing in what a stage writes."""
+_IDLE = (*_IDLE_AT_INGEST, "data.max_pixels")
+"""Later stages meet no larger photo."""
+_MOST = 3  # differences that a message tells
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,11 @@ class Stage:
     reads: tuple[str, ...] = ()
     """Keys of the configuration: whole sections (``clip``) or single values (``masks.crf``). The
     section ``compute``, which changes no result, is not among them."""
+    idle: tuple[str, ...] = _IDLE
+    """Of what ``reads`` covers, what changes nothing in what the stage writes: it is part of no key
+    and no provenance."""
+    watches_idle: bool = False
+    """Whether a change of these values reruns the stage, because they decide if it succeeds."""
 
     def select(self, config: Any) -> dict[str, Any]:
         """The values that the stage reads, by the last part of their key.
@@ -49,8 +65,13 @@ class Stage:
         """The keyword arguments of the stage's function: `select`, and the section ``compute``."""
         return self.select(config) | {"compute": config.compute}
 
+    def watched(self, config: Any) -> dict[str, Any]:
+        """The values whose change reruns the stage, by key, as plain values for JSON."""
+        values = {key: _value(config, key) for key in self.reads}
+        return self._active(values, idle=() if self.watches_idle else self.idle)
+
     def values(self, config: Any) -> dict[str, Any]:
-        """The same as plain values in nested sections, for JSON."""
+        """All values that the stage reads, as plain values in nested sections, for JSON."""
         plain: dict[str, Any] = {}
         for key in self.reads:
             section, _, name = key.partition(".")
@@ -68,6 +89,8 @@ class Stage:
         modules: Iterable[str] = (),
         weights: Mapping[str, str] | None = None,
         inputs: Mapping[str, str] | None = None,
+        outputs: Mapping[str, str] | None = None,
+        sources: Mapping[Path, Provenance] | None = None,
     ) -> Provenance:
         """The provenance of what the stage writes.
 
@@ -76,73 +99,106 @@ class Stage:
             modules: further entry modules, which the configuration chooses.
             weights: sha256 of the weight files that it uses, by name.
             inputs: digests of the artifacts that it reads, by name.
+            outputs: sha256 of files that it writes next to the artifact, by name.
+            sources: the provenance of the artifacts that it reads, by their files. Values that
+                this stage reads, too, and that were others when those were made, are logged.
         """
-        config = {
-            key: _plain(values[key.rpartition(".")[2]]) for key in self.reads if key not in _LIMITS
-        }
+        selected = {key: values[key.rpartition(".")[2]] for key in self.reads}
+        config = self._active(selected, idle=self.idle)
         seed = config.pop("seed", 0)  # without one nothing is random
-        return Provenance(
+        entries = (*self.modules, *modules)
+        sources = sources or {}
+        provenance = Provenance(
             stage=self.name,
             config=config,
             seed=seed,
-            code=code_digest((*self.modules, *modules)),
-            packages=package_versions(),
+            code=code_digest(entries),
+            packages=package_versions(imported_packages(entries)),
             weights=dict(weights or {}),
             inputs=dict(inputs or {}),
+            files=weight_files(config),
+            outputs=dict(outputs or {}),
+            upstream=merged_chains(sources.values()),
         )
+        for path, source in sources.items():
+            if differences := source_differences(source, provenance):
+                _log.warning(
+                    "%s. Scores refuse what is made from it", difference_text(path, differences)
+                )
+        return provenance
+
+    def _active(self, values: Mapping[str, Any], *, idle: Sequence[str]) -> dict[str, Any]:
+        """Plain values by key, without those that are idle."""
+        plain = {key: _plain(value) for key, value in values.items() if key not in idle}
+        for path in idle:
+            for key, value in plain.items():
+                if path.startswith(f"{key}."):
+                    _drop(value, path.removeprefix(f"{key}."))
+        return plain
 
 
-def write_items(
-    out: Path,
-    *,
-    kind: str,
-    keys: Mapping[str, str],
-    provenance: Provenance,
-    compute: Callable[[list[str]], Iterable[Item]],
-    description: str,
-    also: Callable[[Item], None] | None = None,
-) -> None:
-    """Write a shard image by image: unchanged items are copied, the others are computed.
+def source_differences(source: Provenance, reader: Provenance) -> dict[str, list[str]]:
+    """How the chain of an artefact differs from what its reader is given, by stage, as sentences.
 
     Args:
-        out: shard to write.
-        kind: what it holds.
-        keys: digest of what each item is made from, by image, in the order of the shard.
-        provenance: of the shard.
-        compute: gives the items of some images, with their keys, in any order.
-        description: shown next to the progress.
-        also: called with each item, copied or computed, e.g. to write it in another form.
+        source: of the artefact.
+        reader: of what is made from it; settings, seed and weight files that both have count.
     """
-    cache = ItemCache(out, kind=kind)
-    with ShardWriter(out, kind=kind, ids=list(keys), provenance=provenance) as writer:
+    differences: dict[str, list[str]] = {}
+    for entry in source.chain():
+        sentences = list(setting_differences(entry, reader))
+        if _draws(entry.stage) and _draws(reader.stage):
+            sentences += seed_difference(entry.seed, reader.seed)
+        if sentences:
+            differences.setdefault(entry.stage, []).extend(sentences)
+    return differences
 
-        def add(item: Item) -> None:
-            writer.add(item)
-            if also is not None:
-                also(item)
 
-        missing = []
-        for image, key in keys.items():
-            if item := cache.find(image, key):
-                add(item)
-            else:
-                missing.append(image)
-        for item in track(compute(missing), total=len(missing), description=description):
-            add(item)
-    cache.store()
-    reused = len(keys) - len(missing)
-    _log.info("%d images: %d reused, %d computed", len(keys), reused, len(missing))
+def difference_text(path: Path, differences: Mapping[str, Sequence[str]]) -> str:
+    """The message about an artefact that was made in another way.
+
+    Args:
+        path: of the artefact.
+        differences: by stage, see `source_differences`.
+    """
+    rules = [stage for stage in STAGES if stage in differences]
+    first: dict[str, str] = {}  # the same difference of later stages follows from that
+    for stage in dict.fromkeys([*rules, *differences]):
+        for text in differences[stage]:
+            first.setdefault(text, f"its stage {stage} was {text}")
+    texts = list(first.values())
+    more = f"; and {len(texts) - _MOST} more" if len(texts) > _MOST else ""
+    return (
+        f"{path}: {'; '.join(texts[:_MOST])}{more}; make it again: snakemake --cores all "
+        f"--forcerun {' '.join(rules)} (with the same --configfile), or use the configuration that "
+        "it was made with"
+    )
+
+
+def _draws(stage: str) -> bool:
+    """Whether a stage depends on the seed."""
+    return stage in STAGES and "seed" in STAGES[stage].reads
 
 
 def _value(config: Any, key: str) -> Any:
-    return reduce(getattr, key.split("."), config)
+    return functools.reduce(getattr, key.split("."), config)
 
 
 def _plain(value: Any) -> Any:
     return value.effective() if isinstance(value, Section) else value
 
 
+def _drop(section: dict[str, Any], path: str) -> None:
+    name, _, rest = path.partition(".")
+    if not rest:
+        section.pop(name, None)
+    elif name in section:
+        _drop(section[name], rest)
+
+
 _REFINE = ("data.max_pixels", "data.kind", "data.root", "data.prompts", "clip", "cams", "refine")
+_REFINE_IDLE = (*_IDLE, "data.kind", "data.root")
+"""The list of images to repeat is found by them; the training's key holds its content."""
 _SCORE = ("name", "seed", "variant", "score", "data")
 _CAMS = ("clip", "cams")
 _REFINED = (*_CAMS, "seeds", "refine", "infer")
@@ -157,21 +213,54 @@ _SCORED: dict[str, tuple[str, ...]] = {
     "segmenter": (*_REFINED, "masks", "retrain", "predict"),
 }
 """What scoring reads by product: the sections of every stage up to it."""
+_SCORED_IDLE = {
+    "refiner_scores": ("infer.crf",),
+    "masks": ("infer.crf",),
+    "refiner_prediction": ("infer.scores",),
+    "segmenter": ("infer.crf",),
+}
+"""What the stages up to a product do not use of these sections."""
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage("demo", ("wsss.demo.dataset",)),
-        Stage("mask_tags", ("wsss.score.truth.mask_tags",), ("data",)),
+        Stage("mask_tags", ("wsss.score.truth.mask_tags",), ("data",), idle=_IDLE_AT_INGEST),
         Stage("coco_masks", ("wsss.score.truth.coco_masks",)),
-        Stage("ingest", ("wsss.data.ingest.stage",), ("variant", "data")),
+        Stage(
+            "ingest",
+            ("wsss.data.ingest.stage",),
+            ("variant", "data"),
+            idle=_IDLE_AT_INGEST,
+            watches_idle=True,
+        ),
         Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", "clip", "cams")),
         Stage("seeds", ("wsss.masks.seeds_stage",), ("data.max_pixels", "cams", "seeds")),
         Stage("image_labels", ("wsss.refine.training.image_labels",)),  # a part of refine_train
-        Stage("refine_train", ("wsss.refine.stage",), ("seed", *_REFINE)),
-        Stage("refine_import", ("wsss.refine.released.importer",), _REFINE),
-        Stage("refine_apply", ("wsss.refine.stage",), (*_REFINE, "infer")),
-        Stage("refine_predict", ("wsss.refine.stage",), (*_REFINE, "infer", "masks.crf")),
+        Stage(
+            "refine_train",
+            ("wsss.refine.stage",),
+            ("seed", *_REFINE),
+            idle=_REFINE_IDLE,
+        ),
+        Stage(
+            "refine_import",
+            ("wsss.refine.released.importer",),
+            _REFINE,
+            idle=_REFINE_IDLE,
+        ),
+        Stage(
+            "refine_apply",
+            ("wsss.refine.stage",),
+            (*_REFINE, "infer"),
+            idle=(*_REFINE_IDLE, "infer.crf"),
+        ),
+        Stage(
+            "refine_predict",
+            ("wsss.refine.stage",),
+            (*_REFINE, "infer", "masks.crf"),
+            idle=(*_REFINE_IDLE, "infer.scores"),
+        ),
         Stage("masks", ("wsss.masks.stage",), ("data.max_pixels", "masks")),
         Stage("retrain", ("wsss.retrain.train",), ("seed", "data.max_pixels", "retrain")),
         Stage(
@@ -181,14 +270,24 @@ STAGES: dict[str, Stage] = {
         ),
         Stage("submission", ("wsss.score.submission",)),
         *(
-            Stage(f"score_{product}", ("wsss.score.stage",), (*_SCORE, *reads))
+            Stage(
+                f"score_{product}",
+                ("wsss.score.stage",),
+                (*_SCORE, *reads),
+                idle=(*_IDLE_AT_INGEST, *_SCORED_IDLE.get(product, ())),
+            )
             for product, reads in _SCORED.items()
         ),
         Stage("table", ("wsss.score.tables.write",)),
         Stage("comparison", ("wsss.score.tables.comparison",)),
         Stage("paper_table", ("wsss.score.papers.render",)),
         Stage("efficiency", ("wsss.score.tables.efficiency",)),
-        Stage("pictures", ("wsss.score.figures.contact_sheet",), ("name", "data", "pictures")),
+        Stage(
+            "pictures",
+            ("wsss.score.figures.contact_sheet",),
+            ("name", "data", "pictures"),
+            idle=_IDLE_AT_INGEST,
+        ),
         Stage("charts", ("wsss.score.figures.curves",)),
     )
 }

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from wsss.artifacts.errors import WriteError
+from wsss.errors import error_numbers
 
 _AGAIN = "then run the same command again"
 _REMEDIES = {
@@ -36,7 +37,7 @@ _REMEDIES = {
 }
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """Nothing but writing fails so, whichever file the error names."""
-_ERROR_CODES = re.compile(r"(?:errno = |os error |code: )(\d+)")
+_SEMAPHORES = "multiprocessing.synchronize"
 _TORCH = ("PytorchStreamWriter", "inline_container", "basic_ios::clear", "iostream error")
 
 
@@ -65,20 +66,25 @@ def writing(target: Path, *paths: Path) -> Iterator[None]:
 def _error_code(error: BaseException, paths: list[Path]) -> int | None:
     """The error's number, if it is about writing."""
     if isinstance(error, OSError) and error.errno is not None:
+        if _is_semaphore(error):
+            return None
         if error.errno in _FULL:
             return error.errno
         named = [str(name) for name in (error.filename, error.filename2) if name]
         is_ours = any(_within(name, place) for name in named for place in paths)
         return error.errno if is_ours and error.errno in _REMEDIES else None
-    text = str(error)
-    for match in _ERROR_CODES.finditer(text):
-        error_code = int(match[1])
-        if error_code in _FULL:
-            return error_code
-    if isinstance(error, RuntimeError) and any(word in text for word in _TORCH):
+    if full := _FULL.intersection(error_numbers(error)):
+        return min(full)
+    if isinstance(error, RuntimeError) and any(word in str(error) for word in _TORCH):
         return errno.ENOSPC if _free(paths[0]) < 2**20 else errno.EIO
-    before = error.__cause__ or error.__context__
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None if before is None else _error_code(before, paths)
+
+
+def _is_semaphore(error: BaseException) -> bool:
+    """Whether multiprocessing failed to make a semaphore, whose place is never the target's."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and frames[-1][0].f_globals.get("__name__") == _SEMAPHORES
 
 
 def _within(name: str, directory: Path) -> bool:

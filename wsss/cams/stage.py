@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.digest import digest_json
+from wsss.artifacts.item_cache import write_items
 from wsss.artifacts.shard import Item
-from wsss.artifacts.stage import STAGES, write_items
+from wsss.artifacts.stage import STAGES
 from wsss.cams.clip_sources import ClipSource
 from wsss.cams.external.source import ExternalSource
 from wsss.cams.maps import CamMaps
@@ -17,7 +18,7 @@ from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
 from wsss.config.compute import ComputeConfig
 from wsss.data.datasets.classes import ClassList
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
 
 
 def run(
@@ -67,11 +68,11 @@ def run(
     provenance = STAGES["cams"].provenance(
         values,
         weights=source.weights,
-        inputs={"manifest": digest_file(manifest_dir / "manifest.csv")},
+        inputs=manifest_digests(manifest_dir),
     )
     stage_key = provenance.key()
     keys = {
-        s.id: digest_json([stage_key, source.key(s), s.digest, list(s.tags)])
+        s.id: digest_json([stage_key, split, source.key(s), s.digest, list(s.tags)])
         for s in samples.values()
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -21,8 +22,11 @@ from wsss.cli.commands import (
     results,
     stages,
     truth,
+    upkeep,
 )
+from wsss.compute.machine import allow_open_files, name_user
 from wsss.errors import WsssError
+from wsss.pipeline.job import current_job, refuse_other_code
 from wsss.pipeline.parent_watch import exit_with_parent
 
 app = typer.Typer(
@@ -39,6 +43,7 @@ app = typer.Typer(
 stages.register(app)
 results.register(app)
 papers.register(app)
+upkeep.register(app)
 launch.register(app, stages.PANEL)
 app.add_typer(data.app, name="data", rich_help_panel="Data sets")
 app.add_typer(truth.app, name="truth", rich_help_panel="Data sets")
@@ -70,11 +75,15 @@ def run(application: typer.Typer) -> None:
     one message with exit code 1; ``WSSS_TRACEBACK=1`` shows the traceback as well.
     """
     exit_with_parent()
+    allow_open_files()
+    name_user()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     first = os.environ.get("RANK", "0") == "0"  # of several, one says how it goes
     logging.getLogger("wsss").setLevel(logging.INFO if first else logging.WARNING)
     try:
         launch.check_processes(sys.argv[1:])
+        if job := current_job():
+            refuse_other_code(job)
         application()
     except (WsssError, ValueError, RuntimeError, OSError) as error:
         if os.environ.get("WSSS_TRACEBACK"):
@@ -85,8 +94,11 @@ def run(application: typer.Typer) -> None:
 
 
 def _printable(text: str) -> str:
-    """A message without what a terminal would obey: names of files may hold escape sequences."""
-    plain = (
+    """A message without what a terminal would obey: names of files may hold escape sequences.
+
+    Its further lines are indented, so that one can see in a log where it ends.
+    """
+    plain = "".join(
         c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
     )
-    return "".join(plain)
+    return re.sub(r"\n(?=\S)", "\n  ", plain)

@@ -9,7 +9,7 @@ import typer
 
 from wsss.artifacts.stage import STAGES
 from wsss.config.load import load_config
-from wsss.pipeline.stages import config_of_sections
+from wsss.pipeline.job import current_job
 
 ConfigFiles = Annotated[
     list[Path],
@@ -18,12 +18,6 @@ ConfigFiles = Annotated[
         "-c",
         help="Configuration; repeat to lay presets over it.",
         show_default="config.yaml",
-    ),
-]
-Sections = Annotated[
-    str,
-    typer.Option(
-        help="Used by the workflow: the stage's sections as JSON, instead of --config.", hidden=True
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …; default: compute.device.")]
@@ -48,7 +42,6 @@ WHOLE = "1-of-1"
 def stage_values(
     stage: str,
     files: list[Path],
-    sections: str,
     *,
     device: str = "",
     batch: int = 0,
@@ -56,21 +49,22 @@ def stage_values(
 ) -> dict[str, Any]:
     """The keyword arguments of a stage's function: the values that it declares, and ``compute``.
 
+    A stage is given nothing else, so one that reads an undeclared value fails at once instead of
+    missing a rerun later.
+
     Args:
         stage: its name.
-        files: configuration files, where a person calls it.
-        sections: the text of `wsss.pipeline.stages.stage_sections`, where the workflow calls it.
+        files: configuration files; the workflow's jobs are given values (`wsss.pipeline.job`).
         device: of the command line; empty for the configured one.
         batch: as ``device``; 0 for the configured one.
         workers: as ``batch``.
     """
     options = {"device": device, "batch": batch, "workers": workers}
     compute = {name: value for name, value in options.items() if value}
-    if sections:
-        config = config_of_sections(stage, sections, **compute)
+    if job := current_job():
+        config = job.config(stage, **compute)
     else:
-        config = load_config(*files)
-        config = config.model_copy(update={"compute": config.compute.model_copy(update=compute)})
+        config = load_config(*files, options={"compute": compute} if compute else None)
     return STAGES[stage].arguments(config)
 
 

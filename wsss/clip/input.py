@@ -11,7 +11,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from wsss.clip.encoder import ClipEncoder
-from wsss.clip.images import IMAGENET_MEAN, IMAGENET_STD, input_size, normalize_image, resize_image
+from wsss.clip.images import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Channels,
+    input_size,
+    normalize_image,
+    resize_image,
+)
 from wsss.clip.load import LoadedClip, load_clip
 from wsss.compute.device import pick_device
 from wsss.config.clip import ClipConfig
@@ -133,6 +140,11 @@ class EncoderInput:
         levels = (pixels * std + mean).round()
         normalized = ((levels - mean) / std).float()
         return (normalized * std.float() + mean.float()).trunc() / 255
+
+    @property
+    def normalization(self) -> tuple[Channels, Channels]:
+        """Mean and standard deviation of `normalize`."""
+        return self._mean, self._std
 
     @property
     def mean_colour(self) -> tuple[int, int, int]:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 
 from wsss._compat import import_open_clip
-from wsss._compat.optional_timm import enable_timm
 from wsss.artifacts.digest import digest_json
 from wsss.clip.errors import ClipLoadError
-from wsss.clip.images import CLIP_MEAN, CLIP_STD, Channels
+from wsss.clip.images import Channels
+from wsss.clip.model_config import (
+    channels,
+    check_built_size,
+    check_model_config,
+    check_plain,
+    read_model_config,
+)
 from wsss.clip.openai_layout import infer_config
+from wsss.clip.tokenizer import Tokenize, load_tokenizer
 from wsss.clip.weights import read_weights, weights_digest
-from wsss.config.safe_yaml import read_bytes
 
-Tokenize = Callable[[Sequence[str]], Int[Tensor, "prompts context"]]
-
-_MOST_JSON = 2**20
 FROM_WEIGHTS = "from-weights"
 RANDOM = "random"
+LOCAL_DIR = "local-dir:"
 
 
 @dataclass(frozen=True)
@@ -64,54 +66,63 @@ def load_clip(
 
     Args:
         model: one of
-            - an open_clip model name (``ViT-B-16-quickgelu``, ``hf-hub:…``, ``local-dir:…``);
+            - an open_clip model name (``ViT-B-16-quickgelu``, ``hf-hub:…``);
             - path of an open_clip model config (``.json``), or of a hub file that holds it under
-              ``model_cfg``, next to a ``preprocess_cfg``;
+              ``model_cfg``, next to a ``preprocess_cfg``; ``local-dir:…`` is a folder that holds
+              such a file and, if ``pretrained`` is empty, the weights;
             - ``from-weights``: read width, depth, patch … from the shapes of a weight file in
-              OpenAI's or open_clip's naming; the activation is then QuickGELU, as as in OpenAI's.
+              OpenAI's or open_clip's naming; the activation is then QuickGELU, as in OpenAI's.
         pretrained: a tag of the named model (``openai``), a weight file (safetensors, or a state
             dict that ``torch.load(weights_only=True)`` accepts), or ``random`` (seeded; tests).
         cache_dir: where open_clip stores downloads.
 
     Raises:
-        ClipLoadError: unknown name or tag, unreadable file, weights that do not fit the model, or
-            an activation that the tag was not trained with.
+        ClipLoadError: unknown name or tag, unreadable file, impossible sizes, weights that do not
+            fit the model, a tokenizer that cannot be had, or an activation that the tag was not
+            trained with.
+        UnsupportedEncoderError: the image tower is no plain ViT.
     """
     open_clip = import_open_clip()
+    config_file = _config_file(model)
+    if model.startswith(LOCAL_DIR) and not pretrained:
+        pretrained = _weights_beside(config_file)
     file = _weight_file(pretrained)
-    config: dict[str, Any] | None = None
     preprocess: Mapping[str, Any] = {}
     weights = read_weights(file) if file is not None else None
+    where = f"{pretrained} into {model}"
+    config: Mapping[str, Any]
     if model == FROM_WEIGHTS:
         if weights is None:
             raise ClipLoadError(
                 f"model {FROM_WEIGHTS!r} needs a weight file as pretrained, not {pretrained!r}"
             )
         config = infer_config(weights)
-    elif model.endswith(".json"):
-        config, preprocess = _read_config(Path(model))
-    if config is not None:
+        check_model_config(config, pretrained)
+    elif config_file is not None:
+        config, preprocess = read_model_config(config_file)
         if weights is None and pretrained != RANDOM:
             raise ClipLoadError(
                 f"{model}: needs the path of a weight file as pretrained, not {pretrained!r}"
             )
-        _enable_timm(config)
-        built = _build(open_clip, config, model)
-        architecture: Mapping[str, Any] = config
     else:
-        # what `hf-hub:` and `local-dir:` stand for is not known before open_clip has read it
-        _enable_timm(open_clip.get_model_config(model) if ":" not in model else None)
+        config = _named_config(open_clip, model)
+        check_plain(config, model)
+    text = config["text_cfg"]
+    folder = None if config_file is None else config_file.parent
+    if model.startswith(LOCAL_DIR) and text.get("hf_tokenizer_name"):
+        text = {**text, "hf_tokenizer_name": str(folder)}  # as open_clip does
+    tokenize, tokenizer = load_tokenizer(text, folder=folder, cache_dir=cache_dir)
+    if model == FROM_WEIGHTS or config_file is not None:
+        built = _build(config, weights, model if weights is None else where)
+    else:
         built = _by_name(open_clip, model, "" if weights is not None else pretrained, cache_dir)
         preprocess = getattr(built.visual, "preprocess_cfg", {})
-        architecture = open_clip.get_model_config(model) or {}
     if weights is not None:
-        _fill(open_clip, built, weights, f"{pretrained} into {model}")
+        built.load_state_dict(_fitting(built, weights, where))
     built.eval().requires_grad_(False)
-    tokenize, tokenizer = _tokenizer(open_clip, architecture.get("text_cfg", {}))
-    mean = _channels(preprocess.get("mean"), CLIP_MEAN)
-    std = _channels(preprocess.get("std"), CLIP_STD)
+    mean, std = channels(preprocess, model)
     # Shapes of weights tell neither the activation nor the number of heads.
-    weights_and_rest = [weights_digest(built.state_dict()), architecture, tokenizer, mean, std]
+    weights_and_rest = [weights_digest(built.state_dict()), config, tokenizer, mean, std]
     return LoadedClip(
         model=built,
         tokenize=tokenize,
@@ -121,11 +132,18 @@ def load_clip(
     )
 
 
-def _enable_timm(config: Mapping[str, Any] | None) -> None:
-    """Let open_clip build a tower of timm, if a model may have one."""
-    vision = {"timm_model_name": True} if config is None else config.get("vision_cfg", {})
-    if isinstance(vision, Mapping) and vision.get("timm_model_name"):
-        enable_timm()
+def _config_file(model: str) -> Path | None:
+    """The JSON file that ``model`` names, if it names one."""
+    if model.startswith(LOCAL_DIR):
+        return Path(model.removeprefix(LOCAL_DIR)) / "open_clip_config.json"
+    return Path(model) if model.endswith(".json") else None
+
+
+def _weights_beside(config_file: Path | None) -> str:
+    """The weight file in the folder of a model config."""
+    names = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    files = [] if config_file is None else [config_file.with_name(name) for name in names]
+    return next((str(file) for file in files if file.is_file()), "")
 
 
 def _weight_file(pretrained: str) -> Path | None:
@@ -134,43 +152,50 @@ def _weight_file(pretrained: str) -> Path | None:
     return path if looks_like_file or (pretrained and path.is_file()) else None
 
 
-def _read_config(file: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    try:
-        content = json.loads(read_bytes(file, _MOST_JSON))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ClipLoadError(
-            f"{file}: cannot be read as an open_clip model config ({error}); clip.model must name "
-            "one, or a model of open_clip"
-        ) from None
-    config = content.get("model_cfg", content) if isinstance(content, dict) else {}
-    config = config if isinstance(config, dict) else {}
-    missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
-    if missing:
-        raise ClipLoadError(f"{file}: is no open_clip model config, it lacks {', '.join(missing)}")
-    preprocess = content.get("preprocess_cfg", {})
-    return {key: value for key, value in config.items() if key != "preprocess_cfg"}, preprocess
-
-
-def _build(open_clip: Any, config: Mapping[str, Any], where: str) -> nn.Module:
-    arguments = dict(config)
-    custom_text = arguments.pop("custom_text", False) or "hf_model_name" in arguments["text_cfg"]
+def _build(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor] | None, where: str
+) -> nn.Module:
+    """The model of a checked config; it takes memory only once its weights fit it."""
+    open_clip = import_open_clip()
+    arguments = {key: value for key, value in config.items() if key != "custom_text"}
+    of_hub = bool(config["text_cfg"].get("hf_model_name"))
+    custom_text = config.get("custom_text", False) or of_hub
     kind = open_clip.model.CustomTextCLIP if custom_text else open_clip.CLIP
     try:
         with torch.random.fork_rng(devices=()):
+            if not of_hub:
+                with torch.device("meta"):
+                    outline = kind(**arguments)
+                if weights is None:
+                    check_built_size(outline, where)
+                else:
+                    _fitting(outline, weights, where)
             torch.manual_seed(0)
             built = kind(**arguments)
-    except TypeError as error:
-        raise ClipLoadError(f"{where}: open_clip cannot build this model ({error})") from None
+    except ClipLoadError:
+        raise
+    except Exception as error:  # whatever open_clip and transformers raise at odd values
+        reason = str(error) or type(error).__name__
+        raise ClipLoadError(f"{where}: open_clip cannot build this model ({reason})") from None
     assert isinstance(built, nn.Module)
     return built
 
 
-def _by_name(open_clip: Any, name: str, tag: str, cache_dir: Path | None) -> Any:
-    if ":" not in name and open_clip.get_model_config(name) is None:
+def _named_config(open_clip: Any, name: str) -> Mapping[str, Any]:
+    """The config of a model of open_clip or of the hub."""
+    try:
+        config = open_clip.get_model_config(name)
+    except Exception as error:  # whatever the hub's client raises
+        raise ClipLoadError(f"{name}: its model config cannot be had ({error})") from None
+    if config is None:
         raise ClipLoadError(
             f"{name!r}: open_clip has no model of this name, and it is no .json file; "
             f"see open_clip.list_models(), e.g. ViT-B-16-quickgelu"
         )
+    return {"text_cfg": {}, **config}
+
+
+def _by_name(open_clip: Any, name: str, tag: str, cache_dir: Path | None) -> Any:
     trained = open_clip.pretrained.get_pretrained_cfg(name, tag) if tag and ":" not in name else {}
     if trained:
         expected = bool(trained.get("quick_gelu", False))
@@ -190,12 +215,17 @@ def _by_name(open_clip: Any, name: str, tag: str, cache_dir: Path | None) -> Any
                 pretrained=None if tag in {"", RANDOM} else tag,
                 cache_dir=None if cache_dir is None else str(cache_dir),
             )
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, ImportError) as error:
         raise ClipLoadError(f"{name} with pretrained {tag!r}: {error}") from None
 
 
-def _fill(open_clip: Any, built: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Load a state dict in open_clip's or OpenAI's naming, which agree for plain ViT models."""
+def _fitting(built: nn.Module, weights: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]:
+    """A state dict in open_clip's or OpenAI's naming, which agree for plain ViT models.
+
+    Raises:
+        ClipLoadError: it does not fit the model.
+    """
+    open_clip = import_open_clip()
     state = {
         key: value
         for key, value in weights.items()
@@ -205,7 +235,7 @@ def _fill(open_clip: Any, built: nn.Module, weights: Mapping[str, Tensor], where
     if custom_text and "positional_embedding" in state:
         state = open_clip.model.convert_to_custom_text_state_dict(state)
     expected = built.state_dict()
-    if "logit_scale" in state:
+    if "logit_scale" in state and state["logit_scale"].numel() == 1:
         state["logit_scale"] = state["logit_scale"].reshape(expected["logit_scale"].shape)
     problems = [f"lacks {name}" for name in expected if name not in state]
     problems += [f"has unknown {name}" for name in state if name not in expected]
@@ -217,41 +247,4 @@ def _fill(open_clip: Any, built: nn.Module, weights: Mapping[str, Tensor], where
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ClipLoadError(f"{where}: the weights do not fit: {'; '.join(problems[:3])}{more}")
-    built.load_state_dict(state)
-
-
-def _tokenizer(open_clip: Any, text: Mapping[str, Any]) -> tuple[Tokenize, str]:
-    """The tokenizer that a text config asks for, with a check that every word can be embedded."""
-    context = int(text.get("context_length", 77))
-    options = dict(text.get("tokenizer_kwargs") or {})
-    name = text.get("hf_tokenizer_name")
-    if name:
-        tokenizer = open_clip.HFTokenizer(
-            name, context_length=context, tokenizer_mode=text.get("tokenizer_mode"), **options
-        )
-    else:
-        tokenizer = open_clip.SimpleTokenizer(context_length=context, **options)
-    vocabulary = text.get("vocab_size")
-
-    def tokenize(prompts: Sequence[str]) -> Int[Tensor, "prompts context"]:
-        tokens = tokenizer(list(prompts))
-        assert isinstance(tokens, Tensor)
-        if vocabulary is not None and int(tokens.max()) >= vocabulary:
-            raise ClipLoadError(
-                f"the tokenizer gives ids up to {int(tokens.max())}, but the model embeds "
-                f"{vocabulary} only; its own tokenizer is needed"
-            )
-        return tokens.long()
-
-    identity = json.dumps(
-        [name or "clip-bpe", context, text.get("tokenizer_mode"), options],
-        sort_keys=True,
-        default=str,
-    )
-    return tokenize, identity
-
-
-def _channels(values: object, default: Channels) -> Channels:
-    if not isinstance(values, list | tuple) or len(values) != 3:
-        return default
-    return float(values[0]), float(values[1]), float(values[2])
+    return state

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wsss._compat.torch_archives import packed
 from wsss.clip.errors import ClipLoadError
+from wsss.errors import raise_unless_about
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
@@ -33,11 +34,15 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except ClipLoadError:
         raise
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        raise_unless_about(file, error)
         raise ClipLoadError(f"{file}: no such weight file") from None
     except (SafetensorError, OSError) as error:
+        raise_unless_about(file, error)
         raise ClipLoadError(f"{file}: is damaged or no safetensors file ({error})") from None
     except Exception as error:
+        if not isinstance(error, MemoryError):  # the file may ask for any amount
+            raise_unless_about(file, error)
         if "TorchScript" in str(error):
             hint = (
                 "is a TorchScript archive, which may carry code; use the tag (model "

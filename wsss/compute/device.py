@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import logging
 import os
+import runpy
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsss.compute.gpus import HELD, VISIBLE, claim_gpus, visible_gpus
@@ -15,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU; anything else is torch's own name.
+    """``auto`` is CUDA where there is one, else the CPU; ``cpu``, ``cuda``, ``cuda:1`` are torch's.
 
     A process holds its GPU until it ends (`wsss.compute.gpus`). ``auto`` and ``cuda`` take a free
     one. In a Slurm job, which may share its node, ``auto`` takes only a GPU that Slurm assigned. In
@@ -27,11 +31,11 @@ def pick_device(name: str) -> torch.device:
     import torch  # here, so that reading a configuration does not cost torch's start-up
 
     kind, _, gpu_index = name.partition(":")
+    if name == "cpu" or (name == "auto" and not torch_has_cuda()):
+        return torch.device("cpu")
     if kind not in ("auto", "cuda"):
-        try:
-            return torch.device(name)
-        except RuntimeError:
-            raise ValueError(f"device {name!r}: expected auto, cpu, cuda or cuda:1 …") from None
+        raise ValueError(f"device {name!r}: expected auto, cpu, cuda or cuda:1 …")
+    require_cuda(name)
     if kind == "auto" and "SLURM_JOB_ID" in os.environ and VISIBLE not in os.environ:
         if visible_gpus():
             _log.warning(
@@ -60,12 +64,39 @@ def pick_device(name: str) -> torch.device:
         if kind == "auto":
             return torch.device("cpu")
         raise ValueError(
-            f"device {name} was asked for, but this PyTorch sees no GPU; take cpu or auto"
+            f"no GPU: compute.device is {name}, but this machine shows none to torch; set it to "
+            "cpu or auto, or run where there is one"
         )
     device = torch.device(f"cuda:{gpu_index}" if gpu_index else "cuda")
     if gpu_index:
         torch.cuda.set_device(device)  # else torch keeps a context on the first GPU as well
     return device
+
+
+def require_cuda(name: str) -> None:
+    """Refuse a GPU where torch was built for the CPU alone; looks for no GPU.
+
+    Args:
+        name: the configured device.
+
+    Raises:
+        ValueError: it says what to set.
+    """
+    if name.startswith("cuda") and not torch_has_cuda():
+        raise ValueError(
+            f"no GPU: this torch has no CUDA; set compute.device to cpu or auto (it is {name}), or "
+            "install a torch with CUDA"
+        )
+
+
+@functools.cache
+def torch_has_cuda() -> bool:
+    """Whether torch was built for GPUs, NVIDIA's or AMD's; torch itself is not imported."""
+    package = importlib.util.find_spec("torch")
+    if package is None or package.origin is None:
+        return False
+    version = runpy.run_path(str(Path(package.origin).with_name("version.py")))
+    return bool(version.get("cuda") or version.get("hip"))
 
 
 def local_gpus(name: str) -> int:

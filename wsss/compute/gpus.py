@@ -14,11 +14,15 @@ import logging
 import os
 import random
 import re
+import stat
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from wsss.errors import WsssError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 HELD = "WSSS_GPUS_HELD"
@@ -28,8 +32,13 @@ SHARED = "WSSS_SHARE_GPUS"
 
 _log = logging.getLogger(__name__)
 _FOLDER = Path("/tmp/wsss-gpus")
+_FOR_ALL = 0o1777  # everybody makes files, nobody removes those of others
 _SECONDS = 1.0  # between two looks, on average
 _PATIENCE = 30  # seconds that nvidia-smi may take
+
+
+class GpuLockError(WsssError, RuntimeError):
+    """Jobs cannot take turns: somebody else's file or link is where the locks should be."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,8 @@ def claim_gpus(gpus: Sequence[Gpu], count: int = 1, folder: Path | None = None) 
 
     Raises:
         ValueError: there are not so many.
-        OSError: the folder cannot be written to.
+        GpuLockError: the folder or a file in it is not what this package makes, or cannot be
+            written to.
     """
     if count > len(gpus):
         raise ValueError(
@@ -77,24 +87,22 @@ def claim_gpus(gpus: Sequence[Gpu], count: int = 1, folder: Path | None = None) 
     if os.environ.get(SHARED) == "1":
         return list(gpus[:count])
     folder = folder or _FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    if folder.stat().st_uid == os.getuid():
-        folder.chmod(0o1777)
-    waited = False
-    while True:
-        locked: list[tuple[Gpu, int]] = []
-        for gpu in gpus:
-            if len(locked) < count and (lock := _lock(folder / _file(gpu))) is not None:
-                locked.append((gpu, lock))
-        if len(locked) == count:
-            _locks.extend(lock for _, lock in locked)
-            return [gpu for gpu, _ in locked]
-        for _, lock in locked:  # all or nothing, so that two jobs do not wait for each other
-            os.close(lock)
-        if not waited:
-            _log.info(_taken(gpus, count, folder))
-            waited = True
-        time.sleep(_SECONDS * random.uniform(0.5, 1.5))
+    with _opened_folder(folder) as locks:
+        waited = False
+        while True:
+            locked: list[tuple[Gpu, int]] = []
+            for gpu in gpus:
+                if len(locked) < count and (lock := _lock(folder / _file(gpu), locks)) is not None:
+                    locked.append((gpu, lock))
+            if len(locked) == count:
+                _locks.extend(lock for _, lock in locked)
+                return [gpu for gpu, _ in locked]
+            for _, lock in locked:  # all or nothing, so that two jobs do not wait for each other
+                os.close(lock)
+            if not waited:
+                _log.info(_taken(gpus, count, locks))
+                waited = True
+            time.sleep(_SECONDS * random.uniform(0.5, 1.5))
 
 
 def held_over_exec() -> None:
@@ -133,12 +141,45 @@ def _file(gpu: Gpu) -> str:
     return re.sub(r"[^\w-]", "_", gpu.key) + (f".slurm-{job}" if job else "")
 
 
-def _lock(path: Path) -> int | None:
+@contextmanager
+def _opened_folder(folder: Path) -> Iterator[int]:
+    """A descriptor of the folder of the locks, which is made where it is missing.
+
+    It lies where everybody may write. Somebody else could have put a link there, through which
+    modes and files of another folder would be changed.
+    """
+    try:
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        reason = "is a link" if folder.is_symlink() else f"is no usable folder ({error.strerror})"
+        raise _unusable(folder, reason) from None
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid == os.getuid():
+            os.fchmod(descriptor, _FOR_ALL)
+        elif stat.S_IMODE(status.st_mode) != _FOR_ALL:
+            mode = f"{stat.S_IMODE(status.st_mode):o}"
+            raise _unusable(folder, f"has the mode {mode}, expected {_FOR_ALL:o}")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path, folder: int) -> int | None:
     """A descriptor that holds the lock; None: another process has it."""
     try:
-        lock = _opened(path)
-    except FileExistsError:  # made by another process just now
-        lock = _opened(path)
+        try:
+            lock = _opened(path.name, folder)
+        except FileExistsError:  # made by another process just now
+            lock = _opened(path.name, folder)
+    except OSError as error:
+        raise _unusable(path, f"cannot be opened ({error.strerror})") from None
+    status = os.fstat(lock)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        os.close(lock)
+        raise _unusable(path, "is no file, or has a second name")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -149,20 +190,32 @@ def _lock(path: Path) -> int | None:
     return lock
 
 
-def _opened(path: Path) -> int:
+def _opened(name: str, folder: int) -> int:
     # O_CREAT only where it is needed: kernels refuse it for other people's files in such a folder.
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        return os.open(name, flags, dir_fd=folder)
     except FileNotFoundError:
-        lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL, 0o666)
+        lock = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
         os.fchmod(lock, 0o666)  # whatever the umask, other people take turns as well
         return lock
 
 
-def _taken(gpus: Sequence[Gpu], count: int, folder: Path) -> str:
-    files = [folder / _file(gpu) for gpu in gpus]
-    holders = [path.read_text().strip() for path in files if path.exists()]
+def _unusable(path: Path, reason: str) -> GpuLockError:
+    return GpuLockError(
+        f"{path}: {reason}, so jobs cannot take turns on GPUs there; remove it, or ask the person "
+        f"to whom it belongs; {SHARED}=1 goes on without turns"
+    )
+
+
+def _taken(gpus: Sequence[Gpu], count: int, folder: int) -> str:
+    holders = []
+    for gpu in gpus:
+        with suppress(OSError):
+            lock = os.open(_file(gpu), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+            holders += re.findall(r"^\d+$", os.read(lock, 20).decode("ascii", "replace"))
+            os.close(lock)
     return (
         f"waiting for {count} of {len(gpus)} GPUs; last taken by the processes "
-        f"{', '.join(filter(None, holders))} ({SHARED}=1 shares them)"
+        f"{', '.join(holders)} ({SHARED}=1 shares them)"
     )

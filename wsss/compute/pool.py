@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, TypeVar
 
+from wsss.compute.shared_memory import SharedMemoryError
 from wsss.errors import WsssError
 
 Task = TypeVar("Task")
@@ -52,6 +54,7 @@ class WorkerPool:
 
         Raises:
             WorkerError: the function failed, or a process was killed.
+            SharedMemoryError: there is no room for the semaphores of several processes.
         """
         if self._workers <= 1:
             for name, task in tasks:
@@ -62,7 +65,8 @@ class WorkerPool:
         waiting: deque[tuple[str, Future[Result]]] = deque()
         try:
             for name, task in tasks:
-                waiting.append((name, self._pool.submit(_call, function, name, task)))
+                packed = pickle.dumps((function, task))
+                waiting.append((name, self._pool.submit(_call, _unpack_and_call, name, packed)))
                 if len(waiting) >= _AHEAD * self._workers:
                     yield _first(waiting)
             while waiting:
@@ -106,6 +110,12 @@ def _call(function: Callable[[Task], Result], name: str, task: Task) -> Result:
         raise WorkerError(message) from error
 
 
+def _unpack_and_call(packed: bytes) -> Any:
+    """Here the task's modules are imported; a failure does not end the process."""
+    function, task = pickle.loads(packed)
+    return function(task)
+
+
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """A pool of spawned processes, each on one thread of OpenCV.
 
@@ -113,12 +123,31 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
 
     Args:
         workers: number of processes; they are started when first needed.
+
+    Raises:
+        SharedMemoryError: there is no room for their semaphores.
     """
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+    try:
+        return ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_start, initargs=(_CALLED_FIRST,)
+        )
+    except OSError as error:
+        what = f"the semaphores of {workers} worker processes cannot be made there"
+        raise SharedMemoryError.during(what, error.strerror) from None
 
 
-def _start() -> None:
+_CALLED_FIRST: list[Callable[[], None]] = []
+
+
+def call_first(function: Callable[[], None]) -> None:
+    """Let each process that is started from now on call a module's function before its tasks."""
+    _CALLED_FIRST.append(function)
+
+
+def _start(called_first: list[Callable[[], None]]) -> None:
+    for function in called_first:
+        function()
     import cv2  # here, so that whoever only makes a pool does not load it
 
     cv2.setNumThreads(1)

@@ -3,7 +3,8 @@
 Matrix products may be summed in another order when another number of threads, or of rows, works on
 them. So on the CPU the unit of work is one image (or one prompt) on one thread, and cores are kept
 busy by several units at once. A result is then a function of its unit alone, whatever the number of
-threads, the batch size, the order, or the shard that the unit came in.
+threads, the batch size, the order, or the shard that the unit came in. A training, whose steps
+follow each other, has a number of threads that the configuration says.
 """
 
 from __future__ import annotations
@@ -30,6 +31,21 @@ def available_threads() -> int:
 
 
 @contextmanager
+def fixed_threads(count: int) -> Iterator[None]:
+    """Let every torch operation inside the block use this many threads, whatever the cores.
+
+    Args:
+        count: of threads; ``OMP_NUM_THREADS`` and the workflow's ``--cores`` have no say in it.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def one_thread_each() -> Iterator[int]:
     """Let every torch operation inside the block use one thread.
 
@@ -37,12 +53,8 @@ def one_thread_each() -> Iterator[int]:
         How many threads were available before: the number of units to work on at once.
     """
     threads = available_threads()
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with fixed_threads(1):
         yield threads
-    finally:
-        torch.set_num_threads(before)
 
 
 def ordered_map(

@@ -10,19 +10,36 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 AUTO: Final = "auto"
 Variant = Literal["published", "corrected"]
 Split = Literal["train", "val"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+TRAINING_THREADS = (
+    "Threads of the training's arithmetic on a CPU. The weights' last bits depend on their number, "
+    "so it does not follow the machine or --cores; more than there are cores makes it slow."
+)
+"""Describes ``threads`` of both trainings."""
 
 
 class Section(BaseModel):
     """A section of the configuration: immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads yes, no, on and off as true and false, which would be taken for 1 and 0."""
+        values = value if isinstance(value, list | tuple) else (value,)
+        truth = next((item for item in values if isinstance(item, bool)), None)
+        if truth is not None and _holds_numbers(cls, str(info.field_name)):
+            raise ValueError(f"found {truth}, expected a number")
+        return value
 
     def effective(self) -> dict[str, Any]:
         """The values that can change a result, for keys and provenance."""
@@ -83,6 +100,14 @@ def fill_variant(section: type[Section], values: Any, variant: Variant) -> Any:
             merged = {**default, **given} if isinstance(given, Mapping) else given
             filled[name] = fill_variant(inner, merged, variant)
     return filled
+
+
+def _holds_numbers(section: type[Section], name: str) -> bool:
+    """Whether a field holds numbers, but no true or false."""
+    kinds = {section.model_fields[name].annotation}
+    while inner := {part for kind in kinds for part in get_args(kind)} - kinds:
+        kinds |= inner
+    return not kinds.isdisjoint({int, float}) and kinds.isdisjoint({bool, Any})
 
 
 def inner_section(field: FieldInfo) -> type[Section] | None:

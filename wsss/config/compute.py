@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveInt
+import re
+from typing import Any
+
+from pydantic import Field, PositiveInt, field_validator
 
 from wsss.config.base import Section
+
+_DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"
 
 
 class ComputeConfig(Section):
@@ -12,12 +17,22 @@ class ComputeConfig(Section):
 
     device: str = Field(
         "auto",
-        pattern=r"^[a-z]+(:[0-9]{1,3})?$",
+        pattern=_DEVICE,
         description="auto (CUDA if there is one, else CPU), cpu, cuda, cuda:1 …",
     )
     batch: PositiveInt = Field(
         8, description="Images per batch outside training (CAMs, prediction)."
     )
     workers: PositiveInt = Field(
-        2, le=1024, description="Processes or threads that decode images and run CRFs, per job."
+        2,
+        le=1024,
+        description="Processes or threads that decode images and run CRFs, per job. With 1 no "
+        "other process is started, and no shared memory (/dev/shm) is needed.",
     )
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _known_device(cls, device: Any) -> Any:
+        if isinstance(device, str) and not re.fullmatch(_DEVICE, device):
+            raise ValueError(f"found {device!r}, expected auto, cpu, cuda or cuda:1 …")
+        return device

@@ -70,3 +70,8 @@ class DataConfig(Section):
     quarantine_limit: Share = Field(
         0.02, description="The run stops if a larger share of the images cannot be used."
     )
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether there is ground truth (a folder of photos may have none)."""
+        return self.kind != "folder" or bool(self.masks)

@@ -8,6 +8,10 @@ from pydantic import Field, PositiveInt
 
 from wsss.config.base import Section, Share, variant_field
 
+LEAST_COLOUR_SIGMA = 0.05
+"""Of a CRF, grey levels. Below 0.035 the colours alone leave its lattice (`wsss.labels.crf`)."""
+MOST_SIGMA, MOST_WEIGHT = 1e6, 1e4
+
 
 class BackgroundConfig(Section):
     """From class scores to a background score."""
@@ -24,18 +28,31 @@ class CrfConfig(Section):
     """Dense CRF over the classes of the image and the background."""
 
     enabled: bool = Field(True, description="Refine the scores with the image before the arg max.")
-    iterations: PositiveInt = Field(10, description="Mean-field iterations.")
+    iterations: PositiveInt = Field(10, le=1000, description="Mean-field iterations.")
     gaussian_sxy: float = Field(
-        1.0, gt=0, description="Spatial standard deviation of the smoothness kernel, pixels."
+        1.0,
+        ge=0.01,
+        le=MOST_SIGMA,
+        description="Spatial standard deviation of the smoothness kernel, pixels.",
     )
-    gaussian_compat: float = Field(3.0, ge=0, description="Weight of the smoothness kernel.")
+    gaussian_compat: float = Field(
+        3.0, ge=0, le=MOST_WEIGHT, description="Weight of the smoothness kernel."
+    )
     bilateral_sxy: float = Field(
-        67.0, gt=0, description="Spatial standard deviation of the appearance kernel, pixels."
+        67.0,
+        ge=0.01,
+        le=MOST_SIGMA,
+        description="Spatial standard deviation of the appearance kernel, pixels.",
     )
     bilateral_srgb: float = Field(
-        3.0, gt=0, description="Colour standard deviation of the appearance kernel, grey levels."
+        3.0,
+        ge=LEAST_COLOUR_SIGMA,
+        le=MOST_SIGMA,
+        description="Colour standard deviation of the appearance kernel, grey levels.",
     )
-    bilateral_compat: float = Field(4.0, ge=0, description="Weight of the appearance kernel.")
+    bilateral_compat: float = Field(
+        4.0, ge=0, le=MOST_WEIGHT, description="Weight of the appearance kernel."
+    )
     image: Literal["raw", "wrapped"] = variant_field(
         published="wrapped",
         corrected="raw",

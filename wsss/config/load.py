@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import functools
 from collections.abc import Mapping
@@ -16,8 +17,11 @@ from wsss.config.cross_checks import cross_checks
 from wsss.config.errors import ConfigError
 from wsss.config.model import Config
 from wsss.config.safe_yaml import YAML_LIMIT, invalid_values, parse_yaml, read_bytes
+from wsss.errors import raise_unless_about
 
 _LONGEST_SHOWN = 200
+# What YAML makes of words such as yes, off, ~, 007, 1.0e+3, 12:30 and 2024-01-01.
+_READ_BY_YAML = (bool, int, float, type(None), datetime.date)
 
 _HEAD_KEYS = {
     "crop_cams": "crop_visibility",
@@ -53,14 +57,25 @@ OLD_VALUES: dict[tuple[str, str], str] = {
 """Values of release 0.1 and what replaces them; to be removed after 0.2."""
 
 
-def load_config(*files: Path) -> Config:
+def load_config(*files: Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a YAML file and overlay further ones, key by key.
 
     Args:
         files: the base configuration first, then overlays such as presets.
+        options: sections and keys of the command line, which overlay the files.
 
     Raises:
         ConfigError: a file is missing or is no YAML mapping, or the result is not valid.
+    """
+    where = ", ".join([*map(str, files), *(["options of the command line"] if options else [])])
+    return from_mapping(overlay(merged_yaml(*files), options or {}), where=where)
+
+
+def merged_yaml(*files: Path) -> dict[str, Any]:
+    """The plain values of a YAML file with those of further ones laid over it.
+
+    Raises:
+        ConfigError: a file is missing or is no YAML mapping.
     """
     merged: dict[str, Any] = {}
     for file in files:
@@ -72,7 +87,7 @@ def load_config(*files: Path) -> Config:
                 f"{file}: expected a mapping of sections, found {type(content).__name__}"
             )
         merged = overlay(merged, content)
-    return from_mapping(merged, where=", ".join(map(str, files)))
+    return merged
 
 
 def read_yaml(file: Path) -> Any:
@@ -84,6 +99,7 @@ def read_yaml(file: Path) -> Any:
     try:
         return parse_yaml(read_bytes(file, YAML_LIMIT).decode("utf-8-sig"))
     except OSError as error:
+        raise_unless_about(file, error)
         raise ConfigError(
             f"{file}: cannot be read ({error.strerror}); pass an existing YAML file"
         ) from None
@@ -148,17 +164,28 @@ def from_mapping(
 
 def _explain(item: Any) -> str:
     key = ".".join(str(part) for part in item["loc"])
+    if item["loc"][-1:] == ("[key]",):  # the part before it is the key, written another way
+        return f"a key of {'.'.join(map(str, item['loc'][:-2]))}: {explain_value(item)}"
     if item["type"] == "extra_forbidden":
         if key in OLD_KEYS:
             return f"{key}: is now {OLD_KEYS[key]}"
         return f"{key}: unknown key{_nearest(item['loc'])}"
     if renamed := OLD_VALUES.get((key, str(item["input"]))):
         return f"{key}: {item['input']} is now {renamed}"
-    value = (
-        "" if item["type"] in {"missing", "value_error"} else f" (found {_shown(item['input'])})"
-    )
-    message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{key}: {message}{value}" if key else message
+    message = explain_value(item)
+    return f"{key}: {message}" if key else message
+
+
+def explain_value(item: Any) -> str:
+    """What is wrong with a value, and the value, from pydantic's description of the error."""
+    message, value = str(item["msg"]).removeprefix("Value error, "), item["input"]
+    if item["type"] in {"missing", "value_error"}:
+        return message
+    if item["type"] in {"string_type", "literal_error"} and isinstance(value, _READ_BY_YAML):
+        shown = str(value) if isinstance(value, datetime.date) else repr(value)
+        expected = "" if item["type"] == "string_type" else f"; {message}"
+        return f"found {shown}; put it in quotation marks{expected}"
+    return f"{message} (found {_shown(value)})"
 
 
 def _shown(value: object) -> str:

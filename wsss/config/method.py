@@ -37,6 +37,11 @@ class MethodOptions(Section):
     published_normalization: ClassVar[Literal["clip", "imagenet"]] = "clip"
     """How the authors' code normalises the images."""
 
+    @property
+    def repeated(self) -> str:
+        """VOC: the list of images that come twice per epoch (``repeat_list``); empty: none."""
+        return str(getattr(self, "repeat_list", ""))
+
     def cross_checks(self, config: Chain) -> list[str]:
         """Contradictions within the options or to other sections, one sentence each."""
         return []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import Field, PositiveInt, create_model
 
-from wsss.config.base import Section, Share
+from wsss.config.base import TRAINING_THREADS, Section, Share
 from wsss.config.method import MethodOptions
 from wsss.refine.registry import METHODS
 
@@ -43,6 +43,7 @@ class TrainingConfig(Section):
     )
     power: float = Field(1.0, ge=0, description="Exponent of the polynomial decay.")
     min_lr: float = Field(0.0, ge=0, description="Learning rate at the end of the cosine.")
+    threads: PositiveInt = Field(2, le=1024, description=TRAINING_THREADS)
     checkpoint_every: PositiveInt = Field(200, description="Steps between resumable states.")
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from wsss.config.base import Section, Share, chain_field
+from wsss.config.base import TRAINING_THREADS, Section, Share, chain_field
 from wsss.config.labels import CrfConfig
 
 BatchNorm = Literal["trained", "fixed_affine", "frozen"]
@@ -93,6 +93,7 @@ class RetrainConfig(Section):
         6e-4, gt=0, description="Peak learning rate (AdamW for SegFormer, SGD for the others)."
     )
     warmup: int = Field(30, ge=0, description="Steps of linear warm-up.")
+    threads: PositiveInt = Field(2, le=1024, description=TRAINING_THREADS)
     checkpoint_every: PositiveInt = Field(150, description="Steps between resumable checkpoints.")
 
 

@@ -154,9 +154,11 @@ class _Loader(_Base):  # type: ignore[misc, valid-type]
                     )
                 seen.add((key.tag, key.value))
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        if invalid := [key for key in mapping if not isinstance(key, str)]:
-            raise yaml.MarkedYAMLError(
-                problem=f"the key {invalid[0]!r} is no text; put it into quotes",
-                problem_mark=node.start_mark,
-            )
+        for key, _ in node.value:
+            if not isinstance(value := self.construct_object(key), str):
+                written = key.value if isinstance(key, yaml.ScalarNode) else value
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {written} is read as {value}; put it in quotation marks",
+                    problem_mark=key.start_mark,
+                )
         return mapping

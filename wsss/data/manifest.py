@@ -66,14 +66,19 @@ class Manifest:
 
 
 def write_manifest(path: Path, samples: Iterable[Sample], class_names: Sequence[str]) -> None:
-    """Atomically write the manifest as CSV, and its checksum; tags are names with ``;`` between."""
+    """Atomically write the manifest as CSV, and its checksum."""
+    write_checked_text(path, manifest_text(samples, class_names))
+
+
+def manifest_text(samples: Iterable[Sample], class_names: Sequence[str]) -> str:
+    """The manifest as CSV; tags are names with ``;`` between."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for s in samples:
         tags = TAG_SEPARATOR.join(class_names[index] for index in s.tags)
         writer.writerow([s.id, s.split, s.path, s.width, s.height, s.digest, tags])
-    write_checked_text(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_manifest(path: Path, class_names: Sequence[str]) -> Manifest:

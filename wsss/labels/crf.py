@@ -7,6 +7,9 @@ start quickly.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import pydensecrf.densecrf as densecrf
 from jaxtyping import Float, Float32, UInt8
@@ -14,6 +17,7 @@ from jaxtyping import Float, Float32, UInt8
 from wsss.config.labels import CrfConfig
 
 _FLOOR = 1e-5  # of a probability, so that its logarithm is finite
+_LARGEST_COORDINATE = 2**15 - 1  # of a point of the lattice: pydensecrf keeps 16 bits of it
 _MEAN_BGR = (104.008, 116.669, 122.675)
 
 
@@ -34,7 +38,7 @@ def dense_crf(
         Posterior, sums to one over the given labels.
 
     Raises:
-        ValueError: NaN in the probabilities.
+        ValueError: NaN in the probabilities, or a deviation is too small for an image of this size.
     """
     if np.isnan(probabilities).any():
         raise ValueError("the CRF was given probabilities that are NaN; rerun the stage before")
@@ -44,8 +48,13 @@ def dense_crf(
 def posterior(
     unary: Float32[np.ndarray, "labels h w"], image: UInt8[np.ndarray, "h w 3"], config: CrfConfig
 ) -> Float32[np.ndarray, "labels h w"]:
-    """The mean-field posterior, from energies and the image as the appearance kernel sees it."""
+    """The mean-field posterior, from energies and the image as the appearance kernel sees it.
+
+    Raises:
+        ValueError: a deviation is too small for an image of this size.
+    """
     labels, height, width = unary.shape
+    _check_deviations(height, width, config)
     if labels == 1:
         return np.ones_like(unary)
     field = densecrf.DenseCRF2D(width, height, labels)
@@ -90,3 +99,39 @@ def appearance_image(
     table = np.arange(256)[:, None] - np.array(_MEAN_BGR)  # (256, 3): every level of every channel
     wrapped = (np.trunc(table).astype(np.int64) % 256).astype(np.uint8)
     return wrapped[image[:, :, ::-1], np.arange(3)]
+
+
+def _check_deviations(height: int, width: int, config: CrfConfig) -> None:
+    """Refuse what the lattice cannot hold: far points would share a cell, or it would crash."""
+    position = (width - 1, height - 1)
+    colour = (255 / config.bilateral_srgb,) * 3
+    for kernel, features in (
+        ("gaussian_sxy", [level / config.gaussian_sxy for level in position]),
+        ("bilateral_sxy", [*(level / config.bilateral_sxy for level in position), *colour]),
+    ):
+        if (reach := _lattice_reach(features)) > _LARGEST_COORDINATE:
+            both = " or bilateral_srgb" if kernel == "bilateral_sxy" else ""
+            raise ValueError(
+                f"the CRF's {kernel} is {getattr(config, kernel)}, which is too small for an image "
+                f"of {width} x {height} pixels: its lattice would reach to {reach:.0f}, over "
+                f"{_LARGEST_COORDINATE}; raise {kernel}{both}, or make the image smaller"
+            )
+
+
+def _lattice_reach(features: Sequence[float]) -> float:
+    """The largest coordinate of a point and its neighbours on the permutohedral lattice.
+
+    Features f_0 … f_(d-1) are scaled to s_i = (d + 1) sqrt(2/3) f_i / sqrt((i + 1) (i + 2)) and
+    embedded as sum s, and -(j + 1) s_j + sum of the later s (Adams, Baek and Davis, Fast
+    High-Dimensional Filtering Using the Permutohedral Lattice, 2010, section 3).
+
+    Args:
+        features: the largest value of each; the smallest is 0.
+    """
+    sides = len(features) + 1
+    scaled = [
+        sides * math.sqrt(2 / 3 / ((i + 1) * (i + 2))) * feature
+        for i, feature in enumerate(features)
+    ]
+    largest = max(sum(scaled), *((i + 1) * value for i, value in enumerate(scaled)))
+    return largest + 3 * sides  # rounding to a cell, and the neighbours that the blur visits

@@ -6,7 +6,7 @@ Runs in the CRF's worker processes, so nothing here imports torch.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from wsss.artifacts.digest import digest_json
-from wsss.artifacts.progress import track
+from wsss.artifacts.item_cache import write_items
 from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.shard import Item, ShardWriter
+from wsss.artifacts.shard import Item
 from wsss.compute.pool import WorkerPool
 from wsss.config.labels import CrfConfig
 from wsss.data.manifest import Sample
@@ -74,32 +74,45 @@ def label_maps(
 def write_predictions(
     out: Path,
     samples: Sequence[Sample],
-    predictions: Iterable[tuple[str, Prediction]],
+    predict: Callable[[list[Sample]], Iterable[tuple[str, Prediction]]],
     provenance: Provenance,
     *,
+    key: str,
     crf: CrfConfig | None,
     workers: int,
     description: str,
 ) -> None:
     """Write a shard of kind ``predictions``: a label map per protocol, uint8 at image size.
 
+    Label maps that an earlier run made from the same things are copied.
+
     Args:
         out: the shard.
         samples: its images.
-        predictions: id and prediction of each of them, in any order.
+        predict: gives id and prediction of some images, in any order.
         provenance: of the shard.
+        key: digest of all that a prediction depends on, but the image.
         crf: adds ``<protocol>_crf``, after a dense CRF with these settings; None for none.
         workers: processes that run CRFs.
         description: shown next to the progress.
     """
     by_id = {sample.id: sample for sample in samples}
-    key = provenance.key()
-    with (
-        ShardWriter(out, kind="predictions", ids=list(by_id), provenance=provenance) as writer,
-        WorkerPool(workers if crf else 1) as pool,
-    ):
-        maps = pool.map(functools.partial(label_maps, crf=crf), predictions)
-        for image, arrays in track(maps, total=len(samples), description=description):
-            sample = by_id[image]
-            item_key = digest_json([key, sample.digest, list(sample.tags)])
-            writer.add(Item(image, arrays, {"size": [sample.height, sample.width]}, item_key))
+    keys = {s.id: digest_json([key, s.digest, list(s.tags)]) for s in samples}
+
+    def compute(missing: list[str]) -> Iterator[Item]:
+        if not missing:
+            return
+        with WorkerPool(workers if crf else 1) as pool:
+            maps = functools.partial(label_maps, crf=crf)
+            for image, arrays in pool.map(maps, predict([by_id[image] for image in missing])):
+                size = [by_id[image].height, by_id[image].width]
+                yield Item(image, arrays, {"size": size}, keys[image])
+
+    write_items(
+        out,
+        kind="predictions",
+        keys=keys,
+        provenance=provenance,
+        compute=compute,
+        description=description,
+    )

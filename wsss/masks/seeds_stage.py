@@ -19,7 +19,7 @@ from wsss.config.compute import ComputeConfig
 from wsss.config.labels import SeedsConfig
 from wsss.config.paths import expand_path
 from wsss.data.manifest import Sample
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
 from wsss.masks.make import MaskTask, make_seeds
 from wsss.masks.store import write_products
 from wsss.refine.inputs import CamSet
@@ -65,14 +65,15 @@ def run(
         provenance = STAGES["seeds"].provenance(
             {"max_pixels": max_pixels, "cams": cams, "seeds": seeds},
             weights=images.weights,
-            inputs=images.inputs | {"manifest": digest_file(manifest_dir / "manifest.csv")},
+            inputs=images.inputs | manifest_digests(manifest_dir),
+            sources=images.provenances,
         )
         write_products(
             out,
             png,
             [images.sample(image) for image in images.ids],
             provenance=provenance,
-            input_key=images.key,
+            input_key=functools.partial(_input_key, images, folder),
             task=functools.partial(_task, images, folder),
             work=functools.partial(make_seeds, config=seeds, max_pixels=max_pixels),
             crf=seeds.crf,
@@ -80,12 +81,24 @@ def run(
         )
 
 
+def _input_key(images: CamSet, folder: Path | None, image: str) -> str:
+    """Of the CAM, or of the file of imported labels, which may have changed since."""
+    if folder is None:
+        return images.key(image)
+    path = _hard_labels(folder, image)
+    return digest_file(path) if path.is_file() else ""
+
+
 def _task(images: CamSet, folder: Path | None, sample: Sample) -> MaskTask:
     size = (sample.height, sample.width)
     if folder is not None:
-        labels = read_hard_labels(folder / f"{sample.id}.png", sample.tags, size)
+        labels = read_hard_labels(_hard_labels(folder, sample.id), sample.tags, size)
         no_scores = np.zeros((0, 1, 1), np.float16)
         tags = tuple(sample.tags)
         return MaskTask(sample.path, sample.digest, *size, tags, no_scores, imported=labels)
     cams = images.read(sample.id)
     return MaskTask(sample.path, sample.digest, *size, cams.classes, cams.maps)
+
+
+def _hard_labels(folder: Path, image: str) -> Path:
+    return folder / f"{image}.png"

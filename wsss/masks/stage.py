@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
 from wsss.config.compute import ComputeConfig
 from wsss.config.labels import MasksConfig
 from wsss.data.manifest import Sample
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
 from wsss.masks.make import MaskTask, make_mask
 from wsss.masks.samples import samples_of
 from wsss.masks.store import write_products
@@ -64,10 +63,8 @@ def run(
         provenance = STAGES["masks"].provenance(
             {"max_pixels": max_pixels, "masks": masks},
             weights=shard.provenance.weights,
-            inputs={
-                "scores": shard.content,
-                "manifest": digest_file(manifest_dir / "manifest.csv"),
-            },
+            inputs={"scores": shard.content, **manifest_digests(manifest_dir)},
+            sources={scores: shard.provenance},
         )
         write_products(
             out,

@@ -11,9 +11,10 @@ import numpy as np
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.item_cache import write_items
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item
-from wsss.artifacts.stage import write_items
+from wsss.artifacts.watch import write_listing
 from wsss.compute.pool import WorkerPool
 from wsss.config.labels import CrfConfig
 from wsss.data.images.label_png import save_label_png
@@ -46,6 +47,7 @@ def write_products(
     Args:
         out: shard to write.
         png: folder to write ``label/<id>.png`` and ``train/<id>.png`` to; an older one is replaced.
+            A listing of it is written next to it.
         samples: the images, in the order of the shard.
         provenance: of the shard.
         input_key: key of the item that an image is made from.
@@ -77,10 +79,11 @@ def write_products(
                 for sample, (_, mask) in zip(todo, masks, strict=True):
                     yield _item(sample, mask, keys[sample.id])
             stack.close()  # the PNGs are in place before the shard appears
+            write_listing(png)
 
         def save_pngs(item: Item) -> None:
             for product in PRODUCTS:
-                save_label_png(_png(folder / product, item.id), item.arrays[product])
+                save_label_png(png_path(folder / product, item.id), item.arrays[product])
 
         write_items(
             out,
@@ -119,7 +122,7 @@ def _item(sample: Sample, mask: PseudoMask, key: str) -> Item:
     return Item(sample.id, {"label": mask.label, "train": mask.train}, attrs, key)
 
 
-def _png(folder: Path, image: str) -> Path:
+def png_path(folder: Path, image: str) -> Path:
     """The file of an id, which may name sub folders but must stay inside ``folder``."""
     parts = PurePosixPath(image).parts
     if not parts or image.startswith("/") or ".." in parts or "\0" in image:

@@ -6,21 +6,15 @@ import os
 import sys
 from pathlib import Path
 
-from wsss.pipeline.parent_watch import (
-    ENGINE_VARIABLE,
-    HOST_VARIABLE,
-    engine_is_elsewhere,
-    this_machine,
-)
+import wsss
+from wsss.compute.machine import name_user, this_machine
+from wsss.pipeline.parent_watch import ENGINE_VARIABLE, HOST_VARIABLE, engine_is_elsewhere
 
 
-def prepare_jobs(project: Path) -> None:
-    """Let jobs run the package that lies in ``project``, installed or not, and end with the engine.
-
-    Args:
-        project: folder that holds the package.
-    """
-    _prepend("PYTHONPATH", project)
+def prepare_jobs() -> None:
+    """Let jobs run the package that the engine runs, installed or not, and end with the engine."""
+    name_user()
+    _prepend("PYTHONPATH", Path(wsss.__file__).parents[1])
     # `python` in a job is the interpreter that runs the engine, its environment active or not;
     # a conda environment of a job, activated later, goes before it.
     _prepend("PATH", Path(sys.executable).parent)
@@ -37,5 +31,5 @@ def job_container() -> str | None:
 
 def _prepend(variable: str, folder: Path) -> None:
     before = os.environ.get(variable, "")
-    if str(folder) not in before.split(os.pathsep):
+    if before.split(os.pathsep)[0] != str(folder):
         os.environ[variable] = os.pathsep.join(filter(None, [str(folder), before]))

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import sys
 import threading
 import time
+
+from wsss.compute.machine import this_machine
 
 ENGINE_VARIABLE = "WSSS_ENGINE_PID"
 HOST_VARIABLE = "WSSS_ENGINE_HOST"
@@ -56,15 +57,6 @@ def _engine() -> int | None:
     return int(name) if name.isdigit() and host in (None, this_machine()) else None
 
 
-def this_machine() -> str:
-    """Where numbers of processes mean the same: the host, and the name space of a container."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        space = ""
-    return f"{socket.gethostname()} {space}"
-
-
 def _watch(engine: int) -> None:
     try:
         process = os.pidfd_open(engine)
@@ -94,7 +86,7 @@ def _is_ancestor(pid: int) -> bool:
         if current == pid:
             return True
         try:
-            with open(f"/proc/{current}/stat") as stream:
+            with open(f"/proc/{current}/stat", encoding="utf-8") as stream:
                 current = int(stream.read().rpartition(")")[2].split()[1])
         except OSError:
             return False

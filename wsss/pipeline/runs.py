@@ -180,6 +180,40 @@ class Runs(Mapping[str, Run]):
             for product, split in scored
         }
 
+    def last_products(self, name: str) -> list[str]:
+        """The files that a run ends in: pictures and tables."""
+        config, base = self[name].config, f"results/{name}"
+        splits = config.cams.splits
+        products = [f"{base}/pictures/{split}.png" for split in splits]
+        if config.data.has_truth:
+            products += [*table_paths(name, "table"), f"{base}/pictures/class_iou.png"]
+        if config.refine.trains:
+            products += [f"{base}/pictures/refiner_loss.png", *table_paths(name, "efficiency")]
+        if config.retrain.enabled:
+            products += [f"{base}/pictures/segmenter_loss.png"]
+        predicts = config.refine.is_trained or config.retrain.enabled
+        if predicts and config.data.val_list and "val" not in splits:
+            products += [f"{base}/pictures/val.png"]
+        return products
+
+    def shown(self, name: str, split: str) -> dict[str, list[str]]:
+        """The shards behind a contact sheet, by product."""
+        config = self[name].config
+        has_cams, val = split in config.cams.splits, split == "val"
+        is_shown = {
+            "cams": has_cams,
+            "seeds": config.refine.needs_seeds and split == "train",
+            "masks": has_cams,
+            "refiner_predictions": config.refine.is_trained and val,
+            "predictions": config.retrain.enabled and val,
+        }
+        return {p: self.shards(p, name, split) for p, shows in is_shown.items() if shows}
+
+    def shards(self, product: str, name: str, split: str) -> list[str]:
+        """The shards of a split of a product."""
+        count, folder = self[name].config.shards, self.folder(product, name)
+        return [f"{folder}/{split}/{part}-of-{count}.h5" for part in range(1, count + 1)]
+
     def table_files(self, table: Path) -> dict[str, list[str]]:
         """The files behind the cells of a table, by the label of the row.
 
@@ -230,6 +264,11 @@ class Runs(Mapping[str, Run]):
         inputs = (self._key(other, name) for other in product_kind.inputs)
         values = (stage_sections(product_kind.stage, config), str(config.shards))
         return tuple(dict.fromkeys((*(entry for key in inputs for entry in key), *values)))
+
+
+def table_paths(name: str, table: str) -> list[str]:
+    """A table of a run in all its forms."""
+    return [f"results/{name}/tables/{table}.{suffix}" for suffix in ("md", "csv", "html")]
 
 
 def _results(config: Config) -> dict[str, Any]:

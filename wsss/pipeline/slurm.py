@@ -12,31 +12,44 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
+
+from wsss.pipeline.stage_log import read_log
 
 IGNORED = "WSSS_IGNORE_QUEUE"
 """Set to 1 to run two engines in one folder, for different files."""
 _PATIENCE = 60  # seconds
 _STATES = "PENDING,CONFIGURING,RUNNING,SUSPENDED"
-_ENDED = re.compile(
-    r"Error in (?:rule|group) (?P<rule>[^\s:]+):?.*?SLURM-job '(?P<job>\d+)' failed, "
-    r"SLURM status is: '(?P<state>\w+)'",
-    re.DOTALL,
+_FAILURE = re.compile(
+    r"^ *(?:message: )?Error in (?P<kind>rule|group) (?P<name>[^\s:]+)", re.MULTILINE
 )
+_STATE = re.compile(r"SLURM-job '\d+' failed, SLURM status is: '(\w+)'")
+_LOG_FILE = re.compile(r"^ *log: (.+?) \(check log", re.MULTILINE)
+_MEMBER = re.compile(r"^ *rule (\w+):$", re.MULTILINE)
 _REMEDIES = {
     "TIMEOUT": (
-        "reached its time limit; give it more in the profile or by --set-resources "
-        "{rule}:runtime=MINUTES (a training resumes from its last checkpoint)"
+        "reached its time limit; give it more in a copy of the profile (set-resources, runtime in "
+        "minutes). A training resumes from its last checkpoint"
     ),
     "OUT_OF_MEMORY": (
-        "took more memory than it had asked for; give it more by --set-resources "
-        "{rule}:mem_mb=MEGABYTES, or less work at once by compute.batch and --set-threads"
+        "took more memory than it had asked for; give it more in a copy of the profile "
+        "(set-resources, mem_mb in megabytes), or less work at once by compute.batch and "
+        "--set-threads"
     ),
     "CANCELLED": "was cancelled, by a person or by the cluster; run the same command again",
     "NODE_FAIL": "lost its node; run the same command again",
     "PREEMPTED": "had to make room for another; run the same command again",
 }
+_STATES_IN_LOGS = {
+    "DUE TO TIME LIMIT": "TIMEOUT",
+    "oom_kill": "OUT_OF_MEMORY",
+    "OOM Killed": "OUT_OF_MEMORY",
+    "DUE TO NODE FAILURE": "NODE_FAIL",
+    "DUE TO PREEMPTION": "PREEMPTED",
+    "CANCELLED AT": "CANCELLED",
+}
+"""What slurmstepd writes into a job's log: the engine does not report the state of a group."""
 
 
 def queued_jobs_message(folder: Path) -> str:
@@ -79,27 +92,38 @@ def queued_jobs_message(folder: Path) -> str:
     )
 
 
-def explain_failures(log: str) -> str:
-    """One line per rule and per way in which Slurm ended its jobs, with the remedy.
+def slurm_remedies(engine_text: str) -> list[tuple[frozenset[str], str]]:
+    """Why Slurm ended jobs, and what to do.
 
     Args:
-        log: what the engine wrote.
+        engine_text: what the engine wrote.
+
+    Returns:
+        The rules of a job, one or those of a group, and a line on them: once per way in which Slurm
+        ended such jobs.
     """
-    counts: Counter[tuple[str, str]] = Counter()
-    for block in re.split(r"(?=Error in (?:rule|group) )", log):
-        if match := _ENDED.match(block):
-            counts[match["rule"], match["state"]] += 1
-    lines = []
-    for (rule, state), count in counts.items():
+    counts: Counter[tuple[frozenset[str], str]] = Counter()
+    starts = [match.start() for match in _FAILURE.finditer(engine_text)]
+    for start, end in pairwise([*starts, len(engine_text)]):
+        rules, state = _ended(engine_text[start:end])
         if state in _REMEDIES:
-            jobs = "a job" if count == 1 else f"{count} jobs"
-            lines.append(f"{rule}: {jobs} ({state}) - {_REMEDIES[state].format(rule=rule)}")
-    return "\n".join(lines)
+            counts[rules, state] += 1
+    remedies = []
+    for (rules, state), count in counts.items():
+        jobs = "a job" if count == 1 else f"{count} jobs"
+        names = " + ".join(sorted(rules))
+        remedies.append((rules, f"{names}: {jobs} ({state}) - {_REMEDIES[state]}"))
+    return remedies
 
 
-def explain_logs(paths: Iterable[str]) -> str:
-    """`explain_failures` of the engine's log files; empty where there is none."""
-    texts = (
-        Path(p).read_text(encoding="utf-8", errors="replace") for p in paths if Path(p).is_file()
-    )
-    return explain_failures("\n".join(texts))
+def _ended(block: str) -> tuple[frozenset[str], str]:
+    """The rules and Slurm's state of one failure in the engine's log; empty where none is named."""
+    failure = _FAILURE.match(block)
+    assert failure is not None
+    if failure["kind"] == "rule":
+        state = _STATE.search(block)
+        return frozenset({failure["name"]}), state[1] if state else ""
+    log_file = _LOG_FILE.search(block)
+    text = read_log(log_file[1]) if log_file else ""
+    states = [state for words, state in _STATES_IN_LOGS.items() if words in text]
+    return frozenset(_MEMBER.findall(block)), states[0] if states else ""

@@ -1,18 +1,13 @@
-"""From the configuration to what a stage is given, and back from the text that the workflow sends.
-
-A stage is given nothing but the values that it declares (`wsss.artifacts.stage`), so a stage that
-reads an undeclared value fails at once instead of missing a rerun later.
-"""
+"""What a stage depends on under one configuration: the values that it reads, and its code."""
 
 from __future__ import annotations
 
+import functools
 import json
-from typing import Any
 
-from wsss.artifacts.code_digest import code_digest
+from wsss.artifacts.code_digest import code_digest, imported_packages, module_digests
+from wsss.artifacts.provenance import package_versions
 from wsss.artifacts.stage import STAGES
-from wsss.config.errors import ConfigError
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.refine.registry import METHODS, method_module, released_module
 
@@ -29,33 +24,26 @@ def entry_modules(stage: str, config: Config) -> tuple[str, ...]:
 
 
 def stage_sections(stage: str, config: Config) -> str:
-    """The values that ``stage`` reads, as one line of JSON."""
-    return json.dumps(STAGES[stage].values(config), sort_keys=True)
+    """The values that decide what ``stage`` writes, as one line of JSON: a change reruns it."""
+    return json.dumps(STAGES[stage].watched(config), sort_keys=True)
 
 
 def stage_code(stage: str, config: Config) -> str:
     """Digest of the code that ``stage`` runs."""
-    return code_digest(entry_modules(stage, config))
+    return _code_digest(entry_modules(stage, config))
 
 
-def config_of_sections(stage: str, text: str, **compute: Any) -> Config:
-    """The configuration behind the text of `stage_sections`.
+def stage_modules(stage: str, config: Config) -> dict[str, str]:
+    """Digest of each module of that code, by its name."""
+    return _module_digests(entry_modules(stage, config))
 
-    Args:
-        stage: the stage's name.
-        text: what `stage_sections` gave.
-        compute: the fields of the section `compute`.
 
-    Raises:
-        ConfigError: the text is not what the stage declares.
-    """
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"--sections of {stage}: is no JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"--sections of {stage}: found {type(values).__name__}, expected keys")
-    expected = sorted({key.partition(".")[0] for key in STAGES[stage].reads})
-    if sorted(values) != expected:
-        raise ConfigError(f"--sections of {stage}: found {sorted(values)}, expected {expected}")
-    return from_mapping(values | {"compute": compute}, where="--sections", partial=True)
+def stage_packages(stage: str, config: Config) -> str:
+    """Versions of the packages that ``stage`` uses, for the engine's own environment."""
+    versions = package_versions(imported_packages(entry_modules(stage, config)))
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+# An engine asks for each job.
+_code_digest = functools.cache(code_digest)
+_module_digests = functools.cache(module_digests)

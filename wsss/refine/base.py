@@ -81,8 +81,6 @@ class CropOptions:
     """Label of what lies outside the image."""
     fill: tuple[int, int, int] = (0, 0, 0)
     """Colour of what lies outside the image."""
-    repeat_list: str = ""
-    """Images on this list of VOC come twice per epoch."""
 
 
 class Refiner(ABC, Generic[Options]):

@@ -11,7 +11,9 @@ from typing import ClassVar, TypeVar
 import numpy as np
 from jaxtyping import Float16, UInt8
 
+from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, Shard
 from wsss.data.manifest import Sample
 
@@ -83,6 +85,16 @@ class ShardSet:
         return {f"{self.kind}/{shard.path.name}": shard.content for shard in self._shards}
 
     @property
+    def content(self) -> str:
+        """Digest of all items, in the order of the samples, however they lie in shards."""
+        return digest_json([[image, self.digest(image)] for image in self.ids])
+
+    @property
+    def provenances(self) -> dict[Path, Provenance]:
+        """How each shard was made."""
+        return {shard.path: shard.provenance for shard in self._shards}
+
+    @property
     def weights(self) -> dict[str, str]:
         """sha256 of the weights that the shards were computed with, by name."""
         return {n: d for shard in self._shards for n, d in shard.provenance.weights.items()}
@@ -98,6 +110,10 @@ class ShardSet:
     def key(self, image: str) -> str:
         """The key of an image's item."""
         return self._shard_of[image].key(image)
+
+    def digest(self, image: str) -> str:
+        """Digest of the content of an image's item."""
+        return self._shard_of[image].digest(image)
 
     def item(self, image: str) -> Item:
         """The item of one image.

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import torch
 
 from wsss.artifacts.checkpoint import load_checkpoint
-from wsss.artifacts.checkpoint_header import checkpoint_facts
+from wsss.artifacts.checkpoint_header import checkpoint_facts, checkpoint_provenance
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.clip.input import EncoderInput
@@ -112,6 +112,11 @@ def load_state(refiner: Refiner[Any], checkpoint: Path, method: str) -> Provenan
         ArtifactError: the checkpoint is damaged, or of another class list, encoder or network.
     """
     tensors, provenance = load_checkpoint(checkpoint)
+    expected, actual = provenance.weights.get("clip"), refiner.setup.encoder_input.clip.digest
+    if expected != actual:
+        raise ArtifactError(
+            f"{checkpoint}: was trained with CLIP weights of sha256 {expected}, these have {actual}"
+        )
     try:
         refiner.trained.load_state_dict(tensors)
     except RuntimeError as error:
@@ -121,6 +126,17 @@ def load_state(refiner: Refiner[Any], checkpoint: Path, method: str) -> Provenan
         ) from None
     refiner.train_mode(refiner.draws_at_inference)
     return provenance
+
+
+def refiner_sources(checkpoint: Path, refine: RefineConfig) -> dict[Path, Provenance]:
+    """How the refiner was made here; one that was trained elsewhere has settings of its own.
+
+    Raises:
+        ArtifactError: the checkpoint is missing, or is none of this pipeline.
+    """
+    provenance = checkpoint_provenance(checkpoint)
+    copied = refine.checkpoint is not None and provenance.stage != "refine_import"
+    return {} if copied else {checkpoint: provenance}
 
 
 def model_facts(classes: ClassList) -> dict[str, Any]:
@@ -159,12 +175,6 @@ def from_checkpoint(
     refine = RefineConfig.model_validate(sections["refine"])
     settings = ClipConfig.model_validate(sections["clip"])
     encoder_input = EncoderInput(settings, cache, device=device, clip=clip)
-    expected = provenance.weights.get("clip")
-    if expected != encoder_input.clip.digest:
-        raise ArtifactError(
-            f"{checkpoint}: was trained with CLIP weights of sha256 {expected}, these "
-            f"have {encoder_input.clip.digest}"
-        )
     classes: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in facts["classes"].items()
     }

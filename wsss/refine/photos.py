@@ -36,9 +36,10 @@ def on_photos(
     def load(task: tuple[Sample, Subject]) -> tuple[Photo, Subject]:
         return inputs.photo(task[0]), task[1]
 
-    if inputs.encoder.device.type != "cpu" or in_turn:
+    if inputs.encoder.device.type != "cpu":
         for photo, subject in ordered_map(load, subjects, threads=2):
             yield function(photo, subject)
         return
     with one_thread_each() as threads:
-        yield from ordered_map(lambda task: function(*load(task)), subjects, threads=threads)
+        units = 1 if in_turn else threads
+        yield from ordered_map(lambda task: function(*load(task)), subjects, threads=units)

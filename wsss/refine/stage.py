@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
 import torch
 
-from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checkpoint_header import checkpoint_weights
-from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.item_cache import write_items
 from wsss.artifacts.shard import Item
-from wsss.artifacts.stage import STAGES, write_items
-from wsss.artifacts.training import joint_training, write_training
+from wsss.artifacts.stage import STAGES
+from wsss.artifacts.training import joint_training, state_folder, write_training
 from wsss.compute.device import pick_device
 from wsss.config.infer import InferConfig
 from wsss.config.labels import CrfConfig
 from wsss.config.paths import expand_path
 from wsss.data.datasets.voc import list_ids
 from wsss.data.manifest import Sample
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
 from wsss.labels.prediction import Prediction, candidates, write_predictions
-from wsss.refine.base import Refiner, Scores
+from wsss.refine.base import Refiner
 from wsss.refine.inputs import CamSet, ImageCams, SeedSet, ShardSet
-from wsss.refine.load import Sections, configured_refiner, load_state, model_facts
+from wsss.refine.items import identity, refiner_key, scores_item
+from wsss.refine.load import Sections, configured_refiner, load_state, model_facts, refiner_sources
 from wsss.refine.photo_scaler import Photo
 from wsss.refine.photos import on_photos
 from wsss.refine.registry import METHODS, method_module
+from wsss.refine.training.efficiency import write_efficiency
 from wsss.refine.training.run import train as run_training
 
 
@@ -94,15 +94,25 @@ def train(
                     f"{len(missing)} training images have no {name}, e.g. {missing[0]!r}; pass all "
                     f"{name} shards of the train split"
                 )
+        refiner = configured_refiner(sections, classes, cache, seed=seed)
         provenance = STAGES["refine_train"].provenance(
             {"seed": seed, **sections},
             modules=[method_module(refine.method)],
-            weights=images.weights,
-            inputs={n: digest for shards in sets.values() for n, digest in shards.inputs.items()},
+            weights=images.weights | {"clip": refiner.setup.encoder_input.clip.digest},
+            inputs=manifest_digests(manifest_dir)
+            | {n: digest for shards in sets.values() for n, digest in shards.inputs.items()},
+            sources=images.provenances | (seeds.provenances if seeds else {}),
         )
-        refiner = configured_refiner(sections, classes, cache, seed=seed)
-        key = [provenance.training_key(), model_facts(classes), refiner.texts()]
-        repeat_list = refiner.crops.repeat_list if sections["kind"] == "voc" else ""
+        name = refine.options.repeated if sections["kind"] == "voc" else ""
+        listed = list_ids(name, expand_path(sections["root"])) if name else ()
+        repeated = frozenset(images.ids).intersection(listed)
+        learned = {
+            "images": [identity(images.sample(image)) for image in images.ids],
+            "repeated": sorted(repeated),
+            "classes": asdict(classes),
+            "texts": refiner.texts(),
+        } | {name: shards.content for name, shards in sets.items()}
+        key = provenance.training_key(learned)
         result = run_training(
             refiner,
             images,
@@ -110,18 +120,15 @@ def train(
             refine.train,
             title=METHODS[refine.method].title,
             seed=seed,
-            key=digest_json(key),
-            work=work,
+            key=key,
+            work=state_folder(work, key),
             cache=cache,
             workers=sections["compute"].workers,
-            repeated=frozenset(
-                list_ids(repeat_list, expand_path(sections["root"])) if repeat_list else ()
-            ),
+            repeated=repeated,
         )
         if first:
             if efficiency is not None:
-                cost = json_with_checksum(result.efficiency.model_dump(mode="json"))
-                write_text(efficiency, json.dumps(cost) + "\n")
+                write_efficiency(efficiency, result.efficiency, provenance.digest())
             facts = model_facts(classes)
             write_training(out, log, result.tensors, result.curve, provenance, facts)
 
@@ -163,24 +170,23 @@ def apply(
             {"infer": infer, **sections},
             modules=[method_module(refine.method)],
             weights=images.weights | checkpoint_weights(checkpoint, refine.method),
-            inputs=images.inputs,
+            inputs=images.inputs | manifest_digests(manifest_dir),
+            sources=images.provenances | refiner_sources(checkpoint, refine),
         )
-        keys = {}
-        for image in images.ids:
-            sample = images.sample(image)
-            parts = [provenance.key(), sample.digest, list(sample.tags), images.key(image)]
-            keys[image] = digest_json(parts)
+        refiner = configured_refiner(sections, classes, cache, infer=infer)
+        load_state(refiner, checkpoint, refine.method)
+        key = refiner_key(provenance, refiner)
+        keys = {
+            image: digest_json([key, split, identity(images.sample(image)), images.key(image)])
+            for image in images.ids
+        }
 
         def compute_items(ids: list[str]) -> Iterator[Item]:
-            if not ids:
-                return
-            refiner = configured_refiner(sections, classes, cache, infer=infer)
-            load_state(refiner, checkpoint, refine.method)
 
             def scored(photo: Photo, image: ImageCams) -> Item:
                 _seed(refiner, image.sample)
                 scores = refiner.scores(photo, image.classes, image.initial)
-                return _item(image, scores, keys[image.sample.id], split)
+                return scores_item(image, scores, keys[image.sample.id], split)
 
             subjects = ((image.sample, image) for image in map(images.read, ids))
             yield from on_photos(
@@ -236,6 +242,8 @@ def predict(
         {"infer": infer, "crf": crf, **sections},
         modules=[method_module(refine.method)],
         weights=checkpoint_weights(checkpoint, refine.method),
+        inputs=manifest_digests(manifest_dir),
+        sources=refiner_sources(checkpoint, refine),
     )
     refiner = configured_refiner(sections, classes, cache, infer=infer)
     load_state(refiner, checkpoint, refine.method)
@@ -246,13 +254,17 @@ def predict(
         protocols = {name: candidates(p.cpu().numpy()) for name, p in probs.items()}
         return sample.id, Prediction(photo, protocols)
 
-    subjects = ((sample, sample) for sample in samples)
-    in_turn = refiner.draws_at_inference
+    def predictions(some: list[Sample]) -> Iterator[tuple[str, Prediction]]:
+        subjects = ((sample, sample) for sample in some)
+        inputs, in_turn = refiner.setup.encoder_input, refiner.draws_at_inference
+        return on_photos(inputs, subjects, predicted, in_turn=in_turn)
+
     write_predictions(
         out,
         samples,
-        on_photos(refiner.setup.encoder_input, subjects, predicted, in_turn=in_turn),
+        predictions,
         provenance,
+        key=refiner_key(provenance, refiner),
         crf=crf if infer.crf else None,
         workers=sections["compute"].workers,
         description=f"{refine.method} on {split}",
@@ -263,30 +275,3 @@ def _seed(refiner: Refiner[Any], sample: Sample) -> None:
     """Let random numbers, where inference draws any, depend on the image alone."""
     if refiner.draws_at_inference:
         torch.manual_seed(int(sample.digest[:15], 16))
-
-
-def _item(image: ImageCams, scores: Scores, key: str, split: str) -> Item:
-    name, maps = image.sample.id, scores.classes
-    classes = image.classes if scores.ids is None else scores.ids
-    if maps.ndim != 3 or len(maps) != len(classes):
-        raise ArtifactError(
-            f"{name!r}: the refiner gave scores of shape {maps.shape} for the classes "
-            f"{list(classes)}; expected one map each"
-        )
-    arrays = {"score": maps}
-    if scores.background is not None:
-        arrays["background"] = scores.background
-    for array in arrays.values():
-        if array.size and not (array.min() >= 0 and array.max() <= 1):  # false for NaN, too
-            raise ArtifactError(
-                f"{name!r}: the refiner gave scores from {array.min()} to {array.max()}; expected "
-                "0 … 1"
-            )
-    attrs = {
-        "classes": list(classes),
-        "grid": list(maps.shape[1:]),
-        "size": [image.sample.height, image.sample.width],
-        "split": split,
-    }
-    stored = {kind: array.astype(np.float16, copy=False) for kind, array in arrays.items()}
-    return Item(name, stored, attrs, key)

@@ -17,6 +17,7 @@ from wsss.compute import seeding
 from wsss.data.images.read import read_image
 from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED
+from wsss.retrain.loader import one_sentence
 from wsss.retrain.mm import DATA_SAMPLERS, DATASETS, BaseSegDataset, get_dist_info
 
 _CACHE_BYTES = 512 * 2**20
@@ -110,7 +111,7 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """The augmented sample at a position of the stream, packed for mmsegmentation."""
-        with seeding.numpy_seeded(self._seed, seeding.AUGMENTATION, position):
+        with one_sentence(), seeding.numpy_seeded(self._seed, seeding.AUGMENTATION, position):
             return self.prepare_data(self.index(position))
 
     def prepare_data(self, idx: int) -> dict[str, Any]:

@@ -13,11 +13,15 @@ import io
 import warnings
 from pathlib import Path
 
-from wsss._compat.optional_timm import without_timm
+from wsss._compat.optional_packages import without_optional_packages
 from wsss._compat.torchvision_ops import ensure_torchvision_imports
 
 ensure_torchvision_imports()
-with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), without_timm():
+with (
+    contextlib.redirect_stdout(io.StringIO()),
+    warnings.catch_warnings(),
+    without_optional_packages(),
+):
     warnings.simplefilter("ignore")
     import mmseg
     import mmseg.datasets
@@ -29,6 +33,7 @@ from mmcv.cnn import ConvModule, build_norm_layer
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config as MmConfig
 from mmengine.config import ConfigDict
+from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_dist_info, get_rank, master_only
 from mmengine.hooks import Hook
 from mmengine.model import (
@@ -37,7 +42,7 @@ from mmengine.model import (
     is_model_wrapper,
     revert_sync_batchnorm,
 )
-from mmengine.registry import DefaultScope
+from mmengine.registry import FUNCTIONS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import get_external_models
 from mmseg.datasets import BaseSegDataset
@@ -58,6 +63,7 @@ __all__ = [
     "CONFIGS",
     "DATASETS",
     "DATA_SAMPLERS",
+    "FUNCTIONS",
     "HOOKS",
     "MODELS",
     "RUNNERS",
@@ -83,6 +89,7 @@ __all__ = [
     "imresize",
     "is_model_wrapper",
     "master_only",
+    "pseudo_collate",
     "register_all_modules",
     "revert_sync_batchnorm",
 ]

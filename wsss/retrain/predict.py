@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from wsss.artifacts.digest import digest_file
+from wsss.artifacts.checkpoint_header import checkpoint_provenance, tensors_digest
+from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.stage import STAGES
-from wsss.compute.device import pick_device
+from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.config.compute import ComputeConfig
 from wsss.config.labels import CrfConfig
 from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
 from wsss.labels.prediction import Prediction, candidates, write_predictions
 from wsss.retrain.segmenter import Segmenter, SegmenterFacts, load_segmenter
 from wsss.retrain.train import label_names
@@ -58,24 +60,34 @@ def run(
         ArtifactError: the checkpoint is of another architecture or class list.
         ValueError: ``predict.window`` does not suit the network.
     """
-    values = {"max_pixels": max_pixels, "crf": crf, "retrain": retrain, "predict": predict}
-    provenance = STAGES["predict"].provenance(
-        values, weights={"segmenter": digest_file(checkpoint)}
+    values: dict[str, Any] = {
+        "max_pixels": max_pixels, "crf": crf, "retrain": retrain, "predict": predict,
+    }  # fmt: skip
+    stage = STAGES["predict"]
+    provenance = stage.provenance(
+        values,
+        weights={"segmenter": digest_file(checkpoint)},
+        inputs=manifest_digests(manifest_dir),
+        sources={checkpoint: checkpoint_provenance(checkpoint)},
     )
     manifest, classes = load(manifest_dir)
     samples = tuple(manifest.split(split).shard(*shard))
-    device = pick_device(compute.device)
     settings = predict.model_dump(include={"scales", "average", "window", "stride"})
     segmenter = load_segmenter(checkpoint, compute.device, **settings)
     _check_origin(checkpoint, segmenter.facts, retrain, classes)
-    # Rounding differs with the batch size: on the CPU, where batches gain little, images go one by
-    # one, so that the content does not depend on how the work was cut.
-    batch = 1 if device.type == "cpu" else compute.batch
+    # A training that ended alike leaves the same tensors in another file.
+    weights = {"segmenter": tensors_digest(checkpoint)}
+    key = [stage.provenance(values, weights=weights).key(), segmenter.facts.model_dump(mode="json")]
+
+    def predicted(some: list[Sample]) -> Iterator[tuple[str, Prediction]]:
+        return predictions(segmenter, some, batch=compute.batch, max_pixels=max_pixels)
+
     write_predictions(
         out,
         samples,
-        predictions(segmenter, samples, batch=batch, max_pixels=max_pixels),
+        predicted,
         provenance,
+        key=digest_json(key),
         crf=(predict.crf_settings or crf) if predict.crf else None,
         workers=compute.workers,
         description=f"predict {split}",
@@ -85,19 +97,34 @@ def run(
 def predictions(
     segmenter: Segmenter, samples: Sequence[Sample], *, batch: int, max_pixels: int
 ) -> Iterator[tuple[str, Prediction]]:
-    """Id and prediction of each sample; images of equal size follow each other in batches."""
+    """Id and prediction of each sample.
+
+    On a GPU images of equal size follow each other in batches. On a CPU, where batches gain little,
+    the unit of work is one image on one thread: rounding differs with the batch and the number of
+    threads, and a prediction must not depend on how the work was cut.
+    """
+
+    def predicted(some: Sequence[Sample]) -> list[tuple[str, Prediction]]:
+        photos = [read_image(s.path, digest=s.digest, max_pixels=max_pixels) for s in some]
+        probs = segmenter.probabilities(np.stack(photos))
+        arrays = {name: maps.cpu().numpy() for name, maps in probs.items()}
+        results = []
+        for index, (sample, photo) in enumerate(zip(some, photos, strict=True)):
+            protocols = {name: candidates(maps[index]) for name, maps in arrays.items()}
+            results.append((sample.id, Prediction(photo, protocols)))
+        return results
+
+    if segmenter.device.type == "cpu":
+        with one_thread_each() as threads:
+            for results in ordered_map(predicted, ([s] for s in samples), threads=threads):
+                yield from results
+        return
     by_size: dict[tuple[int, int], list[Sample]] = {}
     for sample in samples:
         by_size.setdefault((sample.height, sample.width), []).append(sample)
     for group in by_size.values():
         for start in range(0, len(group), batch):
-            some = group[start : start + batch]
-            photos = [read_image(s.path, digest=s.digest, max_pixels=max_pixels) for s in some]
-            probs = segmenter.probabilities(np.stack(photos))
-            arrays = {name: maps.cpu().numpy() for name, maps in probs.items()}
-            for index, (sample, photo) in enumerate(zip(some, photos, strict=True)):
-                protocols = {name: candidates(maps[index]) for name, maps in arrays.items()}
-                yield sample.id, Prediction(photo, protocols)
+            yield from predicted(group[start : start + batch])
 
 
 def _check_origin(

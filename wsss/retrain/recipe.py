@@ -15,13 +15,16 @@ import torch
 
 from wsss.config.retrain import RetrainConfig
 from wsss.labels.ignore import IGNORED
-from wsss.retrain import dataset, runner, shared, transforms
+from wsss.retrain import dataset, loader, runner, shared, transforms
 from wsss.retrain.architecture import REGISTERED, model_config
+from wsss.retrain.loader import loader_settings
 from wsss.retrain.mm import MmConfig
 from wsss.retrain.optimisation import optimisation
 
 # Importing them registers what the config names; mmsegmentation's tools import them by name.
-_REGISTERED = REGISTERED + [module.__name__ for module in (dataset, transforms, runner, shared)]
+_REGISTERED = REGISTERED + [
+    module.__name__ for module in (dataset, loader, transforms, runner, shared)
+]
 _COLOR: dict[str, list[dict[str, Any]]] = {
     "none": [],
     "photometric": [{"type": "PhotoMetricDistortion"}],
@@ -49,7 +52,7 @@ def training_config(
         retrain: network and recipe.
         seed: the run's seed.
         max_pixels: see `read_image`.
-        workers: processes that load data.
+        workers: processes that load data; 1: the training itself does.
         labels: names of the labels, background first.
         manifest_dir: folder that ingest wrote.
         masks: mask shards of the train split.
@@ -87,7 +90,7 @@ def training_config(
             ),
             "train_dataloader": {
                 "batch_size": batch,
-                "num_workers": workers,
+                **loader_settings(workers),
                 "sampler": {"type": "StreamSampler"},
                 "dataset": {
                     "type": "PseudoMaskDataset",

@@ -26,6 +26,7 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.artifacts.training import check_loss
 from wsss.compute import distributed, seeding
+from wsss.errors import raise_unless_about
 from wsss.retrain.mm import (
     HOOKS,
     RUNNERS,
@@ -140,6 +141,7 @@ def _check(path: Path) -> None:
     try:
         expected = sidecar(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
+        raise_unless_about(path, error)
         raise ArtifactError(f"{path}: its digest cannot be read ({error}); {_OLDER}") from None
     if digest_file(path) != expected:
         raise ArtifactError(f"{path}: is damaged: it does not match its digest; {_OLDER}")

@@ -82,7 +82,7 @@ class Segmenter:
 
     def __init__(self, model: nn.Module, facts: SegmenterFacts, device: torch.device) -> None:
         self._model: Any = model.to(device).eval()
-        self.facts, self._device = facts, device
+        self.facts, self.device = facts, device
         patch = getattr(self._model.backbone, "patch_size", 1)
         self._inference = MultiScaleInference(
             self._logits,
@@ -104,7 +104,7 @@ class Segmenter:
         Args:
             images: RGB.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         levels = pixels.permute(0, 3, 1, 2).float()  # (B, H, W, 3) -> (B, 3, H, W)
         height, width = levels.shape[2:]
         preprocessor = self._model.data_preprocessor

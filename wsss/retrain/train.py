@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wsss.artifacts.atomic import write_text
-from wsss.artifacts.checksum import sidecar
 from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
-from wsss.artifacts.training import joint_training, write_training
+from wsss.artifacts.training import joint_training, state_folder, write_training
 from wsss.compute import distributed
 from wsss.compute.device import pick_device
+from wsss.compute.threads import fixed_threads
 from wsss.config.compute import ComputeConfig
 from wsss.config.retrain import RetrainConfig
 from wsss.data.datasets.classes import ClassList
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
+from wsss.retrain.loader import loading
 from wsss.retrain.recipe import training_config
-from wsss.retrain.runner import SegmenterRunner, resumable
+from wsss.retrain.runner import SegmenterRunner
 from wsss.retrain.segmenter import segmenter_facts
 from wsss.retrain.weights.initial import init_path
-
-_log = logging.getLogger(__name__)
 
 
 def train(
@@ -49,8 +48,8 @@ def train(
         masks: shards of kind ``masks`` that together hold every training image.
         out: safetensors checkpoint of the whole network, in mmsegmentation's naming.
         log: CSV, one row per step: step, loss, lr (of the backbone) and the parts of the loss.
-        work: folder of resumable checkpoints, the mmengine config and its log; checkpoints of
-            another configuration or of other masks are removed.
+        work: folder of resumable checkpoints, the mmengine config and its log; see
+            `wsss.artifacts.training.state_folder`.
         seed: the run's seed.
         max_pixels: see `read_image`.
         retrain: network and recipe.
@@ -58,11 +57,15 @@ def train(
 
     Raises:
         ArtifactError: an input is missing, damaged or does not fit the others.
+        SharedMemoryError: there is too little room for the batches of several workers.
+        LoaderError: a process that loads batches failed.
         ValueError: the configuration cannot be trained.
         FloatingPointError: the loss diverged.
     """
     manifest, classes = load(manifest_dir)
-    images = [[sample.id, sample.digest] for sample in manifest.split("train")]
+    samples = tuple(manifest.split("train"))
+    images = [[sample.id, sample.digest] for sample in samples]
+    contents, digest_of, sources = _read_masks(masks)
     init = init_path(retrain.init, retrain.model)
     provenance = STAGES["retrain"].provenance(
         {"seed": seed, "max_pixels": max_pixels, "retrain": retrain},
@@ -70,31 +73,37 @@ def train(
         inputs={
             "images": digest_json(images),
             "classes": digest_json(classes.names),
-            "masks": digest_json([_content(path) for path in masks]),
+            "masks": digest_json(contents),
+            **manifest_digests(manifest_dir),
         },
+        sources=sources,
     )
+    learned = {
+        "images": images,
+        "classes": classes.names,
+        "masks": [digest_of.get(sample.id) for sample in samples],
+    }
     labels, device = label_names(classes), pick_device(compute.device)
-    plan = training_config(
-        retrain,
-        seed=seed,
-        max_pixels=max_pixels,
-        workers=compute.workers,
-        labels=labels,
-        manifest_dir=manifest_dir,
-        masks=masks,
-        work=work,
-        init=init,
-        device=device,
-        devices=distributed.world_size(),
-    )
     with joint_training(work, device) as first:
-        if first:
-            _remove_others(work, provenance.training_key())
-        distributed.barrier()  # the others read the folder, too
+        plan = training_config(
+            retrain,
+            seed=seed,
+            max_pixels=max_pixels,
+            workers=compute.workers,
+            labels=labels,
+            manifest_dir=manifest_dir,
+            masks=masks,
+            work=state_folder(work, provenance.training_key(learned)),
+            init=init,
+            device=device,
+            devices=distributed.world_size(),
+        )
         # mmengine keeps its logger and its measurements by this name while the process lives
         plan.experiment_name = f"retrain-{uuid.uuid4().hex[:8]}"
         runner = SegmenterRunner.from_cfg(plan)
-        runner.train()
+        batch = plan.train_dataloader.batch_size
+        with fixed_threads(retrain.threads), loading(compute.workers, batch, retrain.crop):
+            runner.train()
         if first:
             network: Any = runner.network()
             facts = segmenter_facts(network, retrain, labels)
@@ -108,20 +117,16 @@ def label_names(classes: ClassList) -> tuple[str, ...]:
     return ("background", *classes.names)
 
 
-def _content(path: Path) -> str:
-    with Shard(path, kind="masks") as shard:
-        return shard.content
-
-
-def _remove_others(work: Path, training_key: str) -> None:
-    """Remove checkpoints of other trainings from the work folder."""
-    key_file = work / "training_key"
-    checkpoints = resumable(work)
-    if checkpoints and not (
-        key_file.exists() and key_file.read_text(encoding="utf-8") == training_key
-    ):
-        _log.info("%s holds the state of another configuration or other masks; starting anew", work)
-        for path in checkpoints:
-            path.unlink()
-            sidecar(path).unlink(missing_ok=True)
-    write_text(key_file, training_key)
+def _read_masks(
+    masks: Sequence[Path],
+) -> tuple[list[str], dict[str, str], dict[Path, Provenance]]:
+    """Digest of each shard, and of each image's mask by the image; how each shard was made."""
+    contents: list[str] = []
+    digest_of: dict[str, str] = {}
+    sources: dict[Path, Provenance] = {}
+    for path in masks:
+        with Shard(path, kind="masks") as shard:
+            contents.append(shard.content)
+            digest_of |= {image: shard.digest(image) for image in shard.ids}
+            sources[path] = shard.provenance
+    return contents, digest_of, sources

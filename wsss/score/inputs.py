@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss.artifacts.digest import digest_file
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Shard
 from wsss.config.data import DataConfig
 from wsss.data.manifest import Manifest
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
+from wsss.score.chain import Chain
 from wsss.score.metrics.counting import Image, Part, ProductError
 from wsss.score.names import list_images
 from wsss.score.truth.find import Truth, find_truth
@@ -46,7 +46,12 @@ class Inputs:
 
     @staticmethod
     def open(
-        data: DataConfig, manifest_dir: Path, split: str, shards: Sequence[Path], kind: str
+        data: DataConfig,
+        manifest_dir: Path,
+        split: str,
+        shards: Sequence[Path],
+        kind: str,
+        expected: Provenance,
     ) -> Inputs:
         """Match shards, manifest and truth.
 
@@ -56,9 +61,11 @@ class Inputs:
             split: ``train`` or ``val``.
             shards: files that together hold exactly the images of the split.
             kind: of the shards; empty: the product has none.
+            expected: the settings by which the shards must have been made.
 
         Raises:
-            ProductError: the split has no images, or the shards hold other images.
+            ProductError: the split has no images, the shards hold other images, or they or what
+                they were made from were made in another way than expected.
             TruthError: ground truth is missing.
             ArtifactError: a shard is missing, damaged or of another kind.
         """
@@ -76,7 +83,9 @@ class Inputs:
             for sample in manifest
             if sample.id in truth.sources
         }
-        digests = {"manifest": digest_file(manifest_dir / "manifest.csv")}
+        digests = manifest_digests(manifest_dir)
+        chain = Chain(expected, digests)
+        digests["truth"] = truth.digest()
         parts = [] if kind else _cut(None, tuple(images.values()))
         ids: list[tuple[Path, list[str]]] = []
         provenance: list[Provenance] = []
@@ -85,7 +94,10 @@ class Inputs:
             with Shard(path, kind=kind) as shard:
                 ids.append((path, shard.ids))
                 digests[path.name] = shard.content
-                provenance.append(shard.provenance.model_copy(update={"inputs": {}}))
+                chain.add(path, shard.provenance)
+                provenance.append(
+                    shard.provenance.model_copy(update={"inputs": {}, "upstream": ()})
+                )
                 if not arrays and shard.ids:
                     arrays = frozenset(shard.read(shard.ids[0]).arrays)
             parts += _cut(path, tuple(images[i] for i in ids[-1][1] if i in images))
@@ -94,6 +106,20 @@ class Inputs:
         labels = ("background", *classes.names)
         distinct = {entry.key(): entry for entry in provenance}
         return Inputs(labels, truth, tuple(parts), arrays, digests, tuple(distinct.values()))
+
+
+def truth_digest(data: DataConfig, manifest: Manifest, split: str) -> str:
+    """The digest of the truth of a split, as it stands in the inputs of its scores.
+
+    Args:
+        data: where the truth lies.
+        manifest: the images of the split.
+        split: ``train`` or ``val``.
+
+    Raises:
+        TruthError: ground truth is missing.
+    """
+    return find_truth(data, manifest, split).digest()
 
 
 def _cut(shard: Path | None, images: tuple[Image, ...]) -> list[Part]:

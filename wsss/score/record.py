@@ -18,6 +18,7 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.score.metrics.confusion import mean_defined, metrics_of
 from wsss.score.product import ProductName, Protocol
+from wsss.score.tag_agreement import TagAgreement
 
 ThresholdSource = Literal["config", "best on this truth"]
 
@@ -68,6 +69,8 @@ class Record(BaseModel):
     images_without_truth: int
     truth: str
     """Which folder, or which rule."""
+    truth_and_tags: TagAgreement | None = None
+    """Whether they speak of the same objects; None where records are older."""
     background: Background | None
     """None where the product holds labels that no background rule made here."""
     crf: bool
@@ -109,6 +112,11 @@ class Record(BaseModel):
     """How the scored shards were made, without their inputs; usually one, none without shards."""
     commit: str | None = None
     """Of the project when it was scored, with a plus where files differed; None outside git."""
+
+    @property
+    def truth_warnings(self) -> list[str]:
+        """What to look at before believing the numbers: where truth and tags disagree."""
+        return self.truth_and_tags.warnings if self.truth_and_tags else []
 
     @property
     def at_best_threshold(self) -> bool:

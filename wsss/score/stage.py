@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import logging
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from wsss.artifacts.commit import project_commit
 from wsss.artifacts.stage import STAGES
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
@@ -28,6 +28,7 @@ from wsss.config.labels import BackgroundConfig, CrfConfig, MasksConfig, SeedsCo
 from wsss.config.refine import RefineConfig
 from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.config.score import ScoreConfig
+from wsss.score.commit import project_commit
 from wsss.score.image_counts_file import write_image_counts
 from wsss.score.inputs import Inputs
 from wsss.score.metrics.confusion import Confusion
@@ -37,7 +38,9 @@ from wsss.score.metrics.parallel import Counts, count_in_parallel
 from wsss.score.metrics.threshold_sweep import Sweep
 from wsss.score.product import HAS_THRESHOLD, PRODUCTS, ProductName
 from wsss.score.record import Background, Record, numbers, write_records
+from wsss.score.tag_agreement import TagAgreement, compare_with_tags
 
+_log = logging.getLogger(__name__)
 _PROTOCOLS = ("single", "multi", "single_crf", "multi_crf")
 
 
@@ -109,12 +112,16 @@ def run(
         The records that were written.
 
     Raises:
-        TruthError: ground truth is missing or of another size than its image.
-        ProductError: the shards do not fit the split, or hold what cannot be scored.
+        TruthError: ground truth is missing, of another size than its image, or contradicts the
+            tags.
+        ProductError: the shards do not fit the split, hold what cannot be scored, or were made with
+            other settings, weights or images than those that the record would name.
         ArtifactError: a shard is missing or damaged.
         ConfigError: a report class is no label of the data set.
     """
-    inputs = Inputs.open(settings.data, manifest_dir, split, shards, PRODUCTS[product].shards)
+    expected = STAGES[f"score_{product}"].provenance(vars(settings))
+    kind = PRODUCTS[product].shards
+    inputs = Inputs.open(settings.data, manifest_dir, split, shards, kind, expected)
     report = _report_classes(settings.score.report_classes, inputs.labels)
     protocols = [name for name in _PROTOCOLS if name in inputs.arrays]
     counts = count_in_parallel(
@@ -129,9 +136,8 @@ def run(
         rows = [_mask_row(settings, counts)]
     else:
         rows = list(_prediction_rows(settings, counts, protocols))
-    provenance = STAGES[f"score_{product}"].provenance(
-        vars(settings), weights=inputs.weights, inputs=inputs.digests
-    )
+    agreement = _agreement(rows, inputs)
+    provenance = expected.model_copy(update={"weights": inputs.weights, "inputs": inputs.digests})
     resamples = settings.score.resamples
     images = {row.name: row.images for row in rows if row.images}
     stored = write_image_counts(out, images, provenance, resamples)
@@ -148,6 +154,7 @@ def run(
             "images": inputs.images,
             "images_without_truth": len(inputs.truth.missing),
             "truth": inputs.truth.description,
+            "truth_and_tags": agreement,
             "background": None,
             "crf": False,
             "scales": (1.0,),
@@ -165,6 +172,17 @@ def run(
         records.append(Record.model_validate(fields | row.fields))
     write_records(out, records)
     return records
+
+
+def _agreement(rows: Sequence[_Row], inputs: Inputs) -> TagAgreement:
+    """Compare truth and tags by the counts of any row: all are over the same truth."""
+    counts = next(row.images for row in rows if row.images)
+    where = inputs.truth.description
+    tags = {image.id: image.tags for part in inputs.parts for image in part.images}
+    agreement = compare_with_tags(counts.table(), tags, inputs.labels, where)
+    for text in agreement.warnings:
+        _log.warning("warning: %s: %s", where, text)
+    return agreement
 
 
 def _counter(

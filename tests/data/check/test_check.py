@@ -219,7 +219,7 @@ def test_all_that_is_missing_from_coco_is_reported_at_once(coco: Path) -> None:
     edit(coco / "annotations/instances_val2014.json", categories=[{"id": 1, "name": "person"}])
     report = check_coco(coco)
     assert "instances_train2014.json: cannot be read" in whats(report)
-    assert "expected COCO's 80 categories, found '1 categories'" in whats(report)
+    assert "expected COCO's 80 categories, but it has 1" in whats(report)
     assert {problem.source for problem in report.problems} == {"coco-annotations"}
     shutil.rmtree(coco / "annotations")
     assert len(check_coco(coco).problems) == 2

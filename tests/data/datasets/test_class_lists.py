@@ -82,6 +82,17 @@ def test_customised() -> None:
         customise(class_list("voc"), {}, ["fog", "boat"])
 
 
+def test_words_of_prompts_are_plain_text() -> None:
+    changed = customise(class_list("voc"), {"\uff23at\u200b": "cat\uff0ckitty\xad"}, ["f\u200bog"])
+    assert changed.prompts[7] == "cat,kitty"
+    assert changed.backgrounds == ("fog",)
+    for prompts, backgrounds in (({"cat": "['cat', 'kitty']"}, None), ({}, ['["fog"]'])):
+        with pytest.raises(DataError, match=r"data\.(prompts|backgrounds): .* is no word"):
+            customise(class_list("voc"), prompts, backgrounds)
+    with pytest.raises(DataError, match="'boat' is one of the classes"):
+        customise(class_list("voc"), {}, ["b\u200boat"])
+
+
 def test_folder_backgrounds_are_no_classes() -> None:
     classes = folder_classes(["Tree", "crane"])
     assert "tree" not in classes.backgrounds
@@ -93,7 +104,9 @@ def test_folder_backgrounds_are_no_classes() -> None:
     [
         ([], "no class"),
         (["cat", ""], "must not be empty"),
-        (["a;b"], "must not be empty or hold ';'"),
+        (["a;b"], "'a;b': holds ';', which separates names"),
+        (["a\u3001b"], "which separates names"),
+        (["['cat'", "'dog']"], "holds a bracket or begins with a quotation mark"),
         (["Hot dog", "hot_dog"], "'hot_dog' is the same as 'Hot dog'"),
         ([f"class {i}" for i in range(255)], "at most 254"),
     ],

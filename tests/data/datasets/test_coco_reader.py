@@ -84,3 +84,101 @@ def test_lists_of_images_with_objects(tmp_path: Path) -> None:
     images = read(tmp_path, train_list="train-with-objects", val_list="val-with-objects")
     assert images == [("b", "train", ["person"]), ("d", "val", ["bicycle"])]
     assert [image_id for image_id, *_ in read(tmp_path)] == ["a", "b", "c", "d"]
+
+
+def rewrite(path: Path, part: str, **values: Any) -> None:
+    """Set keys of all entries of a part; None removes a key, a function gets the old value."""
+    content = json.loads(path.read_text())
+    for entry in content[part]:
+        for key, value in values.items():
+            if value is None:
+                entry.pop(key, None)
+            else:
+                entry[key] = value(entry.get(key)) if callable(value) else value
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        ("annotations", {"id": None}),
+        ("annotations", {"iscrowd": None}),
+        ("annotations", {"iscrowd": False, "id": "5"}),
+        ("annotations", {"image_id": str, "category_id": float}),
+        ("annotations", {"image_id": lambda number: f"{number:012d}"}),
+        ("images", {"id": str, "width": "30", "height": 20.0}),
+        ("images", {"file_name": lambda name: f"train2014/{name}"}),
+        ("images", {"file_name": lambda name: f"data\\train2014\\{name}"}),
+        ("categories", {"id": str, "name": str.title}),
+    ],
+)
+def test_loose_numbers_and_names_are_read(
+    tmp_path: Path, part: str, values: dict[str, Any]
+) -> None:
+    path = write(tmp_path, "train", {"a.jpg": [(1, 0), (90, 0)], "b.jpg": [(2, 0)]})
+    rewrite(path, "images", width=30, height=20)
+    rewrite(path, part, **values)
+    dataset = read_dataset(DataConfig(kind="coco", root=str(tmp_path), val_list=""))
+    assert [(image.id, image.tags) for image in dataset.candidates] == [("a", (0, 79)), ("b", (1,))]
+    assert dataset.candidates[0].path == tmp_path / "train2014" / "a.jpg"
+    content = load_instances(path)
+    assert all((image["width"], image["height"]) == (30, 20) for image in content.images)
+    assert all(type(a["id"]) is int for entries in content.annotations.values() for a in entries)
+    assert not any(a.get("iscrowd") for entries in content.annotations.values() for a in entries)
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "message"),
+    [
+        ("annotations", {"image_id": None}, "annotation 0 has no image_id"),
+        ("annotations", {"image_id": "a.jpg"}, "annotation 0 has 'a.jpg' as image_id, no whole"),
+        ("annotations", {"image_id": 99}, "3 of 3 annotations belong to none of its 2 images"),
+        ("annotations", {"category_id": None}, "annotation 0 has no category_id"),
+        ("images", {"id": 7}, "image 1 has an id or a file_name that another image has"),
+        ("images", {"file_name": "a.jpg"}, "image 1 has an id or a file_name that another"),
+        ("images", {"width": 30.5}, "image 0 has '30.5' as width"),
+        ("categories", {"id": lambda number: number + 1}, "but category 2 is 'person'"),
+    ],
+)
+def test_one_message_names_what_is_wrong(
+    tmp_path: Path, part: str, values: dict[str, Any], message: str
+) -> None:
+    path = write(tmp_path, "train", {"a.jpg": [(1, 0), (90, 0)], "b.jpg": [(2, 0)]})
+    rewrite(path, part, **values)
+    with pytest.raises(DataError, match=rf"instances_train2014\.json: .*{message}"):
+        read(tmp_path, val_list="")
+
+
+def test_annotations_of_no_image_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path, "train", {"a.jpg": [(1, 0)]})
+    content = json.loads(path.read_text())
+    content["annotations"].append({"id": 5, "image_id": 99, "category_id": 1})
+    path.write_text(json.dumps(content))
+    assert read(tmp_path, val_list="") == [("a", "train", ["person"])]
+    (record,) = caplog.records
+    assert "1 of 2 annotations belong to none of its 1 images, e.g. image_id 99" in record.message
+
+
+@pytest.mark.parametrize(
+    ("text", "warnings"),
+    [
+        ("a 0 79\nb 1\n", 0),
+        ("a.jpg\t79 0\nb.jpg\t1\n", 0),
+        ("/data/train2014/a.jpg\nC:\\data\\b.jpg\n", 0),
+        ("a 1 80\nb 2\n", 2),
+        ("a 0 79\nb 1 2\n", 1),
+    ],
+)
+def test_lists_with_class_numbers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, warnings: int
+) -> None:
+    """CLIP-ES's `coco14/train.txt`; the JSON says what the tags are."""
+    write(tmp_path, "train", {"a.jpg": [(1, 0), (90, 0)], "b.jpg": [(2, 0)]})
+    (tmp_path / "list.txt").write_text(text)
+    images = read(tmp_path, train_list="list.txt", val_list="")
+    assert images == [("a", "train", ["person", "toothbrush"]), ("b", "train", ["bicycle"])]
+    assert [f"in {warnings} of 2 lines" in record.message for record in caplog.records] == [
+        True
+    ] * (warnings > 0)

@@ -1,9 +1,13 @@
+import csv
+from pathlib import Path
+
 import pytest
+from PIL import Image
 
 from wsss.data.datasets.registry import read_dataset
 from wsss.data.errors import DataError
 
-from ..conftest import Photos
+from ..conftest import Photos, picture
 
 
 def test_names_with_and_without_folder_extension_and_case(photos: Photos) -> None:
@@ -126,3 +130,137 @@ def test_no_class_at_all(photos: Photos) -> None:
     photos.table("image,tags\na.jpg,\n")
     with pytest.raises(DataError, match="no class"):
         photos.ingest(classes=[])
+
+
+def test_serialised_and_invisible_tags(photos: Photos) -> None:
+    for name in "abcd":
+        photos.add(f"{name}.jpg")
+    photos.table(
+        'image,tags\na.jpg,"[\'cat\', \'dog\']"\nb.jpg,["dog", "cat"]\n'
+        "c.jpg,cat\u200b\uff1b\uff44og\nd.jpg,{'cat': 1}\n"
+    )
+    photos.ingest(classes=[])
+    assert read_dataset(photos.config(classes=[]).data).classes.names == ("cat", "dog")
+    assert [photos.tags(image) for image in "abc"] == [
+        ["cat", "dog"],
+        ["dog", "cat"],
+        ["cat", "dog"],
+    ]
+    used, reason = photos.quarantine()["d"]
+    assert (used, reason.partition(":")[0]) == ("no", "tags that are no list of names")
+
+
+@pytest.mark.parametrize("classes", [[], ["cat"]])
+def test_background_rows_are_named(photos: Photos, classes: list[str]) -> None:
+    photos.add("a.jpg")
+    photos.table("image,tags\na.jpg,cat\nb.jpg,cat;__Background__\nc.jpg,['background']\n")
+    message = r"tags\.csv: the tag '__Background__' \(line 3, 4\): label 0 is the background"
+    with pytest.raises(DataError, match=message):
+        read_dataset(photos.config(classes=classes).data)
+
+
+def test_a_row_with_too_many_cells(photos: Photos) -> None:
+    photos.add("a.jpg")
+    photos.add("b.jpg")
+    photos.table("image,tags,split\na.jpg,['cat', 'dog'],train\nb.jpg,cat,tr\u200bain,,\n")
+    photos.ingest()
+    assert photos.tags("b") == ["cat"]
+    assert photos.quarantine()["a"] == (
+        "no", "too many cells (line 2): 4, the header has 3; put the tags into quotation marks",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{absolute}/sub/a.jpg",
+        "{linked}/sub/a.jpg",
+        "file://{absolute}/sub/a.jpg",
+        "photos/sub/a.jpg",
+        "C:\\pictures\\sub\\a.jpg",
+        "\\\\server\\share\\a.jpg",
+        "/home/other/photos/sub/a",
+        "https://host/files/a.jpg",
+        "sub/\u200ba.JPG",
+        "sub\uff0fa.jpg",
+    ],
+)
+@pytest.mark.parametrize("root", ["photos", "link", "{absolute}"])
+def test_paths_lead_to_the_photo(
+    photos: Photos, name: str, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = photos.add("sub/a.jpg")
+    monkeypatch.chdir(photos.root.parent)
+    link = photos.root.parent / "link"
+    link.symlink_to(photos.root)
+    places = {"absolute": photos.root, "linked": link}
+    photos.table(f"image,tags\n{name.format_map(places)},cat\n")
+    dataset = read_dataset(photos.config(root=root.format_map(places)).data)
+    (image,) = dataset.candidates
+    assert (image.id, image.tags, image.problem) == ("sub/a", (0,), None)
+    assert image.path.samefile(path)
+
+
+def test_paths_of_another_machine_are_named(
+    photos: Photos, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.jpg", "x/b.jpg", "y/b.jpg"):
+        photos.add(name)
+    photos.table(
+        "image,tags\n/home/other/a.jpg,cat\n/home/other/b.jpg,cat\n/home/other/c.jpg,cat\n"
+    )
+    dataset = read_dataset(photos.config().data)
+    problems = {image.id: image.problem for image in dataset.candidates}
+    assert problems["a"] is None
+    assert "fits several photos: x/b.jpg, y/b.jpg" in str(problems["/home/other/b.jpg"])
+    assert problems["/home/other/c.jpg"] == "missing file (tags.csv line 4)"
+    (record,) = caplog.records
+    assert "1 paths are not on this machine" in record.getMessage()
+    assert f"{photos.root / 'a.jpg'} for '/home/other/a.jpg'" in record.getMessage()
+
+
+def test_why_a_photo_is_missing(photos: Photos) -> None:
+    photos.add("a.jpg")
+    photos.add("sub/b.jpg")
+    (photos.root / "notes.txt").touch()
+    outside = photos.root.parent / "a.jpg"
+    outside.touch()
+    photos.add(".c.jpg")
+    photos.table(
+        f"image,tags\na.png,cat\nother/b.jpg,cat\nnotes.txt,cat\nsub,cat\n{outside},cat\nc.jpg,cat\n"
+        "../a.jpg,cat\n.c.jpg,cat\n"
+    )
+    candidates = read_dataset(photos.config().data).candidates
+    assert [image.problem for image in candidates[:8]] == [
+        f"missing file (tags.csv line 2); did you mean {photos.root / 'a.jpg'}?",
+        f"missing file (tags.csv line 3); did you mean {photos.root / 'sub/b.jpg'}?",
+        "format not read: .txt (tags.csv line 4); it is no ending of photos",
+        "is a folder (tags.csv line 5); name each photo",
+        "missing file (tags.csv line 6): outside of data.root; move it there",
+        "missing file (tags.csv line 7)",
+        "missing file (tags.csv line 8): outside of data.root; move it there",
+        "left out (tags.csv line 9): hidden files and masks are no photos",
+    ]
+
+
+def test_unusual_endings(photos: Photos) -> None:
+    for name in ("noext", "pic.jpg_large", "beside.jpg_large", "both.jpg"):
+        photos.add(name, format="JPEG")
+    for name in ("raw.DNG", "both.dng", "new.jxl", "new.json", "train.txt"):
+        (photos.root / name).write_bytes(b"\xff\x0a" + bytes(50))
+    Image.fromarray(picture()).save(photos.root / "preview.dng", format="TIFF")
+    photos.table(
+        "image,tags\nnoext,cat\npic.jpg_large,cat\nraw.DNG,cat\nnew,cat\nboth,dog\npreview.dng,cat\n"
+    )
+    photos.ingest(quarantine_limit=1)
+    assert sorted(photos.samples()) == ["both", "noext", "pic"]
+    with (photos.out / "quarantine.csv").open(encoding="utf-8") as stream:
+        rows = {Path(row["file"]).name: row for row in csv.DictReader(stream)}
+    assert {name: row["used"] for name, row in rows.items()} == {
+        "noext": "yes", "pic.jpg_large": "yes", "raw.DNG": "no", "new.jxl": "no",
+        "preview.dng": "no", "both.dng": "skipped", "beside.jpg_large": "skipped",
+    }  # fmt: skip
+    assert rows["raw.DNG"]["reason"].startswith("format not read: .DNG (")
+    assert rows["new.jxl"]["reason"].startswith("format not read: .jxl (JPEG XL)")
+    assert rows["preview.dng"]["reason"].startswith("format not read: .dng (a camera's raw photo)")
+    assert "'.jpg_large' is not an ending of photos" in rows["beside.jpg_large"]["reason"]

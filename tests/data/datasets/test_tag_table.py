@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from wsss.data.datasets.classes import folder_classes
 from wsss.data.datasets.tag_table import TagTable, read_table
 from wsss.data.datasets.tags import TagReader
+from wsss.data.errors import DataError
 
 READER = TagReader(folder_classes(["cat", "dog", "teddy bear", "bear"]))
 
@@ -19,7 +20,7 @@ def table(tmp_path: Path, text: str, encoding: str = "utf-8") -> list[tuple[str,
     return [(row.image, row.tags, row.split) for row in read_table(path)]
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "\uff0c"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_spreadsheet_dialects(tmp_path: Path, delimiter: str, end: str, encoding: str) -> None:
@@ -97,6 +98,21 @@ def test_lookup_by_id(tmp_path: Path) -> None:
     assert source.find("b").indices == ()
     assert source.find("c").problem == "tags.csv lists it twice with different tags"
     assert source.find("twice").indices == (0,)
+
+
+def test_lookup_by_paths_and_loose_headers(tmp_path: Path) -> None:
+    path = tmp_path / "tags.csv"
+    path.write_text("\u200bImage\uff0cx,\uff34ags\n", encoding="utf-8")
+    with pytest.raises(DataError, match="expected a header"):
+        read_table(path)
+    path.write_text(
+        "im\u200bage,\uff54ags,split\n/data/VOC2012/JPEGImages/a.jpg,cat,\nJPEGImages/sub/b.jpg,dog,\n"
+        "C:\\voc\\c.jpg,\"['cat', 'dog']\",\nd.jpg,cat,dog,train\n",
+        encoding="utf-8",
+    )
+    source = TagTable(path, READER)
+    assert [source.find(image).indices for image in ("a", "sub/b", "c")] == [(0,), (1,), (0, 1)]
+    assert str(source.find("d").problem).startswith("too many cells (line 5)")
 
 
 NAMES = st.text(

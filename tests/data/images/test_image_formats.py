@@ -231,3 +231,34 @@ def test_any_damage_is_an_image_error(tmp_path: Path) -> None:
             except ImageError:
                 refused += 1
     assert refused > 20
+
+
+def test_a_name_with_another_ending_is_named(tmp_path: Path) -> None:
+    NOISE.save(tmp_path / "a.JPG", format="JPEG")
+    assert refusal(tmp_path / "a.jpg") == "missing file (there is a.JPG)"
+    assert refusal(tmp_path / "b.jpg") == "missing file"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.jpg", b"\x00\x00\x00\x0cJXL " + bytes(9), "format not read: .jpg (JPEG XL)"),
+        ("a.CR3", b"\0\0\0\x18ftypcrx " + bytes(9), "format not read: .CR3 (begins with"),
+        ("a", b"text", "format not read: no extension (begins with b'text')"),
+        ("a.jpg", b"text", "not an image of a known format (begins with b'text')"),
+    ],
+)
+def test_formats_that_are_not_read(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert reason in refusal(tmp_path / name)
+
+
+def test_a_raw_photo_is_not_its_preview(tmp_path: Path) -> None:
+    """Pillow opens many of them as TIFF, with the small picture that is inside."""
+    picture = Image.fromarray(RAMP.astype(np.uint8))
+    picture.save(tmp_path / "a.NEF", format="TIFF")
+    assert "a camera's raw photo" in refusal(tmp_path / "a.NEF")
+    picture.save(tmp_path / "a.tif", tiffinfo={50706: b"\1\4\0\0"})
+    assert "a camera's raw photo" in refusal(tmp_path / "a.tif")
+    picture.convert("RGB").save(tmp_path / "b.dng", format="JPEG")
+    assert read_image(tmp_path / "b.dng").shape[2] == 3, "the content decides"

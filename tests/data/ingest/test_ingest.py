@@ -3,6 +3,9 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.machines import name_space
 from wsss.artifacts.errors import ArtifactError
 from wsss.data.datasets.candidates import Candidate
 from wsss.data.errors import IngestError
 from wsss.data.images import decode
+from wsss.data.images.label_png import read_label_png, save_label_png
 from wsss.data.images.read import ImageFacts, read_image
 from wsss.data.ingest.triage import triage
 from wsss.data.manifest_folder import load
+from wsss.masks.store import png_path
 
 from ..conftest import Photos, make_config, picture, run_ingest
 
@@ -150,6 +156,61 @@ def test_ids_outside_the_folder_are_refused(image: str) -> None:
     images = triage([Candidate(image, "train", path, (0,))], {path: GOOD})
     assert not images.samples
     assert "leads out of the results' folder" in images.rows[0].reason
+
+
+@pytest.mark.parametrize(
+    ("ids", "reason"),
+    [
+        (("a", "a.png/x"), "its folder a.png would be the mask of id 'a'; rename one of them"),
+        (
+            ("b/a.png/x", "b/a"),
+            "its mask b/a.png would be the folder of id 'b/a.png/x'; rename",
+        ),
+        (("a", "./a"), "id './a' is another way to write 'a'"),
+        (("a/b", "a//b"), "id 'a//b' is another way to write 'a/b'"),
+        (("a", "a/"), "id 'a/' is another way to write 'a'"),
+    ],
+    ids=str,
+)
+def test_results_of_two_images_never_have_one_name(ids: tuple[str, str], reason: str) -> None:
+    files = [Path("0.jpg"), Path("1.jpg")]
+    images = [Candidate(image, "train", file, (0,)) for image, file in zip(ids, files, strict=True)]
+    outcome = triage([*images, Candidate("c", "val", files[1])], dict.fromkeys(files, GOOD))
+    assert [sample.id for sample in outcome.samples] == [ids[0], "c"]
+    assert outcome.rows[0].id == ids[1]
+    assert outcome.rows[0].reason.startswith(reason)
+    assert outcome.rows[0].used == ("no" if "another way" in reason else "skipped")
+
+
+def test_results_of_other_splits_lie_elsewhere() -> None:
+    images = [
+        Candidate("a", "train", Path("0.jpg"), (0,)),
+        Candidate("a.png/x", "val", Path("0.jpg")),
+    ]
+    assert len(triage(images, {Path("0.jpg"): GOOD}).samples) == 2
+
+
+def test_odd_ids_keep_their_own_masks(photos: Photos, tmp_path: Path) -> None:
+    """All that a disk can hold is written under its own name, and read again."""
+    names = ["a", "a.png", "a.png.tmp", "label", "train/label", "dot.", "space ", "A"]
+    names += ["e\N{COMBINING ACUTE ACCENT}", "x" * 200, "-rf", "*", "a;b"]
+    for name in names:
+        photos.add(f"{name}.jpg")
+    photos.add("long" * 51 + ".jpg")
+    cells = "".join(f'"{name}.jpg",cat\n' for name in [*names, "long" * 51])
+    photos.table(f"image,tags\n{cells}")
+    photos.ingest(quarantine_limit=0.1)
+    ids = list(photos.samples())
+    assert sorted(ids) == sorted(unicodedata.normalize("NFC", name) for name in names)
+    rows = photos.quarantine()
+    assert rows["long" * 51][1].startswith("id 'longlong")
+    assert "is longer than 200 bytes" in rows["long" * 51][1]
+    assert "in case or Unicode form only" in rows[max("a", "A")][1]
+    labels = np.zeros((12, 16), np.uint8)
+    for index, image in enumerate(ids):
+        save_label_png(png_path(tmp_path / "label", image), labels + index)
+    for index, image in enumerate(ids):
+        assert read_label_png(png_path(tmp_path / "label", image)).max() == index
 
 
 def test_nothing_is_dropped() -> None:
@@ -299,3 +360,28 @@ def test_a_list_of_images_to_predict(make_voc: Callable[..., Path], tmp_path: Pa
     manifest, _ = load(tmp_path / "test")
     assert [(sample.id, sample.tags) for sample in manifest.split("test")] == [("t", ()), ("u", ())]
     assert "gone,test,no,missing file" in (tmp_path / "test/quarantine.csv").read_text()
+
+
+def test_a_photo_that_may_not_be_read_is_not_listed_as_unusable(photos: Photos) -> None:
+    """The right to read it is to be mended, and not the photo."""
+    photos.add("a.jpg")
+    locked = photos.add("b.jpg")
+    photos.table("image,tags\na.jpg,dog\nb.jpg,cat\n")
+    locked.chmod(0)
+    config = photos.root.parent / "config.yaml"
+    config.write_text(photos.config(quarantine_limit=0.9).model_dump_json())
+    command = [sys.executable, "-m", "wsss", "ingest", "-c", str(config), "--out", str(photos.out)]
+    user = [] if os.getuid() else name_space("-U", "--map-user=1000", "--map-group=1000")
+    done = subprocess.run(
+        [*user, *command],
+        cwd=Path(__file__).parents[3],
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"error: {locked}: cannot be read: Permission denied; let this user read it (ask whoever "
+        "wrote it), then run the same command again"
+    )
+    assert not (photos.out / "quarantine.csv").exists()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wsss.config.refine import TrainingConfig
+from wsss.refine.training.efficiency import Efficiency
 from wsss.refine.training.trainer import Trainer, TrainingStoppedError, learning_rate
 
 SETTINGS = TrainingConfig(iterations=12, warmup=3, lr=0.05, checkpoint_every=4)
@@ -173,3 +174,19 @@ def test_time_left_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     shown = capsys.readouterr().err
     assert "test: 12/12" in shown
     assert "s left" in shown
+
+
+def test_a_finished_run_says_what_it_cost(tmp_path: Path) -> None:
+    """It is taken up when its result was lost, or when it was killed before it wrote it."""
+
+    def cost(problem: Problem) -> Efficiency:
+        trainer = Trainer(
+            problem.module, SETTINGS, seed=3, work=tmp_path, key="t", description="test"
+        )
+        trainer.fit(problem.batches, problem.losses)
+        return trainer.efficiency("m", 1, 1)
+
+    first, again = cost(Problem()), cost(Problem())
+    assert first.images_per_second is not None
+    assert again.images_per_second == first.images_per_second
+    assert again.peak_memory >= first.peak_memory

@@ -114,6 +114,24 @@ def test_finds_images_by_file_name(coco: tuple[Run, Path]) -> None:
         find_truth(config.data, Manifest((*run.samples, strange)), "train")
 
 
+def test_loose_annotations_are_drawn(coco: tuple[Run, Path]) -> None:
+    run, path = coco
+    content = json.loads(path.read_text())
+    for image in content["images"]:
+        image |= {"height": float(image["height"]), "width": str(image["width"])}
+    for annotation in content["annotations"]:
+        del annotation["id"]
+        annotation |= {"image_id": str(annotation["image_id"]), "iscrowd": "0"}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    config = from_mapping({"data": {"kind": "coco", "root": str(run.folder / "data")}})
+    truth = find_truth(config.data, Manifest(tuple(run.samples)), "train")
+    assert (truth.sources[run.samples[1].id].read() == 17).sum() == 30
+    del content["images"][1]["height"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(TruthError, match=r"instances_train2014\.json: image .* has no height or"):
+        find_truth(config.data, Manifest(tuple(run.samples)), "train")
+
+
 def test_missing_json(run: Run) -> None:
     config = from_mapping({"data": {"kind": "coco", "root": str(run.folder)}})
     run.samples[0] = replace(run.samples[0], path=Path("val2014/x.jpg"))

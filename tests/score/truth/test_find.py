@@ -10,7 +10,7 @@ from PIL import Image
 
 from wsss.config.load import from_mapping
 from wsss.data.manifest import Manifest
-from wsss.score.truth.find import TruthError, find_truth, has_truth, png_folder, read_truth
+from wsss.score.truth.find import TruthError, find_truth, png_folder, read_truth, truth_state
 
 from ..conftest import Run, save_mask
 
@@ -78,8 +78,8 @@ def test_folder_of_photos_may_have_masks_for_a_part(make_run: Callable[..., Run]
 
 def test_a_folder_without_masks_has_no_truth(run: Run) -> None:
     config = from_mapping({"data": {"kind": "folder", "root": "photos"}})
-    assert not has_truth(config.data)
-    assert has_truth(run.config.data)
+    assert not config.data.has_truth
+    assert run.config.data.has_truth
     with pytest.raises(TruthError, match=r"data\.masks"):
         find_truth(config.data, Manifest(tuple(run.samples)), "train")
 
@@ -101,3 +101,13 @@ def test_the_contract_names_every_other_module_of_the_room() -> None:
     )
     modules = {f"{SCORE}.{m.name}" for m in pkgutil.iter_modules([str(root / "wsss/score")])}
     assert modules - {f"{SCORE}.truth"} == {m for m in contract["source_modules"] if SCORE in m}
+
+
+def test_a_link_that_leads_nowhere_is_missing_truth(run: Run) -> None:
+    path = run.folder / "data" / "SegmentationClass" / "image1.png"
+    path.unlink()
+    path.symlink_to("nowhere")
+    voc = run.config.data.model_copy(update={"kind": "voc"})
+    assert truth_state(voc, "train")
+    with pytest.raises(TruthError, match="1 of 6 images have no ground truth: 'image1'"):
+        find_truth(voc, Manifest(tuple(run.samples)), "train")

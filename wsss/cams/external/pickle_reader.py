@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from wsss.errors import WsssError
+from wsss.errors import WsssError, raise_unless_about
 
 _INSTRUCTIONS: Final = frozenset({
     "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "NONE", "NEWTRUE", "NEWFALSE",
@@ -86,6 +86,8 @@ def read_npy(path: Path) -> Any:
             f"{path}: refused, since {error}; only arrays in a dictionary are read"
         ) from None
     except Exception as error:  # NumPy's parser of headers and pickle raise anything
+        if not isinstance(error, MemoryError):  # the file may ask for any amount
+            raise_unless_about(path, error)
         reason = str(error) or type(error).__name__
         raise SeedError(f"{path}: is damaged or no .npy file ({reason[:200]})") from None
 

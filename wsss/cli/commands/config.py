@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 import typer
 import yaml
 
 from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles
+from wsss.compute.device import require_cuda
 from wsss.config.load import load_config
 from wsss.config.render import default_yaml, json_schema
 
+_log = logging.getLogger(__name__)
 app = typer.Typer(
     help="The configuration: print its annotated default or schema, check your own.",
     no_args_is_help=True,
@@ -31,6 +35,10 @@ def schema() -> None:
 def check(config: ConfigFiles = DEFAULT_CONFIG) -> None:
     """Check a configuration and print what is in force, with every `auto` resolved."""
     loaded = load_config(*config)
+    try:
+        require_cuda(loaded.compute.device)
+    except ValueError as error:  # jobs may run elsewhere: on a cluster, in a container
+        _log.warning("warning for jobs that run here: %s", error)
     typer.echo(
         yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         nl=False,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles, ManifestDir, Sections, Split, stage_values
+from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles, ManifestDir, Split, stage_values
+from wsss.pipeline.job import current_job
 from wsss.score.product import ProductName
 
 PANEL = "Results"
@@ -27,12 +27,11 @@ def score(
     ] = [],  # noqa: B006
     split: Split = "train",
     config: ConfigFiles = DEFAULT_CONFIG,
-    sections: Sections = "",
 ) -> None:
     """Score CAMs, seeds, masks or predictions (a segmenter's, a refiner's) against the truth."""
     from wsss.score.stage import Settings, run
 
-    values = stage_values(f"score_{product}", config, sections)
+    values = stage_values(f"score_{product}", config)
     workers = values.pop("compute").workers
     run(product, manifest, split, shards, out, Settings(**values), workers=workers)
 
@@ -62,32 +61,19 @@ def compare(
         list[Path] | None,
         typer.Argument(help="Records of `wsss score`; one row per run.", show_default=False),
     ] = None,
-    rows: Annotated[
-        str,
-        typer.Option(
-            help="Instead of RECORDS: the files of each row, JSON: {row: [files]}; a file may "
-            "belong to several.",
-            show_default=False,
-        ),
-    ] = "",
     name: Annotated[str, typer.Option(help="Title of the table.")] = "runs",
 ) -> None:
     """One table of several runs: a row per run, a column per product; turned if narrower."""
     from wsss.score.record import read_records
     from wsss.score.tables.comparison import make_comparison, rows_by_run
 
-    if bool(records) == bool(rows):
-        raise typer.BadParameter("pass either files of records or --rows")
     if records:
         make_comparison(rows_by_run(read_records(records), name), out, name)
-        return
-    try:
-        files = {row: [Path(path) for path in paths] for row, paths in json.loads(rows).items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise typer.BadParameter(
-            f"--rows is no JSON of the form {{row: [files]}}: {error}"
-        ) from None
-    make_comparison({row: read_records(paths) for row, paths in files.items()}, out, name)
+    elif job := current_job():  # a file may belong to several rows
+        files = {row: list(map(Path, paths)) for row, paths in job.sections.items()}
+        make_comparison({row: read_records(paths) for row, paths in files.items()}, out, name)
+    else:
+        raise typer.BadParameter("pass files of records")
 
 
 def efficiency(
@@ -114,12 +100,11 @@ def contact_sheet(
     ] = [],  # noqa: B006
     predictions: Annotated[list[Path], typer.Option(help="Prediction shards (repeat).")] = [],  # noqa: B006
     config: ConfigFiles = DEFAULT_CONFIG,
-    sections: Sections = "",
 ) -> None:
     """A contact sheet: image, CAM, pseudo mask, prediction, truth, in palette colours."""
     from wsss.score.figures.contact_sheet import contact_sheet as draw
 
-    values = stage_values("pictures", config, sections)
+    values = stage_values("pictures", config)
     del values["compute"]  # one process draws
     values |= {"cams": cams, "seeds": seeds, "masks": masks}
     values |= {"refiner": refiner, "predictions": predictions}

@@ -5,11 +5,14 @@ Each command imports its stage when it runs, so that `wsss --help` answers at on
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.shard import Shard as StoredShard
 from wsss.cli.options import (
     DEFAULT_CACHE,
     DEFAULT_CONFIG,
@@ -19,7 +22,6 @@ from wsss.cli.options import (
     ConfigFiles,
     Device,
     ManifestDir,
-    Sections,
     Shard,
     Split,
     Workers,
@@ -38,8 +40,10 @@ def ingest(
         str,
         typer.Option(help="Only this list, as the split test: images to predict, e.g. VOC's test."),
     ] = "",
+    state: Annotated[
+        str, typer.Option(help="Used by the workflow: the state of the files.", hidden=True)
+    ] = "",
     config: ConfigFiles = DEFAULT_CONFIG,
-    sections: Sections = "",
     workers: Workers = 0,
 ) -> None:
     """Decode every image, list what can be used and quarantine the rest.
@@ -49,7 +53,8 @@ def ingest(
     """
     from wsss.data.ingest.stage import ingest as run
 
-    run(out, test_list=test_list, **stage_values("ingest", config, sections, workers=workers))
+    values = stage_values("ingest", config, workers=workers)
+    run(out, test_list=test_list, state=state, **values)
 
 
 def cams(
@@ -59,7 +64,6 @@ def cams(
     shard: Shard = WHOLE,
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
-    sections: Sections = "",
     device: Device = "",
     batch: Batch = 0,
     workers: Workers = 0,
@@ -67,7 +71,7 @@ def cams(
     """Class activation maps of one part of a split, on the patch grid."""
     from wsss.cams.stage import run
 
-    values = stage_values("cams", config, sections, device=device, batch=batch, workers=workers)
+    values = stage_values("cams", config, device=device, batch=batch, workers=workers)
     run(manifest, split, parse_shard(shard), out, cache, **values)
 
 
@@ -78,13 +82,12 @@ def seeds(
     png: Annotated[Path, typer.Option(help="Folder to write palette PNGs to (label/ and train/).")],
     split: Split = "train",
     config: ConfigFiles = DEFAULT_CONFIG,
-    sections: Sections = "",
     workers: Workers = 0,
 ) -> None:
     """Hard labels from one shard of CAMs, for a refiner that learns from them (weakclip)."""
     from wsss.masks.seeds_stage import run
 
-    values = stage_values("seeds", config, sections, workers=workers)
+    values = stage_values("seeds", config, workers=workers)
     run(manifest, split, cams, out, png, **values)
 
 
@@ -106,14 +109,16 @@ def refine_train(
     ] = None,
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
-    sections: Sections = "",
     device: Device = "",
     workers: Workers = 0,
 ) -> None:
-    """Train the refiner on CAMs or seeds (refine.method)."""
+    """Train the refiner on CAMs or seeds (refine.method; with none there is nothing to do)."""
+    values = stage_values("refine_train", config, device=device, workers=workers)
+    if not values["refine"].is_trained:
+        typer.echo("refine.method is none: nothing is trained", err=True)
+        return
     from wsss.refine.stage import train
 
-    values = stage_values("refine_train", config, sections, device=device, workers=workers)
     train(manifest, cams, out, log, work, cache, seeds, efficiency, **values)
 
 
@@ -135,12 +140,11 @@ def refine_import(
     ] = [],  # noqa: B006
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
-    sections: Sections = "",
 ) -> None:
     """Import a checkpoint that the authors of weakclip or excel released, instead of training."""
     from wsss.refine.released.importer import import_checkpoint
 
-    values = stage_values("refine_import", config, sections, device="cpu")
+    values = stage_values("refine_import", config, device="cpu")
     args = (manifest, file, out, cache)
     import_checkpoint(*args, report=report, leave_out=leave_out, **values)
 
@@ -155,17 +159,19 @@ def refine_apply(
     split: Split = "train",
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
-    sections: Sections = "",
     device: Device = "",
     batch: Batch = 0,
     workers: Workers = 0,
 ) -> None:
-    """Class scores of one shard: from the refiner."""
+    """Class scores of one shard: from the refiner, or the CAMs themselves (refine.method: none)."""
+    values = stage_values("refine_apply", config, device=device, batch=batch, workers=workers)
+    if not values["refine"].is_trained:
+        typer.echo("refine.method is none: the CAMs are passed on", err=True)
+        with StoredShard(cams, kind="cams"), atomic_path(out) as temporary:
+            shutil.copyfile(cams, temporary)
+        return
     from wsss.refine.stage import apply
 
-    values = stage_values(
-        "refine_apply", config, sections, device=device, batch=batch, workers=workers
-    )
     apply(manifest, split, cams, checkpoint, out, cache, **values)
 
 
@@ -179,14 +185,13 @@ def refine_predict(
     shard: Shard = WHOLE,
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
-    sections: Sections = "",
     device: Device = "",
     workers: Workers = 0,
 ) -> None:
     """Label maps of the refiner itself, without tags; protocols as those of `predict`."""
     from wsss.refine.stage import predict
 
-    values = stage_values("refine_predict", config, sections, device=device, workers=workers)
+    values = stage_values("refine_predict", config, device=device, workers=workers)
     predict(manifest, split, parse_shard(shard), checkpoint, out, cache, **values)
 
 
@@ -196,13 +201,12 @@ def masks(
     out: Annotated[Path, typer.Option(help="HDF5 shard of masks to write.")],
     png: Annotated[Path, typer.Option(help="Folder to write palette PNGs to (label/ and train/).")],
     config: ConfigFiles = DEFAULT_CONFIG,
-    sections: Sections = "",
     workers: Workers = 0,
 ) -> None:
     """Pseudo masks of one shard: background rule, dense CRF, ignore band."""
     from wsss.masks.stage import run
 
-    run(manifest, scores, out, png, **stage_values("masks", config, sections, workers=workers))
+    run(manifest, scores, out, png, **stage_values("masks", config, workers=workers))
 
 
 def retrain(
@@ -216,14 +220,13 @@ def retrain(
         Path, typer.Option(help="Folder for what an interrupted training resumes from.")
     ],
     config: ConfigFiles = DEFAULT_CONFIG,
-    sections: Sections = "",
     device: Device = "",
     workers: Workers = 0,
 ) -> None:
     """Train the supervised segmenter on the pseudo masks."""
     from wsss.retrain.train import train
 
-    values = stage_values("retrain", config, sections, device=device, workers=workers)
+    values = stage_values("retrain", config, device=device, workers=workers)
     train(manifest, masks, out, log, work, **values)
 
 
@@ -234,7 +237,6 @@ def predict(
     split: Split = "val",
     shard: Shard = WHOLE,
     config: ConfigFiles = DEFAULT_CONFIG,
-    sections: Sections = "",
     device: Device = "",
     batch: Batch = 0,
     workers: Workers = 0,
@@ -242,7 +244,7 @@ def predict(
     """Label maps of the segmenter: single scale, multi-scale + flip, each with and without CRF."""
     from wsss.retrain.predict import run
 
-    values = stage_values("predict", config, sections, device=device, batch=batch, workers=workers)
+    values = stage_values("predict", config, device=device, batch=batch, workers=workers)
     run(manifest, split, parse_shard(shard), checkpoint, out, **values)
 
 

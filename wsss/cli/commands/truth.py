@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles, Sections, Workers, stage_values
+from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles, Workers, stage_values
 
 app = typer.Typer(
     help="Pixel labels: COCO's masks as PNGs, SBD's masks, tags read from masks.",
@@ -64,7 +64,6 @@ def sbd_masks(
 def tags(
     out: Annotated[Path, typer.Option(help="Table to write (CSV).")],
     config: ConfigFiles = DEFAULT_CONFIG,
-    sections: Sections = "",
     workers: Workers = 0,
 ) -> None:
     """Read tags from VOC's masks, for comparison with papers that did so (data.tags: masks).
@@ -73,5 +72,5 @@ def tags(
     """
     from wsss.score.truth.mask_tags import write_mask_tags
 
-    values = stage_values("mask_tags", config, sections, workers=workers)
+    values = stage_values("mask_tags", config, workers=workers)
     typer.echo(str(write_mask_tags(values["data"], out, workers=values["compute"].workers)))

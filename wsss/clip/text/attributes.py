@@ -19,6 +19,7 @@ from torch import Tensor
 from wsss.clip.load import LoadedClip
 from wsss.clip.text.embeddings import TextBank, text_bank
 from wsss.clip.text.knowledge import Knowledge, descriptions
+from wsss.compute.threads import fixed_threads
 from wsss.config.cams import TseConfig
 from wsss.config.paths import expand_path
 from wsss.data.datasets.classes import ClassList
@@ -60,7 +61,8 @@ def enriched_bank(
     if tse.form == "off":
         return bank
     attributes = attribute_bank(clip, described(classes, tse), template[0], tse, cache_dir)
-    return replace(bank, classes=enrich(bank.classes, attributes.centres, tse))
+    with fixed_threads(1):  # as the embeddings: sums do not depend on the machine's threads
+        return replace(bank, classes=enrich(bank.classes, attributes.centres, tse))
 
 
 def described(classes: ClassList, tse: TseConfig) -> Knowledge:

@@ -15,7 +15,7 @@ from wsss.artifacts.atomic import write_text
 from wsss.config.safe_yaml import read_bytes
 from wsss.data.datasets.classes import ClassList, spelling
 from wsss.data.datasets.words import COCO_ALIASES
-from wsss.errors import WsssError
+from wsss.errors import WsssError, raise_unless_about
 
 Knowledge = dict[str, list[str]]
 
@@ -78,6 +78,7 @@ def read(path: Path) -> Knowledge:
     try:
         content = json.loads(read_bytes(path, _MAX_BYTES))
     except OSError as error:
+        raise_unless_about(path, error)
         raise KnowledgeError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise KnowledgeError(

@@ -11,8 +11,7 @@ from wsss.data.check.coco import check_coco
 from wsss.data.check.report import Report
 from wsss.data.check.voc import check_voc
 from wsss.data.datasets.coco import parts_of
-from wsss.data.datasets.files import configured_lists, nested_hint
-from wsss.data.datasets.voc import IMAGES
+from wsss.data.datasets.files import IMAGES, configured_lists, nested_hint
 from wsss.data.errors import DataError
 
 CHECKS: dict[str, Callable[..., Report]] = {"voc": check_voc, "coco": check_coco}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from wsss.artifacts.progress import track
@@ -17,6 +16,7 @@ from wsss.data.check.report import Problem, Report
 from wsss.data.errors import ImageError
 from wsss.data.images.decode import in_processes, inspect_all
 from wsss.data.images.read import DEFAULT_MAX_PIXELS, ImageFacts, image_size, inspect_image
+from wsss.errors import raise_unless_about
 
 _FILES_WORTH_A_POOL = 4000  # about one second of headers; processes take as long to start
 _CHUNK = 256
@@ -77,15 +77,22 @@ def check_images(
 
 
 def present(paths: Iterable[Path]) -> set[Path]:
-    """Those of the paths that exist; lists each folder once and opens no file."""
+    """Those of the paths that exist; lists each folder once and opens no file.
+
+    Raises:
+        ReadError: a folder cannot be listed at present.
+    """
     by_folder: dict[Path, list[Path]] = {}
     for path in paths:
         by_folder.setdefault(path.parent, []).append(path)
     existing: set[Path] = set()
     for folder, files in by_folder.items():
-        with suppress(OSError):
+        try:
             names = set(os.listdir(folder))
-            existing.update(path for path in files if path.name in names)
+        except OSError as error:
+            raise_unless_about(folder, error)
+            continue
+        existing.update(path for path in files if path.name in names)
     return existing
 
 
@@ -112,4 +119,5 @@ def _is_cut_off(path: Path) -> bool:
             stream.seek(-2, os.SEEK_END)
             return stream.read(2) != _JPEG_END
     except OSError as error:
+        raise_unless_about(path, error)
         raise ImageError(path, f"cannot be read: {error.strerror}") from None

@@ -14,12 +14,11 @@ from wsss.data.check.image_headers import check_images, present
 from wsss.data.check.report import Report
 from wsss.data.datasets.candidates import Candidate
 from wsss.data.datasets.classes import class_list
-from wsss.data.datasets.files import PhotoIndex, find_root
+from wsss.data.datasets.files import IMAGES, PhotoIndex, find_root
 from wsss.data.datasets.tag_table import TagTable
 from wsss.data.datasets.voc import (
     AUGMENTED_MASKS,
     COUNTS,
-    IMAGES,
     LISTS,
     Annotations,
     list_file,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +11,19 @@ from typing import Literal
 
 from wsss.config.base import Variant
 from wsss.data.datasets import words
+from wsss.data.datasets.free_text import name_fault, plain_text
 from wsss.data.errors import DataError
 
 MAX_CLASSES = 254
 """Labels are uint8: 0 is background and 255 means ignore."""
 _MAX_LETTERS = 100  # of a class name
+_BACKGROUND = {"background", "bg"}
+_ALIKE = str.maketrans(
+    dict.fromkeys("\u2010\u2012\u2013\u2014\u2015\u2212", "-")
+    | dict.fromkeys("\u2018\u2019", "'")
+    | dict.fromkeys("\u200c\u200d", "")
+    | {"_": " "}
+)
 
 
 @dataclass(frozen=True)
@@ -54,28 +63,36 @@ def folder_classes(names: Sequence[str]) -> ClassList:
     """Classes of a user's photos, with those of VOC's background words that are no classes.
 
     Raises:
-        DataError: there are no names or too many, or a name is empty, contains ``;`` or a control
-            character, is too long or occurs twice.
+        DataError: there are no names or too many, or a name is empty, contains a separator, a
+            bracket or a control character, is too long, occurs twice or means the background.
     """
     if not names:
         raise DataError("there is no class: no image has a tag, and data.classes is empty")
     if len(names) > MAX_CLASSES:
         raise DataError(f"{len(names)} classes; label images of 8 bits hold at most {MAX_CLASSES}")
+    as_written: dict[str, str] = {}
     by_spelling: dict[str, str] = {}
-    for name in names:
-        if not name.strip() or ";" in name or has_control(name) or len(name) > _MAX_LETTERS:
+    for text in names:
+        name = plain_text(text).strip()
+        if not name or has_control(name) or len(name) > _MAX_LETTERS:
             raise DataError(
-                f"class name {name[:_MAX_LETTERS]!r}: must not be empty or hold ';', a line end "
-                f"or control character, nor have more than {_MAX_LETTERS} letters"
+                f"class name {text[:_MAX_LETTERS]!r}: must not be empty or hold a line end or "
+                f"control character, nor have more than {_MAX_LETTERS} letters"
             )
-        if (first := by_spelling.get(spelling(name))) is not None:
+        if fault := name_fault(name):
+            raise DataError(f"class name {text!r}: {fault}; list each name by itself")
+        if is_background(name):
             raise DataError(
-                f"class name {name!r} is the same as {first!r} (case and underscores are ignored); "
-                "keep one of them"
+                f"class name {text!r}: label 0 is the background, which is no class; take it out"
             )
-        by_spelling[spelling(name)] = name
+        if (first := as_written.setdefault(spelling(name), text)) is not text:
+            raise DataError(
+                f"class name {text!r} is the same as {first!r} (case, width, underscores and "
+                "invisible characters are ignored); keep one of them"
+            )
+        by_spelling[spelling(name)] = " ".join(name.split())
     backgrounds = [word for word in words.VOC_BACKGROUNDS if spelling(word) not in by_spelling]
-    return _build("folder", names, {}, backgrounds)
+    return _build("folder", list(by_spelling.values()), {}, backgrounds)
 
 
 def customise(
@@ -92,8 +109,10 @@ def customise(
         index = by_spelling.get(spelling(name))
         if index is None:
             raise DataError(f"data.prompts: {name!r} is no class{nearest(name, classes.names)}")
-        changed[index] = prompt
-    background_words = classes.backgrounds if backgrounds is None else tuple(backgrounds)
+        changed[index] = _prompt_words("data.prompts", prompt)
+    background_words = classes.backgrounds
+    if backgrounds is not None:
+        background_words = tuple(_prompt_words("data.backgrounds", word) for word in backgrounds)
     for word in background_words:
         if spelling(word) in by_spelling:
             raise DataError(f"data.backgrounds: {word!r} is one of the classes; take it out")
@@ -106,8 +125,16 @@ def has_control(text: str) -> bool:
 
 
 def spelling(text: str) -> str:
-    """The same text for all spellings of a class name: ignores case, spaces and underscores."""
-    return " ".join(unicode_form(text).replace("_", " ").casefold().split())
+    """The same text for all spellings of a class name.
+
+    Ignores case, spaces, underscores, invisible characters, widths, kinds of hyphens and quotes.
+    """
+    return " ".join(plain_text(text).translate(_ALIKE).casefold().split())
+
+
+def is_background(name: str) -> bool:
+    """Whether a tag means label 0: ``background``, ``__background__``, ``BG`` …"""
+    return re.sub("[ -]", "", spelling(name)) in _BACKGROUND
 
 
 def unicode_form(text: str) -> str:
@@ -126,6 +153,18 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
     """``; did you mean …?``, or nothing."""
     close = difflib.get_close_matches(name, list(candidates), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _prompt_words(key: str, text: str) -> str:
+    """The words of a prompt as plain text.
+
+    Raises:
+        DataError: they are a list that was written as a text.
+    """
+    plain = plain_text(text)
+    if not plain.strip() or re.match(r"\s*[\[({'\"]", plain):
+        raise DataError(f"{key}: {text!r} is no word; write plain words, without brackets")
+    return plain
 
 
 def _build(

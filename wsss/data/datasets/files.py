@@ -5,18 +5,35 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
+from wsss.artifacts.watch import files_below
 from wsss.config.base import Split
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
 from wsss.config.safe_yaml import read_bytes
 from wsss.data.datasets.classes import unicode_form
+from wsss.data.datasets.free_text import plain_text
 from wsss.data.errors import DataError
 from wsss.data.images.read import PHOTO_EXTENSIONS
+from wsss.errors import raise_unless_about
 
+IMAGES = "JPEGImages"
+"""Folder of the images in VOC's layout."""
 MOST_TEXT = 256 * 2**20
 """Most bytes of a list or a table of tags; the 120,000 images of COCO take ten million."""
+_NO_PHOTOS = frozenset({
+    ".aac", ".aae", ".avi", ".bak", ".csv", ".db", ".doc", ".docx", ".gz", ".h5", ".htm", ".html",
+    ".ini", ".ipynb", ".json", ".jsonl", ".log", ".mat", ".md", ".mkv", ".mov", ".mp3", ".mp4",
+    ".npy", ".npz", ".ods", ".parquet", ".pdf", ".pkl", ".pptx", ".pt", ".pth", ".py", ".rst",
+    ".safetensors", ".sh", ".sha256", ".sqlite", ".tar", ".tex", ".toml", ".tsv", ".txt", ".wav",
+    ".webm", ".xls", ".xlsx", ".xml", ".xmp", ".yaml", ".yml", ".zip",
+})  # fmt: skip
+"""Endings of files that often lie beside photos. Files with other unknown endings are listed."""
+_RANKS = 4  # exact and loose spelling, each with and without the folder
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:/|[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def configured_lists(data: DataConfig) -> list[tuple[Split, str]]:
@@ -65,6 +82,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         text = read_bytes(path, MOST_TEXT).decode("utf-8-sig")
     except OSError as error:
+        raise_unless_about(path, error)
         raise DataError(
             f"{path}: the list cannot be read ({error.strerror}); expected one image id per line"
         ) from None
@@ -76,27 +94,31 @@ def read_lines(path: Path) -> list[str]:
 class PhotoIndex:
     """The photos below a folder, looked up by names as people write them.
 
-    A name may be written with or without its sub folder and its extension; case and Unicode form
-    are ignored if nothing matches exactly. Hidden files and folders are left out.
+    A name may be written with or without its sub folder and its extension; case, Unicode form and
+    invisible characters are ignored if nothing matches exactly. It may be an absolute path, also
+    one of another machine: then its last parts count. Hidden files and folders are left out.
 
     Args:
         root: the folder.
-        exclude: folders in it that contain no photos (masks).
+        exclude: folders and files in it that are no photos (masks, tables).
     """
 
-    def __init__(self, root: Path, *, exclude: tuple[Path, ...] = ()) -> None:
+    def __init__(self, root: Path, *, exclude: Iterable[Path] = ()) -> None:
         self.root = root
-        self.paths = tuple(_photos(root, {path.absolute() for path in exclude}))
+        files = sorted(
+            Path(entry.path) for entry in photo_files(root, exclude=exclude, onerror=_refused)
+        )
+        self.paths = tuple(path for path in files if _ending(path) in PHOTO_EXTENSIONS)
         """All photos, sorted."""
+        self.others = tuple(path for path in files if _ending(path) not in PHOTO_EXTENSIONS)
+        """Files with endings of no kind that is known here; they may be photos, too."""
+        self.foreign_paths: dict[str, Path] = {}
+        """The paths of another machine that were looked up, and which photo each one means."""
+        self._roots = [PurePosixPath(f(root)) for f in (os.path.abspath, os.path.realpath)]
         self._by_name: defaultdict[tuple[int, str], list[Path]] = defaultdict(list)
-        for path in self.paths:
-            relative = PurePosixPath(unicode_form(path.relative_to(root).as_posix()))
-            full = {path.as_posix(), str(relative), str(relative.with_suffix(""))}
-            for rank, names in enumerate((full, {relative.name, relative.stem})):
-                for name in names:
-                    self._by_name[rank, name].append(path)
-                for name in {name.casefold() for name in names}:
-                    self._by_name[rank + 2, name].append(path)
+        for rank, paths in ((0, self.paths), (_RANKS, self.others)):
+            for path in paths:
+                self._add(path, rank)
 
     def id(self, path: Path) -> str:
         """The id of a photo: its path below the folder without the extension."""
@@ -104,25 +126,88 @@ class PhotoIndex:
 
     def find(self, name: str) -> list[Path]:
         """The photos that ``name`` can mean: several if it is ambiguous, none if it is unknown."""
-        exact = unicode_form(PurePosixPath(name).as_posix())
-        keys = [(rank, exact if rank < 2 else exact.casefold()) for rank in range(4)]
+        path = PurePosixPath(_local_path(name))
+        if photos := self._look_up(path):
+            return photos
+        if not is_absolute(str(path)):
+            inside = path.parts[:1] in [root.parts[-1:] for root in self._roots]  # the root's name
+            return self._look_up(PurePosixPath(*path.parts[1:])) if inside else []
+        if (below := self._below_root(path)) is not None:
+            return self._look_up(below)
+        if os.path.isfile(path):
+            return []  # outside of the folder, and not meant for a photo of the same name in it
+        tails = (PurePosixPath(*path.parts[start:]) for start in range(1, len(path.parts)))
+        photos = next(filter(None, map(self._look_up, tails)), [])
+        if len(photos) == 1:
+            self.foreign_paths[name] = photos[0]
+        return photos
+
+    def near(self, name: str) -> list[Path]:
+        """Photos of the same name in another folder or with another extension."""
+        path = PurePosixPath(_local_path(name))
+        return self._look_up(PurePosixPath(path.name)) or self._look_up(PurePosixPath(path.stem))
+
+    def _add(self, path: Path, rank: int) -> None:
+        relative = PurePosixPath(unicode_form(path.relative_to(self.root).as_posix()))
+        full = {path.as_posix(), str(relative), str(relative.with_suffix(""))}
+        for offset, names in enumerate((full, {relative.name, relative.stem})):
+            for name in names:
+                self._by_name[rank + offset, name].append(path)
+            for name in {plain_text(name).casefold() for name in names}:
+                self._by_name[rank + offset + 2, name].append(path)
+
+    def _look_up(self, path: PurePosixPath) -> list[Path]:
+        exact = unicode_form(path.as_posix())
+        loose = plain_text(exact).casefold()
+        keys = [(rank, loose if rank % _RANKS > 1 else exact) for rank in range(2 * _RANKS)]
         return next((self._by_name[key] for key in keys if key in self._by_name), [])
 
+    def _below_root(self, path: PurePosixPath) -> PurePosixPath | None:
+        """An absolute path as one below the folder; None if it is not. Both may go over links."""
+        try:
+            resolved = PurePosixPath(os.path.realpath(path.parent)) / path.name
+        except ValueError:  # what cannot be a path
+            return None
+        pairs = ((form, root) for form in (path, resolved) for root in self._roots)
+        return next((f.relative_to(root) for f, root in pairs if f.is_relative_to(root)), None)
 
-def _photos(root: Path, exclude: set[Path]) -> list[Path]:
-    photos: list[Path] = []
-    visited: set[str] = set()
-    for name, folders, files in os.walk(root, followlinks=True):
-        folder, target = Path(name), os.path.realpath(name)
-        if target in visited:  # links that lead back
-            folders.clear()
-            continue
-        visited.add(target)
-        visible = (sub for sub in folders if not sub.startswith("."))
-        folders[:] = sorted(sub for sub in visible if (folder / sub).absolute() not in exclude)
-        photos += [
-            folder / file
-            for file in files
-            if not file.startswith(".") and Path(file).suffix.lower() in PHOTO_EXTENSIONS
-        ]
-    return sorted(photos)
+
+def is_absolute(name: str) -> bool:
+    """Whether a path begins at a root: of this system, a Windows drive, a share, an address."""
+    return _ABSOLUTE.match(name) is not None
+
+
+def _local_path(name: str) -> str:
+    """A path as this system writes it: forward slashes, without ``file:`` and ``~``."""
+    name = name.replace("\\", "/")
+    if name.startswith("file:"):
+        name = unquote(name.removeprefix("file:"))
+        name = "/" + name.lstrip("/")
+    return os.path.expanduser(name) if name.startswith("~/") else name
+
+
+def _refused(error: OSError) -> None:
+    """A folder that cannot be listed at present is not empty."""
+    raise_unless_about(Path(error.filename), error)
+
+
+def _ending(path: Path) -> str:
+    return path.suffix.lower()
+
+
+def photo_files(
+    root: Path,
+    *,
+    exclude: Iterable[Path] = (),
+    onerror: Callable[[OSError], object] | None = None,
+) -> Iterator[os.DirEntry[str]]:
+    """Photos, and files that may be photos.
+
+    Args:
+        root: the folder.
+        exclude: as of `PhotoIndex`.
+        onerror: as of `wsss.artifacts.watch.files_below`.
+    """
+    for entry in files_below(root, exclude=exclude, onerror=onerror):
+        if os.path.splitext(entry.name)[1].lower() not in _NO_PHOTOS:
+            yield entry

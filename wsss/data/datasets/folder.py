@@ -8,6 +8,8 @@ Splits come from the table's ``split`` column or from the text files that ``data
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,18 +19,29 @@ from wsss.config.base import Split, Variant
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
 from wsss.data.datasets.candidates import Candidate, Dataset
-from wsss.data.datasets.classes import ClassList, customise, folder_classes, spelling
+from wsss.data.datasets.classes import (
+    ClassList,
+    customise,
+    folder_classes,
+    is_background,
+    spelling,
+)
 from wsss.data.datasets.files import (
     PhotoIndex,
     configured_lists,
     find_file,
     find_root,
+    is_absolute,
     read_lines,
 )
+from wsss.data.datasets.free_text import split_names
 from wsss.data.datasets.tag_table import TagRow, read_table
-from wsss.data.datasets.tags import TagReader, split_cell
+from wsss.data.datasets.tags import TagReader
 from wsss.data.errors import DataError
+from wsss.data.images.read import PHOTO_EXTENSIONS
 
+_log = logging.getLogger(__name__)
+_MOST_LINES = 8
 _SYNONYMS = {"train": {"train", "training"}, "val": {"val", "valid", "validation"}}
 
 
@@ -42,8 +55,9 @@ def read_folder(data: DataConfig, variant: Variant) -> Dataset:
     table = root / "tags.csv" if data.tags == "auto" else find_file(data.tags, root)
     rows = read_table(table)
     classes = customise(_classes(data, rows, table), data.prompts, data.backgrounds)
-    index = PhotoIndex(root, exclude=(expand_path(data.masks),) if data.masks else ())
     lists = _lists(data, root)
+    masks = [expand_path(data.masks)] if data.masks else []
+    index = PhotoIndex(root, exclude=(*masks, table, *lists.values()))
     candidates: list[Candidate] = []
     splits = _listed_splits(lists, index, candidates) if lists else None
 
@@ -53,9 +67,16 @@ def read_folder(data: DataConfig, variant: Variant) -> Dataset:
         if len(photos) == 1:
             by_photo[photos[0]].append(row)
         else:
-            candidates.append(_without_photo(row, photos, table, root))
+            candidates.append(_without_photo(row, photos, table, index))
+    if index.foreign_paths:
+        name, photo = next(iter(index.foreign_paths.items()))
+        _log.warning(
+            "%s: %d paths are not on this machine; the photos of the same name here are used, e.g. "
+            "%s for %r",
+            *(table, len(index.foreign_paths), photo, name),
+        )
     reader = TagReader(classes)
-    for path in index.paths:
+    for path in sorted((*index.paths, *index.others)):
         candidate = Candidate(index.id(path), "train", path)
         candidates += _of_photo(candidate, by_photo.get(path, []), reader, splits, data, table.name)
     return Dataset(classes, tuple(candidates), (table, *lists.values()))
@@ -70,6 +91,11 @@ def _of_photo(
     table: str,
 ) -> Iterator[Candidate]:
     """One candidate per row of a photo; without row, one that says so."""
+    ending = photo.path.suffix
+    if not rows and ending.lower() not in PHOTO_EXTENSIONS and photo.path not in (splits or {}):
+        unusual = f"{ending!r} is not an ending of photos" if ending else "it has no ending"
+        yield replace(photo, skipped=f"in no list and not in the table, and {unusual}")
+        return
     if not rows:
         split = "train" if splits is None else splits.get(photo.path)
         if split is None:
@@ -77,6 +103,9 @@ def _of_photo(
         else:
             problem = f"no tag: no row in {table}" if split == "train" else None
             yield replace(photo, split=split, problem=problem)
+        return
+    if unreadable := next((row.problem for row in rows if row.problem), None):
+        yield replace(photo, problem=unreadable)
         return
     if len({reader.cell(row.tags) for row in rows}) > 1:
         lines = ", ".join(str(row.line) for row in rows)
@@ -107,31 +136,65 @@ def _split(
     return "train", None, f"split {row.split!r} is neither data.train_list nor data.val_list"
 
 
-def _without_photo(row: TagRow, photos: list[Path], table: Path, root: Path) -> Candidate:
+def _without_photo(row: TagRow, photos: list[Path], table: Path, index: PhotoIndex) -> Candidate:
     line = f"{table.name} line {row.line}"
     if not row.image:
         return Candidate("", "train", table, problem=f"{line} names no image")
-    problem = f"missing file ({line})"
+    problem = _why_missing(row.image, line, index)
     if photos:
-        paths = ", ".join(str(path.relative_to(root)) for path in photos)
+        paths = ", ".join(str(path.relative_to(index.root)) for path in photos)
         problem = (
             f"{line}: {row.image!r} fits several photos: {paths}; write the sub folder, or "
             "rename one"
         )
-    return Candidate(row.image, "train", root / row.image, problem=problem)
+    return Candidate(row.image, "train", index.root / row.image, problem=problem)
+
+
+def _why_missing(name: str, where: str, index: PhotoIndex) -> str:
+    """Why there is no photo of this name, once it was looked for."""
+    path = index.root / name
+    if os.path.isdir(path):
+        return f"is a folder ({where}); name each photo"
+    if os.path.isfile(path):
+        if is_absolute(name) or ".." in path.parts:
+            return f"missing file ({where}): outside of data.root; move it there"
+        if path.suffix.lower() in PHOTO_EXTENSIONS:
+            return f"left out ({where}): hidden files and masks are no photos"
+        return f"format not read: {path.suffix} ({where}); it is no ending of photos"
+    near = ", ".join(str(photo) for photo in index.near(name)[:2])
+    return f"missing file ({where})" + f"; did you mean {near}?" * bool(near)
 
 
 def _classes(data: DataConfig, rows: list[TagRow], table: Path) -> ClassList:
+    by_spelling: dict[str, str] = {}
+    background: dict[int, str] = {}
+    for row in rows:
+        for name in _names(row):
+            by_spelling.setdefault(spelling(name), name)
+            if is_background(name):
+                background[row.line] = name
+    if background:
+        lines = list(map(str, background))
+        more = f" and {len(lines) - _MOST_LINES} more" if len(lines) > _MOST_LINES else ""
+        raise DataError(
+            f"{table}: the tag {next(iter(background.values()))!r} (line "
+            f"{', '.join(lines[:_MOST_LINES])}{more}): label 0 is the background, which is no "
+            "class; take the tag out"
+        )
     if data.classes:
         return folder_classes(data.classes)
-    by_spelling: dict[str, str] = {}
-    for row in rows:
-        for name in split_cell(row.tags):
-            by_spelling.setdefault(spelling(name), " ".join(name.split()))
     try:
         return folder_classes([by_spelling[key] for key in sorted(by_spelling)])
     except DataError as error:
         raise DataError(f"{table}: {error}; mend the table, or set data.classes") from None
+
+
+def _names(row: TagRow) -> tuple[str, ...]:
+    """The tags of a row; none if it cannot be read, which its image's candidate says."""
+    try:
+        return () if row.problem else split_names(row.tags)
+    except DataError:
+        return ()
 
 
 def _lists(data: DataConfig, root: Path) -> dict[Split, Path]:
@@ -153,8 +216,10 @@ def _listed_splits(
         for line in read_lines(path):
             photos = index.find(line)
             if len(photos) != 1:
-                reason = "fits several photos" if photos else "missing file"
-                problem = f"{reason} ({path.name}: {line!r})"
+                where = f"{path.name}: {line!r}"
+                problem = f"fits several photos ({where})"
+                if not photos:
+                    problem = _why_missing(line, where, index)
                 candidates.append(Candidate(line, split, index.root / line, problem=problem))
             elif splits.setdefault(photos[0], split) != split:
                 raise DataError(f"{path}: {line!r} is in the training list, too; keep it in one")

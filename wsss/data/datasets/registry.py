@@ -5,7 +5,7 @@ from __future__ import annotations
 from wsss.config.base import Variant
 from wsss.config.data import DataConfig
 from wsss.data.datasets.candidates import Dataset
-from wsss.data.datasets.coco import read_coco
+from wsss.data.datasets.coco_reader import read_coco
 from wsss.data.datasets.folder import read_folder
 from wsss.data.datasets.voc import read_voc
 from wsss.data.errors import DataError

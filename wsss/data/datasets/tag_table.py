@@ -1,7 +1,8 @@
 """Tables of tags: CSV as spreadsheets write it.
 
-One row per image, after a header. The delimiter (comma, semicolon, tab) is the one that splits the
-header into the columns below; byte-order marks, CRLF, quotes and UTF-16 are understood.
+One row per image, after a header. The delimiter (comma, semicolon, also of full width, or tab) is
+the one that splits the header into the columns below; byte-order marks, CRLF, quotes and UTF-16 are
+understood.
 
 ========= ============================================
 column    header, in any case
@@ -22,11 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsss.config.safe_yaml import read_bytes
-from wsss.data.datasets.classes import unicode_form
-from wsss.data.datasets.files import MOST_TEXT
+from wsss.data.datasets.files import IMAGES, MOST_TEXT, is_absolute
+from wsss.data.datasets.free_text import plain_text
 from wsss.data.datasets.tags import TagReader, Tags
 from wsss.data.errors import DataError
 from wsss.data.images.read import PHOTO_EXTENSIONS
+from wsss.errors import raise_unless_about
 
 _COLUMNS = {
     "image": ("image", "file", "filename", "file_name", "path", "id"),
@@ -34,7 +36,7 @@ _COLUMNS = {
     "split": ("split", "subset", "set"),
 }
 _EXTENSION = re.compile("(" + "|".join(map(re.escape, sorted(PHOTO_EXTENSIONS))) + ")$")
-_DELIMITERS = (",", ";", "\t")
+_DELIMITERS = (",", ";", "\t", "\uff0c", "\uff1b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class TagRow:
     split: str | None
     """None if the table has no such column."""
     line: int
+    problem: str | None = None
+    """Why the row cannot be read."""
 
 
 def read_table(path: Path) -> list[TagRow]:
@@ -87,7 +91,8 @@ class TagTable:
         self.path = path
         self._tags: dict[str, Tags] = {}
         for row in read_table(path):
-            tags, key = reader.cell(row.tags), _key(row.image)
+            tags = Tags((), row.problem) if row.problem else reader.cell(row.tags)
+            key = _key(row.image)
             if self._tags.setdefault(key, tags) != tags:
                 self._tags[key] = Tags((), f"{path.name} lists it twice with different tags")
 
@@ -98,7 +103,11 @@ class TagTable:
 
 
 def _key(image: str) -> str:
-    return _EXTENSION.sub("", unicode_form(image).casefold())
+    """The id of an image, or of a path that leads to VOC's folder or begins at a root."""
+    name = plain_text(image).casefold().rpartition(f"{IMAGES.casefold()}/")[2]
+    if is_absolute(name):
+        name = name.rpartition("/")[2]
+    return _EXTENSION.sub("", name)
 
 
 def _rows(
@@ -109,17 +118,25 @@ def _rows(
     for line, cells in lines:
         if not any(cell.strip() for cell in cells):
             continue
-        if len(cells) > width and last == "tags":
-            cells[columns["tags"]] = ";".join(cells[columns["tags"] :])
+        problem = None
+        if any(cell.strip() for cell in cells[width:]):
+            if last == "tags":
+                cells[columns["tags"]] = ";".join(cells[columns["tags"] :])
+            else:
+                problem = (
+                    f"too many cells (line {line}): {len(cells)}, the header has {width}; put "
+                    "the tags into quotation marks"
+                )
         padded = cells + [""] * width
         values = {name: padded[index].strip() for name, index in columns.items()}
         image = values["image"].replace("\\", "/").removeprefix("./")
-        rows.append(TagRow(image, values["tags"], values.get("split"), line))
+        split = plain_text(values["split"]).strip() if "split" in values else None
+        rows.append(TagRow(image, values["tags"], split, line, problem))
     return rows
 
 
 def _find_columns(header: list[str]) -> dict[str, int] | None:
-    titles = [title.strip().casefold().replace(" ", "_") for title in header]
+    titles = [plain_text(title).strip().casefold().replace(" ", "_") for title in header]
     columns = {
         name: titles.index(word)
         for name, synonyms in _COLUMNS.items()
@@ -133,6 +150,7 @@ def _text(path: Path) -> str:
     try:
         content = read_bytes(path, MOST_TEXT)
     except OSError as error:
+        raise_unless_about(path, error)
         raise DataError(
             f"{path}: the table of tags cannot be read ({error.strerror}); set data.tags to a CSV "
             "with the columns image and tags"

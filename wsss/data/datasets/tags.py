@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from wsss.data.datasets.classes import ClassList, nearest, spelling, spellings
+from wsss.data.datasets.classes import ClassList, is_background, nearest, spelling, spellings
+from wsss.data.datasets.free_text import split_names
+from wsss.data.errors import DataError
 
-_SEPARATORS = re.compile(r"[;,|\n]")
 _MAX_SHOWN, _MAX_LETTERS = 5, 60  # unknown tags in a message, and the letters of each
 
 
@@ -34,17 +34,24 @@ class TagReader:
         indices = {name: self._index.get(spelling(name)) for name in names}
         unknown = [name for name, index in indices.items() if index is None]
         if unknown:
-            return Tags((), f"unknown tag {_listed(unknown)}{nearest(unknown[0], self._names)}")
+            hint = nearest(unknown[0], self._names)
+            if any(map(is_background, unknown)):
+                hint = "; label 0 is the background, which is no class: take the tag out"
+            return Tags((), f"unknown tag {_listed(unknown)}{hint}")
         return Tags(tuple(dict.fromkeys(index for index in indices.values() if index is not None)))
 
     def cell(self, text: str) -> Tags:
-        """Tags in a cell of a table, separated by ``;``, ``,`` or ``|``.
+        """Tags in a cell of a table, as `split_names` reads them.
 
         A part that is no class name is read as class names separated by spaces, the longest match
         first, so that both ``teddy bear`` and ``cat dog`` are understood.
         """
+        try:
+            parts = split_names(text)
+        except DataError as error:
+            return Tags((), str(error))
         names: list[str] = []
-        for part in split_cell(text):
+        for part in parts:
             names += [part] if spelling(part) in self._index else self._words(part)
         return self.names(names)
 
@@ -66,8 +73,3 @@ def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
     shown = (repr(n[:_MAX_LETTERS] + "…" * (len(n) > _MAX_LETTERS)) for n in names[:_MAX_SHOWN])
     return ", ".join(shown) + more
-
-
-def split_cell(text: str) -> list[str]:
-    """The parts of a cell between ``;``, ``,`` or ``|``, without the empty ones."""
-    return [part.strip() for part in _SEPARATORS.split(text) if part.strip()]

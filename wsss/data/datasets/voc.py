@@ -23,6 +23,7 @@ from wsss.config.safe_yaml import read_bytes
 from wsss.data.datasets.candidates import Candidate, Dataset
 from wsss.data.datasets.classes import ClassList, class_list, customise
 from wsss.data.datasets.files import (
+    IMAGES,
     PhotoIndex,
     configured_lists,
     find_file,
@@ -32,8 +33,9 @@ from wsss.data.datasets.files import (
 from wsss.data.datasets.tag_table import TagTable
 from wsss.data.datasets.tags import TagReader, Tags
 from wsss.data.errors import DataError
+from wsss.errors import raise_unless_about
 
-IMAGES, ANNOTATIONS, LISTS = "JPEGImages", "Annotations", "ImageSets/Segmentation"
+ANNOTATIONS, LISTS = "Annotations", "ImageSets/Segmentation"
 MASKS, AUGMENTED_MASKS = "SegmentationClass", "SegmentationClassAug"
 """Folders of the development kit; papers pass on the last one together with the list trainaug."""
 COUNTS: Final = {"train": 1464, "trainaug": 10_582, "val": 1449, "test": 1456}
@@ -178,6 +180,7 @@ def read_annotation(path: Path) -> ElementTree.Element | None:
     except FileNotFoundError:
         return None
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        raise_unless_about(path, error)
         raise DataError(f"{path.name} cannot be read as XML ({error}); mend or remove it") from None
 
 

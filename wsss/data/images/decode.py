@@ -1,6 +1,6 @@
 """Decode every image in full, in processes, and cache the results for the next ingest.
 
-A file whose path, size, times and number have not changed since is not decoded again. The cache
+A file whose path, size and times of change are the same is not decoded again. The cache
 only saves time: deleting it changes no result.
 """
 
@@ -22,14 +22,15 @@ from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.artifacts.provenance import package_versions
+from wsss.artifacts.watch import Stamp, is_settled, stamp
 from wsss.compute.pool import process_pool
 from wsss.data.errors import ImageError, IngestError
 from wsss.data.images.read import ImageFacts, inspect_image, over_limit
+from wsss.errors import raise_unless_about
 
 T = TypeVar("T")
 _BYTES_WORTH_A_POOL = 128 * 2**20  # some seconds of decoding; processes take one to start
 _CHUNK = 16
-_SETTLED_NS = 2_000_000_000
 
 
 class DecodeCache:
@@ -43,20 +44,21 @@ class DecodeCache:
         self._path = path
         code = code_digest(["wsss.data.images.read"])
         self._version = digest_json([code, package_versions().get("pillow")])
-        self._entries: dict[str, tuple[list[int], ImageFacts]] = {}
+        self._entries: dict[str, tuple[Stamp, ImageFacts]] = {}
         try:
             content = verified_json(json.loads(path.read_text(encoding="utf-8")), path, "")
             if content["version"] == self._version:
-                for name, (stamp, facts) in content["files"].items():
+                for name, (before, facts) in content["files"].items():
                     facts["notes"] = tuple(facts["notes"])
-                    self._entries[name] = (stamp, ImageFacts(**facts))
-        except (OSError, ValueError, KeyError, TypeError, ArtifactError):
+                    self._entries[name] = (tuple(before), ImageFacts(**facts))
+        except (OSError, ValueError, KeyError, TypeError, ArtifactError) as error:
+            raise_unless_about(path, error)
             self._entries = {}  # all files are decoded again
 
     def find(self, path: Path, max_pixels: int) -> ImageFacts | None:
         """The result of an unchanged file, or None."""
-        stamp, facts = self._entries.get(str(path), ([], ImageFacts()))
-        if not stamp or stamp != _stamp(path):
+        before, facts = self._entries.get(str(path), ((), ImageFacts()))
+        if not before or before != stamp(path):
             return None
         if facts.width * facts.height > max_pixels:  # the limit was lowered since
             return ImageFacts(error=over_limit(facts.width, facts.height, max_pixels))
@@ -72,9 +74,9 @@ class DecodeCache:
         """
         files = {}
         for path, facts in results.items():
-            stamp = _stamp(path)
-            if facts.error is None and stamp and stamp[1] < started_ns - _SETTLED_NS:
-                files[str(path)] = (stamp, asdict(facts))
+            now = stamp(path)
+            if facts.error is None and now and is_settled(now, started_ns):
+                files[str(path)] = (now, asdict(facts))
         content = json_with_checksum({"version": self._version, "files": files})
         write_text(self._path, json.dumps(content))
 
@@ -112,7 +114,7 @@ def inspect_all(paths: Sequence[Path], *, max_pixels: int, workers: int) -> Iter
     Raises:
         IngestError: a process died.
     """
-    size = sum(stamp[0] for stamp in map(_stamp, paths) if stamp)
+    size = sum(there[0] for there in map(stamp, paths) if there)
     inspect = partial(_inspect, max_pixels=max_pixels)
     yield from in_processes(inspect, paths, workers if size >= _BYTES_WORTH_A_POOL else 1)
 
@@ -143,16 +145,3 @@ def _inspect(path: Path, max_pixels: int) -> ImageFacts:
         return inspect_image(path, max_pixels=max_pixels)
     except ImageError as error:
         return ImageFacts(error=error.reason)
-
-
-def _stamp(path: Path) -> list[int]:
-    """What changes with a file's content; empty if there is no such file.
-
-    Size in bytes, times of modification and of change in ns, and the file's number. A tool can set
-    the first time back, as `rsync --times` does, but not the second.
-    """
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return []
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

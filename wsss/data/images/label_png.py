@@ -22,6 +22,7 @@ from wsss.artifacts.atomic import temporary_path
 from wsss.artifacts.write_errors import writing
 from wsss.config.safe_yaml import read_bytes
 from wsss.data.errors import ImageError
+from wsss.errors import raise_unless_about
 
 _RESTORE = "write it again, or restore it from its source"
 _MAX_BYTES = 2**29
@@ -80,6 +81,7 @@ def read_label_png(path: Path) -> UInt8[np.ndarray, "height width"]:
     Raises:
         ImageError: the file is missing, damaged or no PNG, or its values are no indices (colours,
             16 bits, grey of fewer than 8 bits).
+        ReadError: it cannot be read at present.
     """
     try:
         content = read_bytes(path, _MAX_BYTES)
@@ -104,7 +106,8 @@ def read_label_png(path: Path) -> UInt8[np.ndarray, "height width"]:
         raise
     except FileNotFoundError:
         raise ImageError(path, "no such label PNG") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
+        raise_unless_about(path, error)
         raise ImageError(path, f"is damaged or no PNG ({error}); {_RESTORE}") from None
 
 

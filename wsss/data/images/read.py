@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from wsss.config.data import DataConfig
 from wsss.data.errors import ImageError
 from wsss.data.images.colour_modes import stored_depth, to_rgb
+from wsss.errors import raise_unless_about
 
 DEFAULT_MAX_PIXELS: Final[int] = DataConfig().max_pixels
 _EXTENSIONS: Final = {
@@ -37,6 +39,12 @@ PHOTO_EXTENSIONS: Final = frozenset(e for group in _EXTENSIONS.values() for e in
 }  # fmt: skip
 """Lower-case extensions of photos in a folder; HEIC cannot be decoded, and is among them so that it
 is reported as unusable instead of being ignored."""
+_RAW: Final = frozenset({
+    ".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef",
+    ".nrw", ".pef", ".raw", ".rw2", ".sr2", ".srw",
+})  # fmt: skip
+"""Camera formats that are TIFFs with a small preview, which would be read in place of the photo."""
+_DNG_VERSION: Final = 50706  # tag of a TIFF
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -82,6 +90,7 @@ def read_image(
     Raises:
         ImageError: the file is missing, empty, no image, truncated or too large, its pixels have no
             fixed range, or it has changed since ingest.
+        ReadError: it cannot be read at present, or there is not enough memory.
     """
     content = _read(path)
     if digest is not None and hashlib.sha256(content).hexdigest() != digest:
@@ -106,6 +115,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
     Raises:
         ImageError: the file is missing, empty, or no image.
+        ReadError: it cannot be read at present.
     """
     _check_file(path)
     with _opened(path, path, "its header cannot be read") as image:
@@ -118,9 +128,8 @@ def _read(path: Path) -> bytes:
     _check_file(path)
     try:
         return path.read_bytes()
-    except MemoryError:
-        raise ImageError(path, "does not fit into memory; use a smaller file") from None
-    except OSError as error:
+    except (OSError, MemoryError) as error:
+        raise_unless_about(path, error)
         raise ImageError(path, f"cannot be read: {_one_line(error)}") from None
 
 
@@ -146,17 +155,21 @@ def _decode(path: Path, content: bytes, max_pixels: int) -> tuple[Image.Image, t
 
 @contextmanager
 def _opened(path: Path, source: Path | io.BytesIO, failure: str) -> Iterator[Image.Image]:
-    """An image of which only the header was read; every failure becomes an `ImageError`."""
+    """An image of which only the header was read.
+
+    A failure becomes an `ImageError`, or a `ReadError` where the file is not to blame.
+    """
     try:
         with _open(source) as image:
+            if image.format == "TIFF" and _is_raw(path, image):
+                raise ImageError(path, _not_read(path, "a camera's raw photo"))
             yield image
     except ImageError:
         raise
-    except MemoryError:
-        raise ImageError(path, "does not fit into memory; lower data.max_pixels") from None
     except UnidentifiedImageError:
         raise ImageError(path, _not_an_image(path)) from None
     except Exception as error:  # decoders raise anything from struct.error to SyntaxError
+        raise_unless_about(path, error)
         raise ImageError(path, f"{failure}: {_one_line(error)}") from None
 
 
@@ -169,8 +182,9 @@ def _check_file(path: Path) -> None:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        raise ImageError(path, "missing file") from None
+        raise ImageError(path, f"missing file{_other_ending(path)}") from None
     except (OSError, ValueError) as error:
+        raise_unless_about(path, error)
         raise ImageError(path, f"cannot be read: {_one_line(error)}") from None
     if not path.is_file():
         raise ImageError(path, "is no file but a folder, pipe, socket or device; remove it")
@@ -209,12 +223,31 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
         return 1
 
 
+def _other_ending(path: Path) -> str:
+    """A hint at a file whose name differs in the ending alone, or in its case."""
+    endings = ("", ".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp", ".tif", ".bmp")
+    near = next(filter(os.path.isfile, map(path.with_suffix, endings)), None) if path.name else None
+    return f" (there is {near.name})" if near else ""
+
+
+def _is_raw(path: Path, image: Image.Image) -> bool:
+    return path.suffix.lower() in _RAW or _DNG_VERSION in getattr(image, "tag_v2", ())
+
+
 def _not_an_image(path: Path) -> str:
     with path.open("rb") as stream:
         head = stream.read(12)
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
-        return "HEIC photo, which cannot be decoded here; convert it to JPEG"
+        return _not_read(path, "HEIC photo")
+    if head.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
+        return _not_read(path, "JPEG XL")
+    if path.suffix.lower() not in PHOTO_EXTENSIONS:
+        return _not_read(path, f"begins with {head!r}")
     return f"not an image of a known format (begins with {head!r})"
+
+
+def _not_read(path: Path, kind: str) -> str:
+    return f"format not read: {path.suffix or 'no extension'} ({kind}); convert it to JPEG or PNG"
 
 
 def _one_line(error: Exception) -> str:

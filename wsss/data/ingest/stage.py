@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss.artifacts.atomic import write_text
-from wsss.artifacts.checksum import read_checked_text
+from wsss.artifacts.checksum import read_checked_text, write_checked_text
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.stage import STAGES
+from wsss.artifacts.watch import stamp, write_record
 from wsss.artifacts.write_errors import writing
 from wsss.config.base import Variant
 from wsss.config.compute import ComputeConfig
 from wsss.config.data import DataConfig
+from wsss.data.datasets.inputs import input_stamps
 from wsss.data.datasets.registry import read_dataset
 from wsss.data.errors import DataError, IngestError
 from wsss.data.images.decode import DecodeCache, decode_all
 from wsss.data.ingest.triage import QuarantineRow, Triage, triage, write_quarantine
-from wsss.data.manifest import write_manifest
+from wsss.data.manifest import manifest_text
 from wsss.data.manifest_folder import (
     CLASSES,
     MANIFEST,
     MASK_TAGS,
-    PROVENANCE,
     QUARANTINE,
+    RECORD,
     write_classes,
+    write_provenance,
 )
 
 TEST = "test"
@@ -66,6 +70,7 @@ def ingest(
     data: DataConfig,
     compute: ComputeConfig,
     test_list: str = "",
+    state: str = "",
 ) -> IngestReport:
     """Decode every image and write manifest, quarantine table, class list and provenance.
 
@@ -78,15 +83,21 @@ def ingest(
         compute: the number of workers.
         test_list: this list instead of the configured ones, as the split ``test``: images to
             predict, which need no tags.
+        state: of the files, as the workflow saw them, for the record (`wsss.artifacts.watch`).
 
     Raises:
         DataError: the data set cannot be read as configured.
         IngestError: too many of the images cannot be used, or none can; then the quarantine table
             is written, but no manifest.
     """
-    with writing(out / MANIFEST):
-        (out / MANIFEST).unlink(missing_ok=True)
-    data = _only_test(data, test_list) if test_list else _with_mask_tags(data, out)
+    for earlier in (out / MANIFEST, out / QUARANTINE):
+        with writing(earlier):
+            earlier.unlink(missing_ok=True)
+    started = time.time_ns()
+    given = data
+    data = only_test(data, test_list) if test_list else data
+    stamps = {} if data.kind == "demo" else input_stamps(data)
+    data = data if test_list else _with_mask_tags(data, out)
     dataset = read_dataset(data, variant)
     if not dataset.candidates:
         raise IngestError(f"data.root: {data.root}: the lists name no image at all")
@@ -101,13 +112,22 @@ def ingest(
     write_quarantine(table, images.rows)
     _check_limit(images, data.quarantine_limit, table)
 
-    provenance = STAGES["ingest"].provenance(
-        {"variant": variant, "data": data},
-        inputs={str(path): digest_file(path) for path in dataset.sources},
-    )
+    sources = {str(path): digest_file(path) for path in dataset.sources}
+    manifest = manifest_text(images.samples, dataset.classes.names)
     write_classes(out / CLASSES, dataset.classes)
-    write_text(out / PROVENANCE, provenance.model_dump_json(indent=2) + "\n")
-    write_manifest(out / MANIFEST, images.samples, dataset.classes.names)
+    outputs = {name: digest_file(out / name) for name in (QUARANTINE, CLASSES)}
+    provenance = STAGES["ingest"].provenance(
+        {"variant": variant, "data": given},
+        inputs=sources,
+        outputs=outputs | {MANIFEST: hashlib.sha256(manifest.encode()).hexdigest()},
+    )
+    write_provenance(out, provenance)
+    if stamps:
+        stamps |= {path: there for path in map(str, paths) if (there := stamp(path))}
+        digests = sources | {str(path): facts.digest for path, facts in decoded.items()}
+        digests |= {path: digest_file(Path(path)) for path in stamps if path.endswith(".xml")}
+        write_record(out / RECORD, state, stamps, digests, started)
+    write_checked_text(out / MANIFEST, manifest)
     used = Counter(row.used for row in images.rows)
     report = IngestReport(
         images=dict(Counter(sample.split for sample in images.samples)),
@@ -135,7 +155,7 @@ def _with_mask_tags(data: DataConfig, out: Path) -> DataConfig:
     return data.model_copy(update={"tags": str(table)})
 
 
-def _only_test(data: DataConfig, test_list: str) -> DataConfig:
+def only_test(data: DataConfig, test_list: str) -> DataConfig:
     """The section with one list of held-out images only; these have no masks."""
     tags = "auto" if data.tags == "masks" else data.tags
     return data.model_copy(update={"train_list": "", "val_list": test_list, "tags": tags})

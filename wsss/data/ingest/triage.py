@@ -4,8 +4,8 @@ Used, with a note: converted or turned images; images with equal content, within
 both (a leak); held-out images without tags, for which predictions can be made.
 Unusable: images that cannot be decoded in full; unknown tags, as an image whose tags are incomplete
 would teach that the object is background; training images without tag; the second of two files with
-the same id. Skipped: the second entry of a list for the same file, and rows of other splits than
-the run's.
+the same id. Skipped: the second entry of a list for the same file, rows of other splits than the
+run's, and a good image whose mask would have to be a file where that of another needs a folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Literal
 
 from wsss.artifacts.atomic import write_text
 from wsss.data.datasets.candidates import Candidate
-from wsss.data.datasets.classes import has_control
+from wsss.data.datasets.classes import has_control, unicode_form
 from wsss.data.images.read import ImageFacts
 from wsss.data.manifest import Sample
 
@@ -72,6 +72,7 @@ def triage(candidates: Iterable[Candidate], decoded: Mapping[Path, ImageFacts]) 
     path_of_id: dict[tuple[str, str], Path] = {}
     by_content: dict[str, Sample] = {}
     by_folded_id: dict[tuple[str, str], str] = {}
+    results = _ResultNames()
     for image in candidates:
         used: Used
         facts = decoded.get(image.path, ImageFacts(error="was not opened"))
@@ -80,18 +81,47 @@ def triage(candidates: Iterable[Candidate], decoded: Mapping[Path, ImageFacts]) 
             used = "skipped"
         elif reason := _unusable(image, facts, path_of_id):
             used = "no"
+        elif reason := results.clash(image):
+            used = "skipped"
         else:
             used = "yes"
             path_of_id[image.split, image.id] = image.path
+            results.add(image)
             size = facts.width, facts.height
             sample = Sample(image.id, image.split, image.path, *size, facts.digest, image.tags)
             samples.append(sample)
             twin = by_content.setdefault(facts.digest, sample)
-            other_id = by_folded_id.setdefault((image.split, image.id.casefold()), image.id)
+            folded = unicode_form(image.id).casefold()
+            other_id = by_folded_id.setdefault((image.split, folded), image.id)
             reason = "; ".join((*facts.notes, *_notes(sample, twin, other_id)))
         if reason:
             rows.append(QuarantineRow(image.path, image.id, image.split, used, reason))
     return Triage(tuple(samples), tuple(rows))
+
+
+class _ResultNames:
+    """Files and folders that the results of the used images take, of each split."""
+
+    def __init__(self) -> None:
+        self._files: dict[tuple[str, str], str] = {}
+        self._folders: dict[tuple[str, str], str] = {}
+
+    def add(self, image: Candidate) -> None:
+        """Take the names of an image."""
+        self._files[image.split, f"{image.id}.png"] = image.id
+        for folder in PurePosixPath(image.id).parents:
+            self._folders[image.split, str(folder)] = image.id
+
+    def clash(self, image: Candidate) -> str:
+        """Why the results of an image cannot lie beside those of the others; empty if they can."""
+        if other := self._folders.get((image.split, f"{image.id}.png")):
+            return (
+                f"its mask {image.id}.png would be the folder of id {other!r}; rename one of them"
+            )
+        for folder in PurePosixPath(image.id).parents:
+            if other := self._files.get((image.split, str(folder))):
+                return f"its folder {folder} would be the mask of id {other!r}; rename one of them"
+        return ""
 
 
 def write_quarantine(path: Path, rows: Iterable[QuarantineRow]) -> None:
@@ -115,6 +145,8 @@ def _unusable(
         return image.problem
     if _leads_out(image.id):
         return f"id {image.id[:_MAX_PART]!r} leads out of the results' folder; rename it"
+    if (plain := str(PurePosixPath(image.id))) != image.id:
+        return f"id {image.id[:_MAX_PART]!r} is another way to write {plain[:_MAX_PART]!r}"
     if facts.error:
         return facts.error
     if other := path_of_id.get((image.split, image.id)):
@@ -125,7 +157,10 @@ def _unusable(
 def _notes(sample: Sample, twin: Sample, other_id: str) -> list[str]:
     notes = []
     if other_id != sample.id:
-        notes.append(f"differs from id {other_id!r} in case only: disks that ignore case keep one")
+        notes.append(
+            f"differs from id {other_id!r} in case or Unicode form only: disks that ignore these "
+            "keep one"
+        )
     if not sample.tags:
         notes.append("no tag: predicted only")
     if twin.split != sample.split:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wsss._compat.mmengine_checkpoints import load_mmengine_checkpoint
 from wsss.artifacts.errors import ArtifactError
+from wsss.errors import raise_unless_about
 
 _SAFETENSORS = ".safetensors"
 _WEIGHTS = ("state_dict", "model_state_dict", "model")  # where trainers put them
@@ -41,6 +42,7 @@ def read_source(path: Path) -> Source:
         try:
             return Source(_bare(load_file(path), path))
         except (SafetensorError, OSError) as error:
+            raise_unless_about(path, error)
             raise ArtifactError(f"{path}: is damaged or no safetensors file ({error})") from None
     loaded: Mapping[str, Any] = load_mmengine_checkpoint(path)
     others: tuple[str, ...] = ()
@@ -66,7 +68,8 @@ def is_ours(path: Path) -> bool:
     try:
         with safe_open(path, framework="np") as stored:
             return "provenance" in (stored.metadata() or {})
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError) as error:
+        raise_unless_about(path, error)
         return False
 
 

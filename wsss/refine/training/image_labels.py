@@ -47,7 +47,7 @@ class ImageLabels:
         self._ignore_band = ignore_band
         self._band = None if ignore_band is None else [ignore_band.low, ignore_band.high]
         self._provenance = STAGES["image_labels"].provenance({}, weights=cams.weights)
-        self._key_of_code = self._provenance.key()
+        self._key_of_all = [self._provenance.key(), self._band, *inputs.normalization]
         ids = cams.ids
         folder = cache / "image_labels" / digest_json([self._key(image) for image in ids])[:16]
         chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
@@ -82,7 +82,7 @@ class ImageLabels:
 
     def _key(self, image: str) -> str:
         sample = self._cams.sample(image)
-        return digest_json([self._key_of_code, sample.digest, self._cams.key(image), self._band])
+        return digest_json([*self._key_of_all, sample.digest, self._cams.digest(image)])
 
     @torch.inference_mode()
     def _label(self, image: str) -> tuple[str, UInt8[np.ndarray, "h w"]]:

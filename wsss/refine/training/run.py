@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from wsss.compute.threads import fixed_threads
 from wsss.config.refine import TrainingConfig
 from wsss.refine.base import Refiner
 from wsss.refine.inputs import CamSet, SeedSet
@@ -93,6 +94,7 @@ def train(
     def losses(step: int, batch: CropBatch) -> Mapping[str, Tensor]:
         return refiner.loss(step, batch.to(refiner.encoder.device))
 
-    curve = trainer.fit(stream.batches, losses)
-    cost = trainer.efficiency(title, *refiner.parameter_counts())
+    with fixed_threads(settings.threads):
+        curve = trainer.fit(stream.batches, losses)
+        cost = trainer.efficiency(title, *refiner.parameter_counts())
     return TrainingResult(refiner.trained.state_dict(), curve, cost)

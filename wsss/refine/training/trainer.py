@@ -121,6 +121,7 @@ class Trainer(Generic[Batch]):
         )
         self._columns: list[str] = []
         self._timer = StepTimer()
+        self._earlier_peak = 0
 
     def fit(
         self,
@@ -171,7 +172,7 @@ class Trainer(Generic[Batch]):
         return track(steps, total=len(steps), description=self._description)
 
     def efficiency(self, method: str, trained: int, parameters: int) -> Efficiency:
-        """What the training cost so far in this process.
+        """What the training cost so far.
 
         Args:
             method: name of the refiner.
@@ -185,9 +186,13 @@ class Trainer(Generic[Batch]):
             trained_parameters=trained,
             parameters=parameters,
             images_per_second=None if rate is None else self._settings.batch * rate,
-            peak_memory=peak_memory(device),
+            peak_memory=self._peak_memory(),
             device=device_name(device),
         )
+
+    def _peak_memory(self) -> int:
+        """Of this process and those that trained before it."""
+        return max(self._earlier_peak, peak_memory(next(self._module.parameters()).device))
 
     def _step(
         self, step: int, losses: Callable[[int, Batch], Mapping[str, Tensor]], batch: Batch
@@ -228,6 +233,9 @@ class Trainer(Generic[Batch]):
             state |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
         state["curve"] = torch.tensor(np.array(done.rows, np.float64))
         facts = {"key": self._key, "step": str(done.steps), "columns": ",".join(self._columns)}
+        facts |= {"peak_memory": str(self._peak_memory())}
+        if (rate := self._timer.rate) is not None:
+            facts["steps_per_second"] = repr(rate)
         with atomic_path(self._path) as temporary:
             save_tensors(temporary, state, facts)
             if self._path.exists():  # in case the disk damages the newest
@@ -258,6 +266,9 @@ class Trainer(Generic[Batch]):
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": by_parameter, "param_groups": groups})
         self._columns = facts["columns"].split(",")
+        self._earlier_peak = int(facts.get("peak_memory", "0"))
+        if "steps_per_second" in facts:
+            self._timer = StepTimer(float(facts["steps_per_second"]))
         return _Progress(int(facts["step"]), state["curve"].tolist())
 
 

@@ -94,9 +94,7 @@ class WeakClip(Refiner[WeakClipOptions]):
     @property
     def crops(self) -> CropOptions:
         """Crops are padded with the colour that is 0 to the encoder."""
-        return CropOptions(
-            fill=self.setup.encoder_input.mean_colour, repeat_list=self.options.repeat_list
-        )
+        return CropOptions(fill=self.setup.encoder_input.mean_colour)
 
     def parameter_groups(self) -> list[Group]:
         """Head, adapter and CLIP, with their relative learning rates."""

@@ -7,18 +7,29 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from wsss.config.base import Section, Share, variant_field
+from wsss.config.labels import LEAST_COLOUR_SIGMA, MOST_SIGMA, MOST_WEIGHT
 from wsss.config.method import Chain, MethodOptions
 
 
 class BoundaryConfig(Section):
     """The CRF of WeakCLIP's boundary loss."""
 
-    gaussian_sxy: float = Field(3.0, gt=0, description="Spatial deviation, smoothness kernel.")
-    gaussian_compat: float = Field(3.0, ge=0, description="Weight of the smoothness kernel.")
-    bilateral_sxy: float = Field(80.0, gt=0, description="Spatial deviation, appearance kernel.")
-    bilateral_srgb: float = Field(13.0, gt=0, description="Colour deviation, grey levels.")
-    bilateral_compat: float = Field(10.0, ge=0, description="Weight of the appearance kernel.")
-    iterations: PositiveInt = Field(10, description="Mean-field iterations.")
+    gaussian_sxy: float = Field(
+        3.0, ge=0.5, le=MOST_SIGMA, description="Spatial deviation, smoothness kernel."
+    )
+    gaussian_compat: float = Field(
+        3.0, ge=0, le=MOST_WEIGHT, description="Weight of the smoothness kernel."
+    )
+    bilateral_sxy: float = Field(
+        80.0, ge=0.5, le=MOST_SIGMA, description="Spatial deviation, appearance kernel."
+    )
+    bilateral_srgb: float = Field(
+        13.0, ge=LEAST_COLOUR_SIGMA, le=MOST_SIGMA, description="Colour deviation, grey levels."
+    )
+    bilateral_compat: float = Field(
+        10.0, ge=0, le=MOST_WEIGHT, description="Weight of the appearance kernel."
+    )
+    iterations: PositiveInt = Field(10, le=1000, description="Mean-field iterations.")
     sigma_unit: Literal["cells", "pixels"] = variant_field(
         published="cells",
         corrected="pixels",

@@ -15,6 +15,7 @@ from torch import nn
 from wsss._compat.mmengine_checkpoints import load_mmengine_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.config.paths import expand_path
+from wsss.errors import raise_unless_about
 from wsss.retrain.networks.deit import DeiT
 from wsss.retrain.weights.mxnet_params import read_params
 from wsss.retrain.weights.naming import fit_positions, renamed
@@ -96,6 +97,7 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
+            raise_unless_about(path, error)
             raise ArtifactError(f"{path}: is damaged or no safetensors file ({error})") from None
     if path.suffix == ".params":
         return {k: torch.tensor(v, dtype=torch.float32) for k, v in read_params(path).items()}

@@ -29,6 +29,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.errors import raise_unless_about
 
 _LIST, _FORMAT1, _FORMAT2, _FORMAT3 = 0x112, 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 _TYPES = dict(enumerate(("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8")))
@@ -47,6 +48,7 @@ def read_params(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as stream:
             return _Reader(path, stream, path.stat().st_size).arrays()
     except OSError as error:
+        raise_unless_about(path, error)
         raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,22 +11,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL.PngImagePlugin import PngInfo
 
-from wsss.artifacts.atomic import write_bytes
 from wsss.artifacts.digest import digest_json
+from wsss.artifacts.png_stamp import write_picture
 from wsss.artifacts.shard import Item, Shard
+from wsss.artifacts.stage import STAGES
 from wsss.config.data import DataConfig
 from wsss.config.score import PicturesConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.images.label_png import voc_palette
 from wsss.data.images.read import read_image
 from wsss.data.manifest import Manifest, Sample
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
 from wsss.labels.upsample import upsample
+from wsss.score.figures.fonts import class_name
 from wsss.score.figures.overlay import OUTLINE_AT, paint_heat, paint_labels
 from wsss.score.figures.sheet_layout import LegendItem, Row, cell_size, draw_sheet
-from wsss.score.truth.find import Source, find_truth, has_truth, read_truth
+from wsss.score.truth.find import Truth, find_truth, read_truth
 
 _PALETTE = np.array(voc_palette(), np.uint8)
 _HEATS = {"cam": "CAM", "cam_affinity": "CAM + affinity"}
@@ -76,6 +76,7 @@ def contact_sheet(
     manifest = manifest.split(split)
     samples = sample_images(manifest, pictures.contact_images)
     items: dict[str, list[Item]] = {sample.id: [] for sample in samples}
+    inputs = manifest_digests(manifest_dir)
     for paths, kind, column, arrays_of in (
         (cams, "cams", "", ()),
         (masks, "masks", "", ()),
@@ -85,10 +86,14 @@ def contact_sheet(
     ):
         for path in paths:
             with Shard(path, kind=kind) as shard:
+                inputs[str(path)] = shard.content
                 for image in items.keys() & set(shard.ids):
                     item = shard.read(image)
                     items[image].append(_renamed(item, column, arrays_of) if column else item)
-    truths = _truths(data, manifest, samples, split)
+    shown = shown_truth(data, manifest, samples, split)
+    truths = None if shown is None else shown.sources
+    if shown is not None:
+        inputs["truth"] = shown.digest()
     arrays = _columns(items)
     columns = ["image", *arrays.values(), *(["truth"] if truths is not None else [])]
     rows, labels = [], set[int]()
@@ -112,12 +117,10 @@ def contact_sheet(
     if _HATCHED & set(arrays):
         legend.append(LegendItem("ignored", (170, 170, 170), hatched=True))
     sheet = draw_sheet(title, columns, rows, legend, _NOTE)
-    metadata = PngInfo()
-    keys = {image: [item.key for item in of_image] for image, of_image in items.items()}
-    metadata.add_text("wsss", json.dumps({"images": list(keys), "inputs": digest_json(keys)}))
     buffer = io.BytesIO()
-    sheet.save(buffer, format="PNG", pnginfo=metadata, optimize=True)
-    write_bytes(out, buffer.getvalue())
+    sheet.save(buffer, format="PNG", optimize=True)
+    values = {"name": name, "data": data, "pictures": pictures}
+    write_picture(out, buffer.getvalue(), STAGES["pictures"].provenance(values, inputs=inputs))
 
 
 def sample_images(manifest: Manifest, count: int) -> list[Sample]:
@@ -139,14 +142,27 @@ def sample_images(manifest: Manifest, count: int) -> list[Sample]:
     return [sample for sample in manifest if sample.id in ids]
 
 
-def _truths(
+def shown_truth(
     data: DataConfig, manifest: Manifest, samples: Sequence[Sample], split: str
-) -> dict[str, Source] | None:
-    if not has_truth(data):
+) -> Truth | None:
+    """The truth of the images of a sheet; None where none is configured.
+
+    Args:
+        data: where it lies.
+        manifest: the images of the split.
+        samples: those of the sheet.
+        split: ``train`` or ``val``.
+
+    Raises:
+        TruthError: an image that must have one has none.
+    """
+    if not data.has_truth:
         return None
     # Of a folder of photos any part may lack a mask; elsewhere only what is shown must have one.
     required = manifest if data.kind == "folder" else Manifest(tuple(samples))
-    return find_truth(data, required, split).sources
+    truth = find_truth(data, required, split)
+    ids = {sample.id for sample in samples}
+    return replace(truth, sources={i: s for i, s in truth.sources.items() if i in ids})
 
 
 def _columns(items: dict[str, list[Item]]) -> dict[str, str]:
@@ -209,4 +225,4 @@ def _labels_in(items: Sequence[Item], arrays: Sequence[str]) -> set[int]:
 
 def _legend_item(classes: ClassList, label: int) -> LegendItem:
     red, green, blue = _PALETTE[label].tolist()
-    return LegendItem(classes.names[label - 1], (red, green, blue))
+    return LegendItem(class_name(classes.names[label - 1], label), (red, green, blue))

@@ -17,8 +17,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from wsss.artifacts.atomic import write_bytes
+from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.png_stamp import write_picture
+from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.stage import STAGES
+from wsss.score.figures.fonts import class_name, drawable, families
 from wsss.score.record import read_records
 from wsss.score.tables.rows import row_name
 
@@ -63,7 +67,7 @@ def loss_curve(log: Path, out: Path) -> None:
     axes[-1].set_xlim(0, max(step[-1], 1))
     for axis in axes:
         _plain(axis)
-    _save(figure, out)
+    _save(figure, out, _provenance([log]))
 
 
 def class_chart(records: Sequence[Path], out: Path) -> None:
@@ -88,7 +92,7 @@ def class_chart(records: Sequence[Path], out: Path) -> None:
         series = {row_name(record): record.iou for record in rows}
         means = {row_name(record): record.miou for record in rows}
         panels.append(Panel(split, series, means, f"{split}, {rows[0].images} images"))
-    draw_bars(panels, out)
+    draw_bars(panels, out, records)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Panel:
         return sum(values) / len(values) if values else None
 
 
-def draw_bars(panels: Sequence[Panel], out: Path) -> None:
+def draw_bars(panels: Sequence[Panel], out: Path, files: Sequence[Path] = ()) -> None:
     """Draw horizontal bars, panel by panel; a series has the same colour in all of them.
 
     Labels that have an IoU in no series are left out.
@@ -118,26 +122,49 @@ def draw_bars(panels: Sequence[Panel], out: Path) -> None:
     Args:
         panels: from left to right.
         out: picture to write, ``.png`` or ``.svg``.
+        files: behind the bars, for the provenance.
     """
     rows = list(dict.fromkeys(name for panel in panels for name in panel.series))
     every = [values for panel in panels for values in panel.series.values()]
     names = list(dict.fromkeys(name for values in every for name in values))
+    labels = {name: _cut(class_name(name, label), 36) for label, name in enumerate(names)}
     names = [name for name in names if any(values.get(name) is not None for values in every)]
+    heads = [_cut(drawable(panel.head or panel.title), 48) for panel in panels]
+    legend = [drawable(_mean_text(row, panels)) for row in rows]
+    with matplotlib.rc_context({"font.family": families([*labels.values(), *heads, *legend])}):
+        figure = _bar_figure(panels, rows, names, [labels[name] for name in names], heads, legend)
+        _save(figure, out, _provenance(files))
+
+
+def _cut(text: str, letters: int) -> str:
+    """A text that leaves room for the bars."""
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"
+
+
+def _bar_figure(
+    panels: Sequence[Panel],
+    rows: Sequence[str],
+    names: Sequence[str],
+    labels: Sequence[str],
+    heads: Sequence[str],
+    legend: Sequence[str],
+) -> Figure:
+    """The bars of ``names``, with the texts beside, above and below them."""
     most = max(len(panel.series) for panel in panels)
     height = 1.2 + 0.2 * len(rows) + len(names) * (_INCHES_PER_BAR * most + 0.1)
     size = (max(4.0 * len(panels) + 1.0, 6.0), min(height, _TALLEST))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, panel in zip(axes, panels, strict=True):
+    for axis, panel, head in zip(axes, panels, heads, strict=True):
         _bars(axis, panel.series, rows, names)
-        axis.set_title(panel.head or panel.title, loc="left", fontsize=10, fontweight="bold")
-    axes[0].set_yticks(range(len(names)), names)
+        axis.set_title(head, loc="left", fontsize=10, fontweight="bold", parse_math=False)
+    axes[0].set_yticks(range(len(names)), labels, parse_math=False)
     axes[0].set_ylim(len(names) - 0.45, -0.55)
-    colours = [
-        Patch(label=_mean_text(row, panels), **_style(index)) for index, row in enumerate(rows)
-    ]
-    figure.legend(handles=colours, loc="outside lower left", frameon=False, fontsize=9)
-    _save(figure, out)
+    colours = [Patch(label=text, **_style(index)) for index, text in enumerate(legend)]
+    texts = figure.legend(handles=colours, loc="outside lower left", frameon=False, fontsize=9)
+    for text in texts.get_texts():
+        text.set_parse_math(False)
+    return figure
 
 
 def smoothed(values: Float64[np.ndarray, " n"], window: int) -> Float64[np.ndarray, " n"]:
@@ -208,7 +235,13 @@ def _plain(axis: Axes) -> None:
         axis.spines[side].set_visible(False)
 
 
-def _save(figure: Figure, out: Path) -> None:
+def _provenance(files: Sequence[Path]) -> Provenance:
+    """Of a chart of some files."""
+    inputs = {str(path): digest_file(path) for path in files}
+    return STAGES["charts"].provenance({}, inputs=inputs)
+
+
+def _save(figure: Figure, out: Path, provenance: Provenance) -> None:
     """Write atomically and without dates or random ids, so that equal data give equal files."""
     kind = out.suffix.lstrip(".").lower() or "png"
     FigureCanvasAgg(figure)
@@ -217,4 +250,4 @@ def _save(figure: Figure, out: Path) -> None:
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "wsss"}):
         figure.savefig(buffer, format=kind, dpi=150, metadata=plain)
-    write_bytes(out, buffer.getvalue())
+    write_picture(out, buffer.getvalue(), provenance)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import matplotlib
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from wsss.score.figures.fonts import drawable, font
 
 CELL = 180
 """Longest side of a picture on the sheet, pixels."""
@@ -56,7 +56,16 @@ def draw_sheet(
         rows: the images, top to bottom.
         legend: the colours that occur.
         note: last line.
+
+    Texts are drawn in one line each, cut to their place; see `wsss.score.figures.fonts` for letters
+    that the usual font lacks.
     """
+    title, note, columns = drawable(title), drawable(note), [drawable(name) for name in columns]
+    legend = [_drawable_item(item) for item in legend]
+    rows = [
+        replace(row, name=drawable(row.name), tags=tuple(map(_drawable_item, row.tags)))
+        for row in rows
+    ]
     width = max(2 * _MARGIN + len(columns) * (CELL + _GAP) - _GAP, 4 * CELL)
     heights = [
         max((_scaled(p)[1] for p in row.pictures if p is not None), default=0) for row in rows
@@ -68,21 +77,21 @@ def draw_sheet(
     total += _LINE * (len(legend_lines) + len(note_lines)) + _MARGIN
     sheet = Image.new("RGB", (width, total), "white")
     pen = ImageDraw.Draw(sheet)
-    pen.text(
-        (_MARGIN, _MARGIN), _fit(title, _font(15, bold=True), width), _INK, _font(15, bold=True)
-    )
+    title = _fit(title, 15, width - 2 * _MARGIN, bold=True)
+    pen.text((_MARGIN, _MARGIN), title, _INK, font(title, 15, bold=True))
     for index, name in enumerate(columns):
         centre = _MARGIN + index * (CELL + _GAP) + CELL // 2
-        pen.text((centre, top - 8), name, _INK, _font(13, bold=True), anchor="ms")
+        head = _fit(name, 13, CELL, bold=True)
+        pen.text((centre, top - 8), head, _INK, font(head, 13, bold=True), anchor="ms")
     y = top
     for row, height in zip(rows, heights, strict=True):
         _draw_row(sheet, pen, row, y, height)
         y += height + _CAPTION + _GAP
     for line in legend_lines:
-        _draw_legend(pen, line, _MARGIN, y, _font(12))
+        _draw_legend(pen, line, _MARGIN, y)
         y += _LINE
     for text in note_lines:
-        pen.text((_MARGIN, y + 2), text, _FAINT, _font(11))
+        pen.text((_MARGIN, y + 2), text, _FAINT, font(text, 11))
         y += _LINE
     return sheet
 
@@ -91,16 +100,18 @@ def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, row: Row, y: int, he
     for index, picture in enumerate(row.pictures):
         x0 = _MARGIN + index * (CELL + _GAP)
         if picture is None:
-            pen.text((x0 + CELL // 2, y + height // 2), "none", _FAINT, _font(12), anchor="mm")
+            pen.text(
+                (x0 + CELL // 2, y + height // 2), "none", _FAINT, font("none", 12), anchor="mm"
+            )
             continue
         size = _scaled(picture)
         x, top = x0 + (CELL - size[0]) // 2, y + (height - size[1]) // 2
         sheet.paste(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), (x, top))
         pen.rectangle((x - 1, top - 1, x + size[0], top + size[1]), outline=_FRAME)
-    name = _fit(row.name, _font(11), 2 * CELL)
-    pen.text((_MARGIN, y + height + 4), name, _FAINT, _font(11))
-    start = _MARGIN + round(_font(11).getlength(name)) + 14
-    _draw_legend(pen, row.tags, start, y + height + 1, _font(12))
+    name = _fit(row.name, 11, 2 * CELL)
+    pen.text((_MARGIN, y + height + 4), name, _FAINT, font(name, 11))
+    start = _MARGIN + round(_length(name, 11)) + 14
+    _draw_legend(pen, row.tags, start, y + height + 1)
 
 
 def _draw_legend(
@@ -108,7 +119,6 @@ def _draw_legend(
     items: Sequence[LegendItem],
     x: int,
     y: int,
-    font: ImageFont.FreeTypeFont,
 ) -> None:
     for item in items:
         box = (x, y + 3, x + 13, y + 16)
@@ -116,12 +126,16 @@ def _draw_legend(
         if item.hatched:
             for offset in (5, 12):
                 pen.line((x + 1, y + 3 + offset, x + offset, y + 4), "white", 2)
-        pen.text((x + 19, y + 2), item.name, _INK, font)
+        pen.text((x + 19, y + 2), item.name, _INK, font(item.name, 12))
         x += _item_width(item)
 
 
 def _item_width(item: LegendItem) -> int:
-    return 19 + round(_font(12).getlength(item.name)) + 16
+    return 19 + round(_length(item.name, 12)) + 16
+
+
+def _drawable_item(item: LegendItem) -> LegendItem:
+    return replace(item, name=_fit(drawable(item.name), 12, 2 * CELL))
 
 
 def _wrap(items: Sequence[LegendItem], width: int) -> list[list[LegendItem]]:
@@ -137,27 +151,24 @@ def _wrap_text(text: str, width: int) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if _font(11).getlength(longer) > width and lines[-1]:
+        if _length(longer, 11) > width and lines[-1]:
             lines.append(word)
         else:
             lines[-1] = longer
     return lines
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    if font.getlength(text) <= width:
+def _fit(text: str, points: int, width: int, *, bold: bool = False) -> str:
+    if _length(text, points, bold=bold) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
+    while text and _length("…" + text, points, bold=bold) > width:
         text = text[1:]  # ids differ at their end
     return "…" + text
 
 
+def _length(text: str, points: int, *, bold: bool = False) -> float:
+    return font(text, points, bold=bold).getlength(text)
+
+
 def _scaled(picture: UInt8[np.ndarray, "h w 3"]) -> tuple[int, int]:
     return picture.shape[1] // OVERSAMPLING or 1, picture.shape[0] // OVERSAMPLING or 1
-
-
-def _font(points: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"  # ships with matplotlib
-    return ImageFont.truetype(
-        str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), points
-    )

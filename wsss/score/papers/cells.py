@@ -114,7 +114,7 @@ def read_files(paths: Sequence[Path]) -> RowFiles:
     """
     records: list[tuple[Path, Record]] = []
     costs = []
-    for path in dict.fromkeys(file for given in paths for file in _files(given)):
+    for path in dict.fromkeys(file for given in paths for file in files_of(given)):
         if _is_cost(path):
             costs.append(read_efficiency(path))
         else:
@@ -122,7 +122,12 @@ def read_files(paths: Sequence[Path]) -> RowFiles:
     return RowFiles(tuple(records), tuple(costs))
 
 
-def _files(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or the files of records and costs in the folder of a run.
+
+    Raises:
+        ArtifactError: the folder holds none.
+    """
     if not path.is_dir():
         return [path]
     files = sorted(path.glob("scores/*.json")) + sorted(path.glob("refine/efficiency.json"))

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from wsss.score.figures.curves import Panel, draw_bars
-from wsss.score.papers.cells import Cell, Filled, fill
+from wsss.score.papers.cells import Cell, Filled, files_of, fill
 from wsss.score.papers.published import SUPERVISION_NOTE, UNKNOWN_NOTE, ClassValues
 from wsss.score.papers.table import PaperTable, Row, load_table
 from wsss.score.tables.rows import Table, percent
 from wsss.score.tables.seeds import seed_statistics
-from wsss.score.tables.write import csv_text, write_table
+from wsss.score.tables.write import csv_text, table_texts, write_table
 
 ABOUT = ("group", "backbone", "supervision")
 """What a row says of itself, each a column where any row says it."""
@@ -40,10 +40,12 @@ def make_paper_table(path: Path, files: Mapping[str, Sequence[Path]], out_dir: P
         ValueError: records do not fit the table.
     """
     filled = fill(load_table(path), files)
-    written = write_table(out_dir, path.stem, lay_out(filled), csv_text(list(_numbers(filled))))
+    texts = table_texts(lay_out(filled), csv_text(list(_numbers(filled))))
+    written = write_table(out_dir, path.stem, texts)
     if panels := _panels(filled):
         written.append(out_dir / f"{path.stem}.png")
-        draw_bars(panels, written[-1])
+        given = (path for paths in files.values() for path in paths)
+        draw_bars(panels, written[-1], [file for path in given for file in files_of(path)])
     return written
 
 

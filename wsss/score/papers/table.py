@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from wsss.config.base import Section
 from wsss.config.errors import ConfigError
-from wsss.config.load import read_cached
+from wsss.config.load import explain_value, read_cached
 from wsss.config.runs import MANY
 from wsss.score.papers.published import (
     ClassValues,
@@ -281,11 +281,10 @@ def _explain(item: Any) -> str:
     # A union's branches (float, ClassValues) are no keys of the file.
     parts = [str(part) for part in item["loc"] if part not in ("float", "ClassValues")]
     key = ".".join(parts)
-    message = str(item["msg"]).removeprefix("Value error, ")
+    message = explain_value(item)
     if item["type"] == "extra_forbidden":
         models = (PaperTable, Column, Row, Published, ClassValues)
         valid = sorted({name for model in models for name in model.model_fields})
         near = difflib.get_close_matches(parts[-1], valid, n=1)
         return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
-    given = "" if item["type"] in {"missing", "value_error"} else f" (found {item['input']!r})"
-    return f"{key}: {message}{given}" if key else message
+    return f"{key}: {message}" if key else message

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from wsss.score.record import Record
-from wsss.score.tables.rows import Table, percent, row_name
+from wsss.score.tables.rows import Table, percent, row_name, truth_warnings
 from wsss.score.tables.seeds import are_repeats, mean_text, without_seed
-from wsss.score.tables.write import csv_text, write_table
+from wsss.score.tables.write import Texts, csv_text, table_texts, write_table
 
 Rows = dict[str, list[Record]]
 """Records of each run, by its label."""
@@ -34,9 +34,14 @@ def make_comparison(rows: Mapping[str, Sequence[Record]], out_dir: Path, name: s
     Returns:
         The files written.
     """
+    return write_table(out_dir, "sweep", comparison(rows, name))
+
+
+def comparison(rows: Mapping[str, Sequence[Record]], name: str) -> Texts:
+    """The table of `make_comparison`, which writes it."""
     parted = _split_off_common(rows)
     numbers = [_numbers(label, record) for label, row in parted.items() for record in row]
-    return write_table(out_dir, "sweep", _lay_out(parted, name), csv_text(numbers))
+    return table_texts(_lay_out(parted, name), csv_text(numbers))
 
 
 def rows_by_run(records: Sequence[Record], name: str) -> Rows:
@@ -71,10 +76,11 @@ def _lay_out(rows: Rows, name: str) -> Table:
     if len(columns) > len(grids[0]):  # turned: a line per column, labels become the head
         heads = ("product", *(line[0] for line in grids[0]))
         grids = [list(zip(columns, *(line[1:] for line in lines), strict=True)) for lines in grids]
-    report = any(r.report_mean is not None for row in rows.values() for r in row)
+    records = [record for row in rows.values() for record in row]
+    report = any(record.report_mean is not None for record in records)
     return Table(
         title=f"{name}: {len(rows) - (SHARED in rows)} runs",
-        notes=(*NOTES, SEEDS) if repeated else NOTES,
+        notes=(*truth_warnings(records), *NOTES, *([SEEDS] if repeated else [])),
         columns=heads,
         rows=tuple(grids[0]),
         class_columns=heads if report else (),

@@ -12,7 +12,7 @@ from wsss.artifacts.checksum import verified_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.refine.training.efficiency import Efficiency
 from wsss.score.tables.rows import Table
-from wsss.score.tables.write import csv_text, write_table
+from wsss.score.tables.write import Texts, csv_text, table_texts, write_table
 
 COSTS: dict[str, Callable[[Efficiency], float | None]] = {
     "trained_parameters": lambda cost: cost.trained_parameters / 1e6,
@@ -52,10 +52,15 @@ def make_efficiency(path: Path, out_dir: Path) -> list[Path]:
     Raises:
         ArtifactError: the file is missing or holds something else.
     """
+    return write_table(out_dir, "efficiency", efficiency_table(path))
+
+
+def efficiency_table(path: Path) -> Texts:
+    """The table of `make_efficiency`, which writes it."""
     rows = (_row(read_efficiency(path)), *_PUBLISHED)
     table = Table("What the training cost", NOTES, _COLUMNS, rows, (), ())
     numbers = csv_text([dict(zip(_COLUMNS, row, strict=True)) for row in rows])
-    return write_table(out_dir, "efficiency", table, numbers)
+    return table_texts(table, numbers)
 
 
 def read_efficiency(path: Path) -> Efficiency:

@@ -107,12 +107,18 @@ def lay_out(records: Sequence[Record]) -> Table:
     )
     return Table(
         title=title(records),
-        notes=(*NOTES, *truths, "Chains. " + " ".join(chains)),
+        notes=(*truth_warnings(records), *NOTES, *truths, "Chains. " + " ".join(chains)),
         columns=tuple(columns),
         rows=tuple(tuple(row[name] for name in columns) for row in rows),
         class_columns=("IoU of", "split", *names),
         class_rows=class_rows,
     )
+
+
+def truth_warnings(records: Sequence[Record]) -> tuple[str, ...]:
+    """Notes on truths that do not fit the tags, each once."""
+    texts = (f"WARNING. Truth of {r.split}: {w}." for r in records for w in r.truth_warnings)
+    return tuple(dict.fromkeys(texts))
 
 
 def percent(share: float | None) -> str:

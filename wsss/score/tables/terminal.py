@@ -54,6 +54,10 @@ def print_table(path: Path, console: Console | None = None) -> None:
         table.add_row(*map(Text, [*cells, *map(_percent, numbers)]))
     console.print(table)
     console.print("Percent. best: threshold chosen on the same truth, an upper bound.", style="dim")
+    warnings = ((row["split"], row.get("truth_warnings")) for row in rows)
+    for split, text in dict.fromkeys(warnings):
+        if text:
+            console.print(Text(f"WARNING. Truth of {split}: {text}.", style="bold red"))
     if report:
         console.print(f"report: mean IoU of {rows[0]['report_classes']}.", style="dim")
 

@@ -12,6 +12,9 @@ from wsss.score.record import Record, read_records
 from wsss.score.tables.html import html_page
 from wsss.score.tables.rows import Table, lay_out, product_title, row_name
 
+Texts = dict[str, str]
+"""A table as Markdown, CSV and HTML, by suffix."""
+
 
 def make_table(records: Sequence[Path], out_dir: Path) -> list[Path]:
     """Write ``table.md``, ``table.csv`` (full precision) and ``table.html`` (self-contained).
@@ -26,20 +29,33 @@ def make_table(records: Sequence[Path], out_dir: Path) -> list[Path]:
     Raises:
         ArtifactError: a file is missing or holds no records.
     """
+    return write_table(out_dir, "table", score_table(records))
+
+
+def score_table(records: Sequence[Path]) -> Texts:
+    """The table of `make_table`, which writes it."""
     rows = read_records(records)
-    return write_table(out_dir, "table", lay_out(rows), csv_text([_numbers(row) for row in rows]))
+    return table_texts(lay_out(rows), csv_text([_numbers(row) for row in rows]))
 
 
-def write_table(out_dir: Path, stem: str, table: Table, numbers: str) -> list[Path]:
+def table_texts(table: Table, numbers: str) -> Texts:
+    """A table in all its forms.
+
+    Args:
+        table: what Markdown and HTML show.
+        numbers: the CSV.
+    """
+    return {"md": markdown(table), "csv": numbers, "html": html_page(table)}
+
+
+def write_table(out_dir: Path, stem: str, texts: Texts) -> list[Path]:
     """Write ``<stem>.md``, ``.csv`` and ``.html``.
 
     Args:
         out_dir: folder to write to.
         stem: of the names.
-        table: what Markdown and HTML show.
-        numbers: the CSV.
+        texts: what `table_texts` gave.
     """
-    texts = {"md": markdown(table), "csv": numbers, "html": html_page(table)}
     paths = []
     for suffix, text in texts.items():
         paths.append(out_dir / f"{stem}.{suffix}")
@@ -88,6 +104,7 @@ def _numbers(record: Record) -> dict[str, object]:
         "title": product_title(record),
         **fields("product", "protocol", "method", "run", "chain", "split"),
         **fields("images", "images_without_truth", "truth"),
+        "truth_warnings": "; ".join(record.truth_warnings),
         **{
             f"background_{name}": background.get(name)
             for name in ("rule", "value", "source", "criterion")

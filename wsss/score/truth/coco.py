@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 from pycocotools import mask as rle
 
-from wsss.data.datasets.coco import CLASS_OF_CATEGORY, load_instances
+from wsss.data.datasets.coco import CLASS_OF_CATEGORY, image_name, load_instances
 from wsss.data.images.read import DEFAULT_MAX_PIXELS
 from wsss.score.metrics.confusion import IGNORE
 from wsss.score.truth.errors import TruthError
@@ -53,7 +53,8 @@ class CocoLabels:
 
     def __init__(self, path: Path) -> None:
         self._content = load_instances(path, shapes=True)
-        self._images = {str(image["file_name"]): image for image in self._content.images}
+        self._path = path
+        self._images = {image_name(image): image for image in self._content.images}
 
     @property
     def file_names(self) -> tuple[str, ...]:
@@ -61,15 +62,19 @@ class CocoLabels:
         return tuple(self._images)
 
     def find(self, file_name: str) -> CocoTruth | None:
-        """The truth of an image; an image without instances is all background; None if unknown."""
+        """The truth of an image; an image without instances is all background; None if unknown.
+
+        Raises:
+            TruthError: the JSON does not say how large the image is.
+        """
         image = self._images.get(file_name)
         if image is None:
             return None
         annotations = self._content.annotations.get(image["id"], ())
         needed = [{key: a[key] for key in _FIELDS if key in a} for a in annotations]
-        sides = [image.get(side) for side in ("height", "width")]
-        height, width = (side if isinstance(side, int) else 0 for side in sides)
-        return CocoTruth(height, width, tuple(needed))
+        if "height" not in image or "width" not in image:
+            raise TruthError(f"{self._path}: image {file_name!r} has no height or width; add them")
+        return CocoTruth(image["height"], image["width"], tuple(needed))
 
 
 def draw(
@@ -91,7 +96,7 @@ def draw(
     instances = []
     for annotation in annotations:
         try:
-            mask = _mask(annotation["segmentation"], height, width)
+            mask = _mask(annotation.get("segmentation"), height, width)
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:
             raise TruthError(
                 f"the outline of annotation {annotation.get('id')} cannot be drawn "
@@ -112,7 +117,13 @@ def _mask(segmentation: Any, height: int, width: int) -> np.ndarray:
 
     It writes wherever a polygon's corners lie, and ends the process where that is too far.
     """
+    if not segmentation or not isinstance(segmentation, list | dict):
+        raise TypeError("is no polygon and no RLE" if segmentation else "it has none")
     if isinstance(segmentation, list):
+        if not all(isinstance(corners, list) for corners in segmentation):
+            raise TypeError("is no list of polygons")
+        if any(len(c) % 2 or any(isinstance(n, list) for n in c) for c in segmentation):
+            raise ValueError("a polygon is no list of x, y, x, y …")
         polygons = [corners for corners in segmentation if len(corners) >= _SHORTEST_POLYGON]
         if not polygons:
             return np.zeros((height, width), bool)

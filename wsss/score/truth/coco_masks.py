@@ -26,6 +26,7 @@ from wsss.compute.pool import process_pool
 from wsss.data.datasets.coco import CLASS_OF_CATEGORY, instances_path
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.images.label_png import save_label_png
+from wsss.errors import raise_unless_about
 from wsss.score.metrics.parallel import as_completed_ahead
 from wsss.score.truth import coco
 from wsss.score.truth.coco import RULE, CocoLabels, CocoTruth
@@ -95,6 +96,7 @@ def check_drawn(out: Path, part: str, root: Path) -> None:
     except FileNotFoundError:
         raise TruthError(f"{mark}: not there, so {part}2014 is not drawn; {remedy}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
+        raise_unless_about(mark, error)
         raise TruthError(f"{mark}: cannot be read ({error!r}); {remedy}") from None
     if stored != expected:
         raise TruthError(f"{mark}: drawn from another {source} or by another rule; {remedy}")

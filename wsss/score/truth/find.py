@@ -13,6 +13,7 @@ Labels: 0 background, k class k - 1, 255 void.
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from wsss.artifacts.digest import digest_listing
+from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.watch import digest_listing
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
 from wsss.data.check.image_headers import present
@@ -34,6 +36,8 @@ from wsss.score.names import first_names
 from wsss.score.truth.coco import RULE, CocoLabels, CocoTruth
 from wsss.score.truth.coco_masks import check_drawn, mark_path
 from wsss.score.truth.errors import TruthError
+
+_listing = functools.cache(digest_listing)  # the engine asks for each job
 
 
 @runtime_checkable
@@ -72,11 +76,13 @@ class Truth:
     """Image id → its truth, in the order of the manifest; only images that have one."""
     missing: tuple[str, ...]
     """Images without truth; always empty but for the kind ``folder``."""
+    files: tuple[Path, ...] = ()
+    """Files behind the sources that are no PNGs."""
 
-
-def has_truth(data: DataConfig) -> bool:
-    """Whether the configuration names ground truth (a folder of photos may have none)."""
-    return data.kind != "folder" or bool(data.masks)
+    def digest(self) -> str:
+        """sha256 of ids and of the bytes of every file behind the sources."""
+        pngs = {i: digest_file(s.path) for i, s in self.sources.items() if isinstance(s, PngTruth)}
+        return digest_json([list(self.sources), pngs, [digest_file(path) for path in self.files]])
 
 
 def find_truth(data: DataConfig, manifest: Manifest, split: str) -> Truth:
@@ -91,7 +97,7 @@ def find_truth(data: DataConfig, manifest: Manifest, split: str) -> Truth:
         TruthError: none is configured, or images have none; they are listed together. In a folder
             of photos a part may go without: those are left out and listed in `Truth.missing`.
     """
-    if not has_truth(data):
+    if not data.has_truth:
         raise TruthError(
             "no ground truth is configured: set data.masks to a folder of label PNGs, "
             "or leave scoring out"
@@ -126,9 +132,9 @@ def truth_state(data: DataConfig, split: str) -> str:
     Empty where another file says so: a rule draws the demo's data set, and COCO's truth is in the
     file that ingest reads, or drawn from it by a rule (see `truth_files`).
     """
-    if data.kind in {"demo", "coco"} or not has_truth(data):
+    if data.kind in {"demo", "coco"} or not data.has_truth:
         return ""
-    return digest_listing(png_folder(data, split), ".png")
+    return _listing(png_folder(data, split), ".png")
 
 
 def truth_files(data: DataConfig, split: str) -> list[Path]:
@@ -150,7 +156,8 @@ def read_truth(source: Source, image: str, height: int, width: int) -> UInt8[np.
     try:
         truth = source.read()
     except (ImageError, TruthError) as error:
-        raise TruthError(f"the truth of {image!r} cannot be read: {error}") from None
+        where = "the instances JSON: " if isinstance(source, CocoTruth) else ""
+        raise TruthError(f"{where}the truth of {image!r} cannot be read: {error}") from None
     if truth.shape != (height, width):
         raise TruthError(_other_size(source, image, truth.shape, (height, width)))
     return truth
@@ -166,7 +173,8 @@ def _coco(data: DataConfig, manifest: Manifest) -> Truth:
     files = ", ".join(map(str, labels))
     if missing:
         raise TruthError(_list_missing(missing, len(manifest), files))
-    return Truth(f"{files} ({RULE})", {i: truth for i, truth in truths.items() if truth}, ())
+    sources: dict[str, Source] = {i: truth for i, truth in truths.items() if truth}
+    return Truth(f"{files} ({RULE})", sources, (), tuple(labels))
 
 
 def _drawn_coco(data: DataConfig, manifest: Manifest) -> Truth:

@@ -24,10 +24,9 @@ from wsss.config.data import DataConfig
 from wsss.data.check.image_headers import present
 from wsss.data.datasets.candidates import Candidate
 from wsss.data.datasets.classes import ClassList, class_list
-from wsss.data.datasets.files import PhotoIndex, find_root
+from wsss.data.datasets.files import IMAGES, PhotoIndex, find_root
 from wsss.data.datasets.voc import (
     ANNOTATIONS,
-    IMAGES,
     Annotations,
     list_file,
     mask_folder,

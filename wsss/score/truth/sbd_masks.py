@@ -19,6 +19,7 @@ from wsss.artifacts.progress import track
 from wsss.data.datasets.classes import class_list
 from wsss.data.datasets.voc import AUGMENTED_MASKS, MASKS, list_ids
 from wsss.data.images.label_png import save_label_png
+from wsss.errors import raise_unless_about
 from wsss.score.names import first_names
 from wsss.score.truth.errors import TruthError
 
@@ -89,6 +90,8 @@ def read_sbd(path: Path) -> UInt8[np.ndarray, "height width"]:
         stored = loadmat(path, variable_names=["GTcls"])["GTcls"][0, 0]["Segmentation"]
         labels = np.asarray(stored, np.int64)
     except Exception as error:  # its reader raises anything from zlib.error to KeyError
+        if not isinstance(error, MemoryError):  # the file may ask for any amount
+            raise_unless_about(path, error)
         raise TruthError(f"{path}: is none of SBD's cls/*.mat ({error!r})") from None
     highest = len(class_list("voc").names)
     if labels.ndim != 2 or not np.isin(labels, np.arange(highest + 1)).all():

@@ -1,0 +1,43 @@
+"""How a message of the command line ends, and Ctrl-C."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from wsss.cli.app import run
+
+
+def test_further_lines_of_a_message_are_indented(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The workflow takes the message from a log by that."""
+    failing = typer.Typer()
+
+    @failing.command()
+    def fail() -> None:
+        raise ValueError("one\ntwo\n  three")
+
+    monkeypatch.setattr("sys.argv", ["wsss"])
+    with pytest.raises(SystemExit):
+        run(failing)
+    assert capsys.readouterr().err == "error: one\n  two\n  three\n"
+
+
+_INTERRUPTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(name, *_):
+        if name == "wsss.cli.app":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+import wsss.__main__
+"""
+
+
+def test_ctrl_c_while_modules_are_imported() -> None:
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == b""

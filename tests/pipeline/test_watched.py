@@ -1,0 +1,87 @@
+"""Parameters of rules that stand for files which no rule makes."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from wsss.config.load import from_mapping
+from wsss.pipeline import watched
+from wsss.pipeline.watched import file_contents, seeds_state, tokenizer_files
+
+
+@pytest.fixture(autouse=True)
+def _in_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def replace(path: Path, text: str) -> None:
+    """By a file with the same time."""
+    path.unlink(missing_ok=True)
+    path.write_text(text)
+    os.utime(path, ns=(10**18, 10**18))
+
+
+def test_weights_of_the_same_size_and_time_are_told_apart() -> None:
+    path = Path("weights.pt")
+    replace(path, "one")
+    first = file_contents([str(path)])
+    replace(path, "two")
+    second = file_contents([str(path)])
+    replace(path, "one")
+    assert first == file_contents([str(path)]) != second
+    path.unlink()
+    assert file_contents([str(path)]) == "weights.pt missing"
+
+
+def test_large_files_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path("weights.pt")
+    replace(path, "one")
+    first = file_contents([str(path)])
+    monkeypatch.setattr(watched, "_BYTES_WORTH_REMEMBERING", 0)
+    watched._digest.cache_clear()
+    assert file_contents([str(path)]) == first
+    watched._digest.cache_clear()
+    monkeypatch.setattr(watched, "digest_file", lambda path: "read again")
+    assert file_contents([str(path)]) == first
+    replace(path, "two")
+    assert file_contents([str(path)]) == "weights.pt read again"
+    Path("results/cache/digests.json").write_text("[]")
+    watched._digest.cache_clear()
+    assert file_contents([str(path)]) == "weights.pt read again"
+
+
+def test_what_rules_make_is_left_to_snakemake() -> None:
+    made = ["results/run/a.pt", str(Path("results/run/b.pt").absolute())]
+    assert file_contents(made, ["run"]) == ""
+    assert file_contents(["results/a.pt"], ["run"]) == "a.pt missing"
+
+
+def test_imported_seeds_are_told_apart_and_others_do_not_count() -> None:
+    external = {"source": "external", "external": {"path": "seeds"}}
+    assert seeds_state(from_mapping({})) == ""
+    Path("seeds").mkdir()
+    states = set()
+    for text in ("one", "two"):
+        replace(Path("seeds/a.npy"), text)
+        Path("seeds/notes.txt").write_text(text)
+        watched._listing.cache_clear()
+        states.add(seeds_state(from_mapping({"cams": external})))
+    assert len(states) == 2
+
+
+def test_a_local_tokenizer_is_watched() -> None:
+    """Beside the model's configuration, or in the folder of a whole model."""
+    Path("clip/words").mkdir(parents=True)
+    Path("clip/words/tokenizer.json").write_text("{}")
+    config = {"model_cfg": {"text_cfg": {"hf_tokenizer_name": "words"}}}
+    for name in ("tiny.json", "open_clip_config.json"):
+        Path("clip", name).write_text(json.dumps(config))
+    assert tokenizer_files("clip/tiny.json") == ["clip/words/tokenizer.json"]
+    whole = ["clip/open_clip_config.json", "clip/tiny.json"]
+    assert tokenizer_files("local-dir:clip") == whole
+    for model in ("ViT-B-16", "from-weights", "local-dir:nowhere", "clip/words/tokenizer.json"):
+        assert tokenizer_files(model) == []
+    Path("clip/tiny.json").write_text(json.dumps({"text_cfg": {"hf_tokenizer_name": "of/the-hub"}}))
+    assert tokenizer_files("clip/tiny.json") == []

@@ -1,0 +1,227 @@
+"""What a user sees of a run that fails or is stopped: the screen of a terminal, and the folder."""
+
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from .conftest import ENGINE, RUN, Project, copy_project
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+MANIFEST = Path("results/photos/manifest")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_OF_ENGINES = ("PYTHONPATH", "WSSS_ENGINE_PID", "WSSS_ENGINE_HOST")
+
+
+class Terminal:
+    """A run of `snakemake --cores 1` on a terminal of its own."""
+
+    def __init__(self, project: Project, *arguments: str) -> None:
+        self._screen, inner = pty.openpty()
+        environment = {k: v for k, v in os.environ.items() if k not in _OF_ENGINES}
+        self._process = subprocess.Popen(
+            [ENGINE, "--cores", "1", *arguments],
+            cwd=project.root,
+            env=environment | {"TERM": "xterm"},
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            start_new_session=True,
+        )
+        os.close(inner)
+        self._chunks: list[bytes] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def press_ctrl_c(self) -> None:
+        """The signal that a terminal sends to all processes of the run."""
+        os.killpg(self._process.pid, signal.SIGINT)
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to the engine alone."""
+        self._process.send_signal(number)
+
+    def end(self) -> tuple[int, list[str]]:
+        """The exit code and the lines of the screen, without colours."""
+        code = self._process.wait(120)
+        self._reader.join()
+        text = b"".join(self._chunks).decode()
+        return code, _COLOURS.sub("", text).replace("\r", "").rstrip().split("\n")
+
+    def _read(self) -> None:
+        while True:
+            try:
+                chunk = os.read(self._screen, 65536)
+            except OSError:  # the last process of the run is gone
+                break
+            self._chunks.append(chunk)
+        os.close(self._screen)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose configuration is three photos in a folder."""
+    project = copy_project(tmp_path_factory.mktemp("photos"))
+    config = yaml.safe_load((project.root / "config.yaml").read_text())
+    config |= {"name": "photos", "shards": 1, "compute": {"workers": 1}}
+    config["data"] |= {"kind": "folder", "root": "photos", "val_list": ""}
+    config["cams"] |= {"splits": ["train"]}
+    config["retrain"] |= {"enabled": False}
+    (project.root / "config.yaml").write_text(yaml.safe_dump(config))
+    return project
+
+
+@pytest.fixture
+def project(copy: Project) -> Iterator[Project]:
+    """The same with good photos and no result."""
+    photos = copy.root / "photos"
+    photos.mkdir()
+    for name, colour in (("a", "red"), ("b", "green"), ("c", "blue")):
+        Image.new("RGB", (16, 16), colour).save(photos / f"{name}.jpg")
+    (photos / "tags.csv").write_text("image,tags\na.jpg,cat\nb.jpg,dog\nc.jpg,bird\n")
+    yield copy
+    for name in ("photos", "results", ".snakemake"):
+        shutil.rmtree(copy.root / name, ignore_errors=True)
+
+
+class Pause:
+    """Stops ingest before it decodes: what it remembers of earlier ingests is a pipe."""
+
+    def __init__(self, project: Project) -> None:
+        self._pipe = project.root / MANIFEST / ".cache" / "decoded.json"
+        self._pipe.parent.mkdir(parents=True)
+        os.mkfifo(self._pipe)
+
+    def reached(self) -> int:
+        """Wait until ingest reads the pipe; it goes on when the returned file is closed."""
+        file = os.open(self._pipe, os.O_WRONLY)
+        self._pipe.unlink()
+        return file
+
+
+def _no_internals(lines: list[str]) -> None:
+    screen = "\n".join(lines)
+    assert "Traceback" not in screen
+    assert '{"' not in screen  # no JSON
+    assert not re.search(r'^ *File ".*", line', screen, re.MULTILINE)
+
+
+def test_a_run_that_fails(project: Project) -> None:
+    with (project.root / "photos/tags.csv").open("a") as stream:
+        stream.write("nothere.jpg,cat\n")
+    code, lines = Terminal(project).end()
+    assert code == 1
+    *above, title, message = lines
+    assert title == "ingest failed; log: results/photos/logs/ingest.log"
+    assert message.startswith("error: 1 of 4 images (25.0%) cannot be used")
+    _no_internals(lines)
+    assert "Logfile results/photos/logs/ingest.log:" in above  # show-failed-logs
+    (table,) = re.findall(r"All are listed in (\S+);", message)
+    assert (
+        "photos/nothere.jpg,nothere.jpg,train,no,missing file" in (project.root / table).read_text()
+    )
+
+    shutil.rmtree(project.root / "photos")
+    code, lines = Terminal(project).end()
+    assert code == 1
+    assert lines[-1] == "error: data.root: photos: no such folder"
+    _no_internals(lines)
+    assert not (project.root / table).exists()  # that of the run before
+
+
+def test_ctrl_c(project: Project) -> None:
+    pause = Pause(project)
+    run = Terminal(project)
+    file = pause.reached()
+    run.press_ctrl_c()
+    code, lines = run.end()
+    os.close(file)
+    assert code == 1
+    assert lines[-1].startswith("stopped by Ctrl-C. What is finished stays.")
+    _no_internals(lines)
+    assert not list(project.root.glob(".snakemake/locks/*"))
+    assert not list((project.root / MANIFEST).glob("*.csv"))
+
+
+def test_sigterm(project: Project) -> None:
+    pause = Pause(project)
+    run = Terminal(project)
+    file = pause.reached()
+    run.send(signal.SIGTERM)
+    os.close(file)
+    code, lines = run.end()
+    assert code == 1
+    assert lines[-1].startswith("stopped by SIGTERM, after the jobs that were running.")
+    _no_internals(lines)
+    assert (project.root / MANIFEST / "manifest.csv").exists()
+    assert not (project.root / "results/photos/cams").exists()
+
+
+def test_a_killed_engine_needs_the_same_command_again(project: Project) -> None:
+    """Also when it was killed between two outputs of a rule."""
+    target = str(MANIFEST / "manifest.csv")
+    pause = Pause(project)
+    run = Terminal(project, target)
+    file = pause.reached()
+    (project.root / MANIFEST / "classes.json").write_text("half")
+    run.send(signal.SIGKILL)
+    code, lines = run.end()
+    os.close(file)
+    assert code == -signal.SIGKILL
+    assert list(project.root.glob(".snakemake/locks/*"))
+    code, lines = Terminal(project, target).end()
+    assert code == 0, lines
+    assert "An engine was killed here; its lock is removed." in lines
+    assert "cat" in (project.root / MANIFEST / "classes.json").read_text()
+
+
+def test_a_failing_chart_leaves_the_other_products(finished: Project, tmp_path: Path) -> None:
+    project = Project(tmp_path / "copy")
+    shutil.copytree(finished.root, project.root, symlinks=True)
+    record = project.results / "scores/blob.train.json"
+    stat = record.stat()
+    record.write_bytes(record.read_bytes().replace(b"blob", b"blot"))
+    os.utime(record, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    curve = project.results / "pictures/segmenter_loss.png"
+    targets = [
+        project.results / "pictures/class_iou.png",
+        project.results / "tables/table.md",
+        curve,
+    ]
+    for path in targets:
+        path.unlink()
+    arguments = [str(path.relative_to(project.root)) for path in targets]
+    code, lines = Terminal(project, "--configfile", "tiny.yaml", "--", *arguments).end()
+    assert code == 1
+    assert curve.exists()  # keep-going
+    failures = "\n".join(lines).split("At least one job did not complete successfully.\n\n")[1]
+    for rule, log in (("class_chart", "class_chart.log"), ("table", "table.log")):
+        reason = f"error: results/{RUN}/scores/blob.train.json: is damaged"
+        assert f"{rule} failed; log: results/{RUN}/logs/{log}\n{reason}" in failures
+    assert failures.count("error:") == 2
+    _no_internals(lines)
+
+
+def test_a_configuration_that_is_not_there(project: Project) -> None:
+    code, lines = Terminal(project, "--configfile", "workflow/presets/voc.yaml", "table").end()
+    assert code == 1
+    assert lines[-1].startswith("error: workflow/presets/voc.yaml: no such configuration file; ")
+    _no_internals(lines)
+
+
+def test_a_misspelt_key(project: Project) -> None:
+    code, lines = Terminal(project, "--config", "retrian={lr: 1}").end()
+    assert code == 1
+    assert lines[-2].endswith(": not a valid configuration")
+    assert lines[-1] == "  retrian: unknown key; did you mean retrain?"
+    _no_internals(lines)

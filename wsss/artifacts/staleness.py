@@ -1,0 +1,86 @@
+"""How an artefact was made, held against how it would be made now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from wsss.artifacts.provenance import Provenance
+
+_LONGEST = 80  # characters of a value in a message
+
+
+def setting_differences(stored: Provenance, expected: Provenance) -> Iterator[str]:
+    """Settings and weight files that both name, and that differ, as sentences.
+
+    One may name a whole section and the other a part of it: what both hold is compared.
+
+    Args:
+        stored: of an artefact.
+        expected: what the configuration gives now; of the same stage or of another.
+    """
+    for key, value in stored.config.items():
+        for other, right in expected.config.items():
+            yield from _compare_keys((key, value), (other, right))
+    for key in stored.files.keys() & expected.files.keys():
+        if stored.files[key] != expected.files[key]:
+            yield (
+                f"made with another file as {key} (sha256 {stored.files[key][:12]}, now "
+                f"{expected.files[key][:12]})"
+            )
+
+
+def digest_differences(
+    stored: Mapping[str, str], expected: Mapping[str, str], what: str
+) -> Iterator[str]:
+    """Digests of the same name that differ, as sentences.
+
+    Args:
+        stored: by name.
+        expected: by name.
+        what: they are of, e.g. ``weights``.
+    """
+    for name in sorted(stored.keys() & expected.keys()):
+        if stored[name] != expected[name]:
+            yield (
+                f"made with other {what} {name!r} (digest {stored[name][:12]}, now "
+                f"{expected[name][:12]})"
+            )
+
+
+def seed_difference(stored: int, expected: int) -> Iterator[str]:
+    """The same for the seed."""
+    if stored != expected:
+        yield f"made with seed {stored}, the configuration says {expected}"
+
+
+def _compare_keys(stored: tuple[str, Any], expected: tuple[str, Any]) -> Iterator[str]:
+    (key, value), (other, right) = stored, expected
+    if key == other:
+        yield from _compare(key, value, right)
+    elif other.startswith(f"{key}."):
+        yield from _compare(key, value, _around(right, other.removeprefix(f"{key}.")))
+    elif key.startswith(f"{other}."):
+        yield from _compare(other, _around(value, key.removeprefix(f"{other}.")), right)
+
+
+def _around(value: Any, path: str) -> Any:
+    """A value in the sections that its path names."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return value
+
+
+def _compare(key: str, value: Any, right: Any) -> Iterator[str]:
+    if isinstance(value, Mapping) and isinstance(right, Mapping):
+        # A key that one side lacks changes nothing there.
+        for name in [name for name in value if name in right]:
+            yield from _compare(f"{key}.{name}", value[name], right[name])
+    elif value != right:
+        yield f"made with {key} {_text(value)}, the configuration says {_text(right)}"
+
+
+def _text(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"

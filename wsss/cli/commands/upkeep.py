@@ -1,0 +1,95 @@
+"""Commands on the folder of a run: is it as configured, and what may go."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles
+from wsss.pipeline.clean import What
+
+PANEL = "Results"
+_STALE, _DAMAGED = 1, 2
+RunFolder = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run: results/demo or demo.", show_default=False)
+]
+
+
+def verify(
+    run: RunFolder,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Read no pixel, no item of a shard and no photograph.")
+    ] = False,
+) -> None:
+    """Say what is stale, damaged or missing in a run, and why.
+
+    Each artefact is held against the configuration, the code, package versions and the content of
+    what it was made from. Exit code 0: all as configured; 1: something is stale; 2: something is
+    damaged or missing.
+    """
+    from wsss.config.load import merged_yaml
+    from wsss.pipeline.runs import Runs
+    from wsss.pipeline.verify.run import verify as check
+
+    where = ", ".join(map(str, config))
+    findings = check(Runs(merged_yaml(*config), where=where), run, quick=quick)
+    command = _workflow_command(config)
+    for finding in findings:
+        typer.echo(finding.text(command))
+    if not findings:
+        typer.echo(f"{findings.checked} artefacts, all as configured")
+        return
+    rules = dict.fromkeys(finding.rule for finding in findings if finding.rule)
+    typer.echo(
+        f"{findings.checked} artefacts, {len(findings)} of them not as configured. To make them "
+        f"again: {command} --forcerun {' '.join(rules)}"
+    )
+    stale = all(finding.status == "stale" for finding in findings)
+    raise typer.Exit(_STALE if stale else _DAMAGED)
+
+
+def clean(
+    run: RunFolder,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Delete nothing; say what would go.")
+    ] = False,
+    what: Annotated[
+        What,
+        typer.Option(
+            help="work: states of finished trainings; cache: what reruns take over; all: both."
+        ),
+    ] = "work",
+) -> None:
+    """Delete what no result needs: states of finished trainings, caches, temporary files.
+
+    Nothing reruns because of it. A training that reruns later starts anew, and a stage without its
+    cache computes every image again.
+    """
+    from wsss.pipeline import clean as cleaning
+    from wsss.pipeline.verify.run import run_name
+
+    folder = Path("results") / run_name(run)
+    entries = (cleaning.entries if dry_run else cleaning.clean)(folder, what)
+    for entry in entries:
+        verb = "stays" if entry.stays else "would go" if dry_run else "deleted"
+        typer.echo(f"{entry.path}: {verb}, {entry.size / 2**20:.1f} MiB: {entry.why}")
+    size = sum(entry.size for entry in entries if not entry.stays)
+    typer.echo(f"{size / 2**20:.1f} MiB {'would be freed' if dry_run else 'freed'}")
+
+
+def _workflow_command(config: list[Path]) -> str:
+    """The command that runs the workflow with the same configuration."""
+    overlays = [str(path) for path in config if path not in DEFAULT_CONFIG]
+    return shlex.join(
+        ["snakemake", "--cores", "all", *(["--configfile"] if overlays else []), *overlays]
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (verify, clean):
+        app.command(rich_help_panel=PANEL)(command)

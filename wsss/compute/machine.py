@@ -1,0 +1,53 @@
+"""What a process finds on its machine or in its container, and what it sets up for itself."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import resource
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+_OPEN_FILES = 65_536  # of a limit of billions, programs that close every number would take minutes
+
+
+def this_machine() -> str:
+    """Where numbers of processes mean the same: the host, and the name space of a container."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:  # no Linux
+        space = ""
+    return f"{socket.gethostname()} {space}"
+
+
+def this_boot() -> str:
+    """The same, from one start of the machine to the next.
+
+    Other machines may run containers of the same host name, whose name spaces are numbered alike.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    except OSError:  # no Linux
+        boot = ""
+    return f"{this_machine()} {boot}"
+
+
+def allow_open_files() -> None:
+    """Raise this process's limit on open files as far as it may; 1024 is the usual one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        with suppress(OSError, ValueError):  # a system may allow less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
+def name_user() -> None:
+    """Give the user a name where there is none: in a container, ``docker run --user`` names none.
+
+    Snakemake and torch ask for it.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = f"user-{os.getuid()}"

@@ -1,0 +1,135 @@
+"""What may be deleted from the folder of a run, without a result and without a rerun.
+
+A work folder holds what a training resumes from: the largest part of a run, and of no use once the
+checkpoint is written. Folders called ``.cache`` hold what a rerun takes over image by image.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wsss.artifacts.atomic import abandoned, remove_abandoned
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.exclusive_lock import exclusive_lock
+
+What = Literal["work", "cache", "all"]
+_CHECKPOINTS = {"refine": "checkpoint.safetensors", "segmenter": "weights.safetensors"}
+_WORK, _CACHE, _LOCK = "work", ".cache", ".lock"
+_LOCKS = Path(".snakemake/locks")
+_RUN = ("manifest", "cams", "scores", "logs")
+"""A run, or the parent of several, has one of these folders."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or a folder that may be deleted, or that stays for a reason."""
+
+    path: Path
+    size: int
+    """Bytes that its deletion frees; further names of a file that stays count nothing."""
+    why: str
+    stays: bool = False
+
+
+def entries(folder: Path, what: What) -> list[Entry]:
+    """What `clean` would delete, and what of its kind stays; links are not followed.
+
+    Args:
+        folder: of a run, or of several.
+        what: work folders of finished trainings, caches of items, or both; in any case temporary
+            files of processes that are gone.
+
+    Raises:
+        ArtifactError: the folder is not that of a run.
+    """
+    if not any((folder / name).is_dir() for name in _RUN):
+        raise ArtifactError(f"{folder}: is not the folder of a run; pass results/<name>")
+    return list(_entries(folder, what))
+
+
+def clean(folder: Path, what: What) -> list[Entry]:
+    """Delete what `entries` lists; gives what was deleted, and what stays.
+
+    Raises:
+        ArtifactError: the folder is not that of a run, or an engine is running there.
+    """
+    _refuse_engine(folder)
+    done = []
+    for entry in entries(folder, what):
+        done.append(entry if entry.stays else _delete(entry))
+    return done
+
+
+def _delete(entry: Entry) -> Entry:
+    if not entry.path.is_dir():
+        remove_abandoned(entry.path.parent)
+        return entry
+    try:
+        with exclusive_lock(entry.path) if entry.path.name == _WORK else nullcontext():
+            shutil.rmtree(entry.path)
+    except ArtifactError as error:
+        return Entry(entry.path, 0, str(error).removeprefix(f"{entry.path}: "), stays=True)
+    return entry
+
+
+def _entries(folder: Path, what: What) -> Iterator[Entry]:
+    for directory, names, _ in os.walk(folder):
+        here = Path(directory)
+        for path in abandoned(here):
+            names[:] = [name for name in names if name != path.name]
+            yield Entry(path, _size(path), "a temporary file of a process that is gone")
+        for name in sorted(names):
+            path = here / name
+            if path.is_symlink():
+                continue
+            if name == _WORK and here.name in _CHECKPOINTS:
+                names.remove(name)
+                if what != "cache":
+                    yield _work(path, here / _CHECKPOINTS[here.name])
+            elif name == _CACHE:
+                names.remove(name)
+                if what != "work":
+                    why = "items that a rerun would take over: it computes every image again"
+                    yield Entry(path, _size(path), why)
+
+
+def _work(work: Path, checkpoint: Path) -> Entry:
+    try:
+        finished = checkpoint.stat().st_mtime_ns
+    except OSError:
+        return Entry(work, _size(work), "its training is not finished", stays=True)
+    if any(path.stat().st_mtime_ns > finished for path in work.rglob("*") if path.is_file()):
+        return Entry(
+            work,
+            _size(work),
+            f"a training went on after {checkpoint.name} was written, and is not finished",
+            stays=True,
+        )
+    return Entry(work, _size(work), "states of a finished training: a rerun starts anew")
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
+    total = 0
+    for file in files:
+        with suppress(OSError):
+            status = file.lstat()
+            total += status.st_size if status.st_nlink == 1 else 0
+    return total
+
+
+def _refuse_engine(folder: Path) -> None:
+    """An engine that runs, or was killed, has locks in the folder that holds ``results``."""
+    for parent in folder.absolute().parents:
+        locks = parent.parent / _LOCKS
+        if parent.name == "results" and locks.is_dir() and any(locks.iterdir()):
+            raise ArtifactError(
+                f"{locks}: an engine is running there; wait for it, or run `snakemake --unlock` if "
+                "it was killed"
+            )

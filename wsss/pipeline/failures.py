@@ -1,0 +1,98 @@
+"""The last lines of a failed run: which stages failed, why, and what to do.
+
+Snakemake shows the command line of a failed job, and ends with a sentence of its own. The reason
+is in the log of the stage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from wsss.pipeline.slurm import slurm_remedies
+from wsss.pipeline.stage_log import failure_message, read_log
+
+_CLOCKS = 2.0
+"""Seconds by which the clock of a file server may be behind."""
+_AGAIN = "What is finished stays. Run the same command again to go on."
+_STOPS = {
+    "Terminating processes on user request": f"stopped by Ctrl-C. {_AGAIN}",
+    "Will exit after finishing currently running jobs": (
+        f"stopped by SIGTERM, after the jobs that were running. {_AGAIN}"
+    ),
+}
+"""What the engine writes when it is stopped, and what follows from it."""
+
+
+def explain_failure(
+    failed: Iterable[tuple[str, str]], engine_logs: Iterable[str], since: float
+) -> str:
+    """What to show at the end of a run that failed or was stopped.
+
+    Args:
+        failed: rule and log of each job that failed for good.
+        engine_logs: files that hold what the engine wrote.
+        since: when the engine started, in seconds since the epoch; older logs are of earlier runs.
+
+    Returns:
+        A paragraph per rule and reason, however many of its jobs failed for it; the last failure is
+        the last paragraph.
+    """
+    engine_logs = list(engine_logs)
+    engine_text = "\n".join(map(read_log, engine_logs))
+    failed = sorted(failed, key=lambda job: _changed(job[1]))
+    rules = {rule for rule, _ in failed}
+    remedies = [
+        (affected, line) for affected, line in slurm_remedies(engine_text) if affected & rules
+    ]
+    ended_by_slurm = frozenset[str]().union(*(affected for affected, _ in remedies))
+    logs: dict[tuple[str, str], list[str]] = {}
+    for rule, log in failed:
+        message = failure_message(read_log(log)) if _changed(log) > since - _CLOCKS else ""
+        cluster_log = _cluster_log(log, engine_text)
+        if not message and (message := failure_message(read_log(cluster_log))):
+            log = cluster_log
+        if message or rule not in ended_by_slurm:
+            logs.setdefault((rule, message or _without_message(log, since)), []).append(log)
+    paragraphs = [f"{_title(rule, files)}\n{text}" for (rule, text), files in logs.items()]
+    paragraphs += [line for _, line in remedies]
+    paragraphs += [text for words, text in _STOPS.items() if words in engine_text]
+    return "\n\n".join(paragraphs) or _unexplained(engine_logs)
+
+
+def _cluster_log(log: str, engine_text: str) -> str:
+    """The log of the cluster's job that was to write a stage's log; empty where there is none."""
+    line = re.search(rf"^ *log: {re.escape(log)}, (.+?) \(check log", engine_text, re.MULTILINE)
+    return line[1] if line else ""
+
+
+def _title(rule: str, logs: list[str]) -> str:
+    times = "" if len(logs) == 1 else f" {len(logs)} times"
+    which = "log" if len(logs) == 1 else "last log"
+    return f"{rule} failed{times}; {which}: {logs[-1]}"
+
+
+def _without_message(log: str, since: float) -> str:
+    if _changed(log) > since - _CLOCKS:
+        return (
+            "error: it ended without a message; it may have been killed, for example because memory"
+            " ran out. The log shows how far it came"
+        )
+    return "error: it did not start; the messages above say why"
+
+
+def _unexplained(engine_logs: list[str]) -> str:
+    files = ", ".join(engine_logs) or ".snakemake/log"
+    return (
+        "error: the messages above say what failed. They are also in "
+        f"{files}; the logs of the stages lie in results/<run>/logs"
+    )
+
+
+def _changed(path: str) -> float:
+    """When a file last changed, in seconds since the epoch; 0 where there is none."""
+    try:
+        return Path(path).stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,68 @@
+"""How an artefact would be made now."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+
+from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.stage import STAGES
+from wsss.artifacts.staleness import digest_differences, seed_difference, setting_differences
+from wsss.pipeline.runs import Runs
+from wsss.pipeline.stages import entry_modules
+
+
+class Expected:
+    """The provenance that stages would give now, by stage and run.
+
+    Args:
+        runs: of the configuration.
+    """
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self._provenance = functools.cache(self._make)
+
+    def _make(self, stage: str, run: str) -> Provenance:
+        config = self._runs[run].config
+        declared = STAGES[stage]
+        modules = entry_modules(stage, config)
+        return declared.provenance(declared.select(config), modules=modules)
+
+    def differences(
+        self,
+        stored: Provenance,
+        stage: str,
+        run: str,
+        *,
+        inputs: Mapping[str, str],
+        weights: Mapping[str, str] | None = None,
+    ) -> Iterator[str]:
+        """Everything by which an artefact differs from one that were made now, as sentences.
+
+        Args:
+            stored: of the artefact.
+            stage: that makes it.
+            run: whose configuration decides.
+            inputs: digests of what it is made from, by name; what is missing there is left out.
+            weights: digests of the weights that it is made with, as far as they lie in the run.
+        """
+        expected = self._provenance(stage, run)
+        if stored.stage != stage:
+            yield f"made by the stage {stored.stage}, expected {stage}"
+        yield from setting_differences(stored, expected)
+        if "seed" in STAGES[stage].reads:
+            yield from seed_difference(stored.seed, expected.seed)
+        if stored.code != expected.code:
+            yield (
+                f"made by other code (digest {stored.code[:12]}, now {expected.code[:12]}): "
+                f"modules of the stage {stage} were edited since"
+            )
+        for name in sorted(stored.packages.keys() & expected.packages.keys()):
+            before, now = stored.packages[name], expected.packages[name]
+            if before != now:
+                yield f"made with {name} {before}, installed is {now}"
+        yield from digest_differences(stored.weights, weights or {}, "weights")
+        yield from digest_differences(stored.inputs, inputs, "input")
+        for name in inputs.keys() - stored.inputs.keys():
+            yield f"does not name {name} as an input: made from others, or by an older version"
