@@ -59,7 +59,8 @@ def uses(stage: str, method: str) -> frozenset[str]:
         module = pending.pop()
         if module not in reached:
             reached.add(module)
-            listed = module == "wsss.refine.registry" and stage.startswith("refine")
+            runs_refiner = any(name.startswith("wsss.refine.") for name in entries(stage, method))
+            listed = module == "wsss.refine.registry" and runs_refiner
             pending += ["wsss.refine"] if listed else imports(module)
     return frozenset(reached)
 

@@ -53,7 +53,9 @@ def test_killed_engines(
     deadline = time.monotonic() + _PATIENCE
     while not log.exists() and time.monotonic() < deadline:
         time.sleep(0.02)  # the lock is complete before the first job starts
+    first.send_signal(signal.SIGSTOP)  # so that it does not end meanwhile
     second = project.snakemake(*_TARGETS, check=False)
+    first.send_signal(signal.SIGCONT)
     assert second.returncode != 0
     assert "cannot be locked" in second.stdout + second.stderr
     assert first.wait() == 0

@@ -37,6 +37,8 @@ class Terminal:
             stdout=inner,
             stderr=inner,
             start_new_session=True,
+            # A shell that starts tests in the background ignores Ctrl-C for all of them.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(inner)
         self._chunks: list[bytes] = []

@@ -40,7 +40,8 @@ class ItemCache:
         self._path = output.parent / ".cache" / output.name
         own = self._open(self._path)
         if own is None:  # damaged: it saves time only, and what it held is computed again
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path.unlink()
         self._shards = [own] if own is not None else []
         self._others: list[Path] | None = None
 

@@ -50,7 +50,9 @@ class Release(Chain):
         else:
             self.theirs = excel_file(self.ours, refiner.setup.encoder_input.clip, side=5)
         self.checkpoint = folder / "ours.safetensors"
-        origin = provenance("refine_train", config={"refine": {"method": method}})
+        weights = {"clip": refiner.setup.encoder_input.clip.digest}
+        about = {"config": {"refine": {"method": method}}, "weights": weights}
+        origin = provenance("refine_train", **about)
         save_checkpoint(self.checkpoint, self.ours, origin)
 
     def take(self, file: Path | None, config: Config | None = None, **options: Any) -> Path:
