@@ -199,7 +199,7 @@ def watched_seeds(wildcards):
 
 
 def watched_files(files):
-    """Contents of input files that no rule makes: Snakemake misses one that is replaced by an
+    """Contents of input files that no job writes. Snakemake misses one that is replaced by an
     older one."""
     # Snakemake does not compare parameters of functions that take `input`.
     return lambda wildcards: file_contents(files(wildcards), RUNS)
