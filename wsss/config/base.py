@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
 AUTO: Final = "auto"
@@ -33,7 +33,7 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
+    def _refuse_truth_values(cls, value: Any, info: Any) -> Any:
         """YAML reads yes, no, on and off as true and false, which would be taken for 1 and 0."""
         values = value if isinstance(value, list | tuple) else (value,)
         truth = next((item for item in values if isinstance(item, bool)), None)
