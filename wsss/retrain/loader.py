@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
+from unittest import mock
 
-from torch.utils.data import get_worker_info
+from torch.utils.data import dataloader, get_worker_info
 
 from wsss.compute.shared_memory import SharedMemoryError, check_room
 from wsss.errors import WsssError
@@ -23,6 +25,9 @@ BYTES_PER_PIXEL: Final = 11
 _AHEAD: Final = 2  # batches that each process loads ahead
 _PAGES: Final = 2 * 4096  # bytes by which photo and labels may be rounded up
 _PATIENCE: Final = 900  # seconds: far more than a batch takes from a slow network share
+_INTERVAL: Final = 5  # seconds
+_Iterator: Any = dataloader._MultiProcessingDataLoaderIter
+_TRY: Final = _Iterator._try_get_data
 _LOST = re.compile(
     r"exited unexpectedly|timed out|killed by signal|out of shared memory|no longer possible"
 )
@@ -63,7 +68,8 @@ def loading(workers: int, batch: int, crop: int) -> Iterator[None]:
         trainings = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # on this machine
         check_room(trainings * needed, f"{trainings * workers} processes that load batches")
     try:
-        yield
+        with mock.patch.object(_Iterator, "_try_get_data", _look_at_processes):
+            yield
     except RuntimeError as error:
         text = str(error)
         for kind in (LoaderError, SharedMemoryError):
@@ -75,6 +81,20 @@ def loading(workers: int, batch: int, crop: int) -> Iterator[None]:
                 text.strip().splitlines()[-1],
             ) from None
         raise
+
+
+def _look_at_processes(self: Any, timeout: float | int = _INTERVAL) -> tuple[bool, Any]:
+    """Wait for a batch, and look in between whether the processes live.
+
+    With a time-out torch relies on the signal of a process that ends, which is lost if it ends
+    while the others are started.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        left = end - time.monotonic()
+        success, batch = _TRY(self, timeout=max(0.0, min(_INTERVAL, left)))
+        if success or left <= _INTERVAL:
+            return success, batch
 
 
 @contextmanager
