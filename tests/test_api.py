@@ -232,16 +232,27 @@ def test_the_pictures_of_a_sheet_lie_side_by_side(clip: Clip, times: int) -> Non
 MAPS = np.zeros((2, 3, 4), np.float32)
 
 
+@pytest.mark.slow  # the fast tests check types, which is another error
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: wsss.grad_cam("demo", PHOTO, ["cat"]),
+         r"clip is 'demo'; expected what wsss\.load_clip\('demo'\) returns"),
+        (lambda: wsss.patch_text_cams(None, PHOTO, ["cat"]), "clip is None; expected what"),
+        (lambda: wsss.load_refiner("r.safetensors", clip="demo"), "clip is 'demo'; expected"),
+    ],
+)  # fmt: skip
+def test_a_name_is_no_clip(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda clip: wsss.read_image("nowhere.png"), "nowhere.png: missing file"),
         (lambda clip: wsss.read_image(PHOTO / 255), r"array float64 .* expected RGB as uint8"),
         (lambda clip: wsss.read_image(PHOTO[:, :, 0]), "expected RGB as uint8"),
-        (lambda clip: wsss.grad_cam("demo", PHOTO, ["cat"]),
-         r"clip is 'demo'; expected what wsss\.load_clip\('demo'\) returns"),
-        (lambda clip: wsss.patch_text_cams(None, PHOTO, ["cat"]), "clip is None; expected what"),
-        (lambda clip: wsss.load_refiner("r.safetensors", clip="demo"), "clip is 'demo'; expected"),
         (lambda clip: wsss.load_clip(device="mps"), "^device 'mps': expected auto, cpu, cuda"),
         (lambda clip: wsss.load_clip("x.json", "random"), "; model must name one, or a model of"),
         (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], prompts={"dog": "puppy"}),

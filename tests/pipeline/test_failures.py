@@ -37,7 +37,7 @@ def test_the_message_of_a_stage(tmp_path: Path, text: str, message: str) -> None
     log = _log(tmp_path / "a.log", text)
     assert failure_message(text.replace("\x1b[1;31m", "").replace("\x1b[0m", "")) == message
     if message:
-        assert explain_failure([("cams", log)], [], 0).endswith(f"{log}\n{message}")
+        assert explain_failure([("cams", log)], [], 0.0).endswith(f"{log}\n{message}")
 
 
 def test_parts_that_fail_for_the_same_reason_count_once(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_parts_that_fail_for_the_same_reason_count_once(tmp_path: Path) -> None:
         for part in range(4)
     ]
     failed.append(("ingest", _log(tmp_path / "i.log", "error: no photos\n", seconds_ago=2)))
-    shown = explain_failure(failed, [], 0)
+    shown = explain_failure(failed, [], 0.0)
     assert shown == (
         f"cams failed 4 times; last log: {failed[3][1]}\nerror: no weights\n\n"
         f"ingest failed; log: {failed[4][1]}\nerror: no photos"
@@ -66,14 +66,14 @@ def test_a_job_of_a_cluster_that_ends_before_its_stage_starts(tmp_path: Path) ->
         f"Error in rule cams:\n    jobid: 1\n    log: {stage_log}, {cluster_log} (check log file(s)"
     )
     engine = _log(tmp_path / "engine.log", text)
-    shown = explain_failure([("cams", stage_log)], [engine], 0)
+    shown = explain_failure([("cams", stage_log)], [engine], 0.0)
     assert shown == f"cams failed; log: {cluster_log}\nerror: other code"
 
 
 def test_a_killed_stage(tmp_path: Path) -> None:
     log = _log(tmp_path / "a.log", "CAMs of train: 3/9\n")
     assert "it ended without a message; it may have been killed" in explain_failure(
-        [("cams", log)], [], 0
+        [("cams", log)], [], 0.0
     )
 
 
@@ -84,13 +84,13 @@ def test_a_remedy_replaces_the_missing_message(tmp_path: Path) -> None:
         tmp_path / "engine.log",
         f"Error in rule cams:\n{status}Error in rule retrain:\n{status}",
     )
-    shown = explain_failure([("cams", str(tmp_path / "none.log"))], [engine], 0)
+    shown = explain_failure([("cams", str(tmp_path / "none.log"))], [engine], 0.0)
     assert shown.startswith("cams: a job (CANCELLED) - was cancelled")
     assert len(shown.splitlines()) == 1
 
 
 def test_without_failed_jobs_the_places_of_the_logs_are_named() -> None:
-    shown = explain_failure([], ["a.log"], 0)
+    shown = explain_failure([], ["a.log"], 0.0)
     assert "a.log" in shown
     assert "results/<run>/logs" in shown
 

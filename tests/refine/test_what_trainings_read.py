@@ -156,6 +156,7 @@ def test_scores_know_the_texts_of_a_training_that_ended_alike(
     changed = imported.config(**PROMPTS)
     prepare(imported, changed)
     caplog.set_level(logging.INFO)
+    caplog.clear()  # another test may have turned messages on
     imported.apply(changed, checkpoint, scores)
     imported.predict(changed, checkpoint, imported.folder / "predictions.h5")
     imported.predict(changed, checkpoint, imported.folder / "predictions.h5")

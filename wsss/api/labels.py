@@ -103,7 +103,7 @@ def pseudo_mask(
     background_power: float = 1.0,
     background_constant: float | None = None,
     par: bool = False,
-    crf: bool | Mapping[str, float] = True,
+    crf: bool | Mapping[str, float | int] = True,
 ) -> Segmentation:
     """The most likely label of each pixel, and its confidence, from scores of a photo's tags.
 
