@@ -1,6 +1,8 @@
 """How tests are distributed over the processes of `pytest -n`."""
 
+import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -37,3 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: workflows, then what is slow."""
     longest = ("workflow", "slow")
     items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in longest])
+
+
+@pytest.fixture(autouse=True)
+def _level_of_messages() -> Iterator[None]:
+    """Each test finds the level as it was: a command that a test runs in its process sets it."""
+    logger = logging.getLogger("wsss")
+    level = logger.level
+    yield
+    logger.setLevel(level)

@@ -216,6 +216,7 @@ def test_label_maps_are_reused_after_a_training_that_ended_alike(
 ) -> None:
     out = tmp_path / "p.h5"
     predict(data, configure(), checkpoint, out)
+    caplog.clear()
     with caplog.at_level(logging.INFO, logger="wsss"):
         save(checkpoint, model, seed=1)  # the same weights in another file
         predict(data, configure(), checkpoint, out)
