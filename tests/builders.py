@@ -1,28 +1,15 @@
 """Artifacts on disk that no stage wrote, and a number of threads for a test."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
-
-import torch
 
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, ShardWriter
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample, write_manifest
 from wsss.data.manifest_folder import CLASSES, MANIFEST, write_classes
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def provenance(stage: str = "test", **fields: Any) -> Provenance:

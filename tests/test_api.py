@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import wsss
-from tests.builders import provenance, torch_threads, write_manifest_folder, write_shard
+from tests.builders import provenance, write_manifest_folder, write_shard
 from tests.demo_checkpoints import DEMO, LABELS, write_refiner, write_segmenter
 from wsss.api.cams import Clip
 from wsss.api.models import Predictor
@@ -21,6 +21,7 @@ from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.cams import stage as cams_stage
 from wsss.clip.text.knowledge import descriptions
+from wsss.compute.threads import fixed_threads
 from wsss.config.labels import CrfConfig
 from wsss.config.load import from_mapping
 from wsss.data.images.label_png import read_label_png, voc_palette
@@ -50,7 +51,7 @@ def clip() -> Clip:
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """As the stages compute on a CPU."""
-    with torch_threads(1):
+    with fixed_threads(1):
         yield
 
 

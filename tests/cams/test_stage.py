@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.builders import torch_threads
 from wsss.artifacts.shard import Item, Shard
 from wsss.artifacts.stage import STAGES
 from wsss.cams import stage
 from wsss.cams.clip_sources import clip_cams
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import text_bank
+from wsss.compute.threads import fixed_threads
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.images.read import read_image
@@ -85,7 +85,7 @@ def items(
     photos: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Item]:
     """One shard, computed on one thread."""
-    with torch_threads(1):
+    with fixed_threads(1):
         return _run(_config(photos, batch=1), manifest, tmp_path_factory.mktemp("cams"))
 
 
@@ -95,7 +95,7 @@ def test_content_does_not_depend_on_batch_shards_or_threads(
     photos: Path, manifest: Path, items: dict[str, Item], tmp_path: Path, batch: int, shards: int
 ) -> None:
     config = _config(photos, batch=batch)
-    with torch_threads(2):
+    with fixed_threads(2):
         assert _bytes(_run(config, manifest, tmp_path, shards)) == _bytes(items)
     assert len(items) == len(SIZES)
 

@@ -20,8 +20,8 @@ _NOTE = f"the locale {_NAME} has the encoding iso8859-1; text and names of files
 def latin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Variables of a shell in a Latin-1 locale."""
     folder = tmp_path_factory.mktemp("locales")
-    made = ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(folder / _NAME)]
-    if not shutil.which("localedef") or subprocess.run(made, capture_output=True).returncode:
+    command = ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(folder / _NAME)]
+    if not shutil.which("localedef") or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("localedef cannot make a Latin-1 locale here")
     names = ("LANG", "LC_CTYPE", "PYTHONUTF8", "PYTHONIOENCODING")
     clean = {name: value for name, value in os.environ.items() if name not in names}

@@ -44,9 +44,9 @@ def test_a_folder_holds_the_tokenizer(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     write_tokenizer(tmp_path / "words")
     text = {"hf_tokenizer_name": "words", "context_length": 6, "vocab_size": 6}
-    kept = load_clip(write_config(tmp_path, **text), "random")  # the folder lies beside the config
-    assert kept.tokenize(["a  cat", "zebra"]).tolist() == [[3, 4, 2, 0, 0, 0], [1, 2, 0, 0, 0, 0]]
-    bank = text_bank(kept, ["cat", "dog"], [], ["a {}"])
+    clip = load_clip(write_config(tmp_path, **text), "random")  # the folder lies beside the config
+    assert clip.tokenize(["a  cat", "zebra"]).tolist() == [[3, 4, 2, 0, 0, 0], [1, 2, 0, 0, 0, 0]]
+    bank = text_bank(clip, ["cat", "dog"], [], ["a {}"])
     assert bank.classes.shape == (2, 24)
     assert not torch.equal(*bank.classes)
 
@@ -55,7 +55,7 @@ def test_a_folder_holds_the_tokenizer(tmp_path: Path) -> None:
     assert stripped.tokenize(["a cat"]).tolist() == [[3, 4, 0, 0, 0, 0]]
     write_tokenizer(tmp_path / "words", (*_WORDS[:4], "dog", "cat"))
     edited = load_clip(write_config(tmp_path, **text), "random")
-    assert len({kept.digest, stripped.digest, edited.digest}) == 3  # keys of the caches
+    assert len({clip.digest, stripped.digest, edited.digest}) == 3  # keys of the caches
 
     few = write_config(tmp_path, "few.json", **(text | {"vocab_size": 4}))
     with pytest.raises(ClipLoadError, match="ids up to 5, but the model embeds 4 only"):

@@ -1,6 +1,7 @@
 """The released tests of WeCLIP and ExCEL: inputs, logits, means, label maps."""
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,10 @@ def test_excel(golden_dir: Path, arrays: Arrays, tmp_path: Path, kind: str) -> N
     scales = [float(scale) for scale in arrays["excel/scales"]]
     side = int(arrays["excel/resize_size"])
     refiner = build(golden_dir, tmp_path, "excel", kind, side, scales)
+    infer = refiner.setup.infer.model_copy(update={"average_share": 1.0})
+    at_size = Excel(replace(refiner.setup, infer=infer))
+    at_size.head.load_state_dict(refiner.head.state_dict())
+    at_size.train_mode(False)
     for image in images_of(arrays, "excel"):
         if kind == "voc":
             check_views(refiner, arrays, image, "excel")
@@ -135,12 +140,9 @@ def test_excel(golden_dir: Path, arrays: Arrays, tmp_path: Path, kind: str) -> N
         multi = refiner.probabilities(photo)["multi"].numpy()
         same(label_of(multi), arrays[f"{name}/label"], SAME_PIXELS, name)
         # The mean itself: at the size where it is taken, nothing is resized afterwards.
-        height, width = photo.shape[:2]
         share = refiner.setup.infer.average_share
-        reduced = (int(share * height), int(share * width))
-        refiner.inference._share = 1.0
-        _, mean = refiner.inference.probabilities(partial(refiner.scaled, photo), reduced)
-        refiner.inference._share = share
+        size = (int(share * photo.shape[0]), int(share * photo.shape[1]))
+        _, mean = at_size.inference.probabilities(partial(at_size.scaled, photo), size)
         stride = int(arrays["mean_stride"]) if kind == "voc" else 1
         published = torch.from_numpy(arrays[f"{name}/mean_logits"]).softmax(0)
         assert_close_rel(mean[0, :, ::stride, ::stride], published, FLOAT32, name)

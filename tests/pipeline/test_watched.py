@@ -53,8 +53,8 @@ def test_large_files_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_rules_make_is_left_to_snakemake() -> None:
-    made = ["results/run/a.pt", str(Path("results/run/b.pt").absolute())]
-    assert file_contents(made, ["run"]) == ""
+    products = ["results/run/a.pt", str(Path("results/run/b.pt").absolute())]
+    assert file_contents(products, ["run"]) == ""
     assert file_contents(["results/a.pt"], ["run"]) == "a.pt missing"
 
 

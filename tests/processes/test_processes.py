@@ -13,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from tests.builders import provenance, torch_threads, write_shard
+from tests.builders import provenance, write_shard
 from tests.processes import work
 from tests.refine.chain import Chain, assert_same_weights
 from wsss.artifacts.checkpoint import load_checkpoint
@@ -21,6 +21,7 @@ from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.cli.app import app
 from wsss.cli.commands.launch import check_processes
+from wsss.compute.threads import fixed_threads
 from wsss.data.manifest_folder import load
 from wsss.masks.seeds_stage import run as make_seeds
 
@@ -41,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "chain.json").write_text(json.dumps(base))
     _masks(chain)
     (folder / "one").mkdir()
-    with torch_threads(1):
+    with fixed_threads(1):
         work.compared(folder, folder / "one")
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
     done = _run(*torchrun, "--nproc-per-node", "2", "-m", "tests.processes.work", str(folder))

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from tests.builders import torch_threads
 from tests.refine.chain import Chain, assert_same_weights, cut_short
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
+from wsss.compute.threads import fixed_threads
 from wsss.config.load import overlay
 from wsss.refine.training.trainer import Trainer
 
@@ -79,7 +79,7 @@ class MethodTests:
     ) -> None:
         config = chain.config(**changes)
         whole = chain.predict(config, checkpoint, tmp_path / "whole.h5")
-        with torch_threads(3):
+        with fixed_threads(3):
             part = chain.predict(config, checkpoint, tmp_path / "part.h5", (3, 3))
         with Shard(whole, kind="predictions") as shard, Shard(part) as last:
             assert 0 < len(last.ids) < len(shard.ids)

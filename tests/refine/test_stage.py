@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.builders import torch_threads, write_shard
+from tests.builders import write_shard
 from tests.refine.chain import Chain
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.checksum import write_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.clip.load import load_clip
+from wsss.compute.threads import fixed_threads
 from wsss.config.paths import expand_path
 from wsss.data.manifest_folder import load
 from wsss.refine.load import from_checkpoint
@@ -59,7 +60,7 @@ def test_content_does_not_depend_on_shards_or_threads_and_is_reused(
     cams = chain.cams["train"]
     for part in (slice(0, 3), slice(3, None)):
         part_of_cams = rewritten(cams, tmp_path / "cams.h5", part)
-        with torch_threads(3):
+        with fixed_threads(3):
             part_of_scores = chain.apply(config, checkpoint, tmp_path / "part.h5", part_of_cams)
         with Shard(part_of_scores) as scores:
             for item in scores:

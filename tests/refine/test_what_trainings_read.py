@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.builders import torch_threads
 from tests.refine.chain import Chain, Cut, assert_same_weights
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import run as make_cams
+from wsss.compute.threads import fixed_threads
 from wsss.config.load import overlay
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
@@ -236,7 +236,7 @@ def test_weights_do_not_depend_on_the_threads_of_the_process(
     config = imported.config(refine={"train": {"threads": 2}})
     checkpoints = []
     for threads in (1, 3):
-        with torch_threads(threads):
+        with fixed_threads(threads):
             checkpoints.append(imported.train(config, tmp_path / str(threads)))
             assert torch.get_num_threads() == threads
     assert_same_weights(*checkpoints)

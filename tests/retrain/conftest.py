@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.builders import provenance, torch_threads, write_manifest_folder, write_shard
+from tests.builders import provenance, write_manifest_folder, write_shard
 from tests.retrain.small_networks import small_config
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.shard import Item
+from wsss.compute.threads import fixed_threads
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
@@ -142,5 +143,5 @@ def small_networks() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Tiny tensors gain nothing from threads, and several test runs share a machine."""
-    with torch_threads(1):
+    with fixed_threads(1):
         yield

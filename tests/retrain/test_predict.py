@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.builders import torch_threads
 from tests.retrain.small_networks import facts, small
 from wsss.artifacts.checkpoint import save_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
+from wsss.compute.threads import fixed_threads
 from wsss.config.model import Config
 from wsss.data.images.read import read_image
 from wsss.labels.crf import dense_crf
@@ -205,7 +205,7 @@ def test_probabilities_do_not_depend_on_the_threads_of_the_process(
     trained = load_segmenter(checkpoint, "cpu", scales=(1.0,))
     results = []
     for threads in (1, 3):
-        with torch_threads(threads):
+        with fixed_threads(threads):
             some = predictions(trained, data.samples[6:], batch=8, max_pixels=10**6)
             results.append({i: p.protocols["multi"].probabilities.tobytes() for i, p in some})
     assert results[0] == results[1]

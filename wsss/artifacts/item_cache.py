@@ -38,11 +38,11 @@ class ItemCache:
     def __init__(self, output: Path, *, kind: str) -> None:
         self._output, self._kind = output, kind
         self._path = output.parent / ".cache" / output.name
-        own = self._open(self._path)
-        if own is None:  # damaged: it saves time only, and what it held is computed again
+        last = self._open(self._path)
+        if last is None:  # damaged: it saves time only, and what it held is computed again
             with suppress(OSError):
                 self._path.unlink()
-        self._shards = [own] if own is not None else []
+        self._shards = [last] if last is not None else []
         self._others: list[Path] | None = None
 
     def find(self, image: str, key: str) -> Item | None:

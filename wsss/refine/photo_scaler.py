@@ -60,18 +60,18 @@ class PhotoScaler:
             return self.normalize(resized)[None].to(self.device)
         pixels = self.normalize(photo)[None].to(self.device)
         if self.scales_from == "photo":
-            pixels = self._shrink(pixels, (sides[0] * scale, sides[1] * scale))
+            pixels = self._to_whole_pixels(pixels, (sides[0] * scale, sides[1] * scale))
         else:
-            pixels = self._shrink(pixels, sides)
+            pixels = self._to_whole_pixels(pixels, sides)
             if scale != 1 and int(min(pixels.shape[2:]) * scale) >= max(self.patch):
                 # The factor is given, not the size: coordinates step by exactly 1 / scale.
                 pixels = F.interpolate(pixels, scale_factor=scale, mode="bilinear")
         return pixels
 
-    def _shrink(
+    def _to_whole_pixels(
         self, pixels: Float[Tensor, "1 3 height width"], sides: tuple[float, float]
     ) -> Float[Tensor, "1 3 rows columns"]:
-        """To whole pixels, a patch at least."""
+        """Resize to whole pixels, each side a patch at least."""
         height, width = (max(int(s), p) for s, p in zip(sides, self.patch, strict=True))
         size = (height, width)
         return F.interpolate(pixels, size, mode="bilinear", align_corners=False)

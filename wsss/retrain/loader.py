@@ -91,9 +91,9 @@ def _look_at_processes(self: Any, timeout: float | int = _INTERVAL) -> tuple[boo
     """
     end = time.monotonic() + timeout
     while True:
-        left = end - time.monotonic()
-        success, batch = _TRY(self, timeout=max(0.0, min(_INTERVAL, left)))
-        if success or left <= _INTERVAL:
+        seconds = end - time.monotonic()
+        success, batch = _TRY(self, timeout=max(0.0, min(_INTERVAL, seconds)))
+        if success or seconds <= _INTERVAL:
             return success, batch
 
 
