@@ -124,6 +124,16 @@ def test_changing_a_value_reruns_what_reads_it(
     assert not spares & rules, f"rerun for nothing: {spares & rules}"
 
 
+def test_the_reason_of_a_rerun_names_the_section(finished: Project) -> None:
+    """Not the values of all sections, which would fill the screen."""
+    with _configured(finished, masks={"min_confidence": 0.5}):
+        shown = finished.snakemake("--dry-run").stdout
+    reason = next(line for line in shown.splitlines() if "masks" in line and "before:" in line)
+    before, now = re.findall(r"'masks ([0-9a-f]{16})'", reason)
+    assert before != now
+    assert '{"' not in shown
+
+
 def test_editing_a_truth_png_scores_again(finished: Project) -> None:
     target = "results/tiny-photos/scores/blob.train.json"
     drawn = "results/tiny-data"

@@ -20,7 +20,7 @@ from wsss.pipeline.failures import explain_failure
 from wsss.pipeline.plan import PLAN_VARIABLE, Plan
 from wsss.pipeline.slurm import queued_jobs_message
 from wsss.pipeline.runs import SCORED, Runs, table_paths
-from wsss.pipeline.stages import stage_code, stage_packages, stage_sections
+from wsss.pipeline.stages import stage_code, stage_packages, stage_state
 from wsss.pipeline.watched import (
     data_state,
     file_contents,
@@ -141,9 +141,8 @@ def shown(product):
 
 
 def sections(stage):
-    """The configuration values that a stage reads; a change reruns it."""
-    # A function, because the text has braces that are no wildcards.
-    return lambda wildcards: stage_sections(stage, of_run(wildcards))
+    """State of the configuration values that a stage reads; a change reruns it."""
+    return lambda wildcards: stage_state(stage, of_run(wildcards))
 
 
 def code(stage):

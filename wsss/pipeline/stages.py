@@ -6,6 +6,7 @@ import functools
 import json
 
 from wsss.artifacts.code_digest import code_digest, imported_packages, module_digests
+from wsss.artifacts.digest import digest_json
 from wsss.artifacts.provenance import package_versions
 from wsss.artifacts.stage import STAGES
 from wsss.config.model import Config
@@ -26,6 +27,12 @@ def entry_modules(stage: str, config: Config) -> tuple[str, ...]:
 def stage_sections(stage: str, config: Config) -> str:
     """The values that decide what ``stage`` writes, as one line of JSON: a change reruns it."""
     return json.dumps(STAGES[stage].watched(config), sort_keys=True)
+
+
+def stage_state(stage: str, config: Config) -> str:
+    """The same with a digest per key: Snakemake shows it as the reason of a rerun."""
+    values = STAGES[stage].watched(config)
+    return ", ".join(f"{key} {digest_json(value)[:16]}" for key, value in values.items())
 
 
 def stage_code(stage: str, config: Config) -> str:
