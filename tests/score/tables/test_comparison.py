@@ -8,6 +8,7 @@ import pytest
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.refine.training.efficiency import Efficiency
+from wsss.score.image_counts_file import Scored
 from wsss.score.record import Background, Record
 from wsss.score.tables.comparison import make_comparison, rows_by_run
 from wsss.score.tables.efficiency import make_efficiency
@@ -26,13 +27,17 @@ def _records() -> list[Record]:
     ]
 
 
+def _scored(records: list[Record]) -> list[Scored]:
+    return [Scored(Path("records.json"), record) for record in records]
+
+
 def _lines(records: list[Record], folder: Path) -> list[str]:
-    written = make_comparison(rows_by_run(records, "sweep"), folder, "sweep")
+    written = make_comparison(rows_by_run(_scored(records), "sweep"), folder, "sweep")
     return written[0].read_text().splitlines()
 
 
 def test_runs_are_compared_side_by_side(tmp_path: Path) -> None:
-    rows = rows_by_run(_records(), "sweep")
+    rows = rows_by_run(_scored(_records()), "sweep")
     assert list(rows) == ["shared", "prompts-2", "prompts-4"]
     shared = rows.pop("shared")
     rows = {label: shared + records for label, records in rows.items()}
@@ -161,7 +166,8 @@ def test_scores_before_any_seed_are_in_the_row_of_the_seeds(tmp_path: Path) -> N
     masks = {
         record.run.removeprefix("sweep."): record for record in _seeds({(2, 0): 0.5, (2, 1): 0.6})
     }
-    rows = {label: [shared, record] for label, record in masks.items()} | {"b": [other]}
+    rows = {label: _scored([shared, record]) for label, record in masks.items()}
+    rows["b"] = _scored([other])
     written = make_comparison(rows, tmp_path, "sweep")[0].read_text()
     assert "| prompts-2, 2 seeds | 30.0 | 55.0 ± 7.1 |" in written
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from wsss.config.base import Section
+from wsss.config.score import CLASS_MEANS, ClassMean
 from wsss.score.product import Protocol
 
 _SUPERVISION = re.compile(r"F|I(\+(B|S|T|CLIP|SAM|DINO|SD))*")
@@ -53,15 +54,23 @@ class Published(Section):
     )
     crf: bool | None = Field(None, description="Whether after a dense CRF; null: not known.")
     images: str = Field("", description="Images that were scored, where the column has a choice.")
+    class_mean: ClassMean | None = Field(
+        None,
+        description=(
+            "Labels that the mean IoU runs over: truth, or union of truth and prediction; null: "
+            "not known."
+        ),
+    )
     note: str = Field("", description="What else is known, e.g. numbers of others who ran it.")
 
     @property
     def protocol(self) -> str:
-        """Scales, CRF and images in words; empty where nothing is known."""
+        """Scales, CRF, images and class mean in words; empty where nothing is known."""
         parts = [
             {"single": "one scale", "multi": "scales + flip", None: ""}[self.scales],
             {True: "CRF", False: "no CRF", None: ""}[self.crf],
             self.images,
+            self.class_mean and f"mean over labels {CLASS_MEANS[self.class_mean]}",
         ]
         return ", ".join(filter(None, parts))
 

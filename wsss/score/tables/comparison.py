@@ -3,26 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from wsss.score.image_counts_file import Scored
+from wsss.score.metrics.bootstrap import IMAGES, IMAGES_AND_SEEDS, Interval
 from wsss.score.record import Record
-from wsss.score.tables.rows import Table, percent, row_name, truth_warnings
-from wsss.score.tables.seeds import are_repeats, mean_text, without_seed
+from wsss.score.tables.rows import (
+    Table,
+    class_mean_notes,
+    interval_text,
+    percent,
+    row_name,
+    truth_warnings,
+)
+from wsss.score.tables.seeds import (
+    are_repeats,
+    mean_text,
+    pooled_interval,
+    seed_statistics,
+    without_seed,
+)
 from wsss.score.tables.write import Texts, csv_text, table_texts, write_table
 
-Rows = dict[str, list[Record]]
+Rows = dict[str, list[Scored]]
 """Records of each run, by its label."""
 SHARED = "shared"
 
-NOTES = (
-    "mIoU in percent: mean over the labels, background included, that occur in the truth or in the "
-    "prediction.",
-    "An empty cell was not run.",
+NOTES = ("mIoU in percent.", "An empty cell was not run.")
+SEEDS = (
+    "Rows of several seeds: mean ± sample standard deviation over runs that differ in the seed "
+    "alone; in brackets 95 % of the means over resampled images and seeds."
 )
-SEEDS = "Rows of several seeds: mean ± standard deviation over runs that differ in the seed alone."
 
 
-def make_comparison(rows: Mapping[str, Sequence[Record]], out_dir: Path, name: str) -> list[Path]:
+@dataclass(frozen=True)
+class _Group:
+    """A product of runs whose labels differ in the seed alone."""
+
+    records: tuple[Record, ...]
+    are_repeats: bool
+    """Whether they differ in the seed alone."""
+    interval: Interval | None
+
+    @property
+    def is_one(self) -> bool:
+        """Whether the product was made before any seed."""
+        return all(record == self.records[0] for record in self.records)
+
+    def values(self, field: Literal["miou", "report_mean"]) -> list[float]:
+        """The numbers of all seeds; none where one is undefined, or where they do not compare."""
+        values = [v for record in self.records if (v := getattr(record, field)) is not None]
+        comparable = self.is_one or self.are_repeats
+        return values if comparable and len(values) == len(self.records) else []
+
+    def text(self, field: Literal["miou", "report_mean"]) -> str:
+        """``53.0 ± 3.6 (49.1–57.0)``; empty without `values`."""
+        values = self.values(field)
+        if not values or self.is_one:
+            return percent(values[0]) if values else ""
+        ends = self.interval if field == "miou" else None
+        return mean_text(values) + (f" ({interval_text(ends.low, ends.high)})" if ends else "")
+
+
+Groups = dict[str, dict[str, _Group]]
+"""By label of the group and column."""
+
+
+def make_comparison(rows: Mapping[str, Sequence[Scored]], out_dir: Path, name: str) -> list[Path]:
     """Write ``sweep.md``, ``sweep.csv`` (full precision) and ``sweep.html``.
 
     Args:
@@ -33,54 +82,73 @@ def make_comparison(rows: Mapping[str, Sequence[Record]], out_dir: Path, name: s
 
     Returns:
         The files written.
+
+    Raises:
+        ArtifactError: the counts per image behind a row of several seeds are missing or damaged.
     """
     return write_table(out_dir, "sweep", comparison(rows, name))
 
 
-def comparison(rows: Mapping[str, Sequence[Record]], name: str) -> Texts:
+def comparison(rows: Mapping[str, Sequence[Scored]], name: str) -> Texts:
     """The table of `make_comparison`, which writes it."""
     parted = _split_off_common(rows)
-    numbers = [_numbers(label, record) for label, row in parted.items() for record in row]
-    return table_texts(_lay_out(parted, name), csv_text(numbers))
+    groups = _groups(parted)
+    numbers = [_numbers(label, scored.record) for label, row in parted.items() for scored in row]
+    numbers += [
+        _group_numbers(label, group)
+        for label, by_column in groups.items()
+        for group in by_column.values()
+        if group.values("miou") and not group.is_one
+    ]
+    return table_texts(_lay_out(parted, groups, name), csv_text(numbers))
 
 
-def rows_by_run(records: Sequence[Record], name: str) -> Rows:
+def rows_by_run(records: Sequence[Scored], name: str) -> Rows:
     """Records by run, without the common first part of its name."""
     rows: Rows = {}
-    for record in records:
-        label = SHARED if record.run == name else record.run.removeprefix(f"{name}.")
-        rows.setdefault(label, []).append(record)
+    for scored in records:
+        run = scored.record.run
+        label = SHARED if run == name else run.removeprefix(f"{name}.")
+        rows.setdefault(label, []).append(scored)
     return rows
 
 
-def _split_off_common(rows: Mapping[str, Sequence[Record]]) -> Rows:
+def _split_off_common(rows: Mapping[str, Sequence[Scored]]) -> Rows:
     """The records that all of several rows hold as a first row, then the others of each row."""
     whole = {label: list(row) for label, row in rows.items()}
     if len(whole) < 2:
         return whole
     first, *others = whole.values()
-    common = [record for record in first if all(record in row for row in others)]
-    rest = {label: [r for r in row if r not in common] for label, row in whole.items()}
+    common = [scored for scored in first if all(scored in row for row in others)]
+    rest = {label: [s for s in row if s not in common] for label, row in whole.items()}
     return ({SHARED: common} if common else {}) | rest
 
 
-def _lay_out(rows: Rows, name: str) -> Table:
-    columns = list(dict.fromkeys(_column(record) for row in rows.values() for record in row))
-    repeated = _repeated(rows)
+def _lay_out(rows: Rows, groups: Groups, name: str) -> Table:
+    records = [scored.record for row in rows.values() for scored in row]
+    columns = list(dict.fromkeys(_column(record) for record in records))
     heads: tuple[str, ...] = ("run", *columns)
     grids = []
-    for field in ("miou", "report_mean"):
+    fields: tuple[Literal["miou", "report_mean"], ...] = ("miou", "report_mean")
+    for field in fields:
         lines = [(label, *_cells(row, columns, field)) for label, row in rows.items()]
-        lines += [(label, *_means(group, columns, field)) for label, group in repeated.items()]
+        lines += [
+            (label, *(group[c].text(field) if c in group else "" for c in columns))
+            for label, group in groups.items()
+        ]
         grids.append(lines)
     if len(columns) > len(grids[0]):  # turned: a line per column, labels become the head
         heads = ("product", *(line[0] for line in grids[0]))
         grids = [list(zip(columns, *(line[1:] for line in lines), strict=True)) for lines in grids]
-    records = [record for row in rows.values() for record in row]
     report = any(record.report_mean is not None for record in records)
     return Table(
         title=f"{name}: {len(rows) - (SHARED in rows)} runs",
-        notes=(*truth_warnings(records), *NOTES, *([SEEDS] if repeated else [])),
+        notes=(
+            *truth_warnings(records),
+            *NOTES,
+            *class_mean_notes(records),
+            *([SEEDS] if groups else []),
+        ),
         columns=heads,
         rows=tuple(grids[0]),
         class_columns=heads if report else (),
@@ -89,35 +157,33 @@ def _lay_out(rows: Rows, name: str) -> Table:
     )
 
 
-def _cells(row: Sequence[Record], columns: Sequence[str], field: str) -> list[str]:
-    values = {_column(record): getattr(record, field) for record in row}
+def _cells(row: Sequence[Scored], columns: Sequence[str], field: str) -> list[str]:
+    values = {_column(record): getattr(record, field) for _, record in row}
     return [percent(values.get(column)) for column in columns]
 
 
-def _repeated(rows: Rows) -> dict[str, list[list[Record]]]:
-    """The rows of runs whose labels differ in the seed alone, by a label for the group."""
-    groups: dict[str, list[list[Record]]] = {}
+def _groups(rows: Rows) -> Groups:
+    """The products of runs whose labels differ in the seed alone, by a label for the group."""
+    groups: dict[str, list[list[Scored]]] = {}
     for label, row in rows.items():
         if (bare := without_seed(label)) != label:
             groups.setdefault(bare, []).append(row)
     return {
-        ", ".join(filter(None, [bare, f"{len(group)} seeds"])): group
+        ", ".join(filter(None, [bare, f"{len(group)} seeds"])): dict(_products(group))
         for bare, group in groups.items()
         if len(group) > 1
     }
 
 
-def _means(group: Sequence[Sequence[Record]], columns: Sequence[str], field: str) -> Iterator[str]:
-    for column in columns:
-        records = [record for row in group for record in row if _column(record) == column]
-        values = [v for record in records if (v := getattr(record, field)) is not None]
-        if len(values) < len(records) or not records:
-            yield ""
-        elif all(record == records[0] for record in records):  # made before any seed
-            yield percent(values[0])
-        else:
-            repeats = len(records) == len(group) and are_repeats(records)
-            yield mean_text(values) if repeats else ""
+def _products(group: Sequence[Sequence[Scored]]) -> Iterator[tuple[str, _Group]]:
+    by_column: dict[str, list[Scored]] = {}
+    for row in group:
+        for scored in row:
+            by_column.setdefault(_column(scored.record), []).append(scored)
+    for column, several in by_column.items():
+        records = tuple(scored.record for scored in several)
+        repeats = len(records) == len(group) and are_repeats(records)
+        yield column, _Group(records, repeats, pooled_interval(several) if repeats else None)
 
 
 def _column(record: Record) -> str:
@@ -126,6 +192,30 @@ def _column(record: Record) -> str:
 
 def _numbers(label: str, record: Record) -> dict[str, object]:
     fields = ("split", "seed", "variant", "miou", "report_mean", "miou_low", "miou_high")
-    return {"run": label, "product": row_name(record)} | {
-        name: getattr(record, name) for name in fields
+    return {
+        "run": label,
+        "product": row_name(record),
+        **{name: getattr(record, name) for name in fields},
+        "interval_covers": "" if record.miou_low is None else IMAGES,
+        "class_mean": record.class_mean,
+        "seeds": 1,
+    }
+
+
+def _group_numbers(label: str, group: _Group) -> dict[str, object]:
+    first, over = group.records[0], seed_statistics(group.values("miou"))
+    report = group.values("report_mean")
+    return {
+        "run": label,
+        "product": row_name(first),
+        "split": first.split,
+        "variant": first.variant,
+        "miou": over.mean,
+        "report_mean": seed_statistics(report).mean if report else None,
+        "miou_low": group.interval and group.interval.low,
+        "miou_high": group.interval and group.interval.high,
+        "interval_covers": IMAGES_AND_SEEDS if group.interval else "",
+        "class_mean": first.class_mean,
+        "seeds": over.seeds,
+        "miou_deviation": over.std,
     }
