@@ -360,7 +360,9 @@ def scored_of(wildcards):
 
 def counts_of(wildcards):
     """The counts per image next to the records of the job's run."""
-    return [str(Path(record).with_suffix(".images.h5")) for record in scored_of(wildcards)]
+    return [
+        str(Path(record).with_suffix(".images.h5")) for record in scored_of(wildcards)
+    ]
 
 
 def scored_of_all(wildcards):

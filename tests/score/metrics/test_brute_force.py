@@ -12,7 +12,6 @@ import pytest
 from tests.builders import write_manifest_folder
 from wsss.score.image_counts_file import read_scored
 from wsss.score.metrics.bootstrap import interval, resampled, seeds_interval
-from wsss.score.metrics.boundary import BoundaryCounts
 from wsss.score.metrics.confusion import Confusion
 from wsss.score.metrics.cooccurrence import cooccurrences
 from wsss.score.metrics.image_counts import CountTable, ImageCounts
@@ -153,10 +152,14 @@ def test_the_width_of_the_region_is_two_percent_of_the_diagonal() -> None:
     """On an image of 300 x 400 pixels, an object of 100 x 100 has a frame of ten pixels."""
     truth, prediction = np.zeros((2, 300, 400), np.uint8)
     truth[100:200, 100:200] = prediction[110:190, 110:190] = 1
-    counts = BoundaryCounts(2, 0.02)
-    counts.add(truth, prediction)
+    confusion = Confusion(2, boundary_ratio=0.02)
+    confusion.add(truth, prediction)
     frames = [100**2 - 80**2, 80**2 - 60**2]
-    assert counts.counts[:, 1].tolist() == [0, *frames]
+    assert confusion.boundary.counts[:, 1].tolist() == [0, *frames]
+    with pytest.raises(ValueError, match="of other rules"):
+        confusion.merge(Confusion(2))
+    with pytest.raises(ValueError, match="ignore band"):
+        Confusion(2, boundary_ratio=0.02, ignore_band=True)
 
 
 def test_predictions_without_a_truth_have_no_effect(random_run: tuple[Run, Maps]) -> None:

@@ -43,29 +43,40 @@ class BoundaryCounts:
         """Pixels hit, true and predicted of each label."""
         self.images = ImageCounts(labels, BoundaryTable)
 
-    def add(
-        self, truth: UInt8[np.ndarray, "h w"], prediction: UInt8[np.ndarray, "h w"], image: str = ""
-    ) -> None:
-        """Count one image.
+    def regions(
+        self, truth: UInt8[np.ndarray, "h w"], prediction: UInt8[np.ndarray, "h w"]
+    ) -> UInt8[np.ndarray, "h w"]:
+        """Which boundary regions each pixel lies in.
 
         Args:
             truth: labels and 255.
             prediction: labels; those where the truth is 255 have no effect.
-            image: id under which its counts are also stored by themselves; empty: they are not.
+
+        Returns:
+            0 none, 1 that of its true label, 2 that of its predicted label, 3 both.
         """
         visible = np.where(truth == _VOID, truth, prediction)
         height, width = truth.shape
         distance = boundary_distance(height, width, self.ratio)
-        near_true, near_predicted = (near_contour(m, distance) for m in (truth, visible))
-        regions = (
-            truth[near_true & near_predicted & (truth == visible)],
-            truth[near_true],
-            visible[near_predicted],
+        near_true, near_predicted = (
+            near_contour(m, distance).view(np.uint8) for m in (truth, visible)
         )
-        counts = np.stack([np.bincount(r, minlength=_VOID + 1)[: self.labels] for r in regions])
-        self.counts += counts
+        return near_true | near_predicted << 1
+
+    def add(self, counts: Int64[np.ndarray, "4 labels labels"], image: str = "") -> None:
+        """Add one image.
+
+        Args:
+            counts: pixels, [what `regions` gives, true label, predicted label].
+            image: id under which its counts are also stored by themselves; empty: they are not.
+        """
+        hit = np.diag(counts[3])
+        true = (counts[1] + counts[3]).sum(axis=1)
+        predicted = (counts[2] + counts[3]).sum(axis=0)
+        of_image = np.stack([hit, true, predicted])
+        self.counts += of_image
         if image:
-            self.images.add(image, counts)
+            self.images.add(image, of_image)
 
     def merge(self, other: BoundaryCounts) -> None:
         """Add the counts of another part."""

@@ -57,6 +57,8 @@ class Confusion:
     ) -> None:
         if not 1 <= labels <= IGNORE:
             raise ValueError(f"{labels} labels; expected 1 … {IGNORE}, as {IGNORE} means ignore")
+        if ignore_band and boundary_ratio:
+            raise ValueError("boundaries of maps with an ignore band are not defined; pass one")
         self.labels = labels
         self.ignore_band = ignore_band
         self.matrix: Int64[np.ndarray, "truth prediction"] = np.zeros((labels, labels), np.int64)
@@ -91,15 +93,22 @@ class Confusion:
         self._check("truth", truth[truth != IGNORE])
         self._check("prediction", prediction[~ignored] if self.ignore_band else prediction)
         counted = (truth != IGNORE) & ~ignored
-        index = truth[counted].astype(np.intp) * self.labels + prediction[counted]
-        matrix = np.bincount(index, minlength=self.labels**2).reshape(self.matrix.shape)
+        cells = self.labels**2
+        bins = 4 * cells if self.boundary else cells
+        index_type = np.min_scalar_type(bins - 1)  # small ones are several times as fast
+        index = truth.astype(index_type) * index_type.type(self.labels)
+        index += prediction.astype(index_type, copy=False)
+        if self.boundary:  # the same pass over the pixels counts both
+            index += self.boundary.regions(truth, prediction) * index_type.type(cells)
+        counts = np.bincount(index[counted], minlength=bins).reshape(-1, self.labels, self.labels)
+        matrix = counts.sum(axis=0)
         self.matrix += matrix
         self.pixels += truth.size
         self.ignored += int(np.count_nonzero(ignored))
         if image:
             self.images.add(image, matrix)
         if self.boundary:
-            self.boundary.add(truth, prediction, image)
+            self.boundary.add(counts, image)
 
     def merge(self, other: Confusion) -> None:
         """Add the counts of another part."""
