@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,11 +136,11 @@ def run(
         rows = [_mask_row(settings, counts)]
     else:
         rows = list(_prediction_rows(settings, counts, protocols))
-    agreement = _agreement(rows, inputs)
+    tags = {image.id: image.tags for part in inputs.parts for image in part.images}
+    agreement = _agreement(rows, inputs, tags)
     provenance = expected.model_copy(update={"weights": inputs.weights, "inputs": inputs.digests})
     resamples = settings.score.resamples
     counted = {row.name: row.confusion.image_counts for row in rows if row.confusion}
-    tags = {image.id: image.tags for part in inputs.parts for image in part.images}
     stored = write_image_counts(out, counted, provenance, tags, class_mean, resamples)
     records = []
     for row in rows:
@@ -181,11 +181,12 @@ def run(
     return records
 
 
-def _agreement(rows: Sequence[_Row], inputs: Inputs) -> TagAgreement:
+def _agreement(
+    rows: Sequence[_Row], inputs: Inputs, tags: Mapping[str, Sequence[int]]
+) -> TagAgreement:
     """Compare truth and tags by the counts of any row: all are over the same truth."""
     counts = next(row.confusion.images for row in rows if row.confusion)
     where = inputs.truth.description
-    tags = {image.id: image.tags for part in inputs.parts for image in part.images}
     agreement = compare_with_tags(counts.table(), tags, inputs.labels, where)
     for text in agreement.warnings:
         _log.warning("warning: %s: %s", where, text)

@@ -140,6 +140,24 @@ def test_measured_stands_beside_published(run: Run) -> None:
     assert any(line.startswith("| Ours, ours |") for line in lines)
 
 
+def test_columns_of_contours_and_errors(run: Run) -> None:
+    """The row at the best threshold has no label map, so its contours are not known."""
+    folder = scored(run, run.folder / "results")
+    columns: Any = copy.deepcopy(TABLE["columns"])
+    columns["cam"]["metric"] = columns["best"]["metric"] = "boundary_miou"
+    columns["crf"]["metric"] = "false_negative"
+    rows = [TABLE["rows"][0], {**TABLE["rows"][1], "published": []}]
+    path = described(run.folder, columns=columns, rows=rows)
+    _, numbers = read(make_paper_table(path, {"ours": [folder]}, run.folder / "o"))
+    (fixed, _), (*_, crf) = (
+        read_records([folder / f"scores/{name}.train.json"]) for name in ("cam", "predictions")
+    )
+    assert float(numbers["Ours", "cam"]["ours"]) == pytest.approx(100 * fixed.boundary_miou)
+    assert float(numbers["Ours", "crf"]["ours"]) == pytest.approx(100 * crf.false_negative)
+    assert numbers["Ours", "crf"]["low"] == ""
+    assert ("Ours", "best") not in numbers
+
+
 def test_a_table_states_images_weights_code_and_commit(run: Run) -> None:
     folder = scored(run, run.folder / "results")
     for path in folder.glob("scores/*.json"):

@@ -1,9 +1,9 @@
 """Boundary IoU: how well the contours of the classes are met (Cheng et al., arXiv:2103.16562).
 
-The boundary region of a class in a label map are its pixels that lie at most ``d`` pixels inside
-its contour. The boundary IoU of the class is the intersection of the regions of truth and
-prediction over their union, both counted over all images, as those of the IoU are. It weighs the
-inside of large objects less than the IoU does.
+The boundary region of a class is the set of its pixels that lie at most ``d`` pixels inside its
+contour. The boundary IoU of the class is the intersection of the regions of truth and prediction
+over their union, both counted over all images, as those of the IoU are. It weighs the inside of
+large objects less than the IoU does.
 
 - ``d`` is a share of the image's diagonal, 0.02 in the paper, rounded, and at least one pixel.
 - Distances are those of a chessboard. The edge of the image is a contour.
