@@ -52,8 +52,9 @@ def random_run(make_run: Callable[..., Run]) -> tuple[Run, Maps]:
         run.truth[sample.id] = truth
         visible = np.where(truth == 255, 0, truth)
         moved = np.roll(visible, rng.integers(0, 4, 2), axis=(0, 1))
-        spots = blocks(rng, shape, [TREE, CAT])
-        predictions[sample.id] = np.where(rng.random(shape) < 0.9, moved, spots).astype(np.uint8)
+        noise = rng.integers(0, 4, shape)
+        mixed = np.where(rng.random(shape) < 0.5, blocks(rng, shape, [TREE, CAT]), noise)
+        predictions[sample.id] = np.where(rng.random(shape) < 0.9, moved, mixed).astype(np.uint8)
         samples.append(replace(sample, tags=tuple(label - 1 for label in objects)))
     run.samples[:] = samples
     write_manifest_folder(run.manifest_dir, CLASSES, samples)
