@@ -290,6 +290,61 @@ def pngs(run):
     return [str(listing_path(folder)) for folder in folders]
 
 
+PAGE_OPTIONS = {
+    "cams": "cams",
+    "seeds": "seeds",
+    "scores_grid": "scores",
+    "masks": "masks",
+    "refiner_predictions": "refiner",
+    "predictions": "predictions",
+}
+
+
+def page_shards(wildcards):
+    """The shards that a result page shows, by product."""
+    shards_by_product = {product: [] for product in PAGE_OPTIONS}
+    for split in page_splits(wildcards):
+        for product, paths in RUNS.shown(wildcards.run, split).items():
+            shards_by_product[product] += paths
+        settings = of_run(wildcards)
+        if settings.refine.is_trained and split in settings.cams.splits:
+            shards_by_product["scores_grid"] += RUNS.shards(
+                "scores_grid", wildcards.run, split
+            )
+    return shards_by_product
+
+
+def page_options(wildcards):
+    """The same as options of `wsss page`."""
+    return " ".join(
+        f"--{PAGE_OPTIONS[product]} {path}"
+        for product, paths in page_shards(wildcards).items()
+        for path in paths
+    )
+
+
+def page_splits(wildcards):
+    """The splits of a result page."""
+    return ["train", "val"] if of_run(wildcards).data.val_list else ["train"]
+
+
+def page_records(wildcards):
+    """The records that a result page shows; none without a truth."""
+    return scored_of(wildcards) if of_run(wildcards).data.has_truth else []
+
+
+def counts_of_page(wildcards):
+    """The counts per image next to them."""
+    return counts_of(wildcards) if of_run(wildcards).data.has_truth else []
+
+
+def drawn_truth_of_page(wildcards):
+    """The masks of COCO that are drawn before the page."""
+    data = of_run(wildcards).data
+    files = (truth_files(data, split) for split in page_splits(wildcards))
+    return [str(path) for paths in files for path in paths]
+
+
 def drop_outdated(mark, folder, is_true):
     """Remove the file that stands for those in a folder if it is not true any more: Snakemake then
     misses it and makes all of them again."""

@@ -10,6 +10,7 @@ localrules:
     class_chart,
     loss_curve,
     contact_sheet,
+    page,
 
 
 rule score:
@@ -213,6 +214,44 @@ rule loss_curve:
     shell:
         "WSSS_JOB={params.job:q}"
         " python -m wsss loss-curve {input:q} --out {output:q} 2> {log}"
+
+
+rule page:
+    input:
+        manifest=manifest,
+        drawn=drawn_truth_of_page,
+        records=page_records,
+        counts=counts_of_page,
+        shards=lambda wildcards: sum(page_shards(wildcards).values(), []),
+    output:
+        page="results/{run}/index.html",
+        pictures=directory("results/{run}/page"),
+        embedded=report(
+            "results/{run}/pictures/page.html",
+            caption="../report/page.rst",
+            category="Pictures",
+            labels={"what": "result page", "split": "all", "run": "{run}"},
+        ),
+    log:
+        "results/{run}/logs/page.log",
+    benchmark:
+        "results/{run}/benchmarks/page.tsv"
+    conda:
+        "../../envs/core.yaml"
+    params:
+        sections=sections("page"),
+        code=code("page"),
+        job=job_file("page"),
+        packages=packages("page"),
+        folder=subpath(input.manifest, parent=True),
+        out=subpath(output.page, parent=True),
+        shards=page_options,
+    message:
+        "Drawing the result page"
+    shell:
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss page {input.records:q} --manifest {params.folder:q} --out {params.out:q}"
+        " --embedded {output.embedded:q} {params.shards} 2> {log}"
 
 
 rule contact_sheet:

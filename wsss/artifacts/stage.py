@@ -288,6 +288,12 @@ STAGES: dict[str, Stage] = {
             ("name", "data", "pictures"),
             idle=_IDLE_AT_INGEST,
         ),
+        Stage(
+            "page",
+            ("wsss.score.page.build",),
+            ("name", "data", "pictures"),
+            idle=_IDLE_AT_INGEST,
+        ),
         Stage("charts", ("wsss.score.figures.curves",)),
     )
 }

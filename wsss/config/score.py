@@ -61,3 +61,7 @@ class PicturesConfig(Section):
     """Pictures."""
 
     contact_images: PositiveInt = Field(12, description="Images on a contact sheet.")
+    gallery_images: PositiveInt = Field(
+        2000, description="Most images per split on the result page; of more it shows some, spread "
+        "over the classes.",
+    )

@@ -186,7 +186,8 @@ class Runs(Mapping[str, Run]):
         """The files that a run ends in: pictures and tables."""
         config, base = self[name].config, f"results/{name}"
         splits = config.cams.splits
-        products = [f"{base}/pictures/{split}.png" for split in splits]
+        products = [f"{base}/index.html"]
+        products += [f"{base}/pictures/{split}.png" for split in splits]
         if config.data.has_truth:
             for table in RUN_TABLES:
                 products += table_paths(name, table)

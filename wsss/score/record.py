@@ -117,6 +117,11 @@ class Record(BaseModel):
     report_classes: tuple[str, ...] = ()
     report_mean: float | None = None
     """Mean IoU over the report classes alone."""
+    miou_by_threshold: tuple[float | None, ...] = ()
+    """Of class scores: the mean IoU at each threshold of `wsss.score.metrics.threshold_sweep`."""
+    foreground_by_score: tuple[tuple[int, int], ...] = ()
+    """Of class scores: pixels in each hundredth of the largest score, and those whose class is
+    true."""
     confusion: tuple[tuple[int, ...], ...]
     """Pixels, [true label][predicted label]."""
     weights: dict[str, str]

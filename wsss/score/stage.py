@@ -35,7 +35,7 @@ from wsss.score.metrics.counting import counter
 from wsss.score.metrics.parallel import Counts, count_in_parallel
 from wsss.score.metrics.threshold_sweep import Sweep
 from wsss.score.product import HAS_THRESHOLD, PRODUCTS, ProductName
-from wsss.score.record import Background, Record, boundary_numbers, numbers, write_records
+from wsss.score.record import Background, Record, boundary_numbers, defined, numbers, write_records
 from wsss.score.tag_agreement import TagAgreement, compare_with_tags
 
 _log = logging.getLogger(__name__)
@@ -201,10 +201,16 @@ def _score_rows(
     assert isinstance(fixed, Confusion)
     assert isinstance(sweep, Sweep)
     rule = None if "background" in inputs.arrays else settings.background
-    yield _Row("fixed", fixed.matrix, fixed, {"background": _background(rule)})
+    among = [inputs.labels.index(name) for name in report]
+    curve = sweep.curve(among, settings.score.class_mean)
+    fields = {
+        "background": _background(rule),
+        "miou_by_threshold": tuple(map(defined, curve)),
+        "foreground_by_score": tuple(sweep.reliability()),
+    }
+    yield _Row("fixed", fixed.matrix, fixed, fields)
     if settings.score.cam_thresholds == "fixed+best":
-        among = [inputs.labels.index(name) for name in report]
-        threshold, matrix = sweep.best(among, settings.score.class_mean)
+        threshold, matrix = sweep.best(curve)
         background = Background(
             rule="constant",
             value=threshold,

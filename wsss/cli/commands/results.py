@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles, ManifestDir, Split, stage_values
+from wsss.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigFiles,
+    ManifestDir,
+    Split,
+    Workers,
+    stage_values,
+)
 from wsss.pipeline.job import current_job
 from wsss.score.product import ProductName
 
@@ -119,6 +126,56 @@ def contact_sheet(
     draw(manifest, split, out, **values)
 
 
+def page(
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="Folder to write index.html and page/ to.")],
+    records: Annotated[
+        list[Path], typer.Argument(help="Records of `wsss score`.", show_default=False)
+    ] = [],  # noqa: B006
+    cams: Annotated[list[Path], typer.Option(help="CAM shards (repeat).")] = [],  # noqa: B006
+    seeds: Annotated[list[Path], typer.Option(help="Seed shards (repeat).")] = [],  # noqa: B006
+    scores: Annotated[
+        list[Path], typer.Option(help="Shards of the refiner's class scores (repeat).")
+    ] = [],  # noqa: B006
+    masks: Annotated[list[Path], typer.Option(help="Mask shards (repeat).")] = [],  # noqa: B006
+    refiner: Annotated[
+        list[Path], typer.Option(help="Shards of the refiner's predictions (repeat).")
+    ] = [],  # noqa: B006
+    predictions: Annotated[list[Path], typer.Option(help="Prediction shards (repeat).")] = [],  # noqa: B006
+    embedded: Annotated[
+        Path | None,
+        typer.Option(help="Also write a page of fewer images that holds its pictures itself."),
+    ] = None,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    workers: Workers = 0,
+) -> None:
+    """The result page: every stage of every image, charts, filters. Open index.html in a browser."""
+    from wsss.score.page.build import RunFiles, make_page
+
+    values = stage_values("page", config, workers=workers)
+    shards = {"cams": cams, "seeds": seeds, "scores_grid": scores, "masks": masks}
+    shards |= {"refiner_predictions": refiner, "predictions": predictions}
+    run = RunFiles(values.pop("name"), manifest, shards, records)
+    make_page(run, out, embedded=embedded, workers=values.pop("compute").workers, **values)
+
+
+def side_by_side(
+    first: Annotated[
+        Path, typer.Argument(help="Results of a run, e.g. results/demo.", show_default=False)
+    ],
+    second: Annotated[
+        Path, typer.Argument(help="Another run on the same images.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write index.html and page/ to.")],
+    workers: Annotated[int, typer.Option(help="Processes that draw.", min=1)] = 2,
+) -> None:
+    """The result page of two runs: the difference of each class, and the masks of both."""
+    from wsss.score.page.build import read_run_files
+    from wsss.score.page.build import side_by_side as make
+
+    make(read_run_files(first), read_run_files(second), out, workers=workers)
+
+
 def loss_curve(
     log: Annotated[
         Path, typer.Argument(help="Loss curve of a training (CSV).", show_default=False)
@@ -159,6 +216,7 @@ def show(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    commands = (score, table, compare, efficiency, contact_sheet, class_chart, loss_curve, show)
+    commands = (score, table, compare, efficiency, contact_sheet, class_chart, loss_curve, page)
+    commands += (side_by_side, show)
     for command in commands:
         app.command(rich_help_panel=PANEL)(command)

@@ -20,7 +20,7 @@ one product of a dense with a sparse matrix.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,21 +84,28 @@ def resampled(
     Raises:
         ValueError: the runs were counted on different images.
     """
+    mious = np.empty((len(tables), resamples))
+    for run, draws, counts in _drawn_counts(tables, resamples, seed, block):
+        iou = averaged(iou_of(*counts), counts[1], class_mean)
+        mious[run, draws] = _mean_defined(iou)
+    return mious
+
+
+def _drawn_counts(
+    tables: Sequence[CountTable], resamples: int, seed: int, block: int | None = None
+) -> Iterator[tuple[int, slice, Int64[np.ndarray, "3 draws labels"]]]:
+    """Run, draws, and the pixels hit, true and predicted of each label in these draws."""
     images = len(tables[0].ids)
     if any(table.ids != tables[0].ids for table in tables):
         raise ValueError("the runs were counted on different images")
     block = block or max(1, _WEIGHTS // max(1, images))
     rng = np.random.default_rng(seed)
     sums = [table.sums() for table in tables]
-    mious = np.empty((len(tables), resamples))
     for start in range(0, resamples, block):
         weights = draw(rng, images, min(block, resamples - start))
         for run, table in enumerate(tables):
             total = np.asarray(sums[run] @ weights.T).reshape(3, table.labels, -1)
-            counts = np.moveaxis(total, 2, 1)
-            iou = averaged(iou_of(*counts), counts[1], class_mean)
-            mious[run, start : start + len(weights)] = _mean_defined(iou)
-    return mious
+            yield run, slice(start, start + len(weights)), np.moveaxis(total, 2, 1)
 
 
 def draw(rng: np.random.Generator, images: int, draws: int) -> Int64[np.ndarray, "draws images"]:
@@ -205,6 +212,39 @@ def difference(
         above=float(np.mean(differences > 0)),
         resamples=resamples,
     )
+
+
+def class_differences(
+    first: CountTable,
+    second: CountTable,
+    *,
+    class_mean: ClassMean = "union",
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> list[tuple[float, Interval] | None]:
+    """The paired difference of the mIoU, then that of the IoU of each label.
+
+    Arguments and errors are those of `difference`.
+
+    Returns:
+        Value and 95 % interval over draws of the images; None where a label occurs in neither
+        truth nor prediction of a run.
+    """
+    tables = [first, second]
+    ious = np.empty((2, resamples, first.labels + 1))
+    for run, draws, counts in _drawn_counts(tables, resamples, seed):
+        iou = iou_of(*counts)
+        ious[run, draws, 1:] = iou
+        ious[run, draws, 0] = _mean_defined(averaged(iou, counts[1], class_mean))
+    values = []
+    for table in tables:
+        metrics = metrics_of(table.total(), class_mean)
+        values.append(np.array([metrics.miou, *metrics.iou]))
+    differences: list[tuple[float, Interval] | None] = []
+    for label, value in enumerate(values[0] - values[1]):
+        ends = _interval(ious[0, :, label] - ious[1, :, label])
+        differences.append(None if ends is None or np.isnan(value) else (float(value), ends))
+    return differences
 
 
 def _interval(values: Float64[np.ndarray, " draws"]) -> Interval | None:

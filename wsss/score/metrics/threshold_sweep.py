@@ -78,9 +78,18 @@ class Sweep:
         return np.concatenate([background[:, None], foreground], axis=1)
 
     def best(
-        self, among: Sequence[int] = (), class_mean: ClassMean = "union"
+        self, curve: Sequence[float]
     ) -> tuple[float, Int64[np.ndarray, "truth prediction"]]:
         """The threshold with the highest mean IoU, the lowest of equals, and its matrix.
+
+        Args:
+            curve: what `curve` gives.
+        """
+        position = int(np.argmax(np.nan_to_num(curve, nan=-1.0)))
+        return position / 100, self.matrix(position)
+
+    def curve(self, among: Sequence[int] = (), class_mean: ClassMean = "union") -> list[float]:
+        """The mean IoU at each of `THRESHOLDS`.
 
         Args:
             among: labels over which the mean runs; empty = all.
@@ -91,5 +100,14 @@ class Sweep:
             matrix = self.matrix(position)
             iou = averaged(metrics_of(matrix).iou, matrix.sum(axis=1), class_mean)
             scores.append(mean_defined(iou[list(among)] if among else iou))
-        position = int(np.argmax(np.nan_to_num(scores, nan=-1.0)))
-        return position / 100, self.matrix(position)
+        return scores
+
+    def reliability(self) -> list[tuple[int, int]]:
+        """Pixels by their largest class score, in steps of 0.01, and those whose class is true.
+
+        The first step holds scores from above 0 to 0.01, the last those above 0.99.
+        """
+        pixels = self.counts.sum(axis=(0, 1))[1:]
+        labels = np.arange(1, self.labels)
+        correct = self.counts[labels, labels - 1].sum(axis=0)[1:]
+        return list(zip(pixels.tolist(), correct.tolist(), strict=True))

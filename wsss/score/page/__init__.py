@@ -1,0 +1,1 @@
+"""The result page of a run: pictures of every stage, charts, and two runs side by side."""
