@@ -62,6 +62,7 @@ class PicturesConfig(Section):
 
     contact_images: PositiveInt = Field(12, description="Images on a contact sheet.")
     gallery_images: PositiveInt = Field(
-        2000, description="Most images per split on the result page; of more it shows some, spread "
+        2000,
+        description="Most images per split on the result page; of more it shows some, spread "
         "over the classes.",
     )

@@ -149,7 +149,7 @@ def page(
     config: ConfigFiles = DEFAULT_CONFIG,
     workers: Workers = 0,
 ) -> None:
-    """The result page: every stage of every image, charts, filters. Open index.html in a browser."""
+    """The result page: every stage of every image, charts, filters; open it in a browser."""
     from wsss.score.page.build import RunFiles, make_page
 
     values = stage_values("page", config, workers=workers)

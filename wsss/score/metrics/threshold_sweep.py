@@ -77,9 +77,7 @@ class Sweep:
         background = self.counts.sum(axis=(1, 2)) - foreground.sum(axis=1)
         return np.concatenate([background[:, None], foreground], axis=1)
 
-    def best(
-        self, curve: Sequence[float]
-    ) -> tuple[float, Int64[np.ndarray, "truth prediction"]]:
+    def best(self, curve: Sequence[float]) -> tuple[float, Int64[np.ndarray, "truth prediction"]]:
         """The threshold with the highest mean IoU, the lowest of equals, and its matrix.
 
         Args:

@@ -171,7 +171,9 @@ def make_page(
                     file = f"{name}-{index}-{key}.webp"
                     (folder / file).write_bytes(content)
                     if embedded is not None and image in embedded_ids:
-                        inside[file] = "data:image/webp;base64," + base64.b64encode(content).decode()
+                        inside[file] = (
+                            "data:image/webp;base64," + base64.b64encode(content).decode()
+                        )
             splits[name] = _content(split, classes, rows, bool(sources), range(len(split.samples)))
             fewer[name] = _content(
                 split, classes, rows, bool(sources),
@@ -215,9 +217,7 @@ def page_html(content: Mapping[str, Any]) -> str:
     return page.replace("__DATA__", text)
 
 
-def _open_split(
-    manifest: Manifest, name: str, run: RunFiles, most: int
-) -> _Split | None:
+def _open_split(manifest: Manifest, name: str, run: RunFiles, most: int) -> _Split | None:
     """The images of a split and the shards that hold their layers; None where there is nothing."""
     members = Manifest(tuple(sample for sample in manifest if sample.split == name))
     split = _Split(sample_images(members, most), len(members))
@@ -240,9 +240,7 @@ def _add_run(split: _Split, against: RunFiles) -> None:
             split.layers[f"other_{key}"] = of_layer
 
 
-def _shards_of(
-    layer: Layer, paths: Sequence[Path], ids: set[str], split: str
-) -> dict[str, Path]:
+def _shards_of(layer: Layer, paths: Sequence[Path], ids: set[str], split: str) -> dict[str, Path]:
     """The shard of each image that has a layer."""
     of_image: dict[str, Path] = {}
     for path in paths:

@@ -47,8 +47,7 @@ def compared(first: Sequence[Scored], second: Sequence[Scored]) -> list[dict[str
                 "title": row_name(record),
                 "miou": [record.miou, other.record.miou],
                 "differences": [
-                    None if d is None else [d[0], d[1].low, d[1].high]
-                    for d in differences
+                    None if d is None else [d[0], d[1].low, d[1].high] for d in differences
                 ],
             }
         )

@@ -19,7 +19,7 @@ from wsss.score.figures.overlay import paint_heat, paint_labels
 from wsss.score.truth.find import Source, read_truth
 
 LONG_SIDE = 320
-"""Pixels; larger images are scaled down to it."""
+"""Pixels of every picture."""
 _QUALITY = 82  # of WebP
 PHOTO, TRUTH = "image", "truth"
 
@@ -71,9 +71,7 @@ def draw(task: PictureTask) -> Mapping[str, bytes]:
             pictures[key] = paint_heat(photo, maps, item.attrs["classes"], task.palette)
         else:
             labels = _resize(array, cv2.INTER_NEAREST)
-            pictures[key] = paint_labels(
-                photo, labels, task.palette, hatch_ignore=layer.hatched
-            )
+            pictures[key] = paint_labels(photo, labels, task.palette, hatch_ignore=layer.hatched)
     if task.truth is not None:
         truth = read_truth(task.truth, sample.id, sample.height, sample.width)
         labels = _resize(truth, cv2.INTER_NEAREST)
@@ -88,8 +86,10 @@ def _open(path: Path, kind: str) -> Shard:
 
 def _resize(array: np.ndarray, interpolation: int) -> np.ndarray:
     height, width = array.shape[:2]
-    share = min(1.0, LONG_SIDE / max(height, width))
+    share = LONG_SIDE / max(height, width)
     size = max(1, round(share * width)), max(1, round(share * height))
+    if share > 1 and interpolation == cv2.INTER_AREA:
+        interpolation = cv2.INTER_CUBIC
     return cv2.resize(array, size, interpolation=interpolation)
 
 

@@ -1,0 +1,158 @@
+"""The result page of a tiny run, in a browser."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.score.conftest import Run
+from wsss.artifacts.errors import ArtifactError
+from wsss.score.page.build import RunFiles, make_page, page_html, read_run_files, side_by_side
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+
+
+def files_of(run: Run, name: str = "tiny") -> RunFiles:
+    """Shards and records of a run whose masks are almost true."""
+    maps, predicted = {}, {}
+    for index, sample in enumerate(run.samples):
+        truth = run.truth[sample.id]
+        label = np.where(truth == 255, 0, truth).astype(np.uint8)
+        label[: 3 + index] = 0
+        maps[sample.id] = {
+            "label": label,
+            "train": np.where(label == 0, 255, label).astype(np.uint8),
+        }
+        predicted[sample.id] = {"single": np.roll(label, 3, axis=1)}
+    shards = {
+        "cams": run.cam_shards(),
+        "masks": [run.write("masks", "masks", maps)],
+        "predictions": [run.write("pred", "predictions", predicted)],
+    }
+    scores = run.folder / "scores"
+    scores.mkdir(exist_ok=True)
+    records = [scores / f"{file}.train.json" for file in ("cam", "masks", "predictions")]
+    run.score("cam", shards["cams"], records[0])
+    run.score("masks", shards["masks"], records[1])
+    run.score("segmenter", shards["predictions"], records[2])
+    return RunFiles(name, run.manifest_dir, shards, records)
+
+
+def page_of(run: Run, out: Path, **options: Any) -> Path:
+    make_page(
+        files_of(run), out, data=run.config.data, pictures=run.config.pictures, workers=1, **options
+    )
+    return out / "index.html"
+
+
+def test_files_of_a_page(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run(pictures={"contact_images": 2})
+    small = tmp_path / "small.html"
+    page = page_of(run, tmp_path / "out", embedded=small)
+    names = sorted(path.name for path in (tmp_path / "out/page").glob("train-0-*.webp"))
+    assert names == [
+        f"train-0-{key}.webp"
+        for key in ("cam", "cam_affinity", "image", "mask", "prediction", "train_mask", "truth")
+    ]
+    assert "data:image/webp" not in page.read_text()
+    assert small.read_text().count("data:image/webp;base64,") == 2 * len(names)
+    other = read_run_files(tmp_path / "out")
+    assert other[0] == files_of(run)
+    side_by_side(other, other, tmp_path / "both", workers=1)
+    assert (tmp_path / "both/page/train-0-other_mask.webp").is_file()
+    with pytest.raises(ArtifactError, match="no such file; pass the results of a run"):
+        read_run_files(tmp_path)
+    empty = RunFiles("none", run.manifest_dir, {}, [])
+    with pytest.raises(ArtifactError, match="has no CAMs, masks or predictions to show"):
+        make_page(
+            empty, tmp_path / "e", data=run.config.data, pictures=run.config.pictures, workers=1
+        )
+
+
+def test_names_cannot_end_the_script() -> None:
+    page = page_html({"run": "</script><b>", "splits": {}})
+    start = page.index('<script type="application/json" id="data">')
+    text = page[start:].partition(">")[2].partition("</script>")[0]
+    assert json.loads(text)["run"] == "</script><b>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM:
+        pytest.skip("no Chromium here; the page is not opened")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        program = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield program
+        program.close()
+
+
+@pytest.mark.slow
+def test_in_a_browser(browser: Any, make_run: Callable[..., Run], tmp_path: Path) -> None:
+    """No error; layers, order, filters, a click on a confusion cell, the keyboard."""
+    run = make_run()
+    page_of(run, tmp_path / "out", embedded=tmp_path / "small.html")
+    both = read_run_files(tmp_path / "out")
+    side_by_side(both, both, tmp_path / "both", workers=1)
+    page = browser.new_page()
+    errors: list[str] = []
+    page.on(
+        "console", lambda message: errors.append(message.text) if message.type == "error" else None
+    )
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    for address in ("both/index.html", "small.html", "out/index.html"):
+        page.goto(f"file://{tmp_path / address}")
+        assert (
+            page.evaluate(
+                "[...document.images].filter(i => i.loading === 'eager' && i.complete && !i.naturalWidth).length"
+            )
+            == 0
+        )
+        assert page.locator("#against").is_visible() == address.startswith("both")
+    cards, name = page.locator(".card"), ".card .name"
+    assert cards.count() == len(run.samples)
+    ious = [
+        float(text.split()[-1])
+        for text in page.locator(".card .line span:nth-child(2)").all_inner_texts()
+    ]
+    assert ious == sorted(ious)
+    page.select_option("#sort", "best")
+    ious = [
+        float(text.split()[-1])
+        for text in page.locator(".card .line span:nth-child(2)").all_inner_texts()
+    ]
+    assert ious == sorted(ious, reverse=True)
+    layer = page.locator("#layer-name")
+    before = layer.inner_text()
+    page.locator("h1").click()
+    page.keyboard.press("ArrowLeft")
+    assert layer.inner_text() != before
+    page.locator("#layer").fill("0")
+    assert layer.inner_text() == "image"
+    page.select_option("#class", label="cat")
+    tagged = [s.id for s in run.samples if 0 in s.tags]
+    assert sorted(page.locator(name).all_inner_texts()) == sorted(tagged)
+    page.select_option("#class", label="all")
+    page.locator("rect.hit[data-truth='1'][data-predicted='0']").first.click()
+    assert "cat taken for background" in page.locator("#cell").inner_text()
+    missed = [s.id for s in run.samples if (run.truth[s.id] == 1).any()]
+    assert set(page.locator(name).all_inner_texts()) <= set(missed)
+    page.get_by_role("button", name="show all").click()
+    assert cards.count() == len(run.samples)
+    cards.first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("dialog").is_visible()
+    first = page.locator("#viewer-title").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#viewer-title").inner_text() != first
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog").is_visible()
+    assert errors == []
+    page.close()
