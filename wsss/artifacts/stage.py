@@ -50,8 +50,9 @@ class Stage:
     idle: tuple[str, ...] = _IDLE
     """Of what ``reads`` covers, what changes nothing in what the stage writes: it is part of no key
     and no provenance."""
-    watches_idle: bool = False
-    """Whether a change of these values reruns the stage, because they decide if it succeeds."""
+    watches: tuple[str, ...] = ()
+    """Of the idle values, those whose change reruns the stage, because they decide if it
+    succeeds."""
 
     def select(self, config: Any) -> dict[str, Any]:
         """The values that the stage reads, by the last part of their key.
@@ -68,7 +69,7 @@ class Stage:
     def watched(self, config: Any) -> dict[str, Any]:
         """The values whose change reruns the stage, by key, as plain values for JSON."""
         values = {key: _value(config, key) for key in self.reads}
-        return self._active(values, idle=() if self.watches_idle else self.idle)
+        return self._active(values, idle=[key for key in self.idle if key not in self.watches])
 
     def values(self, config: Any) -> dict[str, Any]:
         """All values that the stage reads, as plain values in nested sections, for JSON."""
@@ -231,8 +232,8 @@ STAGES: dict[str, Stage] = {
             "ingest",
             ("wsss.data.ingest.stage",),
             ("variant", "data"),
-            idle=_IDLE_AT_INGEST,
-            watches_idle=True,
+            idle=(*_IDLE_AT_INGEST, "data.coco_truth"),
+            watches=_IDLE_AT_INGEST,
         ),
         Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", "clip", "cams")),
         Stage("seeds", ("wsss.masks.seeds_stage",), ("data.max_pixels", "cams", "seeds")),

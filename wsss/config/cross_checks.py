@@ -15,10 +15,12 @@ def cross_checks(config: Config) -> list[str]:
         errors.append("retrain needs masks of the train split: add train to cams.splits")
     if "val" in cams.splits and not data.val_list:
         errors.append("cams.splits has val, but data.val_list is empty")
-    if data.tags == "masks" and data.kind != "voc":
-        errors.append(f"data.tags: masks is for kind voc, not {data.kind}")
+    if data.tags == "masks" and data.kind not in ("voc", "coco"):
+        errors.append(f"data.tags: masks is for kinds voc and coco, not {data.kind}")
     if data.masks and data.kind not in ("folder", "coco"):
         errors.append(f"data.masks is for kinds folder and coco; {data.kind} has masks in its root")
+    if data.kind == "coco" and data.coco_truth == "png" and not data.masks:
+        errors.append("data.coco_truth is png, so data.masks must name the folder of the PNGs")
     if retrain.enabled:
         errors += _of_segmenter(config)
     return errors + _of_refiner(config)

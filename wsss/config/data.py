@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
 from pydantic import Field, PositiveInt
 
 from wsss.config.base import Section, Share
+
+CocoRule = Literal["crowd_void", "voc_style", "weakclip", "png"]
+COCO_RULES: Final[Mapping[CocoRule, str]] = {
+    "crowd_void": "smaller instances on top, crowd regions 255",
+    "voc_style": "smaller annotations on top, crowd regions as their class",
+    "weakclip": "annotations that come first in the file on top, crowd regions as their class",
+    "png": "PNGs that were made elsewhere",
+}
+"""How COCO's annotations become the label maps that scores compare with."""
 
 
 class DataConfig(Section):
@@ -39,8 +49,8 @@ class DataConfig(Section):
             "Where image-level tags come from: auto (voc: the XML annotations; coco: the "
             "instances JSON; "
             "demo: tags.csv; folder: <root>/tags.csv), xml, json, or the path of a CSV file. "
-            "masks (voc): read from the pixel labels by `wsss truth tags`, as in some papers; only "
-            "for comparison with them."
+            "masks (voc, coco): read from the pixel labels by `wsss truth tags`, as in some "
+            "papers; only for comparison with them, since this uses pixel labels."
         ),
     )
     classes: list[str] = Field(
@@ -61,7 +71,17 @@ class DataConfig(Section):
         "",
         description=(
             "Folder of ground-truth PNGs for the scores. folder: empty = none; coco: written by "
-            "`wsss truth coco-masks`, empty = drawn during each scoring."
+            "`wsss truth coco-masks`, empty = drawn during each scoring; with coco_truth png, the "
+            "PNGs themselves."
+        ),
+    )
+    coco_truth: CocoRule = Field(
+        "crowd_void",
+        description=(
+            "coco: the rule behind the ground truth of the scores. "
+            + "; ".join(f"{name}: {rule}" for name, rule in COCO_RULES.items())
+            + " (masks names the folder). voc_style are the VOC-style masks on which WeCLIP, ExCEL "
+            "and most papers score; weakclip is what WeakCLIP's converter writes."
         ),
     )
     max_pixels: PositiveInt = Field(
