@@ -69,6 +69,8 @@ class Record(BaseModel):
     images_without_truth: int
     truth: str
     """Which folder, or which rule."""
+    truth_rule: str = ""
+    """Of COCO, ``data.coco_truth``; empty for other data sets, and where records are older."""
     truth_and_tags: TagAgreement | None = None
     """Whether they speak of the same objects; None where records are older."""
     background: Background | None
@@ -117,6 +119,11 @@ class Record(BaseModel):
     def truth_warnings(self) -> list[str]:
         """What to look at before believing the numbers: where truth and tags disagree."""
         return self.truth_and_tags.warnings if self.truth_and_tags else []
+
+    @property
+    def tags_from_masks(self) -> bool:
+        """Whether the tags behind it were read from pixel labels: ``data.tags: masks``."""
+        return bool(self.provenance.config.get("data", {}).get("tags") == "masks")
 
     @property
     def at_best_threshold(self) -> bool:

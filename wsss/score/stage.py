@@ -154,6 +154,7 @@ def run(
             "images": inputs.images,
             "images_without_truth": len(inputs.truth.missing),
             "truth": inputs.truth.description,
+            "truth_rule": inputs.truth.rule,
             "truth_and_tags": agreement,
             "background": None,
             "crf": False,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from wsss.score.record import Record
-from wsss.score.tables.rows import Table, percent, row_name, truth_warnings
+from wsss.score.tables.rows import Table, percent, row_name, warnings
 from wsss.score.tables.seeds import are_repeats, mean_text, without_seed
 from wsss.score.tables.write import Texts, csv_text, table_texts, write_table
 
@@ -80,7 +80,7 @@ def _lay_out(rows: Rows, name: str) -> Table:
     report = any(record.report_mean is not None for record in records)
     return Table(
         title=f"{name}: {len(rows) - (SHARED in rows)} runs",
-        notes=(*truth_warnings(records), *NOTES, *([SEEDS] if repeated else [])),
+        notes=(*warnings(records), *NOTES, *([SEEDS] if repeated else [])),
         columns=heads,
         rows=tuple(grids[0]),
         class_columns=heads if report else (),
@@ -121,11 +121,21 @@ def _means(group: Sequence[Sequence[Record]], columns: Sequence[str], field: str
 
 
 def _column(record: Record) -> str:
-    return f"{row_name(record)}, {record.split}"
+    truth = f", truth {record.truth_rule}" if record.truth_rule else ""
+    return f"{row_name(record)}, {record.split}{truth}"
 
 
 def _numbers(label: str, record: Record) -> dict[str, object]:
-    fields = ("split", "seed", "variant", "miou", "report_mean", "miou_low", "miou_high")
+    fields = (
+        "split",
+        "truth_rule",
+        "seed",
+        "variant",
+        "miou",
+        "report_mean",
+        "miou_low",
+        "miou_high",
+    )
     return {"run": label, "product": row_name(record)} | {
         name: getattr(record, name) for name in fields
     }

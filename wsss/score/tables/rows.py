@@ -34,6 +34,7 @@ NOTES = (
     "replacement: the effect of other images, not of another seed. None at the best threshold.",
     "An empty cell is a number that does not apply, is not known or was not run.",
 )
+TAGS_FROM_MASKS = "Tags were read from pixel labels (data.tags: masks)."
 _TITLES: dict[ProductName, str] = {
     "blob": "centred blob",
     "cam": "CAM",
@@ -76,11 +77,13 @@ def title(records: Sequence[Record]) -> str:
 
 def lay_out(records: Sequence[Record]) -> Table:
     """Bring records into rows of text, percent with one decimal."""
+    several_truths = len({record.truth_rule for record in records}) > 1
     rows = [
         {
             "row": row_name(record),
             "split": record.split,
             "images": str(record.images),
+            "truth": record.truth_rule if several_truths else "",
             "background": background_text(record.background),
             "CRF": "yes" if record.crf else "no",
             "scales": scales_text(record),
@@ -107,7 +110,7 @@ def lay_out(records: Sequence[Record]) -> Table:
     )
     return Table(
         title=title(records),
-        notes=(*truth_warnings(records), *NOTES, *truths, "Chains. " + " ".join(chains)),
+        notes=(*warnings(records), *NOTES, *truths, "Chains. " + " ".join(chains)),
         columns=tuple(columns),
         rows=tuple(tuple(row[name] for name in columns) for row in rows),
         class_columns=("IoU of", "split", *names),
@@ -115,9 +118,10 @@ def lay_out(records: Sequence[Record]) -> Table:
     )
 
 
-def truth_warnings(records: Sequence[Record]) -> tuple[str, ...]:
-    """Notes on truths that do not fit the tags, each once."""
-    texts = (f"WARNING. Truth of {r.split}: {w}." for r in records for w in r.truth_warnings)
+def warnings(records: Sequence[Record]) -> tuple[str, ...]:
+    """Notes on tags from pixel labels, and on truths that do not fit the tags, each once."""
+    texts = [f"WARNING. {TAGS_FROM_MASKS}" for record in records if record.tags_from_masks]
+    texts += [f"WARNING. Truth of {r.split}: {w}." for r in records for w in r.truth_warnings]
     return tuple(dict.fromkeys(texts))
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from wsss.artifacts.errors import ArtifactError
 from wsss.score.record import Background
-from wsss.score.tables.rows import background_text
+from wsss.score.tables.rows import TAGS_FROM_MASKS, background_text
 
 WIDTH = 100
 _PICTURES = ("*.png", "*.svg")
@@ -54,6 +54,8 @@ def print_table(path: Path, console: Console | None = None) -> None:
         table.add_row(*map(Text, [*cells, *map(_percent, numbers)]))
     console.print(table)
     console.print("Percent. best: threshold chosen on the same truth, an upper bound.", style="dim")
+    if any(row.get("tags_from_masks") == "True" for row in rows):
+        console.print(Text(f"WARNING. {TAGS_FROM_MASKS}", style="bold red"))
     warnings = ((row["split"], row.get("truth_warnings")) for row in rows)
     for split, text in dict.fromkeys(warnings):
         if text:

@@ -103,7 +103,9 @@ def _numbers(record: Record) -> dict[str, object]:
         "name": row_name(record),
         "title": product_title(record),
         **fields("product", "protocol", "method", "run", "chain", "split"),
-        **fields("images", "images_without_truth", "truth"),
+        **fields("images", "images_without_truth", "truth", "truth_rule"),
+        "truth_digest": record.provenance.inputs.get("truth"),
+        "tags_from_masks": record.tags_from_masks,
         "truth_warnings": "; ".join(record.truth_warnings),
         **{
             f"background_{name}": background.get(name)
