@@ -31,6 +31,7 @@ from wsss.artifacts.watch import is_listed, listing_path
 from wsss.clip.text.knowledge import built_in
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
+from wsss.data.datasets.coco import instances_path, parts_of
 from wsss.errors import WsssError
 from wsss.compute.device import local_gpus, require_cuda
 from wsss.demo.dataset import RECORD, is_as_drawn
@@ -214,6 +215,13 @@ def drawn_truth(wildcards):
     return list(map(str, truth_files(of_run(wildcards).data, wildcards.split)))
 
 
+def drawn_truth_of_tags(wildcards):
+    """The same of both splits, from which tags are read."""
+    data = of_run(wildcards).data
+    marks = [*truth_files(data, "train"), *truth_files(data, "val")]
+    return list(dict.fromkeys(map(str, marks)))
+
+
 def local_files(*texts):
     """The given paths that are files on this machine: weights, lists, annotations."""
     # Files inside this folder go by relative names, so that moving the folder reruns nothing.
@@ -244,13 +252,16 @@ def initial_weights(wildcards):
     return local_files(of_run(wildcards).retrain.init)
 
 
-def lists_of_masks(wildcards):
-    """The lists of images whose masks show the tags."""
+def files_of_masks(wildcards):
+    """The lists of images whose masks show the tags; of COCO also what the masks are drawn from."""
     data = of_run(wildcards).data
     root = expand_path(data.root)
-    names = filter(None, (data.train_list, data.val_list))
-    files = (f"{root}/ImageSets/Segmentation/{name}.txt" for name in names)
-    return local_files(*files, data.train_list, data.val_list)
+    names = [name for name in (data.train_list, data.val_list) if name]
+    files = [f"{root}/ImageSets/Segmentation/{name}.txt" for name in names]
+    if data.kind == "coco":
+        files = [str(instances_path(root, part)) for part in parts_of(data)]
+        files += [f"{root}/{name}" for name in names]
+    return local_files(*files, *names)
 
 
 def clip_files(wildcards):
@@ -419,10 +430,11 @@ def instances(root, wildcards):
 
 
 def drawn_masks():
-    """Folders of the masks of COCO, with the data set's folder."""
+    """Each folder of drawn masks of COCO: where it lies, by which rule, and the data set's folder."""
     data = [run.config.data for run in RUNS.values()]
-    return {
-        str(expand_path(one.masks)): one.root
+    roots = {
+        (str(expand_path(one.masks)), one.coco_truth): one.root
         for one in data
-        if one.kind == "coco" and one.masks
+        if one.kind == "coco" and one.masks and one.coco_truth != "png"
     }
+    return [(masks, rule, root) for (masks, rule), root in roots.items()]
