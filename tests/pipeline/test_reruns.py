@@ -34,6 +34,7 @@ SCORES = {stage for stage in STAGES if stage.startswith("score_")}
         ({"data": {"quarantine_limit": 0.5}}, {"ingest"}),
         ({"data": {"max_pixels": 10**6}}, {"ingest", "mask_tags", "pictures"} | SCORES),
         ({"data": {"root": "elsewhere"}}, {"ingest", "mask_tags", "pictures"} | SCORES),
+        ({"data": {"coco_truth": "voc_style"}}, {"mask_tags", "pictures"} | SCORES),
         ({"cams": {"splits": ["train"]}}, set()),
         ({"refine": {"method": "weclip", "train": {"checkpoint_every": 7}}}, set()),
         ({"retrain": {"checkpoint_every": 7}}, set()),

@@ -150,6 +150,27 @@ def test_a_table_states_images_weights_code_and_commit(run: Run) -> None:
     assert not any(line.startswith("- Refined, ours") for line in lines)
 
 
+def test_rows_of_different_truths_say_so(run: Run) -> None:
+    folder = scored(run, run.folder / "results")
+    path = folder / "scores/cam.train.json"
+    write_records(
+        path, [r.model_copy(update={"truth_rule": "crowd_void"}) for r in read_records([path])]
+    )
+    changed = copy.deepcopy(TABLE)
+    for row, rule in zip(changed["rows"], ("weakclip", "voc_style"), strict=True):
+        source = {"source": "Somebody 2020.", "values": {"test": 55.5}, "truth": rule}
+        row["published"] = [source]
+    table = described(run.folder, rows=changed["rows"])
+    lines, numbers = read(make_paper_table(table, {"ours": [path]}, run.folder / "o"))
+    assert lines[2].startswith("| row | Truth | CAM, ours |")
+    assert lines[4].startswith("| Ours | ours crowd_void; published weakclip | ")
+    assert lines[5].startswith("| Refined | voc_style | ")
+    assert "- Ours, published (test): Somebody 2020; truth weakclip." in lines
+    assert any(line.startswith("- Truth: ") and "crowd regions 255" in line for line in lines)
+    assert numbers["Ours", "cam"]["truth_rule"] == "crowd_void"
+    assert numbers["Ours", "test"]["published_truth"] == "weakclip"
+
+
 def test_without_runs_only_published_values_remain(tmp_path: Path) -> None:
     paths = make_paper_table(described(tmp_path), {}, tmp_path / "out")
     lines, numbers = read(paths)

@@ -127,14 +127,8 @@ def _column(record: Record) -> str:
 
 def _numbers(label: str, record: Record) -> dict[str, object]:
     fields = (
-        "split",
+        *("split", "seed", "variant", "miou", "report_mean", "miou_low", "miou_high"),
         "truth_rule",
-        "seed",
-        "variant",
-        "miou",
-        "report_mean",
-        "miou_low",
-        "miou_high",
     )
     return {"run": label, "product": row_name(record)} | {
         name: getattr(record, name) for name in fields
