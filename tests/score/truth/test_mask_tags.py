@@ -22,6 +22,7 @@ from wsss.score.truth.mask_tags import write_mask_tags
 
 from ..conftest import save_mask
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SUBSET = Path(__file__).parents[3] / os.environ.get("WSSS_SHARED", "../shared") / "data/voc-subset"
 
 
