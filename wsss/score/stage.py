@@ -138,9 +138,8 @@ def run(
         rows = list(_prediction_rows(settings, counts, protocols))
     agreement = _agreement(rows, inputs)
     provenance = expected.model_copy(update={"weights": inputs.weights, "inputs": inputs.digests})
-    resamples = settings.score.resamples
     images = {row.name: row.images for row in rows if row.images}
-    stored = write_image_counts(out, images, provenance, resamples)
+    stored = write_image_counts(out, images, provenance, settings.score.resamples)
     records = []
     for row in rows:
         file, interval = stored.get(row.name, (None, None))
@@ -163,7 +162,7 @@ def run(
             "variant": settings.variant,
             "miou_low": interval.low if interval else None,
             "miou_high": interval.high if interval else None,
-            "resamples": resamples if interval else 0,
+            "resamples": settings.score.resamples if interval else 0,
             "image_counts": file,
             "weights": inputs.weights,
             "provenance": provenance,
