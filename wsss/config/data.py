@@ -80,8 +80,8 @@ class DataConfig(Section):
         description=(
             "coco: the rule behind the ground truth of the scores. "
             + "; ".join(f"{name}: {rule}" for name, rule in COCO_RULES.items())
-            + " (masks names the folder). voc_style are the VOC-style masks on which WeCLIP, ExCEL "
-            "and most papers score; weakclip is what WeakCLIP's converter writes."
+            + " (masks names the folder). voc_style: the VOC-style masks that papers pass on, on "
+            "which WeCLIP and ExCEL score; weakclip: what WeakCLIP's converter writes."
         ),
     )
     max_pixels: PositiveInt = Field(

@@ -19,8 +19,8 @@ SUPERVISION_NOTE = (
     "data. Rows of different supervision do not compare."
 )
 TRUTH_NOTE = (
-    "Truth: how COCO's annotations became the label maps that a row is scored with, where it is "
-    f"known. {'; '.join(f'{name}: {rule}' for name, rule in COCO_RULES.items())}. Rows of "
+    "Truth: how COCO's annotations became the label maps that a row is scored with (?: not known). "
+    f"{'; '.join(f'{name}: {rule}' for name, rule in COCO_RULES.items())}. Rows of "
     "different truths do not compare."
 )
 UNKNOWN_NOTE = "?: the source does not say whether the number follows the protocol of its column."

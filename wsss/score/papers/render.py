@@ -102,11 +102,13 @@ def _records(filled: Filled, row: Row) -> list[Record]:
 
 
 def _truth(filled: Filled, row: Row) -> str:
-    """The rules of COCO's truth behind a row's numbers, as far as they are known."""
+    """The rules of COCO's truth behind a row's numbers; empty where none is known."""
     ours = dict.fromkeys(r.truth_rule for r in _records(filled, row) if r.truth_rule)
-    published = dict.fromkeys(p.truth for p in row.published if p.truth)
-    if not ours or not published or list(ours) == list(published):
-        return ", ".join(ours or published)
+    published = dict.fromkeys(entry.truth or "?" for entry in row.published)
+    if not ours:
+        return ", ".join(published) if any(entry.truth for entry in row.published) else ""
+    if not published or list(ours) == list(published):
+        return ", ".join(ours)
     return f"ours {', '.join(ours)}; published {', '.join(published)}"
 
 

@@ -11,7 +11,7 @@ Labels: 0 background, k the k-th of the 80 classes by ascending category id, 255
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,22 +55,21 @@ def find_pngs(masks: Path, photos: Mapping[str, Path]) -> dict[str, CocoPngTruth
         masks: the folder.
         photos: image id → its photo, in a folder that is called as its part.
     """
-    names: dict[Path, set[str]] = {}
+    places: dict[str, list[tuple[Path, set[str]]]] = {}
     pngs = {}
     for image, photo in photos.items():
-        for path in _places(masks, photo):
-            folder = path.parent
-            if folder not in names:
-                names[folder] = set(os.listdir(folder)) if folder.is_dir() else set()
-            if path.name in names[folder]:
-                pngs[image] = CocoPngTruth(folder, path.name)
+        part = photo.parent.name
+        if part not in places:
+            places[part] = _places(masks, part)
+        names = (f"{photo.stem}.png", f"{photo.stem.rpartition('_')[2]}.png")
+        for folder, existing in places[part]:
+            if name := next((name for name in names if name in existing), None):
+                pngs[image] = CocoPngTruth(folder, name)
                 break
     return pngs
 
 
-def _places(masks: Path, photo: Path) -> Iterator[Path]:
-    """Where the PNG of a photo may lie; the first that exists counts."""
-    part = photo.parent.name
-    for folder in (masks / part, masks / part.removesuffix("2014"), masks):
-        yield folder / f"{photo.stem}.png"
-        yield folder / f"{photo.stem.rpartition('_')[2]}.png"
+def _places(masks: Path, part: str) -> list[tuple[Path, set[str]]]:
+    """Folders in which the PNGs of a part may lie, each with the names of its files."""
+    folders = (masks / part, masks / part.removesuffix("2014"), masks)
+    return [(folder, set(os.listdir(folder))) for folder in folders if folder.is_dir()]
