@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
             "did you mean cams.affinity.box_threshold?",
         ),
         ({"lr": 1.0}, "did you mean refine.train.lr or retrain.lr?"),
+        ({"refine": {"iterations": 5}}, "did you mean refine.train.iterations?"),
         ({"data": {"zzz": 1}}, "valid keys here: kind, root"),
     ],
 )
@@ -351,6 +352,7 @@ def test_a_matrix_expands_to_every_combination() -> None:
     [
         ({"data.root": ["a"]}, "decides what all runs share"),
         ({"refine.weakclip.prompt": [1]}, r"run prompt-1.*did you mean .*prompts"),
+        ({"refin.method": ["weclip"]}, "'refin.method' is no key; did you mean refine"),
         ({"seed": [0, 0]}, "two runs would be called 'seed-0'"),
         ({"refine.weakclip.prompts": [-1]}, "prompts"),
     ],

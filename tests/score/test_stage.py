@@ -241,7 +241,7 @@ def test_shards_must_hold_exactly_the_split(run: Run, tmp_path: Path) -> None:
         run.score("cam", shards[:1], out)
     with pytest.raises(ProductError, match=r"holds 3 images .* earlier shard"):
         run.score("cam", [*shards, shards[1]], out)
-    with pytest.raises(ProductError, match="the split 'val' has no images"):
+    with pytest.raises(ArtifactError, match="no image of split 'val', only train"):
         run.score("cam", shards, out, split="val")
     grids = {"stranger": {"cam": np.zeros((1, 2, 2), np.float16)}}
     stranger = run.write("x", "cams", grids)

@@ -14,7 +14,10 @@ def cross_checks(config: Config) -> list[str]:
     if retrain.enabled and "train" not in cams.splits:
         errors.append("retrain needs masks of the train split: add train to cams.splits")
     if "val" in cams.splits and not data.val_list:
-        errors.append("cams.splits has val, but data.val_list is empty")
+        errors.append(
+            "cams.splits has val, but data.val_list is empty: name a list of held-out images, or "
+            "set cams.splits to [train]"
+        )
     if data.tags == "masks" and data.kind not in ("voc", "coco"):
         errors.append(f"data.tags: masks is for kinds voc and coco, not {data.kind}")
     if data.masks and data.kind not in ("folder", "coco"):

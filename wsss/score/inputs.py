@@ -64,17 +64,14 @@ class Inputs:
             expected: the settings by which the shards must have been made.
 
         Raises:
-            ProductError: the split has no images, the shards hold other images, or they or what
-                they were made from were made in another way than expected.
+            ProductError: the shards hold other images, or they or what they were made from were
+                made in another way than expected.
             TruthError: ground truth is missing.
-            ArtifactError: a shard is missing, damaged or of another kind.
+            ArtifactError: the split has no images, or a shard is missing, damaged or of another
+                kind.
         """
         manifest, classes = load(manifest_dir)
         manifest = manifest.split(split)
-        if not len(manifest):
-            raise ProductError(
-                f"{manifest_dir}: the split {split!r} has no images; nothing to score"
-            )
         truth = find_truth(data, manifest, split)
         images = {
             sample.id: Image(

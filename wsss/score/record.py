@@ -179,15 +179,15 @@ def read_records(paths: Sequence[Path]) -> list[Record]:
     for path in paths:
         try:
             records += [
-                Record.model_validate(verified_json(entry, path, "delete it and score again"))
+                Record.model_validate(verified_json(entry, path, "score again"))
                 for entry in json.loads(path.read_text("utf-8"))
             ]
         except FileNotFoundError:
             raise ArtifactError(f"{path}: no such records; run `wsss score` first") from None
         except (ValidationError, ValueError, TypeError) as error:
             raise ArtifactError(
-                f"{path}: holds no score records ({str(error).splitlines()[0]}); "
-                "delete it and score again"
+                f"{path}: holds no score records ({str(error).splitlines()[0]}); pass a file that "
+                "`wsss score` wrote (results/<run>/scores/*.json); if it is one, score again"
             ) from None
     return records
 
