@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from wsss.config.errors import ConfigError
-from wsss.config.load import from_mapping, overlay
+from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.config.runs import expand_runs, run_name
 from wsss.pipeline.stages import stage_sections
-from wsss.score.papers.runs import table_runs
+from wsss.score.papers.runs import table_configs
 from wsss.score.papers.table import load_table, row_of
 from wsss.score.product import PRODUCTS as RECORDS
 from wsss.score.product import ProductName
@@ -91,8 +91,9 @@ class Runs(Mapping[str, Run]):
         tables: files of tables whose runs belong to it as well; they take the section ``compute``.
 
     Raises:
-        ConfigError: see `wsss.config.runs.expand_runs` and `wsss.score.papers.runs.table_runs`; or
-            the folder of a run would lie in that of another.
+        ConfigError: see `wsss.config.runs.expand_runs` and
+            `wsss.score.papers.runs.table_configs`; or the folder of a run would lie in that of
+            another.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Runs(Mapping[str, Run]):
         """Of each table the folders of its runs, by the label of the row."""
         self._taken: dict[str, str] = {}
         for path in tables:
-            self._add_table(path, {"compute": mapping.get("compute", {})})
+            self._add_table(path, mapping.get("compute", {}))
 
     def _add_many(self, configs: Mapping[str, Config], axes: Sequence[str]) -> None:
         """The runs of a sweep, named runs, or those of a matrix with their shared parents."""
@@ -132,8 +133,7 @@ class Runs(Mapping[str, Run]):
 
     def _add_table(self, path: Path, compute: Mapping[str, Any]) -> None:
         self.tables[path.stem] = {}
-        for label, mapping in table_runs(path).items():
-            config = from_mapping(overlay(mapping, compute), where=f"{path}, {label}")
+        for label, config in table_configs(path, compute).items():
             name = config.name.replace(".", "/", 1)
             run = self._runs.setdefault(name, Run(config, final=False))
             self.tables[path.stem][label] = name
