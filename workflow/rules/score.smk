@@ -9,6 +9,7 @@ localrules:
     efficiency,
     class_chart,
     loss_curve,
+    noise_chart,
     contact_sheet,
 
 
@@ -196,6 +197,33 @@ rule loss_curve:
     shell:
         "WSSS_JOB={params.job:q}"
         " python -m wsss loss-curve {input:q} --out {output:q} 2> {log}"
+
+
+rule noise_chart:
+    input:
+        scored_of_all,
+    output:
+        report(
+            "results/{run}/pictures/tag_noise.png",
+            caption="../report/tag_noise.rst",
+            category="Scores",
+            labels={"what": "mIoU over wrong tags", "run": "{run}"},
+        ),
+    log:
+        "results/{run}/logs/noise_chart.log",
+    benchmark:
+        "results/{run}/benchmarks/noise_chart.tsv"
+    conda:
+        "../../envs/core.yaml"
+    params:
+        code=code("charts"),
+        job=job_file("charts"),
+        packages=packages("charts"),
+    message:
+        "Drawing the mIoU over wrong tags"
+    shell:
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss noise-chart {input:q} --out {output:q} 2> {log}"
 
 
 rule contact_sheet:

@@ -199,7 +199,7 @@ def _drop(section: dict[str, Any], path: str) -> None:
 _REFINE = ("data.max_pixels", "data.kind", "data.root", "data.prompts", "clip", "cams", "refine")
 _REFINE_IDLE = (*_IDLE, "data.kind", "data.root")
 """The list of images to repeat is found by them; the training's key holds its content."""
-_SCORE = ("name", "seed", "variant", "score", "data")
+_SCORE = ("name", "seed", "variant", "score", "data", "tag_noise")
 _CAMS = ("clip", "cams")
 _REFINED = (*_CAMS, "seeds", "refine", "infer")
 _SCORED: dict[str, tuple[str, ...]] = {
@@ -234,6 +234,8 @@ STAGES: dict[str, Stage] = {
             idle=_IDLE_AT_INGEST,
             watches_idle=True,
         ),
+        Stage("tag_noise", ("wsss.clip.tags.stage",), ("tag_noise", "data.max_pixels", "clip")),
+        Stage("clip_tags", ("wsss.clip.tags.predicted",), ("data.max_pixels", "clip")),  # a part
         Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", "clip", "cams")),
         Stage("seeds", ("wsss.masks.seeds_stage",), ("data.max_pixels", "cams", "seeds")),
         Stage("image_labels", ("wsss.refine.training.image_labels",)),  # a part of refine_train
@@ -288,7 +290,7 @@ STAGES: dict[str, Stage] = {
             ("name", "data", "pictures"),
             idle=_IDLE_AT_INGEST,
         ),
-        Stage("charts", ("wsss.score.figures.curves",)),
+        Stage("charts", ("wsss.score.figures.curves", "wsss.score.figures.lines")),
     )
 }
 """Every stage by its name, in the order in which data walks through them."""

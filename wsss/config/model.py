@@ -23,6 +23,7 @@ from wsss.config.matrix import MatrixConfig
 from wsss.config.refine import RefineConfig, published_normalization
 from wsss.config.retrain import RECIPE_BATCH_NORM, PredictConfig, RetrainConfig
 from wsss.config.score import PicturesConfig, ScoreConfig
+from wsss.config.tag_noise import TagNoiseConfig
 
 
 class Config(Section):
@@ -62,6 +63,7 @@ class Config(Section):
     )
     compute: ComputeConfig = ComputeConfig()
     data: DataConfig = DataConfig()
+    tag_noise: TagNoiseConfig = TagNoiseConfig()
     clip: ClipConfig = ClipConfig()
     cams: CamsConfig = CamsConfig()
     seeds: SeedsConfig = SeedsConfig()

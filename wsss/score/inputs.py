@@ -9,11 +9,13 @@ from pathlib import Path
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Shard
 from wsss.config.data import DataConfig
+from wsss.config.tag_noise import TagNoiseConfig
 from wsss.data.manifest import Manifest
-from wsss.data.manifest_folder import load, manifest_digests
+from wsss.data.manifest_folder import load, load_given, manifest_digests
 from wsss.score.chain import Chain
 from wsss.score.metrics.counting import Image, Part, ProductError
 from wsss.score.names import list_images
+from wsss.score.tag_quality import TagQuality, tag_quality
 from wsss.score.truth.find import Truth, find_truth
 
 _IMAGES_PER_PART = 32
@@ -33,6 +35,10 @@ class Inputs:
     """Of the manifest and of each shard, by file name."""
     shard_provenance: tuple[Provenance, ...]
     """How the shards were made; without their inputs; equal ones stand once."""
+    tags: dict[str, tuple[int, ...]]
+    """The given tags of each image, 0-based."""
+    tag_quality: TagQuality | None
+    """How far the tags in use agree with them; None: they are these."""
 
     @property
     def images(self) -> int:
@@ -47,6 +53,7 @@ class Inputs:
     @staticmethod
     def open(
         data: DataConfig,
+        tag_noise: TagNoiseConfig,
         manifest_dir: Path,
         split: str,
         shards: Sequence[Path],
@@ -57,7 +64,8 @@ class Inputs:
 
         Args:
             data: where the truth lies.
-            manifest_dir: what ingest wrote.
+            tag_noise: whether the tags in use are the given ones.
+            manifest_dir: what ingest wrote, or tag-noise.
             split: ``train`` or ``val``.
             shards: files that together hold exactly the images of the split.
             kind: of the shards; empty: the product has none.
@@ -65,12 +73,14 @@ class Inputs:
 
         Raises:
             ProductError: the split has no images, the shards hold other images, or they or what
-                they were made from were made in another way than expected.
+                they were made from, its tags included, were made in another way than expected.
             TruthError: ground truth is missing.
             ArtifactError: a shard is missing, damaged or of another kind.
         """
-        manifest, classes = load(manifest_dir)
-        manifest = manifest.split(split)
+        whole, classes = load(manifest_dir)
+        given = load_given(manifest_dir)
+        quality = tag_quality(manifest_dir, whole, given, tag_noise)
+        manifest = whole.split(split)
         if not len(manifest):
             raise ProductError(
                 f"{manifest_dir}: the split {split!r} has no images; nothing to score"
@@ -105,7 +115,17 @@ class Inputs:
             _check_ids(manifest, ids, split)
         labels = ("background", *classes.names)
         distinct = {entry.key(): entry for entry in provenance}
-        return Inputs(labels, truth, tuple(parts), arrays, digests, tuple(distinct.values()))
+        tags = {sample.id: sample.tags for sample in (given or whole).split(split)}
+        return Inputs(
+            labels=labels,
+            truth=truth,
+            parts=tuple(parts),
+            arrays=arrays,
+            digests=digests,
+            shard_provenance=tuple(distinct.values()),
+            tags=tags,
+            tag_quality=quality,
+        )
 
 
 def truth_digest(data: DataConfig, manifest: Manifest, split: str) -> str:

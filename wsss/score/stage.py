@@ -28,6 +28,7 @@ from wsss.config.labels import BackgroundConfig, CrfConfig, MasksConfig, SeedsCo
 from wsss.config.refine import RefineConfig
 from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.config.score import ScoreConfig
+from wsss.config.tag_noise import TagNoiseConfig
 from wsss.score.commit import project_commit
 from wsss.score.image_counts_file import write_image_counts
 from wsss.score.inputs import Inputs
@@ -57,6 +58,7 @@ class Settings:
     variant: str
     score: ScoreConfig
     data: DataConfig
+    tag_noise: TagNoiseConfig
     clip: ClipConfig | None = None
     cams: CamsConfig | None = None
     seeds: SeedsConfig | None = None
@@ -101,7 +103,7 @@ def run(
 
     Args:
         product: what the shards hold.
-        manifest_dir: what ingest wrote.
+        manifest_dir: what ingest wrote, or tag-noise.
         split: ``train`` or ``val``.
         shards: the shards of the split, together holding exactly its images; none for ``blob``.
         out: JSON file to write.
@@ -121,7 +123,8 @@ def run(
     """
     expected = STAGES[f"score_{product}"].provenance(vars(settings))
     kind = PRODUCTS[product].shards
-    inputs = Inputs.open(settings.data, manifest_dir, split, shards, kind, expected)
+    data, noise = settings.data, settings.tag_noise
+    inputs = Inputs.open(data, noise, manifest_dir, split, shards, kind, expected)
     report = _report_classes(settings.score.report_classes, inputs.labels)
     protocols = [name for name in _PROTOCOLS if name in inputs.arrays]
     counts = count_in_parallel(
@@ -155,6 +158,7 @@ def run(
             "images_without_truth": len(inputs.truth.missing),
             "truth": inputs.truth.description,
             "truth_and_tags": agreement,
+            "tag_quality": inputs.tag_quality,
             "background": None,
             "crf": False,
             "scales": (1.0,),
@@ -175,11 +179,10 @@ def run(
 
 
 def _agreement(rows: Sequence[_Row], inputs: Inputs) -> TagAgreement:
-    """Compare truth and tags by the counts of any row: all are over the same truth."""
+    """Compare truth and given tags by the counts of any row: all are over the same truth."""
     counts = next(row.images for row in rows if row.images)
     where = inputs.truth.description
-    tags = {image.id: image.tags for part in inputs.parts for image in part.images}
-    agreement = compare_with_tags(counts.table(), tags, inputs.labels, where)
+    agreement = compare_with_tags(counts.table(), inputs.tags, inputs.labels, where)
     for text in agreement.warnings:
         _log.warning("warning: %s: %s", where, text)
     return agreement
@@ -277,6 +280,8 @@ def _chain(product: ProductName, settings: Settings) -> str:
     if settings.cams is None:
         return "centred blob"
     parts: list[str] = ["tags of masks"] if settings.data.tags == "masks" else []
+    if settings.tag_noise.enabled:
+        parts.append("tags changed on purpose")
     parts.append(settings.cams.source)
     if product != "cam" and settings.cams.has_affinity:
         parts.append("affinity")

@@ -135,6 +135,18 @@ def class_chart(
     draw(records, out)
 
 
+def noise_chart(
+    records: Annotated[
+        list[Path], typer.Argument(help="Records of `wsss score` of all runs.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Picture to write.")],
+) -> None:
+    """Draw the mIoU of each product over the share of wrong tags (tag_noise)."""
+    from wsss.score.figures.lines import noise_chart as draw
+
+    draw(records, out)
+
+
 def show(
     folder: Annotated[
         Path, typer.Argument(help="Results of a run, e.g. results/demo.", show_default=False)
@@ -148,6 +160,6 @@ def show(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    commands = (score, table, compare, efficiency, contact_sheet, class_chart, loss_curve, show)
-    for command in commands:
+    charts = (class_chart, loss_curve, noise_chart)
+    for command in (score, table, compare, efficiency, contact_sheet, *charts, show):
         app.command(rich_help_panel=PANEL)(command)

@@ -105,6 +105,7 @@ def _numbers(record: Record) -> dict[str, object]:
         **fields("product", "protocol", "method", "run", "chain", "split"),
         **fields("images", "images_without_truth", "truth"),
         "truth_warnings": "; ".join(record.truth_warnings),
+        "tags": record.tag_quality.text if record.tag_quality else "as given",
         **{
             f"background_{name}": background.get(name)
             for name in ("rule", "value", "source", "criterion")
