@@ -30,6 +30,7 @@ _IDLE_AT_INGEST = (
     "cams.splits",  # says which files are made
     "refine.train.checkpoint_every",  # say how much an interruption costs
     "retrain.checkpoint_every",
+    "refine.train.snapshots_every",  # says which states are kept
 )
 """Values that are read, but that change nothing in what a stage writes."""
 _IDLE = (*_IDLE_AT_INGEST, "data.max_pixels")
@@ -50,8 +51,8 @@ class Stage:
     idle: tuple[str, ...] = _IDLE
     """Of what ``reads`` covers, what changes nothing in what the stage writes: it is part of no key
     and no provenance."""
-    watches_idle: bool = False
-    """Whether a change of these values reruns the stage, because they decide if it succeeds."""
+    watches: tuple[str, ...] = ()
+    """Of these, values whose change reruns the stage all the same."""
 
     def select(self, config: Any) -> dict[str, Any]:
         """The values that the stage reads, by the last part of their key.
@@ -68,7 +69,7 @@ class Stage:
     def watched(self, config: Any) -> dict[str, Any]:
         """The values whose change reruns the stage, by key, as plain values for JSON."""
         values = {key: _value(config, key) for key in self.reads}
-        return self._active(values, idle=() if self.watches_idle else self.idle)
+        return self._active(values, idle=[key for key in self.idle if key not in self.watches])
 
     def values(self, config: Any) -> dict[str, Any]:
         """All values that the stage reads, as plain values in nested sections, for JSON."""
@@ -232,7 +233,7 @@ STAGES: dict[str, Stage] = {
             ("wsss.data.ingest.stage",),
             ("variant", "data"),
             idle=_IDLE_AT_INGEST,
-            watches_idle=True,
+            watches=("data.quarantine_limit",),
         ),
         Stage("tag_noise", ("wsss.clip.tags.stage",), ("tag_noise", "data.max_pixels", "clip")),
         Stage("clip_tags", ("wsss.clip.tags.predicted",), ("data.max_pixels", "clip")),  # a part
@@ -244,13 +245,9 @@ STAGES: dict[str, Stage] = {
             ("wsss.refine.stage",),
             ("seed", *_REFINE),
             idle=_REFINE_IDLE,
+            watches=("refine.train.snapshots_every",),
         ),
-        Stage(
-            "refine_import",
-            ("wsss.refine.released.importer",),
-            _REFINE,
-            idle=_REFINE_IDLE,
-        ),
+        Stage("refine_import", ("wsss.refine.released.importer",), _REFINE, idle=_REFINE_IDLE),
         Stage(
             "refine_apply",
             ("wsss.refine.stage",),
@@ -262,6 +259,12 @@ STAGES: dict[str, Stage] = {
             ("wsss.refine.stage",),
             (*_REFINE, "infer", "masks.crf"),
             idle=(*_REFINE_IDLE, "infer.scores"),
+        ),
+        Stage(
+            "refine_labels",
+            ("wsss.score.label_quality",),
+            ("seed", *_REFINE, "data"),
+            idle=_IDLE_AT_INGEST,
         ),
         Stage("masks", ("wsss.masks.stage",), ("data.max_pixels", "masks")),
         Stage("retrain", ("wsss.retrain.train",), ("seed", "data.max_pixels", "retrain")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,6 +86,22 @@ def _noise_panels(records: Sequence[Record]) -> Iterator[LinePanel]:
             yield LinePanel(label, "mIoU (%)", series, means)
 
 
+def label_curve(table: Path, out: Path) -> None:
+    """Draw the quality of a refiner's labels over the steps of its training.
+
+    Args:
+        table: CSV of `wsss.score.label_quality`.
+        out: picture to write, ``.png`` or ``.svg``.
+    """
+    with table.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    panels = []
+    for name, label in (("miou", "mIoU of the labels (%)"), ("labelled", "pixels labelled (%)")):
+        line = {float(row["step"]): [100 * float(row[name])] for row in rows if row[name]}
+        panels.append(LinePanel("training step", label, {"labels that supervise": line}))
+    draw_lines([panel for panel in panels if any(panel.series.values())], out, [table])
+
+
 def draw_lines(panels: Sequence[LinePanel], out: Path, files: Sequence[Path]) -> None:
     """Draw panels side by side; a series has the same colour in all of them.
 
@@ -105,9 +122,10 @@ def draw_lines(panels: Sequence[LinePanel], out: Path, files: Sequence[Path]) ->
         handles = [Line2D([], [], label=text, **_style(i)) for i, text in enumerate(legend)]
         if any(panel.levels for panel in panels):
             handles.append(Line2D([], [], label="with CLIP's tags", color="black", dashes=(4, 2)))
-        texts = figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
-        for text in texts.get_texts():
-            text.set_parse_math(False)
+        if len(handles) > 1:
+            place: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "fontsize": 9}
+            for text in figure.legend(handles=handles, **place).get_texts():
+                text.set_parse_math(False)
         save_chart(figure, out, files)
 
 
