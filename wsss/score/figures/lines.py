@@ -54,7 +54,7 @@ def noise_chart(records: Sequence[Path], out: Path) -> None:
         ArtifactError: a file is damaged, or the tags of no run were changed.
     """
     shown = [r for r in read_records(records) if _is_shown(r)]
-    panels = list(_noise_panels(shown))
+    panels = list(noise_panels(shown))
     if not panels:
         files = ", ".join(map(str, records))
         raise ArtifactError(f"{files}: no run has removed or added tags; set tag_noise and run it")
@@ -66,7 +66,7 @@ def _is_shown(record: Record) -> bool:
     return is_plain and record.product != "blob" and record.miou is not None
 
 
-def _noise_panels(records: Sequence[Record]) -> Iterator[LinePanel]:
+def noise_panels(records: Sequence[Record]) -> Iterator[LinePanel]:
     for kind, label in _KINDS.items():
         other = next(name for name in _KINDS if name != kind)
         series: dict[str, dict[float, list[float]]] = {}
