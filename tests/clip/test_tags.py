@@ -22,7 +22,6 @@ from wsss.data.manifest import Manifest, Sample
 from wsss.data.manifest_folder import load, load_given, read_provenance
 from wsss.demo.dataset import generate
 
-
 CLIP = {"keep_ratio": False, "input_size": 96}  # as open_clip's own network wants it
 
 

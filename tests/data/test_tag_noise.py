@@ -1,5 +1,7 @@
 """Tags removed and added at random."""
 
+import itertools
+
 import pytest
 
 from wsss.config.tag_noise import TagNoiseConfig
@@ -21,7 +23,7 @@ def test_what_a_share_removes_a_larger_one_removes_too(untagged: str, seed: int)
     for image, tags in TAGS.items():
         left = [set(_noisy(image, dropped=share, untagged=untagged, seed=seed)) for share in SHARES]
         assert left[0] == set(tags)
-        assert all(more >= fewer for more, fewer in zip(left, left[1:], strict=False))
+        assert all(more >= fewer for more, fewer in itertools.pairwise(left))
         assert len(left[-1]) == (1 if untagged == "keep_one" else 0)
     by_share = [
         sum(len(_noisy(image, dropped=share, seed=seed)) for image in TAGS) for share in SHARES
@@ -38,7 +40,7 @@ def test_what_a_share_adds_a_larger_one_adds_too(dropped: float) -> None:
     ]
     assert not any(wrong[0].values())
     assert all(len(classes) == 1 for classes in wrong[-1].values())
-    for fewer, more in zip(wrong, wrong[1:], strict=False):
+    for fewer, more in itertools.pairwise(wrong):
         assert all(fewer[image] <= more[image] for image in TAGS)
     assert len({min(classes) for classes in wrong[-1].values()}) == len(NAMES)
 

@@ -13,36 +13,37 @@ from tests.refine.chain import Chain
 from wsss.artifacts.stage import STAGES
 from wsss.compute import seeding
 from wsss.config.model import Config
+from wsss.refine.excel.method import Excel
 from wsss.refine.load import load_state
 from wsss.refine.training.snapshots import kept_snapshots
-from wsss.refine.weclip.method import WeClip
 from wsss.score.label_quality import run
 
 TRAIN = {"iterations": 4, "warmup": 1, "batch": 3, "checkpoint_every": 2, "crop": 64, "lr": 0.02}
 REFINE = {
-    "method": "weclip",
+    "method": "excel",
     "train": TRAIN | {"snapshots_every": 2},
-    "weclip": {"width": 16, "rfm_start": 2},
+    "excel": {"width": 16, "lvc_start": 2},
 }
+CAMS = {"source": "patch_text", "affinity": {"last_blocks": 6}}
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    return Chain(tmp_path_factory.mktemp("chain"), REFINE)
+    return Chain(tmp_path_factory.mktemp("chain"), REFINE, cams=CAMS)
 
 
 @pytest.fixture(scope="module")
 def taught(chain: Chain) -> tuple[Path, list[torch.Tensor]]:
     """A checkpoint, and the labels that each step of its training learned."""
-    learned, losses = [], WeClip.losses
+    learned, losses = [], Excel.losses
 
-    def spied(self: WeClip, logits: Any, labels: Any, *others: Any) -> Any:
+    def spied(self: Excel, logits: Any, labels: Any, *others: Any) -> Any:
         learned.append(labels.clone())
         return losses(self, logits, labels, *others)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WeClip, "losses", spied)
+        patch.setattr(Excel, "losses", spied)
         checkpoint = chain.train(chain.config(), chain.folder / "run")
     return checkpoint, learned
 
@@ -68,7 +69,7 @@ def test_the_labels_are_those_that_the_training_learned(
     batches = list(chain.stream(chain.config(), refiner).batches(0))
     for step, path in kept_snapshots(checkpoint).items():
         if step < len(batches):
-            load_state(refiner, path, "weclip")
+            load_state(refiner, path, "excel")
             refiner.train_mode(True)
             torch.manual_seed(seeding.seed_number(0, seeding.NETWORK, 1 + step))
             assert torch.equal(refiner.supervision(step, batches[step]), learned[step])
@@ -83,15 +84,15 @@ def test_scores_are_those_of_a_count_by_hand(
 ) -> None:
     _truth(chain)
     seen: dict[int, list[tuple[str, Any, np.ndarray]]] = {}
-    made = WeClip.supervision
+    made = Excel.supervision
 
-    def spied(self: WeClip, step: int, batch: Any) -> torch.Tensor:
+    def spied(self: Excel, step: int, batch: Any) -> torch.Tensor:
         labels = made(self, step, batch)
         cuts = zip(batch.cuts, labels.numpy(), strict=True)
         seen.setdefault(step, []).extend((image, crop, label) for (image, crop), label in cuts)
         return labels
 
-    monkeypatch.setattr(WeClip, "supervision", spied)
+    monkeypatch.setattr(Excel, "supervision", spied)
     _score(chain, chain.config(), taught[0], tmp_path)
     with (tmp_path / "l.csv").open() as stream:
         rows = {int(row["step"]): row for row in csv.DictReader(stream)}
