@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from wsss.config.tag_noise import TagNoiseConfig
+from wsss.config.data import TagNoiseConfig
 from wsss.data.tag_noise import noisy_tags
 
 NAMES = tuple(f"class {k}" for k in range(6))

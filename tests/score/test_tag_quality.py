@@ -93,6 +93,7 @@ def test_tables_name_the_noise(make_run: Callable[..., Run], tmp_path: Path) -> 
     )
     recall = 100 * quality["removed"].recall
     assert any(line.startswith(f"| removed | 100.0 | {recall:.1f} |") for line in lines)
+    assert any(line.startswith("- removed: TAGS CHANGED ON PURPOSE in train") for line in lines)
     with (tmp_path / "sweep.csv").open() as stream:
         recalls = {row["run"]: row["tag_recall"] for row in csv.DictReader(stream)}
     assert recalls["given"] == ""

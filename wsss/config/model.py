@@ -16,14 +16,13 @@ from wsss.config.base import AUTO, Section, Variant, fill_variant
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
 from wsss.config.compute import ComputeConfig
-from wsss.config.data import DataConfig
+from wsss.config.data import DataConfig, TagNoiseConfig
 from wsss.config.infer import InferConfig
 from wsss.config.labels import MasksConfig, SeedsConfig
 from wsss.config.matrix import MatrixConfig
 from wsss.config.refine import RefineConfig, published_normalization
 from wsss.config.retrain import RECIPE_BATCH_NORM, PredictConfig, RetrainConfig
 from wsss.config.score import PicturesConfig, ScoreConfig
-from wsss.config.tag_noise import TagNoiseConfig
 
 
 class Config(Section):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 
-from wsss.config.tag_noise import TagNoiseConfig
+from wsss.config.data import TagNoiseConfig
 
 _BITS = 64
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Shard
-from wsss.config.data import DataConfig
-from wsss.config.tag_noise import TagNoiseConfig
+from wsss.config.data import DataConfig, TagNoiseConfig
 from wsss.data.manifest import Manifest
 from wsss.data.manifest_folder import load, load_given, manifest_digests
 from wsss.score.chain import Chain

@@ -21,14 +21,13 @@ from jaxtyping import Int64
 from wsss.artifacts.stage import STAGES
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
-from wsss.config.data import DataConfig
+from wsss.config.data import DataConfig, TagNoiseConfig
 from wsss.config.errors import ConfigError
 from wsss.config.infer import InferConfig
 from wsss.config.labels import BackgroundConfig, CrfConfig, MasksConfig, SeedsConfig
 from wsss.config.refine import RefineConfig
 from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.config.score import ScoreConfig
-from wsss.config.tag_noise import TagNoiseConfig
 from wsss.score.commit import project_commit
 from wsss.score.image_counts_file import write_image_counts
 from wsss.score.inputs import Inputs
@@ -122,9 +121,8 @@ def run(
         ConfigError: a report class is no label of the data set.
     """
     expected = STAGES[f"score_{product}"].provenance(vars(settings))
-    kind = PRODUCTS[product].shards
-    data, noise = settings.data, settings.tag_noise
-    inputs = Inputs.open(data, noise, manifest_dir, split, shards, kind, expected)
+    data = (settings.data, settings.tag_noise)
+    inputs = Inputs.open(*data, manifest_dir, split, shards, PRODUCTS[product].shards, expected)
     report = _report_classes(settings.score.report_classes, inputs.labels)
     protocols = [name for name in _PROTOCOLS if name in inputs.arrays]
     counts = count_in_parallel(
@@ -180,9 +178,8 @@ def run(
 
 def _agreement(rows: Sequence[_Row], inputs: Inputs) -> TagAgreement:
     """Compare truth and given tags by the counts of any row: all are over the same truth."""
-    counts = next(row.images for row in rows if row.images)
-    where = inputs.truth.description
-    agreement = compare_with_tags(counts.table(), inputs.tags, inputs.labels, where)
+    table, where = next(row.images for row in rows if row.images).table(), inputs.truth.description
+    agreement = compare_with_tags(table, inputs.tags, inputs.labels, where)
     for text in agreement.warnings:
         _log.warning("warning: %s: %s", where, text)
     return agreement
@@ -279,10 +276,8 @@ def _chain(product: ProductName, settings: Settings) -> str:
     """The steps that made the product, for people."""
     if settings.cams is None:
         return "centred blob"
-    parts: list[str] = ["tags of masks"] if settings.data.tags == "masks" else []
-    if settings.tag_noise.enabled:
-        parts.append("tags changed on purpose")
-    parts.append(settings.cams.source)
+    parts = ["tags of masks"] * (settings.data.tags == "masks")
+    parts += ["tags changed on purpose"] * settings.tag_noise.enabled + [settings.cams.source]
     if product != "cam" and settings.cams.has_affinity:
         parts.append("affinity")
     if settings.refine and settings.refine.is_trained:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from wsss.config.tag_noise import TagNoiseConfig
+from wsss.config.data import TagNoiseConfig
 from wsss.data.manifest import Manifest
 from wsss.score.metrics.counting import ProductError
 

@@ -14,7 +14,7 @@ from wsss.artifacts.write_errors import writing
 from wsss.clip.tags.predicted import predicted_tags, write_probabilities
 from wsss.config.clip import ClipConfig
 from wsss.config.compute import ComputeConfig
-from wsss.config.tag_noise import TagNoiseConfig
+from wsss.config.data import TagNoiseConfig
 from wsss.data.errors import DataError
 from wsss.data.manifest import manifest_text, write_manifest
 from wsss.data.manifest_folder import (

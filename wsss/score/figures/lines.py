@@ -24,6 +24,7 @@ _KINDS: dict[Literal["dropped", "added"], str] = {
     "dropped": "tags removed (%)",
     "added": "images with a wrong tag added (%)",
 }
+_DASHES = (4, 4)
 _MARGIN = 0.05  # of the height, above and below the lines
 
 
@@ -121,7 +122,7 @@ def draw_lines(panels: Sequence[LinePanel], out: Path, files: Sequence[Path]) ->
             axis.set_ylim(*_range(alike))
         handles = [Line2D([], [], label=text, **_style(i)) for i, text in enumerate(legend)]
         if any(panel.levels for panel in panels):
-            handles.append(Line2D([], [], label="with CLIP's tags", color="black", dashes=(4, 2)))
+            handles.append(Line2D([], [], label="with CLIP's tags", color="black", dashes=_DASHES))
         if len(handles) > 1:
             place: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "fontsize": 9}
             for text in figure.legend(handles=handles, **place).get_texts():
@@ -136,10 +137,9 @@ def _lines(axis: Axes, panel: LinePanel, names: Sequence[str]) -> None:
         spread = [statistics.stdev(values[x]) if len(values[x]) > 1 else 0.0 for x in xs]
         style = _style(names.index(name))
         axis.errorbar(xs, means, yerr=spread if any(spread) else None, capsize=2, **style)
-        if name in panel.levels:
-            axis.axhline(
-                panel.levels[name], color=style["color"], dashes=(4, 2), linewidth=1, alpha=0.8
-            )
+        if name in panel.levels:  # dashes of lines at the same height alternate
+            dashes = (4.0 * names.index(name), _DASHES)
+            axis.axhline(panel.levels[name], color=style["color"], linestyle=dashes, linewidth=1.2)
     axis.set_xlabel(panel.x_label)
     axis.set_ylabel(panel.y_label)
     plain_axes(axis)

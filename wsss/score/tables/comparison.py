@@ -91,7 +91,7 @@ def _lay_out(rows: Rows, name: str) -> Table:
     return Table(
         title=f"{name}: {len(rows) - (SHARED in rows)} runs",
         notes=(
-            *tag_notes(records),
+            *(f"{label}: {note}" for label, row in rows.items() for note in tag_notes(row)),
             *truth_warnings(records),
             *NOTES,
             *([SEEDS] if repeated else []),
