@@ -14,7 +14,7 @@ from wsss.data.manifest_folder import load, load_given, manifest_digests
 from wsss.score.chain import Chain
 from wsss.score.metrics.counting import Image, Part, ProductError
 from wsss.score.names import list_images
-from wsss.score.tag_quality import TagQuality, tag_quality
+from wsss.score.tag_quality import TagQuality
 from wsss.score.truth.find import Truth, find_truth
 
 _IMAGES_PER_PART = 32
@@ -78,7 +78,7 @@ class Inputs:
         """
         whole, classes = load(manifest_dir)
         given = load_given(manifest_dir)
-        quality = tag_quality(manifest_dir, whole, given, tag_noise)
+        quality = _compare_tags(manifest_dir, whole, given, tag_noise)
         manifest = whole.split(split)
         if not len(manifest):
             raise ProductError(
@@ -139,6 +139,43 @@ def truth_digest(data: DataConfig, manifest: Manifest, split: str) -> str:
         TruthError: ground truth is missing.
     """
     return find_truth(data, manifest, split).digest()
+
+
+def _compare_tags(
+    manifest_dir: Path, manifest: Manifest, given: Manifest | None, noise: TagNoiseConfig
+) -> TagQuality | None:
+    """Compare the tags of a manifest with the given ones; None where they are the given ones.
+
+    Args:
+        manifest_dir: where both lie, for messages.
+        manifest: the images with the tags that were used.
+        given: with the tags of the data set, see `load_given`.
+        noise: ``tag_noise``, which must say whether they differ.
+
+    Raises:
+        ProductError: the manifest has other tags although nothing of it is configured, or the
+            other way round.
+    """
+    if (given is not None) != noise.enabled:
+        has, says = ("has", "no") if given else ("has not", "such")
+        raise ProductError(
+            f"{manifest_dir}: {has} tags that differ on purpose, tag_noise asks for {says} tags; "
+            "pass the folder of `wsss tag-noise` where the configuration has tag_noise, else that "
+            "of `wsss ingest`"
+        )
+    if given is None:
+        return None
+    used = {(s.split, s.id): set(s.tags) for s in manifest if s.split in noise.splits}
+    expected = {(s.split, s.id): set(s.tags) for s in given if s.split in noise.splits}
+    common = sum(len(tags & used.get(image, set())) for image, tags in expected.items())
+    in_use, in_all = sum(map(len, used.values())), sum(map(len, expected.values()))
+    return TagQuality(
+        noise=noise.effective(),
+        images=len(expected),
+        left_out=len(expected) - len(used),
+        precision=common / in_use if in_use else None,
+        recall=common / in_all if in_all else None,
+    )
 
 
 def _cut(shard: Path | None, images: tuple[Image, ...]) -> list[Part]:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-
-from wsss.config.data import TagNoiseConfig
-from wsss.data.manifest import Manifest
-from wsss.score.metrics.counting import ProductError
 
 
 class TagQuality(BaseModel):
@@ -51,40 +46,3 @@ class TagQuality(BaseModel):
             f"TAGS CHANGED ON PURPOSE in {splits}: {self.cause}; against the given tags precision "
             f"{precision}, recall {recall} ({self.images} images{left_out})."
         )
-
-
-def tag_quality(
-    manifest_dir: Path, manifest: Manifest, given: Manifest | None, noise: TagNoiseConfig
-) -> TagQuality | None:
-    """Compare the tags of a manifest with the given ones; None where they are the given ones.
-
-    Args:
-        manifest_dir: where both lie, for messages.
-        manifest: the images with the tags that were used.
-        given: with the tags of the data set, see `load_given`.
-        noise: ``tag_noise``, which must say whether they differ.
-
-    Raises:
-        ProductError: the manifest has other tags although nothing of it is configured, or the
-            other way round.
-    """
-    if (given is not None) != noise.enabled:
-        has, says = ("has", "no") if given else ("has not", "such")
-        raise ProductError(
-            f"{manifest_dir}: {has} tags that differ on purpose, tag_noise asks for {says} tags; "
-            "pass the folder of `wsss tag-noise` where the configuration has tag_noise, else that "
-            "of `wsss ingest`"
-        )
-    if given is None:
-        return None
-    used = {(s.split, s.id): set(s.tags) for s in manifest if s.split in noise.splits}
-    expected = {(s.split, s.id): set(s.tags) for s in given if s.split in noise.splits}
-    common = sum(len(tags & used.get(image, set())) for image, tags in expected.items())
-    in_use, in_all = sum(map(len, used.values())), sum(map(len, expected.values()))
-    return TagQuality(
-        noise=noise.effective(),
-        images=len(expected),
-        left_out=len(expected) - len(used),
-        precision=common / in_use if in_use else None,
-        recall=common / in_all if in_all else None,
-    )
