@@ -138,7 +138,7 @@ def _lines(axis: Axes, panel: LinePanel, names: Sequence[str]) -> None:
         style = _style(names.index(name))
         axis.errorbar(xs, means, yerr=spread if any(spread) else None, capsize=2, **style)
         if name in panel.levels:  # dashes of lines at the same height alternate
-            dashes = (4.0 * names.index(name), _DASHES)
+            dashes = (2.0 * names.index(name), _DASHES)
             axis.axhline(panel.levels[name], color=style["color"], linestyle=dashes, linewidth=1.2)
     axis.set_xlabel(panel.x_label)
     axis.set_ylabel(panel.y_label)
