@@ -10,7 +10,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROFILES = ("slurm", "slurm-gpu")
-ON_GPUS = {"cams", "refine_train", "refine_apply", "refine_predict", "retrain", "predict"}
+ON_GPUS = {
+    "cams",
+    "refine_train",
+    "refine_apply",
+    "refine_predict",
+    "retrain",
+    "predict",
+    "tag_noise",
+    "refine_labels",
+}
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from wsss.pipeline.engine_lock import remove_dead_locks
 from wsss.pipeline.failures import explain_failure
 from wsss.pipeline.plan import PLAN_VARIABLE, Plan
 from wsss.pipeline.slurm import queued_jobs_message
-from wsss.pipeline.runs import SCORED, Runs, table_paths
+from wsss.pipeline.runs import SCORED, Runs
 from wsss.pipeline.stages import stage_code, stage_packages, stage_state
 from wsss.pipeline.watched import (
     data_state,
@@ -100,7 +100,9 @@ def product_file(product, file):
     return lambda wildcards: f"{RUNS.folder(product, wildcards.run)}/{file}"
 
 
-manifest = product_file("manifest", "manifest.csv")
+def manifest(wildcards):
+    """The manifest whose tags a run uses."""
+    return f"{RUNS.manifest_folder(wildcards.run)}/manifest.csv"
 
 
 def test_manifest(wildcards):
@@ -311,11 +313,6 @@ def drop_outdated(mark, folder, is_true):
         mark.unlink()
 
 
-def tables(run, name):
-    """A table in all its forms."""
-    return table_paths(run, name)
-
-
 def final_products():
     """The last products of this configuration."""
     products = [
@@ -323,15 +320,13 @@ def final_products():
         for run in RUNS.final
         for product in (*RUNS.last_products(run), *watched_products(run))
     ]
-    if MANY and CONFIG.data.has_truth:
-        products += tables(CONFIG.name, "sweep")
-    return products
+    return products + RUNS.overviews
 
 
 def watched_products(run):
     """Files that no rule asks for by name; here Snakemake looks whether they are there."""
     settings = RUNS[run].config
-    products = [*pngs(run), f"{RUNS.folder('manifest', run)}/classes.json"]
+    products = [*pngs(run), f"{RUNS.manifest_folder(run)}/classes.json"]
     if settings.data.kind == "demo":
         products += [f"{settings.data.root}/{RECORD}"]
     if settings.data.has_truth:
@@ -350,8 +345,8 @@ def scored(wildcards):
 
 def scored_shards(wildcards):
     """Its shards; the blob, which ignores the image, has none."""
-    folder = SCORED[scored(wildcards)]
-    return [] if folder == "manifest" else shards(folder)(wildcards)
+    product = scored(wildcards)
+    return shards(SCORED[product])(wildcards) if PRODUCTS[product].shards else []
 
 
 def scored_stage(wildcards):

@@ -30,6 +30,7 @@ _IDLE_AT_INGEST = (
     "cams.splits",  # says which files are made
     "refine.train.checkpoint_every",  # say how much an interruption costs
     "retrain.checkpoint_every",
+    "refine.train.snapshots_every",  # says which states are kept
 )
 """Values that are read, but that change nothing in what a stage writes."""
 _IDLE = (*_IDLE_AT_INGEST, "data.max_pixels")
@@ -51,8 +52,7 @@ class Stage:
     """Of what ``reads`` covers, what changes nothing in what the stage writes: it is part of no key
     and no provenance."""
     watches: tuple[str, ...] = ()
-    """Of the idle values, those whose change reruns the stage, because they decide if it
-    succeeds."""
+    """Of the idle values, those whose change reruns the stage all the same."""
 
     def select(self, config: Any) -> dict[str, Any]:
         """The values that the stage reads, by the last part of their key.
@@ -200,7 +200,7 @@ def _drop(section: dict[str, Any], path: str) -> None:
 _REFINE = ("data.max_pixels", "data.kind", "data.root", "data.prompts", "clip", "cams", "refine")
 _REFINE_IDLE = (*_IDLE, "data.kind", "data.root")
 """The list of images to repeat is found by them; the training's key holds its content."""
-_SCORE = ("name", "seed", "variant", "score", "data")
+_SCORE = ("name", "seed", "variant", "score", "data", "tag_noise")
 _CAMS = ("clip", "cams")
 _REFINED = (*_CAMS, "seeds", "refine", "infer")
 _SCORED: dict[str, tuple[str, ...]] = {
@@ -233,8 +233,10 @@ STAGES: dict[str, Stage] = {
             ("wsss.data.ingest.stage",),
             ("variant", "data"),
             idle=(*_IDLE_AT_INGEST, "data.coco_truth"),
-            watches=_IDLE_AT_INGEST,
+            watches=("data.quarantine_limit",),
         ),
+        Stage("tag_noise", ("wsss.clip.tags.stage",), ("tag_noise", "data.max_pixels", "clip")),
+        Stage("clip_tags", ("wsss.clip.tags.predicted",), ("data.max_pixels", "clip")),  # a part
         Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", "clip", "cams")),
         Stage("seeds", ("wsss.masks.seeds_stage",), ("data.max_pixels", "cams", "seeds")),
         Stage("image_labels", ("wsss.refine.training.image_labels",)),  # a part of refine_train
@@ -243,13 +245,9 @@ STAGES: dict[str, Stage] = {
             ("wsss.refine.stage",),
             ("seed", *_REFINE),
             idle=_REFINE_IDLE,
+            watches=("refine.train.snapshots_every",),
         ),
-        Stage(
-            "refine_import",
-            ("wsss.refine.released.importer",),
-            _REFINE,
-            idle=_REFINE_IDLE,
-        ),
+        Stage("refine_import", ("wsss.refine.released.importer",), _REFINE, idle=_REFINE_IDLE),
         Stage(
             "refine_apply",
             ("wsss.refine.stage",),
@@ -261,6 +259,12 @@ STAGES: dict[str, Stage] = {
             ("wsss.refine.stage",),
             (*_REFINE, "infer", "masks.crf"),
             idle=(*_REFINE_IDLE, "infer.scores"),
+        ),
+        Stage(
+            "refine_labels",
+            ("wsss.score.label_quality",),
+            ("seed", *_REFINE, "data"),
+            idle=_IDLE_AT_INGEST,
         ),
         Stage("masks", ("wsss.masks.stage",), ("data.max_pixels", "masks")),
         Stage("retrain", ("wsss.retrain.train",), ("seed", "data.max_pixels", "retrain")),
@@ -289,7 +293,7 @@ STAGES: dict[str, Stage] = {
             ("name", "data", "pictures"),
             idle=_IDLE_AT_INGEST,
         ),
-        Stage("charts", ("wsss.score.figures.curves",)),
+        Stage("charts", ("wsss.score.figures.curves", "wsss.score.figures.lines")),
     )
 }
 """Every stage by its name, in the order in which data walks through them."""

@@ -16,7 +16,7 @@ from wsss.config.base import AUTO, Section, Variant, fill_variant
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
 from wsss.config.compute import ComputeConfig
-from wsss.config.data import DataConfig
+from wsss.config.data import DataConfig, TagNoiseConfig
 from wsss.config.infer import InferConfig
 from wsss.config.labels import MasksConfig, SeedsConfig
 from wsss.config.matrix import MatrixConfig
@@ -62,6 +62,7 @@ class Config(Section):
     )
     compute: ComputeConfig = ComputeConfig()
     data: DataConfig = DataConfig()
+    tag_noise: TagNoiseConfig = TagNoiseConfig()
     clip: ClipConfig = ClipConfig()
     cams: CamsConfig = CamsConfig()
     seeds: SeedsConfig = SeedsConfig()

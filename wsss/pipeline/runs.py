@@ -40,7 +40,8 @@ class Product:
 
 PRODUCTS: dict[str, Product] = {
     "manifest": Product("ingest"),
-    "cams": Product("cams", ("manifest",)),
+    "noisy_tags": Product("tag_noise", ("manifest",)),
+    "cams": Product("cams", ("noisy_tags",)),
     "seeds": Product("seeds", ("cams",)),
     "refine": Product("refine_train", ("cams", "seeds")),
     "scores_grid": Product("refine_apply", ("refine",)),
@@ -52,7 +53,7 @@ PRODUCTS: dict[str, Product] = {
 """By the folder's name, in the order in which data walks through them."""
 
 SCORED: dict[ProductName, str] = {
-    "blob": "manifest",
+    "blob": "noisy_tags",
     "cam": "cams",
     "affinity": "cams",
     "seeds": "seeds",
@@ -66,7 +67,7 @@ SCORED: dict[ProductName, str] = {
 _COSTS = "training"
 _NO_RESULT = frozenset({"compute", "pictures", "sweep", "runs", "matrix"})
 """Sections that do not tell two runs apart."""
-_CAMS = frozenset({"manifest", "cams"})
+_CAMS = frozenset({"manifest", "noisy_tags", "cams"})
 _MASKS = frozenset(PRODUCTS) - {"segmenter", "predictions"}
 _FOLDERS = frozenset(PRODUCTS) | {"scores", "tables", "pictures", "logs", "benchmarks"}
 
@@ -156,6 +157,11 @@ class Runs(Mapping[str, Run]):
         """The folder from which a run reads a product: its own, or that of the producer."""
         return f"results/{self.producer(product, name)}/{product}"
 
+    def manifest_folder(self, name: str) -> str:
+        """The folder of the manifest that a run uses: with the given tags, or with others."""
+        noisy = self[name].config.tag_noise.enabled
+        return self.folder("noisy_tags" if noisy else "manifest", name)
+
     def records(self, name: str) -> dict[tuple[ProductName, str], str]:
         """The files of records of a run by what is scored and split, in the order of its table."""
         config = self[name].config
@@ -195,6 +201,19 @@ class Runs(Mapping[str, Run]):
         if predicts and config.data.val_list and "val" not in splits:
             products += [f"{base}/pictures/val.png"]
         return products
+
+    @property
+    def overviews(self) -> list[str]:
+        """Table and chart of the runs of the configuration, where there are several."""
+        noises = [self[name].config.tag_noise for name in self.final if name != self.name]
+        if not noises or not self[self.name].config.data.has_truth:
+            return []
+        random = [noise for noise in noises if noise.source == "given"]
+        removed = {noise.dropped for noise in random if not noise.added}
+        added = {noise.added for noise in random if not noise.dropped}
+        varies = max(len(removed), len(added)) > 1
+        charts = [f"results/{self.name}/pictures/tag_noise.png"] if varies else []
+        return [*table_paths(self.name, "sweep"), *charts]
 
     def shown(self, name: str, split: str) -> dict[str, list[str]]:
         """The shards behind a contact sheet, by product."""
@@ -259,6 +278,8 @@ class Runs(Mapping[str, Run]):
         """Everything that decides the content of a product; equal keys, equal content."""
         config, product_kind = self[name].config, PRODUCTS[product]
         skipped = () if config.refine.is_trained else ("refine", "scores_grid")
+        if product == "noisy_tags" and not config.tag_noise.enabled:
+            return self._key("manifest", name)
         if product in skipped or (product == "seeds" and not config.refine.needs_seeds):
             return self._key("cams", name)
         inputs = (self._key(other, name) for other in product_kind.inputs)

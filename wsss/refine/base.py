@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from wsss.clip.input import EncoderInput
@@ -108,6 +108,23 @@ class Refiner(ABC, Generic[Options]):
             step: 0-based.
             batch: the crops, on the encoder's device.
         """
+
+    def supervision(self, step: int, batch: CropBatch) -> UInt8[Tensor, "batch side side"]:
+        """The labels that a step learns: 0 background, class + 1, 255 nothing.
+
+        Here those that came with the crops. A method overrides this that makes others while it
+        trains; its `loss` then learns what this gives.
+
+        Args:
+            step: 0-based.
+            batch: the crops, on the encoder's device.
+        """
+        if batch.labels is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} makes labels while it trains: it must say which, in "
+                "`supervision`"
+            )
+        return batch.labels
 
     @abstractmethod
     def logits(

@@ -34,6 +34,7 @@ from wsss.refine.photos import on_photos
 from wsss.refine.registry import METHODS, method_module
 from wsss.refine.training.efficiency import write_efficiency
 from wsss.refine.training.run import train as run_training
+from wsss.refine.training.snapshots import FOLDER, Snapshots
 
 
 def train(
@@ -50,6 +51,8 @@ def train(
     **sections: Unpack[Sections],
 ) -> None:
     """Train the refiner on the CAMs of the train split and write its checkpoint.
+
+    With ``refine.train.snapshots_every`` states of earlier steps are kept in `FOLDER` next to it.
 
     With a launcher such as torchrun (one process per GPU; `wsss launch`) the processes share each
     batch, and only the first one writes.
@@ -112,7 +115,11 @@ def train(
             "classes": asdict(classes),
             "texts": refiner.texts(),
         } | {name: shards.content for name, shards in sets.items()}
-        key = provenance.training_key(learned)
+        key, facts = provenance.training_key(learned), model_facts(classes)
+        snapshots = None
+        if every := refine.train.snapshots_every:
+            last, folder = refine.train.iterations, out.parent / FOLDER
+            snapshots = Snapshots(folder, every, last, provenance, key, facts)
         result = run_training(
             refiner,
             images,
@@ -125,11 +132,11 @@ def train(
             cache=cache,
             workers=sections["compute"].workers,
             repeated=repeated,
+            snapshots=snapshots,
         )
         if first:
             if efficiency is not None:
                 write_efficiency(efficiency, result.efficiency, provenance.digest())
-            facts = model_facts(classes)
             write_training(out, log, result.tensors, result.curve, provenance, facts)
 
 

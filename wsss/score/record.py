@@ -19,6 +19,7 @@ from wsss.artifacts.provenance import Provenance
 from wsss.score.metrics.confusion import mean_defined, metrics_of
 from wsss.score.product import ProductName, Protocol
 from wsss.score.tag_agreement import TagAgreement
+from wsss.score.tag_quality import TagQuality
 
 ThresholdSource = Literal["config", "best on this truth"]
 
@@ -73,6 +74,8 @@ class Record(BaseModel):
     """Of COCO, ``data.coco_truth``; empty for other data sets, and where records are older."""
     truth_and_tags: TagAgreement | None = None
     """Whether they speak of the same objects; None where records are older."""
+    tag_quality: TagQuality | None = None
+    """Of a run whose tags were changed on purpose; None: it used the given ones."""
     background: Background | None
     """None where the product holds labels that no background rule made here."""
     crf: bool

@@ -21,7 +21,7 @@ from jaxtyping import Int64
 from wsss.artifacts.stage import STAGES
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
-from wsss.config.data import DataConfig
+from wsss.config.data import DataConfig, TagNoiseConfig
 from wsss.config.errors import ConfigError
 from wsss.config.infer import InferConfig
 from wsss.config.labels import BackgroundConfig, CrfConfig, MasksConfig, SeedsConfig
@@ -57,6 +57,7 @@ class Settings:
     variant: str
     score: ScoreConfig
     data: DataConfig
+    tag_noise: TagNoiseConfig
     clip: ClipConfig | None = None
     cams: CamsConfig | None = None
     seeds: SeedsConfig | None = None
@@ -101,7 +102,7 @@ def run(
 
     Args:
         product: what the shards hold.
-        manifest_dir: what ingest wrote.
+        manifest_dir: what ingest wrote, or tag-noise.
         split: ``train`` or ``val``.
         shards: the shards of the split, together holding exactly its images; none for ``blob``.
         out: JSON file to write.
@@ -120,8 +121,8 @@ def run(
         ConfigError: a report class is no label of the data set.
     """
     expected = STAGES[f"score_{product}"].provenance(vars(settings))
-    kind = PRODUCTS[product].shards
-    inputs = Inputs.open(settings.data, manifest_dir, split, shards, kind, expected)
+    data = (settings.data, settings.tag_noise)
+    inputs = Inputs.open(*data, manifest_dir, split, shards, PRODUCTS[product].shards, expected)
     report = _report_classes(settings.score.report_classes, inputs.labels)
     protocols = [name for name in _PROTOCOLS if name in inputs.arrays]
     counts = count_in_parallel(
@@ -155,6 +156,7 @@ def run(
             "truth": inputs.truth.description,
             "truth_rule": inputs.truth.rule,
             "truth_and_tags": agreement,
+            "tag_quality": inputs.tag_quality,
             "background": None,
             "crf": False,
             "scales": (1.0,),
@@ -175,11 +177,9 @@ def run(
 
 
 def _agreement(rows: Sequence[_Row], inputs: Inputs) -> TagAgreement:
-    """Compare truth and tags by the counts of any row: all are over the same truth."""
-    counts = next(row.images for row in rows if row.images)
-    where = inputs.truth.description
-    tags = {image.id: image.tags for part in inputs.parts for image in part.images}
-    agreement = compare_with_tags(counts.table(), tags, inputs.labels, where)
+    """Compare truth and given tags by the counts of any row: all are over the same truth."""
+    table, where = next(row.images for row in rows if row.images).table(), inputs.truth.description
+    agreement = compare_with_tags(table, inputs.tags, inputs.labels, where)
     for text in agreement.warnings:
         _log.warning("warning: %s: %s", where, text)
     return agreement
@@ -276,8 +276,8 @@ def _chain(product: ProductName, settings: Settings) -> str:
     """The steps that made the product, for people."""
     if settings.cams is None:
         return "centred blob"
-    parts: list[str] = ["tags of masks"] if settings.data.tags == "masks" else []
-    parts.append(settings.cams.source)
+    parts = ["tags of masks"] * (settings.data.tags == "masks")
+    parts += ["tags changed on purpose"] * settings.tag_noise.enabled + [settings.cams.source]
     if product != "cam" and settings.cams.has_affinity:
         parts.append("affinity")
     if settings.refine and settings.refine.is_trained:

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles, ManifestDir, Split, stage_values
+from wsss.cli.options import (
+    DEFAULT_CACHE,
+    DEFAULT_CONFIG,
+    Cache,
+    ConfigFiles,
+    Device,
+    ManifestDir,
+    Split,
+    Workers,
+    stage_values,
+)
 from wsss.pipeline.job import current_job
 from wsss.score.product import ProductName
 
@@ -34,6 +44,32 @@ def score(
     values = stage_values(f"score_{product}", config)
     workers = values.pop("compute").workers
     run(product, manifest, split, shards, out, Settings(**values), workers=workers)
+
+
+def score_labels(
+    cams: Annotated[
+        list[Path], typer.Argument(help="CAM shards of the train split.", show_default=False)
+    ],
+    manifest: ManifestDir,
+    checkpoint: Annotated[
+        Path, typer.Option(help="Checkpoint of `wsss refine-train`, its snapshots next to it.")
+    ],
+    out: Annotated[Path, typer.Option(help="Table to write (CSV): a row per step.")],
+    picture: Annotated[Path, typer.Option(help="Curve to write.")],
+    seeds: Annotated[
+        list[Path], typer.Option(help="Seed shards of the train split (repeat).")
+    ] = [],  # noqa: B006
+    images: Annotated[int, typer.Option(help="Training images, spread over the classes.")] = 100,
+    cache: Cache = DEFAULT_CACHE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    device: Device = "",
+    workers: Workers = 0,
+) -> None:
+    """Score the labels that a refiner learned, step by step (refine.train.snapshots_every)."""
+    from wsss.score.label_quality import run
+
+    values = stage_values("refine_labels", config, device=device, workers=workers)
+    run(manifest, cams, checkpoint, out, picture, cache, seeds, images=images, **values)
 
 
 def table(
@@ -135,6 +171,18 @@ def class_chart(
     draw(records, out)
 
 
+def noise_chart(
+    records: Annotated[
+        list[Path], typer.Argument(help="Records of `wsss score` of all runs.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Picture to write.")],
+) -> None:
+    """Draw the mIoU of each product over the share of wrong tags (tag_noise)."""
+    from wsss.score.figures.lines import noise_chart as draw
+
+    draw(records, out)
+
+
 def show(
     folder: Annotated[
         Path, typer.Argument(help="Results of a run, e.g. results/demo.", show_default=False)
@@ -148,6 +196,6 @@ def show(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    commands = (score, table, compare, efficiency, contact_sheet, class_chart, loss_curve, show)
-    for command in commands:
+    charts = (class_chart, loss_curve, noise_chart)
+    for command in (score, score_labels, table, compare, efficiency, contact_sheet, *charts, show):
         app.command(rich_help_panel=PANEL)(command)

@@ -57,6 +57,19 @@ def ingest(
     run(out, test_list=test_list, state=state, **values)
 
 
+def tag_noise(
+    given: Annotated[Path, typer.Argument(help="What `wsss ingest` wrote.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to write: the manifest with other tags.")],
+    cache: Cache = DEFAULT_CACHE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    device: Device = "",
+) -> None:
+    """Other tags on purpose: fewer, wrong ones or CLIP's (tag_noise)."""
+    from wsss.clip.tags.stage import run
+
+    run(given, out, cache, **stage_values("tag_noise", config, device=device))
+
+
 def cams(
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="HDF5 shard to write.")],
@@ -251,5 +264,5 @@ def predict(
 def register(app: typer.Typer) -> None:
     """Add the stages to the command line."""
     refine = (refine_train, refine_import, refine_apply, refine_predict)
-    for command in (ingest, cams, seeds, *refine, masks, retrain, predict):
+    for command in (ingest, tag_noise, cams, seeds, *refine, masks, retrain, predict):
         app.command(rich_help_panel=PANEL)(command)

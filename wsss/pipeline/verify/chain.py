@@ -58,19 +58,30 @@ class Chain:
 
     def manifest(self, run: str) -> Path:
         """Check the manifest that a run uses; gives its folder."""
-        folder = Path(self.runs.folder("manifest", run))
-        self.findings.check(folder / MANIFEST, "ingest", lambda: self._manifest(folder, run))
+        given = Path(self.runs.folder("manifest", run))
+        self.findings.check(given / MANIFEST, "ingest", lambda: self._ingested(given, run))
+        folder = Path(self.runs.manifest_folder(run))
+        if folder != given:
+            reasons = partial(self._manifest, folder, "noisy_tags", run, given)
+            self.findings.check(folder / MANIFEST, "tag_noise", reasons, [given / MANIFEST])
         return folder
 
-    def _manifest(self, folder: Path, run: str) -> Iterator[str]:
+    def _manifest(
+        self, folder: Path, product: str, run: str, given: Path | None = None
+    ) -> Iterator[str]:
         self.manifests[folder], _ = load(folder)
         self.digests[folder] = manifest_digests(folder)
-        stored = read_provenance(folder)
-        producer = self.runs.producer("manifest", run)
-        yield from self.expected.differences(stored, "ingest", producer, inputs={})
+        stored, stage = read_provenance(folder), PRODUCTS[product].stage
+        inputs = self.digests.get(given, {}) if given else {}
+        producer = self.runs.producer(product, run)
+        yield from self.expected.differences(stored, stage, producer, inputs=inputs)
         for name, digest in stored.outputs.items():
             if not _is(folder / name, digest):
-                raise ArtifactError(f"{name} is not what ingest wrote: it was edited or replaced")
+                raise ArtifactError(f"{name} is not what {stage} wrote: it was edited or replaced")
+
+    def _ingested(self, folder: Path, run: str) -> Iterator[str]:
+        yield from self._manifest(folder, "manifest", run)
+        stored = read_provenance(folder)
         for text, digest in stored.inputs.items():
             if not Path(text).is_file():
                 yield f"made from {text}, which is gone"

@@ -18,7 +18,7 @@ from wsss.pipeline.verify.chain import Chain
 from wsss.score.figures.contact_sheet import sample_images, shown_truth
 from wsss.score.image_counts_file import image_counts_path, read_image_counts
 from wsss.score.inputs import truth_digest
-from wsss.score.product import ProductName
+from wsss.score.product import PRODUCTS, ProductName
 from wsss.score.record import Record, numbers, read_records
 from wsss.score.tables.comparison import comparison
 from wsss.score.tables.efficiency import efficiency_table
@@ -37,7 +37,8 @@ class Results:
         for (product, split), text in files.items():
             path, folder = Path(text), SCORED[product]
             manifest = self.chain.manifest(run)
-            shards = [] if folder == "manifest" else self.chain.shards(folder, run, split)
+            has_shards = PRODUCTS[product].shards
+            shards = self.chain.shards(folder, run, split) if has_shards else []
             producer = self.chain.runs.producer(folder, run)
 
             reasons = partial(self._records, path, product, split, producer, manifest, shards)
@@ -88,11 +89,11 @@ class Results:
             cost = Path(runs.folder("refine", run)) / "efficiency.json"
             self._table(run, "efficiency", "efficiency", lambda: efficiency_table(cost), [cost])
 
-    def sweep_table(self) -> None:
-        """Check the table of all runs of the configuration, if there are several."""
+    def overviews(self) -> None:
+        """Check table and chart of all runs of the configuration, if there are several."""
         runs = self.chain.runs
         many = [run for run in runs.final if run != runs.name]
-        if not many or not runs[runs.name].config.data.has_truth:
+        if not runs.overviews:
             return
         files = {run.removeprefix(f"{runs.name}/"): self.records(run) for run in many}
         every = list(dict.fromkeys(path for paths in files.values() for path in paths))
@@ -102,6 +103,9 @@ class Results:
             return comparison(rows, runs.name)
 
         self._table(runs.name, "sweep", "sweep_table", texts, every)
+        for picture in map(Path, runs.overviews):
+            if picture.suffix == ".png":
+                self._chart(picture, "noise_chart", runs.name, every)
 
     def _table(
         self, run: str, name: str, rule: str, texts: Callable[[], Texts], sources: list[Path]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,20 +52,24 @@ class CropBatch:
     """The image's CAM before the affinity, cut; in 0 … 1."""
     maps: Float[Tensor, "rows grid grid"]
     """The image's CAM after the affinity, cut; in 0 … 1."""
+    cuts: tuple[tuple[str, Crop], ...] = ()
+    """Of each crop the image, and where it was cut."""
 
     def to(self, device: torch.device) -> CropBatch:
         """A copy on a device."""
-        moved = {
-            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
             for name, value in vars(self).items()
+            if isinstance(value, Tensor)
         }
-        return CropBatch(**moved)
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
 class _Cut:
     """What `CropBatch` holds of one crop."""
 
+    crop: Crop
     image: Float[Tensor, "3 side side"]
     valid: Bool[np.ndarray, "side side"]
     labels: UInt8[np.ndarray, "side side"] | None
@@ -86,6 +91,7 @@ class CropStream:
         padding: label of what lies outside the image.
         fill: colour of what lies outside the image.
         repeated: images that come twice per epoch.
+        images: draw crops of these alone; None draws from all.
 
     Raises:
         ValueError: the crop is no multiple of the patch, there is no image, or the batch cannot be
@@ -104,6 +110,7 @@ class CropStream:
         padding: int = IGNORED,
         fill: tuple[int, int, int] = (0, 0, 0),
         repeated: Collection[str] = (),
+        images: Collection[str] | None = None,
     ) -> None:
         patch = inputs.encoder.patch
         if settings.crop % patch[0] or patch[0] != patch[1]:
@@ -117,7 +124,8 @@ class CropStream:
         self._seed, self._workers, self._labels = seed, workers, labels
         self._padding, self._fill = padding, fill
         self._batch_size = distributed.local_batch(settings.batch, "refine.train.batch")
-        self._entries = [*cams.ids, *(image for image in cams.ids if image in repeated)]
+        ids = [image for image in cams.ids if images is None or image in images]
+        self._entries = [*ids, *(image for image in ids if image in repeated)]
         self._grid = settings.crop // patch[0]
         self._order = seeding.EpochOrder(seed, len(self._entries))
         self._cache: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
@@ -158,6 +166,7 @@ class CropStream:
             ),
             initial=torch.from_numpy(np.concatenate([cut.initial for cut in cuts])),
             maps=torch.from_numpy(np.concatenate([cut.maps for cut in cuts])),
+            cuts=tuple((cut.cams.sample.id, cut.crop) for cut in cuts),
         )
 
     def _cut(self, image: str, position: int) -> _Cut:
@@ -178,6 +187,7 @@ class CropStream:
             inside = crop.valid()[..., None]
             cut = np.where(inside, distort(cut, generator), cut)
         return _Cut(
+            crop,
             self._inputs.normalize(cut),
             crop.valid(),
             None if labels is None else crop.labels(labels, outside=self._padding),

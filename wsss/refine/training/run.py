@@ -16,6 +16,7 @@ from wsss.refine.inputs import CamSet, SeedSet
 from wsss.refine.training.crops import CropBatch, CropStream
 from wsss.refine.training.efficiency import Efficiency
 from wsss.refine.training.image_labels import ImageLabels
+from wsss.refine.training.snapshots import Snapshots
 from wsss.refine.training.trainer import Curve, Trainer
 
 
@@ -42,6 +43,7 @@ def train(
     cache: Path,
     workers: int,
     repeated: Collection[str] = (),
+    snapshots: Snapshots | None = None,
 ) -> TrainingResult:
     """Train a refiner on crops of the images of ``cams``.
 
@@ -58,6 +60,7 @@ def train(
         cache: folder for labels of whole images.
         workers: threads that decode and cut ahead.
         repeated: images that come twice per epoch.
+        snapshots: keeps the state of some steps; None keeps none.
 
     Raises:
         TrainingStoppedError: asked to stop; the next call goes on.
@@ -65,20 +68,14 @@ def train(
             trained by several processes.
     """
     refiner.train_mode(True)
-    inputs, crops, labels = refiner.setup.encoder_input, refiner.crops, None
-    if seeds is not None:
-        labels = seeds.read
-    elif crops.image_labels:
-        labels = ImageLabels(cams, inputs, crops.ignore_band, cache).read
-    stream = CropStream(
+    stream = crop_stream(
+        refiner,
         cams,
-        inputs,
+        seeds,
         settings,
         seed=seed,
         workers=workers,
-        labels=labels,
-        padding=crops.padding,
-        fill=crops.fill,
+        cache=cache,
         repeated=repeated,
     )
     trainer = Trainer[CropBatch](
@@ -89,6 +86,7 @@ def train(
         key=key,
         description=title,
         groups=refiner.parameter_groups(),
+        snapshots=snapshots,
     )
 
     def losses(step: int, batch: CropBatch) -> Mapping[str, Tensor]:
@@ -98,3 +96,39 @@ def train(
         curve = trainer.fit(stream.batches, losses)
         cost = trainer.efficiency(title, *refiner.parameter_counts())
     return TrainingResult(refiner.trained.state_dict(), curve, cost)
+
+
+def crop_stream(
+    refiner: Refiner[Any],
+    cams: CamSet,
+    seeds: SeedSet | None,
+    settings: TrainingConfig,
+    *,
+    seed: int,
+    workers: int,
+    cache: Path,
+    repeated: Collection[str] = (),
+    images: Collection[str] | None = None,
+) -> CropStream:
+    """The crops that a refiner is trained on, with the labels that it wants; arguments as `train`.
+
+    Args:
+        images: draw crops of these alone; None draws from all.
+    """
+    inputs, crops, labels = refiner.setup.encoder_input, refiner.crops, None
+    if seeds is not None:
+        labels = seeds.read
+    elif crops.image_labels:
+        labels = ImageLabels(cams, inputs, crops.ignore_band, cache).read
+    return CropStream(
+        cams,
+        inputs,
+        settings,
+        seed=seed,
+        workers=workers,
+        labels=labels,
+        padding=crops.padding,
+        fill=crops.fill,
+        repeated=repeated,
+        images=images,
+    )

@@ -10,7 +10,7 @@ from wsss.score.papers.cells import Cell, Filled, files_of, fill
 from wsss.score.papers.published import SUPERVISION_NOTE, TRUTH_NOTE, UNKNOWN_NOTE, ClassValues
 from wsss.score.papers.table import PaperTable, Row, load_table
 from wsss.score.record import Record
-from wsss.score.tables.rows import TAGS_FROM_MASKS, Table, percent
+from wsss.score.tables.rows import TAGS_FROM_MASKS, Table, percent, tag_notes
 from wsss.score.tables.seeds import seed_statistics
 from wsss.score.tables.write import csv_text, table_texts, write_table
 
@@ -150,6 +150,7 @@ def _origins(filled: Filled) -> Iterator[str]:
                 f"weights {used or 'unknown'}",
                 f"code {', '.join(codes)}",
                 f"commit {', '.join(commits) or 'unknown'}",
+                *(note.rstrip(".") for note in tag_notes(records)),
             ]
         parts += dict.fromkeys(f"trained on {cost.device}" for cost in costs)
         if parts:

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from wsss.score.record import Record
-from wsss.score.tables.rows import Table, percent, row_name, warnings
+from wsss.score.tables.rows import Table, percent, row_name, tag_notes, warnings
 from wsss.score.tables.seeds import are_repeats, mean_text, without_seed
 from wsss.score.tables.write import Texts, csv_text, table_texts, write_table
 
 Rows = dict[str, list[Record]]
 """Records of each run, by its label."""
 SHARED = "shared"
+_TAGS = ("tag precision", "tag recall")
+"""Columns where tags were changed on purpose."""
 
 NOTES = (
     "mIoU in percent: mean over the labels, background included, that occur in the truth or in the "
@@ -65,28 +67,49 @@ def _split_off_common(rows: Mapping[str, Sequence[Record]]) -> Rows:
 
 
 def _lay_out(rows: Rows, name: str) -> Table:
-    columns = list(dict.fromkeys(_column(record) for row in rows.values() for record in row))
+    records = [record for row in rows.values() for record in row]
+    columns = list(dict.fromkeys(map(_column, records)))
+    tags = _TAGS if any(record.tag_quality for record in records) else ()
     repeated = _repeated(rows)
-    heads: tuple[str, ...] = ("run", *columns)
+    heads: tuple[str, ...] = ("run", *tags, *columns)
     grids = []
     for field in ("miou", "report_mean"):
-        lines = [(label, *_cells(row, columns, field)) for label, row in rows.items()]
-        lines += [(label, *_means(group, columns, field)) for label, group in repeated.items()]
+        lines = [
+            (label, *_tag_cells(row)[: len(tags)], *_cells(row, columns, field))
+            for label, row in rows.items()
+        ]
+        lines += [
+            (label, *_tag_cells(group[0])[: len(tags)], *_means(group, columns, field))
+            for label, group in repeated.items()
+        ]
         grids.append(lines)
-    if len(columns) > len(grids[0]):  # turned: a line per column, labels become the head
+    if len(heads) > 1 + len(grids[0]):  # turned: a line per column, labels become the head
+        products = heads[1:]
         heads = ("product", *(line[0] for line in grids[0]))
-        grids = [list(zip(columns, *(line[1:] for line in lines), strict=True)) for lines in grids]
-    records = [record for row in rows.values() for record in row]
+        grids = [list(zip(products, *(line[1:] for line in lines), strict=True)) for lines in grids]
     report = any(record.report_mean is not None for record in records)
     return Table(
         title=f"{name}: {len(rows) - (SHARED in rows)} runs",
-        notes=(*warnings(records), *NOTES, *([SEEDS] if repeated else [])),
+        notes=(
+            *(f"{label}: {note}" for label, row in rows.items() for note in tag_notes(row)),
+            *warnings(records),
+            *NOTES,
+            *([SEEDS] if repeated else []),
+        ),
         columns=heads,
         rows=tuple(grids[0]),
         class_columns=heads if report else (),
         class_rows=tuple(grids[1]) if report else (),
         class_title="Mean IoU of the report classes",
     )
+
+
+def _tag_cells(row: Sequence[Record]) -> tuple[str, str]:
+    """Precision and recall of the tags of a run; those of the given tags are 100."""
+    quality = next((record.tag_quality for record in row if record.tag_quality), None)
+    if quality is None:
+        return percent(1.0), percent(1.0)
+    return percent(quality.precision), percent(quality.recall)
 
 
 def _cells(row: Sequence[Record], columns: Sequence[str], field: str) -> list[str]:
@@ -130,6 +153,10 @@ def _numbers(label: str, record: Record) -> dict[str, object]:
         *("split", "seed", "variant", "miou", "report_mean", "miou_low", "miou_high"),
         "truth_rule",
     )
-    return {"run": label, "product": row_name(record)} | {
-        name: getattr(record, name) for name in fields
-    }
+    tags = record.tag_quality
+    quality = {"tag_precision": tags.precision, "tag_recall": tags.recall} if tags else {}
+    return (
+        {"run": label, "product": row_name(record)}
+        | {name: getattr(record, name) for name in fields}
+        | quality
+    )

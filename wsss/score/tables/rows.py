@@ -110,7 +110,13 @@ def lay_out(records: Sequence[Record]) -> Table:
     )
     return Table(
         title=title(records),
-        notes=(*warnings(records), *NOTES, *truths, "Chains. " + " ".join(chains)),
+        notes=(
+            *tag_notes(records),
+            *warnings(records),
+            *NOTES,
+            *truths,
+            "Chains. " + " ".join(chains),
+        ),
         columns=tuple(columns),
         rows=tuple(tuple(row[name] for name in columns) for row in rows),
         class_columns=("IoU of", "split", *names),
@@ -123,6 +129,11 @@ def warnings(records: Sequence[Record]) -> tuple[str, ...]:
     texts = [f"WARNING. {TAGS_FROM_MASKS}" for record in records if record.tags_from_masks]
     texts += [f"WARNING. Truth of {r.split}: {w}." for r in records for w in r.truth_warnings]
     return tuple(dict.fromkeys(texts))
+
+
+def tag_notes(records: Sequence[Record]) -> tuple[str, ...]:
+    """What was done to the tags on purpose, each once."""
+    return tuple(dict.fromkeys(r.tag_quality.text for r in records if r.tag_quality))
 
 
 def percent(share: float | None) -> str:

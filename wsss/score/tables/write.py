@@ -107,6 +107,7 @@ def _numbers(record: Record) -> dict[str, object]:
         "truth_digest": record.provenance.inputs.get("truth"),
         "tags_from_masks": record.tags_from_masks,
         "truth_warnings": "; ".join(record.truth_warnings),
+        "tags": record.tag_quality.text if record.tag_quality else "as given",
         **{
             f"background_{name}": background.get(name)
             for name in ("rule", "value", "source", "criterion")
