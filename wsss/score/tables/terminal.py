@@ -53,7 +53,7 @@ def print_table(path: Path, console: Console | None = None) -> None:
     console.print(table)
     console.print("Percent. best: threshold chosen on the same truth, an upper bound.", style="dim")
     rules = dict.fromkeys(row["class_mean"] for row in rows if row.get("class_mean"))
-    means = (f"mIoU: labels {CLASS_MEANS[rule]}." for rule in rules)  # type: ignore[index]
+    means = (f"mIoU: mean over labels {CLASS_MEANS[rule]}." for rule in rules)  # type: ignore[index]
     console.print(" ".join([*means, f"95 %: {IMAGES}."]), style="dim")
     warnings = ((row["split"], row.get("truth_warnings")) for row in rows)
     for split, text in dict.fromkeys(warnings):
