@@ -19,7 +19,12 @@ from benchmarks.timing import peak_memory
 from wsss.artifacts.provenance import Provenance
 from wsss.score.metrics.bootstrap import RESAMPLES, draw, resampled
 from wsss.score.metrics.confusion import metrics_of
-from wsss.score.metrics.image_counts import CountTable, ImageCounts, write_counts
+from wsss.score.metrics.image_counts import (
+    CountTable,
+    ImageCounts,
+    RowCounts,
+    write_counts,
+)
 
 SETS = {"VOC val": (1449, 21), "COCO val": (40_137, 81)}
 _LOOP_DRAWS = 2
@@ -56,7 +61,7 @@ def main() -> None:
 def invented(images: int, labels: int) -> CountTable:
     """Counts with one to four classes per image, each confused with every other."""
     rng = np.random.default_rng(0)
-    counts = ImageCounts(labels)
+    counts = ImageCounts(labels, CountTable)
     for index in range(images):
         classes = rng.choice(np.arange(1, labels), rng.integers(1, 5), replace=False)
         labels_of_image = np.r_[0, classes]
@@ -86,7 +91,8 @@ def file_size(table: CountTable) -> int:
     provenance = Provenance(stage="score", config={}, seed=0, code="", packages={})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "counts.h5"
-        write_counts(path, {"single": table}, provenance)
+        tags = dict.fromkeys(table.ids, (0,))
+        write_counts(path, {"single": RowCounts(table)}, provenance, tags)
         return path.stat().st_size
 
 

@@ -12,7 +12,7 @@ from wsss.artifacts.provenance import Provenance
 from wsss.cli.app import app
 from wsss.cli.commands.papers import parse_records
 from wsss.score.image_counts_file import write_image_counts
-from wsss.score.metrics.image_counts import ImageCounts
+from wsss.score.metrics.image_counts import CountTable, ImageCounts, RowCounts
 from wsss.score.record import Record, numbers, write_records
 
 ROOT = Path(__file__).parents[2]
@@ -22,12 +22,13 @@ MADE = Provenance(stage="score", config={}, seed=0, code="c0de" * 16, packages={
 
 def written(path: Path, wrong: int) -> Path:
     """Records of a refiner's prediction of four images, `wrong` pixels of each mistaken."""
-    counts = ImageCounts(3)
+    counts = ImageCounts(3, CountTable)
     for index in range(4):
         matrix = np.diag([90, 40 + index, 30]).astype(np.int64)
         matrix[1, :2] += (wrong, -wrong)
         counts.add(f"image {index}", matrix)
-    file, interval = write_image_counts(path, {"single": counts}, MADE, 50)["single"]
+    rows, tags = {"single": RowCounts(counts.table())}, {f"image {n}": [0] for n in range(4)}
+    file, interval = write_image_counts(path, rows, MADE, tags, "union", 50)["single"]
     rest = {
         "product": "refiner_prediction", "protocol": "single", "method": "weclip",
         "run": path.stem, "chain": "grad_cam",
@@ -50,7 +51,9 @@ def test_difference_of_two_runs(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.output.startswith("WeCLIP prediction, val, 4 images: ")
     assert "above 0 in 100 % of the draws" in result.output
-    assert out.read_text().splitlines()[1].endswith(",60")
+    covers = "resampled images, one training of each run"
+    assert result.output.rstrip().endswith(f"; {covers})")
+    assert out.read_text().splitlines()[1].endswith(f',60,"{covers}",union')
 
 
 def test_paper_table_takes_rows_and_paths(tmp_path: Path) -> None:

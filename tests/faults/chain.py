@@ -99,7 +99,8 @@ CHAIN: tuple[Kind, ...] = (
     Kind("score segmenter", f"score segmenter {{base}}/predict/x.h5 {_M}"
          f" {_SCORED.replace('train', 'val')}", _RECORDS),
     Kind("table", "table {base}/score-cam/r.json {base}/score-masks/r.json --out {out}",
-         ("table.md", "table.csv", "table.html")),
+         tuple(f"{name}.{end}" for name in ("table", "classes", "pairs")
+               for end in ("md", "csv", "html"))),
     Kind("compare", "compare {base}/score-cam/r.json {base}/score-masks/r.json --out {out}",
          ("sweep.md", "sweep.csv", "sweep.html")),
     Kind("paper-table", f"paper-table {ROOT}/workflow/tables/voc12_classes.yaml --out {{out}}",

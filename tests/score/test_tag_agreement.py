@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from wsss.score.metrics.image_counts import ImageCounts
+from wsss.score.metrics.image_counts import CountTable, ImageCounts
 from wsss.score.record import read_records
 from wsss.score.tables.terminal import print_table
 from wsss.score.tables.write import make_table
@@ -22,7 +22,7 @@ VOID = ()  # no label was counted
 
 def compare(*images: tuple[Sequence[int], Sequence[int]]) -> TagAgreement:
     """Compare (tags, labels in the truth) of images; predictions are all background."""
-    counts = ImageCounts(len(LABELS))
+    counts = ImageCounts(len(LABELS), CountTable)
     for number, (_, shown) in enumerate(images):
         matrix = np.zeros((len(LABELS), len(LABELS)), np.int64)
         matrix[list(shown), 0] = 5

@@ -167,6 +167,7 @@ def test_a_tampered_run_is_noticed(copy: Project, monkeypatch: pytest.MonkeyPatc
         "masks/train/2-of-2.h5",
         "tables/table.md",
         "tables/table.html",
+        *(f"tables/{name}.{end}" for name in ("classes", "pairs") for end in ("md", "csv", "html")),
     }
     also |= {f"predictions/val/{part}-of-2.h5" for part in (1, 2)}
     also |= {

@@ -364,6 +364,13 @@ def scored_of(wildcards):
     return list(RUNS.records(wildcards.run).values())
 
 
+def counts_of(wildcards):
+    """The counts per image next to the records of the job's run."""
+    return [
+        str(Path(record).with_suffix(".images.h5")) for record in scored_of(wildcards)
+    ]
+
+
 def scored_of_all(wildcards):
     """The records of all runs that are compared."""
     return list(

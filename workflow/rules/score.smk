@@ -105,7 +105,8 @@ rule refine_labels:
 
 rule table:
     input:
-        scored_of,
+        records=scored_of,
+        counts=counts_of,
     output:
         markdown="results/{run}/tables/table.md",
         csv="results/{run}/tables/table.csv",
@@ -114,6 +115,22 @@ rule table:
             caption="../report/table.rst",
             category="Scores",
             labels={"what": "table", "run": "{run}"},
+        ),
+        classes_markdown="results/{run}/tables/classes.md",
+        classes_csv="results/{run}/tables/classes.csv",
+        classes_html=report(
+            "results/{run}/tables/classes.html",
+            caption="../report/classes.rst",
+            category="Scores",
+            labels={"what": "classes", "run": "{run}"},
+        ),
+        pairs_markdown="results/{run}/tables/pairs.md",
+        pairs_csv="results/{run}/tables/pairs.csv",
+        pairs_html=report(
+            "results/{run}/tables/pairs.html",
+            caption="../report/pairs.rst",
+            category="Scores",
+            labels={"what": "classes that occur together", "run": "{run}"},
         ),
     log:
         "results/{run}/logs/table.log",
@@ -127,10 +144,10 @@ rule table:
         packages=packages("table"),
         folder=subpath(output.markdown, parent=True),
     message:
-        "Writing the table"
+        "Writing the tables"
     shell:
         "WSSS_JOB={params.job:q}"
-        " python -m wsss table {input:q} --out {params.folder:q} 2> {log}"
+        " python -m wsss table {input.records:q} --out {params.folder:q} 2> {log}"
 
 
 rule sweep_table:

@@ -283,7 +283,7 @@ STAGES: dict[str, Stage] = {
             )
             for product, reads in _SCORED.items()
         ),
-        Stage("table", ("wsss.score.tables.write",)),
+        Stage("table", ("wsss.score.tables.write", "wsss.score.tables.classes")),
         Stage("comparison", ("wsss.score.tables.comparison",)),
         Stage("paper_table", ("wsss.score.papers.render",)),
         Stage("efficiency", ("wsss.score.tables.efficiency",)),

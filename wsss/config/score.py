@@ -8,6 +8,14 @@ from pydantic import Field, PositiveInt
 
 from wsss.config.base import Section
 
+ClassMean = Literal["union", "truth"]
+"""The labels, background included, that a mean IoU runs over."""
+CLASS_MEANS: dict[ClassMean, str] = {
+    "union": "in truth or prediction (union > 0)",
+    "truth": "in the truth",
+}
+"""The rules in words, after "labels"."""
+
 
 class ScoreConfig(Section):
     """Scores. Only this stage opens pixel labels."""
@@ -21,6 +29,23 @@ class ScoreConfig(Section):
     )
     report_classes: list[str] = Field(
         default_factory=list, description="Extra column: mean IoU over these classes only."
+    )
+    class_mean: ClassMean = Field(
+        "union",
+        description=(
+            "Labels that a mean IoU runs over. union: all that occur in the truth or in the "
+            "prediction; truth: those that occur in the truth. They differ only where a label is "
+            "predicted that no truth has."
+        ),
+    )
+    boundary_ratio: float = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description=(
+            "Width of the regions behind the boundary IoU, as a share of the image's diagonal; "
+            "0 = no boundary IoU."
+        ),
     )
     resamples: int = Field(
         1000,

@@ -64,6 +64,8 @@ SCORED: dict[ProductName, str] = {
 }
 """The folder of each product that is scored; its records lie in the run that has the folder."""
 
+RUN_TABLES = ("table", "classes", "pairs")
+"""Tables that are made from all records of a run."""
 _COSTS = "training"
 _NO_RESULT = frozenset({"compute", "pictures", "sweep", "runs", "matrix"})
 """Sections that do not tell two runs apart."""
@@ -192,7 +194,9 @@ class Runs(Mapping[str, Run]):
         splits = config.cams.splits
         products = [f"{base}/pictures/{split}.png" for split in splits]
         if config.data.has_truth:
-            products += [*table_paths(name, "table"), f"{base}/pictures/class_iou.png"]
+            for table in RUN_TABLES:
+                products += table_paths(name, table)
+            products.append(f"{base}/pictures/class_iou.png")
         if config.refine.trains:
             products += [f"{base}/pictures/refiner_loss.png", *table_paths(name, "efficiency")]
         if config.retrain.enabled:

@@ -16,7 +16,8 @@ from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checksum import json_with_checksum, verified_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
-from wsss.score.metrics.confusion import mean_defined, metrics_of
+from wsss.config.score import ClassMean
+from wsss.score.metrics.confusion import averaged, iou_of, mean_defined, metrics_of
 from wsss.score.product import ProductName, Protocol
 from wsss.score.tag_agreement import TagAgreement
 from wsss.score.tag_quality import TagQuality
@@ -87,15 +88,28 @@ class Record(BaseModel):
     """By label name, background first."""
     precision_by_class: dict[str, float | None]
     recall_by_class: dict[str, float | None]
+    false_positive_by_class: dict[str, float | None] = {}
+    false_negative_by_class: dict[str, float | None] = {}
+    """Shares of the union of truth and prediction: IoU + false positives + false negatives = 1."""
+    class_mean: ClassMean = "union"
+    """The labels that the means of IoU, boundary IoU, false positives and negatives run over."""
     miou: float | None
-    """Mean over the labels that occur in the truth or in the prediction."""
     miou_low: float | None = None
     miou_high: float | None = None
-    """Ends of the 95 % interval over images; None without counts per image."""
+    """Ends of the 95 % interval: other images, the same training. None without counts per image."""
     resamples: int = 0
     """Draws of images behind it."""
     image_counts: ImageCountsFile | None = None
     """None for a threshold that was chosen on the truth, and where records are older."""
+    false_positive: float | None = None
+    false_negative: float | None = None
+    """Mean shares of the union; None where records are older."""
+    boundary_iou: dict[str, float | None] = {}
+    """By label name (`wsss.score.metrics.boundary`); empty at a best threshold and where records
+    are older."""
+    boundary_miou: float | None = None
+    boundary_ratio: float = 0
+    """Width of the boundary regions as a share of the image's diagonal; 0: none were counted."""
     precision: float | None
     """Mean over the labels that were predicted."""
     recall: float | None
@@ -135,7 +149,10 @@ class Record(BaseModel):
 
 
 def numbers(
-    matrix: Int64[np.ndarray, "truth prediction"], names: Sequence[str], report: Sequence[str]
+    matrix: Int64[np.ndarray, "truth prediction"],
+    names: Sequence[str],
+    report: Sequence[str],
+    class_mean: ClassMean = "union",
 ) -> dict[str, object]:
     """The fields of a `Record` that follow from a confusion matrix.
 
@@ -143,20 +160,43 @@ def numbers(
         matrix: pixels, [true label, predicted label].
         names: of the labels, background first.
         report: names over which `report_mean` runs.
+        class_mean: which labels count in means of the IoU.
     """
-    metrics = metrics_of(matrix)
-    reported = metrics.iou[[list(names).index(name) for name in report]]
+    metrics = metrics_of(matrix, class_mean)
+    among = [list(names).index(name) for name in report]
+    reported = averaged(metrics.iou, matrix.sum(axis=1), class_mean)[among]
     return {
         "iou": _named(metrics.iou, names),
         "precision_by_class": _named(metrics.precision, names),
         "recall_by_class": _named(metrics.recall, names),
+        "false_positive_by_class": _named(metrics.false_positive, names),
+        "false_negative_by_class": _named(metrics.false_negative, names),
         "miou": defined(metrics.miou),
+        "false_positive": defined(metrics.mean_false_positive),
+        "false_negative": defined(metrics.mean_false_negative),
         "precision": defined(metrics.mean_precision),
         "recall": defined(metrics.mean_recall),
         "pixel_accuracy": defined(metrics.pixel_accuracy),
         "report_classes": tuple(report),
         "report_mean": defined(mean_defined(reported)) if report else None,
         "confusion": tuple(tuple(int(count) for count in row) for row in matrix),
+    }
+
+
+def boundary_numbers(
+    counts: Int64[np.ndarray, "3 labels"], names: Sequence[str], class_mean: ClassMean
+) -> dict[str, object]:
+    """The fields of a `Record` that follow from boundary regions.
+
+    Args:
+        counts: pixels hit, true and predicted of each label.
+        names: of the labels, background first.
+        class_mean: which labels count in the mean.
+    """
+    iou = iou_of(*counts)
+    return {
+        "boundary_iou": _named(iou, names),
+        "boundary_miou": defined(mean_defined(averaged(iou, counts[1], class_mean))),
     }
 
 

@@ -7,7 +7,6 @@ It writes a JSON file of records, and next to it an HDF5 file with the confusion
 from __future__ import annotations
 
 import difflib
-import functools
 import logging
 import statistics
 from collections.abc import Iterator, Sequence
@@ -32,12 +31,11 @@ from wsss.score.commit import project_commit
 from wsss.score.image_counts_file import write_image_counts
 from wsss.score.inputs import Inputs
 from wsss.score.metrics.confusion import Confusion
-from wsss.score.metrics.counting import count_blob, count_masks, count_predictions, count_scores
-from wsss.score.metrics.image_counts import ImageCounts
+from wsss.score.metrics.counting import counter
 from wsss.score.metrics.parallel import Counts, count_in_parallel
 from wsss.score.metrics.threshold_sweep import Sweep
 from wsss.score.product import HAS_THRESHOLD, PRODUCTS, ProductName
-from wsss.score.record import Background, Record, numbers, write_records
+from wsss.score.record import Background, Record, boundary_numbers, numbers, write_records
 from wsss.score.tag_agreement import TagAgreement, compare_with_tags
 
 _log = logging.getLogger(__name__)
@@ -76,7 +74,8 @@ class _Row:
 
     name: str
     matrix: Int64[np.ndarray, "truth prediction"]
-    images: ImageCounts | None
+    confusion: Confusion | None
+    """With the counts per image and of boundaries; None at the best threshold."""
     fields: dict[str, Any] = field(default_factory=dict)
 
 
@@ -125,8 +124,9 @@ def run(
     inputs = Inputs.open(*data, manifest_dir, split, shards, PRODUCTS[product].shards, expected)
     report = _report_classes(settings.score.report_classes, inputs.labels)
     protocols = [name for name in _PROTOCOLS if name in inputs.arrays]
+    ratio, class_mean = settings.score.boundary_ratio, settings.score.class_mean
     counts = count_in_parallel(
-        _counter(product, len(inputs.labels), settings.background, protocols),
+        counter(product, len(inputs.labels), settings.background, protocols, ratio),
         inputs.parts,
         workers=workers,
         description=f"Scoring {product}",
@@ -139,12 +139,17 @@ def run(
         rows = list(_prediction_rows(settings, counts, protocols))
     agreement = _agreement(rows, inputs)
     provenance = expected.model_copy(update={"weights": inputs.weights, "inputs": inputs.digests})
-    images = {row.name: row.images for row in rows if row.images}
-    stored = write_image_counts(out, images, provenance, settings.score.resamples)
+    resamples = settings.score.resamples
+    counted = {row.name: row.confusion.image_counts for row in rows if row.confusion}
+    stored = write_image_counts(out, counted, provenance, inputs.tags, class_mean, resamples)
     records = []
     for row in rows:
         file, interval = stored.get(row.name, (None, None))
-        fields = numbers(row.matrix, inputs.labels, report) | {
+        boundary = row.confusion.boundary if row.confusion else None
+        fields = numbers(row.matrix, inputs.labels, report, class_mean)
+        if boundary:
+            fields |= boundary_numbers(boundary.counts, inputs.labels, class_mean)
+        fields |= {
             "product": product,
             "protocol": "single",
             "method": settings.refine.method if settings.refine else "none",
@@ -162,9 +167,11 @@ def run(
             "scales": (1.0,),
             "seed": settings.seed,
             "variant": settings.variant,
+            "class_mean": class_mean,
+            "boundary_ratio": ratio if boundary else 0,
             "miou_low": interval.low if interval else None,
             "miou_high": interval.high if interval else None,
-            "resamples": settings.score.resamples if interval else 0,
+            "resamples": resamples if interval else 0,
             "image_counts": file,
             "weights": inputs.weights,
             "provenance": provenance,
@@ -178,32 +185,12 @@ def run(
 
 def _agreement(rows: Sequence[_Row], inputs: Inputs) -> TagAgreement:
     """Compare truth and given tags by the counts of any row: all are over the same truth."""
-    table, where = next(row.images for row in rows if row.images).table(), inputs.truth.description
-    agreement = compare_with_tags(table, inputs.tags, inputs.labels, where)
+    counts = next(row.confusion.images for row in rows if row.confusion)
+    where = inputs.truth.description
+    agreement = compare_with_tags(counts.table(), inputs.tags, inputs.labels, where)
     for text in agreement.warnings:
         _log.warning("warning: %s: %s", where, text)
     return agreement
-
-
-def _counter(
-    product: ProductName, labels: int, background: BackgroundConfig | None, protocols: Sequence[str]
-) -> functools.partial[Counts]:
-    source = PRODUCTS[product]
-    if product == "blob":
-        assert background is not None
-        return functools.partial(count_blob, labels=labels, background=background)
-    if source.array:
-        assert background is not None
-        return functools.partial(
-            count_scores,
-            kind=source.shards,
-            array=source.array,
-            labels=labels,
-            background=background,
-        )
-    if source.shards == "predictions":
-        return functools.partial(count_predictions, labels=labels, protocols=protocols)
-    return functools.partial(count_masks, labels=labels, kind=source.shards)
 
 
 def _score_rows(
@@ -214,9 +201,10 @@ def _score_rows(
     assert isinstance(fixed, Confusion)
     assert isinstance(sweep, Sweep)
     rule = None if "background" in inputs.arrays else settings.background
-    yield _Row("fixed", fixed.matrix, fixed.images, {"background": _background(rule)})
+    yield _Row("fixed", fixed.matrix, fixed, {"background": _background(rule)})
     if settings.score.cam_thresholds == "fixed+best":
-        threshold, matrix = sweep.best([inputs.labels.index(name) for name in report])
+        among = [inputs.labels.index(name) for name in report]
+        threshold, matrix = sweep.best(among, settings.score.class_mean)
         background = Background(
             rule="constant",
             value=threshold,
@@ -246,7 +234,7 @@ def _mask_row(settings: Settings, counts: Counts) -> _Row:
         "coverage": train.coverage,
         "coverage_accuracy": train.metrics().pixel_accuracy,
     }
-    return _Row("label", label.matrix, label.images, fields)
+    return _Row("label", label.matrix, label, fields)
 
 
 def _prediction_rows(
@@ -262,7 +250,7 @@ def _prediction_rows(
             "crf": protocol.endswith("_crf"),
             "scales": tuple(source.scales) if protocol.startswith("multi") else (1.0,),
         }
-        yield _Row(protocol, confusion.matrix, confusion.images, fields)
+        yield _Row(protocol, confusion.matrix, confusion, fields)
 
 
 def _background(rule: BackgroundConfig | None) -> Background:

@@ -9,7 +9,15 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.score.image_counts_file import image_counts_path, read_image_counts
 from wsss.score.metrics.bootstrap import difference, draw, interval, resampled
 from wsss.score.metrics.confusion import metrics_of
-from wsss.score.metrics.image_counts import CountTable, ImageCounts, read_counts, write_counts
+from wsss.score.metrics.image_counts import (
+    CountTable,
+    ImageCounts,
+    RowCounts,
+    read_boundary,
+    read_counts,
+    read_tags,
+    write_counts,
+)
 from wsss.score.record import read_records
 
 from ..conftest import PROVENANCE, Run
@@ -31,7 +39,7 @@ def matrices(seed: int, images: int = 9, *, rare: bool = True) -> dict[str, np.n
 
 
 def collected(by_image: dict[str, np.ndarray]) -> CountTable:
-    counts = ImageCounts(LABELS)
+    counts = ImageCounts(LABELS, CountTable)
     for image, matrix in by_image.items():
         counts.add(image, matrix)
     return counts.table()
@@ -39,7 +47,7 @@ def collected(by_image: dict[str, np.ndarray]) -> CountTable:
 
 def test_table_holds_what_was_added_in_the_order_of_the_ids() -> None:
     by_image = matrices(0)
-    odd, even = ImageCounts(LABELS), ImageCounts(LABELS)
+    odd, even = ImageCounts(LABELS, CountTable), ImageCounts(LABELS, CountTable)
     for index, (image, matrix) in enumerate(reversed(by_image.items())):
         (odd if index % 2 else even).add(image, matrix)
     odd.merge(even)
@@ -136,14 +144,18 @@ def test_without_truth_there_is_no_interval() -> None:
 
 def test_counts_survive_the_disk_and_damage_is_reported(tmp_path: Path) -> None:
     tables = {"single": collected(matrices(7)), "multi": collected(matrices(8))}
+    rows = {name: RowCounts(table) for name, table in tables.items()}
+    tags = {f"image {n:03d}": tuple(range(n % 3)) for n in range(9)}
     path = tmp_path / "counts.h5"
-    sha256 = write_counts(path, tables, PROVENANCE)
+    sha256 = write_counts(path, rows, PROVENANCE, tags)
+    assert read_tags(path, sha256) == tags
+    assert read_boundary(path, "single", sha256) is None
     for row, table in tables.items():
         back = read_counts(path, row, sha256)
         assert (back.ids, back.labels) == (table.ids, LABELS)
         np.testing.assert_array_equal(back.cell, table.cell)
         np.testing.assert_array_equal(back.total(), table.total())
-    assert write_counts(tmp_path / "again.h5", tables, PROVENANCE) == sha256
+    assert write_counts(tmp_path / "again.h5", rows, PROVENANCE, tags) == sha256
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

@@ -17,6 +17,8 @@ from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.config.errors import ConfigError
 from wsss.refine.training.efficiency import Efficiency
+from wsss.score.image_counts_file import read_image_counts
+from wsss.score.metrics.bootstrap import seeds_interval
 from wsss.score.metrics.confusion import Confusion
 from wsss.score.papers.render import make_paper_table
 from wsss.score.papers.table import load_table
@@ -55,6 +57,7 @@ TABLE: dict[str, Any] = {
             "published": [
                 {
                     "source": "Somebody 2020, table 3.",
+                    "class_mean": "truth",
                     "values": {
                         "cam": 44.4, "test": 55.5,
                         "crf": {"mean": 40.0, "classes": [70.0, 50.0, 30.0, 10.0]},
@@ -125,11 +128,34 @@ def test_measured_stands_beside_published(run: Run) -> None:
     assert float(numbers["Ours", "crf"]["ours boat"]) == pytest.approx(100 * crf.iou["boat"])
     assert numbers["Refined", "crf"]["published boat"] == "30.0"
     assert numbers["Refined", "crf"]["ours"] == ""
+    assert numbers["Ours", "crf"]["interval_covers"] == "resampled images, one training"
+    assert numbers["Ours", "crf"]["class_mean"] == "union"
+    assert numbers["Refined", "crf"]["published_class_mean"] == "truth"
+    assert any("table 3; mean over labels in the truth" in text for text in lines)
+    assert any("mean over labels in truth or prediction (union > 0)" in text for text in lines)
     assert numbers["Refined", "cam"]["source"] == "Somebody 2020, table 3."
     assert ("Ours", "test") not in numbers
     table = [line for line in lines if line.startswith("| Refined, published |")]
     assert table == ["| Refined, published | 70.0 | 50.0 | 30.0 | 10.0 |"]
     assert any(line.startswith("| Ours, ours |") for line in lines)
+
+
+def test_columns_of_contours_and_errors(run: Run) -> None:
+    """The row at the best threshold has no label map, so its contours are not known."""
+    folder = scored(run, run.folder / "results")
+    columns: Any = copy.deepcopy(TABLE["columns"])
+    columns["cam"]["metric"] = columns["best"]["metric"] = "boundary_miou"
+    columns["crf"]["metric"] = "false_negative"
+    rows = [TABLE["rows"][0], {**TABLE["rows"][1], "published": []}]
+    path = described(run.folder, columns=columns, rows=rows)
+    _, numbers = read(make_paper_table(path, {"ours": [folder]}, run.folder / "o"))
+    (fixed, _), (*_, crf) = (
+        read_records([folder / f"scores/{name}.train.json"]) for name in ("cam", "predictions")
+    )
+    assert float(numbers["Ours", "cam"]["ours"]) == pytest.approx(100 * fixed.boundary_miou)
+    assert float(numbers["Ours", "crf"]["ours"]) == pytest.approx(100 * crf.false_negative)
+    assert numbers["Ours", "crf"]["low"] == ""
+    assert ("Ours", "best") not in numbers
 
 
 def test_a_table_states_images_weights_code_and_commit(run: Run) -> None:
@@ -146,7 +172,8 @@ def test_a_table_states_images_weights_code_and_commit(run: Run) -> None:
     ):  # fmt: skip
         assert part in line
     assert "- What it is about." in lines
-    assert "- Refined, published (CAM; test; labels): Somebody 2020, table 3." in lines
+    text = "Somebody 2020, table 3; mean over labels in the truth."
+    assert f"- Refined, published (CAM; test; labels): {text}" in lines
     assert not any(line.startswith("- Refined, ours") for line in lines)
 
 
@@ -189,9 +216,19 @@ def test_several_seeds_are_mean_and_deviation(run: Run) -> None:
     records = [read_records([f / "scores/predictions.train.json"])[-1] for f in folders]
     values = [100 * r.miou for r in records if r.miou is not None]
     mean, deviation = np.mean(values), np.std(values, ddof=1)
-    assert f"{mean:.1f} ± {deviation:.1f}" in lines[4]
     line = numbers["Ours", "crf"]
-    assert (float(line["ours"]), line["seeds"], line["low"]) == (pytest.approx(mean), "3", "")
+    assert f"{mean:.1f} ± {deviation:.1f} ({float(line['low']):.1f}–" in lines[4]
+    assert (float(line["ours"]), line["seeds"]) == (pytest.approx(mean), "3")
+    counts = [
+        read_image_counts(r, f / "scores/predictions.train.json")
+        for r, f in zip(records, folders, strict=True)
+    ]
+    ends = seeds_interval(counts)
+    assert (float(line["low"]), float(line["high"])) == pytest.approx(
+        (100 * ends.low, 100 * ends.high)
+    )
+    assert line["interval_covers"] == "resampled images and seeds"
+    assert any("the interval over resampled images and seeds" in text for text in lines)
     assert float(line["deviation"]) == pytest.approx(deviation)
     cats = [100 * r.iou["cat"] for r in records if r.iou["cat"] is not None]
     assert float(line["ours cat"]) == pytest.approx(np.mean(cats))
@@ -212,6 +249,7 @@ def test_a_score_over_a_list_of_images(run: Run) -> None:
         clean = np.where(run.truth[image] == 255, 0, run.truth[image])
         confusion.add(run.truth[image], np.roll(clean, 4, axis=1))
     line = numbers["Ours", "crf"]
+    assert line["interval_covers"] == "resampled images, one training"
     assert float(line["ours"]) == pytest.approx(100 * confusion.metrics().miou)
     assert float(line["low"]) <= float(line["ours"]) <= float(line["high"])
     assert line["images"] == "3"

@@ -1,19 +1,23 @@
 """Runs side by side, and the cost of a training next to the papers'."""
 
 import json
+from csv import DictReader
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.refine.training.efficiency import Efficiency
+from wsss.score.image_counts_file import Scored, read_image_counts, read_scored
+from wsss.score.metrics.bootstrap import seeds_interval
 from wsss.score.record import Background, Record
 from wsss.score.tables.comparison import make_comparison, rows_by_run
 from wsss.score.tables.efficiency import make_efficiency
 from wsss.score.tables.seeds import are_repeats, mean_text, without_seed
 
-from ..conftest import PROVENANCE
+from ..conftest import PROVENANCE, Run
 from .test_write import make_record
 
 
@@ -26,13 +30,17 @@ def _records() -> list[Record]:
     ]
 
 
+def _scored(records: list[Record]) -> list[Scored]:
+    return [Scored(Path("records.json"), record) for record in records]
+
+
 def _lines(records: list[Record], folder: Path) -> list[str]:
-    written = make_comparison(rows_by_run(records, "sweep"), folder, "sweep")
+    written = make_comparison(rows_by_run(_scored(records), "sweep"), folder, "sweep")
     return written[0].read_text().splitlines()
 
 
 def test_runs_are_compared_side_by_side(tmp_path: Path) -> None:
-    rows = rows_by_run(_records(), "sweep")
+    rows = rows_by_run(_scored(_records()), "sweep")
     assert list(rows) == ["shared", "prompts-2", "prompts-4"]
     shared = rows.pop("shared")
     rows = {label: shared + records for label, records in rows.items()}
@@ -97,6 +105,38 @@ def test_a_sweep_over_seeds_alone(tmp_path: Path) -> None:
     assert "| 3 seeds | 50.0 ± 10.0 |" in lines
 
 
+def test_rows_of_seeds_pool_images_and_seeds(run: Run) -> None:
+    """One cell for a product that the seed changes, one for what was made before it."""
+    files = []
+    for seed in range(3):
+        config = run.config.model_copy(update={"seed": seed, "name": f"run.seed-{seed}"})
+        moved = {
+            image: {"single": np.roll(np.where(truth == 255, 0, truth), 1 + 2 * seed, axis=1)}
+            for image, truth in run.truth.items()
+        }
+        files.append(run.folder / f"{seed}.json")
+        shard = run.write("prediction", "predictions", moved)
+        run.score("segmenter", [shard], files[-1], config=config)
+    scored = read_scored(files)
+    ends = seeds_interval([read_image_counts(record, file) for file, record in scored])
+    markdown, csv, _ = make_comparison(rows_by_run(scored, "run"), run.folder / "t", "run")
+    text = mean_text([record.miou for _, record in scored])
+    cell = f"{text} ({100 * ends.low:.1f}–{100 * ends.high:.1f})"
+    assert f"| 3 seeds | {cell} |" in markdown.read_text()
+    assert "95 % of the means over resampled images and seeds" in markdown.read_text()
+    lines = {line["run"]: line for line in DictReader(csv.open())}
+    assert (float(lines["3 seeds"]["miou_low"]), lines["3 seeds"]["seeds"]) == (ends.low, "3")
+    assert float(lines["3 seeds"]["miou_deviation"]) == pytest.approx(
+        np.std([record.miou for _, record in scored], ddof=1)
+    )
+    covers = {label: line["interval_covers"] for label, line in lines.items()}
+    assert covers["3 seeds"] == "resampled images and seeds"
+    assert covers["seed-1"] == "resampled images, one training"
+    (run.folder / "1.images.h5").unlink()
+    with pytest.raises(ArtifactError, match=r"1\.images\.h5: no such counts per image"):
+        make_comparison(rows_by_run(scored, "run"), run.folder / "t", "run")
+
+
 CONFIG = {
     "name": "sweep", "clip": {"template": ["a photo of a {}."]},
     "refine": {"method": "weclip", "train": {"lr": 1e-3, "iterations": 100}},
@@ -138,7 +178,8 @@ def test_a_configured_value_makes_another_run(tmp_path: Path, key: str, field: s
     [
         {"variant": "published"}, {"images": 5}, {"truth": "there"}, {"chain": "patch_text"},
         {"method": "excel"}, {"protocol": "multi"}, {"split": "val"}, {"scales": (2.0,)},
-        {"crf": True}, {"resamples": 3}, {"report_classes": ("cat",)},
+        {"crf": True}, {"resamples": 3}, {"class_mean": "truth"},
+        {"boundary_ratio": 0.5}, {"report_classes": ("cat",)},
         {"background": Background(rule="power", value=2.0, source="config")},
         {"weights": {"other.safetensors": "0123456789abcdef"}},
         {"weights": {"model.safetensors": "fedcba"}},
@@ -172,7 +213,8 @@ def test_scores_before_any_seed_are_in_the_row_of_the_seeds(tmp_path: Path) -> N
     masks = {
         record.run.removeprefix("sweep."): record for record in _seeds({(2, 0): 0.5, (2, 1): 0.6})
     }
-    rows = {label: [shared, record] for label, record in masks.items()} | {"b": [other]}
+    rows = {label: _scored([shared, record]) for label, record in masks.items()}
+    rows["b"] = _scored([other])
     written = make_comparison(rows, tmp_path, "sweep")[0].read_text()
     assert "| prompts-2, 2 seeds | 30.0 | 55.0 ± 7.1 |" in written
 

@@ -40,11 +40,14 @@ def test_records_are_paired_by_what_was_scored(run: Run) -> None:
         assert pair.difference.value > 0
         assert pair.difference.images == len(run.samples)
     assert sentence(pairs[0]).startswith("segmenter, train, 6 images: ")
+    assert sentence(pairs[0]).endswith("; resampled images, one training of each run)")
     out = run.folder / "differences.csv"
     write_differences(pairs, out)
     rows = list(csv.DictReader(out.open()))
     assert [float(row["difference"]) for row in rows] == [pair.difference.value for pair in pairs]
     assert {row["resamples"] for row in rows} == {"200"}
+    covers = {row["interval_covers"] for row in rows}
+    assert covers == {"resampled images, one training of each run"}
 
 
 def test_single_records_of_any_product_are_compared(run: Run) -> None:
@@ -72,6 +75,13 @@ def test_different_images_are_refused(run: Run, make_run: Callable[..., Run]) ->
     fewer = make_run(5)
     with pytest.raises(ValueError, match=r"different images, 6 and 5; only one has 1 images"):
         differences(first, predicted(fewer, "other", 1))
+
+
+def test_another_class_mean_is_refused(run: Run) -> None:
+    first, second = predicted(run, "one", 1), predicted(run, "other", 4)
+    edited(second, lambda record: record.model_copy(update={"class_mean": "truth"}))
+    with pytest.raises(ValueError, match=r"score.class_mean: union and truth.; score both with"):
+        differences(first, second)
 
 
 def test_another_truth_is_refused(run: Run, make_run: Callable[..., Run]) -> None:

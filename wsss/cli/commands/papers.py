@@ -64,7 +64,8 @@ def difference(
 ) -> None:
     """How far two runs are apart: the difference of their mIoU, with a 95 % interval.
 
-    Paired: in every draw of images both runs are scored on the same ones.
+    Paired: in every draw of images both runs are scored on the same ones. The
+    interval covers other images, not other seeds of the two trainings.
     """
     from wsss.score.tables.difference import differences, sentence, write_differences
 

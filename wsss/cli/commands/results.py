@@ -80,13 +80,21 @@ def table(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(help="Folder to write table.md, table.csv and table.html to.")
+        Path,
+        typer.Option(help="Folder to write table, classes and pairs to, each .md, .csv and .html."),
     ],
 ) -> None:
-    """One table of all records: Markdown, CSV and HTML."""
+    """One table of all records, and two of their classes: Markdown, CSV and HTML.
+
+    classes has the boundary IoU and the shares of wrong pixels of each class;
+    pairs has classes alone and together with others.
+    """
+    from wsss.score.image_counts_file import read_scored
+    from wsss.score.tables.classes import make_class_tables
     from wsss.score.tables.write import make_table
 
     make_table(records, out)
+    make_class_tables(read_scored(records), out)
 
 
 def compare(
@@ -100,14 +108,14 @@ def compare(
     name: Annotated[str, typer.Option(help="Title of the table.")] = "runs",
 ) -> None:
     """One table of several runs: a row per run, a column per product; turned if narrower."""
-    from wsss.score.record import read_records
+    from wsss.score.image_counts_file import read_scored
     from wsss.score.tables.comparison import make_comparison, rows_by_run
 
     if records:
-        make_comparison(rows_by_run(read_records(records), name), out, name)
+        make_comparison(rows_by_run(read_scored(records), name), out, name)
     elif job := current_job():  # a file may belong to several rows
         files = {row: list(map(Path, paths)) for row, paths in job.sections.items()}
-        make_comparison({row: read_records(paths) for row, paths in files.items()}, out, name)
+        make_comparison({row: read_scored(paths) for row, paths in files.items()}, out, name)
     else:
         raise typer.BadParameter("pass files of records")
 
@@ -187,11 +195,14 @@ def show(
     folder: Annotated[
         Path, typer.Argument(help="Results of a run, e.g. results/demo.", show_default=False)
     ],
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Also print each class, alone and with others.")
+    ] = False,
 ) -> None:
     """Print a run's table and the paths of its pictures and report."""
     from wsss.score.tables.terminal import print_results
 
-    print_results(folder)
+    print_results(folder, classes=classes)
 
 
 def register(app: typer.Typer) -> None:

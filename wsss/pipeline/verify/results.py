@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,19 @@ from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.png_stamp import picture_provenance
 from wsss.data.manifest_folder import MANIFEST
-from wsss.pipeline.runs import SCORED, table_paths
+from wsss.pipeline.runs import RUN_TABLES, SCORED, table_paths
 from wsss.pipeline.verify.chain import Chain
 from wsss.score.figures.contact_sheet import sample_images, shown_truth
-from wsss.score.image_counts_file import image_counts_path, read_image_counts
+from wsss.score.image_counts_file import (
+    image_counts_path,
+    read_image_boundary,
+    read_image_counts,
+    read_scored,
+)
 from wsss.score.inputs import truth_digest
 from wsss.score.product import PRODUCTS, ProductName
-from wsss.score.record import Record, numbers, read_records
+from wsss.score.record import Record, boundary_numbers, numbers, read_records
+from wsss.score.tables.classes import class_table, pair_table
 from wsss.score.tables.comparison import comparison
 from wsss.score.tables.efficiency import efficiency_table
 from wsss.score.tables.write import Texts, score_table
@@ -70,7 +76,8 @@ class Results:
                 record.provenance, stage, run, inputs=inputs, weights=weights
             )
             matrix = np.array(record.confusion, np.int64)
-            fields = numbers(matrix, list(record.iou), record.report_classes)
+            names, report = list(record.iou), record.report_classes
+            fields = numbers(matrix, names, report, record.class_mean)
             for name, value in fields.items():
                 if getattr(record, name) != value:
                     raise ArtifactError(
@@ -83,7 +90,13 @@ class Results:
         last = set(runs.last_products(run))
         if last.issuperset(table_paths(run, "table")):
             records = self.records(run)
-            self._table(run, "table", "table", lambda: score_table(records), records)
+            makers = {
+                "table": lambda: score_table(records),
+                "classes": lambda: class_table(read_scored(records)),
+                "pairs": lambda: pair_table(read_scored(records)),
+            }
+            for name in RUN_TABLES:
+                self._table(run, name, "table", makers[name], records)
         if last.issuperset(table_paths(run, "efficiency")):
             self.chain.training("refine", run)
             cost = Path(runs.folder("refine", run)) / "efficiency.json"
@@ -99,7 +112,7 @@ class Results:
         every = list(dict.fromkeys(path for paths in files.values() for path in paths))
 
         def texts() -> Texts:
-            rows = {label: read_records(paths) for label, paths in files.items()}
+            rows = {label: read_scored(paths) for label, paths in files.items()}
             return comparison(rows, runs.name)
 
         self._table(runs.name, "sweep", "sweep_table", texts, every)
@@ -110,6 +123,7 @@ class Results:
     def _table(
         self, run: str, name: str, rule: str, texts: Callable[[], Texts], sources: list[Path]
     ) -> None:
+        texts = cache(texts)  # of the three forms, made together
         for path in map(Path, table_paths(run, name)):
 
             def reasons(path: Path = path) -> Iterator[str]:
@@ -182,13 +196,20 @@ def _counts(path: Path) -> list[str]:
     for record in read_records([path]):
         if record.image_counts and not _agrees(record, path):
             raise ArtifactError(
-                f"do not add up to the confusion matrix of {record.protocol} in {path.name}"
+                f"do not add up to the confusion matrix or the boundary IoU of {record.protocol} "
+                f"in {path.name}"
             )
     return []
 
 
 def _agrees(record: Record, path: Path) -> bool:
-    return np.array_equal(read_image_counts(record, path).total(), np.array(record.confusion))
+    matrix = read_image_counts(record, path).total()
+    boundary = read_image_boundary(record, path)
+    stored = {"boundary_iou": record.boundary_iou, "boundary_miou": record.boundary_miou}
+    counted: dict[str, object] = {"boundary_iou": {}, "boundary_miou": None}
+    if boundary:
+        counted = boundary_numbers(boundary.total(), list(record.iou), record.class_mean)
+    return np.array_equal(matrix, np.array(record.confusion)) and counted == stored
 
 
 def check_run(chain: Chain, run: str) -> None:

@@ -1,10 +1,18 @@
-"""The bootstrap over images: how far a mIoU would move with other images.
+"""The bootstrap: how far a mIoU would move with other images, or with other images and seeds.
 
-As many images are drawn as there are, with replacement; the mIoU of the draw is computed as that
-of the images themselves: from summed counts, over the labels that occur. The 95 % interval lies
-between the 2.5th and the 97.5th percentile of many draws (Efron & Tibshirani 1993, ch. 13). It
-says how much a number depends on the choice of images. It does not say how much it depends on the
-seed of a training: that takes several seeds.
+**Of one training.** As many images are drawn as there are, with replacement; the mIoU of the draw
+is computed as that of the images themselves: from summed counts, over the labels that occur. The
+95 % interval lies between the 2.5th and the 97.5th percentile of many draws (Efron & Tibshirani
+1993, ch. 13). It says how much a number depends on the choice of images. It does not say how much
+it depends on the seed of a training: that takes several seeds.
+
+**Of several seeds.** Both are drawn, as every seed was scored on the same images: the images as
+above, and independently S - 1 of the S seeds, with replacement. A draw is the mean over the drawn
+seeds of their mIoU on the drawn images. S - 1 and not S, because the mean of S - 1 drawn values has
+the variance s²/S of the mean of S values, with the sample variance s² (Rao & Wu 1988,
+doi:10.1080/01621459.1988.10478591, m = n - 1); of S drawn values it would be s²(S - 1)/S², which
+for three seeds is a third too small. Two or three seeds still say little about the spread of all
+seeds, so tables show the sample standard deviation over seeds next to the interval.
 
 A draw is a row of weights, how often each image was drawn; the counts of all draws of a block are
 one product of a dense with a sparse matrix.
@@ -18,13 +26,18 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from wsss.score.metrics.confusion import iou_of, metrics_of
+from wsss.config.score import ClassMean
+from wsss.score.metrics.confusion import averaged, iou_of, metrics_of
 from wsss.score.metrics.image_counts import CountTable
 
 RESAMPLES = 1000
 SEED = 0
 _WEIGHTS = 2**20  # at a time: 8 MB, of however many images
 _ENDS = (0.025, 0.975)
+IMAGES = "resampled images, one training"
+IMAGES_AND_SEEDS = "resampled images and seeds"
+IMAGES_OF_PAIRS = "resampled images, one training of each run"
+"""What an interval covers, for tables."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ class Difference:
 def resampled(
     tables: Sequence[CountTable],
     *,
+    class_mean: ClassMean = "union",
     resamples: int = RESAMPLES,
     seed: int = SEED,
     block: int | None = None,
@@ -62,6 +76,7 @@ def resampled(
 
     Args:
         tables: counts of runs over the same images.
+        class_mean: which labels count in the mean of a draw.
         resamples: number of draws.
         seed: of the draws; the same seed and number of images give the same ones.
         block: draws at a time (default: as many as `_WEIGHTS` allows); changes memory alone.
@@ -80,7 +95,8 @@ def resampled(
         weights = draw(rng, images, min(block, resamples - start))
         for run, table in enumerate(tables):
             total = np.asarray(sums[run] @ weights.T).reshape(3, table.labels, -1)
-            iou = iou_of(*np.moveaxis(total, 2, 1))
+            counts = np.moveaxis(total, 2, 1)
+            iou = averaged(iou_of(*counts), counts[1], class_mean)
             mious[run, start : start + len(weights)] = _mean_defined(iou)
     return mious
 
@@ -92,34 +108,98 @@ def draw(rng: np.random.Generator, images: int, draws: int) -> Int64[np.ndarray,
     return np.bincount(drawn.ravel(), minlength=draws * images).reshape(draws, images)
 
 
-def interval(table: CountTable, *, resamples: int = RESAMPLES, seed: int = SEED) -> Interval | None:
-    """The 95 % interval of a run's mIoU; None of fewer than two images or of no truth at all."""
+def interval(
+    table: CountTable,
+    *,
+    class_mean: ClassMean = "union",
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Interval | None:
+    """The 95 % interval of a run's mIoU over draws of the images.
+
+    It covers other images, and this training alone. None of fewer than two images, of no draws, or
+    of no truth at all. Arguments as those of `resampled`.
+    """
     if len(table.ids) < 2 or not resamples:
         return None
-    return _interval(resampled([table], resamples=resamples, seed=seed)[0])
+    draws = resampled([table], class_mean=class_mean, resamples=resamples, seed=seed)
+    return _interval(draws[0])
+
+
+def seeds_interval(
+    tables: Sequence[CountTable],
+    *,
+    class_mean: ClassMean = "union",
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Interval | None:
+    """The 95 % interval of the mean mIoU of several seeds, over draws of images and of seeds.
+
+    Args:
+        tables: counts of each seed, two at least, over the same images.
+        class_mean: which labels count in the mean of a draw.
+        resamples: number of draws; 0 = no interval.
+        seed: of the draws.
+
+    Returns:
+        None of fewer than two images, of no draws, or of no truth at all.
+
+    Raises:
+        ValueError: there are fewer than two seeds, or they were counted on different images.
+    """
+    if len(tables) < 2:
+        raise ValueError(f"{len(tables)} seeds; expected two at least")
+    if len(tables[0].ids) < 2 or not resamples:
+        return None
+    mious = resampled(tables, class_mean=class_mean, resamples=resamples, seed=seed)
+    weights = draw_seeds(np.random.default_rng([seed, 1]), len(tables), resamples)
+    drawn = np.where(weights > 0, weights * mious.T, 0.0)  # an undefined one counts where drawn
+    return _interval(drawn.sum(axis=1) / (len(tables) - 1))
+
+
+def draw_seeds(
+    rng: np.random.Generator, seeds: int, draws: int
+) -> Int64[np.ndarray, "draws seeds"]:
+    """How often each of ``seeds`` is drawn in each of ``draws`` draws of ``seeds - 1`` of them."""
+    return rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=draws)
 
 
 def difference(
-    first: CountTable, second: CountTable, *, resamples: int = RESAMPLES, seed: int = SEED
+    first: CountTable,
+    second: CountTable,
+    *,
+    class_mean: ClassMean = "union",
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> Difference:
     """The mIoU of ``first`` minus that of ``second``, paired: both see the same draws.
 
     An image that is hard for one run is hard for the other. That cancels, so the interval is
-    narrower than those of the two runs suggest.
+    narrower than those of the two runs suggest. It covers other images, and these two trainings
+    alone: with other seeds the runs may change places.
+
+    Args:
+        first: counts of a run.
+        second: of another one, over the same images.
+        class_mean: which labels count in the mean IoU of both.
+        resamples: number of draws.
+        seed: of the draws.
 
     Raises:
         ValueError: fewer than two images, different images, or a mIoU that is undefined.
     """
     if len(first.ids) < 2:
         raise ValueError(f"{len(first.ids)} images; a bootstrap needs two at least")
-    mious = resampled([first, second], resamples=resamples, seed=seed)
+    tables = [first, second]
+    mious = resampled(tables, class_mean=class_mean, resamples=resamples, seed=seed)
     differences = mious[0] - mious[1]
     ends = _interval(differences)
     if ends is None:
         raise ValueError("a mIoU is undefined: no image has a pixel with a truth")
+    value = [metrics_of(table.total(), class_mean).miou for table in tables]
     return Difference(
         images=len(first.ids),
-        value=metrics_of(first.total()).miou - metrics_of(second.total()).miou,
+        value=value[0] - value[1],
         mean=float(np.nanmean(differences)),
         interval=ends,
         above=float(np.mean(differences > 0)),

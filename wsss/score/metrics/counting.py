@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -24,6 +25,7 @@ from wsss.labels.upsample import upsample
 from wsss.score.metrics.confusion import Confusion, size
 from wsss.score.metrics.parallel import Counts
 from wsss.score.metrics.threshold_sweep import Sweep
+from wsss.score.product import PRODUCTS, ProductName
 from wsss.score.truth.find import read_truth
 from wsss.score.truth.sources import Source
 
@@ -79,8 +81,45 @@ class ProductError(WsssError, ValueError):
     """A product cannot be scored; the message names the shard and the image."""
 
 
+def counter(
+    product: ProductName,
+    labels: int,
+    background: BackgroundConfig | None,
+    protocols: Sequence[str],
+    boundary_ratio: float,
+) -> functools.partial[Counts]:
+    """The function that counts a part of a product.
+
+    Args:
+        product: what is scored.
+        labels: number of labels, background included.
+        background: the configured rule; of class scores.
+        protocols: of predictions.
+        boundary_ratio: of `wsss.score.metrics.boundary.BoundaryCounts`; 0 = none.
+    """
+    source = PRODUCTS[product]
+    count: Callable[..., Counts]
+    options: dict[str, Any]
+    if product == "blob":
+        count, options = count_blob, {"background": background}
+    elif source.array:
+        names = {"kind": source.shards, "array": source.array}
+        count, options = count_scores, {**names, "background": background}
+    elif source.shards == "predictions":
+        count, options = count_predictions, {"protocols": protocols}
+    else:
+        count, options = count_masks, {"kind": source.shards}
+    return functools.partial(count, labels=labels, boundary_ratio=boundary_ratio, **options)
+
+
 def count_scores(
-    part: Part, *, kind: str, array: str, labels: int, background: BackgroundConfig
+    part: Part,
+    *,
+    kind: str,
+    array: str,
+    labels: int,
+    background: BackgroundConfig,
+    boundary_ratio: float = 0,
 ) -> Counts:
     """Class scores on the grid: ``fixed`` at the background rule, ``sweep`` at every threshold.
 
@@ -90,8 +129,9 @@ def count_scores(
         array: which of its arrays; an array ``background`` next to it replaces the rule.
         labels: number of labels, background included.
         background: the configured rule.
+        boundary_ratio: of `wsss.score.metrics.boundary.BoundaryCounts`; 0 = none.
     """
-    fixed, sweep = Confusion(labels), Sweep(labels)
+    fixed, sweep = Confusion(labels, boundary_ratio=boundary_ratio), Sweep(labels)
     shard = part.open(kind)
     for image in part.images:
         item = shard.read(image.id)
@@ -117,9 +157,11 @@ def count_scores(
     return {"fixed": fixed, "sweep": sweep}
 
 
-def count_blob(part: Part, *, labels: int, background: BackgroundConfig) -> Counts:
+def count_blob(
+    part: Part, *, labels: int, background: BackgroundConfig, boundary_ratio: float = 0
+) -> Counts:
     """The centred blob, given to the first tag of the image, counted as class scores are."""
-    fixed, sweep = Confusion(labels), Sweep(labels)
+    fixed, sweep = Confusion(labels, boundary_ratio=boundary_ratio), Sweep(labels)
     for image in part.images:
         classes = list(image.tags[:1])
         scores = centred_blob(image.height, image.width)[None][: len(classes)]
@@ -127,9 +169,10 @@ def count_blob(part: Part, *, labels: int, background: BackgroundConfig) -> Coun
     return {"fixed": fixed, "sweep": sweep}
 
 
-def count_masks(part: Part, *, labels: int, kind: str) -> Counts:
+def count_masks(part: Part, *, labels: int, kind: str, boundary_ratio: float = 0) -> Counts:
     """Pseudo masks or seeds: ``label`` (scored) and ``train`` (for its coverage)."""
-    label, train = Confusion(labels), Confusion(labels, ignore_band=True)
+    label = Confusion(labels, boundary_ratio=boundary_ratio)
+    train = Confusion(labels, ignore_band=True)
     shard = part.open(kind)
     for image in part.images:
         arrays, truth = shard.read(image.id).arrays, image.read_truth()
@@ -139,9 +182,11 @@ def count_masks(part: Part, *, labels: int, kind: str) -> Counts:
     return {"label": label, "train": train}
 
 
-def count_predictions(part: Part, *, labels: int, protocols: Sequence[str]) -> Counts:
+def count_predictions(
+    part: Part, *, labels: int, protocols: Sequence[str], boundary_ratio: float = 0
+) -> Counts:
     """Label maps of a network, by protocol."""
-    counts = {name: Confusion(labels) for name in protocols}
+    counts = {name: Confusion(labels, boundary_ratio=boundary_ratio) for name in protocols}
     shard = part.open("predictions")
     for image in part.images:
         arrays, truth = shard.read(image.id).arrays, image.read_truth()

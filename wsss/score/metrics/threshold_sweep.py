@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from wsss.score.metrics.confusion import IGNORE, mean_defined, metrics_of
+from wsss.config.score import ClassMean
+from wsss.score.metrics.confusion import IGNORE, averaged, mean_defined, metrics_of
 
 THRESHOLDS: Float32[np.ndarray, " thresholds"] = (np.arange(100) / 100).astype(np.float32)
 """0.00, 0.01 … 0.99, compared in float32 as the scores are."""
@@ -77,16 +78,18 @@ class Sweep:
         return np.concatenate([background[:, None], foreground], axis=1)
 
     def best(
-        self, among: Sequence[int] = ()
+        self, among: Sequence[int] = (), class_mean: ClassMean = "union"
     ) -> tuple[float, Int64[np.ndarray, "truth prediction"]]:
         """The threshold with the highest mean IoU, the lowest of equals, and its matrix.
 
         Args:
-            among: labels over which the mean runs; empty = all that have an IoU.
+            among: labels over which the mean runs; empty = all.
+            class_mean: which of them count (`wsss.score.metrics.confusion.averaged`).
         """
         scores = []
         for position in range(len(THRESHOLDS)):
-            metrics = metrics_of(self.matrix(position))
-            scores.append(mean_defined(metrics.iou[list(among)]) if among else metrics.miou)
+            matrix = self.matrix(position)
+            iou = averaged(metrics_of(matrix).iou, matrix.sum(axis=1), class_mean)
+            scores.append(mean_defined(iou[list(among)] if among else iou))
         position = int(np.argmax(np.nan_to_num(scores, nan=-1.0)))
         return position / 100, self.matrix(position)

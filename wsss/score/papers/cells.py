@@ -11,22 +11,28 @@ from typing import get_args
 from wsss.artifacts.errors import ArtifactError
 from wsss.config.paths import expand_path
 from wsss.refine.training.efficiency import Efficiency
-from wsss.score.image_counts_file import read_image_counts
-from wsss.score.metrics.bootstrap import interval
+from wsss.score.image_counts_file import Scored, read_image_counts, read_scored
+from wsss.score.metrics.bootstrap import (
+    IMAGES,
+    IMAGES_AND_SEEDS,
+    Interval,
+    interval,
+    seeds_interval,
+)
 from wsss.score.metrics.confusion import metrics_of
 from wsss.score.names import list_images
 from wsss.score.papers.table import Column, Cost, PaperTable, Row, row_of
-from wsss.score.record import Record, defined, read_records
+from wsss.score.record import Record, defined
 from wsss.score.tables.efficiency import COSTS, read_efficiency
-from wsss.score.tables.rows import percent, row_name
-from wsss.score.tables.seeds import are_repeats, mean_text, seed_statistics
+from wsss.score.tables.rows import interval_text, row_name
+from wsss.score.tables.seeds import are_repeats, mean_text, pooled_interval, seed_statistics
 
 
 @dataclass(frozen=True)
 class RowFiles:
     """What the files of one row hold."""
 
-    records: tuple[tuple[Path, Record], ...] = ()
+    records: tuple[Scored, ...] = ()
     costs: tuple[Efficiency, ...] = ()
 
 
@@ -36,9 +42,8 @@ class Cell:
 
     values: tuple[float, ...] = ()
     """One per seed: shares, or the cost of a training in the unit of the table."""
-    low: float | None = None
-    high: float | None = None
-    """The 95 % interval over images, of a single seed."""
+    interval: Interval | None = None
+    """95 %; see `covers`."""
     classes: tuple[Mapping[str, float | None], ...] = ()
     """IoU of each label, one mapping per seed."""
     records: tuple[Record, ...] = ()
@@ -48,13 +53,19 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """``76.1 (74.9–77.2)`` with an interval, ``76.1 ± 0.3`` of several seeds."""
+        """``76.1 (74.9–77.2)``; of several seeds ``76.1 ± 0.3 (74.8–77.5)``."""
         if not self.values:
             return ""
         scale = 1.0 if self.is_share else 0.01  # costs are in their unit, shares become percent
-        if len(self.values) > 1 or self.low is None:
-            return mean_text([scale * value for value in self.values])
-        return f"{percent(self.values[0])} ({percent(self.low)}–{percent(self.high)})"
+        mean, ends = mean_text([scale * value for value in self.values]), self.interval
+        return mean + (f" ({interval_text(ends.low, ends.high)})" if ends else "")
+
+    @property
+    def covers(self) -> str:
+        """What the interval covers; empty without one."""
+        if self.interval is None:
+            return ""
+        return IMAGES_AND_SEEDS if len(self.values) > 1 else IMAGES
 
     def class_mean(self, label: str) -> float | None:
         """Mean IoU of a label over the seeds that have one."""
@@ -112,13 +123,13 @@ def read_files(paths: Sequence[Path]) -> RowFiles:
     Raises:
         ArtifactError: a file is missing or neither; a folder holds none.
     """
-    records: list[tuple[Path, Record]] = []
+    records: list[Scored] = []
     costs = []
     for path in dict.fromkeys(file for given in paths for file in files_of(given)):
         if _is_cost(path):
             costs.append(read_efficiency(path))
         else:
-            records += [(path, record) for record in read_records([path])]
+            records += read_scored([path])
     return RowFiles(tuple(records), tuple(costs))
 
 
@@ -151,7 +162,7 @@ def _cell(files: RowFiles, column: Column, product: str, where: str) -> Cell:
         costs = [COSTS[column.metric](cost) for cost in files.costs]
         numbers = tuple(value for value in costs if value is not None)
         return Cell(numbers, costs=files.costs, is_share=False)
-    matches = [(path, r) for path, r in files.records if _matches(r, column, product)]
+    matches = [scored for scored in files.records if _matches(scored.record, column, product)]
     records = tuple(record for _, record in matches)
     if len(records) > 1 and not are_repeats(records):
         runs = ", ".join(f"{path} ({row_name(record)})" for path, record in matches)
@@ -163,15 +174,21 @@ def _cell(files: RowFiles, column: Column, product: str, where: str) -> Cell:
         return _of_images(matches, column, where)
     metric = "miou" if column.metric == "per_class" else column.metric
     values = tuple(v for r in records if (v := getattr(r, metric)) is not None)
-    single = records[0] if len(records) == 1 and metric == "miou" else None
     return Cell(
         values=values,
-        low=single.miou_low if single else None,
-        high=single.miou_high if single else None,
+        interval=_interval(matches) if metric == "miou" and values else None,
         classes=tuple(record.iou for record in records),
         records=records,
         images=records[0].images if records else None,
     )
+
+
+def _interval(matches: Sequence[Scored]) -> Interval | None:
+    """That of the record, or of several seeds together."""
+    if len(matches) > 1:
+        return pooled_interval(matches)
+    low, high = matches[0].record.miou_low, matches[0].record.miou_high
+    return None if low is None or high is None else Interval(low, high)
 
 
 def _matches(record: Record, column: Column, product: str) -> bool:
@@ -183,7 +200,7 @@ def _matches(record: Record, column: Column, product: str) -> bool:
     )
 
 
-def _of_images(matches: Sequence[tuple[Path, Record]], column: Column, where: str) -> Cell:
+def _of_images(matches: Sequence[Scored], column: Column, where: str) -> Cell:
     """The numbers over a list of images, from the counts per image."""
     if not matches:
         return Cell()
@@ -191,7 +208,8 @@ def _of_images(matches: Sequence[tuple[Path, Record]], column: Column, where: st
     if not path.is_file():
         raise ArtifactError(f"{where}: {path}: no such list of images; put it there")
     ids = path.read_text("utf-8").split()
-    values, classes, ends = [], [], None
+    values, classes, tables = [], [], []
+    class_mean = matches[0].record.class_mean
     for file, record in matches:
         counts = read_image_counts(record, file)
         if missing := sorted(set(ids) - set(counts.ids)):
@@ -200,14 +218,16 @@ def _of_images(matches: Sequence[tuple[Path, Record]], column: Column, where: st
                 "score a split that holds them"
             )
         listed = counts.of(ids)
-        metrics = metrics_of(listed.total())
+        metrics = metrics_of(listed.total(), class_mean)
         values.append(metrics.miou)
         classes.append({n: defined(v) for n, v in zip(record.iou, metrics.iou, strict=True)})
-        ends = interval(listed) if len(matches) == 1 else None
+        tables.append(listed)
+    single = len(tables) == 1
     return Cell(
         values=tuple(values),
-        low=ends.low if ends else None,
-        high=ends.high if ends else None,
+        interval=interval(tables[0], class_mean=class_mean)
+        if single
+        else seeds_interval(tables, class_mean=class_mean),
         classes=tuple(classes),
         records=tuple(record for _, record in matches),
         images=len(set(ids)),

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from wsss.config.base import Section
 from wsss.config.data import COCO_RULES, CocoRule
+from wsss.config.score import CLASS_MEANS, ClassMean
 from wsss.score.product import Protocol
 
 _SUPERVISION = re.compile(r"F|I(\+(B|S|T|CLIP|SAM|DINO|SD))*")
@@ -62,16 +63,24 @@ class Published(Section):
         None, description="Of COCO: the rule behind the truth, as data.coco_truth; null: not known."
     )
     images: str = Field("", description="Images that were scored, where the column has a choice.")
+    class_mean: ClassMean | None = Field(
+        None,
+        description=(
+            "Labels that the mean IoU runs over: truth, or union of truth and prediction; null: "
+            "not known."
+        ),
+    )
     note: str = Field("", description="What else is known, e.g. numbers of others who ran it.")
 
     @property
     def protocol(self) -> str:
-        """Scales, CRF, truth and images in words; empty where nothing is known."""
+        """Scales, CRF, truth, images and class mean in words; empty where nothing is known."""
         parts = [
             {"single": "one scale", "multi": "scales + flip", None: ""}[self.scales],
             {True: "CRF", False: "no CRF", None: ""}[self.crf],
             f"truth {self.truth}" if self.truth else "",
             self.images,
+            self.class_mean and f"mean over labels {CLASS_MEANS[self.class_mean]}",
         ]
         return ", ".join(filter(None, parts))
 

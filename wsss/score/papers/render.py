@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from wsss.config.score import CLASS_MEANS
 from wsss.score.figures.curves import Panel, draw_bars
 from wsss.score.papers.cells import Cell, Filled, files_of, fill
 from wsss.score.papers.published import SUPERVISION_NOTE, TRUTH_NOTE, UNKNOWN_NOTE, ClassValues
@@ -17,9 +18,10 @@ from wsss.score.tables.write import csv_text, table_texts, write_table
 ABOUT = ("group", "backbone", "supervision")
 """What a row says of itself, each a column where any row says it."""
 NOTES = (
-    "Percent, unless the head of a column says otherwise. Ours: in brackets the 95 % interval over "
-    "draws of the images; of several seeds mean ± standard deviation. Published: as their sources "
-    "say, below.",
+    "Percent, unless the head of a column says otherwise. Ours: in brackets the 95 % interval, of "
+    "one seed over resampled images, one training; of several seeds mean ± sample standard "
+    "deviation, and the interval over resampled images and seeds. Published: as their sources say, "
+    "below.",
     "An empty cell was not run, or is not known.",
 )
 
@@ -159,7 +161,10 @@ def _origins(filled: Filled) -> Iterator[str]:
 
 def _images(cell: Cell) -> str:
     record = cell.records[0]
-    return f"{cell.images} {record.split} images (truth: {record.truth})"
+    return (
+        f"{cell.images} {record.split} images (truth: {record.truth}; mean over labels "
+        f"{CLASS_MEANS[record.class_mean]})"
+    )
 
 
 def _labels(filled: Filled) -> list[str]:
@@ -223,14 +228,17 @@ def _numbers(filled: Filled) -> Iterator[dict[str, object]]:
                 "ours": scaled(over.mean if over else None),
                 "deviation": scaled(over.std if over else None),
                 "seeds": over and over.seeds,
-                "low": scaled(cell.low),
-                "high": scaled(cell.high),
+                "low": scaled(cell.interval.low if cell.interval else None),
+                "high": scaled(cell.interval.high if cell.interval else None),
+                "interval_covers": cell.covers,
+                "class_mean": first and first.class_mean,
                 "published": row.published_mean(key),
                 "source": published and published[1].source,
                 "published_scales": published and published[1].scales,
                 "published_crf": published and published[1].crf,
                 "published_truth": published and published[1].truth,
                 "published_images": published and published[1].images,
+                "published_class_mean": published and published[1].class_mean,
                 "published_note": published and published[1].note,
                 "images": cell.images,
                 "truth": first and first.truth,

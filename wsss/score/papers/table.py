@@ -27,7 +27,10 @@ from wsss.score.papers.published import (
 from wsss.score.product import HAS_THRESHOLD, ProductName, Protocol
 
 Scored = Literal[ProductName, "training"]
-Share = Literal["miou", "per_class", "report_mean", "precision", "recall", "pixel_accuracy"]
+Share = Literal[
+    "miou", "per_class", "report_mean", "precision", "recall", "pixel_accuracy", "boundary_miou",
+    "false_positive", "false_negative",
+]  # fmt: skip
 Cost = Literal[
     "trained_parameters", "parameters", "trained_share", "images_per_second", "peak_memory"
 ]

@@ -3,28 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from wsss.score.image_counts_file import Scored
+from wsss.score.metrics.bootstrap import IMAGES, IMAGES_AND_SEEDS, Interval
 from wsss.score.record import Record
-from wsss.score.tables.rows import Table, percent, row_name, tag_notes, warnings
-from wsss.score.tables.seeds import are_repeats, mean_text, without_seed
+from wsss.score.tables.rows import (
+    Table,
+    class_mean_notes,
+    interval_text,
+    percent,
+    row_name,
+    tag_notes,
+    warnings,
+)
+from wsss.score.tables.seeds import (
+    are_repeats,
+    mean_text,
+    pooled_interval,
+    seed_statistics,
+    without_seed,
+)
 from wsss.score.tables.write import Texts, csv_text, table_texts, write_table
 
-Rows = dict[str, list[Record]]
+Rows = dict[str, list[Scored]]
 """Records of each run, by its label."""
 SHARED = "shared"
 _TAGS = ("tag precision", "tag recall")
 """Columns where tags were changed on purpose."""
 
-NOTES = (
-    "mIoU in percent: mean over the labels, background included, that occur in the truth or in the "
-    "prediction.",
-    "An empty cell was not run.",
+NOTES = ("mIoU in percent.", "An empty cell was not run.")
+SEEDS = (
+    "Rows of several seeds: mean ± sample standard deviation over runs that differ in the seed "
+    "alone; in brackets 95 % of the means over resampled images and seeds."
 )
-SEEDS = "Rows of several seeds: mean ± standard deviation over runs that differ in the seed alone."
 
 
-def make_comparison(rows: Mapping[str, Sequence[Record]], out_dir: Path, name: str) -> list[Path]:
+@dataclass(frozen=True)
+class _Group:
+    """A product of runs whose labels differ in the seed alone."""
+
+    records: tuple[Record, ...]
+    are_repeats: bool
+    """Whether they differ in the seed alone."""
+    interval: Interval | None
+
+    @property
+    def is_one(self) -> bool:
+        """Whether the product was made before any seed."""
+        return all(record == self.records[0] for record in self.records)
+
+    def values(self, field: Literal["miou", "report_mean"]) -> list[float]:
+        """The numbers of all seeds; none where one is undefined, or where they do not compare."""
+        values = [v for record in self.records if (v := getattr(record, field)) is not None]
+        comparable = self.is_one or self.are_repeats
+        return values if comparable and len(values) == len(self.records) else []
+
+    def text(self, field: Literal["miou", "report_mean"]) -> str:
+        """``53.0 ± 3.6 (49.1–57.0)``; empty without `values`."""
+        values = self.values(field)
+        if not values or self.is_one:
+            return percent(values[0]) if values else ""
+        ends = self.interval if field == "miou" else None
+        return mean_text(values) + (f" ({interval_text(ends.low, ends.high)})" if ends else "")
+
+
+Groups = dict[str, dict[str, _Group]]
+"""By label of the group and column."""
+
+
+def make_comparison(rows: Mapping[str, Sequence[Scored]], out_dir: Path, name: str) -> list[Path]:
     """Write ``sweep.md``, ``sweep.csv`` (full precision) and ``sweep.html``.
 
     Args:
@@ -35,52 +85,67 @@ def make_comparison(rows: Mapping[str, Sequence[Record]], out_dir: Path, name: s
 
     Returns:
         The files written.
+
+    Raises:
+        ArtifactError: the counts per image behind a row of several seeds are missing or damaged.
     """
     return write_table(out_dir, "sweep", comparison(rows, name))
 
 
-def comparison(rows: Mapping[str, Sequence[Record]], name: str) -> Texts:
+def comparison(rows: Mapping[str, Sequence[Scored]], name: str) -> Texts:
     """The table of `make_comparison`, which writes it."""
     parted = _split_off_common(rows)
-    numbers = [_numbers(label, record) for label, row in parted.items() for record in row]
-    return table_texts(_lay_out(parted, name), csv_text(numbers))
+    groups = _groups(parted)
+    numbers = [_numbers(label, scored.record) for label, row in parted.items() for scored in row]
+    numbers += [
+        _group_numbers(label, group)
+        for label, by_column in groups.items()
+        for group in by_column.values()
+        if group.values("miou") and not group.is_one
+    ]
+    return table_texts(_lay_out(parted, groups, name), csv_text(numbers))
 
 
-def rows_by_run(records: Sequence[Record], name: str) -> Rows:
+def rows_by_run(records: Sequence[Scored], name: str) -> Rows:
     """Records by run, without the common first part of its name."""
     rows: Rows = {}
-    for record in records:
-        label = SHARED if record.run == name else record.run.removeprefix(f"{name}.")
-        rows.setdefault(label, []).append(record)
+    for scored in records:
+        run = scored.record.run
+        label = SHARED if run == name else run.removeprefix(f"{name}.")
+        rows.setdefault(label, []).append(scored)
     return rows
 
 
-def _split_off_common(rows: Mapping[str, Sequence[Record]]) -> Rows:
+def _split_off_common(rows: Mapping[str, Sequence[Scored]]) -> Rows:
     """The records that all of several rows hold as a first row, then the others of each row."""
     whole = {label: list(row) for label, row in rows.items()}
     if len(whole) < 2:
         return whole
     first, *others = whole.values()
-    common = [record for record in first if all(record in row for row in others)]
-    rest = {label: [r for r in row if r not in common] for label, row in whole.items()}
+    common = [scored for scored in first if all(scored in row for row in others)]
+    rest = {label: [s for s in row if s not in common] for label, row in whole.items()}
     return ({SHARED: common} if common else {}) | rest
 
 
-def _lay_out(rows: Rows, name: str) -> Table:
-    records = [record for row in rows.values() for record in row]
-    columns = list(dict.fromkeys(map(_column, records)))
+def _lay_out(rows: Rows, groups: Groups, name: str) -> Table:
+    records = [scored.record for row in rows.values() for scored in row]
+    columns = list(dict.fromkeys(_column(record) for record in records))
     tags = _TAGS if any(record.tag_quality for record in records) else ()
-    repeated = _repeated(rows)
     heads: tuple[str, ...] = ("run", *tags, *columns)
     grids = []
-    for field in ("miou", "report_mean"):
+    fields: tuple[Literal["miou", "report_mean"], ...] = ("miou", "report_mean")
+    for field in fields:
         lines = [
-            (label, *_tag_cells(row)[: len(tags)], *_cells(row, columns, field))
+            (label, *_tag_cells(_records(row))[: len(tags)], *_cells(row, columns, field))
             for label, row in rows.items()
         ]
         lines += [
-            (label, *_tag_cells(group[0])[: len(tags)], *_means(group, columns, field))
-            for label, group in repeated.items()
+            (
+                label,
+                *_tag_cells(next(iter(group.values())).records)[: len(tags)],
+                *(group[c].text(field) if c in group else "" for c in columns),
+            )
+            for label, group in groups.items()
         ]
         grids.append(lines)
     if len(heads) > 1 + len(grids[0]):  # turned: a line per column, labels become the head
@@ -91,10 +156,15 @@ def _lay_out(rows: Rows, name: str) -> Table:
     return Table(
         title=f"{name}: {len(rows) - (SHARED in rows)} runs",
         notes=(
-            *(f"{label}: {note}" for label, row in rows.items() for note in tag_notes(row)),
+            *(
+                f"{label}: {note}"
+                for label, row in rows.items()
+                for note in tag_notes(_records(row))
+            ),
             *warnings(records),
             *NOTES,
-            *([SEEDS] if repeated else []),
+            *class_mean_notes(records),
+            *([SEEDS] if groups else []),
         ),
         columns=heads,
         rows=tuple(grids[0]),
@@ -102,6 +172,10 @@ def _lay_out(rows: Rows, name: str) -> Table:
         class_rows=tuple(grids[1]) if report else (),
         class_title="Mean IoU of the report classes",
     )
+
+
+def _records(row: Sequence[Scored]) -> list[Record]:
+    return [scored.record for scored in row]
 
 
 def _tag_cells(row: Sequence[Record]) -> tuple[str, str]:
@@ -112,35 +186,33 @@ def _tag_cells(row: Sequence[Record]) -> tuple[str, str]:
     return percent(quality.precision), percent(quality.recall)
 
 
-def _cells(row: Sequence[Record], columns: Sequence[str], field: str) -> list[str]:
-    values = {_column(record): getattr(record, field) for record in row}
+def _cells(row: Sequence[Scored], columns: Sequence[str], field: str) -> list[str]:
+    values = {_column(record): getattr(record, field) for _, record in row}
     return [percent(values.get(column)) for column in columns]
 
 
-def _repeated(rows: Rows) -> dict[str, list[list[Record]]]:
-    """The rows of runs whose labels differ in the seed alone, by a label for the group."""
-    groups: dict[str, list[list[Record]]] = {}
+def _groups(rows: Rows) -> Groups:
+    """The products of runs whose labels differ in the seed alone, by a label for the group."""
+    groups: dict[str, list[list[Scored]]] = {}
     for label, row in rows.items():
         if (bare := without_seed(label)) != label:
             groups.setdefault(bare, []).append(row)
     return {
-        ", ".join(filter(None, [bare, f"{len(group)} seeds"])): group
+        ", ".join(filter(None, [bare, f"{len(group)} seeds"])): dict(_products(group))
         for bare, group in groups.items()
         if len(group) > 1
     }
 
 
-def _means(group: Sequence[Sequence[Record]], columns: Sequence[str], field: str) -> Iterator[str]:
-    for column in columns:
-        records = [record for row in group for record in row if _column(record) == column]
-        values = [v for record in records if (v := getattr(record, field)) is not None]
-        if len(values) < len(records) or not records:
-            yield ""
-        elif all(record == records[0] for record in records):  # made before any seed
-            yield percent(values[0])
-        else:
-            repeats = len(records) == len(group) and are_repeats(records)
-            yield mean_text(values) if repeats else ""
+def _products(group: Sequence[Sequence[Scored]]) -> Iterator[tuple[str, _Group]]:
+    by_column: dict[str, list[Scored]] = {}
+    for row in group:
+        for scored in row:
+            by_column.setdefault(_column(scored.record), []).append(scored)
+    for column, several in by_column.items():
+        records = tuple(scored.record for scored in several)
+        repeats = len(records) == len(group) and are_repeats(records)
+        yield column, _Group(records, repeats, pooled_interval(several) if repeats else None)
 
 
 def _column(record: Record) -> str:
@@ -155,8 +227,32 @@ def _numbers(label: str, record: Record) -> dict[str, object]:
     )
     tags = record.tag_quality
     quality = {"tag_precision": tags.precision, "tag_recall": tags.recall} if tags else {}
-    return (
-        {"run": label, "product": row_name(record)}
-        | {name: getattr(record, name) for name in fields}
-        | quality
-    )
+    return {
+        "run": label,
+        "product": row_name(record),
+        **{name: getattr(record, name) for name in fields},
+        **quality,
+        "interval_covers": "" if record.miou_low is None else IMAGES,
+        "class_mean": record.class_mean,
+        "seeds": 1,
+    }
+
+
+def _group_numbers(label: str, group: _Group) -> dict[str, object]:
+    first, over = group.records[0], seed_statistics(group.values("miou"))
+    report = group.values("report_mean")
+    return {
+        "run": label,
+        "product": row_name(first),
+        "split": first.split,
+        "variant": first.variant,
+        "miou": over.mean,
+        "report_mean": seed_statistics(report).mean if report else None,
+        "miou_low": group.interval and group.interval.low,
+        "miou_high": group.interval and group.interval.high,
+        "truth_rule": first.truth_rule,
+        "interval_covers": IMAGES_AND_SEEDS if group.interval else "",
+        "class_mean": first.class_mean,
+        "seeds": over.seeds,
+        "miou_deviation": over.std,
+    }

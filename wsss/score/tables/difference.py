@@ -1,4 +1,8 @@
-"""Two runs on the same images: the difference of their mIoU, with an interval over images."""
+"""Two runs on the same images: the difference of their mIoU, with an interval.
+
+The interval covers other images, and one training of each run: these two. Other seeds are not in it
+(`wsss.score.metrics.bootstrap`).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import numpy as np
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.errors import ArtifactError
 from wsss.score.image_counts_file import read_image_counts
-from wsss.score.metrics.bootstrap import RESAMPLES, Difference, difference
+from wsss.score.metrics.bootstrap import IMAGES_OF_PAIRS, RESAMPLES, Difference, difference
 from wsss.score.metrics.image_counts import CountTable
 from wsss.score.names import list_images
 from wsss.score.record import Record, read_records
@@ -40,7 +44,8 @@ def differences(first: Path, second: Path, *, resamples: int = RESAMPLES) -> lis
 
     Raises:
         ArtifactError: a file or its counts are missing, or no record has a counterpart.
-        ValueError: the records were scored on different images, labels or truths.
+        ValueError: the records were scored on different images, labels or truths, or their mean IoU
+            runs over different labels.
     """
     firsts, seconds = _countable(first), _countable(second)
     if len(firsts) == len(seconds) == 1:
@@ -61,8 +66,14 @@ def differences(first: Path, second: Path, *, resamples: int = RESAMPLES) -> lis
             raise ValueError(
                 f"{where}: scored with different labels; score both with the same classes"
             )
+        if record.class_mean != other.class_mean:
+            raise ValueError(
+                f"{where}: the means run over different labels (score.class_mean: "
+                f"{record.class_mean} and {other.class_mean}); score both with the same"
+            )
         check_comparable(*tables, where)
-        pairs.append(Pair(record, other, difference(*tables, resamples=resamples)))
+        value = difference(*tables, class_mean=record.class_mean, resamples=resamples)
+        pairs.append(Pair(record, other, value))
     return pairs
 
 
@@ -108,13 +119,16 @@ def write_differences(pairs: list[Pair], path: Path) -> None:
                 "high": difference.interval.high,
                 "share_above": difference.above,
                 "resamples": difference.resamples,
+                "interval_covers": IMAGES_OF_PAIRS,
+                "class_mean": first.class_mean,
             }
         )
     write_text(path, csv_text(rows))
 
 
 def sentence(pair: Pair) -> str:
-    """``WeCLIP prediction, val, 80 images: 45.1 - 44.0 = +1.1 (95 %: -0.3 … +2.4)``."""
+    """``WeCLIP prediction, val, 80 images: 45.1 - 44.0 = +1.1 (95 %: -0.3 … +2.4; above 0 in 85 %
+    of the draws; resampled images, one training of each run)``."""
     first, second, difference = pair.first, pair.second, pair.difference
     names = dict.fromkeys([row_name(first), row_name(second)])
     low, high = difference.interval.low, difference.interval.high
@@ -122,7 +136,7 @@ def sentence(pair: Pair) -> str:
         f"{' - '.join(names)}, {first.split}, {difference.images} images: "
         f"{percent(first.miou)} - {percent(second.miou)} = {100 * difference.value:+.1f} "
         f"(95 %: {100 * low:+.1f} … {100 * high:+.1f}; above 0 in "
-        f"{100 * difference.above:.0f} % of the draws)"
+        f"{100 * difference.above:.0f} % of the draws; {IMAGES_OF_PAIRS})"
     )
 
 

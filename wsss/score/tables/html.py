@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from wsss.score.tables.rows import Table
+from wsss.score.tables.rows import Grid, Table
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -46,12 +46,17 @@ def html_page(table: Table) -> str:
 <h1>{escape(table.title)}</h1>
 {_grid(table.columns, table.rows, shaded=False)}
 {second}
+{"".join(map(_further, table.more))}
 <ul>
 {notes}
 </ul>
 </body>
 </html>
 """
+
+
+def _further(grid: Grid) -> str:
+    return f"<h2>{escape(grid.title)}</h2>\n{_grid(grid.columns, grid.rows, shaded=True)}\n"
 
 
 def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]], *, shaded: bool) -> str:

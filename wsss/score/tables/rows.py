@@ -6,9 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss.config.score import CLASS_MEANS
 from wsss.refine.registry import METHODS
 from wsss.score.product import ProductName
 from wsss.score.record import Background, Record
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A further table on the page."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -23,15 +33,18 @@ class Table:
     class_rows: tuple[tuple[str, ...], ...]
     """A second table; may be empty."""
     class_title: str = "IoU of each class"
+    more: tuple[Grid, ...] = ()
+    """Further tables, below."""
 
 
 NOTES = (
-    "Percent. mIoU: mean over the labels, background included, that occur in the truth or in the "
-    "prediction; precision: over those that were predicted; recall: over those in the truth.",
+    "Percent. Precision: mean over the labels that were predicted; recall: over those in the "
+    "truth.",
     "best: the background threshold that is best on the same truth, so an upper bound, no fair "
     "number. covered: share of the pixels of the train masks that are not 255.",
-    "95 %: between the 2.5th and the 97.5th percentile of the mIoU over draws of the images with "
-    "replacement: the effect of other images, not of another seed. None at the best threshold.",
+    "95 %: resampled images, one training. Between the 2.5th and the 97.5th percentile of the mIoU "
+    "over draws of the images with replacement: the effect of other images, not of another seed. "
+    "None at the best threshold.",
     "An empty cell is a number that does not apply, is not known or was not run.",
 )
 TAGS_FROM_MASKS = "Tags were read from pixel labels (data.tags: masks)."
@@ -88,7 +101,7 @@ def lay_out(records: Sequence[Record]) -> Table:
             "CRF": "yes" if record.crf else "no",
             "scales": scales_text(record),
             "mIoU": percent(record.miou),
-            "95 %": interval_text(record.miou_low, record.miou_high),
+            "95 %, images": interval_text(record.miou_low, record.miou_high),
             "mean of report classes": percent(record.report_mean),
             "precision": percent(record.precision),
             "recall": percent(record.recall),
@@ -113,6 +126,7 @@ def lay_out(records: Sequence[Record]) -> Table:
         notes=(
             *tag_notes(records),
             *warnings(records),
+            *class_mean_notes(records),
             *NOTES,
             *truths,
             "Chains. " + " ".join(chains),
@@ -121,6 +135,14 @@ def lay_out(records: Sequence[Record]) -> Table:
         rows=tuple(tuple(row[name] for name in columns) for row in rows),
         class_columns=("IoU of", "split", *names),
         class_rows=class_rows,
+    )
+
+
+def class_mean_notes(records: Sequence[Record]) -> tuple[str, ...]:
+    """Which labels the mean IoU of the records runs over, each rule once."""
+    rules = dict.fromkeys(record.class_mean for record in records)
+    return tuple(
+        f"mIoU: mean over the labels {CLASS_MEANS[rule]}, background included." for rule in rules
     )
 
 

@@ -1,4 +1,4 @@
-"""Mean and standard deviation over runs that differ in nothing but their seed."""
+"""Mean, standard deviation and interval over runs that differ in nothing but their seed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from typing import Any
 
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.provenance import Provenance
+from wsss.score.image_counts_file import Scored, read_image_counts
+from wsss.score.metrics.bootstrap import Interval, seeds_interval
 from wsss.score.record import Record
 
 _RESULTS = frozenset(
     {
         *("iou", "precision_by_class", "recall_by_class", "miou", "miou_low", "miou_high"),
         *("image_counts", "precision", "recall", "pixel_accuracy", "coverage"),
-        *("coverage_accuracy", "report_mean", "confusion"),
+        *("coverage_accuracy", "report_mean", "confusion", "boundary_iou", "boundary_miou"),
+        *("false_positive", "false_negative"),
+        *("false_positive_by_class", "false_negative_by_class"),
     }
 )
 _LABELS = frozenset({"run", "seed", "commit"})
@@ -57,6 +61,28 @@ def mean_text(values: Sequence[float], sign: str = "") -> str:
     over = seed_statistics(values)
     std = "" if over.std is None else f" ± {100 * over.std:.1f}"
     return f"{100 * over.mean:{sign}.1f}{std}"
+
+
+def pooled_interval(repeats: Sequence[Scored]) -> Interval | None:
+    """The 95 % interval of the mean mIoU over draws of images and of seeds.
+
+    Args:
+        repeats: records of one configuration with different seeds, see `are_repeats`.
+
+    Returns:
+        None where the records have no counts per image, or no draws.
+
+    Raises:
+        ArtifactError: the counts of a record are missing or damaged.
+    """
+    if any(record.image_counts is None for _, record in repeats):
+        return None
+    first = repeats[0].record
+    return seeds_interval(
+        [read_image_counts(record, file) for file, record in repeats],
+        class_mean=first.class_mean,
+        resamples=first.resamples,
+    )
 
 
 def without_seed(label: str) -> str:

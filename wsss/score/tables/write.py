@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wsss.artifacts.atomic import write_text
+from wsss.score.metrics.bootstrap import IMAGES
 from wsss.score.record import Record, read_records
 from wsss.score.tables.html import html_page
 from wsss.score.tables.rows import Table, lay_out, product_title, row_name
@@ -69,6 +70,8 @@ def markdown(table: Table) -> str:
     lines += [*_grid(table.columns, table.rows), ""]
     if table.class_rows:
         lines += [*_grid(table.class_columns, table.class_rows), ""]
+    for grid in table.more:
+        lines += [f"## {_escape(grid.title)}", "", *_grid(grid.columns, grid.rows), ""]
     return "\n".join(lines + [f"- {_escape(note)}" for note in table.notes]) + "\n"
 
 
@@ -114,8 +117,11 @@ def _numbers(record: Record) -> dict[str, object]:
         },
         "crf": record.crf,
         "scales": " ".join(f"{scale:g}" for scale in record.scales),
-        **fields("seed", "variant", "miou", "miou_low", "miou_high", "resamples", "report_mean"),
+        **fields("seed", "variant", "class_mean", "miou", "miou_low", "miou_high", "resamples"),
+        "interval_covers": "" if record.miou_low is None else IMAGES,
+        **fields("report_mean"),
         "report_classes": " ".join(record.report_classes),
+        **fields("false_positive", "false_negative", "boundary_miou", "boundary_ratio"),
         **fields("precision", "recall", "pixel_accuracy", "coverage", "coverage_accuracy"),
         "weights": " ".join(f"{name}={digest}" for name, digest in record.weights.items()),
         "code": record.provenance.code,
