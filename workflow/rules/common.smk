@@ -29,6 +29,7 @@ from wsss.pipeline.watched import (
 )
 from wsss.artifacts.watch import is_listed, listing_path
 from wsss.clip.text.knowledge import built_in
+from wsss.config.base import UPPER_BOUND
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
 from wsss.errors import WsssError
@@ -132,6 +133,20 @@ def shards(product, split=None):
 
     return lambda wildcards: RUNS.shards(
         product, wildcards.run, split or wildcards.split
+    )
+
+
+def is_supervised(wildcards):
+    """Whether the job's run learns from pixel labels: the upper bound."""
+    return of_run(wildcards).supervision == "masks"
+
+
+def learned_from(weak):
+    """The shards that a training of the job's run learns from: of a product, or the truth."""
+    return branch(
+        is_supervised,
+        then=shards("truth_masks", "train"),
+        otherwise=shards(weak, "train"),
     )
 
 
@@ -278,8 +293,8 @@ def repeated_images(wildcards):
 def pngs(run):
     """The listings of a run's folders of PNGs."""
     settings = RUNS[run].config
-    products = [("masks", split) for split in settings.cams.splits]
-    products += [("seeds", "train")] if settings.refine.needs_seeds else []
+    products = [("masks", split) for split in settings.cam_splits]
+    products += [("seeds", "train")] if settings.needs_seeds else []
     folders = [
         Path(f"{RUNS.folder(product, run)}/{split}/png/{part}-of-{settings.shards}")
         for product, split in products
@@ -351,6 +366,11 @@ def scored_stage(wildcards):
 def scored_sections(wildcards):
     """The configuration values that scoring it reads."""
     return sections(scored_stage(wildcards))(wildcards)
+
+
+def loss_title(wildcards):
+    """What stands above a loss curve: that it is an upper bound, if it is one."""
+    return f"{wildcards.run}, {UPPER_BOUND}" if is_supervised(wildcards) else ""
 
 
 def scored_of(wildcards):

@@ -40,6 +40,7 @@ class Product:
 
 PRODUCTS: dict[str, Product] = {
     "manifest": Product("ingest"),
+    "truth_masks": Product("truth_masks", ("manifest",)),
     "cams": Product("cams", ("manifest",)),
     "seeds": Product("seeds", ("cams",)),
     "refine": Product("refine_train", ("cams", "seeds")),
@@ -63,10 +64,12 @@ SCORED: dict[ProductName, str] = {
 }
 """The folder of each product that is scored; its records lie in the run that has the folder."""
 
+_TAUGHT_BY_TRUTH = frozenset({"refine", "segmenter"})
+"""In the supervised upper bound these are made from ``truth_masks`` alone."""
 _COSTS = "training"
 _NO_RESULT = frozenset({"compute", "pictures", "sweep", "runs", "matrix"})
 """Sections that do not tell two runs apart."""
-_CAMS = frozenset({"manifest", "cams"})
+_CAMS = frozenset({"manifest", "truth_masks", "cams"})
 _MASKS = frozenset(PRODUCTS) - {"segmenter", "predictions"}
 _FOLDERS = frozenset(PRODUCTS) | {"scores", "tables", "pictures", "logs", "benchmarks"}
 
@@ -161,11 +164,11 @@ class Runs(Mapping[str, Run]):
         config = self[name].config
         scored: list[tuple[ProductName, str]] = []
         trained = config.refine.is_trained
-        for split in config.cams.splits:
+        for split in config.cam_splits:
             scored += [("blob", split), ("cam", split)]
             if config.cams.has_affinity:
                 scored.append(("affinity", split))
-            if config.refine.needs_seeds and split == "train":
+            if config.needs_seeds and split == "train":
                 scored.append(("seeds", split))
             if trained:
                 scored.append(("refiner_scores", split))
@@ -183,7 +186,7 @@ class Runs(Mapping[str, Run]):
     def last_products(self, name: str) -> list[str]:
         """The files that a run ends in: pictures and tables."""
         config, base = self[name].config, f"results/{name}"
-        splits = config.cams.splits
+        splits = config.cam_splits
         products = [f"{base}/pictures/{split}.png" for split in splits]
         if config.data.has_truth:
             products += [*table_paths(name, "table"), f"{base}/pictures/class_iou.png"]
@@ -199,10 +202,10 @@ class Runs(Mapping[str, Run]):
     def shown(self, name: str, split: str) -> dict[str, list[str]]:
         """The shards behind a contact sheet, by product."""
         config = self[name].config
-        has_cams, val = split in config.cams.splits, split == "val"
+        has_cams, val = split in config.cam_splits, split == "val"
         is_shown = {
             "cams": has_cams,
-            "seeds": config.refine.needs_seeds and split == "train",
+            "seeds": config.needs_seeds and split == "train",
             "masks": has_cams,
             "refiner_predictions": config.refine.is_trained and val,
             "predictions": config.retrain.enabled and val,
@@ -259,9 +262,11 @@ class Runs(Mapping[str, Run]):
         """Everything that decides the content of a product; equal keys, equal content."""
         config, product_kind = self[name].config, PRODUCTS[product]
         skipped = () if config.refine.is_trained else ("refine", "scores_grid")
-        if product in skipped or (product == "seeds" and not config.refine.needs_seeds):
+        if product in skipped or (product == "seeds" and not config.needs_seeds):
             return self._key("cams", name)
-        inputs = (self._key(other, name) for other in product_kind.inputs)
+        supervised = config.supervision == "masks" and product in _TAUGHT_BY_TRUTH
+        before = ("truth_masks",) if supervised else product_kind.inputs
+        inputs = (self._key(other, name) for other in before)
         values = (stage_sections(product_kind.stage, config), str(config.shards))
         return tuple(dict.fromkeys((*(entry for key in inputs for entry in key), *values)))
 

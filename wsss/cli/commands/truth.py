@@ -8,10 +8,19 @@ from typing import Annotated
 
 import typer
 
-from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles, Workers, stage_values
+from wsss.cli.options import (
+    DEFAULT_CONFIG,
+    WHOLE,
+    ConfigFiles,
+    ManifestDir,
+    Shard,
+    Workers,
+    parse_shard,
+    stage_values,
+)
 
 app = typer.Typer(
-    help="Pixel labels: COCO's masks as PNGs, SBD's masks, tags read from masks.",
+    help="Pixel labels: COCO's masks as PNGs, SBD's masks, tags of masks, masks to learn from.",
     no_args_is_help=True,
 )
 
@@ -74,3 +83,21 @@ def tags(
 
     values = stage_values("mask_tags", config, workers=workers)
     typer.echo(str(write_mask_tags(values["data"], out, workers=values["compute"].workers)))
+
+
+@app.command()
+def training_masks(
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="HDF5 shard to write.")],
+    shard: Shard = WHOLE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    workers: Workers = 0,
+) -> None:
+    """Pixel labels of the training images as masks to learn from, with supervision: masks alone.
+
+    For the fully supervised upper bound. No weakly supervised stage takes them.
+    """
+    from wsss.score.truth.training_masks import run
+
+    values = stage_values("truth_masks", config, workers=workers)
+    run(manifest, parse_shard(shard), out, **values)

@@ -16,6 +16,7 @@ from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, Shard
+from wsss.config.model import Config
 from wsss.config.paths import expand_path
 from wsss.data.errors import ImageError
 from wsss.data.images.label_png import read_label_png
@@ -105,7 +106,7 @@ class Chain:
     def _sources(self, product: str, run: str, split: str, index: int) -> list[Path]:
         """What a shard is made from, apart from the manifest; checks it first."""
         config = self.runs[run].config
-        if product == "cams":
+        if product in ("cams", "truth_masks"):
             return []
         if product == "seeds":
             return [self.shards("cams", run, split)[index]]
@@ -182,10 +183,7 @@ class Chain:
             return [path]
         manifest = self.manifest(producer)
         sources = {
-            kind: self.shards(kind, producer, "train")
-            for kind in ("masks", "cams", "seeds")
-            if (kind == "masks") == (product == "segmenter")
-            and (kind != "seeds" or config.refine.needs_seeds)
+            kind: self.shards(kind, producer, "train") for kind in self._taught_by(product, config)
         }
         rule = PRODUCTS[product].stage
         every = [manifest / MANIFEST, *(shard for shards in sources.values() for shard in shards)]
@@ -198,6 +196,15 @@ class Chain:
             self.findings.check(cost, rule, lambda: _cost(cost, path), [path])
         return [path]
 
+    @staticmethod
+    def _taught_by(product: str, config: Config) -> list[str]:
+        """The products that a training learns from."""
+        if config.supervision == "masks":
+            return ["truth_masks"]
+        if product == "segmenter":
+            return ["masks"]
+        return ["cams", *(["seeds"] if config.needs_seeds else [])]
+
     def _trained(
         self, product: str, path: Path, run: str, manifest: Path, sources: dict[str, list[Path]]
     ) -> Iterator[str]:
@@ -205,7 +212,7 @@ class Chain:
         inputs = dict(self.digests.get(manifest, {}))
         for kind, shards in sources.items():
             contents = {shard: self.contents[shard] for shard in shards if shard in self.contents}
-            if kind != "masks":
+            if product == "refine":
                 inputs |= {f"{kind}/{shard.name}": digest for shard, digest in contents.items()}
             elif len(contents) == len(shards):
                 inputs["masks"] = digest_json(list(contents.values()))

@@ -192,7 +192,7 @@ def check_run(chain: Chain, run: str) -> None:
     config = chain.runs[run].config
     results = Results(chain)
     chain.manifest(run)
-    for split in config.cams.splits:
+    for split in config.cam_splits:
         chain.shards("masks", run, split)
     if config.refine.is_trained and config.data.val_list:
         chain.shards("refiner_predictions", run, "val")

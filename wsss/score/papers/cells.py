@@ -86,8 +86,8 @@ def fill(table: PaperTable, files: Mapping[str, Sequence[Path]]) -> Filled:
     Raises:
         ConfigError: a row is not in the table.
         ArtifactError: a file is missing, damaged or something else.
-        ValueError: several records fit a cell and differ in more than their seed, or a list of
-            images does not fit.
+        ValueError: several records fit a cell and differ in more than their seed, a list of images
+            does not fit, or a record is of another supervision than its row.
     """
     contents: dict[str, RowFiles] = {}
     for label, paths in files.items():
@@ -101,6 +101,7 @@ def fill(table: PaperTable, files: Mapping[str, Sequence[Path]]) -> Filled:
             if row.name in contents and product is not None:
                 where = f"{table.title}: row {row.name!r}, column {key!r}"
                 cell = _cell(contents[row.name], column, product, where)
+                _check_supervision(cell, row, where)
                 if cell.values:
                     cells[row.name, key] = cell
     return Filled(table, cells)
@@ -172,6 +173,15 @@ def _cell(files: RowFiles, column: Column, product: str, where: str) -> Cell:
         records=records,
         images=records[0].images if records else None,
     )
+
+
+def _check_supervision(cell: Cell, row: Row, where: str) -> None:
+    for record in cell.records:
+        if (record.supervision == "masks") != (row.supervision == "F"):
+            raise ValueError(
+                f"{where}: the run {record.run} has supervision: {record.supervision}, the row "
+                f"says {row.supervision or 'nothing'}; F is for masks, and for masks alone"
+            )
 
 
 def _matches(record: Record, column: Column, product: str) -> bool:

@@ -46,7 +46,12 @@ def table_runs(path: Path, presets: Path | None = None) -> dict[str, dict[str, A
             overlays = [value_text(file.rpartition(":")[2]) for file in row.overlays]
             run_name = _run_name(name, overlays, changes, f"{path.stem}-{label}")
             runs[label] = overlay(overlay(mapping, changes), {"name": run_name})
-            from_mapping(runs[label], where=where)
+            config = from_mapping(runs[label], where=where)
+            if (config.supervision == "masks") != (row.supervision == "F"):
+                raise ConfigError(
+                    f"{where}: its run has supervision: {config.supervision}, the row says "
+                    f"{row.supervision or 'nothing'}; F is for masks, and for masks alone"
+                )
     return runs
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from wsss.score.record import Record
-from wsss.score.tables.rows import Table, percent, row_name, truth_warnings
+from wsss.score.tables.rows import SUPERVISED_NOTE, Table, percent, row_name, truth_warnings
 from wsss.score.tables.seeds import are_repeats, mean_text, without_seed
 from wsss.score.tables.write import Texts, csv_text, table_texts, write_table
 
@@ -54,14 +54,22 @@ def rows_by_run(records: Sequence[Record], name: str) -> Rows:
 
 
 def _split_off_common(rows: Mapping[str, Sequence[Record]]) -> Rows:
-    """The records that all of several rows hold as a first row, then the others of each row."""
-    whole = {label: list(row) for label, row in rows.items()}
+    """The records that all of several rows hold as a first row, then the others of each row.
+
+    Upper bounds, which share nothing with the others, stand last and do not count here.
+    """
+    whole = {label: list(row) for label, row in rows.items() if not _is_supervised(row)}
+    supervised = {label: list(row) for label, row in rows.items() if _is_supervised(row)}
     if len(whole) < 2:
-        return whole
+        return whole | supervised
     first, *others = whole.values()
     common = [record for record in first if all(record in row for row in others)]
     rest = {label: [r for r in row if r not in common] for label, row in whole.items()}
-    return ({SHARED: common} if common else {}) | rest
+    return ({SHARED: common} if common else {}) | rest | supervised
+
+
+def _is_supervised(row: Sequence[Record]) -> bool:
+    return any(record.supervision == "masks" for record in row)
 
 
 def _lay_out(rows: Rows, name: str) -> Table:
@@ -80,7 +88,12 @@ def _lay_out(rows: Rows, name: str) -> Table:
     report = any(record.report_mean is not None for record in records)
     return Table(
         title=f"{name}: {len(rows) - (SHARED in rows)} runs",
-        notes=(*truth_warnings(records), *NOTES, *([SEEDS] if repeated else [])),
+        notes=(
+            *truth_warnings(records),
+            *([SUPERVISED_NOTE] if _is_supervised(records) else []),
+            *NOTES,
+            *([SEEDS] if repeated else []),
+        ),
         columns=heads,
         rows=tuple(grids[0]),
         class_columns=heads if report else (),
@@ -125,7 +138,16 @@ def _column(record: Record) -> str:
 
 
 def _numbers(label: str, record: Record) -> dict[str, object]:
-    fields = ("split", "seed", "variant", "miou", "report_mean", "miou_low", "miou_high")
+    fields = (
+        "supervision",
+        "split",
+        "seed",
+        "variant",
+        "miou",
+        "report_mean",
+        "miou_low",
+        "miou_high",
+    )
     return {"run": label, "product": row_name(record)} | {
         name: getattr(record, name) for name in fields
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss.config.base import UPPER_BOUND, Supervision, with_supervision
 from wsss.refine.registry import METHODS
 from wsss.score.product import ProductName
 from wsss.score.record import Background, Record
@@ -34,6 +35,11 @@ NOTES = (
     "replacement: the effect of other images, not of another seed. None at the best threshold.",
     "An empty cell is a number that does not apply, is not known or was not run.",
 )
+SUPERVISION_SIGNS: Mapping[Supervision, str] = {"tags": "I", "masks": "F"}
+SUPERVISED_NOTE = (
+    f"Supervision F: {UPPER_BOUND}, trained on pixel labels. Such rows do not compare with rows of "
+    "supervision I, which learned from tags of images."
+)
 _TITLES: dict[ProductName, str] = {
     "blob": "centred blob",
     "cam": "CAM",
@@ -47,9 +53,10 @@ _TITLES: dict[ProductName, str] = {
 
 
 def product_title(record: Record) -> str:
-    """What people call the product: ``CAM``, ``WeCLIP prediction`` …"""
+    """What people call the product: ``CAM`` …; of an upper bound also that it is one."""
     method = METHODS[record.method].title if record.method in METHODS else record.method
-    return _TITLES[record.product].format(method=method)
+    name = _TITLES[record.product].format(method=method)
+    return with_supervision(name, record.supervision)
 
 
 def row_name(record: Record) -> str:
@@ -71,14 +78,18 @@ def title(records: Sequence[Record]) -> str:
     splits = ", ".join(f"{count} {split} images" for split, count in images)
     used = dict.fromkeys(entry for r in records for entry in r.weights.items())
     weights = ", ".join(f"{Path(name).name} ({digest[:8]})" for name, digest in used)
-    return f"{runs}: {splits}" + (f"; weights {weights}" if weights else "")
+    supervised = all(record.supervision == "masks" for record in records) and bool(records)
+    named = with_supervision(runs, "masks" if supervised else "tags")
+    return f"{named}: {splits}" + (f"; weights {weights}" if weights else "")
 
 
 def lay_out(records: Sequence[Record]) -> Table:
     """Bring records into rows of text, percent with one decimal."""
+    supervised = any(record.supervision == "masks" for record in records)
     rows = [
         {
             "row": row_name(record),
+            "supervision": SUPERVISION_SIGNS[record.supervision] if supervised else "",
             "split": record.split,
             "images": str(record.images),
             "background": background_text(record.background),
@@ -107,7 +118,13 @@ def lay_out(records: Sequence[Record]) -> Table:
     )
     return Table(
         title=title(records),
-        notes=(*truth_warnings(records), *NOTES, *truths, "Chains. " + " ".join(chains)),
+        notes=(
+            *truth_warnings(records),
+            *([SUPERVISED_NOTE] if supervised else []),
+            *NOTES,
+            *truths,
+            "Chains. " + " ".join(chains),
+        ),
         columns=tuple(columns),
         rows=tuple(tuple(row[name] for name in columns) for row in rows),
         class_columns=("IoU of", "split", *names),

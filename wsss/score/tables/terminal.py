@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.config.base import with_supervision
 from wsss.score.record import Background
-from wsss.score.tables.rows import background_text
+from wsss.score.tables.rows import SUPERVISED_NOTE, background_text
 
 WIDTH = 100
 _PICTURES = ("*.png", "*.svg")
@@ -53,6 +54,8 @@ def print_table(path: Path, console: Console | None = None) -> None:
         cells += [_percent(row["miou"]), "–".join(filter(None, ends))]
         table.add_row(*map(Text, [*cells, *map(_percent, numbers)]))
     console.print(table)
+    if any(row.get("supervision") == "masks" for row in rows):
+        console.print(Text(SUPERVISED_NOTE, style="bold"))
     console.print("Percent. best: threshold chosen on the same truth, an upper bound.", style="dim")
     warnings = ((row["split"], row.get("truth_warnings")) for row in rows)
     for split, text in dict.fromkeys(warnings):
@@ -100,7 +103,9 @@ def _console() -> Console:
 
 
 def _title(rows: list[dict[str, str]]) -> str:
-    return ", ".join(dict.fromkeys(row["run"] for row in rows))
+    runs = ", ".join(dict.fromkeys(row["run"] for row in rows))
+    supervised = rows and all(row.get("supervision") == "masks" for row in rows)
+    return with_supervision(runs, "masks" if supervised else "tags")
 
 
 def _background(row: dict[str, str]) -> str:
