@@ -11,6 +11,10 @@ def cross_checks(config: Config) -> list[str]:
     errors = _of_upper_bound(config) if config.supervision == "masks" else []
     if cams.source == "external" and not cams.external.path:
         errors.append("cams.source is external, so cams.external.path must name a folder of maps")
+    if cams.scales.count(1.0) != 1 or min(cams.scales) <= 0:
+        errors.append("cams.scales must be positive and have 1 once")
+    if cams.source == "external" and (cams.scales != [1.0] or cams.flip):
+        errors.append("cams.scales and cams.flip are for sources that run CLIP, not for external")
     if retrain.enabled and "train" not in cams.splits and config.supervision == "tags":
         errors.append("retrain needs masks of the train split: add train to cams.splits")
     if "val" in cams.splits and not data.val_list:
