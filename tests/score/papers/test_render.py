@@ -215,6 +215,23 @@ def test_records_must_differ_in_the_seed_alone(run: Run, make_run: Callable[...,
         make_paper_table(path, {"ours": [first, second]}, run.folder / "o")
 
 
+def test_an_upper_bound_fills_rows_of_full_supervision_alone(run: Run) -> None:
+    folder = scored(run, run.folder / "results")
+    records = read_records([folder / "scores/predictions.train.json"])
+    upper = [record.model_copy(update={"supervision": "masks"}) for record in records]
+    file = run.folder / "upper.json"
+    write_records(file, upper)
+    rows = copy.deepcopy(TABLE["rows"])
+    rows[0] |= {"supervision": "F", "group": "fully supervised"}
+    table, plain = described(run.folder, rows=rows), run.folder / "results/scores/cam.train.json"
+    lines, _ = read(make_paper_table(table, {"ours": [file]}, run.folder / "out"))
+    assert any(line.startswith("| Ours | fully supervised | F | ") for line in lines)
+    with pytest.raises(ValueError, match=r"run\.seed-0 has supervision: tags, the row says F"):
+        make_paper_table(table, {"ours": [plain]}, run.folder / "out")
+    with pytest.raises(ValueError, match=r"has supervision: masks, the row says nothing"):
+        make_paper_table(described(run.folder), {"ours": [file]}, run.folder / "out")
+
+
 def test_files_that_are_not_records_are_refused(tmp_path: Path) -> None:
     path = described(tmp_path)
     with pytest.raises(ArtifactError, match=r"missing\.json: no such records"):

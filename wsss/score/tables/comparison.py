@@ -138,16 +138,7 @@ def _column(record: Record) -> str:
 
 
 def _numbers(label: str, record: Record) -> dict[str, object]:
-    fields = (
-        "supervision",
-        "split",
-        "seed",
-        "variant",
-        "miou",
-        "report_mean",
-        "miou_low",
-        "miou_high",
-    )
+    fields = ("split", "seed", "variant", "miou", "report_mean", "miou_low", "miou_high")
     return {"run": label, "product": row_name(record)} | {
-        name: getattr(record, name) for name in fields
+        name: getattr(record, name) for name in (*fields, "supervision")
     }
