@@ -370,7 +370,8 @@ def scored_sections(wildcards):
 
 def loss_title(wildcards):
     """What stands above a loss curve: that it is an upper bound, if it is one."""
-    return f"{wildcards.run}, {UPPER_BOUND}" if is_supervised(wildcards) else ""
+    title = f"{wildcards.run}, {UPPER_BOUND}"
+    return ["--title", title] if is_supervised(wildcards) else []
 
 
 def scored_of(wildcards):

@@ -196,7 +196,7 @@ rule loss_curve:
         "Drawing the loss curve"
     shell:
         "WSSS_JOB={params.job:q}"
-        " python -m wsss loss-curve {input:q} --out {output:q} --title {params.title:q} 2> {log}"
+        " python -m wsss loss-curve {input:q} --out {output:q} {params.title:q} 2> {log}"
 
 
 rule contact_sheet:
