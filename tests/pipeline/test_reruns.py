@@ -33,7 +33,16 @@ SCORES = {stage for stage in STAGES if stage.startswith("score_")}
         ({"compute": {"workers": 2, "batch": 3}}, set()),
         ({"data": {"quarantine_limit": 0.5}}, {"ingest"}),
         ({"data": {"max_pixels": 10**6}}, {"ingest", "mask_tags", "pictures"} | SCORES),
-        ({"data": {"root": "elsewhere"}}, {"ingest", "mask_tags", "pictures"} | SCORES),
+        (
+            {"data": {"root": "elsewhere"}},
+            {"ingest", "mask_tags", "truth_masks", "pictures"} | SCORES,
+        ),
+        (
+            {"supervision": "masks"},
+            {"truth_masks", "refine_import", "masks", "retrain", "predict", "pictures"}
+            | REFINE
+            | REFINED,
+        ),
         ({"cams": {"splits": ["train"]}}, set()),
         ({"refine": {"method": "weclip", "train": {"checkpoint_every": 7}}}, set()),
         ({"retrain": {"checkpoint_every": 7}}, set()),

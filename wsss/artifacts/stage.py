@@ -222,12 +222,7 @@ STAGES: dict[str, Stage] = {
         Stage("demo", ("wsss.demo.dataset",)),
         Stage("mask_tags", ("wsss.score.truth.mask_tags",), ("data",), idle=_IDLE_AT_INGEST),
         Stage("coco_masks", ("wsss.score.truth.coco_masks",)),
-        Stage(
-            "truth_masks",
-            ("wsss.score.truth.training_masks",),
-            ("supervision", "data"),
-            idle=_IDLE_AT_INGEST,
-        ),
+        Stage("truth_masks", ("wsss.score.truth.training_masks",), ("supervision", "data")),
         Stage(
             "ingest",
             ("wsss.data.ingest.stage",),
