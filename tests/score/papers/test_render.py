@@ -15,6 +15,7 @@ from PIL import Image
 
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
+from wsss.config.base import UPPER_BOUND
 from wsss.config.errors import ConfigError
 from wsss.refine.training.efficiency import Efficiency
 from wsss.score.metrics.confusion import Confusion
@@ -269,6 +270,10 @@ def test_the_cost_of_a_training_is_a_column(tmp_path: Path) -> None:
         )
         assert float(numbers["WeakCLIP", "memory"]["ours"]) == 3.0
         assert any(line.startswith("- WeakCLIP, ours: trained on a GPU") for line in lines)
+    upper = cost.model_copy(update={"method": f"WeakCLIP, {UPPER_BOUND}"})
+    source.write_text(json.dumps(json_with_checksum(upper.model_dump())))
+    with pytest.raises(ValueError, match="has supervision: masks, the row says nothing"):
+        make_paper_table(path, {"weakclip": [source]}, tmp_path / "out")
     table = load_table(path)
     rows = {row.name: row for row in table.rows}
     for name, *cells, _device in _PUBLISHED:

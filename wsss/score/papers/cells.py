@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.config.base import UPPER_BOUND
 from wsss.config.paths import expand_path
 from wsss.refine.training.efficiency import Efficiency
 from wsss.score.image_counts_file import read_image_counts
@@ -176,11 +177,14 @@ def _cell(files: RowFiles, column: Column, product: str, where: str) -> Cell:
 
 
 def _check_supervision(cell: Cell, row: Row, where: str) -> None:
-    for record in cell.records:
-        if (record.supervision == "masks") != (row.supervision == "F"):
+    """Refuse numbers of an upper bound in another row than one of full supervision, and others."""
+    upper = [(f"the run {record.run}", record.supervision == "masks") for record in cell.records]
+    upper += [(cost.method, cost.method.endswith(UPPER_BOUND)) for cost in cell.costs]
+    for name, is_upper in upper:
+        if is_upper != (row.supervision == "F"):
             raise ValueError(
-                f"{where}: the run {record.run} has supervision: {record.supervision}, the row "
-                f"says {row.supervision or 'nothing'}; F is for masks, and for masks alone"
+                f"{where}: {name} has supervision: {'masks' if is_upper else 'tags'}, the row says "
+                f"{row.supervision or 'nothing'}; F is for masks, and for masks alone"
             )
 
 
