@@ -69,12 +69,10 @@ def configured(chain: Chain, method: str, supervision: str = "masks", **options:
 
 
 def first_batch(chain: Chain, config: Config, refiner: Refiner[Any], truth: Path) -> CropBatch:
-    images = TruthSet([truth], load(chain.manifest)[0].split("train"))
-    inputs = refiner.setup.encoder_input
-    stream = CropStream(
-        images, inputs, config.refine.train, seed=0, workers=1, labels=images.labels
-    )
-    return next(stream.batches(0))
+    settings, inputs = config.refine.train, refiner.setup.encoder_input
+    with TruthSet([truth], load(chain.manifest)[0].split("train")) as images:
+        stream = CropStream(images, inputs, settings, seed=0, workers=1, labels=images.labels)
+        return next(stream.batches(0))
 
 
 def test_the_shard_holds_the_truth_and_says_so(chain: Chain, truth: Path) -> None:
