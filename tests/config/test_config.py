@@ -64,6 +64,23 @@ def test_contradictory_sections_are_refused() -> None:
         from_mapping({"refine": {"checkpoint": "a.pth"}})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"data": {"kind": "folder", "val_list": "val"}}, "data.masks must name the pixel labels"),
+        ({"data": {"val_list": ""}, "cams": {"splits": ["train"]}}, "must name images to score"),
+        ({"refine": {"method": "weclip", "checkpoint": "x.pth"}}, "drop refine.checkpoint"),
+        ({"retrain": {"enabled": False}}, "nothing is trained: choose refine.method or retrain"),
+    ],
+)
+def test_an_upper_bound_needs_truth_and_a_training(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_mapping({"supervision": "masks"} | wrong)
+    config = from_mapping({"supervision": "masks", "refine": {"method": "weakclip"}})
+    assert config.cam_splits == ()
+    assert not config.needs_seeds
+
+
 def test_an_imported_refiner_needs_neither_training_images_nor_seeds() -> None:
     base = {"cams": {"splits": []}, "retrain": {"enabled": False}}
     with pytest.raises(ConfigError, match="add train"):

@@ -36,8 +36,15 @@ SCORES = {stage for stage in STAGES if stage.startswith("score_")}
         ({"compute": {"workers": 2, "batch": 3}}, set()),
         ({"data": {"quarantine_limit": 0.5}}, {"ingest"}),
         ({"data": {"max_pixels": 10**6}}, {"ingest", *LOOKING} | SCORES),
-        ({"data": {"root": "elsewhere"}}, {"ingest", *LOOKING} | SCORES),
-        ({"data": {"coco_truth": "voc_style"}}, LOOKING | SCORES),
+        ({"data": {"root": "elsewhere"}}, {"ingest", "truth_masks", *LOOKING} | SCORES),
+        ({"data": {"coco_truth": "voc_style"}}, {"truth_masks"} | LOOKING | SCORES),
+        (
+            {"supervision": "masks"},
+            {"truth_masks", "refine_import", "masks", "retrain", "predict", "pictures"}
+            | {"refine_labels"}
+            | REFINE
+            | REFINED,
+        ),
         ({"cams": {"splits": ["train"]}}, set()),
         ({"refine": {"method": "weclip", "train": {"checkpoint_every": 7}}}, set()),
         ({"retrain": {"checkpoint_every": 7}}, set()),

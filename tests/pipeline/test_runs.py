@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from wsss.config.errors import ConfigError
-from wsss.pipeline.runs import PRODUCTS, SCORED, Runs
+from wsss.pipeline.products import PRODUCTS, SCORED
+from wsss.pipeline.runs import Runs
 
 CAMS = {"grad-cam": {}, "svc": {"cams": {"source": "patch_text"}}}
 REFINE = {"none": {"refine": {"method": "none"}}, "excel": {"refine": {"method": "excel"}}}

@@ -19,7 +19,8 @@ from wsss.pipeline.engine_lock import remove_dead_locks
 from wsss.pipeline.failures import explain_failure
 from wsss.pipeline.plan import PLAN_VARIABLE, Plan
 from wsss.pipeline.slurm import queued_jobs_message
-from wsss.pipeline.runs import SCORED, Runs
+from wsss.pipeline.products import SCORED
+from wsss.pipeline.runs import Runs
 from wsss.pipeline.stages import stage_code, stage_packages, stage_state
 from wsss.pipeline.watched import (
     data_state,
@@ -29,6 +30,7 @@ from wsss.pipeline.watched import (
 )
 from wsss.artifacts.watch import is_listed, listing_path
 from wsss.clip.text.knowledge import built_in
+from wsss.config.base import UPPER_BOUND
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
 from wsss.data.datasets.coco import instances_path, parts_of
@@ -135,6 +137,20 @@ def shards(product, split=None):
 
     return lambda wildcards: RUNS.shards(
         product, wildcards.run, split or wildcards.split
+    )
+
+
+def is_supervised(wildcards):
+    """Whether the job's run learns from pixel labels: the upper bound."""
+    return of_run(wildcards).supervision == "masks"
+
+
+def learned_from(weak):
+    """The shards that a training of the job's run learns from: of a product, or the truth."""
+    return branch(
+        is_supervised,
+        then=shards("truth_masks", "train"),
+        otherwise=shards(weak, "train"),
     )
 
 
@@ -291,8 +307,8 @@ def repeated_images(wildcards):
 def pngs(run):
     """The listings of a run's folders of PNGs."""
     settings = RUNS[run].config
-    products = [("masks", split) for split in settings.cams.splits]
-    products += [("seeds", "train")] if settings.refine.needs_seeds else []
+    products = [("masks", split) for split in settings.cam_splits]
+    products += [("seeds", "train")] if settings.needs_seeds else []
     folders = [
         Path(f"{RUNS.folder(product, run)}/{split}/png/{part}-of-{settings.shards}")
         for product, split in products
@@ -357,6 +373,12 @@ def scored_stage(wildcards):
 def scored_sections(wildcards):
     """The configuration values that scoring it reads."""
     return sections(scored_stage(wildcards))(wildcards)
+
+
+def loss_title(wildcards):
+    """What stands above a loss curve: that it is an upper bound, if it is one."""
+    title = f"{wildcards.run}, {UPPER_BOUND}"
+    return ["--title", title] if is_supervised(wildcards) else []
 
 
 def scored_of(wildcards):

@@ -264,11 +264,12 @@ rule loss_curve:
         code=code("charts"),
         job=job_file("charts"),
         packages=packages("charts"),
+        title=loss_title,
     message:
         "Drawing the loss curve"
     shell:
         "WSSS_JOB={params.job:q}"
-        " python -m wsss loss-curve {input:q} --out {output:q} 2> {log}"
+        " python -m wsss loss-curve {input:q} --out {output:q} {params.title:q} 2> {log}"
 
 
 rule noise_chart:

@@ -1,4 +1,5 @@
-# Pixel labels in other forms, made by the score room: COCO's masks, tags read from masks.
+# Pixel labels in other forms, made by the score room: COCO's masks, tags read from masks, and masks
+# to learn from for the supervised upper bound.
 
 for index, (masks, rule_of_masks, root) in enumerate(drawn_masks()):
 
@@ -66,3 +67,44 @@ rule mask_tags:
     shell:
         "WSSS_JOB={params.job:q}"
         " python -m wsss truth tags --out {output:q} --workers {threads} > {log} 2>&1"
+
+
+# Only runs that ask for it: a weakly supervised run has no such rule.
+SUPERVISED = (
+    "|".join(re.escape(run) for run in RUNS if RUNS[run].config.supervision == "masks")
+    or "(?!)"
+)
+
+
+rule truth_masks:
+    input:
+        manifest=manifest,
+        drawn=drawn_truth,
+    output:
+        "results/{run}/truth_masks/{split}/{part}.h5",
+    log:
+        "results/{run}/logs/truth_masks/{split}.{part}.log",
+    benchmark:
+        "results/{run}/benchmarks/truth_masks/{split}.{part}.tsv"
+    wildcard_constraints:
+        run=SUPERVISED,
+        split="train",
+    conda:
+        "../../envs/core.yaml"
+    threads: CONFIG.compute.workers
+    resources:
+        mem_mb=4000,
+        runtime="2h",
+    params:
+        sections=sections("truth_masks"),
+        code=code("truth_masks"),
+        job=job_file("truth_masks"),
+        packages=packages("truth_masks"),
+        truth=truth,
+        folder=subpath(input.manifest, parent=True),
+    message:
+        "Pixel labels to learn from (supervision: masks), part {wildcards.part}"
+    shell:
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss truth training-masks --manifest {params.folder:q}"
+        " --shard {wildcards.part} --out {output:q} --workers {threads} 2> {log}"

@@ -7,7 +7,6 @@ and is given those values and no others.
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,12 @@ from wsss.artifacts.provenance import (
     package_versions,
     weight_files,
 )
-from wsss.artifacts.staleness import seed_difference, setting_differences
-from wsss.config.base import Section
+from wsss.artifacts.staleness import (
+    refuse_other_supervision,
+    seed_difference,
+    setting_differences,
+)
+from wsss.config.base import drop_key, plain_value, value_at
 
 _log = logging.getLogger(__name__)
 _IDLE_AT_INGEST = (
@@ -60,7 +63,7 @@ class Stage:
         Args:
             config: the whole configuration.
         """
-        return {key.rpartition(".")[2]: _value(config, key) for key in self.reads}
+        return {key.rpartition(".")[2]: value_at(config, key) for key in self.reads}
 
     def arguments(self, config: Any) -> dict[str, Any]:
         """The keyword arguments of the stage's function: `select`, and the section ``compute``."""
@@ -68,7 +71,7 @@ class Stage:
 
     def watched(self, config: Any) -> dict[str, Any]:
         """The values whose change reruns the stage, by key, as plain values for JSON."""
-        values = {key: _value(config, key) for key in self.reads}
+        values = {key: value_at(config, key) for key in self.reads}
         return self._active(values, idle=[key for key in self.idle if key not in self.watches])
 
     def values(self, config: Any) -> dict[str, Any]:
@@ -76,7 +79,7 @@ class Stage:
         plain: dict[str, Any] = {}
         for key in self.reads:
             section, _, name = key.partition(".")
-            value = _plain(_value(config, key))
+            value = plain_value(value_at(config, key))
             if name:
                 plain.setdefault(section, {})[name] = value
             else:
@@ -103,6 +106,9 @@ class Stage:
             outputs: sha256 of files that it writes next to the artifact, by name.
             sources: the provenance of the artifacts that it reads, by their files. Values that
                 this stage reads, too, and that were others when those were made, are logged.
+
+        Raises:
+            ArtifactError: a source is of the other ``supervision`` than this stage is given.
         """
         selected = {key: values[key.rpartition(".")[2]] for key in self.reads}
         config = self._active(selected, idle=self.idle)
@@ -122,6 +128,8 @@ class Stage:
             upstream=merged_chains(sources.values()),
         )
         for path, source in sources.items():
+            if "supervision" in config:
+                refuse_other_supervision(path, source, config["supervision"])
             if differences := source_differences(source, provenance):
                 _log.warning(
                     "%s. Scores refuse what is made from it", difference_text(path, differences)
@@ -130,11 +138,11 @@ class Stage:
 
     def _active(self, values: Mapping[str, Any], *, idle: Sequence[str]) -> dict[str, Any]:
         """Plain values by key, without those that are idle."""
-        plain = {key: _plain(value) for key, value in values.items() if key not in idle}
+        plain = {key: plain_value(value) for key, value in values.items() if key not in idle}
         for path in idle:
             for key, value in plain.items():
                 if path.startswith(f"{key}."):
-                    _drop(value, path.removeprefix(f"{key}."))
+                    drop_key(value, path.removeprefix(f"{key}."))
         return plain
 
 
@@ -181,28 +189,15 @@ def _draws(stage: str) -> bool:
     return stage in STAGES and "seed" in STAGES[stage].reads
 
 
-def _value(config: Any, key: str) -> Any:
-    return functools.reduce(getattr, key.split("."), config)
-
-
-def _plain(value: Any) -> Any:
-    return value.effective() if isinstance(value, Section) else value
-
-
-def _drop(section: dict[str, Any], path: str) -> None:
-    name, _, rest = path.partition(".")
-    if not rest:
-        section.pop(name, None)
-    elif name in section:
-        _drop(section[name], rest)
-
-
-_REFINE = ("data.max_pixels", "data.kind", "data.root", "data.prompts", "clip", "cams", "refine")
+_REFINE = (
+    *("supervision", "data.max_pixels", "data.kind", "data.root", "data.prompts"),
+    *("clip", "cams", "refine"),
+)
 _REFINE_IDLE = (*_IDLE, "data.kind", "data.root")
 """The list of images to repeat is found by them; the training's key holds its content."""
 _SCORE = ("name", "seed", "variant", "score", "data", "tag_noise")
 _CAMS = ("clip", "cams")
-_REFINED = (*_CAMS, "seeds", "refine", "infer")
+_REFINED = ("supervision", *_CAMS, "seeds", "refine", "infer")
 _SCORED: dict[str, tuple[str, ...]] = {
     "blob": ("masks.background",),
     "cam": (*_CAMS, "masks.background"),
@@ -228,6 +223,7 @@ STAGES: dict[str, Stage] = {
         Stage("demo", ("wsss.demo.dataset",)),
         Stage("mask_tags", ("wsss.score.truth.mask_tags",), ("data",), idle=_IDLE_AT_INGEST),
         Stage("coco_masks", ("wsss.score.truth.coco_masks",)),
+        Stage("truth_masks", ("wsss.score.truth.training_masks",), ("supervision", "data")),
         Stage(
             "ingest",
             ("wsss.data.ingest.stage",),
@@ -266,12 +262,16 @@ STAGES: dict[str, Stage] = {
             ("seed", *_REFINE, "data"),
             idle=_IDLE_AT_INGEST,
         ),
-        Stage("masks", ("wsss.masks.stage",), ("data.max_pixels", "masks")),
-        Stage("retrain", ("wsss.retrain.train",), ("seed", "data.max_pixels", "retrain")),
+        Stage("masks", ("wsss.masks.stage",), ("supervision", "data.max_pixels", "masks")),
+        Stage(
+            "retrain",
+            ("wsss.retrain.train",),
+            ("seed", "supervision", "data.max_pixels", "retrain"),
+        ),
         Stage(
             "predict",
             ("wsss.retrain.predict",),
-            ("data.max_pixels", "masks.crf", "retrain", "predict"),
+            ("supervision", "data.max_pixels", "masks.crf", "retrain", "predict"),
         ),
         Stage("submission", ("wsss.score.submission",)),
         *(
@@ -290,7 +290,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "pictures",
             ("wsss.score.figures.contact_sheet",),
-            ("name", "data", "pictures"),
+            ("name", "supervision", "data", "pictures"),
             idle=_IDLE_AT_INGEST,
         ),
         Stage("charts", ("wsss.score.figures.curves", "wsss.score.figures.lines")),

@@ -10,7 +10,7 @@ from wsss.config.base import Section
 
 SWEPT = frozenset(
     {
-        *("seed", "tag_noise", "clip", "cams", "seeds"),
+        *("seed", "supervision", "tag_noise", "clip", "cams", "seeds"),
         *("refine", "infer", "masks", "retrain", "predict"),
     }
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, PositiveInt, model_validator
 
-from wsss.config.base import AUTO, Section, Variant, fill_variant
+from wsss.config.base import AUTO, Section, Split, Supervision, Variant, fill_variant
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
 from wsss.config.compute import ComputeConfig
@@ -57,6 +57,14 @@ class Config(Section):
             "corrected: what a user should run; published: as the authors' code, errors included."
         ),
     )
+    supervision: Supervision = Field(
+        "tags",
+        description=(
+            "tags: weakly supervised, no stage but scoring opens pixel labels. masks: the fully "
+            "supervised upper bound: refiner and segmenter are trained on the pixel labels of the "
+            "training images, without CAMs and pseudo masks, and everything is labelled so."
+        ),
+    )
     shards: PositiveInt = Field(
         2, le=100_000, description="Parts of each split; one job per part and stage."
     )
@@ -73,6 +81,16 @@ class Config(Section):
     predict: PredictConfig = PredictConfig()
     score: ScoreConfig = ScoreConfig()
     pictures: PicturesConfig = PicturesConfig()
+
+    @property
+    def cam_splits(self) -> tuple[Split, ...]:
+        """Splits that have CAMs and pseudo masks; none in the supervised upper bound."""
+        return () if self.supervision == "masks" else tuple(self.cams.splits)
+
+    @property
+    def needs_seeds(self) -> bool:
+        """Whether this run trains a refiner on hard labels, which the stage seeds makes."""
+        return self.refine.needs_seeds and self.supervision == "tags"
 
     @model_validator(mode="before")
     @classmethod

@@ -96,7 +96,8 @@ def _check_keys(base: Config, where: str) -> None:
         if section not in SWEPT:
             raise ConfigError(
                 f"{where}: sweep: {key!r} decides what all runs share; keys that can be swept are "
-                f"seed and those of {', '.join(sorted(SWEPT - {'seed'}))}"
+                f"seed, supervision and those of "
+                f"{', '.join(sorted(SWEPT - {'seed', 'supervision'}))}"
             )
     for axis in base.matrix.axes:
         for name, change in getattr(base.matrix, axis).items():

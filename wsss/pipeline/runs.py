@@ -23,53 +23,19 @@ from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.config.runs import expand_runs, run_name
+from wsss.pipeline.products import PRODUCTS, RUN_TABLES, SCORED, table_paths
 from wsss.pipeline.stages import stage_sections
 from wsss.score.papers.runs import table_configs
 from wsss.score.papers.table import load_table, row_of
 from wsss.score.product import PRODUCTS as RECORDS
 from wsss.score.product import ProductName
 
-
-@dataclass(frozen=True)
-class Product:
-    """A folder of a run: the stage that fills it, and the folders that it is made from."""
-
-    stage: str
-    inputs: tuple[str, ...] = ()
-
-
-PRODUCTS: dict[str, Product] = {
-    "manifest": Product("ingest"),
-    "noisy_tags": Product("tag_noise", ("manifest",)),
-    "cams": Product("cams", ("noisy_tags",)),
-    "seeds": Product("seeds", ("cams",)),
-    "refine": Product("refine_train", ("cams", "seeds")),
-    "scores_grid": Product("refine_apply", ("refine",)),
-    "refiner_predictions": Product("refine_predict", ("refine",)),
-    "masks": Product("masks", ("scores_grid",)),
-    "segmenter": Product("retrain", ("masks",)),
-    "predictions": Product("predict", ("segmenter",)),
-}
-"""By the folder's name, in the order in which data walks through them."""
-
-SCORED: dict[ProductName, str] = {
-    "blob": "noisy_tags",
-    "cam": "cams",
-    "affinity": "cams",
-    "seeds": "seeds",
-    "refiner_scores": "scores_grid",
-    "masks": "masks",
-    "refiner_prediction": "refiner_predictions",
-    "segmenter": "predictions",
-}
-"""The folder of each product that is scored; its records lie in the run that has the folder."""
-
-RUN_TABLES = ("table", "classes", "pairs")
-"""Tables that are made from all records of a run."""
+_TAUGHT_BY_TRUTH = frozenset({"refine", "segmenter"})
+"""In the supervised upper bound these are made from ``truth_masks`` alone."""
 _COSTS = "training"
 _NO_RESULT = frozenset({"compute", "pictures", "sweep", "runs", "matrix"})
 """Sections that do not tell two runs apart."""
-_CAMS = frozenset({"manifest", "noisy_tags", "cams"})
+_CAMS = frozenset({"manifest", "truth_masks", "noisy_tags", "cams"})
 _MASKS = frozenset(PRODUCTS) - {"segmenter", "predictions"}
 _FOLDERS = frozenset(PRODUCTS) | {"scores", "tables", "pictures", "logs", "benchmarks"}
 
@@ -169,11 +135,11 @@ class Runs(Mapping[str, Run]):
         config = self[name].config
         scored: list[tuple[ProductName, str]] = []
         trained = config.refine.is_trained
-        for split in config.cams.splits:
+        for split in config.cam_splits:
             scored += [("blob", split), ("cam", split)]
             if config.cams.has_affinity:
                 scored.append(("affinity", split))
-            if config.refine.needs_seeds and split == "train":
+            if config.needs_seeds and split == "train":
                 scored.append(("seeds", split))
             if trained:
                 scored.append(("refiner_scores", split))
@@ -191,7 +157,7 @@ class Runs(Mapping[str, Run]):
     def last_products(self, name: str) -> list[str]:
         """The files that a run ends in: pictures and tables."""
         config, base = self[name].config, f"results/{name}"
-        splits = config.cams.splits
+        splits = config.cam_splits
         products = [f"{base}/pictures/{split}.png" for split in splits]
         if config.data.has_truth:
             for table in RUN_TABLES:
@@ -222,10 +188,10 @@ class Runs(Mapping[str, Run]):
     def shown(self, name: str, split: str) -> dict[str, list[str]]:
         """The shards behind a contact sheet, by product."""
         config = self[name].config
-        has_cams, val = split in config.cams.splits, split == "val"
+        has_cams, val = split in config.cam_splits, split == "val"
         is_shown = {
             "cams": has_cams,
-            "seeds": config.refine.needs_seeds and split == "train",
+            "seeds": config.needs_seeds and split == "train",
             "masks": has_cams,
             "refiner_predictions": config.refine.is_trained and val,
             "predictions": config.retrain.enabled and val,
@@ -284,16 +250,13 @@ class Runs(Mapping[str, Run]):
         skipped = () if config.refine.is_trained else ("refine", "scores_grid")
         if product == "noisy_tags" and not config.tag_noise.enabled:
             return self._key("manifest", name)
-        if product in skipped or (product == "seeds" and not config.refine.needs_seeds):
+        if product in skipped or (product == "seeds" and not config.needs_seeds):
             return self._key("cams", name)
-        inputs = (self._key(other, name) for other in product_kind.inputs)
+        supervised = config.supervision == "masks" and product in _TAUGHT_BY_TRUTH
+        before = ("truth_masks",) if supervised else product_kind.inputs
+        inputs = (self._key(other, name) for other in before)
         values = (stage_sections(product_kind.stage, config), str(config.shards))
         return tuple(dict.fromkeys((*(entry for key in inputs for entry in key), *values)))
-
-
-def table_paths(name: str, table: str) -> list[str]:
-    """A table of a run in all its forms."""
-    return [f"results/{name}/tables/{table}.{suffix}" for suffix in ("md", "csv", "html")]
 
 
 def _results(config: Config) -> dict[str, Any]:

@@ -126,6 +126,22 @@ class Refiner(ABC, Generic[Options]):
             )
         return batch.labels
 
+    def supervised_loss(self, batch: CropBatch) -> Mapping[str, Tensor]:
+        """The same where ``batch.labels`` are the truth (``supervision: masks``).
+
+        There are no CAMs and no tags then, and whatever stands in for missing labels falls away.
+
+        Args:
+            batch: the crops, without maps, on the encoder's device.
+
+        Raises:
+            ValueError: the method has no such loss.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no loss for pixel labels; set supervision to tags, or give "
+            "it a supervised_loss"
+        )
+
     @abstractmethod
     def logits(
         self, images: Float[Tensor, "batch 3 height width"]

@@ -13,6 +13,7 @@ from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.stage import STAGES
 from wsss.compute.threads import one_thread_each, ordered_map
+from wsss.config.base import Supervision
 from wsss.config.compute import ComputeConfig
 from wsss.config.labels import CrfConfig
 from wsss.config.retrain import PredictConfig, RetrainConfig
@@ -32,6 +33,7 @@ def run(
     checkpoint: Path,
     out: Path,
     *,
+    supervision: Supervision,
     max_pixels: int,
     crf: CrfConfig,
     retrain: RetrainConfig,
@@ -50,6 +52,7 @@ def run(
         shard: part and number of parts, 1-based.
         checkpoint: what `wsss.retrain.train.train` wrote.
         out: the shard.
+        supervision: the checkpoint must have been trained so.
         max_pixels: see `read_image`.
         crf: settings of the masks' dense CRF.
         retrain: the network.
@@ -57,11 +60,12 @@ def run(
         compute: device, batch and workers; changes no label.
 
     Raises:
-        ArtifactError: the checkpoint is of another architecture or class list.
+        ArtifactError: the checkpoint is of another architecture, class list or supervision.
         ValueError: ``predict.window`` does not suit the network.
     """
     values: dict[str, Any] = {
-        "max_pixels": max_pixels, "crf": crf, "retrain": retrain, "predict": predict,
+        "supervision": supervision, "max_pixels": max_pixels, "crf": crf, "retrain": retrain,
+        "predict": predict,
     }  # fmt: skip
     stage = STAGES["predict"]
     provenance = stage.provenance(

@@ -16,6 +16,7 @@ from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checksum import json_with_checksum, verified_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
+from wsss.config.base import Supervision
 from wsss.config.score import ClassMean
 from wsss.score.metrics.confusion import averaged, iou_of, mean_defined, metrics_of
 from wsss.score.product import ProductName, Protocol
@@ -64,6 +65,8 @@ class Record(BaseModel):
     """Name of the refiner that came before or is scored; ``none`` without one."""
     run: str
     """Name of the run."""
+    supervision: Supervision = "tags"
+    """``masks``: fully supervised, an upper bound."""
     chain: str
     """The steps that made the product, for people."""
     split: str

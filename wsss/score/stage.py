@@ -18,15 +18,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from wsss.artifacts.stage import STAGES
-from wsss.config.cams import CamsConfig
-from wsss.config.clip import ClipConfig
-from wsss.config.data import DataConfig, TagNoiseConfig
 from wsss.config.errors import ConfigError
-from wsss.config.infer import InferConfig
-from wsss.config.labels import BackgroundConfig, CrfConfig, MasksConfig, SeedsConfig
-from wsss.config.refine import RefineConfig
-from wsss.config.retrain import PredictConfig, RetrainConfig
-from wsss.config.score import ScoreConfig
+from wsss.config.labels import BackgroundConfig
 from wsss.score.commit import project_commit
 from wsss.score.image_counts_file import write_image_counts
 from wsss.score.inputs import Inputs
@@ -36,36 +29,11 @@ from wsss.score.metrics.parallel import Counts, count_in_parallel
 from wsss.score.metrics.threshold_sweep import Sweep
 from wsss.score.product import HAS_THRESHOLD, PRODUCTS, ProductName
 from wsss.score.record import Background, Record, boundary_numbers, numbers, write_records
+from wsss.score.settings import Settings, method_before, steps
 from wsss.score.tag_agreement import TagAgreement, compare_with_tags
 
 _log = logging.getLogger(__name__)
 _PROTOCOLS = ("single", "multi", "single_crf", "multi_crf")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What ``score_<product>`` of `wsss.artifacts.stage` reads.
-
-    These are the values of every stage up to the product; those of later stages are None. All go
-    into the provenance, so that runs which differ in more than their seed can be told apart.
-    """
-
-    name: str
-    seed: int
-    variant: str
-    score: ScoreConfig
-    data: DataConfig
-    tag_noise: TagNoiseConfig
-    clip: ClipConfig | None = None
-    cams: CamsConfig | None = None
-    seeds: SeedsConfig | None = None
-    refine: RefineConfig | None = None
-    infer: InferConfig | None = None
-    masks: MasksConfig | None = None
-    background: BackgroundConfig | None = None
-    crf: CrfConfig | None = None
-    retrain: RetrainConfig | None = None
-    predict: PredictConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -152,9 +120,10 @@ def run(
         fields |= {
             "product": product,
             "protocol": "single",
-            "method": settings.refine.method if settings.refine else "none",
+            "method": method_before(product, settings),
             "run": settings.name,
-            "chain": _chain(product, settings),
+            "chain": steps(product, settings),
+            "supervision": settings.supervision,
             "split": split,
             "images": inputs.images,
             "images_without_truth": len(inputs.truth.missing),
@@ -258,25 +227,6 @@ def _background(rule: BackgroundConfig | None) -> Background:
     if rule is None:
         return Background(rule="refiner", value=0, source="config")
     return Background(rule=rule.rule, value=rule.value, source="config")
-
-
-def _chain(product: ProductName, settings: Settings) -> str:
-    """The steps that made the product, for people."""
-    if settings.cams is None:
-        return "centred blob"
-    parts = ["tags of masks"] * (settings.data.tags == "masks")
-    parts += ["tags changed on purpose"] * settings.tag_noise.enabled + [settings.cams.source]
-    if product != "cam" and settings.cams.has_affinity:
-        parts.append("affinity")
-    if settings.refine and settings.refine.is_trained:
-        parts.append(settings.refine.method)
-    if product == "seeds":
-        parts.append("seeds")
-    if settings.masks:
-        parts += ["masks", *(["CRF"] if settings.masks.crf.enabled else [])]
-    if settings.retrain:
-        parts.append(settings.retrain.model)
-    return " → ".join(parts)
 
 
 def _report_classes(names: Sequence[str], labels: Sequence[str]) -> list[str]:

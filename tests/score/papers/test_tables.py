@@ -50,6 +50,9 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 
 
+ROW = {"name": "x", "takes": {"seed": "affinity"}}
+
+
 def written(folder: Path, content: object) -> Path:
     path = folder / "tables" / "mine.yaml"
     path.parent.mkdir(exist_ok=True)
@@ -122,6 +125,7 @@ def test_a_run_means_its_row(tmp_path: Path) -> None:
         (changed("rows", 0, "takes", "sead", to="cam"), "takes.sead: 'sead' is no column; did you"),
         (changed("rows", 0, "changes", "seed", to=4), "changes.seed: the table sets it"),
         (changed("rows", 0, "seeds", to=[1, 1]), "seeds: one comes twice"),
+        (changed("rows", 1, "supervision", to="F"), "rows: '' mixes supervision F with other"),
         (changed("rows", 1, "name", to="ours again+"), "rows.1 .*name: another row is called so"),
         (changed("rows", 1, "published", to=[]), "rows.1 .*a row without a preset needs numbers"),
         (changed("rows", 1, "seeds", to=[1]),
@@ -155,6 +159,10 @@ def test_a_mistake_names_file_and_key(tmp_path: Path, content: object, message: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (changed("rows", to=[ROW | {"preset": "demo-weclip", "supervision": "F"}]),
+         "its run has supervision: tags, the row says F"),
+        (changed("rows", to=[ROW | {"preset": "demo-supervised"}]),
+         "its run has supervision: masks, the row says nothing; F is for masks"),
         (changed("rows", 0, "preset", to="demo-weclib"), "no preset; did you mean 'demo-weclip'"),
         (changed("rows", 0, "preset", to="weakclip-prompts"), "is several runs .sweep."),
         (changed("rows", 0, "changes", "refine", "trian", to={}),

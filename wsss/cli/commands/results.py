@@ -39,7 +39,8 @@ def score(
     config: ConfigFiles = DEFAULT_CONFIG,
 ) -> None:
     """Score CAMs, seeds, masks or predictions (a segmenter's, a refiner's) against the truth."""
-    from wsss.score.stage import Settings, run
+    from wsss.score.settings import Settings
+    from wsss.score.stage import run
 
     values = stage_values(f"score_{product}", config)
     workers = values.pop("compute").workers
@@ -160,11 +161,12 @@ def loss_curve(
         Path, typer.Argument(help="Loss curve of a training (CSV).", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="Picture to write.")],
+    title: Annotated[str, typer.Option(help="Above the picture.")] = "",
 ) -> None:
     """Draw a loss curve."""
     from wsss.score.figures.curves import loss_curve as draw
 
-    draw(log, out)
+    draw(log, out, title)
 
 
 def class_chart(

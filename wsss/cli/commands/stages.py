@@ -105,8 +105,13 @@ def seeds(
 
 
 def refine_train(
-    cams: Annotated[
-        list[Path], typer.Argument(help="CAM shards of the train split.", show_default=False)
+    shards: Annotated[
+        list[Path],
+        typer.Argument(
+            help="CAM shards of the train split; with supervision: masks those of `wsss truth "
+            "training-masks`.",
+            show_default=False,
+        ),
     ],
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="Checkpoint to write (safetensors).")],
@@ -132,7 +137,7 @@ def refine_train(
         return
     from wsss.refine.stage import train
 
-    train(manifest, cams, out, log, work, cache, seeds, efficiency, **values)
+    train(manifest, shards, out, log, work, cache, seeds, efficiency, **values)
 
 
 def refine_import(
@@ -224,7 +229,12 @@ def masks(
 
 def retrain(
     masks: Annotated[
-        list[Path], typer.Argument(help="Mask shards of the train split.", show_default=False)
+        list[Path],
+        typer.Argument(
+            help="Mask shards of the train split; with supervision: masks those of `wsss truth "
+            "training-masks`.",
+            show_default=False,
+        ),
     ],
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="Weights to write (safetensors).")],
@@ -236,7 +246,7 @@ def retrain(
     device: Device = "",
     workers: Workers = 0,
 ) -> None:
-    """Train the supervised segmenter on the pseudo masks."""
+    """Train the segmenter on the pseudo masks or, with supervision: masks, on pixel labels."""
     from wsss.retrain.train import train
 
     values = stage_values("retrain", config, device=device, workers=workers)

@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles, Workers, stage_values
+from wsss.cli.options import (
+    DEFAULT_CONFIG,
+    WHOLE,
+    ConfigFiles,
+    ManifestDir,
+    Shard,
+    Workers,
+    parse_shard,
+    stage_values,
+)
 
 if TYPE_CHECKING:
     from wsss.config.data import CocoRule
 
 app = typer.Typer(
-    help="Pixel labels: COCO's masks as PNGs, SBD's masks, tags read from masks.",
+    help="Pixel labels: COCO's masks as PNGs, SBD's masks, tags of masks, masks to learn from.",
     no_args_is_help=True,
 )
 
@@ -90,6 +99,24 @@ def tags(
 
     values = stage_values("mask_tags", config, workers=workers)
     typer.echo(str(write_mask_tags(values["data"], out, workers=values["compute"].workers)))
+
+
+@app.command()
+def training_masks(
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="HDF5 shard to write.")],
+    shard: Shard = WHOLE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    workers: Workers = 0,
+) -> None:
+    """Pixel labels of the training images as masks to learn from, with supervision: masks alone.
+
+    For the fully supervised upper bound. No weakly supervised stage takes them.
+    """
+    from wsss.score.truth.training_masks import run
+
+    values = stage_values("truth_masks", config, workers=workers)
+    run(manifest, parse_shard(shard), out, **values)
 
 
 def _parts(names: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.png_stamp import picture_provenance
 from wsss.data.manifest_folder import MANIFEST
-from wsss.pipeline.runs import RUN_TABLES, SCORED, table_paths
+from wsss.pipeline.products import RUN_TABLES, SCORED, table_paths
 from wsss.pipeline.verify.chain import Chain
 from wsss.score.figures.contact_sheet import sample_images, shown_truth
 from wsss.score.image_counts_file import (
@@ -217,7 +217,7 @@ def check_run(chain: Chain, run: str) -> None:
     config = chain.runs[run].config
     results = Results(chain)
     chain.manifest(run)
-    for split in config.cams.splits:
+    for split in config.cam_splits:
         chain.shards("masks", run, split)
     if config.refine.is_trained and config.data.val_list:
         chain.shards("refiner_predictions", run, "val")

@@ -77,6 +77,14 @@ class Excel(HeadRefiner[ExcelOptions]):
             calibrating = related.detach() if noisy else relation(clean.detach(), options)
         return logits, related, self.pseudo_labels(batch, features, calibrating)
 
+    def supervised_loss(self, batch: CropBatch) -> Mapping[str, Tensor]:
+        """Eq. 21 with the truth as Y, also for the pairs; neither CAMs nor LVC take part."""
+        assert batch.labels is not None
+        features = encode(self._calibration, batch.images, self.options.features)
+        _, fused, logits = self.head(features.features, features.grid)
+        related = relation(fused, self.options).sigmoid()
+        return self.losses(logits, batch.labels, related, batch.labels)
+
     def encode(
         self, images: Float[Tensor, "batch 3 height width"], *, dynamic: bool
     ) -> CalibratedFeatures:

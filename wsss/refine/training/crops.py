@@ -25,7 +25,7 @@ from wsss.data.images.crop import Crop, draw_crop
 from wsss.data.images.photometric import distort
 from wsss.data.manifest import Sample
 from wsss.labels.ignore import IGNORED
-from wsss.refine.inputs import CamSet, ImageCams
+from wsss.refine.inputs import CamSet, ImageCams, TruthSet
 
 _CACHE_BYTES = 512 << 20
 
@@ -41,7 +41,7 @@ class CropBatch:
     valid: Bool[Tensor, "batch height width"]
     """False in padding."""
     labels: UInt8[Tensor, "batch height width"] | None
-    """The image's pseudo label, cut; None where none was given."""
+    """The image's pseudo label (its truth with full supervision), cut; None without."""
     image_index: Int[Tensor, " rows"]
     """The crop of each row."""
     classes: Int[Tensor, " rows"]
@@ -82,12 +82,12 @@ class CropStream:
     """Draws batches of crops.
 
     Args:
-        cams: the training images and their CAMs.
+        cams: the training images and their CAMs, of which a `TruthSet` has none.
         inputs: reads and normalises photos.
         settings: crop, scale and batch.
         seed: the run's seed.
         workers: threads that decode and cut ahead.
-        labels: reads an image's pseudo label, of any size; None for none.
+        labels: reads an image's label map, of any size; None for none.
         padding: label of what lies outside the image.
         fill: colour of what lies outside the image.
         repeated: images that come twice per epoch.
@@ -100,7 +100,7 @@ class CropStream:
 
     def __init__(
         self,
-        cams: CamSet,
+        cams: CamSet | TruthSet,
         inputs: EncoderInput,
         settings: TrainingConfig,
         *,

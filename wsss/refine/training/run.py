@@ -11,8 +11,9 @@ from torch import Tensor
 
 from wsss.compute.threads import fixed_threads
 from wsss.config.refine import TrainingConfig
-from wsss.refine.base import Refiner
-from wsss.refine.inputs import CamSet, SeedSet
+from wsss.labels.ignore import IGNORED
+from wsss.refine.base import CropOptions, Refiner
+from wsss.refine.inputs import CamSet, SeedSet, TruthSet
 from wsss.refine.training.crops import CropBatch, CropStream
 from wsss.refine.training.efficiency import Efficiency
 from wsss.refine.training.image_labels import ImageLabels
@@ -32,7 +33,7 @@ class TrainingResult:
 
 def train(
     refiner: Refiner[Any],
-    cams: CamSet,
+    cams: CamSet | TruthSet,
     seeds: SeedSet | None,
     settings: TrainingConfig,
     *,
@@ -45,11 +46,11 @@ def train(
     repeated: Collection[str] = (),
     snapshots: Snapshots | None = None,
 ) -> TrainingResult:
-    """Train a refiner on crops of the images of ``cams``.
+    """Train a refiner on crops of the images of ``cams``; on their truth if it is a `TruthSet`.
 
     Args:
         refiner: freshly built.
-        cams: the training images and their CAMs.
+        cams: the training images, and their CAMs or their truth.
         seeds: their labels, for a method that needs them.
         settings: crops, optimiser, schedule.
         title: the method's name, for people.
@@ -68,6 +69,7 @@ def train(
             trained by several processes.
     """
     refiner.train_mode(True)
+    supervised = isinstance(cams, TruthSet)
     stream = crop_stream(
         refiner,
         cams,
@@ -90,7 +92,8 @@ def train(
     )
 
     def losses(step: int, batch: CropBatch) -> Mapping[str, Tensor]:
-        return refiner.loss(step, batch.to(refiner.encoder.device))
+        batch = batch.to(refiner.encoder.device)
+        return refiner.supervised_loss(batch) if supervised else refiner.loss(step, batch)
 
     with fixed_threads(settings.threads):
         curve = trainer.fit(stream.batches, losses)
@@ -100,7 +103,7 @@ def train(
 
 def crop_stream(
     refiner: Refiner[Any],
-    cams: CamSet,
+    cams: CamSet | TruthSet,
     seeds: SeedSet | None,
     settings: TrainingConfig,
     *,
@@ -116,7 +119,9 @@ def crop_stream(
         images: draw crops of these alone; None draws from all.
     """
     inputs, crops, labels = refiner.setup.encoder_input, refiner.crops, None
-    if seeds is not None:
+    if isinstance(cams, TruthSet):
+        labels, crops = cams.labels, CropOptions(padding=IGNORED, fill=crops.fill)
+    elif seeds is not None:
         labels = seeds.read
     elif crops.image_labels:
         labels = ImageLabels(cams, inputs, crops.ignore_band, cache).read

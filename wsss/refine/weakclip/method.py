@@ -59,14 +59,11 @@ class WeakClip(Refiner[WeakClipOptions]):
 
     def loss(self, step: int, batch: CropBatch) -> Mapping[str, Tensor]:
         """Weighted sum of ``seed``, ``boundary`` and ``auxiliary`` (eq. 17-22)."""
-        options, network = self.options, self.network
+        options = self.options
         assert batch.labels is not None
-        features = network.encode(batch.images)
-        match, logits = network.head(features, network.texts())
-        # The losses are computed on a grid of half a patch.
-        size = (2 * features.grid[0], 2 * features.grid[1])
-        small = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-        tags = _tags_of(batch, logits.shape[1])
+        match, small = self._match_and_logits(batch.images)
+        size = (small.shape[-2], small.shape[-1])
+        tags = _tags_of(batch, small.shape[1])
         allowed = tags if options.tags_in_losses == "masked" else None
         in_crf = None if options.tags_in_losses == "ignored" else tags
         probs = label_probabilities(small, allowed)
@@ -90,6 +87,37 @@ class WeakClip(Refiner[WeakClipOptions]):
             + options.auxiliary_weight * parts["auxiliary"]
         )
         return {"loss": loss} | parts
+
+    def supervised_loss(self, batch: CropBatch) -> Mapping[str, Tensor]:
+        """``seed`` and ``auxiliary`` with the truth as seeds, over all labels.
+
+        The truth has the edges that ``boundary`` guesses, and the tags that mask labels.
+        """
+        options, truth = self.options, batch.labels
+        assert truth is not None
+        match, small = self._match_and_logits(batch.images)
+        size = (small.shape[-2], small.shape[-1])
+        parts = {
+            "seed": seed_loss(label_probabilities(small), _nearest(truth, size)),
+            "auxiliary": auxiliary_loss(
+                match,
+                truth,
+                temperature=options.auxiliary_temperature,
+                ignored_count=options.auxiliary_mean == "all",
+            ),
+        }
+        seed, auxiliary = parts["seed"], parts["auxiliary"]
+        loss = options.seed_weight * seed + options.auxiliary_weight * auxiliary
+        return {"loss": loss} | parts
+
+    def _match_and_logits(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[Float[Tensor, "batch labels rows columns"], Float[Tensor, "batch labels h w"]]:
+        """The match map, and logits on the grid of the losses: that of half a patch."""
+        features = self.network.encode(images)
+        match, logits = self.network.head(features, self.network.texts())
+        size = (2 * features.grid[0], 2 * features.grid[1])
+        return match, F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
     @property
     def crops(self) -> CropOptions:

@@ -60,6 +60,13 @@ class WeClip(HeadRefiner[WeClipOptions]):
         labels = self.pseudo_labels(batch, features, affinity.detach() if rfm else None)
         return logits, affinity, labels
 
+    def supervised_loss(self, batch: CropBatch) -> Mapping[str, Tensor]:
+        """Eq. 20 with the truth as Y, from the first step on; neither CAMs nor RFM take part."""
+        assert batch.labels is not None
+        features = encode(self.encoder, batch.images)
+        _, fused, logits = self.head(features.features, features.grid)
+        return self.losses(logits, batch.labels, self.affinity(fused), batch.labels)
+
     def affinity(
         self, fused: Float[Tensor, "batch width rows columns"]
     ) -> Float[Tensor, "batch patches patches"]:

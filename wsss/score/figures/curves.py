@@ -26,12 +26,13 @@ _INCHES_PER_BAR = 0.085
 _TALLEST = 80.0  # inches; keeps the picture below what image libraries take
 
 
-def loss_curve(log: Path, out: Path) -> None:
+def loss_curve(log: Path, out: Path, title: str = "") -> None:
     """Draw loss (raw and smoothed) and learning rate over the steps.
 
     Args:
         log: CSV with the columns ``step``, ``loss`` and, perhaps, ``lr``.
         out: picture to write, ``.png`` or ``.svg``.
+        title: above it.
 
     Raises:
         ArtifactError: the log is missing, empty or has other columns.
@@ -42,6 +43,8 @@ def loss_curve(log: Path, out: Path) -> None:
     ratios = [3, 1] if rate is not None else [1]
     axes = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
     top: Axes = axes[0]
+    if title:
+        top.set_title(title, loc="left", fontsize=10, fontweight="bold", parse_math=False)
     window = max(1, round(_SMOOTH * len(step)))
     alpha, width = (0.3, 0.8) if window > 1 else (1.0, 1.8)
     top.plot(step, loss, color=COLOURS[0], alpha=alpha, linewidth=width, label="each step")

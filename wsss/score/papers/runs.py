@@ -33,8 +33,8 @@ def table_runs(path: Path, presets: Path | None = None) -> dict[str, dict[str, A
     """
     presets = path.parent.parent / "presets" if presets is None else presets
     runs = {}
-    for label, where, mapping in _mappings(path, presets):
-        from_mapping(mapping, where=where)
+    for label, where, mapping, supervision in _mappings(path, presets):
+        _validated(mapping, where, supervision)
         runs[label] = mapping
     return runs
 
@@ -47,13 +47,13 @@ def table_configs(path: Path, compute: Mapping[str, Any]) -> dict[str, Config]:
     """
     runs = _mappings(path, path.parent.parent / "presets")
     return {
-        label: from_mapping(overlay(mapping, {"compute": compute}), where=where)
-        for label, where, mapping in runs
+        label: _validated(overlay(mapping, {"compute": compute}), where, supervision)
+        for label, where, mapping, supervision in runs
     }
 
 
-def _mappings(path: Path, presets: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Label, source for messages and values of each run."""
+def _mappings(path: Path, presets: Path) -> Iterator[tuple[str, str, dict[str, Any], str]]:
+    """Label, source for messages, values and supervision (of the row) of each run."""
     table = load_table(path)
     for row in table.rows:
         where = f"{path}, row {row.name!r}"
@@ -67,7 +67,19 @@ def _mappings(path: Path, presets: Path) -> Iterator[tuple[str, str, dict[str, A
                 changes = overlay(changes, {"seed": seed})
             overlays = [value_text(file.rpartition(":")[2]) for file in row.overlays]
             run_name = _run_name(name, overlays, changes, f"{path.stem}-{label}")
-            yield label, where, overlay(overlay(mapping, changes), {"name": run_name})
+            whole = overlay(overlay(mapping, changes), {"name": run_name})
+            yield label, where, whole, row.supervision
+
+
+def _validated(mapping: Mapping[str, Any], where: str, supervision: str) -> Config:
+    """The configuration of a run, which must be supervised as its row says."""
+    config = from_mapping(mapping, where=where)
+    if (config.supervision == "masks") != (supervision == "F"):
+        raise ConfigError(
+            f"{where}: its run has supervision: {config.supervision}, the row says "
+            f"{supervision or 'nothing'}; F is for masks, and for masks alone"
+        )
+    return config
 
 
 def _run_name(preset: str, overlays: Sequence[str], changes: Mapping[str, Any], label: str) -> str:

@@ -11,6 +11,7 @@ from wsss.score.image_counts_file import Scored
 from wsss.score.metrics.bootstrap import IMAGES, IMAGES_AND_SEEDS, Interval
 from wsss.score.record import Record
 from wsss.score.tables.rows import (
+    SUPERVISED_NOTE,
     Table,
     class_mean_notes,
     interval_text,
@@ -117,14 +118,23 @@ def rows_by_run(records: Sequence[Scored], name: str) -> Rows:
 
 
 def _split_off_common(rows: Mapping[str, Sequence[Scored]]) -> Rows:
-    """The records that all of several rows hold as a first row, then the others of each row."""
-    whole = {label: list(row) for label, row in rows.items()}
+    """The records that all of several rows hold as a first row, then the others of each row.
+
+    Upper bounds, which share nothing with the others, stand last and do not count here.
+    """
+    upper = {label for label, row in rows.items() if _is_supervised(_records(row))}
+    whole = {label: list(row) for label, row in rows.items() if label not in upper}
+    supervised = {label: list(rows[label]) for label in rows if label in upper}
     if len(whole) < 2:
-        return whole
+        return whole | supervised
     first, *others = whole.values()
     common = [scored for scored in first if all(scored in row for row in others)]
     rest = {label: [s for s in row if s not in common] for label, row in whole.items()}
-    return ({SHARED: common} if common else {}) | rest
+    return ({SHARED: common} if common else {}) | rest | supervised
+
+
+def _is_supervised(records: Sequence[Record]) -> bool:
+    return any(record.supervision == "masks" for record in records)
 
 
 def _lay_out(rows: Rows, groups: Groups, name: str) -> Table:
@@ -162,6 +172,7 @@ def _lay_out(rows: Rows, groups: Groups, name: str) -> Table:
                 for note in tag_notes(_records(row))
             ),
             *warnings(records),
+            *([SUPERVISED_NOTE] if _is_supervised(records) else []),
             *NOTES,
             *class_mean_notes(records),
             *([SEEDS] if groups else []),
@@ -223,7 +234,7 @@ def _column(record: Record) -> str:
 def _numbers(label: str, record: Record) -> dict[str, object]:
     fields = (
         *("split", "seed", "variant", "miou", "report_mean", "miou_low", "miou_high"),
-        "truth_rule",
+        *("truth_rule", "supervision"),
     )
     tags = record.tag_quality
     quality = {"tag_precision": tags.precision, "tag_recall": tags.recall} if tags else {}
@@ -251,6 +262,7 @@ def _group_numbers(label: str, group: _Group) -> dict[str, object]:
         "miou_low": group.interval and group.interval.low,
         "miou_high": group.interval and group.interval.high,
         "truth_rule": first.truth_rule,
+        "supervision": first.supervision,
         "interval_covers": IMAGES_AND_SEEDS if group.interval else "",
         "class_mean": first.class_mean,
         "seeds": over.seeds,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss.config.base import UPPER_BOUND, Supervision, with_supervision
 from wsss.config.score import CLASS_MEANS
 from wsss.refine.registry import METHODS
 from wsss.score.product import ProductName
@@ -48,6 +49,11 @@ NOTES = (
     "An empty cell is a number that does not apply, is not known or was not run.",
 )
 TAGS_FROM_MASKS = "Tags were read from pixel labels (data.tags: masks)."
+SUPERVISION_SIGNS: Mapping[Supervision, str] = {"tags": "I", "masks": "F"}
+SUPERVISED_NOTE = (
+    f"Supervision F: {UPPER_BOUND}, trained on pixel labels. Such rows do not compare with rows of "
+    "supervision I, which learned from tags of images."
+)
 _TITLES: dict[ProductName, str] = {
     "blob": "centred blob",
     "cam": "CAM",
@@ -61,9 +67,10 @@ _TITLES: dict[ProductName, str] = {
 
 
 def product_title(record: Record) -> str:
-    """What people call the product: ``CAM``, ``WeCLIP prediction`` …"""
+    """What people call the product: ``CAM`` …; of an upper bound also that it is one."""
     method = METHODS[record.method].title if record.method in METHODS else record.method
-    return _TITLES[record.product].format(method=method)
+    name = _TITLES[record.product].format(method=method)
+    return with_supervision(name, record.supervision)
 
 
 def row_name(record: Record) -> str:
@@ -85,15 +92,19 @@ def title(records: Sequence[Record]) -> str:
     splits = ", ".join(f"{count} {split} images" for split, count in images)
     used = dict.fromkeys(entry for r in records for entry in r.weights.items())
     weights = ", ".join(f"{Path(name).name} ({digest[:8]})" for name, digest in used)
-    return f"{runs}: {splits}" + (f"; weights {weights}" if weights else "")
+    supervised = all(record.supervision == "masks" for record in records) and bool(records)
+    named = with_supervision(runs, "masks" if supervised else "tags")
+    return f"{named}: {splits}" + (f"; weights {weights}" if weights else "")
 
 
 def lay_out(records: Sequence[Record]) -> Table:
     """Bring records into rows of text, percent with one decimal."""
     several_truths = len({record.truth_rule for record in records}) > 1
+    supervised = any(record.supervision == "masks" for record in records)
     rows = [
         {
             "row": row_name(record),
+            "supervision": SUPERVISION_SIGNS[record.supervision] if supervised else "",
             "split": record.split,
             "images": str(record.images),
             "truth": record.truth_rule if several_truths else "",
@@ -126,6 +137,7 @@ def lay_out(records: Sequence[Record]) -> Table:
         notes=(
             *tag_notes(records),
             *warnings(records),
+            *([SUPERVISED_NOTE] if supervised else []),
             *class_mean_notes(records),
             *NOTES,
             *truths,

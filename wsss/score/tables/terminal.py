@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.config.base import with_supervision
 from wsss.config.score import CLASS_MEANS
 from wsss.score.metrics.bootstrap import IMAGES
 from wsss.score.record import Background
-from wsss.score.tables.rows import TAGS_FROM_MASKS, background_text
+from wsss.score.tables.rows import SUPERVISED_NOTE, TAGS_FROM_MASKS, background_text
 
 WIDTH = 100
 _PICTURES = ("*.png", "*.svg")
@@ -51,6 +52,8 @@ def print_table(path: Path, console: Console | None = None) -> None:
         cells += [_percent(row["miou"]), "–".join(filter(None, ends))]
         table.add_row(*map(Text, [*cells, *map(_percent, numbers)]))
     console.print(table)
+    if any(row.get("supervision") == "masks" for row in rows):
+        console.print(Text(SUPERVISED_NOTE, style="bold"))
     console.print("Percent. best: threshold chosen on the same truth, an upper bound.", style="dim")
     if any(row.get("tags_from_masks") == "True" for row in rows):
         console.print(Text(f"WARNING. {TAGS_FROM_MASKS}", style="bold red"))
@@ -170,7 +173,9 @@ def _console() -> Console:
 
 
 def _title(rows: list[dict[str, str]]) -> str:
-    return ", ".join(dict.fromkeys(row["run"] for row in rows))
+    runs = ", ".join(dict.fromkeys(row["run"] for row in rows))
+    supervised = rows and all(row.get("supervision") == "masks" for row in rows)
+    return with_supervision(runs, "masks" if supervised else "tags")
 
 
 def _background(row: dict[str, str]) -> str:
