@@ -13,8 +13,9 @@ from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.manifest_folder import load, load_given
 from wsss.score.figures.lines import noise_chart, noise_panels
+from wsss.score.image_counts_file import read_scored
 from wsss.score.metrics.counting import ProductError
-from wsss.score.record import Record, read_records
+from wsss.score.record import Record
 from wsss.score.tables.comparison import make_comparison
 from wsss.score.tables.write import make_table
 
@@ -82,12 +83,12 @@ def test_tables_name_the_noise(make_run: Callable[..., Run], tmp_path: Path) -> 
     text = (tmp_path / "table.md").read_text()
     assert "TAGS CHANGED ON PURPOSE in train: given tags, 50 % removed; against" in text
     assert "on purpose" not in _table(files["given"], tmp_path).casefold()
-    rows = {label: read_records([path]) for label, path in files.items()}
+    rows = {label: read_scored([path]) for label, path in files.items()}
     make_comparison(rows, tmp_path, "noise")
     lines = (tmp_path / "sweep.md").read_text().splitlines()
     head = next(line for line in lines if line.startswith("| run |"))
     assert head.startswith("| run | tag precision | tag recall | centred blob")
-    quality = {label: row[0].tag_quality for label, row in rows.items()}
+    quality = {label: row[0].record.tag_quality for label, row in rows.items()}
     assert next(line for line in lines if line.startswith("| given")).startswith(
         "| given | 100.0 | 100.0 |"
     )

@@ -10,6 +10,7 @@ from tests.builders import provenance, write_shard
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.config.base import UPPER_BOUND
+from wsss.score.image_counts_file import Scored
 from wsss.score.record import Record, write_records
 from wsss.score.tables.comparison import make_comparison
 from wsss.score.tables.difference import differences, sentence
@@ -29,6 +30,10 @@ def pair(seed: int = 0) -> tuple[Record, Record]:
     weak = make_record("segmenter", run="weak", miou=0.5 + seed / 100, **end)
     upper = make_record("segmenter", run="upper", miou=0.8, supervision="masks", **end)
     return weak, upper
+
+
+def scored(records: dict[str, Record]) -> dict[str, list[Scored]]:
+    return {label: [Scored(Path("records.json"), record)] for label, record in records.items()}
 
 
 def test_a_table_puts_upper_bounds_last_and_says_so(tmp_path: Path) -> None:
@@ -63,7 +68,7 @@ def test_a_table_of_weak_rows_has_no_such_column(tmp_path: Path) -> None:
 
 def test_runs_side_by_side_have_a_column_of_their_own(tmp_path: Path) -> None:
     (weak, upper), (second, _) = pair(), pair(seed=1)
-    rows = {"upper": [upper], "weak_seed-0": [weak], "weak_seed-1": [second]}
+    rows = scored({"upper": upper, "weak_seed-0": weak, "weak_seed-1": second})
     lines = make_comparison(rows, tmp_path, "runs")[0].read_text().splitlines()
     assert f"| run | segmenter, val | {TITLE}, val |" in lines
     assert "| weak_seed-0 | 50.0 |  |" in lines
@@ -76,7 +81,7 @@ def test_means_over_seeds_never_mix(tmp_path: Path) -> None:
     assert are_repeats([weak, second])
     assert are_repeats([upper, other])
     assert not are_repeats([weak, other])
-    rows = {"a_seed-0": [weak], "a_seed-1": [other]}  # one label for both
+    rows = scored({"a_seed-0": weak, "a_seed-1": other})  # one label for both
     lines = make_comparison(rows, tmp_path, "runs")[0].read_text().splitlines()
     assert not any("±" in line for line in lines if line.startswith("|"))
     assert any("a, 2 seeds" in line for line in lines)
