@@ -8,8 +8,9 @@ results: the encoder is random.
 
 Printed are seconds of the processor and peak memory of each stage, and from them the core hours
 and the memory of the full run on this processor; the last lines of a target that fails, which
-stops no other; and at its end exit code 1. Finished targets are not repeated, unless with --again.
-Other work on the machine slows the rehearsal, but hardly changes seconds of the processor.
+stops no other; and at its end exit code 1. Targets that ended as they are configured now are not
+repeated, unless with --again. Jobs that were measured before an interruption count. Other work on
+the machine slows the rehearsal, but changes seconds of the processor little.
 
 With `--write FILE` the table of docs/reproduce.md is written from what is finished.
 """
@@ -27,11 +28,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.rehearse.full_run import Estimate, estimate, run_of
+from benchmarks.rehearse.full_run import FORMULA, Estimate, estimate, jobs_of
 from benchmarks.rehearse.jobs import Job, JobWatch, Loop
-from benchmarks.rehearse.project import ROOT, TABLE, configs_of, prepare, preset_files, provide, targets
+from benchmarks.rehearse.project import (
+    ROOT,
+    TABLE,
+    configs_of,
+    prepare,
+    preset_files,
+    provide,
+    targets,
+)
 from benchmarks.rehearse.reductions import describe
-from benchmarks.rehearse.report import full_table, stage_table
+from benchmarks.rehearse.report import full_table, processor, stage_table
+from wsss.artifacts.digest import digest_json
 from wsss.config.paths import SHARED_VARIABLE, expand_path
 
 _LAST_LINES = 25
@@ -65,6 +75,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="also what is finished")
     parser.add_argument("--write", type=Path, help="write the table of full runs to this file")
     options = parser.parse_args()
+    write = options.write and options.write.resolve()
     if unknown := set(options.targets) - set(targets()):
         parser.error(f"no preset {', '.join(sorted(unknown))}; there are {', '.join(targets())}")
     here = Rehearsal(
@@ -73,7 +84,13 @@ def main() -> None:
         tuple(options.photos),
         options.cores,
     )
-    print("\n".join(["Reductions; every other value is the preset's:", *describe(here.photos)]))
+    if not (here.shared / "data").is_dir():
+        parser.error(
+            f"{here.shared}: has no folder data; set {SHARED_VARIABLE} to the folder with "
+            "data/voc-subset and data/coco-subset"
+        )
+    lines = ["Reductions; every other value is the preset's:", *describe(here.photos), FORMULA]
+    print("\n".join([*lines, f"Processor: {processor()}"]), flush=True)
     prepare(here.folder, here.photos)
     os.environ[SHARED_VARIABLE] = str(here.folder / "shared")
     os.chdir(here.folder)
@@ -81,13 +98,13 @@ def main() -> None:
     for target in options.targets or targets():
         if options.again:
             _forget(target)
-        if _finished(target).exists():
+        if _is_finished(target):
             print(f"{target}: finished before", flush=True)
         elif not rehearse(target, here):
             failed.append(target)
-    if options.write:
-        estimates = {name: _estimates(name, here) for name in targets() if _finished(name).exists()}
-        options.write.write_text(full_table(estimates), encoding="utf-8")
+    if write:
+        estimates = {name: _estimates(name, here) for name in targets() if _is_finished(name)}
+        write.write_text(full_table(estimates), encoding="utf-8")
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 
@@ -98,8 +115,8 @@ def rehearse(target: str, here: Rehearsal) -> bool:
     print(f"{target}: {time.strftime('%H:%M:%S')}", flush=True)
     try:
         provide(target, here.shared, here.photos, here.folder)
-    except Exception as error:
-        print(f"{target}: failed before it ran: {error!r}", flush=True)
+    except Exception as error:  # whatever it is, the other targets run
+        print(f"{target}: failed before it ran: {error or repr(error)}", flush=True)
         return False
     code, output = _run(target, here)
     seconds = time.monotonic() - start
@@ -107,10 +124,15 @@ def rehearse(target: str, here: Rehearsal) -> bool:
         lines = output.rstrip().splitlines()[-_LAST_LINES:]
         print("\n".join([f"{target}: failed after {seconds:.0f} s", *lines]), flush=True)
         return False
-    _finished(target).parent.mkdir(exist_ok=True)
+    _record(target).parent.mkdir(exist_ok=True)
     estimates = _estimates(target, here)
-    record = {"target": target, "seconds": seconds, "stages": [asdict(one) for one in estimates]}
-    _finished(target).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record = {
+        "target": target,
+        "configuration": _digest(target),
+        "seconds": seconds,
+        "stages": [asdict(one) for one in estimates],
+    }
+    _record(target).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"{target}: finished in {seconds:.0f} s\n{stage_table(estimates)}", flush=True)
     return True
 
@@ -144,23 +166,32 @@ def _run(target: str, here: Rehearsal) -> tuple[int, str]:
 def _estimates(target: str, here: Rehearsal) -> list[Estimate]:
     """Of the jobs of a target's runs, in the order in which they ran."""
     full, reduced = configs_of(target, ROOT), configs_of(target, here.folder)
-    of_target = []
-    for job in _stored():
-        run = run_of(job.log)
-        if run in full:
-            of_target.append(estimate(job, full[run], reduced[run], here.shared))
-        elif not run and target.startswith("coco"):
-            of_target.append(estimate(job, None, None, here.shared))
-    return of_target
+    return [
+        estimate(run, job, full.get(run), reduced.get(run), here.shared)
+        for run, job in jobs_of(target, full, _stored())
+    ]
 
 
-def _finished(target: str) -> Path:
+def _record(target: str) -> Path:
     return Path("rehearsals", f"{target}.json")
+
+
+def _is_finished(target: str) -> bool:
+    """Whether it ended, configured as it is now."""
+    path = _record(target)
+    if not path.exists():
+        return False
+    return bool(json.loads(path.read_text(encoding="utf-8"))["configuration"] == _digest(target))
+
+
+def _digest(target: str) -> str:
+    runs = configs_of(target, ROOT).items()
+    return digest_json([[name, config.model_dump(mode="json")] for name, config in runs])
 
 
 def _forget(target: str) -> None:
     """Delete a target's results, so that they are computed and measured anew."""
-    _finished(target).unlink(missing_ok=True)
+    _record(target).unlink(missing_ok=True)
     name = target.removeprefix(TABLE)
     shutil.rmtree(f"results/tables/{name}" if target.startswith(TABLE) else f"results/{name}",
                   ignore_errors=True)  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +25,10 @@ FORMULA = (
     "Memory of a training = memory at its first step + (peak - that) x batch / rehearsed batch; "
     "that of another job is its peak."
 )
-_LOG = re.compile(r"results/(?:(?P<run>.+)/)?logs/(?P<stage>[^/.]+)(?:[/.](?P<part>.+))?")
+_LOG = re.compile(r"results/(?:(?P<run>.+)/)?logs/(?P<stage>[^/.]+)(?:[/.](?P<part>.+))?\.log")
 _SHARD = re.compile(r"\.?\d+-of-\d+$")
 _SPLIT = re.compile(r"(?:^|[/.])(train|val)(?:\.|$)")
+_COCO_MASKS = "coco_masks"
 _TRAININGS = ("refine_train", "retrain")
 
 
@@ -56,24 +57,41 @@ class Estimate:
     """Bytes of a job of the full run."""
 
 
-def run_of(log: str) -> str:
-    """The folder of a job's run below ``results``; empty where the job belongs to no run."""
-    match = _LOG.match(log.removesuffix(".log"))
-    return (match and match["run"]) or ""
+def jobs_of(target: str, runs: Mapping[str, Config], jobs: Iterable[Job]) -> list[tuple[str, Job]]:
+    """The jobs that a target needs, each with its run; empty where it belongs to none.
+
+    COCO's masks are drawn for all runs and count for the first one.
 
 
-def estimate(job: Job, full: Config | None, reduced: Config | None, shared: Path) -> Estimate:
+    Args:
+        target: a preset, or ``table_…``.
+        runs: those whose products it needs, by their folder.
+        jobs: all that were measured.
+    """
+    of_target = []
+    of_coco = next((name for name, config in runs.items() if config.data.kind == "coco"), "")
+    for job in jobs:
+        run, stage, _ = _parts(job.log)
+        if of_coco and stage.startswith(_COCO_MASKS):
+            run = of_coco
+        if run in runs or stage == target:
+            of_target.append((run, job))
+    return of_target
+
+
+def estimate(
+    run: str, job: Job, full: Config | None, reduced: Config | None, shared: Path
+) -> Estimate:
     """What a job stands for.
 
     Args:
+        run: its run, see `jobs_of`.
         job: of the rehearsal.
-        full: the configuration of its run as the preset says; None: it belongs to no run.
+        full: the configuration of its run as the preset says; None: it belongs to none.
         reduced: that of the rehearsal.
         shared: the real WSSS_SHARED.
     """
-    match = _LOG.match(job.log.removesuffix(".log"))
-    assert match, job.log
-    stage, part = match["stage"], match["part"] or ""
+    _, stage, part = _parts(job.log)
     here, items = _images(stage, part, full, reduced, shared)
     jobs = full.shards if full and _SHARD.search(part) else 1
     startup = max(job.seconds - sum(loop.seconds for loop in job.loops), 0.0)
@@ -90,7 +108,7 @@ def estimate(job: Job, full: Config | None, reduced: Config | None, shared: Path
         items = whole.iterations * whole.batch
         memory = first_step + max(job.peak - first_step, 0) * whole.batch // short.batch
     return Estimate(
-        run=run_of(job.log),
+        run=run,
         stage=f"{stage} {_SHARD.sub('', part)}".strip(),
         seconds=job.seconds,
         startup=startup,
@@ -103,30 +121,38 @@ def estimate(job: Job, full: Config | None, reduced: Config | None, shared: Path
     )
 
 
+def _parts(log: str) -> tuple[str, str, str]:
+    """Run, stage, and split, shard or product of a log."""
+    match = _LOG.fullmatch(log)
+    assert match, log
+    return match["run"] or "", match["stage"], match["part"] or ""
+
+
 def _images(
     stage: str, part: str, full: Config | None, reduced: Config | None, shared: Path
 ) -> tuple[int, int | None]:
     """Images that a job covered, and those that it covers in the full run."""
     split = _SPLIT.search(part)
-    if full is None or reduced is None:  # COCO's masks, for all runs
-        if not stage.startswith("coco_masks") or not split:
-            return 0, 0
-        content = instances_path(Path("data/coco2014"), split[1]).read_text(encoding="utf-8")
-        return len(json.loads(content)["images"]), COCO_COUNTS[split[1]][0]
+    if full is None or reduced is None:
+        return 0, 0
+    if stage.startswith(_COCO_MASKS) and split:
+        instances = instances_path(Path(reduced.data.root), split[1])
+        images = json.loads(instances.read_text(encoding="utf-8"))["images"]
+        return len(images), COCO_COUNTS[split[1]][0]
     splits = [split[1]] if split else ["train"] if stage in _TRAININGS else ["train", "val"]
-    counts = Counter(c.split for c in read_dataset(reduced.data, reduced.variant).candidates)
-    images = [full_images(full.data, name, shared) for name in splits if counts[name]]
-    known = [count for count in images if count is not None]
-    return sum(counts[name] for name in splits), sum(known) if len(known) == len(images) else None
+    candidates = read_dataset(reduced.data, reduced.variant).candidates
+    counts = Counter[str](candidate.split for candidate in candidates)
+    here = sum(counts[name] for name in splits)
+    if full.data.kind == "folder":
+        return here, None
+    return here, sum(full_images(full.data, name, shared) for name in splits if counts[name])
 
 
-def full_images(data: DataConfig, split: str, shared: Path) -> int | None:
-    """Images of a split as the preset says; None where they are the user's."""
+def full_images(data: DataConfig, split: str, shared: Path) -> int:
+    """Images of a split as the preset says, which are not the user's."""
     name = data.train_list if split == "train" else data.val_list
     if data.kind == "demo":
         return data.demo_images[split == "val"]
-    if data.kind == "folder":
-        return None
     if data.kind == "coco":
         # A training leaves out images without an object, whatever the list.
         with_objects = split == "train" or name.endswith(WITH_OBJECTS)

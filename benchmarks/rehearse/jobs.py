@@ -6,8 +6,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,9 +114,9 @@ class JobWatch(threading.Thread):
 
     def _job(self, log: Path, watched: _Watched) -> Job:
         times, loops = watched.times, []
-        for (description, count, elapsed), end in zip(
-            _finished_loops(log), watched.ends + [times[-1]] * 100, strict=False
-        ):
+        finished = _finished_loops(log)
+        ends = watched.ends + [times[-1]] * (len(finished) - len(watched.ends))
+        for (description, count, elapsed), end in zip(finished, ends, strict=True):
             start, stop = np.interp([end - elapsed, end], times, watched.seconds)
             memory = int(np.interp(end - elapsed, times, watched.memory))
             loops.append(Loop(description, count, float(stop - start), memory))
@@ -128,14 +127,6 @@ class JobWatch(threading.Thread):
             peak=watched.peak,
             loops=tuple(loops),
         )
-
-
-@contextmanager
-def watched_jobs(engine: int, project: Path) -> Iterator[JobWatch]:
-    """Watch the jobs of an engine."""
-    watch = JobWatch(engine, project)
-    watch.start()
-    yield watch
 
 
 def _finished_loops(log: Path) -> list[tuple[str, int, float]]:

@@ -15,8 +15,8 @@ from PIL import Image
 
 from wsss.config.model import Config
 from wsss.data.datasets.coco import PARTS
-from wsss.data.datasets.voc import ANNOTATIONS, AUGMENTED_MASKS, LISTS, MASKS
 from wsss.data.datasets.registry import read_dataset
+from wsss.data.datasets.voc import ANNOTATIONS, AUGMENTED_MASKS, LISTS, MASKS
 
 _Id = TypeVar("_Id", int, str)
 VOC_TAGS, COCO_TAGS = (1, 2), (3, 2, 4)
@@ -41,9 +41,13 @@ def lay_out_voc(source: Path, root: Path, photos: tuple[int, int]) -> None:
                 _copy(source / f"SegmentationClass/{image}.png", root / folder)
             _write(root / f"{ANNOTATIONS}/{image}.xml", _annotation(tags, VOC_SIZE))
     augmented = list(chosen["train"])
-    lists = {"trainaug": augmented, "train": augmented[:-1] or augmented, "val": chosen["val"]}
-    for name, images in lists.items():
-        _write(root / f"{LISTS}/{name}.txt", "".join(f"{image}\n" for image in images))
+    lists: dict[str, Iterable[str]] = {
+        "trainaug": augmented,
+        "train": augmented[:-1] or augmented,
+        "val": chosen["val"],
+    }
+    for name, ids in lists.items():
+        _write(root / f"{LISTS}/{name}.txt", "".join(f"{image}\n" for image in ids))
     rows = itertools.chain(*(images.items() for images in chosen.values()))
     table = "".join(f"{image};{' '.join(tags)}\n" for image, tags in rows)
     _write(root / "tags.csv", f"image;classes\n{table}")
@@ -90,7 +94,7 @@ def write_seeds(config: Config, folder: Path) -> None:
             continue
         with Image.open(image.path) as photo:
             width, height = photo.size
-        y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
+        y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
         maps = {
             tag: np.exp(-8 * ((y - 0.5) ** 2 + (x - place) ** 2)).astype(np.float32)
             for tag, place in zip(image.tags, np.linspace(0.3, 0.7, len(image.tags)), strict=True)
@@ -121,7 +125,10 @@ def _in_turn(
         for count in counts
     }
     for count in itertools.islice(itertools.cycle(counts), number):
-        yield next(by_count[count])
+        image = next(by_count[count], None)
+        if image is None:
+            raise ValueError(f"fewer than {number} photographs are suitable; ask for less")
+        yield image
 
 
 def _size(source: Path, image: str) -> tuple[int, int]:

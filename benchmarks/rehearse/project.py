@@ -18,27 +18,27 @@ from benchmarks.rehearse.reductions import reduce
 from wsss.config.load import merged_yaml, overlay, read_yaml
 from wsss.config.model import Config
 from wsss.config.paths import SHARED_VARIABLE, expand_path
-from wsss.pipeline.runs import Runs
+from wsss.pipeline.runs import PRODUCTS, Runs
 
 ROOT = Path(__file__).parents[2]
-PRESETS, TABLES = "workflow/presets", "workflow/tables"
+PRESET_FOLDER, TABLES = "workflow/presets", "workflow/tables"
 TABLE = "table_"
 _FOLDERS: Mapping[str, tuple[str, ...]] = {
     "wsss": (), "envs": (), "workflow": ("presets", "tables"),
 }  # fmt: skip
-_COMMAND = re.compile(rf"^#.*--configfile((?: {PRESETS}/\S+\.yaml)+)", re.MULTILINE)
+_COMMAND = re.compile(rf"^#.*--configfile((?: {PRESET_FOLDER}/\S+\.yaml)+)", re.MULTILINE)
 _SUBSETS = {"voc": "voc-subset", "coco": "coco-subset", "folder": "voc-subset"}
 
 
 def targets() -> list[str]:
     """All presets, and the targets of all tables, as ``snakemake`` calls them."""
-    presets = sorted(path.stem for path in (ROOT / PRESETS).glob("*.yaml"))
+    presets = sorted(path.stem for path in (ROOT / PRESET_FOLDER).glob("*.yaml"))
     return presets + [f"{TABLE}{path.stem}" for path in sorted((ROOT / TABLES).glob("*.yaml"))]
 
 
 def preset_files(preset: str) -> list[str]:
     """The files of a preset: itself, after the one that its head lays it over, if it names one."""
-    path = f"{PRESETS}/{preset}.yaml"
+    path = f"{PRESET_FOLDER}/{preset}.yaml"
     for command in _COMMAND.findall((ROOT / path).read_text(encoding="utf-8")):
         files = str(command).split()
         if files[-1] == path:
@@ -47,27 +47,20 @@ def preset_files(preset: str) -> list[str]:
 
 
 @functools.cache
-def runs_of(target: str, root: Path) -> Runs:
-    """The runs of a target.
+def configs_of(target: str, root: Path) -> Mapping[str, Config]:
+    """The configurations of all runs whose products a target needs, by their folder.
 
     Args:
         target: a preset, or ``table_…``.
         root: the project whose presets are read: this one, or the reduced copy.
     """
-    if target.startswith(TABLE):
-        table = root / TABLES / f"{target.removeprefix(TABLE)}.yaml"
-        return Runs(merged_yaml(root / "config.yaml"), tables=[table])
-    files = [root / file for file in preset_files(target)]
-    return Runs(merged_yaml(root / "config.yaml", *files))
-
-
-def configs_of(target: str, root: Path) -> dict[str, Config]:
-    """The configurations of the runs that a target makes, by their folder below ``results``."""
-    runs = runs_of(target, root)
-    if not target.startswith(TABLE):
-        return {name: run.config for name, run in runs.items()}
-    names = runs.tables[target.removeprefix(TABLE)].values()
-    return {name: runs[name].config for name in names}
+    is_table = target.startswith(TABLE)
+    files = [] if is_table else [root / file for file in preset_files(target)]
+    tables = sorted((root / TABLES).glob("*.yaml"))
+    runs = Runs(merged_yaml(root / "config.yaml", *files), tables=tables)
+    names = runs.tables[target.removeprefix(TABLE)].values() if is_table else runs.final
+    producers = (runs.producer(product, name) for name in names for product in PRODUCTS)
+    return {name: runs[name].config for name in dict.fromkeys([*names, *producers])}
 
 
 def prepare(folder: Path, photos: tuple[int, int]) -> None:
@@ -80,11 +73,11 @@ def prepare(folder: Path, photos: tuple[int, int]) -> None:
     shutil.copy2(ROOT / "Snakefile", folder)
     base = merged_yaml(ROOT / "config.yaml")
     _write(folder / "config.yaml", reduce(base, base=base, photos=photos, whole=True))
-    for path in sorted((ROOT / PRESETS).glob("*.yaml")):
+    for path in sorted((ROOT / PRESET_FOLDER).glob("*.yaml")):
         files = preset_files(path.stem)
         below = merged_yaml(ROOT / "config.yaml", *(ROOT / file for file in files))
         content = reduce(read_yaml(path), base=below, photos=photos, whole=len(files) == 1)
-        _write(folder / PRESETS / path.name, content)
+        _write(folder / PRESET_FOLDER / path.name, content)
     for path in sorted((ROOT / TABLES).glob("*.yaml")):
         _write(folder / TABLES / path.name, _reduced_table(read_yaml(path), base, photos))
 
@@ -127,7 +120,7 @@ def _below(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     for name in [row.get("preset", ""), *row.get("overlays", [])]:
         if name:
             file, _, run = name.partition(":")
-            content = read_yaml(ROOT / PRESETS / f"{file}.yaml")
+            content = read_yaml(ROOT / PRESET_FOLDER / f"{file}.yaml")
             mapping = overlay(mapping, content["runs"][run] if run else content)
     return mapping
 

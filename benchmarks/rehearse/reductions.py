@@ -52,7 +52,7 @@ def reduce(
         value = _get(mapping, key)
         if value is None and whole:
             value = _get(base, key)
-        if value is not None:
+        if value is not None and rule(value) != value:
             _set(result, key, rule(value))
     for entries in _runs(result):
         for name, changes in entries.items():
@@ -104,8 +104,8 @@ def _rules(
     for method, options in PHASES.items():
         for option in options:
             # A start after the last step means never.
-            rules[f"refine.{method}.{option}"] = (
-                lambda start: 1 if start < steps("refine.train") else STEPS
+            rules[f"refine.{method}.{option}"] = lambda start: (
+                1 if start < steps("refine.train") else STEPS
             )
     return rules
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -83,19 +84,18 @@ def write_checkpoint(config: Config) -> None:
     classes = read_dataset(config.data, config.variant).classes
     refiner = build_refiner(inputs, classes, **sections)
     state = refiner.trained.state_dict()
-    makers = {
-        "weakclip": lambda: weakclip_file(state),
-        "excel": lambda: excel_file(state, inputs.clip),
-    }
+    released = (
+        weakclip_file(state) if refine.method == "weakclip" else excel_file(state, inputs.clip)
+    )
     path = Path(refine.checkpoint)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save(makers[refine.method](), path)
+    save(released, path)
 
 
 def _backbone(retrain: RetrainConfig) -> Mapping[str, Tensor]:
-    network = build_model(model_config(retrain.model, labels=2, crop=retrain.crop))
+    network: Any = build_model(model_config(retrain.model, labels=2, crop=retrain.crop))
     network.init_weights()
-    return network.backbone.state_dict()
+    return dict(network.backbone.state_dict())
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import math
 import struct
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from tests.retrain.weights.mxnet_file import FLAGS, written
 from wsss.artifacts.errors import ArtifactError
 from wsss.retrain.weights.mxnet_params import read_params
+
 
 @pytest.fixture
 def arrays() -> dict[str, np.ndarray]:
