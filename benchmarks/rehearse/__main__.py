@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -60,6 +61,7 @@ class Rehearsal:
 
 def main() -> None:
     """Parse the command line and run."""
+    logging.disable(logging.WARNING)  # open_clip and mmengine tell of random weights
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
