@@ -183,7 +183,8 @@ def _is_finished(target: str) -> bool:
     path = _record(target)
     if not path.exists():
         return False
-    return bool(json.loads(path.read_text(encoding="utf-8"))["configuration"] == _digest(target))
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return bool(record.get("configuration") == _digest(target))
 
 
 def _digest(target: str) -> str:

@@ -62,7 +62,6 @@ def jobs_of(target: str, runs: Mapping[str, Config], jobs: Iterable[Job]) -> lis
 
     COCO's masks are drawn for all runs and count for the first one.
 
-
     Args:
         target: a preset, or ``table_…``.
         runs: those whose products it needs, by their folder.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.rehearse.full_run import Estimate, totals
 
-_SHOWN = 0.05  # core hours
+_SHOWN = 1.0  # core hours
 
 
 def processor() -> str:
