@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.retrain.small_networks import on_meta, small
-from tests.retrain.weights.test_mxnet_params import written
+from tests.retrain.weights.mxnet_file import mxnet_names, written
 from wsss.artifacts.errors import ArtifactError
 from wsss.retrain.architecture import build_model, model_config
 from wsss.retrain.weights.initial import load_backbone
@@ -128,30 +128,6 @@ def test_resnet101_fits_torchvision_s_names(monkeypatch: pytest.MonkeyPatch) -> 
     assert {name: value.shape for name, value in ours.items()} == {
         name: value.shape for name, value in theirs.items() if not name.startswith("fc.")
     }
-
-
-def mxnet_names() -> dict[str, str]:
-    """ResNet38's names in MXNet by ours, written independently from the list of layers."""
-    names = {"conv1a.weight": "arg:conv1a_weight"}
-    normal = {
-        "weight": "arg:{}_gamma", "bias": "arg:{}_beta",
-        "running_mean": "aux:{}_moving_mean", "running_var": "aux:{}_moving_var",
-    }  # fmt: skip
-    blocks = {2: 3, 3: 3, 4: 6, 5: 3, 6: 1, 7: 1}
-    for stage, count in blocks.items():
-        branches = ["2a", "2b1", "2b2"] if stage > 5 else ["2a", "2b1"]
-        for index in range(count):
-            ours = f"b{stage}" + (f"_{index}" if index else "")
-            theirs = f"{stage}" + (f"b{index}" if index else "a")
-            for branch in branches + ([] if index else ["1"]):
-                names[f"{ours}.conv_branch{branch}.weight"] = (
-                    f"arg:res{theirs}_branch{branch}_weight"
-                )
-            for branch in branches:
-                for part, pattern in normal.items():
-                    name = pattern.format(f"bn{theirs}_branch{branch}")
-                    names[f"{ours}.bn_branch{branch}.{part}"] = name
-    return names | {f"bn7.{part}": pattern.format("bn7") for part, pattern in normal.items()}
 
 
 def test_resnet38_is_read_from_mxnet_s_file(tmp_path: Path) -> None:
