@@ -196,6 +196,7 @@ def _drop(section: dict[str, Any], path: str) -> None:
         _drop(section[name], rest)
 
 
+_CRF_OF_PREDICTION = ("infer.crf", "infer.crf_labels")
 _REFINE = ("data.max_pixels", "data.kind", "data.root", "data.prompts", "clip", "cams", "refine")
 _REFINE_IDLE = (*_IDLE, "data.kind", "data.root")
 """The list of images to repeat is found by them; the training's key holds its content."""
@@ -214,10 +215,10 @@ _SCORED: dict[str, tuple[str, ...]] = {
 }
 """What scoring reads by product: the sections of every stage up to it."""
 _SCORED_IDLE = {
-    "refiner_scores": ("infer.crf",),
-    "masks": ("infer.crf",),
+    "refiner_scores": _CRF_OF_PREDICTION,
+    "masks": _CRF_OF_PREDICTION,
     "refiner_prediction": ("infer.scores",),
-    "segmenter": ("infer.crf",),
+    "segmenter": _CRF_OF_PREDICTION,
 }
 """What the stages up to a product do not use of these sections."""
 
@@ -253,7 +254,7 @@ STAGES: dict[str, Stage] = {
             "refine_apply",
             ("wsss.refine.stage",),
             (*_REFINE, "infer"),
-            idle=(*_REFINE_IDLE, "infer.crf"),
+            idle=(*_REFINE_IDLE, *_CRF_OF_PREDICTION),
         ),
         Stage(
             "refine_predict",
