@@ -85,6 +85,8 @@ class CropStream:
         labels: reads an image's pseudo label, of any size; None for none.
         padding: label of what lies outside the image.
         fill: colour of what lies outside the image.
+        smooth: whether images are smoothed where they shrink.
+        corner: see `draw_crop`.
         repeated: images that come twice per epoch.
 
     Raises:
@@ -103,6 +105,8 @@ class CropStream:
         labels: ReadLabels | None = None,
         padding: int = IGNORED,
         fill: tuple[int, int, int] = (0, 0, 0),
+        smooth: bool = True,
+        corner: bool = False,
         repeated: Collection[str] = (),
     ) -> None:
         patch = inputs.encoder.patch
@@ -116,6 +120,7 @@ class CropStream:
         self._cams, self._inputs, self._settings = cams, inputs, settings
         self._seed, self._workers, self._labels = seed, workers, labels
         self._padding, self._fill = padding, fill
+        self._smooth, self._corner = smooth, corner
         self._batch_size = distributed.local_batch(settings.batch, "refine.train.batch")
         self._entries = [*cams.ids, *(image for image in cams.ids if image in repeated)]
         self._grid = settings.crop // patch[0]
@@ -172,8 +177,9 @@ class CropStream:
         low, high = settings.scale_range
         if labels is not None and settings.cat_max_ratio < 1:
             accept = functools.partial(_is_mixed, labels, settings.cat_max_ratio)
-        crop = draw_crop(size, settings.crop, (base * low, base * high), generator, accept=accept)
-        cut = crop.photo(photo, self._fill)
+        scales = (base * low, base * high)
+        crop = draw_crop(size, settings.crop, scales, generator, corner=self._corner, accept=accept)
+        cut = crop.photo(photo, self._fill, smooth=self._smooth)
         if settings.photometric:
             inside = crop.valid()[..., None]
             cut = np.where(inside, distort(cut, generator), cut)

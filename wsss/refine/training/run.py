@@ -79,6 +79,8 @@ def train(
         labels=labels,
         padding=crops.padding,
         fill=crops.fill,
+        smooth=crops.smooth,
+        corner=crops.corner,
         repeated=repeated,
     )
     trainer = Trainer[CropBatch](

@@ -95,7 +95,11 @@ class WeakClip(Refiner[WeakClipOptions]):
     @property
     def crops(self) -> CropOptions:
         """Crops are padded with the colour that is 0 to the encoder."""
-        return CropOptions(fill=self.setup.encoder_input.mean_colour)
+        return CropOptions(
+            fill=self.setup.encoder_input.mean_colour,
+            smooth=self.options.crop_scaling == "smooth",
+            corner=self.options.small_photos == "corner",
+        )
 
     def parameter_groups(self) -> list[Group]:
         """Head, adapter and CLIP, with their relative learning rates."""
