@@ -62,8 +62,9 @@ class InferConfig(Section):
         "grid",
         description=(
             "weclip, excel: where the logits of scales and mirror images are averaged. grid: on "
-            "the patch grid of scale 1; image: at the size of the image. auto = grid, or image "
-            "for excel where the variant is published, as in its released code."
+            "the patch grid of scale 1; image: at the size of the image. auto = grid for weclip "
+            "and image for excel, as in their released code. Scores of images with tags are "
+            "averaged on the grid, on which they are stored."
         ),
     )
     average_share: float = chain_field(
