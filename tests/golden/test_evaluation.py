@@ -160,6 +160,7 @@ def test_cams_of_the_weclip_test(golden_dir: Path, arrays: Arrays, tmp_path: Pat
         )
         batch = crop_batch(pixels[:, :, :height, :width], 1, torch.zeros_like(tags), tags)
         encoded = refiner.encode(batch, rfm=True)
+        assert encoded.block is not None
         cams = block_cams(
             refiner.encoder, encoded.block, encoded.grid, [tags.tolist()], refiner.bank, "softmax"
         )
