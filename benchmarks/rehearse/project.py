@@ -18,7 +18,8 @@ from benchmarks.rehearse.reductions import reduce
 from wsss.config.load import merged_yaml, overlay, read_yaml
 from wsss.config.model import Config
 from wsss.config.paths import SHARED_VARIABLE, expand_path
-from wsss.pipeline.runs import PRODUCTS, Runs
+from wsss.pipeline.products import PRODUCTS
+from wsss.pipeline.runs import Runs
 
 ROOT = Path(__file__).parents[2]
 PRESET_FOLDER, TABLES = "workflow/presets", "workflow/tables"

@@ -189,6 +189,7 @@ def _draws(stage: str) -> bool:
     return stage in STAGES and "seed" in STAGES[stage].reads
 
 
+_CRF_OF_PREDICTION = ("infer.crf", "infer.crf_labels")
 _REFINE = (
     *("supervision", "data.max_pixels", "data.kind", "data.root", "data.prompts"),
     *("clip", "cams", "refine"),
@@ -210,10 +211,10 @@ _SCORED: dict[str, tuple[str, ...]] = {
 }
 """What scoring reads by product: the sections of every stage up to it."""
 _SCORED_IDLE = {
-    "refiner_scores": ("infer.crf",),
-    "masks": ("infer.crf",),
+    "refiner_scores": _CRF_OF_PREDICTION,
+    "masks": _CRF_OF_PREDICTION,
     "refiner_prediction": ("infer.scores",),
-    "segmenter": ("infer.crf",),
+    "segmenter": _CRF_OF_PREDICTION,
 }
 """What the stages up to a product do not use of these sections."""
 
@@ -248,7 +249,7 @@ STAGES: dict[str, Stage] = {
             "refine_apply",
             ("wsss.refine.stage",),
             (*_REFINE, "infer"),
-            idle=(*_REFINE_IDLE, "infer.crf"),
+            idle=(*_REFINE_IDLE, *_CRF_OF_PREDICTION),
         ),
         Stage(
             "refine_predict",

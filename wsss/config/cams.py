@@ -93,7 +93,8 @@ class TseConfig(Section):
         corrected="none",
         description=(
             "class: the class's prompt stands before each of its sentences, so that most clusters "
-            "belong to one class; none: the sentences alone are embedded."
+            "belong to one class; none: the sentences alone are embedded. Sentences of a file may "
+            "already begin with it, as ExCEL's do."
         ),
     )
     centering: bool = variant_field(

@@ -130,7 +130,7 @@ def _chain_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         },
         "infer": {
             "mirror_first": not (patch_text and trained and kind == "voc"),
-            "average": "image" if excel and published else "grid",
+            "average": "image" if excel else "grid",
             "average_share": 0.2 if excel and published and kind == "coco" else 1.0,
         },
         "retrain": {

@@ -81,6 +81,10 @@ class CropOptions:
     """Label of what lies outside the image."""
     fill: tuple[int, int, int] = (0, 0, 0)
     """Colour of what lies outside the image."""
+    smooth: bool = True
+    """Whether images are smoothed where they shrink."""
+    corner: bool = False
+    """Whether an image smaller than the crop lies in its upper left corner, else anywhere."""
 
 
 class Refiner(ABC, Generic[Options]):

@@ -265,7 +265,8 @@ def predict(
     def predicted(photo: Photo, sample: Sample) -> tuple[str, Prediction]:
         _seed(refiner, sample)
         probs = refiner.probabilities(photo)
-        protocols = {name: candidates(p.cpu().numpy()) for name, p in probs.items()}
+        arrays = {name: p.cpu().numpy() for name, p in probs.items()}
+        protocols = {name: candidates(maps, infer.crf_labels) for name, maps in arrays.items()}
         return sample.id, Prediction(photo, protocols)
 
     def predictions(some: list[Sample]) -> Iterator[tuple[str, Prediction]]:

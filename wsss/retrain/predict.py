@@ -15,7 +15,7 @@ from wsss.artifacts.stage import STAGES
 from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.config.base import Supervision
 from wsss.config.compute import ComputeConfig
-from wsss.config.labels import CrfConfig
+from wsss.config.labels import CrfConfig, CrfLabels
 from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.images.read import read_image
@@ -84,7 +84,13 @@ def run(
     key = [stage.provenance(values, weights=weights).key(), segmenter.facts.model_dump(mode="json")]
 
     def predicted(some: list[Sample]) -> Iterator[tuple[str, Prediction]]:
-        return predictions(segmenter, some, batch=compute.batch, max_pixels=max_pixels)
+        return predictions(
+            segmenter,
+            some,
+            batch=compute.batch,
+            max_pixels=max_pixels,
+            crf_labels=predict.crf_labels,
+        )
 
     write_predictions(
         out,
@@ -99,7 +105,12 @@ def run(
 
 
 def predictions(
-    segmenter: Segmenter, samples: Sequence[Sample], *, batch: int, max_pixels: int
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    *,
+    batch: int,
+    max_pixels: int,
+    crf_labels: CrfLabels,
 ) -> Iterator[tuple[str, Prediction]]:
     """Id and prediction of each sample.
 
@@ -114,7 +125,7 @@ def predictions(
         arrays = {name: maps.cpu().numpy() for name, maps in probs.items()}
         results = []
         for index, (sample, photo) in enumerate(zip(some, photos, strict=True)):
-            protocols = {name: candidates(maps[index]) for name, maps in arrays.items()}
+            protocols = {name: candidates(maps[index], crf_labels) for name, maps in arrays.items()}
             results.append((sample.id, Prediction(photo, protocols)))
         return results
 

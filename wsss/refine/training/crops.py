@@ -90,6 +90,8 @@ class CropStream:
         labels: reads an image's label map, of any size; None for none.
         padding: label of what lies outside the image.
         fill: colour of what lies outside the image.
+        smooth: whether images are smoothed where they shrink.
+        corner: see `draw_crop`.
         repeated: images that come twice per epoch.
         images: draw crops of these alone; None draws from all.
 
@@ -109,6 +111,8 @@ class CropStream:
         labels: ReadLabels | None = None,
         padding: int = IGNORED,
         fill: tuple[int, int, int] = (0, 0, 0),
+        smooth: bool = True,
+        corner: bool = False,
         repeated: Collection[str] = (),
         images: Collection[str] | None = None,
     ) -> None:
@@ -123,6 +127,7 @@ class CropStream:
         self._cams, self._inputs, self._settings = cams, inputs, settings
         self._seed, self._workers, self._labels = seed, workers, labels
         self._padding, self._fill = padding, fill
+        self._smooth, self._corner = smooth, corner
         self._batch_size = distributed.local_batch(settings.batch, "refine.train.batch")
         ids = [image for image in cams.ids if images is None or image in images]
         self._entries = [*ids, *(image for image in ids if image in repeated)]
@@ -181,8 +186,9 @@ class CropStream:
         low, high = settings.scale_range
         if labels is not None and settings.cat_max_ratio < 1:
             accept = functools.partial(_is_mixed, labels, settings.cat_max_ratio)
-        crop = draw_crop(size, settings.crop, (base * low, base * high), generator, accept=accept)
-        cut = crop.photo(photo, self._fill)
+        scales = (base * low, base * high)
+        crop = draw_crop(size, settings.crop, scales, generator, corner=self._corner, accept=accept)
+        cut = crop.photo(photo, self._fill, smooth=self._smooth)
         if settings.photometric:
             inside = crop.valid()[..., None]
             cut = np.where(inside, distort(cut, generator), cut)

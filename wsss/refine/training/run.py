@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from wsss.compute.threads import fixed_threads
 from wsss.config.refine import TrainingConfig
 from wsss.labels.ignore import IGNORED
-from wsss.refine.base import CropOptions, Refiner
+from wsss.refine.base import Refiner
 from wsss.refine.inputs import CamSet, SeedSet, TruthSet
 from wsss.refine.training.crops import CropBatch, CropStream
 from wsss.refine.training.efficiency import Efficiency
@@ -120,7 +120,7 @@ def crop_stream(
     """
     inputs, crops, labels = refiner.setup.encoder_input, refiner.crops, None
     if isinstance(cams, TruthSet):
-        labels, crops = cams.labels, CropOptions(padding=IGNORED, fill=crops.fill)
+        labels, crops = cams.labels, replace(crops, padding=IGNORED, image_labels=False)
     elif seeds is not None:
         labels = seeds.read
     elif crops.image_labels:
@@ -134,6 +134,8 @@ def crop_stream(
         labels=labels,
         padding=crops.padding,
         fill=crops.fill,
+        smooth=crops.smooth,
+        corner=crops.corner,
         repeated=repeated,
         images=images,
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,7 +123,11 @@ class WeakClip(Refiner[WeakClipOptions]):
     @property
     def crops(self) -> CropOptions:
         """Crops are padded with the colour that is 0 to the encoder."""
-        return CropOptions(fill=self.setup.encoder_input.mean_colour)
+        return CropOptions(
+            fill=self.setup.encoder_input.mean_colour,
+            smooth=self.options.crop_scaling == "smooth",
+            corner=self.options.small_photos == "corner",
+        )
 
     def parameter_groups(self) -> list[Group]:
         """Head, adapter and CLIP, with their relative learning rates."""
@@ -152,10 +157,11 @@ class WeakClip(Refiner[WeakClipOptions]):
     @cached_property
     def scaled(self) -> PhotoScaler:
         """Each scale is made from the photo, with OpenCV as the released code does."""
-        short_side = self.setup.infer.short_side
-        return replace(
-            super().scaled, scales_from="photo", resample="opencv", short_side=short_side
-        )
+        scaled, infer = super().scaled, self.setup.infer
+        sides: dict[str, Any] = {}
+        if infer.short_side is not None:
+            sides = {"short_side": infer.short_side, "long_side": infer.long_side}
+        return replace(scaled, scales_from="photo", resample="opencv", **sides)
 
     @cached_property
     def inference(self) -> MultiScaleInference:
