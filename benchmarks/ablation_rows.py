@@ -19,6 +19,10 @@ def _excel(**changes: Any) -> dict[str, Any]:
     return {"refine": {"excel": changes}}
 
 
+def _averages(scales: list[float], average: str) -> dict[str, Any]:
+    return {"infer": {"scales": scales, "average": average}}
+
+
 def _seeds(source: str) -> dict[str, Any]:
     return {"cams": {"source": source}, "seeds": {"values": [0.4, 0.6]}}
 
@@ -54,6 +58,8 @@ _WEAKCLIP: Rows = {
     "all labels in the masks": _weakclip(tags_in_masks="ignored"),
     "CRF deviations in cells": _weakclip(boundary={"sigma_unit": "cells"}),
     "CRF image sampled": _weakclip(boundary={"image": "sampled"}),
+    "crops not smoothed": _weakclip(crop_scaling="opencv"),
+    "small photos in the corner": _weakclip(small_photos="corner"),
     "padding in the boundary loss": _weakclip(padding="labelled"),
     "auxiliary mean over all pixels": _weakclip(auxiliary_mean="all"),
     "ImageNet normalisation": {"clip": {"normalization": "imagenet"}},
@@ -87,6 +93,10 @@ _EXCEL: Rows = {
     "with TSE": {"cams": {"patch_text": {"tse": {"form": "topk"}}}},
     "images squeezed": {"clip": {"keep_ratio": False}},
     "floored grid": {"infer": {"grid": "floored"}},
+    "two scales, averaged on the grid": _averages([1.0, 0.75], "grid"),
+    "two scales, averaged at the image": _averages([1.0, 0.75], "image"),
+    "four scales, averaged on the grid": _averages([1.0, 0.7, 1.2, 1.5], "grid"),
+    "four scales, averaged at the image": _averages([1.0, 0.7, 1.2, 1.5], "image"),
     "scores of the dynamic CAM": {"infer": {"scores": "cam"}},
 }
 ROWS: dict[str, Rows] = {"weclip": _WECLIP, "weakclip": _WEAKCLIP, "excel": _EXCEL}

@@ -25,7 +25,7 @@ from wsss.config.labels import BackgroundConfig
 from wsss.data.images.label_png import save_label_png
 from wsss.score.metrics.counting import Image, Part, counter
 from wsss.score.product import PRODUCTS, ProductName
-from wsss.score.truth.find import PngTruth
+from wsss.score.truth.sources import PngTruth
 
 HEIGHT, WIDTH, LABELS = 375, 500, 21
 RATIO = 0.02

@@ -24,25 +24,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.ablation import ROOT
+from benchmarks.rehearse.project import preset_files
+from benchmarks.rehearse.reductions import PHASES
 from benchmarks.scale import prepare
 from wsss.artifacts.stage import STAGES
-from wsss.config.load import from_mapping, load_config, overlay, read_yaml
+from wsss.config.load import from_mapping, merged_yaml, overlay
 from wsss.config.model import Config
+from wsss.config.runs import expand_runs
 
 WECLIP_HOURS, EXCEL_SECONDS = 4.5, 0.186  # published, on an RTX 3090
 WEAKCLIP_SECONDS = 16 / 16.8  # a step of 16 crops; published, GPUs not said
 STEPS = 2  # that are timed, after one that warms up
 IMAGES, SIDE = 8, 500
 MATRIX = 2048
-PHASES = {"weclip": "rfm_start", "excel": "lvc_start"}
-"""The option that says from which step on a method does more."""
 FITTED = {
     "voc12-weclip": 3600 * WECLIP_HOURS / 30_000,
     "voc12-excel": EXCEL_SECONDS,
@@ -112,7 +112,7 @@ def main() -> None:
 def work_of(preset: str, what: str, options: argparse.Namespace) -> dict[str, float]:
     """Work of a step and of the whole training, both parts weighted; each in a separate process."""
     config = load_preset(preset)
-    phase = PHASES.get(config.refine.method) if what == "refine" else None
+    phase = _phase(config) if what == "refine" else None
     parts: dict[str, float] = {"whole": 1.0}
     steps = (config.refine.train if what == "refine" else config.retrain).iterations
     if phase:
@@ -137,13 +137,8 @@ def work_of(preset: str, what: str, options: argparse.Namespace) -> dict[str, fl
 def load_preset(preset: str) -> Config:
     """A preset over the defaults, or one of its runs."""
     name, _, run = preset.partition("/")
-    presets = ROOT / "workflow/presets"
-    base = name.removesuffix("-segmenters") if run else name
-    files = (ROOT / "config.yaml", presets / f"{base}.yaml")
-    if not run:
-        return load_config(*files)
-    mapping = reduce(overlay, map(read_yaml, files))
-    return from_mapping(overlay(mapping, read_yaml(presets / f"{name}.yaml")["runs"][run]))
+    files = ("config.yaml", *preset_files(name))
+    return expand_runs(merged_yaml(*(ROOT / file for file in files)), where=name)[run]
 
 
 def measure(
@@ -175,8 +170,8 @@ def _short(
     method = config.refine.method
     training = {"iterations": steps, "batch": batch, "warmup": 0, "checkpoint_every": 1000}
     refine: dict[str, Any] = {"train": training} if what == "refine" else {}
-    if what == "refine" and method in PHASES:
-        refine[method] = {PHASES[method]: 0 if part == "second" else 1000}
+    if what == "refine" and (phase := _phase(config)):
+        refine[method] = {phase: 0 if part == "second" else 1000}
     if what == "refine" and method == "weakclip":
         refine[method] = {"repeat_list": ""}
     changes: dict[str, Any] = {
@@ -187,6 +182,11 @@ def _short(
         "retrain": training | {"init": "random", "batch_norm": "auto"} if what == "retrain" else {},
     }
     return from_mapping(overlay(config.model_dump(mode="json"), changes))
+
+
+def _phase(config: Config) -> str | None:
+    """The first option that says from which step on the training does more."""
+    return next(iter(PHASES.get(config.refine.method, ())), None)
 
 
 def _train_refiner(config: Config, data: Path, out: Path, cache: Path) -> None:

@@ -9,7 +9,8 @@ from wsss.artifacts.stage import STAGES
 from wsss.config.model import Config
 from wsss.score.product import ProductName
 from wsss.score.record import Record
-from wsss.score.stage import Settings, run
+from wsss.score.settings import Settings
+from wsss.score.stage import run
 
 
 def score(

@@ -45,9 +45,9 @@ def median_ratio(numerators: list[float], denominators: list[float]) -> float:
     return statistics.median(ratios(numerators, denominators))
 
 
-def peak_memory() -> int:
-    """Largest resident size of this process so far, bytes (Linux)."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
+def peak_memory(process: int | None = None) -> int:
+    """Largest resident size of a process so far (default: this one), bytes (Linux)."""
+    status = Path(f"/proc/{process or 'self'}/status").read_text(encoding="utf-8")
     return 1024 * int(next(line for line in status.splitlines() if "VmHWM" in line).split()[1])
 
 

@@ -1,11 +1,11 @@
 """CAMs without training, one change at a time: `python -m benchmarks.training_free demo --out …`.
 
-Scores Grad-CAM and patch-text CAMs of the training images: each kind of attention, each form of
-TSE, each score. Prints the mIoU (in brackets that of the report classes) of the CAM, after the
-affinity, and with `--par` of labels after PAR without and with the affinity, each at the constant
-background score that is best for it on the same truth (rows are compared at their best, since one
-threshold would favour some; PAR takes that of its CAM). Nothing is random; there are no seeds.
-Finished rows are not repeated. `--attributes` prints instead which attributes TSE selects.
+Scores Grad-CAM and patch-text CAMs of the training images: several scales, each kind of attention,
+each form of TSE, each score. Prints the mIoU (in brackets that of the report classes) of the CAM,
+after the affinity, and with `--par` of labels after PAR without and with the affinity, each at the
+constant background score that is best for it on the same truth (rows are compared at their best,
+since one threshold would favour some; PAR takes that of its CAM). Nothing is random; there are no
+seeds. Finished rows are not repeated. `--attributes` prints instead which attributes TSE selects.
 """
 
 from __future__ import annotations
@@ -36,9 +36,12 @@ def _topk(**changes: Any) -> dict[str, Any]:
     return _patch({"form": "topk"} | changes)
 
 
+_VIEWS = {"scales": [0.5, 1.0, 1.5], "flip": True}
 _AS_PUBLISHED = {"prefix": "class", "centering": False, "top_share": 0.9, "temperature": 1.0}
 ROWS: dict[str, dict[str, Any]] = {
     "Grad-CAM": {"source": "grad_cam"},
+    "Grad-CAM, mirrored": {"source": "grad_cam", "flip": True},
+    "Grad-CAM, three scales, mirrored": {"source": "grad_cam"} | _VIEWS,
     "CLIP's own features": _patch(relation="none"),
     "identity, last block (MaskCLIP)": _patch(relation="identity", heads="each", blocks=1),
     "identity": _patch(relation="identity", heads="each"),
@@ -47,6 +50,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "qq + kk, each head (SCLIP)": _patch(relation="qq_kk", heads="each"),
     "qq + kk, heads summed": _patch(relation="qq_kk"),
     "SVC: qq + kk + vv, heads summed": _patch(),
+    "SVC, mirrored": _patch() | {"flip": True},
+    "SVC, three scales, mirrored": _patch() | _VIEWS,
     "SVC, heads averaged": _patch(heads="mean"),
     "SVC, each head": _patch(heads="each"),
     "SVC, last block": _patch(blocks=1),

@@ -15,17 +15,26 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 _SHARED_CHAIN = ("tests/workflow", "tests/faults")
 """Folders whose tests share a chain that takes minutes: each stays in one process."""
-_SEPARATE_CHAIN = ("tests/workflow/test_matrix.py", "tests/workflow/test_slurm.py")
-"""Files in them with another chain."""
+_SEPARATE = frozenset({"container", "determinism", "hostile_config", "profiles", "slurm",
+                       "truth_rules"})  # fmt: skip
+"""Files in them that do without that chain."""
+_LONGEST = ("tests/workflow", "tests/faults", "tests/processes/test_processes.py")
+"""What starts first, so that no process is left alone with it in the end."""
+
+
+def _scope(nodeid: str) -> str:
+    """The tests of a chain, else those of a file."""
+    file, _, _ = nodeid.partition("::")
+    folder, _, name = file.rpartition("/")
+    separate = name.removeprefix("test_").removesuffix(".py") in _SEPARATE
+    return folder if folder in _SHARED_CHAIN and not separate else file
 
 
 class _ByChain(LoadScopeScheduling):
-    """The tests of a chain, else those of a file, to one process."""
+    """The tests of a scope to one process."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file, _, _ = nodeid.partition("::")
-        folder, _, _ = file.rpartition("/")
-        return folder if folder in _SHARED_CHAIN and file not in _SEPARATE_CHAIN else file
+        return _scope(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -36,9 +45,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: workflows, then what is slow."""
-    longest = ("workflow", "slow")
-    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in longest])
+    """The longest scopes first, then other workflows, then what is slow."""
+    ranks = {scope: rank for rank, scope in enumerate(_LONGEST)}
+    markers = ("workflow", "slow")
+    items.sort(
+        key=lambda item: [
+            ranks.get(_scope(item.nodeid), len(ranks)),
+            *(item.get_closest_marker(name) is None for name in markers),
+        ]
+    )
 
 
 @pytest.fixture(autouse=True)

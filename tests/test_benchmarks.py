@@ -9,7 +9,9 @@ import pytest
 
 pytestmark = pytest.mark.slow
 _ROOT = Path(__file__).parents[1]
-_MODULES = sorted(path.stem for path in _ROOT.glob("benchmarks/[a-z]*.py"))
+_MODULES = sorted(path.stem for path in _ROOT.glob("benchmarks/[a-z]*.py")) + [
+    f"{path.parent.name}.__main__" for path in _ROOT.glob("benchmarks/*/__main__.py")
+]
 _PICTURES = sorted(path.stem for path in _ROOT.glob("docs/*_pictures.py"))
 
 
@@ -25,7 +27,15 @@ def test_modules_import_and_programs_have_help(
             with pytest.raises(SystemExit, match=r"^0$"):
                 module.main()
             assert capsys.readouterr().out.startswith("usage: program"), name
-    assert {"ablation", "cams", "determinism", "excel", "weakclip", "weclip"} <= set(programs)
+    assert {
+        "ablation",
+        "cams",
+        "determinism",
+        "excel",
+        "rehearse.__main__",
+        "weakclip",
+        "weclip",
+    } <= set(programs)
 
 
 @pytest.mark.parametrize("name", _PICTURES)

@@ -1,6 +1,7 @@
 """The shape of the package: small modules and folders, no import circle, plain names."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,17 @@ def test_names_say_what_a_value_is() -> None:
         if name in PRIVATE_WORDS
     ]
     assert not private, "\n".join(private)
+
+
+def test_shapes_in_signatures_are_checked_where_there_are_some() -> None:
+    """By the rooms that the Makefile names."""
+    (line,) = re.findall(r"^SHAPED := (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    rooms = tuple(f"{room.replace('.', '/')}/" for room in line.split(","))
+    shaped = [path for path in MODULES if "from jaxtyping import" in path.read_text()]
+    names = {f"{path.relative_to(ROOT).with_suffix('')}/" for path in shaped}
+    assert len(names) > 60
+    assert not {name for name in names if not name.startswith(rooms)}
+    assert all(any(name.startswith(room) for name in names) for room in rooms)
 
 
 def test_text_files_are_utf8_whatever_the_locale_is() -> None:

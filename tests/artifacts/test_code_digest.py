@@ -6,6 +6,8 @@ worked out here from the import statements, without the graph that the digest it
 
 import ast
 import functools
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,12 @@ import pytest
 
 import wsss
 from wsss.artifacts import code_digest as digests
-from wsss.artifacts.code_digest import code_digest, imported_packages
+from wsss.artifacts.code_digest import (
+    code_digest,
+    imported_packages,
+    module_digests,
+    source_digest,
+)
 from wsss.artifacts.provenance import DISTRIBUTIONS
 from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping
@@ -75,6 +82,12 @@ def digest(stage: str, method: str) -> str:
     return code_digest(entries(stage, method))
 
 
+@functools.cache
+def covered(stage: str, method: str) -> frozenset[str]:
+    """The modules whose digests make that of the stage."""
+    return frozenset(module_digests(entries(stage, method)))
+
+
 def chains() -> Iterator[tuple[str, str]]:
     for stage in STAGES:
         for method in METHODS if stage.startswith("refine") else ("none",):
@@ -110,12 +123,61 @@ def _digests_of_the_sources() -> None:
 
 @pytest.mark.slow
 def test_an_edit_of_code_reaches_the_stages_that_use_it_and_no_other(tmp_path: Path) -> None:
-    science = [name for name in MODULES if name.startswith(SCIENCE)]
+    """Every module is edited at once: the digest of each tells which stages it reaches."""
+    science = {name for name in MODULES if name.startswith(SCIENCE)}
     assert len(science) > 150
-    for module in science:
-        with edited({module: _with_code(module)}, tmp_path):
-            expected = {chain for chain in chains() if module in uses(*chain)}
-            assert changed() == expected, module
+    before = {chain: module_digests(entries(*chain)) for chain in chains()}
+    with edited({module: _with_code(module) for module in science}, tmp_path):
+        for chain, digests_before in before.items():
+            after = module_digests(entries(*chain))
+            assert after.keys() == digests_before.keys()
+            reached = {module for module in after if after[module] != digests_before[module]}
+            assert reached == science & uses(*chain), chain
+            assert code_digest(entries(*chain)) != digest(*chain)
+
+
+def test_one_module_is_enough_for_another_digest(tmp_path: Path) -> None:
+    module = "wsss.cams.boxes"
+    with edited({module: _with_code(module)}, tmp_path):
+        assert changed() == {chain for chain in chains() if module in uses(*chain)}
+
+
+def test_a_source_is_parsed_once_per_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = []
+    parse = ast.parse
+    monkeypatch.setattr(ast, "parse", lambda source: parsed.append(source) or parse(source))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    path = tmp_path / "module.py"
+    monkeypatch.setattr(digests, "source_file", lambda module: path)
+    path.write_text("import numpy\nX = 1\n")
+    first = source_digest("wsss.some")
+    assert source_digest("wsss.some") == first
+    assert digests._source_facts("wsss.some", path)[1] == {"numpy"}
+    assert len(parsed) == 1
+    assert source_digest("wsss.config.some") == first  # by the rules of another room
+    assert len(parsed) == 2
+
+    state = path.stat()
+    path.write_text("import numpy\nX = 2\n")  # of the same size, and as old
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    second = source_digest("wsss.some")
+    assert second != first
+    (cache,) = (tmp_path / "__pycache__").iterdir()
+    for content in (b"", b"\xff", cache.read_bytes()[:30]):
+        cache.write_bytes(content)
+        assert source_digest("wsss.some") == second
+    assert len(parsed) == 6
+
+    cache.unlink()
+    cache.parent.rmdir()
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert source_digest("wsss.some") == second
+    assert not cache.exists()
+    cache.parent.touch()  # what cannot be written is done without
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert source_digest("wsss.some") == second
 
 
 @pytest.mark.slow
@@ -153,7 +215,7 @@ def test_logic_of_the_configuration_reaches_the_stages_that_call_it(tmp_path: Pa
     """Every property and method of a section: with its result turned round, its stages rerun."""
     tried = 0
     for module in (n for n in MODULES if n.startswith("wsss.config.") or n.endswith(".options")):
-        tree = ast.parse(MODULES[module].read_text())
+        before, tree = source_digest(module), ast.parse(MODULES[module].read_text())
         for section in (node for node in tree.body if isinstance(node, ast.ClassDef)):
             if any(isinstance(base, ast.Name) and base.id == "Protocol" for base in section.bases):
                 continue  # never run
@@ -163,8 +225,10 @@ def test_logic_of_the_configuration_reaches_the_stages_that_call_it(tmp_path: Pa
                 callers = {chain for chain in chains() if _mentions(chain, function.name)}
                 body, function.body = function.body, ast.parse("return not None").body
                 with edited({module: ast.unparse(tree)}, tmp_path):
-                    assert callers <= changed(), f"{module}: {section.name}.{function.name}"
+                    assert source_digest(module) != before, f"{section.name}.{function.name}"
                 function.body = body
+                for chain in callers:
+                    assert module in covered(*chain), f"{chain}: {section.name}.{function.name}"
                 tried += bool(callers)
     assert tried
 

@@ -17,7 +17,7 @@ from tests.machines import open_files_left
 from wsss._compat.mmengine_checkpoints import load_mmengine_checkpoint
 from wsss.artifacts import hdf5
 from wsss.artifacts.checkpoint import load_checkpoint, save_checkpoint
-from wsss.artifacts.checkpoint_header import checkpoint_facts
+from wsss.artifacts.checkpoint_header import checkpoint_facts, is_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.item_cache import ItemCache
 from wsss.artifacts.shard import Item, Shard
@@ -32,7 +32,7 @@ from wsss.data.images.label_png import read_label_png, save_label_png
 from wsss.data.images.read import image_size, read_image
 from wsss.data.manifest_folder import load
 from wsss.errors import ReadError
-from wsss.refine.released.reading import is_ours, read_source
+from wsss.refine.released.reading import read_source
 from wsss.score.truth.sbd_masks import read_sbd
 
 CLASSES = ClassList("tiny", ("cat",), ("cat",), ("sky",))
@@ -48,7 +48,7 @@ READERS: dict[str, Callable[[Path], object]] = {
 }
 FURTHER: dict[str, tuple[str, Callable[[Path], object]]] = {
     "facts": ("a.safetensors", checkpoint_facts),
-    "origin": ("a.safetensors", is_ours),
+    "origin": ("a.safetensors", is_checkpoint),
     "photo": ("a.png", read_image),
     "size of a photo": ("a.png", image_size),
     "weights": ("bare.safetensors", read_weights),

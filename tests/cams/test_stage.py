@@ -162,6 +162,6 @@ def test_an_array_gives_the_maps_of_the_stage(photos: Path, items: dict[str, Ite
     inputs = EncoderInput(config.clip, device="cpu")
     bank = text_bank(inputs.clip, ["cat", "dog"], ["grass"], config.clip.template)
     images = inputs.prepare(read_image(photos / "p 1.png"))[None]
-    cams, propagated = clip_cams(inputs.encoder, images, [[0, 1]], bank, config.cams)
+    cams, propagated = clip_cams(inputs.encoder, [images], [[0, 1]], bank, config.cams)
     for name, maps in (("cam", cams.maps), ("cam_affinity", propagated)):
         np.testing.assert_allclose(maps.numpy(), items["p 1"].arrays[name], atol=2e-3)

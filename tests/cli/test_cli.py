@@ -16,8 +16,12 @@ from tests.builders import provenance, write_shard
 from wsss.__main__ import app
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
+from wsss.cli.app import run
 from wsss.cli.options import parse_shard
 from wsss.config.load import from_mapping
+from wsss.data.datasets.classes import class_list
+from wsss.data.manifest import Sample, write_manifest
+from wsss.data.manifest_folder import CLASSES, MANIFEST, write_classes
 from wsss.pipeline.stages import entry_modules, stage_code
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +67,64 @@ def test_check_prints_the_resolved_configuration(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["config", "check", "-c", str(tmp_path / "c.yaml")])
     assert result.exit_code == 0
     assert "gradient: softmax" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("sweep: {refine.weakclip.prompt: [2]}", "run prompt-2: .*did you mean .*prompts"),
+        ("runs: {a: {refine: {method: weklip}}}", "run a: .*refine.method"),
+        ("matrix: {cams: {a: {cams: {sorce: grad_cam}}}}", "did you mean cams.source"),
+        ("clip: {model: ViT-B-61, pretrained: openai}", "no model 'ViT-B-61'; did you mean"),
+        ("clip: {model: ViT-B-16, pretrained: opennai}", "did you mean openai"),
+        ("retrain: {init: mit-b9}", "expected random, mit-b0 or the path"),
+        ("runs: {a: {retrain: {init: mit-b2}}}", "mit-b2 fits segformer-b2"),
+        ("retrain: {init: no/such.pth}", "warning for jobs that run here: retrain.init: no/such"),
+        ("{data: {val_list: ''}, cams: {splits: [val]}}", r"set cams.splits to \[train\]"),
+    ],
+)
+def test_check_covers_every_run_and_the_names_of_weights(
+    tmp_path: Path,
+    config: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "c.yaml").write_text(config)
+    status = _run(["config", "check", "-c", str(tmp_path / "c.yaml")])
+    assert re.search(f"(?s){message}", capsys.readouterr().err + caplog.text)
+    assert status == (0 if "warning" in message else 1)
+
+
+def _run(arguments: list[str]) -> int:
+    """The exit status of the command line in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["wsss", *arguments])
+        try:
+            run(app)
+        except SystemExit as error:
+            return int(error.code or 0)
+    return 0
+
+
+def test_a_misspelt_split_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_classes(tmp_path / CLASSES, class_list("demo"))
+    sample = Sample("a", "train", tmp_path / "a.jpg", 8, 8, "0" * 64, (0,))
+    write_manifest(tmp_path / MANIFEST, [sample], class_list("demo").names)
+    (tmp_path / "c.yaml").write_text("{}")
+    out = tmp_path / "out.h5"
+    options = ["--manifest", str(tmp_path), "--out", str(out), "-c", str(tmp_path / "c.yaml")]
+    assert _run(["cams", *options, "--cache", str(tmp_path), "--split", "vall"]) == 1
+    assert "no image of split 'vall', only train (1 images)" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_what_holds_no_records_is_not_to_be_deleted(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = str(ROOT / "README.md")
+    assert _run(["difference", readme, readme]) == 1
+    message = capsys.readouterr().err
+    assert "holds no score records" in message
+    assert "delete" not in message
 
 
 @pytest.mark.parametrize("text", ["", "1", "0-of-2", "3-of-2", "a-of-b", "1-of-2-of-3", "-1-of-2"])

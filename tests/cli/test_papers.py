@@ -51,7 +51,9 @@ def test_difference_of_two_runs(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.output.startswith("WeCLIP prediction, val, 4 images: ")
     assert "above 0 in 100 % of the draws" in result.output
-    assert out.read_text().splitlines()[1].endswith(",60")
+    covers = "resampled images, one training of each run"
+    assert result.output.rstrip().endswith(f"; {covers})")
+    assert out.read_text().splitlines()[1].endswith(f',60,"{covers}",union')
 
 
 def test_paper_table_takes_rows_and_paths(tmp_path: Path) -> None:

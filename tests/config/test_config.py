@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
             "did you mean cams.affinity.box_threshold?",
         ),
         ({"lr": 1.0}, "did you mean refine.train.lr or retrain.lr?"),
+        ({"refine": {"iterations": 5}}, "did you mean refine.train.iterations?"),
         ({"data": {"zzz": 1}}, "valid keys here: kind, root"),
     ],
 )
@@ -61,6 +62,23 @@ def test_contradictory_sections_are_refused() -> None:
         from_mapping({"cams": {"splits": ["val"]}})
     with pytest.raises(ConfigError, match=r"refine\.checkpoint is given, but .* is none"):
         from_mapping({"refine": {"checkpoint": "a.pth"}})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"data": {"kind": "folder", "val_list": "val"}}, "data.masks must name the pixel labels"),
+        ({"data": {"val_list": ""}, "cams": {"splits": ["train"]}}, "must name images to score"),
+        ({"refine": {"method": "weclip", "checkpoint": "x.pth"}}, "drop refine.checkpoint"),
+        ({"retrain": {"enabled": False}}, "nothing is trained: choose refine.method or retrain"),
+    ],
+)
+def test_an_upper_bound_needs_truth_and_a_training(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_mapping({"supervision": "masks"} | wrong)
+    config = from_mapping({"supervision": "masks", "refine": {"method": "weakclip"}})
+    assert config.cam_splits == ()
+    assert not config.needs_seeds
 
 
 def test_an_imported_refiner_needs_neither_training_images_nor_seeds() -> None:
@@ -351,6 +369,7 @@ def test_a_matrix_expands_to_every_combination() -> None:
     [
         ({"data.root": ["a"]}, "decides what all runs share"),
         ({"refine.weakclip.prompt": [1]}, r"run prompt-1.*did you mean .*prompts"),
+        ({"refin.method": ["weclip"]}, "'refin.method' is no key; did you mean refine"),
         ({"seed": [0, 0]}, "two runs would be called 'seed-0'"),
         ({"refine.weakclip.prompts": [-1]}, "prompts"),
     ],

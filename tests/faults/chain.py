@@ -114,7 +114,7 @@ CHAIN: tuple[Kind, ...] = (
          f" --masks {{base}}/masks/x.h5 --out {{out}}/sheet.png {_C}", ("sheet.png",)),
     Kind("truth tags", "truth tags --out {out}/tags.csv --config {base}/voc.json", ("tags.csv",)),
     Kind("truth coco-masks", "truth coco-masks {base}/coco --out {out}/masks --part val"
-         " --workers 1", ("masks/val2014.json", "masks/val2014"), fills=True),
+         " --workers 1", ("masks/crowd_void/val2014.json", "masks/crowd_void/val2014"), fills=True),
     Kind("truth sbd-masks", "truth sbd-masks {base}/data {base}/sbd --list {base}/sbd/list.txt"
          " --out {out}/masks", ("masks",), fills=True),
     Kind("export voc-submission", "export voc-submission {base}/voc/1.h5 {base}/voc/2.h5"
@@ -125,8 +125,8 @@ CHAIN: tuple[Kind, ...] = (
     Kind("ingest, 2 processes", f"ingest --out {{out}}/manifest --workers 2 {_C}", ("manifest",),
          pools=True),
     Kind("truth coco-masks, 2 processes", "truth coco-masks {base}/coco --out {out}/masks"
-         " --part val --workers 2", ("masks/val2014.json", "masks/val2014"), pools=True,
-         fills=True),
+         " --part val --workers 2", ("masks/crowd_void/val2014.json", "masks/crowd_void/val2014"),
+         pools=True, fills=True),
 )  # fmt: skip
 """In an order in which each command has its inputs."""
 _ALIKE = frozenset({"compare", "efficiency"} | {f"score {what}" for what in (

@@ -1,4 +1,4 @@
-"""The released tests of WeCLIP and ExCEL: inputs, logits, means, label maps."""
+"""The released tests of WeCLIP and ExCEL: inputs, logits, means, CRF, label maps."""
 
 import re
 from dataclasses import replace
@@ -13,16 +13,21 @@ import torch
 from tests.golden.closeness import FLOAT32, SAME_PIXELS, Arrays, assert_close_rel
 from tests.golden.published_heads import build_decoder, build_fusion, load_heads
 from tests.golden.refiners import crop_batch, refiner_setup
+from wsss.cams.grad_cam import block_cams
+from wsss.cams.maps import scale_maps
 from wsss.cams.patch_text import PatchText
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import TextBank
 from wsss.config.labels import CrfConfig
 from wsss.config.load import from_mapping
-from wsss.labels.crf import dense_crf
+from wsss.labels.online import online_labels, score_stacks
+from wsss.labels.par import pixel_adaptive_refinement
+from wsss.labels.prediction import Prediction, candidates, label_maps
 from wsss.refine.blocks.model import HeadRefiner
 from wsss.refine.excel.method import Excel
-from wsss.refine.excel.relation import relation
+from wsss.refine.excel.relation import CalibratedFeatures, relation
 from wsss.refine.inference import slide
+from wsss.refine.training.crops import CropBatch
 from wsss.refine.weclip.method import WeClip
 
 GOLDEN = "evaluation.npz"
@@ -53,7 +58,7 @@ def build(
     labels, width = decoder.classify.weight.shape[:2]
     cams = {
         "source": {"weclip": "grad_cam", "excel": "patch_text"}[method],
-        "affinity": {"box_threshold": 0.79, "last_blocks": 6},
+        "affinity": {"box_threshold": {"weclip": 0.4, "excel": 0.79}[method], "last_blocks": 6},
         "patch_text": {"tse": {"form": "topk"}},
     }
     weights = str(golden_dir / "clip_tiny.safetensors")
@@ -108,20 +113,62 @@ def same(ours: np.ndarray, published: np.ndarray, share: float, what: str) -> No
     assert agreeing >= share, f"{what}: {agreeing:.5f} of the pixels agree"
 
 
+def scales_of(arrays: Arrays, method: str) -> list[float]:
+    """From the names: ``input_size_s075`` is of the scale 0.75."""
+    keys = (re.fullmatch(rf"{method}/img\d+/input_size_s(\d)(\d*)", key) for key in arrays)
+    return [float(f"{whole}.{rest}") for whole, rest in {m.groups(): None for m in keys if m}]
+
+
+def check_mean(probs: torch.Tensor, mean_logits: np.ndarray, what: str) -> None:
+    """The mean logits but for what a softmax does not show: the same number added to all labels."""
+    published = torch.from_numpy(mean_logits).log_softmax(0)
+    assert_close_rel(probs.log(), published, FLOAT32, what)
+
+
 def test_weclip(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
-    long_side = int(arrays["weclip/resize_long"])
-    refiner = build(golden_dir, tmp_path, "weclip", "voc", long_side, [1.0, 0.75])
+    long_side, scales = int(arrays["weclip/resize_long"]), scales_of(arrays, "weclip")
+    refiner = build(golden_dir, tmp_path, "weclip", "voc", long_side, scales)
+    infer = refiner.setup.infer
     for image in images_of(arrays, "weclip"):
         check_views(refiner, arrays, image, "weclip")
         photo, name = arrays[f"{image}/image_uint8"], f"weclip/{image}"
-        on_grid = refiner.multi_scale(photo)[1]
-        mean = torch.from_numpy(arrays[f"{name}/mean_logits"])
-        assert_close_rel(on_grid, mean.softmax(0), FLOAT32, f"{name}/mean_logits")
+        mean = arrays[f"{name}/mean_logits"]
+        check_mean(refiner.multi_scale(photo)[1], mean, f"{name}/mean_logits")
         probs = {key: p.numpy() for key, p in refiner.probabilities(photo).items()}
         same(label_of(probs["single"]), arrays[f"{name}/label_single"], SAME_PIXELS, name)
-        same(label_of(probs["multi"]), arrays[f"{name}/label"], SAME_PIXELS, name)
-        after_crf = label_of(dense_crf(probs["multi"], photo, CRF))
-        same(after_crf, arrays[f"{name}/label_crf"], SAME_CRF, name)
+        multi = candidates(probs["multi"], infer.crf_labels)
+        assert multi.ids == tuple(range(len(mean)))
+        labels = label_maps(Prediction(photo, {"multi": multi}), CRF)
+        same(labels["multi"], arrays[f"{name}/label"], SAME_PIXELS, name)
+        same(labels["multi_crf"], arrays[f"{name}/label_crf"], SAME_CRF, name)
+
+
+def test_cams_of_the_weclip_test(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
+    """The label map that the script makes of the tags' CAMs next to the prediction."""
+    long_side = int(arrays["weclip/resize_long"])
+    refiner = build(golden_dir, tmp_path, "weclip", "voc", long_side, [1.0], rfm_start=0)
+    assert isinstance(refiner, WeClip)
+    texts = np.load(golden_dir / "weclip.npz")
+    refiner.bank = TextBank(*(torch.from_numpy(texts[name]) for name in ("fg_text", "bg_text")))
+    for image in images_of(arrays, "weclip"):
+        photo = arrays[f"{image}/image_uint8"]
+        tags = torch.from_numpy(arrays[f"weclip/{image}/class_ids"])
+        pixels = refiner.scaled(photo, 1.0)
+        height, width = (
+            side // patch * patch
+            for side, patch in zip(pixels.shape[2:], refiner.encoder.patch, strict=True)
+        )
+        batch = crop_batch(pixels[:, :, :height, :width], 1, torch.zeros_like(tags), tags)
+        encoded = refiner.encode(batch, rfm=True)
+        assert encoded.block is not None
+        cams = block_cams(
+            refiner.encoder, encoded.block, encoded.grid, [tags.tolist()], refiner.bank, "softmax"
+        )
+        initial = cams.scaled(refiner.setup.cams.scaling).numpy()
+        with torch.no_grad():
+            maps = refiner.cam_scores(batch.images[0], tags.tolist(), torch.from_numpy(initial))
+        labels = online_labels(pixels, maps, batch.image_index, tags, photo.shape[:2])
+        same(labels[0].numpy(), arrays[f"weclip/{image}/pseudo_label"], SAME_PIXELS, image)
 
 
 @pytest.mark.parametrize("kind", ["voc", "coco"])
@@ -144,8 +191,7 @@ def test_excel(golden_dir: Path, arrays: Arrays, tmp_path: Path, kind: str) -> N
         size = (int(share * photo.shape[0]), int(share * photo.shape[1]))
         _, mean = at_size.inference.probabilities(partial(at_size.scaled, photo), size)
         stride = int(arrays["mean_stride"]) if kind == "voc" else 1
-        published = torch.from_numpy(arrays[f"{name}/mean_logits"]).softmax(0)
-        assert_close_rel(mean[0, :, ::stride, ::stride], published, FLOAT32, name)
+        check_mean(mean[0, :, ::stride, ::stride], arrays[f"{name}/mean_logits"], name)
 
 
 def test_what_the_refinement_sees(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
@@ -154,6 +200,33 @@ def test_what_the_refinement_sees(golden_dir: Path, arrays: Arrays, tmp_path: Pa
     images = torch.stack([inputs.normalize(i) for i in arrays["excel_label/image_uint8"]])
     levels = (255 * inputs.truncated(images)).round().to(torch.uint8)
     np.testing.assert_array_equal(levels.numpy(), arrays["excel_label/image_denormalised"])
+
+
+def check_parts(
+    refiner: Excel,
+    batch: CropBatch,
+    features: CalibratedFeatures,
+    related: torch.Tensor | None,
+    arrays: Arrays,
+    phase: str,
+) -> None:
+    """What the labels are made of: CAMs, spread CAMs, scores before and after the refinement."""
+    rows = (batch.image_index, batch.classes)
+    cams = refiner.patch_text.maps(refiner.tokens(features, related), features.grid, *rows)
+    spread = refiner.spread(features.attention, cams, batch.image_index, related)
+    size, images = batch.images.shape[2:], refiner.setup.encoder_input.truncated(batch.images)
+    stacks = score_stacks(spread, batch.image_index, len(images), (size[0], size[1]))
+    refined = pixel_adaptive_refinement(images, stacks)
+    for image in range(len(images)):
+        folder, mine = f"excel_label/{phase}/img{image}", batch.image_index == image
+        assert_close_rel(cams[mine], arrays[f"{folder}/cam"], FLOAT32, f"{folder}/cam")
+        published = scale_maps(torch.from_numpy(arrays[f"{folder}/cam_refined"]))
+        assert_close_rel(spread[mine], published, FLOAT32, f"{folder}/cam_refined")
+        par_in, par_out = arrays[f"{folder}/par_in"], arrays[f"{folder}/par_out"]
+        labels, step = len(par_in), par_in.shape[-1] // par_out.shape[-1]
+        assert_close_rel(stacks[image, :labels], par_in, FLOAT32, f"{folder}/par_in")
+        ours = refined[image, :labels, ::step, ::step]
+        assert_close_rel(ours, par_out, FLOAT32, f"{folder}/par_out")
 
 
 @pytest.mark.parametrize("phase", ["static", "dynamic"])
@@ -181,6 +254,8 @@ def test_labels_of_excel(
             fused = refiner.head(features.features, features.grid).fused
             related = relation(fused, refiner.options)
     labels = refiner.pseudo_labels(batch, features, related).numpy()
+    if par_image == "truncated":
+        check_parts(refiner, batch, features, related, arrays, phase)
     name = {"truncated": "label", "normalized": "label_unquantised"}[par_image]
     other = {"truncated": "label_unquantised", "normalized": "label"}[par_image]
     for image, ours in enumerate(labels):

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.golden.closeness import FLOAT32, HALF, Arrays, assert_close_rel
 from tests.golden.published_weakclip import build, checkpoint, new_network, our_names
@@ -15,8 +18,10 @@ from wsss.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from wsss.artifacts.provenance import Provenance
 from wsss.cams.maps import resize_maps
 from wsss.clip.input import EncoderInput
+from wsss.config.infer import InferConfig
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
+from wsss.refine.base import Setup
 from wsss.refine.inference import slide
 from wsss.refine.released.matching import assemble
 from wsss.refine.released.reading import read_source
@@ -183,6 +188,75 @@ def test_sliding_window(network: WeakClipNetwork, arrays: Arrays) -> None:
         assert_close_rel(share[: len(expected)], expected, FLOAT32, key)
 
 
+@torch.no_grad()
+def test_photos_in_the_released_test(golden_dir: Path, arrays: Arrays) -> None:
+    """Sizes, windows, mirroring and means by hand, since no tensors of them are stored.
+
+    At the first scale the photo is smaller than the window, at the second in one direction. The
+    other photo is so narrow that the limit of its long side decides.
+    """
+    network = build(golden_dir, arrays)
+    photo = arrays["image_uint8"][0]
+    height, width = photo.shape[:2]
+    short = min(height, width) // 8 * 4
+    window = -(-max(height, width) * short // min(height, width) // 16) * 16
+    infer = {"scales": [1.0, 1.25, 2.0], "short_side": short, "long_side": 4 * short}
+    config = _config(golden_dir, infer | {"window": window, "stride": 2 * window // 3})
+    setup = refiner_setup(config, _normalisation(golden_dir), arrays["head_logits"].shape[1])
+    refiner = WeakClip(replace(setup, options=network.settings), network)
+    for image in (photo, np.ascontiguousarray(photo[:, : height // 5])):
+        ours = refiner.probabilities(image)["multi"]
+        expected = _released_test(network, setup, image)
+        assert_close_rel(ours.log(), expected.log(), FLOAT32, f"photo of {image.shape}")
+
+
+def _released_test(network: WeakClipNetwork, setup: Setup[Any], photo: np.ndarray) -> torch.Tensor:
+    """Probabilities as mmsegmentation 0.19 computes them, a view and a window at a time."""
+    infer, size = setup.infer, (photo.shape[0], photo.shape[1])
+    assert infer.short_side
+    assert infer.long_side
+    texts, views = network.texts(), []
+    for scale in infer.scales:
+        short, long = int(infer.short_side * scale), int(infer.long_side * scale)
+        factor = min(short / min(size), long / max(size))
+        height, width = (int(side * factor + 0.5) for side in size)
+        scaled = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
+        pixels = setup.encoder_input.normalize(scaled)[None]
+        straight, mirrored = (
+            resize_maps(_windows(network, texts, view, infer)[0], size).softmax(0)
+            for view in (pixels, pixels.flip(-1))
+        )
+        views += [straight, mirrored.flip(-1)]
+    return torch.stack(views).mean(0)
+
+
+def _windows(
+    network: WeakClipNetwork, texts: torch.Tensor, view: torch.Tensor, infer: InferConfig
+) -> torch.Tensor:
+    """Mean logits of windows, which are cut and not padded where the view is smaller."""
+    side, stride = infer.window, infer.stride
+    assert side
+    assert stride
+    height, width = view.shape[2:]
+    total, times = torch.zeros(1), torch.zeros(height, width)
+    for row in range(max(height - side + stride - 1, 0) // stride + 1):
+        for column in range(max(width - side + stride - 1, 0) // stride + 1):
+            bottom, right = min(row * stride + side, height), min(column * stride + side, width)
+            top, left = max(bottom - side, 0), max(right - side, 0)
+            crop = view[:, :, top:bottom, left:right]
+            logits = network.head(network.encode(_whole_patches(crop)), texts)[1]
+            logits = resize_maps(logits[0], (bottom - top, right - left))[None]
+            total = total + F.pad(logits, (left, width - right, top, height - bottom))
+            times[top:bottom, left:right] += 1
+    return total / times
+
+
+def _whole_patches(pixels: torch.Tensor) -> torch.Tensor:
+    """Without what the first convolution of CLIP drops."""
+    height, width = (side // 16 * 16 for side in pixels.shape[2:])
+    return pixels[:, :, :height, :width]
+
+
 def _published() -> WeakClipOptions:
     return from_mapping({"variant": "published"}, partial=True).refine.weakclip
 
@@ -196,10 +270,11 @@ def _losses(
     return WeakClip(replace(setup, options=network.settings), network).loss(0, _batch(arrays))
 
 
-def _config(golden_dir: Path) -> Config:
+def _config(golden_dir: Path, infer: Mapping[str, Any] | None = None) -> Config:
     weights = str(golden_dir / "clip_tiny.safetensors")
     clip = {"model": "from-weights", "pretrained": weights, "normalization": "imagenet"}
-    mapping = {"variant": "published", "clip": clip, "refine": {"method": "weakclip"}}
+    mapping: dict[str, Any] = {"variant": "published", "clip": clip, "infer": infer or {}}
+    mapping |= {"refine": {"method": "weakclip"}}
     return from_mapping(mapping, partial=True)
 
 

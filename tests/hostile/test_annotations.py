@@ -188,7 +188,7 @@ def test_an_inconsistent_outline_is_refused_before_drawing(name: str) -> None:
     outline, message = OUTLINES[name]
     annotations = [{"id": 17, "category_id": 1, "segmentation": outline}]
 
-    text = message_in_child(lambda: draw(annotations, 20, 30))
+    text = message_in_child(lambda: draw(annotations, 20, 30, "weakclip"))
     assert "the outline of annotation 17 cannot be drawn" in text
     assert message in text
 
@@ -206,7 +206,7 @@ def test_packed_runs_are_read_as_pycocotools_reads_them() -> None:
 @pytest.mark.parametrize("sides", [(0, 30), (-1, 30), (10**6, 10**6)])
 def test_an_image_of_impossible_size_is_not_drawn(sides: tuple[int, int]) -> None:
     with pytest.raises(TruthError, match="expected 1 to 50000000"):
-        draw([], *sides)
+        draw([], *sides, "weakclip")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The seeds stage: from CAM shards, and hard seeds that were imported."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.images.label_png import read_label_png, save_label_png
-from wsss.data.manifest import Sample
+from wsss.data.manifest import Sample, write_manifest
+from wsss.data.manifest_folder import MANIFEST
 from wsss.labels.ignore import IGNORED
 from wsss.masks.seeds_stage import run as make_seeds
 
@@ -83,6 +85,8 @@ def test_hard_seeds_are_used_unchanged(run: CamRun) -> None:
 
 def test_cams_of_another_split_are_refused(run: CamRun) -> None:
     cams = run.write_cams("all", [run.cam(sample) for sample in run.samples])
+    held_out = replace(run.samples[0], id="other", split="val")
+    write_manifest(run.manifest_dir / MANIFEST, [*run.samples, held_out], run.names)
     out, arguments = run.folder / "s.h5", STAGES["seeds"].arguments(from_mapping({}))
     with pytest.raises(ArtifactError, match="which the manifest's split does not list"):
         make_seeds(run.manifest_dir, "val", cams, out, run.folder / "png", **arguments)

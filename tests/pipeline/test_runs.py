@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from wsss.config.errors import ConfigError
-from wsss.pipeline.runs import PRODUCTS, SCORED, Runs
+from wsss.pipeline.products import PRODUCTS, SCORED
+from wsss.pipeline.runs import Runs
 
 CAMS = {"grad-cam": {}, "svc": {"cams": {"source": "patch_text"}}}
 REFINE = {"none": {"refine": {"method": "none"}}, "excel": {"refine": {"method": "excel"}}}
@@ -132,3 +133,39 @@ def test_a_table_uses_the_runs_of_the_preset_itself(tmp_path: Path) -> None:
 def test_a_run_cannot_be_inside_the_folder_of_another() -> None:
     with pytest.raises(ConfigError, match="cannot be called 'masks'"):
         Runs({"runs": {"masks": {}}})
+
+
+def test_runs_with_other_tags_share_the_manifest_alone() -> None:
+    shares = [0.0, 0.2, 0.4]
+    runs = Runs({"name": "a", "sweep": {"tag_noise.dropped": shares, "retrain.lr": [1e-3, 1e-4]}})
+    assert set(_producers(runs, "manifest").values()) == {"a"}
+    for product in ("noisy_tags", "cams", "masks"):
+        producers = _producers(runs, product)
+        for share in shares:
+            first = f"a/dropped-{share}_lr-0.001"
+            shared = "a" if not share and product != "masks" else first
+            assert producers[first] == producers[f"a/dropped-{share}_lr-0.0001"] == shared
+    assert runs.manifest_folder("a/dropped-0.0_lr-0.001") == "results/a/manifest"
+    noisy = "results/a/dropped-0.2_lr-0.001/noisy_tags"
+    assert runs.manifest_folder("a/dropped-0.2_lr-0.0001") == noisy
+    # The blob is made from tags, so each share has its own.
+    records = runs.records("a/dropped-0.2_lr-0.0001")
+    assert records["blob", "train"].startswith("results/a/dropped-0.2_lr-0.001/scores/")
+
+
+@pytest.mark.parametrize(
+    ("settings", "draws"),
+    [
+        ({"sweep": {"tag_noise.dropped": [0.0, 0.2]}}, True),
+        ({"runs": {"given": {}, "b": {"tag_noise": {"added": 0.1}}}}, True),
+        ({"runs": {"given": {}, "b": {"tag_noise": {"source": "clip"}}}}, False),
+        ({"sweep": {"seed": [0, 1]}}, False),
+        ({"sweep": {"seed": [0, 1]}, "tag_noise": {"dropped": 0.5}}, False),
+        ({"tag_noise": {"dropped": 0.5}}, False),
+    ],
+)
+def test_the_chart_of_tag_noise_needs_two_shares(settings: dict[str, Any], draws: bool) -> None:
+    overviews = Runs({"name": "a", **settings}).overviews
+    assert ("results/a/pictures/tag_noise.png" in overviews) == draws
+    several = "sweep" in settings or "runs" in settings
+    assert ("results/a/tables/sweep.md" in overviews) == several

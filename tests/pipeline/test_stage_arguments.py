@@ -21,6 +21,7 @@ FUNCTIONS = {
     "refine_import": "wsss.refine.released.importer:import_checkpoint",
     "refine_apply": "wsss.refine.stage:apply",
     "refine_predict": "wsss.refine.stage:predict",
+    "truth_masks": "wsss.score.truth.training_masks:run",
     "masks": "wsss.masks.stage:run",
     "retrain": "wsss.retrain.train:train",
     "predict": "wsss.retrain.predict:run",

@@ -101,7 +101,7 @@ class Chain:
             labels = ImageLabels(cams, inputs, crops.ignore_band, self.folder / "cache").read
         return CropStream(
             cams, inputs, config.refine.train, seed=0, workers=1, labels=labels,
-            padding=crops.padding, fill=crops.fill,
+            padding=crops.padding, fill=crops.fill, smooth=crops.smooth, corner=crops.corner,
         )  # fmt: skip
 
     def loss(self, config: Config, step: int = 0) -> dict[str, float]:

@@ -206,7 +206,8 @@ def test_probabilities_do_not_depend_on_the_threads_of_the_process(
     results = []
     for threads in (1, 3):
         with fixed_threads(threads):
-            some = predictions(trained, data.samples[6:], batch=8, max_pixels=10**6)
+            settings: dict[str, Any] = {"batch": 8, "max_pixels": 10**6, "crf_labels": "winners"}
+            some = predictions(trained, data.samples[6:], **settings)
             results.append({i: p.protocols["multi"].probabilities.tobytes() for i, p in some})
     assert results[0] == results[1]
 

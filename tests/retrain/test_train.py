@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 import torch
 
+from tests.builders import provenance, write_shard
 from tests.retrain.conftest import build_config, make_data
 from tests.retrain.small_networks import small
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.config.model import Config
 from wsss.data.images.label_png import voc_palette
+from wsss.retrain.predict import run as predict
 from wsss.retrain.runner import ProgressHook, resumable
 from wsss.retrain.segmenter import load_segmenter
 from wsss.retrain.train import train
@@ -215,3 +218,27 @@ def test_errors_come_before_training(data: Any, configure: Configure, tmp_path: 
         run(data, configure(), tmp_path, data.masks(kind="scores"))
     with pytest.raises(FloatingPointError, match=r"loss is nan at step \d of 4; lower retrain\.lr"):
         run(data, configure(lr=1e30, warmup=0), tmp_path)
+
+
+def test_weak_masks_and_the_truth_are_never_exchanged(
+    data: Any, trained: Any, tmp_path: Path
+) -> None:
+    """Neither as masks to learn from, nor as weights to start from."""
+    weak = build_config()
+    upper = weak.model_copy(update={"supervision": "masks"})
+    origin = provenance("truth_masks", config={"supervision": "masks"})
+    items = [Item(s.id, {"train": data.truth[s.id]}) for s in data.samples if s.split == "train"]
+    truth = write_shard(tmp_path / "truth.h5", "truth_masks", items, origin)
+    with pytest.raises(ArtifactError, match=r"truth\.h5: was made with supervision: masks"):
+        run(data, weak, tmp_path, [truth])
+    with pytest.raises(ArtifactError, match="was made without pixel labels, and this run is fully"):
+        run(data, upper, tmp_path)
+    run(data, upper, tmp_path, [truth])
+    checkpoint = tmp_path / "segmenter.safetensors"
+    assert load_checkpoint(checkpoint)[1].supervision == "masks"
+    from_upper = weak.retrain.model_copy(update={"init": str(checkpoint)})
+    with pytest.raises(ArtifactError, match=r"segmenter\.safetensors: was made with supervision"):
+        run(data, weak.model_copy(update={"retrain": from_upper}), tmp_path / "weak")
+    arguments = STAGES["predict"].arguments(weak)
+    with pytest.raises(ArtifactError, match=r"segmenter\.safetensors: was made with supervision"):
+        predict(data.manifest_dir, "val", (1, 1), checkpoint, tmp_path / "p.h5", **arguments)

@@ -18,7 +18,7 @@ from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.score.product import ProductName
 from wsss.score.record import Record
-from wsss.score.stage import Settings
+from wsss.score.settings import Settings
 from wsss.score.stage import run as score
 
 CLASSES = ClassList("tiny", ("cat", "boat", "tree"), ("cat", "boat", "tree"), ("sky",))

@@ -17,7 +17,7 @@ from wsss.score.product import ProductName
 from wsss.score.record import Record, read_records
 from wsss.score.tables.rows import background_text, row_name
 
-from .conftest import Run
+from .conftest import Run, save_mask
 
 
 def reference(run: Run, maps: dict[str, np.ndarray], foreground: Callable) -> np.ndarray:
@@ -56,6 +56,26 @@ def test_cams_at_the_rule_and_the_best_value(
     assert list(fixed.iou) == ["background", "cat", "boat", "tree"]
     assert fixed.provenance.inputs["cams-0.h5"]
     assert not fixed.crf
+
+
+def test_a_record_names_the_rule_and_the_pngs_of_its_truth(run: Run, tmp_path: Path) -> None:
+    masks = tmp_path / "theirs"
+    for sample in run.samples:
+        save_mask(masks / f"{sample.path.stem}.png", run.truth[sample.id])
+    data = {"kind": "coco", "coco_truth": "png", "masks": str(masks), "tags": "masks"}
+    config = from_mapping({"data": data, "compute": {"workers": 1}})
+    record, _ = run.score("blob", [], tmp_path / "s.json", config=config)
+    assert record.truth_rule == "png"
+    assert record.truth == f"6 PNGs in {masks} (png: PNGs that were made elsewhere)"
+    assert record.tags_from_masks
+    digest = record.provenance.inputs["truth"]
+    demo, _ = run.score("blob", [], tmp_path / "s.json")
+    assert demo.truth_rule == ""
+    assert not demo.tags_from_masks
+    assert demo.confusion == record.confusion
+    save_mask(masks / f"{run.samples[0].path.stem}.png", 0 * run.truth[run.samples[0].id])
+    record, _ = run.score("blob", [], tmp_path / "s.json", config=config)
+    assert record.provenance.inputs["truth"] != digest
 
 
 def test_constant_rule_and_fixed_alone(make_run: Callable[..., Run], tmp_path: Path) -> None:
@@ -221,7 +241,7 @@ def test_shards_must_hold_exactly_the_split(run: Run, tmp_path: Path) -> None:
         run.score("cam", shards[:1], out)
     with pytest.raises(ProductError, match=r"holds 3 images .* earlier shard"):
         run.score("cam", [*shards, shards[1]], out)
-    with pytest.raises(ProductError, match="the split 'val' has no images"):
+    with pytest.raises(ArtifactError, match="no image of split 'val', only train"):
         run.score("cam", shards, out, split="val")
     grids = {"stranger": {"cam": np.zeros((1, 2, 2), np.float16)}}
     stranger = run.write("x", "cams", grids)

@@ -100,8 +100,8 @@ def jobs(dry: str) -> Counter[str]:
 
 
 def copy_project(target: Path) -> Project:
-    """Copy what the workflow needs; data and results stay behind."""
-    ignore = shutil.ignore_patterns("__pycache__")
+    """Copy what the workflow needs, bytecode too; data and results stay behind."""
+    ignore = shutil.ignore_patterns("*.opt-*", "*.pyc.*", ".*")  # of shape checks, being written
     for name in ("wsss", "workflow"):
         shutil.copytree(ROOT / name, target / name, ignore=ignore)
     shutil.copytree(ROOT / "envs", target / "envs")

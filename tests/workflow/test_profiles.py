@@ -7,15 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from snakemake.cli import parse_args
-from snakemake.profiles import ProfileConfigFileParser
 
 ROOT = Path(__file__).parents[2]
 PROFILES = ("slurm", "slurm-gpu")
-ON_GPUS = {"cams", "refine_train", "refine_apply", "refine_predict", "retrain", "predict"}
+ON_GPUS = {
+    "cams",
+    "refine_train",
+    "refine_apply",
+    "refine_predict",
+    "retrain",
+    "predict",
+    "tag_noise",
+    "refine_labels",
+}
 
 
 def _read(name: str) -> dict[str, Any]:
+    from snakemake.profiles import ProfileConfigFileParser  # a second, which other processes save
+
     with (ROOT / f"workflow/profiles/{name}/config.yaml").open() as stream:
         return dict(ProfileConfigFileParser().parse(stream))
 
@@ -100,6 +109,8 @@ def test_the_common_profile_names_no_machine() -> None:
 
 @pytest.mark.parametrize("name", [None, *PROFILES])
 def test_the_common_profile_is_in_force(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from snakemake.cli import parse_args
+
     monkeypatch.chdir(ROOT)
     chosen = [] if name is None else ["--profile", f"workflow/profiles/{name}"]
     _, options = parse_args(["--cores", "1", *chosen, "--", "all"])

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from .conftest import CONFIG, Project, copy_project
+from .conftest import CONFIG, Project, copy_project, jobs
 
 pytestmark = pytest.mark.workflow
 NAME = CONFIG["name"]
@@ -34,6 +34,28 @@ def test_cocos_masks_are_drawn_before_scoring(project: Project) -> None:
     project.configure(data=data)
     target = f"results/{NAME}/scores/blob.val.json"  # the other part is not needed
     assert project.would_run(target) == {"ingest": 1, "coco_masks": 1, "score_blob": 1}
+
+
+def test_pngs_of_others_are_not_drawn(project: Project) -> None:
+    masks = project.root / "theirs/val2014"
+    masks.mkdir(parents=True)
+    Image.new("L", (4, 4)).save(masks / "000000000042.png")
+    project.configure(data={"kind": "coco", "root": "coco", "masks": "theirs", "coco_truth": "png"})
+    target = f"results/{NAME}/scores/blob.val.json"
+    assert project.would_run(target) == {"ingest": 1, "score_blob": 1}
+
+
+def test_tags_of_cocos_masks_come_from_what_is_drawn(project: Project) -> None:
+    data = {
+        "kind": "coco",
+        "root": "coco",
+        "masks": "results/coco-masks",
+        "coco_truth": "voc_style",
+    }
+    project.configure(data=data | {"tags": "masks"})
+    dry = project.snakemake("--dry-run", f"results/{NAME}/manifest/manifest.csv").stdout
+    assert jobs(dry) == {"ingest": 1, "mask_tags": 1, "coco_masks": 2}
+    assert "results/coco-masks/voc_style/train2014.json" in dry
 
 
 def test_tags_of_masks_come_before_ingest(project: Project) -> None:

@@ -20,7 +20,8 @@ from wsss.artifacts.shard import Shard
 from wsss.config.errors import ConfigError
 from wsss.data.images.label_png import read_label_png, save_label_png
 from wsss.pipeline.clean import clean
-from wsss.pipeline.runs import PRODUCTS, Runs
+from wsss.pipeline.products import PRODUCTS
+from wsss.pipeline.runs import Runs
 from wsss.pipeline.verify.run import verify
 from wsss.score.image_counts_file import image_counts_path
 

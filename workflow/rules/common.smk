@@ -19,7 +19,8 @@ from wsss.pipeline.engine_lock import remove_dead_locks
 from wsss.pipeline.failures import explain_failure
 from wsss.pipeline.plan import PLAN_VARIABLE, Plan
 from wsss.pipeline.slurm import queued_jobs_message
-from wsss.pipeline.runs import SCORED, Runs, table_paths
+from wsss.pipeline.products import SCORED
+from wsss.pipeline.runs import Runs
 from wsss.pipeline.stages import stage_code, stage_packages, stage_state
 from wsss.pipeline.watched import (
     data_state,
@@ -29,8 +30,10 @@ from wsss.pipeline.watched import (
 )
 from wsss.artifacts.watch import is_listed, listing_path
 from wsss.clip.text.knowledge import built_in
+from wsss.config.base import UPPER_BOUND
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
+from wsss.data.datasets.coco import instances_path, parts_of
 from wsss.errors import WsssError
 from wsss.compute.device import local_gpus, require_cuda
 from wsss.demo.dataset import RECORD, is_as_drawn
@@ -99,7 +102,9 @@ def product_file(product, file):
     return lambda wildcards: f"{RUNS.folder(product, wildcards.run)}/{file}"
 
 
-manifest = product_file("manifest", "manifest.csv")
+def manifest(wildcards):
+    """The manifest whose tags a run uses."""
+    return f"{RUNS.manifest_folder(wildcards.run)}/manifest.csv"
 
 
 def test_manifest(wildcards):
@@ -132,6 +137,20 @@ def shards(product, split=None):
 
     return lambda wildcards: RUNS.shards(
         product, wildcards.run, split or wildcards.split
+    )
+
+
+def is_supervised(wildcards):
+    """Whether the job's run learns from pixel labels: the upper bound."""
+    return of_run(wildcards).supervision == "masks"
+
+
+def learned_from(weak):
+    """The shards that a training of the job's run learns from: of a product, or the truth."""
+    return branch(
+        is_supervised,
+        then=shards("truth_masks", "train"),
+        otherwise=shards(weak, "train"),
     )
 
 
@@ -214,6 +233,13 @@ def drawn_truth(wildcards):
     return list(map(str, truth_files(of_run(wildcards).data, wildcards.split)))
 
 
+def drawn_truth_of_tags(wildcards):
+    """The same of both splits, from which tags are read."""
+    data = of_run(wildcards).data
+    marks = [*truth_files(data, "train"), *truth_files(data, "val")]
+    return list(dict.fromkeys(map(str, marks)))
+
+
 def local_files(*texts):
     """The given paths that are files on this machine: weights, lists, annotations."""
     # Files inside this folder go by relative names, so that moving the folder reruns nothing.
@@ -244,13 +270,16 @@ def initial_weights(wildcards):
     return local_files(of_run(wildcards).retrain.init)
 
 
-def lists_of_masks(wildcards):
-    """The lists of images whose masks show the tags."""
+def files_of_masks(wildcards):
+    """The lists of images whose masks show the tags; of COCO also what the masks are drawn from."""
     data = of_run(wildcards).data
     root = expand_path(data.root)
-    names = filter(None, (data.train_list, data.val_list))
-    files = (f"{root}/ImageSets/Segmentation/{name}.txt" for name in names)
-    return local_files(*files, data.train_list, data.val_list)
+    names = [name for name in (data.train_list, data.val_list) if name]
+    files = [f"{root}/ImageSets/Segmentation/{name}.txt" for name in names]
+    if data.kind == "coco":
+        files = [str(instances_path(root, part)) for part in parts_of(data)]
+        files += [f"{root}/{name}" for name in names]
+    return local_files(*files, *names)
 
 
 def clip_files(wildcards):
@@ -278,8 +307,8 @@ def repeated_images(wildcards):
 def pngs(run):
     """The listings of a run's folders of PNGs."""
     settings = RUNS[run].config
-    products = [("masks", split) for split in settings.cams.splits]
-    products += [("seeds", "train")] if settings.refine.needs_seeds else []
+    products = [("masks", split) for split in settings.cam_splits]
+    products += [("seeds", "train")] if settings.needs_seeds else []
     folders = [
         Path(f"{RUNS.folder(product, run)}/{split}/png/{part}-of-{settings.shards}")
         for product, split in products
@@ -307,7 +336,7 @@ def page_shards(wildcards):
         for product, paths in RUNS.shown(wildcards.run, split).items():
             shards_by_product[product] += paths
         settings = of_run(wildcards)
-        if settings.refine.is_trained and split in settings.cams.splits:
+        if settings.refine.is_trained and split in settings.cam_splits:
             shards_by_product["scores_grid"] += RUNS.shards(
                 "scores_grid", wildcards.run, split
             )
@@ -355,11 +384,6 @@ def drop_outdated(mark, folder, is_true):
         mark.unlink()
 
 
-def tables(run, name):
-    """A table in all its forms."""
-    return table_paths(run, name)
-
-
 def final_products():
     """The last products of this configuration."""
     products = [
@@ -367,15 +391,13 @@ def final_products():
         for run in RUNS.final
         for product in (*RUNS.last_products(run), *watched_products(run))
     ]
-    if MANY and CONFIG.data.has_truth:
-        products += tables(CONFIG.name, "sweep")
-    return products
+    return products + RUNS.overviews
 
 
 def watched_products(run):
     """Files that no rule asks for by name; here Snakemake looks whether they are there."""
     settings = RUNS[run].config
-    products = [*pngs(run), f"{RUNS.folder('manifest', run)}/classes.json"]
+    products = [*pngs(run), f"{RUNS.manifest_folder(run)}/classes.json"]
     if settings.data.kind == "demo":
         products += [f"{settings.data.root}/{RECORD}"]
     if settings.data.has_truth:
@@ -394,8 +416,8 @@ def scored(wildcards):
 
 def scored_shards(wildcards):
     """Its shards; the blob, which ignores the image, has none."""
-    folder = SCORED[scored(wildcards)]
-    return [] if folder == "manifest" else shards(folder)(wildcards)
+    product = scored(wildcards)
+    return shards(SCORED[product])(wildcards) if PRODUCTS[product].shards else []
 
 
 def scored_stage(wildcards):
@@ -406,6 +428,12 @@ def scored_stage(wildcards):
 def scored_sections(wildcards):
     """The configuration values that scoring it reads."""
     return sections(scored_stage(wildcards))(wildcards)
+
+
+def loss_title(wildcards):
+    """What stands above a loss curve: that it is an upper bound, if it is one."""
+    title = f"{wildcards.run}, {UPPER_BOUND}"
+    return ["--title", title] if is_supervised(wildcards) else []
 
 
 def scored_of(wildcards):
@@ -481,10 +509,11 @@ def instances(root, wildcards):
 
 
 def drawn_masks():
-    """Folders of the masks of COCO, with the data set's folder."""
+    """Each folder of drawn masks of COCO: where it lies, by which rule, and the data set's folder."""
     data = [run.config.data for run in RUNS.values()]
-    return {
-        str(expand_path(one.masks)): one.root
+    roots = {
+        (str(expand_path(one.masks)), one.coco_truth): one.root
         for one in data
-        if one.kind == "coco" and one.masks
+        if one.kind == "coco" and one.masks and one.coco_truth != "png"
     }
+    return [(masks, rule, root) for (masks, rule), root in roots.items()]

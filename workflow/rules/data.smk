@@ -1,4 +1,4 @@
-# Images and tags: the demo's data set, ingest, quarantine, manifest.
+# Images and tags: the demo's data set, ingest, quarantine, manifest; wrong tags on purpose.
 
 
 for index, (root, (train, val)) in enumerate(demos().items()):
@@ -59,3 +59,39 @@ rule ingest:
         "WSSS_JOB={params.job:q}"
         " python -m wsss ingest --out {params.folder:q} --workers {threads}"
         " --state {params.state:q} 2> {log}"
+
+
+rule tag_noise:
+    input:
+        manifest=product_file("manifest", "manifest.csv"),
+        weights=ancient(clip_files),
+    output:
+        manifest="results/{run}/noisy_tags/manifest.csv",
+        given="results/{run}/noisy_tags/given.csv",
+        classes="results/{run}/noisy_tags/classes.json",
+    log:
+        "results/{run}/logs/tag_noise.log",
+    benchmark:
+        "results/{run}/benchmarks/tag_noise.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: CONFIG.compute.workers
+    resources:
+        mem_mb=4000,
+        runtime="4h",
+        device=CONFIG.compute.device,
+        gpu=GPU,
+    params:
+        sections=sections("tag_noise"),
+        code=code("tag_noise"),
+        job=job_file("tag_noise"),
+        packages=packages("tag_noise"),
+        files=watched_files(clip_files),
+        given=subpath(input.manifest, parent=True),
+        folder=subpath(output.manifest, parent=True),
+    message:
+        "Changing the tags (tag_noise)"
+    shell:
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss tag-noise {params.given:q} --out {params.folder:q}"
+        " --device {resources.device} 2> {log}"

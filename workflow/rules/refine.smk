@@ -1,4 +1,5 @@
-# The refiner trained on the CAMs or imported, and the class scores that it gives.
+# The refiner trained (on the CAMs, as an upper bound on the truth) or imported, and the class scores
+# that it gives.
 
 # Patterns of the runs that import their refiner and that train it; "(?!)" matches nothing.
 IMPORTED = (
@@ -13,9 +14,9 @@ TRAINED = (
 rule refine_train:
     input:
         manifest=manifest,
-        cams=shards("cams", "train"),
+        shards=learned_from("cams"),
         seeds=branch(
-            lambda wildcards: of_run(wildcards).refine.needs_seeds,
+            lambda wildcards: of_run(wildcards).needs_seeds,
             then=shards("seeds", "train"),
         ),
         repeated=repeated_images,
@@ -54,7 +55,7 @@ rule refine_train:
         "Training the refiner"
     shell:
         "WSSS_JOB={params.job:q}"
-        " python -m wsss launch --processes {resources.gpu} refine-train {input.cams:q} {params.seeds} --manifest {params.folder:q}"
+        " python -m wsss launch --processes {resources.gpu} refine-train {input.shards:q} {params.seeds} --manifest {params.folder:q}"
         " --out {output.checkpoint:q} --log {output.log:q} --efficiency {output.efficiency:q} --work {params.work:q}"
         " --device {resources.device} --workers {resources.workers} 2> {log}"
 

@@ -1,10 +1,11 @@
-# The supervised segmenter: trained on the pseudo masks, then asked for the held-out images.
+# The segmenter: trained on the pseudo masks (as an upper bound on the truth), then asked for the
+# held-out images.
 
 
 rule retrain:
     input:
         manifest=manifest,
-        masks=shards("masks", "train"),
+        masks=learned_from("masks"),
         init=initial_weights,
     output:
         weights="results/{run}/segmenter/weights.safetensors",
@@ -30,7 +31,7 @@ rule retrain:
         folder=subpath(input.manifest, parent=True),
         work="results/{run}/segmenter/work",
     message:
-        "Training the segmenter on the pseudo masks"
+        "Training the segmenter"
     shell:
         "WSSS_JOB={params.job:q}"
         " python -m wsss launch --processes {resources.gpu} retrain {input.masks:q} --manifest {params.folder:q}"

@@ -9,6 +9,7 @@ localrules:
     efficiency,
     class_chart,
     loss_curve,
+    noise_chart,
     contact_sheet,
     page,
 
@@ -46,6 +47,61 @@ rule score:
         "WSSS_JOB={params.job:q}"
         " python -m wsss score {params.product} {input.shards:q} --manifest {params.folder:q}"
         " --split {wildcards.split} --out {output.records:q} 2> {log}"
+
+
+# Made when asked for by name, of a run with refine.train.snapshots_every:
+#   snakemake --cores all results/<name>/pictures/label_quality.png --configfile …
+rule refine_labels:
+    input:
+        manifest=manifest,
+        drawn=lambda wildcards: list(
+            map(str, truth_files(of_run(wildcards).data, "train"))
+        ),
+        cams=shards("cams", "train"),
+        seeds=branch(
+            lambda wildcards: of_run(wildcards).refine.needs_seeds,
+            then=shards("seeds", "train"),
+        ),
+        checkpoint=product_file("refine", "checkpoint.safetensors"),
+        weights=ancient(clip_files),
+    output:
+        table="results/{run}/tables/label_quality.csv",
+        picture=report(
+            "results/{run}/pictures/label_quality.png",
+            caption="../report/label_quality.rst",
+            category="Training",
+            labels={"what": "labels over the steps", "run": "{run}"},
+        ),
+    log:
+        "results/{run}/logs/refine_labels.log",
+    benchmark:
+        "results/{run}/benchmarks/refine_labels.tsv"
+    wildcard_constraints:
+        run=TRAINED,
+    conda:
+        "../../envs/core.yaml"
+    threads: CONFIG.compute.workers
+    resources:
+        mem_mb=12000,
+        runtime="4h",
+        device=CONFIG.compute.device,
+        gpu=GPU,
+    params:
+        sections=sections("refine_labels"),
+        code=code("refine_labels"),
+        job=job_file("refine_labels"),
+        packages=packages("refine_labels"),
+        files=watched_files(clip_files),
+        truth=lambda wildcards: truth_state(of_run(wildcards).data, "train"),
+        folder=subpath(input.manifest, parent=True),
+        seeds=lambda wildcards, input: [f"--seeds {path}" for path in input.seeds],
+    message:
+        "Scoring the labels of the refiner's training steps"
+    shell:
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss score-labels {input.cams:q} {params.seeds} --manifest {params.folder:q}"
+        " --checkpoint {input.checkpoint:q} --out {output.table:q} --picture {output.picture:q}"
+        " --device {resources.device} --workers {threads} 2> {log}"
 
 
 rule table:
@@ -209,11 +265,39 @@ rule loss_curve:
         code=code("charts"),
         job=job_file("charts"),
         packages=packages("charts"),
+        title=loss_title,
     message:
         "Drawing the loss curve"
     shell:
         "WSSS_JOB={params.job:q}"
-        " python -m wsss loss-curve {input:q} --out {output:q} 2> {log}"
+        " python -m wsss loss-curve {input:q} --out {output:q} {params.title:q} 2> {log}"
+
+
+rule noise_chart:
+    input:
+        scored_of_all,
+    output:
+        report(
+            "results/{run}/pictures/tag_noise.png",
+            caption="../report/tag_noise.rst",
+            category="Scores",
+            labels={"what": "mIoU over wrong tags", "run": "{run}"},
+        ),
+    log:
+        "results/{run}/logs/noise_chart.log",
+    benchmark:
+        "results/{run}/benchmarks/noise_chart.tsv"
+    conda:
+        "../../envs/core.yaml"
+    params:
+        code=code("charts"),
+        job=job_file("charts"),
+        packages=packages("charts"),
+    message:
+        "Drawing the mIoU over wrong tags"
+    shell:
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss noise-chart {input:q} --out {output:q} 2> {log}"
 
 
 rule page:

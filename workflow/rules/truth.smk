@@ -1,6 +1,7 @@
-# Pixel labels in other forms, made by the score room: COCO's masks, tags read from VOC's masks.
+# Pixel labels in other forms, made by the score room: COCO's masks, tags read from masks, and masks
+# to learn from for the supervised upper bound.
 
-for index, (folder, root) in enumerate(drawn_masks().items()):
+for index, (masks, rule_of_masks, root) in enumerate(drawn_masks()):
 
     rule:
         name:
@@ -8,7 +9,7 @@ for index, (folder, root) in enumerate(drawn_masks().items()):
         input:
             lambda wildcards, root=root: instances(root, wildcards),
         output:
-            f"{folder}/{{part}}2014.json",
+            f"{masks}/{rule_of_masks}/{{part}}2014.json",
         log:
             f"results/logs/coco_masks_{index}.{{part}}.log",
         benchmark:
@@ -27,16 +28,19 @@ for index, (folder, root) in enumerate(drawn_masks().items()):
             packages=packages("coco_masks"),
             files=lambda wildcards, root=root: file_contents(instances(root, wildcards)),
             root=str(expand_path(root)),
-            folder=subpath(output[0], parent=True),
+            masks=masks,
+            rule=rule_of_masks,
         message:
-            "Drawing COCO's masks of {wildcards.part}2014"
+            "Drawing COCO's masks of {wildcards.part}2014 ({params.rule})"
         shell:
             "WSSS_JOB={params.job:q}"
-            " python -m wsss truth coco-masks {params.root:q} --out {params.folder:q}"
-            " --part {wildcards.part} --workers {threads} > {log} 2>&1"
+            " python -m wsss truth coco-masks {params.root:q} --out {params.masks:q}"
+            " --rule {params.rule} --part {wildcards.part} --workers {threads} > {log} 2>&1"
 
 
 rule mask_tags:
+    input:
+        drawn_truth_of_tags,
     output:
         "results/{run}/manifest/mask-tags.csv",
     log:
@@ -47,14 +51,14 @@ rule mask_tags:
         "../../envs/core.yaml"
     threads: CONFIG.compute.workers
     resources:
-        mem_mb=4000,
+        mem_mb=6000,
         runtime="1h",
     params:
         sections=sections("mask_tags"),
         code=code("mask_tags"),
         job=job_file("mask_tags"),
         packages=packages("mask_tags"),
-        files=watched_files(lists_of_masks),
+        files=watched_files(files_of_masks),
         masks=lambda wildcards: [
             truth_state(of_run(wildcards).data, split) for split in ("train", "val")
         ],
@@ -63,3 +67,44 @@ rule mask_tags:
     shell:
         "WSSS_JOB={params.job:q}"
         " python -m wsss truth tags --out {output:q} --workers {threads} > {log} 2>&1"
+
+
+# Only runs that ask for it: a weakly supervised run has no such rule.
+SUPERVISED = (
+    "|".join(re.escape(run) for run in RUNS if RUNS[run].config.supervision == "masks")
+    or "(?!)"
+)
+
+
+rule truth_masks:
+    input:
+        manifest=manifest,
+        drawn=drawn_truth,
+    output:
+        "results/{run}/truth_masks/{split}/{part}.h5",
+    log:
+        "results/{run}/logs/truth_masks/{split}.{part}.log",
+    benchmark:
+        "results/{run}/benchmarks/truth_masks/{split}.{part}.tsv"
+    wildcard_constraints:
+        run=SUPERVISED,
+        split="train",
+    conda:
+        "../../envs/core.yaml"
+    threads: CONFIG.compute.workers
+    resources:
+        mem_mb=4000,
+        runtime="2h",
+    params:
+        sections=sections("truth_masks"),
+        code=code("truth_masks"),
+        job=job_file("truth_masks"),
+        packages=packages("truth_masks"),
+        truth=truth,
+        folder=subpath(input.manifest, parent=True),
+    message:
+        "Pixel labels to learn from (supervision: masks), part {wildcards.part}"
+    shell:
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss truth training-masks --manifest {params.folder:q}"
+        " --shard {wildcards.part} --out {output:q} --workers {threads} 2> {log}"

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 
-from wsss._compat.torch_archives import packed
+from wsss._compat.torch_archives import packed, refusal
 from wsss.errors import WsssError, raise_unless_about
 
 _STATISTICS = ("min", "max", "current", "mean")
@@ -52,10 +52,9 @@ def load_mmengine_checkpoint(path: Path) -> dict[str, Any]:
     except UnsafeCheckpointError:
         raise
     except pickle.UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error))
         raise UnsafeCheckpointError(
-            f"{path}: refused, because it is no torch checkpoint or names code next to weights "
-            f"({reason.strip()[:300]}); pass a file with tensors only, best as .safetensors"
+            f"{path}: refused, {refusal(error)}; pass a file with tensors only, best as "
+            ".safetensors"
         ) from None
     except Exception as error:  # torch's reader raises anything on made-up files
         if not isinstance(error, MemoryError):  # the file may ask for any amount

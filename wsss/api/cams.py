@@ -265,7 +265,7 @@ def _class_maps(
     rows = [indices[spelling(tag)] for tag in tags]
     pixels = _pixels(clip.inputs, image)
     bank = texts.to(clip.inputs.encoder.device)
-    batch, propagated = clip_cams(clip.inputs.encoder, pixels, [rows], bank, cams)
+    batch, propagated = clip_cams(clip.inputs.encoder, [pixels], [rows], bank, cams)
 
     def array(tensor: torch.Tensor) -> Float32[np.ndarray, ...]:
         return tensor.float().cpu().numpy()

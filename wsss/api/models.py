@@ -60,7 +60,7 @@ class Predictor:
         labels = probs.argmax(axis=0).astype(np.uint8)
         if crf is not False:
             settings = section(CrfConfig, **(crf if isinstance(crf, Mapping) else {}))
-            prediction = Prediction(image, {"label": candidates(probs)})
+            prediction = Prediction(image, {"label": candidates(probs, "candidates")})
             labels = label_maps(prediction, settings)["label_crf"]
         confidence = np.take_along_axis(probs, labels[None].astype(np.intp), axis=0)[0]
         return Segmentation(image, labels, confidence, self.names, self.palette)

@@ -51,6 +51,18 @@ def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
     return provenance.weights | ({"refiner": tensors} if tensors else {})
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint of this pipeline."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="np") as stored:
+            return "provenance" in (stored.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise_unless_about(path, error)
+        return False
+
+
 def checkpoint_provenance(path: Path) -> Provenance:
     """What a checkpoint was made from; only its header is read, and not checked.
 

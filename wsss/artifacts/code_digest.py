@@ -13,6 +13,9 @@ The digest is over syntax trees without comments, docstrings and formatting. Lef
   validators of `wsss.config` are covered like any code;
 - in stages that run a refiner, what the list of refiners imports: such a stage names the module of
   its refiner. Scores and tables read facts of all refiners, e.g. their titles.
+
+Each source is parsed once: what was read from it lies beside its bytecode, with a digest of the
+source. Where bytecode is not written (`PYTHONDONTWRITEBYTECODE`), each process parses all of them.
 """
 
 from __future__ import annotations
@@ -20,12 +23,17 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import os
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import grimp
 
 import wsss
+from wsss.artifacts.atomic import temporary_path
 from wsss.artifacts.provenance import BROUGHT_BY, DISTRIBUTIONS
 
 FORMAT = 3
@@ -36,6 +44,8 @@ _ROOT = Path(wsss.__file__).parent
 _PLUMBING = ("wsss.artifacts", "wsss.compute", "wsss.errors")
 _COMPUTES = frozenset({"wsss.compute.seeding", "wsss.compute.distributed", "wsss.compute.threads"})
 _REGISTRY = "wsss.refine.registry"
+_RULES = hashlib.sha256(Path(__file__).read_bytes() + repr(sorted(DISTRIBUTIONS)).encode()).digest()
+"""Of what is read from a source: with other rules, all sources are parsed again."""
 
 
 def code_digest(modules: Iterable[str]) -> str:
@@ -155,8 +165,34 @@ def _graph() -> grimp.ImportGraph:
 
 def _source_facts(module: str, path: Path) -> tuple[str, frozenset[str]]:
     """Digest of what a module does, and the packages that it imports."""
+    source = path.read_bytes()
+    key = hashlib.sha256(b"\0".join((_RULES, module.encode(), source))).hexdigest()
+    cache = Path(cache_from_source(path)).with_suffix(".digest")
+    with suppress(OSError, ValueError):
+        cached_key, digest, *packages = cache.read_text("ascii").split()
+        if cached_key == key:
+            return digest, frozenset(packages)
+    facts = _parsed_facts(module, source)
+    if not sys.dont_write_bytecode:
+        _write_cache(cache, " ".join([key, facts[0], *sorted(facts[1])]))
+    return facts
+
+
+def _write_cache(path: Path, text: str) -> None:
+    """Write a file that can be done without."""
+    temporary = temporary_path(path)
+    with suppress(OSError):
+        path.parent.mkdir(exist_ok=True)
+        temporary.write_text(text, "ascii")
+        os.replace(temporary, path)
+        return
+    with suppress(OSError):
+        temporary.unlink()
+
+
+def _parsed_facts(module: str, source: bytes) -> tuple[str, frozenset[str]]:
     packages: set[str] = set()
-    tree = ast.parse(path.read_bytes())
+    tree = ast.parse(source)
     declares = module.startswith(f"{_PACKAGE}.config.") or module.endswith(".options")
     for node in ast.walk(tree):
         packages |= _packages(node)

@@ -52,7 +52,7 @@ def _lines(items: Iterable[T], total: int, description: str) -> Iterator[T]:
             last = now
             seconds_left = (now - start) / done * max(total - done, 0)
             print(
-                f"{description}: {done}/{total}, {now - start:.0f} s, {seconds_left:.0f} s left",
+                f"{description}: {done}/{total}, {now - start:.1f} s, {seconds_left:.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )

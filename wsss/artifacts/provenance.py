@@ -15,6 +15,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from wsss.artifacts.digest import digest_file, digest_json
+from wsss.config.base import Supervision
 from wsss.config.paths import expand_path
 
 DISTRIBUTIONS: Final = MappingProxyType({
@@ -62,6 +63,13 @@ class Provenance(BaseModel):
     upstream: tuple[Provenance, ...] = ()
     """How the artefacts that were read were made, back to the manifest; distinct ones, each with no
     upstream and with the `_COMMON` inputs alone."""
+
+    @property
+    def supervision(self) -> Supervision:
+        """``masks`` where the artefact, or one that it was made from, learned from pixel labels."""
+        entries = (self, *self.upstream)
+        learned = any(entry.config.get("supervision") == "masks" for entry in entries)
+        return "masks" if learned else "tags"
 
     def key(self) -> str:
         """Equal for equal work: everything but the inputs, which each item adds for itself."""

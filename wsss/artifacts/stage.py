@@ -7,7 +7,6 @@ and is given those values and no others.
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,12 @@ from wsss.artifacts.provenance import (
     package_versions,
     weight_files,
 )
-from wsss.artifacts.staleness import seed_difference, setting_differences
-from wsss.config.base import Section
+from wsss.artifacts.staleness import (
+    refuse_other_supervision,
+    seed_difference,
+    setting_differences,
+)
+from wsss.config.base import drop_key, plain_value, value_at
 
 _log = logging.getLogger(__name__)
 _IDLE_AT_INGEST = (
@@ -30,6 +33,7 @@ _IDLE_AT_INGEST = (
     "cams.splits",  # says which files are made
     "refine.train.checkpoint_every",  # say how much an interruption costs
     "retrain.checkpoint_every",
+    "refine.train.snapshots_every",  # says which states are kept
 )
 """Values that are read, but that change nothing in what a stage writes."""
 _IDLE = (*_IDLE_AT_INGEST, "data.max_pixels")
@@ -50,8 +54,8 @@ class Stage:
     idle: tuple[str, ...] = _IDLE
     """Of what ``reads`` covers, what changes nothing in what the stage writes: it is part of no key
     and no provenance."""
-    watches_idle: bool = False
-    """Whether a change of these values reruns the stage, because they decide if it succeeds."""
+    watches: tuple[str, ...] = ()
+    """Of the idle values, those whose change reruns the stage all the same."""
 
     def select(self, config: Any) -> dict[str, Any]:
         """The values that the stage reads, by the last part of their key.
@@ -59,7 +63,7 @@ class Stage:
         Args:
             config: the whole configuration.
         """
-        return {key.rpartition(".")[2]: _value(config, key) for key in self.reads}
+        return {key.rpartition(".")[2]: value_at(config, key) for key in self.reads}
 
     def arguments(self, config: Any) -> dict[str, Any]:
         """The keyword arguments of the stage's function: `select`, and the section ``compute``."""
@@ -67,15 +71,15 @@ class Stage:
 
     def watched(self, config: Any) -> dict[str, Any]:
         """The values whose change reruns the stage, by key, as plain values for JSON."""
-        values = {key: _value(config, key) for key in self.reads}
-        return self._active(values, idle=() if self.watches_idle else self.idle)
+        values = {key: value_at(config, key) for key in self.reads}
+        return self._active(values, idle=[key for key in self.idle if key not in self.watches])
 
     def values(self, config: Any) -> dict[str, Any]:
         """All values that the stage reads, as plain values in nested sections, for JSON."""
         plain: dict[str, Any] = {}
         for key in self.reads:
             section, _, name = key.partition(".")
-            value = _plain(_value(config, key))
+            value = plain_value(value_at(config, key))
             if name:
                 plain.setdefault(section, {})[name] = value
             else:
@@ -102,6 +106,9 @@ class Stage:
             outputs: sha256 of files that it writes next to the artifact, by name.
             sources: the provenance of the artifacts that it reads, by their files. Values that
                 this stage reads, too, and that were others when those were made, are logged.
+
+        Raises:
+            ArtifactError: a source is of the other ``supervision`` than this stage is given.
         """
         selected = {key: values[key.rpartition(".")[2]] for key in self.reads}
         config = self._active(selected, idle=self.idle)
@@ -121,6 +128,8 @@ class Stage:
             upstream=merged_chains(sources.values()),
         )
         for path, source in sources.items():
+            if "supervision" in config:
+                refuse_other_supervision(path, source, config["supervision"])
             if differences := source_differences(source, provenance):
                 _log.warning(
                     "%s. Scores refuse what is made from it", difference_text(path, differences)
@@ -129,11 +138,11 @@ class Stage:
 
     def _active(self, values: Mapping[str, Any], *, idle: Sequence[str]) -> dict[str, Any]:
         """Plain values by key, without those that are idle."""
-        plain = {key: _plain(value) for key, value in values.items() if key not in idle}
+        plain = {key: plain_value(value) for key, value in values.items() if key not in idle}
         for path in idle:
             for key, value in plain.items():
                 if path.startswith(f"{key}."):
-                    _drop(value, path.removeprefix(f"{key}."))
+                    drop_key(value, path.removeprefix(f"{key}."))
         return plain
 
 
@@ -180,28 +189,17 @@ def _draws(stage: str) -> bool:
     return stage in STAGES and "seed" in STAGES[stage].reads
 
 
-def _value(config: Any, key: str) -> Any:
-    return functools.reduce(getattr, key.split("."), config)
-
-
-def _plain(value: Any) -> Any:
-    return value.effective() if isinstance(value, Section) else value
-
-
-def _drop(section: dict[str, Any], path: str) -> None:
-    name, _, rest = path.partition(".")
-    if not rest:
-        section.pop(name, None)
-    elif name in section:
-        _drop(section[name], rest)
-
-
-_REFINE = ("data.max_pixels", "data.kind", "data.root", "data.prompts", "clip", "cams", "refine")
+_CRF_OF_PREDICTION = ("infer.crf", "infer.crf_labels")
+_REFINE = (
+    *("supervision", "data.max_pixels", "data.kind", "data.root", "data.prompts"),
+    *("clip", "cams", "refine"),
+)
 _REFINE_IDLE = (*_IDLE, "data.kind", "data.root")
 """The list of images to repeat is found by them; the training's key holds its content."""
-_SCORE = ("name", "seed", "variant", "score", "data")
+_SCORE = ("name", "seed", "variant", "score", "data", "tag_noise")
+_SHOWN = ("name", "supervision", "data", "pictures")
 _CAMS = ("clip", "cams")
-_REFINED = (*_CAMS, "seeds", "refine", "infer")
+_REFINED = ("supervision", *_CAMS, "seeds", "refine", "infer")
 _SCORED: dict[str, tuple[str, ...]] = {
     "blob": ("masks.background",),
     "cam": (*_CAMS, "masks.background"),
@@ -214,10 +212,10 @@ _SCORED: dict[str, tuple[str, ...]] = {
 }
 """What scoring reads by product: the sections of every stage up to it."""
 _SCORED_IDLE = {
-    "refiner_scores": ("infer.crf",),
-    "masks": ("infer.crf",),
+    "refiner_scores": _CRF_OF_PREDICTION,
+    "masks": _CRF_OF_PREDICTION,
     "refiner_prediction": ("infer.scores",),
-    "segmenter": ("infer.crf",),
+    "segmenter": _CRF_OF_PREDICTION,
 }
 """What the stages up to a product do not use of these sections."""
 
@@ -227,13 +225,16 @@ STAGES: dict[str, Stage] = {
         Stage("demo", ("wsss.demo.dataset",)),
         Stage("mask_tags", ("wsss.score.truth.mask_tags",), ("data",), idle=_IDLE_AT_INGEST),
         Stage("coco_masks", ("wsss.score.truth.coco_masks",)),
+        Stage("truth_masks", ("wsss.score.truth.training_masks",), ("supervision", "data")),
         Stage(
             "ingest",
             ("wsss.data.ingest.stage",),
             ("variant", "data"),
-            idle=_IDLE_AT_INGEST,
-            watches_idle=True,
+            idle=(*_IDLE_AT_INGEST, "data.coco_truth"),
+            watches=("data.quarantine_limit",),
         ),
+        Stage("tag_noise", ("wsss.clip.tags.stage",), ("tag_noise", "data.max_pixels", "clip")),
+        Stage("clip_tags", ("wsss.clip.tags.predicted",), ("data.max_pixels", "clip")),  # a part
         Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", "clip", "cams")),
         Stage("seeds", ("wsss.masks.seeds_stage",), ("data.max_pixels", "cams", "seeds")),
         Stage("image_labels", ("wsss.refine.training.image_labels",)),  # a part of refine_train
@@ -242,18 +243,14 @@ STAGES: dict[str, Stage] = {
             ("wsss.refine.stage",),
             ("seed", *_REFINE),
             idle=_REFINE_IDLE,
+            watches=("refine.train.snapshots_every",),
         ),
-        Stage(
-            "refine_import",
-            ("wsss.refine.released.importer",),
-            _REFINE,
-            idle=_REFINE_IDLE,
-        ),
+        Stage("refine_import", ("wsss.refine.released.importer",), _REFINE, idle=_REFINE_IDLE),
         Stage(
             "refine_apply",
             ("wsss.refine.stage",),
             (*_REFINE, "infer"),
-            idle=(*_REFINE_IDLE, "infer.crf"),
+            idle=(*_REFINE_IDLE, *_CRF_OF_PREDICTION),
         ),
         Stage(
             "refine_predict",
@@ -261,12 +258,22 @@ STAGES: dict[str, Stage] = {
             (*_REFINE, "infer", "masks.crf"),
             idle=(*_REFINE_IDLE, "infer.scores"),
         ),
-        Stage("masks", ("wsss.masks.stage",), ("data.max_pixels", "masks")),
-        Stage("retrain", ("wsss.retrain.train",), ("seed", "data.max_pixels", "retrain")),
+        Stage(
+            "refine_labels",
+            ("wsss.score.label_quality",),
+            ("seed", *_REFINE, "data"),
+            idle=_IDLE_AT_INGEST,
+        ),
+        Stage("masks", ("wsss.masks.stage",), ("supervision", "data.max_pixels", "masks")),
+        Stage(
+            "retrain",
+            ("wsss.retrain.train",),
+            ("seed", "supervision", "data.max_pixels", "retrain"),
+        ),
         Stage(
             "predict",
             ("wsss.retrain.predict",),
-            ("data.max_pixels", "masks.crf", "retrain", "predict"),
+            ("supervision", "data.max_pixels", "masks.crf", "retrain", "predict"),
         ),
         Stage("submission", ("wsss.score.submission",)),
         *(
@@ -282,19 +289,9 @@ STAGES: dict[str, Stage] = {
         Stage("comparison", ("wsss.score.tables.comparison",)),
         Stage("paper_table", ("wsss.score.papers.render",)),
         Stage("efficiency", ("wsss.score.tables.efficiency",)),
-        Stage(
-            "pictures",
-            ("wsss.score.figures.contact_sheet",),
-            ("name", "data", "pictures"),
-            idle=_IDLE_AT_INGEST,
-        ),
-        Stage(
-            "page",
-            ("wsss.score.page.build",),
-            ("name", "data", "pictures"),
-            idle=_IDLE_AT_INGEST,
-        ),
-        Stage("charts", ("wsss.score.figures.curves",)),
+        Stage("pictures", ("wsss.score.figures.contact_sheet",), _SHOWN, idle=_IDLE_AT_INGEST),
+        Stage("page", ("wsss.score.page.build",), _SHOWN, idle=_IDLE_AT_INGEST),
+        Stage("charts", ("wsss.score.figures.curves", "wsss.score.figures.lines")),
     )
 }
 """Every stage by its name, in the order in which data walks through them."""

@@ -4,11 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
+from wsss.config.base import UPPER_BOUND
 
 _LONGEST = 80  # characters of a value in a message
+
+
+def refuse_other_supervision(path: Path, source: Provenance, supervision: str) -> None:
+    """Refuse to make something weakly supervised from pixel labels, or an upper bound without.
+
+    Args:
+        path: of an artefact.
+        source: how it was made.
+        supervision: of what is to be made from it.
+
+    Raises:
+        ArtifactError: the artefact is of the other kind.
+    """
+    if source.supervision == supervision:
+        return
+    if supervision == "tags":
+        raise ArtifactError(
+            f"{path}: was made with supervision: masks, {UPPER_BOUND}, and this run is weakly "
+            "supervised (supervision: tags): the two do not mix; pass what a run with tags made, "
+            "or set supervision: masks"
+        )
+    raise ArtifactError(
+        f"{path}: was made without pixel labels, and this run is {UPPER_BOUND} (supervision: "
+        "masks): the two do not mix; pass what such a run made, or set supervision: tags"
+    )
 
 
 def setting_differences(stored: Provenance, expected: Provenance) -> Iterator[str]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -18,8 +17,9 @@ from torch import Tensor
 from wsss.artifacts.digest import digest_json
 from wsss.cams.affinity import propagate
 from wsss.cams.grad_cam import grad_cam
-from wsss.cams.maps import BatchCams, CamMaps
+from wsss.cams.maps import BatchCams, CamMaps, scale_maps
 from wsss.cams.patch_text import PatchText
+from wsss.cams.views import Classes, Evidence, fused_evidence
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.attributes import described, enriched_bank
@@ -30,40 +30,55 @@ from wsss.config.compute import ComputeConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 
-_Batch = tuple[Sequence[Sample], Float[Tensor, "batch 3 height width"]]
+_Batch = tuple[Sequence[Sample], Sequence[Float[Tensor, "batch 3 _ _"]]]
+"""Samples of one input size, and their pixels at each scale."""
 
 
 @torch.inference_mode()
 def clip_cams(
     encoder: ClipEncoder,
-    images: Float[Tensor, "batch 3 height width"],
+    images: Sequence[Float[Tensor, "batch 3 _ _"]],
     classes: Sequence[Sequence[int]],
     bank: TextBank,
     cams: CamsConfig,
 ) -> tuple[BatchCams, Float[Tensor, "rows grid_height grid_width"] | None]:
-    """CAMs of images of one size, by the configured source.
+    """CAMs of images of one size, by the configured source, on the grid of scale 1.
 
     Args:
         encoder: the frozen encoder.
-        images: normalised; sides are multiples of the patch.
+        images: at each of ``cams.scales``, normalised; sides are multiples of the patch.
         classes: indices into ``bank.classes`` of each image; may be empty for an image.
         bank: text features; enriched for `patch_text` with TSE.
-        cams: source, its settings and the affinity.
+        cams: source, its settings, scales, mirroring and the affinity.
 
     Returns:
         The CAMs, and the same after the affinity, both in 0 … 1; None where the affinity is off.
     """
     blocks = cams.affinity.last_blocks if cams.has_affinity else 0
-    batch: BatchCams
-    if cams.source == "patch_text":
-        scores = PatchText(encoder, bank, cams.patch_text)
-        batch = scores.cams(images, classes, attention_blocks=blocks)
-    else:
-        raw = grad_cam(encoder, images, classes, bank, cams.gradient, blocks)
-        batch = replace(raw, maps=raw.scaled(cams.scaling))
-    if batch.attention is None:
+    patch_text = PatchText(encoder, bank, cams.patch_text) if cams.source == "patch_text" else None
+
+    def gradients(
+        images: Float[Tensor, "batch 3 height width"], classes: Classes, attention_blocks: int
+    ) -> Evidence:
+        raw = grad_cam(encoder, images, classes, bank, cams.gradient, attention_blocks)
+        maps, patches = raw.maps.relu(), float(raw.maps.shape[1] * raw.maps.shape[2])
+        # The gradient of the mean over the patches is averaged over the patches.
+        return Evidence(raw.image_index, maps, patches, None, raw.probabilities, raw.attention)
+
+    evidence = fused_evidence(
+        patch_text.evidence if patch_text else gradients,
+        images,
+        classes,
+        base=cams.scales.index(1.0),
+        flip=cams.flip,
+        attention_blocks=blocks,
+    )
+    scale = patch_text.scaled if patch_text else lambda raw: scale_maps(raw.maps, cams.scaling)
+    attention = evidence.attention
+    batch = BatchCams(evidence.image_index, scale(evidence), evidence.probabilities, attention)
+    if attention is None:
         return batch, None
-    return batch, propagate(batch.attention, batch.maps, batch.image_index, cams)
+    return batch, propagate(attention, batch.maps, batch.image_index, cams)
 
 
 class ClipSource:
@@ -115,7 +130,7 @@ class ClipSource:
         Raises:
             ValueError: images are too large for the encoder's attention.
         """
-        self._input.check_sizes(samples)
+        self._input.check_sizes(samples, max(self._cams.scales))
         if self._input.encoder.device.type == "cpu":
             with one_thread_each() as threads:
                 for stacks in ordered_map(self._single, samples, threads=threads):
@@ -130,7 +145,8 @@ class ClipSource:
         return self._maps(self._load([sample]))
 
     def _load(self, samples: Sequence[Sample]) -> _Batch:
-        return samples, torch.stack([self._input.pixels(sample) for sample in samples])
+        views = [self._input.views(sample, self._cams.scales) for sample in samples]
+        return samples, [torch.stack(of_scale) for of_scale in zip(*views, strict=True)]
 
     def _maps(self, batch: _Batch) -> list[CamMaps]:
         """Maps of images of one input size."""

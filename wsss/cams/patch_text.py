@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from wsss.cams.maps import BatchCams, Scaling, pack_classes, scale_maps, slots_in_image
+from wsss.cams.maps import Scaling, pack_classes, scale_maps, slots_in_image
+from wsss.cams.views import Evidence
 from wsss.clip.calibration import Calibration
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.self_attention import SelfAttention
@@ -214,14 +215,16 @@ class PatchText:
         return float(self.encoder.blocks[index].heads) if summed else 1.0
 
     @torch.no_grad()
-    def cams(
+    def evidence(
         self,
         images: Float[Tensor, "batch 3 height width"],
         classes: Sequence[Sequence[int]],
-        *,
         attention_blocks: int = 0,
-    ) -> BatchCams:
-        """Static CAMs of images of one size.
+    ) -> Evidence:
+        """Static similarities of images of one size, before they are scaled.
+
+        The channels of `similarity` by surgery are divided by their length over the tokens, which
+        grows with the root of their number.
 
         Args:
             images: normalised; sides are multiples of the patch.
@@ -245,12 +248,23 @@ class PatchText:
             attention = torch.stack(weighted).sum(0)
         image_index, class_index = pack_classes(classes, encoder.device)
         features = self.features(tokens if calibration is None else calibration.stream(tokens))
-        return BatchCams(
+        score = self._settings.score
+        scores = similarity(features, self._texts, image_index, class_index, score)
+        return Evidence(
             image_index,
-            self.maps(features, encoding.grid, image_index, class_index),
-            self.probabilities(features, image_index, class_index),
-            None if attention is None else attention / attention_blocks,
+            scores[:, 1:].unflatten(1, encoding.grid),
+            unit=features.shape[1] ** 0.5 if score == "surgery" else 1.0,
+            class_token=scores[:, 0],
+            probabilities=self.probabilities(features, image_index, class_index),
+            attention=None if attention is None else attention / attention_blocks,
         )
+
+    def scaled(self, evidence: Evidence) -> Float[Tensor, "rows height width"]:
+        """The CAMs in 0..1 of what `evidence` gives."""
+        token, grid = evidence.class_token, (evidence.maps.shape[1], evidence.maps.shape[2])
+        assert token is not None
+        scores = torch.cat([token[:, None], evidence.maps.flatten(1)], dim=1)
+        return maps_of(scores, grid, self._extent)
 
 
 def _tiny(like: Tensor) -> float:

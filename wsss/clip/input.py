@@ -94,6 +94,21 @@ class EncoderInput:
         """
         return self.normalize(resize_image(self.photo(sample), self.size(sample)))
 
+    def views(
+        self, sample: Sample, scales: Sequence[float]
+    ) -> list[Float[Tensor, "3 height width"]]:
+        """`pixels` at several scales, each made from the photograph.
+
+        The sides follow from those at scale 1, so that images of equal `size` have views of equal
+        size.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        photo, size = self.photo(sample), self.size(sample)
+        sizes = [self._at_scale(size, scale) for scale in scales]
+        return [self.normalize(resize_image(photo, size)) for size in sizes]
+
     def photo(self, sample: Sample) -> UInt8[np.ndarray, "height width 3"]:
         """Read a photograph.
 
@@ -152,16 +167,20 @@ class EncoderInput:
         red, green, blue = (round(255 * channel) for channel in self._mean)
         return red, green, blue
 
-    def check_sizes(self, samples: Sequence[Sample]) -> None:
+    def check_sizes(self, samples: Sequence[Sample], scale: float = 1.0) -> None:
         """Refuse images whose attention would not fit into memory, before the work starts.
+
+        Args:
+            samples: the images.
+            scale: the largest at which they enter the encoder.
 
         Raises:
             ValueError: names how many there are, the largest, and the setting that helps.
         """
 
         def tokens(sample: Sample) -> int:
-            rows, columns = self.grid(sample)
-            return 1 + rows * columns
+            height, width = self._at_scale(self.size(sample), scale)
+            return 1 + height // self.encoder.patch[0] * (width // self.encoder.patch[1])
 
         limit = int((_MAX_ATTENTION_BYTES / (4 * self.encoder.blocks[-1].heads)) ** 0.5)
         too_large = [sample for sample in samples if tokens(sample) > limit]
@@ -171,8 +190,12 @@ class EncoderInput:
                 f"{len(too_large)} of {len(samples)} images are too large for the encoder, which "
                 f"attends to all patches at once: {worst.id!r} of {worst.width} x {worst.height} "
                 f"pixels has {tokens(worst)} tokens, at most {limit} fit; set clip.long_side, "
-                "e.g. to 512"
+                f"e.g. to 512{'' if scale <= 1 else ', or take smaller scales'}"
             )
+
+    def _at_scale(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
+        height, width = (max(1, round(side * scale)) for side in size)
+        return input_size(height, width, self.encoder.patch)
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
         if self.square is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,6 +133,34 @@ def load_clip(
     )
 
 
+def check_names(model: str, tag: str) -> None:
+    """Check that open_clip knows a model, and weights of it by this tag, without fetching any.
+
+    Args:
+        model: as in `load_clip`; a name that it reads from a file or from the hub passes.
+        tag: as ``pretrained`` in `load_clip`; empty for none.
+
+    Raises:
+        ClipLoadError: it does not; the message has the nearest names.
+    """
+    if model == FROM_WEIGHTS or ":" in model:
+        return
+    open_clip = import_open_clip()
+    if model not in (models := open_clip.list_models()):
+        near = difflib.get_close_matches(model, models, n=3) or ["ViT-B-16-quickgelu"]
+        raise ClipLoadError(
+            f"clip.model: open_clip has no model {model!r}; did you mean {' or '.join(near)}?"
+        )
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if tag not in {"", RANDOM, *tags}:
+        near = difflib.get_close_matches(tag, tags, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ClipLoadError(
+            f"clip.pretrained: open_clip has no weights {tag!r} of {model}, and there is no such "
+            f"file; {hint}it has {', '.join(tags) or 'none'}"
+        )
+
+
 def _config_file(model: str) -> Path | None:
     """The JSON file that ``model`` names, if it names one."""
     if model.startswith(LOCAL_DIR):
@@ -216,7 +245,19 @@ def _by_name(open_clip: Any, name: str, tag: str, cache_dir: Path | None) -> Any
                 cache_dir=None if cache_dir is None else str(cache_dir),
             )
     except (RuntimeError, OSError, ValueError, ImportError) as error:
-        raise ClipLoadError(f"{name} with pretrained {tag!r}: {error}") from None
+        remedy = ""
+        if trained:
+            remedy = (
+                f"; if there is no network here, fetch the file elsewhere ({_address(trained)}) "
+                "and set clip.pretrained to its path"
+            )
+        raise ClipLoadError(f"{name} with pretrained {tag!r}: {error}{remedy}") from None
+
+
+def _address(trained: Mapping[str, Any]) -> str:
+    """Where the weights of a tag are published, by open_clip's entry of the tag."""
+    hub = str(trained.get("hf_hub") or "").strip("/")
+    return f"https://huggingface.co/{hub}" if hub else str(trained.get("url"))
 
 
 def _fitting(built: nn.Module, weights: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wsss._compat.torch_archives import packed
+from wsss._compat.torch_archives import packed, refusal
 from wsss.clip.errors import ClipLoadError
 from wsss.errors import raise_unless_about
 
@@ -49,10 +49,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
                 "ViT-B-16-quickgelu, pretrained openai) or save its state dict as safetensors"
             )
         else:
-            hint = (
-                "cannot be read without running what it contains "
-                f"({_first_line(error)}); convert it to safetensors"
-            )
+            hint = f"refused, {refusal(error)}; pass a file with tensors only, best as .safetensors"
         raise ClipLoadError(f"{file}: {hint}") from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
@@ -63,10 +60,6 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             f"{file}: holds {type(loaded).__name__}, expected a state dict of tensors"
         )
     return {str(name).removeprefix("module."): value for name, value in loaded.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -6,6 +6,7 @@ the types of a section do not know the word.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -16,6 +17,10 @@ from pydantic.fields import FieldInfo
 AUTO: Final = "auto"
 Variant = Literal["published", "corrected"]
 Split = Literal["train", "val"]
+Supervision = Literal["tags", "masks"]
+"""What trainings learn from: image-level tags, or the pixel labels of the training images."""
+UPPER_BOUND: Final = "fully supervised (upper bound)"
+"""What everything is called that was trained on pixel labels."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 TRAINING_THREADS = (
     "Threads of the training's arithmetic on a CPU. The weights' last bits depend on their number, "
@@ -44,6 +49,11 @@ class Section(BaseModel):
     def effective(self) -> dict[str, Any]:
         """The values that can change a result, for keys and provenance."""
         return self.model_dump(mode="json")
+
+
+def with_supervision(text: str, supervision: Supervision) -> str:
+    """A name or title, with `UPPER_BOUND` behind it where pixel labels were learned from."""
+    return f"{text}, {UPPER_BOUND}" if supervision == "masks" else text
 
 
 def variant_field(*, published: Any, corrected: Any, description: str) -> Any:
@@ -108,6 +118,25 @@ def _holds_numbers(section: type[Section], name: str) -> bool:
     while inner := {part for kind in kinds for part in get_args(kind)} - kinds:
         kinds |= inner
     return not kinds.isdisjoint({int, float}) and kinds.isdisjoint({bool, Any})
+
+
+def value_at(config: Section, key: str) -> Any:
+    """The value of a key with dots: ``masks.crf``."""
+    return functools.reduce(getattr, key.split("."), config)
+
+
+def plain_value(value: Any) -> Any:
+    """A value for JSON."""
+    return value.effective() if isinstance(value, Section) else value
+
+
+def drop_key(values: dict[str, Any], key: str) -> None:
+    """Remove a key with dots from plain values, if it is there."""
+    name, _, rest = key.partition(".")
+    if not rest:
+        values.pop(name, None)
+    elif name in values:
+        drop_key(values[name], rest)
 
 
 def inner_section(field: FieldInfo) -> type[Section] | None:

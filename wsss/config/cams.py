@@ -93,7 +93,8 @@ class TseConfig(Section):
         corrected="none",
         description=(
             "class: the class's prompt stands before each of its sentences, so that most clusters "
-            "belong to one class; none: the sentences alone are embedded."
+            "belong to one class; none: the sentences alone are embedded. Sentences of a file may "
+            "already begin with it, as ExCEL's do."
         ),
     )
     centering: bool = variant_field(
@@ -192,6 +193,15 @@ class CamsConfig(Section):
             "0.9999999; exact: divide by the range."
         ),
     )
+    scales: list[float] = Field(
+        [1.0],
+        min_length=1,
+        description=(
+            "Scales of the photo whose CAMs are averaged on the grid of scale 1, which must be one "
+            "of them; the affinity is that of scale 1. E.g. [0.5, 1.0, 1.5, 2.0] (IRN)."
+        ),
+    )
+    flip: bool = Field(False, description="Average with the CAMs of the mirrored photo, too.")
     affinity: AffinityConfig = AffinityConfig()
     patch_text: PatchTextConfig = PatchTextConfig()
     external: ExternalConfig = ExternalConfig()

@@ -8,20 +8,45 @@ from wsss.config.model import Config
 def cross_checks(config: Config) -> list[str]:
     """Contradictions between sections, one sentence each; empty when they agree."""
     cams, data, retrain = config.cams, config.data, config.retrain
-    errors = []
+    errors = _of_upper_bound(config) if config.supervision == "masks" else []
     if cams.source == "external" and not cams.external.path:
         errors.append("cams.source is external, so cams.external.path must name a folder of maps")
-    if retrain.enabled and "train" not in cams.splits:
+    if cams.scales.count(1.0) != 1 or min(cams.scales) <= 0:
+        errors.append("cams.scales must be positive and have 1 once")
+    if cams.source == "external" and (cams.scales != [1.0] or cams.flip):
+        errors.append("cams.scales and cams.flip are for sources that run CLIP, not for external")
+    if retrain.enabled and "train" not in cams.splits and config.supervision == "tags":
         errors.append("retrain needs masks of the train split: add train to cams.splits")
     if "val" in cams.splits and not data.val_list:
-        errors.append("cams.splits has val, but data.val_list is empty")
-    if data.tags == "masks" and data.kind != "voc":
-        errors.append(f"data.tags: masks is for kind voc, not {data.kind}")
+        errors.append(
+            "cams.splits has val, but data.val_list is empty: name a list of held-out images, or "
+            "set cams.splits to [train]"
+        )
+    if data.tags == "masks" and data.kind not in ("voc", "coco"):
+        errors.append(f"data.tags: masks is for kinds voc and coco, not {data.kind}")
     if data.masks and data.kind not in ("folder", "coco"):
         errors.append(f"data.masks is for kinds folder and coco; {data.kind} has masks in its root")
+    if data.kind == "coco" and data.coco_truth == "png" and not data.masks:
+        errors.append("data.coco_truth is png, so data.masks must name the folder of the PNGs")
     if retrain.enabled:
         errors += _of_segmenter(config)
     return errors + _of_refiner(config)
+
+
+def _of_upper_bound(config: Config) -> list[str]:
+    data, refine = config.data, config.refine
+    errors: list[str] = []
+    if not data.has_truth:
+        errors.append("supervision is masks, so data.masks must name the pixel labels")
+    if not data.val_list:
+        errors.append("supervision is masks: data.val_list must name images to score")
+    if refine.checkpoint is not None:
+        errors.append("supervision is masks: the refiner is trained here; drop refine.checkpoint")
+    if not refine.is_trained and not config.retrain.enabled:
+        errors.append(
+            "supervision is masks, but nothing is trained: choose refine.method or retrain"
+        )
+    return errors
 
 
 def _of_segmenter(config: Config) -> list[str]:
@@ -49,7 +74,7 @@ def _of_refiner(config: Config) -> list[str]:
             return []
         return ["refine.checkpoint is given, but refine.method is none: name its method"]
     errors: list[str] = []
-    if refine.trains and "train" not in config.cams.splits:
+    if refine.trains and "train" not in config.cams.splits and config.supervision == "tags":
         errors.append(f"refine.method is {refine.method}: add train to cams.splits")
     errors += [f"refine.{refine.method}: {error}" for error in refine.options.cross_checks(config)]
     low, high = refine.train.scale_range

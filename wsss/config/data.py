@@ -1,12 +1,22 @@
-"""The section on images and their tags."""
+"""The sections on images and their tags, and on wrong tags."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, Share
+from wsss.config.base import Section, Share, Split
+
+CocoRule = Literal["crowd_void", "voc_style", "weakclip", "png"]
+COCO_RULES: Final[Mapping[CocoRule, str]] = {
+    "crowd_void": "smaller instances on top, crowd regions 255",
+    "voc_style": "smaller annotations on top, crowd regions as their class",
+    "weakclip": "annotations that come first in the file on top, crowd regions as their class",
+    "png": "PNGs that were made elsewhere",
+}
+"""How COCO's annotations become the label maps that scores compare with."""
 
 
 class DataConfig(Section):
@@ -39,8 +49,8 @@ class DataConfig(Section):
             "Where image-level tags come from: auto (voc: the XML annotations; coco: the "
             "instances JSON; "
             "demo: tags.csv; folder: <root>/tags.csv), xml, json, or the path of a CSV file. "
-            "masks (voc): read from the pixel labels by `wsss truth tags`, as in some papers; only "
-            "for comparison with them."
+            "masks (voc, coco): read from the pixel labels by `wsss truth tags`, as in some "
+            "papers; only for comparison with them, since this uses pixel labels."
         ),
     )
     classes: list[str] = Field(
@@ -61,7 +71,17 @@ class DataConfig(Section):
         "",
         description=(
             "Folder of ground-truth PNGs for the scores. folder: empty = none; coco: written by "
-            "`wsss truth coco-masks`, empty = drawn during each scoring."
+            "`wsss truth coco-masks`, empty = drawn during each scoring; with coco_truth png, the "
+            "PNGs themselves."
+        ),
+    )
+    coco_truth: CocoRule = Field(
+        "crowd_void",
+        description=(
+            "coco: the rule behind the ground truth of the scores. "
+            + "; ".join(f"{name}: {rule}" for name, rule in COCO_RULES.items())
+            + " (masks names the folder). voc_style: the VOC-style masks that papers pass on, on "
+            "which WeCLIP and ExCEL score; weakclip: what WeakCLIP's converter writes."
         ),
     )
     max_pixels: PositiveInt = Field(
@@ -75,3 +95,60 @@ class DataConfig(Section):
     def has_truth(self) -> bool:
         """Whether there is ground truth (a folder of photos may have none)."""
         return self.kind != "folder" or bool(self.masks)
+
+
+class TagNoiseConfig(Section):
+    """Tags that are missing, wrong or predicted, on purpose: what does a chain lose by them?
+
+    As shipped the tags stay as they are given.
+    """
+
+    source: Literal["given", "clip"] = Field(
+        "given",
+        description=(
+            "Tags to start from. given: those of the data set; clip: the classes that CLIP sees in "
+            "the photo."
+        ),
+    )
+    threshold: Share = Field(
+        0.1,
+        description=(
+            "clip: a class is a tag from this probability on, among all classes and background "
+            "words; the most probable class always is one."
+        ),
+    )
+    dropped: Share = Field(0.0, description="Probability with which each tag is removed.")
+    untagged: Literal["keep_one", "leave_out"] = Field(
+        "keep_one",
+        description=(
+            "A training image that would lose all its tags. keep_one: keeps one of them, so that "
+            "all shares are scored on the same images; leave_out: is left out."
+        ),
+    )
+    added: Share = Field(
+        0.0, description="Probability with which an image gets one class that it does not show."
+    )
+    splits: list[Split] = Field(
+        ["train"],
+        description=(
+            "Splits whose tags change. Without val, scores of val show what the training lost."
+        ),
+    )
+    seed: int = Field(0, ge=0, description="Seed of what is removed and added.")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any tag may change."""
+        draws = self.dropped > 0 or self.added > 0
+        return bool(self.splits) and (draws or self.source == "clip")
+
+    def effective(self) -> dict[str, Any]:
+        """Without what plays no part; empty where the tags stay as they are given."""
+        if not self.enabled:
+            return {}
+        unused = {
+            "threshold": self.source == "given",
+            "untagged": self.dropped == 0,
+            "seed": self.dropped == 0 and self.added == 0,
+        }
+        return self.model_dump(mode="json", exclude={name for name, is_ in unused.items() if is_})

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 
 from wsss.config.base import Section, chain_field, variant_field
+from wsss.config.labels import CrfLabels, crf_labels_field
 
 
 class InferConfig(Section):
@@ -30,7 +31,11 @@ class InferConfig(Section):
         ),
     )
     long_side: int | None = Field(
-        None, description="Scale images to this long side first; null = as clip.long_side."
+        None,
+        description=(
+            "Scale images to this long side first; null = as clip.long_side. With short_side: the "
+            "longest that a long side may become; null = any."
+        ),
     )
     short_side: PositiveInt | None = Field(
         None, description="weakclip: scale images to this short side instead."
@@ -57,8 +62,9 @@ class InferConfig(Section):
         "grid",
         description=(
             "weclip, excel: where the logits of scales and mirror images are averaged. grid: on "
-            "the patch grid of scale 1; image: at the size of the image. auto = grid, or image "
-            "for excel where the variant is published, as in its released code."
+            "the patch grid of scale 1; image: at the size of the image. auto = grid for weclip "
+            "and image for excel, as in their released code. Scores of images with tags are "
+            "averaged on the grid, on which they are stored."
         ),
     )
     average_share: float = chain_field(
@@ -90,3 +96,4 @@ class InferConfig(Section):
         True,
         description="Also predict with a dense CRF (settings of masks.crf), in separate rows.",
     )
+    crf_labels: CrfLabels = crf_labels_field()

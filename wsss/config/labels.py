@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
 from wsss.config.base import Section, Share, variant_field
 
+CrfLabels = Literal["all", "candidates", "winners"]
+"""Labels of a prediction that enter its CRF."""
 LEAST_COLOUR_SIGMA = 0.05
 """Of a CRF, grey levels. Below 0.035 the colours alone leave its lattice (`wsss.labels.crf`)."""
 MOST_SIGMA, MOST_WEIGHT = 1e6, 1e4
@@ -65,6 +67,19 @@ class CrfConfig(Section):
         published="float16",
         corrected="float32",
         description="Precision in which the unary term is computed.",
+    )
+
+
+def crf_labels_field() -> Any:
+    """Which labels of a prediction, where tags are unknown, enter the CRF."""
+    return variant_field(
+        published="all",
+        corrected="candidates",
+        description=(
+            "Labels that enter that CRF. all: every label, as in the released tests; candidates: "
+            "those with a probability of at least 0.1 somewhere, which takes a fraction of the "
+            "time; winners: those that are the most likely somewhere."
+        ),
     )
 
 

@@ -203,13 +203,15 @@ def _nearest(location: tuple[Any, ...]) -> str:
             return ""
         section = inner
     valid = list(section.model_fields)
-    key = str(location[-1])
+    key, parent = str(location[-1]), ".".join(map(str, location[:-1]))
+    same_name = [path for path in all_keys() if path.rsplit(".", 1)[-1] == key]
+    deeper = [path for path in same_name if parent and path.startswith(f"{parent}.")]
+    deeper = [path for path in deeper if path.count(".") == min(p.count(".") for p in deeper)]
     close = difflib.get_close_matches(key, valid, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {'.'.join([*map(str, location[:-1]), close[0]])}?"
-    elsewhere = [path for path in all_keys() if path.rsplit(".", 1)[-1] == key]
-    if elsewhere:
-        return f"; did you mean {' or '.join(elsewhere)}?"
+    if close and not deeper:
+        return f"; did you mean {f'{parent}.' if parent else ''}{close[0]}?"
+    if same_name:
+        return f"; did you mean {' or '.join(deeper or same_name)}?"
     return f"; valid keys here: {', '.join(valid)}"
 
 

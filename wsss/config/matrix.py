@@ -9,7 +9,10 @@ from pydantic import Field
 from wsss.config.base import Section
 
 SWEPT = frozenset(
-    {"seed", "clip", "cams", "seeds", "refine", "infer", "masks", "retrain", "predict"}
+    {
+        *("seed", "supervision", "tag_noise", "clip", "cams", "seeds"),
+        *("refine", "infer", "masks", "retrain", "predict"),
+    }
 )
 """Sections that may differ between the runs of a sweep: all that comes after the manifest."""
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from pydantic import Field, PositiveInt, model_validator
 
-from wsss.config.base import AUTO, Section, Variant, fill_variant
+from wsss.config.base import AUTO, Section, Split, Supervision, Variant, fill_variant
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
 from wsss.config.compute import ComputeConfig
-from wsss.config.data import DataConfig
+from wsss.config.data import DataConfig, TagNoiseConfig
 from wsss.config.infer import InferConfig
 from wsss.config.labels import MasksConfig, SeedsConfig
 from wsss.config.matrix import MatrixConfig
@@ -57,11 +57,20 @@ class Config(Section):
             "corrected: what a user should run; published: as the authors' code, errors included."
         ),
     )
+    supervision: Supervision = Field(
+        "tags",
+        description=(
+            "tags: weakly supervised, no stage but scoring opens pixel labels. masks: the fully "
+            "supervised upper bound: refiner and segmenter are trained on the pixel labels of the "
+            "training images, without CAMs and pseudo masks, and everything is labelled so."
+        ),
+    )
     shards: PositiveInt = Field(
         2, le=100_000, description="Parts of each split; one job per part and stage."
     )
     compute: ComputeConfig = ComputeConfig()
     data: DataConfig = DataConfig()
+    tag_noise: TagNoiseConfig = TagNoiseConfig()
     clip: ClipConfig = ClipConfig()
     cams: CamsConfig = CamsConfig()
     seeds: SeedsConfig = SeedsConfig()
@@ -72,6 +81,16 @@ class Config(Section):
     predict: PredictConfig = PredictConfig()
     score: ScoreConfig = ScoreConfig()
     pictures: PicturesConfig = PicturesConfig()
+
+    @property
+    def cam_splits(self) -> tuple[Split, ...]:
+        """Splits that have CAMs and pseudo masks; none in the supervised upper bound."""
+        return () if self.supervision == "masks" else tuple(self.cams.splits)
+
+    @property
+    def needs_seeds(self) -> bool:
+        """Whether this run trains a refiner on hard labels, which the stage seeds makes."""
+        return self.refine.needs_seeds and self.supervision == "tags"
 
     @model_validator(mode="before")
     @classmethod
@@ -111,7 +130,7 @@ def _chain_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         },
         "infer": {
             "mirror_first": not (patch_text and trained and kind == "voc"),
-            "average": "image" if excel and published else "grid",
+            "average": "image" if excel else "grid",
             "average_share": 0.2 if excel and published and kind == "coco" else 1.0,
         },
         "retrain": {

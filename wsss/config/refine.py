@@ -45,6 +45,13 @@ class TrainingConfig(Section):
     min_lr: float = Field(0.0, ge=0, description="Learning rate at the end of the cosine.")
     threads: PositiveInt = Field(2, le=1024, description=TRAINING_THREADS)
     checkpoint_every: PositiveInt = Field(200, description="Steps between resumable states.")
+    snapshots_every: PositiveInt | None = Field(
+        None,
+        description=(
+            "Steps between checkpoints that are kept, from step 0 to the last, so that `wsss "
+            "score-labels` can score the labels of these steps; null = none."
+        ),
+    )
 
 
 class RefineConfig(Section):

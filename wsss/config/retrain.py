@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from wsss.config.base import TRAINING_THREADS, Section, Share, chain_field
-from wsss.config.labels import CrfConfig
+from wsss.config.labels import CrfConfig, CrfLabels, crf_labels_field
 
 BatchNorm = Literal["trained", "fixed_affine", "frozen"]
 
@@ -117,6 +117,7 @@ class PredictConfig(Section):
         None, description="Pixels between windows; null = the window's side."
     )
     crf: bool = Field(True, description="Also predict with a dense CRF, in separate rows.")
+    crf_labels: CrfLabels = crf_labels_field()
     crf_settings: CrfConfig | None = Field(
         None,
         description=(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -87,10 +88,16 @@ def _check_keys(base: Config, where: str) -> None:
     if base.runs and base.matrix.axes:
         raise ConfigError(f"{where}: runs and matrix both name the runs; remove one of them")
     for key in [*base.sweep, *(key for run in base.runs.values() for key in run)]:
-        if key.split(".")[0] not in SWEPT:
+        section = key.split(".")[0]
+        if section not in Config.model_fields:
+            near = difflib.get_close_matches(section, SWEPT, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{where}: sweep or runs: {key!r} is no key{hint}")
+        if section not in SWEPT:
             raise ConfigError(
                 f"{where}: sweep: {key!r} decides what all runs share; keys that can be swept are "
-                f"seed and those of {', '.join(sorted(SWEPT - {'seed'}))}"
+                f"seed, supervision and those of "
+                f"{', '.join(sorted(SWEPT - {'seed', 'supervision'}))}"
             )
     for axis in base.matrix.axes:
         for name, change in getattr(base.matrix, axis).items():

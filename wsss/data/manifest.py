@@ -7,6 +7,7 @@ import functools
 import io
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,20 @@ class Manifest:
         return len(self.samples)
 
     def split(self, name: str) -> Manifest:
-        """The images of one split."""
-        return Manifest(tuple(sample for sample in self.samples if sample.split == name))
+        """The images of one split.
+
+        Raises:
+            ArtifactError: there are none, as with a misspelt name.
+        """
+        samples = tuple(sample for sample in self.samples if sample.split == name)
+        if not samples:
+            counts = Counter(sample.split for sample in self.samples)
+            listed = ", ".join(f"{split} ({count} images)" for split, count in counts.items())
+            raise ArtifactError(
+                f"the manifest has no image of split {name!r}, only {listed or 'none at all'}; "
+                "check the name of the split, and data.train_list and data.val_list"
+            )
+        return Manifest(samples)
 
     def shard(self, index: int, count: int) -> Manifest:
         """Part ``index`` of ``count`` (1-based).

@@ -23,6 +23,8 @@ RECORD = "inputs.json"
 """In the same folder: the files that ingest read, by which the workflow notices changes."""
 MASK_TAGS = "mask-tags.csv"
 """In the same folder, with ``data.tags: masks``: the table that `wsss truth tags` writes."""
+GIVEN = "given.csv"
+"""In the folder of a manifest with other tags (`wsss tag-noise`): the one with the given tags."""
 
 
 def load(manifest_dir: Path) -> tuple[Manifest, ClassList]:
@@ -33,6 +35,17 @@ def load(manifest_dir: Path) -> tuple[Manifest, ClassList]:
     """
     classes = read_classes(manifest_dir / CLASSES)
     return read_manifest(manifest_dir / MANIFEST, classes.names), classes
+
+
+def load_given(manifest_dir: Path) -> Manifest | None:
+    """The images with their given tags, where the manifest has others on purpose; else None.
+
+    Raises:
+        ArtifactError: a file is damaged.
+    """
+    if not (manifest_dir / GIVEN).exists():
+        return None
+    return read_manifest(manifest_dir / GIVEN, read_classes(manifest_dir / CLASSES).names)
 
 
 def manifest_digests(manifest_dir: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from wsss.artifacts.item_cache import write_items
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item
 from wsss.compute.pool import WorkerPool
-from wsss.config.labels import CrfConfig
+from wsss.config.labels import CrfConfig, CrfLabels
 from wsss.data.manifest import Sample
 from wsss.labels.crf import dense_crf
 
@@ -32,16 +32,24 @@ class Candidates:
     labels: UInt8[np.ndarray, "height width"]
     """The most likely label of each pixel."""
     ids: tuple[int, ...]
-    """Labels that have a probability of at least 0.1 somewhere, ascending."""
+    """Labels that enter the CRF, ascending."""
     probabilities: Float32[np.ndarray, "candidates height width"]
     """Probabilities of those labels."""
 
 
-def candidates(probabilities: Float32[np.ndarray, "labels height width"]) -> Candidates:
-    """Select the labels that a CRF could choose: its time grows with their number."""
+def candidates(
+    probabilities: Float32[np.ndarray, "labels height width"], which: CrfLabels
+) -> Candidates:
+    """Select the labels that enter the CRF, whose time grows with their number.
+
+    Args:
+        probabilities: of all labels.
+        which: ``crf_labels`` of the sections ``infer`` and ``predict``.
+    """
     likely = probabilities.argmax(axis=0)
     peak = probabilities.max(axis=(1, 2))
-    ids = np.union1d(np.flatnonzero(peak >= _NOTICEABLE), likely)
+    least = {"all": 0.0, "candidates": _NOTICEABLE, "winners": np.inf}[which]
+    ids = np.union1d(np.flatnonzero(peak >= least), likely)
     return Candidates(likely.astype(np.uint8), tuple(map(int, ids)), probabilities[ids])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
+from wsss.config.base import Supervision
 from wsss.config.compute import ComputeConfig
 from wsss.config.labels import MasksConfig
 from wsss.data.manifest import Sample
@@ -28,6 +29,7 @@ def run(
     out: Path,
     png: Path,
     *,
+    supervision: Supervision,
     max_pixels: int,
     masks: MasksConfig,
     compute: ComputeConfig,
@@ -46,12 +48,14 @@ def run(
         out: shard of kind ``masks`` to write.
         png: folder to write ``label/<id>.png`` and ``train/<id>.png`` to, palette PNGs; an older
             one is replaced.
+        supervision: the scores must come from a run of the same.
         max_pixels: largest photo that is read.
         masks: background rule, PAR, CRF and ignore band.
         compute: workers.
 
     Raises:
-        ArtifactError: the shard is missing or damaged, or does not fit the manifest or the photos.
+        ArtifactError: the shard is missing or damaged, or does not fit the manifest, the photos or
+            the supervision.
         WorkerError: work on an image failed, or a worker process was killed.
     """
     manifest, classes = load(manifest_dir)
@@ -61,7 +65,7 @@ def run(
                 f"{scores}: holds {shard.kind!r}, expected 'scores', or 'cams' without a refiner"
             )
         provenance = STAGES["masks"].provenance(
-            {"max_pixels": max_pixels, "masks": masks},
+            {"supervision": supervision, "max_pixels": max_pixels, "masks": masks},
             weights=shard.provenance.weights,
             inputs={"scores": shard.content, **manifest_digests(manifest_dir)},
             sources={scores: shard.provenance},

@@ -20,55 +20,22 @@ from pathlib import Path
 from typing import Any
 
 from wsss.config.errors import ConfigError
-from wsss.config.load import from_mapping, overlay
+from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.config.runs import expand_runs, run_name
+from wsss.pipeline.products import PRODUCTS, RUN_TABLES, SCORED, table_paths
 from wsss.pipeline.stages import stage_sections
-from wsss.score.papers.runs import table_runs
+from wsss.score.papers.runs import table_configs
 from wsss.score.papers.table import load_table, row_of
 from wsss.score.product import PRODUCTS as RECORDS
 from wsss.score.product import ProductName
 
-
-@dataclass(frozen=True)
-class Product:
-    """A folder of a run: the stage that fills it, and the folders that it is made from."""
-
-    stage: str
-    inputs: tuple[str, ...] = ()
-
-
-PRODUCTS: dict[str, Product] = {
-    "manifest": Product("ingest"),
-    "cams": Product("cams", ("manifest",)),
-    "seeds": Product("seeds", ("cams",)),
-    "refine": Product("refine_train", ("cams", "seeds")),
-    "scores_grid": Product("refine_apply", ("refine",)),
-    "refiner_predictions": Product("refine_predict", ("refine",)),
-    "masks": Product("masks", ("scores_grid",)),
-    "segmenter": Product("retrain", ("masks",)),
-    "predictions": Product("predict", ("segmenter",)),
-}
-"""By the folder's name, in the order in which data walks through them."""
-
-SCORED: dict[ProductName, str] = {
-    "blob": "manifest",
-    "cam": "cams",
-    "affinity": "cams",
-    "seeds": "seeds",
-    "refiner_scores": "scores_grid",
-    "masks": "masks",
-    "refiner_prediction": "refiner_predictions",
-    "segmenter": "predictions",
-}
-"""The folder of each product that is scored; its records lie in the run that has the folder."""
-
-RUN_TABLES = ("table", "classes", "pairs")
-"""Tables that are made from all records of a run."""
+_TAUGHT_BY_TRUTH = frozenset({"refine", "segmenter"})
+"""In the supervised upper bound these are made from ``truth_masks`` alone."""
 _COSTS = "training"
 _NO_RESULT = frozenset({"compute", "pictures", "sweep", "runs", "matrix"})
 """Sections that do not tell two runs apart."""
-_CAMS = frozenset({"manifest", "cams"})
+_CAMS = frozenset({"manifest", "truth_masks", "noisy_tags", "cams"})
 _MASKS = frozenset(PRODUCTS) - {"segmenter", "predictions"}
 _FOLDERS = frozenset(PRODUCTS) | {"scores", "tables", "pictures", "logs", "benchmarks"}
 
@@ -93,8 +60,9 @@ class Runs(Mapping[str, Run]):
         tables: files of tables whose runs belong to it as well; they take the section ``compute``.
 
     Raises:
-        ConfigError: see `wsss.config.runs.expand_runs` and `wsss.score.papers.runs.table_runs`; or
-            the folder of a run would lie in that of another.
+        ConfigError: see `wsss.config.runs.expand_runs` and
+            `wsss.score.papers.runs.table_configs`; or the folder of a run would lie in that of
+            another.
     """
 
     def __init__(
@@ -117,7 +85,7 @@ class Runs(Mapping[str, Run]):
         """Of each table the folders of its runs, by the label of the row."""
         self._taken: dict[str, str] = {}
         for path in tables:
-            self._add_table(path, {"compute": mapping.get("compute", {})})
+            self._add_table(path, mapping.get("compute", {}))
 
     def _add_many(self, configs: Mapping[str, Config], axes: Sequence[str]) -> None:
         """The runs of a sweep, named runs, or those of a matrix with their shared parents."""
@@ -134,8 +102,7 @@ class Runs(Mapping[str, Run]):
 
     def _add_table(self, path: Path, compute: Mapping[str, Any]) -> None:
         self.tables[path.stem] = {}
-        for label, mapping in table_runs(path).items():
-            config = from_mapping(overlay(mapping, compute), where=f"{path}, {label}")
+        for label, config in table_configs(path, compute).items():
             name = config.name.replace(".", "/", 1)
             run = self._runs.setdefault(name, Run(config, final=False))
             self.tables[path.stem][label] = name
@@ -158,16 +125,21 @@ class Runs(Mapping[str, Run]):
         """The folder from which a run reads a product: its own, or that of the producer."""
         return f"results/{self.producer(product, name)}/{product}"
 
+    def manifest_folder(self, name: str) -> str:
+        """The folder of the manifest that a run uses: with the given tags, or with others."""
+        noisy = self[name].config.tag_noise.enabled
+        return self.folder("noisy_tags" if noisy else "manifest", name)
+
     def records(self, name: str) -> dict[tuple[ProductName, str], str]:
         """The files of records of a run by what is scored and split, in the order of its table."""
         config = self[name].config
         scored: list[tuple[ProductName, str]] = []
         trained = config.refine.is_trained
-        for split in config.cams.splits:
+        for split in config.cam_splits:
             scored += [("blob", split), ("cam", split)]
             if config.cams.has_affinity:
                 scored.append(("affinity", split))
-            if config.refine.needs_seeds and split == "train":
+            if config.needs_seeds and split == "train":
                 scored.append(("seeds", split))
             if trained:
                 scored.append(("refiner_scores", split))
@@ -185,7 +157,7 @@ class Runs(Mapping[str, Run]):
     def last_products(self, name: str) -> list[str]:
         """The files that a run ends in: pictures and tables."""
         config, base = self[name].config, f"results/{name}"
-        splits = config.cams.splits
+        splits = config.cam_splits
         products = [f"{base}/index.html"]
         products += [f"{base}/pictures/{split}.png" for split in splits]
         if config.data.has_truth:
@@ -201,13 +173,26 @@ class Runs(Mapping[str, Run]):
             products += [f"{base}/pictures/val.png"]
         return products
 
+    @property
+    def overviews(self) -> list[str]:
+        """Table and chart of the runs of the configuration, where there are several."""
+        noises = [self[name].config.tag_noise for name in self.final if name != self.name]
+        if not noises or not self[self.name].config.data.has_truth:
+            return []
+        random = [noise for noise in noises if noise.source == "given"]
+        removed = {noise.dropped for noise in random if not noise.added}
+        added = {noise.added for noise in random if not noise.dropped}
+        varies = max(len(removed), len(added)) > 1
+        charts = [f"results/{self.name}/pictures/tag_noise.png"] if varies else []
+        return [*table_paths(self.name, "sweep"), *charts]
+
     def shown(self, name: str, split: str) -> dict[str, list[str]]:
         """The shards behind a contact sheet, by product."""
         config = self[name].config
-        has_cams, val = split in config.cams.splits, split == "val"
+        has_cams, val = split in config.cam_splits, split == "val"
         is_shown = {
             "cams": has_cams,
-            "seeds": config.refine.needs_seeds and split == "train",
+            "seeds": config.needs_seeds and split == "train",
             "masks": has_cams,
             "refiner_predictions": config.refine.is_trained and val,
             "predictions": config.retrain.enabled and val,
@@ -264,16 +249,15 @@ class Runs(Mapping[str, Run]):
         """Everything that decides the content of a product; equal keys, equal content."""
         config, product_kind = self[name].config, PRODUCTS[product]
         skipped = () if config.refine.is_trained else ("refine", "scores_grid")
-        if product in skipped or (product == "seeds" and not config.refine.needs_seeds):
+        if product == "noisy_tags" and not config.tag_noise.enabled:
+            return self._key("manifest", name)
+        if product in skipped or (product == "seeds" and not config.needs_seeds):
             return self._key("cams", name)
-        inputs = (self._key(other, name) for other in product_kind.inputs)
+        supervised = config.supervision == "masks" and product in _TAUGHT_BY_TRUTH
+        before = ("truth_masks",) if supervised else product_kind.inputs
+        inputs = (self._key(other, name) for other in before)
         values = (stage_sections(product_kind.stage, config), str(config.shards))
         return tuple(dict.fromkeys((*(entry for key in inputs for entry in key), *values)))
-
-
-def table_paths(name: str, table: str) -> list[str]:
-    """A table of a run in all its forms."""
-    return [f"results/{name}/tables/{table}.{suffix}" for suffix in ("md", "csv", "html")]
 
 
 def _results(config: Config) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from wsss.clip.input import EncoderInput
@@ -81,6 +81,10 @@ class CropOptions:
     """Label of what lies outside the image."""
     fill: tuple[int, int, int] = (0, 0, 0)
     """Colour of what lies outside the image."""
+    smooth: bool = True
+    """Whether images are smoothed where they shrink."""
+    corner: bool = False
+    """Whether an image smaller than the crop lies in its upper left corner, else anywhere."""
 
 
 class Refiner(ABC, Generic[Options]):
@@ -108,6 +112,39 @@ class Refiner(ABC, Generic[Options]):
             step: 0-based.
             batch: the crops, on the encoder's device.
         """
+
+    def supervision(self, step: int, batch: CropBatch) -> UInt8[Tensor, "batch side side"]:
+        """The labels that a step learns: 0 background, class + 1, 255 nothing.
+
+        Here those that came with the crops. A method overrides this that makes others while it
+        trains; its `loss` then learns what this gives.
+
+        Args:
+            step: 0-based.
+            batch: the crops, on the encoder's device.
+        """
+        if batch.labels is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} makes labels while it trains: it must say which, in "
+                "`supervision`"
+            )
+        return batch.labels
+
+    def supervised_loss(self, batch: CropBatch) -> Mapping[str, Tensor]:
+        """The same where ``batch.labels`` are the truth (``supervision: masks``).
+
+        There are no CAMs and no tags then, and whatever stands in for missing labels falls away.
+
+        Args:
+            batch: the crops, without maps, on the encoder's device.
+
+        Raises:
+            ValueError: the method has no such loss.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no loss for pixel labels; set supervision to tags, or give "
+            "it a supervised_loss"
+        )
 
     @abstractmethod
     def logits(

@@ -182,8 +182,8 @@ def slide(
 ) -> Float[Tensor, "batch labels rows columns"]:
     """Logits of images; those of overlapping windows are averaged.
 
-    Images that are no larger than the window enter the network whole. A remainder of a patch at the
-    end of a window is cut off, and the logits are stretched over it.
+    An image enters the network unpadded, and whole where it is no larger than the window. A
+    remainder of a patch at the end of a window is cut off, and the logits are stretched over it.
 
     Args:
         network: see the module.
@@ -195,7 +195,7 @@ def slide(
         batch: windows per call of the network, at least one of each image.
 
     Returns:
-        At the size of the images where windows overlap, else at any size.
+        With a window at the size of the images, as mmsegmentation does; else at any size.
     """
     count, _, height, width = images.shape
     side = (min(window or height, height), min(window or width, width))
@@ -209,7 +209,7 @@ def slide(
         logits = network(torch.cat(crops))
         return logits if labels is None else logits[:, list(labels)]
 
-    if len(corners) == 1:
+    if window is None:
         return logits_at(corners)
     per_call = max(1, batch // count)
     total, times = images.new_zeros(0), images.new_zeros(height, width)

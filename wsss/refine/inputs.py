@@ -1,4 +1,4 @@
-"""What refiners learn from and refine: CAMs and hard seeds, read from shards image by image."""
+"""What refiners learn from and refine: CAMs, hard seeds, pixel labels; read image by image."""
 
 from __future__ import annotations
 
@@ -199,12 +199,35 @@ class SeedSet(ShardSet):
         Raises:
             ArtifactError: the item is damaged, or not what a seed shard holds.
         """
-        sample, item = self.sample(image), self.item(image)
-        labels = item.arrays.get("train")
-        if labels is None or labels.shape != (sample.height, sample.width):
-            shape = None if labels is None else labels.shape
-            raise ArtifactError(
-                f"{self.where(image)} has a seed of shape {shape}, its photo is "
-                f"{(sample.height, sample.width)} (height, width); rerun the seeds"
-            )
-        return labels.astype(np.uint8, copy=False)
+        return _label_map(self, image, "a seed")
+
+
+class TruthSet(ShardSet):
+    """Pixel labels of training images, for the supervised upper bound; there are no CAMs."""
+
+    kind = "truth_masks"
+
+    def read(self, image: str) -> ImageCams:
+        """The image, with no class and no map: its labels say all that is learned."""
+        nothing = np.zeros((0, 1, 1), np.float16)
+        return ImageCams(self.sample(image), (), nothing, nothing, None)
+
+    def labels(self, image: str) -> UInt8[np.ndarray, "height width"]:
+        """The label of each pixel: 0 background, class + 1, 255 void.
+
+        Raises:
+            ArtifactError: the item is damaged, or of another size than the photo.
+        """
+        return _label_map(self, image, "pixel labels")
+
+
+def _label_map(shards: ShardSet, image: str, what: str) -> UInt8[np.ndarray, "height width"]:
+    """The array ``train`` of an image, at its size."""
+    sample, labels = shards.sample(image), shards.item(image).arrays.get("train")
+    if labels is None or labels.shape != (sample.height, sample.width):
+        shape = None if labels is None else labels.shape
+        raise ArtifactError(
+            f"{shards.where(image)} has {what} of shape {shape}, its photo is "
+            f"{(sample.height, sample.width)} (height, width); rerun the stage {shards.kind}"
+        )
+    return labels.astype(np.uint8, copy=False)

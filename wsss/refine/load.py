@@ -14,9 +14,11 @@ from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.checkpoint_header import checkpoint_facts, checkpoint_provenance
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.staleness import refuse_other_supervision
 from wsss.clip.input import EncoderInput
 from wsss.clip.load import LoadedClip
 from wsss.compute import seeding
+from wsss.config.base import Supervision
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
 from wsss.config.compute import ComputeConfig
@@ -31,6 +33,7 @@ from wsss.refine.registry import method_module
 class Sections(TypedDict):
     """What the refine stages read of the configuration, but seed, ``infer`` and ``masks.crf``."""
 
+    supervision: Supervision
     max_pixels: int
     kind: str
     root: str
@@ -128,13 +131,15 @@ def load_state(refiner: Refiner[Any], checkpoint: Path, method: str) -> Provenan
     return provenance
 
 
-def refiner_sources(checkpoint: Path, refine: RefineConfig) -> dict[Path, Provenance]:
+def refiner_sources(checkpoint: Path, sections: Sections) -> dict[Path, Provenance]:
     """How the refiner was made here; one that was trained elsewhere has settings of its own.
 
     Raises:
-        ArtifactError: the checkpoint is missing, or is none of this pipeline.
+        ArtifactError: the checkpoint is missing, is none of this pipeline, or is a supervised upper
+            bound and the run is not, or the other way round.
     """
-    provenance = checkpoint_provenance(checkpoint)
+    refine, provenance = sections["refine"], checkpoint_provenance(checkpoint)
+    refuse_other_supervision(checkpoint, provenance, sections["supervision"])
     copied = refine.checkpoint is not None and provenance.stage != "refine_import"
     return {} if copied else {checkpoint: provenance}
 

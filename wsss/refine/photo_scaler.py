@@ -35,7 +35,7 @@ class PhotoScaler:
     square: int | None = None
     """Side of the square that every photo becomes at scale 1, pixels; else ..."""
     short_side: int | None = None
-    """... its short side, else ..."""
+    """... its short side, as far as ``long_side`` allows, else ..."""
     long_side: int | None = None
     """... its long side; None for the photo's own size."""
 
@@ -54,7 +54,7 @@ class PhotoScaler:
             return self.normalize(resize_image(photo, size))[None].to(self.device)
         if self.resample == "opencv":
             height, width = (
-                max(round(s * scale), p) for s, p in zip(sides, self.patch, strict=True)
+                max(int(s * scale + 0.5), p) for s, p in zip(sides, self.patch, strict=True)
             )
             resized = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
             return self.normalize(resized)[None].to(self.device)
@@ -79,11 +79,12 @@ class PhotoScaler:
     def _sides(self, photo: Photo) -> tuple[float, float]:
         """Height and width at scale 1."""
         height, width = photo.shape[:2]
-        factor = 1.0
         if self.square is not None:
             return float(self.square), float(self.square)
+        factors = []
         if self.short_side is not None:
-            factor = self.short_side / min(height, width)
-        elif self.long_side is not None:
-            factor = self.long_side / max(height, width)
+            factors.append(self.short_side / min(height, width))
+        if self.long_side is not None:
+            factors.append(self.long_side / max(height, width))
+        factor = min(factors, default=1.0)
         return height * factor, width * factor

@@ -18,6 +18,7 @@ from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.artifacts.training import joint_training, state_folder, write_training
 from wsss.compute.device import pick_device
+from wsss.config.base import with_supervision
 from wsss.config.infer import InferConfig
 from wsss.config.labels import CrfConfig
 from wsss.config.paths import expand_path
@@ -26,7 +27,7 @@ from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load, manifest_digests
 from wsss.labels.prediction import Prediction, candidates, write_predictions
 from wsss.refine.base import Refiner
-from wsss.refine.inputs import CamSet, ImageCams, SeedSet, ShardSet
+from wsss.refine.inputs import CamSet, ImageCams, SeedSet, ShardSet, TruthSet
 from wsss.refine.items import identity, refiner_key, scores_item
 from wsss.refine.load import Sections, configured_refiner, load_state, model_facts, refiner_sources
 from wsss.refine.photo_scaler import Photo
@@ -34,11 +35,12 @@ from wsss.refine.photos import on_photos
 from wsss.refine.registry import METHODS, method_module
 from wsss.refine.training.efficiency import write_efficiency
 from wsss.refine.training.run import train as run_training
+from wsss.refine.training.snapshots import FOLDER, Snapshots
 
 
 def train(
     manifest_dir: Path,
-    cam_shards: list[Path],
+    shards: list[Path],
     out: Path,
     log: Path,
     work: Path,
@@ -49,14 +51,19 @@ def train(
     seed: int,
     **sections: Unpack[Sections],
 ) -> None:
-    """Train the refiner on the CAMs of the train split and write its checkpoint.
+    """Train the refiner on the train split and write its checkpoint.
+
+    It learns from CAMs, perhaps by way of seeds; with ``supervision: masks`` from the truth.
+
+    With ``refine.train.snapshots_every`` states of earlier steps are kept in `FOLDER` next to it.
 
     With a launcher such as torchrun (one process per GPU; `wsss launch`) the processes share each
     batch, and only the first one writes.
 
     Args:
         manifest_dir: what ingest wrote.
-        cam_shards: CAM shards that together hold every training image.
+        shards: CAM shards that together hold every training image; with ``supervision: masks``
+            those of `wsss.score.truth.training_masks`.
         out: checkpoint to write (safetensors).
         log: CSV to write, one row per step: ``step``, ``loss``, ``lr`` and the parts of the loss.
         work: folder for what an interrupted training resumes from.
@@ -71,7 +78,7 @@ def train(
         ValueError: ``refine.method`` is none, or ``refine.checkpoint`` names what is to be
             imported instead.
     """
-    refine = sections["refine"]
+    refine, supervision = sections["refine"], sections["supervision"]
     if refine.checkpoint is not None:
         raise ValueError(
             f"refine.checkpoint is {refine.checkpoint!r}, so nothing is trained; run "
@@ -82,14 +89,17 @@ def train(
     manifest, classes = load(manifest_dir)
     with ExitStack() as stack:
         first = stack.enter_context(joint_training(work, pick_device(sections["compute"].device)))
-        images = stack.enter_context(CamSet(cam_shards, manifest.split("train")))
-        sets: dict[str, ShardSet] = {"CAM": images}
+        samples = manifest.split("train")
+        images: CamSet | TruthSet
+        images = TruthSet(shards, samples) if supervision == "masks" else CamSet(shards, samples)
+        stack.enter_context(images)
+        sets: dict[str, ShardSet] = {"CAM" if supervision == "tags" else "pixel label": images}
         seeds = None
-        if refine.needs_seeds:
-            seeds = stack.enter_context(SeedSet(seed_shards or [], manifest.split("train")))
+        if refine.needs_seeds and supervision == "tags":
+            seeds = stack.enter_context(SeedSet(seed_shards or [], samples))
             sets["seed"] = seeds
-        for name, shards in sets.items():
-            if missing := shards.missing():
+        for name, of_kind in sets.items():
+            if missing := of_kind.missing():
                 raise ArtifactError(
                     f"{len(missing)} training images have no {name}, e.g. {missing[0]!r}; pass all "
                     f"{name} shards of the train split"
@@ -100,7 +110,7 @@ def train(
             modules=[method_module(refine.method)],
             weights=images.weights | {"clip": refiner.setup.encoder_input.clip.digest},
             inputs=manifest_digests(manifest_dir)
-            | {n: digest for shards in sets.values() for n, digest in shards.inputs.items()},
+            | {n: digest for of_kind in sets.values() for n, digest in of_kind.inputs.items()},
             sources=images.provenances | (seeds.provenances if seeds else {}),
         )
         name = refine.options.repeated if sections["kind"] == "voc" else ""
@@ -111,25 +121,29 @@ def train(
             "repeated": sorted(repeated),
             "classes": asdict(classes),
             "texts": refiner.texts(),
-        } | {name: shards.content for name, shards in sets.items()}
-        key = provenance.training_key(learned)
+        } | {name: of_kind.content for name, of_kind in sets.items()}
+        key, facts = provenance.training_key(learned), model_facts(classes)
+        snapshots = None
+        if every := refine.train.snapshots_every:
+            last, folder = refine.train.iterations, out.parent / FOLDER
+            snapshots = Snapshots(folder, every, last, provenance, key, facts)
         result = run_training(
             refiner,
             images,
             seeds,
             refine.train,
-            title=METHODS[refine.method].title,
+            title=with_supervision(METHODS[refine.method].title, supervision),
             seed=seed,
             key=key,
             work=state_folder(work, key),
             cache=cache,
             workers=sections["compute"].workers,
             repeated=repeated,
+            snapshots=snapshots,
         )
         if first:
             if efficiency is not None:
                 write_efficiency(efficiency, result.efficiency, provenance.digest())
-            facts = model_facts(classes)
             write_training(out, log, result.tensors, result.curve, provenance, facts)
 
 
@@ -171,7 +185,7 @@ def apply(
             modules=[method_module(refine.method)],
             weights=images.weights | checkpoint_weights(checkpoint, refine.method),
             inputs=images.inputs | manifest_digests(manifest_dir),
-            sources=images.provenances | refiner_sources(checkpoint, refine),
+            sources=images.provenances | refiner_sources(checkpoint, sections),
         )
         refiner = configured_refiner(sections, classes, cache, infer=infer)
         load_state(refiner, checkpoint, refine.method)
@@ -243,7 +257,7 @@ def predict(
         modules=[method_module(refine.method)],
         weights=checkpoint_weights(checkpoint, refine.method),
         inputs=manifest_digests(manifest_dir),
-        sources=refiner_sources(checkpoint, refine),
+        sources=refiner_sources(checkpoint, sections),
     )
     refiner = configured_refiner(sections, classes, cache, infer=infer)
     load_state(refiner, checkpoint, refine.method)
@@ -251,7 +265,8 @@ def predict(
     def predicted(photo: Photo, sample: Sample) -> tuple[str, Prediction]:
         _seed(refiner, sample)
         probs = refiner.probabilities(photo)
-        protocols = {name: candidates(p.cpu().numpy()) for name, p in probs.items()}
+        arrays = {name: p.cpu().numpy() for name, p in probs.items()}
+        protocols = {name: candidates(maps, infer.crf_labels) for name, maps in arrays.items()}
         return sample.id, Prediction(photo, protocols)
 
     def predictions(some: list[Sample]) -> Iterator[tuple[str, Prediction]]:

@@ -1,4 +1,4 @@
-"""Photos and their `train` masks as an endless, seekable stream of augmented training samples."""
+"""Photos and the masks to learn as an endless, seekable stream of augmented training samples."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
 
     Args:
         manifest_dir: folder that ingest wrote.
-        masks: shards of kind ``masks`` that together hold every training image.
+        masks: shards that together hold every training image.
         seed: the run's seed.
         max_pixels: passed to `read_image`.
+        kind: of the shards; ``truth_masks`` for full supervision.
         cache_bytes: the set is kept decoded in memory if it needs no more than this.
         rest: arguments of mmsegmentation's data sets, e.g. ``pipeline`` and ``metainfo``.
 
@@ -51,11 +52,13 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
         masks: Sequence[str],
         seed: int,
         max_pixels: int,
+        kind: str = "masks",
         cache_bytes: int = _CACHE_BYTES,
         **rest: Any,
     ) -> None:
         self._manifest_dir = Path(manifest_dir)
         self._masks = [Path(path) for path in masks]
+        self._kind = kind
         self._seed = seed
         self._max_pixels = max_pixels
         self._cache_bytes = cache_bytes
@@ -69,13 +72,13 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
         manifest, _ = load(self._manifest_dir)
         shard_of: dict[str, Path] = {}
         for path in self._masks:
-            with Shard(path, kind="masks") as shard:
+            with Shard(path, kind=self._kind) as shard:
                 shard_of.update(dict.fromkeys(shard.ids, path))
         samples = tuple(manifest.split("train"))
         missing = [sample.id for sample in samples if sample.id not in shard_of]
         if missing or not samples:
             raise ArtifactError(
-                f"{len(missing)} of {len(samples)} training images have no pseudo mask"
+                f"{len(missing)} of {len(samples)} training images have no mask"
                 + (f", e.g. {missing[0]!r}" if missing else "")
                 + f" in {', '.join(map(str, self._masks))}; pass all mask shards of the train split"
             )
@@ -150,7 +153,7 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
             shards = {}
             self._open = (os.getpid(), shards)
         if path not in shards:
-            shards[path] = Shard(Path(path), kind="masks")
+            shards[path] = Shard(Path(path), kind=self._kind)
         return shards[path]
 
     def _close(self) -> None:

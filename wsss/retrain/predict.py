@@ -13,8 +13,9 @@ from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.stage import STAGES
 from wsss.compute.threads import one_thread_each, ordered_map
+from wsss.config.base import Supervision
 from wsss.config.compute import ComputeConfig
-from wsss.config.labels import CrfConfig
+from wsss.config.labels import CrfConfig, CrfLabels
 from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.images.read import read_image
@@ -32,6 +33,7 @@ def run(
     checkpoint: Path,
     out: Path,
     *,
+    supervision: Supervision,
     max_pixels: int,
     crf: CrfConfig,
     retrain: RetrainConfig,
@@ -50,6 +52,7 @@ def run(
         shard: part and number of parts, 1-based.
         checkpoint: what `wsss.retrain.train.train` wrote.
         out: the shard.
+        supervision: the checkpoint must have been trained so.
         max_pixels: see `read_image`.
         crf: settings of the masks' dense CRF.
         retrain: the network.
@@ -57,11 +60,12 @@ def run(
         compute: device, batch and workers; changes no label.
 
     Raises:
-        ArtifactError: the checkpoint is of another architecture or class list.
+        ArtifactError: the checkpoint is of another architecture, class list or supervision.
         ValueError: ``predict.window`` does not suit the network.
     """
     values: dict[str, Any] = {
-        "max_pixels": max_pixels, "crf": crf, "retrain": retrain, "predict": predict,
+        "supervision": supervision, "max_pixels": max_pixels, "crf": crf, "retrain": retrain,
+        "predict": predict,
     }  # fmt: skip
     stage = STAGES["predict"]
     provenance = stage.provenance(
@@ -80,7 +84,13 @@ def run(
     key = [stage.provenance(values, weights=weights).key(), segmenter.facts.model_dump(mode="json")]
 
     def predicted(some: list[Sample]) -> Iterator[tuple[str, Prediction]]:
-        return predictions(segmenter, some, batch=compute.batch, max_pixels=max_pixels)
+        return predictions(
+            segmenter,
+            some,
+            batch=compute.batch,
+            max_pixels=max_pixels,
+            crf_labels=predict.crf_labels,
+        )
 
     write_predictions(
         out,
@@ -95,7 +105,12 @@ def run(
 
 
 def predictions(
-    segmenter: Segmenter, samples: Sequence[Sample], *, batch: int, max_pixels: int
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    *,
+    batch: int,
+    max_pixels: int,
+    crf_labels: CrfLabels,
 ) -> Iterator[tuple[str, Prediction]]:
     """Id and prediction of each sample.
 
@@ -110,7 +125,7 @@ def predictions(
         arrays = {name: maps.cpu().numpy() for name, maps in probs.items()}
         results = []
         for index, (sample, photo) in enumerate(zip(some, photos, strict=True)):
-            protocols = {name: candidates(maps[index]) for name, maps in arrays.items()}
+            protocols = {name: candidates(maps[index], crf_labels) for name, maps in arrays.items()}
             results.append((sample.id, Prediction(photo, protocols)))
         return results
 

@@ -41,6 +41,7 @@ def training_config(
     labels: Sequence[str],
     manifest_dir: Path,
     masks: Sequence[Path],
+    kind: str = "masks",
     work: Path,
     init: Path | None,
     device: torch.device,
@@ -56,6 +57,7 @@ def training_config(
         labels: names of the labels, background first.
         manifest_dir: folder that ingest wrote.
         masks: mask shards of the train split.
+        kind: of these shards.
         work: folder of resumable checkpoints and logs.
         init: backbone checkpoint to start from, or None.
         device: where one process trains.
@@ -98,6 +100,7 @@ def training_config(
                     "masks": [str(path.resolve()) for path in masks],
                     "seed": seed,
                     "max_pixels": max_pixels,
+                    "kind": kind,
                     "metainfo": {"classes": tuple(labels)},
                     "pipeline": _augmentation(retrain),
                 },

@@ -1,20 +1,23 @@
-"""The stage `retrain`: train a segmenter on pseudo masks."""
+"""The stage `retrain`: train a segmenter on pseudo masks or, as an upper bound, on the truth."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wsss.artifacts.checkpoint_header import checkpoint_provenance, is_checkpoint
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
+from wsss.artifacts.staleness import refuse_other_supervision
 from wsss.artifacts.training import joint_training, state_folder, write_training
 from wsss.compute import distributed
 from wsss.compute.device import pick_device
 from wsss.compute.threads import fixed_threads
+from wsss.config.base import Supervision
 from wsss.config.compute import ComputeConfig
 from wsss.config.retrain import RetrainConfig
 from wsss.data.datasets.classes import ClassList
@@ -25,6 +28,9 @@ from wsss.retrain.runner import SegmenterRunner
 from wsss.retrain.segmenter import segmenter_facts
 from wsss.retrain.weights.initial import init_path
 
+MASK_KINDS: Mapping[Supervision, str] = {"tags": "masks", "masks": "truth_masks"}
+"""Kind of the shards that are learned from."""
+
 
 def train(
     manifest_dir: Path,
@@ -34,6 +40,7 @@ def train(
     work: Path,
     *,
     seed: int,
+    supervision: Supervision,
     max_pixels: int,
     retrain: RetrainConfig,
     compute: ComputeConfig,
@@ -45,18 +52,21 @@ def train(
 
     Args:
         manifest_dir: folder that ingest wrote.
-        masks: shards of kind ``masks`` that together hold every training image.
+        masks: shards of kind ``masks`` that together hold every training image; with
+            ``supervision: masks`` of kind ``truth_masks``.
         out: safetensors checkpoint of the whole network, in mmsegmentation's naming.
         log: CSV, one row per step: step, loss, lr (of the backbone) and the parts of the loss.
         work: folder of resumable checkpoints, the mmengine config and its log; see
             `wsss.artifacts.training.state_folder`.
         seed: the run's seed.
+        supervision: decides what masks may be learned from.
         max_pixels: see `read_image`.
         retrain: network and recipe.
         compute: device and workers; does not influence the weights.
 
     Raises:
-        ArtifactError: an input is missing, damaged or does not fit the others.
+        ArtifactError: an input is missing, damaged or does not fit the others, or comes from a
+            supervised upper bound and the run is none.
         SharedMemoryError: there is too little room for the batches of several workers.
         LoaderError: a process that loads batches failed.
         ValueError: the configuration cannot be trained.
@@ -65,10 +75,17 @@ def train(
     manifest, classes = load(manifest_dir)
     samples = tuple(manifest.split("train"))
     images = [[sample.id, sample.digest] for sample in samples]
-    contents, digest_of, sources = _read_masks(masks)
+    contents, digest_of, sources = _read_masks(masks, supervision)
     init = init_path(retrain.init, retrain.model)
+    if init and supervision == "tags" and is_checkpoint(init):
+        refuse_other_supervision(init, checkpoint_provenance(init), supervision)
     provenance = STAGES["retrain"].provenance(
-        {"seed": seed, "max_pixels": max_pixels, "retrain": retrain},
+        {
+            "seed": seed,
+            "supervision": supervision,
+            "max_pixels": max_pixels,
+            "retrain": retrain,
+        },
         weights={"init": digest_file(init)} if init else {},
         inputs={
             "images": digest_json(images),
@@ -93,6 +110,7 @@ def train(
             labels=labels,
             manifest_dir=manifest_dir,
             masks=masks,
+            kind=MASK_KINDS[supervision],
             work=state_folder(work, provenance.training_key(learned)),
             init=init,
             device=device,
@@ -118,14 +136,16 @@ def label_names(classes: ClassList) -> tuple[str, ...]:
 
 
 def _read_masks(
-    masks: Sequence[Path],
+    masks: Sequence[Path], supervision: Supervision
 ) -> tuple[list[str], dict[str, str], dict[Path, Provenance]]:
     """Digest of each shard, and of each image's mask by the image; how each shard was made."""
     contents: list[str] = []
     digest_of: dict[str, str] = {}
     sources: dict[Path, Provenance] = {}
     for path in masks:
-        with Shard(path, kind="masks") as shard:
+        with Shard(path) as shard:
+            refuse_other_supervision(path, shard.provenance, supervision)
+        with Shard(path, kind=MASK_KINDS[supervision]) as shard:
             contents.append(shard.content)
             digest_of |= {image: shard.digest(image) for image in shard.ids}
             sources[path] = shard.provenance

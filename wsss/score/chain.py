@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.stage import difference_text, source_differences
-from wsss.artifacts.staleness import digest_differences
+from wsss.artifacts.staleness import digest_differences, refuse_other_supervision
 from wsss.score.metrics.counting import ProductError
 
 
@@ -31,7 +31,11 @@ class Chain:
 
         Raises:
             ProductError: settings, seed, images, classes or weights differ.
+            ArtifactError: it is of a supervised upper bound and the score is not, or the other way
+                round.
         """
+        if supervision := self._expected.config.get("supervision"):
+            refuse_other_supervision(path, provenance, supervision)
         differences = source_differences(provenance, self._expected)
         for entry in provenance.chain():
             sentences = [

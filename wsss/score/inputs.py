@@ -8,12 +8,13 @@ from pathlib import Path
 
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Shard
-from wsss.config.data import DataConfig
+from wsss.config.data import DataConfig, TagNoiseConfig
 from wsss.data.manifest import Manifest
-from wsss.data.manifest_folder import load, manifest_digests
+from wsss.data.manifest_folder import load, load_given, manifest_digests
 from wsss.score.chain import Chain
 from wsss.score.metrics.counting import Image, Part, ProductError
 from wsss.score.names import list_images
+from wsss.score.tag_quality import TagQuality
 from wsss.score.truth.find import Truth, find_truth
 
 _IMAGES_PER_PART = 32
@@ -33,6 +34,10 @@ class Inputs:
     """Of the manifest and of each shard, by file name."""
     shard_provenance: tuple[Provenance, ...]
     """How the shards were made; without their inputs; equal ones stand once."""
+    tags: dict[str, tuple[int, ...]]
+    """The given tags of each image, 0-based."""
+    tag_quality: TagQuality | None
+    """How far the tags in use agree with them; None: they are these."""
 
     @property
     def images(self) -> int:
@@ -47,6 +52,7 @@ class Inputs:
     @staticmethod
     def open(
         data: DataConfig,
+        tag_noise: TagNoiseConfig,
         manifest_dir: Path,
         split: str,
         shards: Sequence[Path],
@@ -57,24 +63,24 @@ class Inputs:
 
         Args:
             data: where the truth lies.
-            manifest_dir: what ingest wrote.
+            tag_noise: whether the tags in use are the given ones.
+            manifest_dir: what ingest wrote, or tag-noise.
             split: ``train`` or ``val``.
             shards: files that together hold exactly the images of the split.
             kind: of the shards; empty: the product has none.
             expected: the settings by which the shards must have been made.
 
         Raises:
-            ProductError: the split has no images, the shards hold other images, or they or what
-                they were made from were made in another way than expected.
+            ProductError: the shards hold other images, or they or what they were made from, its
+                tags included, were made in another way than expected.
             TruthError: ground truth is missing.
-            ArtifactError: a shard is missing, damaged or of another kind.
+            ArtifactError: the split has no images, or a shard is missing, damaged or of another
+                kind.
         """
-        manifest, classes = load(manifest_dir)
-        manifest = manifest.split(split)
-        if not len(manifest):
-            raise ProductError(
-                f"{manifest_dir}: the split {split!r} has no images; nothing to score"
-            )
+        whole, classes = load(manifest_dir)
+        given = load_given(manifest_dir)
+        quality = _compare_tags(manifest_dir, whole, given, tag_noise)
+        manifest = whole.split(split)
         truth = find_truth(data, manifest, split)
         images = {
             sample.id: Image(
@@ -105,7 +111,17 @@ class Inputs:
             _check_ids(manifest, ids, split)
         labels = ("background", *classes.names)
         distinct = {entry.key(): entry for entry in provenance}
-        return Inputs(labels, truth, tuple(parts), arrays, digests, tuple(distinct.values()))
+        tags = {sample.id: sample.tags for sample in (given or whole).split(split)}
+        return Inputs(
+            labels=labels,
+            truth=truth,
+            parts=tuple(parts),
+            arrays=arrays,
+            digests=digests,
+            shard_provenance=tuple(distinct.values()),
+            tags=tags,
+            tag_quality=quality,
+        )
 
 
 def truth_digest(data: DataConfig, manifest: Manifest, split: str) -> str:
@@ -120,6 +136,43 @@ def truth_digest(data: DataConfig, manifest: Manifest, split: str) -> str:
         TruthError: ground truth is missing.
     """
     return find_truth(data, manifest, split).digest()
+
+
+def _compare_tags(
+    manifest_dir: Path, manifest: Manifest, given: Manifest | None, noise: TagNoiseConfig
+) -> TagQuality | None:
+    """Compare the tags of a manifest with the given ones; None where they are the given ones.
+
+    Args:
+        manifest_dir: where both lie, for messages.
+        manifest: the images with the tags that were used.
+        given: with the tags of the data set, see `load_given`.
+        noise: ``tag_noise``, which must say whether they differ.
+
+    Raises:
+        ProductError: the manifest has other tags although nothing of it is configured, or the
+            other way round.
+    """
+    if (given is not None) != noise.enabled:
+        has, says = ("has", "no") if given else ("has not", "such")
+        raise ProductError(
+            f"{manifest_dir}: {has} tags that differ on purpose, tag_noise asks for {says} tags; "
+            "pass the folder of `wsss tag-noise` where the configuration has tag_noise, else that "
+            "of `wsss ingest`"
+        )
+    if given is None:
+        return None
+    used = {(s.split, s.id): set(s.tags) for s in manifest if s.split in noise.splits}
+    expected = {(s.split, s.id): set(s.tags) for s in given if s.split in noise.splits}
+    common = sum(len(tags & used.get(image, set())) for image, tags in expected.items())
+    in_use, in_all = sum(map(len, used.values())), sum(map(len, expected.values()))
+    return TagQuality(
+        noise=noise.effective(),
+        images=len(expected),
+        left_out=len(expected) - len(used),
+        precision=common / in_use if in_use else None,
+        recall=common / in_all if in_all else None,
+    )
 
 
 def _cut(shard: Path | None, images: tuple[Image, ...]) -> list[Part]:

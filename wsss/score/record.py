@@ -16,10 +16,12 @@ from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checksum import json_with_checksum, verified_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
+from wsss.config.base import Supervision
 from wsss.config.score import ClassMean
 from wsss.score.metrics.confusion import averaged, iou_of, mean_defined, metrics_of
 from wsss.score.product import ProductName, Protocol
 from wsss.score.tag_agreement import TagAgreement
+from wsss.score.tag_quality import TagQuality
 
 ThresholdSource = Literal["config", "best on this truth"]
 
@@ -63,6 +65,8 @@ class Record(BaseModel):
     """Name of the refiner that came before or is scored; ``none`` without one."""
     run: str
     """Name of the run."""
+    supervision: Supervision = "tags"
+    """``masks``: fully supervised, an upper bound."""
     chain: str
     """The steps that made the product, for people."""
     split: str
@@ -70,8 +74,12 @@ class Record(BaseModel):
     images_without_truth: int
     truth: str
     """Which folder, or which rule."""
+    truth_rule: str = ""
+    """Of COCO, ``data.coco_truth``; empty for other data sets, and where records are older."""
     truth_and_tags: TagAgreement | None = None
     """Whether they speak of the same objects; None where records are older."""
+    tag_quality: TagQuality | None = None
+    """Of a run whose tags were changed on purpose; None: it used the given ones."""
     background: Background | None
     """None where the product holds labels that no background rule made here."""
     crf: bool
@@ -136,6 +144,11 @@ class Record(BaseModel):
     def truth_warnings(self) -> list[str]:
         """What to look at before believing the numbers: where truth and tags disagree."""
         return self.truth_and_tags.warnings if self.truth_and_tags else []
+
+    @property
+    def tags_from_masks(self) -> bool:
+        """Whether the tags behind it were read from pixel labels: ``data.tags: masks``."""
+        return bool(self.provenance.config.get("data", {}).get("tags") == "masks")
 
     @property
     def at_best_threshold(self) -> bool:
@@ -217,15 +230,15 @@ def read_records(paths: Sequence[Path]) -> list[Record]:
     for path in paths:
         try:
             records += [
-                Record.model_validate(verified_json(entry, path, "delete it and score again"))
+                Record.model_validate(verified_json(entry, path, "score again"))
                 for entry in json.loads(path.read_text("utf-8"))
             ]
         except FileNotFoundError:
             raise ArtifactError(f"{path}: no such records; run `wsss score` first") from None
         except (ValidationError, ValueError, TypeError) as error:
             raise ArtifactError(
-                f"{path}: holds no score records ({str(error).splitlines()[0]}); "
-                "delete it and score again"
+                f"{path}: holds no score records ({str(error).splitlines()[0]}); pass a file that "
+                "`wsss score` wrote (results/<run>/scores/*.json); if it is one, score again"
             ) from None
     return records
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from wsss.artifacts.stage import STAGES
-from wsss.config.cams import CamsConfig
-from wsss.config.clip import ClipConfig
-from wsss.config.data import DataConfig
 from wsss.config.errors import ConfigError
-from wsss.config.infer import InferConfig
-from wsss.config.labels import BackgroundConfig, CrfConfig, MasksConfig, SeedsConfig
-from wsss.config.refine import RefineConfig
-from wsss.config.retrain import PredictConfig, RetrainConfig
-from wsss.config.score import ScoreConfig
+from wsss.config.labels import BackgroundConfig
 from wsss.score.commit import project_commit
 from wsss.score.image_counts_file import write_image_counts
 from wsss.score.inputs import Inputs
@@ -36,35 +29,11 @@ from wsss.score.metrics.parallel import Counts, count_in_parallel
 from wsss.score.metrics.threshold_sweep import Sweep
 from wsss.score.product import HAS_THRESHOLD, PRODUCTS, ProductName
 from wsss.score.record import Background, Record, boundary_numbers, defined, numbers, write_records
+from wsss.score.settings import Settings, method_before, steps
 from wsss.score.tag_agreement import TagAgreement, compare_with_tags
 
 _log = logging.getLogger(__name__)
 _PROTOCOLS = ("single", "multi", "single_crf", "multi_crf")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What ``score_<product>`` of `wsss.artifacts.stage` reads.
-
-    These are the values of every stage up to the product; those of later stages are None. All go
-    into the provenance, so that runs which differ in more than their seed can be told apart.
-    """
-
-    name: str
-    seed: int
-    variant: str
-    score: ScoreConfig
-    data: DataConfig
-    clip: ClipConfig | None = None
-    cams: CamsConfig | None = None
-    seeds: SeedsConfig | None = None
-    refine: RefineConfig | None = None
-    infer: InferConfig | None = None
-    masks: MasksConfig | None = None
-    background: BackgroundConfig | None = None
-    crf: CrfConfig | None = None
-    retrain: RetrainConfig | None = None
-    predict: PredictConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +69,7 @@ def run(
 
     Args:
         product: what the shards hold.
-        manifest_dir: what ingest wrote.
+        manifest_dir: what ingest wrote, or tag-noise.
         split: ``train`` or ``val``.
         shards: the shards of the split, together holding exactly its images; none for ``blob``.
         out: JSON file to write.
@@ -119,8 +88,8 @@ def run(
         ConfigError: a report class is no label of the data set.
     """
     expected = STAGES[f"score_{product}"].provenance(vars(settings))
-    kind = PRODUCTS[product].shards
-    inputs = Inputs.open(settings.data, manifest_dir, split, shards, kind, expected)
+    data = (settings.data, settings.tag_noise)
+    inputs = Inputs.open(*data, manifest_dir, split, shards, PRODUCTS[product].shards, expected)
     report = _report_classes(settings.score.report_classes, inputs.labels)
     protocols = [name for name in _PROTOCOLS if name in inputs.arrays]
     ratio, class_mean = settings.score.boundary_ratio, settings.score.class_mean
@@ -136,12 +105,11 @@ def run(
         rows = [_mask_row(settings, counts)]
     else:
         rows = list(_prediction_rows(settings, counts, protocols))
-    tags = {image.id: image.tags for part in inputs.parts for image in part.images}
-    agreement = _agreement(rows, inputs, tags)
+    agreement = _agreement(rows, inputs)
     provenance = expected.model_copy(update={"weights": inputs.weights, "inputs": inputs.digests})
     resamples = settings.score.resamples
     counted = {row.name: row.confusion.image_counts for row in rows if row.confusion}
-    stored = write_image_counts(out, counted, provenance, tags, class_mean, resamples)
+    stored = write_image_counts(out, counted, provenance, inputs.tags, class_mean, resamples)
     records = []
     for row in rows:
         file, interval = stored.get(row.name, (None, None))
@@ -152,14 +120,17 @@ def run(
         fields |= {
             "product": product,
             "protocol": "single",
-            "method": settings.refine.method if settings.refine else "none",
+            "method": method_before(product, settings),
             "run": settings.name,
-            "chain": _chain(product, settings),
+            "chain": steps(product, settings),
+            "supervision": settings.supervision,
             "split": split,
             "images": inputs.images,
             "images_without_truth": len(inputs.truth.missing),
             "truth": inputs.truth.description,
+            "truth_rule": inputs.truth.rule,
             "truth_and_tags": agreement,
+            "tag_quality": inputs.tag_quality,
             "background": None,
             "crf": False,
             "scales": (1.0,),
@@ -181,13 +152,11 @@ def run(
     return records
 
 
-def _agreement(
-    rows: Sequence[_Row], inputs: Inputs, tags: Mapping[str, Sequence[int]]
-) -> TagAgreement:
-    """Compare truth and tags by the counts of any row: all are over the same truth."""
+def _agreement(rows: Sequence[_Row], inputs: Inputs) -> TagAgreement:
+    """Compare truth and given tags by the counts of any row: all are over the same truth."""
     counts = next(row.confusion.images for row in rows if row.confusion)
     where = inputs.truth.description
-    agreement = compare_with_tags(counts.table(), tags, inputs.labels, where)
+    agreement = compare_with_tags(counts.table(), inputs.tags, inputs.labels, where)
     for text in agreement.warnings:
         _log.warning("warning: %s: %s", where, text)
     return agreement
@@ -264,25 +233,6 @@ def _background(rule: BackgroundConfig | None) -> Background:
     if rule is None:
         return Background(rule="refiner", value=0, source="config")
     return Background(rule=rule.rule, value=rule.value, source="config")
-
-
-def _chain(product: ProductName, settings: Settings) -> str:
-    """The steps that made the product, for people."""
-    if settings.cams is None:
-        return "centred blob"
-    parts: list[str] = ["tags of masks"] if settings.data.tags == "masks" else []
-    parts.append(settings.cams.source)
-    if product != "cam" and settings.cams.has_affinity:
-        parts.append("affinity")
-    if settings.refine and settings.refine.is_trained:
-        parts.append(settings.refine.method)
-    if product == "seeds":
-        parts.append("seeds")
-    if settings.masks:
-        parts += ["masks", *(["CRF"] if settings.masks.crf.enabled else [])]
-    if settings.retrain:
-        parts.append(settings.retrain.model)
-    return " → ".join(parts)
 
 
 def _report_classes(names: Sequence[str], labels: Sequence[str]) -> list[str]:

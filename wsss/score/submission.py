@@ -28,6 +28,7 @@ from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.artifacts.shard import Shard
+from wsss.config.base import Supervision, with_supervision
 from wsss.data.datasets.classes import class_list
 from wsss.data.datasets.files import read_lines
 from wsss.data.images.label_png import label_png_bytes
@@ -49,9 +50,11 @@ class Submission:
     images: int
     protocol: str
     folder: str
+    supervision: Supervision = "tags"
 
     def __str__(self) -> str:
-        return f"{self.images} images ({self.protocol}) in {self.path}, under {self.folder}/"
+        text = f"{self.images} images ({self.protocol}) in {self.path}, under {self.folder}/"
+        return with_supervision(text, self.supervision)
 
 
 def write_submission(
@@ -99,7 +102,13 @@ def write_submission(
         for image, labels, where in track(maps, total=len(listed), description="packing"):
             _check(labels, sizes[image], where)
             add(f"{folder}/{image}.png", label_png_bytes(labels))
-    return Submission(out, len(listed), protocol, folder)
+    supervision = max((_supervision(path) for path in shards), key=lambda word: word == "masks")
+    return Submission(out, len(listed), protocol, folder, supervision)
+
+
+def _supervision(path: Path) -> Supervision:
+    with Shard(path) as shard:
+        return shard.provenance.supervision
 
 
 def _read_ids(ids: Path) -> list[str]:

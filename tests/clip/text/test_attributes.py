@@ -44,6 +44,20 @@ def test_a_prefix_keeps_attributes_apart(clip: LoadedClip) -> None:
     assert shared.class_mask.sum(0).sum() >= apart.class_mask.sum(0).sum() - 5
 
 
+@pytest.mark.parametrize("prefix", ["class", "none"])
+def test_the_prompt_of_a_released_sentence_is_not_repeated(clip: LoadedClip, prefix: str) -> None:
+    template = "a clean origami {}."
+    released = {
+        name: [f"{template.replace('{}', name)} {line}" for line in lines]
+        for name, lines in SENTENCES.items()
+    }
+    bare, given = (
+        attribute_bank(clip, sentences, template, _tse(prefix=prefix, clusters=5)).centres
+        for sentences in (SENTENCES, released)
+    )
+    assert torch.equal(given, bare)
+
+
 def test_bank_is_the_same_again_and_from_the_cache(clip: LoadedClip, tmp_path: Path) -> None:
     template = "a {}."
     first = attribute_bank(clip, SENTENCES, template, _tse(clusters=4), tmp_path)

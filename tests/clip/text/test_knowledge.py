@@ -17,6 +17,7 @@ from wsss.clip.text.knowledge import (
     parse,
     prompt,
     read,
+    without_prompt,
 )
 from wsss.data.datasets.classes import class_list, folder_classes
 
@@ -50,6 +51,29 @@ def test_custom_classes_need_descriptions(tmp_path: Path) -> None:
     file.write_text(json.dumps({"Crab": ["it has two claws."], "dog": ["it has floppy ears."]}))
     actual = descriptions(classes, file)
     assert actual == {"Dog": ["it has floppy ears."], "crab": ["it has two claws."]}
+
+
+def test_a_file_may_use_another_name_of_a_class(tmp_path: Path) -> None:
+    """As the released file for COCO does: it says sofa where COCO says couch."""
+    file = tmp_path / "released.json"
+    file.write_text(json.dumps({"sofa": ["it has a back."], "airplane": ["it has wings."]}))
+    coco, voc = (descriptions(class_list(name), file) for name in ("coco", "voc"))
+    assert coco["couch"] == voc["sofa"] == ["it has a back."]
+    assert coco["airplane"] == voc["aeroplane"] == ["it has wings."]
+    assert coco["dog"] == descriptions(class_list("coco"))["dog"]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "template", "bare"),
+    [
+        ("A clean origami hot dog. it is long.", "a clean origami {}.", "it is long."),
+        ("it is no clean origami dog. it lives.", "a clean origami {}.", None),
+        ("a clean origami dog.", "a clean origami {}.", None),
+        ("a photo of a dog it has", "a photo of a {}", None),
+    ],
+)
+def test_prompt_of_a_sentence(sentence: str, template: str, bare: str | None) -> None:
+    assert without_prompt(sentence, template) == (bare or sentence)
 
 
 ANSWERS = {

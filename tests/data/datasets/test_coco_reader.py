@@ -73,9 +73,20 @@ def test_shapes_are_preserved_only_on_request(tmp_path: Path) -> None:
     assert load_instances(path) is load_instances(path)
 
 
-def test_tables_are_for_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="use kind folder for a CSV"):
-        read(tmp_path, tags="tags.csv")
+def test_tags_of_a_table_replace_those_of_the_json(tmp_path: Path) -> None:
+    write(tmp_path, "train", {"a.jpg": [(1, 0)], "b.jpg": [(2, 0)], "c.jpg": [], "d.jpg": [(3, 0)]})
+    table = tmp_path / "tags.csv"
+    table.write_text("image,tags\na,hair drier;cat\nb,unicorn\nc,dog\n")
+    given = {"tags": "tags.csv", "train_list": "train-with-objects", "val_list": ""}
+    # The list is that of the JSON: c, which has an object in the table alone, is not on it.
+    assert read(tmp_path, **given) == [
+        ("a", "train", ["hair drier", "cat"]), ("b", "train", []), ("d", "train", []),
+    ]  # fmt: skip
+    dataset = read_dataset(DataConfig(kind="coco", root=str(tmp_path), **given))
+    assert dataset.candidates[1].problem == "unknown tag 'unicorn'"
+    assert dataset.sources[-1] == table
+    with pytest.raises(DataError, match=r"data\.tags: xml is for kind voc"):
+        read(tmp_path, tags="xml")
 
 
 def test_lists_of_images_with_objects(tmp_path: Path) -> None:

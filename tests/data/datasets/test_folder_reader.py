@@ -159,6 +159,17 @@ def test_background_rows_are_named(photos: Photos, classes: list[str]) -> None:
         read_dataset(photos.config(classes=classes).data)
 
 
+def test_a_tag_made_of_other_tags_is_refused(photos: Photos) -> None:
+    """A forgotten separator would be a class of its own."""
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        photos.add(name)
+    photos.table("image,tags\na.jpg,cat\nb.jpg,Dog\nc.jpg,dog cat\n")
+    with pytest.raises(DataError, match="the tag 'dog cat' consists of the tags dog and cat"):
+        read_dataset(photos.config(classes=[]).data)
+    photos.ingest(classes=["dog", "cat"])
+    assert photos.tags("c") == ["dog", "cat"]
+
+
 def test_a_row_with_too_many_cells(photos: Photos) -> None:
     photos.add("a.jpg")
     photos.add("b.jpg")

@@ -39,6 +39,31 @@ def test_some_of_the_photo_is_always_shown() -> None:
         assert columns == min(32, crop.scaled[1])
 
 
+def test_a_small_photo_may_be_padded_right_and_below_alone() -> None:
+    for seed in range(50):
+        crop = draw_crop((40, 20), 32, (0.2, 1.5), np.random.default_rng(seed), corner=True)
+        rows, columns = (min(32, side) for side in crop.scaled)
+        inside = np.zeros((32, 32), bool)
+        inside[:rows, :columns] = True
+        np.testing.assert_array_equal(crop.valid(), inside)
+        assert crop.top >= 0
+        assert crop.left >= 0
+    places = {
+        draw_crop((10, 10), 32, (1, 1), np.random.default_rng(seed)).top for seed in range(50)
+    }
+    assert len(places) > 5  # without `corner`
+
+
+def test_scaling_without_smoothing_sees_four_pixels() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    crop = Crop((16, 24), 0, 0, mirrored=False, side=32)
+    rough = crop.photo(photo, smooth=False)[:16, :24].astype(float)
+    # A quarter of the size: the centre of a pixel lies between the middle four of 4 x 4.
+    four = np.stack([photo[i::4, j::4] for i in (1, 2) for j in (1, 2)]).mean(0)
+    assert np.abs(rough - four).max() <= 1
+    assert np.abs(crop.photo(photo)[:16, :24] - four).max() > 20
+
+
 def test_mirroring_mirrors_everything() -> None:
     rng = np.random.default_rng(0)
     photo = rng.integers(1, 255, (24, 32, 3), np.uint8)

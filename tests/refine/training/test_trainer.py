@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from wsss.config.refine import TrainingConfig
 from wsss.refine.training.efficiency import Efficiency
-from wsss.refine.training.trainer import Trainer, TrainingStoppedError, learning_rate
+from wsss.refine.training.schedule import learning_rate
+from wsss.refine.training.trainer import Trainer, TrainingStoppedError
 
 SETTINGS = TrainingConfig(iterations=12, warmup=3, lr=0.05, checkpoint_every=4)
 

@@ -16,7 +16,7 @@ from wsss.config.load import from_mapping
 from wsss.config.paths import expand_path
 from wsss.config.refine import TrainingConfig
 from wsss.refine.inference import slide
-from wsss.refine.training.trainer import learning_rate
+from wsss.refine.training.schedule import learning_rate
 from wsss.refine.weakclip.adapter import PyramidAdapter
 from wsss.refine.weakclip.boundary import boundary_crf
 from wsss.refine.weakclip.losses import (

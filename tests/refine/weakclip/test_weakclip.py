@@ -46,6 +46,8 @@ class TestWeakClip(MethodTests):
     options = (
         (option("weakclip", tags_in_losses="ignored"), {"boundary"}),
         (option("weakclip", tags_in_losses="masked"), TERMS),
+        (option("weakclip", crop_scaling="opencv"), TERMS),
+        (option("weakclip", small_photos="corner"), TERMS),
         (option("weakclip", padding="labelled"), {"boundary"}),
         (option("weakclip", auxiliary_mean="all"), {"auxiliary"}),
         (option("weakclip", boundary={"sigma_unit": "cells"}), {"boundary"}),

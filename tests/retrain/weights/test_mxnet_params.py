@@ -2,7 +2,6 @@
 
 import math
 import struct
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.retrain.weights.mxnet_file import FLAGS, written
 from wsss.artifacts.errors import ArtifactError
 from wsss.retrain.weights.mxnet_params import read_params
-
-FLAGS = {"float32": 0, "float64": 1, "float16": 2, "uint8": 3, "int32": 4, "int8": 5, "int64": 6}
-
-
-def written(arrays: Mapping[str, np.ndarray], form: int) -> bytes:
-    """A parameter file, as MXNet's `NDArray::Save` lays it out."""
-    out = [struct.pack("<QQQ", 0x112, 0, len(arrays))]
-    for array in arrays.values():
-        if form:
-            out.append(struct.pack("<I", 0xF993FAC7 + form))
-        if form == 2:
-            out.append(struct.pack("<i", 0))
-        out.append(struct.pack("<I", array.ndim))
-        out.append(struct.pack(f"<{array.ndim}{'q' if form else 'I'}", *array.shape))
-        if array.ndim:
-            out.append(struct.pack("<iii", 2, 0, FLAGS[array.dtype.name]) + array.tobytes())
-    out.append(struct.pack("<Q", len(arrays)))
-    for name in arrays:
-        out.append(struct.pack("<Q", len(name.encode())) + name.encode())
-    return b"".join(out)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.retrain.small_networks import on_meta, small
-from tests.retrain.weights.test_mxnet_params import written
+from tests.retrain.weights.mxnet_file import mxnet_names, written
 from wsss.artifacts.errors import ArtifactError
 from wsss.retrain.architecture import build_model, model_config
 from wsss.retrain.weights.initial import load_backbone
@@ -130,28 +130,39 @@ def test_resnet101_fits_torchvision_s_names(monkeypatch: pytest.MonkeyPatch) -> 
     }
 
 
-def mxnet_names() -> dict[str, str]:
-    """ResNet38's names in MXNet by ours, written independently from the list of layers."""
-    names = {"conv1a.weight": "arg:conv1a_weight"}
-    normal = {
-        "weight": "arg:{}_gamma", "bias": "arg:{}_beta",
-        "running_mean": "aux:{}_moving_mean", "running_var": "aux:{}_moving_var",
-    }  # fmt: skip
-    blocks = {2: 3, 3: 3, 4: 6, 5: 3, 6: 1, 7: 1}
-    for stage, count in blocks.items():
-        branches = ["2a", "2b1", "2b2"] if stage > 5 else ["2a", "2b1"]
+def deeplab_pytorch_names() -> dict[str, str]:
+    """ResNet-101's modules in deeplab-pytorch by ours, written from its list of layers."""
+    names = {"conv1": "layer1.conv1.conv", "bn1": "layer1.conv1.bn"}
+    for stage, count in ((1, 3), (2, 4), (3, 23), (4, 3)):
         for index in range(count):
-            ours = f"b{stage}" + (f"_{index}" if index else "")
-            theirs = f"{stage}" + (f"b{index}" if index else "a")
-            for branch in branches + ([] if index else ["1"]):
-                names[f"{ours}.conv_branch{branch}.weight"] = (
-                    f"arg:res{theirs}_branch{branch}_weight"
-                )
-            for branch in branches:
-                for part, pattern in normal.items():
-                    name = pattern.format(f"bn{theirs}_branch{branch}")
-                    names[f"{ours}.bn_branch{branch}.{part}"] = name
-    return names | {f"bn7.{part}": pattern.format("bn7") for part, pattern in normal.items()}
+            ours, theirs = f"layer{stage}.{index}.", f"layer{stage + 1}.block{index + 1}."
+            for number, layer in enumerate(("reduce", "conv3x3", "increase"), 1):
+                names[f"{ours}conv{number}"] = f"{theirs}{layer}.conv"
+                names[f"{ours}bn{number}"] = f"{theirs}{layer}.bn"
+            if index == 0:
+                names[f"{ours}downsample.0"] = f"{theirs}shortcut.conv"
+                names[f"{ours}downsample.1"] = f"{theirs}shortcut.bn"
+    return names
+
+
+def test_resnet101_is_read_in_the_naming_of_deeplab_pytorch(tmp_path: Path) -> None:
+    """As the file is laid out that AdvCAM's page offers for that code."""
+    source, target = small("deeplabv2-resnet101"), small("deeplabv2-resnet101", seed=1)
+    names, state = deeplab_pytorch_names(), source.backbone.state_dict()
+    theirs = {"aspp.c0.weight": torch.zeros(4, 256, 3, 3)}
+    for name, value in state.items():
+        module, _, part = name.rpartition(".")
+        theirs[f"{names[module]}.{part}"] = value
+    torch.save(theirs, tmp_path / "imagenet.pth")
+    load_backbone(target.backbone, tmp_path / "imagenet.pth")
+    for name, value in target.backbone.state_dict().items():
+        torch.testing.assert_close(value, state[name], rtol=0, atol=0)
+
+    del theirs["layer4.block23.increase.bn.weight"]
+    whole = {f"module.base.{name}": value for name, value in theirs.items()}
+    torch.save(whole, tmp_path / "whole.pth")
+    with pytest.raises(ArtifactError, match=r"fits 519 of 520 .*lacks layer3\.22\.bn3\.weight"):
+        load_backbone(target.backbone, tmp_path / "whole.pth")
 
 
 def test_resnet38_is_read_from_mxnet_s_file(tmp_path: Path) -> None:

@@ -64,7 +64,9 @@ def test_without_a_network_the_error_names_a_remedy(published: Path) -> None:
 
 
 def test_names_of_other_networks_and_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"mit-b2 fits segformer-b2, .*-b0; expected mit-b0"):
+    with pytest.raises(
+        ValueError, match=r"mit-b2 fits segformer-b2, .*-b0; expected random, mit-b0"
+    ):
         init_path("mit-b2", "segformer-b0")
     with pytest.raises(ArtifactError, match=r"mit-b9 is no file; .* or mit-b0 or random"):
         init_path("mit-b9", "segformer-b0")

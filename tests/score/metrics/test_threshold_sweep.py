@@ -52,11 +52,11 @@ def test_equals_brute_force_at_each_threshold() -> None:
 def test_best_is_the_maximum_and_the_lowest_of_equals() -> None:
     sweep = swept(images())
     all_miou = [metrics_of(sweep.matrix(position)).miou for position in range(len(THRESHOLDS))]
-    threshold, matrix = sweep.best()
+    threshold, matrix = sweep.best(sweep.curve())
     assert threshold == pytest.approx(THRESHOLDS[int(np.argmax(all_miou))])
     assert metrics_of(matrix).miou == max(all_miou)
     among = [np.mean(metrics_of(sweep.matrix(p)).iou[[1, 3]]) for p in range(len(THRESHOLDS))]
-    assert sweep.best([1, 3])[0] == pytest.approx(THRESHOLDS[int(np.argmax(among))])
+    assert sweep.best(sweep.curve([1, 3]))[0] == pytest.approx(THRESHOLDS[int(np.argmax(among))])
 
 
 def test_parts_add_up() -> None:
@@ -81,7 +81,7 @@ def test_nothing_but_void_has_a_best_threshold() -> None:
         np.zeros((2, 2), np.uint8),
         [1],
     )
-    assert sweep.best()[0] == 0.0
+    assert sweep.best(sweep.curve())[0] == 0.0
 
 
 def test_label_out_of_range_is_an_error() -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
+from wsss.config.base import UPPER_BOUND
 from wsss.config.errors import ConfigError
 from wsss.refine.training.efficiency import Efficiency
 from wsss.score.image_counts_file import read_image_counts
@@ -177,6 +178,27 @@ def test_a_table_states_images_weights_code_and_commit(run: Run) -> None:
     assert not any(line.startswith("- Refined, ours") for line in lines)
 
 
+def test_rows_of_different_truths_say_so(run: Run) -> None:
+    folder = scored(run, run.folder / "results")
+    path = folder / "scores/cam.train.json"
+    write_records(
+        path, [r.model_copy(update={"truth_rule": "crowd_void"}) for r in read_records([path])]
+    )
+    changed = copy.deepcopy(TABLE)
+    for row, rule in zip(changed["rows"], ("weakclip", "voc_style"), strict=True):
+        source = {"source": "Somebody 2020.", "values": {"test": 55.5}, "truth": rule}
+        row["published"] = [source]
+    table = described(run.folder, rows=changed["rows"])
+    lines, numbers = read(make_paper_table(table, {"ours": [path]}, run.folder / "o"))
+    assert lines[2].startswith("| row | Truth | CAM, ours |")
+    assert lines[4].startswith("| Ours | ours crowd_void; published weakclip | ")
+    assert lines[5].startswith("| Refined | voc_style | ")
+    assert "- Ours, published (test): Somebody 2020; truth weakclip." in lines
+    assert any(line.startswith("- Truth: ") and "crowd regions 255" in line for line in lines)
+    assert numbers["Ours", "cam"]["truth_rule"] == "crowd_void"
+    assert numbers["Ours", "test"]["published_truth"] == "weakclip"
+
+
 def test_without_runs_only_published_values_remain(tmp_path: Path) -> None:
     paths = make_paper_table(described(tmp_path), {}, tmp_path / "out")
     lines, numbers = read(paths)
@@ -253,6 +275,23 @@ def test_records_must_differ_in_the_seed_alone(run: Run, make_run: Callable[...,
         make_paper_table(path, {"ours": [first, second]}, run.folder / "o")
 
 
+def test_an_upper_bound_fills_rows_of_full_supervision_alone(run: Run) -> None:
+    folder = scored(run, run.folder / "results")
+    records = read_records([folder / "scores/predictions.train.json"])
+    upper = [record.model_copy(update={"supervision": "masks"}) for record in records]
+    file = run.folder / "upper.json"
+    write_records(file, upper)
+    rows = copy.deepcopy(TABLE["rows"])
+    rows[0] |= {"supervision": "F", "group": "fully supervised"}
+    table, plain = described(run.folder, rows=rows), run.folder / "results/scores/cam.train.json"
+    lines, _ = read(make_paper_table(table, {"ours": [file]}, run.folder / "out"))
+    assert any(line.startswith("| Ours | fully supervised | F | ") for line in lines)
+    with pytest.raises(ValueError, match=r"run\.seed-0 has supervision: tags, the row says F"):
+        make_paper_table(table, {"ours": [plain]}, run.folder / "out")
+    with pytest.raises(ValueError, match=r"has supervision: masks, the row says nothing"):
+        make_paper_table(described(run.folder), {"ours": [file]}, run.folder / "out")
+
+
 def test_files_that_are_not_records_are_refused(tmp_path: Path) -> None:
     path = described(tmp_path)
     with pytest.raises(ArtifactError, match=r"missing\.json: no such records"):
@@ -290,6 +329,10 @@ def test_the_cost_of_a_training_is_a_column(tmp_path: Path) -> None:
         )
         assert float(numbers["WeakCLIP", "memory"]["ours"]) == 3.0
         assert any(line.startswith("- WeakCLIP, ours: trained on a GPU") for line in lines)
+    upper = cost.model_copy(update={"method": f"WeakCLIP, {UPPER_BOUND}"})
+    source.write_text(json.dumps(json_with_checksum(upper.model_dump())))
+    with pytest.raises(ValueError, match="has supervision: masks, the row says nothing"):
+        make_paper_table(path, {"weakclip": [source]}, tmp_path / "out")
     table = load_table(path)
     rows = {row.name: row for row in table.rows}
     for name, *cells, _device in _PUBLISHED:

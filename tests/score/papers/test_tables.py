@@ -1,6 +1,7 @@
 """Tables as data: refused ones, the runs that they need, and the shipped ones."""
 
 import csv
+import itertools
 import os
 import re
 from pathlib import Path
@@ -47,6 +48,9 @@ GOOD: dict[str, Any] = {
         },
     ],
 }  # fmt: skip
+
+
+ROW = {"name": "x", "takes": {"seed": "affinity"}}
 
 
 def written(folder: Path, content: object) -> Path:
@@ -121,6 +125,7 @@ def test_a_run_means_its_row(tmp_path: Path) -> None:
         (changed("rows", 0, "takes", "sead", to="cam"), "takes.sead: 'sead' is no column; did you"),
         (changed("rows", 0, "changes", "seed", to=4), "changes.seed: the table sets it"),
         (changed("rows", 0, "seeds", to=[1, 1]), "seeds: one comes twice"),
+        (changed("rows", 1, "supervision", to="F"), "rows: '' mixes supervision F with other"),
         (changed("rows", 1, "name", to="ours again+"), "rows.1 .*name: another row is called so"),
         (changed("rows", 1, "published", to=[]), "rows.1 .*a row without a preset needs numbers"),
         (changed("rows", 1, "seeds", to=[1]),
@@ -154,6 +159,10 @@ def test_a_mistake_names_file_and_key(tmp_path: Path, content: object, message: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (changed("rows", to=[ROW | {"preset": "demo-weclip", "supervision": "F"}]),
+         "its run has supervision: tags, the row says F"),
+        (changed("rows", to=[ROW | {"preset": "demo-supervised"}]),
+         "its run has supervision: masks, the row says nothing; F is for masks"),
         (changed("rows", 0, "preset", to="demo-weclib"), "no preset; did you mean 'demo-weclip'"),
         (changed("rows", 0, "preset", to="weakclip-prompts"), "is several runs .sweep."),
         (changed("rows", 0, "changes", "refine", "trian", to={}),
@@ -238,11 +247,32 @@ def test_rows_of_a_group_have_comparable_supervision(name: str) -> None:
             assert {row.supervision} == extra[row.group]
 
 
-def test_every_row_of_coco_is_scored_on_the_same_images() -> None:
-    """On the 40,137 images of val that have an object, as its note says."""
+def test_every_preset_and_row_of_coco_is_scored_on_the_same_images() -> None:
+    """On the 40,137 images of val that have an object, and by the truth of its paper."""
     base = yaml.safe_load((ROOT / "config.yaml").read_text())
-    for run in table_runs(ROOT / "workflow/tables/coco14_main.yaml").values():
-        assert from_mapping(overlay(base, run)).data.val_list == "val-with-objects", run["name"]
+    presets = {path.stem: yaml.safe_load(path.read_text()) for path in PRESETS.glob("*.yaml")}
+    runs = {f"preset {name}": from_mapping(overlay(base, p)) for name, p in presets.items()}
+    for table in TABLES:
+        for label, run in table_runs(table).items():
+            runs[f"{table.stem}: {label}"] = from_mapping(overlay(base, run))
+    of_coco = {where: run.data for where, run in runs.items() if run.data.kind == "coco"}
+    assert len(of_coco) >= 5 + 6  # five whole presets, six rows of the main table
+    for where, data in of_coco.items():
+        assert data.val_list in {"val-with-objects", ""}, where
+        assert data.coco_truth == ("weakclip" if "weakclip" in where else "voc_style"), where
+
+
+def test_published_truths_of_coco_are_those_of_the_presets() -> None:
+    """So that a row compares our number with one on the same label maps."""
+    table = load_table(ROOT / "workflow/tables/coco14_main.yaml")
+    runs = table_runs(ROOT / "workflow/tables/coco14_main.yaml")
+    stated = 0
+    for row in table.rows:
+        for published, label in itertools.product(row.published, row.labels):
+            if published.truth:
+                assert runs[label]["data"]["coco_truth"] == published.truth
+                stated += 1
+    assert stated == 6
 
 
 def test_published_classes_have_the_published_mean() -> None:

@@ -56,6 +56,17 @@ def test_runs_are_compared_side_by_side(tmp_path: Path) -> None:
     assert "Mean IoU of the report classes" in html.read_text()
 
 
+def test_rows_of_different_truths_are_in_columns_of_their_own(tmp_path: Path) -> None:
+    records = [
+        make_record(run="sweep.a", truth_rule="voc_style", miou=0.5),
+        make_record(run="sweep.b", truth_rule="weakclip", miou=0.6),
+    ]
+    lines = _lines(records, tmp_path)
+    assert "| run | CAM, train, truth voc_style | CAM, train, truth weakclip |" in lines
+    assert "| a | 50.0 |  |" in lines
+    assert "| b |  | 60.0 |" in lines
+
+
 def test_few_runs_with_many_products_become_columns(tmp_path: Path) -> None:
     records = [
         make_record(row, run=f"sweep.prompts-{prompts}", miou=prompts / 10, report_mean=0.1)

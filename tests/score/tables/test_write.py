@@ -139,6 +139,33 @@ def test_html_is_escaped_and_self_contained(table: dict[str, str]) -> None:
     assert {len(row) for row in page.rows[: len(records()) + 1]} == {len(page.rows[0])}
 
 
+def test_the_rule_of_the_truth_is_a_column_where_rows_differ(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_records(path, [make_record(truth_rule="voc_style")] * 2)
+    assert "| truth |" not in make_table([path], tmp_path)[0].read_text()
+    write_records(path, [make_record(truth_rule=rule) for rule in ("voc_style", "weakclip")])
+    markdown, numbers, _ = make_table([path], tmp_path)
+    assert "| row | split | images | truth | background |" in markdown.read_text()
+    rows = list(csv.DictReader(numbers.open(encoding="utf-8")))
+    assert [row["truth_rule"] for row in rows] == ["voc_style", "weakclip"]
+
+
+def test_tags_from_pixel_labels_are_told_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.json"
+    config = {"data": {"tags": "masks"}}
+    write_records(path, [make_record(provenance=PROVENANCE.model_copy(update={"config": config}))])
+    markdown, numbers, html = make_table([path], tmp_path)
+    warning = "WARNING. Tags were read from pixel labels (data.tags: masks)."
+    for page in (markdown, html):
+        assert warning in page.read_text()
+    print_table(numbers)
+    assert warning in capsys.readouterr().out
+    write_records(path, [make_record()])
+    assert "WARNING" not in make_table([path], tmp_path)[0].read_text()
+
+
 def test_columns_without_a_number_are_left_out(tmp_path: Path) -> None:
     write_records(tmp_path / "a.json", records()[:1])
     make_table([tmp_path / "a.json"], tmp_path)

@@ -14,7 +14,7 @@ from wsss.data.datasets.coco import CATEGORY_IDS
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.errors import DataError
 from wsss.data.manifest import Manifest, Sample
-from wsss.score.truth.coco import CocoLabels, draw
+from wsss.score.truth.coco import DRAWN_RULES, CocoLabels, draw
 from wsss.score.truth.find import TruthError, find_truth
 
 from ..conftest import Run
@@ -63,17 +63,19 @@ def test_smaller_on_top_crowd_void_whatever_the_order() -> None:
     expected[2:5, 2:5] = 17
     expected[3, 3] = 80
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2]):
-        np.testing.assert_array_equal(draw([annotations[i] for i in order], 10, 12), expected)
+        drawn = draw([annotations[i] for i in order], 10, 12, "crowd_void")
+        np.testing.assert_array_equal(drawn, expected)
 
 
 def test_equal_areas_by_annotation_id_and_degenerate_polygons() -> None:
     first, second = box(1, PERSON, 0, 0, 4, 4), box(2, DOG, 2, 0, 4, 4)
-    labels = draw([second, first], 4, 8)
+    labels = draw([second, first], 4, 8, "crowd_void")
     assert (labels[:, 2:6] == 17).all()
     assert (labels[:, :2] == 1).all()
     line = {"id": 4, "category_id": DOG, "iscrowd": 0, "segmentation": [[0, 0, 4, 4]]}
-    assert not draw([line], 6, 6).any()  # four numbers are two points, no box
-    assert not draw([], 6, 6).any()
+    for rule in DRAWN_RULES:
+        assert not draw([line], 6, 6, rule).any()  # four numbers are two points, no box
+        assert not draw([], 6, 6, rule).any()
 
 
 @pytest.fixture
@@ -144,7 +146,7 @@ def test_real_annotations() -> None:
     path = SUBSET / "annotations" / "instances_val2014.json"
     reference = COCO(str(path))
     index = {category: label for label, category in enumerate(sorted(reference.getCatIds()), 1)}
-    labels = CocoLabels(path)
+    labels = CocoLabels(path, "crowd_void")
     for image in reference.dataset["images"][:20]:
         truth = labels.find(image["file_name"])
         drawn = truth.read()

@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from tests.data.conftest import picture, write_xml
 from wsss.__main__ import app
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
+from wsss.data.datasets.coco import CATEGORY_IDS
+from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.errors import DataError
 from wsss.data.ingest.stage import ingest
 from wsss.data.manifest_folder import load
@@ -19,6 +22,7 @@ from wsss.score.truth.mask_tags import write_mask_tags
 
 from ..conftest import save_mask
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SUBSET = Path(__file__).parents[3] / os.environ.get("WSSS_SHARED", "../shared") / "data/voc-subset"
 
 
@@ -64,7 +68,7 @@ def test_tags_are_the_labels_that_occur(voc: Path, tmp_path: Path) -> None:
     assert rows[0]["source"] == "pixel labels in SegmentationClassAug"
     assert rows[-1]["source"] == "pixel labels in SegmentationClass"
     assert (report.images, report.untagged, report.compared) == (5, 1, 5)
-    assert (report.only_xml, report.only_masks) == (2, 1)  # a, e; b
+    assert (report.only_annotated, report.only_masks) == (2, 1)  # a, e; b
     assert "2 have an object there that the mask lacks, 1 one in the mask" in str(report)
 
 
@@ -98,17 +102,75 @@ def test_missing_and_foreign_masks_are_listed_together(voc: Path, tmp_path: Path
         write_mask_tags(config(voc).data, out, workers=1)
     save_mask(voc / "SegmentationClassAug" / "a.png", mask(21))
     (voc / "SegmentationClassAug" / "b.png").write_text("no mask")
-    with pytest.raises(TruthError, match=r"2 masks cannot be read as VOC's: .*holds label 21"):
+    with pytest.raises(TruthError, match=r"2 masks cannot be read: .*holds label 21, expected"):
         write_mask_tags(config(voc).data, out, workers=1)
     assert not out.exists()
 
 
-def test_only_voc_has_them(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="for voc only"):
+def test_only_voc_and_coco_have_them(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="for voc and coco only"):
         write_mask_tags(from_mapping({}).data, tmp_path / "tags.csv", workers=1)
-    for kind in ("coco", "folder"):
-        with pytest.raises(ValueError, match=r"data\.tags: masks is for kind voc"):
-            from_mapping({"data": {"kind": kind, "tags": "masks"}})
+    with pytest.raises(ValueError, match=r"data\.tags: masks is for kinds voc and coco"):
+        from_mapping({"data": {"kind": "folder", "tags": "masks"}})
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    """Of three images, the first shows a cat and a dog in the same place, the second a crowd."""
+    root = tmp_path / "coco2014"
+    whole = [[0, 0, 16, 0, 16, 12, 0, 12]]
+    crowd = {"counts": [0, 24, 168], "size": [12, 16]}
+    shared = {"iscrowd": 0, "segmentation": whole}
+    instances = [
+        {"id": 1, "image_id": 0, "category_id": 17, "area": 9.0} | shared,
+        {"id": 2, "image_id": 0, "category_id": 18, "area": 8.0} | shared,
+        {"id": 3, "image_id": 1, "category_id": 1, "iscrowd": 1, "segmentation": crowd},
+    ]
+    images = []
+    for n in range(3):
+        path = root / f"train2014/COCO_train2014_{n}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(n)).resize((16, 12)).save(path)
+        images.append({"id": n, "file_name": path.name, "height": 12, "width": 16})
+    categories = [{"id": i, "name": n} for i, n in zip(CATEGORY_IDS, COCO_NAMES, strict=True)]
+    content = {"images": images, "annotations": instances, "categories": categories}
+    (root / "annotations").mkdir()
+    (root / "annotations/instances_train2014.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("voc_style", ["dog", "person", ""]),
+        ("weakclip", ["cat", "person", ""]),
+        ("crowd_void", ["dog", "", ""]),
+        ("png", ["toothbrush", "", ""]),
+    ],
+)
+def test_tags_of_coco_are_what_its_rule_shows(
+    coco: Path, tmp_path: Path, rule: str, expected: list[str]
+) -> None:
+    data = {"kind": "coco", "root": str(coco), "val_list": "", "tags": "masks", "coco_truth": rule}
+    if rule == "png":
+        data["masks"] = str(tmp_path / "theirs")
+        for n, labels in enumerate(((80,), (), (255,))):
+            save_mask(tmp_path / f"theirs/train2014/COCO_train2014_{n}.png", mask(*labels))
+    sections = {"cams": {"splits": ["train"]}, "compute": {"workers": 1}}
+    given = from_mapping({"data": data | {"quarantine_limit": 0.9}} | sections)
+    out = tmp_path / "manifest"
+    report = write_mask_tags(given.data, out / "mask-tags.csv", workers=1)
+    with (out / "mask-tags.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["image"], row["tags"]) for row in rows] == [
+        (f"COCO_train2014_{n}", tags) for n, tags in enumerate(expected)
+    ]
+    assert rows[0]["source"] == f"pixel labels, {rule}"
+    assert report.compared == 2
+    _ingest(given, out)  # reads the table, not the annotations
+    manifest, classes = load(out)
+    tags = {sample.id: [classes.names[index] for index in sample.tags] for sample in manifest}
+    assert tags == {f"COCO_train2014_{n}": [tag] for n, tag in enumerate(expected) if tag}
 
 
 @pytest.mark.skipif(not SUBSET.is_dir(), reason="WSSS_SHARED has no data/voc-subset")

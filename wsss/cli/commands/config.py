@@ -8,9 +8,11 @@ import typer
 import yaml
 
 from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles
+from wsss.cli.weights_check import check_weights
 from wsss.compute.device import require_cuda
-from wsss.config.load import load_config
+from wsss.config.load import load_config, merged_yaml
 from wsss.config.render import default_yaml, json_schema
+from wsss.config.runs import expand_runs
 
 _log = logging.getLogger(__name__)
 app = typer.Typer(
@@ -33,8 +35,14 @@ def schema() -> None:
 
 @app.command()
 def check(config: ConfigFiles = DEFAULT_CONFIG) -> None:
-    """Check a configuration and print what is in force, with every `auto` resolved."""
+    """Check a configuration and print what is in force, with every `auto` resolved.
+
+    The runs of a sweep, of `runs` and of a matrix are checked too, and the names of weights.
+    """
     loaded = load_config(*config)
+    runs = expand_runs(merged_yaml(*config), where=", ".join(map(str, config)))
+    for run in runs.values():
+        check_weights(run)
     try:
         require_cuda(loaded.compute.device)
     except ValueError as error:  # jobs may run elsewhere: on a cluster, in a container

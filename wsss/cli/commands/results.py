@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from wsss.cli.options import (
+    DEFAULT_CACHE,
     DEFAULT_CONFIG,
+    Cache,
     ConfigFiles,
+    Device,
     ManifestDir,
     Split,
     Workers,
@@ -36,11 +39,38 @@ def score(
     config: ConfigFiles = DEFAULT_CONFIG,
 ) -> None:
     """Score CAMs, seeds, masks or predictions (a segmenter's, a refiner's) against the truth."""
-    from wsss.score.stage import Settings, run
+    from wsss.score.settings import Settings
+    from wsss.score.stage import run
 
     values = stage_values(f"score_{product}", config)
     workers = values.pop("compute").workers
     run(product, manifest, split, shards, out, Settings(**values), workers=workers)
+
+
+def score_labels(
+    cams: Annotated[
+        list[Path], typer.Argument(help="CAM shards of the train split.", show_default=False)
+    ],
+    manifest: ManifestDir,
+    checkpoint: Annotated[
+        Path, typer.Option(help="Checkpoint of `wsss refine-train`, its snapshots next to it.")
+    ],
+    out: Annotated[Path, typer.Option(help="Table to write (CSV): a row per step.")],
+    picture: Annotated[Path, typer.Option(help="Curve to write.")],
+    seeds: Annotated[
+        list[Path], typer.Option(help="Seed shards of the train split (repeat).")
+    ] = [],  # noqa: B006
+    images: Annotated[int, typer.Option(help="Training images, spread over the classes.")] = 100,
+    cache: Cache = DEFAULT_CACHE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    device: Device = "",
+    workers: Workers = 0,
+) -> None:
+    """Score the labels that a refiner learned, step by step (refine.train.snapshots_every)."""
+    from wsss.score.label_quality import run
+
+    values = stage_values("refine_labels", config, device=device, workers=workers)
+    run(manifest, cams, checkpoint, out, picture, cache, seeds, images=images, **values)
 
 
 def table(
@@ -150,12 +180,14 @@ def page(
     workers: Workers = 0,
 ) -> None:
     """The result page: every stage of every image, charts, filters; open it in a browser."""
+    from wsss.config.base import with_supervision
     from wsss.score.page.build import RunFiles, make_page
 
     values = stage_values("page", config, workers=workers)
     shards = {"cams": cams, "seeds": seeds, "scores_grid": scores, "masks": masks}
     shards |= {"refiner_predictions": refiner, "predictions": predictions}
-    run = RunFiles(values.pop("name"), manifest, shards, records)
+    name = with_supervision(values.pop("name"), values.pop("supervision"))
+    run = RunFiles(name, manifest, shards, records)
     make_page(run, out, embedded=embedded, workers=values.pop("compute").workers, **values)
 
 
@@ -181,11 +213,12 @@ def loss_curve(
         Path, typer.Argument(help="Loss curve of a training (CSV).", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="Picture to write.")],
+    title: Annotated[str, typer.Option(help="Above the picture.")] = "",
 ) -> None:
     """Draw a loss curve."""
     from wsss.score.figures.curves import loss_curve as draw
 
-    draw(log, out)
+    draw(log, out, title)
 
 
 def class_chart(
@@ -196,6 +229,18 @@ def class_chart(
 ) -> None:
     """Draw the IoU of each class, row by row."""
     from wsss.score.figures.curves import class_chart as draw
+
+    draw(records, out)
+
+
+def noise_chart(
+    records: Annotated[
+        list[Path], typer.Argument(help="Records of `wsss score` of all runs.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Picture to write.")],
+) -> None:
+    """Draw the mIoU of each product over the share of wrong tags (tag_noise)."""
+    from wsss.score.figures.lines import noise_chart as draw
 
     draw(records, out)
 
@@ -216,7 +261,7 @@ def show(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    commands = (score, table, compare, efficiency, contact_sheet, class_chart, loss_curve, page)
-    commands += (side_by_side, show)
-    for command in commands:
+    charts = (class_chart, loss_curve, noise_chart)
+    pages = (contact_sheet, page, side_by_side)
+    for command in (score, score_labels, table, compare, efficiency, *pages, *charts, show):
         app.command(rich_help_panel=PANEL)(command)

@@ -57,6 +57,19 @@ def ingest(
     run(out, test_list=test_list, state=state, **values)
 
 
+def tag_noise(
+    given: Annotated[Path, typer.Argument(help="What `wsss ingest` wrote.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to write: the manifest with other tags.")],
+    cache: Cache = DEFAULT_CACHE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    device: Device = "",
+) -> None:
+    """Other tags on purpose: fewer, wrong ones or CLIP's (tag_noise)."""
+    from wsss.clip.tags.stage import run
+
+    run(given, out, cache, **stage_values("tag_noise", config, device=device))
+
+
 def cams(
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="HDF5 shard to write.")],
@@ -92,8 +105,13 @@ def seeds(
 
 
 def refine_train(
-    cams: Annotated[
-        list[Path], typer.Argument(help="CAM shards of the train split.", show_default=False)
+    shards: Annotated[
+        list[Path],
+        typer.Argument(
+            help="CAM shards of the train split; with supervision: masks those of `wsss truth "
+            "training-masks`.",
+            show_default=False,
+        ),
     ],
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="Checkpoint to write (safetensors).")],
@@ -119,7 +137,7 @@ def refine_train(
         return
     from wsss.refine.stage import train
 
-    train(manifest, cams, out, log, work, cache, seeds, efficiency, **values)
+    train(manifest, shards, out, log, work, cache, seeds, efficiency, **values)
 
 
 def refine_import(
@@ -211,7 +229,12 @@ def masks(
 
 def retrain(
     masks: Annotated[
-        list[Path], typer.Argument(help="Mask shards of the train split.", show_default=False)
+        list[Path],
+        typer.Argument(
+            help="Mask shards of the train split; with supervision: masks those of `wsss truth "
+            "training-masks`.",
+            show_default=False,
+        ),
     ],
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="Weights to write (safetensors).")],
@@ -223,7 +246,7 @@ def retrain(
     device: Device = "",
     workers: Workers = 0,
 ) -> None:
-    """Train the supervised segmenter on the pseudo masks."""
+    """Train the segmenter on the pseudo masks or, with supervision: masks, on pixel labels."""
     from wsss.retrain.train import train
 
     values = stage_values("retrain", config, device=device, workers=workers)
@@ -251,5 +274,5 @@ def predict(
 def register(app: typer.Typer) -> None:
     """Add the stages to the command line."""
     refine = (refine_train, refine_import, refine_apply, refine_predict)
-    for command in (ingest, cams, seeds, *refine, masks, retrain, predict):
+    for command in (ingest, tag_noise, cams, seeds, *refine, masks, retrain, predict):
         app.command(rich_help_panel=PANEL)(command)

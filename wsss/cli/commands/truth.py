@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles, Workers, stage_values
+from wsss.cli.options import (
+    DEFAULT_CONFIG,
+    WHOLE,
+    ConfigFiles,
+    ManifestDir,
+    Shard,
+    Workers,
+    parse_shard,
+    stage_values,
+)
+
+if TYPE_CHECKING:
+    from wsss.config.data import CocoRule
 
 app = typer.Typer(
-    help="Pixel labels: COCO's masks as PNGs, SBD's masks, tags read from masks.",
+    help="Pixel labels: COCO's masks as PNGs, SBD's masks, tags of masks, masks to learn from.",
     no_args_is_help=True,
 )
 
@@ -19,24 +31,37 @@ app = typer.Typer(
 @app.command()
 def coco_masks(
     root: Annotated[Path, typer.Argument(help="Folder of COCO 2014.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder to write train2014/ and val2014/ to.")],
+    out: Annotated[Path, typer.Option(help="Folder to write <rule>/{train,val}2014/ to.")],
+    rule: Annotated[
+        str, typer.Option(help="Which annotation is visible: crowd_void, voc_style or weakclip.")
+    ] = "crowd_void",
     part: Annotated[list[str], typer.Option(help="train or val (repeat).")] = ["train", "val"],  # noqa: B006
     workers: Workers = 0,
 ) -> None:
     """Draw COCO's label maps from the instances JSON: palette PNGs, 0, 1 … 80 and 255.
 
-    Smaller instances lie on top, crowd regions are 255: the rule by which scoring draws. Name the
-    folder in data.masks, or use it with any other tool. Resumes where it was interrupted.
+    The rules are those of data.coco_truth, by which scoring draws. Name the folder in data.masks,
+    or use it with any other tool. Resumes where it was interrupted.
     """
-    from wsss.data.datasets.coco import PARTS
     from wsss.score.truth.coco_masks import draw_part
 
-    for name in part:
-        if name not in PARTS:
-            raise typer.BadParameter(f"found {name!r}, expected train or val")
-    for name in part:
-        images, drawn = draw_part(root, name, out, workers=workers or os.cpu_count() or 1)
-        typer.echo(f"{name}2014: {images} masks in {out}, {drawn} drawn now")
+    drawable = _drawable(rule)
+    for name in _parts(part):
+        images, drawn = draw_part(root, name, out, drawable, workers=workers or os.cpu_count() or 1)
+        typer.echo(f"{name}2014: {images} masks in {out / rule}, {drawn} drawn now")
+
+
+@app.command()
+def coco_rules(
+    root: Annotated[Path, typer.Argument(help="Folder of COCO 2014.", show_default=False)],
+    part: Annotated[list[str], typer.Option(help="train or val (repeat).")] = ["train", "val"],  # noqa: B006
+    workers: Workers = 0,
+) -> None:
+    """Measure how far the rules of data.coco_truth agree: mIoU of one against another."""
+    from wsss.score.truth.coco_agreement import compare_rules
+
+    for name in _parts(part):
+        typer.echo(str(compare_rules(root, name, workers=workers or os.cpu_count() or 1)))
 
 
 @app.command()
@@ -66,7 +91,7 @@ def tags(
     config: ConfigFiles = DEFAULT_CONFIG,
     workers: Workers = 0,
 ) -> None:
-    """Read tags from VOC's masks, for comparison with papers that did so (data.tags: masks).
+    """Read tags from the masks of VOC or COCO, as some papers did (data.tags: masks).
 
     This uses pixel labels, if only a little; by default tags come from the annotations.
     """
@@ -74,3 +99,39 @@ def tags(
 
     values = stage_values("mask_tags", config, workers=workers)
     typer.echo(str(write_mask_tags(values["data"], out, workers=values["compute"].workers)))
+
+
+@app.command()
+def training_masks(
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="HDF5 shard to write.")],
+    shard: Shard = WHOLE,
+    config: ConfigFiles = DEFAULT_CONFIG,
+    workers: Workers = 0,
+) -> None:
+    """Pixel labels of the training images as masks to learn from, with supervision: masks alone.
+
+    For the fully supervised upper bound. No weakly supervised stage takes them.
+    """
+    from wsss.score.truth.training_masks import run
+
+    values = stage_values("truth_masks", config, workers=workers)
+    run(manifest, parse_shard(shard), out, **values)
+
+
+def _parts(names: list[str]) -> list[str]:
+    from wsss.data.datasets.coco import PARTS
+
+    for name in names:
+        if name not in PARTS:
+            raise typer.BadParameter(f"found {name!r}, expected train or val")
+    return names
+
+
+def _drawable(name: str) -> CocoRule:
+    from wsss.score.truth.coco import DRAWN_RULES
+
+    for rule in DRAWN_RULES:
+        if rule == name:
+            return rule
+    raise typer.BadParameter(f"found {name!r}, expected {', '.join(DRAWN_RULES)}")

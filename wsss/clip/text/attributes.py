@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wsss.clip.load import LoadedClip
 from wsss.clip.text.embeddings import TextBank, text_bank
-from wsss.clip.text.knowledge import Knowledge, descriptions
+from wsss.clip.text.knowledge import Knowledge, descriptions, without_prompt
 from wsss.compute.threads import fixed_threads
 from wsss.config.cams import TseConfig
 from wsss.config.paths import expand_path
@@ -88,14 +88,15 @@ def attribute_bank(
     Args:
         clip: the model.
         sentences: by class.
-        template: of the prompt that precedes a sentence where ``tse.prefix`` is ``class``.
+        template: of the prompt that precedes a sentence where ``tse.prefix`` is ``class``. If the
+            sentence already begins with it, it is not repeated.
         tse: prefix and number of clusters.
         cache_dir: stores embeddings.
     """
     texts, class_index = [], []
     for index, (name, lines) in enumerate(sentences.items()):
         prefix = f"{template.replace('{}', name)} " if tse.prefix == "class" else ""
-        texts += [(prefix + line).lower() for line in lines]
+        texts += [(prefix + without_prompt(line, template)).lower() for line in lines]
         class_index += [index] * len(lines)
     features = text_bank(clip, texts, (), ["{}"], cache_dir=cache_dir).classes
     count = tse.clusters or max(1, round(_CLUSTERS_PER_SENTENCE * len(texts)))

@@ -39,15 +39,12 @@ def descriptions(classes: ClassList, user_file: Path | None = None) -> Knowledge
     Args:
         classes: the list; the demo has its own built-in file, all others share one, in which VOC's
             names are aliases of COCO's.
-        user_file: replaces classes of the built-in file.
+        user_file: replaces classes of the built-in file; aliases count in it, too.
 
     Raises:
         KnowledgeError: the file cannot be used, or a class has no sentence.
     """
     available = _by_spelling(read(built_in(classes.name)))
-    for alias, name in COCO_ALIASES.items():
-        if spelling(name) in available:
-            available[spelling(alias)] = available[spelling(name)]
     if user_file is not None:
         available |= _by_spelling(read(user_file))
     missing = [name for name in classes.names if spelling(name) not in available]
@@ -60,8 +57,29 @@ def descriptions(classes: ClassList, user_file: Path | None = None) -> Knowledge
     return {name: available[spelling(name)] for name in classes.names}
 
 
+def without_prompt(sentence: str, template: str) -> str:
+    """A sentence without the prompt that it may begin with, as those of ExCEL's release do.
+
+    Args:
+        sentence: "a clean origami dog. it has four legs"
+        template: of the prompt; without words on both sides of ``{}`` none is recognised.
+    """
+    before, _, after = template.partition("{}")
+    if not (before.strip() and after.strip()):
+        return sentence
+    beginning = rf"{re.escape(before)}.+?{re.escape(after)}\s+(?=\S)"
+    return re.sub(f"^{beginning}", "", sentence, count=1, flags=re.IGNORECASE)
+
+
 def _by_spelling(knowledge: Knowledge) -> Knowledge:
-    return {spelling(name): sentences for name, sentences in knowledge.items()}
+    """By what a class name is compared by, under every name that the class has."""
+    available = {spelling(name): sentences for name, sentences in knowledge.items()}
+    for pair in COCO_ALIASES.items():
+        alias, name = map(spelling, pair)
+        for one, other in ((alias, name), (name, alias)):
+            if one in available:
+                available.setdefault(other, available[one])
+    return available
 
 
 def built_in(list_name: str) -> Path:

@@ -1,15 +1,16 @@
 """COCO 2014 as a data set: images and tags from the instances JSON.
 
-The tags of an image are the categories of its instances, crowd regions included.
+The tags of an image are the categories of its instances, crowd regions included, or those of a CSV.
 
 Lists are ``train`` and ``val`` (all images), ``train-with-objects`` and ``val-with-objects`` (those
-that have a tag), or text files of file names.
+that have an instance), or text files of file names.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from wsss.config.base import Split, Variant
@@ -28,6 +29,8 @@ from wsss.data.datasets.coco import (
     part_of,
 )
 from wsss.data.datasets.files import configured_lists, find_file, find_root, read_lines
+from wsss.data.datasets.tag_table import TagTable
+from wsss.data.datasets.tags import TagReader
 from wsss.data.errors import DataError
 
 _MAX_SHOWN = 80  # letters of a line in a message
@@ -38,13 +41,10 @@ def read_coco(data: DataConfig, variant: Variant) -> Dataset:
     """Read COCO 2014 in the order of its JSON, or of a text file of file names.
 
     Raises:
-        DataError: a folder or JSON is missing, or a list has images that are in no JSON.
+        DataError: a folder, JSON or table is missing, or a list has images that are in no JSON.
     """
-    if data.tags not in ("auto", "json"):
-        raise DataError(
-            f"data.tags: {data.tags!r}: kind coco takes its tags from the instances JSON (auto or "
-            "json); use kind folder for a CSV"
-        )
+    if data.tags == "xml":
+        raise DataError("data.tags: xml is for kind voc; coco takes json or the path of a CSV")
     classes = customise(class_list("coco", variant), data.prompts, data.backgrounds)
     root = find_root(data.root, holds="annotations")
     candidates: list[Candidate] = []
@@ -61,7 +61,17 @@ def read_coco(data: DataConfig, variant: Variant) -> Dataset:
             sources += [path, *(instances_path(root, p) for p in parts)]
             candidates += _listed(path, [image for p in parts for image in _part(root, p, split)])
     forget_instances()  # ingest decodes next and needs the memory
+    if data.tags not in ("auto", "json"):
+        table = TagTable(find_file(data.tags, root), TagReader(classes))
+        candidates = [_tagged(image, table) for image in candidates]
+        sources.append(table.path)
     return Dataset(classes, tuple(candidates), tuple(dict.fromkeys(sources)))
+
+
+def _tagged(image: Candidate, table: TagTable) -> Candidate:
+    """An image with the tags of a table instead of those of the JSON."""
+    tags = table.find(image.id)
+    return replace(image, tags=tags.indices, problem=image.problem or tags.problem)
 
 
 def _part(root: Path, part: str, split: Split) -> list[Candidate]:

@@ -183,6 +183,13 @@ def _classes(data: DataConfig, rows: list[TagRow], table: Path) -> ClassList:
         )
     if data.classes:
         return folder_classes(data.classes)
+    for text, name in by_spelling.items():
+        words = text.split()
+        if len(words) > 1 and by_spelling.keys() >= set(words):
+            raise DataError(
+                f"{table}: the tag {name!r} consists of the tags {' and '.join(words)}; put "
+                "semicolons between several tags, or name every class in data.classes if it is one"
+            )
     try:
         return folder_classes([by_spelling[key] for key in sorted(by_spelling)])
     except DataError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 from PIL import Image
@@ -27,11 +28,23 @@ class Crop:
     """Height and width of the window."""
 
     def photo(
-        self, image: UInt8[np.ndarray, "height width 3"], outside: tuple[int, int, int] = (0, 0, 0)
+        self,
+        image: UInt8[np.ndarray, "height width 3"],
+        outside: tuple[int, int, int] = (0, 0, 0),
+        *,
+        smooth: bool = True,
     ) -> UInt8[np.ndarray, "side side 3"]:
-        """Cut the photo (bilinear scaling), with the colour ``outside`` in padding."""
-        scaled = Image.fromarray(image).resize(self.scaled[::-1], Image.Resampling.BILINEAR)
-        pixels = np.asarray(scaled)
+        """Cut the photo, scaled bilinearly, with the colour ``outside`` in padding.
+
+        ``smooth`` averages over more pixels where the photo shrinks, as Pillow does; OpenCV does
+        not.
+        """
+        size = (self.scaled[1], self.scaled[0])
+        if smooth:
+            scaled = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
+            pixels = np.asarray(scaled)
+        else:
+            pixels = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         if self.mirrored:
             pixels = pixels[:, ::-1]
         window = np.full((self.side, self.side, 3), outside, np.uint8)
@@ -87,17 +100,20 @@ def draw_crop(
     scale_range: tuple[float, float],
     generator: np.random.Generator,
     *,
+    corner: bool = False,
     accept: Callable[[Crop], bool] | None = None,
 ) -> Crop:
     """Draw scale, mirroring and position of a crop.
 
-    A photo smaller than the window lies anywhere inside it; a larger photo is cut anywhere.
+    A larger photo is cut anywhere.
 
     Args:
         source: height and width of the photo.
         side: height and width of the window, pixels.
         scale_range: the factor on the photo's size is drawn evenly from it.
         generator: four numbers are drawn from it, and two more for each further position.
+        corner: whether a photo smaller than the window lies in its upper left corner, else anywhere
+            inside it.
         accept: whether a crop is accepted; if not, its position is drawn again, at most ten times.
     """
     factor = generator.uniform(*scale_range)
@@ -105,7 +121,7 @@ def draw_crop(
     height, width = (max(1, round(size * factor)) for size in source)
     for _ in range(_MAX_DRAWS if accept else 1):
         top, left = (
-            int(generator.integers(min(0, size - side), max(0, size - side) + 1))
+            int(generator.integers(0 if corner else min(0, size - side), max(0, size - side) + 1))
             for size in (height, width)
         )
         crop = Crop((height, width), top, left, mirrored, side)

@@ -28,6 +28,7 @@ from wsss.data.errors import ImageError, IngestError
 from wsss.data.images.read import ImageFacts, inspect_image, over_limit
 from wsss.errors import raise_unless_about
 
+S = TypeVar("S")
 T = TypeVar("T")
 _BYTES_WORTH_A_POOL = 128 * 2**20  # some seconds of decoding; processes take one to start
 _CHUNK = 16
@@ -120,19 +121,19 @@ def inspect_all(paths: Sequence[Path], *, max_pixels: int, workers: int) -> Iter
 
 
 def in_processes(
-    function: Callable[[Path], T], paths: Sequence[Path], workers: int, *, chunk: int = _CHUNK
+    function: Callable[[S], T], items: Sequence[S], workers: int, *, chunk: int = _CHUNK
 ) -> Iterator[T]:
-    """Apply a module's function to files, in order; with one worker in this process.
+    """Apply a module's function to files or the like, in order; with one worker in this process.
 
     Raises:
         IngestError: a process died.
     """
     if workers <= 1:
-        yield from map(function, paths)
+        yield from map(function, items)
         return
     try:
         with process_pool(workers) as pool:
-            yield from pool.map(function, paths, chunksize=chunk)
+            yield from pool.map(function, items, chunksize=chunk)
     except BrokenProcessPool:
         raise IngestError(
             "a process that decodes images died, probably for lack of memory; lower "

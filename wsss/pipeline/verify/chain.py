@@ -15,17 +15,16 @@ from wsss.artifacts.checkpoint_header import (
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.shard import Item, Shard
+from wsss.artifacts.shard import Shard
+from wsss.config.model import Config
 from wsss.config.paths import expand_path
-from wsss.data.errors import ImageError
-from wsss.data.images.label_png import read_label_png
 from wsss.data.manifest import Manifest
 from wsss.data.manifest_folder import MANIFEST, load, manifest_digests, read_provenance
-from wsss.masks.store import PRODUCTS as LABELS
-from wsss.masks.store import png_path
-from wsss.pipeline.runs import PRODUCTS, Runs
+from wsss.pipeline.products import PRODUCTS
+from wsss.pipeline.runs import Runs
 from wsss.pipeline.verify.expected import Expected
 from wsss.pipeline.verify.findings import Findings, first_texts
+from wsss.pipeline.verify.pngs import png_differences
 from wsss.score.names import list_images
 from wsss.score.tables.efficiency import read_efficiency
 
@@ -58,19 +57,30 @@ class Chain:
 
     def manifest(self, run: str) -> Path:
         """Check the manifest that a run uses; gives its folder."""
-        folder = Path(self.runs.folder("manifest", run))
-        self.findings.check(folder / MANIFEST, "ingest", lambda: self._manifest(folder, run))
+        given = Path(self.runs.folder("manifest", run))
+        self.findings.check(given / MANIFEST, "ingest", lambda: self._ingested(given, run))
+        folder = Path(self.runs.manifest_folder(run))
+        if folder != given:
+            reasons = partial(self._manifest, folder, "noisy_tags", run, given)
+            self.findings.check(folder / MANIFEST, "tag_noise", reasons, [given / MANIFEST])
         return folder
 
-    def _manifest(self, folder: Path, run: str) -> Iterator[str]:
+    def _manifest(
+        self, folder: Path, product: str, run: str, given: Path | None = None
+    ) -> Iterator[str]:
         self.manifests[folder], _ = load(folder)
         self.digests[folder] = manifest_digests(folder)
-        stored = read_provenance(folder)
-        producer = self.runs.producer("manifest", run)
-        yield from self.expected.differences(stored, "ingest", producer, inputs={})
+        stored, stage = read_provenance(folder), PRODUCTS[product].stage
+        inputs = self.digests.get(given, {}) if given else {}
+        producer = self.runs.producer(product, run)
+        yield from self.expected.differences(stored, stage, producer, inputs=inputs)
         for name, digest in stored.outputs.items():
             if not _is(folder / name, digest):
-                raise ArtifactError(f"{name} is not what ingest wrote: it was edited or replaced")
+                raise ArtifactError(f"{name} is not what {stage} wrote: it was edited or replaced")
+
+    def _ingested(self, folder: Path, run: str) -> Iterator[str]:
+        yield from self._manifest(folder, "manifest", run)
+        stored = read_provenance(folder)
         for text, digest in stored.inputs.items():
             if not Path(text).is_file():
                 yield f"made from {text}, which is gone"
@@ -105,7 +115,7 @@ class Chain:
     def _sources(self, product: str, run: str, split: str, index: int) -> list[Path]:
         """What a shard is made from, apart from the manifest; checks it first."""
         config = self.runs[run].config
-        if product == "cams":
+        if product in ("cams", "truth_masks"):
             return []
         if product == "seeds":
             return [self.shards("cams", run, split)[index]]
@@ -150,7 +160,7 @@ class Chain:
                 return
             if product in _HAS_PNGS:
                 folder = path.parent / "png" / path.stem
-                self.pngs[folder] = list(_png_differences(folder, shard))
+                self.pngs[folder] = list(png_differences(folder, shard))
             else:
                 for _ in shard:
                     pass
@@ -182,10 +192,7 @@ class Chain:
             return [path]
         manifest = self.manifest(producer)
         sources = {
-            kind: self.shards(kind, producer, "train")
-            for kind in ("masks", "cams", "seeds")
-            if (kind == "masks") == (product == "segmenter")
-            and (kind != "seeds" or config.refine.needs_seeds)
+            kind: self.shards(kind, producer, "train") for kind in self._taught_by(product, config)
         }
         rule = PRODUCTS[product].stage
         every = [manifest / MANIFEST, *(shard for shards in sources.values() for shard in shards)]
@@ -198,6 +205,15 @@ class Chain:
             self.findings.check(cost, rule, lambda: _cost(cost, path), [path])
         return [path]
 
+    @staticmethod
+    def _taught_by(product: str, config: Config) -> list[str]:
+        """The products that a training learns from."""
+        if config.supervision == "masks":
+            return ["truth_masks"]
+        if product == "segmenter":
+            return ["masks"]
+        return ["cams", *(["seeds"] if config.needs_seeds else [])]
+
     def _trained(
         self, product: str, path: Path, run: str, manifest: Path, sources: dict[str, list[Path]]
     ) -> Iterator[str]:
@@ -205,7 +221,7 @@ class Chain:
         inputs = dict(self.digests.get(manifest, {}))
         for kind, shards in sources.items():
             contents = {shard: self.contents[shard] for shard in shards if shard in self.contents}
-            if kind != "masks":
+            if product == "refine":
                 inputs |= {f"{kind}/{shard.name}": digest for shard, digest in contents.items()}
             elif len(contents) == len(shards):
                 inputs["masks"] = digest_json(list(contents.values()))
@@ -254,30 +270,3 @@ def _cost(path: Path, checkpoint: Path) -> Iterator[str]:
     digest = checkpoint_provenance(checkpoint).digest() if checkpoint.exists() else ""
     if read_efficiency(path).training != digest:
         yield f"is of another training than {checkpoint.name}"
-
-
-def _png_differences(folder: Path, shard: Shard) -> Iterator[str]:
-    """PNGs that do not show what the shard holds."""
-    paths = {path for name in LABELS for path in (folder / name).rglob("*.png")}
-    for item in shard:
-        for name in LABELS:
-            path = png_path(folder / name, item.id)
-            paths.discard(path)
-            if problem := _png_problem(path, item, name):
-                yield problem
-    for path in sorted(paths):
-        yield f"{path.relative_to(folder)} is of no image of the shard"
-
-
-def _png_problem(path: Path, item: Item, name: str) -> str:
-    shown = f"{name}/{item.id}.png"
-    if not path.is_file():
-        return f"{shown} is not there"
-    try:
-        labels = read_label_png(path)
-    except ImageError as error:
-        return f"{shown} {error.reason}"
-    stored = item.arrays.get(name)
-    if stored is None or labels.shape != stored.shape or (labels != stored).any():
-        return f"{shown} was edited or replaced: it differs from the shard"
-    return ""

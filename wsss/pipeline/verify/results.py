@@ -13,7 +13,7 @@ from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.png_stamp import picture_provenance
 from wsss.data.manifest_folder import MANIFEST
-from wsss.pipeline.runs import RUN_TABLES, SCORED, table_paths
+from wsss.pipeline.products import RUN_TABLES, SCORED, table_paths
 from wsss.pipeline.verify.chain import Chain
 from wsss.score.figures.contact_sheet import sample_images, shown_truth
 from wsss.score.image_counts_file import (
@@ -23,7 +23,7 @@ from wsss.score.image_counts_file import (
     read_scored,
 )
 from wsss.score.inputs import truth_digest
-from wsss.score.product import ProductName
+from wsss.score.product import PRODUCTS, ProductName
 from wsss.score.record import Record, boundary_numbers, numbers, read_records
 from wsss.score.tables.classes import class_table, pair_table
 from wsss.score.tables.comparison import comparison
@@ -43,7 +43,8 @@ class Results:
         for (product, split), text in files.items():
             path, folder = Path(text), SCORED[product]
             manifest = self.chain.manifest(run)
-            shards = [] if folder == "manifest" else self.chain.shards(folder, run, split)
+            has_shards = PRODUCTS[product].shards
+            shards = self.chain.shards(folder, run, split) if has_shards else []
             producer = self.chain.runs.producer(folder, run)
 
             reasons = partial(self._records, path, product, split, producer, manifest, shards)
@@ -101,11 +102,11 @@ class Results:
             cost = Path(runs.folder("refine", run)) / "efficiency.json"
             self._table(run, "efficiency", "efficiency", lambda: efficiency_table(cost), [cost])
 
-    def sweep_table(self) -> None:
-        """Check the table of all runs of the configuration, if there are several."""
+    def overviews(self) -> None:
+        """Check table and chart of all runs of the configuration, if there are several."""
         runs = self.chain.runs
         many = [run for run in runs.final if run != runs.name]
-        if not many or not runs[runs.name].config.data.has_truth:
+        if not runs.overviews:
             return
         files = {run.removeprefix(f"{runs.name}/"): self.records(run) for run in many}
         every = list(dict.fromkeys(path for paths in files.values() for path in paths))
@@ -115,6 +116,9 @@ class Results:
             return comparison(rows, runs.name)
 
         self._table(runs.name, "sweep", "sweep_table", texts, every)
+        for picture in map(Path, runs.overviews):
+            if picture.suffix == ".png":
+                self._chart(picture, "noise_chart", runs.name, every)
 
     def _table(
         self, run: str, name: str, rule: str, texts: Callable[[], Texts], sources: list[Path]
@@ -213,7 +217,7 @@ def check_run(chain: Chain, run: str) -> None:
     config = chain.runs[run].config
     results = Results(chain)
     chain.manifest(run)
-    for split in config.cams.splits:
+    for split in config.cam_splits:
         chain.shards("masks", run, split)
     if config.refine.is_trained and config.data.val_list:
         chain.shards("refiner_predictions", run, "val")

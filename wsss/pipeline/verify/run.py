@@ -40,7 +40,7 @@ def verify(runs: Runs, name: str, *, quick: bool = False) -> Findings:
     for each in names:
         check_run(chain, each)
     if run == runs.name:
-        Results(chain).sweep_table()
+        Results(chain).overviews()
     return findings
 
 

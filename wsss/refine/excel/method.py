@@ -54,6 +54,18 @@ class Excel(HeadRefiner[ExcelOptions]):
         The learned relation takes part from step ``lvc_start`` on. The paper calls L_aff the
         diversity loss.
         """
+        logits, related, labels = self._taught(step, batch)
+        start = self.options.self_training_start
+        pair_labels = labels if start is None or step < start else self._predicted(logits, batch)
+        return self.losses(logits, labels, related.sigmoid(), pair_labels)
+
+    @torch.no_grad()
+    def supervision(self, step: int, batch: CropBatch) -> UInt8[Tensor, "batch side side"]:
+        """Labels from the CAMs of a step, static or dynamic; see `Refiner.supervision`."""
+        return self._taught(step, batch)[2]
+
+    def _taught(self, step: int, batch: CropBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """The decoder's logits, the relation between patches, and the labels to learn."""
         options = self.options
         dynamic = step >= options.lvc_start
         features = self.encode(batch.images, dynamic=dynamic)
@@ -63,10 +75,15 @@ class Excel(HeadRefiner[ExcelOptions]):
         if dynamic:
             noisy = options.relation_dropout == "on"
             calibrating = related.detach() if noisy else relation(clean.detach(), options)
-        labels = self.pseudo_labels(batch, features, calibrating)
-        start = options.self_training_start
-        pair_labels = labels if start is None or step < start else self._predicted(logits, batch)
-        return self.losses(logits, labels, related.sigmoid(), pair_labels)
+        return logits, related, self.pseudo_labels(batch, features, calibrating)
+
+    def supervised_loss(self, batch: CropBatch) -> Mapping[str, Tensor]:
+        """Eq. 21 with the truth as Y, also for the pairs; neither CAMs nor LVC take part."""
+        assert batch.labels is not None
+        features = encode(self._calibration, batch.images, self.options.features)
+        _, fused, logits = self.head(features.features, features.grid)
+        related = relation(fused, self.options).sigmoid()
+        return self.losses(logits, batch.labels, related, batch.labels)
 
     def encode(
         self, images: Float[Tensor, "batch 3 height width"], *, dynamic: bool

@@ -16,10 +16,15 @@ from typing import Any, Unpack
 
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checkpoint import load_checkpoint, save_checkpoint
-from wsss.artifacts.checkpoint_header import checkpoint_facts, checkpoint_weights
+from wsss.artifacts.checkpoint_header import (
+    checkpoint_facts,
+    checkpoint_weights,
+    is_checkpoint,
+)
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.stage import STAGES
+from wsss.artifacts.staleness import refuse_other_supervision
 from wsss.config.base import Section
 from wsss.config.paths import expand_path
 from wsss.data.manifest_folder import load
@@ -27,7 +32,7 @@ from wsss.refine.base import Refiner
 from wsss.refine.load import Sections, configured_refiner, model_facts
 from wsss.refine.registry import METHODS, method_module, released_module
 from wsss.refine.released.matching import ImportReport, differing_options, size_text
-from wsss.refine.released.reading import Source, is_ours, read_source
+from wsss.refine.released.reading import Source, read_source
 
 _log = logging.getLogger(__name__)
 
@@ -73,9 +78,10 @@ def import_checkpoint(
             f"{file}: no such file; pass (or set refine.checkpoint to) a released checkpoint"
         )
     digest = digest_file(file)
-    if is_ours(file):
+    if is_checkpoint(file):
         checkpoint_weights(file, method)  # refuses one of another method
         tensors, provenance = load_checkpoint(file)
+        refuse_other_supervision(file, provenance, sections["supervision"])
         facts = checkpoint_facts(file)
         content = ImportReport(dict(tensors), list(tensors))
         content.add_group("unused", "a checkpoint of this pipeline, copied", [file.name])

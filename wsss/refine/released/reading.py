@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -59,18 +59,6 @@ def read_source(path: Path) -> Source:
             "state dict alone, or a dictionary that has it as 'state_dict'"
         )
     return Source(_bare(loaded, path), others)
-
-
-def is_ours(path: Path) -> bool:
-    """Whether a file is a checkpoint of this pipeline."""
-    if path.suffix != _SAFETENSORS or not path.is_file():
-        return False
-    try:
-        with safe_open(path, framework="np") as stored:
-            return "provenance" in (stored.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise_unless_about(path, error)
-        return False
 
 
 def _is_weight(name: object, value: object) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from wsss.data.images.crop import Crop, draw_crop
 from wsss.data.images.photometric import distort
 from wsss.data.manifest import Sample
 from wsss.labels.ignore import IGNORED
-from wsss.refine.inputs import CamSet, ImageCams
+from wsss.refine.inputs import CamSet, ImageCams, TruthSet
 
 _CACHE_BYTES = 512 << 20
 
@@ -40,7 +41,7 @@ class CropBatch:
     valid: Bool[Tensor, "batch height width"]
     """False in padding."""
     labels: UInt8[Tensor, "batch height width"] | None
-    """The image's pseudo label, cut; None where none was given."""
+    """The image's pseudo label (its truth with full supervision), cut; None without."""
     image_index: Int[Tensor, " rows"]
     """The crop of each row."""
     classes: Int[Tensor, " rows"]
@@ -51,20 +52,24 @@ class CropBatch:
     """The image's CAM before the affinity, cut; in 0 … 1."""
     maps: Float[Tensor, "rows grid grid"]
     """The image's CAM after the affinity, cut; in 0 … 1."""
+    cuts: tuple[tuple[str, Crop], ...] = ()
+    """Of each crop the image, and where it was cut."""
 
     def to(self, device: torch.device) -> CropBatch:
         """A copy on a device."""
-        moved = {
-            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
             for name, value in vars(self).items()
+            if isinstance(value, Tensor)
         }
-        return CropBatch(**moved)
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
 class _Cut:
     """What `CropBatch` holds of one crop."""
 
+    crop: Crop
     image: Float[Tensor, "3 side side"]
     valid: Bool[np.ndarray, "side side"]
     labels: UInt8[np.ndarray, "side side"] | None
@@ -77,15 +82,18 @@ class CropStream:
     """Draws batches of crops.
 
     Args:
-        cams: the training images and their CAMs.
+        cams: the training images and their CAMs, of which a `TruthSet` has none.
         inputs: reads and normalises photos.
         settings: crop, scale and batch.
         seed: the run's seed.
         workers: threads that decode and cut ahead.
-        labels: reads an image's pseudo label, of any size; None for none.
+        labels: reads an image's label map, of any size; None for none.
         padding: label of what lies outside the image.
         fill: colour of what lies outside the image.
+        smooth: whether images are smoothed where they shrink.
+        corner: see `draw_crop`.
         repeated: images that come twice per epoch.
+        images: draw crops of these alone; None draws from all.
 
     Raises:
         ValueError: the crop is no multiple of the patch, there is no image, or the batch cannot be
@@ -94,7 +102,7 @@ class CropStream:
 
     def __init__(
         self,
-        cams: CamSet,
+        cams: CamSet | TruthSet,
         inputs: EncoderInput,
         settings: TrainingConfig,
         *,
@@ -103,7 +111,10 @@ class CropStream:
         labels: ReadLabels | None = None,
         padding: int = IGNORED,
         fill: tuple[int, int, int] = (0, 0, 0),
+        smooth: bool = True,
+        corner: bool = False,
         repeated: Collection[str] = (),
+        images: Collection[str] | None = None,
     ) -> None:
         patch = inputs.encoder.patch
         if settings.crop % patch[0] or patch[0] != patch[1]:
@@ -116,8 +127,10 @@ class CropStream:
         self._cams, self._inputs, self._settings = cams, inputs, settings
         self._seed, self._workers, self._labels = seed, workers, labels
         self._padding, self._fill = padding, fill
+        self._smooth, self._corner = smooth, corner
         self._batch_size = distributed.local_batch(settings.batch, "refine.train.batch")
-        self._entries = [*cams.ids, *(image for image in cams.ids if image in repeated)]
+        ids = [image for image in cams.ids if images is None or image in images]
+        self._entries = [*ids, *(image for image in ids if image in repeated)]
         self._grid = settings.crop // patch[0]
         self._order = seeding.EpochOrder(seed, len(self._entries))
         self._cache: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
@@ -158,6 +171,7 @@ class CropStream:
             ),
             initial=torch.from_numpy(np.concatenate([cut.initial for cut in cuts])),
             maps=torch.from_numpy(np.concatenate([cut.maps for cut in cuts])),
+            cuts=tuple((cut.cams.sample.id, cut.crop) for cut in cuts),
         )
 
     def _cut(self, image: str, position: int) -> _Cut:
@@ -172,12 +186,14 @@ class CropStream:
         low, high = settings.scale_range
         if labels is not None and settings.cat_max_ratio < 1:
             accept = functools.partial(_is_mixed, labels, settings.cat_max_ratio)
-        crop = draw_crop(size, settings.crop, (base * low, base * high), generator, accept=accept)
-        cut = crop.photo(photo, self._fill)
+        scales = (base * low, base * high)
+        crop = draw_crop(size, settings.crop, scales, generator, corner=self._corner, accept=accept)
+        cut = crop.photo(photo, self._fill, smooth=self._smooth)
         if settings.photometric:
             inside = crop.valid()[..., None]
             cut = np.where(inside, distort(cut, generator), cut)
         return _Cut(
+            crop,
             self._inputs.normalize(cut),
             crop.valid(),
             None if labels is None else crop.labels(labels, outside=self._padding),

@@ -8,7 +8,6 @@ step. A run that was killed therefore ends, on a CPU, in the same weights as one
 from __future__ import annotations
 
 import logging
-import math
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,10 +30,11 @@ from wsss.compute import distributed, seeding
 from wsss.config.refine import TrainingConfig
 from wsss.errors import WsssError
 from wsss.refine.training.efficiency import Efficiency, StepTimer, device_name, peak_memory
+from wsss.refine.training.schedule import learning_rate
+from wsss.refine.training.snapshots import Snapshots
 
 _log = logging.getLogger(__name__)
 _STATE, _BEFORE = "state.safetensors", "state-before.safetensors"
-_FIRST_FACTOR = 1e-6  # of the learning rate, at the first step of the warm-up
 
 Batch = TypeVar("Batch")
 Curve = Mapping[str, Sequence[float]]
@@ -43,30 +43,6 @@ Curve = Mapping[str, Sequence[float]]
 
 class TrainingStoppedError(WsssError, RuntimeError):
     """The training was asked to stop, and its state is saved for the next run."""
-
-
-def learning_rate(step: int, settings: TrainingConfig, relative: float = 1.0) -> float:
-    """The learning rate at a step (0-based).
-
-    ``poly`` (eq. 22 of docs/methods/weclip.md): ``1 - (1 - t / w) (1 - 1e-6)`` of the peak for
-    t < w, from there on ``(1 - t / T) ^ power`` of it. ``cosine`` (eq. 24 of
-    docs/methods/weakclip.md): from the peak to ``min_lr``, times the same factor of the warm-up.
-
-    Args:
-        step: t.
-        settings: peak, schedule.
-        relative: of a group of parameters, times the peak. With 0 a cosine *rises* to ``min_lr``.
-    """
-    peak = settings.lr * relative
-    warm = 1.0
-    if step < settings.warmup:
-        warm = 1 - (1 - step / settings.warmup) * (1 - _FIRST_FACTOR)
-    if settings.schedule == "cosine":
-        decay = (1 + math.cos(math.pi * step / settings.iterations)) / 2
-        return warm * (settings.min_lr + (peak - settings.min_lr) * decay)
-    if step < settings.warmup:
-        return peak * warm
-    return peak * float((1 - step / settings.iterations) ** settings.power)
 
 
 @dataclass(frozen=True)
@@ -97,6 +73,7 @@ class Trainer(Generic[Batch]):
         key: digest of all that decides the result; the state of another training is not resumed.
         description: shown next to the progress.
         groups: the parameters to train; None for all of the module at the same rate.
+        snapshots: keeps the module's state at some steps; None keeps none.
     """
 
     def __init__(
@@ -109,10 +86,12 @@ class Trainer(Generic[Batch]):
         key: str,
         description: str,
         groups: Sequence[Group] | None = None,
+        snapshots: Snapshots | None = None,
     ) -> None:
         distributed.share_batch_norm(module)
         self._module, self._settings, self._seed = module, settings, seed
         self._path, self._key, self._description = work / _STATE, key, description
+        self._snapshots = snapshots
         self._groups = groups or [Group(list(module.parameters()), 1.0)]
         self._optimizer = torch.optim.AdamW(
             [{"params": list(group.parameters)} for group in self._groups],
@@ -142,12 +121,16 @@ class Trainer(Generic[Batch]):
             FloatingPointError: the loss is not finite.
         """
         settings = self._settings
+        if self._snapshots:
+            self._snapshots.remove_others()
         done = self._resume()
         remaining = range(done.steps, settings.iterations)
         if done.steps:
             _log.info("going on after step %d of %d", done.steps, settings.iterations)
         if not remaining:
             return self._curve(done)
+        if not done.steps:
+            self._keep(done)
         self._module.train()
         with _stop_requested() as stop:
             stream = batches(done.steps)
@@ -155,6 +138,7 @@ class Trainer(Generic[Batch]):
                 done.rows.append(self._step(step, losses, next(stream)))
                 done.steps = step + 1
                 self._timer.step()
+                self._keep(done)
                 if distributed.any_rank(stop.is_set()) and done.steps < settings.iterations:
                     self._save(done)
                     raise TrainingStoppedError(
@@ -225,6 +209,10 @@ class Trainer(Generic[Batch]):
         columns = list(zip(*done.rows, strict=True))
         return {name: list(column) for name, column in zip(self._columns, columns, strict=True)}
 
+    def _keep(self, done: _Progress) -> None:
+        if self._snapshots:
+            self._snapshots.keep(done.steps, self._module.state_dict())
+
     def _save(self, done: _Progress) -> None:
         if distributed.rank():
             return
@@ -253,6 +241,9 @@ class Trainer(Generic[Batch]):
                 continue
             if facts.get("key") != self._key:
                 _log.info("%s: is of another configuration or other CAMs; starting anew", path)
+                continue
+            if self._snapshots and not self._snapshots.has_all(int(facts["step"])):
+                _log.info("%s: states of earlier steps are to be kept; starting anew", path)
                 continue
             return self._restore(state, facts)
         return _Progress(0, [])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,14 +60,11 @@ class WeakClip(Refiner[WeakClipOptions]):
 
     def loss(self, step: int, batch: CropBatch) -> Mapping[str, Tensor]:
         """Weighted sum of ``seed``, ``boundary`` and ``auxiliary`` (eq. 17-22)."""
-        options, network = self.options, self.network
+        options = self.options
         assert batch.labels is not None
-        features = network.encode(batch.images)
-        match, logits = network.head(features, network.texts())
-        # The losses are computed on a grid of half a patch.
-        size = (2 * features.grid[0], 2 * features.grid[1])
-        small = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-        tags = _tags_of(batch, logits.shape[1])
+        match, small = self._match_and_logits(batch.images)
+        size = (small.shape[-2], small.shape[-1])
+        tags = _tags_of(batch, small.shape[1])
         allowed = tags if options.tags_in_losses == "masked" else None
         in_crf = None if options.tags_in_losses == "ignored" else tags
         probs = label_probabilities(small, allowed)
@@ -91,10 +89,45 @@ class WeakClip(Refiner[WeakClipOptions]):
         )
         return {"loss": loss} | parts
 
+    def supervised_loss(self, batch: CropBatch) -> Mapping[str, Tensor]:
+        """``seed`` and ``auxiliary`` with the truth as seeds, over all labels.
+
+        The truth has the edges that ``boundary`` guesses, and the tags that mask labels.
+        """
+        options, truth = self.options, batch.labels
+        assert truth is not None
+        match, small = self._match_and_logits(batch.images)
+        size = (small.shape[-2], small.shape[-1])
+        parts = {
+            "seed": seed_loss(label_probabilities(small), _nearest(truth, size)),
+            "auxiliary": auxiliary_loss(
+                match,
+                truth,
+                temperature=options.auxiliary_temperature,
+                ignored_count=options.auxiliary_mean == "all",
+            ),
+        }
+        seed, auxiliary = parts["seed"], parts["auxiliary"]
+        loss = options.seed_weight * seed + options.auxiliary_weight * auxiliary
+        return {"loss": loss} | parts
+
+    def _match_and_logits(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[Float[Tensor, "batch labels rows columns"], Float[Tensor, "batch labels h w"]]:
+        """The match map, and logits on the grid of the losses: that of half a patch."""
+        features = self.network.encode(images)
+        match, logits = self.network.head(features, self.network.texts())
+        size = (2 * features.grid[0], 2 * features.grid[1])
+        return match, F.interpolate(logits, size, mode="bilinear", align_corners=False)
+
     @property
     def crops(self) -> CropOptions:
         """Crops are padded with the colour that is 0 to the encoder."""
-        return CropOptions(fill=self.setup.encoder_input.mean_colour)
+        return CropOptions(
+            fill=self.setup.encoder_input.mean_colour,
+            smooth=self.options.crop_scaling == "smooth",
+            corner=self.options.small_photos == "corner",
+        )
 
     def parameter_groups(self) -> list[Group]:
         """Head, adapter and CLIP, with their relative learning rates."""
@@ -124,10 +157,11 @@ class WeakClip(Refiner[WeakClipOptions]):
     @cached_property
     def scaled(self) -> PhotoScaler:
         """Each scale is made from the photo, with OpenCV as the released code does."""
-        short_side = self.setup.infer.short_side
-        return replace(
-            super().scaled, scales_from="photo", resample="opencv", short_side=short_side
-        )
+        scaled, infer = super().scaled, self.setup.infer
+        sides: dict[str, Any] = {}
+        if infer.short_side is not None:
+            sides = {"short_side": infer.short_side, "long_side": infer.long_side}
+        return replace(scaled, scales_from="photo", resample="opencv", **sides)
 
     @cached_property
     def inference(self) -> MultiScaleInference:

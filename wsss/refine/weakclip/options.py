@@ -160,6 +160,22 @@ class WeakClipOptions(MethodOptions):
             "may not."
         ),
     )
+    crop_scaling: Literal["opencv", "smooth"] = variant_field(
+        published="opencv",
+        corrected="smooth",
+        description=(
+            "Bilinear scaling of the photos of training crops. opencv: of the nearest four pixels; "
+            "smooth: of more where a photo shrinks."
+        ),
+    )
+    small_photos: Literal["corner", "anywhere"] = variant_field(
+        published="corner",
+        corrected="anywhere",
+        description=(
+            "Where a photo lies that is smaller than the training crop. corner: at the upper left, "
+            "so that it is padded right and below; anywhere: at a random place."
+        ),
+    )
     padding: Literal["labelled", "ignored"] = variant_field(
         published="labelled",
         corrected="ignored",

@@ -43,12 +43,29 @@ class WeClip(HeadRefiner[WeClipOptions]):
 
         The refinement module takes part from step ``rfm_start`` on.
         """
+        logits, affinity, labels = self._taught(step, batch)
+        return self.losses(logits, labels, affinity, labels)
+
+    @torch.no_grad()
+    def supervision(self, step: int, batch: CropBatch) -> UInt8[Tensor, "batch side side"]:
+        """Y of a step; see `Refiner.supervision`."""
+        return self._taught(step, batch)[2]
+
+    def _taught(self, step: int, batch: CropBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """The decoder's logits, A_f, and the labels that both learn."""
         rfm = step >= self.options.rfm_start
         features = self.encode(batch, rfm=rfm)
         _, fused, logits = self.head(features.features, features.grid)
         affinity = self.affinity(fused)
         labels = self.pseudo_labels(batch, features, affinity.detach() if rfm else None)
-        return self.losses(logits, labels, affinity, labels)
+        return logits, affinity, labels
+
+    def supervised_loss(self, batch: CropBatch) -> Mapping[str, Tensor]:
+        """Eq. 20 with the truth as Y, from the first step on; neither CAMs nor RFM take part."""
+        assert batch.labels is not None
+        features = encode(self.encoder, batch.images)
+        _, fused, logits = self.head(features.features, features.grid)
+        return self.losses(logits, batch.labels, self.affinity(fused), batch.labels)
 
     def affinity(
         self, fused: Float[Tensor, "batch width rows columns"]

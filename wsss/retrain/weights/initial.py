@@ -53,8 +53,8 @@ def init_path(text: str, model: str) -> Path | None:
 def load_backbone(backbone: nn.Module, path: Path) -> None:
     """Fill every tensor of a backbone from a checkpoint.
 
-    The file may hold the bare backbone, or a whole model with the prefix ``backbone.``; heads are
-    left out. Tensors may be named as in mmsegmentation or in a way that
+    The file may hold the bare backbone, or a whole model with the prefix ``backbone.`` or
+    ``base.``; heads are left out. Tensors may be named as in mmsegmentation or in a way that
     `wsss.retrain.weights.naming` renames. Every tensor must be there with the right shape: a
     backbone that is random in part trains badly without an error. Only a positional table is
     resized, to the grid of the crop.
@@ -110,6 +110,8 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _backbone_part(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     bare = {name.removeprefix("module."): value for name, value in tensors.items()}
-    prefix = "backbone."
-    inside = {k.removeprefix(prefix): v for k, v in bare.items() if k.startswith(prefix)}
-    return inside or bare
+    for prefix in ("backbone.", "base."):
+        inside = {k.removeprefix(prefix): v for k, v in bare.items() if k.startswith(prefix)}
+        if inside:
+            return inside
+    return bare

@@ -18,8 +18,8 @@ Tensors = Mapping[str, Tensor]
 def renamed(tensors: Tensors) -> dict[str, Tensor]:
     """Weights under mmsegmentation's names (ResNet38: ours).
 
-    Renamed are MXNet's names of ResNet38, those of MiT by SegFormer's authors, and timm's of DeiT
-    and ViT; others stay.
+    Renamed are MXNet's names of ResNet38, those of MiT by SegFormer's authors, timm's of DeiT and
+    ViT, and those of ResNet-101 in deeplab-pytorch; others stay.
     """
     for mark, rename in _NAMINGS.items():
         if any(name.startswith(mark) for name in tensors):
@@ -130,6 +130,26 @@ def _from_mit(tensors: Tensors) -> dict[str, Tensor]:
     return ours
 
 
+_DEEPLAB = re.compile(r"layer([2-5])\.block(\d+)\.(\w+)\.(conv|bn)\.(\w+)")
+_DEEPLAB_LAYERS = {"reduce": 1, "conv3x3": 2, "increase": 3}
+
+
+def _from_deeplab_pytorch(tensors: Tensors) -> dict[str, Tensor]:
+    """``layer2.block1.reduce.bn.bias`` is ``layer1.0.bn1.bias``; the stem is its ``layer1``."""
+    ours = {}
+    for name, value in tensors.items():
+        if match := _DEEPLAB.fullmatch(name):
+            stage, block, layer, kind, part = match.groups()
+            if layer in _DEEPLAB_LAYERS:
+                module = f"{kind}{_DEEPLAB_LAYERS[layer]}"
+            else:  # shortcut
+                module = f"downsample.{('conv', 'bn').index(kind)}"
+            ours[f"layer{int(stage) - 1}.{int(block) - 1}.{module}.{part}"] = value
+        else:
+            ours[re.sub(r"^layer1\.conv1\.(conv|bn)\.", r"\g<1>1.", name)] = value
+    return ours
+
+
 def _first(rules: tuple[tuple[str, str], ...], name: str) -> str:
     """The name after the first rule that is about it."""
     for pattern, replacement in rules:
@@ -143,5 +163,6 @@ _NAMINGS: dict[str, Callable[[Tensors], dict[str, Tensor]]] = {
     "arg:": _from_mxnet,
     "patch_embed1.": _from_mit,
     "blocks.0.": _from_timm,
+    "layer1.conv1.": _from_deeplab_pytorch,
 }
 """By a beginning of names that no other naming has."""

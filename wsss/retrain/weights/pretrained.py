@@ -52,13 +52,8 @@ def fetch(name: str, model: str) -> Path:
         ValueError: they are for another network.
         ArtifactError: they cannot be downloaded, or the file is not what its name says.
     """
+    check_name(name, model)
     chosen = PRETRAINED[name]
-    if chosen.model != model:
-        raise ValueError(
-            f"retrain.init: {name} fits {chosen.model}, but retrain.model is {model}"
-            + (f"; expected {', '.join(fit)}" if (fit := names_for(model)) else "")
-            + " or the path of a checkpoint"
-        )
     url = chosen.url()
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     if not path.is_file():
@@ -81,6 +76,27 @@ def fetch(name: str, model: str) -> Path:
             "you trust it, set retrain.init to its path"
         )
     return path
+
+
+def check_name(name: str, model: str) -> None:
+    """Check that there are weights of this name for a network.
+
+    Args:
+        name: see `PRETRAINED`.
+        model: `retrain.model`.
+
+    Raises:
+        ValueError: there are none, or they are for another network.
+    """
+    fault = "is neither a known name nor a file"
+    if chosen := PRETRAINED.get(name):
+        if chosen.model == model:
+            return
+        fault = f"fits {chosen.model}, but retrain.model is {model}"
+    expected = ", ".join(["random", *names_for(model)])
+    raise ValueError(
+        f"retrain.init: {name} {fault}; expected {expected} or the path of a checkpoint"
+    )
 
 
 def names_for(model: str) -> list[str]:

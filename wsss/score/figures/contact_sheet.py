@@ -16,6 +16,7 @@ from wsss.artifacts.digest import digest_json
 from wsss.artifacts.png_stamp import write_picture
 from wsss.artifacts.shard import Item, Shard
 from wsss.artifacts.stage import STAGES
+from wsss.config.base import Supervision, with_supervision
 from wsss.config.data import DataConfig
 from wsss.config.score import PicturesConfig
 from wsss.data.datasets.classes import ClassList
@@ -47,6 +48,7 @@ def contact_sheet(
     out: Path,
     *,
     name: str,
+    supervision: Supervision = "tags",
     data: DataConfig,
     pictures: PicturesConfig,
     cams: Sequence[Path] = (),
@@ -64,6 +66,7 @@ def contact_sheet(
         split: ``train`` or ``val``.
         out: PNG to write.
         name: of the run.
+        supervision: of the run; an upper bound is called so.
         data: where the truth lies.
         pictures: how many images are shown.
         cams, seeds, masks, refiner, predictions: shards of that split; refiner: its predictions.
@@ -110,7 +113,8 @@ def contact_sheet(
         labels.update(_labels_in(items[sample.id], list(arrays)))
         tags = tuple(_legend_item(classes, tag + 1) for tag in sample.tags)
         rows.append(Row(tuple(images), sample.id, tags))
-    title = f"{name}: {len(samples)} of {len(manifest)} {split} images, spread over the classes"
+    run = with_supervision(name, supervision)
+    title = f"{run}: {len(samples)} of {len(manifest)} {split} images, spread over the classes"
     legend = [_legend_item(classes, label) for label in sorted(labels - {0, 255})]
     if truths is not None and 255 in labels:
         legend.append(LegendItem("void in the truth", (224, 224, 192)))
@@ -119,7 +123,7 @@ def contact_sheet(
     sheet = draw_sheet(title, columns, rows, legend, _NOTE)
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG", optimize=True)
-    values = {"name": name, "data": data, "pictures": pictures}
+    values = {"name": name, "supervision": supervision, "data": data, "pictures": pictures}
     write_picture(out, buffer.getvalue(), STAGES["pictures"].provenance(values, inputs=inputs))
 
 

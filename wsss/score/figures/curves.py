@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,32 +12,27 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float64
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.png_stamp import write_picture
-from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.stage import STAGES
+from wsss.score.figures.chart import COLOURS, plain_axes, save_chart
 from wsss.score.figures.fonts import class_name, drawable, families
 from wsss.score.record import read_records
 from wsss.score.tables.rows import row_name
 
-# Paul Tol's "bright" colours: told apart by every kind of colour vision.
-_COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#777777")
 _SMOOTH = 0.05  # share of the steps that the smoothed curve looks back
 _INCHES_PER_BAR = 0.085
 _TALLEST = 80.0  # inches; keeps the picture below what image libraries take
 
 
-def loss_curve(log: Path, out: Path) -> None:
+def loss_curve(log: Path, out: Path, title: str = "") -> None:
     """Draw loss (raw and smoothed) and learning rate over the steps.
 
     Args:
         log: CSV with the columns ``step``, ``loss`` and, perhaps, ``lr``.
         out: picture to write, ``.png`` or ``.svg``.
+        title: above it.
 
     Raises:
         ArtifactError: the log is missing, empty or has other columns.
@@ -49,25 +43,27 @@ def loss_curve(log: Path, out: Path) -> None:
     ratios = [3, 1] if rate is not None else [1]
     axes = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
     top: Axes = axes[0]
+    if title:
+        top.set_title(title, loc="left", fontsize=10, fontweight="bold", parse_math=False)
     window = max(1, round(_SMOOTH * len(step)))
     alpha, width = (0.3, 0.8) if window > 1 else (1.0, 1.8)
-    top.plot(step, loss, color=_COLOURS[0], alpha=alpha, linewidth=width, label="each step")
+    top.plot(step, loss, color=COLOURS[0], alpha=alpha, linewidth=width, label="each step")
     if window > 1:
         label = f"mean of the last {window} steps"
-        top.plot(step, smoothed(loss, window), color=_COLOURS[0], linewidth=1.8, label=label)
+        top.plot(step, smoothed(loss, window), color=COLOURS[0], linewidth=1.8, label=label)
     top.set_ylabel("loss")
     top.set_ylim(bottom=0, top=_ceiling(loss))
     top.legend(frameon=False)
     if rate is not None:
-        axes[1].plot(step, rate, color=_COLOURS[1], linewidth=1.5)
+        axes[1].plot(step, rate, color=COLOURS[1], linewidth=1.5)
         axes[1].set_ylabel("learning rate")
         axes[1].set_ylim(bottom=0)
         axes[1].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes[-1].set_xlabel("step")
     axes[-1].set_xlim(0, max(step[-1], 1))
     for axis in axes:
-        _plain(axis)
-    _save(figure, out, _provenance([log]))
+        plain_axes(axis)
+    save_chart(figure, out, [log])
 
 
 def class_chart(records: Sequence[Path], out: Path) -> None:
@@ -133,7 +129,7 @@ def draw_bars(panels: Sequence[Panel], out: Path, files: Sequence[Path] = ()) ->
     legend = [drawable(_mean_text(row, panels)) for row in rows]
     with matplotlib.rc_context({"font.family": families([*labels.values(), *heads, *legend])}):
         figure = _bar_figure(panels, rows, names, [labels[name] for name in names], heads, legend)
-        _save(figure, out, _provenance(files))
+        save_chart(figure, out, files)
 
 
 def _cut(text: str, letters: int) -> str:
@@ -190,13 +186,13 @@ def _bars(
     axis.set_xlim(0, 100)
     axis.set_xlabel("IoU (%)")
     axis.tick_params(axis="y", length=0)
-    _plain(axis)
+    plain_axes(axis)
     axis.grid(visible=False, axis="y")
 
 
 def _style(index: int) -> dict[str, Any]:
-    hatch = "" if index < len(_COLOURS) else "////"
-    colour = _COLOURS[index % len(_COLOURS)]
+    hatch = "" if index < len(COLOURS) else "////"
+    colour = COLOURS[index % len(COLOURS)]
     return {"facecolor": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
 
 
@@ -226,28 +222,3 @@ def _ceiling(loss: Float64[np.ndarray, " n"]) -> float | None:
     """A rare spike must not flatten the curve; None where nothing is finite."""
     finite = loss[np.isfinite(loss)]
     return float(1.1 * np.quantile(finite, 0.995)) or None if finite.size else None
-
-
-def _plain(axis: Axes) -> None:
-    axis.grid(visible=True, color="#e3e7eb", linewidth=0.8)
-    axis.set_axisbelow(True)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-
-
-def _provenance(files: Sequence[Path]) -> Provenance:
-    """Of a chart of some files."""
-    inputs = {str(path): digest_file(path) for path in files}
-    return STAGES["charts"].provenance({}, inputs=inputs)
-
-
-def _save(figure: Figure, out: Path, provenance: Provenance) -> None:
-    """Write atomically and without dates or random ids, so that equal data give equal files."""
-    kind = out.suffix.lstrip(".").lower() or "png"
-    FigureCanvasAgg(figure)
-    figure.set_dpi(150)
-    plain = {"Date": None} if kind == "svg" else {"Software": None}
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "wsss"}):
-        figure.savefig(buffer, format=kind, dpi=150, metadata=plain)
-    write_picture(out, buffer.getvalue(), provenance)

@@ -26,7 +26,8 @@ from wsss.score.metrics.confusion import Confusion, size
 from wsss.score.metrics.parallel import Counts
 from wsss.score.metrics.threshold_sweep import Sweep
 from wsss.score.product import PRODUCTS, ProductName
-from wsss.score.truth.find import Source, read_truth
+from wsss.score.truth.find import read_truth
+from wsss.score.truth.sources import Source
 
 BLOB_SIGMA = 0.25
 """Deviation of the centred blob, as a share of the image's width and of its height. The row at the

@@ -60,6 +60,7 @@ class RunFiles:
     """The files of a run that a page shows."""
 
     name: str
+    """As titles have it."""
     manifest: Path
     """The folder that ingest wrote."""
     shards: Mapping[str, Sequence[Path]]
@@ -202,8 +203,8 @@ def make_page(
     }
     write_text(out / "index.html", page_html({**page, "splits": splits, "folder": "page/"}))
     if embedded is not None:
-        content = {**page, "splits": fewer, "folder": "", "inside": inside}
-        write_text(embedded, page_html(content))
+        small = {**page, "splits": fewer, "folder": "", "inside": inside}
+        write_text(embedded, page_html(small))
 
 
 def page_html(content: Mapping[str, Any]) -> str:

@@ -34,8 +34,9 @@ def rows_of(scored: Sequence[Scored], images: Sequence[str]) -> list[dict[str, A
     """
     rows = []
     for file, record in scored:
-        row = {
-            "key": f"{record.product}-{record.protocol}",
+        best = "-best" if record.at_best_threshold else ""
+        row: dict[str, Any] = {
+            "key": f"{record.product}-{record.protocol}{best}",
             "title": row_name(record),
             "layer": _LAYER_OF.get(record.product, ""),
             "tags": record.product in _FROM_TAGS,
@@ -47,9 +48,7 @@ def rows_of(scored: Sequence[Scored], images: Sequence[str]) -> list[dict[str, A
             "curve": list(record.miou_by_threshold),
             "reliability": _reliability(record),
         }
-        if record.at_best_threshold:
-            row["key"] += "-best"
-        elif record.image_counts is not None:
+        if record.image_counts is not None and not best:
             table = read_image_counts(record, file)
             row |= _of_images(table, images)
             row["confusion"] = [list(counts) for counts in record.confusion]

@@ -16,7 +16,8 @@ from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample
 from wsss.labels.upsample import upsample
 from wsss.score.figures.overlay import paint_heat, paint_labels
-from wsss.score.truth.find import Source, read_truth
+from wsss.score.truth.find import read_truth
+from wsss.score.truth.sources import Source
 
 LONG_SIDE = 320
 """Pixels of every picture."""

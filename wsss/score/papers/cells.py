@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.config.base import UPPER_BOUND
 from wsss.config.paths import expand_path
 from wsss.refine.training.efficiency import Efficiency
 from wsss.score.image_counts_file import Scored, read_image_counts, read_scored
@@ -97,8 +98,8 @@ def fill(table: PaperTable, files: Mapping[str, Sequence[Path]]) -> Filled:
     Raises:
         ConfigError: a row is not in the table.
         ArtifactError: a file is missing, damaged or something else.
-        ValueError: several records fit a cell and differ in more than their seed, or a list of
-            images does not fit.
+        ValueError: several records fit a cell and differ in more than their seed, a list of images
+            does not fit, or a record is of another supervision than its row.
     """
     contents: dict[str, RowFiles] = {}
     for label, paths in files.items():
@@ -112,6 +113,7 @@ def fill(table: PaperTable, files: Mapping[str, Sequence[Path]]) -> Filled:
             if row.name in contents and product is not None:
                 where = f"{table.title}: row {row.name!r}, column {key!r}"
                 cell = _cell(contents[row.name], column, product, where)
+                _check_supervision(cell, row, where)
                 if cell.values:
                     cells[row.name, key] = cell
     return Filled(table, cells)
@@ -189,6 +191,18 @@ def _interval(matches: Sequence[Scored]) -> Interval | None:
         return pooled_interval(matches)
     low, high = matches[0].record.miou_low, matches[0].record.miou_high
     return None if low is None or high is None else Interval(low, high)
+
+
+def _check_supervision(cell: Cell, row: Row, where: str) -> None:
+    """Refuse numbers of an upper bound in another row than one of full supervision, and others."""
+    upper = [(f"the run {record.run}", record.supervision == "masks") for record in cell.records]
+    upper += [(cost.method, cost.method.endswith(UPPER_BOUND)) for cost in cell.costs]
+    for name, is_upper in upper:
+        if is_upper != (row.supervision == "F"):
+            raise ValueError(
+                f"{where}: {name} has supervision: {'masks' if is_upper else 'tags'}, the row says "
+                f"{row.supervision or 'nothing'}; F is for masks, and for masks alone"
+            )
 
 
 def _matches(record: Record, column: Column, product: str) -> bool:

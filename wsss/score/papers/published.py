@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from wsss.config.base import Section
+from wsss.config.data import COCO_RULES, CocoRule
 from wsss.config.score import CLASS_MEANS, ClassMean
 from wsss.score.product import Protocol
 
@@ -17,6 +18,11 @@ SUPERVISION_NOTE = (
     "Supervision: F pixel labels of every image; I tags of images; + B boxes, S saliency maps, T "
     "texts of a language model; + CLIP, SAM, DINO, SD (Stable Diffusion) models trained on other "
     "data. Rows of different supervision do not compare."
+)
+TRUTH_NOTE = (
+    "Truth: how COCO's annotations became the label maps that a row is scored with (?: not known). "
+    f"{'; '.join(f'{name}: {rule}' for name, rule in COCO_RULES.items())}. Rows of "
+    "different truths do not compare."
 )
 UNKNOWN_NOTE = "?: the source does not say whether the number follows the protocol of its column."
 
@@ -53,6 +59,9 @@ class Published(Section):
         None, description="Scales of the prediction, multi with mirroring; null: not known."
     )
     crf: bool | None = Field(None, description="Whether after a dense CRF; null: not known.")
+    truth: CocoRule | None = Field(
+        None, description="Of COCO: the rule behind the truth, as data.coco_truth; null: not known."
+    )
     images: str = Field("", description="Images that were scored, where the column has a choice.")
     class_mean: ClassMean | None = Field(
         None,
@@ -65,10 +74,11 @@ class Published(Section):
 
     @property
     def protocol(self) -> str:
-        """Scales, CRF, images and class mean in words; empty where nothing is known."""
+        """Scales, CRF, truth, images and class mean in words; empty where nothing is known."""
         parts = [
             {"single": "one scale", "multi": "scales + flip", None: ""}[self.scales],
             {True: "CRF", False: "no CRF", None: ""}[self.crf],
+            f"truth {self.truth}" if self.truth else "",
             self.images,
             self.class_mean and f"mean over labels {CLASS_MEANS[self.class_mean]}",
         ]

@@ -8,9 +8,10 @@ from pathlib import Path
 from wsss.config.score import CLASS_MEANS
 from wsss.score.figures.curves import Panel, draw_bars
 from wsss.score.papers.cells import Cell, Filled, files_of, fill
-from wsss.score.papers.published import SUPERVISION_NOTE, UNKNOWN_NOTE, ClassValues
+from wsss.score.papers.published import SUPERVISION_NOTE, TRUTH_NOTE, UNKNOWN_NOTE, ClassValues
 from wsss.score.papers.table import PaperTable, Row, load_table
-from wsss.score.tables.rows import Table, percent
+from wsss.score.record import Record
+from wsss.score.tables.rows import TAGS_FROM_MASKS, Table, percent, tag_notes
 from wsss.score.tables.seeds import seed_statistics
 from wsss.score.tables.write import csv_text, table_texts, write_table
 
@@ -54,7 +55,11 @@ def make_paper_table(path: Path, files: Mapping[str, Sequence[Path]], out_dir: P
 def lay_out(filled: Filled) -> Table:
     """Cells as text."""
     table = filled.table
-    about = [name for name in ABOUT if any(getattr(row, name) for row in table.rows)]
+    about = {name: [getattr(row, name) for row in table.rows] for name in ABOUT}
+    about = {name: texts for name, texts in about.items() if any(texts)}
+    truths = [_truth(filled, row) for row in table.rows]
+    if len(set(filter(None, truths))) > 1:
+        about["truth"] = truths
     heads, keys = ["row", *(name.capitalize() for name in about)], []
     for key, column in table.columns.items():
         if any(filled.cell(row, key).values for row in table.rows):
@@ -64,12 +69,12 @@ def lay_out(filled: Filled) -> Table:
             heads.append(f"{column.title}, published")
             keys.append((key, False))
     rows = []
-    for row in table.rows:
+    for row, *texts in zip(table.rows, *about.values(), strict=True):
         cells = [
             filled.cell(row, key).text if ours else _published_text(table, row, key)
             for key, ours in keys
         ]
-        rows.append((row.name, *(getattr(row, name) for name in about), *cells))
+        rows.append((row.name, *texts, *cells))
     labels = _labels(filled)
     class_rows = [
         (name, *(percent(values.get(label)) for label in labels))
@@ -82,6 +87,7 @@ def lay_out(filled: Filled) -> Table:
             *filter(None, [table.note]),
             *NOTES,
             *([SUPERVISION_NOTE] if "supervision" in about else []),
+            *([TRUTH_NOTE] if "truth" in about else []),
             *([UNKNOWN_NOTE] if any(cell.endswith("?") for row in rows for cell in row) else []),
             *_sources(table),
             *_origins(filled),
@@ -91,6 +97,21 @@ def lay_out(filled: Filled) -> Table:
         class_columns=("IoU of", *labels) if class_rows else (),
         class_rows=tuple(class_rows),
     )
+
+
+def _records(filled: Filled, row: Row) -> list[Record]:
+    return [record for key in filled.table.columns for record in filled.cell(row, key).records]
+
+
+def _truth(filled: Filled, row: Row) -> str:
+    """The rules of COCO's truth behind a row's numbers; empty where none is known."""
+    ours = dict.fromkeys(r.truth_rule for r in _records(filled, row) if r.truth_rule)
+    published = dict.fromkeys(entry.truth or "?" for entry in row.published)
+    if not ours:
+        return ", ".join(published) if any(entry.truth for entry in row.published) else ""
+    if not published or list(ours) == list(published):
+        return ", ".join(ours)
+    return f"ours {', '.join(ours)}; published {', '.join(published)}"
 
 
 def _published_text(table: PaperTable, row: Row, key: str) -> str:
@@ -115,7 +136,7 @@ def _origins(filled: Filled) -> Iterator[str]:
     """What each measured row comes from: images, split, seeds, weights, code, commit."""
     for row in filled.table.rows:
         cells = [filled.cell(row, key) for key in filled.table.columns]
-        records = [record for cell in cells for record in cell.records]
+        records = _records(filled, row)
         costs = [cost for cell in cells for cost in cell.costs]
         parts = list(dict.fromkeys(_images(cell) for cell in cells if cell.records))
         if records:
@@ -127,9 +148,11 @@ def _origins(filled: Filled) -> Iterator[str]:
             parts += [
                 f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
                 f"variant {', '.join(dict.fromkeys(r.variant for r in records))}",
+                *([TAGS_FROM_MASKS.rstrip(".")] if any(r.tags_from_masks for r in records) else []),
                 f"weights {used or 'unknown'}",
                 f"code {', '.join(codes)}",
                 f"commit {', '.join(commits) or 'unknown'}",
+                *(note.rstrip(".") for note in tag_notes(records)),
             ]
         parts += dict.fromkeys(f"trained on {cost.device}" for cost in costs)
         if parts:
@@ -213,11 +236,14 @@ def _numbers(filled: Filled) -> Iterator[dict[str, object]]:
                 "source": published and published[1].source,
                 "published_scales": published and published[1].scales,
                 "published_crf": published and published[1].crf,
+                "published_truth": published and published[1].truth,
                 "published_images": published and published[1].images,
                 "published_class_mean": published and published[1].class_mean,
                 "published_note": published and published[1].note,
                 "images": cell.images,
                 "truth": first and first.truth,
+                "truth_rule": first and first.truth_rule,
+                "tags_from_masks": first and first.tags_from_masks,
                 "chain": first and first.chain,
                 "runs": " ".join(record.run for record in cell.records),
                 "weights": " ".join(

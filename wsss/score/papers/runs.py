@@ -8,6 +8,7 @@ from typing import Any
 
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping, overlay, read_cached
+from wsss.config.model import Config
 from wsss.config.runs import MANY, value_text
 from wsss.score.papers.table import load_table, unknown_name
 
@@ -31,11 +32,32 @@ def table_runs(path: Path, presets: Path | None = None) -> dict[str, dict[str, A
         ConfigError: the table, a preset or what the two give is not valid.
     """
     presets = path.parent.parent / "presets" if presets is None else presets
+    runs = {}
+    for label, where, mapping, supervision in _mappings(path, presets):
+        _validated(mapping, where, supervision)
+        runs[label] = mapping
+    return runs
+
+
+def table_configs(path: Path, compute: Mapping[str, Any]) -> dict[str, Config]:
+    """The same runs as configurations that take the section ``compute``.
+
+    Raises:
+        ConfigError: as `table_runs`.
+    """
+    runs = _mappings(path, path.parent.parent / "presets")
+    return {
+        label: _validated(overlay(mapping, {"compute": compute}), where, supervision)
+        for label, where, mapping, supervision in runs
+    }
+
+
+def _mappings(path: Path, presets: Path) -> Iterator[tuple[str, str, dict[str, Any], str]]:
+    """Label, source for messages, values and supervision (of the row) of each run."""
     table = load_table(path)
-    runs: dict[str, dict[str, Any]] = {}
     for row in table.rows:
+        where = f"{path}, row {row.name!r}"
         for label, seed in row.labels.items():
-            where = f"{path}, row {row.name!r}"
             mapping = dict(_preset(presets, row.preset, where))
             name = mapping["name"]
             for file in row.overlays:
@@ -45,9 +67,19 @@ def table_runs(path: Path, presets: Path | None = None) -> dict[str, dict[str, A
                 changes = overlay(changes, {"seed": seed})
             overlays = [value_text(file.rpartition(":")[2]) for file in row.overlays]
             run_name = _run_name(name, overlays, changes, f"{path.stem}-{label}")
-            runs[label] = overlay(overlay(mapping, changes), {"name": run_name})
-            from_mapping(runs[label], where=where)
-    return runs
+            whole = overlay(overlay(mapping, changes), {"name": run_name})
+            yield label, where, whole, row.supervision
+
+
+def _validated(mapping: Mapping[str, Any], where: str, supervision: str) -> Config:
+    """The configuration of a run, which must be supervised as its row says."""
+    config = from_mapping(mapping, where=where)
+    if (config.supervision == "masks") != (supervision == "F"):
+        raise ConfigError(
+            f"{where}: its run has supervision: {config.supervision}, the row says "
+            f"{supervision or 'nothing'}; F is for masks, and for masks alone"
+        )
+    return config
 
 
 def _run_name(preset: str, overlays: Sequence[str], changes: Mapping[str, Any], label: str) -> str:

@@ -184,6 +184,9 @@ class PaperTable(Section):
         ]
         wrong += [f"rows: {name!r} is scattered; put its rows together"
                   for name in dict.fromkeys(runs) if runs.count(name) > 1]  # fmt: skip
+        for name in dict.fromkeys(groups):
+            if len({row.supervision == "F" for row in self.rows if row.group == name}) > 1:
+                wrong.append(f"rows: {name!r} mixes supervision F with other; give F a group")
         slugs = [row.slug for row in self.rows]
         for index, row in enumerate(self.rows):
             here = f"rows.{index} ({row.name})"

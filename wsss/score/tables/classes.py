@@ -21,7 +21,7 @@ from wsss.score.tables.rows import (
     percent,
     row_name,
     title,
-    truth_warnings,
+    warnings,
 )
 from wsss.score.tables.write import Texts, csv_text, table_texts, write_table
 
@@ -88,7 +88,7 @@ def class_table(scored: Sequence[Scored]) -> Texts:
     table = Table(
         title=f"{title(records)}: classes",
         notes=(
-            *truth_warnings(records),
+            *warnings(records),
             *class_mean_notes(records),
             *NOTES,
             *(f"Boundary regions: {ratio:g} of the diagonal." for ratio in ratios),
@@ -123,7 +123,7 @@ def pair_table(scored: Sequence[Scored]) -> Texts:
     records = [record for _, record in scored]
     table = Table(
         title=f"{title(records)}: classes that occur together",
-        notes=(*truth_warnings(records), *PAIR_NOTES),
+        notes=(*warnings(records), *PAIR_NOTES),
         columns=(
             "row",
             "split",

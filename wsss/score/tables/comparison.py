@@ -11,12 +11,14 @@ from wsss.score.image_counts_file import Scored
 from wsss.score.metrics.bootstrap import IMAGES, IMAGES_AND_SEEDS, Interval
 from wsss.score.record import Record
 from wsss.score.tables.rows import (
+    SUPERVISED_NOTE,
     Table,
     class_mean_notes,
     interval_text,
     percent,
     row_name,
-    truth_warnings,
+    tag_notes,
+    warnings,
 )
 from wsss.score.tables.seeds import (
     are_repeats,
@@ -30,6 +32,8 @@ from wsss.score.tables.write import Texts, csv_text, table_texts, write_table
 Rows = dict[str, list[Scored]]
 """Records of each run, by its label."""
 SHARED = "shared"
+_TAGS = ("tag precision", "tag recall")
+"""Columns where tags were changed on purpose."""
 
 NOTES = ("mIoU in percent.", "An empty cell was not run.")
 SEEDS = (
@@ -114,37 +118,61 @@ def rows_by_run(records: Sequence[Scored], name: str) -> Rows:
 
 
 def _split_off_common(rows: Mapping[str, Sequence[Scored]]) -> Rows:
-    """The records that all of several rows hold as a first row, then the others of each row."""
-    whole = {label: list(row) for label, row in rows.items()}
+    """The records that all of several rows hold as a first row, then the others of each row.
+
+    Upper bounds, which share nothing with the others, stand last and do not count here.
+    """
+    upper = {label for label, row in rows.items() if _is_supervised(_records(row))}
+    whole = {label: list(row) for label, row in rows.items() if label not in upper}
+    supervised = {label: list(rows[label]) for label in rows if label in upper}
     if len(whole) < 2:
-        return whole
+        return whole | supervised
     first, *others = whole.values()
     common = [scored for scored in first if all(scored in row for row in others)]
     rest = {label: [s for s in row if s not in common] for label, row in whole.items()}
-    return ({SHARED: common} if common else {}) | rest
+    return ({SHARED: common} if common else {}) | rest | supervised
+
+
+def _is_supervised(records: Sequence[Record]) -> bool:
+    return any(record.supervision == "masks" for record in records)
 
 
 def _lay_out(rows: Rows, groups: Groups, name: str) -> Table:
     records = [scored.record for row in rows.values() for scored in row]
     columns = list(dict.fromkeys(_column(record) for record in records))
-    heads: tuple[str, ...] = ("run", *columns)
+    tags = _TAGS if any(record.tag_quality for record in records) else ()
+    heads: tuple[str, ...] = ("run", *tags, *columns)
     grids = []
     fields: tuple[Literal["miou", "report_mean"], ...] = ("miou", "report_mean")
     for field in fields:
-        lines = [(label, *_cells(row, columns, field)) for label, row in rows.items()]
+        lines = [
+            (label, *_tag_cells(_records(row))[: len(tags)], *_cells(row, columns, field))
+            for label, row in rows.items()
+        ]
         lines += [
-            (label, *(group[c].text(field) if c in group else "" for c in columns))
+            (
+                label,
+                *_tag_cells(next(iter(group.values())).records)[: len(tags)],
+                *(group[c].text(field) if c in group else "" for c in columns),
+            )
             for label, group in groups.items()
         ]
         grids.append(lines)
-    if len(columns) > len(grids[0]):  # turned: a line per column, labels become the head
+    if len(heads) > 1 + len(grids[0]):  # turned: a line per column, labels become the head
+        products = heads[1:]
         heads = ("product", *(line[0] for line in grids[0]))
-        grids = [list(zip(columns, *(line[1:] for line in lines), strict=True)) for lines in grids]
+        grids = [list(zip(products, *(line[1:] for line in lines), strict=True)) for lines in grids]
     report = any(record.report_mean is not None for record in records)
     return Table(
         title=f"{name}: {len(rows) - (SHARED in rows)} runs",
         notes=(
-            *truth_warnings(records),
+            *(
+                f"{label}: {note}"
+                for label, row in rows.items()
+                for note in tag_notes(_records(row))
+            ),
+            *warnings(records),
+            *([SUPERVISED_NOTE] if _is_supervised(records) else []),
             *NOTES,
             *class_mean_notes(records),
             *([SEEDS] if groups else []),
@@ -155,6 +183,18 @@ def _lay_out(rows: Rows, groups: Groups, name: str) -> Table:
         class_rows=tuple(grids[1]) if report else (),
         class_title="Mean IoU of the report classes",
     )
+
+
+def _records(row: Sequence[Scored]) -> list[Record]:
+    return [scored.record for scored in row]
+
+
+def _tag_cells(row: Sequence[Record]) -> tuple[str, str]:
+    """Precision and recall of the tags of a run; those of the given tags are 100."""
+    quality = next((record.tag_quality for record in row if record.tag_quality), None)
+    if quality is None:
+        return percent(1.0), percent(1.0)
+    return percent(quality.precision), percent(quality.recall)
 
 
 def _cells(row: Sequence[Scored], columns: Sequence[str], field: str) -> list[str]:
@@ -187,15 +227,22 @@ def _products(group: Sequence[Sequence[Scored]]) -> Iterator[tuple[str, _Group]]
 
 
 def _column(record: Record) -> str:
-    return f"{row_name(record)}, {record.split}"
+    truth = f", truth {record.truth_rule}" if record.truth_rule else ""
+    return f"{row_name(record)}, {record.split}{truth}"
 
 
 def _numbers(label: str, record: Record) -> dict[str, object]:
-    fields = ("split", "seed", "variant", "miou", "report_mean", "miou_low", "miou_high")
+    fields = (
+        *("split", "seed", "variant", "miou", "report_mean", "miou_low", "miou_high"),
+        *("truth_rule", "supervision"),
+    )
+    tags = record.tag_quality
+    quality = {"tag_precision": tags.precision, "tag_recall": tags.recall} if tags else {}
     return {
         "run": label,
         "product": row_name(record),
         **{name: getattr(record, name) for name in fields},
+        **quality,
         "interval_covers": "" if record.miou_low is None else IMAGES,
         "class_mean": record.class_mean,
         "seeds": 1,
@@ -214,6 +261,8 @@ def _group_numbers(label: str, group: _Group) -> dict[str, object]:
         "report_mean": seed_statistics(report).mean if report else None,
         "miou_low": group.interval and group.interval.low,
         "miou_high": group.interval and group.interval.high,
+        "truth_rule": first.truth_rule,
+        "supervision": first.supervision,
         "interval_covers": IMAGES_AND_SEEDS if group.interval else "",
         "class_mean": first.class_mean,
         "seeds": over.seeds,

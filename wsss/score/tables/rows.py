@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss.config.base import UPPER_BOUND, Supervision, with_supervision
 from wsss.config.score import CLASS_MEANS
 from wsss.refine.registry import METHODS
 from wsss.score.product import ProductName
@@ -47,6 +48,12 @@ NOTES = (
     "None at the best threshold.",
     "An empty cell is a number that does not apply, is not known or was not run.",
 )
+TAGS_FROM_MASKS = "Tags were read from pixel labels (data.tags: masks)."
+SUPERVISION_SIGNS: Mapping[Supervision, str] = {"tags": "I", "masks": "F"}
+SUPERVISED_NOTE = (
+    f"Supervision F: {UPPER_BOUND}, trained on pixel labels. Such rows do not compare with rows of "
+    "supervision I, which learned from tags of images."
+)
 _TITLES: dict[ProductName, str] = {
     "blob": "centred blob",
     "cam": "CAM",
@@ -60,9 +67,10 @@ _TITLES: dict[ProductName, str] = {
 
 
 def product_title(record: Record) -> str:
-    """What people call the product: ``CAM``, ``WeCLIP prediction`` …"""
+    """What people call the product: ``CAM`` …; of an upper bound also that it is one."""
     method = METHODS[record.method].title if record.method in METHODS else record.method
-    return _TITLES[record.product].format(method=method)
+    name = _TITLES[record.product].format(method=method)
+    return with_supervision(name, record.supervision)
 
 
 def row_name(record: Record) -> str:
@@ -84,16 +92,22 @@ def title(records: Sequence[Record]) -> str:
     splits = ", ".join(f"{count} {split} images" for split, count in images)
     used = dict.fromkeys(entry for r in records for entry in r.weights.items())
     weights = ", ".join(f"{Path(name).name} ({digest[:8]})" for name, digest in used)
-    return f"{runs}: {splits}" + (f"; weights {weights}" if weights else "")
+    supervised = all(record.supervision == "masks" for record in records) and bool(records)
+    named = with_supervision(runs, "masks" if supervised else "tags")
+    return f"{named}: {splits}" + (f"; weights {weights}" if weights else "")
 
 
 def lay_out(records: Sequence[Record]) -> Table:
     """Bring records into rows of text, percent with one decimal."""
+    several_truths = len({record.truth_rule for record in records}) > 1
+    supervised = any(record.supervision == "masks" for record in records)
     rows = [
         {
             "row": row_name(record),
+            "supervision": SUPERVISION_SIGNS[record.supervision] if supervised else "",
             "split": record.split,
             "images": str(record.images),
+            "truth": record.truth_rule if several_truths else "",
             "background": background_text(record.background),
             "CRF": "yes" if record.crf else "no",
             "scales": scales_text(record),
@@ -121,7 +135,9 @@ def lay_out(records: Sequence[Record]) -> Table:
     return Table(
         title=title(records),
         notes=(
-            *truth_warnings(records),
+            *tag_notes(records),
+            *warnings(records),
+            *([SUPERVISED_NOTE] if supervised else []),
             *class_mean_notes(records),
             *NOTES,
             *truths,
@@ -142,10 +158,16 @@ def class_mean_notes(records: Sequence[Record]) -> tuple[str, ...]:
     )
 
 
-def truth_warnings(records: Sequence[Record]) -> tuple[str, ...]:
-    """Notes on truths that do not fit the tags, each once."""
-    texts = (f"WARNING. Truth of {r.split}: {w}." for r in records for w in r.truth_warnings)
+def warnings(records: Sequence[Record]) -> tuple[str, ...]:
+    """Notes on tags from pixel labels, and on truths that do not fit the tags, each once."""
+    texts = [f"WARNING. {TAGS_FROM_MASKS}" for record in records if record.tags_from_masks]
+    texts += [f"WARNING. Truth of {r.split}: {w}." for r in records for w in r.truth_warnings]
     return tuple(dict.fromkeys(texts))
+
+
+def tag_notes(records: Sequence[Record]) -> tuple[str, ...]:
+    """What was done to the tags on purpose, each once."""
+    return tuple(dict.fromkeys(r.tag_quality.text for r in records if r.tag_quality))
 
 
 def percent(share: float | None) -> str:

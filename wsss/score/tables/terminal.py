@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.config.base import with_supervision
 from wsss.config.score import CLASS_MEANS
 from wsss.score.metrics.bootstrap import IMAGES
 from wsss.score.record import Background
-from wsss.score.tables.rows import background_text
+from wsss.score.tables.rows import SUPERVISED_NOTE, TAGS_FROM_MASKS, background_text
 
 WIDTH = 100
 _PICTURES = ("*.png", "*.svg")
@@ -51,9 +52,13 @@ def print_table(path: Path, console: Console | None = None) -> None:
         cells += [_percent(row["miou"]), "–".join(filter(None, ends))]
         table.add_row(*map(Text, [*cells, *map(_percent, numbers)]))
     console.print(table)
+    if any(row.get("supervision") == "masks" for row in rows):
+        console.print(Text(SUPERVISED_NOTE, style="bold"))
     console.print("Percent. best: threshold chosen on the same truth, an upper bound.", style="dim")
+    if any(row.get("tags_from_masks") == "True" for row in rows):
+        console.print(Text(f"WARNING. {TAGS_FROM_MASKS}", style="bold red"))
     rules = dict.fromkeys(row["class_mean"] for row in rows if row.get("class_mean"))
-    means = (f"mIoU: labels {CLASS_MEANS[rule]}." for rule in rules)  # type: ignore[index]
+    means = (f"mIoU: mean over labels {CLASS_MEANS[rule]}." for rule in rules)  # type: ignore[index]
     console.print(" ".join([*means, f"95 %: {IMAGES}."]), style="dim")
     warnings = ((row["split"], row.get("truth_warnings")) for row in rows)
     for split, text in dict.fromkeys(warnings):
@@ -123,6 +128,7 @@ def print_results(folder: Path, *, classes: bool = False) -> None:
             f"{folder}: holds no results; run snakemake first, or pass results/<name>"
         )
     products = {
+        "page": [folder / "index.html"],
         "report": [folder / "report.html"],
         "table": [table.with_suffix(".html"), table.with_suffix(".md"), table],
         "classes": [table.with_name(f"{name}.html") for name in ("classes", "pairs")],
@@ -168,7 +174,9 @@ def _console() -> Console:
 
 
 def _title(rows: list[dict[str, str]]) -> str:
-    return ", ".join(dict.fromkeys(row["run"] for row in rows))
+    runs = ", ".join(dict.fromkeys(row["run"] for row in rows))
+    supervised = rows and all(row.get("supervision") == "masks" for row in rows)
+    return with_supervision(runs, "masks" if supervised else "tags")
 
 
 def _background(row: dict[str, str]) -> str:

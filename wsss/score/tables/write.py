@@ -34,8 +34,8 @@ def make_table(records: Sequence[Path], out_dir: Path) -> list[Path]:
 
 
 def score_table(records: Sequence[Path]) -> Texts:
-    """The table of `make_table`, which writes it."""
-    rows = read_records(records)
+    """The table of `make_table`, which writes it; rows of an upper bound are a group at its end."""
+    rows = sorted(read_records(records), key=lambda record: record.supervision == "masks")
     return table_texts(lay_out(rows), csv_text([_numbers(row) for row in rows]))
 
 
@@ -105,9 +105,12 @@ def _numbers(record: Record) -> dict[str, object]:
     return {
         "name": row_name(record),
         "title": product_title(record),
-        **fields("product", "protocol", "method", "run", "chain", "split"),
-        **fields("images", "images_without_truth", "truth"),
+        **fields("product", "protocol", "method", "supervision", "run", "chain", "split"),
+        **fields("images", "images_without_truth", "truth", "truth_rule"),
+        "truth_digest": record.provenance.inputs.get("truth"),
+        "tags_from_masks": record.tags_from_masks,
         "truth_warnings": "; ".join(record.truth_warnings),
+        "tags": record.tag_quality.text if record.tag_quality else "as given",
         **{
             f"background_{name}": background.get(name)
             for name in ("rule", "value", "source", "criterion")

@@ -1,30 +1,40 @@
 """COCO ground truth: label maps drawn from the instances JSON.
 
-Rule: crowd regions are painted first, as 255 (void: single objects in them are not told apart);
-then the instances from the largest to the smallest area in pixels, so that what lies on
-something larger stays visible; of equal areas the higher annotation id is on top. Pixels under no
-instance are background.
+Where annotations overlap, a rule says which one is visible (``data.coco_truth``). Pixels under no
+annotation are background.
+
+========== =====================================================================================
+crowd_void Crowd regions lie below all else and are 255 (void: single objects in them are not told
+           apart). Of the instances, that with fewer pixels is on top, of equal ones that with the
+           higher id.
+voc_style  The annotation with the smaller ``area`` is on top, of equal ones that which comes first
+           in the file. Crowd regions count as any other and show their class. Known as VOC-style
+           masks of COCO.
+weakclip   The annotation that comes first in the file is on top. Crowd regions show their class
+           (Zhu et al., IJCV 2024, doi:10.1007/s11263-024-02224-2: its converter).
+========== =====================================================================================
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from pycocotools import mask as rle
 
+from wsss.config.data import CocoRule
 from wsss.data.datasets.coco import CLASS_OF_CATEGORY, image_name, load_instances
 from wsss.data.images.read import DEFAULT_MAX_PIXELS
 from wsss.score.metrics.confusion import IGNORE
 from wsss.score.truth.errors import TruthError
 
-RULE = "smaller instances on top, crowd regions 255"
-"""The rule in a few words, for records and labels."""
-_FIELDS = ("id", "category_id", "iscrowd", "segmentation")
+DRAWN_RULES: Final[tuple[CocoRule, ...]] = ("crowd_void", "voc_style", "weakclip")
+_FIELDS = ("id", "category_id", "iscrowd", "area", "segmentation")
 _SHORTEST_POLYGON = 6  # numbers: three corners; pycocotools would take four numbers as a box
 
 
@@ -35,10 +45,12 @@ class CocoTruth:
     height: int
     width: int
     annotations: Sequence[Mapping[str, Any]]
+    """In the order of the file."""
+    rule: CocoRule
 
     def read(self) -> UInt8[np.ndarray, "height width"]:
         """Draw the label map."""
-        return draw(self.annotations, self.height, self.width)
+        return draw(self.annotations, self.height, self.width, self.rule)
 
 
 class CocoLabels:
@@ -46,14 +58,15 @@ class CocoLabels:
 
     Args:
         path: of the JSON.
+        rule: by which label maps are drawn.
 
     Raises:
         DataError: missing, no instances JSON, or of other categories than COCO's.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rule: CocoRule) -> None:
         self._content = load_instances(path, shapes=True)
-        self._path = path
+        self._path, self._rule = path, rule
         self._images = {image_name(image): image for image in self._content.images}
 
     @property
@@ -74,18 +87,31 @@ class CocoLabels:
         needed = [{key: a[key] for key in _FIELDS if key in a} for a in annotations]
         if "height" not in image or "width" not in image:
             raise TruthError(f"{self._path}: image {file_name!r} has no height or width; add them")
-        return CocoTruth(image["height"], image["width"], tuple(needed))
+        return CocoTruth(image["height"], image["width"], tuple(needed), self._rule)
+
+
+@dataclass(frozen=True)
+class _Region:
+    """The pixels of an annotation."""
+
+    id: int
+    label: int
+    is_crowd: bool
+    area: float
+    """Number of pixels; for voc_style the ``area`` of the file, if it has one."""
+    mask: Bool[np.ndarray, "h w"]
 
 
 def draw(
-    annotations: Sequence[Mapping[str, Any]], height: int, width: int
+    annotations: Sequence[Mapping[str, Any]], height: int, width: int, rule: CocoRule
 ) -> UInt8[np.ndarray, "h w"]:
-    """Draw annotations into a label map by the rule above.
+    """Draw annotations into a label map.
 
     Args:
-        annotations: with ``id``, ``category_id`` (COCO's, 1 … 90), ``iscrowd`` and
-            ``segmentation`` (polygons, or RLE compressed or not).
+        annotations: with ``id``, ``category_id`` (COCO's, 1 … 90), ``iscrowd``, ``area`` and
+            ``segmentation`` (polygons, or RLE compressed or not), in the order of the file.
         height, width: of the image, pixels.
+        rule: which annotation is visible where several lie, see above.
 
     Raises:
         TruthError: the image is too large, or an outline is none or does not fit it.
@@ -93,26 +119,40 @@ def draw(
     if not 0 < height * width <= DEFAULT_MAX_PIXELS or min(height, width) < 1:
         raise TruthError(f"says {width} x {height} pixels, expected 1 to {DEFAULT_MAX_PIXELS}")
     labels = np.zeros((height, width), np.uint8)
-    instances = []
-    for annotation in annotations:
-        try:
-            mask = _mask(annotation.get("segmentation"), height, width)
-        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-            raise TruthError(
-                f"the outline of annotation {annotation.get('id')} cannot be drawn "
-                f"({type(error).__name__}: {error}); mend or remove it"
-            ) from None
-        if annotation.get("iscrowd", 0):
-            labels[mask] = IGNORE
-        else:
-            label = CLASS_OF_CATEGORY[annotation["category_id"]] + 1
-            instances.append((-int(mask.sum()), annotation["id"], label, mask))
-    for _, _, label, mask in sorted(instances, key=lambda entry: entry[:2]):
-        labels[mask] = label
+    regions = [_region(annotation, height, width, rule) for annotation in annotations]
+    for region in _from_bottom_to_top(regions, rule):
+        is_void = region.is_crowd and rule == "crowd_void"
+        labels[region.mask] = IGNORE if is_void else region.label
     return labels
 
 
-def _mask(segmentation: Any, height: int, width: int) -> np.ndarray:
+def _from_bottom_to_top(regions: list[_Region], rule: CocoRule) -> list[_Region]:
+    if rule == "crowd_void":
+        return sorted(regions, key=lambda r: (not r.is_crowd, -r.area, r.id))
+    if rule == "voc_style":
+        return sorted(regions, key=lambda region: region.area)[::-1]
+    if rule == "weakclip":
+        return regions[::-1]
+    raise ValueError(f"{rule}: nothing is drawn by it")
+
+
+def _region(annotation: Mapping[str, Any], height: int, width: int, rule: CocoRule) -> _Region:
+    try:
+        mask = _mask(annotation.get("segmentation"), height, width)
+        stated = annotation.get("area") if rule == "voc_style" else None
+        area = float(np.count_nonzero(mask) if stated is None else stated)
+        if not math.isfinite(area):
+            raise ValueError(f"its area is {area}")
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+        raise TruthError(
+            f"the outline of annotation {annotation.get('id')} cannot be drawn "
+            f"({type(error).__name__}: {error}); mend or remove it"
+        ) from None
+    label = CLASS_OF_CATEGORY[annotation["category_id"]] + 1
+    return _Region(annotation["id"], label, bool(annotation.get("iscrowd", 0)), area, mask)
+
+
+def _mask(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "h w"]:
     """The pixels of an outline, which is checked first, because pycocotools does not check.
 
     It writes wherever a polygon's corners lie, and ends the process where that is too far.

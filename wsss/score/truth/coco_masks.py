@@ -2,12 +2,12 @@
 
 ::
 
-    <out>/train2014/COCO_train2014_000000000009.png     0 background, 1 … 80 classes, 255 crowds
-    <out>/train2014.json                                written last: the part is complete
+    <masks>/<rule>/train2014/COCO_train2014_000000000009.png    0 background, 1 … 80, 255 void
+    <masks>/<rule>/train2014.json                               written last: the part is complete
 
-Classes are numbered without gaps in the order of the category ids; the rule is that of
-`wsss.score.truth.coco`, which scoring itself draws by as well. An interrupted call goes on where it
-stopped; another JSON or another rule draws everything again.
+Classes are numbered without gaps in the order of the category ids; the rules are those of
+`wsss.score.truth.coco`, by which scoring itself draws as well. An interrupted call goes on where it
+stopped; another JSON, or other code of the rules, draws everything again.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from wsss.artifacts.atomic import remove_abandoned, write_text
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.progress import track
 from wsss.compute.pool import process_pool
+from wsss.config.data import COCO_RULES, CocoRule
 from wsss.data.datasets.coco import CLASS_OF_CATEGORY, instances_path
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.images.label_png import save_label_png
 from wsss.errors import raise_unless_about
 from wsss.score.metrics.parallel import as_completed_ahead
 from wsss.score.truth import coco
-from wsss.score.truth.coco import RULE, CocoLabels, CocoTruth
+from wsss.score.truth.coco import CocoLabels, CocoTruth
 from wsss.score.truth.errors import TruthError
 
 _ORIGIN = ".origin.json"  # next to the PNGs, from the first of them on
@@ -38,13 +39,16 @@ _IMAGES_WORTH_A_POOL = 500  # some seconds of drawing
 Job = Sequence[tuple[Path, CocoTruth]]
 
 
-def draw_part(root: Path, part: str, out: Path, *, workers: int) -> tuple[int, int]:
+def draw_part(
+    root: Path, part: str, masks: Path, rule: CocoRule, *, workers: int
+) -> tuple[int, int]:
     """Draw the label maps of one part of COCO 2014.
 
     Args:
         root: the data set's folder.
         part: ``train`` or ``val``.
-        out: folder to write to; holds both parts.
+        masks: folder to write to; it holds all rules and both parts.
+        rule: of `wsss.score.truth.coco`.
         workers: processes.
 
     Returns:
@@ -54,10 +58,11 @@ def draw_part(root: Path, part: str, out: Path, *, workers: int) -> tuple[int, i
         DataError: the instances JSON is missing, or no JSON of COCO's.
         TruthError: the folder holds PNGs that were not drawn here.
     """
-    source = instances_path(root, part)
-    labels = CocoLabels(source)
-    origin = _origin(source, len(labels.file_names))
-    folder = out / f"{part}2014"
+    source, folder = instances_path(root, part), part_folder(masks, part, rule)
+    for place in (masks, masks / f"{part}2014", masks / part, folder):
+        _refuse_foreign(place)
+    labels = CocoLabels(source, rule)
+    origin = _origin(source, len(labels.file_names), rule)
     _prepare(folder, origin)
     remove_abandoned(folder)
     drawn = _finished(folder)
@@ -68,45 +73,52 @@ def draw_part(root: Path, part: str, out: Path, *, workers: int) -> tuple[int, i
     done = _in_pool(jobs, workers) if pooled else map(_draw, jobs)
     for _ in track(_each(done), total=len(todo), description=f"drawing {part}2014"):
         pass
-    write_text(mark_path(out, part), json.dumps(origin, indent=2) + "\n")
+    write_text(mark_path(masks, part, rule), json.dumps(origin, indent=2) + "\n")
     return len(paths), len(todo)
 
 
-def mark_path(out: Path, part: str) -> Path:
+def part_folder(masks: Path, part: str, rule: CocoRule) -> Path:
+    """Where the PNGs of a part lie."""
+    return masks / rule / f"{part}2014"
+
+
+def mark_path(masks: Path, part: str, rule: CocoRule) -> Path:
     """The file that says that a part is complete, and what it was drawn from."""
-    return out / f"{part}2014.json"
+    return masks / rule / f"{part}2014.json"
 
 
-def check_drawn(out: Path, part: str, root: Path) -> None:
-    """Check that a part was drawn in full, from the JSON that is there and by today's rule.
+def check_drawn(masks: Path, part: str, rule: CocoRule, root: Path) -> None:
+    """Check that a part was drawn in full, from the JSON that is there and by today's code.
 
     Args:
-        out: what `draw_part` wrote to.
+        masks: what `draw_part` wrote to.
         part: ``train`` or ``val``.
+        rule: of `wsss.score.truth.coco`.
         root: the data set's folder.
 
     Raises:
         TruthError: it was not.
     """
-    mark, source = mark_path(out, part), instances_path(root, part)
-    remedy = f"run `wsss truth coco-masks {root} --out {out}`, or empty data.masks"
+    mark, source = mark_path(masks, part, rule), instances_path(root, part)
+    command = f"wsss truth coco-masks {root} --rule {rule} --out {masks}"
+    remedy = f"run `{command}`, or empty data.masks"
     try:
         stored = json.loads(mark.read_text(encoding="utf-8"))
-        expected = _origin(source, int(stored["images"])) if source.is_file() else stored
+        expected = _origin(source, int(stored["images"]), rule) if source.is_file() else stored
     except FileNotFoundError:
         raise TruthError(f"{mark}: not there, so {part}2014 is not drawn; {remedy}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise_unless_about(mark, error)
         raise TruthError(f"{mark}: cannot be read ({error!r}); {remedy}") from None
     if stored != expected:
-        raise TruthError(f"{mark}: drawn from another {source} or by another rule; {remedy}")
+        raise TruthError(f"{mark}: drawn from another {source} or by other code; {remedy}")
 
 
-def _origin(source: Path, images: int) -> dict[str, object]:
+def _origin(source: Path, images: int, rule: CocoRule) -> dict[str, object]:
     """Everything that the PNGs depend on; equal values, equal PNGs."""
     code = digest_file(Path(coco.__file__))
     return {
-        "rule": RULE,
+        "rule": f"{rule}: {COCO_RULES[rule]}",
         "drawn_by": digest_json([code, version("pycocotools"), dict(CLASS_OF_CATEGORY)]),
         "instances": digest_file(source),
         "images": images,
@@ -122,11 +134,16 @@ def _prepare(folder: Path, origin: dict[str, object]) -> None:
         if inner.read_text(encoding="utf-8") == json.dumps(origin):
             return
         shutil.rmtree(folder)
-    elif any(folder.glob("*.png")):
-        raise TruthError(
-            f"{folder}: holds PNGs that were not drawn by this command; choose another folder"
-        )
     write_text(inner, json.dumps(origin))
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """What lies where others keep the PNGs that they made is not drawn over, nor next to."""
+    if any(folder.glob("*.png")) and not (folder / _ORIGIN).is_file():
+        raise TruthError(
+            f"{folder}: holds PNGs that this command did not draw; to score with them, set "
+            "data.coco_truth to png; to draw, name another folder"
+        )
 
 
 def _finished(folder: Path) -> set[str]:

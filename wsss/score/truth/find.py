@@ -3,8 +3,10 @@
 ============ ===================================================================================
 demo, voc    ``<root>/SegmentationClass/<id>.png``; the split whose list is called ``…aug``
              (trainaug): ``<root>/SegmentationClassAug/<id>.png``
-coco         drawn from the instances JSON, see `wsss.score.truth.coco`; with ``data.masks`` read
-             from the PNGs that `wsss.score.truth.coco_masks` drew
+coco         drawn from the instances JSON by the rule ``data.coco_truth``, see
+             `wsss.score.truth.coco`; with ``data.masks`` read from the PNGs that
+             `wsss.score.truth.coco_masks` drew; with the rule ``png`` the PNGs in ``data.masks``
+             that others made, see `wsss.score.truth.coco_pngs`
 folder       ``<data.masks>/<id>.png``, made by hand perhaps for a part of the images only
 ============ ===================================================================================
 
@@ -15,55 +17,45 @@ from __future__ import annotations
 
 import functools
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import UInt8
 
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.watch import digest_listing
-from wsss.config.data import DataConfig
+from wsss.config.data import COCO_RULES, DataConfig
 from wsss.config.paths import expand_path
 from wsss.data.check.image_headers import present
 from wsss.data.datasets.coco import PARTS, part_of
 from wsss.data.datasets.voc import MASKS, mask_folder
 from wsss.data.errors import ImageError
-from wsss.data.images.label_png import read_label_png
 from wsss.data.manifest import Manifest
 from wsss.score.names import first_names
-from wsss.score.truth.coco import RULE, CocoLabels, CocoTruth
-from wsss.score.truth.coco_masks import check_drawn, mark_path
+from wsss.score.truth.coco import CocoLabels, CocoTruth
+from wsss.score.truth.coco_masks import check_drawn, mark_path, part_folder
+from wsss.score.truth.coco_pngs import find_pngs
 from wsss.score.truth.errors import TruthError
+from wsss.score.truth.sources import PngTruth, Source
 
 _listing = functools.cache(digest_listing)  # the engine asks for each job
 
 
-@runtime_checkable
-class Source(Protocol):
-    """Where the truth of an image comes from; small enough to be sent to another process."""
+class Photo(Protocol):
+    """An image, as a manifest or a data set names it."""
 
-    def read(self) -> UInt8[np.ndarray, "height width"]:
-        """Labels in [0, labels) and 255."""
+    @property
+    def id(self) -> str:
+        """Its id."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class PngTruth:
-    """Truth in an index PNG; folder and name are separate, since there is one per image."""
-
-    folder: Path
-    name: str
 
     @property
     def path(self) -> Path:
-        """The file."""
-        return self.folder / self.name
-
-    def read(self) -> UInt8[np.ndarray, "height width"]:
-        """Read the label map."""
-        return read_label_png(self.path)
+        """Its file."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -74,10 +66,12 @@ class Truth:
     """Which folder, or which rule."""
     sources: dict[str, Source]
     """Image id → its truth, in the order of the manifest; only images that have one."""
-    missing: tuple[str, ...]
+    missing: tuple[str, ...] = ()
     """Images without truth; always empty but for the kind ``folder``."""
     files: tuple[Path, ...] = ()
     """Files behind the sources that are no PNGs."""
+    rule: str = ""
+    """Of COCO, ``data.coco_truth``."""
 
     def digest(self) -> str:
         """sha256 of ids and of the bytes of every file behind the sources."""
@@ -103,7 +97,7 @@ def find_truth(data: DataConfig, manifest: Manifest, split: str) -> Truth:
             "or leave scoring out"
         )
     if data.kind == "coco":
-        return _drawn_coco(data, manifest) if data.masks else _coco(data, manifest)
+        return find_coco(data, manifest.samples)
     folder = png_folder(data, split)
     sources: dict[str, Source] = {}
     missing: list[str] = []
@@ -117,9 +111,24 @@ def find_truth(data: DataConfig, manifest: Manifest, split: str) -> Truth:
     return Truth(str(folder), sources, tuple(missing))
 
 
+def find_coco(data: DataConfig, photos: Collection[Photo]) -> Truth:
+    """Find the truth of images of COCO, by the rule of the configuration, without reading it.
+
+    Args:
+        data: of kind ``coco``.
+        photos: images of either part, which the name of their folder tells.
+
+    Raises:
+        TruthError: images have none, or the PNGs were not drawn in full from the JSON.
+    """
+    if data.coco_truth == "png":
+        return _coco_pngs(data, photos)
+    return _drawn_coco(data, photos) if data.masks else _coco(data, photos)
+
+
 def png_folder(data: DataConfig, split: str) -> Path:
-    """The folder of the truth PNGs of a split (any kind but COCO)."""
-    if data.kind == "folder":
+    """The folder of the truth PNGs of a split; of COCO that of both."""
+    if data.kind in ("folder", "coco"):
         return expand_path(data.masks)
     name = data.train_list if split == "train" else data.val_list
     folder = mask_folder(name) if data.kind == "voc" else MASKS
@@ -129,20 +138,22 @@ def png_folder(data: DataConfig, split: str) -> Path:
 def truth_state(data: DataConfig, split: str) -> str:
     """A text that changes when truth PNGs are added, removed or edited; the workflow watches it.
 
-    Empty where another file says so: a rule draws the demo's data set, and COCO's truth is in the
-    file that ingest reads, or drawn from it by a rule (see `truth_files`).
+    Empty where another file says so: a rule draws the demo's data set, and what is drawn of COCO's
+    truth is in the file that ingest reads, or drawn from it by a rule (see `truth_files`).
     """
-    if data.kind in {"demo", "coco"} or not data.has_truth:
+    is_drawn = data.kind == "demo" or (data.kind == "coco" and data.coco_truth != "png")
+    if is_drawn or not data.has_truth:
         return ""
     return _listing(png_folder(data, split), ".png")
 
 
 def truth_files(data: DataConfig, split: str) -> list[Path]:
     """Files that a rule must have made before a split can be scored: the marks of COCO masks."""
-    if data.kind != "coco" or not data.masks:
+    if data.kind != "coco" or not data.masks or data.coco_truth == "png":
         return []
     part = part_of(data.train_list if split == "train" else data.val_list)
-    return [mark_path(expand_path(data.masks), name) for name in ([part] if part else PARTS)]
+    masks = expand_path(data.masks)
+    return [mark_path(masks, name, data.coco_truth) for name in ([part] if part else PARTS)]
 
 
 def read_truth(source: Source, image: str, height: int, width: int) -> UInt8[np.ndarray, "h w"]:
@@ -163,32 +174,49 @@ def read_truth(source: Source, image: str, height: int, width: int) -> UInt8[np.
     return truth
 
 
-def _coco(data: DataConfig, manifest: Manifest) -> Truth:
+def _coco(data: DataConfig, photos: Collection[Photo]) -> Truth:
     """A split may mix images of both parts; the JSON is that of the folder an image lies in."""
-    folder = expand_path(data.root) / "annotations"
-    paths = {sample.id: folder / f"instances_{sample.path.parent.name}.json" for sample in manifest}
-    labels = {path: CocoLabels(path) for path in dict.fromkeys(paths.values())}
-    truths = {sample.id: labels[paths[sample.id]].find(sample.path.name) for sample in manifest}
+    folder, rule = expand_path(data.root) / "annotations", data.coco_truth
+    paths = {photo.id: folder / f"instances_{photo.path.parent.name}.json" for photo in photos}
+    labels = {path: CocoLabels(path, rule) for path in dict.fromkeys(paths.values())}
+    truths = {photo.id: labels[paths[photo.id]].find(photo.path.name) for photo in photos}
     missing = [image for image, truth in truths.items() if truth is None]
     files = ", ".join(map(str, labels))
     if missing:
-        raise TruthError(_list_missing(missing, len(manifest), files))
+        raise TruthError(_list_missing(missing, len(photos), files))
     sources: dict[str, Source] = {i: truth for i, truth in truths.items() if truth}
-    return Truth(f"{files} ({RULE})", sources, (), tuple(labels))
+    return Truth(_described(files, data), sources, (), tuple(labels), rule)
 
 
-def _drawn_coco(data: DataConfig, manifest: Manifest) -> Truth:
+def _drawn_coco(data: DataConfig, photos: Collection[Photo]) -> Truth:
     """The same label maps from PNGs; each part must have been drawn from the JSON that is there."""
-    folder, root = expand_path(data.masks), expand_path(data.root)
-    folders = {part: folder / part for part in {sample.path.parent.name for sample in manifest}}
-    for part in sorted(folders):
-        check_drawn(folder, part.removesuffix("2014"), root)
-    sources = {s.id: PngTruth(folders[s.path.parent.name], f"{s.path.stem}.png") for s in manifest}
+    masks, rule = expand_path(data.masks), data.coco_truth
+    parts = sorted({photo.path.parent.name.removesuffix("2014") for photo in photos})
+    for part in parts:
+        check_drawn(masks, part, rule, expand_path(data.root))
+    folders = {f"{part}2014": part_folder(masks, part, rule) for part in parts}
+    sources = {p.id: PngTruth(folders[p.path.parent.name], f"{p.path.stem}.png") for p in photos}
     existing = present(source.path for source in sources.values())
     missing = [image for image, source in sources.items() if source.path not in existing]
     if missing:
-        raise TruthError(_list_missing(missing, len(sources), str(folder)))
-    return Truth(f"{folder} ({RULE})", dict(sources), ())
+        raise TruthError(_list_missing(missing, len(sources), str(masks / rule)))
+    return Truth(_described(str(masks / rule), data), dict(sources), rule=rule)
+
+
+def _coco_pngs(data: DataConfig, photos: Collection[Photo]) -> Truth:
+    """PNGs that others made."""
+    masks = expand_path(data.masks)
+    sources = find_pngs(masks, {photo.id: photo.path for photo in photos})
+    missing = [photo.id for photo in photos if photo.id not in sources]
+    if missing:
+        where = f"{masks} and its folders train2014, val2014, train, val"
+        raise TruthError(_list_missing(missing, len(photos), where))
+    description = f"{len(sources)} {_described(f'PNGs in {masks}', data)}"
+    return Truth(description, dict(sources), rule=data.coco_truth)
+
+
+def _described(where: str, data: DataConfig) -> str:
+    return f"{where} ({data.coco_truth}: {COCO_RULES[data.coco_truth]})"
 
 
 def _png_name(folder: Path, image: str) -> str | None:

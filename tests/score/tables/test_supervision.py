@@ -1,0 +1,107 @@
+"""A supervised upper bound in tables and pictures: called so everywhere, mixed with nothing."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.builders import provenance, write_shard
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.shard import Shard
+from wsss.config.base import UPPER_BOUND
+from wsss.score.image_counts_file import Scored
+from wsss.score.record import Record, write_records
+from wsss.score.tables.comparison import make_comparison
+from wsss.score.tables.difference import differences, sentence
+from wsss.score.tables.seeds import are_repeats
+from wsss.score.tables.terminal import print_table
+from wsss.score.tables.write import make_table
+
+from ..conftest import Run
+from .test_write import make_record
+
+TITLE = f"segmenter, {UPPER_BOUND}"
+
+
+def pair(seed: int = 0) -> tuple[Record, Record]:
+    """A segmenter taught by pseudo masks, and one taught by the truth."""
+    end = {"background": None, "split": "val", "seed": seed}
+    weak = make_record("segmenter", run="weak", miou=0.5 + seed / 100, **end)
+    upper = make_record("segmenter", run="upper", miou=0.8, supervision="masks", **end)
+    return weak, upper
+
+
+def scored(records: dict[str, Record]) -> dict[str, list[Scored]]:
+    return {label: [Scored(Path("records.json"), record)] for label, record in records.items()}
+
+
+def test_a_table_puts_upper_bounds_last_and_says_so(tmp_path: Path) -> None:
+    weak, upper = pair()
+    write_records(tmp_path / "records.json", [upper, weak])
+    markdown, _, html = make_table([tmp_path / "records.json"], tmp_path)
+    lines = [line.split(" | ")[:3] for line in markdown.read_text().splitlines() if "|" in line]
+    assert [line[:2] for line in lines[:4] if "---" not in line[0]] == [
+        ["| row", "supervision"],
+        ["| segmenter", "I"],
+        [f"| {TITLE}", "F"],
+    ]
+    assert f"Supervision F: {UPPER_BOUND}" in html.read_text()
+    buffer = io.StringIO()
+    print_table(tmp_path / "table.csv", Console(file=buffer, width=200))
+    assert TITLE in buffer.getvalue()
+    assert buffer.getvalue().startswith("weak, upper")
+    write_records(tmp_path / "records.json", [upper])
+    markdown, _, html = make_table([tmp_path / "records.json"], tmp_path)
+    assert markdown.read_text().startswith(f"# upper, {UPPER_BOUND}: ")
+    assert f"<title>upper, {UPPER_BOUND}: " in html.read_text()
+    buffer = io.StringIO()
+    print_table(tmp_path / "table.csv", Console(file=buffer, width=200))
+    assert buffer.getvalue().startswith(f"upper, {UPPER_BOUND}")
+
+
+def test_a_table_of_weak_rows_has_no_such_column(tmp_path: Path) -> None:
+    write_records(tmp_path / "records.json", [pair()[0]])
+    text = make_table([tmp_path / "records.json"], tmp_path)[0].read_text()
+    assert "upervision" not in text
+
+
+def test_runs_side_by_side_have_a_column_of_their_own(tmp_path: Path) -> None:
+    (weak, upper), (second, _) = pair(), pair(seed=1)
+    rows = scored({"upper": upper, "weak_seed-0": weak, "weak_seed-1": second})
+    lines = make_comparison(rows, tmp_path, "runs")[0].read_text().splitlines()
+    assert f"| run | segmenter, val | {TITLE}, val |" in lines
+    assert "| weak_seed-0 | 50.0 |  |" in lines
+    assert "| upper |  | 80.0 |" in lines
+    assert "| weak, 2 seeds | 50.5 ± 0.7 |  |" in lines
+
+
+def test_means_over_seeds_never_mix(tmp_path: Path) -> None:
+    (weak, upper), (second, other) = pair(), pair(seed=1)
+    assert are_repeats([weak, second])
+    assert are_repeats([upper, other])
+    assert not are_repeats([weak, other])
+    rows = scored({"a_seed-0": weak, "a_seed-1": other})  # one label for both
+    lines = make_comparison(rows, tmp_path, "runs")[0].read_text().splitlines()
+    assert not any("±" in line for line in lines if line.startswith("|"))
+    assert any("a, 2 seeds" in line for line in lines)
+
+
+def test_records_say_what_taught_and_weak_scores_refuse_an_upper_bound(run: Run) -> None:
+    maps = {image: {"single": labels % 4} for image, labels in run.truth.items()}
+    shard = run.write("weak", "predictions", maps)
+    supervised = run.config.model_copy(update={"supervision": "masks"})
+    origin = provenance("predict", config={"supervision": "masks"})
+    with Shard(shard) as stored:
+        upper = write_shard(run.folder / "upper.h5", "predictions", list(stored), origin)
+    with pytest.raises(ArtifactError, match=r"upper\.h5: was made with supervision: masks"):
+        run.score("segmenter", [upper], run.folder / "r.json")
+    with pytest.raises(ArtifactError, match=r"weak\.h5: was made without pixel labels"):
+        run.score("segmenter", [shard], run.folder / "r.json", config=supervised)
+    (first,) = run.score("segmenter", [shard], run.folder / "weak.json")
+    (second,) = run.score("segmenter", [upper], run.folder / "upper.json", config=supervised)
+    assert (first.supervision, second.supervision) == ("tags", "masks")
+    assert second.chain == "pixel labels → segformer-b0"
+    assert second.method == "none"
+    (compared,) = differences(run.folder / "weak.json", run.folder / "upper.json", resamples=10)
+    assert sentence(compared).startswith(f"segmenter - {TITLE}, train")

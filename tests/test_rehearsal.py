@@ -1,0 +1,180 @@
+"""Rehearsals: what they change, what they conclude, and two of them through the command."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.rehearse import project
+from benchmarks.rehearse.full_run import estimate, full_images
+from benchmarks.rehearse.jobs import Job, Loop
+from benchmarks.rehearse.reductions import PHASES
+from wsss.config.load import from_mapping, load_config, read_yaml
+from wsss.config.paths import expand_path
+from wsss.refine.registry import METHODS
+from wsss.score.papers.runs import table_runs
+
+ROOT = project.ROOT
+SHARED = expand_path("${WSSS_SHARED}").resolve()
+REDUCED = {
+    "shards", "compute.workers", "compute.device", "data.demo_images", "clip.pretrained",
+    "retrain.init",
+    *(f"{section}.{key}" for section in ("refine.train", "retrain")
+      for key in ("iterations", "batch", "warmup", "threads")),
+    *(f"refine.{method}.{option}" for method, options in PHASES.items() for option in options),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rehearsal")
+    project.prepare(folder, (3, 2))
+    return folder
+
+
+def leaves(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in mapping.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
+    old, new = dict(leaves(before)), dict(leaves(after))
+    assert set(old) <= set(new)
+    return {key for key, value in new.items() if key not in old or old[key] != value}
+
+
+def test_every_preset_and_table_is_a_target() -> None:
+    presets = {path.stem for path in (ROOT / "workflow/presets").iterdir()}
+    tables = {f"table_{path.stem}" for path in (ROOT / "workflow/tables").iterdir()}
+    assert set(project.targets()) == presets | tables
+
+
+def test_presets_change_in_nothing_but_the_reductions(reduced: Path) -> None:
+    for path in (ROOT / "workflow/presets").iterdir():
+        before, after = read_yaml(path), read_yaml(reduced / "workflow/presets" / path.name)
+        for name, run in before.pop("runs", {}).items():
+            assert changed(run, after["runs"][name]) <= REDUCED, path.stem
+        after.pop("runs", None)
+        assert changed(before, after) <= REDUCED, path.stem
+
+
+@pytest.mark.slow
+def test_no_training_of_a_preset_or_table_stays_long(reduced: Path) -> None:
+    runs = {}
+    for path in (reduced / "workflow/tables").iterdir():
+        runs |= {f"{path.stem} {k}": from_mapping(run) for k, run in table_runs(path).items()}
+    for target in ("coco14-weakclip-segmenters", "excel-components", "voc12-excel"):
+        runs |= project.configs_of(target, reduced)
+    assert len(runs) > 40
+    for name, config in runs.items():
+        for training in (config.refine.train, config.retrain):
+            assert (training.iterations, training.warmup, training.batch) == (2, 0, 2), name
+        assert config.shards == 1, name
+        for method, options in PHASES.items():
+            for option in options:
+                assert getattr(getattr(config.refine, method), option) in (1, 2, None), name
+    assert runs["weclip_rfm decoder-alone"].refine.weclip.rfm_start == 2  # never, as in the table
+    assert runs["weclip_rfm decoder-rfm"].refine.weclip.rfm_start == 1
+    assert set(PHASES) <= set(METHODS)
+
+
+def test_a_preset_goes_on_top_of_what_its_head_names() -> None:
+    folder = "workflow/presets"
+    assert project.preset_files("voc12-excel") == [f"{folder}/voc12-excel.yaml"]
+    assert project.preset_files("voc12-weakclip-authors") == [
+        f"{folder}/voc12-weakclip.yaml", f"{folder}/voc12-weakclip-authors.yaml",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("preset", "images"),
+    [
+        ("voc12-weclip", (10_582, 1449)), ("voc12-clip-es", (1464,)),
+        ("coco14-weclip", (82_081, 40_137)), ("demo-excel", (240, 80)),
+    ],
+)  # fmt: skip
+def test_counts_of_full_runs(preset: str, images: tuple[int, ...]) -> None:
+    data = load_config(ROOT / "config.yaml", ROOT / f"workflow/presets/{preset}.yaml").data
+    assert tuple(full_images(data, s, SHARED) for s in ("train", "val")[: len(images)]) == images
+
+
+def test_hours_and_memory_of_a_full_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    full = from_mapping(
+        {
+            "shards": 4,
+            "data": {"root": str(tmp_path), "demo_images": [100, 50]},
+            "refine": {"method": "weclip", "train": {"iterations": 1000, "batch": 8}},
+        }
+    )
+    short = from_mapping(
+        {
+            "data": {"root": str(tmp_path), "demo_images": [3, 1]},
+            "refine": {"method": "weclip", "train": {"iterations": 2, "batch": 2, "warmup": 0}},
+        }
+    )
+    for folder in ("JPEGImages", "ImageSets/Segmentation"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name, ids in {"train": "abc", "val": "d"}.items():
+        (tmp_path / f"ImageSets/Segmentation/{name}.txt").write_text("\n".join(ids))
+    (tmp_path / "tags.csv").write_text("image,tags\n")
+
+    loop = Loop("CAMs", 3, seconds=6.0, memory=10)
+    job = Job("results/demo/logs/cams/train.1-of-1.log", 20.0, 16.0, peak=30, loops=(loop,))
+    cams = estimate("demo", job, full, short, SHARED)
+    assert (cams.stage, cams.startup, cams.per_item, cams.items) == ("cams train", 10.0, 2.0, 100)
+    assert cams.hours == pytest.approx((4 * 10 + 100 * 2) / 3600)
+    assert cams.memory == 30
+
+    steps = (Loop("Labels", 3, 9.0, 50), Loop("weclip", 2, 8.0, memory=100))
+    job = Job("results/demo/logs/refine_train.log", 20.0, 18.0, peak=150, loops=steps)
+    training = estimate("demo", job, full, short, SHARED)
+    assert (training.startup, training.per_item, training.items) == (1.0, 2.0, 8000)
+    assert training.hours == pytest.approx((1 + 8000 * 2 + 100 * 3) / 3600)
+    assert training.memory == 100 + 50 * 8 // 2
+
+    score = Job("results/demo/logs/score/cam.val.log", 2.0, 1.0, 5, (Loop("CAMs", 1, 0.5, 1),))
+    assert estimate("demo", score, full, short, SHARED).items == 50
+
+
+def rehearse(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.rehearse", "--out", str(folder), *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False,
+        env=os.environ | {"WSSS_SHARED": str(SHARED)},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.workflow
+@pytest.mark.skipif(not (SHARED / "data/coco-subset").is_dir(), reason="no photographs")
+def test_two_presets_end_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
+    presets = ("voc12-clip-es", "coco14-clip-es")
+    process = rehearse(tmp_path, *presets, "--photos", "1", "1", "--cores", "2")
+    assert process.returncode == 0, process.stdout + process.stderr
+    for preset, images in zip(presets, (1464, 82_081), strict=True):
+        record = json.loads((tmp_path / f"rehearsals/{preset}.json").read_text())
+        stages = {stage["stage"]: stage for stage in record["stages"]}
+        assert {"cams train", "masks train", "table"} <= set(stages)
+        cams = stages["cams train"]
+        assert cams["items"] == images
+        assert cams["per_item"] > 0.05  # ViT-B/16 at the photograph's size
+        assert cams["hours"] > images * cams["per_item"] / 3600
+        assert 2**30 < cams["peak"] < 2**33
+        assert f"{preset}: finished in" in process.stdout
+        assert (tmp_path / f"results/{preset}/tables/table.md").is_file()
+    assert "coco_masks_0 train" in stages
+
+    process = rehearse(tmp_path, "voc-subset", *presets, "--photos", "999", "1")
+    assert process.returncode == 1
+    assert "voc-subset: failed before it ran: fewer than 999 photographs" in process.stdout
+    assert "coco14-clip-es: finished before" in process.stdout
+    assert process.stderr.splitlines()[-1] == "failed: voc-subset"

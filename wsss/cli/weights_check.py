@@ -1,0 +1,45 @@
+"""Whether the weights that a configuration names exist, without loading or fetching them."""
+
+from __future__ import annotations
+
+import logging
+
+from wsss.config.model import Config
+from wsss.config.paths import expand_path
+
+_log = logging.getLogger(__name__)
+_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin", ".params", ".json"}
+
+
+def check_weights(config: Config) -> None:
+    """Check the names of weights of `clip`, `refine` and `retrain`.
+
+    A file that is not here is only logged: jobs may run elsewhere.
+
+    Raises:
+        ClipLoadError: open_clip knows no such model, or no such weights of it.
+        ValueError: there are no such initial weights of the segmenter, or they are of another.
+    """
+    texts = {"clip.model": config.clip.model, "clip.pretrained": config.clip.pretrained}
+    if config.refine.checkpoint:
+        texts["refine.checkpoint"] = config.refine.checkpoint
+    if config.retrain.enabled:
+        texts["retrain.init"] = config.retrain.init
+    files = {key: expand_path(text) for key, text in texts.items() if _is_path(text)}
+    for key, path in files.items():
+        if not path.exists():
+            _log.warning("warning for jobs that run here: %s: %s: no such file", key, path)
+    if "clip.model" not in files:
+        from wsss.clip.load import check_names
+
+        tag = "" if "clip.pretrained" in files else config.clip.pretrained
+        check_names(config.clip.model, tag)
+    if texts.get("retrain.init", "random") != "random" and "retrain.init" not in files:
+        from wsss.retrain.weights.pretrained import check_name
+
+        check_name(config.retrain.init, config.retrain.model)
+
+
+def _is_path(text: str) -> bool:
+    path = expand_path(text)
+    return path.suffix in _SUFFIXES or path.is_file()
