@@ -80,7 +80,14 @@ def test_an_imported_refiner_needs_neither_training_images_nor_seeds() -> None:
         ({"predict": {"window": 32, "stride": 33}}, r"predict\.stride must be at most"),
         ({"predict": {"scales": []}}, r"predict\.scales must be positive"),
         ({"retrain": {"scale_range": [2.0, 0.5]}}, r"retrain\.scale_range must be positive"),
-        ({"retrain": {"batch_norm": "frozen"}}, r"retrain\.init must name; it is random"),
+        (
+            {"retrain": {"batch_norm": "frozen", "init": "random"}},
+            r"retrain\.init must name; it is random",
+        ),
+        (
+            {"retrain": {"model": "segformer-b0", "init": "clip"}},
+            r"retrain\.init clip stands for .* clip-vit has; it is segformer-b0",
+        ),
     ],
 )
 def test_an_impossible_segmenter_is_refused(wrong: dict[str, object], message: str) -> None:

@@ -5,7 +5,7 @@ rule retrain:
     input:
         manifest=manifest,
         masks=shards("masks", "train"),
-        init=initial_weights,
+        init=ancient(initial_weights),
     output:
         weights="results/{run}/segmenter/weights.safetensors",
         log="results/{run}/segmenter/loss.csv",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ class Stage:
     idle: tuple[str, ...] = _IDLE
     """Of what ``reads`` covers, what changes nothing in what the stage writes: it is part of no key
     and no provenance."""
+    unused: Callable[[Mapping[str, Any]], Sequence[str]] = lambda _: ()
+    """Of ``reads`` the keys that the values of the others, by key, leave unused."""
     watches_idle: bool = False
     """Whether a change of these values reruns the stage, because they decide if it succeeds."""
 
@@ -129,7 +131,8 @@ class Stage:
 
     def _active(self, values: Mapping[str, Any], *, idle: Sequence[str]) -> dict[str, Any]:
         """Plain values by key, without those that are idle."""
-        plain = {key: _plain(value) for key, value in values.items() if key not in idle}
+        unused = self.unused(values)
+        plain = {k: _plain(v) for k, v in values.items() if k not in idle and k not in unused}
         for path in idle:
             for key, value in plain.items():
                 if path.startswith(f"{key}."):
@@ -182,6 +185,11 @@ def _draws(stage: str) -> bool:
 
 def _value(config: Any, key: str) -> Any:
     return functools.reduce(getattr, key.split("."), config)
+
+
+def _without_clip(values: Mapping[str, Any]) -> Sequence[str]:
+    """Most segmenters have nothing of the CLIP."""
+    return () if values["retrain"].uses_clip else ("clip.model", "clip.pretrained")
 
 
 def _plain(value: Any) -> Any:
@@ -262,7 +270,12 @@ STAGES: dict[str, Stage] = {
             idle=(*_REFINE_IDLE, "infer.scores"),
         ),
         Stage("masks", ("wsss.masks.stage",), ("data.max_pixels", "masks")),
-        Stage("retrain", ("wsss.retrain.train",), ("seed", "data.max_pixels", "retrain")),
+        Stage(
+            "retrain",
+            ("wsss.retrain.train",),
+            ("seed", "data.max_pixels", "retrain", "clip.model", "clip.pretrained"),
+            unused=_without_clip,
+        ),
         Stage(
             "predict",
             ("wsss.retrain.predict",),

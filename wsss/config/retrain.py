@@ -38,6 +38,7 @@ class RetrainConfig(Section):
         "deeplabv2-resnet38",
         "deeplabv2-resnet101",
         "segmenter-deit-s",
+        "clip-vit",
     ] = Field(
         "segformer-b0",
         description="Architecture, built by mmsegmentation; docs/segmenters.md compares them.",
@@ -45,9 +46,10 @@ class RetrainConfig(Section):
     init: str = Field(
         "random",
         description=(
-            "Weights of the backbone to start from: random; a name that is downloaded (mit-b0 … "
-            "mit-b5, resnet50-v1c, resnet101-v1c, resnet101, deit-s; see docs/segmenters.md); or "
-            "the path of a checkpoint (.safetensors, .pth, for ResNet38 also MXNet's .params)."
+            "Weights of the backbone to start from: random; clip (clip-vit: those of section "
+            "clip); a name that is downloaded (mit-b0 … mit-b5, resnet50-v1c, resnet101-v1c, "
+            "resnet101, deit-s; see docs/segmenters.md); or the path of a checkpoint "
+            "(.safetensors, .pth, for ResNet38 also MXNet's .params)."
         ),
     )
     batch_norm: BatchNorm = chain_field(
@@ -59,7 +61,7 @@ class RetrainConfig(Section):
             "where init is random."
         ),
     )
-    crop: PositiveInt = Field(64, description="Side of the square training crop, pixels.")
+    crop: PositiveInt = Field(96, description="Side of the square training crop, pixels.")
     short_side: PositiveInt | None = Field(
         None, description="Scale images to this short side first; null = their own size."
     )
@@ -87,14 +89,21 @@ class RetrainConfig(Section):
             "mmsegmentation; hsv: hue, saturation and value shifted by up to 10 of 255."
         ),
     )
-    batch: PositiveInt = Field(16, description="Global batch size, whatever the number of devices.")
+    batch: PositiveInt = Field(8, description="Global batch size, whatever the number of devices.")
     iterations: PositiveInt = Field(450, description="Training steps.")
     lr: float = Field(
-        6e-4, gt=0, description="Peak learning rate (AdamW for SegFormer, SGD for the others)."
+        2e-4,
+        gt=0,
+        description="Peak learning rate (AdamW for SegFormer and clip-vit, SGD for the others).",
     )
-    warmup: int = Field(30, ge=0, description="Steps of linear warm-up.")
+    warmup: int = Field(20, ge=0, description="Steps of linear warm-up.")
     threads: PositiveInt = Field(2, le=1024, description=TRAINING_THREADS)
     checkpoint_every: PositiveInt = Field(150, description="Steps between resumable checkpoints.")
+
+    @property
+    def uses_clip(self) -> bool:
+        """Whether the backbone is the image tower of section clip."""
+        return self.model == "clip-vit"
 
 
 class PredictConfig(Section):
