@@ -56,11 +56,11 @@ def test_a_key_that_is_no_text_is_named() -> None:  # Snakemake hands over what 
 
 def test_contradictory_sections_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"cams\.external\.path"):
-        from_mapping({"cams": {"source": "external"}})
+        from_mapping({"cams": {"source": "external"}, "refine": {"method": "none"}})
     with pytest.raises(ConfigError, match="add train"):
         from_mapping({"cams": {"splits": ["val"]}})
     with pytest.raises(ConfigError, match=r"refine\.checkpoint is given, but .* is none"):
-        from_mapping({"refine": {"checkpoint": "a.pth"}})
+        from_mapping({"refine": {"method": "none", "checkpoint": "a.pth"}})
 
 
 def test_an_imported_refiner_needs_neither_training_images_nor_seeds() -> None:
@@ -81,7 +81,7 @@ def test_an_imported_refiner_needs_neither_training_images_nor_seeds() -> None:
         ({"predict": {"scales": []}}, r"predict\.scales must be positive"),
         ({"retrain": {"scale_range": [2.0, 0.5]}}, r"retrain\.scale_range must be positive"),
         (
-            {"retrain": {"batch_norm": "frozen", "init": "random"}},
+            {"retrain": {"batch_norm": "frozen", "model": "segformer-b0"}},
             r"retrain\.init must name; it is random",
         ),
         (
@@ -164,7 +164,8 @@ def test_auto_is_filled_in_before_validation(key: str) -> None:
         missing = from_mapping({"variant": variant})
         assert _value(missing, key) != "auto"
         assert missing == from_mapping({"variant": variant} | _nested(key, "auto"))
-    assert _value(from_mapping({}), key) == _value(Config(), key) == field.default
+    default = "clip" if key == "retrain.init" else field.default  # of the demo's model
+    assert _value(from_mapping({}), key) == _value(Config(), key) == default
 
 
 def test_auto_that_depends_on_the_chain() -> None:
@@ -181,9 +182,12 @@ def test_auto_that_depends_on_the_chain() -> None:
     explicit = from_mapping(excel | {"clip": {"keep_ratio": True}, "infer": {"mirror_first": True}})
     assert explicit.clip.keep_ratio
     assert explicit.infer.mirror_first
+    assert (config.retrain.model, config.retrain.init) == ("clip-vit", "clip")
+    assert from_mapping({"retrain": {"model": "segformer-b1"}}).retrain.init == "random"
     weclip = from_mapping({"variant": "published", "refine": {"method": "weclip"}})
     assert (weclip.clip.keep_ratio, weclip.clip.normalization) == (True, "imagenet")
-    assert from_mapping({"variant": "published"}).clip.normalization == "clip"
+    plain = from_mapping({"variant": "published", "refine": {"method": "none"}})
+    assert plain.clip.normalization == "clip"
     for method in METHODS:
         refine = {"refine": {"method": method}}
         assert from_mapping(refine, partial=True).clip.normalization == "clip"
@@ -340,6 +344,7 @@ def test_a_matrix_expands_to_every_combination() -> None:
         "patch_text", "excel", "segformer-b1", 1,
     )  # fmt: skip
     assert last.name == "a.svc.excel.b1.seed-1"
+    matrix["cams"]["svc"]["cams"]["source"] = "grad_cam"  # without a refiner axis: weclip
     del matrix["refine"]
     assert list(expand_runs({"matrix": matrix})) == [
         "grad-cam/b0",

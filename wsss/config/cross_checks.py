@@ -37,7 +37,7 @@ def _of_segmenter(config: Config) -> list[str]:
     if retrain.init == "clip" and not retrain.uses_clip:
         errors.append(
             "retrain.init clip stands for the image tower of section clip, which only "
-            f"retrain.model clip-vit has; it is {retrain.model}"
+            f"retrain.model clip-vit has; it is {retrain.model}. Set retrain.init to auto"
         )
     if retrain.batch_norm == "frozen" and retrain.init == "random":
         errors.append(

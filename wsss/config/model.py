@@ -69,7 +69,7 @@ class Config(Section):
     refine: RefineConfig = RefineConfig(method="weclip")
     infer: InferConfig = InferConfig(scales=[1.0])
     masks: MasksConfig = MasksConfig(background=BackgroundConfig(value=2.0))
-    retrain: RetrainConfig = RetrainConfig(model="clip-vit", init="clip")
+    retrain: RetrainConfig = RetrainConfig(model="clip-vit")
     predict: PredictConfig = PredictConfig(scales=[1.0])
     score: ScoreConfig = ScoreConfig()
     pictures: PicturesConfig = PicturesConfig()
@@ -96,7 +96,10 @@ def _chain_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     method = str(_value(values, "refine", "method"))
     patch_text = published and _value(values, "cams", "source") == "patch_text"
     trained = published and method != "none"
-    recipe = RECIPE_BATCH_NORM.get(str(_value(values, "retrain", "model")), "trained")
+    model = str(_value(values, "retrain", "model"))
+    init = "clip" if model == "clip-vit" else "random"
+    starts_at_random = _value(values, "retrain", "init", auto=init) == "random"
+    recipe = RECIPE_BATCH_NORM.get(model, "trained")
     kind = _value(values, "data", "kind")
     excel = method == "excel"
     chain: dict[str, dict[str, Any]] = {
@@ -115,9 +118,7 @@ def _chain_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             "average": "image" if excel and published else "grid",
             "average_share": 0.2 if excel and published and kind == "coco" else 1.0,
         },
-        "retrain": {
-            "batch_norm": "trained" if _value(values, "retrain", "init") == "random" else recipe
-        },
+        "retrain": {"init": init, "batch_norm": "trained" if starts_at_random else recipe},
     }
     if patch_text:
         chain["clip"]["position_rounding"] = "float32"
@@ -125,12 +126,13 @@ def _chain_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return chain
 
 
-def _value(values: Mapping[str, Any], section: str, key: str) -> Any:
-    """A value as a user wrote it, or its default."""
-    default = getattr(Config.model_fields[section].default, key)
+def _value(values: Mapping[str, Any], section: str, key: str, *, auto: Any = None) -> Any:
+    """A value as a user wrote it, or its default; ``auto`` for that word and what is missing."""
+    default = getattr(Config.model_fields[section].default, key) if auto is None else AUTO
     options = values.get(section, {})
-    return (
+    value = (
         options.get(key, default)
         if isinstance(options, Mapping)
         else getattr(options, key, default)
     )
+    return auto if auto is not None and value == AUTO else value

@@ -24,7 +24,7 @@ edit this file or add a preset, whose values replace those of this file:
 def default_yaml() -> str:
     """The annotated default configuration, as text."""
     lines = _comment(_HEADER, 0)
-    lines += _section_lines(Config(), 0)
+    lines += _section_lines(Config.model_construct(), 0)  # nothing that is auto is filled in
     return "\n".join(lines) + "\n"
 
 
