@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from wsss.config.base import Section, inner_section, takes_auto
+from wsss.config.demo import DEMO
 from wsss.config.errors import ConfigError
 from wsss.config.load import OLD_KEYS, OLD_VALUES, all_keys, from_mapping, load_config
 from wsss.config.model import Config
@@ -56,11 +57,11 @@ def test_a_key_that_is_no_text_is_named() -> None:  # Snakemake hands over what 
 
 def test_contradictory_sections_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"cams\.external\.path"):
-        from_mapping({"cams": {"source": "external"}, "refine": {"method": "none"}})
+        from_mapping({"cams": {"source": "external"}})
     with pytest.raises(ConfigError, match="add train"):
         from_mapping({"cams": {"splits": ["val"]}})
     with pytest.raises(ConfigError, match=r"refine\.checkpoint is given, but .* is none"):
-        from_mapping({"refine": {"method": "none", "checkpoint": "a.pth"}})
+        from_mapping({"refine": {"checkpoint": "a.pth"}})
 
 
 def test_an_imported_refiner_needs_neither_training_images_nor_seeds() -> None:
@@ -80,14 +81,8 @@ def test_an_imported_refiner_needs_neither_training_images_nor_seeds() -> None:
         ({"predict": {"window": 32, "stride": 33}}, r"predict\.stride must be at most"),
         ({"predict": {"scales": []}}, r"predict\.scales must be positive"),
         ({"retrain": {"scale_range": [2.0, 0.5]}}, r"retrain\.scale_range must be positive"),
-        (
-            {"retrain": {"batch_norm": "frozen", "model": "segformer-b0"}},
-            r"retrain\.init must name; it is random",
-        ),
-        (
-            {"retrain": {"model": "segformer-b0", "init": "clip"}},
-            r"retrain\.init clip stands for .* clip-vit has; it is segformer-b0",
-        ),
+        ({"retrain": {"batch_norm": "frozen"}}, r"retrain\.init must name; it is random"),
+        ({"retrain": {"init": "clip"}}, r"retrain\.init clip stands for .* it is segformer-b0"),
     ],
 )
 def test_an_impossible_segmenter_is_refused(wrong: dict[str, object], message: str) -> None:
@@ -164,8 +159,7 @@ def test_auto_is_filled_in_before_validation(key: str) -> None:
         missing = from_mapping({"variant": variant})
         assert _value(missing, key) != "auto"
         assert missing == from_mapping({"variant": variant} | _nested(key, "auto"))
-    default = "clip" if key == "retrain.init" else field.default  # of the demo's model
-    assert _value(from_mapping({}), key) == _value(Config(), key) == default
+    assert _value(from_mapping({}), key) == _value(Config(), key) == field.default
 
 
 def test_auto_that_depends_on_the_chain() -> None:
@@ -182,12 +176,11 @@ def test_auto_that_depends_on_the_chain() -> None:
     explicit = from_mapping(excel | {"clip": {"keep_ratio": True}, "infer": {"mirror_first": True}})
     assert explicit.clip.keep_ratio
     assert explicit.infer.mirror_first
-    assert (config.retrain.model, config.retrain.init) == ("clip-vit", "clip")
-    assert from_mapping({"retrain": {"model": "segformer-b1"}}).retrain.init == "random"
+    clip_vit = from_mapping({"retrain": {"model": "clip-vit"}}).retrain
+    assert (clip_vit.init, config.retrain.init) == ("clip", "random")
     weclip = from_mapping({"variant": "published", "refine": {"method": "weclip"}})
     assert (weclip.clip.keep_ratio, weclip.clip.normalization) == (True, "imagenet")
-    plain = from_mapping({"variant": "published", "refine": {"method": "none"}})
-    assert plain.clip.normalization == "clip"
+    assert from_mapping({"variant": "published"}).clip.normalization == "clip"
     for method in METHODS:
         refine = {"refine": {"method": method}}
         assert from_mapping(refine, partial=True).clip.normalization == "clip"
@@ -278,8 +271,8 @@ def test_generated_file_is_up_to_date(file: str, expected: str) -> None:
     assert actual == expected, f"{file} is out of date: run `make generated`\n{difference}"
 
 
-def test_shipped_file_loads_to_the_defaults() -> None:
-    assert load_config(ROOT / "config.yaml") == from_mapping({})
+def test_shipped_file_loads_to_the_demo() -> None:
+    assert load_config(ROOT / "config.yaml") == from_mapping(DEMO)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +337,6 @@ def test_a_matrix_expands_to_every_combination() -> None:
         "patch_text", "excel", "segformer-b1", 1,
     )  # fmt: skip
     assert last.name == "a.svc.excel.b1.seed-1"
-    matrix["cams"]["svc"]["cams"]["source"] = "grad_cam"  # without a refiner axis: weclip
     del matrix["refine"]
     assert list(expand_runs({"matrix": matrix})) == [
         "grad-cam/b0",

@@ -20,7 +20,7 @@ SCORES = {stage for stage in STAGES if stage.startswith("score_")}
     [
         ({"retrain": {"lr": 1e-5}}, {"retrain", "predict", "score_segmenter"}),
         ({"masks": {"min_confidence": 0.5}}, {"masks", "score_masks", "score_segmenter"}),
-        ({"infer": {"scales": [0.5]}}, {"refine_apply", "refine_predict"} | REFINED),
+        ({"infer": {"scales": [1.0]}}, {"refine_apply", "refine_predict"} | REFINED),
         (
             {"cams": {"affinity": {"power": 1}}},
             {"cams", "seeds", "refine_import"} | REFINE | REFINED | CAMS,

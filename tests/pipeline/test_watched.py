@@ -67,7 +67,7 @@ def test_imported_seeds_are_told_apart_and_others_do_not_count() -> None:
         replace(Path("seeds/a.npy"), text)
         Path("seeds/notes.txt").write_text(text)
         watched._listing.cache_clear()
-        states.add(seeds_state(from_mapping({"cams": external, "refine": {"method": "none"}})))
+        states.add(seeds_state(from_mapping({"cams": external})))
     assert len(states) == 2
 
 

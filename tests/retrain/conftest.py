@@ -110,8 +110,7 @@ def build_config(
     **retrain: Any,
 ) -> Config:
     """A configuration with few, small steps."""
-    small = {"model": "segformer-b0", "init": "random", "lr": 6e-4}
-    small |= {"crop": 48, "batch": 2, "iterations": 4, "warmup": 1, "checkpoint_every": 2}
+    small = {"crop": 48, "batch": 2, "iterations": 4, "warmup": 1, "checkpoint_every": 2}
     small["threads"] = 1  # tiny tensors gain nothing from threads
     return from_mapping(
         {

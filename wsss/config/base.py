@@ -77,16 +77,13 @@ def takes_auto(field: FieldInfo) -> bool:
     return isinstance(extra, dict) and not extra.keys().isdisjoint({AUTO, "published"})
 
 
-def fill_variant(
-    section: type[Section], values: Any, variant: Variant, default: Section | None = None
-) -> Any:
+def fill_variant(section: type[Section], values: Any, variant: Variant) -> Any:
     """The raw values of a section with those of ``variant`` for each ``auto`` and missing option.
 
     Args:
         section: the section's model; the sections inside it are filled in too.
         values: keys and values as a user wrote them; anything else is returned as it is.
         variant: the run's variant.
-        default: the section where it is not given; what it sets wins over the variant.
     """
     if not isinstance(values, Mapping):
         return values
@@ -94,15 +91,14 @@ def fill_variant(
     for name, field in section.model_fields.items():
         extra = field.json_schema_extra
         inner = inner_section(field)
-        inner_default = getattr(default, name) if default else field.default
-        if inner:
-            if name in filled or isinstance(inner_default, Section):
-                preset = inner_default if isinstance(inner_default, Section) else None
-                filled[name] = fill_variant(inner, filled.get(name, {}), variant, preset)
-        elif default and name in default.model_fields_set and name not in filled:
-            filled[name] = getattr(default, name)
-        elif isinstance(extra, dict) and variant in extra and filled.get(name, AUTO) == AUTO:
-            filled[name] = extra[variant]
+        if isinstance(extra, dict) and variant in extra:
+            if filled.get(name, AUTO) == AUTO:
+                filled[name] = extra[variant]
+        elif inner and (name in filled or isinstance(field.default, Section)):
+            default = field.default.model_dump(exclude_unset=True) if field.default else {}
+            given = filled.get(name, {})
+            merged = {**default, **given} if isinstance(given, Mapping) else given
+            filled[name] = fill_variant(inner, merged, variant)
     return filled
 
 

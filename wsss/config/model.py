@@ -1,9 +1,8 @@
 """The whole configuration, in the order in which data walks through the stages.
 
-Every field has a default, and the defaults together are the embedded demo. What suits the demo
-alone is set here, so that a section by itself suits photographs. `config.yaml` and the
-JSON schema are generated from it (`wsss config default`, `wsss config schema`). Each section has a
-module in this package; options of a method are in its folder in `wsss.refine`.
+Every field has a default; the embedded demo changes some of them (`wsss.config.demo`). `config.yaml`
+and the JSON schema are generated from both (`wsss config default`, `wsss config schema`). Each
+section has a module in this package; options of a method are in its folder in `wsss.refine`.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from typing import Any
 from pydantic import Field, PositiveInt, model_validator
 
 from wsss.config.base import AUTO, Section, Variant, fill_variant
-from wsss.config.cams import AffinityConfig, CamsConfig
+from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
 from wsss.config.compute import ComputeConfig
 from wsss.config.data import DataConfig
 from wsss.config.infer import InferConfig
-from wsss.config.labels import BackgroundConfig, MasksConfig, SeedsConfig
+from wsss.config.labels import MasksConfig, SeedsConfig
 from wsss.config.matrix import MatrixConfig
 from wsss.config.refine import RefineConfig, published_normalization
 from wsss.config.retrain import RECIPE_BATCH_NORM, PredictConfig, RetrainConfig
@@ -64,13 +63,13 @@ class Config(Section):
     compute: ComputeConfig = ComputeConfig()
     data: DataConfig = DataConfig()
     clip: ClipConfig = ClipConfig()
-    cams: CamsConfig = CamsConfig(affinity=AffinityConfig(enabled=False))
+    cams: CamsConfig = CamsConfig()
     seeds: SeedsConfig = SeedsConfig()
-    refine: RefineConfig = RefineConfig(method="weclip")
-    infer: InferConfig = InferConfig(scales=[1.0])
-    masks: MasksConfig = MasksConfig(background=BackgroundConfig(value=2.0))
-    retrain: RetrainConfig = RetrainConfig(model="clip-vit")
-    predict: PredictConfig = PredictConfig(scales=[1.0])
+    refine: RefineConfig = RefineConfig()
+    infer: InferConfig = InferConfig()
+    masks: MasksConfig = MasksConfig()
+    retrain: RetrainConfig = RetrainConfig()
+    predict: PredictConfig = PredictConfig()
     score: ScoreConfig = ScoreConfig()
     pictures: PicturesConfig = PicturesConfig()
 

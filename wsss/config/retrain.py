@@ -62,7 +62,7 @@ class RetrainConfig(Section):
             "where init is random."
         ),
     )
-    crop: PositiveInt = Field(96, description="Side of the square training crop, pixels.")
+    crop: PositiveInt = Field(64, description="Side of the square training crop, pixels.")
     short_side: PositiveInt | None = Field(
         None, description="Scale images to this short side first; null = their own size."
     )
@@ -90,14 +90,14 @@ class RetrainConfig(Section):
             "mmsegmentation; hsv: hue, saturation and value shifted by up to 10 of 255."
         ),
     )
-    batch: PositiveInt = Field(8, description="Global batch size, whatever the number of devices.")
+    batch: PositiveInt = Field(16, description="Global batch size, whatever the number of devices.")
     iterations: PositiveInt = Field(450, description="Training steps.")
     lr: float = Field(
-        2e-4,
+        6e-4,
         gt=0,
         description="Peak learning rate (AdamW for SegFormer and clip-vit, SGD for the others).",
     )
-    warmup: int = Field(20, ge=0, description="Steps of linear warm-up.")
+    warmup: int = Field(30, ge=0, description="Steps of linear warm-up.")
     threads: PositiveInt = Field(2, le=1024, description=TRAINING_THREADS)
     checkpoint_every: PositiveInt = Field(150, description="Steps between resumable checkpoints.")
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wsss.config.demo import DEMO
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping, overlay
 from wsss.config.model import Config
@@ -133,7 +134,8 @@ class Runs(Mapping[str, Run]):
     def _add_table(self, path: Path, compute: Mapping[str, Any]) -> None:
         self.tables[path.stem] = {}
         for label, mapping in table_runs(path).items():
-            config = from_mapping(overlay(mapping, compute), where=f"{path}, {label}")
+            values = overlay(overlay(DEMO, mapping), compute)  # as a preset is over config.yaml
+            config = from_mapping(values, where=f"{path}, {label}")
             name = config.name.replace(".", "/", 1)
             run = self._runs.setdefault(name, Run(config, final=False))
             self.tables[path.stem][label] = name

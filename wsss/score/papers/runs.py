@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wsss.config.demo import DEMO
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping, overlay, read_cached
 from wsss.config.runs import MANY, value_text
@@ -46,7 +47,7 @@ def table_runs(path: Path, presets: Path | None = None) -> dict[str, dict[str, A
             overlays = [value_text(file.rpartition(":")[2]) for file in row.overlays]
             run_name = _run_name(name, overlays, changes, f"{path.stem}-{label}")
             runs[label] = overlay(overlay(mapping, changes), {"name": run_name})
-            from_mapping(runs[label], where=where)
+            from_mapping(overlay(DEMO, runs[label]), where=where)
     return runs
 
 
