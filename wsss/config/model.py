@@ -1,7 +1,7 @@
 """The whole configuration, in the order in which data walks through the stages.
 
-Every field has a default; the embedded demo changes some of them (`wsss.config.demo`). `config.yaml`
-and the JSON schema are generated from both (`wsss config default`, `wsss config schema`). Each
+Every field has a default; the embedded demo changes some of them (`wsss.config.demo`).
+`config.yaml` and the JSON schema are generated from both (`wsss config default`, `… schema`). Each
 section has a module in this package; options of a method are in its folder in `wsss.refine`.
 """
 
