@@ -10,6 +10,7 @@ CAMs are those of the tags that CLIP itself predicts; the segmenter must be bett
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -31,7 +32,8 @@ class Row:
     def miou(self, run: Path) -> float:
         """The mIoU in percent, at the configured background rule."""
         records = read_records([run / "scores" / f"{self.file}.{self.split}.json"])
-        return 100 * next(record.miou for record in records if self._is(record))
+        miou = next(record.miou for record in records if self._is(record))
+        return math.nan if miou is None else 100 * miou
 
     def _is(self, record: Record) -> bool:
         return record.protocol == self.protocol and not record.at_best_threshold

@@ -97,6 +97,14 @@ class RetrainConfig(Section):
         gt=0,
         description="Peak learning rate (AdamW for SegFormer and clip-vit, SGD for the others).",
     )
+    clip_lr: float = Field(
+        0.1,
+        ge=0,
+        description=(
+            "clip-vit: learning rate of the CLIP's tower, relative to lr; 0 = it keeps its weights "
+            "and only the decoder learns, which takes half the time."
+        ),
+    )
     warmup: int = Field(30, ge=0, description="Steps of linear warm-up.")
     threads: PositiveInt = Field(2, le=1024, description=TRAINING_THREADS)
     checkpoint_every: PositiveInt = Field(150, description="Steps between resumable checkpoints.")

@@ -76,6 +76,7 @@ def model_config(
     batch_norm: BatchNorm = "trained",
     loss: Literal["CrossEntropyLoss", "SharedCrossEntropy"] = "CrossEntropyLoss",
     clip: ClipTower | None = None,
+    frozen_clip: bool = False,
 ) -> dict[str, Any]:
     """The model section of an mmsegmentation config.
 
@@ -93,7 +94,8 @@ def model_config(
             several processes share it on a CPU (`wsss.retrain.shared`).
         batch_norm: ``retrain.batch_norm``.
         loss: ``SharedCrossEntropy`` where several processes share a batch.
-        clip: the tower of `clip-vit`; not read for the others.
+        clip: the tower of `clip-vit`; this and the next are not read for the others.
+        frozen_clip: it keeps its weights.
 
     Raises:
         ValueError: the crop does not suit the network.
@@ -108,7 +110,7 @@ def model_config(
         _papers_segmenter(model, crop)
     elif name == "clip-vit":
         assert clip is not None, "clip-vit has the tower of a CLIP"
-        _clip_segmenter(model, crop, clip)
+        _clip_segmenter(model, crop, clip, frozen=frozen_clip)
     model.backbone.init_cfg = None
     model.data_preprocessor.size = (crop, crop)
     for part in (model.backbone, model.decode_head, model.get("auxiliary_head")):
@@ -163,14 +165,15 @@ def _papers_segmenter(model: Any, crop: int) -> None:
     model.test_cfg.update(crop_size=(crop, crop), stride=(2 * crop // 3,) * 2)  # of mmseg's tools
 
 
-def _clip_segmenter(model: Any, crop: int, clip: ClipTower) -> None:
+def _clip_segmenter(model: Any, crop: int, clip: ClipTower, *, frozen: bool) -> None:
     """The image tower of a CLIP, its normalisation of images, and the decoder over it."""
     check_tower(clip.architecture)
     vision = clip.architecture["vision_cfg"]
     _check_crop("clip-vit", crop, vision["patch_size"])
     mean, std = ([255 * channel for channel in channels] for channels in (clip.mean, clip.std))
     model.data_preprocessor.update(mean=mean, std=std)
-    model.backbone = ConfigDict(type="ClipViT", tower=clip.architecture, crop=crop)
+    tower = {"tower": clip.architecture, "crop": crop, "frozen": frozen}
+    model.backbone = ConfigDict({"type": "ClipViT"} | tower)
     head = {
         "type": "ClipDecoder",
         "dropout_ratio": 0.1,

@@ -3,7 +3,7 @@
 | network | optimiser | learning rates | decay |
 |---|---|---|---|
 | SegFormer | AdamW | head x10 | linear to 0 (stock) |
-| CLIP ViT | AdamW | decoder x10 | linear to 0 |
+| CLIP ViT | AdamW | tower x0.1 (`clip_lr`) | linear to 0 |
 | DeepLabV3+ | SGD | all alike | power 0.9 to a hundredth (stock) |
 | DeepLabV1, DeepLabV2 (1) | SGD | new weights x10, new biases x20 | power 0.9 to 0 |
 | Segmenter | SGD, no weight decay | backbone x0.1 | power 0.9 to 0 |
@@ -56,9 +56,7 @@ def _of_network(retrain: RetrainConfig) -> tuple[dict[str, Any], dict[str, float
     to_zero = {"power": 0.9, "eta_min": 0.0}
     adam = {"type": "AdamW", "lr": retrain.lr, "betas": (0.9, 0.999), "weight_decay": 0.01}
     if family == "clip":
-        undecayed = ("positions", "class_embedding", "norm", "ln_")
-        keys = {name: {"decay_mult": 0.0} for name in undecayed}
-        return _wrapper(adam, keys | {"decode_head": {"lr_mult": 10.0}}), _LINEAR
+        return _wrapper(adam, {"backbone": {"lr_mult": retrain.clip_lr}}), _LINEAR
     if family == "segformer":
         keys = {
             "pos_block": {"decay_mult": 0.0},

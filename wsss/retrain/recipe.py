@@ -90,6 +90,7 @@ def training_config(
                 batch_norm=retrain.batch_norm,
                 loss="SharedCrossEntropy" if several else "CrossEntropyLoss",
                 clip=clip,
+                frozen_clip=retrain.clip_lr == 0,
             ),
             "train_dataloader": {
                 "batch_size": batch,

@@ -36,26 +36,33 @@ class ClipViT(BaseModule):  # type: ignore[misc]
     Args:
         tower: what `wsss.clip.model_config.build_image_tower` takes.
         crop: side of the training crop, pixels; the positional table is resized to its patches.
+        frozen: the tower keeps its weights.
         init_cfg: initialisation, as mmsegmentation's backbones take it.
 
     Attributes:
         patch_size: side of a patch, pixels.
     """
 
-    def __init__(self, tower: Mapping[str, Any], crop: int, init_cfg: Any = None) -> None:
+    def __init__(
+        self, tower: Mapping[str, Any], crop: int, frozen: bool = False, init_cfg: Any = None
+    ) -> None:
         super().__init__(init_cfg)
         vision = tower["vision_cfg"]
         self.patch_size = int(vision["patch_size"])
         self._taps = [block - 1 for block in tapped_blocks(int(vision["layers"]))]
         self._grid = (crop // self.patch_size,) * 2
         self.tower = ImageBlocks(build_image_tower(tower), self._grid)
+        self._trains = not frozen
+        if frozen:
+            self.tower.requires_grad_(False)
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> tuple[Float[Tensor, "batch channels _ _"], ...]:
         """The normalised image, then the patches of each of the tapped blocks on their grid."""
         rows, columns = (side // self.patch_size for side in images.shape[2:])
-        outputs, _ = self.tower(images, self._taps)
+        with torch.set_grad_enabled(self._trains and torch.is_grad_enabled()):
+            outputs, _ = self.tower(images, self._taps)
         # (B, 1 + h w, D) -> (B, D, h, w)
         maps = (tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, columns)) for tokens in outputs)
         return images, *maps
