@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
 
 from tests.retrain.conftest import Data, build_config, make_data
 from tests.retrain.small_networks import CROP, clip_tower, facts, small
@@ -23,10 +24,11 @@ from wsss.clip.position import resize_positions
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.retrain.networks.clip_vit import tapped_blocks
+from wsss.retrain.optimisation import optimisation
 from wsss.retrain.segmenter import load_segmenter
 
 Configure = Callable[..., Config]
-CLIP_VIT = {"model": "clip-vit", "init": "clip", "lr": 2e-4}
+CLIP_VIT = {"model": "clip-vit", "init": "clip", "lr": 2e-3}
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "without a first norm": {"no_ln_pre": True},
@@ -59,6 +61,23 @@ def test_blocks_are_spread_over_the_depth() -> None:
     assert tapped_blocks(12) == [4, 6, 8, 10, 12]
     assert tapped_blocks(24) == [8, 12, 16, 20, 24]
     assert tapped_blocks(1) == [1]
+
+
+@pytest.mark.parametrize("relative", [0.0, 0.5])
+def test_the_tower_has_its_own_rate_or_none(configure: Configure, relative: float) -> None:
+    retrain = configure(model="clip-vit", clip_lr=relative, lr=1e-3).retrain
+    model = small("clip-vit", frozen_clip=relative == 0).train()
+    optimizer = build_optim_wrapper(model, optimisation(retrain)["optim_wrapper"]).optimizer
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    before = model.backbone.state_dict()["tower.positions"].clone()
+    logits = model._forward(torch.randn(2, 3, CROP, CROP))
+    logits.square().sum().backward()
+    optimizer.step()
+    for parameter in model.backbone.parameters():
+        assert (parameter.grad is not None) == (relative > 0)
+        assert relative == 0 or rates[id(parameter)] == pytest.approx(relative * 1e-3)
+    assert torch.equal(model.backbone.state_dict()["tower.positions"], before) == (relative == 0)
+    assert rates[id(model.decode_head.conv_seg.weight)] == 1e-3
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,8 @@ def test_clip_vit_sees_images_as_its_clip_does(configure: Any, tmp_path: Path) -
     assert ours.model.data_preprocessor.std == pytest.approx([51, 63.75, 76.5])
     assert ours.model.data_preprocessor.bgr_to_rgb
     assert (ours.optim_wrapper.optimizer.type, ours.optim_wrapper.optimizer.lr) == ("AdamW", 2e-4)
+    assert not ours.model.backbone.frozen
+    assert build(configure(model="clip-vit", clip_lr=0.0), tmp_path).model.backbone.frozen
     assert (ours.param_scheduler[-1].power, ours.param_scheduler[-1].eta_min) == (1.0, 0.0)
 
 
