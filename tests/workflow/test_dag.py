@@ -161,7 +161,7 @@ def test_editing_a_truth_png_scores_again(finished: Project) -> None:
 
 
 def test_without_a_refiner_the_cams_become_the_masks(finished: Project) -> None:
-    """`refine.method: none`, as shipped: no refiner's prediction, no loss curve of it."""
+    """`refine.method: none`: no refiner's prediction, no loss curve of it."""
     with _configured(finished, runs={"plain": {"refine": {"method": "none"}}}):
         planned = set(finished.would_run())
         finished.snakemake("--", f"results/{RUN}/plain/scores/masks.val.json")
