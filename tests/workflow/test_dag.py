@@ -160,6 +160,12 @@ def test_editing_a_truth_png_scores_again(finished: Project) -> None:
     assert "ingest" not in again.split("Job stats:")[1].split("total")[0]
 
 
+def test_another_seed_of_the_drawings_draws_again(finished: Project) -> None:
+    data = CONFIG["data"] | {"demo_seed": 1}  # type: ignore[operator]
+    with _configured(finished, data=data):
+        assert finished.would_run()["demo_data"] == 1
+
+
 def test_without_a_refiner_the_cams_become_the_masks(finished: Project) -> None:
     """`refine.method: none`: no refiner's prediction, no loss curve of it."""
     with _configured(finished, runs={"plain": {"refine": {"method": "none"}}}):
