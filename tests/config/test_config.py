@@ -11,10 +11,9 @@ import pytest
 import yaml
 
 from wsss.config.base import Section, inner_section, takes_auto
-from wsss.config.demo import DEMO
 from wsss.config.errors import ConfigError
 from wsss.config.load import OLD_KEYS, OLD_VALUES, all_keys, from_mapping, load_config
-from wsss.config.model import Config
+from wsss.config.model import DEMO, Config
 from wsss.config.paths import expand_path
 from wsss.config.refine import RefineConfig
 from wsss.config.render import default_yaml, json_schema

@@ -187,11 +187,6 @@ def _value(config: Any, key: str) -> Any:
     return functools.reduce(getattr, key.split("."), config)
 
 
-def _without_clip(values: Mapping[str, Any]) -> Sequence[str]:
-    """Most segmenters have nothing of the CLIP."""
-    return () if values["retrain"].uses_clip else ("clip.model", "clip.pretrained")
-
-
 def _plain(value: Any) -> Any:
     return value.effective() if isinstance(value, Section) else value
 
@@ -209,6 +204,7 @@ _REFINE_IDLE = (*_IDLE, "data.kind", "data.root")
 """The list of images to repeat is found by them; the training's key holds its content."""
 _SCORE = ("name", "seed", "variant", "score", "data")
 _CAMS = ("clip", "cams")
+_CLIP = ("clip.model", "clip.pretrained")
 _REFINED = (*_CAMS, "seeds", "refine", "infer")
 _SCORED: dict[str, tuple[str, ...]] = {
     "blob": ("masks.background",),
@@ -245,12 +241,7 @@ STAGES: dict[str, Stage] = {
         Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", "clip", "cams")),
         Stage("seeds", ("wsss.masks.seeds_stage",), ("data.max_pixels", "cams", "seeds")),
         Stage("image_labels", ("wsss.refine.training.image_labels",)),  # a part of refine_train
-        Stage(
-            "refine_train",
-            ("wsss.refine.stage",),
-            ("seed", *_REFINE),
-            idle=_REFINE_IDLE,
-        ),
+        Stage("refine_train", ("wsss.refine.stage",), ("seed", *_REFINE), idle=_REFINE_IDLE),
         Stage(
             "refine_import",
             ("wsss.refine.released.importer",),
@@ -273,8 +264,8 @@ STAGES: dict[str, Stage] = {
         Stage(
             "retrain",
             ("wsss.retrain.train",),
-            ("seed", "data.max_pixels", "retrain", "clip.model", "clip.pretrained"),
-            unused=_without_clip,
+            ("seed", "data.max_pixels", "retrain", *_CLIP),
+            unused=lambda values: () if values["retrain"].uses_clip else _CLIP,
         ),
         Stage(
             "predict",

@@ -1,6 +1,6 @@
 """The whole configuration, in the order in which data walks through the stages.
 
-Every field has a default; the embedded demo changes some of them (`wsss.config.demo`).
+Every field has a default; the embedded demo changes some of them (`DEMO`).
 `config.yaml` and the JSON schema are generated from both (`wsss config default`, `… schema`). Each
 section has a module in this package; options of a method are in its folder in `wsss.refine`.
 """
@@ -87,6 +87,30 @@ class Config(Section):
                 filled[name] = options | given
         published = values.get("variant") == "published"
         return fill_variant(cls, filled, "published" if published else "corrected")
+
+
+DEMO: Mapping[str, Any] = {
+    "cams": {"affinity": {"enabled": False}},
+    "refine": {"method": "weclip"},
+    "infer": {"scales": [1.0]},
+    "masks": {"background": {"value": 2.0}},
+    "retrain": {
+        "model": "clip-vit",
+        "crop": 112,
+        "scale_range": [1.0, 1.0],
+        "cat_max_ratio": 1.0,
+        "color": "none",
+        "batch": 8,
+        "iterations": 450,
+        "lr": 2e-3,
+        "clip_lr": 0.0,
+        "warmup": 20,
+    },
+    "predict": {"scales": [1.0]},
+}
+"""What the embedded demo changes: `config.yaml` has these values, and elsewhere the
+defaults. They were chosen on other drawings than those that it shows (docs/demo.md). Presets are
+laid over them."""
 
 
 def _chain_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

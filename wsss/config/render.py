@@ -10,8 +10,7 @@ from typing import Any
 import yaml
 
 from wsss.config.base import AUTO, Section, takes_auto
-from wsss.config.demo import DEMO
-from wsss.config.model import Config
+from wsss.config.model import DEMO, Config
 
 _WIDTH = 110
 _NO_KIND = ("default", "published", "corrected", AUTO)

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsss.config.demo import DEMO
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping, overlay
-from wsss.config.model import Config
+from wsss.config.model import DEMO, Config
 from wsss.config.runs import expand_runs, run_name
 from wsss.pipeline.stages import stage_sections
 from wsss.score.papers.runs import table_runs

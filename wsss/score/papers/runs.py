@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wsss.config.demo import DEMO
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping, overlay, read_cached
+from wsss.config.model import DEMO
 from wsss.config.runs import MANY, value_text
 from wsss.score.papers.table import load_table, unknown_name
 
