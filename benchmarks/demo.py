@@ -31,7 +31,10 @@ class Row:
 
     def miou(self, run: Path) -> float:
         """The mIoU in percent, at the configured background rule."""
-        records = read_records([run / "scores" / f"{self.file}.{self.split}.json"])
+        name = f"scores/{self.file}.{self.split}.json"
+        # What the runs of a sweep share lies above them.
+        path = next((p for p in (run / name, run.parent / name) if p.exists()), run / name)
+        records = read_records([path])
         miou = next(record.miou for record in records if self._is(record))
         return math.nan if miou is None else 100 * miou
 
