@@ -13,7 +13,7 @@ import yaml
 from wsss.config.base import Section, inner_section, takes_auto
 from wsss.config.errors import ConfigError
 from wsss.config.load import OLD_KEYS, OLD_VALUES, all_keys, from_mapping, load_config
-from wsss.config.model import Config
+from wsss.config.model import DEMO, Config
 from wsss.config.paths import expand_path
 from wsss.config.refine import RefineConfig
 from wsss.config.render import default_yaml, json_schema
@@ -99,6 +99,7 @@ def test_an_imported_refiner_needs_neither_training_images_nor_seeds() -> None:
         ({"predict": {"scales": []}}, r"predict\.scales must be positive"),
         ({"retrain": {"scale_range": [2.0, 0.5]}}, r"retrain\.scale_range must be positive"),
         ({"retrain": {"batch_norm": "frozen"}}, r"retrain\.init must name; it is random"),
+        ({"retrain": {"init": "clip"}}, r"retrain\.init clip stands for .* it is segformer-b0"),
     ],
 )
 def test_an_impossible_segmenter_is_refused(wrong: dict[str, object], message: str) -> None:
@@ -192,6 +193,8 @@ def test_auto_that_depends_on_the_chain() -> None:
     explicit = from_mapping(excel | {"clip": {"keep_ratio": True}, "infer": {"mirror_first": True}})
     assert explicit.clip.keep_ratio
     assert explicit.infer.mirror_first
+    clip_vit = from_mapping({"retrain": {"model": "clip-vit"}}).retrain
+    assert (clip_vit.init, config.retrain.init) == ("clip", "random")
     weclip = from_mapping({"variant": "published", "refine": {"method": "weclip"}})
     assert (weclip.clip.keep_ratio, weclip.clip.normalization) == (True, "imagenet")
     assert from_mapping({"variant": "published"}).clip.normalization == "clip"
@@ -285,8 +288,8 @@ def test_generated_file_is_up_to_date(file: str, expected: str) -> None:
     assert actual == expected, f"{file} is out of date: run `make generated`\n{difference}"
 
 
-def test_shipped_file_loads_to_the_defaults() -> None:
-    assert load_config(ROOT / "config.yaml") == from_mapping({})
+def test_shipped_file_loads_to_the_demo() -> None:
+    assert load_config(ROOT / "config.yaml") == from_mapping(DEMO)
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def vit_b_16() -> LoadedClip:
     with torch.device("meta"):
         model = open_clip.model.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu"))
     tokenizer = open_clip.get_tokenizer("ViT-B-16-quickgelu")
-    return LoadedClip(model, lambda texts: tokenizer(list(texts)), "", (0.0,) * 3, (1.0,) * 3)
+    return LoadedClip(model, lambda texts: tokenizer(list(texts)), "", (0.0,) * 3, (1.0,) * 3, {})
 
 
 def published(method: str, **changes: object) -> Any:

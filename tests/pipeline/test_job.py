@@ -14,6 +14,7 @@ from wsss.artifacts.stage import STAGES
 from wsss.cli.options import stage_values
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
+from wsss.config.model import DEMO
 from wsss.pipeline.job import JOB_VARIABLE, Job, current_job, job_of, named_by_digest
 from wsss.score.record import write_records
 
@@ -52,7 +53,7 @@ def test_the_workflow_and_the_command_line_get_the_same_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_hand = stage_values("cams", [ROOT / "config.yaml"], workers=1)
-    path = _write(tmp_path, job_of("cams", from_mapping({})).text())
+    path = _write(tmp_path, job_of("cams", from_mapping(DEMO)).text())
     monkeypatch.setenv(JOB_VARIABLE, str(path))
     assert by_hand == stage_values("cams", [], workers=1)
 

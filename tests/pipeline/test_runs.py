@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from wsss.config.errors import ConfigError
+from wsss.config.load import merged_yaml
 from wsss.pipeline.products import PRODUCTS, SCORED
 from wsss.pipeline.runs import Runs
 
@@ -119,7 +120,7 @@ def test_tables_share_their_runs(tmp_path: Path) -> None:
 
 def test_a_table_uses_the_runs_of_the_preset_itself(tmp_path: Path) -> None:
     table = _table(tmp_path, "one", {"name": "plain"})
-    preset = yaml.safe_load((ROOT / "workflow/presets/demo-weclip.yaml").read_text())
+    preset = merged_yaml(ROOT / "config.yaml", ROOT / "workflow/presets/demo-weclip.yaml")
     runs = Runs(preset | {"compute": {"workers": 7}}, tables=[table])
     assert list(runs) == ["demo-weclip"]
     assert runs.table_files(table)["plain"][0] == "results/demo-weclip/scores/masks.train.json"

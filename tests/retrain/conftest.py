@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.builders import provenance, write_manifest_folder, write_shard
 from tests.retrain.small_networks import small_config
+from tests.retrain.trainings import Killed
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.shard import Item
 from wsss.compute.threads import fixed_threads
@@ -19,6 +20,7 @@ from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.retrain import recipe, segmenter
+from wsss.retrain.runner import ProgressHook
 
 CLASSES = ClassList("tiny", ("cat", "boat", "tree"), ("cat", "boat", "tree"), ("sky",))
 PROVENANCE = provenance("masks")
@@ -138,6 +140,22 @@ def small_networks() -> Iterator[None]:
             patch.setattr(module, "model_config", small_config)
         patch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **_: (text, False))
         yield
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Interrupt training when a step begins."""
+    before = ProgressHook.before_train_iter
+
+    def set_step(step: int | None) -> None:
+        def hook(self: ProgressHook, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+            if runner.iter == step:
+                raise Killed
+            before(self, runner, batch_idx, data_batch)
+
+        monkeypatch.setattr(ProgressHook, "before_train_iter", hook)
+
+    return set_step
 
 
 @pytest.fixture(autouse=True)

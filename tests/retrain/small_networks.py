@@ -8,22 +8,35 @@ import torch
 from torch import nn
 
 from wsss.config.retrain import RetrainConfig
-from wsss.retrain.architecture import build_model, model_config
+from wsss.retrain.architecture import ClipTower, build_model, model_config
 from wsss.retrain.mm import BatchNorm
 from wsss.retrain.segmenter import SegmenterFacts
 
 NAMES: tuple[str, ...] = get_args(RetrainConfig.model_fields["model"].annotation)
 KINDS = (
     "segformer-b0", "deeplabv3plus-r50", "deeplabv1-resnet38", "deeplabv2-resnet38",
-    "deeplabv2-resnet101", "segmenter-deit-s",
+    "deeplabv2-resnet101", "segmenter-deit-s", "clip-vit",
 )  # fmt: skip
 CROP = 48
+
+
+def clip_tower(*, embed_dim: int = 16, **vision: Any) -> ClipTower:
+    """The tower of a CLIP, by default one with patches of 8 pixels, 32 channels and 3 blocks."""
+    small = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 3}
+    architecture = {"embed_dim": embed_dim, "vision_cfg": small | vision, "quick_gelu": True}
+    return ClipTower(architecture=architecture, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+
+
+VIT_B_16 = clip_tower(
+    embed_dim=512, image_size=224, patch_size=16, width=768, head_width=64, layers=12
+)
 
 
 def small_config(name: str, *, crop: int = CROP, labels: int = 4, **rest: Any) -> dict[str, Any]:
     """The model config of a network with an eighth of its channels or fewer, all its layers but
     those of Segmenter and SegFormer, which all are alike.
     """
+    rest.setdefault("clip", clip_tower())
     config = model_config(name, labels=labels, crop=crop, **rest)
     backbone, head = config["backbone"], config["decode_head"]
     if name.startswith("segformer"):
@@ -35,7 +48,7 @@ def small_config(name: str, *, crop: int = CROP, labels: int = 4, **rest: Any) -
     elif name.startswith("segmenter"):
         backbone.update(embed_dims=24, num_layers=3)
         head.update(in_channels=24, channels=24, embed_dims=24)
-    else:
+    elif name != "clip-vit":
         backbone.update(base_channels=8, stem_channels=8)
         head["in_channels"] = 256
         if name.startswith("deeplabv3plus"):
@@ -69,7 +82,7 @@ def on_meta(name: str, monkeypatch: pytest.MonkeyPatch, *, crop: int = 480) -> n
     # mmsegmentation reads the values of a schedule of drop paths
     monkeypatch.setattr(torch, "linspace", functools.partial(torch.linspace, device="cpu"))
     with torch.device("meta"):
-        return build_model(model_config(name, labels=21, crop=crop))
+        return build_model(model_config(name, labels=21, crop=crop, clip=VIT_B_16))
 
 
 def parameters(module: nn.Module) -> int:

@@ -13,7 +13,16 @@ from mmseg.structures import SegDataSample
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.retrain.small_networks import CROP, KINDS, NAMES, facts, on_meta, parameters, small
+from tests.retrain.small_networks import (
+    CROP,
+    KINDS,
+    NAMES,
+    clip_tower,
+    facts,
+    on_meta,
+    parameters,
+    small,
+)
 from wsss.config.model import Config
 from wsss.retrain.architecture import model_config
 from wsss.retrain.mm import BatchNorm
@@ -23,7 +32,8 @@ from wsss.retrain.weights.initial import load_backbone
 
 # Encoder parameters. Millions where a paper rounds: SegFormer, table 1; ResNet-50/101 as
 # torchvision lists them, less the classifier (V1c: plus its stem); wide ResNet38: 105.07 M by the
-# layers of model A1; DeiT-S as timm counts it, less the classifier, plus a larger positional table.
+# layers of model A1; DeiT-S as timm counts it, less the classifier, plus a larger positional table;
+# ViT-B/16 as open_clip counts CLIP's, less last norm and projection, plus a larger table.
 ENCODERS = {
     "segformer-b0": 3.4e6, "segformer-b1": 13.1e6, "segformer-b2": 24.2e6, "segformer-b3": 44.0e6,
     "segformer-b4": 60.8e6, "segformer-b5": 81.4e6,
@@ -31,6 +41,7 @@ ENCODERS = {
     "deeplabv1-resnet38": 105_070_912, "deeplabv2-resnet38": 105_070_912,
     "deeplabv2-resnet101": 44_549_160 - 2_049_000,
     "segmenter-deit-s": 22_050_664 - 385_000 + (900 - 196) * 384,
+    "clip-vit": 86_192_640 - 1_536 - 393_216 + (900 - 196) * 768,
 }  # fmt: skip
 
 
@@ -144,7 +155,7 @@ def test_learning_rates_follow_the_recipe(kind: str, configure: Callable[..., Co
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     backbone, head, bias = {
         "segformer": (1, 10, 10), "deeplabv3plus": (1, 1, 1), "deeplabv1": (1, 10, 20),
-        "deeplabv2": (1, 10, 20), "segmenter": (0.1, 1, 1),
+        "deeplabv2": (1, 10, 20), "segmenter": (0.1, 1, 1), "clip": (0.1, 1, 1),
     }[kind.split("-")[0]]  # fmt: skip
     for name in trained:
         expected = backbone
@@ -201,3 +212,5 @@ def test_unsuitable_crops_are_refused() -> None:
         model_config("segformer-b0", labels=3, crop=16)
     with pytest.raises(ValueError, match=r"crop is 70 pixels; .* multiple of its patch, 16, e\.g"):
         model_config("segmenter-deit-s", labels=3, crop=70)
+    with pytest.raises(ValueError, match=r"crop is 70 pixels; clip-vit .* its patch, 8, e\.g\. 64"):
+        model_config("clip-vit", labels=3, crop=70, clip=clip_tower())

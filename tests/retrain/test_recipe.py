@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config as MmConfig
 
+from tests.retrain.small_networks import clip_tower
 from wsss.retrain.recipe import share_of_batch, training_config
 from wsss.retrain.transforms import HsvJitter, RandomOwnScale, shift_hsv
 
@@ -26,6 +27,7 @@ def build(config: Any, tmp_path: Path, devices: int = 1, device: str = "cpu") ->
         masks=[tmp_path / "m.h5"],
         work=tmp_path / "work",
         init=None,
+        clip=clip_tower(),
         device=torch.device(device),
         devices=devices,
     )
@@ -74,6 +76,17 @@ def test_the_papers_networks_are_configured_as_published(configure: Any, tmp_pat
     assert third.backbone.drop_path_rate == 0.1
     assert (third.decode_head.num_layers, third.decode_head.drop_rate) == (2, 0.1)
     assert third.data_preprocessor.mean == [123.675, 116.28, 103.53]
+
+
+def test_clip_vit_sees_images_as_its_clip_does(configure: Any, tmp_path: Path) -> None:
+    ours = build(configure(model="clip-vit", init="clip", lr=2e-4), tmp_path)
+    assert ours.model.data_preprocessor.mean == pytest.approx([127.5, 102, 76.5])
+    assert ours.model.data_preprocessor.std == pytest.approx([51, 63.75, 76.5])
+    assert ours.model.data_preprocessor.bgr_to_rgb
+    assert (ours.optim_wrapper.optimizer.type, ours.optim_wrapper.optimizer.lr) == ("AdamW", 2e-4)
+    assert not ours.model.backbone.frozen
+    assert build(configure(model="clip-vit", clip_lr=0.0), tmp_path).model.backbone.frozen
+    assert (ours.param_scheduler[-1].power, ours.param_scheduler[-1].eta_min) == (1.0, 0.0)
 
 
 def test_augmentation_follows_its_keys(configure: Any, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Training is exact: twice the same, and the same after an interruption."""
 
 import csv
-import hashlib
 import logging
 import shutil
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import torch
 from tests.builders import provenance, write_shard
 from tests.retrain.conftest import build_config, make_data
 from tests.retrain.small_networks import small
+from tests.retrain.trainings import Killed, Result, run
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
@@ -23,43 +23,11 @@ from wsss.artifacts.stage import STAGES
 from wsss.config.model import Config
 from wsss.data.images.label_png import voc_palette
 from wsss.retrain.predict import run as predict
-from wsss.retrain.runner import ProgressHook, resumable
+from wsss.retrain.runner import resumable
 from wsss.retrain.segmenter import load_segmenter
-from wsss.retrain.train import train
 
 Configure = Callable[..., Config]
-Result = tuple[str, str]
 pytestmark = pytest.mark.usefixtures("small_networks")
-
-
-class Killed(BaseException):
-    """Stands for a signal."""
-
-
-@pytest.fixture
-def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
-    """Interrupt training when a step begins."""
-    before = ProgressHook.before_train_iter
-
-    def set_step(step: int | None) -> None:
-        def hook(self: ProgressHook, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-            if runner.iter == step:
-                raise Killed
-            before(self, runner, batch_idx, data_batch)
-
-        monkeypatch.setattr(ProgressHook, "before_train_iter", hook)
-
-    return set_step
-
-
-def run(data: Any, config: Config, folder: Path, masks: list[Path] | None = None) -> Result:
-    """Train in a folder; digest of the weights and the text of the curve."""
-    out, log = folder / "segmenter.safetensors", folder / "curve.csv"
-    values = STAGES["retrain"].select(config) | {"compute": config.compute}
-    train(data.manifest_dir, masks or data.masks(), out, log, folder / "work", **values)
-    tensors, _ = load_checkpoint(out)
-    content = b"".join(name.encode() + tensors[name].numpy().tobytes() for name in sorted(tensors))
-    return hashlib.sha256(content).hexdigest(), log.read_text()
 
 
 def states_of(work: Path) -> Path:

@@ -21,6 +21,7 @@ CONFIG = {
     "shards": 2,
     "compute": {"workers": 1},
     "data": {"root": "results/tiny-data", "demo_images": [14, 4]},
+    "cams": {"affinity": {"enabled": True}},
     "refine": {
         "method": "weclip",
         "train": {"iterations": 4, "batch": 2, "warmup": 1, "checkpoint_every": 2, "threads": 1},

@@ -150,6 +150,12 @@ def test_editing_a_truth_png_scores_again(finished: Project) -> None:
     assert "ingest" not in again.split("Job stats:")[1].split("total")[0]
 
 
+def test_another_seed_of_the_drawings_draws_again(finished: Project) -> None:
+    data = CONFIG["data"] | {"demo_seed": 1}  # type: ignore[operator]
+    with _configured(finished, data=data):
+        assert finished.would_run()["demo_data"] == 1
+
+
 def test_seeds_come_between_cams_and_weakclip(finished: Project) -> None:
     weakclip = {"method": "weakclip", "weakclip": {"width": 16, "channels": 16}}
     target = f"results/{RUN}/seeded/refine/checkpoint.safetensors"

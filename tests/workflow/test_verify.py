@@ -223,7 +223,7 @@ def test_scores_refuse_what_the_engine_has_forgotten(copy: Project) -> None:
     record = copy.results / "scores/predictions.val.json"
     memory, aside = copy.root / ".snakemake", copy.root / ".memory"
     memory.rename(aside)
-    copy.configure(cams={"affinity": {"power": 1}})
+    copy.configure(cams={"affinity": {"enabled": True, "power": 1}})
     try:
         with _restored(record, image_counts_path(record)):
             record.unlink()

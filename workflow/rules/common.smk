@@ -266,8 +266,12 @@ def refiner_file(wildcards):
 
 
 def initial_weights(wildcards):
-    """The file that the segmenter starts from, if it is none that is downloaded."""
-    return local_files(of_run(wildcards).retrain.init)
+    """The files that the segmenter starts from, as far as they are not downloaded."""
+    settings = of_run(wildcards)
+    clip = [settings.clip.model, settings.clip.pretrained]
+    return local_files(
+        settings.retrain.init, *(clip if settings.retrain.uses_clip else [])
+    )
 
 
 def files_of_masks(wildcards):
@@ -469,19 +473,20 @@ def of_run(wildcards):
 
 
 def demos():
-    """Folders of the demo data sets, with the numbers of images."""
-    images_by_root = {}
+    """Folders of the demo data sets, with the numbers of images and the seed of the drawings."""
+    drawn_by_root = {}
     for run in RUNS.values():
         data = run.config.data
         if data.kind != "demo":
             continue
-        if images_by_root.setdefault(data.root, data.demo_images) != data.demo_images:
+        drawn = (*data.demo_images, data.demo_seed)
+        if drawn_by_root.setdefault(data.root, drawn) != drawn:
             stop(
-                f"{data.root}: two runs want different demo_images there; give one of them another data.root"
+                f"{data.root}: two runs want different demo_images or demo_seed there; give one of them another data.root"
             )
-    for root in map(Path, images_by_root):
+    for root in map(Path, drawn_by_root):
         drop_outdated(root / RECORD, root, is_true=is_as_drawn)
-    return images_by_root
+    return drawn_by_root
 
 
 def table_files(name):

@@ -1,7 +1,7 @@
 # Images and tags: the demo's data set, ingest, quarantine, manifest; wrong tags on purpose.
 
 
-for index, (root, (train, val)) in enumerate(demos().items()):
+for index, (root, (train, val, seed)) in enumerate(demos().items()):
 
     rule:
         name:
@@ -21,13 +21,14 @@ for index, (root, (train, val)) in enumerate(demos().items()):
             packages=packages("demo"),
             train=train,
             val=val,
+            seed=seed,
             folder=subpath(output[0], parent=True),
         message:
             "Drawing the demo data set"
         shell:
             "WSSS_JOB={params.job:q}"
             " python -m wsss demo make {params.folder:q} --train {params.train}"
-            " --val {params.val} 2> {log}"
+            " --val {params.val} --seed {params.seed} 2> {log}"
 
 
 rule ingest:

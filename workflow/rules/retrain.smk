@@ -6,7 +6,7 @@ rule retrain:
     input:
         manifest=manifest,
         masks=learned_from("masks"),
-        init=initial_weights,
+        init=ancient(initial_weights),
     output:
         weights="results/{run}/segmenter/weights.safetensors",
         log="results/{run}/segmenter/loss.csv",

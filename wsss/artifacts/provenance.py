@@ -116,11 +116,11 @@ def package_versions(imports: frozenset[str] = frozenset(DISTRIBUTIONS)) -> dict
 
 
 def weight_files(config: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of the weight files that some sections name, by key."""
+    """Digests of the weight files that some sections or single keys name, by key."""
     digests = {}
     for key in _FILES:
         section, _, name = key.partition(".")
-        text = config.get(section, {}).get(name)
+        text = config.get(key) or config.get(section, {}).get(name)
         if text and os.path.isfile(path := expand_path(text)):
             status = path.stat()
             digests[key] = _digest_once(path, status.st_size, status.st_mtime_ns)

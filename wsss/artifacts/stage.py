@@ -8,7 +8,7 @@ and is given those values and no others.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ class Stage:
     and no provenance."""
     watches: tuple[str, ...] = ()
     """Of the idle values, those whose change reruns the stage all the same."""
+    unused: Callable[[Mapping[str, Any]], Sequence[str]] = lambda _: ()
+    """Of ``reads`` the keys that the values of the others, by key, leave unused."""
 
     def select(self, config: Any) -> dict[str, Any]:
         """The values that the stage reads, by the last part of their key.
@@ -138,7 +140,8 @@ class Stage:
 
     def _active(self, values: Mapping[str, Any], *, idle: Sequence[str]) -> dict[str, Any]:
         """Plain values by key, without those that are idle."""
-        plain = {key: plain_value(value) for key, value in values.items() if key not in idle}
+        skipped = {*idle, *self.unused(values)}
+        plain = {key: plain_value(value) for key, value in values.items() if key not in skipped}
         for path in idle:
             for key, value in plain.items():
                 if path.startswith(f"{key}."):
@@ -194,11 +197,13 @@ _REFINE = (
     *("supervision", "data.max_pixels", "data.kind", "data.root", "data.prompts"),
     *("clip", "cams", "refine"),
 )
+_LABELS = ("seed", *_REFINE, "data")
 _REFINE_IDLE = (*_IDLE, "data.kind", "data.root")
 """The list of images to repeat is found by them; the training's key holds its content."""
 _SCORE = ("name", "seed", "variant", "score", "data", "tag_noise")
 _SHOWN = ("name", "supervision", "data", "pictures")
 _CAMS = ("clip", "cams")
+_CLIP = ("clip.model", "clip.pretrained")
 _REFINED = ("supervision", *_CAMS, "seeds", "refine", "infer")
 _SCORED: dict[str, tuple[str, ...]] = {
     "blob": ("masks.background",),
@@ -258,17 +263,13 @@ STAGES: dict[str, Stage] = {
             (*_REFINE, "infer", "masks.crf"),
             idle=(*_REFINE_IDLE, "infer.scores"),
         ),
-        Stage(
-            "refine_labels",
-            ("wsss.score.label_quality",),
-            ("seed", *_REFINE, "data"),
-            idle=_IDLE_AT_INGEST,
-        ),
+        Stage("refine_labels", ("wsss.score.label_quality",), _LABELS, idle=_IDLE_AT_INGEST),
         Stage("masks", ("wsss.masks.stage",), ("supervision", "data.max_pixels", "masks")),
         Stage(
             "retrain",
             ("wsss.retrain.train",),
-            ("seed", "supervision", "data.max_pixels", "retrain"),
+            ("seed", "supervision", "data.max_pixels", "retrain", *_CLIP),
+            unused=lambda values: () if values["retrain"].uses_clip else _CLIP,
         ),
         Stage(
             "predict",

@@ -59,11 +59,7 @@ class EncoderInput:
         device: str = "auto",
         clip: LoadedClip | None = None,
     ) -> None:
-        self.clip = clip or load_clip(
-            _resolve_file(config.model),
-            _resolve_file(config.pretrained),
-            cache_dir=None if cache is None else cache / "open_clip",
-        )
+        self.clip = clip or configured_clip(config.model, config.pretrained, cache)
         self.encoder = ClipEncoder(
             self.clip.model.get_submodule("visual"),
             logit_scale=self.clip.logit_scale,
@@ -201,6 +197,21 @@ class EncoderInput:
         if self.square is not None:
             return input_size(self.square, self.square, self.encoder.patch)
         return input_size(height, width, self.encoder.patch, long_side=self.long_side)
+
+
+def configured_clip(model: str, pretrained: str, cache: Path | None) -> LoadedClip:
+    """The CLIP of the section `clip`.
+
+    Args:
+        model: ``clip.model``.
+        pretrained: ``clip.pretrained``.
+        cache: folder for downloaded weights; None: open_clip's own.
+
+    Raises:
+        ClipLoadError: the model cannot be built or its weights do not fit.
+    """
+    cache_dir = None if cache is None else cache / "open_clip"
+    return load_clip(_resolve_file(model), _resolve_file(pretrained), cache_dir=cache_dir)
 
 
 def _resolve_file(text: str) -> str:

@@ -44,6 +44,8 @@ class LoadedClip:
     mean: Channels
     std: Channels
     """Normalisation of the images that the model was trained with."""
+    config: Mapping[str, Any]
+    """Keyword arguments of open_clip's model."""
 
     @property
     def logit_scale(self) -> float:
@@ -130,6 +132,7 @@ def load_clip(
         digest=digest_json(weights_and_rest),
         mean=mean,
         std=std,
+        config=config,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from wsss.errors import raise_unless_about
 
 _MOST_JSON = 2**20
 _TOWERS = ("vision_cfg", "text_cfg")
+_TOWER = "the image tower"
 # Largest sizes; those of the largest CLIPs of open_clip are at most a quarter of these, except for
 # vocabularies (901,629 words).
 _LARGEST_EMBED, _LARGEST_IMAGE = 16_384, 4096
@@ -114,6 +116,43 @@ def check_plain(config: Mapping[str, Any], where: str) -> None:
             f"{where}: the image tower is {kind}, expected open_clip's VisionTransformer, a plain "
             "ViT with a class token such as that of ViT-B-16-quickgelu (SigLIP's have none)"
         )
+
+
+def tower_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a model's keyword arguments that describes its image tower."""
+    names = ("embed_dim", "vision_cfg", "quick_gelu")
+    return {name: config[name] for name in names if name in config}
+
+
+def check_tower(tower: Mapping[str, Any]) -> None:
+    """Refuse an image tower that no CLIP has.
+
+    Args:
+        tower: what `tower_config` gives.
+
+    Raises:
+        ClipLoadError: no tower can be built of it.
+        UnsupportedEncoderError: it is no plain ViT.
+    """
+    check_model_config({**tower, "text_cfg": {}}, _TOWER)
+
+
+def build_image_tower(tower: Mapping[str, Any]) -> nn.Module:
+    """open_clip's plain `VisionTransformer` with random weights.
+
+    Args:
+        tower: what `tower_config` gives.
+
+    Raises:
+        ClipLoadError: see `check_tower`; or it would not fit into this machine's memory.
+        UnsupportedEncoderError: see `check_tower`.
+    """
+    check_tower(tower)
+    build = import_open_clip().model._build_vision_tower
+    with torch.device("meta"):
+        check_built_size(build(**tower), _TOWER)
+    visual: nn.Module = build(**tower)
+    return visual
 
 
 def check_built_size(built: nn.Module, where: str) -> None:

@@ -72,16 +72,14 @@ class TextTower(nn.Module):
         return at_end @ self.projection
 
 
-class ImageTower(nn.Module):
-    """The image tower with gradients, as DenseCLIP and WeakCLIP train it.
-
-    Eq. 5-7 of docs/methods/weakclip.md.
+class ImageBlocks(nn.Module):
+    """The image tower with gradients, up to its last block.
 
     Args:
         visual: open_clip's plain `VisionTransformer`; its parameters are shared, not copied.
         grid: the positional table is resized to these rows and columns first, and from there to the
-            grid of each image, as published.
-        class_token: factor of the class embedding (published: 2).
+            grid of each image.
+        class_token: factor of the class embedding.
         drop_path: share of samples for which the last block's branches are dropped in training; it
             rises linearly from 0 at the first block.
     """
@@ -104,16 +102,14 @@ class ImageTower(nn.Module):
         self.positions = nn.Parameter(resized, table.requires_grad)
         self.first_norm = visual.get_submodule("ln_pre")
         self.blocks = visual.get_submodule("transformer").get_submodule("resblocks")
-        self.last_norm = visual.get_submodule("ln_post")
-        self.projection = visual.get_parameter("proj")
         self._grid, self._class_token = grid, class_token
         count = len(list(self.blocks.children()))
         self._drop = [drop_path * k / max(1, count - 1) for k in range(count)]
 
     def forward(
         self, images: Float[Tensor, "batch 3 rows columns"], out_indices: Sequence[int]
-    ) -> tuple[list[Float[Tensor, "batch tokens width"]], Float[Tensor, "batch tokens embed_dim"]]:
-        """Outputs of the blocks in ``out_indices``, and all tokens after final norm and projection.
+    ) -> tuple[list[Float[Tensor, "batch tokens width"]], Float[Tensor, "batch tokens _"]]:
+        """Outputs of the blocks in ``out_indices``, and the output of the last block.
 
         Args:
             images: normalised; sides are multiples of the patch.
@@ -133,7 +129,7 @@ class ImageTower(nn.Module):
             tokens = tokens + self._branch(parts.ls_2(parts.mlp(parts.ln_2(tokens))), drop)
             if index in out_indices:
                 outputs.append(tokens)
-        return outputs, self.last_norm(tokens) @ self.projection
+        return outputs, tokens
 
     def _branch(
         self, update: Float[Tensor, "batch tokens width"], drop: float
@@ -143,3 +139,31 @@ class ImageTower(nn.Module):
             return update
         mask = (torch.rand(len(update), 1, 1, device=update.device) >= drop).to(update.dtype)
         return update * (mask / (1 - drop))
+
+
+class ImageTower(ImageBlocks):
+    """The image tower with gradients, as DenseCLIP and WeakCLIP train it.
+
+    Eq. 5-7 of docs/methods/weakclip.md. Published: the positional table is resized to the grid of
+    the training crop first, and ``class_token`` is 2.
+
+    Args:
+        visual: as for `ImageBlocks`, and so are the others.
+    """
+
+    def __init__(self, visual: nn.Module, grid: tuple[int, int], **rest: Any) -> None:
+        super().__init__(visual, grid, **rest)
+        self.last_norm = visual.get_submodule("ln_post")
+        self.projection = visual.get_parameter("proj")
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 rows columns"], out_indices: Sequence[int]
+    ) -> tuple[list[Float[Tensor, "batch tokens width"]], Float[Tensor, "batch tokens embed_dim"]]:
+        """Outputs of the blocks in ``out_indices``, and all tokens after final norm and projection.
+
+        Args:
+            images: normalised; sides are multiples of the patch.
+            out_indices: 0-based blocks, ascending.
+        """
+        outputs, tokens = super().forward(images, out_indices)
+        return outputs, self.last_norm(tokens) @ self.projection

@@ -59,6 +59,11 @@ def _of_segmenter(config: Config) -> list[str]:
         errors.append("predict.scales must be positive, at least one")
     if predict.stride and (predict.window is None or predict.stride > predict.window):
         errors.append("predict.stride must be at most predict.window, so that windows meet")
+    if retrain.init == "clip" and not retrain.uses_clip:
+        errors.append(
+            "retrain.init clip stands for the image tower of section clip, which only "
+            f"retrain.model clip-vit has; it is {retrain.model}. Set retrain.init to auto"
+        )
     if retrain.batch_norm == "frozen" and retrain.init == "random":
         errors.append(
             "retrain.batch_norm frozen needs the statistics of weights, which retrain.init must "

@@ -35,6 +35,9 @@ class DataConfig(Section):
     demo_images: tuple[PositiveInt, PositiveInt] = Field(
         (240, 80), description="demo only: number of training and held-out images."
     )
+    demo_seed: int = Field(
+        0, ge=0, description="demo only: seed of the drawings, whatever the seed of the run."
+    )
     train_list: str = Field(
         "train",
         description=(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from wsss.config.base import AUTO, Section, takes_auto
-from wsss.config.model import Config
+from wsss.config.model import DEMO, Config
 
 _WIDTH = 110
 _NO_KIND = ("default", "published", "corrected", AUTO)
@@ -22,9 +23,9 @@ edit this file or add a preset, whose values replace those of this file:
 
 
 def default_yaml() -> str:
-    """The annotated default configuration, as text."""
+    """The annotated configuration of the demo, as text."""
     lines = _comment(_HEADER, 0)
-    lines += _section_lines(Config(), 0)
+    lines += _section_lines(Config.model_validate(DEMO), DEMO, 0)
     return "\n".join(lines) + "\n"
 
 
@@ -46,17 +47,17 @@ def _or_auto(field: dict[str, Any]) -> dict[str, Any]:
     return {**about, "default": AUTO, "anyOf": [{"const": AUTO}, *kind.pop("anyOf", [kind])]}
 
 
-def _section_lines(section: Section, depth: int) -> list[str]:
+def _section_lines(section: Section, given: Mapping[str, Any], depth: int) -> list[str]:
     lines: list[str] = []
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, Section):
             text = (type(value).__doc__ or "").strip().split("\n\n")[0]
             lines += ["", *_comment(text, depth), f"{'  ' * depth}{name}:"]
-            lines += _section_lines(value, depth + 1)
+            lines += _section_lines(value, given.get(name, {}), depth + 1)
         else:
             lines += _comment(field.description or "", depth)
-            shown = AUTO if takes_auto(field) and value == field.default else value
+            shown = AUTO if takes_auto(field) and name not in given else value
             lines.append(f"{'  ' * depth}{name}: {_scalar(shown)}")
     return lines
 

@@ -38,16 +38,19 @@ class RetrainConfig(Section):
         "deeplabv2-resnet38",
         "deeplabv2-resnet101",
         "segmenter-deit-s",
+        "clip-vit",
     ] = Field(
         "segformer-b0",
         description="Architecture, built by mmsegmentation; docs/segmenters.md compares them.",
     )
-    init: str = Field(
+    init: str = chain_field(
         "random",
         description=(
-            "Weights of the backbone to start from: random; a name that is downloaded (mit-b0 … "
-            "mit-b5, resnet50-v1c, resnet101-v1c, resnet101, deit-s; see docs/segmenters.md); or "
-            "the path of a checkpoint (.safetensors, .pth, for ResNet38 also MXNet's .params)."
+            "Weights of the backbone to start from: random; clip (clip-vit: those of section "
+            "clip); a name that is downloaded (mit-b0 … mit-b5, resnet50-v1c, resnet101-v1c, "
+            "resnet101, deit-s; see docs/segmenters.md); or the path of a checkpoint "
+            "(.safetensors, .pth, for ResNet38 also MXNet's .params). auto = clip for clip-vit, "
+            "else random."
         ),
     )
     batch_norm: BatchNorm = chain_field(
@@ -90,11 +93,26 @@ class RetrainConfig(Section):
     batch: PositiveInt = Field(16, description="Global batch size, whatever the number of devices.")
     iterations: PositiveInt = Field(450, description="Training steps.")
     lr: float = Field(
-        6e-4, gt=0, description="Peak learning rate (AdamW for SegFormer, SGD for the others)."
+        6e-4,
+        gt=0,
+        description="Peak learning rate (AdamW for SegFormer and clip-vit, SGD for the others).",
+    )
+    clip_lr: float = Field(
+        0.1,
+        ge=0,
+        description=(
+            "clip-vit: learning rate of the CLIP's tower, relative to lr; 0 = it keeps its weights "
+            "and only the decoder learns, which takes half the time."
+        ),
     )
     warmup: int = Field(30, ge=0, description="Steps of linear warm-up.")
     threads: PositiveInt = Field(2, le=1024, description=TRAINING_THREADS)
     checkpoint_every: PositiveInt = Field(150, description="Steps between resumable checkpoints.")
+
+    @property
+    def uses_clip(self) -> bool:
+        """Whether the backbone is the image tower of section clip."""
+        return self.model == "clip-vit"
 
 
 class PredictConfig(Section):

@@ -2,15 +2,19 @@
 
 Most are stock configs. The DeepLabs of the papers' tables, which mmsegmentation lacks, consist of
 its ResNet or our `ResNet38` and a head of `wsss.retrain.networks.deeplab_heads`, inside the frame
-of its DeepLabV3 config.
+of its DeepLabV3 config. So does `clip-vit`, the image tower of a CLIP with a decoder of ours.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import BaseModel
+from pydantic import ConfigDict as PydanticConfig
 from torch import nn
 
+from wsss.clip.load import LoadedClip
+from wsss.clip.model_config import check_tower, tower_config
 from wsss.config.retrain import BatchNorm
 from wsss.retrain.mm import (
     CONFIGS,
@@ -20,9 +24,9 @@ from wsss.retrain.mm import (
     MmConfig,
     register_all_modules,
 )
-from wsss.retrain.networks import deeplab_heads, deit, resnet38
+from wsss.retrain.networks import clip_vit, deeplab_heads, deit, resnet38
 
-REGISTERED = [module.__name__ for module in (deeplab_heads, deit, resnet38)]
+REGISTERED = [module.__name__ for module in (clip_vit, deeplab_heads, deit, resnet38)]
 """Importing them registers what a model config may name."""
 
 _FRAME = "deeplabv3/deeplabv3_r101-d8_4xb4-20k_voc12aug-512x512.py"
@@ -37,12 +41,30 @@ STOCK = {
     "deeplabv2-resnet38": _FRAME,
     "deeplabv2-resnet101": _FRAME,
     "segmenter-deit-s": "segmenter/segmenter_vit-s_mask_8xb1-160k_ade20k-512x512.py",
+    "clip-vit": _FRAME,
 }
 """The stock config that each network starts from, by `retrain.model`."""
 SMALLEST_SIDE = 32
 """Pixels; below it the strided attention of SegFormer's first stage has no key left."""
 _PATCH = 16  # of Segmenter
 _SLOW_MOMENTUM = 3e-4  # of ResNet38's running statistics, where its affine part is not trained
+
+
+class ClipTower(BaseModel):
+    """The image tower behind `clip-vit`, without its weights."""
+
+    model_config = PydanticConfig(frozen=True, extra="forbid")
+
+    architecture: dict[str, Any]
+    """See `wsss.clip.model_config.tower_config`."""
+    mean: tuple[float, float, float]
+    """This and what follows normalise RGB in 0 … 1."""
+    std: tuple[float, float, float]
+
+    @staticmethod
+    def of(clip: LoadedClip) -> ClipTower:
+        """That of a CLIP."""
+        return ClipTower(architecture=tower_config(clip.config), mean=clip.mean, std=clip.std)
 
 
 def model_config(
@@ -53,6 +75,8 @@ def model_config(
     norm: Literal["BN", "SyncBN", "SharedBN"] = "BN",
     batch_norm: BatchNorm = "trained",
     loss: Literal["CrossEntropyLoss", "SharedCrossEntropy"] = "CrossEntropyLoss",
+    clip: ClipTower | None = None,
+    frozen_clip: bool = False,
 ) -> dict[str, Any]:
     """The model section of an mmsegmentation config.
 
@@ -70,6 +94,8 @@ def model_config(
             several processes share it on a CPU (`wsss.retrain.shared`).
         batch_norm: ``retrain.batch_norm``.
         loss: ``SharedCrossEntropy`` where several processes share a batch.
+        clip: the tower of `clip-vit`; this and the next are not read for the others.
+        frozen_clip: it keeps its weights.
 
     Raises:
         ValueError: the crop does not suit the network.
@@ -82,6 +108,9 @@ def model_config(
         _papers_deeplab(model, name)
     elif name == "segmenter-deit-s":
         _papers_segmenter(model, crop)
+    elif name == "clip-vit":
+        assert clip is not None, "clip-vit has the tower of a CLIP"
+        _clip_segmenter(model, crop, clip, frozen=frozen_clip)
     model.backbone.init_cfg = None
     model.data_preprocessor.size = (crop, crop)
     for part in (model.backbone, model.decode_head, model.get("auxiliary_head")):
@@ -128,16 +157,43 @@ def _papers_deeplab(model: Any, name: str) -> None:
 
 def _papers_segmenter(model: Any, crop: int) -> None:
     """Segmenter on DeiT-S: its bias, its normalisation of images, dropout in the decoder."""
-    if crop % _PATCH:
-        raise ValueError(
-            f"retrain.crop is {crop} pixels; segmenter-deit-s expects a multiple of its patch, "
-            f"{_PATCH}, e.g. {max(SMALLEST_SIDE, crop - crop % _PATCH)}"
-        )
+    _check_crop("segmenter-deit-s", crop, _PATCH)
     frame = MmConfig.fromfile(CONFIGS / _FRAME).model.data_preprocessor
     model.data_preprocessor.update(mean=frame.mean, std=frame.std)  # ImageNet's
     model.backbone.update(type="DeiT", img_size=(crop, crop))
     model.decode_head.update(drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.0)
     model.test_cfg.update(crop_size=(crop, crop), stride=(2 * crop // 3,) * 2)  # of mmseg's tools
+
+
+def _clip_segmenter(model: Any, crop: int, clip: ClipTower, *, frozen: bool) -> None:
+    """The image tower of a CLIP, its normalisation of images, and the decoder over it."""
+    check_tower(clip.architecture)
+    vision = clip.architecture["vision_cfg"]
+    _check_crop("clip-vit", crop, vision["patch_size"])
+    mean, std = ([255 * channel for channel in channels] for channels in (clip.mean, clip.std))
+    model.data_preprocessor.update(mean=mean, std=std)
+    tower = {"tower": clip.architecture, "crop": crop, "frozen": frozen}
+    model.backbone = ConfigDict({"type": "ClipViT"} | tower)
+    head = {
+        "type": "ClipDecoder",
+        "dropout_ratio": 0.1,
+        "num_classes": model.decode_head.num_classes,
+        "norm_cfg": {"type": "SyncBN", "requires_grad": True},
+        "align_corners": False,
+        "loss_decode": model.decode_head.loss_decode,
+    }
+    model.decode_head = ConfigDict(
+        head | clip_vit.decoder_channels(vision["layers"], vision["width"])
+    )
+    del model.auxiliary_head
+
+
+def _check_crop(name: str, crop: int, patch: int) -> None:
+    if crop % patch:
+        raise ValueError(
+            f"retrain.crop is {crop} pixels; {name} expects a multiple of its patch, {patch}, e.g. "
+            f"{max(-(-SMALLEST_SIDE // patch) * patch, crop - crop % patch)}"
+        )
 
 
 def _fix(part: Any, name: str, batch_norm: BatchNorm, *, backbone: bool) -> None:

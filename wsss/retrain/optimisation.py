@@ -3,6 +3,7 @@
 | network | optimiser | learning rates | decay |
 |---|---|---|---|
 | SegFormer | AdamW | head x10 | linear to 0 (stock) |
+| CLIP ViT | AdamW | tower x0.1 (`clip_lr`) | linear to 0 |
 | DeepLabV3+ | SGD | all alike | power 0.9 to a hundredth (stock) |
 | DeepLabV1, DeepLabV2 (1) | SGD | new weights x10, new biases x20 | power 0.9 to 0 |
 | Segmenter | SGD, no weight decay | backbone x0.1 | power 0.9 to 0 |
@@ -20,6 +21,7 @@ from typing import Any
 from wsss.config.retrain import RetrainConfig
 
 _NEW = 10.0  # learning rate of a DeepLab head's weights, as a multiple of the backbone's
+_LINEAR = {"power": 1.0, "eta_min": 0.0}
 _CLASSIFIERS = {
     "deeplabv1": ("decode_head.conv_seg",),
     "deeplabv2": tuple(f"decode_head.classifiers.{index}" for index in range(4)),
@@ -52,14 +54,16 @@ def _of_network(retrain: RetrainConfig) -> tuple[dict[str, Any], dict[str, float
     family = retrain.model.split("-")[0]
     sgd = {"type": "SGD", "lr": retrain.lr, "momentum": 0.9, "weight_decay": 0.0005}
     to_zero = {"power": 0.9, "eta_min": 0.0}
+    adam = {"type": "AdamW", "lr": retrain.lr, "betas": (0.9, 0.999), "weight_decay": 0.01}
+    if family == "clip":
+        return _wrapper(adam, {"backbone": {"lr_mult": retrain.clip_lr}}), _LINEAR
     if family == "segformer":
-        adam = {"type": "AdamW", "lr": retrain.lr, "betas": (0.9, 0.999), "weight_decay": 0.01}
         keys = {
             "pos_block": {"decay_mult": 0.0},
             "norm": {"decay_mult": 0.0},
             "head": {"lr_mult": 10.0},
         }
-        return _wrapper(adam, keys), {"power": 1.0, "eta_min": 0.0}
+        return _wrapper(adam, keys), _LINEAR
     if family == "segmenter":
         return _wrapper(sgd | {"weight_decay": 0.0}, {"backbone": {"lr_mult": 0.1}}), to_zero
     if family in _CLASSIFIERS:

@@ -16,7 +16,7 @@ import torch
 from wsss.config.retrain import RetrainConfig
 from wsss.labels.ignore import IGNORED
 from wsss.retrain import dataset, loader, runner, shared, transforms
-from wsss.retrain.architecture import REGISTERED, model_config
+from wsss.retrain.architecture import REGISTERED, ClipTower, model_config
 from wsss.retrain.loader import loader_settings
 from wsss.retrain.mm import MmConfig
 from wsss.retrain.optimisation import optimisation
@@ -44,6 +44,7 @@ def training_config(
     kind: str = "masks",
     work: Path,
     init: Path | None,
+    clip: ClipTower | None,
     device: torch.device,
     devices: int,
 ) -> MmConfig:
@@ -60,6 +61,7 @@ def training_config(
         kind: of these shards.
         work: folder of resumable checkpoints and logs.
         init: backbone checkpoint to start from, or None.
+        clip: the tower of `clip-vit`.
         device: where one process trains.
         devices: number of processes that share the global batch.
 
@@ -89,6 +91,8 @@ def training_config(
                 norm=synchronised if several else "BN",
                 batch_norm=retrain.batch_norm,
                 loss="SharedCrossEntropy" if several else "CrossEntropyLoss",
+                clip=clip,
+                frozen_clip=retrain.clip_lr == 0,
             ),
             "train_dataloader": {
                 "batch_size": batch,

@@ -45,7 +45,14 @@ _log = logging.getLogger(__name__)
 
 @RUNNERS.register_module()
 class SegmenterRunner(Runner):  # type: ignore[misc]
-    """A `Runner` that resumes from its work folder or starts from ``cfg.init_backbone``."""
+    """A `Runner` that resumes from its work folder or starts from given weights.
+
+    Attributes:
+        tower: image tower of a CLIP from which the backbone starts; None: it starts from the file
+            ``cfg.init_backbone`` or at random.
+    """
+
+    tower: nn.Module | None = None
 
     def network(self) -> nn.Module:
         """The bare network, without the wrapper of distributed training."""
@@ -87,8 +94,11 @@ class SegmenterRunner(Runner):  # type: ignore[misc]
                 continue
             _log.info("resuming after step %d of %d from %s", self.iter, self.max_iters, path)
             return
-        if self.cfg.init_backbone:
-            load_backbone(self.network().get_submodule("backbone"), Path(self.cfg.init_backbone))
+        backbone: Any = self.network().get_submodule("backbone")
+        if self.tower is not None:
+            backbone.start_from(self.tower)
+        elif self.cfg.init_backbone:
+            load_backbone(backbone, Path(self.cfg.init_backbone))
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
         """Load all weights, strictly; never unpickles unrestrictedly as the stock method does."""

@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.checkpoint_header import checkpoint_facts
 from wsss.artifacts.errors import ArtifactError
+from wsss.clip.errors import ClipLoadError, UnsupportedEncoderError
 from wsss.compute.device import pick_device
 from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.data.images.label_png import voc_palette
 from wsss.refine.inference import MultiScaleInference
-from wsss.retrain.architecture import SMALLEST_SIDE, build_model, model_config
+from wsss.retrain.architecture import SMALLEST_SIDE, ClipTower, build_model, model_config
 
 
 class SegmenterFacts(BaseModel):
@@ -40,10 +41,15 @@ class SegmenterFacts(BaseModel):
     average: Literal["probabilities", "logits"]
     window: int | None
     stride: int | None
+    clip: ClipTower | None = None
+    """The tower of `clip-vit`."""
 
 
 def segmenter_facts(
-    network: Any, retrain: RetrainConfig, labels: tuple[str, ...]
+    network: Any,
+    retrain: RetrainConfig,
+    labels: tuple[str, ...],
+    clip: ClipTower | None = None,
 ) -> SegmenterFacts:
     """What the checkpoint of a network says of it; windows are those of its mmsegmentation config.
 
@@ -51,6 +57,7 @@ def segmenter_facts(
         network: as trained.
         retrain: its configuration.
         labels: names, background first.
+        clip: the tower of `clip-vit`.
     """
     slides = network.test_cfg.get("mode") == "slide"
     return SegmenterFacts(
@@ -62,6 +69,7 @@ def segmenter_facts(
         average="probabilities",
         window=network.test_cfg.crop_size[0] if slides else None,
         stride=network.test_cfg.stride[0] if slides else None,
+        clip=clip,
     )
 
 
@@ -149,6 +157,10 @@ def load_segmenter(checkpoint: Path, device: str = "auto", **settings: Any) -> S
             f"{checkpoint}: holds no segmenter, or one of another version ({error.error_count()} "
             "facts differ); run the stage retrain again"
         ) from None
-    model = build_model(model_config(facts.model, labels=len(facts.labels), crop=facts.crop))
+    sizes: dict[str, Any] = {"labels": len(facts.labels), "crop": facts.crop}
+    try:
+        model = build_model(model_config(facts.model, **sizes, clip=facts.clip))
+    except (ClipLoadError, UnsupportedEncoderError) as error:
+        raise ArtifactError(f"{checkpoint}: {error}") from None
     model.load_state_dict(tensors)
     return Segmenter(model, facts, pick_device(device))

@@ -14,6 +14,7 @@ from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
 from wsss.artifacts.staleness import refuse_other_supervision
 from wsss.artifacts.training import joint_training, state_folder, write_training
+from wsss.clip.input import configured_clip
 from wsss.compute import distributed
 from wsss.compute.device import pick_device
 from wsss.compute.threads import fixed_threads
@@ -22,6 +23,7 @@ from wsss.config.compute import ComputeConfig
 from wsss.config.retrain import RetrainConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest_folder import load, manifest_digests
+from wsss.retrain.architecture import ClipTower
 from wsss.retrain.loader import loading
 from wsss.retrain.recipe import training_config
 from wsss.retrain.runner import SegmenterRunner
@@ -38,10 +40,13 @@ def train(
     out: Path,
     log: Path,
     work: Path,
+    cache: Path | None = None,
     *,
     seed: int,
     supervision: Supervision,
     max_pixels: int,
+    model: str,
+    pretrained: str,
     retrain: RetrainConfig,
     compute: ComputeConfig,
 ) -> None:
@@ -58,15 +63,19 @@ def train(
         log: CSV, one row per step: step, loss, lr (of the backbone) and the parts of the loss.
         work: folder of resumable checkpoints, the mmengine config and its log; see
             `wsss.artifacts.training.state_folder`.
+        cache: folder for downloaded weights of a CLIP; None: open_clip's own.
         seed: the run's seed.
         supervision: decides what masks may be learned from.
         max_pixels: see `read_image`.
+        model: ``clip.model``; this and the next are read for `clip-vit` alone.
+        pretrained: ``clip.pretrained``.
         retrain: network and recipe.
         compute: device and workers; does not influence the weights.
 
     Raises:
         ArtifactError: an input is missing, damaged or does not fit the others, or comes from a
             supervised upper bound and the run is none.
+        ClipLoadError: the CLIP of `clip-vit` cannot be loaded.
         SharedMemoryError: there is too little room for the batches of several workers.
         LoaderError: a process that loads batches failed.
         ValueError: the configuration cannot be trained.
@@ -79,14 +88,19 @@ def train(
     init = init_path(retrain.init, retrain.model)
     if init and supervision == "tags" and is_checkpoint(init):
         refuse_other_supervision(init, checkpoint_provenance(init), supervision)
+    clip = configured_clip(model, pretrained, cache) if retrain.uses_clip else None
+    tower = ClipTower.of(clip) if clip else None
     provenance = STAGES["retrain"].provenance(
         {
             "seed": seed,
             "supervision": supervision,
             "max_pixels": max_pixels,
             "retrain": retrain,
+            "model": model,
+            "pretrained": pretrained,
         },
-        weights={"init": digest_file(init)} if init else {},
+        weights=({"clip": clip.digest} if clip else {})
+        | ({"init": digest_file(init)} if init else {}),
         inputs={
             "images": digest_json(images),
             "classes": digest_json(classes.names),
@@ -113,18 +127,21 @@ def train(
             kind=MASK_KINDS[supervision],
             work=state_folder(work, provenance.training_key(learned)),
             init=init,
+            clip=tower,
             device=device,
             devices=distributed.world_size(),
         )
         # mmengine keeps its logger and its measurements by this name while the process lives
         plan.experiment_name = f"retrain-{uuid.uuid4().hex[:8]}"
         runner = SegmenterRunner.from_cfg(plan)
+        if clip and retrain.init == "clip":
+            runner.tower = clip.model.get_submodule("visual")
         batch = plan.train_dataloader.batch_size
         with fixed_threads(retrain.threads), loading(compute.workers, batch, retrain.crop):
             runner.train()
         if first:
             network: Any = runner.network()
-            facts = segmenter_facts(network, retrain, labels)
+            facts = segmenter_facts(network, retrain, labels, tower)
             write_training(
                 out, log, network.state_dict(), runner.curve(), provenance, facts.model_dump()
             )

@@ -242,6 +242,7 @@ def retrain(
     work: Annotated[
         Path, typer.Option(help="Folder for what an interrupted training resumes from.")
     ],
+    cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
     device: Device = "",
     workers: Workers = 0,
@@ -250,7 +251,7 @@ def retrain(
     from wsss.retrain.train import train
 
     values = stage_values("retrain", config, device=device, workers=workers)
-    train(manifest, masks, out, log, work, **values)
+    train(manifest, masks, out, log, work, cache, **values)
 
 
 def predict(

@@ -26,7 +26,7 @@ _COUNTERS = "num_batches_tracked"
 
 
 def init_path(text: str, model: str) -> Path | None:
-    """The file that `retrain.init` names, downloaded if need be, or None for ``random``.
+    """The file that `retrain.init` names, downloaded if need be; None for ``random`` and ``clip``.
 
     Args:
         text: `retrain.init`.
@@ -36,7 +36,7 @@ def init_path(text: str, model: str) -> Path | None:
         ArtifactError: there is no such file, or it cannot be downloaded.
         ValueError: named weights are for another network.
     """
-    if text == "random":
+    if text in ("random", "clip"):
         return None
     if text in PRETRAINED:
         return fetch(text, model)
