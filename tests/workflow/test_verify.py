@@ -177,6 +177,7 @@ def test_a_tampered_run_is_noticed(copy: Project, monkeypatch: pytest.MonkeyPatc
         "scores/refined.train.json",
         "pictures/class_iou.png",
         "pictures/segmenter_loss.png",
+        "index.html",
     }
     assert set(findings) - set(expected) <= also
 
