@@ -78,7 +78,9 @@ def test_comments_and_the_command_line_rerun_nothing(finished: Project) -> None:
         _edited(root / "retrain/predict.py", "\n_EDITED = 1\n"),
     ):
         rules = set(finished.would_run())
-    assert rules == {*("predict", "score_segmenter", "table", "class_chart", "contact_sheet")}
+    assert rules == {
+        *("predict", "score_segmenter", "table", "class_chart", "contact_sheet", "page")
+    }
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_the_reason_of_a_rerun_names_the_section(finished: Project) -> None:
     assert rules >= MASKS | RETRAIN
     assert not {"cams", "ingest", "refine_train", "refine_apply"} & rules
     reason = next(line for line in shown.splitlines() if "masks" in line and "before:" in line)
-    before, now = re.findall(r"'masks ([0-9a-f]{16})'", reason)
+    before, now = re.findall(r"masks ([0-9a-f]{16})'", reason)
     assert before != now
     assert '{"' not in shown
 

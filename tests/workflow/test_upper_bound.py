@@ -23,7 +23,7 @@ def test_only_a_run_that_asks_for_it_learns_from_pixel_labels(finished: Project)
         predicted = {"refine_predict": 2, "predict": 2}
         scored = {"score_refiner_prediction": 1, "score_segmenter": 1}
         shown = {"table": 1, "sweep_table": 1, "efficiency": 1}
-        drawn = {"class_chart": 1, "contact_sheet": 1, "loss_curve": 2}
+        drawn = {"class_chart": 1, "contact_sheet": 1, "page": 1, "loss_curve": 2}
         assert finished.would_run() == taught | predicted | scored | shown | drawn
         weak = f"results/{RUN}/truth_masks/train/1-of-2.h5"
         refused = finished.snakemake("--dry-run", "--", weak, check=False)

@@ -80,6 +80,7 @@ def test_a_finished_run_is_as_configured(copy: Project) -> None:
     artefacts = [p for p in files if p.is_file() and p.name not in beside]
     artefacts = [p for p in artefacts if not set(p.parts) & parts and p.stem != "sweep"]
     artefacts += [p for p in copy.results.glob("masks/*/png/*") if p.is_dir()]
+    artefacts.append(copy.results / "index.html")
     assert count == len(artefacts)
 
 
@@ -176,6 +177,7 @@ def test_a_tampered_run_is_noticed(copy: Project, monkeypatch: pytest.MonkeyPatc
         "scores/refined.train.json",
         "pictures/class_iou.png",
         "pictures/segmenter_loss.png",
+        "index.html",
     }
     assert set(findings) - set(expected) <= also
 

@@ -337,13 +337,8 @@ def page_shards(wildcards):
     """The shards that a result page shows, by product."""
     shards_by_product = {product: [] for product in PAGE_OPTIONS}
     for split in page_splits(wildcards):
-        for product, paths in RUNS.shown(wildcards.run, split).items():
-            shards_by_product[product] += paths
-        settings = of_run(wildcards)
-        if settings.refine.is_trained and split in settings.cam_splits:
-            shards_by_product["scores_grid"] += RUNS.shards(
-                "scores_grid", wildcards.run, split
-            )
+        for product in RUNS.on_page(wildcards.run, split):
+            shards_by_product[product] += RUNS.shards(product, wildcards.run, split)
     return shards_by_product
 
 

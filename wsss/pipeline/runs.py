@@ -199,6 +199,12 @@ class Runs(Mapping[str, Run]):
         }
         return {p: self.shards(p, name, split) for p, shows in is_shown.items() if shows}
 
+    def on_page(self, name: str, split: str) -> list[str]:
+        """The products that the result page shows of a split."""
+        config = self[name].config
+        scored = config.refine.is_trained and split in config.cam_splits
+        return [*self.shown(name, split), *(["scores_grid"] if scored else [])]
+
     def shards(self, product: str, name: str, split: str) -> list[str]:
         """The shards of a split of a product."""
         count, folder = self[name].config.shards, self.folder(product, name)

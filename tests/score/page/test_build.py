@@ -11,7 +11,8 @@ import pytest
 
 from tests.score.conftest import Run
 from wsss.artifacts.errors import ArtifactError
-from wsss.score.page.build import RunFiles, make_page, page_html, read_run_files, side_by_side
+from wsss.score.page.build import make_page, page_html, side_by_side
+from wsss.score.page.files import RunFiles, edits, page_provenance, read_shown
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -45,10 +46,14 @@ def files_of(run: Run, name: str = "tiny") -> RunFiles:
 
 
 def page_of(run: Run, out: Path, **options: Any) -> Path:
-    make_page(
-        files_of(run), out, data=run.config.data, pictures=run.config.pictures, workers=1, **options
-    )
+    draw(files_of(run), run, out, **options)
     return out / "index.html"
+
+
+def draw(files: RunFiles, run: Run, out: Path, **options: Any) -> None:
+    config = run.config
+    sections = {"supervision": "tags", "data": config.data, "pictures": config.pictures}
+    make_page(files, out, workers=1, **sections, **options)
 
 
 def test_files_of_a_page(make_run: Callable[..., Run], tmp_path: Path) -> None:
@@ -62,17 +67,34 @@ def test_files_of_a_page(make_run: Callable[..., Run], tmp_path: Path) -> None:
     ]
     assert "data:image/webp" not in page.read_text()
     assert small.read_text().count("data:image/webp;base64,") == 2 * len(names)
-    other = read_run_files(tmp_path / "out")
-    assert other[0] == files_of(run)
+    other = read_shown(tmp_path / "out")
+    assert other.run == files_of(run)
     side_by_side(other, other, tmp_path / "both", workers=1)
     assert (tmp_path / "both/page/train-0-other_mask.webp").is_file()
     with pytest.raises(ArtifactError, match="no such file; pass the results of a run"):
-        read_run_files(tmp_path)
+        read_shown(tmp_path)
     empty = RunFiles("none", run.manifest_dir, {}, [])
     with pytest.raises(ArtifactError, match="has no CAMs, masks or predictions to show"):
-        make_page(
-            empty, tmp_path / "e", data=run.config.data, pictures=run.config.pictures, workers=1
-        )
+        draw(empty, run, tmp_path / "e")
+
+
+def test_edits_of_a_page_are_noticed(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run, small, out = make_run(), tmp_path / "small.html", tmp_path / "out"
+    page = page_of(run, out, embedded=small)
+    assert page_provenance(out).stage == "page"
+    assert not [*edits(out), *edits(out, small)]
+    small.write_text(small.read_text() + " ")
+    assert list(edits(out, small)) == ["was edited"]
+    picture = out / "page/train-1-mask.webp"
+    picture.write_bytes(picture.read_bytes()[:-1])
+    assert list(edits(out, quick=True)) == []
+    assert list(edits(out)) == ["its picture page/train-1-mask.webp was edited or is missing"]
+    page.write_text("<p>")
+    assert list(edits(out, quick=True)) == ["was edited"]
+    record = out / "page/files.json"
+    record.write_text(record.read_text().replace("tiny", "huge"))
+    with pytest.raises(ArtifactError, match="make the page again"):
+        page_provenance(out)
 
 
 def test_names_cannot_end_the_script() -> None:
@@ -99,7 +121,7 @@ def test_in_a_browser(browser: Any, make_run: Callable[..., Run], tmp_path: Path
     """No error; layers, order, filters, a click on a confusion cell, the keyboard."""
     run = make_run()
     page_of(run, tmp_path / "out", embedded=tmp_path / "small.html")
-    both = read_run_files(tmp_path / "out")
+    both = read_shown(tmp_path / "out")
     side_by_side(both, both, tmp_path / "both", workers=1)
     page = browser.new_page()
     errors: list[str] = []

@@ -180,14 +180,13 @@ def page(
     workers: Workers = 0,
 ) -> None:
     """The result page: every stage of every image, charts, filters; open it in a browser."""
-    from wsss.config.base import with_supervision
-    from wsss.score.page.build import RunFiles, make_page
+    from wsss.score.page.build import make_page
+    from wsss.score.page.files import RunFiles
 
     values = stage_values("page", config, workers=workers)
     shards = {"cams": cams, "seeds": seeds, "scores_grid": scores, "masks": masks}
     shards |= {"refiner_predictions": refiner, "predictions": predictions}
-    name = with_supervision(values.pop("name"), values.pop("supervision"))
-    run = RunFiles(name, manifest, shards, records)
+    run = RunFiles(values.pop("name"), manifest, shards, records)
     make_page(run, out, embedded=embedded, workers=values.pop("compute").workers, **values)
 
 
@@ -202,10 +201,10 @@ def side_by_side(
     workers: Annotated[int, typer.Option(help="Processes that draw.", min=1)] = 2,
 ) -> None:
     """The result page of two runs: the difference of each class, and the masks of both."""
-    from wsss.score.page.build import read_run_files
     from wsss.score.page.build import side_by_side as make
+    from wsss.score.page.files import read_shown
 
-    make(read_run_files(first), read_run_files(second), out, workers=workers)
+    make(read_shown(first), read_shown(second), out, workers=workers)
 
 
 def loss_curve(

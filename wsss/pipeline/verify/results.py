@@ -23,6 +23,7 @@ from wsss.score.image_counts_file import (
     read_scored,
 )
 from wsss.score.inputs import truth_digest
+from wsss.score.page.files import edits, page_provenance
 from wsss.score.product import PRODUCTS, ProductName
 from wsss.score.record import Record, boundary_numbers, numbers, read_records
 from wsss.score.tables.classes import class_table, pair_table
@@ -155,6 +156,31 @@ class Results:
             else:  # named by the split
                 self._contact_sheet(path, run, name)
 
+    def page(self, run: str) -> None:
+        """Check the result page of a run."""
+        chain, folder = self.chain, Path(f"results/{run}")
+        manifest, config = chain.manifest(run), chain.runs[run].config
+        shards = [
+            shard
+            for split in ("train", "val")
+            for product in chain.runs.on_page(run, split)
+            for shard in chain.shards(product, run, split)
+        ]
+        records = self.records(run) if config.data.has_truth else []
+
+        def reasons() -> Iterator[str]:
+            inputs = dict(chain.digests.get(manifest, {}))
+            inputs |= {str(shard): d for shard, d in chain.contents.items() if shard in shards}
+            inputs |= {str(path): digest_file(path) for path in records if path.exists()}
+            yield from edits(folder, quick=chain.quick)
+            stored = page_provenance(folder)
+            yield from chain.expected.differences(stored, "page", run, inputs=inputs)
+
+        sources = [manifest / MANIFEST, *shards, *records]
+        chain.findings.check(folder / "index.html", "page", reasons, sources)
+        small = folder / "pictures" / "page.html"
+        chain.findings.check(small, "page", lambda: edits(folder, small), [folder / "index.html"])
+
     def _chart(self, path: Path, rule: str, run: str, sources: list[Path]) -> None:
         def reasons() -> Iterator[str]:
             inputs = {str(source): digest_file(source) for source in sources if source.exists()}
@@ -229,3 +255,4 @@ def check_run(chain: Chain, run: str) -> None:
         results.records(run)
     results.tables(run)
     results.pictures(run)
+    results.page(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,24 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from wsss.artifacts.atomic import atomic_path, write_text
+from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.artifacts.shard import Shard
+from wsss.artifacts.stage import STAGES
 from wsss.compute.pool import WorkerPool
+from wsss.config.base import Supervision, with_supervision
 from wsss.config.data import DataConfig
 from wsss.config.score import PicturesConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Manifest, Sample
-from wsss.data.manifest_folder import load
+from wsss.data.manifest_folder import load, manifest_digests
 from wsss.score.figures.contact_sheet import sample_images, shown_truth
 from wsss.score.image_counts_file import Scored, read_scored
 from wsss.score.page.compare import compared
+from wsss.score.page.files import EMBEDDED, INDEX, RunFiles, Shown, write_shown
 from wsss.score.page.numbers import SIZES, rows_of
 from wsss.score.page.palette import hex_colours, picture_palette
 from wsss.score.page.pictures import PHOTO, TRUTH, Layer, PictureTask, draw
 
 SPLITS = ("train", "val")
-_FILES = "files.json"
 _PROTOCOLS = ("multi", "single", "multi_crf", "single_crf")
 LAYERS = {
     layer.key: layer
@@ -55,52 +59,17 @@ PRODUCTS: dict[str, tuple[str, ...]] = {
 """The layers of each product, by its folder."""
 
 
-@dataclass(frozen=True)
-class RunFiles:
-    """The files of a run that a page shows."""
-
-    name: str
-    """As titles have it."""
-    manifest: Path
-    """The folder that ingest wrote."""
-    shards: Mapping[str, Sequence[Path]]
-    """By product, see `PRODUCTS`; of all splits."""
-    records: Sequence[Path]
-    """Files of `wsss score`."""
-
-
-def read_run_files(folder: Path) -> tuple[RunFiles, DataConfig, PicturesConfig]:
-    """What the page of a run showed.
-
-    Raises:
-        ArtifactError: the folder has no result page.
-    """
-    path = folder / "page" / _FILES
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        shards = {key: list(map(Path, paths)) for key, paths in content["shards"].items()}
-        records = list(map(Path, content["records"]))
-        run = RunFiles(content["name"], Path(content["manifest"]), shards, records)
-        sections = content["data"], content["pictures"]
-        return run, DataConfig(**sections[0]), PicturesConfig(**sections[1])
-    except FileNotFoundError:
-        raise ArtifactError(
-            f"{path}: no such file; pass the results of a run that has a result page"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: is damaged ({error!r}); make the page again") from None
-
-
-def side_by_side(
-    first: tuple[RunFiles, DataConfig, PicturesConfig],
-    second: tuple[RunFiles, DataConfig, PicturesConfig],
-    out: Path,
-    *,
-    workers: int,
-) -> None:
-    """Write the page of two runs on the same images; both come from `read_run_files`."""
-    run, data, pictures = first
-    make_page(run, out, data=data, pictures=pictures, workers=workers, against=second[0])
+def side_by_side(first: Shown, second: Shown, out: Path, *, workers: int) -> None:
+    """Write the page of two runs on the same images; both come from `read_shown`."""
+    make_page(
+        first.run,
+        out,
+        supervision=first.supervision,
+        data=first.data,
+        pictures=first.pictures,
+        workers=workers,
+        against=second.run,
+    )
 
 
 @dataclass
@@ -117,6 +86,7 @@ def make_page(
     run: RunFiles,
     out: Path,
     *,
+    supervision: Supervision,
     data: DataConfig,
     pictures: PicturesConfig,
     workers: int,
@@ -128,6 +98,7 @@ def make_page(
     Args:
         run: what is shown.
         out: folder to write to.
+        supervision: of the run; titles name an upper bound.
         data: where the truth lies.
         pictures: how many images the pages have at most.
         workers: processes that draw.
@@ -141,6 +112,8 @@ def make_page(
     """
     manifest, classes = load(run.manifest)
     scored = read_scored(run.records)
+    inputs = manifest_digests(run.manifest) | {str(p): digest_file(p) for p in run.records}
+    drawings: dict[str, str] = {}
     palette = picture_palette(classes.label_count)
     splits: dict[str, Any] = {}
     fewer: dict[str, Any] = {}
@@ -148,7 +121,7 @@ def make_page(
     with atomic_path(out / "page") as folder, WorkerPool(workers) as pool:
         folder.mkdir()
         for name in SPLITS:
-            split = _open_split(manifest, name, run, pictures.gallery_images)
+            split = _open_split(manifest, name, run, pictures.gallery_images, inputs)
             if split is None:
                 continue
             if against is not None:
@@ -171,6 +144,7 @@ def make_page(
                 for key, content in layers.items():
                     file = f"{name}-{index}-{key}.webp"
                     (folder / file).write_bytes(content)
+                    drawings[file] = hashlib.sha256(content).hexdigest()
                     if embedded is not None and image in embedded_ids:
                         inside[file] = (
                             "data:image/webp;base64," + base64.b64encode(content).decode()
@@ -184,27 +158,25 @@ def make_page(
             raise ArtifactError(
                 f"{run.name}: has no CAMs, masks or predictions to show; run it first"
             )
-        shown = {
-            "name": run.name,
-            "manifest": str(run.manifest),
-            "shards": {product: list(map(str, paths)) for product, paths in run.shards.items()},
-            "records": list(map(str, run.records)),
-            "data": data.model_dump(mode="json"),
-            "pictures": pictures.model_dump(mode="json"),
+        page = {
+            "run": with_supervision(run.name, supervision),
+            "classes": ["background", *classes.names],
+            "colours": hex_colours(palette, classes.label_count),
+            "sizes": list(SIZES),
+            "against": None if against is None else compared(scored, read_scored(against.records)),
+            "other": None if against is None else against.name,
         }
-        (folder / _FILES).write_text(json.dumps(shown, indent=1) + "\n", "utf-8")
-    page = {
-        "run": run.name,
-        "classes": ["background", *classes.names],
-        "colours": hex_colours(palette, classes.label_count),
-        "sizes": list(SIZES),
-        "against": None if against is None else compared(scored, read_scored(against.records)),
-        "other": None if against is None else against.name,
-    }
-    write_text(out / "index.html", page_html({**page, "splits": splits, "folder": "page/"}))
+        pages = {INDEX: page_html({**page, "splits": splits, "folder": "page/"})}
+        if embedded is not None:
+            small = {**page, "splits": fewer, "folder": "", "inside": inside}
+            pages[EMBEDDED] = page_html(small)
+        values = {"name": run.name, "supervision": supervision, "data": data}
+        provenance = STAGES["page"].provenance(values | {"pictures": pictures}, inputs=inputs)
+        shown = Shown(run, supervision, data, pictures)
+        write_shown(folder, shown, provenance, pages, drawings)
+    write_text(out / "index.html", pages[INDEX])
     if embedded is not None:
-        small = {**page, "splits": fewer, "folder": "", "inside": inside}
-        write_text(embedded, page_html(small))
+        write_text(embedded, pages[EMBEDDED])
 
 
 def page_html(content: Mapping[str, Any]) -> str:
@@ -218,14 +190,19 @@ def page_html(content: Mapping[str, Any]) -> str:
     return page.replace("__DATA__", text)
 
 
-def _open_split(manifest: Manifest, name: str, run: RunFiles, most: int) -> _Split | None:
-    """The images of a split and the shards that hold their layers; None where there is nothing."""
+def _open_split(
+    manifest: Manifest, name: str, run: RunFiles, most: int, inputs: dict[str, str]
+) -> _Split | None:
+    """The images of a split and the shards that hold their layers; None where there is nothing.
+
+    Digests of the shards join ``inputs``.
+    """
     members = Manifest(tuple(sample for sample in manifest if sample.split == name))
     split = _Split(sample_images(members, most), len(members))
     ids = {sample.id for sample in split.samples}
     for product, paths in run.shards.items():
         for key in PRODUCTS[product]:
-            of_layer = _shards_of(LAYERS[key], paths, ids, name)
+            of_layer = _shards_of(LAYERS[key], paths, ids, name, inputs)
             if of_layer:
                 split.layers[key] = of_layer
     return split if split.layers else None
@@ -236,16 +213,19 @@ def _add_run(split: _Split, against: RunFiles) -> None:
     ids = {sample.id for sample in split.samples}
     for product in ("masks", "refiner_predictions", "predictions"):
         key = PRODUCTS[product][0]
-        of_layer = _shards_of(LAYERS[key], against.shards.get(product, ()), ids, "")
+        of_layer = _shards_of(LAYERS[key], against.shards.get(product, ()), ids, "", {})
         if of_layer:
             split.layers[f"other_{key}"] = of_layer
 
 
-def _shards_of(layer: Layer, paths: Sequence[Path], ids: set[str], split: str) -> dict[str, Path]:
+def _shards_of(
+    layer: Layer, paths: Sequence[Path], ids: set[str], split: str, inputs: dict[str, str]
+) -> dict[str, Path]:
     """The shard of each image that has a layer."""
     of_image: dict[str, Path] = {}
     for path in paths:
         with Shard(path, kind=layer.kind) as shard:
+            inputs[str(path)] = shard.content
             images = ids & set(shard.ids)
             if not images:
                 continue
