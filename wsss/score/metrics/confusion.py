@@ -125,7 +125,7 @@ class Confusion:
 
     @property
     def _kind(self) -> tuple[int, bool, float]:
-        return self.labels, self.ignore_band, self.boundary.ratio if self.boundary else 0
+        return self.labels, self.ignore_band, self.boundary.ratio if self.boundary else 0.0
 
     @property
     def coverage(self) -> float:
