@@ -78,6 +78,8 @@ def test_comments_and_the_command_line_rerun_nothing(finished: Project) -> None:
         _edited(root / "retrain/predict.py", "\n_EDITED = 1\n"),
     ):
         rules = set(finished.would_run())
+    with _edited(root / "score/page/assets/page.css", "\n/* edited */\n"):
+        assert set(finished.would_run()) == {"page"}
     assert rules == {
         *("predict", "score_segmenter", "table", "class_chart", "contact_sheet", "page")
     }

@@ -28,6 +28,7 @@ from wsss.pipeline.watched import (
     seeds_state,
     tokenizer_files,
 )
+from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.watch import is_listed, listing_path
 from wsss.clip.text.knowledge import built_in
 from wsss.config.base import UPPER_BOUND
@@ -331,6 +332,12 @@ PAGE_OPTIONS = {
     "refiner_predictions": "refiner",
     "predictions": "predictions",
 }
+
+
+def page_assets():
+    """Digest of what a result page consists of next to its data; no module, so code lacks it."""
+    folder = Path(workflow.basedir, "wsss/score/page/assets")
+    return digest_json([digest_file(path) for path in sorted(folder.iterdir())])
 
 
 def page_shards(wildcards):

@@ -328,6 +328,7 @@ rule page:
         job=job_file("page"),
         packages=packages("page"),
         folder=subpath(input.manifest, parent=True),
+        assets=page_assets(),
         out=subpath(output.page, parent=True),
         shards=page_options,
     message:

@@ -28,7 +28,7 @@ for index, (masks, rule_of_masks, root) in enumerate(drawn_masks()):
             packages=packages("coco_masks"),
             files=lambda wildcards, root=root: file_contents(instances(root, wildcards)),
             root=str(expand_path(root)),
-            masks=masks,
+            masks=lambda wildcards, masks=masks: masks,
             rule=rule_of_masks,
         message:
             "Drawing COCO's masks of {wildcards.part}2014 ({params.rule})"

@@ -111,7 +111,7 @@ class Record(BaseModel):
     """By label name (`wsss.score.metrics.boundary`); empty at a best threshold and where records
     are older."""
     boundary_miou: float | None = None
-    boundary_ratio: float = 0
+    boundary_ratio: float = 0.0
     """Width of the boundary regions as a share of the image's diagonal; 0: none were counted."""
     precision: float | None
     """Mean over the labels that were predicted."""

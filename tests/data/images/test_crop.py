@@ -49,7 +49,7 @@ def test_a_small_photo_may_be_padded_right_and_below_alone() -> None:
         assert crop.top >= 0
         assert crop.left >= 0
     places = {
-        draw_crop((10, 10), 32, (1, 1), np.random.default_rng(seed)).top for seed in range(50)
+        draw_crop((10, 10), 32, (1.0, 1.0), np.random.default_rng(seed)).top for seed in range(50)
     }
     assert len(places) > 5  # without `corner`
 

@@ -38,10 +38,10 @@ def excel_file(head: Mapping[str, Tensor], clip: LoadedClip, side: int | None = 
                 value = value.T if ours.endswith("weight") else value[0]
             theirs[source] = value.clone()
     copy = {f"encoder.{name}": value.clone() for name, value in clip.model.state_dict().items()}
-    for part in ("weight", "bias"):
+    for kind in ("weight", "bias"):
         last = f"encoder.visual.transformer.resblocks.{_depth(copy) - 1}.attn"
-        copy[f"{last}.qkv.{part}"] = copy[f"{last}.in_proj_{part}"].clone()
-        copy[f"{last}.proj.{part}"] = copy[f"{last}.out_proj.{part}"].clone()
+        copy[f"{last}.qkv.{kind}"] = copy[f"{last}.in_proj_{kind}"].clone()
+        copy[f"{last}.proj.{kind}"] = copy[f"{last}.out_proj.{kind}"].clone()
     if side is not None:
         name = "encoder.visual.positional_embedding"
         old = round((len(copy[name]) - 1) ** 0.5)

@@ -180,7 +180,7 @@ def test_predictions_without_a_truth_have_no_effect(random_run: tuple[Run, Maps]
 def test_without_boundaries_nothing_else_changes(random_run: tuple[Run, Maps]) -> None:
     run, predictions = random_run
     full, _ = scored(run, predictions)
-    bare, _ = scored(run, predictions, boundary_ratio=0)
+    bare, _ = scored(run, predictions, boundary_ratio=0.0)
     assert (bare.boundary_iou, bare.boundary_miou, bare.boundary_ratio) == ({}, None, 0)
     names = ("iou", "miou", "confusion", "miou_low", "miou_high", "false_positive", "precision")
     assert [getattr(bare, n) for n in names] == [getattr(full, n) for n in names]

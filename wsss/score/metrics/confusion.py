@@ -53,7 +53,7 @@ class Confusion:
     """
 
     def __init__(
-        self, labels: int, *, ignore_band: bool = False, boundary_ratio: float = 0
+        self, labels: int, *, ignore_band: bool = False, boundary_ratio: float = 0.0
     ) -> None:
         if not 1 <= labels <= IGNORE:
             raise ValueError(f"{labels} labels; expected 1 … {IGNORE}, as {IGNORE} means ignore")
@@ -125,7 +125,7 @@ class Confusion:
 
     @property
     def _kind(self) -> tuple[int, bool, float]:
-        return self.labels, self.ignore_band, self.boundary.ratio if self.boundary else 0
+        return self.labels, self.ignore_band, self.boundary.ratio if self.boundary else 0.0
 
     @property
     def coverage(self) -> float:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, Integer
 
 from wsss.score.metrics.confusion import iou_of
 from wsss.score.metrics.image_counts import CountTable
@@ -104,7 +104,7 @@ def cooccurrences(
 class _Truth:
     """Where the true pixels of a class went, by predicted label and image."""
 
-    predicted: Int64[np.ndarray, " cells"]
+    predicted: Integer[np.ndarray, " cells"]
     image_index: Int64[np.ndarray, " cells"]
     pixels: Int64[np.ndarray, " cells"]
 

@@ -119,7 +119,7 @@ def count_scores(
     array: str,
     labels: int,
     background: BackgroundConfig,
-    boundary_ratio: float = 0,
+    boundary_ratio: float = 0.0,
 ) -> Counts:
     """Class scores on the grid: ``fixed`` at the background rule, ``sweep`` at every threshold.
 
@@ -158,7 +158,7 @@ def count_scores(
 
 
 def count_blob(
-    part: Part, *, labels: int, background: BackgroundConfig, boundary_ratio: float = 0
+    part: Part, *, labels: int, background: BackgroundConfig, boundary_ratio: float = 0.0
 ) -> Counts:
     """The centred blob, given to the first tag of the image, counted as class scores are."""
     fixed, sweep = Confusion(labels, boundary_ratio=boundary_ratio), Sweep(labels)
@@ -169,7 +169,7 @@ def count_blob(
     return {"fixed": fixed, "sweep": sweep}
 
 
-def count_masks(part: Part, *, labels: int, kind: str, boundary_ratio: float = 0) -> Counts:
+def count_masks(part: Part, *, labels: int, kind: str, boundary_ratio: float = 0.0) -> Counts:
     """Pseudo masks or seeds: ``label`` (scored) and ``train`` (for its coverage)."""
     label = Confusion(labels, boundary_ratio=boundary_ratio)
     train = Confusion(labels, ignore_band=True)
@@ -183,7 +183,7 @@ def count_masks(part: Part, *, labels: int, kind: str, boundary_ratio: float = 0
 
 
 def count_predictions(
-    part: Part, *, labels: int, protocols: Sequence[str], boundary_ratio: float = 0
+    part: Part, *, labels: int, protocols: Sequence[str], boundary_ratio: float = 0.0
 ) -> Counts:
     """Label maps of a network, by protocol."""
     counts = {name: Confusion(labels, boundary_ratio=boundary_ratio) for name in protocols}

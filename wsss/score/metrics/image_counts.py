@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Int64, UInt16
@@ -31,6 +31,9 @@ _BOUNDARY = " boundary"  # after the name of a row
 _CELL = 2 + 8  # bytes
 
 
+AnyTable = TypeVar("AnyTable", bound="SparseTable")
+
+
 @dataclass(frozen=True)
 class SparseTable:
     """Counts of images: those of image ``i`` lie between ``bounds[i]`` and the next."""
@@ -44,7 +47,7 @@ class SparseTable:
     count: Int64[np.ndarray, " cells"]
     """Pixels."""
 
-    def of(self, images: Iterable[str]) -> Self:
+    def of(self: AnyTable, images: Iterable[str]) -> AnyTable:
         """The counts of some of the images.
 
         Raises:
@@ -105,9 +108,6 @@ class BoundaryTable(SparseTable):
     def total(self) -> Int64[np.ndarray, "3 labels"]:
         """The pixels hit, true and predicted of each label over all images."""
         return self._total(3 * self.labels).reshape(3, self.labels)
-
-
-AnyTable = TypeVar("AnyTable", bound=SparseTable)
 
 
 class ImageCounts(Generic[AnyTable]):

@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -44,6 +44,7 @@ from wsss.score.truth.sources import PngTruth, Source
 _listing = functools.cache(digest_listing)  # the engine asks for each job
 
 
+@runtime_checkable
 class Photo(Protocol):
     """An image, as a manifest or a data set names it."""
 

@@ -1,7 +1,7 @@
 "use strict";
 // Charts as inline SVG. Texts are set as text, never as markup: names come from a user's files.
 
-const SERIES = ["#0077bb", "#ee7733", "#009988", "#cc3311", "#aa4499", "#332288", "#117733"];
+const SERIES = ["#0077bb", "#ee7733", "#009988", "#cc3311", "#aa4499", "#332288", "#117733", "#ee3377", "#33bbee", "#997700"];
 
 function svg(tag, attributes = {}, text = "") {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
