@@ -59,9 +59,9 @@ def test_what_clip_saw_and_what_is_given_are_both_not_added() -> None:
 def test_shares_are_those_of_many_images() -> None:
     noise = TagNoiseConfig(dropped=0.3, added=0.2, untagged="leave_out")
     tags = [noisy_tags(f"photo {n}", (0, 1), (0, 1), NAMES, noise) for n in range(4000)]
-    kept = sum(len({0, 1} & set(of_image)) for of_image in tags) / 8000
+    remaining_share = sum(len({0, 1} & set(of_image)) for of_image in tags) / 8000
     wrong = sum(bool(set(of_image) - {0, 1}) for of_image in tags) / 4000
-    assert kept == pytest.approx(0.7, abs=0.02)
+    assert remaining_share == pytest.approx(0.7, abs=0.02)
     assert wrong == pytest.approx(0.2, abs=0.025)
     both = sum({0, 1} <= set(of_image) for of_image in tags) / 4000
     assert both == pytest.approx(0.49, abs=0.03)  # each tag by itself

@@ -84,10 +84,10 @@ def test_scores_are_those_of_a_count_by_hand(
 ) -> None:
     _truth(chain)
     seen: dict[int, list[tuple[str, Any, np.ndarray]]] = {}
-    made = Excel.supervision
+    supervision = Excel.supervision
 
     def spied(self: Excel, step: int, batch: Any) -> torch.Tensor:
-        labels = made(self, step, batch)
+        labels = supervision(self, step, batch)
         cuts = zip(batch.cuts, labels.numpy(), strict=True)
         seen.setdefault(step, []).extend((image, crop, label) for (image, crop), label in cuts)
         return labels

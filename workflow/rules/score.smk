@@ -322,6 +322,7 @@ rule page:
         "results/{run}/benchmarks/page.tsv"
     conda:
         "../../envs/core.yaml"
+    threads: CONFIG.compute.workers
     params:
         sections=sections("page"),
         code=code("page"),
@@ -336,7 +337,7 @@ rule page:
     shell:
         "WSSS_JOB={params.job:q}"
         " python -m wsss page {input.records:q} --manifest {params.folder:q} --out {params.out:q}"
-        " --embedded {output.embedded:q} {params.shards} 2> {log}"
+        " --embedded {output.embedded:q} --workers {threads} {params.shards} 2> {log}"
 
 
 rule contact_sheet:

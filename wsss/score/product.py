@@ -17,6 +17,8 @@ ProductName = Literal[
 ]
 Protocol = Literal["single", "multi", "single_crf", "multi_crf"]
 """One scale, or several and mirrored; perhaps refined by a dense CRF."""
+SHOWN_FIRST: tuple[Protocol, ...] = ("multi", "single", "multi_crf", "single_crf")
+"""Pictures show the first of these that a prediction has."""
 
 
 @dataclass(frozen=True)

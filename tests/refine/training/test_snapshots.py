@@ -26,7 +26,7 @@ def _fit(problem: Problem, folder: Path, every: int | None = 5, key: str = "t") 
     save_checkpoint(folder / "checkpoint.safetensors", problem.module.state_dict(), MADE)
 
 
-def _kept(folder: Path) -> dict[int, dict[str, torch.Tensor]]:
+def _snapshots(folder: Path) -> dict[int, dict[str, torch.Tensor]]:
     paths = kept_snapshots(folder / "checkpoint.safetensors")
     return {step: load_checkpoint(path)[0] for step, path in paths.items()}
 
@@ -41,9 +41,9 @@ def test_the_first_the_last_and_those_between(tmp_path: Path) -> None:
     problem.events = {f"at_{step}": lambda step=step: note(step) for step in range(12)}
     _fit(problem, tmp_path)
     note(12)
-    kept = _kept(tmp_path)
-    assert list(kept) == [0, 5, 10, 12]
-    for step, tensors in kept.items():
+    snapshots = _snapshots(tmp_path)
+    assert list(snapshots) == [0, 5, 10, 12]
+    for step, tensors in snapshots.items():
         assert all(torch.equal(tensors[name], weights[step][name]) for name in tensors), step
 
 
@@ -54,7 +54,7 @@ def test_a_broken_training_goes_on_and_keeps_the_rest(tmp_path: Path) -> None:
     again = Problem()
     _fit(again, tmp_path / "broken")
     assert again.seen == list(range(4, 12))
-    whole, broken = _kept(tmp_path / "whole"), _kept(tmp_path / "broken")
+    whole, broken = _snapshots(tmp_path / "whole"), _snapshots(tmp_path / "broken")
     assert list(whole) == list(broken)
     for step, tensors in whole.items():
         assert all(torch.equal(tensors[name], broken[step][name]) for name in tensors)
@@ -72,7 +72,7 @@ def test_a_finished_training_runs_again_for_states_that_it_lacks(tmp_path: Path)
     rarer = Problem()
     _fit(rarer, tmp_path, every=10)  # 0, 10 and 12 are there; 5 is not asked for
     assert rarer.seen == []
-    assert list(_kept(tmp_path)) == [0, 10, 12]
+    assert list(_snapshots(tmp_path)) == [0, 10, 12]
 
 
 def test_states_of_another_training_are_not_taken(tmp_path: Path) -> None:

@@ -90,9 +90,8 @@ def ingest(
         IngestError: too many of the images cannot be used, or none can; then the quarantine table
             is written, but no manifest.
     """
-    for earlier in (out / MANIFEST, out / QUARANTINE):
-        with writing(earlier):
-            earlier.unlink(missing_ok=True)
+    with writing(out / MANIFEST):
+        (out / MANIFEST).unlink(missing_ok=True)
     started = time.time_ns()
     given = data
     data = only_test(data, test_list) if test_list else data

@@ -28,13 +28,13 @@ from wsss.labels.upsample import upsample
 from wsss.score.figures.fonts import class_name
 from wsss.score.figures.overlay import OUTLINE_AT, paint_heat, paint_labels
 from wsss.score.figures.sheet_layout import LegendItem, Row, cell_size, draw_sheet
+from wsss.score.product import SHOWN_FIRST
 from wsss.score.truth.find import Truth, find_truth, read_truth
 
 _PALETTE = np.array(voc_palette(), np.uint8)
 _HEATS = {"cam": "CAM", "cam_affinity": "CAM + affinity"}
 _MASKS = {"label": "pseudo mask", "train": "train mask"}
 _HATCHED = frozenset({"train", "seed"})
-_PREDICTIONS = ("multi", "single", "multi_crf", "single_crf")  # the first that exists is shown
 _SEED, _REFINER = "seed", "refiner"
 _NOTE = (
     f"CAM: largest class score from dark (0) to bright (1), outlined at {OUTLINE_AT} in the colour "
@@ -85,7 +85,7 @@ def contact_sheet(
         (masks, "masks", "", ()),
         (predictions, "predictions", "", ()),
         (seeds, "seeds", _SEED, ("train",)),
-        (refiner, "predictions", _REFINER, _PREDICTIONS),
+        (refiner, "predictions", _REFINER, SHOWN_FIRST),
     ):
         for path in paths:
             with Shard(path, kind=kind) as shard:
@@ -174,7 +174,7 @@ def _columns(items: dict[str, list[Item]]) -> dict[str, str]:
     stored = {name for of_image in items.values() for item in of_image for name in item.arrays}
     shown = _HEATS | {_SEED: "seed"} | _MASKS | {_REFINER: "refiner"}
     columns = {name: header for name, header in shown.items() if name in stored}
-    prediction = next((name for name in _PREDICTIONS if name in stored), None)
+    prediction = next((name for name in SHOWN_FIRST if name in stored), None)
     return columns | ({prediction: "prediction"} if prediction else {})
 
 

@@ -124,8 +124,8 @@ def draw_lines(panels: Sequence[LinePanel], out: Path, files: Sequence[Path]) ->
         if any(panel.levels for panel in panels):
             handles.append(Line2D([], [], label="with CLIP's tags", color="black", dashes=_DASHES))
         if len(handles) > 1:
-            place: dict[str, Any] = {"loc": "outside right upper", "frameon": False, "fontsize": 9}
-            for text in figure.legend(handles=handles, **place).get_texts():
+            legend_options: dict[str, Any] = {"loc": "outside right upper", "frameon": False}
+            for text in figure.legend(handles=handles, fontsize=9, **legend_options).get_texts():
                 text.set_parse_math(False)
         save_chart(figure, out, files)
 

@@ -31,9 +31,9 @@ from wsss.score.page.files import EMBEDDED, INDEX, RunFiles, Shown, write_shown
 from wsss.score.page.numbers import SIZES, rows_of
 from wsss.score.page.palette import hex_colours, picture_palette
 from wsss.score.page.pictures import PHOTO, TRUTH, Layer, PictureTask, draw
+from wsss.score.product import SHOWN_FIRST
 
 SPLITS = ("train", "val")
-_PROTOCOLS = ("multi", "single", "multi_crf", "single_crf")
 LAYERS = {
     layer.key: layer
     for layer in (
@@ -43,8 +43,8 @@ LAYERS = {
         Layer("refined", "refined CAM", "scores", ("score",), heat=True),
         Layer("mask", "pseudo mask", "masks", ("label",)),
         Layer("train_mask", "train mask", "masks", ("train",), hatched=True),
-        Layer("refiner", "refiner's prediction", "predictions", _PROTOCOLS),
-        Layer("prediction", "segmenter's prediction", "predictions", _PROTOCOLS),
+        Layer("refiner", "refiner's prediction", "predictions", SHOWN_FIRST),
+        Layer("prediction", "segmenter's prediction", "predictions", SHOWN_FIRST),
     )
 }
 """Pictures by key, in the order of the chain."""
@@ -163,6 +163,7 @@ def make_page(
             "classes": ["background", *classes.names],
             "colours": hex_colours(palette, classes.label_count),
             "sizes": list(SIZES),
+            "protocols": list(SHOWN_FIRST),
             "against": None if against is None else compared(scored, read_scored(against.records)),
             "other": None if against is None else against.name,
         }

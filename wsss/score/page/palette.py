@@ -1,4 +1,4 @@
-"""Colours of labels in pictures, for every colour vision. PNGs of masks keep VOC's palette."""
+"""Colours of labels on the result page. PNGs of masks keep VOC's palette."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import colorsys
 import numpy as np
 from jaxtyping import UInt8
 
-_TOL_MUTED_AND_VIBRANT = (
+_DISTINCT = (
     "#0077bb", "#ee7733", "#009988", "#cc3311", "#33bbee", "#ee3377", "#ddcc77", "#332288",
     "#117733", "#aa4499", "#88ccee", "#882255",
 )  # fmt: skip
@@ -19,9 +19,8 @@ _LIGHTNESS = (0.38, 0.58, 0.74)
 def picture_palette(labels: int) -> UInt8[np.ndarray, "256 3"]:
     """RGB of each label: 0 and 255 are black, which pictures do not paint.
 
-    The first twelve classes have colours that differ for every colour vision. Of more classes no
-    set of colours does; the further ones differ in hue and lightness, and the page names what is
-    under the pointer.
+    The first twelve classes have colours that were chosen for every colour vision. Further ones
+    differ in hue and lightness; no larger set of colours differs for everyone.
 
     Args:
         labels: number of labels, background included.
@@ -38,10 +37,10 @@ def hex_colours(palette: UInt8[np.ndarray, "256 3"], labels: int) -> list[str]:
 
 
 def _colour(index: int) -> tuple[int, int, int]:
-    if index < len(_TOL_MUTED_AND_VIBRANT):
-        red, green, blue = bytes.fromhex(_TOL_MUTED_AND_VIBRANT[index][1:])
+    if index < len(_DISTINCT):
+        red, green, blue = bytes.fromhex(_DISTINCT[index][1:])
         return red, green, blue
-    further = index - len(_TOL_MUTED_AND_VIBRANT)
+    further = index - len(_DISTINCT)
     lightness = _LIGHTNESS[further % len(_LIGHTNESS)]
     rgb = colorsys.hls_to_rgb(further * _GOLDEN_ANGLE % 1, lightness, 0.75)
     red, green, blue = (round(255 * part) for part in rgb)

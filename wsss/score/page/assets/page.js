@@ -1,7 +1,6 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const PAGE_SIZE = 120;  // cards that are drawn at once; more on demand
-const PROTOCOLS = ["multi", "single", "multi_crf", "single_crf"];
 const SORTS = {
   worst: "worst first", best: "best first", gap: "largest disagreement first", list: "as in the list",
 };
@@ -11,7 +10,7 @@ const part = () => DATA.splits[state.split];
 const rows = () => part().rows;
 const counted = () => rows().filter((row) => row.cells);
 const rowOfLayer = (key) => counted().filter((row) => row.layer === key)
-  .sort((a, b) => PROTOCOLS.indexOf(a.key.split("-")[1]) - PROTOCOLS.indexOf(b.key.split("-")[1]))[0];
+  .sort((a, b) => DATA.protocols.indexOf(a.key.split("-")[1]) - DATA.protocols.indexOf(b.key.split("-")[1]))[0];
 const layerKey = () => part().layers[state.layer].key;
 
 function source(image, key) {
