@@ -77,7 +77,6 @@ format: install
 	snakefmt Snakefile workflow/rules
 
 generated: install
-	wsss config default > config.yaml
 	wsss config schema > workflow/schemas/config.schema.json
 
 clean:

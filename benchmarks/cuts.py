@@ -16,7 +16,8 @@ from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import run as make_cams
 from wsss.clip.weights import weights_digest
 from wsss.compute.threads import fixed_threads
-from wsss.config.load import from_mapping, overlay
+from wsss.config.base import overlay
+from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.ingest.stage import ingest
 from wsss.demo.dataset import generate

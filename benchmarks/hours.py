@@ -34,7 +34,8 @@ from benchmarks.rehearse.project import preset_files
 from benchmarks.rehearse.reductions import PHASES
 from benchmarks.scale import prepare
 from wsss.artifacts.stage import STAGES
-from wsss.config.load import from_mapping, merged_yaml, overlay
+from wsss.config.base import overlay
+from wsss.config.load import from_mapping, merged_yaml
 from wsss.config.model import Config
 from wsss.config.runs import expand_runs
 

@@ -20,7 +20,8 @@ import yaml
 
 from benchmarks.ablation import ROOT, SETS
 from wsss.artifacts.stage import STAGES
-from wsss.config.load import from_mapping, overlay
+from wsss.config.base import overlay
+from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
 from wsss.score.product import ProductName

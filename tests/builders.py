@@ -1,15 +1,33 @@
 """Artifacts on disk that no stage wrote, and a number of threads for a test."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, ShardWriter
+from wsss.config.base import overlay
+from wsss.config.load import from_mapping, read_yaml
+from wsss.config.model import DEMO, Config
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample, write_manifest
 from wsss.data.manifest_folder import CLASSES, MANIFEST, write_classes
+
+_ROOT = Path(__file__).parents[1]
+CLIP_ES: Final = overlay(
+    DEMO,
+    overlay(
+        read_yaml(_ROOT / "workflow/presets/demo-clip-es.yaml"),
+        {"name": "demo", "infer": {"scales": [1.0, 0.75]}},
+    ),
+)
+"""Settings for small images and the demo's CLIP: affinity, no refiner, a small SegFormer."""
+
+
+def clip_es_config(mapping: Mapping[str, Any], *, partial: bool = False) -> Config:
+    """A configuration over `CLIP_ES`, for any kind of data."""
+    return from_mapping(overlay(CLIP_ES, mapping), partial=partial)
 
 
 def provenance(stage: str = "test", **fields: Any) -> Provenance:

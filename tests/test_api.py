@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import wsss
-from tests.builders import provenance, write_manifest_folder, write_shard
+from tests.builders import clip_es_config, provenance, write_manifest_folder, write_shard
 from tests.demo_checkpoints import DEMO, LABELS, write_refiner, write_segmenter
 from wsss.api.cams import Clip
 from wsss.api.models import Predictor
@@ -103,7 +103,7 @@ def write_scene(folder: Path) -> None:
 
 def _pipeline(folder: Path, source: str) -> tuple[Item, Item]:
     """What the stages `cams` and `masks` make of the scene, as items of their shards."""
-    config = from_mapping({"cams": {"source": source}, "compute": {"device": "cpu"}})
+    config = clip_es_config({"cams": {"source": source}, "compute": {"device": "cpu"}})
     write_scene(folder)
     arguments = STAGES["cams"].arguments(config)
     cams_stage.run(folder, "train", (1, 1), folder / "cams.h5", folder / "cache", **arguments)

@@ -15,7 +15,8 @@ import yaml
 from benchmarks.rehearse import photos as data_sets
 from benchmarks.rehearse import weights
 from benchmarks.rehearse.reductions import reduce
-from wsss.config.load import merged_yaml, overlay, read_yaml
+from wsss.config.base import overlay
+from wsss.config.load import merged_yaml, read_yaml
 from wsss.config.model import Config
 from wsss.config.paths import SHARED_VARIABLE, expand_path
 from wsss.pipeline.products import PRODUCTS

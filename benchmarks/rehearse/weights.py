@@ -16,7 +16,8 @@ from tests.retrain.weights.mxnet_file import mxnet_names, written
 from wsss._compat import import_open_clip
 from wsss.artifacts.stage import STAGES
 from wsss.clip.input import EncoderInput
-from wsss.config.load import from_mapping, overlay
+from wsss.config.base import overlay
+from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.config.retrain import RetrainConfig
 from wsss.data.datasets.registry import read_dataset

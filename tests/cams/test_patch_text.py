@@ -7,11 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.builders import clip_es_config
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
 from wsss.cams.patch_text import maps_of, probabilities, similarity
 from wsss.cams.stage import run as make_cams
-from wsss.config.load import from_mapping, overlay
+from wsss.config.base import overlay
 from wsss.data.ingest.stage import ingest
 from wsss.demo.dataset import generate
 
@@ -81,7 +82,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, ob
         "data": {"root": str(folder / "data"), "demo_images": [3, 1]},
         "cams": {"source": "patch_text", "affinity": {"last_blocks": 6}},
     }
-    config = from_mapping(base)
+    config = clip_es_config(base)
     ingest(folder / "manifest", variant=config.variant, data=config.data, compute=config.compute)
     return folder, base
 
@@ -101,7 +102,7 @@ def test_source(
     scenes: tuple[Path, dict[str, object]], change: dict[str, object], tmp_path: Path
 ) -> None:
     folder, base = scenes
-    config = from_mapping(overlay(base, change))
+    config = clip_es_config(overlay(base, change))
     out = tmp_path / "cams.h5"
     arguments = STAGES["cams"].arguments(config)
     make_cams(folder / "manifest", "train", (1, 1), out, folder / "cache", **arguments)
@@ -128,7 +129,7 @@ def test_cams_are_independent_of_the_part(
         for part in range(1, parts + 1):
             out = tmp_path / f"{part}-{parts}.h5"
             shard = (part, parts)
-            arguments = STAGES["cams"].arguments(from_mapping(base))
+            arguments = STAGES["cams"].arguments(clip_es_config(base))
             make_cams(folder / "manifest", "train", shard, out, folder / "cache", **arguments)
             with Shard(out, kind="cams") as stored:
                 for item in stored:

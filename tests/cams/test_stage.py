@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.builders import clip_es_config
 from wsss.artifacts.shard import Item, Shard
 from wsss.artifacts.stage import STAGES
 from wsss.cams import stage
@@ -14,7 +15,6 @@ from wsss.cams.clip_sources import clip_cams
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import text_bank
 from wsss.compute.threads import fixed_threads
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.images.read import read_image
 from wsss.data.ingest.stage import ingest
@@ -37,7 +37,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _config(photos: Path, **compute: int) -> Config:
-    return from_mapping(
+    return clip_es_config(
         {
             "data": {
                 "kind": "folder",
@@ -148,7 +148,7 @@ def test_unchanged_images_are_reused_and_new_ones_computed(
 def test_without_the_affinity_the_cams_are_the_same(
     photos: Path, manifest: Path, items: dict[str, Item], tmp_path: Path
 ) -> None:
-    cams = from_mapping({"cams": {"affinity": {"enabled": False}}}).cams
+    cams = clip_es_config({"cams": {"affinity": {"enabled": False}}}).cams
     plain = _run(_config(photos).model_copy(update={"cams": cams}), manifest, tmp_path)
     assert all("cam_affinity" not in item.arrays for item in plain.values())
     for name, item in plain.items():

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from tests.builders import clip_es_config
 from tests.clip.models import tiny_clip
 from wsss.artifacts.digest import digest_file
 from wsss.cams.affinity import propagate
@@ -20,7 +21,6 @@ from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import TextBank
 from wsss.config.cams import CamsConfig
 from wsss.config.errors import ConfigError
-from wsss.config.load import from_mapping
 from wsss.data.manifest import Sample
 
 SIZES = {0.5: (32, 48), 1.0: (64, 80), 1.5: (96, 128)}
@@ -43,7 +43,7 @@ def settings(source: str, **changes: object) -> CamsConfig:
     options = {"blocks": 2, "min_max_over": "tokens", "score": "surgery"}
     affinity = {"last_blocks": 3}
     cams = {"source": source, "affinity": affinity, "patch_text": options} | changes
-    return from_mapping({"cams": cams}).cams
+    return clip_es_config({"cams": cams}).cams
 
 
 def images(scale: float) -> torch.Tensor:
@@ -134,7 +134,7 @@ def test_a_single_view_is_the_cam_to_the_bit(
 
 
 def test_photos_of_one_input_size_have_views_of_one_size(tmp_path: Path) -> None:
-    inputs = EncoderInput(from_mapping({}).clip, device="cpu")
+    inputs = EncoderInput(clip_es_config({}).clip, device="cpu")
     samples = []
     for index, size in enumerate([(33, 47), (40, 41)]):  # both enter as 40 x 48
         path = tmp_path / f"{index}.png"
@@ -159,4 +159,4 @@ def test_photos_of_one_input_size_have_views_of_one_size(tmp_path: Path) -> None
 )
 def test_scales_that_mean_nothing_are_refused(cams: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        from_mapping({"cams": cams})
+        clip_es_config({"cams": cams})

@@ -2,6 +2,7 @@
 
 import difflib
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from tests.builders import CLIP_ES
 from wsss.config.base import Section, inner_section, takes_auto
 from wsss.config.errors import ConfigError
 from wsss.config.load import OLD_KEYS, OLD_VALUES, all_keys, from_mapping, load_config
@@ -61,7 +63,7 @@ def test_contradictory_sections_are_refused() -> None:
     with pytest.raises(ConfigError, match="add train"):
         from_mapping({"cams": {"splits": ["val"]}})
     with pytest.raises(ConfigError, match=r"refine\.checkpoint is given, but .* is none"):
-        from_mapping({"refine": {"checkpoint": "a.pth"}})
+        from_mapping({"refine": {"method": "none", "checkpoint": "a.pth"}})
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,10 @@ def test_contradictory_sections_are_refused() -> None:
         ({"data": {"kind": "folder", "val_list": "val"}}, "data.masks must name the pixel labels"),
         ({"data": {"val_list": ""}, "cams": {"splits": ["train"]}}, "must name images to score"),
         ({"refine": {"method": "weclip", "checkpoint": "x.pth"}}, "drop refine.checkpoint"),
-        ({"retrain": {"enabled": False}}, "nothing is trained: choose refine.method or retrain"),
+        (
+            {"refine": {"method": "none"}, "retrain": {"enabled": False}},
+            "nothing is trained: choose refine.method or retrain",
+        ),
     ],
 )
 def test_an_upper_bound_needs_truth_and_a_training(wrong: dict[str, object], message: str) -> None:
@@ -98,8 +103,14 @@ def test_an_imported_refiner_needs_neither_training_images_nor_seeds() -> None:
         ({"predict": {"window": 32, "stride": 33}}, r"predict\.stride must be at most"),
         ({"predict": {"scales": []}}, r"predict\.scales must be positive"),
         ({"retrain": {"scale_range": [2.0, 0.5]}}, r"retrain\.scale_range must be positive"),
-        ({"retrain": {"batch_norm": "frozen"}}, r"retrain\.init must name; it is random"),
-        ({"retrain": {"init": "clip"}}, r"retrain\.init clip stands for .* it is segformer-b0"),
+        (
+            {"retrain": {"init": "random", "batch_norm": "frozen"}},
+            r"retrain\.init must name; it is random",
+        ),
+        (
+            {"retrain": {"model": "segformer-b0", "init": "clip"}},
+            r"retrain\.init clip stands for .* it is segformer-b0",
+        ),
     ],
 )
 def test_an_impossible_segmenter_is_refused(wrong: dict[str, object], message: str) -> None:
@@ -176,7 +187,8 @@ def test_auto_is_filled_in_before_validation(key: str) -> None:
         missing = from_mapping({"variant": variant})
         assert _value(missing, key) != "auto"
         assert missing == from_mapping({"variant": variant} | _nested(key, "auto"))
-    assert _value(from_mapping({}), key) == _value(Config(), key) == field.default
+    assert _value(from_mapping({}), key) == _value(Config(), key)
+    assert _value(from_mapping({"data": {"kind": "voc"}}), key) == field.default
 
 
 def test_auto_that_depends_on_the_chain() -> None:
@@ -194,10 +206,13 @@ def test_auto_that_depends_on_the_chain() -> None:
     assert explicit.clip.keep_ratio
     assert explicit.infer.mirror_first
     clip_vit = from_mapping({"retrain": {"model": "clip-vit"}}).retrain
-    assert (clip_vit.init, config.retrain.init) == ("clip", "random")
+    assert (clip_vit.init, config.retrain.init) == ("clip", "mit-b0")
     weclip = from_mapping({"variant": "published", "refine": {"method": "weclip"}})
     assert (weclip.clip.keep_ratio, weclip.clip.normalization) == (True, "imagenet")
-    assert from_mapping({"variant": "published"}).clip.normalization == "clip"
+    assert (
+        from_mapping({"variant": "published", "refine": {"method": "none"}}).clip.normalization
+        == "clip"
+    )
     for method in METHODS:
         refine = {"refine": {"method": method}}
         assert from_mapping(refine, partial=True).clip.normalization == "clip"
@@ -278,7 +293,7 @@ def test_shared_folder_depends_on_one_setting(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("file", "expected"),
-    [("config.yaml", default_yaml()), ("workflow/schemas/config.schema.json", json_schema())],
+    [("workflow/schemas/config.schema.json", json_schema())],
 )
 def test_generated_file_is_up_to_date(file: str, expected: str) -> None:
     actual = (ROOT / file).read_text(encoding="utf-8")
@@ -288,8 +303,26 @@ def test_generated_file_is_up_to_date(file: str, expected: str) -> None:
     assert actual == expected, f"{file} is out of date: run `make generated`\n{difference}"
 
 
-def test_shipped_file_loads_to_the_demo() -> None:
-    assert load_config(ROOT / "config.yaml") == from_mapping(DEMO)
+def test_shipped_file_is_the_demo_and_short() -> None:
+    lines = (ROOT / "config.yaml").read_text().splitlines()
+    assert load_config(ROOT / "config.yaml") == from_mapping({}) == from_mapping(DEMO)
+    assert len(lines) <= 40
+    keys = [line.removeprefix("# ") for line in lines if re.match(r"(# )? *\w+:( |$)", line)]
+    from_mapping(yaml.safe_load("\n".join(keys)))  # what stands in comments is valid, too
+
+
+CHOSEN = ("data.kind", "data.val_list", "cams.splits")
+
+
+@pytest.mark.parametrize("kind", ["voc", "coco", "folder"])
+def test_photographs_have_the_defaults_of_the_sections(kind: str) -> None:
+    """Nothing of the demo is left where a preset names other data."""
+    chosen = {"data": {"kind": kind, "val_list": ""}, "cams": {"splits": ["train"]}}
+    config = load_config(ROOT / "config.yaml", options=chosen)
+    defaults = Config.model_construct()
+    for key, field in _fields():
+        if not takes_auto(field) and key not in {"name", *CHOSEN}:
+            assert _value(config, key) == _value(defaults, key), key
 
 
 @pytest.mark.parametrize(
@@ -305,7 +338,7 @@ def test_every_key_is_explained_in_the_shipped_file() -> None:
     for index, line in enumerate(lines):
         if line.strip() and not line.strip().startswith("#"):
             assert lines[index - 1].strip().startswith("#"), line
-    assert yaml.safe_load(default_yaml())["name"] == "demo"
+    assert yaml.safe_load(default_yaml())["name"] == "photos"
 
 
 def test_a_sweep_is_one_run_per_value() -> None:
@@ -342,7 +375,7 @@ def test_a_matrix_expands_to_every_combination() -> None:
         },
         "retrain": {"b0": {}, "b1": {"retrain": {"model": "segformer-b1"}}},
     }
-    runs = expand_runs({"name": "a", "matrix": matrix, "sweep": {"seed": [0, 1]}})
+    runs = expand_runs(CLIP_ES | {"name": "a", "matrix": matrix, "sweep": {"seed": [0, 1]}})
     assert len(runs) == 16
     assert list(runs)[:3] == [
         "grad-cam/none/b0/seed-0",
@@ -355,7 +388,7 @@ def test_a_matrix_expands_to_every_combination() -> None:
     )  # fmt: skip
     assert last.name == "a.svc.excel.b1.seed-1"
     del matrix["refine"]
-    assert list(expand_runs({"matrix": matrix})) == [
+    assert list(expand_runs(CLIP_ES | {"matrix": matrix})) == [
         "grad-cam/b0",
         "grad-cam/b1",
         "svc/b0",

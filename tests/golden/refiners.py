@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from tests.builders import clip_es_config
 from wsss.clip.input import EncoderInput
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.refine.base import Setup
@@ -18,7 +18,7 @@ def published_config(
 ) -> Config:
     """The published variant of a method on the golden CLIP."""
     weights = str(golden_dir / "clip_tiny.safetensors")
-    return from_mapping(
+    return clip_es_config(
         {
             "variant": "published",
             "compute": {"device": "cpu"},

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.builders import clip_es_config
 from wsss.cams.external.pickle_reader import SeedError, read_npy
 from wsss.cams.external.source import ExternalSource
-from wsss.config.load import from_mapping
 from wsss.data.images.label_png import save_label_png
 from wsss.data.manifest import Sample
 
@@ -210,7 +210,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     def read() -> None:
         for index, (layout, _, _) in enumerate(ALL.values()):
             external = {"path": str(base / str(index)), "layout": layout}
-            config = from_mapping({"cams": {"source": "external", "external": external}})
+            config = clip_es_config({"cams": {"source": "external", "external": external}})
             try:
                 list(ExternalSource(config.cams).maps(samples))
             except SeedError as error:

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.builders import SmallRun, provenance, write_shard
+from tests.builders import SmallRun, clip_es_config, provenance, write_shard
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.manifest import Sample
 from wsss.masks import stage
@@ -46,7 +45,7 @@ class MaskRun(SmallRun):
 
     def config(self, workers: int = 1, **masks: object) -> Config:
         sections: Mapping[str, object] = {"masks": masks, "compute": {"workers": workers}}
-        return from_mapping(sections)
+        return clip_es_config(sections)
 
     def make(self, scores: Path, *, out: str = "out", **options: object) -> tuple[Path, Path]:
         """Run the stage; gives the shard and the folder of PNGs."""

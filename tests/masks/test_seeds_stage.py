@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.builders import clip_es_config
 from tests.refine.cam_run import CamRun
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.images.label_png import read_label_png, save_label_png
 from wsss.data.manifest import Sample, write_manifest
@@ -41,7 +41,7 @@ def _seeds(run: CamRun, config: Config, name: str = "seeds") -> Path:
 
 
 def test_seeds_follow_the_rule(run: CamRun) -> None:
-    config = from_mapping({"seeds": {"values": [0.3, 0.7]}, "compute": {"workers": 1}})
+    config = clip_es_config({"seeds": {"values": [0.3, 0.7]}, "compute": {"workers": 1}})
     with Shard(_seeds(run, config), kind="seeds") as shard:
         for sample in run.samples:
             item = shard.read(sample.id)
@@ -57,12 +57,12 @@ def test_seeds_follow_the_rule(run: CamRun) -> None:
 
 
 def test_seeds_are_reused_for_the_same_rule(run: CamRun, caplog: pytest.LogCaptureFixture) -> None:
-    config = from_mapping({"compute": {"workers": 1}})
+    config = clip_es_config({"compute": {"workers": 1}})
     caplog.set_level("INFO")
     _seeds(run, config)
     _seeds(run, config)
     assert "3 images: 3 reused, 0 computed" in caplog.text
-    _seeds(run, from_mapping({"seeds": {"values": [0.5]}, "compute": {"workers": 1}}))
+    _seeds(run, clip_es_config({"seeds": {"values": [0.5]}, "compute": {"workers": 1}}))
     assert caplog.text.count("3 images: 0 reused, 3 computed") == 2
 
 
@@ -75,7 +75,7 @@ def test_hard_seeds_are_used_unchanged(run: CamRun) -> None:
         drawn[sample.id] = random.choice(np.array([0, 1, 2, 3, 255], np.uint8), (16, 20))
         save_label_png(folder / f"{sample.id}.png", drawn[sample.id])
     external = {"path": str(folder), "layout": "png"}
-    config = from_mapping({"cams": {"source": "external", "external": external}})
+    config = clip_es_config({"cams": {"source": "external", "external": external}})
     with Shard(_seeds(run, config), kind="seeds") as shard:
         for sample in run.samples:
             allowed = np.isin(drawn[sample.id], [0, *(tag + 1 for tag in sample.tags)])
@@ -87,6 +87,6 @@ def test_cams_of_another_split_are_refused(run: CamRun) -> None:
     cams = run.write_cams("all", [run.cam(sample) for sample in run.samples])
     held_out = replace(run.samples[0], id="other", split="val")
     write_manifest(run.manifest_dir / MANIFEST, [*run.samples, held_out], run.names)
-    out, arguments = run.folder / "s.h5", STAGES["seeds"].arguments(from_mapping({}))
+    out, arguments = run.folder / "s.h5", STAGES["seeds"].arguments(clip_es_config({}))
     with pytest.raises(ArtifactError, match="which the manifest's split does not list"):
         make_seeds(run.manifest_dir, "val", cams, out, run.folder / "png", **arguments)

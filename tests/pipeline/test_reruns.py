@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from tests.builders import clip_es_config
 from wsss.artifacts.stage import STAGES
-from wsss.config.load import from_mapping
 from wsss.pipeline.stages import stage_sections
 
 WECLIP = {"refine": {"method": "weclip"}}
@@ -62,6 +62,6 @@ SCORES = {stage for stage in STAGES if stage.startswith("score_")}
     ],
 )
 def test_the_stages_that_read_a_value(change: dict[str, Any], stages: set[str]) -> None:
-    before, after = from_mapping(WECLIP), from_mapping(WECLIP | change)
+    before, after = clip_es_config(WECLIP), clip_es_config(WECLIP | change)
     unread = {n for n in STAGES if stage_sections(n, before) == stage_sections(n, after)}
     assert set(STAGES) - unread == stages

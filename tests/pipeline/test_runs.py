@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.builders import CLIP_ES
 from wsss.config.errors import ConfigError
 from wsss.config.load import merged_yaml
 from wsss.pipeline.products import PRODUCTS, SCORED
@@ -55,7 +56,7 @@ def test_the_order_of_a_matrix_moves_nothing() -> None:
 def test_axes_are_optional() -> None:
     runs = Runs({"name": "a", "matrix": {"retrain": RETRAIN}})
     assert _producers(runs, "masks") == {"a/b0": "a", "a/b1": "a"}
-    runs = Runs({"name": "a", "matrix": {"cams": CAMS, "retrain": RETRAIN}})
+    runs = Runs(CLIP_ES | {"name": "a", "matrix": {"cams": CAMS, "retrain": RETRAIN}})
     assert set(_producers(runs, "masks").values()) == {"a/grad-cam", "a/svc"}
     runs = Runs({"name": "a", "matrix": {"refine": REFINE}})
     assert _producers(runs, "masks") == {"a/none": "a/none", "a/excel": "a/excel"}

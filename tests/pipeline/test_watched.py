@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss.config.load import from_mapping
+from tests.builders import clip_es_config
 from wsss.pipeline import watched
 from wsss.pipeline.watched import file_contents, seeds_state, tokenizer_files
 
@@ -60,14 +60,14 @@ def test_what_rules_make_is_left_to_snakemake() -> None:
 
 def test_imported_seeds_are_told_apart_and_others_do_not_count() -> None:
     external = {"source": "external", "external": {"path": "seeds"}}
-    assert seeds_state(from_mapping({})) == ""
+    assert seeds_state(clip_es_config({})) == ""
     Path("seeds").mkdir()
     states = set()
     for text in ("one", "two"):
         replace(Path("seeds/a.npy"), text)
         Path("seeds/notes.txt").write_text(text)
         watched._listing.cache_clear()
-        states.add(seeds_state(from_mapping({"cams": external})))
+        states.add(seeds_state(clip_es_config({"cams": external})))
     assert len(states) == 2
 
 

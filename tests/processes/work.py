@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from tests.refine.chain import cut_short
 from wsss.artifacts.stage import STAGES
 from wsss.compute import distributed
-from wsss.config.load import from_mapping, overlay
+from wsss.config.base import overlay
+from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.config.refine import TrainingConfig
 from wsss.refine import stage

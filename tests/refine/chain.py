@@ -13,7 +13,8 @@ from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import run as make_cams
 from wsss.clip.input import EncoderInput
-from wsss.config.load import from_mapping, overlay
+from wsss.config.base import overlay
+from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.ingest.stage import ingest
 from wsss.data.manifest_folder import load

@@ -13,7 +13,7 @@ from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.compute.threads import fixed_threads
-from wsss.config.load import overlay
+from wsss.config.base import overlay
 from wsss.refine.training.trainer import Trainer
 
 TRAIN = {"iterations": 4, "warmup": 1, "batch": 3, "checkpoint_every": 2, "crop": 64}

@@ -19,8 +19,8 @@ from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import run as make_cams
 from wsss.compute.threads import fixed_threads
-from wsss.config.load import overlay
-from wsss.config.model import Config
+from wsss.config.base import overlay
+from wsss.config.model import DEMO, Config
 from wsss.config.paths import expand_path
 from wsss.data.images.label_png import save_label_png
 from wsss.data.ingest.stage import ingest
@@ -32,7 +32,7 @@ EXCEL = {"width": 16, "lvc_start": 0, "crop_visibility": "image"}
 WEAKCLIP = {"width": 16, "channels": 16, "heads": 2, "repeat_list": "again"}
 CHAIN = {
     "refine": {"method": "excel", "train": TRAIN, "excel": EXCEL, "weakclip": WEAKCLIP},
-    "clip": {"long_side": 64},
+    "clip": {**DEMO["clip"], "long_side": 64},
     "infer": {"scores": "cam", "scales": [1.0], "crf": False},
     "train": 5,
     "val": 1,

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.builders import provenance, write_manifest_folder, write_shard
+from tests.builders import clip_es_config, provenance, write_manifest_folder, write_shard
 from tests.retrain.small_networks import small_config
 from tests.retrain.trainings import Killed
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.shard import Item
 from wsss.compute.threads import fixed_threads
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
+from wsss.config.retrain import RetrainConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.retrain import recipe, segmenter
@@ -112,11 +112,13 @@ def build_config(
     """A configuration with few, small steps."""
     small = {"crop": 48, "batch": 2, "iterations": 4, "warmup": 1, "checkpoint_every": 2}
     small["threads"] = 1  # tiny tensors gain nothing from threads
-    return from_mapping(
+    names = ("clip_lr", "color", "cat_max_ratio", "scale_range")  # not as the demo has them
+    defaults = {name: RetrainConfig.model_fields[name].default for name in names}
+    return clip_es_config(
         {
             "seed": seed,
             "compute": {"device": "cpu", "workers": workers, "batch": compute_batch},
-            "retrain": small | retrain,
+            "retrain": defaults | small | retrain,
             "predict": {"scales": [0.75, 1.0, 1.5], "crf": False} | (predict or {}),
         }
     )

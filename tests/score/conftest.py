@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.builders import provenance, write_manifest_folder, write_shard
+from tests.builders import clip_es_config, provenance, write_manifest_folder, write_shard
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
@@ -121,7 +120,9 @@ def make_run(tmp_path: Path) -> Callable[..., Run]:
             samples.append(Sample(image, "train", path, width, height, digest_file(path), tags))
             truths[image], photos[image], cams[image] = truth, photo, grid.astype(np.float16)
         write_manifest_folder(tmp_path / "manifest", CLASSES, samples)
-        config = from_mapping({"data": {"root": str(root)}, "compute": {"workers": 1}, **sections})
+        config = clip_es_config(
+            {"data": {"root": str(root)}, "compute": {"workers": 1}, **sections}
+        )
         return Run(tmp_path, config, samples, truths, photos, cams)
 
     return make

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.builders import write_shard
+from tests.builders import clip_es_config, write_shard
 from wsss.artifacts.checksum import write_checked_text
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.manifest_folder import manifest_digests
 from wsss.score.metrics.counting import ProductError
@@ -21,7 +20,7 @@ from .conftest import Run
 
 def _config(run: Run, **sections: Any) -> Config:
     data = {"root": run.config.data.root}
-    return from_mapping({"data": data, "compute": {"workers": 1}, **sections})
+    return clip_es_config({"data": data, "compute": {"workers": 1}, **sections})
 
 
 def _made(run: Run, stage: str, config: Config, *sources: Provenance) -> Provenance:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.builders import clip_es_config
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.config.errors import ConfigError
@@ -63,7 +64,7 @@ def test_a_record_names_the_rule_and_the_pngs_of_its_truth(run: Run, tmp_path: P
     for sample in run.samples:
         save_mask(masks / f"{sample.path.stem}.png", run.truth[sample.id])
     data = {"kind": "coco", "coco_truth": "png", "masks": str(masks), "tags": "masks"}
-    config = from_mapping({"data": data, "compute": {"workers": 1}})
+    config = clip_es_config({"data": data, "compute": {"workers": 1}})
     record, _ = run.score("blob", [], tmp_path / "s.json", config=config)
     assert record.truth_rule == "png"
     assert record.truth == f"6 PNGs in {masks} (png: PNGs that were made elsewhere)"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss.config.load import overlay
+from wsss.config.base import overlay
 
 from .conftest import CONFIG, RUN, Project, jobs
 

@@ -19,6 +19,7 @@ from wsss.clip.text.attributes import attribute_bank, enrich
 from wsss.clip.text.embeddings import TextBank, text_bank
 from wsss.config.cams import AffinityConfig, CamsConfig, TseConfig
 from wsss.config.clip import ClipConfig
+from wsss.config.model import DEMO as DEMO_CONFIG
 from wsss.data.datasets.classes import (
     ClassList,
     customise,
@@ -90,7 +91,9 @@ def load_clip(
         ClipLoadError: unknown name or tag, or weights that cannot be read or do not fit.
         UnsupportedEncoderError: the image tower is no plain ViT.
     """
-    source = {} if model == DEMO and not pretrained else {"model": model, "pretrained": pretrained}
+    source = {"model": model, "pretrained": pretrained}
+    if model == DEMO and not pretrained:
+        source = {key: DEMO_CONFIG["clip"][key] for key in source}
     settings = section(ClipConfig, template=list(template), long_side=long_side, **source)
     return Clip(EncoderInput(settings, device=device), tuple(template))
 

@@ -130,6 +130,17 @@ def plain_value(value: Any) -> Any:
     return value.effective() if isinstance(value, Section) else value
 
 
+def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``top``: mappings merge, everything else is replaced."""
+    result = dict(base)
+    for key, value in top.items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = overlay(result[key], value)
+        else:
+            result[key] = value
+    return result
+
+
 def drop_key(values: dict[str, Any], key: str) -> None:
     """Remove a key with dots from plain values, if it is there."""
     name, _, rest = key.partition(".")

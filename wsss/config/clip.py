@@ -13,14 +13,14 @@ class ClipConfig(Section):
     """The frozen encoder. Paths may use ${WSSS_SHARED}, ${WSSS_PACKAGE} (this package) and ~."""
 
     model: str = Field(
-        "${WSSS_PACKAGE}/demo/weights/demo-vit-p8.json",
+        "ViT-B-16-quickgelu",
         description=(
             "open_clip model name (ViT-B-16-quickgelu …) or path of an open_clip model config"
             " (JSON)."
         ),
     )
     pretrained: str = Field(
-        "${WSSS_PACKAGE}/demo/weights/demo-vit-p8.safetensors",
+        "openai",
         description=(
             "open_clip pretrained tag (openai …) or path of a weight file; 'random' for none "
             "(tests)."
@@ -33,7 +33,7 @@ class ClipConfig(Section):
         ["a clean origami {}."], description="Prompt templates; their embeddings are averaged."
     )
     long_side: int | None = Field(
-        None, description="Scale images to this long side first; null = their own size."
+        512, description="Scale images to this long side first; null = their own size."
     )
     keep_ratio: bool = chain_field(
         True,

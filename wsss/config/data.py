@@ -29,9 +29,7 @@ class DataConfig(Section):
             "and a CSV."
         ),
     )
-    root: str = Field(
-        "results/demo-data", description="Folder of the data set (demo: where it is generated)."
-    )
+    root: str = Field("photos", description="Folder of the data set (demo: where it is generated).")
     demo_images: tuple[PositiveInt, PositiveInt] = Field(
         (240, 80), description="demo only: number of training and held-out images."
     )

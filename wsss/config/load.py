@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from wsss.config.base import Section, inner_section
+from wsss.config.base import Section, inner_section, overlay
 from wsss.config.cross_checks import cross_checks
 from wsss.config.errors import ConfigError
 from wsss.config.model import Config
@@ -123,17 +123,6 @@ def read_cached(path: Path) -> Any:
 @functools.cache
 def _read_once(path: Path, _changed: int, _size: int) -> Any:
     return read_yaml(path)
-
-
-def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the values of ``top``: mappings merge, everything else is replaced."""
-    result = dict(base)
-    for key, value in top.items():
-        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
-            result[key] = overlay(result[key], value)
-        else:
-            result[key] = value
-    return result
 
 
 def from_mapping(

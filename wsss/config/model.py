@@ -1,18 +1,18 @@
 """The whole configuration, in the order in which data walks through the stages.
 
-Every field has a default; the embedded demo changes some of them (`DEMO`).
-`config.yaml` and the JSON schema are generated from both (`wsss config default`, `… schema`). Each
+Every field has a default for photographs; the embedded demo changes some of them (`DEMO`).
+`wsss config schema` and `wsss config reference` are generated from the models. Each
 section has a module in this package; options of a method are in its folder in `wsss.refine`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field, PositiveInt, model_validator
 
-from wsss.config.base import AUTO, Section, Split, Supervision, Variant, fill_variant
+from wsss.config.base import AUTO, Section, Split, Supervision, Variant, fill_variant, overlay
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
 from wsss.config.compute import ComputeConfig
@@ -21,8 +21,49 @@ from wsss.config.infer import InferConfig
 from wsss.config.labels import MasksConfig, SeedsConfig
 from wsss.config.matrix import MatrixConfig
 from wsss.config.refine import RefineConfig, published_normalization
-from wsss.config.retrain import RECIPE_BATCH_NORM, PredictConfig, RetrainConfig
+from wsss.config.retrain import RECIPE_BATCH_NORM, RECIPE_INIT, PredictConfig, RetrainConfig
 from wsss.config.score import PicturesConfig, ScoreConfig
+
+DEMO: Final[Mapping[str, Any]] = {
+    "shards": 2,
+    "data": {"root": "results/demo-data"},
+    "clip": {
+        "model": "${WSSS_PACKAGE}/demo/weights/demo-vit-p8.json",
+        "pretrained": "${WSSS_PACKAGE}/demo/weights/demo-vit-p8.safetensors",
+        "long_side": None,
+    },
+    "cams": {"affinity": {"enabled": False}},
+    "refine": {
+        "method": "weclip",
+        "train": {
+            "iterations": 400,
+            "crop": 64,
+            "scale_range": [0.75, 1.5],
+            "checkpoint_every": 200,
+        },
+        "weclip": {"width": 64, "rfm_start": 200},
+        "weakclip": {"width": 64, "channels": 64},
+        "excel": {"width": 64, "lvc_start": 200},
+    },
+    "infer": {"scales": [1.0]},
+    "masks": {"background": {"value": 2.0}},
+    "retrain": {
+        "model": "clip-vit",
+        "crop": 112,
+        "scale_range": [1.0, 1.0],
+        "cat_max_ratio": 1.0,
+        "color": "none",
+        "batch": 8,
+        "iterations": 450,
+        "lr": 2e-3,
+        "clip_lr": 0.0,
+        "warmup": 20,
+        "checkpoint_every": 150,
+    },
+    "predict": {"scales": [1.0]},
+}
+"""By section and key, for ``data.kind: demo``; values of a file replace them. They were chosen on
+other drawings than those that the demo shows (docs/demo.md)."""
 
 
 class Config(Section):
@@ -66,7 +107,7 @@ class Config(Section):
         ),
     )
     shards: PositiveInt = Field(
-        2, le=100_000, description="Parts of each split; one job per part and stage."
+        4, le=100_000, description="Parts of each split; one job per part and stage."
     )
     compute: ComputeConfig = ComputeConfig()
     data: DataConfig = DataConfig()
@@ -95,9 +136,11 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_auto(cls, values: Any) -> Any:
-        """Replace ``auto`` and what is missing by what the chain of methods and the variant say."""
+        """Replace ``auto`` and what is missing by what demo, chain of methods and variant say."""
         if not isinstance(values, Mapping):
             return values
+        if _value(values, "data", "kind") == "demo":
+            values = overlay(DEMO, values)
         filled = dict(values)
         for name, options in _chain_values(values).items():
             section = filled.get(name, {})
@@ -108,30 +151,6 @@ class Config(Section):
         return fill_variant(cls, filled, "published" if published else "corrected")
 
 
-DEMO: Mapping[str, Any] = {
-    "cams": {"affinity": {"enabled": False}},
-    "refine": {"method": "weclip"},
-    "infer": {"scales": [1.0]},
-    "masks": {"background": {"value": 2.0}},
-    "retrain": {
-        "model": "clip-vit",
-        "crop": 112,
-        "scale_range": [1.0, 1.0],
-        "cat_max_ratio": 1.0,
-        "color": "none",
-        "batch": 8,
-        "iterations": 450,
-        "lr": 2e-3,
-        "clip_lr": 0.0,
-        "warmup": 20,
-    },
-    "predict": {"scales": [1.0]},
-}
-"""What the embedded demo changes: `config.yaml` has these values, and elsewhere the
-defaults. They were chosen on other drawings than those that it shows (docs/demo.md). Presets are
-laid over them."""
-
-
 def _chain_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What ``auto`` means, by section and key, where it depends on other options."""
     published = values.get("variant") == "published"
@@ -139,7 +158,7 @@ def _chain_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     patch_text = published and _value(values, "cams", "source") == "patch_text"
     trained = published and method != "none"
     model = str(_value(values, "retrain", "model"))
-    init = "clip" if model == "clip-vit" else "random"
+    init = RECIPE_INIT.get(model, "random")
     starts_at_random = _value(values, "retrain", "init", auto=init) == "random"
     recipe = RECIPE_BATCH_NORM.get(model, "trained")
     kind = _value(values, "data", "kind")

@@ -16,17 +16,15 @@ _Options = TypeVar("_Options", bound=MethodOptions)
 class TrainingConfig(Section):
     """Training of a refiner: crops, AdamW, linear warm-up, decay."""
 
-    iterations: PositiveInt = Field(400, description="Training steps.")
+    iterations: PositiveInt = Field(2000, description="Training steps.")
     batch: PositiveInt = Field(4, description="Crops per step.")
     crop: PositiveInt = Field(
-        64, description="Side of the square training crop, pixels; a multiple of the patch."
+        320, description="Side of the square training crop, pixels; a multiple of the patch."
     )
     short_side: PositiveInt | None = Field(
         None, description="Scale images to this short side first; null = their own size."
     )
-    scale_range: tuple[float, float] = Field(
-        (0.75, 1.5), description="Random scale on top of that."
-    )
+    scale_range: tuple[float, float] = Field((0.5, 2.0), description="Random scale on top of that.")
     cat_max_ratio: Share = Field(
         1.0,
         description=(
@@ -44,7 +42,7 @@ class TrainingConfig(Section):
     power: float = Field(1.0, ge=0, description="Exponent of the polynomial decay.")
     min_lr: float = Field(0.0, ge=0, description="Learning rate at the end of the cosine.")
     threads: PositiveInt = Field(2, le=1024, description=TRAINING_THREADS)
-    checkpoint_every: PositiveInt = Field(200, description="Steps between resumable states.")
+    checkpoint_every: PositiveInt = Field(500, description="Steps between resumable states.")
     snapshots_every: PositiveInt | None = Field(
         None,
         description=(

@@ -17,6 +17,15 @@ RECIPE_BATCH_NORM: dict[str, BatchNorm] = {
     "deeplabv2-resnet101": "frozen",
 }
 """Batch normalisation of the published recipes, by ``retrain.model``; the others train it."""
+RECIPE_INIT: dict[str, str] = {
+    **{f"segformer-b{size}": f"mit-b{size}" for size in range(6)},
+    "deeplabv3plus-r50": "resnet50-v1c",
+    "deeplabv3plus-r101": "resnet101-v1c",
+    "deeplabv2-resnet101": "resnet101",
+    "segmenter-deit-s": "deit-s",
+    "clip-vit": "clip",
+}
+"""Weights that a backbone starts from, by ``retrain.model``; ResNet38 needs a file."""
 
 
 class RetrainConfig(Section):
@@ -44,13 +53,13 @@ class RetrainConfig(Section):
         description="Architecture, built by mmsegmentation; docs/segmenters.md compares them.",
     )
     init: str = chain_field(
-        "random",
+        "mit-b0",
         description=(
             "Weights of the backbone to start from: random; clip (clip-vit: those of section "
             "clip); a name that is downloaded (mit-b0 … mit-b5, resnet50-v1c, resnet101-v1c, "
             "resnet101, deit-s; see docs/segmenters.md); or the path of a checkpoint "
-            "(.safetensors, .pth, for ResNet38 also MXNet's .params). auto = clip for clip-vit, "
-            "else random."
+            "(.safetensors, .pth, for ResNet38 also MXNet's .params). auto = the network's "
+            "own name; clip for clip-vit; random for ResNet38."
         ),
     )
     batch_norm: BatchNorm = chain_field(
@@ -62,12 +71,12 @@ class RetrainConfig(Section):
             "where init is random."
         ),
     )
-    crop: PositiveInt = Field(64, description="Side of the square training crop, pixels.")
+    crop: PositiveInt = Field(512, description="Side of the square training crop, pixels.")
     short_side: PositiveInt | None = Field(
         None, description="Scale images to this short side first; null = their own size."
     )
     scale_range: tuple[float, float] = Field(
-        (0.75, 1.5), description="Random scale of the image before the crop, on top of that."
+        (0.5, 2.0), description="Random scale of the image before the crop, on top of that."
     )
     scale_choices: list[PositiveFloat] = Field(
         default_factory=list,
@@ -90,10 +99,10 @@ class RetrainConfig(Section):
             "mmsegmentation; hsv: hue, saturation and value shifted by up to 10 of 255."
         ),
     )
-    batch: PositiveInt = Field(16, description="Global batch size, whatever the number of devices.")
-    iterations: PositiveInt = Field(450, description="Training steps.")
+    batch: PositiveInt = Field(8, description="Global batch size, whatever the number of devices.")
+    iterations: PositiveInt = Field(8000, description="Training steps.")
     lr: float = Field(
-        6e-4,
+        6e-5,
         gt=0,
         description="Peak learning rate (AdamW for SegFormer and clip-vit, SGD for the others).",
     )
@@ -105,9 +114,9 @@ class RetrainConfig(Section):
             "and only the decoder learns, which takes half the time."
         ),
     )
-    warmup: int = Field(30, ge=0, description="Steps of linear warm-up.")
+    warmup: int = Field(500, ge=0, description="Steps of linear warm-up.")
     threads: PositiveInt = Field(2, le=1024, description=TRAINING_THREADS)
-    checkpoint_every: PositiveInt = Field(150, description="Steps between resumable checkpoints.")
+    checkpoint_every: PositiveInt = Field(500, description="Steps between resumable checkpoints.")
 
     @property
     def uses_clip(self) -> bool:

@@ -8,8 +8,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from wsss.config.base import overlay
 from wsss.config.errors import ConfigError
-from wsss.config.load import from_mapping, overlay
+from wsss.config.load import from_mapping
 from wsss.config.matrix import AXES, SWEPT
 from wsss.config.model import Config
 

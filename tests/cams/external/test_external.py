@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.builders import clip_es_config
 from wsss.artifacts.digest import digest_file
 from wsss.cams.external.pickle_reader import SeedError
 from wsss.cams.external.source import ExternalSource
 from wsss.clip.input import EncoderInput
-from wsss.config.load import from_mapping
 from wsss.data.images.label_png import save_label_png
 from wsss.data.manifest import Sample
 
@@ -21,7 +21,9 @@ def _sample(name: str, tags: tuple[int, ...] = (3, 1), size: tuple[int, int] = (
 
 def _source(folder: Path, layout: str = "npy", stride: int = 5) -> ExternalSource:
     external = {"path": str(folder), "layout": layout, "stride": stride}
-    return ExternalSource(from_mapping({"cams": {"source": "external", "external": external}}).cams)
+    return ExternalSource(
+        clip_es_config({"cams": {"source": "external", "external": external}}).cams
+    )
 
 
 def _maps() -> dict[int, np.ndarray]:
@@ -41,7 +43,7 @@ def test_seeds_are_propagated_along_the_encoder_s_attention(tmp_path: Path) -> N
     seed[24:32, 32:40] = 0.0
     np.save(tmp_path / "a.npy", {1: seed}, allow_pickle=True)
     external = {"path": str(tmp_path), "layout": "npy", "stride": 4, "affinity": True}
-    config = from_mapping({"cams": {"source": "external", "external": external}})
+    config = clip_es_config({"cams": {"source": "external", "external": external}})
     source = ExternalSource(config.cams, EncoderInput(config.clip, device="cpu"))
     photo = tmp_path / "a.png"
     sample = Sample("a", "train", photo, size[1], size[0], digest_file(photo), (3, 1))
@@ -147,7 +149,7 @@ def test_dictionaries_that_count_from_one(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", shifted, allow_pickle=True)
     np.save(tmp_path / "b.npy", maps, allow_pickle=True)
     external = {"path": str(tmp_path), "stride": 5, "first_class": 1}
-    config = from_mapping({"cams": {"source": "external", "external": external}})
+    config = clip_es_config({"cams": {"source": "external", "external": external}})
     (actual,) = ExternalSource(config.cams).maps([_sample("a")])
     (plain,) = _source(tmp_path).maps([_sample("b")])
     np.testing.assert_array_equal(actual.cam, plain.cam)
@@ -159,7 +161,7 @@ def test_seeds_of_other_images_are_reported(
     for name in ("a", "left over"):
         np.save(tmp_path / f"{name}.npy", _maps(), allow_pickle=True)
     external = {"path": str(tmp_path), "stride": 5}
-    config = from_mapping({"cams": {"source": "external", "external": external}})
+    config = clip_es_config({"cams": {"source": "external", "external": external}})
     source = ExternalSource(config.cams, ids={"a", "b", "c"})
     list(source.maps([_sample("a")]))
     assert "1 files are of no image of the run:\n  left over" in caplog.text

@@ -11,14 +11,14 @@ from wsss.clip.text.attributes import attribute_bank, attribute_weights, enrich,
 from wsss.clip.text.embeddings import text_bank
 from wsss.config.base import fill_variant
 from wsss.config.cams import TseConfig
-from wsss.config.clip import ClipConfig
+from wsss.config.model import DEMO
 from wsss.config.paths import expand_path
 from wsss.data.datasets.classes import class_list
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> LoadedClip:
-    paths = (str(expand_path(p)) for p in (ClipConfig().model, ClipConfig().pretrained))
+    paths = (str(expand_path(p)) for p in (DEMO["clip"]["model"], DEMO["clip"]["pretrained"]))
     return load_clip(*paths, cache_dir=tmp_path_factory.mktemp("clip"))
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from wsss.config.base import overlay
 from wsss.config.errors import ConfigError
-from wsss.config.load import from_mapping, overlay
+from wsss.config.load import from_mapping
 from wsss.score.papers.runs import table_runs
 from wsss.score.papers.table import ClassValues, load_table, row_of
 

@@ -23,7 +23,7 @@ app = typer.Typer(
 
 @app.command()
 def default() -> None:
-    """Print the annotated default configuration (the embedded demo)."""
+    """Print every key with its default for photographs and its meaning."""
     typer.echo(default_yaml(), nl=False)
 
 

@@ -15,7 +15,7 @@ class HeadOptions(MethodOptions):
 
     published_normalization: ClassVar[Literal["clip", "imagenet"]] = "imagenet"
 
-    width: PositiveInt = Field(64, description="Channels of the fused features (published: 256).")
+    width: PositiveInt = Field(256, description="Channels of the fused features.")
     depth: PositiveInt = Field(3, description="Blocks of the decoder.")
     heads: PositiveInt = Field(8, description="Heads of a decoder block; they divide the width.")
     dropout: Share = Field(0.1, description="Share of fused channels zeroed in training.")

@@ -69,10 +69,10 @@ class WeakClipOptions(MethodOptions):
         gt=0,
         description="Initial value of the learned factors gamma and beta of the co-attention.",
     )
-    width: PositiveInt = Field(64, description="Width of the co-attention (published: 256).")
+    width: PositiveInt = Field(256, description="Width of the co-attention.")
     depth: PositiveInt = Field(3, description="Layers of each of its two stacks.")
     heads: PositiveInt = Field(4, description="Heads of its attention; they divide the width.")
-    channels: PositiveInt = Field(64, description="Channels of the decoder (published: 256).")
+    channels: PositiveInt = Field(256, description="Channels of the decoder.")
     dropout: Share = Field(
         0.1, description="Dropout in the co-attention and before the classifier."
     )

@@ -26,7 +26,7 @@ class WeClipOptions(HeadOptions):
     )
     temperature: float = Field(0.1, gt=0, description="Temperature of affinity: cosine.")
     rfm_start: int = Field(
-        200,
+        1000,
         ge=0,
         description=(
             "Training steps before the refinement module contributes to the pseudo labels "

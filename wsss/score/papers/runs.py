@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wsss.config.base import overlay
 from wsss.config.errors import ConfigError
-from wsss.config.load import from_mapping, overlay, read_cached
-from wsss.config.model import DEMO, Config
+from wsss.config.load import from_mapping, read_cached
+from wsss.config.model import Config
 from wsss.config.runs import MANY, value_text
 from wsss.score.papers.table import load_table, unknown_name
 
@@ -73,7 +74,7 @@ def _mappings(path: Path, presets: Path) -> Iterator[tuple[str, str, dict[str, A
 
 def _validated(mapping: Mapping[str, Any], where: str, supervision: str) -> Config:
     """The configuration of a run, as a preset over config.yaml; supervised as its row says."""
-    config = from_mapping(overlay(DEMO, mapping), where=where)
+    config = from_mapping(mapping, where=where)
     if (config.supervision == "masks") != (supervision == "F"):
         raise ConfigError(
             f"{where}: its run has supervision: {config.supervision}, the row says "
