@@ -41,14 +41,15 @@ class RetrainConfig(Section):
         "clip-vit",
     ] = Field(
         "segformer-b0",
-        description="Architecture, built by mmsegmentation; docs/segmenters.md compares them.",
+        description="Architecture, built by mmsegmentation; docs/reference/segmenters.md compares "
+        "them.",
     )
     init: str = chain_field(
         "random",
         description=(
             "Weights of the backbone to start from: random; clip (clip-vit: those of section "
             "clip); a name that is downloaded (mit-b0 … mit-b5, resnet50-v1c, resnet101-v1c, "
-            "resnet101, deit-s; see docs/segmenters.md); or the path of a checkpoint "
+            "resnet101, deit-s; see docs/reference/segmenters.md); or the path of a checkpoint "
             "(.safetensors, .pth, for ResNet38 also MXNet's .params). auto = clip for clip-vit, "
             "else random."
         ),
