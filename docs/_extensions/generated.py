@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import comparison
 import typer
 import yaml
 from sphinx.application import Sphinx
@@ -105,6 +106,9 @@ def _departures() -> str:
 
 _TEXTS = {
     "commands": _commands,
+    "compare_costs": comparison.costs,
+    "compare_demo": comparison.demo,
+    "compare_photographs": comparison.photographs,
     "configuration": reference_markdown,
     "departures": _departures,
     "presets": _presets,
