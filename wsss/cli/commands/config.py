@@ -35,7 +35,7 @@ def schema() -> None:
 
 @app.command()
 def check(config: ConfigFiles = DEFAULT_CONFIG) -> None:
-    """Check a configuration and print what is in force, with every `auto` resolved.
+    """Check a configuration and print the values that apply, with every `auto` resolved.
 
     The runs of a sweep, of `runs` and of a matrix are checked too, and the names of weights.
     """
