@@ -8,7 +8,7 @@ import pytest
 _ROOT = Path(__file__).parents[1]
 _PAGES = sorted(
     page.relative_to(_ROOT).as_posix()
-    for pattern in ("*.md", "docs/*.md", "docs/methods/*.md")
+    for pattern in ("*.md", "docs/*.md", "docs/*/*.md")
     for page in _ROOT.glob(pattern)
 )
 _FILE = re.compile(

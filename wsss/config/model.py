@@ -129,8 +129,8 @@ DEMO: Mapping[str, Any] = {
     "predict": {"scales": [1.0]},
 }
 """What the embedded demo changes: `config.yaml` has these values, and elsewhere the
-defaults. They were chosen on other drawings than those that it shows (docs/demo.md). Presets are
-laid over them."""
+defaults. They were chosen on other drawings than those that it shows (docs/results/demo.md).
+Presets are laid over them."""
 
 
 def _chain_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

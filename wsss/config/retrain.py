@@ -41,7 +41,7 @@ class RetrainConfig(Section):
         "clip-vit",
     ] = Field(
         "segformer-b0",
-        description="Architecture. docs/segmenters.md compares them.",
+        description="Architecture. docs/reference/segmenters.md compares them.",
     )
     init: str = chain_field(
         "random",

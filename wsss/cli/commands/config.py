@@ -11,7 +11,7 @@ from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles
 from wsss.cli.weights_check import check_weights
 from wsss.compute.device import require_cuda
 from wsss.config.load import load_config, merged_yaml
-from wsss.config.render import default_yaml, json_schema
+from wsss.config.render import default_yaml, json_schema, reference_markdown
 from wsss.config.runs import expand_runs
 
 _log = logging.getLogger(__name__)
@@ -31,6 +31,12 @@ def default() -> None:
 def schema() -> None:
     """Print the JSON schema, for editors that complete and check YAML."""
     typer.echo(json_schema(), nl=False)
+
+
+@app.command()
+def reference() -> None:
+    """Print the reference of all keys as Markdown (docs/reference/configuration.md)."""
+    typer.echo(reference_markdown(), nl=False)
 
 
 @app.command()

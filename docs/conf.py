@@ -1,0 +1,28 @@
+"""Sphinx configuration of the documentation: `make docs` builds it into docs/_build/html."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+sys.path[:0] = [str(DOCS / "_extensions"), str(DOCS.parent)]
+
+from wsss import __version__  # noqa: E402
+
+project = "wsss"
+author = "The wsss developers"
+version = release = __version__
+extensions = ["myst_parser", "anchors", "mathml", "generated"]
+exclude_patterns = ["_build", "_extensions", "notebooks"]
+myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_fence_as_directive = {"math"}
+myst_heading_anchors = 3
+myst_update_mathjax = False
+html_math_renderer = "mathml"
+html_theme = "furo"
+html_title = f"wsss {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+suppress_warnings = ["myst.header"]
