@@ -19,7 +19,7 @@ _PLAINER = [
             "write “per …”",
         ),
         (rf"\b(?:jobs?|files?|rows?|shards?|MB|GB|ms) an? (?:{_UNITS})\b", "write “per …”"),
-        (r"^(?:Of|From|Into|Onto|Upon|With) [\w\s]+, ?(?:it|they|that) \w+s?\b", "subject first"),
+        (r"^(?:Of|From|Into|Onto|Upon) [\w\s]+, ?(?:it|they|that) \w+s?\b", "subject first"),
         (r"^Of \w", "subject first"),
         (r"^Nor\b|[.;] nor\b", "write “… not … either”"),
         (r"^So (?:do|does|did|is|are|was|were|has|have|can)\b", "write “… also …”"),
