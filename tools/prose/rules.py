@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 MAX_WORDS = 25
 MAX_AVERAGE = 16.0
+MIN_SENTENCES = 5  # fewer have no average worth the name
 SENTENCES_PER_SEMICOLON = 10
 
 _UNITS = "image|class|stage|run|job|split|pixel|training|step|crop|epoch|second|method|part"
@@ -81,7 +82,7 @@ def complaints(passages: Sequence[Passage]) -> list[Complaint]:
             if match := pattern.search(part.text):
                 problems.append(Complaint(part.line, f"“{match[0]}”: {advice}: {part.text}"))
     average = sum(lengths) / len(lengths)
-    if average > MAX_AVERAGE:
+    if len(parts) >= MIN_SENTENCES and average > MAX_AVERAGE:
         problems.append(
             Complaint(parts[0].line, f"{average:.1f} words per sentence (at most {MAX_AVERAGE:.0f})")
         )
