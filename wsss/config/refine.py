@@ -19,10 +19,10 @@ class TrainingConfig(Section):
     iterations: PositiveInt = Field(400, description="Training steps.")
     batch: PositiveInt = Field(4, description="Crops per step.")
     crop: PositiveInt = Field(
-        64, description="Side of the square training crop, pixels; a multiple of the patch."
+        64, description="Side of the square training crop, a multiple of the patch, pixels."
     )
     short_side: PositiveInt | None = Field(
-        None, description="Scale images to this short side first; null = their own size."
+        None, description="Scale images to this short side first. null = their own size."
     )
     scale_range: tuple[float, float] = Field(
         (0.75, 1.5), description="Random scale on top of that."
@@ -31,7 +31,7 @@ class TrainingConfig(Section):
         1.0,
         description=(
             "Draw a crop again, up to ten times, while one label covers a larger share of its "
-            "labelled pixels; 1 = accept every crop. For methods that learn from hard labels."
+            "labelled pixels (methods that learn from hard labels). 1 = accept every crop."
         ),
     )
     photometric: bool = Field(False, description="Random brightness, contrast, saturation and hue.")
@@ -49,7 +49,7 @@ class TrainingConfig(Section):
         None,
         description=(
             "Steps between checkpoints that are kept, from step 0 to the last, so that `wsss "
-            "score-labels` can score the labels of these steps; null = none."
+            "score-labels` can score the labels of these steps. null = none."
         ),
     )
 
@@ -113,7 +113,7 @@ if not TYPE_CHECKING:  # the methods' names and sections come from the registry
     _fields: dict[str, Any] = {
         "method": (
             Literal["none", *METHODS],
-            Field("none", description=f"{'; '.join(_described)}."),
+            Field("none", description=f"{'. '.join(_described)}."),
         )
     } | {name: (kind, kind()) for name, kind in METHODS.items()}
     RefineConfig = create_model(

@@ -41,7 +41,7 @@ def reference() -> None:
 
 @app.command()
 def check(config: ConfigFiles = DEFAULT_CONFIG) -> None:
-    """Check a configuration and print what is in force, with every `auto` resolved.
+    """Check a configuration and print the values that apply, with every `auto` resolved.
 
     The runs of a sweep, of `runs` and of a matrix are checked too, and the names of weights.
     """
