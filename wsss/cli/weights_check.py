@@ -34,7 +34,8 @@ def check_weights(config: Config) -> None:
 
         tag = "" if "clip.pretrained" in files else config.clip.pretrained
         check_names(config.clip.model, tag)
-    if texts.get("retrain.init", "random") != "random" and "retrain.init" not in files:
+    own = texts.get("retrain.init", "random") in ("random", "clip")  # clip: those of section clip
+    if not own and "retrain.init" not in files:
         from wsss.retrain.weights.pretrained import check_name
 
         check_name(config.retrain.init, config.retrain.model)
