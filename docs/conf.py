@@ -36,4 +36,5 @@ html_title = f"wsss {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_show_copyright = False
 suppress_warnings = ["myst.header"]
