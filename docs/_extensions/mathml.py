@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from docutils import nodes
-from latex2mathml.converter import convert
+from math_core import LatexError, LatexToMathML
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
 _log = logging.getLogger(__name__)
+_converter = LatexToMathML(fancy_error=False)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -19,19 +20,19 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 
 def _inline(writer: Any, node: nodes.math) -> None:
-    writer.body.append(_mathml(node, "inline"))
+    writer.body.append(_mathml(node, display=False))
     raise nodes.SkipNode
 
 
 def _display(writer: Any, node: nodes.math_block) -> None:
     writer.body.append(writer.starttag(node, "div", CLASS="math"))
-    writer.body.append(_mathml(node, "block") + "</div>")
+    writer.body.append(_mathml(node, display=True) + "</div>")
     raise nodes.SkipNode
 
 
-def _mathml(node: nodes.Element, display: str) -> str:
+def _mathml(node: nodes.Element, *, display: bool) -> str:
     try:
-        return convert(node.astext(), display=display)
-    except Exception as error:  # whatever the parser raises at a formula that it does not know
-        _log.warning("no formula: %r (%r)", node.astext(), error, location=node)
+        return _converter.convert_with_local_state(node.astext(), displaystyle=display)
+    except LatexError as error:
+        _log.warning("no formula: %r (%s)", node.astext(), error, location=node)
         return ""
