@@ -21,7 +21,7 @@ CHECKED := --jaxtyping-packages=$(SHAPED),beartype.beartype --cov --cov-report=
 FAST := -m "not slow and not workflow"
 SLOW := -m "slow or workflow"
 
-.PHONY: demo check test static lint types layers workflow-lint fast-tests tests test-tools docs format install generated clean
+.PHONY: demo check test static lint types layers workflow-lint prose fast-tests tests test-tools docs format install generated clean
 
 demo: install
 	snakemake --cores $(CORES)
@@ -45,7 +45,7 @@ test: install
 	$(MAKE) tests
 
 static: install
-	$(MAKE) --jobs $(WORKERS) --output-sync=target lint types layers workflow-lint
+	$(MAKE) --jobs $(WORKERS) --output-sync=target lint types layers workflow-lint prose
 
 lint: install
 	ruff check .
@@ -60,6 +60,10 @@ layers: install
 
 workflow-lint: install
 	snakemake --lint
+
+# Sentences of README, pages, help and descriptions: tools/prose/rules.py.
+prose: install
+	python -m tools.prose
 
 fast-tests: install
 	$(PYTEST) $(FAST)

@@ -12,14 +12,14 @@ MIN_SENTENCES = 5  # fewer have no average worth the name
 SENTENCES_PER_SEMICOLON = 10
 
 _UNITS = "image|class|stage|run|job|split|pixel|training|step|crop|epoch|second|method|part"
+_COUNTED = (
+    r"twice|times|one|two|three|\d[\d.]*|jobs?|files?|rows?|masks?|shards?|MB|GB|ms|s|"
+    r"seconds?|minutes?|hours?"
+)
 _PLAINER = [
     (re.compile(pattern, re.IGNORECASE), advice)
     for pattern, advice in [
-        (
-            rf"\b(?:twice|times|one|two|three|\d[\d.]*) (?:(?!of|for|to|in|on)\w+ )?an? (?:{_UNITS})\b",
-            "write “per …”",
-        ),
-        (rf"\b(?:jobs?|files?|rows?|shards?|MB|GB|ms) an? (?:{_UNITS})\b", "write “per …”"),
+        (rf"\b(?:{_COUNTED}) an? (?:{_UNITS})\b", "write “per …”"),
         (r"^(?:Of|From|Into|Onto|Upon) [\w\s]+, ?(?:it|they|that) \w+s?\b", "subject first"),
         (r"^Of \w", "subject first"),
         (r"^Nor\b|[.;] nor\b", "write “… not … either”"),
@@ -71,26 +71,34 @@ def sentences(passage: Passage) -> Iterator[Passage]:
 def complaints(passages: Sequence[Passage]) -> list[Complaint]:
     """What the rules say against the passages of one file, in the order of their lines."""
     parts = [part for passage in passages for part in sentences(passage)]
-    if not parts:
-        return []
-    problems = []
-    lengths = [len(_WORD.findall(part.text)) for part in parts]
-    for part, length in zip(parts, lengths, strict=True):
-        if length > MAX_WORDS:
-            problems.append(Complaint(part.line, f"{length} words (at most {MAX_WORDS}): {part.text}"))
+    checks = (_against_sentences, _against_average, _against_semicolons)
+    return sorted(complaint for check in checks for complaint in check(parts))
+
+
+def _against_sentences(parts: Sequence[Passage]) -> Iterator[Complaint]:
+    for line, text in parts:
+        if (length := _length(text)) > MAX_WORDS:
+            yield Complaint(line, f"{length} words (at most {MAX_WORDS}): {text}")
         for pattern, advice in _PLAINER:
-            if match := pattern.search(part.text):
-                problems.append(Complaint(part.line, f"“{match[0]}”: {advice}: {part.text}"))
-    average = sum(lengths) / len(lengths)
-    if len(parts) >= MIN_SENTENCES and average > MAX_AVERAGE:
-        problems.append(
-            Complaint(parts[0].line, f"{average:.1f} words per sentence (at most {MAX_AVERAGE:.0f})")
-        )
+            if match := pattern.search(text):
+                yield Complaint(line, f"“{match[0]}”: {advice}: {text}")
+
+
+def _against_average(parts: Sequence[Passage]) -> Iterator[Complaint]:
+    if len(parts) >= MIN_SENTENCES:
+        average = sum(_length(text) for _, text in parts) / len(parts)
+        if average > MAX_AVERAGE:
+            text = f"{average:.1f} words per sentence on average (at most {MAX_AVERAGE:.0f})"
+            yield Complaint(parts[0].line, text)
+
+
+def _against_semicolons(parts: Sequence[Passage]) -> Iterator[Complaint]:
     allowed = max(1, len(parts) // SENTENCES_PER_SEMICOLON)
-    with_semicolon = [part for part in parts if ";" in part.text]
-    if sum(part.text.count(";") for part in with_semicolon) > allowed:
-        problems += [
-            Complaint(part.line, f"semicolon (at most {allowed} in this file): {part.text}")
-            for part in with_semicolon
-        ]
-    return sorted(problems)
+    if sum(text.count(";") for _, text in parts) > allowed:
+        for line, text in parts:
+            if ";" in text:
+                yield Complaint(line, f"semicolon (at most {allowed} in this file): {text}")
+
+
+def _length(text: str) -> int:
+    return len(_WORD.findall(text))

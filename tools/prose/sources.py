@@ -33,6 +33,13 @@ _UNREAD = (
     re.compile(r"<!--.*?-->", re.DOTALL),
 )
 _JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_INSTEAD = {
+    "code_inline": "X",
+    "softbreak": "\n",
+    "hardbreak": "\n",
+    "image": "",
+    "html_inline": "",
+}
 _MATH = re.compile(r"\$[^$]+\$")
 
 
@@ -66,7 +73,13 @@ def _passages(text: str, first_line: int) -> Iterator[Passage]:
 
 
 def _text(tokens: Sequence[Token]) -> str:
-    parts = {"code_inline": "X", "softbreak": "\n", "hardbreak": "\n", "image": "", "html_inline": ""}
+    parts = {
+        "code_inline": "X",
+        "softbreak": "\n",
+        "hardbreak": "\n",
+        "image": "",
+        "html_inline": "",
+    }
     return "".join(parts.get(token.type, token.content) for token in tokens)
 
 
