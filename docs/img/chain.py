@@ -24,14 +24,16 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).parents[2]
-SIDE = 384  # of a scene, pixels: its edges are drawn smoothly
+SIZE = (384, 288)  # of a panel, pixels; three times that of a scene
 
 
 def main() -> None:
     """Parse the command line and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=ROOT / "results/demo")
-    parser.add_argument("--image", default="val_0054", help="an image of val")
+    parser.add_argument(
+        "--image", default="val_0055", help="an image of val; the default goes well"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "docs/img/chain.png")
     options = parser.parse_args()
     draw(options.run, options.image, options.out)
@@ -41,7 +43,7 @@ def draw(run: Path, image: str, out: Path) -> None:
     """One held-out scene through every stage, ending in a prediction that needs no tags."""
     manifest, classes = load(run / "manifest")
     sample = next(sample for sample in manifest.split("val") if sample.id == image)
-    photo = cv2.resize(read_image(sample.path), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    photo = cv2.resize(read_image(sample.path), SIZE, interpolation=cv2.INTER_CUBIC)
     palette = picture_palette(len(classes.names) + 1)
     truth = read_label_png(sample.path.parents[1] / f"SegmentationClass/{image}.png")
 
@@ -51,22 +53,24 @@ def draw(run: Path, image: str, out: Path) -> None:
         return paint_heat(photo, maps, item.attrs["classes"], palette)
 
     def labels(array: np.ndarray) -> np.ndarray:
-        large = cv2.resize(array, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+        large = cv2.resize(array, SIZE, interpolation=cv2.INTER_NEAREST)
         return paint_labels(photo, large, palette)
 
     tags = ", ".join(classes.names[tag] for tag in sample.tags)
     panels = {
         f"image, tags: {tags}": photo,
-        "CAM (frozen CLIP)": heat("cams", "cam"),
-        "refined (WeCLIP)": heat("scores_grid", "score"),
+        "CAM of the frozen CLIP": heat("cams", "cam"),
+        "refined by WeCLIP": heat("scores_grid", "score"),
         "pseudo mask (CRF)": labels(read(run / "masks/val", image).arrays["label"]),
-        "segmenter, without tags": labels(read(run / "predictions/val", image).arrays["multi_crf"]),
+        "segmenter, no tags (CRF)": labels(
+            read(run / "predictions/val", image).arrays["multi_crf"]
+        ),
         "truth": labels(truth),
     }
-    figure, axes = plt.subplots(1, len(panels), figsize=(15, 2.75), layout="constrained")
+    figure, axes = plt.subplots(1, len(panels), figsize=(15, 2.15), layout="constrained")
     for axis, (title, picture) in zip(axes, panels.items(), strict=True):
         axis.imshow(picture)
-        axis.set_title(title, fontsize=12)
+        axis.set_title(title, fontsize=11)
         axis.set_axis_off()
     figure.savefig(out, dpi=90, metadata={"Software": None})
 
