@@ -3,13 +3,11 @@
 import re
 import shlex
 import subprocess
-from pathlib import Path
 
 import pytest
 
-from tests.workflow.conftest import ENGINE, RUN, Project
+from tests.workflow.conftest import ENGINE, ROOT, RUN, Project
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 _FENCE = re.compile(r"^```\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMANDS = [
