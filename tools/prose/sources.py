@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
-import pkgutil
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,11 +14,9 @@ import typer
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-import wsss.refine
 from tools.prose.rules import Passage
 from wsss.cli.app import app
 from wsss.config.base import Section
-from wsss.config.model import Config
 
 ROOT = Path(__file__).parents[2]
 _PATTERNS = ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "config/*.md", "workflow/report/*.rst")
@@ -84,12 +80,9 @@ def _text(tokens: Sequence[Token]) -> str:
 
 
 def configuration() -> dict[Path, list[Passage]]:
-    """Descriptions of every key and section, by the module that has them."""
-    for module in pkgutil.walk_packages(wsss.refine.__path__, "wsss.refine."):
-        if module.name.endswith(".options"):
-            importlib.import_module(module.name)
+    """Descriptions of every key, methods' options included, by the module that has them."""
     texts: dict[Path, list[Passage]] = defaultdict(list)
-    for section in [Config, *_subclasses(Section)]:
+    for section in dict.fromkeys(_sections(Section)):
         path = Path(inspect.getfile(section))
         lines = _field_lines(section)
         for name, field in section.model_fields.items():
@@ -98,14 +91,15 @@ def configuration() -> dict[Path, list[Passage]]:
     return texts
 
 
-def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
+def _sections(base: type[Section]) -> Iterator[type[Section]]:
+    """Everything that the command line imports: all of it."""
     for child in base.__subclasses__():
         if child.__module__.startswith("wsss."):
             yield child
-        yield from _subclasses(child)
+        yield from _sections(child)
 
 
-def _field_lines(section: type[Any]) -> dict[str, int]:
+def _field_lines(section: type[Section]) -> dict[str, int]:
     """Line of each field that the class itself declares."""
     tree = ast.parse(Path(inspect.getfile(section)).read_text("utf-8"))
     return {
