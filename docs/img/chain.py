@@ -31,7 +31,7 @@ def main() -> None:
     """Parse the command line and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=ROOT / "results/demo")
-    parser.add_argument("--image", default="val_0054", help="an image of val")
+    parser.add_argument("--image", default="val_0055", help="an image of val")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/img/chain.png")
     options = parser.parse_args()
     draw(options.run, options.image, options.out)
