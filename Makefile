@@ -83,7 +83,7 @@ docs: $(DOCS_INSTALLED)
 	@echo "docs: file://$(abspath docs/_build/html/index.html)"
 
 $(DOCS_INSTALLED): $(INSTALLED) docs/requirements.lock
-	$(BIN)/python -m pip install --quiet --requirement docs/requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --requirement docs/requirements.lock
 	touch $@
 
 format: install

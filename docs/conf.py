@@ -37,4 +37,5 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_copyright = False
+html_show_search_summary = False  # would need a server
 suppress_warnings = ["myst.header"]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
 
 import comparison
 import typer
-import yaml
 from sphinx.application import Sphinx
 from typer.cli import get_docs_for_click
 
 import wsss
+from benchmarks.rehearse.project import preset_files
 from wsss.cli.app import app as cli
+from wsss.config.load import load_config
 from wsss.config.render import reference_markdown
 
 ROOT = Path(__file__).parents[2]
@@ -71,19 +73,18 @@ def _python() -> str:
 
 
 def _presets() -> str:
-    """Every preset with the comment that begins it."""
-    lines = ["| preset | data | refiner | what it is |", "|---|---|---|---|"]
+    """Every preset: what it is laid over, and the comment that begins it."""
+    lines = ["| preset | data | refiner | on top of | what it is |", "|---|---|---|---|---|"]
     for path in sorted(ROOT.glob("workflow/presets/*.yaml")):
-        text = path.read_text("utf-8")
-        comment = [
-            line.lstrip("# ").strip()
-            for line in text.splitlines()
-            if line.startswith("#") and "snakemake" not in line
-        ]
-        content = yaml.safe_load(text)
-        kind = content.get("data", {}).get("kind", "demo")
-        method = content.get("refine", {}).get("method", "none")
-        lines.append(f"| `{path.stem}` | {kind} | {method} | {' '.join(comment)} |")
+        files = [ROOT / "config.yaml", *(ROOT / name for name in preset_files(path.stem))]
+        below = ", ".join(f"`{file.stem}`" for file in files[1:-1])
+        config = load_config(*files)
+        head = itertools.takewhile(
+            lambda line: line.startswith("#"), path.read_text("utf-8").splitlines()
+        )
+        text = " ".join(line.strip("# ") for line in head if "snakemake " not in line)
+        cells = [f"`{path.stem}`", config.data.kind, config.refine.method, below, text]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

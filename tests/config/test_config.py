@@ -2,6 +2,7 @@
 
 import difflib
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from wsss.config.load import OLD_KEYS, OLD_VALUES, all_keys, from_mapping, load_
 from wsss.config.model import DEMO, Config
 from wsss.config.paths import expand_path
 from wsss.config.refine import RefineConfig
-from wsss.config.render import default_yaml, json_schema
+from wsss.config.render import default_yaml, json_schema, reference_markdown
 from wsss.config.runs import expand_runs
 from wsss.refine.registry import METHODS
 
@@ -286,6 +287,19 @@ def test_generated_file_is_up_to_date(file: str, expected: str) -> None:
         difflib.unified_diff(actual.splitlines(), expected.splitlines(), lineterm="")
     )
     assert actual == expected, f"{file} is out of date: run `make generated`\n{difference}"
+
+
+def test_the_reference_has_every_key_in_its_section() -> None:
+    top, *sections = re.split(r"^## (\S+)$", reference_markdown(), flags=re.MULTILINE)
+    tables = {"": top} | dict(zip(sections[::2], sections[1::2], strict=True))
+    rows = {
+        f"{section}.{name}".lstrip(".")
+        for section, table in tables.items()
+        for name in re.findall(r"^\| `(\w+)` \| `.*` \| .+ \| .+ \|$", table, re.MULTILINE)
+    }
+    crf = "predict.crf_settings."  # null, or the keys of masks.crf
+    expected = {key for key in all_keys() if not key.startswith(crf)}
+    assert rows | (tables.keys() - {""}) == expected
 
 
 def test_shipped_file_loads_to_the_demo() -> None:
