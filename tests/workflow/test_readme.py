@@ -46,7 +46,7 @@ def test_make_has_the_targets() -> None:
 @pytest.mark.workflow
 @pytest.mark.parametrize("words", of("snakemake"), ids=" ".join)
 def test_snakemake_finds_what_to_run(finished: Project, words: list[str]) -> None:
-    command = [str(ENGINE), *words[1:], "--dry-run", "--quiet", "rules"]
+    command = [str(ENGINE), *words[1:], "--dry-run"]
     done = subprocess.run(command, cwd=finished.root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Job stats:" in done.stdout + done.stderr
