@@ -31,7 +31,7 @@ def test_the_format() -> None:
     assert CITATION["version"] == wsss.__version__
 
 
-@pytest.mark.parametrize("reference", CITATION["references"], ids=lambda item: item.get("notes", item["title"]))
+@pytest.mark.parametrize("reference", CITATION["references"], ids=lambda item: item["title"])
 def test_reference(reference: dict[str, Any]) -> None:
     assert {"type", "title", "authors"} <= reference.keys()
     assert reference["type"] in {"article", "conference-paper"}
