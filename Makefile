@@ -1,6 +1,7 @@
 # make demo   install, run the embedded demo, print its table
 # make check  for each edit: lint, types, import layers, workflow lint, fast tests
 # make test   everything that must hold: the same with all tests, and the line coverage
+# make docs   the documentation as a site; every warning is an error
 PYTHON ?= python3.11
 VENV ?= .venv
 CORES ?= all
@@ -9,6 +10,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 INSTALLED := $(VENV)/.installed
+DOCS_INSTALLED := $(VENV)/.docs-installed
 
 # Cached bytecode halves the imports of each process.
 PYTEST := PYTHONDONTWRITEBYTECODE= pytest -n $(WORKERS) --no-loadscope-reorder
@@ -19,7 +21,7 @@ CHECKED := --jaxtyping-packages=$(SHAPED),beartype.beartype --cov --cov-report=
 FAST := -m "not slow and not workflow"
 SLOW := -m "slow or workflow"
 
-.PHONY: demo check test static lint types layers workflow-lint fast-tests tests test-tools format install generated clean
+.PHONY: demo check test static lint types layers workflow-lint prose fast-tests tests test-tools docs format install generated clean
 
 demo: install
 	snakemake --cores $(CORES)
@@ -43,7 +45,7 @@ test: install
 	$(MAKE) tests
 
 static: install
-	$(MAKE) --jobs $(WORKERS) --output-sync=target lint types layers workflow-lint
+	$(MAKE) --jobs $(WORKERS) --output-sync=target lint types layers workflow-lint prose
 
 lint: install
 	ruff check .
@@ -59,6 +61,10 @@ layers: install
 workflow-lint: install
 	snakemake --lint
 
+# Sentences of README, pages, help and descriptions: tools/prose/rules.py.
+prose: install
+	python -m tools.prose
+
 fast-tests: install
 	$(PYTEST) $(FAST)
 
@@ -71,6 +77,15 @@ tests: install
 test-tools: install
 	pytest tools
 
+# Without network once its packages are there.
+docs: $(DOCS_INSTALLED)
+	sphinx-build --fail-on-warning --keep-going --quiet -d docs/_build/doctrees docs docs/_build/html
+	@echo "docs: file://$(abspath docs/_build/html/index.html)"
+
+$(DOCS_INSTALLED): $(INSTALLED) docs/requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --requirement docs/requirements.lock
+	touch $@
+
 format: install
 	ruff check --fix .
 	ruff format .
@@ -80,4 +95,4 @@ generated: install
 	wsss config schema > workflow/schemas/config.schema.json
 
 clean:
-	rm -rf results .snakemake .coverage
+	rm -rf results .snakemake .coverage docs/_build

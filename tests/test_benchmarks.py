@@ -12,7 +12,7 @@ _ROOT = Path(__file__).parents[1]
 _MODULES = sorted(path.stem for path in _ROOT.glob("benchmarks/[a-z]*.py")) + [
     f"{path.parent.name}.__main__" for path in _ROOT.glob("benchmarks/*/__main__.py")
 ]
-_PICTURES = sorted(path.stem for path in _ROOT.glob("docs/*_pictures.py"))
+_PICTURES = sorted(path.stem for path in _ROOT.glob("docs/img/*.py"))
 
 
 def test_modules_import_and_programs_have_help(
@@ -40,5 +40,5 @@ def test_modules_import_and_programs_have_help(
 
 @pytest.mark.parametrize("name", _PICTURES)
 def test_scripts_of_pictures_import(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(_ROOT / "docs")
-    assert "draw" in runpy.run_path(str(_ROOT / f"docs/{name}.py"), run_name="imported")
+    monkeypatch.syspath_prepend(_ROOT / "docs/img")
+    assert "draw" in runpy.run_path(str(_ROOT / f"docs/img/{name}.py"), run_name="imported")

@@ -8,7 +8,7 @@ import pytest
 _ROOT = Path(__file__).parents[1]
 _PAGES = sorted(
     page.relative_to(_ROOT).as_posix()
-    for pattern in ("*.md", "docs/*.md", "docs/methods/*.md")
+    for pattern in ("*.md", "docs/*.md", "docs/*/*.md")
     for page in _ROOT.glob(pattern)
 )
 _FILE = re.compile(
@@ -36,3 +36,23 @@ def _anchors(page: str) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
     slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
     return slugs | set(re.findall(r'<a id="([^"]+)">', page))
+
+
+def test_the_page_of_environment_variables_names_all() -> None:
+    text = (_ROOT / "docs/reference/environment.md").read_text("utf-8")
+    listed = set(re.findall(r"`(WSSS_\w+)`", text))
+    sources = [
+        path.read_text("utf-8")
+        for folder in ("wsss", "workflow", "tests", "benchmarks")
+        for path in _ROOT.glob(f"{folder}/**/*")
+        if path.suffix in {".py", ".smk", ".yaml"} and path != Path(__file__)
+    ]
+    assert listed == set(re.findall(r"\bWSSS_[A-Z_]*[A-Z]\b", "\n".join(sources)))
+
+
+def test_pages_that_the_code_names_exist() -> None:
+    for folder in ("wsss", "workflow", "tests", "benchmarks", "envs", "tools"):
+        for path in _ROOT.glob(f"{folder}/**/*"):
+            if path.suffix in {".py", ".smk", ".yaml", ".json"} and path != Path(__file__):
+                for page in re.findall(r"docs/[\w/-]+\.md", path.read_text("utf-8")):
+                    assert (_ROOT / page).exists(), f"{path} names {page}"

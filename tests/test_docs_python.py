@@ -1,4 +1,4 @@
-"""The pieces of docs/python.md and the cells of the notebook run as they stand there."""
+"""The pieces of docs/howto/python.md and the cells of the notebook run as they stand there."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 from tests.demo_checkpoints import write_refiner, write_segmenter
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGE = DOCS / "python.md"
+PAGE = DOCS / "howto" / "python.md"
 NOTEBOOK = DOCS / "notebooks" / "first-masks.ipynb"
 
 
@@ -53,5 +53,5 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_page_is_linked() -> None:
-    assert "docs/python.md" in (DOCS.parent / "README.md").read_text()
-    assert "python.md" in (DOCS / "how-it-works.md").read_text()
+    assert "docs/howto/python.md" in (DOCS.parent / "README.md").read_text()
+    assert "howto/python.md" in (DOCS / "explanation/pipeline.md").read_text()

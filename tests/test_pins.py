@@ -16,8 +16,8 @@ def _normal(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
-def _lock() -> dict[str, str]:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
+def _lock(name: str = "requirements.lock") -> dict[str, str]:
+    lines = (ROOT / name).read_text().splitlines()
     pins = [line.split("==") for line in lines if "==" in line]
     return {_normal(name): version for name, version in pins}
 
@@ -30,6 +30,13 @@ def test_lock_holds_every_direct_dependency_at_its_pin() -> None:
         name, _, version = requirement.partition("==")
         assert _normal(name) in lock, f"{name} is missing from requirements.lock"
         assert version in ("", lock[_normal(name)]), requirement
+
+
+def test_lock_of_the_docs_holds_its_dependencies_and_nothing_of_the_other_lock() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lock = _lock("docs/requirements.lock")
+    assert set(map(_normal, project["optional-dependencies"]["docs"])) <= lock.keys()
+    assert not lock.keys() & _lock().keys()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda path: path.stem)

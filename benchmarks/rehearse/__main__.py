@@ -12,7 +12,7 @@ stops no other; and at its end exit code 1. Targets that ended as they are confi
 repeated, unless with --again. Jobs that were measured before an interruption count. Other work on
 the machine slows the rehearsal, but changes seconds of the processor little.
 
-With `--write FILE` the table of docs/reproduce.md is written from what is finished.
+With `--write FILE` the table of docs/howto/reproduce.md is written from what is finished.
 """
 
 from __future__ import annotations

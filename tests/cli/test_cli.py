@@ -62,6 +62,11 @@ def test_expected_error_is_one_message_without_traceback(tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
 
 
+def test_the_shipped_configuration_passes_the_check() -> None:
+    result = CliRunner().invoke(app, ["config", "check", "-c", str(ROOT / "config.yaml")])
+    assert result.exit_code == 0, result.output
+
+
 def test_check_prints_the_resolved_configuration(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("variant: published\n")
     result = CliRunner().invoke(app, ["config", "check", "-c", str(tmp_path / "c.yaml")])

@@ -18,7 +18,7 @@ from wsss.config.load import OLD_KEYS, OLD_VALUES, all_keys, from_mapping, load_
 from wsss.config.model import DEMO, Config
 from wsss.config.paths import expand_path
 from wsss.config.refine import RefineConfig
-from wsss.config.render import default_yaml, json_schema
+from wsss.config.render import default_yaml, json_schema, reference_markdown
 from wsss.config.runs import expand_runs
 from wsss.refine.registry import METHODS
 
@@ -324,6 +324,19 @@ def test_photographs_have_the_defaults_of_the_sections(kind: str) -> None:
         if takes_auto(field) or key in {"name", *CHOSEN} or "crf_settings" in key:
             continue
         assert _value(config, key) == _value(defaults, key), key
+
+
+def test_the_reference_has_every_key_in_its_section() -> None:
+    top, *sections = re.split(r"^## (\S+)$", reference_markdown(), flags=re.MULTILINE)
+    tables = {"": top} | dict(zip(sections[::2], sections[1::2], strict=True))
+    rows = {
+        f"{section}.{name}".lstrip(".")
+        for section, table in tables.items()
+        for name in re.findall(r"^\| `(\w+)` \| `.*`\)? \| .+ \| .+ \|$", table, re.MULTILINE)
+    }
+    crf = "predict.crf_settings."  # null, or the keys of masks.crf
+    expected = {key for key in all_keys() if not key.startswith(crf)}
+    assert rows | (tables.keys() - {""}) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A reduced form of `python -m benchmarks.determinism`, whose table is in docs/faults.md."""
+"""A reduced form of `python -m benchmarks.determinism` (table: docs/results/faults.md)."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """`kill -9` at random moments of every command that writes.
 
-`WSSS_KILLS` is their number over all kinds: the figure in docs/faults.md. By default one kill of
-every second kind.
+`WSSS_KILLS` is their number over all kinds: the figure in docs/results/faults.md. By default
+one kill of every second kind.
 """
 
 import os

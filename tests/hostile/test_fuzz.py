@@ -1,7 +1,7 @@
 """Random and mutated files: every reader returns a value or raises an error of the project.
 
-``WSSS_FUZZ`` is the number of cases per test, 60 by default; docs/security.md has the figures of a
-deep run. Readers of HDF5 run in children, since a C library may crash.
+``WSSS_FUZZ`` is the number of cases per test, 60 by default; docs/explanation/security.md has the
+figures of a deep run. Readers of HDF5 run in children, since a C library may crash.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""docs/add-a-method.md: its code, one folder and one line, runs from training to the table."""
+"""docs/howto/add-a-method.md: one folder and one line, run from training to the table."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.workflow.conftest import ROOT, copy_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
-PAGE = ROOT / "docs/add-a-method.md"
+PAGE = ROOT / "docs/howto/add-a-method.md"
 CONFIG = {
     "shards": 1,
     "data": {"root": "results/tiny-data", "demo_images": [4, 2]},

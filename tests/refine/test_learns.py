@@ -1,8 +1,8 @@
 """Each method learns: its loss falls on a fixed batch, and its scores beat the CAMs that taught it.
 
 These are the CAMs after the affinity, at their best threshold. The embedded CLIP is so small that
-its attention floods objects, so they are worse than the CAMs before the affinity (README). Of these
-short trainings only ExCEL's beats those, too.
+its attention floods objects, so they are worse than the CAMs before the affinity
+(docs/results/demo.md). Of these short trainings only ExCEL's beats those, too.
 """
 
 from collections.abc import Callable, Mapping

@@ -68,7 +68,7 @@ def test_a_gpu_that_torch_cannot_use_stops_before_any_job(project: Project) -> N
 
 
 def test_snakemake_runs_templates_of_its_configuration(project: Project, tmp_path: Path) -> None:
-    """docs/security.md warns of this: Snakemake runs them before any code of ours.
+    """docs/explanation/security.md warns of this: Snakemake runs them before any code of ours.
 
     `wsss config check` refuses such a file; the warning can go once Snakemake stops doing this.
     """

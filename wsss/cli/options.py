@@ -16,14 +16,14 @@ ConfigFiles = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="Configuration; repeat to lay presets over it.",
+        help="Configuration. Repeat to lay presets over it.",
         show_default="config.yaml",
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …; default: compute.device.")]
-Batch = Annotated[int, typer.Option(help="Images a batch; default: compute.batch.", min=0)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …, by default compute.device.")]
+Batch = Annotated[int, typer.Option(help="Images per batch, by default compute.batch.", min=0)]
 Workers = Annotated[
-    int, typer.Option(help="Decoding or CRF workers; default: compute.workers.", min=0)
+    int, typer.Option(help="Decoding or CRF workers, by default compute.workers.", min=0)
 ]
 Cache = Annotated[
     Path, typer.Option(help="Folder for downloads and text embeddings, shared by all jobs.")

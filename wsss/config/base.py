@@ -24,7 +24,7 @@ UPPER_BOUND: Final = "fully supervised (upper bound)"
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 TRAINING_THREADS = (
     "Threads of the training's arithmetic on a CPU. The weights' last bits depend on their number, "
-    "so it does not follow the machine or --cores; more than there are cores makes it slow."
+    "so it does not follow the machine or --cores. More than there are cores makes it slow."
 )
 """Describes ``threads`` of both trainings."""
 

@@ -40,7 +40,7 @@ class ExternalConfig(Section):
     layout: Literal["npy", "png"] = Field(
         "npy",
         description=(
-            "npy: a pickled dictionary (MCTformer, IRN, CLIP-ES …), read by a restricted reader; "
+            "npy: a pickled dictionary (MCTformer, IRN, CLIP-ES …), read by a restricted reader. "
             "png: hard labels."
         ),
     )
@@ -48,7 +48,7 @@ class ExternalConfig(Section):
         0,
         description=(
             "npy: index of the first class. 1 is for dictionaries in which 0 is the background, "
-            "as after a CRF; the background is not read."
+            "as after a CRF. The background is not read."
         ),
     )
     stride: PositiveInt = Field(
@@ -69,8 +69,8 @@ class TseConfig(Section):
     form: Literal["off", "topk", "mean"] = Field(
         "off",
         description=(
-            "off: class texts as they are; topk: plus a softmax-weighted sum of the most similar "
-            "attributes; mean: plus the mean of all attributes, the same for every class (topk as "
+            "off: class texts as they are. topk: plus a softmax-weighted sum of the most similar "
+            "attributes. mean: plus the mean of all attributes, the same for every class (topk as "
             "published is close to it)."
         ),
     )
@@ -78,14 +78,14 @@ class TseConfig(Section):
         "",
         description=(
             "JSON file of descriptions, {class: [sentences]}, which extends the built-in ones "
-            "(VOC, COCO and demo classes); `wsss knowledge add` writes one."
+            "(VOC, COCO and demo classes). `wsss knowledge add` writes one."
         ),
     )
     clusters: PositiveInt | None = Field(
         None,
         description=(
             "Number of attributes, which are clusters of the sentences (published: VOC 112, COCO "
-            "224); null = 0.28 per sentence."
+            "224). null = 0.28 per sentence."
         ),
     )
     prefix: Literal["class", "none"] = variant_field(
@@ -93,7 +93,7 @@ class TseConfig(Section):
         corrected="none",
         description=(
             "class: the class's prompt stands before each of its sentences, so that most clusters "
-            "belong to one class; none: the sentences alone are embedded. Sentences of a file may "
+            "belong to one class. none: the sentences alone are embedded. Sentences of a file may "
             "already begin with it, as ExCEL's do."
         ),
     )
@@ -101,8 +101,8 @@ class TseConfig(Section):
         published=False,
         corrected=True,
         description=(
-            "Subtract the mean of all attributes from each, and for comparisons the mean of all "
-            "classes from each, so that what all descriptions share does not count."
+            "Subtract the mean of all attributes from each attribute, so that what all "
+            "descriptions share does not count. Comparisons subtract the mean of all classes too."
         ),
     )
     top_share: Share = variant_field(
@@ -113,7 +113,7 @@ class TseConfig(Section):
     temperature: float = variant_field(
         published=1.0,
         corrected=0.05,
-        description=("Temperature of the softmax over them; at 1 all weights are nearly equal."),
+        description="Temperature of the softmax over them. At 1 all weights are nearly equal.",
     )
     weight: float = Field(1.0, ge=0, description="Factor of the sum that is added to a class text.")
 
@@ -125,8 +125,8 @@ class PatchTextConfig(Section):
         "qq_kk_vv",
         description=(
             "Attention in the calibrated blocks (SVC). qq_kk_vv: queries, keys and values attend "
-            "to themselves (ExCEL); qq_kk: SCLIP; vv: CLIP Surgery; identity: every patch attends "
-            "to itself alone (MaskCLIP); none: CLIP's original features."
+            "to themselves (ExCEL). qq_kk: SCLIP. vv: CLIP Surgery. identity: every patch attends "
+            "to itself alone (MaskCLIP). none: CLIP's original features."
         ),
     )
     heads: Literal["sum", "mean", "each"] = Field(
@@ -141,7 +141,7 @@ class PatchTextConfig(Section):
         "surgery",
         description=(
             "surgery: channels are scaled over the tokens, texts are weighted by the class token, "
-            "and their mean is subtracted; cosine: plain cosine similarity."
+            "and their mean is subtracted. cosine: plain cosine similarity."
         ),
     )
     min_max_over: Literal["tokens", "patches"] = variant_field(
@@ -157,7 +157,7 @@ class PatchTextConfig(Section):
         corrected="mean",
         description=(
             "Attention behind the affinity. mixed: the sum over the heads in calibrated blocks and "
-            "the mean in the others, which then hardly count; mean: the mean in all."
+            "the mean in the others, which then hardly count. mean: the mean in all."
         ),
     )
     tse: TseConfig = TseConfig()
@@ -169,19 +169,19 @@ class CamsConfig(Section):
     source: Literal["grad_cam", "patch_text", "external"] = Field(
         "grad_cam",
         description=(
-            "grad_cam: softmax Grad-CAM of the frozen CLIP; patch_text: similarity of its patches "
-            "to texts, without a gradient (ExCEL); external: maps from files."
+            "grad_cam: softmax Grad-CAM of the frozen CLIP. patch_text: similarity of its patches "
+            "to texts, without a gradient (ExCEL). external: maps from files."
         ),
     )
     splits: list[Split] = Field(
         ["train", "val"],
-        description="Splits for which CAMs and masks are made; trainings use train.",
+        description="Splits for which CAMs and masks are made. Trainings use train.",
     )
     gradient: Literal["margin", "softmax"] = variant_field(
         published="softmax",
         corrected="margin",
         description=(
-            "softmax: gradient of the class probability, which vanishes where that is close to 1; "
+            "softmax: gradient of the class probability, which vanishes where that is close to 1. "
             "margin: gradient of z_k - logsumexp of the other logits."
         ),
     )
@@ -190,15 +190,15 @@ class CamsConfig(Section):
         corrected="exact",
         description=(
             "guarded_twice: divide by the range plus 1e-7, twice, which leaves a maximum of "
-            "0.9999999; exact: divide by the range."
+            "0.9999999. exact: divide by the range."
         ),
     )
     scales: list[float] = Field(
         [1.0],
         min_length=1,
         description=(
-            "Scales of the photo whose CAMs are averaged on the grid of scale 1, which must be one "
-            "of them; the affinity is that of scale 1. E.g. [0.5, 1.0, 1.5, 2.0] (IRN)."
+            "Scales of the photo whose CAMs are averaged, e.g. [0.5, 1.0, 1.5, 2.0] (IRN). One "
+            "of them is 1: its grid holds the average, and its affinity is used."
         ),
     )
     flip: bool = Field(False, description="Average with the CAMs of the mirrored photo, too.")

@@ -22,23 +22,23 @@ class ClipConfig(Section):
     pretrained: str = Field(
         "openai",
         description=(
-            "open_clip pretrained tag (openai …) or path of a weight file; 'random' for none "
+            "open_clip pretrained tag (openai …) or path of a weight file. 'random' for none "
             "(tests)."
         ),
     )
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Type of the encoder's weights; CAMs are always computed in float32."
+        "float32", description="Type of the encoder's weights. CAMs are always computed in float32."
     )
     template: list[str] = Field(
-        ["a clean origami {}."], description="Prompt templates; their embeddings are averaged."
+        ["a clean origami {}."], description="Prompt templates. Their embeddings are averaged."
     )
     long_side: int | None = Field(
-        512, description="Scale images to this long side first; null = their own size."
+        512, description="Scale images to this long side first. null = their own size."
     )
     keep_ratio: bool = chain_field(
         True,
         description=(
-            "true: images keep their aspect ratio; false: each is resized to a square of side "
+            "true: images keep their aspect ratio. false: each is resized to a square of side "
             "clip.input_size. auto = true, or false where the variant is published and "
             "cams.source is patch_text."
         ),
@@ -47,7 +47,7 @@ class ClipConfig(Section):
     normalization: Literal["clip", "imagenet"] = chain_field(
         "clip",
         description=(
-            "Mean and standard deviation of the input. clip: the encoder's; imagenet: as in the "
+            "Mean and standard deviation of the input. clip: the encoder's. imagenet: as in the "
             "released code of WeCLIP, WeakCLIP and ExCEL. auto = clip, or imagenet where the "
             "variant is published and the chain is one of theirs."
         ),

@@ -25,7 +25,7 @@ class DataConfig(Section):
     kind: Literal["demo", "voc", "coco", "folder"] = Field(
         "demo",
         description=(
-            "demo: generated; voc: VOC 2012 devkit layout; coco: COCO 2014; folder: photos "
+            "demo: generated. voc: VOC 2012 devkit layout. coco: COCO 2014. folder: photos "
             "and a CSV."
         ),
     )
@@ -39,24 +39,23 @@ class DataConfig(Section):
     train_list: str = Field(
         "train",
         description=(
-            "List of training ids: a name (train, trainaug; coco: train, train-with-objects) or a "
-            "text file."
+            "List of training ids: a text file or a name. Names: train, trainaug; for coco train, "
+            "train-with-objects."
         ),
     )
     val_list: str = Field("val", description="List of held-out ids, or an empty string for none.")
     tags: str = Field(
         "auto",
         description=(
-            "Where image-level tags come from: auto (voc: the XML annotations; coco: the "
-            "instances JSON; "
-            "demo: tags.csv; folder: <root>/tags.csv), xml, json, or the path of a CSV file. "
-            "masks (voc, coco): read from the pixel labels by `wsss truth tags`, as in some "
-            "papers; only for comparison with them, since this uses pixel labels."
+            "Where image-level tags come from: auto, xml, json, or the path of a CSV file. auto: "
+            "the XML annotations (voc), the instances JSON (coco), or <root>/tags.csv (demo, "
+            "folder). masks (voc, coco): read from the pixel labels by `wsss truth tags`, as in "
+            "some papers. This uses pixel labels, so it serves only to compare with them."
         ),
     )
     classes: list[str] = Field(
         default_factory=list,
-        description=("folder only: class names; empty = all tags in alphabetical order."),
+        description="folder only: class names. empty = all tags in alphabetical order.",
     )
     prompts: dict[str, str] = Field(
         default_factory=dict,
@@ -66,23 +65,23 @@ class DataConfig(Section):
     )
     backgrounds: list[str] | None = Field(
         None,
-        description="Background words of the softmax; null = those of the class list.",
+        description="Background words of the softmax. null = those of the class list.",
     )
     masks: str = Field(
         "",
         description=(
-            "Folder of ground-truth PNGs for the scores. folder: empty = none; coco: written by "
-            "`wsss truth coco-masks`, empty = drawn during each scoring; with coco_truth png, the "
-            "PNGs themselves."
+            "Folder of ground-truth PNGs for the scores. folder: empty = none. coco: what `wsss "
+            "truth coco-masks` wrote, or with coco_truth png the PNGs themselves. empty = the "
+            "masks are drawn during each scoring."
         ),
     )
     coco_truth: CocoRule = Field(
         "crowd_void",
         description=(
             "coco: the rule behind the ground truth of the scores. "
-            + "; ".join(f"{name}: {rule}" for name, rule in COCO_RULES.items())
+            + ". ".join(f"{name}: {rule}" for name, rule in COCO_RULES.items())
             + " (masks names the folder). voc_style: the VOC-style masks that papers pass on, on "
-            "which WeCLIP and ExCEL score; weakclip: what WeakCLIP's converter writes."
+            "which WeCLIP and ExCEL score. weakclip: what WeakCLIP's converter writes."
         ),
     )
     max_pixels: PositiveInt = Field(
@@ -107,7 +106,7 @@ class TagNoiseConfig(Section):
     source: Literal["given", "clip"] = Field(
         "given",
         description=(
-            "Tags to start from. given: those of the data set; clip: the classes that CLIP sees in "
+            "Tags to start from. given: those of the data set. clip: the classes that CLIP sees in "
             "the photo."
         ),
     )
@@ -115,7 +114,7 @@ class TagNoiseConfig(Section):
         0.1,
         description=(
             "clip: a class is a tag from this probability on, among all classes and background "
-            "words; the most probable class always is one."
+            "words. The most probable class always is one."
         ),
     )
     dropped: Share = Field(0.0, description="Probability with which each tag is removed.")
@@ -123,7 +122,7 @@ class TagNoiseConfig(Section):
         "keep_one",
         description=(
             "A training image that would lose all its tags. keep_one: keeps one of them, so that "
-            "all shares are scored on the same images; leave_out: is left out."
+            "all shares are scored on the same images. leave_out: is left out."
         ),
     )
     added: Share = Field(

@@ -17,7 +17,7 @@ class InferConfig(Section):
         "decoder",
         description=(
             "Class scores for the pseudo masks. decoder: the decoder's probabilities of the "
-            "image's tags; cam: the CAM after the learned refinement (weclip, excel); static_cam: "
+            "image's tags. cam: the CAM after the learned refinement (weclip, excel). static_cam: "
             "the uncalibrated CAM after the same refinement (excel: the pseudo masks of its "
             "training log)."
         ),
@@ -26,15 +26,15 @@ class InferConfig(Section):
         [1.0, 0.75],
         min_length=1,
         description=(
-            "Scales; each is also mirrored. weclip and excel average logits, weakclip averages "
+            "Scales. Each is also mirrored. weclip and excel average logits, weakclip averages "
             "probabilities."
         ),
     )
     long_side: int | None = Field(
         None,
         description=(
-            "Scale images to this long side first; null = as clip.long_side. With short_side: the "
-            "longest that a long side may become; null = any."
+            "Scale images to this long side first. null = as clip.long_side. With short_side: the "
+            "longest that a long side may become. null = any."
         ),
     )
     short_side: PositiveInt | None = Field(
@@ -43,26 +43,26 @@ class InferConfig(Section):
     window: PositiveInt | None = Field(
         None,
         description=(
-            "weakclip: side of the sliding window for larger images, pixels; null = the whole "
+            "weakclip: side of the sliding window for larger images, pixels. null = the whole "
             "image at once."
         ),
     )
     stride: PositiveInt | None = Field(
-        None, description="weakclip: pixels between windows; null = the window's side."
+        None, description="weakclip: pixels between windows. null = the window's side."
     )
     grid: Literal["floored", "aligned"] = variant_field(
         published="floored",
         corrected="aligned",
         description=(
             "floored: a remainder of less than a patch is cut off, but the logits are stretched "
-            "over the whole image; aligned: the image is resized to whole patches."
+            "over the whole image. aligned: the image is resized to whole patches."
         ),
     )
     average: Literal["grid", "image"] = chain_field(
         "grid",
         description=(
             "weclip, excel: where the logits of scales and mirror images are averaged. grid: on "
-            "the patch grid of scale 1; image: at the size of the image. auto = grid for weclip "
+            "the patch grid of scale 1. image: at the size of the image. auto = grid for weclip "
             "and image for excel, as in their released code. Scores of images with tags are "
             "averaged on the grid, on which they are stored."
         ),
@@ -81,7 +81,7 @@ class InferConfig(Section):
         "off",
         description=(
             "weclip: on = dropout stays active during prediction, as in the validation that the "
-            "released code runs during its training; the released test has it off."
+            "released code runs during its training. The released test has it off."
         ),
     )
     mirror_first: bool = chain_field(

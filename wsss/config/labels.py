@@ -19,7 +19,7 @@ class BackgroundConfig(Section):
     """From class scores to a background score."""
 
     rule: Literal["power", "constant"] = Field(
-        "power", description="power: (1 - max score)^value; constant: the value itself."
+        "power", description="power: (1 - max score)^value. constant: the value itself."
     )
     value: float = Field(
         1.0, gt=0.0, description="Exponent of the power rule, or the constant background score."
@@ -59,7 +59,7 @@ class CrfConfig(Section):
         published="wrapped",
         corrected="raw",
         description=(
-            "Image of the appearance kernel. raw: RGB; wrapped: BGR minus a mean, cast to uint8 "
+            "Image of the appearance kernel. raw: RGB. wrapped: BGR minus a mean, cast to uint8 "
             "with wrap-around."
         ),
     )
@@ -76,9 +76,9 @@ def crf_labels_field() -> Any:
         published="all",
         corrected="candidates",
         description=(
-            "Labels that enter that CRF. all: every label, as in the released tests; candidates: "
+            "Labels that enter that CRF. all: every label, as in the released tests. candidates: "
             "those with a probability of at least 0.1 somewhere, which takes a fraction of the "
-            "time; winners: those that are the most likely somewhere."
+            "time. winners: those that are the most likely somewhere."
         ),
     )
 
@@ -105,7 +105,7 @@ class SeedsConfig(Section):
 
     rule: Literal["power", "constant"] = Field(
         "constant",
-        description="Background score: power: (1 - max CAM)^value; constant: the value itself.",
+        description="Background score: power: (1 - max CAM)^value. constant: the value itself.",
     )
     values: list[float] = Field(
         [0.4, 0.6],

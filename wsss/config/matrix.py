@@ -36,8 +36,8 @@ class MatrixConfig(Section):
     cams: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description=(
-            "CAM sources by name; clip and cams may differ, e.g. {svc: {cams: {source: "
-            "patch_text}}}; empty = the source of section cams."
+            "CAM sources by name: clip and cams may differ, e.g. {svc: {cams: {source: "
+            "patch_text}}}. empty = the source of section cams."
         ),
     )
     refine: dict[str, dict[str, Any]] = Field(

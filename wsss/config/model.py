@@ -63,7 +63,7 @@ DEMO: Final[Mapping[str, Any]] = {
     "predict": {"scales": [1.0]},
 }
 """By section and key, for ``data.kind: demo``; values of a file replace them. They were chosen on
-other drawings than those that the demo shows (docs/demo.md)."""
+other drawings than those that the demo shows (docs/results/demo.md)."""
 
 
 class Config(Section):
@@ -79,35 +79,36 @@ class Config(Section):
     sweep: dict[str, list[Any]] = Field(
         default_factory=dict,
         description=(
-            "Runs that differ in one key each, e.g. {refine.weakclip.prompts: [2, 4, 8]}: one run "
-            "per value (with several keys, per combination) in results/<name>/<key>-<value>/, and "
-            "a table of all. They share the manifest, and the CAMs if these are the same."
+            "Runs that differ in one key each, e.g. {refine.weakclip.prompts: [2, 4, 8]}. There is "
+            "one run per value in results/<name>/<key>-<value>/, and a table of all. With several "
+            "keys there is one run per combination. Runs share the manifest, and the CAMs if "
+            "these are the same."
         ),
     )
     runs: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description=(
             "Runs by name with the options that they change, e.g. {plain: {cams: {affinity: "
-            "{enabled: false}}}}; they are compared like those of a sweep and combine with one."
+            "{enabled: false}}}}. They are compared like those of a sweep and combine with one."
         ),
     )
     matrix: MatrixConfig = MatrixConfig()
     variant: Variant = Field(
         "corrected",
         description=(
-            "corrected: what a user should run; published: as the authors' code, errors included."
+            "corrected: what a user should run. published: as the authors' code, errors included."
         ),
     )
     supervision: Supervision = Field(
         "tags",
         description=(
-            "tags: weakly supervised, no stage but scoring opens pixel labels. masks: the fully "
-            "supervised upper bound: refiner and segmenter are trained on the pixel labels of the "
-            "training images, without CAMs and pseudo masks, and everything is labelled so."
+            "tags: weakly supervised. Only scoring opens pixel labels. masks: the fully "
+            "supervised upper bound. Refiner and segmenter are then trained on the pixel labels of "
+            "the training images, without CAMs and pseudo masks. Everything is labelled so."
         ),
     )
     shards: PositiveInt = Field(
-        4, le=100_000, description="Parts of each split; one job per part and stage."
+        4, le=100_000, description="Parts of each split. Each part is one job per stage."
     )
     compute: ComputeConfig = ComputeConfig()
     data: DataConfig = DataConfig()

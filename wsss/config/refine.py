@@ -19,17 +19,17 @@ class TrainingConfig(Section):
     iterations: PositiveInt = Field(2000, description="Training steps.")
     batch: PositiveInt = Field(4, description="Crops per step.")
     crop: PositiveInt = Field(
-        320, description="Side of the square training crop, pixels; a multiple of the patch."
+        320, description="Side of the square training crop, a multiple of the patch, pixels."
     )
     short_side: PositiveInt | None = Field(
-        None, description="Scale images to this short side first; null = their own size."
+        None, description="Scale images to this short side first. null = their own size."
     )
     scale_range: tuple[float, float] = Field((0.5, 2.0), description="Random scale on top of that.")
     cat_max_ratio: Share = Field(
         1.0,
         description=(
             "Draw a crop again, up to ten times, while one label covers a larger share of its "
-            "labelled pixels; 1 = accept every crop. For methods that learn from hard labels."
+            "labelled pixels (methods that learn from hard labels). 1 = accept every crop."
         ),
     )
     photometric: bool = Field(False, description="Random brightness, contrast, saturation and hue.")
@@ -47,7 +47,7 @@ class TrainingConfig(Section):
         None,
         description=(
             "Steps between checkpoints that are kept, from step 0 to the last, so that `wsss "
-            "score-labels` can score the labels of these steps; null = none."
+            "score-labels` can score the labels of these steps. null = none."
         ),
     )
 
@@ -111,7 +111,7 @@ if not TYPE_CHECKING:  # the methods' names and sections come from the registry
     _fields: dict[str, Any] = {
         "method": (
             Literal["none", *METHODS],
-            Field("none", description=f"{'; '.join(_described)}."),
+            Field("none", description=f"{'. '.join(_described)}."),
         )
     } | {name: (kind, kind()) for name, kind in METHODS.items()}
     RefineConfig = create_model(

@@ -32,7 +32,7 @@ class RetrainConfig(Section):
     """The supervised segmenter, trained on the `train` masks through mmsegmentation."""
 
     enabled: bool = Field(
-        True, description="Train the segmenter; false ends the chain at the pseudo masks."
+        True, description="Train the segmenter. false ends the chain at the pseudo masks."
     )
     model: Literal[
         "segformer-b0",
@@ -50,53 +50,53 @@ class RetrainConfig(Section):
         "clip-vit",
     ] = Field(
         "segformer-b0",
-        description="Architecture, built by mmsegmentation; docs/segmenters.md compares them.",
+        description="Architecture. docs/reference/segmenters.md compares them.",
     )
     init: str = chain_field(
         "mit-b0",
         description=(
-            "Weights of the backbone to start from: random; clip (clip-vit: those of section "
-            "clip); a name that is downloaded (mit-b0 … mit-b5, resnet50-v1c, resnet101-v1c, "
-            "resnet101, deit-s; see docs/segmenters.md); or the path of a checkpoint "
-            "(.safetensors, .pth, for ResNet38 also MXNet's .params). auto = the network's "
-            "own name; clip for clip-vit; random for ResNet38."
+            "Weights of the backbone to start from: random, clip, a name or a path. clip: those of "
+            "section clip, for clip-vit. A name is downloaded: mit-b0 … mit-b5, resnet50-v1c, "
+            "resnet101-v1c, resnet101, deit-s. A path is that of a checkpoint (.safetensors, "
+            ".pth, for ResNet38 also MXNet's .params). auto = the network's own name, clip for "
+            "clip-vit, random for ResNet38."
         ),
     )
     batch_norm: BatchNorm = chain_field(
         "trained",
         description=(
-            "Batch normalisation. trained: learns scale and shift, uses batch statistics; "
-            "fixed_affine: learns nothing, uses batch statistics; frozen: learns nothing, and the "
+            "Batch normalisation. trained: learns scale and shift, uses batch statistics. "
+            "fixed_affine: learns nothing, uses batch statistics. frozen: learns nothing, and the "
             "backbone uses its running statistics. auto = as in the network's recipe, or trained "
             "where init is random."
         ),
     )
     crop: PositiveInt = Field(512, description="Side of the square training crop, pixels.")
     short_side: PositiveInt | None = Field(
-        None, description="Scale images to this short side first; null = their own size."
+        None, description="Scale images to this short side first. null = their own size."
     )
     scale_range: tuple[float, float] = Field(
         (0.5, 2.0), description="Random scale of the image before the crop, on top of that."
     )
     scale_choices: list[PositiveFloat] = Field(
         default_factory=list,
-        description="Draw the random scale from this list instead of scale_range; empty = do not.",
+        description="Draw the random scale from this list instead of scale_range, if any.",
     )
     scale_filter: Literal["bilinear", "bicubic"] = Field(
-        "bilinear", description="Filter that scales the image; the mask takes the nearest pixel."
+        "bilinear", description="Filter that scales the image. The mask takes the nearest pixel."
     )
     cat_max_ratio: Share = Field(
         0.75,
         description=(
             "Draw a crop again, up to ten times, while one label covers a larger share of its "
-            "labelled pixels; 1 = accept every crop."
+            "labelled pixels. 1 = accept every crop."
         ),
     )
     color: Literal["photometric", "hsv", "none"] = Field(
         "photometric",
         description=(
             "Random colours. photometric: brightness, contrast, saturation and hue, as in "
-            "mmsegmentation; hsv: hue, saturation and value shifted by up to 10 of 255."
+            "mmsegmentation. hsv: hue, saturation and value shifted by up to 10 of 255."
         ),
     )
     batch: PositiveInt = Field(8, description="Global batch size, whatever the number of devices.")
@@ -110,7 +110,7 @@ class RetrainConfig(Section):
         0.1,
         ge=0,
         description=(
-            "clip-vit: learning rate of the CLIP's tower, relative to lr; 0 = it keeps its weights "
+            "clip-vit: learning rate of the CLIP's tower, relative to lr. 0 = it keeps its weights "
             "and only the decoder learns, which takes half the time."
         ),
     )
@@ -136,19 +136,19 @@ class PredictConfig(Section):
     window: PositiveInt | None = Field(
         None,
         description=(
-            "Side of the sliding window over the scaled image, pixels; logits of overlapping "
-            "windows are averaged; null = the whole image at once."
+            "Side of the sliding window over the scaled image, pixels. Logits of overlapping "
+            "windows are averaged. null = the whole image at once."
         ),
     )
     stride: PositiveInt | None = Field(
-        None, description="Pixels between windows; null = the window's side."
+        None, description="Pixels between windows. null = the window's side."
     )
     crf: bool = Field(True, description="Also predict with a dense CRF, in separate rows.")
     crf_labels: CrfLabels = crf_labels_field()
     crf_settings: CrfConfig | None = Field(
         None,
         description=(
-            "Settings of that CRF, with the keys of masks.crf (missing ones take the defaults); "
+            "Settings of that CRF, with the keys of masks.crf (missing ones take the defaults). "
             "null = those of masks.crf."
         ),
     )

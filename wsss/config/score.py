@@ -23,7 +23,7 @@ class ScoreConfig(Section):
     cam_thresholds: Literal["fixed", "fixed+best"] = Field(
         "fixed+best",
         description=(
-            "Rows of the CAMs. fixed: with the configured background rule; fixed+best: also with "
+            "Rows of the CAMs. fixed: with the configured background rule. fixed+best: also with "
             "the threshold that is best on the same ground truth."
         ),
     )
@@ -34,7 +34,7 @@ class ScoreConfig(Section):
         "union",
         description=(
             "Labels that a mean IoU runs over. union: all that occur in the truth or in the "
-            "prediction; truth: those that occur in the truth. They differ only where a label is "
+            "prediction. truth: those that occur in the truth. They differ only where a label is "
             "predicted that no truth has."
         ),
     )
@@ -43,7 +43,7 @@ class ScoreConfig(Section):
         ge=0,
         lt=1,
         description=(
-            "Width of the regions behind the boundary IoU, as a share of the image's diagonal; "
+            "Width of the regions behind the boundary IoU, as a share of the image's diagonal. "
             "0 = no boundary IoU."
         ),
     )
@@ -51,7 +51,7 @@ class ScoreConfig(Section):
         1000,
         ge=0,
         description=(
-            "Bootstrap samples of the images behind the 95 % interval of each mIoU; 0 = no "
+            "Bootstrap samples of the images behind the 95 % interval of each mIoU. 0 = no "
             "interval."
         ),
     )
@@ -63,6 +63,6 @@ class PicturesConfig(Section):
     contact_images: PositiveInt = Field(12, description="Images on a contact sheet.")
     gallery_images: PositiveInt = Field(
         2000,
-        description="Most images per split on the result page; of more it shows some, spread "
-        "over the classes.",
+        description="Most images per split on the result page. If there are more, it shows "
+        "some, spread over the classes.",
     )

@@ -11,7 +11,7 @@ from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles
 from wsss.cli.weights_check import check_weights
 from wsss.compute.device import require_cuda
 from wsss.config.load import load_config, merged_yaml
-from wsss.config.render import default_yaml, json_schema
+from wsss.config.render import default_yaml, json_schema, reference_markdown
 from wsss.config.runs import expand_runs
 
 _log = logging.getLogger(__name__)
@@ -34,8 +34,14 @@ def schema() -> None:
 
 
 @app.command()
+def reference() -> None:
+    """Print the reference of all keys as Markdown (docs/reference/configuration.md)."""
+    typer.echo(reference_markdown(), nl=False)
+
+
+@app.command()
 def check(config: ConfigFiles = DEFAULT_CONFIG) -> None:
-    """Check a configuration and print what is in force, with every `auto` resolved.
+    """Check a configuration and print the values that apply, with every `auto` resolved.
 
     The runs of a sweep, of `runs` and of a matrix are checked too, and the names of weights.
     """

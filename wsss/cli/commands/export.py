@@ -30,7 +30,7 @@ def voc_submission(
     protocol: Annotated[Protocol, typer.Option(help="Which label maps.")] = "multi_crf",
     competition: Annotated[
         Literal["comp5", "comp6"],
-        typer.Option(help="comp6: trained on more than VOC (CLIP, ImageNet); comp5: on VOC alone."),
+        typer.Option(help="comp6: trained on more than VOC (CLIP, ImageNet). comp5: on VOC alone."),
     ] = "comp6",
 ) -> None:
     """Pack predictions of VOC's test images for its evaluation server.

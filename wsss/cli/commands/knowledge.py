@@ -31,17 +31,15 @@ def add(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Text or JSON with descriptions, e.g. a model's answer; - reads it from the pipe."
+            help="Text or JSON with descriptions, e.g. a model's answer. - reads it from the pipe."
         ),
     ],
-    to: Annotated[
-        Path, typer.Option(help="JSON file to add them to; created if it does not exist.")
-    ],
+    to: Annotated[Path, typer.Option(help="JSON file to add them to, new or not.")],
     classes: Annotated[
         list[str] | None,
         typer.Option(
             "--class",
-            help="A class that is a heading without a mark; one alone: the subject of the text.",
+            help="A class that is a heading without a mark. With one alone the text is about it.",
         ),
     ] = None,
 ) -> None:
@@ -66,7 +64,7 @@ def show(
     classes: Annotated[list[str] | None, typer.Argument(help="Classes (default: all).")] = None,
     knowledge_file: Annotated[
         Path | None,
-        typer.Option("--knowledge", help="Your file; it replaces classes of the built-in one."),
+        typer.Option("--knowledge", help="Your file, whose classes replace the built-in ones."),
     ] = None,
 ) -> None:
     """Print the descriptions of classes."""

@@ -28,7 +28,7 @@ def register(app: typer.Typer, panel: str) -> None:
         ],
         processes: Annotated[
             int,
-            typer.Option(help="One per GPU; 0 and 1 start the command as it is.", min=0),
+            typer.Option(help="One per GPU. 0 and 1 start the command as it is.", min=0),
         ] = 1,
     ) -> None:
         """Run a training in several processes here: `wsss launch --processes 4 retrain …`.

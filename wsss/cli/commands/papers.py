@@ -20,8 +20,8 @@ def paper_table(
         list[str],
         typer.Option(
             help=(
-                "What a row's run wrote: ROW is its name in the table, its slug or the label of a "
-                "run; PATH is the folder of the run (results/<name>), a file of `wsss score` or "
+                "What a row's run wrote. ROW is its name in the table, its slug or the label of a "
+                "run. PATH is the folder of the run (results/<name>), a file of `wsss score` or "
                 "the cost that refine-train wrote. Repeat for each path."
             ),
             metavar="ROW=PATH",

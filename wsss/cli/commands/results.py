@@ -27,13 +27,13 @@ PANEL = "Results"
 def score(
     product: Annotated[
         ProductName,
-        typer.Argument(help="What the shards hold; `blob` is the floor that ignores the image."),
+        typer.Argument(help="What the shards hold. `blob` is the floor that ignores the image."),
     ],
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="Records to write (JSON).")],
     shards: Annotated[
         list[Path],
-        typer.Argument(help="The shards of the split; none for `blob`.", show_default=False),
+        typer.Argument(help="The shards of the split, none for `blob`.", show_default=False),
     ] = [],  # noqa: B006
     split: Split = "train",
     config: ConfigFiles = DEFAULT_CONFIG,
@@ -87,7 +87,7 @@ def table(
 ) -> None:
     """One table of all records, and two of their classes: Markdown, CSV and HTML.
 
-    classes has the boundary IoU and the shares of wrong pixels of each class;
+    classes has the boundary IoU and the shares of wrong pixels of each class.
     pairs has classes alone and together with others.
     """
     from wsss.score.image_counts_file import read_scored
@@ -104,11 +104,11 @@ def compare(
     ],
     records: Annotated[
         list[Path] | None,
-        typer.Argument(help="Records of `wsss score`; one row per run.", show_default=False),
+        typer.Argument(help="Records of `wsss score`, one row per run.", show_default=False),
     ] = None,
     name: Annotated[str, typer.Option(help="Title of the table.")] = "runs",
 ) -> None:
-    """One table of several runs: a row per run, a column per product; turned if narrower."""
+    """One table of several runs: a row per run, a column per product, or turned."""
     from wsss.score.image_counts_file import read_scored
     from wsss.score.tables.comparison import make_comparison, rows_by_run
 
@@ -179,7 +179,7 @@ def page(
     config: ConfigFiles = DEFAULT_CONFIG,
     workers: Workers = 0,
 ) -> None:
-    """The result page: every stage of every image, charts, filters; open it in a browser."""
+    """The result page: every stage of every image, charts, filters. Open it in a browser."""
     from wsss.score.page.build import make_page
     from wsss.score.page.files import RunFiles
 

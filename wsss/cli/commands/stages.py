@@ -108,7 +108,7 @@ def refine_train(
     shards: Annotated[
         list[Path],
         typer.Argument(
-            help="CAM shards of the train split; with supervision: masks those of `wsss truth "
+            help="CAM shards of the train split, or with supervision: masks those of `wsss truth "
             "training-masks`.",
             show_default=False,
         ),
@@ -130,7 +130,7 @@ def refine_train(
     device: Device = "",
     workers: Workers = 0,
 ) -> None:
-    """Train the refiner on CAMs or seeds (refine.method; with none there is nothing to do)."""
+    """Train the refiner on CAMs or seeds (refine.method, unless it is none)."""
     values = stage_values("refine_train", config, device=device, workers=workers)
     if not values["refine"].is_trained:
         typer.echo("refine.method is none: nothing is trained", err=True)
@@ -146,7 +146,7 @@ def refine_import(
     file: Annotated[
         Path | None,
         typer.Argument(
-            help="What the authors released (.pth, .safetensors); default: refine.checkpoint.",
+            help="What the authors released (.pth, .safetensors), by default refine.checkpoint.",
             show_default=False,
         ),
     ] = None,
@@ -206,7 +206,7 @@ def refine_predict(
     device: Device = "",
     workers: Workers = 0,
 ) -> None:
-    """Label maps of the refiner itself, without tags; protocols as those of `predict`."""
+    """Label maps of the refiner itself, without tags. Protocols are those of `predict`."""
     from wsss.refine.stage import predict
 
     values = stage_values("refine_predict", config, device=device, workers=workers)
@@ -231,7 +231,7 @@ def retrain(
     masks: Annotated[
         list[Path],
         typer.Argument(
-            help="Mask shards of the train split; with supervision: masks those of `wsss truth "
+            help="Mask shards of the train split, or with supervision: masks those of `wsss truth "
             "training-masks`.",
             show_default=False,
         ),

@@ -28,7 +28,7 @@ def verify(
     """Say what is stale, damaged or missing in a run, and why.
 
     Each artefact is held against the configuration, the code, package versions and the content of
-    what it was made from. Exit code 0: all as configured; 1: something is stale; 2: something is
+    what it was made from. Exit code 0: all as configured. 1: something is stale. 2: something is
     damaged or missing.
     """
     from wsss.config.load import merged_yaml
@@ -55,19 +55,19 @@ def verify(
 def clean(
     run: RunFolder,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Delete nothing; say what would go.")
+        bool, typer.Option("--dry-run", "-n", help="Delete nothing, but say what would go.")
     ] = False,
     what: Annotated[
         What,
         typer.Option(
-            help="work: states of finished trainings; cache: what reruns take over; all: both."
+            help="work: states of finished trainings. cache: what reruns take over. all: both."
         ),
     ] = "work",
 ) -> None:
     """Delete what no result needs: states of finished trainings, caches, temporary files.
 
-    Nothing reruns because of it. A training that reruns later starts anew, and a stage without its
-    cache computes every image again.
+    Nothing reruns because of it. A training that reruns later starts at its first step,
+    and a stage without its cache computes every image again.
     """
     from wsss.pipeline import clean as cleaning
     from wsss.pipeline.verify.run import run_name

@@ -17,7 +17,7 @@ class HeadOptions(MethodOptions):
 
     width: PositiveInt = Field(256, description="Channels of the fused features.")
     depth: PositiveInt = Field(3, description="Blocks of the decoder.")
-    heads: PositiveInt = Field(8, description="Heads of a decoder block; they divide the width.")
+    heads: PositiveInt = Field(8, description="Heads of a decoder block, a divisor of the width.")
     dropout: Share = Field(0.1, description="Share of fused channels zeroed in training.")
     affinity_weight: float = Field(0.1, ge=0, description="Weight of the affinity loss.")
     affinity_radius: PositiveInt = Field(
@@ -33,7 +33,7 @@ class HeadOptions(MethodOptions):
         corrected=(0.4, 0.6),
         description=(
             "Pixels whose largest class score, after pixel-adaptive refinement, lies in this band "
-            "are ignored; null = none."
+            "are ignored. null = none."
         ),
     )
     block_distance: Literal["absolute", "signed"] = variant_field(
@@ -50,10 +50,10 @@ class HeadOptions(MethodOptions):
         corrected="located",
         description=(
             "CAMs of a training crop, and which tags the crop shows. crop: CAMs of the crop for "
-            "every tag of the image; gated: the same, but pixels of a tag are ignored if its "
-            "probability on the crop is below visibility_threshold times that on the image; "
+            "every tag of the image. gated: the same, but pixels of a tag are ignored if its "
+            "probability on the crop is below visibility_threshold times that on the image. "
             "located: pixels of a tag are ignored if the image's CAM stays below "
-            "visibility_threshold everywhere on the crop; image: the image's CAM, cut out (excel: "
+            "visibility_threshold everywhere on the crop. image: the image's CAM, cut out (excel: "
             "until lvc_start, then as located)."
         ),
     )

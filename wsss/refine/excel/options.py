@@ -24,9 +24,9 @@ class ExcelOptions(HeadOptions):
         published="aliased",
         corrected="clean",
         description=(
-            "Features that are fused. clean: the output of every block; aliased: an in-place bug "
-            "replaces the block before the calibrated ones by the calibrated stream, and the "
-            "calibrated ones except the last by the state before the next block's MLP."
+            "Features that are fused. clean: the output of every block. aliased: as an in-place "
+            "bug leaves them. The calibrated stream replaces the block before the calibrated "
+            "ones. The state before the next block's MLP replaces these, except the last."
         ),
     )
     relation_scale: float = Field(
@@ -72,7 +72,7 @@ class ExcelOptions(HeadOptions):
         ge=0,
         description=(
             "Training step from which the labels of the affinity loss are the decoder's "
-            "prediction; null = never (published: VOC 24000, COCO never)."
+            "prediction. null = never (published: VOC 24000, COCO never)."
         ),
     )
 

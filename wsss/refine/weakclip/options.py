@@ -34,7 +34,7 @@ class BoundaryConfig(Section):
         published="cells",
         corrected="pixels",
         description=(
-            "Unit of the spatial deviations: pixels of the crop, or cells of the loss grid (two "
+            "Unit of the spatial deviations. pixels: of the crop. cells: of the loss grid (two "
             "per patch side), which enlarges them by the size of a cell."
         ),
     )
@@ -42,7 +42,7 @@ class BoundaryConfig(Section):
         published="sampled",
         corrected="averaged",
         description=(
-            "How the crop is reduced to the grid. averaged: over each cell; sampled: corner to "
+            "How the crop is reduced to the grid. averaged: over each cell. sampled: corner to "
             "corner without smoothing."
         ),
     )
@@ -61,7 +61,7 @@ class WeakClipOptions(MethodOptions):
         published=1.0,
         corrected=0.02,
         description=(
-            "Standard deviation of their initial values; CLIP's token embeddings have 0.01 to 0.02."
+            "Standard deviation of their initial values. CLIP's token embeddings have 0.01 to 0.02."
         ),
     )
     temperature: float = Field(
@@ -71,7 +71,7 @@ class WeakClipOptions(MethodOptions):
     )
     width: PositiveInt = Field(256, description="Width of the co-attention.")
     depth: PositiveInt = Field(3, description="Layers of each of its two stacks.")
-    heads: PositiveInt = Field(4, description="Heads of its attention; they divide the width.")
+    heads: PositiveInt = Field(4, description="Heads of its attention, a divisor of the width.")
     channels: PositiveInt = Field(256, description="Channels of the decoder.")
     dropout: Share = Field(
         0.1, description="Dropout in the co-attention and before the classifier."
@@ -81,7 +81,7 @@ class WeakClipOptions(MethodOptions):
         min_length=4,
         max_length=4,
         description=(
-            "Blocks, counted from 1, whose outputs feed the pyramid; null = a third, a half, two "
+            "Blocks, counted from 1, whose outputs feed the pyramid. null = a third, a half, two "
             "thirds and all of the encoder's depth (ViT-B/16: 4, 6, 8, 12)."
         ),
     )
@@ -102,14 +102,14 @@ class WeakClipOptions(MethodOptions):
         published="twice",
         corrected="once",
         description=(
-            "How often CLIP's positional table is resized. once: to the image's grid; twice: first "
+            "How often CLIP's positional table is resized. once: to the image's grid. twice: first "
             "to the grid of the training crop."
         ),
     )
     drop_path: Share = variant_field(
         published=0.1,
         corrected=0.0,
-        description="Stochastic depth of CLIP's last block in training; it rises from 0.",
+        description="Stochastic depth of CLIP's last block in training. It rises from 0.",
     )
     clip_lr: float = Field(
         0.0, ge=0, description="Learning rate of CLIP's two towers, relative to refine.train.lr."
@@ -123,7 +123,7 @@ class WeakClipOptions(MethodOptions):
         published="leak",
         corrected="frozen",
         description=(
-            "Meaning of a relative rate of 0. frozen: the weights stay and CLIP has no graph; "
+            "Meaning of a relative rate of 0. frozen: the weights stay and CLIP has no graph. "
             "leak: the cosine schedule rises from 0 to min_lr, so that they are trained after all."
         ),
     )
@@ -132,7 +132,7 @@ class WeakClipOptions(MethodOptions):
         corrected="",
         description=(
             "VOC: images on this list are seen twice per epoch (the released list of 10582 images "
-            "repeats the 1464 of train); empty = none."
+            "repeats the 1464 of train). empty = none."
         ),
     )
     extra_labels: list[str] = Field(
@@ -147,8 +147,8 @@ class WeakClipOptions(MethodOptions):
         corrected="targets",
         description=(
             "Treatment of labels that are not tags of the image. ignored: they compete like "
-            "others; targets: they are left out of the CRF, so that no loss asks for them and the "
-            "softmax suppresses them; masked: they are left out of the softmax too, so that "
+            "others. targets: they are left out of the CRF, so that no loss asks for them and the "
+            "softmax suppresses them. masked: they are left out of the softmax too, so that "
             "nothing suppresses them in prediction, where tags are unknown."
         ),
     )
@@ -156,7 +156,7 @@ class WeakClipOptions(MethodOptions):
         published="ignored",
         corrected="masked",
         description=(
-            "ignored: pseudo masks may hold labels that are not tags of their image; masked: they "
+            "ignored: pseudo masks may hold labels that are not tags of their image. masked: they "
             "may not."
         ),
     )
@@ -164,7 +164,7 @@ class WeakClipOptions(MethodOptions):
         published="opencv",
         corrected="smooth",
         description=(
-            "Bilinear scaling of the photos of training crops. opencv: of the nearest four pixels; "
+            "Bilinear scaling of the photos of training crops. opencv: of the nearest four pixels. "
             "smooth: of more where a photo shrinks."
         ),
     )
@@ -173,7 +173,7 @@ class WeakClipOptions(MethodOptions):
         corrected="anywhere",
         description=(
             "Where a photo lies that is smaller than the training crop. corner: at the upper left, "
-            "so that it is padded right and below; anywhere: at a random place."
+            "so that it is padded right and below. anywhere: at a random place."
         ),
     )
     padding: Literal["labelled", "ignored"] = variant_field(

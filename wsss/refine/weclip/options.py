@@ -20,7 +20,7 @@ class WeClipOptions(HeadOptions):
         published="raw",
         corrected="cosine",
         description=(
-            "Learned affinity: sigmoid of dot products of fused features. raw saturates early; "
+            "Learned affinity: sigmoid of dot products of fused features. raw saturates early. "
             "cosine divides by their norms and a temperature."
         ),
     )
@@ -30,8 +30,8 @@ class WeClipOptions(HeadOptions):
         ge=0,
         description=(
             "Training steps before the refinement module contributes to the pseudo labels "
-            "(published: VOC 15000, COCO 40000; the released counter also counts validation "
-            "images, so in effect VOC 9144)."
+            "(published: VOC 15000, COCO 40000). The released counter also counts validation "
+            "images, so VOC's number is 9144 in effect."
         ),
     )
     rfm_blocks: PositiveInt = Field(

@@ -1,0 +1,1 @@
+"""Checks the prose that a person reads: short, plain sentences."""
