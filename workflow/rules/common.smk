@@ -1,5 +1,6 @@
 # The configuration, typed, and what rules ask of it.
 import atexit
+import importlib.resources
 import re
 import sys
 import time
@@ -7,14 +8,17 @@ from pathlib import Path
 
 from snakemake.logging import logger
 
-# The package next to this Snakefile runs, here and in every job, whether or not one is installed.
-sys.path.insert(0, workflow.basedir)
+# In a source tree the package next to the workflow runs, here and in every job, whether or not one
+# is installed.
+PROJECT = Path(str(workflow.current_basedir)).parents[1]
+if (PROJECT / "wsss").is_dir():
+    sys.path.insert(0, str(PROJECT))
 
 from wsss.pipeline.utf8 import ensure_utf8
 
 ensure_utf8()
 
-from wsss.pipeline.engine import job_container, prepare_jobs
+from wsss.pipeline.engine import job_container, prepare_jobs, workflow_folder
 from wsss.pipeline.engine_lock import remove_dead_locks
 from wsss.pipeline.failures import explain_failure
 from wsss.pipeline.plan import PLAN_VARIABLE, Plan
@@ -64,9 +68,13 @@ CONTAINER = job_container()
 # Tables of papers by name, each a rule.
 TABLES = {
     path.stem: path
-    for path in sorted(Path(workflow.basedir, "workflow/tables").glob("*.yaml"))
+    for path in sorted((workflow_folder() / "tables").glob("*.yaml"))
 }
-RULES = [Path(workflow.main_snakefile), *Path(workflow.current_basedir).glob("*.smk")]
+RULES = [
+    Path(workflow.main_snakefile),
+    workflow_folder() / "Snakefile",
+    *(workflow_folder() / "rules").glob("*.smk"),
+]
 try:
     # Jobs of a cluster evaluate this file again; they follow the engine that submitted them.
     PLAN = Plan(config, RULES, is_job=not workflow.is_main_process)
@@ -336,7 +344,7 @@ PAGE_OPTIONS = {
 
 def page_assets():
     """Digest of what a result page consists of next to its data; no module, so code lacks it."""
-    folder = Path(workflow.basedir, "wsss/score/page/assets")
+    folder = importlib.resources.files("wsss.score.page") / "assets"
     return digest_json([digest_file(path) for path in sorted(folder.iterdir())])
 
 
@@ -503,7 +511,7 @@ def table_bars(name):
     """The bars of a table that shows each class."""
     if not load_table(TABLES[name]).class_columns:
         return []
-    caption = f"{workflow.basedir}/workflow/report/paper_bars.rst"
+    caption = "../report/paper_bars.rst"
     labels = {"table": name, "what": "IoU per class"}
     kind = {"caption": caption, "category": "Tables of papers", "labels": labels}
     bars = report(f"results/tables/{name}/{name}.png", **kind)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import wsss
 from wsss.compute.machine import name_user, this_machine
+from wsss.errors import WsssError
 from wsss.pipeline.parent_watch import ENGINE_VARIABLE, HOST_VARIABLE, engine_is_elsewhere
 
 
@@ -22,6 +23,25 @@ def prepare_jobs() -> None:
     # it is the first itself.
     if engine_is_elsewhere():
         os.environ |= {ENGINE_VARIABLE: str(os.getpid()), HOST_VARIABLE: this_machine()}
+
+
+def workflow_folder() -> Path:
+    """The folder of the Snakefile, with rules, presets, profiles and tables.
+
+    It lies next to the package in a source tree, and inside the package after ``pip install``.
+    ``config.yaml`` of the embedded demo lies next to it.
+
+    Raises:
+        WsssError: the package was copied without it.
+    """
+    package = Path(wsss.__file__).parent
+    for folder in (package / "workflow", package.parent / "workflow"):
+        if (folder / "Snakefile").is_file():
+            return folder
+    raise WsssError(
+        f"{package}: the folder workflow is neither in the package nor next to it; "
+        "install wsss again, or run the project's folder as a whole"
+    )
 
 
 def job_container() -> str | None:
