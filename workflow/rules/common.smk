@@ -18,6 +18,7 @@ from wsss.pipeline.utf8 import ensure_utf8
 
 ensure_utf8()
 
+from wsss._compat.missing_packages import SEGMENTERS, require
 from wsss.pipeline.engine import job_container, prepare_jobs, workflow_folder
 from wsss.pipeline.engine_lock import remove_dead_locks
 from wsss.pipeline.failures import explain_failure
@@ -276,6 +277,11 @@ def refiner_file(wildcards):
 
 def initial_weights(wildcards):
     """The files that the segmenter starts from, as far as they are not downloaded."""
+    if HERE:  # hours before the job would say it
+        try:
+            require(*SEGMENTERS)
+        except WsssError as error:
+            stop(error)
     settings = of_run(wildcards)
     clip = [settings.clip.model, settings.clip.pretrained]
     return local_files(

@@ -29,7 +29,6 @@ def workflow_folder() -> Path:
     """The folder of the Snakefile, with rules, presets, profiles and tables.
 
     It lies next to the package in a source tree, and inside the package after ``pip install``.
-    ``config.yaml`` of the embedded demo lies next to it.
 
     Raises:
         WsssError: the package was copied without it.
