@@ -1,8 +1,8 @@
 """Say what to install where a package or a system library is missing.
 
 What breaks: the base installation has no segmenters (`pip install 'wsss[segment]'`). Their packages
-ask for opencv-python, which loads libGL when it is imported; the dependency of `wsss` itself,
-opencv-python-headless, does not. Delete the second half when mmsegmentation takes the headless build.
+ask for opencv-python, which loads libGL and glib when it is imported. opencv-python-headless, which
+`wsss` itself asks for, does not. Delete the second half when mmsegmentation takes that build.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def require(*packages: str) -> None:
 
 def explain_import(error: ImportError) -> str:
     """What to do about a package that does not import; empty where that is not known."""
-    if "libGL" not in str(error):
+    if not any(library in str(error) for library in ("libGL", "libgthread")):
         return ""
     return (
         f"OpenCV does not start ({error}); install the library (Debian and Ubuntu: apt-get install "
-        "libgl1 libglib2.0-0), or take the build without windows: pip uninstall opencv-python, then "
-        "pip install --force-reinstall --no-deps opencv-python-headless"
+        "libgl1 libglib2.0-0), or take the build that needs none: pip uninstall opencv-python, "
+        "then pip install --force-reinstall --no-deps opencv-python-headless"
     )

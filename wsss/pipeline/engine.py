@@ -15,7 +15,11 @@ from wsss.pipeline.parent_watch import ENGINE_VARIABLE, HOST_VARIABLE, engine_is
 def prepare_jobs() -> None:
     """Let jobs run the package that the engine runs, installed or not, and end with the engine."""
     name_user()
-    _prepend("PYTHONPATH", Path(wsss.__file__).parents[1])
+    project = Path(wsss.__file__).parents[1]
+    # An installed package is found without that, and its folder holds all other packages as well,
+    # which an environment of conda has in versions of its own.
+    if workflow_folder().parent == project:
+        _prepend("PYTHONPATH", project)
     # `python` in a job is the interpreter that runs the engine, its environment active or not;
     # a conda environment of a job, activated later, goes before it.
     _prepend("PATH", Path(sys.executable).parent)
