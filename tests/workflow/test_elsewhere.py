@@ -64,6 +64,13 @@ def test_a_module_under_other_names_runs(tmp_path: Path) -> None:
         assert len(shard) == 4
 
 
+def test_a_module_with_a_prefix_is_refused(tmp_path: Path) -> None:
+    _outer_workflow(tmp_path, f'"{ROOT}/workflow/Snakefile"\n    prefix:\n        "out"')
+    done = _run(ENGINE, "--dry-run", "--cores", "1", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: module wsss: prefix and replace_prefix")
+
+
 def test_another_folder_takes_the_shipped_configuration(tmp_path: Path) -> None:
     changes = ["--config", f"data={json.dumps(CONFIG['data'])}"]
     manifest = "results/demo/manifest/manifest.csv"

@@ -60,6 +60,11 @@ def failed_jobs():
     return [(job.rule.name, str(log)) for job in jobs for log in job.log]
 
 
+if workflow.modifier.path_modifier.replace_prefix("results/") != "results/":
+    stop(
+        "module wsss: prefix and replace_prefix are not supported, since jobs name files below "
+        "results/ themselves; leave them out, and choose the folder by --directory"
+    )
 STARTED = time.time()
 prepare_jobs()
 if workflow.is_main_process and not workflow.output_settings.dryrun:
@@ -68,8 +73,7 @@ if workflow.is_main_process and not workflow.output_settings.dryrun:
 CONTAINER = job_container()
 # Tables of papers by name, each a rule.
 TABLES = {
-    path.stem: path
-    for path in sorted((workflow_folder() / "tables").glob("*.yaml"))
+    path.stem: path for path in sorted((workflow_folder() / "tables").glob("*.yaml"))
 }
 RULES = [
     Path(workflow.main_snakefile),
