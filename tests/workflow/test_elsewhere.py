@@ -90,11 +90,18 @@ def test_the_configuration_of_the_folder_comes_first(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The installed wheel, and what hides the source tree and the packages of the segmenters."""
+    """The installed wheel, and what hides the source tree and the packages of the segmenters.
+
+    As for a release, the wheel is built from the source archive.
+    """
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     offline = ["--no-deps", "--no-index"]
-    build = ["wheel", *offline, "--no-build-isolation", "--wheel-dir", folder, ROOT]
+    hatch = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", folder]
+    done = _run(*hatch, folder=ROOT)
+    assert done.returncode == 0, done.stderr
+    (archive,) = folder.glob("wsss-*.tar.gz")
+    build = ["wheel", *offline, "--no-build-isolation", "--wheel-dir", folder, archive]
     done = _run(*pip, *build, folder=folder)
     assert done.returncode == 0, done.stderr
     (wheel,) = folder.glob("wsss-*.whl")
