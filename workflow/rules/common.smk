@@ -18,7 +18,6 @@ from wsss.pipeline.utf8 import ensure_utf8
 
 ensure_utf8()
 
-from wsss._compat.missing_packages import SEGMENTERS, require
 from wsss.pipeline.engine import job_container, prepare_jobs, workflow_folder
 from wsss.pipeline.engine_lock import remove_dead_locks
 from wsss.pipeline.failures import explain_failure
@@ -41,6 +40,7 @@ from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
 from wsss.data.datasets.coco import instances_path, parts_of
 from wsss.errors import WsssError
+from wsss._compat.missing_packages import SEGMENTERS, require
 from wsss.compute.device import local_gpus, require_cuda
 from wsss.demo.dataset import RECORD, is_as_drawn
 from wsss.score.papers.table import load_table
@@ -53,6 +53,13 @@ def stop(reason):
     sys.exit(f"error: {reason}")
 
 
+if workflow.modifier.path_modifier.replace_prefix("results/") != "results/":
+    stop(
+        "module wsss: prefix and replace_prefix are not supported, since jobs name files below "
+        "results/ themselves; leave them out, and choose the folder by --directory"
+    )
+
+
 def failed_jobs():
     """Rule and log of each job that failed for good."""
     failed = workflow.scheduler.failed
@@ -60,11 +67,6 @@ def failed_jobs():
     return [(job.rule.name, str(log)) for job in jobs for log in job.log]
 
 
-if workflow.modifier.path_modifier.replace_prefix("results/") != "results/":
-    stop(
-        "module wsss: prefix and replace_prefix are not supported, since jobs name files below "
-        "results/ themselves; leave them out, and choose the folder by --directory"
-    )
 STARTED = time.time()
 prepare_jobs()
 if workflow.is_main_process and not workflow.output_settings.dryrun:
