@@ -53,7 +53,8 @@ def _needed(stages: set[str]) -> dict[str, str]:
     graph = grimp.build_graph("wsss", include_external_packages=True)
     distributions = packages_distributions()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    direct = {_normal(line.partition("==")[0]) for line in project["dependencies"]}
+    lines = project["dependencies"] + project["optional-dependencies"]["segment"]
+    direct = {_normal(line.partition("==")[0]) for line in lines}
     providers = {}
     modules = imported_modules(entries) | set(COMMAND_LINE)
     modules |= {m for m in graph.modules if m.startswith("wsss.config")} - {"wsss.compute.device"}

@@ -1,6 +1,7 @@
 """The configuration: unknown keys, the variant, overlays, and the generated files."""
 
 import difflib
+import json
 import pickle
 import re
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from tests.builders import CLIP_ES
 from wsss.config.base import Section, inner_section, takes_auto
@@ -23,6 +25,7 @@ from wsss.config.runs import expand_runs
 from wsss.refine.registry import METHODS
 
 ROOT = Path(__file__).parents[2]
+PRESETS = sorted((ROOT / "workflow/presets").glob("*.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -339,12 +342,19 @@ def test_the_reference_has_every_key_in_its_section() -> None:
     assert rows | (tables.keys() - {""}) == expected
 
 
-@pytest.mark.parametrize(
-    "preset", sorted((ROOT / "workflow/presets").glob("*.yaml")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_preset_is_valid_over_the_shipped_file(preset: Path) -> None:
     config = load_config(ROOT / "config.yaml", preset)
     assert config.name == preset.stem
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_editors_find_the_schema_of_a_preset(preset: Path) -> None:
+    first, *_ = preset.read_text(encoding="utf-8").splitlines()
+    schema = preset.parent / first.removeprefix("# yaml-language-server: $schema=")
+    assert schema.read_text(encoding="utf-8") == json_schema()
+    validator = Draft202012Validator(json.loads(json_schema()))
+    assert not list(validator.iter_errors(yaml.safe_load(preset.read_text(encoding="utf-8"))))
 
 
 def test_every_key_is_explained_in_the_shipped_file() -> None:

@@ -72,7 +72,7 @@ def test_other_rules_are_refused(rules: list[Path], change: str) -> None:
     else:
         rules.append(rules[1].with_name("more.smk"))
         rules[2].write_text("")
-    with pytest.raises(EngineChangedError, match=f"engine started: {rules[-1].name}; start the"):
+    with pytest.raises(EngineChangedError, match=f"engine started: {rules[-1]}; start the"):
         Plan(MAPPING, rules, is_job=True)
 
 

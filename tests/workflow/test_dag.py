@@ -89,7 +89,7 @@ def test_comments_and_the_command_line_rerun_nothing(finished: Project) -> None:
     ("change", "runs", "spares"),
     [
         (
-            {"infer": {"scales": [1.0]}},
+            {"infer": {"scales": [0.75, 1.0]}},
             {"refine_apply", "refine_predict", "masks"},
             {"cams", "refine_train"},
         ),

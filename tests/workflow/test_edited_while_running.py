@@ -94,7 +94,8 @@ def test_a_cluster_takes_no_edited_configuration_and_no_edited_rules(
     )
     with Shard(project.root / _MASKS[0]) as shard:
         assert shard.provenance.config["masks"]["min_confidence"] == 0.95
-    assert "rules of the workflow changed since the engine started: masks.smk; start the same" in (
+    edited = project.root / "workflow/rules/masks.smk"
+    assert f"rules of the workflow changed since the engine started: {edited}; start the same" in (
         done.stderr + done.stdout
     )
     assert done.returncode

@@ -31,11 +31,9 @@ def _read(name: str) -> dict[str, Any]:
 
 def _rules() -> tuple[set[str], set[str]]:
     """Names of the rules that are submitted, and of those that run locally."""
-    submitted, local = set(), {"all"}
+    submitted, local = set(), set()
     for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
         text = path.read_text()
-        if listed := re.search(r"\nlocalrules:\n((?:    \w+,\n)+)", text):
-            local |= set(re.findall(r"\w+", listed[1]))
         for rule in re.split(r"\n(?= *rule ?\w*:)", text)[1:]:
             named = re.match(r"\s*rule (\w+):", rule) or re.search(r'name:\s+f"(\w+?)_\{', rule)
             assert named, rule[:200]

@@ -1,5 +1,6 @@
 # The configuration, typed, and what rules ask of it.
 import atexit
+import importlib.resources
 import re
 import sys
 import time
@@ -7,14 +8,17 @@ from pathlib import Path
 
 from snakemake.logging import logger
 
-# The package next to this Snakefile runs, here and in every job, whether or not one is installed.
-sys.path.insert(0, workflow.basedir)
+# In a source tree the package next to the workflow runs, here and in every job, whether or not one
+# is installed.
+PROJECT = Path(str(workflow.current_basedir)).parents[1]
+if (PROJECT / "wsss").is_dir():
+    sys.path.insert(0, str(PROJECT))
 
 from wsss.pipeline.utf8 import ensure_utf8
 
 ensure_utf8()
 
-from wsss.pipeline.engine import job_container, prepare_jobs
+from wsss.pipeline.engine import job_container, prepare_jobs, workflow_folder
 from wsss.pipeline.engine_lock import remove_dead_locks
 from wsss.pipeline.failures import explain_failure
 from wsss.pipeline.plan import PLAN_VARIABLE, Plan
@@ -36,6 +40,7 @@ from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
 from wsss.data.datasets.coco import instances_path, parts_of
 from wsss.errors import WsssError
+from wsss._compat.missing_packages import SEGMENTERS, require
 from wsss.compute.device import local_gpus, require_cuda
 from wsss.demo.dataset import RECORD, is_as_drawn
 from wsss.score.papers.table import load_table
@@ -46,6 +51,13 @@ from wsss.score.truth.find import truth_files, truth_state
 def stop(reason):
     """End the engine with one message; a WorkflowError would add frames of this file to it."""
     sys.exit(f"error: {reason}")
+
+
+if workflow.modifier.path_modifier.replace_prefix("results/") != "results/":
+    stop(
+        "module wsss: prefix and replace_prefix are not supported, since jobs name files below "
+        "results/ themselves; leave them out, and choose the folder by --directory"
+    )
 
 
 def failed_jobs():
@@ -63,10 +75,13 @@ if workflow.is_main_process and not workflow.output_settings.dryrun:
 CONTAINER = job_container()
 # Tables of papers by name, each a rule.
 TABLES = {
-    path.stem: path
-    for path in sorted(Path(workflow.basedir, "workflow/tables").glob("*.yaml"))
+    path.stem: path for path in sorted((workflow_folder() / "tables").glob("*.yaml"))
 }
-RULES = [Path(workflow.main_snakefile), *Path(workflow.current_basedir).glob("*.smk")]
+RULES = [
+    Path(workflow.main_snakefile),
+    workflow_folder() / "Snakefile",
+    *(workflow_folder() / "rules").glob("*.smk"),
+]
 try:
     # Jobs of a cluster evaluate this file again; they follow the engine that submitted them.
     PLAN = Plan(config, RULES, is_job=not workflow.is_main_process)
@@ -268,6 +283,11 @@ def refiner_file(wildcards):
 
 def initial_weights(wildcards):
     """The files that the segmenter starts from, as far as they are not downloaded."""
+    if HERE:  # hours before the job would say it
+        try:
+            require(*SEGMENTERS)
+        except WsssError as error:
+            stop(error)
     settings = of_run(wildcards)
     clip = [settings.clip.model, settings.clip.pretrained]
     return local_files(
@@ -336,7 +356,7 @@ PAGE_OPTIONS = {
 
 def page_assets():
     """Digest of what a result page consists of next to its data; no module, so code lacks it."""
-    folder = Path(workflow.basedir, "wsss/score/page/assets")
+    folder = importlib.resources.files("wsss.score.page") / "assets"
     return digest_json([digest_file(path) for path in sorted(folder.iterdir())])
 
 
@@ -503,7 +523,7 @@ def table_bars(name):
     """The bars of a table that shows each class."""
     if not load_table(TABLES[name]).class_columns:
         return []
-    caption = f"{workflow.basedir}/workflow/report/paper_bars.rst"
+    caption = "../report/paper_bars.rst"
     labels = {"table": name, "what": "IoU per class"}
     kind = {"caption": caption, "category": "Tables of papers", "labels": labels}
     bars = report(f"results/tables/{name}/{name}.png", **kind)

@@ -1,17 +1,5 @@
 # Scores, tables and pictures: the only stage that opens pixel labels.
-
-
 # On a cluster they run next to the engine; `--groups score=scores` submits them after all.
-localrules:
-    score,
-    table,
-    sweep_table,
-    efficiency,
-    class_chart,
-    loss_curve,
-    noise_chart,
-    contact_sheet,
-    page,
 
 
 rule score:
@@ -28,6 +16,7 @@ rule score:
         "results/{run}/benchmarks/score/{file}.{split}.tsv"
     wildcard_constraints:
         file="|".join(PRODUCT_OF_FILE),
+    localrule: True
     conda:
         "../../envs/core.yaml"
     resources:
@@ -137,6 +126,7 @@ rule table:
         "results/{run}/logs/table.log",
     benchmark:
         "results/{run}/benchmarks/table.tsv"
+    localrule: True
     conda:
         "../../envs/core.yaml"
     params:
@@ -167,6 +157,7 @@ rule sweep_table:
         "results/{run}/logs/sweep_table.log",
     benchmark:
         "results/{run}/benchmarks/sweep_table.tsv"
+    localrule: True
     conda:
         "../../envs/core.yaml"
     params:
@@ -198,6 +189,7 @@ rule efficiency:
         "results/{run}/logs/efficiency.log",
     benchmark:
         "results/{run}/benchmarks/efficiency.tsv"
+    localrule: True
     conda:
         "../../envs/core.yaml"
     params:
@@ -226,6 +218,7 @@ rule class_chart:
         "results/{run}/logs/class_chart.log",
     benchmark:
         "results/{run}/benchmarks/class_chart.tsv"
+    localrule: True
     conda:
         "../../envs/core.yaml"
     params:
@@ -259,6 +252,7 @@ rule loss_curve:
         "results/{run}/benchmarks/loss_curve.{product}.tsv"
     wildcard_constraints:
         product="refiner|segmenter",
+    localrule: True
     conda:
         "../../envs/core.yaml"
     params:
@@ -287,6 +281,7 @@ rule noise_chart:
         "results/{run}/logs/noise_chart.log",
     benchmark:
         "results/{run}/benchmarks/noise_chart.tsv"
+    localrule: True
     conda:
         "../../envs/core.yaml"
     params:
@@ -320,6 +315,7 @@ rule page:
         "results/{run}/logs/page.log",
     benchmark:
         "results/{run}/benchmarks/page.tsv"
+    localrule: True
     conda:
         "../../envs/core.yaml"
     threads: CONFIG.compute.workers
@@ -360,6 +356,7 @@ rule contact_sheet:
         "results/{run}/logs/contact_sheet.{split}.log",
     benchmark:
         "results/{run}/benchmarks/contact_sheet.{split}.tsv"
+    localrule: True
     conda:
         "../../envs/core.yaml"
     params:

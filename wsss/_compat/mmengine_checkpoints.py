@@ -18,10 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging.history_buffer import HistoryBuffer
 
+from wsss._compat.missing_packages import require
 from wsss._compat.torch_archives import packed, refusal
 from wsss.errors import WsssError, raise_unless_about
+
+require("mmengine")
+from mmengine.logging.history_buffer import HistoryBuffer  # noqa: E402
 
 _STATISTICS = ("min", "max", "current", "mean")
 

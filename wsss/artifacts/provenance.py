@@ -19,7 +19,7 @@ from wsss.config.base import Supervision
 from wsss.config.paths import expand_path
 
 DISTRIBUTIONS: Final = MappingProxyType({
-    "PIL": "pillow", "cv2": "opencv-python", "ftfy": "ftfy", "matplotlib": "matplotlib",
+    "PIL": "pillow", "cv2": "opencv-python-headless", "ftfy": "ftfy", "matplotlib": "matplotlib",
     "mmcv": "onedl-mmcv", "mmengine": "onedl-mmengine", "mmseg": "onedl-mmsegmentation",
     "numpy": "numpy", "open_clip": "open_clip_torch", "pycocotools": "pycocotools",
     "pydensecrf": "pydensecrf2", "regex": "regex", "scipy": "scipy", "sklearn": "scikit-learn",

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from wsss import __version__
+from wsss._compat.missing_packages import explain_import
 from wsss.cli.commands import (
     config,
     data,
@@ -91,6 +92,10 @@ def run(application: typer.Typer) -> None:
         Console(stderr=True).print("[bold red]error:[/] ", end="")
         print(_printable(str(error) or repr(error)), file=sys.stderr)
         sys.exit(1)
+    except ImportError as error:
+        if not (message := explain_import(error)):
+            raise
+        sys.exit(f"error: {message}")
 
 
 def _printable(text: str) -> str:

@@ -8,13 +8,18 @@ from pathlib import Path
 
 import wsss
 from wsss.compute.machine import name_user, this_machine
+from wsss.errors import WsssError
 from wsss.pipeline.parent_watch import ENGINE_VARIABLE, HOST_VARIABLE, engine_is_elsewhere
 
 
 def prepare_jobs() -> None:
     """Let jobs run the package that the engine runs, installed or not, and end with the engine."""
     name_user()
-    _prepend("PYTHONPATH", Path(wsss.__file__).parents[1])
+    project = Path(wsss.__file__).parents[1]
+    # An installed package is found without that, and its folder holds all other packages as well,
+    # which an environment of conda has in versions of its own.
+    if workflow_folder().parent == project:
+        _prepend("PYTHONPATH", project)
     # `python` in a job is the interpreter that runs the engine, its environment active or not;
     # a conda environment of a job, activated later, goes before it.
     _prepend("PATH", Path(sys.executable).parent)
@@ -22,6 +27,24 @@ def prepare_jobs() -> None:
     # it is the first itself.
     if engine_is_elsewhere():
         os.environ |= {ENGINE_VARIABLE: str(os.getpid()), HOST_VARIABLE: this_machine()}
+
+
+def workflow_folder() -> Path:
+    """The folder of the Snakefile, with rules, presets, profiles and tables.
+
+    It lies next to the package in a source tree, and inside the package after ``pip install``.
+
+    Raises:
+        WsssError: the package was copied without it.
+    """
+    package = Path(wsss.__file__).parent
+    for folder in (package / "workflow", package.parent / "workflow"):
+        if (folder / "Snakefile").is_file():
+            return folder
+    raise WsssError(
+        f"{package}: the folder workflow is neither in the package nor next to it; "
+        "install wsss again, or run the project's folder as a whole"
+    )
 
 
 def job_container() -> str | None:

@@ -52,7 +52,7 @@ class Plan:
 
     def __init__(self, config: Mapping[str, Any], rules: Sequence[Path], *, is_job: bool) -> None:
         self._is_job = is_job
-        self._rules = {path.name: digest_file(path) for path in rules}
+        self._rules = {str(path): digest_file(path) for path in rules}
         self._files: dict[str, tuple[str, str]] = {}
         """Path and digest of the configuration, by stage and run."""
         self._texts: dict[str, str] = {}

@@ -13,9 +13,11 @@ import io
 import warnings
 from pathlib import Path
 
+from wsss._compat.missing_packages import SEGMENTERS, require
 from wsss._compat.optional_packages import without_optional_packages
 from wsss._compat.torchvision_ops import ensure_torchvision_imports
 
+require(*SEGMENTERS)
 ensure_torchvision_imports()
 with (
     contextlib.redirect_stdout(io.StringIO()),
