@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with time left on a terminal, lines in a log that others can read."""
+"""Progress of long work: a bar with time left on a terminal, lines in a log elsewhere."""
 
 from __future__ import annotations
 

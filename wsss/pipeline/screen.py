@@ -25,7 +25,7 @@ from wsss.pipeline.run_progress import RunProgress
 _TICK = 0.5
 """Seconds between two looks at the logs."""
 _FIRST_LINE, _BETWEEN_LINES = 5.0, 15.0
-"""Seconds before the first line of progress, and between two of them, where there is no terminal."""
+"""Seconds before the first line of progress, and between two, where there is no terminal."""
 _NOISE_EVENTS = {
     "workflow_started", "run_info", "shellcmd", "job_info", "group_info", "job_started",
     "job_finished", "resources_info", "progress",
