@@ -125,7 +125,8 @@ def test_every_stage_but_the_local_ones_is_a_slurm_job(disturbed: Run) -> None:
     assert {_rule(job) for job in disturbed.jobs.values()} == SUBMITTED
     submitted = re.findall(r"Job \S+ has been submitted with SLURM jobid (\d+)", disturbed.said)
     assert set(submitted) == set(disturbed.jobs)
-    stats = disturbed.said.split("Job stats:")[1].split("total")[0]
+    engine_log = min((disturbed.root / ".snakemake/log").glob("*.log")).read_text()
+    stats = engine_log.split("Job stats:")[1].split("total")[0]
     rules = set(re.findall(r"^(\w+) +\d+$", stats, re.MULTILINE))
     assert {"refine_apply", "masks"} <= rules  # the group labels
     assert rules - {"refine_apply", "masks"} == (LOCAL & rules) | SUBMITTED - {"labels"}

@@ -12,6 +12,8 @@ from wsss.artifacts.progress import LoggedProgress, logged_progress
 
 _MOST = 0.99
 """Share of a job that counts as done at most before its end."""
+_TELLS = 0.02
+"""Share from which on the time so far says something about the time left."""
 _CLOCKS = 1.0
 """Seconds by which the clock of a file server may be behind."""
 
@@ -20,8 +22,8 @@ _CLOCKS = 1.0
 class _RunningJob:
     title: str
     log: Path | None
-    start: float = field(default_factory=time.monotonic)
-    started: float = field(default_factory=time.time)
+    start: float = field(default_factory=lambda: time.monotonic())
+    started: float = field(default_factory=lambda: time.time())
     """By the clock of files."""
     progress: LoggedProgress | None = None
 
@@ -108,15 +110,8 @@ class RunProgress:
 
     def percent(self) -> int:
         """The share of the expected time that is done; it never falls, and 100 is the end."""
-        total = sum(self._expected.values())
-        if not total:
-            return 0
-        done = sum(self._expected.get(job, 0) for job in self._finished)
-        for job, running in self._running.items():
-            expected = self._expected.get(job, 0)
-            done += expected * running.share(expected)
         ends = 100 if self.finished == self.jobs else 99
-        self._percent = max(self._percent, min(ends, int(100 * done / total)))
+        self._percent = max(self._percent, min(ends, int(100 * self._share())))
         return self._percent
 
     def running_lines(self) -> list[str]:
@@ -138,12 +133,21 @@ class RunProgress:
 
     def summary(self) -> str:
         """How many jobs are finished, and about how long the others take."""
-        percent = self.percent()
+        share = self._share()
         text = f"{self.finished} of {self.jobs} jobs"
-        if not 2 <= percent < 100:
+        if not _TELLS <= share < 1:
             return text
-        left = (time.monotonic() - self._start) * (100 - percent) / percent
+        left = (time.monotonic() - self._start) * (1 - share) / share
         return f"{text}, about {duration_text(left)} left"
+
+    def _share(self) -> float:
+        """Done share of the expected time of all jobs."""
+        total = sum(self._expected.values())
+        done = sum(self._expected.get(job, 0) for job in self._finished)
+        for job, running in self._running.items():
+            expected = self._expected.get(job, 0)
+            done += expected * running.share(expected)
+        return done / total if total else 0.0
 
     def _line(self, text: str) -> str:
         return f"[{self.percent():3d} %] {text}"

@@ -37,6 +37,7 @@ _WORDS: dict[ProductName, str] = {
     "refiner_prediction": "{label}: the trained refiner, told no tags.",
     "segmenter": "{label}: a network that was trained on the masks and is told no tags.",
 }
+_IOU = "IoU: pixels that prediction and truth share, as a share of all that either has; percent."
 _CRF = "CRF: conditional random field, which moves contours to edges of the image."
 _MULTI = "multi: mean over the image and its mirror image{scales}."
 _OF_CLIP = "CLIP's tags"
@@ -147,7 +148,7 @@ def words(kinds: Iterable[Kind], *, has_changes: bool) -> list[str]:
         has_changes: whether a row has a difference to the row before.
     """
     sentences = dict.fromkeys(sentence for kind in kinds for sentence in _explained(kind))
-    return [*sentences, *([_CHANGE] if has_changes else []), _BEST]
+    return [_IOU, *sentences, *([_CHANGE] if has_changes else []), _BEST]
 
 
 class _AllDraws:
