@@ -84,10 +84,22 @@ def test_a_failed_job_is_not_done_and_may_run_again(clock: list[float]) -> None:
     run = RunProgress({1: 50.0, 2: 50.0})
     run.start(1, "First", [])
     run.fail(1)
-    assert run.is_idle
+    assert run.running == 0
     assert run.percent() == 0
     run.start(1, "First", [])
     assert run.finish(1) == "[ 50 %] First: done in 0 s"
+
+
+def test_of_many_jobs_those_with_progress_are_shown(tmp_path: Path, clock: list[float]) -> None:
+    run = RunProgress(dict.fromkeys(range(20), 5.0))
+    for job in range(20):
+        log = tmp_path / f"{job}.log"
+        if job in (4, 17):
+            log.write_text("CAMs: 1/2, 3.0 s, 3 s left\n")
+        run.start(job, f"Job {job}", [str(log)])
+    lines = run.running_lines()
+    assert lines[:3] == ["Job 4: CAMs 1/2, 3 s left", "Job 17: CAMs 1/2, 3 s left", "Job 0: 0 s"]
+    assert lines[8:] == ["and 12 more"]
 
 
 def test_durations_in_words() -> None:

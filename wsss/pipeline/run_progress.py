@@ -12,6 +12,8 @@ from wsss.artifacts.progress import LoggedProgress, logged_progress
 
 _MOST = 0.99
 """Share of a job that counts as done at most before its end."""
+_MOST_LINES = 8
+"""Running jobs that are shown."""
 _TELLS = 0.02
 """Share from which on the time so far says something about the time left."""
 _CLOCKS = 1.0
@@ -53,6 +55,13 @@ class _RunningJob:
         note = f", {self.progress.note}" if self.progress.note else ""
         return f"{named}{self.progress.done}/{self.progress.total}{note}"
 
+    def line(self) -> str:
+        """Title and time left; without progress the time so far."""
+        if self.progress is None:
+            return f"{self.title}: {duration_text(self.elapsed())}"
+        left = duration_text(self.progress.seconds_left)
+        return f"{self.title}: {self.steps_text()}, {left} left"
+
 
 class RunProgress:
     """The jobs of a run.
@@ -77,11 +86,6 @@ class RunProgress:
     def finished(self) -> int:
         """How many of them are finished."""
         return sum(self._expected.get(job, 0) > 0 for job in self._finished)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no job runs."""
-        return not self._running
 
     def start(self, job: int, title: str, logs: Iterable[str]) -> None:
         """A job starts, perhaps again."""
@@ -114,18 +118,21 @@ class RunProgress:
         self._percent = max(self._percent, min(ends, int(100 * self._share())))
         return self._percent
 
+    @property
+    def running(self) -> int:
+        """Number of jobs that run, or wait in the queue of a cluster."""
+        return len(self._running)
+
     def running_lines(self) -> list[str]:
-        """A line per running job, with its steps and the time left as its log says."""
-        lines = []
+        """A line per running job, with its steps and the time left as its log says.
+
+        Of many, those whose logs have progress come first, and the last line counts the others.
+        """
         for running in self._running.values():
             running.read_log()
-            since = duration_text(running.elapsed())
-            if running.progress is None:
-                lines.append(f"{running.title}: {since}")
-            else:
-                left = duration_text(running.progress.seconds_left)
-                lines.append(f"{running.title}: {running.steps_text()}, {left} left")
-        return lines
+        shown = sorted(self._running.values(), key=lambda running: running.progress is None)
+        lines = [running.line() for running in shown[:_MOST_LINES]]
+        return [*lines, f"and {more} more"] if (more := len(shown) - len(lines)) else lines
 
     def numbered_lines(self) -> list[str]:
         """The same with the percentage in front."""

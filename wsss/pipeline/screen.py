@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console, Group
@@ -23,7 +24,9 @@ from rich.text import Text
 from wsss.pipeline.run_progress import RunProgress
 
 _TICK = 0.5
-"""Seconds between two looks at the logs."""
+"""Seconds between two looks at the logs, at least."""
+_PER_JOB = 0.01
+"""Seconds between them per running job, at least."""
 _FIRST_LINE, _BETWEEN_LINES = 5.0, 15.0
 """Seconds before the first line of progress, and between two, where there is no terminal."""
 _NOISE_EVENTS = {
@@ -64,7 +67,7 @@ class Screen(logging.Handler):
         self._expected, self._names_runs, self._shows_finished = (
             expected, names_runs, shows_finished,
         )  # fmt: skip
-        self._console = Console(file=handler.stream, soft_wrap=False)
+        self._console = Console(file=handler.stream, no_color=getattr(handler, "nocolor", None))
         self._has_terminal = handler.stream.isatty() and not self._console.is_dumb_terminal
         self._progress: RunProgress | None = None
         self._live: Live | None = None
@@ -74,7 +77,13 @@ class Screen(logging.Handler):
         handler.addFilter(self._passes)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take up what the engine says of its jobs."""
+        """Take up what the engine says of its jobs; a fault here does not stop it."""
+        try:
+            self._take_up(record)
+        except Exception:
+            self.handleError(record)
+
+    def _take_up(self, record: logging.LogRecord) -> None:
         event = _event(record)
         if event == "run_info" and self._progress is None:
             self._progress = RunProgress(self._expected())
@@ -99,12 +108,14 @@ class Screen(logging.Handler):
         super().close()
 
     def _tick(self) -> None:
+        assert self._progress is not None
         due = time.monotonic() + _FIRST_LINE
-        while not self._stopped.wait(_TICK):
-            with self._lock_of_handler():
+        # A cluster may run hundreds of jobs, whose logs lie on a file server.
+        while not self._stopped.wait(max(_TICK, _PER_JOB * self._progress.running)):
+            with self._lock_of_handler(), suppress(OSError):  # a terminal that was closed
                 now = time.monotonic()
-                if self._stopped.is_set() or self._progress is None:
-                    continue
+                if self._stopped.is_set():
+                    return
                 if self._has_terminal:
                     if now >= self._quiet_until:
                         self._draw(self._progress)
@@ -114,7 +125,7 @@ class Screen(logging.Handler):
                         self._write(line)
 
     def _draw(self, progress: RunProgress) -> None:
-        if progress.is_idle:
+        if not progress.running:
             self._clear()
             return
         lines = [Text(f"  {line}", no_wrap=True, overflow="ellipsis", style="cyan")
