@@ -146,7 +146,7 @@ def test_a_job_over_its_time_is_reported_and_retried_with_more(disturbed: Run) -
     assert second["TimeLimit"] == "16:00:00"  # the profile's eight hours, twice
     error = disturbed.said.split("Error in rule refine_predict:")[1].split("\n[")[0]
     assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'TIMEOUT'" in error
-    (log,) = re.findall(r"\S+/slurm_logs/\S+\.log", error)
+    log = re.findall(r"\S+/slurm_logs/\S+\.log", error)[0]
     assert "DUE TO TIME LIMIT" in Path(log).read_text()
     assert "Logfile results/tiny/logs/refine_predict/" in error  # profiles/default is in force too
 

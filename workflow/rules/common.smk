@@ -67,6 +67,10 @@ def planned_seconds():
 
 def show_progress():
     """Show the running jobs on the screen, unless the command line asks for the engine's lines."""
+    if (
+        len(workflow.modifier_stack) > 1
+    ):  # a module: the screen is that of another workflow
+        return
     output = workflow.output_settings
     quiet = {str(kind) for kind in output.quiet or ()}
     own = output.dryrun or output.verbose or output.debug_dag or output.printshellcmds
