@@ -74,11 +74,12 @@ def show_progress():
     output = workflow.output_settings
     quiet = {str(kind) for kind in output.quiet or ()}
     own = output.dryrun or output.verbose or output.debug_dag or output.printshellcmds
-    if workflow.is_main_process and not own and not quiet & {"all", "progress"}:
+    if workflow.is_main_process and not own:
         show_run(
             logger,
             planned_seconds,
             names_runs=len(RUNS.final) > 1,
+            shows_progress=not quiet & {"all", "progress"},
             shows_finished="rules" not in quiet,
         )
 

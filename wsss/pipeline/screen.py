@@ -87,7 +87,8 @@ class Screen(logging.Handler):
         event = _event(record)
         if event == "run_info" and self._progress is None:
             self._progress = RunProgress(self._expected())
-            self._write(f"{self._progress.jobs} jobs to run")
+            jobs = self._progress.jobs
+            self._write(f"{jobs} {'job' if jobs == 1 else 'jobs'} to run")
             self._ticker.start()
         if self._progress is None:
             return
@@ -185,9 +186,10 @@ def show_run(
     expected: Callable[[], Mapping[int, float]],
     *,
     names_runs: bool,
+    shows_progress: bool,
     shows_finished: bool,
 ) -> None:
-    """Show the jobs of a run on the engine's screen.
+    """Show the jobs of a run on the engine's screen, without the engine's lines on its own work.
 
     Where the engine has no handler of its own for the screen, as with a logger plugin, nothing
     changes.
@@ -196,6 +198,7 @@ def show_run(
         logger: the engine's.
         expected: see `Screen`.
         names_runs: see `Screen`.
+        shows_progress: whether the jobs are shown.
         shows_finished: see `Screen`.
     """
     for handler in logger.handlers:
@@ -203,9 +206,9 @@ def show_run(
             sys.stderr,
             sys.stdout,
         ):
-            logger.addHandler(
-                Screen(handler, expected, names_runs=names_runs, shows_finished=shows_finished)
-            )
+            screen = Screen(handler, expected, names_runs=names_runs, shows_finished=shows_finished)
+            if shows_progress:
+                logger.addHandler(screen)
             return
 
 
