@@ -102,6 +102,16 @@ def test_of_many_jobs_those_with_progress_are_shown(tmp_path: Path, clock: list[
     assert lines[8:] == ["and 12 more"]
 
 
+def test_a_narrow_screen_cuts_the_title(tmp_path: Path, clock: list[float]) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("WeCLIP on val: 12/40, 3.0 s, 20 s left\n")
+    run = RunProgress({1: 5.0})
+    run.start(1, "The refiner's own prediction of val, part 1-of-2", [str(log)])
+    (line,) = run.running_lines(60)
+    assert len(line) == 60
+    assert line.endswith("…: WeCLIP on val 12/40, 20 s left")
+
+
 def test_durations_in_words() -> None:
     texts = [duration_text(seconds) for seconds in (0.4, 59.4, 60, 3599, 3600, 90000)]
     assert texts == ["0 s", "59 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "25 h 0 min"]

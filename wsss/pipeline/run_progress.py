@@ -14,6 +14,7 @@ _MOST = 0.99
 """Share of a job that counts as done at most before its end."""
 _MOST_LINES = 8
 """Running jobs that are shown."""
+_SHORTEST_TITLE = 12
 _TELLS = 0.02
 """Share from which on the time so far says something about the time left."""
 _CLOCKS = 1.0
@@ -55,12 +56,15 @@ class _RunningJob:
         note = f", {self.progress.note}" if self.progress.note else ""
         return f"{named}{self.progress.done}/{self.progress.total}{note}"
 
-    def line(self) -> str:
-        """Title and time left; without progress the time so far."""
+    def line(self, width: int) -> str:
+        """Title and time left; without progress the time so far. A long title is cut."""
         if self.progress is None:
-            return f"{self.title}: {duration_text(self.elapsed())}"
-        left = duration_text(self.progress.seconds_left)
-        return f"{self.title}: {self.steps_text()}, {left} left"
+            text = duration_text(self.elapsed())
+        else:
+            text = f"{self.steps_text()}, {duration_text(self.progress.seconds_left)} left"
+        room = max(_SHORTEST_TITLE, width - len(text) - 2)
+        title = self.title if len(self.title) <= room else f"{self.title[: room - 1]}…"
+        return f"{title}: {text}"
 
 
 class RunProgress:
@@ -123,15 +127,18 @@ class RunProgress:
         """Number of jobs that run, or wait in the queue of a cluster."""
         return len(self._running)
 
-    def running_lines(self) -> list[str]:
+    def running_lines(self, width: int = 1000) -> list[str]:
         """A line per running job, with its steps and the time left as its log says.
 
         Of many, those whose logs have progress come first, and the last line counts the others.
+
+        Args:
+            width: columns of the screen.
         """
         for running in self._running.values():
             running.read_log()
         shown = sorted(self._running.values(), key=lambda running: running.progress is None)
-        lines = [running.line() for running in shown[:_MOST_LINES]]
+        lines = [running.line(width) for running in shown[:_MOST_LINES]]
         return [*lines, f"and {more} more"] if (more := len(shown) - len(lines)) else lines
 
     def numbered_lines(self) -> list[str]:

@@ -129,15 +129,15 @@ class Screen(logging.Handler):
         if not progress.running:
             self._clear()
             return
+        width, height = self._console.size
         lines = [Text(f"  {line}", no_wrap=True, overflow="ellipsis", style="cyan")
-                 for line in progress.running_lines()]  # fmt: skip
-        room = max(1, self._console.height - 2)
+                 for line in progress.running_lines(width - 3)]  # fmt: skip
         overall = Table.grid(padding=(0, 1))
         overall.add_row(
             ProgressBar(total=100, completed=progress.percent(), width=20),
             Text(f"{progress.percent():3d} %  {progress.summary()}", no_wrap=True),
         )
-        shown = Group(*lines[-room:], overall)
+        shown = Group(*lines[: max(1, height - 2)], overall)
         if self._live is None:
             self._live = Live(
                 console=self._console,
