@@ -145,3 +145,4 @@ def test_a_change_in_words() -> None:
     assert change_text(Step(WITHOUT, "a")) == ""
     assert change_text(Step(WITHOUT, "a", 0.0312)) == "+3.1"
     assert change_text(Step(WITHOUT, "a", -0.009, -0.025, 0.007)) == "-0.9 (-2.5…0.7)"
+    assert change_text(Step(WITHOUT, "a", -0.0002, -0.001, -0.0001)) == "+0.0 (-0.1…0.0)"

@@ -108,10 +108,15 @@ def change_text(step: Step) -> str:
     """``+3.1 (1.2…5.0)``, in points; empty where there is no row before."""
     if step.change is None:
         return ""
-    text = f"{100 * step.change:+.1f}"
+    text = f"{_points(step.change):+.1f}"
     if step.change_low is None or step.change_high is None:
         return text
-    return f"{text} ({100 * step.change_low:.1f}…{100 * step.change_high:.1f})"
+    return f"{text} ({_points(step.change_low):.1f}…{_points(step.change_high):.1f})"
+
+
+def _points(share: float) -> float:
+    """Percent with one decimal, without a negative zero."""
+    return round(100 * share, 1) + 0.0
 
 
 def lay_out(records: Sequence[Record], steps: Sequence[Step]) -> Table:
