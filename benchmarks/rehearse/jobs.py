@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from contextlib import suppress
@@ -14,10 +13,10 @@ import numpy as np
 import psutil
 
 from benchmarks.timing import peak_memory
+from wsss.artifacts.progress import progress_lines
 from wsss.pipeline.stage_log import failure_message, read_log
 
 SECONDS_BETWEEN_SAMPLES = 0.2
-_LOOP = re.compile(r"^(.+): (\d+)/(\d+), ([\d.]+) s, .* left$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ class JobWatch(threading.Thread):
 def _finished_loops(log: Path) -> list[tuple[str, int, float]]:
     """Description, number of items and seconds of each."""
     return [
-        (description, int(total), float(seconds))
-        for description, done, total, seconds in _LOOP.findall(read_log(log))
-        if done == total
+        (line.description, line.total, line.seconds)
+        for line in progress_lines(read_log(log))
+        if line.done == line.total
     ]

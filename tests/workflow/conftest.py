@@ -37,6 +37,8 @@ CONFIG = {
     },
     "pictures": {"contact_images": 2},
 }
+SCREEN = "screen.txt"
+"""In the finished project: what its last run, without a terminal, showed."""
 ENGINE = Path(sys.executable).with_name("snakemake")
 
 
@@ -141,5 +143,5 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     ]
     with truth_out_of_reach(project):
         project.snakemake("--", *predictions)
-    project.snakemake()
+    (project.root / SCREEN).write_text(project.snakemake().stderr)
     return project

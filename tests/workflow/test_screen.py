@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from .conftest import ENGINE, RUN, Project, copy_project
+from .conftest import CONFIG, ENGINE, RUN, SCREEN, Project, copy_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -57,8 +57,12 @@ class Terminal:
         """The exit code and the lines of the screen, without colours."""
         code = self._process.wait(120)
         self._reader.join()
-        text = b"".join(self._chunks).decode()
-        return code, _COLOURS.sub("", text).replace("\r", "").rstrip().split("\n")
+        return code, _COLOURS.sub("", self.text).replace("\r", "").rstrip().split("\n")
+
+    @property
+    def text(self) -> str:
+        """All that the screen received, with what moves the cursor."""
+        return b"".join(self._chunks).decode()
 
     def _read(self) -> None:
         while True:
@@ -212,6 +216,66 @@ def test_a_failing_chart_leaves_the_other_products(finished: Project, tmp_path: 
         assert f"{rule} failed; log: results/{RUN}/logs/{log}\n{reason}" in failures
     assert failures.count("error:") == 2
     _no_internals(lines)
+
+
+def _percentages(lines: list[str]) -> list[int]:
+    return [int(number) for line in lines for number in re.findall(r"\b(\d+) %", line)]
+
+
+def test_progress_without_a_terminal(finished: Project) -> None:
+    """Plain lines, of several jobs at once; the engine's own lines are in its log."""
+    screen = (finished.root / SCREEN).read_text()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", screen)
+    lines = [line for line in screen.splitlines() if line.startswith("[")]
+    done = [line for line in lines if ", done in " in line or ": done in " in line]
+    first = next(line for line in screen.splitlines() if line.endswith(" jobs to run"))
+    assert len(done) == int(first.split()[0])
+    assert _percentages(lines) == sorted(_percentages(lines))
+    assert _percentages(lines)[-1] == 100
+    assert re.search(r"\] CAMs of val, part 1-of-2: (\d+)/\1, done in \d+ s\n", screen)
+    (log,) = [
+        text
+        for path in (finished.root / ".snakemake/log").glob("*.log")
+        if "Job stats" in (text := path.read_text()) and f"{len(done) + 1} of " in text
+    ]
+    noise = ("Job stats:", "Reason: ", "Select jobs to execute", "Finished jobid", "steps (")
+    for words in noise:
+        assert words in log
+        assert words not in screen
+
+
+def test_progress_on_a_terminal(finished: Project, tmp_path: Path) -> None:
+    project = Project(tmp_path / "copy")
+    shutil.copytree(finished.root, project.root, symlinks=True)
+    training = CONFIG["retrain"] | {"iterations": 40, "checkpoint_every": 40}
+    project.configure(retrain=training)
+    target = f"results/{RUN}/segmenter/weights.safetensors"
+    run = Terminal(project, "--configfile", "tiny.yaml", "--", target)
+    code, lines = run.end()
+    assert code == 0, lines
+    frames = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", run.text)
+    steps = re.findall(
+        r"Training the segmenter: retrain (\d+)/40, loss \d+\.\d+, \d+ s left", frames
+    )
+    assert len(set(steps)) > 1, frames
+    assert list(map(int, steps)) == sorted(map(int, steps))
+    done = re.search(r"\[100 %\] Training the segmenter: retrain 40/40, loss \S+, done in ", frames)
+    assert done
+    percentages = _percentages(frames[: done.end()].splitlines())
+    assert percentages == sorted(percentages)
+    assert len(set(percentages)) > 3
+    hidden, shown = (run.text.count(f"\x1b[?25{end}") for end in "lh")
+    assert 0 < hidden <= shown  # the cursor is always there, also after a kill
+    log = (project.results / "logs/retrain.log").read_text()
+    assert "retrain: 40/40, loss " in log
+    assert "Finished jobid" not in frames
+
+
+def test_quiet_is_quiet(finished: Project) -> None:
+    target = f"results/{RUN}/pictures/class_iou.png"
+    done = finished.snakemake("--quiet", "--forcerun", "class_chart", "--", target)
+    for words in (" %", "Drawing", "jobs", "shell"):
+        assert words not in done.stderr
 
 
 def test_a_configuration_that_is_not_there(project: Project) -> None:

@@ -125,7 +125,8 @@ def test_every_stage_but_the_local_ones_is_a_slurm_job(disturbed: Run) -> None:
     assert {_rule(job) for job in disturbed.jobs.values()} == SUBMITTED
     submitted = re.findall(r"Job \S+ has been submitted with SLURM jobid (\d+)", disturbed.said)
     assert set(submitted) == set(disturbed.jobs)
-    stats = disturbed.said.split("Job stats:")[1].split("total")[0]
+    engine_log = min((disturbed.root / ".snakemake/log").glob("*.log")).read_text()
+    stats = engine_log.split("Job stats:")[1].split("total")[0]
     rules = set(re.findall(r"^(\w+) +\d+$", stats, re.MULTILINE))
     assert {"refine_apply", "masks"} <= rules  # the group labels
     assert rules - {"refine_apply", "masks"} == (LOCAL & rules) | SUBMITTED - {"labels"}
@@ -145,7 +146,7 @@ def test_a_job_over_its_time_is_reported_and_retried_with_more(disturbed: Run) -
     assert second["TimeLimit"] == "16:00:00"  # the profile's eight hours, twice
     error = disturbed.said.split("Error in rule refine_predict:")[1].split("\n[")[0]
     assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'TIMEOUT'" in error
-    (log,) = re.findall(r"\S+/slurm_logs/\S+\.log", error)
+    log = re.findall(r"\S+/slurm_logs/\S+\.log", error)[0]
     assert "DUE TO TIME LIMIT" in Path(log).read_text()
     assert "Logfile results/tiny/logs/refine_predict/" in error  # profiles/default is in force too
 

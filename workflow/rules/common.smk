@@ -18,10 +18,12 @@ from wsss.pipeline.utf8 import ensure_utf8
 
 ensure_utf8()
 
+from wsss.pipeline.durations import PlannedJob, expected_seconds
 from wsss.pipeline.engine import job_container, prepare_jobs, workflow_folder
 from wsss.pipeline.engine_lock import remove_dead_locks
 from wsss.pipeline.failures import explain_failure
 from wsss.pipeline.plan import PLAN_VARIABLE, Plan
+from wsss.pipeline.screen import show_run
 from wsss.pipeline.slurm import queued_jobs_message
 from wsss.pipeline.products import SCORED
 from wsss.pipeline.runs import Runs
@@ -65,6 +67,33 @@ def failed_jobs():
     failed = workflow.scheduler.failed
     jobs = [job for one in failed for job in (one.jobs if one.is_group() else [one])]
     return [(job.rule.name, str(log)) for job in jobs for log in job.log]
+
+
+def planned_seconds():
+    """How long each job of this run may take, by its number."""
+    jobs = workflow.dag.needrun_jobs()
+    return expected_seconds(
+        [PlannedJob(job.jobid, job.rule.name, job.benchmark) for job in jobs]
+    )
+
+
+def show_progress():
+    """Show the running jobs on the screen, unless the command line asks for the engine's lines."""
+    if (
+        len(workflow.modifier_stack) > 1
+    ):  # a module: the screen is that of another workflow
+        return
+    output = workflow.output_settings
+    quiet = {str(kind) for kind in output.quiet or ()}
+    own = output.dryrun or output.verbose or output.debug_dag or output.printshellcmds
+    if workflow.is_main_process and not own:
+        show_run(
+            logger,
+            planned_seconds,
+            names_runs=len(RUNS.final) > 1,
+            shows_progress=not quiet & {"all", "progress"},
+            shows_finished="rules" not in quiet,
+        )
 
 
 STARTED = time.time()
@@ -111,6 +140,7 @@ GPU = min(1, GPUS)
 if GPUS and "gpu" not in workflow.resource_settings.resources:
     workflow.register_resource("gpu", GPUS)
 MANY = [run for run in RUNS.final if run != CONFIG.name]
+show_progress()
 
 
 def product_file(product, file):

@@ -28,7 +28,7 @@ for index, (root, (train, val, seed)) in enumerate(demos().items()):
         shell:
             "WSSS_JOB={params.job:q}"
             " python -m wsss demo make {params.folder:q} --train {params.train}"
-            " --val {params.val} --seed {params.seed} 2> {log}"
+            " --val {params.val} --seed {params.seed} > {log} 2>&1"
 
 
 rule ingest:

@@ -10,6 +10,7 @@ at all.
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,12 +200,18 @@ class ProgressHook(Hook):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self._steps: Iterator[int] | None = None
+        self._loss = math.nan
 
     def before_train(self, runner: Any) -> None:
         """Start the bar; after a resume it counts the remaining steps."""
         steps = runner.max_iters - runner.iter
         if get_rank() == 0 and steps:
-            self._steps = track(range(steps), total=steps, description="retrain")
+            self._steps = track(
+                range(steps),
+                total=steps,
+                description="retrain",
+                note=lambda: f"loss {self._loss:.3f}",
+            )
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Move the bar."""
@@ -219,7 +226,8 @@ class ProgressHook(Hook):  # type: ignore[misc]
         Raises:
             FloatingPointError: it is not finite.
         """
-        check_loss(float(outputs["loss"].detach()), runner.iter + 1, runner.max_iters, "retrain")
+        self._loss = float(outputs["loss"].detach())
+        check_loss(self._loss, runner.iter + 1, runner.max_iters, "retrain")
 
     def after_train(self, runner: Any) -> None:
         """Finish the bar."""

@@ -57,7 +57,7 @@ def test_classes_have_a_line_per_row_and_label(results: Path) -> None:
 
 def test_show_prints_classes_where_asked(results: Path) -> None:
     plain = CliRunner().invoke(app, ["show", str(results)]).output
-    assert "mIoU: mean over labels in truth or prediction (union > 0). 95 %: resampled" in plain
+    assert "mIoU in percent: mean over the labels in truth or prediction (union > 0)" in plain
     assert "false pos." not in plain
     text = CliRunner().invoke(app, ["show", str(results), "--classes"]).output
     printed_lines = [line for line in text.splitlines() if str(results) not in line]

@@ -11,8 +11,9 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.score.product import PRODUCTS
 from wsss.score.record import Background, Record, numbers, write_records
 from wsss.score.tables.rows import product_title, row_name
+from wsss.score.tables.steps import BLOCKS
 from wsss.score.tables.terminal import print_results, print_table
-from wsss.score.tables.write import make_table
+from wsss.score.tables.write import csv_text, make_table
 
 from ..conftest import PROVENANCE
 
@@ -81,29 +82,42 @@ def test_rows_have_distinct_names() -> None:
 
 def test_csv_has_one_row_per_record_in_full_precision(table: dict[str, str]) -> None:
     rows = list(csv.DictReader(io.StringIO(table[".csv"])))
-    for row, record in zip(rows, records(), strict=True):
+    in_blocks = [records()[index] for index in (0, 2, 3, 4, 1)]
+    for row, record in zip(rows, in_blocks, strict=True):
         assert float(row["miou"]) == record.miou
         assert float(row["iou sea|side"]) == record.iou["sea|side"]
         assert row["iou <b>tree</b>"] == ""  # never seen: no IoU, and no zero
         assert row["coverage"] == ("0.8765" if record.product == "masks" else "")
-    assert [row["miou_low"] for row in rows] == ["", "", "0.4412", "", ""]
-    assert rows[1]["background_source"] == "best on this truth"
-    assert rows[3]["background_value"] == ""
+    assert [row["miou_low"] for row in rows] == ["", "0.4412", "", "", ""]
+    assert rows[4]["background_source"] == "best on this truth"
+    assert rows[2]["background_value"] == ""
 
 
 def test_markdown(table: dict[str, str]) -> None:
     lines = table[".md"].splitlines()
-    assert lines[0].startswith("# tiny: 6 train images, 4 val images; weights model.safetensors")
-    grids = [line for line in lines if line.startswith("|")]
-    assert len(grids) == 2 * (2 + len(records()))
-    assert len({line.replace("\\|", "").count("|") for line in grids[:7]}) == 1
-    assert len({line.replace("\\|", "").count("|") for line in grids[7:]}) == 1
+    assert lines[0] == "# tiny: 6 train images, 4 val images"
     miou = f"{100 * records()[0].miou:.1f}"
-    assert f"| CAM | train | 6 | power 1 | no | 1 | {miou} |" in grids[2]
-    assert "> 0.37 (best)" in table[".md"]
-    assert f"| {miou} | 44.1–47.3 |" in grids[4]
-    assert f"| {miou} |  |" in grids[2]
-    assert "0.75, 1 + flip" in table[".md"]
+    assert lines[2:11] == [
+        "| row | train | change | val |",
+        "| --- | ---: | ---: | ---: |",
+        "| **With the image's tags** |  |  |  |",
+        f"| CAM | **{miou}** |  |  |",
+        f"| pseudo mask (CRF) | **{miou}** (44.1–47.3) | +0.0 |  |",
+        "| **Without tags** |  |  |  |",
+        f"| segmenter |  |  | {miou} |",
+        "| **Without tags, after a CRF** |  |  |  |",
+        f"| segmenter, multi |  |  | {miou} |",
+    ]
+    assert "- Weights: model.safetensors (01234567)." in lines
+    numbers = lines[lines.index("## All numbers of each row") :]
+    rows = [line for line in numbers if line.startswith("|")]
+    assert len(rows) == 2 + len(records())
+    assert rows[2].startswith(f"| CAM | train | 6 | power 1 | no | 1 | {miou} |  |")
+    assert f"| {miou} | 44.1–47.3 |" in rows[3]
+    assert "> 0.37 (best)" in rows[6]
+    assert "0.75, 1 + flip" in rows[5]
+    for grid in (lines[2:13], rows):
+        assert len({line.replace("\\|", "").count("|") for line in grid}) == 1
 
 
 class _Cells(HTMLParser):
@@ -129,14 +143,15 @@ class _Cells(HTMLParser):
 def test_html_is_escaped_and_self_contained(table: dict[str, str]) -> None:
     page = _Cells()
     page.feed(table[".html"])
-    assert "b" not in page.tags
+    assert "<b>tree" not in table[".html"]
     assert not {"script", "link", "img"} & set(page.tags)
     assert "http" not in table[".html"]
-    header = page.rows[len(records()) + 1]
-    assert header == ["IoU of", "split", *NAMES]
-    assert len(page.rows) == 2 * (1 + len(records()))
-    assert page.rows[len(records()) + 2][-1] == ""
-    assert {len(row) for row in page.rows[: len(records()) + 1]} == {len(page.rows[0])}
+    header = page.rows.index(["IoU of", "split", *NAMES])
+    assert len(page.rows) == header + 2 * (1 + len(records()))
+    assert page.rows[header + 1][-1] == ""
+    blocks = [row for row in page.rows[:header] if len(row) == 1]
+    assert blocks == [[block] for block in BLOCKS]
+    assert {len(row) for row in page.rows[:header]} == {1, len(page.rows[0])}
 
 
 def test_the_rule_of_the_truth_is_a_column_where_rows_differ(tmp_path: Path) -> None:
@@ -146,6 +161,7 @@ def test_the_rule_of_the_truth_is_a_column_where_rows_differ(tmp_path: Path) -> 
     write_records(path, [make_record(truth_rule=rule) for rule in ("voc_style", "weakclip")])
     markdown, numbers, _ = make_table([path], tmp_path)
     assert "| row | split | images | truth | background |" in markdown.read_text()
+    assert "| CAM, truth weakclip | " in markdown.read_text()
     rows = list(csv.DictReader(numbers.open(encoding="utf-8")))
     assert [row["truth_rule"] for row in rows] == ["voc_style", "weakclip"]
 
@@ -169,21 +185,67 @@ def test_tags_from_pixel_labels_are_told_everywhere(
 def test_columns_without_a_number_are_left_out(tmp_path: Path) -> None:
     write_records(tmp_path / "a.json", records()[:1])
     make_table([tmp_path / "a.json"], tmp_path)
-    header = (tmp_path / "table.md").read_text("utf-8").splitlines()[2]
-    assert "| mIoU |" in header
+    text = (tmp_path / "table.md").read_text("utf-8")
+    assert "| row | train |\n" in text
+    (header,) = [line for line in text.splitlines() if "| mIoU |" in line]
     assert "covered" not in header
 
 
-def test_terminal_fits_100_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_without_a_number_is_left_out(tmp_path: Path) -> None:
+    write_records(
+        tmp_path / "a.json", [make_record(), make_record("masks", miou=None, split="val")]
+    )
+    markdown, numbers, _ = make_table([tmp_path / "a.json"], tmp_path)
+    first_grid = markdown.read_text().split("\n\n")[1]
+    assert "pseudo mask" not in first_grid
+    assert "val" not in first_grid
+    assert "pseudo mask" in numbers.read_text()
+
+
+def _longest_names() -> list[Record]:
+    """The longest rows that a run can have, with the widest numbers."""
+    quality = {"noise": {"source": "clip", "splits": ["val"], "dropped": 0.0, "added": 0.0},
+               "images": 4, "left_out": 0, "precision": 0.9, "recall": 0.8}  # fmt: skip
+    return [
+        make_record(product, method="weakclip", split=split, images=images, **changes)
+        for product, changes in (
+            ("masks", {"crf": True, "tag_quality": quality}),
+            ("refiner_scores", {}),
+            ("refiner_prediction", {"protocol": "multi", "scales": (0.75, 1.0)}),
+            ("segmenter", {"crf": True}),
+        )
+        for split, images in (("train", 6), ("val", 4))
+    ]
+
+
+def test_terminal_fits_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = {"report_classes": ("cat",), "report_mean": 0.5}
-    write_records(tmp_path / "a.json", [r.model_copy(update=report) for r in records()])
-    make_table([tmp_path / "a.json"], tmp_path / "tables")
+    rows = [r.model_copy(update=report) for r in [*records(), *_longest_names()]]
+    write_records(tmp_path / "a.json", rows)
+    csv_path = make_table([tmp_path / "a.json"], tmp_path / "tables")[1]
+    # Tables of real runs have intervals; these records have no counts per image.
+    with csv_path.open(encoding="utf-8", newline="") as stream:
+        numbers = list(csv.DictReader(stream))
+    for row in numbers:
+        if row["change"]:
+            row |= {"change": "-0.105", "change_low": "-0.125", "change_high": "-0.1"}
+    csv_path.write_text(csv_text(numbers), encoding="utf-8")
     buffer = io.StringIO()
-    print_table(tmp_path / "tables" / "table.csv", Console(file=buffer, width=100))
-    text = buffer.getvalue()
-    assert max(map(len, text.splitlines())) <= 100
-    for expected in ("CAM ", "> 0.37 (best)", "44.1–47.3", "multi-scale", "50.0", "train", "6"):
-        assert expected in text
+    print_table(csv_path, Console(file=buffer, width=80))
+    lines = buffer.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    table, _ = buffer.getvalue().split("Mean IoU of cat alone")
+    rows = [line for line in table.splitlines() if line.startswith(" ")]
+    labels = {row["label"] for row in numbers if row["miou"]}
+    assert {line.strip().split("  ")[0] for line in rows[1:]} == labels  # none is wrapped
+    for block in BLOCKS:
+        assert block in lines
+    assert "-10.5 (-12.5…-10.0)" in table
+    words = buffer.getvalue().split("mIoU in percent:")[1].replace("\n", " ")
+    explained = ("CAM", "pseudo mask", "CRF", "WeakCLIP prediction", "multi", "segmenter",
+                 "CLIP's tags", "Threshold chosen on the truth", "change", "Bold")  # fmt: skip
+    for word in explained:
+        assert words.count(f"{word}: ") == 1
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "train.png").touch()
     print_results(tmp_path)

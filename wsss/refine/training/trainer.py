@@ -134,7 +134,7 @@ class Trainer(Generic[Batch]):
         self._module.train()
         with _stop_requested() as stop:
             stream = batches(done.steps)
-            for step in self._shown(remaining):
+            for step in self._shown(remaining, done.rows):
                 done.rows.append(self._step(step, losses, next(stream)))
                 done.steps = step + 1
                 self._timer.step()
@@ -150,10 +150,14 @@ class Trainer(Generic[Batch]):
         self._save(done)
         return self._curve(done)
 
-    def _shown(self, steps: range) -> Iterable[int]:
+    def _shown(self, steps: range, rows: list[list[float]]) -> Iterable[int]:
         if distributed.rank():
             return steps
-        return track(steps, total=len(steps), description=self._description)
+
+        def loss() -> str:
+            return f"loss {rows[-1][self._columns.index('loss')]:.3f}"
+
+        return track(steps, total=len(steps), description=self._description, note=loss)
 
     def efficiency(self, method: str, trained: int, parameters: int) -> Efficiency:
         """What the training cost so far.

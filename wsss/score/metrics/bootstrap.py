@@ -30,6 +30,8 @@ from wsss.config.score import ClassMean
 from wsss.score.metrics.confusion import averaged, iou_of, metrics_of
 from wsss.score.metrics.image_counts import CountTable
 
+Draws = Float64[np.ndarray, " draws"]
+"""The mIoU of a run in each draw of the images, or a difference of two runs."""
 RESAMPLES = 1000
 SEED = 0
 _WEIGHTS = 2**20  # at a time: 8 MB, of however many images
@@ -91,6 +93,11 @@ def resampled(
     return mious
 
 
+def draws_of(table: CountTable, *, class_mean: ClassMean, resamples: int) -> Draws:
+    """The mIoU of one run in each draw; runs on the same images see the same draws."""
+    return resampled([table], class_mean=class_mean, resamples=resamples)[0]
+
+
 def _drawn_counts(
     tables: Sequence[CountTable], resamples: int, seed: int, block: int | None = None
 ) -> Iterator[tuple[int, slice, Int64[np.ndarray, "3 draws labels"]]]:
@@ -130,7 +137,7 @@ def interval(
     if len(table.ids) < 2 or not resamples:
         return None
     draws = resampled([table], class_mean=class_mean, resamples=resamples, seed=seed)
-    return _interval(draws[0])
+    return percentile_interval(draws[0])
 
 
 def seeds_interval(
@@ -161,7 +168,7 @@ def seeds_interval(
     mious = resampled(tables, class_mean=class_mean, resamples=resamples, seed=seed)
     weights = draw_seeds(np.random.default_rng([seed, 1]), len(tables), resamples)
     drawn = np.where(weights > 0, weights * mious.T, 0.0)  # an undefined one counts where drawn
-    return _interval(drawn.sum(axis=1) / (len(tables) - 1))
+    return percentile_interval(drawn.sum(axis=1) / (len(tables) - 1))
 
 
 def draw_seeds(
@@ -200,7 +207,7 @@ def difference(
     tables = [first, second]
     mious = resampled(tables, class_mean=class_mean, resamples=resamples, seed=seed)
     differences = mious[0] - mious[1]
-    ends = _interval(differences)
+    ends = percentile_interval(differences)
     if ends is None:
         raise ValueError("a mIoU is undefined: no image has a pixel with a truth")
     value = [metrics_of(table.total(), class_mean).miou for table in tables]
@@ -242,12 +249,13 @@ def class_differences(
         values.append(np.array([metrics.miou, *metrics.iou]))
     differences: list[tuple[float, Interval] | None] = []
     for label, value in enumerate(values[0] - values[1]):
-        ends = _interval(ious[0, :, label] - ious[1, :, label])
+        ends = percentile_interval(ious[0, :, label] - ious[1, :, label])
         differences.append(None if ends is None or np.isnan(value) else (float(value), ends))
     return differences
 
 
-def _interval(values: Float64[np.ndarray, " draws"]) -> Interval | None:
+def percentile_interval(values: Draws) -> Interval | None:
+    """Where 95 % of some values lie; undefined ones do not count, None where all are."""
     defined = values[~np.isnan(values)]
     if not defined.size:
         return None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsss.config.base import UPPER_BOUND, Supervision, with_supervision
+from wsss.config.base import UPPER_BOUND, with_supervision
 from wsss.config.score import CLASS_MEANS
 from wsss.refine.registry import METHODS
 from wsss.score.product import ProductName
@@ -20,6 +20,8 @@ class Grid:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    is_shaded: bool = True
+    """Whether cells are shaded by their number, a percentage."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +38,15 @@ class Table:
     class_title: str = "IoU of each class"
     more: tuple[Grid, ...] = ()
     """Further tables, below."""
+    headings: Mapping[int, str] = field(default_factory=dict)
+    """What stands above a row, by its index."""
+    best: frozenset[tuple[int, int]] = frozenset()
+    """Row and column of the cells in bold."""
+    words: tuple[str, ...] = ()
+    """What rows and columns mean, directly below the first table."""
 
 
-NOTES = (
-    "Percent. Precision: mean over the labels that were predicted; recall: over those in the "
-    "truth.",
-    "best: the background threshold that is best on the same truth, so an upper bound, no fair "
-    "number. covered: share of the pixels of the train masks that are not 255.",
-    "95 %: resampled images, one training. Between the 2.5th and the 97.5th percentile of the mIoU "
-    "over draws of the images with replacement: the effect of other images, not of another seed. "
-    "None at the best threshold.",
-    "An empty cell is a number that does not apply, is not known or was not run.",
-)
 TAGS_FROM_MASKS = "Tags were read from pixel labels (data.tags: masks)."
-SUPERVISION_SIGNS: Mapping[Supervision, str] = {"tags": "I", "masks": "F"}
 SUPERVISED_NOTE = (
     f"Supervision F: {UPPER_BOUND}, trained on pixel labels. Such rows do not compare with rows of "
     "supervision I, which learned from tags of images."
@@ -66,11 +63,15 @@ _TITLES: dict[ProductName, str] = {
 }
 
 
-def product_title(record: Record) -> str:
-    """What people call the product: ``CAM`` …; of an upper bound also that it is one."""
+def product_name(record: Record) -> str:
+    """What people call the product: ``CAM`` …"""
     method = METHODS[record.method].title if record.method in METHODS else record.method
-    name = _TITLES[record.product].format(method=method)
-    return with_supervision(name, record.supervision)
+    return _TITLES[record.product].format(method=method)
+
+
+def product_title(record: Record) -> str:
+    """The same; of an upper bound also that it is one."""
+    return with_supervision(product_name(record), record.supervision)
 
 
 def row_name(record: Record) -> str:
@@ -86,68 +87,19 @@ def row_name(record: Record) -> str:
 
 
 def title(records: Sequence[Record]) -> str:
-    """Run, number of images of each split, weights."""
+    """Run, and number of images of each split."""
     runs = ", ".join(dict.fromkeys(r.run for r in records))
     images = dict.fromkeys((r.split, r.images) for r in records)
     splits = ", ".join(f"{count} {split} images" for split, count in images)
+    supervised = all(record.supervision == "masks" for record in records) and bool(records)
+    return f"{with_supervision(runs, 'masks' if supervised else 'tags')}: {splits}"
+
+
+def weights_note(records: Sequence[Record]) -> str:
+    """The weights behind the records, with the first digits of their digests."""
     used = dict.fromkeys(entry for r in records for entry in r.weights.items())
     weights = ", ".join(f"{Path(name).name} ({digest[:8]})" for name, digest in used)
-    supervised = all(record.supervision == "masks" for record in records) and bool(records)
-    named = with_supervision(runs, "masks" if supervised else "tags")
-    return f"{named}: {splits}" + (f"; weights {weights}" if weights else "")
-
-
-def lay_out(records: Sequence[Record]) -> Table:
-    """Bring records into rows of text, percent with one decimal."""
-    several_truths = len({record.truth_rule for record in records}) > 1
-    supervised = any(record.supervision == "masks" for record in records)
-    rows = [
-        {
-            "row": row_name(record),
-            "supervision": SUPERVISION_SIGNS[record.supervision] if supervised else "",
-            "split": record.split,
-            "images": str(record.images),
-            "truth": record.truth_rule if several_truths else "",
-            "background": background_text(record.background),
-            "CRF": "yes" if record.crf else "no",
-            "scales": scales_text(record),
-            "mIoU": percent(record.miou),
-            "95 %, images": interval_text(record.miou_low, record.miou_high),
-            "mean of report classes": percent(record.report_mean),
-            "precision": percent(record.precision),
-            "recall": percent(record.recall),
-            "accuracy": percent(record.pixel_accuracy),
-            "covered": percent(record.coverage),
-            "accuracy there": percent(record.coverage_accuracy),
-        }
-        for record in records
-    ]
-    # Columns in which no row has anything only widen the table.
-    columns = [name for name in next(iter(rows), {}) if any(row[name] for row in rows)]
-    names = list(dict.fromkeys(name for record in records for name in record.iou))
-    class_rows = tuple(
-        (row_name(r), r.split, *(percent(r.iou.get(name)) for name in names)) for r in records
-    )
-    truths = dict.fromkeys(f"Truth of {r.split}: {r.truth}." for r in records)
-    chains = dict.fromkeys(
-        f"{product_title(r)}: {r.chain}." for r in records if r.product != "blob"
-    )
-    return Table(
-        title=title(records),
-        notes=(
-            *tag_notes(records),
-            *warnings(records),
-            *([SUPERVISED_NOTE] if supervised else []),
-            *class_mean_notes(records),
-            *NOTES,
-            *truths,
-            "Chains. " + " ".join(chains),
-        ),
-        columns=tuple(columns),
-        rows=tuple(tuple(row[name] for name in columns) for row in rows),
-        class_columns=("IoU of", "split", *names),
-        class_rows=class_rows,
-    )
+    return f"Weights: {weights}." if weights else ""
 
 
 def class_mean_notes(records: Sequence[Record]) -> tuple[str, ...]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence, Set
 from pathlib import Path
+from typing import cast
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,20 +16,31 @@ from rich.text import Text
 from wsss.artifacts.errors import ArtifactError
 from wsss.config.base import with_supervision
 from wsss.config.score import CLASS_MEANS
-from wsss.score.metrics.bootstrap import IMAGES
-from wsss.score.record import Background
-from wsss.score.tables.rows import SUPERVISED_NOTE, TAGS_FROM_MASKS, background_text
+from wsss.score.product import ProductName, Protocol
+from wsss.score.tables.layout import (
+    CHANGE,
+    Line,
+    Score,
+    change_text,
+    has_changes,
+    is_best,
+    lines_of,
+    splits_of,
+)
+from wsss.score.tables.rows import SUPERVISED_NOTE, TAGS_FROM_MASKS, percent
+from wsss.score.tables.steps import Kind, Step, words
 
 WIDTH = 100
+_CHANGES = ("change", "change_low", "change_high")
 _PICTURES = ("*.png", "*.svg")
 
 
 def print_table(path: Path, console: Console | None = None) -> None:
-    """Print a ``table.csv``, at most 100 columns wide.
+    """Print a ``table.csv``: a row per product, with its difference to the row before.
 
     Args:
         path: the CSV of `wsss.score.tables.write.make_table`.
-        console: where to print; default: standard output.
+        console: where to print; default: standard output. Rows have at most about 80 columns.
 
     Raises:
         ArtifactError: the file is missing or is no such table.
@@ -36,36 +49,104 @@ def print_table(path: Path, console: Console | None = None) -> None:
     rows = _rows(path)
     if rows and "miou" not in rows[0]:
         raise ArtifactError(f"{path}: is no score table; pass the table.csv of `wsss table`")
-    report = any(row["report_mean"] for row in rows)
-    table = Table(title=_title(rows), title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
-    for name in ("", "split", "images", "background", "CRF"):
-        table.add_column(name, justify="right" if name == "images" else "left")
-    for name in ("mIoU", "95 %", *(["report"] if report else []), "prec.", "recall", "acc."):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        numbers = [row["report_mean"]] if report else []
-        numbers += [row["precision"], row["recall"], row["pixel_accuracy"]]
-        crf = "yes" if row["crf"] == "True" else "no"
-        flip = ", multi-scale + flip" if row["protocol"].startswith("multi") else ""
-        cells = [row["title"] + flip, row["split"], row["images"], _background(row), crf]
-        ends = [_percent(row.get(end, "")) for end in ("miou_low", "miou_high")]
-        cells += [_percent(row["miou"]), "–".join(filter(None, ends))]
-        table.add_row(*map(Text, [*cells, *map(_percent, numbers)]))
-    console.print(table)
+    if rows and "block" not in rows[0]:
+        raise ArtifactError(f"{path}: is of an older version; make it again with `wsss table`")
+    console.print(Text(_title(rows), style="bold"))
+    _print_lines(console, lines_of(map(_score, rows)))
+    report = [row for row in rows if row["report_mean"]]
+    if report:
+        console.print(Text(f"\nMean IoU of {report[0]['report_classes']} alone", style="bold"))
+        alone = [row | {"miou": row["report_mean"]} | dict.fromkeys(_CHANGES, "") for row in report]
+        _print_lines(console, lines_of(map(_score, alone)))
+    warnings = ((row["split"], row.get("truth_warnings")) for row in rows)
+    texts = [
+        f"WARNING. Truth of {split}: {text}." for split, text in dict.fromkeys(warnings) if text
+    ]
+    if any(row.get("tags_from_masks") == "True" for row in rows):
+        texts.append(f"WARNING. {TAGS_FROM_MASKS}")
+    for text in texts:
+        console.print(Text(text, style="bold red"))
     if any(row.get("supervision") == "masks" for row in rows):
         console.print(Text(SUPERVISED_NOTE, style="bold"))
-    console.print("Percent. best: threshold chosen on the same truth, an upper bound.", style="dim")
-    if any(row.get("tags_from_masks") == "True" for row in rows):
-        console.print(Text(f"WARNING. {TAGS_FROM_MASKS}", style="bold red"))
+    tags = dict.fromkeys(row["tags"] for row in rows if row.get("tags", "as given") != "as given")
     rules = dict.fromkeys(row["class_mean"] for row in rows if row.get("class_mean"))
-    means = (f"mIoU: mean over labels {CLASS_MEANS[rule]}." for rule in rules)  # type: ignore[index]
-    console.print(" ".join([*means, f"95 %: {IMAGES}."]), style="dim")
-    warnings = ((row["split"], row.get("truth_warnings")) for row in rows)
-    for split, text in dict.fromkeys(warnings):
-        if text:
-            console.print(Text(f"WARNING. Truth of {split}: {text}.", style="bold red"))
-    if report:
-        console.print(f"report: mean IoU of {rows[0]['report_classes']}.", style="dim")
+    means = [
+        f"mIoU in percent: mean over the labels {CLASS_MEANS[rule]}, background included."  # type: ignore[index]
+        for rule in rules
+    ]
+    changed = any(row["change"] for row in rows)
+    console.print()
+    for text in [*tags, *means, *words(map(_kind, rows), has_changes=changed)]:
+        console.print(Text(text, style="dim"))
+
+
+def _print_lines(console: Console, lines: Sequence[Line]) -> None:
+    """Rows as text in columns of fixed width; block titles stand above their rows.
+
+    On a screen that is too narrow the changes stand without their intervals.
+    """
+    splits = splits_of(lines)
+    changes = {split: has_changes(lines, split) for split in splits}
+    heads = [head for split in splits for head in ([split, CHANGE] if changes[split] else [split])]
+    first = max((len(line.label) for line in lines), default=0) + 1
+    for with_interval in (True, False):
+        cells = [
+            [
+                text
+                for split in splits
+                for text in _cells(line.scores.get(split), changes[split], with_interval)
+            ]
+            for line in lines
+        ]
+        widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+        if first + sum(widths) + sum(1 if h == CHANGE else 2 for h in heads) <= console.width:
+            break
+    columns = list(zip(heads, widths, strict=True))
+    console.print()
+    _print_row(console, "", heads, columns, first, set())
+    block = ""
+    for line, texts in zip(lines, cells, strict=True):
+        if line.block != block:
+            block = line.block
+            console.print(Text(block, style="bold underline"))
+        best = {split for split in splits if is_best(line, split, lines)}
+        _print_row(console, f" {line.label}", texts, columns, first, best)
+
+
+def _print_row(
+    console: Console,
+    label: str,
+    texts: Sequence[str],
+    columns: Sequence[tuple[str, int]],
+    first: int,
+    best: Set[str],
+) -> None:
+    row = Text(f"{label:<{first}}")
+    for text, (head, width) in zip(texts, columns, strict=True):
+        is_change = head == CHANGE
+        row.append(" " if is_change else "  ")
+        row.append(
+            f"{text:<{width}}" if is_change else f"{text:>{width}}",
+            style="bold" if head in best else "dim" if is_change else "",
+        )
+    row.rstrip()
+    console.print(row, soft_wrap=True)
+
+
+def _cells(score: Score | None, has_change: bool, with_interval: bool) -> list[str]:
+    cells = [percent(score.miou) if score else ""]
+    if has_change:
+        text = change_text(score.step) if score else ""
+        cells.append(text if with_interval else text.split(" ")[0])
+    return cells
+
+
+def _score(row: dict[str, str]) -> Score:
+    """A row of the CSV."""
+    numbers = {name: _number(row[name]) for name in (*_CHANGES, "miou", "miou_low", "miou_high")}
+    change, low, high = (numbers[name] for name in _CHANGES)
+    step = Step(row["block"], row["label"], change, low, high, row["changed_from"])
+    return Score(row["split"], step, numbers["miou"], numbers["miou_low"], numbers["miou_high"])
 
 
 def print_classes(folder: Path, console: Console | None = None) -> None:
@@ -174,15 +255,22 @@ def _console() -> Console:
 
 
 def _title(rows: list[dict[str, str]]) -> str:
+    """Run, and number of images of each split."""
     runs = ", ".join(dict.fromkeys(row["run"] for row in rows))
     supervised = rows and all(row.get("supervision") == "masks" for row in rows)
-    return with_supervision(runs, "masks" if supervised else "tags")
+    images = dict.fromkeys(f"{row['images']} {row['split']} images" for row in rows)
+    return f"{with_supervision(runs, 'masks' if supervised else 'tags')}: {', '.join(images)}"
 
 
-def _background(row: dict[str, str]) -> str:
-    names = ("rule", "value", "source")
-    stored = {name: row[f"background_{name}"] for name in names}
-    return background_text(Background.model_validate(stored) if stored["rule"] else None)
+def _kind(row: dict[str, str]) -> Kind:
+    product, protocol = cast(ProductName, row["product"]), cast(Protocol, row["protocol"])
+    scales = ", ".join(row["scales"].split())
+    is_chosen = row["background_source"] not in ("", "config")
+    return Kind(row["label"], product, protocol, scales, row["crf"] == "True", is_chosen)
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
 
 
 def _percent(text: str) -> str:

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wsss.artifacts.atomic import write_text
+from wsss.score.image_counts_file import read_scored
 from wsss.score.metrics.bootstrap import IMAGES
-from wsss.score.record import Record, read_records
+from wsss.score.record import Record
 from wsss.score.tables.html import html_page
-from wsss.score.tables.rows import Table, lay_out, product_title, row_name
+from wsss.score.tables.layout import lay_out
+from wsss.score.tables.rows import Table, product_title, row_name
+from wsss.score.tables.steps import in_order, steps_of
 
 Texts = dict[str, str]
 """A table as Markdown, CSV and HTML, by suffix."""
@@ -28,15 +31,25 @@ def make_table(records: Sequence[Path], out_dir: Path) -> list[Path]:
         The files written.
 
     Raises:
-        ArtifactError: a file is missing or holds no records.
+        ArtifactError: see `score_table`.
     """
     return write_table(out_dir, "table", score_table(records))
 
 
 def score_table(records: Sequence[Path]) -> Texts:
-    """The table of `make_table`, which writes it; rows of an upper bound are a group at its end."""
-    rows = sorted(read_records(records), key=lambda record: record.supervision == "masks")
-    return table_texts(lay_out(rows), csv_text([_numbers(row) for row in rows]))
+    """The table of `make_table`, which writes it; rows of an upper bound stand at its end.
+
+    Raises:
+        ArtifactError: a file is missing or holds no records, or the counts per image of a record
+            are missing or damaged.
+    """
+    scored = in_order(read_scored(records))
+    steps = steps_of(scored)
+    numbers = [
+        step.columns() | _numbers(entry.record) for step, entry in zip(steps, scored, strict=True)
+    ]
+    rows = [entry.record for entry in scored]
+    return table_texts(lay_out(rows, steps), csv_text(numbers))
 
 
 def table_texts(table: Table, numbers: str) -> Texts:
@@ -67,7 +80,9 @@ def write_table(out_dir: Path, stem: str, texts: Texts) -> list[Path]:
 def markdown(table: Table) -> str:
     """The table, and the IoU of each class, as Markdown."""
     lines = [f"# {_escape(table.title)}", ""]
-    lines += [*_grid(table.columns, table.rows), ""]
+    lines += [*_grid(table.columns, _with_marks(table), table.headings), ""]
+    if table.words:
+        lines += [*(f"- {_escape(text)}" for text in table.words), ""]
     if table.class_rows:
         lines += [*_grid(table.class_columns, table.class_rows), ""]
     for grid in table.more:
@@ -75,10 +90,35 @@ def markdown(table: Table) -> str:
     return "\n".join(lines + [f"- {_escape(note)}" for note in table.notes]) + "\n"
 
 
-def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _with_marks(table: Table) -> list[list[str]]:
+    """The rows with the best cells in bold."""
+    return [
+        [_bold(cell) if (i, j) in table.best else cell for j, cell in enumerate(row)]
+        for i, row in enumerate(table.rows)
+    ]
+
+
+def _bold(cell: str) -> str:
+    number, *rest = cell.split(" ", 1)
+    return " ".join([f"**{number}**", *rest])
+
+
+def _grid(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    headings: Mapping[int, str] | None = None,
+) -> list[str]:
     rule = ["---"] + ["---:"] * (len(columns) - 1)
-    lines = [columns, rule, *rows]
-    return ["| " + " | ".join(map(_escape, line)) + " |" for line in lines]
+    lines = [_line(columns), "| " + " | ".join(rule) + " |"]
+    for index, row in enumerate(rows):
+        if headings and index in headings:
+            lines.append(_line([f"**{headings[index]}**", *[""] * (len(columns) - 1)]))
+        lines.append(_line(row))
+    return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(map(_escape, cells)) + " |"
 
 
 def _escape(text: str) -> str:
