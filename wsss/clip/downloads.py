@@ -111,6 +111,11 @@ class TagWeights:
         )
 
 
+def download_folder(cache: Path | None) -> Path | None:
+    """Where stages store the downloads of open_clip, below their cache."""
+    return None if cache is None else cache / "open_clip"
+
+
 def tag_weights(model: str, tag: str, cache_dir: Path | None = None) -> TagWeights | None:
     """What open_clip knows about weights by a tag; None if it knows no such weights.
 
