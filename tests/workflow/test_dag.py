@@ -275,5 +275,5 @@ def test_report_is_one_file_with_table_and_pictures(finished: Project, tmp_path:
     text = report.read_text(encoding="utf-8")
     for needle in ("contact sheet", "segmenter loss", "refiner loss", "IoU per class", "table"):
         assert needle in text
-    for name in ("train.html", "val.html", "class_iou.png", "segmenter_loss.png", "table.html"):
+    for name in ("train.png", "val.png", "class_iou.png", "segmenter_loss.png", "table.html"):
         assert re.search(rf"data:[a-z/]+;charset=utf8;filename={re.escape(name)};base64,", text)

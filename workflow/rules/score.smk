@@ -346,9 +346,8 @@ rule contact_sheet:
         refiner=shown("refiner_predictions"),
         predictions=shown("predictions"),
     output:
-        picture="results/{run}/pictures/{split}.png",
-        page=report(
-            "results/{run}/pictures/{split}.html",
+        report(
+            "results/{run}/pictures/{split}.png",
             caption="../report/contact_sheet.rst",
             category="Pictures",
             labels={"what": "contact sheet", "split": "{split}", "run": "{run}"},
@@ -379,5 +378,4 @@ rule contact_sheet:
     shell:
         "WSSS_JOB={params.job:q}"
         " python -m wsss contact-sheet --manifest {params.folder:q} --split {wildcards.split}"
-        " {params.cams} {params.seeds} {params.masks} {params.refiner} {params.predictions} --out {output.picture:q}"
-        " --embedded {output.page:q} 2> {log}"
+        " {params.cams} {params.seeds} {params.masks} {params.refiner} {params.predictions} --out {output:q} 2> {log}"

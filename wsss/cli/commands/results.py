@@ -136,9 +136,6 @@ def efficiency(
 def contact_sheet(
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="PNG to write.")],
-    embedded: Annotated[
-        Path | None, typer.Option(help="Also write a page with the PNG inside, for reports.")
-    ] = None,
     split: Split = "train",
     cams: Annotated[list[Path], typer.Option(help="CAM shards (repeat).")] = [],  # noqa: B006
     seeds: Annotated[list[Path], typer.Option(help="Seed shards (repeat).")] = [],  # noqa: B006
@@ -156,7 +153,7 @@ def contact_sheet(
     del values["compute"]  # one process draws
     values |= {"cams": cams, "seeds": seeds, "masks": masks}
     values |= {"refiner": refiner, "predictions": predictions}
-    draw(manifest, split, out, embedded=embedded, **values)
+    draw(manifest, split, out, **values)
 
 
 def page(

@@ -27,7 +27,6 @@ from wsss.data.manifest_folder import load, manifest_digests
 from wsss.labels.upsample import upsample
 from wsss.score.figures.fonts import class_name
 from wsss.score.figures.overlay import OUTLINE_AT, paint_heat, paint_labels
-from wsss.score.figures.picture_page import write_picture_page
 from wsss.score.figures.sheet_layout import LegendItem, Row, cell_size, draw_sheet
 from wsss.score.product import SHOWN_FIRST
 from wsss.score.truth.find import Truth, find_truth, read_truth
@@ -48,7 +47,6 @@ def contact_sheet(
     split: str,
     out: Path,
     *,
-    embedded: Path | None = None,
     name: str,
     supervision: Supervision = "tags",
     data: DataConfig,
@@ -67,7 +65,6 @@ def contact_sheet(
         manifest_dir: what ingest wrote.
         split: ``train`` or ``val``.
         out: PNG to write.
-        embedded: a page with the PNG inside to write, for reports.
         name: of the run.
         supervision: of the run; an upper bound is called so.
         data: where the truth lies.
@@ -128,8 +125,6 @@ def contact_sheet(
     sheet.save(buffer, format="PNG", optimize=True)
     values = {"name": name, "supervision": supervision, "data": data, "pictures": pictures}
     write_picture(out, buffer.getvalue(), STAGES["pictures"].provenance(values, inputs=inputs))
-    if embedded is not None:
-        write_picture_page(embedded, out, title)
 
 
 def sample_images(manifest: Manifest, count: int) -> list[Sample]:
