@@ -123,8 +123,13 @@ def _item(sample: Sample, mask: PseudoMask, key: str) -> Item:
 
 
 def png_path(folder: Path, image: str) -> Path:
+    """The PNG of an id."""
+    return item_path(folder, image, ".png")
+
+
+def item_path(folder: Path, image: str, suffix: str) -> Path:
     """The file of an id, which may name sub folders but must stay inside ``folder``."""
     parts = PurePosixPath(image).parts
     if not parts or image.startswith("/") or ".." in parts or "\0" in image:
         raise ArtifactError(f"the image id {image!r} is no file name; rename the image")
-    return folder.joinpath(f"{image}.png")
+    return folder.joinpath(f"{image}{suffix}")
