@@ -1,6 +1,5 @@
 """The results of a run with photos and masks of every kind that a format may stumble over."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def make_results(root: Path) -> Results:
     results, samples = Results(root / "results/tiny"), []
     images = {
         "a": "train", "sub folder/bild ü": "train", "turned": "train", "empty": "train",
-        "full": "train", "dots.in.name": "train", "v1": "val", "a ": "val",
+        "full": "train", "dots.in.name": "train", "v1": "val", "v 2": "val",
     }  # fmt: skip
     for index, (image, split) in enumerate(images.items()):
         height, width = (64, 90) if index % 2 else (83, 61)
@@ -95,5 +94,5 @@ def make_results(root: Path) -> Results:
 
 
 @pytest.fixture(scope="session")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
-    yield make_results(tmp_path_factory.mktemp("export"))
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return make_results(tmp_path_factory.mktemp("export"))

@@ -55,7 +55,9 @@ def of_supervision(dataset, root):
     for path, image, detections in dataset:
         labels = np.zeros(image.shape[:2], np.uint8)
         assert dataset.classes == NAMES
-        for index, mask in zip(detections.class_id, detections.mask, strict=True):
+        for index, mask in zip(
+            detections.class_id, [] if len(detections) == 0 else detections.mask, strict=True
+        ):
             labels[mask] = index + 1
         maps[str(Path(path).relative_to(root).with_suffix(""))] = labels
     return maps

@@ -36,7 +36,7 @@ _COSTS = "training"
 _NO_RESULT = frozenset({"compute", "pictures", "sweep", "runs", "matrix"})
 """Sections that do not tell two runs apart."""
 _CAMS = frozenset({"manifest", "truth_masks", "noisy_tags", "cams"})
-_MASKS = frozenset(PRODUCTS) - {"segmenter", "predictions"}
+_MASKS = frozenset(PRODUCTS) - {"corrected_masks", "segmenter", "predictions"}
 _FOLDERS = frozenset(PRODUCTS) | {"scores", "tables", "pictures", "logs", "benchmarks"}
 
 

@@ -119,6 +119,26 @@ def training_masks(
     run(manifest, parse_shard(shard), out, **values)
 
 
+@app.command()
+def corrected_masks(
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="HDF5 shard to write.")],
+    state: Annotated[
+        str, typer.Option(help="Used by the workflow: the state of the PNGs.", hidden=True)
+    ] = "",
+    config: ConfigFiles = DEFAULT_CONFIG,
+    workers: Workers = 0,
+) -> None:
+    """Corrected masks of training images as masks to learn from, with retrain.corrected alone.
+
+    Images without one keep their pseudo mask. The segmenter is then of mixed supervision.
+    """
+    from wsss.score.truth.corrected import run
+
+    values = stage_values("corrected_masks", config, workers=workers)
+    run(manifest, out, state=state, **values)
+
+
 def _parts(names: list[str]) -> list[str]:
     from wsss.data.datasets.coco import PARTS
 
