@@ -14,12 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.artifacts.code_digest import code_digest, imported_packages
-from wsss.artifacts.provenance import (
-    Provenance,
-    merged_chains,
-    package_versions,
-    weight_files,
-)
+from wsss.artifacts.provenance import Provenance, merged_chains, package_versions, weight_files
 from wsss.artifacts.staleness import (
     refuse_other_supervision,
     seed_difference,

@@ -103,6 +103,28 @@ def open_run(run: Path, product: Product, splits: Sequence[Split] = SPLITS) -> M
     return MaskSource(folder, product, classes, samples, shards)
 
 
+def manifest_of(run: Path) -> Path:
+    """The folder of the manifest that a run uses.
+
+    Args:
+        run: as of `open_run`.
+
+    Raises:
+        ExportError: the folder is no run.
+    """
+    folder = _run_folder(run)
+    if own := _own_manifest(folder):
+        return own
+    if of_page := _files_of_page(folder, _root(folder)):
+        return of_page[0]
+    raise ExportError(f"{folder}: holds no {MANIFEST} of a run; {_AGAIN}")
+
+
+def _own_manifest(folder: Path) -> Path | None:
+    manifests = (folder / name for name in ("noisy_tags", "manifest"))
+    return next((path for path in manifests if (path / MANIFEST).is_file()), None)
+
+
 def _run_folder(run: Path) -> Path:
     """The folder of one run."""
     if not run.is_dir():
@@ -124,8 +146,7 @@ def _root(folder: Path) -> Path:
 def _own_files(folder: Path) -> tuple[Path, list[Path]] | None:
     """Manifest and mask shards below the run's own folder; None where it lacks them."""
     paths = [path for split in SPLITS for path in _parts(folder / "masks" / split)]
-    manifests = (folder / name for name in ("noisy_tags", "manifest"))
-    manifest = next((path for path in manifests if (path / MANIFEST).is_file()), None)
+    manifest = _own_manifest(folder)
     return (manifest, paths) if manifest and paths else None
 
 

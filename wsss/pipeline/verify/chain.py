@@ -209,8 +209,7 @@ class Chain:
 
     def _corrected(self, run: str, manifest: Path) -> Path:
         """Check the corrected masks that a segmenter learns from; gives their shard."""
-        producer = self.runs.producer("corrected_masks", run)
-        path = Path(self.runs.folder("corrected_masks", producer)) / "train.h5"
+        path = Path(self.runs.folder("corrected_masks", run)) / "train.h5"
 
         def reasons() -> Iterator[str]:
             with Shard(path, kind="corrected_masks") as shard:
@@ -220,7 +219,7 @@ class Chain:
                     for _ in shard:
                         pass
             inputs = self.digests.get(manifest, {})
-            yield from self.expected.differences(stored, "corrected_masks", producer, inputs=inputs)
+            yield from self.expected.differences(stored, "corrected_masks", run, inputs=inputs)
 
         self.findings.check(path, "corrected_masks", reasons, [manifest / MANIFEST])
         return path
