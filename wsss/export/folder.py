@@ -16,10 +16,10 @@ import io
 from pathlib import Path
 
 from wsss.data.images.label_png import label_png_bytes, voc_palette
+from wsss.data.manifest import item_path
 from wsss.export.report import Report
 from wsss.export.task import UNSURE, ExportTask
 from wsss.labels.ignore import IGNORED
-from wsss.masks.store import png_path
 
 
 def write_folder(task: ExportTask, folder: Path, report: Report) -> None:
@@ -29,7 +29,7 @@ def write_folder(task: ExportTask, folder: Path, report: Report) -> None:
         for mask in task.source.masks(split):
             report.count(mask.labels, keeps_unsure=True)
             photos.add(mask.sample)
-            path = png_path(folder / "labels" / split, mask.sample.id)
+            path = item_path(folder / "labels" / split, mask.sample.id, ".png")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(label_png_bytes(mask.labels))
         report.turned += len(photos.turned)

@@ -14,9 +14,8 @@ from typing import Literal
 from PIL import Image
 
 from wsss.data.images.read import read_image
-from wsss.data.manifest import Sample
+from wsss.data.manifest import Sample, item_path
 from wsss.export.errors import ExportError
-from wsss.masks.store import item_path
 
 Photos = Literal["copy", "link", "none"]
 """What becomes of the photos: copies, symbolic links, or names alone."""

@@ -15,10 +15,10 @@ import numpy as np
 import yaml
 from jaxtyping import UInt8
 
+from wsss.data.manifest import item_path
 from wsss.export.outlines import at_pixels, drawn_by_touch, iou, outlines
 from wsss.export.report import Report
 from wsss.export.task import ExportTask
-from wsss.masks.store import item_path
 
 
 def write_yolo(task: ExportTask, folder: Path, report: Report) -> None:

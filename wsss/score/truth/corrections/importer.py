@@ -4,20 +4,21 @@
 
     <out>/<id>.png      0 background, 1 … classes, 255 unsure
 
-A later import adds to the folder; a mask that is equal to the one there is not written again.
+A later import adds to the folder; a mask that is equal to the one there is not written again. Each
+mask is written whole or not at all: after an error, mend the source and import it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from wsss.artifacts.progress import track
 from wsss.data.images.label_png import label_png_bytes, save_label_png
+from wsss.data.manifest import item_path
 from wsss.data.manifest_folder import load
-from wsss.masks.store import png_path
 from wsss.score.truth.corrections.coco import read_coco
 from wsss.score.truth.corrections.cvat import read_cvat
 from wsss.score.truth.corrections.images import Correction, RunImages
@@ -26,6 +27,7 @@ from wsss.score.truth.corrections.pngs import read_pngs
 from wsss.score.truth.corrections.report import ImportReport
 from wsss.score.truth.errors import TruthError
 
+_Reader = Callable[[Path, RunImages, ImportReport], Iterator[Correction]]
 Source = Literal["coco", "label-studio", "cvat", "png"]
 
 
@@ -50,15 +52,15 @@ def import_masks(
     manifest, classes = load(manifest_dir)
     images = RunImages(manifest, classes)
     report = ImportReport(out, len(manifest))
-    readers = {
+    readers: dict[Source, _Reader] = {
         "coco": partial(read_coco, keep_empty=keep_empty),
         "label-studio": read_label_studio,
         "cvat": read_cvat,
         "png": read_pngs,
     }
-    corrections: Iterator[Correction] = readers[form](source, images, report)
+    corrections = readers[form](source, images, report)
     for correction in track(corrections, total=len(manifest), description="Importing masks"):
-        _save(png_path(out, correction.sample.id), correction, report)
+        _save(item_path(out, correction.sample.id, ".png"), correction, report)
     if not report.masks:
         left_out = [*report.unknown, *report.empty]
         example = f", but e.g. {left_out[0]!r}" if left_out else ""
@@ -86,5 +88,6 @@ def _check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise TruthError(f"{out}: is a file; name a folder")
     paths = out.rglob("*") if out.is_dir() else ()
-    if other := next((p for p in paths if p.is_file() and p.suffix != ".png"), None):
+    visible = (path for path in paths if path.is_file() and not path.name.startswith("."))
+    if other := next((path for path in visible if path.suffix != ".png"), None):
         raise TruthError(f"{out}: holds other things, e.g. {other.name!r}; name another folder")
