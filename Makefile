@@ -4,6 +4,7 @@
 # make docs   the documentation as a site; every warning is an error
 PYTHON ?= python3.11
 VENV ?= .venv
+READERS ?= .readers
 CORES ?= all
 # Processes that share out the tests.
 WORKERS ?= 2
@@ -21,7 +22,7 @@ CHECKED := --jaxtyping-packages=$(SHAPED),beartype.beartype --cov --cov-report=
 FAST := -m "not slow and not workflow"
 SLOW := -m "slow or workflow"
 
-.PHONY: demo check test static lint types layers workflow-lint prose fast-tests tests test-tools docs format install generated clean
+.PHONY: demo check test static lint types layers workflow-lint prose fast-tests tests test-tools test-readers docs format install generated clean
 
 demo: install
 	snakemake --cores $(CORES)
@@ -77,6 +78,15 @@ tests: install
 # The tests of programs in tools/, which the package does not need.
 test-tools: install
 	pytest tools
+
+# Exports are read by other programs, which do not get along with requirements.lock.
+test-readers: install $(READERS)/.installed
+	WSSS_READERS=$(abspath $(READERS)/bin/python) pytest tests/export/test_readers.py
+
+$(READERS)/.installed: tests/export/requirements-readers.txt
+	$(PYTHON) -m venv $(READERS)
+	$(READERS)/bin/python -m pip install --quiet --no-deps --requirement $<
+	touch $@
 
 # Without network once its packages are there.
 docs: $(DOCS_INSTALLED)

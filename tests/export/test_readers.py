@@ -1,7 +1,7 @@
 """Exports are read by other programs: pycocotools, datumaro, supervision, label-studio-sdk.
 
-They do not get along with the packages of this project. `make readers` builds an environment of
-their own; WSSS_READERS names its interpreter.
+They do not get along with the packages of this project. `make test-readers` builds an
+environment of their own; WSSS_READERS names its interpreter.
 """
 
 import json
@@ -22,7 +22,9 @@ EXACT = {
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not READERS, reason="WSSS_READERS names no interpreter; see `make readers`")
+@pytest.mark.skipif(
+    not READERS, reason="WSSS_READERS names no interpreter; see `make test-readers`"
+)
 def test_other_programs_read_what_was_exported(results: Results, tmp_path: Path) -> None:
     truth = {f"{split}/{image}": labels for (split, image), labels in results.labels.items()}
     np.savez(tmp_path / "truth.npz", **truth)

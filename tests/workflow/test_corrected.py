@@ -10,7 +10,7 @@ from wsss.artifacts.checkpoint_header import checkpoint_provenance
 from wsss.data.images.label_png import read_label_png, save_label_png
 from wsss.data.manifest_folder import load
 
-from .conftest import CONFIG, RUN, Project
+from .conftest import RUN, Project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -22,8 +22,8 @@ def test_an_edited_mask_trains_again_and_makes_nothing_before(finished: Project)
     pngs = {path.stem: path for path in finished.results.rglob("masks/train/png/*/label/*.png")}
     for image in images:
         save_label_png(hand / f"{image}.png", read_label_png(pngs[image]))
-    retrain = CONFIG["retrain"] | {"corrected": "hand"}
-    finished.configure(runs={"hand": {"retrain": retrain}})
+    # The base of such a matrix makes the pseudo masks for all.
+    finished.configure(matrix={"retrain": {"hand": {"corrected": "hand"}}})
     weights = f"{run}/segmenter/weights.safetensors"
     try:
         assert finished.would_run("--", weights) == {"corrected_masks": 1, "retrain": 1}
