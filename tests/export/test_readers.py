@@ -22,9 +22,7 @@ EXACT = {
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not READERS, reason="WSSS_READERS names no interpreter; see `make test-readers`"
-)
+@pytest.mark.skipif(not READERS, reason="WSSS_READERS is not set: make test-readers")
 def test_other_programs_read_what_was_exported(results: Results, tmp_path: Path) -> None:
     truth = {f"{split}/{image}": labels for (split, image), labels in results.labels.items()}
     np.savez(tmp_path / "truth.npz", **truth)

@@ -23,7 +23,7 @@ def test_an_edited_mask_trains_again_and_makes_nothing_before(finished: Project)
     for image in images:
         save_label_png(hand / f"{image}.png", read_label_png(pngs[image]))
     # The base of such a matrix makes the pseudo masks for all.
-    finished.configure(matrix={"retrain": {"hand": {"corrected": "hand"}}})
+    finished.configure(matrix={"retrain": {"hand": {"retrain": {"corrected": "hand"}}}})
     weights = f"{run}/segmenter/weights.safetensors"
     try:
         assert finished.would_run("--", weights) == {"corrected_masks": 1, "retrain": 1}
