@@ -4,6 +4,7 @@
 # make docs   the documentation as a site; every warning is an error
 PYTHON ?= python3.11
 VENV ?= .venv
+READERS ?= .readers
 CORES ?= all
 # Processes that share out the tests.
 WORKERS ?= 2
@@ -15,13 +16,13 @@ DOCS_INSTALLED := $(VENV)/.docs-installed
 # Cached bytecode halves the imports of each process.
 PYTEST := PYTHONDONTWRITEBYTECODE= pytest -n $(WORKERS) --no-loadscope-reorder
 # Rooms with shapes in signatures; mypy alone checks the others.
-SHAPED := wsss.api,wsss.cams,wsss.clip,wsss.compute.distributed,wsss.data.images,wsss.labels,wsss.masks,wsss.refine,wsss.retrain,wsss.score
+SHAPED := wsss.api,wsss.cams,wsss.clip,wsss.compute.distributed,wsss.data.images,wsss.export,wsss.labels,wsss.masks,wsss.refine,wsss.retrain,wsss.score
 # Checks of these shapes and the coverage, for more than half as much time again.
 CHECKED := --jaxtyping-packages=$(SHAPED),beartype.beartype --cov --cov-report=
 FAST := -m "not slow and not workflow"
 SLOW := -m "slow or workflow"
 
-.PHONY: demo check test static lint types layers workflow-lint prose fast-tests tests test-tools docs format install generated clean
+.PHONY: demo check test static lint types layers workflow-lint prose fast-tests tests test-tools test-readers docs format install generated clean
 
 demo: install
 	snakemake --cores $(CORES)
@@ -77,6 +78,15 @@ tests: install
 # The tests of programs in tools/, which the package does not need.
 test-tools: install
 	pytest tools
+
+# Exports are read by other programs, which do not get along with requirements.lock.
+test-readers: install $(READERS)/.installed
+	WSSS_READERS=$(abspath $(READERS)/bin/python) pytest tests/export/test_readers.py
+
+$(READERS)/.installed: tests/export/requirements-readers.txt
+	$(PYTHON) -m venv $(READERS)
+	$(READERS)/bin/python -m pip install --quiet --no-deps --requirement $<
+	touch $@
 
 # Without network once its packages are there.
 docs: $(DOCS_INSTALLED)

@@ -22,6 +22,10 @@ SCORES = {stage for stage in STAGES if stage.startswith("score_")}
     ("change", "stages"),
     [
         ({"retrain": {"lr": 1e-5}}, {"retrain", "predict", "score_segmenter"}),
+        (
+            {"retrain": {"corrected": "masks"}},
+            {"corrected_masks", "retrain", "predict", "score_segmenter"},
+        ),
         ({"masks": {"min_confidence": 0.5}}, {"masks", "score_masks", "score_segmenter"}),
         ({"infer": {"scales": [1.0]}}, {"refine_apply", "refine_predict"} | REFINED),
         (

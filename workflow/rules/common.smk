@@ -37,7 +37,7 @@ from wsss.pipeline.watched import (
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.watch import is_listed, listing_path
 from wsss.clip.text.knowledge import built_in
-from wsss.config.base import UPPER_BOUND
+from wsss.config.base import with_supervision
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
 from wsss.data.datasets.coco import instances_path, parts_of
@@ -47,6 +47,7 @@ from wsss.compute.device import local_gpus, require_cuda
 from wsss.demo.dataset import RECORD, is_as_drawn
 from wsss.score.papers.table import load_table
 from wsss.score.product import PRODUCTS
+from wsss.score.truth.corrected import corrections_state
 from wsss.score.truth.find import truth_files, truth_state
 
 
@@ -202,6 +203,12 @@ def learned_from(weak):
     )
 
 
+def corrected_masks(wildcards):
+    """The corrected masks that stand in for pseudo masks, where the job's run has some."""
+    folder = RUNS.folder("corrected_masks", wildcards.run)
+    return [f"{folder}/train.h5"] if of_run(wildcards).retrain.corrected else []
+
+
 def shown(product):
     """The shards of a product that a contact sheet shows."""
     return lambda wildcards: RUNS.shown(wildcards.run, wildcards.split).get(product, [])
@@ -262,6 +269,12 @@ def watched_test_data(wildcards):
 def watched_seeds(wildcards):
     """State of imported CAMs or seeds."""
     return seeds_state(of_run(wildcards))
+
+
+def watched_corrections(wildcards):
+    """State of the corrected masks: the training runs again when one is edited, new or missing."""
+    folder = f"results/{wildcards.run}/corrected_masks"
+    return corrections_state(of_run(wildcards).retrain.corrected, folder)
 
 
 def watched_files(files):
@@ -489,9 +502,13 @@ def scored_sections(wildcards):
 
 
 def loss_title(wildcards):
-    """What stands above a loss curve: that it is an upper bound, if it is one."""
-    title = f"{wildcards.run}, {UPPER_BOUND}"
-    return ["--title", title] if is_supervised(wildcards) else []
+    """What stands above a loss curve: that pixel labels taught it, if they did."""
+    settings = of_run(wildcards)
+    kind = settings.supervision
+    if settings.retrain.corrected and wildcards.product == "segmenter":
+        kind = "mixed"
+    title = with_supervision(wildcards.run, kind)
+    return ["--title", title] if kind != "tags" else []
 
 
 def scored_of(wildcards):

@@ -1,11 +1,12 @@
-# The segmenter: trained on the pseudo masks (as an upper bound on the truth), then asked for the
-# held-out images.
+# The segmenter: trained on the pseudo masks (as an upper bound on the truth), some of which a person
+# may have corrected, then asked for the held-out images.
 
 
 rule retrain:
     input:
         manifest=manifest,
         masks=learned_from("masks"),
+        corrected=corrected_masks,
         init=ancient(initial_weights),
     output:
         weights="results/{run}/segmenter/weights.safetensors",
@@ -30,13 +31,16 @@ rule retrain:
         files=watched_files(initial_weights),
         folder=subpath(input.manifest, parent=True),
         work="results/{run}/segmenter/work",
+        corrected=lambda wildcards, input: [
+            f"--corrected {path}" for path in input.corrected
+        ],
     message:
         "Training the segmenter"
     shell:
         "WSSS_JOB={params.job:q}"
         " python -m wsss launch --processes {resources.gpu} retrain {input.masks:q} --manifest {params.folder:q}"
         " --out {output.weights:q} --log {output.log:q} --work {params.work:q}"
-        " --device {resources.device} 2> {log}"
+        " --device {resources.device} {params.corrected} 2> {log}"
 
 
 rule predict:

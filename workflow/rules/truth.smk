@@ -1,5 +1,5 @@
 # Pixel labels in other forms, made by the score room: COCO's masks, tags read from masks, and masks
-# to learn from for the supervised upper bound.
+# to learn from: of all images for the supervised upper bound, of some that a person corrected.
 
 for index, (masks, rule_of_masks, root) in enumerate(drawn_masks()):
 
@@ -108,3 +108,42 @@ rule truth_masks:
         "WSSS_JOB={params.job:q}"
         " python -m wsss truth training-masks --manifest {params.folder:q}"
         " --shard {wildcards.part} --out {output:q} --workers {threads} 2> {log}"
+
+
+# Only runs that ask for it: retrain.corrected.
+CORRECTED = (
+    "|".join(re.escape(run) for run in RUNS if RUNS[run].config.retrain.corrected)
+    or "(?!)"
+)
+
+
+rule corrected_masks:
+    input:
+        manifest=manifest,
+    output:
+        "results/{run}/corrected_masks/train.h5",
+    log:
+        "results/{run}/logs/corrected_masks.log",
+    benchmark:
+        "results/{run}/benchmarks/corrected_masks.tsv"
+    wildcard_constraints:
+        run=CORRECTED,
+    conda:
+        "../../envs/core.yaml"
+    threads: CONFIG.compute.workers
+    resources:
+        mem_mb=4000,
+        runtime="2h",
+    params:
+        sections=sections("corrected_masks"),
+        code=code("corrected_masks"),
+        job=job_file("corrected_masks"),
+        packages=packages("corrected_masks"),
+        state=watched_corrections,
+        folder=subpath(input.manifest, parent=True),
+    message:
+        "Corrected masks to learn from (retrain.corrected)"
+    shell:
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss truth corrected-masks --manifest {params.folder:q}"
+        " --out {output:q} --workers {threads} --state {params.state:q} 2> {log}"

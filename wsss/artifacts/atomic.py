@@ -163,8 +163,12 @@ def _remove(path: Path) -> None:
 
 
 def _finish(path: Path) -> None:
-    """Flush all files, and let others read them as far as the umask says."""
-    files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
+    """Flush all files, and let others read them as far as the umask says.
+
+    What links lead to belongs to others and stays as it is.
+    """
+    entries = [path] if path.is_file() else path.rglob("*")
+    files = [entry for entry in entries if entry.is_file() and not entry.is_symlink()]
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
         try:

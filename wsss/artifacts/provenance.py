@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from wsss.artifacts.digest import digest_file, digest_json
-from wsss.config.base import Supervision
+from wsss.config.base import LEARNED_FROM, LearnedFrom, learned_from
 from wsss.config.paths import expand_path
 
 DISTRIBUTIONS: Final = MappingProxyType({
@@ -36,7 +36,7 @@ _FILES = ("clip.model", "clip.pretrained", "refine.checkpoint", "retrain.init")
 """Keys that may name a weight file on this machine."""
 _COMMON = ("manifest", "class_list")
 """Inputs that the stages of a run share."""
-_ATTESTS = ("files", "outputs", "upstream")
+_ATTESTS = ("files", "outputs", "learned", "upstream")
 """They say more of what the other fields already determine; no key depends on them."""
 
 
@@ -60,16 +60,18 @@ class Provenance(BaseModel):
     """sha256 of each weight file on this machine that the configuration names, by its key."""
     outputs: dict[str, str] = {}
     """sha256 of each file that was written with the artefact and carries no provenance."""
+    learned: dict[str, int] = {}
+    """Of a training on masks of several kinds: the number of images that each kind taught."""
     upstream: tuple[Provenance, ...] = ()
     """How the artefacts that were read were made, back to the manifest; distinct ones, each with no
     upstream and with the `_COMMON` inputs alone."""
 
     @property
-    def supervision(self) -> Supervision:
-        """``masks`` where the artefact, or one that it was made from, learned from pixel labels."""
-        entries = (self, *self.upstream)
-        learned = any(entry.config.get("supervision") == "masks" for entry in entries)
-        return "masks" if learned else "tags"
+    def supervision(self) -> LearnedFrom:
+        """``masks`` where the artefact, or one that it was made from, learned from pixel labels,
+        ``mixed`` where from those of some images."""
+        kinds = {learned_from(entry.config) for entry in (self, *self.upstream)}
+        return max(kinds, key=LEARNED_FROM.index)
 
     def key(self) -> str:
         """Equal for equal work: everything but the inputs, which each item adds for itself."""

@@ -14,18 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from wsss.artifacts.code_digest import code_digest, imported_packages
-from wsss.artifacts.provenance import (
-    Provenance,
-    merged_chains,
-    package_versions,
-    weight_files,
-)
+from wsss.artifacts.provenance import Provenance, merged_chains, package_versions, weight_files
 from wsss.artifacts.staleness import (
     refuse_other_supervision,
     seed_difference,
     setting_differences,
 )
-from wsss.config.base import drop_key, plain_value, value_at
+from wsss.config.base import drop_key, learned_from, plain_value, value_at
 
 _log = logging.getLogger(__name__)
 _IDLE_AT_INGEST = (
@@ -97,6 +92,7 @@ class Stage:
         inputs: Mapping[str, str] | None = None,
         outputs: Mapping[str, str] | None = None,
         sources: Mapping[Path, Provenance] | None = None,
+        learned: Mapping[str, int] | None = None,
     ) -> Provenance:
         """The provenance of what the stage writes.
 
@@ -108,6 +104,7 @@ class Stage:
             outputs: sha256 of files that it writes next to the artifact, by name.
             sources: the provenance of the artifacts that it reads, by their files. Values that
                 this stage reads, too, and that were others when those were made, are logged.
+            learned: see `Provenance.learned`.
 
         Raises:
             ArtifactError: a source is of the other ``supervision`` than this stage is given.
@@ -127,11 +124,12 @@ class Stage:
             inputs=dict(inputs or {}),
             files=weight_files(config),
             outputs=dict(outputs or {}),
+            learned=dict(learned or {}),
             upstream=merged_chains(sources.values()),
         )
         for path, source in sources.items():
             if "supervision" in config:
-                refuse_other_supervision(path, source, config["supervision"])
+                refuse_other_supervision(path, source, learned_from(config))
             if differences := source_differences(source, provenance):
                 _log.warning(
                     "%s. Scores refuse what is made from it", difference_text(path, differences)
@@ -231,6 +229,7 @@ STAGES: dict[str, Stage] = {
         Stage("mask_tags", ("wsss.score.truth.mask_tags",), ("data",), idle=_IDLE_AT_INGEST),
         Stage("coco_masks", ("wsss.score.truth.coco_masks",)),
         Stage("truth_masks", ("wsss.score.truth.training_masks",), ("supervision", "data")),
+        Stage("corrected_masks", ("wsss.score.truth.corrected",), ("retrain.corrected",)),
         Stage(
             "ingest",
             ("wsss.data.ingest.stage",),

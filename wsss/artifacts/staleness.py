@@ -9,13 +9,15 @@ from typing import Any
 
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
-from wsss.config.base import UPPER_BOUND
+from wsss.config.base import MIXED, UPPER_BOUND, LearnedFrom
 
 _LONGEST = 80  # characters of a value in a message
 
 
-def refuse_other_supervision(path: Path, source: Provenance, supervision: str) -> None:
+def refuse_other_supervision(path: Path, source: Provenance, supervision: LearnedFrom) -> None:
     """Refuse to make something weakly supervised from pixel labels, or an upper bound without.
+
+    What is of mixed supervision may be made from what is weakly supervised.
 
     Args:
         path: of an artefact.
@@ -25,13 +27,20 @@ def refuse_other_supervision(path: Path, source: Provenance, supervision: str) -
     Raises:
         ArtifactError: the artefact is of the other kind.
     """
-    if source.supervision == supervision:
+    if source.supervision in (supervision, "tags" if supervision == "mixed" else supervision):
         return
-    if supervision == "tags":
+    if source.supervision == "mixed":
+        this = UPPER_BOUND if supervision == "masks" else "weakly supervised"
         raise ArtifactError(
-            f"{path}: was made with supervision: masks, {UPPER_BOUND}, and this run is weakly "
-            "supervised (supervision: tags): the two do not mix; pass what a run with tags made, "
-            "or set supervision: masks"
+            f"{path}: was made with retrain.corrected, {MIXED}, and this run is {this}: the two do "
+            "not mix; pass what a run without it made, or set retrain.corrected"
+        )
+    if supervision != "masks":
+        this = MIXED if supervision == "mixed" else "weakly supervised"
+        raise ArtifactError(
+            f"{path}: was made with supervision: masks, {UPPER_BOUND}, and this run is {this} "
+            "(supervision: tags): the two do not mix; pass what a run with tags made, or set "
+            "supervision: masks"
         )
     raise ArtifactError(
         f"{path}: was made without pixel labels, and this run is {UPPER_BOUND} (supervision: "

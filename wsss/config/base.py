@@ -19,8 +19,16 @@ Variant = Literal["published", "corrected"]
 Split = Literal["train", "val"]
 Supervision = Literal["tags", "masks"]
 """What trainings learn from: image-level tags, or the pixel labels of the training images."""
+LearnedFrom = Literal["tags", "mixed", "masks"]
+"""What an artefact goes back to. ``mixed``: tags, and pixel labels of some training images
+(``retrain.corrected``)."""
+LEARNED_FROM: Final[tuple[LearnedFrom, ...]] = ("tags", "mixed", "masks")
+"""From the weakest to the strongest."""
 UPPER_BOUND: Final = "fully supervised (upper bound)"
 """What everything is called that was trained on pixel labels."""
+MIXED: Final = "mixed supervision (corrected masks)"
+"""What everything is called that was trained on pixel labels of some images."""
+_CALLED: Final[Mapping[LearnedFrom, str]] = {"tags": "", "mixed": MIXED, "masks": UPPER_BOUND}
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 TRAINING_THREADS = (
     "Threads of the training's arithmetic on a CPU. The weights' last bits depend on their number, "
@@ -51,9 +59,21 @@ class Section(BaseModel):
         return self.model_dump(mode="json")
 
 
-def with_supervision(text: str, supervision: Supervision) -> str:
-    """A name or title, with `UPPER_BOUND` behind it where pixel labels were learned from."""
-    return f"{text}, {UPPER_BOUND}" if supervision == "masks" else text
+def with_supervision(text: str, supervision: LearnedFrom) -> str:
+    """A name or title, with `UPPER_BOUND` or `MIXED` behind it where pixel labels taught it."""
+    return ", ".join(filter(None, [text, _CALLED[supervision]]))
+
+
+def learned_from(values: Mapping[str, Any]) -> LearnedFrom:
+    """What a stage learns from, by the values that it reads.
+
+    Args:
+        values: plain ones, by key: ``supervision``, and ``retrain`` or ``retrain.corrected``.
+    """
+    if values.get("supervision") == "masks":
+        return "masks"
+    corrected = values.get("retrain.corrected") or values.get("retrain", {}).get("corrected")
+    return "mixed" if corrected else "tags"
 
 
 def variant_field(*, published: Any, corrected: Any, description: str) -> Any:

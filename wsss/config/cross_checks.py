@@ -30,6 +30,10 @@ def cross_checks(config: Config) -> list[str]:
         errors.append("data.coco_truth is png, so data.masks must name the folder of the PNGs")
     if retrain.enabled:
         errors += _of_segmenter(config)
+    elif retrain.corrected:
+        errors.append(
+            "retrain.corrected is given, but retrain.enabled is false: nothing would learn from it"
+        )
     return errors + _of_refiner(config)
 
 
@@ -42,6 +46,10 @@ def _of_upper_bound(config: Config) -> list[str]:
         errors.append("supervision is masks: data.val_list must name images to score")
     if refine.checkpoint is not None:
         errors.append("supervision is masks: the refiner is trained here; drop refine.checkpoint")
+    if config.retrain.corrected:
+        errors.append(
+            "supervision is masks: every training image has a pixel label; drop retrain.corrected"
+        )
     if not refine.is_trained and not config.retrain.enabled:
         errors.append(
             "supervision is masks, but nothing is trained: choose refine.method or retrain"

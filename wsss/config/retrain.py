@@ -52,6 +52,14 @@ class RetrainConfig(Section):
         "segformer-b0",
         description="Architecture. docs/reference/segmenters.md compares them.",
     )
+    corrected: str = Field(
+        "",
+        description=(
+            "Folder of corrected masks, PNGs named as the images (`wsss import-masks` writes it). "
+            "Training images that have one learn from it, the others from their pseudo mask. The "
+            "segmenter is then labelled as of mixed supervision. empty = none."
+        ),
+    )
     init: str = chain_field(
         "mit-b0",
         description=(

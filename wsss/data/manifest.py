@@ -10,7 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from wsss.artifacts.checksum import read_checked_text, write_checked_text
 from wsss.artifacts.errors import ArtifactError
@@ -76,6 +76,18 @@ class Manifest:
         return Manifest(
             tuple(s for s in self.samples if zlib.crc32(s.id.encode()) % count == index - 1)
         )
+
+
+def item_path(folder: Path, image: str, suffix: str) -> Path:
+    """The file of an id, which may name sub folders but must stay inside ``folder``.
+
+    Raises:
+        ArtifactError: the id is no file name.
+    """
+    parts = PurePosixPath(image).parts
+    if not parts or image.startswith("/") or ".." in parts or "\0" in image:
+        raise ArtifactError(f"the image id {image!r} is no file name; rename the image")
+    return folder.joinpath(f"{image}{suffix}")
 
 
 def write_manifest(path: Path, samples: Iterable[Sample], class_names: Sequence[str]) -> None:

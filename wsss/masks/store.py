@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from wsss.artifacts.watch import write_listing
 from wsss.compute.pool import WorkerPool
 from wsss.config.labels import CrfConfig
 from wsss.data.images.label_png import save_label_png
-from wsss.data.manifest import Sample
+from wsss.data.manifest import Sample, item_path
 from wsss.labels.crf import bounded_share
 from wsss.labels.ignore import IGNORED
 from wsss.masks.make import MaskTask, PseudoMask
@@ -126,8 +126,5 @@ def _item(sample: Sample, mask: PseudoMask, key: str) -> Item:
 
 
 def png_path(folder: Path, image: str) -> Path:
-    """The file of an id, which may name sub folders but must stay inside ``folder``."""
-    parts = PurePosixPath(image).parts
-    if not parts or image.startswith("/") or ".." in parts or "\0" in image:
-        raise ArtifactError(f"the image id {image!r} is no file name; rename the image")
-    return folder.joinpath(f"{image}.png")
+    """The PNG of an id."""
+    return item_path(folder, image, ".png")

@@ -18,6 +18,7 @@ class Product:
 PRODUCTS: dict[str, Product] = {
     "manifest": Product("ingest"),
     "truth_masks": Product("truth_masks", ("manifest",)),
+    "corrected_masks": Product("corrected_masks", ("manifest",)),
     "noisy_tags": Product("tag_noise", ("manifest",)),
     "cams": Product("cams", ("noisy_tags",)),
     "seeds": Product("seeds", ("cams",)),

@@ -20,6 +20,8 @@ from wsss.labels.ignore import IGNORED
 from wsss.retrain.loader import one_sentence
 from wsss.retrain.mm import DATA_SAMPLERS, DATASETS, BaseSegDataset, get_dist_info
 
+CORRECTED = "corrected_masks"
+"""Kind of a shard of corrected masks."""
 _CACHE_BYTES = 512 * 2**20
 _BYTES_PER_PIXEL = 4  # RGB and the mask
 
@@ -38,6 +40,8 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
         seed: the run's seed.
         max_pixels: passed to `read_image`.
         kind: of the shards; ``truth_masks`` for full supervision.
+        corrected: shard of kind ``corrected_masks``, whose masks stand in for those of the same
+            images; empty: none.
         cache_bytes: the set is kept decoded in memory if it needs no more than this.
         rest: arguments of mmsegmentation's data sets, e.g. ``pipeline`` and ``metainfo``.
 
@@ -53,12 +57,14 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
         seed: int,
         max_pixels: int,
         kind: str = "masks",
+        corrected: str = "",
         cache_bytes: int = _CACHE_BYTES,
         **rest: Any,
     ) -> None:
         self._manifest_dir = Path(manifest_dir)
-        self._masks = [Path(path) for path in masks]
-        self._kind = kind
+        self._kinds = dict.fromkeys(map(str, masks), kind)
+        if corrected:
+            self._kinds[corrected] = CORRECTED
         self._seed = seed
         self._max_pixels = max_pixels
         self._cache_bytes = cache_bytes
@@ -70,9 +76,9 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
     def load_data_list(self) -> list[dict[str, Any]]:
         """One record per image: photo, shard and size."""
         manifest, _ = load(self._manifest_dir)
-        shard_of: dict[str, Path] = {}
-        for path in self._masks:
-            with Shard(path, kind=self._kind) as shard:
+        shard_of: dict[str, str] = {}
+        for path, kind in self._kinds.items():
+            with Shard(Path(path), kind=kind) as shard:
                 shard_of.update(dict.fromkeys(shard.ids, path))
         samples = tuple(manifest.split("train"))
         missing = [sample.id for sample in samples if sample.id not in shard_of]
@@ -80,14 +86,14 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
             raise ArtifactError(
                 f"{len(missing)} of {len(samples)} training images have no mask"
                 + (f", e.g. {missing[0]!r}" if missing else "")
-                + f" in {', '.join(map(str, self._masks))}; pass all mask shards of the train split"
+                + f" in {', '.join(self._kinds)}; pass all mask shards of the train split"
             )
         return [
             {
                 "id": sample.id,
                 "img_path": str(sample.path),
                 "digest": sample.digest,
-                "seg_map_path": str(shard_of[sample.id]),
+                "seg_map_path": shard_of[sample.id],
                 "size": (sample.height, sample.width),
             }
             for sample in samples
@@ -153,7 +159,7 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
             shards = {}
             self._open = (os.getpid(), shards)
         if path not in shards:
-            shards[path] = Shard(Path(path), kind=self._kind)
+            shards[path] = Shard(Path(path), kind=self._kinds[path])
         return shards[path]
 
     def _close(self) -> None:

@@ -42,6 +42,7 @@ def training_config(
     manifest_dir: Path,
     masks: Sequence[Path],
     kind: str = "masks",
+    corrected: Path | None = None,
     work: Path,
     init: Path | None,
     clip: ClipTower | None,
@@ -59,6 +60,7 @@ def training_config(
         manifest_dir: folder that ingest wrote.
         masks: mask shards of the train split.
         kind: of these shards.
+        corrected: shard of corrected masks that stand in for some of them, or None.
         work: folder of resumable checkpoints and logs.
         init: backbone checkpoint to start from, or None.
         clip: the tower of `clip-vit`.
@@ -105,6 +107,7 @@ def training_config(
                     "seed": seed,
                     "max_pixels": max_pixels,
                     "kind": kind,
+                    "corrected": str(corrected.resolve()) if corrected else "",
                     "metainfo": {"classes": tuple(labels)},
                     "pipeline": _augmentation(retrain),
                 },

@@ -18,12 +18,14 @@ from wsss.clip.input import configured_clip
 from wsss.compute import distributed
 from wsss.compute.device import pick_device
 from wsss.compute.threads import fixed_threads
-from wsss.config.base import Supervision
+from wsss.config.base import LearnedFrom, Supervision
 from wsss.config.compute import ComputeConfig
+from wsss.config.errors import ConfigError
 from wsss.config.retrain import RetrainConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest_folder import load, manifest_digests
 from wsss.retrain.architecture import ClipTower
+from wsss.retrain.dataset import CORRECTED
 from wsss.retrain.loader import loading
 from wsss.retrain.recipe import training_config
 from wsss.retrain.runner import SegmenterRunner
@@ -41,6 +43,7 @@ def train(
     log: Path,
     work: Path,
     cache: Path | None = None,
+    corrected: Path | None = None,
     *,
     seed: int,
     supervision: Supervision,
@@ -64,6 +67,8 @@ def train(
         work: folder of resumable checkpoints, the mmengine config and its log; see
             `wsss.artifacts.training.state_folder`.
         cache: folder for downloaded weights of a CLIP; None: open_clip's own.
+        corrected: shard of kind ``corrected_masks``, which ``retrain.corrected`` asks for: its
+            masks stand in for those of the same images.
         seed: the run's seed.
         supervision: decides what masks may be learned from.
         max_pixels: see `read_image`.
@@ -73,6 +78,7 @@ def train(
         compute: device and workers; does not influence the weights.
 
     Raises:
+        ConfigError: corrected masks are passed or configured, but not both.
         ArtifactError: an input is missing, damaged or does not fit the others, or comes from a
             supervised upper bound and the run is none.
         ClipLoadError: the CLIP of `clip-vit` cannot be loaded.
@@ -84,10 +90,19 @@ def train(
     manifest, classes = load(manifest_dir)
     samples = tuple(manifest.split("train"))
     images = [[sample.id, sample.digest] for sample in samples]
-    contents, digest_of, sources = _read_masks(masks, supervision)
+    if bool(corrected) != bool(retrain.corrected):
+        raise ConfigError(
+            "corrected masks are learned from where retrain.corrected names their folder, and only "
+            "there: set it and pass the shard of `wsss truth corrected-masks`, or neither"
+        )
+    kind: LearnedFrom = "mixed" if corrected else supervision
+    contents, digest_of, sources = _read_masks(masks, supervision, MASK_KINDS[supervision])
+    others = _read_masks([corrected] if corrected else [], kind, CORRECTED)
+    digest_of |= others[1]
+    sources |= others[2]
     init = init_path(retrain.init, retrain.model)
     if init and supervision == "tags" and is_checkpoint(init):
-        refuse_other_supervision(init, checkpoint_provenance(init), supervision)
+        refuse_other_supervision(init, checkpoint_provenance(init), kind)
     clip = configured_clip(model, pretrained, cache) if retrain.uses_clip else None
     tower = ClipTower.of(clip) if clip else None
     provenance = STAGES["retrain"].provenance(
@@ -105,9 +120,11 @@ def train(
             "images": digest_json(images),
             "classes": digest_json(classes.names),
             "masks": digest_json(contents),
+            **({"corrected": digest_json(others[0])} if corrected else {}),
             **manifest_digests(manifest_dir),
         },
         sources=sources,
+        learned=_counts(len(samples), len(others[1])),
     )
     learned = {
         "images": images,
@@ -125,6 +142,7 @@ def train(
             manifest_dir=manifest_dir,
             masks=masks,
             kind=MASK_KINDS[supervision],
+            corrected=corrected,
             work=state_folder(work, provenance.training_key(learned)),
             init=init,
             clip=tower,
@@ -152,8 +170,13 @@ def label_names(classes: ClassList) -> tuple[str, ...]:
     return ("background", *classes.names)
 
 
+def _counts(images: int, corrected: int) -> dict[str, int]:
+    """The images that each kind of masks teaches, where there are several kinds."""
+    return {"pseudo masks": images - corrected, "corrected masks": corrected} if corrected else {}
+
+
 def _read_masks(
-    masks: Sequence[Path], supervision: Supervision
+    masks: Sequence[Path], supervision: LearnedFrom, kind: str
 ) -> tuple[list[str], dict[str, str], dict[Path, Provenance]]:
     """Digest of each shard, and of each image's mask by the image; how each shard was made."""
     contents: list[str] = []
@@ -162,7 +185,7 @@ def _read_masks(
     for path in masks:
         with Shard(path) as shard:
             refuse_other_supervision(path, shard.provenance, supervision)
-        with Shard(path, kind=MASK_KINDS[supervision]) as shard:
+        with Shard(path, kind=kind) as shard:
             contents.append(shard.content)
             digest_of |= {image: shard.digest(image) for image in shard.ids}
             sources[path] = shard.provenance

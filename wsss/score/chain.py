@@ -8,6 +8,7 @@ from pathlib import Path
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.stage import difference_text, source_differences
 from wsss.artifacts.staleness import digest_differences, refuse_other_supervision
+from wsss.config.base import learned_from
 from wsss.score.metrics.counting import ProductError
 
 
@@ -34,8 +35,8 @@ class Chain:
             ArtifactError: it is of a supervised upper bound and the score is not, or the other way
                 round.
         """
-        if supervision := self._expected.config.get("supervision"):
-            refuse_other_supervision(path, provenance, supervision)
+        if "supervision" in self._expected.config:
+            refuse_other_supervision(path, provenance, learned_from(self._expected.config))
         differences = source_differences(provenance, self._expected)
         for entry in provenance.chain():
             sentences = [

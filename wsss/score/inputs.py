@@ -34,6 +34,8 @@ class Inputs:
     """Of the manifest and of each shard, by file name."""
     shard_provenance: tuple[Provenance, ...]
     """How the shards were made; without their inputs; equal ones stand once."""
+    learned: dict[str, int]
+    """Of mixed supervision: the images that each kind of masks taught."""
     tags: dict[str, tuple[int, ...]]
     """The given tags of each image, 0-based."""
     tag_quality: TagQuality | None
@@ -95,12 +97,15 @@ class Inputs:
         parts = [] if kind else _cut(None, tuple(images.values()))
         ids: list[tuple[Path, list[str]]] = []
         provenance: list[Provenance] = []
+        learned: dict[str, int] = {}
         arrays: frozenset[str] = frozenset()
         for path in shards if kind else ():
             with Shard(path, kind=kind) as shard:
                 ids.append((path, shard.ids))
                 digests[path.name] = shard.content
                 chain.add(path, shard.provenance)
+                for entry in shard.provenance.chain():
+                    learned |= entry.learned
                 provenance.append(
                     shard.provenance.model_copy(update={"inputs": {}, "upstream": ()})
                 )
@@ -119,6 +124,7 @@ class Inputs:
             arrays=arrays,
             digests=digests,
             shard_provenance=tuple(distinct.values()),
+            learned=learned,
             tags=tags,
             tag_quality=quality,
         )

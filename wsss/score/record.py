@@ -16,7 +16,7 @@ from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checksum import json_with_checksum, verified_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
-from wsss.config.base import Supervision
+from wsss.config.base import LearnedFrom
 from wsss.config.score import ClassMean
 from wsss.score.metrics.confusion import averaged, iou_of, mean_defined, metrics_of
 from wsss.score.product import ProductName, Protocol
@@ -65,8 +65,10 @@ class Record(BaseModel):
     """Name of the refiner that came before or is scored; ``none`` without one."""
     run: str
     """Name of the run."""
-    supervision: Supervision = "tags"
-    """``masks``: fully supervised, an upper bound."""
+    supervision: LearnedFrom = "tags"
+    """``masks``: fully supervised, an upper bound. ``mixed``: corrected masks of some images."""
+    learned: dict[str, int] = {}
+    """Of mixed supervision: the number of images that each kind of masks taught."""
     chain: str
     """The steps that made the product, for people."""
     split: str
@@ -149,6 +151,15 @@ class Record(BaseModel):
     def tags_from_masks(self) -> bool:
         """Whether the tags behind it were read from pixel labels: ``data.tags: masks``."""
         return bool(self.provenance.config.get("data", {}).get("tags") == "masks")
+
+    @property
+    def mixture(self) -> str:
+        """What taught a segmenter of mixed supervision, in words; else empty."""
+        if self.supervision != "mixed":
+            return ""
+        counts = ", ".join(f"{count} {kind}" for kind, count in self.learned.items())
+        folder = self.provenance.config.get("retrain", {}).get("corrected", "")
+        return f"{counts} ({folder})"
 
     @property
     def at_best_threshold(self) -> bool:

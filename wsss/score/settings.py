@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsss.config.base import Supervision
+from wsss.config.base import LearnedFrom, Supervision
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
 from wsss.config.data import DataConfig, TagNoiseConfig
@@ -42,6 +42,12 @@ class Settings:
     retrain: RetrainConfig | None = None
     predict: PredictConfig | None = None
 
+    @property
+    def learned_from(self) -> LearnedFrom:
+        """What taught the product."""
+        corrected = self.supervision == "tags" and self.retrain and self.retrain.corrected
+        return "mixed" if corrected else self.supervision
+
 
 def method_before(product: ProductName, settings: Settings) -> str:
     """Name of the refiner that came before or is scored; none where the truth taught it."""
@@ -68,5 +74,6 @@ def steps(product: ProductName, settings: Settings) -> str:
     if settings.masks:
         parts += ["masks", *(["CRF"] if settings.masks.crf.enabled else [])]
     if settings.retrain:
+        parts += ["some corrected"] * bool(settings.retrain.corrected)
         parts.append(settings.retrain.model)
     return " → ".join(parts)

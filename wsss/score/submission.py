@@ -28,7 +28,7 @@ from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.artifacts.shard import Shard
-from wsss.config.base import Supervision, with_supervision
+from wsss.config.base import LEARNED_FROM, LearnedFrom, with_supervision
 from wsss.data.datasets.classes import class_list
 from wsss.data.datasets.files import read_lines
 from wsss.data.images.label_png import label_png_bytes
@@ -50,7 +50,7 @@ class Submission:
     images: int
     protocol: str
     folder: str
-    supervision: Supervision = "tags"
+    supervision: LearnedFrom = "tags"
 
     def __str__(self) -> str:
         text = f"{self.images} images ({self.protocol}) in {self.path}, under {self.folder}/"
@@ -102,11 +102,11 @@ def write_submission(
         for image, labels, where in track(maps, total=len(listed), description="packing"):
             _check(labels, sizes[image], where)
             add(f"{folder}/{image}.png", label_png_bytes(labels))
-    supervision = max((_supervision(path) for path in shards), key=lambda word: word == "masks")
+    supervision = max((_supervision(path) for path in shards), key=LEARNED_FROM.index)
     return Submission(out, len(listed), protocol, folder, supervision)
 
 
-def _supervision(path: Path) -> Supervision:
+def _supervision(path: Path) -> LearnedFrom:
     with Shard(path) as shard:
         return shard.provenance.supervision
 

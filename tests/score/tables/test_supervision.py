@@ -9,7 +9,7 @@ from rich.console import Console
 from tests.builders import provenance, write_shard
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
-from wsss.config.base import UPPER_BOUND
+from wsss.config.base import MIXED, UPPER_BOUND
 from wsss.score.image_counts_file import Scored
 from wsss.score.record import Record, write_records
 from wsss.score.tables.comparison import make_comparison
@@ -61,6 +61,49 @@ def test_a_table_puts_upper_bounds_last_and_says_so(tmp_path: Path) -> None:
     buffer = io.StringIO()
     print_table(tmp_path / "table.csv", Console(file=buffer, width=200))
     assert buffer.getvalue().startswith(f"upper, {UPPER_BOUND}")
+
+
+def test_a_segmenter_of_mixed_supervision_is_no_weak_row(tmp_path: Path, run: Run) -> None:
+    weak, upper = pair()
+    fields = {"run": "hand", "supervision": "mixed", "miou": 0.6}
+    mixed = weak.model_copy(update=fields | {"learned": {"pseudo masks": 4, "corrected masks": 2}})
+    write_records(tmp_path / "records.json", [upper, mixed, weak])
+    markdown, _, _ = make_table([tmp_path / "records.json"], tmp_path)
+    lines = markdown.read_text().splitlines()
+    assert lines[4:10] == [
+        "| **Without tags** |  |",
+        "| segmenter, weak | 50.0 |",
+        f"| **Without tags, {MIXED}** |  |",
+        "| segmenter, hand | 60.0 |",
+        f"| **Without tags, {UPPER_BOUND}** |  |",
+        "| segmenter, upper | 80.0 |",
+    ]
+    assert f"| segmenter, {MIXED} | M |" in markdown.read_text()
+    buffer = io.StringIO()
+    print_table(tmp_path / "table.csv", Console(file=buffer, width=200))
+    for text in (markdown.read_text(), buffer.getvalue().replace("\n", " ")):
+        assert "It learned from 4 pseudo masks, 2 corrected masks" in text
+    rows = scored({"hand": mixed, "weak": weak})
+    table = make_comparison(rows, tmp_path, "runs")[0].read_text()
+    assert f"| run | segmenter, {MIXED}, val | segmenter, val |" in table
+    assert not are_repeats([weak, mixed])
+
+
+def test_the_record_of_a_corrected_run_counts_its_masks(run: Run) -> None:
+    retrain = run.config.retrain.model_copy(update={"corrected": "hand"})
+    config = run.config.model_copy(update={"retrain": retrain})
+    maps = {image: {"single": labels % 4} for image, labels in run.truth.items()}
+    weak, counts = run.write("weak", "predictions", maps), {"corrected masks": 2}
+    taught = provenance("retrain", config={"retrain": {"corrected": "hand"}}, learned=counts)
+    with Shard(weak) as stored:
+        origin = provenance("predict", upstream=taught.chain())
+        shard = write_shard(run.folder / "mixed.h5", "predictions", list(stored), origin)
+    with pytest.raises(ArtifactError, match=r"mixed\.h5: was made with retrain\.corrected, mixed"):
+        run.score("segmenter", [shard], run.folder / "r.json")
+    (record,) = run.score("segmenter", [shard], run.folder / "r.json", config=config)
+    assert (record.supervision, record.learned) == ("mixed", counts)
+    assert record.mixture == "2 corrected masks (hand)"
+    assert record.chain.endswith("some corrected → segformer-b0")
 
 
 def test_a_table_of_weak_rows_has_no_such_column(tmp_path: Path) -> None:

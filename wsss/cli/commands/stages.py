@@ -242,6 +242,10 @@ def retrain(
     work: Annotated[
         Path, typer.Option(help="Folder for what an interrupted training resumes from.")
     ],
+    corrected: Annotated[
+        Path | None,
+        typer.Option(help="Shard of `wsss truth corrected-masks`, with retrain.corrected alone."),
+    ] = None,
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
     device: Device = "",
@@ -251,7 +255,7 @@ def retrain(
     from wsss.retrain.train import train
 
     values = stage_values("retrain", config, device=device, workers=workers)
-    train(manifest, masks, out, log, work, cache, **values)
+    train(manifest, masks, out, log, work, cache, corrected, **values)
 
 
 def predict(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -117,6 +117,62 @@ def training_masks(
 
     values = stage_values("truth_masks", config, workers=workers)
     run(manifest, parse_shard(shard), out, **values)
+
+
+@app.command()
+def corrected_masks(
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="HDF5 shard to write.")],
+    state: Annotated[
+        str, typer.Option(help="Used by the workflow: the state of the PNGs.", hidden=True)
+    ] = "",
+    config: ConfigFiles = DEFAULT_CONFIG,
+    workers: Workers = 0,
+) -> None:
+    """Corrected masks of training images as masks to learn from, with retrain.corrected alone.
+
+    Images without one keep their pseudo mask. The segmenter is then of mixed supervision.
+    """
+    from wsss.score.truth.corrected import run
+
+    values = stage_values("corrected_masks", config, workers=workers)
+    run(manifest, out, state=state, **values)
+
+
+def import_masks(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="COCO or Label Studio: the JSON. CVAT: the archive. PNGs: the folder.",
+            show_default=False,
+        ),
+    ],
+    form: Annotated[
+        Literal["coco", "label-studio", "cvat", "png"],
+        typer.Option("--format", help="What wrote it. png: index PNGs named as the images."),
+    ],
+    run: Annotated[
+        Path, typer.Option(help="Results of the run that was exported, e.g. results/photos.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of masks to write; a later import adds to it.")],
+    keep_empty: Annotated[
+        bool,
+        typer.Option("--keep-empty", help="COCO: images without annotation are background."),
+    ] = False,
+) -> None:
+    """Take corrected masks back, as PNGs for data.masks or retrain.corrected.
+
+    Only images that somebody annotated are taken. Labels are matched by their names.
+    """
+    from wsss.export.source import manifest_of
+    from wsss.score.truth.corrections.importer import import_masks as run_import
+
+    typer.echo(str(run_import(source, form, manifest_of(run), out, keep_empty=keep_empty)))
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the command that stands beside `wsss export`."""
+    app.command(rich_help_panel=panel)(import_masks)
 
 
 def _parts(names: list[str]) -> list[str]:

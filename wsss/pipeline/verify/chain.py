@@ -194,6 +194,8 @@ class Chain:
         sources = {
             kind: self.shards(kind, producer, "train") for kind in self._taught_by(product, config)
         }
+        if product == "segmenter" and config.retrain.corrected:
+            sources["corrected_masks"] = [self._corrected(producer, manifest)]
         rule = PRODUCTS[product].stage
         every = [manifest / MANIFEST, *(shard for shards in sources.values() for shard in shards)]
         self.findings.check(
@@ -204,6 +206,23 @@ class Chain:
         if product == "refine":
             self.findings.check(cost, rule, lambda: _cost(cost, path), [path])
         return [path]
+
+    def _corrected(self, run: str, manifest: Path) -> Path:
+        """Check the corrected masks that a segmenter learns from; gives their shard."""
+        path = Path(self.runs.folder("corrected_masks", run)) / "train.h5"
+
+        def reasons() -> Iterator[str]:
+            with Shard(path, kind="corrected_masks") as shard:
+                self.contents[path] = shard.content
+                stored = shard.provenance
+                if not self.quick:
+                    for _ in shard:
+                        pass
+            inputs = self.digests.get(manifest, {})
+            yield from self.expected.differences(stored, "corrected_masks", run, inputs=inputs)
+
+        self.findings.check(path, "corrected_masks", reasons, [manifest / MANIFEST])
+        return path
 
     @staticmethod
     def _taught_by(product: str, config: Config) -> list[str]:
@@ -224,7 +243,8 @@ class Chain:
             if product == "refine":
                 inputs |= {f"{kind}/{shard.name}": digest for shard, digest in contents.items()}
             elif len(contents) == len(shards):
-                inputs["masks"] = digest_json(list(contents.values()))
+                name = "corrected" if kind == "corrected_masks" else "masks"
+                inputs[name] = digest_json(list(contents.values()))
         every = [shard for shards in sources.values() for shard in shards]
         weights = {} if product == "segmenter" else self._weights(every)
         stage = PRODUCTS[product].stage

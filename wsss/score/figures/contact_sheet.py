@@ -16,7 +16,7 @@ from wsss.artifacts.digest import digest_json
 from wsss.artifacts.png_stamp import write_picture
 from wsss.artifacts.shard import Item, Shard
 from wsss.artifacts.stage import STAGES
-from wsss.config.base import Supervision, with_supervision
+from wsss.config.base import MIXED, Supervision, with_supervision
 from wsss.config.data import DataConfig
 from wsss.config.score import PicturesConfig
 from wsss.data.datasets.classes import ClassList
@@ -113,7 +113,7 @@ def contact_sheet(
         labels.update(_labels_in(items[sample.id], list(arrays)))
         tags = tuple(_legend_item(classes, tag + 1) for tag in sample.tags)
         rows.append(Row(tuple(images), sample.id, tags))
-    run = with_supervision(name, supervision)
+    run = run_title(name, supervision, predictions)
     title = f"{run}: {len(samples)} of {len(manifest)} {split} images, spread over the classes"
     legend = [_legend_item(classes, label) for label in sorted(labels - {0, 255})]
     if truths is not None and 255 in labels:
@@ -125,6 +125,22 @@ def contact_sheet(
     sheet.save(buffer, format="PNG", optimize=True)
     values = {"name": name, "supervision": supervision, "data": data, "pictures": pictures}
     write_picture(out, buffer.getvalue(), STAGES["pictures"].provenance(values, inputs=inputs))
+
+
+def run_title(name: str, supervision: Supervision, predictions: Sequence[Path]) -> str:
+    """The name of a run with what taught it; mixed supervision teaches the segmenter alone.
+
+    Args:
+        name: of the run.
+        supervision: of the run.
+        predictions: shards of the segmenter's predictions; may be none.
+    """
+    title = with_supervision(name, supervision)
+    for path in predictions[:1]:
+        with Shard(path) as shard:
+            if shard.provenance.supervision == "mixed":
+                title += f"; predictions: {MIXED}"
+    return title
 
 
 def sample_images(manifest: Manifest, count: int) -> list[Sample]:

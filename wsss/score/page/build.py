@@ -18,13 +18,13 @@ from wsss.artifacts.progress import track
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
 from wsss.compute.pool import WorkerPool
-from wsss.config.base import Supervision, with_supervision
+from wsss.config.base import Supervision
 from wsss.config.data import DataConfig
 from wsss.config.score import PicturesConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Manifest, Sample
 from wsss.data.manifest_folder import load, manifest_digests
-from wsss.score.figures.contact_sheet import sample_images, shown_truth
+from wsss.score.figures.contact_sheet import run_title, sample_images, shown_truth
 from wsss.score.image_counts_file import Scored, read_scored
 from wsss.score.page.compare import compared
 from wsss.score.page.files import EMBEDDED, INDEX, RunFiles, Shown, write_shown
@@ -159,7 +159,7 @@ def make_page(
                 f"{run.name}: has no CAMs, masks or predictions to show; run it first"
             )
         page = {
-            "run": with_supervision(run.name, supervision),
+            "run": run_title(run.name, supervision, run.shards.get("predictions", ())),
             "classes": ["background", *classes.names],
             "colours": hex_colours(palette, classes.label_count),
             "sizes": list(SIZES),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from wsss.artifacts.errors import ArtifactError
-from wsss.config.base import UPPER_BOUND
+from wsss.config.base import MIXED, UPPER_BOUND
 from wsss.config.paths import expand_path
 from wsss.refine.training.efficiency import Efficiency
 from wsss.score.image_counts_file import Scored, read_image_counts, read_scored
@@ -195,6 +195,12 @@ def _interval(matches: Sequence[Scored]) -> Interval | None:
 
 def _check_supervision(cell: Cell, row: Row, where: str) -> None:
     """Refuse numbers of an upper bound in another row than one of full supervision, and others."""
+    for record in cell.records:
+        if record.supervision == "mixed":
+            raise ValueError(
+                f"{where}: the run {record.run} has retrain.corrected, {MIXED}; no row of a paper "
+                "is of that kind"
+            )
     upper = [(f"the run {record.run}", record.supervision == "masks") for record in cell.records]
     upper += [(cost.method, cost.method.endswith(UPPER_BOUND)) for cost in cell.costs]
     for name, is_upper in upper:

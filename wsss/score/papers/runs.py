@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wsss.config.base import overlay
+from wsss.config.base import MIXED, overlay
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping, read_cached
 from wsss.config.model import Config
@@ -75,6 +75,10 @@ def _mappings(path: Path, presets: Path) -> Iterator[tuple[str, str, dict[str, A
 def _validated(mapping: Mapping[str, Any], where: str, supervision: str) -> Config:
     """The configuration of a run, as a preset over config.yaml; supervised as its row says."""
     config = from_mapping(mapping, where=where)
+    if config.retrain.corrected:
+        raise ConfigError(
+            f"{where}: its run has retrain.corrected, {MIXED}; no row of a paper is of that kind"
+        )
     if (config.supervision == "masks") != (supervision == "F"):
         raise ConfigError(
             f"{where}: its run has supervision: {config.supervision}, the row says "

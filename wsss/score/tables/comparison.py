@@ -11,12 +11,12 @@ from wsss.score.image_counts_file import Scored
 from wsss.score.metrics.bootstrap import IMAGES, IMAGES_AND_SEEDS, Interval
 from wsss.score.record import Record
 from wsss.score.tables.rows import (
-    SUPERVISED_NOTE,
     Table,
     class_mean_notes,
     interval_text,
     percent,
     row_name,
+    supervision_notes,
     tag_notes,
     warnings,
 )
@@ -172,7 +172,9 @@ def _lay_out(rows: Rows, groups: Groups, name: str) -> Table:
                 for note in tag_notes(_records(row))
             ),
             *warnings(records),
-            *([SUPERVISED_NOTE] if _is_supervised(records) else []),
+            *supervision_notes(
+                {record.supervision for record in records}, (record.mixture for record in records)
+            ),
             *NOTES,
             *class_mean_notes(records),
             *([SEEDS] if groups else []),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from wsss.config.base import Supervision
+from wsss.config.base import LearnedFrom
 from wsss.score.metrics.bootstrap import IMAGES
 from wsss.score.record import Record
 from wsss.score.tables.rows import (
-    SUPERVISED_NOTE,
     Grid,
     Table,
     background_text,
@@ -19,6 +18,7 @@ from wsss.score.tables.rows import (
     product_title,
     row_name,
     scales_text,
+    supervision_notes,
     tag_notes,
     title,
     warnings,
@@ -26,7 +26,7 @@ from wsss.score.tables.rows import (
 )
 from wsss.score.tables.steps import Step, kind_of, words
 
-SUPERVISION_SIGNS: Mapping[Supervision, str] = {"tags": "I", "masks": "F"}
+SUPERVISION_SIGNS: Mapping[LearnedFrom, str] = {"tags": "I", "mixed": "M", "masks": "F"}
 CHANGE = "change"
 """Head of the column with the difference to the row before."""
 NOTES = (
@@ -141,7 +141,7 @@ def lay_out(records: Sequence[Record], steps: Sequence[Step]) -> Table:
                 row.append(change_text(score.step) if score else "")
     blocks = [line.block for line in lines]
     headings = {blocks.index(block): block for block in blocks}
-    supervised = any(record.supervision == "masks" for record in records)
+    supervisions = {record.supervision for record in records}
     names = list(dict.fromkeys(name for record in records for name in record.iou))
     truths = dict.fromkeys(f"Truth of {r.split}: {r.truth}." for r in records)
     chains = dict.fromkeys(
@@ -159,7 +159,7 @@ def lay_out(records: Sequence[Record], steps: Sequence[Step]) -> Table:
             *words(map(kind_of, records, steps), has_changes=CHANGE in columns),
         ),
         notes=(
-            *([SUPERVISED_NOTE] if supervised else []),
+            *supervision_notes(supervisions, (record.mixture for record in records)),
             *NOTES,
             *truths,
             *filter(None, [weights_note(records)]),
@@ -171,17 +171,17 @@ def lay_out(records: Sequence[Record], steps: Sequence[Step]) -> Table:
         class_rows=tuple(
             (row_name(r), r.split, *(percent(r.iou.get(name)) for name in names)) for r in records
         ),
-        more=(_all_numbers(records, supervised),),
+        more=(_all_numbers(records, supervisions != {"tags"}),),
     )
 
 
-def _all_numbers(records: Sequence[Record], supervised: bool) -> Grid:
+def _all_numbers(records: Sequence[Record], names_supervision: bool) -> Grid:
     """A row per record."""
     several_truths = len({record.truth_rule for record in records}) > 1
     rows = [
         {
             "row": row_name(record),
-            "supervision": SUPERVISION_SIGNS[record.supervision] if supervised else "",
+            "supervision": SUPERVISION_SIGNS[record.supervision] if names_supervision else "",
             "split": record.split,
             "images": str(record.images),
             "truth": record.truth_rule if several_truths else "",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsss.config.base import UPPER_BOUND, with_supervision
+from wsss.config.base import MIXED, UPPER_BOUND, with_supervision
 from wsss.config.score import CLASS_MEANS
 from wsss.refine.registry import METHODS
 from wsss.score.product import ProductName
@@ -51,6 +51,10 @@ SUPERVISED_NOTE = (
     f"Supervision F: {UPPER_BOUND}, trained on pixel labels. Such rows do not compare with rows of "
     "supervision I, which learned from tags of images."
 )
+MIXED_NOTE = (
+    f"Supervision M: {MIXED}. The segmenter learned from pixel labels of some training images. "
+    "Such rows are not weakly supervised, and do not compare with rows of supervision I."
+)
 _TITLES: dict[ProductName, str] = {
     "blob": "centred blob",
     "cam": "CAM",
@@ -70,7 +74,7 @@ def product_name(record: Record) -> str:
 
 
 def product_title(record: Record) -> str:
-    """The same; of an upper bound also that it is one."""
+    """The same; also that pixel labels taught it, if they did."""
     return with_supervision(product_name(record), record.supervision)
 
 
@@ -100,6 +104,20 @@ def weights_note(records: Sequence[Record]) -> str:
     used = dict.fromkeys(entry for r in records for entry in r.weights.items())
     weights = ", ".join(f"{Path(name).name} ({digest[:8]})" for name, digest in used)
     return f"Weights: {weights}." if weights else ""
+
+
+def supervision_notes(kinds: Collection[str], mixtures: Iterable[str]) -> tuple[str, ...]:
+    """Notes on rows that pixel labels taught.
+
+    Args:
+        kinds: the supervision of each row.
+        mixtures: `Record.mixture` of each row.
+    """
+    upper = [SUPERVISED_NOTE] if "masks" in kinds else []
+    if "mixed" not in kinds:
+        return tuple(upper)
+    taught = "; ".join(dict.fromkeys(filter(None, mixtures)))
+    return (*upper, f"{MIXED_NOTE} It learned from {taught}.")
 
 
 def class_mean_notes(records: Sequence[Record]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from wsss.config.base import with_supervision
+from wsss.config.base import LEARNED_FROM, with_supervision
 from wsss.score.image_counts_file import Scored, read_image_counts
 from wsss.score.metrics.bootstrap import IMAGES_OF_PAIRS, Draws, draws_of, percentile_interval
 from wsss.score.product import PRODUCTS, ProductName, Protocol
@@ -92,7 +92,7 @@ def in_order(scored: Sequence[Scored]) -> list[Scored]:
     def position(entry: Scored) -> tuple[object, ...]:
         record = entry.record
         return (
-            record.supervision == "masks",
+            LEARNED_FROM.index(record.supervision),
             BLOCKS.index(_block(record)),
             products.index(record.product),
             _PROTOCOLS.index(record.protocol),

@@ -27,7 +27,7 @@ from wsss.score.tables.layout import (
     lines_of,
     splits_of,
 )
-from wsss.score.tables.rows import SUPERVISED_NOTE, TAGS_FROM_MASKS, percent
+from wsss.score.tables.rows import TAGS_FROM_MASKS, percent, supervision_notes
 from wsss.score.tables.steps import Kind, Step, words
 
 WIDTH = 100
@@ -66,8 +66,9 @@ def print_table(path: Path, console: Console | None = None) -> None:
         texts.append(f"WARNING. {TAGS_FROM_MASKS}")
     for text in texts:
         console.print(Text(text, style="bold red"))
-    if any(row.get("supervision") == "masks" for row in rows):
-        console.print(Text(SUPERVISED_NOTE, style="bold"))
+    kinds = {row.get("supervision", "tags") for row in rows}
+    for text in supervision_notes(kinds, (row.get("mixture", "") for row in rows)):
+        console.print(Text(text, style="bold"))
     tags = dict.fromkeys(row["tags"] for row in rows if row.get("tags", "as given") != "as given")
     rules = dict.fromkeys(row["class_mean"] for row in rows if row.get("class_mean"))
     means = [

@@ -147,6 +147,7 @@ def _numbers(record: Record) -> dict[str, object]:
         "title": product_title(record),
         **fields("product", "protocol", "method", "supervision", "run", "chain", "split"),
         **fields("images", "images_without_truth", "truth", "truth_rule"),
+        "mixture": record.mixture,
         "truth_digest": record.provenance.inputs.get("truth"),
         "tags_from_masks": record.tags_from_masks,
         "truth_warnings": "; ".join(record.truth_warnings),

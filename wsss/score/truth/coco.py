@@ -138,7 +138,7 @@ def _from_bottom_to_top(regions: list[_Region], rule: CocoRule) -> list[_Region]
 
 def _region(annotation: Mapping[str, Any], height: int, width: int, rule: CocoRule) -> _Region:
     try:
-        mask = _mask(annotation.get("segmentation"), height, width)
+        mask = outline_mask(annotation.get("segmentation"), height, width)
         stated = annotation.get("area") if rule == "voc_style" else None
         area = float(np.count_nonzero(mask) if stated is None else stated)
         if not math.isfinite(area):
@@ -152,10 +152,17 @@ def _region(annotation: Mapping[str, Any], height: int, width: int, rule: CocoRu
     return _Region(annotation["id"], label, bool(annotation.get("iscrowd", 0)), area, mask)
 
 
-def _mask(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "h w"]:
+def outline_mask(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "h w"]:
     """The pixels of an outline, which is checked first, because pycocotools does not check.
 
     It writes wherever a polygon's corners lie, and ends the process where that is too far.
+
+    Args:
+        segmentation: polygons, or RLE compressed or not.
+        height, width: of the image, pixels.
+
+    Raises:
+        ValueError, TypeError, LookupError, ArithmeticError: it is none, or does not fit the image.
     """
     if not segmentation or not isinstance(segmentation, list | dict):
         raise TypeError("is no polygon and no RLE" if segmentation else "it has none")

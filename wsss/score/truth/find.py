@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -100,16 +100,22 @@ def find_truth(data: DataConfig, manifest: Manifest, split: str) -> Truth:
     if data.kind == "coco":
         return find_coco(data, manifest.samples)
     folder = png_folder(data, split)
-    sources: dict[str, Source] = {}
-    missing: list[str] = []
-    for sample in manifest:
-        if name := _png_name(folder, sample.id):
-            sources[sample.id] = PngTruth(folder, name)
-        else:
-            missing.append(sample.id)
+    sources = named_pngs(folder, [sample.id for sample in manifest])
+    missing = [sample.id for sample in manifest if sample.id not in sources]
     if missing and (data.kind != "folder" or not sources):
         raise TruthError(_list_missing(missing, len(manifest), f"{folder}/<id>.png"))
-    return Truth(str(folder), sources, tuple(missing))
+    return Truth(str(folder), dict(sources), tuple(missing))
+
+
+def named_pngs(folder: Path, images: Iterable[str]) -> dict[str, PngTruth]:
+    """The PNG of each image in a folder, by the id; images that have none are left out.
+
+    Args:
+        folder: ``<folder>/<id>.png``.
+        images: ids.
+    """
+    names = {image: _png_name(folder, image) for image in images}
+    return {image: PngTruth(folder, name) for image, name in names.items() if name}
 
 
 def find_coco(data: DataConfig, photos: Collection[Photo]) -> Truth:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.item_cache import write_items
+from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.compute.threads import ordered_map
@@ -23,6 +24,7 @@ from wsss.config.base import UPPER_BOUND, Supervision
 from wsss.config.compute import ComputeConfig
 from wsss.config.data import DataConfig
 from wsss.config.errors import ConfigError
+from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load, manifest_digests
 from wsss.labels.ignore import IGNORED
@@ -79,6 +81,34 @@ def run(
         {"supervision": supervision, "data": data},
         inputs=manifest_digests(manifest_dir) | {"truth": digest_json(digest_of)},
     )
+    write_masks(out, truth, samples, classes, digest_of, provenance, UPPER_BOUND, compute.workers)
+
+
+def write_masks(
+    out: Path,
+    truth: Truth,
+    samples: Mapping[str, Sample],
+    classes: ClassList,
+    digest_of: Mapping[str, str],
+    provenance: Provenance,
+    supervision: str,
+    workers: int,
+) -> None:
+    """Write pixel labels as masks to learn from; an image without truth is 255 everywhere.
+
+    Args:
+        out: shard to write; its kind is the stage's name.
+        truth: where the labels lie.
+        samples: the images, in the order of the shard.
+        classes: their classes.
+        digest_of: the digest behind the labels of each image.
+        provenance: of the shard.
+        supervision: what the items are called.
+        workers: threads.
+
+    Raises:
+        TruthError: labels are of another size than their image, or above those of the class list.
+    """
     keys = {
         image: digest_json([provenance.key(), sample.digest, classes.names, digest_of[image]])
         for image, sample in samples.items()
@@ -94,15 +124,15 @@ def run(
                 f"{truth.description}: the truth of {sample.id!r} has label {highest}, but the "
                 f"class list ends at {classes.label_count - 1}; correct the mask or data.classes"
             )
-        attrs = {"size": list(labels.shape), "origin": f"pixel labels: {UPPER_BOUND}"}
+        attrs = {"size": list(labels.shape), "origin": f"pixel labels: {supervision}"}
         return Item(sample.id, {"train": labels}, attrs, keys[sample.id])
 
     def compute_items(images: list[str]) -> Iterator[Item]:
-        return ordered_map(item, [samples[image] for image in images], threads=compute.workers)
+        return ordered_map(item, [samples[image] for image in images], threads=workers)
 
     write_items(
         out,
-        kind="truth_masks",
+        kind=provenance.stage,
         keys=keys,
         provenance=provenance,
         compute=compute_items,

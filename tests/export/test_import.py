@@ -1,0 +1,263 @@
+"""The way back: what was exported, corrected elsewhere and imported is what scoring reads."""
+
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as rle
+
+from wsss.config.data import DataConfig
+from wsss.data.manifest_folder import load
+from wsss.export.brush import encode_brush
+from wsss.score.truth.corrections.importer import Source, import_masks
+from wsss.score.truth.corrections.label_studio import decode_brush
+from wsss.score.truth.errors import TruthError
+from wsss.score.truth.find import find_truth
+
+from .conftest import Results
+from .test_source import wsss
+
+
+def annotated(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As Label Studio writes tasks whose predictions were accepted as they are."""
+    return [
+        {"data": t["data"], "annotations": [{"result": t["predictions"][0]["result"]}]}
+        for t in tasks
+    ]
+
+
+def exported(results: Results, form: Source, folder: Path, product: str) -> Path:
+    """The file that comes back from a program that changed nothing."""
+    if form == "cvat":
+        results.export("cvat", folder / "cvat.zip", product=product)
+        return folder / "cvat.zip"
+    if form == "png":
+        results.export("folder", folder / "folder", product=product)
+        return folder / "folder/labels"
+    results.export(form, folder / form, product=product)
+    if form == "coco":
+        return folder / "coco/annotations/instances_train.json"
+    tasks = folder / "label-studio/tasks.json"
+    tasks.write_text(json.dumps(annotated(json.loads(tasks.read_text()))))
+    return tasks
+
+
+def imported(results: Results, source: Path, form: Source, out: Path, **options: Any) -> str:
+    return str(import_masks(source, form, results.folder / "manifest", out, **options))
+
+
+@pytest.mark.parametrize(
+    ("form", "product"),
+    [("coco", "label"), ("label-studio", "train"), ("cvat", "train"), ("png", "train")],
+)
+def test_masks_come_back_as_they_went(
+    results: Results, form: Source, product: str, tmp_path: Path
+) -> None:
+    source = exported(results, form, tmp_path, product)
+    out = tmp_path / "hand"
+    keep = {"keep_empty": True} if form == "coco" else {}
+    text = imported(results, source, form, out, **keep)
+    maps = results.labels if product == "label" else results.train
+    expected = {key: labels for key, labels in maps.items() if form != "coco" or key[0] == "train"}
+    assert text.startswith(f"{len(expected)} masks of 8 images in {out}: {len(expected)} new")
+    for (_, image), labels in expected.items():
+        np.testing.assert_array_equal(np.array(Image.open(out / f"{image}.png")), labels)
+    before = (out / "a.png").stat().st_mtime_ns
+    assert f"0 new, 0 changed, {len(expected)} as before" in imported(
+        results, source, form, out, **keep
+    )
+    assert (out / "a.png").stat().st_mtime_ns == before
+    manifest, _ = load(results.folder / "manifest")
+    for split in ("train", "val"):
+        truth = find_truth(DataConfig(kind="folder", masks=str(out)), manifest.split(split), split)
+        if form == "coco":
+            break  # of the held-out images there is none
+        assert not truth.missing
+
+
+def test_a_corrected_part_is_imported_and_scores_that_part(
+    results: Results, tmp_path: Path
+) -> None:
+    source = exported(results, "label-studio", tmp_path, "label")
+    tasks = json.loads(source.read_text())
+    tasks[1]["annotations"] = []
+    tasks[2]["annotations"][0]["was_cancelled"] = True
+    tasks[3]["data"]["id"] = "of another run"
+    painted = np.zeros(results.labels["train", tasks[0]["data"]["id"]].shape, np.uint8)
+    painted[3:9, 4:7] = 1
+    result = json.loads(json.dumps(tasks[0]["annotations"][0]["result"][0]))
+    result["value"] |= {"rle": encode_brush(painted), "brushlabels": ["Tree & Bush"]}
+    tasks[0]["annotations"].append({"result": [*tasks[0]["annotations"][0]["result"], result]})
+    source.write_text(json.dumps(tasks[:5]))
+    out = tmp_path / "hand"
+    text = imported(results, source, "label-studio", out)
+    assert text.startswith(f"2 masks of 8 images in {out}: 2 new")
+    assert "since nothing was drawn there: 2 images" in text
+    assert "since the run has none so called: 1 images ('of another run')" in text
+    image = tasks[0]["data"]["id"]
+    expected = np.where(painted, 3, results.labels["train", image])
+    np.testing.assert_array_equal(np.array(Image.open(out / f"{image}.png")), expected)
+    manifest, _ = load(results.folder / "manifest")
+    truth = find_truth(DataConfig(kind="folder", masks=str(out)), manifest.split("train"), "train")
+    assert (len(truth.sources), len(truth.missing)) == (2, 4)
+
+
+def test_outlines_of_other_programs_lie_the_smaller_on_top(
+    results: Results, tmp_path: Path
+) -> None:
+    """Polygons, RLE that is not packed, other category ids, paths in file names."""
+    height, width = results.labels["train", "a"].shape
+    inner = np.zeros((height, width), np.uint8)
+    inner[20:24, 30:33] = 1
+    runs = np.diff(np.flatnonzero(np.diff(inner.ravel(order="F"), prepend=2, append=2))).tolist()
+    content = {
+        "images": [{"id": 7, "file_name": "upload/12/a.jpg", "width": width, "height": height}],
+        "categories": [{"id": 40, "name": "Cat"}, {"id": 9, "name": "sailing_boat"}],
+        "annotations": [
+            {"id": 2, "image_id": 7, "category_id": 9,
+             "segmentation": {"size": [height, width], "counts": runs}},
+            {"id": 1, "image_id": 7, "category_id": 40,
+             "segmentation": [[20, 10, 50, 10, 50, 40, 20, 40]]},
+        ],
+    }  # fmt: skip
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    imported(results, tmp_path / "coco.json", "coco", tmp_path / "hand")
+    expected = np.zeros((height, width), np.uint8)
+    expected[10:40, 20:50] = 1
+    expected[20:24, 30:33] = 2
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / "hand/a.png")), expected)
+    assert rle.area(rle.frPyObjects(content["annotations"][0]["segmentation"], height, width)) == 12
+
+
+def test_literal_blocks_of_brush_masks_are_read() -> None:
+    """Label Studio itself writes them; the exports here consist of runs alone."""
+    values = [0, 0, 0, 255] * 3 + [0] * 12
+    bits = f"{24:032b}{7:05b}" + "".join(f"{n - 1:04b}" for n in (3, 4, 8, 16))
+    bits += "0" + "01" + f"{11:04b}" + "".join(f"{v:08b}" for v in values[:12])
+    bits += "1" + "10" + f"{11:08b}" + f"{0:08b}"
+    data = [
+        int(bits.ljust(-(-len(bits) // 8) * 8, "0")[i : i + 8], 2) for i in range(0, len(bits), 8)
+    ]
+    np.testing.assert_array_equal(decode_brush(data, 2, 3), [[1, 1, 1], [0, 0, 0]])
+    for wrong, text in ((data[:9], "cut off"), ([0] * 20, "holds 0 values, expected 24")):
+        with pytest.raises(ValueError, match=text):
+            decode_brush(wrong, 2, 3)
+
+
+def edit_json(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return edit
+
+
+def edit_zip(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        with zipfile.ZipFile(path) as archive:
+            members = {member: archive.read(member) for member in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for member, content in members.items():
+                archive.writestr(member, change(content) if member == name else content)
+
+    return edit
+
+
+def rename_category(content: Any) -> None:
+    content["categories"][0]["name"] = "kat"
+
+
+def shrink(content: Any) -> None:
+    content["images"][0]["width"] -= 1
+
+
+def break_outline(content: Any) -> None:
+    content["annotations"][0]["segmentation"]["counts"] = "x"
+
+
+def rename_brush(content: Any) -> None:
+    content[0]["annotations"][0]["result"][0]["value"]["brushlabels"] = ["dog"]
+
+
+def cut_brush(content: Any) -> None:
+    content[0]["annotations"][0]["result"][0]["value"]["rle"] = [1, 2]
+
+
+def turn_into_box(content: Any) -> None:
+    content[0]["annotations"][0]["result"][0]["type"] = "rectanglelabels"
+
+
+@pytest.mark.parametrize(
+    ("form", "edit", "message"),
+    [
+        ("coco", edit_json(rename_category), r"train\.json: the label 'kat' is no class .* 'cat'"),
+        ("coco", edit_json(shrink), r"the mask of 'a' is 60 x 83 pixels, its image is 61 x 83"),
+        ("coco", edit_json(break_outline), r"the outline of annotation 1 \('a'\) cannot be drawn"),
+        ("coco", lambda path: path.write_text("[]"), r"holds a list; expected an instances JSON"),
+        ("coco", lambda path: path.write_text('{"images": []}'), r"lacks 'categories'; expected"),
+        ("label-studio", edit_json(rename_brush), r"task 1: the label 'dog' is no class of the"),
+        ("label-studio", edit_json(cut_brush), r"a brush mask of 'a' cannot be read .*cut off"),
+        ("label-studio", edit_json(turn_into_box), r"type 'rectanglelabels'; only brush masks are"),
+        ("label-studio", lambda path: path.write_text("{"), r"tasks\.json: cannot be read"),
+        ("cvat", edit_zip("labelmap.txt", lambda b: b.replace(b"cat", b"dog")), "'dog' is no"),
+        (
+            "cvat",
+            edit_zip("labelmap.txt", lambda b: re.sub(b"cat:.*\n", b"", b)),
+            r"a\.png: has the colour \(128, 0, 0\), which labelmap\.txt does not name",
+        ),
+        ("cvat", edit_zip("SegmentationClass/a.png", lambda b: b[:200]), r"zip: cannot be read"),
+        ("cvat", lambda path: path.write_bytes(b"PK"), r"zip: cannot be read .*expected CVAT"),
+        (
+            "png",
+            lambda path: Image.fromarray(np.full((83, 61), 4, np.uint8)).save(path / "train/a.png"),
+            r"a\.png: has label 4, but the classes of the run end at 3",
+        ),
+        (
+            "png",
+            lambda path: Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save(path / "train/a.png"),
+            r"a\.png: holds colours \(RGB\), expected label indices",
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_run_is_refused(
+    results: Results, form: Source, edit: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
+    source = exported(results, form, tmp_path, "label")
+    edit(source)
+    with pytest.raises(TruthError, match=message):
+        imported(results, source, form, tmp_path / "hand")
+
+
+@pytest.mark.slow
+def test_the_command_says_what_to_do_next(results: Results, tmp_path: Path) -> None:
+    source = exported(results, "png", tmp_path, "label")
+    shutil.rmtree(source / "val")
+    options = ("--format", "png", "--run", results.folder, "--out", "hand")
+    done = wsss("import-masks", source, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "6 masks of 8 images in hand: 6 new, 0 changed, 0 as before",
+        "score with them: data.masks: hand",
+        "learn from them: retrain.corrected: hand",
+    ]
+    (tmp_path / "hand/letter.txt").touch()
+    failed = wsss("import-masks", source, *options, cwd=tmp_path)
+    assert failed.returncode == 1
+    assert "hand: holds other things, e.g. 'letter.txt'; name another folder" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_source_without_any_correction_is_refused(results: Results, tmp_path: Path) -> None:
+    results.export("label-studio", tmp_path / "ls", photos="none")
+    tasks = tmp_path / "ls/tasks.json"
+    tasks.write_text(json.dumps([t | {"annotations": []} for t in json.loads(tasks.read_text())]))
+    with pytest.raises(TruthError, match=r"holds no corrected mask of an image of .*, but e\.g\."):
+        imported(results, tasks, "label-studio", tmp_path / "hand")

@@ -1,0 +1,121 @@
+"""Where the masks of a run are found, and what is refused, as `wsss export` says it."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.builders import provenance, write_shard
+from wsss.artifacts.checksum import json_with_checksum
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.shard import Item
+from wsss.export.errors import ExportError
+from wsss.export.run import export
+from wsss.export.source import open_run
+from wsss.export.task import ExportTask
+
+from .conftest import Results
+
+
+def wsss(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "wsss", *map(str, arguments)],
+        cwd=cwd, text=True, capture_output=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_command_exports_and_refuses_in_one_sentence(results: Results, tmp_path: Path) -> None:
+    done = wsss("export", "coco", results.folder, "--out", "coco", "--split", "val", cwd=tmp_path)
+    assert (done.returncode, done.stdout.splitlines()[0][:14]) == (0, "COCO: 2 images")
+    assert sorted(p.name for p in (tmp_path / "coco/annotations").iterdir()) == [
+        "instances_val.json"
+    ]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").touch()
+    for arguments, text in (
+        (("coco", results.folder, "--out", "mine"), "mine: holds other things, e.g. 'thesis.tex'"),
+        (("yolo", "mine", "--out", "y"), "mine: holds no masks (expected manifest/manifest.csv"),
+        (("yolo", results.folder, "--out", "y", "--product", "cams"), "'cams' is not one of"),
+    ):
+        failed = wsss("export", *arguments, cwd=tmp_path)
+        message = " ".join(failed.stderr.split())
+        assert failed.returncode in (1, 2)
+        assert text in message
+        assert "Traceback" not in message
+    assert (tmp_path / "mine/thesis.tex").read_bytes() == b""
+
+
+def test_an_older_export_is_replaced_on_demand_alone(results: Results, tmp_path: Path) -> None:
+    task = ExportTask(open_run(results.folder, "label"), photos="none")
+    for form, out in (("coco", tmp_path / "coco"), ("cvat", tmp_path / "masks.zip")):
+        export(form, task, out)
+        with pytest.raises(ExportError, match=r"older export|there already; name a new file"):
+            export(form, task, out)
+        export(form, task, out, overwrite=True)
+    with pytest.raises(ExportError, match="nowhere: no such folder; pass the results of a run"):
+        open_run(tmp_path / "nowhere", "label")
+
+
+def test_masks_are_found_from_the_folder_above_and_by_the_result_page(
+    results: Results, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(results.folder, project / "results/tiny")
+    assert open_run(project, "label").images == 8
+    assert open_run(project, "label", ("train",)).samples.keys() == {"train"}
+    one = project / "results/tiny/one"  # a run that shares the masks of its sweep
+    (one / "page").mkdir(parents=True)
+    shards = [f"results/tiny/masks/train/{n}-of-2.h5" for n in (1, 2)]
+    content = {
+        "name": "tiny.one", "manifest": "results/tiny/manifest", "shards": {"masks": shards},
+        "records": [], "supervision": "tags", "data": {}, "pictures": {},
+    }  # fmt: skip
+    (one / "page/files.json").write_text(json.dumps(json_with_checksum(content)))
+    assert open_run(one, "label").images == 6
+    shutil.copytree(results.folder, project / "results/other")
+    with pytest.raises(ExportError, match=r"holds 2 runs; name one of them: .*other, .*tiny"):
+        open_run(project, "label")
+
+
+def test_a_run_that_is_not_finished_is_refused(results: Results, tmp_path: Path) -> None:
+    run = tmp_path / "results/tiny"
+    shutil.copytree(results.folder, run)
+    (run / "masks/train/2-of-2.h5").unlink()
+    with pytest.raises(ExportError, match=r"1 of 2 parts are missing, e\.g\. 2-of-2\.h5; run the"):
+        open_run(run, "label")
+    (sample,) = (s for s in open_run(results.folder, "label").samples["train"] if s.id == "a")
+    item = Item("a", {}, {"size": [sample.height + 1, sample.width], "classes": []})
+    write_shard(run / "masks/train/1-of-1.h5", "masks", [item], provenance("masks"))
+    with pytest.raises(ArtifactError, match=r"1-of-1\.h5: 'a' was made from a photo of"):
+        open_run(run, "label")
+
+
+def test_a_failed_export_leaves_nothing_and_photos_stay_as_they_are(
+    results: Results, tmp_path: Path
+) -> None:
+    source = open_run(results.folder, "label", ("val",))
+    photo = source.samples["val"][0].path
+    content = photo.read_bytes()
+    photo.chmod(0o600)
+    linked = ExportTask(source, photos="link")
+    export("folder", linked, tmp_path / "linked")
+    target = tmp_path / "linked/images/val/v1.jpg"
+    assert target.is_symlink()
+    assert target.read_bytes() == content
+    assert stat.S_IMODE(photo.stat().st_mode) == 0o600
+    export("folder", ExportTask(source, photos="none"), tmp_path / "bare")
+    assert not (tmp_path / "bare/images").exists()
+    photo.rename(photo.with_name("gone"))
+    try:
+        with pytest.raises(ExportError, match=r"v1\.jpg: the photo is gone; .* \(--photos none\)"):
+            export("yolo", ExportTask(source), tmp_path / "yolo")
+    finally:
+        photo.with_name("gone").rename(photo)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bare", "linked"]

@@ -1,0 +1,1 @@
+"""Corrected masks as other programs write them: COCO, Label Studio, CVAT, index PNGs."""

@@ -1,0 +1,93 @@
+"""Import corrected masks into a folder of index PNGs that scoring and the segmenter take.
+
+::
+
+    <out>/<id>.png      0 background, 1 … classes, 255 unsure
+
+A later import adds to the folder; a mask that is equal to the one there is not written again. Each
+mask is written whole or not at all: after an error, mend the source and import it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from wsss.artifacts.progress import track
+from wsss.data.images.label_png import label_png_bytes, save_label_png
+from wsss.data.manifest import item_path
+from wsss.data.manifest_folder import load
+from wsss.score.truth.corrections.coco import read_coco
+from wsss.score.truth.corrections.cvat import read_cvat
+from wsss.score.truth.corrections.images import Correction, RunImages
+from wsss.score.truth.corrections.label_studio import read_label_studio
+from wsss.score.truth.corrections.pngs import read_pngs
+from wsss.score.truth.corrections.report import ImportReport
+from wsss.score.truth.errors import TruthError
+
+_Reader = Callable[[Path, RunImages, ImportReport], Iterator[Correction]]
+Source = Literal["coco", "label-studio", "cvat", "png"]
+
+
+def import_masks(
+    source: Path, form: Source, manifest_dir: Path, out: Path, *, keep_empty: bool = False
+) -> ImportReport:
+    """Write the corrected masks of a file or folder as index PNGs.
+
+    Args:
+        source: file (of ``png``: folder) to read.
+        form: its format.
+        manifest_dir: the manifest of the run that the masks belong to.
+        out: folder of PNGs; it may hold those of earlier imports, and nothing else.
+        keep_empty: of COCO, see `read_coco`.
+
+    Raises:
+        TruthError: the source cannot be read, does not fit the run or holds no mask of it, or the
+            folder holds other things.
+        ArtifactError: the manifest is missing or damaged.
+    """
+    _check_folder(out)
+    manifest, classes = load(manifest_dir)
+    images = RunImages(manifest, classes)
+    report = ImportReport(out, len(manifest))
+    readers: dict[Source, _Reader] = {
+        "coco": partial(read_coco, keep_empty=keep_empty),
+        "label-studio": read_label_studio,
+        "cvat": read_cvat,
+        "png": read_pngs,
+    }
+    corrections = readers[form](source, images, report)
+    for correction in track(corrections, total=len(manifest), description="Importing masks"):
+        _save(item_path(out, correction.sample.id, ".png"), correction, report)
+    if not report.masks:
+        left_out = [*report.unknown, *report.empty]
+        example = f", but e.g. {left_out[0]!r}" if left_out else ""
+        raise TruthError(
+            f"{source}: holds no corrected mask of an image of {manifest_dir}{example}; correct "
+            "some first, or name the run that it belongs to"
+        )
+    return report
+
+
+def _save(path: Path, correction: Correction, report: ImportReport) -> None:
+    content = label_png_bytes(correction.labels)
+    before = path.read_bytes() if path.is_file() else None
+    if before == content:
+        report.unchanged += 1
+        return
+    save_label_png(path, correction.labels)
+    if before is None:
+        report.new += 1
+    else:
+        report.changed += 1
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise TruthError(f"{out}: is a file; name a folder")
+    paths = out.rglob("*") if out.is_dir() else ()
+    visible = (path for path in paths if path.is_file() and not path.name.startswith("."))
+    if other := next((path for path in visible if path.suffix != ".png"), None):
+        raise TruthError(f"{out}: holds other things, e.g. {other.name!r}; name another folder")
