@@ -1,0 +1,84 @@
+"""The configuration of a run on a folder of photos, from a few choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+
+from wsss.config.base import overlay
+from wsss.config.load import from_mapping
+from wsss.config.model import Config
+from wsss.config.paths import expand_path
+
+Recipe = Literal["fast", "best"]
+NAME = "photos"
+RECIPES: Final[Mapping[Recipe, Mapping[str, Any]]] = {
+    "fast": {"refine": {"method": "none"}},
+    "best": {"refine": {"method": "weclip"}},
+}
+"""fast: CAMs, affinity and CRF, nothing is trained. best: a refiner is trained on the CAMs."""
+_PATHS = (
+    ("clip", "model"), ("clip", "pretrained"), ("data", "masks"), ("refine", "checkpoint"),
+    ("retrain", "init"),
+)  # fmt: skip
+
+
+def photo_settings(
+    folder: Path,
+    recipe: Recipe,
+    *,
+    tags: Path | None = None,
+    classes: list[str] | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Config:
+    """The configuration, with absolute paths, so that it is true in every folder.
+
+    Args:
+        folder: of the photos.
+        recipe: see `RECIPES`.
+        tags: the table; None: ``tags.csv`` in the folder.
+        classes: names; None: all tags of the table.
+        changes: laid over it: values of a configuration file, by section and key.
+
+    Raises:
+        ConfigError: a change is no valid configuration.
+    """
+    root = folder.absolute()
+    base: dict[str, Any] = {
+        "name": NAME,
+        "data": {
+            "kind": "folder",
+            "root": str(root),
+            "tags": str((tags or root / "tags.csv").absolute()),
+            "classes": classes or [],
+            "val_list": "",
+        },
+        "cams": {"splits": ["train"], "affinity": {"enabled": True}},
+        "masks": {"background": {"value": 1.0}},
+        "retrain": {"enabled": False},
+        "pictures": {"folder": "."},
+    }
+    mapping = overlay(overlay(base, RECIPES[recipe]), changes or {})
+    for section, key in _PATHS:
+        value = mapping.get(section, {}).get(key)
+        if isinstance(value, str) and expand_path(value).is_file():
+            mapping[section][key] = str(expand_path(value).absolute())
+    return from_mapping(mapping, where="the configuration of the photos")
+
+
+def settings_yaml(config: Config, command: str) -> str:
+    """The whole configuration as a file.
+
+    Args:
+        config: what is in force.
+        command: that continues the run.
+    """
+    values = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return (
+        "# All that is in force for these photos. `wsss photos` writes this file anew each time;\n"
+        "# its option --config lays your own values over it. To go on without that command:\n"
+        f"#   {command}\n{values}"
+    )
