@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -20,6 +21,7 @@ RECIPES: Final[Mapping[Recipe, Mapping[str, Any]]] = {
     "best": {"refine": {"method": "weclip"}},
 }
 """fast: CAMs, affinity and CRF, nothing is trained. best: a refiner is trained on the CAMs."""
+_FEW = 200
 _PATHS = (
     ("clip", "model"), ("clip", "pretrained"), ("data", "masks"), ("refine", "checkpoint"),
     ("retrain", "init"),
@@ -32,6 +34,7 @@ def photo_settings(
     *,
     tags: Path | None = None,
     classes: list[str] | None = None,
+    photos: int = 0,
     changes: Mapping[str, Any] | None = None,
 ) -> Config:
     """The configuration, with absolute paths, so that it is true in every folder.
@@ -41,14 +44,18 @@ def photo_settings(
         recipe: see `RECIPES`.
         tags: the table; None: ``tags.csv`` in the folder.
         classes: names; None: all tags of the table.
+        photos: their number; few are one part, so that each stage loads its model once.
         changes: laid over it: values of a configuration file, by section and key.
 
     Raises:
         ConfigError: a change is no valid configuration.
     """
     root = folder.absolute()
+    shards = 1 if photos <= _FEW else 4
     base: dict[str, Any] = {
         "name": NAME,
+        "shards": shards,
+        "compute": {"workers": max(1, (os.cpu_count() or 1) // shards)},
         "data": {
             "kind": "folder",
             "root": str(root),

@@ -131,6 +131,8 @@ def results_folder(photos: Path, out: Path | None) -> Path:
         ConfigError: it lies among the photos, where masks would be taken for photos.
     """
     inside = photos.resolve()
+    if photos.is_file():
+        return out or Path(f"{inside.stem}-masks")
     chosen = out or Path(f"{inside.name}-masks")
     if out is None and chosen.resolve().is_relative_to(inside):
         chosen = inside.with_name(f"{inside.name}-masks")

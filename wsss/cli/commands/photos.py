@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from wsss.cli.options import DEFAULT_CACHE, Cache, Device
 
 PANEL = "Photos"
 Photos = Annotated[Path, typer.Argument(help="Folder with photos.", show_default=False)]
@@ -68,7 +71,9 @@ def photos(
     typer.echo(f"CLIP: {settings.clip.model}, weights {settings.clip.pretrained}")
     typer.echo(f"results: {out}")
     lasting = lasting_classes(out, checked.classes)
-    settings = photo_settings(folder, recipe, tags=tags, classes=lasting, changes=changes)
+    settings = photo_settings(
+        folder, recipe, tags=tags, classes=lasting, photos=checked.photos, changes=changes
+    )
     run = PhotoRun(settings, out, cores)
     if dry_run:
         typer.echo(run.planned())
@@ -79,6 +84,83 @@ def photos(
         typer.echo(line)
 
 
+def suggest(
+    folder: Photos,
+    words: Annotated[str, typer.Option(help="Words to choose from, with commas between.")],
+    threshold: Annotated[
+        float, typer.Option(help="A word is a tag from this probability on.", min=0, max=1)
+    ] = 0.1,
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write (CSV).", show_default="FOLDER/tags.csv")
+    ] = None,
+    clip: ClipModel = "",
+    weights: ClipWeights = "",
+    cache: Cache = DEFAULT_CACHE,
+    device: Device = "auto",
+) -> None:
+    """Tags that CLIP proposes, with the probability of each word: a table to review.
+
+    The probabilities are among all words and words of surroundings (sky, grass, wall …).
+    """
+    from wsss.config.clip import ClipConfig
+    from wsss.photos.check import check_clip_files
+    from wsss.photos.suggest import suggest_tags
+
+    table = out or folder / "tags.csv"
+    if table.exists():
+        raise typer.BadParameter(
+            f"{table} exists, and may hold corrections; choose another file, or delete it",
+            param_hint="--out",
+        )
+    given = {key: value for key, value in (("model", clip), ("pretrained", weights)) if value}
+    settings = ClipConfig(**given)
+    check_clip_files(settings)
+    names = [word.strip() for word in words.split(",") if word.strip()]
+    photo_count, tagged = suggest_tags(
+        folder, names, table, cache, clip=settings, threshold=threshold, device=device
+    )
+    typer.echo(f"{tagged} of {photo_count} photos have a tag: {table}")
+    typer.echo(f"look through it, then: wsss photos {shlex.quote(str(folder))}")
+
+
+def predict(
+    photos: Annotated[
+        Path, typer.Argument(help="Folder with photos, or one photo.", show_default=False)
+    ],
+    weights: Annotated[
+        Path, typer.Option(help="Checkpoint of a segmenter, or the folder of its run.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to.", show_default="<PHOTOS' name>-masks")
+    ] = None,
+    crf: Annotated[bool, typer.Option("--crf", help="Refine the masks with a dense CRF.")] = False,
+    long_side: Annotated[
+        int, typer.Option(help="Larger photos are scaled to this side for the network.", min=32)
+    ] = 1024,
+    device: Device = "auto",
+) -> None:
+    """Masks of new photos by a trained segmenter, with overlays and a page. Needs no tags."""
+    from wsss.photos.page import INDEX
+    from wsss.photos.predict import predict_photos
+    from wsss.pipeline.photo_run import results_folder
+
+    out = results_folder(photos, out)
+    record = predict_photos(photos, weights, out, crf=crf, long_side=long_side, device=device)
+    typer.echo(f"masks of {len(record.entries)} photos: {out / 'masks'}")
+    typer.echo(f"page: {(out / INDEX).absolute().as_uri()}")
+
+
+tags_app = typer.Typer(help="Tags of photos.", no_args_is_help=True)
+tags_app.command("suggest")(suggest)
+
+
+@tags_app.callback()
+def _tags() -> None:
+    """A command of several words, although there is one now."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command(rich_help_panel=PANEL)(photos)
+    app.add_typer(tags_app, name="tags", rich_help_panel=PANEL)
+    app.command(rich_help_panel=PANEL)(predict)
