@@ -19,7 +19,7 @@ INDEX = "index.html"
 
 
 def gallery_html(title: str, entries: Sequence[Entry], classes: ClassTable, folder: Path) -> str:
-    """The page, which shows pictures in ``folder`` and, where they can be reached, the photos.
+    """The page, which shows pictures in ``folder`` alone; it links to the photos.
 
     Args:
         title: of the page.

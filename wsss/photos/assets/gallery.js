@@ -45,12 +45,11 @@ function hover(photo, event) {
 // An open dialog lies above everything that is not in it.
 const place = () => ($("viewer").open ? $("viewer") : document.body);
 
-function frame(photo, source, withMask, width) {
+function frame(photo, withMask, width) {
   const node = element("span", { className: "photo" });
   node.style.aspectRatio = `${photo.size[0]} / ${photo.size[1]}`;
   if (width) node.style.width = `${width}px`;
-  const image = element("img", { src: source, alt: withMask ? `mask of ${photo.id}` : photo.id, loading: "lazy", decoding: "async" });
-  if (source !== photo.small) image.onerror = () => { image.onerror = null; image.src = photo.small; };
+  const image = element("img", { src: photo.small, alt: withMask ? `mask of ${photo.id}` : photo.id, loading: "lazy", decoding: "async" });
   node.append(image);
   if (withMask) {
     node.append(element("img", { src: photo.smallMask, alt: "", className: "mask", loading: "lazy", decoding: "async" }));
@@ -62,7 +61,7 @@ function frame(photo, source, withMask, width) {
 
 function card(index) {
   const photo = DATA.photos[index];
-  const pair = element("span", { className: "pair" }, frame(photo, photo.small, false), frame(photo, photo.small, true));
+  const pair = element("span", { className: "pair" }, frame(photo, false), frame(photo, true));
   const node = element("button", { type: "button", className: "card" }, pair,
     element("span", { className: "name", textContent: photo.id, title: photo.id }),
     ...photo.tags.map(([label]) => chip(label)),
@@ -104,7 +103,7 @@ function open(position) {
   const room = innerWidth > 700 ? 0.45 * innerWidth : 0.88 * innerWidth;
   const shown = Math.round(Math.min(room, (0.68 * innerHeight * width) / height));
   $("viewer-title").textContent = photo.id;
-  $("stage").replaceChildren(frame(photo, photo.photo, false, shown), frame(photo, photo.photo, true, shown));
+  $("stage").replaceChildren(frame(photo, false, shown), frame(photo, true, shown));
   const facts = photo.tags.map(([label, probability]) => {
     const clip = probability === null ? "" : `, CLIP ${percent(probability)}`;
     return chip(label, `${DATA.classes[label]}: ${percent(photo.shares[label] ?? 0)} of the pixels${clip}`);
@@ -112,7 +111,7 @@ function open(position) {
   const link = (href, textContent) => element("a", { href, textContent, target: "_blank" });
   $("facts").replaceChildren(...facts, `unsure: ${percent(photo.unsure)} `,
     ...photo.flags.map((text) => element("span", { className: "flag", textContent: text })),
-    link(photo.overlay, "overlay"), " · ", link(photo.mask, "mask"));
+    link(photo.photo, "photo"), " · ", link(photo.mask, "mask"), " · ", link(photo.overlay, "overlay"));
   if (!$("viewer").open) $("viewer").showModal();
 }
 
