@@ -55,8 +55,8 @@ class ClassTable:
         return [by_spelling[spelling(name)] for name in names]
 
     def palette(self) -> UInt8[np.ndarray, "256 3"]:
-        """RGB of each label, black for labels of no class."""
-        palette = np.zeros((256, 3), np.uint8)
+        """RGB of each label, with those that later classes will have."""
+        palette = picture_palette(MAX_CLASSES + 1)
         for label, colour in enumerate(self.colours):
             palette[label] = list(bytes.fromhex(colour[1:]))
         return palette

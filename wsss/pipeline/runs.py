@@ -147,8 +147,8 @@ class Runs(Mapping[str, Run]):
             scored.append(("masks", split))
         if trained and config.data.val_list:
             scored.append(("refiner_prediction", "val"))
-        if config.retrain.enabled and config.data.val_list:
-            scored.append(("segmenter", "val"))
+        if config.retrain.enabled:
+            scored.append(("segmenter", config.segmented_split))
         return {
             (product, split): f"results/{self.producer(SCORED[product], name)}"
             f"/scores/{RECORDS[product].file}.{split}.json"
@@ -207,7 +207,7 @@ class Runs(Mapping[str, Run]):
             "seeds": config.needs_seeds and split == "train",
             "masks": has_cams,
             "refiner_predictions": config.refine.is_trained and val,
-            "predictions": config.retrain.enabled and val,
+            "predictions": config.retrain.enabled and split == config.segmented_split,
         }
         return {p: self.shards(p, name, split) for p, shows in is_shown.items() if shows}
 
