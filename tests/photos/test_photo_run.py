@@ -76,7 +76,8 @@ def test_photos_to_masks_and_again(tmp_path: Path) -> None:
     first = {"cat": 0, "sub/b #1 100%": 1, "c": 2, "d": 3, "e": 4, "f": 5}
     tags = draw_photos(photos, first)
     write_tags(photos, tags)
-    command = ("wsss", "photos", "my photos", "--cores", "2", *CLIP)
+    (tmp_path / "small.yaml").write_text("clip: {long_side: null}")  # as the demo's CLIP sees them
+    command = ("wsss", "photos", "my photos", "--config", "small.yaml", "--cores", "2", *CLIP)
     screen = run(tmp_path, *command).stdout
     words = sorted({word for listed in tags.values() for word in listed})
     assert "photos: 6 with tags" in screen

@@ -39,7 +39,8 @@ def suggest_tags(
     """Write a table of tags: a row per photo, with the probability of each word.
 
     The probabilities of a photo are a softmax over all words and CLIP-ES's background words. Its
-    tags are the words from the threshold on, the most probable first; there may be none.
+    tags are the words from the threshold on, the most probable first; there may be none. CLIP sees
+    each photo at the size of its training: the class token knows no other.
 
     Args:
         folder: of the photos.
@@ -60,6 +61,7 @@ def suggest_tags(
     classes = customise(folder_classes(words), {}, None)
     samples = photos_below(folder)
     inputs = EncoderInput(clip, cache, device=device)
+    inputs.long_side = inputs.clip.image_size
     bank = text_bank(
         inputs.clip, classes.prompts, classes.backgrounds, clip.template, cache_dir=cache
     ).to(inputs.encoder.device)
