@@ -52,7 +52,7 @@ def draw_photos(folder: Path) -> None:
         file = folder / ("garden", "street")[index % 2] / f"photo {index:02d}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(scene.image).save(file, quality=92)
-        tags = [*scene.tags, *(["ball"] if index == 5 and "ball" not in scene.tags else [])]
+        tags = [*scene.tags, *(["umbrella"] if index == 5 and "umbrella" not in scene.tags else [])]
         rows.append(f"{file.relative_to(folder)},{';'.join(tags)}")
     (folder / "tags.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
