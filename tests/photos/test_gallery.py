@@ -63,8 +63,12 @@ def entries(folder: Path) -> list[Entry]:
 def test_flags_and_order_of_doubt(tmp_path: Path) -> None:
     good, odd, nothing, everything = entries(tmp_path)
     assert photo_flags(good) == photo_flags(odd) == []
-    assert photo_flags(nothing) == ["tag without a pixel", "probability under 0.01"]
-    assert photo_flags(everything) == ["over 90 % of the photo"]
+    assert photo_flags(nothing) == [
+        (1, "tag without a pixel"),
+        (1, "probability under 0.01"),
+        (3, "tag without a pixel"),
+    ]
+    assert photo_flags(everything) == [(3, "over 90 % of the photo")]
     assert doubt(nothing) > doubt(everything) > doubt(good)
     rows = review_csv([good, everything, nothing], CLASSES).splitlines()
     assert rows[1] == "none,cat,0.0050,0.0000,0.1000,tag without a pixel; probability under 0.01"

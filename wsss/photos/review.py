@@ -28,9 +28,9 @@ def flags(entry: Entry, tag: Tag) -> list[str]:
     return [text for text, applies in odd.items() if applies]
 
 
-def photo_flags(entry: Entry) -> list[str]:
-    """What is odd about a photo: the flags of its tags, each once."""
-    return list(dict.fromkeys(text for tag in entry.tags for text in flags(entry, tag)))
+def photo_flags(entry: Entry) -> list[tuple[int, str]]:
+    """What is odd about a photo: label and flag of its tags."""
+    return [(tag.label, text) for tag in entry.tags for text in flags(entry, tag)]
 
 
 def doubt(entry: Entry) -> float:

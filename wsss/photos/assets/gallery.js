@@ -19,6 +19,8 @@ function chip(label, text = DATA.classes[label]) {
   return node;
 }
 
+const flag = ([label, text]) => element("span", { className: "flag", textContent: `${DATA.classes[label]}: ${text}` });
+
 // The label below the pointer, from the coarse grid: a page of files cannot read pixels.
 function labelAt(photo, x, y) {
   const [columns, rows] = photo.grid;
@@ -64,8 +66,7 @@ function card(index) {
   const pair = element("span", { className: "pair" }, frame(photo, false), frame(photo, true));
   const node = element("button", { type: "button", className: "card" }, pair,
     element("span", { className: "name", textContent: photo.id, title: photo.id }),
-    ...photo.tags.map(([label]) => chip(label)),
-    ...photo.flags.map((text) => element("span", { className: "flag", textContent: text })));
+    element("span", {}, ...photo.tags.map(([label]) => chip(label)), ...photo.flags.map(flag)));
   node.dataset.index = index;
   node.addEventListener("click", () => open(state.order.indexOf(index)));
   return node;
@@ -110,7 +111,7 @@ function open(position) {
   });
   const link = (href, textContent) => element("a", { href, textContent, target: "_blank" });
   $("facts").replaceChildren(...facts, `unsure: ${percent(photo.unsure)} `,
-    ...photo.flags.map((text) => element("span", { className: "flag", textContent: text })),
+    ...photo.flags.map(flag),
     link(photo.photo, "photo"), " · ", link(photo.mask, "mask"), " · ", link(photo.overlay, "overlay"));
   if (!$("viewer").open) $("viewer").showModal();
 }
