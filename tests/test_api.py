@@ -23,7 +23,6 @@ from wsss.cams import stage as cams_stage
 from wsss.clip.text.knowledge import descriptions
 from wsss.compute.threads import fixed_threads
 from wsss.config.labels import CrfConfig
-from wsss.config.load import from_mapping
 from wsss.data.images.label_png import read_label_png, voc_palette
 from wsss.data.manifest import Sample
 from wsss.demo.scenes import render_scene
@@ -313,7 +312,7 @@ def _stage_prediction(
     folder: Path, name: str, run: Callable[..., None], *cache: Path, **sections: Any
 ) -> dict[str, np.ndarray]:
     """The label maps that a stage predicts with a checkpoint."""
-    config = from_mapping({"compute": {"device": "cpu", "workers": 1}, **sections})
+    config = clip_es_config({"compute": {"device": "cpu", "workers": 1}, **sections})
     kind = "segmenter" if name == "predict" else "refiner"
     out, checkpoint = folder / f"{kind}.h5", folder / f"{kind}.safetensors"
     run(folder, "train", (1, 1), checkpoint, out, *cache, **STAGES[name].arguments(config))

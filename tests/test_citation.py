@@ -1,4 +1,4 @@
-"""CITATION.cff names the paper of every method, with an identifier that the tree states too."""
+"""CITATION.cff names the paper of every method, with its DOI or arXiv number."""
 
 import re
 from pathlib import Path
@@ -11,14 +11,7 @@ import wsss
 
 ROOT = Path(__file__).parents[1]
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
-_ID = re.compile(r"arXiv:\d{4}\.\d{5}|10\.\d{4,9}/[\w.-]*\w")
-
-
-def _stated() -> str:
-    """What code, method pages and tables say, in one text."""
-    paths = [*ROOT.glob("wsss/**/*.py"), *ROOT.glob("docs/**/*.md")]
-    paths += ROOT.glob("workflow/tables/*.yaml")
-    return "\n".join(path.read_text("utf-8") for path in paths)
+_ID = re.compile(r"arXiv:\d{4}\.\d{4,5}|10\.\d{4,9}/[\w.-]*\w")
 
 
 def _ids(text: str) -> set[str]:
@@ -37,14 +30,13 @@ def test_reference(reference: dict[str, Any]) -> None:
     assert reference["type"] in {"article", "conference-paper"}
     assert all({"family-names", "given-names"} <= author.keys() for author in reference["authors"])
     assert isinstance(reference["year"], int)
-    assert "doi" in reference or reference["url"].startswith("https://")
+    assert "doi" in reference or reference["identifiers"]
     for identifier in reference.get("identifiers", ()):
         assert reference["url"] == f"https://arxiv.org/abs/{identifier['value'][6:]}"
 
 
-def test_ids_stand_in_the_tree_and_those_of_methods_are_cited() -> None:
+def test_what_code_and_method_pages_name_is_cited() -> None:
     cited = _ids((ROOT / "CITATION.cff").read_text("utf-8"))
-    assert cited <= _ids(_stated())
     methods = "\n".join(path.read_text("utf-8") for path in ROOT.glob("docs/**/methods/*.md"))
     code = "\n".join(path.read_text("utf-8") for path in ROOT.glob("wsss/**/*.py"))
     assert _ids(methods + code) <= cited

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from wsss.config.model import DEMO
+
 from .harness import Outcome, wsss
 
 
@@ -43,7 +45,11 @@ class Folder:
             "classes": ["cat", "dog"],
             "quarantine_limit": 1.0,
         } | sections.pop("data", {})
-        chain = {"compute": {"workers": 1, "device": "cpu"}, "cams": {"splits": ["train"]}}
+        chain = {
+            "compute": {"workers": 1, "device": "cpu"},
+            "clip": dict(DEMO["clip"]),
+            "cams": {"splits": ["train"]},
+        }
         path = self.base / "run.yaml"
         path.write_text(yaml.safe_dump(chain | sections | {"data": data}))
         return path

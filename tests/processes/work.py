@@ -15,6 +15,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from tests.builders import CLIP_ES
 from tests.refine.chain import cut_short
 from wsss.artifacts.stage import STAGES
 from wsss.compute import distributed
@@ -56,7 +57,7 @@ def train_refiner(folder: Path, config: Config, out: Path) -> None:
 
 def segmenter(folder: Path, **changes: Any) -> Config:
     """A small SegFormer."""
-    base = json.loads((folder / "chain.json").read_text())
+    base = overlay(CLIP_ES, json.loads((folder / "chain.json").read_text()))
     return from_mapping(overlay(base, {"retrain": SEGMENTER | changes}))
 
 

@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 import torch
 
+from tests.builders import CLIP_ES
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import run as make_cams
@@ -39,13 +40,13 @@ class Chain:
         generate(root, train=train, val=val)
         for masks in root.rglob("SegmentationClass"):  # no pixel label is there to be opened
             masks.rename(folder / "hidden")
-        self.base: dict[str, Any] = {
+        small = {
             "compute": {"device": "cpu", "workers": 2},
             "data": {"root": str(root), "demo_images": [train, val]},
             "refine": overlay({"train": {"threads": 1}}, refine),
             "infer": {"crf": False},
-            **sections,
         }
+        self.base: dict[str, Any] = overlay(overlay(CLIP_ES, small), sections)
         self.manifest = folder / "manifest"
         ingest(self.manifest, **STAGES["ingest"].arguments(self.config()))
         self.cams = {split: folder / f"cams-{split}.h5" for split in ("train", "val")}

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from wsss.config.model import DEMO
+
 ROOT = Path(__file__).parents[2]
 RUN = "tiny"
 CONFIG = {
@@ -21,6 +23,7 @@ CONFIG = {
     "shards": 2,
     "compute": {"workers": 1},
     "data": {"root": "results/tiny-data", "demo_images": [14, 4]},
+    "clip": dict(DEMO["clip"]),
     "cams": {"affinity": {"enabled": True}},
     "refine": {
         "method": "weclip",

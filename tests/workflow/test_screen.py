@@ -14,6 +14,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from wsss.config.model import DEMO
+
 from .conftest import CONFIG, ENGINE, RUN, SCREEN, Project, copy_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -80,9 +82,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = copy_project(tmp_path_factory.mktemp("photos"))
     config = yaml.safe_load((project.root / "config.yaml").read_text())
     config |= {"name": "photos", "shards": 1, "compute": {"workers": 1}}
-    config["data"] |= {"kind": "folder", "root": "photos", "val_list": ""}
-    config["cams"] |= {"splits": ["train"]}
-    config["retrain"] |= {"enabled": False}
+    config["data"] = {"kind": "folder", "root": "photos", "val_list": ""}
+    config |= {"clip": dict(DEMO["clip"]), "cams": {"splits": ["train"]}}
+    config["retrain"] = {"enabled": False}
     (project.root / "config.yaml").write_text(yaml.safe_dump(config))
     return project
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checksum import read_checked_text, write_checked_text
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.stage import STAGES
@@ -22,7 +23,7 @@ from wsss.data.datasets.inputs import input_stamps
 from wsss.data.datasets.registry import read_dataset
 from wsss.data.errors import DataError, IngestError
 from wsss.data.images.decode import DecodeCache, decode_all
-from wsss.data.ingest.triage import QuarantineRow, Triage, triage, write_quarantine
+from wsss.data.ingest.triage import QuarantineRow, Triage, quarantine_text, triage
 from wsss.data.manifest import manifest_text
 from wsss.data.manifest_folder import (
     CLASSES,
@@ -90,8 +91,9 @@ def ingest(
         IngestError: too many of the images cannot be used, or none can; then the quarantine table
             is written, but no manifest.
     """
-    with writing(out / MANIFEST):
-        (out / MANIFEST).unlink(missing_ok=True)
+    for earlier in (out / MANIFEST, out / QUARANTINE):
+        with writing(earlier):
+            earlier.unlink(missing_ok=True)
     started = time.time_ns()
     given = data
     data = only_test(data, test_list) if test_list else data
@@ -108,17 +110,20 @@ def ingest(
     if test_list:
         images = images.as_split(TEST)
     table = out / QUARANTINE
-    write_quarantine(table, images.rows)
+    quarantine = quarantine_text(images.rows)
+    write_text(table, quarantine)
     _check_limit(images, data.quarantine_limit, table)
 
     sources = {str(path): digest_file(path) for path in dataset.sources}
     manifest = manifest_text(images.samples, dataset.classes.names)
     write_classes(out / CLASSES, dataset.classes)
-    outputs = {name: digest_file(out / name) for name in (QUARANTINE, CLASSES)}
+    # Of the texts: another ingest of the same folder may have removed the files again.
+    outputs = {QUARANTINE: _sha256(quarantine), MANIFEST: _sha256(manifest)}
+    outputs[CLASSES] = digest_file(out / CLASSES)
     provenance = STAGES["ingest"].provenance(
         {"variant": variant, "data": given},
         inputs=sources,
-        outputs=outputs | {MANIFEST: hashlib.sha256(manifest.encode()).hexdigest()},
+        outputs=outputs,
     )
     write_provenance(out, provenance)
     if stamps:
@@ -158,6 +163,10 @@ def only_test(data: DataConfig, test_list: str) -> DataConfig:
     """The section with one list of held-out images only; these have no masks."""
     tags = "auto" if data.tags == "masks" else data.tags
     return data.model_copy(update={"train_list": "", "val_list": test_list, "tags": tags})
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_limit(images: Triage, limit: float, table: Path) -> None:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from wsss.artifacts.atomic import write_text
 from wsss.data.datasets.candidates import Candidate
 from wsss.data.datasets.classes import has_control, unicode_form
 from wsss.data.images.read import ImageFacts
@@ -124,15 +123,15 @@ class _ResultNames:
         return ""
 
 
-def write_quarantine(path: Path, rows: Iterable[QuarantineRow]) -> None:
-    """Atomically write the table."""
+def quarantine_text(rows: Iterable[QuarantineRow]) -> str:
+    """The table as CSV."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
         cells = (str(row.file), row.id, row.split, row.used, row.reason)
         writer.writerow([_CONTROL.sub(_escaped, cell) for cell in cells])
-    write_text(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _unusable(
