@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 
@@ -11,7 +12,8 @@ from wsss.config.errors import ConfigError
 from wsss.config.labels import CrfConfig
 from wsss.config.load import from_mapping
 from wsss.labels import crf as crf_module
-from wsss.labels.crf import appearance_image, dense_crf, unary_energy
+from wsss.labels.crf import appearance_image, bounded, dense_crf, unary_energy
+from wsss.labels.upsample import upsample
 from wsss.pipeline.runs import Runs
 
 # The library filters on a permutohedral lattice, which is an approximation: on this scene it is off
@@ -215,3 +217,31 @@ def test_settings_that_no_image_can_have_are_refused_everywhere(name: str, value
         wsss.dense_crf(photo, scores, **{name: value})
     with pytest.raises(ValueError, match=f"^{name}: "):
         wsss.pseudo_mask(photo, scores, crf={name: value})
+
+
+def test_a_bounded_crf_is_close_to_the_exact_one() -> None:
+    probabilities, image = scene()
+    photo, scores = cv2.resize(image, (320, 240)), upsample(probabilities, (240, 320))
+    noise = np.random.default_rng(1).normal(0, 15, photo.shape)
+    photo = np.clip(photo + noise, 0, 255).astype(np.uint8)
+    sizes = {"gaussian_sxy": 2.0, "bilateral_sxy": 8.0}
+    small, settings = bounded(photo, crf(long_side=80, **sizes))
+    assert small.shape == (60, 80, 3)
+    assert settings == crf(long_side=None, gaussian_sxy=0.5, bilateral_sxy=2.0)
+    assert bounded(photo, crf(long_side=320))[0] is photo
+    exact = wsss.dense_crf(photo, scores, **sizes, bilateral_srgb=30)
+    assert exact.shape == (3, 240, 320)
+
+    def difference(times: float) -> float:
+        deviations = {name: times * size for name, size in sizes.items()}
+        settings = {**deviations, "bilateral_srgb": 30, "long_side": 80}
+        return np.abs(wsss.dense_crf(photo, scores, **settings) - exact).mean()
+
+    assert difference(times=1) < 0.01
+    assert difference(times=4) > 0.02  # deviations that did not shrink with the photo
+
+
+def test_a_deviation_that_is_too_small_is_named_as_it_was_given() -> None:
+    photo, scores = np.zeros((10, 2000, 3), np.uint8), np.full((2, 10, 2000), 0.5, np.float32)
+    with pytest.raises(ValueError, match=r"bilateral_sxy is 0.02,.* for an image of 2000 x 10"):
+        wsss.dense_crf(photo, scores, bilateral_sxy=0.02, long_side=100)

@@ -10,6 +10,7 @@ import pytest
 from wsss.config.load import from_mapping
 from wsss.labels.crf import dense_crf
 from wsss.labels.prediction import Prediction, candidates, label_maps
+from wsss.labels.upsample import upsample
 
 
 def example() -> tuple[np.ndarray, np.ndarray]:
@@ -83,6 +84,19 @@ def test_the_crf_keeps_label_numbers() -> None:
     assert (maps["single"] != maps["single_crf"]).any()
     assert (maps["single_crf"][:, :16] == 2).all()
     assert (maps["single_crf"][:, 16:] == 5).all()
+
+
+def test_the_crf_of_a_large_photo_is_bounded() -> None:
+    photo, probabilities = example()
+    large = photo.repeat(8, axis=0).repeat(8, axis=1)
+    size = (large.shape[0], large.shape[1])
+    prediction = Prediction(large, {"single": candidates(upsample(probabilities, size), "all")})
+    crf = from_mapping({"masks": {"crf": {"long_side": 32}}}).masks.crf
+    labels = label_maps(prediction, crf)["single_crf"]
+    assert labels.shape == size
+    border = 8 * 16
+    assert (labels[:, : border - 8] == 2).all()
+    assert (labels[:, border + 8 :] == 5).all()
 
 
 def test_worker_processes_do_not_load_torch() -> None:

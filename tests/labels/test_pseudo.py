@@ -103,3 +103,21 @@ def test_ignore_band_is_strictly_below() -> None:
     assert ignore_band(label, confidence, 0.95).tolist() == [[0, 255, 3, 255]]
     np.testing.assert_array_equal(ignore_band(label, confidence, 0.0), label)
     assert label.tolist() == [[0, 3, 3, 0]]
+
+
+@pytest.mark.parametrize("par", [False, True])
+def test_a_large_photo_is_labelled_at_a_bounded_size(par: bool) -> None:
+    """As its smaller copy, whose posterior is then enlarged."""
+    scores, _ = noise(2, 6, 8)
+    small = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    large = small.repeat(4, axis=0).repeat(4, axis=1)
+    crf = {"image": "raw", "unary": "float32", "gaussian_sxy": 0.25, "bilateral_sxy": 16.75}
+    copy = MasksConfig.model_validate({"crf": crf, "par": par})
+    scaled = crf | {"gaussian_sxy": 1.0, "bilateral_sxy": 67.0, "long_side": 40}
+    photo = MasksConfig.model_validate({"crf": scaled, "par": par})
+    expected, _ = pseudo_label(scores, [4, 9], small, copy)
+    label, confidence = pseudo_label(scores, [4, 9], large, photo)
+    assert label.shape == confidence.shape == (120, 160)
+    centres = (slice(2, None, 4), slice(2, None, 4))
+    assert (label[centres] == expected).mean() > 0.95
+    assert len(np.unique(expected)) == 3

@@ -269,11 +269,51 @@ def test_unknown_key_stops_with_one_clear_message(finished: Project) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_report_is_one_file_with_table_and_pictures(finished: Project, tmp_path: Path) -> None:
-    report = tmp_path / "report.html"
-    finished.snakemake("--report", str(report))
+@pytest.fixture(scope="module")
+def report(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    finished.snakemake("--report", str(path))
+    return path
+
+
+def test_report_is_one_file_with_table_and_pictures(report: Path) -> None:
     text = report.read_text(encoding="utf-8")
     for needle in ("contact sheet", "segmenter loss", "refiner loss", "IoU per class", "table"):
         assert needle in text
     for name in ("train.png", "val.png", "class_iou.png", "segmenter_loss.png", "table.html"):
         assert re.search(rf"data:[a-z/]+;charset=utf8;filename={re.escape(name)};base64,", text)
+
+
+def test_all_of_a_picture_in_the_report_can_be_reached(report: Path) -> None:
+    """Also in a window that is lower and narrower than the picture."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), "")
+    if not program:
+        pytest.skip("no Chromium here; the report is not opened")
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 800, "height": 300})
+        page.goto(f"file://{report}")
+        page.get_by_text("Pictures", exact=True).first.click()
+        rows = page.locator("tr", has_text="contact sheet")
+        assert rows.count() == 2
+        rows.first.locator("a").first.click()
+        picture = page.locator("img[src^='data:image/png']").last
+        picture.wait_for()
+        first, last = (picture.evaluate(_CORNERS, corner) for corner in ("start", "end"))
+        browser.close()
+    assert first["height"] > 300
+    assert first["left"] >= first["frame_left"]
+    assert first["top"] >= first["frame_top"]
+    assert last["bottom"] <= 300
+    assert last["right"] <= 800
+
+
+_CORNERS = """(picture, corner) => {
+  const frame = picture.parentElement.parentElement;
+  const far = corner == "end" ? 1e6 : -1e6;
+  frame.scrollTo(far, far);
+  const box = picture.getBoundingClientRect(), outer = frame.getBoundingClientRect();
+  return {top: box.top, left: box.left, bottom: box.bottom, right: box.right, height: box.height,
+          frame_top: outer.top, frame_left: outer.left};
+}"""

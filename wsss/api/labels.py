@@ -10,6 +10,7 @@ from jaxtyping import Float32
 from wsss.api.inputs import Photo, check_maps, check_names, read_image, section
 from wsss.api.results import PALETTE, Segmentation
 from wsss.config.labels import BackgroundConfig, CrfConfig, MasksConfig
+from wsss.labels.crf import bounded
 from wsss.labels.crf import dense_crf as crf_posterior
 from wsss.labels.pseudo import pseudo_label
 from wsss.labels.upsample import upsample
@@ -25,6 +26,7 @@ def dense_crf(
     bilateral_sxy: float = 67.0,
     bilateral_srgb: float = 3.0,
     bilateral_compat: float = 4.0,
+    long_side: int | None = None,
 ) -> Float32[np.ndarray, "labels height width"]:
     """The posterior of a fully connected CRF (Krähenbühl and Koltun 2011, arXiv:1210.5644).
 
@@ -37,6 +39,8 @@ def dense_crf(
         bilateral_sxy: spatial standard deviation of the appearance kernel, pixels.
         bilateral_srgb: its standard deviation in colour, grey levels.
         bilateral_compat: its weight.
+        long_side: a larger photo is scaled to this long side, pixels, and the spatial deviations
+            with it; None keeps its size, which takes a minute for a photo of 12 megapixels.
 
     Returns:
         At the size of the photo; sums to one over the labels.
@@ -54,8 +58,11 @@ def dense_crf(
         bilateral_sxy=bilateral_sxy,
         bilateral_srgb=bilateral_srgb,
         bilateral_compat=bilateral_compat,
+        long_side=long_side,
     )
-    return crf_posterior(upsample(probabilities, image.shape[:2]), image, settings)
+    small, settings = bounded(image, settings)
+    posterior = crf_posterior(upsample(probabilities, small.shape[:2]), small, settings)
+    return posterior if small is image else upsample(posterior, image.shape[:2])
 
 
 def pixel_adaptive_refinement(
@@ -118,7 +125,8 @@ def pseudo_mask(
         background_power: without ``background``, it is ``(1 - largest score)`` to this power.
         background_constant: … or this constant, if it is given.
         par: refine the scores with `pixel_adaptive_refinement` first.
-        crf: refine them with `dense_crf`; a mapping holds arguments of it.
+        crf: refine them with `dense_crf`; a mapping holds arguments of it. CRF and PAR run at a
+            ``long_side`` of 1024, unless the mapping says otherwise.
 
     Returns:
         Label k + 1 is that of tag k, 0 is background.
@@ -140,16 +148,12 @@ def pseudo_mask(
         par=par,
         crf=section(CrfConfig, **(crf if isinstance(crf, Mapping) else {"enabled": crf})),
     )
-
-    def at_photo(maps: np.ndarray) -> Float32[np.ndarray, "maps height width"]:
-        return upsample(maps.astype(np.float16), image.shape[:2])
-
     behind = None
     if background is not None:
         check_maps("background", background[None])
         if background.shape != scores.shape[1:]:
             raise ValueError(f"background is {background.shape}, the scores are {scores.shape[1:]}")
-        behind = at_photo(background[None])[0]
+        behind = background.astype(np.float16)
     classes = range(len(names))
-    labels, confidence = pseudo_label(at_photo(scores), classes, image, settings, behind)
+    labels, confidence = pseudo_label(scores.astype(np.float16), classes, image, settings, behind)
     return Segmentation(image, labels, confidence, ("background", *names), PALETTE)

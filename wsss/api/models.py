@@ -53,7 +53,8 @@ class Predictor:
             photo: see `wsss.read_image`.
             multi_scale: see `probabilities`.
             crf: refine the probabilities with `wsss.dense_crf`; a mapping holds arguments of it.
-                The confidence stays that of the network.
+                It runs at a ``long_side`` of 1024, unless the mapping says otherwise. The
+                confidence stays that of the network.
         """
         image = read_image(photo)
         probs = self.probabilities(image, multi_scale=multi_scale)

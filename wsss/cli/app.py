@@ -25,6 +25,7 @@ from wsss.cli.commands import (
     stages,
     truth,
     upkeep,
+    weights,
 )
 from wsss.compute.machine import allow_open_files, name_user
 from wsss.errors import WsssError
@@ -53,6 +54,7 @@ app.add_typer(truth.app, name="truth", rich_help_panel="Data sets")
 app.add_typer(export.app, name="export", rich_help_panel="Results")
 app.add_typer(config.app, name="config", rich_help_panel="Configuration")
 app.add_typer(knowledge.app, name="knowledge", rich_help_panel="Configuration")
+app.add_typer(weights.app, name="weights", rich_help_panel="Configuration")
 
 
 def _version(value: bool) -> bool:

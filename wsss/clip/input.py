@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from wsss.clip.downloads import download_folder
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.images import (
     IMAGENET_MEAN,
@@ -210,8 +211,8 @@ def configured_clip(model: str, pretrained: str, cache: Path | None) -> LoadedCl
     Raises:
         ClipLoadError: the model cannot be built or its weights do not fit.
     """
-    cache_dir = None if cache is None else cache / "open_clip"
-    return load_clip(_resolve_file(model), _resolve_file(pretrained), cache_dir=cache_dir)
+    folder = download_folder(cache)
+    return load_clip(_resolve_file(model), _resolve_file(pretrained), cache_dir=folder)
 
 
 def _resolve_file(text: str) -> str:

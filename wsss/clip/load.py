@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
 from wsss._compat import import_open_clip
+from wsss._compat.untrue_warnings import without_random_start
 from wsss.artifacts.digest import digest_json
+from wsss.clip.downloads import at_hand, tag_weights
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.images import Channels
 from wsss.clip.model_config import (
@@ -124,7 +128,8 @@ def load_clip(
     if model == FROM_WEIGHTS or config_file is not None:
         built = _build(config, weights, model if weights is None else where)
     else:
-        built = _by_name(open_clip, model, "" if weights is not None else pretrained, cache_dir)
+        with without_random_start() if weights is not None else contextlib.nullcontext():
+            built = _by_name(open_clip, model, "" if weights is not None else pretrained, cache_dir)
         preprocess = getattr(built.visual, "preprocess_cfg", {})
     if weights is not None:
         built.load_state_dict(_fitting(built, weights, where))
@@ -245,28 +250,21 @@ def _by_name(open_clip: Any, name: str, tag: str, cache_dir: Path | None) -> Any
                 f"{name} with tag {tag!r}: these weights were trained with {names[expected]}, "
                 f"the model has {names[actual]}; use the model {other!r}"
             )
+    weights = tag_weights(name, tag, cache_dir) if trained else None
     try:
-        with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+        with torch.random.fork_rng(devices=()), warnings.catch_warnings(), at_hand(weights):
             torch.manual_seed(0)
             return open_clip.create_model(
                 name,
                 pretrained=None if tag in {"", RANDOM} else tag,
                 cache_dir=None if cache_dir is None else str(cache_dir),
             )
+    except ClipLoadError:
+        raise
     except (RuntimeError, OSError, ValueError, ImportError) as error:
-        remedy = ""
-        if trained:
-            remedy = (
-                f"; if there is no network here, fetch the file elsewhere ({_address(trained)}) "
-                "and set clip.pretrained to its path"
-            )
-        raise ClipLoadError(f"{name} with pretrained {tag!r}: {error}{remedy}") from None
-
-
-def _address(trained: Mapping[str, Any]) -> str:
-    """Where the weights of a tag are published, by open_clip's entry of the tag."""
-    hub = str(trained.get("hf_hub") or "").strip("/")
-    return f"https://huggingface.co/{hub}" if hub else str(trained.get("url"))
+        if weights is not None and isinstance(error, URLError):
+            raise ClipLoadError(weights.unreachable(str(error))) from None
+        raise ClipLoadError(f"{name} with pretrained {tag!r}: {error}") from None
 
 
 def _fitting(built: nn.Module, weights: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]:

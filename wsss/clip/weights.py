@@ -13,18 +13,23 @@ from torch import Tensor
 
 from wsss._compat.torch_archives import packed, refusal
 from wsss.clip.errors import ClipLoadError
+from wsss.clip.torchscript import is_torchscript, read_torchscript
 from wsss.errors import raise_unless_about
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
     """Read a state dict; a pickle is read with ``weights_only=True`` alone.
 
+    Of a TorchScript archive (OpenAI's files) the tensors are read, and no code.
+
     Raises:
-        ClipLoadError: the file is missing, damaged, a TorchScript archive, or holds other objects.
+        ClipLoadError: the file is missing, damaged, or holds other objects.
     """
     if file.exists() and not file.is_file():
         raise ClipLoadError(f"{file}: is no file; clip.pretrained must name a weight file")
     try:
+        if file.suffix != ".safetensors" and is_torchscript(file):
+            return read_torchscript(file)
         if file.suffix != ".safetensors" and (problem := packed(file)):
             raise ClipLoadError(
                 f"{file}: refused, {problem}; pass a file that torch.save wrote, or .safetensors"
@@ -43,14 +48,10 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     except Exception as error:
         if not isinstance(error, MemoryError):  # the file may ask for any amount
             raise_unless_about(file, error)
-        if "TorchScript" in str(error):
-            hint = (
-                "is a TorchScript archive, which may carry code; use the tag (model "
-                "ViT-B-16-quickgelu, pretrained openai) or save its state dict as safetensors"
-            )
-        else:
-            hint = f"refused, {refusal(error)}; pass a file with tensors only, best as .safetensors"
-        raise ClipLoadError(f"{file}: {hint}") from None
+        raise ClipLoadError(
+            f"{file}: refused, {refusal(error)}; pass a file with tensors only, best as "
+            ".safetensors"
+        ) from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(

@@ -94,7 +94,11 @@ class DataConfig(Section):
         50_000_000, description="Larger images are quarantined by their header, before decoding."
     )
     quarantine_limit: Share = Field(
-        0.02, description="The run stops if a larger share of the images cannot be used."
+        0.02,
+        description=(
+            "The run stops if a larger share of the images cannot be used. Up to five unusable "
+            "images never stop it."
+        ),
     )
 
     @property

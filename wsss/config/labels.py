@@ -30,6 +30,14 @@ class CrfConfig(Section):
     """Dense CRF over the classes of the image and the background."""
 
     enabled: bool = Field(True, description="Refine the scores with the image before the arg max.")
+    long_side: PositiveInt | None = Field(
+        1024,
+        description=(
+            "A larger photo is scaled to this long side for CRF and PAR, and the spatial standard "
+            "deviations with it. The posterior is scaled back. null = its own size, which takes a "
+            "minute and gigabytes for a photo of 12 megapixels."
+        ),
+    )
     iterations: PositiveInt = Field(10, le=1000, description="Mean-field iterations.")
     gaussian_sxy: float = Field(
         1.0,

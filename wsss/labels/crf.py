@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import pydensecrf.densecrf as densecrf
 from jaxtyping import Float, Float32, UInt8
@@ -32,7 +33,8 @@ def dense_crf(
         probabilities: of the labels that can occur, background first; they need not sum to one.
             Values below 1e-5 and above 1 are clipped.
         image: RGB, of the same size.
-        config: kernels, iterations, and the two departures of the published code.
+        config: kernels, iterations, and the two departures of the published code; ``long_side``
+            is left to `bounded`.
 
     Returns:
         Posterior, sums to one over the given labels.
@@ -43,6 +45,36 @@ def dense_crf(
     if np.isnan(probabilities).any():
         raise ValueError("the CRF was given probabilities that are NaN; rerun the stage before")
     return posterior(unary_energy(probabilities, config), appearance_image(image, config), config)
+
+
+def bounded(
+    image: UInt8[np.ndarray, "h w 3"], config: CrfConfig
+) -> tuple[UInt8[np.ndarray, "rows columns 3"], CrfConfig]:
+    """An image that is no longer than ``config.long_side``, and the settings for its size.
+
+    The spatial deviations shrink with the image, so each kernel covers the same part of it.
+
+    Args:
+        image: RGB. Where it is small enough, it and the settings are returned as they are.
+        config: of the photo at its own size.
+
+    Raises:
+        ValueError: a deviation is too small for an image of this size.
+    """
+    height, width = image.shape[:2]
+    share = bounded_share(height, width, config)
+    if share == 1:
+        return image, config
+    _check_deviations(height, width, config)
+    size = (max(1, round(width * share)), max(1, round(height * share)))
+    deviations = {name: getattr(config, name) * share for name in ("gaussian_sxy", "bilateral_sxy")}
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return small, config.model_copy(update={"long_side": None, **deviations})
+
+
+def bounded_share(height: int, width: int, config: CrfConfig) -> float:
+    """The share of its sides to which `bounded` scales an image."""
+    return 1.0 if config.long_side is None else min(1.0, config.long_side / max(height, width))
 
 
 def posterior(

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, UInt8
 
 from wsss.config.labels import BackgroundConfig, MasksConfig, SeedsConfig
 from wsss.labels.ignore import IGNORED
@@ -14,11 +14,11 @@ from wsss.labels.pseudo import pseudo_label
 
 
 def hard_labels(
-    scores: Float32[np.ndarray, "classes h w"],
+    scores: Float[np.ndarray, "classes h w"],
     classes: Sequence[int],
-    image: UInt8[np.ndarray, "h w 3"],
+    image: UInt8[np.ndarray, "height width 3"],
     config: SeedsConfig,
-) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
+) -> tuple[UInt8[np.ndarray, "height width"], UInt8[np.ndarray, "height width"]]:
     """The hard labels of an image, without and with 255.
 
     With two values of the rule (IRN's two thresholds, AffinityNet's two powers) the second map is
@@ -26,9 +26,9 @@ def hard_labels(
     first map is the label under their mean.
 
     Args:
-        scores: in 0 … 1, of the classes that are in the image.
+        scores: in 0 … 1, of the classes that are in the image; of any size.
         classes: their 0-based ids, in any order.
-        image: RGB, of the same size; used by the CRF alone.
+        image: RGB; the CRF alone looks at it.
         config: background rule and CRF.
 
     Returns:
@@ -39,7 +39,7 @@ def hard_labels(
         ValueError: see `wsss.labels.pseudo.pseudo_label`.
     """
 
-    def under(value: float) -> UInt8[np.ndarray, "h w"]:
+    def under(value: float) -> UInt8[np.ndarray, "height width"]:
         background = BackgroundConfig(rule=config.rule, value=value)
         masks = MasksConfig(background=background, crf=config.crf)
         return pseudo_label(scores, classes, image, masks)[0]

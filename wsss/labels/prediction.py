@@ -20,7 +20,8 @@ from wsss.artifacts.shard import Item
 from wsss.compute.pool import WorkerPool
 from wsss.config.labels import CrfConfig, CrfLabels
 from wsss.data.manifest import Sample
-from wsss.labels.crf import dense_crf
+from wsss.labels.crf import bounded, dense_crf
+from wsss.labels.upsample import shrink, winners
 
 _NOTICEABLE = 0.1
 
@@ -68,14 +69,18 @@ def label_maps(
 
     Args:
         prediction: RGB image and protocols.
-        crf: settings of the dense CRF; None leaves ``<protocol>_crf`` out.
+        crf: settings of the dense CRF, which runs at ``long_side``; None leaves
+            ``<protocol>_crf`` out.
     """
     maps = {}
+    if crf is not None:
+        image, crf = bounded(prediction.image, crf)
     for name, protocol in prediction.protocols.items():
         maps[name] = protocol.labels
         if crf is not None:
-            posterior = dense_crf(protocol.probabilities, prediction.image, crf)
-            maps[f"{name}_crf"] = np.array(protocol.ids, np.uint8)[posterior.argmax(axis=0)]
+            probs = shrink(protocol.probabilities, (image.shape[0], image.shape[1]))
+            index, _ = winners(dense_crf(probs, image, crf), protocol.labels.shape)
+            maps[f"{name}_crf"] = np.array(protocol.ids, np.uint8)[index]
     return maps
 
 

@@ -9,17 +9,18 @@ from jaxtyping import Float, Float32, UInt8
 
 from wsss.config.labels import MasksConfig
 from wsss.labels.background import with_background
-from wsss.labels.crf import dense_crf
+from wsss.labels.crf import bounded, dense_crf
 from wsss.labels.ignore import IGNORED
+from wsss.labels.upsample import upsample, winners
 
 
 def pseudo_label(
-    scores: Float32[np.ndarray, "classes h w"],
+    scores: Float[np.ndarray, "classes h w"],
     classes: Sequence[int],
-    image: UInt8[np.ndarray, "h w 3"],
+    image: UInt8[np.ndarray, "height width 3"],
     config: MasksConfig,
-    background: Float32[np.ndarray, "h w"] | None = None,
-) -> tuple[UInt8[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    background: Float[np.ndarray, "h w"] | None = None,
+) -> tuple[UInt8[np.ndarray, "height width"], Float32[np.ndarray, "height width"]]:
     """The most likely label of each pixel, and its confidence.
 
     The confidence is the largest posterior. Without the CRF the posterior is the stack of
@@ -27,10 +28,11 @@ def pseudo_label(
     than the CRF's result, so a lower ``min_confidence`` fits (0.6, say).
 
     Args:
-        scores: in 0 … 1, of the classes that are in the image.
+        scores: in 0 … 1, of the classes that are in the image; of any size.
         classes: their 0-based ids, in any order.
-        image: RGB, of the same size; used by PAR and the CRF alone.
-        config: background rule, PAR and CRF.
+        image: RGB; PAR and the CRF alone look at it.
+        config: background rule, PAR and CRF. These two run at ``crf.long_side``; label and
+            confidence are then taken from the posterior at the size of the image.
         background: the refiner's score of the background; None applies the rule.
 
     Returns:
@@ -46,19 +48,27 @@ def pseudo_label(
         raise ValueError(f"class ids {list(classes)}: expected 0 … {IGNORED - 2}; masks are uint8")
     if not len(scores):
         return np.zeros(image.shape[:2], np.uint8), np.zeros(image.shape[:2], np.float32)
+    size = (image.shape[0], image.shape[1])
+    crf = config.crf
+    if crf.enabled or config.par:
+        image, crf = bounded(image, crf)
+    scores = upsample(scores, image.shape[:2])
+    if background is not None:
+        background = upsample(background[None], image.shape[:2])[0]
     # CLIP-ES stores its scores in float16 and computes the background from those.
-    half = config.crf.enabled and config.crf.unary == "float16"
+    half = crf.enabled and crf.unary == "float16"
     precision = np.float16 if half else np.float32
     stack = with_background(scores.astype(precision, copy=False), config.background, background)
     if config.par:
         stack = _par(stack, image).astype(precision, copy=False)
-    if config.crf.enabled:
-        probs = dense_crf(stack, image, config.crf)
+    if crf.enabled:
+        probs = dense_crf(stack, image, crf)
     else:
         total = stack.sum(axis=0)
         probs = stack / np.where(total, total, 1)  # confidence 0 where no label has a score
     labels = np.array([0, *(index + 1 for index in classes)], np.uint8)
-    return labels[probs.argmax(axis=0)], probs.max(axis=0)
+    index, confidence = winners(probs, size)
+    return labels[index], confidence
 
 
 def _par(

@@ -1,10 +1,10 @@
-"""From the patch grid to image size."""
+"""Between the patch grid, the size at which labels are computed, and the size of the image."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 
 
 def upsample(
@@ -26,3 +26,41 @@ def upsample(
         small = np.ascontiguousarray(plane, np.float32)
         target[...] = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     return large
+
+
+def shrink(
+    maps: Float32[np.ndarray, "labels h w"], size: tuple[int, int]
+) -> Float32[np.ndarray, "labels height width"]:
+    """Means over areas; maps of that size are returned as they are.
+
+    Args:
+        maps: no smaller than the result.
+        size: height and width of the result, pixels.
+    """
+    if maps.shape[1:] == size:
+        return maps
+    height, width = size
+    planes = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA) for plane in maps]
+    return np.stack(planes)
+
+
+def winners(
+    maps: Float[np.ndarray, "labels h w"], size: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, "height width"], Float[np.ndarray, "height width"]]:
+    """Arg max and maximum of maps at another size, of the maps' type.
+
+    Only one map at a time is enlarged (`upsample`), so the memory does not grow with the labels.
+
+    Args:
+        maps: at most 255; the first one wins a tie.
+        size: height and width of the result, pixels.
+    """
+    if maps.shape[1:] == size:
+        return maps.argmax(axis=0).astype(np.uint8), maps.max(axis=0)
+    index = np.zeros(size, np.uint8)
+    largest = upsample(maps[:1], size)[0]
+    for number in range(1, len(maps)):
+        plane = upsample(maps[number : number + 1], size)[0]
+        index[plane > largest] = number
+        np.maximum(largest, plane, out=largest)
+    return index, largest.astype(maps.dtype, copy=False)

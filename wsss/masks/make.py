@@ -13,7 +13,6 @@ from wsss.data.images.read import read_image
 from wsss.labels.hard_labels import hard_labels
 from wsss.labels.ignore import IGNORED, ignore_band
 from wsss.labels.pseudo import pseudo_label
-from wsss.labels.upsample import upsample
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class PseudoMask:
 
 
 def make_mask(task: MaskTask, *, config: MasksConfig, max_pixels: int) -> PseudoMask:
-    """Scores to image size, background rule, CRF, ignore band.
+    """Background rule, CRF, ignore band at image size.
 
     The photo is opened only for PAR or the CRF of an image that has classes.
 
@@ -61,15 +60,12 @@ def make_mask(task: MaskTask, *, config: MasksConfig, max_pixels: int) -> Pseudo
         ImageError: the photo cannot be read, or has changed since ingest.
     """
     image = _image(task, max_pixels, needed=config.crf.enabled or config.par)
-    size = (task.height, task.width)
-    background = None if task.background is None else upsample(task.background[None], size)[0]
-    scores = upsample(task.scores, size)
-    label, confidence = pseudo_label(scores, task.classes, image, config, background)
+    label, confidence = pseudo_label(task.scores, task.classes, image, config, task.background)
     return PseudoMask(task.classes, label, ignore_band(label, confidence, config.min_confidence))
 
 
 def make_seeds(task: MaskTask, *, config: SeedsConfig, max_pixels: int) -> PseudoMask:
-    """Scores to image size, background rule, CRF where enabled; imported labels stay as they are.
+    """Background rule, CRF where enabled; imported labels stay as they are.
 
     Arguments and errors as `make_mask`, with section ``seeds``.
     """
@@ -77,8 +73,7 @@ def make_seeds(task: MaskTask, *, config: SeedsConfig, max_pixels: int) -> Pseud
         label = np.where(task.imported == IGNORED, np.uint8(0), task.imported)
         return PseudoMask(task.classes, label, task.imported)
     image = _image(task, max_pixels, needed=config.crf.enabled)
-    scores = upsample(task.scores, (task.height, task.width))
-    return PseudoMask(task.classes, *hard_labels(scores, task.classes, image, config))
+    return PseudoMask(task.classes, *hard_labels(task.scores, task.classes, image, config))
 
 
 def _image(task: MaskTask, max_pixels: int, *, needed: bool) -> UInt8[np.ndarray, "h w 3"]:

@@ -19,6 +19,7 @@ from wsss.compute.pool import WorkerPool
 from wsss.config.labels import CrfConfig
 from wsss.data.images.label_png import save_label_png
 from wsss.data.manifest import Sample
+from wsss.labels.crf import bounded_share
 from wsss.labels.ignore import IGNORED
 from wsss.masks.make import MaskTask, PseudoMask
 
@@ -109,8 +110,10 @@ def _process_count(crf: CrfConfig, workers: int, samples: Sequence[Sample]) -> i
     """As many processes as are worth starting."""
     if not crf.enabled:
         return 1
-    work = sum(s.width * s.height * (len(s.tags) + 1) for s in samples)
-    return max(1, min(workers, len(samples), work // _PIXELS_WORTH_A_PROCESS))
+    shares = (bounded_share(s.height, s.width, crf) for s in samples)
+    areas = (s.width * s.height * share**2 for s, share in zip(samples, shares, strict=True))
+    work = sum(area * (len(s.tags) + 1) for s, area in zip(samples, areas, strict=True))
+    return max(1, min(workers, len(samples), int(work // _PIXELS_WORTH_A_PROCESS)))
 
 
 def _item(sample: Sample, mask: PseudoMask, key: str) -> Item:

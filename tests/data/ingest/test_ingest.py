@@ -64,13 +64,13 @@ def test_unusable_files_are_listed_and_the_rest_used(photos: Photos) -> None:
     photos.ingest(quarantine_limit=0.9)
     assert list(photos.samples()) == ["good"]
     rows = photos.quarantine()
+    assert rows.pop("untagged") == ("skipped", "no tag: no row in tags.csv")
     assert {used for used, _ in rows.values()} == {"no"}
     reasons = {image: reason for image, (_, reason) in rows.items()}
     assert reasons.pop("cut").startswith("cannot be decoded")
     assert reasons.pop("text").startswith("not an image")
     assert reasons == {
         "empty": "empty file (zero bytes)",
-        "untagged": "no tag: no row in tags.csv",
         "odd": "unknown tag 'unicorn'",
         "gone.jpg": "missing file (tags.csv line 7)",
     }
@@ -125,7 +125,10 @@ def test_held_out_images_without_tag_are_predicted(photos: Photos) -> None:
     photos.table("image,tags,split\na.jpg,cat,train\nb.jpg,,val\nc.jpg,,train\n")
     photos.ingest()
     assert photos.samples()["b"].tags == ()
-    assert photos.quarantine() == {"b": ("yes", "no tag: predicted only"), "c": ("no", "no tag")}
+    assert photos.quarantine() == {
+        "b": ("yes", "no tag: predicted only"),
+        "c": ("skipped", "no tag: tags.csv line 4 names none"),
+    }
 
 
 def test_equal_content_is_noted_and_a_leak_into_val_reported(photos: Photos) -> None:
@@ -233,23 +236,44 @@ def test_nothing_is_dropped() -> None:
     assert sorted(keys) == [("train", "a"), ("train", "b"), ("val", "a"), ("val", "b")]
 
 
-def test_limit_stops_the_run_after_the_table_is_written(photos: Photos) -> None:
-    for n in range(9):
+def bad_photos(photos: Photos, good: int, bad: int) -> None:
+    for n in range(good):
         photos.add(f"{n}.jpg")
-    (photos.root / "bad.jpg").touch()
-    photos.table("image,tags\n" + "".join(f"{n}.jpg,cat\n" for n in range(9)) + "bad.jpg,cat\n")
-    assert photos.ingest(quarantine_limit=0.1).unusable == 1
+    for n in range(bad):
+        (photos.root / f"bad {n}.jpg").touch()
+    names = [f"{n}.jpg" for n in range(good)] + [f"bad {n}.jpg" for n in range(bad)]
+    photos.table("image,tags\n" + "".join(f"{name},cat\n" for name in names))
+
+
+def test_limit_stops_the_run_after_the_table_is_written(photos: Photos) -> None:
+    bad_photos(photos, 14, 6)
+    assert photos.ingest(quarantine_limit=0.3).unusable == 6
     assert (photos.out / "manifest.csv").exists()
     with pytest.raises(IngestError) as caught:
-        photos.ingest(quarantine_limit=0.09)
+        photos.ingest(quarantine_limit=0.29)
     message = str(caught.value)
-    assert "1 of 10 images (10.0%) cannot be used, over data.quarantine_limit (9.0%)" in message
+    assert "6 of 20 images (30.0%) cannot be used, over data.quarantine_limit (29.0%)" in message
     assert str(photos.out / "quarantine.csv") in message
-    assert "1 'empty file', e.g." in message
-    assert photos.quarantine()["bad"][0] == "no"
+    assert f"6 'empty file', e.g. {photos.root / 'bad 0.jpg'}" in message
+    assert photos.quarantine()["bad 0"][0] == "no"
     assert not (photos.out / "manifest.csv").exists(), "that of the earlier run is gone, too"
     with pytest.raises(ArtifactError, match="run ingest first"):
         load(photos.out)
+
+
+def test_five_bad_files_never_stop_a_run(photos: Photos, caplog: pytest.LogCaptureFixture) -> None:
+    bad_photos(photos, 1, 5)
+    assert photos.ingest(quarantine_limit=0).unusable == 5
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("5 of 6 images cannot be used and are left out: 5 'empty file'")
+
+
+def test_both_files_of_an_id_are_named(photos: Photos, caplog: pytest.LogCaptureFixture) -> None:
+    paths = [photos.add(f"a.{ending}") for ending in ("jpg", "png")]
+    photos.table("image,tags\na.jpg,cat\na.png,cat\n")
+    photos.ingest()
+    assert all(str(path) in caplog.text for path in paths)
 
 
 def test_no_usable_image(photos: Photos) -> None:

@@ -101,8 +101,8 @@ def _of_photo(
         if split is None:
             yield replace(photo, skipped="in no list and not in the table")
         else:
-            problem = f"no tag: no row in {table}" if split == "train" else None
-            yield replace(photo, split=split, problem=problem)
+            skipped = f"no tag: no row in {table}" if split == "train" else None
+            yield replace(photo, split=split, skipped=skipped)
         return
     if unreadable := next((row.problem for row in rows if row.problem), None):
         yield replace(photo, problem=unreadable)
@@ -117,6 +117,8 @@ def _of_photo(
     for row in rows:
         split, problem, skipped = _split(row, photo.path, splits, data)
         problem = None if skipped else tags.problem or problem
+        if not (problem or skipped or tags.indices) and split == "train":
+            skipped = f"no tag: {table} line {row.line} names none"
         yield Candidate(photo.id, split, photo.path, tags.indices, problem, skipped)
 
 

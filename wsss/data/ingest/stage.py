@@ -38,6 +38,8 @@ from wsss.data.manifest_folder import (
 TEST = "test"
 _log = logging.getLogger(__name__)
 _MAX_REASONS = 3
+_MAX_DETAIL = 200  # letters
+_TOLERATED = 5  # unusable images, whatever their share: in a small folder one is many percent
 
 
 @dataclass(frozen=True)
@@ -172,22 +174,34 @@ def _sha256(text: str) -> str:
 def _check_limit(images: Triage, limit: float, table: Path) -> None:
     unusable = images.unusable
     total = len(images.samples) + len(unusable)
-    if total and len(unusable) / total > limit:
+    if not images.samples:
+        skipped = [row for row in images.rows if row.used == "skipped"]
+        reasons = _most_frequent(unusable or skipped)
+        raise IngestError(f"no image is left to use: {reasons}. All are listed in {table}")
+    if len(unusable) > _TOLERATED and len(unusable) / total > limit:
         raise IngestError(
             f"{len(unusable)} of {total} images ({len(unusable) / total:.1%}) cannot be used, over "
             f"data.quarantine_limit ({limit:.1%}): {_most_frequent(unusable)}. All are listed in "
             f"{table}; mend or remove them, or raise the limit"
         )
-    if not images.samples:
-        raise IngestError(f"no image is left to use; see {table}")
+    if unusable:
+        _log.warning(
+            "%d of %d images cannot be used and are left out: %s. They are listed in %s",
+            *(len(unusable), total, _most_frequent(unusable), table),
+        )
 
 
 def _most_frequent(rows: Sequence[QuarantineRow]) -> str:
-    """The most frequent reasons, each with its count and one file."""
-    files: dict[str, list[Path]] = {}
+    """The most frequent kinds of reasons, each with its count and one file and its reason."""
+    examples: dict[str, QuarantineRow] = {}
+    counts: Counter[str] = Counter()
     for row in rows:
-        reason = row.reason.partition(":")[0].partition(" (")[0]
-        files.setdefault(reason, []).append(row.file)
-    order = sorted(files, key=lambda reason: -len(files[reason]))
-    named = [f"{len(files[kind])} {kind!r}, e.g. {files[kind][0]}" for kind in order[:_MAX_REASONS]]
-    return "; ".join(named) + ("; …" if len(order) > _MAX_REASONS else "")
+        kind = row.reason.partition(":")[0].partition(" (")[0]
+        counts[kind] += 1
+        examples.setdefault(kind, row)
+    named = []
+    for kind, count in counts.most_common(_MAX_REASONS):
+        detail = examples[kind].reason.removeprefix(kind).removeprefix(":").strip()
+        example = f"{examples[kind].file}{f': {detail[:_MAX_DETAIL]}' if detail else ''}"
+        named.append(f"{count} {kind!r}, e.g. {example}")
+    return "; ".join(named) + ("; …" if len(counts) > _MAX_REASONS else "")

@@ -3,9 +3,10 @@
 Used, with a note: converted or turned images; images with equal content, within a split or across
 both (a leak); held-out images without tags, for which predictions can be made.
 Unusable: images that cannot be decoded in full; unknown tags, as an image whose tags are incomplete
-would teach that the object is background; training images without tag; the second of two files with
-the same id. Skipped: the second entry of a list for the same file, rows of other splits than the
-run's, and a good image whose mask would have to be a file where that of another needs a folder.
+would teach that the object is background; training images of a list without tag; files with the
+same id as another. Skipped: a user's photos without tag, the second entry of a list for the same
+file, rows of other splits than the run's, and a good image whose mask would have to be a file where
+that of another needs a folder.
 """
 
 from __future__ import annotations
@@ -76,8 +77,10 @@ def triage(candidates: Iterable[Candidate], decoded: Mapping[Path, ImageFacts]) 
         used: Used
         facts = decoded.get(image.path, ImageFacts(error="was not opened"))
         twice = not image.problem and path_of_id.get((image.split, image.id)) == image.path
-        if reason := image.skipped or ("listed twice; used once" if twice else ""):
+        if image.skipped or twice:
             used = "skipped"
+            faults = (image.skipped or "listed twice; used once", _name_fault(image.id))
+            reason = "; ".join(filter(None, faults))
         elif reason := _unusable(image, facts, path_of_id):
             used = "no"
         elif reason := results.clash(image):
@@ -138,10 +141,8 @@ def _unusable(
     image: Candidate, facts: ImageFacts, path_of_id: Mapping[tuple[str, str], Path]
 ) -> str:
     """Why an image cannot be used; empty if it can."""
-    if unwritable := _unwritable(image.id):
-        return f"id {image.id[:_MAX_PART]!r} {unwritable}; rename it"
-    if image.problem:
-        return image.problem
+    if fault := _name_fault(image.id) or image.problem:
+        return fault
     if _leads_out(image.id):
         return f"id {image.id[:_MAX_PART]!r} leads out of the results' folder; rename it"
     if (plain := str(PurePosixPath(image.id))) != image.id:
@@ -175,13 +176,17 @@ def _leads_out(image: str) -> bool:
     return not path.parts or path.is_absolute() or ".." in path.parts
 
 
-def _unwritable(image: str) -> str:
+def _name_fault(image: str) -> str:
     """Why an id cannot be the name of a file on every disk, or breaks the tables that list it."""
     if "\\" in image or has_control(image):
-        return "holds a backslash, a control character or bytes that are no UTF-8"
-    if len(image.encode()) > _MAX_ID or any(len(p.encode()) > _MAX_PART for p in image.split("/")):
-        return f"is longer than {_MAX_PART} bytes, which names of results cannot be"
-    return ""
+        fault = "holds a backslash, a control character or bytes that are no UTF-8"
+    elif len(image.encode()) > _MAX_ID or any(
+        len(part.encode()) > _MAX_PART for part in image.split("/")
+    ):
+        fault = f"is longer than {_MAX_PART} bytes, which names of results cannot be"
+    else:
+        return ""
+    return f"id {image[:_MAX_PART]!r} {fault}; rename it"
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -40,13 +40,19 @@ class Pretrained:
         match = re.search(r"-([0-9a-f]{8,64})\.\w+$", self.url())
         return match[1] if match else ""
 
+    @property
+    def path(self) -> Path:
+        """Where torch.hub stores the file, whether it is there or not."""
+        return Path(torch.hub.get_dir()) / "checkpoints" / self.url().rsplit("/", 1)[-1]
 
-def fetch(name: str, model: str) -> Path:
+
+def fetch(name: str, model: str, *, progress: bool = False) -> Path:
     """The file of named weights, downloaded through torch.hub into its cache if it is not there.
 
     Args:
         name: a key of `PRETRAINED`.
         model: `retrain.model`.
+        progress: show how much is downloaded.
 
     Raises:
         ValueError: they are for another network.
@@ -55,18 +61,19 @@ def fetch(name: str, model: str) -> Path:
     check_name(name, model)
     chosen = PRETRAINED[name]
     url = chosen.url()
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    path = chosen.path
     if not path.is_file():
         _log.info("fetching %s from %s", name, url)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(
-                url, str(path), hash_prefix=chosen.beginning or None, progress=False
+                url, str(path), hash_prefix=chosen.beginning or None, progress=progress
             )
         except (OSError, RuntimeError) as error:
             raise ArtifactError(
-                f"retrain.init: {name} cannot be downloaded from {url} ({error}); fetch it "
-                f"elsewhere and put it at {path}, or set retrain.init to the path of a file"
+                f"retrain.init: {name} cannot be downloaded from {url} ({error}); "
+                f"fetch it where there is a network and put it at {path}, or anywhere and set "
+                "retrain.init to its path"
             ) from None
     digest = digest_file(path)
     if not digest.startswith(chosen.beginning):

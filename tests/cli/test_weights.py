@@ -1,0 +1,103 @@
+"""`wsss weights`, and a named CLIP without a network."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from tests.clip.models import CONFIG, tiny_clip
+from wsss._compat import import_open_clip
+from wsss.cli.weights_list import weights_by_name
+from wsss.clip.downloads import tag_weights
+from wsss.clip.errors import ClipLoadError
+from wsss.clip.load import load_clip
+
+NOWHERE = "http://127.0.0.1:9"  # refuses at once, as a machine without network does
+CLIP = "ViT-B-16-quickgelu/openai"
+
+
+def wsss(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "HF_ENDPOINT": NOWHERE, "HF_HOME": str(folder / "hub"), "TORCH_HOME": str(folder / "torch"),
+        "https_proxy": NOWHERE,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "wsss", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+def test_without_a_network_the_first_attempt_says_what_to_do(tmp_path: Path) -> None:
+    start = time.monotonic()
+    clip, backbone = (wsss(tmp_path, "weights", "fetch", name) for name in (CLIP, "resnet101"))
+    assert time.monotonic() - start < 60
+    assert clip.returncode == backbone.returncode == 1
+    assert "Retrying" not in clip.stderr
+    for part in (
+        "open_clip_model.safetensors (about 598 MB)", "/vit_base_patch16_clip_224.openai/resolve/",
+        "/ViT-B-16.pt", "weights/open_clip_model.safetensors", "set clip.pretrained to its path",
+    ):  # fmt: skip
+        assert part in clip.stderr
+    for part in ("/resnet101-", f"put it at {tmp_path / 'torch'}", "set retrain.init to its path"):
+        assert part in backbone.stderr
+    line = str(weights_by_name(CLIP, tmp_path))
+    assert line.startswith(f"missing  {CLIP}: `wsss weights fetch {CLIP}`, or fetch https://hugg")
+
+
+@pytest.mark.slow
+def test_weights_of_a_configuration(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(json.dumps({"clip": {"pretrained": "gone.safetensors"}}))
+    listed = wsss(tmp_path, "weights", "check", "--config", "config.yaml")
+    assert listed.stdout == "missing  gone.safetensors: no such file; clip.pretrained names it\n"
+    (tmp_path / "gone.safetensors").write_bytes(bytes(3_000_000))
+    listed = wsss(tmp_path, "weights", "check", "--config", "config.yaml")
+    assert listed.stdout == "here     gone.safetensors: gone.safetensors (3 MB)\n"
+    assert listed.returncode == 0
+
+
+def in_hub_cache(folder: Path, name: str) -> Path:
+    """A file where the hub's client stores downloads of CLIP's weights."""
+    repository = folder / "models--timm--vit_base_patch16_clip_224.openai"
+    path = repository / "snapshots" / ("0" * 40) / name
+    path.parent.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    return path
+
+
+def test_a_file_that_was_fetched_is_read_without_a_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_clip, constants = import_open_clip(), pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "ENDPOINT", NOWHERE)
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-B-16-quickgelu", CONFIG)
+    with pytest.raises(ClipLoadError, match="is not on this machine"):
+        load_clip(*CLIP.split("/"), cache_dir=tmp_path)
+    path = in_hub_cache(tmp_path, "open_clip_model.safetensors")
+    save_file(tiny_clip().state_dict(), path)
+    weights = tag_weights(*CLIP.split("/"), tmp_path)
+    assert weights is not None
+    assert weights.path == path
+    start = time.monotonic()
+    clip = load_clip(*CLIP.split("/"), cache_dir=tmp_path)
+    assert time.monotonic() - start < 10  # a request would be repeated for a minute
+    assert clip.digest
+    assert not constants.HF_HUB_OFFLINE
+
+
+def test_a_file_by_path_is_not_said_to_be_random(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_clip = import_open_clip()
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-B-16-quickgelu", CONFIG)
+    save_file(tiny_clip().state_dict(), tmp_path / "tiny.safetensors")
+    load_clip("ViT-B-16-quickgelu", str(tmp_path / "tiny.safetensors"))
+    assert "initialized randomly" not in caplog.text
+    load_clip("ViT-B-16-quickgelu", "random")
+    assert "initialized randomly" in caplog.text
