@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -152,8 +153,9 @@ def _python(command: list[str]) -> list[str]:
 
 
 def _engine(command: list[str]) -> int:
-    """Run the engine; Ctrl-C reaches it, too, and it says what becomes of its jobs."""
+    """Run the engine; Ctrl-C reaches it, too, SIGTERM is passed on: it says what its jobs do."""
     process = subprocess.Popen(_python(command))
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
         try:
             return process.wait()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from wsss.cli.options import DEFAULT_CACHE, Cache, Device
+from wsss.cli.options import Device
 
 PANEL = "Photos"
 Photos = Annotated[Path, typer.Argument(help="Folder with photos.", show_default=False)]
@@ -51,6 +51,7 @@ def photos(
     Run it again after adding, editing, deleting or retagging photos. Only what changed is computed.
     """
     from wsss.cli.weights_check import check_weights
+    from wsss.cli.weights_list import weights_of
     from wsss.config.base import overlay
     from wsss.config.load import merged_yaml
     from wsss.photos.check import check_clip_files, check_photos
@@ -68,7 +69,15 @@ def photos(
     checked = check_photos(settings.data)
     for line in checked.lines():
         typer.echo(line)
-    typer.echo(f"CLIP: {settings.clip.model}, weights {settings.clip.pretrained}")
+    for listed in weights_of([settings], out / "results" / "cache"):
+        if listed.path is not None:
+            typer.echo(f"weights: {listed.path}")
+        elif listed.addresses:
+            typer.echo(
+                f"weights: {listed.name} are not here yet; the run downloads "
+                f"{' or '.join(listed.addresses)}. Without a network, fetch that file elsewhere "
+                "and name it by --weights"
+            )
     typer.echo(f"results: {out}")
     lasting = lasting_classes(out, checked.classes)
     settings = photo_settings(
@@ -95,7 +104,6 @@ def suggest(
     ] = None,
     clip: ClipModel = "",
     weights: ClipWeights = "",
-    cache: Cache = DEFAULT_CACHE,
     device: Device = "auto",
 ) -> None:
     """Tags that CLIP proposes, with the probability of each word: a table to review.
@@ -105,6 +113,7 @@ def suggest(
     from wsss.config.clip import ClipConfig
     from wsss.photos.check import check_clip_files
     from wsss.photos.suggest import suggest_tags
+    from wsss.pipeline.photo_run import results_folder
 
     table = out or folder / "tags.csv"
     if table.exists():
@@ -116,6 +125,7 @@ def suggest(
     settings = ClipConfig(**given)
     check_clip_files(settings)
     names = [word.strip() for word in words.split(",") if word.strip()]
+    cache = results_folder(folder, None) / "results" / "cache"  # that of a run on these photos
     photo_count, tagged = suggest_tags(
         folder, names, table, cache, clip=settings, threshold=threshold, device=device
     )
