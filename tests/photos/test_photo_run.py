@@ -114,7 +114,8 @@ def test_photos_to_masks_and_again(tmp_path: Path) -> None:
     engine = shlex.split(next(line for line in text.splitlines() if "snakemake" in line)[1:])
     assert jobs(run(tmp_path, *engine, "--dry-run").stdout) == {}
     (out / "masks/c.png").unlink()
-    assert "gallery" in run(tmp_path, *command, "--dry-run").stdout
+    dry = run(tmp_path, *command, "--dry-run").stdout
+    assert re.findall(r"^(ingest|cams|masks|gallery) +1$", dry, re.MULTILINE) == ["gallery"]
     run(tmp_path, *engine)
     assert (out / "masks/c.png").read_bytes() == kept
 
@@ -165,6 +166,9 @@ def test_what_is_said_before_anything_runs(tmp_path: Path) -> None:
 
     assert "wsss tags suggest" in error()
     write_tags(photos, {"a": ["cow"], "b": ["cow"], "c": ["cowz"], "d": ["cow"]})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/config.yaml").write_text("name: mine")
+    assert "--out mine: holds 'config.yaml', which this" in error("--out", "mine")
     assert "--out p/out: lies in the folder of the photos" in error("--out", "p/out")
     assert "--weights: none.pt: no such file" in error("--weights", "none.pt")
     screen = run(tmp_path, "wsss", "photos", "p", "--dry-run", *CLIP).stdout

@@ -42,12 +42,12 @@ def test_suggested_tags_are_a_table_of_tags(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_predict_needs_the_checkpoint_alone(tmp_path: Path) -> None:
     """Masks at the photo's size, ids of the folder's table; what did not change is kept."""
-    photos, out = tmp_path / "new", tmp_path / "new-masks"
+    photos, out = tmp_path / "new", tmp_path / "new-predicted"
     draw_photos(photos, {"a": 0, "sub/b": 1})
     Image.open(photos / "a.jpg").resize((1500, 1200)).save(photos / "large.png")
     write_segmenter(tmp_path / "run/segmenter/weights.safetensors")
     command = ("wsss", "predict", "new", "--weights", "run", "--long-side", "200")
-    assert "masks of 3 photos: new-masks/masks" in run(tmp_path, *command).stdout
+    assert "masks of 3 photos: new-predicted/masks" in run(tmp_path, *command).stdout
     assert [row["name"] for row in table(out / "classes.csv")] == list(LABELS)
     with Image.open(out / "masks/large.png") as image:
         assert image.size == (1500, 1200)
@@ -64,6 +64,10 @@ def test_predict_needs_the_checkpoint_alone(tmp_path: Path) -> None:
     assert not (out / "masks/sub").exists()
     with (out / "review.csv").open(encoding="utf-8") as stream:
         assert {row["photo"] for row in csv.DictReader(stream)} <= {"a", "c", "large"}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/config.yaml").write_text("name: mine")
+    done = run(tmp_path, *command, "--out", "mine", check=False)
+    assert "--out mine: holds 'config.yaml', which this command did not write" in done.stderr
     done = run(tmp_path, "wsss", "predict", "new", "--weights", "nowhere", check=False)
     assert done.returncode == 1
     assert "--weights nowhere: no checkpoint of a segmenter" in done.stderr

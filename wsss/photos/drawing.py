@@ -22,7 +22,7 @@ from wsss.labels.ignore import IGNORED
 from wsss.masks.store import png_path
 from wsss.score.figures.overlay import paint_labels
 
-_OVERLAY_SIDE, _THUMBNAIL_SIDE, _GRID_SIDE = 1280, 640, 48
+_OVERLAY_SIDE, _THUMBNAIL_SIDE, _GRID_SIDE = 1024, 640, 48
 """Longer sides, pixels, at most."""
 _JPEG_QUALITY, _WEBP_QUALITY = 88, 75
 _Picture = UInt8[np.ndarray, "height width 3"]

@@ -21,6 +21,7 @@ RECIPES: Final[Mapping[Recipe, Mapping[str, Any]]] = {
     "best": {"refine": {"method": "weclip"}},
 }
 """fast: CAMs, affinity and CRF, nothing is trained. best: a refiner is trained on the CAMs."""
+HEADER = "# All settings of these photos."
 _FEW = 200
 _PATHS = (
     ("clip", "model"), ("clip", "pretrained"), ("data", "masks"), ("refine", "checkpoint"),
@@ -85,7 +86,7 @@ def settings_yaml(config: Config, command: str) -> str:
     """
     values = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return (
-        "# All that is in force for these photos. `wsss photos` writes this file anew each time;\n"
-        "# its option --config lays your own values over it. To go on without that command:\n"
+        f"{HEADER} `wsss photos` writes this file again each time.\n"
+        "# Its option --config lays your own values over it. To go on without that command:\n"
         f"#   {command}\n{values}"
     )

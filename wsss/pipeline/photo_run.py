@@ -19,7 +19,7 @@ from wsss.photos.classes import read_class_table
 from wsss.photos.page import INDEX
 from wsss.photos.record import read_record
 from wsss.photos.review import REVIEW, photo_flags
-from wsss.photos.settings import NAME, settings_yaml
+from wsss.photos.settings import HEADER, NAME, settings_yaml
 from wsss.pipeline.engine import workflow_folder
 
 CONFIG = "config.yaml"
@@ -125,26 +125,57 @@ def lasting_classes(out: Path, names: tuple[str, ...]) -> list[str]:
     return list(read_class_table(out).with_classes(names).names[1:])
 
 
-def results_folder(photos: Path, out: Path | None) -> Path:
+def results_folder(photos: Path, out: Path | None, *, ending: str = "masks") -> Path:
     """Where the results of photos go: next to where one stands, if not said otherwise.
+
+    Args:
+        photos: a folder, or one photo.
+        out: as the user said; None: the name of the photos with an ending.
+        ending: of that name.
 
     Raises:
         ConfigError: it lies among the photos, where masks would be taken for photos.
     """
     inside = photos.resolve()
+    chosen = out or Path(f"{inside.stem if photos.is_file() else inside.name}-{ending}")
     if photos.is_file():
-        return out or Path(f"{inside.stem}-masks")
-    chosen = out or Path(f"{inside.name}-masks")
+        return chosen
     if out is None and chosen.resolve().is_relative_to(inside):
-        chosen = inside.with_name(f"{inside.name}-masks")
+        chosen = inside.with_name(f"{inside.name}-{ending}")
     if chosen.resolve().is_relative_to(inside):
         raise ConfigError(
             f"--out {chosen}: lies in the folder of the photos, where masks would count as photos; "
             "choose a folder outside"
         )
-    if chosen.exists() and not chosen.is_dir():
-        raise ConfigError(f"--out {chosen}: is a file; choose a folder")
     return chosen
+
+
+def refuse_other_files(folder: Path, *, is_ours: bool) -> None:
+    """Refuse to write among files of something else, some of which would be replaced.
+
+    Args:
+        folder: of results; need not exist.
+        is_ours: whether the same command wrote to it before.
+
+    Raises:
+        ConfigError: it is a file, or holds other files.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out {folder}: is a file; choose a folder")
+    entries = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if (others := sorted(entries - {"results", ".snakemake"})) and not is_ours:
+        raise ConfigError(
+            f"--out {folder}: holds {others[0]!r}, which this command did not write; choose "
+            "another folder, or a new one"
+        )
+
+
+def is_of_photos(folder: Path) -> bool:
+    """Whether `wsss photos` wrote to a folder."""
+    try:
+        return (folder / CONFIG).read_text("utf-8").startswith(HEADER)
+    except (OSError, ValueError):
+        return False
 
 
 def _python(command: list[str]) -> list[str]:

@@ -56,9 +56,16 @@ def photos(
     from wsss.config.load import merged_yaml
     from wsss.photos.check import check_clip_files, check_photos
     from wsss.photos.settings import photo_settings
-    from wsss.pipeline.photo_run import PhotoRun, lasting_classes, results_folder
+    from wsss.pipeline.photo_run import (
+        PhotoRun,
+        is_of_photos,
+        lasting_classes,
+        refuse_other_files,
+        results_folder,
+    )
 
     out = results_folder(folder, out)
+    refuse_other_files(out, is_ours=is_of_photos(out))
     changes = merged_yaml(*config)
     chosen = {key: value for key, value in (("model", clip), ("pretrained", weights)) if value}
     changes = overlay(changes, {"clip": chosen} if chosen else {})
@@ -141,7 +148,8 @@ def predict(
         Path, typer.Option(help="Checkpoint of a segmenter, or the folder of its run.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write to.", show_default="<PHOTOS' name>-masks")
+        Path | None,
+        typer.Option(help="Folder to write to.", show_default="<name>-predicted"),
     ] = None,
     crf: Annotated[bool, typer.Option("--crf", help="Refine the masks with a dense CRF.")] = False,
     long_side: Annotated[
@@ -151,10 +159,11 @@ def predict(
 ) -> None:
     """Masks of new photos by a trained segmenter, with overlays and a page. Needs no tags."""
     from wsss.photos.page import INDEX
-    from wsss.photos.predict import predict_photos
-    from wsss.pipeline.photo_run import results_folder
+    from wsss.photos.predict import RECORD, predict_photos
+    from wsss.pipeline.photo_run import refuse_other_files, results_folder
 
-    out = results_folder(photos, out)
+    out = results_folder(photos, out, ending="predicted")
+    refuse_other_files(out, is_ours=(out / RECORD).is_file())
     record = predict_photos(photos, weights, out, crf=crf, long_side=long_side, device=device)
     typer.echo(f"masks of {len(record.entries)} photos: {out / 'masks'}")
     typer.echo(f"page: {(out / INDEX).absolute().as_uri()}")
