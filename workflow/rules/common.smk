@@ -468,7 +468,9 @@ def watched_products(run):
         products += [f"{settings.data.root}/{RECORD}"]
     if settings.data.kind == "folder":
         record = Path(f"results/{run}/gallery.json")
-        drop_outdated(record, RUNS.gallery_folder(run), is_true=lambda _: is_complete(record))
+        drop_outdated(
+            record, RUNS.gallery_folder(run), is_true=lambda _: is_complete(record)
+        )
     if settings.data.has_truth:
         records = map(Path, RUNS.records(run).values())
         products += [str(path.with_suffix(".images.h5")) for path in records]
