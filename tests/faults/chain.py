@@ -96,7 +96,7 @@ CHAIN: tuple[Kind, ...] = (
          f" --png {{out}}/png {_C}", ("x.h5", "png")),
     Kind("retrain", f"retrain {{base}}/masks/x.h5 {_M} {_TRAIN} {_C}",
          ("c.safetensors", "loss.csv")),
-    Kind("predict", f"predict {_M} --checkpoint {{base}}/retrain/c.safetensors --split val"
+    Kind("predict", f"retrain-predict {_M} --checkpoint {{base}}/retrain/c.safetensors --split val"
          f" --out {{out}}/x.h5 {_C}", ("x.h5",)),
     Kind("score cam", f"score cam {{base}}/cams/x.h5 {_M} {_SCORED}", _RECORDS),
     Kind("score affinity", f"score affinity {{base}}/cams/x.h5 {_M} {_SCORED}", _RECORDS),

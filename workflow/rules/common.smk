@@ -45,6 +45,7 @@ from wsss.errors import WsssError
 from wsss._compat.missing_packages import SEGMENTERS, require
 from wsss.compute.device import local_gpus, require_cuda
 from wsss.demo.dataset import RECORD, is_as_drawn
+from wsss.photos.record import is_complete
 from wsss.score.papers.table import load_table
 from wsss.score.product import PRODUCTS
 from wsss.score.truth.corrected import corrections_state
@@ -399,10 +400,19 @@ PAGE_OPTIONS = {
 }
 
 
-def page_assets():
-    """Digest of what a result page consists of next to its data; no module, so code lacks it."""
-    folder = importlib.resources.files("wsss.score.page") / "assets"
+def page_assets(package="wsss.score.page"):
+    """Digest of what a page consists of next to its data; no module, so code lacks it."""
+    folder = importlib.resources.files(package) / "assets"
     return digest_json([digest_file(path) for path in sorted(folder.iterdir())])
+
+
+def gallery_shards(product):
+    """The shards of a product that the gallery of the job's run shows, of all splits."""
+    return lambda wildcards: [
+        path
+        for split in of_run(wildcards).cam_splits
+        for path in RUNS.shards(product, wildcards.run, split)
+    ]
 
 
 def page_shards(wildcards):
@@ -471,6 +481,11 @@ def watched_products(run):
     products = [*pngs(run), f"{RUNS.manifest_folder(run)}/classes.json"]
     if settings.data.kind == "demo":
         products += [f"{settings.data.root}/{RECORD}"]
+    if settings.data.kind == "folder":
+        record = Path(f"results/{run}/gallery.json")
+        drop_outdated(
+            record, RUNS.gallery_folder(run), is_true=lambda _: is_complete(record)
+        )
     if settings.data.has_truth:
         records = map(Path, RUNS.records(run).values())
         products += [str(path.with_suffix(".images.h5")) for path in records]

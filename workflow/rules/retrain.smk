@@ -72,6 +72,6 @@ rule predict:
         "Segmenting {wildcards.split}, part {wildcards.part}"
     shell:
         "WSSS_JOB={params.job:q}"
-        " python -m wsss predict --manifest {params.folder:q} --checkpoint {input.weights:q}"
+        " python -m wsss retrain-predict --manifest {params.folder:q} --checkpoint {input.weights:q}"
         " --split {wildcards.split} --shard {wildcards.part} --out {output:q}"
         " --device {resources.device} --batch {resources.batch} --workers {threads} 2> {log}"

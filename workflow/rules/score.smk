@@ -336,6 +336,40 @@ rule page:
         " --embedded {output.embedded:q} --workers {threads} {params.shards} 2> {log}"
 
 
+# Photos: masks and overlays as files, what to review, and a page of all of them.
+# The folder may be the user's own, so its files are no outputs: Snakemake would delete them first.
+rule gallery:
+    input:
+        manifest=manifest,
+        masks=gallery_shards("masks"),
+        cams=gallery_shards("cams"),
+    output:
+        "results/{run}/gallery.json",
+    log:
+        "results/{run}/logs/gallery.log",
+    benchmark:
+        "results/{run}/benchmarks/gallery.tsv"
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    threads: CONFIG.compute.workers
+    params:
+        sections=sections("gallery"),
+        code=code("gallery"),
+        job=job_file("gallery"),
+        packages=packages("gallery"),
+        assets=page_assets("wsss.photos"),
+        folder=subpath(input.manifest, parent=True),
+        out=lambda wildcards: str(RUNS.gallery_folder(wildcards.run)),
+        cams=lambda wildcards, input: [f"--cams {path}" for path in input.cams],
+    message:
+        "Drawing masks and gallery of the photos"
+    shell:
+        "WSSS_JOB={params.job:q}"
+        " python -m wsss gallery {input.masks:q} {params.cams} --manifest {params.folder:q}"
+        " --out {params.out:q} --record {output:q} --workers {threads} 2> {log}"
+
+
 rule contact_sheet:
     input:
         manifest=manifest,

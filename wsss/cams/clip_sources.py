@@ -110,19 +110,23 @@ class ClipSource:
     ) -> None:
         self._input, self._cams, self._compute = inputs, cams, compute
         self.weights: Mapping[str, str] = {"clip": inputs.clip.digest}
-        self._key = digest_json((classes.prompts, classes.backgrounds))
+        self._classes, self._texts = classes, ""
         if cams.source == "patch_text":
             tse = cams.patch_text.tse
             bank = enriched_bank(inputs.clip, classes, template, tse, cache)
-            self._key = digest_json([self._key, described(classes, tse)])
+            self._texts = digest_json([classes.prompts, described(classes, tse)])
         else:
             words = (classes.prompts, classes.backgrounds, template)
             bank = text_bank(inputs.clip, *words, cache_dir=cache)
         self._bank = bank.to(inputs.encoder.device)
 
     def key(self, sample: Sample) -> str:
-        """Digest of the prompt words, and of the descriptions where they are used."""
-        return self._key
+        """Digest of the words that its maps depend on: those of its own tags and the backgrounds.
+
+        `patch_text` compares with all classes (feature surgery), and uses their descriptions.
+        """
+        own = [self._classes.prompts[tag] for tag in sample.tags]
+        return digest_json([own, self._classes.backgrounds, self._texts])
 
     def maps(self, samples: Sequence[Sample]) -> Iterator[CamMaps]:
         """The maps of the samples, in any order; those of an image do not depend on the others.

@@ -20,6 +20,7 @@ from wsss.cli.commands import (
     knowledge,
     launch,
     papers,
+    photos,
     results,
     stages,
     truth,
@@ -42,6 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+photos.register(app)
 stages.register(app)
 results.register(app)
 papers.register(app)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,12 @@ class LoadedClip:
     def embed_dim(self) -> int:
         """Width of the space that images and texts share."""
         return int(self.model.get_submodule("visual").output_dim)  # type: ignore[arg-type]
+
+    @property
+    def image_size(self) -> int:
+        """Longer side of the images that the model was trained with, pixels."""
+        size = self.config["vision_cfg"]["image_size"]
+        return int(max(size)) if isinstance(size, Sequence) else int(size)
 
 
 def load_clip(

@@ -43,7 +43,13 @@ class DataConfig(Section):
             "train-with-objects."
         ),
     )
-    val_list: str = Field("val", description="List of held-out ids, or an empty string for none.")
+    val_list: str = Field(
+        "val",
+        description=(
+            "List of held-out ids, or an empty string for none. A segmenter then labels the "
+            "training images."
+        ),
+    )
     tags: str = Field(
         "auto",
         description=(

@@ -130,6 +130,11 @@ class Config(Section):
         return () if self.supervision == "masks" else tuple(self.cams.splits)
 
     @property
+    def segmented_split(self) -> Split:
+        """The split that the segmenter labels: the held-out images, or else those of training."""
+        return "val" if self.data.val_list else "train"
+
+    @property
     def needs_seeds(self) -> bool:
         """Whether this run trains a refiner on hard labels, which the stage seeds makes."""
         return self.refine.needs_seeds and self.supervision == "tags"

@@ -66,3 +66,10 @@ class PicturesConfig(Section):
         description="Most images per split on the result page. If there are more, it shows "
         "some, spread over the classes.",
     )
+    folder: str = Field(
+        "",
+        description=(
+            "data.kind folder: where masks, overlays, class table, review table and gallery of "
+            "the photos go. Empty: results/<name>/gallery."
+        ),
+    )

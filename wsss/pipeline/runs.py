@@ -22,6 +22,7 @@ from typing import Any
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
+from wsss.config.paths import expand_path
 from wsss.config.runs import expand_runs, run_name
 from wsss.pipeline.products import PRODUCTS, RUN_TABLES, SCORED, table_paths
 from wsss.pipeline.stages import stage_sections
@@ -146,8 +147,8 @@ class Runs(Mapping[str, Run]):
             scored.append(("masks", split))
         if trained and config.data.val_list:
             scored.append(("refiner_prediction", "val"))
-        if config.retrain.enabled and config.data.val_list:
-            scored.append(("segmenter", "val"))
+        if config.retrain.enabled:
+            scored.append(("segmenter", config.segmented_split))
         return {
             (product, split): f"results/{self.producer(SCORED[product], name)}"
             f"/scores/{RECORDS[product].file}.{split}.json"
@@ -158,8 +159,12 @@ class Runs(Mapping[str, Run]):
         """The files that a run ends in: pictures and tables."""
         config, base = self[name].config, f"results/{name}"
         splits = config.cam_splits
-        products = [f"{base}/index.html"]
-        products += [f"{base}/pictures/{split}.png" for split in splits]
+        products: list[str] = []
+        if config.data.has_truth or not splits or config.retrain.enabled:
+            products += [f"{base}/index.html"]
+            products += [f"{base}/pictures/{split}.png" for split in splits]
+        if config.data.kind == "folder" and splits:
+            products.append(f"{base}/gallery.json")
         if config.data.has_truth:
             for table in RUN_TABLES:
                 products += table_paths(name, table)
@@ -172,6 +177,13 @@ class Runs(Mapping[str, Run]):
         if predicts and config.data.val_list and "val" not in splits:
             products += [f"{base}/pictures/val.png"]
         return products
+
+    def gallery_folder(self, name: str) -> Path:
+        """Where masks, overlays and gallery of a run of photos go."""
+        folder = self[name].config.pictures.folder
+        if folder and self.final == [name]:  # several runs would share it
+            return expand_path(folder)
+        return Path(f"results/{name}/gallery")
 
     @property
     def overviews(self) -> list[str]:
@@ -195,7 +207,7 @@ class Runs(Mapping[str, Run]):
             "seeds": config.needs_seeds and split == "train",
             "masks": has_cams,
             "refiner_predictions": config.refine.is_trained and val,
-            "predictions": config.retrain.enabled and val,
+            "predictions": config.retrain.enabled and split == config.segmented_split,
         }
         return {p: self.shards(p, name, split) for p, shows in is_shown.items() if shows}
 

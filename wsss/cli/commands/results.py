@@ -190,6 +190,23 @@ def page(
     make_page(run, out, embedded=embedded, workers=values.pop("compute").workers, **values)
 
 
+def gallery(
+    masks: Annotated[list[Path], typer.Argument(help="Mask shards.", show_default=False)],
+    manifest: ManifestDir,
+    out: Annotated[Path, typer.Option(help="Folder to write masks, tables and page to.")],
+    record: Annotated[Path, typer.Option(help="File that says what the folder shows (JSON).")],
+    cams: Annotated[
+        list[Path], typer.Option(help="CAM shards, for CLIP's probabilities (repeat).")
+    ] = [],  # noqa: B006
+    config: ConfigFiles = DEFAULT_CONFIG,
+    workers: Workers = 0,
+) -> None:
+    """Masks and overlays of photos as files, what to review, and a page of all. Needs no truth."""
+    from wsss.photos.stage import run
+
+    run(manifest, masks, cams, out, record, **stage_values("gallery", config, workers=workers))
+
+
 def side_by_side(
     first: Annotated[
         Path, typer.Argument(help="Results of a run, e.g. results/demo.", show_default=False)
@@ -261,6 +278,6 @@ def show(
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     charts = (class_chart, loss_curve, noise_chart)
-    pages = (contact_sheet, page, side_by_side)
+    pages = (contact_sheet, page, gallery, side_by_side)
     for command in (score, score_labels, table, compare, efficiency, *pages, *charts, show):
         app.command(rich_help_panel=PANEL)(command)

@@ -258,7 +258,7 @@ def retrain(
     train(manifest, masks, out, log, work, cache, corrected, **values)
 
 
-def predict(
+def retrain_predict(
     manifest: ManifestDir,
     checkpoint: Annotated[Path, typer.Option(help="Weights of `wsss retrain`.")],
     out: Annotated[Path, typer.Option(help="HDF5 shard of label maps to write.")],
@@ -279,5 +279,5 @@ def predict(
 def register(app: typer.Typer) -> None:
     """Add the stages to the command line."""
     refine = (refine_train, refine_import, refine_apply, refine_predict)
-    for command in (ingest, tag_noise, cams, seeds, *refine, masks, retrain, predict):
+    for command in (ingest, tag_noise, cams, seeds, *refine, masks, retrain, retrain_predict):
         app.command(rich_help_panel=PANEL)(command)

@@ -11,6 +11,7 @@ import functools
 import io
 import os
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -66,10 +67,17 @@ def save_label_png(path: Path, labels: UInt8[np.ndarray, "height width"]) -> Non
                 temporary.unlink(missing_ok=True)
 
 
-def label_png_bytes(labels: UInt8[np.ndarray, "height width"]) -> bytes:
-    """The bytes that `save_label_png` writes; equal labels give equal bytes."""
+def label_png_bytes(
+    labels: UInt8[np.ndarray, "height width"], palette: Sequence[Sequence[int]] = ()
+) -> bytes:
+    """The bytes that `save_label_png` writes; equal labels give equal bytes.
+
+    Args:
+        labels: values 0 … 255.
+        palette: R, G, B of each value, by default VOC's.
+    """
     image = Image.frombytes("P", labels.shape[::-1], np.ascontiguousarray(labels).tobytes())
-    image.putpalette([channel for colour in voc_palette() for channel in colour])
+    image.putpalette([channel for colour in palette or voc_palette() for channel in colour])
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()

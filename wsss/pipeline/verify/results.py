@@ -13,6 +13,7 @@ from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.png_stamp import picture_provenance
 from wsss.data.manifest_folder import MANIFEST
+from wsss.photos.record import read_record
 from wsss.pipeline.products import RUN_TABLES, SCORED, table_paths
 from wsss.pipeline.verify.chain import Chain
 from wsss.score.figures.contact_sheet import sample_images, shown_truth
@@ -181,6 +182,26 @@ class Results:
         small = folder / "pictures" / "page.html"
         chain.findings.check(small, "page", lambda: edits(folder, small), [folder / "index.html"])
 
+    def gallery(self, run: str) -> None:
+        """Check what a run of photos wrote for its owner."""
+        chain = self.chain
+        manifest, path = chain.manifest(run), Path(f"results/{run}/gallery.json")
+        masks = [
+            shard
+            for split in chain.runs[run].config.cam_splits
+            for shard in chain.shards("masks", run, split)
+        ]
+
+        def reasons() -> Iterator[str]:
+            record = read_record(path)
+            if not record.is_complete():
+                yield f"files in {record.folder} are missing or were exchanged"
+            inputs = dict(chain.digests.get(manifest, {}))
+            inputs |= {str(shard): d for shard, d in chain.contents.items() if shard in masks}
+            yield from chain.expected.differences(record.provenance, "gallery", run, inputs=inputs)
+
+        chain.findings.check(path, "gallery", reasons, [manifest / MANIFEST, *masks])
+
     def _chart(self, path: Path, rule: str, run: str, sources: list[Path]) -> None:
         def reasons() -> Iterator[str]:
             inputs = {str(source): digest_file(source) for source in sources if source.exists()}
@@ -249,10 +270,13 @@ def check_run(chain: Chain, run: str) -> None:
         chain.shards("refiner_predictions", run, "val")
     if config.retrain.enabled:
         chain.training("segmenter", run)
-        if config.data.val_list:
-            chain.shards("predictions", run, "val")
+        chain.shards("predictions", run, config.segmented_split)
     if config.data.has_truth:
         results.records(run)
     results.tables(run)
     results.pictures(run)
-    results.page(run)
+    products = chain.runs.last_products(run)
+    if f"results/{run}/index.html" in products:
+        results.page(run)
+    if f"results/{run}/gallery.json" in products:
+        results.gallery(run)

@@ -1,0 +1,227 @@
+"""The gallery in a browser: with hostile names, and with thousands of photos."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.builders import provenance
+from wsss.artifacts.errors import ArtifactError
+from wsss.photos.classes import BACKGROUND, ClassTable, read_class_table, write_class_table
+from wsss.photos.drawing import PhotoFiles, draw
+from wsss.photos.page import gallery_html
+from wsss.photos.record import Entry, Tag
+from wsss.photos.review import doubt, photo_flags, review_csv
+from wsss.photos.tree import ResultTree
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+CLASSES = BACKGROUND.with_classes(["cat", HOSTILE, "cow"])
+
+
+def entry(folder: Path, image: str, tags: tuple[Tag, ...], labels: np.ndarray) -> Entry:
+    """A photo of two colours with its files."""
+    photo = np.full((*labels.shape, 3), 120, np.uint8)
+    photo[labels > 0] = (40, 160, 60)
+    drawn = draw(image, photo, labels, folder, CLASSES.palette())
+    return Entry(
+        id=image,
+        photo=str(folder / "nowhere" / f"{image}.jpg"),
+        size=(labels.shape[1], labels.shape[0]),
+        key="k",
+        tags=tags,
+        shares=drawn.shares,
+        unsure=0.1,
+        grid=drawn.grid,
+        runs=drawn.runs,
+        files=drawn.files,
+    )
+
+
+def squares(label: int, side: int) -> np.ndarray:
+    """A square of a label in the upper left corner of 60 x 90 pixels."""
+    labels = np.zeros((60, 90), np.uint8)
+    labels[:side, :side] = label
+    return labels
+
+
+def entries(folder: Path) -> list[Entry]:
+    return [
+        entry(folder, "a/good #1 50%", (Tag(1, 0.9),), squares(1, 30)),
+        entry(folder, "a/<b>&'\"", (Tag(2, 0.5),), squares(2, 40)),
+        entry(folder, "none", (Tag(1, 0.005), Tag(3, 0.4)), squares(0, 0)),
+        entry(folder, "all", (Tag(3, None),), squares(3, 90)),
+    ]
+
+
+def test_flags_and_order_of_doubt(tmp_path: Path) -> None:
+    good, odd, nothing, everything = entries(tmp_path)
+    assert photo_flags(good) == photo_flags(odd) == []
+    assert photo_flags(nothing) == [
+        (1, "tag without a pixel"),
+        (1, "probability under 0.01"),
+        (3, "tag without a pixel"),
+    ]
+    assert photo_flags(everything) == [(3, "over 90 % of the photo")]
+    assert doubt(nothing) > doubt(everything) > doubt(good)
+    rows = review_csv([good, everything, nothing], CLASSES).splitlines()
+    assert rows[1] == "none,cat,0.0050,0.0000,0.1000,tag without a pixel; probability under 0.01"
+    assert rows[3] == "all,cow,,1.0000,0.1000,over 90 % of the photo"
+    assert rows[4] == "a/good #1 50%,cat,0.9000,0.1667,0.1000,"
+
+
+def test_ids_and_colours_last(tmp_path: Path) -> None:
+    write_class_table(tmp_path, CLASSES)
+    more = read_class_table(tmp_path).with_classes(["aardvark", "Cat"])
+    assert more == ClassTable((*CLASSES.names, "aardvark"), (*CLASSES.colours, more.colours[-1]))
+    assert more.labels(["CAT", "aardvark"]) == [1, 4]
+    assert len(set(more.colours)) == 5
+    channels = [bytes.fromhex(colour[1:]) for colour in more.colours[1:]]
+    assert min(max(rgb) - min(rgb) for rgb in channels) > 40  # no greys
+    (tmp_path / "classes.csv").write_text("id,name,color\n1,cat,#0077bb\n")
+    with pytest.raises(ArtifactError, match=r"line 2 is '1,cat,#0077bb', expected 0,name,#rrggbb"):
+        read_class_table(tmp_path)
+
+
+def test_a_changed_folder_is_mended(tmp_path: Path) -> None:
+    """Files of photos that are gone go; files of others stay; a lost file counts as changed."""
+    record = tmp_path / "record.json"
+    photos = entries(tmp_path)
+    ResultTree(tmp_path, record).finish("t", photos, CLASSES, provenance())
+    (tmp_path / "masks/mine.txt").write_text("the user's")
+    tree = ResultTree(tmp_path, record)
+    keys = {photo.id: "k" for photo in photos}
+    assert tree.unchanged(keys) == {photo.id: photo for photo in photos}
+    (tmp_path / "overlays/all.jpg").unlink()
+    assert set(tree.unchanged(keys | {"none": "other"})) == {photo.id for photo in photos[:2]}
+    tree.finish("t", photos[2:3], CLASSES, provenance())
+    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*") if p.is_file()}
+    left -= {"record.json", ".cache/record.json", "review.csv", "index.html", "classes.csv"}
+    assert left == {*PhotoFiles.of("none").paths(), "masks/mine.txt"}
+    assert not (tmp_path / "masks/a").exists()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM:
+        pytest.skip("no Chromium here; the page is not opened")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        program = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield program
+        program.close()
+
+
+def opened(browser: Any, path: Path) -> tuple[Any, list[str]]:
+    """The page, and what it complains about."""
+    page = browser.new_page(viewport={"width": 1300, "height": 800})
+    errors: list[str] = []
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: errors.append(dialog.message))
+    page.on(
+        "request",
+        lambda request: (
+            errors.append(request.url) if not request.url.startswith(("file:", "data:")) else None
+        ),
+    )
+    page.goto(path.as_uri())
+    return page, errors
+
+
+@pytest.mark.slow
+def test_in_a_browser(browser: Any, tmp_path: Path) -> None:
+    """Order, filter, slider, hover and keyboard, without an error and with names as text."""
+    photos = entries(tmp_path)
+    ResultTree(tmp_path, tmp_path / "record.json").finish(HOSTILE, photos, CLASSES, provenance())
+    page, errors = opened(browser, tmp_path / "index.html")
+    names, cards = page.locator(".card .name"), page.locator(".card")
+    assert page.title() == HOSTILE
+    assert names.all_text_contents()[:2] == ["none", "all"]
+    page.select_option("#sort", "name")
+    assert names.all_text_contents() == sorted(photo.id for photo in photos)
+    page.select_option("#tag", "flags")
+    assert set(names.all_text_contents()) == {"all", "none"}
+    page.select_option("#tag", label=f"{HOSTILE} (1)")
+    assert names.all_text_contents() == ["a/<b>&'\""]
+    page.select_option("#tag", "")
+    assert page.locator("#count").inner_text() == "4 of 4 photos"
+    page.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth)")
+
+    mask = page.locator(".card .mask").first
+    opacity = "node => Number(getComputedStyle(node).opacity)"
+    assert mask.evaluate(opacity) == pytest.approx(0.6)
+    page.locator("#opacity").fill("20")
+    assert mask.evaluate(opacity) == pytest.approx(0.2)
+    page.keyboard.press("m")
+    assert mask.evaluate(opacity) == 0
+    page.keyboard.press("+")
+    assert mask.evaluate(opacity) == pytest.approx(0.3)
+
+    good = cards.filter(has_text="good #1")
+    box = good.locator(".photo").nth(1).bounding_box()
+    page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.1 * box["height"])
+    assert page.locator("#hover").inner_text() == "cat"
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.9 * box["height"])
+    assert page.locator("#hover").inner_text() == "background"
+
+    cards.first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert page.locator("#viewer-title").inner_text() == names.all_text_contents()[1]
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#viewer-title").inner_text() == names.all_text_contents()[2]
+    assert "cat: 0.0 % of the pixels" not in page.locator("#facts").inner_text()
+    page.keyboard.press("Escape")
+    assert not page.locator("#viewer").is_visible()
+    assert errors == []
+    page.close()
+
+
+@pytest.mark.slow
+def test_five_thousand_photos(browser: Any, tmp_path: Path) -> None:
+    """The page stays small, and shows its cards as one scrolls."""
+    one = entries(tmp_path)[0]
+    rng = np.random.default_rng(0)
+    many = []
+    for index in range(5000):
+        runs = np.stack([rng.integers(0, 4, 60), np.full(60, 27)], 1).ravel().tolist()
+        values = {**vars(one), "id": f"f/{index:05d}", "runs": runs, "unsure": index / 5000}
+        many.append(Entry(**values))
+    for image in ("f/04999", "f/00000"):
+        for path, source in zip(
+            PhotoFiles.of(image).paths(), PhotoFiles.of(one.id).paths(), strict=True
+        ):
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / source, tmp_path / path)
+    text = gallery_html("many", many, CLASSES, tmp_path)
+    assert len(text) < 8e6
+    (tmp_path / "index.html").write_text(text, "utf-8")
+    page, errors = opened(browser, tmp_path / "index.html")
+    cards = page.locator(".card")
+    assert cards.first.locator(".name").text_content() == "f/04999"
+    assert cards.count() == 120
+    assert page.evaluate("performance.now()") < 10_000
+    for _ in range(50):
+        if cards.count() > 240:
+            break
+        page.keyboard.press("End")
+        page.wait_for_timeout(100)
+    assert cards.count() > 240
+    page.select_option("#sort", "name")
+    assert cards.first.locator(".name").text_content() == "f/00000"
+    assert all("ERR_FILE_NOT_FOUND" in error for error in errors)
+    page.close()
+
+
+def test_names_cannot_end_the_script(tmp_path: Path) -> None:
+    text = gallery_html("</script>", [], CLASSES, tmp_path)
+    data = text.split('id="data">')[1].partition("</script>")[0]
+    assert json.loads(data)["classes"][2] == HOSTILE

@@ -1,0 +1,73 @@
+"""`wsss tags suggest` and `wsss predict`, the real commands."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.demo_checkpoints import LABELS, write_segmenter
+from tests.photos.test_photo_run import CLIP, draw_photos, run, table
+from wsss.data.datasets.tag_table import read_table
+from wsss.photos.predict import RECORD
+from wsss.photos.record import read_record
+
+
+@pytest.mark.slow
+def test_suggested_tags_are_a_table_of_tags(tmp_path: Path) -> None:
+    """CLIP's words with probabilities; the right word mostly comes first; nothing is replaced."""
+    photos = tmp_path / "photos"
+    truth = draw_photos(photos, {f"in/{index}": index for index in range(6)})
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8 no photo")
+    words = sorted({word for tags in truth.values() for word in tags})
+    command = ("wsss", "tags", "suggest", "photos", "--words", ", ".join(words), *CLIP)
+    done = run(tmp_path, *command, "--threshold", "0.05")
+    assert "photos/broken.jpg: left out" in done.stderr
+    rows = read_table(photos / "tags.csv")
+    assert [row.image for row in rows] == [f"in/{index}.jpg" for index in range(6)]
+    hits = 0
+    for row, columns in zip(rows, table(photos / "tags.csv"), strict=True):
+        probs = {word: float(columns[f"p({word})"]) for word in words}
+        tags = [word for word in row.tags.split(";") if word]
+        assert set(tags) == {word for word, probability in probs.items() if probability >= 0.05}
+        assert tags == sorted(tags, key=lambda word: -probs[word])
+        hits += max(probs, key=lambda word: probs[word]) in truth[row.image.removesuffix(".jpg")]
+    assert hits >= 4
+    again = run(tmp_path, *command, check=False)
+    assert again.returncode != 0
+    assert "may hold corrections" in again.stderr
+
+
+@pytest.mark.slow
+def test_predict_needs_the_checkpoint_alone(tmp_path: Path) -> None:
+    """Masks at the photo's size, ids of the folder's table; what did not change is kept."""
+    photos, out = tmp_path / "new", tmp_path / "new-predicted"
+    draw_photos(photos, {"a": 0, "sub/b": 1})
+    Image.open(photos / "a.jpg").resize((1500, 1200)).save(photos / "large.png")
+    write_segmenter(tmp_path / "run/segmenter/weights.safetensors")
+    command = ("wsss", "predict", "new", "--weights", "run", "--long-side", "200")
+    assert "masks of 3 photos: new-predicted/masks" in run(tmp_path, *command).stdout
+    assert [row["name"] for row in table(out / "classes.csv")] == list(LABELS)
+    with Image.open(out / "masks/large.png") as image:
+        assert image.size == (1500, 1200)
+        labels = np.array(image)
+    (entry,) = (e for e in read_record(out / RECORD).entries if e.id == "large")
+    assert entry.shares == {
+        label: pytest.approx(np.mean(labels == label)) for label in np.unique(labels).tolist()
+    }
+    before = (out / "masks/a.png").stat()
+    (photos / "sub/b.jpg").unlink()
+    draw_photos(photos, {"c": 2})
+    assert "masks of 3 photos" in run(tmp_path, *command).stdout
+    assert (out / "masks/a.png").stat().st_mtime_ns == before.st_mtime_ns
+    assert not (out / "masks/sub").exists()
+    with (out / "review.csv").open(encoding="utf-8") as stream:
+        assert {row["photo"] for row in csv.DictReader(stream)} <= {"a", "c", "large"}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/config.yaml").write_text("name: mine")
+    done = run(tmp_path, *command, "--out", "mine", check=False)
+    assert "--out mine: holds 'config.yaml', which this command did not write" in done.stderr
+    done = run(tmp_path, "wsss", "predict", "new", "--weights", "nowhere", check=False)
+    assert done.returncode == 1
+    assert "--weights nowhere: no checkpoint of a segmenter" in done.stderr

@@ -1,0 +1,138 @@
+"""What a folder of photos and its tags hold, told in seconds: before anything is computed."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsss.config.clip import ClipConfig
+from wsss.config.data import DataConfig
+from wsss.config.paths import expand_path
+from wsss.data.datasets.folder import read_folder
+from wsss.data.errors import DataError, ImageError
+from wsss.data.images.read import image_size, over_limit
+
+_ALIKE = 0.8
+"""Similarity of two words (`difflib`) from which on one may be a misspelling of the other."""
+_MOST_SHOWN = 5
+_WEIGHT_FILES = {".json", ".pt", ".pth", ".bin", ".safetensors"}
+
+
+@dataclass(frozen=True)
+class PhotoCheck:
+    """A folder of photos, as its table and the headers of its files describe it."""
+
+    folder: Path
+    table: Path
+    classes: tuple[str, ...]
+    counts: Mapping[str, int]
+    """Photos of each tag, the most frequent first."""
+    photos: int
+    """That can be used, as far as headers tell."""
+    problems: tuple[str, ...]
+    """Of photos and rows that cannot be used, one text each."""
+    largest: tuple[Path, int, int] | None
+    """File, width and height."""
+
+    def lines(self) -> Iterator[str]:
+        """For the screen."""
+        size = ""
+        if self.largest is not None:
+            path, width, height = self.largest
+            size = (
+                f"; the largest has {width} x {height} = {width * height / 1e6:.1f} megapixels "
+                f"({path.name})"
+            )
+        yield f"photos: {self.photos} with tags in {self.folder}{size}"
+        yield f"tags ({self.table}): " + ", ".join(
+            f"{name} {count}" for name, count in self.counts.items()
+        )
+        for rare, frequent in misspellings(self.counts):
+            yield (
+                f"  {rare} {self.counts[rare]}: close to {frequent} {self.counts[frequent]}, meant?"
+            )
+        if self.problems:
+            count = len(self.problems)
+            yield f"not used: {count} {'photo or row' if count == 1 else 'photos or rows'}"
+            for text in self.problems[:_MOST_SHOWN]:
+                yield f"  {text}"
+            if count > _MOST_SHOWN:
+                yield f"  and {count - _MOST_SHOWN} more"
+
+
+def check_photos(data: DataConfig) -> PhotoCheck:
+    """Read the table of tags, and the headers of the photos.
+
+    Args:
+        data: of kind ``folder``.
+
+    Raises:
+        DataError: folder or table is missing or cannot be read, there is no class, or no photo has
+            a tag.
+    """
+    root = expand_path(data.root)
+    table = root / "tags.csv" if data.tags == "auto" else expand_path(data.tags)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder of photos")
+    if not table.is_file():
+        raise DataError(
+            f"{table}: no table of tags; write one with the columns image and tags, name another "
+            f"by --tags, or let CLIP propose tags: wsss tags suggest {root} --words cat,dog,…"
+        )
+    dataset = read_folder(data, "corrected")
+    counts: Counter[str] = Counter()
+    problems: list[str] = []
+    largest: tuple[Path, int, int] | None = None
+    photos = 0
+    for candidate in dataset.candidates:
+        reason = candidate.problem or candidate.skipped
+        if not reason:
+            try:
+                width, height = image_size(candidate.path)
+                if width * height > data.max_pixels:
+                    reason = over_limit(width, height, data.max_pixels)
+            except ImageError as error:
+                reason = error.reason
+        if reason:
+            problems.append(f"{candidate.id or candidate.path.name}: {reason}")
+            continue
+        photos += 1
+        counts.update(dataset.classes.names[tag] for tag in candidate.tags)
+        if largest is None or width * height > largest[1] * largest[2]:
+            largest = candidate.path, width, height
+    if not photos:
+        shown = "; ".join(problems[:_MOST_SHOWN])
+        raise DataError(f"{root}: no photo with a tag can be used: {shown or 'there is none'}")
+    names = dataset.classes.names
+    return PhotoCheck(
+        root, table, names, dict(counts.most_common()), photos, tuple(problems), largest
+    )
+
+
+def misspellings(counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Tags that may be misspelt: each with the more frequent tag that it resembles.
+
+    Args:
+        counts: photos of each tag, the most frequent first.
+    """
+    names = list(counts)
+    pairs = []
+    for index, name in enumerate(names):
+        if close := difflib.get_close_matches(name, names[:index], n=1, cutoff=_ALIKE):
+            pairs.append((name, close[0]))
+    return pairs
+
+
+def check_clip_files(clip: ClipConfig) -> None:
+    """Check that the files of the encoder are there, if it is given by files.
+
+    Raises:
+        DataError: one is missing.
+    """
+    for option, text in (("--clip", clip.model), ("--weights", clip.pretrained)):
+        path = expand_path(text)
+        if path.suffix in _WEIGHT_FILES and not path.is_file():
+            raise DataError(f"{option}: {path}: no such file")

@@ -1,0 +1,50 @@
+"""The photos of a folder that need no tags."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from wsss.artifacts.digest import digest_file
+from wsss.data.datasets.files import PhotoIndex, find_root
+from wsss.data.errors import DataError, ImageError
+from wsss.data.images.read import image_size
+from wsss.data.manifest import Sample
+
+_log = logging.getLogger(__name__)
+
+
+def photos_below(folder: Path) -> list[Sample]:
+    """The photos of a folder and its sub folders, without tags; a file gives that photo alone.
+
+    Those that cannot be used are logged, with the reason.
+
+    Raises:
+        DataError: there is no such folder, or no photo in it.
+    """
+    if folder.is_file():
+        index = PhotoIndex(folder.parent)
+        paths = [path for path in index.paths if path == folder]
+    else:
+        index = PhotoIndex(find_root(folder))
+        paths = list(index.paths)
+    samples: dict[str, Sample] = {}
+    for path in paths:
+        image = index.id(path)
+        if image in samples:
+            _log.warning(
+                "%s: left out: differs from %s by its ending alone, and both would have the same "
+                "mask; rename one",
+                path,
+                samples[image].path,
+            )
+            continue
+        try:
+            size = image_size(path)
+        except ImageError as error:
+            _log.warning("%s: left out: %s", path, error.reason)
+            continue
+        samples[image] = Sample(image, "train", path, *size, digest_file(path), ())
+    if not samples:
+        raise DataError(f"{folder}: no photo that can be read")
+    return list(samples.values())

@@ -1,0 +1,66 @@
+"""The gallery of a folder of results: one static page with all photos and their masks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from wsss.photos.classes import ClassTable
+from wsss.photos.drawing import PhotoFiles
+from wsss.photos.record import Entry
+from wsss.photos.review import doubt, photo_flags
+
+INDEX = "index.html"
+
+
+def gallery_html(title: str, entries: Sequence[Entry], classes: ClassTable, folder: Path) -> str:
+    """The page, which shows pictures in ``folder`` alone; it links to the photos.
+
+    Args:
+        title: of the page.
+        entries: the photos.
+        classes: names and colours of labels.
+        folder: of results, in which the page will lie.
+    """
+    content = {
+        "title": title,
+        "classes": classes.names,
+        "colours": classes.colours,
+        "photos": [_photo(entry, folder) for entry in entries],
+    }
+    # The text of a script ends at the first "</", wherever that stands.
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    assets = files("wsss.photos") / "assets"
+    page = (assets / "gallery.html").read_text("utf-8")
+    for name in ("gallery.css", "gallery.js"):
+        page = page.replace(f"__{name}__", (assets / name).read_text("utf-8"))
+    return page.replace("__DATA__", text.encode("utf-8", "replace").decode())
+
+
+def _photo(entry: Entry, folder: Path) -> dict[str, Any]:
+    pictures = PhotoFiles.of(entry.id)
+    photo = os.path.relpath(Path(entry.photo).absolute(), folder.absolute())
+    return {
+        "id": entry.id,
+        "photo": quote(photo),
+        "overlay": quote(pictures.overlay),
+        "mask": quote(pictures.mask),
+        "small": quote(pictures.thumbnail),
+        "smallMask": quote(pictures.mask_thumbnail),
+        "size": entry.size,
+        "tags": [
+            [tag.label, None if tag.probability is None else round(tag.probability, 4)]
+            for tag in entry.tags
+        ],
+        "shares": {label: round(share, 4) for label, share in entry.shares.items()},
+        "unsure": round(entry.unsure, 4),
+        "doubt": round(doubt(entry), 4),
+        "flags": photo_flags(entry),
+        "grid": entry.grid,
+        "runs": entry.runs,
+    }

@@ -1,0 +1,145 @@
+"""A trained segmenter on new photos: masks, overlays and gallery, from its checkpoint alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from wsss.api.models import Predictor, load_segmenter
+from wsss.artifacts.checkpoint_header import tensors_digest
+from wsss.artifacts.digest import digest_json
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.progress import track
+from wsss.artifacts.stage import STAGES
+from wsss.compute.device import pick_device
+from wsss.compute.threads import one_thread_each, ordered_map
+from wsss.data.errors import DataError, ImageError
+from wsss.data.images.read import read_image
+from wsss.data.manifest import Sample
+from wsss.photos.classes import read_class_table
+from wsss.photos.drawing import draw
+from wsss.photos.files import photos_below
+from wsss.photos.record import Entry, Record, Tag, read_record
+from wsss.photos.tree import ResultTree
+
+RECORD = Path("results", "prediction", "gallery.json")
+_SURE = 0.95
+"""Probability below which a pixel counts as unsure, as `masks.min_confidence`."""
+_WEIGHTS = ("weights.safetensors", "segmenter/weights.safetensors")
+_log = logging.getLogger(__name__)
+
+
+def predict_photos(
+    photos: Path,
+    weights: Path,
+    out: Path,
+    *,
+    crf: bool = False,
+    long_side: int = 1024,
+    device: str = "auto",
+) -> Record:
+    """Label photos, and write them as a folder of results; photos that did not change are kept.
+
+    Args:
+        photos: a folder, or one photo.
+        weights: checkpoint of a segmenter, or the folder of the segmenter or of its run.
+        out: folder to write.
+        crf: refine the probabilities with a dense CRF.
+        long_side: larger photos are scaled to this side for the network; masks have the size of
+            the photo.
+        device: ``auto`` takes a GPU if there is one.
+
+    Returns:
+        What the folder shows.
+
+    Raises:
+        ArtifactError: there is no such checkpoint, it is damaged, or holds no segmenter.
+        DataError: there is no photo that can be read.
+        WriteError: there is no space or no right to write.
+    """
+    checkpoint = _checkpoint(weights)
+    samples = photos_below(photos)
+    predictor = load_segmenter(checkpoint, device=device)
+    names = predictor.names[1:]
+    classes = read_class_table(out).with_classes(names)
+    lookup = np.zeros(256, np.uint8)
+    lookup[1 : len(names) + 1] = classes.labels(names)
+    provenance = STAGES["photo_predict"].provenance(
+        {}, weights={"segmenter": tensors_digest(checkpoint)}
+    )
+    colours = [classes.colours[label] for label in lookup[1 : len(names) + 1]]
+    key = digest_json([provenance.key(), lookup.tolist(), colours, crf, long_side])
+    keys = {sample.id: digest_json([key, sample.digest]) for sample in samples}
+    tree = ResultTree(out, out / RECORD)
+    unchanged = tree.unchanged(keys)
+    todo = [sample for sample in samples if sample.id not in unchanged]
+    palette = classes.palette()
+
+    def entry(sample: Sample) -> Entry | ImageError:
+        try:
+            photo = read_image(sample.path, digest=sample.digest)
+        except ImageError as error:
+            return error
+        labels, confidence = _labels(predictor, photo, long_side, crf=crf)
+        labels = lookup[labels]
+        drawn = draw(sample.id, photo, labels, out, palette)
+        return Entry(
+            id=sample.id,
+            photo=str(sample.path.absolute()),
+            size=(sample.width, sample.height),
+            key=keys[sample.id],
+            tags=tuple(Tag(label, None) for label in sorted(drawn.shares) if label),
+            shares=drawn.shares,
+            unsure=float(np.mean(confidence < _SURE)),
+            grid=drawn.grid,
+            runs=drawn.runs,
+            files=drawn.files,
+        )
+
+    def entries() -> Iterator[Entry | ImageError]:
+        if pick_device(device).type == "cpu":
+            with one_thread_each() as threads:
+                yield from ordered_map(entry, todo, threads=threads)
+        else:
+            yield from map(entry, todo)
+
+    by_id = dict(unchanged)
+    tracked = track(entries(), total=len(todo), description="Segmenting photos")
+    for sample, result in zip(todo, tracked, strict=True):
+        if isinstance(result, ImageError):
+            _log.warning("%s: left out: %s", sample.path, result.reason)
+        else:
+            by_id[sample.id] = result
+    if not by_id:
+        raise DataError(f"{photos}: no photo that can be read")
+    ordered = [by_id[sample.id] for sample in samples if sample.id in by_id]
+    tree.finish(photos.resolve().name, ordered, classes, provenance)
+    return read_record(out / RECORD)
+
+
+def _labels(
+    predictor: Predictor, photo: np.ndarray, long_side: int, *, crf: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels at the size of the photo, and the confidence at that of the network's input."""
+    height, width = photo.shape[:2]
+    share = min(1.0, long_side / max(height, width))
+    if share == 1:
+        return tuple(predictor.predict(photo, crf=crf))  # type: ignore[return-value]
+    size = max(1, round(share * width)), max(1, round(share * height))
+    small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    labels, confidence = predictor.predict(small, crf=crf)
+    return cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST), confidence
+
+
+def _checkpoint(weights: Path) -> Path:
+    for path in (weights, *(weights / name for name in _WEIGHTS)):
+        if path.is_file():
+            return path
+    raise ArtifactError(
+        f"--weights {weights}: no checkpoint of a segmenter; name segmenter/weights.safetensors of "
+        "a run with retrain.enabled, or that run's folder"
+    )

@@ -1,0 +1,92 @@
+"""The configuration of a run on a folder of photos, from a few choices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+
+from wsss.config.base import overlay
+from wsss.config.load import from_mapping
+from wsss.config.model import Config
+from wsss.config.paths import expand_path
+
+Recipe = Literal["fast", "best"]
+NAME = "photos"
+RECIPES: Final[Mapping[Recipe, Mapping[str, Any]]] = {
+    "fast": {"refine": {"method": "none"}},
+    "best": {"refine": {"method": "weclip"}},
+}
+"""fast: CAMs, affinity and CRF, nothing is trained. best: a refiner is trained on the CAMs."""
+HEADER = "# All settings of these photos."
+_FEW = 200
+_PATHS = (
+    ("clip", "model"), ("clip", "pretrained"), ("data", "masks"), ("refine", "checkpoint"),
+    ("retrain", "init"),
+)  # fmt: skip
+
+
+def photo_settings(
+    folder: Path,
+    recipe: Recipe,
+    *,
+    tags: Path | None = None,
+    classes: list[str] | None = None,
+    photos: int = 0,
+    changes: Mapping[str, Any] | None = None,
+) -> Config:
+    """The configuration, with absolute paths, so that it is true in every folder.
+
+    Args:
+        folder: of the photos.
+        recipe: see `RECIPES`.
+        tags: the table; None: ``tags.csv`` in the folder.
+        classes: names; None: all tags of the table.
+        photos: their number; few are one part, so that each stage loads its model once.
+        changes: laid over it: values of a configuration file, by section and key.
+
+    Raises:
+        ConfigError: a change is no valid configuration.
+    """
+    root = folder.absolute()
+    shards = 1 if photos <= _FEW else 4
+    base: dict[str, Any] = {
+        "name": NAME,
+        "shards": shards,
+        "compute": {"workers": max(1, (os.cpu_count() or 1) // shards)},
+        "data": {
+            "kind": "folder",
+            "root": str(root),
+            "tags": str((tags or root / "tags.csv").absolute()),
+            "classes": classes or [],
+            "val_list": "",
+        },
+        "cams": {"splits": ["train"], "affinity": {"enabled": True}},
+        "masks": {"background": {"value": 1.0}},
+        "retrain": {"enabled": False},
+        "pictures": {"folder": "."},
+    }
+    mapping = overlay(overlay(base, RECIPES[recipe]), changes or {})
+    for section, key in _PATHS:
+        value = mapping.get(section, {}).get(key)
+        if isinstance(value, str) and expand_path(value).is_file():
+            mapping[section][key] = str(expand_path(value).absolute())
+    return from_mapping(mapping, where="the configuration of the photos")
+
+
+def settings_yaml(config: Config, command: str) -> str:
+    """The whole configuration as a file.
+
+    Args:
+        config: what is in force.
+        command: that continues the run.
+    """
+    values = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return (
+        f"{HEADER} `wsss photos` writes this file again each time.\n"
+        "# Its option --config lays your own values over it. To go on without that command:\n"
+        f"#   {command}\n{values}"
+    )

@@ -1,0 +1,95 @@
+"""Tags that CLIP proposes for a folder of photos, as a table to review."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from wsss.artifacts.atomic import write_text
+from wsss.artifacts.progress import track
+from wsss.clip.input import EncoderInput
+from wsss.clip.tags.predicted import class_probabilities
+from wsss.clip.text.embeddings import text_bank
+from wsss.compute.threads import one_thread_each, ordered_map
+from wsss.config.clip import ClipConfig
+from wsss.data.datasets.classes import customise, folder_classes
+from wsss.data.errors import ImageError
+from wsss.data.manifest import TAG_SEPARATOR, Sample
+from wsss.photos.files import photos_below
+
+_log = logging.getLogger(__name__)
+
+
+def suggest_tags(
+    folder: Path,
+    words: Sequence[str],
+    out: Path,
+    cache: Path,
+    *,
+    clip: ClipConfig,
+    threshold: float,
+    device: str = "auto",
+) -> tuple[int, int]:
+    """Write a table of tags: a row per photo, with the probability of each word.
+
+    The probabilities of a photo are a softmax over all words and CLIP-ES's background words. Its
+    tags are the words from the threshold on, the most probable first; there may be none. CLIP sees
+    each photo at the size of its training: the class token knows no other.
+
+    Args:
+        folder: of the photos.
+        words: to choose from.
+        out: table to write (CSV); readers of tags take its columns image and tags.
+        cache: folder for weights and text embeddings.
+        clip: the encoder.
+        threshold: least probability of a tag.
+        device: of the encoder.
+
+    Returns:
+        Number of photos, and of those with a tag.
+
+    Raises:
+        DataError: there is no photo, or a word cannot be a class.
+        ClipLoadError: the encoder cannot be built or its weights do not fit.
+    """
+    classes = customise(folder_classes(words), {}, None)
+    samples = photos_below(folder)
+    inputs = EncoderInput(clip, cache, device=device)
+    inputs.long_side = inputs.clip.image_size
+    bank = text_bank(
+        inputs.clip, classes.prompts, classes.backgrounds, clip.template, cache_dir=cache
+    ).to(inputs.encoder.device)
+
+    def probabilities(sample: Sample) -> Float32[np.ndarray, " classes"] | ImageError:
+        try:
+            return class_probabilities(inputs, sample, bank)
+        except ImageError as error:
+            return error
+
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["image", "tags", *(f"p({name})" for name in classes.names)])
+    tagged = rows = 0
+    with one_thread_each() as threads:
+        results = ordered_map(probabilities, samples, threads=threads)
+        tracked = track(results, total=len(samples), description="Looking for tags")
+        for sample, probs in zip(samples, tracked, strict=True):
+            if isinstance(probs, ImageError):
+                _log.warning("%s: left out: %s", sample.path, probs.reason)
+                continue
+            order = np.argsort(-probs, kind="stable").tolist()
+            tags = [classes.names[index] for index in order if probs[index] >= threshold]
+            image = sample.path.relative_to(folder) if folder.is_dir() else sample.path.name
+            writer.writerow(
+                [image, TAG_SEPARATOR.join(tags), *(f"{probability:.4f}" for probability in probs)]
+            )
+            rows += 1
+            tagged += bool(tags)
+    write_text(out, buffer.getvalue())
+    return rows, tagged
