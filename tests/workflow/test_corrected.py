@@ -42,7 +42,7 @@ def test_an_edited_mask_trains_again_and_makes_nothing_before(finished: Project)
         labels[:4] = 1
         save_label_png(edited, labels)
         assert finished.would_run("--", weights) == {"corrected_masks": 1, "retrain": 1}
-        finished.snakemake("--", f"results/{RUN}/hand/scores/segmenter.val.json")
+        finished.snakemake("--", f"{run}/scores/predictions.val.json")
         assert checkpoint_provenance(finished.root / weights).inputs != taught.inputs
         checked = finished.wsss("verify", run, "--config", "tiny.yaml", "--quick")
         output, _ = checked.communicate()
