@@ -87,9 +87,17 @@ class Project:
         """Names of the rules that a run would execute now, with the number of jobs."""
         return jobs(self.snakemake("--dry-run", *targets).stdout)
 
+    def runs(self, *targets: str) -> Counter[str]:
+        """Run, and give the names of the rules that the engine's log says, as `would_run`."""
+        logs = self.root / ".snakemake/log"
+        before = set(logs.glob("*.log"))
+        self.snakemake("--", *targets)
+        (log,) = set(logs.glob("*.log")) - before
+        return jobs(log.read_text())
+
 
 def jobs(dry: str) -> Counter[str]:
-    """Names of the rules in what a dry run printed, with the number of jobs.
+    """Names of the rules in what a dry run printed, or in an engine's log, with the number of jobs.
 
     A score counts under the product that it scores: ``score_masks``.
     """

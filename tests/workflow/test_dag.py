@@ -164,7 +164,7 @@ def test_seeds_come_between_cams_and_weakclip(finished: Project) -> None:
     weakclip = {"method": "weakclip", "weakclip": {"width": 16, "channels": 16}}
     target = f"results/{RUN}/seeded/refine/checkpoint.safetensors"
     with _configured(finished, runs={"seeded": {"refine": weakclip}}):
-        planned = jobs(finished.snakemake("--", target).stderr)
+        planned = finished.runs(target)
         remaining = finished.would_run()
     seeded = {"refine": weakclip, "seeds": {"values": [0.2, 0.7]}}
     with _configured(finished, runs={"seeded": seeded}):
@@ -205,7 +205,7 @@ def test_a_sweep_shares_the_cams_and_ends_in_one_table(finished: Project) -> Non
         trained = finished.would_run()
     values = {"masks.background.value": [0.3, 0.6]}
     with _configured(finished, sweep=values, refine={"method": "none"}, **quick):
-        run = jobs(finished.snakemake("--", f"results/{RUN}/tables/sweep.md").stderr)
+        run = finished.runs(f"results/{RUN}/tables/sweep.md")
         remaining = finished.would_run()
     assert trained["refine_train"] == 2
     assert not {"cams", "ingest"} & {*trained, *run, *remaining}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from .conftest import CONFIG, ROOT, RUN, Project, jobs
+from .conftest import CONFIG, ROOT, RUN, Project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -49,7 +49,7 @@ def run(finished: Project) -> Iterator[dict[str, int]]:
     )
     preset.write_text(yaml.safe_dump(CONFIG))
     table.write_text(yaml.safe_dump(_reduced()))
-    yield jobs(finished.snakemake(f"table_{TABLE}").stderr)
+    yield finished.runs(f"table_{TABLE}")
     preset.unlink()
     table.unlink()
 
