@@ -60,7 +60,7 @@ def write_photo(path: Path, photo: Path | None, megapixels: float) -> None:
     else:
         source = np.asarray(Image.open(photo).convert("RGB"))
     large = cv2.resize(source, size, interpolation=cv2.INTER_CUBIC).astype(np.int16)
-    large += rng.normal(0, 3, large.shape).round().astype(np.int16)
+    large += np.rint(rng.normal(0, 3, large.shape)).astype(np.int16)
     Image.fromarray(large.clip(0, 255).astype(np.uint8)).save(path, quality=92)
 
 

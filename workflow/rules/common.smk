@@ -125,6 +125,8 @@ except WsssError as error:
     stop(error)
 workflow.register_envvars(PLAN_VARIABLE)
 CONFIG = RUNS[RUNS.name].config
+# With defaults, for report/overview.rst; a caption sees this dictionary alone.
+config["effective"] = CONFIG.model_dump(mode="json")
 # Jobs run here with this interpreter, unless a cluster or an environment of their own is asked for.
 HERE = not (
     workflow.resource_settings.nodes or workflow.deployment_settings.deployment_method

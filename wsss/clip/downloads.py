@@ -55,9 +55,9 @@ class TagWeights:
         from huggingface_hub import try_to_load_from_cache
 
         for name in self.names:
-            file = try_to_load_from_cache(self.repository, name, cache_dir=self.cache_dir)
-            if isinstance(file, str):
-                return Path(file)
+            cached = try_to_load_from_cache(self.repository, name, cache_dir=self.cache_dir)
+            if isinstance(cached, str):
+                return Path(cached)
         return None
 
     def fetch(self) -> Path:

@@ -275,3 +275,12 @@ def test_unusual_endings(photos: Photos) -> None:
     assert rows["new.jxl"]["reason"].startswith("format not read: .jxl (JPEG XL)")
     assert rows["preview.dng"]["reason"].startswith("format not read: .dng (a camera's raw photo)")
     assert "'.jpg_large' is not an ending of photos" in rows["beside.jpg_large"]["reason"]
+
+
+def test_a_folder_without_its_table(photos: Photos) -> None:
+    with pytest.raises(DataError, match=r"tags\.csv: no such table of tags; expected a CSV with"):
+        photos.ingest()
+    photos.add("holiday/a.jpg")
+    (photos.root / "holiday" / "tags.csv").write_text("image,tags\na.jpg,cat\n")
+    with pytest.raises(DataError, match=r"did you mean .*photos/holiday\?"):
+        photos.ingest()

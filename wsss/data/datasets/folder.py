@@ -32,6 +32,7 @@ from wsss.data.datasets.files import (
     find_file,
     find_root,
     is_absolute,
+    nested_hint,
     read_lines,
 )
 from wsss.data.datasets.free_text import split_names
@@ -53,6 +54,11 @@ def read_folder(data: DataConfig, variant: Variant) -> Dataset:
     """
     root = find_root(data.root)
     table = root / "tags.csv" if data.tags == "auto" else find_file(data.tags, root)
+    if not table.exists():
+        raise DataError(
+            f"{table}: no such table of tags{nested_hint(root, table.name)}; expected a CSV with "
+            "the columns image and tags there, or its path as data.tags"
+        )
     rows = read_table(table)
     classes = customise(_classes(data, rows, table), data.prompts, data.backgrounds)
     lists = _lists(data, root)

@@ -175,7 +175,10 @@ def _opened(path: Path, source: Path | io.BytesIO, failure: str) -> Iterator[Ima
 
 def over_limit(width: int, height: int, max_pixels: int) -> str:
     """The reason for refusing an image of this size."""
-    return f"{width} x {height} = {width * height} pixels, over data.max_pixels = {max_pixels}"
+    return (
+        f"too large: {width} x {height} = {width * height} pixels, over data.max_pixels = "
+        f"{max_pixels}; raise it, or scale the photo down"
+    )
 
 
 def _check_file(path: Path) -> None:

@@ -201,7 +201,6 @@ def _most_frequent(rows: Sequence[QuarantineRow]) -> str:
         examples.setdefault(kind, row)
     named = []
     for kind, count in counts.most_common(_MAX_REASONS):
-        detail = examples[kind].reason.removeprefix(kind).removeprefix(":").strip()
-        example = f"{examples[kind].file}{f': {detail[:_MAX_DETAIL]}' if detail else ''}"
-        named.append(f"{count} {kind!r}, e.g. {example}")
+        detail = examples[kind].reason.removeprefix(kind)[:_MAX_DETAIL]
+        named.append(f"{count} {kind!r}, e.g. {examples[kind].file}{detail}")
     return "; ".join(named) + ("; …" if len(counts) > _MAX_REASONS else "")
