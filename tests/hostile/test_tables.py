@@ -75,7 +75,7 @@ def test_a_bad_row_excludes_only_itself(folder: Folder, name: str) -> None:
     [
         ("/dev/zero", ("/dev/zero", "is no regular file", "set data.tags")),
         ("pipe.csv", ("pipe.csv", "is no regular file", "set data.tags")),
-        ("gone.csv", ("gone.csv", "No such file", "set data.tags")),
+        ("gone.csv", ("gone.csv", "no such table of tags", "its path as data.tags")),
         ("../photos", ("Is a directory", "set data.tags")),
     ],
 )

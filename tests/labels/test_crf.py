@@ -229,12 +229,12 @@ def test_a_bounded_crf_is_close_to_the_exact_one() -> None:
     assert small.shape == (60, 80, 3)
     assert settings == crf(long_side=None, gaussian_sxy=0.5, bilateral_sxy=2.0)
     assert bounded(photo, crf(long_side=320))[0] is photo
-    exact = wsss.dense_crf(photo, scores, **sizes, bilateral_srgb=30)
+    exact = wsss.dense_crf(photo, scores, **sizes, bilateral_srgb=30.0)
     assert exact.shape == (3, 240, 320)
 
     def difference(times: float) -> float:
         deviations = {name: times * size for name, size in sizes.items()}
-        settings = {**deviations, "bilateral_srgb": 30, "long_side": 80}
+        settings = {**deviations, "bilateral_srgb": 30.0, "long_side": 80}
         return np.abs(wsss.dense_crf(photo, scores, **settings) - exact).mean()
 
     assert difference(times=1) < 0.01

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from wsss.config.model import DEMO
 from wsss.demo import generate
 
 from .conftest import Project, copy_project, jobs
@@ -19,7 +20,7 @@ CONFIG = {
     "name": "voc",
     "shards": 1,
     "data": {"kind": "voc", "root": "voc", "val_list": ""},
-    "clip": {"long_side": 64, "pretrained": f"${{TEST_WEIGHTS}}/{WEIGHTS}"},
+    "clip": DEMO["clip"] | {"long_side": 64, "pretrained": f"${{TEST_WEIGHTS}}/{WEIGHTS}"},
     "cams": {"splits": ["train"], "affinity": {"enabled": False}},
     "masks": {"crf": {"enabled": False}},
     "refine": {"method": "none"},

@@ -56,9 +56,9 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
     try:
         with zipfile.ZipFile(file) as archive:
             if not (tensors := dict(_Archive(archive).tensors())):
-                raise _RefusedError("it holds no tensor")
+                raise _Refused("it holds no tensor")
             return tensors
-    except _RefusedError as error:
+    except _Refused as error:
         raise ClipLoadError(
             f"{file}: refused, {error}; pass a file with tensors only, best as .safetensors"
         ) from None
@@ -71,7 +71,7 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
         ) from None
 
 
-class _RefusedError(Exception):
+class _Refused(Exception):  # noqa: N818 - never leaves this module
     """The archive holds what no exported model does."""
 
 
@@ -85,7 +85,7 @@ class _Module:
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, dict):
-            raise _RefusedError("the state of a module is no dictionary")
+            raise _Refused("the state of a module is no dictionary")
         self.attributes = state
 
 
@@ -117,18 +117,18 @@ class _Unpickler(pickle.Unpickler):
             return OrderedDict
         if module == "torch.jit._pickle":  # lists, and values with the name of their type
             return _first
-        raise _RefusedError(f"it names {module}.{name}, which is code and no tensor"[:200])
+        raise _Refused(f"it names {module}.{name}, which is code and no tensor"[:200])
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, _, _ = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype):
-            raise _RefusedError("it refers to something else than a tensor's bytes")
+            raise _Refused("it refers to something else than a tensor's bytes")
         return _Storage(str(key), dtype)
 
 
 def _view(storage: object, offset: int, size: Any, stride: Any, *_: object) -> _View:
     if not isinstance(storage, _Storage):
-        raise _RefusedError("a tensor has no bytes")
+        raise _Refused("a tensor has no bytes")
     return _View(storage, int(offset), tuple(map(int, size)), tuple(map(int, stride)))
 
 
@@ -147,13 +147,13 @@ class _Archive:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         top = _Unpickler(io.BytesIO(self._text(f"{self._root}data.pkl"))).load()
         if not isinstance(top, _Module):
-            raise _RefusedError("its data is no module")
+            raise _Refused("its data is no module")
         todo, count = [("", top)], 0
         while todo:
             prefix, module = todo.pop()
             count += 1
             if count > _MOST_MODULES or prefix.count(".") > _DEEPEST:
-                raise _RefusedError("its modules are nested without end")
+                raise _Refused("its modules are nested without end")
             declared = self._declared.get(module.type_name)
             for name, value in module.attributes.items():
                 if isinstance(value, _Module):
@@ -169,14 +169,14 @@ class _Archive:
         if min((view.offset, *view.size, *view.stride)) < 0 or (
             count and (last >= len(storage) or count > len(storage))
         ):
-            raise _RefusedError("a tensor is larger than its bytes")
+            raise _Refused("a tensor is larger than its bytes")
         return storage.as_strided(view.size, view.stride, view.offset)
 
     def _storage(self, storage: _Storage) -> Tensor:
         if storage not in self._storages:
             name = f"{self._root}data/{storage.key}"
             if self._archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
-                raise _RefusedError(f"its member {name[:60]!r} is compressed")
+                raise _Refused(f"its member {name[:60]!r} is compressed")
             content = bytearray(self._archive.read(name))
             self._storages[storage] = (
                 torch.frombuffer(content, dtype=storage.dtype)
@@ -203,5 +203,5 @@ class _Archive:
         with self._archive.open(name) as stream:
             content = stream.read(most + 1)
         if len(content) > most:
-            raise _RefusedError(f"{name[:60]!r} is larger than that of any model")
+            raise _Refused(f"{name[:60]!r} is larger than that of any model")
         return content
