@@ -142,7 +142,7 @@ def test_a_segmenter_without_its_packages(installed: tuple[Path, Path], tmp_path
     engine = _run(ENGINE, "--dry-run", "--snakefile", snakefile, folder=tmp_path, paths=installed)
     options = ["--manifest", "a", "--checkpoint", "b", "--split", "val", "--out", "c"]
     stage = _run(
-        sys.executable, "-m", "wsss", "predict", *options, folder=tmp_path, paths=installed
+        sys.executable, "-m", "wsss", "retrain-predict", *options, folder=tmp_path, paths=installed
     )
     for done in (engine, stage):
         assert done.returncode == 1
