@@ -113,10 +113,9 @@ RULES = [
     workflow_folder() / "Snakefile",
     *(workflow_folder() / "rules").glob("*.smk"),
 ]
-config.pop("effective", None)  # jobs of a cluster are given the engine's dictionary
 try:
     # Jobs of a cluster evaluate this file again; they follow the engine that submitted them.
-    PLAN = Plan(config, RULES, is_job=not workflow.is_main_process)
+    PLAN = Plan(dict(config), RULES, is_job=not workflow.is_main_process)
     # The runs, by the wildcard `run`.
     RUNS = Runs(
         PLAN.config,
