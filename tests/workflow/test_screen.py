@@ -126,17 +126,18 @@ def _no_internals(lines: list[str]) -> None:
 
 def test_a_run_that_fails(project: Project) -> None:
     with (project.root / "photos/tags.csv").open("a") as stream:
-        stream.write("nothere.jpg,cat\n")
+        stream.writelines(f"nothere{n}.jpg,cat\n" for n in range(6))  # five would not stop it
     code, lines = Terminal(project).end()
     assert code == 1
     *above, title, message = lines
     assert title == "ingest failed; log: results/photos/logs/ingest.log"
-    assert message.startswith("error: 1 of 4 images (25.0%) cannot be used")
+    assert message.startswith("error: 6 of 9 images (66.7%) cannot be used")
     _no_internals(lines)
     assert "Logfile results/photos/logs/ingest.log:" in above  # show-failed-logs
     (table,) = re.findall(r"All are listed in (\S+);", message)
     assert (
-        "photos/nothere.jpg,nothere.jpg,train,no,missing file" in (project.root / table).read_text()
+        "photos/nothere0.jpg,nothere0.jpg,train,no,missing file"
+        in (project.root / table).read_text()
     )
 
     shutil.rmtree(project.root / "photos")
