@@ -16,7 +16,7 @@ from benchmarks.rehearse import photos as data_sets
 from benchmarks.rehearse import weights
 from benchmarks.rehearse.reductions import reduce
 from wsss.config.base import overlay
-from wsss.config.load import merged_yaml, read_yaml
+from wsss.config.load import from_mapping, merged_yaml, read_yaml
 from wsss.config.model import Config
 from wsss.config.paths import SHARED_VARIABLE, expand_path
 from wsss.pipeline.products import PRODUCTS
@@ -74,10 +74,11 @@ def prepare(folder: Path, photos: tuple[int, int]) -> None:
         shutil.copytree(ROOT / name, folder / name, ignore=ignore, dirs_exist_ok=True)
     shutil.copy2(ROOT / "Snakefile", folder)
     base = merged_yaml(ROOT / "config.yaml")
-    _write(folder / "config.yaml", reduce(base, base=base, photos=photos, whole=True))
+    whole = _with_defaults(base)
+    _write(folder / "config.yaml", reduce(base, base=whole, photos=photos, whole=True))
     for path in sorted((ROOT / PRESET_FOLDER).glob("*.yaml")):
         files = preset_files(path.stem)
-        below = merged_yaml(ROOT / "config.yaml", *(ROOT / file for file in files))
+        below = _with_defaults(merged_yaml(ROOT / "config.yaml", *(ROOT / f for f in files)))
         content = reduce(read_yaml(path), base=below, photos=photos, whole=len(files) == 1)
         _write(folder / PRESET_FOLDER / path.name, content)
     for path in sorted((ROOT / TABLES).glob("*.yaml")):
@@ -116,6 +117,11 @@ def provide(target: str, shared: Path, photos: tuple[int, int], folder: Path) ->
         weights.write_checkpoint(config)
 
 
+def _with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with every value that is in force, so that also defaults are reduced."""
+    return from_mapping(mapping).model_dump(mode="json")
+
+
 def _below(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     """What the changes of a table's row are laid over."""
     mapping = dict(base)
@@ -133,10 +139,11 @@ def _reduced_table(
     """A table whose changes of presets are reduced."""
     result = dict(table)
     if "changes" in table:
-        result["changes"] = reduce(table["changes"], base=base, photos=photos, whole=False)
+        whole = _with_defaults(base)
+        result["changes"] = reduce(table["changes"], base=whole, photos=photos, whole=False)
     result["rows"] = []
     for row in table["rows"]:
-        below = overlay(_below(row, base), table.get("changes", {}))
+        below = _with_defaults(overlay(_below(row, base), table.get("changes", {})))
         changes = row.get("changes")
         reduced = reduce(changes, base=below, photos=photos, whole=False) if changes else None
         result["rows"].append(dict(row) | ({"changes": reduced} if reduced else {}))
