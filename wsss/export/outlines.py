@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, UInt8
 from pycocotools import mask as rle
 
-Outline = Int32[np.ndarray, "vertices 2"]
+Outline = Int32[np.ndarray, "_ 2"]
 _FEWEST = 3  # vertices of a polygon
 
 
@@ -47,18 +47,18 @@ def outlines(mask: UInt8[np.ndarray, "height width"], tolerance: float) -> list[
     return result
 
 
-def at_edges(outline: Outline) -> Float64[np.ndarray, "vertices 2"]:
+def at_edges(outline: Outline) -> Float64[np.ndarray, "_ 2"]:
     """Vertices in pixels, for readers that take the pixels whose centre is inside."""
     return (outline + 0.5) / 2
 
 
-def at_pixels(outline: Outline) -> Float64[np.ndarray, "vertices 2"]:
+def at_pixels(outline: Outline) -> Float64[np.ndarray, "_ 2"]:
     """Vertices in pixels, for readers that take all pixels that the polygon touches."""
     return outline // 2 + 0.25 + 0.2 * (outline % 2)
 
 
 def drawn_by_centres(
-    polygons: Sequence[Float64[np.ndarray, "vertices 2"]], height: int, width: int
+    polygons: Sequence[Float64[np.ndarray, "_ 2"]], height: int, width: int
 ) -> UInt8[np.ndarray, "height width"]:
     """The mask that pycocotools makes of polygons."""
     flat = [polygon.ravel().tolist() for polygon in polygons]
@@ -66,7 +66,7 @@ def drawn_by_centres(
 
 
 def drawn_by_touch(
-    polygons: Sequence[Float64[np.ndarray, "vertices 2"]], height: int, width: int
+    polygons: Sequence[Float64[np.ndarray, "_ 2"]], height: int, width: int
 ) -> UInt8[np.ndarray, "height width"]:
     """The mask that OpenCV makes of polygons, each filled by itself."""
     mask = np.zeros((height, width), np.uint8)
