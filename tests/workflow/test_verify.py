@@ -100,6 +100,15 @@ def test_a_changed_value_makes_stale_what_reads_it(copy: Project) -> None:
         verify(Runs(CONFIG), "elsewhere")
 
 
+def test_an_edited_table_is_noticed(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = copy.results / "tables/table.csv"
+    with _restored(table):
+        table.write_text(table.read_text().replace("CAM", "CAN", 1))
+        status, reason = _findings(copy, monkeypatch)["tables/table.csv"]
+    assert status == "stale"
+    assert "was edited" in reason
+
+
 def test_a_tampered_run_is_noticed(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     results = copy.results
     masks = results / "masks/train"
@@ -110,9 +119,9 @@ def test_a_tampered_run_is_noticed(copy: Project, monkeypatch: pytest.MonkeyPatc
     weights, loss = results / "segmenter/weights.safetensors", results / "segmenter/loss.csv"
     cost = results / "refine/efficiency.json"
     record, counts = results / "scores/masks.val.json", results / "scores/cam.val.images.h5"
-    table, picture = results / "tables/table.csv", results / "pictures/val.png"
+    picture = results / "pictures/val.png"
     gone = results / "tables/efficiency.md"
-    edited = [png, cams, *swapped, other, weights, loss, cost, record, counts, table, picture, gone]
+    edited = [png, cams, *swapped, other, weights, loss, cost, record, counts, picture, gone]
     with _restored(*edited):
         labels = read_label_png(png)
         labels[0, 0] ^= 1
@@ -138,7 +147,6 @@ def test_a_tampered_run_is_noticed(copy: Project, monkeypatch: pytest.MonkeyPatc
         rows[0]["miou"] = 0.99
         record.write_text(json.dumps([json_with_checksum(row) for row in rows]))
         counts.write_bytes((results / "scores/affinity.val.images.h5").read_bytes())
-        table.write_text(table.read_text().replace("CAM", "CAN", 1))
         with Image.open(picture) as image:
             image.load()
             image.putpixel((0, 0), (1, 2, 3))
@@ -156,7 +164,7 @@ def test_a_tampered_run_is_noticed(copy: Project, monkeypatch: pytest.MonkeyPatc
         "refine/efficiency.json": ("stale", "of another training"),
         "scores/masks.val.json": ("damaged", "its miou is not what its confusion matrix gives"),
         "scores/cam.val.images.h5": ("damaged", "its record names"),
-        "tables/table.csv": ("stale", "was edited"),
+        "tables/table.csv": ("damaged", "scores/cam.val.images.h5"),  # its changes need it
         "pictures/val.png": ("damaged", "carries no provenance"),
         "tables/efficiency.md": ("missing", "is not there"),
     }
