@@ -30,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        draw_photos(folder / "photos")
+        draw(folder / "photos")
         (folder / "small.yaml").write_text(
             "clip: {long_side: null}\nmasks: {background: {value: 2}}"
         )
@@ -44,7 +44,7 @@ def main() -> None:
         take_pictures(folder / "photos-masks/index.html", options.out)
 
 
-def draw_photos(folder: Path) -> None:
+def draw(folder: Path) -> None:
     """Scenes with their tags, one of them with a tag that it does not show."""
     rows = ["image,tags"]
     for index in range(SCENES):
