@@ -101,9 +101,15 @@ def test_a_changed_folder_is_mended(tmp_path: Path) -> None:
     (tmp_path / "overlays/all.jpg").unlink()
     assert set(tree.unchanged(keys | {"none": "other"})) == {photo.id for photo in photos[:2]}
     tree.finish("t", photos[2:3], CLASSES, provenance())
-    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*") if p.is_file()}
-    left -= {"record.json", ".cache/record.json", "review.csv", "index.html", "classes.csv"}
-    assert left == {*PhotoFiles.of("none").paths(), "masks/mine.txt"}
+    files = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*") if p.is_file()}
+    files -= {
+        "record.json",
+        ".cache/record.json",
+        "review.csv",
+        "index.html",
+        "classes.csv",
+    }
+    assert files == {*PhotoFiles.of("none").paths(), "masks/mine.txt"}
     assert not (tmp_path / "masks/a").exists()
 
 

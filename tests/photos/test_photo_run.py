@@ -65,8 +65,8 @@ def table(path: Path) -> list[dict[str, str]]:
 def counts(out: Path, stage: str) -> str:
     """What the log of a stage says of its photos."""
     (log,) = (out / f"results/photos/logs/{stage}").glob("train.*.log")
-    found = re.findall(r"\d+ images: \d+ reused, \d+ computed", log.read_text("utf-8"))
-    return found[-1]
+    counts_in_log = re.findall(r"\d+ images: \d+ reused, \d+ computed", log.read_text("utf-8"))
+    return counts_in_log[-1]
 
 
 @pytest.mark.workflow
@@ -89,7 +89,7 @@ def test_photos_to_masks_and_again(tmp_path: Path) -> None:
     assert [row["id"] for row in before] == [str(label) for label in range(len(before))]
     check_tree(out, tags)
     old = {name: (out / f"masks/{name}.png").stat() for name in first}
-    kept = (out / "masks/c.png").read_bytes()
+    mask_bytes = (out / "masks/c.png").read_bytes()
 
     # One photo is new, one is edited in place, one is gone, one has a word that comes first.
     (photos / "d.jpg").unlink()
@@ -105,7 +105,7 @@ def test_photos_to_masks_and_again(tmp_path: Path) -> None:
     assert after[len(before)]["name"] == "aardvark"
     check_tree(out, tags)
     assert not list(out.glob("*/d.*"))
-    assert (out / "masks/c.png").read_bytes() == kept
+    assert (out / "masks/c.png").read_bytes() == mask_bytes
     for name in ("cat", "sub/b #1 100%", "c"):
         assert (out / f"masks/{name}.png").stat().st_mtime_ns == old[name].st_mtime_ns
 
@@ -117,7 +117,7 @@ def test_photos_to_masks_and_again(tmp_path: Path) -> None:
     dry = run(tmp_path, *command, "--dry-run").stdout
     assert re.findall(r"^(ingest|cams|masks|gallery) +1$", dry, re.MULTILINE) == ["gallery"]
     run(tmp_path, *engine)
-    assert (out / "masks/c.png").read_bytes() == kept
+    assert (out / "masks/c.png").read_bytes() == mask_bytes
 
 
 def check_tree(out: Path, tags: Mapping[str, list[str]]) -> None:

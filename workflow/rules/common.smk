@@ -87,8 +87,10 @@ def show_progress():
         return
     output = workflow.output_settings
     quiet = {str(kind) for kind in output.quiet or ()}
-    own = output.dryrun or output.verbose or output.debug_dag or output.printshellcmds
-    if workflow.is_main_process and not own:
+    engine_shows = (
+        output.dryrun or output.verbose or output.debug_dag or output.printshellcmds
+    )
+    if workflow.is_main_process and not engine_shows:
         show_run(
             logger,
             planned_seconds,

@@ -8,7 +8,7 @@ from wsss.config.model import Config
 from wsss.config.paths import expand_path
 
 _log = logging.getLogger(__name__)
-_NO_FILES = {"random", "clip"}  # clip: those of section clip
+NO_FILES = {"random", "clip"}  # clip: those of section clip
 _SUFFIXES = {".safetensors", ".pt", ".pth", ".bin", ".params", ".json"}
 
 
@@ -35,7 +35,7 @@ def check_weights(config: Config) -> None:
 
         tag = "" if "clip.pretrained" in files else config.clip.pretrained
         check_names(config.clip.model, tag)
-    if texts.get("retrain.init", "random") not in _NO_FILES and "retrain.init" not in files:
+    if texts.get("retrain.init", "random") not in NO_FILES and "retrain.init" not in files:
         from wsss.retrain.weights.pretrained import check_name
 
         check_name(config.retrain.init, config.retrain.model)

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss.cli.weights_check import NO_FILES
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
-
-_NOTHING = {"", "random", "clip"}  # clip: those of section clip
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def weights_of(configs: Iterable[Config], cache: Path) -> list[ListedWeights]:
         clip, init = config.clip, config.retrain.init if config.retrain.enabled else ""
         pairs = {"clip.pretrained": clip.pretrained, "refine.checkpoint": config.refine.checkpoint}
         for key, text in (*pairs.items(), ("retrain.init", init)):
-            if not text or text in _NOTHING:
+            if not text or text in NO_FILES:
                 continue
             if (path := expand_path(text)).suffix or path.is_file():
                 file = path if path.is_file() else None
