@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,6 @@ from wsss.photos.record import Entry, Tag
 from wsss.photos.review import doubt, photo_flags, review_csv
 from wsss.photos.tree import ResultTree
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 CLASSES = BACKGROUND.with_classes(["cat", HOSTILE, "cow"])
 
@@ -111,18 +107,6 @@ def test_a_changed_folder_is_mended(tmp_path: Path) -> None:
     }
     assert files == {*PhotoFiles.of("none").paths(), "masks/mine.txt"}
     assert not (tmp_path / "masks/a").exists()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM:
-        pytest.skip("no Chromium here; the page is not opened")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        program = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield program
-        program.close()
 
 
 def opened(browser: Any, path: Path) -> tuple[Any, list[str]]:

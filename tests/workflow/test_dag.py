@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -284,24 +285,18 @@ def test_report_is_one_file_with_table_and_pictures(report: Path) -> None:
         assert re.search(rf"data:[a-z/]+;charset=utf8;filename={re.escape(name)};base64,", text)
 
 
-def test_all_of_a_picture_in_the_report_can_be_reached(report: Path) -> None:
+def test_all_of_a_picture_in_the_report_can_be_reached(report: Path, browser: Any) -> None:
     """Also in a window that is lower than the picture."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), "")
-    if not program:
-        pytest.skip("no Chromium here; the report is not opened")
-    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1920, "height": 300})
-        page.goto(f"file://{report}")
-        page.locator("a", has_text="Pictures").first.click()
-        rows = page.locator("tr", has_text="contact sheet")
-        assert rows.count() == 2
-        rows.first.locator("a").first.click()
-        picture = page.locator("img[src^='data:image/png']").last
-        picture.wait_for()
-        first, last = (picture.evaluate(_CORNERS, corner) for corner in ("start", "end"))
-        browser.close()
+    page = browser.new_page(viewport={"width": 1920, "height": 300})
+    page.goto(f"file://{report}")
+    page.locator("a", has_text="Pictures").first.click()
+    rows = page.locator("tr", has_text="contact sheet")
+    assert rows.count() == 2
+    rows.first.locator("a").first.click()
+    picture = page.locator("img[src^='data:image/png']").last
+    picture.wait_for()
+    first, last = (picture.evaluate(_CORNERS, corner) for corner in ("start", "end"))
+    page.close()
     assert first["height"] > 300
     assert first["left"] >= first["frame_left"]
     assert first["top"] >= first["frame_top"]

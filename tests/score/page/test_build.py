@@ -1,8 +1,7 @@
 """The result page of a tiny run, in a browser."""
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,6 @@ from tests.score.conftest import Run
 from wsss.artifacts.errors import ArtifactError
 from wsss.score.page.build import make_page, page_html, side_by_side
 from wsss.score.page.files import RunFiles, edits, page_provenance, read_shown
-
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
 
 
 def files_of(run: Run, name: str = "tiny") -> RunFiles:
@@ -102,18 +97,6 @@ def test_names_cannot_end_the_script() -> None:
     start = page.index('<script type="application/json" id="data">')
     text = page[start:].partition(">")[2].partition("</script>")[0]
     assert json.loads(text)["run"] == "</script><b>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM:
-        pytest.skip("no Chromium here; the page is not opened")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        program = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield program
-        program.close()
 
 
 @pytest.mark.slow
