@@ -13,7 +13,7 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.photos.classes import BACKGROUND, ClassTable, read_class_table, write_class_table
 from wsss.photos.drawing import PhotoFiles, draw
 from wsss.photos.page import gallery_html
-from wsss.photos.record import Entry, Tag
+from wsss.photos.record import Entry, LeftOut, Tag
 from wsss.photos.review import doubt, photo_flags, review_csv
 from wsss.photos.tree import ResultTree
 
@@ -130,7 +130,15 @@ def opened(browser: Any, path: Path) -> tuple[Any, list[str]]:
 def test_in_a_browser(browser: Any, tmp_path: Path) -> None:
     """Order, filter, slider, hover and keyboard, without an error and with names as text."""
     photos = entries(tmp_path)
-    ResultTree(tmp_path, tmp_path / "record.json").finish(HOSTILE, photos, CLASSES, provenance())
+    left_out = [
+        LeftOut(str(tmp_path / "<i>.jpg"), "cannot be decoded: <b>"),
+        LeftOut("n.jpg", "no tag"),
+    ]
+        LeftOut(str(tmp_path / "<i>.jpg"), "cannot be decoded: <b>"),
+        LeftOut("n.jpg", "no tag"),
+    ]
+    tree = ResultTree(tmp_path, tmp_path / "record.json")
+    tree.finish(HOSTILE, photos, CLASSES, provenance(), left_out)
     page, errors = opened(browser, tmp_path / "index.html")
     names, cards = page.locator(".card .name"), page.locator(".card")
     assert page.title() == HOSTILE
@@ -143,6 +151,10 @@ def test_in_a_browser(browser: Any, tmp_path: Path) -> None:
     assert names.all_text_contents() == ["a/<b>&'\""]
     page.select_option("#tag", "")
     assert page.locator("#count").inner_text() == "4 of 4 photos"
+    assert not page.locator("#left-out li").first.is_visible()
+    page.locator("#left-out summary", has_text="2 not used").click()
+    shown = page.locator("#left-out li").all_inner_texts()
+    assert shown == ["<i>.jpg: cannot be decoded: <b>", "n.jpg: no tag"]
     page.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth)")
 
     mask = page.locator(".card .mask").first

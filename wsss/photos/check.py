@@ -17,7 +17,7 @@ from wsss.data.images.read import image_size, over_limit
 
 _ALIKE = 0.8
 """Similarity of two words (`difflib`) from which on one may be a misspelling of the other."""
-_MOST_SHOWN = 5
+MOST_SHOWN = 5
 _WEIGHT_FILES = {".json", ".pt", ".pth", ".bin", ".safetensors"}
 
 
@@ -57,10 +57,10 @@ class PhotoCheck:
         if self.problems:
             count = len(self.problems)
             yield f"not used: {count} {'photo or row' if count == 1 else 'photos or rows'}"
-            for text in self.problems[:_MOST_SHOWN]:
+            for text in self.problems[:MOST_SHOWN]:
                 yield f"  {text}"
-            if count > _MOST_SHOWN:
-                yield f"  and {count - _MOST_SHOWN} more"
+            if count > MOST_SHOWN:
+                yield f"  and {count - MOST_SHOWN} more"
 
 
 def check_photos(data: DataConfig) -> PhotoCheck:
@@ -104,7 +104,7 @@ def check_photos(data: DataConfig) -> PhotoCheck:
         if largest is None or width * height > largest[1] * largest[2]:
             largest = candidate.path, width, height
     if not photos:
-        shown = "; ".join(problems[:_MOST_SHOWN])
+        shown = "; ".join(problems[:MOST_SHOWN])
         raise DataError(f"{root}: no photo with a tag can be used: {shown or 'there is none'}")
     names = dataset.classes.names
     return PhotoCheck(

@@ -12,13 +12,19 @@ from urllib.parse import quote
 
 from wsss.photos.classes import ClassTable
 from wsss.photos.drawing import PhotoFiles
-from wsss.photos.record import Entry
+from wsss.photos.record import Entry, LeftOut
 from wsss.photos.review import doubt, photo_flags
 
 INDEX = "index.html"
 
 
-def gallery_html(title: str, entries: Sequence[Entry], classes: ClassTable, folder: Path) -> str:
+def gallery_html(
+    title: str,
+    entries: Sequence[Entry],
+    classes: ClassTable,
+    folder: Path,
+    left_out: Sequence[LeftOut] = (),
+) -> str:
     """The page, which shows pictures in ``folder`` alone; it links to the photos.
 
     Args:
@@ -26,12 +32,17 @@ def gallery_html(title: str, entries: Sequence[Entry], classes: ClassTable, fold
         entries: the photos.
         classes: names and colours of labels.
         folder: of results, in which the page will lie.
+        left_out: photos without a mask; the page names them and says why.
     """
     content = {
         "title": title,
         "classes": classes.names,
         "colours": classes.colours,
         "photos": [_photo(entry, folder) for entry in entries],
+        "leftOut": [
+            {"name": Path(p.photo).name, "photo": _link(p.photo, folder), "reason": p.reason}
+            for p in left_out
+        ],
     }
     # The text of a script ends at the first "</", wherever that stands.
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
@@ -42,12 +53,15 @@ def gallery_html(title: str, entries: Sequence[Entry], classes: ClassTable, fold
     return page.replace("__DATA__", text.encode("utf-8", "replace").decode())
 
 
+def _link(photo: str, folder: Path) -> str:
+    return quote(os.path.relpath(Path(photo).absolute(), folder.absolute()))
+
+
 def _photo(entry: Entry, folder: Path) -> dict[str, Any]:
     pictures = PhotoFiles.of(entry.id)
-    photo = os.path.relpath(Path(entry.photo).absolute(), folder.absolute())
     return {
         "id": entry.id,
-        "photo": quote(photo),
+        "photo": _link(entry.photo, folder),
         "overlay": quote(pictures.overlay),
         "mask": quote(pictures.mask),
         "small": quote(pictures.thumbnail),

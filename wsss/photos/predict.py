@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample
 from wsss.photos.classes import read_class_table
 from wsss.photos.drawing import draw
-from wsss.photos.files import photos_below
+from wsss.photos.files import left_out_photo, photos_below
 from wsss.photos.record import Entry, Record, Tag, read_record
 from wsss.photos.tree import ResultTree
 
@@ -30,7 +29,6 @@ RECORD = Path("results", "prediction", "gallery.json")
 _SURE = 0.95
 """Probability below which a pixel counts as unsure, as `masks.min_confidence`."""
 _WEIGHTS = ("weights.safetensors", "segmenter/weights.safetensors")
-_log = logging.getLogger(__name__)
 
 
 def predict_photos(
@@ -62,7 +60,7 @@ def predict_photos(
         WriteError: there is no space or no right to write.
     """
     checkpoint = _checkpoint(weights)
-    samples = photos_below(photos)
+    samples, left_out = photos_below(photos)
     predictor = load_segmenter(checkpoint, device=device)
     names = predictor.names[1:]
     classes = read_class_table(out).with_classes(names)
@@ -111,13 +109,13 @@ def predict_photos(
     tracked = track(entries(), total=len(todo), description="Segmenting photos")
     for sample, result in zip(todo, tracked, strict=True):
         if isinstance(result, ImageError):
-            _log.warning("%s: left out: %s", sample.path, result.reason)
+            left_out.append(left_out_photo(sample.path, result.reason))
         else:
             by_id[sample.id] = result
     if not by_id:
         raise DataError(f"{photos}: no photo that can be read")
     ordered = [by_id[sample.id] for sample in samples if sample.id in by_id]
-    tree.finish(photos.resolve().name, ordered, classes, provenance)
+    tree.finish(photos.resolve().name, ordered, classes, provenance, left_out)
     return read_record(out / RECORD)
 
 

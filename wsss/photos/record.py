@@ -61,12 +61,22 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A photo without a mask."""
+
+    photo: str
+    """Path of the file."""
+    reason: str
+
+
+@dataclass(frozen=True)
 class Record:
     """The photos of a folder of results."""
 
     folder: Path
     provenance: Provenance
     entries: tuple[Entry, ...]
+    left_out: tuple[LeftOut, ...]
     pages: dict[str, int]
     """Bytes of the files that list all photos, by name."""
 
@@ -85,6 +95,7 @@ def write_record(path: Path, record: Record) -> None:
         "folder": str(record.folder),
         "provenance": record.provenance.model_dump(mode="json"),
         "entries": [asdict(entry) for entry in record.entries],
+        "left_out": [asdict(photo) for photo in record.left_out],
         "pages": record.pages,
     }
     content = json.loads(json.dumps(content))  # keys of mappings become texts
@@ -103,6 +114,7 @@ def read_record(path: Path) -> Record:
             Path(content["folder"]),
             Provenance.model_validate(content["provenance"]),
             tuple(map(_entry, content["entries"])),
+            tuple(LeftOut(**photo) for photo in content["left_out"]),
             content["pages"],
         )
     except FileNotFoundError:

@@ -14,11 +14,12 @@ from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
 from wsss.compute.pool import WorkerPool
 from wsss.config.compute import ComputeConfig
+from wsss.data.ingest.triage import read_quarantine
 from wsss.data.manifest import Sample
-from wsss.data.manifest_folder import load, manifest_digests
+from wsss.data.manifest_folder import QUARANTINE, load, manifest_digests
 from wsss.photos.classes import read_class_table
 from wsss.photos.drawing import DrawingTask, draw_task
-from wsss.photos.record import Entry, Tag
+from wsss.photos.record import Entry, LeftOut, Tag
 from wsss.photos.tree import ResultTree
 
 
@@ -60,6 +61,13 @@ def run(
     sources, mask_keys, inputs = _items(masks, "masks")
     probabilities = _probabilities(cams)
     samples = [sample for sample in manifest if sample.id in sources]
+    used = {sample.path for sample in manifest}
+    left_out = [
+        LeftOut(str(row.file), row.reason)
+        for row in read_quarantine(manifest_dir / QUARANTINE)
+        if row.file not in used
+    ]
+    inputs["left_out"] = digest_json([[photo.photo, photo.reason] for photo in left_out])
     provenance = STAGES["gallery"].provenance(
         {"name": name, "max_pixels": max_pixels}, inputs=inputs | manifest_digests(manifest_dir)
     )
@@ -101,7 +109,7 @@ def run(
 
     new = {entry.id: entry for entry in drawn_entries()}
     by_id = unchanged | new
-    tree.finish(name, [by_id[sample.id] for sample in samples], classes, provenance)
+    tree.finish(name, [by_id[sample.id] for sample in samples], classes, provenance, left_out)
 
 
 def _items(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,9 +20,7 @@ from wsss.config.clip import ClipConfig
 from wsss.data.datasets.classes import customise, folder_classes
 from wsss.data.errors import ImageError
 from wsss.data.manifest import TAG_SEPARATOR, Sample
-from wsss.photos.files import photos_below
-
-_log = logging.getLogger(__name__)
+from wsss.photos.files import left_out_photo, photos_below
 
 
 def suggest_tags(
@@ -59,7 +56,7 @@ def suggest_tags(
         ClipLoadError: the encoder cannot be built or its weights do not fit.
     """
     classes = customise(folder_classes(words), {}, None)
-    samples = photos_below(folder)
+    samples, _ = photos_below(folder)
     inputs = EncoderInput(clip, cache, device=device)
     inputs.long_side = inputs.clip.image_size
     bank = text_bank(
@@ -81,7 +78,7 @@ def suggest_tags(
         tracked = track(results, total=len(samples), description="Looking for tags")
         for sample, probs in zip(samples, tracked, strict=True):
             if isinstance(probs, ImageError):
-                _log.warning("%s: left out: %s", sample.path, probs.reason)
+                left_out_photo(sample.path, probs.reason)
                 continue
             order = np.argsort(-probs, kind="stable").tolist()
             tags = [classes.names[index] for index in order if probs[index] >= threshold]

@@ -12,7 +12,7 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.photos.classes import CLASSES, ClassTable, write_class_table
 from wsss.photos.page import INDEX, gallery_html
-from wsss.photos.record import Entry, Record, read_record, write_record
+from wsss.photos.record import Entry, LeftOut, Record, read_record, write_record
 from wsss.photos.review import REVIEW, review_csv
 
 
@@ -52,6 +52,7 @@ class ResultTree:
         entries: Sequence[Entry],
         classes: ClassTable,
         provenance: Provenance,
+        left_out: Sequence[LeftOut] = (),
     ) -> None:
         """Remove the files of photos that are gone; write tables, page and record.
 
@@ -60,6 +61,7 @@ class ResultTree:
             entries: all photos.
             classes: names and colours of labels.
             provenance: how the files are made.
+            left_out: photos without a mask, which the page lists.
 
         Raises:
             WriteError: there is no space or no right to write.
@@ -69,14 +71,14 @@ class ResultTree:
         self._remove(gone)
         pages = {
             REVIEW: review_csv(entries, classes),
-            INDEX: gallery_html(title, entries, classes, self.folder),
+            INDEX: gallery_html(title, entries, classes, self.folder, left_out),
         }
         write_class_table(self.folder, classes)
         for name, text in pages.items():
             write_text(self.folder / name, text)
         names = (*pages, CLASSES)
         sizes = {name: (self.folder / name).stat().st_size for name in names}
-        record = Record(self.folder, provenance, tuple(entries), sizes)
+        record = Record(self.folder, provenance, tuple(entries), tuple(left_out), sizes)
         write_record(self._cached, record)
         write_record(self._record, record)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from wsss.artifacts.atomic import write_text
 from wsss.config.errors import ConfigError
 from wsss.config.model import Config
+from wsss.photos.check import MOST_SHOWN
 from wsss.photos.classes import read_class_table
 from wsss.photos.page import INDEX
 from wsss.photos.record import read_record
@@ -91,9 +92,10 @@ class PhotoRun:
         yield f"page: {(self.out / INDEX).absolute().as_uri()}"
         review = self.out / REVIEW
         yield f"to review: {doubtful} of {len(record.entries)} photos, listed in {review}"
-        quarantine = self.out / _RESULTS / "manifest" / "quarantine.csv"
-        if quarantine.is_file() and len(quarantine.read_text("utf-8").splitlines()) > 1:
-            yield f"photos that are not used, or are used with a note: {quarantine}"
+        for photo in record.left_out[:MOST_SHOWN]:
+            yield f"not used: {photo.photo}: {photo.reason}"
+        if (more := len(record.left_out) - MOST_SHOWN) > 0:
+            yield f"not used: {more} more, all on the page"
         yield f"to go on without this command: {shlex.join(self.command())}"
 
     def _write_config(self, folder: Path) -> None:

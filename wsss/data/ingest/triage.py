@@ -17,8 +17,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, cast
 
+from wsss.artifacts.errors import ArtifactError
 from wsss.data.datasets.candidates import Candidate
 from wsss.data.datasets.classes import has_control, unicode_form
 from wsss.data.images.read import ImageFacts
@@ -135,6 +136,27 @@ def quarantine_text(rows: Iterable[QuarantineRow]) -> str:
         cells = (str(row.file), row.id, row.split, row.used, row.reason)
         writer.writerow([_CONTROL.sub(_escaped, cell) for cell in cells])
     return buffer.getvalue()
+
+
+def read_quarantine(path: Path) -> tuple[QuarantineRow, ...]:
+    """The rows of a table that `quarantine_text` wrote; none where there is no table.
+
+    Raises:
+        ArtifactError: it has other columns.
+    """
+    if not path.is_file():
+        return ()
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = csv.reader(stream)
+        if (header := tuple(next(rows, ()))) != COLUMNS:
+            raise ArtifactError(
+                f"{path}: the first line is {','.join(header)!r}, expected {','.join(COLUMNS)}; "
+                "rerun ingest"
+            )
+        return tuple(
+            QuarantineRow(Path(file), image, split, cast("Used", used), reason)
+            for file, image, split, used, reason in rows
+        )
 
 
 def _unusable(

@@ -130,6 +130,13 @@ const flagged = DATA.photos.filter((photo) => photo.flags.length).length;
 const used = DATA.classes.map((_, label) => label).filter((label) => counts[label]);
 document.title = $("title").textContent = DATA.title;
 $("summary").textContent = `${DATA.photos.length} photos, ${flagged} to review`;
+if (DATA.leftOut.length) {
+  const [summary, list] = $("left-out").children;
+  summary.textContent = `${DATA.leftOut.length} not used`;
+  list.append(...DATA.leftOut.map(({ name, photo, reason }) =>
+    element("li", {}, element("a", { href: photo, textContent: name, target: "_blank" }), `: ${reason}`)));
+  $("left-out").hidden = false;
+}
 fill($("tag"), [["", "all photos"], ["flags", `to review (${flagged})`], ...used.map((label) => [label, `${DATA.classes[label]} (${counts[label]})`])]);
 fill($("sort"), Object.entries(SORTS));
 $("legend").append(...used.map((label) => chip(label)));
