@@ -5,6 +5,7 @@ import resource
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +44,19 @@ def name_space(*options: str) -> list[str]:
     if possible.returncode:
         pytest.skip("this machine allows no name spaces")
     return command
+
+
+@contextmanager
+def disk_in_memory(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of its own; the test is skipped where none may be mounted."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        is_mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        is_mounted = False
+    if not is_mounted:
+        pytest.skip("mounting needs root, and a container may forbid it")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

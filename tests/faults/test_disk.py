@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.machines import disk_in_memory
+
 from .chain import KINDS, WAYS, Kind, digests, output_folder
 from .conftest import Undisturbed
 
@@ -22,25 +24,13 @@ _PAGE = 4096
 _MESSAGE = re.compile(
     r"error: (\S+): cannot be written: (.+?)(?: \([\d.]+ MiB free without it\))?; .+"
 )
-_NO_MOUNTS = "mounting needs root, and a container may forbid it"
-
-
-def _mount(folder: Path, options: str) -> bool:
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    try:
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A separate file system in memory."""
-    folder = tmp_path_factory.mktemp("disk")
-    if not _mount(folder, "size=400m"):
-        pytest.skip(_NO_MOUNTS)
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with disk_in_memory(tmp_path_factory.mktemp("disk"), "400m") as folder:
+        yield folder
 
 
 def _resize(disk: Path, options: str) -> None:

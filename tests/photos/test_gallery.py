@@ -134,9 +134,6 @@ def test_in_a_browser(browser: Any, tmp_path: Path) -> None:
         LeftOut(str(tmp_path / "<i>.jpg"), "cannot be decoded: <b>"),
         LeftOut("n.jpg", "no tag"),
     ]
-        LeftOut(str(tmp_path / "<i>.jpg"), "cannot be decoded: <b>"),
-        LeftOut("n.jpg", "no tag"),
-    ]
     tree = ResultTree(tmp_path, tmp_path / "record.json")
     tree.finish(HOSTILE, photos, CLASSES, provenance(), left_out)
     page, errors = opened(browser, tmp_path / "index.html")

@@ -14,11 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.machines import disk_in_memory
 from tests.workflow.conftest import jobs
+from wsss.artifacts.shard import Shard
 from wsss.demo.scenes import render_scene
 from wsss.photos.record import read_record
 
 _WEIGHTS = "${WSSS_PACKAGE}/demo/weights/demo-vit-p8"
+_SEGMENTER = """
+retrain: {enabled: true, model: clip-vit, iterations: 2, batch: 2, crop: 64, warmup: 0}
+predict: {scales: [1.0], crf: false}
+"""
 CLIP = ("--clip", f"{_WEIGHTS}.json", "--weights", f"{_WEIGHTS}.safetensors")
 
 
@@ -119,6 +125,15 @@ def test_photos_to_masks_and_again(tmp_path: Path) -> None:
     run(tmp_path, *engine)
     assert (out / "masks/c.png").read_bytes() == mask_bytes
 
+    # A segmenter that is added learns from the masks, and labels the same photos without tags.
+    (tmp_path / "segmenter.yaml").write_text(_SEGMENTER)
+    screen = run(tmp_path, *command, "--config", "segmenter.yaml").stdout
+    assert f"its masks of these photos: {(out / 'results/photos/index.html').as_uri()}" in screen
+    with Shard(out / "results/photos/predictions/train/1-of-1.h5", kind="predictions") as shard:
+        assert set(shard.ids) == set(tags)
+    assert '"key":"prediction"' in (out / "results/photos/index.html").read_text("utf-8")
+    assert (out / "masks/c.png").read_bytes() == mask_bytes
+
 
 def check_tree(out: Path, tags: Mapping[str, list[str]]) -> None:
     """Masks, overlays, tables and page agree with the tags."""
@@ -177,3 +192,16 @@ def test_what_is_said_before_anything_runs(tmp_path: Path) -> None:
     assert "d.jpg: missing file" in screen
     assert "gallery" in screen
     assert not (tmp_path / "p-masks").exists()
+
+
+@pytest.mark.workflow
+def test_a_disk_that_is_full_from_the_start(tmp_path: Path) -> None:
+    """Not even the engine's notes can be written; the last line names the folder all the same."""
+    write_tags(tmp_path / "p", draw_photos(tmp_path / "p", {"a": 0, "b": 1}))
+    (tmp_path / "disk").mkdir()
+    with disk_in_memory(tmp_path / "disk", "64k") as disk:
+        out = disk / "out"
+        done = run(tmp_path, "wsss", "photos", "p", "--out", str(out), *CLIP, check=False)
+    assert done.returncode == 1
+    last = done.stderr.rstrip().splitlines()[-1]
+    assert last.startswith(f"error: {out}: no space is left on this disk; free some, or choose")

@@ -21,7 +21,7 @@ ensure_utf8()
 from wsss.pipeline.durations import PlannedJob, expected_seconds
 from wsss.pipeline.engine import job_container, prepare_jobs, workflow_folder
 from wsss.pipeline.engine_lock import remove_dead_locks
-from wsss.pipeline.failures import explain_failure
+from wsss.pipeline.failures import explain_failure, say_last
 from wsss.pipeline.plan import PLAN_VARIABLE, Plan
 from wsss.pipeline.screen import show_run
 from wsss.pipeline.slurm import queued_jobs_message

@@ -7,7 +7,9 @@ is in the log of the stage.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from wsss.pipeline.slurm import slurm_remedies
@@ -16,6 +18,8 @@ from wsss.pipeline.stage_log import failure_message, read_log
 _CLOCKS = 2.0
 """Seconds by which the clock of a file server may be behind."""
 _AGAIN = "What is finished stays. Run the same command again to go on."
+_LEAST_SPACE = 2**14
+"""Bytes without which not even the engine's notes on a job can be written."""
 _STOPS = {
     "Terminating processes on user request": f"stopped by Ctrl-C. {_AGAIN}",
     "Will exit after finishing currently running jobs": (
@@ -59,6 +63,30 @@ def explain_failure(
     paragraphs += [line for _, line in remedies]
     paragraphs += [text for words, text in _STOPS.items() if words in engine_text]
     return "\n\n".join(paragraphs) or _unexplained(engine_logs)
+
+
+def say_last(reasons: Sequence[str], folder: Path) -> None:
+    """Print the last lines of a run: why it failed, or that its disk is full.
+
+    On a full disk Snakemake may fail at its own files, and then calls no hook.
+
+    Args:
+        reasons: what `explain_failure` said, if it was asked.
+        folder: the working directory of the run.
+    """
+    if text := "\n\n".join(reasons) or _full_disk(folder):
+        print(f"\n{text}", file=sys.stderr)
+
+
+def _full_disk(folder: Path) -> str:
+    """What to show where there is hardly a byte left to write; else nothing."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return ""
+    if free >= _LEAST_SPACE:
+        return ""
+    return f"error: {folder}: no space is left on this disk; free some, or choose another. {_AGAIN}"
 
 
 def _cluster_log(log: str, engine_text: str) -> str:

@@ -92,11 +92,18 @@ class PhotoRun:
         yield f"page: {(self.out / INDEX).absolute().as_uri()}"
         review = self.out / REVIEW
         yield f"to review: {doubtful} of {len(record.entries)} photos, listed in {review}"
+        if self.config.retrain.enabled:
+            results = self.out / _RESULTS
+            yield f"segmenter: {results / 'segmenter'}; for new photos: {self._predict_command()}"
+            yield f"its masks of these photos: {(results / 'index.html').absolute().as_uri()}"
         for photo in record.left_out[:MOST_SHOWN]:
             yield f"not used: {photo.photo}: {photo.reason}"
         if (more := len(record.left_out) - MOST_SHOWN) > 0:
             yield f"not used: {more} more, all on the page"
         yield f"to go on without this command: {shlex.join(self.command())}"
+
+    def _predict_command(self) -> str:
+        return f"wsss predict FOLDER --weights {shlex.quote(str(self.out / _RESULTS))}"
 
     def _write_config(self, folder: Path) -> None:
         text = settings_yaml(self.config, shlex.join(self.command()))

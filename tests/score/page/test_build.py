@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,10 @@ def test_in_a_browser(browser: Any, make_run: Callable[..., Run], tmp_path: Path
         "console", lambda message: errors.append(message.text) if message.type == "error" else None
     )
     page.on("pageerror", lambda error: errors.append(str(error)))
+    draw(replace(files_of(run), records=[]), run, tmp_path / "unscored")
+    page.goto(f"file://{tmp_path / 'unscored/index.html'}")
+    assert page.locator("#sort option").all_inner_texts() == ["as in the list"]
+    assert "mean IoU" not in page.locator("body").inner_text()
     for address in ("both/index.html", "small.html", "out/index.html"):
         page.goto(f"file://{tmp_path / address}")
         assert (

@@ -217,7 +217,12 @@ $("splits").append(...Object.keys(DATA.splits).map((split) => {
   button.addEventListener("click", () => show(split));
   return button;
 }));
-fill($("sort"), Object.entries(SORTS), state.sort);
+const hasScores = Object.values(DATA.splits).some((split) => split.rows.length > 0);
+if (!hasScores) {
+  state.sort = "list";  // the other orders compare with the truth
+  for (const node of document.querySelectorAll(".scored")) node.hidden = true;
+}
+fill($("sort"), Object.entries(SORTS).filter(([key]) => hasScores || key === "list"), state.sort);
 fill($("class"), [["", "all"], ...DATA.classes.slice(1).map((name, index) => [index + 1, name])], "");
 $("sort").addEventListener("change", () => { state.sort = $("sort").value; drawGallery(); });
 $("class").addEventListener("change", () => filterClass($("class").value === "" ? null : Number($("class").value)));
