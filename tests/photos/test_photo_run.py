@@ -188,6 +188,8 @@ def test_what_is_said_before_anything_runs(tmp_path: Path) -> None:
     assert "--weights: none.pt: no such file" in error("--weights", "none.pt")
     screen = run(tmp_path, "wsss", "photos", "p", "--dry-run", *CLIP).stdout
     assert "cow 2, cowz 1" in screen
+    memory = r"^memory: [abc]\.jpg takes about 0\.4 GB in .*; [\d.]+ GB are free$"
+    assert re.search(memory, screen, re.MULTILINE)
     assert "cowz 1: close to cow 2, meant?" in screen
     assert "d.jpg: missing file" in screen
     assert "gallery" in screen

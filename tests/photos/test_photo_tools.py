@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from tests.demo_checkpoints import LABELS, write_segmenter
 from tests.photos.test_photo_run import CLIP, draw_photos, run, table
 from wsss.data.datasets.tag_table import read_table
+from wsss.photos.check import PhotoCheck
 from wsss.photos.predict import RECORD
 from wsss.photos.record import read_record
 
@@ -71,3 +73,26 @@ def test_predict_needs_the_checkpoint_alone(tmp_path: Path) -> None:
     done = run(tmp_path, "wsss", "predict", "new", "--weights", "nowhere", check=False)
     assert done.returncode == 1
     assert "--weights nowhere: no checkpoint of a segmenter" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("free", "advice"),
+    [
+        (8.1e9, None),
+        (7.9e9, "  that may not do; lower compute.workers to 3 in a --config file"),
+        (1.9e9, "  that will not do; scale this photo down, or free memory"),
+    ],
+)
+def test_memory_of_the_largest_photo(
+    monkeypatch: pytest.MonkeyPatch, free: float, advice: str | None
+) -> None:
+    """32 megapixels take 2 GB per process; the number of processes that fits is said."""
+    path = Path("large.jpg")
+    check = PhotoCheck(Path(), Path("tags.csv"), ("cat",), {"cat": 1}, 1, (), (path, 8000, 4000))
+    memory = SimpleNamespace(available=free)
+    monkeypatch.setattr("wsss.photos.check.psutil.virtual_memory", lambda: memory)
+    lines = list(check.lines(4))
+    needed = "memory: large.jpg takes about 2.0 GB in each of 4 processes"
+    assert f"{needed}; {free / 1e9:.1f} GB are free" in lines
+    assert advice is None or advice in lines
+    assert any(line.startswith("  that") for line in lines) == (advice is not None)

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from wsss.config.clip import ClipConfig
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
@@ -15,6 +17,9 @@ from wsss.data.datasets.folder import read_folder
 from wsss.data.errors import DataError, ImageError
 from wsss.data.images.read import image_size, over_limit
 
+_OF_A_PROCESS, _PER_PIXEL = 400e6, 50
+"""Bytes of memory that a process takes for its programs, and per pixel of a photo: measured by
+``python -m benchmarks.large_photos`` with photos of 3, 12 and 48 megapixels."""
 _ALIKE = 0.8
 """Similarity of two words (`difflib`) from which on one may be a misspelling of the other."""
 MOST_SHOWN = 5
@@ -37,8 +42,12 @@ class PhotoCheck:
     largest: tuple[Path, int, int] | None
     """File, width and height."""
 
-    def lines(self) -> Iterator[str]:
-        """For the screen."""
+    def lines(self, workers: int) -> Iterator[str]:
+        """For the screen.
+
+        Args:
+            workers: processes that will each hold a photo.
+        """
         size = ""
         if self.largest is not None:
             path, width, height = self.largest
@@ -47,6 +56,8 @@ class PhotoCheck:
                 f"({path.name})"
             )
         yield f"photos: {self.photos} with tags in {self.folder}{size}"
+        if self.largest is not None:
+            yield from self._memory_lines(workers)
         yield f"tags ({self.table}): " + ", ".join(
             f"{name} {count}" for name, count in self.counts.items()
         )
@@ -61,6 +72,25 @@ class PhotoCheck:
                 yield f"  {text}"
             if count > MOST_SHOWN:
                 yield f"  and {count - MOST_SHOWN} more"
+
+    def _memory_lines(self, workers: int) -> Iterator[str]:
+        """What the largest photo takes, and what is free; advice where that is too little."""
+        assert self.largest is not None
+        path, width, height = self.largest
+        needed = _OF_A_PROCESS + _PER_PIXEL * width * height
+        free = psutil.virtual_memory().available
+        processes = "1 process" if workers == 1 else f"each of {workers} processes"
+        yield (
+            f"memory: {path.name} takes about {needed / 1e9:.1f} GB in {processes}; "
+            f"{free / 1e9:.1f} GB are free"
+        )
+        if needed * workers > free:
+            fitting = int(free // needed)
+            yield (
+                f"  that may not do; lower compute.workers to {fitting} in a --config file"
+                if fitting
+                else "  that will not do; scale this photo down, or free memory"
+            )
 
 
 def check_photos(data: DataConfig) -> PhotoCheck:

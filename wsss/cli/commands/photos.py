@@ -74,7 +74,7 @@ def photos(
     check_clip_files(settings.clip)
     check_weights(settings)
     checked = check_photos(settings.data)
-    for line in checked.lines():
+    for line in checked.lines(settings.compute.workers):
         typer.echo(line)
     for listed in weights_of([settings], out / "results" / "cache"):
         if listed.path is not None:
