@@ -24,6 +24,7 @@ from wsss.clip.encoder import ClipEncoder
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.attributes import described, enriched_bank
 from wsss.clip.text.embeddings import TextBank, text_bank
+from wsss.compute.device_memory import FittingBatches
 from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.config.cams import CamsConfig
 from wsss.config.compute import ComputeConfig
@@ -119,6 +120,9 @@ class ClipSource:
             words = (classes.prompts, classes.backgrounds, template)
             bank = text_bank(inputs.clip, *words, cache_dir=cache)
         self._bank = bank.to(inputs.encoder.device)
+        self._parts = FittingBatches(
+            "lower clip.long_side or cams.scales, or set compute.device to cpu"
+        )
 
     def key(self, sample: Sample) -> str:
         """Digest of the words that its maps depend on: those of its own tags and the backgrounds.
@@ -143,7 +147,16 @@ class ClipSource:
         # Photographs of the next batches are decoded while the GPU works on this one.
         batches = same_size_batches(samples, self._input, self._compute.batch)
         for batch in ordered_map(self._load, batches, threads=self._compute.workers):
-            yield from self._maps(batch)
+            yield from self._fitting(batch)
+
+    def _fitting(self, batch: _Batch) -> list[CamMaps]:
+        """Maps of a batch, in parts if it does not fit into the memory of the GPU."""
+        samples, images = batch
+        return self._parts.run(
+            lambda part: self._maps((samples[part], [of_scale[part] for of_scale in images])),
+            len(samples),
+            bytes_each=max(self._input.bytes_per_image(*i.shape[-2:]) for i in images),
+        )
 
     def _single(self, sample: Sample) -> list[CamMaps]:
         return self._maps(self._load([sample]))

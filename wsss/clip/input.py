@@ -164,6 +164,17 @@ class EncoderInput:
         red, green, blue = (round(255 * channel) for channel in self._mean)
         return red, green, blue
 
+    def bytes_per_image(self, height: int, width: int) -> int:
+        """About the memory that an image of this input size takes in the encoder, for planning.
+
+        Three attention maps of all heads (scores, softmax, gradient), the mean map of each block,
+        and twenty copies of the tokens.
+        """
+        encoder = self.encoder
+        tokens = 1 + height // encoder.patch[0] * (width // encoder.patch[1])
+        maps = 3 * encoder.blocks[-1].heads + encoder.depth
+        return 4 * (maps * tokens**2 + 20 * tokens * encoder.width)
+
     def check_sizes(self, samples: Sequence[Sample], scale: float = 1.0) -> None:
         """Refuse images whose attention would not fit into memory, before the work starts.
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from wsss.clip.errors import UnsupportedEncoderError
 from wsss.clip.position import resize_positions
@@ -71,6 +72,10 @@ class TextTower(nn.Module):
         at_end = tokens[torch.arange(len(tokens), device=tokens.device), ends]
         return at_end @ self.projection
 
+    def recompute(self) -> None:
+        """As `ImageBlocks.recompute`."""
+        cast(Any, self.transformer).grad_checkpointing = True  # open_clip's own switch
+
 
 class ImageBlocks(nn.Module):
     """The image tower with gradients, up to its last block.
@@ -103,6 +108,7 @@ class ImageBlocks(nn.Module):
         self.first_norm = visual.get_submodule("ln_pre")
         self.blocks = visual.get_submodule("transformer").get_submodule("resblocks")
         self._grid, self._class_token = grid, class_token
+        self._recomputes = False
         count = len(list(self.blocks.children()))
         self._drop = [drop_path * k / max(1, count - 1) for k in range(count)]
 
@@ -124,12 +130,27 @@ class ImageBlocks(nn.Module):
         outputs = []
         blocks = zip(self.blocks.children(), self._drop, strict=True)
         for index, (block, drop) in enumerate(blocks):
-            parts = cast(Any, block)  # open_clip's residual block
-            tokens = tokens + self._branch(parts.ls_1(parts.attention(parts.ln_1(tokens))), drop)
-            tokens = tokens + self._branch(parts.ls_2(parts.mlp(parts.ln_2(tokens))), drop)
+            if self._recomputes:
+                tokens = checkpoint(self._block, block, tokens, drop, use_reentrant=False)
+            else:
+                tokens = self._block(block, tokens, drop)
             if index in out_indices:
                 outputs.append(tokens)
         return outputs, tokens
+
+    def recompute(self) -> None:
+        """Compute blocks again in the backward pass, instead of keeping what is inside of them.
+
+        Gradients stay equal. A step takes about a third longer.
+        """
+        self._recomputes = True
+
+    def _block(
+        self, block: nn.Module, tokens: Float[Tensor, "batch tokens width"], drop: float
+    ) -> Float[Tensor, "batch tokens width"]:
+        parts = cast(Any, block)  # open_clip's residual block
+        tokens = tokens + self._branch(parts.ls_1(parts.attention(parts.ln_1(tokens))), drop)
+        return tokens + self._branch(parts.ls_2(parts.mlp(parts.ln_2(tokens))), drop)
 
     def _branch(
         self, update: Float[Tensor, "batch tokens width"], drop: float

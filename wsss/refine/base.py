@@ -185,6 +185,14 @@ class Refiner(ABC, Generic[Options]):
         trained = sum(parameter.numel() for parameter in self.trained.parameters())
         return trained, trained + self.encoder.parameter_count
 
+    def save_memory(self) -> bool:
+        """Take less memory per training step from now on, at the price of time; gradients stay.
+
+        Returns:
+            Whether it takes less than before. False: there is nothing more to save.
+        """
+        return False
+
     def train_mode(self, mode: bool) -> None:
         """Set training or evaluation mode.
 

@@ -71,6 +71,43 @@ def test_a_frozen_network_has_no_graph_in_clip(network: WeakClipNetwork) -> None
     assert all(parameter.grad is not None for parameter in trained)
 
 
+def test_towers_that_are_computed_again_have_equal_gradients(demo_clip: LoadedClip) -> None:
+    """With stochastic depth and dropout; what is kept for the backward pass is less than half."""
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    encoder = ClipEncoder(demo_clip.model.get_submodule("visual"))
+    options = settings("published", clip_lr=0.1, drop_path=0.5)
+
+    def step(*, recomputes: bool) -> tuple[dict[str, Tensor], int]:
+        torch.manual_seed(1)
+        network = WeakClipNetwork(demo_clip, encoder, ["background", "cat"], options, 64)
+        network.train()
+        if recomputes:
+            assert network.recompute()
+            assert not network.recompute()
+        saved: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            saved[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        torch.manual_seed(2)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            features, texts = network.encode(images), network.texts()
+        in_towers = sum(saved.values())
+        network.head(features, texts)[1].square().mean().backward()
+        grads = {n: p.grad for n, p in network.trained.named_parameters() if p.grad is not None}
+        network.trained.zero_grad()
+        return grads, in_towers
+
+    (kept, most), (again, least) = step(recomputes=False), step(recomputes=True)
+    assert kept.keys() == again.keys()
+    assert any(name.startswith("image.blocks") for name in kept)
+    assert any(name.startswith("text.transformer") for name in kept)
+    assert all(torch.equal(again[name], grad) for name, grad in kept.items())
+    assert least < most / 2
+
+
 def test_odd_grids_pass(network: WeakClipNetwork) -> None:
     network.train(False)
     with torch.inference_mode():

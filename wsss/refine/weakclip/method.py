@@ -137,6 +137,10 @@ class WeakClip(Refiner[WeakClipOptions]):
         """The released recipe counts CLIP as frozen, whatever its schedule does to it."""
         return self.network.parameter_counts()
 
+    def save_memory(self) -> bool:
+        """The towers are computed again in the backward pass, where they are trained."""
+        return self.network.recompute()
+
     def train_mode(self, mode: bool) -> None:
         """Also of a frozen tower, for its stochastic depth."""
         self.network.train(mode)

@@ -125,6 +125,7 @@ class WeakClipNetwork:
         if self.image is not None:
             towers["image"] = self.image
         self._modules = nn.ModuleDict(towers)
+        self._recomputes = False
         self.trained: nn.Module = self._modules if self._trains_clip else self.head
 
     @property
@@ -134,6 +135,20 @@ class WeakClipNetwork:
     def train(self, mode: bool = True) -> None:
         """Set training or evaluation mode, that of a frozen tower with stochastic depth as well."""
         self._modules.train(mode)
+
+    def recompute(self) -> bool:
+        """Keep only the outputs of the towers' blocks for the backward pass.
+
+        Returns:
+            Whether this is new.
+        """
+        if self._recomputes:
+            return False
+        self._recomputes = True
+        self.text.recompute()
+        if self.image is not None and self._trains_clip:
+            self.image.recompute()
+        return True
 
     def groups(self) -> list[Group]:
         """Parameters with their learning rates, relative to the configured one."""

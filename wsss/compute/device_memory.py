@@ -1,0 +1,97 @@
+"""Work that fits into a GPU's memory: batches planned by their bytes, and cut where that fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from wsss.errors import WsssError
+
+_log = logging.getLogger(__name__)
+_SHARE = 0.8
+"""Of the free memory that is planned with: torch loses some of it between blocks."""
+
+Result = TypeVar("Result")
+
+
+class DeviceMemoryError(WsssError, RuntimeError):
+    """One image, or one step, does not fit into the memory of the GPU."""
+
+
+class FittingBatches:
+    """Runs batches in parts that fit, and remembers the size that did.
+
+    Args:
+        remedy: what a person can do where not even one image fits: keys to set.
+    """
+
+    def __init__(self, remedy: str) -> None:
+        self._remedy = remedy
+        self._most: int | None = None
+
+    def run(
+        self, function: Callable[[slice], list[Result]], count: int, *, bytes_each: float = 0
+    ) -> list[Result]:
+        """The results of all images of a batch, in their order.
+
+        Args:
+            function: from some of the images to their results.
+            count: of images.
+            bytes_each: memory that an image takes, as planned; 0 where that is unknown.
+
+        Raises:
+            DeviceMemoryError: one image does not fit.
+        """
+        if self._most is None and bytes_each and (free := free_bytes()) is not None:
+            self._most = max(1, int(_SHARE * free / bytes_each))
+        results: list[Result] = []
+        while len(results) < count:
+            start = len(results)
+            size = min(count - start, self._most or count)
+            part, reason = _attempt(function, slice(start, start + size))
+            if part is not None:
+                results += part
+                continue
+            if size == 1:
+                raise DeviceMemoryError(f"out of memory on the GPU: {reason}; {self._remedy}")
+            release()
+            self._most = size // 2
+            _log.warning(
+                "%d images at once do not fit into the memory of the GPU; going on with %d. A "
+                "lower compute.batch saves the attempt",
+                size,
+                self._most,
+            )
+        return results
+
+
+def free_bytes() -> int | None:
+    """Memory of the current GPU that can still be taken; None without a GPU."""
+    if not torch.cuda.is_initialized():
+        return None
+    free, _ = torch.cuda.mem_get_info()
+    return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+
+
+def release() -> None:
+    """Give memory that torch holds for later back to the GPU."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def reason_of(error: torch.OutOfMemoryError) -> str:
+    """What torch says of it, in one sentence."""
+    return str(error).removeprefix("CUDA out of memory. ").partition(". ")[0]
+
+
+def _attempt(
+    function: Callable[[slice], list[Result]], part: slice
+) -> tuple[list[Result] | None, str]:
+    """The results, or why they do not fit. By then the tensors of the attempt are gone."""
+    try:
+        return function(part), ""
+    except torch.OutOfMemoryError as error:
+        return None, reason_of(error)
