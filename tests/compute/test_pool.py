@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,11 @@ from wsss.compute.shared_memory import SharedMemoryError
 
 def double(value: int) -> int:
     return 2 * value
+
+
+def touch(path: Path) -> str:
+    path.touch()
+    return path.name
 
 
 def process(_: int) -> int:
@@ -52,6 +58,21 @@ def die(value: int) -> int:
 
 def tasks(count: int) -> list[tuple[str, int]]:
     return [(f"image {index}", index) for index in range(count)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_started_tasks_run_meanwhile(workers: int, tmp_path: Path) -> None:
+    """With processes of their own they are done before the first result is asked for."""
+    path = tmp_path / "touched"
+    with WorkerPool(workers) as pool:
+        results = pool.start(touch, [("a", path), ("b", path)])
+        until = time.monotonic() + 60
+        while workers > 1 and not path.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert path.exists() == (workers > 1)
+        assert list(results) == [("a", "touched"), ("b", "touched")]
+        with pytest.raises(WorkerError, match="'image 2': the photo is upside down"):
+            list(pool.start(functools.partial(fail_on, bad=2), tasks(4)))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

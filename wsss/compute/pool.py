@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -60,17 +61,42 @@ class WorkerPool:
             for name, task in tasks:
                 yield name, _call(function, name, task)
             return
-        if self._pool is None:
-            self._pool = process_pool(self._workers)
         waiting: deque[tuple[str, Future[Result]]] = deque()
-        try:
+        with self._deaths(waiting):
             for name, task in tasks:
-                packed = pickle.dumps((function, task))
-                waiting.append((name, self._pool.submit(_call, _unpack_and_call, name, packed)))
+                waiting.append((name, self._submit(function, name, task)))
                 if len(waiting) >= _AHEAD * self._workers:
                     yield _first(waiting)
             while waiting:
                 yield _first(waiting)
+
+    def start(
+        self, function: Callable[[Task], Result], tasks: Iterable[tuple[str, Task]]
+    ) -> Iterator[tuple[str, Result]]:
+        """As `map`, but all tasks are handed out now, so that this process goes on meanwhile."""
+        if self._workers <= 1:
+            return self.map(function, tasks)
+        waiting: deque[tuple[str, Future[Result]]] = deque()
+        with self._deaths(waiting):
+            waiting.extend((name, self._submit(function, name, task)) for name, task in tasks)
+        return self._results(waiting)
+
+    def _results(self, waiting: deque[tuple[str, Future[Result]]]) -> Iterator[tuple[str, Result]]:
+        with self._deaths(waiting):
+            while waiting:
+                yield _first(waiting)
+
+    def _submit(self, function: Callable[[Task], Result], name: str, task: Task) -> Future[Result]:
+        if self._pool is None:
+            self._pool = process_pool(self._workers)
+        packed = pickle.dumps((function, task))
+        return self._pool.submit(_call, _unpack_and_call, name, packed)
+
+    @contextmanager
+    def _deaths(self, waiting: deque[tuple[str, Future[Result]]]) -> Iterator[None]:
+        """Name the images that were under way when a process died."""
+        try:
+            yield
         except BrokenProcessPool:
             names = ", ".join(repr(name) for name, _ in list(waiting)[: self._workers + 1])
             raise WorkerError(

@@ -67,6 +67,8 @@ class Setup(Generic[Options]):
     """``data.prompts``, which ``classes`` has already taken up."""
     embeddings: Path | None = None
     """Where text embeddings are cached; None: nowhere."""
+    workers: int = 1
+    """Processes that a training step may use besides this one."""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def configured_refiner(
         infer=infer,
         seed=seed,
         embeddings=cache,
+        workers=sections["compute"].workers,
     )
 
 
@@ -78,6 +79,7 @@ def build_refiner(
     infer: InferConfig | None = None,
     seed: int = 0,
     embeddings: Path | None = None,
+    workers: int = 1,
 ) -> Refiner[Any]:
     """The configured refiner with a random start, which is a function of the seed.
 
@@ -91,6 +93,7 @@ def build_refiner(
         infer: how photos are predicted; None: the defaults.
         seed: of the start.
         embeddings: folder in which text embeddings are cached.
+        workers: processes that a training step may use besides this one.
     """
     setup: Setup[Any] = Setup(
         options=refine.options,
@@ -102,6 +105,7 @@ def build_refiner(
         infer=infer or InferConfig(),
         prompts=prompts,
         embeddings=embeddings,
+        workers=workers,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.seed_number(seed, seeding.NETWORK, 0))

@@ -7,7 +7,8 @@ gradient. None: every label, as released.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,13 +16,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Integer, UInt8
 from torch import Tensor
 
+from wsss.compute.pool import WorkerPool
 from wsss.config.labels import CrfConfig
-from wsss.labels.crf import posterior
 from wsss.labels.ignore import IGNORED
 from wsss.refine.blocks.losses import batch_mean
+from wsss.refine.weakclip.smoothing import smoothed
 
 _TINY = 1e-7  # floor of a probability
-_CRF_FLOOR = 1e-4  # of probabilities that enter the CRF, and of those that leave it
 _NO_CUE = 1e-4  # instead of a count of zero
 _RATIO = (0.05, 20.0)
 _OUT = -1e4  # the logit of a label that is not allowed
@@ -92,28 +93,48 @@ def boundary_loss(
 
 
 @torch.no_grad()
-def crf_targets(
+def start_crf(
     probabilities: Float[Tensor, "batch labels h w"],
     images: Sequence[UInt8[np.ndarray, "h w 3"]],
     crf: CrfConfig,
-    allowed: Bool[Tensor, "batch labels"] | None = None,
-) -> Float[Tensor, "batch labels h w"]:
-    """The CRF's posterior of a prediction, floored at 1e-4 and renormalised; no gradient.
+    allowed: Bool[Tensor, "batch labels"] | None,
+    pool: WorkerPool,
+) -> Callable[[], Float[Tensor, "batch labels h w"]]:
+    """Start the CRF of a prediction: its posterior, floored at 1e-4 and renormalised; no gradient.
 
     Args:
         probabilities: P.
         images: RGB, of the size of P.
         crf: kernels and iterations.
         allowed: labels that enter an image's CRF; others are 0. None: all.
+        pool: processes that share the images.
+
+    Returns:
+        Waits for the posteriors.
     """
     before = probabilities.cpu().numpy()
-    after = np.zeros_like(before)
-    for index, (probs, image) in enumerate(zip(before, images, strict=True)):
-        labels = slice(None) if allowed is None else allowed[index].nonzero()[:, 0].cpu().numpy()
-        energy = -np.log(np.maximum(probs[labels], _CRF_FLOOR))
-        smoothed = np.maximum(posterior(energy, image, crf), _CRF_FLOOR)
-        after[index, labels] = smoothed / smoothed.sum(0)
-    return torch.from_numpy(after).to(probabilities.device)
+    enters = np.ones(before.shape[:2], bool) if allowed is None else allowed.cpu().numpy()
+    crops = zip(before, enters, images, strict=True)
+    tasks = [(f"crop {n}", (probs[rows], photo)) for n, (probs, rows, photo) in enumerate(crops)]
+    results = pool.start(functools.partial(smoothed, crf=crf), tasks)
+
+    def finish() -> Float[Tensor, "batch labels h w"]:
+        after = np.zeros_like(before)
+        for maps, rows, (_, posteriors) in zip(after, enters, results, strict=True):
+            maps[rows] = posteriors
+        return torch.from_numpy(after).to(probabilities.device)
+
+    return finish
+
+
+def crf_targets(
+    probabilities: Float[Tensor, "batch labels h w"],
+    images: Sequence[UInt8[np.ndarray, "h w 3"]],
+    crf: CrfConfig,
+    allowed: Bool[Tensor, "batch labels"] | None = None,
+) -> Float[Tensor, "batch labels h w"]:
+    """What `start_crf` starts, computed at once in this process."""
+    return start_crf(probabilities, images, crf, allowed, WorkerPool(1))()
 
 
 def auxiliary_loss(

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from wsss.compute.pool import WorkerPool
 from wsss.data.datasets.classes import spelling
 from wsss.refine.base import CropOptions, Refiner, Scores, Setup
 from wsss.refine.inference import MultiScaleInference
@@ -29,9 +30,9 @@ from wsss.refine.weakclip.boundary import boundary_crf, grid_photos
 from wsss.refine.weakclip.losses import (
     auxiliary_loss,
     boundary_loss,
-    crf_targets,
     label_probabilities,
     seed_loss,
+    start_crf,
 )
 from wsss.refine.weakclip.network import WeakClipNetwork
 from wsss.refine.weakclip.options import WeakClipOptions
@@ -56,6 +57,8 @@ class WeakClip(Refiner[WeakClipOptions]):
             clip, names = setup.encoder_input.clip, class_texts(setup)
             network = WeakClipNetwork(clip, self.encoder, names, self.options, setup.crop)
         self.network, self.trained = network, network.trained
+        # On a CPU the CRFs are a hundredth of a step, less than the processes cost.
+        self._pool = WorkerPool(setup.workers if self.encoder.device.type == "cuda" else 1)
         self._crf = boundary_crf(self.options.boundary, max(1, self.encoder.patch[0] // 2))
 
     def loss(self, step: int, batch: CropBatch) -> Mapping[str, Tensor]:
@@ -69,19 +72,18 @@ class WeakClip(Refiner[WeakClipOptions]):
         in_crf = None if options.tags_in_losses == "ignored" else tags
         probs = label_probabilities(small, allowed)
         photos = grid_photos(batch.images, size, self.setup.encoder_input, options.boundary)
-        smoothed = crf_targets(probs, photos, self._crf, in_crf)
+        smoothed = start_crf(probs, photos, self._crf, in_crf, self._pool)
         valid = None if options.padding == "labelled" else _nearest(batch.valid, size)
-        parts = {
-            "seed": seed_loss(probs, _nearest(batch.labels, size)),
-            "boundary": boundary_loss(probs, smoothed, valid),
-            "auxiliary": auxiliary_loss(
-                match,
-                batch.labels,
-                temperature=options.auxiliary_temperature,
-                allowed=allowed,
-                ignored_count=options.auxiliary_mean == "all",
-            ),
-        }
+        seed = seed_loss(probs, _nearest(batch.labels, size))
+        auxiliary = auxiliary_loss(
+            match,
+            batch.labels,
+            temperature=options.auxiliary_temperature,
+            allowed=allowed,
+            ignored_count=options.auxiliary_mean == "all",
+        )
+        boundary = boundary_loss(probs, smoothed(), valid)
+        parts = {"seed": seed, "boundary": boundary, "auxiliary": auxiliary}
         loss = (
             options.seed_weight * parts["seed"]
             + options.boundary_weight * parts["boundary"]
