@@ -1,5 +1,7 @@
 """How tests are distributed over the processes of `pytest -n`."""
 
+import functools
+import importlib
 import logging
 import os
 import shutil
@@ -7,6 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import typer.main
+import typer.testing
 from xdist.scheduler import LoadScopeScheduling
 
 # Before torch is imported: teams of threads that share cores wait for each other.
@@ -55,6 +59,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             *(item.get_closest_marker(name) is None for name in markers),
         ]
     )
+
+
+_build = typer.main.get_command
+
+
+@functools.cache
+def _command_line(application: typer.Typer) -> Any:
+    """Its commands, built once in a process: that takes longer than many of them."""
+    importlib.import_module("wsss.__main__")  # which adds those of the demo
+    return _build(application)
+
+
+typer.main.get_command = typer.testing._get_command = _command_line
 
 
 @pytest.fixture(autouse=True)

@@ -155,25 +155,23 @@ def rehearse(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.workflow
 @pytest.mark.skipif(not (SHARED / "data/coco-subset").is_dir(), reason="no photographs")
-def test_two_presets_end_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
-    presets = ("voc12-clip-es", "coco14-clip-es")
-    process = rehearse(tmp_path, *presets, "--photos", "1", "1", "--cores", "2")
+def test_a_preset_ends_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
+    preset = "coco14-clip-es"  # whose masks are drawn first
+    process = rehearse(tmp_path, preset, "--photos", "1", "1", "--cores", "2")
     assert process.returncode == 0, process.stdout + process.stderr
-    for preset, images in zip(presets, (1464, 82_081), strict=True):
-        record = json.loads((tmp_path / f"rehearsals/{preset}.json").read_text())
-        stages = {stage["stage"]: stage for stage in record["stages"]}
-        assert {"cams train", "masks train", "table"} <= set(stages)
-        cams = stages["cams train"]
-        assert cams["items"] == images
-        assert cams["per_item"] > 0.05  # ViT-B/16 at the photograph's size
-        assert cams["hours"] > images * cams["per_item"] / 3600
-        assert 2**30 < cams["peak"] < 2**33
-        assert f"{preset}: finished in" in process.stdout
-        assert (tmp_path / f"results/{preset}/tables/table.md").is_file()
-    assert "coco_masks_0 train" in stages
+    record = json.loads((tmp_path / f"rehearsals/{preset}.json").read_text())
+    stages = {stage["stage"]: stage for stage in record["stages"]}
+    assert {"coco_masks_0 train", "cams train", "masks train", "table"} <= set(stages)
+    cams = stages["cams train"]
+    assert cams["items"] == 82_081
+    assert cams["per_item"] > 0.05  # ViT-B/16 at the photograph's size
+    assert cams["hours"] > cams["items"] * cams["per_item"] / 3600
+    assert 2**30 < cams["peak"] < 2**33
+    assert f"{preset}: finished in" in process.stdout
+    assert (tmp_path / f"results/{preset}/tables/table.md").is_file()
 
-    process = rehearse(tmp_path, "voc-subset", *presets, "--photos", "999", "1")
+    process = rehearse(tmp_path, "voc-subset", preset, "--photos", "999", "1")
     assert process.returncode == 1
     assert "voc-subset: failed before it ran: fewer than 999 photographs" in process.stdout
-    assert "coco14-clip-es: finished before" in process.stdout
+    assert f"{preset}: finished before" in process.stdout
     assert process.stderr.splitlines()[-1] == "failed: voc-subset"

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-HEAVY = ("timm", "transformers", "torch._dynamo")
-
+HEAVY = ("timm", "transformers", "torch._dynamo", "torch.distributed.fsdp", "sympy",
+         "scipy.ndimage", "scipy.optimize", "scipy.interpolate")  # fmt: skip
 
 CLIP = "from wsss._compat import import_open_clip; import_open_clip()"
 PLACEHOLDER = """
@@ -15,11 +15,18 @@ answer = roi_align.__globals__["is_compile_supported"]("cpu")
 from torch._dynamo.utils import is_compile_supported
 assert answer == is_compile_supported("cpu")
 """
+SEGMENTERS = """
+from mmseg.models.assigners.hungarian_assigner import linear_sum_assignment
+rows, columns = linear_sum_assignment([[1, 0], [0, 1]])
+assert columns.tolist() == [1, 0]
+from scipy.optimize import linear_sum_assignment as imported
+assert type(imported) is not type(linear_sum_assignment)
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("statement", "afterwards"), [(CLIP, PLACEHOLDER), ("import wsss.retrain.mm", "")]
+    ("statement", "afterwards"), [(CLIP, PLACEHOLDER), ("import wsss.retrain.mm", SEGMENTERS)]
 )
 def test_neither_imports_what_is_slow(statement: str, afterwards: str) -> None:
     check = f"import sys; print([name for name in {HEAVY} if name in sys.modules])"

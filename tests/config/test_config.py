@@ -26,6 +26,8 @@ from wsss.refine.registry import METHODS
 
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted((ROOT / "workflow/presets").glob("*.yaml"))
+SCHEMA = json_schema()
+VALIDATOR = Draft202012Validator(json.loads(SCHEMA))
 
 
 @pytest.mark.parametrize(
@@ -296,7 +298,7 @@ def test_shared_folder_depends_on_one_setting(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("file", "expected"),
-    [("workflow/schemas/config.schema.json", json_schema())],
+    [("workflow/schemas/config.schema.json", SCHEMA)],
 )
 def test_generated_file_is_up_to_date(file: str, expected: str) -> None:
     actual = (ROOT / file).read_text(encoding="utf-8")
@@ -352,9 +354,8 @@ def test_preset_is_valid_over_the_shipped_file(preset: Path) -> None:
 def test_editors_find_the_schema_of_a_preset(preset: Path) -> None:
     first, *_ = preset.read_text(encoding="utf-8").splitlines()
     schema = preset.parent / first.removeprefix("# yaml-language-server: $schema=")
-    assert schema.read_text(encoding="utf-8") == json_schema()
-    validator = Draft202012Validator(json.loads(json_schema()))
-    assert not list(validator.iter_errors(yaml.safe_load(preset.read_text(encoding="utf-8"))))
+    assert schema.read_text(encoding="utf-8") == SCHEMA
+    assert not list(VALIDATOR.iter_errors(yaml.safe_load(preset.read_text(encoding="utf-8"))))
 
 
 def test_every_key_is_explained_in_the_shipped_file() -> None:

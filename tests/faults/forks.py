@@ -1,9 +1,9 @@
 """A process that imports the stages once and then forks: `wsss …` without seconds of imports.
 
-A child is `python -m wsss …` after its imports, in a new session, with its output in
-a file. It can be killed at a chosen moment, and given a limit on the size of files. The server is
-a separate, single-threaded process without the test run's import hooks. It reads requests as
-lines of JSON and answers each with one.
+A child is `python -m wsss …` after its imports, with its commands built, in a new session, with
+its output in a file. It can be killed at a chosen moment, and given a limit on the size of files.
+The server is a separate, single-threaded process without the test run's import hooks. It reads
+requests as lines of JSON and answers each with one.
 """
 
 import json
@@ -113,12 +113,14 @@ class Forks:
 
 def serve() -> None:
     """Answer requests until standard input ends; in a child, return to run on as `wsss`."""
+    import functools
     import gc
     import importlib
 
     for name in _IMPORTED:
         importlib.import_module(name)
     import torch
+    import typer.main
     from matplotlib import font_manager
 
     from wsss.artifacts.code_digest import code_digest
@@ -130,6 +132,8 @@ def serve() -> None:
     font_manager.findfont("DejaVu Sans")
     code_digest(["wsss.data.ingest.stage"])
     package_versions()
+    typer.main.get_command = functools.cache(typer.main.get_command)
+    typer.main.get_command(sys.modules["wsss.__main__"].app)
     gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)

@@ -4,6 +4,7 @@ A child is forked from the test process, so that nothing is imported again. It h
 growth and time, and its crash does not end the tests.
 """
 
+import gc
 import importlib
 import os
 import resource
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from wsss.artifacts.code_digest import code_digest
 from wsss.artifacts.provenance import package_versions
@@ -56,7 +58,8 @@ class Outcome:
 
 def wsss(*arguments: str | Path) -> Outcome:
     """Run a command as a user would."""
-    main = importlib.import_module("wsss.__main__").main
+    program = importlib.import_module("wsss.__main__")
+    typer.main.get_command(program.app)
     if stage := _STAGES.get(str(arguments[0])):
         importlib.import_module(stage)  # once, and not in every child
         code_digest([stage])
@@ -64,7 +67,7 @@ def wsss(*arguments: str | Path) -> Outcome:
 
     def command() -> None:
         sys.argv = ["wsss", *map(str, arguments)]
-        main()
+        program.main()
 
     return in_child(command)
 
@@ -106,6 +109,7 @@ def in_child(task: Callable[[], None], *, seconds: float = SECONDS) -> Outcome:
 
 
 def _become(writer: int) -> None:
+    gc.freeze()  # the objects of the tests are no garbage, and looking at them copies their pages
     os.dup2(writer, 1)
     os.dup2(writer, 2)
     # pytest's capture replaced the streams; these are of the pipe

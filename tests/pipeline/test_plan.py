@@ -1,6 +1,9 @@
 """The plan of an engine, and the jobs of a cluster that follow it."""
 
 import datetime
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from wsss.config.load import from_mapping
 from wsss.pipeline.job import EngineChangedError, job_of, read_named
 from wsss.pipeline.plan import PLAN_VARIABLE, Plan
 
+ROOT = Path(__file__).parents[2]
 MAPPING = {"name": "demo", "masks": {"min_confidence": 0.5}}
 CONFIG = from_mapping(MAPPING)
 EDITED = from_mapping({"retrain": {"lr": 1e-5}})
@@ -29,6 +33,15 @@ def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in (folder / ".snakemake").rglob("*") if path.is_file()]
+
+
+def test_an_engine_does_without_torch() -> None:
+    """Whose import takes longer than a dry run."""
+    text = (ROOT / "workflow/rules/common.smk").read_text()
+    imports = re.findall(r"^from wsss[.\w]* import (?:\([^)]*\)|.*)$", text, re.MULTILINE)
+    assert len(imports) > 20
+    program = "\n".join([*imports, "import sys; sys.exit('torch' in sys.modules)"])
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 
 def test_a_dry_run_writes_nothing(rules: list[Path], tmp_path: Path) -> None:

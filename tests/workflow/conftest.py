@@ -16,6 +16,8 @@ import pytest
 
 from wsss.config.model import DEMO
 
+from .engines import engines
+
 ROOT = Path(__file__).parents[2]
 RUN = "tiny"
 CONFIG = {
@@ -30,6 +32,7 @@ CONFIG = {
         "train": {"iterations": 4, "batch": 2, "warmup": 1, "checkpoint_every": 2, "threads": 1},
         "weclip": {"width": 16, "rfm_start": 2},
     },
+    "infer": {"scales": [1.0]},
     "retrain": {
         "iterations": 3,
         "crop": 64,
@@ -38,6 +41,7 @@ CONFIG = {
         "checkpoint_every": 2,
         "threads": 1,
     },
+    "predict": {"scales": [1.0]},
     "pictures": {"contact_images": 2},
 }
 SCREEN = "screen.txt"
@@ -61,15 +65,8 @@ class Project:
             for k, v in os.environ.items()
             if k not in ("PYTHONPATH", "WSSS_ENGINE_PID", "WSSS_ENGINE_HOST")
         }
-        command = [ENGINE, "--configfile", "tiny.yaml", "--cores", "2", *arguments]
-        done = subprocess.run(
-            list(map(str, command)),
-            cwd=self.root,
-            env=environment,
-            text=True,
-            capture_output=True,
-            check=False,
-        )
+        command = ["--configfile", "tiny.yaml", "--cores", "2", *map(str, arguments)]
+        done = engines().run(command, cwd=self.root, env=environment)
         if check and done.returncode:
             raise AssertionError(f"snakemake failed:\n{done.stdout}\n{done.stderr}")
         return done

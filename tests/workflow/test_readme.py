@@ -1,5 +1,6 @@
 """README is short, and every command in it works in a fresh clone."""
 
+import os
 import re
 import shlex
 import shutil
@@ -7,7 +8,8 @@ import subprocess
 
 import pytest
 
-from tests.workflow.conftest import ENGINE, ROOT, RUN, Project
+from tests.workflow.conftest import ROOT, RUN, Project
+from tests.workflow.engines import engines
 
 README = (ROOT / "README.md").read_text("utf-8")
 _FENCE = re.compile(r"^```\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -47,8 +49,7 @@ def test_make_has_the_targets() -> None:
 @pytest.mark.workflow
 @pytest.mark.parametrize("words", of("snakemake"), ids=" ".join)
 def test_snakemake_finds_what_to_run(finished: Project, words: list[str]) -> None:
-    command = [str(ENGINE), *words[1:], "--dry-run"]
-    done = subprocess.run(command, cwd=finished.root, capture_output=True, text=True, check=False)
+    done = engines().run([*words[1:], "--dry-run"], cwd=finished.root, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert "Job stats:" in done.stdout + done.stderr
 

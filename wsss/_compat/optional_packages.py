@@ -4,9 +4,10 @@ What is slow: both import timm if it is there, and open_clip imports transformer
 imports all its models and torch's compiler (``torch._dynamo``, sympy), which takes longer than
 torch itself (seen with timm 1.0.31, transformers 5.24). No model that we take from them uses
 either: open_clip's towers of timm and of Hugging Face are refused (`wsss.clip.model_config`).
-open_clip's tokenizers import transformers where they use it.
+open_clip's tokenizers import transformers where they use it. mmengine imports torch's sharded
+optimizer if it is there, which takes as long as torch.
 
-Remedy: both packages count as not installed during the import. Delete this when they are imported
+Remedy: all three count as not installed during the import. Delete this when they are imported
 on demand.
 """
 
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_SLOW = ("timm", "transformers")
+_SLOW = ("timm", "transformers", "torch.distributed.optim")
 
 
 @contextmanager

@@ -22,9 +22,10 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import torch
+
+from wsss._compat.on_demand import imported_on_demand
 
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -40,17 +41,8 @@ def import_torchvision() -> None:
     ensure_torchvision_imports()
     if _COMPILER in sys.modules or "torchvision.ops" in sys.modules:
         return
-
-    def is_compile_supported(device: str) -> bool:
-        return bool(importlib.import_module(_COMPILER).is_compile_supported(device))
-
-    placeholder = ModuleType(_COMPILER)
-    vars(placeholder)["is_compile_supported"] = is_compile_supported
-    sys.modules[_COMPILER] = placeholder
-    try:
+    with imported_on_demand(_COMPILER):
         importlib.import_module("torchvision.ops")
-    finally:
-        del sys.modules[_COMPILER]
 
 
 def ensure_torchvision_imports() -> None:

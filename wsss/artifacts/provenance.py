@@ -112,9 +112,17 @@ def package_versions(imports: frozenset[str] = frozenset(DISTRIBUTIONS)) -> dict
     """
     versions = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
     for name in sorted(DISTRIBUTIONS[package] for package in imports):
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
+        if version := _installed_version(name):
+            versions[name] = version
     return versions
+
+
+@functools.cache  # the engine asks for each stage, and each answer reads the package's metadata
+def _installed_version(distribution: str) -> str:
+    """The version of a package; empty where it is not installed."""
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(distribution)
+    return ""
 
 
 def weight_files(config: Mapping[str, Any]) -> dict[str, str]:

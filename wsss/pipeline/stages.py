@@ -47,10 +47,11 @@ def stage_modules(stage: str, config: Config) -> dict[str, str]:
 
 def stage_packages(stage: str, config: Config) -> str:
     """Versions of the packages that ``stage`` uses, for the engine's own environment."""
-    versions = package_versions(imported_packages(entry_modules(stage, config)))
+    versions = package_versions(_imported_packages(entry_modules(stage, config)))
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 # An engine asks for each job.
 _code_digest = functools.cache(code_digest)
 _module_digests = functools.cache(module_digests)
+_imported_packages = functools.cache(imported_packages)

@@ -14,8 +14,14 @@ import warnings
 from pathlib import Path
 
 from wsss._compat.missing_packages import SEGMENTERS, require
+from wsss._compat.on_demand import imported_on_demand
 from wsss._compat.optional_packages import without_optional_packages
 from wsss._compat.torchvision_ops import ensure_torchvision_imports
+
+_UNUSED = (
+    "mmengine._strategy.fsdp", "mmengine.model.wrappers.fully_sharded_distributed",
+    "mmseg.utils.tokenizer", "scipy.interpolate", "scipy.ndimage", "scipy.optimize",
+)  # fmt: skip
 
 require(*SEGMENTERS)
 ensure_torchvision_imports()
@@ -23,6 +29,7 @@ with (
     contextlib.redirect_stdout(io.StringIO()),
     warnings.catch_warnings(),
     without_optional_packages(),
+    imported_on_demand(*_UNUSED),
 ):
     warnings.simplefilter("ignore")
     import mmseg

@@ -19,7 +19,6 @@ from wsss.artifacts.item_cache import write_items
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
-from wsss.compute.threads import ordered_map
 from wsss.config.base import UPPER_BOUND, Supervision
 from wsss.config.compute import ComputeConfig
 from wsss.config.data import DataConfig
@@ -128,6 +127,8 @@ def write_masks(
         return Item(sample.id, {"train": labels}, attrs, keys[sample.id])
 
     def compute_items(images: list[str]) -> Iterator[Item]:
+        from wsss.compute.threads import ordered_map  # torch, which the workflow does without
+
         return ordered_map(item, [samples[image] for image in images], threads=workers)
 
     write_items(
