@@ -44,8 +44,8 @@ def test_losses_and_labels_are_those_of_the_cpu(data: Data, tmp_path: Path, name
     _, expected = train(data, on_cpu, tmp_path / "cpu")
     with PretendGpu():
         _, actual = train(data, on_gpu, tmp_path / "gpu")
-    # Adam makes steps of the size of the learning rate from differences of rounding.
-    np.testing.assert_allclose(_losses(actual), _losses(expected), rtol=1e-3)
+    # Dropout draws in the order of the memory, which differs: the loss is close, not the same.
+    np.testing.assert_allclose(_losses(actual), _losses(expected), rtol=0.05)
     checkpoint = tmp_path / "cpu/segmenter.safetensors"
     labels = _labels(data, on_cpu, checkpoint, tmp_path / "cpu.h5")
     with PretendGpu() as gpu:
