@@ -41,8 +41,11 @@ _WAITS = {
     _ops._local_scalar_dense.default, _ops.nonzero.default, _ops.masked_select.default,
     _ops.bincount.default, _ops._unique2.default, _ops.equal.default, _ops.repeat_interleave.Tensor,
 }  # fmt: skip
-_EMPTY = {_ops.empty_like.default, _ops.new_empty.default, _ops.empty.memory_format}
-"""They reserve memory, and launch nothing."""
+_FREE = {
+    _ops.empty_like.default, _ops.new_empty.default, _ops.empty.memory_format,
+    _ops._unsafe_view.default,
+}  # fmt: skip
+"""They reserve or reshape memory, and launch nothing."""
 _FROM_HOST = ("tensor", "as_tensor", "asarray", "new_tensor")
 _CUDA = {
     "is_available": True, "device_count": 1, "current_device": 0, "set_device": None,
@@ -151,7 +154,7 @@ class _Operations(TorchDispatchMode):
                 here = [t for t in here if t.dim()]
             masks = func in _INDEX and any(i is not None and i.dtype == torch.bool for i in args[1])
             gpu.waits[line] += func in _WAITS or masks
-            gpu.launches[line] += not func.is_view and func not in _EMPTY
+            gpu.launches[line] += not func.is_view and func not in _FREE
             if here:
                 shapes = ", ".join(str(tuple(t.shape)) for t in here)
                 raise MixedDevicesError(f"{func.name()} at {line}: on the GPU, but {shapes} is not")

@@ -161,7 +161,7 @@ class ExternalSource:
         encoding = encoder.run(pixels[None], attention_sum_of=blocks)
         assert encoding.attention_sum is not None
         maps = seeds.on_grid(encoding.grid).to(encoder.device)
-        image_index, _ = pack_classes([sample.tags], encoder.device)
+        image_index, _ = pack_classes([sample.tags])
         return propagate(encoding.attention_sum / len(blocks), maps, image_index, self._cams)
 
 
