@@ -63,7 +63,7 @@ def raw_maps(
     encoding = encoder.run(pixels[None], calibration=calibration, class_token_last=True)
     features = patch_text.features(calibration.stream(encoding.tokens))
     texts = torch.cat([bank.classes, bank.backgrounds])
-    rows = pack_classes([classes], encoder.device)
+    rows = pack_classes([classes])
     return similarity(features, texts, *rows, cams.patch_text.score)
 
 

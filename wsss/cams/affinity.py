@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wsss.cams.boxes import BoxEdge, box_masks
-from wsss.cams.maps import scale_maps, slots_in_image
+from wsss.cams.maps import scale_maps
+from wsss.compute.packed_rows import padded_slots
 from wsss.config.cams import CamsConfig
 
 _TINY = 1e-30  # no division by zero for a patch that nothing attends to
@@ -42,9 +43,9 @@ class Affinity:
         """Multiply columns by S to the power, without building it."""
         row, column = self.row.unsqueeze(-1), self.column.unsqueeze(-1)
         for _ in range(self.power):
-            forward = row * (self.weights @ (column * columns))
-            backward = column * (self.weights.transpose(-2, -1) @ (row * columns))
-            columns = (forward + backward) / 2
+            forward = self.weights @ (column * columns)
+            backward = self.weights.transpose(-2, -1) @ (row * columns)
+            columns = (row * forward).addcmul_(column, backward).div_(2)
         return columns
 
 
@@ -61,8 +62,8 @@ def balance(
     row = torch.ones_like(weights[..., :1])
     column = row
     for _ in range(rounds):
-        column = 1 / (weights.transpose(-2, -1) @ row).clamp_min(_TINY)
-        row = 1 / (weights @ column).clamp_min(_TINY)
+        column = (weights.transpose(-2, -1) @ row).clamp_min_(_TINY).reciprocal_()
+        row = (weights @ column).clamp_min_(_TINY).reciprocal_()
     return Affinity(weights, row.squeeze(-1), column.squeeze(-1), power)
 
 
@@ -90,12 +91,12 @@ def propagate_maps(
         return maps
     gated = maps * box_masks(maps, box_threshold, box_edge)
     batch, patches = affinity.row.shape
-    slots = slots_in_image(image_index, batch)
+    image, row, most = padded_slots(image_index, batch, maps.device)
     # Packed rows (R, h, w) -> padded rows (B, K, N), K the most classes of an image
-    padded = gated.new_zeros(batch, 1 + int(slots.max()), patches)
-    padded[image_index, slots] = gated.flatten(1)
+    padded = gated.new_zeros(batch, most, patches)
+    padded[image, row] = gated.flatten(1)
     propagated = affinity.propagate(padded.transpose(1, 2))  # (B, N, K)
-    return propagated.transpose(1, 2)[image_index, slots].view_as(maps)
+    return propagated.transpose(1, 2)[image, row].view_as(maps)
 
 
 def propagate(

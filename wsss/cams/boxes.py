@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 
+from wsss.compute.packed_rows import to_device
+
 BoxEdge = Literal["inclusive", "exclusive"]
 
 # Neighbours inside a map, corners included; none between maps of the stack.
@@ -42,12 +44,12 @@ def box_masks(
     rows, height, width = maps.shape
     if rows == 0:
         return torch.zeros_like(maps, dtype=torch.bool)
-    levels = (maps * 255).to(torch.uint8)
+    levels = (maps * 255).to(torch.uint8).cpu()  # the only wait for a GPU
     limits = (levels.flatten(1).amax(1).double() * threshold).floor()
-    strong = (levels > limits[:, None, None]).cpu().numpy()
+    strong = (levels > limits[:, None, None]).numpy()
     labels, _ = ndimage.label(strong, structure=_CONNECTED)
     inside = np.zeros((rows, height, width), dtype=bool)
     cut = 1 if edge == "exclusive" else 0
     for row, y, x in ndimage.find_objects(labels):
         inside[row, y.start : min(y.stop, height - cut), x.start : min(x.stop, width - cut)] = True
-    return torch.from_numpy(inside).to(maps.device)
+    return to_device(torch.from_numpy(inside), maps.device)

@@ -21,6 +21,7 @@ from wsss.cams.maps import BatchCams, Scaling, pack_classes, scale_maps
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.last_block import LastBlock
 from wsss.clip.text.embeddings import TextBank
+from wsss.compute.packed_rows import to_device
 
 Gradient = Literal["margin", "softmax"]
 
@@ -98,7 +99,8 @@ def block_cams(
         gradient: see `score_gradients`.
     """
     device = encoder.device
-    image_index, class_index = pack_classes(classes, device)
+    packed = pack_classes(classes)
+    image_index, class_index = to_device(torch.stack(packed), device)
     features = encoder.project(block.pooled)
     probabilities, grad_outputs = score_gradients(
         features,
@@ -110,11 +112,11 @@ def block_cams(
     )
     if encoder.projection is not None:
         grad_outputs = grad_outputs @ encoder.projection.T
-    channels = block.vjp(grad_outputs, image_index)
+    channels = block.vjp(grad_outputs, packed[0])
     activation = block.normed[:, 1:][image_index] if len(classes) > 1 else block.normed[:, 1:]
     # (R, N, D) x (R, D, 1) -> (R, N) -> (R, h, w)
     maps = (activation @ channels.unsqueeze(-1)).squeeze(-1).unflatten(1, grid)
-    return GradCam(image_index, maps, probabilities, None, channels)
+    return GradCam(packed[0], maps, probabilities, None, channels)
 
 
 def score_gradients(

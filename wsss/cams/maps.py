@@ -35,7 +35,7 @@ class BatchCams:
     """CAMs of a batch, packed: rows of the first image, then of the second …"""
 
     image_index: Int[Tensor, " rows"]
-    """The image of each row."""
+    """The image of each row; on the CPU."""
     maps: Float[Tensor, "rows height width"]
     """In 0 … 1."""
     probabilities: Float[Tensor, " rows"]
@@ -86,31 +86,18 @@ def resize_maps(
 
 
 def pack_classes(
-    classes: Sequence[Sequence[int]], device: torch.device
+    classes: Sequence[Sequence[int]],
 ) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
     """Image and class of each packed row: rows of the first image, then of the second …
 
+    They lie on the CPU, which sizes and places follow from without a wait for a GPU.
+
     Args:
         classes: of each image.
-        device: of the result.
     """
     pairs = [(image, index) for image, row in enumerate(classes) for index in row]
-    packed = torch.tensor(pairs, dtype=torch.long, device=device).view(-1, 2)
+    packed = torch.tensor(pairs, dtype=torch.long).view(-1, 2)
     return packed[:, 0], packed[:, 1]
-
-
-def slots_in_image(image_index: Int[Tensor, " rows"], batch: int) -> Int[Tensor, " rows"]:
-    """Index of each packed row among the rows of its image, to copy rows into a padded tensor.
-
-    Args:
-        image_index: the image of each row, in ascending order.
-        batch: number of images.
-    """
-    counts = torch.bincount(image_index, minlength=batch)
-    return (
-        torch.arange(len(image_index), device=image_index.device)
-        - (counts.cumsum(0) - counts)[image_index]
-    )
 
 
 def average_to_grid(

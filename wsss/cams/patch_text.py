@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from wsss.cams.maps import Scaling, pack_classes, scale_maps, slots_in_image
+from wsss.cams.maps import Scaling, pack_classes, scale_maps
 from wsss.cams.views import Evidence
 from wsss.clip.calibration import Calibration
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.self_attention import SelfAttention
 from wsss.clip.text.embeddings import TextBank
+from wsss.compute.packed_rows import padded_slots, to_device
 from wsss.config.cams import PatchTextConfig
 
 Score = Literal["surgery", "cosine"]
@@ -60,10 +61,12 @@ def similarity(
     Args:
         features: projected tokens of the images, class token first.
         texts: unit vectors of all classes and backgrounds.
-        image_index: the image of each row, in ascending order.
-        text_index: the text of each row.
+        image_index: the image of each row, in ascending order; best on the CPU.
+        text_index: the text of each row; on any device.
         score: ``cosine`` is the plain cosine of token and text.
     """
+    image, slot, most = padded_slots(image_index, len(features), features.device)
+    text_index = to_device(text_index, features.device)
     if score == "cosine":
         unit = features / features.norm(dim=-1, keepdim=True).clamp_min(_tiny(features))
         directions = texts[text_index]
@@ -71,16 +74,15 @@ def similarity(
         unit = features / features.norm(dim=1, keepdim=True).clamp_min(_tiny(features))
         weights = text_weights(unit[:, 0], texts)
         common = weights @ texts / len(texts)  # (B, T) x (T, C)
-        directions = weights[image_index, text_index].unsqueeze(1) * texts[text_index]
-        directions = directions - common[image_index]
+        directions = weights[image, text_index].unsqueeze(1) * texts[text_index]
+        directions = directions - common[image]
     if len(image_index) == 0:
         return features.new_zeros(0, features.shape[1])
-    batch, slots = len(features), slots_in_image(image_index, len(features))
     # Packed directions (R, C) -> padded (B, K, C), K the most classes of an image
-    padded = directions.new_zeros(batch, 1 + int(slots.max()), directions.shape[1])
-    padded[image_index, slots] = directions
+    padded = directions.new_zeros(len(features), most, directions.shape[1])
+    padded[image, slot] = directions
     # (B, K, C) x (B, C, N) -> (B, K, N) -> (R, N)
-    return (padded @ unit.transpose(1, 2))[image_index, slots]
+    return (padded @ unit.transpose(1, 2))[image, slot]
 
 
 @torch.no_grad()
@@ -124,11 +126,13 @@ def probabilities(
     """
     unit = class_token / class_token.norm(dim=-1, keepdim=True).clamp_min(_tiny(class_token))
     logits = logit_scale * unit @ texts.T
-    allowed = torch.zeros_like(logits, dtype=torch.bool)
+    rows = torch.stack([image_index, class_index])
+    allowed = torch.zeros(logits.shape, dtype=torch.bool, device=rows.device)
     allowed[:, classes:] = True
-    allowed[image_index, class_index] = True
-    probs = logits.masked_fill(~allowed, -torch.inf).softmax(-1)
-    return probs[image_index, class_index]
+    allowed[rows[0], rows[1]] = True
+    image, text = to_device(rows, logits.device)
+    probs = logits.masked_fill(~to_device(allowed, logits.device), -torch.inf).softmax(-1)
+    return probs[image, text]
 
 
 class PatchText:
@@ -246,7 +250,7 @@ class PatchText:
         if mixed and attention_blocks:
             weighted = [encoding.attention[i] * self.attention_weight(i) for i in blocks]
             attention = torch.stack(weighted).sum(0)
-        image_index, class_index = pack_classes(classes, encoder.device)
+        image_index, class_index = pack_classes(classes)
         features = self.features(tokens if calibration is None else calibration.stream(tokens))
         score = self._settings.score
         scores = similarity(features, self._texts, image_index, class_index, score)

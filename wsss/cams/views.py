@@ -22,7 +22,7 @@ class Evidence:
     """What a CAM source says of a batch before its maps are scaled, packed like `BatchCams`."""
 
     image_index: Int[Tensor, " rows"]
-    """The image of each row."""
+    """The image of each row; on the CPU."""
     maps: Float[Tensor, "rows height width"]
     """Any values."""
     unit: float

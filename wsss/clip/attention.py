@@ -75,11 +75,25 @@ def explicit(
 
     Rows of a matrix are queries and sum to one.
     """
-    attended = torch.empty(heads.values.shape, device=total.device)
-    for _, matrix in _matrices(heads, attended):
-        for head in matrix.unbind(1):
-            total += head
-    return attended
+    attended = []
+    for matrix, values in _matrices(heads):
+        add_heads_(total, matrix)
+        attended.append(values)
+    return attended[0] if len(attended) == 1 else torch.cat(attended, dim=1)
+
+
+def explicit_with_mean(
+    heads: Heads,
+) -> tuple[Float[Tensor, "batch heads tokens head_width"], Float[Tensor, "batch tokens tokens"]]:
+    """Softmax attention in float32, and the mean of its matrices over the heads."""
+    batch, head_count, tokens, _ = heads.values.shape
+    if len(list(head_chunks(heads))) == 1:
+        ((matrix, attended),) = _matrices(heads)
+        return attended, matrix.mean(1)
+    mean = torch.zeros(batch, tokens, tokens, device=heads.values.device)
+    attended = explicit(heads, mean)
+    mean /= head_count
+    return attended, mean
 
 
 def explicit_with_weights(
@@ -89,31 +103,80 @@ def explicit_with_weights(
 ]:
     """The attention matrix of every head, and the attended values; float32."""
     batch, head_count, tokens, _ = heads.values.shape
-    attended = torch.empty(heads.values.shape, device=heads.values.device)
     weights = torch.empty((batch, head_count, tokens, tokens), device=heads.values.device)
-    for chunk, matrix in _matrices(heads, attended):
+    attended = []
+    for chunk, (matrix, values) in zip(head_chunks(heads), _matrices(heads), strict=True):
+        if matrix.shape[1] == head_count:
+            return matrix, values
         weights[:, chunk] = matrix
-    return weights, attended
+        attended.append(values)
+    return weights, torch.cat(attended, dim=1)
+
+
+def add_heads_(
+    total: Float[Tensor, "batch tokens tokens"], matrix: Float[Tensor, "batch heads tokens tokens"]
+) -> None:
+    """Add the matrices of all heads to a sum, in one reduction where there are several."""
+    total += matrix[:, 0] if matrix.shape[1] == 1 else matrix.sum(1)
 
 
 def _matrices(
-    heads: Heads, attended: Float[Tensor, "batch heads tokens head_width"]
-) -> Iterator[tuple[slice, Float[Tensor, "batch chunk tokens tokens"]]]:
-    """Attention matrices of a few heads at a time; writes their values to ``attended``."""
-    queries = (heads.queries.float() * heads.scale).contiguous()
+    heads: Heads,
+) -> Iterator[
+    tuple[
+        Float[Tensor, "batch chunk tokens tokens"], Float[Tensor, "batch chunk tokens head_width"]
+    ]
+]:
+    """Attention matrices of a few heads at a time, and what they attend to."""
+    if heads.queries.is_cuda:
+        yield from _matrices_by_few_launches(heads)
+        return
+    scaled = torch.empty(heads.queries.shape, device=heads.queries.device)
+    queries = torch.mul(heads.queries.float(), heads.scale, out=scaled)
     keys, values = heads.keys.float().contiguous(), heads.values.float().contiguous()
     for chunk in head_chunks(heads):
         # (B, H', L, d) x (B, H', d, L) -> (B, H', L, L)
         matrix = torch.softmax(queries[:, chunk] @ keys[:, chunk].transpose(-2, -1), dim=-1)
-        attended[:, chunk] = matrix @ values[:, chunk]
-        yield chunk, matrix
+        yield matrix, matrix @ values[:, chunk]
 
 
-def head_chunks(heads: Heads) -> Iterator[slice]:
-    """Heads whose matrices are built together: one on a CPU, as many as fit on a GPU."""
+def _matrices_by_few_launches(
+    heads: Heads,
+) -> Iterator[
+    tuple[
+        Float[Tensor, "batch chunk tokens tokens"], Float[Tensor, "batch chunk tokens head_width"]
+    ]
+]:
+    """The same for a GPU: one copy of all parts, and the scale is a part of the product."""
+    for chunk in head_chunks(heads):
+        parts = (heads.queries, heads.keys, heads.values)
+        queries, keys, values = torch.stack([part[:, chunk] for part in parts]).float()
+        matrix = scaled_products(queries, keys, heads.scale).softmax(-1)
+        yield matrix, matrix @ values
+
+
+def scaled_products(
+    queries: Float[Tensor, "*heads queries head_width"],
+    keys: Float[Tensor, "*heads tokens head_width"],
+    scale: float,
+) -> Float[Tensor, "*heads queries tokens"]:
+    """Dot products times a scale, in one product of matrices; contiguous inputs are not copied."""
+    left, right = queries.flatten(0, -3), keys.flatten(0, -3).transpose(1, 2)
+    nothing = left.new_empty(1, 1, 1)  # times 0
+    products = torch.baddbmm(nothing, left, right, beta=0, alpha=scale)
+    return products.view(*queries.shape[:-1], keys.shape[-2])
+
+
+def head_chunks(heads: Heads, parts: int = 1) -> Iterator[slice]:
+    """Heads whose matrices are built together: one on a CPU, as many as fit on a GPU.
+
+    Args:
+        heads: of a block.
+        parts: matrices of a head that are built at once on a GPU.
+    """
     batch, head_count, tokens, _ = heads.queries.shape
     step = 1
     if heads.queries.is_cuda:
-        step = max(1, min(head_count, _GPU_CHUNK_BYTES // (4 * batch * tokens * tokens)))
+        step = max(1, min(head_count, _GPU_CHUNK_BYTES // (4 * parts * batch * tokens * tokens)))
     for start in range(0, head_count, step):
         yield slice(start, min(start + step, head_count))

@@ -85,6 +85,7 @@ class ClipEncoder:
         self._positions = visual.get_parameter("positional_embedding").detach().float()
         self.native_grid = _pair(visual.grid_size)
         """Rows and columns that the positional table was learned for."""
+        self._resized = ((0, 0), self._positions)
         norm = visual.get_submodule("ln_pre")
         self._first_norm = None if isinstance(norm, nn.Identity) else Norm.of(norm, "ln_pre")
         blocks = visual.get_submodule("transformer").get_submodule("resblocks")
@@ -118,6 +119,7 @@ class ClipEncoder:
         if grid is not None:
             other._positions = resize_positions(self._positions, self.native_grid, grid)
             other.native_grid = grid
+        other._resized = ((0, 0), other._positions)
         return other
 
     @torch.no_grad()
@@ -143,9 +145,16 @@ class ClipEncoder:
         patches = F.conv2d(images, self._patch_weight, stride=self.patch)
         patches = patches.float().flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, h w, D)
         cls = self._class_token.expand(len(images), 1, -1)
-        positions = resize_positions(self._positions, self.native_grid, grid, self.rounding)
-        tokens = torch.cat([cls, patches], dim=1).add_(positions)
+        tokens = torch.cat([cls, patches], dim=1).add_(self._positions_on(grid))
         return (tokens if self._first_norm is None else self._first_norm(tokens)), grid
+
+    def _positions_on(self, grid: tuple[int, int]) -> Float[Tensor, "tokens width"]:
+        """The positional table of a grid; that of the last grid is at hand."""
+        last, table = self._resized
+        if last != grid:
+            table = resize_positions(self._positions, self.native_grid, grid, self.rounding)
+            self._resized = grid, table
+        return table
 
     @torch.no_grad()
     def run(
@@ -207,9 +216,7 @@ class ClipEncoder:
                 # Sums over heads are scaled to means once, after the last block.
                 attended = attention.explicit(heads, total)
             elif summed or returned:
-                mean = tokens.new_zeros(batch, length, length)
-                attended = attention.explicit(heads, mean)
-                mean /= block.heads
+                attended, mean = attention.explicit_with_mean(heads)
             else:
                 attended = attention.fused(heads)
             if calibration is not None:
@@ -243,9 +250,7 @@ class ClipEncoder:
     ) -> Float[Tensor, "batch tokens tokens"]:
         """Head-mean attention of the last block, without the rest of the block."""
         block = self.blocks[-1]
-        total = tokens.new_zeros(tokens.shape[0], tokens.shape[1], tokens.shape[1])
-        attention.explicit(block.split_heads(block.norm1(tokens)), total)
-        return total / block.heads
+        return attention.explicit_with_mean(block.split_heads(block.norm1(tokens)))[1]
 
     @torch.no_grad()
     def normalize(

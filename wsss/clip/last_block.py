@@ -27,6 +27,7 @@ from wsss.clip.activation import activate_, slope
 from wsss.clip.attention import Heads
 from wsss.clip.block import Block
 from wsss.clip.layers import Norm
+from wsss.compute.packed_rows import Slots, padded_slots
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,17 @@ class LastBlock:
 
         Args:
             grad_outputs: gradient of each score with respect to `pooled` of its image.
-            image_index: index of each score's image in the batch, in ascending order.
+            image_index: index of each score's image in the batch, in ascending order; best on the
+                CPU.
 
         Returns:
             One vector per score: the channel weights of Grad-CAM.
         """
         if len(image_index) == 0:
             return torch.zeros_like(grad_outputs)
-        gradient = self._through_mlp(self._through_pool(grad_outputs, image_index), image_index)
-        return self._through_attention(gradient, image_index)
+        slots = padded_slots(image_index, len(self.tokens), self.tokens.device)
+        gradient = self._through_pool(grad_outputs, slots.image)
+        return self._through_attention(self._through_mlp(gradient, slots.image), slots)
 
     def _through_pool(self, grad_outputs: Tensor, image_index: Tensor) -> _LowRankGradient:
         """Gradient at the block's output, patches only.
@@ -120,9 +123,7 @@ class LastBlock:
             )
         return gradient
 
-    def _through_attention(
-        self, gradient: Tensor, image_index: Tensor
-    ) -> Float[Tensor, "rows width"]:
+    def _through_attention(self, gradient: Tensor, slots: Slots) -> Float[Tensor, "rows width"]:
         """Patch means of the gradients of queries, keys and values, and from them of `normed`."""
         block = self.block
         if block.gain1 is not None:
@@ -130,14 +131,24 @@ class LastBlock:
         rows, patches, _ = gradient.shape
         # (R, N, D) -> (R, N, H, d) -> (R, H, N, d)
         per_head = block.out_proj.vjp(gradient).view(rows, patches, block.heads, -1)
-        counts = torch.bincount(image_index, minlength=len(self.tokens)).tolist()
-        images = enumerate(per_head.transpose(1, 2).split(counts))
-        sums = torch.cat([self._head_sums(part, image) for image, part in images if len(part)])
+        per_head = per_head.transpose(1, 2)
+        if per_head.is_cuda:  # rows of zeros cost less than products for each image
+            # (R, H, N, d) -> (B, K, H, N, d), K the most rows of an image
+            padded = per_head.new_zeros(len(self.tokens), slots.most, *per_head.shape[1:])
+            padded[slots.image, slots.row] = per_head
+            sums = self._head_sums(padded, slice(None))[slots.image, slots.row]
+        else:
+            counts = torch.bincount(slots.image, minlength=len(self.tokens)).tolist()
+            parts = (part.unsqueeze(0) for part in per_head.split(counts))
+            images = ((part, slice(i, i + 1)) for i, part in enumerate(parts) if part.shape[1])
+            sums = torch.cat([self._head_sums(*image)[0] for image in images])
         # (R, 3, H, d) -> (R, 3 D) x (3 D, D) -> (R, D)
         return block.in_proj.vjp(sums.flatten(1)) / patches
 
-    def _head_sums(self, gradient: Tensor, image: int) -> Float[Tensor, "rows 3 heads head_width"]:
-        """Sums over the patches of one image of the gradients of q, k and v.
+    def _head_sums(
+        self, gradient: Float[Tensor, "images rows heads patches head_width"], images: slice
+    ) -> Float[Tensor, "images rows 3 heads head_width"]:
+        """Sums over the patches of some images of the gradients of q, k and v.
 
         With P the attention, g_i the gradient at the attended values o_i of query i and
         D_i = g_i . o_i, the softmax gives dS_ij = P_ij (g_i . v_j - D_i), and
@@ -147,24 +158,27 @@ class LastBlock:
         no gradient, because scores do not use its output.
         """
         heads = self._heads
-        q, k, v = (part[image].float() for part in (heads.queries, heads.keys, heads.values))
-        attn = self.attention[image][:, 1:]  # (H, N, L): patches as queries
-        rows, count, patches, depth = gradient.shape
-        inner = (gradient * self._attended[image, :, 1:]).sum(-1)  # D: (R, H, N)
-        # (R, H, N, d) -> (H, N, R, d) -> (H, N, R d); D is appended as R further columns
-        columns = gradient.permute(1, 2, 0, 3).reshape(count, patches, rows * depth)
-        columns = torch.cat([columns, inner.permute(1, 2, 0)], dim=-1)
-        gathered = attn.transpose(1, 2) @ columns  # (H, L, N) x (H, N, R (d + 1))
-        to_values = gathered[..., : rows * depth].unflatten(-1, (rows, depth))  # (H, L, R, d)
-        column_sums = (to_values * v.unsqueeze(2)).sum(-1) - gathered[..., rows * depth :]
-        query_sums = heads.scale * column_sums.transpose(1, 2) @ k  # (H, R, L) x (H, L, d)
-        to_cls = attn[..., 0]  # (H, N)
-        cls_gradient = to_cls * ((gradient @ v[:, :1].transpose(1, 2)).squeeze(-1) - inner)
-        # (R, H, N) -> (H, R, N) x (H, N, d) -> (H, R, d)
-        key_sums = -heads.scale * cls_gradient.transpose(0, 1) @ q[:, 1:]
-        value_sums = ((1 - to_cls).unsqueeze(-1) * gradient).sum(2)  # (R, H, d)
+        # (b, H, L, d)
+        q, k, v = (part[images].float() for part in (heads.queries, heads.keys, heads.values))
+        attn = self.attention[images][:, :, 1:]  # (b, H, N, L): patches as queries
+        count, rows, head_count, patches, depth = gradient.shape
+        inner = (gradient * self._attended[images][:, None, :, 1:]).sum(-1)  # D: (b, K, H, N)
+        # (b, K, H, N, d) -> (b, H, N, K, d) -> (b, H, N, K d); D is appended as K further columns
+        columns = gradient.permute(0, 2, 3, 1, 4).reshape(count, head_count, patches, rows * depth)
+        columns = torch.cat([columns, inner.permute(0, 2, 3, 1)], dim=-1)
+        gathered = attn.transpose(-2, -1) @ columns  # (b, H, L, N) x (b, H, N, K (d + 1))
+        to_values = gathered[..., : rows * depth].unflatten(-1, (rows, depth))  # (b, H, L, K, d)
+        column_sums = (to_values * v.unsqueeze(-2)).sum(-1) - gathered[..., rows * depth :]
+        # (b, H, K, L) x (b, H, L, d)
+        query_sums = heads.scale * column_sums.transpose(-2, -1) @ k
+        to_cls = attn[..., 0].unsqueeze(1)  # (b, 1, H, N)
+        class_values = v[:, None, :, :1].transpose(-2, -1)  # (b, 1, H, d, 1)
+        cls_gradient = to_cls * ((gradient @ class_values).squeeze(-1) - inner)
+        # (b, K, H, N) -> (b, H, K, N) x (b, H, N, d) -> (b, H, K, d)
+        key_sums = -heads.scale * cls_gradient.transpose(1, 2) @ q[:, :, 1:]
+        value_sums = ((1 - to_cls).unsqueeze(-1) * gradient).sum(-2)  # (b, K, H, d)
         return torch.stack(
-            [query_sums.transpose(0, 1), key_sums.transpose(0, 1), value_sums], dim=1
+            [query_sums.transpose(1, 2), key_sums.transpose(1, 2), value_sums], dim=2
         )
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wsss.clip.attention import Heads, head_chunks
+from wsss.clip.attention import Heads, add_heads_, head_chunks, scaled_products
 
 Relation = Literal["qq_kk_vv", "qq_kk", "vv", "identity"]
 HeadUse = Literal["sum", "mean", "each"]
@@ -53,13 +53,19 @@ class SelfAttention:
         if self.relation == "identity":
             mean = torch.eye(tokens, device=values.device).expand(batch, -1, -1)
             return self.gain(head_count) * values, mean
+        if values.is_cuda and self.heads != "each":
+            total = self._head_sum(heads)
+            mean = total / head_count
+            # (B, H, L, d) -> (B, L, H d): one matrix for the values of all heads
+            rows = values.transpose(1, 2).flatten(2)
+            moved = (total if self.heads == "sum" else mean) @ rows
+            return moved.view(batch, tokens, head_count, -1).transpose(1, 2), mean
         total = values.new_zeros(batch, tokens, tokens)
         attended = torch.empty_like(values)
         for chunk, matrix in self._matrices(heads):
             if self.heads == "each":
                 attended[:, chunk] = matrix @ values[:, chunk]
-            for head in matrix.unbind(1):
-                total += head
+            add_heads_(total, matrix)
         mean = total / head_count
         if self.heads != "each":
             # (B, 1, L, L) x (B, H, L, d) -> (B, H, L, d): one matrix for the values of all heads
@@ -70,10 +76,27 @@ class SelfAttention:
         """Weight, in the matrix applied to values, of what is added to every head's matrix."""
         return float(head_count) if self.heads == "sum" else 1.0
 
+    def _head_sum(self, heads: Heads) -> Float[Tensor, "batch tokens tokens"]:
+        """The matrices of all heads, added; for a GPU: all parts and heads in one reduction."""
+        names = _PARTS[self.relation]
+        total: Tensor | None = None
+        for chunk in head_chunks(heads, len(names)):
+            rows = torch.stack([getattr(heads, name)[:, chunk] for name in names]).float()
+            probs = scaled_products(rows, rows, heads.scale).softmax(-1).sum((0, 2))
+            total = probs if total is None else total.add_(probs)
+        assert total is not None
+        return total.div_(len(names))
+
     def _matrices(
         self, heads: Heads
     ) -> Iterator[tuple[slice, Float[Tensor, "batch chunk tokens tokens"]]]:
-        parts = [getattr(heads, name).float().contiguous() for name in _PARTS[self.relation]]
+        parts = [getattr(heads, name).float() for name in _PARTS[self.relation]]
+        if heads.queries.is_cuda:  # all parts in one product
+            for chunk in head_chunks(heads, len(parts)):
+                rows = torch.stack([part[:, chunk] for part in parts])
+                yield chunk, scaled_products(rows, rows, heads.scale).softmax(-1).mean(0)
+            return
+        parts = [part.contiguous() for part in parts]
         for chunk in head_chunks(heads):
             matrix = None
             for part in parts:

@@ -111,9 +111,13 @@ def average(tensors: Sequence[Tensor]) -> None:
 
 def means(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The means of measurements over all processes, on the CPU and without a gradient."""
-    copies = {name: value.detach().float().cpu() for name, value in values.items()}
-    average(list(copies.values()))
-    return copies
+    if not values:
+        return {}
+    # One transfer, and so one wait for a GPU.
+    flat = torch.cat([value.detach().float().reshape(-1) for value in values.values()]).cpu()
+    average([flat])
+    parts = flat.split([value.numel() for value in values.values()])
+    return {n: part.view(values[n].shape) for n, part in zip(values, parts, strict=True)}
 
 
 def any_rank(condition: bool) -> bool:

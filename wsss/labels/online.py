@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from wsss.cams.maps import resize_maps, slots_in_image
+from wsss.cams.maps import resize_maps
+from wsss.compute.packed_rows import padded_slots, to_device
 from wsss.labels.ignore import IGNORED
 from wsss.labels.par import pixel_adaptive_refinement
 
@@ -41,7 +42,7 @@ def score_stacks(
 
     Args:
         maps: of all images, in 0..1; rows in the order of their images.
-        image_index: the image of each row, in ascending order.
+        image_index: the image of each row, in ascending order; best on the CPU.
         batch: number of images; an image may have no row.
         size: height and width of the labels.
         power: of the background.
@@ -52,9 +53,9 @@ def score_stacks(
     """
     if len(image_index) == 0:
         return maps.new_ones(batch, 1, *size)
-    slots = slots_in_image(image_index, batch)
-    stacks = maps.new_zeros(batch, 2 + int(slots.max()), *size)
-    stacks[image_index, 1 + slots] = resize_maps(maps, size)
+    image, row, most = padded_slots(image_index, batch, maps.device)
+    stacks = maps.new_zeros(batch, 1 + most, *size)
+    stacks[:, 1:][image, row] = resize_maps(maps, size)
     stacks[:, 0] = (1 - stacks[:, 1:].amax(1)).clamp_min(0) ** power
     return stacks
 
@@ -75,8 +76,8 @@ def online_labels(
     Args:
         images: of the batch, for PAR.
         maps: class maps in 0..1, see `score_stacks`.
-        image_index: the image of each map, in ascending order.
-        classes: the class of each map, 0-based.
+        image_index: the image of each map, in ascending order; best on the CPU.
+        classes: the class of each map, 0-based; best on the CPU.
         size: height and width of the labels.
         power: of the background.
         valid: 0 in padding, which becomes 255. None, as published: padding is learned from.
@@ -86,8 +87,11 @@ def online_labels(
     batch = len(images)
     stacks = score_stacks(maps, image_index, batch, size, power=power)
     scores = pixel_adaptive_refinement(images, stacks)
-    values = torch.zeros(scores.shape[:2], dtype=torch.uint8, device=scores.device)
-    values[image_index, 1 + slots_in_image(image_index, batch)] = (classes + 1).to(torch.uint8)
+    here = torch.device("cpu")  # a table of a few bytes, which the host knows
+    values = torch.zeros(scores.shape[:2], dtype=torch.uint8)
+    image, row, _ = padded_slots(image_index, batch, here)
+    values[image, 1 + row] = (classes.cpu() + 1).to(torch.uint8)
+    values = to_device(values, scores.device)
     winner = scores.argmax(1)  # (B, H, W)
     # (B, labels) indexed by (B, H W) -> (B, H, W)
     labels = values.gather(1, winner.flatten(1)).view(winner.shape)

@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from wsss.compute.packed_rows import to_device
 
 DILATIONS: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
 ITERATIONS = 20
@@ -44,8 +46,19 @@ def par_weights(
     """
     _check(dilations)
     size = (images.shape[-2], images.shape[-1])
-    padded = _pad(images, max(dilations))
     count = len(_STEPS) * len(dilations)
+    far = [d * math.hypot(*step) for d in dilations for step in _STEPS]
+    distance = torch.tensor(far, dtype=images.dtype)
+    position = -((distance / (distance.std() + _TINY) / _TOLERANCE) ** 2)
+    position = to_device(_POSITION_SHARE * position.softmax(0), images.device).view(1, -1, 1, 1)
+    if images.is_cuda:
+        near = images.flatten(2)[:, :, _places(size, tuple(dilations), images.device)]
+        deviation = near.std(2).unflatten(-1, size)  # (B, C, n, H W) -> (B, C, H, W)
+        gap = near.unflatten(-1, size).sub_(images.unsqueeze(2))
+        gap = gap.div_(((deviation + _TINY) * _TOLERANCE).unsqueeze(2))
+        colour = gap.square_().mean(1).neg_().softmax(1)
+        return torch.threshold_(colour.add_(position), _NOTHING, 0.0)
+    padded = _pad(images, max(dilations))
     # Neighbour by neighbour: (B, C, n, H, W), all of them at once, would not fit the cache.
     mean, variance = torch.zeros_like(images), torch.zeros_like(images)
     for near in _neighbours(padded, size, dilations):
@@ -60,10 +73,7 @@ def par_weights(
         gap = (near - images).mul_(inverse)
         torch.mean(gap.square_(), dim=1, out=colour[:, index])
     colour = colour.neg_().softmax(1)
-    far = [d * math.hypot(*step) for d in dilations for step in _STEPS]
-    distance = torch.tensor(far, dtype=images.dtype, device=images.device)
-    position = -((distance / (distance.std() + _TINY) / _TOLERANCE) ** 2)
-    colour.add_(_POSITION_SHARE * position.softmax(0).view(1, -1, 1, 1))
+    colour.add_(position)
     return torch.threshold_(colour, _NOTHING, 0.0)
 
 
@@ -94,6 +104,8 @@ def par_refine(
             f"{len(_STEPS) * len(dilations)}"
         )
     size = (masks.shape[-2], masks.shape[-1])
+    if masks.is_cuda:
+        return _refined_on_gpu(masks, weights, iterations, tuple(dilations))
     for _ in range(iterations):
         padded = _pad(masks, max(dilations))
         masks = torch.zeros_like(masks)
@@ -116,6 +128,43 @@ def pixel_adaptive_refinement(
         images = F.interpolate(images, size, mode="bilinear", align_corners=True)
     weights = par_weights(images, dilations)
     return par_refine(masks, weights, iterations=iterations, dilations=dilations)
+
+
+def _refined_on_gpu(
+    masks: Float[Tensor, "batch classes height width"],
+    weights: Float[Tensor, "batch neighbours height width"],
+    iterations: int,
+    dilations: tuple[int, ...],
+) -> Float[Tensor, "batch classes height width"]:
+    """`par_refine` with one launch per iteration: every pixel is a weighted bag of neighbours."""
+    batch, classes, height, width = masks.shape
+    pixels = height * width
+    places = _places((height, width), dilations, masks.device)
+    offsets = pixels * torch.arange(batch, device=masks.device)
+    # (n, H W) -> (B, H W, n): rows of a table of all pixels of the batch
+    rows = (places.T + offsets.view(-1, 1, 1)).int().flatten()
+    bags = torch.arange(0, rows.numel(), len(places), dtype=torch.int32, device=masks.device)
+    # (B, n, H, W) -> (B, H W, n)
+    shares = weights.flatten(2).transpose(1, 2).flatten()
+    # (B, K, H, W) -> (B, H W, K)
+    table = masks.flatten(2).transpose(1, 2).reshape(batch * pixels, classes)
+    for _ in range(iterations):
+        table = torch.embedding_bag(table, rows, bags, False, 0, False, shares)[0]
+    refined = table.view(batch, height, width, classes).permute(0, 3, 1, 2).contiguous()
+    return torch.threshold_(refined, _NOTHING, 0.0)
+
+
+def _places(
+    size: tuple[int, int], dilations: tuple[int, ...], device: torch.device
+) -> Int[Tensor, "neighbours pixels"]:
+    """The pixel that each neighbour of each pixel is, in row-major order; the border repeats."""
+    height, width = size
+    steps = torch.tensor([(d * y, d * x) for d in dilations for y, x in _STEPS])
+    rows = (torch.arange(height) + steps[:, :1]).clamp(0, height - 1)
+    columns = (torch.arange(width) + steps[:, 1:]).clamp(0, width - 1)
+    sides = to_device(torch.cat([width * rows, columns], dim=1), device)
+    # (n, H, 1) + (n, 1, W) -> (n, H W)
+    return (sides[:, :height, None] + sides[:, None, height:]).flatten(1)
 
 
 def _pad(maps: Tensor, reach: int) -> Tensor:

@@ -20,6 +20,7 @@ from wsss.cams.affinity import propagate
 from wsss.cams.external.pickle_reader import SeedError
 from wsss.cams.external.seed_files import ExternalCams, read_external_cams
 from wsss.cams.maps import CamMaps, pack_classes
+from wsss.clip.encoder import ClipEncoder
 from wsss.clip.input import EncoderInput
 from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.config.cams import CamsConfig
@@ -28,6 +29,8 @@ from wsss.data.manifest import Sample
 
 _SHOWN = 5
 _log = logging.getLogger(__name__)
+_Loaded = tuple[Sample, ExternalCams, Float[Tensor, "3 height width"] | None]
+"""An image with its seeds, and its pixels where the encoder needs them."""
 
 
 class ExternalSource:
@@ -73,9 +76,10 @@ class ExternalSource:
             self._report(list(checked), len(samples))
             if self._input is not None:
                 self._input.check_sizes(samples)
-                if self._input.encoder.device.type != "cpu":
-                    threads = 1
-            yield from ordered_map(self._maps, samples, threads=threads)
+                if self._input.encoder.device.type != "cpu":  # which is used by this thread alone
+                    yield from map(self._maps, ordered_map(self._load, samples, threads=threads))
+                    return
+            yield from ordered_map(lambda s: self._maps(self._load(s)), samples, threads=threads)
 
     def _path(self, sample: Sample) -> Path:
         return self._folder / f"{sample.id}.{self._settings.layout}"
@@ -130,26 +134,34 @@ class ExternalSource:
         names = (path.relative_to(self._folder).with_suffix("").as_posix() for path in paths)
         return sorted(set(names) - set(self._ids))
 
-    def _maps(self, sample: Sample) -> CamMaps:
-        seeds = self._read(sample)
+    def _load(self, sample: Sample) -> _Loaded:
+        pixels = None if self._input is None else self._input.pixels(sample)
+        return sample, self._read(sample), pixels
+
+    def _maps(self, loaded: _Loaded) -> CamMaps:
+        sample, seeds, pixels = loaded
         stride = self._settings.stride
         grid = (-(-sample.height // stride), -(-sample.width // stride))
         cam_affinity = None
-        if self._input is not None:
-            cam_affinity = self._propagated(self._input, sample, seeds).half().cpu().numpy()
+        if self._input is not None and pixels is not None:
+            propagated = self._propagated(self._input.encoder, pixels, sample, seeds)
+            cam_affinity = propagated.half().cpu().numpy()
         return CamMaps(sample, seeds.on_grid(grid).half().numpy(), cam_affinity)
 
     @torch.inference_mode()
     def _propagated(
-        self, inputs: EncoderInput, sample: Sample, seeds: ExternalCams
+        self,
+        encoder: ClipEncoder,
+        pixels: Float[Tensor, "3 height width"],
+        sample: Sample,
+        seeds: ExternalCams,
     ) -> Float[Tensor, "classes rows columns"]:
         """The seeds on the patch grid, propagated along the encoder's attention."""
-        encoder = inputs.encoder
         blocks = range(encoder.depth - self._cams.affinity.last_blocks, encoder.depth)
-        encoding = encoder.run(inputs.pixels(sample)[None], attention_sum_of=blocks)
+        encoding = encoder.run(pixels[None], attention_sum_of=blocks)
         assert encoding.attention_sum is not None
         maps = seeds.on_grid(encoding.grid).to(encoder.device)
-        image_index, _ = pack_classes([sample.tags], encoder.device)
+        image_index, _ = pack_classes([sample.tags])
         return propagate(encoding.attention_sum / len(blocks), maps, image_index, self._cams)
 
 

@@ -34,27 +34,29 @@ def balanced_cross_entropy(
     loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
     background = labels == 0
     foreground = ~background & (labels != IGNORED)
-    return 0.5 * (_mean(loss, background) + _mean(loss, foreground))
-
-
-def _mean(loss: Tensor, where: Bool[Tensor, "batch height width"]) -> Float[Tensor, ""]:
-    return batch_mean((loss * where).sum(), where.sum())
+    where = torch.stack([background, foreground]).flatten(1)
+    return 0.5 * batch_mean((loss.flatten() * where).sum(1), where.sum(1)).sum()
 
 
 def batch_mean(
-    total: Float[Tensor, ""], count: Integer[Tensor, ""], *, more: int = 0
-) -> Float[Tensor, ""]:
+    total: Float[Tensor, "*terms"], count: Integer[Tensor, "*terms"], *, more: int = 0
+) -> Float[Tensor, "*terms"]:
     """A sum over a batch divided by the number of its terms; 0 without any.
 
     If several processes share the batch, the counts of all are added. The mean of the results, and
     of their gradients, over the processes is then that of the batch.
 
     Args:
-        total: of this process.
+        total: of this process; several sums share one message.
         count: of this process.
         more: added to the count of the batch.
     """
-    return distributed.world_size() * total / (distributed.all_sum(count) + more).clamp_min(1)
+    terms = distributed.all_sum(count)
+    if more:
+        terms = terms + more
+    if (processes := distributed.world_size()) > 1:
+        total = processes * total
+    return total / terms.clamp_min(1)
 
 
 def window(
@@ -97,7 +99,6 @@ def affinity_loss(
         affinity: in 0..1.
         pairs: from `affinity_labels`. Counts over the batch are increased by one, as published.
     """
-    same, different = pairs == 1, pairs == 0
-    attract = batch_mean(((1 - affinity) * same).sum(), same.sum(), more=1)
-    repel = batch_mean((affinity * different).sum(), different.sum(), more=1)
-    return 0.5 * (attract + repel)
+    where = torch.stack([pairs == 1, pairs == 0]).flatten(1)
+    distances = torch.stack([1 - affinity, affinity]).flatten(1)
+    return 0.5 * batch_mean((distances * where).sum(1), where.sum(1), more=1).sum()

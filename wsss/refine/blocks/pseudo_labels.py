@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from wsss.compute.packed_rows import to_device
 from wsss.labels.ignore import IGNORED
 from wsss.labels.online import IgnoreBand, online_labels
 from wsss.refine.blocks.options import HeadOptions
@@ -39,7 +40,7 @@ def shown_tags(
         return ~(probabilities < threshold * batch.probabilities)
     if settings.crop_visibility in ("located", "image"):
         return batch.maps.flatten(1).amax(1) >= threshold
-    return torch.ones_like(batch.image_index, dtype=torch.bool)
+    return torch.ones_like(batch.probabilities, dtype=torch.bool)
 
 
 @torch.no_grad()
@@ -71,10 +72,14 @@ def crop_labels(
         ignore_band=ignore_band(settings),
     )
     absent = torch.zeros(len(labels), IGNORED + 1, dtype=torch.bool, device=labels.device)
-    absent[batch.image_index[~shown], 1 + batch.classes[~shown]] = True
+    rows = torch.stack([batch.image_index, 1 + batch.classes])
+    image, label = to_device(rows, labels.device)
+    absent[image, label] = ~shown
     # (B, 256) indexed by (B, H W) -> (B, H, W)
     hidden = absent.gather(1, labels.flatten(1).long()).view(labels.shape)
     labels = labels.masked_fill(hidden, IGNORED)
     # Nothing is learned from an image without tags: what it shows is not known.
-    has_tags = torch.bincount(batch.image_index, minlength=len(labels)) > 0
-    return labels.masked_fill(~has_tags[:, None, None], IGNORED)
+    untagged = torch.bincount(batch.image_index, minlength=len(labels)) == 0
+    if not untagged.any():
+        return labels
+    return labels.masked_fill(to_device(untagged, labels.device)[:, None, None], IGNORED)

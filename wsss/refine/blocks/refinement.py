@@ -36,7 +36,9 @@ def block_distances(
     """
     if distance == "signed":
         return affinity.sum((1, 2)).unsqueeze(1) - attention.sum((2, 3))
-    # Block by block: the differences of all of them at once would take as much memory again.
+    if attention.is_cuda:
+        return torch.linalg.vector_norm(attention - affinity.unsqueeze(1), 1, dim=(2, 3))
+    # Block by block: the differences of all of them at once would leave the cache.
     each = [(affinity - block).abs_().sum((1, 2)) for block in attention.unbind(1)]
     return torch.stack(each, dim=1)
 

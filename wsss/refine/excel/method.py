@@ -211,8 +211,8 @@ class Excel(HeadRefiner[ExcelOptions]):
         With ``infer.scores: static_cam`` the static CAM, without mirroring.
         """
         rows = (
-            torch.zeros(len(classes), dtype=torch.long, device=pixels.device),
-            torch.tensor(classes, dtype=torch.long, device=pixels.device),
+            torch.zeros(len(classes), dtype=torch.long),
+            torch.tensor(classes, dtype=torch.long),
         )
         static = self.setup.infer.scores == "static_cam"
         # The mirror image is in the batch, over which the published mean of the relation runs.

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wsss.clip.input import EncoderInput
 from wsss.compute import distributed, seeding
+from wsss.compute.packed_rows import to_device
 from wsss.compute.threads import ordered_map
 from wsss.config.refine import TrainingConfig
 from wsss.data.images.crop import Crop, draw_crop
@@ -43,9 +44,9 @@ class CropBatch:
     labels: UInt8[Tensor, "batch height width"] | None
     """The image's pseudo label (its truth with full supervision), cut; None without."""
     image_index: Int[Tensor, " rows"]
-    """The crop of each row."""
+    """The crop of each row; on the CPU, so that counts and places cost no wait for a GPU."""
     classes: Int[Tensor, " rows"]
-    """The class of each row, 0-based: the tags of the whole image."""
+    """The class of each row, 0-based: the tags of the whole image; on the CPU."""
     probabilities: Float[Tensor, " rows"]
     """Of the class on the whole image; NaN where it is not known."""
     initial: Float[Tensor, "rows grid grid"]
@@ -55,14 +56,24 @@ class CropBatch:
     cuts: tuple[tuple[str, Crop], ...] = ()
     """Of each crop the image, and where it was cut."""
 
+    @property
+    def tags(self) -> list[list[int]]:
+        """The classes of each crop."""
+        counts = torch.bincount(self.image_index, minlength=len(self.images)).tolist()
+        return [part.tolist() for part in self.classes.split(counts)]
+
     def to(self, device: torch.device) -> CropBatch:
-        """A copy on a device."""
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
+        """A copy on a device, but for `image_index` and `classes`."""
+        return replace(self, **{n: to_device(value, device) for n, value in self._large().items()})
+
+    def pinned(self) -> CropBatch:
+        """A copy in memory from which a GPU fetches while the host goes on."""
+        return replace(self, **{n: value.pin_memory() for n, value in self._large().items()})
+
+    def _large(self) -> dict[str, Any]:
+        on_host = ("image_index", "classes")
+        tensors = {n: value for n, value in vars(self).items() if isinstance(value, Tensor)}
+        return {name: value for name, value in tensors.items() if name not in on_host}
 
 
 @dataclass(frozen=True)
@@ -160,7 +171,7 @@ class CropStream:
         counts = [len(cut.cams.classes) for cut in cuts]
         probs = [cut.cams.probabilities or (float("nan"),) * len(cut.cams.classes) for cut in cuts]
         labels = [cut.labels for cut in cuts if cut.labels is not None]
-        return CropBatch(
+        batch = CropBatch(
             images=torch.stack([cut.image for cut in cuts]),
             valid=torch.from_numpy(np.stack([cut.valid for cut in cuts])),
             labels=torch.from_numpy(np.stack(labels)) if labels else None,
@@ -173,6 +184,7 @@ class CropStream:
             maps=torch.from_numpy(np.concatenate([cut.maps for cut in cuts])),
             cuts=tuple((cut.cams.sample.id, cut.crop) for cut in cuts),
         )
+        return batch.pinned() if self._inputs.encoder.device.type == "cuda" else batch
 
     def _cut(self, image: str, position: int) -> _Cut:
         cams = self._cams.read(image)

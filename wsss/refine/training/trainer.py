@@ -93,10 +93,12 @@ class Trainer(Generic[Batch]):
         self._path, self._key, self._description = work / _STATE, key, description
         self._snapshots = snapshots
         self._groups = groups or [Group(list(module.parameters()), 1.0)]
+        on_gpu = all(p.is_cuda for group in self._groups for p in group.parameters)
         self._optimizer = torch.optim.AdamW(
             [{"params": list(group.parameters)} for group in self._groups],
             lr=settings.lr,
             weight_decay=settings.weight_decay,
+            fused=on_gpu or None,  # one launch for all parameters
         )
         self._columns: list[str] = []
         self._timer = StepTimer()
@@ -195,14 +197,14 @@ class Trainer(Generic[Batch]):
                 f"the method's loss returned {sorted(parts)}; expected the entry 'loss', which is "
                 "minimised, and perhaps its parts"
             )
-        measured = distributed.means(parts)
-        steps = self._settings.iterations
-        check_loss(float(measured["loss"]), step + 1, steps, "refine.train")
         self._optimizer.zero_grad(set_to_none=True)
         parts["loss"].backward()
         parameters = (p for group in self._optimizer.param_groups for p in group["params"])
         distributed.average([p.grad for p in parameters if p.grad is not None])
         self._optimizer.step()
+        measured = distributed.means(parts)  # a GPU is waited for once the whole step is on its way
+        steps = self._settings.iterations
+        check_loss(float(measured["loss"]), step + 1, steps, "refine.train")
         values = {"lr": learning_rate(step, self._settings)} | {
             name: float(part) for name, part in measured.items()
         }

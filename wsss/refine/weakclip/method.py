@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from wsss.compute.packed_rows import to_device
 from wsss.compute.pool import WorkerPool
 from wsss.data.datasets.classes import spelling
 from wsss.refine.base import CropOptions, Refiner, Scores, Setup
@@ -68,7 +69,8 @@ class WeakClip(Refiner[WeakClipOptions]):
         match, small = self._match_and_logits(batch.images)
         size = (small.shape[-2], small.shape[-1])
         tags = _tags_of(batch, small.shape[1])
-        allowed = tags if options.tags_in_losses == "masked" else None
+        masked = options.tags_in_losses == "masked"
+        allowed = to_device(tags, small.device) if masked else None
         in_crf = None if options.tags_in_losses == "ignored" else tags
         probs = label_probabilities(small, allowed)
         photos = grid_photos(batch.images, size, self.setup.encoder_input, options.boundary)
@@ -209,8 +211,8 @@ def class_texts(setup: Setup[WeakClipOptions]) -> list[str]:
 
 
 def _tags_of(batch: CropBatch, labels: int) -> Bool[Tensor, "batch labels"]:
-    """The background and the tags of each image."""
-    tags = torch.zeros(len(batch.images), labels, dtype=torch.bool, device=batch.images.device)
+    """The background and the tags of each image; on the CPU."""
+    tags = torch.zeros(len(batch.images), labels, dtype=torch.bool)
     tags[:, 0] = True
     tags[batch.image_index, batch.classes + 1] = True
     return tags

@@ -123,14 +123,12 @@ class WeClip(HeadRefiner[WeClipOptions]):
         refined map has on the crop is restored.
         """
         if not self._crop_cams:
-            every = torch.ones_like(batch.image_index, dtype=torch.bool)
+            every = torch.ones_like(batch.probabilities, dtype=torch.bool)
             return batch.initial, every, batch.maps.flatten(1).amax(1)
         assert features.block is not None
         cams = self.setup.cams
-        crops = range(len(batch.images))
-        tags = [batch.classes[batch.image_index == crop].tolist() for crop in crops]
         grad_cams = block_cams(
-            self.encoder, features.block, features.grid, tags, self.bank, cams.gradient
+            self.encoder, features.block, features.grid, batch.tags, self.bank, cams.gradient
         )
         maps = grad_cams.scaled(cams.scaling)
         return maps, shown_tags(batch, self.options, grad_cams.probabilities), None
@@ -165,7 +163,7 @@ class WeClip(HeadRefiner[WeClipOptions]):
         """The image's CAM, refined with the learned affinity."""
         features = encode(self.encoder, pixels[None], attention_blocks=self.options.rfm_blocks)
         fused = self.head(features.features, features.grid).fused
-        only_image = torch.zeros(len(cams), dtype=torch.long, device=cams.device)
+        only_image = torch.zeros(len(cams), dtype=torch.long)
         maps = resize_maps(cams, features.grid)
         return self._refined(features, maps, only_image, self.affinity(fused))
 

@@ -1,0 +1,60 @@
+"""The pretended GPU refuses what a GPU refuses, and counts what it would do."""
+
+import pytest
+import torch
+
+from tests.gpu.pretend import MixedDevicesError, PretendGpu
+
+
+def test_operands_must_lie_together() -> None:
+    with PretendGpu():
+        there, here = torch.zeros(3, device="cuda"), torch.ones(3)
+        with pytest.raises(MixedDevicesError):
+            there + here
+        with pytest.raises(MixedDevicesError):
+            here[torch.tensor([0], device="cuda")]
+        with pytest.raises(TypeError, match="can't convert"):
+            there.numpy()
+        assert (there + 1 + torch.tensor(2.0)).device.type == "cuda"  # a scalar may lie anywhere
+        assert there[torch.tensor([0])].is_cuda
+        assert not there.cpu().is_cuda
+
+
+def test_gradients_lie_where_their_tensors_do() -> None:
+    with PretendGpu():
+        weight = torch.ones(3, requires_grad=True)
+        (weight.to("cuda") ** 2).sum().backward()
+        assert weight.grad is not None
+        assert weight.grad.device.type == "cpu"
+        torch.testing.assert_close(weight.grad, torch.full((3,), 2.0))
+
+
+def test_waits_are_what_torch_would_report() -> None:
+    with PretendGpu() as gpu:
+        there = torch.arange(3.0, device="cuda")
+        here = torch.ones(3)
+        for action, waits in {
+            lambda: there + 1: 0,
+            lambda: here.to("cuda", non_blocking=True): 0,
+            lambda: here.to("cuda"): 1,
+            lambda: torch.tensor([1.0], device="cuda"): 1,
+            lambda: there.cpu(): 1,
+            lambda: there.sum().item(): 1,
+            lambda: there.tolist(): 1,
+            lambda: there[there > 1]: 1,
+            lambda: there[torch.tensor([1])]: 1,
+            lambda: here.sum().item(): 0,
+        }.items():
+            gpu.clear()
+            action()
+            assert gpu.waits.total() == waits
+
+
+def test_launches_are_operations_there() -> None:
+    with PretendGpu() as gpu:
+        there = torch.zeros(2, 3, device="cuda")
+        assert gpu.launches.total() == 1
+        (there.T @ there).relu()
+        there.new_empty(4)
+        torch.ones(3) + 1
+        assert gpu.launches.total() == 3

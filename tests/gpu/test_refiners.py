@@ -1,0 +1,109 @@
+"""Refiners on a pretended GPU: no devices are mixed, results are those of the CPU, few waits."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.gpu.pretend import PretendGpu
+from tests.gpu.steps import Step, counted_steps
+from tests.refine.chain import Chain, cut_short
+from wsss.artifacts.checkpoint import load_checkpoint
+from wsss.artifacts.shard import Shard
+from wsss.compute.threads import fixed_threads
+from wsss.config.base import overlay
+from wsss.refine.training.trainer import Trainer
+
+TRAIN = {"iterations": 4, "batch": 2, "warmup": 1, "checkpoint_every": 2, "crop": 64}
+SECTIONS: dict[str, dict[str, Any]] = {
+    "weclip": {"refine": {"weclip": {"width": 16, "rfm_start": 2}}},
+    "excel": {
+        "refine": {"excel": {"width": 16, "lvc_start": 2, "self_training_start": 3}},
+        "cams": {"source": "patch_text", "affinity": {"last_blocks": 6}},
+    },
+    "weakclip": {"refine": {"weakclip": {"width": 16, "channels": 16}}},
+}
+BUDGETS = {"weclip": (25, 2269), "excel": (16, 2369), "weakclip": (10, 2175)}
+"""Most waits and launches of a step, by method; the demo's CLIP has 12 blocks, as ViT-B/16 has."""
+ON_GPU = {"compute": {"device": "cuda"}}
+
+
+def _chain(folder: Path, method: str, **sections: Any) -> Chain:
+    small = {"refine": {"method": method, "train": TRAIN}, "infer": {"scales": [1.0, 0.75]}}
+    whole = overlay(overlay(small, SECTIONS[method]), sections)
+    return Chain(folder, whole.pop("refine"), train=4, val=2, **whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["corrected", "published"])
+@pytest.mark.parametrize("method", SECTIONS)
+def test_results_are_those_of_the_cpu(tmp_path: Path, method: str, variant: str) -> None:
+    small = {"keep_ratio": False, "input_size": 64} if method == "excel" else {}
+    chain = _chain(tmp_path, method, variant=variant, clip=small)
+    chain.seeds()
+    expected = chain.train(chain.config(), tmp_path / "cpu")
+    with PretendGpu() as gpu, counted_steps(gpu) as steps:
+        config = chain.config(**ON_GPU)
+        with cut_short(Trainer, "_keep", lambda done: done.steps == 3):
+            chain.train(config, tmp_path / "gpu")
+        resumed = len(steps)
+        trained = chain.train(config, tmp_path / "gpu")
+        on_gpu = _written(chain, config, trained, tmp_path / "gpu")
+    assert resumed == 3
+    assert len(steps) == 5  # the third was repeated
+    _assert_close_weights(trained, expected)
+    _assert_close(on_gpu, _written(chain, chain.config(), trained, tmp_path / "cpu"))
+    _assert_within(steps[-1], *BUDGETS[method])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["weclip", "excel"])
+def test_weights_of_the_encoder_in_bfloat16(tmp_path: Path, method: str) -> None:
+    chain = _chain(tmp_path, method, clip={"precision": "bfloat16"})
+    with PretendGpu():
+        config = chain.config(**ON_GPU)
+        trained = chain.train(config, tmp_path / "gpu")
+        scores, _ = _written(chain, config, trained, tmp_path / "gpu")
+    with Shard(scores) as shard:
+        for item in shard:
+            assert np.isfinite(item.arrays["score"]).all()
+
+
+def _written(chain: Chain, config: Any, checkpoint: Path, folder: Path) -> tuple[Path, Path]:
+    """Scores and predictions of a checkpoint."""
+    scores = chain.apply(config, checkpoint, folder / "scores.h5")
+    return scores, chain.predict(config, checkpoint, folder / "predictions.h5")
+
+
+def _assert_close_weights(actual: Path, expected: Path) -> None:
+    first, second = load_checkpoint(actual)[0], load_checkpoint(expected)[0]
+    assert first.keys() == second.keys()
+    for name, tensor in second.items():
+        torch.testing.assert_close(first[name], tensor, atol=2e-4, rtol=1e-3, msg=name)
+
+
+def _assert_close(actual: tuple[Path, Path], expected: tuple[Path, Path]) -> None:
+    """Scores within half precision, labels alike on all but a few pixels."""
+    for first, second in zip(actual, expected, strict=True):
+        with Shard(first) as one, Shard(second) as other:
+            assert one.ids == other.ids
+            for item in one:
+                for name, array in other.read(item.id).arrays.items():
+                    if array.dtype == np.uint8:
+                        assert (item.arrays[name] == array).mean() > 0.999
+                    else:
+                        np.testing.assert_allclose(item.arrays[name], array, atol=4e-3)
+
+
+def _assert_within(step: Step, waits: int, launches: int) -> None:
+    """Of a step that prepares nothing for those that follow."""
+    assert sum(step.waits.values()) <= waits, step.waits
+    assert sum(step.launches.values()) <= launches, step.launches
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    with fixed_threads(1):
+        yield

@@ -1,0 +1,67 @@
+"""Segmenters on a pretended GPU: trained, and predicting, as on the CPU."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.gpu.pretend import PretendGpu
+from tests.retrain.conftest import Data, build_config, make_data, small_networks
+from tests.retrain.trainings import run as train
+from wsss.artifacts.shard import Shard
+from wsss.artifacts.stage import STAGES
+from wsss.compute.threads import fixed_threads
+from wsss.config.model import Config
+from wsss.retrain.predict import run as predict
+
+__all__ = ["small_networks"]
+MODELS = ("segformer-b0", "deeplabv3plus-r50", "clip-vit")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_networks")]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return make_data(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with fixed_threads(1):
+        yield
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_losses_and_labels_are_those_of_the_cpu(data: Data, tmp_path: Path, name: str) -> None:
+    on_cpu = build_config(model=name)
+    on_gpu = on_cpu.model_copy(
+        update={"compute": on_cpu.compute.model_copy(update={"device": "cuda"})}
+    )
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "gpu").mkdir()
+    _, expected = train(data, on_cpu, tmp_path / "cpu")
+    with PretendGpu():
+        _, actual = train(data, on_gpu, tmp_path / "gpu")
+    # Dropout draws in the order of the memory, which differs: the loss is close, not the same.
+    np.testing.assert_allclose(_losses(actual), _losses(expected), rtol=0.05)
+    checkpoint = tmp_path / "cpu/segmenter.safetensors"
+    labels = _labels(data, on_cpu, checkpoint, tmp_path / "cpu.h5")
+    with PretendGpu() as gpu:
+        there = _labels(data, on_gpu, checkpoint, tmp_path / "gpu.h5")
+    assert gpu.launches.total() > 100
+    for image, arrays in labels.items():
+        for protocol, array in arrays.items():
+            assert (there[image][protocol] == array).mean() > 0.99, (image, protocol)
+
+
+def _losses(curve: str) -> list[float]:
+    return [float(row["loss"]) for row in csv.DictReader(curve.splitlines())]
+
+
+def _labels(data: Data, config: Config, checkpoint: Path, out: Path) -> dict[str, Any]:
+    values = STAGES["predict"].select(config) | {"compute": config.compute}
+    predict(data.manifest_dir, "val", (1, 1), checkpoint, out, **values)
+    with Shard(out) as shard:
+        return {item.id: item.arrays for item in shard}
