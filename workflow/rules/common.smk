@@ -43,7 +43,7 @@ from wsss.config.paths import expand_path
 from wsss.data.datasets.coco import instances_path, parts_of
 from wsss.errors import WsssError
 from wsss._compat.missing_packages import SEGMENTERS, require
-from wsss.compute.device import local_gpus, require_cuda
+from wsss.compute.device import local_gpus, local_problem, require_cuda
 from wsss.demo.dataset import RECORD, is_as_drawn
 from wsss.photos.record import is_complete
 from wsss.score.papers.table import load_table
@@ -139,6 +139,9 @@ try:
         require_cuda(CONFIG.compute.device)
 except ValueError as error:
     stop(error)
+if HERE and workflow.is_main_process:
+    if problem := local_problem(CONFIG.compute.device):
+        logger.warning(problem)
 # GPUs of this machine, on which its jobs take turns. On a cluster (`--jobs`) the profile says which
 # rules need a GPU, and the cluster assigns them.
 GPUS = 0 if workflow.resource_settings.nodes else local_gpus(CONFIG.compute.device)
