@@ -37,7 +37,7 @@ from wsss.pipeline.watched import (
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.watch import is_listed, listing_path
 from wsss.clip.text.knowledge import built_in
-from wsss.config.base import with_supervision
+from wsss.config.base import AUTO, with_supervision
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
 from wsss.data.datasets.coco import instances_path, parts_of
@@ -148,6 +148,15 @@ GPUS = 0 if workflow.resource_settings.nodes else local_gpus(CONFIG.compute.devi
 GPU = min(1, GPUS)
 if GPUS and "gpu" not in workflow.resource_settings.resources:
     workflow.register_resource("gpu", GPUS)
+# Workers of jobs next to the engine; on a cluster these may use its few local cores.
+LOCAL_WORKERS = CONFIG.compute.workers
+# Workers of each process of a training, whose threads are those of its arithmetic. On a cluster the
+# job counts its own CPUs (0) unless the configuration says a number.
+WORKERS_OF_TRAINING = CONFIG.compute.workers
+if workflow.resource_settings.nodes:
+    LOCAL_WORKERS = min(LOCAL_WORKERS, workflow.resource_settings.local_cores)
+    if PLAN.config.get("compute", {}).get("workers", AUTO) == AUTO:
+        WORKERS_OF_TRAINING = 0
 MANY = [run for run in RUNS.final if run != CONFIG.name]
 show_progress()
 
@@ -529,6 +538,11 @@ def loss_title(wildcards):
         kind = "mixed"
     title = with_supervision(wildcards.run, kind)
     return ["--title", title] if kind != "tags" else []
+
+
+def workers_of_score(wildcards):
+    """One for the demo, whose few images are counted while a process starts."""
+    return 1 if of_run(wildcards).data.kind == "demo" else LOCAL_WORKERS
 
 
 def scored_of(wildcards):
