@@ -1,7 +1,9 @@
 """Hours of the trainings of the papers' presets on one GPU: `python -m benchmarks.hours`.
 
 A step of each training is run at its published size, with random weights of the published networks
-and crops of noise. The batch is cut to `--batch`, and the time scaled back to the preset's. The
+and crops of noise. On a CPU the batch is cut to two crops, which one worker decodes, and the time
+scaled back to the preset's. On a GPU it is the preset's own, decoded by as many workers as a job
+has there (`compute.workers: auto`). `--batch` cuts it as well, for a GPU with little memory. The
 seconds are compared with those of a product of two matrices, measured in the same process. The
 result is work: the floating-point operations that a dense product would do in the time. Where a
 method changes in the middle of its training, both parts are measured and weighted.
@@ -34,15 +36,19 @@ from benchmarks.rehearse.project import preset_files
 from benchmarks.rehearse.reductions import PHASES
 from benchmarks.scale import prepare
 from wsss.artifacts.stage import STAGES
-from wsss.config.base import overlay
+from wsss.config.base import AUTO, overlay
 from wsss.config.load import from_mapping, merged_yaml
 from wsss.config.model import Config
 from wsss.config.runs import expand_runs
 
 WECLIP_HOURS, EXCEL_SECONDS = 4.5, 0.186  # published, on an RTX 3090
 WEAKCLIP_SECONDS = 16 / 16.8  # a step of 16 crops; published, GPUs not said
-STEPS = 2  # that are timed, after one that warms up
-IMAGES, SIDE = 8, 500
+STEPS = {"cpu": (1, 3), "cuda": (20, 60)}
+"""Of the two runs whose difference is timed. On a GPU the shorter one is longer than what the
+workers prepare ahead."""
+IMAGES = {"cpu": 8, "cuda": 64}
+SIDE = 500
+CPU_BATCH = 2
 MATRIX = 2048
 FITTED = {
     "voc12-weclip": 3600 * WECLIP_HOURS / 30_000,
@@ -71,7 +77,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--presets", nargs="+", choices=TRAININGS, default=list(TRAININGS))
-    parser.add_argument("--batch", type=int, default=2, help="crops per measured step (default: 2)")
+    parser.add_argument(
+        "--batch", type=int, help="crops per measured step (default: 2 on a CPU, all on a GPU)"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cache", type=Path, help="JSON file of measurements, to resume from")
     parser.add_argument("--single", nargs=3, help=argparse.SUPPRESS)
@@ -122,7 +130,8 @@ def work_of(preset: str, what: str, options: argparse.Namespace) -> dict[str, fl
     step = seconds = 0.0
     for part, share in parts.items():
         command = [sys.executable, "-m", "benchmarks.hours", "--single", preset, what, part]
-        command += ["--batch", str(options.batch), "--device", options.device]
+        command += ["--device", options.device]
+        command += [] if options.batch is None else ["--batch", str(options.batch)]
         process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
         if process.returncode:
             raise SystemExit(f"{preset}, {what}: failed\n{process.stderr}")
@@ -149,18 +158,20 @@ def measure(
     config = load_preset(preset)
     kind = config.data.kind
     assert kind != "folder"
-    prepare(folder / "data", IMAGES, side=SIDE, classes=kind)
+    machine = options.device.partition(":")[0]
+    prepare(folder / "data", IMAGES[machine], side=SIDE, classes=kind)
     train = _train_refiner if what == "refine" else _train_segmenter
     section = config.refine.train if what == "refine" else config.retrain
-    batch = min(options.batch, section.batch)
-    few, many = 1, 1 + STEPS
+    most = options.batch or (CPU_BATCH if machine == "cpu" else section.batch)
+    batch = min(most, section.batch)
+    few, many = STEPS[machine]
     seconds: list[float] = []
     for steps in (few, few, many):  # the first fills caches
         short = _short(config, what, part, steps, batch, options.device, folder / "data")
         start = _now(options.device)
         train(short, folder / "data", folder / f"run-{len(seconds)}", folder / "cache")
         seconds.append(_now(options.device) - start)
-    step = (seconds[2] - seconds[1]) / STEPS * section.batch / batch
+    step = (seconds[2] - seconds[1]) / (many - few) * section.batch / batch
     return {"seconds": step, "operations": step * _rate(options.device)}
 
 
@@ -176,7 +187,7 @@ def _short(
     if what == "refine" and method == "weakclip":
         refine[method] = {"repeat_list": ""}
     changes: dict[str, Any] = {
-        "compute": {"device": device, "workers": 1},
+        "compute": {"device": device, "workers": 1 if device == "cpu" else AUTO},
         "data": {"root": str(root)},
         "clip": {"pretrained": "random"},
         "refine": refine,

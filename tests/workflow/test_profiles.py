@@ -75,6 +75,22 @@ def test_every_submitted_rule_has_threads_memory_and_time(name: str) -> None:
     assert {entry.split("=")[0] for entry in profile.get("groups", [])} <= submitted
 
 
+def test_threads_and_memory_of_a_training_grow_with_its_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("WSSS_TRAINING_GPUS", raising=False)
+    for gpus, threads, memory in ((1, 8, 16000), (4, 32, 40000)):
+        profile = _read("slurm-gpu")
+        for rule in ("refine_train", "retrain"):
+            assert f"{rule}={threads}" in profile["set-threads"]
+            requests = {f"{rule}:gpu={gpus}", f"{rule}:mem_mb={memory} * attempt"}
+            assert requests <= set(profile["set-resources"])
+        monkeypatch.setenv("WSSS_TRAINING_GPUS", "4")
+    monkeypatch.setenv("WSSS_TRAINING_GPUS", "all")
+    with pytest.raises(SystemExit, match="WSSS_TRAINING_GPUS: found 'all', expected a number"):
+        _read("slurm-gpu")
+
+
 @pytest.mark.parametrize("name", PROFILES)
 @pytest.mark.parametrize(
     ("accounts", "command"), [("accounting_storage/none", "squeue"), ("slurmdbd", "sacct")]

@@ -37,13 +37,13 @@ from wsss.pipeline.watched import (
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.watch import is_listed, listing_path
 from wsss.clip.text.knowledge import built_in
-from wsss.config.base import with_supervision
+from wsss.config.base import AUTO, with_supervision
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
 from wsss.data.datasets.coco import instances_path, parts_of
 from wsss.errors import WsssError
 from wsss._compat.missing_packages import SEGMENTERS, require
-from wsss.compute.device import local_gpus, require_cuda
+from wsss.compute.device import local_gpus, local_problem, require_cuda
 from wsss.demo.dataset import RECORD, is_as_drawn
 from wsss.photos.record import is_complete
 from wsss.score.papers.table import load_table
@@ -139,12 +139,24 @@ try:
         require_cuda(CONFIG.compute.device)
 except ValueError as error:
     stop(error)
+if HERE and workflow.is_main_process:
+    if problem := local_problem(CONFIG.compute.device):
+        logger.warning(problem)
 # GPUs of this machine, on which its jobs take turns. On a cluster (`--jobs`) the profile says which
 # rules need a GPU, and the cluster assigns them.
 GPUS = 0 if workflow.resource_settings.nodes else local_gpus(CONFIG.compute.device)
 GPU = min(1, GPUS)
 if GPUS and "gpu" not in workflow.resource_settings.resources:
     workflow.register_resource("gpu", GPUS)
+# Workers of jobs next to the engine; on a cluster these may use its few local cores.
+LOCAL_WORKERS = CONFIG.compute.workers
+# Workers of each process of a training, whose threads are those of its arithmetic. On a cluster the
+# job counts its own CPUs (0) unless the configuration says a number.
+WORKERS_OF_TRAINING = CONFIG.compute.workers
+if workflow.resource_settings.nodes:
+    LOCAL_WORKERS = min(LOCAL_WORKERS, workflow.resource_settings.local_cores)
+    if PLAN.config.get("compute", {}).get("workers", AUTO) == AUTO:
+        WORKERS_OF_TRAINING = 0
 MANY = [run for run in RUNS.final if run != CONFIG.name]
 show_progress()
 
@@ -526,6 +538,11 @@ def loss_title(wildcards):
         kind = "mixed"
     title = with_supervision(wildcards.run, kind)
     return ["--title", title] if kind != "tags" else []
+
+
+def workers_of_score(wildcards):
+    """One for the demo, whose few images are counted while a process starts."""
+    return 1 if of_run(wildcards).data.kind == "demo" else LOCAL_WORKERS
 
 
 def scored_of(wildcards):

@@ -39,7 +39,7 @@ rule refine_train:
         runtime="24h",
         device=CONFIG.compute.device,
         gpu=GPU,
-        workers=CONFIG.compute.workers,
+        workers=WORKERS_OF_TRAINING,
     params:
         sections=sections("refine_train"),
         code=code("refine_train"),

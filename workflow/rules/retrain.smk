@@ -23,6 +23,7 @@ rule retrain:
         runtime="48h",
         device=CONFIG.compute.device,
         gpu=GPU,
+        workers=WORKERS_OF_TRAINING,
     params:
         sections=sections("retrain"),
         code=code("retrain"),
@@ -40,7 +41,7 @@ rule retrain:
         "WSSS_JOB={params.job:q}"
         " python -m wsss launch --processes {resources.gpu} retrain {input.masks:q} --manifest {params.folder:q}"
         " --out {output.weights:q} --log {output.log:q} --work {params.work:q}"
-        " --device {resources.device} {params.corrected} 2> {log}"
+        " --device {resources.device} --workers {resources.workers} {params.corrected} 2> {log}"
 
 
 rule predict:

@@ -19,6 +19,7 @@ rule score:
     localrule: True
     conda:
         "../../envs/core.yaml"
+    threads: workers_of_score
     resources:
         mem_mb=4000,
         runtime="2h",
@@ -35,7 +36,7 @@ rule score:
     shell:
         "WSSS_JOB={params.job:q}"
         " python -m wsss score {params.product} {input.shards:q} --manifest {params.folder:q}"
-        " --split {wildcards.split} --out {output.records:q} 2> {log}"
+        " --split {wildcards.split} --out {output.records:q} --workers {threads} 2> {log}"
 
 
 # Made when asked for by name, of a run with refine.train.snapshots_every:
@@ -318,7 +319,7 @@ rule page:
     localrule: True
     conda:
         "../../envs/core.yaml"
-    threads: CONFIG.compute.workers
+    threads: LOCAL_WORKERS
     params:
         sections=sections("page"),
         code=code("page"),
@@ -352,7 +353,7 @@ rule gallery:
     localrule: True
     conda:
         "../../envs/core.yaml"
-    threads: CONFIG.compute.workers
+    threads: LOCAL_WORKERS
     params:
         sections=sections("gallery"),
         code=code("gallery"),

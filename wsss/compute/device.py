@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import logging
 import os
-import runpy
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsss.compute.gpus import HELD, VISIBLE, claim_gpus, visible_gpus
+from wsss.compute.cuda import (
+    cuda_failure,
+    driver_version,
+    is_older,
+    torch_build,
+    torch_has_cuda,
+)
+from wsss.compute.gpus import (
+    HELD,
+    VISIBLE,
+    claim_gpus,
+    release_gpus,
+    signs_of_gpus,
+    visible_gpus,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -23,26 +34,39 @@ def pick_device(name: str) -> torch.device:
 
     A process holds its GPU until it ends (`wsss.compute.gpus`). ``auto`` and ``cuda`` take a free
     one. In a Slurm job, which may share its node, ``auto`` takes only a GPU that Slurm assigned. In
-    a training of several processes each takes the GPU of its rank.
+    a training of several processes each takes the GPU of its rank. The first call logs the device.
+
+    Where there are GPUs that torch cannot use, ``auto`` warns and takes the CPU; their locks are
+    released.
 
     Raises:
-        ValueError: there is no such device, or several processes would share it.
+        ValueError: there is no such device, several processes would share it, or torch cannot use
+            it.
     """
+    device = _picked(name)
+    _log_once(logging.INFO, f"computing on {_description(device)}")
+    return device
+
+
+def _picked(name: str) -> torch.device:
     import torch  # here, so that reading a configuration does not cost torch's start-up
 
     kind, _, gpu_index = name.partition(":")
-    if name == "cpu" or (name == "auto" and not torch_has_cuda()):
+    if name == "cpu":
         return torch.device("cpu")
     if kind not in ("auto", "cuda"):
         raise ValueError(f"device {name!r}: expected auto, cpu, cuda or cuda:1 …")
     require_cuda(name)
     if kind == "auto" and "SLURM_JOB_ID" in os.environ and VISIBLE not in os.environ:
         if visible_gpus():
-            _log.warning(
+            _log_once(
+                logging.WARNING,
                 "this node has GPUs, but Slurm lent none to this job, so it computes on the CPU; "
-                "ask for one (resource gpu), or set compute.device to cuda to take what is there"
+                "ask for one (resource gpu), or set compute.device to cuda to take what is there",
             )
         return torch.device("cpu")
+    if not torch_has_cuda():
+        return _cpu_instead(cuda_failure())
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if gpu_index:
             raise ValueError(
@@ -50,27 +74,100 @@ def pick_device(name: str) -> torch.device:
                 "each; set it to cuda, or launch one process"
             )
         gpu_index = os.environ["LOCAL_RANK"]
-    if HELD not in os.environ and (gpus := visible_gpus()):
-        if gpu_index:
-            if int(gpu_index) >= len(gpus):
-                raise ValueError(
-                    f"GPU {gpu_index} was asked for (0-based), but {len(gpus)} can be seen here"
-                )
-            claim_gpus([gpus[int(gpu_index)]])
-        else:
-            os.environ[VISIBLE] = claim_gpus(gpus)[0].name  # CUDA has not looked at it yet
-        os.environ[HELD] = "1"
-    if not torch.cuda.is_available():
+    if kind == "auto" and _unusable:  # looking again would wait for a GPU that is of no use
+        return torch.device("cpu")
+    allowed = os.environ.get(VISIBLE)
+    claimed = HELD not in os.environ and _claim(gpu_index)
+    if failure := cuda_failure():
+        if claimed:
+            _release(allowed)
         if kind == "auto":
-            return torch.device("cpu")
-        raise ValueError(
-            f"no GPU: compute.device is {name}, but this machine shows none to torch; set it to "
-            "cpu or auto, or run where there is one"
-        )
+            return _cpu_instead(failure)
+        raise unusable(name, failure)
     device = torch.device(f"cuda:{gpu_index}" if gpu_index else "cuda")
     if gpu_index:
         torch.cuda.set_device(device)  # else torch keeps a context on the first GPU as well
     return device
+
+
+def _claim(gpu_index: str) -> bool:
+    """Hold the GPU of an index, or any; False where none is listed."""
+    if not (gpus := visible_gpus()):
+        return False
+    if gpu_index:
+        if int(gpu_index) >= len(gpus):
+            raise ValueError(
+                f"GPU {gpu_index} was asked for (0-based), but {len(gpus)} can be seen here"
+            )
+        claim_gpus([gpus[int(gpu_index)]])
+    else:
+        os.environ[VISIBLE] = claim_gpus(gpus)[0].name  # CUDA has not looked at it yet
+    os.environ[HELD] = "1"
+    return True
+
+
+def _release(allowed: str | None) -> None:
+    """Undo `_claim`; ``allowed`` is what the environment named before."""
+    release_gpus()
+    del os.environ[HELD]
+    if allowed is None:
+        os.environ.pop(VISIBLE, None)
+    else:
+        os.environ[VISIBLE] = allowed
+
+
+_unusable: list[str] = []
+"""Why the GPUs that are here cannot be used, once that is known."""
+
+
+def _cpu_instead(failure: str) -> torch.device:
+    """The CPU in place of GPUs that cannot be used; the first time a warning says why."""
+    import torch
+
+    if not _unusable and (sign := signs_of_gpus()):
+        _unusable.append(failure)
+        _log.warning(cpu_warning(sign, failure))
+    return torch.device("cpu")
+
+
+def cpu_warning(sign: str, failure: str) -> str:
+    """The warning that the CPU computes although there are GPUs.
+
+    Args:
+        sign: of GPUs, see `wsss.compute.gpus.signs_of_gpus`.
+        failure: see `wsss.compute.cuda.cuda_failure`.
+    """
+    return (
+        f"WARNING: {sign}, but torch cannot use any, so this computes on the CPU: {failure}; "
+        "`wsss doctor` tells what to do; compute.device: cpu says that this is meant"
+    )
+
+
+def unusable(name: str, failure: str) -> ValueError:
+    """The error that a GPU is asked for, but cannot be used.
+
+    Args:
+        name: the configured device.
+        failure: see `wsss.compute.cuda.cuda_failure`.
+    """
+    return ValueError(
+        f"no GPU: compute.device is {name}, but this machine shows none to torch: {failure}; set "
+        "it to cpu or auto, or run where there is one; `wsss doctor` tells what to do"
+    )
+
+
+@functools.cache
+def _log_once(level: int, text: str) -> None:
+    _log.log(level, text)
+
+
+def _description(device: torch.device) -> str:
+    """A device as a log names it: ``the CPU``, ``cuda (NVIDIA A100-SXM4-40GB)``."""
+    import torch
+
+    if device.type == "cpu":
+        return "the CPU"
+    return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
 def require_cuda(name: str) -> None:
@@ -89,14 +186,25 @@ def require_cuda(name: str) -> None:
         )
 
 
-@functools.cache
-def torch_has_cuda() -> bool:
-    """Whether torch was built for GPUs, NVIDIA's or AMD's; torch itself is not imported."""
-    package = importlib.util.find_spec("torch")
-    if package is None or package.origin is None:
-        return False
-    version = runpy.run_path(str(Path(package.origin).with_name("version.py")))
-    return bool(version.get("cuda") or version.get("hip"))
+def local_problem(name: str) -> str:
+    """A warning that jobs on this machine will leave its GPUs alone; empty where they will not.
+
+    It is for programs that start jobs: neither torch is imported nor CUDA started, so problems that
+    show only then are missed.
+
+    Args:
+        name: the configured device.
+    """
+    if name != "auto" or not (sign := signs_of_gpus()):
+        return ""
+    build = torch_build()
+    if not torch_has_cuda():
+        return cpu_warning(sign, f"this is {build}")
+    driver = driver_version()
+    if driver and build.oldest_driver and is_older(driver, build.oldest_driver):
+        needed = f"{build} needs a driver of {build.oldest_driver} or newer"
+        return cpu_warning(sign, f"{needed}, but this one is {driver}")
+    return ""
 
 
 def local_gpus(name: str) -> int:

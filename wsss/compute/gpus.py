@@ -32,6 +32,7 @@ SHARED = "WSSS_SHARE_GPUS"
 
 _log = logging.getLogger(__name__)
 _FOLDER = Path("/tmp/wsss-gpus")
+_DRIVER_FOLDER = Path("/proc/driver/nvidia/gpus")
 _FOR_ALL = 0o1777  # everybody makes files, nobody removes those of others
 _SECONDS = 1.0  # between two looks, on average
 _PATIENCE = 30  # seconds that nvidia-smi may take
@@ -103,6 +104,29 @@ def claim_gpus(gpus: Sequence[Gpu], count: int = 1, folder: Path | None = None) 
                 _log.info(_taken(gpus, count, locks))
                 waited = True
             time.sleep(_SECONDS * random.uniform(0.5, 1.5))
+
+
+def release_gpus() -> None:
+    """Give back what this process holds, for what cannot use it."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+def signs_of_gpus() -> str:
+    """What says that this process may use GPUs, as the start of a sentence; empty where nothing.
+
+    A container to which GPUs were not passed has no ``nvidia-smi``, but the driver's files of its
+    host and its environment.
+    """
+    given = os.environ.get(VISIBLE)
+    if given is not None and (not given.strip() or "-1" in given.split(",")):
+        return ""  # hidden on purpose
+    if gpus := visible_gpus():
+        return f"nvidia-smi lists {len(gpus)} GPU{'s' * (len(gpus) > 1)}"
+    if given is not None:
+        return f"{VISIBLE} is {given}"
+    count = len(list(_DRIVER_FOLDER.glob("*")))
+    return f"the driver lists {count} GPU{'s' * (count > 1)}" if count else ""
 
 
 def held_over_exec() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, PositiveInt, field_validator
 
-from wsss.config.base import Section
+from wsss.config.base import Section, chain_field
 
 _DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"
 
@@ -23,11 +23,13 @@ class ComputeConfig(Section):
     batch: PositiveInt = Field(
         8, description="Images per batch outside training (CAMs, prediction)."
     )
-    workers: PositiveInt = Field(
+    workers: PositiveInt = chain_field(
         2,
         le=1024,
-        description="Processes or threads that decode images and run CRFs, per job. With 1 no "
-        "other process is started, and no shared memory (/dev/shm) is needed.",
+        description="Processes or threads that decode images and run CRFs, per job (of a training "
+        "per GPU). With 1 no other process is started, and no shared memory (/dev/shm) is needed. "
+        "auto = the CPUs per task in a Slurm job. Elsewhere it is the number of cores, or with "
+        "GPUs the cores per GPU less one, and at most 8.",
     )
 
     @field_validator("device", mode="before")

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pydantic import Field, PositiveInt, model_validator
 
+from wsss.compute.workers import auto_workers
 from wsss.config.base import AUTO, Section, Split, Supervision, Variant, fill_variant, overlay
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
@@ -170,6 +171,7 @@ def _chain_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     kind = _value(values, "data", "kind")
     excel = method == "excel"
     chain: dict[str, dict[str, Any]] = {
+        "compute": _machine_values(values),
         "clip": {
             "keep_ratio": not patch_text,
             "normalization": (
@@ -191,6 +193,14 @@ def _chain_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         chain["clip"]["position_rounding"] = "float32"
         chain["cams"] = {"scaling": "exact"}
     return chain
+
+
+def _machine_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``auto`` means in the section ``compute``, on this machine; changes no result."""
+    section = values.get("compute", {})
+    if isinstance(section, Mapping) and section.get("workers", AUTO) != AUTO:
+        return {}  # the machine need not be asked
+    return {"workers": auto_workers(str(_value(values, "compute", "device")))}
 
 
 def _value(values: Mapping[str, Any], section: str, key: str, *, auto: Any = None) -> Any:

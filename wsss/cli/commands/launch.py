@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Annotated
 
 import typer
 
-from wsss.compute.gpus import HELD, VISIBLE, claim_gpus, held_over_exec, visible_gpus
+from wsss.compute.cuda import cuda_failure, torch_has_cuda
+from wsss.compute.device import cpu_warning, unusable
+from wsss.compute.gpus import (
+    HELD,
+    VISIBLE,
+    claim_gpus,
+    held_over_exec,
+    release_gpus,
+    signs_of_gpus,
+    visible_gpus,
+)
 
+_log = logging.getLogger(__name__)
 TOGETHER = ("retrain", "refine-train")
 """Sub-commands whose processes share each batch; every other one runs in one process."""
 
@@ -42,9 +54,16 @@ def register(app: typer.Typer, panel: str) -> None:
             raise typer.BadParameter(
                 f"{command[0]} runs in one process; {' and '.join(TOGETHER)} can run in several"
             )
-        if _device(command) in ("auto", "cuda") and (gpus := visible_gpus()):
+        device = _device(command)
+        if device in ("auto", "cuda") and torch_has_cuda() and (gpus := visible_gpus()):
             chosen = claim_gpus(gpus, processes)
             os.environ |= {VISIBLE: ",".join(gpu.name for gpu in chosen), HELD: "1"}
+            if failure := cuda_failure():
+                if device == "cuda":
+                    raise unusable(device, failure)
+                _log.warning(cpu_warning(signs_of_gpus(), failure))
+                release_gpus()
+                os.environ[VISIBLE] = ""  # the processes need not look again
             held_over_exec()
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         torchrun += ["--nproc-per-node", str(processes), "-m"]

@@ -37,14 +37,15 @@ def score(
     ] = [],  # noqa: B006
     split: Split = "train",
     config: ConfigFiles = DEFAULT_CONFIG,
+    workers: Workers = 0,
 ) -> None:
     """Score CAMs, seeds, masks or predictions (a segmenter's, a refiner's) against the truth."""
     from wsss.score.settings import Settings
     from wsss.score.stage import run
 
-    values = stage_values(f"score_{product}", config)
-    workers = values.pop("compute").workers
-    run(product, manifest, split, shards, out, Settings(**values), workers=workers)
+    values = stage_values(f"score_{product}", config, workers=workers)
+    processes = values.pop("compute").workers
+    run(product, manifest, split, shards, out, Settings(**values), workers=processes)
 
 
 def score_labels(

@@ -1,0 +1,96 @@
+"""Why torch can or cannot compute on this machine's GPUs: its build, the driver, the cards."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+import runpy
+import subprocess
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_PATIENCE = 30  # seconds that nvidia-smi may take
+_DRIVER_FILE = Path("/proc/driver/nvidia/version")  # of the host, in a container too
+_OLDEST_DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
+"""By the major version of CUDA: https://docs.nvidia.com/cuda/cuda-toolkit-release-notes, table of
+minor version compatibility."""
+
+
+@dataclass(frozen=True)
+class TorchBuild:
+    """What the installed torch was built for."""
+
+    version: str
+    """Empty where torch is not installed."""
+    cuda: str | None
+    """Version of CUDA, such as ``13.0``."""
+    hip: str | None
+    """Version of AMD's ROCm."""
+
+    def __str__(self) -> str:
+        platform = f"CUDA {self.cuda}" if self.cuda else "ROCm" if self.hip else "the CPU alone"
+        return f"torch {self.version} for {platform}"
+
+    @property
+    def oldest_driver(self) -> str:
+        """The oldest driver of NVIDIA that serves it; empty where none is known."""
+        major = (self.cuda or "").partition(".")[0]
+        return _OLDEST_DRIVERS.get(int(major), "") if major.isdigit() else ""
+
+
+@functools.cache
+def torch_build() -> TorchBuild:
+    """How torch was built; torch itself is not imported."""
+    package = importlib.util.find_spec("torch")
+    if package is None or package.origin is None:
+        return TorchBuild("", None, None)
+    names = runpy.run_path(str(Path(package.origin).with_name("version.py")))
+    return TorchBuild(str(names["__version__"]), names.get("cuda"), names.get("hip"))
+
+
+def torch_has_cuda() -> bool:
+    """Whether torch was built for GPUs, NVIDIA's or AMD's."""
+    return bool(torch_build().cuda or torch_build().hip)
+
+
+def driver_version() -> str:
+    """The version of NVIDIA's driver, such as ``580.65.06``; empty where there is none."""
+    with suppress(OSError, subprocess.SubprocessError):
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        done = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE, check=True)
+        if version := re.search(r"^\d+(\.\d+)+$", done.stdout.strip(), re.MULTILINE):
+            return version[0]
+    with suppress(OSError):
+        text = _DRIVER_FILE.read_text(encoding="utf-8", errors="replace")
+        if version := re.search(r"\b\d{3,}\.\d+(\.\d+)*", text):
+            return version[0]
+    return ""
+
+
+def is_older(version: str, other: str) -> bool:
+    """Whether a version of numbers and points comes before another one."""
+    first, second = (tuple(map(int, re.findall(r"\d+", text))) for text in (version, other))
+    return first < second
+
+
+def cuda_failure() -> str:
+    """Why torch cannot compute on a GPU, in its own words; empty where it can.
+
+    Imports torch, and starts CUDA in this process.
+    """
+    import torch  # here, so that reading a configuration does not cost torch's start-up
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the same text as the error below
+        if torch.cuda.is_available():
+            return ""
+        reason = "torch.cuda.is_available() is false"
+        try:
+            torch.cuda.init()
+        except Exception as error:  # of several types, by what fails
+            reason = " ".join(str(error).split()).removesuffix(".") or repr(error)
+    driver = driver_version() or "unknown"
+    return f"torch says: {reason}; driver {driver}; {torch_build()}"
