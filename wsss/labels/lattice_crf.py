@@ -5,19 +5,35 @@ Eq. 1-6 of docs/methods/crf.md: what ``pydensecrf`` computes, for several images
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
+from wsss.compute.threads import fixed_threads
 from wsss.config.labels import CrfConfig
 from wsss.labels.permutohedral import Lattice, build_lattice, concatenate
 
+_WIDEST = 32  # labels that are filtered at once; more of them leave the caches, and the allocator's
 _FEW = 16  # labels up to which a softmax is faster in planes
+_CACHED_PIXELS = 2**20  # of an image whose smoothness kernel is kept: 100 MB at most
 
 
-@torch.inference_mode()
+def one_posterior(
+    unary: Float32[np.ndarray, "labels h w"], image: UInt8[np.ndarray, "h w 3"], config: CrfConfig
+) -> Float32[np.ndarray, "labels h w"]:
+    """`batch_posterior` of one image on one thread of the CPU: processes run in parallel."""
+    energy, photo = (torch.from_numpy(np.require(x, None, ["C", "W"])) for x in (unary, image))
+    with fixed_threads(1):
+        (posterior,) = batch_posterior([energy], [photo], config)
+    return posterior.numpy()
+
+
+@torch.no_grad()
 def batch_posterior(
     unary: Sequence[Float32[Tensor, "labels h w"]],
     images: Sequence[UInt8[Tensor, "h w 3"]],
@@ -34,62 +50,81 @@ def batch_posterior(
         config: kernels and iterations.
 
     Returns:
-        On the device of the energies.
+        On the device of the energies; sums to one over the labels of an image.
     """
-    labels = max(len(energy) for energy in unary)
-    start = torch.cat([_rows(energy, labels) for energy in unary])
-    kernels = _kernels([image for image in images], config)
-    posterior = softmax_rows(-start)
+    most = max(map(len, unary))
+    energy = torch.cat([_as_rows(labels, most) for labels in unary])
+    kernels = _kernels(images, config)
+    logits = -energy
+    posterior = _softmax(logits)
     for _ in range(config.iterations):
-        logits = -start
-        for kernel in kernels:
-            logits += kernel.filter(posterior)
-        posterior = softmax_rows(logits)
-    parts = posterior.split([energy[0].numel() for energy in unary])
+        torch.neg(energy, out=logits)
+        columns = posterior.split(_WIDEST, 1), logits.split(_WIDEST, 1)
+        for values, target in zip(*columns, strict=True):
+            values = values.contiguous()
+            for kernel in kernels:
+                target += kernel.filter(values)
+        posterior = _softmax(logits)
+    rows = posterior.split([labels[0].numel() for labels in unary])
     return [
-        part[:, : len(energy)].t().reshape(energy.shape)
-        for part, energy in zip(parts, unary, strict=True)
+        row[:, : len(labels)].t().reshape(labels.shape)
+        for row, labels in zip(rows, unary, strict=True)
     ]
 
 
 def _kernels(images: Sequence[UInt8[Tensor, "h w 3"]], config: CrfConfig) -> list[Lattice]:
-    """Smoothness and appearance, without those of weight 0."""
+    """Smoothness and appearance of all images, without those of weight 0."""
     kernels = []
-    if config.gaussian_compat:
-        by_size: dict[torch.Size, Lattice] = {}
-        for image in images:
-            if image.shape not in by_size:
-                lattice = build_lattice(_positions(image, config.gaussian_sxy))
-                by_size[image.shape] = lattice.normalised(config.gaussian_compat)
-        kernels.append(concatenate([by_size[image.shape] for image in images]))
-    if config.bilateral_compat:
-        appearance = []
-        for image in images:
-            colours = image.flatten(0, 1).t().float() / config.bilateral_srgb
-            features = torch.cat([_positions(image, config.bilateral_sxy), colours])
-            appearance.append(build_lattice(features).normalised(config.bilateral_compat))
-        kernels.append(concatenate(appearance))
+    if weight := config.gaussian_compat:
+        kernels.append(concatenate([_smoothness(x, config.gaussian_sxy, weight) for x in images]))
+    if weight := config.bilateral_compat:
+        kernels.append(concatenate([_appearance(x, config) for x in images]))
     return kernels
 
 
-def _positions(image: UInt8[Tensor, "h w 3"], deviation: float) -> Float32[Tensor, "2 points"]:
-    """Column and row of each pixel, in standard deviations."""
+def _smoothness(image: UInt8[Tensor, "h w 3"], deviation: float, weight: float) -> Lattice:
+    """The kernel of an image's size; the last ones are kept, since many images have one size."""
     height, width, _ = image.shape
-    down = torch.arange(height, dtype=torch.float32, device=image.device)
-    across = torch.arange(width, dtype=torch.float32, device=image.device)
-    grid = torch.meshgrid(across / deviation, down / deviation, indexing="xy")
-    return torch.stack(grid).flatten(1)
+    small = height * width <= _CACHED_PIXELS
+    build: Callable[..., Lattice] = _of_size if small else _of_size.__wrapped__
+    return build(height, width, deviation, weight, image.device)
 
 
-def _rows(energy: Float32[Tensor, "labels h w"], labels: int) -> Float32[Tensor, "points all"]:
+@functools.lru_cache(maxsize=2)
+def _of_size(
+    height: int, width: int, deviation: float, weight: float, device: torch.device
+) -> Lattice:
+    return build_lattice(_positions(height, width, deviation, device)).normalised(weight)
+
+
+def _appearance(image: UInt8[Tensor, "h w 3"], config: CrfConfig) -> Lattice:
+    height, width, _ = image.shape
+    positions = _positions(height, width, config.bilateral_sxy, image.device)
+    colours = image.flatten(0, 1).t().float() / config.bilateral_srgb
+    return build_lattice(torch.cat([positions, colours])).normalised(config.bilateral_compat)
+
+
+def _positions(
+    height: int, width: int, deviation: float, device: torch.device
+) -> Float32[Tensor, "2 points"]:
+    """Column and row of each pixel, in standard deviations."""
+    down, across = (
+        torch.arange(size, dtype=torch.float32, device=device) / deviation
+        for size in (height, width)
+    )
+    return torch.stack(torch.meshgrid(across, down, indexing="xy")).flatten(1)
+
+
+def _as_rows(
+    energy: Float32[Tensor, "labels h w"], labels: int
+) -> Float32[Tensor, "points all_labels"]:
     """Energies with the labels last; those that an image lacks are infinite."""
-    missing = labels - len(energy)
-    rows = torch.nn.functional.pad(energy.flatten(1), (0, 0, 0, missing), value=torch.inf)
-    return rows.t().contiguous()
+    planes = F.pad(energy.flatten(1), (0, 0, 0, labels - len(energy)), value=torch.inf)
+    return planes.t().contiguous()
 
 
-def softmax_rows(logits: Float32[Tensor, "points labels"]) -> Float32[Tensor, "points labels"]:
-    """The softmax of each row."""
-    if logits.shape[1] >= _FEW or logits.device.type != "cpu":
-        return logits.softmax(1)
-    return logits.t().softmax(0).t().contiguous()
+def _softmax(logits: Float32[Tensor, "points labels"]) -> Float32[Tensor, "points labels"]:
+    """Over the labels of each point."""
+    if logits.shape[1] < _FEW and logits.device.type == "cpu":
+        return logits.t().softmax(0).t().contiguous()
+    return logits.softmax(1)
