@@ -30,7 +30,7 @@ def _lock(name: str = "requirements.lock") -> dict[str, str]:
 def test_lock_holds_every_direct_dependency_at_its_pin() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lock = _lock()
-    extras = [project["optional-dependencies"][name] for name in ("segment", "slurm", "dev")]
+    extras = [project["optional-dependencies"][name] for name in ("crf", "segment", "slurm", "dev")]
     for requirement in chain(project["dependencies"], *extras):
         name, _, version = requirement.partition("==")
         assert _normal(name) in lock, f"{name} is missing from requirements.lock"

@@ -191,7 +191,7 @@ class _Coding:
     """One number per vertex of the lattice.
 
     A vertex of remainder k has coordinates ``sides · q_i + k``. The last one follows from the
-    others, since they sum to zero. Its key is ``k · 2^bits + Σ stride_i (q_i - least_i)``, so a step
+    others, since they sum to zero. Its key is ``k · 2^bits + Σ stride_i (q_i - least_i)``. A step
     along a direction of the lattice adds the same number to the keys of all vertices of a
     remainder.
     """
@@ -217,7 +217,9 @@ class _Coding:
             levels *= high - low + 1
         free = _BITS - dimensions.bit_length()
         if levels > 2**free:
-            strides = [_signed(pow(_MULTIPLIER, power, 2**64)) for power in range(1, dimensions + 1)]
+            strides = [
+                _signed(pow(_MULTIPLIER, power, 2**64)) for power in range(1, dimensions + 1)
+            ]
             levels = 2**free
         return _Coding(tuple(least), (*strides, 0), (levels - 1).bit_length())
 
