@@ -142,6 +142,13 @@ def test_inputs_are_not_changed() -> None:
     np.testing.assert_array_equal(image, copies[1])
 
 
+def test_inputs_that_cannot_be_written_are_taken() -> None:
+    probabilities, image = scene()
+    expected = dense_crf(probabilities, image, crf(iterations=1))
+    probabilities.flags.writeable = image.flags.writeable = False
+    np.testing.assert_array_equal(dense_crf(probabilities, image, crf(iterations=1)), expected)
+
+
 def test_nan_is_refused() -> None:
     probabilities, image = scene()
     probabilities[1, 3, 4] = np.nan

@@ -107,12 +107,12 @@ def _pydensecrf_posterior(
 
     labels, height, width = unary.shape
     field = densecrf.DenseCRF2D(width, height, labels)
-    field.setUnaryEnergy(np.ascontiguousarray(unary).reshape(labels, -1))
+    field.setUnaryEnergy(np.require(unary, None, ["C", "W"]).reshape(labels, -1))
     field.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_compat)
     field.addPairwiseBilateral(
         sxy=config.bilateral_sxy,
         srgb=config.bilateral_srgb,
-        rgbim=np.ascontiguousarray(image),
+        rgbim=np.require(image, None, ["C", "W"]),
         compat=config.bilateral_compat,
     )
     return np.array(field.inference(config.iterations), np.float32).reshape(unary.shape)

@@ -1,6 +1,6 @@
 """Mean field of the dense CRF by sparse products, for batches of images, on any device of torch.
 
-Eq. 1-6 of docs/methods/crf.md: what ``pydensecrf`` computes, for several images at once.
+Eq. 1 and 2 of docs/methods/crf.md: what ``pydensecrf`` computes, for several images at once.
 """
 
 from __future__ import annotations
@@ -95,6 +95,11 @@ def _of_size(
     height: int, width: int, deviation: float, weight: float, device: torch.device
 ) -> Lattice:
     return build_lattice(_positions(height, width, deviation, device)).normalised(weight)
+
+
+def clear_cache() -> None:
+    """Forget the kernels of sizes, which hold 25 MB for 375 x 500 pixels each."""
+    _of_size.cache_clear()
 
 
 def _appearance(image: UInt8[Tensor, "h w 3"], config: CrfConfig) -> Lattice:

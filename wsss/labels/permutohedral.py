@@ -1,6 +1,6 @@
 """Gaussian filters on the permutohedral lattice (Adams, Baek and Davis, 2010), as sparse products.
 
-Eq. 1-5 of docs/methods/crf.md. A lattice is built once for the features of some points. Each filter
+Eq. 3-6 of docs/methods/crf.md. A lattice is built once for the features of some points. Each filter
 is then ``slice · blur · … · blur · splat``. Values have their channels last, so that a product
 reads whole rows.
 """
@@ -63,14 +63,14 @@ class Lattice:
     def filter(
         self, values: Float32[Tensor, "points channels"]
     ) -> Float32[Tensor, "points channels"]:
-        """The weighted sum over all points of the same image."""
+        """The weighted sum over all points of the same image (eq. 6)."""
         vertices = self.splat @ values
         for blur in self.blurs:
             vertices = blur @ vertices
         return self.slice @ vertices
 
     def normalised(self, weight: float = 1.0) -> Lattice:
-        """The filter ``weight · D K D`` with ``D = diag(K 1)^(-1/2)`` (eq. 4).
+        """The filter ``weight · D^(-1/2) K D^(-1/2)`` with ``D = diag(K 1)`` (eq. 2).
 
         The factors become part of the weights of splat and slice, so they cost nothing later.
         """
@@ -146,7 +146,7 @@ def _simplices(
 ) -> tuple[
     Int32[Tensor, "sides points"], Int64[Tensor, "sides points"], Float32[Tensor, "sides points"]
 ]:
-    """The simplex of the lattice that encloses each point.
+    """The simplex of the lattice that encloses each point (eq. 3 and 4).
 
     Returns:
         The corner of remainder 0, divided by dimensions + 1; the rank of each coordinate's
@@ -277,7 +277,7 @@ def _sorted(
 
 
 def _blurs(keys: Int64[Tensor, " vertices"], coding: _Coding) -> Iterator[SparseRows]:
-    """The blur along each direction: a vertex and half of its neighbours on both sides.
+    """The blur along each direction (eq. 5): a vertex and half of its neighbours on both sides.
 
     Args:
         keys: of all vertices, ascending.
