@@ -35,18 +35,18 @@ def one_posterior(
 
 @torch.no_grad()
 def batch_posterior(
-    unary: Sequence[Float32[Tensor, "labels h w"]],
-    images: Sequence[UInt8[Tensor, "h w 3"]],
+    unary: Sequence[Float32[Tensor, "_ _ _"]],
+    images: Sequence[UInt8[Tensor, "_ _ 3"]],
     config: CrfConfig,
-) -> list[Float32[Tensor, "labels h w"]]:
+) -> list[Float32[Tensor, "_ _ _"]]:
     """The mean-field posterior of each image.
 
     The lattices are built image by image. The iterations then run over all images and labels at
     once, and nothing in them waits for the device.
 
     Args:
-        unary: energies of the labels of each image; sizes and numbers of labels may differ.
-        images: as the appearance kernel sees them, on the device of the energies.
+        unary: energies [labels, h, w] of each image; sizes and numbers of labels may differ.
+        images: [h, w, 3], as the appearance kernel sees them, on the device of the energies.
         config: kernels and iterations.
 
     Returns:
@@ -72,7 +72,7 @@ def batch_posterior(
     ]
 
 
-def _kernels(images: Sequence[UInt8[Tensor, "h w 3"]], config: CrfConfig) -> list[Lattice]:
+def _kernels(images: Sequence[UInt8[Tensor, "_ _ 3"]], config: CrfConfig) -> list[Lattice]:
     """Smoothness and appearance of all images, without those of weight 0."""
     kernels = []
     if weight := config.gaussian_compat:
