@@ -53,7 +53,8 @@ def _needed(stages: set[str]) -> dict[str, str]:
     graph = grimp.build_graph("wsss", include_external_packages=True)
     distributions = packages_distributions()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = project["dependencies"] + project["optional-dependencies"]["segment"]
+    extras = project["optional-dependencies"]
+    lines = project["dependencies"] + extras["segment"] + extras["crf"]
     direct = {_normal(line.partition("==")[0]) for line in lines}
     providers = {}
     modules = imported_modules(entries) | set(COMMAND_LINE)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import wsss
 from tests.labels.mean_field import mean_field
 from wsss.config.errors import ConfigError
-from wsss.config.labels import CrfConfig
+from wsss.config.labels import CrfBackend, CrfConfig
 from wsss.config.load import from_mapping
 from wsss.labels import crf as crf_module
 from wsss.labels.crf import appearance_image, bounded, dense_crf, unary_energy
@@ -31,8 +32,20 @@ CHANGES = (
 )
 
 
+CHOSEN: dict[str, object] = {}
+
+
+@pytest.fixture(autouse=True, params=get_args(CrfBackend))
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test runs with each backend."""
+    if request.param == "pydensecrf":
+        pytest.importorskip("pydensecrf", reason="pydensecrf2 (wsss[crf]) is not installed")
+    monkeypatch.setitem(CHOSEN, "backend", request.param)
+    return request.param
+
+
 def crf(**options: object) -> CrfConfig:
-    return CrfConfig.model_validate({"image": "raw", "unary": "float32"} | options)
+    return CrfConfig.model_validate(CHOSEN | {"image": "raw", "unary": "float32"} | options)
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:
@@ -134,6 +147,13 @@ def test_inputs_are_not_changed() -> None:
     np.testing.assert_array_equal(image, copies[1])
 
 
+def test_inputs_that_cannot_be_written_are_taken() -> None:
+    probabilities, image = scene()
+    expected = dense_crf(probabilities, image, crf(iterations=1))
+    probabilities.flags.writeable = image.flags.writeable = False
+    np.testing.assert_array_equal(dense_crf(probabilities, image, crf(iterations=1)), expected)
+
+
 def test_nan_is_refused() -> None:
     probabilities, image = scene()
     probabilities[1, 3, 4] = np.nan
@@ -175,14 +195,16 @@ def row(sigma: float, posterior: Callable[..., np.ndarray]) -> list[int]:
     return np.flatnonzero(posterior(probabilities, image, settings)[0, 0] > 0.501).tolist()
 
 
-def test_far_pixels_never_share_a_cell_of_the_lattice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_far_pixels_never_share_a_cell_of_the_lattice(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Coordinates of 16 bits, in steps of 3: pixel 2048 would come to lie where pixel 0 is."""
     wrapped = 3**0.5 * 2048 / (3 * 2**16)
     with pytest.raises(ValueError, match=r"gaussian_sxy is 0\.018.* too small for .* 2058 x 1 pix"):
         row(wrapped, dense_crf)
     assert row(6.1 * wrapped, dense_crf) == [0]  # the smallest that is taken is right
     monkeypatch.setattr(crf_module, "_check_deviations", lambda *_: None)
-    assert row(wrapped, dense_crf) == [0, 2048]
+    assert row(wrapped, dense_crf) == ([0, 2048] if backend == "pydensecrf" else [0])
 
 
 @pytest.mark.parametrize(
@@ -234,12 +256,12 @@ def test_a_bounded_crf_is_close_to_the_exact_one() -> None:
     assert small.shape == (60, 80, 3)
     assert settings == crf(long_side=None, gaussian_sxy=0.5, bilateral_sxy=2.0)
     assert bounded(photo, crf(long_side=320))[0] is photo
-    exact = wsss.dense_crf(photo, scores, **sizes, bilateral_srgb=30.0)
+    exact = wsss.dense_crf(photo, scores, **sizes, **CHOSEN, bilateral_srgb=30.0)
     assert exact.shape == (3, 240, 320)
 
     def difference(times: float) -> float:
         deviations = {name: times * size for name, size in sizes.items()}
-        settings = {**deviations, "bilateral_srgb": 30.0, "long_side": 80}
+        settings = {**deviations, **CHOSEN, "bilateral_srgb": 30.0, "long_side": 80}
         return np.abs(wsss.dense_crf(photo, scores, **settings) - exact).mean()
 
     assert difference(times=1) < 0.01

@@ -27,6 +27,7 @@ def dense_crf(
     bilateral_srgb: float = 3.0,
     bilateral_compat: float = 4.0,
     long_side: int | None = None,
+    backend: str = "auto",
 ) -> Float32[np.ndarray, "labels height width"]:
     """The posterior of a fully connected CRF (Krähenbühl and Koltun 2011, arXiv:1210.5644).
 
@@ -41,12 +42,14 @@ def dense_crf(
         bilateral_compat: its weight.
         long_side: a larger photo is scaled to this long side, pixels, and the spatial deviations
             with it; None keeps its size, which takes a minute for a photo of 12 megapixels.
+        backend: ``pydensecrf``, ``torch``, or ``auto``: the first where it is installed.
 
     Returns:
         At the size of the photo; sums to one over the labels.
 
     Raises:
         ValueError: the probabilities are no such array, or a setting is out of range.
+        ImportError: the backend is pydensecrf, which is not installed.
     """
     image = read_image(photo)
     check_maps("probabilities", probabilities)
@@ -59,6 +62,7 @@ def dense_crf(
         bilateral_srgb=bilateral_srgb,
         bilateral_compat=bilateral_compat,
         long_side=long_side,
+        backend=backend,
     )
     small, settings = bounded(image, settings)
     posterior = crf_posterior(upsample(probabilities, small.shape[:2]), small, settings)
@@ -110,7 +114,7 @@ def pseudo_mask(
     background_power: float = 1.0,
     background_constant: float | None = None,
     par: bool = False,
-    crf: bool | Mapping[str, float | int] = True,
+    crf: bool | Mapping[str, float | int | str] = True,
 ) -> Segmentation:
     """The most likely label of each pixel, and its confidence, from scores of a photo's tags.
 

@@ -45,7 +45,11 @@ class Predictor:
         return probs.float().cpu().numpy()
 
     def predict(
-        self, photo: Photo, *, multi_scale: bool = True, crf: bool | Mapping[str, float] = False
+        self,
+        photo: Photo,
+        *,
+        multi_scale: bool = True,
+        crf: bool | Mapping[str, float | str] = False,
     ) -> Segmentation:
         """The most likely label of every pixel.
 

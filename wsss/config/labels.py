@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import importlib.util
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 
-from wsss.config.base import Section, Share, variant_field
+from wsss.config.base import AUTO, Section, Share, chain_field, variant_field
 
 CrfLabels = Literal["all", "candidates", "winners"]
 """Labels of a prediction that enter its CRF."""
+CrfBackend = Literal["pydensecrf", "torch"]
+"""What computes a CRF."""
 LEAST_COLOUR_SIGMA = 0.05
 """Of a CRF, grey levels. Below 0.035 the colours alone leave its lattice (`wsss.labels.crf`)."""
 MOST_SIGMA, MOST_WEIGHT = 1e6, 1e4
+
+
+def crf_backend(value: Any = AUTO) -> Any:
+    """The backend that ``auto`` stands for on this machine; any other value as it is."""
+    if value != AUTO:
+        return value
+    return "torch" if importlib.util.find_spec("pydensecrf") is None else "pydensecrf"
+
+
+def crf_backend_field() -> Any:
+    """What computes a CRF."""
+    return chain_field(
+        AUTO,
+        description=(
+            "pydensecrf: a compiled package (`pip install 'wsss[crf]'`). torch: the same mean "
+            "field, with no further package. Posteriors differ by at most 0.02. auto = that of "
+            "masks.crf, and there pydensecrf where it is installed, else torch."
+        ),
+    )
+
+
+AutoBackend = Annotated[CrfBackend, BeforeValidator(crf_backend)]
+"""It is never ``auto`` once it is validated, so keys and provenance name what ran."""
 
 
 class BackgroundConfig(Section):
@@ -30,6 +56,7 @@ class CrfConfig(Section):
     """Dense CRF over the classes of the image and the background."""
 
     enabled: bool = Field(True, description="Refine the scores with the image before the arg max.")
+    backend: AutoBackend = crf_backend_field()
     long_side: PositiveInt | None = Field(
         1024,
         description=(

@@ -7,8 +7,8 @@ section has a module in this package; options of a method are in its folder in `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -19,7 +19,7 @@ from wsss.config.clip import ClipConfig
 from wsss.config.compute import ComputeConfig
 from wsss.config.data import DataConfig, TagNoiseConfig
 from wsss.config.infer import InferConfig
-from wsss.config.labels import MasksConfig, SeedsConfig
+from wsss.config.labels import CrfBackend, MasksConfig, SeedsConfig
 from wsss.config.matrix import MatrixConfig
 from wsss.config.refine import RefineConfig, published_normalization
 from wsss.config.retrain import RECIPE_BATCH_NORM, RECIPE_INIT, PredictConfig, RetrainConfig
@@ -154,6 +154,7 @@ class Config(Section):
             if isinstance(section, Mapping):
                 given = {key: value for key, value in section.items() if value != AUTO}
                 filled[name] = options | given
+        filled = _with_one_backend(filled)
         published = values.get("variant") == "published"
         return fill_variant(cls, filled, "published" if published else "corrected")
 
@@ -201,6 +202,33 @@ def _machine_values(values: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(section, Mapping) and section.get("workers", AUTO) != AUTO:
         return {}  # the machine need not be asked
     return {"workers": auto_workers(str(_value(values, "compute", "device")))}
+
+
+_OTHER_CRFS = (("seeds", "crf"), ("predict", "crf_settings"), ("refine", "weakclip", "boundary"))
+_OPTIONAL = ("crf_settings",)  # null = those of masks.crf
+
+
+def _with_one_backend(values: dict[str, Any]) -> dict[str, Any]:
+    """Give every CRF the backend of ``masks.crf``, where it has none of its own."""
+    section: Any = values
+    for key in ("masks", "crf", "backend"):
+        section = section.get(key) if isinstance(section, Mapping) else None
+    if section in get_args(CrfBackend):
+        for path in _OTHER_CRFS:
+            values = _with_backend(values, path, section)
+    return values
+
+
+def _with_backend(values: Any, path: Sequence[str], backend: str) -> Any:
+    """Values with a backend in the section at ``path``; no mapping is left to the validation."""
+    if not isinstance(values, Mapping):
+        return values
+    if not path:
+        return (
+            dict(values) if values.get("backend", AUTO) != AUTO else {**values, "backend": backend}
+        )
+    inner = values.get(path[0], None if path[0] in _OPTIONAL else {})
+    return {**values, path[0]: _with_backend(inner, path[1:], backend)}
 
 
 def _value(values: Mapping[str, Any], section: str, key: str, *, auto: Any = None) -> Any:

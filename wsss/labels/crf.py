@@ -1,8 +1,9 @@
 """Dense CRF (Krähenbühl and Koltun, 2011) on the labels that an image can have.
 
-A thin layer over ``pydensecrf``, which holds the interpreter lock while it runs;
-`wsss.compute.pool` distributes images over processes. Nothing here imports torch, so that they
-start quickly.
+Two backends compute the same: ``pydensecrf``, and sparse products of torch
+(`wsss.labels.lattice_crf`). The first holds the interpreter lock while it runs, and the second runs
+on one thread here; `wsss.compute.pool` distributes images over processes. Torch is imported for its
+backend alone, so that the others start quickly.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import pydensecrf.densecrf as densecrf
 from jaxtyping import Float, Float32, UInt8
 
+from wsss._compat.missing_packages import require_crf
 from wsss.config.labels import CrfConfig
 
 _FLOOR = 1e-5  # of a probability, so that its logarithm is finite
-_LARGEST_COORDINATE = 2**15 - 1  # of a point of the lattice: pydensecrf keeps 16 bits of it
+_LARGEST_COORDINATE = 2**15 - 1  # of a point of the lattice: pydensecrf keeps 16 bits
 _MEAN_BGR = (104.008, 116.669, 122.675)
 
 
@@ -41,6 +42,7 @@ def dense_crf(
 
     Raises:
         ValueError: NaN in the probabilities, or a deviation is too small for an image of this size.
+        MissingPackageError: the backend is pydensecrf, which is not installed.
     """
     if np.isnan(probabilities).any():
         raise ValueError("the CRF was given probabilities that are NaN; rerun the stage before")
@@ -84,18 +86,33 @@ def posterior(
 
     Raises:
         ValueError: a deviation is too small for an image of this size.
+        MissingPackageError: the backend is pydensecrf, which is not installed.
     """
     labels, height, width = unary.shape
     _check_deviations(height, width, config)
     if labels == 1:
         return np.ones_like(unary)
+    if config.backend == "torch":
+        from wsss.labels.lattice_crf import one_posterior
+
+        return one_posterior(unary, image, config)
+    require_crf()
+    return _pydensecrf_posterior(unary, image, config)
+
+
+def _pydensecrf_posterior(
+    unary: Float32[np.ndarray, "labels h w"], image: UInt8[np.ndarray, "h w 3"], config: CrfConfig
+) -> Float32[np.ndarray, "labels h w"]:
+    import pydensecrf.densecrf as densecrf
+
+    labels, height, width = unary.shape
     field = densecrf.DenseCRF2D(width, height, labels)
-    field.setUnaryEnergy(np.ascontiguousarray(unary).reshape(labels, -1))
+    field.setUnaryEnergy(np.require(unary, None, ["C", "W"]).reshape(labels, -1))
     field.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_compat)
     field.addPairwiseBilateral(
         sxy=config.bilateral_sxy,
         srgb=config.bilateral_srgb,
-        rgbim=np.ascontiguousarray(image),
+        rgbim=np.require(image, None, ["C", "W"]),
         compat=config.bilateral_compat,
     )
     return np.array(field.inference(config.iterations), np.float32).reshape(unary.shape)

@@ -25,6 +25,7 @@ from wsss.masks.make import MaskTask, PseudoMask
 
 PRODUCTS = ("label", "train")
 _PIXELS_WORTH_A_PROCESS = 6_000_000  # pixels times labels: work of a CRF while a process starts
+_TORCH_START = 3  # times as long, where a process imports torch
 
 
 def write_products(
@@ -113,7 +114,8 @@ def _process_count(crf: CrfConfig, workers: int, samples: Sequence[Sample]) -> i
     shares = (bounded_share(s.height, s.width, crf) for s in samples)
     areas = (s.width * s.height * share**2 for s, share in zip(samples, shares, strict=True))
     work = sum(area * (len(s.tags) + 1) for s, area in zip(samples, areas, strict=True))
-    return max(1, min(workers, len(samples), int(work // _PIXELS_WORTH_A_PROCESS)))
+    least = _PIXELS_WORTH_A_PROCESS * (_TORCH_START if crf.backend == "torch" else 1)
+    return max(1, min(workers, len(samples), int(work // least)))
 
 
 def _item(sample: Sample, mask: PseudoMask, key: str) -> Item:

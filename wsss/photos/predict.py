@@ -16,6 +16,7 @@ from wsss.artifacts.progress import track
 from wsss.artifacts.stage import STAGES
 from wsss.compute.device import pick_device
 from wsss.compute.threads import one_thread_each, ordered_map
+from wsss.config.labels import crf_backend
 from wsss.data.errors import DataError, ImageError
 from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample
@@ -70,7 +71,8 @@ def predict_photos(
         {}, weights={"segmenter": tensors_digest(checkpoint)}
     )
     colours = [classes.colours[label] for label in lookup[1 : len(names) + 1]]
-    key = digest_json([provenance.key(), lookup.tolist(), colours, crf, long_side])
+    backend = crf_backend() if crf else None
+    key = digest_json([provenance.key(), lookup.tolist(), colours, backend, long_side])
     keys = {sample.id: digest_json([key, sample.digest]) for sample in samples}
     tree = ResultTree(out, out / RECORD)
     unchanged = tree.unchanged(keys)

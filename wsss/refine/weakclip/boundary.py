@@ -26,6 +26,7 @@ def boundary_crf(settings: BoundaryConfig, cell: int) -> CrfConfig:
     """
     unit = cell if settings.sigma_unit == "pixels" else 1
     return CrfConfig(
+        backend=settings.backend,
         iterations=settings.iterations,
         gaussian_sxy=settings.gaussian_sxy / unit,
         gaussian_compat=settings.gaussian_compat,

@@ -7,13 +7,20 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from wsss.config.base import Section, Share, variant_field
-from wsss.config.labels import LEAST_COLOUR_SIGMA, MOST_SIGMA, MOST_WEIGHT
+from wsss.config.labels import (
+    LEAST_COLOUR_SIGMA,
+    MOST_SIGMA,
+    MOST_WEIGHT,
+    AutoBackend,
+    crf_backend_field,
+)
 from wsss.config.method import Chain, MethodOptions
 
 
 class BoundaryConfig(Section):
     """The CRF of WeakCLIP's boundary loss."""
 
+    backend: AutoBackend = crf_backend_field()
     gaussian_sxy: float = Field(
         3.0, ge=0.5, le=MOST_SIGMA, description="Spatial deviation, smoothness kernel."
     )
