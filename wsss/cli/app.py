@@ -95,12 +95,25 @@ def run(application: typer.Typer) -> None:
         if os.environ.get("WSSS_TRACEBACK"):
             raise
         Console(stderr=True).print("[bold red]error:[/] ", end="")
-        print(_printable(str(error) or repr(error)), file=sys.stderr)
+        print(_printable(_text(error)), file=sys.stderr)
         sys.exit(1)
     except ImportError as error:
         if not (message := explain_import(error)):
             raise
         sys.exit(f"error: {message}")
+
+
+def _text(error: Exception) -> str:
+    """What an error says; torch's own, when a GPU's memory runs out, names no key."""
+    text = str(error) or repr(error)
+    if type(error).__name__ != "OutOfMemoryError":  # torch need not be imported
+        return text
+    reason = text.removeprefix("CUDA out of memory. ").partition(". ")[0]
+    return (
+        f"out of memory on the GPU: {reason}; lower retrain.batch or retrain.crop of a training, "
+        "compute.batch, clip.long_side or predict.window of other stages, or set compute.device "
+        "to cpu"
+    )
 
 
 def _printable(text: str) -> str:

@@ -68,6 +68,32 @@ class FittingBatches:
         return results
 
 
+def with_less_memory(
+    function: Callable[[], Result], save_memory: Callable[[], bool], remedy: str
+) -> Result:
+    """The result of a step; where it does not fit, after saving memory.
+
+    Args:
+        function: can be called again after it failed.
+        save_memory: makes it take less, and says whether it does.
+        remedy: what a person can do where nothing is left to save: keys to set.
+
+    Raises:
+        DeviceMemoryError: it does not fit.
+    """
+    while True:
+        results, reason = _attempt(lambda _: [function()], slice(1))
+        if results is not None:
+            return results[0]
+        if not save_memory():
+            raise DeviceMemoryError(f"out of memory on the GPU: {reason}; {remedy}")
+        release()
+        _log.warning(
+            "a step does not fit into the memory of the GPU; from now on less is kept for the "
+            "backward pass, and computed again there. compute.save_memory: true saves the attempt"
+        )
+
+
 def free_bytes() -> int | None:
     """Memory of the current GPU that can still be taken; None without a GPU."""
     if not torch.cuda.is_initialized():

@@ -32,6 +32,13 @@ class ComputeConfig(Section):
         "GPUs the cores per GPU less one, and at most 8.",
     )
 
+    save_memory: bool = Field(
+        False,
+        description="Trainings keep less for the backward pass and compute it again: equal "
+        "gradients, about a third more time. A GPU whose memory runs out does so by itself. It "
+        "serves WeakCLIP as published, which trains CLIP's towers.",
+    )
+
     @field_validator("device", mode="before")
     @classmethod
     def _known_device(cls, device: Any) -> Any:

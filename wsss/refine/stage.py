@@ -127,6 +127,8 @@ def train(
         if every := refine.train.snapshots_every:
             last, folder = refine.train.iterations, out.parent / FOLDER
             snapshots = Snapshots(folder, every, last, provenance, key, facts)
+        if sections["compute"].save_memory:
+            refiner.save_memory()
         result = run_training(
             refiner,
             images,

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from wsss.compute.device_memory import DeviceMemoryError
 from wsss.config.refine import TrainingConfig
 from wsss.refine.training.efficiency import Efficiency
 from wsss.refine.training.schedule import learning_rate
@@ -191,3 +192,38 @@ def test_a_finished_run_says_what_it_cost(tmp_path: Path) -> None:
     assert first.images_per_second is not None
     assert again.images_per_second == first.images_per_second
     assert again.peak_memory >= first.peak_memory
+
+
+def _out_of_memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
+
+
+def _once(action: Callable[[], None]) -> Callable[[], None]:
+    actions = [action]
+    return lambda: actions.pop()() if actions else None
+
+
+def test_a_step_that_does_not_fit_is_repeated_with_less_memory(
+    whole: Whole, tmp_path: Path
+) -> None:
+    """The weights are those of a training that fitted, dropout included."""
+    problem, savings = Problem(at_5=_once(_out_of_memory)), [False, True]
+    trainer = Trainer(
+        problem.module,
+        SETTINGS,
+        seed=3,
+        work=tmp_path,
+        key="t",
+        description="test",
+        save_memory=savings.pop,
+    )
+    assert trainer.fit(problem.batches, problem.losses) == whole.curve
+    assert savings == [False]
+    for name, value in whole.problem.module.state_dict().items():
+        assert torch.equal(problem.module.state_dict()[name], value), name
+
+
+def test_a_step_that_fits_in_no_way_names_the_keys(tmp_path: Path) -> None:
+    expected = r"Tried to allocate 2\.00 GiB; lower refine\.train\.batch or refine\.train\.crop"
+    with pytest.raises(DeviceMemoryError, match=expected):
+        Problem(at_5=_out_of_memory).fit(tmp_path)

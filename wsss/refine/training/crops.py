@@ -64,11 +64,13 @@ class CropBatch:
 
     def to(self, device: torch.device) -> CropBatch:
         """A copy on a device, but for `image_index` and `classes`."""
-        return replace(self, **{n: to_device(value, device) for n, value in self._large().items()})
+        moved: dict[str, Any] = {n: to_device(v, device) for n, v in self._large().items()}
+        return replace(self, **moved)
 
     def pinned(self) -> CropBatch:
         """A copy in memory from which a GPU fetches while the host goes on."""
-        return replace(self, **{n: value.pin_memory() for n, value in self._large().items()})
+        pinned: dict[str, Any] = {n: value.pin_memory() for n, value in self._large().items()}
+        return replace(self, **pinned)
 
     def _large(self) -> dict[str, Any]:
         on_host = ("image_index", "classes")

@@ -89,6 +89,7 @@ def train(
         description=title,
         groups=refiner.parameter_groups(),
         snapshots=snapshots,
+        save_memory=refiner.save_memory,
     )
 
     def losses(step: int, batch: CropBatch) -> Mapping[str, Tensor]:

@@ -8,13 +8,9 @@ step. A run that was killed therefore ends, on a CPU, in the same weights as one
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -27,13 +23,16 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.artifacts.training import check_loss
 from wsss.compute import distributed, seeding
+from wsss.compute.device_memory import with_less_memory
 from wsss.config.refine import TrainingConfig
 from wsss.errors import WsssError
 from wsss.refine.training.efficiency import Efficiency, StepTimer, device_name, peak_memory
 from wsss.refine.training.schedule import learning_rate
 from wsss.refine.training.snapshots import Snapshots
+from wsss.refine.training.stopping import stop_requested
 
 _log = logging.getLogger(__name__)
+_REMEDY = "lower refine.train.batch or refine.train.crop, or set compute.device to cpu"
 _STATE, _BEFORE = "state.safetensors", "state-before.safetensors"
 
 Batch = TypeVar("Batch")
@@ -74,6 +73,8 @@ class Trainer(Generic[Batch]):
         description: shown next to the progress.
         groups: the parameters to train; None for all of the module at the same rate.
         snapshots: keeps the module's state at some steps; None keeps none.
+        save_memory: makes a step take less, and says whether it does; called where a GPU's memory
+            does not do.
     """
 
     def __init__(
@@ -87,11 +88,12 @@ class Trainer(Generic[Batch]):
         description: str,
         groups: Sequence[Group] | None = None,
         snapshots: Snapshots | None = None,
+        save_memory: Callable[[], bool] = lambda: False,
     ) -> None:
         distributed.share_batch_norm(module)
         self._module, self._settings, self._seed = module, settings, seed
         self._path, self._key, self._description = work / _STATE, key, description
-        self._snapshots = snapshots
+        self._snapshots, self._save_memory = snapshots, save_memory
         self._groups = groups or [Group(list(module.parameters()), 1.0)]
         on_gpu = all(p.is_cuda for group in self._groups for p in group.parameters)
         self._optimizer = torch.optim.AdamW(
@@ -134,7 +136,7 @@ class Trainer(Generic[Batch]):
         if not done.steps:
             self._keep(done)
         self._module.train()
-        with _stop_requested() as stop:
+        with stop_requested() as stop:
             stream = batches(done.steps)
             for step in self._shown(remaining, done.rows):
                 done.rows.append(self._step(step, losses, next(stream)))
@@ -189,16 +191,9 @@ class Trainer(Generic[Batch]):
     ) -> list[float]:
         for group, settings in zip(self._optimizer.param_groups, self._groups, strict=True):
             group["lr"] = learning_rate(step, self._settings, settings.relative)
-        drawn = (1 + step, *distributed.rank_key())
-        torch.manual_seed(seeding.seed_number(self._seed, seeding.NETWORK, *drawn))
-        parts = losses(step, batch)
-        if "loss" not in parts:
-            raise ValueError(
-                f"the method's loss returned {sorted(parts)}; expected the entry 'loss', which is "
-                "minimised, and perhaps its parts"
-            )
-        self._optimizer.zero_grad(set_to_none=True)
-        parts["loss"].backward()
+        parts = with_less_memory(
+            lambda: self._gradients(step, losses, batch), self._can_save_memory, _REMEDY
+        )
         parameters = (p for group in self._optimizer.param_groups for p in group["params"])
         distributed.average([p.grad for p in parameters if p.grad is not None])
         self._optimizer.step()
@@ -210,6 +205,26 @@ class Trainer(Generic[Batch]):
         }
         self._columns = list(values)
         return list(values.values())
+
+    def _gradients(
+        self, step: int, losses: Callable[[int, Batch], Mapping[str, Tensor]], batch: Batch
+    ) -> Mapping[str, Tensor]:
+        """Run a step forward and backward."""
+        drawn = (1 + step, *distributed.rank_key())
+        torch.manual_seed(seeding.seed_number(self._seed, seeding.NETWORK, *drawn))
+        parts = losses(step, batch)
+        if "loss" not in parts:
+            raise ValueError(
+                f"the method's loss returned {sorted(parts)}; expected the entry 'loss', which is "
+                "minimised, and perhaps its parts"
+            )
+        self._optimizer.zero_grad(set_to_none=True)
+        parts["loss"].backward()
+        return parts
+
+    def _can_save_memory(self) -> bool:
+        """With several processes the others wait within the step that failed."""
+        return distributed.world_size() == 1 and self._save_memory()
 
     def _curve(self, done: _Progress) -> Curve:
         columns = list(zip(*done.rows, strict=True))
@@ -271,26 +286,3 @@ class Trainer(Generic[Batch]):
 
 def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): value for n, value in state.items() if n.startswith(prefix)}
-
-
-@contextmanager
-def _stop_requested() -> Iterator[threading.Event]:
-    """An event that SIGTERM or SIGINT sets; a second signal ends the process as usual."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def request(number: int, frame: FrameType | None) -> None:
-        requested.set()
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, request)
-    try:
-        yield requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
