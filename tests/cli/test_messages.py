@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import typer
 
 from wsss.cli.app import run
@@ -24,6 +25,23 @@ def test_further_lines_of_a_message_are_indented(
     with pytest.raises(SystemExit):
         run(failing)
     assert capsys.readouterr().err == "error: one\n  two\n  three\n"
+
+
+def test_a_gpu_without_memory_is_answered_with_keys(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = typer.Typer()
+
+    @failing.command()
+    def fail() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 …")
+
+    monkeypatch.setattr("sys.argv", ["wsss"])
+    with pytest.raises(SystemExit):
+        run(failing)
+    error = capsys.readouterr().err
+    assert error.startswith("error: out of memory on the GPU: Tried to allocate 3.00 GiB; lower")
+    assert "predict.window" in error
 
 
 _INTERRUPTED = """
