@@ -44,7 +44,8 @@ from mmengine.model import (
     is_model_wrapper,
     revert_sync_batchnorm,
 )
-from mmengine.registry import FUNCTIONS, DefaultScope
+from mmengine.optim import OptimWrapper
+from mmengine.registry import FUNCTIONS, OPTIM_WRAPPERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import get_external_models
 from mmseg.datasets import BaseSegDataset
@@ -68,6 +69,7 @@ __all__ = [
     "FUNCTIONS",
     "HOOKS",
     "MODELS",
+    "OPTIM_WRAPPERS",
     "RUNNERS",
     "TRANSFORMS",
     "BaseDecodeHead",
@@ -82,6 +84,7 @@ __all__ = [
     "Hook",
     "MMDistributedDataParallel",
     "MmConfig",
+    "OptimWrapper",
     "Runner",
     "VisionTransformer",
     "build_norm_layer",
