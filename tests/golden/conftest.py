@@ -6,12 +6,15 @@ Without the folder they are skipped.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.golden.closeness import Arrays
+from wsss.compute.precision import computing
 
 PROJECT = Path(__file__).parents[2]
 
@@ -32,3 +35,13 @@ def arrays(request: pytest.FixtureRequest, golden_dir: Path) -> Arrays:
     if not path.is_file():
         pytest.skip(f"no golden file {path}")
     return np.load(path)
+
+
+@pytest.fixture(autouse=True)
+def _float32() -> Iterator[None]:
+    """On a GPU, too, what is compared with published tensors is multiplied in float32."""
+    if torch.cuda.is_available():
+        with computing("auto", "float32"):
+            yield
+    else:
+        yield

@@ -24,6 +24,13 @@ def option(method: str, **values: Any) -> Changes:
     return {"refine": {method: values}}
 
 
+def _first_losses(curve: Path) -> Sequence[float]:
+    """Of the first step: the loss and its parts."""
+    with curve.open() as stream:
+        row = next(csv.DictReader(stream))
+    return [float(value) for name, value in row.items() if name not in ("step", "lr")]
+
+
 class MethodTests:
     """Tests of a method on a few scenes of the demo, with its small CLIP.
 
@@ -65,6 +72,25 @@ class MethodTests:
             chain.train(chain.config(), tmp_path)
         again = chain.train(chain.config(compute={"workers": 1}), tmp_path)
         assert_same_weights(again, checkpoint)
+
+    @pytest.mark.slow
+    def test_in_bfloat16_it_stays_close(
+        self, chain: Chain, checkpoint: Path, scores: Path, tmp_path: Path
+    ) -> None:
+        rounded = chain.config(compute={"precision": "bf16"})
+        again = chain.train(rounded, tmp_path)
+        assert load_checkpoint(again)[1].config["compute.precision"] == "bf16"
+        assert "compute.precision" not in load_checkpoint(checkpoint)[1].config
+        losses = [_first_losses(path.parent / "loss.csv") for path in (again, checkpoint)]
+        np.testing.assert_allclose(*losses, rtol=0.05)
+        assert not np.array_equal(*losses)
+        with Shard(chain.apply(rounded, checkpoint, tmp_path / "s.h5")) as shard:
+            actual = {item.id: item for item in shard}
+        with Shard(scores) as shard:
+            for item in shard:
+                assert actual[item.id].key != item.key
+                difference = np.abs(actual[item.id].arrays["score"] - item.arrays["score"])
+                assert 0 < difference.max() < 0.1
 
     def test_scores_are_probabilities_of_the_tags(self, chain: Chain, scores: Path) -> None:
         with Shard(scores, kind="scores") as shard, Shard(chain.cams["train"]) as cams:

@@ -20,6 +20,7 @@ from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
+from wsss.compute.precision import computing
 from wsss.config.model import Config
 from wsss.data.images.label_png import voc_palette
 from wsss.retrain.predict import run as predict
@@ -59,6 +60,29 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
         resumed = run(data, configure(workers=2), tmp_path)  # as on another machine
     assert "resuming after step 2 of 4" in caplog.text
     assert resumed == trained[1]
+
+
+@pytest.mark.slow
+def test_in_bfloat16_it_stays_close(
+    data: Any, configure: Configure, tmp_path: Path, trained: Any
+) -> None:
+    config = configure()
+    rounded = config.model_copy(
+        update={"compute": config.compute.model_copy(update={"precision": "bf16"})}
+    )
+    assert run(data, rounded, tmp_path)[1] != trained[1][1]
+    losses = [
+        float(next(csv.DictReader((folder / "curve.csv").open()))["loss"])
+        for folder in (tmp_path, trained[0])
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    checkpoint = trained[0] / "segmenter.safetensors"
+    photo = np.random.default_rng(0).integers(0, 255, (1, 40, 56, 3), dtype=np.uint8)
+    exact = load_segmenter(checkpoint, "cpu").probabilities(photo)["multi"]
+    with computing("cpu", "bf16"):
+        probs = load_segmenter(checkpoint, "cpu").probabilities(photo)["multi"]
+    assert probs.dtype == torch.float32
+    assert 0 < float((probs - exact).abs().max()) < 0.05
 
 
 @pytest.mark.slow

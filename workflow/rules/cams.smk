@@ -18,6 +18,7 @@ rule cams:
         mem_mb=8000,
         runtime="8h",
         device=CONFIG.compute.device,
+        precision=precision,
         gpu=GPU,
         batch=CONFIG.compute.batch,
     params:
@@ -33,5 +34,5 @@ rule cams:
     shell:
         "WSSS_JOB={params.job:q}"
         " python -m wsss cams --manifest {params.folder:q} --split {wildcards.split}"
-        " --shard {wildcards.part} --out {output:q} --device {resources.device}"
+        " --shard {wildcards.part} --out {output:q} --device {resources.device} --precision {resources.precision}"
         " --batch {resources.batch} --workers {threads} 2> {log}"

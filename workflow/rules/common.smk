@@ -540,6 +540,11 @@ def loss_title(wildcards):
     return ["--title", title] if kind != "tags" else []
 
 
+def precision(wildcards):
+    """The precision of the job's run."""
+    return of_run(wildcards).compute.precision
+
+
 def workers_of_score(wildcards):
     """One for the demo, whose few images are counted while a process starts."""
     return 1 if of_run(wildcards).data.kind == "demo" else LOCAL_WORKERS

@@ -81,6 +81,7 @@ rule tag_noise:
         mem_mb=4000,
         runtime="4h",
         device=CONFIG.compute.device,
+        precision=precision,
         gpu=GPU,
     params:
         sections=sections("tag_noise"),
@@ -95,4 +96,4 @@ rule tag_noise:
     shell:
         "WSSS_JOB={params.job:q}"
         " python -m wsss tag-noise {params.given:q} --out {params.folder:q}"
-        " --device {resources.device} 2> {log}"
+        " --device {resources.device} --precision {resources.precision} 2> {log}"

@@ -38,6 +38,7 @@ rule refine_train:
         mem_mb=12000,
         runtime="24h",
         device=CONFIG.compute.device,
+        precision=precision,
         gpu=GPU,
         workers=WORKERS_OF_TRAINING,
     params:
@@ -57,7 +58,7 @@ rule refine_train:
         "WSSS_JOB={params.job:q}"
         " python -m wsss launch --processes {resources.gpu} refine-train {input.shards:q} {params.seeds} --manifest {params.folder:q}"
         " --out {output.checkpoint:q} --log {output.log:q} --efficiency {output.efficiency:q} --work {params.work:q}"
-        " --device {resources.device} --workers {resources.workers} 2> {log}"
+        " --device {resources.device} --precision {resources.precision} --workers {resources.workers} 2> {log}"
 
 
 rule refine_import:
@@ -114,6 +115,7 @@ rule refine_apply:
         mem_mb=8000,
         runtime="8h",
         device=CONFIG.compute.device,
+        precision=precision,
         gpu=GPU,
         batch=CONFIG.compute.batch,
     params:
@@ -129,7 +131,7 @@ rule refine_apply:
         "WSSS_JOB={params.job:q}"
         " python -m wsss refine-apply {input.cams:q} --manifest {params.folder:q}"
         " --split {wildcards.split} --checkpoint {input.checkpoint:q} --out {output:q}"
-        " --device {resources.device} --batch {resources.batch} --workers {threads} 2> {log}"
+        " --device {resources.device} --precision {resources.precision} --batch {resources.batch} --workers {threads} 2> {log}"
 
 
 rule refine_predict:
@@ -150,6 +152,7 @@ rule refine_predict:
         mem_mb=8000,
         runtime="8h",
         device=CONFIG.compute.device,
+        precision=precision,
         gpu=GPU,
     params:
         sections=sections("refine_predict"),
@@ -164,5 +167,5 @@ rule refine_predict:
         "WSSS_JOB={params.job:q}"
         " python -m wsss refine-predict --manifest {params.folder:q}"
         " --checkpoint {input.checkpoint:q} --split {wildcards.split}"
-        " --shard {wildcards.part} --out {output:q} --device {resources.device}"
+        " --shard {wildcards.part} --out {output:q} --device {resources.device} --precision {resources.precision}"
         " --workers {threads} 2> {log}"

@@ -22,6 +22,7 @@ rule retrain:
         mem_mb=12000,
         runtime="48h",
         device=CONFIG.compute.device,
+        precision=precision,
         gpu=GPU,
         workers=WORKERS_OF_TRAINING,
     params:
@@ -41,7 +42,7 @@ rule retrain:
         "WSSS_JOB={params.job:q}"
         " python -m wsss launch --processes {resources.gpu} retrain {input.masks:q} --manifest {params.folder:q}"
         " --out {output.weights:q} --log {output.log:q} --work {params.work:q}"
-        " --device {resources.device} --workers {resources.workers} {params.corrected} 2> {log}"
+        " --device {resources.device} --precision {resources.precision} --workers {resources.workers} {params.corrected} 2> {log}"
 
 
 rule predict:
@@ -61,6 +62,7 @@ rule predict:
         mem_mb=8000,
         runtime="8h",
         device=CONFIG.compute.device,
+        precision=precision,
         gpu=GPU,
         batch=CONFIG.compute.batch,
     params:
@@ -75,4 +77,4 @@ rule predict:
         "WSSS_JOB={params.job:q}"
         " python -m wsss retrain-predict --manifest {params.folder:q} --checkpoint {input.weights:q}"
         " --split {wildcards.split} --shard {wildcards.part} --out {output:q}"
-        " --device {resources.device} --batch {resources.batch} --workers {threads} 2> {log}"
+        " --device {resources.device} --precision {resources.precision} --batch {resources.batch} --workers {threads} 2> {log}"

@@ -75,6 +75,7 @@ rule refine_labels:
         mem_mb=12000,
         runtime="4h",
         device=CONFIG.compute.device,
+        precision=precision,
         gpu=GPU,
     params:
         sections=sections("refine_labels"),
@@ -91,7 +92,7 @@ rule refine_labels:
         "WSSS_JOB={params.job:q}"
         " python -m wsss score-labels {input.cams:q} {params.seeds} --manifest {params.folder:q}"
         " --checkpoint {input.checkpoint:q} --out {output.table:q} --picture {output.picture:q}"
-        " --device {resources.device} --workers {threads} 2> {log}"
+        " --device {resources.device} --precision {resources.precision} --workers {threads} 2> {log}"
 
 
 rule table:

@@ -42,7 +42,9 @@ named their checksum otherwise; 1 had none over keys, attributes and provenance.
 _PACKAGE = "wsss"
 _ROOT = Path(wsss.__file__).parent
 _PLUMBING = ("wsss.artifacts", "wsss.compute", "wsss.errors")
-_COMPUTES = frozenset({"wsss.compute.seeding", "wsss.compute.distributed", "wsss.compute.threads"})
+_COMPUTES = frozenset(
+    f"wsss.compute.{name}" for name in ("seeding", "distributed", "threads", "precision")
+)
 _REGISTRY = "wsss.refine.registry"
 _RULES = hashlib.sha256(Path(__file__).read_bytes() + repr(sorted(DISTRIBUTIONS)).encode()).digest()
 """Of what is read from a source: with other rules, all sources are parsed again."""

@@ -36,7 +36,7 @@ _FILES = ("clip.model", "clip.pretrained", "refine.checkpoint", "retrain.init")
 """Keys that may name a weight file on this machine."""
 _COMMON = ("manifest", "class_list")
 """Inputs that the stages of a run share."""
-_ATTESTS = ("files", "outputs", "learned", "upstream")
+_ATTESTS = ("files", "outputs", "device", "learned", "upstream")
 """They say more of what the other fields already determine; no key depends on them."""
 
 
@@ -60,6 +60,8 @@ class Provenance(BaseModel):
     """sha256 of each weight file on this machine that the configuration names, by its key."""
     outputs: dict[str, str] = {}
     """sha256 of each file that was written with the artefact and carries no provenance."""
+    device: str = ""
+    """Kind of the device that computed, such as ``cuda``; empty for a CPU."""
     learned: dict[str, int] = {}
     """Of a training on masks of several kinds: the number of images that each kind taught."""
     upstream: tuple[Provenance, ...] = ()

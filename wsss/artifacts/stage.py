@@ -1,8 +1,7 @@
 """What a stage depends on, declared once: for the workflow's rules and for the running stage.
 
 The rules take two parameters from a `Stage`: the values of the configuration that it reads, and the
-digest of the code that it runs. The running stage takes its provenance from the same declaration
-and is given those values and no others.
+digest of the code that it runs. The running stage is given those values and no others.
 """
 
 from __future__ import annotations
@@ -15,11 +14,8 @@ from typing import Any
 
 from wsss.artifacts.code_digest import code_digest, imported_packages
 from wsss.artifacts.provenance import Provenance, merged_chains, package_versions, weight_files
-from wsss.artifacts.staleness import (
-    refuse_other_supervision,
-    seed_difference,
-    setting_differences,
-)
+from wsss.artifacts.staleness import refuse_other_supervision, seed_difference, setting_differences
+from wsss.compute.numerics import recorded_device, recorded_precision, watched_precision
 from wsss.config.base import drop_key, learned_from, plain_value, value_at
 
 _log = logging.getLogger(__name__)
@@ -45,7 +41,7 @@ class Stage:
     """Entry modules; the code digest covers all that they import inside the package."""
     reads: tuple[str, ...] = ()
     """Keys of the configuration: whole sections (``clip``) or single values (``masks.crf``). The
-    section ``compute``, which changes no result, is not among them."""
+    section ``compute`` is not among them: of it, the precision alone changes results."""
     idle: tuple[str, ...] = _IDLE
     """Of what ``reads`` covers, what changes nothing in what the stage writes: it is part of no key
     and no provenance."""
@@ -69,7 +65,8 @@ class Stage:
     def watched(self, config: Any) -> dict[str, Any]:
         """The values whose change reruns the stage, by key, as plain values for JSON."""
         values = {key: value_at(config, key) for key in self.reads}
-        return self._active(values, idle=[key for key in self.idle if key not in self.watches])
+        active = self._active(values, idle=[key for key in self.idle if key not in self.watches])
+        return active | watched_precision(self.name, config.compute.precision)
 
     def values(self, config: Any) -> dict[str, Any]:
         """All values that the stage reads, as plain values in nested sections, for JSON."""
@@ -110,7 +107,7 @@ class Stage:
             ArtifactError: a source is of the other ``supervision`` than this stage is given.
         """
         selected = {key: values[key.rpartition(".")[2]] for key in self.reads}
-        config = self._active(selected, idle=self.idle)
+        config = self._active(selected, idle=self.idle) | recorded_precision()
         seed = config.pop("seed", 0)  # without one nothing is random
         entries = (*self.modules, *modules)
         sources = sources or {}
@@ -124,6 +121,7 @@ class Stage:
             inputs=dict(inputs or {}),
             files=weight_files(config),
             outputs=dict(outputs or {}),
+            device=recorded_device(),
             learned=dict(learned or {}),
             upstream=merged_chains(sources.values()),
         )

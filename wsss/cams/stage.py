@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from wsss.cams.clip_sources import ClipSource
 from wsss.cams.external.source import ExternalSource
 from wsss.cams.maps import CamMaps
 from wsss.clip.input import EncoderInput
+from wsss.compute.precision import on_device
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
 from wsss.config.compute import ComputeConfig
@@ -21,6 +22,12 @@ from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest_folder import load, manifest_digests
 
 
+def _encodes(values: Mapping[str, Any]) -> bool:
+    """Whether CLIP computes anything; else the CAMs are imported as they are."""
+    return bool(values["cams"].has_affinity or values["cams"].source != "external")
+
+
+@on_device(when=_encodes)
 def run(
     manifest_dir: Path,
     split: str,

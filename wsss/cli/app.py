@@ -16,6 +16,7 @@ from wsss._compat.missing_packages import explain_import
 from wsss.cli.commands import (
     config,
     data,
+    doctor,
     export,
     knowledge,
     launch,
@@ -48,6 +49,7 @@ stages.register(app)
 results.register(app)
 papers.register(app)
 upkeep.register(app)
+doctor.register(app)
 launch.register(app, stages.PANEL)
 truth.register(app, results.PANEL)
 app.add_typer(data.app, name="data", rich_help_panel="Data sets")

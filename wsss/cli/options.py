@@ -21,6 +21,9 @@ ConfigFiles = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …, by default compute.device.")]
+Precision = Annotated[
+    str, typer.Option(help="auto, float32, tf32, bf16, by default compute.precision.")
+]
 Batch = Annotated[int, typer.Option(help="Images per batch, by default compute.batch.", min=0)]
 Workers = Annotated[
     int, typer.Option(help="Decoding or CRF workers, by default compute.workers.", min=0)
@@ -44,6 +47,7 @@ def stage_values(
     files: list[Path],
     *,
     device: str = "",
+    precision: str = "",
     batch: int = 0,
     workers: int = 0,
 ) -> dict[str, Any]:
@@ -56,10 +60,11 @@ def stage_values(
         stage: its name.
         files: configuration files; the workflow's jobs are given values (`wsss.pipeline.job`).
         device: of the command line; empty for the configured one.
+        precision: as ``device``.
         batch: as ``device``; 0 for the configured one.
         workers: as ``batch``.
     """
-    options = {"device": device, "batch": batch, "workers": workers}
+    options = {"device": device, "precision": precision, "batch": batch, "workers": workers}
     compute = {name: value for name, value in options.items() if value}
     if job := current_job():
         config = job.config(stage, **compute)

@@ -26,7 +26,7 @@ def check_weights(config: Config) -> None:
         texts["refine.checkpoint"] = config.refine.checkpoint
     if config.retrain.enabled:
         texts["retrain.init"] = config.retrain.init
-    files = {key: expand_path(text) for key, text in texts.items() if _is_path(text)}
+    files = {key: expand_path(text) for key, text in texts.items() if names_file(text)}
     for key, path in files.items():
         if not path.exists():
             _log.warning("warning for jobs that run here: %s: %s: no such file", key, path)
@@ -41,6 +41,11 @@ def check_weights(config: Config) -> None:
         check_name(config.retrain.init, config.retrain.model)
 
 
-def _is_path(text: str) -> bool:
+def names_file(text: str) -> bool:
+    """Whether a value of the configuration is the path of a weight file, here or not; else a name.
+
+    Args:
+        text: of ``clip.model``, ``clip.pretrained``, ``refine.checkpoint`` or ``retrain.init``.
+    """
     path = expand_path(text)
     return path.suffix in _SUFFIXES or path.is_file()

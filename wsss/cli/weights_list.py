@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss.cli.weights_check import NO_FILES
+from wsss.cli.weights_check import NO_FILES, names_file
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
 
@@ -29,13 +29,15 @@ class ListedWeights:
         """One line for the screen."""
         if self.path is not None:
             return f"here     {self.name}: {self.path} ({self.path.stat().st_size / 1e6:.0f} MB)"
+        return f"missing  {self.name}: {self.remedy}"
+
+    @property
+    def remedy(self) -> str:
+        """How to get it where it is missing."""
+        if not self.fetch:
+            return f"no such file; {self.key} names it"
         source = " or ".join(self.addresses)
-        remedy = (
-            f"`wsss weights fetch {self.name}`, or fetch {source} and set {self.key} to its path"
-            if self.fetch
-            else f"no such file; {self.key} names it"
-        )
-        return f"missing  {self.name}: {remedy}"
+        return f"`wsss weights fetch {self.name}`, or fetch {source} and set {self.key} to its path"
 
 
 def weights_by_name(name: str, cache: Path) -> ListedWeights:
@@ -80,7 +82,8 @@ def weights_of(configs: Iterable[Config], cache: Path) -> list[ListedWeights]:
         for key, text in (*pairs.items(), ("retrain.init", init)):
             if not text or text in NO_FILES:
                 continue
-            if (path := expand_path(text)).suffix or path.is_file():
+            if names_file(text):
+                path = expand_path(text)
                 file = path if path.is_file() else None
                 listed[text] = ListedWeights(str(path), key, file, (), None)
             elif key == "clip.pretrained":

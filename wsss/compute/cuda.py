@@ -1,4 +1,4 @@
-"""Why torch can or cannot compute on this machine's GPUs: its build, the driver, the cards."""
+"""What torch was built for, NVIDIA's driver and cards, without importing torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import importlib.util
 import re
 import runpy
 import subprocess
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,9 @@ _DRIVER_FILE = Path("/proc/driver/nvidia/version")  # of the host, in a containe
 _OLDEST_DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 """By the major version of CUDA: https://docs.nvidia.com/cuda/cuda-toolkit-release-notes, table of
 minor version compatibility."""
+
+_OLDEST_CAPABILITIES = {11: "3.7", 12: "5.0", 13: "7.5"}
+"""The same of cards; 7.5 is Turing. A build may leave out some that its CUDA has."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class TorchBuild:
         """The oldest driver of NVIDIA that serves it; empty where none is known."""
         major = (self.cuda or "").partition(".")[0]
         return _OLDEST_DRIVERS.get(int(major), "") if major.isdigit() else ""
+
+    @property
+    def oldest_capability(self) -> str:
+        """The oldest compute capability of NVIDIA's cards that it has kernels for; or empty."""
+        major = (self.cuda or "").partition(".")[0]
+        return _OLDEST_CAPABILITIES.get(int(major), "") if major.isdigit() else ""
 
 
 @functools.cache
@@ -70,27 +78,16 @@ def driver_version() -> str:
     return ""
 
 
+def card_capabilities() -> list[tuple[str, str]]:
+    """Name and compute capability of each card that nvidia-smi lists; empty where it says none."""
+    with suppress(OSError, subprocess.SubprocessError):
+        query = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+        done = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE, check=True)
+        return re.findall(r"^(.+?), (\d+\.\d+)$", done.stdout, re.MULTILINE)
+    return []
+
+
 def is_older(version: str, other: str) -> bool:
     """Whether a version of numbers and points comes before another one."""
     first, second = (tuple(map(int, re.findall(r"\d+", text))) for text in (version, other))
     return first < second
-
-
-def cuda_failure() -> str:
-    """Why torch cannot compute on a GPU, in its own words; empty where it can.
-
-    Imports torch, and starts CUDA in this process.
-    """
-    import torch  # here, so that reading a configuration does not cost torch's start-up
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the same text as the error below
-        if torch.cuda.is_available():
-            return ""
-        reason = "torch.cuda.is_available() is false"
-        try:
-            torch.cuda.init()
-        except Exception as error:  # of several types, by what fails
-            reason = " ".join(str(error).split()).removesuffix(".") or repr(error)
-    driver = driver_version() or "unknown"
-    return f"torch says: {reason}; driver {driver}; {torch_build()}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 from wsss.compute.cuda import (
-    cuda_failure,
     driver_version,
     is_older,
     torch_build,
@@ -135,7 +135,7 @@ def cpu_warning(sign: str, failure: str) -> str:
 
     Args:
         sign: of GPUs, see `wsss.compute.gpus.signs_of_gpus`.
-        failure: see `wsss.compute.cuda.cuda_failure`.
+        failure: see `cuda_failure`.
     """
     return (
         f"WARNING: {sign}, but torch cannot use any, so this computes on the CPU: {failure}; "
@@ -148,7 +148,7 @@ def unusable(name: str, failure: str) -> ValueError:
 
     Args:
         name: the configured device.
-        failure: see `wsss.compute.cuda.cuda_failure`.
+        failure: see `cuda_failure`.
     """
     return ValueError(
         f"no GPU: compute.device is {name}, but this machine shows none to torch: {failure}; set "
@@ -168,6 +168,26 @@ def _description(device: torch.device) -> str:
     if device.type == "cpu":
         return "the CPU"
     return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
+def cuda_failure() -> str:
+    """Why torch cannot compute on a GPU, in its own words; empty where it can.
+
+    Imports torch, and starts CUDA in this process.
+    """
+    import torch  # here, so that reading a configuration does not cost torch's start-up
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the same text as the error below
+        if torch.cuda.is_available():
+            return ""
+        reason = "torch.cuda.is_available() is false"
+        try:
+            torch.cuda.init()
+        except Exception as error:  # of several types, by what fails
+            reason = " ".join(str(error).split()).removesuffix(".") or repr(error)
+    driver = driver_version() or "unknown"
+    return f"torch says: {reason}; driver {driver}; {torch_build()}"
 
 
 def require_cuda(name: str) -> None:

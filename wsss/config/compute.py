@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
@@ -13,12 +13,21 @@ _DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"
 
 
 class ComputeConfig(Section):
-    """Resources; nothing here changes a result on the CPU."""
+    """Resources; of these, ``precision`` alone changes a result on the CPU."""
 
     device: str = Field(
         "auto",
         pattern=_DEVICE,
         description="auto (CUDA if there is one, else CPU), cpu, cuda, cuda:1 …",
+    )
+    precision: Literal["auto", "float32", "tf32", "bf16"] = Field(
+        "auto",
+        description=(
+            "How stages that compute on the device multiply. float32: exactly. tf32: on a GPU with "
+            "factors of 10 bits; on a CPU the same as float32. bf16: the same, and heads of "
+            "refiners and segmenters in bfloat16. auto = tf32 on a GPU, float32 on a CPU. The "
+            "frozen encoder's weights have a type of their own (clip.precision)."
+        ),
     )
     batch: PositiveInt = Field(
         8, description="Images per batch outside training (CAMs, prediction)."

@@ -281,4 +281,6 @@ class Runs(Mapping[str, Run]):
 
 
 def _results(config: Config) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude=set(_NO_RESULT))
+    """What tells two runs apart; of the section ``compute`` the precision alone."""
+    values = config.model_dump(mode="json", exclude=set(_NO_RESULT))
+    return values | {"precision": config.compute.precision}

@@ -18,6 +18,7 @@ from wsss.artifacts.staleness import refuse_other_supervision
 from wsss.clip.input import EncoderInput
 from wsss.clip.load import LoadedClip
 from wsss.compute import seeding
+from wsss.compute.precision import autocast_calls
 from wsss.config.base import Supervision
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
@@ -52,9 +53,12 @@ def configured_refiner(
     infer: InferConfig | None = None,
     seed: int = 0,
 ) -> Refiner[Any]:
-    """See `build_refiner`; with the configured encoder, and embeddings in the cache folder."""
+    """See `build_refiner`; with the configured encoder, and embeddings in the cache folder.
+
+    What it trains computes in the precision in force.
+    """
     clip, device = sections["clip"], sections["compute"].device
-    return build_refiner(
+    refiner = build_refiner(
         EncoderInput(clip, cache, max_pixels=sections["max_pixels"], device=device),
         classes,
         clip=clip,
@@ -66,6 +70,8 @@ def configured_refiner(
         embeddings=cache,
         workers=sections["compute"].workers,
     )
+    autocast_calls(refiner.trained, refiner.encoder.device)
+    return refiner
 
 
 def build_refiner(

@@ -18,6 +18,7 @@ from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.artifacts.training import joint_training, state_folder, write_training
 from wsss.compute.device import pick_device
+from wsss.compute.precision import on_device
 from wsss.config.base import with_supervision
 from wsss.config.infer import InferConfig
 from wsss.config.labels import CrfConfig
@@ -38,6 +39,7 @@ from wsss.refine.training.run import train as run_training
 from wsss.refine.training.snapshots import FOLDER, Snapshots
 
 
+@on_device(fixed_sizes=True)
 def train(
     manifest_dir: Path,
     shards: list[Path],
@@ -149,6 +151,7 @@ def train(
             write_training(out, log, result.tensors, result.curve, provenance, facts)
 
 
+@on_device()
 def apply(
     manifest_dir: Path,
     split: str,
@@ -219,6 +222,7 @@ def apply(
         )
 
 
+@on_device()
 def predict(
     manifest_dir: Path,
     split: str,

@@ -51,7 +51,8 @@ from mmengine.model import (
     is_model_wrapper,
     revert_sync_batchnorm,
 )
-from mmengine.registry import FUNCTIONS, DefaultScope
+from mmengine.optim import OptimWrapper
+from mmengine.registry import FUNCTIONS, OPTIM_WRAPPERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import get_external_models
 from mmseg.datasets import BaseSegDataset
@@ -75,6 +76,7 @@ __all__ = [
     "FUNCTIONS",
     "HOOKS",
     "MODELS",
+    "OPTIM_WRAPPERS",
     "RUNNERS",
     "TRANSFORMS",
     "BaseDecodeHead",
@@ -89,6 +91,7 @@ __all__ = [
     "Hook",
     "MMDistributedDataParallel",
     "MmConfig",
+    "OptimWrapper",
     "Runner",
     "VisionTransformer",
     "build_norm_layer",

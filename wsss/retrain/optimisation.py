@@ -28,8 +28,12 @@ _CLASSIFIERS = {
 }
 
 
-def optimisation(retrain: RetrainConfig) -> dict[str, Any]:
+def optimisation(retrain: RetrainConfig, *, bfloat16: bool = False) -> dict[str, Any]:
     """``optim_wrapper`` and ``param_scheduler`` of an mmengine config.
+
+    Args:
+        retrain: network and recipe.
+        bfloat16: multiply in bfloat16.
 
     Raises:
         ValueError: the warm-up is no shorter than the training.
@@ -39,13 +43,14 @@ def optimisation(retrain: RetrainConfig) -> dict[str, Any]:
             f"retrain.warmup is {retrain.warmup} steps, but retrain.iterations only "
             f"{retrain.iterations}; lower the warm-up"
         )
+    kind = "BFloat16OptimWrapper" if bfloat16 else "OptimWrapper"
     wrapper, poly = _of_network(retrain)
     rise = {"type": "LinearLR", "start_factor": 1e-6, "by_epoch": False, "begin": 0}
     fall = {"type": "PolyLR", "by_epoch": False, "begin": retrain.warmup, "end": retrain.iterations}
     # mmengine reaches the full rate one step before `end`; with a single step it never would.
     schedule = [{**rise, "end": retrain.warmup}] if retrain.warmup > 1 else []
     return {
-        "optim_wrapper": {"type": "OptimWrapper", **wrapper},
+        "optim_wrapper": {"type": kind, **wrapper},
         "param_scheduler": [*schedule, {**fall, **poly}],
     }
 

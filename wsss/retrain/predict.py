@@ -12,6 +12,7 @@ from wsss.artifacts.checkpoint_header import checkpoint_provenance, tensors_dige
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.stage import STAGES
+from wsss.compute.precision import on_device
 from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.config.base import Supervision
 from wsss.config.compute import ComputeConfig
@@ -26,6 +27,7 @@ from wsss.retrain.segmenter import Segmenter, SegmenterFacts, load_segmenter
 from wsss.retrain.train import label_names
 
 
+@on_device()
 def run(
     manifest_dir: Path,
     split: str,

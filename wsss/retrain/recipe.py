@@ -15,7 +15,7 @@ import torch
 
 from wsss.config.retrain import RetrainConfig
 from wsss.labels.ignore import IGNORED
-from wsss.retrain import dataset, loader, runner, shared, transforms
+from wsss.retrain import autocast, dataset, loader, runner, shared, transforms
 from wsss.retrain.architecture import REGISTERED, ClipTower, model_config
 from wsss.retrain.loader import loader_settings
 from wsss.retrain.mm import MmConfig
@@ -23,7 +23,7 @@ from wsss.retrain.optimisation import optimisation
 
 # Importing them registers what the config names; mmsegmentation's tools import them by name.
 _REGISTERED = REGISTERED + [
-    module.__name__ for module in (dataset, loader, transforms, runner, shared)
+    module.__name__ for module in (autocast, dataset, loader, transforms, runner, shared)
 ]
 _COLOR: dict[str, list[dict[str, Any]]] = {
     "none": [],
@@ -48,6 +48,7 @@ def training_config(
     clip: ClipTower | None,
     device: torch.device,
     devices: int,
+    bfloat16: bool = False,
 ) -> MmConfig:
     """Build the mmengine config of a training run.
 
@@ -66,6 +67,7 @@ def training_config(
         clip: the tower of `clip-vit`.
         device: where one process trains.
         devices: number of processes that share the global batch.
+        bfloat16: multiply in bfloat16.
 
     Raises:
         ValueError: the batch cannot be shared, or the schedule does not fit the steps.
@@ -119,7 +121,7 @@ def training_config(
                 "max_iters": retrain.iterations,
                 "val_interval": retrain.iterations,
             },
-            **optimisation(retrain),
+            **optimisation(retrain, bfloat16=bfloat16),
             "default_hooks": {
                 "timer": {"type": "IterTimerHook"},
                 "logger": {"type": "LoggerHook", "interval": 10, "log_metric_by_epoch": False},

@@ -17,6 +17,7 @@ from wsss.artifacts.checkpoint_header import checkpoint_facts
 from wsss.artifacts.errors import ArtifactError
 from wsss.clip.errors import ClipLoadError, UnsupportedEncoderError
 from wsss.compute.device import pick_device
+from wsss.compute.precision import autocast
 from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.data.images.label_png import voc_palette
 from wsss.refine.inference import MultiScaleInference
@@ -133,7 +134,11 @@ class Segmenter:
     ) -> Float[Tensor, "batch labels height width"]:
         """Logits at the size of the input, normalised."""
         shape = tuple(images.shape[2:])
-        return self._model.encode_decode(images, [{"img_shape": shape} for _ in images])
+        with autocast(self.device):
+            logits: Tensor = self._model.encode_decode(
+                images, [{"img_shape": shape} for _ in images]
+            )
+        return logits.float()
 
 
 def load_segmenter(checkpoint: Path, device: str = "auto", **settings: Any) -> Segmenter:

@@ -17,6 +17,8 @@ from wsss.artifacts.training import joint_training, state_folder, write_training
 from wsss.clip.input import configured_clip
 from wsss.compute import distributed
 from wsss.compute.device import pick_device
+from wsss.compute.numerics import in_force
+from wsss.compute.precision import on_device
 from wsss.compute.threads import fixed_threads
 from wsss.config.base import LearnedFrom, Supervision
 from wsss.config.compute import ComputeConfig
@@ -36,6 +38,7 @@ MASK_KINDS: Mapping[Supervision, str] = {"tags": "masks", "masks": "truth_masks"
 """Kind of the shards that are learned from."""
 
 
+@on_device(fixed_sizes=True)
 def train(
     manifest_dir: Path,
     masks: list[Path],
@@ -148,6 +151,7 @@ def train(
             clip=tower,
             device=device,
             devices=distributed.world_size(),
+            bfloat16=in_force().precision == "bf16",
         )
         # mmengine keeps its logger and its measurements by this name while the process lives
         plan.experiment_name = f"retrain-{uuid.uuid4().hex[:8]}"

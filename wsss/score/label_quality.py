@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.progress import track
 from wsss.compute import seeding
+from wsss.compute.precision import on_device
 from wsss.compute.threads import fixed_threads
 from wsss.config.data import DataConfig
 from wsss.data.manifest import Manifest
@@ -50,6 +51,7 @@ class _Crops:
     """Of each crop; 255 where it has none, as in padding."""
 
 
+@on_device(fixed_sizes=True)
 def run(
     manifest_dir: Path,
     cam_shards: Sequence[Path],

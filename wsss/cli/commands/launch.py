@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from wsss.compute.cuda import cuda_failure, torch_has_cuda
-from wsss.compute.device import cpu_warning, unusable
+from wsss.compute.cuda import torch_has_cuda
+from wsss.compute.device import cpu_warning, cuda_failure, unusable
 from wsss.compute.gpus import (
     HELD,
     VISIBLE,

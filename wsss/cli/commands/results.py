@@ -14,6 +14,7 @@ from wsss.cli.options import (
     ConfigFiles,
     Device,
     ManifestDir,
+    Precision,
     Split,
     Workers,
     stage_values,
@@ -65,12 +66,15 @@ def score_labels(
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
     device: Device = "",
+    precision: Precision = "",
     workers: Workers = 0,
 ) -> None:
     """Score the labels that a refiner learned, step by step (refine.train.snapshots_every)."""
     from wsss.score.label_quality import run
 
-    values = stage_values("refine_labels", config, device=device, workers=workers)
+    values = stage_values(
+        "refine_labels", config, device=device, precision=precision, workers=workers
+    )
     run(manifest, cams, checkpoint, out, picture, cache, seeds, images=images, **values)
 
 

@@ -22,6 +22,7 @@ from wsss.cli.options import (
     ConfigFiles,
     Device,
     ManifestDir,
+    Precision,
     Shard,
     Split,
     Workers,
@@ -30,6 +31,9 @@ from wsss.cli.options import (
 )
 
 PANEL = "Stages, in order"
+Refiner = Annotated[
+    Path, typer.Option(help="Checkpoint of `wsss refine-train` or `refine-import`.")
+]
 
 
 def ingest(
@@ -63,11 +67,12 @@ def tag_noise(
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
     device: Device = "",
+    precision: Precision = "",
 ) -> None:
     """Other tags on purpose: fewer, wrong ones or CLIP's (tag_noise)."""
     from wsss.clip.tags.stage import run
 
-    run(given, out, cache, **stage_values("tag_noise", config, device=device))
+    run(given, out, cache, **stage_values("tag_noise", config, device=device, precision=precision))
 
 
 def cams(
@@ -78,13 +83,16 @@ def cams(
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
     device: Device = "",
+    precision: Precision = "",
     batch: Batch = 0,
     workers: Workers = 0,
 ) -> None:
     """Class activation maps of one part of a split, on the patch grid."""
     from wsss.cams.stage import run
 
-    values = stage_values("cams", config, device=device, batch=batch, workers=workers)
+    values = stage_values(
+        "cams", config, device=device, precision=precision, batch=batch, workers=workers
+    )
     run(manifest, split, parse_shard(shard), out, cache, **values)
 
 
@@ -128,10 +136,13 @@ def refine_train(
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
     device: Device = "",
+    precision: Precision = "",
     workers: Workers = 0,
 ) -> None:
     """Train the refiner on CAMs or seeds (refine.method, unless it is none)."""
-    values = stage_values("refine_train", config, device=device, workers=workers)
+    values = stage_values(
+        "refine_train", config, device=device, precision=precision, workers=workers
+    )
     if not values["refine"].is_trained:
         typer.echo("refine.method is none: nothing is trained", err=True)
         return
@@ -170,19 +181,20 @@ def refine_import(
 def refine_apply(
     cams: Annotated[Path, typer.Argument(help="One CAM shard.", show_default=False)],
     manifest: ManifestDir,
-    checkpoint: Annotated[
-        Path, typer.Option(help="Checkpoint of `wsss refine-train` or `refine-import`.")
-    ],
+    checkpoint: Refiner,
     out: Annotated[Path, typer.Option(help="HDF5 shard of class scores to write.")],
     split: Split = "train",
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
     device: Device = "",
+    precision: Precision = "",
     batch: Batch = 0,
     workers: Workers = 0,
 ) -> None:
     """Class scores of one shard: from the refiner, or the CAMs themselves (refine.method: none)."""
-    values = stage_values("refine_apply", config, device=device, batch=batch, workers=workers)
+    values = stage_values(
+        "refine_apply", config, device=device, precision=precision, batch=batch, workers=workers
+    )
     if not values["refine"].is_trained:
         typer.echo("refine.method is none: the CAMs are passed on", err=True)
         with StoredShard(cams, kind="cams"), atomic_path(out) as temporary:
@@ -195,21 +207,22 @@ def refine_apply(
 
 def refine_predict(
     manifest: ManifestDir,
-    checkpoint: Annotated[
-        Path, typer.Option(help="Checkpoint of `wsss refine-train` or `refine-import`.")
-    ],
+    checkpoint: Refiner,
     out: Annotated[Path, typer.Option(help="HDF5 shard of label maps to write.")],
     split: Split = "val",
     shard: Shard = WHOLE,
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
     device: Device = "",
+    precision: Precision = "",
     workers: Workers = 0,
 ) -> None:
     """Label maps of the refiner itself, without tags. Protocols are those of `predict`."""
     from wsss.refine.stage import predict
 
-    values = stage_values("refine_predict", config, device=device, workers=workers)
+    values = stage_values(
+        "refine_predict", config, device=device, precision=precision, workers=workers
+    )
     predict(manifest, split, parse_shard(shard), checkpoint, out, cache, **values)
 
 
@@ -249,12 +262,13 @@ def retrain(
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
     device: Device = "",
+    precision: Precision = "",
     workers: Workers = 0,
 ) -> None:
     """Train the segmenter on the pseudo masks or, with supervision: masks, on pixel labels."""
     from wsss.retrain.train import train
 
-    values = stage_values("retrain", config, device=device, workers=workers)
+    values = stage_values("retrain", config, device=device, precision=precision, workers=workers)
     train(manifest, masks, out, log, work, cache, corrected, **values)
 
 
@@ -266,13 +280,16 @@ def retrain_predict(
     shard: Shard = WHOLE,
     config: ConfigFiles = DEFAULT_CONFIG,
     device: Device = "",
+    precision: Precision = "",
     batch: Batch = 0,
     workers: Workers = 0,
 ) -> None:
     """Label maps of the segmenter: single scale, multi-scale + flip, each with and without CRF."""
     from wsss.retrain.predict import run
 
-    values = stage_values("predict", config, device=device, batch=batch, workers=workers)
+    values = stage_values(
+        "predict", config, device=device, precision=precision, batch=batch, workers=workers
+    )
     run(manifest, split, parse_shard(shard), checkpoint, out, **values)
 
 

@@ -12,6 +12,7 @@ from wsss.artifacts.digest import digest_file
 from wsss.artifacts.stage import STAGES
 from wsss.artifacts.write_errors import writing
 from wsss.clip.tags.predicted import predicted_tags, write_probabilities
+from wsss.compute.precision import on_device
 from wsss.config.clip import ClipConfig
 from wsss.config.compute import ComputeConfig
 from wsss.config.data import TagNoiseConfig
@@ -33,6 +34,7 @@ CLIP_TAGS = "clip-tags.h5"
 """In the folder of the manifest, with CLIP's tags: the probability of each class."""
 
 
+@on_device(when=lambda values: values["tag_noise"].source == "clip")
 def run(
     given_dir: Path,
     out: Path,
