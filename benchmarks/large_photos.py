@@ -6,6 +6,7 @@ Each case runs in a process of its own, from the JPEG to both PNGs, as the masks
 from __future__ import annotations
 
 import argparse
+import importlib
 import multiprocessing
 import resource
 import sys
@@ -35,11 +36,15 @@ def main() -> None:
     parser.add_argument(
         "--long-side", type=int, default=CrfConfig().long_side, help="(default: %(default)s)"
     )
+    parser.add_argument("--backend", default="auto", help="of the CRF (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "photo.jpg")
         write_photo(path, options.photo, options.megapixels)
-        results = {side: in_process(path, options.tags, side) for side in (options.long_side, None)}
+        results = {
+            side: in_process(path, options.tags, side, options.backend)
+            for side in (options.long_side, None)
+        }
     bounded, exact = results.values()
     print("| CRF at | processor time, s | memory, MB | labels as at its own size |")
     print("|---|---:|---:|---:|")
@@ -64,18 +69,25 @@ def write_photo(path: Path, photo: Path | None, megapixels: float) -> None:
     Image.fromarray(large.clip(0, 255).astype(np.uint8)).save(path, quality=92)
 
 
-def in_process(path: Path, tags: int, long_side: int | None) -> tuple[float, float, np.ndarray]:
+def in_process(
+    path: Path, tags: int, long_side: int | None, backend: str
+) -> tuple[float, float, np.ndarray]:
     """Processor seconds, peak memory in MB and the labels, of a new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(masks_of, (path, tags, long_side))
+        return pool.apply(masks_of, (path, tags, long_side, backend))
 
 
-def masks_of(path: Path, tags: int, long_side: int | None) -> tuple[float, float, np.ndarray]:
+def masks_of(
+    path: Path, tags: int, long_side: int | None, backend: str
+) -> tuple[float, float, np.ndarray]:
     """See `in_process`."""
     width, height = image_size(path)
     scores = np.random.default_rng(1).random((tags, 6, 8)).astype(np.float16)
     task = MaskTask(path, digest_file(path), height, width, tuple(range(tags)), scores)
-    config = MasksConfig(crf=CrfConfig(long_side=long_side))
+    crf = CrfConfig.model_validate({"long_side": long_side, "backend": backend})
+    config = MasksConfig(crf=crf)
+    if crf.backend == "torch":
+        importlib.import_module("wsss.labels.lattice_crf")  # once per process, not per photo
     cv2.setNumThreads(1)
     start = time.process_time()
     mask = make_mask(task, config=config, max_pixels=10**9)

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 import wsss
-from wsss._compat.missing_packages import MissingPackageError
 from wsss.artifacts.stage import STAGES, source_differences
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
-from wsss.labels.crf import dense_crf
+from wsss.labels.crf import MissingBackendError, dense_crf
 from wsss.refine.weakclip.boundary import boundary_crf
 
 
@@ -45,7 +44,7 @@ def test_auto_is_pydensecrf_where_it_is_installed() -> None:
 def test_a_backend_that_is_named_and_absent_names_the_extra() -> None:
     config = from_mapping({"masks": {"crf": {"backend": "pydensecrf"}}}).masks.crf
     scores, photo = np.full((2, 6, 8), 0.5), np.zeros((6, 8, 3), np.uint8)
-    with pytest.raises(MissingPackageError, match=r"pydensecrf2.*wsss\[crf\].*backend to torch"):
+    with pytest.raises(MissingBackendError, match=r"pydensecrf2.*wsss\[crf\].*backend to torch"):
         dense_crf(scores, photo, config)
     with pytest.raises(ImportError, match=r"wsss\[crf\]"):
         wsss.dense_crf(photo, scores, backend="pydensecrf")

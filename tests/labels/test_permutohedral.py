@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from wsss.labels import permutohedral
-from wsss.labels.permutohedral import build_lattice, concatenate
+from wsss.labels import lattice_keys
+from wsss.labels.lattice_keys import VertexCoding
+from wsss.labels.permutohedral import _simplices, build_lattice, concatenate
 
 Vertex = tuple[int, ...]
 
@@ -102,10 +103,10 @@ def test_keys_that_leave_an_integer_give_the_same_filter(
     features[:, 40:] = features[:, :40] + 0.2
     values = torch.from_numpy(generator.random((80, 2), dtype=np.float32))
     expected = build_lattice(features).filter(values)
-    corners = permutohedral._simplices(features)[0]
-    bits = permutohedral._Coding.of(corners).bits
-    monkeypatch.setattr(permutohedral, "_BITS", bits + 3 - hashed)
-    assert permutohedral._Coding.of(corners).bits == bits - hashed
+    corners = _simplices(features)[0]
+    bits = VertexCoding.of(corners).bits
+    monkeypatch.setattr(lattice_keys, "_BITS", bits + 3 - hashed)
+    assert VertexCoding.of(corners).bits == bits - hashed
     torch.testing.assert_close(build_lattice(features).filter(values), expected)
 
 

@@ -1,7 +1,6 @@
 """Say what to install where a package or a system library is missing.
 
-What breaks: the base installation has no segmenters (`pip install 'wsss[segment]'`) and no
-pydensecrf (`pip install 'wsss[crf]'`). The segmenters' packages
+What breaks: the base installation has no segmenters (`pip install 'wsss[segment]'`). Their packages
 ask for opencv-python, which loads libGL and glib when it is imported. opencv-python-headless, which
 `wsss` itself asks for, does not. Delete the second half when mmsegmentation takes that build.
 """
@@ -32,20 +31,6 @@ def require(*packages: str) -> None:
         raise MissingPackageError(
             f"not installed: {', '.join(missing)}, for segmenters and checkpoints of mmengine; "
             "pip install 'wsss[segment]', or end with the pseudo masks (retrain.enabled: false)"
-        )
-
-
-def require_crf() -> None:
-    """Refuse to go on without pydensecrf.
-
-    Raises:
-        MissingPackageError: it is not installed.
-    """
-    if importlib.util.find_spec("pydensecrf") is None:
-        raise MissingPackageError(
-            "not installed: pydensecrf2, for the CRF with backend: pydensecrf; "
-            "pip install 'wsss[crf]' (Python 3.11 or 3.12, and a C++ compiler), or set "
-            "masks.crf.backend to torch, which needs neither"
         )
 
 

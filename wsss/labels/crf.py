@@ -8,6 +8,7 @@ backend alone, so that the others start quickly.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Sequence
 
@@ -15,12 +16,16 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from wsss._compat.missing_packages import require_crf
 from wsss.config.labels import CrfConfig
+from wsss.errors import WsssError
 
 _FLOOR = 1e-5  # of a probability, so that its logarithm is finite
 _LARGEST_COORDINATE = 2**15 - 1  # of a point of the lattice: pydensecrf keeps 16 bits
 _MEAN_BGR = (104.008, 116.669, 122.675)
+
+
+class MissingBackendError(WsssError, ImportError):
+    """The backend that the configuration names is not installed."""
 
 
 def dense_crf(
@@ -42,7 +47,7 @@ def dense_crf(
 
     Raises:
         ValueError: NaN in the probabilities, or a deviation is too small for an image of this size.
-        MissingPackageError: the backend is pydensecrf, which is not installed.
+        MissingBackendError: the backend is pydensecrf, which is not installed.
     """
     if np.isnan(probabilities).any():
         raise ValueError("the CRF was given probabilities that are NaN; rerun the stage before")
@@ -86,7 +91,7 @@ def posterior(
 
     Raises:
         ValueError: a deviation is too small for an image of this size.
-        MissingPackageError: the backend is pydensecrf, which is not installed.
+        MissingBackendError: the backend is pydensecrf, which is not installed.
     """
     labels, height, width = unary.shape
     _check_deviations(height, width, config)
@@ -96,13 +101,18 @@ def posterior(
         from wsss.labels.lattice_crf import one_posterior
 
         return one_posterior(unary, image, config)
-    require_crf()
     return _pydensecrf_posterior(unary, image, config)
 
 
 def _pydensecrf_posterior(
     unary: Float32[np.ndarray, "labels h w"], image: UInt8[np.ndarray, "h w 3"], config: CrfConfig
 ) -> Float32[np.ndarray, "labels h w"]:
+    if importlib.util.find_spec("pydensecrf") is None:
+        raise MissingBackendError(
+            "not installed: pydensecrf2, for the CRF with backend: pydensecrf; "
+            "pip install 'wsss[crf]' (Python 3.11 or 3.12, and a C++ compiler), or set "
+            "masks.crf.backend to torch, which needs neither"
+        )
     import pydensecrf.densecrf as densecrf
 
     labels, height, width = unary.shape

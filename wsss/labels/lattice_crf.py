@@ -20,6 +20,9 @@ from wsss.labels.permutohedral import Lattice, build_lattice, concatenate
 
 _WIDEST = 32  # labels that are filtered at once; more of them leave the caches, and the allocator's
 _FEW = 16  # labels up to which a softmax is faster in planes
+_ALONE = 0.26
+"""Pixels. The lattice reaches 4 deviations. Up to this one a neighbour has a weight below 3e-4, so
+the smoothness kernel is the identity. Photos from 12 megapixels on are such a case (`bounded`)."""
 _CACHED_PIXELS = 2**20  # of an image whose smoothness kernel is kept: 100 MB at most
 
 
@@ -55,6 +58,7 @@ def batch_posterior(
     most = max(map(len, unary))
     energy = torch.cat([_as_rows(labels, most) for labels in unary])
     kernels = _kernels(images, config)
+    alone = config.gaussian_compat if config.gaussian_sxy <= _ALONE else 0.0
     logits = -energy
     posterior = _softmax(logits)
     for _ in range(config.iterations):
@@ -62,6 +66,7 @@ def batch_posterior(
         columns = posterior.split(_WIDEST, 1), logits.split(_WIDEST, 1)
         for values, target in zip(*columns, strict=True):
             values = values.contiguous()
+            target.add_(values, alpha=alone)
             for kernel in kernels:
                 target += kernel.filter(values)
         posterior = _softmax(logits)
@@ -73,10 +78,11 @@ def batch_posterior(
 
 
 def _kernels(images: Sequence[UInt8[Tensor, "_ _ 3"]], config: CrfConfig) -> list[Lattice]:
-    """Smoothness and appearance of all images, without those of weight 0."""
+    """Smoothness and appearance of all images, where they have a weight and reach a neighbour."""
     kernels = []
-    if weight := config.gaussian_compat:
-        kernels.append(concatenate([_smoothness(x, config.gaussian_sxy, weight) for x in images]))
+    deviation, weight = config.gaussian_sxy, config.gaussian_compat
+    if weight and deviation > _ALONE:
+        kernels.append(concatenate([_smoothness(x, deviation, weight) for x in images]))
     if weight := config.bilateral_compat:
         kernels.append(concatenate([_appearance(x, config) for x in images]))
     return kernels
