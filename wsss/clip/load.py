@@ -28,6 +28,7 @@ from wsss.clip.model_config import (
     read_model_config,
 )
 from wsss.clip.openai_layout import infer_config
+from wsss.clip.outline import outlines
 from wsss.clip.tokenizer import Tokenize, load_tokenizer
 from wsss.clip.weights import read_weights, weights_digest
 
@@ -207,7 +208,7 @@ def _build(
     try:
         with torch.random.fork_rng(devices=()):
             if not of_hub:
-                with torch.device("meta"):
+                with outlines():
                     outline = kind(**arguments)
                 if weights is None:
                     check_built_size(outline, where)
