@@ -160,7 +160,7 @@ def at_hand(weights: TagWeights | None) -> Iterator[None]:
 
 def size_text(model: str) -> str:
     """`` (about 599 MB)``: the parameters of an open_clip model in float32; empty if unknown."""
-    from wsss.clip.outline import outlines  # torch
+    from wsss._compat.outline import outlines  # torch
 
     open_clip = import_open_clip()
     config = open_clip.get_model_config(model)

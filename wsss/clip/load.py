@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wsss._compat import import_open_clip
+from wsss._compat.outline import outlines
 from wsss._compat.untrue_warnings import without_random_start
 from wsss.artifacts.digest import digest_json
 from wsss.clip.downloads import at_hand, tag_weights
@@ -28,7 +29,6 @@ from wsss.clip.model_config import (
     read_model_config,
 )
 from wsss.clip.openai_layout import infer_config
-from wsss.clip.outline import outlines
 from wsss.clip.tokenizer import Tokenize, load_tokenizer
 from wsss.clip.weights import read_weights, weights_digest
 

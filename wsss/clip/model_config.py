@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from torch import Tensor, nn
 
 from wsss._compat import import_open_clip
+from wsss._compat.outline import outlines
 from wsss.clip.errors import ClipLoadError, UnsupportedEncoderError
 from wsss.clip.images import CLIP_MEAN, CLIP_STD, Channels
-from wsss.clip.outline import outlines
 from wsss.config.load import explain_value
 from wsss.config.safe_yaml import read_bytes
 from wsss.errors import raise_unless_about

@@ -1,4 +1,12 @@
-"""Models without memory: the shapes of their tensors alone, on torch's device ``meta``."""
+"""Build models without memory, on torch's device ``meta``, and without torch's compiler.
+
+What is slow: on that device torch does random starts, and products with a number, in Python. That
+imports its compiler (``torch._dynamo`` and sympy) first, which takes a third of the time in which a
+stage with CLIP starts (seen with torch 2.13).
+
+Remedy: what changes values and no shape is left out. Delete this when torch does it without that
+import.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +22,7 @@ _PRODUCTS = frozenset({"mul", "__mul__", "__rmul__"})
 
 
 class _WithoutValues(TorchFunctionMode):
-    """Leaves out what changes values and no shape: random starts, products with a number.
-
-    Where there are no values torch does these in Python, and first imports its compiler. That
-    takes a third of the time in which a stage starts.
-    """
+    """Leaves out what changes values and no shape: random starts, products with a number."""
 
     def __torch_function__(
         self,
