@@ -24,9 +24,16 @@ assert type(imported) is not type(linear_sum_assignment)
 """
 
 
+LOADED = """
+from wsss.clip.load import load_clip
+load_clip("wsss/demo/weights/demo-vit-p8.json", "wsss/demo/weights/demo-vit-p8.safetensors")
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("statement", "afterwards"), [(CLIP, PLACEHOLDER), ("import wsss.retrain.mm", SEGMENTERS)]
+    ("statement", "afterwards"),
+    [(CLIP, PLACEHOLDER), (LOADED, ""), ("import wsss.retrain.mm", SEGMENTERS)],
 )
 def test_neither_imports_what_is_slow(statement: str, afterwards: str) -> None:
     check = f"import sys; print([name for name in {HEAVY} if name in sys.modules])"

@@ -160,13 +160,13 @@ def at_hand(weights: TagWeights | None) -> Iterator[None]:
 
 def size_text(model: str) -> str:
     """`` (about 599 MB)``: the parameters of an open_clip model in float32; empty if unknown."""
-    import torch
+    from wsss._compat.outline import outlines  # torch
 
     open_clip = import_open_clip()
     config = open_clip.get_model_config(model)
     if not config or config.get("custom_text") or config["text_cfg"].get("hf_model_name"):
         return ""
-    with torch.device("meta"):
+    with outlines():
         outline = open_clip.CLIP(**config)
     return f" (about {4 * sum(p.numel() for p in outline.parameters()) / 1e6:.0f} MB)"
 

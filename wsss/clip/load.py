@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wsss._compat import import_open_clip
+from wsss._compat.outline import outlines
 from wsss._compat.untrue_warnings import without_random_start
 from wsss.artifacts.digest import digest_json
 from wsss.clip.downloads import at_hand, tag_weights
@@ -207,7 +208,7 @@ def _build(
     try:
         with torch.random.fork_rng(devices=()):
             if not of_hub:
-                with torch.device("meta"):
+                with outlines():
                     outline = kind(**arguments)
                 if weights is None:
                     check_built_size(outline, where)

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from torch import Tensor, nn
 
 from wsss._compat import import_open_clip
+from wsss._compat.outline import outlines
 from wsss.clip.errors import ClipLoadError, UnsupportedEncoderError
 from wsss.clip.images import CLIP_MEAN, CLIP_STD, Channels
 from wsss.config.load import explain_value
@@ -149,7 +149,7 @@ def build_image_tower(tower: Mapping[str, Any]) -> nn.Module:
     """
     check_tower(tower)
     build = import_open_clip().model._build_vision_tower
-    with torch.device("meta"):
+    with outlines():
         check_built_size(build(**tower), _TOWER)
     visual: nn.Module = build(**tower)
     return visual
