@@ -3,15 +3,21 @@
 The folder is ``WSSS_GOLDEN_DIR``, or ``golden`` below ``WSSS_SHARED`` (default ``../shared``).
 Tests read every size from the arrays, so any folder with the same file names and keys will do.
 Without the folder they are skipped.
+
+``WSSS_TEST_DEVICE`` is the device of the tests that take one: ``cuda`` for a real GPU, in float32;
+``pretended`` for `PretendGpu`; by default the CPU.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.golden.closeness import Arrays
+from tests.gpu.pretend import CUDA, PretendGpu
 
 PROJECT = Path(__file__).parents[2]
 
@@ -23,6 +29,19 @@ def golden_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no golden data at {folder}: set WSSS_GOLDEN_DIR or WSSS_SHARED")
     return folder
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """Where a test computes, in float32."""
+    name = os.environ.get("WSSS_TEST_DEVICE", "cpu")
+    if name == "pretended":
+        with PretendGpu():
+            yield CUDA
+        return
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    yield torch.device(name)
 
 
 @pytest.fixture(scope="module")
