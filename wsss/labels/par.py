@@ -140,9 +140,9 @@ def _refined_on_gpu(
     batch, classes, height, width = masks.shape
     pixels = height * width
     places = _places((height, width), dilations, masks.device)
-    offsets = torch.arange(0, batch * pixels, pixels, device=masks.device)
+    offsets = torch.arange(0, batch * pixels, pixels, dtype=torch.int32, device=masks.device)
     # (n, H W) -> (B, H W, n): rows of a table of all pixels of the batch
-    rows = (places.T + offsets.view(-1, 1, 1)).int().flatten()
+    rows = (places.T + offsets.view(-1, 1, 1)).flatten()
     bags = torch.arange(0, rows.numel(), len(places), dtype=torch.int32, device=masks.device)
     # (B, n, H, W) -> (B, H W, n)
     shares = weights.flatten(2).transpose(1, 2).flatten()
@@ -162,7 +162,7 @@ def _places(
     steps = torch.tensor([(d * y, d * x) for d in dilations for y, x in _STEPS])
     rows = (torch.arange(height) + steps[:, :1]).clamp(0, height - 1)
     columns = (torch.arange(width) + steps[:, 1:]).clamp(0, width - 1)
-    sides = to_device(torch.cat([width * rows, columns], dim=1), device)
+    sides = to_device(torch.cat([width * rows, columns], dim=1).int(), device)
     # (n, H, 1) + (n, 1, W) -> (n, H W)
     return (sides[:, :height, None] + sides[:, None, height:]).flatten(1)
 
