@@ -1,6 +1,7 @@
 # make demo   install, run the embedded demo, print its table
 # make check  for each edit: lint, types, import layers, workflow lint, fast tests
 # make test   everything that must hold: the same with all tests, and the line coverage
+# make gpu    where a GPU is: published tensors on it, and its speed
 # make docs   the documentation as a site; every warning is an error
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -22,7 +23,7 @@ CHECKED := --jaxtyping-packages=$(SHAPED),beartype.beartype --cov --cov-report=
 FAST := -m "not slow and not workflow"
 SLOW := -m "slow or workflow"
 
-.PHONY: demo check test static lint types layers workflow-lint prose fast-tests tests test-tools test-readers docs format install generated clean
+.PHONY: gpu demo check test static lint types layers workflow-lint prose fast-tests tests test-tools test-readers docs format install generated clean
 
 demo: install
 	snakemake --cores $(CORES)
@@ -87,6 +88,11 @@ $(READERS)/.installed: tests/export/requirements-readers.txt
 	$(PYTHON) -m venv $(READERS)
 	$(READERS)/bin/python -m pip install --quiet --no-deps --requirement $<
 	touch $@
+
+# Where a GPU is: published tensors in float32, and the speed. The tests that take a device use it.
+gpu: install
+	WSSS_TEST_DEVICE=cuda pytest tests/golden/test_weclip.py tests/golden/test_weclip_parts.py
+	$(BIN)/python -m benchmarks.gpu --json gpu.json
 
 # Without network once its packages are there.
 docs: $(DOCS_INSTALLED)

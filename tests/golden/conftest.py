@@ -3,6 +3,9 @@
 The folder is ``WSSS_GOLDEN_DIR``, or ``golden`` below ``WSSS_SHARED`` (default ``../shared``).
 Tests read every size from the arrays, so any folder with the same file names and keys will do.
 Without the folder they are skipped.
+
+``WSSS_TEST_DEVICE`` is the device of the tests that take one: ``cuda`` for a real GPU, in float32;
+``pretended`` for `PretendGpu`; by default the CPU.
 """
 
 import os
@@ -14,6 +17,7 @@ import pytest
 import torch
 
 from tests.golden.closeness import Arrays
+from tests.gpu.pretend import CUDA, PretendGpu
 from wsss.compute.precision import computing
 
 PROJECT = Path(__file__).parents[2]
@@ -26,6 +30,17 @@ def golden_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no golden data at {folder}: set WSSS_GOLDEN_DIR or WSSS_SHARED")
     return folder
+
+
+@pytest.fixture
+def device() -> Iterator[torch.device]:
+    """Where a test computes, in float32."""
+    name = os.environ.get("WSSS_TEST_DEVICE", "cpu")
+    if name == "pretended":
+        with PretendGpu():
+            yield CUDA
+        return
+    yield torch.device(name)
 
 
 @pytest.fixture(scope="module")

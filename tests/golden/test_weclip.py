@@ -31,20 +31,22 @@ def _config(golden_dir: Path, arrays: Arrays, phase: str) -> Config:
     return published_config(golden_dir, "weclip", cams=cams, crop=crop, width=width, **weclip)
 
 
-def _refiner(golden_dir: Path, arrays: Arrays, phase: str, folder: Path) -> WeClip:
+def _refiner(
+    golden_dir: Path, arrays: Arrays, phase: str, folder: Path, device: torch.device
+) -> WeClip:
     config = _config(golden_dir, arrays, phase)
-    inputs = EncoderInput(config.clip, folder, device="cpu")
+    inputs = EncoderInput(config.clip, folder, device=str(device))
     refiner = WeClip(refiner_setup(config, inputs, labels=arrays["seg_logits"].shape[1]))
     heads = load_heads(golden_dir / "weclip_heads.safetensors")
     refiner.head.fusion.load_state_dict(build_fusion(heads).state_dict())
     refiner.head.decoder.load_state_dict(build_decoder(heads).state_dict())
     texts = (arrays[f"{name}{PHASES[phase][2]}"] for name in ("fg_text", "bg_text"))
-    refiner.bank = TextBank(*map(torch.from_numpy, texts))
+    refiner.bank = TextBank(*map(torch.from_numpy, texts)).to(device)
     refiner.train_mode(False)
     return refiner
 
 
-def _batch(arrays: Arrays, phase: str) -> CropBatch:
+def _batch(arrays: Arrays, phase: str, device: torch.device) -> CropBatch:
     images = torch.from_numpy(arrays["image"])
     tags = [
         torch.from_numpy(arrays[key])
@@ -53,38 +55,45 @@ def _batch(arrays: Arrays, phase: str) -> CropBatch:
     ]
     counts = torch.tensor([len(labels) for labels in tags])
     image_index = torch.repeat_interleave(torch.arange(len(images)), counts)
-    return crop_batch(images, arrays["fused"].shape[-1], image_index, torch.cat(tags))
+    grid = arrays["fused"].shape[-1]
+    return crop_batch(images, grid, image_index, torch.cat(tags)).to(device)
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_labels_from_pixels(golden_dir: Path, arrays: Arrays, phase: str, tmp_path: Path) -> None:
-    refiner = _refiner(golden_dir, arrays, phase, tmp_path)
-    batch, rfm = _batch(arrays, phase), phase != "phase1"
+def test_labels_from_pixels(
+    golden_dir: Path, arrays: Arrays, phase: str, tmp_path: Path, device: torch.device
+) -> None:
+    refiner = _refiner(golden_dir, arrays, phase, tmp_path, device)
+    batch, rfm = _batch(arrays, phase, device), phase != "phase1"
     features = refiner.encode(batch, rfm=rfm)
     with torch.no_grad():
         _, fused, logits = refiner.head(features.features, features.grid)
     assert_close_rel(fused, arrays["fused"], FLOAT32, "fused")
     assert_close_rel(logits, arrays["seg_logits"], FLOAT32, "seg_logits")
     affinity = refiner.affinity(fused) if rfm else None
-    for image, mine in enumerate(refiner.pseudo_labels(batch, features, affinity).numpy()):
+    for image, mine in enumerate(refiner.pseudo_labels(batch, features, affinity).cpu().numpy()):
         share = (mine == arrays[f"{phase}/img{image}/label"]).mean()
         assert share >= SAME_PIXELS, f"{phase}/img{image}: {share:.5f} of the pixels agree"
 
 
-def test_losses_from_pixels(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
-    refiner = _refiner(golden_dir, arrays, "rfm_voc", tmp_path)
-    losses = refiner.loss(0, _batch(arrays, "rfm_voc"))
+def test_losses_from_pixels(
+    golden_dir: Path, arrays: Arrays, tmp_path: Path, device: torch.device
+) -> None:
+    refiner = _refiner(golden_dir, arrays, "rfm_voc", tmp_path, device)
+    losses = refiner.loss(0, _batch(arrays, "rfm_voc", device))
     # A few pixels of the labels may differ (see above), each a 50000th of the sum.
     assert losses["loss"].item() == pytest.approx(float(arrays["loss/r8/total_loss"]), rel=1e-3)
     assert losses["affinity"].item() == pytest.approx(float(arrays["loss/r8/aff_loss"]), rel=1e-3)
 
 
-def test_attention_of_the_candidates(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
-    refiner = _refiner(golden_dir, arrays, "rfm_voc", tmp_path)
+def test_attention_of_the_candidates(
+    golden_dir: Path, arrays: Arrays, tmp_path: Path, device: torch.device
+) -> None:
+    refiner = _refiner(golden_dir, arrays, "rfm_voc", tmp_path, device)
     for last_block in (False, True):
         features = encode(
             refiner.encoder,
-            torch.from_numpy(arrays["image"]),
+            torch.from_numpy(arrays["image"]).to(device),
             attention_blocks=6,
             last_block=last_block,
         )
@@ -92,15 +101,17 @@ def test_attention_of_the_candidates(golden_dir: Path, arrays: Arrays, tmp_path:
         assert_close_rel(features.attention, expected, FLOAT32, "attention")
 
 
-def test_released_half_precision_is_close(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
+def test_released_half_precision_is_close(
+    golden_dir: Path, arrays: Arrays, tmp_path: Path, device: torch.device
+) -> None:
     """The release runs output projections in float16; ours stay in float32 and close to it."""
-    refiner = _refiner(golden_dir, arrays, "rfm_voc", tmp_path)
-    batch = _batch(arrays, "rfm_voc")
+    refiner = _refiner(golden_dir, arrays, "rfm_voc", tmp_path, device)
+    batch = _batch(arrays, "rfm_voc", device)
     features = refiner.encode(batch, rfm=True)
     with torch.no_grad():
         _, fused, logits = refiner.head(features.features, features.grid)
     affinity = refiner.affinity(fused)
     for name, ours in (("fused", fused), ("seg_logits", logits), ("affinity", affinity)):
         assert_close_rel(ours, arrays[f"half_proj/{name}"], HALF, name)
-    labels = refiner.pseudo_labels(batch, features, affinity).numpy()
+    labels = refiner.pseudo_labels(batch, features, affinity).cpu().numpy()
     assert (labels == arrays["half_proj/label"]).mean() >= SAME_PIXELS

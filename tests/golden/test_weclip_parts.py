@@ -37,10 +37,11 @@ PLAIN_BLOCKS = 8
         ("par/image_other_size", 20, "par/out_20it_other_size"),
     ],
 )
-def test_par(arrays: Arrays, image: str, iterations: int, expected: str) -> None:
-    refined = pixel_adaptive_refinement(
-        tensor(arrays, image), tensor(arrays, "par/masks"), iterations=iterations
-    )
+def test_par(
+    arrays: Arrays, image: str, iterations: int, expected: str, device: torch.device
+) -> None:
+    photo, masks = (tensor(arrays, name).to(device) for name in (image, "par/masks"))
+    refined = pixel_adaptive_refinement(photo, masks, iterations=iterations)
     assert_close_rel(refined, arrays[expected], FLOAT32, expected)
 
 

@@ -108,6 +108,9 @@ class PretendGpu:
         for name, value in {"torch_has_cuda": True, "visible_gpus": []}.items():
             answer = mock.patch(f"wsss.compute.device.{name}", lambda value=value: value)
             self._stack.enter_context(answer)
+        # No GPU is here that could lock pages; threads other than the caller's ask for it.
+        pin = mock.patch.object(Tensor, "pin_memory", lambda tensor, *_: tensor)
+        self._stack.enter_context(pin)
         self._stack.enter_context(_Operations(self))
         self._stack.enter_context(_Calls(self))
         return self
@@ -194,8 +197,6 @@ class _Calls(TorchFunctionMode):
         if name == "tolist" and there:
             gpu.copied(there=False, blocking=True)
             return func(*args, **kwargs)
-        if name == "pin_memory":  # no GPU is here that could lock pages
-            return args[0]
         if name in ("cpu", "cuda") and args:
             return self._moved(args[0], name == "cuda", kwargs.get("non_blocking", False))
         if func is Tensor.to:

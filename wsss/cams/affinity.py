@@ -43,9 +43,9 @@ class Affinity:
         """Multiply columns by S to the power, without building it."""
         row, column = self.row.unsqueeze(-1), self.column.unsqueeze(-1)
         for _ in range(self.power):
-            forward = self.weights @ (column * columns)
-            backward = self.weights.transpose(-2, -1) @ (row * columns)
-            columns = (row * forward).addcmul_(column, backward).div_(2)
+            forward = row * (self.weights @ (column * columns))
+            backward = column * (self.weights.transpose(-2, -1) @ (row * columns))
+            columns = (forward + backward) / 2
         return columns
 
 

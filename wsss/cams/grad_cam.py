@@ -104,7 +104,7 @@ def block_cams(
     features = encoder.project(block.pooled)
     probabilities, grad_outputs = score_gradients(
         features,
-        image_index,
+        packed[0],
         bank.classes.to(device)[class_index],
         bank.backgrounds.to(device),
         encoder.logit_scale,
@@ -133,7 +133,7 @@ def score_gradients(
 
     Args:
         features: image features, not normalised.
-        image_index: the image of each row.
+        image_index: the image of each row; best on the CPU.
         classes: text feature of each row's class.
         backgrounds: text features of the background prompts; may be empty.
         logit_scale: factor of the cosines.
@@ -147,23 +147,26 @@ def score_gradients(
     length = features.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(features.dtype).tiny)
     unit = features / length
     texts = torch.cat([classes, backgrounds])
-    unit_rows = unit[image_index]
+    index = to_device(image_index, features.device)
+    unit_rows = unit[index]
     logits = logit_scale * unit_rows @ texts.T  # (R, R + M)
-    rows = torch.arange(len(image_index), device=image_index.device)
-    other_image = torch.zeros_like(logits, dtype=torch.bool)
-    other_image[:, : len(image_index)] = image_index[:, None] != image_index
+    rows = len(image_index)
+    # Texts of other images' rows, and the text of the row itself
+    excluded = torch.zeros(2, *logits.shape, dtype=torch.bool, device=image_index.device)
+    excluded[0, :, :rows] = image_index[:, None] != image_index
+    excluded[1].fill_diagonal_(True)
+    other_image, own = to_device(excluded, features.device)
     logits = logits.masked_fill(other_image, -torch.inf)
     probs = torch.softmax(logits, dim=-1)
-    class_probs = probs[rows, rows]
+    class_probs = probs.diagonal().clone()
     if gradient == "softmax":
         grad_logits = -class_probs[:, None] * probs
-        grad_logits[rows, rows] += class_probs
+        grad_logits.diagonal().add_(class_probs)
     else:
-        others = logits.clone()
-        others[rows, rows] = -torch.inf
-        # A row of -inf alone has no softmax: there is nothing to compare with.
-        grad_logits = -torch.nan_to_num(torch.softmax(others, dim=-1), nan=0.0)
-        grad_logits[rows, rows] = 1.0
+        grad_logits = -torch.softmax(logits.masked_fill(own, -torch.inf), dim=-1)
+        if not len(backgrounds):  # a row of -inf alone has no softmax: nothing to compare with
+            grad_logits.nan_to_num_(nan=0.0)
+        grad_logits.diagonal().fill_(1.0)
     direction = grad_logits @ texts  # (R, R + M) x (R + M, C)
     radial = (direction * unit_rows).sum(-1, keepdim=True)
-    return class_probs, logit_scale * (direction - radial * unit_rows) / length[image_index]
+    return class_probs, logit_scale * (direction - radial * unit_rows) / length[index]

@@ -127,11 +127,11 @@ def probabilities(
     unit = class_token / class_token.norm(dim=-1, keepdim=True).clamp_min(_tiny(class_token))
     logits = logit_scale * unit @ texts.T
     rows = torch.stack([image_index, class_index])
-    allowed = torch.zeros(logits.shape, dtype=torch.bool, device=rows.device)
-    allowed[:, classes:] = True
-    allowed[rows[0], rows[1]] = True
+    excluded = torch.ones(logits.shape, dtype=torch.bool, device=rows.device)
+    excluded[:, classes:] = False
+    excluded[rows[0], rows[1]] = False
     image, text = to_device(rows, logits.device)
-    probs = logits.masked_fill(~to_device(allowed, logits.device), -torch.inf).softmax(-1)
+    probs = logits.masked_fill(to_device(excluded, logits.device), -torch.inf).softmax(-1)
     return probs[image, text]
 
 

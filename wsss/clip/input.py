@@ -22,6 +22,7 @@ from wsss.clip.images import (
 )
 from wsss.clip.load import LoadedClip, load_clip
 from wsss.compute.device import pick_device
+from wsss.compute.packed_rows import to_device
 from wsss.config.clip import ClipConfig
 from wsss.config.paths import expand_path
 from wsss.data.images.read import DEFAULT_MAX_PIXELS, read_image
@@ -147,7 +148,8 @@ class EncoderInput:
             pixels: normalised, of 8-bit colours.
         """
         shape = (1, 3, 1, 1)
-        constants = torch.tensor([self._mean, self._std], dtype=torch.float64, device=pixels.device)
+        constants = torch.tensor([self._mean, self._std], dtype=torch.float64)
+        constants = to_device(constants, pixels.device)
         mean, std = (255 * channels.view(shape) for channels in constants)
         levels = (pixels * std + mean).round()
         normalized = ((levels - mean) / std).float()

@@ -54,11 +54,12 @@ class SelfAttention:
             mean = torch.eye(tokens, device=values.device).expand(batch, -1, -1)
             return self.gain(head_count) * values, mean
         if values.is_cuda and self.heads != "each":
-            total = self._head_sum(heads)
-            mean = total / head_count
+            mean = self._head_sum(heads).div_(head_count * len(_PARTS[self.relation]))
             # (B, H, L, d) -> (B, L, H d): one matrix for the values of all heads
             rows = values.transpose(1, 2).flatten(2)
-            moved = (total if self.heads == "sum" else mean) @ rows
+            moved = torch.baddbmm(
+                rows.new_empty(1, 1, 1), mean, rows, beta=0, alpha=self.gain(head_count)
+            )
             return moved.view(batch, tokens, head_count, -1).transpose(1, 2), mean
         total = values.new_zeros(batch, tokens, tokens)
         attended = torch.empty_like(values)
@@ -77,7 +78,7 @@ class SelfAttention:
         return float(head_count) if self.heads == "sum" else 1.0
 
     def _head_sum(self, heads: Heads) -> Float[Tensor, "batch tokens tokens"]:
-        """The matrices of all heads, added; for a GPU: all parts and heads in one reduction."""
+        """The matrices of all parts and heads, added in one reduction; for a GPU."""
         names = _PARTS[self.relation]
         total: Tensor | None = None
         for chunk in head_chunks(heads, len(names)):
@@ -85,7 +86,7 @@ class SelfAttention:
             probs = scaled_products(rows, rows, heads.scale).softmax(-1).sum((0, 2))
             total = probs if total is None else total.add_(probs)
         assert total is not None
-        return total.div_(len(names))
+        return total
 
     def _matrices(
         self, heads: Heads

@@ -56,7 +56,8 @@ def score_stacks(
     image, row, most = padded_slots(image_index, batch, maps.device)
     stacks = maps.new_zeros(batch, 1 + most, *size)
     stacks[:, 1:][image, row] = resize_maps(maps, size)
-    stacks[:, 0] = (1 - stacks[:, 1:].amax(1)).clamp_min(0) ** power
+    background = (1 - stacks[:, 1:].amax(1)).clamp_min_(0)
+    stacks[:, 0] = background if power == 1 else background**power
     return stacks
 
 

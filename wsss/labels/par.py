@@ -57,7 +57,7 @@ def par_weights(
         gap = near.unflatten(-1, size).sub_(images.unsqueeze(2))
         gap = gap.div_(((deviation + _TINY) * _TOLERANCE).unsqueeze(2))
         colour = gap.square_().mean(1).neg_().softmax(1)
-        return torch.threshold_(colour.add_(position), _NOTHING, 0.0)
+        return colour.add_(position)
     padded = _pad(images, max(dilations))
     # Neighbour by neighbour: (B, C, n, H, W), all of them at once, would not fit the cache.
     mean, variance = torch.zeros_like(images), torch.zeros_like(images)
@@ -140,9 +140,9 @@ def _refined_on_gpu(
     batch, classes, height, width = masks.shape
     pixels = height * width
     places = _places((height, width), dilations, masks.device)
-    offsets = pixels * torch.arange(batch, device=masks.device)
+    offsets = torch.arange(0, batch * pixels, pixels, dtype=torch.int32, device=masks.device)
     # (n, H W) -> (B, H W, n): rows of a table of all pixels of the batch
-    rows = (places.T + offsets.view(-1, 1, 1)).int().flatten()
+    rows = (places.T + offsets.view(-1, 1, 1)).flatten()
     bags = torch.arange(0, rows.numel(), len(places), dtype=torch.int32, device=masks.device)
     # (B, n, H, W) -> (B, H W, n)
     shares = weights.flatten(2).transpose(1, 2).flatten()
@@ -150,8 +150,8 @@ def _refined_on_gpu(
     table = masks.flatten(2).transpose(1, 2).reshape(batch * pixels, classes)
     for _ in range(iterations):
         table = torch.embedding_bag(table, rows, bags, False, 0, False, shares)[0]
-    refined = table.view(batch, height, width, classes).permute(0, 3, 1, 2).contiguous()
-    return torch.threshold_(refined, _NOTHING, 0.0)
+    # (B, H W, K) -> (B, K, H, W)
+    return table.view(batch, height, width, classes).permute(0, 3, 1, 2).contiguous()
 
 
 def _places(
@@ -162,7 +162,7 @@ def _places(
     steps = torch.tensor([(d * y, d * x) for d in dilations for y, x in _STEPS])
     rows = (torch.arange(height) + steps[:, :1]).clamp(0, height - 1)
     columns = (torch.arange(width) + steps[:, 1:]).clamp(0, width - 1)
-    sides = to_device(torch.cat([width * rows, columns], dim=1), device)
+    sides = to_device(torch.cat([width * rows, columns], dim=1).int(), device)
     # (n, H, 1) + (n, 1, W) -> (n, H W)
     return (sides[:, :height, None] + sides[:, None, height:]).flatten(1)
 

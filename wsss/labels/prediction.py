@@ -33,25 +33,42 @@ class Candidates:
     labels: UInt8[np.ndarray, "height width"]
     """The most likely label of each pixel."""
     ids: tuple[int, ...]
-    """Labels that enter the CRF, ascending."""
+    """Labels that enter the CRF, ascending; none where no CRF follows."""
     probabilities: Float32[np.ndarray, "candidates height width"]
     """Probabilities of those labels."""
 
 
 def candidates(
-    probabilities: Float32[np.ndarray, "labels height width"], which: CrfLabels
+    probabilities: Float32[np.ndarray, "labels height width"], which: CrfLabels | None
 ) -> Candidates:
     """Select the labels that enter the CRF, whose time grows with their number.
 
     Args:
         probabilities: of all labels.
-        which: ``crf_labels`` of the sections ``infer`` and ``predict``.
+        which: ``crf_labels`` of the sections ``infer`` and ``predict``; None: no CRF follows, and
+            no plane is kept.
     """
-    likely = probabilities.argmax(axis=0)
-    peak = probabilities.max(axis=(1, 2))
+    likely = probabilities.argmax(axis=0).astype(np.uint8)
+    if which is None:
+        return Candidates(likely, (), probabilities[:0].copy())
+    ids = crf_ids(probabilities.max(axis=(1, 2)), likely, which)
+    return Candidates(likely, ids, probabilities[list(ids)])
+
+
+def crf_ids(
+    peak: Float32[np.ndarray, " labels"],
+    likely: UInt8[np.ndarray, "height width"],
+    which: CrfLabels,
+) -> tuple[int, ...]:
+    """Labels that enter the CRF, ascending.
+
+    Args:
+        peak: largest probability of each label.
+        likely: the most likely label of each pixel.
+        which: see `candidates`.
+    """
     least = {"all": 0.0, "candidates": _NOTICEABLE, "winners": np.inf}[which]
-    ids = np.union1d(np.flatnonzero(peak >= least), likely)
-    return Candidates(likely.astype(np.uint8), tuple(map(int, ids)), probabilities[ids])
+    return tuple(map(int, np.union1d(np.flatnonzero(peak >= least), likely)))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from wsss.config.paths import expand_path
 from wsss.data.datasets.voc import list_ids
 from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load, manifest_digests
-from wsss.labels.prediction import Prediction, candidates, write_predictions
+from wsss.labels.candidates import batch_candidates
+from wsss.labels.prediction import Prediction, write_predictions
 from wsss.refine.base import Refiner
 from wsss.refine.inputs import CamSet, ImageCams, SeedSet, ShardSet, TruthSet
 from wsss.refine.items import identity, refiner_key, scores_item
@@ -270,9 +271,8 @@ def predict(
 
     def predicted(photo: Photo, sample: Sample) -> tuple[str, Prediction]:
         _seed(refiner, sample)
-        probs = refiner.probabilities(photo)
-        arrays = {name: p.cpu().numpy() for name, p in probs.items()}
-        protocols = {name: candidates(maps, infer.crf_labels) for name, maps in arrays.items()}
+        probs = {name: p[None] for name, p in refiner.probabilities(photo).items()}
+        (protocols,) = batch_candidates(probs, infer.crf_labels if infer.crf else None)
         return sample.id, Prediction(photo, protocols)
 
     def predictions(some: list[Sample]) -> Iterator[tuple[str, Prediction]]:

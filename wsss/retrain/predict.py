@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from wsss.artifacts.checkpoint_header import checkpoint_provenance, tensors_digest
 from wsss.artifacts.digest import digest_file, digest_json
@@ -22,9 +23,12 @@ from wsss.data.datasets.classes import ClassList
 from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load, manifest_digests
-from wsss.labels.prediction import Prediction, candidates, write_predictions
+from wsss.labels.candidates import batch_candidates
+from wsss.labels.prediction import Prediction, write_predictions
 from wsss.retrain.segmenter import Segmenter, SegmenterFacts, load_segmenter
 from wsss.retrain.train import label_names
+
+Photo = UInt8[np.ndarray, "height width 3"]
 
 
 @on_device()
@@ -91,7 +95,7 @@ def run(
             some,
             batch=compute.batch,
             max_pixels=max_pixels,
-            crf_labels=predict.crf_labels,
+            crf_labels=predict.crf_labels if predict.crf else None,
         )
 
     write_predictions(
@@ -112,36 +116,45 @@ def predictions(
     *,
     batch: int,
     max_pixels: int,
-    crf_labels: CrfLabels,
+    crf_labels: CrfLabels | None,
 ) -> Iterator[tuple[str, Prediction]]:
-    """Id and prediction of each sample.
+    """Id and prediction of each sample; ``crf_labels`` is None where no CRF follows.
 
     On a GPU images of equal size follow each other in batches. On a CPU, where batches gain little,
     the unit of work is one image on one thread: rounding differs with the batch and the number of
     threads, and a prediction must not depend on how the work was cut.
     """
 
-    def predicted(some: Sequence[Sample]) -> list[tuple[str, Prediction]]:
-        photos = [read_image(s.path, digest=s.digest, max_pixels=max_pixels) for s in some]
-        probs = segmenter.probabilities(np.stack(photos))
-        arrays = {name: maps.cpu().numpy() for name, maps in probs.items()}
-        results = []
-        for index, (sample, photo) in enumerate(zip(some, photos, strict=True)):
-            protocols = {name: candidates(maps[index], crf_labels) for name, maps in arrays.items()}
-            results.append((sample.id, Prediction(photo, protocols)))
-        return results
+    def load(some: Sequence[Sample]) -> tuple[Sequence[Sample], list[Photo]]:
+        return some, [read_image(s.path, digest=s.digest, max_pixels=max_pixels) for s in some]
+
+    def predicted(
+        loaded: tuple[Sequence[Sample], list[Photo]],
+    ) -> list[tuple[str, Prediction]]:
+        some, photos = loaded
+        results = batch_candidates(segmenter.probabilities(np.stack(photos)), crf_labels)
+        return [
+            (sample.id, Prediction(photo, protocols))
+            for sample, photo, protocols in zip(some, photos, results, strict=True)
+        ]
 
     if segmenter.device.type == "cpu":
         with one_thread_each() as threads:
-            for results in ordered_map(predicted, ([s] for s in samples), threads=threads):
+            singles = ([sample] for sample in samples)
+            for results in ordered_map(lambda s: predicted(load(s)), singles, threads=threads):
                 yield from results
         return
     by_size: dict[tuple[int, int], list[Sample]] = {}
     for sample in samples:
         by_size.setdefault((sample.height, sample.width), []).append(sample)
-    for group in by_size.values():
-        for start in range(0, len(group), batch):
-            yield from predicted(group[start : start + batch])
+    batches = (
+        group[start : start + batch]
+        for group in by_size.values()
+        for start in range(0, len(group), batch)
+    )
+    # Photos of the next batches are decoded while the GPU works on this one.
+    for loaded in ordered_map(load, batches, threads=2):
+        yield from predicted(loaded)
 
 
 def _check_origin(

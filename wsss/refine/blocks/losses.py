@@ -83,7 +83,8 @@ def affinity_labels(
         grid: rows and columns of the affinity.
         near: pairs that count, from `window`.
     """
-    reduced = F.interpolate(labels[:, None].float(), grid, mode="nearest").long()
+    whole = labels if labels.dtype == torch.uint8 else labels.float()  # as torch resizes
+    reduced = F.interpolate(whole[:, None], grid, mode="nearest")
     cells = reduced.flatten(1)  # (B, 1, h, w) -> (B, h w)
     labelled = cells != IGNORED
     pairs = (cells[:, :, None] == cells[:, None, :]).to(torch.uint8)

@@ -69,10 +69,10 @@ class CropBatch:
 
     def pinned(self) -> CropBatch:
         """A copy in memory from which a GPU fetches while the host goes on."""
-        pinned: dict[str, Any] = {n: value.pin_memory() for n, value in self._large().items()}
+        pinned: dict[str, Any] = {n: tensor.pin_memory() for n, tensor in self._large().items()}
         return replace(self, **pinned)
 
-    def _large(self) -> dict[str, Any]:
+    def _large(self) -> dict[str, Tensor]:
         on_host = ("image_index", "classes")
         tensors = {n: value for n, value in vars(self).items() if isinstance(value, Tensor)}
         return {name: value for name, value in tensors.items() if name not in on_host}
