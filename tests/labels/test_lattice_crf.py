@@ -65,6 +65,23 @@ def test_equals_pydensecrf(labels: int, options: dict[str, object], size: tuple[
     np.testing.assert_allclose(actual.sum(0), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("deviation", [0.1, 0.26])
+@pytest.mark.parametrize("labels", [2, 5])
+def test_a_kernel_without_neighbours_needs_no_lattice(
+    labels: int, deviation: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pydensecrf computes it with one: equal labels, posteriors within 1e-3."""
+    pytest.importorskip("pydensecrf", reason="pydensecrf2 (wsss[crf]) is not installed")
+    probabilities, image = scene(labels, (60, 80), seed=labels)
+    config = settings(backend="pydensecrf", gaussian_sxy=deviation)
+    actual = dense_crf(probabilities, image, config)
+    monkeypatch.setattr("wsss.labels.crf.ALONE", 0.0)
+    expected = dense_crf(probabilities, image, config)
+    assert not np.array_equal(actual, expected)
+    np.testing.assert_allclose(actual, expected, atol=1e-3)
+    np.testing.assert_array_equal(actual.argmax(0), expected.argmax(0))
+
+
 def truth_scores() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Name, photo, and the truth of a photo as soft, blurred and noisy probabilities."""
     generator = np.random.default_rng(SEED)

@@ -193,8 +193,8 @@ def _packages(subject: str, names: Sequence[str], needed: bool, extra: str) -> C
 
 def _crf() -> Check:
     if importlib.util.find_spec("pydensecrf") is None:
-        return Check("CRF", "warning", "not installed: pydensecrf", "pip install pydensecrf2")
-    return Check("CRF", "ok", "pydensecrf")
+        return Check("CRF", "ok", "torch (masks.crf.backend); not installed: pydensecrf")
+    return Check("CRF", "ok", "pydensecrf, torch (masks.crf.backend)")
 
 
 def _weights(configs: Sequence[Config], cache: Path) -> Iterator[Check]:

@@ -16,13 +16,11 @@ from torch import Tensor
 
 from wsss.compute.threads import fixed_threads
 from wsss.config.labels import CrfConfig
+from wsss.labels.crf import ALONE
 from wsss.labels.permutohedral import Lattice, build_lattice, concatenate
 
 _WIDEST = 32  # labels that are filtered at once; more of them leave the caches, and the allocator's
 _FEW = 16  # labels up to which a softmax is faster in planes
-_ALONE = 0.26
-"""Pixels. The lattice reaches 4 deviations. Up to this one a neighbour has a weight below 3e-4, so
-the smoothness kernel is the identity. Photos from 12 megapixels on are such a case (`bounded`)."""
 _CACHED_PIXELS = 2**20  # of an image whose smoothness kernel is kept: 100 MB at most
 
 
@@ -58,7 +56,7 @@ def batch_posterior(
     most = max(map(len, unary))
     energy = torch.cat([_as_rows(labels, most) for labels in unary])
     kernels = _kernels(images, config)
-    alone = config.gaussian_compat if config.gaussian_sxy <= _ALONE else 0.0
+    alone = config.gaussian_compat if config.gaussian_sxy <= ALONE else 0.0
     logits = -energy
     posterior = _softmax(logits)
     for _ in range(config.iterations):
@@ -81,7 +79,7 @@ def _kernels(images: Sequence[UInt8[Tensor, "_ _ 3"]], config: CrfConfig) -> lis
     """Smoothness and appearance of all images, where they have a weight and reach a neighbour."""
     kernels = []
     deviation, weight = config.gaussian_sxy, config.gaussian_compat
-    if weight and deviation > _ALONE:
+    if weight and deviation > ALONE:
         kernels.append(concatenate([_smoothness(x, deviation, weight) for x in images]))
     if weight := config.bilateral_compat:
         kernels.append(concatenate([_appearance(x, config) for x in images]))
