@@ -34,8 +34,8 @@ class Candidates:
     """The most likely label of each pixel."""
     ids: tuple[int, ...]
     """Labels that enter the CRF, ascending; none where no CRF follows."""
-    probabilities: Float32[np.ndarray, "candidates height width"]
-    """Probabilities of those labels."""
+    probabilities: Float32[np.ndarray, "candidates _ _"]
+    """Probabilities of those labels, at the size of the image or of its CRF."""
 
 
 def candidates(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.data.images.label_png import voc_palette
 from wsss.refine.inference import MultiScaleInference
 from wsss.retrain.architecture import SMALLEST_SIDE, ClipTower, build_model, model_config
+from wsss.retrain.stripes import StripedInference
 
 
 class SegmenterFacts(BaseModel):
@@ -93,6 +95,7 @@ class Segmenter:
         self._model: Any = model.to(device).eval()
         self.facts, self.device = facts, device
         patch = getattr(self._model.backbone, "patch_size", 1)
+        corners: bool = self._model.decode_head.align_corners
         self._inference = MultiScaleInference(
             self._logits,
             scales=facts.scales,
@@ -102,6 +105,17 @@ class Segmenter:
             window=facts.window,
             stride=facts.stride,
             window_batch=1,
+            smallest=SMALLEST_SIDE,
+        )
+        self._striped = StripedInference(
+            self._grid_logits,
+            self._normalised,
+            align_corners=corners,
+            scales=facts.scales,
+            average=facts.average,
+            patch=(patch, patch),
+            window=facts.window,
+            stride=facts.stride,
             smallest=SMALLEST_SIDE,
         )
 
@@ -116,18 +130,42 @@ class Segmenter:
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         levels = pixels.permute(0, 3, 1, 2).float()  # (B, H, W, 3) -> (B, 3, H, W)
         height, width = levels.shape[2:]
-        preprocessor = self._model.data_preprocessor
 
         def view(scale: float) -> Float[Tensor, "batch 3 _ _"]:
             scaled = [max(1, int(side * scale + 0.5)) for side in (height, width)]
             pixels = F.interpolate(levels, scaled, mode="bilinear") if scale != 1.0 else levels
-            return (pixels - preprocessor.mean) / preprocessor.std
+            return self._normalised(pixels)
 
         size = (height, width)
         return {
             "single": self._inference.single(view, size),
             "multi": self._inference.probabilities(view, size)[1],
         }
+
+    def stripes(
+        self, photo: UInt8[np.ndarray, "height width 3"], *, multi: bool = True
+    ) -> Iterator[tuple[slice, Float[Tensor, "labels rows width"]]]:
+        """`probabilities` of a large photo in stripes of rows; they differ in the last bits.
+
+        Args:
+            photo: RGB.
+            multi: see `StripedInference.stripes`.
+        """
+        pixels = torch.from_numpy(np.ascontiguousarray(photo)).to(self.device)
+        return self._striped.stripes(pixels, len(self.facts.labels), multi=multi)
+
+    def _normalised(self, levels: Float[Tensor, "batch 3 _ _"]) -> Float[Tensor, "batch 3 _ _"]:
+        preprocessor = self._model.data_preprocessor
+        normalised: Tensor = (levels - preprocessor.mean) / preprocessor.std
+        return normalised
+
+    def _grid_logits(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch labels _ _"]:
+        """Logits on the grid of the head, which `_logits` enlarges."""
+        with autocast(self.device):
+            logits: Tensor = self._model.decode_head(self._model.extract_feat(images))
+        return logits.float()
 
     def _logits(
         self, images: Float[Tensor, "batch 3 height width"]
