@@ -39,6 +39,8 @@ class Predictor:
     _run: Callable[[np.ndarray], Mapping[str, torch.Tensor]]
     _stripes: Callable[[np.ndarray, bool], Stripes] | None = field(default=None, kw_only=True)
     """The probabilities of a large photo in stripes; None: they are computed as a whole."""
+    attention_bytes: Callable[[int, int], int] = field(default=lambda *_: 0, kw_only=True)
+    """Memory for a segmenter's attention at a photo's height and width."""
 
     def probabilities(
         self, photo: Photo, *, multi_scale: bool = True
@@ -184,4 +186,10 @@ def load_segmenter(checkpoint: str | os.PathLike[str], *, device: str = "auto") 
     def stripes(image: UInt8[np.ndarray, "height width 3"], multi_scale: bool) -> Stripes:
         return segmenter.stripes(image, multi=multi_scale)
 
-    return Predictor(segmenter.facts.labels, palette, run, _stripes=stripes)
+    return Predictor(
+        segmenter.facts.labels,
+        palette,
+        run,
+        _stripes=stripes,
+        attention_bytes=segmenter.attention_bytes,
+    )

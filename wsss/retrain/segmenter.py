@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +21,10 @@ from wsss.compute.device import pick_device
 from wsss.compute.precision import autocast
 from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.data.images.label_png import voc_palette
+from wsss.data.manifest import Sample
 from wsss.refine.inference import MultiScaleInference
 from wsss.retrain.architecture import SMALLEST_SIDE, ClipTower, build_model, model_config
+from wsss.retrain.attention import attention_bytes, refuse_too_large
 from wsss.retrain.stripes import StripedInference
 
 
@@ -94,14 +96,15 @@ class Segmenter:
     def __init__(self, model: nn.Module, facts: SegmenterFacts, device: torch.device) -> None:
         self._model: Any = model.to(device).eval()
         self.facts, self.device = facts, device
-        patch = getattr(self._model.backbone, "patch_size", 1)
-        corners: bool = self._model.decode_head.align_corners
+        self._patch: int = getattr(self._model.backbone, "patch_size", 1)
+        patch = (self._patch, self._patch)
+        head: Any = self._model.decode_head
         self._inference = MultiScaleInference(
             self._logits,
             scales=facts.scales,
             average=facts.average,
             grid="output",
-            patch=(patch, patch),
+            patch=patch,
             window=facts.window,
             stride=facts.stride,
             window_batch=1,
@@ -110,10 +113,10 @@ class Segmenter:
         self._striped = StripedInference(
             self._grid_logits,
             self._normalised,
-            align_corners=corners,
+            align_corners=head.align_corners,
             scales=facts.scales,
             average=facts.average,
-            patch=(patch, patch),
+            patch=patch,
             window=facts.window,
             stride=facts.stride,
             smallest=SMALLEST_SIDE,
@@ -141,6 +144,27 @@ class Segmenter:
             "single": self._inference.single(view, size),
             "multi": self._inference.probabilities(view, size)[1],
         }
+
+    def attention_bytes(self, height: int, width: int) -> int:
+        """Memory for the largest attention that a photo of this size needs, over all scales."""
+        largest = 0
+        for scale in {1.0, *self.facts.scales}:
+            sides = (max(SMALLEST_SIDE, int(side * scale + 0.5)) for side in (height, width))
+            padded = (side + -side % self._patch for side in sides)
+            seen = [min(side, self.facts.window or side) for side in padded]
+            largest = max(largest, attention_bytes(self._model.backbone, *seen))
+        return largest
+
+    def check_sizes(self, samples: Sequence[Sample]) -> None:
+        """Refuse photos whose attention does not fit into memory, before the work starts.
+
+        Raises:
+            ValueError: names the largest, and windows that fit.
+        """
+        window = max(SMALLEST_SIDE, self.facts.crop)
+        window += -window % self._patch
+        remedy = f"set predict.window, e.g. to {window}, and predict.stride, e.g. to"
+        refuse_too_large(samples, self.attention_bytes, f"{remedy} {2 * window // 3}")
 
     def stripes(
         self, photo: UInt8[np.ndarray, "height width 3"], *, multi: bool = True
