@@ -110,6 +110,7 @@ def run(
         crf=(predict.crf_settings or crf) if predict.crf else None,
         workers=compute.workers,
         description=f"predict {split}",
+        device=str(segmenter.device),
     )
 
 
