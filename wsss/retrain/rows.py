@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 Stripe = Float[Tensor, "1 channels rows columns"]
 
 
+@runtime_checkable
 class Rows(Protocol):
     """A map of which rows can be asked for, from the top to the bottom."""
 
