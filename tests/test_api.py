@@ -354,6 +354,31 @@ def test_a_segmenter_needs_its_checkpoint_alone(folder: Path) -> None:
         wsss.load_segmenter(folder / "refiner.safetensors")
 
 
+@pytest.mark.slow
+def test_a_large_photo_is_labelled_in_stripes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = wsss.load_segmenter(folder / "segmenter.safetensors", device="cpu")
+    crf = {"long_side": 80}
+    expected = (
+        segmenter.probabilities(PHOTO),
+        segmenter.predict(PHOTO),
+        segmenter.predict(PHOTO, crf=crf),
+    )
+    monkeypatch.setattr("wsss.api.models._LARGEST_BYTES", 1000)
+    monkeypatch.setattr("wsss.retrain.stripes._STRIPE_BYTES", 10_000)
+    monkeypatch.delattr("wsss.retrain.segmenter.Segmenter.probabilities")
+    actual = (
+        segmenter.probabilities(PHOTO),
+        segmenter.predict(PHOTO),
+        segmenter.predict(PHOTO, crf=crf),
+    )
+    np.testing.assert_allclose(actual[0], expected[0], atol=1e-4)
+    for ours, theirs in zip(actual[1:], expected[1:], strict=True):
+        assert (ours.labels == theirs.labels).mean() > 0.999
+    np.testing.assert_allclose(actual[1].confidence, expected[1].confidence, atol=1e-4)
+
+
 def _check_predictor(predictor: Predictor, expected: dict[str, np.ndarray]) -> None:
     assert predictor.names == LABELS
     assert np.array_equal(predictor.palette, voc_palette())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsss.labels.upsample import upsample
+from wsss.labels.upsample import RunningShrink, shrink, upsample
 
 
 def bilinear(plane: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -52,3 +52,14 @@ def test_upsampling_stays_within_the_values_of_the_grid() -> None:
     actual = upsample(maps, (113, 97))
     assert (actual.max((1, 2)) <= maps.max((1, 2)).astype(np.float32)).all()
     assert (actual.min((1, 2)) >= maps.min((1, 2)).astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("after", [(60, 90), (47, 70), (30, 45), (1, 2)])
+@pytest.mark.parametrize("step", [1, 7, 60])
+def test_maps_in_stripes_shrink_as_the_whole(after: tuple[int, int], step: int) -> None:
+    maps = np.random.default_rng(0).random((2, 60, 90)).astype(np.float32)
+    shrunk = RunningShrink(2, (60, 90), after)
+    for first in range(0, 60, step):
+        rows = slice(first, min(first + step, 60))
+        shrunk.add(rows, maps[:, rows])
+    np.testing.assert_allclose(shrunk.maps, shrink(maps, after), atol=1e-5)

@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import nn
 
+from tests.gpu.pretend import PretendGpu
 from tests.retrain.small_networks import facts, small
 from wsss.artifacts.checkpoint import save_checkpoint
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
+from wsss.compute.device_memory import DeviceMemoryError
 from wsss.compute.threads import fixed_threads
 from wsss.config.model import Config
 from wsss.data.images.read import read_image
@@ -210,6 +212,42 @@ def test_probabilities_do_not_depend_on_the_threads_of_the_process(
             some = predictions(trained, data.samples[6:], **settings)
             results.append({i: p.protocols["multi"].probabilities.tobytes() for i, p in some})
     assert results[0] == results[1]
+
+
+def test_batches_on_a_gpu_are_halved_where_they_do_not_fit(
+    data: Any, model: nn.Module, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = [data.samples[6], data.samples[7], data.samples[8]]  # the first and the last are alike
+    settings: dict[str, Any] = {"batch": 4, "max_pixels": 10**6, "crf_labels": None}
+
+    def labels(trained: Segmenter) -> dict[str, np.ndarray]:
+        results = predictions(trained, some, **settings)
+        return {image: p.protocols["multi"].labels for image, p in results}
+
+    expected = labels(segmenter(model, scales=(1.0,)))
+    probabilities = Segmenter.probabilities
+    sizes: list[int] = []
+    room = 1
+
+    def limited(self: Segmenter, photos: np.ndarray) -> dict[str, torch.Tensor]:
+        sizes.append(len(photos))
+        if len(photos) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB. GPU 0 has 8")
+        return probabilities(self, photos)
+
+    monkeypatch.setattr(Segmenter, "probabilities", limited)
+    with PretendGpu():
+        there = Segmenter(model, facts(), torch.device("cuda"))
+        results = labels(there)
+        assert sizes == [2, 1, 1, 1]
+        assert "lower compute.batch" in caplog.text
+        room = 0
+        message = r"allocate 9 GiB; lower compute\.batch, set predict\.window"
+        with pytest.raises(DeviceMemoryError, match=message):
+            labels(there)
+    assert {image: (results[image] == expected[image]).mean() > 0.99 for image in expected} == (
+        dict.fromkeys(expected, True)
+    )
 
 
 def test_label_maps_are_reused_after_a_training_that_ended_alike(

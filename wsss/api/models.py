@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from wsss.api.cams import Clip, check_clip
 from wsss.api.inputs import Photo, argument_names, check_names, read_image, section
@@ -18,8 +18,14 @@ from wsss.api.results import PALETTE, ClassMaps, Segmentation
 from wsss.config.labels import CrfConfig
 from wsss.data.datasets.classes import nearest
 from wsss.labels.prediction import Prediction, candidates, label_maps
+from wsss.labels.striped import striped_labels
 from wsss.refine.base import Refiner
 from wsss.refine.load import from_checkpoint
+
+_LARGEST_BYTES = 64 << 20
+"""Of the probabilities of all labels. A segmenter computes those of larger photos in stripes."""
+
+Stripes = Iterator[tuple[slice, Float[torch.Tensor, "labels rows width"]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +37,10 @@ class Predictor:
     palette: UInt8[np.ndarray, "256 3"]
     """RGB colour of each label."""
     _run: Callable[[np.ndarray], Mapping[str, torch.Tensor]]
+    _stripes: Callable[[np.ndarray, bool], Stripes] | None = field(default=None, kw_only=True)
+    """The probabilities of a large photo in stripes; None: they are computed as a whole."""
+    attention_bytes: Callable[[int, int], int] = field(default=lambda *_: 0, kw_only=True)
+    """Memory for a segmenter's attention at a photo's height and width."""
 
     def probabilities(
         self, photo: Photo, *, multi_scale: bool = True
@@ -41,7 +51,13 @@ class Predictor:
             photo: see `wsss.read_image`.
             multi_scale: the mean over several scales and mirroring; otherwise one pass.
         """
-        probs = self._run(read_image(photo))["multi" if multi_scale else "single"]
+        image = read_image(photo)
+        if stripes := self._in_stripes(image, multi_scale):
+            whole = np.empty((len(self.names), *image.shape[:2]), np.float32)
+            for rows, part in stripes:
+                whole[:, rows] = part.cpu().numpy()
+            return whole
+        probs = self._run(image)["multi" if multi_scale else "single"]
         return probs.float().cpu().numpy()
 
     def predict(
@@ -58,17 +74,32 @@ class Predictor:
             multi_scale: see `probabilities`.
             crf: refine the probabilities with `wsss.dense_crf`; a mapping holds arguments of it.
                 It runs at a ``long_side`` of 1024, unless the mapping says otherwise. The
-                confidence stays that of the network.
+                confidence stays that of the network; above 64 MiB of probabilities a segmenter
+                gives it at that ``long_side``.
         """
         image = read_image(photo)
-        probs = self.probabilities(image, multi_scale=multi_scale)
-        labels = probs.argmax(axis=0).astype(np.uint8)
+        settings = None
         if crf is not False:
             settings = section(CrfConfig, **(crf if isinstance(crf, Mapping) else {}))
+        if stripes := self._in_stripes(image, multi_scale):
+            labels, confidence = striped_labels(stripes, image, len(self.names), settings)
+            return Segmentation(image, labels, confidence, self.names, self.palette)
+        probs = self.probabilities(image, multi_scale=multi_scale)
+        labels = probs.argmax(axis=0).astype(np.uint8)
+        if settings is not None:
             prediction = Prediction(image, {"label": candidates(probs, "candidates")})
             labels = label_maps(prediction, settings)["label_crf"]
         confidence = np.take_along_axis(probs, labels[None].astype(np.intp), axis=0)[0]
         return Segmentation(image, labels, confidence, self.names, self.palette)
+
+    def _in_stripes(
+        self, image: UInt8[np.ndarray, "height width 3"], multi_scale: bool
+    ) -> Stripes | None:
+        """Stripes where the photo is large; below that size predictions stay as published."""
+        size = 4 * len(self.names) * image.shape[0] * image.shape[1]
+        if self._stripes is None or size <= _LARGEST_BYTES:
+            return None
+        return self._stripes(image, multi_scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,4 +182,14 @@ def load_segmenter(checkpoint: str | os.PathLike[str], *, device: str = "auto") 
 
     palette = PALETTE.copy()
     palette[: len(segmenter.facts.palette)] = segmenter.facts.palette
-    return Predictor(segmenter.facts.labels, palette, run)
+
+    def stripes(image: UInt8[np.ndarray, "height width 3"], multi_scale: bool) -> Stripes:
+        return segmenter.stripes(image, multi=multi_scale)
+
+    return Predictor(
+        segmenter.facts.labels,
+        palette,
+        run,
+        _stripes=stripes,
+        attention_bytes=segmenter.attention_bytes,
+    )

@@ -54,9 +54,18 @@ def dense_crf(
         ValueError: NaN in the probabilities, or a deviation is too small for an image of this size.
         MissingBackendError: the backend is pydensecrf, which is not installed.
     """
+    check_probabilities(probabilities)
+    return posterior(unary_energy(probabilities, config), appearance_image(image, config), config)
+
+
+def check_probabilities(probabilities: Float[np.ndarray, "labels h w"]) -> None:
+    """Refuse NaN, which the CRF would spread over the image.
+
+    Raises:
+        ValueError: there is one.
+    """
     if np.isnan(probabilities).any():
         raise ValueError("the CRF was given probabilities that are NaN; rerun the stage before")
-    return posterior(unary_energy(probabilities, config), appearance_image(image, config), config)
 
 
 def bounded(
@@ -77,7 +86,7 @@ def bounded(
     share = bounded_share(height, width, config)
     if share == 1:
         return image, config
-    _check_deviations(height, width, config)
+    check_deviations(height, width, config)
     size = (max(1, round(width * share)), max(1, round(height * share)))
     deviations = {name: getattr(config, name) * share for name in ("gaussian_sxy", "bilateral_sxy")}
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -99,7 +108,7 @@ def posterior(
         MissingBackendError: the backend is pydensecrf, which is not installed.
     """
     labels, height, width = unary.shape
-    _check_deviations(height, width, config)
+    check_deviations(height, width, config)
     if labels == 1:
         return np.ones_like(unary)
     if config.backend == "torch":
@@ -175,8 +184,12 @@ def appearance_image(
     return wrapped[image[:, :, ::-1], np.arange(3)]
 
 
-def _check_deviations(height: int, width: int, config: CrfConfig) -> None:
-    """Refuse what the lattice cannot hold: far points would share a cell, or it would crash."""
+def check_deviations(height: int, width: int, config: CrfConfig) -> None:
+    """Refuse what the lattice cannot hold: far points would share a cell, or it would crash.
+
+    Raises:
+        ValueError: a deviation is too small for an image of this size.
+    """
     position = (width - 1, height - 1)
     colour = (255 / config.bilateral_srgb,) * 3
     for kernel, features in (

@@ -34,8 +34,8 @@ class Candidates:
     """The most likely label of each pixel."""
     ids: tuple[int, ...]
     """Labels that enter the CRF, ascending; none where no CRF follows."""
-    probabilities: Float32[np.ndarray, "candidates height width"]
-    """Probabilities of those labels."""
+    probabilities: Float32[np.ndarray, "candidates _ _"]
+    """Probabilities of those labels, at the size of the image or of its CRF."""
 
 
 def candidates(
@@ -89,15 +89,42 @@ def label_maps(
         crf: settings of the dense CRF, which runs at ``long_side``; None leaves
             ``<protocol>_crf`` out.
     """
-    maps = {}
-    if crf is not None:
-        image, crf = bounded(prediction.image, crf)
+    if crf is None:
+        return {name: protocol.labels for name, protocol in prediction.protocols.items()}
+    inputs = crf_inputs(prediction, crf)
+    refined = {
+        name: dense_crf(probs, inputs.image, inputs.crf) for name, probs in inputs.protocols.items()
+    }
+    return crf_labels(prediction, refined)
+
+
+@dataclass(frozen=True)
+class CrfInputs:
+    """What enters the CRF of an image."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    crf: CrfConfig
+    """For an image of this size."""
+    protocols: Mapping[str, Float32[np.ndarray, "_ h w"]]
+    """Probabilities of the labels of each protocol."""
+
+
+def crf_inputs(prediction: Prediction, crf: CrfConfig) -> CrfInputs:
+    """Image and probabilities at the size at which the CRF runs."""
+    image, settings = bounded(prediction.image, crf)
+    size = (image.shape[0], image.shape[1])
+    protocols = {name: shrink(p.probabilities, size) for name, p in prediction.protocols.items()}
+    return CrfInputs(image, settings, protocols)
+
+
+def crf_labels(
+    prediction: Prediction, refined: Mapping[str, Float32[np.ndarray, "_ _ _"]]
+) -> dict[str, UInt8[np.ndarray, "height width"]]:
+    """The arrays of a prediction shard, from the posteriors of the CRF."""
+    maps: dict[str, UInt8[np.ndarray, "height width"]] = {}
     for name, protocol in prediction.protocols.items():
-        maps[name] = protocol.labels
-        if crf is not None:
-            probs = shrink(protocol.probabilities, (image.shape[0], image.shape[1]))
-            index, _ = winners(dense_crf(probs, image, crf), protocol.labels.shape)
-            maps[f"{name}_crf"] = np.array(protocol.ids, np.uint8)[index]
+        index, _ = winners(refined[name], protocol.labels.shape)
+        maps |= {name: protocol.labels, f"{name}_crf": np.array(protocol.ids, np.uint8)[index]}
     return maps
 
 
@@ -111,6 +138,7 @@ def write_predictions(
     crf: CrfConfig | None,
     workers: int,
     description: str,
+    device: str = "cpu",
 ) -> None:
     """Write a shard of kind ``predictions``: a label map per protocol, uint8 at image size.
 
@@ -125,6 +153,7 @@ def write_predictions(
         crf: adds ``<protocol>_crf``, after a dense CRF with these settings; None for none.
         workers: processes that run CRFs.
         description: shown next to the progress.
+        device: of the network. On a GPU the CRF with the backend torch runs there, too.
     """
     by_id = {sample.id: sample for sample in samples}
     keys = {s.id: digest_json([key, s.digest, list(s.tags)]) for s in samples}
@@ -132,9 +161,9 @@ def write_predictions(
     def compute(missing: list[str]) -> Iterator[Item]:
         if not missing:
             return
+        predictions = predict([by_id[image] for image in missing])
         with WorkerPool(workers if crf else 1) as pool:
-            maps = functools.partial(label_maps, crf=crf)
-            for image, arrays in pool.map(maps, predict([by_id[image] for image in missing])):
+            for image, arrays in _label_maps(predictions, crf, pool, device):
                 size = [by_id[image].height, by_id[image].width]
                 yield Item(image, arrays, {"size": size}, keys[image])
 
@@ -146,3 +175,17 @@ def write_predictions(
         compute=compute,
         description=description,
     )
+
+
+def _label_maps(
+    predictions: Iterable[tuple[str, Prediction]],
+    crf: CrfConfig | None,
+    pool: WorkerPool,
+    device: str,
+) -> Iterator[tuple[str, dict[str, UInt8[np.ndarray, "height width"]]]]:
+    """On a GPU, or in processes."""
+    if crf is not None and crf.backend == "torch" and device.startswith("cuda"):
+        from wsss.labels.device_crf import label_maps_on
+
+        return label_maps_on(device, predictions, crf)
+    return pool.map(functools.partial(label_maps, crf=crf), predictions)

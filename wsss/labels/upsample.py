@@ -44,6 +44,39 @@ def shrink(
     return np.stack(planes)
 
 
+class RunningShrink:
+    """`shrink` of maps that come in stripes of rows.
+
+    Args:
+        labels: number of maps.
+        before: height and width of the maps, pixels.
+        after: height and width of the result, no larger.
+    """
+
+    def __init__(self, labels: int, before: tuple[int, int], after: tuple[int, int]) -> None:
+        self.maps: Float32[np.ndarray, "labels h w"] = np.zeros((labels, *after), np.float32)
+        self._step = before[0] / after[0]
+
+    def add(self, rows: slice, stripe: Float32[np.ndarray, "labels rows width"]) -> None:
+        """Add what a stripe gives to the means.
+
+        Args:
+            rows: where the stripe lies in the maps.
+            stripe: values there.
+        """
+        _, height, width = self.maps.shape
+        first, last = int(rows.start / self._step), -int(-rows.stop // self._step)
+        last = min(height, max(first + 1, last))
+        # The share of each row of the stripe in each row of the result
+        lower = np.arange(first, last)[:, None] * self._step
+        row = np.arange(rows.start, rows.stop)
+        overlap = np.minimum(lower + self._step, row + 1) - np.maximum(lower, row)
+        share = (np.clip(overlap, 0, 1) / self._step).astype(np.float32)
+        for plane, target in zip(stripe, self.maps, strict=True):
+            narrow = cv2.resize(plane, (width, len(plane)), interpolation=cv2.INTER_AREA)
+            target[first:last] += share @ narrow
+
+
 def winners(
     maps: Float[np.ndarray, "labels h w"], size: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, "height width"], Float[np.ndarray, "height width"]]:

@@ -162,7 +162,7 @@ def _at_most(side: int, array: np.ndarray, interpolation: int) -> np.ndarray:
     return array if share == 1 else cv2.resize(array, size, interpolation=interpolation)
 
 
-def _scaled(labels: _Labels, shape: tuple[int, ...]) -> _Labels:
+def _scaled(labels: _Labels, shape: tuple[int, ...]) -> UInt8[np.ndarray, "rows columns"]:
     if labels.shape == shape[:2]:
         return labels
     return cv2.resize(labels, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)

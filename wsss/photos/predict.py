@@ -25,6 +25,7 @@ from wsss.photos.drawing import draw
 from wsss.photos.files import left_out_photo, photos_below
 from wsss.photos.record import Entry, Record, Tag, read_record
 from wsss.photos.tree import ResultTree
+from wsss.retrain.attention import refuse_too_large
 
 RECORD = Path("results", "prediction", "gallery.json")
 _SURE = 0.95
@@ -58,6 +59,7 @@ def predict_photos(
     Raises:
         ArtifactError: there is no such checkpoint, it is damaged, or holds no segmenter.
         DataError: there is no photo that can be read.
+        ValueError: a photo is too large for the network's attention.
         WriteError: there is no space or no right to write.
     """
     checkpoint = _checkpoint(weights)
@@ -78,6 +80,11 @@ def predict_photos(
     unchanged = tree.unchanged(keys)
     todo = [sample for sample in samples if sample.id not in unchanged]
     palette = classes.palette()
+    refuse_too_large(
+        todo,
+        lambda height, width: predictor.attention_bytes(*_input_size(height, width, long_side)),
+        "lower --long-side, e.g. to 1024",
+    )
 
     def entry(sample: Sample) -> Entry | ImageError:
         try:
@@ -126,13 +133,18 @@ def _labels(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels at the size of the photo, and the confidence at that of the network's input."""
     height, width = photo.shape[:2]
-    share = min(1.0, long_side / max(height, width))
-    if share == 1:
+    size = _input_size(height, width, long_side)
+    if size == (height, width):
         return tuple(predictor.predict(photo, crf=crf))  # type: ignore[return-value]
-    size = max(1, round(share * width)), max(1, round(share * height))
-    small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(photo, size[::-1], interpolation=cv2.INTER_AREA)
     labels, confidence = predictor.predict(small, crf=crf)
     return cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST), confidence
+
+
+def _input_size(height: int, width: int, long_side: int) -> tuple[int, int]:
+    """Height and width at which a photo enters the network."""
+    share = min(1.0, long_side / max(height, width))
+    return max(1, round(share * height)), max(1, round(share * width))
 
 
 def _checkpoint(weights: Path) -> Path:

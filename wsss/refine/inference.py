@@ -200,7 +200,7 @@ def slide(
     count, _, height, width = images.shape
     side = (min(window or height, height), min(window or width, width))
     step = stride or window or max(height, width)
-    tops, lefts = _starts(height, side[0], step), _starts(width, side[1], step)
+    tops, lefts = window_starts(height, side[0], step), window_starts(width, side[1], step)
     corners = list(itertools.product(tops, lefts))
     rows, columns = (length // p * p for length, p in zip(side, patch, strict=True))
 
@@ -237,7 +237,7 @@ def _resize(
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
-def _starts(length: int, side: int, step: int) -> list[int]:
+def window_starts(length: int, side: int, step: int) -> list[int]:
     """First pixels of windows that cover a line, the last one moved back inside."""
     count = max(0, -(-(length - side) // step)) + 1
     return [min(index * step, length - side) for index in range(count)]

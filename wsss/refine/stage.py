@@ -289,6 +289,7 @@ def predict(
         crf=crf if infer.crf else None,
         workers=sections["compute"].workers,
         description=f"{refine.method} on {split}",
+        device=str(refiner.encoder.device),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from wsss.artifacts.checkpoint_header import checkpoint_provenance, tensors_dige
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.stage import STAGES
+from wsss.compute.device_memory import FittingBatches
 from wsss.compute.precision import on_device
 from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.config.base import Supervision
@@ -29,6 +30,7 @@ from wsss.retrain.segmenter import Segmenter, SegmenterFacts, load_segmenter
 from wsss.retrain.train import label_names
 
 Photo = UInt8[np.ndarray, "height width 3"]
+_Loaded = tuple[Sequence[Sample], list[Photo]]
 
 
 @on_device()
@@ -67,7 +69,8 @@ def run(
 
     Raises:
         ArtifactError: the checkpoint is of another architecture, class list or supervision.
-        ValueError: ``predict.window`` does not suit the network.
+        ValueError: ``predict.window`` does not suit the network, or a photo is too large for its
+            attention.
     """
     values: dict[str, Any] = {
         "supervision": supervision, "max_pixels": max_pixels, "crf": crf, "retrain": retrain,
@@ -107,6 +110,7 @@ def run(
         crf=(predict.crf_settings or crf) if predict.crf else None,
         workers=compute.workers,
         description=f"predict {split}",
+        device=str(segmenter.device),
     )
 
 
@@ -120,17 +124,25 @@ def predictions(
 ) -> Iterator[tuple[str, Prediction]]:
     """Id and prediction of each sample; ``crf_labels`` is None where no CRF follows.
 
-    On a GPU images of equal size follow each other in batches. On a CPU, where batches gain little,
+    On a GPU images of equal size follow each other in batches, which are halved where they do not
+    fit into its memory. On a CPU, where batches gain little,
     the unit of work is one image on one thread: rounding differs with the batch and the number of
     threads, and a prediction must not depend on how the work was cut.
-    """
 
-    def load(some: Sequence[Sample]) -> tuple[Sequence[Sample], list[Photo]]:
+    Raises:
+        ValueError: a photo is too large for the network's attention.
+        DeviceMemoryError: one image does not fit into the memory of the GPU.
+    """
+    segmenter.check_sizes(samples)
+
+    def load(some: Sequence[Sample]) -> _Loaded:
         return some, [read_image(s.path, digest=s.digest, max_pixels=max_pixels) for s in some]
 
-    def predicted(
-        loaded: tuple[Sequence[Sample], list[Photo]],
-    ) -> list[tuple[str, Prediction]]:
+    fitting = FittingBatches(
+        "lower compute.batch, set predict.window and predict.stride, or set compute.device to cpu"
+    )
+
+    def predicted(loaded: _Loaded) -> list[tuple[str, Prediction]]:
         some, photos = loaded
         results = batch_candidates(segmenter.probabilities(np.stack(photos)), crf_labels)
         return [
@@ -153,8 +165,17 @@ def predictions(
         for start in range(0, len(group), batch)
     )
     # Photos of the next batches are decoded while the GPU works on this one.
-    for loaded in ordered_map(load, batches, threads=2):
-        yield from predicted(loaded)
+    for some, photos in ordered_map(load, batches, threads=2):
+        yield from fitting.run(_parts(predicted, some, photos), len(some))
+
+
+def _parts(
+    predicted: Callable[[_Loaded], list[tuple[str, Prediction]]],
+    some: Sequence[Sample],
+    photos: list[Photo],
+) -> Callable[[slice], list[tuple[str, Prediction]]]:
+    """The predictions of a part of a batch."""
+    return lambda part: predicted((some[part], photos[part]))
 
 
 def _check_origin(

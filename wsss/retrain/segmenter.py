@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +21,11 @@ from wsss.compute.device import pick_device
 from wsss.compute.precision import autocast
 from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.data.images.label_png import voc_palette
+from wsss.data.manifest import Sample
 from wsss.refine.inference import MultiScaleInference
 from wsss.retrain.architecture import SMALLEST_SIDE, ClipTower, build_model, model_config
+from wsss.retrain.attention import attention_bytes, refuse_too_large
+from wsss.retrain.stripes import StripedInference
 
 
 class SegmenterFacts(BaseModel):
@@ -92,16 +96,29 @@ class Segmenter:
     def __init__(self, model: nn.Module, facts: SegmenterFacts, device: torch.device) -> None:
         self._model: Any = model.to(device).eval()
         self.facts, self.device = facts, device
-        patch = getattr(self._model.backbone, "patch_size", 1)
+        self._patch: int = getattr(self._model.backbone, "patch_size", 1)
+        patch = (self._patch, self._patch)
+        head: Any = self._model.decode_head
         self._inference = MultiScaleInference(
             self._logits,
             scales=facts.scales,
             average=facts.average,
             grid="output",
-            patch=(patch, patch),
+            patch=patch,
             window=facts.window,
             stride=facts.stride,
             window_batch=1,
+            smallest=SMALLEST_SIDE,
+        )
+        self._striped = StripedInference(
+            self._grid_logits,
+            self._normalised,
+            align_corners=head.align_corners,
+            scales=facts.scales,
+            average=facts.average,
+            patch=patch,
+            window=facts.window,
+            stride=facts.stride,
             smallest=SMALLEST_SIDE,
         )
 
@@ -116,18 +133,63 @@ class Segmenter:
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         levels = pixels.permute(0, 3, 1, 2).float()  # (B, H, W, 3) -> (B, 3, H, W)
         height, width = levels.shape[2:]
-        preprocessor = self._model.data_preprocessor
 
         def view(scale: float) -> Float[Tensor, "batch 3 _ _"]:
             scaled = [max(1, int(side * scale + 0.5)) for side in (height, width)]
             pixels = F.interpolate(levels, scaled, mode="bilinear") if scale != 1.0 else levels
-            return (pixels - preprocessor.mean) / preprocessor.std
+            return self._normalised(pixels)
 
         size = (height, width)
         return {
             "single": self._inference.single(view, size),
             "multi": self._inference.probabilities(view, size)[1],
         }
+
+    def attention_bytes(self, height: int, width: int) -> int:
+        """Memory for the largest attention that a photo of this size needs, over all scales."""
+        largest = 0
+        for scale in {1.0, *self.facts.scales}:
+            sides = (max(SMALLEST_SIDE, int(side * scale + 0.5)) for side in (height, width))
+            padded = (side + -side % self._patch for side in sides)
+            seen = [min(side, self.facts.window or side) for side in padded]
+            largest = max(largest, attention_bytes(self._model.backbone, *seen))
+        return largest
+
+    def check_sizes(self, samples: Sequence[Sample]) -> None:
+        """Refuse photos whose attention does not fit into memory, before the work starts.
+
+        Raises:
+            ValueError: names the largest, and windows that fit.
+        """
+        window = max(SMALLEST_SIDE, self.facts.crop)
+        window += -window % self._patch
+        remedy = f"set predict.window, e.g. to {window}, and predict.stride, e.g. to"
+        refuse_too_large(samples, self.attention_bytes, f"{remedy} {2 * window // 3}")
+
+    def stripes(
+        self, photo: UInt8[np.ndarray, "height width 3"], *, multi: bool = True
+    ) -> Iterator[tuple[slice, Float[Tensor, "labels rows width"]]]:
+        """`probabilities` of a large photo in stripes of rows; they differ in the last bits.
+
+        Args:
+            photo: RGB.
+            multi: see `StripedInference.stripes`.
+        """
+        pixels = torch.from_numpy(np.ascontiguousarray(photo)).to(self.device)
+        return self._striped.stripes(pixels, len(self.facts.labels), multi=multi)
+
+    def _normalised(self, levels: Float[Tensor, "batch 3 _ _"]) -> Float[Tensor, "batch 3 _ _"]:
+        preprocessor = self._model.data_preprocessor
+        normalised: Tensor = (levels - preprocessor.mean) / preprocessor.std
+        return normalised
+
+    def _grid_logits(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch labels _ _"]:
+        """Logits on the grid of the head, which `_logits` enlarges."""
+        with autocast(self.device):
+            logits: Tensor = self._model.decode_head(self._model.extract_feat(images))
+        return logits.float()
 
     def _logits(
         self, images: Float[Tensor, "batch 3 height width"]

@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Integer, UInt8
 from torch import Tensor
 
+from wsss.compute.packed_rows import to_device
 from wsss.compute.pool import WorkerPool
 from wsss.config.labels import CrfConfig
+from wsss.labels.device_crf import posteriors
 from wsss.labels.ignore import IGNORED
 from wsss.refine.blocks.losses import batch_mean
-from wsss.refine.weakclip.smoothing import smoothed
+from wsss.refine.weakclip.smoothing import FLOOR, smoothed
 
 _TINY = 1e-7  # floor of a probability
 _NO_CUE = 1e-4  # instead of a count of zero
@@ -107,11 +109,14 @@ def start_crf(
         images: RGB, of the size of P.
         crf: kernels and iterations.
         allowed: labels that enter an image's CRF; others are 0. None: all.
-        pool: processes that share the images.
+        pool: processes that share the images. On a GPU the backend torch runs there instead.
 
     Returns:
         Waits for the posteriors.
     """
+    if probabilities.is_cuda and crf.backend == "torch":
+        after_crf = _crf_on_device(probabilities, images, crf, allowed)
+        return lambda: after_crf
     before = probabilities.cpu().numpy()
     enters = np.ones(before.shape[:2], bool) if allowed is None else allowed.cpu().numpy()
     crops = zip(before, enters, images, strict=True)
@@ -120,11 +125,34 @@ def start_crf(
 
     def finish() -> Float[Tensor, "batch labels h w"]:
         after = np.zeros_like(before)
-        for maps, rows, (_, posteriors) in zip(after, enters, results, strict=True):
-            maps[rows] = posteriors
+        for maps, rows, (_, refined) in zip(after, enters, results, strict=True):
+            maps[rows] = refined
         return torch.from_numpy(after).to(probabilities.device)
 
     return finish
+
+
+def _crf_on_device(
+    probabilities: Float[Tensor, "batch labels h w"],
+    images: Sequence[UInt8[np.ndarray, "h w 3"]],
+    crf: CrfConfig,
+    allowed: Bool[Tensor, "batch labels"] | None,
+) -> Float[Tensor, "batch labels h w"]:
+    """The posteriors of `start_crf` where the probabilities are, all images at once."""
+    batch, labels = probabilities.shape[:2]
+    rows = [torch.arange(labels)] * batch
+    if allowed is not None:
+        rows = [can.nonzero()[:, 0] for can in allowed.cpu()]
+    places = [to_device(row, probabilities.device) for row in rows]
+    energies = [
+        -p[row].clamp_min(FLOOR).log() for p, row in zip(probabilities, places, strict=True)
+    ]
+    after = torch.zeros_like(probabilities)
+    refined = posteriors(energies, images, [crf] * batch)
+    for target, row, posterior in zip(after, places, refined, strict=True):
+        floored = posterior.clamp_min(FLOOR)
+        target[row] = floored / floored.sum(0)
+    return after
 
 
 def crf_targets(

@@ -8,7 +8,8 @@ from jaxtyping import Float32, UInt8
 from wsss.config.labels import CrfConfig
 from wsss.labels.crf import posterior
 
-_FLOOR = 1e-4  # of probabilities that enter the CRF, and of those that leave it
+FLOOR = 1e-4
+"""Of probabilities that enter the CRF, and of those that leave it."""
 
 Crop = tuple[Float32[np.ndarray, "labels h w"], UInt8[np.ndarray, "h w 3"]]
 """Probabilities of the labels that enter the CRF, and the photo of their size."""
@@ -22,6 +23,6 @@ def smoothed(crop: Crop, *, crf: CrfConfig) -> Float32[np.ndarray, "labels h w"]
         crf: kernels and iterations.
     """
     probs, photo = crop
-    energy = -np.log(np.maximum(probs, _FLOOR))
-    after = np.maximum(posterior(energy, photo, crf), _FLOOR)
+    energy = -np.log(np.maximum(probs, FLOOR))
+    after = np.maximum(posterior(energy, photo, crf), FLOOR)
     return after / after.sum(0)

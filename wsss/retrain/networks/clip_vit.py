@@ -41,6 +41,7 @@ class ClipViT(BaseModule):  # type: ignore[misc]
 
     Attributes:
         patch_size: side of a patch, pixels.
+        heads: of a block.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class ClipViT(BaseModule):  # type: ignore[misc]
         self._taps = [block - 1 for block in tapped_blocks(int(vision["layers"]))]
         self._grid = (crop // self.patch_size,) * 2
         self.tower = ImageBlocks(build_image_tower(tower), self._grid)
+        first: Any = next(self.tower.blocks.children())
+        self.heads = int(first.attn.num_heads)
         self._trains = not frozen
         if frozen:
             self.tower.requires_grad_(False)

@@ -28,6 +28,11 @@ class DeiT(VisionTransformer):  # type: ignore[misc]
         super().__init__(patch_bias=True, **rest)
 
     @property
+    def heads(self) -> int:
+        """Of a block."""
+        return int(self.layers[0].attn.num_heads)
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the positional table."""
         return self.img_size[0] // self.patch_size, self.img_size[1] // self.patch_size
