@@ -173,7 +173,7 @@ def _samples(folder: Path, counts: list[int]) -> list[Sample]:
     random = np.random.default_rng(0)
     samples = []
     for index, count in enumerate(counts):
-        path = folder / f"{index}.jpg"
+        path = folder / f"{index}-{count}.jpg"  # the other samples lie there as well
         coarse = random.integers(0, 255, (12, 16, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(path)
         tags = tuple(sorted(random.choice(20, count, replace=False).tolist()))
