@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from wsss.compute.planned_gpus import PLANNED_GPUS
+from wsss.compute.shards import suitable_shards
 from wsss.config.base import overlay
 from wsss.config.load import from_mapping, load_config
-from wsss.config.shards import suitable_shards
 
 PRESETS = Path(__file__).parents[2] / "workflow/presets"
 DATA: dict[str, Any] = {"kind": "voc", "root": "nowhere", "train_list": "trainaug"}

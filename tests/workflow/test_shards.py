@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from wsss.compute.planned_gpus import PLANNED_GPUS
-from wsss.config.shards import IMAGES_PER_PART
+from wsss.compute.shards import IMAGES_PER_PART
 
 from .conftest import RUN, Project, copy_project
 
@@ -50,8 +50,6 @@ def test_parts_follow_the_machine_until_a_run_has_some(
     monkeypatch.delenv(PLANNED_GPUS, raising=False)
     for arguments, count in (
         ((), 2),
-        ((*_CLUSTER, "--cluster-generic-submit-cmd", "false"), 2),
-        ((*_CLUSTER, "--cluster-generic-submit-cmd", "false", *_GPU), 1),
         (("--profile", "workflow/profiles/slurm"), 2),
         (("--profile", "workflow/profiles/slurm-gpu"), 1),
     ):

@@ -12,6 +12,8 @@ from typing import Any, Final, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
+from wsss.compute.planned_gpus import planned_gpus
+from wsss.compute.shards import parts_on_disk, suitable_shards
 from wsss.compute.workers import auto_workers
 from wsss.config.base import (
     AUTO,
@@ -26,14 +28,13 @@ from wsss.config.base import (
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
 from wsss.config.compute import ComputeConfig
-from wsss.config.data import DataConfig, TagNoiseConfig
+from wsss.config.data import DataConfig, TagNoiseConfig, count_images
 from wsss.config.infer import InferConfig
 from wsss.config.labels import CrfBackend, MasksConfig, SeedsConfig
 from wsss.config.matrix import MatrixConfig
 from wsss.config.refine import RefineConfig, published_normalization
 from wsss.config.retrain import RECIPE_BATCH_NORM, RECIPE_INIT, PredictConfig, RetrainConfig
 from wsss.config.score import PicturesConfig, ScoreConfig
-from wsss.config.shards import auto_shards
 
 DEMO: Final[Mapping[str, Any]] = {
     "shards": 2,
@@ -123,9 +124,9 @@ class Config(Section):
         le=100_000,
         description=(
             "Parts of each split. Each part is one job per stage. auto = the number of the parts "
-            "that results/<name>/ has. Without any it is one part per 670 training images on a "
-            "CPU and per 4000 on a GPU, and one per GPU if each has 670 images. For the demo it "
-            "is 2."
+            "that results/<name>/ has. Without any: one per 670 training images on a CPU, one per "
+            "4000 on a GPU. There are as many parts as GPUs if each has 670 images. For the demo "
+            "it is 2."
         ),
     )
     compute: ComputeConfig = ComputeConfig()
@@ -223,10 +224,12 @@ def _machine_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parts(values: Mapping[str, Any]) -> int:
-    """What ``auto`` means for ``shards``: by the data, the results and this machine."""
-    name = values.get("name", Config.model_fields["name"].default)
+    """What ``auto`` means for ``shards``: by the results, the data and this machine."""
+    if count := parts_on_disk(str(values.get("name", Config.model_fields["name"].default))):
+        return count
     data = {key: str(_value(values, "data", key)) for key in ("kind", "root", "train_list", "tags")}
-    return auto_shards(str(name), data, str(_value(values, "compute", "device")))
+    gpus = planned_gpus(str(_value(values, "compute", "device")))
+    return suitable_shards(count_images(data), gpus)
 
 
 _OTHER_CRFS = (("seeds", "crf"), ("predict", "crf_settings"), ("refine", "weakclip", "boundary"))
