@@ -33,6 +33,7 @@ from torch import Tensor
 
 from benchmarks.baselines import bare_encoders, simple_cams
 from benchmarks.timing import Times, interleaved, ratios
+from wsss.artifacts.digest import digest_file
 from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import make_source
 from wsss.clip.images import input_size, normalize_image, resize_image
@@ -172,11 +173,11 @@ def _samples(folder: Path, counts: list[int]) -> list[Sample]:
     random = np.random.default_rng(0)
     samples = []
     for index, count in enumerate(counts):
-        path = folder / f"{index}.jpg"
+        path = folder / f"{index}-{count}.jpg"  # the other samples lie there as well
         coarse = random.integers(0, 255, (12, 16, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(path)
         tags = tuple(sorted(random.choice(20, count, replace=False).tolist()))
-        samples.append(Sample(str(index), "train", path, WIDTH, HEIGHT, "", tags))
+        samples.append(Sample(str(index), "train", path, WIDTH, HEIGHT, digest_file(path), tags))
     return samples
 
 

@@ -194,6 +194,8 @@ def test_auto_is_filled_in_before_validation(key: str) -> None:
         assert _value(missing, key) != "auto"
         assert missing == from_mapping({"variant": variant} | _nested(key, "auto"))
     assert _value(from_mapping({}), key) == _value(Config(), key)
+    if key == "shards":  # depends on data and machine
+        return
     # A CRF's backend depends on what is installed; every other default is a value already.
     assert _value(from_mapping({"data": {"kind": "voc"}}), key) == crf_backend(field.default)
 

@@ -1,6 +1,7 @@
 # The configuration, typed, and what rules ask of it.
 import atexit
 import importlib.resources
+import os
 import re
 import sys
 import time
@@ -44,6 +45,7 @@ from wsss.data.datasets.coco import instances_path, parts_of
 from wsss.errors import WsssError
 from wsss._compat.missing_packages import SEGMENTERS, require
 from wsss.compute.device import local_gpus, local_problem, require_cuda
+from wsss.compute.planned_gpus import PLANNED_GPUS
 from wsss.demo.dataset import RECORD, is_as_drawn
 from wsss.photos.record import is_complete
 from wsss.score.papers.table import load_table
@@ -115,6 +117,11 @@ RULES = [
     workflow_folder() / "Snakefile",
     *(workflow_folder() / "rules").glob("*.smk"),
 ]
+# Parts (`shards: auto`) suit the nodes of a cluster, which the engine's own does not tell; jobs of a
+# cluster inherit the variable.
+if workflow.is_main_process and workflow.resource_settings.nodes:
+    requests = workflow.resource_settings.overwrite_resources.get("cams", {})
+    os.environ.setdefault(PLANNED_GPUS, str(int("gpu" in requests)))
 try:
     # Jobs of a cluster evaluate this file again; they follow the engine that submitted them.
     PLAN = Plan(dict(config), RULES, is_job=not workflow.is_main_process)
@@ -127,6 +134,8 @@ try:
 except WsssError as error:
     stop(error)
 workflow.register_envvars(PLAN_VARIABLE)
+if PLANNED_GPUS in os.environ:
+    workflow.register_envvars(PLANNED_GPUS)
 CONFIG = RUNS[RUNS.name].config
 # With defaults, for report/overview.rst; a caption sees this dictionary alone.
 config["effective"] = CONFIG.model_dump(mode="json")
@@ -154,7 +163,8 @@ LOCAL_WORKERS = CONFIG.compute.workers
 # job counts its own CPUs (0) unless the configuration says a number.
 WORKERS_OF_TRAINING = CONFIG.compute.workers
 if workflow.resource_settings.nodes:
-    LOCAL_WORKERS = min(LOCAL_WORKERS, workflow.resource_settings.local_cores)
+    local_cores = workflow.resource_settings.local_cores
+    LOCAL_WORKERS = min(LOCAL_WORKERS, local_cores or os.cpu_count() or 1)
     if PLAN.config.get("compute", {}).get("workers", AUTO) == AUTO:
         WORKERS_OF_TRAINING = 0
 MANY = [run for run in RUNS.final if run != CONFIG.name]

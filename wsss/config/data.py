@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, Share, Split
+from wsss.config.base import AUTO, Section, Share, Split
+from wsss.config.paths import expand_path
 
 CocoRule = Literal["crowd_void", "voc_style", "weakclip", "png"]
 COCO_RULES: Final[Mapping[CocoRule, str]] = {
@@ -17,6 +19,14 @@ COCO_RULES: Final[Mapping[CocoRule, str]] = {
     "png": "PNGs that were made elsewhere",
 }
 """How COCO's annotations become the label maps that scores compare with."""
+
+_KNOWN: Final[Mapping[tuple[str, str], int]] = {
+    ("voc", "train"): 1464,
+    ("voc", "trainaug"): 10_582,
+    ("coco", "train"): 82_783,
+    ("coco", "train-with-objects"): 82_081,
+}
+"""Images by kind of data and list, for lists that are not there yet, or have no file."""
 
 
 class DataConfig(Section):
@@ -162,3 +172,36 @@ class TagNoiseConfig(Section):
             "seed": self.dropped == 0 and self.added == 0,
         }
         return self.model_dump(mode="json", exclude={name for name, is_ in unused.items() if is_})
+
+
+def count_images(data: Mapping[str, str]) -> int:
+    """Images of the training split: the lines of its list, else what is known of it.
+
+    For a folder these are the rows of its table, those of the held-out split included.
+
+    Args:
+        data: ``kind``, ``root``, ``train_list`` and ``tags`` of that section.
+
+    Returns:
+        0 where nothing is known, as of a file that is not there.
+    """
+    kind, name, folder = data["kind"], data["train_list"], expand_path(data["root"])
+    if kind == "folder":
+        is_auto = data["tags"] == AUTO
+        table = folder / "tags.csv" if is_auto else expand_path(data["tags"])
+        return max(0, _lines(table, folder / table) - 1)
+    path = expand_path(name)
+    listed = _lines(folder / "ImageSets" / "Segmentation" / f"{name}.txt", path, folder / path)
+    return listed or _KNOWN.get((kind, name), 0)
+
+
+def _lines(*paths: Path) -> int:
+    """Lines that are not empty, of the first of the files that is there; 0 without any."""
+    for path in paths:
+        try:
+            if path.is_file():
+                with path.open("rb") as stream:
+                    return sum(1 for line in stream if line.strip())
+        except (OSError, ValueError):  # the stage that needs the file says what is wrong with it
+            continue
+    return 0

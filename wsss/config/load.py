@@ -141,6 +141,8 @@ def from_mapping(
     """
     if invalid := list(invalid_values(mapping)):
         raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(invalid))
+    if partial:
+        mapping = {"shards": 1, **mapping}  # of one job; what auto means need not be looked up
     try:
         config = Config.model_validate(mapping)
     except ValidationError as error:

@@ -12,12 +12,23 @@ from typing import Any, Final, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
+from wsss.compute.planned_gpus import planned_gpus
+from wsss.compute.shards import parts_on_disk, suitable_shards
 from wsss.compute.workers import auto_workers
-from wsss.config.base import AUTO, Section, Split, Supervision, Variant, fill_variant, overlay
+from wsss.config.base import (
+    AUTO,
+    Section,
+    Split,
+    Supervision,
+    Variant,
+    chain_field,
+    fill_variant,
+    overlay,
+)
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
 from wsss.config.compute import ComputeConfig
-from wsss.config.data import DataConfig, TagNoiseConfig
+from wsss.config.data import DataConfig, TagNoiseConfig, count_images
 from wsss.config.infer import InferConfig
 from wsss.config.labels import CrfBackend, MasksConfig, SeedsConfig
 from wsss.config.matrix import MatrixConfig
@@ -108,8 +119,15 @@ class Config(Section):
             "the training images, without CAMs and pseudo masks. Everything is labelled so."
         ),
     )
-    shards: PositiveInt = Field(
-        4, le=100_000, description="Parts of each split. Each part is one job per stage."
+    shards: PositiveInt = chain_field(
+        4,
+        le=100_000,
+        description=(
+            "Parts of each split. Each part is one job per stage. auto = the number of the parts "
+            "that results/<name>/ has. Without any: one per 670 training images on a CPU, one per "
+            "4000 on a GPU. There are as many parts as GPUs if each has 670 images. For the demo "
+            "it is 2."
+        ),
     )
     compute: ComputeConfig = ComputeConfig()
     data: DataConfig = DataConfig()
@@ -146,9 +164,10 @@ class Config(Section):
         """Replace ``auto`` and what is missing by what demo, chain of methods and variant say."""
         if not isinstance(values, Mapping):
             return values
+        values = {key: value for key, value in values.items() if (key, value) != ("shards", AUTO)}
         if _value(values, "data", "kind") == "demo":
             values = overlay(DEMO, values)
-        filled = dict(values)
+        filled = {"shards": values["shards"] if "shards" in values else _parts(values), **values}
         for name, options in _chain_values(values).items():
             section = filled.get(name, {})
             if isinstance(section, Mapping):
@@ -202,6 +221,15 @@ def _machine_values(values: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(section, Mapping) and section.get("workers", AUTO) != AUTO:
         return {}  # the machine need not be asked
     return {"workers": auto_workers(str(_value(values, "compute", "device")))}
+
+
+def _parts(values: Mapping[str, Any]) -> int:
+    """What ``auto`` means for ``shards``: by the results, the data and this machine."""
+    if count := parts_on_disk(str(values.get("name", Config.model_fields["name"].default))):
+        return count
+    data = {key: str(_value(values, "data", key)) for key in ("kind", "root", "train_list", "tags")}
+    gpus = planned_gpus(str(_value(values, "compute", "device")))
+    return suitable_shards(count_images(data), gpus)
 
 
 _OTHER_CRFS = (("seeds", "crf"), ("predict", "crf_settings"), ("refine", "weakclip", "boundary"))
