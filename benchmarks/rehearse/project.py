@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -59,7 +60,8 @@ def configs_of(target: str, root: Path) -> Mapping[str, Config]:
     is_table = target.startswith(TABLE)
     files = [] if is_table else [root / file for file in preset_files(target)]
     tables = sorted((root / TABLES).glob("*.yaml"))
-    runs = Runs(merged_yaml(root / "config.yaml", *files), tables=tables)
+    with contextlib.chdir(root):  # `shards: auto` depends on the parts that a run has there
+        runs = Runs(merged_yaml(root / "config.yaml", *files), tables=tables)
     names = runs.tables[target.removeprefix(TABLE)].values() if is_table else runs.final
     producers = (runs.producer(product, name) for name in names for product in PRODUCTS)
     return {name: runs[name].config for name in dict.fromkeys([*names, *producers])}
