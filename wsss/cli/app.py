@@ -108,13 +108,14 @@ def run(application: typer.Typer) -> None:
 def _text(error: Exception) -> str:
     """What an error says; torch's own, when a GPU's memory runs out, names no key."""
     text = str(error) or repr(error)
-    if type(error).__name__ != "OutOfMemoryError":  # torch need not be imported
+    if type(error).__name__ != "OutOfMemoryError":  # else torch is imported already
         return text
-    reason = text.removeprefix("CUDA out of memory. ").partition(". ")[0]
+    from wsss.compute.device_memory import reason_of
+
     return (
-        f"out of memory on the GPU: {reason}; lower retrain.batch or retrain.crop of a training, "
-        "compute.batch, clip.long_side or predict.window of other stages, or set compute.device "
-        "to cpu"
+        f"out of memory on the GPU: {reason_of(error)}; lower retrain.batch or retrain.crop of a "
+        "training, compute.batch, clip.long_side or predict.window of other stages, or set "
+        "compute.device to cpu"
     )
 
 

@@ -73,6 +73,8 @@ def with_less_memory(
 ) -> Result:
     """The result of a step; where it does not fit, after saving memory.
 
+    What a failed attempt changed stays, such as running statistics of batch normalisation.
+
     Args:
         function: can be called again after it failed.
         save_memory: makes it take less, and says whether it does.
@@ -108,7 +110,7 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def reason_of(error: torch.OutOfMemoryError) -> str:
+def reason_of(error: BaseException) -> str:
     """What torch says of it, in one sentence."""
     return str(error).removeprefix("CUDA out of memory. ").partition(". ")[0]
 

@@ -44,7 +44,7 @@ class ComputeConfig(Section):
     save_memory: bool = Field(
         False,
         description="Trainings keep less for the backward pass and compute it again: equal "
-        "gradients, about a third more time. A GPU whose memory runs out does so by itself. It "
+        "gradients, more time per step. A GPU whose memory runs out does so by itself. It "
         "serves WeakCLIP as published, which trains CLIP's towers.",
     )
 

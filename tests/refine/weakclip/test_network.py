@@ -100,11 +100,11 @@ def test_towers_that_are_computed_again_have_equal_gradients(demo_clip: LoadedCl
         network.trained.zero_grad()
         return grads, in_towers
 
-    (kept, most), (again, least) = step(recomputes=False), step(recomputes=True)
-    assert kept.keys() == again.keys()
-    assert any(name.startswith("image.blocks") for name in kept)
-    assert any(name.startswith("text.transformer") for name in kept)
-    assert all(torch.equal(again[name], grad) for name, grad in kept.items())
+    (plain, most), (recomputed, least) = step(recomputes=False), step(recomputes=True)
+    assert plain.keys() == recomputed.keys()
+    assert any(name.startswith("image.blocks") for name in plain)
+    assert any(name.startswith("text.transformer") for name in plain)
+    assert all(torch.equal(recomputed[name], grad) for name, grad in plain.items())
     assert least < most / 2
 
 
