@@ -107,7 +107,7 @@ def grad_cam(
     *,
     prompts: Mapping[str, str] | None = None,
     affinity: bool = True,
-    box_threshold: float = 0.4,
+    box_threshold: float | None = 0.4,
 ) -> ClassMaps:
     """Softmax Grad-CAM of a photo's tags (CLIP-ES, eq. 5-19 of docs/methods/clip-es.md).
 
@@ -144,7 +144,7 @@ def patch_text_cams(
     prompts: Mapping[str, str] | None = None,
     descriptions: Mapping[str, Sequence[str]] | None = None,
     affinity: bool = True,
-    box_threshold: float = 0.4,
+    box_threshold: float | None = 0.4,
 ) -> ClassMaps:
     """Similarity of patches and tags, without a gradient: ExCEL, eq. 1-13 of docs/methods/excel.md.
 
@@ -190,7 +190,7 @@ def propagate(
     attention: np.ndarray,
     maps: np.ndarray,
     *,
-    box_threshold: float = 0.4,
+    box_threshold: float | None = 0.4,
     power: int = 2,
     iterations: int = 3,
 ) -> Float32[np.ndarray, "maps rows columns"]:
@@ -201,7 +201,7 @@ def propagate(
             patches. ``ClassMaps.attention`` and ``Clip.attention(photo)`` are such.
         maps: float [maps, rows, columns] in 0 … 1, on the grid of patches.
         box_threshold: share of a map's maximum that a box encloses; a map counts in its boxes only
-            (0.4 for VOC, 0.7 for COCO).
+            (0.4 for VOC, 0.7 for COCO). None: no boxes.
         power: of the transition matrix.
         iterations: of normalising its columns and rows.
 

@@ -75,6 +75,7 @@ def refined_cams(
     cams: CamsConfig,
     affinity: Float[Tensor, "batch patches patches"] | None = None,
     distance: Distance = "absolute",
+    sources: Float[Tensor, "rows height width"] | None = None,
 ) -> Float[Tensor, "rows height width"]:
     """Spread CAMs of a batch along attention that the learned affinity, if any, trusts.
 
@@ -85,6 +86,7 @@ def refined_cams(
         cams: the affinity's settings.
         affinity: A_f; None, as before it is learned: the plain mean of the candidates.
         distance: see `block_distances`.
+        sources: see `wsss.cams.affinity.propagate_maps`.
 
     Returns:
         M_f, every map scaled to 0..1 by its own extremes.
@@ -94,4 +96,4 @@ def refined_cams(
     else:
         selected = select_near(block_distances(affinity, attention, distance))
         weights = trusted_affinity(affinity, attention, selected)
-    return propagate(weights, maps, image_index, cams)
+    return propagate(weights, maps, image_index, cams, sources)
