@@ -131,4 +131,4 @@ def propagate(
         box_edge=affinity.box_edge,
         sources=sources,
     )
-    return scale_maps(propagated, cams.scaling)
+    return scale_maps(propagated, "exact" if cams.scaling == "exact" else "guarded_once")

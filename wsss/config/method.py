@@ -34,6 +34,8 @@ class MethodOptions(Section):
     """Whether it learns from hard labels, which the stage seeds makes, instead of CAMs."""
     released: ClassVar[bool] = False
     """Whether its authors released weights that ``wsss.refine.<method>.released`` can read."""
+    encoders: ClassVar[tuple[str, ...]] = ()
+    """Frozen encoders besides CLIP: rooms ``wsss.<name>`` with a section of that name."""
     published_normalization: ClassVar[Literal["clip", "imagenet"]] = "clip"
     """How the authors' code normalises the images."""
 

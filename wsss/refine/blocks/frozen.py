@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ class EncoderFeatures:
 
     grid: tuple[int, int]
     features: Float[Tensor, "blocks batch patches tokens"]
-    """Patch tokens: outputs of all blocks but the last (eq. 1 of docs/methods/weclip.md)."""
+    """Patch tokens: outputs of the asked blocks (eq. 1 of docs/methods/weclip.md)."""
     attention: Float[Tensor, "batch candidates patches patches"] | None
     """Head-mean attention of the requested last blocks, patches only."""
     block: LastBlock | None
@@ -32,6 +33,8 @@ def encode(
     *,
     attention_blocks: int = 0,
     last_block: bool = False,
+    features_of: Sequence[int] | None = None,
+    last_input: int | None = None,
 ) -> EncoderFeatures:
     """Run the encoder once, no further than necessary.
 
@@ -40,6 +43,8 @@ def encode(
         images: normalised; sides are multiples of the patch.
         attention_blocks: number of last blocks whose attention is returned.
         last_block: also run the last block in full, ready for Grad-CAM.
+        features_of: blocks (from 0) whose outputs are returned; None: all but the last.
+        last_input: the block whose output enters the last block; None: the one before it.
 
     Raises:
         ValueError: there are not so many blocks.
@@ -50,14 +55,16 @@ def encode(
         )
     last = encoder.depth - 1
     earlier = range(encoder.depth - attention_blocks, last) if attention_blocks else range(0)
-    encoding = encoder.run(images, until=last, outputs_of=range(last), attention_of=earlier)
-    features = torch.stack([encoding.outputs[index][:, 1:] for index in range(last)])
-    block = encoder.last_block(encoding.tokens) if last_block else None
+    wanted = range(last) if features_of is None else features_of
+    entering = last - 1 if last_input is None else last_input
+    outputs = {*wanted, entering}
+    encoding = encoder.run(images, until=last, outputs_of=outputs, attention_of=earlier)
+    features = torch.stack([encoding.outputs[index][:, 1:] for index in wanted])
+    tokens = encoding.outputs[entering]
+    block = encoder.last_block(tokens) if last_block else None
     attention = None
     if attention_blocks:
-        newest = (
-            encoder.last_attention(encoding.tokens) if block is None else block.attention.mean(1)
-        )
+        newest = encoder.last_attention(tokens) if block is None else block.attention.mean(1)
         maps = [*(encoding.attention[index] for index in earlier), newest]
         attention = torch.stack([of_block[:, 1:, 1:] for of_block in maps], dim=1)
     return EncoderFeatures(encoding.grid, features, attention, block)
