@@ -33,7 +33,8 @@ def encoder_module(encoder: str) -> str:
 
 def method_modules(method: str) -> tuple[str, ...]:
     """Dotted modules of a method's code and of the encoders besides CLIP that it reads."""
-    return method_module(method), *map(encoder_module, METHODS[method].encoders)
+    encoders = METHODS[method].encoders if method in METHODS else ()
+    return method_module(method), *map(encoder_module, encoders)
 
 
 def released_module(method: str) -> str:
