@@ -221,6 +221,23 @@ def test_a_sweep_shares_the_cams_and_ends_in_one_table(finished: Project) -> Non
     assert not (finished.results / "value-0.6/scores_grid").exists()  # the CAMs become the masks
 
 
+def test_runs_of_several_encoders_end_in_a_table_by_backbone(finished: Project) -> None:
+    """As the preset voc12-encoders, with the demo's encoder and the same with random weights."""
+    quick = {"masks": {"crf": {"enabled": False}}, "retrain": {"enabled": False}}
+    encoders = {"demo": {}, "random": {"clip": {"pretrained": "random"}}}
+    with _configured(finished, runs=encoders, refine={"method": "none"}, **quick):
+        run = finished.runs(f"results/{RUN}/tables/sweep.md")
+    assert run["cams"] == 4  # the demo's are there; two splits of two parts
+    lines = (finished.results / "tables/sweep.md").read_text().splitlines()
+    head = next(line for line in lines if line.startswith("| run |"))
+    assert head.startswith("| run | Backbone | ")
+    assert "pseudo mask, train" in head
+    for label, weights in {"demo": "demo-vit-p8", "random": "random"}.items():
+        assert any(line.startswith(f"| {label} | demo-vit-p8, {weights} | ") for line in lines)
+    table = (finished.results / "tables/sweep.csv").read_text()
+    assert "backbone" in table.splitlines()[0].split(",")
+
+
 def test_runs_share_the_cams_that_are_the_same(finished: Project) -> None:
     def patch_text(form: str) -> dict[str, object]:
         return {"source": "patch_text", "patch_text": {"tse": {"form": form}}}

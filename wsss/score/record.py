@@ -153,6 +153,13 @@ class Record(BaseModel):
         return bool(self.provenance.config.get("data", {}).get("tags") == "masks")
 
     @property
+    def backbone(self) -> str:
+        """The frozen encoder behind it, ``ViT-L-14-quickgelu, openai``; empty where none is."""
+        clip = self.provenance.config.get("clip", {})
+        names = (str(clip.get(key, "")) for key in ("model", "pretrained"))
+        return ", ".join(Path(name).stem if "/" in name else name for name in names if name)
+
+    @property
     def mixture(self) -> str:
         """What taught a segmenter of mixed supervision, in words; else empty."""
         if self.supervision != "mixed":

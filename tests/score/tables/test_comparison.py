@@ -9,6 +9,7 @@ import pytest
 
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.provenance import Provenance
 from wsss.refine.training.efficiency import Efficiency
 from wsss.score.image_counts_file import Scored, read_image_counts, read_scored
 from wsss.score.metrics.bootstrap import seeds_interval
@@ -65,6 +66,23 @@ def test_rows_of_different_truths_are_in_columns_of_their_own(tmp_path: Path) ->
     assert "| run | CAM, train, truth voc_style | CAM, train, truth weakclip |" in lines
     assert "| a | 50.0 |  |" in lines
     assert "| b |  | 60.0 |" in lines
+
+
+def test_runs_of_several_encoders_name_them(tmp_path: Path) -> None:
+    def provenance(model: str, pretrained: str) -> Provenance:
+        clip = {"clip": {"model": model, "pretrained": pretrained}}
+        return PROVENANCE.model_copy(update={"config": clip})
+
+    encoders = [("ViT-B-16", "openai"), ("ViT-B-16", "/weights/b16.pt"), ("a/tiny.json", "random")]
+    records = [
+        make_record(run=f"sweep.{index}", provenance=provenance(*names))
+        for index, names in enumerate(encoders)
+    ]
+    lines = _lines(records, tmp_path)
+    assert any(line.startswith("| run | Backbone | CAM, train |") for line in lines)
+    for index, name in enumerate(["ViT-B-16, openai", "ViT-B-16, b16", "tiny, random"]):
+        assert any(line.startswith(f"| {index} | {name} | ") for line in lines)
+    assert not any("Backbone" in line for line in _lines(records[:1], tmp_path))
 
 
 def test_few_runs_with_many_products_become_columns(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wsss.clip.encoder import ClipEncoder
-from wsss.clip.last_block import LastBlock
+from wsss.clip.encoder import ClipEncoder, ScoredBlock
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class EncoderFeatures:
     """Patch tokens: outputs of all blocks but the last (eq. 1 of docs/methods/weclip.md)."""
     attention: Float[Tensor, "batch candidates patches patches"] | None
     """Head-mean attention of the requested last blocks, patches only."""
-    block: LastBlock | None
+    block: ScoredBlock | None
     """The last block's pass, where Grad-CAM needs it."""
 
 
@@ -51,13 +50,17 @@ def encode(
     last = encoder.depth - 1
     earlier = range(encoder.depth - attention_blocks, last) if attention_blocks else range(0)
     encoding = encoder.run(images, until=last, outputs_of=range(last), attention_of=earlier)
-    features = torch.stack([encoding.outputs[index][:, 1:] for index in range(last)])
-    block = encoder.last_block(encoding.tokens) if last_block else None
+    rows, columns = grid = encoding.grid
+    patches = slice(-rows * columns, None)  # without the class token, if there is one
+    features = torch.stack([encoding.outputs[index][:, patches] for index in range(last)])
+    block = encoder.last_block(encoding.tokens, grid) if last_block else None
     attention = None
     if attention_blocks:
         newest = (
-            encoder.last_attention(encoding.tokens) if block is None else block.attention.mean(1)
+            encoder.last_attention(encoding.tokens, grid)
+            if block is None
+            else block.attention.mean(1)
         )
         maps = [*(encoding.attention[index] for index in earlier), newest]
-        attention = torch.stack([of_block[:, 1:, 1:] for of_block in maps], dim=1)
-    return EncoderFeatures(encoding.grid, features, attention, block)
+        attention = torch.stack([of_block[:, patches, patches] for of_block in maps], dim=1)
+    return EncoderFeatures(grid, features, attention, block)
