@@ -270,9 +270,7 @@ class ClipEncoder:
         return self.project(self._pool(tokens[:, int(self.has_class_token) :]))
 
     @torch.no_grad()
-    def normalize(
-        self, tokens: Float[Tensor, "batch tokens width"]
-    ) -> Float[Tensor, "batch tokens width"]:
+    def normalize(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
         """The final norm, token by token."""
         return self._trunk.final_norm(tokens)
 
