@@ -85,6 +85,31 @@ def test_runs_of_several_encoders_name_them(tmp_path: Path) -> None:
     assert not any("Backbone" in line for line in _lines(records[:1], tmp_path))
 
 
+def test_runs_with_proposals_of_sam_have_a_supervision_of_their_own(tmp_path: Path) -> None:
+    def record(refine: str, product: str = "masks", **fields: object) -> Record:
+        config = {"masks": {"refine": refine} if refine else {"crf": {}}}
+        provenance = PROVENANCE.model_copy(update={"config": config})
+        return make_record(product, run=f"sweep.{refine}", provenance=provenance, **fields)
+
+    records = [
+        record("crf"),
+        record("sam"),
+        make_record(run="sweep.sam"),
+        record("sam", "segmenter"),
+    ]
+    assert [r.supervision_sign for r in records] == ["I", "I+SAM", "I", "I+SAM"]
+    lines = _lines(records, tmp_path)
+    assert any(line.startswith("| run | Supervision | pseudo mask, train |") for line in lines)
+    assert any(line.startswith("| crf | I | ") for line in lines)
+    assert any(line.startswith("| sam | I+SAM | ") for line in lines)
+    assert any("Such rows do not compare with rows without it." in line for line in lines)
+    rows = list(DictReader((tmp_path / "sweep.csv").open()))
+    assert {row["run"]: row["supervision_sign"] for row in rows} == {"crf": "I", "sam": "I+SAM"}
+    assert not any("Supervision" in line for line in _lines(records[:1], tmp_path))
+    supervised = record("sam", supervision="masks")
+    assert supervised.supervision_sign == "F"
+
+
 def test_few_runs_with_many_products_become_columns(tmp_path: Path) -> None:
     records = [
         make_record(row, run=f"sweep.prompts-{prompts}", miou=prompts / 10, report_mean=0.1)

@@ -16,6 +16,7 @@ from wsss.score.tables.rows import (
     interval_text,
     percent,
     row_name,
+    sam_notes,
     supervision_notes,
     tag_notes,
     warnings,
@@ -159,7 +160,7 @@ def _lay_out(rows: Rows, groups: Groups, name: str) -> Table:
         ]
         grids.append(lines)
     # Turned where that is narrower: a line per column, labels become the head.
-    if len(heads) > 1 + len(grids[0]) and "Backbone" not in about:
+    if len(heads) > 1 + len(grids[0]) and not {"Backbone", "Supervision"} & set(about):
         products = heads[1:]
         heads = ("product", *(line[0] for line in grids[0]))
         grids = [list(zip(products, *(line[1:] for line in lines), strict=True)) for lines in grids]
@@ -176,6 +177,7 @@ def _lay_out(rows: Rows, groups: Groups, name: str) -> Table:
             *supervision_notes(
                 {record.supervision for record in records}, (record.mixture for record in records)
             ),
+            *sam_notes(records),
             *NOTES,
             *class_mean_notes(records),
             *([SEEDS] if groups else []),
@@ -197,10 +199,18 @@ def _about(records: Sequence[Record]) -> _About:
     about: dict[str, Callable[[Sequence[Record]], str]] = {}
     if len({record.backbone for record in records} - {""}) > 1:
         about["Backbone"] = lambda row: "; ".join(dict.fromkeys(r.backbone for r in row))
+    if any(record.uses_sam for record in records):
+        about["Supervision"] = lambda row: "; ".join(dict.fromkeys(_signs(row)))
     if any(record.tag_quality for record in records):
         about["tag precision"] = lambda row: _tag_cell(row, "precision")
         about["tag recall"] = lambda row: _tag_cell(row, "recall")
     return about
+
+
+def _signs(row: Sequence[Record]) -> Iterator[str]:
+    """Supervision of what the run made; CAMs and scores before its masks say nothing of them."""
+    with_masks = [record for record in row if record.product in ("masks", "segmenter")]
+    yield from (record.supervision_sign for record in with_masks or row)
 
 
 def _tag_cell(row: Sequence[Record], field: Literal["precision", "recall"]) -> str:
@@ -246,7 +256,7 @@ def _column(record: Record) -> str:
 def _numbers(label: str, record: Record) -> dict[str, object]:
     fields = (
         *("split", "seed", "variant", "miou", "report_mean", "miou_low", "miou_high"),
-        *("truth_rule", "supervision", "backbone"),
+        *("truth_rule", "supervision", "supervision_sign", "backbone"),
     )
     tags = record.tag_quality
     quality = {"tag_precision": tags.precision, "tag_recall": tags.recall} if tags else {}
@@ -275,6 +285,7 @@ def _group_numbers(label: str, group: _Group) -> dict[str, object]:
         "miou_high": group.interval and group.interval.high,
         "truth_rule": first.truth_rule,
         "supervision": first.supervision,
+        "supervision_sign": first.supervision_sign,
         "backbone": first.backbone,
         "interval_covers": IMAGES_AND_SEEDS if group.interval else "",
         "class_mean": first.class_mean,

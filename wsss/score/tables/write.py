@@ -146,7 +146,15 @@ def _numbers(record: Record) -> dict[str, object]:
         "name": row_name(record),
         "title": product_title(record),
         **fields(
-            "product", "protocol", "method", "supervision", "backbone", "run", "chain", "split"
+            "product",
+            "protocol",
+            "method",
+            "supervision",
+            "supervision_sign",
+            "backbone",
+            "run",
+            "chain",
+            "split",
         ),
         **fields("images", "images_without_truth", "truth", "truth_rule"),
         "mixture": record.mixture,
