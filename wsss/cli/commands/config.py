@@ -44,8 +44,8 @@ def reference() -> None:
 def check(config: ConfigFiles = DEFAULT_CONFIG) -> None:
     """Check a configuration and print the values that apply, with every `auto` resolved.
 
-    The runs of a sweep, of `runs` and of a matrix are checked too, so are the names of weights,
-    and whether mask proposals are there.
+    It also checks the runs of a sweep, of `runs` and of a matrix, and the names of weights. It
+    counts images without mask proposals where a run needs them.
     """
     loaded = load_config(*config)
     runs = expand_runs(merged_yaml(*config), where=", ".join(map(str, config)))
