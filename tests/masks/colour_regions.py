@@ -24,9 +24,9 @@ def colour_regions(photo: np.ndarray) -> list[np.ndarray]:
     return [region for region in regions if region.sum() >= _LEAST]
 
 
-def write_regions(manifest: Path, folder: Path) -> int:
-    """Write the proposals of all images of a manifest; gives the number of images."""
+def write_regions(manifest: Path, folder: Path, root: Path) -> int:
+    """Write proposals of the images of a manifest, whose paths begin at ``root``; counts them."""
     samples = list(load(manifest)[0])
     for sample in samples:
-        write(proposal_path(folder, sample.id), colour_regions(read_image(sample.path)))
+        write(proposal_path(folder, sample.id), colour_regions(read_image(root / sample.path)))
     return len(samples)

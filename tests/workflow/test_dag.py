@@ -242,7 +242,7 @@ def test_runs_of_several_encoders_end_in_a_table_by_backbone(finished: Project) 
 def test_proposals_of_masks_are_a_supervision_of_their_own(finished: Project) -> None:
     """CRF, PAR and proposals side by side; an edited file is noticed, a missing one refused."""
     folder = finished.root / "proposals"
-    count = write_regions(finished.results / "manifest", folder)
+    count = write_regions(finished.results / "manifest", folder, finished.root)
     assert count == 18
     sam = {"refine": "sam", "proposals": {"path": "proposals"}}
     runs = {"crf": {"refine": "crf"}, "par": {"refine": "par"}, "sam": sam}
