@@ -56,7 +56,8 @@ class LoadedClip:
     @property
     def embed_dim(self) -> int:
         """Width of the space that images and texts share."""
-        return int(self.config["embed_dim"])
+        visual: Any = self.model.get_submodule("visual")
+        return int(visual.output_dim if hasattr(visual, "output_dim") else self.config["embed_dim"])
 
     @property
     def image_size(self) -> int:
