@@ -141,6 +141,19 @@ def test_other_contents_are_one_message(tmp_path: Path, text: str, message: str)
     assert message in str(caught.value)
 
 
+def test_few_bytes_that_stand_for_many_pixels_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsss.masks.proposal_files._MOST_PIXELS", 100)
+    file = tmp_path / "a.json"
+    whole = {"segmentation": {"size": [4, 6], "counts": [0, 24]}}
+    file.write_text(json.dumps([whole] * 4))
+    assert len(read_proposals(file, 4, 6)) == 4
+    file.write_text(json.dumps([whole] * 9))
+    with pytest.raises(DataError, match="more than 100 pixels together, by proposal 4; leave out"):
+        read_proposals(file, 4, 6)
+
+
 def test_files_in_the_form_of_sa_1b_are_read(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     write(file, bands(4, 6))

@@ -14,6 +14,7 @@ from wsss.errors import raise_unless_about
 from wsss.labels.proposals import Proposal
 
 _MOST_BYTES = 2**28
+_MOST_PIXELS = 2**31  # in the boxes of all proposals of an image, one byte each
 _SHOWN = 5
 _FORM = "[{segmentation: {size: [height, width], counts}, …}, …]"
 
@@ -56,7 +57,8 @@ def read_proposals(file: Path, height: int, width: int) -> list[Proposal]:
         height, width: of the image, pixels.
 
     Raises:
-        DataError: the file cannot be read, holds something else, or its masks are of another size.
+        DataError: the file cannot be read, holds something else, its masks are of another size, or
+            they would not fit into memory.
     """
     try:
         content = json.loads(read_bytes(file, _MOST_BYTES))
@@ -66,7 +68,7 @@ def read_proposals(file: Path, height: int, width: int) -> list[Proposal]:
     entries = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(entries, list):
         raise DataError(f"{file}: holds no list of mask proposals; expected {_FORM}")
-    proposals = []
+    proposals, pixels = [], 0
     for number, entry in enumerate(entries):
         try:
             segmentation = entry["segmentation"]
@@ -79,4 +81,10 @@ def read_proposals(file: Path, height: int, width: int) -> list[Proposal]:
                 f"{file}: proposal {number} {reason}; expected {_FORM} at the size of the photo, "
                 f"[{height}, {width}]"
             ) from None
+        pixels += proposals[-1].inside.size
+        if pixels > _MOST_PIXELS:
+            raise DataError(
+                f"{file}: the boxes of its proposals have more than {_MOST_PIXELS} pixels together, "
+                f"by proposal {number}; leave out proposals that overlap"
+            )
     return proposals
