@@ -84,7 +84,7 @@ def read_proposals(file: Path, height: int, width: int) -> list[Proposal]:
         pixels += proposals[-1].inside.size
         if pixels > _MOST_PIXELS:
             raise DataError(
-                f"{file}: the boxes of its proposals have more than {_MOST_PIXELS} pixels together, "
-                f"by proposal {number}; leave out proposals that overlap"
+                f"{file}: the boxes of its proposals have more than {_MOST_PIXELS} pixels "
+                f"together, by proposal {number}; leave out proposals that overlap"
             )
     return proposals
