@@ -55,7 +55,7 @@ def clip_cams(
     Returns:
         The CAMs, and the same after the affinity, both in 0 … 1; None where the affinity is off.
     """
-    blocks = cams.affinity.last_blocks if cams.has_affinity else 0
+    blocks = cams.affinity.blocks_of(encoder.depth) if cams.has_affinity else 0
     patch_text = PatchText(encoder, bank, cams.patch_text) if cams.source == "patch_text" else None
 
     def gradients(

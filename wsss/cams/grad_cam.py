@@ -18,8 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wsss.cams.maps import BatchCams, Scaling, pack_classes, scale_maps
-from wsss.clip.encoder import ClipEncoder
-from wsss.clip.last_block import LastBlock
+from wsss.clip.encoder import ClipEncoder, ScoredBlock
 from wsss.clip.text.embeddings import TextBank
 from wsss.compute.packed_rows import to_device
 
@@ -69,7 +68,7 @@ def grad_cam(
         )
     last, first = encoder.depth - 1, encoder.depth - attention_blocks
     encoding = encoder.run(images, until=last, attention_sum_of=range(first, last))
-    block = encoder.last_block(encoding.tokens)
+    block = encoder.last_block(encoding.tokens, encoding.grid)
     cams = block_cams(encoder, block, encoding.grid, classes, bank, gradient)
     if not attention_blocks:
         return cams
@@ -82,7 +81,7 @@ def grad_cam(
 @torch.no_grad()
 def block_cams(
     encoder: ClipEncoder,
-    block: LastBlock,
+    block: ScoredBlock,
     grid: tuple[int, int],
     classes: Sequence[Sequence[int]],
     bank: TextBank,
@@ -115,7 +114,9 @@ def block_cams(
     if encoder.projection is not None:
         grad_outputs = grad_outputs @ encoder.projection.T
     channels = block.vjp(grad_outputs, packed[0])
-    activation = block.normed[:, 1:][image_index] if len(classes) > 1 else block.normed[:, 1:]
+    activation = block.normed[:, -grid[0] * grid[1] :]  # patches alone
+    if len(classes) > 1:
+        activation = activation[image_index]
     # (R, N, D) x (R, D, 1) -> (R, N) -> (R, h, w)
     maps = (activation @ channels.unsqueeze(-1)).squeeze(-1).unflatten(1, grid)
     return GradCam(packed[0], maps, probabilities, None, channels)

@@ -6,15 +6,19 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, Share, Split, variant_field
+from wsss.config.base import Section, Share, Split, block_count, variant_field
 
 
 class AffinityConfig(Section):
     """Class-aware attention affinity (CLIP-ES)."""
 
     enabled: bool = Field(True, description="Propagate the CAM along the attention of the encoder.")
-    last_blocks: PositiveInt = Field(
-        8, description="Attention is averaged over this many last blocks."
+    last_blocks: PositiveInt | None = Field(
+        None,
+        description=(
+            "Attention is averaged over this many last blocks. null = two thirds of the encoder's "
+            "depth (8 of 12, 16 of 24)."
+        ),
     )
     sinkhorn_iterations: PositiveInt = Field(
         3, description="Iterations of column and row normalisation."
@@ -34,6 +38,10 @@ class AffinityConfig(Section):
             "exclusive: every box lacks its last grid row and column (an off-by-one bug)."
         ),
     )
+
+    def blocks_of(self, depth: int) -> int:
+        """`last_blocks` of an encoder of so many blocks."""
+        return block_count(self.last_blocks, 2 / 3, depth)
 
 
 class ExternalConfig(Section):
@@ -139,7 +147,13 @@ class PatchTextConfig(Section):
             "mean over all heads, or that of each head."
         ),
     )
-    blocks: PositiveInt = Field(5, description="Number of last blocks that are calibrated.")
+    blocks: PositiveInt | None = Field(
+        None,
+        description=(
+            "Number of last blocks that are calibrated. null = 5 of 12 parts of the encoder's "
+            "depth (10 of 24)."
+        ),
+    )
     score: Literal["surgery", "cosine"] = Field(
         "surgery",
         description=(
@@ -164,6 +178,10 @@ class PatchTextConfig(Section):
         ),
     )
     tse: TseConfig = TseConfig()
+
+    def blocks_of(self, depth: int) -> int:
+        """`blocks` of an encoder of so many blocks."""
+        return block_count(self.blocks, 5 / 12, depth)
 
 
 class CamsConfig(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wsss.config.labels import refine_errors
 from wsss.config.model import Config
 
 
@@ -34,7 +35,7 @@ def cross_checks(config: Config) -> list[str]:
         errors.append(
             "retrain.corrected is given, but retrain.enabled is false: nothing would learn from it"
         )
-    return errors + _of_refiner(config)
+    return errors + refine_errors(config.masks) + _of_refiner(config)
 
 
 def _of_upper_bound(config: Config) -> list[str]:

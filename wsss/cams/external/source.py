@@ -157,7 +157,8 @@ class ExternalSource:
         seeds: ExternalCams,
     ) -> Float[Tensor, "classes rows columns"]:
         """The seeds on the patch grid, propagated along the encoder's attention."""
-        blocks = range(encoder.depth - self._cams.affinity.last_blocks, encoder.depth)
+        count = self._cams.affinity.blocks_of(encoder.depth)
+        blocks = range(encoder.depth - count, encoder.depth)
         encoding = encoder.run(pixels[None], attention_sum_of=blocks)
         assert encoding.attention_sum is not None
         maps = seeds.on_grid(encoding.grid).to(encoder.device)

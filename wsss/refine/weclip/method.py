@@ -72,9 +72,9 @@ class WeClip(GradCamRefiner[WeClipOptions, Head]):
         cams = self.setup.cams
         blocks = 0
         if rfm:
-            blocks = self.options.rfm_blocks
+            blocks = self.options.rfm_blocks_of(self.encoder.depth)
         elif batch.labels is None and cams.has_affinity:
-            blocks = cams.affinity.last_blocks
+            blocks = cams.affinity.blocks_of(self.encoder.depth)
         return encode(
             self.encoder, batch.images, attention_blocks=blocks, last_block=self._crop_cams
         )
@@ -104,7 +104,8 @@ class WeClip(GradCamRefiner[WeClipOptions, Head]):
         cams: Float[Tensor, "classes h w"],
     ) -> Float[Tensor, "classes rows columns"]:
         """The image's CAM, refined with the learned affinity."""
-        features = encode(self.encoder, pixels[None], attention_blocks=self.options.rfm_blocks)
+        blocks = self.options.rfm_blocks_of(self.encoder.depth)
+        features = encode(self.encoder, pixels[None], attention_blocks=blocks)
         fused = self.head(features.features, features.grid).fused
         only_image = torch.zeros(len(cams), dtype=torch.long)
         maps = resize_maps(cams, features.grid)

@@ -87,7 +87,7 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
 
     def _taught(self, batch: CropBatch) -> tuple[FullSize, Tensor, Tensor]:
         """What the network gives, A_f, and the labels from CAMs."""
-        blocks = self.options.rfm_blocks
+        blocks = self.options.rfm_blocks_of(self.encoder.depth)
         features = self.encode(batch.images, attention_blocks=blocks, last_block=self._crop_cams)
         decoded = self.decode(features)
         affinity = self.affinity(self.fused(decoded))
@@ -231,9 +231,8 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
         With ``cam_block: skipped`` the CAM is computed anew, since the stage CAMs does not skip.
         """
         anew = self._crop_cams and self.options.cam_block == "skipped"
-        features = self.encode(
-            pixels[None], attention_blocks=self.options.rfm_blocks, last_block=anew
-        )
+        blocks = self.options.rfm_blocks_of(self.encoder.depth)
+        features = self.encode(pixels[None], attention_blocks=blocks, last_block=anew)
         clip = features.clip
         rows = (torch.zeros(len(classes), dtype=torch.long), torch.tensor(classes).long())
         if clip.block is None:
