@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,8 +106,9 @@ def grad_cam(
     tags: Sequence[str],
     backgrounds: Sequence[str] | None = None,
     *,
+    classes: Sequence[str] | None = None,
     prompts: Mapping[str, str] | None = None,
-    affinity: bool = True,
+    affinity: bool | Mapping[str, Any] = True,
     box_threshold: float = 0.4,
 ) -> ClassMaps:
     """Softmax Grad-CAM of a photo's tags (CLIP-ES, eq. 5-19 of docs/methods/clip-es.md).
@@ -117,20 +119,24 @@ def grad_cam(
         tags: what is on the photo.
         backgrounds: words of what may be behind it, which compete with the tags (``grass``, ``sky``
             …); None takes CLIP-ES's list without the tags.
+        classes: all classes of the data set, which an affinity of kind ``distribution`` compares
+            the patches with; None takes the tags.
         prompts: words that stand for a tag in the prompts, e.g. ``{"bird": "bird avian"}``.
-        affinity: also propagate the maps along the attention of the last eight blocks.
+        affinity: also propagate the maps, along the attention of the last eight blocks or as
+            options of ``cams.affinity`` say: ``{"kind": "joined", "tau": 0.2}``.
         box_threshold: see `propagate`.
 
     Raises:
-        DataError: no tag, an empty or doubled one, or a background that is a tag.
+        DataError: no tag, an empty or doubled one, one that is none of the classes, or a background
+            that is a class.
         ValueError: the photo is too large for the encoder's attention: set ``long_side``.
     """
     check_clip(clip)
     _check_tags(tags)
-    classes = _classes(tags, backgrounds, prompts)
-    settings = section(AffinityConfig, enabled=affinity, box_threshold=box_threshold)
-    cams = CamsConfig(source="grad_cam", affinity=settings)
-    return _class_maps(clip, photo, tags, classes, clip.texts(classes), cams)
+    check_names("classes", () if classes is None else classes)
+    listed = _classes(classes or tags, backgrounds, prompts)
+    cams = CamsConfig(source="grad_cam", affinity=_affinity(affinity, box_threshold))
+    return _class_maps(clip, photo, tags, listed, clip.texts(listed), cams)
 
 
 @argument_names()
@@ -143,7 +149,7 @@ def patch_text_cams(
     classes: Sequence[str] | None = None,
     prompts: Mapping[str, str] | None = None,
     descriptions: Mapping[str, Sequence[str]] | None = None,
-    affinity: bool = True,
+    affinity: bool | Mapping[str, Any] = True,
     box_threshold: float = 0.4,
 ) -> ClassMaps:
     """Similarity of patches and tags, without a gradient: ExCEL, eq. 1-13 of docs/methods/excel.md.
@@ -180,8 +186,7 @@ def patch_text_cams(
         tse = TseConfig(form="topk")
         attributes = attribute_bank(clip.inputs.clip, sentences, clip.template[0], tse)
         texts = replace(texts, classes=enrich(texts.classes, attributes.centres, tse))
-    settings = section(AffinityConfig, enabled=affinity, box_threshold=box_threshold)
-    cams = CamsConfig(source="patch_text", affinity=settings)
+    cams = CamsConfig(source="patch_text", affinity=_affinity(affinity, box_threshold))
     return _class_maps(clip, photo, tags, listed, texts, cams)
 
 
@@ -198,7 +203,8 @@ def propagate(
 
     Args:
         attention: float [tokens, tokens], rows are queries; a class token may stand in front of the
-            patches. ``ClassMaps.attention`` and ``Clip.attention(photo)`` are such.
+            patches. ``ClassMaps.attention`` and ``Clip.attention(photo)`` are such. Any affinity
+            of pairs of patches from 0 on will do.
         maps: float [maps, rows, columns] in 0 … 1, on the grid of patches.
         box_threshold: share of a map's maximum that a box encloses; a map counts in its boxes only
             (0.4 for VOC, 0.7 for COCO).
@@ -236,6 +242,11 @@ def check_clip(clip: object) -> None:
     if not isinstance(clip, Clip):
         call = f"wsss.load_clip({clip!r})" if isinstance(clip, str) else "wsss.load_clip()"
         raise TypeError(f"clip is {clip!r:.100}; expected what {call} returns")
+
+
+def _affinity(options: bool | Mapping[str, Any], box_threshold: float) -> AffinityConfig:
+    values = {"enabled": options} if isinstance(options, bool) else options
+    return section(AffinityConfig, **{"box_threshold": box_threshold, **values})
 
 
 def _check_tags(tags: Sequence[str]) -> None:

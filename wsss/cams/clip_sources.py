@@ -18,6 +18,7 @@ from wsss.artifacts.digest import digest_json
 from wsss.cams.affinity import propagate
 from wsss.cams.grad_cam import grad_cam
 from wsss.cams.maps import BatchCams, CamMaps, scale_maps
+from wsss.cams.patch_affinity import pair_factor, pair_weights
 from wsss.cams.patch_text import PatchText
 from wsss.cams.views import Classes, Evidence, fused_evidence
 from wsss.clip.encoder import ClipEncoder
@@ -55,16 +56,21 @@ def clip_cams(
     Returns:
         The CAMs, and the same after the affinity, both in 0 … 1; None where the affinity is off.
     """
-    blocks = cams.affinity.last_blocks if cams.has_affinity else 0
+    affinity = cams.affinity
     patch_text = PatchText(encoder, bank, cams.patch_text) if cams.source == "patch_text" else None
 
     def gradients(
-        images: Float[Tensor, "batch 3 height width"], classes: Classes, attention_blocks: int
+        images: Float[Tensor, "batch 3 height width"],
+        classes: Classes,
+        attention_blocks: int,
+        features: bool,
     ) -> Evidence:
-        raw = grad_cam(encoder, images, classes, bank, cams.gradient, attention_blocks)
+        wanted = (attention_blocks, features)
+        raw = grad_cam(encoder, images, classes, bank, cams.gradient, *wanted)
         maps, patches = raw.maps.relu(), float(raw.maps.shape[1] * raw.maps.shape[2])
         # The gradient of the mean over the patches is averaged over the patches.
-        return Evidence(raw.image_index, maps, patches, None, raw.probabilities, raw.attention)
+        of_image = (raw.probabilities, raw.attention, raw.features)
+        return Evidence(raw.image_index, maps, patches, None, *of_image)
 
     evidence = fused_evidence(
         patch_text.evidence if patch_text else gradients,
@@ -72,14 +78,19 @@ def clip_cams(
         classes,
         base=cams.scales.index(1.0),
         flip=cams.flip,
-        attention_blocks=blocks,
+        attention_blocks=affinity.attention_blocks if cams.has_affinity else 0,
+        features=cams.has_affinity and affinity.factor is not None,
     )
     scale = patch_text.scaled if patch_text else lambda raw: scale_maps(raw.maps, cams.scaling)
-    attention = evidence.attention
-    batch = BatchCams(evidence.image_index, scale(evidence), evidence.probabilities, attention)
-    if attention is None:
-        return batch, None
-    return batch, propagate(attention, batch.maps, batch.image_index, cams)
+    cams_of = (evidence.image_index, scale(evidence), evidence.probabilities)
+    if not cams.has_affinity:
+        return BatchCams(*cams_of, None), None
+    factor = None
+    if evidence.features is not None:
+        factor = pair_factor(evidence.features, bank, affinity)
+    batch = BatchCams(*cams_of, pair_weights(evidence.attention, factor))
+    assert batch.attention is not None
+    return batch, propagate(batch.attention, batch.maps, batch.image_index, cams)
 
 
 class ClipSource:
@@ -111,7 +122,8 @@ class ClipSource:
     ) -> None:
         self._input, self._cams, self._compute = inputs, cams, compute
         self.weights: Mapping[str, str] = {"clip": inputs.clip.digest}
-        self._classes, self._texts = classes, ""
+        self._classes = classes
+        self._texts = digest_json(classes.prompts) if cams.compares_texts else ""
         if cams.source == "patch_text":
             tse = cams.patch_text.tse
             bank = enriched_bank(inputs.clip, classes, template, tse, cache)
@@ -127,7 +139,8 @@ class ClipSource:
     def key(self, sample: Sample) -> str:
         """Digest of the words that its maps depend on: those of its own tags and the backgrounds.
 
-        `patch_text` compares with all classes (feature surgery), and uses their descriptions.
+        `patch_text` compares with all classes (feature surgery), and uses their descriptions. So
+        does an affinity of kind ``distribution``.
         """
         own = [self._classes.prompts[tag] for tag in sample.tags]
         return digest_json([own, self._classes.backgrounds, self._texts])

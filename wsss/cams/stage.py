@@ -14,6 +14,7 @@ from wsss.cams.clip_sources import ClipSource
 from wsss.cams.external.source import ExternalSource
 from wsss.cams.maps import CamMaps
 from wsss.clip.input import EncoderInput
+from wsss.clip.text.embeddings import text_bank
 from wsss.compute.precision import on_device
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import ClipConfig
@@ -113,7 +114,12 @@ def make_source(
     if cams.has_affinity or not external:
         inputs = EncoderInput(clip, cache, max_pixels=max_pixels, device=compute.device)
     if external or inputs is None:
-        return ExternalSource(cams, inputs, ids)
+        bank, words = None, ""
+        if inputs is not None and cams.compares_texts:
+            prompts = (classes.prompts, classes.backgrounds)
+            bank = text_bank(inputs.clip, *prompts, clip.template, cache_dir=cache)
+            bank, words = bank.to(inputs.encoder.device), digest_json(prompts)
+        return ExternalSource(cams, inputs, ids, bank, words)
     return ClipSource(inputs, classes, clip.template, cams, compute, cache)
 
 

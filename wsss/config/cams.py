@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
 from wsss.config.base import Section, Share, Split, variant_field
 
+AffinityKind = Literal["attention", "distribution", "feature", "joined"]
+AffinityFactor = Literal["distribution", "feature"]
+"""Affinities of pairs of patches that attention can be multiplied by."""
+_OF_FACTOR: dict[AffinityFactor, set[str]] = {
+    "distribution": {"sharpness", "tau"},
+    "feature": {"exponent"},
+}
+"""The options that an affinity alone reads."""
+
 
 class AffinityConfig(Section):
-    """Class-aware attention affinity (CLIP-ES)."""
+    """Class-aware affinity between patches: the encoder's attention (CLIP-ES), or another."""
 
-    enabled: bool = Field(True, description="Propagate the CAM along the attention of the encoder.")
+    enabled: bool = Field(True, description="Propagate the CAM between patches.")
+    kind: AffinityKind = Field(
+        "attention",
+        description=(
+            "Along what: attention: the encoder's mean attention (CLIP-ES). distribution: how "
+            "alike two patches spread over all classes and backgrounds. feature: the cosine of "
+            "their features. joined: attention times the affinity of joined_with. Trainings that "
+            "refine CAMs of crops take all but attention as a factor of what they learn."
+        ),
+    )
+    joined_with: AffinityFactor = Field(
+        "distribution", description="What kind joined multiplies the attention by."
+    )
+    sharpness: float = Field(
+        30.0,
+        gt=0,
+        description=(
+            "distribution: factor of the cosines of patch and texts before the softmax (CLIP's own "
+            "is 100)."
+        ),
+    )
+    tau: float = Field(
+        0.05,
+        gt=0,
+        description=(
+            "distribution: temperature; a pair's affinity is exp(-J / tau), J the Jensen-Shannon "
+            "divergence, which is at most 0.693."
+        ),
+    )
+    exponent: float = Field(
+        8.0, gt=0, description="feature: power of the cosine; a negative cosine counts as 0."
+    )
     last_blocks: PositiveInt = Field(
         8, description="Attention is averaged over this many last blocks."
     )
@@ -31,6 +71,32 @@ class AffinityConfig(Section):
             "exclusive: every box lacks its last grid row and column (an off-by-one bug)."
         ),
     )
+
+    @property
+    def factor(self) -> AffinityFactor | None:
+        """The affinity of pairs that is computed from the patches' features, if any."""
+        if self.kind == "attention":
+            return None
+        return self.joined_with if self.kind == "joined" else self.kind
+
+    @property
+    def attention_blocks(self) -> int:
+        """Number of last blocks whose attention is averaged; 0 where none is used."""
+        return self.last_blocks if self.kind in ("attention", "joined") else 0
+
+    @property
+    def uses_texts(self) -> bool:
+        """Whether it depends on the texts of all classes and backgrounds."""
+        return self.factor == "distribution"
+
+    @property
+    def unused(self) -> set[str]:
+        """Options that the kind does not read."""
+        others = (names for factor, names in _OF_FACTOR.items() if factor != self.factor)
+        unused = set().union(*others)
+        if self.kind != "joined":
+            unused.add("joined_with")
+        return unused if self.attention_blocks else unused | {"last_blocks"}
 
 
 class ExternalConfig(Section):
@@ -57,7 +123,7 @@ class ExternalConfig(Section):
     affinity: bool = Field(
         False,
         description=(
-            "Also propagate the maps along the attention of the encoder of section clip, as "
+            "Also propagate the maps between patches of the encoder of section clip, as "
             "cams.affinity says. MCTformer's files are refined already."
         ),
     )
@@ -210,3 +276,12 @@ class CamsConfig(Section):
     def has_affinity(self) -> bool:
         """Whether propagated CAMs are made in addition to the CAMs of the source."""
         return self.affinity.enabled and (self.source != "external" or self.external.affinity)
+
+    @property
+    def compares_texts(self) -> bool:
+        """Whether propagated CAMs depend on the texts of all classes, by the affinity."""
+        return self.has_affinity and self.affinity.uses_texts
+
+    def effective(self) -> dict[str, Any]:
+        """See `Section.effective`: without what the kind of the affinity leaves unused."""
+        return self.model_dump(mode="json", exclude={"affinity": self.affinity.unused})

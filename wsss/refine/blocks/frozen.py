@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wsss.cams.patch_affinity import patch_features
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.last_block import LastBlock
 
@@ -22,7 +23,9 @@ class EncoderFeatures:
     attention: Float[Tensor, "batch candidates patches patches"] | None
     """Head-mean attention of the requested last blocks, patches only."""
     block: LastBlock | None
-    """The last block's pass, where Grad-CAM needs it."""
+    """The last block's pass, where Grad-CAM or the projection needs it."""
+    projected: Float[Tensor, "batch patches embed_dim"] | None = None
+    """Patches in the space of the texts, where an affinity compares them."""
 
 
 @torch.no_grad()
@@ -32,6 +35,7 @@ def encode(
     *,
     attention_blocks: int = 0,
     last_block: bool = False,
+    projected: bool = False,
 ) -> EncoderFeatures:
     """Run the encoder once, no further than necessary.
 
@@ -40,6 +44,7 @@ def encode(
         images: normalised; sides are multiples of the patch.
         attention_blocks: number of last blocks whose attention is returned.
         last_block: also run the last block in full, ready for Grad-CAM.
+        projected: also return the patches in the space of the texts.
 
     Raises:
         ValueError: there are not so many blocks.
@@ -52,7 +57,7 @@ def encode(
     earlier = range(encoder.depth - attention_blocks, last) if attention_blocks else range(0)
     encoding = encoder.run(images, until=last, outputs_of=range(last), attention_of=earlier)
     features = torch.stack([encoding.outputs[index][:, 1:] for index in range(last)])
-    block = encoder.last_block(encoding.tokens) if last_block else None
+    block = encoder.last_block(encoding.tokens) if last_block or projected else None
     attention = None
     if attention_blocks:
         newest = (
@@ -60,4 +65,5 @@ def encode(
         )
         maps = [*(encoding.attention[index] for index in earlier), newest]
         attention = torch.stack([of_block[:, 1:, 1:] for of_block in maps], dim=1)
-    return EncoderFeatures(encoding.grid, features, attention, block)
+    texts_space = patch_features(encoder, block.tokens) if block and projected else None
+    return EncoderFeatures(encoding.grid, features, attention, block, texts_space)

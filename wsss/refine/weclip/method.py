@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wsss.cams.grad_cam import block_cams
 from wsss.cams.maps import resize_maps
+from wsss.cams.patch_affinity import pair_factor
 from wsss.clip.text.embeddings import TextBank, text_bank
 from wsss.refine.base import Setup
 from wsss.refine.blocks.frozen import EncoderFeatures, encode
@@ -37,6 +38,7 @@ class WeClip(HeadRefiner[WeClipOptions]):
         super().__init__(setup, blocks=setup.encoder_input.encoder.depth - 1)
         self.draws_at_inference = setup.infer.dropout == "on"
         self._crop_cams = self.options.crop_visibility != "image"
+        self._has_factor = setup.cams.affinity.factor is not None
 
     def loss(self, step: int, batch: CropBatch) -> Mapping[str, Tensor]:
         """``L = L_seg + w L_aff`` (eq. 20 of docs/methods/weclip.md), w: ``affinity_weight``.
@@ -86,9 +88,13 @@ class WeClip(HeadRefiner[WeClipOptions]):
         if rfm:
             blocks = self.options.rfm_blocks
         elif batch.labels is None and cams.has_affinity:
-            blocks = cams.affinity.last_blocks
+            blocks = cams.affinity.attention_blocks
         return encode(
-            self.encoder, batch.images, attention_blocks=blocks, last_block=self._crop_cams
+            self.encoder,
+            batch.images,
+            attention_blocks=blocks,
+            last_block=self._crop_cams,
+            projected=self._has_factor and (rfm or (batch.labels is None and cams.has_affinity)),
         )
 
     @torch.no_grad()
@@ -135,7 +141,7 @@ class WeClip(HeadRefiner[WeClipOptions]):
 
     @cached_property
     def bank(self) -> TextBank:
-        """Text features of classes and backgrounds, for Grad-CAMs of the crops."""
+        """Text features of classes and backgrounds, for Grad-CAMs and affinities of the crops."""
         setup = self.setup
         words = (setup.classes.prompts, setup.classes.backgrounds, setup.template)
         bank = text_bank(setup.encoder_input.clip, *words, cache_dir=setup.embeddings)
@@ -148,11 +154,15 @@ class WeClip(HeadRefiner[WeClipOptions]):
         image_index: Tensor,
         affinity: Float[Tensor, "batch patches patches"] | None,
     ) -> Float[Tensor, "rows height width"]:
-        """M_f: maps spread along attention (eq. 8-12); unchanged where no attention is given."""
-        if features.attention is None:
+        """M_f: maps spread between patches (eq. 8-12); unchanged where nothing spreads them."""
+        cams, factor = self.setup.cams, None
+        if features.projected is not None:
+            bank = self.bank if cams.affinity.uses_texts else None
+            factor = pair_factor(features.projected, bank, cams.affinity)
+        if features.attention is None and factor is None:
             return maps
-        args = (features.attention, maps, image_index, self.setup.cams, affinity)
-        return refined_cams(*args, self.options.block_distance)
+        args = (features.attention, maps, image_index, cams, affinity)
+        return refined_cams(*args, self.options.block_distance, factor)
 
     def cam_scores(
         self,
@@ -161,7 +171,12 @@ class WeClip(HeadRefiner[WeClipOptions]):
         cams: Float[Tensor, "classes h w"],
     ) -> Float[Tensor, "classes rows columns"]:
         """The image's CAM, refined with the learned affinity."""
-        features = encode(self.encoder, pixels[None], attention_blocks=self.options.rfm_blocks)
+        features = encode(
+            self.encoder,
+            pixels[None],
+            attention_blocks=self.options.rfm_blocks,
+            projected=self._has_factor,
+        )
         fused = self.head(features.features, features.grid).fused
         only_image = torch.zeros(len(cams), dtype=torch.long)
         maps = resize_maps(cams, features.grid)
