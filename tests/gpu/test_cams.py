@@ -24,6 +24,10 @@ SOURCES: dict[str, dict[str, Any]] = {
     "grad_cam, no affinity": {"affinity": {"enabled": False}},
     "patch_text": {"source": "patch_text"},
     "patch_text, as published": {"source": "patch_text", "patch_text": {"attention": "mixed"}},
+    "grad_cam, distribution": {"affinity": {"kind": "distribution"}},
+    "grad_cam, feature": {"affinity": {"kind": "feature"}},
+    "grad_cam, joined": {"scales": [1.0, 0.75], "flip": True, "affinity": {"kind": "joined"}},
+    "patch_text, joined": {"source": "patch_text", "affinity": {"kind": "joined"}},
 }
 
 
@@ -60,15 +64,32 @@ def test_maps_are_those_of_the_cpu(manifest: Path, source: str, tmp_path: Path) 
     _assert_close(on_gpu, on_cpu)
 
 
+@pytest.mark.parametrize("source", ["grad_cam", "patch_text"])
+@pytest.mark.parametrize("kind", ["distribution", "feature", "joined"])
+def test_no_kind_of_affinity_waits_for_the_gpu(
+    manifest: Path, source: str, kind: str, tmp_path: Path
+) -> None:
+    waits = []
+    for affinity in ("attention", kind):
+        cams = {"source": source, "affinity": {"kind": affinity}}
+        config = _config(manifest.parent, cams=cams, compute={"device": "cuda"})
+        with PretendGpu() as gpu:
+            _shard(config, manifest, tmp_path / f"{affinity}.h5")
+        waits.append(gpu.waits.total())
+    assert waits[1] == waits[0]
+
+
 @pytest.mark.slow
-def test_imported_maps_are_spread_as_on_the_cpu(manifest: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["attention", "distribution", "joined"])
+def test_imported_maps_are_spread_as_on_the_cpu(manifest: Path, tmp_path: Path, kind: str) -> None:
     seeds = tmp_path / "seeds"
     seeds.mkdir()
     for index, (height, width) in enumerate(SIZES):
         seed = np.zeros((height, width), np.float32)
         seed[8:24, 8:24] = 0.8
         np.save(seeds / f"{index}.npy", {index % 3: seed}, allow_pickle=True)
-    cams = {"source": "external", "external": {"path": str(seeds), "affinity": True}}
+    cams: dict[str, Any] = {"source": "external", "affinity": {"kind": kind}}
+    cams["external"] = {"path": str(seeds), "affinity": True}
     on_cpu = _shard(_config(manifest.parent, cams=cams), manifest, tmp_path / "cpu.h5")
     with PretendGpu():
         config = _config(manifest.parent, cams=cams, compute={"device": "cuda"})

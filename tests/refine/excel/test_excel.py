@@ -47,6 +47,9 @@ class TestExcel(MethodTests):
         ({"cams": {"patch_text": {"relation": "vv"}}}, BOTH),
         ({"cams": {"patch_text": {"heads": "each"}}}, BOTH),
         ({"cams": {"patch_text": {"tse": {"form": "topk"}}}}, BOTH),
+        ({"cams": {"affinity": {"kind": "joined"}}}, BOTH),
+        ({"cams": {"affinity": {"kind": "distribution"}}} | option("excel", lvc_start=9), BOTH),
+        ({"cams": {"affinity": {"kind": "feature"}}}, BOTH),
     )
 
 

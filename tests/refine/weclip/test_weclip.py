@@ -46,6 +46,9 @@ class TestWeClip(MethodTests):
         (option("weclip", rfm_blocks=2), BOTH),
         (option("weclip", affinity_radius=1), {"affinity"}),
         (option("weclip", affinity_weight=1.0), set()),
+        ({"cams": {"affinity": {"kind": "joined"}}}, BOTH),
+        ({"cams": {"affinity": {"kind": "distribution", "tau": 0.5}}}, BOTH),
+        ({"cams": {"affinity": {"kind": "feature"}}} | option("weclip", rfm_start=9), BOTH),
     )
 
 
