@@ -169,7 +169,7 @@ def val_table(plan: Plan, by_row: Mapping[str, Sequence[Measured]]) -> Iterator[
     counts = {row: plan.on_val(run) for row, run in chosen.items()}
     labels = next(iter(chosen.values())).config.score.report_classes
     among = [_label(plan, name) for name in labels]
-    yield HEADER
+    yield list(HEADER)
     for row, run in chosen.items():
         affinity = run.config.cams.affinity
         blocks = str(affinity.last_blocks) if affinity.attention_blocks else ""
