@@ -5,6 +5,7 @@ background score. Each row then takes the blocks, the power and the background s
 there, and with these alone it is scored on the held-out images. Writes `train.csv`, every run on
 train, and `val.csv`: the mIoU on both (of the photographs over background and the report classes),
 and on val the difference to attention with its 95 % interval (bootstrap over images, paired).
+`default.csv` is the same with the default blocks and power; only the background score is chosen.
 Nothing is random; there are no seeds. The runs share the passes of the encoder, so all of them take
 minutes where the preset takes hours.
 """
@@ -14,9 +15,9 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -54,6 +55,7 @@ from wsss.score.metrics.threshold_sweep import Sweep
 
 PRESETS = {"demo": "demo-clip-es", "voc-subset": "voc-subset"}
 NONE, ATTENTION = "none", "attention"
+_DEFAULT = (AffinityConfig().last_blocks, AffinityConfig().power)
 HEADER = ["affinity", "blocks", "power", "background", "train", "val", "difference", "95 %"]
 Maps = Mapping[str, np.ndarray]
 """Of an image by run: float16 [classes, rows, columns]."""
@@ -73,7 +75,7 @@ def main() -> None:
         plan = Plan(options.set, options.source, Path(folder))
         swept = plan.on_train()
         options.out.mkdir(parents=True, exist_ok=True)
-        for name, rows in (("train", train_table), ("val", val_table)):
+        for name, rows in TABLES.items():
             with (options.out / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows(rows(plan, swept))
 
@@ -227,8 +229,8 @@ def train_table(plan: Plan, swept: Mapping[str, Best]) -> Iterator[list[str]]:
     """Every run on train: a row per kind and temperature, a column per blocks and power."""
     columns: dict[tuple[int, int], None] = {}
     rows: dict[str, list[str]] = {}
-    for label, cams in plan.runs.items():
-        columns[cams.affinity.last_blocks, cams.affinity.power] = None
+    for label in plan.runs:
+        columns[_blocks(plan, label)] = None
         rows.setdefault(_row(label), []).append(_percent(swept[label].miou))
     yield ["affinity", *(f"{blocks} blocks, power {power}" for blocks, power in columns)]
     yield [NONE, *[_percent(swept[NONE].miou)] * len(columns)]
@@ -236,11 +238,14 @@ def train_table(plan: Plan, swept: Mapping[str, Best]) -> Iterator[list[str]]:
         yield [row, *cells]
 
 
-def val_table(plan: Plan, swept: Mapping[str, Best]) -> Iterator[list[str]]:
-    """Each row with what is best on train, on val."""
+def val_table(
+    plan: Plan, swept: Mapping[str, Best], *, default: bool = False
+) -> Iterator[list[str]]:
+    """Each row with what is best on train, or with the default blocks and power, on val."""
     by_row: dict[str, list[Best]] = {}
     for label, best in swept.items():
-        by_row.setdefault(_row(label), []).append(best)
+        if not default or label == NONE or _blocks(plan, label) == _DEFAULT:
+            by_row.setdefault(_row(label), []).append(best)
     chosen = {row: max(runs, key=lambda best: best.miou) for row, runs in by_row.items()}
     counts = plan.on_val(chosen)
     yield HEADER
@@ -255,6 +260,14 @@ def val_table(plan: Plan, swept: Mapping[str, Best]) -> Iterator[list[str]]:
         value = mean_iou(counts[row], among=plan.among)
         cells += [f"{best.threshold:.2f}", _percent(best.miou), _percent(value)]
         yield [row, *cells, *_difference(counts[row], counts[ATTENTION], plan.among)]
+
+
+TABLES: Mapping[str, Callable[[Plan, Mapping[str, Best]], Iterator[list[str]]]] = {
+    "train": train_table,
+    "val": val_table,
+    "default": partial(val_table, default=True),
+}
+"""By the name of the file."""
 
 
 def _difference(first: CountTable, second: CountTable, among: Sequence[int]) -> list[str]:
@@ -277,6 +290,11 @@ def _winners(grid: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, np.nd
 def _factor_key(affinity: AffinityConfig) -> str:
     options = (affinity.sharpness, affinity.tau, affinity.exponent)
     return digest_json([affinity.factor, *options])
+
+
+def _blocks(plan: Plan, label: str) -> tuple[int, int]:
+    affinity = plan.runs[label].affinity
+    return affinity.last_blocks, affinity.power
 
 
 def _row(label: str) -> str:
