@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.ablation import ROOT
-from wsss.artifacts.digest import digest_json
 from wsss.artifacts.stage import STAGES
 from wsss.cams.affinity import propagate
 from wsss.cams.grad_cam import grad_cam
@@ -36,7 +35,6 @@ from wsss.cams.patch_text import PatchText
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.attributes import enriched_bank
 from wsss.clip.text.embeddings import TextBank
-from wsss.config.base import overlay
 from wsss.config.cams import AffinityConfig, CamsConfig
 from wsss.config.load import from_mapping, merged_yaml
 from wsss.config.model import Config
@@ -53,7 +51,10 @@ from wsss.score.metrics.counting import Image
 from wsss.score.metrics.image_counts import CountTable
 from wsss.score.metrics.threshold_sweep import Sweep
 
-PRESETS = {"demo": "demo-clip-es", "voc-subset": "voc-subset"}
+PRESETS = {
+    "grad_cam": {"demo": "demo-clip-es", "voc-subset": "voc-subset"},
+    "patch_text": {"demo": "demo-excel", "voc-subset": "voc-subset-excel"},
+}
 NONE, ATTENTION = "none", "attention"
 _DEFAULT = (AffinityConfig().last_blocks, AffinityConfig().power)
 HEADER = ["affinity", "blocks", "power", "background", "train", "val", "difference", "95 %"]
@@ -66,8 +67,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("set", choices=PRESETS)
-    parser.add_argument("--source", choices=("grad_cam", "patch_text"), default="grad_cam")
+    parser.add_argument("set", choices=PRESETS["grad_cam"])
+    parser.add_argument("--source", choices=PRESETS, default="grad_cam")
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -99,10 +100,10 @@ class Plan:
 
     @cached_property
     def mapping(self) -> dict[str, Any]:
-        """The preset with the CAM source."""
-        files = (f"workflow/presets/{name}.yaml" for name in (PRESETS[self.set], "affinity"))
-        mapping = merged_yaml(ROOT / "config.yaml", *(ROOT / file for file in files))
-        return overlay(mapping, {"cams": {"source": self.source}})
+        """The preset `affinity` over that of the CAM source."""
+        names = (PRESETS[self.source][self.set], "affinity")
+        files = (ROOT / f"workflow/presets/{name}.yaml" for name in names)
+        return merged_yaml(ROOT / "config.yaml", *files)
 
     @cached_property
     def runs(self) -> dict[str, CamsConfig]:
@@ -211,11 +212,11 @@ class Plan:
             features = evidence.features
         assert features is not None
         attention = encoder.run(pixels, attention_of=range(encoder.depth)).attention
-        factors: dict[str, Tensor | None] = {}
+        factors: dict[tuple[object, ...], Tensor | None] = {}
         result = {NONE: maps.half().numpy()}
         for label, settings in runs.items():
             affinity = settings.affinity
-            key = _factor_key(affinity)
+            key = (affinity.factor, affinity.sharpness, affinity.tau, affinity.exponent)
             if key not in factors:
                 factors[key] = pair_factor(features, bank, affinity)
             blocks = range(encoder.depth - affinity.attention_blocks, encoder.depth)
@@ -253,10 +254,8 @@ def val_table(
         cells = ["", ""]
         if row != NONE:
             affinity = plan.runs[best.label].affinity
-            cells = [
-                str(affinity.last_blocks) if affinity.attention_blocks else "",
-                str(affinity.power),
-            ]
+            blocks = str(affinity.last_blocks) if affinity.attention_blocks else ""
+            cells = [blocks, str(affinity.power)]
         value = mean_iou(counts[row], among=plan.among)
         cells += [f"{best.threshold:.2f}", _percent(best.miou), _percent(value)]
         yield [row, *cells, *_difference(counts[row], counts[ATTENTION], plan.among)]
@@ -285,11 +284,6 @@ def _winners(grid: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, np.nd
         return np.zeros(size, np.float32), np.zeros(size, np.uint8)
     scores = upsample(grid.astype(np.float32), (size[0], size[1]))
     return scores.max(axis=0), scores.argmax(axis=0).astype(np.uint8)
-
-
-def _factor_key(affinity: AffinityConfig) -> str:
-    options = (affinity.sharpness, affinity.tau, affinity.exponent)
-    return digest_json([affinity.factor, *options])
 
 
 def _blocks(plan: Plan, label: str) -> tuple[int, int]:

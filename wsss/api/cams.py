@@ -127,8 +127,7 @@ def grad_cam(
         box_threshold: see `propagate`.
 
     Raises:
-        DataError: no tag, an empty or doubled one, one that is none of the classes, or a background
-            that is a class.
+        DataError: a tag is missing, empty, doubled or no class, or a background is a class.
         ValueError: the photo is too large for the encoder's attention: set ``long_side``.
     """
     check_clip(clip)
@@ -203,8 +202,7 @@ def propagate(
 
     Args:
         attention: float [tokens, tokens], rows are queries; a class token may stand in front of the
-            patches. ``ClassMaps.attention`` and ``Clip.attention(photo)`` are such. Any affinity
-            of pairs of patches from 0 on will do.
+            patches. ``ClassMaps.attention`` and ``Clip.attention(photo)`` are such.
         maps: float [maps, rows, columns] in 0 … 1, on the grid of patches.
         box_threshold: share of a map's maximum that a box encloses; a map counts in its boxes only
             (0.4 for VOC, 0.7 for COCO).
@@ -224,9 +222,8 @@ def propagate(
             f"attention {list(attention.shape)} does not fit maps on a grid of "
             f"{maps.shape[1]} x {maps.shape[2]} patches"
         )
-    settings = section(
-        AffinityConfig, box_threshold=box_threshold, power=power, sinkhorn_iterations=iterations
-    )
+    options = {"power": power, "sinkhorn_iterations": iterations}
+    settings = _affinity(options, box_threshold)
     rows = torch.from_numpy(maps.astype(np.float32))
     weights = torch.from_numpy(attention.astype(np.float32))[None]
     image_index = torch.zeros(len(rows), dtype=torch.long)

@@ -65,8 +65,8 @@ def clip_cams(
         attention_blocks: int,
         features: bool,
     ) -> Evidence:
-        wanted = (attention_blocks, features)
-        raw = grad_cam(encoder, images, classes, bank, cams.gradient, *wanted)
+        also = (attention_blocks, features)
+        raw = grad_cam(encoder, images, classes, bank, cams.gradient, *also)
         maps, patches = raw.maps.relu(), float(raw.maps.shape[1] * raw.maps.shape[2])
         # The gradient of the mean over the patches is averaged over the patches.
         of_image = (raw.probabilities, raw.attention, raw.features)
