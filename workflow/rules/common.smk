@@ -389,6 +389,14 @@ def clip_files(wildcards):
     return local_files(*texts, *tokenizer_files(settings.clip.model))
 
 
+def encoder_files(wildcards):
+    """The same, and local files of the encoders besides CLIP that the refiner reads."""
+    settings = of_run(wildcards)
+    others = [getattr(settings, name) for name in settings.refine.other_encoders]
+    texts = [text for other in others for text in (other.model, other.pretrained)]
+    return [*clip_files(wildcards), *local_files(*texts)]
+
+
 def repeated_images(wildcards):
     """The list of images that the training of a refiner sees twice per epoch."""
     settings = of_run(wildcards)

@@ -109,7 +109,7 @@ def grad_cam(
     classes: Sequence[str] | None = None,
     prompts: Mapping[str, str] | None = None,
     affinity: bool | Mapping[str, Any] = True,
-    box_threshold: float = 0.4,
+    box_threshold: float | None = 0.4,
 ) -> ClassMaps:
     """Softmax Grad-CAM of a photo's tags (CLIP-ES, eq. 5-19 of docs/methods/clip-es.md).
 
@@ -149,7 +149,7 @@ def patch_text_cams(
     prompts: Mapping[str, str] | None = None,
     descriptions: Mapping[str, Sequence[str]] | None = None,
     affinity: bool | Mapping[str, Any] = True,
-    box_threshold: float = 0.4,
+    box_threshold: float | None = 0.4,
 ) -> ClassMaps:
     """Similarity of patches and tags, without a gradient: ExCEL, eq. 1-13 of docs/methods/excel.md.
 
@@ -194,7 +194,7 @@ def propagate(
     attention: np.ndarray,
     maps: np.ndarray,
     *,
-    box_threshold: float = 0.4,
+    box_threshold: float | None = 0.4,
     power: int = 2,
     iterations: int = 3,
 ) -> Float32[np.ndarray, "maps rows columns"]:
@@ -205,7 +205,7 @@ def propagate(
             patches. ``ClassMaps.attention`` and ``Clip.attention(photo)`` are such.
         maps: float [maps, rows, columns] in 0 … 1, on the grid of patches.
         box_threshold: share of a map's maximum that a box encloses; a map counts in its boxes only
-            (0.4 for VOC, 0.7 for COCO).
+            (0.4 for VOC, 0.7 for COCO). None: no boxes.
         power: of the transition matrix.
         iterations: of normalising its columns and rows.
 
@@ -241,7 +241,7 @@ def check_clip(clip: object) -> None:
         raise TypeError(f"clip is {clip!r:.100}; expected what {call} returns")
 
 
-def _affinity(options: bool | Mapping[str, Any], box_threshold: float) -> AffinityConfig:
+def _affinity(options: bool | Mapping[str, Any], box_threshold: float | None) -> AffinityConfig:
     values = {"enabled": options} if isinstance(options, bool) else options
     return section(AffinityConfig, **{"box_threshold": box_threshold, **values})
 

@@ -60,9 +60,12 @@ class AffinityConfig(Section):
         3, description="Iterations of column and row normalisation."
     )
     power: PositiveInt = Field(2, description="Power of the symmetrised transition matrix.")
-    box_threshold: Share = Field(
+    box_threshold: Share | None = Field(
         0.4,
-        description="Share of the CAM's maximum that a box encloses (VOC 0.4, COCO 0.7).",
+        description=(
+            "Share of the CAM's maximum that a box encloses (VOC 0.4, COCO 0.7). null = no boxes: "
+            "every patch is a source."
+        ),
     )
     box_edge: Literal["inclusive", "exclusive"] = variant_field(
         published="exclusive",

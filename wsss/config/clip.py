@@ -1,4 +1,4 @@
-"""The section on the frozen encoder."""
+"""The sections on the frozen encoders: CLIP, and DINOv2 beside it."""
 
 from __future__ import annotations
 
@@ -59,4 +59,26 @@ class ClipConfig(Section):
             "Precision to which the resized positional table is rounded (published patch_text: "
             "float32)."
         ),
+    )
+
+
+class DinoConfig(Section):
+    """A second frozen encoder, DINOv2, which refine.method weclip_plus reads."""
+
+    model: str = Field(
+        "vit_small_patch14_dinov2",
+        description=(
+            "Name of a DINOv2 in timm: vit_{small,base,large}_patch14_dinov2, with registers "
+            "…_patch14_reg4_dinov2. Or path of a JSON file with its sizes."
+        ),
+    )
+    pretrained: str = Field(
+        "lvd142m",
+        description=(
+            "Tag of its weights in timm (lvd142m: the release), or path of a weight file, such as "
+            "dinov2_vits14_pretrain.pth of the release. 'random' for none (tests)."
+        ),
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Type of the encoder's weights."
     )

@@ -11,7 +11,7 @@ from wsss.config.base import Section
 SWEPT = frozenset(
     {
         *("seed", "supervision", "tag_noise", "clip", "cams", "seeds"),
-        *("refine", "infer", "masks", "retrain", "predict"),
+        *("dino", "refine", "infer", "masks", "retrain", "predict"),
     }
 )
 """Sections that may differ between the runs of a sweep: all that comes after the manifest."""
@@ -19,7 +19,7 @@ SWEPT = frozenset(
 
 AXES: dict[str, tuple[str, ...]] = {
     "cams": ("clip", "cams"),
-    "refine": ("seeds", "refine", "infer", "masks"),
+    "refine": ("seeds", "dino", "refine", "infer", "masks"),
     "retrain": ("retrain", "predict"),
 }
 """The axes of a matrix, in the order of the chain, and the sections that may differ along each."""
@@ -42,7 +42,7 @@ class MatrixConfig(Section):
     )
     refine: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="Refiners by name: seeds, refine, infer and masks may differ.",
+        description="Refiners by name: seeds, dino, refine, infer and masks may differ.",
     )
     retrain: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Segmenters by name: retrain and predict may differ."

@@ -36,6 +36,8 @@ class MethodOptions(Section):
     """Whether it spreads CAMs between patches, with ``cams.affinity``, while it learns or after."""
     released: ClassVar[bool] = False
     """Whether its authors released weights that ``wsss.refine.<method>.released`` can read."""
+    encoders: ClassVar[tuple[str, ...]] = ()
+    """Frozen encoders besides CLIP: rooms ``wsss.<name>`` with a section of that name."""
     published_normalization: ClassVar[Literal["clip", "imagenet"]] = "clip"
     """How the authors' code normalises the images."""
 

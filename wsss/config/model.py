@@ -26,7 +26,7 @@ from wsss.config.base import (
     overlay,
 )
 from wsss.config.cams import CamsConfig
-from wsss.config.clip import ClipConfig
+from wsss.config.clip import ClipConfig, DinoConfig
 from wsss.config.compute import ComputeConfig
 from wsss.config.data import DataConfig, TagNoiseConfig, count_images
 from wsss.config.infer import InferConfig
@@ -56,6 +56,7 @@ DEMO: Final[Mapping[str, Any]] = {
         "weclip": {"width": 64, "rfm_start": 200},
         "weakclip": {"width": 64, "channels": 64},
         "excel": {"width": 64, "lvc_start": 200},
+        "weclip_plus": {"width": 64, "self_training_start": 240},
     },
     "infer": {"scales": [1.0]},
     "masks": {"background": {"value": 2.0}},
@@ -133,6 +134,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     tag_noise: TagNoiseConfig = TagNoiseConfig()
     clip: ClipConfig = ClipConfig()
+    dino: DinoConfig = DinoConfig()
     cams: CamsConfig = CamsConfig()
     seeds: SeedsConfig = SeedsConfig()
     refine: RefineConfig = RefineConfig()

@@ -10,7 +10,7 @@ from wsss.artifacts.digest import digest_json
 from wsss.artifacts.provenance import package_versions
 from wsss.artifacts.stage import STAGES
 from wsss.config.model import Config
-from wsss.refine.registry import METHODS, method_module, released_module
+from wsss.refine.registry import METHODS, method_modules, released_module
 
 
 def entry_modules(stage: str, config: Config) -> tuple[str, ...]:
@@ -18,7 +18,7 @@ def entry_modules(stage: str, config: Config) -> tuple[str, ...]:
     modules = STAGES[stage].modules
     method = config.refine.method
     if stage.startswith("refine") and method in METHODS:
-        modules += (method_module(method),)
+        modules += method_modules(method)
     if stage == "refine_import" and method in METHODS and METHODS[method].released:
         modules += (released_module(method),)
     return modules

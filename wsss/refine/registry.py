@@ -10,11 +10,13 @@ from wsss.config.method import MethodOptions
 from wsss.refine.excel.options import ExcelOptions
 from wsss.refine.weakclip.options import WeakClipOptions
 from wsss.refine.weclip.options import WeClipOptions
+from wsss.refine.weclip_plus.options import WeClipPlusOptions
 
 METHODS: dict[str, type[MethodOptions]] = {
     "weclip": WeClipOptions,
     "weakclip": WeakClipOptions,
     "excel": ExcelOptions,
+    "weclip_plus": WeClipPlusOptions,
 }
 """Options and facts by the name of the folder, in the order of the papers."""
 
@@ -22,6 +24,16 @@ METHODS: dict[str, type[MethodOptions]] = {
 def method_module(method: str) -> str:
     """Dotted module of a method's code."""
     return f"wsss.refine.{method}.method"
+
+
+def encoder_module(encoder: str) -> str:
+    """Dotted module that loads a frozen encoder besides CLIP."""
+    return f"wsss.{encoder}.load"
+
+
+def method_modules(method: str) -> tuple[str, ...]:
+    """Dotted modules of a method's code and of the encoders besides CLIP that it reads."""
+    return method_module(method), *map(encoder_module, METHODS[method].encoders)
 
 
 def released_module(method: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,13 +20,13 @@ class EncoderFeatures:
 
     grid: tuple[int, int]
     features: Float[Tensor, "blocks batch patches tokens"]
-    """Patch tokens: outputs of all blocks but the last (eq. 1 of docs/methods/weclip.md)."""
+    """Patch tokens: outputs of the asked blocks (eq. 1 of docs/methods/weclip.md)."""
     attention: Float[Tensor, "batch candidates patches patches"] | None
     """Head-mean attention of the requested last blocks, patches only."""
     block: LastBlock | None
     """The last block's pass, where Grad-CAM or the projection needs it."""
     projected: Float[Tensor, "batch patches embed_dim"] | None = None
-    """Patches in the space of the texts, where an affinity compares them."""
+    """Patches in the space of the texts, where the affinity compares them."""
 
 
 @torch.no_grad()
@@ -36,6 +37,8 @@ def encode(
     attention_blocks: int = 0,
     last_block: bool = False,
     projected: bool = False,
+    features_of: Sequence[int] | None = None,
+    last_input: int | None = None,
 ) -> EncoderFeatures:
     """Run the encoder once, no further than necessary.
 
@@ -45,6 +48,8 @@ def encode(
         attention_blocks: number of last blocks whose attention is returned.
         last_block: also run the last block in full, ready for Grad-CAM.
         projected: also return the patches in the space of the texts.
+        features_of: blocks (from 0) whose outputs are returned; None: all but the last.
+        last_input: the block whose output enters the last block; None: the one before it.
 
     Raises:
         ValueError: there are not so many blocks.
@@ -55,14 +60,16 @@ def encode(
         )
     last = encoder.depth - 1
     earlier = range(encoder.depth - attention_blocks, last) if attention_blocks else range(0)
-    encoding = encoder.run(images, until=last, outputs_of=range(last), attention_of=earlier)
-    features = torch.stack([encoding.outputs[index][:, 1:] for index in range(last)])
-    block = encoder.last_block(encoding.tokens) if last_block or projected else None
+    wanted = range(last) if features_of is None else features_of
+    entering = last - 1 if last_input is None else last_input
+    outputs = {*wanted, entering}
+    encoding = encoder.run(images, until=last, outputs_of=outputs, attention_of=earlier)
+    features = torch.stack([encoding.outputs[index][:, 1:] for index in wanted])
+    tokens = encoding.outputs[entering]
+    block = encoder.last_block(tokens) if last_block or projected else None
     attention = None
     if attention_blocks:
-        newest = (
-            encoder.last_attention(encoding.tokens) if block is None else block.attention.mean(1)
-        )
+        newest = encoder.last_attention(tokens) if block is None else block.attention.mean(1)
         maps = [*(encoding.attention[index] for index in earlier), newest]
         attention = torch.stack([of_block[:, 1:, 1:] for of_block in maps], dim=1)
     texts_space = patch_features(encoder, block.tokens) if block and projected else None

@@ -76,6 +76,7 @@ def refined_cams(
     cams: CamsConfig,
     affinity: Float[Tensor, "batch patches patches"] | None = None,
     distance: Distance = "absolute",
+    sources: Float[Tensor, "rows height width"] | None = None,
     factor: Float[Tensor, "batch patches patches"] | None = None,
 ) -> Float[Tensor, "rows height width"]:
     """Spread CAMs of a batch along attention that the learned affinity, if any, trusts.
@@ -88,6 +89,7 @@ def refined_cams(
         cams: the affinity's settings.
         affinity: A_f; None, as before it is learned: the plain mean of the candidates.
         distance: see `block_distances`.
+        sources: see `wsss.cams.affinity.propagate_maps`.
         factor: constant affinity that multiplies R (`wsss.cams.patch_affinity.pair_factor`); blocks
             are selected without it.
 
@@ -101,4 +103,4 @@ def refined_cams(
     else:
         selected = select_near(block_distances(affinity, attention, distance))
         weights = trusted_affinity(affinity, attention, selected)
-    return propagate(pair_weights(weights, factor), maps, image_index, cams)
+    return propagate(pair_weights(weights, factor), maps, image_index, cams, sources)

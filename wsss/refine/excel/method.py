@@ -29,6 +29,7 @@ from wsss.clip.text.embeddings import TextBank
 from wsss.compute import distributed
 from wsss.labels.ignore import IGNORED
 from wsss.refine.base import Setup
+from wsss.refine.blocks.head import Head
 from wsss.refine.blocks.model import HeadRefiner
 from wsss.refine.blocks.pseudo_labels import crop_labels, shown_tags
 from wsss.refine.blocks.refinement import refined_cams
@@ -38,11 +39,12 @@ from wsss.refine.photo_scaler import PhotoScaler
 from wsss.refine.training.crops import CropBatch
 
 
-class Excel(HeadRefiner[ExcelOptions]):
+class Excel(HeadRefiner[ExcelOptions, Head]):
     """The refiner; see `wsss.refine.base.Refiner`."""
 
     def __init__(self, setup: Setup[ExcelOptions]) -> None:
-        super().__init__(setup, blocks=setup.encoder_input.encoder.depth)
+        encoder, labels = setup.encoder_input.encoder, setup.classes.label_count
+        super().__init__(setup, Head(encoder.depth, encoder.width, labels, setup.options))
         nothing = torch.zeros(0, setup.encoder_input.clip.embed_dim)
         # The decoder does without texts: `patch_text` encodes them when they are first needed.
         self._calibration = PatchText(
@@ -191,7 +193,7 @@ class Excel(HeadRefiner[ExcelOptions]):
             return maps
         affinity = None if related is None else related.sigmoid()
         args = (attention, maps, image_index, self.setup.cams, affinity)
-        return refined_cams(*args, self.options.block_distance, factor)
+        return refined_cams(*args, self.options.block_distance, factor=factor)
 
     @torch.no_grad()
     def _predicted(
