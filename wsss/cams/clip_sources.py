@@ -18,6 +18,7 @@ from wsss.artifacts.digest import digest_json
 from wsss.cams.affinity import propagate
 from wsss.cams.grad_cam import grad_cam
 from wsss.cams.maps import BatchCams, CamMaps, scale_maps
+from wsss.cams.other_features import OtherFeatures, weights_of
 from wsss.cams.patch_affinity import pair_factor, pair_weights
 from wsss.cams.patch_text import PatchText
 from wsss.cams.views import Classes, Evidence, fused_evidence
@@ -43,6 +44,7 @@ def clip_cams(
     classes: Sequence[Sequence[int]],
     bank: TextBank,
     cams: CamsConfig,
+    other: OtherFeatures | None = None,
 ) -> tuple[BatchCams, Float[Tensor, "rows grid_height grid_width"] | None]:
     """CAMs of images of one size, by the configured source, on the grid of scale 1.
 
@@ -52,6 +54,7 @@ def clip_cams(
         classes: indices into ``bank.classes`` of each image; may be empty for an image.
         bank: text features; enriched for `patch_text` with TSE.
         cams: source, its settings, scales, mirroring and the affinity.
+        other: features of another encoder, for an affinity that compares them.
 
     Returns:
         The CAMs, and the same after the affinity, both in 0 … 1; None where the affinity is off.
@@ -79,15 +82,17 @@ def clip_cams(
         base=cams.scales.index(1.0),
         flip=cams.flip,
         attention_blocks=affinity.attention_blocks if cams.has_affinity else 0,
-        features=cams.has_affinity and affinity.factor is not None,
+        features=cams.has_affinity and affinity.uses_clip,
     )
     scale = patch_text.scaled if patch_text else lambda raw: scale_maps(raw.maps, cams.scaling)
     cams_of = (evidence.image_index, scale(evidence), evidence.probabilities)
     if not cams.has_affinity:
         return BatchCams(*cams_of, None), None
-    factor = None
-    if evidence.features is not None:
-        factor = pair_factor(evidence.features, bank, affinity)
+    features = evidence.features
+    if other is not None:
+        grid = (evidence.maps.shape[1], evidence.maps.shape[2])
+        features = other(images[cams.scales.index(1.0)], grid)
+    factor = None if features is None else pair_factor(features, bank, affinity)
     batch = BatchCams(*cams_of, pair_weights(evidence.attention, factor))
     assert batch.attention is not None
     return batch, propagate(batch.attention, batch.maps, batch.image_index, cams)
@@ -106,6 +111,7 @@ class ClipSource:
         cams: the source and the affinity.
         compute: batch and workers on a GPU.
         cache: folder for text embeddings.
+        other: see `clip_cams`.
 
     Raises:
         KnowledgeError: TSE is on and a class has no description.
@@ -119,9 +125,11 @@ class ClipSource:
         cams: CamsConfig,
         compute: ComputeConfig,
         cache: Path,
+        other: OtherFeatures | None = None,
     ) -> None:
         self._input, self._cams, self._compute = inputs, cams, compute
-        self.weights: Mapping[str, str] = {"clip": inputs.clip.digest}
+        self._other = other
+        self.weights: Mapping[str, str] = weights_of(inputs, other)
         self._classes = classes
         self._texts = digest_json(classes.prompts) if cams.compares_texts else ""
         if cams.source == "patch_text":
@@ -183,7 +191,8 @@ class ClipSource:
         samples, images = batch
         tags = [sample.tags for sample in samples]
         counts = [len(row) for row in tags]
-        cams, propagated = clip_cams(self._input.encoder, images, tags, self._bank, self._cams)
+        settings = (self._bank, self._cams, self._other)
+        cams, propagated = clip_cams(self._input.encoder, images, tags, *settings)
         stacks = _float16_stacks(cams.maps, counts)
         affinity_stacks: Sequence[Float16[ndarray, "classes h w"] | None] = [None] * len(samples)
         if propagated is not None:

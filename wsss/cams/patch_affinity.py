@@ -107,13 +107,14 @@ def pair_factor(
     """What the configured kind takes from the features, in 0 … 1; None for plain attention.
 
     Args:
-        features: from `patch_features`, or calibrated ones in the same space.
+        features: from `patch_features`, or calibrated ones in the same space; for ``dino`` from
+            `wsss.cams.other_features`.
         bank: text features of all classes and backgrounds, where ``affinity.uses_texts``.
         affinity: kind and options.
     """
     if affinity.factor is None:
         return None
-    if affinity.factor == "feature":
+    if not affinity.uses_texts:
         return cosine_affinity(features, affinity.exponent)
     assert bank is not None
     texts = torch.cat([bank.classes, bank.backgrounds]).to(features.device)

@@ -8,27 +8,24 @@ from pydantic import Field, PositiveInt
 
 from wsss.config.base import Section, Share, Split, variant_field
 
-AffinityKind = Literal["attention", "distribution", "feature", "joined"]
-AffinityFactor = Literal["distribution", "feature"]
+AffinityFactor = Literal["distribution", "feature", "dino"]
 """Affinities of pairs of patches that attention can be multiplied by."""
-_OF_FACTOR: dict[AffinityFactor, set[str]] = {
-    "distribution": {"sharpness", "tau"},
-    "feature": {"exponent"},
-}
-"""The options that an affinity alone reads."""
+_OF_FACTOR = {"distribution": {"sharpness", "tau"}, "feature": {"exponent"}, "dino": {"exponent"}}
+"""The options that they read."""
 
 
 class AffinityConfig(Section):
     """Class-aware affinity between patches: the encoder's attention (CLIP-ES), or another."""
 
     enabled: bool = Field(True, description="Propagate the CAM between patches.")
-    kind: AffinityKind = Field(
+    kind: Literal["attention", "distribution", "feature", "dino", "joined"] = Field(
         "attention",
         description=(
             "Along what: attention: the encoder's mean attention (CLIP-ES). distribution: how "
             "alike two patches spread over all classes and backgrounds. feature: the cosine of "
-            "their features. joined: attention times the affinity of joined_with. Trainings that "
-            "refine CAMs of crops take all but attention as a factor of what they learn."
+            "their features. dino: that of features of section dino. joined: attention times the "
+            "affinity of joined_with. Trainings that refine CAMs of crops take all but attention "
+            "as a factor of what they learn."
         ),
     )
     joined_with: AffinityFactor = Field(
@@ -51,7 +48,7 @@ class AffinityConfig(Section):
         ),
     )
     exponent: float = Field(
-        8.0, gt=0, description="feature: power of the cosine; a negative cosine counts as 0."
+        8.0, gt=0, description="feature, dino: power of the cosine; negative ones count as 0."
     )
     last_blocks: PositiveInt = Field(
         8, description="Attention is averaged over this many last blocks."
@@ -93,10 +90,14 @@ class AffinityConfig(Section):
         return self.factor == "distribution"
 
     @property
+    def uses_clip(self) -> bool:
+        """Whether it compares the patches' features of CLIP."""
+        return self.factor in ("distribution", "feature")
+
+    @property
     def unused(self) -> set[str]:
         """Options that the kind does not read."""
-        others = (names for factor, names in _OF_FACTOR.items() if factor != self.factor)
-        unused = set().union(*others)
+        unused = set[str]().union(*_OF_FACTOR.values()) - _OF_FACTOR.get(self.factor or "", set())
         if self.kind != "joined":
             unused.add("joined_with")
         return unused if self.attention_blocks else unused | {"last_blocks"}
@@ -279,6 +280,11 @@ class CamsConfig(Section):
     def has_affinity(self) -> bool:
         """Whether propagated CAMs are made in addition to the CAMs of the source."""
         return self.affinity.enabled and (self.source != "external" or self.external.affinity)
+
+    @property
+    def other_encoders(self) -> tuple[str, ...]:
+        """Frozen encoders besides CLIP that the affinity reads, by their sections."""
+        return ("dino",) if self.affinity.factor == "dino" else ()
 
     @property
     def compares_texts(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wsss.config.base import LearnedFrom, Supervision
 from wsss.config.cams import CamsConfig
-from wsss.config.clip import ClipConfig
+from wsss.config.clip import ClipConfig, DinoConfig
 from wsss.config.data import DataConfig, TagNoiseConfig
 from wsss.config.infer import InferConfig
 from wsss.config.labels import BackgroundConfig, CrfConfig, MasksConfig, SeedsConfig
@@ -32,6 +32,7 @@ class Settings:
     tag_noise: TagNoiseConfig
     supervision: Supervision = "tags"
     clip: ClipConfig | None = None
+    dino: DinoConfig | None = None
     cams: CamsConfig | None = None
     seeds: SeedsConfig | None = None
     refine: RefineConfig | None = None

@@ -20,6 +20,7 @@ from wsss.cams.affinity import propagate
 from wsss.cams.external.pickle_reader import SeedError
 from wsss.cams.external.seed_files import ExternalCams, read_external_cams
 from wsss.cams.maps import CamMaps, pack_classes
+from wsss.cams.other_features import OtherFeatures, weights_of
 from wsss.cams.patch_affinity import pair_factor, pair_weights, patch_features
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.input import EncoderInput
@@ -44,6 +45,7 @@ class ExternalSource:
         ids: of all images of the run; seeds of others are reported. None: not checked.
         bank: texts of all classes and backgrounds, for an affinity that compares with them.
         words: digest of what they are made from.
+        other: see `wsss.cams.clip_sources.clip_cams`.
 
     Raises:
         SeedError: the folder does not exist.
@@ -56,15 +58,16 @@ class ExternalSource:
         ids: Collection[str] | None = None,
         bank: TextBank | None = None,
         words: str = "",
+        other: OtherFeatures | None = None,
     ) -> None:
-        self._bank, self._words = bank, words
+        self._bank, self._words, self._other = bank, words, other
         self._cams, self._settings, self._input, self._ids = cams, cams.external, inputs, ids
         self._folder = expand_path(self._settings.path)
         if not self._folder.is_dir():
             raise SeedError(
                 f"{self._folder}: no such folder; cams.external.path must name the seeds' folder"
             )
-        self.weights: Mapping[str, str] = {} if inputs is None else {"clip": inputs.clip.digest}
+        self.weights: Mapping[str, str] = {} if inputs is None else weights_of(inputs, other)
 
     def key(self, sample: Sample) -> str:
         """Digest of the seed file, and the words; empty without a file, which `maps` reports."""
@@ -169,7 +172,9 @@ class ExternalSource:
         encoding = encoder.run(pixels[None], attention_sum_of=blocks)
         if encoding.attention_sum is not None:
             attention = encoding.attention_sum / len(blocks)
-        if affinity.factor is not None:
+        if self._other is not None:
+            factor = pair_factor(self._other(pixels[None], encoding.grid), None, affinity)
+        elif affinity.uses_clip:
             features = patch_features(encoder, encoding.tokens)
             factor = pair_factor(features, self._bank, affinity)
         maps = seeds.on_grid(encoding.grid).to(encoder.device)

@@ -25,8 +25,8 @@ class EncoderFeatures:
     """Head-mean attention of the requested last blocks, patches only."""
     block: LastBlock | None
     """The last block's pass, where Grad-CAM or the projection needs it."""
-    projected: Float[Tensor, "batch patches embed_dim"] | None = None
-    """Patches in the space of the texts, where the affinity compares them."""
+    compared: Float[Tensor, "batch patches channels"] | None = None
+    """Patch features that the affinity compares: of CLIP in the space of the texts, or others."""
 
 
 @torch.no_grad()
@@ -47,7 +47,7 @@ def encode(
         images: normalised; sides are multiples of the patch.
         attention_blocks: number of last blocks whose attention is returned.
         last_block: also run the last block in full, ready for Grad-CAM.
-        projected: also return the patches in the space of the texts.
+        projected: also return the patches in the space of the texts, as what is compared.
         features_of: blocks (from 0) whose outputs are returned; None: all but the last.
         last_input: the block whose output enters the last block; None: the one before it.
 
@@ -72,5 +72,5 @@ def encode(
         newest = encoder.last_attention(tokens) if block is None else block.attention.mean(1)
         maps = [*(encoding.attention[index] for index in earlier), newest]
         attention = torch.stack([of_block[:, 1:, 1:] for of_block in maps], dim=1)
-    texts_space = patch_features(encoder, block.tokens) if block and projected else None
-    return EncoderFeatures(encoding.grid, features, attention, block, texts_space)
+    compared = patch_features(encoder, block.tokens) if block and projected else None
+    return EncoderFeatures(encoding.grid, features, attention, block, compared)

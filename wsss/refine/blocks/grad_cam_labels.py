@@ -30,7 +30,6 @@ class GradCamRefiner(HeadRefiner[Options, Trained]):
     def __init__(self, setup: Setup[Options], head: Trained) -> None:
         super().__init__(setup, head)
         self._crop_cams = self.options.crop_visibility != "image"
-        self._has_factor = setup.cams.affinity.factor is not None
 
     def affinity(
         self, fused: Float[Tensor, "batch width rows columns"]
@@ -93,9 +92,9 @@ class GradCamRefiner(HeadRefiner[Options, Trained]):
     ) -> Float[Tensor, "rows height width"]:
         """M_f: maps spread between patches (eq. 8-12); unchanged where nothing spreads them."""
         cams, factor = self.setup.cams, None
-        if features.projected is not None:
+        if features.compared is not None:
             bank = self.bank if cams.affinity.uses_texts else None
-            factor = pair_factor(features.projected, bank, cams.affinity)
+            factor = pair_factor(features.compared, bank, cams.affinity)
         if features.attention is None and factor is None:
             return maps
         args = (features.attention, maps, image_index, cams, affinity)

@@ -124,9 +124,9 @@ class Excel(HeadRefiner[ExcelOptions, Head]):
         probs = self.patch_text.probabilities(tokens, *rows)
         factor = None
         if related is not None:
-            factor = self.factor(features)
+            factor = self.factor(batch.images, features)
         elif self.setup.cams.affinity.enabled:
-            factor = self.factor(features, tokens)
+            factor = self.factor(batch.images, features, tokens)
         maps = self.spread(features.attention, maps, batch.image_index, related, factor)
         images = None
         if self.options.par_image == "truncated":
@@ -156,18 +156,22 @@ class Excel(HeadRefiner[ExcelOptions, Head]):
     @torch.no_grad()
     def factor(
         self,
+        images: Float[Tensor, "batch 3 height width"],
         features: CalibratedFeatures,
         static: Float[Tensor, "batch tokens embed_dim"] | None = None,
     ) -> Float[Tensor, "batch patches patches"] | None:
         """The constant factor of the affinity, from the static tokens; None for plain attention.
 
         Args:
-            features: from `encode`.
+            images: the crops.
+            features: from `encode`, of them.
             static: from `tokens`, where they are at hand.
         """
         affinity = self.setup.cams.affinity
         if affinity.factor is None:
             return None
+        if self.other_features is not None:
+            return pair_factor(self.other_features(images, features.grid), None, affinity)
         tokens = self.tokens(features) if static is None else static
         return pair_factor(tokens[:, 1:], self.bank if affinity.uses_texts else None, affinity)
 
@@ -260,7 +264,7 @@ class Excel(HeadRefiner[ExcelOptions, Head]):
         if mirrored:
             maps = scale_maps(torch.maximum(maps, mirrored[0].flip(-1)))
         attention = None if features.attention is None else features.attention[:1]
-        factor = self.factor(features)
+        factor = self.factor(images, features)
         factor = None if factor is None else factor[:1]
         return self.spread(attention, maps, rows[0], related[:1], factor)
 

@@ -11,6 +11,7 @@ equations: docs/methods/weclip.md. Departures of the released code are options o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, UInt8
@@ -69,19 +70,31 @@ class WeClip(GradCamRefiner[WeClipOptions, Head]):
             batch: the crops.
             rfm: the refinement module takes part.
         """
-        cams = self.setup.cams
-        blocks = 0
-        if rfm:
-            blocks = self.options.rfm_blocks
-        elif batch.labels is None and cams.has_affinity:
-            blocks = cams.affinity.attention_blocks
-        return encode(
+        cams, blocks = self.setup.cams, 0
+        spreads = rfm or (batch.labels is None and cams.has_affinity)
+        if spreads:
+            blocks = self.options.rfm_blocks if rfm else cams.affinity.attention_blocks
+        return self._encoded(batch.images, blocks, compares=spreads, last_block=self._crop_cams)
+
+    def _encoded(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        attention_blocks: int,
+        *,
+        compares: bool,
+        last_block: bool = False,
+    ) -> EncoderFeatures:
+        """A pass of the encoder, with what the affinity compares, if ``compares``."""
+        features = encode(
             self.encoder,
-            batch.images,
-            attention_blocks=blocks,
-            last_block=self._crop_cams,
-            projected=self._has_factor and (rfm or (batch.labels is None and cams.has_affinity)),
+            images,
+            attention_blocks=attention_blocks,
+            last_block=last_block,
+            projected=compares and self.setup.cams.affinity.uses_clip,
         )
+        if not compares or self.other_features is None:
+            return features
+        return replace(features, compared=self.other_features(images, features.grid))
 
     @torch.no_grad()
     def pseudo_labels(
@@ -108,12 +121,7 @@ class WeClip(GradCamRefiner[WeClipOptions, Head]):
         cams: Float[Tensor, "classes h w"],
     ) -> Float[Tensor, "classes rows columns"]:
         """The image's CAM, refined with the learned affinity."""
-        features = encode(
-            self.encoder,
-            pixels[None],
-            attention_blocks=self.options.rfm_blocks,
-            projected=self._has_factor,
-        )
+        features = self._encoded(pixels[None], self.options.rfm_blocks, compares=True)
         fused = self.head(features.features, features.grid).fused
         only_image = torch.zeros(len(cams), dtype=torch.long)
         maps = resize_maps(cams, features.grid)

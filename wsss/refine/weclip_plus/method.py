@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wsss.cams.grad_cam import block_cams
 from wsss.cams.maps import resize_maps
+from wsss.cams.other_features import on_grid
 from wsss.compute.packed_rows import to_device
 from wsss.dino.encoder import DinoEncoder, DinoFeatures
 from wsss.refine.base import CropOptions, Setup
@@ -92,7 +93,7 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
             batch.images,
             attention_blocks=blocks,
             last_block=self._crop_cams,
-            projected=self._has_factor,
+            projected=self.setup.cams.affinity.uses_clip,
         )
         decoded = self.decode(features)
         affinity = self.affinity(self.fused(decoded))
@@ -128,6 +129,10 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
             features_of=(self.encoder.depth - 2,),
             last_input=self._last_input,
         )
+        if (
+            attention_blocks and self.other_features is not None
+        ):
+            clip = replace(clip, compared=on_grid(dino.tokens, dino.grid, clip.grid))
         return BothFeatures(clip, dino)
 
     def decode(self, features: BothFeatures) -> BothDecoded:
@@ -243,7 +248,7 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
             pixels[None],
             attention_blocks=self.options.rfm_blocks,
             last_block=anew,
-            projected=self._has_factor,
+            projected=self.setup.cams.affinity.uses_clip,
         )
         clip, settings = features.clip, self.setup.cams
         rows = (torch.zeros(len(classes), dtype=torch.long), torch.tensor(classes).long())
