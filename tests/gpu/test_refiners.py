@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.dino.models import SECTION as DINO
 from tests.gpu.pretend import PretendGpu
 from tests.gpu.steps import Step, counted_steps
 from tests.refine.chain import Chain, cut_short
@@ -23,8 +24,17 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "cams": {"source": "patch_text", "affinity": {"last_blocks": 6}},
     },
     "weakclip": {"refine": {"weakclip": {"width": 16, "channels": 16}}},
+    "weclip_plus": {
+        "refine": {"weclip_plus": {"width": 16, "self_training_start": 2}},
+        "dino": DINO,
+    },
 }
-BUDGETS = {"weclip": (2, 609), "excel": (2, 611), "weakclip": (5, 1396)}
+BUDGETS = {
+    "weclip": (2, 609),
+    "excel": (2, 611),
+    "weakclip": (5, 1396),
+    "weclip_plus": (2, 763),
+}
 """Most waits and launches of a step, by method; the demo's CLIP has 12 blocks, as ViT-B/16 has."""
 ON_GPU = {"compute": {"device": "cuda"}}
 
@@ -58,7 +68,7 @@ def test_results_are_those_of_the_cpu(tmp_path: Path, method: str, variant: str)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["weclip", "excel"])
+@pytest.mark.parametrize("method", ["weclip", "excel", "weclip_plus"])
 def test_weights_of_the_encoder_in_bfloat16(tmp_path: Path, method: str) -> None:
     chain = _chain(tmp_path, method, clip={"precision": "bfloat16"})
     with PretendGpu():

@@ -60,11 +60,11 @@ def encode(
         )
     last = encoder.depth - 1
     earlier = range(encoder.depth - attention_blocks, last) if attention_blocks else range(0)
-    wanted = range(last) if features_of is None else features_of
+    returned = range(last) if features_of is None else features_of
     entering = last - 1 if last_input is None else last_input
-    outputs = {*wanted, entering}
+    outputs = {*returned, entering}
     encoding = encoder.run(images, until=last, outputs_of=outputs, attention_of=earlier)
-    features = torch.stack([encoding.outputs[index][:, 1:] for index in wanted])
+    features = torch.stack([encoding.outputs[index][:, 1:] for index in returned])
     tokens = encoding.outputs[entering]
     block = encoder.last_block(tokens) if last_block or projected else None
     attention = None
