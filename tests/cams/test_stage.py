@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.builders import clip_es_config
+from tests.dino.models import SECTION, TINY
 from wsss.artifacts.shard import Item, Shard
 from wsss.artifacts.stage import STAGES
 from wsss.cams import stage
@@ -19,6 +20,7 @@ from wsss.config.model import Config
 from wsss.data.images.read import read_image
 from wsss.data.ingest.stage import ingest
 from wsss.data.manifest_folder import load
+from wsss.pipeline.stages import entry_modules
 
 SIZES = [(40, 56), (56, 40), (40, 56), (33, 47), (90, 90), (8, 70), (40, 56)]
 TAGS = ["cat", "cat;dog", "dog", "bird;cat;dog", "bird", "dog", "bird"]
@@ -173,15 +175,16 @@ AFFINITIES: dict[str, dict[str, object]] = {
     "distribution": {"kind": "distribution"},
     "feature": {"kind": "feature"},
     "joined": {"kind": "joined"},
+    "dino": {"kind": "dino", "exponent": 2.0},
 }
 
 
 def _with_affinity(photos: Path, kind: str, **cams: object) -> Config:
-    affinity = clip_es_config({"cams": {"affinity": AFFINITIES[kind]} | cams}).cams
-    return _config(photos).model_copy(update={"cams": affinity})
+    changed = clip_es_config({"cams": {"affinity": AFFINITIES[kind]} | cams, "dino": SECTION})
+    return _config(photos).model_copy(update={"cams": changed.cams, "dino": changed.dino})
 
 
-@pytest.mark.parametrize("kind", ["distribution", "feature", "joined"])
+@pytest.mark.parametrize("kind", ["distribution", "feature", "joined", "dino"])
 def test_maps_of_each_kind_do_not_depend_on_batch_or_shards(
     photos: Path, manifest: Path, items: dict[str, Item], tmp_path: Path, kind: str
 ) -> None:
@@ -227,3 +230,31 @@ def test_a_new_class_changes_maps_that_compare_with_all_classes_alone(
     compares = kind in ("distribution", "joined")
     for image in ("p 0", "p 1"):
         assert (keys[0][image] != keys[1][image]) == compares
+
+
+@pytest.mark.parametrize("source", ["grad_cam", "external"])
+def test_a_second_encoder_is_read_only_where_the_affinity_compares_it(
+    photos: Path, manifest: Path, tmp_path: Path, source: str
+) -> None:
+    """Its section and weights are in the provenance then, and change the keys."""
+    cams: dict[str, object] = {}
+    if source == "external":
+        for photo in photos.glob("*.png"):
+            seed = np.full(Image.open(photo).size[::-1], 0.5, np.float32)
+            np.save(tmp_path / f"{photo.stem}.npy", {0: seed}, allow_pickle=True)
+        cams = {"source": source, "external": {"path": str(tmp_path), "affinity": True}}
+    other = {"model": str(TINY), "pretrained": "random", "precision": "bfloat16"}
+    stored = []
+    for kind in ("feature", "dino"):
+        config = _with_affinity(photos, kind, **cams)
+        changed = config.model_copy(update={"dino": type(config.dino)(**other)})
+        state = [STAGES["cams"].watched(c) for c in (config, changed)]
+        assert (state[0] != state[1]) == (kind == "dino")
+        assert ("wsss.dino.load" in entry_modules("cams", config)) == (kind == "dino")
+        out = tmp_path / kind
+        _run(config, manifest, out)
+        with Shard(out / "1-of-1.h5", kind="cams") as shard:
+            stored.append(shard.provenance)
+    assert [set(p.weights) for p in stored] == [{"clip"}, {"clip", "dino"}]
+    assert ["dino" in p.config for p in stored] == [False, True]
+    assert stored[0].code != stored[1].code

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.builders import clip_es_config
+from tests.dino.models import SECTION
 from tests.gpu.pretend import PretendGpu
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
@@ -28,6 +29,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     "grad_cam, feature": {"affinity": {"kind": "feature"}},
     "grad_cam, joined": {"scales": [1.0, 0.75], "flip": True, "affinity": {"kind": "joined"}},
     "patch_text, joined": {"source": "patch_text", "affinity": {"kind": "joined"}},
+    "grad_cam, dino": {"affinity": {"kind": "dino"}},
 }
 
 
@@ -49,7 +51,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _config(photos: Path, **sections: Any) -> Config:
     data = {"kind": "folder", "root": str(photos), "val_list": "", "backgrounds": ["grass"]}
     small = {"data": data, "cams": {"splits": ["train"]}}
-    small["compute"] = {"device": "cpu", "workers": 1}
+    small |= {"compute": {"device": "cpu", "workers": 1}, "dino": SECTION}
     return clip_es_config(overlay(small, sections))
 
 
@@ -65,7 +67,7 @@ def test_maps_are_those_of_the_cpu(manifest: Path, source: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("source", ["grad_cam", "patch_text"])
-@pytest.mark.parametrize("kind", ["distribution", "feature", "joined"])
+@pytest.mark.parametrize("kind", ["distribution", "feature", "joined", "dino"])
 def test_no_kind_of_affinity_waits_for_the_gpu(
     manifest: Path, source: str, kind: str, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.dino.models import SECTION
 from tests.refine.chain import Chain
 from tests.refine.every_method import TRAIN, MethodTests, assert_normalised_cams, option
 from wsss.artifacts.checkpoint import load_checkpoint
@@ -50,6 +51,7 @@ class TestExcel(MethodTests):
         ({"cams": {"affinity": {"kind": "joined"}}}, BOTH),
         ({"cams": {"affinity": {"kind": "distribution"}}} | option("excel", lvc_start=9), BOTH),
         ({"cams": {"affinity": {"kind": "feature"}}}, BOTH),
+        ({"cams": {"affinity": {"kind": "dino"}}, "dino": SECTION}, BOTH),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.dino.models import SECTION
 from tests.refine.chain import Chain
 from tests.refine.every_method import TRAIN, MethodTests, assert_normalised_cams, option
 from wsss.artifacts.errors import ArtifactError
@@ -49,6 +50,7 @@ class TestWeClip(MethodTests):
         ({"cams": {"affinity": {"kind": "joined"}}}, BOTH),
         ({"cams": {"affinity": {"kind": "distribution", "tau": 0.5}}}, BOTH),
         ({"cams": {"affinity": {"kind": "feature"}}} | option("weclip", rfm_start=9), BOTH),
+        ({"cams": {"affinity": {"kind": "dino"}}, "dino": SECTION}, BOTH),
     )
 
 

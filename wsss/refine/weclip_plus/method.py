@@ -129,9 +129,7 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
             features_of=(self.encoder.depth - 2,),
             last_input=self._last_input,
         )
-        if (
-            attention_blocks and self.other_features is not None
-        ):
+        if attention_blocks and self.other_features is not None:
             clip = replace(clip, compared=on_grid(dino.tokens, dino.grid, clip.grid))
         return BothFeatures(clip, dino)
 
