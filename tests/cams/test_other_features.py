@@ -17,10 +17,7 @@ from wsss.config.cams import CamsConfig
 from wsss.config.clip import DinoConfig
 
 GRID = (4, 5)
-PIXELS = (
-    64,
-    80,
-)  # of CLIP's patches of 16: 4 x 5; of DINOv2's patches of 14: 4 x 5, cut to 56 x 70
+PIXELS = (64, 80)  # patches of 16 or, with a remainder, of 14
 
 
 @pytest.fixture(scope="module")

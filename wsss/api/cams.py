@@ -222,8 +222,7 @@ def propagate(
             f"attention {list(attention.shape)} does not fit maps on a grid of "
             f"{maps.shape[1]} x {maps.shape[2]} patches"
         )
-    options = {"power": power, "sinkhorn_iterations": iterations}
-    settings = _affinity(options, box_threshold)
+    settings = _affinity({"power": power, "sinkhorn_iterations": iterations}, box_threshold)
     rows = torch.from_numpy(maps.astype(np.float32))
     weights = torch.from_numpy(attention.astype(np.float32))[None]
     image_index = torch.zeros(len(rows), dtype=torch.long)
@@ -243,7 +242,10 @@ def check_clip(clip: object) -> None:
 
 def _affinity(options: bool | Mapping[str, Any], box_threshold: float | None) -> AffinityConfig:
     values = {"enabled": options} if isinstance(options, bool) else options
-    return section(AffinityConfig, **{"box_threshold": box_threshold, **values})
+    affinity = section(AffinityConfig, **{"box_threshold": box_threshold, **values})
+    if affinity.factor == "dino":
+        raise ValueError("no DINOv2 is loaded here; give wsss.propagate its affinity of patches")
+    return affinity
 
 
 def _check_tags(tags: Sequence[str]) -> None:
