@@ -127,7 +127,7 @@ def test_a_check_warns_of_a_gpu_that_only_other_machines_may_have(tmp_path: Path
     command = [sys.executable, "-m", "wsss", "config", "check", "--config", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "device: cuda" in done.stdout
-    assert "warning for jobs that run here: no GPU: this torch has no CUDA; set" in done.stderr
+    assert "warning: jobs that run here: no GPU: this torch has no CUDA; set" in done.stderr
 
 
 def test_an_option_of_the_command_line_is_checked_too(tmp_path: Path) -> None:

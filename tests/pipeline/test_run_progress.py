@@ -115,3 +115,23 @@ def test_a_narrow_screen_cuts_the_title(tmp_path: Path, clock: list[float]) -> N
 def test_durations_in_words() -> None:
     texts = [duration_text(seconds) for seconds in (0.4, 59.4, 60, 3599, 3600, 90000)]
     assert texts == ["0 s", "59 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "25 h 0 min"]
+
+
+def test_warnings_of_a_finished_job(tmp_path: Path) -> None:
+    run = RunProgress(dict.fromkeys(range(5), 1.0))
+    log = tmp_path / "cams.log"
+    log.write_text("warning: of an earlier run\n")
+    os.utime(log, (0, 0))
+    run.start(0, "CAMs", [str(log)])
+    assert run.warnings(0) == []
+    log.write_text("CAMs: 1/2\nwarning: 3 seeds lack a tag\n  a\n  b\nCAMs: 2/2\nwarning: full\n")
+    assert run.warnings(0) == [
+        f"warning: 3 seeds lack a tag\n  a\n  b\n  log: {log}",
+        f"warning: full\n  log: {log}",
+    ]
+    for part in range(1, 5):  # the same with other numbers and other lines below
+        log.write_text(f"warning: {part} seeds lack a tag\n  {part}.png\n")
+        run.start(part, "CAMs", [str(log)])
+        assert len(run.warnings(part)) == (part < 3)
+    run.start(1, "Table", [])
+    assert run.warnings(1) == run.warnings(7) == []

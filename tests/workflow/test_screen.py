@@ -117,6 +117,21 @@ class Pause:
         return file
 
 
+def _run_into_a_pipe(project: Project, *arguments: str) -> str:
+    """What a run without a terminal shows."""
+    environment = {k: v for k, v in os.environ.items() if k not in _OF_ENGINES}
+    command = [ENGINE, "--cores", "1", *arguments]
+    done = subprocess.run(
+        command, cwd=project.root, env=environment, text=True, capture_output=True, check=True
+    )
+    return done.stderr
+
+
+def _without_cursor(text: str) -> str:
+    """What a terminal received, without colours, with a new line for each movement."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", _COLOURS.sub("", text))
+
+
 def _no_internals(lines: list[str]) -> None:
     screen = "\n".join(lines)
     assert "Traceback" not in screen
@@ -146,6 +161,26 @@ def test_a_run_that_fails(project: Project) -> None:
     assert lines[-1] == "error: data.root: photos: no such folder"
     _no_internals(lines)
     assert not (project.root / table).exists()  # that of the run before
+
+
+def test_a_job_that_warns(project: Project) -> None:
+    """What it warns of is seen, on a terminal and in a file, and no second time."""
+    with (project.root / "photos/tags.csv").open("a") as stream:
+        stream.write("not\x1bhere.jpg,cat\n")
+    target = str(MANIFEST / "manifest.csv")
+    run = Terminal(project, target)
+    code, lines = run.end()
+    assert code == 0, lines
+    screen = _without_cursor(run.text)
+    (warning,) = re.findall(r"^(warning: .*)\r\n(.*)\r$", screen, re.MULTILINE)
+    assert warning[0].startswith("warning: 1 of 4 images cannot be used and are left out: ")
+    assert "not\\x1bhere.jpg" in warning[0]  # a name cannot steer the terminal
+    assert warning[1] == "  log: results/photos/logs/ingest.log"
+    _no_internals(lines)
+    screen = _run_into_a_pipe(project, "--forcerun", "ingest", "--", target)
+    assert screen.count("warning: 1 of 4 images cannot be used") == 1
+    assert "[100 %] Decoding" in screen
+    assert "warning" not in _run_into_a_pipe(project, "--", target)
 
 
 def test_ctrl_c(project: Project) -> None:
@@ -256,7 +291,7 @@ def test_progress_on_a_terminal(finished: Project, tmp_path: Path) -> None:
     run = Terminal(project, "--configfile", "tiny.yaml", "--", target)
     code, lines = run.end()
     assert code == 0, lines
-    frames = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", run.text)
+    frames = _without_cursor(run.text)
     steps = re.findall(
         r"Training the segmenter: retrain (\d+)/40, loss \d+\.\d+, \d+ s left", frames
     )

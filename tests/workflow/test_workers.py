@@ -78,7 +78,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return copy_project(tmp_path_factory.mktemp("project"))
 
 
-def _workers(project: Project, *options: str, **compute: int) -> dict[str, set[str]]:
+def _workers(project: Project, *options: str, **compute: int | str) -> dict[str, set[str]]:
     """What each command of a dry run is given, by its name."""
     seeds = overlay(CONFIG["refine"], {"method": "weakclip", "weclip": {}})
     project.configure(compute=compute, refine=seeds | {"weclip": {}})
@@ -102,7 +102,7 @@ def test_jobs_are_given_the_number(project: Project) -> None:
 
 @pytest.mark.workflow
 def test_without_a_number_the_machine_says_it(project: Project) -> None:
-    given = _workers(project)
+    given = _workers(project, workers="auto")
     del given["score"]
     assert set().union(*given.values()) == {str(auto_workers("auto"))}
 

@@ -18,12 +18,14 @@ from torch import Tensor
 
 from wsss.clip.images import Channels
 from wsss.clip.input import EncoderInput
+from wsss.compute.packed_rows import to_device
 from wsss.config.clip import DinoConfig, encoder_module
 
 
 class PatchEncoder(Protocol):
     """A frozen encoder besides CLIP, such as `wsss.dino.encoder.DinoEncoder`."""
 
+    device: torch.device
     digest: str
     """sha256 over its weights and sizes."""
 
@@ -46,6 +48,7 @@ class OtherFeatures:
         self, images: Float[Tensor, "batch 3 height width"], grid: tuple[int, int]
     ) -> Float[Tensor, "batch patches channels"]:
         """The features of images as CLIP takes them."""
+        images = to_device(images, self.encoder.device)
         seen = self.encoder.encode(self.encoder.renormalized(images, *self.normalization))
         return on_grid(seen.tokens, seen.grid, grid)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from typing import Annotated
 
@@ -32,6 +31,7 @@ from wsss.compute.machine import allow_open_files, name_user
 from wsss.errors import WsssError
 from wsss.pipeline.job import current_job, refuse_other_code
 from wsss.pipeline.parent_watch import exit_with_parent
+from wsss.pipeline.stage_log import LogFormatter, printable
 
 app = typer.Typer(
     name="wsss",
@@ -85,7 +85,9 @@ def run(application: typer.Typer) -> None:
     exit_with_parent()
     allow_open_files()
     name_user()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     first = os.environ.get("RANK", "0") == "0"  # of several, one says how it goes
     logging.getLogger("wsss").setLevel(logging.INFO if first else logging.WARNING)
     try:
@@ -97,7 +99,7 @@ def run(application: typer.Typer) -> None:
         if os.environ.get("WSSS_TRACEBACK"):
             raise
         Console(stderr=True).print("[bold red]error:[/] ", end="")
-        print(_printable(_text(error)), file=sys.stderr)
+        print(printable(_text(error)), file=sys.stderr)
         sys.exit(1)
     except ImportError as error:
         if not (message := explain_import(error)):
@@ -117,14 +119,3 @@ def _text(error: Exception) -> str:
         "training, compute.batch, clip.long_side or predict.window of other stages, or set "
         "compute.device to cpu"
     )
-
-
-def _printable(text: str) -> str:
-    """A message without what a terminal would obey: names of files may hold escape sequences.
-
-    Its further lines are indented, so that one can see in a log where it ends.
-    """
-    plain = "".join(
-        c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
-    )
-    return re.sub(r"\n(?=\S)", "\n  ", plain)

@@ -33,7 +33,7 @@ def check_weights(config: Config) -> None:
     files = {key: expand_path(text) for key, text in texts.items() if names_file(text)}
     for key, path in files.items():
         if not path.exists():
-            _log.warning("warning for jobs that run here: %s: %s: no such file", key, path)
+            _log.warning("jobs that run here: %s: %s: no such file", key, path)
     if "clip.model" not in files:
         from wsss.clip.load import check_names
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsss.artifacts.progress import LoggedProgress, logged_progress
+from wsss.pipeline.stage_log import read_log, warnings
 
 _MOST = 0.99
 """Share of a job that counts as done at most before its end."""
 _MOST_LINES = 8
 """Running jobs that are shown."""
+_MOST_WARNINGS = 3
+"""Warnings of one kind that are shown."""
+_NUMBER = re.compile(r"\d+")
 _SHORTEST_TITLE = 12
 _TELLS = 0.02
 """Share from which on the time so far says something about the time left."""
@@ -33,13 +39,17 @@ class _RunningJob:
     def elapsed(self) -> float:
         return time.monotonic() - self.start
 
-    def read_log(self) -> None:
-        """Take up what the log says since the job started; before that it is of an earlier run."""
-        if self.log is None:
-            return
+    def read_progress(self) -> None:
+        """Take up what the log says since the job started."""
+        if self.has_logged():
+            assert self.log is not None
+            self.progress = logged_progress(self.log) or self.progress
+
+    def has_logged(self) -> bool:
+        """Whether the log is of this job; before that it is of an earlier run."""
         with suppress(OSError):
-            if self.log.stat().st_mtime > self.started - _CLOCKS:
-                self.progress = logged_progress(self.log) or self.progress
+            return self.log is not None and self.log.stat().st_mtime > self.started - _CLOCKS
+        return False
 
     def share(self, expected: float) -> float:
         """How much of it is done; it may take longer than expected."""
@@ -78,6 +88,7 @@ class RunProgress:
         self._expected = dict(expected)
         self._finished: set[int] = set()
         self._running: dict[int, _RunningJob] = {}
+        self._warnings: Counter[str] = Counter()
         self._start = time.monotonic()
         self._percent = 0
 
@@ -101,6 +112,22 @@ class RunProgress:
         """A job failed."""
         self._running.pop(job, None)
 
+    def warnings(self, job: int) -> list[str]:
+        """What a running job warned of so far, a paragraph each that ends with its log.
+
+        Parts of a split warn of the same with other numbers: the first few of a run are given.
+        """
+        running = self._running.get(job)
+        if running is None or running.log is None or not running.has_logged():
+            return []
+        shown = []
+        for text in warnings(read_log(running.log)):
+            kind = _NUMBER.sub("", text.partition("\n")[0])
+            self._warnings[kind] += 1
+            if self._warnings[kind] <= _MOST_WARNINGS:
+                shown.append(f"{text}\n  log: {running.log}")
+        return shown
+
     def finish(self, job: int) -> str:
         """A job is finished.
 
@@ -111,7 +138,7 @@ class RunProgress:
         running = self._running.pop(job, None)
         if running is None or not self._expected.get(job, 1):
             return ""
-        running.read_log()
+        running.read_progress()
         steps = running.steps_text()
         done = f"done in {duration_text(running.elapsed())}"
         return self._line(f"{running.title}: {steps + ', ' if steps else ''}{done}")
@@ -136,7 +163,7 @@ class RunProgress:
             width: columns of the screen.
         """
         for running in self._running.values():
-            running.read_log()
+            running.read_progress()
         shown = sorted(self._running.values(), key=lambda running: running.progress is None)
         lines = [running.line(width) for running in shown[:_MOST_LINES]]
         return [*lines, f"and {more} more"] if (more := len(shown) - len(lines)) else lines

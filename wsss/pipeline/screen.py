@@ -2,7 +2,8 @@
 
 The engine logs through Python's `logging`; what it logs still goes to its file in
 ``.snakemake/log``. On a terminal, lines at the bottom show the running jobs and the share that is
-done. Elsewhere plain lines appear now and then. Warnings and errors look as they always did.
+done. Elsewhere plain lines appear now and then. What a job warned of in its log follows when the
+job is finished. The engine's own warnings and errors look as they always did.
 """
 
 from __future__ import annotations
@@ -97,6 +98,8 @@ class Screen(logging.Handler):
         elif event == "job_error":
             self._progress.fail(record.jobid)  # type: ignore[attr-defined]
         elif event == "job_finished":
+            for warning in self._progress.warnings(record.job_id):  # type: ignore[attr-defined]
+                self._write(warning, "yellow")
             line = self._progress.finish(record.job_id)  # type: ignore[attr-defined]
             if line and self._shows_finished:
                 self._write(line)
@@ -155,9 +158,9 @@ class Screen(logging.Handler):
             self._live.stop()
             self._live = None
 
-    def _write(self, line: str) -> None:
+    def _write(self, line: str, style: str = "") -> None:
         self._clear()
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(line, style=style), soft_wrap=True)
 
     def _passes(self, record: logging.LogRecord) -> bool:
         """Keep the engine's own lines from the screen, and make room for all others."""

@@ -52,7 +52,7 @@ def check(config: ConfigFiles = DEFAULT_CONFIG) -> None:
     try:
         require_cuda(loaded.compute.device)
     except ValueError as error:  # jobs may run elsewhere: on a cluster, in a container
-        _log.warning("warning for jobs that run here: %s", error)
+        _log.warning("jobs that run here: %s", error)
     typer.echo(
         yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         nl=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TypeVar
 
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from wsss.cams.grad_cam import block_cams
+from wsss.cams.grad_cam import GradCam, block_cams
 from wsss.cams.patch_affinity import pair_factor
 from wsss.clip.text.embeddings import TextBank, text_bank
 from wsss.refine.base import Setup
@@ -26,6 +27,9 @@ Options = TypeVar("Options", bound=GradCamOptions)
 
 class GradCamRefiner(HeadRefiner[Options, Trained]):
     """A refiner that Grad-CAMs of its crops teach; see `HeadRefiner`."""
+
+    logit_scale: float | None = None
+    """Factor of the cosines in Grad-CAMs; None: the encoder's."""
 
     def __init__(self, setup: Setup[Options], head: Trained) -> None:
         super().__init__(setup, head)
@@ -46,7 +50,9 @@ class GradCamRefiner(HeadRefiner[Options, Trained]):
         affinity: Float[Tensor, "batch patches patches"] | None,
         sources: Float[Tensor, "rows height width"] | None = None,
     ) -> UInt8[Tensor, "batch side side"]:
-        """Y: 0 background, class + 1, 255 where nothing is to be learned (eq. 16).
+        """Y: 0 background, class + 1, 255 where nothing is to be learned.
+
+        Eq. 7-16 of docs/methods/weclip.md.
 
         Args:
             batch: the crops.
@@ -65,22 +71,29 @@ class GradCamRefiner(HeadRefiner[Options, Trained]):
     ) -> tuple[
         Float[Tensor, "rows height width"], Bool[Tensor, " rows"], Float[Tensor, " rows"] | None
     ]:
-        """M_init (eq. 7), whether a row's class is shown, and the height to which M_f is scaled.
+        """M_init, whether a row's class is shown, and the height to which M_f is scaled.
 
-        A map of the whole image tells how much of a class the crop shows. Scaling by its own
-        extremes would lose that and give every tag a full peak, so the peak that the image's
-        refined map has on the crop is restored.
+        Eq. 7 of docs/methods/weclip.md. A map of the whole image tells how much of a class the
+        crop shows. Scaling by its own extremes would lose that and give every tag a full peak, so
+        the peak that the image's refined map has on the crop is restored.
         """
         if not self._crop_cams:
             every = torch.ones_like(batch.probabilities, dtype=torch.bool)
             return batch.initial, every, batch.maps.flatten(1).amax(1)
-        assert features.block is not None
-        cams = self.setup.cams
-        grad_cams = block_cams(
-            self.encoder, features.block, features.grid, batch.tags, self.bank, cams.gradient
-        )
-        maps = grad_cams.scaled(cams.scaling)
+        grad_cams = self.grad_cams(features, batch.tags)
+        maps = grad_cams.scaled(self.setup.cams.scaling)
         return maps, shown_tags(batch, self.options, grad_cams.probabilities), None
+
+    def grad_cams(self, features: EncoderFeatures, tags: Sequence[Sequence[int]]) -> GradCam:
+        """Grad-CAMs of images.
+
+        Args:
+            features: of the encoder, with its last block.
+            tags: classes of each image, 0-based.
+        """
+        assert features.block is not None
+        words, scale = (self.bank, self.setup.cams.gradient), self.logit_scale
+        return block_cams(self.encoder, features.block, features.grid, tags, *words, scale)
 
     def refined(
         self,
@@ -90,7 +103,10 @@ class GradCamRefiner(HeadRefiner[Options, Trained]):
         affinity: Float[Tensor, "batch patches patches"] | None,
         sources: Float[Tensor, "rows height width"] | None = None,
     ) -> Float[Tensor, "rows height width"]:
-        """M_f: maps spread between patches (eq. 8-12); unchanged where nothing spreads them."""
+        """M_f: maps spread between patches (eq. 8-12 of docs/methods/weclip.md).
+
+        They are unchanged where nothing spreads them.
+        """
         cams, factor = self.setup.cams, None
         if features.compared is not None:
             bank = self.bank if cams.affinity.uses_texts else None

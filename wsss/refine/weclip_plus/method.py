@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from wsss.cams.grad_cam import block_cams
 from wsss.cams.maps import resize_maps
 from wsss.cams.other_features import on_grid
 from wsss.compute.packed_rows import to_device
@@ -51,6 +50,7 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
         labels = setup.classes.label_count
         super().__init__(setup, BothHeads(encoder.width, dino.width, labels, setup.options))
         skipped = self.options.cam_block == "skipped"
+        self.logit_scale = self.options.cam_logit_scale
         self._last_input = encoder.depth - (3 if skipped else 2)
 
     @property
@@ -248,15 +248,12 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
             last_block=anew,
             projected=self.setup.cams.affinity.uses_clip,
         )
-        clip, settings = features.clip, self.setup.cams
+        clip = features.clip
         rows = (torch.zeros(len(classes), dtype=torch.long), torch.tensor(classes).long())
         if clip.block is None or not anew:
             maps = resize_maps(cams, clip.grid)
         else:
-            tags = (list(classes),)
-            words = (self.bank, settings.gradient)
-            grad_cams = block_cams(self.encoder, clip.block, clip.grid, tags, *words)
-            maps = grad_cams.scaled(settings.scaling)
+            maps = self.grad_cams(clip, [classes]).scaled(self.setup.cams.scaling)
         decoded = self.decode(features)
         sources = self.sources(decoded.logits, *rows)
         return self.refined(clip, maps, rows[0], self.affinity(self.fused(decoded)), sources)
