@@ -43,10 +43,10 @@ class Affinity:
         """Multiply columns by S to the power, without building it."""
         row, column = self.row.unsqueeze(-1), self.column.unsqueeze(-1)
         for _ in range(self.power):
-            forward = row * (self.weights @ (column * columns))
-            backward = column * (self.weights.transpose(-2, -1) @ (row * columns))
-            columns = (forward + backward) / 2
-        return columns
+            forward = self.weights @ (column * columns)
+            backward = self.weights.transpose(-2, -1) @ (row * columns)
+            columns = torch.addcmul(column * backward, row, forward)
+        return columns / 2**self.power
 
 
 def balance(

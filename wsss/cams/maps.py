@@ -70,7 +70,7 @@ def scale_maps(
         return maps
     shifted = maps - _extreme(maps, largest=False)
     span = _extreme(shifted, largest=True)
-    return torch.where(span > 0, shifted / span.clamp_min(torch.finfo(span.dtype).tiny), 0.0)
+    return shifted / span.clamp_min(torch.finfo(span.dtype).tiny)  # a constant map is 0 / tiny
 
 
 def resize_maps(

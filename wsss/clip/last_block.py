@@ -118,8 +118,8 @@ class LastBlock:
                 _per_row(token_part, index), at_output.x_scale[rows].unsqueeze(-1), value=-1
             )
             inner = block.fc1.vjp(hidden).mul_(block.norm2.weight)  # (n, N, D)
-            gradient[rows] += _through_standardize(
-                inner, _per_row(y, index), _per_row(factor, index)
+            gradient[rows].add_(
+                _through_standardize(inner, _per_row(y, index), _per_row(factor, index))
             )
         return gradient
 

@@ -101,5 +101,5 @@ def online_labels(
         uncertain = (largest > ignore_band.low) & (largest < ignore_band.high)
         labels = labels.masked_fill(uncertain, IGNORED)
     if valid is not None:
-        labels = labels.masked_fill(~valid, IGNORED)
+        labels = torch.where(valid, labels, IGNORED)
     return labels

@@ -33,7 +33,7 @@ def balanced_cross_entropy(
     labels = labels.long()
     loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
     background = labels == 0
-    foreground = ~background & (labels != IGNORED)
+    foreground = (labels != IGNORED) > background
     where = torch.stack([background, foreground]).flatten(1)
     return 0.5 * batch_mean((loss.flatten() * where).sum(1), where.sum(1)).sum()
 
@@ -52,11 +52,10 @@ def batch_mean(
         more: added to the count of the batch.
     """
     terms = distributed.all_sum(count)
-    if more:
-        terms = terms + more
+    terms = terms + more if more else terms.clamp_min(1)
     if (processes := distributed.world_size()) > 1:
         total = processes * total
-    return total / terms.clamp_min(1)
+    return total / terms
 
 
 def window(
@@ -88,7 +87,7 @@ def affinity_labels(
     cells = reduced.flatten(1)  # (B, 1, h, w) -> (B, h w)
     labelled = cells != IGNORED
     pairs = (cells[:, :, None] == cells[:, None, :]).to(torch.uint8)
-    return pairs.masked_fill(~(near & labelled[:, :, None] & labelled[:, None, :]), IGNORED)
+    return torch.where(near & labelled[:, :, None] & labelled[:, None, :], pairs, IGNORED)
 
 
 def affinity_loss(
