@@ -403,7 +403,7 @@ def cams_files(wildcards):
 
 def encoder_files(wildcards):
     """Those that the affinity or the refiner reads."""
-    return files_of_encoders(wildcards, of_run(wildcards).other_encoders)
+    return files_of_encoders(wildcards, of_run(wildcards).encoders_besides_clip)
 
 
 def repeated_images(wildcards):

@@ -243,7 +243,7 @@ def check_clip(clip: object) -> None:
 def _affinity(options: bool | Mapping[str, Any], box_threshold: float | None) -> AffinityConfig:
     values = {"enabled": options} if isinstance(options, bool) else options
     affinity = section(AffinityConfig, **{"box_threshold": box_threshold, **values})
-    if affinity.factor == "dino":
+    if affinity.uses_dino:
         raise ValueError("no DINOv2 is loaded here; give wsss.propagate its affinity of patches")
     return affinity
 

@@ -78,7 +78,7 @@ def run(
     source = make_source(classes, cache, ids, **values, compute=compute)
     provenance = STAGES["cams"].provenance(
         values,
-        modules=map(encoder_module, cams.other_encoders),
+        modules=[encoder_module("dino")] if cams.affinity.uses_dino else [],
         weights=source.weights,
         inputs=manifest_digests(manifest_dir),
     )
@@ -118,7 +118,7 @@ def make_source(
     inputs, other = None, None
     if cams.has_affinity or not external:
         inputs = EncoderInput(clip, cache, max_pixels=max_pixels, device=compute.device)
-        if cams.has_affinity and "dino" in cams.other_encoders:
+        if cams.has_affinity and cams.affinity.uses_dino:
             other = load_dino(dino, inputs.normalization, cache, compute.device)
     if external or inputs is None:
         bank, words = None, ""

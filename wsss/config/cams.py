@@ -28,9 +28,7 @@ class AffinityConfig(Section):
             "as a factor of what they learn."
         ),
     )
-    joined_with: AffinityFactor = Field(
-        "distribution", description="What kind joined multiplies the attention by."
-    )
+    joined_with: AffinityFactor = Field("distribution", description="Second factor of joined.")
     sharpness: float = Field(
         30.0,
         gt=0,
@@ -93,6 +91,11 @@ class AffinityConfig(Section):
     def uses_clip(self) -> bool:
         """Whether it compares the patches' features of CLIP."""
         return self.factor in ("distribution", "feature")
+
+    @property
+    def uses_dino(self) -> bool:
+        """Whether it compares features of section ``dino``."""
+        return self.factor == "dino"
 
     @property
     def unused(self) -> set[str]:
@@ -284,7 +287,7 @@ class CamsConfig(Section):
     @property
     def other_encoders(self) -> tuple[str, ...]:
         """Frozen encoders besides CLIP that the affinity reads, by their sections."""
-        return ("dino",) if self.affinity.factor == "dino" else ()
+        return ("dino",) if self.affinity.uses_dino else ()
 
     @property
     def compares_texts(self) -> bool:

@@ -163,7 +163,7 @@ class Config(Section):
         return self.refine.needs_seeds and self.supervision == "tags"
 
     @property
-    def other_encoders(self) -> tuple[str, ...]:
+    def encoders_besides_clip(self) -> tuple[str, ...]:
         """Frozen encoders besides CLIP that are read, by their sections."""
         return (*self.cams.other_encoders, *self.refine.other_encoders)
 

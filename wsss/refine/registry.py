@@ -31,7 +31,7 @@ def method_module(method: str) -> str:
 def method_encoders(method: str, cams: CamsConfig) -> tuple[str, ...]:
     """Frozen encoders besides CLIP that a method reads: its own, and that of the affinity."""
     options = METHODS[method]
-    others = cams.other_encoders if options.refines_cams else ()
+    others = ("dino",) if options.refines_cams and cams.affinity.uses_dino else ()
     return tuple(dict.fromkeys((*options.encoders, *others)))
 
 

@@ -37,7 +37,7 @@ class HeadRefiner(Refiner[Options], Generic[Options, Trained]):
     @cached_property
     def other_features(self) -> OtherFeatures | None:
         """Features of an encoder besides CLIP, where the affinity compares them."""
-        if self.setup.cams.affinity.factor != "dino":
+        if not self.setup.cams.affinity.uses_dino:
             return None
         encoder = cast(PatchEncoder, self.setup.encoders["dino"])
         return OtherFeatures(encoder, self.setup.encoder_input.normalization)
