@@ -52,8 +52,13 @@ def test_each_kind_has_maps_and_a_row(tmp_path: Path) -> None:
         rows = list(csv.DictReader(stream))
     assert {row["run"] for row in rows} >= set(kinds)
     arrays = {}
-    for name in ("attention", "joined", "feature"):
-        with Shard(project.root / f"results/{RUN}/{name}/cams/train/1-of-1.h5") as shard:
+    # The configuration itself has attention, so its folder holds those maps.
+    for name, run in {
+        "attention": RUN,
+        "joined": f"{RUN}/joined",
+        "feature": f"{RUN}/feature",
+    }.items():
+        with Shard(project.root / f"results/{run}/cams/train/1-of-1.h5") as shard:
             arrays[name] = {item.id: item.arrays["cam_affinity"] for item in shard}
     for name in ("joined", "feature"):
         assert any((arrays[name][i] != arrays["attention"][i]).any() for i in arrays[name])

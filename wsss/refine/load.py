@@ -214,6 +214,7 @@ def from_checkpoint(
     Raises:
         ArtifactError: the checkpoint is damaged, or the encoder has other weights than in training.
         ClipLoadError: the encoder's weights are not there.
+        DinoLoadError: those of DINOv2 are not, where the method reads it.
     """
     _, provenance = load_checkpoint(checkpoint)
     sections, facts = provenance.config, checkpoint_facts(checkpoint)

@@ -30,6 +30,8 @@ def method_module(method: str) -> str:
 
 def method_encoders(method: str, cams: CamsConfig) -> tuple[str, ...]:
     """Frozen encoders besides CLIP that a method reads: its own, and that of the affinity."""
+    if method not in METHODS:
+        return ()
     options = METHODS[method]
     others = ("dino",) if options.refines_cams and cams.affinity.uses_dino else ()
     return tuple(dict.fromkeys((*options.encoders, *others)))

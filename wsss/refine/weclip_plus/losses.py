@@ -38,8 +38,8 @@ def cross_losses(
         logits.detach().argmax(1).to(torch.uint8) for logits in (first, second)
     )
     if valid is not None:
-        first_labels = first_labels.masked_fill(~valid, IGNORED)
-        second_labels = second_labels.masked_fill(~valid, IGNORED)
+        first_labels = torch.where(valid, first_labels, IGNORED)
+        second_labels = torch.where(valid, second_labels, IGNORED)
     return (
         balanced_cross_entropy(first, second_labels),
         balanced_cross_entropy(second, first_labels),
