@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from wsss.compute.packed_rows import to_device
 from wsss.config.clip import DinoConfig, encoder_module
 
 
+@runtime_checkable
 class PatchEncoder(Protocol):
     """A frozen encoder besides CLIP, such as `wsss.dino.encoder.DinoEncoder`."""
 

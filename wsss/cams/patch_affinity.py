@@ -125,12 +125,15 @@ def pair_factor(
 def pair_weights(
     attention: Float[Tensor, "batch tokens tokens"] | None,
     factor: Float[Tensor, "batch patches patches"] | None,
-) -> Float[Tensor, "batch tokens tokens"]:
+) -> Float[Tensor, "batch rows rows"]:
     """W: what is balanced and spreads the maps (eq. 6).
 
     Args:
         attention: mean attention, perhaps with a class token in front; None: of no block.
         factor: from `pair_factor`; None leaves the attention as it is.
+
+    Returns:
+        Of the patches alone, where there is a factor.
     """
     if factor is None:
         assert attention is not None
