@@ -56,7 +56,8 @@ PRESETS = {
     "patch_text": {"demo": "demo-excel", "voc-subset": "voc-subset-excel"},
 }
 NONE, ATTENTION = "none", "attention"
-_DEFAULT = (AffinityConfig().last_blocks, AffinityConfig().power)
+_DEPTH = 12  # blocks of either encoder
+_DEFAULT = (AffinityConfig().blocks_of(_DEPTH), AffinityConfig().power)
 HEADER = ["affinity", "blocks", "power", "background", "train", "val", "difference", "95 %"]
 Maps = Mapping[str, np.ndarray]
 """Of an image by run: float16 [classes, rows, columns]."""
@@ -219,7 +220,7 @@ class Plan:
             key = (affinity.factor, affinity.sharpness, affinity.tau, affinity.exponent)
             if key not in factors:
                 factors[key] = pair_factor(features, bank, affinity)
-            blocks = range(encoder.depth - affinity.attention_blocks, encoder.depth)
+            blocks = range(encoder.depth - affinity.blocks_of(encoder.depth), encoder.depth)
             mean = torch.stack([attention[i] for i in blocks]).mean(0) if blocks else None
             weights = pair_weights(mean, factors[key])
             result[label] = propagate(weights, maps, index, settings).half().numpy()
@@ -254,7 +255,7 @@ def val_table(
         cells = ["", ""]
         if row != NONE:
             affinity = plan.runs[best.label].affinity
-            blocks = str(affinity.last_blocks) if affinity.attention_blocks else ""
+            blocks = str(affinity.last_blocks) if affinity.uses_attention else ""
             cells = [blocks, str(affinity.power)]
         value = mean_iou(counts[row], among=plan.among)
         cells += [f"{best.threshold:.2f}", _percent(best.miou), _percent(value)]
@@ -288,7 +289,8 @@ def _winners(grid: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, np.nd
 
 def _blocks(plan: Plan, label: str) -> tuple[int, int]:
     affinity = plan.runs[label].affinity
-    return affinity.last_blocks, affinity.power
+    blocks = affinity.model_copy(update={"kind": ATTENTION}).blocks_of(_DEPTH)
+    return blocks, affinity.power
 
 
 def _row(label: str) -> str:

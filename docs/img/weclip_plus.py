@@ -49,7 +49,8 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     manifest, classes = load(run / "manifest")
     sample = next(s for s in manifest.split("val") if s.id == image)
     photo, pixels = inputs.photo(sample), inputs.pixels(sample)[None]
-    features = refiner.encode(pixels, attention_blocks=options.rfm_blocks)
+    blocks = options.rfm_blocks_of(refiner.encoder.depth)
+    features = refiner.encode(pixels, attention_blocks=blocks)
     decoded = refiner.decode(features)
     learned, attention = refiner.affinity(refiner.fused(decoded)), features.clip.attention
     assert attention is not None

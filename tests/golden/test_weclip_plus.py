@@ -74,7 +74,7 @@ def test_what_labels_are_made_of(
     refiner: WeClipPlus, arrays: Arrays, kind: str, device: torch.device
 ) -> None:
     batch = plus_batch(refiner, arrays, kind, device)
-    blocks = refiner.options.rfm_blocks
+    blocks = refiner.options.rfm_blocks_of(refiner.encoder.depth)
     features = refiner.encode(batch.images, attention_blocks=blocks, last_block=True)
     attention = features.clip.attention
     assert attention is not None

@@ -15,8 +15,10 @@ import wsss
 from tests.dino.models import TINY
 from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.config.base import overlay
+from wsss.config.load import from_mapping
 from wsss.config.model import DEMO
 from wsss.dino.load import load_dino
+from wsss.pipeline.stages import stage_modules, stage_state
 
 from .conftest import CONFIG, RUN, Project, copy_project
 
@@ -104,13 +106,18 @@ def test_the_section_is_read_where_it_is_used(project: Project) -> None:
     project.configure(**plus())
     assert rules >= READERS
     assert not rules & {"cams", "ingest"}
-    method = {"refine": {"method": "weclip", "weclip": {"width": 16}}}
-    planned = []
-    for precision in ("float32", "bfloat16"):
-        project.configure(**plus(dino={"precision": precision}, **method))
-        planned.append(project.snakemake("--dry-run", "--", TABLE).stdout)
-    project.configure(**plus())
-    assert "dino" not in planned[0]
+
+
+@pytest.mark.parametrize(("method", "reads"), [("weclip", False), ("weclip_plus", True)])
+def test_other_methods_do_not_depend_on_it(method: str, reads: bool) -> None:
+    first, second = (
+        from_mapping({"refine": {"method": method}, "dino": {"precision": precision}})
+        for precision in ("float32", "bfloat16")
+    )
+    for stage in (*READERS, "refine_labels", "score_masks"):
+        assert (stage_state(stage, first) != stage_state(stage, second)) == reads, stage
+    modules = stage_modules("refine_train", first)
+    assert any(name.startswith("wsss.dino") for name in modules) == reads
 
 
 def test_labels_of_the_training_are_scored(project: Project) -> None:

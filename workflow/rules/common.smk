@@ -32,6 +32,7 @@ from wsss.pipeline.stages import stage_code, stage_packages, stage_state
 from wsss.pipeline.watched import (
     data_state,
     file_contents,
+    proposals_state,
     seeds_state,
     tokenizer_files,
 )
@@ -294,6 +295,11 @@ def watched_test_data(wildcards):
 def watched_seeds(wildcards):
     """State of imported CAMs or seeds."""
     return seeds_state(of_run(wildcards))
+
+
+def watched_proposals(wildcards):
+    """State of mask proposals: the masks are made again when one is edited, new or missing."""
+    return proposals_state(of_run(wildcards))
 
 
 def watched_corrections(wildcards):

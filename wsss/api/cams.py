@@ -53,20 +53,21 @@ class Clip:
 
     @torch.inference_mode()
     def attention(
-        self, photo: Photo, *, last_blocks: int = 8
+        self, photo: Photo, *, last_blocks: int | None = None
     ) -> Float32[np.ndarray, "tokens tokens"]:
         """Mean attention over heads and the last blocks, class token first, for `propagate`.
 
         Args:
             photo: see `read_image`.
-            last_blocks: how many blocks.
+            last_blocks: how many blocks; None: two thirds of the encoder's depth.
         """
         encoder = self.inputs.encoder
-        blocks = range(encoder.depth - last_blocks, encoder.depth)
+        count = AffinityConfig(last_blocks=last_blocks).blocks_of(encoder.depth)
+        blocks = range(encoder.depth - count, encoder.depth)
         pixels = _pixels(self.inputs, read_image(photo))
         total = encoder.run(pixels, attention_sum_of=blocks).attention_sum
         assert total is not None
-        return (total[0] / last_blocks).cpu().numpy()
+        return (total[0] / count).cpu().numpy()
 
 
 @argument_names()
@@ -78,7 +79,7 @@ def load_clip(
     long_side: int | None = None,
     device: str = "auto",
 ) -> Clip:
-    """Load a frozen CLIP that open_clip can build: any plain ViT.
+    """Load a frozen CLIP that open_clip can build: a ViT with a class token, EVA-CLIP or SigLIP.
 
     Args:
         model: name in open_clip (``ViT-B-16-quickgelu``), path of an open_clip model config
@@ -90,7 +91,7 @@ def load_clip(
 
     Raises:
         ClipLoadError: unknown name or tag, or weights that cannot be read or do not fit.
-        UnsupportedEncoderError: the image tower is no plain ViT.
+        UnsupportedEncoderError: the image tower is of another family.
     """
     source = {"model": model, "pretrained": pretrained}
     if model == DEMO and not pretrained:

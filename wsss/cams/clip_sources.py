@@ -81,7 +81,7 @@ def clip_cams(
         classes,
         base=cams.scales.index(1.0),
         flip=cams.flip,
-        attention_blocks=affinity.attention_blocks if cams.has_affinity else 0,
+        attention_blocks=affinity.blocks_of(encoder.depth) if cams.has_affinity else 0,
         features=cams.has_affinity and affinity.uses_clip,
     )
     scale = patch_text.scaled if patch_text else lambda raw: scale_maps(raw.maps, cams.scaling)

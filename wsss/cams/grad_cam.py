@@ -19,8 +19,7 @@ from torch import Tensor
 
 from wsss.cams.maps import BatchCams, Scaling, pack_classes, scale_maps
 from wsss.cams.patch_affinity import patch_features
-from wsss.clip.encoder import ClipEncoder
-from wsss.clip.last_block import LastBlock
+from wsss.clip.encoder import ClipEncoder, ScoredBlock
 from wsss.clip.text.embeddings import TextBank
 from wsss.compute.packed_rows import to_device
 
@@ -74,10 +73,10 @@ def grad_cam(
         )
     last, first = encoder.depth - 1, encoder.depth - attention_blocks
     encoding = encoder.run(images, until=last, attention_sum_of=range(first, last))
-    block = encoder.last_block(encoding.tokens)
+    block = encoder.last_block(encoding.tokens, encoding.grid)
     cams = block_cams(encoder, block, encoding.grid, classes, bank, gradient)
     if features:
-        cams = replace(cams, features=patch_features(encoder, block.tokens))
+        cams = replace(cams, features=patch_features(encoder, block.tokens, encoding.grid))
     if not attention_blocks:
         return cams
     total = block.attention.mean(1)
@@ -89,7 +88,7 @@ def grad_cam(
 @torch.no_grad()
 def block_cams(
     encoder: ClipEncoder,
-    block: LastBlock,
+    block: ScoredBlock,
     grid: tuple[int, int],
     classes: Sequence[Sequence[int]],
     bank: TextBank,
@@ -122,7 +121,9 @@ def block_cams(
     if encoder.projection is not None:
         grad_outputs = grad_outputs @ encoder.projection.T
     channels = block.vjp(grad_outputs, packed[0])
-    activation = block.normed[:, 1:][image_index] if len(classes) > 1 else block.normed[:, 1:]
+    activation = block.normed[:, -grid[0] * grid[1] :]  # patches alone
+    if len(classes) > 1:
+        activation = activation[image_index]
     # (R, N, D) x (R, D, 1) -> (R, N) -> (R, h, w)
     maps = (activation @ channels.unsqueeze(-1)).squeeze(-1).unflatten(1, grid)
     return GradCam(packed[0], maps, probabilities, None, channels)

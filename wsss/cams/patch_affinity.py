@@ -25,15 +25,16 @@ _LN2 = math.log(2)
 
 @torch.no_grad()
 def patch_features(
-    encoder: ClipEncoder, tokens: Float[Tensor, "batch tokens width"]
+    encoder: ClipEncoder, tokens: Float[Tensor, "batch tokens width"], grid: tuple[int, int]
 ) -> Float[Tensor, "batch patches embed_dim"]:
     """Patches in the space that images and texts share.
 
     Args:
         encoder: the frozen encoder.
-        tokens: output of its last block, class token first.
+        tokens: output of its last block; the patches come last.
+        grid: rows and columns of the patches.
     """
-    return encoder.project(encoder.normalize(tokens[:, 1:]))
+    return encoder.project(encoder.normalize(tokens[:, -grid[0] * grid[1] :]))
 
 
 @torch.no_grad()

@@ -140,6 +140,22 @@ def tag_weights(model: str, tag: str, cache_dir: Path | None = None) -> TagWeigh
     return TagWeights(model, tag, repository, _names(name), url, cache_dir)
 
 
+def tag_preprocess(model: str) -> Mapping[str, Any]:
+    """The preparation of images that all weights of a named model share; empty if they differ.
+
+    open_clip knows it by tag alone, while a weight file has none: SigLIP's differs from CLIP's.
+
+    Args:
+        model: name of an open_clip model.
+    """
+    open_clip = import_open_clip()
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    configs = [open_clip.pretrained.get_pretrained_cfg(model, tag) or {} for tag in tags]
+    kinds = {(config.get("mean"), config.get("std")) for config in configs}
+    mean, std = kinds.pop() if len(kinds) == 1 else (None, None)
+    return {"mean": mean, "std": std}
+
+
 @contextlib.contextmanager
 def at_hand(weights: TagWeights | None) -> Iterator[None]:
     """While open_clip loads weights: without any request if their file is on this machine.

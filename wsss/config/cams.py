@@ -6,12 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, Share, Split, variant_field
+from wsss.config.base import Section, Share, Split, block_count, variant_field
 
 AffinityFactor = Literal["distribution", "feature", "dino"]
-"""Affinities of pairs of patches that attention can be multiplied by."""
 _OF_FACTOR = {"distribution": {"sharpness", "tau"}, "feature": {"exponent"}, "dino": {"exponent"}}
-"""The options that they read."""
+"""The options that each reads."""
 
 
 class AffinityConfig(Section):
@@ -23,33 +22,21 @@ class AffinityConfig(Section):
         description=(
             "Along what: attention: the encoder's mean attention (CLIP-ES). distribution: how "
             "alike two patches spread over all classes and backgrounds. feature: the cosine of "
-            "their features. dino: that of features of section dino. joined: attention times the "
-            "affinity of joined_with. Trainings that refine CAMs of crops take all but attention "
-            "as a factor of what they learn."
+            "their features. dino: that of features of section dino. joined: attention times that "
+            "of joined_with. Refiners multiply theirs by all but attention."
         ),
     )
     joined_with: AffinityFactor = Field("distribution", description="Second factor of joined.")
     sharpness: float = Field(
-        30.0,
-        gt=0,
-        description=(
-            "distribution: factor of the cosines of patch and texts before the softmax (CLIP's own "
-            "is 100)."
-        ),
+        30.0, gt=0, description="distribution: factor of the cosines with texts (in CLIP 100)."
     )
     tau: float = Field(
-        0.05,
-        gt=0,
-        description=(
-            "distribution: temperature; a pair's affinity is exp(-J / tau), J the Jensen-Shannon "
-            "divergence, which is at most 0.693."
-        ),
+        0.05, gt=0, description="distribution: temperature of exp(-J / tau); J is at most 0.693."
     )
-    exponent: float = Field(
-        8.0, gt=0, description="feature, dino: power of the cosine; negative ones count as 0."
-    )
-    last_blocks: PositiveInt = Field(
-        8, description="Attention is averaged over this many last blocks."
+    exponent: float = Field(8.0, gt=0, description="feature, dino: power of positive cosines.")
+    last_blocks: PositiveInt | None = Field(
+        None,
+        description="Attention is averaged over so many last blocks. null = 2/3 of all (8 of 12).",
     )
     sinkhorn_iterations: PositiveInt = Field(
         3, description="Iterations of column and row normalisation."
@@ -78,9 +65,13 @@ class AffinityConfig(Section):
         return self.joined_with if self.kind == "joined" else self.kind
 
     @property
-    def attention_blocks(self) -> int:
-        """Number of last blocks whose attention is averaged; 0 where none is used."""
-        return self.last_blocks if self.kind in ("attention", "joined") else 0
+    def uses_attention(self) -> bool:
+        """Whether it reads CLIP's attention."""
+        return self.kind in ("attention", "joined")
+
+    def blocks_of(self, depth: int) -> int:
+        """Last blocks whose attention is averaged, in an encoder of so many; 0: none is used."""
+        return block_count(self.last_blocks, 2 / 3, depth) if self.uses_attention else 0
 
     @property
     def uses_texts(self) -> bool:
@@ -103,7 +94,7 @@ class AffinityConfig(Section):
         unused = set[str]().union(*_OF_FACTOR.values()) - _OF_FACTOR.get(self.factor or "", set())
         if self.kind != "joined":
             unused.add("joined_with")
-        return unused if self.attention_blocks else unused | {"last_blocks"}
+        return unused if self.uses_attention else unused | {"last_blocks"}
 
 
 class ExternalConfig(Section):
@@ -209,7 +200,13 @@ class PatchTextConfig(Section):
             "mean over all heads, or that of each head."
         ),
     )
-    blocks: PositiveInt = Field(5, description="Number of last blocks that are calibrated.")
+    blocks: PositiveInt | None = Field(
+        None,
+        description=(
+            "Number of last blocks that are calibrated. null = 5 of 12 parts of the encoder's "
+            "depth (10 of 24)."
+        ),
+    )
     score: Literal["surgery", "cosine"] = Field(
         "surgery",
         description=(
@@ -234,6 +231,10 @@ class PatchTextConfig(Section):
         ),
     )
     tse: TseConfig = TseConfig()
+
+    def blocks_of(self, depth: int) -> int:
+        """`blocks` of an encoder of so many blocks."""
+        return block_count(self.blocks, 5 / 12, depth)
 
 
 class CamsConfig(Section):

@@ -16,7 +16,7 @@ class ClipConfig(Section):
         "ViT-B-16-quickgelu",
         description=(
             "open_clip model name (ViT-B-16-quickgelu …) or path of an open_clip model config"
-            " (JSON)."
+            " (JSON). A ViT with a class token, EVA-CLIP or SigLIP."
         ),
     )
     pretrained: str = Field(
@@ -28,6 +28,14 @@ class ClipConfig(Section):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="Type of the encoder's weights. CAMs are always computed in float32."
+    )
+    logit_scale: float | None = Field(
+        None,
+        gt=0,
+        description=(
+            "Factor of the cosines of images and texts, wherever a softmax follows. null = the "
+            "encoder's own (CLIP's is 100). The release of WeCLIP+ takes 25 with ViT-L/14."
+        ),
     )
     template: list[str] = Field(
         ["a clean origami {}."], description="Prompt templates. Their embeddings are averaged."

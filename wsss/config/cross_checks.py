@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wsss.config.labels import refine_errors
 from wsss.config.model import Config
 
 
@@ -36,7 +37,7 @@ def cross_checks(config: Config) -> list[str]:
         errors.append(
             "retrain.corrected is given, but retrain.enabled is false: nothing would learn from it"
         )
-    return errors + _of_refiner(config)
+    return errors + refine_errors(config.masks) + _of_refiner(config)
 
 
 def _of_imported(config: Config) -> list[str]:

@@ -30,7 +30,7 @@ from wsss.config.clip import ClipConfig, DinoConfig
 from wsss.config.compute import ComputeConfig
 from wsss.config.data import DataConfig, TagNoiseConfig, count_images
 from wsss.config.infer import InferConfig
-from wsss.config.labels import CrfBackend, MasksConfig, SeedsConfig
+from wsss.config.labels import CrfBackend, MasksConfig, SeedsConfig, with_refine
 from wsss.config.matrix import MatrixConfig
 from wsss.config.refine import RefineConfig, published_normalization
 from wsss.config.retrain import RECIPE_BATCH_NORM, RECIPE_INIT, PredictConfig, RetrainConfig
@@ -182,6 +182,8 @@ class Config(Section):
             if isinstance(section, Mapping):
                 given = {key: value for key, value in section.items() if value != AUTO}
                 filled[name] = options | given
+        if "masks" in filled:
+            filled["masks"] = with_refine(filled["masks"])
         filled = _with_one_backend(filled)
         published = values.get("variant") == "published"
         return fill_variant(cls, filled, "published" if published else "corrected")

@@ -74,7 +74,9 @@ def steps(product: ProductName, settings: Settings) -> str:
     if product == "seeds":
         parts.append("seeds")
     if settings.masks:
-        parts += ["masks", *(["CRF"] if settings.masks.crf.enabled else [])]
+        masks = settings.masks
+        parts += ["masks", *["PAR"] * masks.par, *["CRF"] * masks.crf.enabled]
+        parts += ["proposals of SAM"] * (masks.refine == "sam")
     if settings.retrain:
         parts += ["some corrected"] * bool(settings.retrain.corrected)
         parts.append(settings.retrain.model)

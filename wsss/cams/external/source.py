@@ -168,14 +168,14 @@ class ExternalSource:
     ) -> Float[Tensor, "classes rows columns"]:
         """The seeds on the patch grid, propagated between the encoder's patches."""
         affinity, attention, factor = self._cams.affinity, None, None
-        blocks = range(encoder.depth - affinity.attention_blocks, encoder.depth)
+        blocks = range(encoder.depth - affinity.blocks_of(encoder.depth), encoder.depth)
         encoding = encoder.run(pixels[None], attention_sum_of=blocks)
         if encoding.attention_sum is not None:
             attention = encoding.attention_sum / len(blocks)
         if self._other is not None:
             factor = pair_factor(self._other(pixels[None], encoding.grid), None, affinity)
         elif affinity.uses_clip:
-            features = patch_features(encoder, encoding.tokens)
+            features = patch_features(encoder, encoding.tokens, encoding.grid)
             factor = pair_factor(features, self._bank, affinity)
         maps = seeds.on_grid(encoding.grid).to(encoder.device)
         image_index, _ = pack_classes([sample.tags])

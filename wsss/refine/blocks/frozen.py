@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wsss.cams.patch_affinity import patch_features
-from wsss.clip.encoder import ClipEncoder
-from wsss.clip.last_block import LastBlock
+from wsss.clip.encoder import ClipEncoder, ScoredBlock
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class EncoderFeatures:
     """Patch tokens: outputs of the asked blocks (eq. 1 of docs/methods/weclip.md)."""
     attention: Float[Tensor, "batch candidates patches patches"] | None
     """Head-mean attention of the requested last blocks, patches only."""
-    block: LastBlock | None
+    block: ScoredBlock | None
     """The last block's pass, where Grad-CAM or the projection needs it."""
     compared: Float[Tensor, "batch patches channels"] | None = None
     """Patch features that the affinity compares: of CLIP in the space of the texts, or others."""
@@ -64,13 +63,15 @@ def encode(
     entering = last - 1 if last_input is None else last_input
     outputs = {*returned, entering}
     encoding = encoder.run(images, until=last, outputs_of=outputs, attention_of=earlier)
-    features = torch.stack([encoding.outputs[index][:, 1:] for index in returned])
+    rows, columns = grid = encoding.grid
+    patches = slice(-rows * columns, None)  # without the class token, if there is one
+    features = torch.stack([encoding.outputs[index][:, patches] for index in returned])
     tokens = encoding.outputs[entering]
-    block = encoder.last_block(tokens) if last_block or projected else None
+    block = encoder.last_block(tokens, grid) if last_block or projected else None
     attention = None
     if attention_blocks:
-        newest = encoder.last_attention(tokens) if block is None else block.attention.mean(1)
+        newest = encoder.last_attention(tokens, grid) if block is None else block.attention.mean(1)
         maps = [*(encoding.attention[index] for index in earlier), newest]
-        attention = torch.stack([of_block[:, 1:, 1:] for of_block in maps], dim=1)
-    compared = patch_features(encoder, block.tokens) if block and projected else None
-    return EncoderFeatures(encoding.grid, features, attention, block, compared)
+        attention = torch.stack([of_block[:, patches, patches] for of_block in maps], dim=1)
+    compared = patch_features(encoder, block.tokens, grid) if block and projected else None
+    return EncoderFeatures(grid, features, attention, block, compared)

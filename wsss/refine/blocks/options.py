@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Share, variant_field
+from wsss.config.base import Share, block_count, variant_field
 from wsss.config.method import Chain, MethodOptions
 
 
@@ -82,6 +82,17 @@ class GradCamOptions(HeadOptions):
         ),
     )
     temperature: float = Field(0.1, gt=0, description="Temperature of affinity: cosine.")
+    rfm_blocks: PositiveInt | None = Field(
+        None,
+        description=(
+            "The refinement module selects among this many last blocks (published: VOC 6, COCO "
+            "10, with weclip_plus 8). null = half of the encoder's depth (6 of 12, 12 of 24)."
+        ),
+    )
+
+    def rfm_blocks_of(self, depth: int) -> int:
+        """`rfm_blocks` of an encoder of so many blocks."""
+        return block_count(self.rfm_blocks, 1 / 2, depth)
 
     def cross_checks(self, config: Chain) -> list[str]:
         """What the refinement module can start from."""

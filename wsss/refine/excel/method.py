@@ -24,6 +24,7 @@ from torch import Tensor
 from wsss.cams.maps import scale_maps
 from wsss.cams.patch_affinity import pair_factor
 from wsss.cams.patch_text import PatchText
+from wsss.clip.calibration import check_linear
 from wsss.clip.text.attributes import described, enriched_bank
 from wsss.clip.text.embeddings import TextBank
 from wsss.compute import distributed
@@ -45,6 +46,7 @@ class Excel(HeadRefiner[ExcelOptions, Head]):
     def __init__(self, setup: Setup[ExcelOptions]) -> None:
         encoder, labels = setup.encoder_input.encoder, setup.classes.label_count
         super().__init__(setup, Head(encoder.depth, encoder.width, labels, setup.options))
+        check_linear(self.encoder.blocks)
         nothing = torch.zeros(0, setup.encoder_input.clip.embed_dim)
         # The decoder does without texts: `patch_text` encodes them when they are first needed.
         self._calibration = PatchText(
@@ -93,12 +95,13 @@ class Excel(HeadRefiner[ExcelOptions, Head]):
     ) -> CalibratedFeatures:
         """Run the frozen encoder as far as the head and the CAMs need it."""
         affinity = self.setup.cams.affinity
-        static = affinity.attention_blocks if affinity.enabled else 0
+        depth = self.encoder.depth
+        static = affinity.blocks_of(depth) if affinity.enabled else 0
         return encode(
             self._calibration,
             images,
             self.options.features,
-            attention_blocks=self.options.lvc_blocks if dynamic else static,
+            attention_blocks=self.options.lvc_blocks_of(depth) if dynamic else static,
             value_updates=dynamic,
         )
 

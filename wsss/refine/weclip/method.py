@@ -70,10 +70,10 @@ class WeClip(GradCamRefiner[WeClipOptions, Head]):
             batch: the crops.
             rfm: the refinement module takes part.
         """
-        cams, blocks = self.setup.cams, 0
+        cams, depth, blocks = self.setup.cams, self.encoder.depth, 0
         spreads = rfm or (batch.labels is None and cams.has_affinity)
         if spreads:
-            blocks = self.options.rfm_blocks if rfm else cams.affinity.attention_blocks
+            blocks = self.options.rfm_blocks_of(depth) if rfm else cams.affinity.blocks_of(depth)
         return self._encoded(batch.images, blocks, compares=spreads, last_block=self._crop_cams)
 
     def _encoded(
@@ -121,7 +121,8 @@ class WeClip(GradCamRefiner[WeClipOptions, Head]):
         cams: Float[Tensor, "classes h w"],
     ) -> Float[Tensor, "classes rows columns"]:
         """The image's CAM, refined with the learned affinity."""
-        features = self._encoded(pixels[None], self.options.rfm_blocks, compares=True)
+        blocks = self.options.rfm_blocks_of(self.encoder.depth)
+        features = self._encoded(pixels[None], blocks, compares=True)
         fused = self.head(features.features, features.grid).fused
         only_image = torch.zeros(len(cams), dtype=torch.long)
         maps = resize_maps(cams, features.grid)

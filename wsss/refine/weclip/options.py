@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from wsss.refine.blocks.options import GradCamOptions
 
@@ -21,11 +21,5 @@ class WeClipOptions(GradCamOptions):
             "Training steps before the refinement module contributes to the pseudo labels "
             "(published: VOC 15000, COCO 40000). The released counter also counts validation "
             "images, so VOC's number is 9144 in effect."
-        ),
-    )
-    rfm_blocks: PositiveInt = Field(
-        6,
-        description=(
-            "The refinement module selects among this many last blocks (published: VOC 6, COCO 10)."
         ),
     )

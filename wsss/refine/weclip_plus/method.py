@@ -88,10 +88,9 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
 
     def _taught(self, batch: CropBatch) -> tuple[FullSize, Tensor, Tensor]:
         """What the network gives, A_f, and the labels from CAMs."""
-        blocks = self.options.rfm_blocks
         features = self.encode(
             batch.images,
-            attention_blocks=blocks,
+            attention_blocks=self.options.rfm_blocks_of(self.encoder.depth),
             last_block=self._crop_cams,
             projected=self.setup.cams.affinity.uses_clip,
         )
@@ -244,7 +243,7 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
         anew = self._crop_cams and self.options.cam_block == "skipped"
         features = self.encode(
             pixels[None],
-            attention_blocks=self.options.rfm_blocks,
+            attention_blocks=self.options.rfm_blocks_of(self.encoder.depth),
             last_block=anew,
             projected=self.setup.cams.affinity.uses_clip,
         )

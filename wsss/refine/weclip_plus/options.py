@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from wsss.config.base import Share, variant_field
 from wsss.refine.blocks.options import GradCamOptions
@@ -16,13 +16,6 @@ class WeClipPlusOptions(GradCamOptions):
     title: ClassVar[str] = "WeCLIP+"
     encoders: ClassVar[tuple[str, ...]] = ("dino",)
 
-    rfm_blocks: PositiveInt = Field(
-        6,
-        description=(
-            "The refinement module selects among this many last blocks of CLIP (published: VOC 6, "
-            "COCO 8, ViT-L/14 12)."
-        ),
-    )
     cam_block: Literal["last", "skipped"] = variant_field(
         published="skipped",
         corrected="last",
