@@ -123,8 +123,7 @@ def grad_cam(
         classes: all classes of the data set, which an affinity of kind ``distribution`` compares
             the patches with; None takes the tags.
         prompts: words that stand for a tag in the prompts, e.g. ``{"bird": "bird avian"}``.
-        affinity: also propagate the maps, along the attention of the last eight blocks or as
-            options of ``cams.affinity`` say: ``{"kind": "joined", "tau": 0.2}``.
+        affinity: also propagate the maps; options of ``cams.affinity``: ``{"kind": "joined"}``.
         box_threshold: see `propagate`.
 
     Raises:
@@ -244,9 +243,9 @@ def check_clip(clip: object) -> None:
 def _affinity(options: bool | Mapping[str, Any], box_threshold: float | None) -> AffinityConfig:
     values = {"enabled": options} if isinstance(options, bool) else options
     affinity = section(AffinityConfig, **{"box_threshold": box_threshold, **values})
-    if affinity.uses_dino:
-        raise ValueError("no DINOv2 is loaded here; give wsss.propagate its affinity of patches")
-    return affinity
+    if not affinity.uses_dino:
+        return affinity
+    raise ValueError("no DINOv2 is loaded here; give wsss.propagate its affinity of patches")
 
 
 def _check_tags(tags: Sequence[str]) -> None:
