@@ -36,7 +36,11 @@ def refiner_setup(
         cams=config.cams,
         infer=config.infer,
         encoders=load_encoders(
-            config.refine, {"dino": config.dino}, folder, device=config.compute.device
+            config.refine,
+            config.cams,
+            {"dino": config.dino},
+            folder,
+            device=config.compute.device,
         ),
         embeddings=folder,
     )

@@ -77,6 +77,18 @@ def test_weights_of_the_encoder_in_bfloat16(tmp_path: Path, method: str) -> None
             assert np.isfinite(item.arrays["score"]).all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["weclip", "excel"])
+@pytest.mark.parametrize("kind", ["joined", "dino"])
+def test_a_factor_of_the_affinity_adds_no_wait(tmp_path: Path, method: str, kind: str) -> None:
+    chain = _chain(tmp_path, method)
+    factor = chain.config(cams={"affinity": {"kind": kind}}, dino=DINO, **ON_GPU)
+    with PretendGpu() as gpu, counted_steps(gpu) as steps:
+        chain.train(factor, tmp_path / "gpu")
+    waits, launches = BUDGETS[method]
+    _assert_within(steps[-1], waits, launches + (30 if kind == "joined" else 90))
+
+
 def _written(chain: Chain, config: Any, checkpoint: Path, folder: Path) -> tuple[Path, Path]:
     """Scores and predictions of a checkpoint."""
     scores = chain.apply(config, checkpoint, folder / "scores.h5")

@@ -86,7 +86,8 @@ class Chain:
         cache = self.folder / "cache"
         inputs = EncoderInput(config.clip, cache, device="cpu")
         _, classes = load(self.manifest)
-        encoders = load_encoders(config.refine, {"dino": config.dino}, cache, device="cpu")
+        sections = {"dino": config.dino}
+        encoders = load_encoders(config.refine, config.cams, sections, cache, device="cpu")
         return build_refiner(
             inputs, classes, clip=config.clip, cams=config.cams, refine=config.refine,
             prompts=config.data.prompts, encoders=encoders, infer=config.infer, seed=seed,

@@ -395,12 +395,21 @@ def clip_files(wildcards):
     return local_files(*texts, *tokenizer_files(settings.clip.model))
 
 
-def encoder_files(wildcards):
-    """The same, and local files of the encoders besides CLIP that the refiner reads."""
-    settings = of_run(wildcards)
-    others = [getattr(settings, name) for name in settings.refine.other_encoders]
+def files_of_encoders(wildcards, names):
+    """The same, and local files of encoders besides CLIP, by their sections."""
+    others = [getattr(of_run(wildcards), name) for name in dict.fromkeys(names)]
     texts = [text for other in others for text in (other.model, other.pretrained)]
     return [*clip_files(wildcards), *local_files(*texts)]
+
+
+def cams_files(wildcards):
+    """Those that the affinity reads."""
+    return files_of_encoders(wildcards, of_run(wildcards).cams.other_encoders)
+
+
+def encoder_files(wildcards):
+    """Those that the affinity or the refiner reads."""
+    return files_of_encoders(wildcards, of_run(wildcards).encoders_besides_clip)
 
 
 def repeated_images(wildcards):

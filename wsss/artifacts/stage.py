@@ -144,8 +144,8 @@ class Stage:
 
 
 def _unused(values: Mapping[str, Any]) -> Iterator[str]:
-    """Keys that other values leave unused: encoders of which refiner or segmenter read nothing."""
-    if "refine" in values and "dino" not in values["refine"].other_encoders:
+    """Keys that other values leave unused: encoders that neither CAMs nor networks read."""
+    if not any("dino" in values[k].other_encoders for k in ("cams", "refine") if k in values):
         yield "dino"
     if "retrain" in values and not values["retrain"].uses_clip:
         yield from _CLIP  # of the stage retrain, whereas others have the whole section
@@ -204,9 +204,9 @@ _REFINE_IDLE = (*_IDLE, "data.kind", "data.root")
 """The list of images to repeat is found by them; the training's key holds its content."""
 _SCORE = ("name", "seed", "variant", "score", "data", "tag_noise")
 _SHOWN = ("name", "supervision", "data", "pictures")
-_CAMS = ("clip", "cams")
+_CAMS = ("clip", "dino", "cams")
 _CLIP = ("clip.model", "clip.pretrained")
-_REFINED = ("supervision", *_CAMS, "dino", "seeds", "refine", "infer")
+_REFINED = ("supervision", *_CAMS, "seeds", "refine", "infer")
 _SCORED: dict[str, tuple[str, ...]] = {
     "blob": ("masks.background",),
     "cam": (*_CAMS, "masks.background"),
@@ -241,7 +241,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage("tag_noise", ("wsss.clip.tags.stage",), ("tag_noise", "data.max_pixels", "clip")),
         Stage("clip_tags", ("wsss.clip.tags.predicted",), ("data.max_pixels", "clip")),  # a part
-        Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", "clip", "cams")),
+        Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", *_CAMS)),
         Stage("seeds", ("wsss.masks.seeds_stage",), ("data.max_pixels", "cams", "seeds")),
         Stage("image_labels", ("wsss.refine.training.image_labels",)),  # a part of refine_train
         Stage(

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wsss.cams.maps import BatchCams, Scaling, pack_classes, scale_maps
+from wsss.cams.patch_affinity import patch_features
 from wsss.clip.encoder import ClipEncoder, ScoredBlock
 from wsss.clip.text.embeddings import TextBank
 from wsss.compute.packed_rows import to_device
@@ -30,6 +31,8 @@ class GradCam(BatchCams):
     """Raw maps of a batch: weighted channel sums, whose positive part is the CAM."""
 
     channel_weights: Float[Tensor, "rows token_dim"]
+    features: Float[Tensor, "batch patches embed_dim"] | None = None
+    """Patches in the space of the texts; None where they were not asked for."""
 
     def scaled(self, scaling: Scaling = "exact") -> Float[Tensor, "rows height width"]:
         """The CAMs: positive parts of the maps, scaled to [0, 1]."""
@@ -44,6 +47,7 @@ def grad_cam(
     bank: TextBank,
     gradient: Gradient = "margin",
     attention_blocks: int = 0,
+    features: bool = False,
 ) -> GradCam:
     """Raw class activation maps of images of one size.
 
@@ -54,6 +58,7 @@ def grad_cam(
         bank: text features.
         gradient: see `score_gradients`.
         attention_blocks: number of last blocks whose attention is averaged; 0 returns none.
+        features: also return the patches in the space of the texts.
 
     Raises:
         ValueError: a class is named twice, a length does not match, or there are too few blocks.
@@ -70,6 +75,8 @@ def grad_cam(
     encoding = encoder.run(images, until=last, attention_sum_of=range(first, last))
     block = encoder.last_block(encoding.tokens, encoding.grid)
     cams = block_cams(encoder, block, encoding.grid, classes, bank, gradient)
+    if features:
+        cams = replace(cams, features=patch_features(encoder, block.tokens, encoding.grid))
     if not attention_blocks:
         return cams
     total = block.attention.mean(1)

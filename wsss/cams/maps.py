@@ -42,7 +42,8 @@ class BatchCams:
     probabilities: Float[Tensor, " rows"]
     """Of the class on the image, among the image's classes and the backgrounds."""
     attention: Float[Tensor, "batch tokens tokens"] | None
-    """Mean attention for the affinity, class token included; None without."""
+    """What the maps are propagated along: the mean attention, class token included, or another
+    affinity, between patches alone (`wsss.cams.patch_affinity`); None without."""
 
 
 def scale_maps(

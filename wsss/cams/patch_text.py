@@ -230,6 +230,7 @@ class PatchText:
         images: Float[Tensor, "batch 3 height width"],
         classes: Sequence[Sequence[int]],
         attention_blocks: int = 0,
+        patch_features: bool = False,
     ) -> Evidence:
         """Static similarities of images of one size, before they are scaled.
 
@@ -240,6 +241,7 @@ class PatchText:
             images: normalised; sides are multiples of the patch.
             classes: indices into the bank's classes of each image; may be empty for an image.
             attention_blocks: number of last blocks whose attention is averaged; 0 returns none.
+            patch_features: also return the patches in the space of the texts, calibrated if any.
         """
         encoder = self.encoder
         blocks = range(encoder.depth - attention_blocks, encoder.depth)
@@ -267,6 +269,7 @@ class PatchText:
             class_token=scores[:, 0],
             probabilities=self.probabilities(features, image_index, class_index),
             attention=None if attention is None else attention / attention_blocks,
+            features=features[:, 1:] if patch_features else None,
         )
 
     def scaled(self, evidence: Evidence) -> Float[Tensor, "rows height width"]:

@@ -23,7 +23,7 @@ def check_weights(config: Config) -> None:
         ValueError: there are no such initial weights of the segmenter, or they are of another.
     """
     texts = {"clip.model": config.clip.model, "clip.pretrained": config.clip.pretrained}
-    dino = config.dino if "dino" in config.refine.other_encoders else None
+    dino = config.dino if "dino" in config.encoders_besides_clip else None
     if dino:
         texts |= {"dino.model": dino.model, "dino.pretrained": dino.pretrained}
     if config.refine.checkpoint:

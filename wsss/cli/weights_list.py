@@ -84,7 +84,7 @@ def weights_of(configs: Iterable[Config], cache: Path) -> list[ListedWeights]:
     for config in configs:
         clip, init = config.clip, config.retrain.init if config.retrain.enabled else ""
         pairs = {"clip.pretrained": clip.pretrained, "refine.checkpoint": config.refine.checkpoint}
-        if "dino" in config.refine.other_encoders:
+        if "dino" in config.encoders_besides_clip:
             pairs["dino.pretrained"] = config.dino.pretrained
         for key, text in (*pairs.items(), ("retrain.init", init)):
             if not text or text in NO_FILES:

@@ -71,7 +71,7 @@ class ClipConfig(Section):
 
 
 class DinoConfig(Section):
-    """A second frozen encoder, DINOv2, which refine.method weclip_plus reads."""
+    """A second frozen encoder, DINOv2, which refine.method weclip_plus or an affinity reads."""
 
     model: str = Field(
         "vit_small_patch14_dinov2",
@@ -90,3 +90,8 @@ class DinoConfig(Section):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="Type of the encoder's weights."
     )
+
+
+def encoder_module(encoder: str) -> str:
+    """Dotted module that loads a frozen encoder besides CLIP."""
+    return f"wsss.{encoder}.load"

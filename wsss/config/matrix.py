@@ -18,7 +18,7 @@ SWEPT = frozenset(
 
 
 AXES: dict[str, tuple[str, ...]] = {
-    "cams": ("clip", "cams"),
+    "cams": ("clip", "dino", "cams"),
     "refine": ("seeds", "dino", "refine", "infer", "masks"),
     "retrain": ("retrain", "predict"),
 }
@@ -36,7 +36,7 @@ class MatrixConfig(Section):
     cams: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description=(
-            "CAM sources by name: clip and cams may differ, e.g. {svc: {cams: {source: "
+            "CAM sources by name: clip, dino and cams may differ, e.g. {svc: {cams: {source: "
             "patch_text}}}. empty = the source of section cams."
         ),
     )

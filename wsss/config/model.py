@@ -162,6 +162,11 @@ class Config(Section):
         """Whether this run trains a refiner on hard labels, which the stage seeds makes."""
         return self.refine.needs_seeds and self.supervision == "tags"
 
+    @property
+    def encoders_besides_clip(self) -> tuple[str, ...]:
+        """Frozen encoders besides CLIP that are read, by their sections."""
+        return (*self.cams.other_encoders, *self.refine.other_encoders)
+
     @model_validator(mode="before")
     @classmethod
     def _fill_auto(cls, values: Any) -> Any:

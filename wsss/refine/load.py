@@ -21,14 +21,14 @@ from wsss.compute import seeding
 from wsss.compute.precision import autocast_calls
 from wsss.config.base import Section, Supervision
 from wsss.config.cams import CamsConfig
-from wsss.config.clip import ClipConfig, DinoConfig
+from wsss.config.clip import ClipConfig, DinoConfig, encoder_module
 from wsss.config.compute import ComputeConfig
 from wsss.config.infer import InferConfig
 from wsss.config.refine import RefineConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.images.label_png import voc_palette
 from wsss.refine.base import FrozenEncoder, Refiner, Setup
-from wsss.refine.registry import encoder_module, method_module
+from wsss.refine.registry import method_encoders, method_module
 
 
 class Sections(TypedDict):
@@ -67,7 +67,7 @@ def configured_refiner(
         cams=sections["cams"],
         refine=refine,
         prompts=sections["prompts"],
-        encoders=load_encoders(refine, settings, cache, device=device),
+        encoders=load_encoders(refine, sections["cams"], settings, cache, device=device),
         infer=infer,
         seed=seed,
         embeddings=cache,
@@ -126,6 +126,7 @@ def build_refiner(
 
 def load_encoders(
     refine: RefineConfig,
+    cams: CamsConfig,
     sections: Mapping[str, Section],
     cache: Path | None,
     *,
@@ -135,6 +136,7 @@ def load_encoders(
 
     Args:
         refine: which method.
+        cams: which affinity.
         sections: of these encoders, by name.
         cache: folder for downloads.
         device: of the computation.
@@ -143,7 +145,7 @@ def load_encoders(
         ValueError: an encoder's model cannot be built, or its weights cannot be had.
     """
     encoders: dict[str, FrozenEncoder] = {}
-    for name in refine.other_encoders:
+    for name in method_encoders(refine.method, cams):
         module = importlib.import_module(encoder_module(name))
         encoders[name] = module.configured(sections[name], cache, device=device)
     return encoders
@@ -223,6 +225,7 @@ def from_checkpoint(
     refine = RefineConfig.model_validate(sections["refine"])
     settings = ClipConfig.model_validate(sections["clip"])
     others: dict[str, Section] = {"dino": DinoConfig.model_validate(sections.get("dino", {}))}
+    cams = CamsConfig.model_validate(sections["cams"])
     encoder_input = EncoderInput(settings, cache, device=device, clip=clip)
     classes: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in facts["classes"].items()
@@ -231,10 +234,10 @@ def from_checkpoint(
         encoder_input,
         ClassList(**classes),
         clip=settings,
-        cams=CamsConfig.model_validate(sections["cams"]),
+        cams=cams,
         refine=refine,
         prompts=sections["data.prompts"],
-        encoders=load_encoders(refine, others, cache, device=device),
+        encoders=load_encoders(refine, cams, others, cache, device=device),
         infer=infer,
         embeddings=cache,
     )

@@ -6,6 +6,8 @@ code digest of a stage covers the configured method and not the others.
 
 from __future__ import annotations
 
+from wsss.config.cams import CamsConfig
+from wsss.config.clip import encoder_module
 from wsss.config.method import MethodOptions
 from wsss.refine.excel.options import ExcelOptions
 from wsss.refine.weakclip.options import WeakClipOptions
@@ -26,15 +28,18 @@ def method_module(method: str) -> str:
     return f"wsss.refine.{method}.method"
 
 
-def encoder_module(encoder: str) -> str:
-    """Dotted module that loads a frozen encoder besides CLIP."""
-    return f"wsss.{encoder}.load"
+def method_encoders(method: str, cams: CamsConfig) -> tuple[str, ...]:
+    """Frozen encoders besides CLIP that a method reads: its own, and that of the affinity."""
+    if method not in METHODS:
+        return ()
+    options = METHODS[method]
+    others = ("dino",) if options.refines_cams and cams.affinity.uses_dino else ()
+    return tuple(dict.fromkeys((*options.encoders, *others)))
 
 
-def method_modules(method: str) -> tuple[str, ...]:
+def method_modules(method: str, cams: CamsConfig) -> tuple[str, ...]:
     """Dotted modules of a method's code and of the encoders besides CLIP that it reads."""
-    encoders = METHODS[method].encoders if method in METHODS else ()
-    return method_module(method), *map(encoder_module, encoders)
+    return method_module(method), *map(encoder_module, method_encoders(method, cams))
 
 
 def released_module(method: str) -> str:

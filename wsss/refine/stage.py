@@ -110,7 +110,7 @@ def train(
         refiner = configured_refiner(sections, classes, cache, seed=seed)
         provenance = STAGES["refine_train"].provenance(
             {"seed": seed, **sections},
-            modules=method_modules(refine.method),
+            modules=method_modules(refine.method, sections["cams"]),
             weights=images.weights | refiner.frozen_weights(),
             inputs=manifest_digests(manifest_dir)
             | {n: digest for of_kind in sets.values() for n, digest in of_kind.inputs.items()},
@@ -188,7 +188,7 @@ def apply(
     with CamSet([cam_shard], manifest.split(split)) as images:
         provenance = STAGES["refine_apply"].provenance(
             {"infer": infer, **sections},
-            modules=method_modules(refine.method),
+            modules=method_modules(refine.method, sections["cams"]),
             weights=images.weights | checkpoint_weights(checkpoint, refine.method),
             inputs=images.inputs | manifest_digests(manifest_dir),
             sources=images.provenances | refiner_sources(checkpoint, sections),
@@ -261,7 +261,7 @@ def predict(
     samples = tuple(manifest.split(split).shard(*shard))
     provenance = STAGES["refine_predict"].provenance(
         {"infer": infer, "crf": crf, **sections},
-        modules=method_modules(refine.method),
+        modules=method_modules(refine.method, sections["cams"]),
         weights=checkpoint_weights(checkpoint, refine.method),
         inputs=manifest_digests(manifest_dir),
         sources=refiner_sources(checkpoint, sections),

@@ -67,7 +67,8 @@ def steps(product: ProductName, settings: Settings) -> str:
     parts = ["tags of masks"] * (settings.data.tags == "masks")
     parts += ["tags changed on purpose"] * settings.tag_noise.enabled + [settings.cams.source]
     if product != "cam" and settings.cams.has_affinity:
-        parts.append("affinity")
+        kind = settings.cams.affinity.kind
+        parts.append("affinity" if kind == "attention" else f"{kind} affinity")
     if settings.refine and settings.refine.is_trained:
         parts.append(settings.refine.method)
     if product == "seeds":

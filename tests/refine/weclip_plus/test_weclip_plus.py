@@ -58,6 +58,8 @@ class TestWeClipPlus(MethodTests):
         (option("weclip_plus", source_gate="none"), CAM),
         (option("weclip_plus", affinity_radius=1), {"affinity"}),
         (option("weclip_plus", dice_labels="all"), {"dice"}),
+        ({"cams": {"affinity": {"kind": "joined"}}}, CAM),
+        ({"cams": {"affinity": {"kind": "dino"}}}, CAM),
         (option("weclip_plus", self_training_start=None), OWN),
         (option("weclip_plus", self_training_confidence=0.12), OWN),
         (option("weclip_plus", own_labels_among="all"), OWN),

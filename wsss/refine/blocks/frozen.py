@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wsss.cams.patch_affinity import patch_features
 from wsss.clip.encoder import ClipEncoder, ScoredBlock
 
 
@@ -22,7 +23,9 @@ class EncoderFeatures:
     attention: Float[Tensor, "batch candidates patches patches"] | None
     """Head-mean attention of the requested last blocks, patches only."""
     block: ScoredBlock | None
-    """The last block's pass, where Grad-CAM needs it."""
+    """The last block's pass, where Grad-CAM or the projection needs it."""
+    compared: Float[Tensor, "batch patches channels"] | None = None
+    """Patch features that the affinity compares: of CLIP in the space of the texts, or others."""
 
 
 @torch.no_grad()
@@ -32,6 +35,7 @@ def encode(
     *,
     attention_blocks: int = 0,
     last_block: bool = False,
+    projected: bool = False,
     features_of: Sequence[int] | None = None,
     last_input: int | None = None,
 ) -> EncoderFeatures:
@@ -42,6 +46,7 @@ def encode(
         images: normalised; sides are multiples of the patch.
         attention_blocks: number of last blocks whose attention is returned.
         last_block: also run the last block in full, ready for Grad-CAM.
+        projected: also return the patches in the space of the texts, as what is compared.
         features_of: blocks (from 0) whose outputs are returned; None: all but the last.
         last_input: the block whose output enters the last block; None: the one before it.
 
@@ -62,10 +67,11 @@ def encode(
     patches = slice(-rows * columns, None)  # without the class token, if there is one
     features = torch.stack([encoding.outputs[index][:, patches] for index in returned])
     tokens = encoding.outputs[entering]
-    block = encoder.last_block(tokens, grid) if last_block else None
+    block = encoder.last_block(tokens, grid) if last_block or projected else None
     attention = None
     if attention_blocks:
         newest = encoder.last_attention(tokens, grid) if block is None else block.attention.mean(1)
         maps = [*(encoding.attention[index] for index in earlier), newest]
         attention = torch.stack([of_block[:, patches, patches] for of_block in maps], dim=1)
-    return EncoderFeatures(grid, features, attention, block)
+    compared = patch_features(encoder, block.tokens, grid) if block and projected else None
+    return EncoderFeatures(grid, features, attention, block, compared)

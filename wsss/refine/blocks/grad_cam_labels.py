@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from wsss.cams.grad_cam import GradCam, block_cams
+from wsss.cams.patch_affinity import pair_factor
 from wsss.clip.text.embeddings import TextBank, text_bank
 from wsss.refine.base import Setup
 from wsss.refine.blocks.frozen import EncoderFeatures
@@ -102,18 +103,22 @@ class GradCamRefiner(HeadRefiner[Options, Trained]):
         affinity: Float[Tensor, "batch patches patches"] | None,
         sources: Float[Tensor, "rows height width"] | None = None,
     ) -> Float[Tensor, "rows height width"]:
-        """M_f: maps spread along attention (eq. 8-12 of docs/methods/weclip.md).
+        """M_f: maps spread between patches (eq. 8-12 of docs/methods/weclip.md).
 
-        They are unchanged where no attention is given.
+        They are unchanged where nothing spreads them.
         """
-        if features.attention is None:
+        cams, factor = self.setup.cams, None
+        if features.compared is not None:
+            bank = self.bank if cams.affinity.uses_texts else None
+            factor = pair_factor(features.compared, bank, cams.affinity)
+        if features.attention is None and factor is None:
             return maps
-        args = (features.attention, maps, image_index, self.setup.cams, affinity)
-        return refined_cams(*args, self.options.block_distance, sources)
+        args = (features.attention, maps, image_index, cams, affinity)
+        return refined_cams(*args, self.options.block_distance, sources, factor)
 
     @cached_property
     def bank(self) -> TextBank:
-        """Text features of classes and backgrounds, for Grad-CAMs of the crops."""
+        """Text features of classes and backgrounds, for Grad-CAMs and affinities of the crops."""
         setup = self.setup
         words = (setup.classes.prompts, setup.classes.backgrounds, setup.template)
         bank = text_bank(setup.encoder_input.clip, *words, cache_dir=setup.embeddings)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from wsss.cams.other_features import OtherFeatures, PatchEncoder
 from wsss.refine.base import CropOptions, Refiner, Setup
 from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
 from wsss.refine.blocks.options import HeadOptions
@@ -32,6 +33,14 @@ class HeadRefiner(Refiner[Options], Generic[Options, Trained]):
         self.trained = self.head
         side = setup.crop // self.encoder.patch[0]
         self._grid = (side, side)
+
+    @cached_property
+    def other_features(self) -> OtherFeatures | None:
+        """Features of an encoder besides CLIP, where the affinity compares them."""
+        if not self.setup.cams.affinity.uses_dino:
+            return None
+        encoder = cast(PatchEncoder, self.setup.encoders["dino"])
+        return OtherFeatures(encoder, self.setup.encoder_input.normalization)
 
     @property
     def crops(self) -> CropOptions:

@@ -14,6 +14,7 @@ class HeadOptions(MethodOptions):
     """Fusion of frozen features, a transformer decoder, and pseudo labels made online."""
 
     published_normalization: ClassVar[Literal["clip", "imagenet"]] = "imagenet"
+    refines_cams: ClassVar[bool] = True
 
     width: PositiveInt = Field(256, description="Channels of the fused features.")
     depth: PositiveInt = Field(3, description="Blocks of the decoder.")

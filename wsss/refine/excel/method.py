@@ -22,6 +22,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from wsss.cams.maps import scale_maps
+from wsss.cams.patch_affinity import pair_factor
 from wsss.cams.patch_text import PatchText
 from wsss.clip.calibration import check_linear
 from wsss.clip.text.attributes import described, enriched_bank
@@ -124,7 +125,12 @@ class Excel(HeadRefiner[ExcelOptions, Head]):
         rows = (batch.image_index, batch.classes)
         maps = self.patch_text.maps(tokens, features.grid, *rows)
         probs = self.patch_text.probabilities(tokens, *rows)
-        maps = self.spread(features.attention, maps, batch.image_index, related)
+        factor = None
+        if related is not None:
+            factor = self.factor(batch.images, features)
+        elif self.setup.cams.affinity.enabled:
+            factor = self.factor(batch.images, features, tokens)
+        maps = self.spread(features.attention, maps, batch.image_index, related, factor)
         images = None
         if self.options.par_image == "truncated":
             images = self.setup.encoder_input.truncated(batch.images)
@@ -151,26 +157,50 @@ class Excel(HeadRefiner[ExcelOptions, Head]):
         return self._calibration.features(stream)
 
     @torch.no_grad()
+    def factor(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        features: CalibratedFeatures,
+        static: Float[Tensor, "batch tokens embed_dim"] | None = None,
+    ) -> Float[Tensor, "batch patches patches"] | None:
+        """The constant factor of the affinity, from the static tokens; None for plain attention.
+
+        Args:
+            images: the crops.
+            features: from `encode`, of them.
+            static: from `tokens`, where they are at hand.
+        """
+        affinity = self.setup.cams.affinity
+        if affinity.factor is None:
+            return None
+        if self.other_features is not None:
+            return pair_factor(self.other_features(images, features.grid), None, affinity)
+        tokens = self.tokens(features) if static is None else static
+        return pair_factor(tokens[:, 1:], self.bank if affinity.uses_texts else None, affinity)
+
+    @torch.no_grad()
     def spread(
         self,
         attention: Float[Tensor, "batch candidates patches patches"] | None,
         maps: Float[Tensor, "rows height width"],
         image_index: Int[Tensor, " rows"],
         related: Float[Tensor, "batch patches patches"] | None = None,
+        factor: Float[Tensor, "batch patches patches"] | None = None,
     ) -> Float[Tensor, "rows height width"]:
         """Spread CAMs along the attention of the encoder, and the learned affinity if there is one.
 
         Args:
-            attention: from `encode`; None where maps are not spread.
+            attention: from `encode`; None where it spreads no map.
             maps: in 0..1.
             image_index: the image of each row, in ascending order.
             related: from `relation`; None before it is learned.
+            factor: from `factor`.
         """
-        if attention is None:
+        if attention is None and factor is None:
             return maps
         affinity = None if related is None else related.sigmoid()
         args = (attention, maps, image_index, self.setup.cams, affinity)
-        return refined_cams(*args, self.options.block_distance)
+        return refined_cams(*args, self.options.block_distance, factor=factor)
 
     @torch.no_grad()
     def _predicted(
@@ -185,11 +215,17 @@ class Excel(HeadRefiner[ExcelOptions, Head]):
         return labels
 
     @cached_property
+    def bank(self) -> TextBank:
+        """Text features of classes, enriched as configured, and backgrounds."""
+        setup, tse = self.setup, self.setup.cams.patch_text.tse
+        words = (setup.classes, setup.template, tse, setup.embeddings)
+        bank = enriched_bank(setup.encoder_input.clip, *words)
+        return bank.to(self.encoder.device)
+
+    @cached_property
     def patch_text(self) -> PatchText:
         """Similarity of patches to the texts of classes and backgrounds."""
-        setup, settings = self.setup, self.setup.cams.patch_text
-        words = (setup.classes, setup.template, settings.tse, setup.embeddings)
-        return PatchText(self.encoder, enriched_bank(setup.encoder_input.clip, *words), settings)
+        return PatchText(self.encoder, self.bank, self.setup.cams.patch_text)
 
     def texts(self) -> Any:
         """The descriptions that enrich the class texts."""
@@ -231,7 +267,9 @@ class Excel(HeadRefiner[ExcelOptions, Head]):
         if mirrored:
             maps = scale_maps(torch.maximum(maps, mirrored[0].flip(-1)))
         attention = None if features.attention is None else features.attention[:1]
-        return self.spread(attention, maps, rows[0], related[:1])
+        factor = self.factor(images, features)
+        factor = None if factor is None else factor[:1]
+        return self.spread(attention, maps, rows[0], related[:1], factor)
 
     @cached_property
     def scaled(self) -> PhotoScaler:

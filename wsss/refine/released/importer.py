@@ -100,7 +100,7 @@ def import_checkpoint(
         facts = model_facts(classes)
         provenance = STAGES["refine_import"].provenance(
             sections,
-            modules=[*method_modules(method), released_module(method)],
+            modules=[*method_modules(method, sections["cams"]), released_module(method)],
             weights=refiner.frozen_weights() | {"authors": digest},
             inputs={file.name: digest},
         )

@@ -11,6 +11,7 @@ equations: docs/methods/weclip.md. Departures of the released code are options o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, UInt8
@@ -69,15 +70,31 @@ class WeClip(GradCamRefiner[WeClipOptions, Head]):
             batch: the crops.
             rfm: the refinement module takes part.
         """
-        cams = self.setup.cams
-        blocks = 0
-        if rfm:
-            blocks = self.options.rfm_blocks_of(self.encoder.depth)
-        elif batch.labels is None and cams.has_affinity:
-            blocks = cams.affinity.blocks_of(self.encoder.depth)
-        return encode(
-            self.encoder, batch.images, attention_blocks=blocks, last_block=self._crop_cams
+        cams, depth, blocks = self.setup.cams, self.encoder.depth, 0
+        spreads = rfm or (batch.labels is None and cams.has_affinity)
+        if spreads:
+            blocks = self.options.rfm_blocks_of(depth) if rfm else cams.affinity.blocks_of(depth)
+        return self._encoded(batch.images, blocks, compares=spreads, last_block=self._crop_cams)
+
+    def _encoded(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        attention_blocks: int,
+        *,
+        compares: bool,
+        last_block: bool = False,
+    ) -> EncoderFeatures:
+        """A pass of the encoder, with what the affinity compares, if ``compares``."""
+        features = encode(
+            self.encoder,
+            images,
+            attention_blocks=attention_blocks,
+            last_block=last_block,
+            projected=compares and self.setup.cams.affinity.uses_clip,
         )
+        if not compares or self.other_features is None:
+            return features
+        return replace(features, compared=self.other_features(images, features.grid))
 
     @torch.no_grad()
     def pseudo_labels(
@@ -105,7 +122,7 @@ class WeClip(GradCamRefiner[WeClipOptions, Head]):
     ) -> Float[Tensor, "classes rows columns"]:
         """The image's CAM, refined with the learned affinity."""
         blocks = self.options.rfm_blocks_of(self.encoder.depth)
-        features = encode(self.encoder, pixels[None], attention_blocks=blocks)
+        features = self._encoded(pixels[None], blocks, compares=True)
         fused = self.head(features.features, features.grid).fused
         only_image = torch.zeros(len(cams), dtype=torch.long)
         maps = resize_maps(cams, features.grid)

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from wsss.cams.maps import resize_maps
+from wsss.cams.other_features import on_grid
 from wsss.compute.packed_rows import to_device
 from wsss.dino.encoder import DinoEncoder, DinoFeatures
 from wsss.refine.base import CropOptions, Setup
@@ -87,8 +88,12 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
 
     def _taught(self, batch: CropBatch) -> tuple[FullSize, Tensor, Tensor]:
         """What the network gives, A_f, and the labels from CAMs."""
-        blocks = self.options.rfm_blocks_of(self.encoder.depth)
-        features = self.encode(batch.images, attention_blocks=blocks, last_block=self._crop_cams)
+        features = self.encode(
+            batch.images,
+            attention_blocks=self.options.rfm_blocks_of(self.encoder.depth),
+            last_block=self._crop_cams,
+            projected=self.setup.cams.affinity.uses_clip,
+        )
         decoded = self.decode(features)
         affinity = self.affinity(self.fused(decoded))
         rows = (batch.image_index, batch.classes)
@@ -102,6 +107,7 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
         *,
         attention_blocks: int = 0,
         last_block: bool = False,
+        projected: bool = False,
     ) -> BothFeatures:
         """Run both frozen encoders, no further than necessary (eq. 1-4).
 
@@ -109,6 +115,7 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
             images: with CLIP's configured normalisation, of any size of at least a patch.
             attention_blocks: number of CLIP's last blocks whose attention is returned.
             last_block: also run CLIP's last block in full, ready for Grad-CAM.
+            projected: also return CLIP's patches in the space of the texts.
         """
         normalization = self.setup.encoder_input.normalization
         dino = self.dino.encode(self.dino.renormalized(images, *normalization))
@@ -117,9 +124,12 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
             cut_to(images, self.encoder.patch),
             attention_blocks=attention_blocks,
             last_block=last_block,
+            projected=projected,
             features_of=(self.encoder.depth - 2,),
             last_input=self._last_input,
         )
+        if attention_blocks and self.other_features is not None:
+            clip = replace(clip, compared=on_grid(dino.tokens, dino.grid, clip.grid))
         return BothFeatures(clip, dino)
 
     def decode(self, features: BothFeatures) -> BothDecoded:
@@ -231,11 +241,15 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
         With ``cam_block: skipped`` the CAM is computed anew, since the stage CAMs does not skip.
         """
         anew = self._crop_cams and self.options.cam_block == "skipped"
-        blocks = self.options.rfm_blocks_of(self.encoder.depth)
-        features = self.encode(pixels[None], attention_blocks=blocks, last_block=anew)
+        features = self.encode(
+            pixels[None],
+            attention_blocks=self.options.rfm_blocks_of(self.encoder.depth),
+            last_block=anew,
+            projected=self.setup.cams.affinity.uses_clip,
+        )
         clip = features.clip
         rows = (torch.zeros(len(classes), dtype=torch.long), torch.tensor(classes).long())
-        if clip.block is None:
+        if clip.block is None or not anew:
             maps = resize_maps(cams, clip.grid)
         else:
             maps = self.grad_cams(clip, [classes]).scaled(self.setup.cams.scaling)
