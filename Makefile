@@ -17,7 +17,7 @@ DOCS_INSTALLED := $(VENV)/.docs-installed
 # Cached bytecode halves the imports of each process.
 PYTEST := PYTHONDONTWRITEBYTECODE= pytest -n $(WORKERS) --no-loadscope-reorder
 # Rooms with shapes in signatures; mypy alone checks the others.
-SHAPED := wsss.api,wsss.cams,wsss.clip,wsss.compute.distributed,wsss.compute.packed_rows,wsss.data.images,wsss.export,wsss.labels,wsss.masks,wsss.photos,wsss.refine,wsss.retrain,wsss.score
+SHAPED := wsss.api,wsss.cams,wsss.clip,wsss.compute.distributed,wsss.compute.packed_rows,wsss.data.images,wsss.dino,wsss.export,wsss.labels,wsss.masks,wsss.photos,wsss.refine,wsss.retrain,wsss.score
 # Checks of these shapes and the coverage, for more than half as much time again.
 CHECKED := --jaxtyping-packages=$(SHAPED),beartype.beartype --cov --cov-report=
 FAST := -m "not slow and not workflow"

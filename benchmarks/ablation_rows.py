@@ -19,6 +19,10 @@ def _excel(**changes: Any) -> dict[str, Any]:
     return {"refine": {"excel": changes}}
 
 
+def _affinity(**changes: Any) -> dict[str, Any]:
+    return {"cams": {"affinity": changes}}
+
+
 def _averages(scales: list[float], average: str) -> dict[str, Any]:
     return {"infer": {"scales": scales, "average": average}}
 
@@ -38,6 +42,8 @@ _WECLIP: Rows = {
     "raw affinity": _weclip(affinity="raw"),
     "signed distance": _weclip(block_distance="signed"),
     "no RFM": _weclip(rfm_start=1_000_000),
+    "class distributions joined": _affinity(kind="joined"),
+    "feature cosines joined": _affinity(kind="joined", joined_with="feature"),
     "ImageNet normalisation": {"clip": {"normalization": "imagenet"}},
     "floored grid": {"infer": {"grid": "floored"}},
     "dropout when evaluating": {"infer": {"dropout": "on"}},

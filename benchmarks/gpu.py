@@ -44,7 +44,7 @@ from wsss.refine.load import refiner_class
 from wsss.refine.training.crops import CropBatch
 from wsss.refine.training.trainer import Trainer
 
-METHODS = ("weclip", "excel", "weakclip")
+METHODS = ("weclip", "excel", "weakclip", "weclip_plus")
 MODES = ("float32", "tf32", "bf16")
 _WEAKCLIP_BATCH = 16
 
@@ -93,6 +93,7 @@ def configuration(model: str, method: str, mode: str = "float32") -> Config:
         "weclip": {"width": 256, "rfm_start": 0},
         "excel": {"width": 256, "lvc_start": 0},
         "weakclip": {"width": 256, "channels": 256},
+        "weclip_plus": {"width": 256, "self_training_start": 0},
     }
     crop, batch = (weakclip.CROP, _WEAKCLIP_BATCH) if method == "weakclip" else (CROP, BATCH)
     train = {"crop": crop, "batch": batch}
@@ -101,6 +102,7 @@ def configuration(model: str, method: str, mode: str = "float32") -> Config:
         {
             "compute": {"device": "cuda"},
             "clip": {"model": model, "pretrained": "random", "precision": precision},
+            "dino": {"pretrained": "random", "precision": precision},
             "refine": {"method": method, "train": train, method: options[method]},
         }
     )

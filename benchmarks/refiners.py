@@ -11,6 +11,7 @@ from wsss.clip.input import EncoderInput
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
 from wsss.refine.base import Setup
+from wsss.refine.load import load_encoders
 from wsss.refine.training.crops import CropBatch
 
 CROP, BATCH, GRID = 320, 4, 20
@@ -34,6 +35,13 @@ def refiner_setup(
         crop=config.refine.train.crop,
         cams=config.cams,
         infer=config.infer,
+        encoders=load_encoders(
+            config.refine,
+            config.cams,
+            {"dino": config.dino},
+            folder,
+            device=config.compute.device,
+        ),
         embeddings=folder,
     )
 

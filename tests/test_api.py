@@ -100,9 +100,10 @@ def write_scene(folder: Path) -> None:
     write_manifest_folder(folder, DEMO, [sample])
 
 
-def _pipeline(folder: Path, source: str) -> tuple[Item, Item]:
+def _pipeline(folder: Path, source: str, affinity: dict[str, Any]) -> tuple[Item, Item]:
     """What the stages `cams` and `masks` make of the scene, as items of their shards."""
-    config = clip_es_config({"cams": {"source": source}, "compute": {"device": "cpu"}})
+    cams_section = {"source": source, "affinity": affinity}
+    config = clip_es_config({"cams": cams_section, "compute": {"device": "cpu"}})
     write_scene(folder)
     arguments = STAGES["cams"].arguments(config)
     cams_stage.run(folder, "train", (1, 1), folder / "cams.h5", folder / "cache", **arguments)
@@ -117,13 +118,22 @@ def _pipeline(folder: Path, source: str) -> tuple[Item, Item]:
         return cams, shard.read("scene")
 
 
-@pytest.mark.parametrize("source", ["grad_cam", "patch_text"])
-def test_the_numbers_are_those_of_the_stages(tmp_path: Path, clip: Clip, source: str) -> None:
-    stored, masks = _pipeline(tmp_path, source)
-    if source == "grad_cam":
-        cams = wsss.grad_cam(clip, PHOTO, TAGS, DEMO.backgrounds)
-    else:
-        cams = wsss.patch_text_cams(clip, PHOTO, TAGS, DEMO.backgrounds, classes=DEMO.names)
+@pytest.mark.parametrize(
+    ("source", "affinity"),
+    [
+        ("grad_cam", {}),
+        ("patch_text", {}),
+        ("grad_cam", {"kind": "joined", "tau": 0.2}),
+        ("patch_text", {"kind": "distribution", "power": 1}),
+    ],
+)
+def test_the_numbers_are_those_of_the_stages(
+    tmp_path: Path, clip: Clip, source: str, affinity: dict[str, Any]
+) -> None:
+    stored, masks = _pipeline(tmp_path, source, affinity)
+    function = wsss.grad_cam if source == "grad_cam" else wsss.patch_text_cams
+    words = {"classes": DEMO.names} if source == "patch_text" or affinity else {}
+    cams = function(clip, PHOTO, TAGS, DEMO.backgrounds, affinity=affinity or True, **words)
     assert cams.tags == TAGS == ("bottle", "house")
     assert np.array_equal(cams.maps.astype(np.float16), stored.arrays["cam"])
     assert np.array_equal(cams.propagated.astype(np.float16), stored.arrays["cam_affinity"])
@@ -271,6 +281,13 @@ def test_a_name_is_no_clip(call: Callable[[], Any], message: str) -> None:
          "^backgrounds: 'cat' is one of the classes"),
         (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], box_threshold=2.0),
          "box_threshold: .* less than or equal to 1; it is 2.0"),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], affinity={"kind": "dot"}),
+         "kind: .*'attention', 'distribution', 'feature', 'dino' or 'joined'; it is 'dot'"),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], affinity={"kind": "dino"}),
+         r"no DINOv2 is loaded here; give wsss\.propagate"),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], affinity={"sharpnes": 1.0}),
+         "there is no setting 'sharpnes'"),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, ["cow"], classes=["cat"]), "'cow' is no class"),
         (lambda clip: wsss.grad_cam(clip, np.zeros((3000, 4000, 3), np.uint8), ["cat"]),
          "too large for the encoder.* set long_side"),
         (lambda clip: wsss.patch_text_cams(clip, PHOTO, ["car"], classes=["cat", "dog"]),

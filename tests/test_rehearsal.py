@@ -23,7 +23,7 @@ ROOT = project.ROOT
 SHARED = expand_path("${WSSS_SHARED}").resolve()
 REDUCED = {
     "shards", "compute.workers", "compute.device", "data.demo_images", "clip.pretrained",
-    "retrain.init",
+    "dino.pretrained", "retrain.init",
     *(f"{section}.{key}" for section in ("refine.train", "retrain")
       for key in ("iterations", "batch", "warmup", "threads")),
     *(f"refine.{method}.{option}" for method, options in PHASES.items() for option in options),

@@ -104,6 +104,7 @@ def provide(target: str, shared: Path, photos: tuple[int, int], folder: Path) ->
         link.symlink_to(shared / "weights")
     for config in configs_of(target, ROOT).values():
         weights.write_clip(config)
+        weights.write_dino(config)
         weights.write_backbone(config)
     for config in configs_of(target, folder).values():
         kind, root = config.data.kind, expand_path(config.data.root)

@@ -15,13 +15,14 @@ BATCH = 2
 PHASES: Mapping[str, tuple[str, ...]] = {
     "weclip": ("rfm_start",),
     "excel": ("lvc_start", "self_training_start"),
+    "weclip_plus": ("self_training_start",),
 }
 """By method, the options that say from which step on its training does more."""
 WEIGHTS = "data/weights"
 
 
-def clip_weights(model: str, tag: str) -> str:
-    """Where the file lies that stands for a tag of open_clip."""
+def tag_weights(model: str, tag: str) -> str:
+    """Where the file lies that stands for a tag of open_clip, or of timm's DINOv2."""
     return f"{WEIGHTS}/{model}-{tag}.safetensors"
 
 
@@ -31,7 +32,7 @@ def initial_weights(name: str) -> str:
 
 
 def is_tag(pretrained: str) -> bool:
-    """Whether `clip.pretrained` is a name whose weights are downloaded."""
+    """Whether ``pretrained`` is a name whose weights are downloaded."""
     return "/" not in pretrained and "." not in pretrained and pretrained != "random"
 
 
@@ -70,8 +71,8 @@ def describe(photos: tuple[int, int]) -> list[str]:
         "warmup 0",
         f"{', '.join(f'refine.{m}.{o}' for m, options in PHASES.items() for o in options)}: 1, so "
         "that the second step is of the second phase",
-        "clip.pretrained, retrain.init, refine.checkpoint: random weights in files of the same "
-        "layout, instead of downloads",
+        "clip.pretrained, dino.pretrained, retrain.init, refine.checkpoint: random weights in "
+        "files of the same layout, instead of downloads",
         "seeds of cams.external: one Gaussian per tag",
     ]
 
@@ -86,12 +87,14 @@ def _rules(
         return _get(mapping, key) or _get(base, key)
 
     model = _get(mapping, "clip.model") or _get(base, "clip.model")
+    dino = _get(mapping, "dino.model") or _get(base, "dino.model")
     rules: dict[str, Callable[[Any], Any]] = {
         "shards": lambda _: 1,
         "compute.workers": lambda _: 1,
         "compute.device": lambda _: "cpu",
         "data.demo_images": lambda _: list(photos),
-        "clip.pretrained": lambda tag: clip_weights(model, tag) if is_tag(tag) else tag,
+        "clip.pretrained": lambda tag: tag_weights(model, tag) if is_tag(tag) else tag,
+        "dino.pretrained": lambda tag: tag_weights(dino, tag) if is_tag(tag) else tag,
         "retrain.init": lambda name: initial_weights(name) if name in PRETRAINED else name,
     }
     for section in ("refine.train", "retrain"):

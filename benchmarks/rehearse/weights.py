@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarks.rehearse.reductions import clip_weights, initial_weights, is_tag
+from benchmarks.rehearse.reductions import initial_weights, is_tag, tag_weights
 from tests.refine.released.authors_files import excel_file, save, weakclip_file
 from tests.retrain.weights.mxnet_file import mxnet_names, written
 from wsss._compat import import_open_clip
@@ -21,6 +21,7 @@ from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.config.retrain import RetrainConfig
 from wsss.data.datasets.registry import read_dataset
+from wsss.dino.load import load_dino
 from wsss.refine.load import build_refiner
 from wsss.retrain.architecture import build_model, model_config
 from wsss.retrain.weights.pretrained import PRETRAINED
@@ -35,10 +36,22 @@ def write_clip(config: Config) -> None:
         config: not reduced.
     """
     model, tag = config.clip.model, config.clip.pretrained
-    path = Path(clip_weights(model, tag))
+    path = Path(tag_weights(model, tag))
     if is_tag(tag) and not path.exists():
         torch.manual_seed(0)
         _save(dict(import_open_clip().create_model(model, pretrained=None).state_dict()), path)
+
+
+def write_dino(config: Config) -> None:
+    """The file that stands for `dino.pretrained`, if the refiner reads one and that is a name.
+
+    Args:
+        config: not reduced.
+    """
+    model, tag = config.dino.model, config.dino.pretrained
+    path = Path(tag_weights(model, tag))
+    if "dino" in config.refine.other_encoders and is_tag(tag) and not path.exists():
+        _save(dict(load_dino(model, "random")[0].state_dict()), path)
 
 
 def write_backbone(config: Config) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 DATA = Path(__file__).parents[1] / "results/data"
 METHODS = {"WeCLIP": "weclip", "WeakCLIP": "weakclip", "ExCEL": "excel"}
+UNMEASURED = {"WeCLIP+": "weclip-plus"}
+"""Methods whose encoders' weights were not at hand, and their pages."""
 
 
 def demo() -> str:
@@ -60,6 +62,11 @@ def costs() -> str:
         ]
         for method, name in METHODS.items()
     ]
+    unmeasured = "its encoders' weights were not at hand"
+    rows += [
+        [method, _cell("costs", [method], columns[0]), *["not measured"] * 3, unmeasured]
+        for method in UNMEASURED
+    ]
     header = ["method", columns[0], "a step on one CPU core", "steps", *columns[1:]]
     return _table(header, [["CLIP-ES", "none", "", "", "", "nothing is trained"], *rows])
 
@@ -69,6 +76,9 @@ def _refiners(data: str, columns: list[str]) -> list[list[str]]:
         [f"[{method}]({name}.md)"]
         + [_cell(f"{name}-{data}", ["corrected"], column) for column in columns]
         for method, name in METHODS.items()
+    ] + [
+        [f"[{method}](../methods/{page}.md)", *["not measured"] * len(columns)]
+        for method, page in UNMEASURED.items()
     ]
 
 

@@ -55,7 +55,8 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     manifest, classes = load(run / "manifest")
     sample = next(s for s in manifest.split("val") if s.id == image)
     photo, pixels = inputs.photo(sample), inputs.pixels(sample)[None]
-    features = encode(inputs.encoder, pixels, attention_blocks=options.rfm_blocks)
+    blocks = options.rfm_blocks_of(inputs.encoder.depth)
+    features = encode(inputs.encoder, pixels, attention_blocks=blocks)
     _, fused, logits = refiner.head(features.features, features.grid)
     learned, attention = refiner.affinity(fused), features.attention
     assert attention is not None

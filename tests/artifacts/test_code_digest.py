@@ -35,11 +35,19 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 SCIENCE = (
-    *("wsss._compat", "wsss.cams", "wsss.clip", "wsss.data", "wsss.demo", "wsss.labels"),
+    *(
+        "wsss._compat",
+        "wsss.cams",
+        "wsss.clip",
+        "wsss.data",
+        "wsss.demo",
+        "wsss.dino",
+        "wsss.labels",
+    ),
     *("wsss.masks", "wsss.refine", "wsss.retrain", "wsss.score"),
 )
 PLUMBING = ("wsss.artifacts.", "wsss.cli.", "wsss.compute.", "wsss.errors", "wsss.pipeline.")
-METHODS = ("none", "weclip", "weakclip", "excel")
+METHODS = ("none", "weclip", "weakclip", "excel", "weclip_plus")
 
 
 @functools.cache

@@ -48,6 +48,20 @@ def test_spread_equals_explicit_matrices(rounds: int, power: int) -> None:
         torch.testing.assert_close(actual[row].flatten().double(), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_sources_are_gated_by_boxes_of_the_whole_maps() -> None:
+    torch.manual_seed(0)
+    attention = torch.softmax(2 * torch.randn(1, 12, 12), -1)
+    maps, sources = scale_maps(torch.rand(2, 2, 6)), torch.rand(2, 2, 6)
+    rows, affinity = torch.zeros(2, dtype=torch.long), balance(attention)
+    gated = propagate_maps(affinity, maps, rows, box_threshold=0.7, sources=sources)
+    open_ = propagate_maps(affinity, maps, rows, box_threshold=None, sources=sources)
+    boxes = box_masks(maps, 0.7)
+    assert not torch.equal(boxes, box_masks(maps * sources, 0.7))
+    for actual, by_hand in ((gated, maps * boxes * sources), (open_, maps * sources)):
+        expected = affinity.propagate(by_hand.flatten(1).T[None])[0].T
+        torch.testing.assert_close(actual.flatten(1), expected)
+
+
 def test_normalised_matrix_ends_row_stochastic() -> None:
     affinity = balance(torch.softmax(torch.randn(1, 30, 30), -1)[:, 1:, 1:])
     torch.testing.assert_close(affinity.matrix().sum(-1), torch.ones(1, 29))

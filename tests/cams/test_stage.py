@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.builders import clip_es_config
+from tests.dino.models import SECTION, TINY
 from wsss.artifacts.shard import Item, Shard
 from wsss.artifacts.stage import STAGES
 from wsss.cams import stage
@@ -18,6 +19,8 @@ from wsss.compute.threads import fixed_threads
 from wsss.config.model import Config
 from wsss.data.images.read import read_image
 from wsss.data.ingest.stage import ingest
+from wsss.data.manifest_folder import load
+from wsss.pipeline.stages import entry_modules
 
 SIZES = [(40, 56), (56, 40), (40, 56), (33, 47), (90, 90), (8, 70), (40, 56)]
 TAGS = ["cat", "cat;dog", "dog", "bird;cat;dog", "bird", "dog", "bird"]
@@ -165,3 +168,93 @@ def test_an_array_gives_the_maps_of_the_stage(photos: Path, items: dict[str, Ite
     cams, propagated = clip_cams(inputs.encoder, [images], [[0, 1]], bank, config.cams)
     for name, maps in (("cam", cams.maps), ("cam_affinity", propagated)):
         np.testing.assert_allclose(maps.numpy(), items["p 1"].arrays[name], atol=2e-3)
+
+
+AFFINITIES: dict[str, dict[str, object]] = {
+    "attention": {},
+    "distribution": {"kind": "distribution"},
+    "feature": {"kind": "feature"},
+    "joined": {"kind": "joined"},
+    "dino": {"kind": "dino", "exponent": 2.0},
+}
+
+
+def _with_affinity(photos: Path, kind: str, **cams: object) -> Config:
+    changed = clip_es_config({"cams": {"affinity": AFFINITIES[kind]} | cams, "dino": SECTION})
+    return _config(photos).model_copy(update={"cams": changed.cams, "dino": changed.dino})
+
+
+@pytest.mark.parametrize("kind", ["distribution", "feature", "joined", "dino"])
+def test_maps_of_each_kind_do_not_depend_on_batch_or_shards(
+    photos: Path, manifest: Path, items: dict[str, Item], tmp_path: Path, kind: str
+) -> None:
+    config = _with_affinity(photos, kind)
+    with fixed_threads(1):
+        whole = _run(config, manifest, tmp_path / "whole")
+    with fixed_threads(2):
+        assert _bytes(_run(config, manifest, tmp_path / "parts", 3)) == _bytes(whole)
+    for name, item in whole.items():
+        maps = item.arrays["cam_affinity"]
+        assert np.isfinite(maps).all()
+        assert maps.shape == items[name].arrays["cam_affinity"].shape
+    assert any((i.arrays["cam_affinity"] != items[n].arrays["cam_affinity"]).any()
+               for n, i in whole.items())  # fmt: skip
+
+
+@pytest.mark.parametrize("source", ["grad_cam", "external"])
+@pytest.mark.parametrize("kind", AFFINITIES)
+def test_a_new_class_changes_maps_that_compare_with_all_classes_alone(
+    photos: Path, tmp_path: Path, kind: str, source: str
+) -> None:
+    """The distributions run over all classes; attention and cosines know none."""
+    folder, keys = tmp_path / "photos", []
+    shutil.copytree(photos, folder)
+    cams: dict[str, object] = {}
+    if source == "external":
+        seed = np.full((8, 8), 0.5, np.float32)
+        for photo in folder.glob("*.png"):
+            np.save(photo.with_suffix(".npy"), {0: seed}, allow_pickle=True)
+        external = {"path": str(folder), "affinity": True}
+        cams = {"source": "external", "external": external}
+    config = _with_affinity(folder, kind, **cams)
+    listed = (folder / "tags.csv").read_text().splitlines()
+    for index, tags in enumerate(["cat", "cat;zebra"]):
+        (folder / "tags.csv").write_text("\n".join([*listed[:3], f"p 2.png,{tags}"]) + "\n")
+        out = tmp_path / f"manifest {index}"
+        _ingest(config, out)
+        manifest, classes = load(out)
+        sections = STAGES["cams"].arguments(config)
+        made = stage.make_source(classes, tmp_path / "cache", **sections)
+        keys.append({sample.id: made.key(sample) for sample in manifest})
+    assert classes.names[-1] == "zebra"
+    compares = kind in ("distribution", "joined")
+    for image in ("p 0", "p 1"):
+        assert (keys[0][image] != keys[1][image]) == compares
+
+
+@pytest.mark.parametrize("source", ["grad_cam", "external"])
+def test_a_second_encoder_is_read_only_where_the_affinity_compares_it(
+    photos: Path, manifest: Path, tmp_path: Path, source: str
+) -> None:
+    """Its section and weights are in the provenance then, and change the keys."""
+    cams: dict[str, object] = {}
+    if source == "external":
+        for photo in photos.glob("*.png"):
+            seed = np.full(Image.open(photo).size[::-1], 0.5, np.float32)
+            np.save(tmp_path / f"{photo.stem}.npy", {0: seed}, allow_pickle=True)
+        cams = {"source": source, "external": {"path": str(tmp_path), "affinity": True}}
+    other = {"model": str(TINY), "pretrained": "random", "precision": "bfloat16"}
+    stored = []
+    for kind in ("feature", "dino"):
+        config = _with_affinity(photos, kind, **cams)
+        changed = config.model_copy(update={"dino": type(config.dino)(**other)})
+        state = [STAGES["cams"].watched(c) for c in (config, changed)]
+        assert (state[0] != state[1]) == (kind == "dino")
+        assert ("wsss.dino.load" in entry_modules("cams", config)) == (kind == "dino")
+        out = tmp_path / kind
+        _run(config, manifest, out)
+        with Shard(out / "1-of-1.h5", kind="cams") as shard:
+            stored.append(shard.provenance)
+    assert [set(p.weights) for p in stored] == [{"clip"}, {"clip", "dino"}]
+    assert ["dino" in p.config for p in stored] == [False, True]
+    assert stored[0].code != stored[1].code

@@ -12,13 +12,17 @@ from safetensors.torch import save_file
 
 from tests.clip.models import CONFIG, tiny_clip
 from wsss._compat import import_open_clip
-from wsss.cli.weights_list import weights_by_name
+from wsss.cli.weights_check import check_weights
+from wsss.cli.weights_list import weights_by_name, weights_of
 from wsss.clip.downloads import tag_weights
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.load import load_clip
+from wsss.config.load import from_mapping
+from wsss.dino.errors import DinoLoadError
 
 NOWHERE = "http://127.0.0.1:9"  # refuses at once, as a machine without network does
 CLIP = "ViT-B-16-quickgelu/openai"
+DINO = "vit_small_patch14_dinov2/lvd142m"
 
 
 def wsss(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -50,6 +54,38 @@ def test_without_a_network_the_first_attempt_says_what_to_do(tmp_path: Path) -> 
     assert line.startswith(f"missing  {CLIP}: `wsss weights fetch {CLIP}`, or fetch https://hugg")
 
 
+def test_dino_by_name_and_as_a_configuration_names_it(tmp_path: Path) -> None:
+    line = str(weights_by_name(DINO, tmp_path))
+    assert line.startswith(f"missing  {DINO}: `wsss weights fetch {DINO}`, or fetch https://hugg")
+    assert "set dino.pretrained to its path" in line
+    path = in_hub_cache(tmp_path / "dino", "model.safetensors", "vit_small_patch14_dinov2.lvd142m")
+    path.write_bytes(bytes(2_000_000))
+    assert str(weights_by_name(DINO, tmp_path)) == f"here     {DINO}: {path} (2 MB)"
+    random = {"clip": {"pretrained": "random"}, "retrain": {"enabled": False}}
+    plus = {"refine": {"method": "weclip_plus"}}
+    other = {"dino": {"pretrained": str(tmp_path / "gone.pth")}}
+    listed = weights_of([from_mapping(random | plus)], tmp_path)
+    assert [weights.path for weights in listed] == [path]
+    (gone,) = weights_of([from_mapping(random | plus | other)], tmp_path)
+    assert str(gone).endswith("gone.pth: no such file; dino.pretrained names it")
+    assert not weights_of([from_mapping(random | other)], tmp_path)  # nobody reads it
+
+
+@pytest.mark.parametrize(
+    ("dino", "message"),
+    [
+        ({"model": "vit_small_patch14"}, "there is no DINOv2 'vit_small_patch14'"),
+        ({"pretrained": "lvd"}, "timm has no weights 'lvd'"),
+        ({"model": "vit_giant", "pretrained": "random"}, "there is no DINOv2 'vit_giant'"),
+    ],
+)
+def test_names_of_dino_are_checked_where_it_is_read(dino: dict[str, str], message: str) -> None:
+    sections = {"clip": {"pretrained": "random"}, "retrain": {"enabled": False}, "dino": dino}
+    check_weights(from_mapping(sections))
+    with pytest.raises(DinoLoadError, match=message):
+        check_weights(from_mapping(sections | {"refine": {"method": "weclip_plus"}}))
+
+
 @pytest.mark.slow
 def test_weights_of_a_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(json.dumps({"clip": {"pretrained": "gone.safetensors"}}))
@@ -61,9 +97,9 @@ def test_weights_of_a_configuration(tmp_path: Path) -> None:
     assert listed.returncode == 0
 
 
-def in_hub_cache(folder: Path, name: str) -> Path:
-    """A file where the hub's client stores downloads of CLIP's weights."""
-    repository = folder / "models--timm--vit_base_patch16_clip_224.openai"
+def in_hub_cache(folder: Path, name: str, model: str = "vit_base_patch16_clip_224.openai") -> Path:
+    """A file where the hub's client stores downloads of weights, by default of CLIP."""
+    repository = folder / f"models--timm--{model}"
     path = repository / "snapshots" / ("0" * 40) / name
     path.parent.mkdir(parents=True)
     (repository / "refs").mkdir()

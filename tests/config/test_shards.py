@@ -109,7 +109,13 @@ def test_an_invalid_name_is_left_to_its_own_error(name: object) -> None:
 
 @pytest.mark.parametrize(
     ("preset", "on_cpus", "on_gpus"),
-    [("voc12-weclip", 16, 3), ("voc12-clip-es", 3, 1), ("coco14-weakclip", 124, 21)],
+    [
+        ("voc12-weclip", 16, 3),
+        ("voc12-weclip-plus", 16, 3),
+        ("voc12-clip-es", 3, 1),
+        ("coco14-weakclip", 124, 21),
+        ("coco14-weclip-plus", 124, 21),
+    ],  # fmt: skip,
 )
 def test_presets_of_whole_data_sets(
     preset: str, on_cpus: int, on_gpus: int, monkeypatch: pytest.MonkeyPatch

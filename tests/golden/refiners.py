@@ -1,5 +1,6 @@
 """Published configurations, setups and batches of refiners on golden data."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,27 +8,32 @@ import torch
 
 from tests.builders import clip_es_config
 from wsss.clip.input import EncoderInput
+from wsss.config.base import overlay
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
-from wsss.refine.base import Setup
+from wsss.refine.base import FrozenEncoder, Setup
 from wsss.refine.training.crops import CropBatch
 
 
 def published_config(
-    golden_dir: Path, method: str, *, cams: Any = None, crop: int = 320, **options: object
+    golden_dir: Path,
+    method: str,
+    *,
+    cams: Any = None,
+    crop: int = 320,
+    sections: Mapping[str, Any] | None = None,
+    **options: object,
 ) -> Config:
     """The published variant of a method on the golden CLIP."""
     weights = str(golden_dir / "clip_tiny.safetensors")
-    return clip_es_config(
-        {
-            "variant": "published",
-            "compute": {"device": "cpu"},
-            "clip": {"model": "from-weights", "pretrained": weights},
-            "cams": cams or {},
-            "refine": {"method": method, "train": {"crop": crop}, method: options},
-        },
-        partial=True,
-    )
+    base = {
+        "variant": "published",
+        "compute": {"device": "cpu"},
+        "clip": {"model": "from-weights", "pretrained": weights},
+        "cams": cams or {},
+        "refine": {"method": method, "train": {"crop": crop}, method: options},
+    }
+    return clip_es_config(overlay(base, sections or {}), partial=True)
 
 
 def crop_batch(
@@ -52,7 +58,12 @@ def crop_batch(
     )
 
 
-def refiner_setup(config: Config, inputs: EncoderInput, labels: int) -> Setup[Any]:
+def refiner_setup(
+    config: Config,
+    inputs: EncoderInput,
+    labels: int,
+    encoders: Mapping[str, FrozenEncoder] | None = None,
+) -> Setup[Any]:
     """What a refiner for so many labels is built from."""
     names = tuple(f"class {index}" for index in range(1, labels))
     return Setup(
@@ -63,4 +74,5 @@ def refiner_setup(config: Config, inputs: EncoderInput, labels: int) -> Setup[An
         crop=config.refine.train.crop,
         cams=config.cams,
         infer=config.infer,
+        encoders=encoders or {},
     )

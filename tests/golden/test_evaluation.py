@@ -23,6 +23,7 @@ from wsss.config.load import from_mapping
 from wsss.labels.online import online_labels, score_stacks
 from wsss.labels.par import pixel_adaptive_refinement
 from wsss.labels.prediction import Prediction, candidates, label_maps
+from wsss.refine.blocks.head import Head
 from wsss.refine.blocks.model import HeadRefiner
 from wsss.refine.excel.method import Excel
 from wsss.refine.excel.relation import CalibratedFeatures, relation
@@ -51,7 +52,7 @@ def build(
     side: int,
     scales: list[float],
     **options: object,
-) -> HeadRefiner[Any]:
+) -> HeadRefiner[Any, Head]:
     """The published variant with the published head."""
     heads = load_heads(golden_dir / f"{method}_heads.safetensors")
     fusion, decoder = build_fusion(heads), build_decoder(heads)
@@ -89,7 +90,7 @@ def build(
     return refiner
 
 
-def check_views(refiner: HeadRefiner[Any], arrays: Arrays, image: str, method: str) -> None:
+def check_views(refiner: HeadRefiner[Any, Head], arrays: Arrays, image: str, method: str) -> None:
     """The input of each scale, and the logits of the image and of its mirror image."""
     photo, stride = arrays[f"{image}/image_uint8"], int(arrays[f"{method}/input_stride"])
     for scale in refiner.setup.infer.scales:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.builders import clip_es_config
+from tests.dino.models import SECTION
 from tests.gpu.pretend import PretendGpu
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
@@ -24,6 +25,11 @@ SOURCES: dict[str, dict[str, Any]] = {
     "grad_cam, no affinity": {"affinity": {"enabled": False}},
     "patch_text": {"source": "patch_text"},
     "patch_text, as published": {"source": "patch_text", "patch_text": {"attention": "mixed"}},
+    "grad_cam, distribution": {"affinity": {"kind": "distribution"}},
+    "grad_cam, feature": {"affinity": {"kind": "feature"}},
+    "grad_cam, joined": {"scales": [1.0, 0.75], "flip": True, "affinity": {"kind": "joined"}},
+    "patch_text, joined": {"source": "patch_text", "affinity": {"kind": "joined"}},
+    "grad_cam, dino": {"affinity": {"kind": "dino"}},
 }
 
 
@@ -45,7 +51,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _config(photos: Path, **sections: Any) -> Config:
     data = {"kind": "folder", "root": str(photos), "val_list": "", "backgrounds": ["grass"]}
     small = {"data": data, "cams": {"splits": ["train"]}}
-    small["compute"] = {"device": "cpu", "workers": 1}
+    small |= {"compute": {"device": "cpu", "workers": 1}, "dino": SECTION}
     return clip_es_config(overlay(small, sections))
 
 
@@ -60,15 +66,33 @@ def test_maps_are_those_of_the_cpu(manifest: Path, source: str, tmp_path: Path) 
     _assert_close(on_gpu, on_cpu)
 
 
+@pytest.mark.parametrize("source", ["grad_cam", "patch_text"])
+@pytest.mark.parametrize("kind", ["distribution", "feature", "joined", "dino"])
+def test_no_kind_of_affinity_waits_for_the_gpu(
+    manifest: Path, source: str, kind: str, tmp_path: Path
+) -> None:
+    waits = []
+    for affinity in ("attention", kind):
+        cams = {"source": source, "affinity": {"kind": affinity}}
+        config = _config(manifest.parent, cams=cams, compute={"device": "cuda"})
+        with PretendGpu() as gpu:
+            _shard(config, manifest, tmp_path / f"{affinity}.h5")
+        # Loading an encoder waits, once however many images there are.
+        waits.append({line: n for line, n in gpu.waits.items() if n and "encoder.py" not in line})
+    assert waits[1] == waits[0]
+
+
 @pytest.mark.slow
-def test_imported_maps_are_spread_as_on_the_cpu(manifest: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["attention", "distribution", "joined"])
+def test_imported_maps_are_spread_as_on_the_cpu(manifest: Path, tmp_path: Path, kind: str) -> None:
     seeds = tmp_path / "seeds"
     seeds.mkdir()
     for index, (height, width) in enumerate(SIZES):
         seed = np.zeros((height, width), np.float32)
         seed[8:24, 8:24] = 0.8
         np.save(seeds / f"{index}.npy", {index % 3: seed}, allow_pickle=True)
-    cams = {"source": "external", "external": {"path": str(seeds), "affinity": True}}
+    cams: dict[str, Any] = {"source": "external", "affinity": {"kind": kind}}
+    cams["external"] = {"path": str(seeds), "affinity": True}
     on_cpu = _shard(_config(manifest.parent, cams=cams), manifest, tmp_path / "cpu.h5")
     with PretendGpu():
         config = _config(manifest.parent, cams=cams, compute={"device": "cuda"})

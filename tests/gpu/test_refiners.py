@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.dino.models import SECTION as DINO
 from tests.gpu.pretend import PretendGpu
 from tests.gpu.steps import Step, counted_steps
 from tests.refine.chain import Chain, cut_short
@@ -23,8 +24,14 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "cams": {"source": "patch_text", "affinity": {"last_blocks": 6}},
     },
     "weakclip": {"refine": {"weakclip": {"width": 16, "channels": 16}}},
+    "weclip_plus": {
+        "refine": {"weclip_plus": {"width": 16, "self_training_start": 2}},
+        "dino": DINO,
+    },
 }
-BUDGETS = {"weclip": (2, 600), "excel": (2, 600), "weakclip": (5, 1396)}
+BUDGETS = {
+    "weclip": (2, 600), "excel": (2, 600), "weakclip": (5, 1396), "weclip_plus": (2, 752),
+}  # fmt: skip
 """Most waits and launches of a step, by method; the demo's CLIP has 12 blocks, as ViT-B/16 has."""
 ON_GPU = {"compute": {"device": "cuda"}}
 
@@ -58,7 +65,7 @@ def test_results_are_those_of_the_cpu(tmp_path: Path, method: str, variant: str)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["weclip", "excel"])
+@pytest.mark.parametrize("method", ["weclip", "excel", "weclip_plus"])
 def test_weights_of_the_encoder_in_bfloat16(tmp_path: Path, method: str) -> None:
     chain = _chain(tmp_path, method, clip={"precision": "bfloat16"})
     with PretendGpu():
@@ -68,6 +75,18 @@ def test_weights_of_the_encoder_in_bfloat16(tmp_path: Path, method: str) -> None
     with Shard(scores) as shard:
         for item in shard:
             assert np.isfinite(item.arrays["score"]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["weclip", "excel"])
+@pytest.mark.parametrize("kind", ["joined", "dino"])
+def test_a_factor_of_the_affinity_adds_no_wait(tmp_path: Path, method: str, kind: str) -> None:
+    chain = _chain(tmp_path, method)
+    factor = chain.config(cams={"affinity": {"kind": kind}}, dino=DINO, **ON_GPU)
+    with PretendGpu() as gpu, counted_steps(gpu) as steps:
+        chain.train(factor, tmp_path / "gpu")
+    waits, launches = BUDGETS[method]
+    _assert_within(steps[-1], waits, launches + (30 if kind == "joined" else 90))
 
 
 def _written(chain: Chain, config: Any, checkpoint: Path, folder: Path) -> tuple[Path, Path]:

@@ -14,7 +14,8 @@ from wsss.data.datasets.coco import CATEGORY_IDS, load_instances
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.errors import DataError
 from wsss.data.images.label_png import save_label_png
-from wsss.score.truth.coco import _run_lengths, draw
+from wsss.data.images.rle import run_lengths
+from wsss.score.truth.coco import draw
 from wsss.score.truth.errors import TruthError
 from wsss.score.truth.sbd_masks import read_sbd
 
@@ -197,7 +198,7 @@ def test_packed_runs_are_read_as_pycocotools_reads_them() -> None:
     random = np.random.default_rng(0)
     for share in (0.0, 0.02, 0.5, 1.0):
         mask = np.asfortranarray((random.random((61, 47)) < share).astype(np.uint8))
-        runs = _run_lengths(rle.encode(mask)["counts"])
+        runs = run_lengths(rle.encode(mask)["counts"])
         assert sum(runs) == mask.size
         labels = np.repeat(np.arange(len(runs)) % 2, runs).reshape(mask.shape, order="F")
         np.testing.assert_array_equal(labels, mask)

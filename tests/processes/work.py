@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.builders import CLIP_ES
+from tests.dino.models import SECTION as DINO
 from tests.refine.chain import cut_short
 from wsss.artifacts.stage import STAGES
 from wsss.compute import distributed
@@ -34,6 +35,14 @@ REFINERS: dict[str, dict[str, Any]] = {
     "weclip": {"weclip": {"width": 16, "dropout": 0.0, "rfm_start": 0}},
     "weakclip": {"weakclip": {"width": 16, "channels": 16, "dropout": 0.0, "drop_path": 0.0}},
     "excel": {"excel": {"width": 16, "dropout": 0.0, "lvc_start": 0}},
+    "weclip_plus": {
+        "weclip_plus": {
+            "width": 16,
+            "dropout": 0.0,
+            "self_training_start": 0,
+            "self_training_confidence": 0.1,
+        }
+    },
 }
 SEGMENTER = {"crop": 48, "batch": 4, "iterations": 2, "warmup": 1, "checkpoint_every": 2}
 SEGMENTER["threads"] = 1
@@ -42,7 +51,7 @@ SEGMENTER["threads"] = 1
 def refiner(folder: Path, method: str, **changes: Any) -> Config:
     """A small refiner without dropout, whose random numbers differ between processes."""
     base = json.loads((folder / "chain.json").read_text())
-    options = {"refine": {"method": method, "train": STEPS, **REFINERS[method]}}
+    options = {"refine": {"method": method, "train": STEPS, **REFINERS[method]}, "dino": DINO}
     if method == "excel":
         options["cams"] = {"source": "patch_text", "affinity": {"last_blocks": 6}}
     return from_mapping(overlay(overlay(base, options), changes))

@@ -24,7 +24,7 @@ from wsss.masks.seeds_stage import run as make_seeds
 from wsss.refine import stage
 from wsss.refine.base import Refiner
 from wsss.refine.inputs import CamSet, SeedSet
-from wsss.refine.load import build_refiner
+from wsss.refine.load import build_refiner, load_encoders
 from wsss.refine.training.crops import CropStream
 from wsss.refine.training.image_labels import ImageLabels
 
@@ -86,9 +86,12 @@ class Chain:
         cache = self.folder / "cache"
         inputs = EncoderInput(config.clip, cache, device="cpu")
         _, classes = load(self.manifest)
+        sections = {"dino": config.dino}
+        encoders = load_encoders(config.refine, config.cams, sections, cache, device="cpu")
         return build_refiner(
             inputs, classes, clip=config.clip, cams=config.cams, refine=config.refine,
-            prompts=config.data.prompts, infer=config.infer, seed=seed, embeddings=cache,
+            prompts=config.data.prompts, encoders=encoders, infer=config.infer, seed=seed,
+            embeddings=cache,
         )  # fmt: skip
 
     def stream(self, config: Config, refiner: Refiner[Any]) -> CropStream:

@@ -1,4 +1,4 @@
-"""docs/howto/add-a-method.md: one folder and one line, run from training to the table."""
+"""docs/howto/add-a-method.md: its toy method runs, its excerpts are of the real one."""
 
 import re
 from pathlib import Path
@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests.workflow.conftest import ROOT, copy_project
-
-pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 PAGE = ROOT / "docs/howto/add-a-method.md"
 CONFIG = {
@@ -44,6 +42,26 @@ def add_toy(project: Path) -> None:
     registry.write_text(re.sub(r"(METHODS: .*?)\}", rf"\1{line}}}", text, flags=re.DOTALL))
 
 
+def test_excerpts_are_of_the_code() -> None:
+    fenced = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    excerpts = [text for text in fenced if not text.startswith("# wsss/")]
+    files = [*ROOT.glob("wsss/refine/weclip_plus/*.py"), ROOT / "wsss/refine/registry.py"]
+    code = "\n".join(path.read_text() for path in files)
+    assert len(excerpts) > 5
+    for excerpt in excerpts:
+        assert excerpt in code, excerpt
+
+
+def test_the_lengths_of_the_files_are_about_right() -> None:
+    rows = re.findall(r"^\| `(\w+\.py)` \| (\d+) \|", PAGE.read_text(), re.MULTILINE)
+    assert len(rows) == 4
+    for name, lines in rows:
+        text = (ROOT / "wsss/refine/weclip_plus" / name).read_text()
+        assert abs(len(text.splitlines()) - int(lines)) <= 15, name
+
+
+@pytest.mark.workflow
+@pytest.mark.slow
 def test_a_toy_method_from_the_page(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
     add_toy(project.root)

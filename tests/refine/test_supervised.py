@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.dino.models import SECTION as DINO
 from tests.refine.chain import Chain
 from wsss.artifacts.checkpoint_header import checkpoint_provenance
 from wsss.artifacts.errors import ArtifactError
@@ -22,6 +23,7 @@ from wsss.config.model import Config
 from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED
 from wsss.refine.base import Refiner
+from wsss.refine.blocks.grad_cam_labels import GradCamRefiner
 from wsss.refine.inputs import TruthSet
 from wsss.refine.released.importer import import_checkpoint
 from wsss.refine.training.crops import CropBatch, CropStream
@@ -32,17 +34,20 @@ OPTIONS: Mapping[str, dict[str, Any]] = {
     "weclip": {"width": 16},
     "weakclip": {"width": 16, "channels": 16, "heads": 2},
     "excel": {"width": 16},
+    "weclip_plus": {"width": 16},
 }
 TEACHERLESS: Mapping[str, dict[str, Any]] = {
     "weclip": {"crop_visibility": "image", "rfm_start": 99},
     "weakclip": {"boundary_weight": 0.0, "tags_in_losses": "ignored"},
     "excel": {"crop_visibility": "image", "lvc_start": 99, "self_training_start": None},
+    "weclip_plus": {"crop_visibility": "image", "self_training_start": None},
 }
 """Options with which the weak loss takes its labels as they are."""
 PARTS = {
     "weclip": {"segmentation", "affinity"},
     "weakclip": {"seed", "auxiliary"},
     "excel": {"segmentation", "affinity"},
+    "weclip_plus": {"segmentation", "affinity", "cross", "dice"},
 }
 
 
@@ -65,7 +70,8 @@ def truth(chain: Chain) -> Path:
 
 def configured(chain: Chain, method: str, supervision: str = "masks", **options: Any) -> Config:
     refine = {"method": method, method: OPTIONS[method] | options}
-    return chain.config(supervision=supervision, refine=refine, infer={"scales": [1.0]})
+    infer = {"scales": [1.0]}
+    return chain.config(supervision=supervision, refine=refine, infer=infer, dino=DINO)
 
 
 def first_batch(chain: Chain, config: Config, refiner: Refiner[Any], truth: Path) -> CropBatch:
@@ -93,8 +99,12 @@ def test_a_weak_run_gets_no_truth(chain: Chain, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", OPTIONS)
 def test_the_loss_is_the_weak_one_with_the_truth_as_labels(
-    chain: Chain, truth: Path, method: str
+    chain: Chain, truth: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if method == "weclip_plus":  # which learns from CAMs at every step
+        monkeypatch.setattr(
+            GradCamRefiner, "labels_from_cams", lambda self, batch, *_: batch.labels
+        )
     config = configured(chain, method, **TEACHERLESS[method])
     refiner = chain.refiner(config)
     refiner.train_mode(False)  # no dropout
@@ -108,7 +118,8 @@ def test_the_loss_is_the_weak_one_with_the_truth_as_labels(
         torch.testing.assert_close(value, weak[name])
     shifted = CropBatch(**vars(batch) | {"labels": batch.labels.roll(32, -1)})
     other = refiner.supervised_loss(shifted)
-    assert all(other[name] != losses[name] for name in losses)
+    # The heads of WeCLIP+ teach each other without labels.
+    assert all(other[name] != losses[name] for name in losses.keys() - {"cross"})
 
 
 @pytest.mark.parametrize("method", OPTIONS)
@@ -117,6 +128,7 @@ def test_options_of_the_weak_teacher_change_nothing(chain: Chain, truth: Path, m
         "weclip": {"rfm_start": 0},
         "weakclip": {"tags_in_losses": "masked", "boundary_weight": 9.0},
         "excel": {"lvc_start": 0, "self_training_start": 0},
+        "weclip_plus": {"self_training_start": 0, "source_gate": "none", "rfm_blocks": 2},
     }
     values = []
     for options in (TEACHERLESS[method], weak[method]):

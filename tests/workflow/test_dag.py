@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.masks.colour_regions import write_regions
 from wsss.config.base import overlay
 
 from .conftest import CONFIG, RUN, Project, jobs
@@ -219,6 +220,69 @@ def test_a_sweep_shares_the_cams_and_ends_in_one_table(finished: Project) -> Non
     assert "pseudo mask, train" in text
     assert (finished.results / "value-0.6/masks/train/1-of-2.h5").is_file()
     assert not (finished.results / "value-0.6/scores_grid").exists()  # the CAMs become the masks
+
+
+def test_runs_of_several_encoders_end_in_a_table_by_backbone(finished: Project) -> None:
+    """As the preset voc12-encoders, with the demo's encoder and the same with random weights."""
+    quick = {"masks": {"crf": {"enabled": False}}, "retrain": {"enabled": False}}
+    encoders = {"demo": {}, "random": {"clip": {"pretrained": "random"}}}
+    with _configured(finished, runs=encoders, refine={"method": "none"}, **quick):
+        run = finished.runs(f"results/{RUN}/tables/sweep.md")
+    assert run["cams"] == 4  # the demo's are there; two splits of two parts
+    lines = (finished.results / "tables/sweep.md").read_text().splitlines()
+    head = next(line for line in lines if line.startswith("| run |"))
+    assert head.startswith("| run | Backbone | ")
+    assert "pseudo mask, train" in head
+    for label, weights in {"demo": "demo-vit-p8", "random": "random"}.items():
+        assert any(line.startswith(f"| {label} | demo-vit-p8, {weights} | ") for line in lines)
+    table = (finished.results / "tables/sweep.csv").read_text()
+    assert "backbone" in table.splitlines()[0].split(",")
+
+
+def test_proposals_of_masks_are_a_supervision_of_their_own(finished: Project) -> None:
+    """CRF, PAR and proposals side by side; an edited file is noticed, a missing one refused."""
+    folder = finished.root / "proposals"
+    count = write_regions(finished.results / "manifest", folder, finished.root)
+    assert count == 18
+    sam = {"refine": "sam", "proposals": {"path": "proposals"}}
+    runs = {"crf": {"refine": "crf"}, "par": {"refine": "par"}, "sam": sam}
+    changes = {
+        "runs": {name: {"masks": masks} for name, masks in runs.items()},
+        "refine": {"method": "none"},
+        "retrain": {"enabled": False},
+    }
+    table = f"results/{RUN}/tables/sweep.md"
+    with _configured(finished, **changes):
+        assert finished.runs(table)["masks"] == 12  # three runs, two splits of two parts
+        lines = (finished.results / "tables/sweep.md").read_text().splitlines()
+        masks = {name: _mask_bytes(finished.results / name) for name in runs}
+        file = next(iter(sorted(folder.glob("*.json"))))
+        _edit_later(file, "[]")
+        edited = finished.would_run(table)
+        file.unlink()
+        failed = finished.snakemake("--", table, check=False)
+    head = next(line for line in lines if line.startswith("| run |"))
+    assert head.startswith("| run | Supervision | ")
+    for name in runs:
+        sign = "I+SAM" if name == "sam" else "I"
+        assert any(line.startswith(f"| {name} | {sign} | ") for line in lines)
+    assert len(set(masks.values())) == 3
+    assert edited["masks"] == 4  # of the run with proposals alone
+    shown = failed.stdout + failed.stderr
+    assert failed.returncode
+    assert "proposals: 1 of " in shown
+    assert f"images have no mask proposals, expected <id>.json each: {file.stem}" in shown
+    assert "Traceback" not in shown
+
+
+def _mask_bytes(run: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(run.glob("masks/*/png/*/label/*.png")))
+
+
+def _edit_later(file: Path, text: str) -> None:
+    """Edit a file so that its stamp differs, however coarse the clock of the file system is."""
+    file.write_text(text)
+    os.utime(file, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns + 10**9))
 
 
 def test_runs_share_the_cams_that_are_the_same(finished: Project) -> None:

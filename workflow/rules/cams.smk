@@ -4,7 +4,7 @@
 rule cams:
     input:
         manifest=manifest,
-        weights=ancient(clip_files),
+        weights=ancient(cams_files),
     output:
         "results/{run}/cams/{split}/{part}.h5",
     log:
@@ -26,7 +26,7 @@ rule cams:
         code=code("cams"),
         job=job_file("cams"),
         packages=packages("cams"),
-        files=watched_files(clip_files),
+        files=watched_files(cams_files),
         external=watched_seeds,
         folder=subpath(input.manifest, parent=True),
     message:

@@ -32,6 +32,7 @@ from wsss.pipeline.stages import stage_code, stage_packages, stage_state
 from wsss.pipeline.watched import (
     data_state,
     file_contents,
+    proposals_state,
     seeds_state,
     tokenizer_files,
 )
@@ -296,6 +297,11 @@ def watched_seeds(wildcards):
     return seeds_state(of_run(wildcards))
 
 
+def watched_proposals(wildcards):
+    """State of mask proposals: the masks are made again when one is edited, new or missing."""
+    return proposals_state(of_run(wildcards))
+
+
 def watched_corrections(wildcards):
     """State of the corrected masks: the training runs again when one is edited, new or missing."""
     folder = f"results/{wildcards.run}/corrected_masks"
@@ -387,6 +393,23 @@ def clip_files(wildcards):
     if tse.form != "off":
         texts += [str(built_in(settings.data.kind)), tse.knowledge or "none"]
     return local_files(*texts, *tokenizer_files(settings.clip.model))
+
+
+def files_of_encoders(wildcards, names):
+    """The same, and local files of encoders besides CLIP, by their sections."""
+    others = [getattr(of_run(wildcards), name) for name in dict.fromkeys(names)]
+    texts = [text for other in others for text in (other.model, other.pretrained)]
+    return [*clip_files(wildcards), *local_files(*texts)]
+
+
+def cams_files(wildcards):
+    """Those that the affinity reads."""
+    return files_of_encoders(wildcards, of_run(wildcards).cams.other_encoders)
+
+
+def encoder_files(wildcards):
+    """Those that the affinity or the refiner reads."""
+    return files_of_encoders(wildcards, of_run(wildcards).encoders_besides_clip)
 
 
 def repeated_images(wildcards):

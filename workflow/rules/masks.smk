@@ -28,6 +28,7 @@ rule masks:
         code=code("masks"),
         job=job_file("masks"),
         packages=packages("masks"),
+        proposals=watched_proposals,
         folder=subpath(input.manifest, parent=True),
     message:
         "Pseudo masks of {wildcards.split}, part {wildcards.part}"

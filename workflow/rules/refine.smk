@@ -20,7 +20,7 @@ rule refine_train:
             then=shards("seeds", "train"),
         ),
         repeated=repeated_images,
-        weights=ancient(clip_files),
+        weights=ancient(encoder_files),
     output:
         checkpoint="results/{run}/refine/checkpoint.safetensors",
         log="results/{run}/refine/loss.csv",
@@ -47,7 +47,7 @@ rule refine_train:
         job=job_file("refine_train"),
         packages=packages("refine_train"),
         files=watched_files(
-            lambda wildcards: [*clip_files(wildcards), *repeated_images(wildcards)]
+            lambda wildcards: [*encoder_files(wildcards), *repeated_images(wildcards)]
         ),
         folder=subpath(input.manifest, parent=True),
         work="results/{run}/refine/work",
@@ -65,7 +65,7 @@ rule refine_import:
     input:
         manifest=manifest,
         checkpoint=refiner_file,
-        weights=ancient(clip_files),
+        weights=ancient(encoder_files),
     output:
         checkpoint="results/{run}/refine/checkpoint.safetensors",
         report="results/{run}/refine/imported.json",
@@ -85,7 +85,7 @@ rule refine_import:
         job=job_file("refine_import"),
         packages=packages("refine_import"),
         files=watched_files(
-            lambda wildcards: [refiner_file(wildcards), *clip_files(wildcards)]
+            lambda wildcards: [refiner_file(wildcards), *encoder_files(wildcards)]
         ),
         folder=subpath(input.manifest, parent=True),
     message:
@@ -101,7 +101,7 @@ rule refine_apply:
         manifest=manifest,
         cams=shard("cams"),
         checkpoint=product_file("refine", "checkpoint.safetensors"),
-        weights=ancient(clip_files),
+        weights=ancient(encoder_files),
     output:
         "results/{run}/scores_grid/{split}/{part}.h5",
     log:
@@ -123,7 +123,7 @@ rule refine_apply:
         code=code("refine_apply"),
         job=job_file("refine_apply"),
         packages=packages("refine_apply"),
-        files=watched_files(clip_files),
+        files=watched_files(encoder_files),
         folder=subpath(input.manifest, parent=True),
     message:
         "Refined scores of {wildcards.split}, part {wildcards.part}"
@@ -138,7 +138,7 @@ rule refine_predict:
     input:
         manifest=manifest_of,
         checkpoint=product_file("refine", "checkpoint.safetensors"),
-        weights=ancient(clip_files),
+        weights=ancient(encoder_files),
     output:
         "results/{run}/refiner_predictions/{split}/{part}.h5",
     log:
@@ -159,7 +159,7 @@ rule refine_predict:
         code=code("refine_predict"),
         job=job_file("refine_predict"),
         packages=packages("refine_predict"),
-        files=watched_files(clip_files),
+        files=watched_files(encoder_files),
         folder=subpath(input.manifest, parent=True),
     message:
         "The refiner's own prediction of {wildcards.split}, part {wildcards.part}"

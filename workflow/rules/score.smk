@@ -53,7 +53,7 @@ rule refine_labels:
             then=shards("seeds", "train"),
         ),
         checkpoint=product_file("refine", "checkpoint.safetensors"),
-        weights=ancient(clip_files),
+        weights=ancient(encoder_files),
     output:
         table="results/{run}/tables/label_quality.csv",
         picture=report(
@@ -82,7 +82,7 @@ rule refine_labels:
         code=code("refine_labels"),
         job=job_file("refine_labels"),
         packages=packages("refine_labels"),
-        files=watched_files(clip_files),
+        files=watched_files(encoder_files),
         truth=lambda wildcards: truth_state(of_run(wildcards).data, "train"),
         folder=subpath(input.manifest, parent=True),
         seeds=lambda wildcards, input: [f"--seeds {path}" for path in input.seeds],

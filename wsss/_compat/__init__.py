@@ -21,3 +21,14 @@ def import_open_clip() -> ModuleType:
     import_torchvision()
     with without_optional_packages():
         return importlib.import_module("open_clip")
+
+
+def import_timm() -> ModuleType:
+    """Import ``timm`` with the remedy for torchvision.
+
+    It takes longer than torch, since it imports all its models: call this where it is needed.
+    """
+    from wsss._compat.torchvision_ops import import_torchvision
+
+    import_torchvision()
+    return importlib.import_module("timm")

@@ -2,8 +2,8 @@
 
 What is slow: both import timm if it is there, and open_clip imports transformers as well. timm
 imports all its models and torch's compiler (``torch._dynamo``, sympy), which takes longer than
-torch itself (seen with timm 1.0.31, transformers 5.24). No model that we take from them uses
-either: open_clip's towers of timm and of Hugging Face are refused (`wsss.clip.model_config`).
+torch itself (seen with timm 1.0.31, transformers 5.24). Few models that we take from them use
+either; open_clip's towers of timm are brought in where they do (`wsss._compat.timm_towers`).
 open_clip's tokenizers import transformers where they use it. mmengine imports torch's sharded
 optimizer if it is there, which takes as long as torch.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,20 +53,21 @@ class Clip:
 
     @torch.inference_mode()
     def attention(
-        self, photo: Photo, *, last_blocks: int = 8
+        self, photo: Photo, *, last_blocks: int | None = None
     ) -> Float32[np.ndarray, "tokens tokens"]:
         """Mean attention over heads and the last blocks, class token first, for `propagate`.
 
         Args:
             photo: see `read_image`.
-            last_blocks: how many blocks.
+            last_blocks: how many blocks; None: two thirds of the encoder's depth.
         """
         encoder = self.inputs.encoder
-        blocks = range(encoder.depth - last_blocks, encoder.depth)
+        count = AffinityConfig(last_blocks=last_blocks).blocks_of(encoder.depth)
+        blocks = range(encoder.depth - count, encoder.depth)
         pixels = _pixels(self.inputs, read_image(photo))
         total = encoder.run(pixels, attention_sum_of=blocks).attention_sum
         assert total is not None
-        return (total[0] / last_blocks).cpu().numpy()
+        return (total[0] / count).cpu().numpy()
 
 
 @argument_names()
@@ -77,7 +79,7 @@ def load_clip(
     long_side: int | None = None,
     device: str = "auto",
 ) -> Clip:
-    """Load a frozen CLIP that open_clip can build: any plain ViT.
+    """Load a frozen CLIP that open_clip can build: a ViT with a class token, EVA-CLIP or SigLIP.
 
     Args:
         model: name in open_clip (``ViT-B-16-quickgelu``), path of an open_clip model config
@@ -89,7 +91,7 @@ def load_clip(
 
     Raises:
         ClipLoadError: unknown name or tag, or weights that cannot be read or do not fit.
-        UnsupportedEncoderError: the image tower is no plain ViT.
+        UnsupportedEncoderError: the image tower is of another family.
     """
     source = {"model": model, "pretrained": pretrained}
     if model == DEMO and not pretrained:
@@ -105,9 +107,10 @@ def grad_cam(
     tags: Sequence[str],
     backgrounds: Sequence[str] | None = None,
     *,
+    classes: Sequence[str] | None = None,
     prompts: Mapping[str, str] | None = None,
-    affinity: bool = True,
-    box_threshold: float = 0.4,
+    affinity: bool | Mapping[str, Any] = True,
+    box_threshold: float | None = 0.4,
 ) -> ClassMaps:
     """Softmax Grad-CAM of a photo's tags (CLIP-ES, eq. 5-19 of docs/methods/clip-es.md).
 
@@ -117,20 +120,22 @@ def grad_cam(
         tags: what is on the photo.
         backgrounds: words of what may be behind it, which compete with the tags (``grass``, ``sky``
             …); None takes CLIP-ES's list without the tags.
+        classes: all classes of the data set, which an affinity of kind ``distribution`` compares
+            the patches with; None takes the tags.
         prompts: words that stand for a tag in the prompts, e.g. ``{"bird": "bird avian"}``.
-        affinity: also propagate the maps along the attention of the last eight blocks.
+        affinity: also propagate the maps; options of ``cams.affinity``: ``{"kind": "joined"}``.
         box_threshold: see `propagate`.
 
     Raises:
-        DataError: no tag, an empty or doubled one, or a background that is a tag.
+        DataError: a tag is missing, empty, doubled or no class, or a background is a class.
         ValueError: the photo is too large for the encoder's attention: set ``long_side``.
     """
     check_clip(clip)
     _check_tags(tags)
-    classes = _classes(tags, backgrounds, prompts)
-    settings = section(AffinityConfig, enabled=affinity, box_threshold=box_threshold)
-    cams = CamsConfig(source="grad_cam", affinity=settings)
-    return _class_maps(clip, photo, tags, classes, clip.texts(classes), cams)
+    check_names("classes", () if classes is None else classes)
+    listed = _classes(classes or tags, backgrounds, prompts)
+    cams = CamsConfig(source="grad_cam", affinity=_affinity(affinity, box_threshold))
+    return _class_maps(clip, photo, tags, listed, clip.texts(listed), cams)
 
 
 @argument_names()
@@ -143,8 +148,8 @@ def patch_text_cams(
     classes: Sequence[str] | None = None,
     prompts: Mapping[str, str] | None = None,
     descriptions: Mapping[str, Sequence[str]] | None = None,
-    affinity: bool = True,
-    box_threshold: float = 0.4,
+    affinity: bool | Mapping[str, Any] = True,
+    box_threshold: float | None = 0.4,
 ) -> ClassMaps:
     """Similarity of patches and tags, without a gradient: ExCEL, eq. 1-13 of docs/methods/excel.md.
 
@@ -180,8 +185,7 @@ def patch_text_cams(
         tse = TseConfig(form="topk")
         attributes = attribute_bank(clip.inputs.clip, sentences, clip.template[0], tse)
         texts = replace(texts, classes=enrich(texts.classes, attributes.centres, tse))
-    settings = section(AffinityConfig, enabled=affinity, box_threshold=box_threshold)
-    cams = CamsConfig(source="patch_text", affinity=settings)
+    cams = CamsConfig(source="patch_text", affinity=_affinity(affinity, box_threshold))
     return _class_maps(clip, photo, tags, listed, texts, cams)
 
 
@@ -190,7 +194,7 @@ def propagate(
     attention: np.ndarray,
     maps: np.ndarray,
     *,
-    box_threshold: float = 0.4,
+    box_threshold: float | None = 0.4,
     power: int = 2,
     iterations: int = 3,
 ) -> Float32[np.ndarray, "maps rows columns"]:
@@ -201,7 +205,7 @@ def propagate(
             patches. ``ClassMaps.attention`` and ``Clip.attention(photo)`` are such.
         maps: float [maps, rows, columns] in 0 … 1, on the grid of patches.
         box_threshold: share of a map's maximum that a box encloses; a map counts in its boxes only
-            (0.4 for VOC, 0.7 for COCO).
+            (0.4 for VOC, 0.7 for COCO). None: no boxes.
         power: of the transition matrix.
         iterations: of normalising its columns and rows.
 
@@ -218,9 +222,7 @@ def propagate(
             f"attention {list(attention.shape)} does not fit maps on a grid of "
             f"{maps.shape[1]} x {maps.shape[2]} patches"
         )
-    settings = section(
-        AffinityConfig, box_threshold=box_threshold, power=power, sinkhorn_iterations=iterations
-    )
+    settings = _affinity({"power": power, "sinkhorn_iterations": iterations}, box_threshold)
     rows = torch.from_numpy(maps.astype(np.float32))
     weights = torch.from_numpy(attention.astype(np.float32))[None]
     image_index = torch.zeros(len(rows), dtype=torch.long)
@@ -236,6 +238,14 @@ def check_clip(clip: object) -> None:
     if not isinstance(clip, Clip):
         call = f"wsss.load_clip({clip!r})" if isinstance(clip, str) else "wsss.load_clip()"
         raise TypeError(f"clip is {clip!r:.100}; expected what {call} returns")
+
+
+def _affinity(options: bool | Mapping[str, Any], box_threshold: float | None) -> AffinityConfig:
+    values = {"enabled": options} if isinstance(options, bool) else options
+    affinity = section(AffinityConfig, **{"box_threshold": box_threshold, **values})
+    if not affinity.uses_dino:
+        return affinity
+    raise ValueError("no DINOv2 is loaded here; give wsss.propagate its affinity of patches")
 
 
 def _check_tags(tags: Sequence[str]) -> None:

@@ -103,7 +103,7 @@ def check_names(what: str, names: Iterable[str]) -> None:
         raise TypeError(f"{what} are a list of names; {wrong[0]!r} is none")
 
 
-def section(kind: type[S], **values: Any) -> S:
+def section(kind: type[S], /, **values: Any) -> S:
     """A section of settings.
 
     Raises:

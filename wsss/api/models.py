@@ -147,6 +147,7 @@ def load_refiner(
         ArtifactError: the file is missing or damaged, holds no refiner, or was trained with other
             CLIP weights.
         ClipLoadError: its CLIP cannot be loaded.
+        DinoLoadError: its DINOv2 cannot be loaded, where it has one.
     """
     if clip is not None:
         check_clip(clip)

@@ -33,11 +33,12 @@ class ClassMaps:
     maps: Float32[np.ndarray, "tags rows columns"]
     """In 0 … 1, on the grid of patches."""
     propagated: Float32[np.ndarray, "tags rows columns"] | None = None
-    """The maps after the attention affinity, in 0 … 1; None where it was switched off."""
+    """The maps after the affinity, in 0 … 1; None where it was switched off."""
     probabilities: Float32[np.ndarray, " tags"] | None = None
     """Of each tag, in a softmax over that tag, the other tags and the backgrounds."""
     attention: Float32[np.ndarray, "tokens tokens"] | None = None
-    """Mean attention of the last blocks, class token first; see `wsss.propagate`."""
+    """What the maps were propagated along: the mean attention of the last blocks, class token
+    first, or another affinity, of patches alone; see `wsss.propagate`."""
     background: Float32[np.ndarray, "rows columns"] | None = None
     """A refiner's score of the background, in 0 … 1."""
 

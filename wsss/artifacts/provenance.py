@@ -32,7 +32,10 @@ BROUGHT_BY: Final = MappingProxyType({
     "mmseg": frozenset({"mmcv", "mmengine"}),
 })  # fmt: skip
 """Those that such a package runs."""
-_FILES = ("clip.model", "clip.pretrained", "refine.checkpoint", "retrain.init")
+_FILES = (
+    *("clip.model", "clip.pretrained", "dino.model", "dino.pretrained"),
+    *("refine.checkpoint", "retrain.init"),
+)
 """Keys that may name a weight file on this machine."""
 _COMMON = ("manifest", "class_list")
 """Inputs that the stages of a run share."""

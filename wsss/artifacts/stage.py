@@ -7,7 +7,7 @@ digest of the code that it runs. The running stage is given those values and no 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,6 @@ class Stage:
     and no provenance."""
     watches: tuple[str, ...] = ()
     """Of the idle values, those whose change reruns the stage all the same."""
-    unused: Callable[[Mapping[str, Any]], Sequence[str]] = lambda _: ()
-    """Of ``reads`` the keys that the values of the others, by key, leave unused."""
 
     def select(self, config: Any) -> dict[str, Any]:
         """The values that the stage reads, by the last part of their key.
@@ -136,13 +134,21 @@ class Stage:
 
     def _active(self, values: Mapping[str, Any], *, idle: Sequence[str]) -> dict[str, Any]:
         """Plain values by key, without those that are idle."""
-        skipped = {*idle, *self.unused(values)}
+        skipped = {*idle, *_unused(values)}
         plain = {key: plain_value(value) for key, value in values.items() if key not in skipped}
         for path in idle:
             for key, value in plain.items():
                 if path.startswith(f"{key}."):
                     drop_key(value, path.removeprefix(f"{key}."))
         return plain
+
+
+def _unused(values: Mapping[str, Any]) -> Iterator[str]:
+    """Keys that other values leave unused: encoders that neither CAMs nor networks read."""
+    if not any("dino" in values[k].other_encoders for k in ("cams", "refine") if k in values):
+        yield "dino"
+    if "retrain" in values and not values["retrain"].uses_clip:
+        yield from _CLIP  # of the stage retrain, whereas others have the whole section
 
 
 def source_differences(source: Provenance, reader: Provenance) -> dict[str, list[str]]:
@@ -191,14 +197,14 @@ def _draws(stage: str) -> bool:
 _CRF_OF_PREDICTION = ("infer.crf", "infer.crf_labels")
 _REFINE = (
     *("supervision", "data.max_pixels", "data.kind", "data.root", "data.prompts"),
-    *("clip", "cams", "refine"),
+    *("clip", "dino", "cams", "refine"),
 )
 _LABELS = ("seed", *_REFINE, "data")
 _REFINE_IDLE = (*_IDLE, "data.kind", "data.root")
 """The list of images to repeat is found by them; the training's key holds its content."""
 _SCORE = ("name", "seed", "variant", "score", "data", "tag_noise")
 _SHOWN = ("name", "supervision", "data", "pictures")
-_CAMS = ("clip", "cams")
+_CAMS = ("clip", "dino", "cams")
 _CLIP = ("clip.model", "clip.pretrained")
 _REFINED = ("supervision", *_CAMS, "seeds", "refine", "infer")
 _SCORED: dict[str, tuple[str, ...]] = {
@@ -212,11 +218,9 @@ _SCORED: dict[str, tuple[str, ...]] = {
     "segmenter": (*_REFINED, "masks", "retrain", "predict"),
 }
 """What scoring reads by product: the sections of every stage up to it."""
-_SCORED_IDLE = {
-    "refiner_scores": _CRF_OF_PREDICTION,
-    "masks": _CRF_OF_PREDICTION,
+_SCORED_IDLE: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("refiner_scores", "masks", "segmenter"), _CRF_OF_PREDICTION),
     "refiner_prediction": ("infer.scores",),
-    "segmenter": _CRF_OF_PREDICTION,
 }
 """What the stages up to a product do not use of these sections."""
 
@@ -237,7 +241,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage("tag_noise", ("wsss.clip.tags.stage",), ("tag_noise", "data.max_pixels", "clip")),
         Stage("clip_tags", ("wsss.clip.tags.predicted",), ("data.max_pixels", "clip")),  # a part
-        Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", "clip", "cams")),
+        Stage("cams", ("wsss.cams.stage",), ("data.max_pixels", *_CAMS)),
         Stage("seeds", ("wsss.masks.seeds_stage",), ("data.max_pixels", "cams", "seeds")),
         Stage("image_labels", ("wsss.refine.training.image_labels",)),  # a part of refine_train
         Stage(
@@ -266,7 +270,6 @@ STAGES: dict[str, Stage] = {
             "retrain",
             ("wsss.retrain.train",),
             ("seed", "supervision", "data.max_pixels", "retrain", *_CLIP),
-            unused=lambda values: () if values["retrain"].uses_clip else _CLIP,
         ),
         Stage(
             "predict",

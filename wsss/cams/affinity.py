@@ -72,8 +72,9 @@ def propagate_maps(
     maps: Float[Tensor, "rows height width"],
     image_index: Int[Tensor, " rows"],
     *,
-    box_threshold: float = 0.4,
+    box_threshold: float | None = 0.4,
     box_edge: BoxEdge = "inclusive",
+    sources: Float[Tensor, "rows height width"] | None = None,
 ) -> Float[Tensor, "rows height width"]:
     """Propagate the maps of a batch: T (B . map); the box mask B gates sources, not receivers.
 
@@ -81,15 +82,19 @@ def propagate_maps(
         affinity: of the images of the batch.
         maps: values in [0, 1] on the patch grid; rows in the order of their images.
         image_index: the image of each row, in ascending order.
-        box_threshold: see `box_masks`.
+        box_threshold: see `box_masks`; None: no boxes.
         box_edge: see `box_masks`.
+        sources: how far each patch counts as a source of each map, in [0, 1]; the boxes are those
+            of the maps without it. None: all do.
 
     Returns:
         Propagated maps, not scaled again.
     """
     if len(maps) == 0:
         return maps
-    gated = maps * box_masks(maps, box_threshold, box_edge)
+    gated = maps if sources is None else maps * sources
+    if box_threshold is not None:
+        gated = gated * box_masks(maps, box_threshold, box_edge)
     batch, patches = affinity.row.shape
     image, row, most = padded_slots(image_index, batch, maps.device)
     # Packed rows (R, h, w) -> padded rows (B, K, N), K the most classes of an image
@@ -104,6 +109,7 @@ def propagate(
     maps: Float[Tensor, "rows height width"],
     image_index: Int[Tensor, " rows"],
     cams: CamsConfig,
+    sources: Float[Tensor, "rows height width"] | None = None,
 ) -> Float[Tensor, "rows height width"]:
     """Balance an affinity between patches, propagate maps with it and scale them to [0, 1] again.
 
@@ -112,6 +118,7 @@ def propagate(
         maps: see `propagate_maps`.
         image_index: see `propagate_maps`.
         cams: sections ``affinity`` and ``scaling``.
+        sources: see `propagate_maps`.
     """
     affinity = cams.affinity
     patches = maps.shape[1] * maps.shape[2]
@@ -122,5 +129,6 @@ def propagate(
         image_index,
         box_threshold=affinity.box_threshold,
         box_edge=affinity.box_edge,
+        sources=sources,
     )
-    return scale_maps(propagated, cams.scaling)
+    return scale_maps(propagated, "exact" if cams.scaling == "exact" else "guarded_once")

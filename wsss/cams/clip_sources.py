@@ -18,6 +18,8 @@ from wsss.artifacts.digest import digest_json
 from wsss.cams.affinity import propagate
 from wsss.cams.grad_cam import grad_cam
 from wsss.cams.maps import BatchCams, CamMaps, scale_maps
+from wsss.cams.other_features import OtherFeatures, weights_of
+from wsss.cams.patch_affinity import pair_factor, pair_weights
 from wsss.cams.patch_text import PatchText
 from wsss.cams.views import Classes, Evidence, fused_evidence
 from wsss.clip.encoder import ClipEncoder
@@ -42,6 +44,7 @@ def clip_cams(
     classes: Sequence[Sequence[int]],
     bank: TextBank,
     cams: CamsConfig,
+    other: OtherFeatures | None = None,
 ) -> tuple[BatchCams, Float[Tensor, "rows grid_height grid_width"] | None]:
     """CAMs of images of one size, by the configured source, on the grid of scale 1.
 
@@ -51,20 +54,26 @@ def clip_cams(
         classes: indices into ``bank.classes`` of each image; may be empty for an image.
         bank: text features; enriched for `patch_text` with TSE.
         cams: source, its settings, scales, mirroring and the affinity.
+        other: features of another encoder, for an affinity that compares them.
 
     Returns:
         The CAMs, and the same after the affinity, both in 0 … 1; None where the affinity is off.
     """
-    blocks = cams.affinity.last_blocks if cams.has_affinity else 0
+    affinity = cams.affinity
     patch_text = PatchText(encoder, bank, cams.patch_text) if cams.source == "patch_text" else None
 
     def gradients(
-        images: Float[Tensor, "batch 3 height width"], classes: Classes, attention_blocks: int
+        images: Float[Tensor, "batch 3 height width"],
+        classes: Classes,
+        attention_blocks: int,
+        features: bool,
     ) -> Evidence:
-        raw = grad_cam(encoder, images, classes, bank, cams.gradient, attention_blocks)
+        also = (attention_blocks, features)
+        raw = grad_cam(encoder, images, classes, bank, cams.gradient, *also)
         maps, patches = raw.maps.relu(), float(raw.maps.shape[1] * raw.maps.shape[2])
         # The gradient of the mean over the patches is averaged over the patches.
-        return Evidence(raw.image_index, maps, patches, None, raw.probabilities, raw.attention)
+        of_image = (raw.probabilities, raw.attention, raw.features)
+        return Evidence(raw.image_index, maps, patches, None, *of_image)
 
     evidence = fused_evidence(
         patch_text.evidence if patch_text else gradients,
@@ -72,14 +81,21 @@ def clip_cams(
         classes,
         base=cams.scales.index(1.0),
         flip=cams.flip,
-        attention_blocks=blocks,
+        attention_blocks=affinity.blocks_of(encoder.depth) if cams.has_affinity else 0,
+        features=cams.has_affinity and affinity.uses_clip,
     )
     scale = patch_text.scaled if patch_text else lambda raw: scale_maps(raw.maps, cams.scaling)
-    attention = evidence.attention
-    batch = BatchCams(evidence.image_index, scale(evidence), evidence.probabilities, attention)
-    if attention is None:
-        return batch, None
-    return batch, propagate(attention, batch.maps, batch.image_index, cams)
+    cams_of = (evidence.image_index, scale(evidence), evidence.probabilities)
+    if not cams.has_affinity:
+        return BatchCams(*cams_of, None), None
+    features = evidence.features
+    if other is not None:
+        grid = (evidence.maps.shape[1], evidence.maps.shape[2])
+        features = other(images[cams.scales.index(1.0)], grid)
+    factor = None if features is None else pair_factor(features, bank, affinity)
+    batch = BatchCams(*cams_of, pair_weights(evidence.attention, factor))
+    assert batch.attention is not None
+    return batch, propagate(batch.attention, batch.maps, batch.image_index, cams)
 
 
 class ClipSource:
@@ -95,6 +111,7 @@ class ClipSource:
         cams: the source and the affinity.
         compute: batch and workers on a GPU.
         cache: folder for text embeddings.
+        other: see `clip_cams`.
 
     Raises:
         KnowledgeError: TSE is on and a class has no description.
@@ -108,10 +125,13 @@ class ClipSource:
         cams: CamsConfig,
         compute: ComputeConfig,
         cache: Path,
+        other: OtherFeatures | None = None,
     ) -> None:
         self._input, self._cams, self._compute = inputs, cams, compute
-        self.weights: Mapping[str, str] = {"clip": inputs.clip.digest}
-        self._classes, self._texts = classes, ""
+        self._other = other
+        self.weights: Mapping[str, str] = weights_of(inputs, other)
+        self._classes = classes
+        self._texts = digest_json(classes.prompts) if cams.compares_texts else ""
         if cams.source == "patch_text":
             tse = cams.patch_text.tse
             bank = enriched_bank(inputs.clip, classes, template, tse, cache)
@@ -127,7 +147,8 @@ class ClipSource:
     def key(self, sample: Sample) -> str:
         """Digest of the words that its maps depend on: those of its own tags and the backgrounds.
 
-        `patch_text` compares with all classes (feature surgery), and uses their descriptions.
+        `patch_text` compares with all classes (feature surgery), and uses their descriptions. So
+        does an affinity of kind ``distribution``.
         """
         own = [self._classes.prompts[tag] for tag in sample.tags]
         return digest_json([own, self._classes.backgrounds, self._texts])
@@ -170,7 +191,8 @@ class ClipSource:
         samples, images = batch
         tags = [sample.tags for sample in samples]
         counts = [len(row) for row in tags]
-        cams, propagated = clip_cams(self._input.encoder, images, tags, self._bank, self._cams)
+        settings = (self._bank, self._cams, self._other)
+        cams, propagated = clip_cams(self._input.encoder, images, tags, *settings)
         stacks = _float16_stacks(cams.maps, counts)
         affinity_stacks: Sequence[Float16[ndarray, "classes h w"] | None] = [None] * len(samples)
         if propagated is not None:

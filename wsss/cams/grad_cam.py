@@ -18,8 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wsss.cams.maps import BatchCams, Scaling, pack_classes, scale_maps
-from wsss.clip.encoder import ClipEncoder
-from wsss.clip.last_block import LastBlock
+from wsss.cams.patch_affinity import patch_features
+from wsss.clip.encoder import ClipEncoder, ScoredBlock
 from wsss.clip.text.embeddings import TextBank
 from wsss.compute.packed_rows import to_device
 
@@ -31,6 +31,8 @@ class GradCam(BatchCams):
     """Raw maps of a batch: weighted channel sums, whose positive part is the CAM."""
 
     channel_weights: Float[Tensor, "rows token_dim"]
+    features: Float[Tensor, "batch patches embed_dim"] | None = None
+    """Patches in the space of the texts; None where they were not asked for."""
 
     def scaled(self, scaling: Scaling = "exact") -> Float[Tensor, "rows height width"]:
         """The CAMs: positive parts of the maps, scaled to [0, 1]."""
@@ -45,6 +47,7 @@ def grad_cam(
     bank: TextBank,
     gradient: Gradient = "margin",
     attention_blocks: int = 0,
+    features: bool = False,
 ) -> GradCam:
     """Raw class activation maps of images of one size.
 
@@ -55,6 +58,7 @@ def grad_cam(
         bank: text features.
         gradient: see `score_gradients`.
         attention_blocks: number of last blocks whose attention is averaged; 0 returns none.
+        features: also return the patches in the space of the texts.
 
     Raises:
         ValueError: a class is named twice, a length does not match, or there are too few blocks.
@@ -69,8 +73,10 @@ def grad_cam(
         )
     last, first = encoder.depth - 1, encoder.depth - attention_blocks
     encoding = encoder.run(images, until=last, attention_sum_of=range(first, last))
-    block = encoder.last_block(encoding.tokens)
+    block = encoder.last_block(encoding.tokens, encoding.grid)
     cams = block_cams(encoder, block, encoding.grid, classes, bank, gradient)
+    if features:
+        cams = replace(cams, features=patch_features(encoder, block.tokens, encoding.grid))
     if not attention_blocks:
         return cams
     total = block.attention.mean(1)
@@ -82,11 +88,12 @@ def grad_cam(
 @torch.no_grad()
 def block_cams(
     encoder: ClipEncoder,
-    block: LastBlock,
+    block: ScoredBlock,
     grid: tuple[int, int],
     classes: Sequence[Sequence[int]],
     bank: TextBank,
     gradient: Gradient = "margin",
+    logit_scale: float | None = None,
 ) -> GradCam:
     """`grad_cam` from the last block's forward pass; without attention.
 
@@ -97,6 +104,7 @@ def block_cams(
         classes: see `grad_cam`.
         bank: text features.
         gradient: see `score_gradients`.
+        logit_scale: see `score_gradients`; None: the encoder's.
     """
     device = encoder.device
     packed = pack_classes(classes)
@@ -107,13 +115,15 @@ def block_cams(
         packed[0],
         bank.classes.to(device)[class_index],
         bank.backgrounds.to(device),
-        encoder.logit_scale,
+        encoder.logit_scale if logit_scale is None else logit_scale,
         gradient,
     )
     if encoder.projection is not None:
         grad_outputs = grad_outputs @ encoder.projection.T
     channels = block.vjp(grad_outputs, packed[0])
-    activation = block.normed[:, 1:][image_index] if len(classes) > 1 else block.normed[:, 1:]
+    activation = block.normed[:, -grid[0] * grid[1] :]  # patches alone
+    if len(classes) > 1:
+        activation = activation[image_index]
     # (R, N, D) x (R, D, 1) -> (R, N) -> (R, h, w)
     maps = (activation @ channels.unsqueeze(-1)).squeeze(-1).unflatten(1, grid)
     return GradCam(packed[0], maps, probabilities, None, channels)

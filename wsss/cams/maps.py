@@ -14,7 +14,8 @@ from torch import Tensor
 
 from wsss.data.manifest import Sample
 
-Scaling = Literal["exact", "guarded_twice"]
+Scaling = Literal["exact", "guarded_once", "guarded_twice"]
+_GUARDED = {"guarded_once": 1, "guarded_twice": 2}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class BatchCams:
     probabilities: Float[Tensor, " rows"]
     """Of the class on the image, among the image's classes and the backgrounds."""
     attention: Float[Tensor, "batch tokens tokens"] | None
-    """Mean attention for the affinity, class token included; None without."""
+    """What the maps are propagated along: the mean attention, class token included, or another
+    affinity, between patches alone (`wsss.cams.patch_affinity`); None without."""
 
 
 def scale_maps(
@@ -55,13 +57,14 @@ def scale_maps(
             ``guarded_twice`` is the published form: divide by the range plus 1e-7, and do all of it
             twice. It is not redundant there, because raw maxima are about 1e-4: the second round
             removes most of what the guard did, and leaves a maximum of 0.9999999 (eq. 13 of
-            docs/methods/clip-es.md).
+            docs/methods/clip-es.md). ``guarded_once`` does it once, as the published code does
+            after the affinity: a map whose range is near 1e-7 stays below 1.
 
     Returns:
         New maps.
     """
-    if scaling == "guarded_twice":
-        for _ in range(2):
+    if scaling in _GUARDED:
+        for _ in range(_GUARDED[scaling]):
             maps = maps - _extreme(maps, largest=False)
             maps = maps / (1e-7 + _extreme(maps, largest=True))
         return maps

@@ -18,6 +18,7 @@ from wsss.cams.maps import Scaling, pack_classes, scale_maps
 from wsss.cams.views import Evidence
 from wsss.clip.calibration import Calibration
 from wsss.clip.encoder import ClipEncoder
+from wsss.clip.errors import UnsupportedEncoderError
 from wsss.clip.self_attention import SelfAttention
 from wsss.clip.text.embeddings import TextBank
 from wsss.compute.packed_rows import padded_slots, to_device
@@ -145,17 +146,22 @@ class PatchText:
 
     Raises:
         ValueError: the encoder has fewer blocks.
+        UnsupportedEncoderError: it has no class token, and so no patches that texts compare with.
     """
 
     def __init__(self, encoder: ClipEncoder, bank: TextBank, settings: PatchTextConfig) -> None:
-        if settings.blocks > encoder.depth:
-            raise ValueError(
-                f"cams.patch_text.blocks is {settings.blocks}: the encoder has {encoder.depth}"
+        if not encoder.has_class_token:
+            raise UnsupportedEncoderError(
+                f"cams.source patch_text compares texts with patches: {encoder.family} embeds none "
+                "of them, but pools them by attention; set cams.source to grad_cam, or take an "
+                "encoder with a class token, e.g. ViT-B-16-quickgelu"
             )
+        if (blocks := settings.blocks_of(encoder.depth)) > encoder.depth:
+            raise ValueError(f"cams.patch_text.blocks is {blocks}: the encoder has {encoder.depth}")
         self.encoder, self._settings, self._extent = encoder, settings, settings.min_max_over
         self._classes = len(bank.classes)
         self._texts = torch.cat([bank.classes, bank.backgrounds]).to(encoder.device)
-        self.first = encoder.depth - settings.blocks
+        self.first = encoder.depth - blocks
         """First calibrated block."""
         self._override = None
         if settings.relation != "none":
@@ -224,6 +230,7 @@ class PatchText:
         images: Float[Tensor, "batch 3 height width"],
         classes: Sequence[Sequence[int]],
         attention_blocks: int = 0,
+        patch_features: bool = False,
     ) -> Evidence:
         """Static similarities of images of one size, before they are scaled.
 
@@ -234,6 +241,7 @@ class PatchText:
             images: normalised; sides are multiples of the patch.
             classes: indices into the bank's classes of each image; may be empty for an image.
             attention_blocks: number of last blocks whose attention is averaged; 0 returns none.
+            patch_features: also return the patches in the space of the texts, calibrated if any.
         """
         encoder = self.encoder
         blocks = range(encoder.depth - attention_blocks, encoder.depth)
@@ -261,6 +269,7 @@ class PatchText:
             class_token=scores[:, 0],
             probabilities=self.probabilities(features, image_index, class_index),
             attention=None if attention is None else attention / attention_blocks,
+            features=features[:, 1:] if patch_features else None,
         )
 
     def scaled(self, evidence: Evidence) -> Float[Tensor, "rows height width"]:

@@ -13,10 +13,12 @@ from wsss.artifacts.stage import STAGES
 from wsss.cams.clip_sources import ClipSource
 from wsss.cams.external.source import ExternalSource
 from wsss.cams.maps import CamMaps
+from wsss.cams.other_features import load_dino
 from wsss.clip.input import EncoderInput
+from wsss.clip.text.embeddings import text_bank
 from wsss.compute.precision import on_device
 from wsss.config.cams import CamsConfig
-from wsss.config.clip import ClipConfig
+from wsss.config.clip import ClipConfig, DinoConfig, encoder_module
 from wsss.config.compute import ComputeConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest_folder import load, manifest_digests
@@ -37,6 +39,7 @@ def run(
     *,
     max_pixels: int,
     clip: ClipConfig,
+    dino: DinoConfig,
     cams: CamsConfig,
     compute: ComputeConfig,
 ) -> None:
@@ -56,6 +59,7 @@ def run(
         cache: folder for text embeddings.
         max_pixels: largest photograph that is read.
         clip: the encoder.
+        dino: a second one, which only an affinity of kind ``dino`` reads.
         cams: the source and the affinity.
         compute: device, batch and workers.
 
@@ -68,12 +72,13 @@ def run(
     """
     manifest, classes = load(manifest_dir)
     samples = {sample.id: sample for sample in manifest.split(split).shard(*shard).samples}
-    values: dict[str, Any] = {"max_pixels": max_pixels, "clip": clip, "cams": cams}
+    values: dict[str, Any] = {"max_pixels": max_pixels, "clip": clip, "dino": dino, "cams": cams}
     # Only the first part reports seeds of images that are not in the run.
     ids = {sample.id for sample in manifest} if shard[0] == 1 else None
     source = make_source(classes, cache, ids, **values, compute=compute)
     provenance = STAGES["cams"].provenance(
         values,
+        modules=[encoder_module("dino")] if cams.affinity.uses_dino else [],
         weights=source.weights,
         inputs=manifest_digests(manifest_dir),
     )
@@ -104,17 +109,25 @@ def make_source(
     *,
     max_pixels: int,
     clip: ClipConfig,
+    dino: DinoConfig,
     cams: CamsConfig,
     compute: ComputeConfig,
 ) -> ClipSource | ExternalSource:
     """The configured CAM source; ``ids`` as in `wsss.cams.external.source.ExternalSource`."""
     external = cams.source == "external"
-    inputs = None
+    inputs, other = None, None
     if cams.has_affinity or not external:
         inputs = EncoderInput(clip, cache, max_pixels=max_pixels, device=compute.device)
+        if cams.has_affinity and cams.affinity.uses_dino:
+            other = load_dino(dino, inputs.normalization, cache, compute.device)
     if external or inputs is None:
-        return ExternalSource(cams, inputs, ids)
-    return ClipSource(inputs, classes, clip.template, cams, compute, cache)
+        bank, words = None, ""
+        if inputs is not None and cams.compares_texts:
+            prompts = (classes.prompts, classes.backgrounds)
+            bank = text_bank(inputs.clip, *prompts, clip.template, cache_dir=cache)
+            bank, words = bank.to(inputs.encoder.device), digest_json(prompts)
+        return ExternalSource(cams, inputs, ids, bank, words, other)
+    return ClipSource(inputs, classes, clip.template, cams, compute, cache, other)
 
 
 def _item(maps: CamMaps, key: str, split: str) -> Item:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -33,10 +34,13 @@ class Evidence:
     """Of the class on the image."""
     attention: Float[Tensor, "batch tokens tokens"] | None
     """Mean attention for the affinity; None without."""
+    features: Float[Tensor, "batch patches embed_dim"] | None = None
+    """Patches in the space of the texts; None where no affinity needs them."""
 
 
-Source = Callable[[Float[Tensor, "batch 3 height width"], Classes, int], Evidence]
-"""Evidence in images of one size for their classes, with the attention of so many last blocks."""
+Source = Callable[[Float[Tensor, "batch 3 height width"], Classes, int, bool], Evidence]
+"""Evidence in images of one size for their classes, with the attention of so many last blocks, and
+perhaps with the features."""
 
 
 def fused_evidence(
@@ -47,11 +51,12 @@ def fused_evidence(
     base: int = 0,
     flip: bool = False,
     attention_blocks: int = 0,
+    features: bool = False,
 ) -> Evidence:
     """The mean evidence of all views, on the grid of the base scale.
 
-    Views of equal size, the images of a batch and their mirror images, share a pass. Probabilities
-    and attention are those of the images themselves at the base scale.
+    Views of equal size, the images of a batch and their mirror images, share a pass. Probabilities,
+    attention and features are those of the images themselves at the base scale.
 
     Args:
         source: gives the evidence of a view.
@@ -60,13 +65,12 @@ def fused_evidence(
         base: index of the base scale.
         flip: mirror images are views, too.
         attention_blocks: number of last blocks whose attention is averaged; 0 returns none.
+        features: also return the patches in the space of the texts.
     """
-    blocks = [attention_blocks if index == base else 0 for index in range(len(images))]
+    run = partial(_with_mirror_images, source) if flip else source
     views = [
-        _with_mirror_images(source, batch, classes, count)
-        if flip
-        else source(batch, classes, count)
-        for batch, count in zip(images, blocks, strict=True)
+        run(batch, classes, *((attention_blocks, features) if index == base else (0, False)))
+        for index, batch in enumerate(images)
     ]
     first = views[base]
     if len(views) == 1:
@@ -89,9 +93,11 @@ def _with_mirror_images(
     images: Float[Tensor, "batch 3 height width"],
     classes: Classes,
     attention_blocks: int,
+    features: bool,
 ) -> Evidence:
     """The mean evidence of images and their mirror images."""
-    both = source(torch.cat([images, images.flip(-1)]), [*classes, *classes], attention_blocks)
+    pixels = torch.cat([images, images.flip(-1)])
+    both = source(pixels, [*classes, *classes], attention_blocks, features)
     rows = len(both.image_index) // 2
     token, attention = both.class_token, both.attention
     return Evidence(
@@ -101,4 +107,5 @@ def _with_mirror_images(
         class_token=None if token is None else (token[:rows] + token[rows:]) / 2,
         probabilities=both.probabilities[:rows],
         attention=None if attention is None else attention[: len(images)],
+        features=None if both.features is None else both.features[: len(images)],
     )

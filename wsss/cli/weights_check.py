@@ -13,15 +13,19 @@ _SUFFIXES = {".safetensors", ".pt", ".pth", ".bin", ".params", ".json"}
 
 
 def check_weights(config: Config) -> None:
-    """Check the names of weights of `clip`, `refine` and `retrain`.
+    """Check the names of weights of `clip`, `dino`, `refine` and `retrain`.
 
     A file that is not here is only logged: jobs may run elsewhere.
 
     Raises:
         ClipLoadError: open_clip knows no such model, or no such weights of it.
+        DinoLoadError: timm knows no such DINOv2, or no such weights of it.
         ValueError: there are no such initial weights of the segmenter, or they are of another.
     """
     texts = {"clip.model": config.clip.model, "clip.pretrained": config.clip.pretrained}
+    dino = config.dino if "dino" in config.encoders_besides_clip else None
+    if dino:
+        texts |= {"dino.model": dino.model, "dino.pretrained": dino.pretrained}
     if config.refine.checkpoint:
         texts["refine.checkpoint"] = config.refine.checkpoint
     if config.retrain.enabled:
@@ -35,6 +39,14 @@ def check_weights(config: Config) -> None:
 
         tag = "" if "clip.pretrained" in files else config.clip.pretrained
         check_names(config.clip.model, tag)
+    if dino and "dino.pretrained" not in files and dino.pretrained not in NO_FILES:
+        from wsss.dino.downloads import tag_weights
+
+        tag_weights(dino.model, dino.pretrained)
+    elif dino and "dino.model" not in files:
+        from wsss.dino.model_config import check_model
+
+        check_model(dino.model)
     if texts.get("retrain.init", "random") not in NO_FILES and "retrain.init" not in files:
         from wsss.retrain.weights.pretrained import check_name
 
@@ -45,7 +57,8 @@ def names_file(text: str) -> bool:
     """Whether a value of the configuration is the path of a weight file, here or not; else a name.
 
     Args:
-        text: of ``clip.model``, ``clip.pretrained``, ``refine.checkpoint`` or ``retrain.init``.
+        text: of ``clip.model``, ``clip.pretrained``, the same of ``dino``, ``refine.checkpoint`` or
+            ``retrain.init``.
     """
     path = expand_path(text)
     return path.suffix in _SUFFIXES or path.is_file()

@@ -41,7 +41,7 @@ class ListedWeights:
 
 
 def weights_by_name(name: str, cache: Path) -> ListedWeights:
-    """Weights by ``MODEL/TAG`` of open_clip, or by a name that ``retrain.init`` takes.
+    """Weights by ``MODEL/TAG`` of open_clip or of DINOv2, or by a name that ``retrain.init`` takes.
 
     Args:
         name: of the weights.
@@ -49,9 +49,12 @@ def weights_by_name(name: str, cache: Path) -> ListedWeights:
 
     Raises:
         ClipLoadError: open_clip knows no such model, or no such weights of it.
+        DinoLoadError: timm knows no such weights of a DINOv2.
         ValueError: nothing has this name.
     """
     model, slash, tag = name.rpartition("/")
+    if slash and "dinov2" in model:
+        return _of_dino(model, tag, cache)
     if slash:
         return _of_clip(model, tag, cache)
     from wsss.retrain.weights.pretrained import PRETRAINED
@@ -59,7 +62,8 @@ def weights_by_name(name: str, cache: Path) -> ListedWeights:
     if name not in PRETRAINED:
         raise ValueError(
             f"{name!r} is no name of weights; expected MODEL/TAG of open_clip, e.g. "
-            f"ViT-B-16-quickgelu/openai, or one of {', '.join(PRETRAINED)}"
+            "ViT-B-16-quickgelu/openai, of a DINOv2 in timm, e.g. "
+            f"vit_small_patch14_dinov2/lvd142m, or one of {', '.join(PRETRAINED)}"
         )
     return _of_backbone(name)
 
@@ -73,12 +77,15 @@ def weights_of(configs: Iterable[Config], cache: Path) -> list[ListedWeights]:
 
     Raises:
         ClipLoadError: open_clip knows no such model, or no such weights of it.
+        DinoLoadError: timm knows no such weights of a DINOv2.
         ValueError: there are no such initial weights of the segmenter.
     """
     listed: dict[str, ListedWeights] = {}
     for config in configs:
         clip, init = config.clip, config.retrain.init if config.retrain.enabled else ""
         pairs = {"clip.pretrained": clip.pretrained, "refine.checkpoint": config.refine.checkpoint}
+        if "dino" in config.encoders_besides_clip:
+            pairs["dino.pretrained"] = config.dino.pretrained
         for key, text in (*pairs.items(), ("retrain.init", init)):
             if not text or text in NO_FILES:
                 continue
@@ -88,6 +95,8 @@ def weights_of(configs: Iterable[Config], cache: Path) -> list[ListedWeights]:
                 listed[text] = ListedWeights(str(path), key, file, (), None)
             elif key == "clip.pretrained":
                 listed[text] = _of_clip(clip.model, text, cache)
+            elif key == "dino.pretrained":
+                listed[text] = _of_dino(config.dino.model, text, cache)
             else:
                 listed[text] = weights_by_name(text, cache)
     return list(listed.values())
@@ -102,6 +111,14 @@ def _of_clip(model: str, tag: str, cache: Path) -> ListedWeights:
     if weights is None:
         raise ValueError(f"{model}/{tag}: open_clip knows no address of these weights")
     name, key = f"{model}/{tag}", "clip.pretrained"
+    return ListedWeights(name, key, weights.path, weights.addresses, weights.fetch)
+
+
+def _of_dino(model: str, tag: str, cache: Path) -> ListedWeights:
+    from wsss.dino.downloads import download_folder, tag_weights
+
+    weights = tag_weights(model, tag, download_folder(cache))
+    name, key = f"{model}/{tag}", "dino.pretrained"
     return ListedWeights(name, key, weights.path, weights.addresses, weights.fetch)
 
 

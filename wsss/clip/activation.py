@@ -22,13 +22,15 @@ Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 
 
 def activation_of(module: nn.Module, where: str) -> Activation:
-    """The activation of an open_clip MLP.
+    """The activation of an MLP of open_clip or timm.
 
     Raises:
         UnsupportedEncoderError: neither QuickGELU nor GELU.
     """
     if type(module).__name__ == "QuickGELU":
         return "quick_gelu"
+    if type(module).__name__ == "GELUTanh":  # timm's
+        return "gelu_tanh"
     if isinstance(module, nn.GELU):
         return "gelu" if module.approximate == "none" else "gelu_tanh"
     raise UnsupportedEncoderError(

@@ -11,8 +11,10 @@ from wsss.clip.activation import Activation, activate_, activation_of, input_sca
 from wsss.clip.attention import Heads
 from wsss.clip.errors import UnsupportedEncoderError
 from wsss.clip.layers import Linear, Load, Norm
+from wsss.clip.trunk.parts import Rotation
 
-_ABSENT = (nn.Identity, type(None))
+ABSENT = (nn.Identity, type(None))
+"""What stands for a part that a module does not have."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,16 @@ class Block:
     activation: Activation
     heads: int
 
-    def split_heads(self, normed: Float[Tensor, "batch tokens width"]) -> Heads:
-        """Queries, keys and values of the output of ``norm1``."""
+    def split_heads(
+        self, normed: Float[Tensor, "batch tokens width"], rotation: Rotation | None = None
+    ) -> Heads:
+        """Queries, keys and values of the output of ``norm1``.
+
+        Raises:
+            ValueError: they are to be turned.
+        """
+        if rotation is not None:
+            raise ValueError("queries and keys of this block are not turned")
         batch, tokens, width = normed.shape
         # (B, L, 3 D) -> (B, L, 3, H, d) -> (3, B, H, L, d)
         packed = self.in_proj(normed).view(batch, tokens, 3, self.heads, width // self.heads)
@@ -101,7 +111,7 @@ class Block:
             "norm after attention": getattr(module, "ln_attn", None),
             "norm inside the MLP": getattr(mlp, "ln", None),
         }
-        unsupported = [name for name, part in extras.items() if not isinstance(part, _ABSENT)]
+        unsupported = [name for name, part in extras.items() if not isinstance(part, ABSENT)]
         names = ("logit_scale", "head_scale", "bias_k")
         unsupported += [name for name in names if getattr(attn, name, None) is not None]
         if unsupported or attn.in_proj_weight is None:
@@ -133,7 +143,7 @@ def _add(tokens: Tensor, update: Tensor, gain: Tensor | None) -> Tensor:
 
 def _gain(module: nn.Module, name: str) -> Tensor | None:
     scale = getattr(module, name, None)
-    if isinstance(scale, _ABSENT):
+    if isinstance(scale, ABSENT):
         return None
     gamma = scale.gamma
     assert isinstance(gamma, Tensor)

@@ -7,12 +7,30 @@ the MLP is left out. Eq. 6 and 18 of docs/methods/excel.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from wsss.clip.attention import AttentionOverride, Heads
 from wsss.clip.block import Block
+from wsss.clip.errors import UnsupportedEncoderError
+from wsss.clip.trunk.parts import ResidualBlock
+
+
+def check_linear(blocks: Sequence[ResidualBlock]) -> None:
+    """Refuse blocks in which a shift of the attention does not act linearly (`value_updates`).
+
+    Raises:
+        UnsupportedEncoderError: they normalise what is attended to (EVA02).
+    """
+    if not all(isinstance(block, Block) for block in blocks):
+        raise UnsupportedEncoderError(
+            "refine.method excel shifts the attention of calibrated blocks, which is not linear in "
+            "EVA02's blocks with their inner norm; take another encoder, e.g. ViT-B-16-quickgelu "
+            "or ViT-L-14-quickgelu"
+        )
 
 
 class Calibration:
@@ -32,7 +50,11 @@ class Calibration:
         self._value_sum: Tensor | None = None
 
     def follow(
-        self, index: int, block: Block, tokens: Float[Tensor, "batch tokens width"], heads: Heads
+        self,
+        index: int,
+        block: ResidualBlock,
+        tokens: Float[Tensor, "batch tokens width"],
+        heads: Heads,
     ) -> None:
         """Take in a block: its input in the encoder's stream, and the heads computed from it."""
         if index < self._first:
@@ -40,6 +62,7 @@ class Calibration:
         stream = tokens if self._stream is None else self._stream
         self._stream = block.add_attention(stream, self._override(heads)[0])
         if self._sums_values:
+            assert isinstance(block, Block), "see check_linear"
             update = block.value_update(heads)
             self._value_sum = update if self._value_sum is None else self._value_sum.add_(update)
 

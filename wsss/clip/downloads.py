@@ -12,14 +12,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from wsss._compat import import_open_clip
 from wsss.artifacts.digest import digest_file
 from wsss.clip.errors import ClipLoadError
 
 _TIMEOUT = 10  # seconds
-_SHA256 = re.compile("[0-9a-f]{64}")
+SHA256 = re.compile("[0-9a-f]{64}")
+"""A name that is a sha256."""
 _BIN = "open_clip_pytorch_model.bin"
 
 
@@ -37,6 +38,13 @@ class TagWeights:
     """Another address of them, or the only one; may be empty."""
     cache_dir: Path | None = None
     """Where open_clip stores downloads; None for its usual place."""
+    setting: ClassVar[str] = "clip.pretrained"
+    """The key of the configuration that names them."""
+
+    @property
+    def size(self) -> str:
+        """About how large the file is, in brackets; empty if unknown."""
+        return size_text(self.model)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -77,7 +85,7 @@ class TagWeights:
         except (OSError, RuntimeError) as error:
             raise ClipLoadError(f"{self.model} with pretrained {self.tag!r}: {error}") from None
         expected = file.resolve().name  # the hub's cache calls large files by their sha256
-        if _SHA256.fullmatch(expected) and digest_file(file) != expected:
+        if SHA256.fullmatch(expected) and digest_file(file) != expected:
             raise ClipLoadError(f"{file}: its sha256 is not {expected}; delete it and fetch again")
         return file
 
@@ -104,10 +112,10 @@ class TagWeights:
         reason = " ".join(reason.split())[:200]
         name = self.addresses[0].rpartition("/")[2]
         return (
-            f"{self.model} with pretrained {self.tag!r}: {name}{size_text(self.model)} is not on "
+            f"{self.model} with pretrained {self.tag!r}: {name}{self.size} is not on "
             f"this machine, and its address cannot be reached ({reason}). Where there is a "
             f"network, fetch {' or '.join(self.addresses)}; put the file anywhere here, e.g. at "
-            f"weights/{name}, and set clip.pretrained to its path"
+            f"weights/{name}, and set {self.setting} to its path"
         )
 
 
@@ -130,6 +138,22 @@ def tag_weights(model: str, tag: str, cache_dir: Path | None = None) -> TagWeigh
     if not (repository or url):
         return None
     return TagWeights(model, tag, repository, _names(name), url, cache_dir)
+
+
+def tag_preprocess(model: str) -> Mapping[str, Any]:
+    """The preparation of images that all weights of a named model share; empty if they differ.
+
+    open_clip knows it by tag alone, while a weight file has none: SigLIP's differs from CLIP's.
+
+    Args:
+        model: name of an open_clip model.
+    """
+    open_clip = import_open_clip()
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    configs = [open_clip.pretrained.get_pretrained_cfg(model, tag) or {} for tag in tags]
+    kinds = {(config.get("mean"), config.get("std")) for config in configs}
+    mean, std = kinds.pop() if len(kinds) == 1 else (None, None)
+    return {"mean": mean, "std": std}
 
 
 @contextlib.contextmanager

@@ -3,17 +3,16 @@
 It uses the parameters of an open_clip model with a forward pass of its own, so that attention can
 be returned, averaged or replaced. Blocks whose attention is not needed use the fused kernel. Blocks
 are numbered from 0. Tokens are ``(batch, 1 + patches, width)``, the class token first, patches in
-row-major order. Nothing depends on the number of tokens. Eq. 2, 3 and 5 of docs/methods/clip-es.md.
+row-major order; a tower without a class token (SigLIP) has the patches alone. Nothing depends on
+the number of tokens. Eq. 2, 3 and 5 of docs/methods/clip-es.md.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -21,35 +20,25 @@ from wsss.clip import attention
 from wsss.clip.attention import AttentionOverride
 from wsss.clip.block import Block
 from wsss.clip.calibration import Calibration
-from wsss.clip.errors import UnsupportedEncoderError
 from wsss.clip.last_block import LastBlock, run_last_block
-from wsss.clip.layers import Norm, Precision, compute_dtype
-from wsss.clip.position import Rounding, resize_positions
+from wsss.clip.layers import Precision, compute_dtype
+from wsss.clip.position import Rounding
+from wsss.clip.trunk.embedding import TokenEmbedding
+from wsss.clip.trunk.parts import Encoding, Grid
+from wsss.clip.trunk.read import read_trunk
+from wsss.clip.trunk.traced import TracedLastBlock, run_traced_last_block
 
-
-@dataclass(frozen=True)
-class Encoding:
-    """The results of a pass through the encoder, or through its first blocks."""
-
-    grid: tuple[int, int]
-    tokens: Float[Tensor, "batch last_tokens width"]
-    """Output of the last block that ran."""
-    outputs: dict[int, Float[Tensor, "batch tokens width"]] = field(default_factory=dict)
-    """Outputs of the blocks in ``outputs_of``."""
-    post_attention: dict[int, Float[Tensor, "batch tokens width"]] = field(default_factory=dict)
-    """Streams between attention and MLP of the blocks in ``post_attention_of``."""
-    attention: dict[int, Float[Tensor, "batch tokens tokens"]] = field(default_factory=dict)
-    """Head-mean attention of the blocks in ``attention_of``."""
-    attention_sum: Float[Tensor, "batch tokens tokens"] | None = None
-    """Sum of the head-mean attention over the blocks in ``attention_sum_of``."""
+ScoredBlock = LastBlock | TracedLastBlock
+"""The last block's pass with gradients of scores: written out for CLIP's ViT, traced for others."""
 
 
 class ClipEncoder:
-    """A frozen plain ViT CLIP image tower.
+    """A frozen image tower; `wsss.clip.trunk.read` says of which families.
 
     Args:
         visual: open_clip's `VisionTransformer` (any patch, width and depth; class token; with or
-            without the norm before the blocks; layer scale or not).
+            without the norm before the blocks; layer scale or not), or its `TimmModel` of EVA or
+            SigLIP.
         logit_scale: factor of the cosines (100 for CLIP).
         precision: type of the weights of linear maps. Norms, softmax and the residual stream are
             always float32. On a CPU without bfloat16 instructions, where such products are many
@@ -58,7 +47,7 @@ class ClipEncoder:
         device: of the computation.
 
     Raises:
-        UnsupportedEncoderError: the tower is no plain ViT (ResNet, attentional pooling, timm …).
+        UnsupportedEncoderError: the tower is of another family (ResNet, ConvNeXt, CoCa …).
     """
 
     def __init__(
@@ -70,37 +59,40 @@ class ClipEncoder:
         rounding: Rounding = "float32",
         device: torch.device | str = "cpu",
     ) -> None:
-        _check_plain(visual)
         self.device = torch.device(device)
         self.logit_scale = logit_scale
-        self.rounding = rounding
         visual = visual.to(self.device)
         dtype = compute_dtype(precision, self.device)
 
         def load(parameter: Tensor) -> Tensor:
             return parameter.detach().to(getattr(torch, precision)).to(dtype)
 
-        self._patch_weight = load(visual.get_submodule("conv1").get_parameter("weight"))
-        self._class_token = visual.get_parameter("class_embedding").detach().float()
-        self._positions = visual.get_parameter("positional_embedding").detach().float()
-        self.native_grid = _pair(visual.grid_size)
-        """Rows and columns that the positional table was learned for."""
-        self._resized = ((0, 0), self._positions)
-        norm = visual.get_submodule("ln_pre")
-        self._first_norm = None if isinstance(norm, nn.Identity) else Norm.of(norm, "ln_pre")
-        blocks = visual.get_submodule("transformer").get_submodule("resblocks")
-        self.blocks = [Block.of(module, i, load) for i, module in enumerate(blocks.children())]
-        self._final_norm = Norm.of(visual.get_submodule("ln_post"), "ln_post")
-        self._norm_after_pool = bool(getattr(visual, "final_ln_after_pool", False))
-        projection: Tensor | None = visual.proj  # type: ignore[assignment]
-        self.projection = None if projection is None else load(projection).float()
-        self.patch = _pair(visual.patch_size)
+        self._trunk = trunk = read_trunk(visual, load)
+        self._embedding = TokenEmbedding(trunk, rounding, self.device)
+        self.blocks = trunk.blocks
+        self.projection = trunk.projection
+        self.patch = trunk.patch
         self.parameter_count = sum(parameter.numel() for parameter in visual.parameters())
 
     @property
     def width(self) -> int:
         """Channels of a token."""
-        return int(self._class_token.shape[0])
+        return int(self._trunk.positions.shape[1])
+
+    @property
+    def family(self) -> str:
+        """``ViT``, ``EVA`` or ``SigLIP``, for messages."""
+        return self._trunk.family
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether tokens have a class token in front; SigLIP's have none."""
+        return self._trunk.class_token is not None
+
+    @property
+    def native_grid(self) -> Grid:
+        """Rows and columns that the positional table was learned for."""
+        return self._embedding.grid
 
     @property
     def depth(self) -> int:
@@ -115,17 +107,13 @@ class ClipEncoder:
             class_token: factor of the class embedding.
         """
         other = copy.copy(self)
-        other._class_token = class_token * self._class_token
-        if grid is not None:
-            other._positions = resize_positions(self._positions, self.native_grid, grid)
-            other.native_grid = grid
-        other._resized = ((0, 0), other._positions)
+        other._embedding = self._embedding.adapted(grid, class_token)
         return other
 
     @torch.no_grad()
     def embed(
         self, images: Float[Tensor, "batch 3 height width"]
-    ) -> tuple[Float[Tensor, "batch tokens channels"], tuple[int, int]]:
+    ) -> tuple[Float[Tensor, "batch tokens channels"], Grid]:
         """Tokens before the first block, and the patch grid.
 
         Args:
@@ -134,27 +122,7 @@ class ClipEncoder:
         Raises:
             ValueError: a side is no positive multiple of the patch.
         """
-        height, width = images.shape[-2:]
-        grid = (height // self.patch[0], width // self.patch[1])
-        if min(grid) < 1 or (grid[0] * self.patch[0], grid[1] * self.patch[1]) != (height, width):
-            raise ValueError(
-                f"image of {height} x {width} pixels: sides must be multiples of the patch "
-                f"{self.patch[0]} x {self.patch[1]}; resize with wsss.clip.images.input_size"
-            )
-        images = images.to(self.device, self._patch_weight.dtype)
-        patches = F.conv2d(images, self._patch_weight, stride=self.patch)
-        patches = patches.float().flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, h w, D)
-        cls = self._class_token.expand(len(images), 1, -1)
-        tokens = torch.cat([cls, patches], dim=1).add_(self._positions_on(grid))
-        return (tokens if self._first_norm is None else self._first_norm(tokens)), grid
-
-    def _positions_on(self, grid: tuple[int, int]) -> Float[Tensor, "tokens width"]:
-        """The positional table of a grid; that of the last grid is at hand."""
-        last, table = self._resized
-        if last != grid:
-            table = resize_positions(self._positions, self.native_grid, grid, self.rounding)
-            self._resized = grid, table
-        return table
+        return self._embedding(images)
 
     @torch.no_grad()
     def run(
@@ -196,11 +164,12 @@ class ClipEncoder:
                 f"blocks {sorted(named)} of {until}: the encoder has {self.depth}, numbered from 0"
             )
         tokens, grid = self.embed(images)
+        rotation = self._embedding.rotation(grid)
         batch, length, _ = tokens.shape
         outputs, attention_maps, post_attention = {}, {}, {}
         total = tokens.new_zeros(batch, length, length) if attention_sum_of else None
         for index, block in enumerate(self.blocks[:until]):
-            heads = block.split_heads(block.norm1(tokens))
+            heads = block.split_heads(block.norm1(tokens), rotation)
             summed, returned = index in attention_sum_of, index in attention_of
             for_class_token = class_token_last and index == until - 1
             mean = None
@@ -238,50 +207,77 @@ class ClipEncoder:
         return Encoding(grid, tokens, outputs, post_attention, attention_maps, total)
 
     @torch.no_grad()
-    def last_block(self, tokens: Float[Tensor, "batch tokens width"]) -> LastBlock:
-        """Run the last block on the output of the one before, ready for gradients of scores."""
-        return run_last_block(
-            self.blocks[-1], self._final_norm, tokens, norm_after_pool=self._norm_after_pool
+    def last_block(
+        self, tokens: Float[Tensor, "batch tokens width"], grid: Grid | None = None
+    ) -> ScoredBlock:
+        """Run the last block on the output of the one before, ready for gradients of scores.
+
+        Scores depend on the mean of the patches after the final norm; where attention pools, on
+        what it gives.
+
+        Args:
+            tokens: output of the block before.
+            grid: rows and columns of the patches; needed where queries and keys are turned (EVA).
+
+        Raises:
+            ValueError: the grid is needed.
+        """
+        trunk, block = self._trunk, self.blocks[-1]
+        if isinstance(block, Block) and trunk.pool is None:
+            return run_last_block(
+                block, trunk.final_norm, tokens, norm_after_pool=trunk.norm_after_pool
+            )
+        patches = tokens.shape[1] - self.has_class_token
+        return run_traced_last_block(
+            block, self._pool, tokens, patches, self._embedding.rotation(grid)
         )
+
+    def _pool(self, patches: Float[Tensor, "batch patches width"]) -> Float[Tensor, "batch width"]:
+        """The input of the visual projection, of patches alone."""
+        trunk = self._trunk
+        if trunk.norm_after_pool:
+            return trunk.final_norm(patches.mean(1))
+        normed = trunk.final_norm(patches)
+        return normed.mean(1) if trunk.pool is None else trunk.pool(normed)
 
     @torch.no_grad()
     def last_attention(
-        self, tokens: Float[Tensor, "batch tokens width"]
+        self, tokens: Float[Tensor, "batch tokens width"], grid: Grid | None = None
     ) -> Float[Tensor, "batch tokens tokens"]:
-        """Head-mean attention of the last block, without the rest of the block."""
+        """Head-mean attention of the last block, without the rest of the block.
+
+        Arguments and errors as for `last_block`.
+        """
         block = self.blocks[-1]
-        return attention.explicit_with_mean(block.split_heads(block.norm1(tokens)))[1]
+        heads = block.split_heads(block.norm1(tokens), self._embedding.rotation(grid))
+        return attention.explicit_with_mean(heads)[1]
 
     @torch.no_grad()
-    def normalize(
-        self, tokens: Float[Tensor, "batch tokens width"]
-    ) -> Float[Tensor, "batch tokens width"]:
+    def encode_image(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch embed_dim"]:
+        """The model's own embedding of images, as open_clip's ``encode_image``; not normalised.
+
+        It is that of the class token, of the mean of the patches (CLIPA), or what attention pools.
+
+        Args:
+            images: normalised; sides are multiples of the patch.
+        """
+        if self._trunk.reads_class_token:
+            tokens = self.run(images, class_token_last=True).tokens
+            return self.project(self.normalize(tokens[:, 0]))
+        tokens = self.run(images).tokens
+        return self.project(self._pool(tokens[:, int(self.has_class_token) :]))
+
+    @torch.no_grad()
+    def normalize(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
         """The final norm, token by token."""
-        return self._final_norm(tokens)
+        return self._trunk.final_norm(tokens)
 
     @torch.no_grad()
     def project(self, features: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows embed_dim"]:
         """The visual projection into the space that images and texts share."""
-        return features if self.projection is None else features @ self.projection
-
-
-def _pair(value: object) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    assert isinstance(value, tuple | list)
-    return int(value[0]), int(value[1])
-
-
-def _check_plain(visual: nn.Module) -> None:
-    kind = type(visual).__name__
-    if kind != "VisionTransformer" or not hasattr(visual, "class_embedding"):
-        raise UnsupportedEncoderError(
-            f"the image tower is {kind}, expected open_clip's VisionTransformer (a plain ViT CLIP "
-            "such as ViT-B-16-quickgelu); ResNet, timm and attentional-pooling towers have no "
-            "class token and patch tokens of the kind that Grad-CAM here needs"
-        )
-    if getattr(visual, "attn_pool", None) is not None:
-        raise UnsupportedEncoderError(
-            "the image tower pools by attention (CoCa style); use a CLIP whose vision_cfg has"
-            " attentional_pool false"
-        )
+        if self.projection is None:
+            return features
+        projected, bias = features @ self.projection, self._trunk.projection_bias
+        return projected if bias is None else projected + bias

@@ -10,4 +10,4 @@ class ClipLoadError(WsssError, ValueError):
 
 
 class UnsupportedEncoderError(WsssError, ValueError):
-    """The image tower is no plain ViT CLIP; the message says what it is and what would work."""
+    """An encoder of this family cannot do it; the message says what it is and what would work."""

@@ -64,7 +64,7 @@ class EncoderInput:
         self.clip = clip or configured_clip(config.model, config.pretrained, cache)
         self.encoder = ClipEncoder(
             self.clip.model.get_submodule("visual"),
-            logit_scale=self.clip.logit_scale,
+            logit_scale=config.logit_scale or self.clip.logit_scale,
             precision=config.precision,
             rounding=config.position_rounding,
             device=pick_device(device),

@@ -18,18 +18,13 @@ from wsss._compat import import_open_clip
 from wsss._compat.outline import outlines
 from wsss._compat.untrue_warnings import without_random_start
 from wsss.artifacts.digest import digest_json
-from wsss.clip.downloads import at_hand, tag_weights
+from wsss.clip.downloads import at_hand, tag_preprocess, tag_weights
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.images import Channels
-from wsss.clip.model_config import (
-    channels,
-    check_built_size,
-    check_model_config,
-    check_plain,
-    read_model_config,
-)
+from wsss.clip.model_config import channels, check_model_config, read_model_config
 from wsss.clip.openai_layout import infer_config
 from wsss.clip.tokenizer import Tokenize, load_tokenizer
+from wsss.clip.trunk.check import check_built_size, check_encoder
 from wsss.clip.weights import read_weights, weights_digest
 
 FROM_WEIGHTS = "from-weights"
@@ -61,7 +56,8 @@ class LoadedClip:
     @property
     def embed_dim(self) -> int:
         """Width of the space that images and texts share."""
-        return int(self.model.get_submodule("visual").output_dim)  # type: ignore[arg-type]
+        visual: Any = self.model.get_submodule("visual")
+        return int(visual.output_dim if hasattr(visual, "output_dim") else self.config["embed_dim"])
 
     @property
     def image_size(self) -> int:
@@ -94,7 +90,7 @@ def load_clip(
         ClipLoadError: unknown name or tag, unreadable file, impossible sizes, weights that do not
             fit the model, a tokenizer that cannot be had, or an activation that the tag was not
             trained with.
-        UnsupportedEncoderError: the image tower is no plain ViT.
+        UnsupportedEncoderError: the image tower is of no family that is read here.
     """
     open_clip = import_open_clip()
     config_file = _config_file(model)
@@ -120,7 +116,7 @@ def load_clip(
             )
     else:
         config = _named_config(open_clip, model)
-        check_plain(config, model)
+        check_encoder(config, model)
     text = config["text_cfg"]
     folder = None if config_file is None else config_file.parent
     if model.startswith(LOCAL_DIR) and text.get("hf_tokenizer_name"):
@@ -132,6 +128,8 @@ def load_clip(
         with without_random_start() if weights is not None else contextlib.nullcontext():
             built = _by_name(open_clip, model, "" if weights is not None else pretrained, cache_dir)
         preprocess = getattr(built.visual, "preprocess_cfg", {})
+        if (weights is not None or pretrained in {"", RANDOM}) and ":" not in model:
+            preprocess = tag_preprocess(model)
     if weights is not None:
         built.load_state_dict(_fitting(built, weights, where))
     built.eval().requires_grad_(False)

@@ -6,18 +6,18 @@ import dataclasses
 import functools
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from torch import Tensor, nn
+from torch import nn
 
 from wsss._compat import import_open_clip
 from wsss._compat.outline import outlines
-from wsss.clip.errors import ClipLoadError, UnsupportedEncoderError
+from wsss.clip.errors import ClipLoadError
 from wsss.clip.images import CLIP_MEAN, CLIP_STD, Channels
+from wsss.clip.trunk.check import check_built_size, check_encoder, check_plain
 from wsss.config.load import explain_value
 from wsss.config.safe_yaml import read_bytes
 from wsss.errors import raise_unless_about
@@ -43,7 +43,7 @@ def read_model_config(file: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
 
     Raises:
         ClipLoadError: it cannot be read, or `check_model_config` refuses it.
-        UnsupportedEncoderError: the image tower is no plain ViT.
+        UnsupportedEncoderError: the image tower is of no family that is read here.
     """
     try:
         content = json.loads(read_bytes(file, _MOST_JSON))
@@ -75,9 +75,9 @@ def check_model_config(config: Mapping[str, Any], where: str) -> None:
 
     Raises:
         ClipLoadError: it names every wrong key.
-        UnsupportedEncoderError: the image tower is no plain ViT.
+        UnsupportedEncoderError: the image tower is of no family that is read here.
     """
-    check_plain(config, where)
+    check_encoder(config, where)
     try:
         checked = _schema().model_validate_json(json.dumps(config), strict=True).model_dump()
     except ValidationError as error:
@@ -89,33 +89,6 @@ def check_model_config(config: Mapping[str, Any], where: str) -> None:
         raise _refusal(where, lines) from None
     if problems := list(_impossible(checked)):
         raise _refusal(where, problems)
-
-
-def check_plain(config: Mapping[str, Any], where: str) -> None:
-    """Refuse an image tower without the class token and patch tokens that the CAMs need.
-
-    Args:
-        config: keyword arguments of open_clip's model.
-        where: its source, for messages.
-
-    Raises:
-        UnsupportedEncoderError: it is no plain ViT.
-    """
-    vision = config.get("vision_cfg")
-    if not isinstance(vision, Mapping):
-        return
-    kind = ""
-    if name := vision.get("timm_model_name"):
-        kind = f"timm's {name}"
-    elif isinstance(vision.get("layers"), list):
-        kind = "a ResNet"
-    elif vision.get("attentional_pool") or "multimodal_cfg" in config:
-        kind = "a ViT that pools by attention, as CoCa's"
-    if kind:
-        raise UnsupportedEncoderError(
-            f"{where}: the image tower is {kind}, expected open_clip's VisionTransformer, a plain "
-            "ViT with a class token such as that of ViT-B-16-quickgelu (SigLIP's have none)"
-        )
 
 
 def tower_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,6 +107,7 @@ def check_tower(tower: Mapping[str, Any]) -> None:
         ClipLoadError: no tower can be built of it.
         UnsupportedEncoderError: it is no plain ViT.
     """
+    check_plain(tower, _TOWER)
     check_model_config({**tower, "text_cfg": {}}, _TOWER)
 
 
@@ -153,25 +127,6 @@ def build_image_tower(tower: Mapping[str, Any]) -> nn.Module:
         check_built_size(build(**tower), _TOWER)
     visual: nn.Module = build(**tower)
     return visual
-
-
-def check_built_size(built: nn.Module, where: str) -> None:
-    """Refuse a model that would not fit into this machine's memory.
-
-    Args:
-        built: the model on the device ``meta``, where it takes no memory.
-        where: its source, for messages.
-
-    Raises:
-        ClipLoadError: it says how large both are.
-    """
-    needed = sum(value.numel() * value.element_size() for value in _tensors(built))
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory:
-        raise ClipLoadError(
-            f"{where}: the model would take {needed / 2**30:.1f} GiB, this machine has "
-            f"{memory / 2**30:.1f} GiB; choose smaller sizes"
-        )
 
 
 def channels(preprocess: Mapping[str, Any], where: str) -> tuple[Channels, Channels]:
@@ -227,6 +182,8 @@ def _section(kind: Any, largest: Mapping[str, int]) -> type[BaseModel]:
         expected: Any = types[field.name]
         if field.name in largest:
             expected, limits = int, {"gt": 0, "le": largest[field.name]}
+        elif field.name == "timm_proj":  # open_clip's own configs of EVA have null
+            expected = str | None
         elif field.name == "mlp_ratio":
             limits = {"gt": 0, "le": _LARGEST_RATIO}
         default: Any = field.default
@@ -239,7 +196,8 @@ def _section(kind: Any, largest: Mapping[str, int]) -> type[BaseModel]:
 def _impossible(config: Mapping[str, Any]) -> Iterator[str]:
     """Sizes that do not fit each other."""
     vision, text = config["vision_cfg"], config["text_cfg"]
-    if vision["width"] % vision["head_width"]:
+    is_timm = vision["timm_model_name"] is not None  # which then says all sizes of the image tower
+    if not is_timm and vision["width"] % vision["head_width"]:
         yield (
             f"vision_cfg.head_width: {vision['head_width']} does not divide the width "
             f"{vision['width']}"
@@ -249,6 +207,8 @@ def _impossible(config: Mapping[str, Any]) -> Iterator[str]:
     for name, tower in (("vision_cfg", vision), ("text_cfg", text)):
         if tower["width"] * tower["mlp_ratio"] < 1:
             yield f"{name}.mlp_ratio: {tower['mlp_ratio']} of the width {tower['width']} is nothing"
+    if is_timm:
+        return
     size, patch = vision["image_size"], vision["patch_size"]
     for side in size if isinstance(size, tuple) else (size,):
         if not patch <= side <= _LARGEST_IMAGE or side % patch:
@@ -260,8 +220,3 @@ def _impossible(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _refusal(where: str, lines: list[str]) -> ClipLoadError:
     return ClipLoadError(f"{where}: no model can be built of it\n  " + "\n  ".join(lines))
-
-
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()

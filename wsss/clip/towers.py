@@ -87,6 +87,9 @@ class ImageBlocks(nn.Module):
         class_token: factor of the class embedding.
         drop_path: share of samples for which the last block's branches are dropped in training; it
             rises linearly from 0 at the first block.
+
+    Raises:
+        UnsupportedEncoderError: the tower is of another family (EVA, SigLIP).
     """
 
     def __init__(
@@ -98,6 +101,11 @@ class ImageBlocks(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        if not hasattr(visual, "class_embedding"):
+            raise UnsupportedEncoderError(
+                f"the image tower is {type(visual).__name__}; with gradients only open_clip's "
+                "VisionTransformer runs here, e.g. ViT-B-16-quickgelu or ViT-L-14-quickgelu"
+            )
         self.patches = visual.get_submodule("conv1")
         self.class_embedding = visual.get_parameter("class_embedding")
         native = visual.grid_size

@@ -26,7 +26,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         ClipLoadError: the file is missing, damaged, or holds other objects.
     """
     if file.exists() and not file.is_file():
-        raise ClipLoadError(f"{file}: is no file; clip.pretrained must name a weight file")
+        raise ClipLoadError(f"{file}: is no file; expected a weight file")
     try:
         if file.suffix != ".safetensors" and is_torchscript(file):
             return read_torchscript(file)

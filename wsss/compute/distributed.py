@@ -137,7 +137,10 @@ class _Sum(torch.autograd.Function):
         return all_sum(gradients[0].contiguous())
 
 
-def _sum_with_gradient(tensor: Tensor) -> Tensor:
+def sum_with_gradient(tensor: Shaped[Tensor, ...]) -> Shaped[Tensor, ...]:
+    """The sum over all processes; its gradient is the sum of theirs."""
+    if world_size() == 1:
+        return tensor
     summed: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
     return summed
 
@@ -157,9 +160,9 @@ class SharedBatchNorm(nn.BatchNorm2d):
             return super().forward(input)
         size = input.new_tensor(input.numel() / input.shape[1])
         size = all_sum(size)
-        mean = _sum_with_gradient(input.sum((0, 2, 3))) / size
+        mean = sum_with_gradient(input.sum((0, 2, 3))) / size
         centred = input - mean[:, None, None]
-        variance = _sum_with_gradient(centred.square().sum((0, 2, 3))) / size
+        variance = sum_with_gradient(centred.square().sum((0, 2, 3))) / size
         if self.track_running_stats:
             assert self.momentum is not None
             assert self.running_mean is not None

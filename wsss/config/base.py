@@ -140,6 +140,11 @@ def _holds_numbers(section: type[Section], name: str) -> bool:
     return not kinds.isdisjoint({int, float}) and kinds.isdisjoint({bool, Any})
 
 
+def block_count(count: int | None, share: float, depth: int) -> int:
+    """A number of blocks: as configured, or a share of an encoder's depth, at least one."""
+    return max(1, round(share * depth)) if count is None else count
+
+
 def value_at(config: Section, key: str) -> Any:
     """The value of a key with dots: ``masks.crf``."""
     return functools.reduce(getattr, key.split("."), config)

@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, Share, Split, variant_field
+from wsss.config.base import Section, Share, Split, block_count, variant_field
+
+AffinityFactor = Literal["distribution", "feature", "dino"]
+_OF_FACTOR = {"distribution": {"sharpness", "tau"}, "feature": {"exponent"}, "dino": {"exponent"}}
+"""The options that each reads."""
 
 
 class AffinityConfig(Section):
-    """Class-aware attention affinity (CLIP-ES)."""
+    """Class-aware affinity between patches: the encoder's attention (CLIP-ES), or another."""
 
-    enabled: bool = Field(True, description="Propagate the CAM along the attention of the encoder.")
-    last_blocks: PositiveInt = Field(
-        8, description="Attention is averaged over this many last blocks."
+    enabled: bool = Field(True, description="Propagate the CAM between patches.")
+    kind: Literal["attention", "distribution", "feature", "dino", "joined"] = Field(
+        "attention",
+        description=(
+            "Along what: attention: the encoder's mean attention (CLIP-ES). distribution: how "
+            "alike two patches spread over all classes and backgrounds. feature: the cosine of "
+            "their features. dino: that of features of section dino. joined: attention times that "
+            "of joined_with. Refiners multiply theirs by all but attention."
+        ),
+    )
+    joined_with: AffinityFactor = Field("distribution", description="Second factor of joined.")
+    sharpness: float = Field(
+        30.0, gt=0, description="distribution: factor of the cosines with texts (in CLIP 100)."
+    )
+    tau: float = Field(
+        0.05, gt=0, description="distribution: temperature of exp(-J / tau); J is at most 0.693."
+    )
+    exponent: float = Field(8.0, gt=0, description="feature, dino: power of positive cosines.")
+    last_blocks: PositiveInt | None = Field(
+        None,
+        description="Attention is averaged over so many last blocks. null = 2/3 of all (8 of 12).",
     )
     sinkhorn_iterations: PositiveInt = Field(
         3, description="Iterations of column and row normalisation."
     )
     power: PositiveInt = Field(2, description="Power of the symmetrised transition matrix.")
-    box_threshold: Share = Field(
+    box_threshold: Share | None = Field(
         0.4,
-        description="Share of the CAM's maximum that a box encloses (VOC 0.4, COCO 0.7).",
+        description=(
+            "Share of the CAM's maximum that a box encloses (VOC 0.4, COCO 0.7). null = no boxes: "
+            "every patch is a source."
+        ),
     )
     box_edge: Literal["inclusive", "exclusive"] = variant_field(
         published="exclusive",
@@ -31,6 +56,45 @@ class AffinityConfig(Section):
             "exclusive: every box lacks its last grid row and column (an off-by-one bug)."
         ),
     )
+
+    @property
+    def factor(self) -> AffinityFactor | None:
+        """The affinity of pairs that is computed from the patches' features, if any."""
+        if self.kind == "attention":
+            return None
+        return self.joined_with if self.kind == "joined" else self.kind
+
+    @property
+    def uses_attention(self) -> bool:
+        """Whether it reads CLIP's attention."""
+        return self.kind in ("attention", "joined")
+
+    def blocks_of(self, depth: int) -> int:
+        """Last blocks whose attention is averaged, in an encoder of so many; 0: none is used."""
+        return block_count(self.last_blocks, 2 / 3, depth) if self.uses_attention else 0
+
+    @property
+    def uses_texts(self) -> bool:
+        """Whether it depends on the texts of all classes and backgrounds."""
+        return self.factor == "distribution"
+
+    @property
+    def uses_clip(self) -> bool:
+        """Whether it compares the patches' features of CLIP."""
+        return self.factor in ("distribution", "feature")
+
+    @property
+    def uses_dino(self) -> bool:
+        """Whether it compares features of section ``dino``."""
+        return self.factor == "dino"
+
+    @property
+    def unused(self) -> set[str]:
+        """Options that the kind does not read."""
+        unused = set[str]().union(*_OF_FACTOR.values()) - _OF_FACTOR.get(self.factor or "", set())
+        if self.kind != "joined":
+            unused.add("joined_with")
+        return unused if self.uses_attention else unused | {"last_blocks"}
 
 
 class ExternalConfig(Section):
@@ -57,7 +121,7 @@ class ExternalConfig(Section):
     affinity: bool = Field(
         False,
         description=(
-            "Also propagate the maps along the attention of the encoder of section clip, as "
+            "Also propagate the maps between patches of the encoder of section clip, as "
             "cams.affinity says. MCTformer's files are refined already."
         ),
     )
@@ -136,7 +200,13 @@ class PatchTextConfig(Section):
             "mean over all heads, or that of each head."
         ),
     )
-    blocks: PositiveInt = Field(5, description="Number of last blocks that are calibrated.")
+    blocks: PositiveInt | None = Field(
+        None,
+        description=(
+            "Number of last blocks that are calibrated. null = 5 of 12 parts of the encoder's "
+            "depth (10 of 24)."
+        ),
+    )
     score: Literal["surgery", "cosine"] = Field(
         "surgery",
         description=(
@@ -161,6 +231,10 @@ class PatchTextConfig(Section):
         ),
     )
     tse: TseConfig = TseConfig()
+
+    def blocks_of(self, depth: int) -> int:
+        """`blocks` of an encoder of so many blocks."""
+        return block_count(self.blocks, 5 / 12, depth)
 
 
 class CamsConfig(Section):
@@ -210,3 +284,17 @@ class CamsConfig(Section):
     def has_affinity(self) -> bool:
         """Whether propagated CAMs are made in addition to the CAMs of the source."""
         return self.affinity.enabled and (self.source != "external" or self.external.affinity)
+
+    @property
+    def other_encoders(self) -> tuple[str, ...]:
+        """Frozen encoders besides CLIP that the affinity reads, by their sections."""
+        return ("dino",) if self.affinity.uses_dino else ()
+
+    @property
+    def compares_texts(self) -> bool:
+        """Whether propagated CAMs depend on the texts of all classes, by the affinity."""
+        return self.has_affinity and self.affinity.uses_texts
+
+    def effective(self) -> dict[str, Any]:
+        """See `Section.effective`: without what the kind of the affinity leaves unused."""
+        return self.model_dump(mode="json", exclude={"affinity": self.affinity.unused})

@@ -1,4 +1,4 @@
-"""The section on the frozen encoder."""
+"""The sections on the frozen encoders: CLIP, and DINOv2 beside it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ClipConfig(Section):
         "ViT-B-16-quickgelu",
         description=(
             "open_clip model name (ViT-B-16-quickgelu …) or path of an open_clip model config"
-            " (JSON)."
+            " (JSON). A ViT with a class token, EVA-CLIP or SigLIP."
         ),
     )
     pretrained: str = Field(
@@ -28,6 +28,14 @@ class ClipConfig(Section):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="Type of the encoder's weights. CAMs are always computed in float32."
+    )
+    logit_scale: float | None = Field(
+        None,
+        gt=0,
+        description=(
+            "Factor of the cosines of images and texts, wherever a softmax follows. null = the "
+            "encoder's own (CLIP's is 100). The release of WeCLIP+ takes 25 with ViT-L/14."
+        ),
     )
     template: list[str] = Field(
         ["a clean origami {}."], description="Prompt templates. Their embeddings are averaged."
@@ -60,3 +68,30 @@ class ClipConfig(Section):
             "float32)."
         ),
     )
+
+
+class DinoConfig(Section):
+    """A second frozen encoder, DINOv2, which refine.method weclip_plus or an affinity reads."""
+
+    model: str = Field(
+        "vit_small_patch14_dinov2",
+        description=(
+            "Name of a DINOv2 in timm: vit_{small,base,large}_patch14_dinov2, with registers "
+            "…_patch14_reg4_dinov2. Or path of a JSON file with its sizes."
+        ),
+    )
+    pretrained: str = Field(
+        "lvd142m",
+        description=(
+            "Tag of its weights in timm (lvd142m: the release), or path of a weight file, such as "
+            "dinov2_vits14_pretrain.pth of the release. 'random' for none (tests)."
+        ),
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Type of the encoder's weights."
+    )
+
+
+def encoder_module(encoder: str) -> str:
+    """Dotted module that loads a frozen encoder besides CLIP."""
+    return f"wsss.{encoder}.load"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wsss.config.labels import refine_errors
 from wsss.config.model import Config
 
 
@@ -15,6 +16,8 @@ def cross_checks(config: Config) -> list[str]:
         errors.append("cams.scales must be positive and have 1 once")
     if cams.source == "external" and (cams.scales != [1.0] or cams.flip):
         errors.append("cams.scales and cams.flip are for sources that run CLIP, not for external")
+    if cams.source == "external" and cams.affinity.kind != "attention":
+        errors += _of_imported(config)
     if retrain.enabled and "train" not in cams.splits and config.supervision == "tags":
         errors.append("retrain needs masks of the train split: add train to cams.splits")
     if "val" in cams.splits and not data.val_list:
@@ -34,7 +37,19 @@ def cross_checks(config: Config) -> list[str]:
         errors.append(
             "retrain.corrected is given, but retrain.enabled is false: nothing would learn from it"
         )
-    return errors + _of_refiner(config)
+    return errors + refine_errors(config.masks) + _of_refiner(config)
+
+
+def _of_imported(config: Config) -> list[str]:
+    """Files hold maps alone: an affinity needs the features of an encoder."""
+    refine = config.refine
+    if config.cams.has_affinity or (refine.is_trained and refine.options.refines_cams):
+        return []
+    return [
+        f"cams.affinity.kind is {config.cams.affinity.kind}, but cams.source is external and its "
+        "maps are not propagated: set cams.external.affinity to true, which needs the encoder of "
+        "section clip, or cams.affinity.kind to attention"
+    ]
 
 
 def _of_upper_bound(config: Config) -> list[str]:

@@ -17,17 +17,16 @@ class InferConfig(Section):
         "decoder",
         description=(
             "Class scores for the pseudo masks. decoder: the decoder's probabilities of the "
-            "image's tags. cam: the CAM after the learned refinement (weclip, excel). static_cam: "
-            "the uncalibrated CAM after the same refinement (excel: the pseudo masks of its "
-            "training log)."
+            "image's tags. cam: the CAM after the learned refinement (weclip, excel, weclip_plus). "
+            "static_cam: the uncalibrated CAM after the same refinement (excel: the pseudo masks "
+            "of its training log)."
         ),
     )
     scales: list[float] = Field(
         [1.0, 0.75],
         min_length=1,
         description=(
-            "Scales. Each is also mirrored. weclip and excel average logits, weakclip averages "
-            "probabilities."
+            "Scales. Each is also mirrored. weakclip averages probabilities, the others logits."
         ),
     )
     long_side: int | None = Field(
@@ -61,9 +60,9 @@ class InferConfig(Section):
     average: Literal["grid", "image"] = chain_field(
         "grid",
         description=(
-            "weclip, excel: where the logits of scales and mirror images are averaged. grid: on "
-            "the patch grid of scale 1. image: at the size of the image. auto = grid for weclip "
-            "and image for excel, as in their released code. Scores of images with tags are "
+            "Where the logits of scales and mirror images are averaged (not weakclip). grid: on "
+            "the patch grid of scale 1. image: at the size of the image. auto = image for excel, "
+            "else grid, as in their released code. Scores of images with tags are "
             "averaged on the grid, on which they are stored."
         ),
     )
@@ -87,7 +86,7 @@ class InferConfig(Section):
     mirror_first: bool = chain_field(
         True,
         description=(
-            "weclip, excel: whether scale 1 is also mirrored where there are several scales. "
+            "Whether scale 1 is also mirrored where there are several scales (not weakclip). "
             "auto = true, or false where the variant is published, the CAMs are patch_text and "
             "the data are VOC, as in the released code of ExCEL."
         ),

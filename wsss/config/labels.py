@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
-from wsss.config.base import AUTO, Section, Share, chain_field, variant_field
+from wsss.config.base import AUTO, Section, Share, chain_field, overlay, variant_field
 
 CrfLabels = Literal["all", "candidates", "winners"]
 """Labels of a prediction that enter its CRF."""
@@ -118,9 +119,37 @@ def crf_labels_field() -> Any:
     )
 
 
+class ProposalsConfig(Section):
+    """Mask proposals of SAM from files, for ``masks.refine: sam``."""
+
+    path: str = Field(
+        "",
+        description=(
+            "Folder with one file per image, <id>.json, as SAM's automatic mask generator writes "
+            "with RLE: [{segmentation: {size, counts}, …}, …]."
+        ),
+    )
+    threshold: Share = Field(
+        0.5,
+        description=(
+            "A proposal takes its most likely label where the mean posterior of this label over "
+            "it is at least this."
+        ),
+    )
+
+
 class MasksConfig(Section):
     """Pseudo masks: `label` (arg max, for scores) and `train` (255 where unsure, for training)."""
 
+    refine: Literal["crf", "par", "sam"] | None = Field(
+        None,
+        description=(
+            "What sharpens the masks. crf: the CRF alone. par: pixel-adaptive refinement alone. "
+            "sam: mask proposals from files, over what masks.par and masks.crf give. Such rows "
+            "have the supervision I+SAM. null = as masks.par and masks.crf.enabled say."
+        ),
+    )
+    proposals: ProposalsConfig = ProposalsConfig()
     background: BackgroundConfig = BackgroundConfig()
     par: bool = Field(
         False,
@@ -133,6 +162,42 @@ class MasksConfig(Section):
     min_confidence: Share = Field(
         0.95, description="`train` masks are 255 where the largest posterior is below this."
     )
+
+    def effective(self) -> dict[str, Any]:
+        """Without what changes nothing: ``par`` and ``crf`` say the rest."""
+        values = super().effective()
+        if self.refine != "sam":
+            del values["refine"], values["proposals"]
+        return values
+
+
+def with_refine(masks: Any) -> Any:
+    """The raw values of section ``masks`` with what its ``refine`` means for ``par`` and ``crf``.
+
+    Args:
+        masks: keys and values as a user wrote them; explicit ones stay, and `refine_errors` says
+            where they contradict.
+    """
+    if not isinstance(masks, Mapping) or masks.get("refine") not in ("crf", "par"):
+        return masks
+    is_par = masks["refine"] == "par"
+    return overlay({"par": is_par, "crf": {"enabled": not is_par}}, masks)
+
+
+def refine_errors(masks: MasksConfig) -> list[str]:
+    """Contradictions between ``refine`` and the other keys, one sentence each."""
+    errors, path = [], masks.proposals.path
+    expected = {"crf": (False, True), "par": (True, False)}.get(masks.refine or "")
+    if expected and (masks.par, masks.crf.enabled) != expected:
+        errors.append(
+            f"masks.refine is {masks.refine}, but masks.par is {str(masks.par).lower()} and "
+            f"masks.crf.enabled {str(masks.crf.enabled).lower()}: drop these two, or masks.refine"
+        )
+    if masks.refine == "sam" and not path:
+        errors.append("masks.refine is sam, so masks.proposals.path must name a folder of JSONs")
+    if masks.refine != "sam" and path:
+        errors.append("masks.proposals.path is given, but masks.refine is not sam")
+    return errors
 
 
 class SeedsConfig(Section):

@@ -11,15 +11,15 @@ from wsss.config.base import Section
 SWEPT = frozenset(
     {
         *("seed", "supervision", "tag_noise", "clip", "cams", "seeds"),
-        *("refine", "infer", "masks", "retrain", "predict"),
+        *("dino", "refine", "infer", "masks", "retrain", "predict"),
     }
 )
 """Sections that may differ between the runs of a sweep: all that comes after the manifest."""
 
 
 AXES: dict[str, tuple[str, ...]] = {
-    "cams": ("clip", "cams"),
-    "refine": ("seeds", "refine", "infer", "masks"),
+    "cams": ("clip", "dino", "cams"),
+    "refine": ("seeds", "dino", "refine", "infer", "masks"),
     "retrain": ("retrain", "predict"),
 }
 """The axes of a matrix, in the order of the chain, and the sections that may differ along each."""
@@ -36,13 +36,13 @@ class MatrixConfig(Section):
     cams: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description=(
-            "CAM sources by name: clip and cams may differ, e.g. {svc: {cams: {source: "
+            "CAM sources by name: clip, dino and cams may differ, e.g. {svc: {cams: {source: "
             "patch_text}}}. empty = the source of section cams."
         ),
     )
     refine: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="Refiners by name: seeds, refine, infer and masks may differ.",
+        description="Refiners by name: seeds, dino, refine, infer and masks may differ.",
     )
     retrain: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Segmenters by name: retrain and predict may differ."

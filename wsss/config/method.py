@@ -32,8 +32,12 @@ class MethodOptions(Section):
     """The method's name in tables and figures."""
     needs_seeds: ClassVar[bool] = False
     """Whether it learns from hard labels, which the stage seeds makes, instead of CAMs."""
+    refines_cams: ClassVar[bool] = False
+    """Whether it spreads CAMs between patches, with ``cams.affinity``, while it learns or after."""
     released: ClassVar[bool] = False
     """Whether its authors released weights that ``wsss.refine.<method>.released`` can read."""
+    encoders: ClassVar[tuple[str, ...]] = ()
+    """Frozen encoders besides CLIP: rooms ``wsss.<name>`` with a section of that name."""
     published_normalization: ClassVar[Literal["clip", "imagenet"]] = "clip"
     """How the authors' code normalises the images."""
 

@@ -26,11 +26,11 @@ from wsss.config.base import (
     overlay,
 )
 from wsss.config.cams import CamsConfig
-from wsss.config.clip import ClipConfig
+from wsss.config.clip import ClipConfig, DinoConfig
 from wsss.config.compute import ComputeConfig
 from wsss.config.data import DataConfig, TagNoiseConfig, count_images
 from wsss.config.infer import InferConfig
-from wsss.config.labels import CrfBackend, MasksConfig, SeedsConfig
+from wsss.config.labels import CrfBackend, MasksConfig, SeedsConfig, with_refine
 from wsss.config.matrix import MatrixConfig
 from wsss.config.refine import RefineConfig, published_normalization
 from wsss.config.retrain import RECIPE_BATCH_NORM, RECIPE_INIT, PredictConfig, RetrainConfig
@@ -58,6 +58,7 @@ DEMO: Final[Mapping[str, Any]] = {
         "weclip": {"width": 64, "rfm_start": 200},
         "weakclip": {"width": 64, "channels": 64},
         "excel": {"width": 64, "lvc_start": 200},
+        "weclip_plus": {"width": 64, "self_training_start": 240},
     },
     "infer": {"scales": [1.0]},
     "masks": {"background": {"value": 2.0}},
@@ -135,6 +136,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     tag_noise: TagNoiseConfig = TagNoiseConfig()
     clip: ClipConfig = ClipConfig()
+    dino: DinoConfig = DinoConfig()
     cams: CamsConfig = CamsConfig()
     seeds: SeedsConfig = SeedsConfig()
     refine: RefineConfig = RefineConfig()
@@ -160,6 +162,11 @@ class Config(Section):
         """Whether this run trains a refiner on hard labels, which the stage seeds makes."""
         return self.refine.needs_seeds and self.supervision == "tags"
 
+    @property
+    def encoders_besides_clip(self) -> tuple[str, ...]:
+        """Frozen encoders besides CLIP that are read, by their sections."""
+        return (*self.cams.other_encoders, *self.refine.other_encoders)
+
     @model_validator(mode="before")
     @classmethod
     def _fill_auto(cls, values: Any) -> Any:
@@ -175,6 +182,8 @@ class Config(Section):
             if isinstance(section, Mapping):
                 given = {key: value for key, value in section.items() if value != AUTO}
                 filled[name] = options | given
+        if "masks" in filled:
+            filled["masks"] = with_refine(filled["masks"])
         filled = _with_one_backend(filled)
         published = values.get("variant") == "published"
         return fill_variant(cls, filled, "published" if published else "corrected")

@@ -92,6 +92,11 @@ class RefineConfig(Section):
         return self.is_trained and self.checkpoint is None
 
     @property
+    def other_encoders(self) -> tuple[str, ...]:
+        """Frozen encoders besides CLIP that the method reads, by their sections."""
+        return METHODS[self.method].encoders if self.is_trained else ()
+
+    @property
     def needs_seeds(self) -> bool:
         """Whether this run trains it on hard labels, which the stage seeds makes."""
         return self.trains and METHODS[self.method].needs_seeds

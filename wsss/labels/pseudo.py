@@ -11,6 +11,7 @@ from wsss.config.labels import MasksConfig
 from wsss.labels.background import with_background
 from wsss.labels.crf import bounded, dense_crf
 from wsss.labels.ignore import IGNORED
+from wsss.labels.proposals import Proposal, relabel
 from wsss.labels.upsample import upsample, winners
 
 
@@ -20,6 +21,7 @@ def pseudo_label(
     image: UInt8[np.ndarray, "height width 3"],
     config: MasksConfig,
     background: Float[np.ndarray, "h w"] | None = None,
+    proposals: Sequence[Proposal] = (),
 ) -> tuple[UInt8[np.ndarray, "height width"], Float32[np.ndarray, "height width"]]:
     """The most likely label of each pixel, and its confidence.
 
@@ -34,6 +36,7 @@ def pseudo_label(
         config: background rule, PAR and CRF. These two run at ``crf.long_side``; label and
             confidence are then taken from the posterior at the size of the image.
         background: the refiner's score of the background; None applies the rule.
+        proposals: masks at the size of the image; with any, `relabel` has the last word.
 
     Returns:
         Label (0 background, class id + 1) and confidence (0 … 1). An image without classes is
@@ -68,6 +71,8 @@ def pseudo_label(
         probs = stack / np.where(total, total, 1)  # confidence 0 where no label has a score
     labels = np.array([0, *(index + 1 for index in classes)], np.uint8)
     index, confidence = winners(probs, size)
+    if proposals:
+        index, confidence = relabel(index, confidence, probs, proposals, config.proposals.threshold)
     return labels[index], confidence
 
 

@@ -13,6 +13,7 @@ from wsss.data.images.read import read_image
 from wsss.labels.hard_labels import hard_labels
 from wsss.labels.ignore import IGNORED, ignore_band
 from wsss.labels.pseudo import pseudo_label
+from wsss.masks.proposal_files import read_proposals
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class MaskTask:
     """Class scores on the patch grid, in 0 … 1."""
     background: Float16[np.ndarray, "h w"] | None = None
     """The refiner's score of the background, if it has one."""
+    proposals: Path | None = None
+    """The file of its mask proposals, for ``masks.refine: sam``."""
     imported: UInt8[np.ndarray, "height width"] | None = None
     """Hard labels of another project, 255 where unknown."""
 
@@ -47,7 +50,7 @@ class PseudoMask:
 
 
 def make_mask(task: MaskTask, *, config: MasksConfig, max_pixels: int) -> PseudoMask:
-    """Background rule, CRF, ignore band at image size.
+    """Background rule, PAR, CRF, proposals, ignore band at image size.
 
     The photo is opened only for PAR or the CRF of an image that has classes.
 
@@ -58,9 +61,15 @@ def make_mask(task: MaskTask, *, config: MasksConfig, max_pixels: int) -> Pseudo
 
     Raises:
         ImageError: the photo cannot be read, or has changed since ingest.
+        DataError: the proposals cannot be read, or are of another size.
     """
     image = _image(task, max_pixels, needed=config.crf.enabled or config.par)
-    label, confidence = pseudo_label(task.scores, task.classes, image, config, task.background)
+    proposals = []
+    if task.proposals is not None and task.classes:
+        proposals = read_proposals(task.proposals, task.height, task.width)
+    label, confidence = pseudo_label(
+        task.scores, task.classes, image, config, task.background, proposals
+    )
     return PseudoMask(task.classes, label, ignore_band(label, confidence, config.min_confidence))
 
 

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
+from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
 from wsss.config.base import Supervision
 from wsss.config.compute import ComputeConfig
 from wsss.config.labels import MasksConfig
+from wsss.config.paths import expand_path
 from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load, manifest_digests
 from wsss.masks.make import MaskTask, make_mask
+from wsss.masks.proposal_files import check_files, proposal_path
 from wsss.masks.samples import samples_of
 from wsss.masks.store import write_products
 
@@ -50,12 +53,13 @@ def run(
             one is replaced.
         supervision: the scores must come from a run of the same.
         max_pixels: largest photo that is read.
-        masks: background rule, PAR, CRF and ignore band.
+        masks: background rule, PAR, CRF, proposals and ignore band.
         compute: workers.
 
     Raises:
         ArtifactError: the shard is missing or damaged, or does not fit the manifest, the photos or
             the supervision.
+        DataError: there are no mask proposals where they are configured.
         WorkerError: work on an image failed, or a worker process was killed.
     """
     manifest, classes = load(manifest_dir)
@@ -70,20 +74,32 @@ def run(
             inputs={"scores": shard.content, **manifest_digests(manifest_dir)},
             sources={scores: shard.provenance},
         )
+        samples = samples_of(manifest, shard)
+        folder = expand_path(masks.proposals.path) if masks.refine == "sam" else None
+        if folder is not None:
+            check_files(folder, samples)
         write_products(
             out,
             png,
-            samples_of(manifest, shard),
+            samples,
             provenance=provenance,
-            input_key=shard.key,
-            task=functools.partial(_task, shard, len(classes.names)),
+            input_key=functools.partial(_input_key, shard, folder),
+            task=functools.partial(_task, shard, len(classes.names), folder),
             work=functools.partial(make_mask, config=masks, max_pixels=max_pixels),
             crf=masks.crf,
             workers=compute.workers,
         )
 
 
-def _task(shard: Shard, class_count: int, sample: Sample) -> MaskTask:
+def _input_key(shard: Shard, folder: Path | None, image: str) -> str:
+    """Key of the scores, and the content of the proposals if there are any."""
+    if folder is None:
+        return shard.key(image)
+    file = proposal_path(folder, image)
+    return digest_json([shard.key(image), digest_file(file) if file.is_file() else ""])
+
+
+def _task(shard: Shard, class_count: int, folder: Path | None, sample: Sample) -> MaskTask:
     item = shard.read(sample.id)
     where = f"{shard.path}: {sample.id!r}"
     maps = next((item.arrays[name] for name in _ARRAYS[shard.kind] if name in item.arrays), None)
@@ -115,4 +131,7 @@ def _task(shard: Shard, class_count: int, sample: Sample) -> MaskTask:
             )
         background = background.astype(np.float16, copy=False)
     size = (sample.height, sample.width)
-    return MaskTask(sample.path, sample.digest, *size, tuple(classes), scores, background)
+    proposals = None if folder is None else proposal_path(folder, sample.id)
+    return MaskTask(
+        sample.path, sample.digest, *size, tuple(classes), scores, background, proposals
+    )

@@ -9,8 +9,9 @@ from wsss.artifacts.code_digest import code_digest, imported_packages, module_di
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.provenance import package_versions
 from wsss.artifacts.stage import STAGES
+from wsss.config.clip import encoder_module
 from wsss.config.model import Config
-from wsss.refine.registry import METHODS, method_module, released_module
+from wsss.refine.registry import METHODS, method_modules, released_module
 
 
 def entry_modules(stage: str, config: Config) -> tuple[str, ...]:
@@ -18,7 +19,9 @@ def entry_modules(stage: str, config: Config) -> tuple[str, ...]:
     modules = STAGES[stage].modules
     method = config.refine.method
     if stage.startswith("refine") and method in METHODS:
-        modules += (method_module(method),)
+        modules += method_modules(method, config.cams)
+    if stage == "cams":
+        modules += tuple(map(encoder_module, config.cams.other_encoders))
     if stage == "refine_import" and method in METHODS and METHODS[method].released:
         modules += (released_module(method),)
     return modules

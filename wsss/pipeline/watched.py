@@ -53,6 +53,13 @@ def seeds_state(config: Config) -> str:
     return _listing(expand_path(external.path), f".{external.layout}")
 
 
+def proposals_state(config: Config) -> str:
+    """The state of mask proposals, each file by size and time; empty without any."""
+    if config.masks.refine != "sam":
+        return ""
+    return _listing(expand_path(config.masks.proposals.path), ".json")
+
+
 def tokenizer_files(model: str) -> list[str]:
     """The files of a local tokenizer that a CLIP's configuration names; none on the hub.
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from wsss.config.method import MethodOptions
 from wsss.data.datasets.classes import ClassList
 from wsss.labels.ignore import IGNORED
 from wsss.labels.online import IgnoreBand
-from wsss.refine.inference import MultiScaleInference
+from wsss.refine.inference import MultiScaleInference, cut_to
 from wsss.refine.photo_scaler import Photo, PhotoScaler
 from wsss.refine.training.crops import CropBatch
 from wsss.refine.training.trainer import Group
@@ -46,6 +46,15 @@ class Scores:
     """0-based classes of the maps, where they are not the image's tags."""
 
 
+@runtime_checkable
+class FrozenEncoder(Protocol):
+    """What every frozen encoder besides CLIP tells of itself."""
+
+    digest: str
+    """sha256 over its weights and sizes."""
+    parameter_count: int
+
+
 @dataclass(frozen=True)
 class Setup(Generic[Options]):
     """What a refiner is built from."""
@@ -63,6 +72,8 @@ class Setup(Generic[Options]):
     """How the CAMs are computed."""
     infer: InferConfig
     """How photos are predicted; not read in training."""
+    encoders: Mapping[str, FrozenEncoder] = field(default_factory=dict)
+    """Frozen encoders besides CLIP: those that the method's options name in ``encoders``."""
     prompts: Mapping[str, str] = field(default_factory=dict)
     """``data.prompts``, which ``classes`` has already taken up."""
     embeddings: Path | None = None
@@ -98,7 +109,7 @@ class Refiner(ABC, Generic[Options]):
     """
 
     trained: nn.Module
-    """What learns; its state is the checkpoint, and CLIP's frozen weights are no part of it."""
+    """What learns; its state is the checkpoint, and frozen weights are no part of it."""
     draws_at_inference = False
     """Whether inference draws random numbers."""
 
@@ -155,7 +166,7 @@ class Refiner(ABC, Generic[Options]):
         """Logits of the background and of every class, on a grid of any size.
 
         Args:
-            images: normalised; sides are multiples of the patch.
+            images: normalised; sides are multiples of `unit`.
         """
 
     def cam_scores(
@@ -167,7 +178,7 @@ class Refiner(ABC, Generic[Options]):
         """An image's CAMs in 0 … 1, refined with what was learned (``infer.scores: cam``).
 
         Args:
-            pixels: the image, normalised.
+            pixels: the image, normalised; sides are multiples of `unit`.
             classes: 0-based classes of the maps.
             cams: before the affinity, in 0 … 1, on the grid of their source.
         """
@@ -185,7 +196,13 @@ class Refiner(ABC, Generic[Options]):
     def parameter_counts(self) -> tuple[int, int]:
         """Parameters trained on top of CLIP, and all that a forward pass uses."""
         trained = sum(parameter.numel() for parameter in self.trained.parameters())
-        return trained, trained + self.encoder.parameter_count
+        others = sum(encoder.parameter_count for encoder in self.setup.encoders.values())
+        return trained, trained + self.encoder.parameter_count + others
+
+    def frozen_weights(self) -> dict[str, str]:
+        """sha256 of the weights of each frozen encoder, by name."""
+        others = {name: encoder.digest for name, encoder in self.setup.encoders.items()}
+        return {"clip": self.setup.encoder_input.clip.digest} | others
 
     def save_memory(self) -> bool:
         """Take less memory per training step from now on, at the price of time; gradients stay.
@@ -206,6 +223,11 @@ class Refiner(ABC, Generic[Options]):
     def texts(self) -> Any:
         """Texts that decide what is learned and are no prompts of the classes, for JSON."""
         return None
+
+    @property
+    def unit(self) -> tuple[int, int]:
+        """Images are cut to multiples of this height and width, pixels; (1, 1): they stay whole."""
+        return self.encoder.patch
 
     @cached_property
     def scaled(self) -> PhotoScaler:
@@ -231,7 +253,7 @@ class Refiner(ABC, Generic[Options]):
             average="logits",
             grid="output" if infer.average == "image" else "scale_1",
             share=infer.average_share,
-            patch=self.encoder.patch,
+            patch=self.unit,
             mirror_first=infer.mirror_first,
         )
 
@@ -269,9 +291,5 @@ class Refiner(ABC, Generic[Options]):
         if self.setup.infer.scores == "decoder":
             return self.tag_scores(photo, classes)
         maps = torch.from_numpy(cams.astype(np.float32)).to(self.encoder.device)
-        pixels = self.scaled(photo, 1.0)[0]
-        height, width = (
-            s // p * p for s, p in zip(pixels.shape[1:], self.encoder.patch, strict=True)
-        )
-        pixels = pixels[:, :height, :width]  # what is left of a patch is cut off
+        pixels = cut_to(self.scaled(photo, 1.0)[0], self.unit)
         return Scores(self.cam_scores(pixels, classes, maps).cpu().numpy())

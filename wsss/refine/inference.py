@@ -225,6 +225,14 @@ def slide(
     return total / times
 
 
+def cut_to(
+    images: Float[Tensor, "*batch 3 height width"], unit: tuple[int, int]
+) -> Float[Tensor, "*batch 3 rows columns"]:
+    """Images without what exceeds multiples of a unit, at the bottom and on the right."""
+    rows, columns = (side // u * u for side, u in zip(images.shape[-2:], unit, strict=True))
+    return images[..., :rows, :columns]
+
+
 def _probs(logits: Tensor) -> Float[Tensor, "batch labels rows columns"]:
     return logits.softmax(dim=1)
 

@@ -19,16 +19,16 @@ from wsss.clip.input import EncoderInput
 from wsss.clip.load import LoadedClip
 from wsss.compute import seeding
 from wsss.compute.precision import autocast_calls
-from wsss.config.base import Supervision
+from wsss.config.base import Section, Supervision
 from wsss.config.cams import CamsConfig
-from wsss.config.clip import ClipConfig
+from wsss.config.clip import ClipConfig, DinoConfig, encoder_module
 from wsss.config.compute import ComputeConfig
 from wsss.config.infer import InferConfig
 from wsss.config.refine import RefineConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.images.label_png import voc_palette
-from wsss.refine.base import Refiner, Setup
-from wsss.refine.registry import method_module
+from wsss.refine.base import FrozenEncoder, Refiner, Setup
+from wsss.refine.registry import method_encoders, method_module
 
 
 class Sections(TypedDict):
@@ -40,6 +40,7 @@ class Sections(TypedDict):
     root: str
     prompts: Mapping[str, str]
     clip: ClipConfig
+    dino: DinoConfig
     cams: CamsConfig
     refine: RefineConfig
     compute: ComputeConfig
@@ -57,14 +58,16 @@ def configured_refiner(
 
     What it trains computes in the precision in force.
     """
-    clip, device = sections["clip"], sections["compute"].device
+    clip, device, refine = sections["clip"], sections["compute"].device, sections["refine"]
+    settings: dict[str, Section] = {"dino": sections["dino"]}
     refiner = build_refiner(
         EncoderInput(clip, cache, max_pixels=sections["max_pixels"], device=device),
         classes,
         clip=clip,
         cams=sections["cams"],
-        refine=sections["refine"],
+        refine=refine,
         prompts=sections["prompts"],
+        encoders=load_encoders(refine, sections["cams"], settings, cache, device=device),
         infer=infer,
         seed=seed,
         embeddings=cache,
@@ -82,6 +85,7 @@ def build_refiner(
     cams: CamsConfig,
     refine: RefineConfig,
     prompts: Mapping[str, str],
+    encoders: Mapping[str, FrozenEncoder] | None = None,
     infer: InferConfig | None = None,
     seed: int = 0,
     embeddings: Path | None = None,
@@ -96,6 +100,7 @@ def build_refiner(
         cams: how the CAMs are computed.
         refine: method, options and side of the training crop.
         prompts: ``data.prompts``, which ``classes`` has already taken up.
+        encoders: the frozen encoders besides CLIP that the method reads, from `load_encoders`.
         infer: how photos are predicted; None: the defaults.
         seed: of the start.
         embeddings: folder in which text embeddings are cached.
@@ -109,6 +114,7 @@ def build_refiner(
         crop=refine.train.crop,
         cams=cams,
         infer=infer or InferConfig(),
+        encoders=encoders or {},
         prompts=prompts,
         embeddings=embeddings,
         workers=workers,
@@ -118,6 +124,33 @@ def build_refiner(
         return refiner_class(refine.method)(setup)
 
 
+def load_encoders(
+    refine: RefineConfig,
+    cams: CamsConfig,
+    sections: Mapping[str, Section],
+    cache: Path | None,
+    *,
+    device: str = "auto",
+) -> dict[str, FrozenEncoder]:
+    """The frozen encoders besides CLIP that the configured method reads, by name.
+
+    Args:
+        refine: which method.
+        cams: which affinity.
+        sections: of these encoders, by name.
+        cache: folder for downloads.
+        device: of the computation.
+
+    Raises:
+        ValueError: an encoder's model cannot be built, or its weights cannot be had.
+    """
+    encoders: dict[str, FrozenEncoder] = {}
+    for name in method_encoders(refine.method, cams):
+        module = importlib.import_module(encoder_module(name))
+        encoders[name] = module.configured(sections[name], cache, device=device)
+    return encoders
+
+
 def load_state(refiner: Refiner[Any], checkpoint: Path, method: str) -> Provenance:
     """Give a refiner what was trained, and set evaluation mode; gives the provenance.
 
@@ -125,11 +158,12 @@ def load_state(refiner: Refiner[Any], checkpoint: Path, method: str) -> Provenan
         ArtifactError: the checkpoint is damaged, or of another class list, encoder or network.
     """
     tensors, provenance = load_checkpoint(checkpoint)
-    expected, actual = provenance.weights.get("clip"), refiner.setup.encoder_input.clip.digest
-    if expected != actual:
-        raise ArtifactError(
-            f"{checkpoint}: was trained with CLIP weights of sha256 {expected}, these have {actual}"
-        )
+    for name, actual in refiner.frozen_weights().items():
+        if (expected := provenance.weights.get(name)) != actual:
+            raise ArtifactError(
+                f"{checkpoint}: was trained with {name.upper()} weights of sha256 {expected}, "
+                f"these have {actual}"
+            )
     try:
         refiner.trained.load_state_dict(tensors)
     except RuntimeError as error:
@@ -180,6 +214,7 @@ def from_checkpoint(
     Raises:
         ArtifactError: the checkpoint is damaged, or the encoder has other weights than in training.
         ClipLoadError: the encoder's weights are not there.
+        DinoLoadError: those of DINOv2 are not, where the method reads it.
     """
     _, provenance = load_checkpoint(checkpoint)
     sections, facts = provenance.config, checkpoint_facts(checkpoint)
@@ -189,6 +224,8 @@ def from_checkpoint(
         )
     refine = RefineConfig.model_validate(sections["refine"])
     settings = ClipConfig.model_validate(sections["clip"])
+    others: dict[str, Section] = {"dino": DinoConfig.model_validate(sections.get("dino", {}))}
+    cams = CamsConfig.model_validate(sections["cams"])
     encoder_input = EncoderInput(settings, cache, device=device, clip=clip)
     classes: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in facts["classes"].items()
@@ -197,9 +234,10 @@ def from_checkpoint(
         encoder_input,
         ClassList(**classes),
         clip=settings,
-        cams=CamsConfig.model_validate(sections["cams"]),
+        cams=cams,
         refine=refine,
         prompts=sections["data.prompts"],
+        encoders=load_encoders(refine, cams, others, cache, device=device),
         infer=infer,
         embeddings=cache,
     )

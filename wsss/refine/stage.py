@@ -34,7 +34,7 @@ from wsss.refine.items import identity, refiner_key, scores_item
 from wsss.refine.load import Sections, configured_refiner, load_state, model_facts, refiner_sources
 from wsss.refine.photo_scaler import Photo
 from wsss.refine.photos import on_photos
-from wsss.refine.registry import METHODS, method_module
+from wsss.refine.registry import METHODS, method_modules
 from wsss.refine.training.efficiency import write_efficiency
 from wsss.refine.training.run import train as run_training
 from wsss.refine.training.snapshots import FOLDER, Snapshots
@@ -110,8 +110,8 @@ def train(
         refiner = configured_refiner(sections, classes, cache, seed=seed)
         provenance = STAGES["refine_train"].provenance(
             {"seed": seed, **sections},
-            modules=[method_module(refine.method)],
-            weights=images.weights | {"clip": refiner.setup.encoder_input.clip.digest},
+            modules=method_modules(refine.method, sections["cams"]),
+            weights=images.weights | refiner.frozen_weights(),
             inputs=manifest_digests(manifest_dir)
             | {n: digest for of_kind in sets.values() for n, digest in of_kind.inputs.items()},
             sources=images.provenances | (seeds.provenances if seeds else {}),
@@ -188,7 +188,7 @@ def apply(
     with CamSet([cam_shard], manifest.split(split)) as images:
         provenance = STAGES["refine_apply"].provenance(
             {"infer": infer, **sections},
-            modules=[method_module(refine.method)],
+            modules=method_modules(refine.method, sections["cams"]),
             weights=images.weights | checkpoint_weights(checkpoint, refine.method),
             inputs=images.inputs | manifest_digests(manifest_dir),
             sources=images.provenances | refiner_sources(checkpoint, sections),
@@ -261,7 +261,7 @@ def predict(
     samples = tuple(manifest.split(split).shard(*shard))
     provenance = STAGES["refine_predict"].provenance(
         {"infer": infer, "crf": crf, **sections},
-        modules=[method_module(refine.method)],
+        modules=method_modules(refine.method, sections["cams"]),
         weights=checkpoint_weights(checkpoint, refine.method),
         inputs=manifest_digests(manifest_dir),
         sources=refiner_sources(checkpoint, sections),

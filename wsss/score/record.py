@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ from wsss.score.product import ProductName, Protocol
 from wsss.score.tag_agreement import TagAgreement
 from wsss.score.tag_quality import TagQuality
 
+SUPERVISION_SIGNS: Mapping[LearnedFrom, str] = {"tags": "I", "mixed": "M", "masks": "F"}
 ThresholdSource = Literal["config", "best on this truth"]
 
 
@@ -151,6 +152,24 @@ class Record(BaseModel):
     def tags_from_masks(self) -> bool:
         """Whether the tags behind it were read from pixel labels: ``data.tags: masks``."""
         return bool(self.provenance.config.get("data", {}).get("tags") == "masks")
+
+    @property
+    def uses_sam(self) -> bool:
+        """Whether mask proposals of SAM took part (``masks.refine: sam``)."""
+        masks = self.provenance.config.get("masks", {})
+        return self.supervision != "masks" and masks.get("refine") == "sam"
+
+    @property
+    def supervision_sign(self) -> str:
+        """``I``, ``M``, ``F``; ``I+SAM`` with mask proposals."""
+        return SUPERVISION_SIGNS[self.supervision] + "+SAM" * self.uses_sam
+
+    @property
+    def backbone(self) -> str:
+        """The frozen encoder behind it, ``ViT-L-14-quickgelu, openai``; empty where none is."""
+        clip = self.provenance.config.get("clip", {})
+        names = (str(clip.get(key, "")) for key in ("model", "pretrained"))
+        return ", ".join(Path(name).stem if "/" in name else name for name in names if name)
 
     @property
     def mixture(self) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wsss.config.base import LearnedFrom, Supervision
 from wsss.config.cams import CamsConfig
-from wsss.config.clip import ClipConfig
+from wsss.config.clip import ClipConfig, DinoConfig
 from wsss.config.data import DataConfig, TagNoiseConfig
 from wsss.config.infer import InferConfig
 from wsss.config.labels import BackgroundConfig, CrfConfig, MasksConfig, SeedsConfig
@@ -32,6 +32,7 @@ class Settings:
     tag_noise: TagNoiseConfig
     supervision: Supervision = "tags"
     clip: ClipConfig | None = None
+    dino: DinoConfig | None = None
     cams: CamsConfig | None = None
     seeds: SeedsConfig | None = None
     refine: RefineConfig | None = None
@@ -66,13 +67,16 @@ def steps(product: ProductName, settings: Settings) -> str:
     parts = ["tags of masks"] * (settings.data.tags == "masks")
     parts += ["tags changed on purpose"] * settings.tag_noise.enabled + [settings.cams.source]
     if product != "cam" and settings.cams.has_affinity:
-        parts.append("affinity")
+        kind = settings.cams.affinity.kind
+        parts.append("affinity" if kind == "attention" else f"{kind} affinity")
     if settings.refine and settings.refine.is_trained:
         parts.append(settings.refine.method)
     if product == "seeds":
         parts.append("seeds")
     if settings.masks:
-        parts += ["masks", *(["CRF"] if settings.masks.crf.enabled else [])]
+        masks = settings.masks
+        parts += ["masks", *["PAR"] * masks.par, *["CRF"] * masks.crf.enabled]
+        parts += ["proposals of SAM"] * (masks.refine == "sam")
     if settings.retrain:
         parts += ["some corrected"] * bool(settings.retrain.corrected)
         parts.append(settings.retrain.model)

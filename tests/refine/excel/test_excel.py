@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.dino.models import SECTION
 from tests.refine.chain import Chain
 from tests.refine.every_method import TRAIN, MethodTests, assert_normalised_cams, option
 from wsss.artifacts.checkpoint import load_checkpoint
@@ -47,6 +48,10 @@ class TestExcel(MethodTests):
         ({"cams": {"patch_text": {"relation": "vv"}}}, BOTH),
         ({"cams": {"patch_text": {"heads": "each"}}}, BOTH),
         ({"cams": {"patch_text": {"tse": {"form": "topk"}}}}, BOTH),
+        ({"cams": {"affinity": {"kind": "joined"}}}, BOTH),
+        ({"cams": {"affinity": {"kind": "distribution"}}} | option("excel", lvc_start=9), BOTH),
+        ({"cams": {"affinity": {"kind": "feature"}}}, BOTH),
+        ({"cams": {"affinity": {"kind": "dino"}}, "dino": SECTION}, BOTH),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.dino.models import SECTION
 from tests.refine.chain import Chain
 from tests.refine.every_method import TRAIN, MethodTests, assert_normalised_cams, option
 from wsss.artifacts.errors import ArtifactError
@@ -46,6 +47,10 @@ class TestWeClip(MethodTests):
         (option("weclip", rfm_blocks=2), BOTH),
         (option("weclip", affinity_radius=1), {"affinity"}),
         (option("weclip", affinity_weight=1.0), set()),
+        ({"cams": {"affinity": {"kind": "joined"}}}, BOTH),
+        ({"cams": {"affinity": {"kind": "distribution", "tau": 0.5}}}, BOTH),
+        ({"cams": {"affinity": {"kind": "feature"}}} | option("weclip", rfm_start=9), BOTH),
+        ({"cams": {"affinity": {"kind": "dino"}}, "dino": SECTION}, BOTH),
     )
 
 

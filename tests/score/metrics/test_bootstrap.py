@@ -7,7 +7,7 @@ import pytest
 
 from wsss.artifacts.errors import ArtifactError
 from wsss.score.image_counts_file import image_counts_path, read_image_counts
-from wsss.score.metrics.bootstrap import difference, draw, interval, resampled
+from wsss.score.metrics.bootstrap import difference, draw, interval, mean_iou, resampled
 from wsss.score.metrics.confusion import metrics_of
 from wsss.score.metrics.image_counts import (
     CountTable,
@@ -126,6 +126,23 @@ def test_a_paired_difference_is_narrower_than_its_runs() -> None:
     assert (back.interval.low, back.above) == (pytest.approx(-actual.interval.high), 0.0)
     same = difference(first, first)
     assert (same.value, same.interval.low, same.interval.high, same.above) == (0, 0, 0, 0)
+
+
+def test_the_mean_may_run_over_some_labels() -> None:
+    """As `Sweep.curve` has it: the others count in the confusion, not in the mean."""
+    by_image = [matrices(seed, images=30) for seed in (3, 4)]
+    tables, among = [collected(images) for images in by_image], [0, 2]
+    weights = draw(np.random.default_rng(0), 30, 20)
+    draws = resampled(tables, among=among, resamples=20, block=20)
+    for run, images in enumerate(by_image):
+        for index, row in enumerate(weights):
+            total = sum(n * m for n, m in zip(row, images.values(), strict=True))
+            expected = metrics_of(total).iou[among].mean()
+            assert draws[run, index] == pytest.approx(expected)
+    values = [metrics_of(table.total()).iou[among].mean() for table in tables]
+    assert [mean_iou(table, among=among) for table in tables] == pytest.approx(values)
+    assert difference(*tables, among=among).value == pytest.approx(values[0] - values[1])
+    assert difference(*tables, among=among).value != difference(*tables).value
 
 
 def test_a_difference_needs_the_same_images() -> None:

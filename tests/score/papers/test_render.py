@@ -292,6 +292,25 @@ def test_an_upper_bound_fills_rows_of_full_supervision_alone(run: Run) -> None:
         make_paper_table(described(run.folder), {"ours": [file]}, run.folder / "out")
 
 
+def test_proposals_of_sam_fill_rows_of_that_supervision_alone(run: Run) -> None:
+    folder = scored(run, run.folder / "results")
+    records = read_records([folder / "scores/predictions.train.json"])
+    masks = {"masks": {"refine": "sam", "proposals": {"path": "here", "threshold": 0.5}}}
+    provenance = records[0].provenance
+    with_sam = provenance.model_copy(update={"config": provenance.config | masks})
+    file = run.folder / "sam.json"
+    write_records(file, [r.model_copy(update={"provenance": with_sam}) for r in records])
+    rows = copy.deepcopy(TABLE["rows"])
+    rows[0] |= {"supervision": "I+CLIP+SAM"}
+    table, plain = described(run.folder, rows=rows), folder / "scores/predictions.train.json"
+    lines, _ = read(make_paper_table(table, {"ours": [file]}, run.folder / "out"))
+    assert any("| I+CLIP+SAM | " in line for line in lines)
+    with pytest.raises(ValueError, match=r"masks\.refine: no proposals, the row says I\+CLIP\+SAM"):
+        make_paper_table(table, {"ours": [plain]}, run.folder / "out")
+    with pytest.raises(ValueError, match=r"masks\.refine: sam, the row says nothing; a row with"):
+        make_paper_table(described(run.folder), {"ours": [file]}, run.folder / "out")
+
+
 def test_files_that_are_not_records_are_refused(tmp_path: Path) -> None:
     path = described(tmp_path)
     with pytest.raises(ArtifactError, match=r"missing\.json: no such records"):

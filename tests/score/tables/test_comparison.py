@@ -9,6 +9,7 @@ import pytest
 
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.provenance import Provenance
 from wsss.refine.training.efficiency import Efficiency
 from wsss.score.image_counts_file import Scored, read_image_counts, read_scored
 from wsss.score.metrics.bootstrap import seeds_interval
@@ -65,6 +66,48 @@ def test_rows_of_different_truths_are_in_columns_of_their_own(tmp_path: Path) ->
     assert "| run | CAM, train, truth voc_style | CAM, train, truth weakclip |" in lines
     assert "| a | 50.0 |  |" in lines
     assert "| b |  | 60.0 |" in lines
+
+
+def test_runs_of_several_encoders_name_them(tmp_path: Path) -> None:
+    def provenance(model: str, pretrained: str) -> Provenance:
+        clip = {"clip": {"model": model, "pretrained": pretrained}}
+        return PROVENANCE.model_copy(update={"config": clip})
+
+    encoders = [("ViT-B-16", "openai"), ("ViT-B-16", "/weights/b16.pt"), ("a/tiny.json", "random")]
+    records = [
+        make_record(run=f"sweep.{index}", provenance=provenance(*names))
+        for index, names in enumerate(encoders)
+    ]
+    lines = _lines(records, tmp_path)
+    assert any(line.startswith("| run | Backbone | CAM, train |") for line in lines)
+    for index, name in enumerate(["ViT-B-16, openai", "ViT-B-16, b16", "tiny, random"]):
+        assert any(line.startswith(f"| {index} | {name} | ") for line in lines)
+    assert not any("Backbone" in line for line in _lines(records[:1], tmp_path))
+
+
+def test_runs_with_proposals_of_sam_have_a_supervision_of_their_own(tmp_path: Path) -> None:
+    def record(refine: str, product: str = "masks", **fields: object) -> Record:
+        config = {"masks": {"refine": refine} if refine else {"crf": {}}}
+        provenance = PROVENANCE.model_copy(update={"config": config})
+        return make_record(product, run=f"sweep.{refine}", provenance=provenance, **fields)
+
+    records = [
+        record("crf"),
+        record("sam"),
+        make_record(run="sweep.sam"),
+        record("sam", "segmenter"),
+    ]
+    assert [r.supervision_sign for r in records] == ["I", "I+SAM", "I", "I+SAM"]
+    lines = _lines(records, tmp_path)
+    assert any(line.startswith("| run | Supervision | pseudo mask, train |") for line in lines)
+    assert any(line.startswith("| crf | I | ") for line in lines)
+    assert any(line.startswith("| sam | I+SAM | ") for line in lines)
+    assert any("Such rows do not compare with rows without it." in line for line in lines)
+    rows = list(DictReader((tmp_path / "sweep.csv").open()))
+    assert {row["run"]: row["supervision_sign"] for row in rows} == {"crf": "I", "sam": "I+SAM"}
+    assert not any("Supervision" in line for line in _lines(records[:1], tmp_path))
+    supervised = record("sam", supervision="masks")
+    assert supervised.supervision_sign == "F"
 
 
 def test_few_runs_with_many_products_become_columns(tmp_path: Path) -> None:

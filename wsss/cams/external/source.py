@@ -1,8 +1,8 @@
 """The CAM source `external`: CAMs of another project (seeds), one file per image.
 
 Seeds at image size are averaged over the cells of a grid, so that they are stored and read like
-every other CAM. On request they are also propagated along the attention of the configured encoder,
-as in `grad_cam`; for that they are averaged over its patches.
+every other CAM. On request they are also propagated between the patches of the configured encoder,
+as those of `grad_cam`; for that they are averaged over its patches.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from wsss.cams.affinity import propagate
 from wsss.cams.external.pickle_reader import SeedError
 from wsss.cams.external.seed_files import ExternalCams, read_external_cams
 from wsss.cams.maps import CamMaps, pack_classes
+from wsss.cams.other_features import OtherFeatures, weights_of
+from wsss.cams.patch_affinity import pair_factor, pair_weights, patch_features
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.input import EncoderInput
+from wsss.clip.text.embeddings import TextBank
 from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.config.cams import CamsConfig
 from wsss.config.paths import expand_path
@@ -38,8 +41,11 @@ class ExternalSource:
 
     Args:
         cams: folder and layout, and the affinity.
-        inputs: the encoder along whose attention seeds are propagated; None without the affinity.
+        inputs: the encoder between whose patches seeds are propagated; None without the affinity.
         ids: of all images of the run; seeds of others are reported. None: not checked.
+        bank: texts of all classes and backgrounds, for an affinity that compares with them.
+        words: digest of what they are made from.
+        other: see `wsss.cams.clip_sources.clip_cams`.
 
     Raises:
         SeedError: the folder does not exist.
@@ -50,19 +56,23 @@ class ExternalSource:
         cams: CamsConfig,
         inputs: EncoderInput | None = None,
         ids: Collection[str] | None = None,
+        bank: TextBank | None = None,
+        words: str = "",
+        other: OtherFeatures | None = None,
     ) -> None:
+        self._bank, self._words, self._other = bank, words, other
         self._cams, self._settings, self._input, self._ids = cams, cams.external, inputs, ids
         self._folder = expand_path(self._settings.path)
         if not self._folder.is_dir():
             raise SeedError(
                 f"{self._folder}: no such folder; cams.external.path must name the seeds' folder"
             )
-        self.weights: Mapping[str, str] = {} if inputs is None else {"clip": inputs.clip.digest}
+        self.weights: Mapping[str, str] = {} if inputs is None else weights_of(inputs, other)
 
     def key(self, sample: Sample) -> str:
-        """Digest of the seed file; empty where there is none, which `maps` reports."""
+        """Digest of the seed file, and the words; empty without a file, which `maps` reports."""
         path = self._path(sample)
-        return digest_file(path) if path.is_file() else ""
+        return digest_file(path) + self._words if path.is_file() else ""
 
     def maps(self, samples: Sequence[Sample]) -> Iterator[CamMaps]:
         """The maps of the samples, in their order, after all seeds were read and checked.
@@ -156,13 +166,20 @@ class ExternalSource:
         sample: Sample,
         seeds: ExternalCams,
     ) -> Float[Tensor, "classes rows columns"]:
-        """The seeds on the patch grid, propagated along the encoder's attention."""
-        blocks = range(encoder.depth - self._cams.affinity.last_blocks, encoder.depth)
+        """The seeds on the patch grid, propagated between the encoder's patches."""
+        affinity, attention, factor = self._cams.affinity, None, None
+        blocks = range(encoder.depth - affinity.blocks_of(encoder.depth), encoder.depth)
         encoding = encoder.run(pixels[None], attention_sum_of=blocks)
-        assert encoding.attention_sum is not None
+        if encoding.attention_sum is not None:
+            attention = encoding.attention_sum / len(blocks)
+        if self._other is not None:
+            factor = pair_factor(self._other(pixels[None], encoding.grid), None, affinity)
+        elif affinity.uses_clip:
+            features = patch_features(encoder, encoding.tokens, encoding.grid)
+            factor = pair_factor(features, self._bank, affinity)
         maps = seeds.on_grid(encoding.grid).to(encoder.device)
         image_index, _ = pack_classes([sample.tags])
-        return propagate(encoding.attention_sum / len(blocks), maps, image_index, self._cams)
+        return propagate(pair_weights(attention, factor), maps, image_index, self._cams)
 
 
 def _first(lines: Sequence[str]) -> str:

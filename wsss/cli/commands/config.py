@@ -8,6 +8,7 @@ import typer
 import yaml
 
 from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles
+from wsss.cli.proposals_check import check_proposals
 from wsss.cli.weights_check import check_weights
 from wsss.compute.device import require_cuda
 from wsss.config.load import load_config, merged_yaml
@@ -43,12 +44,14 @@ def reference() -> None:
 def check(config: ConfigFiles = DEFAULT_CONFIG) -> None:
     """Check a configuration and print the values that apply, with every `auto` resolved.
 
-    The runs of a sweep, of `runs` and of a matrix are checked too, and the names of weights.
+    It also checks the runs of a sweep, of `runs` and of a matrix, and the names of weights. It
+    counts images without mask proposals where a run needs them.
     """
     loaded = load_config(*config)
     runs = expand_runs(merged_yaml(*config), where=", ".join(map(str, config)))
     for run in runs.values():
         check_weights(run)
+        check_proposals(run)
     try:
         require_cuda(loaded.compute.device)
     except ValueError as error:  # jobs may run elsewhere: on a cluster, in a container

@@ -20,8 +20,8 @@ app = typer.Typer(
 Name = Annotated[
     str,
     typer.Argument(
-        help="MODEL/TAG of open_clip (ViT-B-16-quickgelu/openai), or a name for retrain.init "
-        "(mit-b0).",
+        help="MODEL/TAG of open_clip (ViT-B-16-quickgelu/openai) or of a DINOv2 in timm "
+        "(vit_small_patch14_dinov2/lvd142m), or a name for retrain.init (mit-b0).",
         show_default=False,
     ),
 ]

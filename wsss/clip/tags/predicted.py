@@ -89,12 +89,11 @@ def class_probabilities(
 ) -> Float32[np.ndarray, " classes"]:
     """The probability of each class on a photograph, among all classes and backgrounds.
 
-    The image's feature is that of the class token, as CLIP was trained; the scores of Grad-CAM take
-    the mean of the patches instead.
+    The image's feature is the encoder's own, of CLIP that of the class token. The scores of
+    Grad-CAM take the mean of the patches instead.
     """
     encoder = inputs.encoder
-    encoding = encoder.run(inputs.pixels(sample)[None], class_token_last=True)
-    feature = encoder.project(encoder.normalize(encoding.tokens[:, 0]))
+    feature = encoder.encode_image(inputs.pixels(sample)[None])
     texts = torch.cat([bank.classes, bank.backgrounds])
     logits = encoder.logit_scale * F.normalize(feature, dim=-1) @ texts.T  # (1, classes + words)
     probs: np.ndarray = logits.softmax(-1)[0, : len(bank.classes)].cpu().numpy()

@@ -1,38 +1,46 @@
-"""What WeCLIP and ExCEL share: a head over frozen features, its labels and its losses."""
+"""What WeCLIP, ExCEL and WeCLIP+ share: a trained head, labels of crops, their losses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TypeVar
+from typing import Generic, TypeVar, cast
 
 from jaxtyping import Bool, Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
+from wsss.cams.other_features import OtherFeatures, PatchEncoder
 from wsss.refine.base import CropOptions, Refiner, Setup
-from wsss.refine.blocks.head import Head
 from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
 from wsss.refine.blocks.options import HeadOptions
 from wsss.refine.blocks.pseudo_labels import ignore_band, padding_label
 
 Options = TypeVar("Options", bound=HeadOptions)
+Trained = TypeVar("Trained", bound=nn.Module)
 
 
-class HeadRefiner(Refiner[Options]):
-    """A refiner whose trained part is a `Head`.
+class HeadRefiner(Refiner[Options], Generic[Options, Trained]):
+    """A refiner that trains a head over frozen features, on labels of crops.
 
     Args:
         setup: see `Refiner`.
-        blocks: number of the encoder's blocks whose outputs are fused.
+        head: all that is trained.
     """
 
-    def __init__(self, setup: Setup[Options], blocks: int) -> None:
+    def __init__(self, setup: Setup[Options], head: Trained) -> None:
         super().__init__(setup)
-        labels = setup.classes.label_count
-        self.head = Head(blocks, self.encoder.width, labels, self.options).to(self.encoder.device)
+        self.head = head.to(self.encoder.device)
         self.trained = self.head
         side = setup.crop // self.encoder.patch[0]
         self._grid = (side, side)
+
+    @cached_property
+    def other_features(self) -> OtherFeatures | None:
+        """Features of an encoder besides CLIP, where the affinity compares them."""
+        if not self.setup.cams.affinity.uses_dino:
+            return None
+        encoder = cast(PatchEncoder, self.setup.encoders["dino"])
+        return OtherFeatures(encoder, self.setup.encoder_input.normalization)
 
     @property
     def crops(self) -> CropOptions:
@@ -58,13 +66,20 @@ class HeadRefiner(Refiner[Options]):
             affinity: between patches of a training crop, in 0..1.
             pair_labels: labels whose equal pairs the affinity learns.
         """
-        pairs = affinity_labels(pair_labels, self._grid, self._near)
         parts = {
             "segmentation": balanced_cross_entropy(logits, labels),
-            "affinity": affinity_loss(affinity, pairs),
+            "affinity": self.pair_loss(affinity, pair_labels),
         }
         loss = parts["segmentation"] + self.options.affinity_weight * parts["affinity"]
         return {"loss": loss} | parts
+
+    def pair_loss(
+        self,
+        affinity: Float[Tensor, "batch patches patches"],
+        pair_labels: UInt8[Tensor, "batch side side"],
+    ) -> Float[Tensor, ""]:
+        """``L_aff``; see `losses`."""
+        return affinity_loss(affinity, affinity_labels(pair_labels, self._grid, self._near))
 
     @cached_property
     def _near(self) -> Bool[Tensor, "patches patches"]:

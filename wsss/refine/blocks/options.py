@@ -1,4 +1,4 @@
-"""Options that WeCLIP and ExCEL share: fusion, decoder, affinity loss, labels of crops."""
+"""Options that WeCLIP, ExCEL and WeCLIP+ share: decoder, affinity, labels of crops."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Share, variant_field
+from wsss.config.base import Share, block_count, variant_field
 from wsss.config.method import Chain, MethodOptions
 
 
@@ -14,6 +14,7 @@ class HeadOptions(MethodOptions):
     """Fusion of frozen features, a transformer decoder, and pseudo labels made online."""
 
     published_normalization: ClassVar[Literal["clip", "imagenet"]] = "imagenet"
+    refines_cams: ClassVar[bool] = True
 
     width: PositiveInt = Field(256, description="Channels of the fused features.")
     depth: PositiveInt = Field(3, description="Blocks of the decoder.")
@@ -66,4 +67,41 @@ class HeadOptions(MethodOptions):
             errors.append("heads must divide width")
         if self.ignore_band and not self.ignore_band[0] < self.ignore_band[1]:
             errors.append("ignore_band must rise, e.g. [0.4, 0.6]")
+        return errors
+
+
+class GradCamOptions(HeadOptions):
+    """Grad-CAMs of crops as teachers, refined with an affinity of learned features."""
+
+    affinity: Literal["raw", "cosine"] = variant_field(
+        published="raw",
+        corrected="cosine",
+        description=(
+            "Learned affinity: sigmoid of dot products of fused features. raw saturates early. "
+            "cosine divides by their norms and a temperature."
+        ),
+    )
+    temperature: float = Field(0.1, gt=0, description="Temperature of affinity: cosine.")
+    rfm_blocks: PositiveInt | None = Field(
+        None,
+        description=(
+            "The refinement module selects among this many last blocks (published: VOC 6, COCO "
+            "10, with weclip_plus 8). null = half of the encoder's depth (6 of 12, 12 of 24)."
+        ),
+    )
+
+    def rfm_blocks_of(self, depth: int) -> int:
+        """`rfm_blocks` of an encoder of so many blocks."""
+        return block_count(self.rfm_blocks, 1 / 2, depth)
+
+    def cross_checks(self, config: Chain) -> list[str]:
+        """What the refinement module can start from."""
+        errors = super().cross_checks(config)
+        if config.infer.scores == "static_cam":
+            errors.append("infer.scores: static_cam is for excel; set cam or decoder")
+        if config.cams.source != "grad_cam" and self.crop_visibility != "image":
+            errors.append(
+                f"crop_visibility {self.crop_visibility} computes Grad-CAMs of crops, but "
+                f"cams.source is {config.cams.source}; set crop_visibility to image"
+            )
         return errors

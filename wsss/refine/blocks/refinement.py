@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wsss.cams.affinity import propagate
+from wsss.cams.patch_affinity import pair_weights
 from wsss.config.cams import CamsConfig
 
 Distance = Literal["absolute", "signed"]
@@ -69,29 +70,37 @@ def trusted_affinity(
 
 @torch.no_grad()
 def refined_cams(
-    attention: Float[Tensor, "batch candidates patches patches"],
+    attention: Float[Tensor, "batch candidates patches patches"] | None,
     maps: Float[Tensor, "rows height width"],
     image_index: Int[Tensor, " rows"],
     cams: CamsConfig,
     affinity: Float[Tensor, "batch patches patches"] | None = None,
     distance: Distance = "absolute",
+    sources: Float[Tensor, "rows height width"] | None = None,
+    factor: Float[Tensor, "batch patches patches"] | None = None,
 ) -> Float[Tensor, "rows height width"]:
     """Spread CAMs of a batch along attention that the learned affinity, if any, trusts.
 
     Args:
-        attention: A_s of the candidate blocks.
+        attention: A_s of the candidate blocks; None where the factor alone is used, before there is
+            a learned affinity.
         maps: in 0..1.
         image_index: the image of each row, in ascending order.
         cams: the affinity's settings.
         affinity: A_f; None, as before it is learned: the plain mean of the candidates.
         distance: see `block_distances`.
+        sources: see `wsss.cams.affinity.propagate_maps`.
+        factor: constant affinity that multiplies R (`wsss.cams.patch_affinity.pair_factor`); blocks
+            are selected without it.
 
     Returns:
         M_f, every map scaled to 0..1 by its own extremes.
     """
-    if affinity is None:
+    if attention is None:
+        weights = None
+    elif affinity is None:
         weights = attention.mean(1)
     else:
         selected = select_near(block_distances(affinity, attention, distance))
         weights = trusted_affinity(affinity, attention, selected)
-    return propagate(weights, maps, image_index, cams)
+    return propagate(pair_weights(weights, factor), maps, image_index, cams, sources)

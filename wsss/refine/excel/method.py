@@ -22,12 +22,15 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from wsss.cams.maps import scale_maps
+from wsss.cams.patch_affinity import pair_factor
 from wsss.cams.patch_text import PatchText
+from wsss.clip.calibration import check_linear
 from wsss.clip.text.attributes import described, enriched_bank
 from wsss.clip.text.embeddings import TextBank
 from wsss.compute import distributed
 from wsss.labels.ignore import IGNORED
 from wsss.refine.base import Setup
+from wsss.refine.blocks.head import Head
 from wsss.refine.blocks.model import HeadRefiner
 from wsss.refine.blocks.pseudo_labels import crop_labels, shown_tags
 from wsss.refine.blocks.refinement import refined_cams
@@ -37,11 +40,13 @@ from wsss.refine.photo_scaler import PhotoScaler
 from wsss.refine.training.crops import CropBatch
 
 
-class Excel(HeadRefiner[ExcelOptions]):
+class Excel(HeadRefiner[ExcelOptions, Head]):
     """The refiner; see `wsss.refine.base.Refiner`."""
 
     def __init__(self, setup: Setup[ExcelOptions]) -> None:
-        super().__init__(setup, blocks=setup.encoder_input.encoder.depth)
+        encoder, labels = setup.encoder_input.encoder, setup.classes.label_count
+        super().__init__(setup, Head(encoder.depth, encoder.width, labels, setup.options))
+        check_linear(self.encoder.blocks)
         nothing = torch.zeros(0, setup.encoder_input.clip.embed_dim)
         # The decoder does without texts: `patch_text` encodes them when they are first needed.
         self._calibration = PatchText(
@@ -90,12 +95,13 @@ class Excel(HeadRefiner[ExcelOptions]):
     ) -> CalibratedFeatures:
         """Run the frozen encoder as far as the head and the CAMs need it."""
         affinity = self.setup.cams.affinity
-        static = affinity.last_blocks if affinity.enabled else 0
+        depth = self.encoder.depth
+        static = affinity.blocks_of(depth) if affinity.enabled else 0
         return encode(
             self._calibration,
             images,
             self.options.features,
-            attention_blocks=self.options.lvc_blocks if dynamic else static,
+            attention_blocks=self.options.lvc_blocks_of(depth) if dynamic else static,
             value_updates=dynamic,
         )
 
@@ -119,7 +125,12 @@ class Excel(HeadRefiner[ExcelOptions]):
         rows = (batch.image_index, batch.classes)
         maps = self.patch_text.maps(tokens, features.grid, *rows)
         probs = self.patch_text.probabilities(tokens, *rows)
-        maps = self.spread(features.attention, maps, batch.image_index, related)
+        factor = None
+        if related is not None:
+            factor = self.factor(batch.images, features)
+        elif self.setup.cams.affinity.enabled:
+            factor = self.factor(batch.images, features, tokens)
+        maps = self.spread(features.attention, maps, batch.image_index, related, factor)
         images = None
         if self.options.par_image == "truncated":
             images = self.setup.encoder_input.truncated(batch.images)
@@ -146,26 +157,50 @@ class Excel(HeadRefiner[ExcelOptions]):
         return self._calibration.features(stream)
 
     @torch.no_grad()
+    def factor(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        features: CalibratedFeatures,
+        static: Float[Tensor, "batch tokens embed_dim"] | None = None,
+    ) -> Float[Tensor, "batch patches patches"] | None:
+        """The constant factor of the affinity, from the static tokens; None for plain attention.
+
+        Args:
+            images: the crops.
+            features: from `encode`, of them.
+            static: from `tokens`, where they are at hand.
+        """
+        affinity = self.setup.cams.affinity
+        if affinity.factor is None:
+            return None
+        if self.other_features is not None:
+            return pair_factor(self.other_features(images, features.grid), None, affinity)
+        tokens = self.tokens(features) if static is None else static
+        return pair_factor(tokens[:, 1:], self.bank if affinity.uses_texts else None, affinity)
+
+    @torch.no_grad()
     def spread(
         self,
         attention: Float[Tensor, "batch candidates patches patches"] | None,
         maps: Float[Tensor, "rows height width"],
         image_index: Int[Tensor, " rows"],
         related: Float[Tensor, "batch patches patches"] | None = None,
+        factor: Float[Tensor, "batch patches patches"] | None = None,
     ) -> Float[Tensor, "rows height width"]:
         """Spread CAMs along the attention of the encoder, and the learned affinity if there is one.
 
         Args:
-            attention: from `encode`; None where maps are not spread.
+            attention: from `encode`; None where it spreads no map.
             maps: in 0..1.
             image_index: the image of each row, in ascending order.
             related: from `relation`; None before it is learned.
+            factor: from `factor`.
         """
-        if attention is None:
+        if attention is None and factor is None:
             return maps
         affinity = None if related is None else related.sigmoid()
         args = (attention, maps, image_index, self.setup.cams, affinity)
-        return refined_cams(*args, self.options.block_distance)
+        return refined_cams(*args, self.options.block_distance, factor=factor)
 
     @torch.no_grad()
     def _predicted(
@@ -180,11 +215,17 @@ class Excel(HeadRefiner[ExcelOptions]):
         return labels
 
     @cached_property
+    def bank(self) -> TextBank:
+        """Text features of classes, enriched as configured, and backgrounds."""
+        setup, tse = self.setup, self.setup.cams.patch_text.tse
+        words = (setup.classes, setup.template, tse, setup.embeddings)
+        bank = enriched_bank(setup.encoder_input.clip, *words)
+        return bank.to(self.encoder.device)
+
+    @cached_property
     def patch_text(self) -> PatchText:
         """Similarity of patches to the texts of classes and backgrounds."""
-        setup, settings = self.setup, self.setup.cams.patch_text
-        words = (setup.classes, setup.template, settings.tse, setup.embeddings)
-        return PatchText(self.encoder, enriched_bank(setup.encoder_input.clip, *words), settings)
+        return PatchText(self.encoder, self.bank, self.setup.cams.patch_text)
 
     def texts(self) -> Any:
         """The descriptions that enrich the class texts."""
@@ -226,7 +267,9 @@ class Excel(HeadRefiner[ExcelOptions]):
         if mirrored:
             maps = scale_maps(torch.maximum(maps, mirrored[0].flip(-1)))
         attention = None if features.attention is None else features.attention[:1]
-        return self.spread(attention, maps, rows[0], related[:1])
+        factor = self.factor(images, features)
+        factor = None if factor is None else factor[:1]
+        return self.spread(attention, maps, rows[0], related[:1], factor)
 
     @cached_property
     def scaled(self) -> PhotoScaler:

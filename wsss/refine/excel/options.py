@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import variant_field
+from wsss.config.base import block_count, variant_field
 from wsss.config.method import Chain
 from wsss.refine.blocks.options import HeadOptions
 
@@ -64,8 +64,12 @@ class ExcelOptions(HeadOptions):
             "and its affinity (published: VOC 14000, COCO 30000)."
         ),
     )
-    lvc_blocks: PositiveInt = Field(
-        6, description="The affinity of the dynamic CAM selects among this many last blocks."
+    lvc_blocks: PositiveInt | None = Field(
+        None,
+        description=(
+            "The affinity of the dynamic CAM selects among this many last blocks. null = half of "
+            "the encoder's depth (6 of 12, 12 of 24)."
+        ),
     )
     self_training_start: int | None = Field(
         None,
@@ -75,6 +79,10 @@ class ExcelOptions(HeadOptions):
             "prediction. null = never (published: VOC 24000, COCO never)."
         ),
     )
+
+    def lvc_blocks_of(self, depth: int) -> int:
+        """`lvc_blocks` of an encoder of so many blocks."""
+        return block_count(self.lvc_blocks, 1 / 2, depth)
 
     def cross_checks(self, config: Chain) -> list[str]:
         """What the calibrated CAM needs."""

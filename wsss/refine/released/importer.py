@@ -30,7 +30,7 @@ from wsss.config.paths import expand_path
 from wsss.data.manifest_folder import load
 from wsss.refine.base import Refiner
 from wsss.refine.load import Sections, configured_refiner, model_facts
-from wsss.refine.registry import METHODS, method_module, released_module
+from wsss.refine.registry import METHODS, method_modules, released_module
 from wsss.refine.released.matching import ImportReport, differing_options, size_text
 from wsss.refine.released.reading import Source, read_source
 
@@ -95,14 +95,13 @@ def import_checkpoint(
         source = read_source(file)
         _, classes = load(manifest_dir)
         refiner = configured_refiner(sections, classes, cache)
-        clip = refiner.setup.encoder_input.clip
         options: dict[str, Section] = {"clip": sections["clip"], "refine": refine}
         content = _import(refiner, source, leave_out, file, options, method)
         facts = model_facts(classes)
         provenance = STAGES["refine_import"].provenance(
             sections,
-            modules=[method_module(method), released_module(method)],
-            weights={"clip": clip.digest, "authors": digest},
+            modules=[*method_modules(method, sections["cams"]), released_module(method)],
+            weights=refiner.frozen_weights() | {"authors": digest},
             inputs={file.name: digest},
         )
     _log.info("%s: %s", file.name, content.text(None if report is None else 3))

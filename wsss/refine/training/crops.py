@@ -131,9 +131,11 @@ class CropStream:
     ) -> None:
         patch = inputs.encoder.patch
         if settings.crop % patch[0] or patch[0] != patch[1]:
+            below = settings.crop // patch[0] * patch[0]
+            near = f"{below} or {below + patch[0]}" if below else patch[0]
             raise ValueError(
                 f"refine.train.crop is {settings.crop}; expected a multiple of the encoder's patch "
-                f"({patch[0]} x {patch[1]} pixels)"
+                f"({patch[0]} x {patch[1]} pixels), e.g. {near}"
             )
         if not len(cams):
             raise ValueError("there is no training image; check data.train_list")

@@ -11,32 +11,28 @@ equations: docs/methods/weclip.md. Departures of the released code are options o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from wsss.cams.grad_cam import block_cams
 from wsss.cams.maps import resize_maps
-from wsss.clip.text.embeddings import TextBank, text_bank
 from wsss.refine.base import Setup
 from wsss.refine.blocks.frozen import EncoderFeatures, encode
-from wsss.refine.blocks.fusion import feature_affinity
-from wsss.refine.blocks.model import HeadRefiner
-from wsss.refine.blocks.pseudo_labels import crop_labels, shown_tags
-from wsss.refine.blocks.refinement import refined_cams
+from wsss.refine.blocks.grad_cam_labels import GradCamRefiner
+from wsss.refine.blocks.head import Head
 from wsss.refine.training.crops import CropBatch
 from wsss.refine.weclip.options import WeClipOptions
 
 
-class WeClip(HeadRefiner[WeClipOptions]):
+class WeClip(GradCamRefiner[WeClipOptions, Head]):
     """The refiner; see `wsss.refine.base.Refiner`."""
 
     def __init__(self, setup: Setup[WeClipOptions]) -> None:
-        super().__init__(setup, blocks=setup.encoder_input.encoder.depth - 1)
+        encoder, labels = setup.encoder_input.encoder, setup.classes.label_count
+        super().__init__(setup, Head(encoder.depth - 1, encoder.width, labels, setup.options))
         self.draws_at_inference = setup.infer.dropout == "on"
-        self._crop_cams = self.options.crop_visibility != "image"
 
     def loss(self, step: int, batch: CropBatch) -> Mapping[str, Tensor]:
         """``L = L_seg + w L_aff`` (eq. 20 of docs/methods/weclip.md), w: ``affinity_weight``.
@@ -67,13 +63,6 @@ class WeClip(HeadRefiner[WeClipOptions]):
         _, fused, logits = self.head(features.features, features.grid)
         return self.losses(logits, batch.labels, self.affinity(fused), batch.labels)
 
-    def affinity(
-        self, fused: Float[Tensor, "batch width rows columns"]
-    ) -> Float[Tensor, "batch patches patches"]:
-        """A_f between patches, in 0..1 (eq. 6 of docs/methods/weclip.md)."""
-        cosine = self.options.affinity == "cosine"
-        return feature_affinity(fused, self.options.temperature if cosine else None)
-
     def encode(self, batch: CropBatch, *, rfm: bool) -> EncoderFeatures:
         """Run the frozen encoder as far as the head and `pseudo_labels` need it.
 
@@ -81,15 +70,31 @@ class WeClip(HeadRefiner[WeClipOptions]):
             batch: the crops.
             rfm: the refinement module takes part.
         """
-        cams = self.setup.cams
-        blocks = 0
-        if rfm:
-            blocks = self.options.rfm_blocks
-        elif batch.labels is None and cams.has_affinity:
-            blocks = cams.affinity.last_blocks
-        return encode(
-            self.encoder, batch.images, attention_blocks=blocks, last_block=self._crop_cams
+        cams, depth, blocks = self.setup.cams, self.encoder.depth, 0
+        spreads = rfm or (batch.labels is None and cams.has_affinity)
+        if spreads:
+            blocks = self.options.rfm_blocks_of(depth) if rfm else cams.affinity.blocks_of(depth)
+        return self._encoded(batch.images, blocks, compares=spreads, last_block=self._crop_cams)
+
+    def _encoded(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        attention_blocks: int,
+        *,
+        compares: bool,
+        last_block: bool = False,
+    ) -> EncoderFeatures:
+        """A pass of the encoder, with what the affinity compares, if ``compares``."""
+        features = encode(
+            self.encoder,
+            images,
+            attention_blocks=attention_blocks,
+            last_block=last_block,
+            projected=compares and self.setup.cams.affinity.uses_clip,
         )
+        if not compares or self.other_features is None:
+            return features
+        return replace(features, compared=self.other_features(images, features.grid))
 
     @torch.no_grad()
     def pseudo_labels(
@@ -107,52 +112,7 @@ class WeClip(HeadRefiner[WeClipOptions]):
         """
         if affinity is None and batch.labels is not None:
             return batch.labels
-        maps, shown, peak = self._initial_cams(batch, features)
-        maps = self._refined(features, maps, batch.image_index, affinity)
-        if peak is not None:
-            maps = maps * peak[:, None, None]
-        return crop_labels(batch, maps, shown, self.options)
-
-    def _initial_cams(
-        self, batch: CropBatch, features: EncoderFeatures
-    ) -> tuple[Tensor, Bool[Tensor, " rows"], Tensor | None]:
-        """M_init (eq. 7), whether a row's class is shown, and the height to which M_f is scaled.
-
-        A map of the whole image tells how much of a class the crop shows. Scaling by its own
-        extremes would lose that and give every tag a full peak, so the peak that the image's
-        refined map has on the crop is restored.
-        """
-        if not self._crop_cams:
-            every = torch.ones_like(batch.probabilities, dtype=torch.bool)
-            return batch.initial, every, batch.maps.flatten(1).amax(1)
-        assert features.block is not None
-        cams = self.setup.cams
-        grad_cams = block_cams(
-            self.encoder, features.block, features.grid, batch.tags, self.bank, cams.gradient
-        )
-        maps = grad_cams.scaled(cams.scaling)
-        return maps, shown_tags(batch, self.options, grad_cams.probabilities), None
-
-    @cached_property
-    def bank(self) -> TextBank:
-        """Text features of classes and backgrounds, for Grad-CAMs of the crops."""
-        setup = self.setup
-        words = (setup.classes.prompts, setup.classes.backgrounds, setup.template)
-        bank = text_bank(setup.encoder_input.clip, *words, cache_dir=setup.embeddings)
-        return bank.to(self.encoder.device)
-
-    def _refined(
-        self,
-        features: EncoderFeatures,
-        maps: Float[Tensor, "rows height width"],
-        image_index: Tensor,
-        affinity: Float[Tensor, "batch patches patches"] | None,
-    ) -> Float[Tensor, "rows height width"]:
-        """M_f: maps spread along attention (eq. 8-12); unchanged where no attention is given."""
-        if features.attention is None:
-            return maps
-        args = (features.attention, maps, image_index, self.setup.cams, affinity)
-        return refined_cams(*args, self.options.block_distance)
+        return self.labels_from_cams(batch, features, affinity)
 
     def cam_scores(
         self,
@@ -161,11 +121,12 @@ class WeClip(HeadRefiner[WeClipOptions]):
         cams: Float[Tensor, "classes h w"],
     ) -> Float[Tensor, "classes rows columns"]:
         """The image's CAM, refined with the learned affinity."""
-        features = encode(self.encoder, pixels[None], attention_blocks=self.options.rfm_blocks)
+        blocks = self.options.rfm_blocks_of(self.encoder.depth)
+        features = self._encoded(pixels[None], blocks, compares=True)
         fused = self.head(features.features, features.grid).fused
         only_image = torch.zeros(len(cams), dtype=torch.long)
         maps = resize_maps(cams, features.grid)
-        return self._refined(features, maps, only_image, self.affinity(fused))
+        return self.refined(features, maps, only_image, self.affinity(fused))
 
     def logits(
         self, images: Float[Tensor, "batch 3 height width"]

@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from wsss.config.score import ClassMean
-from wsss.score.metrics.confusion import averaged, iou_of, metrics_of
+from wsss.score.metrics.confusion import averaged, iou_of, mean_defined, metrics_of
 from wsss.score.metrics.image_counts import CountTable
 
 Draws = Float64[np.ndarray, " draws"]
@@ -70,6 +70,7 @@ def resampled(
     tables: Sequence[CountTable],
     *,
     class_mean: ClassMean = "union",
+    among: Sequence[int] = (),
     resamples: int = RESAMPLES,
     seed: int = SEED,
     block: int | None = None,
@@ -79,6 +80,7 @@ def resampled(
     Args:
         tables: counts of runs over the same images.
         class_mean: which labels count in the mean of a draw.
+        among: labels over which the mean runs; empty = all.
         resamples: number of draws.
         seed: of the draws; the same seed and number of images give the same ones.
         block: draws at a time (default: as many as `_WEIGHTS` allows); changes memory alone.
@@ -89,7 +91,7 @@ def resampled(
     mious = np.empty((len(tables), resamples))
     for run, draws, counts in _drawn_counts(tables, resamples, seed, block):
         iou = averaged(iou_of(*counts), counts[1], class_mean)
-        mious[run, draws] = _mean_defined(iou)
+        mious[run, draws] = _mean_defined(iou[:, list(among)] if among else iou)
     return mious
 
 
@@ -183,6 +185,7 @@ def difference(
     second: CountTable,
     *,
     class_mean: ClassMean = "union",
+    among: Sequence[int] = (),
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Difference:
@@ -196,6 +199,7 @@ def difference(
         first: counts of a run.
         second: of another one, over the same images.
         class_mean: which labels count in the mean IoU of both.
+        among: labels over which it runs; empty = all.
         resamples: number of draws.
         seed: of the draws.
 
@@ -205,12 +209,13 @@ def difference(
     if len(first.ids) < 2:
         raise ValueError(f"{len(first.ids)} images; a bootstrap needs two at least")
     tables = [first, second]
-    mious = resampled(tables, class_mean=class_mean, resamples=resamples, seed=seed)
+    options = {"resamples": resamples, "seed": seed}
+    mious = resampled(tables, class_mean=class_mean, among=among, **options)
     differences = mious[0] - mious[1]
     ends = percentile_interval(differences)
     if ends is None:
         raise ValueError("a mIoU is undefined: no image has a pixel with a truth")
-    value = [metrics_of(table.total(), class_mean).miou for table in tables]
+    value = [mean_iou(table, class_mean=class_mean, among=among) for table in tables]
     return Difference(
         images=len(first.ids),
         value=value[0] - value[1],
@@ -219,6 +224,15 @@ def difference(
         above=float(np.mean(differences > 0)),
         resamples=resamples,
     )
+
+
+def mean_iou(
+    table: CountTable, *, class_mean: ClassMean = "union", among: Sequence[int] = ()
+) -> float:
+    """The mean IoU of a run on the images themselves; arguments as those of `resampled`."""
+    matrix = table.total()
+    iou = averaged(metrics_of(matrix).iou, matrix.sum(axis=1), class_mean)
+    return mean_defined(iou[list(among)] if among else iou)
 
 
 def class_differences(

@@ -201,6 +201,14 @@ def _check_supervision(cell: Cell, row: Row, where: str) -> None:
                 f"{where}: the run {record.run} has retrain.corrected, {MIXED}; no row of a paper "
                 "is of that kind"
             )
+    for record in cell.records:
+        if record.uses_sam != ("SAM" in row.supervision.split("+")):
+            raise ValueError(
+                f"{where}: the run {record.run} has masks.refine: "
+                f"{'sam' if record.uses_sam else 'no proposals'}, the row says "
+                f"{row.supervision or 'nothing'}; a row with proposals of SAM is of supervision "
+                "I+SAM, and none else"
+            )
     upper = [(f"the run {record.run}", record.supervision == "masks") for record in cell.records]
     upper += [(cost.method, cost.method.endswith(UPPER_BOUND)) for cost in cell.costs]
     for name, is_upper in upper:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from wsss.score.tables.rows import (
     interval_text,
     percent,
     row_name,
+    sam_notes,
     supervision_notes,
     tag_notes,
     warnings,
@@ -32,8 +33,8 @@ from wsss.score.tables.write import Texts, csv_text, table_texts, write_table
 Rows = dict[str, list[Scored]]
 """Records of each run, by its label."""
 SHARED = "shared"
-_TAGS = ("tag precision", "tag recall")
-"""Columns where tags were changed on purpose."""
+_About = Mapping[str, Callable[[Sequence[Record]], str]]
+"""Columns in front of the products: what tells runs apart, by head."""
 
 NOTES = ("mIoU in percent.", "An empty cell was not run.")
 SEEDS = (
@@ -140,25 +141,26 @@ def _is_supervised(records: Sequence[Record]) -> bool:
 def _lay_out(rows: Rows, groups: Groups, name: str) -> Table:
     records = [scored.record for row in rows.values() for scored in row]
     columns = list(dict.fromkeys(_column(record) for record in records))
-    tags = _TAGS if any(record.tag_quality for record in records) else ()
-    heads: tuple[str, ...] = ("run", *tags, *columns)
+    about = _about(records)
+    heads: tuple[str, ...] = ("run", *about, *columns)
     grids = []
     fields: tuple[Literal["miou", "report_mean"], ...] = ("miou", "report_mean")
     for field in fields:
         lines = [
-            (label, *_tag_cells(_records(row))[: len(tags)], *_cells(row, columns, field))
+            (label, *(cell(_records(row)) for cell in about.values()), *_cells(row, columns, field))
             for label, row in rows.items()
         ]
         lines += [
             (
                 label,
-                *_tag_cells(next(iter(group.values())).records)[: len(tags)],
+                *(cell(next(iter(group.values())).records) for cell in about.values()),
                 *(group[c].text(field) if c in group else "" for c in columns),
             )
             for label, group in groups.items()
         ]
         grids.append(lines)
-    if len(heads) > 1 + len(grids[0]):  # turned: a line per column, labels become the head
+    # Turned where that is narrower: a line per column, labels become the head.
+    if len(heads) > 1 + len(grids[0]) and not {"Backbone", "Supervision"} & set(about):
         products = heads[1:]
         heads = ("product", *(line[0] for line in grids[0]))
         grids = [list(zip(products, *(line[1:] for line in lines), strict=True)) for lines in grids]
@@ -175,6 +177,7 @@ def _lay_out(rows: Rows, groups: Groups, name: str) -> Table:
             *supervision_notes(
                 {record.supervision for record in records}, (record.mixture for record in records)
             ),
+            *sam_notes(records),
             *NOTES,
             *class_mean_notes(records),
             *([SEEDS] if groups else []),
@@ -191,12 +194,29 @@ def _records(row: Sequence[Scored]) -> list[Record]:
     return [scored.record for scored in row]
 
 
-def _tag_cells(row: Sequence[Record]) -> tuple[str, str]:
-    """Precision and recall of the tags of a run; those of the given tags are 100."""
+def _about(records: Sequence[Record]) -> _About:
+    """The encoder where runs differ in it, and the tags where they were changed on purpose."""
+    about: dict[str, Callable[[Sequence[Record]], str]] = {}
+    if len({record.backbone for record in records} - {""}) > 1:
+        about["Backbone"] = lambda row: "; ".join(dict.fromkeys(r.backbone for r in row))
+    if any(record.uses_sam for record in records):
+        about["Supervision"] = lambda row: "; ".join(dict.fromkeys(_signs(row)))
+    if any(record.tag_quality for record in records):
+        about["tag precision"] = lambda row: _tag_cell(row, "precision")
+        about["tag recall"] = lambda row: _tag_cell(row, "recall")
+    return about
+
+
+def _signs(row: Sequence[Record]) -> Iterator[str]:
+    """Supervision of what the run made; CAMs and scores before its masks say nothing of them."""
+    with_masks = [record for record in row if record.product in ("masks", "segmenter")]
+    yield from (record.supervision_sign for record in with_masks or row)
+
+
+def _tag_cell(row: Sequence[Record], field: Literal["precision", "recall"]) -> str:
+    """Precision or recall of the tags of a run; those of the given tags are 100."""
     quality = next((record.tag_quality for record in row if record.tag_quality), None)
-    if quality is None:
-        return percent(1.0), percent(1.0)
-    return percent(quality.precision), percent(quality.recall)
+    return percent(getattr(quality, field) if quality else 1.0)
 
 
 def _cells(row: Sequence[Scored], columns: Sequence[str], field: str) -> list[str]:
@@ -236,7 +256,7 @@ def _column(record: Record) -> str:
 def _numbers(label: str, record: Record) -> dict[str, object]:
     fields = (
         *("split", "seed", "variant", "miou", "report_mean", "miou_low", "miou_high"),
-        *("truth_rule", "supervision"),
+        *("truth_rule", "supervision", "supervision_sign", "backbone"),
     )
     tags = record.tag_quality
     quality = {"tag_precision": tags.precision, "tag_recall": tags.recall} if tags else {}
@@ -265,6 +285,8 @@ def _group_numbers(label: str, group: _Group) -> dict[str, object]:
         "miou_high": group.interval and group.interval.high,
         "truth_rule": first.truth_rule,
         "supervision": first.supervision,
+        "supervision_sign": first.supervision_sign,
+        "backbone": first.backbone,
         "interval_covers": IMAGES_AND_SEEDS if group.interval else "",
         "class_mean": first.class_mean,
         "seeds": over.seeds,

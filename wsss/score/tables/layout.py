@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from wsss.config.base import LearnedFrom
 from wsss.score.metrics.bootstrap import IMAGES
 from wsss.score.record import Record
 from wsss.score.tables.rows import (
@@ -17,6 +16,7 @@ from wsss.score.tables.rows import (
     percent,
     product_title,
     row_name,
+    sam_notes,
     scales_text,
     supervision_notes,
     tag_notes,
@@ -26,7 +26,6 @@ from wsss.score.tables.rows import (
 )
 from wsss.score.tables.steps import Step, kind_of, words
 
-SUPERVISION_SIGNS: Mapping[LearnedFrom, str] = {"tags": "I", "mixed": "M", "masks": "F"}
 CHANGE = "change"
 """Head of the column with the difference to the row before."""
 NOTES = (
@@ -142,6 +141,7 @@ def lay_out(records: Sequence[Record], steps: Sequence[Step]) -> Table:
     blocks = [line.block for line in lines]
     headings = {blocks.index(block): block for block in blocks}
     supervisions = {record.supervision for record in records}
+    signs = {record.supervision_sign for record in records}
     names = list(dict.fromkeys(name for record in records for name in record.iou))
     truths = dict.fromkeys(f"Truth of {r.split}: {r.truth}." for r in records)
     chains = dict.fromkeys(
@@ -160,6 +160,7 @@ def lay_out(records: Sequence[Record], steps: Sequence[Step]) -> Table:
         ),
         notes=(
             *supervision_notes(supervisions, (record.mixture for record in records)),
+            *sam_notes(records),
             *NOTES,
             *truths,
             *filter(None, [weights_note(records)]),
@@ -171,7 +172,7 @@ def lay_out(records: Sequence[Record], steps: Sequence[Step]) -> Table:
         class_rows=tuple(
             (row_name(r), r.split, *(percent(r.iou.get(name)) for name in names)) for r in records
         ),
-        more=(_all_numbers(records, supervisions != {"tags"}),),
+        more=(_all_numbers(records, signs != {"I"}),),
     )
 
 
@@ -181,7 +182,7 @@ def _all_numbers(records: Sequence[Record], names_supervision: bool) -> Grid:
     rows = [
         {
             "row": row_name(record),
-            "supervision": SUPERVISION_SIGNS[record.supervision] if names_supervision else "",
+            "supervision": record.supervision_sign if names_supervision else "",
             "split": record.split,
             "images": str(record.images),
             "truth": record.truth_rule if several_truths else "",

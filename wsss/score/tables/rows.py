@@ -55,6 +55,10 @@ MIXED_NOTE = (
     f"Supervision M: {MIXED}. The segmenter learned from pixel labels of some training images. "
     "Such rows are not weakly supervised, and do not compare with rows of supervision I."
 )
+SAM_NOTE = (
+    "Supervision +SAM: mask proposals of SAM, a network trained on masks of other images, took "
+    "part. Such rows do not compare with rows without it."
+)
 _TITLES: dict[ProductName, str] = {
     "blob": "centred blob",
     "cam": "CAM",
@@ -118,6 +122,11 @@ def supervision_notes(kinds: Collection[str], mixtures: Iterable[str]) -> tuple[
         return tuple(upper)
     taught = "; ".join(dict.fromkeys(filter(None, mixtures)))
     return (*upper, f"{MIXED_NOTE} It learned from {taught}.")
+
+
+def sam_notes(records: Iterable[Record]) -> tuple[str, ...]:
+    """A note if mask proposals of SAM took part in any of them."""
+    return (SAM_NOTE,) if any(record.uses_sam for record in records) else ()
 
 
 def class_mean_notes(records: Sequence[Record]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from wsss.score.tables.layout import (
     lines_of,
     splits_of,
 )
-from wsss.score.tables.rows import TAGS_FROM_MASKS, percent, supervision_notes
+from wsss.score.tables.rows import SAM_NOTE, TAGS_FROM_MASKS, percent, supervision_notes
 from wsss.score.tables.steps import Kind, Step, words
 
 WIDTH = 100
@@ -69,6 +69,8 @@ def print_table(path: Path, console: Console | None = None) -> None:
     kinds = {row.get("supervision", "tags") for row in rows}
     for text in supervision_notes(kinds, (row.get("mixture", "") for row in rows)):
         console.print(Text(text, style="bold"))
+    if any(row.get("supervision_sign", "").endswith("+SAM") for row in rows):
+        console.print(Text(SAM_NOTE, style="bold"))
     tags = dict.fromkeys(row["tags"] for row in rows if row.get("tags", "as given") != "as given")
     rules = dict.fromkeys(row["class_mean"] for row in rows if row.get("class_mean"))
     means = [

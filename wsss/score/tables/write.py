@@ -145,7 +145,17 @@ def _numbers(record: Record) -> dict[str, object]:
     return {
         "name": row_name(record),
         "title": product_title(record),
-        **fields("product", "protocol", "method", "supervision", "run", "chain", "split"),
+        **fields(
+            "product",
+            "protocol",
+            "method",
+            "supervision",
+            "supervision_sign",
+            "backbone",
+            "run",
+            "chain",
+            "split",
+        ),
         **fields("images", "images_without_truth", "truth", "truth_rule"),
         "mixture": record.mixture,
         "truth_digest": record.provenance.inputs.get("truth"),

@@ -30,6 +30,7 @@ from pycocotools import mask as rle
 from wsss.config.data import CocoRule
 from wsss.data.datasets.coco import CLASS_OF_CATEGORY, image_name, load_instances
 from wsss.data.images.read import DEFAULT_MAX_PIXELS
+from wsss.data.images.rle import rle_mask
 from wsss.score.metrics.confusion import IGNORE
 from wsss.score.truth.errors import TruthError
 
@@ -181,38 +182,5 @@ def outline_mask(segmentation: Any, height: int, width: int) -> Bool[np.ndarray,
                 raise ValueError(f"a corner lies far outside of the {width} x {height} pixels")
         encoded = rle.merge(rle.frPyObjects(polygons, height, width))
     else:
-        counts = segmentation["counts"]
-        counts = counts if isinstance(counts, list) else _run_lengths(counts)
-        if list(segmentation["size"]) != [height, width]:
-            raise ValueError(f"is of size {segmentation['size']}, not [{height}, {width}]")
-        if not all(isinstance(n, int) and n >= 0 for n in counts) or sum(counts) != height * width:
-            raise ValueError(f"its runs are not the {height * width} pixels")
-        size = {"size": [height, width], "counts": counts}
-        encoded = rle.frPyObjects(size, height, width)
+        return rle_mask(segmentation, height, width)
     return rle.decode(encoded).astype(bool)
-
-
-def _run_lengths(text: str | bytes) -> list[int]:
-    """The runs of COCO's compressed form.
-
-    Numbers are written in groups of five bits, the lowest first, as characters from 48 on; bit six
-    says that more follow, bit five of the last one is the sign. From the fourth on, they are
-    differences to the run before the last.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for byte in text.encode("ascii") if isinstance(text, str) else text:
-        group = byte - 48
-        if not 0 <= group < 64 or shift > 60:
-            raise ValueError("its runs are not COCO's")
-        value |= (group & 31) << shift
-        shift += 5
-        if group & 32:
-            continue
-        if group & 16:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    if shift:
-        raise ValueError("its runs are cut off")
-    return runs

@@ -1,0 +1,65 @@
+"""What refiners take from encoders of every family; which of them WeakCLIP can train on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.clip.families import DEPTH, EVA, FAMILIES, SIGLIP, small_clip
+from wsss.clip.encoder import ClipEncoder
+from wsss.clip.errors import UnsupportedEncoderError
+from wsss.config.base import fill_variant
+from wsss.refine.blocks.frozen import encode
+from wsss.refine.weakclip.network import WeakClipNetwork
+from wsss.refine.weakclip.options import WeakClipOptions
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_features_and_attention_are_of_patches_alone(tmp_path: Path, name: str) -> None:
+    if name in SIGLIP:
+        pytest.importorskip("transformers")
+    clip = small_clip(tmp_path, name)
+    encoder = ClipEncoder(clip.model.get_submodule("visual"))
+    rows, columns = 3, 5
+    images = torch.randn(2, 3, rows * encoder.patch[0], columns * encoder.patch[1])
+    seen = encode(encoder, images, attention_blocks=4, last_block=True)
+    without = encode(encoder, images, attention_blocks=4)
+    assert seen.grid == (rows, columns)
+    assert seen.features.shape == (DEPTH - 1, 2, 15, encoder.width)
+    assert seen.attention is not None
+    assert without.attention is not None
+    assert seen.attention.shape == (2, 4, 15, 15)
+    torch.testing.assert_close(seen.attention, without.attention, rtol=1e-4, atol=1e-5)
+    sums = seen.attention.sum(-1)
+    if encoder.has_class_token:
+        assert (sums < 1).all()  # the rest goes to the class token
+    else:
+        torch.testing.assert_close(sums, torch.ones_like(sums))
+
+
+def network(folder: Path, name: str, variant: str = "corrected") -> WeakClipNetwork:
+    clip = small_clip(folder, name)
+    encoder = ClipEncoder(clip.model.get_submodule("visual"))
+    sizes = {"width": 16, "heads": 2, "depth": 1, "channels": 32}
+    options = WeakClipOptions(**fill_variant(WeakClipOptions, sizes, variant))
+    return WeakClipNetwork(clip, encoder, ["background", "cat"], options, 4 * encoder.patch[0])
+
+
+@pytest.mark.parametrize("name", ["ViT-L-14", EVA[0], EVA[3]])
+def test_weakclip_learns_over_frozen_towers(tmp_path: Path, name: str) -> None:
+    built = network(tmp_path, name)
+    assert built._out_indices == [2, 3, 4, 6]  # a third, a half, two thirds and all of six
+    side = 4 * built._encoder.patch[0]
+    seen = built.encode(torch.randn(1, 3, side, side))
+    _, logits = built.head(seen, built.texts())
+    assert torch.isfinite(logits).all()
+    logits.square().mean().backward()
+    assert built.head.prompt.contexts.grad is not None
+
+
+def test_towers_that_cannot_be_trained_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    with pytest.raises(UnsupportedEncoderError, match="only open_clip's VisionTransformer"):
+        network(tmp_path, EVA[0], "published")
+    with pytest.raises(UnsupportedEncoderError, match="the text tower is TextTransformer"):
+        network(tmp_path, SIGLIP[0])

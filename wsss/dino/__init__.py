@@ -1,0 +1,1 @@
+"""DINOv2, a frozen image encoder that was trained without texts."""

@@ -1,0 +1,107 @@
+"""Load a DINOv2: by name and tag, from sizes in a file, with weights of the release."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from wsss.artifacts.digest import digest_json
+from wsss.clip.errors import ClipLoadError
+from wsss.clip.weights import read_weights, weights_digest
+from wsss.compute.device import pick_device
+from wsss.config.clip import DinoConfig
+from wsss.config.paths import expand_path
+from wsss.dino.downloads import download_folder, tag_weights
+from wsss.dino.encoder import DinoEncoder
+from wsss.dino.errors import DinoLoadError
+from wsss.dino.model_config import build
+from wsss.dino.naming import in_timm_naming
+
+RANDOM = "random"
+_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".bin"})
+
+
+def configured(
+    config: DinoConfig, cache: Path | None = None, *, device: str = "auto"
+) -> DinoEncoder:
+    """The encoder of the section ``dino``.
+
+    Args:
+        config: model, weights, precision.
+        cache: folder for downloaded weights; None: the hub's own.
+        device: of the encoder; ``auto`` picks one.
+
+    Raises:
+        DinoLoadError: the model cannot be built or its weights do not fit.
+    """
+    model = str(expand_path(config.model)) if config.model.endswith(".json") else config.model
+    network, digest = load_dino(model, config.pretrained, cache_dir=download_folder(cache))
+    precision = config.precision
+    return DinoEncoder(network, digest=digest, precision=precision, device=pick_device(device))
+
+
+def load_dino(
+    model: str, pretrained: str, *, cache_dir: Path | None = None
+) -> tuple[nn.Module, str]:
+    """Build a DINOv2 and load its weights.
+
+    Args:
+        model: see `wsss.dino.model_config.build`.
+        pretrained: a tag of the named model (``lvd142m``), a weight file (safetensors, or a state
+            dict that ``torch.load(weights_only=True)`` accepts) with the names of the release, of
+            transformers or of timm, or ``random`` (seeded; tests).
+        cache_dir: where downloads are stored.
+
+    Returns:
+        timm's model in evaluation mode, frozen, float32, on the CPU; and a sha256 over its weights
+        and sizes.
+
+    Raises:
+        DinoLoadError: unknown name or tag, unreadable file, weights that do not fit the model.
+    """
+    built = build(model)
+    if pretrained != RANDOM:
+        file = _weight_file(model, pretrained, cache_dir)
+        try:
+            weights = read_weights(file)
+        except ClipLoadError as error:
+            raise DinoLoadError(str(error)) from None
+        built.load_state_dict(_fitting(built, weights, f"{file} into {model}"))
+    built.eval().requires_grad_(False)
+    heads = [block.attn.num_heads for block in built.blocks]  # type: ignore[union-attr]
+    return built, digest_json([weights_digest(built.state_dict()), heads])
+
+
+def _weight_file(model: str, pretrained: str, cache_dir: Path | None) -> Path:
+    """The file that ``pretrained`` names, downloaded if it is a tag and not here."""
+    path = expand_path(pretrained)
+    if path.suffix in _SUFFIXES or path.is_file():
+        return path
+    if model.endswith(".json"):
+        raise DinoLoadError(
+            f"{model}: needs the path of a weight file as dino.pretrained, not {pretrained!r}"
+        )
+    weights = tag_weights(model, pretrained, cache_dir)
+    return weights.path or weights.fetch()
+
+
+def _fitting(built: nn.Module, weights: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The weights in timm's naming.
+
+    Raises:
+        DinoLoadError: they do not fit the model.
+    """
+    state, expected = in_timm_naming(weights), built.state_dict()
+    problems = [f"lacks {name}" for name in expected if name not in state]
+    problems += [f"has unknown {name}" for name in state if name not in expected]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise DinoLoadError(f"{where}: the weights do not fit: {'; '.join(problems[:3])}{more}")
+    return state
