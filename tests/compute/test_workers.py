@@ -75,9 +75,13 @@ def test_slurm_says_its_cpus(machine: Machine, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_configuration_is_filled_in(machine: Machine) -> None:
+    def workers(kind: str = "voc", **compute: object) -> int:
+        return from_mapping({"data": {"kind": kind}, "compute": compute}).compute.workers
+
     machine(5, 0)
-    for given in ({}, {"workers": "auto"}, {"device": "cpu"}):
-        assert from_mapping({"compute": given}).compute.workers == 5
+    assert workers() == workers(workers="auto") == workers(device="cpu") == 5
+    assert workers("demo", workers="auto") == 5
+    assert workers("demo") == 1
     machine(16, 4)
-    assert from_mapping({"compute": {"device": "cpu"}}).compute.workers == 8
-    assert from_mapping({"compute": {"workers": 40}}).compute.workers == 40
+    assert workers(device="cpu") == 8
+    assert workers(workers=40) == workers("demo", workers=40) == 40
