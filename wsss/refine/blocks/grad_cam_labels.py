@@ -28,9 +28,6 @@ Options = TypeVar("Options", bound=GradCamOptions)
 class GradCamRefiner(HeadRefiner[Options, Trained]):
     """A refiner that Grad-CAMs of its crops teach; see `HeadRefiner`."""
 
-    logit_scale: float | None = None
-    """Factor of the cosines in Grad-CAMs; None: the encoder's."""
-
     def __init__(self, setup: Setup[Options], head: Trained) -> None:
         super().__init__(setup, head)
         self._crop_cams = self.options.crop_visibility != "image"
@@ -92,8 +89,8 @@ class GradCamRefiner(HeadRefiner[Options, Trained]):
             tags: classes of each image, 0-based.
         """
         assert features.block is not None
-        words, scale = (self.bank, self.setup.cams.gradient), self.logit_scale
-        return block_cams(self.encoder, features.block, features.grid, tags, *words, scale)
+        words = (self.bank, self.setup.cams.gradient)
+        return block_cams(self.encoder, features.block, features.grid, tags, *words)
 
     def refined(
         self,
