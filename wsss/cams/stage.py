@@ -14,6 +14,7 @@ from wsss.cams.clip_sources import ClipSource
 from wsss.cams.external.source import ExternalSource
 from wsss.cams.maps import CamMaps
 from wsss.cams.other_features import load_dino
+from wsss.cams.patch_affinity import check_compares_texts
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import text_bank
 from wsss.compute.precision import on_device
@@ -123,6 +124,7 @@ def make_source(
     if external or inputs is None:
         bank, words = None, ""
         if inputs is not None and cams.compares_texts:
+            check_compares_texts(inputs.encoder)
             prompts = (classes.prompts, classes.backgrounds)
             bank = text_bank(inputs.clip, *prompts, clip.template, cache_dir=cache)
             bank, words = bank.to(inputs.encoder.device), digest_json(prompts)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from wsss.cams.grad_cam import GradCam, block_cams
-from wsss.cams.patch_affinity import pair_factor
+from wsss.cams.patch_affinity import check_compares_texts, pair_factor
 from wsss.clip.text.embeddings import TextBank, text_bank
 from wsss.refine.base import Setup
 from wsss.refine.blocks.frozen import EncoderFeatures
@@ -30,6 +30,8 @@ class GradCamRefiner(HeadRefiner[Options, Trained]):
 
     def __init__(self, setup: Setup[Options], head: Trained) -> None:
         super().__init__(setup, head)
+        if setup.cams.affinity.uses_texts:
+            check_compares_texts(self.encoder)
         self._crop_cams = self.options.crop_visibility != "image"
 
     def affinity(
