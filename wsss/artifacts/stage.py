@@ -145,10 +145,17 @@ class Stage:
 
 def _unused(values: Mapping[str, Any]) -> Iterator[str]:
     """Keys that other values leave unused: encoders that neither CAMs nor networks read."""
-    if not any("dino" in values[k].other_encoders for k in ("cams", "refine") if k in values):
+    if "dino" in values and "dino" not in _other_encoders(values):
         yield "dino"
     if "retrain" in values and not values["retrain"].uses_clip:
         yield from _CLIP  # of the stage retrain, whereas others have the whole section
+
+
+def _other_encoders(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Encoders besides CLIP that CAMs or refiner read."""
+    cams = values["cams"]
+    refiner = values["refine"].other_encoders(cams) if "refine" in values else ()
+    return (*cams.other_encoders, *refiner)
 
 
 def source_differences(source: Provenance, reader: Provenance) -> dict[str, list[str]]:

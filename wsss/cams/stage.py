@@ -79,7 +79,7 @@ def run(
     source = make_source(classes, cache, ids, **values, compute=compute)
     provenance = STAGES["cams"].provenance(
         values,
-        modules=[encoder_module("dino")] if cams.affinity.uses_dino else [],
+        modules=map(encoder_module, cams.other_encoders),
         weights=source.weights,
         inputs=manifest_digests(manifest_dir),
     )
@@ -119,7 +119,7 @@ def make_source(
     inputs, other = None, None
     if cams.has_affinity or not external:
         inputs = EncoderInput(clip, cache, max_pixels=max_pixels, device=compute.device)
-        if cams.has_affinity and cams.affinity.uses_dino:
+        if cams.other_encoders:
             other = load_dino(dino, inputs.normalization, cache, compute.device)
     if external or inputs is None:
         bank, words = None, ""
