@@ -17,6 +17,7 @@ import pytest
 from wsss.config.model import DEMO
 
 from .engines import engines
+from .jobs import python_of_jobs
 
 ROOT = Path(__file__).parents[2]
 RUN = "tiny"
@@ -66,7 +67,8 @@ class Project:
             if k not in ("PYTHONPATH", "WSSS_ENGINE_PID", "WSSS_ENGINE_HOST")
         }
         command = ["--configfile", "tiny.yaml", "--cores", "2", *map(str, arguments)]
-        done = engines().run(command, cwd=self.root, env=environment)
+        python = None if "--dry-run" in command else python_of_jobs()
+        done = engines().run(command, cwd=self.root, env=environment, python=python)
         if check and done.returncode:
             raise AssertionError(f"snakemake failed:\n{done.stdout}\n{done.stderr}")
         return done

@@ -32,7 +32,12 @@ class Engines:
         )  # fmt: skip
 
     def run(
-        self, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str]
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        python: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run `snakemake` to its end.
 
@@ -40,8 +45,14 @@ class Engines:
             arguments: of the command line.
             cwd: folder.
             env: the whole environment.
+            python: the interpreter of jobs; None: that of the engine.
         """
-        request = {"arguments": list(arguments), "cwd": str(cwd), "env": dict(env)}
+        request = {
+            "arguments": list(arguments),
+            "cwd": str(cwd),
+            "env": dict(env),
+            "python": str(python or sys.executable),
+        }
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
@@ -87,6 +98,7 @@ def _become(request: Mapping[str, object], out: int, err: int) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     sys.argv = ["snakemake", *request["arguments"]]
+    sys.executable = request["python"]
 
 
 if __name__ == "__main__":
