@@ -43,14 +43,14 @@ def write_clip(config: Config) -> None:
 
 
 def write_dino(config: Config) -> None:
-    """The file that stands for `dino.pretrained`, if the refiner reads one and that is a name.
+    """The file that stands for `dino.pretrained`, if the run reads one and that is a name.
 
     Args:
         config: not reduced.
     """
     model, tag = config.dino.model, config.dino.pretrained
     path = Path(tag_weights(model, tag))
-    if "dino" in config.refine.other_encoders and is_tag(tag) and not path.exists():
+    if "dino" in config.encoders_besides_clip and is_tag(tag) and not path.exists():
         _save(dict(load_dino(model, "random")[0].state_dict()), path)
 
 

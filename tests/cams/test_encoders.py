@@ -43,7 +43,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def config_of(photos: Path, folder: Path, name: str, **affinity: int) -> Config:
+def config_of(photos: Path, folder: Path, name: str, **affinity: object) -> Config:
     """A configuration with the small model of a family, whose weights lie in a file."""
     weights = folder / f"{name}.safetensors"
     if not weights.exists():
@@ -126,6 +126,27 @@ def test_blocks_follow_the_depth(photos: Path, tmp_path: Path, name: str) -> Non
         for cams in (default, four, six)
     ]
     assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize("name", [SIGLIP[0], EVA[0]])
+def test_affinities_from_features(photos: Path, tmp_path: Path, name: str) -> None:
+    """SigLIP's patches have cosines, but are not in the space of the texts."""
+    if name in SIGLIP:
+        pytest.importorskip("transformers")
+    plain = cams_of(config_of(photos, tmp_path, name), tmp_path)
+    cosine = cams_of(
+        config_of(photos, tmp_path, name, kind="joined", joined_with="feature"), tmp_path
+    )
+    texts = config_of(photos, tmp_path, name, kind="joined", joined_with="distribution")
+    if name in SIGLIP:
+        with pytest.raises(UnsupportedEncoderError, match=r"kind distribution .* SigLIP embeds"):
+            cams_of(texts, tmp_path)
+    else:
+        cams_of(texts, tmp_path)
+    for image in _PHOTOS:
+        maps = [cams[image].arrays["cam_affinity"] for cams in (plain, cosine)]
+        assert np.isfinite(maps[1]).all()
+        assert not np.array_equal(*maps)
 
 
 def test_numbers_of_blocks_at_depths_of_12_and_24() -> None:

@@ -15,6 +15,8 @@ from wsss.clip.images import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from wsss.clip.text.embeddings import TextBank
 from wsss.config.cams import CamsConfig
 from wsss.config.clip import DinoConfig
+from wsss.config.load import from_mapping
+from wsss.pipeline.stages import stage_state
 
 GRID = (4, 5)
 PIXELS = (64, 80)  # patches of 16 or, with a remainder, of 14
@@ -75,3 +77,31 @@ def test_its_cosines_spread_the_maps(other: OtherFeatures, source: str) -> None:
     assert plain.attention is not None
     expected = plain.attention[:, 1:, 1:] * cosines
     torch.testing.assert_close(joined.attention, expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("enabled", "method", "readers"),
+    [
+        (True, "weclip", {"cams", "refine_train", "score_masks"}),
+        (False, "none", set()),
+        (False, "weakclip", set()),
+        # WeCLIP spreads its crops' CAMs, whether or not the stage CAMs does.
+        (False, "weclip", {"refine_train", "score_masks"}),
+    ],
+)
+def test_the_section_is_read_where_an_affinity_is_made(
+    enabled: bool, method: str, readers: set[str]
+) -> None:
+    first, second = (
+        from_mapping(
+            {
+                "cams": {"affinity": {"enabled": enabled, "kind": "dino"}},
+                "refine": {"method": method},
+                "dino": {"precision": precision},
+            }
+        )
+        for precision in ("float32", "bfloat16")
+    )
+    stages = ("cams", "refine_train", "score_masks")
+    assert {s for s in stages if stage_state(s, first) != stage_state(s, second)} == readers
+    assert ("dino" in first.encoders_besides_clip) == bool(readers)

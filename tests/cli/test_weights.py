@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import save_file
@@ -84,6 +85,24 @@ def test_names_of_dino_are_checked_where_it_is_read(dino: dict[str, str], messag
     check_weights(from_mapping(sections))
     with pytest.raises(DinoLoadError, match=message):
         check_weights(from_mapping(sections | {"refine": {"method": "weclip_plus"}}))
+
+
+def test_models_of_one_tag_are_listed_each(tmp_path: Path) -> None:
+    """OpenAI's tag names the weights of several models, and so does that of DINOv2's release."""
+    clips, dinos = ("ViT-B-16-quickgelu", "ViT-L-14-quickgelu"), ("small", "base")
+    configs = [from_mapping(_no_segmenter(model=model, pretrained="openai")) for model in clips]
+    for size in dinos:
+        other = {"dino": {"model": f"vit_{size}_patch14_dinov2"}}
+        plus = {"refine": {"method": "weclip_plus"}} | other
+        configs.append(from_mapping(_no_segmenter(pretrained="random") | plus))
+    assert [weights.name for weights in weights_of(configs, tmp_path)] == [
+        *(f"{model}/openai" for model in clips),
+        *(f"vit_{size}_patch14_dinov2/lvd142m" for size in dinos),
+    ]
+
+
+def _no_segmenter(**clip: str) -> dict[str, Any]:
+    return {"clip": clip, "retrain": {"enabled": False}}
 
 
 @pytest.mark.slow

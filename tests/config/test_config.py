@@ -23,6 +23,7 @@ from wsss.config.paths import expand_path
 from wsss.config.refine import RefineConfig
 from wsss.config.render import default_yaml, json_schema, reference_markdown
 from wsss.config.runs import expand_runs
+from wsss.refine.blocks.options import GradCamOptions
 from wsss.refine.registry import METHODS
 
 ROOT = Path(__file__).parents[2]
@@ -354,6 +355,20 @@ def test_the_reference_has_every_key_in_its_section() -> None:
 def test_preset_is_valid_over_the_shipped_file(preset: Path) -> None:
     config = load_config(ROOT / "config.yaml", preset)
     assert config.name == preset.stem
+
+
+@pytest.mark.parametrize("preset", ["coco14-weclip", "voc12-weclip-plus"])
+def test_a_preset_with_vit_l_has_the_release_s_numbers(preset: str) -> None:
+    """Also where the preset below names a number of blocks for ViT-B/16."""
+    presets = ROOT / "workflow/presets"
+    config = load_config(
+        ROOT / "config.yaml", presets / f"{preset}.yaml", presets / "vit-l-14.yaml"
+    )
+    options = config.refine.options
+    assert isinstance(options, GradCamOptions)
+    assert options.rfm_blocks_of(24) == 12
+    assert config.clip.logit_scale == 25
+    assert config.refine.train.crop % 14 == 0
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)

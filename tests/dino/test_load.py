@@ -101,6 +101,8 @@ def test_names_that_nobody_knows() -> None:
         load_dino("vit_small_patch14_dinov2", "lvd")
     with pytest.raises(DinoLoadError, match=r"needs the path of a weight file as dino\.pretrained"):
         load_dino(str(TINY), "lvd142m")
+    with pytest.raises(DinoLoadError, match=r"dino\.pretrained: gone\.pth: no such weight file"):
+        load_dino(str(TINY), "gone.pth")
 
 
 def test_a_file_that_is_not_here_and_no_network(

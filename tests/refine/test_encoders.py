@@ -6,12 +6,19 @@ import pytest
 import torch
 
 from tests.clip.families import DEPTH, EVA, FAMILIES, SIGLIP, small_clip
+from tests.dino.models import SECTION
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.errors import UnsupportedEncoderError
+from wsss.clip.input import EncoderInput
 from wsss.config.base import fill_variant
+from wsss.config.clip import ClipConfig
+from wsss.config.load import from_mapping
+from wsss.data.datasets.classes import folder_classes
 from wsss.refine.blocks.frozen import encode
+from wsss.refine.load import build_refiner, load_encoders
 from wsss.refine.weakclip.network import WeakClipNetwork
 from wsss.refine.weakclip.options import WeakClipOptions
+from wsss.refine.weclip_plus.method import WeClipPlus
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -63,3 +70,50 @@ def test_towers_that_cannot_be_trained_are_refused(tmp_path: Path) -> None:
         network(tmp_path, EVA[0], "published")
     with pytest.raises(UnsupportedEncoderError, match="the text tower is TextTransformer"):
         network(tmp_path, SIGLIP[0])
+
+
+@pytest.mark.parametrize("name", ["ViT-L-14", EVA[0], SIGLIP[0]])
+def test_weclip_plus_over_every_family(tmp_path: Path, name: str) -> None:
+    """SigLIP has no patches in the space of the texts, so one affinity is refused with it."""
+    if name in SIGLIP:
+        pytest.importorskip("transformers")
+    clip = small_clip(tmp_path, name)
+    inputs = EncoderInput(ClipConfig(long_side=None), clip=clip, device="cpu")
+    side = 4 * inputs.encoder.patch[0]
+
+    def built(**affinity: object) -> WeClipPlus:
+        refine = {"method": "weclip_plus", "train": {"crop": side}, "weclip_plus": {"width": 16}}
+        config = from_mapping(
+            {"refine": refine, "dino": SECTION, "cams": {"affinity": affinity}, "clip": {}}
+        )
+        sections, dino = (config.refine, config.cams), {"dino": config.dino}
+        encoders = load_encoders(*sections, dino, None, device="cpu")
+        refiner = build_refiner(
+            inputs,
+            folder_classes(["cat", "dog"]),
+            clip=config.clip,
+            cams=config.cams,
+            refine=config.refine,
+            prompts={},
+            encoders=encoders,
+        )
+        assert isinstance(refiner, WeClipPlus)
+        return refiner
+
+    refiner = built(kind="joined", joined_with="feature")
+    images, tags = torch.randn(2, 3, side, side), ([0], [0, 1])
+    rows = (torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))
+    features = refiner.encode(images, attention_blocks=3, last_block=True, projected=True)
+    decoded = refiner.decode(features)
+    initial = refiner.grad_cams(features.clip, tags).scaled()
+    affinity = refiner.affinity(refiner.fused(decoded))
+    sources = refiner.sources(decoded.logits, *rows)
+    maps = refiner.refined(features.clip, initial, rows[0], affinity, sources)
+    assert maps.shape == (3, 4, 4)
+    assert maps.isfinite().all()
+    assert (maps - initial).abs().max() > 0.05
+    if name in SIGLIP:
+        with pytest.raises(UnsupportedEncoderError, match="kind distribution"):
+            built(kind="joined")
+    else:
+        built(kind="joined")

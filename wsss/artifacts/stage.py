@@ -71,11 +71,8 @@ class Stage:
         plain: dict[str, Any] = {}
         for key in self.reads:
             section, _, name = key.partition(".")
-            value = plain_value(value_at(config, key))
-            if name:
-                plain.setdefault(section, {})[name] = value
-            else:
-                plain[section] = value
+            inside = plain.setdefault(section, {}) if name else plain
+            inside[name or section] = plain_value(value_at(config, key))
         return plain
 
     def provenance(
@@ -145,8 +142,10 @@ class Stage:
 
 def _unused(values: Mapping[str, Any]) -> Iterator[str]:
     """Keys that other values leave unused: encoders that neither CAMs nor networks read."""
-    if not any("dino" in values[k].other_encoders for k in ("cams", "refine") if k in values):
-        yield "dino"
+    if "dino" in values:
+        cams, refine = values["cams"], values.get("refine")
+        if "dino" not in cams.other_encoders + (refine.other_encoders(cams) if refine else ()):
+            yield "dino"
     if "retrain" in values and not values["retrain"].uses_clip:
         yield from _CLIP  # of the stage retrain, whereas others have the whole section
 

@@ -19,7 +19,7 @@ from wsss.cams.affinity import propagate
 from wsss.cams.grad_cam import grad_cam
 from wsss.cams.maps import BatchCams, CamMaps, scale_maps
 from wsss.cams.other_features import OtherFeatures, weights_of
-from wsss.cams.patch_affinity import pair_factor, pair_weights
+from wsss.cams.patch_affinity import check_compares_texts, pair_factor, pair_weights
 from wsss.cams.patch_text import PatchText
 from wsss.cams.views import Classes, Evidence, fused_evidence
 from wsss.clip.encoder import ClipEncoder
@@ -58,8 +58,13 @@ def clip_cams(
 
     Returns:
         The CAMs, and the same after the affinity, both in 0 … 1; None where the affinity is off.
+
+    Raises:
+        UnsupportedEncoderError: texts are compared with patches, of which it embeds none.
     """
     affinity = cams.affinity
+    if cams.compares_texts:
+        check_compares_texts(encoder)
     patch_text = PatchText(encoder, bank, cams.patch_text) if cams.source == "patch_text" else None
 
     def gradients(

@@ -93,7 +93,6 @@ def block_cams(
     classes: Sequence[Sequence[int]],
     bank: TextBank,
     gradient: Gradient = "margin",
-    logit_scale: float | None = None,
 ) -> GradCam:
     """`grad_cam` from the last block's forward pass; without attention.
 
@@ -104,7 +103,6 @@ def block_cams(
         classes: see `grad_cam`.
         bank: text features.
         gradient: see `score_gradients`.
-        logit_scale: see `score_gradients`; None: the encoder's.
     """
     device = encoder.device
     packed = pack_classes(classes)
@@ -115,7 +113,7 @@ def block_cams(
         packed[0],
         bank.classes.to(device)[class_index],
         bank.backgrounds.to(device),
-        encoder.logit_scale if logit_scale is None else logit_scale,
+        encoder.logit_scale,
         gradient,
     )
     if encoder.projection is not None:

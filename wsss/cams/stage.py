@@ -14,6 +14,7 @@ from wsss.cams.clip_sources import ClipSource
 from wsss.cams.external.source import ExternalSource
 from wsss.cams.maps import CamMaps
 from wsss.cams.other_features import load_dino
+from wsss.cams.patch_affinity import check_compares_texts
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import text_bank
 from wsss.compute.precision import on_device
@@ -78,7 +79,7 @@ def run(
     source = make_source(classes, cache, ids, **values, compute=compute)
     provenance = STAGES["cams"].provenance(
         values,
-        modules=[encoder_module("dino")] if cams.affinity.uses_dino else [],
+        modules=map(encoder_module, cams.other_encoders),
         weights=source.weights,
         inputs=manifest_digests(manifest_dir),
     )
@@ -118,11 +119,12 @@ def make_source(
     inputs, other = None, None
     if cams.has_affinity or not external:
         inputs = EncoderInput(clip, cache, max_pixels=max_pixels, device=compute.device)
-        if cams.has_affinity and cams.affinity.uses_dino:
+        if cams.other_encoders:
             other = load_dino(dino, inputs.normalization, cache, compute.device)
     if external or inputs is None:
         bank, words = None, ""
         if inputs is not None and cams.compares_texts:
+            check_compares_texts(inputs.encoder)
             prompts = (classes.prompts, classes.backgrounds)
             bank = text_bank(inputs.clip, *prompts, clip.template, cache_dir=cache)
             bank, words = bank.to(inputs.encoder.device), digest_json(prompts)

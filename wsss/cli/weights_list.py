@@ -80,7 +80,7 @@ def weights_of(configs: Iterable[Config], cache: Path) -> list[ListedWeights]:
         DinoLoadError: timm knows no such weights of a DINOv2.
         ValueError: there are no such initial weights of the segmenter.
     """
-    listed: dict[str, ListedWeights] = {}
+    listed: dict[tuple[str, str], ListedWeights] = {}
     for config in configs:
         clip, init = config.clip, config.retrain.init if config.retrain.enabled else ""
         pairs = {"clip.pretrained": clip.pretrained, "refine.checkpoint": config.refine.checkpoint}
@@ -92,13 +92,13 @@ def weights_of(configs: Iterable[Config], cache: Path) -> list[ListedWeights]:
             if names_file(text):
                 path = expand_path(text)
                 file = path if path.is_file() else None
-                listed[text] = ListedWeights(str(path), key, file, (), None)
-            elif key == "clip.pretrained":
-                listed[text] = _of_clip(clip.model, text, cache)
+                listed["", text] = ListedWeights(str(path), key, file, (), None)
+            elif key == "clip.pretrained":  # models share tags
+                listed[clip.model, text] = _of_clip(clip.model, text, cache)
             elif key == "dino.pretrained":
-                listed[text] = _of_dino(config.dino.model, text, cache)
+                listed[config.dino.model, text] = _of_dino(config.dino.model, text, cache)
             else:
-                listed[text] = weights_by_name(text, cache)
+                listed["", text] = weights_by_name(text, cache)
     return list(listed.values())
 
 

@@ -287,8 +287,8 @@ class CamsConfig(Section):
 
     @property
     def other_encoders(self) -> tuple[str, ...]:
-        """Frozen encoders besides CLIP that the affinity reads, by their sections."""
-        return ("dino",) if self.affinity.uses_dino else ()
+        """Frozen encoders besides CLIP that propagated CAMs need, by their sections."""
+        return ("dino",) if self.has_affinity and self.affinity.uses_dino else ()
 
     @property
     def compares_texts(self) -> bool:

@@ -56,8 +56,8 @@ class ClipConfig(Section):
         "clip",
         description=(
             "Mean and standard deviation of the input. clip: the encoder's. imagenet: as in the "
-            "released code of WeCLIP, WeakCLIP and ExCEL. auto = clip, or imagenet where the "
-            "variant is published and the chain is one of theirs."
+            "released code of WeCLIP, WeCLIP+, WeakCLIP and ExCEL. auto = clip, or imagenet where "
+            "the variant is published and the chain is one of theirs."
         ),
     )
     position_rounding: Literal["float32", "float16"] = variant_field(

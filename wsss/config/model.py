@@ -165,7 +165,7 @@ class Config(Section):
     @property
     def encoders_besides_clip(self) -> tuple[str, ...]:
         """Frozen encoders besides CLIP that are read, by their sections."""
-        return (*self.cams.other_encoders, *self.refine.other_encoders)
+        return (*self.cams.other_encoders, *self.refine.other_encoders(self.cams))
 
     @model_validator(mode="before")
     @classmethod

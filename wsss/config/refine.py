@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from pydantic import Field, PositiveInt, create_model
 
 from wsss.config.base import TRAINING_THREADS, Section, Share
+from wsss.config.cams import CamsConfig
 from wsss.config.method import MethodOptions
-from wsss.refine.registry import METHODS
+from wsss.refine.registry import METHODS, method_encoders
 
 _Options = TypeVar("_Options", bound=MethodOptions)
 
@@ -91,10 +92,9 @@ class RefineConfig(Section):
         """Whether this run trains it."""
         return self.is_trained and self.checkpoint is None
 
-    @property
-    def other_encoders(self) -> tuple[str, ...]:
+    def other_encoders(self, cams: CamsConfig) -> tuple[str, ...]:
         """Frozen encoders besides CLIP that the method reads, by their sections."""
-        return METHODS[self.method].encoders if self.is_trained else ()
+        return method_encoders(self.method, cams)
 
     @property
     def needs_seeds(self) -> bool:

@@ -67,7 +67,7 @@ def load_dino(
         try:
             weights = read_weights(file)
         except ClipLoadError as error:
-            raise DinoLoadError(str(error)) from None
+            raise DinoLoadError(f"dino.pretrained: {error}") from None
         built.load_state_dict(_fitting(built, weights, f"{file} into {model}"))
     built.eval().requires_grad_(False)
     heads = [block.attn.num_heads for block in built.blocks]  # type: ignore[union-attr]

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -166,10 +166,14 @@ class Record(BaseModel):
 
     @property
     def backbone(self) -> str:
-        """The frozen encoder behind it, ``ViT-L-14-quickgelu, openai``; empty where none is."""
-        clip = self.provenance.config.get("clip", {})
-        names = (str(clip.get(key, "")) for key in ("model", "pretrained"))
-        return ", ".join(Path(name).stem if "/" in name else name for name in names if name)
+        """The frozen encoders behind it, ``ViT-L-14-quickgelu, openai``; empty where none is.
+
+        A second one follows after a plus: ``… + vit_base_patch14_dinov2, lvd142m``.
+        """
+        config = self.provenance.config
+        return " + ".join(
+            _encoder_name(config[name]) for name in ("clip", "dino") if name in config
+        )
 
     @property
     def mixture(self) -> str:
@@ -275,3 +279,9 @@ def read_records(paths: Sequence[Path]) -> list[Record]:
 
 def _named(values: Float64[np.ndarray, " n"], names: Sequence[str]) -> dict[str, float | None]:
     return {name: defined(value) for name, value in zip(names, values.tolist(), strict=True)}
+
+
+def _encoder_name(section: Mapping[str, Any]) -> str:
+    """Model and weights of a section ``clip`` or ``dino``; of files their names."""
+    names = (str(section.get(key, "")) for key in ("model", "pretrained"))
+    return ", ".join(Path(name).stem if "/" in name else name for name in names if name)

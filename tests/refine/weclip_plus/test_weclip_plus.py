@@ -53,7 +53,7 @@ class TestWeClipPlus(MethodTests):
         (option("weclip_plus", block_distance="signed", rfm_blocks=11), CAM),
         (option("weclip_plus", rfm_blocks=2), CAM),
         (option("weclip_plus", cam_block="skipped"), CAM),
-        (option("weclip_plus", cam_logit_scale=5.0), CAM),
+        ({"clip": {"logit_scale": 5.0}}, CAM),
         (option("weclip_plus", affinity_features="clip"), CAM),
         (option("weclip_plus", source_gate="none"), CAM),
         (option("weclip_plus", affinity_radius=1), {"affinity"}),

@@ -85,6 +85,26 @@ def test_runs_of_several_encoders_name_them(tmp_path: Path) -> None:
     assert not any("Backbone" in line for line in _lines(records[:1], tmp_path))
 
 
+def test_a_second_encoder_is_part_of_the_backbone(tmp_path: Path) -> None:
+    """A run's CAMs are of CLIP alone; what its refiner made says which DINOv2 took part."""
+    clip = {"model": "ViT-B-16", "pretrained": "openai"}
+
+    def record(size: str, product: str) -> Record:
+        dino = {"dino": {"model": f"{size}_dinov2", "pretrained": "lvd142m"}}
+        config = {"clip": clip} | (dino if product != "cam" else {})
+        provenance = PROVENANCE.model_copy(update={"config": config})
+        return make_record(product, run=f"sweep.{size}", provenance=provenance)
+
+    records = [record(size, product) for size in ("small", "base") for product in ("cam", "masks")]
+    lines = _lines(records, tmp_path)
+    for size in ("small", "base"):
+        name = f"ViT-B-16, openai + {size}_dinov2, lvd142m"
+        assert any(line.startswith(f"| {size} | {name} | ") for line in lines)
+    assert not any("Backbone" in line for line in _lines(records[:2], tmp_path))
+    same = [record("small", "masks"), record("small", "cam")]
+    assert not any("Backbone" in line for line in _lines(same, tmp_path))
+
+
 def test_runs_with_proposals_of_sam_have_a_supervision_of_their_own(tmp_path: Path) -> None:
     def record(refine: str, product: str = "masks", **fields: object) -> Record:
         config = {"masks": {"refine": refine} if refine else {"crf": {}}}

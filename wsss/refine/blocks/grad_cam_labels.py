@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from wsss.cams.grad_cam import GradCam, block_cams
-from wsss.cams.patch_affinity import pair_factor
+from wsss.cams.patch_affinity import check_compares_texts, pair_factor
 from wsss.clip.text.embeddings import TextBank, text_bank
 from wsss.refine.base import Setup
 from wsss.refine.blocks.frozen import EncoderFeatures
@@ -28,11 +28,10 @@ Options = TypeVar("Options", bound=GradCamOptions)
 class GradCamRefiner(HeadRefiner[Options, Trained]):
     """A refiner that Grad-CAMs of its crops teach; see `HeadRefiner`."""
 
-    logit_scale: float | None = None
-    """Factor of the cosines in Grad-CAMs; None: the encoder's."""
-
     def __init__(self, setup: Setup[Options], head: Trained) -> None:
         super().__init__(setup, head)
+        if setup.cams.affinity.uses_texts:
+            check_compares_texts(self.encoder)
         self._crop_cams = self.options.crop_visibility != "image"
 
     def affinity(
@@ -92,8 +91,8 @@ class GradCamRefiner(HeadRefiner[Options, Trained]):
             tags: classes of each image, 0-based.
         """
         assert features.block is not None
-        words, scale = (self.bank, self.setup.cams.gradient), self.logit_scale
-        return block_cams(self.encoder, features.block, features.grid, tags, *words, scale)
+        words = (self.bank, self.setup.cams.gradient)
+        return block_cams(self.encoder, features.block, features.grid, tags, *words)
 
     def refined(
         self,

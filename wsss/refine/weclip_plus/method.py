@@ -50,7 +50,6 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
         labels = setup.classes.label_count
         super().__init__(setup, BothHeads(encoder.width, dino.width, labels, setup.options))
         skipped = self.options.cam_block == "skipped"
-        self.logit_scale = self.options.cam_logit_scale
         self._last_input = encoder.depth - (3 if skipped else 2)
 
     @property

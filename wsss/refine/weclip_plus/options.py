@@ -25,14 +25,6 @@ class WeClipPlusOptions(GradCamOptions):
             "(COCO: last)."
         ),
     )
-    cam_logit_scale: float | None = Field(
-        None,
-        gt=0,
-        description=(
-            "Factor of the cosines in Grad-CAMs of crops. null = CLIP's own, 100 (published with "
-            "ViT-L/14: 25)."
-        ),
-    )
     affinity_features: Literal["both", "clip"] = Field(
         "both", description="Features behind the learned affinity: of both heads, or of CLIP's."
     )

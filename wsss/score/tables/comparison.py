@@ -141,7 +141,7 @@ def _is_supervised(records: Sequence[Record]) -> bool:
 def _lay_out(rows: Rows, groups: Groups, name: str) -> Table:
     records = [scored.record for row in rows.values() for scored in row]
     columns = list(dict.fromkeys(_column(record) for record in records))
-    about = _about(records)
+    about = _about(records, {_backbones(_records(row)) for row in rows.values()})
     heads: tuple[str, ...] = ("run", *about, *columns)
     grids = []
     fields: tuple[Literal["miou", "report_mean"], ...] = ("miou", "report_mean")
@@ -194,17 +194,23 @@ def _records(row: Sequence[Scored]) -> list[Record]:
     return [scored.record for scored in row]
 
 
-def _about(records: Sequence[Record]) -> _About:
-    """The encoder where runs differ in it, and the tags where they were changed on purpose."""
+def _about(records: Sequence[Record], backbones: set[str]) -> _About:
+    """The encoders where runs differ in them, and the tags where they were changed on purpose."""
     about: dict[str, Callable[[Sequence[Record]], str]] = {}
-    if len({record.backbone for record in records} - {""}) > 1:
-        about["Backbone"] = lambda row: "; ".join(dict.fromkeys(r.backbone for r in row))
+    if len(backbones - {""}) > 1:
+        about["Backbone"] = _backbones
     if any(record.uses_sam for record in records):
         about["Supervision"] = lambda row: "; ".join(dict.fromkeys(_signs(row)))
     if any(record.tag_quality for record in records):
         about["tag precision"] = lambda row: _tag_cell(row, "precision")
         about["tag recall"] = lambda row: _tag_cell(row, "recall")
     return about
+
+
+def _backbones(row: Sequence[Record]) -> str:
+    """Encoders of what the run made; of CLIP alone it says nothing where a second one follows."""
+    names = dict.fromkeys(record.backbone for record in row if record.backbone)
+    return "; ".join(n for n in names if not any(o.startswith(f"{n} + ") for o in names))
 
 
 def _signs(row: Sequence[Record]) -> Iterator[str]:
