@@ -55,7 +55,8 @@ def encode(
     """
     if attention_blocks > encoder.depth:
         raise ValueError(
-            f"attention of the last {attention_blocks} blocks: the encoder has {encoder.depth}"
+            f"attention of the last {attention_blocks} blocks: the encoder has {encoder.depth}; "
+            "lower cams.affinity.last_blocks or the method's rfm_blocks"
         )
     last = encoder.depth - 1
     earlier = range(encoder.depth - attention_blocks, last) if attention_blocks else range(0)

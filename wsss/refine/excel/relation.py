@@ -60,7 +60,8 @@ def encode(
     encoder, first = scores.encoder, scores.first
     if attention_blocks > encoder.depth:
         raise ValueError(
-            f"attention of the last {attention_blocks} blocks: the encoder has {encoder.depth}"
+            f"attention of the last {attention_blocks} blocks: the encoder has {encoder.depth}; "
+            "lower refine.excel.rfm_blocks"
         )
     blocks = range(encoder.depth - attention_blocks, encoder.depth)
     calibration = scores.calibration(value_updates=value_updates)

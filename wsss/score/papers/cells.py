@@ -204,10 +204,10 @@ def _check_supervision(cell: Cell, row: Row, where: str) -> None:
     for record in cell.records:
         if record.uses_sam != ("SAM" in row.supervision.split("+")):
             raise ValueError(
-                f"{where}: the run {record.run} has masks.refine: "
-                f"{'sam' if record.uses_sam else 'no proposals'}, the row says "
-                f"{row.supervision or 'nothing'}; a row with proposals of SAM is of supervision "
-                "I+SAM, and none else"
+                f"{where}: the run {record.run} was made "
+                f"{'with' if record.uses_sam else 'without'} mask proposals (masks.refine: sam), "
+                f"but the row's supervision is {row.supervision or 'empty'}; such runs, and only "
+                "they, belong in a row whose supervision names SAM, e.g. I+SAM"
             )
     upper = [(f"the run {record.run}", record.supervision == "masks") for record in cell.records]
     upper += [(cost.method, cost.method.endswith(UPPER_BOUND)) for cost in cell.costs]
