@@ -309,7 +309,7 @@ def test_proposals_of_sam_fill_rows_of_that_supervision_alone(run: Run) -> None:
         ValueError, match=r"without mask proposals .*, but the row.s supervision is I\+CLIP\+SAM"
     ):
         make_paper_table(table, {"ours": [plain]}, run.folder / "out")
-    with pytest.raises(ValueError, match=r"masks\.refine: sam, the row says nothing; a row with"):
+    with pytest.raises(ValueError, match=r"with mask proposals .*supervision is empty; such runs"):
         make_paper_table(described(run.folder), {"ours": [file]}, run.folder / "out")
 
 
