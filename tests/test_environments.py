@@ -4,12 +4,13 @@ import re
 import sys
 import tomllib
 from collections import defaultdict
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions
 from pathlib import Path
 
 import grimp
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from wsss.artifacts.code_digest import imported_modules
 from wsss.config.load import from_mapping
@@ -68,6 +69,27 @@ def _needed(stages: set[str]) -> dict[str, str]:
             if matches := names & direct:
                 providers[min(matches)] = module
     return providers
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "docs/requirements.lock"])
+def test_pins_accept_the_oldest_python(lock: str) -> None:
+    """Also where this interpreter is a later one, which pip would not complain of."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest = re.search(r">=(\d+\.\d+)", project["requires-python"])
+    assert oldest
+    names = re.findall(r"^([\w.-]+)==", (ROOT / lock).read_text(), re.MULTILINE)
+    refusing, seen = [], 0
+    for name in names:
+        try:
+            required = metadata(name)["Requires-Python"]
+        except PackageNotFoundError:  # of another system, or the pages are not built here
+            continue
+        seen += 1
+        if required and f"{oldest[1]}.0" not in SpecifierSet(required):
+            refusing.append(f"{name} {required}")
+    assert not refusing
+    if not seen:
+        pytest.skip("the packages of the pages are not installed: make docs")
 
 
 def test_every_environment_is_used() -> None:
