@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
@@ -20,7 +21,8 @@ def check_weights(config: Config) -> None:
     Raises:
         ClipLoadError: open_clip knows no such model, or no such weights of it.
         DinoLoadError: timm knows no such DINOv2, or no such weights of it.
-        ValueError: there are no such initial weights of the segmenter, or they are of another.
+        ValueError: there are no such initial weights of the segmenter, or they are of another; the
+            crop or a number of blocks does not fit the encoder.
     """
     texts = {"clip.model": config.clip.model, "clip.pretrained": config.clip.pretrained}
     dino = config.dino if "dino" in config.encoders_besides_clip else None
@@ -39,6 +41,8 @@ def check_weights(config: Config) -> None:
 
         tag = "" if "clip.pretrained" in files else config.clip.pretrained
         check_names(config.clip.model, tag)
+    if files.get("clip.model", Path()).suffix != ".json" or files["clip.model"].exists():
+        _check_sizes(config, str(files.get("clip.model", config.clip.model)))
     if dino and "dino.pretrained" not in files and dino.pretrained not in NO_FILES:
         from wsss.dino.downloads import tag_weights
 
@@ -51,6 +55,24 @@ def check_weights(config: Config) -> None:
         from wsss.retrain.weights.pretrained import check_name
 
         check_name(config.retrain.init, config.retrain.model)
+
+
+def _check_sizes(config: Config, model: str) -> None:
+    """Compare crop and numbers of blocks with the encoder, where these are known without it."""
+    from wsss.clip.model_config import patch_and_depth
+
+    patch, depth = patch_and_depth(model)
+    if config.refine.trains and patch:
+        config.refine.train.check_crop((patch, patch))
+    blocks = {}
+    if config.cams.has_affinity:
+        blocks["cams.affinity.last_blocks"] = config.cams.affinity.last_blocks
+    if config.refine.is_trained:
+        method = config.refine.method
+        blocks[f"refine.{method}.rfm_blocks"] = getattr(config.refine.options, "rfm_blocks", None)
+    for key, count in blocks.items():
+        if depth and count and count > depth:
+            raise ValueError(f"{key} is {count}, but {model} has {depth} blocks; lower it")
 
 
 def names_file(text: str) -> bool:

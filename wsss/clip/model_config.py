@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -89,6 +90,33 @@ def check_model_config(config: Mapping[str, Any], where: str) -> None:
         raise _refusal(where, lines) from None
     if problems := list(_impossible(checked)):
         raise _refusal(where, problems)
+
+
+def patch_and_depth(model: str) -> tuple[int | None, int | None]:
+    """Side of a patch and number of blocks of an image tower, without building it.
+
+    Args:
+        model: a name of open_clip, or the path of a JSON file.
+
+    Returns:
+        None for what only the built tower says.
+
+    Raises:
+        ClipLoadError: see `read_model_config`.
+        UnsupportedEncoderError: see `read_model_config`.
+    """
+    if model.endswith(".json"):
+        config: Mapping[str, Any] = read_model_config(Path(model))[0]
+    elif ":" in model:  # of a hub, which need not be asked
+        return None, None
+    else:
+        config = import_open_clip().get_model_config(model) or {}
+    vision = config.get("vision_cfg", {})
+    if name := vision.get("timm_model_name"):
+        patch = re.search(r"_patch(\d+)_", f"{name}_")
+        return int(patch[1]) if patch else None, None
+    layers = vision.get("layers")
+    return vision.get("patch_size"), layers if isinstance(layers, int) else None
 
 
 def tower_config(config: Mapping[str, Any]) -> dict[str, Any]:

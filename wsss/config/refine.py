@@ -52,6 +52,23 @@ class TrainingConfig(Section):
         ),
     )
 
+    def check_crop(self, patch: tuple[int, int]) -> None:
+        """Check that patches fill the crop.
+
+        Args:
+            patch: height and width of the encoder's patch, pixels.
+
+        Raises:
+            ValueError: they do not; the message has the nearest crops that fit.
+        """
+        if self.crop % patch[0] or patch[0] != patch[1]:
+            below = self.crop // patch[0] * patch[0]
+            near = f"{below} or {below + patch[0]}" if below else patch[0]
+            raise ValueError(
+                f"refine.train.crop is {self.crop}; expected a multiple of the encoder's patch "
+                f"({patch[0]} x {patch[1]} pixels), e.g. {near}"
+            )
+
 
 class RefineConfig(Section):
     """The refiner, trained on the CAMs."""

@@ -130,13 +130,7 @@ class CropStream:
         images: Collection[str] | None = None,
     ) -> None:
         patch = inputs.encoder.patch
-        if settings.crop % patch[0] or patch[0] != patch[1]:
-            below = settings.crop // patch[0] * patch[0]
-            near = f"{below} or {below + patch[0]}" if below else patch[0]
-            raise ValueError(
-                f"refine.train.crop is {settings.crop}; expected a multiple of the encoder's patch "
-                f"({patch[0]} x {patch[1]} pixels), e.g. {near}"
-            )
+        settings.check_crop(patch)
         if not len(cams):
             raise ValueError("there is no training image; check data.train_list")
         self._cams, self._inputs, self._settings = cams, inputs, settings
