@@ -14,6 +14,7 @@ from benchmarks.rehearse import project
 from benchmarks.rehearse.full_run import estimate, full_images
 from benchmarks.rehearse.jobs import Job, Loop
 from benchmarks.rehearse.reductions import PHASES
+from benchmarks.rehearse.weights import write_backbone
 from wsss.config.load import from_mapping, load_config, read_yaml
 from wsss.config.paths import expand_path
 from wsss.refine.registry import METHODS
@@ -142,6 +143,16 @@ def test_hours_and_memory_of_a_full_run(tmp_path: Path, monkeypatch: pytest.Monk
 
     score = Job("results/demo/logs/score/cam.val.log", 2.0, 1.0, 5, (Loop("CAMs", 1, 0.5, 1),))
     assert estimate("demo", score, full, short, SHARED).items == 50
+
+
+def test_no_file_stands_for_the_tower_of_the_runs_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(ROOT / "config.yaml")
+    assert (config.retrain.enabled, config.retrain.init) == (True, "clip")
+    monkeypatch.chdir(tmp_path)
+    write_backbone(config)
+    assert not list(tmp_path.iterdir())
 
 
 def rehearse(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,7 @@ from tests.refine.released.authors_files import excel_file, save, weakclip_file
 from tests.retrain.weights.mxnet_file import mxnet_names, written
 from wsss._compat import import_open_clip
 from wsss.artifacts.stage import STAGES
+from wsss.cli.weights_check import NO_FILES
 from wsss.clip.input import EncoderInput
 from wsss.config.base import overlay
 from wsss.config.load import from_mapping
@@ -59,7 +60,7 @@ def write_backbone(config: Config) -> None:
     retrain = config.retrain
     named = retrain.init in PRETRAINED
     path = Path(initial_weights(retrain.init) if named else retrain.init)
-    if not retrain.enabled or retrain.init == "random" or path.exists():
+    if not retrain.enabled or retrain.init in NO_FILES or path.exists():
         return
     torch.manual_seed(0)
     path.parent.mkdir(parents=True, exist_ok=True)
