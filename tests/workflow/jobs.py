@@ -5,9 +5,11 @@ folder and an environment of its own. The package is not among them: each child 
 project. `job_client.py` takes the place of `python` in the jobs of an engine of the tests.
 """
 
+import atexit
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -47,6 +49,7 @@ _STARTED_WITH = _start_values(dict(os.environ))
 def python_of_jobs() -> Path:
     """A `python` whose ``-m wsss`` is a child of this process's server; it ends with this one."""
     folder = Path(tempfile.mkdtemp(prefix="wsss-jobs-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     address, python = folder / "socket", folder / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{_CLIENT}" '
                       f'"{address}" "{sys.executable}" "$@"\n')  # fmt: skip
@@ -99,7 +102,8 @@ def _import_packages() -> None:
 
         import_open_clip()
         for name in ("wsss.retrain.mm", *_IMPORTED):
-            importlib.import_module(name)
+            with suppress(ImportError):  # an extra that is not installed
+                importlib.import_module(name)
     for name in [name for name in sys.modules if name.partition(".")[0] == "wsss"]:
         del sys.modules[name]
     sys.path[:] = path

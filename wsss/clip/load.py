@@ -25,7 +25,7 @@ from wsss.clip.model_config import channels, check_model_config, read_model_conf
 from wsss.clip.openai_layout import infer_config
 from wsss.clip.tokenizer import Tokenize, load_tokenizer
 from wsss.clip.trunk.check import check_built_size, check_encoder
-from wsss.clip.weights import read_weights, weights_digest
+from wsss.clip.weights import misfit, read_weights, weights_digest
 
 FROM_WEIGHTS = "from-weights"
 RANDOM = "random"
@@ -284,14 +284,6 @@ def _fitting(built: nn.Module, weights: Mapping[str, Tensor], where: str) -> Map
     expected = built.state_dict()
     if "logit_scale" in state and state["logit_scale"].numel() == 1:
         state["logit_scale"] = state["logit_scale"].reshape(expected["logit_scale"].shape)
-    problems = [f"lacks {name}" for name in expected if name not in state]
-    problems += [f"has unknown {name}" for name in state if name not in expected]
-    problems += [
-        f"{name} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
-        for name in expected
-        if name in state and state[name].shape != expected[name].shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ClipLoadError(f"{where}: the weights do not fit: {'; '.join(problems[:3])}{more}")
+    if problem := misfit(state, expected):
+        raise ClipLoadError(f"{where}: {problem}")
     return state

@@ -63,6 +63,26 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): value for name, value in loaded.items()}
 
 
+def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Why a state dict does not fit a model, for a message; empty where it fits.
+
+    Args:
+        state: the weights.
+        expected: the state dict of the model.
+    """
+    problems = [f"lacks {name}" for name in expected if name not in state]
+    problems += [f"has unknown {name}" for name in state if name not in expected]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
+    ]
+    if not problems:
+        return ""
+    more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return f"the weights do not fit: {'; '.join(problems[:3])}{more}"
+
+
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:
     """sha256 over names, types, shapes and bytes of tensors, whatever their order."""
     total = hashlib.sha256()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wsss.artifacts.digest import digest_json
 from wsss.clip.errors import ClipLoadError
-from wsss.clip.weights import read_weights, weights_digest
+from wsss.clip.weights import misfit, read_weights, weights_digest
 from wsss.compute.device import pick_device
 from wsss.config.clip import DinoConfig
 from wsss.config.paths import expand_path
@@ -94,14 +94,6 @@ def _fitting(built: nn.Module, weights: Mapping[str, Tensor], where: str) -> dic
         DinoLoadError: they do not fit the model.
     """
     state, expected = in_timm_naming(weights), built.state_dict()
-    problems = [f"lacks {name}" for name in expected if name not in state]
-    problems += [f"has unknown {name}" for name in state if name not in expected]
-    problems += [
-        f"{name} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
-        for name in expected
-        if name in state and state[name].shape != expected[name].shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise DinoLoadError(f"{where}: the weights do not fit: {'; '.join(problems[:3])}{more}")
+    if problem := misfit(state, expected):
+        raise DinoLoadError(f"{where}: {problem}")
     return state
