@@ -224,8 +224,8 @@ def test_a_new_class_changes_maps_that_compare_with_all_classes_alone(
         _ingest(config, out)
         manifest, classes = load(out)
         sections = STAGES["cams"].arguments(config)
-        made = stage.make_source(classes, tmp_path / "cache", **sections)
-        keys.append({sample.id: made.key(sample) for sample in manifest})
+        source = stage.make_source(classes, tmp_path / "cache", **sections)
+        keys.append({sample.id: source.key(sample) for sample in manifest})
     assert classes.names[-1] == "zebra"
     compares = kind in ("distribution", "joined")
     for image in ("p 0", "p 1"):

@@ -148,10 +148,10 @@ def _bicubic(old: int, new: int, factor: float) -> torch.Tensor:
     """Cubic convolution (a = -0.75) at steps of one over the factor, the border repeated."""
     rows = torch.zeros(new, old, dtype=torch.float64)
     for index in range(new):
-        place = (index + 0.5) / factor - 0.5
-        first = int(torch.tensor(place).floor())
+        coordinate = (index + 0.5) / factor - 0.5
+        first = int(torch.tensor(coordinate).floor())
         for neighbour in range(first - 1, first + 3):
-            distance = abs(place - neighbour)
+            distance = abs(coordinate - neighbour)
             if distance <= 1:
                 weight = 1.25 * distance**3 - 2.25 * distance**2 + 1
             else:

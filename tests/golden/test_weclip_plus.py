@@ -111,8 +111,8 @@ def test_what_labels_are_made_of(
             parts["transition"] = half[image] @ half[image]
         for part, ours in parts.items():
             assert_close_rel(ours, arrays[f"{name}/{part}"], FLOAT32, f"{name}/{part}")
-        kept = selected[image].cpu().numpy()
-        np.testing.assert_array_equal(kept, arrays[f"{name}/layer_kept"] == 1, name)
+        is_selected = selected[image].cpu().numpy()
+        np.testing.assert_array_equal(is_selected, arrays[f"{name}/layer_kept"] == 1, name)
         boxes = torch.ones_like(cams, dtype=torch.bool)
         if settings.box_threshold is not None:
             boxes = box_masks(cams, settings.box_threshold, settings.box_edge)

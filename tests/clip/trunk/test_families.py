@@ -67,10 +67,10 @@ def test_grad_cam_equals_autograd_through_the_model(clip: LoadedClip) -> None:
             (slope,) = torch.autograd.grad(score, normed, retain_graph=True)
             patches = slice(-16, None)
             expected.append((normed[0, patches] @ slope[0, patches].mean(0)).detach())
-    wanted = torch.stack(expected).unflatten(1, (4, 4))
-    largest = wanted.abs().amax((1, 2), keepdim=True)
+    expected_maps = torch.stack(expected).unflatten(1, (4, 4))
+    largest = expected_maps.abs().amax((1, 2), keepdim=True)
     assert largest.min() > 1e-6
-    torch.testing.assert_close(actual.maps / largest, wanted / largest, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(actual.maps / largest, expected_maps / largest, rtol=1e-4, atol=1e-4)
 
 
 def _normed_and_feature(model: Any, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
