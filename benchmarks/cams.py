@@ -32,6 +32,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.baselines import bare_encoders, simple_cams
+from benchmarks.settings import for_photographs
 from benchmarks.timing import Times, interleaved, ratios
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.stage import STAGES
@@ -40,7 +41,6 @@ from wsss.clip.images import input_size, normalize_image, resize_image
 from wsss.clip.layers import native_bfloat16
 from wsss.clip.load import load_clip
 from wsss.clip.text.embeddings import text_bank
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.data.images.read import read_image
@@ -165,7 +165,7 @@ def _median_and_range(values: list[float]) -> str:
 
 def _config(model: str, precision: str) -> Config:
     clip = {"model": model, "pretrained": "random", "precision": precision, "template": [TEMPLATE]}
-    return from_mapping({"clip": clip, "compute": {"device": "cpu"}})
+    return for_photographs({"clip": clip, "compute": {"device": "cpu"}})
 
 
 def _samples(folder: Path, counts: list[int]) -> list[Sample]:

@@ -29,12 +29,12 @@ from torch import Tensor
 
 from benchmarks.baselines import bare_encoders
 from benchmarks.refiners import BATCH, CROP, crop_batch, encoder_input, refiner_setup
+from benchmarks.settings import for_photographs
 from benchmarks.timing import interleaved, median_ratio, peak_memory
 from wsss.cams.patch_text import similarity
 from wsss.clip.attention import AttentionOverride, Heads
 from wsss.clip.calibration import Calibration
 from wsss.compute.threads import one_thread_each, ordered_map
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.refine.base import Setup
@@ -66,7 +66,7 @@ def main() -> None:
 
 def configuration(model: str, device: str) -> Config:
     """ExCEL at the published size, corrected."""
-    return from_mapping(
+    return for_photographs(
         {
             "compute": {"device": device},
             "clip": {"model": model, "pretrained": "random"},

@@ -31,11 +31,11 @@ import torch
 from benchmarks import weakclip, weclip
 from benchmarks.cams import TEMPLATE, _samples
 from benchmarks.refiners import BATCH, CROP, crop_batch, encoder_input, refiner_setup
+from benchmarks.settings import for_photographs
 from benchmarks.timing import interleaved
 from tests.gpu.pretend import PretendGpu
 from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import make_source
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.labels.par import pixel_adaptive_refinement
@@ -98,7 +98,7 @@ def configuration(model: str, method: str, mode: str = "float32") -> Config:
     crop, batch = (weakclip.CROP, _WEAKCLIP_BATCH) if method == "weakclip" else (CROP, BATCH)
     train = {"crop": crop, "batch": batch}
     precision = "bfloat16" if mode == "bf16" and method != "weakclip" else "float32"
-    return from_mapping(
+    return for_photographs(
         {
             "compute": {"device": "cuda"},
             "clip": {"model": model, "pretrained": "random", "precision": precision},

@@ -31,10 +31,10 @@ import numpy as np
 import torch
 
 from benchmarks.refiners import encoder_input, refiner_setup
+from benchmarks.settings import for_photographs
 from benchmarks.timing import interleaved, peak_memory
 from wsss.cams.maps import resize_maps
 from wsss.config.infer import InferConfig
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.refine.base import Setup
@@ -80,7 +80,7 @@ def main() -> None:
 
 def configuration(options: argparse.Namespace, variant: str) -> Config:
     """WeakCLIP at the published size."""
-    return from_mapping(
+    return for_photographs(
         {
             "variant": variant,
             "compute": {"device": options.device},

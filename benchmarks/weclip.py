@@ -26,8 +26,8 @@ from typing import Any
 import torch
 
 from benchmarks.refiners import BATCH, CROP, crop_batch, encoder_input, refiner_setup
+from benchmarks.settings import for_photographs
 from benchmarks.timing import Times, interleaved, median_ratio
-from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.refine.blocks.frozen import encode
@@ -56,7 +56,7 @@ def main() -> None:
 
 def configuration(model: str, device: str, variant: str, **options: Any) -> Config:
     """WeCLIP at the published size."""
-    return from_mapping(
+    return for_photographs(
         {
             "variant": variant,
             "compute": {"device": device},

@@ -1,6 +1,6 @@
 """Multi-head attention in the forms that the methods need.
 
-`fused` never builds the attention matrix. `explicit` builds it for a few heads at a time and adds
+`fused` never stores the attention matrix. `explicit` builds it for a few heads at a time and adds
 the heads to a running sum. An `AttentionOverride` replaces the attention of a block.
 """
 
@@ -64,16 +64,22 @@ class AttentionOverride(Protocol):
 
 
 def fused(heads: Heads) -> Float[Tensor, "batch heads queries head_width"]:
-    """Softmax attention by torch's fused kernel; the matrix is never stored."""
+    """Softmax attention by torch's fused kernel; the matrix is never stored.
+
+    In bfloat16 on a CPU it takes one head after the other, which needs half the kernel's time.
+    """
+    if _rounded_on_cpu(heads):
+        return torch.cat([attended for _, attended in _matrices(heads)], dim=1)
     return F.scaled_dot_product_attention(heads.queries, heads.keys, heads.values)
 
 
 def explicit(
     heads: Heads, total: Float[Tensor, "batch tokens tokens"]
 ) -> Float[Tensor, "batch heads tokens head_width"]:
-    """Softmax attention in float32; adds its matrices, summed over the heads, to ``total``.
+    """Softmax attention; adds its matrices, summed over the heads, to ``total``.
 
-    Rows of a matrix are queries and sum to one.
+    Rows of a matrix are queries and sum to one. Sums are float32. So are the matrices, but for
+    bfloat16 on a CPU.
     """
     attended = []
     for matrix, values in _matrices(heads):
@@ -85,7 +91,7 @@ def explicit(
 def explicit_with_mean(
     heads: Heads,
 ) -> tuple[Float[Tensor, "batch heads tokens head_width"], Float[Tensor, "batch tokens tokens"]]:
-    """Softmax attention in float32, and the mean of its matrices over the heads."""
+    """Softmax attention, and the mean of its matrices over the heads; see `explicit`."""
     batch, head_count, tokens, _ = heads.values.shape
     if len(list(head_chunks(heads))) == 1:
         ((matrix, attended),) = _matrices(heads)
@@ -101,7 +107,7 @@ def explicit_with_weights(
 ) -> tuple[
     Float[Tensor, "batch heads tokens tokens"], Float[Tensor, "batch heads tokens head_width"]
 ]:
-    """The attention matrix of every head, and the attended values; float32."""
+    """The attention matrix of every head, in float32, and the attended values."""
     batch, head_count, tokens, _ = heads.values.shape
     weights = torch.empty((batch, head_count, tokens, tokens), device=heads.values.device)
     attended = []
@@ -133,11 +139,23 @@ def _matrices(
         return
     scaled = torch.empty(heads.queries.shape, device=heads.queries.device)
     queries = torch.mul(heads.queries.float(), heads.scale, out=scaled)
-    keys, values = heads.keys.float().contiguous(), heads.values.float().contiguous()
+    keys, values = heads.keys.float().contiguous(), heads.values.contiguous()
+    if _rounded_on_cpu(heads):
+        # A softmax stays the same if all keys move by one vector. Around their mean the scores are
+        # smaller, so that rounding them to bfloat16 costs less.
+        keys = keys - keys.mean(2, keepdim=True)
+        queries, keys = queries.bfloat16(), keys.bfloat16()
+    else:
+        values = values.float()
     for chunk in head_chunks(heads):
         # (B, H', L, d) x (B, H', d, L) -> (B, H', L, L)
         matrix = torch.softmax(queries[:, chunk] @ keys[:, chunk].transpose(-2, -1), dim=-1)
         yield matrix, matrix @ values[:, chunk]
+
+
+def _rounded_on_cpu(heads: Heads) -> bool:
+    """Whether matrices are built in bfloat16, by a CPU that has instructions for it."""
+    return heads.queries.dtype is torch.bfloat16 and heads.queries.device.type == "cpu"
 
 
 def _matrices_by_few_launches(

@@ -110,10 +110,11 @@ class LastBlock:
         y, factor = block.norm2.standardize(self._post_attention)
         gradient = at_output.dense(image_index)  # (R, N, D)
         step = max(1, _chunk_numbers(slopes) // (slopes.shape[1] * slopes.shape[2]))
+        buffer = slopes.new_empty(min(step, len(image_index)), *slopes.shape[1:])  # (n, N, 4 D)
         for start in range(0, len(image_index), step):
             rows = slice(start, start + step)
             index = image_index[rows]
-            hidden = _per_row(slopes, index) * score_part[rows]
+            hidden = torch.mul(_per_row(slopes, index), score_part[rows], out=buffer[: len(index)])
             hidden.addcmul_(
                 _per_row(token_part, index), at_output.x_scale[rows].unsqueeze(-1), value=-1
             )
@@ -238,7 +239,7 @@ def run_last_block(
 def _chunk_numbers(like: Tensor) -> int:
     """Number of hidden gradients computed at once.
 
-    Few on a CPU, where fresh memory is slow: the next class then reuses the buffer of one class.
+    Few on a CPU, where fresh memory is slow: the next class reuses the buffer of one class.
     """
     return 1 << (28 if like.is_cuda else 22)
 
