@@ -112,3 +112,16 @@ def test_wrong_weights_and_files_are_clear_errors(files: tuple[Path, Path], tmp_
         load_clip(str(files[0]), str(malicious))
     with pytest.raises(ClipLoadError):
         load_clip("no-such-model", "openai")
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(torch.nan, "float16"), (-torch.inf, "float32")])
+def test_weights_that_are_not_finite_are_refused(
+    files: tuple[Path, Path], tmp_path: Path, value: float, dtype: str
+) -> None:
+    state = {name: t.to(getattr(torch, dtype)) for name, t in tiny_clip().state_dict().items()}
+    state["visual.proj"][3, 1] = state["ln_final.bias"][0] = value
+    file = tmp_path / "diverged.safetensors"
+    save_file(state, file)
+    message = r"diverged\.safetensors: visual\.proj and 1 more holds NaN or infinity, expected"
+    with pytest.raises(ClipLoadError, match=message):
+        load_clip(str(files[0]), str(file))

@@ -75,6 +75,15 @@ def test_weights_that_do_not_fit(tmp_path: Path, weights: Path, change, message:
         load_dino(str(TINY), str(file))
 
 
+def test_weights_that_are_not_finite(tmp_path: Path, weights: Path) -> None:
+    state = load_dino(str(TINY), str(weights))[0].state_dict()
+    state["norm.bias"][0] = torch.nan
+    file = tmp_path / "diverged.safetensors"
+    save_file(state, file)
+    with pytest.raises(DinoLoadError, match=r"diverged\.safetensors: norm\.bias holds NaN"):
+        load_dino(str(TINY), str(file))
+
+
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [

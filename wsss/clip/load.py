@@ -25,7 +25,7 @@ from wsss.clip.model_config import channels, check_model_config, read_model_conf
 from wsss.clip.openai_layout import infer_config
 from wsss.clip.tokenizer import Tokenize, load_tokenizer
 from wsss.clip.trunk.check import check_built_size, check_encoder
-from wsss.clip.weights import misfit, read_weights, weights_digest
+from wsss.clip.weights import misfit, not_finite, read_weights, weights_digest
 
 FROM_WEIGHTS = "from-weights"
 RANDOM = "random"
@@ -87,9 +87,9 @@ def load_clip(
         cache_dir: where open_clip stores downloads.
 
     Raises:
-        ClipLoadError: unknown name or tag, unreadable file, impossible sizes, weights that do not
-            fit the model, a tokenizer that cannot be had, or an activation that the tag was not
-            trained with.
+        ClipLoadError: unknown name or tag, unreadable file, impossible sizes, weights that are not
+            finite or do not fit the model, a tokenizer that cannot be had, or an activation that
+            the tag was not trained with.
         UnsupportedEncoderError: the image tower is of no family that is read here.
     """
     open_clip = import_open_clip()
@@ -132,6 +132,8 @@ def load_clip(
             preprocess = tag_preprocess(model)
     if weights is not None:
         built.load_state_dict(_fitting(built, weights, where))
+    if problem := not_finite(built.state_dict()):
+        raise ClipLoadError(f"{pretrained}: {problem}")
     built.eval().requires_grad_(False)
     mean, std = channels(preprocess, model)
     # Shapes of weights tell neither the activation nor the number of heads.

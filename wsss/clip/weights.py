@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -81,6 +82,30 @@ def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
         return ""
     more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
     return f"the weights do not fit: {'; '.join(problems[:3])}{more}"
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Why weights cannot be used, for a message: NaN or infinity; empty where all are finite.
+
+    Args:
+        tensors: the weights by name, of any type.
+    """
+    names = [
+        name
+        for name, values in tensors.items()
+        if values.is_floating_point() and values.numel() and not _bounded(values)
+    ]
+    if not names:
+        return ""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (
+        f"{names[0]}{more} holds NaN or infinity, expected finite numbers; the training that wrote "
+        "it diverged or the file is damaged: take another one"
+    )
+
+
+def _bounded(values: Tensor) -> bool:
+    return all(math.isfinite(bound.item()) for bound in torch.aminmax(values.detach()))
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:

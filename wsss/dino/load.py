@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wsss.artifacts.digest import digest_json
 from wsss.clip.errors import ClipLoadError
-from wsss.clip.weights import misfit, read_weights, weights_digest
+from wsss.clip.weights import misfit, not_finite, read_weights, weights_digest
 from wsss.compute.device import pick_device
 from wsss.config.clip import DinoConfig
 from wsss.config.paths import expand_path
@@ -59,7 +59,8 @@ def load_dino(
         and sizes.
 
     Raises:
-        DinoLoadError: unknown name or tag, unreadable file, weights that do not fit the model.
+        DinoLoadError: unknown name or tag, unreadable file, weights that do not fit the model
+            or are not finite.
     """
     built = build(model)
     if pretrained != RANDOM:
@@ -69,6 +70,8 @@ def load_dino(
         except ClipLoadError as error:
             raise DinoLoadError(f"dino.pretrained: {error}") from None
         built.load_state_dict(_fitting(built, weights, f"{file} into {model}"))
+        if problem := not_finite(weights):
+            raise DinoLoadError(f"dino.pretrained: {file}: {problem}")
     built.eval().requires_grad_(False)
     heads = [block.attn.num_heads for block in built.blocks]  # type: ignore[union-attr]
     return built, digest_json([weights_digest(built.state_dict()), heads])
