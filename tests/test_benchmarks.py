@@ -42,3 +42,24 @@ def test_modules_import_and_programs_have_help(
 def test_scripts_of_pictures_import(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(_ROOT / "docs/img")
     assert "draw" in runpy.run_path(str(_ROOT / f"docs/img/{name}.py"), run_name="imported")
+
+
+def test_speed_is_that_of_photographs() -> None:
+    """The embedded demo's smaller settings are the defaults of a configuration without data."""
+    from argparse import Namespace
+
+    from benchmarks import cams, excel, gpu, weakclip, weclip
+
+    model = "ViT-B-16-quickgelu"
+    options = Namespace(device="cpu", model=model, batch=2)
+    configs = [
+        cams._config(model, "float32"),
+        excel.configuration(model, "cpu"),
+        weakclip.configuration(options, "corrected"),
+        weclip.configuration(model, "cpu", "corrected"),
+        *(gpu.configuration(model, method) for method in gpu.METHODS),
+    ]
+    for config in configs:
+        assert config.data.kind == "voc"
+        assert config.cams.has_affinity
+        assert config.clip.long_side == 512
