@@ -30,7 +30,7 @@ from wsss.errors import WsssError
 from wsss.labels.crf import dense_crf
 from wsss.labels.upsample import upsample
 from wsss.masks import stage as masks_stage
-from wsss.refine import stage as refine_stage
+from wsss.refine.predict import predict as predict_of_refiner
 from wsss.retrain import predict
 
 NAMES = [
@@ -343,7 +343,7 @@ def test_a_refiner_needs_its_checkpoint_alone(folder: Path, clip: Clip) -> None:
     refiner = wsss.load_refiner(folder / "refiner.safetensors", device="cpu")
     assert isinstance(refiner.refiner, wsss.Refiner)
     _check_predictor(refiner, _stage_prediction(
-        folder, "refine_predict", refine_stage.predict, folder / "cache",
+        folder, "refine_predict", predict_of_refiner, folder / "cache",
         refine={"method": "weclip"}, infer={"crf": True},
     ))  # fmt: skip
     shared = wsss.load_refiner(folder / "refiner.safetensors", clip=clip, device="cpu")
