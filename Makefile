@@ -89,9 +89,11 @@ $(READERS)/.installed: tests/export/requirements-readers.txt
 	$(READERS)/bin/python -m pip install --quiet --no-deps --requirement $<
 	touch $@
 
+GOLDEN_ON_GPU := $(addprefix tests/golden/test_, clip_es.py weclip.py weclip_parts.py weclip_plus.py)
+
 # Where a GPU is: published tensors in float32, and the speed. The tests that take a device use it.
 gpu: install
-	WSSS_TEST_DEVICE=cuda pytest tests/golden/test_weclip.py tests/golden/test_weclip_parts.py
+	WSSS_TEST_DEVICE=cuda pytest $(GOLDEN_ON_GPU)
 	$(BIN)/python -m benchmarks.gpu --json gpu.json
 
 # Without network once its packages are there.

@@ -170,6 +170,7 @@ def run(plan: Plan, row: str, seed: int, *, crf: bool) -> None:
     from wsss.masks.seeds_stage import run as make_seeds
     from wsss.masks.stage import run as make_masks
     from wsss.refine import stage
+    from wsss.refine.predict import predict
 
     torch.set_num_threads(1)
     config, out = configuration(plan, row, seed, crf=crf), plan.out
@@ -189,7 +190,7 @@ def run(plan: Plan, row: str, seed: int, *, crf: bool) -> None:
     arguments = STAGES["refine_apply"].arguments(config)
     stage.apply(manifest, "train", cams, checkpoint, scores, cache, **arguments)
     arguments = STAGES["refine_predict"].arguments(config)
-    stage.predict(manifest, "val", (1, 1), checkpoint, predictions, cache, **arguments)
+    predict(manifest, "val", (1, 1), checkpoint, predictions, cache, **arguments)
     records: dict[str, Record] = {}
     record = folder / "record.json"
     records["scores train"] = score("refiner_scores", config, manifest, "train", [scores], record)[

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.shard import Item, ShardWriter
+from wsss.artifacts.shard import Item, Shard, ShardWriter
 from wsss.config.base import overlay
 from wsss.config.load import from_mapping, read_yaml
 from wsss.config.model import DEMO, Config
@@ -33,6 +33,15 @@ def clip_es_config(mapping: Mapping[str, Any], *, partial: bool = False) -> Conf
 def provenance(stage: str = "test", **fields: Any) -> Provenance:
     empty = {"config": {}, "seed": 0, "code": "", "packages": {}}
     return Provenance(stage=stage, **empty | fields)
+
+
+def shard_state(path: Path) -> tuple[str, list[str], Provenance]:
+    """Digest of the content of a shard, the keys of its items, and its provenance.
+
+    The bytes of the file also depend on the order in which items came.
+    """
+    with Shard(path) as shard:
+        return shard.content, [shard.key(image) for image in shard.ids], shard.provenance
 
 
 def write_manifest_folder(folder: Path, classes: ClassList, samples: Iterable[Sample]) -> Path:

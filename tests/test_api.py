@@ -14,13 +14,14 @@ from PIL import Image
 import wsss
 from tests.builders import clip_es_config, provenance, write_manifest_folder, write_shard
 from tests.demo_checkpoints import DEMO, LABELS, write_refiner, write_segmenter
-from wsss.api.cams import Clip
+from wsss.api.clip import Clip
 from wsss.api.models import Predictor
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.cams import stage as cams_stage
 from wsss.clip.text.knowledge import descriptions
+from wsss.compute.numerics import Numerics, in_force
 from wsss.compute.threads import fixed_threads
 from wsss.config.labels import CrfConfig
 from wsss.data.images.label_png import read_label_png, voc_palette
@@ -30,7 +31,7 @@ from wsss.errors import WsssError
 from wsss.labels.crf import dense_crf
 from wsss.labels.upsample import upsample
 from wsss.masks import stage as masks_stage
-from wsss.refine import stage as refine_stage
+from wsss.refine.predict import predict as predict_of_refiner
 from wsss.retrain import predict
 
 NAMES = [
@@ -304,6 +305,7 @@ def test_a_name_is_no_clip(call: Callable[[], Any], message: str) -> None:
         (lambda clip: wsss.pseudo_mask(PHOTO, MAPS, crf={"blur": 1.0}), "no setting 'blur'"),
         (lambda clip: wsss.pixel_adaptive_refinement(PHOTO, MAPS, dilations=[0]),
          "dilations must be positive"),
+        (lambda clip: wsss.load_clip(precision="fp16"), "precision: .*'bf16'; it is 'fp16'"),
         (lambda clip: wsss.load_segmenter("nowhere.safetensors"), "nowhere.safetensors: no such"),
         (lambda clip: wsss.load_refiner("nowhere.safetensors"), "nowhere.safetensors: no such"),
     ],
@@ -343,7 +345,7 @@ def test_a_refiner_needs_its_checkpoint_alone(folder: Path, clip: Clip) -> None:
     refiner = wsss.load_refiner(folder / "refiner.safetensors", device="cpu")
     assert isinstance(refiner.refiner, wsss.Refiner)
     _check_predictor(refiner, _stage_prediction(
-        folder, "refine_predict", refine_stage.predict, folder / "cache",
+        folder, "refine_predict", predict_of_refiner, folder / "cache",
         refine={"method": "weclip"}, infer={"crf": True},
     ))  # fmt: skip
     shared = wsss.load_refiner(folder / "refiner.safetensors", clip=clip, device="cpu")
@@ -369,6 +371,21 @@ def test_a_segmenter_needs_its_checkpoint_alone(folder: Path) -> None:
     ))  # fmt: skip
     with pytest.raises(WsssError, match="holds no segmenter"):
         wsss.load_segmenter(folder / "refiner.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["refiner", "segmenter"])
+def test_a_predictor_computes_in_its_precision(folder: Path, kind: str) -> None:
+    """And leaves this process's as it was."""
+    load = {"refiner": wsss.load_refiner, "segmenter": wsss.load_segmenter}[kind]
+    exact, auto, rounded = (
+        load(folder / f"{kind}.safetensors", device="cpu", precision=precision)
+        for precision in ("float32", "auto", "bf16")
+    )
+    expected, actual = exact.probabilities(PHOTO), rounded.probabilities(PHOTO)
+    assert np.array_equal(auto.probabilities(PHOTO), expected)
+    assert 0 < np.abs(actual - expected).max() < 0.05
+    assert in_force() == Numerics()
 
 
 @pytest.mark.slow

@@ -90,6 +90,22 @@ def _texts_without_encoding(tree: ast.AST) -> Iterator[int]:
                 yield node.lineno
 
 
+def test_a_gpu_runs_every_golden_test_that_takes_a_device() -> None:
+    """The Makefile names their modules."""
+    (line,) = re.findall(r"^GOLDEN_ON_GPU := .*, (.*)\)$", (ROOT / "Makefile").read_text(), re.M)
+    takes_device = [
+        path.name.removeprefix("test_")
+        for path in sorted((ROOT / "tests/golden").glob("test_*.py"))
+        if any(
+            argument.arg == "device"
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.FunctionDef)
+            for argument in node.args.args
+        )
+    ]
+    assert line.split() == takes_device
+
+
 def _assigned(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Names that are bound as variables or parameters, with their lines."""
     for node in ast.walk(tree):

@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wsss.api.cams import grad_cam, load_clip, patch_text_cams, propagate
+    from wsss.api.cams import grad_cam, patch_text_cams, propagate
+    from wsss.api.clip import load_clip
     from wsss.api.inputs import read_image
     from wsss.api.labels import dense_crf, pixel_adaptive_refinement, pseudo_mask
     from wsss.api.models import load_refiner, load_segmenter
@@ -30,7 +31,7 @@ _MODULES = {
     "Shard": "artifacts.shard",
     "dense_crf": "api.labels",
     "grad_cam": "api.cams",
-    "load_clip": "api.cams",
+    "load_clip": "api.clip",
     "load_config": "config.load",
     "load_refiner": "api.models",
     "load_segmenter": "api.models",

@@ -122,7 +122,7 @@ _PYTHON = {
     "The parts": ["propagate", "dense_crf", "pixel_adaptive_refinement"],
     "Trained networks": ["load_refiner", "load_segmenter"],
     "What they return": [
-        "api.cams.Clip", "api.results.ClassMaps", "api.results.Segmentation",
+        "api.clip.Clip", "api.results.ClassMaps", "api.results.Segmentation",
         "api.models.Predictor", "api.models.RefinerPredictor",
     ],
     "Scores, files, configuration": ["Confusion", "Shard", "load_config"],

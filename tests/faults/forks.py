@@ -18,7 +18,7 @@ from typing import Any, Self
 ROOT = Path(__file__).parents[2]
 _IMPORTED = (
     "wsss.__main__", "wsss.cams.stage", "wsss.cams.clip_sources", "wsss.masks.stage",
-    "wsss.masks.seeds_stage", "wsss.score.submission", "wsss.refine.stage",
+    "wsss.masks.seeds_stage", "wsss.score.submission", "wsss.refine.stage", "wsss.refine.predict",
     "wsss.refine.weclip.method", "wsss.refine.released.importer", "wsss.retrain.train",
     "wsss.retrain.predict", "wsss.data.ingest.stage", "wsss.demo.dataset", "wsss.score.stage",
     "wsss.score.figures.contact_sheet", "wsss.score.figures.curves", "wsss.score.tables.write",

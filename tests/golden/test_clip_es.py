@@ -1,5 +1,6 @@
 """Softmax Grad-CAM and class-aware affinity against the published CLIP-ES (``clip_es.npz``)."""
 
+import copy
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,12 +31,13 @@ class Case:
 
     arrays: Arrays
     prefix: str
+    device: torch.device
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[f"{self.prefix}/{name}"]
 
     def tensor(self, name: str) -> torch.Tensor:
-        return torch.from_numpy(self[name])
+        return torch.from_numpy(self[name]).to(self.device)
 
     def __contains__(self, name: str) -> bool:
         return f"{self.prefix}/{name}" in self.arrays
@@ -53,10 +55,10 @@ class Case:
 
 
 @pytest.fixture
-def cases(arrays: Arrays) -> list[Case]:
+def cases(arrays: Arrays, device: torch.device) -> list[Case]:
     prefixes = sorted({key.split("/")[0] for key in arrays if re.match(r"img\d+/", key)})
     assert prefixes, "the golden file holds no image"
-    return [Case(arrays, prefix) for prefix in prefixes]
+    return [Case(arrays, prefix, device) for prefix in prefixes]
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +66,12 @@ def clip(golden_dir: Path) -> LoadedClip:
     return load_clip("from-weights", str(golden_dir / "clip_tiny.safetensors"))
 
 
-@pytest.fixture(scope="module")
-def encoders(clip: LoadedClip) -> Callable[[Rounding], ClipEncoder]:
+@pytest.fixture
+def encoders(clip: LoadedClip, device: torch.device) -> Callable[[Rounding], ClipEncoder]:
     def build(rounding: Rounding) -> ClipEncoder:
-        visual = clip.model.get_submodule("visual")
-        return ClipEncoder(visual, logit_scale=clip.logit_scale, rounding=rounding)
+        visual = copy.deepcopy(clip.model.get_submodule("visual"))
+        scale = clip.logit_scale
+        return ClipEncoder(visual, logit_scale=scale, rounding=rounding, device=device)
 
     return build
 
@@ -79,8 +82,9 @@ def published(encoders: Callable[[Rounding], ClipEncoder]) -> ClipEncoder:
 
 
 @pytest.fixture
-def bank(arrays: Arrays) -> TextBank:
-    return TextBank(torch.from_numpy(arrays["fg_text"]), torch.from_numpy(arrays["bg_text"]))
+def bank(arrays: Arrays, device: torch.device) -> TextBank:
+    texts = (torch.from_numpy(arrays[f"{kind}_text"]) for kind in ("fg", "bg"))
+    return TextBank(*texts).to(device)
 
 
 def run(
@@ -187,19 +191,20 @@ def test_margin_agrees_with_published(
 
 def test_sinkhorn_and_transition(cases: list[Case], published: ClipEncoder, bank: TextBank) -> None:
     for case in cases:
-        stored = torch.from_numpy(case["attention"][-ATTENTION_BLOCKS:]).mean(0, keepdim=True)
+        stored = case.tensor("attention")[-ATTENTION_BLOCKS:].mean(0, keepdim=True)
         computed = run(case, published, bank).attention
         for attention in (stored, computed):
             affinity = balance(attention[:, 1:, 1:])
             assert_close_rel(affinity.matrix()[0], case["sinkhorn"], FLOAT32, "sinkhorn")
-            everything = affinity.propagate(torch.eye(attention.shape[-1] - 1).unsqueeze(0))
+            unit = torch.eye(attention.shape[-1] - 1, device=case.device)
+            everything = affinity.propagate(unit.unsqueeze(0))
             assert_close_rel(everything[0], case["transition"], FLOAT32, "transition")
 
 
 def test_box_masks_are_exact(cases: list[Case]) -> None:
     for case, suffix, threshold in every_threshold(cases):
         masks = box_masks(case.tensor("cam"), threshold, "exclusive")
-        np.testing.assert_array_equal(masks.numpy(), case[f"box_mask_{suffix}"].astype(bool))
+        np.testing.assert_array_equal(masks.cpu().numpy(), case[f"box_mask_{suffix}"].astype(bool))
 
 
 def test_refined_maps_end_to_end(cases: list[Case], published: ClipEncoder, bank: TextBank) -> None:
@@ -207,7 +212,7 @@ def test_refined_maps_end_to_end(cases: list[Case], published: ClipEncoder, bank
         result = run(case, published, bank)
         cam = scale_maps(result.maps.relu(), "guarded_twice")
         masks = box_masks(cam, threshold, "exclusive")
-        np.testing.assert_array_equal(masks.numpy(), case[f"box_mask_{suffix}"].astype(bool))
+        np.testing.assert_array_equal(masks.cpu().numpy(), case[f"box_mask_{suffix}"].astype(bool))
         refined = propagate_maps(
             balance(result.attention[:, 1:, 1:]),
             cam,

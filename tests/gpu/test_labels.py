@@ -15,7 +15,8 @@ from wsss.data.manifest import Sample
 from wsss.labels.lattice_crf import clear_cache
 from wsss.labels.online import IgnoreBand, online_labels
 from wsss.labels.par import pixel_adaptive_refinement
-from wsss.labels.prediction import Prediction, candidates, label_maps, write_predictions
+from wsss.labels.prediction import Prediction, candidates, label_maps
+from wsss.labels.prediction_shards import PredictionJob, write_predictions
 from wsss.refine.weakclip.losses import crf_targets
 
 SIZE = (40, 56)
@@ -92,14 +93,9 @@ def test_predictions_are_refined_on_the_gpu(tmp_path: Path, long_side: int | Non
     ]
     with PretendGpu() as gpu:
         write_predictions(
-            tmp_path / "p.h5",
-            samples,
+            PredictionJob(tmp_path / "p.h5", samples, provenance("predict"), crf, 2, ""),
             lambda some: ((sample.id, images[sample.id]) for sample in some),
-            provenance("predict"),
             key="",
-            crf=crf,
-            workers=2,
-            description="",
             device="cuda:0",
         )
         assert _launches_of_the_crf(gpu) > 100

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders import shard_state
 from tests.dino.models import SECTION as DINO
 from tests.gpu.pretend import PretendGpu
 from tests.gpu.steps import Step, counted_steps
@@ -57,6 +58,10 @@ def test_results_are_those_of_the_cpu(tmp_path: Path, method: str, variant: str)
         resumed = len(steps)
         trained = chain.train(config, tmp_path / "gpu")
         on_gpu = _written(chain, config, trained, tmp_path / "gpu")
+        apart, planes = tmp_path / "apart.h5", tmp_path / "apart.planes"
+        chain.predict(config, trained, apart, (1, 1), planes)
+    chain.predict(chain.config(), trained, apart, (1, 1), None, planes)
+    assert shard_state(apart) == shard_state(on_gpu[1])
     assert resumed == 3
     assert len(steps) == 5  # the third was repeated
     _assert_close_losses(trained, expected)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders import shard_state
 from tests.gpu.pretend import PretendGpu
 from tests.retrain.conftest import Data, build_config, make_data, small_networks
 from tests.retrain.trainings import run as train
@@ -35,7 +36,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_losses_and_labels_are_those_of_the_cpu(data: Data, tmp_path: Path, name: str) -> None:
-    on_cpu = build_config(model=name)
+    on_cpu = build_config(model=name, predict={"crf": True})
     on_gpu = on_cpu.model_copy(
         update={"compute": on_cpu.compute.model_copy(update={"device": "cuda"})}
     )
@@ -50,7 +51,13 @@ def test_losses_and_labels_are_those_of_the_cpu(data: Data, tmp_path: Path, name
     labels = _labels(data, on_cpu, checkpoint, tmp_path / "cpu.h5")
     with PretendGpu() as gpu:
         there = _labels(data, on_gpu, checkpoint, tmp_path / "gpu.h5")
+        planes = tmp_path / "two.planes"
+        values = STAGES["predict"].arguments(on_gpu)
+        predict(data.manifest_dir, "val", (1, 1), checkpoint, tmp_path / "two.h5", planes, **values)
     assert gpu.launches.total() > 100
+    _assert_half(planes)
+    _labels(data, on_cpu, checkpoint, tmp_path / "two.h5", planes)
+    assert shard_state(tmp_path / "two.h5") == shard_state(tmp_path / "gpu.h5")
     for image, arrays in labels.items():
         for protocol, array in arrays.items():
             assert (there[image][protocol] == array).mean() > 0.99, (image, protocol)
@@ -60,8 +67,17 @@ def _losses(curve: str) -> list[float]:
     return [float(row["loss"]) for row in csv.DictReader(curve.splitlines())]
 
 
-def _labels(data: Data, config: Config, checkpoint: Path, out: Path) -> dict[str, Any]:
-    values = STAGES["predict"].select(config) | {"compute": config.compute}
-    predict(data.manifest_dir, "val", (1, 1), checkpoint, out, **values)
+def _assert_half(planes: Path) -> None:
+    """A GPU hands planes over in half precision."""
+    with Shard(planes, kind="planes") as shard:
+        kinds = {array.dtype for item in shard for array in item.arrays.values()}
+    assert kinds == {np.dtype(np.uint8), np.dtype(np.float16)}
+
+
+def _labels(
+    data: Data, config: Config, checkpoint: Path, out: Path, planes: Path | None = None
+) -> dict[str, Any]:
+    values = STAGES["predict"].arguments(config)
+    predict(data.manifest_dir, "val", (1, 1), checkpoint, out, None, planes, **values)
     with Shard(out) as shard:
         return {item.id: item.arrays for item in shard}

@@ -64,6 +64,9 @@ def test_predict_needs_the_checkpoint_alone(tmp_path: Path) -> None:
     assert "masks of 3 photos" in run(tmp_path, *command).stdout
     assert (out / "masks/a.png").stat().st_mtime_ns == before.st_mtime_ns
     assert not (out / "masks/sub").exists()
+    assert "masks of 3 photos" in run(tmp_path, *command, "--precision", "bf16").stdout
+    assert (out / "masks/a.png").stat().st_mtime_ns != before.st_mtime_ns
+    assert read_record(out / RECORD).provenance.config == {"compute.precision": "bf16"}
     with (out / "review.csv").open(encoding="utf-8") as stream:
         assert {row["photo"] for row in csv.DictReader(stream)} <= {"a", "c", "large"}
     (tmp_path / "mine").mkdir()

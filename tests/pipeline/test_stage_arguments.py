@@ -20,7 +20,7 @@ FUNCTIONS = {
     "refine_train": "wsss.refine.stage:train",
     "refine_import": "wsss.refine.released.importer:import_checkpoint",
     "refine_apply": "wsss.refine.stage:apply",
-    "refine_predict": "wsss.refine.stage:predict",
+    "refine_predict": "wsss.refine.predict:predict",
     "truth_masks": "wsss.score.truth.training_masks:run",
     "masks": "wsss.masks.stage:run",
     "retrain": "wsss.retrain.train:train",

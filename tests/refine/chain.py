@@ -25,6 +25,7 @@ from wsss.refine import stage
 from wsss.refine.base import Refiner
 from wsss.refine.inputs import CamSet, SeedSet
 from wsss.refine.load import build_refiner, load_encoders
+from wsss.refine.predict import predict
 from wsss.refine.training.crops import CropStream
 from wsss.refine.training.image_labels import ImageLabels
 
@@ -73,12 +74,16 @@ class Chain:
         return out
 
     def predict(
-        self, config: Config, checkpoint: Path, out: Path, shard: tuple[int, int] = (1, 1)
+        self,
+        config: Config,
+        checkpoint: Path,
+        out: Path,
+        shard: tuple[int, int] = (1, 1),
+        *between: Path | None,
     ) -> Path:
-        paths = (checkpoint, out, self.folder / "cache")
-        stage.predict(
-            self.manifest, "val", shard, *paths, **STAGES["refine_predict"].arguments(config)
-        )
+        """Predictions; ``between`` are the arguments ``planes_to`` and ``planes``."""
+        paths = (checkpoint, out, self.folder / "cache", *between)
+        predict(self.manifest, "val", shard, *paths, **STAGES["refine_predict"].arguments(config))
         return out
 
     def refiner(self, config: Config, seed: int = 0) -> Refiner[Any]:

@@ -83,7 +83,8 @@ def test_comments_and_the_command_line_rerun_nothing(finished: Project) -> None:
     with _edited(root / "score/page/assets/page.css", "\n/* edited */\n"):
         assert set(finished.would_run()) == {"page"}
     assert rules == {
-        *("predict", "score_segmenter", "table", "class_chart", "contact_sheet", "page")
+        *("predict", "predict_nothing", "score_segmenter", "table", "class_chart"),
+        *("contact_sheet", "page"),
     }
 
 

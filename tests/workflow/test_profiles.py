@@ -29,16 +29,25 @@ def _read(name: str) -> dict[str, Any]:
         return dict(ProfileConfigFileParser().parse(stream))
 
 
-def _rules() -> tuple[set[str], set[str]]:
-    """Names of the rules that are submitted, and of those that run locally."""
+def _rules(*, gpus: bool) -> tuple[set[str], set[str]]:
+    """Names of the rules that are submitted, and of those that run locally.
+
+    Args:
+        gpus: whether the engine plans for GPUs, so that predictions are two jobs.
+    """
     submitted, local = set(), set()
     for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
         text = path.read_text()
         for rule in re.split(r"\n(?= *rule ?\w*:)", text)[1:]:
             named = re.match(r"\s*rule (\w+):", rule) or re.search(r'name:\s+f"(\w+?)_\{', rule)
-            assert named, rule[:200]
-            (local if "localrule: True" in rule else submitted).add(named[1])
-    return submitted - local, local
+            by_plan = re.search(r'name:\s+"(\w+)" if APART else "(\w+)"', rule)
+            if by_plan:
+                submitted.add(by_plan[1 if gpus else 2])
+            else:
+                assert named, rule[:200]
+                (local if "localrule: True" in rule else submitted).add(named[1])
+    nothing = {name for name in submitted if name.endswith("_nothing")}
+    return submitted - local - nothing, local | nothing
 
 
 @pytest.fixture
@@ -56,7 +65,7 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_submitted_rule_has_threads_memory_and_time(name: str) -> None:
-    submitted, local = _rules()
+    submitted, local = _rules(gpus=name == "slurm-gpu")
     profile = _read(name)
     resources: dict[str, dict[str, str]] = {}
     for entry in profile["set-resources"]:

@@ -19,6 +19,7 @@ from .one_node_slurm import Slurm, SlurmUnavailableError, one_node
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 LOCAL = {"all", "demo_data", "score"}
+LOCAL |= {"refine_predict_nothing", "predict_nothing"}
 LOCAL |= {"table", "class_chart", "loss_curve", "contact_sheet", "efficiency"}
 SUBMITTED = {"ingest", "cams", "refine_train", "labels", "refine_predict", "retrain", "predict"}
 _SMALL = {"shards": 1, "cams": {"splits": ["train"], "affinity": {"enabled": False}}}

@@ -21,6 +21,7 @@ def test_only_a_run_that_asks_for_it_learns_from_pixel_labels(finished: Project)
     try:
         taught = {"truth_masks": 2, "refine_train": 1, "retrain": 1}
         predicted = {"refine_predict": 2, "predict": 2}
+        predicted |= {f"{rule}_nothing": count for rule, count in predicted.items()}
         scored = {"score_refiner_prediction": 1, "score_segmenter": 1}
         shown = {"table": 1, "sweep_table": 1, "efficiency": 1}
         drawn = {"class_chart": 1, "contact_sheet": 1, "page": 1, "loss_curve": 2}

@@ -46,7 +46,7 @@ from wsss.data.datasets.coco import instances_path, parts_of
 from wsss.errors import WsssError
 from wsss._compat.missing_packages import SEGMENTERS, require
 from wsss.compute.device import local_gpus, local_problem, require_cuda
-from wsss.compute.planned_gpus import PLANNED_GPUS
+from wsss.compute.planned_gpus import PLANNED_GPUS, planned_gpus
 from wsss.demo.dataset import RECORD, is_as_drawn
 from wsss.photos.record import is_complete
 from wsss.score.papers.table import load_table
@@ -78,7 +78,14 @@ def planned_seconds():
     """How long each job of this run may take, by its number."""
     jobs = workflow.dag.needrun_jobs()
     return expected_seconds(
-        [PlannedJob(job.jobid, job.rule.name, job.benchmark) for job in jobs]
+        [
+            PlannedJob(
+                job.jobid,
+                job.rule.name,
+                None if job.rule.name.endswith("_nothing") else job.benchmark,
+            )
+            for job in jobs
+        ]
     )
 
 
@@ -158,6 +165,10 @@ GPUS = 0 if workflow.resource_settings.nodes else local_gpus(CONFIG.compute.devi
 GPU = min(1, GPUS)
 if GPUS and "gpu" not in workflow.resource_settings.resources:
     workflow.register_resource("gpu", GPUS)
+# Whether networks predict on GPUs: then one job predicts, and hands over what a second one, on CPUs,
+# runs the CRFs on. Without GPUs the second job predicts as well, and the first one does nothing: the
+# engine records the same inputs, so that another machine is no reason for a rerun.
+APART = planned_gpus(CONFIG.compute.device) > 0
 # Workers of jobs next to the engine; on a cluster these may use its few local cores.
 LOCAL_WORKERS = CONFIG.compute.workers
 # Workers of each process of a training, whose threads are those of its arithmetic. On a cluster the
@@ -233,6 +244,43 @@ def corrected_masks(wildcards):
     """The corrected masks that stand in for pseudo masks, where the job's run has some."""
     folder = RUNS.folder("corrected_masks", wildcards.run)
     return [f"{folder}/train.h5"] if of_run(wildcards).retrain.corrected else []
+
+
+def handed_over(product):
+    """What the first job of a prediction hands to the second one."""
+
+    def file(wildcards):
+        path = Path(
+            f"results/{wildcards.run}/{product}/{wildcards.split}/{wildcards.part}.planes"
+        )
+        # Where a run without GPUs was interrupted, the first job did nothing.
+        if (
+            APART
+            and workflow.is_main_process
+            and path.is_file()
+            and not path.stat().st_size
+        ):
+            path.unlink()
+        return str(path)
+
+    return file
+
+
+def take_planes(wildcards, input):
+    """The option of a job that goes on from what a network's job handed over."""
+    return f"--planes {input.planes}" if APART else ""
+
+
+def threads_of_network(section):
+    """Threads of the first job of a prediction, whose CRFs are elsewhere but for many labels."""
+
+    def threads(wildcards):
+        settings = of_run(wildcards)
+        may_have_many = settings.data.kind in ("coco", "folder")
+        is_all = getattr(settings, section).crf_labels == "all"
+        return CONFIG.compute.workers if APART and may_have_many and is_all else 1
+
+    return threads
 
 
 def shown(product):

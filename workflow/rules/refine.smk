@@ -134,11 +134,56 @@ rule refine_apply:
         " --device {resources.device} --precision {resources.precision} --batch {resources.batch} --workers {threads} 2> {log}"
 
 
-rule refine_predict:
+# The refiner's own prediction, in one job or in two: see APART.
+rule:
+    name:
+        "refine_predict" if APART else "refine_predict_nothing"
     input:
         manifest=manifest_of,
         checkpoint=product_file("refine", "checkpoint.safetensors"),
         weights=ancient(encoder_files),
+    output:
+        temp(touch("results/{run}/refiner_predictions/{split}/{part}.planes")),
+    log:
+        "results/{run}/logs/refine_predict/{split}.{part}.planes.log",
+    benchmark:
+        "results/{run}/benchmarks/refine_predict/{split}.{part}.planes.tsv"
+    localrule: not APART
+    conda:
+        "../../envs/core.yaml"
+    threads: threads_of_network("infer")
+    resources:
+        mem_mb=8000,
+        runtime="8h",
+        device=CONFIG.compute.device,
+        precision=precision,
+        gpu=GPU if APART else 0,
+        runs="yes" if APART else "no",
+    params:
+        sections=sections("refine_predict"),
+        code=code("refine_predict"),
+        job=job_file("refine_predict"),
+        packages=packages("refine_predict"),
+        files=watched_files(encoder_files),
+        folder=subpath(input.manifest, parent=True),
+        shard=lambda wildcards, output: str(Path(output[0]).with_suffix(".h5")),
+    message:
+        "The refiner's network on {wildcards.split}, part {wildcards.part}"
+    shell:
+        "test {resources.runs} = no || WSSS_JOB={params.job:q}"
+        " python -m wsss refine-predict --manifest {params.folder:q} --checkpoint {input.checkpoint:q}"
+        " --split {wildcards.split} --shard {wildcards.part} --out {params.shard:q} --planes-to {output:q}"
+        " --device {resources.device} --precision {resources.precision} --workers {threads} 2> {log}"
+
+
+rule:
+    name:
+        "refine_predict_crf" if APART else "refine_predict"
+    input:
+        manifest=manifest_of,
+        checkpoint=product_file("refine", "checkpoint.safetensors"),
+        weights=ancient(encoder_files),
+        planes=handed_over("refiner_predictions"),
     output:
         "results/{run}/refiner_predictions/{split}/{part}.h5",
     log:
@@ -151,9 +196,9 @@ rule refine_predict:
     resources:
         mem_mb=8000,
         runtime="8h",
-        device=CONFIG.compute.device,
+        device="cpu" if APART else CONFIG.compute.device,
         precision=precision,
-        gpu=GPU,
+        gpu=0 if APART else GPU,
     params:
         sections=sections("refine_predict"),
         code=code("refine_predict"),
@@ -161,11 +206,11 @@ rule refine_predict:
         packages=packages("refine_predict"),
         files=watched_files(encoder_files),
         folder=subpath(input.manifest, parent=True),
+        planes=take_planes,
     message:
         "The refiner's own prediction of {wildcards.split}, part {wildcards.part}"
     shell:
         "WSSS_JOB={params.job:q}"
-        " python -m wsss refine-predict --manifest {params.folder:q}"
-        " --checkpoint {input.checkpoint:q} --split {wildcards.split}"
-        " --shard {wildcards.part} --out {output:q} --device {resources.device} --precision {resources.precision}"
-        " --workers {threads} 2> {log}"
+        " python -m wsss refine-predict --manifest {params.folder:q} --checkpoint {input.checkpoint:q}"
+        " --split {wildcards.split} --shard {wildcards.part} --out {output:q} {params.planes}"
+        " --device {resources.device} --precision {resources.precision} --workers {threads} 2> {log}"

@@ -45,10 +45,54 @@ rule retrain:
         " --device {resources.device} --precision {resources.precision} --workers {resources.workers} {params.corrected} 2> {log}"
 
 
-rule predict:
+# The segmenter's prediction, in one job or in two: see APART.
+rule:
+    name:
+        "predict" if APART else "predict_nothing"
     input:
         manifest=manifest_of,
         weights=product_file("segmenter", "weights.safetensors"),
+    output:
+        temp(touch("results/{run}/predictions/{split}/{part}.planes")),
+    log:
+        "results/{run}/logs/predict/{split}.{part}.planes.log",
+    benchmark:
+        "results/{run}/benchmarks/predict/{split}.{part}.planes.tsv"
+    localrule: not APART
+    conda:
+        "../../envs/mmseg.yaml"
+    threads: threads_of_network("predict")
+    resources:
+        mem_mb=8000,
+        runtime="8h",
+        device=CONFIG.compute.device,
+        precision=precision,
+        gpu=GPU if APART else 0,
+        batch=CONFIG.compute.batch,
+        runs="yes" if APART else "no",
+    params:
+        sections=sections("predict"),
+        code=code("predict"),
+        job=job_file("predict"),
+        packages=packages("predict"),
+        folder=subpath(input.manifest, parent=True),
+        shard=lambda wildcards, output: str(Path(output[0]).with_suffix(".h5")),
+    message:
+        "The segmenter's network on {wildcards.split}, part {wildcards.part}"
+    shell:
+        "test {resources.runs} = no || WSSS_JOB={params.job:q}"
+        " python -m wsss retrain-predict --manifest {params.folder:q} --checkpoint {input.weights:q}"
+        " --split {wildcards.split} --shard {wildcards.part} --out {params.shard:q} --planes-to {output:q}"
+        " --device {resources.device} --precision {resources.precision} --batch {resources.batch} --workers {threads} 2> {log}"
+
+
+rule:
+    name:
+        "predict_crf" if APART else "predict"
+    input:
+        manifest=manifest_of,
+        weights=product_file("segmenter", "weights.safetensors"),
+        planes=handed_over("predictions"),
     output:
         "results/{run}/predictions/{split}/{part}.h5",
     log:
@@ -61,9 +105,9 @@ rule predict:
     resources:
         mem_mb=8000,
         runtime="8h",
-        device=CONFIG.compute.device,
+        device="cpu" if APART else CONFIG.compute.device,
         precision=precision,
-        gpu=GPU,
+        gpu=0 if APART else GPU,
         batch=CONFIG.compute.batch,
     params:
         sections=sections("predict"),
@@ -71,10 +115,11 @@ rule predict:
         job=job_file("predict"),
         packages=packages("predict"),
         folder=subpath(input.manifest, parent=True),
+        planes=take_planes,
     message:
         "Segmenting {wildcards.split}, part {wildcards.part}"
     shell:
         "WSSS_JOB={params.job:q}"
         " python -m wsss retrain-predict --manifest {params.folder:q} --checkpoint {input.weights:q}"
-        " --split {wildcards.split} --shard {wildcards.part} --out {output:q}"
+        " --split {wildcards.split} --shard {wildcards.part} --out {output:q} {params.planes}"
         " --device {resources.device} --precision {resources.precision} --batch {resources.batch} --workers {threads} 2> {log}"

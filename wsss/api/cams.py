@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 
+from wsss.api.clip import Clip, check_clip
 from wsss.api.inputs import Photo, argument_names, check_maps, check_names, read_image, section
 from wsss.api.results import ClassMaps
 from wsss.cams.affinity import propagate as propagate_rows
 from wsss.cams.clip_sources import clip_cams
-from wsss.clip.input import EncoderInput
 from wsss.clip.text.attributes import attribute_bank, enrich
-from wsss.clip.text.embeddings import TextBank, text_bank
+from wsss.clip.text.embeddings import TextBank
 from wsss.config.cams import AffinityConfig, CamsConfig, TseConfig
-from wsss.config.clip import ClipConfig
-from wsss.config.model import DEMO as DEMO_CONFIG
 from wsss.data.datasets.classes import (
     ClassList,
     customise,
@@ -30,74 +27,6 @@ from wsss.data.datasets.classes import (
     spellings,
 )
 from wsss.data.errors import DataError
-from wsss.data.manifest import Sample
-
-DEMO = "demo"
-"""Names the small CLIP that ships with the package; it knows the ten classes of the demo."""
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A frozen CLIP, which `load_clip` loads, and its prompts."""
-
-    inputs: EncoderInput
-    template: tuple[str, ...]
-    _texts: dict[tuple[tuple[str, ...], ...], TextBank] = field(default_factory=dict, repr=False)
-
-    def texts(self, classes: ClassList) -> TextBank:
-        """Unit vectors of the prompts of classes and backgrounds; encoded once."""
-        key = (classes.prompts, classes.backgrounds)
-        if key not in self._texts:
-            self._texts[key] = text_bank(self.inputs.clip, *key, self.template)
-        return self._texts[key]
-
-    @torch.inference_mode()
-    def attention(
-        self, photo: Photo, *, last_blocks: int | None = None
-    ) -> Float32[np.ndarray, "tokens tokens"]:
-        """Mean attention over heads and the last blocks, class token first, for `propagate`.
-
-        Args:
-            photo: see `read_image`.
-            last_blocks: how many blocks; None: two thirds of the encoder's depth.
-        """
-        encoder = self.inputs.encoder
-        count = AffinityConfig(last_blocks=last_blocks).blocks_of(encoder.depth)
-        blocks = range(encoder.depth - count, encoder.depth)
-        pixels = _pixels(self.inputs, read_image(photo))
-        total = encoder.run(pixels, attention_sum_of=blocks).attention_sum
-        assert total is not None
-        return (total[0] / count).cpu().numpy()
-
-
-@argument_names()
-def load_clip(
-    model: str = DEMO,
-    pretrained: str = "",
-    *,
-    template: Sequence[str] = ("a clean origami {}.",),
-    long_side: int | None = None,
-    device: str = "auto",
-) -> Clip:
-    """Load a frozen CLIP that open_clip can build: a ViT with a class token, EVA-CLIP or SigLIP.
-
-    Args:
-        model: name in open_clip (``ViT-B-16-quickgelu``), path of an open_clip model config
-            (``.json``), ``from-weights`` (the shapes of the file say what it is), or ``demo``.
-        pretrained: open_clip's tag (``openai``) or path of a weight file; none for ``demo``.
-        template: of the prompts, ``{}`` stands for a word; embeddings are averaged over them.
-        long_side: photos are scaled to this long side first, pixels; None keeps their size.
-        device: ``cpu``, ``cuda``, ``cuda:1`` …; ``auto`` takes a GPU if there is one.
-
-    Raises:
-        ClipLoadError: unknown name or tag, or weights that cannot be read or do not fit.
-        UnsupportedEncoderError: the image tower is of another family.
-    """
-    source = {"model": model, "pretrained": pretrained}
-    if model == DEMO and not pretrained:
-        source = {key: DEMO_CONFIG["clip"][key] for key in source}
-    settings = section(ClipConfig, template=list(template), long_side=long_side, **source)
-    return Clip(EncoderInput(settings, device=device), tuple(template))
 
 
 @argument_names()
@@ -135,7 +64,8 @@ def grad_cam(
     check_names("classes", () if classes is None else classes)
     listed = _classes(classes or tags, backgrounds, prompts)
     cams = CamsConfig(source="grad_cam", affinity=_affinity(affinity, box_threshold))
-    return _class_maps(clip, photo, tags, listed, clip.texts(listed), cams)
+    with clip.computing():
+        return _class_maps(clip, photo, tags, listed, clip.texts(listed), cams)
 
 
 @argument_names()
@@ -174,19 +104,22 @@ def patch_text_cams(
     _check_tags(tags)
     check_names("classes", () if classes is None else classes)
     listed = _classes(classes or tags, backgrounds, prompts)
-    texts = clip.texts(listed)
+    by_name: dict[str, Sequence[str]] = {}
     if descriptions is not None:
         for name, lines in descriptions.items():
             check_names(f"descriptions of {name!r}", lines)
         by_spelling = {spelling(name): lines for name, lines in descriptions.items()}
-        sentences = {name: by_spelling.get(spelling(name), ()) for name in listed.names}
-        if lacking := [name for name, lines in sentences.items() if not lines]:
+        by_name = {name: by_spelling.get(spelling(name), ()) for name in listed.names}
+        if lacking := [name for name, lines in by_name.items() if not lines]:
             raise DataError(f"descriptions: there is none of {', '.join(lacking)}")
-        tse = TseConfig(form="topk")
-        attributes = attribute_bank(clip.inputs.clip, sentences, clip.template[0], tse)
-        texts = replace(texts, classes=enrich(texts.classes, attributes.centres, tse))
     cams = CamsConfig(source="patch_text", affinity=_affinity(affinity, box_threshold))
-    return _class_maps(clip, photo, tags, listed, texts, cams)
+    with clip.computing():
+        texts = clip.texts(listed)
+        if by_name:
+            tse = TseConfig(form="topk")
+            attributes = attribute_bank(clip.inputs.clip, by_name, clip.template[0], tse)
+            texts = replace(texts, classes=enrich(texts.classes, attributes.centres, tse))
+        return _class_maps(clip, photo, tags, listed, texts, cams)
 
 
 @torch.inference_mode()
@@ -229,17 +162,6 @@ def propagate(
     return propagate_rows(weights, rows, image_index, CamsConfig(affinity=settings)).numpy()
 
 
-def check_clip(clip: object) -> None:
-    """Refuse a name or a file in place of a loaded CLIP.
-
-    Raises:
-        TypeError: it is none that `load_clip` returned.
-    """
-    if not isinstance(clip, Clip):
-        call = f"wsss.load_clip({clip!r})" if isinstance(clip, str) else "wsss.load_clip()"
-        raise TypeError(f"clip is {clip!r:.100}; expected what {call} returns")
-
-
 def _affinity(options: bool | Mapping[str, Any], box_threshold: float | None) -> AffinityConfig:
     values = {"enabled": options} if isinstance(options, bool) else options
     affinity = section(AffinityConfig, **{"box_threshold": box_threshold, **values})
@@ -276,7 +198,7 @@ def _class_maps(
     if unknown := [tag for tag in tags if spelling(tag) not in indices]:
         raise DataError(f"{unknown[0]!r} is no class{nearest(unknown[0], classes.names)}")
     rows = [indices[spelling(tag)] for tag in tags]
-    pixels = _pixels(clip.inputs, image)
+    pixels = clip.pixels(image)
     bank = texts.to(clip.inputs.encoder.device)
     batch, propagated = clip_cams(clip.inputs.encoder, [pixels], [rows], bank, cams)
 
@@ -291,10 +213,3 @@ def _class_maps(
         array(batch.probabilities),
         None if batch.attention is None else array(batch.attention[0]),
     )
-
-
-def _pixels(inputs: EncoderInput, image: np.ndarray) -> torch.Tensor:
-    """The photo as the encoder takes it, a batch of one."""
-    height, width = image.shape[:2]
-    inputs.check_sizes([Sample("photo", "", Path(), width, height, "", ())])
-    return inputs.prepare(image)[None]

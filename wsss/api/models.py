@@ -12,9 +12,17 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 
-from wsss.api.cams import Clip, check_clip
-from wsss.api.inputs import Photo, argument_names, check_names, read_image, section
+from wsss.api.clip import Clip, check_clip
+from wsss.api.inputs import (
+    Photo,
+    argument_names,
+    check_names,
+    read_image,
+    section,
+)
 from wsss.api.results import PALETTE, ClassMaps, Segmentation
+from wsss.compute.precision import computing
+from wsss.config.compute import ComputeConfig
 from wsss.config.labels import CrfConfig
 from wsss.data.datasets.classes import nearest
 from wsss.labels.prediction import Prediction, candidates, label_maps
@@ -107,6 +115,8 @@ class RefinerPredictor(Predictor):
     """A trained refiner, which also scores the tags of a photo."""
 
     refiner: Refiner[Any]
+    _numerics: tuple[str, str] = ("auto", "auto")
+    """Its device and its precision."""
 
     def scores(self, photo: Photo, tags: Sequence[str]) -> ClassMaps:
         """Probabilities among the background and a photo's tags, for `wsss.pseudo_mask`.
@@ -127,13 +137,18 @@ class RefinerPredictor(Predictor):
         if not tags:
             raise ValueError("there is no tag to score; name what is on the photo")
         image = read_image(photo)
-        scores = self.refiner.tag_scores(image, [classes.index(tag) for tag in tags])
+        with computing(*self._numerics):
+            scores = self.refiner.tag_scores(image, [classes.index(tag) for tag in tags])
         return ClassMaps(image, tuple(tags), scores.classes, background=scores.background)
 
 
 @argument_names()
 def load_refiner(
-    checkpoint: str | os.PathLike[str], *, clip: Clip | None = None, device: str = "auto"
+    checkpoint: str | os.PathLike[str],
+    *,
+    clip: Clip | None = None,
+    device: str = "auto",
+    precision: str = "auto",
 ) -> RefinerPredictor:
     """A refiner with the class names, options and CLIP that its checkpoint names.
 
@@ -142,6 +157,7 @@ def load_refiner(
         clip: of `wsss.load_clip`, if it is loaded already; None loads the one that it was trained
             with.
         device: see `wsss.load_clip`.
+        precision: see `wsss.load_clip`; with ``bf16`` its own part computes in bfloat16.
 
     Raises:
         ArtifactError: the file is missing or damaged, holds no refiner, or was trained with other
@@ -151,41 +167,49 @@ def load_refiner(
     """
     if clip is not None:
         check_clip(clip)
+    section(ComputeConfig, precision=precision)
     loaded = None if clip is None else clip.inputs.clip
-    refiner = from_checkpoint(Path(checkpoint), clip=loaded, device=device)
+    with computing(device, precision):
+        refiner = from_checkpoint(Path(checkpoint), clip=loaded, device=device)
 
     def run(image: UInt8[np.ndarray, "height width 3"]) -> Mapping[str, torch.Tensor]:
-        with torch.random.fork_rng():
+        with computing(device, precision), torch.random.fork_rng():
             torch.manual_seed(0)  # for a method that draws random numbers
             return refiner.probabilities(image)
 
     names = ("background", *refiner.setup.classes.names)
-    return RefinerPredictor(names, PALETTE, run, refiner)
+    return RefinerPredictor(names, PALETTE, run, refiner, (device, precision))
 
 
 @argument_names()
-def load_segmenter(checkpoint: str | os.PathLike[str], *, device: str = "auto") -> Predictor:
+def load_segmenter(
+    checkpoint: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto"
+) -> Predictor:
     """A segmenter with the names, colours, scales and windows that its checkpoint holds.
 
     Args:
         checkpoint: ``segmenter/weights.safetensors`` of a run.
         device: see `wsss.load_clip`.
+        precision: see `wsss.load_clip`; with ``bf16`` the network computes in bfloat16.
 
     Raises:
         ArtifactError: the file is missing or damaged, or holds no segmenter.
     """
+    section(ComputeConfig, precision=precision)
     from wsss.retrain.segmenter import load_segmenter as load  # mmsegmentation takes seconds
 
     segmenter = load(Path(checkpoint), device)
 
     def run(image: UInt8[np.ndarray, "height width 3"]) -> Mapping[str, torch.Tensor]:
-        return {name: probs[0] for name, probs in segmenter.probabilities(image[None]).items()}
+        with computing(device, precision):
+            return {name: probs[0] for name, probs in segmenter.probabilities(image[None]).items()}
 
     palette = PALETTE.copy()
     palette[: len(segmenter.facts.palette)] = segmenter.facts.palette
 
     def stripes(image: UInt8[np.ndarray, "height width 3"], multi_scale: bool) -> Stripes:
-        return segmenter.stripes(image, multi=multi_scale)
+        with computing(device, precision):
+            yield from segmenter.stripes(image, multi=multi_scale)
 
     return Predictor(
         segmenter.facts.labels,

@@ -259,7 +259,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "refine_predict",
-            ("wsss.refine.stage",),
+            ("wsss.refine.predict",),
             (*_REFINE, "infer", "masks.crf"),
             idle=(*_REFINE_IDLE, "infer.scores"),
         ),

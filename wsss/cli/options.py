@@ -31,6 +31,9 @@ Workers = Annotated[
 Cache = Annotated[
     Path, typer.Option(help="Folder for downloads and text embeddings, shared by all jobs.")
 ]
+Refiner = Annotated[
+    Path, typer.Option(help="Checkpoint of `wsss refine-train` or `refine-import`.")
+]
 ManifestDir = Annotated[Path, typer.Option("--manifest", help="Folder that `wsss ingest` wrote.")]
 Split = Annotated[str, typer.Option(help="train, val or test.")]
 Shard = Annotated[

@@ -16,7 +16,8 @@ _ON_DEVICE = frozenset({
     "tag_noise", "cams", "refine_train", "refine_apply", "refine_predict", "refine_labels",
     "retrain", "predict",
 })  # fmt: skip
-"""Stages that compute on ``compute.device``."""
+"""Stages whose entry modules compute `on_device`. A test holds both together: whoever reads a
+configuration would wait for torch otherwise."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ def computing(device: str, precision: str, *, fixed_sizes: bool = False) -> Iter
     """
     kind = pick_device(device).type
     numerics = Numerics(kind, resolved(precision, kind))
-    _log.info("precision %s", numerics.precision)
+    if numerics != in_force():  # said already
+        _log.info("precision %s", numerics.precision)
     products: Products = "ieee" if numerics.precision == "float32" else "tf32"
     switches = nullcontext() if kind == "cpu" else _cuda_switches(products, fixed_sizes)
     with numerics_in_force(numerics), switches:

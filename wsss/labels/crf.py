@@ -19,7 +19,8 @@ from jaxtyping import Float, Float32, UInt8
 from wsss.config.labels import CrfConfig
 from wsss.errors import WsssError
 
-_FLOOR = 1e-5  # of a probability, so that its logarithm is finite
+FLOOR = 1e-5
+"""Least probability, so that its logarithm is finite."""
 _LARGEST_COORDINATE = 2**15 - 1  # of a point of the lattice: pydensecrf keeps 16 bits
 _MEAN_BGR = (104.008, 116.669, 122.675)
 
@@ -160,7 +161,7 @@ def unary_energy(
     With ``unary: float16`` it is evaluated in that type, as CLIP-ES does: up to 5e-3 off.
     """
     energy = probabilities.astype(config.unary)
-    np.clip(energy, energy.dtype.type(_FLOOR), energy.dtype.type(1), out=energy)
+    np.clip(energy, energy.dtype.type(FLOOR), energy.dtype.type(1), out=energy)
     np.log(energy, out=energy)
     np.negative(energy, out=energy)
     return energy.astype(np.float32, copy=False)

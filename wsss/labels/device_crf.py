@@ -1,6 +1,6 @@
 """The dense CRF of predictions on a GPU, where the network is: several images at once.
 
-Worker processes (`wsss.labels.prediction.write_predictions`) do the same for each image on a CPU.
+Worker processes (`wsss.labels.prediction_shards`) do the same for each image on a CPU.
 """
 
 from __future__ import annotations

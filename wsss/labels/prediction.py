@@ -1,25 +1,17 @@
-"""Predicted label maps from class probabilities, plain and after a dense CRF, and their shards.
+"""Predicted label maps from class probabilities, plain and after a dense CRF.
 
 Runs in the CRF's worker processes, so nothing here imports torch.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from wsss.artifacts.digest import digest_json
-from wsss.artifacts.item_cache import write_items
-from wsss.artifacts.provenance import Provenance
-from wsss.artifacts.shard import Item
-from wsss.compute.pool import WorkerPool
 from wsss.config.labels import CrfConfig, CrfLabels
-from wsss.data.manifest import Sample
 from wsss.labels.crf import bounded, dense_crf
 from wsss.labels.upsample import shrink, winners
 
@@ -126,66 +118,3 @@ def crf_labels(
         index, _ = winners(refined[name], protocol.labels.shape)
         maps |= {name: protocol.labels, f"{name}_crf": np.array(protocol.ids, np.uint8)[index]}
     return maps
-
-
-def write_predictions(
-    out: Path,
-    samples: Sequence[Sample],
-    predict: Callable[[list[Sample]], Iterable[tuple[str, Prediction]]],
-    provenance: Provenance,
-    *,
-    key: str,
-    crf: CrfConfig | None,
-    workers: int,
-    description: str,
-    device: str = "cpu",
-) -> None:
-    """Write a shard of kind ``predictions``: a label map per protocol, uint8 at image size.
-
-    Label maps that an earlier run made from the same things are copied.
-
-    Args:
-        out: the shard.
-        samples: its images.
-        predict: gives id and prediction of some images, in any order.
-        provenance: of the shard.
-        key: digest of all that a prediction depends on, but the image.
-        crf: adds ``<protocol>_crf``, after a dense CRF with these settings; None for none.
-        workers: processes that run CRFs.
-        description: shown next to the progress.
-        device: of the network. On a GPU the CRF with the backend torch runs there, too.
-    """
-    by_id = {sample.id: sample for sample in samples}
-    keys = {s.id: digest_json([key, s.digest, list(s.tags)]) for s in samples}
-
-    def compute(missing: list[str]) -> Iterator[Item]:
-        if not missing:
-            return
-        predictions = predict([by_id[image] for image in missing])
-        with WorkerPool(workers if crf else 1) as pool:
-            for image, arrays in _label_maps(predictions, crf, pool, device):
-                size = [by_id[image].height, by_id[image].width]
-                yield Item(image, arrays, {"size": size}, keys[image])
-
-    write_items(
-        out,
-        kind="predictions",
-        keys=keys,
-        provenance=provenance,
-        compute=compute,
-        description=description,
-    )
-
-
-def _label_maps(
-    predictions: Iterable[tuple[str, Prediction]],
-    crf: CrfConfig | None,
-    pool: WorkerPool,
-    device: str,
-) -> Iterator[tuple[str, dict[str, UInt8[np.ndarray, "height width"]]]]:
-    """On a GPU, or in processes."""
-    if crf is not None and crf.backend == "torch" and device.startswith("cuda"):
-        from wsss.labels.device_crf import label_maps_on
-
-        return label_maps_on(device, predictions, crf)
-    return pool.map(functools.partial(label_maps, crf=crf), predictions)

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from wsss.api.inputs import section
 from wsss.api.models import Predictor, load_segmenter
 from wsss.artifacts.checkpoint_header import tensors_digest
 from wsss.artifacts.digest import digest_json
@@ -15,7 +16,9 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.artifacts.stage import STAGES
 from wsss.compute.device import pick_device
+from wsss.compute.precision import computing
 from wsss.compute.threads import one_thread_each, ordered_map
+from wsss.config.compute import ComputeConfig
 from wsss.config.labels import crf_backend
 from wsss.data.errors import DataError, ImageError
 from wsss.data.images.read import read_image
@@ -41,6 +44,7 @@ def predict_photos(
     crf: bool = False,
     long_side: int = 1024,
     device: str = "auto",
+    precision: str = "auto",
 ) -> Record:
     """Label photos, and write them as a folder of results; photos that did not change are kept.
 
@@ -52,6 +56,8 @@ def predict_photos(
         long_side: larger photos are scaled to this side for the network; masks have the size of
             the photo.
         device: ``auto`` takes a GPU if there is one.
+        precision: as ``compute.precision``. Photos that were labelled in another one are labelled
+            again.
 
     Returns:
         What the folder shows.
@@ -62,9 +68,24 @@ def predict_photos(
         ValueError: a photo is too large for the network's attention.
         WriteError: there is no space or no right to write.
     """
+    section(ComputeConfig, precision=precision)
     checkpoint = _checkpoint(weights)
+    with computing(device, precision):  # provenance and keys hold it
+        return _predict(photos, checkpoint, out, crf, long_side, device, precision)
+
+
+def _predict(
+    photos: Path,
+    checkpoint: Path,
+    out: Path,
+    crf: bool,
+    long_side: int,
+    device: str,
+    precision: str,
+) -> Record:
+    """See `predict_photos`."""
     samples, left_out = photos_below(photos)
-    predictor = load_segmenter(checkpoint, device=device)
+    predictor = load_segmenter(checkpoint, device=device, precision=precision)
     names = predictor.names[1:]
     classes = read_class_table(out).with_classes(names)
     lookup = np.zeros(256, np.uint8)

@@ -14,10 +14,12 @@ _ON_THE_DEMO = {
     "refine_train": 42.0,
     "refine_apply": 8.0,
     "refine_predict": 9.0,
+    "refine_predict_crf": 6.0,
     "refine_labels": 60.0,
     "masks": 6.0,
     "retrain": 165.0,
     "predict": 12.0,
+    "predict_crf": 6.0,
     "page": 8.0,
     "gallery": 8.0,
 }

@@ -204,6 +204,8 @@ def from_checkpoint(
 ) -> Refiner[Any]:
     """A trained refiner, ready to predict photos: see `Refiner.probabilities`.
 
+    What it trained computes in the precision in force.
+
     Args:
         checkpoint: what ``wsss refine-train`` or ``refine-import`` wrote.
         clip: the encoder's model; None loads the one that it was trained with.
@@ -242,6 +244,7 @@ def from_checkpoint(
         embeddings=cache,
     )
     load_state(refiner, checkpoint, refine.method)
+    autocast_calls(refiner.trained, refiner.encoder.device)
     return refiner
 
 

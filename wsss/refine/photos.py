@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import torch
 
 from wsss.clip.input import EncoderInput
 from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.data.manifest import Sample
+from wsss.refine.base import Refiner
 from wsss.refine.photo_scaler import Photo
 
 Result = TypeVar("Result")
@@ -43,3 +46,9 @@ def on_photos(
     with one_thread_each() as threads:
         units = 1 if in_turn else threads
         yield from ordered_map(lambda task: function(*load(task)), subjects, threads=units)
+
+
+def seed_for(refiner: Refiner[Any], sample: Sample) -> None:
+    """Let random numbers, where inference draws any, depend on the image alone."""
+    if refiner.draws_at_inference:
+        torch.manual_seed(int(sample.digest[:15], 16))

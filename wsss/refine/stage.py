@@ -1,4 +1,4 @@
-"""The refine stage: train the configured refiner, refine one shard of CAMs, predict one shard."""
+"""The refine stage: train the configured refiner, refine one shard of CAMs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Unpack
-
-import torch
+from typing import Unpack
 
 from wsss.artifacts.checkpoint_header import checkpoint_weights
 from wsss.artifacts.digest import digest_json
@@ -21,19 +19,14 @@ from wsss.compute.device import pick_device
 from wsss.compute.precision import on_device
 from wsss.config.base import with_supervision
 from wsss.config.infer import InferConfig
-from wsss.config.labels import CrfConfig
 from wsss.config.paths import expand_path
 from wsss.data.datasets.voc import list_ids
-from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load, manifest_digests
-from wsss.labels.candidates import batch_candidates
-from wsss.labels.prediction import Prediction, write_predictions
-from wsss.refine.base import Refiner
 from wsss.refine.inputs import CamSet, ImageCams, SeedSet, ShardSet, TruthSet
 from wsss.refine.items import identity, refiner_key, scores_item
 from wsss.refine.load import Sections, configured_refiner, load_state, model_facts, refiner_sources
 from wsss.refine.photo_scaler import Photo
-from wsss.refine.photos import on_photos
+from wsss.refine.photos import on_photos, seed_for
 from wsss.refine.registry import METHODS, method_modules
 from wsss.refine.training.efficiency import write_efficiency
 from wsss.refine.training.run import train as run_training
@@ -204,7 +197,7 @@ def apply(
         def compute_items(ids: list[str]) -> Iterator[Item]:
 
             def scored(photo: Photo, image: ImageCams) -> Item:
-                _seed(refiner, image.sample)
+                seed_for(refiner, image.sample)
                 scores = refiner.scores(photo, image.classes, image.initial)
                 return scores_item(image, scores, keys[image.sample.id], split)
 
@@ -221,79 +214,3 @@ def apply(
             compute=compute_items,
             description="Refined scores",
         )
-
-
-@on_device()
-def predict(
-    manifest_dir: Path,
-    split: str,
-    shard: tuple[int, int],
-    checkpoint: Path,
-    out: Path,
-    cache: Path,
-    *,
-    infer: InferConfig,
-    crf: CrfConfig,
-    **sections: Unpack[Sections],
-) -> None:
-    """Let the refiner predict the labels of one part of a split by itself, without tags.
-
-    Items have the arrays of `wsss.retrain.predict.predict`: ``single``, ``multi`` (all
-    ``infer.scales`` and mirroring) and, with ``infer.crf``, both after a dense CRF with the
-    settings of ``masks.crf``.
-
-    Args:
-        manifest_dir: what ingest wrote.
-        split: ``train`` or ``val``.
-        shard: part and number of parts, 1-based.
-        checkpoint: what `train` wrote.
-        out: shard of kind ``predictions`` to write.
-        cache: see `train`.
-        infer: how photos are predicted.
-        crf: ``masks.crf``.
-        sections: see there.
-
-    Raises:
-        ArtifactError: the checkpoint is missing, damaged, or of another refiner.
-    """
-    refine = sections["refine"]
-    manifest, classes = load(manifest_dir)
-    samples = tuple(manifest.split(split).shard(*shard))
-    provenance = STAGES["refine_predict"].provenance(
-        {"infer": infer, "crf": crf, **sections},
-        modules=method_modules(refine.method, sections["cams"]),
-        weights=checkpoint_weights(checkpoint, refine.method),
-        inputs=manifest_digests(manifest_dir),
-        sources=refiner_sources(checkpoint, sections),
-    )
-    refiner = configured_refiner(sections, classes, cache, infer=infer)
-    load_state(refiner, checkpoint, refine.method)
-
-    def predicted(photo: Photo, sample: Sample) -> tuple[str, Prediction]:
-        _seed(refiner, sample)
-        probs = {name: p[None] for name, p in refiner.probabilities(photo).items()}
-        (protocols,) = batch_candidates(probs, infer.crf_labels if infer.crf else None)
-        return sample.id, Prediction(photo, protocols)
-
-    def predictions(some: list[Sample]) -> Iterator[tuple[str, Prediction]]:
-        subjects = ((sample, sample) for sample in some)
-        inputs, in_turn = refiner.setup.encoder_input, refiner.draws_at_inference
-        return on_photos(inputs, subjects, predicted, in_turn=in_turn)
-
-    write_predictions(
-        out,
-        samples,
-        predictions,
-        provenance,
-        key=refiner_key(provenance, refiner),
-        crf=crf if infer.crf else None,
-        workers=sections["compute"].workers,
-        description=f"{refine.method} on {split}",
-        device=str(refiner.encoder.device),
-    )
-
-
-def _seed(refiner: Refiner[Any], sample: Sample) -> None:
-    """Let random numbers, where inference draws any, depend on the image alone."""
-    if refiner.draws_at_inference:
-        torch.manual_seed(int(sample.digest[:15], 16))

@@ -25,7 +25,8 @@ from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load, manifest_digests
 from wsss.labels.candidates import batch_candidates
-from wsss.labels.prediction import Prediction, write_predictions
+from wsss.labels.prediction import Prediction
+from wsss.labels.prediction_shards import PredictionJob, finish, write_predictions
 from wsss.retrain.segmenter import Segmenter, SegmenterFacts, load_segmenter
 from wsss.retrain.train import label_names
 
@@ -40,6 +41,8 @@ def run(
     shard: tuple[int, int],
     checkpoint: Path,
     out: Path,
+    planes_to: Path | None = None,
+    planes: Path | None = None,
     *,
     supervision: Supervision,
     max_pixels: int,
@@ -60,6 +63,8 @@ def run(
         shard: part and number of parts, 1-based.
         checkpoint: what `wsss.retrain.train.train` wrote.
         out: the shard.
+        planes_to: file to write instead of the shard: what a job on CPUs makes it from.
+        planes: such a file, from which the shard is made; the network does not run.
         supervision: the checkpoint must have been trained so.
         max_pixels: see `read_image`.
         crf: settings of the masks' dense CRF.
@@ -68,7 +73,8 @@ def run(
         compute: device, batch and workers; changes no label.
 
     Raises:
-        ArtifactError: the checkpoint is of another architecture, class list or supervision.
+        ArtifactError: the checkpoint is of another architecture, class list or supervision, or
+            ``planes`` are of another shard.
         ValueError: ``predict.window`` does not suit the network, or a photo is too large for its
             attention.
     """
@@ -85,6 +91,17 @@ def run(
     )
     manifest, classes = load(manifest_dir)
     samples = tuple(manifest.split(split).shard(*shard))
+    job = PredictionJob(
+        out,
+        samples,
+        provenance,
+        crf=(predict.crf_settings or crf) if predict.crf else None,
+        workers=compute.workers,
+        description=f"predict {split}",
+    )
+    if planes is not None:
+        finish(job, planes, max_pixels=max_pixels)
+        return
     settings = predict.model_dump(include={"scales", "average", "window", "stride"})
     segmenter = load_segmenter(checkpoint, compute.device, **settings)
     _check_origin(checkpoint, segmenter.facts, retrain, classes)
@@ -102,15 +119,12 @@ def run(
         )
 
     write_predictions(
-        out,
-        samples,
+        job,
         predicted,
-        provenance,
         key=digest_json(key),
-        crf=(predict.crf_settings or crf) if predict.crf else None,
-        workers=compute.workers,
-        description=f"predict {split}",
         device=str(segmenter.device),
+        planes_to=planes_to,
+        labels=len(segmenter.facts.labels) if predict.crf_labels == "all" else 0,
     )
 
 

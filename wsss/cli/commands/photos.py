@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from wsss.cli.options import Device
+from wsss.cli.options import Device, Precision
 
 PANEL = "Photos"
 Photos = Annotated[Path, typer.Argument(help="Folder with photos.", show_default=False)]
@@ -156,6 +156,7 @@ def predict(
         int, typer.Option(help="Larger photos are scaled to this side for the network.", min=32)
     ] = 1024,
     device: Device = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """Masks of new photos by a trained segmenter, with overlays and a page. Needs no tags."""
     from wsss.photos.page import INDEX
@@ -164,7 +165,8 @@ def predict(
 
     out = results_folder(photos, out, ending="predicted")
     refuse_other_files(out, is_ours=(out / RECORD).is_file())
-    record = predict_photos(photos, weights, out, crf=crf, long_side=long_side, device=device)
+    numerics = {"device": device, "precision": precision}
+    record = predict_photos(photos, weights, out, crf=crf, long_side=long_side, **numerics)
     typer.echo(f"masks of {len(record.entries)} photos: {out / 'masks'}")
     typer.echo(f"page: {(out / INDEX).absolute().as_uri()}")
 

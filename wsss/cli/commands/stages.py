@@ -13,6 +13,7 @@ import typer
 
 from wsss.artifacts.atomic import atomic_path
 from wsss.artifacts.shard import Shard as StoredShard
+from wsss.cli.commands.predictions import refine_predict, retrain_predict
 from wsss.cli.options import (
     DEFAULT_CACHE,
     DEFAULT_CONFIG,
@@ -23,6 +24,7 @@ from wsss.cli.options import (
     Device,
     ManifestDir,
     Precision,
+    Refiner,
     Shard,
     Split,
     Workers,
@@ -31,9 +33,6 @@ from wsss.cli.options import (
 )
 
 PANEL = "Stages, in order"
-Refiner = Annotated[
-    Path, typer.Option(help="Checkpoint of `wsss refine-train` or `refine-import`.")
-]
 
 
 def ingest(
@@ -205,27 +204,6 @@ def refine_apply(
     apply(manifest, split, cams, checkpoint, out, cache, **values)
 
 
-def refine_predict(
-    manifest: ManifestDir,
-    checkpoint: Refiner,
-    out: Annotated[Path, typer.Option(help="HDF5 shard of label maps to write.")],
-    split: Split = "val",
-    shard: Shard = WHOLE,
-    cache: Cache = DEFAULT_CACHE,
-    config: ConfigFiles = DEFAULT_CONFIG,
-    device: Device = "",
-    precision: Precision = "",
-    workers: Workers = 0,
-) -> None:
-    """Label maps of the refiner itself, without tags. Protocols are those of `predict`."""
-    from wsss.refine.stage import predict
-
-    values = stage_values(
-        "refine_predict", config, device=device, precision=precision, workers=workers
-    )
-    predict(manifest, split, parse_shard(shard), checkpoint, out, cache, **values)
-
-
 def masks(
     scores: Annotated[Path, typer.Argument(help="One shard of class scores.", show_default=False)],
     manifest: ManifestDir,
@@ -270,27 +248,6 @@ def retrain(
 
     values = stage_values("retrain", config, device=device, precision=precision, workers=workers)
     train(manifest, masks, out, log, work, cache, corrected, **values)
-
-
-def retrain_predict(
-    manifest: ManifestDir,
-    checkpoint: Annotated[Path, typer.Option(help="Weights of `wsss retrain`.")],
-    out: Annotated[Path, typer.Option(help="HDF5 shard of label maps to write.")],
-    split: Split = "val",
-    shard: Shard = WHOLE,
-    config: ConfigFiles = DEFAULT_CONFIG,
-    device: Device = "",
-    precision: Precision = "",
-    batch: Batch = 0,
-    workers: Workers = 0,
-) -> None:
-    """Label maps of the segmenter: single scale, multi-scale + flip, each with and without CRF."""
-    from wsss.retrain.predict import run
-
-    values = stage_values(
-        "predict", config, device=device, precision=precision, batch=batch, workers=workers
-    )
-    run(manifest, split, parse_shard(shard), checkpoint, out, **values)
 
 
 def register(app: typer.Typer) -> None:

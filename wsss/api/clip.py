@@ -1,0 +1,127 @@
+"""A frozen CLIP for the functions on photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from wsss.api.inputs import Photo, argument_names, read_image, section
+from wsss.clip.input import EncoderInput
+from wsss.clip.text.embeddings import TextBank, text_bank
+from wsss.compute.numerics import Numerics
+from wsss.compute.precision import computing
+from wsss.config.cams import AffinityConfig
+from wsss.config.clip import ClipConfig
+from wsss.config.compute import ComputeConfig
+from wsss.config.model import DEMO as DEMO_CONFIG
+from wsss.data.datasets.classes import ClassList
+from wsss.data.manifest import Sample
+
+DEMO = "demo"
+"""Names the small CLIP that ships with the package; it knows the ten classes of the demo."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A frozen CLIP, which `load_clip` loads, and its prompts."""
+
+    inputs: EncoderInput
+    template: tuple[str, ...]
+    precision: str = "auto"
+    """See `load_clip`."""
+    _texts: dict[tuple[tuple[str, ...], ...], TextBank] = field(default_factory=dict, repr=False)
+
+    def texts(self, classes: ClassList) -> TextBank:
+        """Unit vectors of the prompts of classes and backgrounds; encoded once."""
+        key = (classes.prompts, classes.backgrounds)
+        if key not in self._texts:
+            self._texts[key] = text_bank(self.inputs.clip, *key, self.template)
+        return self._texts[key]
+
+    @torch.inference_mode()
+    def attention(
+        self, photo: Photo, *, last_blocks: int | None = None
+    ) -> Float32[np.ndarray, "tokens tokens"]:
+        """Mean attention over heads and the last blocks, class token first, for `propagate`.
+
+        Args:
+            photo: see `read_image`.
+            last_blocks: how many blocks; None: two thirds of the encoder's depth.
+        """
+        encoder = self.inputs.encoder
+        count = AffinityConfig(last_blocks=last_blocks).blocks_of(encoder.depth)
+        blocks = range(encoder.depth - count, encoder.depth)
+        pixels = self.pixels(read_image(photo))
+        with self.computing():
+            total = encoder.run(pixels, attention_sum_of=blocks).attention_sum
+        assert total is not None
+        return (total[0] / count).cpu().numpy()
+
+    def pixels(self, image: np.ndarray) -> torch.Tensor:
+        """A photo as the encoder takes it, a batch of one.
+
+        Args:
+            image: of `read_image`.
+
+        Raises:
+            ValueError: the photo is too large for the encoder's attention.
+        """
+        height, width = image.shape[:2]
+        self.inputs.check_sizes([Sample("photo", "", Path(), width, height, "", ())])
+        return self.inputs.prepare(image)[None]
+
+    def computing(self) -> AbstractContextManager[Numerics]:
+        """Compute in this CLIP's precision until the block ends."""
+        return computing(str(self.inputs.encoder.device), self.precision)
+
+
+@argument_names()
+def load_clip(
+    model: str = DEMO,
+    pretrained: str = "",
+    *,
+    template: Sequence[str] = ("a clean origami {}.",),
+    long_side: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Clip:
+    """Load a frozen CLIP that open_clip can build: a ViT with a class token, EVA-CLIP or SigLIP.
+
+    Args:
+        model: name in open_clip (``ViT-B-16-quickgelu``), path of an open_clip model config
+            (``.json``), ``from-weights`` (the shapes of the file say what it is), or ``demo``.
+        pretrained: open_clip's tag (``openai``) or path of a weight file; none for ``demo``.
+        template: of the prompts, ``{}`` stands for a word; embeddings are averaged over them.
+        long_side: photos are scaled to this long side first, pixels; None keeps their size.
+        device: ``cpu``, ``cuda``, ``cuda:1`` …; ``auto`` takes a GPU if there is one.
+        precision: ``float32``, ``tf32`` or ``bf16``, as ``compute.precision``; ``auto`` is ``tf32``
+            on a GPU and ``float32`` on a CPU. Torch's own switches are as before after each call.
+
+    Raises:
+        ValueError: there is no such device or precision.
+        ClipLoadError: unknown name or tag, or weights that cannot be read or do not fit.
+        UnsupportedEncoderError: the image tower is of another family.
+    """
+    section(ComputeConfig, precision=precision)
+    source = {"model": model, "pretrained": pretrained}
+    if model == DEMO and not pretrained:
+        source = {key: DEMO_CONFIG["clip"][key] for key in source}
+    settings = section(ClipConfig, template=list(template), long_side=long_side, **source)
+    return Clip(EncoderInput(settings, device=device), tuple(template), precision)
+
+
+def check_clip(clip: object) -> None:
+    """Refuse a name or a file in place of a loaded CLIP.
+
+    Raises:
+        TypeError: it is none that `load_clip` returned.
+    """
+    if not isinstance(clip, Clip):
+        call = f"wsss.load_clip({clip!r})" if isinstance(clip, str) else "wsss.load_clip()"
+        raise TypeError(f"clip is {clip!r:.100}; expected what {call} returns")
