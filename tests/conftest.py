@@ -23,8 +23,10 @@ gc.disable()  # until all tests are collected: what is imported stays
 
 _SHARED_CHAIN = ("tests/workflow", "tests/faults")
 """Folders whose tests share a chain that takes minutes: each stays in one process."""
-_SEPARATE = frozenset({"container", "determinism", "hostile_config", "profiles", "slurm",
-                       "truth_rules"})  # fmt: skip
+_SEPARATE = frozenset({
+    "affinity", "container", "determinism", "elsewhere", "hostile_config", "jobs", "profiles",
+    "second_encoder", "slurm", "tag_noise", "truth_rules",
+})  # fmt: skip
 """Files in them that do without that chain."""
 _LONGEST = ("tests/workflow", "tests/faults", "tests/processes/test_processes.py")
 """What starts first, so that no process is left alone with it in the end."""
