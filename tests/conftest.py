@@ -1,6 +1,7 @@
 """How tests are distributed over the processes of `pytest -n`."""
 
 import functools
+import gc
 import importlib
 import logging
 import os
@@ -18,10 +19,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+gc.disable()  # until all tests are collected: what is imported stays
+
 _SHARED_CHAIN = ("tests/workflow", "tests/faults")
 """Folders whose tests share a chain that takes minutes: each stays in one process."""
-_SEPARATE = frozenset({"container", "determinism", "hostile_config", "profiles", "slurm",
-                       "truth_rules"})  # fmt: skip
+_SEPARATE = frozenset({
+    "affinity", "container", "determinism", "elsewhere", "hostile_config", "jobs", "profiles",
+    "second_encoder", "slurm", "tag_noise", "truth_rules",
+})  # fmt: skip
 """Files in them that do without that chain."""
 _LONGEST = ("tests/workflow", "tests/faults", "tests/processes/test_processes.py")
 """What starts first, so that no process is left alone with it in the end."""
@@ -59,6 +64,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             *(item.get_closest_marker(name) is None for name in markers),
         ]
     )
+
+
+def pytest_collection_finish() -> None:
+    """Later collections of garbage pass over packages and tests, which stay to the end."""
+    gc.freeze()
+    gc.enable()
 
 
 _build = typer.main.get_command

@@ -5,16 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import matplotlib
 import torch
-from weclip import ROOT, paint_map, paint_photo
+from panels import ROOT, paint_map, paint_photo, plt, save
 
 import wsss
 from wsss.data.datasets.classes import class_list
 from wsss.demo.scenes import render_scene
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 DEMO = class_list("demo")
 KINDS = {
@@ -55,8 +51,7 @@ def draw(scene: int, tags: list[str], patch: tuple[int, int], out: Path) -> None
     axes[0, 0].set_title("image and one patch", fontsize=9.5)
     paint_map(axes[1, 0], torch.from_numpy(cams.maps[0]))
     axes[1, 0].set_title(f"CAM of “{tags[0]}”", fontsize=9.5)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=90, metadata={"Software": None})
+    save(figure, out)
 
 
 if __name__ == "__main__":

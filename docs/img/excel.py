@@ -5,46 +5,24 @@ The run is `demo-excel` (snakemake --cores all --configfile workflow/presets/dem
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-import matplotlib
 import torch
-from weclip import ROOT, paint_labels, paint_map, paint_photo
+from panels import ROOT, draw, load_scene, paint_labels, paint_map, paint_photo, parse_options
 
 from wsss.cams.patch_text import PatchText
 from wsss.clip.self_attention import SelfAttention
 from wsss.clip.text.attributes import enriched_bank
-from wsss.data.manifest_folder import load
 from wsss.refine.excel.method import Excel
 from wsss.refine.excel.relation import relation, shift
-from wsss.refine.load import from_checkpoint
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-
-def main() -> None:
-    """Parse the command line and draw."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=ROOT / "results/demo-excel")
-    parser.add_argument("--image", default="val_0054")
-    parser.add_argument("--patch", type=int, nargs=2, default=(7, 7), help="row and column")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/img/excel.png")
-    options = parser.parse_args()
-    draw(options.run, options.image, tuple(options.patch), options.out)
 
 
 @torch.no_grad()
-def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
+def draw_calibration(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     """One held-out image: attention and CAM of CLIP, calibrated, and calibrated by learning."""
-    checkpoint, cache = run / "refine/checkpoint.safetensors", ROOT / "results/cache"
-    refiner = from_checkpoint(checkpoint, device="cpu", cache=cache)
-    assert isinstance(refiner, Excel)
+    scene = load_scene(run, image, "val", Excel)
+    refiner, sample, photo, pixels = scene.refiner, scene.sample, scene.photo, scene.pixels
     setup, inputs, encoder = refiner.setup, refiner.setup.encoder_input, refiner.encoder
-    manifest, classes = load(run / "manifest")
-    sample = next(s for s in manifest.split("val") if s.id == image)
-    photo, pixels = inputs.photo(sample), inputs.pixels(sample)[None]
     features = refiner.encode(pixels, dynamic=True)
     grid = features.grid
     clean, _, logits = refiner.head(features.features, grid)
@@ -55,6 +33,7 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     dynamic = refiner.patch_text.maps(refiner.tokens(features, related), grid, *rows)
     refined = refiner.spread(features.attention, dynamic, rows[0], related)
     settings = setup.cams.patch_text.model_copy(update={"relation": "none"})
+    cache = ROOT / "results/cache"
     bank = enriched_bank(inputs.clip, setup.classes, setup.template, settings.tse, cache)
     plain = PatchText(encoder, bank, settings)
     encoding = encoder.run(pixels, attention_of=[encoder.depth - 1])
@@ -67,8 +46,6 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
         return matrix[near].view(grid)
 
     attention = encoding.attention[encoder.depth - 1][0, 1:, 1:]
-    figure, axes = plt.subplots(2, 5, figsize=(13, 5.4), layout="constrained")
-    first = classes.names[sample.tags[0]]
     panels = [
         ("image and one patch", lambda a: paint_photo(a, photo, patch, grid)),
         (
@@ -87,7 +64,7 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
             "learned affinity $\\sigma(R)$\nof that patch",
             lambda a: paint_map(a, of_patch(related[0].sigmoid())),
         ),
-        (f"CAM of “{first}”:\nCLIP's own features", lambda a: paint_map(a, plain_map[0])),
+        (f"CAM of “{scene.tags[0]}”:\nCLIP's own features", lambda a: paint_map(a, plain_map[0])),
         ("static CAM (SVC)", lambda a: paint_map(a, static[0])),
         ("dynamic CAM (SVC + LVC)", lambda a: paint_map(a, dynamic[0])),
         ("dynamic CAM, propagated\nby attention and affinity", lambda a: paint_map(a, refined[0])),
@@ -96,12 +73,9 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
             lambda a: paint_labels(a, logits[0].argmax(0).byte().numpy()),
         ),
     ]
-    for axis, (title, paint) in zip(axes.flat, panels, strict=True):
-        paint(axis)
-        axis.set_title(title, fontsize=9.5)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=90, metadata={"Software": None})
+    draw(panels, (13, 5.4), out)
 
 
 if __name__ == "__main__":
-    main()
+    options = parse_options(__doc__, "excel", "val_0054")
+    draw_calibration(options.run, options.image, tuple(options.patch), options.out)

@@ -8,47 +8,24 @@ python docs/img/weclip_plus.py
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
-from weclip import ROOT, paint_labels, paint_map, paint_photo
+from panels import draw, load_scene, paint_labels, paint_map, paint_photo, parse_options
 
-from wsss.artifacts.shard import Shard
 from wsss.clip.images import resize_image
-from wsss.data.manifest_folder import load
 from wsss.labels.online import IgnoreBand, online_labels
 from wsss.refine.blocks.refinement import block_distances, select_near, trusted_affinity
-from wsss.refine.load import from_checkpoint
 from wsss.refine.weclip_plus.method import WeClipPlus
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-
-def main() -> None:
-    """Parse the command line and draw."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=ROOT / "results/demo-weclip-plus")
-    parser.add_argument("--image", default="val_0054")
-    parser.add_argument("--patch", type=int, nargs=2, default=(7, 7), help="row and column")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/img/weclip-plus.png")
-    options = parser.parse_args()
-    draw(options.run, options.image, tuple(options.patch), options.out)
 
 
 @torch.no_grad()
-def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
+def draw_refinement(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     """One image through both encoders and the gated refinement, in the symbols of the page."""
-    checkpoint = run / "refine/checkpoint.safetensors"
-    refiner = from_checkpoint(checkpoint, device="cpu", cache=ROOT / "results/cache")
-    assert isinstance(refiner, WeClipPlus)
+    scene = load_scene(run, image, "val", WeClipPlus)
+    refiner, sample, photo, pixels = scene.refiner, scene.sample, scene.photo, scene.pixels
     options, inputs = refiner.options, refiner.setup.encoder_input
-    manifest, classes = load(run / "manifest")
-    sample = next(s for s in manifest.split("val") if s.id == image)
-    photo, pixels = inputs.photo(sample), inputs.pixels(sample)[None]
     blocks = options.rfm_blocks_of(refiner.encoder.depth)
     features = refiner.encode(pixels, attention_blocks=blocks)
     decoded = refiner.decode(features)
@@ -56,11 +33,7 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     assert attention is not None
     selected = select_near(block_distances(learned, attention, options.block_distance))
     trusted = trusted_affinity(learned, attention, selected)
-    initial = next(
-        torch.from_numpy(shard.read(image).arrays["cam"].astype(np.float32))
-        for path in sorted((run / "cams/val").glob("*.h5"))
-        if image in (shard := Shard(path))
-    )
+    initial = torch.from_numpy(scene.item("cams").arrays["cam"].astype(np.float32))
     image_index, tags = torch.zeros(len(initial), dtype=torch.long), torch.tensor(sample.tags)
     sources = refiner.sources(decoded.logits, image_index, tags)
     assert sources is not None
@@ -81,10 +54,9 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
     def predicted(logits: torch.Tensor) -> np.ndarray:
         return logits[0].argmax(0).numpy().astype(np.uint8)
 
-    first = classes.names[sample.tags[0]]
     panels = [
         ("image and one patch", lambda a: paint_photo(a, photo, patch, features.clip.grid)),
-        (f"$M_k$ of “{first}”: frozen CLIP", lambda a: paint_map(a, initial[0])),
+        (f"$M_k$ of “{scene.tags[0]}”: frozen CLIP", lambda a: paint_map(a, initial[0])),
         ("$P_k$: the network's own belief", lambda a: paint_map(a, sources[0])),
         ("$m_k = M_k \\odot P_k$: the sources", lambda a: paint_map(a, initial[0] * sources[0])),
         ("$A_f$: learned affinity\nof that patch", lambda a: paint_map(a, of_patch(learned))),
@@ -108,13 +80,9 @@ def draw(run: Path, image: str, patch: tuple[int, int], out: Path) -> None:
         ),
         ("$z$: the prediction", lambda a: paint_labels(a, predicted(decoded.logits))),
     ]
-    figure, axes = plt.subplots(2, 6, figsize=(14, 5.2), layout="constrained")
-    for axis, (title, paint) in zip(axes.flat, panels, strict=True):
-        paint(axis)
-        axis.set_title(title, fontsize=9.5)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=90, metadata={"Software": None})
+    draw(panels, (14, 5.2), out)
 
 
 if __name__ == "__main__":
-    main()
+    options = parse_options(__doc__, "weclip-plus", "val_0054")
+    draw_refinement(options.run, options.image, tuple(options.patch), options.out)

@@ -5,12 +5,12 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.builders import provenance, write_shard
+from tests.workflow.jobs import python_of_jobs
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Item
@@ -24,7 +24,7 @@ from .conftest import Results
 
 def wsss(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "wsss", *map(str, arguments)],
+        [python_of_jobs(), "-m", "wsss", *map(str, arguments)],
         cwd=cwd, text=True, capture_output=True, check=False,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip

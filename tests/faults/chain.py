@@ -141,7 +141,7 @@ CHAIN: tuple[Kind, ...] = (
 )  # fmt: skip
 """In an order in which each command has its inputs."""
 _ALIKE = frozenset({"compare", "efficiency"} | {f"score {what}" for what in (
-    "affinity", "blob", "seeds", "refined", "masks", "refiner", "predictions",
+    "affinity", "blob", "seeds", "refiner_scores", "refiner_prediction", "segmenter",
 )})  # fmt: skip
 KINDS = CHAIN if os.environ.get("WSSS_ALL_KINDS") else tuple(
     kind for kind in CHAIN if kind.name not in _ALIKE

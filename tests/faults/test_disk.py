@@ -42,7 +42,7 @@ def test_full_disk(
 ) -> None:
     """A command fails on a disk that is too small, and completes once there is space."""
     counts: Counter[str] = Counter()
-    for kind in KINDS:
+    for kind in WAYS:
         out = disk / "out"
         needed = sum(-(-size // _PAGE) * _PAGE for size in _sizes(undisturbed, kind))
         moments = random.Random(f"disk {kind.name}")

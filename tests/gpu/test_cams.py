@@ -1,5 +1,8 @@
 """Every CAM source on a pretended GPU: the maps are those of the CPU."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +22,26 @@ from wsss.data.ingest.stage import ingest
 
 SIZES = [(40, 56), (56, 40), (40, 56), (40, 56)]
 TAGS = ["cat", "cat;dog", "bird;cat;dog", "dog"]
+KINDS = ("attention", "distribution", "feature", "joined", "dino")
 SOURCES: dict[str, dict[str, Any]] = {
-    "grad_cam": {},
-    "grad_cam, views": {"scales": [1.0, 0.75], "flip": True},
+    f"{source}, {kind}": {"source": source, "affinity": {"kind": kind}}
+    for source in ("grad_cam", "patch_text")
+    for kind in KINDS
+} | {
+    "grad_cam, views": {"scales": [1.0, 0.75], "flip": True, "affinity": {"kind": "joined"}},
     "grad_cam, no affinity": {"affinity": {"enabled": False}},
-    "patch_text": {"source": "patch_text"},
     "patch_text, as published": {"source": "patch_text", "patch_text": {"attention": "mixed"}},
-    "grad_cam, distribution": {"affinity": {"kind": "distribution"}},
-    "grad_cam, feature": {"affinity": {"kind": "feature"}},
-    "grad_cam, joined": {"scales": [1.0, 0.75], "flip": True, "affinity": {"kind": "joined"}},
-    "patch_text, joined": {"source": "patch_text", "affinity": {"kind": "joined"}},
-    "grad_cam, dino": {"affinity": {"kind": "dino"}},
 }
+
+
+@dataclass(frozen=True)
+class OnGpu:
+    """Maps that a pretended GPU made, and what that took."""
+
+    shard: Path
+    launches: int
+    waits: dict[str, int]
+    """By line, where there are any. Loading an encoder waits once, and is left out."""
 
 
 @pytest.fixture(scope="module")
@@ -55,31 +66,37 @@ def _config(photos: Path, **sections: Any) -> Config:
     return clip_es_config(overlay(small, sections))
 
 
+@pytest.fixture(scope="module")
+def on_gpu(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], OnGpu]:
+    """Each of the sources on a pretended GPU, once."""
+
+    @cache
+    def compute(source: str) -> OnGpu:
+        config = _config(manifest.parent, cams=SOURCES[source], compute={"device": "cuda"})
+        with PretendGpu() as gpu:
+            shard = _shard(config, manifest, tmp_path_factory.mktemp("gpu") / "gpu.h5")
+        waits = {line: n for line, n in gpu.waits.items() if n and "encoder.py" not in line}
+        return OnGpu(shard, gpu.launches.total(), waits)
+
+    return compute
+
+
 @pytest.mark.parametrize("source", SOURCES)
-def test_maps_are_those_of_the_cpu(manifest: Path, source: str, tmp_path: Path) -> None:
-    cams = SOURCES[source]
-    on_cpu = _shard(_config(manifest.parent, cams=cams), manifest, tmp_path / "cpu.h5")
-    with PretendGpu() as gpu:
-        config = _config(manifest.parent, cams=cams, compute={"device": "cuda"})
-        on_gpu = _shard(config, manifest, tmp_path / "gpu.h5")
-    assert gpu.launches.total() > 100
-    _assert_close(on_gpu, on_cpu)
+def test_maps_are_those_of_the_cpu(
+    manifest: Path, on_gpu: Callable[[str], OnGpu], source: str, tmp_path: Path
+) -> None:
+    config = _config(manifest.parent, cams=SOURCES[source])
+    on_cpu = _shard(config, manifest, tmp_path / "cpu.h5")
+    assert on_gpu(source).launches > 100
+    _assert_close(on_gpu(source).shard, on_cpu)
 
 
 @pytest.mark.parametrize("source", ["grad_cam", "patch_text"])
-@pytest.mark.parametrize("kind", ["distribution", "feature", "joined", "dino"])
+@pytest.mark.parametrize("kind", KINDS[1:])
 def test_no_kind_of_affinity_waits_for_the_gpu(
-    manifest: Path, source: str, kind: str, tmp_path: Path
+    on_gpu: Callable[[str], OnGpu], source: str, kind: str
 ) -> None:
-    waits = []
-    for affinity in ("attention", kind):
-        cams = {"source": source, "affinity": {"kind": affinity}}
-        config = _config(manifest.parent, cams=cams, compute={"device": "cuda"})
-        with PretendGpu() as gpu:
-            _shard(config, manifest, tmp_path / f"{affinity}.h5")
-        # Loading an encoder waits, once however many images there are.
-        waits.append({line: n for line, n in gpu.waits.items() if n and "encoder.py" not in line})
-    assert waits[1] == waits[0]
+    assert on_gpu(f"{source}, {kind}").waits == on_gpu(f"{source}, attention").waits
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from PIL import Image
 
 from tests.machines import disk_in_memory
 from tests.workflow.conftest import jobs
+from tests.workflow.jobs import forking, python_of_jobs
 from wsss.artifacts.shard import Shard
 from wsss.demo.scenes import render_scene
 from wsss.photos.record import read_record
@@ -48,12 +48,12 @@ def write_tags(folder: Path, tags: Mapping[str, list[str]]) -> None:
 
 
 def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """A command of this environment, which need not be active, in a folder."""
+    """A command of this environment, which need not be active, in a folder; its jobs fork."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WSSS_")}
     done = subprocess.run(
-        [sys.executable, "-m", *command],
+        [python_of_jobs(), "-m", *command],
         cwd=folder,
-        env=environment,
+        env=forking(environment),
         text=True,
         capture_output=True,
         check=False,

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -39,35 +40,40 @@ CHAIN = {
 }
 
 
-@pytest.fixture
-def imported(tmp_path: Path, source: Chain) -> Chain:
-    """A copy of the chain that a test may change; its CAMs are imported and its CLIP is a file."""
-    shutil.copytree(source.folder, tmp_path / "chain")
-    chain = Chain.__new__(Chain)
-    chain.folder, chain.manifest = tmp_path / "chain", tmp_path / "chain/manifest"
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """Its CAMs are imported and its CLIP is a file; a training and its scores are there."""
+    chain = Chain(tmp_path_factory.mktemp("chains") / "chain", **CHAIN)
     weights = chain.folder / "clip.safetensors"
-    shutil.copy(expand_path(source.config().clip.pretrained), weights)
+    shutil.copy(expand_path(chain.config().clip.pretrained), weights)
     external = {"path": str(chain.folder / "seeds"), "layout": "png"}
     chain.base = overlay(
-        source.base,
+        chain.base,
         {
-            "data": {"root": str(chain.folder / "data")},
             "clip": {"pretrained": str(weights)},
             "cams": {"source": "external", "external": external, "affinity": {"last_blocks": 6}},
         },
     )
-    manifest, _ = load(source.manifest)
+    manifest, _ = load(chain.manifest)
     for sample in manifest:
         labels = np.zeros((sample.height, sample.width), np.uint8)
         labels[:20] = sample.tags[0] + 1
         save_label_png(chain.folder / "seeds" / f"{sample.id}.png", labels)
-    prepare(chain, chain.config())
+    config = chain.config()
+    prepare(chain, config)
+    chain.apply(config, chain.train(config, chain.folder / "trained"), chain.folder / "scores.h5")
+    shutil.copytree(chain.folder, chain.folder.with_name("untouched"))
     return chain
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    return Chain(tmp_path_factory.mktemp("source"), **CHAIN)
+@pytest.fixture
+def imported(trained: Chain) -> Chain:
+    """The same, which a test may change; at the same place, since keys hold paths of weights."""
+    shutil.rmtree(trained.folder)
+    shutil.copytree(trained.folder.with_name("untouched"), trained.folder)
+    chain = copy(trained)
+    chain.cams = dict(trained.cams)
+    return chain
 
 
 def prepare(chain: Chain, config: Config, shards: int = 1) -> list[Path]:
@@ -133,8 +139,7 @@ def test_what_imported_cams_do_not_show_starts_the_training_anew(
 ) -> None:  # fmt: skip
     """The CAMs are the same before and after the change."""
     cams, scores = contents([imported.cams["train"]]), imported.folder / "scores.h5"
-    config, out = imported.config(), imported.folder / "trained"
-    imported.apply(config, imported.train(config, out), scores)
+    out = imported.folder / "trained"
     if change is not None:
         change(imported)
     changed = imported.config(**settings)
@@ -150,9 +155,10 @@ def test_scores_know_the_texts_of_a_training_that_ended_alike(
     imported: Chain, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The texts of ExCEL decide its CAMs, whether or not training saw them."""
-    config, scores = imported.config(), imported.folder / "scores.h5"
-    checkpoint = imported.train(config, imported.folder / "trained")
-    imported.apply(config, checkpoint, scores)
+    checkpoint, scores = (
+        imported.folder / "trained/checkpoint.safetensors",
+        imported.folder / "scores.h5",
+    )
     changed = imported.config(**PROMPTS)
     prepare(imported, changed)
     caplog.set_level(logging.INFO)
@@ -203,7 +209,7 @@ def test_settings_that_change_no_result_keep_training_and_scores(
 ) -> None:
     config, out = imported.config(), imported.folder / "trained"
     expected = key(imported, config)
-    checkpoint = imported.train(config, out)
+    checkpoint = out / "checkpoint.safetensors"
     imported.apply(config, checkpoint, imported.folder / "scores/1-of-1.h5")
     caplog.set_level(logging.INFO)
     moved = imported.folder / "moved"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -91,41 +92,40 @@ def save_mask(path: Path, labels: np.ndarray) -> None:
     image.save(path)
 
 
+def build_run(folder: Path, count: int = 6, **sections: Mapping[str, object]) -> Run:
+    """A run of ``count`` images in a folder, with random blocks as truth and noisy CAMs."""
+    rng = np.random.default_rng(5)
+    root = folder / "data"
+    samples, truths, photos, cams = [], {}, {}, {}
+    for index in range(count):
+        image = f"sub folder/bild ü {index}" if index == 0 else f"image{index}"
+        height, width = (24, 32) if index % 2 else (33, 20)
+        tags = tuple(sorted(rng.permutation(3)[: 1 + index % 3].tolist()))
+        tags = () if index == count - 1 else tags
+        truth = np.zeros((height, width), np.uint8)
+        grid = np.zeros((len(tags), 5, 4), np.float32)
+        for row, tag in enumerate(tags):
+            top, left = rng.integers(0, 12, 2)
+            truth[top : top + 10, left : left + 8] = tag + 1
+            grid[row] = rng.random((5, 4)) * 0.5
+            grid[row, top * 5 // height :, left * 4 // width :][:2, :2] += 0.5
+        truth[:, -1] = 255
+        photo = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        path = root / "JPEGImages" / f"{image}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo).save(path)
+        save_mask(root / "SegmentationClass" / f"{image}.png", truth)
+        samples.append(Sample(image, "train", path, width, height, digest_file(path), tags))
+        truths[image], photos[image], cams[image] = truth, photo, grid.astype(np.float16)
+    write_manifest_folder(folder / "manifest", CLASSES, samples)
+    config = clip_es_config({"data": {"root": str(root)}, "compute": {"workers": 1}, **sections})
+    return Run(folder, config, samples, truths, photos, cams)
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Run]:
-    """Build a run of ``count`` images with random blocks as truth and noisy CAMs."""
-
-    def make(count: int = 6, **sections: Mapping[str, object]) -> Run:
-        rng = np.random.default_rng(5)
-        root = tmp_path / "data"
-        samples, truths, photos, cams = [], {}, {}, {}
-        for index in range(count):
-            image = f"sub folder/bild ü {index}" if index == 0 else f"image{index}"
-            height, width = (24, 32) if index % 2 else (33, 20)
-            tags = tuple(sorted(rng.permutation(3)[: 1 + index % 3].tolist()))
-            tags = () if index == count - 1 else tags
-            truth = np.zeros((height, width), np.uint8)
-            grid = np.zeros((len(tags), 5, 4), np.float32)
-            for row, tag in enumerate(tags):
-                top, left = rng.integers(0, 12, 2)
-                truth[top : top + 10, left : left + 8] = tag + 1
-                grid[row] = rng.random((5, 4)) * 0.5
-                grid[row, top * 5 // height :, left * 4 // width :][:2, :2] += 0.5
-            truth[:, -1] = 255
-            photo = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
-            path = root / "JPEGImages" / f"{image}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(photo).save(path)
-            save_mask(root / "SegmentationClass" / f"{image}.png", truth)
-            samples.append(Sample(image, "train", path, width, height, digest_file(path), tags))
-            truths[image], photos[image], cams[image] = truth, photo, grid.astype(np.float16)
-        write_manifest_folder(tmp_path / "manifest", CLASSES, samples)
-        config = clip_es_config(
-            {"data": {"root": str(root)}, "compute": {"workers": 1}, **sections}
-        )
-        return Run(tmp_path, config, samples, truths, photos, cams)
-
-    return make
+    """`build_run` in the folder of the test."""
+    return partial(build_run, tmp_path)
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ class Project:
         return done
 
     def wsss(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "wsss", *arguments]
+        command = [python_of_jobs(), "-m", "wsss", *arguments]
         return subprocess.Popen(
             command, cwd=self.root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )

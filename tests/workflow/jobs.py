@@ -1,11 +1,15 @@
 """A process that imports torch and mmsegmentation once and then forks: `python -m wsss …`.
 
-Half of a job of the tests is the import of these packages. A child is the program after them, in a
-folder and an environment of its own. The package is not among them: each child imports that of its
-project. `job_client.py` takes the place of `python` in the jobs of an engine of the tests.
+Most of a job of the tests is the import of these packages. A child is the program after them, in a
+folder and an environment of its own. With the first job of a project a second server forks from the
+first, which imports the package of that project, too, as its sources are now; it ends when nobody
+asks it for a while. `job_client.py` takes the place of `python` in the jobs of an engine of the
+tests, and knows the server of its project by the sources.
 """
 
 import atexit
+import gc
+import importlib
 import json
 import os
 import select
@@ -15,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -28,21 +33,41 @@ _IMPORTED = (
     "threadpoolctl", "yaml", "huggingface_hub", "concurrent.futures.process",
 )  # fmt: skip
 """What stages take from other packages, apart from those that need remedies."""
-_BEFORE_START = ("PYTHON", "OMP_", "MKL_", "KMP_", "LC_", "LANG", "LD_", "CUDA", "ATEN", "DNNL")
-"""Variables that are read while Python and torch start, by their first letters."""
+_PACKAGE = (
+    "wsss.cli.app", "wsss.demo.app", "wsss.config.model", "wsss.cams.stage", "wsss.masks.stage",
+    "wsss.refine.stage", "wsss.score.stage", "wsss.score.tables.write",
+)  # fmt: skip
+"""What a project's server imports of its package."""
+_IDLE = 60.0
+"""Seconds after which a project's server ends."""
+_BEFORE_START = ("PYTHON", "OMP_", "MKL_", "KMP_", "LC_", "LANG", "LD_", "CUDA", "ATEN", "DNNL",
+                 "HF_")  # fmt: skip
+"""Variables that are read while Python and packages start, by their first letters."""
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS")
+"""Variables that the engine sets for each job: a child sets torch's threads by them."""
 _LENGTH = 8
 """Bytes of the number that says how long a request is."""
 
 
-def _start_values(environment: dict[str, str]) -> dict[str, str]:
+def _start_values(environment: Mapping[str, str]) -> dict[str, set[str]]:
+    """What these variables say; of paths, the set."""
     return {
-        name: value
+        name: set(filter(None, value.split(os.pathsep)))
         for name, value in environment.items()
-        if name.startswith(_BEFORE_START) and name != "PYTHONPATH"
+        if name.startswith(_BEFORE_START) and name not in ("PYTHONPATH", *_THREADS)
     }
 
 
-_STARTED_WITH = _start_values(dict(os.environ))
+_STARTED_WITH = _start_values(os.environ)
+
+
+def _started_alike(environment: Mapping[str, str]) -> bool:
+    """Whether a process of this environment is this one, but for what imports add: cv2 a path."""
+    given, imported, nothing = _start_values(environment), _start_values(os.environ), set[str]()
+    return all(
+        _STARTED_WITH.get(name, nothing) <= given.get(name, nothing) <= imported.get(name, nothing)
+        for name in (given | imported)
+    )
 
 
 @cache
@@ -55,6 +80,7 @@ def python_of_jobs() -> Path:
                       f'"{address}" "{sys.executable}" "$@"\n')  # fmt: skip
     python.chmod(0o755)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= dict.fromkeys(_THREADS, "1")
     server = subprocess.Popen(
         [sys.executable, __file__, str(address)], env=environment, cwd="/",
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -65,21 +91,36 @@ def python_of_jobs() -> Path:
     return python
 
 
+def forking(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which programs of Python name `python_of_jobs` as their interpreter.
+
+    An engine's jobs fork then, whoever starts the engine. It replaces PYTHONPATH.
+    """
+    folder = python_of_jobs().parent
+    customization = f"import sys\nsys.executable = {str(python_of_jobs())!r}\n"
+    (folder / "sitecustomize.py").write_text(customization)
+    return {**environment, "PYTHONPATH": str(folder)}
+
+
 _SERVERS: list[subprocess.Popen[bytes]] = []
 """They end when their standard input is closed, so it must stay open as long as this process."""
 
 
-def _serve(address: str) -> list[str]:
-    """Answer requests until standard input ends; in a child, return its arguments."""
+def _listen(address: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
-    print("listens", flush=True)
-    _import_packages()
+    return listener
+
+
+def _serve(listener: socket.socket, idle: float | None = None) -> list[str]:
+    """Answer requests until standard input ends; in a child, return its arguments."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who answer
     while True:
-        ready, _, _ = select.select([listener, sys.stdin], [], [])
-        if sys.stdin in ready:
+        ready, _, _ = select.select([listener, sys.stdin], [], [], idle)
+        if not ready or sys.stdin in ready:
+            with suppress(FileNotFoundError):
+                os.unlink(listener.getsockname())
             os._exit(0)
         connection, _ = listener.accept()
         if not os.fork():
@@ -89,10 +130,22 @@ def _serve(address: str) -> list[str]:
         connection.close()
 
 
+def _serve_project(address: str, package: str) -> list[str]:
+    """The same with the package of a project, from the folder that holds it."""
+    try:
+        listener = _listen(address)
+    except OSError:  # another request was first
+        os._exit(0)
+    sys.path.insert(0, package)
+    for name in _PACKAGE:
+        importlib.import_module(name)
+    del sys.path[0]
+    gc.freeze()
+    return _serve(listener, _IDLE)
+
+
 def _import_packages() -> None:
     """Import other packages, those that need remedies with the package's own, and forget that."""
-    import gc
-    import importlib
     import warnings
 
     path = list(sys.path)
@@ -119,13 +172,20 @@ def _answer(connection: socket.socket) -> list[str]:
     while len(content) < length:
         content += connection.recv(length - len(content))
     request = json.loads(content)
-    if _start_values(request["env"]) != _STARTED_WITH:
+    threads = _threads(request["env"])
+    if threads is None or not _started_alike(request["env"]):
         connection.sendall(b"again")
         os._exit(0)
+    address, package = request["address"], request["package"]
+    if address and not os.path.exists(address) and not os.fork():
+        connection.close()
+        for file in files:
+            os.close(file)
+        return _serve_project(address, package)
     job = os.fork()
     if not job:
         connection.close()
-        return _become(request, files)
+        return _become(request, files, threads)
     for file in files:
         os.close(file)
     process = os.pidfd_open(job)
@@ -138,8 +198,18 @@ def _answer(connection: socket.socket) -> list[str]:
     os._exit(0)
 
 
-def _become(request: dict[str, object], files: list[int]) -> list[str]:
+def _threads(environment: dict[str, str]) -> int | None:
+    """Threads of torch that the variables ask for; None where they differ."""
+    default = environment.get(_THREADS[0], str(os.cpu_count()))
+    counts = {environment.get(name, default) for name in _THREADS}
+    return int(counts.pop()) if len(counts) == 1 else None
+
+
+def _become(request: dict[str, object], files: list[int], threads: int) -> list[str]:
     """Make this process what a shell would have started; its arguments."""
+    import torch
+
+    torch.set_num_threads(threads)
     for target, file in enumerate(files):
         os.dup2(file, target)
         os.close(file)
@@ -155,11 +225,17 @@ def _become(request: dict[str, object], files: list[int]) -> list[str]:
     sys.path[:] = [folder, *filter(None, given), *packages]
     sys.argv = ["-m", *arguments]
     sys.orig_argv = [sys.executable, "-m", "wsss", *arguments]
+    sys.modules.pop("sitecustomize", None)
+    with suppress(ImportError):  # as Python does when it starts
+        importlib.import_module("sitecustomize")
     return arguments
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    first = _listen(sys.argv[1])
+    print("listens", flush=True)
+    _import_packages()
+    _serve(first)
     import runpy
 
     runpy.run_module("wsss", run_name="__main__", alter_sys=True)

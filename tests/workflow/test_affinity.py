@@ -44,10 +44,10 @@ def test_each_kind_has_maps_and_a_row(tmp_path: Path) -> None:
         "feature": {"kind": "feature"},
     }
     runs = {name: {"cams": {"affinity": kind}} for name, kind in kinds.items()}
-    _configure(project, sweep={})
+    _configure(project, sweep={}, cams={"splits": ["train"]})
     _set_runs(project, runs)
     done = project.runs(TABLE)
-    assert done["cams"] == done["score_affinity"] == 2 * 3
+    assert done["cams"] == done["score_affinity"] == 3
     with (project.root / TABLE).open() as stream:
         rows = list(csv.DictReader(stream))
     assert {row["run"] for row in rows} >= set(kinds)
@@ -66,7 +66,7 @@ def test_each_kind_has_maps_and_a_row(tmp_path: Path) -> None:
     _set_runs(project, runs | {"attention": {"cams": {"affinity": {"sharpness": 7.0}}}})
     assert not project.would_run(TABLE)
     _set_runs(project, runs | {"joined": {"cams": {"affinity": {"kind": "joined", "tau": 0.3}}}})
-    assert project.would_run(TABLE)["cams"] == 2
+    assert project.would_run(TABLE)["cams"] == 1
 
 
 def _set_runs(project: Project, runs: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ import pytest
 from wsss.artifacts.shard import Shard
 
 from .conftest import ENGINE, ROOT
+from .engines import engines
+from .jobs import python_of_jobs
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 CONFIG = {
@@ -24,11 +26,28 @@ CAMS = "results/tiny/cams/train/1-of-1.h5"
 SEGMENTERS = ("mmseg", "mmcv", "mmengine", "timm")
 
 
+def _environment() -> dict[str, str]:
+    """That of these tests, without what leads to their source tree."""
+    # As the server of the jobs was started with them.
+    given = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in given or not name.startswith(("PYTHON", "WSSS_"))
+    }
+
+
+def _snakemake(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the engine in a folder; it and its jobs fork, and take the package of the workflow."""
+    words = list(map(str, arguments))
+    return engines().run(words, cwd=folder, env=_environment(), python=python_of_jobs())
+
+
 def _run(
     *command: object, folder: Path, paths: tuple[Path, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Run a program in a folder, with nothing but ``paths`` in PYTHONPATH."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "WSSS_"))}
+    environment = _environment()
     if paths:
         environment["PYTHONPATH"] = os.pathsep.join(map(str, paths))
     return subprocess.run(
@@ -55,7 +74,7 @@ def _outer_workflow(folder: Path, snakefile: str, uses: str = "*") -> None:
 
 def test_a_module_under_other_names_runs(tmp_path: Path) -> None:
     _outer_workflow(tmp_path, f'"{ROOT}/workflow/Snakefile"', uses="wsss_*")
-    done = _run(ENGINE, "--cores", "1", "--", CAMS, folder=tmp_path)
+    done = _snakemake("--cores", "1", "--", CAMS, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     (log,) = (tmp_path / ".snakemake/log").iterdir()
     rules = re.findall(r"^Finished jobid: \d+ \(Rule: (\w+)\)", log.read_text(), re.MULTILINE)
@@ -66,7 +85,7 @@ def test_a_module_under_other_names_runs(tmp_path: Path) -> None:
 
 def test_a_module_with_a_prefix_is_refused(tmp_path: Path) -> None:
     _outer_workflow(tmp_path, f'"{ROOT}/workflow/Snakefile"\n    prefix:\n        "out"')
-    done = _run(ENGINE, "--dry-run", "--cores", "1", folder=tmp_path)
+    done = _snakemake("--dry-run", "--cores", "1", folder=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: module wsss: prefix and replace_prefix")
 
@@ -75,7 +94,7 @@ def test_another_folder_takes_the_shipped_configuration(tmp_path: Path) -> None:
     changes = ["--config", f"data={json.dumps(CONFIG['data'])}"]
     manifest = "results/demo/manifest/manifest.csv"
     arguments = ["--cores", "1", "--directory", tmp_path, *changes, "--", manifest]
-    done = _run(ENGINE, *arguments, folder=ROOT)
+    done = _snakemake(*arguments, folder=ROOT)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / manifest).read_text().splitlines()) == 1 + 4 + 2
 
@@ -83,7 +102,7 @@ def test_another_folder_takes_the_shipped_configuration(tmp_path: Path) -> None:
 def test_the_configuration_of_the_folder_comes_first(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(json.dumps(CONFIG))
     arguments = ["--dry-run", "--cores", "1", "--snakefile", ROOT / "Snakefile"]
-    done = _run(ENGINE, *arguments, folder=tmp_path)
+    done = _snakemake(*arguments, folder=tmp_path)
     assert "results/tiny/" in done.stdout
     assert "results/demo/" not in done.stdout
 

@@ -17,6 +17,7 @@ from PIL import Image
 from wsss.config.model import DEMO
 
 from .conftest import CONFIG, ENGINE, RUN, SCREEN, Project, copy_project
+from .jobs import forking
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -26,15 +27,15 @@ _OF_ENGINES = ("PYTHONPATH", "WSSS_ENGINE_PID", "WSSS_ENGINE_HOST")
 
 
 class Terminal:
-    """A run of `snakemake --cores 1` on a terminal of its own."""
+    """A run of `snakemake --cores 1` on a terminal of its own; its jobs may fork (`jobs.py`)."""
 
-    def __init__(self, project: Project, *arguments: str) -> None:
+    def __init__(self, project: Project, *arguments: str, forks: bool = False) -> None:
         self._screen, inner = pty.openpty()
         environment = {k: v for k, v in os.environ.items() if k not in _OF_ENGINES}
         self._process = subprocess.Popen(
             [ENGINE, "--cores", "1", *arguments],
             cwd=project.root,
-            env=environment | {"TERM": "xterm"},
+            env=(forking(environment) if forks else environment) | {"TERM": "xterm"},
             stdin=inner,
             stdout=inner,
             stderr=inner,
@@ -122,7 +123,12 @@ def _run_into_a_pipe(project: Project, *arguments: str) -> str:
     environment = {k: v for k, v in os.environ.items() if k not in _OF_ENGINES}
     command = [ENGINE, "--cores", "1", *arguments]
     done = subprocess.run(
-        command, cwd=project.root, env=environment, text=True, capture_output=True, check=True
+        command,
+        cwd=project.root,
+        env=forking(environment),
+        text=True,
+        capture_output=True,
+        check=True,
     )
     return done.stderr
 
@@ -168,7 +174,7 @@ def test_a_job_that_warns(project: Project) -> None:
     with (project.root / "photos/tags.csv").open("a") as stream:
         stream.write("not\x1bhere.jpg,cat\n")
     target = str(MANIFEST / "manifest.csv")
-    run = Terminal(project, target)
+    run = Terminal(project, target, forks=True)
     code, lines = run.end()
     assert code == 0, lines
     screen = _without_cursor(run.text)
@@ -245,7 +251,8 @@ def test_a_failing_chart_leaves_the_other_products(finished: Project, tmp_path: 
     for path in targets:
         path.unlink()
     arguments = [str(path.relative_to(project.root)) for path in targets]
-    code, lines = Terminal(project, "--configfile", "tiny.yaml", "--", *arguments).end()
+    command = ("--configfile", "tiny.yaml", "--", *arguments)
+    code, lines = Terminal(project, *command, forks=True).end()
     assert code == 1
     assert curve.exists()  # keep-going
     failures = "\n".join(lines).split("At least one job did not complete successfully.\n\n")[1]
@@ -288,7 +295,7 @@ def test_progress_on_a_terminal(finished: Project, tmp_path: Path) -> None:
     training = CONFIG["retrain"] | {"iterations": 40, "checkpoint_every": 40}
     project.configure(retrain=training)
     target = f"results/{RUN}/segmenter/weights.safetensors"
-    run = Terminal(project, "--configfile", "tiny.yaml", "--", target)
+    run = Terminal(project, "--configfile", "tiny.yaml", "--", target, forks=True)
     code, lines = run.end()
     assert code == 0, lines
     frames = _without_cursor(run.text)

@@ -1,6 +1,5 @@
-# The configuration, typed, and what rules ask of it.
+# The configuration, typed, the runs, and what the rules of all stages ask of them.
 import atexit
-import importlib.resources
 import os
 import re
 import sys
@@ -26,33 +25,13 @@ from wsss.pipeline.failures import explain_failure, say_last
 from wsss.pipeline.plan import PLAN_VARIABLE, Plan
 from wsss.pipeline.screen import show_run
 from wsss.pipeline.slurm import queued_jobs_message
-from wsss.pipeline.products import SCORED
 from wsss.pipeline.runs import Runs
 from wsss.pipeline.stages import stage_code, stage_packages, stage_state
-from wsss.pipeline.watched import (
-    data_state,
-    file_contents,
-    proposals_state,
-    seeds_state,
-    tokenizer_files,
-)
-from wsss.artifacts.digest import digest_file, digest_json
-from wsss.artifacts.watch import is_listed, listing_path
-from wsss.clip.text.knowledge import built_in
-from wsss.config.base import AUTO, with_supervision
-from wsss.config.errors import ConfigError
-from wsss.config.paths import expand_path
-from wsss.data.datasets.coco import instances_path, parts_of
+from wsss.pipeline.watched import file_contents
+from wsss.config.base import AUTO
 from wsss.errors import WsssError
-from wsss._compat.missing_packages import SEGMENTERS, require
 from wsss.compute.device import local_gpus, local_problem, require_cuda
 from wsss.compute.planned_gpus import PLANNED_GPUS, planned_gpus
-from wsss.demo.dataset import RECORD, is_as_drawn
-from wsss.photos.record import is_complete
-from wsss.score.papers.table import load_table
-from wsss.score.product import PRODUCTS
-from wsss.score.truth.corrected import corrections_state
-from wsss.score.truth.find import truth_files, truth_state
 
 
 def stop(reason):
@@ -205,12 +184,6 @@ def manifest_of(wildcards):
     )
 
 
-def test_list(wildcards):
-    """The list of VOC's test images."""
-    root = expand_path(of_run(wildcards).data.root)
-    return str(root / "ImageSets" / "Segmentation" / "test.txt")
-
-
 def shard(product):
     """The shard of a product that belongs to a job."""
     return (
@@ -244,48 +217,6 @@ def corrected_masks(wildcards):
     """The corrected masks that stand in for pseudo masks, where the job's run has some."""
     folder = RUNS.folder("corrected_masks", wildcards.run)
     return [f"{folder}/train.h5"] if of_run(wildcards).retrain.corrected else []
-
-
-def handed_over(product):
-    """What the first job of a prediction hands to the second one."""
-
-    def file(wildcards):
-        path = Path(
-            f"results/{wildcards.run}/{product}/{wildcards.split}/{wildcards.part}.planes"
-        )
-        # Where a run without GPUs was interrupted, the first job did nothing.
-        if (
-            APART
-            and workflow.is_main_process
-            and path.is_file()
-            and not path.stat().st_size
-        ):
-            path.unlink()
-        return str(path)
-
-    return file
-
-
-def take_planes(wildcards, input):
-    """The option of a job that goes on from what a network's job handed over."""
-    return f"--planes {input.planes}" if APART else ""
-
-
-def threads_of_network(section):
-    """Threads of the first job of a prediction, whose CRFs are elsewhere but for many labels."""
-
-    def threads(wildcards):
-        settings = of_run(wildcards)
-        may_have_many = settings.data.kind in ("coco", "folder")
-        is_all = getattr(settings, section).crf_labels == "all"
-        return CONFIG.compute.workers if APART and may_have_many and is_all else 1
-
-    return threads
-
-
-def shown(product):
-    """The shards of a product that a contact sheet shows."""
-    return lambda wildcards: RUNS.shown(wildcards.run, wildcards.split).get(product, [])
 
 
 def sections(stage):
@@ -328,226 +259,11 @@ def packages(stage):
     return lambda wildcards: stage_packages(stage, of_run(wildcards))
 
 
-def watched_data(wildcards):
-    """State of images, lists and tags: ingest runs again when one is changed, new or missing."""
-    folder = f"results/{wildcards.run}/manifest"
-    return data_state(of_run(wildcards).data, folder)
-
-
-def watched_test_data(wildcards):
-    """The same of VOC's test images."""
-    folder = f"results/{wildcards.run}/test"
-    return data_state(of_run(wildcards).data, folder, test_list(wildcards))
-
-
-def watched_seeds(wildcards):
-    """State of imported CAMs or seeds."""
-    return seeds_state(of_run(wildcards))
-
-
-def watched_proposals(wildcards):
-    """State of mask proposals: the masks are made again when one is edited, new or missing."""
-    return proposals_state(of_run(wildcards))
-
-
-def watched_corrections(wildcards):
-    """State of the corrected masks: the training runs again when one is edited, new or missing."""
-    folder = f"results/{wildcards.run}/corrected_masks"
-    return corrections_state(of_run(wildcards).retrain.corrected, folder)
-
-
 def watched_files(files):
     """Contents of input files that no job writes. Snakemake misses one that is replaced by an
     older one."""
     # Snakemake does not compare parameters of functions that take `input`.
     return lambda wildcards: file_contents(files(wildcards), RUNS)
-
-
-def truth(wildcards):
-    """State of a split's pixel labels: adding or editing one scores the split again."""
-    return truth_state(of_run(wildcards).data, wildcards.split)
-
-
-def drawn_truth(wildcards):
-    """The masks of COCO that are drawn before a split is scored."""
-    return list(map(str, truth_files(of_run(wildcards).data, wildcards.split)))
-
-
-def drawn_truth_of_tags(wildcards):
-    """The same of both splits, from which tags are read."""
-    data = of_run(wildcards).data
-    marks = [*truth_files(data, "train"), *truth_files(data, "val")]
-    return list(dict.fromkeys(map(str, marks)))
-
-
-def local_files(*texts):
-    """The given paths that are files on this machine: weights, lists, annotations."""
-    # Files inside this folder go by relative names, so that moving the folder reruns nothing.
-    here = Path.cwd()
-    files = [path for path in map(expand_path, texts) if path.is_file()]
-    return [
-        str(path.relative_to(here) if path.is_relative_to(here) else path)
-        for path in files
-    ]
-
-
-def dataset_files(wildcards):
-    """Files that rules make and ingest reads: all others are its parameter `state`."""
-    data = of_run(wildcards).data
-    if data.kind == "demo":
-        return [f"{data.root}/demo.json"]
-    masks = data.tags == "masks"
-    return [f"results/{wildcards.run}/manifest/mask-tags.csv"] if masks else []
-
-
-def refiner_file(wildcards):
-    """The checkpoint of a refiner that is not trained here."""
-    return str(expand_path(of_run(wildcards).refine.checkpoint))
-
-
-def initial_weights(wildcards):
-    """The files that the segmenter starts from, as far as they are not downloaded."""
-    if HERE:  # hours before the job would say it
-        try:
-            require(*SEGMENTERS)
-        except WsssError as error:
-            stop(error)
-    settings = of_run(wildcards)
-    clip = [settings.clip.model, settings.clip.pretrained]
-    return local_files(
-        settings.retrain.init, *(clip if settings.retrain.uses_clip else [])
-    )
-
-
-def files_of_masks(wildcards):
-    """The lists of images whose masks show the tags; of COCO also what the masks are drawn from."""
-    data = of_run(wildcards).data
-    root = expand_path(data.root)
-    names = [name for name in (data.train_list, data.val_list) if name]
-    files = [f"{root}/ImageSets/Segmentation/{name}.txt" for name in names]
-    if data.kind == "coco":
-        files = [str(instances_path(root, part)) for part in parts_of(data)]
-        files += [f"{root}/{name}" for name in names]
-    return local_files(*files, *names)
-
-
-def clip_files(wildcards):
-    """Local files of the frozen encoder and the descriptions that its texts use."""
-    settings = of_run(wildcards)
-    texts, tse = [
-        settings.clip.model,
-        settings.clip.pretrained,
-    ], settings.cams.patch_text.tse
-    if tse.form != "off":
-        texts += [str(built_in(settings.data.kind)), tse.knowledge or "none"]
-    return local_files(*texts, *tokenizer_files(settings.clip.model))
-
-
-def files_of_encoders(wildcards, names):
-    """The same, and local files of encoders besides CLIP, by their sections."""
-    others = [getattr(of_run(wildcards), name) for name in dict.fromkeys(names)]
-    texts = [text for other in others for text in (other.model, other.pretrained)]
-    return [*clip_files(wildcards), *local_files(*texts)]
-
-
-def cams_files(wildcards):
-    """Those that the affinity reads."""
-    return files_of_encoders(wildcards, of_run(wildcards).cams.other_encoders)
-
-
-def encoder_files(wildcards):
-    """Those that the affinity or the refiner reads."""
-    return files_of_encoders(wildcards, of_run(wildcards).encoders_besides_clip)
-
-
-def repeated_images(wildcards):
-    """The list of images that the training of a refiner sees twice per epoch."""
-    settings = of_run(wildcards)
-    name = settings.refine.options.repeated if settings.data.kind == "voc" else ""
-    root = expand_path(settings.data.root)
-    return (
-        local_files(name, f"{root}/ImageSets/Segmentation/{name}.txt") if name else []
-    )
-
-
-def pngs(run):
-    """The listings of a run's folders of PNGs."""
-    settings = RUNS[run].config
-    products = [("masks", split) for split in settings.cam_splits]
-    products += [("seeds", "train")] if settings.needs_seeds else []
-    folders = [
-        Path(f"{RUNS.folder(product, run)}/{split}/png/{part}-of-{settings.shards}")
-        for product, split in products
-        for part in range(1, settings.shards + 1)
-    ]
-    for folder in folders:
-        drop_outdated(listing_path(folder), folder, is_true=is_listed)
-    return [str(listing_path(folder)) for folder in folders]
-
-
-PAGE_OPTIONS = {
-    "cams": "cams",
-    "seeds": "seeds",
-    "scores_grid": "scores",
-    "masks": "masks",
-    "refiner_predictions": "refiner",
-    "predictions": "predictions",
-}
-
-
-def page_assets(package="wsss.score.page"):
-    """Digest of what a page consists of next to its data; no module, so code lacks it."""
-    folder = importlib.resources.files(package) / "assets"
-    return digest_json([digest_file(path) for path in sorted(folder.iterdir())])
-
-
-def gallery_shards(product):
-    """The shards of a product that the gallery of the job's run shows, of all splits."""
-    return lambda wildcards: [
-        path
-        for split in of_run(wildcards).cam_splits
-        for path in RUNS.shards(product, wildcards.run, split)
-    ]
-
-
-def page_shards(wildcards):
-    """The shards that a result page shows, by product."""
-    shards_by_product = {product: [] for product in PAGE_OPTIONS}
-    for split in page_splits(wildcards):
-        for product in RUNS.on_page(wildcards.run, split):
-            shards_by_product[product] += RUNS.shards(product, wildcards.run, split)
-    return shards_by_product
-
-
-def page_options(wildcards):
-    """The same as options of `wsss page`."""
-    return " ".join(
-        f"--{PAGE_OPTIONS[product]} {path}"
-        for product, paths in page_shards(wildcards).items()
-        for path in paths
-    )
-
-
-def page_splits(wildcards):
-    """The splits of a result page."""
-    return ["train", "val"] if of_run(wildcards).data.val_list else ["train"]
-
-
-def page_records(wildcards):
-    """The records that a result page shows; none without a truth."""
-    return scored_of(wildcards) if of_run(wildcards).data.has_truth else []
-
-
-def counts_of_page(wildcards):
-    """The counts per image next to them."""
-    return counts_of(wildcards) if of_run(wildcards).data.has_truth else []
-
-
-def drawn_truth_of_page(wildcards):
-    """The masks of COCO that are drawn before the page."""
-    data = of_run(wildcards).data
-    files = (truth_files(data, split) for split in page_splits(wildcards))
-    return [str(path) for paths in files for path in paths]
 
 
 def drop_outdated(mark, folder, is_true):
@@ -560,156 +276,11 @@ def drop_outdated(mark, folder, is_true):
         mark.unlink()
 
 
-def final_products():
-    """The last products of this configuration."""
-    products = [
-        product
-        for run in RUNS.final
-        for product in (*RUNS.last_products(run), *watched_products(run))
-    ]
-    return products + RUNS.overviews
-
-
-def watched_products(run):
-    """Files that no rule asks for by name; here Snakemake looks whether they are there."""
-    settings = RUNS[run].config
-    products = [*pngs(run), f"{RUNS.manifest_folder(run)}/classes.json"]
-    if settings.data.kind == "demo":
-        products += [f"{settings.data.root}/{RECORD}"]
-    if settings.data.kind == "folder":
-        record = Path(f"results/{run}/gallery.json")
-        drop_outdated(
-            record, RUNS.gallery_folder(run), is_true=lambda _: is_complete(record)
-        )
-    if settings.data.has_truth:
-        records = map(Path, RUNS.records(run).values())
-        products += [str(path.with_suffix(".images.h5")) for path in records]
-    return products
-
-
-PRODUCT_OF_FILE = {PRODUCTS[product].file: product for product in SCORED}
-
-
-def scored(wildcards):
-    """The product that a file of records scores."""
-    return PRODUCT_OF_FILE[wildcards.file]
-
-
-def scored_shards(wildcards):
-    """Its shards; the blob, which ignores the image, has none."""
-    product = scored(wildcards)
-    return shards(SCORED[product])(wildcards) if PRODUCTS[product].shards else []
-
-
-def scored_stage(wildcards):
-    """The stage that scores it."""
-    return f"score_{scored(wildcards)}"
-
-
-def scored_sections(wildcards):
-    """The configuration values that scoring it reads."""
-    return sections(scored_stage(wildcards))(wildcards)
-
-
-def loss_title(wildcards):
-    """What stands above a loss curve: that pixel labels taught it, if they did."""
-    settings = of_run(wildcards)
-    kind = settings.supervision
-    if settings.retrain.corrected and wildcards.product == "segmenter":
-        kind = "mixed"
-    title = with_supervision(wildcards.run, kind)
-    return ["--title", title] if kind != "tags" else []
-
-
 def precision(wildcards):
     """The precision of the job's run."""
     return of_run(wildcards).compute.precision
 
 
-def workers_of_score(wildcards):
-    """One for the demo, whose few images are counted while a process starts."""
-    return 1 if of_run(wildcards).data.kind == "demo" else LOCAL_WORKERS
-
-
-def scored_of(wildcards):
-    """The records of the job's run."""
-    return list(RUNS.records(wildcards.run).values())
-
-
-def counts_of(wildcards):
-    """The counts per image next to the records of the job's run."""
-    return [
-        str(Path(record).with_suffix(".images.h5")) for record in scored_of(wildcards)
-    ]
-
-
-def scored_of_all(wildcards):
-    """The records of all runs that are compared."""
-    return list(
-        dict.fromkeys(record for run in MANY for record in RUNS.records(run).values())
-    )
-
-
-def rows_of_all(wildcards):
-    """The records of each run that is compared."""
-    return {
-        run.removeprefix(f"{CONFIG.name}/"): list(RUNS.records(run).values())
-        for run in MANY
-    }
-
-
 def of_run(wildcards):
     """The configuration of the job's run."""
     return RUNS[wildcards.run].config
-
-
-def demos():
-    """Folders of the demo data sets, with the numbers of images and the seed of the drawings."""
-    drawn_by_root = {}
-    for run in RUNS.values():
-        data = run.config.data
-        if data.kind != "demo":
-            continue
-        drawn = (*data.demo_images, data.demo_seed)
-        if drawn_by_root.setdefault(data.root, drawn) != drawn:
-            stop(
-                f"{data.root}: two runs want different demo_images or demo_seed there; give one of them another data.root"
-            )
-    for root in map(Path, drawn_by_root):
-        drop_outdated(root / RECORD, root, is_true=is_as_drawn)
-    return drawn_by_root
-
-
-def table_files(name):
-    """The files behind the cells of each row."""
-    try:
-        return RUNS.table_files(TABLES[name])
-    except ConfigError as error:
-        stop(error)
-
-
-def table_bars(name):
-    """The bars of a table that shows each class."""
-    if not load_table(TABLES[name]).class_columns:
-        return []
-    caption = "../report/paper_bars.rst"
-    labels = {"table": name, "what": "IoU per class"}
-    kind = {"caption": caption, "category": "Tables of papers", "labels": labels}
-    bars = report(f"results/tables/{name}/{name}.png", **kind)
-    return [bars]
-
-
-def instances(root, wildcards):
-    """The instances JSON of a part of COCO."""
-    return local_files(f"{root}/annotations/instances_{wildcards.part}2014.json")
-
-
-def drawn_masks():
-    """Each folder of drawn masks of COCO: where it lies, by which rule, and the data set's folder."""
-    data = [run.config.data for run in RUNS.values()]
-    roots = {
-        (str(expand_path(one.masks)), one.coco_truth): one.root
-        for one in data
-        if one.kind == "coco" and one.masks and one.coco_truth != "png"
-    }
-    return [(masks, rule, root) for (masks, rule), root in roots.items()]

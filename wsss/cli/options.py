@@ -35,6 +35,15 @@ Refiner = Annotated[
     Path, typer.Option(help="Checkpoint of `wsss refine-train` or `refine-import`.")
 ]
 ManifestDir = Annotated[Path, typer.Option("--manifest", help="Folder that `wsss ingest` wrote.")]
+CamShard = Annotated[Path, typer.Argument(help="One CAM shard.", show_default=False)]
+SeedShards = Annotated[list[Path], typer.Option(help="Seed shards of the train split (repeat).")]
+PngFolder = Annotated[
+    Path, typer.Option("--png", help="Folder to write palette PNGs to (label/ and train/).")
+]
+LossCurve = Annotated[Path, typer.Option("--log", help="Loss curve to write (CSV).")]
+WorkFolder = Annotated[
+    Path, typer.Option("--work", help="Folder for what an interrupted training resumes from.")
+]
 Split = Annotated[str, typer.Option(help="train, val or test.")]
 Shard = Annotated[
     str, typer.Option(help="Which part of the split, as INDEX-of-COUNT.", metavar="N-of-M")

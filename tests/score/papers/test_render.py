@@ -5,6 +5,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from wsss.score.product import ProductName
 from wsss.score.record import Record, read_records, write_records
 from wsss.score.tables.efficiency import _PUBLISHED
 
-from ..conftest import Run
+from ..conftest import Run, build_run
 
 ROOT = Path(__file__).parents[3]
 LABELS = ["background", "cat", "boat", "tree"]
@@ -95,6 +96,21 @@ def scored(run: Run, folder: Path, shift: int = 1, seed: int = 0) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def scored_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose scores are in its folder `results`."""
+    run = build_run(tmp_path_factory.mktemp("scored"))
+    scored(run, run.folder / "results")
+    return run
+
+
+@pytest.fixture
+def run(scored_run: Run, tmp_path: Path) -> Run:
+    """A copy of it that a test may change."""
+    shutil.copytree(scored_run.folder, tmp_path, dirs_exist_ok=True)
+    return replace(scored_run, folder=tmp_path)
+
+
 def read(paths: list[Path]) -> tuple[list[str], dict[tuple[str, str], dict[str, str]]]:
     """Lines of the Markdown, and of the CSV by row and column."""
     rows = csv.DictReader(paths[1].open(encoding="utf-8"))
@@ -107,7 +123,7 @@ def shown(record: Record) -> str:
 
 
 def test_measured_stands_beside_published(run: Run) -> None:
-    folder = scored(run, run.folder / "results")
+    folder = run.folder / "results"
     paths = make_paper_table(
         described(run.folder), {"ours": [folder], "Refined": [folder]}, run.folder / "out"
     )
@@ -143,7 +159,7 @@ def test_measured_stands_beside_published(run: Run) -> None:
 
 def test_columns_of_contours_and_errors(run: Run) -> None:
     """The row at the best threshold has no label map, so its contours are not known."""
-    folder = scored(run, run.folder / "results")
+    folder = run.folder / "results"
     columns: Any = copy.deepcopy(TABLE["columns"])
     columns["cam"]["metric"] = columns["best"]["metric"] = "boundary_miou"
     columns["crf"]["metric"] = "false_negative"
@@ -160,7 +176,7 @@ def test_columns_of_contours_and_errors(run: Run) -> None:
 
 
 def test_a_table_states_images_weights_code_and_commit(run: Run) -> None:
-    folder = scored(run, run.folder / "results")
+    folder = run.folder / "results"
     for path in folder.glob("scores/*.json"):
         commit = {"commit": "0123456789abcdef0123456789abcdef01234567+"}
         write_records(path, [r.model_copy(update=commit) for r in read_records([path])])
@@ -179,7 +195,7 @@ def test_a_table_states_images_weights_code_and_commit(run: Run) -> None:
 
 
 def test_rows_of_different_truths_say_so(run: Run) -> None:
-    folder = scored(run, run.folder / "results")
+    folder = run.folder / "results"
     path = folder / "scores/cam.train.json"
     write_records(
         path, [r.model_copy(update={"truth_rule": "crowd_void"}) for r in read_records([path])]
@@ -238,7 +254,7 @@ def test_several_seeds_are_mean_and_deviation(run: Run) -> None:
 
 def test_a_score_over_a_list_of_images(run: Run) -> None:
     """Against a matrix counted over these images alone."""
-    folder = scored(run, run.folder / "results")
+    folder = run.folder / "results"
     ids = ["image1", "image3", "image4"]
     (run.folder / "list.txt").write_text("\n".join(ids) + "\n")
     columns: Any = copy.deepcopy(TABLE["columns"])
@@ -264,7 +280,7 @@ def test_a_score_over_a_list_of_images(run: Run) -> None:
 
 
 def test_records_must_differ_in_the_seed_alone(run: Run, make_run: Callable[..., Run]) -> None:
-    path, first = described(run.folder), scored(run, run.folder / "a")
+    path, first = described(run.folder), run.folder / "results"
     again = run.folder / "again"
     shutil.copytree(first, again)
     with pytest.raises(ValueError, match=r"row 'Ours', column 'cam': several records fit"):
@@ -276,7 +292,7 @@ def test_records_must_differ_in_the_seed_alone(run: Run, make_run: Callable[...,
 
 
 def test_an_upper_bound_fills_rows_of_full_supervision_alone(run: Run) -> None:
-    folder = scored(run, run.folder / "results")
+    folder = run.folder / "results"
     records = read_records([folder / "scores/predictions.train.json"])
     upper = [record.model_copy(update={"supervision": "masks"}) for record in records]
     file = run.folder / "upper.json"
@@ -293,7 +309,7 @@ def test_an_upper_bound_fills_rows_of_full_supervision_alone(run: Run) -> None:
 
 
 def test_proposals_of_sam_fill_rows_of_that_supervision_alone(run: Run) -> None:
-    folder = scored(run, run.folder / "results")
+    folder = run.folder / "results"
     records = read_records([folder / "scores/predictions.train.json"])
     masks = {"masks": {"refine": "sam", "proposals": {"path": "here", "threshold": 0.5}}}
     provenance = records[0].provenance
@@ -325,7 +341,7 @@ def test_files_that_are_not_records_are_refused(tmp_path: Path) -> None:
 
 
 def test_labels_of_another_data_set_are_refused(run: Run) -> None:
-    folder = scored(run, run.folder / "results")
+    folder = run.folder / "results"
     rows = [TABLE["rows"][0]]
     path = described(run.folder, rows=rows, classes=["background", "cat", "boat", "bush"])
     with pytest.raises(ValueError, match="have the labels tree that the table's classes lack"):

@@ -15,6 +15,7 @@ from wsss.cli.options import (
     Device,
     ManifestDir,
     Precision,
+    SeedShards,
     Split,
     Workers,
     stage_values,
@@ -23,6 +24,8 @@ from wsss.pipeline.job import current_job
 from wsss.score.product import ProductName
 
 PANEL = "Results"
+Picture = Annotated[Path, typer.Option(help="Picture to write.")]
+CamShards = Annotated[list[Path], typer.Option(help="CAM shards (repeat).")]
 
 
 def score(
@@ -59,9 +62,7 @@ def score_labels(
     ],
     out: Annotated[Path, typer.Option(help="Table to write (CSV): a row per step.")],
     picture: Annotated[Path, typer.Option(help="Curve to write.")],
-    seeds: Annotated[
-        list[Path], typer.Option(help="Seed shards of the train split (repeat).")
-    ] = [],  # noqa: B006
+    seeds: SeedShards = [],  # noqa: B006
     images: Annotated[int, typer.Option(help="Training images, spread over the classes.")] = 100,
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
@@ -142,7 +143,7 @@ def contact_sheet(
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="PNG to write.")],
     split: Split = "train",
-    cams: Annotated[list[Path], typer.Option(help="CAM shards (repeat).")] = [],  # noqa: B006
+    cams: CamShards = [],  # noqa: B006
     seeds: Annotated[list[Path], typer.Option(help="Seed shards (repeat).")] = [],  # noqa: B006
     masks: Annotated[list[Path], typer.Option(help="Mask shards (repeat).")] = [],  # noqa: B006
     refiner: Annotated[
@@ -167,7 +168,7 @@ def page(
     records: Annotated[
         list[Path], typer.Argument(help="Records of `wsss score`.", show_default=False)
     ] = [],  # noqa: B006
-    cams: Annotated[list[Path], typer.Option(help="CAM shards (repeat).")] = [],  # noqa: B006
+    cams: CamShards = [],  # noqa: B006
     seeds: Annotated[list[Path], typer.Option(help="Seed shards (repeat).")] = [],  # noqa: B006
     scores: Annotated[
         list[Path], typer.Option(help="Shards of the refiner's class scores (repeat).")
@@ -233,7 +234,7 @@ def loss_curve(
     log: Annotated[
         Path, typer.Argument(help="Loss curve of a training (CSV).", show_default=False)
     ],
-    out: Annotated[Path, typer.Option(help="Picture to write.")],
+    out: Picture,
     title: Annotated[str, typer.Option(help="Above the picture.")] = "",
 ) -> None:
     """Draw a loss curve."""
@@ -246,7 +247,7 @@ def class_chart(
     records: Annotated[
         list[Path], typer.Argument(help="Records of `wsss score`.", show_default=False)
     ],
-    out: Annotated[Path, typer.Option(help="Picture to write.")],
+    out: Picture,
 ) -> None:
     """Draw the IoU of each class, row by row."""
     from wsss.score.figures.curves import class_chart as draw
@@ -258,7 +259,7 @@ def noise_chart(
     records: Annotated[
         list[Path], typer.Argument(help="Records of `wsss score` of all runs.", show_default=False)
     ],
-    out: Annotated[Path, typer.Option(help="Picture to write.")],
+    out: Picture,
 ) -> None:
     """Draw the mIoU of each product over the share of wrong tags (tag_noise)."""
     from wsss.score.figures.lines import noise_chart as draw

@@ -20,14 +20,19 @@ from wsss.cli.options import (
     WHOLE,
     Batch,
     Cache,
+    CamShard,
     ConfigFiles,
     Device,
+    LossCurve,
     ManifestDir,
+    PngFolder,
     Precision,
     Refiner,
+    SeedShards,
     Shard,
     Split,
     Workers,
+    WorkFolder,
     parse_shard,
     stage_values,
 )
@@ -96,10 +101,10 @@ def cams(
 
 
 def seeds(
-    cams: Annotated[Path, typer.Argument(help="One CAM shard.", show_default=False)],
+    cams: CamShard,
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="HDF5 shard of seeds to write.")],
-    png: Annotated[Path, typer.Option(help="Folder to write palette PNGs to (label/ and train/).")],
+    png: PngFolder,
     split: Split = "train",
     config: ConfigFiles = DEFAULT_CONFIG,
     workers: Workers = 0,
@@ -122,13 +127,9 @@ def refine_train(
     ],
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="Checkpoint to write (safetensors).")],
-    log: Annotated[Path, typer.Option(help="Loss curve to write (CSV).")],
-    work: Annotated[
-        Path, typer.Option(help="Folder for what an interrupted training resumes from.")
-    ],
-    seeds: Annotated[
-        list[Path], typer.Option(help="Seed shards of the train split (repeat).")
-    ] = [],  # noqa: B006
+    log: LossCurve,
+    work: WorkFolder,
+    seeds: SeedShards = [],  # noqa: B006
     efficiency: Annotated[
         Path | None, typer.Option(help="What the training cost, to write (JSON).")
     ] = None,
@@ -178,7 +179,7 @@ def refine_import(
 
 
 def refine_apply(
-    cams: Annotated[Path, typer.Argument(help="One CAM shard.", show_default=False)],
+    cams: CamShard,
     manifest: ManifestDir,
     checkpoint: Refiner,
     out: Annotated[Path, typer.Option(help="HDF5 shard of class scores to write.")],
@@ -208,7 +209,7 @@ def masks(
     scores: Annotated[Path, typer.Argument(help="One shard of class scores.", show_default=False)],
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="HDF5 shard of masks to write.")],
-    png: Annotated[Path, typer.Option(help="Folder to write palette PNGs to (label/ and train/).")],
+    png: PngFolder,
     config: ConfigFiles = DEFAULT_CONFIG,
     workers: Workers = 0,
 ) -> None:
@@ -229,10 +230,8 @@ def retrain(
     ],
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="Weights to write (safetensors).")],
-    log: Annotated[Path, typer.Option(help="Loss curve to write (CSV).")],
-    work: Annotated[
-        Path, typer.Option(help="Folder for what an interrupted training resumes from.")
-    ],
+    log: LossCurve,
+    work: WorkFolder,
     corrected: Annotated[
         Path | None,
         typer.Option(help="Shard of `wsss truth corrected-masks`, with retrain.corrected alone."),
