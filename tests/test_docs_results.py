@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import itertools
 import re
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +42,29 @@ def test_no_table_of_figures_is_written_into_a_page() -> None:
     for page in _DOCS.glob("results/*.md"):
         for row in re.findall(r"^\|.*\|$", page.read_text("utf-8"), re.MULTILINE):
             assert not re.search(r"\| \**\d+\.\d( ±| \(| \|)", row), f"{page.name}: {row}"
+
+
+def test_every_step_of_the_demo_gains_in_every_seed() -> None:
+    """The claims of docs/results/demo.md hold for the figures that it shows."""
+    path = _DOCS / "results/data/demo-seeds.csv"
+    _, *rows = csv.reader(path.open(encoding="utf-8", newline=""))
+    figures = [(title, [float(cell) for cell in cells[:3]]) for title, *cells in rows]
+    train, floors = figures[:3], [title for title, _ in figures if "CLIP predicts" in title]
+    assert [title.split(",")[0] for title, _ in train] == [
+        "CAM",
+        "WeCLIP's scores",
+        "pseudo mask (CRF)",
+    ]
+    steps = list(itertools.pairwise(values for _, values in train))
+    assert len(floors) == 2  # without CRF, with it
+    for first in (index for index, (title, _) in enumerate(figures) if title in floors):
+        floor, refiner, mirrored_refiner, segmenter, mirrored = (
+            values for _, values in figures[first : first + 5]
+        )
+        steps += [(floor, segmenter), (floor, mirrored)]
+        steps += [(refiner, segmenter), (mirrored_refiner, mirrored)]
+    for before, after in steps:
+        assert all(lower < higher for lower, higher in zip(before, after, strict=True))
 
 
 def test_every_method_is_compared() -> None:

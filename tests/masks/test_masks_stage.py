@@ -54,6 +54,35 @@ def test_masks_are_those_of_the_labels_room(run: MaskRun, crf: bool) -> None:
     assert 0 < np.mean(shares) < 1  # the ignore band is neither empty nor everything
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["refiner's background", "rule"])
+def test_labels_with_a_small_share_of_the_scores_are_ignored(run: MaskRun, own: bool) -> None:
+    some = []
+    for item in map(run.item, run.samples):
+        score = item.arrays["score"]
+        background = np.full(score.shape[1:], 0.3, np.float16)
+        arrays = {"score": score, **({"background": background} if own else {})}
+        some.append(replace(item, arrays=arrays))
+    everywhere, _ = run.make(run.write_scores("some", some), out="everywhere", min_confidence=0)
+    shard, _ = run.make(run.write_scores("some", some), min_confidence=0, min_score=0.5)
+    ignored = []
+    for sample, item in zip(run.samples, some, strict=True):
+        before, after = items(everywhere)[sample.id].arrays, items(shard)[sample.id].arrays
+        np.testing.assert_array_equal(after["label"], before["label"])
+        if not sample.tags:
+            continue
+        size = after["label"].shape
+        score = upsample(item.arrays["score"], size)
+        plane = np.full(size, 0.3, np.float16) if own else 1 - score.max(axis=0)
+        stack = np.concatenate([plane[None], score])
+        own_score = np.zeros(size)
+        for value, plane in zip([0, *(tag + 1 for tag in sample.tags)], stack, strict=True):
+            own_score[after["label"] == value] = plane[after["label"] == value]
+        weak = own_score / stack.sum(axis=0) < 0.5
+        np.testing.assert_array_equal(after["train"], np.where(weak, 255, before["train"]))
+        ignored.append(weak.mean())
+    assert 0 < np.mean(ignored) < 1
+
+
 def test_the_refiner_s_background_is_used(run: MaskRun) -> None:
     sure, none = (
         [
@@ -135,7 +164,12 @@ def test_unchanged_items_are_reused(
 
 @pytest.mark.parametrize(
     "options",
-    [{"min_confidence": 0.5}, {"crf": {"iterations": 3}}, {"background": {"value": 2.0}}],
+    [
+        {"min_confidence": 0.5},
+        {"min_score": 0.5},
+        {"crf": {"iterations": 3}},
+        {"background": {"value": 2.0}},
+    ],
     ids=str,
 )
 def test_other_settings_are_recomputed(

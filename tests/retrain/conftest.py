@@ -112,7 +112,8 @@ def build_config(
     """A configuration with few, small steps."""
     small = {"crop": 48, "batch": 2, "iterations": 4, "warmup": 1, "checkpoint_every": 2}
     small["threads"] = 1  # tiny tensors gain nothing from threads
-    names = ("clip_lr", "color", "cat_max_ratio", "scale_range")  # not as the demo has them
+    # not as the demo has them
+    names = ("clip_lr", "clip_stem", "label_smoothing", "color", "cat_max_ratio", "scale_range")
     defaults = {name: RetrainConfig.model_fields[name].default for name in names}
     return clip_es_config(
         {

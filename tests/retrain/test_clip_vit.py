@@ -25,7 +25,7 @@ from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.retrain.networks.clip_vit import tapped_blocks
 from wsss.retrain.optimisation import optimisation
-from wsss.retrain.segmenter import load_segmenter
+from wsss.retrain.segmenter import Segmenter, load_segmenter
 
 Configure = Callable[..., Config]
 CLIP_VIT = {"model": "clip-vit", "init": "clip", "lr": 2e-3}
@@ -139,6 +139,40 @@ def test_the_checkpoint_is_all_that_prediction_needs(trained: Any) -> None:
     assert segmenter.facts.model == "clip-vit"
     photo = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
     assert segmenter.probabilities(photo[None])["multi"].shape == (1, 4, 30, 50)
+
+
+@pytest.mark.parametrize("stem", [True, False], ids=["stem", "no stem"])
+def test_the_decoder_sees_the_image_through_its_stem_alone(stem: bool) -> None:
+    model = small("clip-vit", clip_stem=stem).eval()
+    images = torch.randn(2, 3, 40, 64)
+    image, *maps = model.backbone(images)
+    logits = model.decode_head((image, *maps))
+    assert logits.shape[2:] == ((20, 32) if stem else (5, 8))
+    other = model.decode_head((torch.zeros_like(image), *maps))
+    assert torch.equal(logits, other) != stem
+
+
+def test_without_a_stem_a_patch_is_labelled_by_its_own_tokens() -> None:
+    head = small("clip-vit", clip_stem=False).eval().decode_head
+    image, maps = torch.zeros(1, 3, 40, 64), torch.randn(3, 1, 32, 5, 8)
+    before = head((image, *maps))
+    maps[..., 2, 3] += 1
+    changed = (head((image, *maps)) != before).any(dim=1)[0]
+    assert changed.nonzero().tolist() == [[2, 3]]
+
+
+def test_a_checkpoint_says_whether_there_is_a_stem(tmp_path: Path) -> None:
+    network = small("clip-vit", clip_stem=False).eval()
+    provenance = Provenance(stage="retrain", config={}, seed=0, code="", packages={})
+    stored = facts("clip-vit", clip=clip_tower(), clip_stem=False).model_dump(mode="json")
+    path = tmp_path / "segmenter.safetensors"
+    save_checkpoint(path, network.state_dict(), provenance, stored)
+    segmenter = load_segmenter(path, "cpu")
+    photo = np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8)
+    expected = Segmenter(network, segmenter.facts, torch.device("cpu"))
+    torch.testing.assert_close(
+        segmenter.probabilities(photo[None])["multi"], expected.probabilities(photo[None])["multi"]
+    )
 
 
 def test_a_checkpoint_of_an_impossible_tower_is_refused(tmp_path: Path) -> None:

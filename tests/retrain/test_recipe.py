@@ -86,6 +86,10 @@ def test_clip_vit_sees_images_as_its_clip_does(configure: Any, tmp_path: Path) -
     assert (ours.optim_wrapper.optimizer.type, ours.optim_wrapper.optimizer.lr) == ("AdamW", 2e-4)
     assert not ours.model.backbone.frozen
     assert build(configure(model="clip-vit", clip_lr=0.0), tmp_path).model.backbone.frozen
+    assert ours.model.decode_head.has_stem
+    plain = build(configure(model="clip-vit", clip_stem=False, label_smoothing=0.1), tmp_path)
+    assert not plain.model.decode_head.has_stem
+    assert plain.model.decode_head.loss_decode.label_smoothing == 0.1
     assert (ours.param_scheduler[-1].power, ours.param_scheduler[-1].eta_min) == (1.0, 0.0)
 
 

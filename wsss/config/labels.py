@@ -162,12 +162,22 @@ class MasksConfig(Section):
     min_confidence: Share = Field(
         0.95, description="`train` masks are 255 where the largest posterior is below this."
     )
+    min_score: Share = Field(
+        0.0,
+        description=(
+            "`train` masks are also 255 where the label has less than this share of the scores "
+            "before PAR and CRF. A CRF is nearly certain almost everywhere, so min_confidence "
+            "alone leaves out little of what is wrong. 0 = off."
+        ),
+    )
 
     def effective(self) -> dict[str, Any]:
         """Without what changes nothing: ``par`` and ``crf`` say the rest."""
         values = super().effective()
         if self.refine != "sam":
             del values["refine"], values["proposals"]
+        if not self.min_score:
+            del values["min_score"]
         return values
 
 

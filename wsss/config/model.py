@@ -61,7 +61,8 @@ DEMO: Final[Mapping[str, Any]] = {
         "weclip_plus": {"width": 64, "self_training_start": 240},
     },
     "infer": {"scales": [1.0]},
-    "masks": {"background": {"value": 2.0}},
+    # Pixels of which WeCLIP is sure. A CRF makes all others sure, too, right or wrong.
+    "masks": {"background": {"value": 2.0}, "min_score": 0.9},
     "retrain": {
         "model": "clip-vit",
         "crop": 112,
@@ -70,8 +71,10 @@ DEMO: Final[Mapping[str, Any]] = {
         "color": "none",
         "batch": 8,
         "iterations": 450,
-        "lr": 2e-3,
+        "lr": 1e-2,
         "clip_lr": 0.0,
+        "clip_stem": False,
+        "label_smoothing": 0.1,
         "warmup": 20,
         "checkpoint_every": 150,
     },

@@ -122,6 +122,21 @@ class RetrainConfig(Section):
             "and only the decoder learns, which takes half the time."
         ),
     )
+    clip_stem: bool = Field(
+        True,
+        description=(
+            "clip-vit: the decoder also sees the image itself, and finds edges. false: it sees "
+            "the patches alone, learns in half the time, and leaves the edges to a CRF. Prefer "
+            "false where masks.min_score leaves no labels near the edges."
+        ),
+    )
+    label_smoothing: Share = Field(
+        0.0,
+        description=(
+            "Share of each target that is spread over all labels. Probabilities then are less "
+            "sure of wrong pseudo labels. 0 = off."
+        ),
+    )
     warmup: int = Field(500, ge=0, description="Steps of linear warm-up.")
     threads: PositiveInt = Field(2, le=1024, description=TRAINING_THREADS)
     checkpoint_every: PositiveInt = Field(500, description="Steps between resumable checkpoints.")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from wsss.config.labels import MasksConfig
+from wsss.config.labels import BackgroundConfig, MasksConfig
 from wsss.labels.background import with_background
 from wsss.labels.crf import bounded, dense_crf
 from wsss.labels.ignore import IGNORED
@@ -74,6 +74,36 @@ def pseudo_label(
     if proposals:
         index, confidence = relabel(index, confidence, probs, proposals, config.proposals.threshold)
     return labels[index], confidence
+
+
+def score_shares(
+    label: UInt8[np.ndarray, "height width"],
+    scores: Float[np.ndarray, "classes h w"],
+    classes: Sequence[int],
+    config: BackgroundConfig,
+    background: Float[np.ndarray, "h w"] | None = None,
+) -> Float32[np.ndarray, "height width"]:
+    """What share of the scores of a pixel its label has, 0 … 1, before PAR and CRF.
+
+    A CRF is nearly certain almost everywhere, the scores are not: they still tell where the network
+    was in doubt.
+
+    Args:
+        label: 0 background, class id + 1, at the size of the image.
+        scores: in 0 … 1, of the classes that are in the image; of any size.
+        classes: their 0-based ids, at least one.
+        config: the background rule.
+        background: the refiner's score of the background; None applies the rule.
+    """
+    size = (label.shape[0], label.shape[1])
+    maps = upsample(scores, size).astype(np.float32)
+    behind = None if background is None else upsample(background[None], size)[0]
+    stack = with_background(maps, config, behind)
+    own = np.zeros(size, np.float32)
+    for value, plane in zip((0, *(index + 1 for index in classes)), stack, strict=True):
+        own = np.where(label == value, plane, own)
+    total = stack.sum(axis=0)
+    return own / np.where(total, total, 1)
 
 
 def _par(

@@ -12,7 +12,7 @@ from wsss.config.labels import MasksConfig, SeedsConfig
 from wsss.data.images.read import read_image
 from wsss.labels.hard_labels import hard_labels
 from wsss.labels.ignore import IGNORED, ignore_band
-from wsss.labels.pseudo import pseudo_label
+from wsss.labels.pseudo import pseudo_label, score_shares
 from wsss.masks.proposal_files import read_proposals
 
 
@@ -70,7 +70,11 @@ def make_mask(task: MaskTask, *, config: MasksConfig, max_pixels: int) -> Pseudo
     label, confidence = pseudo_label(
         task.scores, task.classes, image, config, task.background, proposals
     )
-    return PseudoMask(task.classes, label, ignore_band(label, confidence, config.min_confidence))
+    train = ignore_band(label, confidence, config.min_confidence)
+    if config.min_score and task.classes:
+        shares = score_shares(label, task.scores, task.classes, config.background, task.background)
+        train = ignore_band(train, shares, config.min_score)
+    return PseudoMask(task.classes, label, train)
 
 
 def make_seeds(task: MaskTask, *, config: SeedsConfig, max_pixels: int) -> PseudoMask:

@@ -40,10 +40,10 @@ def run(
     """Write the pseudo masks of one shard.
 
     Items of ``out`` have the arrays ``label`` (0 background, class id + 1) and ``train`` (the same,
-    255 where the largest posterior is below ``masks.min_confidence``), both uint8 [H, W], and the
-    attributes ``size``, ``classes`` and ``coverage`` (share of ``train`` that is not 255). An
-    image without classes is background in ``label`` and 255 in ``train``. The content does not
-    depend on the number of workers or shards.
+    255 where ``masks.min_confidence`` or ``masks.min_score`` find the label uncertain), both uint8
+    [H, W], and the attributes ``size``, ``classes`` and ``coverage`` (share of ``train`` that is
+    not 255). An image without classes is background in ``label`` and 255 in ``train``. The content
+    does not depend on the number of workers or shards.
 
     Args:
         manifest_dir: what ingest wrote.

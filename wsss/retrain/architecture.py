@@ -75,8 +75,10 @@ def model_config(
     norm: Literal["BN", "SyncBN", "SharedBN"] = "BN",
     batch_norm: BatchNorm = "trained",
     loss: Literal["CrossEntropyLoss", "SharedCrossEntropy"] = "CrossEntropyLoss",
+    label_smoothing: float = 0.0,
     clip: ClipTower | None = None,
     frozen_clip: bool = False,
+    clip_stem: bool = True,
 ) -> dict[str, Any]:
     """The model section of an mmsegmentation config.
 
@@ -94,8 +96,10 @@ def model_config(
             several processes share it on a CPU (`wsss.retrain.shared`).
         batch_norm: ``retrain.batch_norm``.
         loss: ``SharedCrossEntropy`` where several processes share a batch.
-        clip: the tower of `clip-vit`; this and the next are not read for the others.
+        label_smoothing: ``retrain.label_smoothing``.
+        clip: the tower of `clip-vit`; this and the next two are not read for the others.
         frozen_clip: it keeps its weights.
+        clip_stem: ``retrain.clip_stem``.
 
     Raises:
         ValueError: the crop does not suit the network.
@@ -110,7 +114,7 @@ def model_config(
         _papers_segmenter(model, crop)
     elif name == "clip-vit":
         assert clip is not None, "clip-vit has the tower of a CLIP"
-        _clip_segmenter(model, crop, clip, frozen=frozen_clip)
+        _clip_segmenter(model, crop, clip, frozen=frozen_clip, stem=clip_stem)
     model.backbone.init_cfg = None
     model.data_preprocessor.size = (crop, crop)
     for part in (model.backbone, model.decode_head, model.get("auxiliary_head")):
@@ -123,6 +127,9 @@ def model_config(
             part.num_classes = labels
             part.loss_decode.avg_non_ignore = True
             part.loss_decode.type = loss
+            if label_smoothing:
+                smoothed = loss.replace("CrossEntropyLoss", "SmoothedCrossEntropy")
+                part.loss_decode.update(type=smoothed, label_smoothing=label_smoothing)
     return model.to_dict()
 
 
@@ -165,7 +172,7 @@ def _papers_segmenter(model: Any, crop: int) -> None:
     model.test_cfg.update(crop_size=(crop, crop), stride=(2 * crop // 3,) * 2)  # of mmseg's tools
 
 
-def _clip_segmenter(model: Any, crop: int, clip: ClipTower, *, frozen: bool) -> None:
+def _clip_segmenter(model: Any, crop: int, clip: ClipTower, *, frozen: bool, stem: bool) -> None:
     """The image tower of a CLIP, its normalisation of images, and the decoder over it."""
     check_tower(clip.architecture)
     vision = clip.architecture["vision_cfg"]
@@ -176,6 +183,7 @@ def _clip_segmenter(model: Any, crop: int, clip: ClipTower, *, frozen: bool) -> 
     model.backbone = ConfigDict({"type": "ClipViT"} | tower)
     head = {
         "type": "ClipDecoder",
+        "has_stem": stem,
         "dropout_ratio": 0.1,
         "num_classes": model.decode_head.num_classes,
         "norm_cfg": {"type": "SyncBN", "requires_grad": True},

@@ -15,7 +15,7 @@ import torch
 
 from wsss.config.retrain import RetrainConfig
 from wsss.labels.ignore import IGNORED
-from wsss.retrain import autocast, dataset, loader, runner, shared, transforms
+from wsss.retrain import autocast, dataset, loader, losses, runner, shared, transforms
 from wsss.retrain.architecture import REGISTERED, ClipTower, model_config
 from wsss.retrain.loader import loader_settings
 from wsss.retrain.mm import MmConfig
@@ -23,7 +23,7 @@ from wsss.retrain.optimisation import optimisation
 
 # Importing them registers what the config names; mmsegmentation's tools import them by name.
 _REGISTERED = REGISTERED + [
-    module.__name__ for module in (autocast, dataset, loader, transforms, runner, shared)
+    module.__name__ for module in (autocast, dataset, loader, transforms, runner, losses, shared)
 ]
 _COLOR: dict[str, list[dict[str, Any]]] = {
     "none": [],
@@ -95,8 +95,10 @@ def training_config(
                 norm=synchronised if several else "BN",
                 batch_norm=retrain.batch_norm,
                 loss="SharedCrossEntropy" if several else "CrossEntropyLoss",
+                label_smoothing=retrain.label_smoothing,
                 clip=clip,
                 frozen_clip=retrain.clip_lr == 0,
+                clip_stem=retrain.clip_stem,
             ),
             "train_dataloader": {
                 "batch_size": batch,

@@ -48,6 +48,8 @@ class SegmenterFacts(BaseModel):
     stride: int | None
     clip: ClipTower | None = None
     """The tower of `clip-vit`."""
+    clip_stem: bool = True
+    """As `retrain.clip_stem`."""
 
 
 def segmenter_facts(
@@ -75,6 +77,7 @@ def segmenter_facts(
         window=network.test_cfg.crop_size[0] if slides else None,
         stride=network.test_cfg.stride[0] if slides else None,
         clip=clip,
+        clip_stem=retrain.clip_stem,
     )
 
 
@@ -226,7 +229,8 @@ def load_segmenter(checkpoint: Path, device: str = "auto", **settings: Any) -> S
         ) from None
     sizes: dict[str, Any] = {"labels": len(facts.labels), "crop": facts.crop}
     try:
-        model = build_model(model_config(facts.model, **sizes, clip=facts.clip))
+        config = model_config(facts.model, **sizes, clip=facts.clip, clip_stem=facts.clip_stem)
+        model = build_model(config)
     except (ClipLoadError, UnsupportedEncoderError) as error:
         raise ArtifactError(f"{checkpoint}: {error}") from None
     model.load_state_dict(tensors)

@@ -8,13 +8,14 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from wsss.compute import distributed
-from wsss.retrain.mm import MODELS, CrossEntropyLoss
+from wsss.retrain.losses import SmoothedCrossEntropy
+from wsss.retrain.mm import MODELS
 
 MODELS.register_module("SharedBN", module=distributed.SharedBatchNorm)
 
 
 @MODELS.register_module()
-class SharedCrossEntropy(CrossEntropyLoss):  # type: ignore[misc]
+class SharedCrossEntropy(SmoothedCrossEntropy):
     """Cross-entropy as a mean over the labelled pixels of all processes.
 
     Stock averages over those of one process, so that a process with few labelled pixels would

@@ -9,6 +9,9 @@ of two 3x3 convolutions at half resolution finds the edges at which labels chang
 | stem | the image; 3x3 with stride 2, 3x3 | w / 4 |
 | join | both at half resolution; 3x3 | w / 2 |
 | classifier | 1x1 | labels |
+
+Without the stem the decoder sees every patch alone: join is 1x1, on the grid of the patches. Its
+labels are coarse, and a CRF finds the edges.
 """
 
 from __future__ import annotations
@@ -100,14 +103,15 @@ class ClipDecoder(BaseDecodeHead):  # type: ignore[misc]
     """See the table of the module.
 
     Args:
+        has_stem: whether it looks at the image, too.
         rest: what mmsegmentation's heads take. ``channels``: of the classifier's input;
             ``dropout_ratio``: of single values of the fused tokens.
     """
 
-    def __init__(self, **rest: Any) -> None:
+    def __init__(self, has_stem: bool = True, **rest: Any) -> None:
         super().__init__(input_transform="multiple_select", **rest)
         image, *widths = self.in_channels
-        stem = self.channels // 2
+        stem = self.channels // 2 if has_stem else 0
 
         def convolution(width: int, out: int, kernel: int, stride: int = 1) -> nn.Module:
             gelu = {"type": "GELU"}
@@ -116,16 +120,22 @@ class ClipDecoder(BaseDecodeHead):  # type: ignore[misc]
             return ConvModule(width, out, kernel, **shared)
 
         self.fuse = convolution(sum(widths), 2 * self.channels, 1)
-        self.stem = nn.Sequential(convolution(image, stem, 3, stride=2), convolution(stem, stem, 3))
-        self.join = convolution(2 * self.channels + stem, self.channels, 3)
+        self.stem = (
+            nn.Sequential(convolution(image, stem, 3, stride=2), convolution(stem, stem, 3))
+            if has_stem
+            else None
+        )
+        self.join = convolution(2 * self.channels + stem, self.channels, 3 if has_stem else 1)
         self.dropout = nn.Dropout(self.dropout_ratio)
 
     def forward(
         self, inputs: Sequence[Float[Tensor, "batch _ _ _"]]
     ) -> Float[Tensor, "batch labels height width"]:
-        """Logits at half the image's resolution."""
+        """Logits at half the image's resolution; without the stem on the grid of the patches."""
         image, *tokens = self._transform_inputs(inputs)
-        edges = self.stem(image)
         fused = self.dropout(self.fuse(torch.cat(tokens, dim=1)))
+        if self.stem is None:
+            return self.conv_seg(self.join(fused))
+        edges = self.stem(image)
         fused = F.interpolate(fused, edges.shape[2:], mode="bilinear", align_corners=False)
         return self.conv_seg(self.join(torch.cat([fused, edges], dim=1)))

@@ -1,0 +1,56 @@
+"""Label smoothing: the loss of PyTorch, over labelled pixels, shared or not."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tests.retrain.small_networks import small_config
+from wsss.retrain.losses import SmoothedCrossEntropy
+from wsss.retrain.shared import SharedCrossEntropy
+
+
+def batch(ignored: float) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(2, 4, 5, 6, generator=generator)
+    labels = torch.randint(0, 4, (2, 5, 6), generator=generator)
+    labels[torch.rand(2, 5, 6, generator=generator) < ignored] = 255
+    return logits.requires_grad_(), labels
+
+
+@pytest.mark.parametrize("loss", [SmoothedCrossEntropy, SharedCrossEntropy])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("ignored", [0.0, 0.5])
+def test_it_is_that_of_pytorch(loss: Any, smoothing: float, ignored: float) -> None:
+    logits, labels = batch(ignored)
+    ours = loss(label_smoothing=smoothing, avg_non_ignore=True)
+    value = ours(logits, labels, ignore_index=255)
+    expected = F.cross_entropy(logits, labels, ignore_index=255, label_smoothing=smoothing)
+    torch.testing.assert_close(value, expected)
+    (gradient,) = torch.autograd.grad(value, logits)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, logits)[0])
+
+
+@pytest.mark.parametrize("loss", [SmoothedCrossEntropy, SharedCrossEntropy])
+def test_without_a_labelled_pixel_it_is_zero(loss: Any) -> None:
+    logits, labels = batch(1.0)
+    value = loss(label_smoothing=0.1, avg_non_ignore=True)(logits, labels, ignore_index=255)
+    assert value.item() == 0
+    assert not torch.autograd.grad(value, logits)[0].any()
+
+
+@pytest.mark.parametrize("name", ["segformer-b0", "deeplabv3plus-r50", "clip-vit"])
+def test_every_head_smooths_its_targets(name: str) -> None:
+    def losses(**options: Any) -> list[dict[str, Any]]:
+        config = small_config(name, **options)
+        heads = (config[part] for part in ("decode_head", "auxiliary_head") if config.get(part))
+        return [head["loss_decode"] for head in heads]
+
+    for head in losses(label_smoothing=0.1):
+        assert (head["type"], head["label_smoothing"]) == ("SmoothedCrossEntropy", 0.1)
+    for head in losses():
+        assert head["type"] == "CrossEntropyLoss"
+        assert "label_smoothing" not in head
+    for head in losses(label_smoothing=0.2, loss="SharedCrossEntropy"):
+        assert (head["type"], head["label_smoothing"]) == ("SharedCrossEntropy", 0.2)
