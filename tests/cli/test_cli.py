@@ -143,6 +143,16 @@ def test_bad_shard_is_refused(text: str) -> None:
     assert parse_shard("2-of-12") == (2, 12)
 
 
+@pytest.mark.parametrize("command", ["refine-predict", "retrain-predict"])
+def test_both_jobs_of_a_prediction_at_once_are_refused(command: str) -> None:
+    files = ["--manifest", "m", "--checkpoint", "c", "--out", "o", "--planes-to", "p"]
+    result = CliRunner().invoke(
+        app, [command, *files, "--planes", "p", "-c", str(ROOT / "config.yaml")]
+    )
+    assert result.exit_code == 2
+    assert "--planes-to and --planes are of two jobs" in " ".join(result.output.split())
+
+
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_declared_keys_and_modules_exist(stage: str) -> None:
     config = from_mapping({})

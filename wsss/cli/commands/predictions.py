@@ -35,6 +35,11 @@ Planes = Annotated[
 ]
 
 
+def _refuse_both(planes_to: Path | None, planes: Path | None) -> None:
+    if planes_to is not None and planes is not None:
+        raise typer.BadParameter("--planes-to and --planes are of two jobs; give one of them")
+
+
 def refine_predict(
     manifest: ManifestDir,
     checkpoint: Refiner,
@@ -50,6 +55,7 @@ def refine_predict(
     workers: Workers = 0,
 ) -> None:
     """Label maps of the refiner itself, without tags. Protocols are those of `predict`."""
+    _refuse_both(planes_to, planes)
     from wsss.refine.predict import predict
 
     values = stage_values(
@@ -74,6 +80,7 @@ def retrain_predict(
     workers: Workers = 0,
 ) -> None:
     """Label maps of the segmenter: single scale, multi-scale + flip, each with and without CRF."""
+    _refuse_both(planes_to, planes)
     from wsss.retrain.predict import run
 
     values = stage_values(
