@@ -29,13 +29,6 @@ _UNREAD = (
     re.compile(r"<!--.*?-->", re.DOTALL),
 )
 _JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
-_INSTEAD = {
-    "code_inline": "X",
-    "softbreak": "\n",
-    "hardbreak": "\n",
-    "image": "",
-    "html_inline": "",
-}
 _MATH = re.compile(r"\$[^$]+\$")
 
 
