@@ -85,6 +85,8 @@ def _workers(project: Project, *options: str, **compute: int | str) -> dict[str,
     arguments = ("--dry-run", "--printshellcmds", "--cores", "16", "--forceall", *options)
     takes, given = _takes_workers(), dict[str, set[str]]()
     for line in project.snakemake(*arguments).stdout.splitlines():
+        if "test no = no || " in line:  # a job that does nothing without GPUs
+            continue
         if "python -m wsss" in line and takes.get(_command_of(line)):
             option = re.search(r"--workers (\d+)", line)
             given.setdefault(_command_of(line), set()).add(option[1] if option else "none")
