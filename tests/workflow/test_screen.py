@@ -277,7 +277,7 @@ def test_progress_without_a_terminal(finished: Project) -> None:
     assert len(done) == int(first.split()[0])
     assert _percentages(lines) == sorted(_percentages(lines))
     assert _percentages(lines)[-1] == 100
-    assert re.search(r"\] CAMs of val, part 1-of-2: (\d+)/\1, done in \d+ s\n", screen)
+    assert re.search(r"\] CAMs of val, part 1-of-2: (\d+)/\1, done in (\d+ min )?\d+ s\n", screen)
     (log,) = [
         text
         for path in (finished.root / ".snakemake/log").glob("*.log")
