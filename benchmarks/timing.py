@@ -53,9 +53,17 @@ def median_ratio(numerators: list[float], denominators: list[float]) -> float:
 
 
 def peak_memory(process: int | None = None) -> int:
-    """Largest resident size of a process so far (default: this one), bytes (Linux)."""
+    """Largest resident size of a process so far (default: this one), bytes (Linux).
+
+    Raises:
+        ProcessLookupError: the process has ended, though its parent has not asked for it yet.
+        OSError: there is no such process.
+    """
     status = Path(f"/proc/{process or 'self'}/status").read_text(encoding="utf-8")
-    return 1024 * int(next(line for line in status.splitlines() if "VmHWM" in line).split()[1])
+    lines = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    if not lines:
+        raise ProcessLookupError(f"process {process} has ended")
+    return 1024 * int(lines[0].split()[1])
 
 
 def _wait() -> None:

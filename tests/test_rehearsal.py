@@ -15,6 +15,7 @@ from benchmarks.rehearse.full_run import estimate, full_images
 from benchmarks.rehearse.jobs import Job, Loop
 from benchmarks.rehearse.reductions import PHASES
 from benchmarks.rehearse.weights import write_backbone
+from benchmarks.timing import peak_memory
 from wsss.config.load import from_mapping, load_config, read_yaml
 from wsss.config.paths import expand_path
 from wsss.refine.registry import METHODS
@@ -186,3 +187,15 @@ def test_a_preset_ends_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
     assert "voc-subset: failed before it ran: fewer than 999 photographs" in process.stdout
     assert f"{preset}: finished before" in process.stdout
     assert process.stderr.splitlines()[-1] == "failed: voc-subset"
+
+
+def test_memory_of_a_job_that_has_just_ended_is_no_failure() -> None:
+    """Until its parent asks for it, an ended process has a status, but no memory."""
+    child = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    assert peak_memory(child.pid) > 0
+    assert child.stdin is not None
+    child.stdin.close()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(ProcessLookupError, match=f"process {child.pid} has ended"):
+        peak_memory(child.pid)
+    child.wait()
