@@ -78,7 +78,9 @@ class Data:
                 target = self.truth[sample.id].copy()
                 changed = change(target) if change else None
                 target = target if changed is None else changed
-                items.append(Item(sample.id, {"label": self.truth[sample.id], "train": target}))
+                arrays = {"label": self.truth[sample.id], "train": target}
+                attrs = {"coverage": float(np.mean(np.asarray(target) != 255))}
+                items.append(Item(sample.id, arrays, attrs))
             paths.append(write_shard(path, kind, items, PROVENANCE))
         return paths
 

@@ -195,9 +195,13 @@ def test_training_starts_from_a_backbone(data: Any, configure: Configure, tmp_pa
 
 
 @pytest.mark.slow
-def test_unlabelled_masks_are_harmless(data: Any, configure: Configure, tmp_path: Path) -> None:
+def test_unlabelled_masks_are_harmless_and_said(
+    data: Any, configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     nothing = data.masks(change=lambda mask: np.full_like(mask, 255))
     _, curve = run(data, configure(iterations=2), tmp_path, nothing)
+    assert "no pixel of the masks is labelled" in caplog.text
+    assert "lower masks.min_score" in caplog.text
     assert "nan" not in curve
     tensors, _ = load_checkpoint(tmp_path / "segmenter.safetensors")
     assert all(torch.isfinite(value).all() for value in tensors.values())

@@ -34,6 +34,7 @@ CONFIG = {
         "weclip": {"width": 16, "rfm_start": 2},
     },
     "infer": {"scales": [1.0]},
+    "masks": {"min_score": 0.0},  # four steps make no score sure
     "retrain": {
         "iterations": 3,
         "crop": 64,

@@ -292,7 +292,7 @@ def test_progress_without_a_terminal(finished: Project) -> None:
 def test_progress_on_a_terminal(finished: Project, tmp_path: Path) -> None:
     project = Project(tmp_path / "copy")
     shutil.copytree(finished.root, project.root, symlinks=True)
-    training = CONFIG["retrain"] | {"iterations": 40, "checkpoint_every": 40}
+    training = CONFIG["retrain"] | {"iterations": 300, "checkpoint_every": 300}
     project.configure(retrain=training)
     target = f"results/{RUN}/segmenter/weights.safetensors"
     run = Terminal(project, "--configfile", "tiny.yaml", "--", target, forks=True)
@@ -300,11 +300,13 @@ def test_progress_on_a_terminal(finished: Project, tmp_path: Path) -> None:
     assert code == 0, lines
     frames = _without_cursor(run.text)
     steps = re.findall(
-        r"Training the segmenter: retrain (\d+)/40, loss \d+\.\d+, \d+ s left", frames
+        r"Training the segmenter: retrain (\d+)/300, loss \d+\.\d+, \d+ s left", frames
     )
     assert len(set(steps)) > 1, frames
     assert list(map(int, steps)) == sorted(map(int, steps))
-    done = re.search(r"\[100 %\] Training the segmenter: retrain 40/40, loss \S+, done in ", frames)
+    done = re.search(
+        r"\[100 %\] Training the segmenter: retrain 300/300, loss \S+, done in ", frames
+    )
     assert done
     percentages = _percentages(frames[: done.end()].splitlines())
     assert percentages == sorted(percentages)
@@ -312,7 +314,7 @@ def test_progress_on_a_terminal(finished: Project, tmp_path: Path) -> None:
     hidden, shown = (run.text.count(f"\x1b[?25{end}") for end in "lh")
     assert 0 < hidden <= shown  # the cursor is always there, also after a kill
     log = (project.results / "logs/retrain.log").read_text()
-    assert "retrain: 40/40, loss " in log
+    assert "retrain: 300/300, loss " in log
     assert "Finished jobid" not in frames
 
 

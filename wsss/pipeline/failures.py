@@ -18,7 +18,7 @@ from wsss.pipeline.stage_log import failure_message, read_log
 _CLOCKS = 2.0
 """Seconds by which the clock of a file server may be behind."""
 _AGAIN = "What is finished stays. Run the same command again to go on."
-_LEAST_SPACE = 2**14
+_LEAST_SPACE = 2**16
 """Bytes without which not even the engine's notes on a job can be written."""
 _STOPS = {
     "Terminating processes on user request": f"stopped by Ctrl-C. {_AGAIN}",

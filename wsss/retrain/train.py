@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ from wsss.retrain.recipe import training_config
 from wsss.retrain.runner import SegmenterRunner
 from wsss.retrain.segmenter import segmenter_facts
 from wsss.retrain.weights.initial import init_path
+
+_log = logging.getLogger(__name__)
 
 MASK_KINDS: Mapping[Supervision, str] = {"tags": "masks", "masks": "truth_masks"}
 """Kind of the shards that are learned from."""
@@ -182,10 +185,14 @@ def _counts(images: int, corrected: int) -> dict[str, int]:
 def _read_masks(
     masks: Sequence[Path], supervision: LearnedFrom, kind: str
 ) -> tuple[list[str], dict[str, str], dict[Path, Provenance]]:
-    """Digest of each shard, and of each image's mask by the image; how each shard was made."""
+    """Digest of each shard, and of each image's mask by the image; how each shard was made.
+
+    It warns where no mask labels a pixel.
+    """
     contents: list[str] = []
     digest_of: dict[str, str] = {}
     sources: dict[Path, Provenance] = {}
+    labelled = 0.0
     for path in masks:
         with Shard(path) as shard:
             refuse_other_supervision(path, shard.provenance, supervision)
@@ -193,4 +200,11 @@ def _read_masks(
             contents.append(shard.content)
             digest_of |= {image: shard.digest(image) for image in shard.ids}
             sources[path] = shard.provenance
+            labelled += sum(shard.attrs(image).get("coverage", 1.0) for image in shard.ids)
+    if masks and not labelled:
+        _log.warning(
+            "%s: no pixel of the masks is labelled (all are 255), so the segmenter learns nothing; "
+            "lower masks.min_score or masks.min_confidence",
+            masks[0].parent,
+        )
     return contents, digest_of, sources
