@@ -86,6 +86,20 @@ typer.main.get_command = typer.testing._get_command = _command_line
 
 
 @pytest.fixture(autouse=True)
+def _same_variables() -> Iterator[None]:
+    """A test leaves the environment as it was, or the jobs of later tests would not fork."""
+    before = _variables()
+    yield
+    if _variables() != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
+@pytest.fixture(autouse=True)
 def _level_of_messages() -> Iterator[None]:
     """Each test finds the level as it was: a command that a test runs in its process sets it."""
     logger = logging.getLogger("wsss")

@@ -49,6 +49,10 @@ _LENGTH = 8
 """Bytes of the number that says how long a request is."""
 
 
+_AT_START = dict(os.environ)
+"""The environment of the tests, before one of them changes it for itself."""
+
+
 def _start_values(environment: Mapping[str, str]) -> dict[str, set[str]]:
     """What these variables say; of paths, the set."""
     return {
@@ -79,7 +83,7 @@ def python_of_jobs() -> Path:
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{_CLIENT}" '
                       f'"{address}" "{sys.executable}" "$@"\n')  # fmt: skip
     python.chmod(0o755)
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment = {k: v for k, v in _AT_START.items() if k != "PYTHONPATH"}
     environment |= dict.fromkeys(_THREADS, "1")
     server = subprocess.Popen(
         [sys.executable, __file__, str(address)], env=environment, cwd="/",
