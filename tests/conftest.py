@@ -90,9 +90,9 @@ def _same_variables() -> Iterator[None]:
     """A test leaves the environment as it was, or the jobs of later tests would not fork."""
     before = _variables()
     yield
-    if _variables() != before:
-        os.environ.clear()
-        os.environ.update(before)
+    for name in _variables().keys() - before:
+        del os.environ[name]
+    os.environ.update(before)
 
 
 def _variables() -> dict[str, str]:
