@@ -57,8 +57,8 @@ class Scene:
         return [(sample.id, self.predictions[sample.id]) for sample in some]
 
     def job(self, name: str, crf: CrfConfig | None, **fields: Any) -> PredictionJob:
-        made = provenance("predict", **fields)
-        return PredictionJob(self.folder / name, self.samples, made, crf, 1, "")
+        attested = provenance("predict", **fields)
+        return PredictionJob(self.folder / name, self.samples, attested, crf, 1, "")
 
 
 def _both(scene: Scene, crf: CrfConfig | None, **options: Any) -> Path:

@@ -99,11 +99,11 @@ def score_shares(
     maps = upsample(scores, size).astype(np.float32)
     behind = None if background is None else upsample(background[None], size)[0]
     stack = with_background(maps, config, behind)
-    own = np.zeros(size, np.float32)
+    label_scores = np.zeros(size, np.float32)
     for value, plane in zip((0, *(index + 1 for index in classes)), stack, strict=True):
-        own = np.where(label == value, plane, own)
+        label_scores = np.where(label == value, plane, label_scores)
     total = stack.sum(axis=0)
-    return own / np.where(total, total, 1)
+    return label_scores / np.where(total, total, 1)
 
 
 def _par(
