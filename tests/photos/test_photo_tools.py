@@ -36,6 +36,9 @@ def test_suggested_tags_are_a_table_of_tags(tmp_path: Path) -> None:
         assert tags == sorted(tags, key=lambda word: -probs[word])
         hits += max(probs, key=lambda word: probs[word]) in truth[row.image.removesuffix(".jpg")]
     assert hits >= 4
+    refused = run(tmp_path, *command, "--out", "x.csv", "--precision", "half", check=False)
+    assert refused.returncode != 0
+    assert "precision: Input should be 'auto', 'float32'" in refused.stderr
     again = run(tmp_path, *command, check=False)
     assert again.returncode != 0
     assert "may hold corrections" in again.stderr

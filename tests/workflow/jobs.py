@@ -24,6 +24,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+_ROOT = Path(__file__).parents[2]
 _CLIENT = Path(__file__).with_name("job_client.py")
 _IMPORTED = (
     "torch.utils.data", "torch.utils.checkpoint", "scipy.sparse", "scipy.io",
@@ -98,12 +99,13 @@ def python_of_jobs() -> Path:
 def forking(environment: Mapping[str, str]) -> dict[str, str]:
     """An environment in which programs of Python name `python_of_jobs` as their interpreter.
 
-    An engine's jobs fork then, whoever starts the engine. It replaces PYTHONPATH.
+    An engine's jobs fork then, whoever starts the engine. It replaces PYTHONPATH, and names the
+    package that these tests stand beside, whichever one is installed.
     """
     folder = python_of_jobs().parent
     customization = f"import sys\nsys.executable = {str(python_of_jobs())!r}\n"
     (folder / "sitecustomize.py").write_text(customization)
-    return {**environment, "PYTHONPATH": str(folder)}
+    return {**environment, "PYTHONPATH": os.pathsep.join([str(folder), str(_ROOT)])}
 
 
 _SERVERS: list[subprocess.Popen[bytes]] = []
@@ -153,7 +155,7 @@ def _import_packages() -> None:
     import warnings
 
     path = list(sys.path)
-    sys.path.insert(0, str(Path(__file__).parents[2]))
+    sys.path.insert(0, str(_ROOT))
     with warnings.catch_warnings():
         from wsss._compat import import_open_clip
 

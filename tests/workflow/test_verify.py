@@ -273,7 +273,16 @@ def test_cleaning_reruns_nothing(copy: Project) -> None:
     (locks / "0.input.lock").unlink()
     temporary = copy.results / "scores/.cam.json.tmp-999999999"
     temporary.touch()
+    planes = {
+        part: copy.results / f"predictions/val/{part}.planes" for part in ("1-of-2", "1-of-3")
+    }
+    for path in planes.values():
+        path.touch()
+    _run(copy, "clean", RUN)
+    assert not planes["1-of-2"].exists()  # its shard is there
+    assert planes["1-of-3"].exists()
     code, text = _run(copy, "clean", RUN, "--what", "all")
+    assert not planes["1-of-3"].exists()
     assert code == 0
     assert "is not finished" in text
     assert refine.is_dir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def load_tokenizer(
         tokenizer, identity = _of_hugging_face(name, context, mode, options, folder, cache_dir)
     else:
         try:
-            tokenizer = import_open_clip().SimpleTokenizer(context_length=context, **options)
+            tokenizer = _of_clip(context, options)
         except (TypeError, ValueError, AssertionError, OSError) as error:
             raise ClipLoadError(
                 f"text_cfg.tokenizer_kwargs: CLIP's tokenizer does not take {options} ({error})"
@@ -64,6 +65,14 @@ def load_tokenizer(
         return tokens.long()
 
     return tokenize, json.dumps([identity, context, mode, options], sort_keys=True, default=str)
+
+
+def _of_clip(context: int, options: Mapping[str, Any]) -> Callable[[list[str]], Tensor]:
+    """CLIP's own. Without options it is the one that open_clip builds when it is imported."""
+    open_clip = import_open_clip()
+    if not options:
+        return functools.partial(open_clip.tokenize, context_length=context)
+    return open_clip.SimpleTokenizer(context_length=context, **options)
 
 
 def _of_hugging_face(

@@ -1,7 +1,8 @@
 """What may be deleted from the folder of a run, without a result and without a rerun.
 
 A work folder holds what a training resumes from: the largest part of a run, and of no use once the
-checkpoint is written. Folders called ``.cache`` hold what a rerun takes over image by image.
+checkpoint is written. Folders called ``.cache`` hold what a rerun takes over image by image. A file
+``.planes`` waits for the job that runs its CRFs, and stays where the engine was killed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from wsss.artifacts.exclusive_lock import exclusive_lock
 What = Literal["work", "cache", "all"]
 _CHECKPOINTS = {"refine": "checkpoint.safetensors", "segmenter": "weights.safetensors"}
 _WORK, _CACHE, _LOCK = "work", ".cache", ".lock"
+_PLANES, _PREDICTIONS = ".planes", ("predictions", "refiner_predictions")
 _LOCKS = Path(".snakemake/locks")
 _RUN = ("manifest", "cams", "scores", "logs")
 """A run, or the parent of several, has one of these folders."""
@@ -42,8 +44,9 @@ def entries(folder: Path, what: What) -> list[Entry]:
 
     Args:
         folder: of a run, or of several.
-        what: work folders of finished trainings, caches of items, or both; in any case temporary
-            files of processes that are gone.
+        what: work folders of finished trainings, what reruns take over (caches of items, planes
+            without their CRFs), or both; in any case temporary files of processes that are gone,
+            and planes whose shard is there.
 
     Raises:
         ArtifactError: the folder is not that of a run.
@@ -67,6 +70,9 @@ def clean(folder: Path, what: What) -> list[Entry]:
 
 
 def _delete(entry: Entry) -> Entry:
+    if entry.path.suffix == _PLANES:
+        entry.path.unlink(missing_ok=True)
+        return entry
     if not entry.path.is_dir():
         remove_abandoned(entry.path.parent)
         return entry
@@ -79,11 +85,13 @@ def _delete(entry: Entry) -> Entry:
 
 
 def _entries(folder: Path, what: What) -> Iterator[Entry]:
-    for directory, names, _ in os.walk(folder):
+    for directory, names, files in os.walk(folder):
         here = Path(directory)
         for path in abandoned(here):
             names[:] = [name for name in names if name != path.name]
             yield Entry(path, _size(path), "a temporary file of a process that is gone")
+        if here.parent.name in _PREDICTIONS:
+            yield from _planes(here, files, what)
         for name in sorted(names):
             path = here / name
             if path.is_symlink():
@@ -97,6 +105,15 @@ def _entries(folder: Path, what: What) -> Iterator[Entry]:
                 if what != "work":
                     why = "items that a rerun would take over: it computes every image again"
                     yield Entry(path, _size(path), why)
+
+
+def _planes(here: Path, files: list[str], what: What) -> Iterator[Entry]:
+    for path in sorted(here / name for name in files if name.endswith(_PLANES)):
+        if path.with_suffix(".h5").exists():
+            yield Entry(path, _size(path), "its shard is written")
+        elif what != "work":
+            why = "the network's part of a prediction whose CRFs did not run: it runs again"
+            yield Entry(path, _size(path), why)
 
 
 def _work(work: Path, checkpoint: Path) -> Entry:

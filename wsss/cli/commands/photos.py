@@ -112,6 +112,7 @@ def suggest(
     clip: ClipModel = "",
     weights: ClipWeights = "",
     device: Device = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """Tags that CLIP proposes, with the probability of each word: a table to review.
 
@@ -133,8 +134,9 @@ def suggest(
     check_clip_files(settings)
     names = [word.strip() for word in words.split(",") if word.strip()]
     cache = results_folder(folder, None) / "results" / "cache"  # that of a run on these photos
+    numerics = {"device": device, "precision": precision}
     photo_count, tagged = suggest_tags(
-        folder, names, table, cache, clip=settings, threshold=threshold, device=device
+        folder, names, table, cache, clip=settings, threshold=threshold, **numerics
     )
     typer.echo(f"{tagged} of {photo_count} photos have a tag: {table}")
     typer.echo(f"look through it, then: wsss photos {shlex.quote(str(folder))}")
