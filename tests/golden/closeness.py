@@ -12,8 +12,8 @@ SAME_PIXELS = 0.999
 Arrays = Mapping[str, np.ndarray]
 
 
-def tensor(arrays: Arrays, name: str) -> torch.Tensor:
-    return torch.from_numpy(arrays[name])
+def tensor(arrays: Arrays, name: str, device: torch.device | str = "cpu") -> torch.Tensor:
+    return torch.from_numpy(arrays[name]).to(device)
 
 
 def assert_close_rel(

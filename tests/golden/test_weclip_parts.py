@@ -40,17 +40,17 @@ PLAIN_BLOCKS = 8
 def test_par(
     arrays: Arrays, image: str, iterations: int, expected: str, device: torch.device
 ) -> None:
-    photo, masks = (tensor(arrays, name).to(device) for name in (image, "par/masks"))
+    photo, masks = (tensor(arrays, name, device) for name in (image, "par/masks"))
     refined = pixel_adaptive_refinement(photo, masks, iterations=iterations)
     assert_close_rel(refined, arrays[expected], FLOAT32, expected)
 
 
-def test_par_of_a_pseudo_label(arrays: Arrays) -> None:
+def test_par_of_a_pseudo_label(arrays: Arrays, device: torch.device) -> None:
     stacks = [key for key in arrays if key.endswith("/cam_stack")]
     assert stacks
     for key in stacks:
-        image = tensor(arrays, "image")[_image(key.removesuffix("/cam_stack"))][None]
-        refined = pixel_adaptive_refinement(image, tensor(arrays, key)[None])
+        image = tensor(arrays, "image", device)[_image(key.removesuffix("/cam_stack"))][None]
+        refined = pixel_adaptive_refinement(image, tensor(arrays, key, device)[None])
         name = key.replace("cam_stack", "par_out")
         assert_close_rel(refined[0], arrays[name], FLOAT32, name)
 
@@ -59,18 +59,18 @@ def _losses(arrays: Arrays) -> list[str]:
     return sorted(key.removesuffix("/aff_loss") for key in arrays if key.endswith("/aff_loss"))
 
 
-def test_losses_and_their_gradients(arrays: Arrays) -> None:
+def test_losses_and_their_gradients(arrays: Arrays, device: torch.device) -> None:
     cases = _losses(arrays)
     assert len(cases) >= 2
     for case in cases:
-        labels = tensor(arrays, f"{case.rpartition('/')[0]}/label")
-        logits = tensor(arrays, "seg_logits").requires_grad_()
-        affinity = tensor(arrays, "affinity").requires_grad_()
+        labels = tensor(arrays, f"{case.rpartition('/')[0]}/label", device)
+        logits = tensor(arrays, "seg_logits", device).requires_grad_()
+        affinity = tensor(arrays, "affinity", device).requires_grad_()
         grid = (logits.shape[2], logits.shape[3])
-        near = window(grid, int(case.rpartition("/r")[2]))
-        np.testing.assert_array_equal(near.numpy(), arrays[f"{case}/radius_mask"] == 1, case)
+        near = window(grid, int(case.rpartition("/r")[2]), device)
+        np.testing.assert_array_equal(near.cpu().numpy(), arrays[f"{case}/radius_mask"] == 1, case)
         pairs = affinity_labels(labels, grid, near)
-        np.testing.assert_array_equal(pairs.numpy(), arrays[f"{case}/affinity_label"], case)
+        np.testing.assert_array_equal(pairs.cpu().numpy(), arrays[f"{case}/affinity_label"], case)
         assert int((pairs == 1).sum()) + 1 == int(arrays[f"{case}/aff_pos_count"])
         assert int((pairs == 0).sum()) + 1 == int(arrays[f"{case}/aff_neg_count"])
         seg = balanced_cross_entropy(logits, labels)
@@ -83,8 +83,8 @@ def test_losses_and_their_gradients(arrays: Arrays) -> None:
         assert_close_rel(affinity.grad, arrays[f"{case}/grad_affinity"], FLOAT32, case)
 
 
-def _maps(arrays: Arrays, case: str) -> torch.Tensor:
-    return scale_maps(torch.from_numpy(arrays[f"{case}/cam_refined"]), "guarded_twice")
+def _maps(arrays: Arrays, case: str, device: torch.device) -> torch.Tensor:
+    return scale_maps(tensor(arrays, f"{case}/cam_refined", device), "guarded_twice")
 
 
 def _phases(arrays: Arrays) -> dict[str, list[str]]:
@@ -95,33 +95,33 @@ def _phases(arrays: Arrays) -> dict[str, list[str]]:
     return by_phase
 
 
-def test_stacks(arrays: Arrays) -> None:
+def test_stacks(arrays: Arrays, device: torch.device) -> None:
     for key in [key for key in arrays if key.endswith("/cam_stack")]:
-        maps = _maps(arrays, key.removesuffix("/cam_stack"))
+        maps = _maps(arrays, key.removesuffix("/cam_stack"), device)
         size = (arrays[key].shape[1], arrays[key].shape[2])
         stacks = score_stacks(maps, torch.zeros(len(maps), dtype=torch.long), 1, size)
         assert_close_rel(stacks[0], arrays[key], FLOAT32, key)
 
 
-def test_labels_of_a_whole_batch(arrays: Arrays) -> None:
+def test_labels_of_a_whole_batch(arrays: Arrays, device: torch.device) -> None:
     phases = _phases(arrays)
     assert phases
     for phase, cases in phases.items():
         image_numbers = [int(case.rpartition("img")[2]) for case in cases]
-        maps = [_maps(arrays, case) for case in cases]
+        maps = [_maps(arrays, case, device) for case in cases]
         classes = [torch.from_numpy(arrays[f"{case}/class_ids"]) for case in cases]
         image_index = torch.repeat_interleave(
             torch.arange(len(cases)), torch.tensor([len(image_maps) for image_maps in maps])
         )
         expected = np.stack([arrays[f"{case}/label"] for case in cases])
         actual = online_labels(
-            torch.from_numpy(arrays["image"])[image_numbers],
+            tensor(arrays, "image", device)[image_numbers],
             torch.cat(maps),
             image_index,
             torch.cat(classes),
             (expected.shape[1], expected.shape[2]),
         )
-        for case, mine, theirs in zip(cases, actual.numpy(), expected, strict=True):
+        for case, mine, theirs in zip(cases, actual.cpu().numpy(), expected, strict=True):
             share = (mine == theirs).mean()
             assert share >= SAME_PIXELS, f"{phase}: {case}: {share:.5f} of the pixels agree"
 
@@ -135,26 +135,30 @@ def _image(case: str) -> int:
     return int(case.rpartition("img")[2])
 
 
-def _attention(arrays: Arrays, case: str, blocks: int) -> torch.Tensor:
+def _attention(
+    arrays: Arrays, case: str, blocks: int, device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """Of the last blocks, patches only: (1, blocks, N, N)."""
-    return torch.from_numpy(arrays["attention"])[_image(case)][None, -blocks:, 1:, 1:]
+    return tensor(arrays, "attention", device)[_image(case)][None, -blocks:, 1:, 1:]
 
 
-def test_nearest_blocks_and_trusted_affinity(arrays: Arrays) -> None:
+def test_nearest_blocks_and_trusted_affinity(arrays: Arrays, device: torch.device) -> None:
     cases = [case for case in _cases(arrays) if f"{case}/layer_score" in arrays]
     assert cases
     for case in cases:
-        affinity = torch.from_numpy(arrays["affinity"])[_image(case)][None]
-        attention = _attention(arrays, case, len(arrays[f"{case}/layer_score"]))
+        affinity = tensor(arrays, "affinity", device)[_image(case)][None]
+        attention = _attention(arrays, case, len(arrays[f"{case}/layer_score"]), device)
         distances = block_distances(affinity, attention, "signed")
         assert_close_rel(distances[0], arrays[f"{case}/layer_score"], FLOAT32, case)
         nearest = select_near(distances)
-        np.testing.assert_array_equal(nearest[0].numpy(), arrays[f"{case}/layer_kept"] == 1, case)
+        selected = nearest[0].cpu().numpy()
+        np.testing.assert_array_equal(selected, arrays[f"{case}/layer_kept"] == 1, case)
         trusted = trusted_affinity(affinity, attention, nearest)
         assert_close_rel(trusted[0], arrays[f"{case}/affinity_before_sinkhorn"], FLOAT32, case)
 
 
 def test_plain_phase_is_the_mean_of_the_last_blocks(arrays: Arrays) -> None:
+    """Of the file alone: nothing of ours computes, so there is no device."""
     cases = [case for case in _cases(arrays) if case.startswith("phase1/")]
     assert cases
     for case in cases:
@@ -162,12 +166,12 @@ def test_plain_phase_is_the_mean_of_the_last_blocks(arrays: Arrays) -> None:
         assert_close_rel(mean[0], arrays[f"{case}/affinity_before_sinkhorn"], FLOAT32, case)
 
 
-def test_transition_and_refined_maps(arrays: Arrays) -> None:
+def test_transition_and_refined_maps(arrays: Arrays, device: torch.device) -> None:
     for case in _cases(arrays):
-        weights = torch.from_numpy(arrays[f"{case}/affinity_before_sinkhorn"])[None]
+        weights = tensor(arrays, f"{case}/affinity_before_sinkhorn", device)[None]
         affinity = balance(weights)
         assert_close_rel(_squared(affinity)[0], arrays[f"{case}/transition"], FLOAT32, case)
-        maps = torch.from_numpy(arrays[f"{case}/cam"])
+        maps = tensor(arrays, f"{case}/cam", device)
         refined = propagate_maps(
             affinity,
             maps,
@@ -189,28 +193,30 @@ def heads(golden_dir: Path) -> Weights:
     return load_heads(golden_dir / "weclip_heads.safetensors")
 
 
-def _features(arrays: Arrays) -> tuple[torch.Tensor, tuple[int, int]]:
-    maps = torch.from_numpy(arrays["feature_maps"])  # blocks, B, D, h, w
+def _features(arrays: Arrays, device: torch.device) -> tuple[torch.Tensor, tuple[int, int]]:
+    maps = tensor(arrays, "feature_maps", device)  # blocks, B, D, h, w
     return maps.flatten(3).transpose(2, 3), (maps.shape[3], maps.shape[4])
 
 
-def test_fusion_affinity_and_logits(arrays: Arrays, heads: Weights) -> None:
+def test_fusion_affinity_and_logits(arrays: Arrays, heads: Weights, device: torch.device) -> None:
+    fusion, decoder = build_fusion(heads).to(device), build_decoder(heads).to(device)
     with torch.no_grad():
-        fused = build_fusion(heads)(*_features(arrays))
+        fused = fusion(*_features(arrays, device))
         assert_close_rel(fused, arrays["fused"], FLOAT32, "fused")
         assert_close_rel(feature_affinity(fused), arrays["affinity"], FLOAT32, "affinity")
-        assert_close_rel(build_decoder(heads)(fused), arrays["seg_logits"], FLOAT32, "seg_logits")
+        assert_close_rel(decoder(fused), arrays["seg_logits"], FLOAT32, "seg_logits")
 
 
-def test_gradients_of_the_whole_head(arrays: Arrays, heads: Weights) -> None:
+def test_gradients_of_the_whole_head(arrays: Arrays, heads: Weights, device: torch.device) -> None:
     cases = sorted(key.removesuffix("/aff_loss") for key in arrays if key.endswith("/aff_loss"))
     assert cases
     for case in cases:
-        fusion, decoder = build_fusion(heads), build_decoder(heads)
-        features, grid = _features(arrays)
+        fusion, decoder = build_fusion(heads).to(device), build_decoder(heads).to(device)
+        features, grid = _features(arrays, device)
         fused = fusion(features, grid)
-        labels = torch.from_numpy(arrays[f"{case.rpartition('/')[0]}/label"])
-        pairs = affinity_labels(labels, grid, window(grid, int(case.rpartition("/r")[2])))
+        labels = tensor(arrays, f"{case.rpartition('/')[0]}/label", device)
+        near = window(grid, int(case.rpartition("/r")[2]), device)
+        pairs = affinity_labels(labels, grid, near)
         loss = balanced_cross_entropy(decoder(fused), labels)
         (loss + 0.1 * affinity_loss(feature_affinity(fused), pairs)).backward()
         for key in [key for key in arrays if key.startswith(f"{case}/grad/")]:
