@@ -75,15 +75,19 @@ def imported(
 
 @pytest.fixture
 def build(
-    golden_dir: Path, arrays: Arrays, tmp_path: Path, imported: Mapping[str, torch.Tensor]
+    golden_dir: Path,
+    arrays: Arrays,
+    tmp_path: Path,
+    imported: Mapping[str, torch.Tensor],
+    device: torch.device,
 ) -> Callable[..., Excel]:
     def build_refiner(**options: float) -> Excel:
         config = _config(golden_dir, arrays, **options)
-        inputs = EncoderInput(config.clip, tmp_path, device="cpu")
+        inputs = EncoderInput(config.clip, tmp_path, device=str(device))
         refiner = Excel(refiner_setup(config, inputs, labels=arrays["seg_logits"].shape[1]))
         text = tensor(arrays, "tse/text")
         count = class_count(arrays)
-        bank = TextBank(text[:count], text[count:])
+        bank = TextBank(text[:count], text[count:]).to(device)
         refiner.patch_text = PatchText(inputs.encoder, bank, config.cams.patch_text)
         refiner.head.load_state_dict(imported)
         refiner.train_mode(False)
@@ -95,9 +99,9 @@ def build(
 Build = Callable[..., Excel]
 
 
-def _batch(arrays: Arrays) -> CropBatch:
+def _batch(arrays: Arrays, device: torch.device) -> CropBatch:
     images, tags = tensor(arrays, "image"), tensor(arrays, "class_labels").nonzero()
-    return crop_batch(images, arrays["fused"].shape[-1], tags[:, 0], tags[:, 1])
+    return crop_batch(images, arrays["fused"].shape[-1], tags[:, 0], tags[:, 1]).to(device)
 
 
 @torch.no_grad()
@@ -106,6 +110,7 @@ def _related(refiner: Excel, seen: CalibratedFeatures) -> torch.Tensor:
 
 
 def test_attribute_weights(golden_dir: Path, arrays: Arrays) -> None:
+    """On the CPU: texts are enriched there, whatever device encodes the images."""
     tse = _config(golden_dir, arrays).cams.patch_text.tse
     texts = F.normalize(tensor(arrays, "tse/class_text"), dim=-1)
     bank = tensor(arrays, "tse/bank").T
@@ -118,9 +123,9 @@ def test_attribute_weights(golden_dir: Path, arrays: Arrays) -> None:
     assert_close_rel(enriched, arrays["tse/text"], FLOAT32, "text")
 
 
-def test_one_pass_of_the_encoder(build: Build, arrays: Arrays) -> None:
+def test_one_pass_of_the_encoder(build: Build, arrays: Arrays, device: torch.device) -> None:
     refiner = build()
-    seen = refiner.encode(tensor(arrays, "image"), dynamic=True)
+    seen = refiner.encode(tensor(arrays, "image", device), dynamic=True)
     assert_close_rel(seen.stream, arrays["svc_stream"], FLOAT32, "stream")
     expected = arrays["feature_list"][:, :, 1:]
     assert_close_rel(seen.features, expected, FLOAT32, "features as published")
@@ -130,15 +135,17 @@ def test_one_pass_of_the_encoder(build: Build, arrays: Arrays) -> None:
     assert_close_rel(features, arrays["svc_features"], FLOAT32, "projected")
 
 
-def test_clean_features_are_the_outputs_of_the_blocks(build: Build, arrays: Arrays) -> None:
+def test_clean_features_are_the_outputs_of_the_blocks(
+    build: Build, arrays: Arrays, device: torch.device
+) -> None:
     refiner = build(features="clean")
-    features = refiner.encode(tensor(arrays, "image"), dynamic=False).features
+    features = refiner.encode(tensor(arrays, "image", device), dynamic=False).features
     expected = arrays["clean/feature_list_6_to_10_img0"][:, 1:]
     assert_close_rel(features[6:11, 0], expected, FLOAT32, "blocks 6 to 10")
     assert_close_rel(features[:6], arrays["feature_list"][:6, :, 1:], FLOAT32, "blocks 0 to 5")
 
 
-def test_calibrated_attention(build: Build, arrays: Arrays) -> None:
+def test_calibrated_attention(build: Build, arrays: Arrays, device: torch.device) -> None:
     refiner = build()
     encoder = refiner.encoder
     attention: list[torch.Tensor] = []
@@ -152,12 +159,13 @@ def test_calibrated_attention(build: Build, arrays: Arrays) -> None:
 
     from wsss.clip.calibration import Calibration
 
-    encoder.run(tensor(arrays, "image"), calibration=Calibration(Spy(), refiner.patch_text.first))
+    calibration = Calibration(Spy(), refiner.patch_text.first)
+    encoder.run(tensor(arrays, "image", device), calibration=calibration)
     assert_close_rel(torch.stack(attention), arrays["svc_attention"], FLOAT32, "attention")
 
 
-def test_similarity_and_static_cam(arrays: Arrays) -> None:
-    features, texts = tensor(arrays, "svc_features"), tensor(arrays, "tse/text")
+def test_similarity_and_static_cam(arrays: Arrays, device: torch.device) -> None:
+    features, texts = (tensor(arrays, name, device) for name in ("svc_features", "tse/text"))
     count = len(texts)
     image_index = torch.arange(len(features)).repeat_interleave(count)
     text_index = torch.arange(count).repeat(len(features))
@@ -171,16 +179,16 @@ def test_similarity_and_static_cam(arrays: Arrays) -> None:
     )
 
 
-def test_relation_and_dynamic_cam(build: Build, arrays: Arrays, golden_dir: Path) -> None:
+def test_relation_and_dynamic_cam(build: Build, arrays: Arrays, device: torch.device) -> None:
     refiner = build()
-    seen = refiner.encode(tensor(arrays, "image"), dynamic=True)
+    seen = refiner.encode(tensor(arrays, "image", device), dynamic=True)
     with torch.no_grad():
         decoded = refiner.head(seen.features, seen.grid)
     assert_close_rel(decoded.fused, arrays["fused"], FLOAT32, "fused")
     assert_close_rel(decoded.logits, arrays["seg_logits"], FLOAT32, "logits")
     related = relation(decoded.fused, refiner.options)
     positive = related >= 0
-    np.testing.assert_array_equal(positive.numpy(), arrays["relation_positive_mask"] == 1)
+    np.testing.assert_array_equal(positive.cpu().numpy(), arrays["relation_positive_mask"] == 1)
     assert_close_rel(related.clamp_min(0), arrays["relation"], FLOAT32, "relation")
     assert_close_rel(related.sigmoid(), arrays["affinity"], FLOAT32, "affinity")
     assert_close_rel(shift(related), arrays["relation_softmax"], FLOAT32, "E")
@@ -191,17 +199,17 @@ def test_relation_and_dynamic_cam(build: Build, arrays: Arrays, golden_dir: Path
     cams = maps.flatten(1).view(2, class_count(arrays), -1).transpose(1, 2)
     assert_close_rel(cams, arrays["cam_dynamic"], FLOAT32, "dynamic")
     encoder = refiner.encoder
-    expected = torch.from_numpy(arrays["svc_stream_dynamic"])
+    expected = tensor(arrays, "svc_stream_dynamic", device)
     joint = encoder.project(encoder.normalize(expected))
     assert_close_rel(features, joint, FLOAT32, "dynamic features")
 
 
-def test_maximum_with_the_mirror_image(build: Build, arrays: Arrays, golden_dir: Path) -> None:
+def test_maximum_with_the_mirror_image(build: Build, arrays: Arrays, device: torch.device) -> None:
     refiner = build()
     image_index = torch.arange(2).repeat_interleave(class_count(arrays))
     classes = torch.arange(class_count(arrays)).repeat(2)
     # As published, image and mirror image are one batch, over which the relation's mean runs.
-    images = tensor(arrays, "image")
+    images = tensor(arrays, "image", device)
     seen = refiner.encode(torch.cat([images, images.flip(-1)]), dynamic=True)
     features = refiner.tokens(seen, _related(refiner, seen))
     straight, mirrored = (
@@ -216,10 +224,10 @@ def test_maximum_with_the_mirror_image(build: Build, arrays: Arrays, golden_dir:
     ("phase", "box"), [("static", 0.79), ("static_t88", 0.88), ("dynamic", 0.79)]
 )
 def test_refined_cams(
-    build: Build, arrays: Arrays, golden_dir: Path, phase: str, box: float
+    build: Build, arrays: Arrays, phase: str, box: float, device: torch.device
 ) -> None:
     refiner = build(box=box)
-    batch, dynamic = _batch(arrays), phase == "dynamic"
+    batch, dynamic = _batch(arrays, device), phase == "dynamic"
     seen = refiner.encode(batch.images, dynamic=dynamic)
     related = _related(refiner, seen) if dynamic else None
     features = refiner.tokens(seen, related)
@@ -230,31 +238,31 @@ def test_refined_cams(
         case, mine = f"{phase}/img{image}", batch.image_index == image
         np.testing.assert_array_equal(batch.classes[mine].numpy(), arrays[f"{case}/class_ids"])
         boxes = box_masks(maps[mine], box, "exclusive")
-        np.testing.assert_array_equal(boxes.numpy(), arrays[f"{case}/box_mask"] == 1, case)
+        np.testing.assert_array_equal(boxes.cpu().numpy(), arrays[f"{case}/box_mask"] == 1, case)
         expected = scale_maps(tensor(arrays, f"{case}/cam_refined"))
         assert_close_rel(spread[mine], expected, FLOAT32, case)
         if related is not None:
             distances = block_distances(related.sigmoid(), seen.attention, "signed")
             assert_close_rel(distances[image], arrays[f"{case}/layer_score"], FLOAT32, case)
-            nearest = select_near(distances)[image].numpy()
+            nearest = select_near(distances)[image].cpu().numpy()
             np.testing.assert_array_equal(nearest, arrays[f"{case}/layer_kept"] == 1, case)
         if f"{case}/affinity_before_sinkhorn" in arrays:
-            weights = tensor(arrays, f"{case}/affinity_before_sinkhorn")[None]
+            weights = tensor(arrays, f"{case}/affinity_before_sinkhorn", device)[None]
             matrix = balance(weights).matrix()
             half = (matrix + matrix.transpose(1, 2)) / 2
             assert_close_rel((half @ half)[0], arrays[f"{case}/transition"], FLOAT32, case)
         if f"{case}/label" in arrays:
-            share = (labels[image].numpy() == arrays[f"{case}/label"]).mean()
+            share = (labels[image].cpu().numpy() == arrays[f"{case}/label"]).mean()
             assert share >= SAME_PIXELS, f"{case}: {share:.5f} of the pixels agree"
 
 
-def test_pixel_adaptive_refinement(arrays: Arrays) -> None:
+def test_pixel_adaptive_refinement(arrays: Arrays, device: torch.device) -> None:
     for image in range(2):
         case = f"dynamic/img{image}"
         if f"{case}/par_out" not in arrays:
             continue
-        maps = scale_maps(tensor(arrays, f"{case}/cam_refined"))
-        photo = tensor(arrays, "image_denormalised")[image][None]
+        maps = scale_maps(tensor(arrays, f"{case}/cam_refined", device))
+        photo = tensor(arrays, "image_denormalised", device)[image][None]
         size = (photo.shape[-2], photo.shape[-1])
         large = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)
         stack = torch.cat([1 - large.amax(1, keepdim=True), large], dim=1)
@@ -262,14 +270,15 @@ def test_pixel_adaptive_refinement(arrays: Arrays) -> None:
         assert_close_rel(refined[0], arrays[f"{case}/par_out"], FLOAT32, case)
 
 
-def test_window(arrays: Arrays) -> None:
+def test_window(arrays: Arrays, device: torch.device) -> None:
     packed = arrays["radius_mask_20x20_r8_packed"]
     expected = np.unpackbits(packed)[: 400 * 400].reshape(400, 400)
-    actual = window((20, 20), 8).numpy()
+    actual = window((20, 20), 8, device).cpu().numpy()
     np.testing.assert_array_equal(actual, expected == 1)
     assert actual.sum() == 71_824
     side = arrays["fused"].shape[-1]
-    np.testing.assert_array_equal(window((side, side), 8).numpy(), arrays["radius_mask_r8"] == 1)
+    actual = window((side, side), 8, device).cpu().numpy()
+    np.testing.assert_array_equal(actual, arrays["radius_mask_r8"] == 1)
 
 
 STEPS = {
@@ -280,9 +289,11 @@ STEPS = {
 
 
 @pytest.mark.parametrize("case", STEPS)
-def test_one_step_from_pixels(build: Build, arrays: Arrays, golden_dir: Path, case: str) -> None:
+def test_one_step_from_pixels(
+    build: Build, arrays: Arrays, case: str, device: torch.device
+) -> None:
     refiner = build(**STEPS[case])
-    losses = refiner.loss(0, _batch(arrays))
+    losses = refiner.loss(0, _batch(arrays, device))
     # A few pixels of the labels may differ (see above), each a 50000th of the sum.
     for ours, theirs in (("loss", "total"), ("segmentation", "seg"), ("affinity", "div")):
         expected = float(arrays[f"{case}/{theirs}_loss"])
@@ -300,15 +311,15 @@ def test_one_step_from_pixels(build: Build, arrays: Arrays, golden_dir: Path, ca
 
 
 @pytest.mark.parametrize("case", STEPS)
-def test_losses_of_the_published_labels(arrays: Arrays, case: str) -> None:
+def test_losses_of_the_published_labels(arrays: Arrays, case: str, device: torch.device) -> None:
     phase = "static" if case == "loss_static" else "dynamic"
-    labels = torch.stack([tensor(arrays, f"{phase}/img{k}/label") for k in range(2)])
-    logits = tensor(arrays, "seg_logits").requires_grad_()
-    affinity = tensor(arrays, "affinity").requires_grad_()
+    labels = torch.stack([tensor(arrays, f"{phase}/img{k}/label", device) for k in range(2)])
+    logits = tensor(arrays, "seg_logits", device).requires_grad_()
+    affinity = tensor(arrays, "affinity", device).requires_grad_()
     grid = (logits.shape[2], logits.shape[3])
-    paired = tensor(arrays, "seg_pred") if case == "loss_late" else labels
-    pairs = affinity_labels(paired, grid, window(grid, 8))
-    np.testing.assert_array_equal(pairs.numpy(), arrays[f"{case}/affinity_label"])
+    paired = tensor(arrays, "seg_pred", device) if case == "loss_late" else labels
+    pairs = affinity_labels(paired, grid, window(grid, 8, device))
+    np.testing.assert_array_equal(pairs.cpu().numpy(), arrays[f"{case}/affinity_label"])
     assert int((pairs == 1).sum()) + 1 == int(arrays[f"{case}/pos_count"])
     assert int((pairs == 0).sum()) + 1 == int(arrays[f"{case}/neg_count"])
     loss = balanced_cross_entropy(logits, labels) + 0.1 * affinity_loss(affinity, pairs)
@@ -318,7 +329,7 @@ def test_losses_of_the_published_labels(arrays: Arrays, case: str) -> None:
     assert_close_rel(affinity.grad, arrays[f"{case}/grad_affinity"], FLOAT32, case)
 
 
-def test_loss_without_background(arrays: Arrays) -> None:
-    logits = tensor(arrays, "seg_logits")
-    loss = balanced_cross_entropy(logits, tensor(arrays, "loss_nobg/label"))
+def test_loss_without_background(arrays: Arrays, device: torch.device) -> None:
+    logits, labels = (tensor(arrays, name, device) for name in ("seg_logits", "loss_nobg/label"))
+    loss = balanced_cross_entropy(logits, labels)
     assert_close_rel(loss, arrays["loss_nobg/seg_loss"], FLOAT32, "without background")
