@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.golden.closeness import FLOAT32, SAME_PIXELS, Arrays, assert_close_rel
+from tests.golden.closeness import FLOAT32, SAME_PIXELS, Arrays, assert_close_rel, tensor
 from tests.golden.published_heads import build_decoder, build_fusion, load_heads
 from tests.golden.refiners import crop_batch, refiner_setup
 from wsss.cams.grad_cam import block_cams
@@ -51,6 +51,7 @@ def build(
     kind: str,
     side: int,
     scales: list[float],
+    device: torch.device,
     **options: object,
 ) -> HeadRefiner[Any, Head]:
     """The published variant with the published head."""
@@ -80,7 +81,7 @@ def build(
         },
         partial=True,
     )
-    inputs = EncoderInput(config.clip, folder, device="cpu")
+    inputs = EncoderInput(config.clip, folder, device=str(device))
     kinds = {"weclip": WeClip, "excel": Excel}
     refiner = kinds[method](refiner_setup(config, inputs, labels=labels))
     refiner.head.fusion.load_state_dict(fusion.state_dict())
@@ -126,16 +127,16 @@ def check_mean(probs: torch.Tensor, mean_logits: np.ndarray, what: str) -> None:
     assert_close_rel(probs.log(), published, FLOAT32, what)
 
 
-def test_weclip(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
+def test_weclip(golden_dir: Path, arrays: Arrays, tmp_path: Path, device: torch.device) -> None:
     long_side, scales = int(arrays["weclip/resize_long"]), scales_of(arrays, "weclip")
-    refiner = build(golden_dir, tmp_path, "weclip", "voc", long_side, scales)
+    refiner = build(golden_dir, tmp_path, "weclip", "voc", long_side, scales, device)
     infer = refiner.setup.infer
     for image in images_of(arrays, "weclip"):
         check_views(refiner, arrays, image, "weclip")
         photo, name = arrays[f"{image}/image_uint8"], f"weclip/{image}"
         mean = arrays[f"{name}/mean_logits"]
         check_mean(refiner.multi_scale(photo)[1], mean, f"{name}/mean_logits")
-        probs = {key: p.numpy() for key, p in refiner.probabilities(photo).items()}
+        probs = {key: p.cpu().numpy() for key, p in refiner.probabilities(photo).items()}
         same(label_of(probs["single"]), arrays[f"{name}/label_single"], SAME_PIXELS, name)
         multi = candidates(probs["multi"], infer.crf_labels)
         assert multi.ids == tuple(range(len(mean)))
@@ -144,39 +145,44 @@ def test_weclip(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
         same(labels["multi_crf"], arrays[f"{name}/label_crf"], SAME_CRF, name)
 
 
-def test_cams_of_the_weclip_test(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
+def test_cams_of_the_weclip_test(
+    golden_dir: Path, arrays: Arrays, tmp_path: Path, device: torch.device
+) -> None:
     """The label map that the script makes of the tags' CAMs next to the prediction."""
     long_side = int(arrays["weclip/resize_long"])
-    refiner = build(golden_dir, tmp_path, "weclip", "voc", long_side, [1.0], rfm_start=0)
+    refiner = build(golden_dir, tmp_path, "weclip", "voc", long_side, [1.0], device, rfm_start=0)
     assert isinstance(refiner, WeClip)
     texts = np.load(golden_dir / "weclip.npz")
-    refiner.bank = TextBank(*(torch.from_numpy(texts[name]) for name in ("fg_text", "bg_text")))
+    refiner.bank = TextBank(*(tensor(texts, name, device) for name in ("fg_text", "bg_text")))
     for image in images_of(arrays, "weclip"):
         photo = arrays[f"{image}/image_uint8"]
-        tags = torch.from_numpy(arrays[f"weclip/{image}/class_ids"])
+        tags = tensor(arrays, f"weclip/{image}/class_ids")
         pixels = refiner.scaled(photo, 1.0)
         height, width = (
             side // patch * patch
             for side, patch in zip(pixels.shape[2:], refiner.encoder.patch, strict=True)
         )
-        batch = crop_batch(pixels[:, :, :height, :width], 1, torch.zeros_like(tags), tags)
+        whole = pixels[:, :, :height, :width]
+        batch = crop_batch(whole, 1, torch.zeros_like(tags), tags).to(device)
         encoded = refiner.encode(batch, rfm=True)
         assert encoded.block is not None
         cams = block_cams(
             refiner.encoder, encoded.block, encoded.grid, [tags.tolist()], refiner.bank, "softmax"
         )
-        initial = cams.scaled(refiner.setup.cams.scaling).numpy()
+        initial = cams.scaled(refiner.setup.cams.scaling)
         with torch.no_grad():
-            maps = refiner.cam_scores(batch.images[0], tags.tolist(), torch.from_numpy(initial))
+            maps = refiner.cam_scores(batch.images[0], tags.tolist(), initial)
         labels = online_labels(pixels, maps, batch.image_index, tags, photo.shape[:2])
-        same(labels[0].numpy(), arrays[f"weclip/{image}/pseudo_label"], SAME_PIXELS, image)
+        same(labels[0].cpu().numpy(), arrays[f"weclip/{image}/pseudo_label"], SAME_PIXELS, image)
 
 
 @pytest.mark.parametrize("kind", ["voc", "coco"])
-def test_excel(golden_dir: Path, arrays: Arrays, tmp_path: Path, kind: str) -> None:
+def test_excel(
+    golden_dir: Path, arrays: Arrays, tmp_path: Path, kind: str, device: torch.device
+) -> None:
     scales = [float(scale) for scale in arrays["excel/scales"]]
     side = int(arrays["excel/resize_size"])
-    refiner = build(golden_dir, tmp_path, "excel", kind, side, scales)
+    refiner = build(golden_dir, tmp_path, "excel", kind, side, scales, device)
     infer = refiner.setup.infer.model_copy(update={"average_share": 1.0})
     at_size = Excel(replace(refiner.setup, infer=infer))
     at_size.head.load_state_dict(refiner.head.state_dict())
@@ -185,7 +191,7 @@ def test_excel(golden_dir: Path, arrays: Arrays, tmp_path: Path, kind: str) -> N
         if kind == "voc":
             check_views(refiner, arrays, image, "excel")
         photo, name = arrays[f"{image}/image_uint8"], f"excel_{kind}/{image}"
-        multi = refiner.probabilities(photo)["multi"].numpy()
+        multi = refiner.probabilities(photo)["multi"].cpu().numpy()
         same(label_of(multi), arrays[f"{name}/label"], SAME_PIXELS, name)
         # The mean itself: at the size where it is taken, nothing is resized afterwards.
         share = refiner.setup.infer.average_share
@@ -195,12 +201,14 @@ def test_excel(golden_dir: Path, arrays: Arrays, tmp_path: Path, kind: str) -> N
         check_mean(mean[0, :, ::stride, ::stride], arrays[f"{name}/mean_logits"], name)
 
 
-def test_what_the_refinement_sees(golden_dir: Path, arrays: Arrays, tmp_path: Path) -> None:
-    refiner = build(golden_dir, tmp_path, "excel", "voc", 320, [1.0])
+def test_what_the_refinement_sees(
+    golden_dir: Path, arrays: Arrays, tmp_path: Path, device: torch.device
+) -> None:
+    refiner = build(golden_dir, tmp_path, "excel", "voc", 320, [1.0], device)
     inputs = refiner.setup.encoder_input
     images = torch.stack([inputs.normalize(i) for i in arrays["excel_label/image_uint8"]])
-    levels = (255 * inputs.truncated(images)).round().to(torch.uint8)
-    np.testing.assert_array_equal(levels.numpy(), arrays["excel_label/image_denormalised"])
+    levels = (255 * inputs.truncated(images.to(device))).round().to(torch.uint8)
+    np.testing.assert_array_equal(levels.cpu().numpy(), arrays["excel_label/image_denormalised"])
 
 
 def check_parts(
@@ -221,7 +229,7 @@ def check_parts(
     for image in range(len(images)):
         folder, mine = f"excel_label/{phase}/img{image}", batch.image_index == image
         assert_close_rel(cams[mine], arrays[f"{folder}/cam"], FLOAT32, f"{folder}/cam")
-        published = scale_maps(torch.from_numpy(arrays[f"{folder}/cam_refined"]))
+        published = scale_maps(tensor(arrays, f"{folder}/cam_refined"))
         assert_close_rel(spread[mine], published, FLOAT32, f"{folder}/cam_refined")
         par_in, par_out = arrays[f"{folder}/par_in"], arrays[f"{folder}/par_out"]
         labels, step = len(par_in), par_in.shape[-1] // par_out.shape[-1]
@@ -233,28 +241,33 @@ def check_parts(
 @pytest.mark.parametrize("phase", ["static", "dynamic"])
 @pytest.mark.parametrize("par_image", ["truncated", "normalized"])
 def test_labels_of_excel(
-    golden_dir: Path, arrays: Arrays, tmp_path: Path, phase: str, par_image: str
+    golden_dir: Path,
+    arrays: Arrays,
+    tmp_path: Path,
+    phase: str,
+    par_image: str,
+    device: torch.device,
 ) -> None:
     """From pixels. ``normalized`` is not as released, and gives the labels stored as such."""
     options = {"par_image": par_image}
-    refiner = build(golden_dir, tmp_path, "excel", "voc", 320, [1.0], **options)
+    refiner = build(golden_dir, tmp_path, "excel", "voc", 320, [1.0], device, **options)
     assert isinstance(refiner, Excel)
-    text = torch.from_numpy(np.load(golden_dir / "excel.npz")["tse/text"])
-    tags = torch.from_numpy(arrays["excel_label/class_labels"])
+    text = tensor(np.load(golden_dir / "excel.npz"), "tse/text", device)
+    tags = tensor(arrays, "excel_label/class_labels")
     bank = TextBank(text[: tags.shape[1]], text[tags.shape[1] :])
     settings = refiner.setup.cams.patch_text
     refiner.patch_text = PatchText(refiner.encoder, bank, settings)
     inputs = refiner.setup.encoder_input
     images = torch.stack([inputs.normalize(i) for i in arrays["excel_label/image_uint8"]])
     grid = images.shape[-1] // refiner.encoder.patch[0]
-    batch = crop_batch(images, grid, *tags.nonzero().unbind(1))
+    batch = crop_batch(images, grid, *tags.nonzero().unbind(1)).to(device)
     features = refiner.encode(batch.images, dynamic=phase == "dynamic")
     related = None
     if phase == "dynamic":
         with torch.no_grad():
             fused = refiner.head(features.features, features.grid).fused
             related = relation(fused, refiner.options)
-    labels = refiner.pseudo_labels(batch, features, related).numpy()
+    labels = refiner.pseudo_labels(batch, features, related).cpu().numpy()
     if par_image == "truncated":
         check_parts(refiner, batch, features, related, arrays, phase)
     name = {"truncated": "label", "normalized": "label_unquantised"}[par_image]
