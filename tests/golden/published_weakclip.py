@@ -1,6 +1,9 @@
 """The published WeakCLIP: its checkpoint, and that in our network."""
 
+import copy
+import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ from safetensors.torch import load_file
 
 from tests.golden.published_heads import load_heads
 from wsss.clip.encoder import ClipEncoder
-from wsss.clip.load import load_clip
+from wsss.clip.load import LoadedClip, load_clip
 from wsss.clip.position import resize_positions
 from wsss.config.load import from_mapping
 from wsss.refine.released.matching import assemble
@@ -52,30 +55,39 @@ def checkpoint(golden_dir: Path) -> dict[str, torch.Tensor]:
     return tensors | heads
 
 
+@functools.cache
+def _clip(golden_dir: Path) -> LoadedClip:
+    """Each network takes a copy, which it changes and moves."""
+    return load_clip("from-weights", str(golden_dir / "clip_tiny.safetensors"))
+
+
 def new_network(
-    golden_dir: Path, arrays: Mapping[str, np.ndarray], **changes: object
+    golden_dir: Path, arrays: Mapping[str, np.ndarray], device: torch.device, **changes: object
 ) -> WeakClipNetwork:
     """The published network with a random head on the golden CLIP.
 
     ``changes`` are options of ``refine.weakclip``.
     """
     heads = load_heads(golden_dir / "weakclip_heads.safetensors")
-    clip = load_clip("from-weights", str(golden_dir / "clip_tiny.safetensors"))
+    shared = _clip(golden_dir)
+    clip = replace(shared, model=copy.deepcopy(shared.model))
     for part in ("weight", "bias"):
         clip.model.get_parameter(f"ln_final.{part}").data = heads[f"text_encoder.ln_final.{part}"]
-    encoder = ClipEncoder(clip.model.get_submodule("visual"))
+    encoder = ClipEncoder(clip.model.get_submodule("visual"), device=device)
     tokens = torch.from_numpy(arrays["tokens"].astype(np.int64))
     names = [str(name) for name in arrays["class_names"]]
     settings = _settings(heads, changes)
     return WeakClipNetwork(clip, encoder, names, settings, BUILT_FOR, tokens)
 
 
-def build(golden_dir: Path, arrays: Mapping[str, np.ndarray], **changes: object) -> WeakClipNetwork:
+def build(
+    golden_dir: Path, arrays: Mapping[str, np.ndarray], device: torch.device, **changes: object
+) -> WeakClipNetwork:
     """The published network with the golden weights, in evaluation mode.
 
     ``changes`` are options of ``refine.weakclip``.
     """
-    network = new_network(golden_dir, arrays, **changes)
+    network = new_network(golden_dir, arrays, device, **changes)
     state = {f"head.{name}": value for name, value in network.head.state_dict().items()}
     if network.trained is not network.head:
         state = dict(network.trained.state_dict())

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.golden.closeness import FLOAT32, HALF, Arrays, assert_close_rel
+from tests.golden.closeness import FLOAT32, HALF, Arrays, assert_close_rel, tensor
 from tests.golden.published_weakclip import build, checkpoint, new_network, our_names
 from tests.golden.refiners import crop_batch, refiner_setup
 from wsss.artifacts.checkpoint import load_checkpoint, save_checkpoint
@@ -42,22 +42,25 @@ from wsss.refine.weakclip.released import parts
 GOLDEN = "weakclip.npz"
 
 
-@pytest.fixture(scope="module", params=["with gradients", "frozen", "imported"])
+@pytest.fixture(params=["with gradients", "frozen", "imported"])
 def network(
     request: pytest.FixtureRequest,
     golden_dir: Path,
     arrays: Arrays,
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    device: torch.device,
 ) -> WeakClipNetwork:
     if request.param == "imported":
-        return _imported(golden_dir, arrays, tmp_path_factory.mktemp("imported"))
+        return _imported(golden_dir, arrays, tmp_path, device)
     frozen = {"zero_lr": "frozen", "drop_path": 0.0}
-    return build(golden_dir, arrays, **(frozen if request.param == "frozen" else {}))
+    return build(golden_dir, arrays, device, **(frozen if request.param == "frozen" else {}))
 
 
-def _imported(golden_dir: Path, arrays: Arrays, folder: Path) -> WeakClipNetwork:
+def _imported(
+    golden_dir: Path, arrays: Arrays, folder: Path, device: torch.device
+) -> WeakClipNetwork:
     """By way of files: the release's checkpoint, and ours that is made of it."""
-    network = new_network(golden_dir, arrays)
+    network = new_network(golden_dir, arrays, device)
     for value in network.trained.state_dict().values():  # what is not imported is seen at once
         value.fill_(float("nan") if value.is_floating_point() else 0)
     released, ours = folder / "iter_8000.pth", folder / "checkpoint.safetensors"
@@ -76,8 +79,8 @@ def _imported(golden_dir: Path, arrays: Arrays, folder: Path) -> WeakClipNetwork
 
 
 @torch.no_grad()
-def test_forward(network: WeakClipNetwork, arrays: Arrays) -> None:
-    seen, texts = network.encode(torch.from_numpy(arrays["image"])), network.texts()
+def test_forward(network: WeakClipNetwork, arrays: Arrays, device: torch.device) -> None:
+    seen, texts = network.encode(tensor(arrays, "image", device)), network.texts()
     assert_close_rel(texts, arrays["text_prompted"], FLOAT32, "text_prompted")
     assert_close_rel(seen.visual[:, 0], arrays["global_feature"], FLOAT32, "global_feature")
     patches = seen.visual[:, 1:].transpose(1, 2).unflatten(2, seen.grid)
@@ -97,9 +100,11 @@ def test_forward(network: WeakClipNetwork, arrays: Arrays) -> None:
     assert_close_rel(logits, arrays["head_logits"], FLOAT32, "head_logits")
 
 
-def test_losses_and_gradients_of_a_step(golden_dir: Path, arrays: Arrays) -> None:
-    network = build(golden_dir, arrays)
-    losses = _losses(golden_dir, arrays, network)
+def test_losses_and_gradients_of_a_step(
+    golden_dir: Path, arrays: Arrays, device: torch.device
+) -> None:
+    network = build(golden_dir, arrays, device)
+    losses = _losses(golden_dir, arrays, network, device)
     for name in ("seed", "boundary"):
         assert_close_rel(losses[name], arrays[f"loss/{name}"], FLOAT32, name)
     weighted = network.settings.auxiliary_weight * losses["auxiliary"]
@@ -122,23 +127,23 @@ def test_losses_and_gradients_of_a_step(golden_dir: Path, arrays: Arrays) -> Non
 
 
 @pytest.mark.slow
-def test_chained_layers_all_learn(golden_dir: Path, arrays: Arrays) -> None:
-    network = build(golden_dir, arrays, co_attention="chained")
-    _losses(golden_dir, arrays, network)["loss"].backward()
+def test_chained_layers_all_learn(golden_dir: Path, arrays: Arrays, device: torch.device) -> None:
+    network = build(golden_dir, arrays, device, co_attention="chained")
+    _losses(golden_dir, arrays, network, device)["loss"].backward()
     stacks = network.head.matching.co_attention.named_parameters()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for _, p in stacks)
 
 
 @pytest.mark.parametrize("case", ["loss", "hand"])
-def test_losses_from_logits(arrays: Arrays, case: str) -> None:
+def test_losses_from_logits(arrays: Arrays, case: str, device: torch.device) -> None:
     small, seeds = ("logits_small", "seed_small") if case == "loss" else ("logits", "seed")
-    logits = torch.from_numpy(arrays[f"{case}/{small}"]).requires_grad_()
+    logits = tensor(arrays, f"{case}/{small}", device).requires_grad_()
     share = label_probabilities(logits)
     assert_close_rel(share, arrays[f"{case}/probs"], FLOAT32, "probs")
     crf = boundary_crf(_published().boundary, 1)
     smoothed = crf_targets(share.detach(), list(arrays[f"{case}/crf_image"]), crf)
     assert_close_rel(smoothed.log(), arrays[f"{case}/crf_log_floored"], HALF, "crf_log_floored")
-    seed = seed_loss(share, torch.from_numpy(arrays[f"{case}/{seeds}"]))
+    seed = seed_loss(share, tensor(arrays, f"{case}/{seeds}", device))
     boundary = boundary_loss(share, smoothed)
     assert_close_rel(seed, arrays[f"{case}/seed{'_loss' * (case == 'hand')}"], FLOAT32, "seed")
     assert_close_rel(boundary, arrays[f"{case}/boundary"], FLOAT32, "boundary")
@@ -147,12 +152,12 @@ def test_losses_from_logits(arrays: Arrays, case: str) -> None:
         assert_close_rel(gradient, arrays[f"{case}/grad_{name}"], FLOAT32, f"grad_{name}")
 
 
-def test_auxiliary_loss(arrays: Arrays) -> None:
-    match = torch.from_numpy(arrays["match"]).requires_grad_()
+def test_auxiliary_loss(arrays: Arrays, device: torch.device) -> None:
+    match = tensor(arrays, "match", device).requires_grad_()
     settings = _published()
     loss = settings.auxiliary_weight * auxiliary_loss(
         match,
-        torch.from_numpy(arrays["seed_label"]),
+        tensor(arrays, "seed_label", device),
         temperature=settings.auxiliary_temperature,
         ignored_count=True,
     )
@@ -161,22 +166,22 @@ def test_auxiliary_loss(arrays: Arrays) -> None:
     assert_close_rel(gradient, arrays["loss/grad_auxiliary_match"], FLOAT32, "gradient")
 
 
-def test_image_of_the_crf(golden_dir: Path, arrays: Arrays) -> None:
+def test_image_of_the_crf(golden_dir: Path, arrays: Arrays, device: torch.device) -> None:
     size = arrays["loss/crf_image"].shape[1:3]
-    images = torch.from_numpy(arrays["image"])
-    actual = grid_photos(images, size, _normalisation(golden_dir), _published().boundary)
+    images = tensor(arrays, "image", device)
+    actual = grid_photos(images, size, _normalisation(golden_dir, device), _published().boundary)
     assert np.array_equal(np.stack(actual), arrays["loss/crf_image"])
 
 
 @torch.no_grad()
-def test_sliding_window(network: WeakClipNetwork, arrays: Arrays) -> None:
+def test_sliding_window(network: WeakClipNetwork, arrays: Arrays, device: torch.device) -> None:
     texts = network.texts()
 
     def logits(images: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = network.head(network.encode(images), texts)[1]
         return outputs
 
-    pixels = torch.from_numpy(arrays["slide/image"])[:1]
+    pixels = tensor(arrays, "slide/image", device)[:1]
     for key, mirrored in (
         ("slide/probabilities_first7", False),
         ("slide/flipped_probabilities_first3", True),
@@ -189,20 +194,23 @@ def test_sliding_window(network: WeakClipNetwork, arrays: Arrays) -> None:
 
 
 @torch.no_grad()
-def test_photos_in_the_released_test(golden_dir: Path, arrays: Arrays) -> None:
+def test_photos_in_the_released_test(
+    golden_dir: Path, arrays: Arrays, device: torch.device
+) -> None:
     """Sizes, windows, mirroring and means by hand, since no tensors of them are stored.
 
     At the first scale the photo is smaller than the window, at the second in one direction. The
     other photo is so narrow that the limit of its long side decides.
     """
-    network = build(golden_dir, arrays)
+    network = build(golden_dir, arrays, device)
     photo = arrays["image_uint8"][0]
     height, width = photo.shape[:2]
     short = min(height, width) // 8 * 4
     window = -(-max(height, width) * short // min(height, width) // 16) * 16
     infer = {"scales": [1.0, 1.25, 2.0], "short_side": short, "long_side": 4 * short}
     config = _config(golden_dir, infer | {"window": window, "stride": 2 * window // 3})
-    setup = refiner_setup(config, _normalisation(golden_dir), arrays["head_logits"].shape[1])
+    inputs = _normalisation(golden_dir, device)
+    setup = refiner_setup(config, inputs, arrays["head_logits"].shape[1])
     refiner = WeakClip(replace(setup, options=network.settings), network)
     for image in (photo, np.ascontiguousarray(photo[:, : height // 5])):
         ours = refiner.probabilities(image)["multi"]
@@ -221,7 +229,7 @@ def _released_test(network: WeakClipNetwork, setup: Setup[Any], photo: np.ndarra
         factor = min(short / min(size), long / max(size))
         height, width = (int(side * factor + 0.5) for side in size)
         scaled = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
-        pixels = setup.encoder_input.normalize(scaled)[None]
+        pixels = setup.encoder_input.normalize(scaled)[None].to(texts.device)
         straight, mirrored = (
             resize_maps(_windows(network, texts, view, infer)[0], size).softmax(0)
             for view in (pixels, pixels.flip(-1))
@@ -238,7 +246,7 @@ def _windows(
     assert side
     assert stride
     height, width = view.shape[2:]
-    total, times = torch.zeros(1), torch.zeros(height, width)
+    total, times = view.new_zeros(1), view.new_zeros(height, width)
     for row in range(max(height - side + stride - 1, 0) // stride + 1):
         for column in range(max(width - side + stride - 1, 0) // stride + 1):
             bottom, right = min(row * stride + side, height), min(column * stride + side, width)
@@ -262,12 +270,13 @@ def _published() -> WeakClipOptions:
 
 
 def _losses(
-    golden_dir: Path, arrays: Arrays, network: WeakClipNetwork
+    golden_dir: Path, arrays: Arrays, network: WeakClipNetwork, device: torch.device
 ) -> Mapping[str, torch.Tensor]:
     config = _config(golden_dir)
     labels = arrays["head_logits"].shape[1]
-    setup = refiner_setup(config, _normalisation(golden_dir), labels)
-    return WeakClip(replace(setup, options=network.settings), network).loss(0, _batch(arrays))
+    setup = refiner_setup(config, _normalisation(golden_dir, device), labels)
+    refiner = WeakClip(replace(setup, options=network.settings), network)
+    return refiner.loss(0, _batch(arrays).to(device))
 
 
 def _config(golden_dir: Path, infer: Mapping[str, Any] | None = None) -> Config:
@@ -278,10 +287,10 @@ def _config(golden_dir: Path, infer: Mapping[str, Any] | None = None) -> Config:
     return from_mapping(mapping, partial=True)
 
 
-def _normalisation(golden_dir: Path) -> EncoderInput:
-    return EncoderInput(_config(golden_dir).clip, golden_dir, device="cpu")
+def _normalisation(golden_dir: Path, device: torch.device) -> EncoderInput:
+    return EncoderInput(_config(golden_dir).clip, golden_dir, device=str(device))
 
 
 def _batch(arrays: Arrays) -> CropBatch:
-    labels = torch.from_numpy(arrays["seed_label"])
-    return crop_batch(torch.from_numpy(arrays["image"]), 1, labels=labels)
+    labels = tensor(arrays, "seed_label")
+    return crop_batch(tensor(arrays, "image"), 1, labels=labels)
