@@ -89,7 +89,7 @@ $(READERS)/.installed: tests/export/requirements-readers.txt
 	$(READERS)/bin/python -m pip install --quiet --no-deps --requirement $<
 	touch $@
 
-GOLDEN_ON_GPU := $(addprefix tests/golden/test_, clip_es.py evaluation.py excel.py weakclip.py weclip.py weclip_parts.py weclip_plus.py)
+GOLDEN_ON_GPU := $(addprefix tests/golden/test_, clip_es.py clip_es_crf.py evaluation.py excel.py weakclip.py weclip.py weclip_parts.py weclip_plus.py)
 
 # Where a GPU is: published tensors in float32, and the speed. The tests that take a device use it.
 gpu: install

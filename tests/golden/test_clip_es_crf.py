@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
 from tests.golden.closeness import HALF, Arrays, assert_close_rel
 from wsss.config.labels import CrfConfig, MasksConfig
 from wsss.labels.background import with_background
 from wsss.labels.crf import appearance_image, dense_crf, posterior, unary_energy
+from wsss.labels.device_crf import posteriors
 from wsss.labels.ignore import ignore_band
 from wsss.labels.pseudo import pseudo_label
 from wsss.labels.upsample import upsample
@@ -29,7 +31,8 @@ CRF = CrfConfig(
 )
 PUBLISHED = MasksConfig(crf=CRF, min_confidence=0.95)
 RECOMPUTED, STORED, SAME_LABELS = 5e-3, 1e-5, 0.999
-ON_TORCH, SAME_ON_TORCH = 0.02, 0.9995
+ON_TORCH = CRF.model_copy(update={"backend": "torch"})
+TORCH_OFF, SAME_ON_TORCH = 0.02, 0.9995
 compiled = pytest.mark.skipif(
     importlib.util.find_spec("pydensecrf") is None,
     reason="pydensecrf2 (wsss[crf]) is not installed, with which these tensors were made",
@@ -142,13 +145,26 @@ def test_posterior_and_label_recomputed(cases: list[Case]) -> None:
 
 
 def test_posterior_and_label_on_torch(cases: list[Case]) -> None:
-    config = CRF.model_copy(update={"backend": "torch"})
     for case in cases:
         stack = with_background(case.saved, PUBLISHED.background)
-        probs = dense_crf(stack, case["image_uint8"], config)
-        expected = case["crf_posterior"].astype(np.float32)
-        np.testing.assert_allclose(probs, expected, atol=ON_TORCH)
-        assert (probs.argmax(0) == expected.argmax(0)).mean() >= SAME_ON_TORCH
+        assert_agrees(dense_crf(stack, case["image_uint8"], ON_TORCH), case)
+
+
+def test_posteriors_of_a_batch(cases: list[Case], device: torch.device) -> None:
+    """As a GPU takes predictions: all images at once."""
+    stacks = [with_background(case.saved, PUBLISHED.background) for case in cases]
+    energies = [torch.from_numpy(unary_energy(stack, ON_TORCH)).to(device) for stack in stacks]
+    photos = [appearance_image(case["image_uint8"], ON_TORCH) for case in cases]
+    refined = posteriors(energies, photos, [ON_TORCH] * len(cases))
+    for case, probs in zip(cases, refined, strict=True):
+        assert_agrees(probs.cpu().numpy(), case)
+
+
+def assert_agrees(probs: np.ndarray, case: Case) -> None:
+    """With pydensecrf's posterior and its arg max, within what torch may differ."""
+    expected = case["crf_posterior"].astype(np.float32)
+    np.testing.assert_allclose(probs, expected, atol=TORCH_OFF)
+    assert (probs.argmax(0) == expected.argmax(0)).mean() >= SAME_ON_TORCH
 
 
 @compiled
