@@ -1,7 +1,9 @@
-"""One process per work folder."""
+"""One process at a time in a folder."""
 
+import logging
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,33 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> Non
     holder.wait()
     with exclusive_lock(work), exclusive_lock(tmp_path / "another"):
         pass
+
+
+_HOLD_UNTIL_TOLD = """
+import sys
+from pathlib import Path
+from wsss.artifacts.exclusive_lock import exclusive_lock
+folder = Path(sys.argv[1])
+with exclusive_lock(folder):
+    print("held", flush=True)
+    sys.stdin.read()
+    (folder / "written").touch()
+"""
+
+
+def test_a_writer_waits_for_another_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLD_UNTIL_TOLD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert holder.stdout.readline() == b"held\n"
+    ending = threading.Timer(0.3, holder.stdin.close)
+    ending.start()
+    with exclusive_lock(tmp_path, wait=True):
+        assert (tmp_path / "written").exists()
+    ending.join()
+    holder.wait()
+    assert f"waiting for process {holder.pid}" in caplog.text

@@ -304,3 +304,21 @@ def test_weights_of_the_scores_are_passed_on(run: MaskRun) -> None:
     with Shard(shard) as opened:
         assert opened.provenance.weights == {"clip": "abc"}
         assert set(opened.provenance.inputs) == {"scores", "manifest", "class_list"}
+
+
+@pytest.mark.parametrize(
+    ("par", "crf", "expected"),
+    [
+        (False, {"enabled": False}, 1),
+        (True, {"enabled": False}, 8),
+        (False, {"enabled": True, "backend": "pydensecrf"}, 8),
+        (True, {"enabled": True, "backend": "torch"}, 8),
+    ],
+)
+def test_what_takes_long_is_shared_out(
+    run: MaskRun, par: bool, crf: dict[str, object], expected: int
+) -> None:
+    config = run.config(crf=crf, par=par).masks
+    sample = replace(run.samples[0], height=375, width=500, tags=(0, 1))
+    assert store._process_count(config.crf, config.par, 8, [sample] * 1000) == expected
+    assert store._process_count(config.crf, config.par, 8, [sample]) == 1

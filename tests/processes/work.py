@@ -113,16 +113,21 @@ def compared(folder: Path, out: Path) -> None:
         config = refiner(folder, method)
         grads[method] = gradients(lambda c=config, m=method: train_refiner(folder, c, out / m))
     grads["segmenter"] = gradients(lambda: train_segmenter(folder, segmenter(folder), out / "seg"))
-    grads["norm"] = normalised(out)
+    grads["norm"] = normalised()
+    grads["norm in bfloat16"] = normalised(torch.bfloat16)
     if distributed.rank() == 0:
         torch.save(grads, out / "gradients.pt")
 
 
-def normalised(out: Path) -> list[Tensor]:
-    """Output, gradients and state of batch normalisation of 6 images, or of this process's 3."""
+def normalised(dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """State, output and gradients of batch normalisation of 6 images, or of this process's 3.
+
+    The number of pixels, 630, is none of bfloat16.
+    """
     generator = torch.Generator().manual_seed(0)
-    images = 3 + torch.randn(6, 4, 5, 7, generator=generator)
-    weights = torch.randn(6, 4, 5, 7, generator=generator)
+    size = (6, 4, 15, 7)
+    images = (3 + torch.randn(size, generator=generator)).to(dtype)
+    weights = torch.randn(size, generator=generator).to(dtype)
     mine = slice(3 * distributed.rank(), 3 * distributed.rank() + 6 // distributed.world_size())
     norm = distributed.SharedBatchNorm(4)
     nn.init.normal_(norm.weight, generator=generator)
@@ -130,7 +135,8 @@ def normalised(out: Path) -> list[Tensor]:
     outputs = norm(inputs)
     (outputs * weights[mine]).sum().backward()
     sums = [distributed.all_sum(norm.weight.grad), norm.running_mean, norm.running_var]
-    pieces = [torch.zeros(6, 4, 5, 7), torch.zeros(6, 4, 5, 7)]
+    assert outputs.dtype == dtype
+    pieces = [torch.zeros(size), torch.zeros(size)]
     for piece, value in zip(pieces, (outputs.detach(), inputs.grad), strict=True):
         piece[mine] = value
     return sums + [distributed.all_sum(piece) for piece in pieces]

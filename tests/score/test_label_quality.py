@@ -17,6 +17,7 @@ from wsss.refine.excel.method import Excel
 from wsss.refine.load import load_state
 from wsss.refine.training.snapshots import kept_snapshots
 from wsss.score.label_quality import run
+from wsss.score.truth.errors import TruthError
 
 TRAIN = {"iterations": 4, "warmup": 1, "batch": 3, "checkpoint_every": 2, "crop": 64, "lr": 0.02}
 REFINE = {
@@ -133,3 +134,30 @@ def test_seeds_stay_what_they_are(chain: Chain, tmp_path: Path) -> None:
     assert (first.pop("step"), last.pop("step")) == ("0", "2")
     assert first == last
     assert first["images"] == "6"  # of seven: whole batches of three
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        (np.zeros((8, 9), np.uint8), "8"),
+        (None, "has label 11, but the class list ends at 10; correct the mask or data.classes"),
+    ],
+)
+def test_truth_that_does_not_fit_is_named(
+    chain: Chain,
+    taught: tuple[Path, list[torch.Tensor]],
+    tmp_path: Path,
+    mask: np.ndarray | None,
+    expected: str,
+) -> None:
+    _truth(chain)
+    path = sorted((chain.folder / "data/SegmentationClass").glob("*.png"))[0]
+    content = path.read_bytes()
+    try:
+        with Image.open(path) as image:
+            wrong = np.full((image.height, image.width), 11, np.uint8) if mask is None else mask
+        Image.fromarray(wrong).save(path)
+        with pytest.raises(TruthError, match=rf"{path.stem}.*{expected}"):
+            _score(chain, chain.config(), taught[0], tmp_path, images=100)
+    finally:
+        path.write_bytes(content)

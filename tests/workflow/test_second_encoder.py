@@ -18,7 +18,14 @@ from wsss.config.base import overlay
 from wsss.config.load import from_mapping
 from wsss.config.model import DEMO
 from wsss.dino.load import load_dino
-from wsss.pipeline.stages import stage_modules, stage_state
+from wsss.pipeline.stages import (
+    STAGES,
+    entry_modules,
+    runs_chosen_code,
+    stage_modules,
+    stage_state,
+)
+from wsss.refine.registry import METHODS
 
 from .conftest import CONFIG, RUN, Project, copy_project
 
@@ -118,6 +125,32 @@ def test_other_methods_do_not_depend_on_it(method: str, reads: bool) -> None:
         assert (stage_state(stage, first) != stage_state(stage, second)) == reads, stage
     modules = stage_modules("refine_train", first)
     assert any(name.startswith("wsss.dino") for name in modules) == reads
+
+
+def test_each_run_depends_on_the_code_of_its_own_encoders(project: Project) -> None:
+    runs = {"attention": {}, "dino": {"cams": {"affinity": {"kind": "dino"}}}}
+    project.configure(**plus(runs=runs))
+    targets = [f"results/{RUN}/{folder}cams/train/1-of-1.h5" for folder in ("", "dino/")]
+    encoder = project.root / "wsss/dino/encoder.py"
+    source = encoder.read_text()
+    try:
+        assert project.runs(*targets)["cams"] == 1  # the other one is that of WeCLIP+
+        encoder.write_text(source + "\nEDITED = True\n")
+        assert project.would_run(*targets) == {"cams": 1}
+    finally:
+        encoder.write_text(source)
+        project.configure(**plus())
+
+
+def test_the_configuration_chooses_the_code_of_no_other_stage() -> None:
+    configs = [
+        from_mapping({"refine": {"method": method}, "cams": {"affinity": {"kind": kind}}})
+        for method in (*METHODS, "none")
+        for kind in ("attention", "dino")
+    ]
+    for stage in STAGES:
+        modules = {entry_modules(stage, config) for config in configs}
+        assert len(modules) == 1 or runs_chosen_code(stage), stage
 
 
 def test_labels_of_the_training_are_scored(project: Project) -> None:

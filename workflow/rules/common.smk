@@ -26,7 +26,12 @@ from wsss.pipeline.plan import PLAN_VARIABLE, Plan
 from wsss.pipeline.screen import show_run
 from wsss.pipeline.slurm import queued_jobs_message
 from wsss.pipeline.runs import Runs
-from wsss.pipeline.stages import stage_code, stage_packages, stage_state
+from wsss.pipeline.stages import (
+    runs_chosen_code,
+    stage_code,
+    stage_packages,
+    stage_state,
+)
 from wsss.pipeline.watched import file_contents
 from wsss.config.base import AUTO
 from wsss.errors import WsssError
@@ -226,7 +231,7 @@ def sections(stage):
 
 def code(stage):
     """Digest of what the code of a stage does: a change reruns it."""
-    if not stage.startswith("refine"):  # the configuration chooses none of its modules
+    if not runs_chosen_code(stage):
         return stage_code(stage, CONFIG)
     return lambda wildcards: stage_code(stage, of_run(wildcards))
 
@@ -254,7 +259,7 @@ def packages(stage):
     """
     if workflow.deployment_settings.deployment_method:
         return "of the job's environment"
-    if not stage.startswith("refine"):
+    if not runs_chosen_code(stage):
         return stage_packages(stage, CONFIG)
     return lambda wildcards: stage_packages(stage, of_run(wildcards))
 

@@ -1,34 +1,38 @@
-"""One training per work folder: two of them would remove each other's checkpoints."""
+"""One process at a time in a folder: a training in its work folder, a writer in a shared cache."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.write_errors import writing
 
+_log = logging.getLogger(__name__)
 _NAME = ".lock"
 _HELD = frozenset({errno.EACCES, errno.EAGAIN})
 
 
 @contextmanager
-def exclusive_lock(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Lock a folder, which is created; the lock ends with the process, however that ends.
 
     A POSIX record lock: data workers that are forked do not inherit it, so a training that was
     killed can be started again at once. Where the file system has no locks, none is held.
 
     Args:
-        folder: the work folder of a training.
+        folder: the work folder of a training, or a folder that trainings share.
+        wait: until no other process holds it.
 
     Raises:
-        ArtifactError: another process holds it.
+        ArtifactError: another process holds it, without ``wait``.
         WriteError: it cannot be written.
     """
     path = folder / _NAME
@@ -37,18 +41,30 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
         stream = path.open("a+", encoding="utf-8")
     with stream:
         try:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _HELD:
-                stream.seek(0)
-                holder = stream.read().strip() or "unknown"
-                raise ArtifactError(
-                    f"{folder}: another process trains there ({holder}); wait for it, stop it, or "
-                    "choose another work folder"
-                ) from None
+            _lock(folder, stream, wait)
+        except OSError:
+            pass  # a file system without locks
         else:
             with writing(folder, path):
                 stream.truncate(0)
                 stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
                 stream.flush()
         yield
+
+
+def _lock(folder: Path, stream: TextIO, wait: bool) -> None:
+    try:
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    except OSError as error:
+        if error.errno not in _HELD:
+            raise
+    stream.seek(0)
+    holder = stream.read().strip() or "unknown"
+    if not wait:
+        raise ArtifactError(
+            f"{folder}: another process trains there ({holder}); wait for it, stop it, or choose "
+            "another work folder"
+        )
+    _log.info("%s: waiting for %s, which writes there", folder, holder)
+    fcntl.lockf(stream, fcntl.LOCK_EX)

@@ -50,8 +50,8 @@ class OtherFeatures:
     ) -> Float[Tensor, "batch patches channels"]:
         """The features of images as CLIP takes them."""
         images = to_device(images, self.encoder.device)
-        seen = self.encoder.encode(self.encoder.renormalized(images, *self.normalization))
-        return on_grid(seen.tokens, seen.grid, grid)
+        features = self.encoder.encode(self.encoder.renormalized(images, *self.normalization))
+        return on_grid(features.tokens, features.grid, grid)
 
 
 def load_dino(

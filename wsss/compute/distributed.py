@@ -158,10 +158,11 @@ class SharedBatchNorm(nn.BatchNorm2d):
         """Normalise each channel."""
         if not self.training or world_size() == 1:
             return super().forward(input)
-        size = input.new_tensor(input.numel() / input.shape[1])
-        size = all_sum(size)
-        mean = sum_with_gradient(input.sum((0, 2, 3))) / size
-        centred = input - mean[:, None, None]
+        # Counts and sums of bfloat16 would be rounded.
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
+        size = all_sum(values.new_tensor(values.numel() / values.shape[1]))
+        mean = sum_with_gradient(values.sum((0, 2, 3))) / size
+        centred = values - mean[:, None, None]
         variance = sum_with_gradient(centred.square().sum((0, 2, 3))) / size
         if self.track_running_stats:
             assert self.momentum is not None
@@ -175,7 +176,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
         scaled: Tensor = centred * (variance + self.eps).rsqrt()[:, None, None]
         if self.affine:
             scaled = scaled * self.weight[:, None, None] + self.bias[:, None, None]
-        return scaled
+        return scaled.to(input.dtype)
 
 
 def share_batch_norm(module: nn.Module) -> None:

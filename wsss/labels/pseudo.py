@@ -112,13 +112,11 @@ def _par(
     """The scores after pixel-adaptive refinement, on one thread: processes run in parallel."""
     import torch  # takes 3 s, so only where PAR is on
 
+    from wsss.compute.threads import fixed_threads
     from wsss.labels.par import pixel_adaptive_refinement
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     photo = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
     scores = torch.from_numpy(stack.astype(np.float32))[None]
-    with torch.inference_mode():
-        refined = pixel_adaptive_refinement(photo, scores)[0].numpy()
-    torch.set_num_threads(threads)
+    with torch.inference_mode(), fixed_threads(1):
+        refined: Float32[np.ndarray, "_ _ _"] = pixel_adaptive_refinement(photo, scores)[0].numpy()
     return refined

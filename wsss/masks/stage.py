@@ -87,6 +87,7 @@ def run(
             task=functools.partial(_task, shard, len(classes.names), folder),
             work=functools.partial(make_mask, config=masks, max_pixels=max_pixels),
             crf=masks.crf,
+            par=masks.par,
             workers=compute.workers,
         )
 

@@ -26,6 +26,7 @@ from wsss.masks.make import MaskTask, PseudoMask
 PRODUCTS = ("label", "train")
 _PIXELS_WORTH_A_PROCESS = 6_000_000  # pixels times labels: work of a CRF while a process starts
 _TORCH_START = 3  # times as long, where a process imports torch
+_PAR_WORK = 3  # times that of a CRF
 
 
 def write_products(
@@ -38,6 +39,7 @@ def write_products(
     task: Callable[[Sample], MaskTask],
     work: Callable[[MaskTask], PseudoMask],
     crf: CrfConfig,
+    par: bool = False,
     workers: int,
 ) -> None:
     """Write one shard, whose kind is the stage's name, and its PNGs; unchanged items are copied.
@@ -55,7 +57,8 @@ def write_products(
         input_key: key of the item that an image is made from.
         task: gives the input of ``work``; called in this process.
         work: makes the label maps; sent to other processes.
-        crf: decides whether ``work`` takes long enough for several processes.
+        crf: of ``work``, decides with ``par`` whether several processes are worth their start.
+        par: ``work`` refines with PAR.
         workers: most processes.
 
     Raises:
@@ -76,7 +79,7 @@ def write_products(
 
         def compute(missing: list[str]) -> Iterator[Item]:
             todo = [by_id[image] for image in missing]
-            with WorkerPool(_process_count(crf, workers, todo)) as pool:
+            with WorkerPool(_process_count(crf, par, workers, todo)) as pool:
                 masks = pool.map(work, ((sample.id, task(sample)) for sample in todo))
                 for sample, (_, mask) in zip(todo, masks, strict=True):
                     yield _item(sample, mask, keys[sample.id])
@@ -107,14 +110,17 @@ def _refuse_other_files(png: Path) -> None:
         )
 
 
-def _process_count(crf: CrfConfig, workers: int, samples: Sequence[Sample]) -> int:
+def _process_count(crf: CrfConfig, par: bool, workers: int, samples: Sequence[Sample]) -> int:
     """As many processes as are worth starting."""
-    if not crf.enabled:
+    per_label = crf.enabled + _PAR_WORK * par
+    if not per_label:
         return 1
     shares = (bounded_share(s.height, s.width, crf) for s in samples)
     areas = (s.width * s.height * share**2 for s, share in zip(samples, shares, strict=True))
-    work = sum(area * (len(s.tags) + 1) for s, area in zip(samples, areas, strict=True))
-    least = _PIXELS_WORTH_A_PROCESS * (_TORCH_START if crf.backend == "torch" else 1)
+    labels = (per_label * (len(s.tags) + 1) for s in samples)
+    work = sum(area * count for area, count in zip(areas, labels, strict=True))
+    imports_torch = par or crf.backend == "torch"
+    least = _PIXELS_WORTH_A_PROCESS * (_TORCH_START if imports_torch else 1)
     return max(1, min(workers, len(samples), int(work // least)))
 
 

@@ -14,8 +14,13 @@ from wsss.config.model import Config
 from wsss.refine.registry import METHODS, method_modules, released_module
 
 
+def runs_chosen_code(stage: str) -> bool:
+    """Whether the configuration chooses some of the stage's modules: the refiner, an encoder."""
+    return stage == "cams" or stage.startswith("refine")
+
+
 def entry_modules(stage: str, config: Config) -> tuple[str, ...]:
-    """The stage's entry modules, with those that the configuration chooses."""
+    """The stage's entry modules, with those that the configuration chooses, see above."""
     modules = STAGES[stage].modules
     method = config.refine.method
     if stage.startswith("refine") and method in METHODS:

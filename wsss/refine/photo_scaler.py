@@ -38,6 +38,8 @@ class PhotoScaler:
     """... its short side, as far as ``long_side`` allows, else ..."""
     long_side: int | None = None
     """... its long side; None for the photo's own size."""
+    least_patches: int = 1
+    """Patches that a network needs along each side: a narrower photo is stretched."""
 
     def __call__(self, photo: Photo, scale: float) -> Float[Tensor, "1 3 rows columns"]:
         """The normalised pixels of a photo.
@@ -51,10 +53,11 @@ class PhotoScaler:
                 sides = (max(1, round(sides[0])), max(1, round(sides[1])))
             height, width = (max(1, round(side * scale)) for side in sides)
             size = input_size(height, width, self.patch)
+            size = (max(size[0], self._least[0]), max(size[1], self._least[1]))
             return self.normalize(resize_image(photo, size))[None].to(self.device)
         if self.resample == "opencv":
             height, width = (
-                max(int(s * scale + 0.5), p) for s, p in zip(sides, self.patch, strict=True)
+                max(int(s * scale + 0.5), p) for s, p in zip(sides, self._least, strict=True)
             )
             resized = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
             return self.normalize(resized)[None].to(self.device)
@@ -63,7 +66,7 @@ class PhotoScaler:
             pixels = self._to_whole_pixels(pixels, (sides[0] * scale, sides[1] * scale))
         else:
             pixels = self._to_whole_pixels(pixels, sides)
-            if scale != 1 and int(min(pixels.shape[2:]) * scale) >= max(self.patch):
+            if scale != 1 and int(min(pixels.shape[2:]) * scale) >= max(self._least):
                 # The factor is given, not the size: coordinates step by exactly 1 / scale.
                 pixels = F.interpolate(pixels, scale_factor=scale, mode="bilinear")
         return pixels
@@ -71,10 +74,15 @@ class PhotoScaler:
     def _to_whole_pixels(
         self, pixels: Float[Tensor, "1 3 height width"], sides: tuple[float, float]
     ) -> Float[Tensor, "1 3 rows columns"]:
-        """Resize to whole pixels, each side a patch at least."""
-        height, width = (max(int(s), p) for s, p in zip(sides, self.patch, strict=True))
+        """Resize to whole pixels, each side as many patches as are needed."""
+        height, width = (max(int(s), p) for s, p in zip(sides, self._least, strict=True))
         size = (height, width)
         return F.interpolate(pixels, size, mode="bilinear", align_corners=False)
+
+    @property
+    def _least(self) -> tuple[int, int]:
+        """Height and width, pixels."""
+        return self.patch[0] * self.least_patches, self.patch[1] * self.least_patches
 
     def _sides(self, photo: Photo) -> tuple[float, float]:
         """Height and width at scale 1."""

@@ -154,8 +154,8 @@ class Segmenter:
         for scale in {1.0, *self.facts.scales}:
             sides = (max(SMALLEST_SIDE, int(side * scale + 0.5)) for side in (height, width))
             padded = (side + -side % self._patch for side in sides)
-            seen = [min(side, self.facts.window or side) for side in padded]
-            largest = max(largest, attention_bytes(self._model.backbone, *seen))
+            entering = [min(side, self.facts.window or side) for side in padded]
+            largest = max(largest, attention_bytes(self._model.backbone, *entering))
         return largest
 
     def check_sizes(self, samples: Sequence[Sample]) -> None:

@@ -70,7 +70,7 @@ class StripedInference:
             for scale in scales
             for mirrored in ((False, True) if multi else (False,))
         ]
-        step = max(1, int(_STRIPE_BYTES / (4 * labels * width * max(1.0, *scales, 1.0) ** 2)))
+        step = max(1, int(_STRIPE_BYTES / (4 * labels * width * max(1.0, *scales) ** 2)))
         for first in range(0, height, step):
             rows = slice(first, min(first + step, height))
             mean: Tensor | None = None

@@ -37,7 +37,7 @@ from wsss.score.figures.lines import label_curve
 from wsss.score.metrics.confusion import Confusion
 from wsss.score.record import numbers
 from wsss.score.tables.write import csv_text
-from wsss.score.truth.find import find_truth
+from wsss.score.truth.find import find_truth, read_labels
 
 SPLIT = "train"
 
@@ -87,7 +87,8 @@ def run(
 
     Raises:
         ArtifactError: no states were kept, or they are of another training; a shard is damaged.
-        TruthError: ground truth is missing.
+        TruthError: ground truth is missing, of another size than its image, or has labels above
+            those of the class list.
     """
     refine, compute = sections["refine"], sections["compute"]
     snapshots = kept_snapshots(checkpoint)
@@ -114,7 +115,7 @@ def run(
             _Crops(
                 batch.to(refiner.encoder.device),
                 [
-                    crop.labels(truth.sources[image].read(), outside=IGNORED)
+                    crop.labels(read_labels(truth, cams.sample(image), classes), outside=IGNORED)
                     for image, crop in batch.cuts
                 ],
             )

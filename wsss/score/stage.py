@@ -159,7 +159,7 @@ def _agreement(rows: Sequence[_Row], inputs: Inputs) -> TagAgreement:
     where = inputs.truth.description
     agreement = compare_with_tags(counts.table(), inputs.tags, inputs.labels, where)
     for text in agreement.warnings:
-        _log.warning("warning: %s: %s", where, text)
+        _log.warning("%s: %s", where, text)
     return agreement
 
 

@@ -1,5 +1,6 @@
 """The refinement module: the paper's distance uses the learned affinity, the released one not."""
 
+import pytest
 import torch
 
 from wsss.refine.blocks.refinement import block_distances, select_near, trusted_affinity
@@ -32,6 +33,14 @@ def test_only_the_absolute_distance_listens_to_the_affinity() -> None:
 def test_one_block_is_always_kept() -> None:
     assert select_near(torch.ones(2, 3)).all()
     assert select_near(torch.rand(20, 6)).any(1).all()
+
+
+@pytest.mark.parametrize("blocks", [3, 6, 10, 12])
+def test_equal_distances_select_all_blocks(blocks: int) -> None:
+    """Their mean in float32 may be rounded to less than they are."""
+    distances = (1000 * torch.rand(1000, 1)).expand(-1, blocks)
+    assert (distances.mean(1) < distances[:, 0]).any()
+    assert select_near(distances).all()
 
 
 def test_trusted_affinity_is_a_weighed_mean_and_takes_no_gradient() -> None:

@@ -165,3 +165,17 @@ def test_texts_are_bare_names_or_what_the_configuration_says(chain: Chain) -> No
     assert texts[:3] == ["background", "aeroplane", "bicycle"]
     assert "person" in texts  # not the synonyms of the class list
     assert texts[-1] == "television"
+
+
+@pytest.mark.parametrize("size", [(20, 600), (600, 20), (9, 9)])
+@pytest.mark.parametrize("grid", ["floored", "aligned"])
+def test_narrow_photos_have_two_patches_along_each_side(
+    chain: Chain, size: tuple[int, int], grid: str
+) -> None:
+    """The coarsest map of the adapter halves the grid."""
+    refiner = chain.refiner(chain.config(infer={"grid": grid}))
+    refiner.train_mode(False)
+    photo = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    probs = refiner.probabilities(photo)["multi"]
+    assert probs.shape == (11, *size)
+    torch.testing.assert_close(probs.sum(0), torch.ones(size))

@@ -1,10 +1,14 @@
 """WeCLIP from photos to scores and predictions, on a few scenes of the demo with its small CLIP."""
 
 import itertools
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -118,6 +122,69 @@ def test_labels_of_images_are_made_once(chain: Chain, monkeypatch: pytest.Monkey
         for image, label in labels.items():
             np.testing.assert_array_equal(second.read(image), label)
             assert label.max() < IGNORED
+
+
+_LABELS = """
+import json, sys, time
+from pathlib import Path
+from wsss.clip.input import EncoderInput
+from wsss.config.load import from_mapping
+from wsss.data.manifest_folder import load
+from wsss.refine.inputs import CamSet
+from wsss.refine.training.image_labels import ImageLabels
+
+config, manifest, shard, cache, names = sys.argv[1:]
+inputs = EncoderInput(from_mapping(json.loads(config)).clip, Path(cache), device="cpu")
+label = ImageLabels._label
+
+def slow_label(self, image):
+    time.sleep(0.2)
+    with open(names, "a") as stream:
+        stream.write(image + "\\n")
+    return label(self, image)
+
+ImageLabels._label = slow_label
+print("ready", flush=True)
+sys.stdin.readline()
+with CamSet([Path(shard)], load(Path(manifest))[0].split("train")) as cams:
+    labels = ImageLabels(cams, inputs, None, Path(cache))
+    print(sorted(int(labels.read(image).max()) for image in cams.ids))
+"""
+
+
+def test_trainings_that_start_together_share_the_work(chain: Chain, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    paths = (chain.manifest, chain.cams["train"], tmp_path / "cache", names)
+    command = [sys.executable, "-c", _LABELS, json.dumps(chain.base), *map(str, paths)]
+    pipe = subprocess.PIPE
+    trainings = [
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=Path(__file__).parents[3])
+        for _ in range(2)
+    ]
+    for training in trainings:
+        assert training.stdout.readline() == "ready\n"
+    for training in trainings:
+        training.stdin.write("go\n")
+        training.stdin.flush()
+    first, second = (training.communicate()[0] for training in trainings)
+    assert first == second != ""
+    images = names.read_text().split()
+    assert len(images) == len(set(images)) == 7
+
+
+def test_labels_of_other_names_are_others(chain: Chain) -> None:
+    """A cache whose items have the old ids does not serve renamed photos."""
+    inputs = chain.refiner(chain.config()).setup.encoder_input
+    manifest, _ = load(chain.manifest)
+    with CamSet([chain.cams["train"]], manifest.split("train")) as cams:
+        labels = ImageLabels(cams, inputs, None, chain.folder / "labels")
+        image, *_ = cams.ids
+        sample, digest = cams.sample(image), cams.digest(image)
+        with (
+            patch.object(cams, "sample", lambda _: sample),
+            patch.object(cams, "digest", lambda _: digest),
+        ):
+            assert labels._key(image) != labels._key(f"{image}-renamed")
 
 
 def test_the_stream_is_seekable_and_seeded(chain: Chain) -> None:

@@ -48,9 +48,11 @@ def select_near(distances: Float[Tensor, "batch blocks"]) -> Bool[Tensor, "batch
     """Blocks that are not farther than the mean; at least one per image.
 
     The paper writes "smaller than", the released code "at most"; they differ only where a distance
-    equals the mean, and the latter never selects none.
+    equals the mean. Where all distances are equal, their mean may be rounded to a smaller number,
+    and the released code then selects none; here the nearest block always counts.
     """
-    return distances <= distances.mean(1, keepdim=True)
+    limits = torch.maximum(distances.mean(1), distances.amin(1))
+    return distances <= limits.unsqueeze(1)
 
 
 @torch.no_grad()

@@ -61,7 +61,7 @@ def encode(
     if attention_blocks > encoder.depth:
         raise ValueError(
             f"attention of the last {attention_blocks} blocks: the encoder has {encoder.depth}; "
-            "lower refine.excel.rfm_blocks"
+            "lower cams.affinity.last_blocks or refine.excel.lvc_blocks"
         )
     blocks = range(encoder.depth - attention_blocks, encoder.depth)
     calibration = scores.calibration(value_updates=value_updates)

@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.exclusive_lock import exclusive_lock
 from wsss.artifacts.progress import track
 from wsss.artifacts.shard import Item, Shard, ShardWriter
 from wsss.artifacts.stage import STAGES
@@ -52,9 +53,9 @@ class ImageLabels:
         folder = cache / "image_labels" / digest_json([self._key(image) for image in ids])[:16]
         chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
         self._shard_of: dict[str, Shard] = {}
-        ahead = track(self._compute(chunks, folder), total=len(ids), description="Labels")
-        with distributed.rank_zero_first():
-            for _ in ahead:
+        # Trainings that start together share the folder: the first one computes.
+        with distributed.rank_zero_first(), exclusive_lock(folder, wait=True):
+            for _ in track(self._compute(chunks, folder), total=len(ids), description="Labels"):
                 pass
 
     def read(self, image: str) -> UInt8[np.ndarray, "h w"]:
@@ -82,7 +83,7 @@ class ImageLabels:
 
     def _key(self, image: str) -> str:
         sample = self._cams.sample(image)
-        return digest_json([*self._key_of_all, sample.digest, self._cams.digest(image)])
+        return digest_json([*self._key_of_all, image, sample.digest, self._cams.digest(image)])
 
     @torch.inference_mode()
     def _label(self, image: str) -> tuple[str, UInt8[np.ndarray, "h w"]]:

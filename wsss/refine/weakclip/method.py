@@ -164,12 +164,16 @@ class WeakClip(Refiner[WeakClipOptions]):
 
     @cached_property
     def scaled(self) -> PhotoScaler:
-        """Each scale is made from the photo, with OpenCV as the released code does."""
+        """Each scale is made from the photo, with OpenCV as the released code does.
+
+        The coarsest map of the adapter has half as many patches along each side, so one is not
+        enough: the released code fails there.
+        """
         scaled, infer = super().scaled, self.setup.infer
         sides: dict[str, Any] = {}
         if infer.short_side is not None:
             sides = {"short_side": infer.short_side, "long_side": infer.long_side}
-        return replace(scaled, scales_from="photo", resample="opencv", **sides)
+        return replace(scaled, scales_from="photo", resample="opencv", least_patches=2, **sides)
 
     @cached_property
     def inference(self) -> MultiScaleInference:

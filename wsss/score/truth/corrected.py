@@ -109,6 +109,6 @@ def _name_strangers(folder: Path, paths: Iterable[str], images: Iterable[str]) -
     names = [unicode_form(os.path.relpath(path, folder)).removesuffix(".png") for path in paths]
     if strangers := sorted(name for name in names if name not in ids):
         _log.warning(
-            "warning: %s: %d PNGs belong to no image of the data set and are not used: %s",
+            "%s: %d PNGs belong to no image of the data set and are not used: %s",
             *(folder, len(strangers), first_names(strangers)),
         )

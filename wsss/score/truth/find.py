@@ -30,10 +30,12 @@ from wsss.artifacts.watch import digest_listing
 from wsss.config.data import COCO_RULES, DataConfig
 from wsss.config.paths import expand_path
 from wsss.data.check.image_headers import present
+from wsss.data.datasets.classes import ClassList
 from wsss.data.datasets.coco import PARTS, part_of
 from wsss.data.datasets.voc import MASKS, mask_folder
 from wsss.data.errors import ImageError
-from wsss.data.manifest import Manifest
+from wsss.data.manifest import Manifest, Sample
+from wsss.labels.ignore import IGNORED
 from wsss.score.names import first_names
 from wsss.score.truth.coco import CocoLabels, CocoTruth
 from wsss.score.truth.coco_masks import check_drawn, mark_path, part_folder
@@ -179,6 +181,25 @@ def read_truth(source: Source, image: str, height: int, width: int) -> UInt8[np.
     if truth.shape != (height, width):
         raise TruthError(_other_size(source, image, truth.shape, (height, width)))
     return truth
+
+
+def read_labels(truth: Truth, sample: Sample, classes: ClassList) -> UInt8[np.ndarray, "h w"]:
+    """One image's truth, as a map of labels that the classes have; 255 where it has none.
+
+    Raises:
+        TruthError: see `read_truth`; or a label is above those of the class list.
+    """
+    source = truth.sources.get(sample.id)
+    if source is None:
+        return np.full((sample.height, sample.width), IGNORED, np.uint8)
+    labels = read_truth(source, sample.id, sample.height, sample.width)
+    highest = int(labels[labels != IGNORED].max(initial=0))
+    if highest >= classes.label_count:
+        raise TruthError(
+            f"{truth.description}: the truth of {sample.id!r} has label {highest}, but the class "
+            f"list ends at {classes.label_count - 1}; correct the mask or data.classes"
+        )
+    return labels
 
 
 def _coco(data: DataConfig, photos: Collection[Photo]) -> Truth:

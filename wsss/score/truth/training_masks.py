@@ -12,8 +12,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.item_cache import write_items
 from wsss.artifacts.provenance import Provenance
@@ -26,10 +24,8 @@ from wsss.config.errors import ConfigError
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load, manifest_digests
-from wsss.labels.ignore import IGNORED
 from wsss.score.names import list_images
-from wsss.score.truth.errors import TruthError
-from wsss.score.truth.find import Truth, find_truth, read_truth
+from wsss.score.truth.find import Truth, find_truth, read_labels
 from wsss.score.truth.sources import PngTruth
 
 _log = logging.getLogger(__name__)
@@ -114,15 +110,7 @@ def write_masks(
     }
 
     def item(sample: Sample) -> Item:
-        labels = np.full((sample.height, sample.width), IGNORED, np.uint8)
-        if source := truth.sources.get(sample.id):
-            labels = read_truth(source, sample.id, sample.height, sample.width)
-        highest = int(labels[labels != IGNORED].max(initial=0))
-        if highest >= classes.label_count:
-            raise TruthError(
-                f"{truth.description}: the truth of {sample.id!r} has label {highest}, but the "
-                f"class list ends at {classes.label_count - 1}; correct the mask or data.classes"
-            )
+        labels = read_labels(truth, sample, classes)
         attrs = {"size": list(labels.shape), "origin": f"pixel labels: {supervision}"}
         return Item(sample.id, {"train": labels}, attrs, keys[sample.id])
 
