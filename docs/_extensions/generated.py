@@ -79,13 +79,22 @@ def _presets() -> str:
         files = [ROOT / "config.yaml", *(ROOT / name for name in preset_files(path.stem))]
         below = ", ".join(f"`{file.stem}`" for file in files[1:-1])
         config = load_config(*files)
-        head = itertools.takewhile(
-            lambda line: line.startswith("#"), path.read_text("utf-8").splitlines()
-        )
-        text = " ".join(line.strip("# ") for line in head if "snakemake " not in line)
+        text = _head(path.read_text("utf-8"))
         cells = [f"`{path.stem}`", config.data.kind, config.refine.method, below, text]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _head(text: str) -> str:
+    """The comment that begins a preset, without what editors read and without commands."""
+    head = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    sentences = ""
+    for line in (line.removeprefix("#") for line in head):
+        if line.startswith("   "):  # a command
+            sentences = re.sub(r":$", ".", sentences)
+        elif "$schema=" not in line:
+            sentences += line
+    return sentences.strip().replace("$", "\\$")
 
 
 def _departures() -> str:

@@ -106,3 +106,22 @@ def test_what_is_a_path() -> None:
     assert names_file("gone.safetensors")
     assert not names_file("openai")
     assert not names_file("laion2b_s34b.b88k")
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [
+        ((3, 10), "failure"),
+        ((3, 11), "ok"),
+        ((3, 12), "ok"),
+        ((3, 13), "warning"),
+        ((3, 14), "failure"),
+    ],
+)
+def test_a_python_that_was_tried_in_part_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], state: str
+) -> None:
+    monkeypatch.setattr(sys, "version_info", version)
+    check = doctor._python()
+    assert check.state == state
+    assert ("make a virtual environment of Python 3.11, 3.12" in check.remedy) == (state != "ok")

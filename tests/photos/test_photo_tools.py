@@ -14,6 +14,7 @@ from wsss.data.datasets.tag_table import read_table
 from wsss.photos.check import PhotoCheck
 from wsss.photos.predict import RECORD
 from wsss.photos.record import read_record
+from wsss.photos.settings import photo_settings
 
 
 @pytest.mark.slow
@@ -102,3 +103,21 @@ def test_memory_of_the_largest_photo(
     assert f"{needed}; {free / 1e9:.1f} GB are free" in lines
     assert advice is None or advice in lines
     assert any(line.startswith("  that") for line in lines) == (advice is not None)
+
+
+def test_paths_of_a_configuration_are_those_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine runs in the folder of the results; a folder may have the name of weights."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "random").mkdir()
+    (tmp_path / "net.pth").touch()
+    paths = {"data": {"masks": "hand"}, "refine": {"checkpoint": "r.safetensors"}}
+    segmenter = {"enabled": True, "corrected": "hand", "init": "net.pth"}
+    changes = paths | {"retrain": segmenter}
+    settings = photo_settings(Path("photos"), "best", classes=["cat"], changes=changes)
+    assert settings.data.masks == settings.retrain.corrected == str(tmp_path / "hand")
+    assert settings.refine.checkpoint == str(tmp_path / "r.safetensors")
+    assert settings.retrain.init == str(tmp_path / "net.pth")
+    named = {"retrain": {"init": "random"}}
+    assert photo_settings(Path("photos"), "best", changes=named).retrain.init == "random"

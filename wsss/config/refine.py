@@ -78,9 +78,9 @@ class RefineConfig(Section):
         None,
         min_length=1,
         description=(
-            "Do not train, but import this file: a checkpoint that the authors of "
-            f"{' or '.join(name for name, options in METHODS.items() if options.released)} "
-            "released (.pth, .safetensors), or one of an earlier run. null = train."
+            "Do not train, but import this checkpoint (.pth, .safetensors): of the released code of "
+            f"{' or '.join(name for name, options in METHODS.items() if options.released)}, "
+            "or of an earlier run. null = train."
         ),
     )
     train: TrainingConfig = TrainingConfig()

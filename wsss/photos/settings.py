@@ -23,10 +23,9 @@ RECIPES: Final[Mapping[Recipe, Mapping[str, Any]]] = {
 """fast: CAMs, affinity and CRF, nothing is trained. best: a refiner is trained on the CAMs."""
 HEADER = "# All settings of these photos."
 _FEW = 200
-_PATHS = (
-    ("clip", "model"), ("clip", "pretrained"), ("data", "masks"), ("refine", "checkpoint"),
-    ("retrain", "init"),
-)  # fmt: skip
+_PATHS = (("data", "masks"), ("refine", "checkpoint"), ("retrain", "corrected"))
+"""As the user's folder has them; the results have another one."""
+_NAMES_OR_FILES = (("clip", "model"), ("clip", "pretrained"), ("retrain", "init"))
 
 
 def photo_settings(
@@ -70,10 +69,12 @@ def photo_settings(
         "pictures": {"folder": "."},
     }
     mapping = overlay(overlay(base, RECIPES[recipe]), changes or {})
-    for section, key in _PATHS:
+    for section, key in (*_PATHS, *_NAMES_OR_FILES):
         value = mapping.get(section, {}).get(key)
-        if isinstance(value, str) and expand_path(value).is_file():
-            mapping[section][key] = str(expand_path(value).absolute())
+        if isinstance(value, str) and value:
+            path = expand_path(value)
+            if (section, key) in _PATHS or path.is_file():
+                mapping[section][key] = str(path.absolute())
     return from_mapping(mapping, where="the configuration of the photos")
 
 

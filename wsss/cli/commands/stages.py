@@ -170,7 +170,7 @@ def refine_import(
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
 ) -> None:
-    """Import a checkpoint that the authors of weakclip or excel released, instead of training."""
+    """Import what the released code of weakclip or excel wrote, instead of training."""
     from wsss.refine.released.importer import import_checkpoint
 
     values = stage_values("refine_import", config, device="cpu")

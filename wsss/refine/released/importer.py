@@ -89,7 +89,7 @@ def import_checkpoint(
         released = sorted(name for name, options in METHODS.items() if options.released)
         if method not in released:
             raise ValueError(
-                f"refine.method is {method}: checkpoints were released of "
+                f"refine.method is {method}: checkpoints of released code are read for "
                 f"{' and '.join(released)} alone; {file} is none of this pipeline either"
             )
         source = read_source(file)
