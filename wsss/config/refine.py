@@ -78,8 +78,8 @@ class RefineConfig(Section):
         None,
         min_length=1,
         description=(
-            "Do not train, but import this checkpoint (.pth, .safetensors): of the released code of "
-            f"{' or '.join(name for name, options in METHODS.items() if options.released)}, "
+            "Do not train, but import this checkpoint (.pth, .safetensors): of the released code "
+            f"of {' or '.join(name for name, options in METHODS.items() if options.released)}, "
             "or of an earlier run. null = train."
         ),
     )
