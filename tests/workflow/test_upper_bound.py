@@ -1,6 +1,7 @@
 """The supervised upper bound through the workflow: its jobs, which no weak run has."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,3 +41,23 @@ def test_only_a_run_that_asks_for_it_learns_from_pixel_labels(finished: Project)
     finally:
         shutil.rmtree(finished.root / upper, ignore_errors=True)
         finished.configure()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "Only scores and pictures opened pixel labels. No training used one."),
+        ({"supervision": "masks"}, "upper bound: its trainings used pixel labels."),
+    ],
+)
+def test_the_report_says_what_used_pixel_labels(
+    finished: Project, tmp_path: Path, changes: dict[str, str], sentence: str
+) -> None:
+    report = tmp_path / "report.html"
+    finished.configure(**changes)
+    try:
+        weights = f"results/{RUN}/segmenter/weights.safetensors"
+        finished.snakemake("--report", str(report), "--", weights)
+    finally:
+        finished.configure()
+    assert sentence in report.read_text()
