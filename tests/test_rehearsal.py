@@ -93,6 +93,14 @@ def test_a_preset_goes_on_top_of_what_its_head_names() -> None:
     assert project.preset_files("voc12-weakclip-authors") == [
         f"{folder}/voc12-weakclip.yaml", f"{folder}/voc12-weakclip-authors.yaml",
     ]  # fmt: skip
+    assert project.preset_files("affinity") == [
+        f"{folder}/voc-subset.yaml", f"{folder}/affinity.yaml",
+    ]  # fmt: skip
+
+
+def test_a_preset_runs_what_its_head_names() -> None:
+    assert project.preset_targets("affinity") == ["results/affinity/tables/sweep.md"]
+    assert project.preset_targets("voc12-excel") == []
 
 
 @pytest.mark.parametrize(

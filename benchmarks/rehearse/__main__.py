@@ -37,6 +37,7 @@ from benchmarks.rehearse.project import (
     configs_of,
     prepare,
     preset_files,
+    preset_targets,
     provide,
     targets,
 )
@@ -147,7 +148,7 @@ def _run(target: str, here: Rehearsal) -> tuple[int, str]:
     if target.startswith(TABLE):
         command.append(target)
     else:
-        command += ["--configfile", *preset_files(target)]
+        command += ["--configfile", *preset_files(target), "--", *preset_targets(target)]
     log = Path("rehearsals", f"{target}.log")
     log.parent.mkdir(exist_ok=True)
     with log.open("w", encoding="utf-8") as stream:

@@ -29,7 +29,9 @@ TABLE = "table_"
 _FOLDERS: Mapping[str, tuple[str, ...]] = {
     "wsss": (), "envs": (), "workflow": ("presets", "tables"),
 }  # fmt: skip
-_COMMAND = re.compile(rf"^#.*--configfile((?: {PRESET_FOLDER}/\S+\.yaml)+)", re.MULTILINE)
+_COMMAND = re.compile(
+    rf"^#.*--configfile((?: {PRESET_FOLDER}/\S+\.yaml)+)(?: --((?: \S+)+))?$", re.MULTILINE
+)
 _SUBSETS = {"voc": "voc-subset", "coco": "coco-subset", "folder": "voc-subset"}
 
 
@@ -41,12 +43,21 @@ def targets() -> list[str]:
 
 def preset_files(preset: str) -> list[str]:
     """The files of a preset: itself, after the one that its head lays it over, if it names one."""
+    return _head_command(preset)[0]
+
+
+def preset_targets(preset: str) -> list[str]:
+    """The targets that the command in the head of a preset names; none: the whole run."""
+    return _head_command(preset)[1]
+
+
+def _head_command(preset: str) -> tuple[list[str], list[str]]:
+    """Configuration files and targets of the first command in its head that ends with it."""
     path = f"{PRESET_FOLDER}/{preset}.yaml"
-    for command in _COMMAND.findall((ROOT / path).read_text(encoding="utf-8")):
-        files = str(command).split()
-        if files[-1] == path:
-            return files
-    return [path]
+    for files, names in _COMMAND.findall((ROOT / path).read_text(encoding="utf-8")):
+        if files.split()[-1] == path:
+            return files.split(), names.split()
+    return [path], []
 
 
 @functools.cache
