@@ -289,6 +289,8 @@ def test_a_name_is_no_clip(call: Callable[[], Any], message: str) -> None:
         (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], affinity={"sharpnes": 1.0}),
          "there is no setting 'sharpnes'"),
         (lambda clip: wsss.grad_cam(clip, PHOTO, ["cow"], classes=["cat"]), "'cow' is no class"),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat", "Cat"], classes=["cat", "dog"]),
+         "tags: cat, Cat: a class is named twice"),
         (lambda clip: wsss.grad_cam(clip, np.zeros((3000, 4000, 3), np.uint8), ["cat"]),
          "too large for the encoder.* set long_side"),
         (lambda clip: wsss.patch_text_cams(clip, PHOTO, ["car"], classes=["cat", "dog"]),

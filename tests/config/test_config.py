@@ -453,6 +453,7 @@ def test_a_matrix_expands_to_every_combination() -> None:
         ({"refine.weakclip.prompt": [1]}, r"run prompt-1.*did you mean .*prompts"),
         ({"refin.method": ["weclip"]}, "'refin.method' is no key; did you mean refine"),
         ({"seed": [0, 0]}, "two runs would be called 'seed-0'"),
+        ({"seed": []}, "sweep: seed has no value"),
         ({"refine.weakclip.prompts": [-1]}, "prompts"),
     ],
 )

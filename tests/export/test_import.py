@@ -66,7 +66,7 @@ def test_masks_come_back_as_they_went(
     text = imported(results, source, form, out, **keep)
     maps = results.labels if product == "label" else results.train
     expected = {key: labels for key, labels in maps.items() if form != "coco" or key[0] == "train"}
-    assert text.startswith(f"{len(expected)} masks of 8 images in {out}: {len(expected)} new")
+    assert text.startswith(f"{len(expected)} masks of 9 images in {out}: {len(expected)} new")
     for (_, image), labels in expected.items():
         np.testing.assert_array_equal(np.array(Image.open(out / f"{image}.png")), labels)
     before = (out / "a.png").stat().st_mtime_ns
@@ -98,7 +98,7 @@ def test_a_corrected_part_is_imported_and_scores_that_part(
     source.write_text(json.dumps(tasks[:5]))
     out = tmp_path / "hand"
     text = imported(results, source, "label-studio", out)
-    assert text.startswith(f"2 masks of 8 images in {out}: 2 new")
+    assert text.startswith(f"2 masks of 9 images in {out}: 2 new")
     assert "since nothing was drawn there: 2 images" in text
     assert "since the run has none so called: 1 images ('of another run')" in text
     image = tasks[0]["data"]["id"]
@@ -106,7 +106,7 @@ def test_a_corrected_part_is_imported_and_scores_that_part(
     np.testing.assert_array_equal(np.array(Image.open(out / f"{image}.png")), expected)
     manifest, _ = load(results.folder / "manifest")
     truth = find_truth(DataConfig(kind="folder", masks=str(out)), manifest.split("train"), "train")
-    assert (len(truth.sources), len(truth.missing)) == (2, 4)
+    assert (len(truth.sources), len(truth.missing)) == (2, 5)
 
 
 def test_outlines_of_other_programs_lie_the_smaller_on_top(
@@ -244,7 +244,7 @@ def test_the_command_says_what_to_do_next(results: Results, tmp_path: Path) -> N
     done = wsss("import-masks", source, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "6 masks of 8 images in hand: 6 new, 0 changed, 0 as before",
+        "7 masks of 9 images in hand: 7 new, 0 changed, 0 as before",
         "score with them: data.masks: hand",
         "learn from them: retrain.corrected: hand",
     ]

@@ -8,18 +8,21 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.builders import provenance, write_shard
 from tests.workflow.jobs import python_of_jobs
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Item
+from wsss.data.errors import ImageError
+from wsss.data.images import read
 from wsss.export.errors import ExportError
 from wsss.export.run import export
 from wsss.export.source import open_run
 from wsss.export.task import ExportTask
 
-from .conftest import Results
+from .conftest import Results, make_results
 
 
 def wsss(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -68,7 +71,7 @@ def test_masks_are_found_from_the_folder_above_and_by_the_result_page(
 ) -> None:
     project = tmp_path / "project"
     shutil.copytree(results.folder, project / "results/tiny")
-    assert open_run(project, "label").images == 8
+    assert open_run(project, "label").images == 9
     assert open_run(project, "label", ("train",)).samples.keys() == {"train"}
     one = project / "results/tiny/one"  # a run that shares the masks of its sweep
     (one / "page").mkdir(parents=True)
@@ -119,3 +122,31 @@ def test_a_failed_export_leaves_nothing_and_photos_stay_as_they_are(
     finally:
         photo.with_name("gone").rename(photo)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare", "linked"]
+
+
+def test_a_photo_that_changed_since_ingest_is_not_exported(tmp_path: Path) -> None:
+    """Its mask belongs to another photo."""
+    results = make_results(tmp_path)
+    photo = tmp_path / "photos/a.jpg"
+    Image.open(photo).transpose(Image.Transpose.ROTATE_90).save(photo)
+    for photos in ("copy", "link"):
+        with pytest.raises(ImageError, match=r"a\.jpg: has changed since ingest"):
+            results.export("folder", tmp_path / photos, photos=photos)
+    results.export("folder", tmp_path / "none", photos="none")
+
+
+def test_large_turned_photos_are_written_upright(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ingest accepted is exported: neither our limit nor Pillow's holds here."""
+    monkeypatch.setattr(read, "DEFAULT_MAX_PIXELS", 100)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    text = results.export("folder", tmp_path / "out")
+    assert "1 photos that were stored turned were written upright" in text
+
+
+@pytest.mark.parametrize("root", ["http://host/images", "http://host/images/"])
+def test_the_address_of_photos_needs_no_slash(results: Results, tmp_path: Path, root: str) -> None:
+    results.export("label-studio", tmp_path / "ls", photo_root=root)
+    tasks = json.loads((tmp_path / "ls/tasks.json").read_text())
+    assert any(task["data"]["image"] == "http://host/images/train/a.jpg" for task in tasks)

@@ -1,6 +1,8 @@
 """`wsss tags suggest` and `wsss predict`, the real commands."""
 
 import csv
+import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,8 +12,9 @@ from PIL import Image
 
 from tests.demo_checkpoints import LABELS, write_segmenter
 from tests.photos.test_photo_run import CLIP, draw_photos, run, table
+from wsss.config.errors import ConfigError
 from wsss.data.datasets.tag_table import read_table
-from wsss.photos.check import PhotoCheck
+from wsss.photos.check import PhotoCheck, check_photos
 from wsss.photos.predict import RECORD
 from wsss.photos.record import read_record
 from wsss.photos.settings import photo_settings
@@ -121,3 +124,54 @@ def test_paths_of_a_configuration_are_those_of_the_user(
     assert settings.retrain.init == str(tmp_path / "net.pth")
     named = {"retrain": {"init": "random"}}
     assert photo_settings(Path("photos"), "best", changes=named).retrain.init == "random"
+
+
+def test_paths_of_all_sections_are_those_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "animals.json").write_text("{}")
+    changes = {
+        "data": {"tags": "t.csv"},
+        "cams": {"patch_text": {"tse": {"knowledge": "animals.json"}}},
+        "masks": {"refine": "sam", "proposals": {"path": "sam"}},
+    }
+    settings = photo_settings(Path("photos"), "fast", changes=changes)
+    assert settings.data.tags == str(tmp_path / "t.csv")
+    assert settings.cams.patch_text.tse.knowledge == str(tmp_path / "animals.json")
+    assert settings.masks.proposals.path == str(tmp_path / "sam")
+
+
+@pytest.mark.parametrize("section", [None, "x"])
+def test_a_section_that_is_none_is_refused_with_a_message(section: str | None) -> None:
+    with pytest.raises(ConfigError, match="retrain"):
+        photo_settings(Path("photos"), "fast", changes={"retrain": section})
+
+
+@pytest.mark.slow
+def test_a_name_that_is_no_utf8_costs_that_photo_alone(tmp_path: Path) -> None:
+    draw_photos(tmp_path / "photos", {"a": 0})
+    try:
+        shutil.copy(tmp_path / "photos/a.jpg", os.fsencode(tmp_path / "photos") + b"/caf\xe9.jpg")
+    except OSError:
+        pytest.skip("this disk takes UTF-8 names alone")
+    write_segmenter(tmp_path / "run/segmenter/weights.safetensors")
+    done = run(tmp_path, "wsss", "tags", "suggest", "photos", "--words", "cat, dog", *CLIP)
+    assert "bytes that are no UTF-8; rename it" in done.stderr
+    assert [row.image for row in read_table(tmp_path / "photos/tags.csv")] == ["a.jpg"]
+    done = run(tmp_path, "wsss", "predict", "photos", "--weights", "run")
+    assert "masks of 1 photos" in done.stdout
+    record = read_record(tmp_path / "photos-predicted" / RECORD)
+    assert [photo.reason for photo in record.left_out][0].endswith("rename it")
+    missing = run(tmp_path, "wsss", "predict", "nowhere", "--weights", "run", check=False)
+    assert "nowhere: no such folder or photo" in missing.stderr
+    assert "data.root" not in missing.stderr
+
+
+def test_a_photo_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
+    draw_photos(tmp_path / "photos/sub", {"a": 0, "b": 1})
+    (tmp_path / "photos/tags.csv").write_text(
+        "image,tags\nsub/a.jpg,cat\na.jpg,cat\nsub/b.jpg,dog\n"
+    )
+    check = check_photos(photo_settings(tmp_path / "photos", "fast").data)
+    assert (check.photos, check.counts) == (2, {"cat": 1, "dog": 1})

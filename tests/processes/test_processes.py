@@ -20,7 +20,7 @@ from wsss.artifacts.checkpoint import load_checkpoint
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.cli.app import app
-from wsss.cli.commands.launch import check_processes
+from wsss.cli.commands.launch import _device, check_processes
 from wsss.compute.threads import fixed_threads
 from wsss.data.manifest_folder import load
 from wsss.masks.seeds_stage import run as make_seeds
@@ -156,3 +156,16 @@ def test_single_process_stages_are_not_launched_in_several(tmp_path: Path) -> No
         check_processes(["retrain", "--out", "x"])
         with pytest.raises(ValueError, match=r"2 processes of `wsss masks` were launched"):
             check_processes(["masks"])
+
+
+@pytest.mark.parametrize(
+    ("command", "device"),
+    [
+        (["retrain", "--device", "cpu", "--out", "x"], "cpu"),
+        (["retrain", "--out", "x", "--device=cuda:1"], "cuda:1"),
+        (["retrain", "--device"], "auto"),
+        (["retrain"], "auto"),
+    ],
+)
+def test_the_launcher_reads_the_device_of_its_command(command: list[str], device: str) -> None:
+    assert _device(command) == device

@@ -198,6 +198,8 @@ def _class_maps(
     if unknown := [tag for tag in tags if spelling(tag) not in indices]:
         raise DataError(f"{unknown[0]!r} is no class{nearest(unknown[0], classes.names)}")
     rows = [indices[spelling(tag)] for tag in tags]
+    if len(set(rows)) < len(rows):
+        raise DataError(f"tags: {', '.join(tags)}: a class is named twice")
     pixels = clip.pixels(image)
     bank = texts.to(clip.inputs.encoder.device)
     batch, propagated = clip_cams(clip.inputs.encoder, [pixels], [rows], bank, cams)

@@ -25,7 +25,6 @@ _ARGUMENTS = {
     "clip.pretrained": "pretrained",
     "clip.long_side": "long_side",
     "compute.device": "device",
-    "data.max_pixels": "the limit",
 }
 """Keys of the configuration and what the public functions call them."""
 S = TypeVar("S", bound=Section)

@@ -25,7 +25,7 @@ from wsss.compute.device import pick_device
 from wsss.compute.packed_rows import to_device
 from wsss.config.clip import ClipConfig
 from wsss.config.paths import expand_path
-from wsss.data.images.read import DEFAULT_MAX_PIXELS, read_image
+from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample
 
 # Bytes that the attention of all heads of one block and image may take, in float32. An image enters
@@ -57,7 +57,7 @@ class EncoderInput:
         config: ClipConfig,
         cache: Path | None = None,
         *,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
+        max_pixels: int | None = None,
         device: str = "auto",
         clip: LoadedClip | None = None,
     ) -> None:

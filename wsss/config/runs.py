@@ -39,6 +39,7 @@ def expand_runs(mapping: Mapping[str, Any], *, where: str = "config") -> dict[st
     if not base.sweep and not base.runs and not base.matrix.axes:
         return {"": base}
     _check_keys(base, where)
+    _check_values(base, where)
     _check_count(base, where)
     shared = {key: value for key, value in mapping.items() if key not in MANY}
     runs: dict[str, Config] = {}
@@ -107,6 +108,13 @@ def _check_keys(base: Config, where: str) -> None:
                     f"{where}: matrix.{axis}.{name} changes {_listed(others)}; on this axis "
                     f"{_listed(AXES[axis])} may differ"
                 )
+
+
+def _check_values(base: Config, where: str) -> None:
+    """Raise where a swept key has no value: there would be no run."""
+    for key, values in base.sweep.items():
+        if not values:
+            raise ConfigError(f"{where}: sweep: {key} has no value; list some, or remove the key")
 
 
 def _check_count(base: Config, where: str) -> None:

@@ -43,7 +43,7 @@ def write_label_studio(task: ExportTask, folder: Path, report: Report) -> None:
 
 def _tasks(task: ExportTask, folder: Path, report: Report) -> Iterator[dict[str, Any]]:
     words = task.words()
-    root = task.photo_root or LOCAL_FILES
+    root = f"{task.photo_root.rstrip('/')}/" if task.photo_root else LOCAL_FILES
     version = f"{task.source.run.name} {task.source.product}"
     for split in task.source.samples:
         photos = task.photo_writer(folder / "images" / split)

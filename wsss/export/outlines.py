@@ -4,7 +4,8 @@ A mask is traced on a grid of half pixels: the vertices of pixel p lie at 2 p an
 rasterise polygons in two ways. pycocotools takes the pixels whose centre is inside, so `at_edges`
 puts vertices around the centres. Others (OpenCV's fillPoly, as Ultralytics and supervision use it)
 take all pixels that a polygon of whole numbers touches, after rounding or cutting off, so
-`at_pixels` keeps each vertex within its pixel. Without simplification both are exact.
+`at_pixels` keeps each vertex within its pixel. Without simplification `at_edges` is exact.
+`at_pixels` is, too, where a part has no hole: the line that opens a hole crosses the background.
 """
 
 from __future__ import annotations

@@ -6,21 +6,19 @@ that is stored turned is written upright.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from PIL import Image
 
-from wsss.data.images.read import read_image
+from wsss.data.images.read import is_turned, read_bytes, read_image
 from wsss.data.manifest import Sample, item_path
 from wsss.export.errors import ExportError
 
 Photos = Literal["copy", "link", "none"]
 """What becomes of the photos: copies, symbolic links, or names alone."""
 _JPEG = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
-_ORIENTATION = 274  # EXIF tag
 _QUALITY = 95
 
 
@@ -30,15 +28,19 @@ class PhotoWriter:
 
     folder: Path
     kind: Photos
-    max_pixels: int
     turned: list[str] = field(default_factory=list)
     """Ids of the photos that were written upright."""
 
-    def add(self, sample: Sample) -> PurePosixPath:
+    def add(self, sample: Sample, name: str = "") -> PurePosixPath:
         """Write a photo; gives its name below the folder.
 
+        Args:
+            sample: the photo.
+            name: without an ending; empty: its id.
+
         Raises:
-            ImageError: a photo that is stored turned cannot be read or has changed since ingest.
+            ImageError: a photo has changed since ingest, or one that is stored turned cannot be
+                read.
             ExportError: a photo is gone.
             ArtifactError: its id is no file name.
         """
@@ -48,27 +50,22 @@ class PhotoWriter:
                 "(--photos none)"
             )
         suffix = sample.path.suffix.lower()
-        turned = self.kind != "none" and _is_turned(sample.path)
+        turned = self.kind != "none" and is_turned(sample.path)
         if turned:
             suffix = ".jpg" if suffix in _JPEG else ".png"
-        target = item_path(self.folder, sample.id, suffix)
+        target = item_path(self.folder, name or sample.id, suffix)
         if self.kind != "none":
             target.parent.mkdir(parents=True, exist_ok=True)
         if turned:
             self.turned.append(sample.id)
-            photo = read_image(sample.path, digest=sample.digest, max_pixels=self.max_pixels)
+            photo = read_image(
+                sample.path, digest=sample.digest, max_pixels=sample.width * sample.height
+            )
             Image.fromarray(photo).save(target, quality=_QUALITY)
-        elif self.kind == "copy":
-            shutil.copyfile(sample.path, target)
-        elif self.kind == "link":
-            target.symlink_to(sample.path.absolute())
+        elif self.kind != "none":
+            content = read_bytes(sample.path, digest=sample.digest)
+            if self.kind == "copy":
+                target.write_bytes(content)
+            else:
+                target.symlink_to(sample.path.absolute())
         return PurePosixPath(target.relative_to(self.folder).as_posix())
-
-
-def _is_turned(path: Path) -> bool:
-    """Whether the file's EXIF data says that its pixels are turned or mirrored."""
-    try:
-        with Image.open(path) as image:
-            return image.getexif().get(_ORIENTATION, 1) not in (0, 1)
-    except Exception:  # broken EXIF raises anything; such a photo counts as upright
-        return False

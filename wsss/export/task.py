@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from wsss.config.base import Split
-from wsss.data.images.read import DEFAULT_MAX_PIXELS
 from wsss.export.errors import ExportError
 from wsss.export.photos import Photos, PhotoWriter
 from wsss.export.source import MaskOfImage, MaskSource
@@ -33,7 +32,7 @@ class ExportTask:
 
     def photo_writer(self, folder: Path) -> PhotoWriter:
         """Writes the photos of a split."""
-        return PhotoWriter(folder, self.photos, DEFAULT_MAX_PIXELS)
+        return PhotoWriter(folder, self.photos)
 
     def masks(self) -> Iterator[tuple[Split, MaskOfImage]]:
         """All masks, with their split."""

@@ -5,10 +5,14 @@
     data.yaml                    folders and class names; class 0 is label 1
     images/<split>/<id>.jpg
     labels/<split>/<id>.txt
+
+Ultralytics finds the labels of a photo where the last folder ``images`` of its path is called
+``labels``, so a folder of an id has another name than that: ``images_``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +30,15 @@ def write_yolo(task: ExportTask, folder: Path, report: Report) -> None:
     splits = list(task.source.samples)
     for split in splits:
         photos = task.photo_writer(folder / "images" / split)
+        names = _names([sample.id for sample in task.source.samples[split]])
         for mask in task.source.masks(split):
-            photos.add(mask.sample)
+            photos.add(mask.sample, names[mask.sample.id])
             rows = []
             for label in report.count(mask.labels, keeps_unsure=False):
                 inside = (mask.labels == label).astype(np.uint8)
                 name = task.name(mask, label)
                 rows += [f"{label - 1} {row}" for row in _rows(inside, task, report, name)]
-            path = item_path(folder / "labels" / split, mask.sample.id, ".txt")
+            path = item_path(folder / "labels" / split, names[mask.sample.id], ".txt")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
         report.turned += len(photos.turned)
@@ -44,6 +49,21 @@ def write_yolo(task: ExportTask, folder: Path, report: Report) -> None:
     }
     text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
     (folder / "data.yaml").write_text(text, encoding="utf-8")
+
+
+def _names(images: Sequence[str]) -> dict[str, str]:
+    """The name of each image below its folder: its id, without a folder ``images``."""
+    names: dict[str, str] = {}
+    taken = set(images)
+    for image in images:
+        *folders, last = image.split("/")
+        if "images" in folders:
+            folders = ["images_" if part == "images" else part for part in folders]
+            while "/".join([*folders, last]) in taken:
+                last += "_"
+        names[image] = "/".join([*folders, last])
+        taken.add(names[image])
+    return names
 
 
 def _rows(

@@ -116,8 +116,10 @@ def check_photos(data: DataConfig) -> PhotoCheck:
     counts: Counter[str] = Counter()
     problems: list[str] = []
     largest: tuple[Path, int, int] | None = None
-    photos = 0
+    paths: set[Path] = set()
     for candidate in dataset.candidates:
+        if candidate.path in paths:  # listed twice, used once
+            continue
         reason = candidate.problem or candidate.skipped
         if not reason:
             try:
@@ -129,16 +131,16 @@ def check_photos(data: DataConfig) -> PhotoCheck:
         if reason:
             problems.append(f"{candidate.id or candidate.path.name}: {reason}")
             continue
-        photos += 1
+        paths.add(candidate.path)
         counts.update(dataset.classes.names[tag] for tag in candidate.tags)
         if largest is None or width * height > largest[1] * largest[2]:
             largest = candidate.path, width, height
-    if not photos:
+    if not paths:
         shown = "; ".join(problems[:MOST_SHOWN])
         raise DataError(f"{root}: no photo with a tag can be used: {shown or 'there is none'}")
     names = dataset.classes.names
     return PhotoCheck(
-        root, table, names, dict(counts.most_common()), photos, tuple(problems), largest
+        root, table, names, dict(counts.most_common()), len(paths), tuple(problems), largest
     )
 
 

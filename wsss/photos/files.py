@@ -9,6 +9,7 @@ from wsss.artifacts.digest import digest_file
 from wsss.data.datasets.files import PhotoIndex, find_root
 from wsss.data.errors import DataError, ImageError
 from wsss.data.images.read import image_size
+from wsss.data.ingest.triage import name_fault
 from wsss.data.manifest import Sample
 from wsss.photos.record import LeftOut
 
@@ -26,6 +27,8 @@ def photos_below(folder: Path) -> tuple[list[Sample], list[LeftOut]]:
     Raises:
         DataError: there is no such folder, or no photo in it.
     """
+    if not folder.exists():
+        raise DataError(f"{folder}: no such folder or photo")
     if folder.is_file():
         index = PhotoIndex(folder.parent)
         paths = [path for path in index.paths if path == folder]
@@ -36,6 +39,9 @@ def photos_below(folder: Path) -> tuple[list[Sample], list[LeftOut]]:
     left_out: list[LeftOut] = []
     for path in paths:
         image = index.id(path)
+        if reason := name_fault(image):
+            left_out.append(left_out_photo(path, reason))
+            continue
         if image in samples:
             reason = (
                 f"differs from {samples[image].path} by its ending alone, and both would have the "

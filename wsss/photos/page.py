@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from importlib.resources import files
@@ -14,6 +13,7 @@ from wsss.photos.classes import ClassTable
 from wsss.photos.drawing import PhotoFiles
 from wsss.photos.record import Entry, LeftOut
 from wsss.photos.review import doubt, photo_flags
+from wsss.score.page.script import script_json
 
 INDEX = "index.html"
 
@@ -44,17 +44,15 @@ def gallery_html(
             for p in left_out
         ],
     }
-    # The text of a script ends at the first "</", wherever that stands.
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
     assets = files("wsss.photos") / "assets"
     page = (assets / "gallery.html").read_text("utf-8")
     for name in ("gallery.css", "gallery.js"):
         page = page.replace(f"__{name}__", (assets / name).read_text("utf-8"))
-    return page.replace("__DATA__", text.encode("utf-8", "replace").decode())
+    return page.replace("__DATA__", script_json(content).encode("utf-8", "replace").decode())
 
 
 def _link(photo: str, folder: Path) -> str:
-    return quote(os.path.relpath(Path(photo).absolute(), folder.absolute()))
+    return quote(os.fsencode(os.path.relpath(Path(photo).absolute(), folder.absolute())))
 
 
 def _photo(entry: Entry, folder: Path) -> dict[str, Any]:

@@ -23,9 +23,15 @@ RECIPES: Final[Mapping[Recipe, Mapping[str, Any]]] = {
 """fast: CAMs, affinity and CRF, nothing is trained. best: a refiner is trained on the CAMs."""
 HEADER = "# All settings of these photos."
 _FEW = 200
-_PATHS = (("data", "masks"), ("refine", "checkpoint"), ("retrain", "corrected"))
+_PATHS = (
+    "data.root", "data.tags", "data.masks", "cams.external.path", "masks.proposals.path",
+    "refine.checkpoint", "retrain.corrected",
+)  # fmt: skip
 """As the user's folder has them; the results have another one."""
-_NAMES_OR_FILES = (("clip", "model"), ("clip", "pretrained"), ("retrain", "init"))
+_NAMES_OR_FILES = (
+    "clip.model", "clip.pretrained", "dino.model", "dino.pretrained", "retrain.init",
+    "cams.patch_text.tse.knowledge", "data.train_list", "data.val_list",
+)  # fmt: skip
 
 
 def photo_settings(
@@ -69,13 +75,22 @@ def photo_settings(
         "pictures": {"folder": "."},
     }
     mapping = overlay(overlay(base, RECIPES[recipe]), changes or {})
-    for section, key in (*_PATHS, *_NAMES_OR_FILES):
-        value = mapping.get(section, {}).get(key)
+    _make_absolute(mapping)
+    return from_mapping(mapping, where="the configuration of the photos")
+
+
+def _make_absolute(mapping: dict[str, Any]) -> None:
+    """Replace relative paths by absolute ones. Names, and what is no mapping, stay."""
+    for name in (*_PATHS, *_NAMES_OR_FILES):
+        *sections, key = name.split(".")
+        section: Any = mapping
+        for part in sections:
+            section = section.get(part) if isinstance(section, dict) else None
+        value = section.get(key) if isinstance(section, dict) else None
         if isinstance(value, str) and value:
             path = expand_path(value)
-            if (section, key) in _PATHS or path.is_file():
-                mapping[section][key] = str(path.absolute())
-    return from_mapping(mapping, where="the configuration of the photos")
+            if name in _PATHS or path.is_file():
+                section[key] = str(path.absolute())
 
 
 def settings_yaml(config: Config, command: str) -> str:

@@ -204,6 +204,17 @@ def test_complete_coco(coco: Path) -> None:
     assert invoke("check", coco).exit_code == 0
 
 
+def test_names_of_the_json_may_have_a_folder(coco: Path) -> None:
+    """As the reader takes them."""
+    path = coco / "annotations/instances_val2014.json"
+    images = json.loads(path.read_text())["images"]
+    for image, prefix in zip(images, ("val2014/", "images\\val2014\\"), strict=True):
+        image["file_name"] = prefix + image["file_name"]
+    edit(path, images=images)
+    report = check_coco(coco)
+    assert report.complete, whats(report)
+
+
 def test_all_that_is_missing_from_coco_is_reported_at_once(coco: Path) -> None:
     (coco / "val2014" / "d.jpg").unlink()
     Image.fromarray(picture(0, height=16, width=12)).save(coco / "val2014" / "e.jpg")

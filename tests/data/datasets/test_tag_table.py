@@ -56,6 +56,12 @@ def test_unquoted_commas_between_tags(tmp_path: Path) -> None:
     assert [row[:2] for row in table(tmp_path, text)] == expected
 
 
+def test_titles_that_a_spreadsheet_leaves_empty(tmp_path: Path) -> None:
+    """It gives every row as many cells as the longest one has."""
+    text = "image,tags,,\na.jpg,cat,dog,\nb.jpg,cat,,\n"
+    assert [row[:2] for row in table(tmp_path, text)] == [("a.jpg", "cat;dog;"), ("b.jpg", "cat")]
+
+
 def test_windows_paths(tmp_path: Path) -> None:
     rows = table(tmp_path, "image,tags\nsub\\a.jpg,cat\n./b.jpg,dog\n")
     assert [row[0] for row in rows] == ["sub/a.jpg", "b.jpg"]

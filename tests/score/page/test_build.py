@@ -13,6 +13,7 @@ from tests.score.conftest import Run
 from wsss.artifacts.errors import ArtifactError
 from wsss.score.page.build import make_page, page_html, side_by_side
 from wsss.score.page.files import RunFiles, edits, page_provenance, read_shown
+from wsss.score.record import read_records, write_records
 
 
 def files_of(run: Run, name: str = "tiny") -> RunFiles:
@@ -98,6 +99,45 @@ def test_names_cannot_end_the_script() -> None:
     start = page.index('<script type="application/json" id="data">')
     text = page[start:].partition(">")[2].partition("</script>")[0]
     assert json.loads(text)["run"] == "</script><b>"
+
+
+def test_runs_with_other_class_means_are_not_compared(
+    make_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = make_run()
+    page_of(run, tmp_path / "out")
+    first = read_shown(tmp_path / "out")
+    path = run.folder / "scores/other.json"
+    records = read_records([first.run.records[1]])
+    write_records(path, [record.model_copy(update={"class_mean": "truth"}) for record in records])
+    second = replace(first, run=replace(first.run, records=[path]))
+    with pytest.raises(ValueError, match=r"score.class_mean: union and truth.; score both with"):
+        side_by_side(first, second, tmp_path / "both", workers=1)
+
+
+@pytest.mark.slow
+def test_images_without_a_truth_are_shown_without_it(
+    browser: Any, make_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    """In a folder of photos, a part of them may have masks. Names hold what they like."""
+    root = tmp_path / "data"
+    data = {"kind": "folder", "root": str(root / "JPEGImages"), "val_list": ""}
+    masks = root / "SegmentationClass"
+    run = make_run(data=data | {"masks": str(masks)}, cams={"splits": ["train"]})
+    (masks / "image1.png").unlink()
+    files = replace(files_of(run), name="a <!--<script> b")
+    draw(files, run, tmp_path / "out")
+    page = browser.new_page()
+    page.goto(f"file://{tmp_path / 'out/index.html'}")
+    assert page.locator("#title").inner_text() == "a <!--<script> b"
+    broken = "[...document.images].filter(i => i.complete && !i.naturalWidth).length"
+    page.locator(".card", has_text="image1").click()
+    assert page.locator("#viewer-layers .lacks").all_inner_texts() == ["no truth"]
+    assert page.evaluate(broken) == 0
+    page.keyboard.press("Escape")
+    page.locator(".card", has_text="image2").click()
+    assert page.locator("#viewer-layers .lacks").count() == 0
+    page.close()
 
 
 @pytest.mark.slow

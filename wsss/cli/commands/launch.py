@@ -89,6 +89,9 @@ def check_processes(arguments: list[str]) -> None:
 
 
 def _device(command: list[str]) -> str:
-    if "--device" in command[:-1]:
-        return command[command.index("--device") + 1]
+    for index, word in enumerate(command):
+        if word == "--device" and command[index + 1 :]:
+            return command[index + 1]
+        if word.startswith("--device="):
+            return word.partition("=")[2]
     return "auto"

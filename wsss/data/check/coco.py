@@ -9,6 +9,7 @@ from pathlib import Path
 from wsss.data.check.image_headers import Size, check_images
 from wsss.data.check.report import Report
 from wsss.data.datasets.coco import PARTS, Instances, instances_path, load_instances
+from wsss.data.datasets.coco_reader import photo_path
 from wsss.data.datasets.files import find_root
 from wsss.data.errors import DataError
 
@@ -45,7 +46,7 @@ def check_coco(
         _check_counts(part, path, content, report)
         for image in content.images:
             size = (int(image.get("width", 0)), int(image.get("height", 0)))
-            sizes[root / f"{part}2014" / image["file_name"]] = size if all(size) else None
+            sizes[photo_path(root, part, image)] = size if all(size) else None
     # Masks are drawn at the size that the JSON states, so another size is a problem.
     check_images(
         report, sizes, "coco-images", "the JSON", binding=True, decode=decode, workers=workers

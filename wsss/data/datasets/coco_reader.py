@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from wsss.config.base import Split, Variant
 from wsss.config.data import DataConfig
@@ -74,20 +76,24 @@ def _tagged(image: Candidate, table: TagTable) -> Candidate:
     return replace(image, tags=tags.indices, problem=image.problem or tags.problem)
 
 
+def photo_path(root: Path, part: str, image: Mapping[str, Any]) -> Path:
+    """The photo of an image of the JSON, whose name may have been written with another folder."""
+    name, folder = image_path(image), root / f"{part}2014"
+    path = folder / name
+    return path if len(name.parts) == 1 or os.path.isfile(path) else folder / name.name
+
+
 def _part(root: Path, part: str, split: Split) -> list[Candidate]:
     content = load_instances(instances_path(root, part))
     _check_strays(instances_path(root, part), content)
     candidates = []
     for image in content.images:
-        name = image_path(image)
+        name, path = image_path(image), photo_path(root, part, image)
         instances = content.annotations.get(image["id"], ())
         tags = dict.fromkeys(CLASS_OF_CATEGORY[instance["category_id"]] for instance in instances)
         problem = None
         if name.is_absolute() or ".." in name.parts:
             problem = f"file_name {str(name)[:80]!r} leads out of {part}2014; mend the JSON"
-        path = root / f"{part}2014" / name
-        if len(name.parts) > 1 and not os.path.isfile(path):  # perhaps written with another folder
-            path = root / f"{part}2014" / name.name
         candidates.append(Candidate(path.stem, split, path, tuple(tags), problem))
     return candidates
 

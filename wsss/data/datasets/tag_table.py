@@ -69,7 +69,7 @@ def read_table(path: Path) -> list[TagRow]:
             columns = _find_columns(header)
             if columns is not None:
                 lines = ((reader.line_num, cells) for cells in reader)
-                return _rows(lines, columns, len(header))
+                return _rows(lines, columns, _width(header))
         except csv.Error as error:
             raise DataError(f"{path}: line {reader.line_num}: {error}; save it as CSV") from None
     shown = text.partition("\n")[0].strip()[:80]
@@ -133,6 +133,11 @@ def _rows(
         split = plain_text(values["split"]).strip() if "split" in values else None
         rows.append(TagRow(image, values["tags"], split, line, problem))
     return rows
+
+
+def _width(header: list[str]) -> int:
+    """The number of titles; spreadsheets add empty ones where rows below have more cells."""
+    return max(index for index, title in enumerate(header, start=1) if title.strip())
 
 
 def _find_columns(header: list[str]) -> dict[str, int] | None:

@@ -77,7 +77,7 @@ class ImageFacts:
 
 
 def read_image(
-    path: Path, *, digest: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
+    path: Path, *, digest: str | None = None, max_pixels: int | None = None
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Read a photo as upright 8-bit RGB, contiguous and writable.
 
@@ -85,21 +85,44 @@ def read_image(
         path: the file; its extension does not matter.
         digest: sha256 of the file's bytes at ingest (`Sample.digest`); None for a file that no
             manifest lists.
-        max_pixels: larger images are refused from their header.
+        max_pixels: larger images are refused from their header; None for the default of
+            ``data.max_pixels``, where there is no configuration.
 
     Raises:
         ImageError: the file is missing, empty, no image, truncated or too large, its pixels have no
             fixed range, or it has changed since ingest.
         ReadError: it cannot be read at present, or there is not enough memory.
     """
-    content = _read(path)
-    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
-        raise ImageError(path, "has changed since ingest; run ingest again, then this stage")
-    image, _ = _decode(path, content, max_pixels)
+    image, _ = _decode(path, read_bytes(path, digest=digest), max_pixels)
     return np.array(image)
 
 
-def inspect_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFacts:
+def read_bytes(path: Path, *, digest: str | None = None) -> bytes:
+    """All bytes of a photo's file, so that what is decoded or copied is what has the digest.
+
+    Raises:
+        ImageError: the file is missing, empty, or has changed since ingest.
+        ReadError: it cannot be read at present, or there is not enough memory.
+    """
+    content = _read(path)
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise ImageError(path, "has changed since ingest; run ingest again, then this stage")
+    return content
+
+
+def is_turned(path: Path) -> bool:
+    """Whether a photo's EXIF data says that its pixels are stored turned or mirrored.
+
+    Raises:
+        ImageError: the file is missing, empty, or no image.
+        ReadError: it cannot be read at present.
+    """
+    _check_file(path)
+    with _opened(path, path, "its header cannot be read") as image:
+        return _orientation(image, []) in _UPRIGHT
+
+
+def inspect_image(path: Path, *, max_pixels: int | None = None) -> ImageFacts:
     """Decode a photo in full, as `read_image` does, and describe it.
 
     Raises:
@@ -124,7 +147,6 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def _read(path: Path) -> bytes:
-    """All bytes of a file, so that what is decoded is what has the digest."""
     _check_file(path)
     try:
         return path.read_bytes()
@@ -133,10 +155,13 @@ def _read(path: Path) -> bytes:
         raise ImageError(path, f"cannot be read: {_one_line(error)}") from None
 
 
-def _decode(path: Path, content: bytes, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:
+def _decode(
+    path: Path, content: bytes, max_pixels: int | None
+) -> tuple[Image.Image, tuple[str, ...]]:
     """The upright RGB image and the notes."""
     with _opened(path, io.BytesIO(content), "cannot be decoded") as image:
-        if image.width * image.height > max_pixels:
+        limit = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
+        if image.width * image.height > limit:
             raise ImageError(path, over_limit(image.width, image.height, max_pixels))
         notes = _oddities(path, image)
         depth = stored_depth(image)
@@ -173,12 +198,12 @@ def _opened(path: Path, source: Path | io.BytesIO, failure: str) -> Iterator[Ima
         raise ImageError(path, f"{failure}: {_one_line(error)}") from None
 
 
-def over_limit(width: int, height: int, max_pixels: int) -> str:
-    """The reason for refusing an image of this size."""
-    return (
-        f"too large: {width} x {height} = {width * height} pixels, over data.max_pixels = "
-        f"{max_pixels}; raise it, or scale the photo down"
-    )
+def over_limit(width: int, height: int, max_pixels: int | None) -> str:
+    """The reason for refusing an image of this size; without a configuration nothing can be set."""
+    what = f"too large: {width} x {height} = {width * height} pixels, over"
+    if max_pixels is None:
+        return f"{what} the limit of {DEFAULT_MAX_PIXELS}; scale the photo down"
+    return f"{what} data.max_pixels = {max_pixels}; raise it, or scale the photo down"
 
 
 def _check_file(path: Path) -> None:

@@ -80,7 +80,7 @@ def triage(candidates: Iterable[Candidate], decoded: Mapping[Path, ImageFacts]) 
         twice = not image.problem and path_of_id.get((image.split, image.id)) == image.path
         if image.skipped or twice:
             used = "skipped"
-            faults = (image.skipped or "listed twice; used once", _name_fault(image.id))
+            faults = (image.skipped or "listed twice; used once", name_fault(image.id))
             reason = "; ".join(filter(None, faults))
         elif reason := _unusable(image, facts, path_of_id):
             used = "no"
@@ -163,9 +163,9 @@ def _unusable(
     image: Candidate, facts: ImageFacts, path_of_id: Mapping[tuple[str, str], Path]
 ) -> str:
     """Why an image cannot be used; empty if it can."""
-    if fault := _name_fault(image.id) or image.problem:
+    if fault := name_fault(image.id) or image.problem:
         return fault
-    if _leads_out(image.id):
+    if leads_out(image.id):
         return f"id {image.id[:_MAX_PART]!r} leads out of the results' folder; rename it"
     if (plain := str(PurePosixPath(image.id))) != image.id:
         return f"id {image.id[:_MAX_PART]!r} is another way to write {plain[:_MAX_PART]!r}"
@@ -192,13 +192,13 @@ def _notes(sample: Sample, twin: Sample, other_id: str) -> list[str]:
     return notes
 
 
-def _leads_out(image: str) -> bool:
+def leads_out(image: str) -> bool:
     """Whether an id names no file below the folder that results are written to."""
     path = PurePosixPath(image)
     return not path.parts or path.is_absolute() or ".." in path.parts
 
 
-def _name_fault(image: str) -> str:
+def name_fault(image: str) -> str:
     """Why an id cannot be the name of a file on every disk, or breaks the tables that list it."""
     if "\\" in image or has_control(image):
         fault = "holds a backslash, a control character or bytes that are no UTF-8"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -31,6 +30,7 @@ from wsss.score.page.files import EMBEDDED, INDEX, RunFiles, Shown, write_shown
 from wsss.score.page.numbers import SIZES, rows_of
 from wsss.score.page.palette import hex_colours, picture_palette
 from wsss.score.page.pictures import PHOTO, TRUTH, Layer, PictureTask, draw
+from wsss.score.page.script import script_json
 from wsss.score.product import SHOWN_FIRST
 
 SPLITS = ("train", "val")
@@ -149,9 +149,9 @@ def make_page(
                         inside[file] = (
                             "data:image/webp;base64," + base64.b64encode(content).decode()
                         )
-            splits[name] = _content(split, classes, rows, bool(sources), range(len(split.samples)))
+            splits[name] = _content(split, classes, rows, sources, range(len(split.samples)))
             fewer[name] = _content(
-                split, classes, rows, bool(sources),
+                split, classes, rows, sources,
                 [i for i, s in enumerate(split.samples) if s.id in embedded_ids],
             )  # fmt: skip
         if not splits:
@@ -183,12 +183,10 @@ def make_page(
 def page_html(content: Mapping[str, Any]) -> str:
     """The page of some content, in one file without its pictures."""
     assets = files("wsss.score.page") / "assets"
-    # The text of a script ends at the first "</", wherever that stands.
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
     page = (assets / "page.html").read_text("utf-8")
     for name in ("page.css", "charts.js", "page.js"):
         page = page.replace(f"__{name}__", (assets / name).read_text("utf-8"))
-    return page.replace("__DATA__", text)
+    return page.replace("__DATA__", script_json(content))
 
 
 def _open_split(
@@ -250,17 +248,28 @@ def _content(
     split: _Split,
     classes: ClassList,
     rows: Sequence[Scored],
-    has_truth: bool,
+    truth: Collection[str],
     indices: Sequence[int],
 ) -> dict[str, Any]:
-    """The part of the page's data on a split, with the images at some indices."""
+    """The part of the page's data on a split, with the images at some indices.
+
+    Args:
+        truth: ids of the images that have a truth.
+    """
     samples = [split.samples[index] for index in indices]
-    layers = [PHOTO, *sorted(split.layers, key=_order), *([TRUTH] if has_truth else [])]
+    layers = [PHOTO, *sorted(split.layers, key=_order), *([TRUTH] if truth else [])]
+    images_of = {**split.layers, PHOTO: [s.id for s in samples], TRUTH: truth}
     return {
         "total": split.total,
         "layers": [{"key": key, "title": _title(key)} for key in layers],
         "images": [
-            {"id": s.id, "file": index, "size": [s.width, s.height], "tags": list(s.tags)}
+            {
+                "id": s.id,
+                "file": index,
+                "size": [s.width, s.height],
+                "tags": list(s.tags),
+                "lacks": [key for key in layers if s.id not in images_of[key]],
+            }
             for index, s in zip(indices, samples, strict=True)
         ],
         "rows": rows_of(rows, [s.id for s in samples]),

@@ -7,7 +7,7 @@ from typing import Any
 
 from wsss.score.image_counts_file import Scored, read_image_counts
 from wsss.score.metrics.bootstrap import class_differences
-from wsss.score.tables.difference import check_comparable
+from wsss.score.tables.difference import check_comparable, check_means
 from wsss.score.tables.rows import row_name
 
 
@@ -35,6 +35,7 @@ def compared(first: Sequence[Scored], second: Sequence[Scored]) -> list[dict[str
         where = f"{entry.file} and {other.file}: {row_name(record)}"
         if list(record.iou) != list(other.record.iou):
             raise ValueError(f"{where}: scored with different labels; compare runs on the same")
+        check_means(record, other.record, where)
         tables = (
             read_image_counts(record, entry.file),
             read_image_counts(other.record, other.file),

@@ -83,8 +83,11 @@ def iou_by_size(table: CountTable) -> list[dict[str, float | int | None]]:
 
 
 def _of_images(table: CountTable, images: Sequence[str]) -> dict[str, Any]:
-    """The mean IoU of each pictured image, and its confusion counts as a flat list."""
-    part = table.of(images)
+    """The mean IoU of each pictured image, and its confusion counts as a flat list.
+
+    An image without a truth was not counted: it has no IoU and no counts.
+    """
+    part = table.of(set(table.ids).intersection(images))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # an image of ignored pixels alone
         means = np.nanmean(image_ious(part), axis=0)
@@ -92,7 +95,11 @@ def _of_images(table: CountTable, images: Sequence[str]) -> dict[str, Any]:
     mean_list: list[float | None] = []
     cells: list[list[int]] = []
     for image in images:
-        index = position[image]
+        index = position.get(image)
+        if index is None:
+            mean_list.append(None)
+            cells.append([])
+            continue
         mean_list.append(None if np.isnan(means[index]) else round(float(means[index]), 4))
         row = slice(*part.bounds[index:][:2])
         pairs = np.stack([part.cell[row].astype(np.int64), part.count[row]], axis=1)

@@ -66,15 +66,24 @@ def differences(first: Path, second: Path, *, resamples: int = RESAMPLES) -> lis
             raise ValueError(
                 f"{where}: scored with different labels; score both with the same classes"
             )
-        if record.class_mean != other.class_mean:
-            raise ValueError(
-                f"{where}: the means run over different labels (score.class_mean: "
-                f"{record.class_mean} and {other.class_mean}); score both with the same"
-            )
+        check_means(record, other, where)
         check_comparable(*tables, where)
         value = difference(*tables, class_mean=record.class_mean, resamples=resamples)
         pairs.append(Pair(record, other, value))
     return pairs
+
+
+def check_means(first: Record, second: Record, where: str) -> None:
+    """Refuse class means of different rules.
+
+    Raises:
+        ValueError: names both.
+    """
+    if first.class_mean != second.class_mean:
+        raise ValueError(
+            f"{where}: the means run over different labels (score.class_mean: {first.class_mean} "
+            f"and {second.class_mean}); score both with the same"
+        )
 
 
 def check_comparable(first: CountTable, second: CountTable, where: str) -> None:

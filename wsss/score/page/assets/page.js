@@ -19,6 +19,12 @@ function source(image, key) {
 }
 
 function picture(image, key, alt) {
+  if (image.lacks.includes(key)) {
+    const title = part().layers.find((layer) => layer.key === key).title;
+    const node = element("div", { className: "lacks", textContent: `no ${title}` });
+    node.style.aspectRatio = `${image.size[0]} / ${image.size[1]}`;
+    return node;
+  }
   return element("img", { src: source(image, key) || "", alt, loading: "lazy", width: image.size[0], height: image.size[1] });
 }
 
