@@ -162,7 +162,7 @@ def test_a_name_that_is_no_utf8_costs_that_photo_alone(tmp_path: Path) -> None:
     done = run(tmp_path, "wsss", "predict", "photos", "--weights", "run")
     assert "masks of 1 photos" in done.stdout
     record = read_record(tmp_path / "photos-predicted" / RECORD)
-    assert [photo.reason for photo in record.left_out][0].endswith("rename it")
+    assert next(photo.reason for photo in record.left_out).endswith("rename it")
     missing = run(tmp_path, "wsss", "predict", "nowhere", "--weights", "run", check=False)
     assert "nowhere: no such folder or photo" in missing.stderr
     assert "data.root" not in missing.stderr

@@ -54,15 +54,15 @@ def write_yolo(task: ExportTask, folder: Path, report: Report) -> None:
 def _names(images: Sequence[str]) -> dict[str, str]:
     """The name of each image below its folder: its id, without a folder ``images``."""
     names: dict[str, str] = {}
-    taken = set(images)
+    all_names = set(images)
     for image in images:
         *folders, last = image.split("/")
         if "images" in folders:
             folders = ["images_" if part == "images" else part for part in folders]
-            while "/".join([*folders, last]) in taken:
+            while "/".join([*folders, last]) in all_names:
                 last += "_"
         names[image] = "/".join([*folders, last])
-        taken.add(names[image])
+        all_names.add(names[image])
     return names
 
 

@@ -32,7 +32,10 @@ Photos = Annotated[
     typer.Option("--photos", help="Copy the photos, link to them, or leave them out."),
 ]
 Tolerance = Annotated[
-    float, typer.Option(help="Pixels by which a polygon may differ from its mask. 0: exact.", min=0)
+    float,
+    typer.Option(
+        help="Pixels by which a polygon may differ from its mask. 0: not simplified.", min=0
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an older export.")]
 
