@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from wsss._compat import import_open_clip
 from wsss.config.matrix import AXES
 from wsss.config.paths import SHARED_VARIABLE
 from wsss.retrain.weights.pretrained import PRETRAINED
@@ -24,6 +25,13 @@ WEIGHTS = "data/weights"
 def tag_weights(model: str, tag: str) -> str:
     """Where the file lies that stands for a tag of open_clip, or of timm's DINOv2."""
     return f"{WEIGHTS}/{model}-{tag}.safetensors"
+
+
+def model_file(model: str) -> str:
+    """Where the config of open_clip's model lies, if it names a tokenizer of the hub."""
+    config = import_open_clip().get_model_config(model) or {"text_cfg": {}}
+    has_tokenizer = "hf_tokenizer_name" in config["text_cfg"]
+    return f"{WEIGHTS}/{model}.json" if has_tokenizer else model
 
 
 def initial_weights(name: str) -> str:
@@ -73,6 +81,7 @@ def describe(photos: tuple[int, int]) -> list[str]:
         "that the second step is of the second phase",
         "clip.pretrained, dino.pretrained, retrain.init, refine.checkpoint: random weights in "
         "files of the same layout, instead of downloads",
+        "clip.model with a tokenizer of the hub: the same model with a tokenizer of few words",
         "seeds of cams.external: one Gaussian per tag",
     ]
 
@@ -93,6 +102,7 @@ def _rules(
         "compute.workers": lambda _: 1,
         "compute.device": lambda _: "cpu",
         "data.demo_images": lambda _: list(photos),
+        "clip.model": model_file,
         "clip.pretrained": lambda tag: tag_weights(model, tag) if is_tag(tag) else tag,
         "dino.pretrained": lambda tag: tag_weights(dino, tag) if is_tag(tag) else tag,
         "retrain.init": lambda name: initial_weights(name) if name in PRETRAINED else name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarks.rehearse.reductions import initial_weights, is_tag, tag_weights
+from benchmarks.rehearse.reductions import initial_weights, is_tag, model_file, tag_weights
+from tests.clip.test_tokenizer import write_tokenizer
 from tests.refine.released.authors_files import excel_file, save, weakclip_file
 from tests.retrain.weights.mxnet_file import mxnet_names, written
 from wsss._compat import import_open_clip
+from wsss._compat.timm_towers import import_timm_towers
 from wsss.artifacts.stage import STAGES
 from wsss.cli.weights_check import NO_FILES
 from wsss.clip.input import EncoderInput
@@ -27,11 +30,12 @@ from wsss.refine.load import build_refiner
 from wsss.retrain.architecture import build_model, model_config
 from wsss.retrain.weights.pretrained import PRETRAINED
 
+_WORDS = ("[PAD]", "[UNK]", "[SEP]", "a", "photo", "of")
 _TIMM = {"deit-s": "deit_small_patch16_224"}
 
 
 def write_clip(config: Config) -> None:
-    """The file that stands for `clip.pretrained`, if that is a name.
+    """The files that stand for names: of `clip.pretrained`, and of a tokenizer of the hub.
 
     Args:
         config: not reduced.
@@ -40,7 +44,14 @@ def write_clip(config: Config) -> None:
     path = Path(tag_weights(model, tag))
     if is_tag(tag) and not path.exists():
         torch.manual_seed(0)
+        import_timm_towers()
         _save(dict(import_open_clip().create_model(model, pretrained=None).state_dict()), path)
+    file = Path(model_file(model))
+    if file.suffix == ".json" and is_tag(tag) and not file.exists():
+        content = json.loads(json.dumps(import_open_clip().get_model_config(model)))
+        content["text_cfg"] |= {"hf_tokenizer_name": "words", "tokenizer_kwargs": {}}
+        write_tokenizer(file.parent / "words", _WORDS)
+        file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def write_dino(config: Config) -> None:
