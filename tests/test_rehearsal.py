@@ -24,8 +24,8 @@ from wsss.score.papers.runs import table_runs
 ROOT = project.ROOT
 SHARED = expand_path("${WSSS_SHARED}").resolve()
 REDUCED = {
-    "shards", "compute.workers", "compute.device", "data.demo_images", "clip.pretrained",
-    "dino.pretrained", "retrain.init",
+    "shards", "compute.workers", "compute.device", "data.demo_images",
+    "clip.model", "clip.pretrained", "dino.pretrained", "retrain.init",
     *(f"{section}.{key}" for section in ("refine.train", "retrain")
       for key in ("iterations", "batch", "warmup", "threads")),
     *(f"refine.{method}.{option}" for method, options in PHASES.items() for option in options),
@@ -85,6 +85,13 @@ def test_no_training_of_a_preset_or_table_stays_long(reduced: Path) -> None:
     assert runs["weclip_rfm decoder-alone"].refine.weclip.rfm_start == 2  # never, as in the table
     assert runs["weclip_rfm decoder-rfm"].refine.weclip.rfm_start == 1
     assert set(PHASES) <= set(METHODS)
+
+
+def test_models_with_a_tokenizer_of_the_hub_get_another_one(reduced: Path) -> None:
+    preset = read_yaml(reduced / "workflow/presets/voc12-encoders.yaml")
+    models = {name: run["clip"]["model"] for name, run in preset["runs"].items()}
+    assert models["siglip-b16"] == "data/weights/ViT-B-16-SigLIP.json"
+    assert models["eva02-b16"] == "EVA02-B-16"
 
 
 def test_a_preset_goes_on_top_of_what_its_head_names() -> None:
