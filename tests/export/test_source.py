@@ -81,7 +81,7 @@ def test_masks_are_found_from_the_folder_above_and_by_the_result_page(
         "records": [], "supervision": "tags", "data": {}, "pictures": {},
     }  # fmt: skip
     (one / "page/files.json").write_text(json.dumps(json_with_checksum(content)))
-    assert open_run(one, "label").images == 6
+    assert open_run(one, "label").images == 7
     shutil.copytree(results.folder, project / "results/other")
     with pytest.raises(ExportError, match=r"holds 2 runs; name one of them: .*other, .*tiny"):
         open_run(project, "label")

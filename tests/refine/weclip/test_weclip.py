@@ -152,6 +152,7 @@ with CamSet([Path(shard)], load(Path(manifest))[0].split("train")) as cams:
 """
 
 
+@pytest.mark.slow
 def test_trainings_that_start_together_share_the_work(chain: Chain, tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     paths = (chain.manifest, chain.cams["train"], tmp_path / "cache", names)

@@ -101,6 +101,7 @@ def test_names_cannot_end_the_script() -> None:
     assert json.loads(text)["run"] == "</script><b>"
 
 
+@pytest.mark.slow
 def test_runs_with_other_class_means_are_not_compared(
     make_run: Callable[..., Run], tmp_path: Path
 ) -> None:
