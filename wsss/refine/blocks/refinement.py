@@ -48,11 +48,10 @@ def select_near(distances: Float[Tensor, "batch blocks"]) -> Bool[Tensor, "batch
     """Blocks that are not farther than the mean; at least one per image.
 
     The paper writes "smaller than", the released code "at most"; they differ only where a distance
-    equals the mean. Where all distances are equal, their mean may be rounded to a smaller number,
-    and the released code then selects none; here the nearest block always counts.
+    equals the mean. In float32 the mean of equal distances may be rounded to less than they are, and
+    the released code then selects none. In float64 the nearest block always counts.
     """
-    limits = torch.maximum(distances.mean(1), distances.amin(1))
-    return distances <= limits.unsqueeze(1)
+    return distances <= distances.mean(1, keepdim=True, dtype=torch.float64)
 
 
 @torch.no_grad()
