@@ -16,6 +16,7 @@ from benchmarks.rehearse.jobs import Job, Loop
 from benchmarks.rehearse.reductions import PHASES
 from benchmarks.rehearse.weights import write_backbone
 from benchmarks.timing import peak_memory
+from wsss.cli.weights_list import weights_of
 from wsss.config.load import from_mapping, load_config, read_yaml
 from wsss.config.paths import expand_path
 from wsss.refine.registry import METHODS
@@ -108,6 +109,15 @@ def test_a_preset_goes_on_top_of_what_its_head_names() -> None:
 def test_a_preset_runs_what_its_head_names() -> None:
     assert project.preset_targets("affinity") == ["results/affinity/tables/sweep.md"]
     assert project.preset_targets("voc12-excel") == []
+
+
+@pytest.mark.parametrize(
+    "target", [name for name in project.targets() if name.startswith(("demo-", "table_demo"))]
+)
+def test_what_runs_on_drawn_scenes_downloads_nothing(target: str) -> None:
+    for name, config in project.configs_of(target, ROOT).items():
+        for weights in weights_of([config], ROOT / "results/cache"):
+            assert weights.path is not None, f"{name}: {weights}"
 
 
 @pytest.mark.parametrize(

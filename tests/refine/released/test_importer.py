@@ -236,7 +236,7 @@ def test_methods_without_a_release_say_so(release: Release, tmp_path: Path) -> N
     weclip = release.config(
         refine={"method": "weclip", "weclip": {"crop_visibility": "image"}}, variant="corrected"
     )
-    with pytest.raises(ValueError, match="released of excel and weakclip alone"):
+    with pytest.raises(ValueError, match="released code are read for excel and weakclip alone"):
         release.take(file, weclip)
     with pytest.raises(ValueError, match=r"pass a file or set refine\.checkpoint"):
         release.take(None)

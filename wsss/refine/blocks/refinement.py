@@ -48,8 +48,8 @@ def select_near(distances: Float[Tensor, "batch blocks"]) -> Bool[Tensor, "batch
     """Blocks that are not farther than the mean; at least one per image.
 
     The paper writes "smaller than", the released code "at most"; they differ only where a distance
-    equals the mean. In float32 the mean of equal distances may be rounded to less than they are, and
-    the released code then selects none. In float64 the nearest block always counts.
+    equals the mean. In float32 the mean of equal distances may be rounded to less than they are,
+    and the released code then selects none. In float64 the nearest block always counts.
     """
     return distances <= distances.mean(1, keepdim=True, dtype=torch.float64)
 
