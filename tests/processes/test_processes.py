@@ -98,10 +98,10 @@ def test_batch_normalisation_of_bfloat16_counts_in_float32(folder: Path) -> None
     single, shared = (
         torch.load(folder / n / "gradients.pt")["norm in bfloat16"] for n in ("one", "two")
     )
-    weight, mean, variance, *_ = zip(shared, single, strict=True)
+    weight, mean, variance, *images = zip(shared, single, strict=True)
     for actual, expected in (mean, variance):
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
-    for actual, expected in (weight, *_):
+    for actual, expected in (weight, *images):
         torch.testing.assert_close(actual, expected, rtol=2e-2, atol=2e-2)
 
 
