@@ -16,10 +16,12 @@ def import_open_clip() -> ModuleType:
         The imported ``open_clip`` module, without its towers of other packages.
     """
     from wsss._compat.optional_packages import without_optional_packages
-    from wsss._compat.torchvision_ops import import_torchvision
+    from wsss._compat.paused_collection import paused_collection
 
-    import_torchvision()
-    with without_optional_packages():
+    with paused_collection(), without_optional_packages():
+        from wsss._compat.torchvision_ops import import_torchvision
+
+        import_torchvision()
         return importlib.import_module("open_clip")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,6 +77,7 @@ def stage_values(
         batch: as ``device``; 0 for the configured one.
         workers: as ``batch``.
     """
+    gc.enable()  # the stage is imported
     options = {"device": device, "precision": precision, "batch": batch, "workers": workers}
     compute = {name: value for name, value in options.items() if value}
     if job := current_job():

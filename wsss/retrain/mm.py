@@ -16,6 +16,7 @@ from pathlib import Path
 from wsss._compat.missing_packages import SEGMENTERS, require
 from wsss._compat.on_demand import imported_on_demand
 from wsss._compat.optional_packages import without_optional_packages
+from wsss._compat.paused_collection import paused_collection
 from wsss._compat.torchvision_ops import ensure_torchvision_imports
 
 _UNUSED = (
@@ -26,6 +27,7 @@ _UNUSED = (
 require(*SEGMENTERS)
 ensure_torchvision_imports()
 with (
+    paused_collection(),
     contextlib.redirect_stdout(io.StringIO()),
     warnings.catch_warnings(),
     without_optional_packages(),
