@@ -24,6 +24,8 @@ _IMPORTED = (
     "wsss.score.figures.contact_sheet", "wsss.score.figures.curves", "wsss.score.tables.write",
     "wsss.score.tables.comparison", "wsss.score.papers.render", "wsss.score.tables.efficiency",
     "wsss.score.truth.mask_tags", "wsss.score.truth.coco_masks", "wsss.score.truth.sbd_masks",
+    "wsss.score.page.build", "torch._dynamo", "torch.distributed.tensor", "torch.distributed.fsdp",
+    "mmseg.evaluation.metrics", "yapf",
 )  # fmt: skip
 # Data this small would start no pool of processes, which these tests are about.
 _POOLS = {
@@ -245,19 +247,10 @@ def _files(folder: str | None) -> dict[str, tuple[int, int, int]]:
 
 
 def _run(*, tidy: bool) -> None:
+    from tests.quick_end import run_and_end
     from wsss.__main__ import main
 
-    code: object = 0
-    try:
-        main()
-    except SystemExit as asked:
-        if tidy:
-            raise
-        code = asked.code
-    if not tidy:  # a second of shutdown in which nothing is written
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else int(code is not None))
+    main() if tidy else run_and_end(main)
 
 
 if __name__ == "__main__":

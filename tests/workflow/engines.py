@@ -16,7 +16,7 @@ from pathlib import Path
 _IMPORTED = (
     "snakemake.cli", "snakemake.profiles", "snakemake.report.html_reporter", "snakemake.storage",
     "snakemake_executor_plugin_slurm", "PIL.ImageDraw", "cv2", "grimp", "h5py", "jaxtyping",
-    "numpy", "pycocotools.mask", "pydantic", "rich.progress", "yaml",
+    "numpy", "pycocotools.mask", "pydantic", "rich.progress", "smart_open", "yaml",
 )  # fmt: skip
 """What the engine and the rules take from other packages."""
 
@@ -73,6 +73,7 @@ def _serve() -> None:
 
     for name in _IMPORTED:
         importlib.import_module(name)
+    sys.modules["PIL.Image"].init()
     gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
@@ -104,6 +105,10 @@ def _become(request: Mapping[str, object], out: int, err: int) -> None:
 if __name__ == "__main__":
     _serve()
     if sys.argv[0] == "snakemake":
+        sys.path.insert(1, str(Path(__file__).parents[2]))
+        from tests.quick_end import run_and_end
+
+        del sys.path[1]
         from snakemake.cli import main
 
-        sys.exit(main())
+        run_and_end(lambda: sys.exit(main()))

@@ -1,4 +1,4 @@
-"""`python …` in a job of the tests: `-m wsss …` is asked of the server in `jobs.py`.
+"""`python …` in a job of the tests: a program of `jobs.py` is asked of the server there.
 
 Everything else, and what needs another start of Python, is the interpreter itself. Python runs this
 without its site packages.
@@ -50,12 +50,12 @@ def connect(*addresses: str) -> socket.socket:
 
 def main(address: str, interpreter: str, *arguments: str) -> None:
     """Run to the end of the job, and end as it does."""
-    if arguments[:2] == ("-m", "wsss"):
+    if arguments[:2] in (("-m", "wsss"), ("-m", "snakemake")):
         package = package_folder()
         of_project = f"{address}-{source_stamp(package)}" if package else ""
         request = {
-            "arguments": arguments[2:], "cwd": os.getcwd(), "env": dict(os.environ),
-            "package": package, "address": of_project,
+            "program": arguments[1], "arguments": arguments[2:], "cwd": os.getcwd(),
+            "env": dict(os.environ), "package": package, "address": of_project,
         }  # fmt: skip
         content = json.dumps(request).encode()
         with connect(of_project, address) as server:

@@ -1,4 +1,4 @@
-"""A process that imports torch and mmsegmentation once and then forks: `python -m wsss …`.
+"""A process that imports large packages once and then forks: `python -m wsss …`, or `snakemake`.
 
 Most of a job of the tests is the import of these packages. A child is the program after them, in a
 folder and an environment of its own. With the first job of a project a second server forks from the
@@ -12,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import shutil
 import signal
@@ -31,12 +32,20 @@ _IMPORTED = (
     "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.font_manager", "cv2",
     "h5py", "jaxtyping", "numpy.typing", "PIL.ImageDraw", "pycocotools.mask", "pydantic", "psutil",
     "pydensecrf.densecrf", "rich.progress", "rich.table", "safetensors.torch", "typer",
-    "threadpoolctl", "yaml", "huggingface_hub", "concurrent.futures.process",
+    "threadpoolctl", "yaml", "huggingface_hub", "concurrent.futures.process", "torch._dynamo",
+    "torch.distributed.tensor", "torch.distributed.fsdp", "mmseg.evaluation.metrics", "yapf",
 )  # fmt: skip
 """What stages take from other packages, apart from those that need remedies."""
+_ENGINE = (
+    "snakemake.cli", "snakemake.executors.local", "snakemake.storage", "smart_open", "grimp",
+    "snakemake_executor_plugin_slurm", "snakemake_executor_plugin_slurm_jobstep",
+)  # fmt: skip
+"""What an engine takes from them that runs as a job: of `wsss photos`, of Slurm."""
 _PACKAGE = (
-    "wsss.cli.app", "wsss.demo.app", "wsss.config.model", "wsss.cams.stage", "wsss.masks.stage",
-    "wsss.refine.stage", "wsss.score.stage", "wsss.score.tables.write",
+    "wsss.__main__", "wsss.config.model", "wsss.cams.stage", "wsss.masks.stage",
+    "wsss.refine.stage", "wsss.refine.weclip.method", "wsss.retrain.train", "wsss.retrain.predict",
+    "wsss.score.stage", "wsss.score.tables.write", "wsss.score.page.build",
+    "wsss.score.figures.curves", "wsss.data.ingest.stage",
 )  # fmt: skip
 """What a project's server imports of its package."""
 _IDLE = 60.0
@@ -119,8 +128,8 @@ def _listen(address: str) -> socket.socket:
     return listener
 
 
-def _serve(listener: socket.socket, idle: float | None = None) -> list[str]:
-    """Answer requests until standard input ends; in a child, return its arguments."""
+def _serve(listener: socket.socket, idle: float | None = None) -> str:
+    """Answer requests until standard input ends; in a child, return its program."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who answer
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [], idle)
@@ -136,18 +145,31 @@ def _serve(listener: socket.socket, idle: float | None = None) -> list[str]:
         connection.close()
 
 
-def _serve_project(address: str, package: str) -> list[str]:
+def _serve_project(address: str, package: str) -> str:
     """The same with the package of a project, from the folder that holds it."""
     try:
         listener = _listen(address)
     except OSError:  # another request was first
         os._exit(0)
     sys.path.insert(0, package)
-    for name in _PACKAGE:
-        importlib.import_module(name)
+    with suppress(ImportError):  # a package of the tests, which has none of these
+        for name in _PACKAGE:
+            importlib.import_module(name)
+        _prepare()
     del sys.path[0]
     gc.freeze()
     return _serve(listener, _IDLE)
+
+
+def _prepare() -> None:
+    """What takes longer than a job and is the same for each: commands, graph of imports, font."""
+    from matplotlib import font_manager
+    from typer import main as typer
+
+    typer.get_command = cache(typer.get_command)
+    typer.get_command(sys.modules.pop("wsss.__main__").app)  # a job runs that module anew
+    font_manager.findfont("DejaVu Sans")
+    sys.modules["wsss.artifacts.code_digest"].code_digest(["wsss.score.stage"])
 
 
 def _import_packages() -> None:
@@ -160,7 +182,7 @@ def _import_packages() -> None:
         from wsss._compat import import_open_clip
 
         import_open_clip()
-        for name in ("wsss.retrain.mm", *_IMPORTED):
+        for name in ("wsss.retrain.mm", *_IMPORTED, *_ENGINE):
             with suppress(ImportError):  # an extra that is not installed
                 importlib.import_module(name)
     for name in [name for name in sys.modules if name.partition(".")[0] == "wsss"]:
@@ -170,7 +192,7 @@ def _import_packages() -> None:
     gc.freeze()
 
 
-def _answer(connection: socket.socket) -> list[str]:
+def _answer(connection: socket.socket) -> str:
     """Run one request in a child, which returns; tell its exit code, or end it with its client."""
     head, files, _, _ = socket.recv_fds(connection, _LENGTH, 3)
     length = int.from_bytes(head, "big")
@@ -211,8 +233,8 @@ def _threads(environment: dict[str, str]) -> int | None:
     return int(counts.pop()) if len(counts) == 1 else None
 
 
-def _become(request: dict[str, object], files: list[int], threads: int) -> list[str]:
-    """Make this process what a shell would have started; its arguments."""
+def _become(request: dict[str, object], files: list[int], threads: int) -> str:
+    """Make this process what a shell would have started; its program."""
     import torch
 
     torch.set_num_threads(threads)
@@ -230,18 +252,20 @@ def _become(request: dict[str, object], files: list[int], threads: int) -> list[
     given = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:] = [folder, *filter(None, given), *packages]
     sys.argv = ["-m", *arguments]
-    sys.orig_argv = [sys.executable, "-m", "wsss", *arguments]
+    sys.orig_argv = [sys.executable, "-m", str(request["program"]), *arguments]
     sys.modules.pop("sitecustomize", None)
     with suppress(ImportError):  # as Python does when it starts
         importlib.import_module("sitecustomize")
-    return arguments
+    return str(request["program"])
 
 
 if __name__ == "__main__":
+    sys.path.insert(1, str(_ROOT))
+    from tests.quick_end import run_and_end
+
+    del sys.path[1]
     first = _listen(sys.argv[1])
     print("listens", flush=True)
     _import_packages()
-    _serve(first)
-    import runpy
-
-    runpy.run_module("wsss", run_name="__main__", alter_sys=True)
+    program = _serve(first)
+    run_and_end(lambda: runpy.run_module(program, run_name="__main__", alter_sys=True))

@@ -17,7 +17,7 @@ from PIL import Image
 from wsss.config.model import DEMO
 
 from .conftest import CONFIG, ENGINE, RUN, SCREEN, Project, copy_project
-from .jobs import forking
+from .jobs import forking, python_of_jobs
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -26,14 +26,22 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _OF_ENGINES = ("PYTHONPATH", "WSSS_ENGINE_PID", "WSSS_ENGINE_HOST")
 
 
+def _forked() -> list[str | Path]:
+    """`snakemake` as a fork."""
+    return [python_of_jobs(), "-m", "snakemake"]
+
+
 class Terminal:
-    """A run of `snakemake --cores 1` on a terminal of its own; its jobs may fork (`jobs.py`)."""
+    """A run of `snakemake --cores 1` on a terminal of its own.
+
+    It and its jobs may fork (`jobs.py`), where the run gets no signal.
+    """
 
     def __init__(self, project: Project, *arguments: str, forks: bool = False) -> None:
         self._screen, inner = pty.openpty()
         environment = {k: v for k, v in os.environ.items() if k not in _OF_ENGINES}
         self._process = subprocess.Popen(
-            [ENGINE, "--cores", "1", *arguments],
+            [*(_forked() if forks else [ENGINE]), "--cores", "1", *arguments],
             cwd=project.root,
             env=(forking(environment) if forks else environment) | {"TERM": "xterm"},
             stdin=inner,
@@ -121,7 +129,7 @@ class Pause:
 def _run_into_a_pipe(project: Project, *arguments: str) -> str:
     """What a run without a terminal shows."""
     environment = {k: v for k, v in os.environ.items() if k not in _OF_ENGINES}
-    command = [ENGINE, "--cores", "1", *arguments]
+    command = [*_forked(), "--cores", "1", *arguments]
     done = subprocess.run(
         command,
         cwd=project.root,

@@ -1,4 +1,7 @@
-"""The workflow on a real Slurm of one node, through the shipped profile."""
+"""The workflow on a real Slurm of one node, through the shipped profile.
+
+Its jobs fork, as those of other workflow tests do (`jobs.py`): each would start Python three times.
+"""
 
 import os
 import re
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import copy_project
+from .jobs import forking
 from .one_node_slurm import Slurm, SlurmUnavailableError, one_node
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -93,9 +97,7 @@ def disturbed(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def _start(slurm: Slurm, root: Path, profile: str, *arguments: str) -> subprocess.Popen[str]:
-    environment = {
-        k: v for k, v in slurm.environment.items() if k not in ("PYTHONPATH", "WSSS_ENGINE_PID")
-    }
+    environment = forking({k: v for k, v in slurm.environment.items() if k != "WSSS_ENGINE_PID"})
     command = [sys.executable, "-c", _ENGINE, "--profile", f"workflow/profiles/{profile}"]
     quick = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
     with (root / "said.log").open("w") as log:
