@@ -1,5 +1,5 @@
 # make demo   install, run the embedded demo, print its table
-# make check  for each edit: lint, types, import layers, workflow lint, fast tests
+# make check  for each edit: lint, types, import layers, workflow lint, the fastest tests
 # make test   everything that must hold: the same with all tests, and the line coverage
 # make gpu    where a GPU is: published tensors on it, and its speed
 # make docs   the documentation as a site; every warning is an error
@@ -21,9 +21,10 @@ SHAPED := wsss.api,wsss.cams,wsss.clip,wsss.compute.distributed,wsss.compute.pac
 # Checks of these shapes and the coverage, for more than half as much time again.
 CHECKED := --jaxtyping-packages=$(SHAPED),beartype.beartype --cov --cov-report=
 FAST := -m "not slow and not workflow"
+FASTEST := -m "not slow and not workflow and not medium"
 SLOW := -m "slow or workflow"
 
-.PHONY: gpu demo check test static lint types layers workflow-lint prose fast-tests tests test-tools test-readers docs format install generated clean
+.PHONY: gpu demo check test static lint types layers workflow-lint prose fast-tests tests medium test-tools test-readers docs format install generated clean
 
 demo: install
 	snakemake --cores $(CORES)
@@ -69,12 +70,16 @@ prose: install
 	python -m tools.prose
 
 fast-tests: install
-	$(PYTEST) $(FAST)
+	$(PYTEST) $(FASTEST)
 
 tests: install
 	$(PYTEST) $(FAST) $(CHECKED)
 	$(PYTEST) $(SLOW)
 	@echo "line coverage of wsss by the fast tests: $$(coverage report --format=total) %"
+
+# The list of tests that `make check` leaves out, by their durations on this machine.
+medium: install
+	$(PYTEST) $(FAST) --durations=0 --durations-min=0.01 | python -m tests.medium
 
 # The tests of programs in tools/, which the package does not need.
 test-tools: install

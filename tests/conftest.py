@@ -14,6 +14,8 @@ import typer.main
 import typer.testing
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.medium import function_of, medium_tests
+
 # Before torch is imported: teams of threads that share cores wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -55,7 +57,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest scopes first, then other workflows, then what is slow."""
+    """The longest scopes first, then other workflows, then what is slow; mark the medium ones."""
+    medium = medium_tests()
+    for item in items:
+        if function_of(item.nodeid) in medium:
+            item.add_marker("medium")
     ranks = {scope: rank for rank, scope in enumerate(_LONGEST)}
     markers = ("workflow", "slow")
     items.sort(

@@ -9,6 +9,7 @@ import grimp
 import pytest
 
 import wsss
+from tests.medium import medium_tests
 
 PACKAGE = Path(wsss.__file__).parent
 ROOT = PACKAGE.parent
@@ -41,6 +42,16 @@ def test_no_module_imports_itself_through_others() -> None:
             break
         pending = {n: imports - free for n, imports in pending.items() if n not in free}
     assert not pending
+
+
+def test_the_medium_tests_are_there() -> None:
+    """Those of the list that `make check` leaves out; `make medium` writes it again."""
+    sources = [path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py")]
+    functions = {name for text in sources for name in re.findall(r"def (test_\w+)\(", text)}
+    for entry in medium_tests():
+        file, _, name = entry.partition("::")
+        assert (ROOT / file).is_file(), entry
+        assert name.rpartition("::")[2] in functions, entry
 
 
 def test_names_say_what_a_value_is() -> None:
