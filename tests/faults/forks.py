@@ -115,27 +115,21 @@ class Forks:
 
 def serve() -> None:
     """Answer requests until standard input ends; in a child, return to run on as `wsss`."""
-    import functools
     import gc
     import importlib
 
     for name in _IMPORTED:
         importlib.import_module(name)
     import torch
-    import typer.main
-    from matplotlib import font_manager
 
-    from wsss.artifacts.code_digest import code_digest
+    from tests.forked_program import prepare
     from wsss.artifacts.provenance import package_versions
     from wsss.score.commit import project_commit
 
     torch.set_num_threads(1)
     project_commit()
-    font_manager.findfont("DejaVu Sans")
-    code_digest(["wsss.data.ingest.stage"])
     package_versions()
-    typer.main.get_command = functools.cache(typer.main.get_command)
-    typer.main.get_command(sys.modules["wsss.__main__"].app)
+    prepare(sys.modules["wsss.__main__"].app)
     gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
@@ -247,10 +241,13 @@ def _files(folder: str | None) -> dict[str, tuple[int, int, int]]:
 
 
 def _run(*, tidy: bool) -> None:
-    from tests.quick_end import run_and_end
+    from tests.forked_program import run_and_end
     from wsss.__main__ import main
 
-    main() if tidy else run_and_end(main)
+    if tidy:
+        main()
+    else:
+        run_and_end(main)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "refine": {"excel": {"width": 16, "lvc_start": 2, "self_training_start": 3}},
         "cams": {"source": "patch_text", "affinity": {"last_blocks": 6}},
     },
-    "weakclip": {
-        "refine": {"weakclip": {"width": 16, "channels": 16}},
-        "infer": {"scales": [1.0]},  # each has many windows
-    },
+    "weakclip": {"refine": {"weakclip": {"width": 16, "channels": 16}}},
     "weclip_plus": {
         "refine": {"weclip_plus": {"width": 16, "self_training_start": 2}},
         "dino": DINO,

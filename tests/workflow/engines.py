@@ -106,7 +106,7 @@ if __name__ == "__main__":
     _serve()
     if sys.argv[0] == "snakemake":
         sys.path.insert(1, str(Path(__file__).parents[2]))
-        from tests.quick_end import run_and_end
+        from tests.forked_program import run_and_end
 
         del sys.path[1]
         from snakemake.cli import main

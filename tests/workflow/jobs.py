@@ -152,24 +152,13 @@ def _serve_project(address: str, package: str) -> str:
     except OSError:  # another request was first
         os._exit(0)
     sys.path.insert(0, package)
-    with suppress(ImportError):  # a package of the tests, which has none of these
-        for name in _PACKAGE:
+    for name in _PACKAGE:
+        with suppress(ImportError):  # needs an extra that is not installed
             importlib.import_module(name)
-        _prepare()
+    prepare(sys.modules.pop("wsss.__main__").app)  # a job runs that module again
     del sys.path[0]
     gc.freeze()
     return _serve(listener, _IDLE)
-
-
-def _prepare() -> None:
-    """What takes longer than a job and is the same for each: commands, graph of imports, font."""
-    from matplotlib import font_manager
-    from typer import main as typer
-
-    typer.get_command = cache(typer.get_command)
-    typer.get_command(sys.modules.pop("wsss.__main__").app)  # a job runs that module anew
-    font_manager.findfont("DejaVu Sans")
-    sys.modules["wsss.artifacts.code_digest"].code_digest(["wsss.score.stage"])
 
 
 def _import_packages() -> None:
@@ -261,7 +250,7 @@ def _become(request: dict[str, object], files: list[int], threads: int) -> str:
 
 if __name__ == "__main__":
     sys.path.insert(1, str(_ROOT))
-    from tests.quick_end import run_and_end
+    from tests.forked_program import prepare, run_and_end
 
     del sys.path[1]
     first = _listen(sys.argv[1])

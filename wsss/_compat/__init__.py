@@ -18,11 +18,12 @@ def import_open_clip() -> ModuleType:
     from wsss._compat.optional_packages import without_optional_packages
     from wsss._compat.paused_collection import paused_collection
 
-    with paused_collection(), without_optional_packages():
+    with paused_collection():
         from wsss._compat.torchvision_ops import import_torchvision
 
         import_torchvision()
-        return importlib.import_module("open_clip")
+        with without_optional_packages():
+            return importlib.import_module("open_clip")
 
 
 def import_timm() -> ModuleType:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from wsss._compat.paused_collection import collect_as_usual
 from wsss.artifacts.stage import STAGES
 from wsss.config.load import load_config
 from wsss.pipeline.job import current_job
@@ -77,7 +77,7 @@ def stage_values(
         batch: as ``device``; 0 for the configured one.
         workers: as ``batch``.
     """
-    gc.enable()  # the stage is imported
+    collect_as_usual()  # the stage is imported
     options = {"device": device, "precision": precision, "batch": batch, "workers": workers}
     compute = {name: value for name, value in options.items() if value}
     if job := current_job():
