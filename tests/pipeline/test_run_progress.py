@@ -57,10 +57,14 @@ def test_the_share_is_weighted_and_never_falls(tmp_path: Path, clock: list[float
     run.start(1, "Large", [str(log)])
     clock[0] = 55.0
     assert run.running_lines() == ["Large: 45 s"]
-    assert run.percent() == 55
+    assert run.percent() == 32  # not half: the log says nothing, and may soon tell of hours
     log.write_text("steps: 3/12, loss 0.250, 45.0 s, 135 s left\n")
     assert run.running_lines() == ["Large: steps 3/12, loss 0.250, 2 min 15 s left"]
-    assert run.percent() == 55  # it will take longer than expected
+    assert run.percent() == 32  # it will take longer than expected
+    clock[0] = 100.0
+    log.write_text("steps: 6/12, loss 0.200, 90.0 s, 90 s left\n")
+    run.running_lines()
+    assert run.percent() == 55
     clock[0] = 190.0
     log.write_text("steps: 12/12, loss 0.125, 180.0 s, 0 s left\n")
     run.running_lines()

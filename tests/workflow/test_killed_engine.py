@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from .conftest import ENGINE, RUN, Project
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 KILLS = int(os.environ.get("WSSS_ENGINE_KILLS", "1"))
 _TARGETS = (f"results/{RUN}/scores_grid/train/1-of-2.h5", f"results/{RUN}/masks/train/1-of-2.h5")
+_LOGS = ("logs/refine_apply/train.1-of-2.log", "logs/masks/train.1-of-2.log")
 _PATIENCE = 60.0
 
 
@@ -32,13 +34,13 @@ def test_killed_engines(
     expected = [_content(project, target) for target in _TARGETS]
     moments, ended = random.Random("engine"), 0
     _clear(project)
-    log = project.results / "logs/refine_apply/train.1-of-2.log"
     for index in range(KILLS):
-        log.unlink(missing_ok=True)
-        engine, deadline = _start(project), time.monotonic() + _PATIENCE
-        while index % 2 == 0 and not log.exists() and time.monotonic() < deadline:
-            time.sleep(0.02)  # every other time until a job runs
-        time.sleep(moments.uniform(0.1, 6.0))
+        _forget_jobs(project)
+        engine = _start(project)
+        if index % 2 == 0:  # every other time until a job runs
+            assert _patiently(lambda: _job_runs(project))
+        # At the latest before the last job, so that the next engine has something to do.
+        _patiently(lambda: _finished_one(project), moments.uniform(0.1, 6.0))
         engine.send_signal(signal.SIGKILL)
         assert engine.wait() in {0, -signal.SIGKILL}
         before = _artifacts(project)
@@ -48,11 +50,9 @@ def test_killed_engines(
             if (project.root / target).exists():
                 assert _content(project, target) == content
 
-    log.unlink(missing_ok=True)
+    _forget_jobs(project)
     first = _start(project)  # continues where the last one was killed
-    deadline = time.monotonic() + _PATIENCE
-    while not log.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)  # the lock is complete before the first job starts
+    assert _patiently(lambda: _job_runs(project)), "the lock is complete before the first job"
     first.send_signal(signal.SIGSTOP)  # so that it does not end meanwhile
     second = project.snakemake(*_TARGETS, check=False)
     first.send_signal(signal.SIGCONT)
@@ -90,6 +90,27 @@ def _clear(project: Project) -> None:
         shutil.rmtree(path.parent / ".cache", ignore_errors=True)
 
 
+def _forget_jobs(project: Project) -> None:
+    for log in _LOGS:
+        (project.results / log).unlink(missing_ok=True)
+
+
+def _job_runs(project: Project) -> bool:
+    return any((project.results / log).exists() for log in _LOGS)
+
+
+def _finished_one(project: Project) -> bool:
+    return (project.root / _TARGETS[0]).exists()
+
+
+def _patiently(holds: Callable[[], bool], seconds: float = _PATIENCE) -> bool:
+    """Wait until a condition holds, or for some seconds."""
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return holds()
+
+
 def _content(project: Project, target: str) -> str:
     with Shard(project.root / target) as shard:
         assert len(list(shard)) == len(shard)
@@ -109,12 +130,9 @@ def _artifacts(project: Project) -> dict[str, tuple[int, int]]:
 
 def _wait_for_orphans(session: int) -> int:
     """Wait until all processes of a session are gone; gives how many there were."""
-    alive = there = _session(session)
-    deadline = time.monotonic() + _PATIENCE
-    while alive and time.monotonic() < deadline:
-        time.sleep(0.05)
-        alive = _session(session)
-    assert not alive, "processes outlived the engine that started them"
+    there = _session(session)
+    gone = _patiently(lambda: not _session(session))
+    assert gone, "processes outlived the engine that started them"
     return len(there)
 
 

@@ -15,6 +15,8 @@ from wsss.pipeline.stage_log import read_log, warnings
 
 _MOST = 0.99
 """Share of a job that counts as done at most before its end."""
+_MOST_UNTOLD = 0.25
+"""The same while its log says nothing: earlier runs may have had fewer steps, or no queue."""
 _MOST_LINES = 8
 """Running jobs that are shown."""
 _MOST_WARNINGS = 3
@@ -53,9 +55,10 @@ class _RunningJob:
 
     def share(self, expected: float) -> float:
         """How much of it is done; it may take longer than expected."""
-        left = self.progress.seconds_left if self.progress else 0
         elapsed = self.elapsed()
-        return min(_MOST, elapsed / max(expected, elapsed + left, 1e-9))
+        if self.progress is None:
+            return min(_MOST_UNTOLD, elapsed / max(expected, 1e-9))
+        return min(_MOST, elapsed / max(expected, elapsed + self.progress.seconds_left, 1e-9))
 
     def steps_text(self) -> str:
         """``120/450, loss 0.523``; empty where its log has no progress."""
