@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 
 from tests.clip.models import CONFIG, tiny_clip
 from wsss.artifacts.checkpoint import save_tensors
@@ -31,6 +32,31 @@ def test_config_and_weights_give_the_model(files: tuple[Path, Path]) -> None:
     expected: Any = tiny_clip().encode_image(images)
     torch.testing.assert_close(clip.model.encode_image(images), expected)
     assert clip.logit_scale == pytest.approx(100, rel=1e-3)
+
+
+class _Calls(TorchFunctionMode):
+    """Notes the names of all functions of torch that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.names.add(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_random_numbers_are_drawn_where_weights_follow(files: tuple[Path, Path]) -> None:
+    config, weights = map(str, files)
+    random = {"normal_", "uniform_", "kaiming_uniform_", "randn"}
+    with _Calls() as calls:
+        load_clip(config, "random")
+    assert calls.names & random
+    with _Calls() as calls:
+        load_clip(config, weights)
+    assert not calls.names & random
 
 
 def test_features_are_unit_vectors_averaged_over_templates(files: tuple[Path, Path]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from wsss._compat import import_open_clip
 from wsss._compat.outline import outlines
-from wsss._compat.untrue_warnings import without_random_start
+from wsss._compat.random_start import without_random_start
 from wsss.artifacts.digest import digest_json
 from wsss.clip.downloads import at_hand, tag_preprocess, tag_weights
 from wsss.clip.errors import ClipLoadError
@@ -122,11 +122,13 @@ def load_clip(
     if model.startswith(LOCAL_DIR) and text.get("hf_tokenizer_name"):
         text = {**text, "hf_tokenizer_name": str(folder)}  # as open_clip does
     tokenize, tokenizer = load_tokenizer(text, folder=folder, cache_dir=cache_dir)
-    if model == FROM_WEIGHTS or config_file is not None:
-        built = _build(config, weights, model if weights is None else where)
-    else:
-        with without_random_start() if weights is not None else contextlib.nullcontext():
+    follow = weights is not None or pretrained not in {"", RANDOM}
+    with without_random_start() if follow else contextlib.nullcontext():
+        if model == FROM_WEIGHTS or config_file is not None:
+            built = _build(config, weights, model if weights is None else where)
+        else:
             built = _by_name(open_clip, model, "" if weights is not None else pretrained, cache_dir)
+    if model != FROM_WEIGHTS and config_file is None:
         preprocess = getattr(built.visual, "preprocess_cfg", {})
         if (weights is not None or pretrained in {"", RANDOM}) and ":" not in model:
             preprocess = tag_preprocess(model)

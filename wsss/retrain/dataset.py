@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch.utils.data import Sampler
 
+from wsss._compat.paused_collection import unasked_collection
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.compute import seeding
@@ -18,7 +19,13 @@ from wsss.data.images.read import read_image
 from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED
 from wsss.retrain.loader import one_sentence
-from wsss.retrain.mm import DATA_SAMPLERS, DATASETS, BaseSegDataset, get_dist_info
+from wsss.retrain.mm import (
+    DATA_SAMPLERS,
+    DATASETS,
+    BaseSegDataset,
+    base_dataset,
+    get_dist_info,
+)
 
 CORRECTED = "corrected_masks"
 """Kind of a shard of corrected masks."""
@@ -103,7 +110,8 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
         """Load the records and, if the set is small, all pixels."""
         if self._fully_initialized:
             return
-        super().full_init()
+        with unasked_collection(base_dataset):
+            super().full_init()
         records = [self.get_data_info(index) for index in range(len(self))]
         if (
             _BYTES_PER_PIXEL * sum(h * w for h, w in (r["size"] for r in records))

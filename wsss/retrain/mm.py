@@ -44,7 +44,7 @@ from mmcv.cnn import ConvModule, build_norm_layer
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config as MmConfig
 from mmengine.config import ConfigDict
-from mmengine.dataset import pseudo_collate
+from mmengine.dataset import base_dataset, pseudo_collate
 from mmengine.dist import get_dist_info, get_rank, master_only
 from mmengine.hooks import Hook
 from mmengine.model import (
@@ -96,6 +96,7 @@ __all__ = [
     "OptimWrapper",
     "Runner",
     "VisionTransformer",
+    "base_dataset",
     "build_norm_layer",
     "get_dist_info",
     "get_external_models",

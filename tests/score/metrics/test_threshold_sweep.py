@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from wsss.score.metrics.confusion import Confusion, metrics_of
+from wsss.config.score import ClassMean
+from wsss.score.metrics.confusion import Confusion, averaged, mean_defined, metrics_of
 from wsss.score.metrics.threshold_sweep import THRESHOLDS, Sweep
 
 LABELS = 5
@@ -57,6 +58,20 @@ def test_best_is_the_maximum_and_the_lowest_of_equals() -> None:
     assert metrics_of(matrix).miou == max(all_miou)
     among = [np.mean(metrics_of(sweep.matrix(p)).iou[[1, 3]]) for p in range(len(THRESHOLDS))]
     assert sweep.best(sweep.curve([1, 3]))[0] == pytest.approx(THRESHOLDS[int(np.argmax(among))])
+
+
+@pytest.mark.parametrize("class_mean", ["union", "truth"])
+@pytest.mark.parametrize("among", [[], [0, 2], [3]])
+def test_the_curve_is_the_mean_at_each_threshold(class_mean: ClassMean, among: list[int]) -> None:
+    sweep = swept(images())
+    sweep.counts[2] = 0  # a label that the truth does not hold, but predictions do
+    expected = []
+    for position in range(len(THRESHOLDS)):
+        matrix = sweep.matrix(position)
+        iou = averaged(metrics_of(matrix).iou, matrix.sum(axis=1), class_mean)
+        expected.append(mean_defined(iou[among] if among else iou))
+    assert len(set(expected)) > 10
+    assert sweep.curve(among, class_mean) == expected
 
 
 def test_parts_add_up() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from wsss.config.score import ClassMean
-from wsss.score.metrics.confusion import IGNORE, averaged, mean_defined, metrics_of
+from wsss.score.metrics.confusion import IGNORE, averaged, iou_of, mean_defined
 
 THRESHOLDS: Float32[np.ndarray, " thresholds"] = (np.arange(100) / 100).astype(np.float32)
 """0.00, 0.01 … 0.99, compared in float32 as the scores are."""
@@ -93,12 +93,19 @@ class Sweep:
             among: labels over which the mean runs; empty = all.
             class_mean: which of them count (`wsss.score.metrics.confusion.averaged`).
         """
-        scores = []
-        for position in range(len(THRESHOLDS)):
-            matrix = self.matrix(position)
-            iou = averaged(metrics_of(matrix).iou, matrix.sum(axis=1), class_mean)
-            scores.append(mean_defined(iou[list(among)] if among else iou))
-        return scores
+        # (L, K, bin) -> (L, K, threshold): pixels whose score is above each threshold
+        above = self.counts[:, :, ::-1].cumsum(axis=2)[:, :, -2::-1]
+        labels = np.arange(1, self.labels)
+        true = self.counts.sum(axis=(1, 2))
+        predicted = np.empty((len(THRESHOLDS), self.labels), np.int64)
+        predicted[:, 1:] = above.sum(axis=0).T
+        predicted[:, 0] = true.sum() - predicted[:, 1:].sum(axis=1)
+        hit = np.empty_like(predicted)
+        hit[:, 1:] = above[labels, labels - 1].T
+        hit[:, 0] = true[0] - above[0].sum(axis=0)
+        true = np.broadcast_to(true, hit.shape)
+        iou = averaged(iou_of(hit, true, predicted), true, class_mean)
+        return [mean_defined(row) for row in (iou[:, list(among)] if among else iou)]
 
     def reliability(self) -> list[tuple[int, int]]:
         """Pixels by their largest class score, in steps of 0.01, and those whose class is true.
