@@ -14,6 +14,10 @@ export PATH := $(abspath $(BIN)):$(PATH)
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.docs-installed
 
+PIP := $(BIN)/python -m pip install --quiet --no-compile
+# Bytecode on all cores: pip uses one. Packages hold a few files for other versions of Python.
+BYTECODE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
+
 # Cached bytecode halves the imports of each process.
 PYTEST := PYTHONDONTWRITEBYTECODE= pytest -n $(WORKERS) --no-loadscope-reorder
 # Rooms with shapes in signatures; mypy alone checks the others.
@@ -35,9 +39,10 @@ install: $(INSTALLED)
 
 $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock torch torchvision
-	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(PIP) --constraint requirements.lock torch torchvision
+	$(PIP) --no-deps --requirement requirements.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
+	$(BYTECODE)
 	touch $@
 
 check: install
@@ -107,7 +112,8 @@ docs: $(DOCS_INSTALLED)
 	@echo "docs: file://$(abspath docs/_build/html/index.html)"
 
 $(DOCS_INSTALLED): $(INSTALLED) docs/requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --requirement docs/requirements.lock
+	$(PIP) --no-deps --requirement docs/requirements.lock
+	$(BYTECODE)
 	touch $@
 
 format: install
