@@ -50,6 +50,16 @@ def _rules(*, gpus: bool) -> tuple[set[str], set[str]]:
     return submitted - local - nothing, local | nothing
 
 
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_run_does_not_wait_long_after_its_last_job(name: str) -> None:
+    """With a limit of jobs per timespan the engine ends up to one timespan after its last job."""
+    from snakemake.settings.types import MaxJobsPerTimespan
+
+    limit = MaxJobsPerTimespan.parse_choice(_read(name)["max-jobs-per-timespan"])
+    assert 0 < limit.timespan <= 10
+    assert limit.max_jobs == limit.timespan  # one a second
+
+
 @pytest.fixture
 def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Set the output of `scontrol show config`."""

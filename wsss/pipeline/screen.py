@@ -42,6 +42,7 @@ _NOISE_STARTS = (
     "Group jobs: inactive",
     "Select jobs to execute",
     "Execute ",
+    "Job rate limit reached",
 )
 """What the engine says of its own work, by the event or the first words."""
 
