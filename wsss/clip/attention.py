@@ -7,7 +7,7 @@ the heads to a running sum. An `AttentionOverride` replaces the attention of a b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -69,7 +69,7 @@ def fused(heads: Heads) -> Float[Tensor, "batch heads queries head_width"]:
     In bfloat16 on a CPU it takes one head after the other, which needs half the kernel's time.
     """
     if _rounded_on_cpu(heads):
-        return torch.cat([attended for _, attended in _matrices(heads)], dim=1)
+        return _head_by_head(heads)
     return F.scaled_dot_product_attention(heads.queries, heads.keys, heads.values)
 
 
@@ -81,8 +81,10 @@ def explicit(
     Rows of a matrix are queries and sum to one. Sums are float32. So are the matrices, but for
     bfloat16 on a CPU.
     """
+    if not heads.queries.is_cuda:
+        return _head_by_head(heads, lambda _, matrix: add_heads_(total, matrix))
     attended = []
-    for matrix, values in _matrices(heads):
+    for matrix, values in _by_few_launches(heads):
         add_heads_(total, matrix)
         attended.append(values)
     return attended[0] if len(attended) == 1 else torch.cat(attended, dim=1)
@@ -93,8 +95,8 @@ def explicit_with_mean(
 ) -> tuple[Float[Tensor, "batch heads tokens head_width"], Float[Tensor, "batch tokens tokens"]]:
     """Softmax attention, and the mean of its matrices over the heads; see `explicit`."""
     batch, head_count, tokens, _ = heads.values.shape
-    if len(list(head_chunks(heads))) == 1:
-        ((matrix, attended),) = _matrices(heads)
+    if heads.queries.is_cuda and len(list(head_chunks(heads))) == 1:
+        ((matrix, attended),) = _by_few_launches(heads)
         return attended, matrix.mean(1)
     mean = torch.zeros(batch, tokens, tokens, device=heads.values.device)
     attended = explicit(heads, mean)
@@ -110,8 +112,10 @@ def explicit_with_weights(
     """The attention matrix of every head, in float32, and the attended values."""
     batch, head_count, tokens, _ = heads.values.shape
     weights = torch.empty((batch, head_count, tokens, tokens), device=heads.values.device)
+    if not heads.queries.is_cuda:
+        return weights, _head_by_head(heads, lambda head, matrix: weights[:, head].copy_(matrix))
     attended = []
-    for chunk, (matrix, values) in zip(head_chunks(heads), _matrices(heads), strict=True):
+    for chunk, (matrix, values) in zip(head_chunks(heads), _by_few_launches(heads), strict=True):
         if matrix.shape[1] == head_count:
             return matrix, values
         weights[:, chunk] = matrix
@@ -126,19 +130,18 @@ def add_heads_(
     total += matrix[:, 0] if matrix.shape[1] == 1 else matrix.sum(1)
 
 
-def _matrices(
-    heads: Heads,
-) -> Iterator[
-    tuple[
-        Float[Tensor, "batch chunk tokens tokens"], Float[Tensor, "batch chunk tokens head_width"]
-    ]
-]:
-    """Attention matrices of a few heads at a time, and what they attend to."""
-    if heads.queries.is_cuda:
-        yield from _matrices_by_few_launches(heads)
-        return
-    scaled = torch.empty(heads.queries.shape, device=heads.queries.device)
-    queries = torch.mul(heads.queries.float(), heads.scale, out=scaled)
+def _head_by_head(
+    heads: Heads, use: Callable[[slice, Tensor], object] = lambda head, matrix: None
+) -> Float[Tensor, "batch heads queries head_width"]:
+    """Softmax attention on a CPU, one head after the other.
+
+    Args:
+        heads: of a block.
+        use: called with each head and its matrix, whose memory then takes the next one: new memory
+            for each would take as long as the softmax.
+    """
+    queries = torch.empty(heads.queries.shape)  # contiguous, which the parts of a block are not
+    torch.mul(heads.queries.float(), heads.scale, out=queries)
     keys, values = heads.keys.float().contiguous(), heads.values.contiguous()
     if _rounded_on_cpu(heads):
         # A softmax stays the same if all keys move by one vector. Around their mean the scores are
@@ -147,10 +150,16 @@ def _matrices(
         queries, keys = queries.bfloat16(), keys.bfloat16()
     else:
         values = values.float()
-    for chunk in head_chunks(heads):
-        # (B, H', L, d) x (B, H', d, L) -> (B, H', L, L)
-        matrix = torch.softmax(queries[:, chunk] @ keys[:, chunk].transpose(-2, -1), dim=-1)
-        yield matrix, matrix @ values[:, chunk]
+    batch, _, rows, _ = queries.shape
+    matrix = queries.new_empty(batch, 1, rows, keys.shape[2])
+    attended = torch.empty(queries.shape, dtype=queries.dtype)
+    for head in head_chunks(heads):
+        # (B, 1, L, d) x (B, 1, d, L) -> (B, 1, L, L)
+        torch.matmul(queries[:, head], keys[:, head].transpose(-2, -1), out=matrix)
+        torch.softmax(matrix, dim=-1, out=matrix)
+        torch.matmul(matrix, values[:, head], out=attended[:, head])
+        use(head, matrix)
+    return attended
 
 
 def _rounded_on_cpu(heads: Heads) -> bool:
@@ -158,14 +167,17 @@ def _rounded_on_cpu(heads: Heads) -> bool:
     return heads.queries.dtype is torch.bfloat16 and heads.queries.device.type == "cpu"
 
 
-def _matrices_by_few_launches(
+def _by_few_launches(
     heads: Heads,
 ) -> Iterator[
     tuple[
         Float[Tensor, "batch chunk tokens tokens"], Float[Tensor, "batch chunk tokens head_width"]
     ]
 ]:
-    """The same for a GPU: one copy of all parts, and the scale is a part of the product."""
+    """Matrices of a few heads at a time, and what they attend to, on a GPU.
+
+    All parts are copied at once, and the scale is a part of the product.
+    """
     for chunk in head_chunks(heads):
         parts = (heads.queries, heads.keys, heads.values)
         queries, keys, values = torch.stack([part[:, chunk] for part in parts]).float()
