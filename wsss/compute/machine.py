@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import getpass
 import os
 import resource
@@ -9,6 +10,10 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+_OF_MALLOC = ("MALLOC_", "GLIBC_TUNABLES")
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_MOST_FREED = 1 << 30  # bytes
+_LARGEST_PART = 1 << 28  # bytes; what is larger is given back
 _OPEN_FILES = 65_536  # of a limit of billions, programs that close every number would take minutes
 
 
@@ -31,6 +36,21 @@ def this_boot() -> str:
     except OSError:  # no Linux
         boot = ""
     return f"{this_machine()} {boot}"
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, up to a gigabyte, for its next tensors.
+
+    The C library of Linux gives large parts back at once and asks for new ones with each tensor.
+    The system clears these first, which takes 5 % of a training step on a CPU. Nothing changes with
+    other C libraries, or where variables (``MALLOC_…_``, ``GLIBC_TUNABLES``) set this.
+    """
+    if any(name.startswith(_OF_MALLOC) for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_PART)
+        mallopt(_M_TRIM_THRESHOLD, _MOST_FREED)
 
 
 def allow_open_files() -> None:
