@@ -42,7 +42,7 @@ def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, up to a gigabyte, for its next tensors.
 
     The C library of Linux gives large parts back at once and asks for new ones with each tensor.
-    The system clears these first, which takes 5 % of a training step on a CPU. Nothing changes with
+    The system clears these first, which takes 7 % of a training step on a CPU. Nothing changes with
     other C libraries, or where variables (``MALLOC_…_``, ``GLIBC_TUNABLES``) set this.
     """
     if any(name.startswith(_OF_MALLOC) for name in os.environ):
