@@ -1,5 +1,6 @@
 """Training samples are a function of (seed, position) and of nothing else."""
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,25 @@ def test_a_sample_depends_on_seed_and_position_alone(data: Any, configure: Make)
     assert np.random.get_state()[1].tolist() == before
     assert len(set(stream)) > 15
     assert pixels(make(data, masks, config, seed=1)[0]) != stream[0]
+
+
+def test_packing_the_records_asks_for_no_look_at_all_objects(data: Any, configure: Make) -> None:
+    config, masks = configure(), data.masks()
+    generations: list[int] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        generations.append(info["generation"])
+
+    gc.disable()  # only what is asked for
+    gc.callbacks.append(note)
+    try:
+        dataset = make(data, masks, config)
+    finally:
+        gc.callbacks.remove(note)
+        gc.enable()
+    assert len(dataset.data_bytes)  # packed
+    assert not generations
+    assert module.base_dataset.gc is gc
 
 
 def test_workers_give_the_same_stream(data: Any, configure: Make) -> None:
