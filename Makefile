@@ -16,7 +16,7 @@ DOCS_INSTALLED := $(VENV)/.docs-installed
 
 PIP := $(BIN)/python -m pip install --quiet --no-compile
 # Bytecode on all cores: pip uses one. Packages hold a few files for other versions of Python.
-BYTECODE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
+BYTECODE := $(BIN)/python -m compileall -qq -j 0 -x 'site-packages/.*/tests?/' $(VENV)/lib || true
 
 # Cached bytecode halves the imports of each process.
 PYTEST := PYTHONDONTWRITEBYTECODE= pytest -n $(WORKERS) --no-loadscope-reorder

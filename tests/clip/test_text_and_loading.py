@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
 from tests.clip.models import CONFIG, tiny_clip
+from wsss._compat import import_open_clip
 from wsss.artifacts.checkpoint import save_tensors
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.load import load_clip
@@ -57,6 +58,24 @@ def test_no_random_numbers_are_drawn_where_weights_follow(files: tuple[Path, Pat
     with _Calls() as calls:
         load_clip(config, weights)
     assert not calls.names & random
+
+
+def test_a_model_of_the_hub_without_its_weights_is_an_error(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """open_clip only warns, and gives a model that was trained on nothing."""
+
+    def download(model_id: str, filename: str = "", **_: object) -> str:
+        if filename != "open_clip_config.json":
+            raise OSError("no network")
+        path = files[0].with_name(filename)
+        path.write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": {}}))
+        return str(path)
+
+    open_clip = import_open_clip()
+    monkeypatch.setattr(open_clip.factory, "download_pretrained_from_hf", download)
+    with pytest.raises(ClipLoadError, match=r"hf-hub:someone/model .* could not be loaded"):
+        load_clip("hf-hub:someone/model", "openai")
 
 
 def test_features_are_unit_vectors_averaged_over_templates(files: tuple[Path, Path]) -> None:

@@ -57,6 +57,7 @@ def test_the_share_is_weighted_and_never_falls(tmp_path: Path, clock: list[float
     run.start(1, "Large", [str(log)])
     clock[0] = 55.0
     assert run.running_lines() == ["Large: 45 s"]
+    assert run.summary() == "1 of 2 jobs"
     assert run.percent() == 32  # not half: the log says nothing, and may soon tell of hours
     log.write_text("steps: 3/12, loss 0.250, 45.0 s, 135 s left\n")
     assert run.running_lines() == ["Large: steps 3/12, loss 0.250, 2 min 15 s left"]

@@ -35,6 +35,8 @@ def test_killed_engines(
     moments, ended = random.Random("engine"), 0
     _clear(project)
     for index in range(KILLS):
+        if _finished_one(project):
+            _clear(project)
         _forget_jobs(project)
         engine = _start(project)
         if index % 2 == 0:  # every other time until a job runs

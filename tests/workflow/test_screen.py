@@ -259,13 +259,13 @@ def test_a_failing_chart_leaves_the_other_products(finished: Project, tmp_path: 
     for path in targets:
         path.unlink()
     arguments = [str(path.relative_to(project.root)) for path in targets]
-    # In turn, as on a cluster: the engine says again and again that it waits.
-    command = ("--configfile", "tiny.yaml", "--max-jobs-per-timespan", "1/1s", "--", *arguments)
+    # With a limit, as on a cluster: a job ends sooner, and the engine says that the next waits.
+    command = ("--configfile", "tiny.yaml", "--max-jobs-per-timespan", "1/3s", "--", *arguments)
     code, lines = Terminal(project, *command, forks=True).end()
     assert code == 1
     assert curve.exists()  # keep-going
-    log = max((project.root / ".snakemake/log").glob("*.log"))
-    assert "Job rate limit reached" in log.read_text()
+    engine_log = max((project.root / ".snakemake/log").glob("*.log"))
+    assert "Job rate limit reached" in engine_log.read_text()
     assert not any("Job rate limit reached" in line for line in lines)
     failures = "\n".join(lines).split("At least one job did not complete successfully.\n\n")[1]
     for rule, log in (("class_chart", "class_chart.log"), ("table", "table.log")):

@@ -44,8 +44,8 @@ def paused_collection() -> Iterator[None]:
 
 
 @contextmanager
-def unasked_collection(module: ModuleType) -> Iterator[None]:
-    """Inside, a module of another package cannot ask for a look at all objects.
+def without_requested_collection(module: ModuleType) -> Iterator[None]:
+    """Inside, a look at all objects that a module of another package asks for is left out.
 
     Args:
         module: one that imports `gc` and uses nothing of it but `gc.collect`.

@@ -260,6 +260,7 @@ def _by_name(open_clip: Any, name: str, tag: str, cache_dir: Path | None) -> Any
             return open_clip.create_model(
                 name,
                 pretrained=None if tag in {"", RANDOM} else tag,
+                require_pretrained=tag not in {"", RANDOM},  # of the hub it would only warn
                 cache_dir=None if cache_dir is None else str(cache_dir),
             )
     except ClipLoadError:

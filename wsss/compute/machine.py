@@ -13,7 +13,8 @@ from pathlib import Path
 _OF_MALLOC = ("MALLOC_", "GLIBC_TUNABLES")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _MOST_FREED = 1 << 30  # bytes
-_LARGEST_PART = 1 << 28  # bytes; what is larger is given back
+_LARGEST_PARTS = (1 << 28, 1 << 25)
+"""Bytes; what is larger is given back. glibc before 2.35 takes no more than the second number."""
 _OPEN_FILES = 65_536  # of a limit of billions, programs that close every number would take minutes
 
 
@@ -39,17 +40,17 @@ def this_boot() -> str:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, up to a gigabyte, for its next tensors.
+    """Let this process keep the memory that it frees for its next tensors, about a gigabyte.
 
-    The C library of Linux gives large parts back at once and asks for new ones with each tensor.
-    The system clears these first, which takes 7 % of a training step on a CPU. Nothing changes with
-    other C libraries, or where variables (``MALLOC_…_``, ``GLIBC_TUNABLES``) set this.
+    glibc gives large parts back at once and asks for new ones with each tensor. The system clears
+    these first, which takes 7 % of a training step on a CPU. Nothing changes with other C
+    libraries, or where a variable of its allocator (``MALLOC_…``, ``GLIBC_TUNABLES``) is set.
     """
     if any(name.startswith(_OF_MALLOC) for name in os.environ):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_PART)
+    # The second limit alone would make things worse: all parts above 128 KiB would be new memory.
+    if mallopt and any(mallopt(_M_MMAP_THRESHOLD, size) for size in _LARGEST_PARTS):
         mallopt(_M_TRIM_THRESHOLD, _MOST_FREED)
 
 

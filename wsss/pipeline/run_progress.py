@@ -15,8 +15,8 @@ from wsss.pipeline.stage_log import read_log, warnings
 
 _MOST = 0.99
 """Share of a job that counts as done at most before its end."""
-_MOST_UNTOLD = 0.25
-"""The same while its log says nothing: earlier runs may have had fewer steps, or no queue."""
+_MOST_WITHOUT_STEPS = 0.25
+"""The same while its log tells no steps: earlier runs may have had fewer steps, or no queue."""
 _MOST_LINES = 8
 """Running jobs that are shown."""
 _MOST_WARNINGS = 3
@@ -57,8 +57,12 @@ class _RunningJob:
         """How much of it is done; it may take longer than expected."""
         elapsed = self.elapsed()
         if self.progress is None:
-            return min(_MOST_UNTOLD, elapsed / max(expected, 1e-9))
+            return min(_MOST_WITHOUT_STEPS, elapsed / max(expected, 1e-9))
         return min(_MOST, elapsed / max(expected, elapsed + self.progress.seconds_left, 1e-9))
+
+    def may_take_any_time(self, expected: float) -> bool:
+        """Whether neither the log nor an earlier run tells how long it takes."""
+        return self.progress is None and 0 < _MOST_WITHOUT_STEPS * expected < self.elapsed()
 
     def steps_text(self) -> str:
         """``120/450, loss 0.523``; empty where its log has no progress."""
@@ -179,7 +183,11 @@ class RunProgress:
         """How many jobs are finished, and about how long the others take."""
         share = self._share()
         text = f"{self.finished} of {self.jobs} jobs"
-        if not _TELLS <= share < 1:
+        unknown = any(
+            running.may_take_any_time(self._expected.get(job, 0))
+            for job, running in self._running.items()
+        )
+        if unknown or not _TELLS <= share < 1:
             return text
         left = (time.monotonic() - self._start) * (1 - share) / share
         return f"{text}, about {duration_text(left)} left"

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch.utils.data import Sampler
 
-from wsss._compat.paused_collection import unasked_collection
+from wsss._compat.paused_collection import without_requested_collection
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.compute import seeding
@@ -110,7 +110,7 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
         """Load the records and, if the set is small, all pixels."""
         if self._fully_initialized:
             return
-        with unasked_collection(base_dataset):
+        with without_requested_collection(base_dataset):
             super().full_init()
         records = [self.get_data_info(index) for index in range(len(self))]
         if (
