@@ -138,7 +138,7 @@ def _head_by_head(
     Args:
         heads: of a block.
         use: called with each head and its matrix, whose memory then takes the next one: new memory
-            for each would take as long as the softmax.
+            for each would take longer than the softmax.
     """
     queries = torch.empty(heads.queries.shape)  # contiguous, which the parts of a block are not
     torch.mul(heads.queries.float(), heads.scale, out=queries)

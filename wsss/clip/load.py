@@ -122,8 +122,8 @@ def load_clip(
     if model.startswith(LOCAL_DIR) and text.get("hf_tokenizer_name"):
         text = {**text, "hf_tokenizer_name": str(folder)}  # as open_clip does
     tokenize, tokenizer = load_tokenizer(text, folder=folder, cache_dir=cache_dir)
-    follow = weights is not None or pretrained not in {"", RANDOM}
-    with without_random_start() if follow else contextlib.nullcontext():
+    weights_follow = weights is not None or pretrained not in {"", RANDOM}
+    with without_random_start() if weights_follow else contextlib.nullcontext():
         if model == FROM_WEIGHTS or config_file is not None:
             built = _build(config, weights, model if weights is None else where)
         else:
