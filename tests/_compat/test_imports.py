@@ -6,14 +6,26 @@ import sys
 import pytest
 
 HEAVY = ("timm", "transformers", "torch._dynamo", "torch.distributed.fsdp", "sympy",
-         "scipy.ndimage", "scipy.optimize", "scipy.interpolate")  # fmt: skip
+         "scipy.ndimage", "scipy.optimize", "scipy.interpolate",
+         "open_clip.push_to_hf_hub", "open_clip.tokenizer")  # fmt: skip
 
 CLIP = "from wsss._compat import import_open_clip; import_open_clip()"
-PLACEHOLDER = """
+PLACEHOLDERS = """
 from torchvision.ops import roi_align
 answer = roi_align.__globals__["is_compile_supported"]("cpu")
 from torch._dynamo.utils import is_compile_supported
 assert answer == is_compile_supported("cpu")
+import open_clip
+tokens = open_clip.get_tokenizer("ViT-B-32")(["a cat"])
+upload = open_clip.push_to_hf_hub
+try:
+    upload()
+except TypeError as error:
+    assert "missing" in str(error), error
+assert "open_clip.push_to_hf_hub" in sys.modules
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, SimpleTokenizer
+assert tokens.equal(SimpleTokenizer()(["a cat"]))
+assert open_clip.factory.DEFAULT_CONTEXT_LENGTH == DEFAULT_CONTEXT_LENGTH
 """
 SEGMENTERS = """
 from mmseg.models.assigners.hungarian_assigner import linear_sum_assignment
@@ -33,7 +45,7 @@ load_clip("wsss/demo/weights/demo-vit-p8.json", "wsss/demo/weights/demo-vit-p8.s
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "afterwards"),
-    [(CLIP, PLACEHOLDER), (LOADED, ""), ("import wsss.retrain.mm", SEGMENTERS)],
+    [(CLIP, PLACEHOLDERS), (LOADED, ""), ("import wsss.retrain.mm", SEGMENTERS)],
 )
 def test_neither_imports_what_is_slow(statement: str, afterwards: str) -> None:
     check = f"import sys; print([name for name in {HEAVY} if name in sys.modules])"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss.demo import generate
+from wsss.demo.dataset import generate
 
 
 @pytest.fixture(scope="session")

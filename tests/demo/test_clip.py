@@ -11,7 +11,7 @@ import torch
 from tools.demo_clip.evaluate import zero_shot_map
 from tools.demo_clip.model import CONFIG, WEIGHTS, encode_image, encode_text, tokenize
 from wsss._compat import import_open_clip
-from wsss.demo import generate
+from wsss.demo.dataset import generate
 
 PROVENANCE = WEIGHTS.parent / "PROVENANCE.json"
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from wsss.data.datasets.words import DEMO_NAMES
-from wsss.demo import dataset, generate
-from wsss.demo.dataset import is_as_drawn
+from wsss.demo import dataset
+from wsss.demo.dataset import generate, is_as_drawn
 
 
 def digests(root: Path) -> dict[str, str]:

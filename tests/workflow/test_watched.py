@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wsss.config.model import DEMO
-from wsss.demo import generate
+from wsss.demo.dataset import generate
 
 from .conftest import Project, copy_project, jobs
 

@@ -54,7 +54,7 @@ def zero_shot_map(
 
     Args:
         model: a file of weights, or a model from `tools.demo_clip.model.build`.
-        root: a folder made by `wsss.demo.generate`.
+        root: a folder made by `wsss.demo.dataset.generate`.
         split: name of a list below ``ImageSets/Segmentation``.
 
     Returns:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+_CALLED_BY_FEW = ("open_clip.push_to_hf_hub", "open_clip.tokenizer")
+_CONTEXT_LENGTH = 77  # of open_clip's tokenizer
+
 
 def import_open_clip() -> ModuleType:
     """Import ``open_clip`` with the remedies for torchvision and slow optional packages.
@@ -15,6 +18,7 @@ def import_open_clip() -> ModuleType:
     Returns:
         The imported ``open_clip`` module, without its towers of other packages.
     """
+    from wsss._compat.on_demand import imported_on_demand
     from wsss._compat.optional_packages import without_optional_packages
     from wsss._compat.paused_collection import paused_collection
 
@@ -22,7 +26,10 @@ def import_open_clip() -> ModuleType:
         from wsss._compat.torchvision_ops import import_torchvision
 
         import_torchvision()
-        with without_optional_packages():
+        with (
+            without_optional_packages(),
+            imported_on_demand(*_CALLED_BY_FEW, DEFAULT_CONTEXT_LENGTH=_CONTEXT_LENGTH),
+        ):
             return importlib.import_module("open_clip")
 
 

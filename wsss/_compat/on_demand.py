@@ -3,7 +3,8 @@
 What is slow: mmsegmentation and mmengine import sharded trainings of torch (and with them sympy),
 three parts of scipy, and a tokenizer that reads its vocabulary; torchvision imports torch's
 compiler. That takes longer than torch itself (seen with onedl-mmsegmentation 1.4.2, onedl-mmengine
-0.10.12, torchvision 0.28). No model and no recipe of ours calls any of them.
+0.10.12, torchvision 0.28). open_clip 3.3 imports a web client, to upload models, and a tokenizer,
+which reads its vocabulary as well. Most stages call none of them.
 
 Remedy: a placeholder takes the place of such a module during the import. What is taken from it
 calls the real one. Delete this when these packages import them where they use them.
@@ -33,15 +34,17 @@ class _Placeholder(ModuleType):
 
 
 @contextmanager
-def imported_on_demand(*modules: str) -> Iterator[None]:
+def imported_on_demand(*modules: str, **constants: Any) -> Iterator[None]:
     """Inside, imports of these modules give a placeholder, unless they are imported already.
 
     Args:
         modules: dotted names; what is imported from them are functions, or classes that are called.
+        constants: what else is imported from them.
     """
     names = [name for name in modules if name not in sys.modules]
     for name in names:
         sys.modules[name] = _Placeholder(name)
+        vars(sys.modules[name]).update(constants)
     try:
         yield
     finally:

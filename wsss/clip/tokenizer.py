@@ -68,7 +68,7 @@ def load_tokenizer(
 
 
 def _of_clip(context: int, options: Mapping[str, Any]) -> Callable[[list[str]], Tensor]:
-    """CLIP's own. Without options it is the one that open_clip builds when it is imported."""
+    """CLIP's own. Without options it is the one that open_clip shares."""
     open_clip = import_open_clip()
     if not options:
         return functools.partial(open_clip.tokenize, context_length=context)
@@ -90,7 +90,7 @@ def _of_hugging_face(
             "text_cfg.tokenizer_kwargs: trust_remote_code would run code of others; take it out"
         )
     try:
-        tokenizer = import_open_clip().tokenizer.HFTokenizer(
+        tokenizer = import_open_clip().factory.HFTokenizer(
             str(source or name),
             context_length=context,
             cache_dir=None if cache_dir is None else str(cache_dir),

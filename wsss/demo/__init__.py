@@ -1,5 +1,1 @@
 """The embedded demo: a drawn data set in VOC's layout, and a small CLIP that understands it."""
-
-from wsss.demo.dataset import generate
-
-__all__ = ["generate"]

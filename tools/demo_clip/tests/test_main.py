@@ -6,7 +6,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from tools.demo_clip.__main__ import app
-from wsss.demo import generate
+from wsss.demo.dataset import generate
 
 runner = CliRunner()
 
