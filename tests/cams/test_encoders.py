@@ -197,6 +197,6 @@ def test_what_a_family_cannot_do_is_one_message(tmp_path: Path) -> None:
     for tower in towers:
         with pytest.raises(UnsupportedEncoderError, match="only open_clip's VisionTransformer"):
             ImageBlocks(tower, (4, 4))
-    with pytest.raises(UnsupportedEncoderError, match="expected a causal one"):
+    with pytest.raises(UnsupportedEncoderError, match="weakclip learns prompts of a causal one"):
         TextTower(siglip.model, 8)
     assert len(ClipEncoder(towers[1]).blocks) == DEPTH

@@ -44,10 +44,12 @@ def test_features_and_attention_are_of_patches_alone(tmp_path: Path, name: str) 
         torch.testing.assert_close(sums, torch.ones_like(sums))
 
 
-def network(folder: Path, name: str, variant: str = "corrected") -> WeakClipNetwork:
+def network(
+    folder: Path, name: str, variant: str = "corrected", **settings: object
+) -> WeakClipNetwork:
     clip = small_clip(folder, name)
     encoder = ClipEncoder(clip.model.get_submodule("visual"))
-    sizes = {"width": 16, "heads": 2, "depth": 1, "channels": 32}
+    sizes = {"width": 16, "heads": 2, "depth": 1, "channels": 32, **settings}
     options = WeakClipOptions(**fill_variant(WeakClipOptions, sizes, variant))
     return WeakClipNetwork(clip, encoder, ["background", "cat"], options, 4 * encoder.patch[0])
 
@@ -62,6 +64,12 @@ def test_weakclip_learns_over_frozen_towers(tmp_path: Path, name: str) -> None:
     assert torch.isfinite(logits).all()
     logits.square().mean().backward()
     assert built.head.prompt.contexts.grad is not None
+
+
+@pytest.mark.parametrize("variant", ["corrected", "published"])
+def test_more_blocks_than_there_are(tmp_path: Path, variant: str) -> None:
+    with pytest.raises(ValueError, match=r"out_indices is \[2, 3, 4, 7\], but the encoder has 6"):
+        network(tmp_path, "ViT-L-14", variant, out_indices=[2, 3, 4, 7])
 
 
 def test_towers_that_cannot_be_trained_are_refused(tmp_path: Path) -> None:

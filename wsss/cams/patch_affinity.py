@@ -18,21 +18,22 @@ from torch import Tensor
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.errors import UnsupportedEncoderError
 from wsss.clip.text.embeddings import TextBank
+from wsss.clip.trunk.parts import Tower
 from wsss.config.cams import AffinityConfig
 
 _TINY = 1e-30  # a probability of 0 has no logarithm
 _LN2 = math.log(2)
 
 
-def check_compares_texts(encoder: ClipEncoder) -> None:
-    """Refuse an encoder whose patches are not in the space of the texts.
+def check_compares_texts(tower: Tower) -> None:
+    """Refuse an image tower whose patches are not in the space of the texts.
 
     Raises:
         UnsupportedEncoderError: it has no class token (SigLIP).
     """
-    if not encoder.has_class_token:
+    if not tower.has_class_token:
         raise UnsupportedEncoderError(
-            f"cams.affinity.kind distribution compares texts with patches: {encoder.family} embeds "
+            f"cams.affinity.kind distribution compares texts with patches: {tower.family} embeds "
             "none of them, but pools them by attention; set cams.affinity.kind to feature or "
             "attention (joined_with to feature), or take an encoder with a class token, e.g. "
             "ViT-B-16-quickgelu"

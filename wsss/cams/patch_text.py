@@ -21,6 +21,7 @@ from wsss.clip.encoder import ClipEncoder
 from wsss.clip.errors import UnsupportedEncoderError
 from wsss.clip.self_attention import SelfAttention
 from wsss.clip.text.embeddings import TextBank
+from wsss.clip.trunk.parts import Tower
 from wsss.compute.packed_rows import padded_slots, to_device
 from wsss.config.cams import PatchTextConfig
 
@@ -136,6 +137,21 @@ def probabilities(
     return probs[image, text]
 
 
+def check_patch_text(tower: Tower) -> None:
+    """Refuse an image tower whose patches are not in the space of the texts.
+
+    Raises:
+        UnsupportedEncoderError: it has no class token (SigLIP).
+    """
+    if not tower.has_class_token:
+        raise UnsupportedEncoderError(
+            f"CAMs of source patch_text compare texts with patches: {tower.family} embeds none of "
+            "them, but pools them by attention; set cams.source to grad_cam and take another "
+            "refine.method than excel, or take an encoder with a class token, e.g. "
+            "ViT-B-16-quickgelu"
+        )
+
+
 class PatchText:
     """Static and shifted patch-text CAMs of a batch, from passes of the frozen encoder.
 
@@ -150,12 +166,7 @@ class PatchText:
     """
 
     def __init__(self, encoder: ClipEncoder, bank: TextBank, settings: PatchTextConfig) -> None:
-        if not encoder.has_class_token:
-            raise UnsupportedEncoderError(
-                f"cams.source patch_text compares texts with patches: {encoder.family} embeds none "
-                "of them, but pools them by attention; set cams.source to grad_cam, or take an "
-                "encoder with a class token, e.g. ViT-B-16-quickgelu"
-            )
+        check_patch_text(encoder)
         if (blocks := settings.blocks_of(encoder.depth)) > encoder.depth:
             raise ValueError(f"cams.patch_text.blocks is {blocks}: the encoder has {encoder.depth}")
         self.encoder, self._settings, self._extent = encoder, settings, settings.min_max_over

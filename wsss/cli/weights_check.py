@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from wsss.config.method import EncoderNeed
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
+
+if TYPE_CHECKING:
+    from wsss.clip.trunk.parts import Trunk
 
 _log = logging.getLogger(__name__)
 NO_FILES = {"random", "clip"}  # clip: those of section clip
@@ -23,6 +29,8 @@ def check_weights(config: Config) -> None:
         DinoLoadError: timm knows no such DINOv2, or no such weights of it.
         ValueError: there are no such initial weights of the segmenter, or they are of another; the
             crop or a number of blocks does not fit the encoder.
+        UnsupportedEncoderError: the encoder is of no family that is read here, or cannot serve the
+            configured CAMs, affinity, refiner or segmenter.
     """
     texts = {"clip.model": config.clip.model, "clip.pretrained": config.clip.pretrained}
     dino = config.dino if "dino" in config.encoders_besides_clip else None
@@ -42,7 +50,7 @@ def check_weights(config: Config) -> None:
         tag = "" if "clip.pretrained" in files else config.clip.pretrained
         check_names(config.clip.model, tag)
     if files.get("clip.model", Path()).suffix != ".json" or files["clip.model"].exists():
-        _check_sizes(config, str(files.get("clip.model", config.clip.model)))
+        _check_encoder(config, str(files.get("clip.model", config.clip.model)))
     if dino and "dino.pretrained" not in files and dino.pretrained not in NO_FILES:
         from wsss.dino.downloads import tag_weights
 
@@ -57,22 +65,64 @@ def check_weights(config: Config) -> None:
         check_name(config.retrain.init, config.retrain.model)
 
 
-def _check_sizes(config: Config, model: str) -> None:
-    """Compare crop and numbers of blocks with the encoder, where these are known without it."""
-    from wsss.clip.model_config import patch_and_depth
+def _check_encoder(config: Config, model: str) -> None:
+    """Compare the encoder with what reads it, where it is known without its weights."""
+    from wsss.clip.model_config import known_config
+    from wsss.clip.trunk.check import read_outline
 
-    patch, depth = patch_and_depth(model)
-    if config.refine.trains and patch:
-        config.refine.train.check_crop((patch, patch))
+    keywords = known_config(model)
+    if keywords is None:
+        return
+    tower = read_outline(keywords, model)
+    _check_sizes(config, model, tower.patch, len(tower.blocks))
+    _check_uses(config, model, keywords, tower)
+
+
+def _check_sizes(config: Config, model: str, patch: tuple[int, int], depth: int) -> None:
+    """Compare crop and numbers of blocks with the encoder."""
+    if config.refine.trains:
+        config.refine.train.check_crop(patch)
     blocks = {}
     if config.cams.has_affinity:
         blocks["cams.affinity.last_blocks"] = config.cams.affinity.last_blocks
+    if config.cams.source == "patch_text":
+        blocks["cams.patch_text.blocks"] = config.cams.patch_text.blocks
     if config.refine.is_trained:
-        method = config.refine.method
-        blocks[f"refine.{method}.rfm_blocks"] = getattr(config.refine.options, "rfm_blocks", None)
+        for name in ("rfm_blocks", "lvc_blocks"):
+            key = f"refine.{config.refine.method}.{name}"
+            blocks[key] = getattr(config.refine.options, name, None)
+        indices = getattr(config.refine.options, "out_indices", None)
+        blocks[f"the last of refine.{config.refine.method}.out_indices"] = indices and indices[-1]
     for key, count in blocks.items():
-        if depth and count and count > depth:
+        if count and count > depth:
             raise ValueError(f"{key} is {count}, but {model} has {depth} blocks; lower it")
+
+
+def _check_uses(config: Config, model: str, keywords: Mapping[str, Any], tower: Trunk) -> None:
+    """The refusals of the stages, before any of them runs."""
+    from wsss.cams.patch_affinity import check_compares_texts
+    from wsss.cams.patch_text import check_patch_text
+    from wsss.clip.calibration import check_linear
+    from wsss.clip.towers import check_text_config
+    from wsss.clip.trunk.check import check_plain
+
+    cams, refine = config.cams, config.refine
+    needs: frozenset[EncoderNeed] = frozenset()
+    propagates = cams.has_affinity and config.supervision == "tags"
+    if refine.is_trained:
+        needs = refine.options.encoder_needs
+        propagates = propagates or refine.options.refines_cams
+    if propagates and cams.affinity.uses_texts:
+        check_compares_texts(tower)
+    from_texts = cams.source == "patch_text" and config.supervision == "tags"
+    if from_texts or "patches_and_texts" in needs:
+        check_patch_text(tower)
+    if "linear_attention" in needs:
+        check_linear(tower.blocks)
+    if "prompts" in needs:
+        check_text_config(keywords, model)
+    if "gradients" in needs or (config.retrain.enabled and config.retrain.uses_clip):
+        check_plain(keywords, model)
 
 
 def names_file(text: str) -> bool:

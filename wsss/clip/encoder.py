@@ -87,7 +87,7 @@ class ClipEncoder:
     @property
     def has_class_token(self) -> bool:
         """Whether tokens have a class token in front; SigLIP's have none."""
-        return self._trunk.class_token is not None
+        return self._trunk.has_class_token
 
     @property
     def native_grid(self) -> Grid:

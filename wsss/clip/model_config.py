@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -92,31 +91,25 @@ def check_model_config(config: Mapping[str, Any], where: str) -> None:
         raise _refusal(where, problems)
 
 
-def patch_and_depth(model: str) -> tuple[int | None, int | None]:
-    """Side of a patch and number of blocks of an image tower, without building it.
+def known_config(model: str) -> Mapping[str, Any] | None:
+    """The keyword arguments of open_clip's model, where they are known without its weights.
 
     Args:
         model: a name of open_clip, or the path of a JSON file.
 
     Returns:
-        None for what only the built tower says.
+        None for models of a hub, which is not asked, and for ``from-weights``.
 
     Raises:
         ClipLoadError: see `read_model_config`.
         UnsupportedEncoderError: see `read_model_config`.
     """
     if model.endswith(".json"):
-        config: Mapping[str, Any] = read_model_config(Path(model))[0]
-    elif ":" in model:  # of a hub, which need not be asked
-        return None, None
-    else:
-        config = import_open_clip().get_model_config(model) or {}
-    vision = config.get("vision_cfg", {})
-    if name := vision.get("timm_model_name"):
-        patch = re.search(r"_patch(\d+)_", f"{name}_")
-        return int(patch[1]) if patch else None, None
-    layers = vision.get("layers")
-    return vision.get("patch_size"), layers if isinstance(layers, int) else None
+        return read_model_config(Path(model))[0]
+    config: Mapping[str, Any] | None = None
+    if ":" not in model:
+        config = import_open_clip().get_model_config(model)
+    return config
 
 
 def tower_config(config: Mapping[str, Any]) -> dict[str, Any]:

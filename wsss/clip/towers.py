@@ -6,7 +6,7 @@ modules, so that autograd sees their parameters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -14,8 +14,49 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from wsss._compat import import_open_clip
+from wsss._compat.outline import outlines
 from wsss.clip.errors import UnsupportedEncoderError
 from wsss.clip.position import resize_positions
+
+_EXPECTED_TEXT = (
+    "refine.method weakclip learns prompts of a causal one that is read at its end token, as that "
+    "of ViT-B-16-quickgelu, ViT-L-14-quickgelu or EVA-CLIP"
+)
+
+
+def check_text_config(config: Mapping[str, Any], where: str) -> None:
+    """Refuse a model whose text tower learnable prompts cannot enter (`TextTower`).
+
+    Args:
+        config: keyword arguments of open_clip's model.
+        where: its source, for messages.
+
+    Raises:
+        UnsupportedEncoderError: the tower does not read its result at the end token.
+    """
+    text = config["text_cfg"]
+    if name := text.get("hf_model_name"):
+        raise UnsupportedEncoderError(f"{where}: the text tower is {name}; {_EXPECTED_TEXT}")
+    with outlines():
+        built = import_open_clip().model._build_text_tower(
+            config["embed_dim"], dict(text), bool(config.get("quick_gelu", False))
+        )
+    try:
+        _check_text(built)
+    except UnsupportedEncoderError as error:
+        raise UnsupportedEncoderError(f"{where}: {error}") from None
+
+
+def _check_text(text: nn.Module) -> None:
+    pooling = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
+    mask = getattr(text, "attn_mask", None)
+    if pooling != "argmax" or mask is None or getattr(text, "cls_emb", None) is not None:
+        raise UnsupportedEncoderError(
+            f"the text tower is {type(text).__name__} with pooling {pooling!r}; {_EXPECTED_TEXT}"
+        )
+    if not isinstance(getattr(text, "text_projection", None), nn.Parameter):
+        raise UnsupportedEncoderError("the text tower has no plain projection")
 
 
 class TextTower(nn.Module):
@@ -33,14 +74,8 @@ class TextTower(nn.Module):
 
     def __init__(self, model: nn.Module, length: int) -> None:
         super().__init__()
-        text = getattr(model, "text", model)
-        pooling = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
-        mask = getattr(text, "attn_mask", None)
-        if pooling != "argmax" or mask is None or getattr(text, "cls_emb", None) is not None:
-            raise UnsupportedEncoderError(
-                f"the text tower is {type(text).__name__} with pooling {pooling!r}; expected a "
-                "causal one that is read at its end token, as OpenAI's models are"
-            )
+        text: Any = getattr(model, "text", model)
+        _check_text(text)
         table = text.get_parameter("positional_embedding")
         if length > len(table):
             raise ValueError(
@@ -50,11 +85,8 @@ class TextTower(nn.Module):
         self.positions = nn.Parameter(table.detach()[:length].clone(), table.requires_grad)
         self.transformer = text.get_submodule("transformer")
         self.norm = text.get_submodule("ln_final")
-        projection = getattr(text, "text_projection", None)
-        if not isinstance(projection, nn.Parameter):
-            raise UnsupportedEncoderError("the text tower has no plain projection")
-        self.projection = projection
-        self.register_buffer("mask", mask[:length, :length].clone(), persistent=False)
+        self.projection = text.get_parameter("text_projection")
+        self.register_buffer("mask", text.attn_mask[:length, :length].clone(), persistent=False)
 
     def forward(
         self, embedded: Float[Tensor, "texts length width"], ends: Int[Tensor, " texts"]

@@ -22,6 +22,15 @@ class Chain(Protocol):
     def infer(self) -> InferConfig: ...
 
 
+EncoderNeed = Literal["patches_and_texts", "linear_attention", "prompts", "gradients"]
+"""What a method asks of CLIP beyond features and attention.
+
+patches_and_texts: patches in the space of the texts. linear_attention: blocks that add a linear map
+of what their heads attend to. prompts: a text tower that learnable prompts can enter. gradients: an
+image tower that runs with gradients.
+"""
+
+
 class MethodOptions(Section):
     """Options of one method, ``wsss/refine/<method>/options.py``; `wsss.refine.registry` lists all.
 
@@ -45,6 +54,11 @@ class MethodOptions(Section):
     def repeated(self) -> str:
         """VOC: the list of images that come twice per epoch (``repeat_list``); empty: none."""
         return str(getattr(self, "repeat_list", ""))
+
+    @property
+    def encoder_needs(self) -> frozenset[EncoderNeed]:
+        """What the encoder must have, so that `config check` can refuse others."""
+        return frozenset()
 
     def cross_checks(self, config: Chain) -> list[str]:
         """Contradictions within the options or to other sections, one sentence each."""

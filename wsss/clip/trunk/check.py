@@ -13,6 +13,7 @@ from wsss._compat import import_open_clip
 from wsss._compat.outline import outlines
 from wsss._compat.timm_towers import import_timm_towers
 from wsss.clip.errors import ClipLoadError, UnsupportedEncoderError
+from wsss.clip.trunk.parts import Trunk
 from wsss.clip.trunk.read import FAMILIES, read_trunk
 
 
@@ -33,12 +34,29 @@ def check_encoder(config: Mapping[str, Any], where: str) -> None:
     if not isinstance(vision, Mapping):
         return
     if vision.get("timm_model_name"):
-        try:
-            read_trunk(_timm_outline(config, vision, where), lambda parameter: parameter.detach())
-        except UnsupportedEncoderError as error:
-            raise UnsupportedEncoderError(f"{where}: {error}") from None
+        read_outline(config, where)
     elif kind := _other_kind(config, vision):
         raise UnsupportedEncoderError(f"{where}: the image tower is {kind}; {FAMILIES}")
+
+
+def read_outline(config: Mapping[str, Any], where: str) -> Trunk:
+    """The parts of an image tower, which is built without memory: their shapes are right.
+
+    Args:
+        config: keyword arguments of open_clip's model, which `check_encoder` lets pass or which
+            name a tower of timm.
+        where: its source, for messages.
+
+    Raises:
+        ClipLoadError: timm has no such tower, or would fetch something to build it.
+        UnsupportedEncoderError: it is of another family; the message lists them.
+    """
+    vision = config["vision_cfg"]
+    built = _timm_outline(config, where) if vision.get("timm_model_name") else _outline(config)
+    try:
+        return read_trunk(built, lambda parameter: parameter.detach())
+    except UnsupportedEncoderError as error:
+        raise UnsupportedEncoderError(f"{where}: {error}") from None
 
 
 def check_plain(config: Mapping[str, Any], where: str) -> None:
@@ -90,8 +108,19 @@ def _other_kind(config: Mapping[str, Any], vision: Mapping[str, Any]) -> str:
     return ""
 
 
-def _timm_outline(config: Mapping[str, Any], vision: Mapping[str, Any], where: str) -> nn.Module:
+def _outline(config: Mapping[str, Any]) -> nn.Module:
+    with outlines():
+        tower: nn.Module = import_open_clip().model._build_vision_tower(
+            config.get("embed_dim"),
+            dict(config["vision_cfg"]),
+            bool(config.get("quick_gelu", False)),
+        )
+    return tower
+
+
+def _timm_outline(config: Mapping[str, Any], where: str) -> nn.Module:
     """A tower of timm without memory."""
+    vision = config["vision_cfg"]
     name = str(vision["timm_model_name"])
     if not re.fullmatch(r"[\w.-]+", name) or vision.get("timm_model_pretrained"):
         raise ClipLoadError(
@@ -100,11 +129,8 @@ def _timm_outline(config: Mapping[str, Any], vision: Mapping[str, Any], where: s
         )
     try:
         import_timm_towers()
-        with outlines():
-            tower: nn.Module = import_open_clip().model._build_vision_tower(
-                config.get("embed_dim"), dict(vision), bool(config.get("quick_gelu", False))
-            )
-            check_built_size(tower, where)
+        tower = _outline(config)
+        check_built_size(tower, where)
     except ImportError as error:
         raise ClipLoadError(
             f"{where}: the image tower is timm's {name}, which needs timm ({error}); install it: "

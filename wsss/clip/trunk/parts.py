@@ -81,6 +81,22 @@ class Trunk:
     rotate: Callable[[Grid], Rotation] | None = None
     """Rotary position embedding of a grid, float32; None: the table alone gives positions."""
 
+    @property
+    def has_class_token(self) -> bool:
+        """Whether tokens have a class token in front; SigLIP's have none."""
+        return self.class_token is not None
+
+
+class Tower(Protocol):
+    """What tells which methods an image tower can serve: a `Trunk`, or an encoder made of it."""
+
+    @property
+    def family(self) -> str: ...
+    @property
+    def has_class_token(self) -> bool: ...
+    @property
+    def blocks(self) -> Sequence[ResidualBlock]: ...
+
 
 @dataclass(frozen=True)
 class Encoding:

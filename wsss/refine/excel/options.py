@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from wsss.config.base import block_count, variant_field
-from wsss.config.method import Chain
+from wsss.config.method import Chain, EncoderNeed
 from wsss.refine.blocks.options import HeadOptions
 
 
@@ -83,6 +83,11 @@ class ExcelOptions(HeadOptions):
     def lvc_blocks_of(self, depth: int) -> int:
         """`lvc_blocks` of an encoder of so many blocks."""
         return block_count(self.lvc_blocks, 1 / 2, depth)
+
+    @property
+    def encoder_needs(self) -> frozenset[EncoderNeed]:
+        """The patch-text CAM, and the calibration of its attention."""
+        return frozenset({"patches_and_texts", "linear_attention"})
 
     def cross_checks(self, config: Chain) -> list[str]:
         """What the calibrated CAM needs."""

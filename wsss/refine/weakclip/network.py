@@ -84,6 +84,11 @@ class WeakClipNetwork:
         settings: see there.
         crop: side of a training crop, pixels.
         tokens: token ids of the names; None lets the model's tokenizer make them.
+
+    Raises:
+        ValueError: the encoder has fewer blocks than the settings name.
+        UnsupportedEncoderError: prompts cannot enter its text tower, or its image tower is to run
+            with gradients and cannot.
     """
 
     def __init__(
@@ -100,20 +105,25 @@ class WeakClipNetwork:
         tokens = clip.tokenize(list(names)) if tokens is None else tokens
         self._tokens = short_texts(tokens).to(encoder.device)
         self.text = TextTower(clip.model, settings.prompts + self._tokens.shape[1])
-        self.text.requires_grad_(self._trains_clip).to(encoder.device)
+        self.text.requires_grad_(settings.trains_clip).to(encoder.device)
         default = [round(fraction * encoder.depth) for fraction in _OUT_INDICES]
         self._out_indices = settings.out_indices or default
+        if self._out_indices[-1] > encoder.depth:
+            raise ValueError(
+                f"refine.weakclip.out_indices is {self._out_indices}, but the encoder has "
+                f"{encoder.depth} blocks; lower them"
+            )
         grid = (crop // encoder.patch[0], crop // encoder.patch[1])
         self.image: ImageTower | None = None
         class_token = 2 if settings.class_token == "twice" else 1
-        if self._trains_clip or settings.drop_path:
+        if settings.trains_clip or settings.drop_path:
             self.image = ImageTower(
                 clip.model.get_submodule("visual"),
                 grid if settings.positions == "twice" else encoder.native_grid,
                 class_token=class_token,
                 drop_path=settings.drop_path,
             )
-            self.image.requires_grad_(self._trains_clip).to(encoder.device)
+            self.image.requires_grad_(settings.trains_clip).to(encoder.device)
         else:
             self._encoder = encoder.adapted(
                 grid=grid if settings.positions == "twice" else None, class_token=class_token
@@ -126,11 +136,7 @@ class WeakClipNetwork:
             towers["image"] = self.image
         self._modules = nn.ModuleDict(towers)
         self._recomputes = False
-        self.trained: nn.Module = self._modules if self._trains_clip else self.head
-
-    @property
-    def _trains_clip(self) -> bool:
-        return self.settings.clip_lr > 0 or self.settings.zero_lr == "leak"
+        self.trained: nn.Module = self._modules if settings.trains_clip else self.head
 
     def train(self, mode: bool = True) -> None:
         """Set training or evaluation mode, that of a frozen tower with stochastic depth as well."""
@@ -146,7 +152,7 @@ class WeakClipNetwork:
             return False
         self._recomputes = True
         self.text.recompute()
-        if self.image is not None and self._trains_clip:
+        if self.image is not None and self.settings.trains_clip:
             self.image.recompute()
         return True
 
@@ -158,7 +164,7 @@ class WeakClipNetwork:
         groups = [Group(rest, 1.0)]
         if settings.adapter_lr or settings.zero_lr == "leak":
             groups.append(Group(adapter, settings.adapter_lr))
-        if self._trains_clip:
+        if self.settings.trains_clip:
             groups.append(
                 Group(_without(self._modules.parameters(), [*adapter, *rest]), settings.clip_lr)
             )
@@ -180,7 +186,7 @@ class WeakClipNetwork:
             outputs = [encoding.outputs[block] for block in blocks]
             visual = self._encoder.project(self._encoder.normalize(encoding.tokens))
         else:
-            with torch.set_grad_enabled(self._trains_clip and torch.is_grad_enabled()):
+            with torch.set_grad_enabled(self.settings.trains_clip and torch.is_grad_enabled()):
                 outputs, visual = self.image(images, blocks)
         # (B, 1 + h w, D) -> (B, h w, D) -> (B, D, h, w). Contiguous, since the backward pass of
         # group norm crashes on a CPU where the channels come last (torch 2.13).

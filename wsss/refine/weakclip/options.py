@@ -14,7 +14,7 @@ from wsss.config.labels import (
     AutoBackend,
     crf_backend_field,
 )
-from wsss.config.method import Chain, MethodOptions
+from wsss.config.method import Chain, EncoderNeed, MethodOptions
 
 
 class BoundaryConfig(Section):
@@ -200,6 +200,18 @@ class WeakClipOptions(MethodOptions):
         corrected="labelled",
         description="Pixels over which that loss is averaged: all, or those with a label.",
     )
+
+    @property
+    def trains_clip(self) -> bool:
+        """Whether CLIP's own weights learn."""
+        return self.clip_lr > 0 or self.zero_lr == "leak"
+
+    @property
+    def encoder_needs(self) -> frozenset[EncoderNeed]:
+        """Prompts; and gradients of the image tower, or its stochastic depth."""
+        if self.trains_clip or self.drop_path:
+            return frozenset({"prompts", "gradients"})
+        return frozenset({"prompts"})
 
     def cross_checks(self, config: Chain) -> list[str]:
         """The network's shape, the windows and the seeds."""
