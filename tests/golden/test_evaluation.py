@@ -211,6 +211,21 @@ def test_what_the_refinement_sees(
     np.testing.assert_array_equal(levels.cpu().numpy(), arrays["excel_label/image_denormalised"])
 
 
+@pytest.mark.parametrize("phase", ["static", "dynamic"])
+@pytest.mark.parametrize("image", [0, 1])
+def test_propagated_maps_of_excel_are_guarded(arrays: Arrays, phase: str, image: int) -> None:
+    """A map whose range is small shows how its division is guarded: here by 1e-7, once."""
+    folder = f"excel_label/{phase}/img{image}"
+    propagated = tensor(arrays, f"{folder}/cam_refined")
+    par_in = tensor(arrays, f"{folder}/par_in")
+    options = {"variant": "published", "cams": {"source": "patch_text"}}
+    scaling = from_mapping(options, partial=True).cams.affinity.scaling
+    size = (par_in.shape[-2], par_in.shape[-1])
+    first = torch.zeros(len(propagated), dtype=torch.long)
+    stacks = score_stacks(scale_maps(propagated, scaling), first, 1, size)
+    assert_close_rel(stacks[0], par_in, 1e-6, folder)
+
+
 def check_parts(
     refiner: Excel,
     batch: CropBatch,
@@ -229,7 +244,7 @@ def check_parts(
     for image in range(len(images)):
         folder, mine = f"excel_label/{phase}/img{image}", batch.image_index == image
         assert_close_rel(cams[mine], arrays[f"{folder}/cam"], FLOAT32, f"{folder}/cam")
-        published = scale_maps(tensor(arrays, f"{folder}/cam_refined"))
+        published = scale_maps(tensor(arrays, f"{folder}/cam_refined"), "guarded_once")
         assert_close_rel(spread[mine], published, FLOAT32, f"{folder}/cam_refined")
         par_in, par_out = arrays[f"{folder}/par_in"], arrays[f"{folder}/par_out"]
         labels, step = len(par_in), par_in.shape[-1] // par_out.shape[-1]

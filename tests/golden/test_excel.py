@@ -34,6 +34,7 @@ from wsss.refine.released.importer import import_checkpoint
 from wsss.refine.training.crops import CropBatch
 
 GOLDEN = "excel.npz"
+CLOSE = 1e-5  # what does not depend on the encoder; or a guard of a division shows at this size
 
 
 def class_count(arrays: Arrays) -> int:
@@ -112,15 +113,18 @@ def _related(refiner: Excel, seen: CalibratedFeatures) -> torch.Tensor:
 def test_attribute_weights(golden_dir: Path, arrays: Arrays) -> None:
     """On the CPU: texts are enriched there, whatever device encodes the images."""
     tse = _config(golden_dir, arrays).cams.patch_text.tse
-    texts = F.normalize(tensor(arrays, "tse/class_text"), dim=-1)
+    texts = tensor(arrays, "tse/class_text")
     bank = tensor(arrays, "tse/bank").T
     weights = attribute_weights(texts[: class_count(arrays)], bank, tse)
-    assert_close_rel(weights, arrays["tse/weights"], FLOAT32, "weights")
+    assert_close_rel(weights, arrays["tse/weights"], CLOSE, "weights")
     assert ((weights == 0).sum(1) == int((1 - 0.9) * bank.shape[0])).all()
     enriched = torch.cat(
-        [enrich(texts[: class_count(arrays)], bank, tse), texts[class_count(arrays) :]]
+        [
+            enrich(texts[: class_count(arrays)], bank, tse),
+            F.normalize(texts[class_count(arrays) :], dim=-1),
+        ]
     )
-    assert_close_rel(enriched, arrays["tse/text"], FLOAT32, "text")
+    assert_close_rel(enriched, arrays["tse/text"], CLOSE, "text")
 
 
 def test_one_pass_of_the_encoder(build: Build, arrays: Arrays, device: torch.device) -> None:
@@ -215,9 +219,9 @@ def test_maximum_with_the_mirror_image(build: Build, arrays: Arrays, device: tor
     straight, mirrored = (
         refiner.patch_text.maps(part, seen.grid, image_index, classes) for part in features.chunk(2)
     )
-    cams = scale_maps(torch.maximum(straight, mirrored.flip(-1)))
+    cams = scale_maps(torch.maximum(straight, mirrored.flip(-1)), refiner.options.mirror_scaling)
     cams = cams.flatten(1).view(2, class_count(arrays), -1).transpose(1, 2)
-    assert_close_rel(cams, arrays["cam_dynamic_flip_max"], FLOAT32, "maximum")
+    assert_close_rel(cams, arrays["cam_dynamic_flip_max"], CLOSE, "maximum")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +243,7 @@ def test_refined_cams(
         np.testing.assert_array_equal(batch.classes[mine].numpy(), arrays[f"{case}/class_ids"])
         boxes = box_masks(maps[mine], box, "exclusive")
         np.testing.assert_array_equal(boxes.cpu().numpy(), arrays[f"{case}/box_mask"] == 1, case)
-        expected = scale_maps(tensor(arrays, f"{case}/cam_refined"))
+        expected = scale_maps(tensor(arrays, f"{case}/cam_refined"), "guarded_once")
         assert_close_rel(spread[mine], expected, FLOAT32, case)
         if related is not None:
             distances = block_distances(related.sigmoid(), seen.attention, "signed")
@@ -261,13 +265,18 @@ def test_pixel_adaptive_refinement(arrays: Arrays, device: torch.device) -> None
         case = f"dynamic/img{image}"
         if f"{case}/par_out" not in arrays:
             continue
-        maps = scale_maps(tensor(arrays, f"{case}/cam_refined", device))
+        maps = scale_maps(tensor(arrays, f"{case}/cam_refined", device), "guarded_once")
         photo = tensor(arrays, "image_denormalised", device)[image][None]
         size = (photo.shape[-2], photo.shape[-1])
         large = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)
         stack = torch.cat([1 - large.amax(1, keepdim=True), large], dim=1)
         refined = pixel_adaptive_refinement(photo, stack)
         assert_close_rel(refined[0], arrays[f"{case}/par_out"], FLOAT32, case)
+
+
+def test_crops_in_8_bits(build: Build, arrays: Arrays, device: torch.device) -> None:
+    truncated = build().setup.encoder_input.truncated(tensor(arrays, "image", device))
+    assert_close_rel(truncated, arrays["image_denormalised"], 1e-6, "levels")
 
 
 def test_window(arrays: Arrays, device: torch.device) -> None:

@@ -117,7 +117,7 @@ def propagate(
         attention: see `balance`; a class token in front of the patches is left out.
         maps: see `propagate_maps`.
         image_index: see `propagate_maps`.
-        cams: sections ``affinity`` and ``scaling``.
+        cams: section ``affinity``.
         sources: see `propagate_maps`.
     """
     affinity = cams.affinity
@@ -131,4 +131,4 @@ def propagate(
         box_edge=affinity.box_edge,
         sources=sources,
     )
-    return scale_maps(propagated, "exact" if cams.scaling == "exact" else "guarded_once")
+    return scale_maps(propagated, affinity.scaling)

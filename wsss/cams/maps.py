@@ -14,8 +14,9 @@ from torch import Tensor
 
 from wsss.data.manifest import Sample
 
-Scaling = Literal["exact", "guarded_once", "guarded_twice"]
-_GUARDED = {"guarded_once": 1, "guarded_twice": 2}
+Scaling = Literal["exact", "guarded_once", "guarded_twice", "guarded_more"]
+_GUARDED = {"guarded_once": 1, "guarded_twice": 2, "guarded_more": 1}
+_GUARD, _LARGER_GUARD = 1e-7, 1e-5
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,17 @@ def scale_maps(
             twice. It is not redundant there, because raw maxima are about 1e-4: the second round
             removes most of what the guard did, and leaves a maximum of 0.9999999 (eq. 13 of
             docs/methods/clip-es.md). ``guarded_once`` does it once, as the published code does
-            after the affinity: a map whose range is near 1e-7 stays below 1.
+            after the affinity: a map whose range is near 1e-7 stays below 1. ``guarded_more`` adds
+            1e-5 instead, as ExCEL's release does where it joins a map and that of the mirror image.
 
     Returns:
         New maps.
     """
     if scaling in _GUARDED:
+        guard = _LARGER_GUARD if scaling == "guarded_more" else _GUARD
         for _ in range(_GUARDED[scaling]):
             maps = maps - _extreme(maps, largest=False)
-            maps = maps / (1e-7 + _extreme(maps, largest=True))
+            maps = maps / (guard + _extreme(maps, largest=True))
         return maps
     shifted = maps - _extreme(maps, largest=False)
     span = _extreme(shifted, largest=True)

@@ -68,6 +68,21 @@ def resize_image(
     return np.asarray(resized)
 
 
+def normalize_levels(
+    image: UInt8[np.ndarray, "height width 3"], mean: Channels, std: Channels
+) -> Float[Tensor, "3 height width"]:
+    """`normalize_image` in float64, rounded to float32, as WeCLIP's and ExCEL's releases do it.
+
+    A colour has 256 levels, so that three tables hold all results.
+    """
+    levels = np.arange(256.0)
+    channels = [
+        ((levels - 255 * m) / (255 * s)).astype(np.float32)[image[..., channel]]
+        for channel, (m, s) in enumerate(zip(mean, std, strict=True))
+    ]
+    return torch.from_numpy(np.stack(channels))
+
+
 def normalize_image(
     image: UInt8[np.ndarray, "height width 3"], mean: Channels, std: Channels
 ) -> Float[Tensor, "3 height width"]:

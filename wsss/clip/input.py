@@ -18,6 +18,7 @@ from wsss.clip.images import (
     Channels,
     input_size,
     normalize_image,
+    normalize_levels,
     resize_image,
 )
 from wsss.clip.load import LoadedClip, load_clip
@@ -69,9 +70,9 @@ class EncoderInput:
             rounding=config.position_rounding,
             device=pick_device(device),
         )
-        imagenet = config.normalization == "imagenet"
-        self._mean = IMAGENET_MEAN if imagenet else self.clip.mean
-        self._std = IMAGENET_STD if imagenet else self.clip.std
+        self._imagenet = config.normalization == "imagenet"
+        self._mean = IMAGENET_MEAN if self._imagenet else self.clip.mean
+        self._std = IMAGENET_STD if self._imagenet else self.clip.std
         self._max_pixels, self.long_side = max_pixels, config.long_side
         self.square = None if config.keep_ratio else config.input_size
 
@@ -125,6 +126,8 @@ class EncoderInput:
         self, photo: UInt8[np.ndarray, "height width 3"]
     ) -> Float[Tensor, "3 height width"]:
         """Pixels as the encoder takes them, without resizing."""
+        if self._imagenet:
+            return normalize_levels(photo, self._mean, self._std)
         return normalize_image(photo, self._mean, self._std)
 
     def colours(
@@ -141,19 +144,16 @@ class EncoderInput:
     ) -> Float[Tensor, "batch 3 rows columns"]:
         """Undo `normalize` as the released code of ExCEL does: RGB in 0 … 1, truncated to 8 bits.
 
-        It normalises in float64, undoes that in float32 and cuts off what is behind the point, so
-        that some levels come out one lower.
+        It undoes that in float32 and cuts off what is behind the point, so that some levels come
+        out one lower.
 
         Args:
             pixels: normalised, of 8-bit colours.
         """
-        shape = (1, 3, 1, 1)
-        constants = torch.tensor([self._mean, self._std], dtype=torch.float64)
-        constants = to_device(constants, pixels.device)
-        mean, std = (255 * channels.view(shape) for channels in constants)
-        levels = (pixels * std + mean).round()
-        normalized = ((levels - mean) / std).float()
-        return (normalized * std.float() + mean.float()).trunc() / 255
+        constants = 255 * torch.tensor([self._mean, self._std], dtype=torch.float64)
+        # (2, 3) -> (2, 1, 3, 1, 1)
+        mean, std = to_device(constants.float().view(2, 1, 3, 1, 1), pixels.device)
+        return (pixels * std + mean).trunc() / 255
 
     @property
     def normalization(self) -> tuple[Channels, Channels]:

@@ -56,6 +56,11 @@ class AffinityConfig(Section):
             "exclusive: every box lacks its last grid row and column (an off-by-one bug)."
         ),
     )
+    scaling: Literal["exact", "guarded_once"] = variant_field(
+        published="guarded_once",
+        corrected="exact",
+        description="guarded_once: divide propagated maps by their range plus 1e-7. exact: by it.",
+    )
 
     @property
     def factor(self) -> AffinityFactor | None:
@@ -147,10 +152,7 @@ class TseConfig(Section):
     )
     clusters: PositiveInt | None = Field(
         None,
-        description=(
-            "Number of attributes, which are clusters of the sentences (published: VOC 112, COCO "
-            "224). null = 0.28 per sentence."
-        ),
+        description="Clusters of the sentences (VOC 112, COCO 224). null = 0.28 per sentence.",
     )
     prefix: Literal["class", "none"] = variant_field(
         published="class",
@@ -202,10 +204,7 @@ class PatchTextConfig(Section):
     )
     blocks: PositiveInt | None = Field(
         None,
-        description=(
-            "Number of last blocks that are calibrated. null = 5 of 12 parts of the encoder's "
-            "depth (10 of 24)."
-        ),
+        description="Last blocks that are calibrated. null = 5/12 of the depth (10 of 24).",
     )
     score: Literal["surgery", "cosine"] = Field(
         "surgery",
@@ -263,8 +262,8 @@ class CamsConfig(Section):
         published="guarded_twice",
         corrected="exact",
         description=(
-            "guarded_twice: divide by the range plus 1e-7, twice, which leaves a maximum of "
-            "0.9999999. exact: divide by the range."
+            "Scaling of the source's maps. guarded_twice: divide by the range plus 1e-7, twice, "
+            "which leaves a maximum of 0.9999999. exact: divide by the range."
         ),
     )
     scales: list[float] = Field(

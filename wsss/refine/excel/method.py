@@ -265,7 +265,8 @@ class Excel(HeadRefiner[ExcelOptions, Head]):
             self.patch_text.maps(of_image, features.grid, *rows) for of_image in tokens.split(1)
         )
         if mirrored:
-            maps = scale_maps(torch.maximum(maps, mirrored[0].flip(-1)))
+            largest = torch.maximum(maps, mirrored[0].flip(-1))
+            maps = scale_maps(largest, self.options.mirror_scaling)
         attention = None if features.attention is None else features.attention[:1]
         factor = self.factor(images, features)
         factor = None if factor is None else factor[:1]

@@ -56,6 +56,14 @@ class ExcelOptions(HeadOptions):
             "instead of rounded, or the normalised crop."
         ),
     )
+    mirror_scaling: Literal["guarded_more", "exact"] = variant_field(
+        published="guarded_more",
+        corrected="exact",
+        description=(
+            "infer.scores cam takes the maximum of the CAMs of an image and of its mirror image. "
+            "guarded_more: scale it by its range plus 1e-5. exact: by its range."
+        ),
+    )
     lvc_start: int = Field(
         200,
         ge=0,
