@@ -15,7 +15,7 @@ from wsss.cli.options import stage_values
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
 from wsss.config.model import DEMO
-from wsss.pipeline.job import JOB_VARIABLE, Job, current_job, job_of, named_by_digest
+from wsss.pipeline.job import JOB_VARIABLE, Job, current_job, given_files, job_of, named_by_digest
 from wsss.score.record import write_records
 
 from ..hostile.harness import wsss as run_command
@@ -56,6 +56,17 @@ def test_the_workflow_and_the_command_line_get_the_same_values(
     path = _write(tmp_path, job_of("cams", from_mapping(DEMO)).text())
     monkeypatch.setenv(JOB_VARIABLE, str(path))
     assert by_hand == stage_values("cams", [], workers=1)
+
+
+def test_files_of_the_job_stand_in_for_those_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert given_files("masks", []) == []
+    job = job_of("page", from_mapping(DEMO), files={"masks": ["1-of-2.h5", "2-of-2.h5"]})
+    monkeypatch.setenv(JOB_VARIABLE, str(_write(tmp_path, job.text())))
+    assert given_files("masks", []) == [Path("1-of-2.h5"), Path("2-of-2.h5")]
+    assert given_files("masks", [Path("other.h5")]) == [Path("other.h5")]
+    assert given_files("cams", []) == []
 
 
 def test_a_job_of_another_stage_is_refused() -> None:

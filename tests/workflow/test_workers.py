@@ -103,6 +103,22 @@ def test_jobs_are_given_the_number(project: Project) -> None:
 
 
 @pytest.mark.workflow
+@pytest.mark.parametrize(("kind", "command"), [("demo", "page"), ("folder", "gallery")])
+def test_pages_get_their_shards_in_the_file_of_the_job(
+    project: Project, kind: str, command: str
+) -> None:
+    """With many parts they are longer than Linux takes as one argument."""
+    data = {"kind": kind, "root": "photos"} if kind == "folder" else {"kind": "demo"}
+    project.configure(name="many", shards=3, data=data)
+    target = f"results/many/{'gallery.json' if kind == 'folder' else 'index.html'}"
+    arguments = ("--dry-run", "--printshellcmds", "--cores", "2", target)
+    lines = project.snakemake(*arguments).stdout.splitlines()
+    (line,) = [line for line in lines if f"python -m wsss {command} " in line]
+    assert ".h5" not in line
+    assert "WSSS_JOB=" in line
+
+
+@pytest.mark.workflow
 def test_without_a_number_the_machine_says_it(project: Project) -> None:
     given = _workers(project, workers="auto")
     del given["score"]

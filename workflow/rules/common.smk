@@ -236,8 +236,9 @@ def code(stage):
     return lambda wildcards: stage_code(stage, of_run(wildcards))
 
 
-def job_file(stage, rows=None):
-    """The file of what a stage is given: its values and its code, as this engine sees them."""
+def job_file(stage, rows=None, files=None):
+    """The file of what a stage is given: its values and its code, as this engine sees them, and
+    files that may be too many for a command line."""
 
     # Snakemake does not compare what depends on `output`; `sections` and `code` say when to rerun.
     def path(wildcards, output):
@@ -245,7 +246,12 @@ def job_file(stage, rows=None):
         run = wildcards.get("run", CONFIG.name)
         runs = workflow.executor_plugin is not None and not workflow.dryrun
         return PLAN.file(
-            name, run, RUNS[run].config, rows and rows(wildcards), write=runs
+            name,
+            run,
+            RUNS[run].config,
+            rows and rows(wildcards),
+            files and files(wildcards),
+            write=runs,
         )
 
     return path

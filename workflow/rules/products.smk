@@ -34,47 +34,32 @@ def pngs(run):
     return [str(listing_path(folder)) for folder in folders]
 
 
-PAGE_OPTIONS = {
-    "cams": "cams",
-    "seeds": "seeds",
-    "scores_grid": "scores",
-    "masks": "masks",
-    "refiner_predictions": "refiner",
-    "predictions": "predictions",
-}
-
-
 def page_assets(package="wsss.score.page"):
     """Digest of what a page consists of next to its data; no module, so code lacks it."""
     folder = importlib.resources.files(package) / "assets"
     return digest_json([digest_file(path) for path in sorted(folder.iterdir())])
 
 
-def gallery_shards(product):
-    """The shards of a product that the gallery of the job's run shows, of all splits."""
-    return lambda wildcards: [
-        path
-        for split in of_run(wildcards).cam_splits
-        for path in RUNS.shards(product, wildcards.run, split)
-    ]
+def gallery_shards(wildcards):
+    """The shards that the gallery of the job's run shows, by product."""
+    return {
+        product: [
+            path
+            for split in of_run(wildcards).cam_splits
+            for path in RUNS.shards(product, wildcards.run, split)
+        ]
+        for product in ("masks", "cams")
+    }
 
 
 def page_shards(wildcards):
     """The shards that a result page shows, by product."""
-    shards_by_product = {product: [] for product in PAGE_OPTIONS}
+    shards_by_product = {}
     for split in page_splits(wildcards):
         for product in RUNS.on_page(wildcards.run, split):
-            shards_by_product[product] += RUNS.shards(product, wildcards.run, split)
+            paths = shards_by_product.setdefault(product, [])
+            paths += RUNS.shards(product, wildcards.run, split)
     return shards_by_product
-
-
-def page_options(wildcards):
-    """The same as options of `wsss page`."""
-    return " ".join(
-        f"--{PAGE_OPTIONS[product]} {path}"
-        for product, paths in page_shards(wildcards).items()
-        for path in paths
-    )
 
 
 def page_splits(wildcards):

@@ -324,18 +324,17 @@ rule page:
     params:
         sections=sections("page"),
         code=code("page"),
-        job=job_file("page"),
+        job=job_file("page", files=page_shards),
         packages=packages("page"),
         folder=subpath(input.manifest, parent=True),
         assets=page_assets(),
         out=subpath(output.page, parent=True),
-        shards=page_options,
     message:
         "Drawing the result page"
     shell:
         "WSSS_JOB={params.job:q}"
         " python -m wsss page {input.records:q} --manifest {params.folder:q} --out {params.out:q}"
-        " --embedded {output.embedded:q} --workers {threads} {params.shards} 2> {log}"
+        " --embedded {output.embedded:q} --workers {threads} 2> {log}"
 
 
 # Photos: masks and overlays as files, what to review, and a page of all of them.
@@ -343,8 +342,7 @@ rule page:
 rule gallery:
     input:
         manifest=manifest,
-        masks=gallery_shards("masks"),
-        cams=gallery_shards("cams"),
+        shards=lambda wildcards: sum(gallery_shards(wildcards).values(), []),
     output:
         "results/{run}/gallery.json",
     log:
@@ -358,17 +356,16 @@ rule gallery:
     params:
         sections=sections("gallery"),
         code=code("gallery"),
-        job=job_file("gallery"),
+        job=job_file("gallery", files=gallery_shards),
         packages=packages("gallery"),
         assets=page_assets("wsss.photos"),
         folder=subpath(input.manifest, parent=True),
         out=lambda wildcards: str(RUNS.gallery_folder(wildcards.run)),
-        cams=lambda wildcards, input: [f"--cams {path}" for path in input.cams],
     message:
         "Drawing masks and gallery of the photos"
     shell:
         "WSSS_JOB={params.job:q}"
-        " python -m wsss gallery {input.masks:q} {params.cams} --manifest {params.folder:q}"
+        " python -m wsss gallery --manifest {params.folder:q}"
         " --out {params.out:q} --record {output:q} --workers {threads} 2> {log}"
 
 

@@ -127,7 +127,7 @@ class Config(Section):
     )
     shards: PositiveInt = chain_field(
         4,
-        le=100_000,
+        le=1000,
         description=(
             "Parts of each split. Each part is one job per stage. auto = the number of the parts "
             "that results/<name>/ has. Without any: one per 670 training images on a CPU, one per "

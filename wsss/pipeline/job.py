@@ -8,14 +8,15 @@ nor the state of a training can come from code that was edited in between.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,12 @@ class Job:
     """The values that the stage reads, in nested sections."""
     code: Mapping[str, str]
     """Digest of each module of the stage, by its name."""
+    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Of some stages: inputs, by product. There may be too many of them for a command line."""
 
     def text(self) -> str:
         """As JSON."""
-        values = {"stage": self.stage, "sections": self.sections, "code": self.code}
-        return json.dumps(values, sort_keys=True, indent=1)
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1)
 
     def config(self, stage: str, **compute: Any) -> Config:
         """The configuration behind its sections.
@@ -77,16 +79,33 @@ class Job:
         return from_mapping(values, where=JOB_VARIABLE, partial=True)
 
 
-def job_of(stage: str, config: Config, rows: Mapping[str, Any] | None = None) -> Job:
+def job_of(
+    stage: str,
+    config: Config,
+    rows: Mapping[str, Any] | None = None,
+    files: Mapping[str, Sequence[str]] | None = None,
+) -> Job:
     """What the jobs of a stage are given.
 
     Args:
         stage: its name.
         config: the configuration of the run.
         rows: instead of values of the configuration: the files of records of each row of a table.
+        files: see `Job`.
     """
     sections = STAGES[stage].values(config) if rows is None else rows
-    return Job(stage, sections, stage_modules(stage, config))
+    return Job(stage, sections, stage_modules(stage, config), files or {})
+
+
+def given_files(product: str, typed: Sequence[Path]) -> Sequence[Path]:
+    """Input files of a command: those of its command line, or without any those of its job.
+
+    Args:
+        product: its name in `Job.files`.
+        typed: on the command line.
+    """
+    job = current_job()
+    return typed or [Path(path) for path in (job.files.get(product, ()) if job else ())]
 
 
 def current_job() -> Job | None:

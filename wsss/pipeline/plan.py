@@ -86,6 +86,7 @@ class Plan:
         run: str,
         config: Config,
         rows: Mapping[str, Any] | None = None,
+        files: Mapping[str, Sequence[str]] | None = None,
         *,
         write: bool,
     ) -> str:
@@ -96,6 +97,7 @@ class Plan:
             run: the name of the run.
             config: the configuration of the run.
             rows: see `wsss.pipeline.job.job_of`.
+            files: see `wsss.pipeline.job.Job`.
             write: whether a job may need the file from now on.
 
         Raises:
@@ -112,7 +114,7 @@ class Plan:
                 )
             return path
         if name not in self._files:
-            text = job_of(stage, config, rows).text()
+            text = job_of(stage, config, rows, files).text()
             path = str(named_by_digest(_FOLDER, stage, text))
             self._files[name], self._texts[name] = (path, ""), text
         path, _ = self._files[name]

@@ -20,7 +20,7 @@ from wsss.cli.options import (
     Workers,
     stage_values,
 )
-from wsss.pipeline.job import current_job
+from wsss.pipeline.job import current_job, given_files
 from wsss.score.product import ProductName
 
 PANEL = "Results"
@@ -190,17 +190,18 @@ def page(
     from wsss.score.page.files import RunFiles
 
     values = stage_values("page", config, workers=workers)
-    shards = {"cams": cams, "seeds": seeds, "scores_grid": scores, "masks": masks}
-    shards |= {"refiner_predictions": refiner, "predictions": predictions}
+    typed = {"cams": cams, "seeds": seeds, "scores_grid": scores, "masks": masks}
+    typed |= {"refiner_predictions": refiner, "predictions": predictions}
+    shards = {product: given_files(product, paths) for product, paths in typed.items()}
     run = RunFiles(values.pop("name"), manifest, shards, records)
     make_page(run, out, embedded=embedded, workers=values.pop("compute").workers, **values)
 
 
 def gallery(
-    masks: Annotated[list[Path], typer.Argument(help="Mask shards.", show_default=False)],
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="Folder to write masks, tables and page to.")],
     record: Annotated[Path, typer.Option(help="File that says what the folder shows (JSON).")],
+    masks: Annotated[list[Path], typer.Argument(help="Mask shards.", show_default=False)] = [],  # noqa: B006
     cams: Annotated[
         list[Path], typer.Option(help="CAM shards, for CLIP's probabilities (repeat).")
     ] = [],  # noqa: B006
@@ -210,7 +211,11 @@ def gallery(
     """Masks and overlays of photos as files, what to review, and a page of all. Needs no truth."""
     from wsss.photos.stage import run
 
-    run(manifest, masks, cams, out, record, **stage_values("gallery", config, workers=workers))
+    values = stage_values("gallery", config, workers=workers)
+    masks = list(given_files("masks", masks))
+    if not masks:
+        raise typer.BadParameter("pass mask shards")
+    run(manifest, masks, given_files("cams", cams), out, record, **values)
 
 
 def side_by_side(
