@@ -160,12 +160,6 @@ class EncoderInput:
         """Mean and standard deviation of `normalize`."""
         return self._mean, self._std
 
-    @property
-    def mean_colour(self) -> tuple[int, int, int]:
-        """The colour that `normalize` takes nearest to 0."""
-        red, green, blue = (round(255 * channel) for channel in self._mean)
-        return red, green, blue
-
     def bytes_per_image(self, height: int, width: int) -> int:
         """About the memory that an image of this input size takes in the encoder, for planning.
 

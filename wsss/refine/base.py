@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -92,8 +92,8 @@ class CropOptions:
     """Of those pseudo labels; None: every pixel has a label."""
     padding: int = IGNORED
     """Label of what lies outside the image."""
-    fill: tuple[int, int, int] = (0, 0, 0)
-    """Colour of what lies outside the image."""
+    fill: Literal["black", "zero"] = "black"
+    """What lies outside the image: black, or 0 as the encoder takes it."""
     smooth: bool = True
     """Whether images are smoothed where they shrink."""
     corner: bool = False

@@ -114,6 +114,17 @@ def test_without_tag_masking_any_label_may_win(
     make_masks(chain.manifest, path, tmp_path / "masks.h5", tmp_path / "png", **arguments)
 
 
+def test_crops_are_padded_after_they_are_normalised(chain: Chain) -> None:
+    side = chain.config().refine.train.crop
+    config = chain.config(refine={"train": {"scale_range": [0.5, 0.5], "photometric": False}})
+    batch = next(chain.stream(config, chain.refiner(config)).batches(0))
+    outside = ~batch.valid
+    assert 0 < int(outside.sum()) < outside.numel()
+    assert batch.images.shape[-2:] == (side, side)
+    assert not batch.images.movedim(1, -1)[outside].any()
+    assert batch.images.movedim(1, -1)[batch.valid].abs().mean() > 0.1
+
+
 @pytest.mark.parametrize(
     ("weakclip", "rates"),
     [

@@ -30,11 +30,10 @@ class Crop:
     def photo(
         self,
         image: UInt8[np.ndarray, "height width 3"],
-        outside: tuple[int, int, int] = (0, 0, 0),
         *,
         smooth: bool = True,
     ) -> UInt8[np.ndarray, "side side 3"]:
-        """Cut the photo, scaled bilinearly, with the colour ``outside`` in padding.
+        """Cut the photo, scaled bilinearly; padding is black.
 
         ``smooth`` averages over more pixels where the photo shrinks, as Pillow does; OpenCV does
         not.
@@ -47,7 +46,7 @@ class Crop:
             pixels = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         if self.mirrored:
             pixels = pixels[:, ::-1]
-        window = np.full((self.side, self.side, 3), outside, np.uint8)
+        window = np.zeros((self.side, self.side, 3), np.uint8)
         rows, columns = self._overlap()
         window[rows, columns] = pixels[_shifted(rows, self.top), _shifted(columns, self.left)]
         return window

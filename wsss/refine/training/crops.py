@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -102,7 +102,7 @@ class CropStream:
         workers: threads that decode and cut ahead.
         labels: reads an image's label map, of any size; None for none.
         padding: label of what lies outside the image.
-        fill: colour of what lies outside the image.
+        fill: what lies outside the image: black, or 0 after the normalisation.
         smooth: whether images are smoothed where they shrink.
         corner: see `draw_crop`.
         repeated: images that come twice per epoch.
@@ -123,7 +123,7 @@ class CropStream:
         workers: int,
         labels: ReadLabels | None = None,
         padding: int = IGNORED,
-        fill: tuple[int, int, int] = (0, 0, 0),
+        fill: Literal["black", "zero"] = "black",
         smooth: bool = True,
         corner: bool = False,
         repeated: Collection[str] = (),
@@ -198,14 +198,16 @@ class CropStream:
             accept = functools.partial(_is_mixed, labels, settings.cat_max_ratio)
         scales = (base * low, base * high)
         crop = draw_crop(size, settings.crop, scales, generator, corner=self._corner, accept=accept)
-        cut = crop.photo(photo, self._fill, smooth=self._smooth)
+        cut, valid = crop.photo(photo, smooth=self._smooth), crop.valid()
         if settings.photometric:
-            inside = crop.valid()[..., None]
-            cut = np.where(inside, distort(cut, generator), cut)
+            cut = np.where(valid[..., None], distort(cut, generator), cut)
+        pixels = self._inputs.normalize(cut)
+        if self._fill == "zero":
+            pixels *= torch.from_numpy(valid)
         return _Cut(
             crop,
-            self._inputs.normalize(cut),
-            crop.valid(),
+            pixels,
+            valid,
             None if labels is None else crop.labels(labels, outside=self._padding),
             cams,
             crop.maps(cams.initial.astype(np.float32), self._grid),

@@ -126,9 +126,9 @@ class WeakClip(Refiner[WeakClipOptions]):
 
     @property
     def crops(self) -> CropOptions:
-        """Crops are padded with the colour that is 0 to the encoder."""
+        """Crops are padded after they are normalised."""
         return CropOptions(
-            fill=self.setup.encoder_input.mean_colour,
+            fill="zero",
             smooth=self.options.crop_scaling == "smooth",
             corner=self.options.small_photos == "corner",
         )
