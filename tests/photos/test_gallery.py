@@ -12,10 +12,11 @@ from tests.builders import provenance
 from wsss.artifacts.errors import ArtifactError
 from wsss.photos.classes import BACKGROUND, ClassTable, read_class_table, write_class_table
 from wsss.photos.drawing import PhotoFiles, draw
+from wsss.photos.journal import Journal
 from wsss.photos.page import gallery_html
 from wsss.photos.record import Entry, LeftOut, Tag
 from wsss.photos.review import doubt, photo_flags, review_csv
-from wsss.photos.tree import ResultTree
+from wsss.photos.tree import ResultTree, was_begun
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 CLASSES = BACKGROUND.with_classes(["cat", HOSTILE, "cow"])
@@ -92,21 +93,95 @@ def test_a_changed_folder_is_mended(tmp_path: Path) -> None:
     ResultTree(tmp_path, record).finish("t", photos, CLASSES, provenance())
     (tmp_path / "masks/mine.txt").write_text("the user's")
     tree = ResultTree(tmp_path, record)
-    keys = {photo.id: "k" for photo in photos}
-    assert tree.unchanged(keys) == {photo.id: photo for photo in photos}
+    keys, paths = {photo.id: "k" for photo in photos}, {photo.id: photo.photo for photo in photos}
+    assert tree.unchanged(keys, paths) == {photo.id: photo for photo in photos}
     (tmp_path / "overlays/all.jpg").unlink()
-    assert set(tree.unchanged(keys | {"none": "other"})) == {photo.id for photo in photos[:2]}
+    others = tree.unchanged(keys | {"none": "other"}, paths)
+    assert set(others) == {photo.id for photo in photos[:2]}
     tree.finish("t", photos[2:3], CLASSES, provenance())
     files = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*") if p.is_file()}
     files -= {
         "record.json",
-        ".cache/record.json",
+        ".cache/record.jsonl",
         "review.csv",
         "index.html",
         "classes.csv",
     }
     assert files == {*PhotoFiles.of("none").paths(), "masks/mine.txt"}
     assert not (tmp_path / "masks/a").exists()
+
+
+def pictures(folder: Path) -> set[str]:
+    """Files in the folders of the photos' files."""
+    parts = ("masks", "overlays", "thumbnails")
+    paths = [path for part in parts for path in (folder / part).rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)) for path in paths}
+
+
+def test_files_of_photos_that_are_gone_go_without_notes_of_them(tmp_path: Path) -> None:
+    """All four files of a name are a photo's; fewer are the user's, also between the others."""
+    photos = entries(tmp_path)
+    ResultTree(tmp_path, tmp_path / "record.json").finish("t", photos, CLASSES, provenance())
+    shutil.rmtree(tmp_path / ".cache")
+    mine = {"masks/mine.png", "masks/a/mine.png", "overlays/mine.jpg", "masks/..png", "masks/.png"}
+    for path in mine:
+        (tmp_path / path).write_text("the user's")
+    tree = ResultTree(tmp_path, tmp_path / "record.json")
+    assert tree.unchanged({"all": "k"}, {"all": "all.jpg"}) == {}
+    tree.finish("t", photos[2:3], CLASSES, provenance())
+    assert pictures(tmp_path) == {*PhotoFiles.of("none").paths(), *mine}
+
+
+def test_a_file_of_the_user_in_the_place_of_a_photo_s_stays(tmp_path: Path) -> None:
+    """The notes may be those of results in another folder: only what was written is removed."""
+    record, photos = tmp_path / "record.json", entries(tmp_path / "a")
+    ResultTree(tmp_path / "a", record).finish("t", photos, CLASSES, provenance())
+    (tmp_path / "b/masks").mkdir(parents=True)
+    (tmp_path / "b/masks/all.png").write_text("the user's")
+    ResultTree(tmp_path / "b", record).finish("t", [], CLASSES, provenance())
+    assert pictures(tmp_path / "b") == {"masks/all.png"}
+
+
+def test_another_spelling_of_the_folder_is_the_same_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos = entries(Path("out"))
+    ResultTree(Path("out"), Path("out/r.json")).finish("t", photos, CLASSES, provenance())
+    tree = ResultTree(tmp_path / "out", tmp_path / "out/r.json")
+    keys, paths = {photo.id: "k" for photo in photos}, {photo.id: photo.photo for photo in photos}
+    assert set(tree.unchanged(keys, paths)) == set(keys)
+    tree.finish("t", photos[:1], CLASSES, provenance())
+    assert pictures(tmp_path / "out") == set(PhotoFiles.of(photos[0].id).paths())
+
+
+def test_a_photo_that_moved_is_not_drawn_again_but_linked(tmp_path: Path) -> None:
+    tree = ResultTree(tmp_path, tmp_path / "record.json")
+    tree.finish("t", entries(tmp_path)[2:3], CLASSES, provenance())
+    new = str(tmp_path / "elsewhere/none.jpeg")
+    tree = ResultTree(tmp_path, tmp_path / "record.json")
+    (moved,) = tree.unchanged({"none": "k"}, {"none": new}).values()
+    assert moved.photo == new
+    tree.finish("t", [moved], CLASSES, provenance())
+    assert '"photo":"elsewhere/none.jpeg"' in (tmp_path / "index.html").read_text("utf-8")
+
+
+def test_photos_that_were_noted_last(tmp_path: Path) -> None:
+    """Until a run ends, too; half a line and a damaged one cost their photos alone."""
+    photos, record = entries(tmp_path), tmp_path / "record.json"
+    tree = ResultTree(tmp_path, record)
+    assert not was_begun(record)
+    tree.begin()
+    assert was_begun(record)
+    for photo in photos[:3]:
+        tree.add(photo)
+    lines = Journal(record).path.read_bytes().replace(b'"unsure":0.1', b'"unsure":0.2', 1)
+    Journal(record).path.write_bytes(lines[:-9])
+    tree.add(photos[3])
+    assert Journal(record).entries() == {photo.id: photo for photo in (photos[1], photos[3])}
+    changed = Entry(**{**vars(photos[1]), "key": "other"})
+    tree.add(changed)
+    assert Journal(record).entries()[changed.id] == changed
 
 
 def opened(browser: Any, path: Path) -> tuple[Any, list[str]]:

@@ -33,6 +33,9 @@ from wsss.retrain.attention import refuse_too_large
 RECORD = Path("results", "prediction", "gallery.json")
 _SURE = 0.95
 """Probability below which a pixel counts as unsure, as `masks.min_confidence`."""
+_Loaded = tuple[Sample, np.ndarray | ImageError]
+_Labelled = tuple[Sample, tuple[np.ndarray, np.ndarray, np.ndarray] | ImageError]
+"""With the photo, its labels, and the network's confidence."""
 _WEIGHTS = ("weights.safetensors", "segmenter/weights.safetensors")
 
 
@@ -47,6 +50,8 @@ def predict_photos(
     precision: str = "auto",
 ) -> Record:
     """Label photos, and write them as a folder of results; photos that did not change are kept.
+
+    The same call continues an interrupted one.
 
     Args:
         photos: a folder, or one photo.
@@ -98,7 +103,7 @@ def _predict(
     key = digest_json([provenance.key(), lookup.tolist(), colours, backend, long_side])
     keys = {sample.id: digest_json([key, sample.digest]) for sample in samples}
     tree = ResultTree(out, out / RECORD)
-    unchanged = tree.unchanged(keys)
+    unchanged = tree.unchanged(keys, {s.id: str(s.path.absolute()) for s in samples})
     todo = [sample for sample in samples if sample.id not in unchanged]
     palette = classes.palette()
     refuse_too_large(
@@ -106,16 +111,27 @@ def _predict(
         lambda height, width: predictor.attention_bytes(*_input_size(height, width, long_side)),
         "lower --long-side, e.g. to 1024",
     )
+    tree.begin()
 
-    def entry(sample: Sample) -> Entry | ImageError:
+    def load(sample: Sample) -> _Loaded:
         try:
-            photo = read_image(sample.path, digest=sample.digest)
+            return sample, read_image(sample.path, digest=sample.digest)
         except ImageError as error:
-            return error
-        labels, confidence = _labels(predictor, photo, long_side, crf=crf)
-        labels = lookup[labels]
-        drawn = draw(sample.id, photo, labels, out, palette)
-        return Entry(
+            return sample, error
+
+    def label(loaded: _Loaded) -> _Labelled:
+        sample, photo = loaded
+        if isinstance(photo, ImageError):
+            return sample, photo
+        return sample, (photo, *_labels(predictor, photo, long_side, crf=crf))
+
+    def write(labelled: _Labelled) -> Entry | ImageError:
+        sample, arrays = labelled
+        if isinstance(arrays, ImageError):
+            return arrays
+        photo, labels, confidence = arrays
+        drawn = draw(sample.id, photo, lookup[labels], out, palette)
+        entry = Entry(
             id=sample.id,
             photo=str(sample.path.absolute()),
             size=(sample.width, sample.height),
@@ -127,13 +143,15 @@ def _predict(
             runs=drawn.runs,
             files=drawn.files,
         )
+        tree.add(entry)  # in this thread: an interruption waits for it
+        return entry
 
     def entries() -> Iterator[Entry | ImageError]:
         if pick_device(device).type == "cpu":
             with one_thread_each() as threads:
-                yield from ordered_map(entry, todo, threads=threads)
+                yield from ordered_map(lambda s: write(label(load(s))), todo, threads=threads)
         else:
-            yield from map(entry, todo)
+            yield from map(lambda s: write(label(load(s))), todo)
 
     by_id = dict(unchanged)
     tracked = track(entries(), total=len(todo), description="Segmenting photos")

@@ -94,11 +94,10 @@ def write_record(path: Path, record: Record) -> None:
     content = {
         "folder": str(record.folder),
         "provenance": record.provenance.model_dump(mode="json"),
-        "entries": [asdict(entry) for entry in record.entries],
+        "entries": list(map(entry_json, record.entries)),
         "left_out": [asdict(photo) for photo in record.left_out],
         "pages": record.pages,
     }
-    content = json.loads(json.dumps(content))  # keys of mappings become texts
     write_text(path, json.dumps(json_with_checksum(content), separators=(",", ":")) + "\n")
 
 
@@ -113,7 +112,7 @@ def read_record(path: Path) -> Record:
         return Record(
             Path(content["folder"]),
             Provenance.model_validate(content["provenance"]),
-            tuple(map(_entry, content["entries"])),
+            tuple(map(entry_from_json, content["entries"])),
             tuple(LeftOut(**photo) for photo in content["left_out"]),
             content["pages"],
         )
@@ -131,7 +130,18 @@ def is_complete(path: Path) -> bool:
         return False
 
 
-def _entry(content: Mapping[str, Any]) -> Entry:
+def entry_json(entry: Entry) -> dict[str, Any]:
+    """An entry as JSON reads it again: the keys of mappings are texts, and tuples are lists."""
+    content: dict[str, Any] = json.loads(json.dumps(asdict(entry)))
+    return content
+
+
+def entry_from_json(content: Mapping[str, Any]) -> Entry:
+    """What `entry_json` was given.
+
+    Raises:
+        KeyError: a value is missing; so do ValueError and TypeError say that it is no entry.
+    """
     values = dict(content)
     values["size"], values["grid"] = tuple(values["size"]), tuple(values["grid"])
     values["tags"] = tuple(Tag(**tag) for tag in values["tags"])

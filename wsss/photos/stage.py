@@ -36,7 +36,8 @@ def run(
 ) -> None:
     """Write masks, overlays, thumbnails, class table, review table and gallery of a run.
 
-    Photos that did not change are not drawn again. Files of photos that are gone are removed.
+    Photos that did not change are not drawn again, nor are those of an interrupted run. Files of
+    photos that are gone are removed.
 
     Args:
         manifest_dir: what ingest wrote.
@@ -80,7 +81,8 @@ def run(
 
     keys = {sample.id: key(sample) for sample in samples}
     tree = ResultTree(folder, record)
-    unchanged = tree.unchanged(keys)
+    unchanged = tree.unchanged(keys, {sample.id: str(sample.path) for sample in samples})
+    tree.begin()
 
     def drawn_entries() -> Iterator[Entry]:
         todo = [sample for sample in samples if sample.id not in unchanged]
@@ -107,8 +109,10 @@ def run(
                     files=files.files,
                 )
 
-    new = {entry.id: entry for entry in drawn_entries()}
-    by_id = unchanged | new
+    by_id = dict(unchanged)
+    for entry in drawn_entries():
+        tree.add(entry)
+        by_id[entry.id] = entry
     tree.finish(name, [by_id[sample.id] for sample in samples], classes, provenance, left_out)
 
 

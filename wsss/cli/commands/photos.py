@@ -160,13 +160,17 @@ def predict(
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
-    """Masks of new photos by a trained segmenter, with overlays and a page. Needs no tags."""
+    """Masks of new photos by a trained segmenter, with overlays and a page. Needs no tags.
+
+    Run it again after an interruption, or with other photos. Only what is missing is computed.
+    """
     from wsss.photos.page import INDEX
     from wsss.photos.predict import RECORD, predict_photos
+    from wsss.photos.tree import was_begun
     from wsss.pipeline.photo_run import refuse_other_files, results_folder
 
     out = results_folder(photos, out, ending="predicted")
-    refuse_other_files(out, is_ours=(out / RECORD).is_file())
+    refuse_other_files(out, is_ours=was_begun(out / RECORD))
     numerics = {"device": device, "precision": precision}
     record = predict_photos(photos, weights, out, crf=crf, long_side=long_side, **numerics)
     typer.echo(f"masks of {len(record.entries)} photos: {out / 'masks'}")
