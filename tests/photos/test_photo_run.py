@@ -135,6 +135,36 @@ def test_photos_to_masks_and_again(tmp_path: Path) -> None:
     assert (out / "masks/c.png").read_bytes() == mask_bytes
 
 
+@pytest.mark.workflow
+@pytest.mark.slow
+def test_photos_that_moved_and_photos_that_are_gone(tmp_path: Path) -> None:
+    """The page links to where a photo is now; `wsss clean` leaves no masks of photos that go."""
+    photos, out = tmp_path / "p", tmp_path / "p-masks"
+    tags = draw_photos(photos, {"a": 0, "sub/b": 1, "c": 2})
+    write_tags(photos, tags)
+    command = ("wsss", "photos", "p", "--cores", "2", *CLIP)
+    run(tmp_path, *command)
+    old = (out / "masks/c.png").stat()
+    (photos / "c.jpg").rename(photos / "c.jpeg")
+    table_of_tags = photos / "tags.csv"
+    table_of_tags.write_text(table_of_tags.read_text("utf-8").replace("c.jpg", "c.jpeg"))
+    run(tmp_path, *command)
+    assert (out / "masks/c.png").stat().st_mtime_ns == old.st_mtime_ns
+    page = (out / "index.html").read_text("utf-8")
+    assert "../p/c.jpeg" in page
+    assert "../p/c.jpg" not in page
+
+    run(out, "wsss", "clean", "results/photos", "--what", "cache")
+    assert not list(out.rglob(".cache/gallery*"))
+    (photos / "sub/b.jpg").unlink()
+    write_tags(photos, {"a": tags["a"], "c": tags["c"]})
+    table_of_tags.write_text(table_of_tags.read_text("utf-8").replace("c.jpg", "c.jpeg"))
+    run(tmp_path, *command)
+    folders = [out / name for name in ("masks", "overlays", "thumbnails")]
+    names = {path.stem for folder in folders for path in folder.rglob("*")}
+    assert names == {"a", "c"}
+
+
 def check_tree(out: Path, tags: Mapping[str, list[str]]) -> None:
     """Masks, overlays, tables and page agree with the tags."""
     classes = table(out / "classes.csv")
@@ -186,6 +216,8 @@ def test_what_is_said_before_anything_runs(tmp_path: Path) -> None:
     assert "--out mine: holds 'config.yaml', which this" in error("--out", "mine")
     assert "--out p/out: lies in the folder of the photos" in error("--out", "p/out")
     assert "--weights: none.pt: no such file" in error("--weights", "none.pt")
+    (tmp_path / "name.yaml").write_text("name: pets")
+    assert "--config: leave out name; --out says where" in error("--config", "name.yaml")
     screen = run(tmp_path, "wsss", "photos", "p", "--dry-run", *CLIP).stdout
     assert "cow 2, cowz 1" in screen
     memory = r"^memory: [abc]\.jpg takes about 0\.4 GB in .*; [\d.]+ GB are free$"

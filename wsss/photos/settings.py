@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import yaml
 
 from wsss.config.base import overlay
+from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
@@ -22,6 +23,7 @@ RECIPES: Final[Mapping[Recipe, Mapping[str, Any]]] = {
 }
 """fast: CAMs, affinity and CRF, nothing is trained. best: a refiner is trained on the CAMs."""
 HEADER = "# All settings of these photos."
+_FOLDER = "."
 _FEW = 200
 _PATHS = (
     "data.root", "data.tags", "data.masks", "cams.external.path", "masks.proposals.path",
@@ -54,7 +56,8 @@ def photo_settings(
         changes: laid over it: values of a configuration file, by section and key.
 
     Raises:
-        ConfigError: a change is no valid configuration.
+        ConfigError: a change is no valid configuration, or asks for results in another place or
+            for several runs.
     """
     root = folder.absolute()
     shards = 1 if photos <= _FEW else 4
@@ -72,11 +75,36 @@ def photo_settings(
         "cams": {"splits": ["train"], "affinity": {"enabled": True}},
         "masks": {"background": {"value": 1.0}},
         "retrain": {"enabled": False},
-        "pictures": {"folder": "."},
+        "pictures": {"folder": _FOLDER},
     }
     mapping = overlay(overlay(base, RECIPES[recipe]), changes or {})
     _make_absolute(mapping)
-    return from_mapping(mapping, where="the configuration of the photos")
+    config = from_mapping(mapping, where="the configuration of the photos")
+    _refuse_other_results(config)
+    return config
+
+
+def _refuse_other_results(config: Config) -> None:
+    """Refuse what leads results to other places than those that the command reads and names."""
+    elsewhere = {
+        "name": config.name != NAME,
+        "pictures.folder": config.pictures.folder != _FOLDER,
+    }
+    several = {
+        "sweep": bool(config.sweep),
+        "runs": bool(config.runs),
+        "matrix": bool(config.matrix.axes),
+        "supervision": config.supervision != "tags",
+    }
+    for key in (key for key, applies in elsewhere.items() if applies):
+        raise ConfigError(
+            f"--config: leave out {key}; --out says where `wsss photos` writes its results"
+        )
+    for key in (key for key, applies in several.items() if applies):
+        raise ConfigError(
+            f"--config: leave out {key}, or use the workflow with workflow/presets/photos.yaml; "
+            "`wsss photos` is one run, which learns from tags"
+        )
 
 
 def _make_absolute(mapping: dict[str, Any]) -> None:
