@@ -5,9 +5,11 @@ import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from tests.demo_checkpoints import LABELS, write_segmenter
@@ -17,7 +19,7 @@ from wsss.data.datasets.tag_table import read_table
 from wsss.photos.check import PhotoCheck, check_photos
 from wsss.photos.predict import RECORD
 from wsss.photos.record import read_record
-from wsss.photos.settings import photo_settings
+from wsss.photos.settings import photo_settings, settings_yaml
 
 
 @pytest.mark.slow
@@ -46,6 +48,17 @@ def test_suggested_tags_are_a_table_of_tags(tmp_path: Path) -> None:
     again = run(tmp_path, *command, check=False)
     assert again.returncode != 0
     assert "may hold corrections" in again.stderr
+
+
+@pytest.mark.slow
+def test_tags_of_one_photo_go_into_its_folder(tmp_path: Path) -> None:
+    draw_photos(tmp_path / "my photos", {"a": 0, "b": 1})
+    command = ("wsss", "tags", "suggest", "my photos/a.jpg", "--words", "cat, cow", *CLIP)
+    screen = run(tmp_path, *command).stdout
+    assert [row.image for row in read_table(tmp_path / "my photos/tags.csv")] == ["a.jpg"]
+    assert "then: wsss photos 'my photos'\n" in screen
+    screen = run(tmp_path, *command, "--out", "t.csv").stdout
+    assert "then: wsss photos 'my photos' --tags t.csv\n" in screen
 
 
 @pytest.mark.slow
@@ -140,6 +153,32 @@ def test_paths_of_all_sections_are_those_of_the_user(
     assert settings.data.tags == str(tmp_path / "t.csv")
     assert settings.cams.patch_text.tse.knowledge == str(tmp_path / "animals.json")
     assert settings.masks.proposals.path == str(tmp_path / "sam")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "pets"}, "leave out name; --out says where"),
+        ({"pictures": {"folder": "masks"}}, "leave out pictures.folder; --out says where"),
+        ({"sweep": {"masks.min_score": [0.5, 0.6]}}, "leave out sweep, or use the workflow"),
+        ({"runs": {"a": {"seed": 1}}}, "leave out runs, or"),
+        ({"matrix": {"cams": {"a": {"seed": 1}}}}, "leave out matrix, or"),
+        (
+            {"supervision": "masks", "data": {"masks": "m", "val_list": "v.txt"}},
+            "leave out supervision, or",
+        ),
+    ],
+)
+def test_results_in_other_places_are_refused(changes: dict[str, Any], message: str) -> None:
+    """The command could not say where they are."""
+    with pytest.raises(ConfigError, match=message):
+        photo_settings(Path("photos"), "best", changes=changes)
+
+
+def test_the_settings_that_a_run_wrote_can_be_given_again() -> None:
+    settings = photo_settings(Path("photos"), "best", classes=["cat"])
+    changes = yaml.safe_load(settings_yaml(settings, "snakemake"))
+    assert photo_settings(Path("photos"), "fast", changes=changes) == settings
 
 
 @pytest.mark.parametrize("section", [None, "x"])

@@ -12,6 +12,9 @@ from wsss.cli.options import Device, Precision
 
 PANEL = "Photos"
 Photos = Annotated[Path, typer.Argument(help="Folder with photos.", show_default=False)]
+PhotosOrOne = Annotated[
+    Path, typer.Argument(help="Folder with photos, or one photo.", show_default=False)
+]
 ClipModel = Annotated[
     str, typer.Option("--clip", help="Name of a CLIP of open_clip, or a model config (JSON).")
 ]
@@ -101,13 +104,14 @@ def photos(
 
 
 def suggest(
-    folder: Photos,
+    photos: PhotosOrOne,
     words: Annotated[str, typer.Option(help="Words to choose from, with commas between.")],
     threshold: Annotated[
         float, typer.Option(help="A word is a tag from this probability on.", min=0, max=1)
     ] = 0.1,
     out: Annotated[
-        Path | None, typer.Option(help="Table to write (CSV).", show_default="FOLDER/tags.csv")
+        Path | None,
+        typer.Option(help="Table to write (CSV).", show_default="tags.csv next to the photos"),
     ] = None,
     clip: ClipModel = "",
     weights: ClipWeights = "",
@@ -123,6 +127,7 @@ def suggest(
     from wsss.photos.suggest import suggest_tags
     from wsss.pipeline.photo_run import results_folder
 
+    folder = photos.parent if photos.is_file() else photos
     table = out or folder / "tags.csv"
     if table.exists():
         raise typer.BadParameter(
@@ -136,16 +141,15 @@ def suggest(
     cache = results_folder(folder, None) / "results" / "cache"  # that of a run on these photos
     numerics = {"device": device, "precision": precision}
     photo_count, tagged = suggest_tags(
-        folder, names, table, cache, clip=settings, threshold=threshold, **numerics
+        photos, names, table, cache, clip=settings, threshold=threshold, **numerics
     )
     typer.echo(f"{tagged} of {photo_count} photos have a tag: {table}")
-    typer.echo(f"look through it, then: wsss photos {shlex.quote(str(folder))}")
+    option = ["--tags", str(out)] if out else []
+    typer.echo(f"look through it, then: {shlex.join(['wsss', 'photos', str(folder), *option])}")
 
 
 def predict(
-    photos: Annotated[
-        Path, typer.Argument(help="Folder with photos, or one photo.", show_default=False)
-    ],
+    photos: PhotosOrOne,
     weights: Annotated[
         Path, typer.Option(help="Checkpoint of a segmenter, or the folder of its run.")
     ],
