@@ -14,10 +14,12 @@ from PIL import Image
 
 from tests.demo_checkpoints import LABELS, write_segmenter
 from tests.photos.test_photo_run import CLIP, draw_photos, run, table
+from wsss.compute.threads import fixed_threads
 from wsss.config.errors import ConfigError
 from wsss.data.datasets.tag_table import read_table
+from wsss.data.images.read import read_image
 from wsss.photos.check import PhotoCheck, check_photos
-from wsss.photos.predict import RECORD
+from wsss.photos.predict import RECORD, predict_photos
 from wsss.photos.record import read_record
 from wsss.photos.settings import photo_settings, settings_yaml
 
@@ -205,6 +207,38 @@ def test_a_name_that_is_no_utf8_costs_that_photo_alone(tmp_path: Path) -> None:
     missing = run(tmp_path, "wsss", "predict", "nowhere", "--weights", "run", check=False)
     assert "nowhere: no such folder or photo" in missing.stderr
     assert "data.root" not in missing.stderr
+
+
+@pytest.mark.slow
+def test_on_a_gpu_photos_are_decoded_ahead_and_written_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same order, with the same files; only a few photos are held at once."""
+    photos, weights = tmp_path / "photos", tmp_path / "weights.safetensors"
+    draw_photos(photos, {str(index): index for index in range(20)})
+    (photos / "8.jpg").write_bytes((photos / "8.jpg").read_bytes()[:600])
+    write_segmenter(weights)
+    with fixed_threads(1):
+        expected = predict_photos(photos, weights, tmp_path / "cpu", device="cpu")
+    assert {photo.photo for photo in expected.left_out} == {str(photos / "8.jpg")}
+    decoded, most_ahead = 0, 0
+
+    def reading(*arguments: Any, **options: Any) -> np.ndarray:
+        nonlocal decoded, most_ahead
+        decoded += 1
+        most_ahead = max(most_ahead, decoded - len(list((tmp_path / "gpu").glob("masks/*"))))
+        return read_image(*arguments, **options)
+
+    monkeypatch.setattr("wsss.photos.predict.read_image", reading)
+    pretended = SimpleNamespace(type="cuda")
+    monkeypatch.setattr("wsss.photos.predict.pick_device", lambda _: pretended)
+    with fixed_threads(1):
+        record = predict_photos(photos, weights, tmp_path / "gpu", device="cpu")
+    assert record.entries == expected.entries
+    assert record.left_out == expected.left_out
+    for path in ("masks/3.png", "overlays/3.jpg", "index.html", "review.csv"):
+        assert (tmp_path / "gpu" / path).read_bytes() == (tmp_path / "cpu" / path).read_bytes()
+    assert 2 <= most_ahead <= 10
 
 
 def test_a_photo_that_is_listed_twice_counts_once(tmp_path: Path) -> None:

@@ -150,8 +150,9 @@ def _predict(
         if pick_device(device).type == "cpu":
             with one_thread_each() as threads:
                 yield from ordered_map(lambda s: write(label(load(s))), todo, threads=threads)
-        else:
-            yield from map(lambda s: write(label(load(s))), todo)
+        else:  # the next photos are decoded, and the last ones written, while the GPU works
+            labelled = map(label, ordered_map(load, todo, threads=2))
+            yield from ordered_map(write, labelled, threads=2)
 
     by_id = dict(unchanged)
     tracked = track(entries(), total=len(todo), description="Segmenting photos")
