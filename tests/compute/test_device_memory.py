@@ -15,15 +15,15 @@ _SAID = (
 
 
 class Gpu:
-    """Runs batches of at most `room` images."""
+    """Runs batches of at most `room` images, or of as many bytes."""
 
-    def __init__(self, room: int) -> None:
-        self.room = room
+    def __init__(self, room: int, bytes_each: int = 1) -> None:
+        self.room, self.bytes_each = room, bytes_each
         self.sizes: list[int] = []
 
     def squares(self, part: slice) -> list[int]:
         self.sizes.append(part.stop - part.start)
-        if self.sizes[-1] > self.room:
+        if self.sizes[-1] * self.bytes_each > self.room:
             raise torch.OutOfMemoryError(_SAID)
         return [index**2 for index in range(part.start, part.stop)]
 
@@ -54,3 +54,34 @@ def test_a_plan_comes_before_the_first_attempt(monkeypatch: pytest.MonkeyPatch) 
     gpu = Gpu(3)
     FittingBatches("").run(gpu.squares, 2, bytes_each=5000)
     assert gpu.sizes == [1, 1]
+
+
+def test_each_batch_is_planned_by_its_own_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a large photo small ones run together; after small ones a large one runs alone."""
+    monkeypatch.setattr(device_memory, "free_bytes", lambda: 1000)
+    batches, gpu = FittingBatches(""), Gpu(800)
+    for bytes_each, sizes in ((700, [1, 1]), (100, [2]), (700, [1, 1]), (10, [2])):
+        gpu.bytes_each, gpu.sizes = bytes_each, []
+        assert batches.run(gpu.squares, 2, bytes_each=bytes_each) == [0, 1]
+        assert gpu.sizes == sizes
+    monkeypatch.setattr(device_memory, "free_bytes", lambda: 250)  # others took some meanwhile
+    gpu = Gpu(200, 100)
+    batches.run(gpu.squares, 4, bytes_each=100)
+    assert gpu.sizes == [2, 2]
+
+
+@pytest.mark.parametrize("free", [None, 10_000])
+def test_a_failure_is_remembered_in_bytes(
+    monkeypatch: pytest.MonkeyPatch, free: int | None
+) -> None:
+    """Of images, where nobody knows what one takes."""
+    monkeypatch.setattr(device_memory, "free_bytes", lambda: free)
+    batches = FittingBatches("")
+    for bytes_each, sizes in ((300, [8, 4, 2, 2, 2, 2]), (60, [8]), (100, [6, 2]), (900, [1] * 8)):
+        gpu = Gpu(1000, bytes_each)
+        assert batches.run(gpu.squares, 8, bytes_each=bytes_each) == [i**2 for i in range(8)]
+        assert gpu.sizes == sizes
+    gpu = Gpu(3)
+    batches.run(gpu.squares, 4)
+    batches.run(gpu.squares, 4)
+    assert gpu.sizes == [4, 2, 2, 2, 2]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 from wsss.errors import WsssError
 
@@ -22,7 +23,11 @@ class DeviceMemoryError(WsssError, RuntimeError):
 
 
 class FittingBatches:
-    """Runs batches in parts that fit, and remembers the size that did.
+    """Runs batches in parts that fit.
+
+    Each batch is planned by the memory that is free by then. After a failure no later part takes
+    more than what is tried next: in bytes, since the next batch may have images of another size;
+    in images where the bytes of an image are unknown.
 
     Args:
         remedy: what a person can do where not even one image fits: keys to set.
@@ -30,10 +35,11 @@ class FittingBatches:
 
     def __init__(self, remedy: str) -> None:
         self._remedy = remedy
-        self._most: int | None = None
+        self._most_images: int | None = None
+        self._most_bytes: int | None = None
 
     def run(
-        self, function: Callable[[slice], list[Result]], count: int, *, bytes_each: float = 0
+        self, function: Callable[[slice], list[Result]], count: int, *, bytes_each: int = 0
     ) -> list[Result]:
         """The results of all images of a batch, in their order.
 
@@ -45,12 +51,11 @@ class FittingBatches:
         Raises:
             DeviceMemoryError: one image does not fit.
         """
-        if self._most is None and bytes_each and (free := free_bytes()) is not None:
-            self._most = max(1, int(_SHARE * free / bytes_each))
         results: list[Result] = []
+        most = self._planned(bytes_each)
         while len(results) < count:
             start = len(results)
-            size = min(count - start, self._most or count)
+            size = min(count - start, most or count)
             part, reason = _attempt(function, slice(start, start + size))
             if part is not None:
                 results += part
@@ -58,31 +63,49 @@ class FittingBatches:
             if size == 1:
                 raise DeviceMemoryError(f"out of memory on the GPU: {reason}; {self._remedy}")
             release()
-            self._most = size // 2
+            most = size // 2
+            if bytes_each:
+                self._most_bytes = most * bytes_each
+            else:
+                self._most_images = most
             _log.warning(
                 "%d images at once do not fit into the memory of the GPU; going on with %d. A "
                 "lower compute.batch saves the attempt",
                 size,
-                self._most,
+                most,
             )
         return results
 
+    def _planned(self, bytes_each: int) -> int | None:
+        """Images of a part; None for all of the batch."""
+        if not bytes_each:
+            return self._most_images
+        free = free_bytes()
+        limits = [None if free is None else int(_SHARE * free), self._most_bytes]
+        return min(
+            (max(1, limit // bytes_each) for limit in limits if limit is not None), default=None
+        )
+
 
 def with_less_memory(
-    function: Callable[[], Result], save_memory: Callable[[], bool], remedy: str
+    function: Callable[[], Result], save_memory: Callable[[], bool], remedy: str, module: nn.Module
 ) -> Result:
     """The result of a step; where it does not fit, after saving memory.
 
-    What a failed attempt changed stays, such as running statistics of batch normalisation.
+    A failed attempt leaves no trace in the module: its buffers, such as the running statistics of
+    batch normalisation, are set back before the step is repeated.
 
     Args:
-        function: can be called again after it failed.
+        function: can be called again after it failed. It seeds its own random draws and begins
+            with no gradients, so the repeated step draws what the failed one drew.
         save_memory: makes it take less, and says whether it does.
         remedy: what a person can do where nothing is left to save: keys to set.
+        module: what the step trains.
 
     Raises:
         DeviceMemoryError: it does not fit.
     """
+    before = [buffer.clone() for buffer in module.buffers()]
     while True:
         results, reason = _attempt(lambda _: [function()], slice(1))
         if results is not None:
@@ -90,6 +113,8 @@ def with_less_memory(
         if not save_memory():
             raise DeviceMemoryError(f"out of memory on the GPU: {reason}; {remedy}")
         release()
+        for buffer, value in zip(module.buffers(), before, strict=True):
+            buffer.copy_(value)
         _log.warning(
             "a step does not fit into the memory of the GPU; from now on less is kept for the "
             "backward pass, and computed again there. compute.save_memory: true saves the attempt"

@@ -22,7 +22,7 @@ SETTINGS = TrainingConfig(iterations=12, warmup=3, lr=0.05, checkpoint_every=4)
 
 
 class Problem:
-    """Regression on batches that are a function of their step; an event before a step's loss."""
+    """Regression on batches that are a function of their step; events around a step's loss."""
 
     def __init__(self, **events: Callable[[], None]) -> None:
         torch.manual_seed(5)
@@ -37,6 +37,7 @@ class Problem:
         self.events.get(f"at_{step}", lambda: None)()
         self.seen.append(step)
         fit = (self.module(batch) - batch.sum(1, keepdim=True)).square().mean()
+        self.events.get(f"after_{step}", lambda: None)()
         return {"loss": fit, "fit": fit}
 
     def fit(self, work: Path, key: str = "t", **changes: object) -> Mapping[str, Sequence[float]]:
@@ -221,6 +222,28 @@ def test_a_step_that_does_not_fit_is_repeated_with_less_memory(
     assert savings == [False]
     for name, value in whole.problem.module.state_dict().items():
         assert torch.equal(problem.module.state_dict()[name], value), name
+
+
+def test_a_repeated_step_counts_once_in_running_statistics(tmp_path: Path) -> None:
+    """A training that met its limit ends as one that saved memory from the start."""
+    ends = []
+    for events in ({}, {"after_0": _once(_out_of_memory), "after_5": _once(_out_of_memory)}):
+        problem, work = Problem(**events), tmp_path / str(len(events))
+        problem.module.insert(1, nn.BatchNorm1d(8))
+        trainer = Trainer(
+            problem.module,
+            SETTINGS,
+            seed=3,
+            work=work,
+            key="t",
+            description="test",
+            save_memory=lambda: True,
+        )
+        trainer.fit(problem.batches, problem.losses)
+        ends.append(problem.module.state_dict())
+    assert ends[1]["1.num_batches_tracked"] == 12
+    for name, value in ends[0].items():
+        assert torch.equal(ends[1][name], value), name
 
 
 def test_a_step_that_fits_in_no_way_names_the_keys(tmp_path: Path) -> None:

@@ -192,7 +192,10 @@ class Trainer(Generic[Batch]):
         for group, settings in zip(self._optimizer.param_groups, self._groups, strict=True):
             group["lr"] = learning_rate(step, self._settings, settings.relative)
         parts = with_less_memory(
-            lambda: self._gradients(step, losses, batch), self._can_save_memory, _REMEDY
+            lambda: self._gradients(step, losses, batch),
+            self._can_save_memory,
+            _REMEDY,
+            self._module,
         )
         parameters = (p for group in self._optimizer.param_groups for p in group["params"])
         distributed.average([p.grad for p in parameters if p.grad is not None])
