@@ -12,7 +12,7 @@ import torch
 
 from tests.builders import provenance
 from tests.machines import name_space
-from wsss.artifacts.atomic import atomic_path, write_text
+from wsss.artifacts.atomic import atomic_path, write_one_of_many, write_text
 from wsss.artifacts.checkpoint import save_checkpoint
 
 
@@ -58,6 +58,50 @@ def test_abandoned_temporary_of_a_dead_process_is_removed(tmp_path: Path) -> Non
     mine.write_text("half")
     write_text(tmp_path / "a.txt", "whole")
     assert sorted(os.listdir(tmp_path)) == sorted([mine.name, "a.txt"])
+
+
+def test_a_folder_of_many_files_is_listed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And cleared of what dead writers left by then, of whichever file."""
+    listed, scandir = [], os.scandir
+
+    def counted(folder: Path) -> object:
+        listed.append(Path(folder))
+        return scandir(folder)
+
+    folder = tmp_path / "many"
+    folder.mkdir()
+    (folder / ".7.png.tmp-999999999").write_text("half")
+    mine = folder / f".8.png.tmp-{os.getppid()}"  # that of a living process stays
+    mine.write_text("half")
+    monkeypatch.setattr(os, "scandir", counted)
+    for index in range(5):
+        write_one_of_many(folder / f"{index}.png", b"%d" % index)
+        write_one_of_many(folder / "deep/a.png", b"%d" % index)
+    assert listed == [folder, folder / "deep"]
+    assert sorted(os.listdir(folder)) == [mine.name, *(f"{i}.png" for i in range(5)), "deep"]
+    assert [(folder / f"{i}.png").read_text() for i in range(5)] == list("01234")
+    assert (folder / "deep/a.png").read_text() == "4"
+
+
+def test_one_of_many_files_is_whole_or_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that fails half-way leaves the old file and nothing else."""
+    target = tmp_path / "a.png"
+    write_one_of_many(target, b"old")
+
+    def half(path: Path, content: bytes) -> None:
+        with path.open("wb") as stream:
+            stream.write(content[:2])
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(RuntimeError, match="killed"):
+        write_one_of_many(target, b"new content")
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.png"]
 
 
 def test_a_container_leaves_the_files_of_others_alone(tmp_path: Path) -> None:

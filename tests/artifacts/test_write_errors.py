@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError
 
-from wsss.artifacts.atomic import atomic_path, remove_abandoned, temporary_path, write_text
+from wsss.artifacts.atomic import (
+    atomic_path,
+    remove_abandoned,
+    temporary_path,
+    write_one_of_many,
+    write_text,
+)
 from wsss.artifacts.errors import WriteError
 from wsss.artifacts.failsafe_file import FailsafeFile
 from wsss.artifacts.write_errors import writing
@@ -78,9 +84,19 @@ def _long(folder: Path) -> Path:
         (_long, "File name too long; choose a shorter name"),
     ],
 )
-def test_obstacles_are_reported(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:
+@pytest.mark.parametrize(
+    "write",
+    [lambda path: write_text(path, "x"), lambda path: write_one_of_many(path, b"x")],
+    ids=["text", "one of many"],
+)
+def test_obstacles_are_reported(
+    tmp_path: Path,
+    make: Callable[[Path], Path],
+    message: str,
+    write: Callable[[Path], None],
+) -> None:
     with pytest.raises(WriteError, match=message):
-        write_text(make(tmp_path), "x")
+        write(make(tmp_path))
     if (tmp_path / "full").exists():
         assert (tmp_path / "full" / "dear").read_text() == "dear"
 

@@ -1,6 +1,7 @@
 """The gallery in a browser: with hostile names, and with thousands of photos."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,22 @@ def entries(folder: Path) -> list[Entry]:
         entry(folder, "none", (Tag(1, 0.005), Tag(3, 0.4)), squares(0, 0)),
         entry(folder, "all", (Tag(3, None),), squares(3, 90)),
     ]
+
+
+def test_the_time_of_a_photo_does_not_grow_with_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No folder of pictures is listed for each of them."""
+    scandir, listed = os.scandir, list[str]()
+
+    def counted(folder: Path) -> object:
+        listed.append(Path(folder).name)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    for index in range(6):
+        entry(tmp_path, f"photo {index}", (), squares(1, 30))
+    assert sorted(listed) == ["masks", "overlays", "thumbnails"]
 
 
 def test_flags_and_order_of_doubt(tmp_path: Path) -> None:

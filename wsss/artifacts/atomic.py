@@ -8,6 +8,7 @@ target at once do not disturb each other: each has its own temporary name, and t
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import shutil
@@ -78,6 +79,32 @@ def write_bytes(target: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def write_one_of_many(target: Path, content: bytes) -> None:
+    """Write one of a folder's thousands of files: whole or not at all, in a time of its own.
+
+    Unlike `write_bytes` it does not flush, so a power cut may leave an empty file; who goes on
+    with such a folder looks at the sizes. Nor does it list the folder each time: temporary files of
+    dead writers are removed when a process first writes into the folder.
+
+    Args:
+        target: the final path; its folder is created.
+        content: of the file.
+
+    Raises:
+        WriteError: there is no space or no right to write, or a folder is where the file should be.
+    """
+    temporary = temporary_path(target)
+    with writing(target, temporary):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _clear_once(target.parent)
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, target)
+        finally:
+            with suppress(OSError):  # as a rule it has its final name by now
+                temporary.unlink(missing_ok=True)
+
+
 def temporary_path(target: Path) -> Path:
     """The name under which this process writes ``target`` until it is whole."""
     return target.with_name(f"{_prefix(target.name)}{_MACHINE}-{os.getpid()}")
@@ -87,6 +114,11 @@ def remove_abandoned(folder: Path, name: str = "") -> None:
     """Remove temporary files of writers that no longer run; arguments as for `abandoned`."""
     for path in abandoned(folder, name):
         _remove(path)
+
+
+@functools.cache
+def _clear_once(folder: Path) -> None:
+    remove_abandoned(folder)
 
 
 def abandoned(folder: Path, name: str = "") -> list[Path]:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from wsss.artifacts.atomic import write_bytes
+from wsss.artifacts.atomic import write_one_of_many
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.data.images.label_png import label_png_bytes
@@ -139,7 +139,7 @@ def draw(
         files.mask_thumbnail: _transparent_png(_scaled(labels, small.shape), palette),
     }
     for path, content in contents.items():
-        write_bytes(folder / path, content)
+        write_one_of_many(folder / path, content)
     grid = _at_most(_GRID_SIDE, labels, cv2.INTER_NEAREST)
     counts = np.bincount(labels.ravel(), minlength=256)
     return Drawn(

@@ -56,9 +56,11 @@ def test_existing_masks_are_not_changed(sources: tuple[Path, Path], tmp_path: Pa
     voc, sbd = sources
     out = tmp_path / "out"
     save_mask(out / "b.png", OUTLINED)
+    (out / "a.png").touch()  # what a power cut leaves
     report = write_sbd_masks(voc, sbd, out=out)
     assert (report.present, report.voc, report.sbd) == (1, 1, 0)
     np.testing.assert_array_equal(read_label_png(out / "b.png"), OUTLINED)
+    np.testing.assert_array_equal(read_label_png(out / "a.png"), OUTLINED)
 
 
 def test_missing_masks_are_listed_before_anything_is_written(sources: tuple[Path, Path]) -> None:

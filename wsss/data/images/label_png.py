@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from wsss.artifacts.atomic import temporary_path
-from wsss.artifacts.write_errors import writing
+from wsss.artifacts.atomic import write_one_of_many
 from wsss.config.safe_yaml import read_bytes
 from wsss.data.errors import ImageError
 from wsss.errors import raise_unless_about
@@ -56,15 +53,7 @@ def save_label_png(path: Path, labels: UInt8[np.ndarray, "height width"]) -> Non
     Raises:
         WriteError: there is no space or no right to write.
     """
-    temporary = temporary_path(path)
-    with writing(path, temporary):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(label_png_bytes(labels))
-            os.replace(temporary, path)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    write_one_of_many(path, label_png_bytes(labels))
 
 
 def label_png_bytes(

@@ -6,7 +6,6 @@ Semantic Boundaries Dataset (``cls/<id>.mat``), which has no void.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from scipy.io import loadmat
 
-from wsss.artifacts.atomic import atomic_path, remove_abandoned
+from wsss.artifacts.atomic import remove_abandoned, write_one_of_many
 from wsss.artifacts.progress import track
 from wsss.data.datasets.classes import class_list
 from wsss.data.datasets.voc import AUGMENTED_MASKS, MASKS, list_ids
@@ -44,7 +43,7 @@ class SbdReport:
 def write_sbd_masks(
     voc: Path, sbd: Path, *, name: str = "trainaug", out: Path | None = None
 ) -> SbdReport:
-    """Write the masks of a list; existing ones are not touched.
+    """Write the masks of a list; existing ones are not touched, unless they are empty.
 
     Args:
         voc: folder of VOC 2012.
@@ -60,7 +59,7 @@ def write_sbd_masks(
     targets = {image: folder / f"{image}.png" for image in list_ids(name, voc)}
     of_voc = {image: voc / MASKS / f"{image}.png" for image in targets}
     of_sbd = {image: sbd / "cls" / f"{image}.mat" for image in targets}
-    todo = [image for image, path in targets.items() if not path.is_file()]
+    todo = [image for image, path in targets.items() if not _is_written(path)]
     missing = [i for i in todo if not of_voc[i].is_file() and not of_sbd[i].is_file()]
     if missing:
         raise TruthError(
@@ -72,12 +71,16 @@ def write_sbd_masks(
     from_voc = 0
     for image in track(todo, total=len(todo), description="masks"):
         if of_voc[image].is_file():
-            with atomic_path(targets[image]) as temporary:
-                shutil.copyfile(of_voc[image], temporary)
+            write_one_of_many(targets[image], of_voc[image].read_bytes())
             from_voc += 1
         else:
             save_label_png(targets[image], read_sbd(of_sbd[image]))
     return SbdReport(folder, from_voc, len(todo) - from_voc, len(targets) - len(todo))
+
+
+def _is_written(path: Path) -> bool:
+    """Whether a mask is there; a power cut may leave an empty file."""
+    return path.is_file() and path.stat().st_size > 0
 
 
 def read_sbd(path: Path) -> UInt8[np.ndarray, "height width"]:
