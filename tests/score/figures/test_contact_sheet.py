@@ -1,10 +1,15 @@
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping
@@ -39,6 +44,47 @@ def test_choice_is_spread_over_the_classes_and_fixed() -> None:
     assert {s.id for s in shuffled} == {s.id for s in shown}
     assert sample_images(manifest, 99) == list(manifest)
     assert sample_images(Manifest(()), 4) == []
+
+
+def chosen_plainly(manifest: Manifest, count: int) -> list[Sample]:
+    """The rule of `sample_images` word for word; each turn looks at all images."""
+    remaining = sorted(manifest, key=lambda sample: digest_json(sample.id))
+    shown: Counter[int] = Counter()
+    ids: set[str] = set()
+    while remaining and len(ids) < count:
+        tags = {tag for sample in remaining for tag in sample.tags}
+        rarest = min(tags, key=lambda tag: (shown[tag], tag), default=None)
+        pick = next((s for s in remaining if rarest is None or rarest in s.tags), remaining[0])
+        remaining.remove(pick)
+        ids.add(pick.id)
+        shown.update(pick.tags)
+    return [sample for sample in manifest if sample.id in ids]
+
+
+@given(
+    tags=st.lists(st.lists(st.integers(0, 5), max_size=3, unique=True), max_size=40),
+    count=st.integers(0, 45),
+    seed=st.integers(0, 9),
+)
+def test_the_choice_follows_the_plain_rule(tags: list[list[int]], count: int, seed: int) -> None:
+    manifest = Manifest(tuple(sample(f"{seed}-{n}", *some) for n, some in enumerate(tags)))
+    assert sample_images(manifest, count) == chosen_plainly(manifest, count)
+
+
+def test_the_choice_among_many_images_looks_at_each_once() -> None:
+    """The work grows with the images and with those shown, not with their product."""
+    reads = Counter[str]()
+
+    class Counted(Sample):
+        def __getattribute__(self, name: str) -> Any:
+            reads[name] += 1
+            return super().__getattribute__(name)
+
+    images = tuple(
+        Counted(f"{n}", "train", Path(), 1, 1, "", (n % 7, 7 + n % 3)) for n in range(500)
+    )
+    assert len(sample_images(Manifest(images), 200)) == 200
+    assert reads["tags"] < 3000
 
 
 def products(run: Run) -> dict[str, list[Path]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -149,16 +149,23 @@ def sample_images(manifest: Manifest, count: int) -> list[Sample]:
     In turns, the class that is shown least so far gets one more image: of the remaining ones with
     that tag the one whose digest of the id comes first. The result is in the order of the manifest.
     """
-    remaining = sorted(manifest, key=lambda sample: digest_json(sample.id))
+    ordered = sorted(manifest, key=lambda sample: digest_json(sample.id))
+    by_tag: dict[int, deque[Sample]] = {}
+    for sample in ordered:
+        for tag in sample.tags:
+            by_tag.setdefault(tag, deque()).append(sample)
+    untagged = deque(sample for sample in ordered if not sample.tags)
     shown: Counter[int] = Counter()
     ids: set[str] = set()
-    while remaining and len(ids) < count:
-        tags = {tag for sample in remaining for tag in sample.tags}
-        rarest = min(tags, key=lambda tag: (shown[tag], tag), default=None)
-        pick = next((s for s in remaining if rarest is None or rarest in s.tags), remaining[0])
-        remaining.remove(pick)
-        ids.add(pick.id)
-        shown.update(pick.tags)
+    while len(ids) < count and (by_tag or untagged):
+        rarest = min(by_tag, key=lambda tag: (shown[tag], tag), default=None)
+        remaining = untagged if rarest is None else by_tag[rarest]
+        pick = remaining.popleft()
+        if pick.id not in ids:  # it may have been shown for another of its tags
+            ids.add(pick.id)
+            shown.update(pick.tags)
+        if rarest is not None and not remaining:
+            del by_tag[rarest]
     return [sample for sample in manifest if sample.id in ids]
 
 
