@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,16 @@ from tests.builders import provenance, write_shard
 from tests.workflow.jobs import python_of_jobs
 from wsss.artifacts.checksum import json_with_checksum
 from wsss.artifacts.errors import ArtifactError
-from wsss.artifacts.shard import Item
+from wsss.artifacts.shard import Item, Shard
+from wsss.config.data import DataConfig
+from wsss.config.score import PicturesConfig
 from wsss.data.errors import ImageError
 from wsss.data.images import read
 from wsss.export.errors import ExportError
 from wsss.export.run import export
 from wsss.export.source import open_run
 from wsss.export.task import ExportTask
+from wsss.score.page.files import FILES, RunFiles, Shown, write_shown
 
 from .conftest import Results, make_results
 
@@ -85,6 +89,70 @@ def test_masks_are_found_from_the_folder_above_and_by_the_result_page(
     shutil.copytree(results.folder, project / "results/other")
     with pytest.raises(ExportError, match=r"holds 2 runs; name one of them: .*other, .*tiny"):
         open_run(project, "label")
+
+
+def write_page(run: Path, shards: list[Path], manifest: Path) -> None:
+    """The file of a result page that shows these masks."""
+    made = RunFiles("tiny", manifest, {"masks": shards}, ())
+    contents = {}
+    for path in shards:
+        with Shard(run.parents[1] / path) as shard:
+            contents[str(path)] = shard.content
+    (run / "page").mkdir(exist_ok=True)
+    shown = Shown(made, "tags", DataConfig(), PicturesConfig())
+    write_shown(run / "page", shown, provenance("page", inputs=contents), {}, {})
+
+
+def set_time(seconds: float, *paths: Path) -> None:
+    for path in paths:
+        os.utime(path, (seconds, seconds))
+
+
+@pytest.fixture
+def shortened(results: Results, tmp_path: Path) -> Path:
+    """A run whose configuration dropped the split `val` before its page was made."""
+    run = tmp_path / "results/tiny"
+    shutil.copytree(results.folder, run)
+    set_time(1000, *(run / "masks").glob("*/*.h5"))
+    train = [Path(f"results/tiny/masks/train/{n}-of-2.h5") for n in (1, 2)]
+    write_page(run, train, Path("results/tiny/manifest"))
+    return run
+
+
+def test_masks_of_a_split_that_a_run_dropped_are_not_exported(shortened: Path) -> None:
+    assert open_run(shortened, "label").samples.keys() == {"train"}
+    with pytest.raises(ExportError, match="holds no masks of val"):
+        open_run(shortened, "label", ("val",))
+    val = shortened / "masks/val/1-of-1.h5"
+    val = val.rename(val.with_name("1-of-2.h5"))  # nor must they be whole
+    assert open_run(shortened, "label").samples.keys() == {"train"}
+    set_time(time.time() + 9, val)  # but those that were made after the page
+    with pytest.raises(ExportError, match="1 of 2 parts are missing"):
+        open_run(shortened, "label")
+    (shortened / "page" / FILES).write_text("{")  # damaged: it says nothing
+    set_time(1000, val.rename(val.with_name("1-of-1.h5")))
+    assert open_run(shortened, "label").samples.keys() == {"train", "val"}
+
+
+def test_a_renamed_run_exports_its_own_masks(shortened: Path, results: Results) -> None:
+    """Its page still names those of the folder that it was, where another run may be by now."""
+    renamed = shortened.rename(shortened.with_name("renamed"))
+    shutil.copytree(results.folder, shortened)
+    (shards,) = open_run(renamed, "label").shards.values()
+    assert shards == tuple(renamed / f"masks/train/{n}-of-2.h5" for n in (1, 2))
+
+
+def test_a_run_whose_masks_another_makes_does_not_export_its_old_ones(
+    shortened: Path, results: Results
+) -> None:
+    with Shard(results.folder / "masks/val/1-of-1.h5") as shard:
+        item = shard.read("v1")
+    other = Path("results/other/masks/val/1-of-1.h5")
+    write_shard(shortened.parents[1] / other, "masks", [item], provenance("masks"))
+    write_page(shortened, [other], Path("results/tiny/manifest"))
+    source = open_run(shortened, "label")
+    assert [s.id for s in source.samples["val"]] == ["v1"]
+    assert source.images == 1
 
 
 def test_a_run_that_is_not_finished_is_refused(results: Results, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from wsss.data.manifest import Manifest, Sample
 from wsss.data.manifest_folder import MANIFEST, load
 from wsss.export.errors import ExportError
 from wsss.masks.samples import samples_of
-from wsss.score.page.files import FILES, read_shown
+from wsss.score.page.files import FILES, page_provenance, read_shown
 
 Product = Literal["label", "train"]
 """``label``: every pixel has a label. ``train``: what is learned from, with 255 where unsure."""
@@ -74,6 +74,9 @@ class MaskSource:
 
 def open_run(run: Path, product: Product, splits: Sequence[Split] = SPLITS) -> MaskSource:
     """Find the masks of a run and match them with its manifest; no mask is read yet.
+
+    Masks below the run's folder that are older than its result page, and not shown there, are left
+    out: the configuration was changed since, and the run no longer has them.
 
     Args:
         run: a folder of results, ``results/<name>``, or the folder that has ``results``.
@@ -145,9 +148,38 @@ def _root(folder: Path) -> Path:
 
 def _own_files(folder: Path) -> tuple[Path, list[Path]] | None:
     """Manifest and mask shards below the run's own folder; None where it lacks them."""
-    paths = [path for split in SPLITS for path in _parts(folder / "masks" / split)]
+    page = _Page.of(folder)
+    paths = [path for split in SPLITS for path in _parts(folder / "masks" / split, page)]
     manifest = _own_manifest(folder)
     return (manifest, paths) if manifest and paths else None
+
+
+@dataclass(frozen=True)
+class _Page:
+    """The masks that a run had when its result page was made."""
+
+    time: float
+    contents: frozenset[str]
+    """Digests of their shards. Their paths may be those of another folder: runs are renamed."""
+
+    @staticmethod
+    def of(folder: Path) -> _Page | None:
+        """That of a run; None where it has none that can be read."""
+        try:
+            paths = read_shown(folder).run.shards.get("masks", ())
+            digests = page_provenance(folder).inputs
+        except ArtifactError:
+            return None
+        contents = frozenset(digests[name] for path in paths if (name := str(path)) in digests)
+        return _Page((folder / "page" / FILES).stat().st_mtime, contents)
+
+    def is_of_run(self, paths: Sequence[Path]) -> bool:
+        """Whether shards of a split are those of the page, or were made after it."""
+        return any(path.stat().st_mtime > self.time or self._shows(path) for path in paths)
+
+    def _shows(self, path: Path) -> bool:
+        with Shard(path, kind="masks") as shard:
+            return shard.content in self.contents
 
 
 def _files_of_page(folder: Path, root: Path) -> tuple[Path, list[Path]] | None:
@@ -158,8 +190,11 @@ def _files_of_page(folder: Path, root: Path) -> tuple[Path, list[Path]] | None:
     return root / shown.manifest, [root / path for path in shown.shards.get("masks", ())]
 
 
-def _parts(folder: Path) -> list[Path]:
-    """The shards of a split, in order; where the number of parts was changed, the newest set."""
+def _parts(folder: Path, page: _Page | None) -> list[Path]:
+    """The shards of a split, in order; where the number of parts was changed, the newest set.
+
+    None where the run had other masks, or none of this split, when its page was made.
+    """
     sets: dict[int, dict[int, Path]] = {}
     for path in folder.glob("*-of-*.h5"):
         if match := _PART.fullmatch(path.stem):
@@ -169,6 +204,8 @@ def _parts(folder: Path) -> list[Path]:
     count, parts = max(
         sets.items(), key=lambda item: max(p.stat().st_mtime for p in item[1].values())
     )
+    if page is not None and not page.is_of_run(list(parts.values())):
+        return []
     if missing := sorted(set(range(1, count + 1)) - parts.keys()):
         raise ExportError(
             f"{folder}: {len(missing)} of {count} parts are missing, e.g. "
