@@ -70,6 +70,31 @@ def test_an_older_export_is_replaced_on_demand_alone(results: Results, tmp_path:
         open_run(tmp_path / "nowhere", "label")
 
 
+@pytest.mark.parametrize("out", [".", "sub/..", "..", "../work"])
+def test_the_working_folder_is_not_replaced(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    (tmp_path / "work/sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    task = ExportTask(open_run(results.folder, "label"), photos="none")
+    with pytest.raises(ExportError, match="is the working folder, or holds it; name a new folder"):
+        export("folder", task, Path(out))
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "sub")
+    with pytest.raises(ExportError, match="sub: is a mount point; name a new folder in it"):
+        export("folder", task, Path("sub"))
+    export("folder", task, Path("sub/../new"))
+    assert (tmp_path / "work/new/classes.csv").is_file()
+
+
+def test_a_link_to_an_empty_folder_stays(results: Results, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    task = ExportTask(open_run(results.folder, "label"), photos="none")
+    export("folder", task, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk/classes.csv").is_file()
+
+
 def test_masks_are_found_from_the_folder_above_and_by_the_result_page(
     results: Results, tmp_path: Path
 ) -> None:
