@@ -14,10 +14,11 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Float64, Int32, UInt8
+from jaxtyping import Float64, UInt8
 from pycocotools import mask as rle
 
-Outline = Int32[np.ndarray, "_ 2"]
+from wsss.export.cut_open import Outline, cut_open
+
 _FEWEST = 3  # vertices of a polygon
 
 
@@ -44,7 +45,7 @@ def outlines(mask: UInt8[np.ndarray, "height width"], tolerance: float) -> list[
         while hole >= 0:
             holes.append(simple[hole])
             hole = hierarchy[0][hole][0]
-        result.append(_cut_open(simple[index], holes) + shift)
+        result.append(cut_open(simple[index], holes) + shift)
     return result
 
 
@@ -86,14 +87,3 @@ def _simplified(contour: np.ndarray, tolerance: float) -> Outline:
     """A contour of OpenCV with fewer vertices; what would vanish stays as it is."""
     simple = cv2.approxPolyDP(contour, tolerance, True) if tolerance else contour
     return (simple if len(simple) >= _FEWEST else contour).reshape(-1, 2)
-
-
-def _cut_open(outer: Outline, holes: Sequence[Outline]) -> Outline:
-    """One outline that runs from the outer vertex nearest to each hole around it and back."""
-    for hole in holes:
-        distances = np.abs(outer[:, None] - hole[None]).sum(axis=2)
-        start, first = np.unravel_index(int(distances.argmin()), distances.shape)
-        around = np.roll(hole, -first, axis=0)
-        loop = [outer[: start + 1], around, around[:1], outer[start:]]
-        outer = np.concatenate(loop)
-    return outer
