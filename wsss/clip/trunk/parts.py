@@ -87,6 +87,7 @@ class Trunk:
         return self.class_token is not None
 
 
+@runtime_checkable
 class Tower(Protocol):
     """What tells which methods an image tower can serve: a `Trunk`, or an encoder made of it."""
 
