@@ -52,3 +52,19 @@ def test_neither_imports_what_is_slow(statement: str, afterwards: str) -> None:
     code = f"{statement}\n{check}\n{afterwards}"
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+ASKED = """
+import os, torch
+asked = []
+torch.cuda.is_available = lambda: asked.append(os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK"))
+import wsss.retrain.train, wsss.retrain.predict
+print(set(asked), os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK"))
+"""
+
+
+@pytest.mark.slow
+def test_segmenters_are_imported_without_starting_cuda() -> None:
+    """Its driver would read CUDA_VISIBLE_DEVICES before the job has chosen its GPU."""
+    done = subprocess.run([sys.executable, "-c", ASKED], text=True, capture_output=True, check=True)
+    assert done.stdout.splitlines()[-1] == "{'1'} None"

@@ -40,7 +40,8 @@ sys.stdin.read()
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    for name in (VISIBLE, HELD, SHARED, "SLURM_JOB_ID", "WORLD_SIZE", "LOCAL_RANK"):
+    order = "CUDA_DEVICE_ORDER"
+    for name in (VISIBLE, HELD, SHARED, order, "SLURM_JOB_ID", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(gpus, "_FOLDER", tmp_path / "locks")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -191,6 +192,7 @@ def test_a_device_is_claimed_before_cuda_looks(
     assert [gpu.key for gpu in held] == ["GPU-aaaa-1"]
     assert devices.pick_device("auto") == torch.device("cuda")
     assert os.environ[VISIBLE] == "GPU-bbbb-2"
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # GPUs have the numbers of nvidia-smi
     assert devices.pick_device("auto") == torch.device("cuda")  # its own by now
     monkeypatch.delenv(HELD)
     with pytest.raises(ValueError, match=r"GPU 5 was asked for \(0-based\), but 1 can be seen"):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 _log = logging.getLogger(__name__)
+_ORDER = "CUDA_DEVICE_ORDER"
 
 
 def pick_device(name: str) -> torch.device:
@@ -56,6 +57,9 @@ def _picked(name: str) -> torch.device:
         return torch.device("cpu")
     if kind not in ("auto", "cuda"):
         raise ValueError(f"device {name!r}: expected auto, cpu, cuda or cuda:1 …")
+    os.environ.setdefault(
+        _ORDER, "PCI_BUS_ID"
+    )  # that of nvidia-smi; CUDA's own has fast ones first
     require_cuda(name)
     if kind == "auto" and "SLURM_JOB_ID" in os.environ and VISIBLE not in os.environ:
         if visible_gpus():

@@ -160,7 +160,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
             return super().forward(input)
         # Counts and sums of bfloat16 would be rounded.
         values = input.to(torch.promote_types(input.dtype, torch.float32))
-        size = all_sum(values.new_tensor(values.numel() / values.shape[1]))
+        size = all_sum(values.new_full((), values.numel() / values.shape[1]))
         mean = sum_with_gradient(values.sum((0, 2, 3))) / size
         centred = values - mean[:, None, None]
         variance = sum_with_gradient(centred.square().sum((0, 2, 3))) / size

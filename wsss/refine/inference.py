@@ -25,6 +25,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from wsss.compute.packed_rows import to_device
+
 Network = Callable[[Tensor], Tensor]
 """Images [B, 3, H, W], normalised, sides whole patches, to logits [B, labels, h, w] of any size."""
 
@@ -204,10 +206,14 @@ def slide(
     corners = list(itertools.product(tops, lefts))
     rows, columns = (length // p * p for length, p in zip(side, patch, strict=True))
 
+    index = None
+    if labels is not None:
+        index = to_device(torch.tensor(labels, dtype=torch.long), images.device)
+
     def logits_at(some: Sequence[tuple[int, int]]) -> Tensor:
         crops = [images[:, :, top : top + rows, left : left + columns] for top, left in some]
         logits = network(torch.cat(crops))
-        return logits if labels is None else logits[:, list(labels)]
+        return logits if index is None else logits[:, index]
 
     if window is None:
         return logits_at(corners)

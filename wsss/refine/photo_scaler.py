@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wsss.clip.images import input_size, resize_image
+from wsss.compute.packed_rows import to_device
 
 Photo = UInt8[np.ndarray, "height width 3"]
 
@@ -54,14 +55,14 @@ class PhotoScaler:
             height, width = (max(1, round(side * scale)) for side in sides)
             size = input_size(height, width, self.patch)
             size = (max(size[0], self._least[0]), max(size[1], self._least[1]))
-            return self.normalize(resize_image(photo, size))[None].to(self.device)
+            return self._on_device(resize_image(photo, size))
         if self.resample == "opencv":
             height, width = (
                 max(int(s * scale + 0.5), p) for s, p in zip(sides, self._least, strict=True)
             )
             resized = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
-            return self.normalize(resized)[None].to(self.device)
-        pixels = self.normalize(photo)[None].to(self.device)
+            return self._on_device(resized)
+        pixels = self._on_device(photo)
         if self.scales_from == "photo":
             pixels = self._to_whole_pixels(pixels, (sides[0] * scale, sides[1] * scale))
         else:
@@ -70,6 +71,13 @@ class PhotoScaler:
                 # The factor is given, not the size: coordinates step by exactly 1 / scale.
                 pixels = F.interpolate(pixels, scale_factor=scale, mode="bilinear")
         return pixels
+
+    def _on_device(self, photo: Photo) -> Float[Tensor, "1 3 height width"]:
+        """Normalised, without a wait for the device: the host goes on with the next scale."""
+        pixels = self.normalize(photo)[None]
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        return to_device(pixels, self.device)
 
     def _to_whole_pixels(
         self, pixels: Float[Tensor, "1 3 height width"], sides: tuple[float, float]

@@ -13,6 +13,7 @@ import io
 import warnings
 from pathlib import Path
 
+from wsss._compat.cuda_check import asks_without_starting_cuda
 from wsss._compat.missing_packages import SEGMENTERS, require
 from wsss._compat.on_demand import imported_on_demand
 from wsss._compat.optional_packages import without_optional_packages
@@ -32,6 +33,7 @@ with (
     warnings.catch_warnings(),
     without_optional_packages(),
     imported_on_demand(*_UNUSED),
+    asks_without_starting_cuda(),
 ):
     warnings.simplefilter("ignore")
     import mmseg
