@@ -298,6 +298,7 @@ def test_a_name_is_no_clip(call: Callable[[], Any], message: str) -> None:
         (lambda clip: wsss.patch_text_cams(clip, PHOTO, ["cat"], descriptions={"dog": ["a"]}),
          "descriptions: there is none of cat"),
         (lambda clip: wsss.propagate(np.eye(9), MAPS), "does not fit maps on a grid of 3 x 4"),
+        (lambda clip: wsss.propagate(np.ones((12, 13)), MAPS), "attention .12, 13. does not fit"),
         (lambda clip: wsss.propagate(np.eye(12), MAPS - 1), "values in 0 … 1, not -1.0 … -1.0"),
         (lambda clip: wsss.dense_crf(PHOTO, MAPS * np.nan), "values in 0 … 1, not nan"),
         (lambda clip: wsss.dense_crf(PHOTO, MAPS[0]),
@@ -401,6 +402,8 @@ def test_a_large_photo_is_labelled_in_stripes(
         segmenter.predict(PHOTO),
         segmenter.predict(PHOTO, crf=crf),
     )
+    for off in (None, {"enabled": False}, np.False_):
+        assert np.array_equal(segmenter.predict(PHOTO, crf=off).labels, expected[1].labels)
     monkeypatch.setattr("wsss.api.models._LARGEST_BYTES", 1000)
     monkeypatch.setattr("wsss.retrain.stripes._STRIPE_BYTES", 10_000)
     monkeypatch.delattr("wsss.retrain.segmenter.Segmenter.probabilities")

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,17 @@ def test_files_have_the_modes_that_others_have(tmp_path: Path) -> None:
     assert stat.S_IMODE(expected) & 0o077, "an umask that hides everything shows nothing here"
     for path in (tmp_path / "a.safetensors", inside):
         assert path.stat().st_mode == expected
+
+
+def test_threads_that_write_the_same_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    texts = [str(thread) * 10_000 for thread in range(4)]
+
+    def write_often(text: str) -> None:
+        for _ in range(50):
+            write_text(target, text)
+            assert target.read_text() in texts
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write_often, texts))
+    assert os.listdir(tmp_path) == ["a.txt"]

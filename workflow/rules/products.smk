@@ -6,6 +6,7 @@ from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.watch import is_listed, listing_path
 from wsss.config.base import with_supervision
 from wsss.config.errors import ConfigError
+from wsss.config.paths import expand_path
 from wsss.demo.dataset import RECORD
 from wsss.photos.record import is_complete
 from wsss.pipeline.products import SCORED
@@ -183,6 +184,12 @@ def table_files(name):
         return RUNS.table_files(TABLES[name])
     except ConfigError as error:
         stop(error)
+
+
+def table_lists(name):
+    """The lists of images over which columns of a table are taken."""
+    columns = load_table(TABLES[name]).columns
+    return [str(expand_path(column.images)) for column in columns if column.images]
 
 
 def table_bars(name):

@@ -32,7 +32,7 @@ for name, path in TABLES.items():
             code=code("paper_table"),
             job=job_file("paper_table"),
             packages=packages("paper_table"),
-            content=file_contents([path]),
+            content=file_contents([path, *table_lists(name)]),
             folder=subpath(output.html, parent=True),
             records=lambda wildcards, name=name: [
                 f"--records {row}={file}"

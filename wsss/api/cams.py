@@ -150,7 +150,8 @@ def propagate(
     """
     check_maps("maps", maps)
     patches = maps.shape[1] * maps.shape[2]
-    if attention.ndim != 2 or set(attention.shape) - {patches, patches + 1}:
+    square = attention.ndim == 2 and attention.shape[0] == attention.shape[1]
+    if not square or len(attention) not in {patches, patches + 1}:
         raise ValueError(
             f"attention {list(attention.shape)} does not fit maps on a grid of "
             f"{maps.shape[1]} x {maps.shape[2]} patches"

@@ -87,8 +87,9 @@ class Predictor:
         """
         image = read_image(photo)
         settings = None
-        if crf is not False:
+        if crf:
             settings = section(CrfConfig, **(crf if isinstance(crf, Mapping) else {}))
+            settings = settings if settings.enabled else None
         if stripes := self._in_stripes(image, multi_scale):
             labels, confidence = striped_labels(stripes, image, len(self.names), settings)
             return Segmentation(image, labels, confidence, self.names, self.palette)

@@ -14,6 +14,7 @@ import re
 import shutil
 import socket
 import stat
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from wsss.compute.machine import this_boot
 _MARK = ".tmp-"
 _OLD = ".old"
 _MACHINE = re.sub(r"\W", "_", socket.gethostname()) + f"_{zlib.crc32(this_boot().encode()):08x}"
-_TEMPORARY = re.compile(r"\..+\.tmp-(?:(\w+)-)?(\d+)(?:\.old)?")
+_TEMPORARY = re.compile(r"\..+\.tmp-(?:(\w+)-)?(\d+)(?:_\d+)?(?:\.old)?")
 _LONGEST = 150  # bytes of a name that a temporary one repeats; file systems take 255
 _FORGOTTEN = 7 * 86_400.0  # seconds after which that of another machine or container is removed
 _ATTEMPTS = 50
@@ -106,8 +107,10 @@ def write_one_of_many(target: Path, content: bytes) -> None:
 
 
 def temporary_path(target: Path) -> Path:
-    """The name under which this process writes ``target`` until it is whole."""
-    return target.with_name(f"{_prefix(target.name)}{_MACHINE}-{os.getpid()}")
+    """The name under which this thread writes ``target`` until it is whole."""
+    is_main = threading.current_thread() is threading.main_thread()
+    thread = "" if is_main else f"_{threading.get_native_id()}"
+    return target.with_name(f"{_prefix(target.name)}{_MACHINE}-{os.getpid()}{thread}")
 
 
 def remove_abandoned(folder: Path, name: str = "") -> None:

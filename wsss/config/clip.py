@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from wsss.config.base import Section, chain_field, variant_field
 
@@ -38,7 +38,9 @@ class ClipConfig(Section):
         ),
     )
     template: list[str] = Field(
-        ["a clean origami {}."], description="Prompt templates. Their embeddings are averaged."
+        ["a clean origami {}."],
+        min_length=1,
+        description="Prompt templates. Their embeddings are averaged.",
     )
     long_side: int | None = Field(
         512, description="Scale images to this long side first. null = their own size."
@@ -68,6 +70,17 @@ class ClipConfig(Section):
             "float32)."
         ),
     )
+
+    @field_validator("template")
+    @classmethod
+    def _holds_a_word(cls, templates: list[str]) -> list[str]:
+        for template in templates:
+            if template.count("{}") != 1:
+                raise ValueError(
+                    f"found {template!r}, expected {{}} exactly once, where the word of a class "
+                    "goes, e.g. 'a photo of a {}.'"
+                )
+        return templates
 
 
 class DinoConfig(Section):

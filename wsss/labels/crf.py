@@ -88,10 +88,21 @@ def bounded(
     if share == 1:
         return image, config
     check_deviations(height, width, config)
-    size = (max(1, round(width * share)), max(1, round(height * share)))
     deviations = {name: getattr(config, name) * share for name in ("gaussian_sxy", "bilateral_sxy")}
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    small = bounded_image(image, config)
     return small, config.model_copy(update={"long_side": None, **deviations})
+
+
+def bounded_image(
+    image: UInt8[np.ndarray, "height width 3"], config: CrfConfig
+) -> UInt8[np.ndarray, "rows columns 3"]:
+    """The image alone, for steps that have no deviations."""
+    height, width = image.shape[:2]
+    share = bounded_share(height, width, config)
+    if share == 1:
+        return image
+    size = (max(1, round(width * share)), max(1, round(height * share)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def bounded_share(height: int, width: int, config: CrfConfig) -> float:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32, UInt8
 
 from wsss.config.labels import BackgroundConfig, MasksConfig
 from wsss.labels.background import with_background
-from wsss.labels.crf import bounded, dense_crf
+from wsss.labels.crf import bounded, bounded_image, dense_crf
 from wsss.labels.ignore import IGNORED
 from wsss.labels.proposals import Proposal, relabel
 from wsss.labels.upsample import upsample, winners
@@ -53,8 +53,10 @@ def pseudo_label(
         return np.zeros(image.shape[:2], np.uint8), np.zeros(image.shape[:2], np.float32)
     size = (image.shape[0], image.shape[1])
     crf = config.crf
-    if crf.enabled or config.par:
+    if crf.enabled:
         image, crf = bounded(image, crf)
+    elif config.par:
+        image = bounded_image(image, crf)
     scores = upsample(scores, image.shape[:2])
     if background is not None:
         background = upsample(background[None], image.shape[:2])[0]

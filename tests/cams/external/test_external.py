@@ -169,3 +169,11 @@ def test_seeds_of_other_images_are_reported(
         list(source.maps([_sample("a", size=(9, 9)), _sample("b")]))
     for part in ("2 of 2 seeds", "its image is (9, 9)", "b.npy: no such file", "left over"):
         assert part in str(raised.value)
+
+
+def test_the_check_keeps_no_maps_in_memory(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", _maps(), allow_pickle=True)
+    _, checked = _source(tmp_path)._check(_sample("a"))
+    assert not isinstance(checked, Exception)
+    assert checked.maps.base is None
+    assert checked.maps.nbytes == 0

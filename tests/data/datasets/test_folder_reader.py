@@ -36,6 +36,16 @@ def test_exact_name_wins_over_the_same_name_in_a_sub_folder(photos: Photos) -> N
     assert (photos.tags("a"), photos.tags("sub/a")) == (["cat"], ["dog"])
 
 
+def test_of_many_photos_that_fit_a_few_are_named(photos: Photos) -> None:
+    for folder in range(9):
+        photos.add(f"{folder}/a.jpg")
+    photos.table("image,tags\na.jpg,cat\n")
+    (problem,) = (
+        image.problem for image in read_dataset(photos.config().data).candidates if image.problem
+    )
+    assert "fits several photos: 0/a.jpg, 1/a.jpg, 2/a.jpg and 6 more; write" in problem
+
+
 def test_ambiguous_name(photos: Photos) -> None:
     photos.add("x/a.jpg")
     photos.add("y/a.jpg")

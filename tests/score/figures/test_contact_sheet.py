@@ -15,6 +15,7 @@ from wsss.artifacts.stage import STAGES
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.data.manifest import Manifest, Sample
+from wsss.score.figures import curves
 from wsss.score.figures.contact_sheet import contact_sheet, sample_images
 from wsss.score.figures.curves import class_chart, loss_curve, smoothed
 from wsss.score.figures.overlay import paint_heat, paint_labels
@@ -23,7 +24,7 @@ from wsss.score.record import write_records
 from wsss.score.truth.find import TruthError
 
 from ..conftest import Run
-from ..tables.test_write import records
+from ..tables.test_write import make_record, records
 
 PALETTE = np.arange(256, dtype=np.uint8)[:, None] * np.array([[3, 5, 7]], np.uint8)
 
@@ -200,6 +201,18 @@ def test_loss_curve(tmp_path: Path, suffix: str) -> None:
         loss_curve(log, paths[0])
     with pytest.raises(ArtifactError, match="no such log"):
         loss_curve(tmp_path / "none.csv", paths[0])
+
+
+def test_a_class_chart_of_two_runs_has_the_rows_of_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[curves.Panel] = []
+    monkeypatch.setattr(curves, "draw_bars", lambda panels, *_: drawn.extend(panels))
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path in paths:
+        write_records(path, [make_record("masks", run=path.stem, crf=True)])
+    class_chart(paths, tmp_path / "chart.png")
+    assert list(drawn[0].series) == ["pseudo mask, a", "pseudo mask, b"]
 
 
 def test_class_chart(tmp_path: Path) -> None:

@@ -113,6 +113,18 @@ def test_invalid_labels(truth: list[list[int]], prediction: list[list[int]], mes
     assert confusion.matrix.sum() == 0
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [(np.array([[-1, 0]]), "holds label -1; expected 0 … 2"), (np.zeros((1, 2)), "type float64")],
+)
+def test_labels_are_whole_numbers_from_zero(values: np.ndarray, message: str) -> None:
+    confusion, good = Confusion(3), np.zeros((1, 2), np.uint8)
+    for truth, prediction in ((good, values), (values, good)):
+        with pytest.raises(ValueError, match=message):
+            confusion.add(truth, prediction)
+    assert confusion.matrix.sum() == 0
+
+
 def test_void_truth_hides_a_prediction_but_not_a_bad_label() -> None:
     confusion = Confusion(2)
     with pytest.raises(ValueError, match="label 200"):

@@ -266,6 +266,7 @@ def test_results_of_a_seed_do_not_distinguish_runs() -> None:
     change: dict[str, object] = {"commit": "1", "pixel_accuracy": 0.1, "background": best}
     first = first.model_copy(update=change | {"shard_provenance": (trained,)})
     change["background"] = best.model_copy(update={"value": 0.4})
+    change |= {"miou_by_threshold": (0.2, 0.3), "foreground_by_score": ((4, 1),)}
     second = second.model_copy(update=change | {"commit": "2", "shard_provenance": (again,)})
     assert are_repeats([first, second])
     assert not are_repeats([first, first])

@@ -52,6 +52,15 @@ def test_masks_of_voc_take_precedence(sources: tuple[Path, Path]) -> None:
         assert image.mode == "P"
 
 
+def test_a_list_may_hold_paths_of_image_and_mask(sources: tuple[Path, Path]) -> None:
+    voc, sbd = sources
+    lines = (f"/JPEGImages/{name}.jpg /SegmentationClassAug/{name}.png\n" for name in "ab")
+    (voc / "ImageSets/Segmentation/trainaug.txt").write_text("".join(lines))
+    report = write_sbd_masks(voc, sbd)
+    assert (report.voc, report.sbd) == (1, 1)
+    assert sorted(path.name for path in report.folder.iterdir()) == ["a.png", "b.png"]
+
+
 def test_existing_masks_are_not_changed(sources: tuple[Path, Path], tmp_path: Path) -> None:
     voc, sbd = sources
     out = tmp_path / "out"

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -109,7 +110,8 @@ class ExternalSource:
             seeds = self._read(sample)
         except (ValueError, OSError, RuntimeError) as error:
             return sample.id, error
-        return sample.id, ExternalCams(seeds.maps[:, :0, :0], None, seeds.absent, seeds.extra)
+        none = np.zeros((0, 0, 0), np.float32)  # a view would keep the maps in memory
+        return sample.id, ExternalCams(none, None, seeds.absent, seeds.extra)
 
     def _report(self, checked: Sequence[tuple[str, ExternalCams | Exception]], count: int) -> None:
         errors = [str(result) for _, result in checked if isinstance(result, Exception)]

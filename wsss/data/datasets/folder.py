@@ -43,6 +43,7 @@ from wsss.data.images.read import PHOTO_EXTENSIONS
 
 _log = logging.getLogger(__name__)
 _MOST_LINES = 8
+_SHOWN = 3
 _SYNONYMS = {"train": {"train", "training"}, "val": {"val", "valid", "validation"}}
 
 
@@ -150,9 +151,11 @@ def _without_photo(row: TagRow, photos: list[Path], table: Path, index: PhotoInd
         return Candidate("", "train", table, problem=f"{line} names no image")
     problem = _why_missing(row.image, line, index)
     if photos:
-        paths = ", ".join(str(path.relative_to(index.root)) for path in photos)
+        names = [str(path.relative_to(index.root)) for path in photos[:_SHOWN]]
+        more = f" and {len(photos) - _SHOWN} more" if len(photos) > _SHOWN else ""
         problem = (
-            f"{line}: {row.image!r} fits several photos: {paths}; write the sub folder, or "
+            f"{line}: {row.image!r} fits several photos: {', '.join(names)}{more}; write the sub "
+            "folder, or "
             "rename one"
         )
     return Candidate(row.image, "train", index.root / row.image, problem=problem)

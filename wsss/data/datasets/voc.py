@@ -13,7 +13,7 @@ The embedded demo has the same layout, with its tags in ``tags.csv``. Masks are 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 from xml.etree import ElementTree
 
@@ -139,7 +139,7 @@ def read_list(
 
 
 def list_ids(name: str, root: Path) -> list[str]:
-    """The ids on a list, as they are written there.
+    """The ids on a list, which may have a number or the paths of image and mask on each line.
 
     Args:
         name: a list in ImageSets/Segmentation, or a file.
@@ -149,7 +149,12 @@ def list_ids(name: str, root: Path) -> list[str]:
         DataError: there is no such list.
     """
     root = find_root(root, holds=IMAGES)
-    return [line.split()[0] for line in read_lines(list_file(name, root))]
+    lines = read_lines(list_file(name, root))
+    in_paths = map(_IN_PATH.search, lines)
+    return [
+        str(PurePosixPath(match[1]).with_suffix("")) if match else line.split()[0]
+        for line, match in zip(lines, in_paths, strict=True)
+    ]
 
 
 def list_file(name: str, root: Path) -> Path:

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from wsss.artifacts.errors import ArtifactError
 from wsss.score.figures.chart import COLOURS, plain_axes, save_chart
 from wsss.score.figures.fonts import class_name, drawable, families
-from wsss.score.record import read_records
+from wsss.score.record import Record, read_records
 from wsss.score.tables.rows import row_name
 
 _SMOOTH = 0.05  # share of the steps that the smoothed curve looks back
@@ -85,10 +85,21 @@ def class_chart(records: Sequence[Path], out: Path) -> None:
     panels = []
     for split in dict.fromkeys(record.split for record in shown):
         rows = [record for record in shown if record.split == split]
-        series = {row_name(record): record.iou for record in rows}
-        means = {row_name(record): record.miou for record in rows}
+        names = {id(record): _series_name(record, rows) for record in rows}
+        series = {names[id(record)]: record.iou for record in rows}
+        means = {names[id(record)]: record.miou for record in rows}
         panels.append(Panel(split, series, means, f"{split}, {rows[0].images} images"))
     draw_bars(panels, out, records)
+
+
+def _series_name(record: Record, records: Sequence[Record]) -> str:
+    """The row of a record; with its run and its truth where the others have another one."""
+    parts = [row_name(record)]
+    if len({other.run for other in records}) > 1:
+        parts.append(record.run)
+    if len({other.truth_rule for other in records}) > 1:
+        parts.append(f"truth {record.truth_rule}")
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True)

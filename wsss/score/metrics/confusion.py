@@ -143,6 +143,12 @@ class Confusion:
         return metrics_of(self.matrix)
 
     def _check(self, what: str, values: Shaped[np.ndarray, ...]) -> None:
+        if values.dtype.kind not in "bui":
+            raise ValueError(f"the {what} is of type {values.dtype}, expected whole numbers")
+        if values.size and int(values.min()) < 0:
+            raise ValueError(
+                f"the {what} holds label {values.min()}; expected 0 … {self.labels - 1}"
+            )
         if values.size and int(values.max()) >= self.labels:
             highest = int(values.max())
             hint = " (ignored pixels: score this map with an ignore band)" * (highest == IGNORE)

@@ -11,6 +11,7 @@ from typing import get_args
 from wsss.artifacts.errors import ArtifactError
 from wsss.config.base import MIXED, UPPER_BOUND
 from wsss.config.paths import expand_path
+from wsss.data.datasets.files import read_lines
 from wsss.refine.training.efficiency import Efficiency
 from wsss.score.image_counts_file import Scored, read_image_counts, read_scored
 from wsss.score.metrics.bootstrap import (
@@ -235,7 +236,7 @@ def _of_images(matches: Sequence[Scored], column: Column, where: str) -> Cell:
     path = expand_path(column.images)
     if not path.is_file():
         raise ArtifactError(f"{where}: {path}: no such list of images; put it there")
-    ids = path.read_text("utf-8").split()
+    ids = read_lines(path)
     values, classes, tables = [], [], []
     class_mean = matches[0].record.class_mean
     for file, record in matches:
@@ -251,11 +252,12 @@ def _of_images(matches: Sequence[Scored], column: Column, where: str) -> Cell:
         classes.append({n: defined(v) for n, v in zip(record.iou, metrics.iou, strict=True)})
         tables.append(listed)
     single = len(tables) == 1
+    resamples = matches[0].record.resamples
     return Cell(
         values=tuple(values),
-        interval=interval(tables[0], class_mean=class_mean)
+        interval=interval(tables[0], class_mean=class_mean, resamples=resamples)
         if single
-        else seeds_interval(tables, class_mean=class_mean),
+        else seeds_interval(tables, class_mean=class_mean, resamples=resamples),
         classes=tuple(classes),
         records=tuple(record for _, record in matches),
         images=len(set(ids)),

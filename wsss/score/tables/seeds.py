@@ -21,6 +21,7 @@ _RESULTS = frozenset(
         *("coverage_accuracy", "report_mean", "confusion", "boundary_iou", "boundary_miou"),
         *("false_positive", "false_negative"),
         *("false_positive_by_class", "false_negative_by_class"),
+        *("miou_by_threshold", "foreground_by_score"),
     }
 )
 _LABELS = frozenset({"run", "seed", "commit"})

@@ -19,6 +19,7 @@ from wsss.data.datasets.classes import (
     spellings,
     unicode_form,
 )
+from wsss.data.images.read import PHOTO_EXTENSIONS
 from wsss.data.manifest import Manifest, Sample
 from wsss.labels.ignore import IGNORED
 from wsss.score.truth.errors import TruthError
@@ -60,10 +61,10 @@ class RunImages:
         path = PurePosixPath(unicode_form(name.replace("\\", "/")))
         tails = [PurePosixPath(*path.parts[start:]) for start in range(len(path.parts))]
         for tail in tails:
-            for text in (str(tail), str(tail.with_suffix(""))):
+            for text in (str(tail), str(_without_ending(tail))):
                 if text in self._by_id:
                     return self._by_id[text]
-        for text in (path.name, path.stem):
+        for text in (path.name, _without_ending(path).name):
             if len(samples := self._by_name.get(text, [])) == 1:
                 return samples[0]
         return None
@@ -117,3 +118,8 @@ class RunImages:
 
     def _nearest(self, name: str) -> str:
         return nearest(name, self._names) or f" ({', '.join(self._names[:9])} …)"
+
+
+def _without_ending(path: PurePosixPath) -> PurePosixPath:
+    """Without that of a picture; ``scan.02`` is the name of an image."""
+    return path.with_suffix("") if path.suffix.lower() in PHOTO_EXTENSIONS else path
