@@ -124,11 +124,11 @@ def test_a_large_photo_is_labelled_at_a_bounded_size(par: bool) -> None:
 
 
 def test_settings_of_a_crf_that_does_not_run_are_not_judged() -> None:
-    scores, image = noise(2, 40, 60)
-    crf = {"enabled": False, "gaussian_sxy": 0.0001, "long_side": 30}
+    scores, image = noise(2, 20, 900)
+    crf = {"enabled": False, "gaussian_sxy": 0.01, "long_side": 450}
     config = MasksConfig.model_validate({"crf": crf, "par": True})
     label, _ = pseudo_label(scores, [0, 1], image, config)
-    assert label.shape == (40, 60)
+    assert label.shape == (20, 900)
     enabled = MasksConfig.model_validate({"crf": crf | {"enabled": True}})
     with pytest.raises(ValueError, match="gaussian_sxy is 0"):
         pseudo_label(scores, [0, 1], image, enabled)
