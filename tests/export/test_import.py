@@ -1,5 +1,6 @@
 """The way back: what was exported, corrected elsewhere and imported is what scoring reads."""
 
+import io
 import json
 import re
 import shutil
@@ -14,10 +15,14 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from wsss.config.data import DataConfig
+from wsss.data.images.label_png import save_label_png
 from wsss.data.manifest_folder import load
 from wsss.export.brush import encode_brush
+from wsss.export.errors import ExportError
+from wsss.export.own_masks import own_masks, tolerance_of
 from wsss.score.truth.corrections.importer import Source, import_masks
 from wsss.score.truth.corrections.label_studio import decode_brush
+from wsss.score.truth.corrections.unchanged import is_unchanged
 from wsss.score.truth.errors import TruthError
 from wsss.score.truth.find import find_truth
 
@@ -33,7 +38,7 @@ def annotated(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def exported(results: Results, form: Source, folder: Path, product: str) -> Path:
+def exported(results: Results, form: Source, folder: Path, product: str, **options: Any) -> Path:
     """The file that comes back from a program that changed nothing."""
     if form == "cvat":
         results.export("cvat", folder / "cvat.zip", product=product)
@@ -41,7 +46,7 @@ def exported(results: Results, form: Source, folder: Path, product: str) -> Path
     if form == "png":
         results.export("folder", folder / "folder", product=product)
         return folder / "folder/labels"
-    results.export(form, folder / form, product=product)
+    results.export(form, folder / form, product=product, **options)
     if form == "coco":
         return folder / "coco/annotations/instances_train.json"
     tasks = folder / "label-studio/tasks.json"
@@ -236,15 +241,143 @@ def test_what_does_not_fit_the_run_is_refused(
         imported(results, source, form, tmp_path / "hand")
 
 
+def paint(path: Path, label: int = 1) -> None:
+    """A correction: a small square in an index PNG."""
+    labels = np.array(Image.open(path))
+    labels[40:43, 2:5] = label
+    save_label_png(path, labels)
+
+
+@pytest.mark.parametrize(
+    ("form", "product", "options"),
+    [
+        ("png", "label", {}),
+        ("png", "train", {}),
+        ("cvat", "label", {}),
+        ("cvat", "train", {}),
+        ("coco", "label", {}),
+        ("coco", "train", {}),
+        ("coco", "label", {"polygons": True}),
+        ("coco", "train", {"polygons": True}),
+        ("coco", "label", {"polygons": True, "tolerance": 0.0}),
+        ("coco", "label", {"polygons": True, "tolerance": 3.0}),
+    ],
+)
+def test_masks_that_nobody_changed_are_no_corrections(
+    results: Results, form: Source, product: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    source = exported(results, form, tmp_path, product, **options)
+    out = tmp_path / "hand"
+    with own_masks(results.folder, tolerance_of(source) if form == "coco" else None) as own:
+        with pytest.raises(TruthError, match=r"every mask is as the run .* or pass --unchanged"):
+            imported(results, source, form, out, own=own)
+        assert not out.exists()
+        change_one(source, form)
+        text = imported(results, source, form, out, own=own)
+    assert text.startswith(f"1 masks of 9 images in {out}: 1 new, 0 changed, 0 as before")
+    assert "since the run has the same mask:" in text
+    assert [path.name for path in out.rglob("*.png")] == ["a.png"]
+    assert imported(results, source, form, out).startswith(("9 masks", "6 masks"))
+
+
+def change_one(source: Path, form: Source) -> None:
+    """Somebody removes a part of two pixels from the mask of ``a``, or paints a small one."""
+    if form == "png":
+        paint(source / "train/a.png")
+    elif form == "cvat":
+
+        def painted(content: bytes) -> bytes:
+            picture = np.array(Image.open(io.BytesIO(content)))
+            picture[11, 15] = (128, 0, 0)  # one pixel of the second class becomes the first
+            buffer = io.BytesIO()
+            Image.fromarray(picture).save(buffer, format="PNG")
+            return buffer.getvalue()
+
+        edit_zip("SegmentationClass/a.png", painted)(source)
+    else:
+
+        def drop(content: Any) -> None:
+            number = next(i["id"] for i in content["images"] if i["file_name"] == "a.jpg")
+            mine = [a for a in content["annotations"] if a["image_id"] == number]
+            content["annotations"].remove(mine[-1])
+
+        edit_json(drop)(source)
+
+
+def test_an_edge_that_moved_by_a_pixel_is_no_correction_where_outlines_are_kept() -> None:
+    own = np.zeros((40, 50), np.uint8)
+    own[10:30, 10:30] = 1
+    own[15:20, 15:16] = 255
+    shifted = np.roll(own, 1, axis=1)
+    assert is_unchanged(shifted, [own], outlined=True)
+    assert not is_unchanged(shifted, [own], outlined=False)
+    assert not is_unchanged(np.roll(own, 2, axis=1), [own], outlined=True)
+    assert is_unchanged(np.where(own == 255, 0, own), [own], outlined=True)  # as COCO writes it
+    assert not is_unchanged(np.where(own == 255, 0, own), [own], outlined=False)
+    for place, label in (((35, 45), 1), ((20, 20), 0), ((12, 12), 2)):  # one pixel is a correction
+        changed = own.copy()
+        changed[place] = label
+        assert not is_unchanged(changed, [own], outlined=True)
+        assert not is_unchanged(changed, [own], outlined=False)
+    assert not is_unchanged(own[:, :-1], [own], outlined=True)
+    assert not is_unchanged(own, [], outlined=True)
+
+
+def test_a_mask_of_an_earlier_import_stays_where_the_source_has_that_of_the_run(
+    results: Results, tmp_path: Path
+) -> None:
+    """Two people may correct two exports of a run; and someone may take a correction back."""
+    source, out = exported(results, "png", tmp_path, "train"), tmp_path / "hand"
+    before = (source / "train/a.png").read_bytes()
+    paint(source / "train/a.png")
+    paint(source / "train/full.png")
+    with own_masks(results.folder) as own:
+        imported(results, source, "png", out, own=own)
+        corrected = (out / "a.png").read_bytes()
+        (source / "train/a.png").write_bytes(before)
+        save_label_png(out / "turned.png", results.train["train", "turned"])
+        text = imported(results, source, "png", out, own=own)
+    assert text.startswith(f"2 masks of 9 images in {out}: 0 new, 0 changed, 2 as before")
+    assert "one of an earlier import stays: 1 images ('a'); --unchanged replaces it" in text
+    assert "so had an earlier import: 1 images ('turned'); delete those that nobody" in text
+    assert (out / "a.png").read_bytes() == corrected
+    assert "0 new, 1 changed" not in text
+    text = imported(results, source, "png", out)
+    assert text.startswith(f"9 masks of 9 images in {out}: 6 new, 1 changed, 2 as before")
+    np.testing.assert_array_equal(np.array(Image.open(out / "a.png")), results.train["train", "a"])
+
+
+def test_a_run_whose_masks_are_gone_cannot_tell_what_was_corrected(
+    results: Results, tmp_path: Path
+) -> None:
+    folder = tmp_path / "results/tiny"
+    shutil.copytree(results.folder / "manifest", folder / "manifest")
+    with (
+        pytest.raises(ExportError, match=r"holds no masks .*; or pass --unchanged"),
+        own_masks(folder),
+    ):
+        pass
+
+
 @pytest.mark.slow
 def test_the_command_says_what_to_do_next(results: Results, tmp_path: Path) -> None:
     source = exported(results, "png", tmp_path, "label")
     shutil.rmtree(source / "val")
+    paint(source / "train/a.png")
+    paint(source / "train/full.png")
     options = ("--format", "png", "--run", results.folder, "--out", "hand")
     done = wsss("import-masks", source, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "7 masks of 9 images in hand: 7 new, 0 changed, 0 as before",
+        "2 masks of 9 images in hand: 2 new, 0 changed, 0 as before",
+        "left out, since the run has the same mask: 5 images ('dots.in.name', 'empty', "
+        "'images/under', 'sub folder/bild ü', 'turned'); --unchanged takes them, too",
+        "score with them: data.masks: hand",
+        "learn from them: retrain.corrected: hand",
+    ]
+    done = wsss("import-masks", source, *options, "--unchanged", cwd=tmp_path)
+    assert done.stdout.splitlines() == [
+        "7 masks of 9 images in hand: 5 new, 0 changed, 2 as before",
         "score with them: data.masks: hand",
         "learn from them: retrain.corrected: hand",
     ]

@@ -15,6 +15,8 @@ from wsss.labels.ignore import IGNORED
 
 UNSURE: Final = "unsure"
 """The label of 255 in formats whose labels are words."""
+POLYGONS: Final = "polygons_within"
+"""What an export says of itself: the tolerance of its polygons, if it has any."""
 
 
 @dataclass(frozen=True)
@@ -67,4 +69,5 @@ class ExportTask:
             "product": source.product,
             "images": {split: len(samples) for split, samples in source.samples.items()},
             "classes": list(source.classes.names),
+            **({POLYGONS: self.tolerance} if self.polygons else {}),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -159,15 +160,29 @@ def import_masks(
         bool,
         typer.Option("--keep-empty", help="COCO: images without annotation are background."),
     ] = False,
+    unchanged: Annotated[
+        bool,
+        typer.Option(
+            "--unchanged", help="Take masks, too, that are as the run has them: they were approved."
+        ),
+    ] = False,
 ) -> None:
     """Take corrected masks back, as PNGs for data.masks or retrain.corrected.
 
-    Only images that somebody annotated are taken. Labels are matched by their names.
+    Only images that somebody annotated are taken: masks that are as the run has them are left out.
+    Labels are matched by their names.
     """
+    from wsss.export.own_masks import own_masks, tolerance_of
     from wsss.export.source import manifest_of
     from wsss.score.truth.corrections.importer import import_masks as run_import
 
-    typer.echo(str(run_import(source, form, manifest_of(run), out, keep_empty=keep_empty)))
+    manifest_dir = manifest_of(run)
+    with ExitStack() as stack:
+        takes_all = unchanged or form == "label-studio"  # which says itself what was submitted
+        tolerance = tolerance_of(source) if form == "coco" else None
+        own = None if takes_all else stack.enter_context(own_masks(run, tolerance))
+        report = run_import(source, form, manifest_dir, out, own=own, keep_empty=keep_empty)
+    typer.echo(str(report))
 
 
 def register(app: typer.Typer, panel: str) -> None:

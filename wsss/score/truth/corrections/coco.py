@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from wsss.data.manifest import Sample
+from wsss.labels.layers import layered
 from wsss.score.truth.coco import outline_mask
 from wsss.score.truth.corrections.files import read_json
 from wsss.score.truth.corrections.images import Correction, RunImages
@@ -60,7 +61,6 @@ def read_coco(
 def _draw(
     sample: Sample, annotations: list[dict[str, Any]], labels: dict[Any, int], source: Path
 ) -> np.ndarray:
-    drawn = np.zeros((sample.height, sample.width), np.uint8)
     regions = []
     for annotation in annotations:
         number = annotation.get("id")
@@ -72,7 +72,5 @@ def _draw(
                 f"{source}: the outline of annotation {number} ({sample.id!r}) cannot be drawn "
                 f"({type(error).__name__}: {error}); mend or remove it"
             ) from None
-        regions.append((np.count_nonzero(mask), label, mask))
-    for _, label, mask in sorted(regions, key=lambda region: -region[0]):
-        drawn[mask] = label
-    return drawn
+        regions.append((label, mask))
+    return layered(regions, sample.height, sample.width)

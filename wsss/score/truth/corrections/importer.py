@@ -4,13 +4,15 @@
 
     <out>/<id>.png      0 background, 1 … classes, 255 unsure
 
-A later import adds to the folder; a mask that is equal to the one there is not written again. Each
-mask is written whole or not at all: after an error, mend the source and import it again.
+Masks that are still those of the run are left out: nobody corrected them, so they are no truth. A
+later import adds to the folder, and removes nothing; a mask that is equal to the one there is not
+written again. Each mask is written whole or not at all: after an error, mend the source and import
+it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -25,14 +27,22 @@ from wsss.score.truth.corrections.images import Correction, RunImages
 from wsss.score.truth.corrections.label_studio import read_label_studio
 from wsss.score.truth.corrections.pngs import read_pngs
 from wsss.score.truth.corrections.report import ImportReport
+from wsss.score.truth.corrections.unchanged import Labels, is_unchanged
 from wsss.score.truth.errors import TruthError
 
 _Reader = Callable[[Path, RunImages, ImportReport], Iterator[Correction]]
 Source = Literal["coco", "label-studio", "cvat", "png"]
+_OUTLINED = {"coco", "cvat"}
 
 
 def import_masks(
-    source: Path, form: Source, manifest_dir: Path, out: Path, *, keep_empty: bool = False
+    source: Path,
+    form: Source,
+    manifest_dir: Path,
+    out: Path,
+    *,
+    own: Callable[[str], Iterable[Labels]] | None = None,
+    keep_empty: bool = False,
 ) -> ImportReport:
     """Write the corrected masks of a file or folder as index PNGs.
 
@@ -41,11 +51,14 @@ def import_masks(
         form: its format.
         manifest_dir: the manifest of the run that the masks belong to.
         out: folder of PNGs; it may hold those of earlier imports, and nothing else.
+        own: gives the masks that the run itself has of an image; masks that are equal to them are
+            left out. None: all are taken, as those of Label Studio, which says itself what somebody
+            submitted.
         keep_empty: of COCO, see `read_coco`.
 
     Raises:
-        TruthError: the source cannot be read, does not fit the run or holds no mask of it, or the
-            folder holds other things.
+        TruthError: the source cannot be read, does not fit the run or holds no corrected mask of
+            it, or the folder holds other things.
         ArtifactError: the manifest is missing or damaged.
     """
     _check_folder(out)
@@ -60,7 +73,16 @@ def import_masks(
     }
     corrections = readers[form](source, images, report)
     for correction in track(corrections, total=len(manifest), description="Importing masks"):
-        _save(item_path(out, correction.sample.id, ".png"), correction, report)
+        image = correction.sample.id
+        is_own = own is not None and is_unchanged(
+            correction.labels, own(image), outlined=form in _OUTLINED
+        )
+        _save(item_path(out, image, ".png"), correction, report, is_own=is_own)
+    if not report.masks and (report.own or report.own_elsewhere):
+        raise TruthError(
+            f"{source}: every mask is as the run of {manifest_dir} has it; correct some first, or "
+            "pass --unchanged if somebody looked at them and found them right"
+        )
     if not report.masks:
         left_out = [*report.unknown, *report.empty]
         example = f", but e.g. {left_out[0]!r}" if left_out else ""
@@ -71,11 +93,17 @@ def import_masks(
     return report
 
 
-def _save(path: Path, correction: Correction, report: ImportReport) -> None:
+def _save(path: Path, correction: Correction, report: ImportReport, *, is_own: bool) -> None:
     content = label_png_bytes(correction.labels)
     before = path.read_bytes() if path.is_file() else None
+    image = correction.sample.id
     if before == content:
         report.unchanged += 1
+        if is_own:
+            report.own_before.append(image)
+        return
+    if is_own:  # a mask of an earlier import may be the work of somebody else: it stays
+        (report.own if before is None else report.own_elsewhere).append(image)
         return
     save_label_png(path, correction.labels)
     if before is None:

@@ -22,10 +22,16 @@ class ImportReport:
     """Names that are no image of the run."""
     empty: list[str] = field(default_factory=list)
     """Images that the source lists without a mask."""
+    own: list[str] = field(default_factory=list)
+    """Images whose mask is that of the run; left out."""
+    own_elsewhere: list[str] = field(default_factory=list)
+    """The same, where the folder has another mask, which stays."""
+    own_before: list[str] = field(default_factory=list)
+    """The same, where the folder has that mask already; part of `unchanged`."""
 
     @property
     def masks(self) -> int:
-        """Masks that the source holds of the run's images."""
+        """Masks that the source holds of the run's images, without those that are left out."""
         return self.new + self.changed + self.unchanged
 
     def __str__(self) -> str:
@@ -37,6 +43,21 @@ class ImportReport:
             lines.append(f"left out, since nothing was drawn there: {list_images(self.empty)}")
         if self.unknown:
             lines.append(f"left out, since the run has none so called: {list_images(self.unknown)}")
+        if self.own:
+            lines.append(
+                f"left out, since the run has the same mask: {list_images(self.own)}; "
+                "--unchanged takes them, too"
+            )
+        if self.own_elsewhere:
+            lines.append(
+                "left out, since the run has the same mask; the other one of an earlier import "
+                f"stays: {list_images(self.own_elsewhere)}; --unchanged replaces it"
+            )
+        if self.own_before:
+            lines.append(
+                "the run has the same mask, and so had an earlier import: "
+                f"{list_images(self.own_before)}; delete those that nobody looked at"
+            )
         lines.append(f"score with them: data.masks: {self.out}")
         lines.append(f"learn from them: retrain.corrected: {self.out}")
         return "\n".join(lines)
