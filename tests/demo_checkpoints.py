@@ -34,10 +34,11 @@ def write_segmenter(path: Path) -> Path:
     from wsss.retrain.architecture import build_model, model_config
     from wsss.retrain.segmenter import segmenter_facts
 
-    retrain = from_mapping({"retrain": {"model": "segformer-b0", "crop": 96}}).retrain
+    config = from_mapping({"retrain": {"model": "segformer-b0", "crop": 96}})
+    retrain = config.retrain
     torch.manual_seed(0)
     network = build_model(model_config(retrain.model, labels=len(LABELS), crop=retrain.crop))
     provenance = Provenance(stage="retrain", config={}, seed=0, code="", packages={}, weights={})
-    facts = segmenter_facts(network, retrain, LABELS).model_dump(mode="json")
+    facts = segmenter_facts(network, retrain, config.predict, LABELS).model_dump(mode="json")
     save_checkpoint(path, network.state_dict(), provenance, facts)
     return path

@@ -16,6 +16,7 @@ from tests.retrain.conftest import build_config, make_data
 from tests.retrain.small_networks import small
 from tests.retrain.trainings import Killed, Result, run
 from wsss.artifacts.checkpoint import load_checkpoint
+from wsss.artifacts.checkpoint_header import checkpoint_provenance
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import progress_lines
@@ -132,6 +133,34 @@ def test_a_checkpoint_contains_everything_that_prediction_needs(data: Any, train
     assert probs.shape == (1, 4, 30, 50)
     window = load_segmenter(path, "cpu", scales=(1.0,), window=32).facts
     assert (window.scales, window.window) == ((1.0,), 32)
+
+
+def test_a_checkpoint_notes_how_its_run_predicts_and_does_not_depend_on_it(
+    data: Any, configure: Configure, tmp_path: Path, trained: Any, kill_at: Any
+) -> None:
+    noted = {"scales": [0.5, 1.0], "average": "logits", "window": 64, "stride": 48}
+    config = configure(predict=noted)
+    stage = STAGES["retrain"]
+    assert stage.watched(config) == stage.watched(configure())
+    shutil.copytree(trained[0] / "work", tmp_path / "work")
+    kill_at(0)  # no step may begin
+    assert run(data, config, tmp_path) == trained[1]
+    path = tmp_path / "segmenter.safetensors"
+    facts = load_segmenter(path, "cpu").facts
+    assert facts.model_dump(include=set(noted)) == noted | {"scales": (0.5, 1.0)}
+    assert load_segmenter(trained[0] / "segmenter.safetensors", "cpu").facts.scales == (
+        0.75, 1.0, 1.5,
+    )  # fmt: skip
+    keys = [checkpoint_provenance(p).key() for p in (path, trained[0] / "segmenter.safetensors")]
+    assert keys[0] == keys[1]
+
+
+def test_a_window_that_does_not_suit_the_network_is_refused_before_the_training(
+    data: Any, configure: Configure, tmp_path: Path, kill_at: Any
+) -> None:
+    kill_at(0)
+    with pytest.raises(ValueError, match=r"predict\.window is 8; expected a multiple of the"):
+        run(data, configure(predict={"window": 8}), tmp_path)
 
 
 def test_mmsegmentation_can_use_what_is_in_the_work_folder(trained: Any) -> None:

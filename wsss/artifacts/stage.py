@@ -268,7 +268,8 @@ STAGES: dict[str, Stage] = {
         Stage(
             "retrain",
             ("wsss.retrain.train",),
-            ("seed", "supervision", "data.max_pixels", "retrain", *_CLIP),
+            ("seed", "supervision", "data.max_pixels", "retrain", "predict", *_CLIP),
+            idle=(*_IDLE, "predict"),  # the checkpoint notes it, beside the weights
         ),
         Stage(
             "predict",

@@ -33,6 +33,24 @@ Network = Callable[[Tensor], Tensor]
 _WINDOW_BATCH = 8  # fixed, since a result must not depend on a setting of the machine
 
 
+def check_window(window: int | None, patch: tuple[int, int], smallest: int | None = None) -> None:
+    """Refuse a window that does not suit a network.
+
+    Args:
+        window: side, pixels; None: no windows.
+        patch: height and width of the network's patches, pixels.
+        smallest: as of `MultiScaleInference`, which only segmenters have.
+
+    Raises:
+        ValueError: it is no multiple of the patch, or too small.
+    """
+    if window is not None and (any(window % p for p in patch) or window < (smallest or 1)):
+        raise ValueError(
+            f"{'predict' if smallest else 'infer'}.window is {window}; expected a multiple of "
+            f"the network's patch ({patch[0]} x {patch[1]} pixels), at least {smallest or 1}"
+        )
+
+
 class MultiScaleInference:
     """Probabilities of images, averaged over scales and mirroring.
 
@@ -73,11 +91,7 @@ class MultiScaleInference:
         window_batch: int = _WINDOW_BATCH,
         smallest: int | None = None,
     ) -> None:
-        if window is not None and (any(window % p for p in patch) or window < (smallest or 1)):
-            raise ValueError(
-                f"{'predict' if smallest else 'infer'}.window is {window}; expected a multiple of "
-                f"the network's patch ({patch[0]} x {patch[1]} pixels), at least {smallest or 1}"
-            )
+        check_window(window, patch, smallest)
         self._network, self._scales, self._patch = network, scales, patch
         self._average, self._grid, self._share = average, grid, share
         self._mirror_first, self._mirror_in_batch = mirror_first, mirror_in_batch

@@ -22,7 +22,7 @@ from wsss.compute.precision import autocast
 from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.data.images.label_png import voc_palette
 from wsss.data.manifest import Sample
-from wsss.refine.inference import MultiScaleInference
+from wsss.refine.inference import MultiScaleInference, check_window
 from wsss.retrain.architecture import SMALLEST_SIDE, ClipTower, build_model, model_config
 from wsss.retrain.attention import attention_bytes, refuse_too_large
 from wsss.retrain.stripes import StripedInference
@@ -42,7 +42,7 @@ class SegmenterFacts(BaseModel):
     palette: tuple[tuple[int, int, int], ...]
     """RGB colour of each label."""
     scales: tuple[float, ...]
-    """This and what follows are as in the section `predict`."""
+    """This and the next three are as in the section `predict` of the run, when it trained."""
     average: Literal["probabilities", "logits"]
     window: int | None
     stride: int | None
@@ -55,30 +55,40 @@ class SegmenterFacts(BaseModel):
 def segmenter_facts(
     network: Any,
     retrain: RetrainConfig,
+    predict: PredictConfig,
     labels: tuple[str, ...],
     clip: ClipTower | None = None,
 ) -> SegmenterFacts:
-    """What the checkpoint of a network says of it; windows are those of its mmsegmentation config.
+    """What the checkpoint of a network says of it.
 
     Args:
-        network: as trained.
+        network: as trained, or to be trained.
         retrain: its configuration.
+        predict: how its run predicts: whoever loads the checkpoint predicts alike.
         labels: names, background first.
         clip: the tower of `clip-vit`.
+
+    Raises:
+        ValueError: ``predict.window`` does not suit the network.
     """
-    slides = network.test_cfg.get("mode") == "slide"
+    check_window(predict.window, _patch(network), SMALLEST_SIDE)
     return SegmenterFacts(
         model=retrain.model,
         crop=retrain.crop,
         labels=labels,
         palette=voc_palette()[: len(labels)],
-        scales=tuple(PredictConfig().scales),
-        average="probabilities",
-        window=network.test_cfg.crop_size[0] if slides else None,
-        stride=network.test_cfg.stride[0] if slides else None,
+        scales=tuple(predict.scales),
+        average=predict.average,
+        window=predict.window,
+        stride=predict.stride,
         clip=clip,
         clip_stem=retrain.clip_stem,
     )
+
+
+def _patch(network: Any) -> tuple[int, int]:
+    side: int = getattr(network.backbone, "patch_size", 1)
+    return side, side
 
 
 class Segmenter:
@@ -99,8 +109,8 @@ class Segmenter:
     def __init__(self, model: nn.Module, facts: SegmenterFacts, device: torch.device) -> None:
         self._model: Any = model.to(device).eval()
         self.facts, self.device = facts, device
-        self._patch: int = getattr(self._model.backbone, "patch_size", 1)
-        patch = (self._patch, self._patch)
+        patch = _patch(self._model)
+        self._patch = patch[0]
         head: Any = self._model.decode_head
         self._inference = MultiScaleInference(
             self._logits,

@@ -6,7 +6,6 @@ import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from wsss.artifacts.checkpoint_header import checkpoint_provenance, is_checkpoint
 from wsss.artifacts.digest import digest_file, digest_json
@@ -24,7 +23,7 @@ from wsss.compute.threads import fixed_threads
 from wsss.config.base import LearnedFrom, Supervision
 from wsss.config.compute import ComputeConfig
 from wsss.config.errors import ConfigError
-from wsss.config.retrain import RetrainConfig
+from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest_folder import load, manifest_digests
 from wsss.retrain.architecture import ClipTower
@@ -57,6 +56,7 @@ def train(
     model: str,
     pretrained: str,
     retrain: RetrainConfig,
+    predict: PredictConfig,
     compute: ComputeConfig,
 ) -> None:
     """Train the segmenter on the `train` masks; continue a run that was interrupted.
@@ -81,6 +81,7 @@ def train(
         model: ``clip.model``; this and the next are read for `clip-vit` alone.
         pretrained: ``clip.pretrained``.
         retrain: network and recipe.
+        predict: noted in the checkpoint, for whoever loads it; does not influence the weights.
         compute: device and workers; does not influence the weights.
 
     Raises:
@@ -90,7 +91,8 @@ def train(
         ClipLoadError: the CLIP of `clip-vit` cannot be loaded.
         SharedMemoryError: there is too little room for the batches of several workers.
         LoaderError: a process that loads batches failed.
-        ValueError: the configuration cannot be trained.
+        ValueError: the configuration cannot be trained, or ``predict.window`` does not suit the
+            network.
         FloatingPointError: the loss diverged.
     """
     manifest, classes = load(manifest_dir)
@@ -117,6 +119,7 @@ def train(
             "supervision": supervision,
             "max_pixels": max_pixels,
             "retrain": retrain,
+            "predict": predict,
             "model": model,
             "pretrained": pretrained,
         },
@@ -161,15 +164,13 @@ def train(
         runner = SegmenterRunner.from_cfg(plan)
         if clip and retrain.init == "clip":
             runner.tower = clip.model.get_submodule("visual")
+        facts = segmenter_facts(runner.network(), retrain, predict, labels, tower)
         batch = plan.train_dataloader.batch_size
         with fixed_threads(retrain.threads), loading(compute.workers, batch, retrain.crop):
             runner.train()
         if first:
-            network: Any = runner.network()
-            facts = segmenter_facts(network, retrain, labels, tower)
-            write_training(
-                out, log, network.state_dict(), runner.curve(), provenance, facts.model_dump()
-            )
+            state = runner.network().state_dict()
+            write_training(out, log, state, runner.curve(), provenance, facts.model_dump())
 
 
 def label_names(classes: ClassList) -> tuple[str, ...]:
