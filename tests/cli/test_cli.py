@@ -74,6 +74,22 @@ def test_check_prints_the_resolved_configuration(tmp_path: Path) -> None:
     assert "gradient: softmax" in result.stdout
 
 
+VOC = "{retrain: {init: random}, data: {kind: voc"
+PHOTOS = "{retrain: {enabled: false}, cams: {splits: [train]}, data: {kind: folder, val_list: ''"
+
+
+def test_a_class_that_no_photo_has_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "tags.csv").write_text("image,tags\na.jpg,dog sailing boat\nb.jpg,cat\n")
+    classes = "[cat, dgo, Sailing_Boat, dog]"
+    (tmp_path / "c.yaml").write_text(f"{PHOTOS}, root: {tmp_path}, classes: {classes}}}}}")
+    assert _run(["config", "check", "-c", str(tmp_path / "c.yaml")]) == 0
+    message = f"data.classes: 'dgo' is in no tag of {tmp_path}/tags.csv"
+    assert message in caplog.text
+    assert caplog.text.count("is in no tag of") == 1
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -82,13 +98,27 @@ def test_check_prints_the_resolved_configuration(tmp_path: Path) -> None:
         ("matrix: {cams: {a: {cams: {sorce: grad_cam}}}}", "did you mean cams.source"),
         ("clip: {model: ViT-B-61, pretrained: openai}", "no model 'ViT-B-61'; did you mean"),
         ("clip: {model: ViT-B-16, pretrained: opennai}", "did you mean openai"),
-        ("clip: {model: ViT-L-14, pretrained: openai}", "crop is 64; expected .*14 x 14.*56 or 70"),
+        (
+            "clip: {model: ViT-L-14-quickgelu, pretrained: openai}",
+            "crop is 64; expected .*14 x 14.*56 or 70",
+        ),
+        ("clip: {model: ViT-B-16, pretrained: openai}", "use the model 'ViT-B-16-quickgelu'"),
+        ("clip: {model: RN50, pretrained: openai}", "the image tower is ModifiedResNet"),
         ("clip: {model: EVA02-L-14, pretrained: merged2b_s4b_b131k}", "crop is 64; .*56 or 70"),
         ("runs: {a: {refine: {weclip: {rfm_blocks: 50}}}}", "rfm_blocks is 50, but .* 12 blocks"),
         ("cams: {affinity: {enabled: true, last_blocks: 13}}", "last_blocks is 13, but .* 12 b"),
         ("retrain: {model: segformer-b0, init: mit-b9}", "expected random, mit-b0 or the path"),
         ("runs: {a: {retrain: {init: mit-b2}}}", "mit-b2 fits segformer-b2"),
         ("retrain: {init: no/such.pth}", "jobs that run here: retrain.init: no/such"),
+        (f"{VOC}, root: no/voc}}}}", "jobs that run here: data.root: no/voc: no such folder"),
+        (f"{VOC}, root: ., tags: no.csv}}}}", "jobs that run here: data.tags: no.csv: no such t"),
+        (f"{PHOTOS}, root: no/photos}}}}", "jobs that run here: data.root: no/photos: no such f"),
+        (f"{PHOTOS}, root: .}}}}", r"jobs that run here: data.tags: tags\.csv: no such table"),
+        ("retrain: {corrected: no/hand}", "jobs that run here: retrain.corrected: no/hand: no s"),
+        (
+            "cams: {patch_text: {tse: {knowledge: no.json}}}",
+            r"jobs that run here: cams\.patch_text\.tse\.knowledge: no\.json: no such file",
+        ),
         ("{data: {val_list: ''}, cams: {splits: [val]}}", r"set cams.splits to \[train\]"),
     ],
 )

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 
 from tests.builders import CLIP_ES
 from wsss.config.base import Section, inner_section, takes_auto
+from wsss.config.cross_checks import check_held_out
 from wsss.config.errors import ConfigError
 from wsss.config.labels import crf_backend
 from wsss.config.load import OLD_KEYS, OLD_VALUES, all_keys, from_mapping, load_config
@@ -23,6 +24,7 @@ from wsss.config.paths import expand_path
 from wsss.config.refine import RefineConfig
 from wsss.config.render import default_yaml, json_schema, reference_markdown
 from wsss.config.runs import expand_runs
+from wsss.pipeline.runs import Runs
 from wsss.refine.blocks.options import GradCamOptions
 from wsss.refine.registry import METHODS
 
@@ -101,6 +103,44 @@ def test_an_imported_refiner_needs_neither_training_images_nor_seeds() -> None:
     assert refine.is_trained
     assert not refine.trains
     assert not refine.needs_seeds
+
+
+@pytest.mark.parametrize(
+    ("header", "section", "message"),
+    [
+        (
+            b"image,tags\n",
+            {},
+            r"data\.val_list is val, but .*tags\.csv has no column split",
+        ),
+        ("\ufeffImage;Tags".encode(), {}, r"and cams\.splits to \[train\]"),
+        ("image\ttags".encode("utf-16"), {}, "has no column split"),
+        (b"image,tags\n", {"train_list": "a.txt"}, r"the list a\.txt alone"),
+        (b'image,tags,"Split"\n', {}, ""),
+        ("image\tsubset\ttags".encode("utf-16"), {}, ""),
+        (b"image,tags\n", {"val_list": "held.txt"}, ""),
+        (b"", {}, ""),  # the stage that reads the table says what is wrong with it
+        (None, {}, ""),  # jobs may run elsewhere
+    ],
+)
+def test_photos_of_which_none_is_held_out_need_no_val(
+    tmp_path: Path, header: bytes | None, section: dict[str, Any], message: str
+) -> None:
+    if header is not None:
+        (tmp_path / "tags.csv").write_bytes(header)
+    data = {"kind": "folder", "root": str(tmp_path)} | section
+    config = from_mapping({"data": data})
+    if not message:
+        check_held_out(config, "c.yaml")
+        return
+    train = {"cams": {"splits": ["train"]}}
+    for refused in (config, from_mapping({"data": data} | train)):  # its segmenter labels val
+        with pytest.raises(ConfigError, match=message):
+            check_held_out(refused, "c.yaml")
+    with pytest.raises(ConfigError, match=message):
+        Runs({"data": data})
+    check_held_out(from_mapping({"data": data | {"val_list": ""}} | train), "c.yaml")
+    check_held_out(from_mapping({"data": data, "retrain": {"enabled": False}} | train), "c.yaml")
 
 
 @pytest.mark.parametrize(

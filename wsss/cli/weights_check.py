@@ -25,7 +25,8 @@ def check_weights(config: Config) -> None:
     A file that is not here is only logged: jobs may run elsewhere.
 
     Raises:
-        ClipLoadError: open_clip knows no such model, or no such weights of it.
+        ClipLoadError: open_clip knows no such model, or no such weights of it, or they were trained
+            with another activation.
         DinoLoadError: timm knows no such DINOv2, or no such weights of it.
         ValueError: there are no such initial weights of the segmenter, or they are of another; the
             crop or a number of blocks does not fit the encoder.
@@ -51,6 +52,10 @@ def check_weights(config: Config) -> None:
         check_names(config.clip.model, tag)
     if files.get("clip.model", Path()).suffix != ".json" or files["clip.model"].exists():
         _check_encoder(config, str(files.get("clip.model", config.clip.model)))
+    if not files.keys() & {"clip.model", "clip.pretrained"}:
+        from wsss.clip.model_config import check_activation
+
+        check_activation(config.clip.model, config.clip.pretrained)
     if dino and "dino.pretrained" not in files and dino.pretrained not in NO_FILES:
         from wsss.dino.downloads import tag_weights
 

@@ -21,7 +21,12 @@ from wsss.artifacts.digest import digest_json
 from wsss.clip.downloads import at_hand, tag_preprocess, tag_weights
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.images import Channels
-from wsss.clip.model_config import channels, check_model_config, read_model_config
+from wsss.clip.model_config import (
+    channels,
+    check_activation,
+    check_model_config,
+    read_model_config,
+)
 from wsss.clip.openai_layout import infer_config
 from wsss.clip.tokenizer import Tokenize, load_tokenizer
 from wsss.clip.trunk.check import check_built_size, check_encoder
@@ -242,17 +247,7 @@ def _named_config(open_clip: Any, name: str) -> Mapping[str, Any]:
 
 
 def _by_name(open_clip: Any, name: str, tag: str, cache_dir: Path | None) -> Any:
-    trained = open_clip.pretrained.get_pretrained_cfg(name, tag) if tag and ":" not in name else {}
-    if trained:
-        expected = bool(trained.get("quick_gelu", False))
-        actual = bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
-        if expected != actual:
-            names = {True: "QuickGELU", False: "GELU"}
-            other = f"{name}-quickgelu" if expected else name.removesuffix("-quickgelu")
-            raise ClipLoadError(
-                f"{name} with tag {tag!r}: these weights were trained with {names[expected]}, "
-                f"the model has {names[actual]}; use the model {other!r}"
-            )
+    trained = check_activation(name, tag)
     weights = tag_weights(name, tag, cache_dir) if trained else None
     try:
         with torch.random.fork_rng(devices=()), warnings.catch_warnings(), at_hand(weights):

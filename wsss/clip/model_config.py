@@ -112,6 +112,36 @@ def known_config(model: str) -> Mapping[str, Any] | None:
     return config
 
 
+def check_activation(name: str, tag: str) -> Mapping[str, Any]:
+    """Refuse weights that were trained with another activation than a model of open_clip has.
+
+    Args:
+        name: of the model.
+        tag: of its weights; empty for none.
+
+    Returns:
+        What open_clip knows of the weights; empty without a tag, and for models of a hub.
+
+    Raises:
+        ClipLoadError: it names the model that has the other activation.
+    """
+    if not tag or ":" in name:
+        return {}
+    open_clip = import_open_clip()
+    trained: Mapping[str, Any] = open_clip.pretrained.get_pretrained_cfg(name, tag)
+    if trained:
+        expected = bool(trained.get("quick_gelu", False))
+        actual = bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
+        if expected != actual:
+            names = {True: "QuickGELU", False: "GELU"}
+            other = f"{name}-quickgelu" if expected else name.removesuffix("-quickgelu")
+            raise ClipLoadError(
+                f"{name} with tag {tag!r}: these weights were trained with {names[expected]}, "
+                f"the model has {names[actual]}; use the model {other!r}"
+            )
+    return trained
+
+
 def tower_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a model's keyword arguments that describes its image tower."""
     names = ("embed_dim", "vision_cfg", "quick_gelu")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from wsss.config.data import holds_nothing_out
+from wsss.config.errors import ConfigError
 from wsss.config.labels import refine_errors
 from wsss.config.model import Config
 
@@ -38,6 +40,27 @@ def cross_checks(config: Config) -> list[str]:
             "retrain.corrected is given, but retrain.enabled is false: nothing would learn from it"
         )
     return errors + refine_errors(config.masks) + _of_refiner(config)
+
+
+def check_held_out(config: Config, where: str) -> None:
+    """Refuse a run that needs held-out photos and has none, before it computes anything.
+
+    It reads the first line of the table of tags, so that it is for those who start a run, and not
+    for each of its jobs.
+
+    Args:
+        config: of the run.
+        where: its source, for messages.
+
+    Raises:
+        ConfigError: the message says what to set.
+    """
+    needs = "val" in config.cam_splits or config.retrain.enabled
+    if needs and (reason := holds_nothing_out(config.data)):
+        raise ConfigError(
+            f"{where}: data.val_list is {config.data.val_list}, but {reason}, so no photo is held "
+            "out: set data.val_list to '' and cams.splits to [train], or name held-out photos there"
+        )
 
 
 def _of_imported(config: Config) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -27,6 +28,11 @@ _KNOWN: Final[Mapping[tuple[str, str], int]] = {
     ("coco", "train-with-objects"): 82_081,
 }
 """Images by kind of data and list, for lists that are not there yet, or have no file."""
+
+
+SPLIT_COLUMNS: Final = ("split", "subset", "set")
+"""Titles of the column of a table of tags that says the split, in any case."""
+_MOST_HEADER = 2**16  # bytes
 
 
 class DataConfig(Section):
@@ -193,6 +199,47 @@ def count_images(data: Mapping[str, str]) -> int:
     path = expand_path(name)
     listed = _lines(folder / "ImageSets" / "Segmentation" / f"{name}.txt", path, folder / path)
     return listed or _KNOWN.get((kind, name), 0)
+
+
+def holds_nothing_out(data: DataConfig) -> str:
+    """Why a folder of photos has no held-out images although ``val_list`` asks for them.
+
+    Only the first line of the table is read, and only if it is here.
+
+    Args:
+        data: the section.
+
+    Returns:
+        The reason; empty where images are held out, as far as is known here, or need not be.
+    """
+    lists = [name for name in (data.train_list, data.val_list) if name.endswith(".txt")]
+    if data.kind != "folder" or not data.val_list or data.val_list in lists:
+        return ""
+    if lists:
+        return f"the list {lists[0]} alone says the splits"
+    folder = expand_path(data.root)
+    table = folder / "tags.csv" if data.tags == AUTO else expand_path(data.tags)
+    path = table if table.is_file() else folder / table
+    titles = _titles(path)
+    if not titles or not titles.isdisjoint(SPLIT_COLUMNS):
+        return ""
+    return f"{path} has no column split (train, {data.val_list})"
+
+
+def _titles(table: Path) -> set[str]:
+    """Titles of the columns of a table of tags; none if it is not here, or hard to read."""
+    try:
+        if not table.is_file():
+            return set()
+        with table.open("rb") as stream:
+            start = stream.read(_MOST_HEADER)
+    except (OSError, ValueError):  # the stage that needs it says what is wrong with it
+        return set()
+    encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    lines = start.decode(encoding, errors="replace").splitlines()
+    header = next((line for line in lines if line.strip()), "")
+    titles = {title.strip(' "').casefold() for title in re.split("[,;\t\uff0c\uff1b]", header)}
+    return titles - {""}
 
 
 def _lines(*paths: Path) -> int:

@@ -59,7 +59,8 @@ class Manifest:
             listed = ", ".join(f"{split} ({count} images)" for split, count in counts.items())
             raise ArtifactError(
                 f"the manifest has no image of split {name!r}, only {listed or 'none at all'}; "
-                "check the name of the split, and data.train_list and data.val_list"
+                "check the name of the split, and data.train_list and data.val_list. Without "
+                "held-out images set data.val_list to '' and cams.splits to [train]"
             )
         return Manifest(samples)
 

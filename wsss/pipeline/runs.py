@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wsss.config.cross_checks import check_held_out
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
@@ -63,7 +64,7 @@ class Runs(Mapping[str, Run]):
     Raises:
         ConfigError: see `wsss.config.runs.expand_runs` and
             `wsss.score.papers.runs.table_configs`; or the folder of a run would lie in that of
-            another.
+            another; or a run needs held-out photos that a table has not.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class Runs(Mapping[str, Run]):
     ) -> None:
         base = from_mapping(mapping, where=where)
         configs, axes = expand_runs(mapping, where=where), base.matrix.axes
+        for label, config in configs.items():
+            check_held_out(config, f"{where}, run {label}" if label else where)
         self.name = base.name
         self._producer = functools.cache(self._find_producer)
         self._key = functools.cache(self._make_key)

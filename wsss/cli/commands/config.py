@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from itertools import chain
 
 import typer
 import yaml
 
+from wsss.cli.files_check import missing_files
 from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles
 from wsss.cli.proposals_check import check_proposals
 from wsss.cli.weights_check import check_weights
 from wsss.compute.device import require_cuda
+from wsss.config.cross_checks import check_held_out
 from wsss.config.load import load_config, merged_yaml
 from wsss.config.render import default_yaml, json_schema, reference_markdown
 from wsss.config.runs import expand_runs
@@ -45,13 +48,18 @@ def check(config: ConfigFiles = DEFAULT_CONFIG) -> None:
     """Check a configuration and print the values that apply, with every `auto` resolved.
 
     It also checks the runs of a sweep, of `runs` and of a matrix, and the names of weights. It
-    counts images without mask proposals where a run needs them.
+    warns of data and files that are not here, and counts images without mask proposals where a run
+    needs them.
     """
     loaded = load_config(*config)
-    runs = expand_runs(merged_yaml(*config), where=", ".join(map(str, config)))
-    for run in runs.values():
+    where = ", ".join(map(str, config))
+    runs = expand_runs(merged_yaml(*config), where=where)
+    for label, run in runs.items():
+        check_held_out(run, f"{where}, run {label}" if label else where)
         check_weights(run)
         check_proposals(run)
+    for warning in dict.fromkeys(chain.from_iterable(map(missing_files, runs.values()))):
+        _log.warning("%s", warning)
     try:
         require_cuda(loaded.compute.device)
     except ValueError as error:  # jobs may run elsewhere: on a cluster, in a container

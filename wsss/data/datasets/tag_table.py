@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss.config.data import SPLIT_COLUMNS
 from wsss.config.safe_yaml import read_bytes
 from wsss.data.datasets.files import IMAGES, MOST_TEXT, is_absolute
 from wsss.data.datasets.free_text import plain_text
@@ -33,7 +34,7 @@ from wsss.errors import raise_unless_about
 _COLUMNS = {
     "image": ("image", "file", "filename", "file_name", "path", "id"),
     "tags": ("tags", "tag", "labels", "label", "classes", "class"),
-    "split": ("split", "subset", "set"),
+    "split": SPLIT_COLUMNS,
 }
 _EXTENSION = re.compile("(" + "|".join(map(re.escape, sorted(PHOTO_EXTENSIONS))) + ")$")
 _DELIMITERS = (",", ";", "\t", "\uff0c", "\uff1b")
