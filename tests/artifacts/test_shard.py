@@ -51,6 +51,17 @@ def test_round_trip(tmp_path: Path, origin: Provenance) -> None:
                 assert item.arrays[name].dtype == array.dtype
 
 
+def test_a_path_may_be_a_text(tmp_path: Path, origin: Provenance) -> None:
+    """As `wsss.Shard` is called by hand, also with a file of another kind."""
+    _write(tmp_path / "a.h5", origin)
+    with Shard(f"{tmp_path}/a.h5", kind="cams") as shard:
+        assert (shard.ids, shard.path) == (IDS, tmp_path / "a.h5")
+    (tmp_path / "segmenter.safetensors").write_bytes(b"\x08" + bytes(99))
+    for name, message in (("segmenter.safetensors", "is damaged or no shard"), ("b", "no such")):
+        with pytest.raises(ArtifactError, match=message):
+            Shard(f"{tmp_path}/{name}")
+
+
 def test_bytes_do_not_depend_on_the_order_of_writing(tmp_path: Path, origin: Provenance) -> None:
     _write(tmp_path / "a.h5", origin)
     _write(tmp_path / "b.h5", origin, IDS[::-1])

@@ -66,6 +66,40 @@ def test_a_key_that_is_no_text_is_named() -> None:  # Snakemake hands over what 
         from_mapping({"data": {"prompts": {True: "a"}}})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"masks": {"crf": False}},
+            "masks.crf: found False, expected a section, e.g. {long_side: 1024}; to turn it off: "
+            "{enabled: false}",
+        ),
+        ({"clip": "RN50"}, "clip: found 'RN50', expected a section, e.g. {"),
+        ({"sweep": [1]}, "sweep: expected keys with values, e.g. {key: value} (found [1])"),
+        ({"name": "my run"}, "name: expected letters, digits, full stops, hyphens and underscores"),
+        ({"name": "a" * 300}, "name: expected at most 200 characters"),
+        ({"retrain": {"iterations": "many"}}, "expected a whole number (found 'many')"),
+        ({"retrain": {"crop": 1.5}}, "retrain.crop: expected a whole number (found 1.5)"),
+        ({"retrain": {"lr": "low"}}, "retrain.lr: expected a number (found 'low')"),
+        ({"retrain": {"enabled": "maybe"}}, "expected true or false (found 'maybe')"),
+        ({"data": {"classes": "a, b"}}, "data.classes: expected a list, e.g. [a, b] (found 'a, b'"),
+        ({"infer": {"scales": []}}, "infer.scales: expected at least 1 item (found [])"),
+        (
+            {"refine": {"method": "weclipp"}},
+            "expected one of 'none', 'weclip', 'weakclip', 'excel' or 'weclip_plus'; did you mean "
+            "'weclip'? (found 'weclipp')",
+        ),
+        ({"supervision": "words"}, "supervision: expected 'tags' or 'masks' (found 'words')"),
+    ],
+)
+def test_wrong_values_are_explained_in_plain_words(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        from_mapping(wrong)
+    assert message in str(refused.value)
+    for word in ("Input should", "should match", "should have", "instance of", "valid dictionary"):
+        assert word not in str(refused.value)
+
+
 def test_contradictory_sections_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"cams\.external\.path"):
         from_mapping({"cams": {"source": "external"}})

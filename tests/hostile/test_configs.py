@@ -65,7 +65,7 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     ),
     "off as a choice": (
         "infer: {dropout: off}",
-        ("infer.dropout: found False; put it in quotation marks; Input should be 'on' or 'off'",),
+        ("infer.dropout: found False; put it in quotation marks; expected 'on' or 'off'",),
     ),
     "yes as a key": (
         "data: {prompts: {yes: a}}",
@@ -79,13 +79,13 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     ),
     "NaN": ("retrain: {lr: .nan}", ("retrain.lr: is nan, expected a finite number",)),
     "infinity": ("predict: {scales: [1.0, .inf]}", ("predict.scales.1: is inf",)),
-    "huge": ("shards: 1000000000000", ("shards: Input should be less than or equal to",)),
-    "negative": ("compute: {workers: -1}", ("compute.workers: Input should be greater than 0",)),
-    "wrong type": ("shards: many", ("shards: Input should be a valid integer", "found 'many'")),
+    "huge": ("shards: 1000000000000", ("shards: expected a number less than or equal to",)),
+    "negative": ("compute: {workers: -1}", ("compute.workers: expected a number greater than 0",)),
+    "wrong type": ("shards: many", ("shards: expected a whole number", "found 'many'")),
     "10 kB in a message": (f"shards: {'x' * 10_000}", ("found 'xxxx",)),
     "misspelt": ("data: {rot: a}", ("data.rot: unknown key; did you mean data.root?",)),
-    "a way out": ("name: ../elsewhere", ("name: String should match pattern",)),
-    "command as name": ('name: "a; touch ran"', ("name: String should match pattern",)),
+    "a way out": ("name: ../elsewhere", ("name: expected letters, digits, full stops",)),
+    "command as name": ('name: "a; touch ran"', ("name: expected letters, digits, full stops",)),
     "line end in a name": ('name: "a\\n"', ("name: holds the control character '\\n'",)),
     "command as device": (
         'compute: {device: "cpu; touch ran"}',

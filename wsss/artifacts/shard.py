@@ -180,8 +180,8 @@ class Shard:
         ReadError: it cannot be read at present.
     """
 
-    def __init__(self, path: Path, *, kind: str | None = None) -> None:
-        self.path = path
+    def __init__(self, path: Path | str, *, kind: str | None = None) -> None:
+        self.path = path = Path(path)
         self._file = Hdf5File(path)
         try:
             with self._file.opened() as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import difflib
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,22 @@ from wsss.config.safe_yaml import YAML_LIMIT, invalid_values, parse_yaml, read_b
 from wsss.errors import raise_unless_about
 
 _LONGEST_SHOWN = 200
+_NO_SECTION = ("dict_type", "model_type", "model_attributes_type")
 # What YAML makes of words such as yes, off, ~, 007, 1.0e+3, 12:30 and 2024-01-01.
 _READ_BY_YAML = (bool, int, float, type(None), datetime.date)
 
+_WORDS = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "expected a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+    **dict.fromkeys(("list_type", "tuple_type"), "expected a list, e.g. [a, b]"),
+    **dict.fromkeys(_NO_SECTION, "expected keys with values, e.g. {key: value}"),
+    "string_type": "expected a text",
+    "string_pattern_mismatch": (  # of the one pattern of the configuration, that of names
+        "expected letters, digits, full stops, hyphens and underscores, first a letter or a digit"
+    ),
+}
+"""What is expected, by pydantic's type of the error."""
 _HEAD_KEYS = {
     "crop_cams": "crop_visibility",
     "crop_gate": "visibility_threshold",
@@ -164,19 +178,49 @@ def _explain(item: Any) -> str:
     if renamed := OLD_VALUES.get((key, str(item["input"]))):
         return f"{key}: {item['input']} is now {renamed}"
     message = explain_value(item)
+    if item["type"] in _NO_SECTION and (section := _section_at(item["loc"])):
+        message = f"found {_shown(item['input'])}, {_expected_section(section)}"
     return f"{key}: {message}" if key else message
 
 
 def explain_value(item: Any) -> str:
     """What is wrong with a value, and the value, from pydantic's description of the error."""
-    message, value = str(item["msg"]).removeprefix("Value error, "), item["input"]
+    value = item["input"]
     if item["type"] in {"missing", "value_error"}:
-        return message
+        return str(item["msg"]).removeprefix("Value error, ")
+    message = _expected(item)
     if item["type"] in {"string_type", "literal_error"} and isinstance(value, _READ_BY_YAML):
         shown = str(value) if isinstance(value, datetime.date) else repr(value)
         expected = "" if item["type"] == "string_type" else f"; {message}"
         return f"found {shown}; put it in quotation marks{expected}"
     return f"{message} (found {_shown(value)})"
+
+
+def _expected(item: Any) -> str:
+    """What pydantic expected, in plain words."""
+    kind, message = str(item["type"]), str(item["msg"])
+    if kind in _WORDS:
+        return _WORDS[kind]
+    if kind == "literal_error":
+        choices = re.findall("'([^']*)'", item["ctx"]["expected"])
+        near = difflib.get_close_matches(str(item["input"]), choices, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"expected {'one of ' * (len(choices) > 2)}{item['ctx']['expected']}{hint}"
+    if kind.startswith(("greater_than", "less_than")):
+        return message.replace("Input should be", "expected a number")
+    message = message.replace("Input should be", "expected")
+    return re.sub(r"^\w+ should have (at \w+ \d+ \w+).*", r"expected \1", message)
+
+
+def _expected_section(section: type[Section]) -> str:
+    """What to write in place of a value that is no section, with an example."""
+    defaults = {name: field.default for name, field in section.model_fields.items()}
+    texts = {name: value for name, value in defaults.items() if value and isinstance(value, str)}
+    numbers = {n: v for n, v in defaults.items() if type(v) in (int, float)}
+    example = next(iter((numbers | texts).items()), None)
+    shown = f", e.g. {{{example[0]}: {example[1]}}}" if example else ""
+    off = "; to turn it off: {enabled: false}" if "enabled" in defaults else ""
+    return f"expected a section{shown}{off}"
 
 
 def _shown(value: object) -> str:
@@ -186,13 +230,9 @@ def _shown(value: object) -> str:
 
 def _nearest(location: tuple[Any, ...]) -> str:
     """``; did you mean …?`` with the nearest key of the section that holds the unknown one."""
-    section: type[Section] = Config
-    for part in location[:-1]:
-        field = section.model_fields.get(str(part))
-        inner = inner_section(field) if field else None
-        if inner is None:
-            return ""
-        section = inner
+    section = _section_at(location[:-1])
+    if section is None:
+        return ""
     valid = list(section.model_fields)
     key, parent = str(location[-1]), ".".join(map(str, location[:-1]))
     same_name = [path for path in all_keys() if path.rsplit(".", 1)[-1] == key]
@@ -204,6 +244,18 @@ def _nearest(location: tuple[Any, ...]) -> str:
     if same_name:
         return f"; did you mean {' or '.join(deeper or same_name)}?"
     return f"; valid keys here: {', '.join(valid)}"
+
+
+def _section_at(location: tuple[Any, ...]) -> type[Section] | None:
+    """The section that a key names; None if it is none."""
+    section: type[Section] = Config
+    for part in location:
+        field = section.model_fields.get(str(part))
+        inner = inner_section(field) if field else None
+        if inner is None:
+            return None
+        section = inner
+    return section
 
 
 def all_keys(section: type[Section] = Config, prefix: str = "") -> list[str]:

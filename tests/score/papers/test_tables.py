@@ -117,7 +117,7 @@ def test_a_run_means_its_row(tmp_path: Path) -> None:
     [
         (changed("colums", to={}), "colums: unknown key; did you mean columns?"),
         (changed("rows", 0, "presets", to="x"), "rows.0.presets: unknown key; did you mean preset"),
-        (changed("columns", "val", "product", to="mask"), "columns.val.product.0: Input should be"),
+        (changed("columns", "val", "product", to="mask"), "columns.val.product.0: expected"),
         (changed("columns", "val", "background", to="best"), "columns.val.background: only blob"),
         (changed("columns", "val", "metric", to="parameters"), "columns.val.metric: parameters is"),
         (changed("columns", "seed", "images", to="l.txt"), "columns.seed.images: rows at the best"),
@@ -148,7 +148,7 @@ def test_a_run_means_its_row(tmp_path: Path) -> None:
         ({**GOOD, "rows": [{**GOOD["rows"][1], "name": name, "group": group}
                            for name, group in (("a", "one"), ("b", "two"), ("c", "one"))]},
          "rows: 'one' is scattered"),
-        ([1], "Input should be a valid dictionary"),
+        ([1], "expected keys with values"),
     ],
 )  # fmt: skip
 def test_a_mistake_names_file_and_key(tmp_path: Path, content: object, message: str) -> None:
