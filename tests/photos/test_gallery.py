@@ -1,5 +1,6 @@
 """The gallery in a browser: with hostile names, and with thousands of photos."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from wsss.photos.drawing import PhotoFiles, draw
 from wsss.photos.journal import Journal
 from wsss.photos.page import gallery_html
 from wsss.photos.record import Entry, LeftOut, Tag
-from wsss.photos.review import doubt, photo_flags, review_csv
+from wsss.photos.review import doubt, median_unsure, photo_flags, review_csv
 from wsss.photos.tree import ResultTree, was_begun
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -88,6 +89,22 @@ def test_flags_and_order_of_doubt(tmp_path: Path) -> None:
     assert rows[1] == "none,cat,0.0050,0.0000,0.1000,tag without a pixel; probability under 0.01"
     assert rows[3] == "all,cow,,1.0000,0.1000,over 90 % of the photo"
     assert rows[4] == "a/good #1 50%,cat,0.9000,0.1667,0.1000,"
+
+
+def test_very_long_photos_are_to_be_reviewed(tmp_path: Path) -> None:
+    good = entries(tmp_path)[0]
+    panorama = dataclasses.replace(good, size=(5760, 437))
+    assert photo_flags(panorama) == [(1, "photo longer than six times its width")]
+    assert photo_flags(dataclasses.replace(good, size=(437, 5760))) == photo_flags(panorama)
+    assert photo_flags(dataclasses.replace(good, size=(600, 100))) == []
+
+
+def test_the_page_says_how_much_is_unsure(tmp_path: Path) -> None:
+    photos = entries(tmp_path)
+    many = [dataclasses.replace(photos[0], unsure=share) for share in (0.1, 0.9, 0.95)]
+    assert median_unsure(many) == 0.9
+    assert median_unsure([]) == 0
+    assert '"unsure":0.9,' in gallery_html("t", many, CLASSES, tmp_path).replace(" ", "")
 
 
 def test_ids_and_colours_last(tmp_path: Path) -> None:

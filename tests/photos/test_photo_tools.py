@@ -248,3 +248,18 @@ def test_a_photo_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
     )
     check = check_photos(photo_settings(tmp_path / "photos", "fast").data)
     assert (check.photos, check.counts) == (2, {"cat": 1, "dog": 1})
+    assert not any("very long" in line for line in check.lines(1))
+
+
+def test_very_long_photos_are_named_before_the_run(tmp_path: Path) -> None:
+    draw_photos(tmp_path, {"a": 0})
+    for name, size in (("pano", (576, 43)), ("tall", (20, 121)), ("wide", (360, 60))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.jpg")
+    (tmp_path / "tags.csv").write_text(
+        "image,tags\na.jpg,cat\npano.jpg,cat\ntall.jpg,dog\nwide.jpg,dog\n"
+    )
+    lines = list(check_photos(photo_settings(tmp_path, "fast").data).lines(1))
+    assert (
+        "very long: pano.jpg (576 x 43) and 1 more: CLIP sees few patches across it; raise "
+        "clip.long_side in a --config file, or cut the photo into parts"
+    ) in lines

@@ -16,6 +16,7 @@ from wsss.config.paths import expand_path
 from wsss.data.datasets.folder import read_folder
 from wsss.data.errors import DataError, ImageError
 from wsss.data.images.read import image_size, over_limit
+from wsss.photos.review import is_narrow
 
 _OF_A_PROCESS, _PER_PIXEL = 400e6, 50
 """Bytes of memory that a process takes for its programs, and per pixel of a photo: measured by
@@ -41,6 +42,8 @@ class PhotoCheck:
     """Of photos and rows that cannot be used, one text each."""
     largest: tuple[Path, int, int] | None
     """File, width and height."""
+    narrow: tuple[str, ...] = ()
+    """Photos that are very long, as text."""
 
     def lines(self, workers: int) -> Iterator[str]:
         """For the screen.
@@ -64,6 +67,12 @@ class PhotoCheck:
         for rare, frequent in misspellings(self.counts):
             yield (
                 f"  {rare} {self.counts[rare]}: close to {frequent} {self.counts[frequent]}, meant?"
+            )
+        if self.narrow:
+            more = f" and {len(self.narrow) - 1} more" if len(self.narrow) > 1 else ""
+            yield (
+                f"very long: {self.narrow[0]}{more}: CLIP sees few patches across it; raise "
+                "clip.long_side in a --config file, or cut the photo into parts"
             )
         if self.problems:
             count = len(self.problems)
@@ -116,6 +125,7 @@ def check_photos(data: DataConfig) -> PhotoCheck:
     counts: Counter[str] = Counter()
     problems: list[str] = []
     largest: tuple[Path, int, int] | None = None
+    narrow: list[str] = []
     paths: set[Path] = set()
     for candidate in dataset.candidates:
         if candidate.path in paths:  # listed twice, used once
@@ -132,6 +142,8 @@ def check_photos(data: DataConfig) -> PhotoCheck:
             problems.append(f"{candidate.id or candidate.path.name}: {reason}")
             continue
         paths.add(candidate.path)
+        if is_narrow(width, height):
+            narrow.append(f"{candidate.path.name} ({width} x {height})")
         counts.update(dataset.classes.names[tag] for tag in candidate.tags)
         if largest is None or width * height > largest[1] * largest[2]:
             largest = candidate.path, width, height
@@ -140,7 +152,14 @@ def check_photos(data: DataConfig) -> PhotoCheck:
         raise DataError(f"{root}: no photo with a tag can be used: {shown or 'there is none'}")
     names = dataset.classes.names
     return PhotoCheck(
-        root, table, names, dict(counts.most_common()), len(paths), tuple(problems), largest
+        root,
+        table,
+        names,
+        dict(counts.most_common()),
+        len(paths),
+        tuple(problems),
+        largest,
+        tuple(narrow),
     )
 
 

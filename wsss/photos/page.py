@@ -12,7 +12,7 @@ from urllib.parse import quote
 from wsss.photos.classes import ClassTable
 from wsss.photos.drawing import PhotoFiles
 from wsss.photos.record import Entry, LeftOut
-from wsss.photos.review import doubt, photo_flags
+from wsss.photos.review import doubt, median_unsure, photo_flags
 from wsss.score.page.script import script_json
 
 INDEX = "index.html"
@@ -38,6 +38,7 @@ def gallery_html(
         "title": title,
         "classes": classes.names,
         "colours": classes.colours,
+        "unsure": round(median_unsure(entries), 4),
         "photos": [_photo(entry, folder) for entry in entries],
         "leftOut": [
             {"name": Path(p.photo).name, "photo": _link(p.photo, folder), "reason": p.reason}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import statistics
 from collections.abc import Sequence
 
 from wsss.photos.classes import ClassTable
@@ -15,6 +16,25 @@ _MOST_SHARE, _LEAST_PROBABILITY = 0.9, 0.01
 NO_PIXEL = "tag without a pixel"
 TOO_LARGE = "over 90 % of the photo"
 IMPROBABLE = "probability under 0.01"
+NARROW = "photo longer than six times its width"
+_MOST_ASPECT = 6
+
+
+def is_narrow(width: int, height: int) -> bool:
+    """Whether a photo is so long that, scaled to `clip.long_side`, few patches are left across it.
+
+    At six to one and with 512 pixels these are five patches of 16 pixels.
+
+    Args:
+        width: of the photo, pixels.
+        height: likewise.
+    """
+    return max(width, height) > _MOST_ASPECT * min(width, height)
+
+
+def median_unsure(entries: Sequence[Entry]) -> float:
+    """The median over photos of the share of unsure pixels; 0 without photos."""
+    return statistics.median(entry.unsure for entry in entries) if entries else 0.0
 
 
 def flags(entry: Entry, tag: Tag) -> list[str]:
@@ -24,6 +44,7 @@ def flags(entry: Entry, tag: Tag) -> list[str]:
         NO_PIXEL: share == 0,
         TOO_LARGE: share > _MOST_SHARE,
         IMPROBABLE: tag.probability is not None and tag.probability < _LEAST_PROBABILITY,
+        NARROW: is_narrow(*entry.size),
     }
     return [text for text, applies in odd.items() if applies]
 

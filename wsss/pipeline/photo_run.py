@@ -19,7 +19,7 @@ from wsss.photos.check import MOST_SHOWN
 from wsss.photos.classes import read_class_table
 from wsss.photos.page import INDEX
 from wsss.photos.record import read_record
-from wsss.photos.review import REVIEW, photo_flags
+from wsss.photos.review import REVIEW, median_unsure, photo_flags
 from wsss.photos.settings import HEADER, NAME, settings_yaml
 from wsss.pipeline.engine import workflow_folder
 
@@ -92,6 +92,7 @@ class PhotoRun:
         yield f"page: {(self.out / INDEX).absolute().as_uri()}"
         review = self.out / REVIEW
         yield f"to review: {doubtful} of {len(record.entries)} photos, listed in {review}"
+        yield f"unsure pixels: {100 * median_unsure(record.entries):.0f} % of a photo (median)"
         if self.config.retrain.enabled:
             results = self.out / _RESULTS
             yield f"segmenter: {results / 'segmenter'}; for new photos: {self._predict_command()}"

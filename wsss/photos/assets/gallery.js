@@ -129,7 +129,7 @@ const counts = DATA.classes.map((_, label) => DATA.photos.filter((photo) => phot
 const flagged = DATA.photos.filter((photo) => photo.flags.length).length;
 const used = DATA.classes.map((_, label) => label).filter((label) => counts[label]);
 document.title = $("title").textContent = DATA.title;
-$("summary").textContent = `${DATA.photos.length} photos, ${flagged} to review`;
+$("summary").textContent = `${DATA.photos.length} photos, ${flagged} to review, ${percent(DATA.unsure)} of a photo unsure (median)`;
 if (DATA.leftOut.length) {
   const [summary, list] = $("left-out").children;
   summary.textContent = `${DATA.leftOut.length} not used`;
