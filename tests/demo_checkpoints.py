@@ -14,6 +14,8 @@ from wsss.refine.load import build_refiner, model_facts
 
 DEMO = class_list("demo")
 LABELS = ("background", *DEMO.names)
+PREDICT = {"scales": [0.5, 1.0], "average": "logits"}
+"""How the run of the segmenter predicts: not as by default."""
 
 
 def write_refiner(path: Path, method: str = "weclip") -> Path:
@@ -34,7 +36,8 @@ def write_segmenter(path: Path) -> Path:
     from wsss.retrain.architecture import build_model, model_config
     from wsss.retrain.segmenter import segmenter_facts
 
-    config = from_mapping({"retrain": {"model": "segformer-b0", "crop": 96}})
+    segformer = {"model": "segformer-b0", "crop": 96}
+    config = from_mapping({"retrain": segformer, "predict": PREDICT})
     retrain = config.retrain
     torch.manual_seed(0)
     network = build_model(model_config(retrain.model, labels=len(LABELS), crop=retrain.crop))

@@ -13,7 +13,7 @@ from PIL import Image
 
 import wsss
 from tests.builders import clip_es_config, provenance, write_manifest_folder, write_shard
-from tests.demo_checkpoints import DEMO, LABELS, write_refiner, write_segmenter
+from tests.demo_checkpoints import DEMO, LABELS, PREDICT, write_refiner, write_segmenter
 from wsss.api.clip import Clip
 from wsss.api.models import Predictor
 from wsss.artifacts.digest import digest_file
@@ -370,7 +370,7 @@ def test_a_segmenter_needs_its_checkpoint_alone(folder: Path) -> None:
     segmenter = wsss.load_segmenter(folder / "segmenter.safetensors", device="cpu")
     retrain = {"model": "segformer-b0", "crop": 96}
     _check_predictor(segmenter, _stage_prediction(
-        folder, "predict", predict.run, retrain=retrain, predict={"crf": True}
+        folder, "predict", predict.run, retrain=retrain, predict={"crf": True} | PREDICT
     ))  # fmt: skip
     with pytest.raises(WsssError, match="holds no segmenter"):
         wsss.load_segmenter(folder / "refiner.safetensors")
