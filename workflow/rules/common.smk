@@ -19,7 +19,12 @@ from wsss.pipeline.utf8 import ensure_utf8
 ensure_utf8()
 
 from wsss.pipeline.durations import PlannedJob, expected_seconds
-from wsss.pipeline.engine import job_container, prepare_jobs, workflow_folder
+from wsss.pipeline.engine import (
+    cores_problem,
+    job_container,
+    prepare_jobs,
+    workflow_folder,
+)
 from wsss.pipeline.engine_lock import remove_dead_locks
 from wsss.pipeline.failures import explain_failure, say_last
 from wsss.pipeline.plan import PLAN_VARIABLE, Plan
@@ -94,6 +99,10 @@ def show_progress():
         )
 
 
+# On a cluster the number counts for nothing but local jobs, which `--local-cores` limits.
+if workflow.is_main_process and not workflow.resource_settings.nodes:
+    if problem := cores_problem(workflow.resource_settings.cores):
+        stop(problem)
 STARTED = time.time()
 prepare_jobs()
 if workflow.is_main_process and not workflow.output_settings.dryrun:

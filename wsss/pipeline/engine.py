@@ -47,6 +47,20 @@ def workflow_folder() -> Path:
     )
 
 
+def cores_problem(cores: str | int | None) -> str:
+    """Why an engine cannot run with this many cores; empty where it can.
+
+    Of a number below 1 the engine itself says nothing: no job ever fits, and it waits for ever.
+
+    Args:
+        cores: ``all`` or a number, as text or as the engine has it; None where none is asked for.
+    """
+    text = str(cores)
+    if cores is None or text == "all" or (text.isdecimal() and int(text) > 0):
+        return ""
+    return f"--cores: found {text or 'nothing'}, expected a positive number or all"
+
+
 def job_container() -> str | None:
     """The image that jobs run in with ``--sdm apptainer``: ``WSSS_CONTAINER``, a file or a URL."""
     return os.environ.get("WSSS_CONTAINER") or None

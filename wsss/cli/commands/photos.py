@@ -44,7 +44,7 @@ def photos(
     config: Annotated[
         list[Path], typer.Option("--config", "-c", help="YAML with further settings (repeat).")
     ] = [],  # noqa: B006
-    cores: Annotated[str, typer.Option(help="Processor cores to use.")] = "all",
+    cores: Annotated[str, typer.Option(help="Processor cores to use: all, or a number.")] = "all",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Check all and list the jobs; write nothing.")
     ] = False,
@@ -56,9 +56,11 @@ def photos(
     from wsss.cli.weights_check import check_weights
     from wsss.cli.weights_list import weights_of
     from wsss.config.base import overlay
+    from wsss.config.errors import ConfigError
     from wsss.config.load import merged_yaml
     from wsss.photos.check import check_clip_files, check_photos
     from wsss.photos.settings import photo_settings
+    from wsss.pipeline.engine import cores_problem
     from wsss.pipeline.photo_run import (
         PhotoRun,
         is_of_photos,
@@ -67,6 +69,8 @@ def photos(
         results_folder,
     )
 
+    if problem := cores_problem(cores):
+        raise ConfigError(problem)
     out = results_folder(folder, out)
     refuse_other_files(out, is_ours=is_of_photos(out))
     changes = merged_yaml(*config)
