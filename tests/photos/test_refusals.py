@@ -1,5 +1,6 @@
 """What `wsss photos` and the commands next to it refuse before anything starts, and how."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.photos.test_photo_run import CLIP, draw_photos, run, write_tags
+from wsss.photos.settings import HEADER, photo_settings, settings_yaml
 from wsss.pipeline.engine import workflow_folder
+from wsss.pipeline.photo_run import refuse_other_photos
 
 Refusal = Callable[..., str]
 
@@ -52,3 +55,37 @@ def test_the_engine_refuses_numbers_of_cores(tmp_path: Path, cores: str) -> None
     )
     assert done.returncode == 1
     assert f"error: --cores: found {cores}, expected a positive number or all" in done.stderr
+
+
+def begun(out: Path, photos: Path) -> None:
+    """A folder of results whose run was begun."""
+    out.mkdir(parents=True)
+    settings = photo_settings(photos, "fast")
+    (out / "config.yaml").write_text(settings_yaml(settings, "snakemake"), "utf-8")
+
+
+def test_results_of_another_folder_of_photos(refusal: Refusal, tmp_path: Path) -> None:
+    write_tags(tmp_path / "q", draw_photos(tmp_path / "q", {"a": 2}))
+    begun(tmp_path / "q-masks", tmp_path / "q")
+    expected = (
+        f"--out q-masks: holds the results of other photos, those in {tmp_path}/q; choose another "
+        "folder"
+    )
+    command = ("wsss", "photos", "p", "--out", "q-masks", *CLIP)
+    assert refusal(*command) == refusal(*command, "--dry-run") == expected
+    # Two folders of one name have results of one name, too.
+    write_tags(tmp_path / "other/q", draw_photos(tmp_path / "other/q", {"a": 3}))
+    assert refusal("wsss", "photos", "other/q", *CLIP) == expected
+
+
+def test_results_of_photos_that_were_moved_or_are_spelt_another_way(tmp_path: Path) -> None:
+    photos, out = tmp_path / "p", tmp_path / "out"
+    photos.mkdir()
+    begun(out, photos)
+    (tmp_path / "link").symlink_to(photos)
+    for same in (photos, out / "../p", tmp_path / "link", Path(os.path.relpath(photos))):
+        refuse_other_photos(out, same)
+    photos.rename(tmp_path / "renamed")
+    refuse_other_photos(out, tmp_path / "renamed")
+    (out / "config.yaml").write_text(f"{HEADER}\ndata: edited by hand\n")
+    refuse_other_photos(out, tmp_path / "renamed")

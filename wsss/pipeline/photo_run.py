@@ -14,7 +14,9 @@ from pathlib import Path
 
 from wsss.artifacts.atomic import write_text
 from wsss.config.errors import ConfigError
+from wsss.config.load import read_yaml
 from wsss.config.model import Config
+from wsss.config.paths import expand_path
 from wsss.photos.check import MOST_SHOWN
 from wsss.photos.classes import read_class_table
 from wsss.photos.page import INDEX
@@ -186,6 +188,31 @@ def is_of_photos(folder: Path) -> bool:
         return (folder / CONFIG).read_text("utf-8").startswith(HEADER)
     except (OSError, ValueError):
         return False
+
+
+def refuse_other_photos(out: Path, photos: Path) -> None:
+    """Refuse to replace the results of photos that lie in another folder.
+
+    Photos that were moved or renamed go on: the folder that the results name is gone then.
+
+    Args:
+        out: folder of results; need not exist.
+        photos: their folder.
+
+    Raises:
+        ConfigError: the results there are those of another folder, which still exists.
+    """
+    if not is_of_photos(out):
+        return
+    try:
+        before = out / expand_path(read_yaml(out / CONFIG)["data"]["root"])
+    except (ConfigError, KeyError, TypeError, AttributeError):
+        return  # edited by hand: whose results these are is not known
+    if before.is_dir() and photos.is_dir() and not before.samefile(photos):
+        raise ConfigError(
+            f"--out {out}: holds the results of other photos, those in {before}; choose another "
+            "folder"
+        )
 
 
 def _python(command: list[str]) -> list[str]:

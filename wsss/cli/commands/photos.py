@@ -66,6 +66,7 @@ def photos(
         is_of_photos,
         lasting_classes,
         refuse_other_files,
+        refuse_other_photos,
         results_folder,
     )
 
@@ -73,6 +74,7 @@ def photos(
         raise ConfigError(problem)
     out = results_folder(folder, out)
     refuse_other_files(out, is_ours=is_of_photos(out))
+    refuse_other_photos(out, folder)
     changes = merged_yaml(*config)
     chosen = {key: value for key, value in (("model", clip), ("pretrained", weights)) if value}
     changes = overlay(changes, {"clip": chosen} if chosen else {})
