@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -121,9 +122,48 @@ def test_lookup_by_paths_and_loose_headers(tmp_path: Path) -> None:
     assert str(source.find("d").problem).startswith("too many cells (line 5)")
 
 
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ('UPPER.JPG,"horse\na.jpg,cat\nb.jpg,dog\n', 2),
+        ('a.jpg,cat\n\n"UPPER.JPG,horse\nb.jpg,dog\n', 4),  # before the name
+        ('a.jpg,cat\nUPPER.JPG,"horse\nb.jpg,"dog"\nc.jpg,cat\n', 3),  # the next one closes it
+        ('"UPPER.JPG,horse\n"b.jpg",dog\nc.jpg,cat\n', 2),
+        ('UPPER.JPG,"horse\nb.jpg,dog"\nc.jpg,cat\n', 2),  # each is well-formed as it is
+        ('UPPER.JPG,"horse\nb.jpg,""\nc.jpg,cat\n', 2),
+        ('a.jpg,"cat', 2),
+        ('a.jpg,"cat\n', 2),
+        ('a.jpg,"cat\n' + "b.jpg,dog\n" * 20_000, 2),  # more than the reader takes for a cell
+    ],
+)
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_a_quotation_mark_that_is_not_closed(
+    tmp_path: Path, rows: str, line: int, delimiter: str
+) -> None:
+    path = tmp_path / "tags.csv"
+    path.write_text(f"image,tags\n{rows}".replace(",", delimiter))
+    with pytest.raises(DataError) as raised:
+        read_table(path)
+    expected = f"{path}: line {line}: a quotation mark is not closed; close it, or take it out"
+    assert str(raised.value) == expected
+
+
+def test_lines_of_a_cell(tmp_path: Path) -> None:
+    """Spreadsheets write them, in lists and in notes."""
+    text = 'image,note,tags\n"a.jpg","one, two,\r\nthree",cat\nb.jpg,,"cat\ndog"\nc.jpg,,"cat"'
+    rows = [("a.jpg", "cat", None), ("b.jpg", "cat\ndog", None), ("c.jpg", "cat", None)]
+    assert table(tmp_path, text) == rows
+
+
 NAMES = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\\\0"), min_size=1
-).filter(lambda name: name == name.strip() and not name.startswith("./"))
+).filter(
+    lambda name: (
+        name == name.strip()
+        and not name.startswith("./")
+        and not re.search(r"[\r\n].*[,;\t]", name, re.DOTALL)  # a line of it could be a row
+    )
+)
 
 
 @given(st.lists(NAMES, min_size=1, max_size=5), st.sampled_from([",", ";", "\t"]))

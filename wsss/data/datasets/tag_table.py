@@ -18,9 +18,10 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wsss.config.data import SPLIT_COLUMNS
 from wsss.config.safe_yaml import read_bytes
@@ -36,6 +37,8 @@ _COLUMNS = {
     "tags": ("tags", "tag", "labels", "label", "classes", "class"),
     "split": SPLIT_COLUMNS,
 }
+_UNCLOSED = "a quotation mark is not closed"
+_LINE_BREAK = re.compile(r"\r\n?|\n")
 _EXTENSION = re.compile("(" + "|".join(map(re.escape, sorted(PHOTO_EXTENSIONS))) + ")$")
 _DELIMITERS = (",", ";", "\t", "\uff0c", "\uff1b")
 
@@ -58,26 +61,89 @@ def read_table(path: Path) -> list[TagRow]:
     """Read a table of tags, also with unquoted commas between the tags of a last column.
 
     Raises:
-        DataError: the file is missing, no text, or lacks the column ``image`` or ``tags``.
+        DataError: the file is missing, no text, or lacks the column ``image`` or ``tags``; or a
+            quotation mark is not closed, so that a cell takes in the rows below it.
     """
     text = _text(path)
+    lines = io.StringIO(text, newline="").readlines()
     for delimiter in _DELIMITERS:
-        reader = csv.reader(
-            io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True
-        )
+        table = _Reader(lines, delimiter)
         try:
-            header = next((row for row in reader if any(cell.strip() for cell in row)), [])
+            header = next((row for row in table if any(cell.strip() for cell in row)), [])
             columns = _find_columns(header)
             if columns is not None:
-                lines = ((reader.line_num, cells) for cells in reader)
-                return _rows(lines, columns, _width(header))
+                rows = ((table.line, cells) for cells in table)
+                return _rows(rows, columns, _width(header))
         except csv.Error as error:
-            raise DataError(f"{path}: line {reader.line_num}: {error}; save it as CSV") from None
+            remedy = "close it, or take it out" if str(error) == _UNCLOSED else "save it as CSV"
+            raise DataError(f"{path}: line {table.failed}: {error}; {remedy}") from None
     shown = text.partition("\n")[0].strip()[:80]
     raise DataError(
         f"{path}: its first line is {shown!r}, expected a header with the columns image and tags "
         "(separated by comma, semicolon or tab)"
     )
+
+
+class _Reader:
+    """The rows of a table; one that an unclosed quotation mark joins with others is an error.
+
+    Args:
+        lines: of the table, with their ends.
+        delimiter: between cells.
+    """
+
+    def __init__(self, lines: list[str], delimiter: str) -> None:
+        self._lines, self._delimiter = lines, delimiter
+        self._cells = self._parse(lines)
+        self.line = 0
+        """The last one of the row."""
+        self._delimiters = 0
+        """Of a row, once the header is read."""
+        self.failed = 0
+        """The first one of the row after it: where an error is."""
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return self
+
+    def __next__(self) -> list[str]:
+        """The cells of a row.
+
+        Raises:
+            csv.Error: the row cannot be read.
+        """
+        self.failed = self.line + 1
+        try:
+            cells: list[str] = next(self._cells)
+        except csv.Error as error:
+            self._refuse_unclosed(error)
+            raise
+        last = self._cells.line_num
+        if last > self.failed or last == len(self._lines):
+            self._check_quotes(self._lines[self.line : last], cells)
+        self.line = last
+        if not self._delimiters and any(cell.strip() for cell in cells):
+            self._delimiters = _width(cells) - 1
+        return cells
+
+    def _check_quotes(self, lines: list[str], cells: list[str]) -> None:
+        """Refuse cells of several lines, unless they are closed and hold no other rows."""
+        try:
+            for _ in self._parse(lines, strict=True):
+                pass
+        except csv.Error as error:
+            self._refuse_unclosed(error)
+        # A list of tags, or a note, may have lines; lines with all delimiters are rows.
+        for cell in cells if self._delimiters else ():
+            further = _LINE_BREAK.split(cell)[1:]
+            if any(line.count(self._delimiter) >= self._delimiters for line in further):
+                raise csv.Error(_UNCLOSED)
+
+    def _refuse_unclosed(self, error: csv.Error) -> None:
+        if self._cells.line_num > self.failed or "unexpected end" in str(error):
+            raise csv.Error(_UNCLOSED) from None
+
+    def _parse(self, lines: list[str], *, strict: bool = False) -> Any:
+        return csv.reader(lines, delimiter=self._delimiter, skipinitialspace=True, strict=strict)
 
 
 class TagTable:
