@@ -20,7 +20,10 @@ REFUSED: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "UTF-16 unmarked": (HEAD.encode("utf-16-le"), ("its first line is", "expected a header")),
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), ("is not UTF-8",)),
     "cell of 10 MB": (HEAD + "x.jpg," + "x" * 10**7 + "\n", ("line 3", "field larger", "as CSV")),
-    "quote left open": (HEAD + '"x.jpg,cat\n' + "y" * 200_000, ("line 3", "quotation mark is not closed")),
+    "quote left open": (
+        HEAD + '"x.jpg,cat\n' + "y" * 200_000,
+        ("line 3", "quotation mark is not closed"),
+    ),
 }
 """Table → pieces of the message, in addition to the file."""
 
