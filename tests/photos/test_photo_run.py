@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -133,6 +134,21 @@ def test_photos_to_masks_and_again(tmp_path: Path) -> None:
         assert set(shard.ids) == set(tags)
     assert '"key":"prediction"' in (out / "results/photos/index.html").read_text("utf-8")
     assert (out / "masks/c.png").read_bytes() == mask_bytes
+    check_names_of_the_run(tmp_path, out.name)
+
+
+def check_names_of_the_run(folder: Path, out: str) -> None:
+    """Commands on a run take the folder that was written, or the run in it, relative or not."""
+    for name in (out, f"{out}/", f"{out}/results/photos", str(folder / out)):
+        screen = run(folder, "wsss", "show", name).stdout
+        assert "masks of 6 photos: " in screen
+        assert "segmenter: " in screen
+        screen = run(folder, "wsss", "clean", name, "--dry-run", "--what", "all").stdout
+        assert "results/photos/segmenter/work: would go" in screen
+    for name in (out, f"{out}/results/photos"):
+        for command in (("predict", "my photos", "--weights"), ("export", "folder")):
+            run(folder, "wsss", *command, name, "--out", "of the run")
+            shutil.rmtree(folder / "of the run")
 
 
 @pytest.mark.workflow

@@ -20,6 +20,7 @@ from wsss.data.manifest import Manifest, Sample
 from wsss.data.manifest_folder import MANIFEST, load
 from wsss.export.errors import ExportError
 from wsss.masks.samples import samples_of
+from wsss.pipeline.run_folder import run_folder
 from wsss.score.page.files import FILES, page_provenance, read_shown
 
 Product = Literal["label", "train"]
@@ -129,14 +130,10 @@ def _own_manifest(folder: Path) -> Path | None:
 
 
 def _run_folder(run: Path) -> Path:
-    """The folder of one run."""
-    if not run.is_dir():
-        raise ExportError(f"{run}: no such folder; pass the results of a run, e.g. results/demo")
-    runs = sorted(path.parent for path in (run / _RESULTS).glob("*/masks"))
-    if len(runs) > 1:
-        names = ", ".join(map(str, runs))
-        raise ExportError(f"{run}: holds {len(runs)} runs; name one of them: {names}")
-    return runs[0] if runs else run
+    try:
+        return run_folder(run, "masks")
+    except ArtifactError as error:
+        raise ExportError(str(error)) from None
 
 
 def _root(folder: Path) -> Path:

@@ -18,14 +18,13 @@ from typing import Literal
 from wsss.artifacts.atomic import abandoned, remove_abandoned
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.exclusive_lock import exclusive_lock
+from wsss.pipeline.run_folder import PARTS
 
 What = Literal["work", "cache", "all"]
 _CHECKPOINTS = {"refine": "checkpoint.safetensors", "segmenter": "weights.safetensors"}
 _WORK, _CACHE, _LOCK = "work", ".cache", ".lock"
 _PLANES, _PREDICTIONS = ".planes", ("predictions", "refiner_predictions")
 _LOCKS = Path(".snakemake/locks")
-_RUN = ("manifest", "cams", "scores", "logs")
-"""A run, or the parent of several, has one of these folders."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,11 @@ def entries(folder: Path, what: What) -> list[Entry]:
     Raises:
         ArtifactError: the folder is not that of a run.
     """
-    if not any((folder / name).is_dir() for name in _RUN):
-        raise ArtifactError(f"{folder}: is not the folder of a run; pass results/<name>")
+    if not any((folder / name).is_dir() for name in PARTS):
+        raise ArtifactError(
+            f"{folder}: is not the folder of a run; pass results/<name>, or the folder that `wsss "
+            "photos` wrote"
+        )
     return list(_entries(folder, what))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from wsss.artifacts.atomic import write_text
 from wsss.config.errors import ConfigError
-from wsss.config.load import read_yaml
+from wsss.config.load import load_config, read_yaml
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
 from wsss.photos.check import MOST_SHOWN
@@ -122,6 +122,24 @@ class PhotoRun:
                     (folder / entry.name).symlink_to(entry.absolute())
             self._write_config(folder)
             yield folder
+
+
+def print_summary(run: Path) -> bool:
+    """Print what a run on photos said at its end; gives whether it is one.
+
+    Args:
+        run: folder of a run, of photos or not.
+
+    Raises:
+        ArtifactError: the run did not finish.
+        ConfigError: its configuration is damaged.
+    """
+    out = run.parent.parent
+    if not is_of_photos(out):
+        return False
+    for line in PhotoRun(load_config(out / CONFIG), out).summary():
+        print(line)
+    return True
 
 
 def lasting_classes(out: Path, names: tuple[str, ...]) -> list[str]:

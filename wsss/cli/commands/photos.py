@@ -157,7 +157,7 @@ def suggest(
 def predict(
     photos: PhotosOrOne,
     weights: Annotated[
-        Path, typer.Option(help="Checkpoint of a segmenter, or the folder of its run.")
+        Path, typer.Option(help="Checkpoint of a segmenter, its run, or what `wsss photos` wrote.")
     ],
     out: Annotated[
         Path | None,
@@ -178,11 +178,13 @@ def predict(
     from wsss.photos.predict import RECORD, predict_photos
     from wsss.photos.tree import was_begun
     from wsss.pipeline.photo_run import refuse_other_files, results_folder
+    from wsss.pipeline.run_folder import run_folder
 
     out = results_folder(photos, out, ending="predicted")
     refuse_other_files(out, is_ours=was_begun(out / RECORD))
     numerics = {"device": device, "precision": precision}
-    record = predict_photos(photos, weights, out, crf=crf, long_side=long_side, **numerics)
+    named = run_folder(weights, "segmenter") if weights.is_dir() else weights
+    record = predict_photos(photos, named, out, crf=crf, long_side=long_side, **numerics)
     typer.echo(f"masks of {len(record.entries)} photos: {out / 'masks'}")
     typer.echo(f"page: {(out / INDEX).absolute().as_uri()}")
 

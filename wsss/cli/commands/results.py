@@ -272,23 +272,9 @@ def noise_chart(
     draw(records, out)
 
 
-def show(
-    folder: Annotated[
-        Path, typer.Argument(help="Results of a run, e.g. results/demo.", show_default=False)
-    ],
-    classes: Annotated[
-        bool, typer.Option("--classes", help="Also print each class, alone and with others.")
-    ] = False,
-) -> None:
-    """Print a run's table and the paths of its pictures and report."""
-    from wsss.score.tables.terminal import print_results
-
-    print_results(folder, classes=classes)
-
-
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     charts = (class_chart, loss_curve, noise_chart)
     pages = (contact_sheet, page, gallery, side_by_side)
-    for command in (score, score_labels, table, compare, efficiency, *pages, *charts, show):
+    for command in (score, score_labels, table, compare, efficiency, *pages, *charts):
         app.command(rich_help_panel=PANEL)(command)

@@ -1,4 +1,4 @@
-"""Commands on the folder of a run: is it as configured, and what may go."""
+"""Commands on the folder of a run: its results, is it as configured, and what may go."""
 
 from __future__ import annotations
 
@@ -16,6 +16,27 @@ _STALE, _DAMAGED = 1, 2
 RunFolder = Annotated[
     str, typer.Argument(metavar="RUN", help="A run: results/demo or demo.", show_default=False)
 ]
+
+
+def show(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A run: results/demo, or what `wsss photos` wrote.", show_default=False
+        ),
+    ],
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Also print each class, alone and with others.")
+    ] = False,
+) -> None:
+    """Print a run's table and the paths of its pictures and report."""
+    from wsss.pipeline.photo_run import print_summary
+    from wsss.pipeline.run_folder import run_folder
+    from wsss.score.tables.terminal import print_results
+
+    run = run_folder(folder)
+    if not print_summary(run) or (run / "tables").is_dir():  # photos seldom have truth
+        print_results(run, classes=classes)
 
 
 def verify(
@@ -53,7 +74,14 @@ def verify(
 
 
 def clean(
-    run: RunFolder,
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="A run: results/demo or demo, or the folder that `wsss photos` wrote.",
+            show_default=False,
+        ),
+    ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Delete nothing, but say what would go.")
     ] = False,
@@ -70,10 +98,9 @@ def clean(
     and a stage without its cache computes every image again.
     """
     from wsss.pipeline import clean as cleaning
-    from wsss.pipeline.verify.run import run_name
+    from wsss.pipeline.run_folder import named_run
 
-    folder = Path("results") / run_name(run)
-    entries = (cleaning.entries if dry_run else cleaning.clean)(folder, what)
+    entries = (cleaning.entries if dry_run else cleaning.clean)(named_run(run), what)
     for entry in entries:
         verb = "stays" if entry.stays else "would go" if dry_run else "deleted"
         typer.echo(f"{entry.path}: {verb}, {entry.size / 2**20:.1f} MiB: {entry.why}")
@@ -91,5 +118,5 @@ def _workflow_command(config: list[Path]) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (verify, clean):
+    for command in (show, verify, clean):
         app.command(rich_help_panel=PANEL)(command)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from wsss.config.errors import ConfigError
+from wsss.pipeline.run_folder import run_name
 from wsss.pipeline.runs import Runs
 from wsss.pipeline.verify.chain import Chain
 from wsss.pipeline.verify.expected import Expected
@@ -42,10 +40,3 @@ def verify(runs: Runs, name: str, *, quick: bool = False) -> Findings:
     if run == runs.name:
         Results(chain).overviews()
     return findings
-
-
-def run_name(text: str) -> str:
-    """The name of a run: ``results/demo/``, ``/project/results/demo`` or ``demo`` → ``demo``."""
-    path = Path(os.path.relpath(text)) if os.path.isabs(text) else Path(os.path.normpath(text))
-    parts = path.parts
-    return "/".join(parts[1:] if parts[:1] == ("results",) else parts)
