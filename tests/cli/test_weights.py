@@ -18,6 +18,7 @@ from wsss.cli.weights_list import weights_by_name, weights_of
 from wsss.clip.downloads import tag_weights
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.load import load_clip
+from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
 from wsss.dino.errors import DinoLoadError
 
@@ -103,6 +104,36 @@ def test_models_of_one_tag_are_listed_each(tmp_path: Path) -> None:
 
 def _no_segmenter(**clip: str) -> dict[str, Any]:
     return {"clip": clip, "retrain": {"enabled": False}}
+
+
+def test_weights_are_held_against_the_model_before_a_run(tmp_path: Path) -> None:
+    """By the header of their file, as loading them would."""
+    model, weights = tmp_path / "tiny.json", tmp_path / "tiny.safetensors"
+    model.write_text(json.dumps(CONFIG))
+    save_file(tiny_clip().state_dict(), weights)
+
+    def check(**clip: str) -> None:
+        sections = {"refine": {"method": "none"}, "cams": {"affinity": {"enabled": False}}}
+        check_weights(from_mapping(_no_segmenter(**clip) | sections))
+
+    check(model=str(model), pretrained=str(weights))
+    check(model=str(model), pretrained="random")
+    check(model="from-weights", pretrained=str(weights))
+    with pytest.raises(ConfigError) as raised:
+        check(model=str(model), pretrained="openai")
+    assert str(raised.value) == (
+        "clip.model is a model config, so clip.pretrained must name a weight file (found 'openai')"
+    )
+    with pytest.raises(ClipLoadError) as loaded:
+        load_clip("ViT-B-16-quickgelu", str(weights))
+    with pytest.raises(ClipLoadError) as checked:
+        check(model="ViT-B-16-quickgelu", pretrained=str(weights))
+    assert str(checked.value) == str(loaded.value)
+    assert str(checked.value).endswith("clip.model (--clip) must name the model of these weights")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    for name in (str(model), "from-weights"):
+        with pytest.raises(ClipLoadError, match=r"tiny\.safetensors: is damaged or no safetensors"):
+            check(model=name, pretrained=str(weights))
 
 
 @pytest.mark.slow

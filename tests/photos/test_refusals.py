@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.photos.test_photo_run import CLIP, draw_photos, run, write_tags
+from wsss.config.paths import expand_path
 from wsss.photos.settings import HEADER, photo_settings, settings_yaml
 from wsss.pipeline.engine import workflow_folder
 from wsss.pipeline.photo_run import refuse_other_photos
@@ -89,3 +90,16 @@ def test_results_of_photos_that_were_moved_or_are_spelt_another_way(tmp_path: Pa
     refuse_other_photos(out, tmp_path / "renamed")
     (out / "config.yaml").write_text(f"{HEADER}\ndata: edited by hand\n")
     refuse_other_photos(out, tmp_path / "renamed")
+
+
+def test_a_model_config_without_its_weights(refusal: Refusal) -> None:
+    expected = f"--clip {expand_path(CLIP[1])} is a model config, so --weights must name a weight file (found 'openai')"
+    for command in (("photos", "p"), ("photos", "p", "--dry-run", "--weights", "openai"),
+                    ("tags", "suggest", "p", "--words", "a,b", "--out", "new.csv")):  # fmt: skip
+        assert refusal("wsss", *command, *CLIP[:2]) == expected
+
+
+def test_weights_without_their_model(refusal: Refusal) -> None:
+    message = refusal("wsss", "photos", "p", *CLIP[2:], "--dry-run")
+    assert ".safetensors into ViT-B-16-quickgelu: the weights do not fit: lacks " in message
+    assert message.endswith("; clip.model (--clip) must name the model of these weights")

@@ -1,4 +1,4 @@
-"""Whether the weights that a configuration names exist, without loading or fetching them."""
+"""Whether weights that a configuration names exist and fit, without loading or fetching them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsss.config.errors import ConfigError
 from wsss.config.method import EncoderNeed
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
@@ -26,7 +27,9 @@ def check_weights(config: Config) -> None:
 
     Raises:
         ClipLoadError: open_clip knows no such model, or no such weights of it, or they were trained
-            with another activation.
+            with another activation; or the header of their file is damaged, or does not fit the
+            model.
+        ConfigError: a model config has no file of weights.
         DinoLoadError: timm knows no such DINOv2, or no such weights of it.
         ValueError: there are no such initial weights of the segmenter, or they are of another; the
             crop or a number of blocks does not fit the encoder.
@@ -45,13 +48,20 @@ def check_weights(config: Config) -> None:
     for key, path in files.items():
         if not path.exists():
             _log.warning("jobs that run here: %s: %s: no such file", key, path)
+    names_config = files.get("clip.model", Path()).suffix == ".json"
+    if names_config and "clip.pretrained" not in files and config.clip.pretrained != "random":
+        raise ConfigError(
+            "clip.model is a model config, so clip.pretrained must name a weight file "
+            f"(found {config.clip.pretrained!r})"
+        )
     if "clip.model" not in files:
         from wsss.clip.load import check_names
 
         tag = "" if "clip.pretrained" in files else config.clip.pretrained
         check_names(config.clip.model, tag)
-    if files.get("clip.model", Path()).suffix != ".json" or files["clip.model"].exists():
-        _check_encoder(config, str(files.get("clip.model", config.clip.model)))
+    if not names_config or files["clip.model"].exists():
+        model = str(files.get("clip.model", config.clip.model))
+        _check_encoder(config, model, files.get("clip.pretrained"))
     if not files.keys() & {"clip.model", "clip.pretrained"}:
         from wsss.clip.model_config import check_activation
 
@@ -70,12 +80,15 @@ def check_weights(config: Config) -> None:
         check_name(config.retrain.init, config.retrain.model)
 
 
-def _check_encoder(config: Config, model: str) -> None:
-    """Compare the encoder with what reads it, where it is known without its weights."""
+def _check_encoder(config: Config, model: str, weights: Path | None) -> None:
+    """Compare the encoder with what reads it, and with the header of a file of its weights."""
+    from wsss.clip.load import check_fit
     from wsss.clip.model_config import known_config
     from wsss.clip.trunk.check import read_outline
 
     keywords = known_config(model)
+    if weights and weights.is_file():
+        check_fit(keywords, weights, f"{weights} into {model}")
     if keywords is None:
         return
     tower = read_outline(keywords, model)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from wsss.clip.model_config import (
 from wsss.clip.openai_layout import infer_config
 from wsss.clip.tokenizer import Tokenize, load_tokenizer
 from wsss.clip.trunk.check import check_built_size, check_encoder
-from wsss.clip.weights import misfit, not_finite, read_weights, weights_digest
+from wsss.clip.weights import fitting, not_finite, read_shapes, read_weights, weights_digest
 
 FROM_WEIGHTS = "from-weights"
 RANDOM = "random"
@@ -138,7 +139,7 @@ def load_clip(
         if (weights is not None or pretrained in {"", RANDOM}) and ":" not in model:
             preprocess = tag_preprocess(model)
     if weights is not None:
-        built.load_state_dict(_fitting(built, weights, where))
+        built.load_state_dict(fitting(built, weights, where))
     if problem := not_finite(built.state_dict()):
         raise ClipLoadError(f"{pretrained}: {problem}")
     built.eval().requires_grad_(False)
@@ -183,6 +184,30 @@ def check_names(model: str, tag: str) -> None:
         )
 
 
+def check_fit(config: Mapping[str, Any] | None, file: Path, where: str) -> None:
+    """Check that weights fit a model, from the header of their file; no weight is read.
+
+    Args:
+        config: keyword arguments of open_clip's model; None where they are not known.
+        file: safetensors; of others nothing is known without reading them.
+        where: both, for messages.
+
+    Raises:
+        ClipLoadError: the header is damaged, or the weights do not fit.
+    """
+    if file.suffix != ".safetensors":
+        return
+    shapes = read_shapes(file)
+    if config is None or config["text_cfg"].get("hf_model_name"):
+        return  # only the hub knows its sizes
+    try:
+        with outlines():
+            outline = _constructor(config)()
+    except Exception:  # whatever open_clip raises; loading says it with its reason
+        return
+    fitting(outline, shapes, where)
+
+
 def _config_file(model: str) -> Path | None:
     """The JSON file that ``model`` names, if it names one."""
     if model.startswith(LOCAL_DIR):
@@ -207,22 +232,18 @@ def _build(
     config: Mapping[str, Any], weights: Mapping[str, Tensor] | None, where: str
 ) -> nn.Module:
     """The model of a checked config; it takes memory only once its weights fit it."""
-    open_clip = import_open_clip()
-    arguments = {key: value for key, value in config.items() if key != "custom_text"}
-    of_hub = bool(config["text_cfg"].get("hf_model_name"))
-    custom_text = config.get("custom_text", False) or of_hub
-    kind = open_clip.model.CustomTextCLIP if custom_text else open_clip.CLIP
+    construct = _constructor(config)
     try:
         with torch.random.fork_rng(devices=()):
-            if not of_hub:
+            if not config["text_cfg"].get("hf_model_name"):
                 with outlines():
-                    outline = kind(**arguments)
+                    outline = construct()
                 if weights is None:
                     check_built_size(outline, where)
                 else:
-                    _fitting(outline, weights, where)
+                    fitting(outline, weights, where)
             torch.manual_seed(0)
-            built = kind(**arguments)
+            built = construct()
     except ClipLoadError:
         raise
     except Exception as error:  # whatever open_clip and transformers raise at odd values
@@ -230,6 +251,14 @@ def _build(
         raise ClipLoadError(f"{where}: open_clip cannot build this model ({reason})") from None
     assert isinstance(built, nn.Module)
     return built
+
+
+def _constructor(config: Mapping[str, Any]) -> Callable[[], nn.Module]:
+    """open_clip's class of model, with the arguments of a config."""
+    model = import_open_clip().model
+    arguments = {key: value for key, value in config.items() if key != "custom_text"}
+    custom_text = config.get("custom_text") or config["text_cfg"].get("hf_model_name")
+    return functools.partial(model.CustomTextCLIP if custom_text else model.CLIP, **arguments)
 
 
 def _named_config(open_clip: Any, name: str) -> Mapping[str, Any]:
@@ -264,26 +293,3 @@ def _by_name(open_clip: Any, name: str, tag: str, cache_dir: Path | None) -> Any
         if weights is not None and isinstance(error, URLError):
             raise ClipLoadError(weights.unreachable(str(error))) from None
         raise ClipLoadError(f"{name} with pretrained {tag!r}: {error}") from None
-
-
-def _fitting(built: nn.Module, weights: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]:
-    """A state dict in open_clip's or OpenAI's naming, which agree for plain ViT models.
-
-    Raises:
-        ClipLoadError: it does not fit the model.
-    """
-    open_clip = import_open_clip()
-    state = {
-        key: value
-        for key, value in weights.items()
-        if key not in {"input_resolution", "context_length", "vocab_size"}
-    }
-    custom_text = isinstance(built, open_clip.model.CustomTextCLIP)
-    if custom_text and "positional_embedding" in state:
-        state = open_clip.model.convert_to_custom_text_state_dict(state)
-    expected = built.state_dict()
-    if "logit_scale" in state and state["logit_scale"].numel() == 1:
-        state["logit_scale"] = state["logit_scale"].reshape(expected["logit_scale"].shape)
-    if problem := misfit(state, expected):
-        raise ClipLoadError(f"{where}: {problem}")
-    return state

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from wsss._compat import import_open_clip
 from wsss._compat.torch_archives import packed, refusal
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.torchscript import is_torchscript, read_torchscript
@@ -62,6 +63,51 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             f"{file}: holds {type(loaded).__name__}, expected a state dict of tensors"
         )
     return {str(name).removeprefix("module."): value for name, value in loaded.items()}
+
+
+def read_shapes(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file without their values, from its header.
+
+    Raises:
+        ClipLoadError: the file cannot be read, or its header is damaged.
+    """
+    try:
+        with safe_open(file, framework="pt") as stored:
+            shapes = {name: stored.get_slice(name).get_shape() for name in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise_unless_about(file, error)
+        raise ClipLoadError(f"{file}: is damaged or no safetensors file ({error})") from None
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def fitting(built: nn.Module, weights: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]:
+    """A state dict in open_clip's or OpenAI's naming, which agree for plain ViT models.
+
+    Args:
+        built: the model.
+        weights: for it.
+        where: both, for messages.
+
+    Raises:
+        ClipLoadError: it does not fit the model.
+    """
+    open_clip = import_open_clip()
+    state = {
+        key: value
+        for key, value in weights.items()
+        if key not in {"input_resolution", "context_length", "vocab_size"}
+    }
+    custom_text = isinstance(built, open_clip.model.CustomTextCLIP)
+    if custom_text and "positional_embedding" in state:
+        state = open_clip.model.convert_to_custom_text_state_dict(state)
+    expected = built.state_dict()
+    if "logit_scale" in state and state["logit_scale"].numel() == 1:
+        state["logit_scale"] = state["logit_scale"].reshape(expected["logit_scale"].shape)
+    if problem := misfit(state, expected):
+        raise ClipLoadError(
+            f"{where}: {problem}; clip.model (--clip) must name the model of these weights"
+        )
+    return state
 
 
 def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:

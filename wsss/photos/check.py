@@ -181,9 +181,16 @@ def check_clip_files(clip: ClipConfig) -> None:
     """Check that the files of the encoder are there, if it is given by files.
 
     Raises:
-        DataError: one is missing.
+        DataError: one is missing, or a model config has no file of weights.
     """
     for option, text in (("--clip", clip.model), ("--weights", clip.pretrained)):
         path = expand_path(text)
         if path.suffix in _WEIGHT_FILES and not path.is_file():
             raise DataError(f"{option}: {path}: no such file")
+    has_weights = clip.pretrained == "random" or expand_path(clip.pretrained).is_file()
+    model = expand_path(clip.model)
+    if model.suffix == ".json" and not has_weights:
+        raise DataError(
+            f"--clip {model} is a model config, so --weights must name a weight file "
+            f"(found {clip.pretrained!r})"
+        )
