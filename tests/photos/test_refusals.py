@@ -93,13 +93,63 @@ def test_results_of_photos_that_were_moved_or_are_spelt_another_way(tmp_path: Pa
 
 
 def test_a_model_config_without_its_weights(refusal: Refusal) -> None:
-    expected = f"--clip {expand_path(CLIP[1])} is a model config, so --weights must name a weight file (found 'openai')"
+    expected = "is a model config, so --weights must name a weight file (found 'openai')"
     for command in (("photos", "p"), ("photos", "p", "--dry-run", "--weights", "openai"),
                     ("tags", "suggest", "p", "--words", "a,b", "--out", "new.csv")):  # fmt: skip
-        assert refusal("wsss", *command, *CLIP[:2]) == expected
+        message = refusal("wsss", *command, *CLIP[:2])
+        assert message == f"--clip {expand_path(CLIP[1])} {expected}"
 
 
 def test_weights_without_their_model(refusal: Refusal) -> None:
     message = refusal("wsss", "photos", "p", *CLIP[2:], "--dry-run")
     assert ".safetensors into ViT-B-16-quickgelu: the weights do not fit: lacks " in message
     assert message.endswith("; clip.model (--clip) must name the model of these weights")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: {root: q}", "leave out data.root; `wsss photos` is given the folder of the photos"),
+        ("data: {kind: voc}", "leave out data.kind; `wsss photos` reads a folder of photos"),
+        ("data: {kind: demo}", "leave out data.kind; `wsss photos` reads a folder of photos"),
+        (
+            "retrain: {enabled: true, model: clip-vit, corrected: gone}",
+            "retrain.corrected: {folder}/gone: no such folder; `wsss import-masks` writes one",
+        ),
+    ],
+)
+def test_values_of_a_configuration_file(
+    refusal: Refusal, tmp_path: Path, text: str, message: str
+) -> None:
+    write_tags(tmp_path / "q", draw_photos(tmp_path / "q", {"a": 0}))
+    (tmp_path / "more.yaml").write_text(text)
+    expected = f"--config: {message}".format(folder=tmp_path)
+    for dry in ((), ("--dry-run",)):
+        assert refusal("wsss", "photos", "p", "-c", "more.yaml", *CLIP, *dry) == expected
+
+
+def test_values_that_the_command_has_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos = tmp_path / "p"
+    photos.mkdir()
+    (tmp_path / "link").symlink_to(photos)
+    for root in ("p", "./p", "link", str(photos)):
+        changes = {"name": "photos", "data": {"kind": "folder", "root": root}}
+        assert Path(photo_settings(photos, "fast", changes=changes).data.root).samefile(photos)
+        assert photo_settings(Path("p"), "fast", changes=changes)
+
+
+def test_faults_of_configuration_files_name_them(refusal: Refusal, tmp_path: Path) -> None:
+    (tmp_path / "fine.yaml").write_text("clip: {long_side: null}")
+    (tmp_path / "key.yaml").write_text("mask: {}")
+    command = ("wsss", "photos", "p", *CLIP, "--config", "fine.yaml", "--config")
+    message = refusal(*command, "key.yaml")
+    assert message.startswith("fine.yaml, key.yaml: not a valid configuration\n")
+    assert "mask: unknown key; did you mean masks?" in message
+    (tmp_path / "syntax.yaml").write_text("name: a\ndata: {\n")
+    message = refusal(*command, "syntax.yaml")
+    assert message.startswith("syntax.yaml: is not valid YAML: ")
+    assert "unicode string" not in message
+    assert "in line 3, column 1" in message

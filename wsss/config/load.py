@@ -122,7 +122,9 @@ def read_yaml(file: Path) -> Any:
             f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from None
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{file}: is not valid YAML: {error}") from None
+        # PyYAML calls the source of a text so; its line is one of the file.
+        text = str(error).replace('in "<unicode string>", ', "in ")
+        raise ConfigError(f"{file}: is not valid YAML: {text}") from None
 
 
 def read_cached(path: Path) -> Any:

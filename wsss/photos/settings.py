@@ -44,6 +44,7 @@ def photo_settings(
     classes: list[str] | None = None,
     photos: int = 0,
     changes: Mapping[str, Any] | None = None,
+    where: str = "",
 ) -> Config:
     """The configuration, with absolute paths, so that it is true in every folder.
 
@@ -54,10 +55,11 @@ def photo_settings(
         classes: names; None: all tags of the table.
         photos: their number; few are one part, so that each stage loads its model once.
         changes: laid over it: values of a configuration file, by section and key.
+        where: their source, for messages.
 
     Raises:
-        ConfigError: a change is no valid configuration, or asks for results in another place or
-            for several runs.
+        ConfigError: a change is no valid configuration, or asks for other photos, for results in
+            another place or for several runs.
     """
     root = folder.absolute()
     shards = 1 if photos <= _FEW else 4
@@ -79,9 +81,26 @@ def photo_settings(
     }
     mapping = overlay(overlay(base, RECIPES[recipe]), changes or {})
     _make_absolute(mapping)
-    config = from_mapping(mapping, where="the configuration of the photos")
+    config = from_mapping(mapping, where=where or "the configuration of the photos")
+    _refuse_other_photos(config, root)
     _refuse_other_results(config)
     return config
+
+
+def _refuse_other_photos(config: Config, root: Path) -> None:
+    """Refuse data other than the folder that the command is given, and checks."""
+    if config.data.kind != "folder":
+        raise ConfigError("--config: leave out data.kind; `wsss photos` reads a folder of photos")
+    if os.path.realpath(config.data.root) != os.path.realpath(root):
+        raise ConfigError(
+            "--config: leave out data.root; `wsss photos` is given the folder of the photos"
+        )
+    corrected = config.retrain.corrected
+    if corrected and not expand_path(corrected).is_dir():
+        raise ConfigError(
+            f"--config: retrain.corrected: {corrected}: no such folder; `wsss import-masks` writes "
+            "one"
+        )
 
 
 def _refuse_other_results(config: Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from pathlib import Path
 from typing import Annotated, Literal
@@ -79,7 +80,15 @@ def photos(
     chosen = {key: value for key, value in (("model", clip), ("pretrained", weights)) if value}
     changes = overlay(changes, {"clip": chosen} if chosen else {})
     names = [name.strip() for name in classes.split(",") if name.strip()]
-    settings = photo_settings(folder, recipe, tags=tags, classes=names, changes=changes)
+    settings_of = functools.partial(
+        photo_settings,
+        folder,
+        recipe,
+        tags=tags,
+        changes=changes,
+        where=", ".join(map(str, config)),
+    )
+    settings = settings_of(classes=names)
     check_clip_files(settings.clip)
     check_weights(settings)
     checked = check_photos(settings.data)
@@ -96,9 +105,7 @@ def photos(
             )
     typer.echo(f"results: {out}")
     lasting = lasting_classes(out, checked.classes)
-    settings = photo_settings(
-        folder, recipe, tags=tags, classes=lasting, photos=checked.photos, changes=changes
-    )
+    settings = settings_of(classes=lasting, photos=checked.photos)
     run = PhotoRun(settings, out, cores)
     if dry_run:
         typer.echo(run.planned())
