@@ -47,7 +47,8 @@ def test_without_a_network_the_first_attempt_says_what_to_do(tmp_path: Path) -> 
     assert "Retrying" not in clip.stderr
     for part in (
         "open_clip_model.safetensors (about 598 MB)", "/vit_base_patch16_clip_224.openai/resolve/",
-        "/ViT-B-16.pt", "weights/open_clip_model.safetensors", "set clip.pretrained to its path",
+        "/ViT-B-16.pt", "weights/open_clip_model.safetensors",
+        "set clip.pretrained (--weights) to its path",
     ):  # fmt: skip
         assert part in clip.stderr
     for part in ("/resnet101-", f"put it at {tmp_path / 'torch'}", "set retrain.init to its path"):

@@ -153,3 +153,17 @@ def test_faults_of_configuration_files_name_them(refusal: Refusal, tmp_path: Pat
     assert message.startswith("syntax.yaml: is not valid YAML: ")
     assert "unicode string" not in message
     assert "in line 3, column 1" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "--words is empty; write words with commas between, e.g. cat,dog"),
+        (" , ", "--words is empty; write words with commas between, e.g. cat,dog"),
+        ("cat;dog", "--words: class name 'cat;dog': holds ';', which separates names; list each"),
+        ("cat,Cat", "--words: class name 'Cat' is the same as 'cat' (case, width, underscores"),
+    ],
+)
+def test_words_of_tags(refusal: Refusal, words: str, message: str) -> None:
+    command = ("wsss", "tags", "suggest", "p", "--out", "new.csv", "--words", words, *CLIP)
+    assert refusal(*command).startswith(message)

@@ -38,8 +38,8 @@ class TagWeights:
     """Another address of them, or the only one; may be empty."""
     cache_dir: Path | None = None
     """Where open_clip stores downloads; None for its usual place."""
-    setting: ClassVar[str] = "clip.pretrained"
-    """The key of the configuration that names them."""
+    setting: ClassVar[str] = "clip.pretrained (--weights)"
+    """What names them: the key of the configuration, and the option of commands that have one."""
 
     @property
     def size(self) -> str:

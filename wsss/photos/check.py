@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import psutil
 from wsss.config.clip import ClipConfig
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
+from wsss.data.datasets.classes import folder_classes
 from wsss.data.datasets.folder import read_folder
 from wsss.data.errors import DataError, ImageError
 from wsss.data.images.read import image_size, over_limit
@@ -194,3 +195,17 @@ def check_clip_files(clip: ClipConfig) -> None:
             f"--clip {model} is a model config, so --weights must name a weight file "
             f"(found {clip.pretrained!r})"
         )
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Check the words that tags are chosen from.
+
+    Raises:
+        DataError: there is none, or they cannot be classes.
+    """
+    if not words:
+        raise DataError("--words is empty; write words with commas between, e.g. cat,dog")
+    try:
+        folder_classes(words)
+    except DataError as error:
+        raise DataError(f"--words: {error}") from None

@@ -136,7 +136,7 @@ def suggest(
     The probabilities are among all words and words of surroundings (sky, grass, wall …).
     """
     from wsss.config.clip import ClipConfig
-    from wsss.photos.check import check_clip_files
+    from wsss.photos.check import check_clip_files, check_words
     from wsss.photos.suggest import suggest_tags
     from wsss.pipeline.photo_run import results_folder
 
@@ -151,6 +151,7 @@ def suggest(
     settings = ClipConfig(**given)
     check_clip_files(settings)
     names = [word.strip() for word in words.split(",") if word.strip()]
+    check_words(names)
     cache = results_folder(folder, None) / "results" / "cache"  # that of a run on these photos
     numerics = {"device": device, "precision": precision}
     photo_count, tagged = suggest_tags(
