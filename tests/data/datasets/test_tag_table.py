@@ -1,6 +1,7 @@
 import csv
 import io
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,31 @@ def test_a_quotation_mark_that_is_not_closed(
         read_table(path)
     expected = f"{path}: line {line}: a quotation mark is not closed; close it, or take it out"
     assert str(raised.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "first", "kind"),
+    [
+        (("[Content_Types].xml", "xl/workbook.xml"), b"<?xml", "an Excel workbook"),
+        (
+            ("mimetype", "content.xml"),
+            b"application/vnd.oasis.opendocument.spreadsheet",
+            "a spreadsheet of LibreOffice",
+        ),
+    ],
+)
+def test_files_of_spreadsheets(
+    tmp_path: Path, names: tuple[str, ...], first: bytes, kind: str
+) -> None:
+    path = tmp_path / "tags.xlsx"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, first)
+    with pytest.raises(DataError, match=rf"xlsx: is {kind}, no text; save it as 'CSV UTF-8'"):
+        read_table(path)
+    path.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500))
+    with pytest.raises(DataError, match="is an Excel workbook"):
+        read_table(path)
 
 
 def test_lines_of_a_cell(tmp_path: Path) -> None:

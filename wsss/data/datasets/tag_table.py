@@ -227,6 +227,8 @@ def _text(path: Path) -> str:
             f"{path}: the table of tags cannot be read ({error.strerror}); set data.tags to a CSV "
             "with the columns image and tags"
         ) from None
+    if kind := _workbook(content):
+        raise DataError(f"{path}: is {kind}, no text; save it as 'CSV UTF-8', and name that file")
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         return content.decode(encoding)
@@ -235,3 +237,13 @@ def _text(path: Path) -> str:
             f"{path}: is not {encoding.removesuffix('-sig').upper()} (byte {error.start}); save it "
             "as 'CSV UTF-8'"
         ) from None
+
+
+def _workbook(content: bytes) -> str:
+    """Which spreadsheet's own file this is, by its first bytes and the names in its archive."""
+    is_archive = content.startswith(b"PK\x03\x04")
+    if content.startswith(b"\xd0\xcf\x11\xe0") or (is_archive and b"xl/workbook" in content):
+        return "an Excel workbook"
+    if is_archive and b"opendocument.spreadsheet" in content[:200]:
+        return "a spreadsheet of LibreOffice"
+    return ""
