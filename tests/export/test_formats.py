@@ -191,6 +191,9 @@ def test_lossless_formats_hold_the_very_masks(
     assert_equal(read_label_studio(tmp_path / "ls")[0], maps)
     results.export("cvat", tmp_path / "cvat.zip", product=product)
     assert_equal(read_cvat(tmp_path / "cvat.zip", maps), maps)
+    report = results.export("cvat", tmp_path / "of.v2", product=product)  # CVAT takes .zip alone
+    assert report.splitlines()[0].endswith(f" in {tmp_path}/of.v2.zip")
+    assert (tmp_path / "of.v2.zip").read_bytes() == (tmp_path / "cvat.zip").read_bytes()
     results.export("folder", tmp_path / "folder", product=product)
     assert_equal(read_folder(tmp_path / "folder"), maps)
     for split, image in maps:

@@ -32,7 +32,7 @@ def export(form: Form, task: ExportTask, out: Path, *, overwrite: bool = False) 
     Args:
         form: the format.
         task: what is exported.
-        out: folder to write; of CVAT the archive (.zip).
+        out: folder to write; of CVAT the archive, which gets the ending .zip if it has none.
         overwrite: replace an older export.
 
     Returns:
@@ -43,6 +43,8 @@ def export(form: Form, task: ExportTask, out: Path, *, overwrite: bool = False) 
         ArtifactError: a shard is missing or damaged.
     """
     title, write = _WRITERS[form]
+    if form == _ARCHIVE and out.suffix.lower() != ".zip" and not out.is_dir():
+        out = out.with_name(f"{out.name}.zip")  # CVAT takes no file of another name
     report = Report(out, title)
     if form == _ARCHIVE:
         with new_file(out, overwrite=overwrite) as archive:

@@ -81,7 +81,7 @@ def label_studio(
 @app.command()
 def cvat(
     run: Run,
-    out: Annotated[Path, typer.Option(help="Archive to write (.zip).")],
+    out: Annotated[Path, typer.Option(help="Archive to write (.zip, added where missing).")],
     product: Product = "label",
     split: WhichSplit = "all",
     overwrite: Overwrite = False,
