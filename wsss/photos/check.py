@@ -13,6 +13,7 @@ import psutil
 from wsss.config.clip import ClipConfig
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
+from wsss.config.retrain import RetrainConfig
 from wsss.data.datasets.classes import folder_classes
 from wsss.data.datasets.folder import read_folder
 from wsss.data.errors import DataError, ImageError
@@ -194,6 +195,19 @@ def check_clip_files(clip: ClipConfig) -> None:
         raise DataError(
             f"--clip {model} is a model config, so --weights must name a weight file "
             f"(found {clip.pretrained!r})"
+        )
+
+
+def check_corrected(retrain: RetrainConfig) -> None:
+    """Check that the folder of corrected masks is there, if one is named.
+
+    Raises:
+        DataError: it is missing.
+    """
+    folder = expand_path(retrain.corrected)
+    if retrain.corrected and not folder.is_dir():
+        raise DataError(
+            f"--config: retrain.corrected: {folder}: no such folder; `wsss import-masks` writes one"
         )
 
 

@@ -88,18 +88,12 @@ def photo_settings(
 
 
 def _refuse_other_photos(config: Config, root: Path) -> None:
-    """Refuse data other than the folder that the command is given, and checks."""
+    """Refuse data other than the folder that the command is given, and checks for photos."""
     if config.data.kind != "folder":
         raise ConfigError("--config: leave out data.kind; `wsss photos` reads a folder of photos")
     if os.path.realpath(config.data.root) != os.path.realpath(root):
         raise ConfigError(
             "--config: leave out data.root; `wsss photos` is given the folder of the photos"
-        )
-    corrected = config.retrain.corrected
-    if corrected and not expand_path(corrected).is_dir():
-        raise ConfigError(
-            f"--config: retrain.corrected: {corrected}: no such folder; `wsss import-masks` writes "
-            "one"
         )
 
 

@@ -59,7 +59,7 @@ def photos(
     from wsss.config.base import overlay
     from wsss.config.errors import ConfigError
     from wsss.config.load import merged_yaml
-    from wsss.photos.check import check_clip_files, check_photos
+    from wsss.photos.check import check_clip_files, check_corrected, check_photos
     from wsss.photos.settings import photo_settings
     from wsss.pipeline.engine import cores_problem
     from wsss.pipeline.photo_run import (
@@ -90,6 +90,7 @@ def photos(
     )
     settings = settings_of(classes=names)
     check_clip_files(settings.clip)
+    check_corrected(settings.retrain)
     check_weights(settings)
     checked = check_photos(settings.data)
     for line in checked.lines(settings.compute.workers):
