@@ -183,7 +183,7 @@ def test_lossless_formats_hold_the_very_masks(
     text = results.export("coco", tmp_path / "coco", product=product)
     assert_equal(read_coco(tmp_path / "coco"), without_unsure(maps))
     assert ("unsure (255); this format has no word for them" in text) == (product == "train")
-    assert "1 photos that were stored turned were written upright" in text
+    assert "1 photo stored turned, written upright" in text
     masks = sum(len(set(np.unique(labels)) - {0, 255}) for labels in maps.values())
     assert results.export("label-studio", tmp_path / "ls", product=product).startswith(
         f"Label Studio: 9 images, {masks} masks in "

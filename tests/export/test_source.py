@@ -235,7 +235,7 @@ def test_large_turned_photos_are_written_upright(
     monkeypatch.setattr(read, "DEFAULT_MAX_PIXELS", 100)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     text = results.export("folder", tmp_path / "out")
-    assert "1 photos that were stored turned were written upright" in text
+    assert "1 photo stored turned, written upright" in text
 
 
 @pytest.mark.parametrize("root", ["http://host/images", "http://host/images/"])

@@ -201,7 +201,7 @@ def test_a_name_that_is_no_utf8_costs_that_photo_alone(tmp_path: Path) -> None:
     assert "bytes that are no UTF-8; rename it" in done.stderr
     assert [row.image for row in read_table(tmp_path / "photos/tags.csv")] == ["a.jpg"]
     done = run(tmp_path, "wsss", "predict", "photos", "--weights", "run")
-    assert "masks of 1 photos" in done.stdout
+    assert "masks of 1 photo:" in done.stdout
     record = read_record(tmp_path / "photos-predicted" / RECORD)
     assert next(photo.reason for photo in record.left_out).endswith("rename it")
     missing = run(tmp_path, "wsss", "predict", "nowhere", "--weights", "run", check=False)

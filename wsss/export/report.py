@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from wsss.data.counted import counted
 from wsss.labels.ignore import IGNORED
 
 
@@ -47,7 +48,8 @@ class Report:
         self.ious.append(value)
 
     def __str__(self) -> str:
-        lines = [f"{self.form}: {self.images} images, {self.masks} masks in {self.out}"]
+        images, masks = counted(self.images, "image"), counted(self.masks, "mask")
+        lines = [f"{self.form}: {images}, {masks} in {self.out}"]
         if self.ious:
             mean = sum(self.ious) / len(self.ious)
             lines.append(
@@ -60,5 +62,5 @@ class Report:
                 "format has no word for them, they are background there"
             )
         if self.turned:
-            lines.append(f"{self.turned} photos that were stored turned were written upright")
+            lines.append(f"{counted(self.turned, 'photo')} stored turned, written upright")
         return "\n".join(lines)

@@ -17,6 +17,7 @@ from wsss.config.errors import ConfigError
 from wsss.config.load import load_config, read_yaml
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
+from wsss.data.counted import counted
 from wsss.photos.check import MOST_SHOWN
 from wsss.photos.classes import read_class_table
 from wsss.photos.page import INDEX
@@ -90,10 +91,11 @@ class PhotoRun:
         """
         record = read_record(self.out / _RESULTS / "gallery.json")
         doubtful = sum(bool(photo_flags(entry)) for entry in record.entries)
-        yield f"masks of {len(record.entries)} photos: {self.out / 'masks'}"
+        photos = counted(len(record.entries), "photo")
+        yield f"masks of {photos}: {self.out / 'masks'}"
         yield f"page: {(self.out / INDEX).absolute().as_uri()}"
         review = self.out / REVIEW
-        yield f"to review: {doubtful} of {len(record.entries)} photos, listed in {review}"
+        yield f"to review: {doubtful} of {photos}, listed in {review}"
         yield f"unsure pixels: {100 * median_unsure(record.entries):.0f} % of a photo (median)"
         if self.config.retrain.enabled:
             results = self.out / _RESULTS

@@ -236,7 +236,7 @@ def test_paths_of_another_machine_are_named(
     assert "fits several photos: x/b.jpg, y/b.jpg" in str(problems["/home/other/b.jpg"])
     assert problems["/home/other/c.jpg"] == "missing file (tags.csv line 4)"
     (record,) = caplog.records
-    assert "1 paths are not on this machine" in record.getMessage()
+    assert "1 path on another machine; the photos" in record.getMessage()
     assert f"{photos.root / 'a.jpg'} for '/home/other/a.jpg'" in record.getMessage()
 
 

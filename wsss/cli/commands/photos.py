@@ -137,6 +137,7 @@ def suggest(
     The probabilities are among all words and words of surroundings (sky, grass, wall …).
     """
     from wsss.config.clip import ClipConfig
+    from wsss.data.counted import counted
     from wsss.photos.check import check_clip_files, check_words
     from wsss.photos.suggest import suggest_tags
     from wsss.pipeline.photo_run import results_folder
@@ -158,7 +159,7 @@ def suggest(
     photo_count, tagged = suggest_tags(
         photos, names, table, cache, clip=settings, threshold=threshold, **numerics
     )
-    typer.echo(f"{tagged} of {photo_count} photos have a tag: {table}")
+    typer.echo(f"with a tag: {tagged} of {counted(photo_count, 'photo')}: {table}")
     option = ["--tags", str(out)] if out else []
     typer.echo(f"look through it, then: {shlex.join(['wsss', 'photos', str(folder), *option])}")
 
@@ -183,6 +184,7 @@ def predict(
 
     Run it again after an interruption, or with other photos. Only what is missing is computed.
     """
+    from wsss.data.counted import counted
     from wsss.photos.page import INDEX
     from wsss.photos.predict import RECORD, predict_photos
     from wsss.photos.tree import was_begun
@@ -194,7 +196,7 @@ def predict(
     numerics = {"device": device, "precision": precision}
     named = run_folder(weights, "segmenter") if weights.is_dir() else weights
     record = predict_photos(photos, named, out, crf=crf, long_side=long_side, **numerics)
-    typer.echo(f"masks of {len(record.entries)} photos: {out / 'masks'}")
+    typer.echo(f"masks of {counted(len(record.entries), 'photo')}: {out / 'masks'}")
     typer.echo(f"page: {(out / INDEX).absolute().as_uri()}")
 
 

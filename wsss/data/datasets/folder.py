@@ -18,6 +18,7 @@ from pathlib import Path
 from wsss.config.base import Split, Variant
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
+from wsss.data.counted import counted
 from wsss.data.datasets.candidates import Candidate, Dataset
 from wsss.data.datasets.classes import (
     ClassList,
@@ -78,9 +79,8 @@ def read_folder(data: DataConfig, variant: Variant) -> Dataset:
     if index.foreign_paths:
         name, photo = next(iter(index.foreign_paths.items()))
         _log.warning(
-            "%s: %d paths are not on this machine; the photos of the same name here are used, e.g. "
-            "%s for %r",
-            *(table, len(index.foreign_paths), photo, name),
+            "%s: %s on another machine; the photos of the same name here are used, e.g. %s for %r",
+            *(table, counted(len(index.foreign_paths), "path"), photo, name),
         )
     reader = TagReader(classes)
     for path in sorted((*index.paths, *index.others)):
