@@ -42,6 +42,7 @@ def test_numbers_of_cores(refusal: Refusal, cores: str, dry: tuple[str, ...]) ->
 
 
 @pytest.mark.workflow
+@pytest.mark.slow
 @pytest.mark.parametrize("cores", ["0", "-1"])
 def test_the_engine_refuses_numbers_of_cores(tmp_path: Path, cores: str) -> None:
     """It would wait for ever, with no word on the screen."""
