@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64, Shaped, UInt8
+from jaxtyping import Float64, Int64, Integer, Shaped
 
 from wsss.config.score import ClassMean
 from wsss.score.metrics.boundary import BoundaryCounts
@@ -71,8 +71,8 @@ class Confusion:
 
     def add(
         self,
-        truth: UInt8[np.ndarray, "h w"],
-        prediction: UInt8[np.ndarray, "h2 w2"],
+        truth: Integer[np.ndarray, "h w"],
+        prediction: Integer[np.ndarray, "h2 w2"],
         image: str = "",
     ) -> None:
         """Count one image; pixels whose truth is 255 are left out of the matrix.

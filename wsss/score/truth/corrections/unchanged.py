@@ -10,7 +10,7 @@ from jaxtyping import Bool, UInt8
 
 from wsss.labels.ignore import IGNORED
 
-Labels = UInt8[np.ndarray, "height width"]
+Labels = UInt8[np.ndarray, "_ _"]
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
