@@ -188,7 +188,7 @@ def table_files(name):
 
 def table_lists(name):
     """The lists of images over which columns of a table are taken."""
-    columns = load_table(TABLES[name]).columns
+    columns = load_table(TABLES[name]).columns.values()
     return [str(expand_path(column.images)) for column in columns if column.images]
 
 
