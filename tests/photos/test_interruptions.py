@@ -37,6 +37,8 @@ def interrupt(folder: Path, out: Path, number: signal.Signals, *command: str) ->
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},  # one photo after another
         stderr=subprocess.DEVNULL,
+        # A shell lets jobs in the background ignore Ctrl-C, and with them the tests.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     end = time.monotonic() + _SECONDS
     while len(masks(out).items() - before) < 2:

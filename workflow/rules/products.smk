@@ -186,15 +186,15 @@ def table_files(name):
         stop(error)
 
 
-def table_lists(name):
+def table_lists(table):
     """The lists of images over which columns of a table are taken."""
-    columns = load_table(TABLES[name]).columns.values()
+    columns = table.columns.values()
     return [str(expand_path(column.images)) for column in columns if column.images]
 
 
-def table_bars(name):
+def table_bars(name, table):
     """The bars of a table that shows each class."""
-    if not load_table(TABLES[name]).class_columns:
+    if not table.class_columns:
         return []
     caption = "../report/paper_bars.rst"
     labels = {"table": name, "what": "IoU per class"}

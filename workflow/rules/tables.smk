@@ -2,6 +2,7 @@
 
 
 for name, path in TABLES.items():
+    described = load_table(path)
 
     rule:
         name:
@@ -14,7 +15,7 @@ for name, path in TABLES.items():
         output:
             f"results/tables/{name}/{name}.md",
             f"results/tables/{name}/{name}.csv",
-            table_bars(name),
+            table_bars(name, described),
             html=report(
                 f"results/tables/{name}/{name}.html",
                 caption="../report/paper_table.rst",
@@ -32,7 +33,7 @@ for name, path in TABLES.items():
             code=code("paper_table"),
             job=job_file("paper_table"),
             packages=packages("paper_table"),
-            content=file_contents([path, *table_lists(name)]),
+            content=file_contents([path, *table_lists(described)]),
             folder=subpath(output.html, parent=True),
             records=lambda wildcards, name=name: [
                 f"--records {row}={file}"
