@@ -17,6 +17,7 @@ asks for the device itself (DataParallel, NCCL), memory.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from contextlib import ExitStack
@@ -30,7 +31,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import wsss
+
 CUDA = torch.device("cuda", 0)
+_PACKAGE = os.path.dirname(wsss.__file__) + os.sep  # a clone may lie in a folder wsss, too
 _ops = torch.ops.aten
 _INDEX = {_ops.index.Tensor, _ops.index_put.default, _ops.index_put_.default}
 _SCALARS = _INDEX | {
@@ -95,9 +99,9 @@ class PretendGpu:
     def line(self) -> str:
         """Where the package asked for what is being done."""
         frame: Any = sys._getframe(1)
-        while frame is not None and "/wsss/" not in frame.f_code.co_filename:
+        while frame is not None and not frame.f_code.co_filename.startswith(_PACKAGE):
             frame = frame.f_back
-        where = frame and f"{frame.f_code.co_filename.rpartition('/wsss/')[2]}:{frame.f_lineno}"
+        where = frame and f"{frame.f_code.co_filename.removeprefix(_PACKAGE)}:{frame.f_lineno}"
         return where or "elsewhere"
 
     def __enter__(self) -> PretendGpu:
