@@ -268,12 +268,12 @@ def test_masks_that_nobody_changed_are_no_corrections(
 ) -> None:
     source = exported(results, form, tmp_path, product, **options)
     out = tmp_path / "hand"
-    with own_masks(results.folder, tolerance_of(source) if form == "coco" else None) as own:
+    with own_masks(results.folder, tolerance_of(source) if form == "coco" else None) as run_masks:
         with pytest.raises(TruthError, match=r"every mask is as the run .* or pass --unchanged"):
-            imported(results, source, form, out, own=own)
+            imported(results, source, form, out, run_masks=run_masks)
         assert not out.exists()
         change_one(source, form)
-        text = imported(results, source, form, out, own=own)
+        text = imported(results, source, form, out, run_masks=run_masks)
     assert text.startswith(f"1 masks of 9 images in {out}: 1 new, 0 changed, 0 as before")
     assert "since the run has the same mask:" in text
     assert [path.name for path in out.rglob("*.png")] == ["a.png"]
@@ -305,22 +305,22 @@ def change_one(source: Path, form: Source) -> None:
 
 
 def test_an_edge_that_moved_by_a_pixel_is_no_correction_where_outlines_are_kept() -> None:
-    own = np.zeros((40, 50), np.uint8)
-    own[10:30, 10:30] = 1
-    own[15:20, 15:16] = 255
-    shifted = np.roll(own, 1, axis=1)
-    assert is_unchanged(shifted, [own], outlined=True)
-    assert not is_unchanged(shifted, [own], outlined=False)
-    assert not is_unchanged(np.roll(own, 2, axis=1), [own], outlined=True)
-    assert is_unchanged(np.where(own == 255, 0, own), [own], outlined=True)  # as COCO writes it
-    assert not is_unchanged(np.where(own == 255, 0, own), [own], outlined=False)
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:30, 10:30] = 1
+    mask[15:20, 15:16] = 255
+    shifted = np.roll(mask, 1, axis=1)
+    assert is_unchanged(shifted, [mask], outlined=True)
+    assert not is_unchanged(shifted, [mask], outlined=False)
+    assert not is_unchanged(np.roll(mask, 2, axis=1), [mask], outlined=True)
+    assert is_unchanged(np.where(mask == 255, 0, mask), [mask], outlined=True)  # as COCO writes it
+    assert not is_unchanged(np.where(mask == 255, 0, mask), [mask], outlined=False)
     for place, label in (((35, 45), 1), ((20, 20), 0), ((12, 12), 2)):  # one pixel is a correction
-        changed = own.copy()
+        changed = mask.copy()
         changed[place] = label
-        assert not is_unchanged(changed, [own], outlined=True)
-        assert not is_unchanged(changed, [own], outlined=False)
-    assert not is_unchanged(own[:, :-1], [own], outlined=True)
-    assert not is_unchanged(own, [], outlined=True)
+        assert not is_unchanged(changed, [mask], outlined=True)
+        assert not is_unchanged(changed, [mask], outlined=False)
+    assert not is_unchanged(mask[:, :-1], [mask], outlined=True)
+    assert not is_unchanged(mask, [], outlined=True)
 
 
 def test_a_mask_of_an_earlier_import_stays_where_the_source_has_that_of_the_run(
@@ -331,12 +331,12 @@ def test_a_mask_of_an_earlier_import_stays_where_the_source_has_that_of_the_run(
     before = (source / "train/a.png").read_bytes()
     paint(source / "train/a.png")
     paint(source / "train/full.png")
-    with own_masks(results.folder) as own:
-        imported(results, source, "png", out, own=own)
+    with own_masks(results.folder) as run_masks:
+        imported(results, source, "png", out, run_masks=run_masks)
         corrected = (out / "a.png").read_bytes()
         (source / "train/a.png").write_bytes(before)
         save_label_png(out / "turned.png", results.train["train", "turned"])
-        text = imported(results, source, "png", out, own=own)
+        text = imported(results, source, "png", out, run_masks=run_masks)
     assert text.startswith(f"2 masks of 9 images in {out}: 0 new, 0 changed, 2 as before")
     assert "one of an earlier import stays: 1 images ('a'); --unchanged replaces it" in text
     assert "so had an earlier import: 1 images ('turned'); delete those that nobody" in text

@@ -118,13 +118,13 @@ def test_masks_are_found_from_the_folder_above_and_by_the_result_page(
 
 def write_page(run: Path, shards: list[Path], manifest: Path) -> None:
     """The file of a result page that shows these masks."""
-    made = RunFiles("tiny", manifest, {"masks": shards}, ())
+    run_files = RunFiles("tiny", manifest, {"masks": shards}, ())
     contents = {}
     for path in shards:
         with Shard(run.parents[1] / path) as shard:
             contents[str(path)] = shard.content
     (run / "page").mkdir(exist_ok=True)
-    shown = Shown(made, "tags", DataConfig(), PicturesConfig())
+    shown = Shown(run_files, "tags", DataConfig(), PicturesConfig())
     write_shown(run / "page", shown, provenance("page", inputs=contents), {}, {})
 
 

@@ -27,8 +27,9 @@ def collect_rarely() -> None:
 
 
 def collect_as_usual() -> None:
-    """End `collect_rarely`; what is imported by now stays, and is never looked through."""
-    gc.freeze()
+    """End `collect_rarely`; what is imported by then stays, and is never looked through."""
+    if gc.get_threshold()[0] == _RARE:
+        gc.freeze()
     gc.set_threshold(*_USUAL)
 
 

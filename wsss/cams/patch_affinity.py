@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wsss.clip.encoder import ClipEncoder
-from wsss.clip.errors import UnsupportedEncoderError
 from wsss.clip.text.embeddings import TextBank
+from wsss.clip.trunk.check import refuse_pooled
 from wsss.clip.trunk.parts import Tower
 from wsss.config.cams import AffinityConfig
 
@@ -31,13 +31,11 @@ def check_compares_texts(tower: Tower) -> None:
     Raises:
         UnsupportedEncoderError: it has no class token (SigLIP).
     """
-    if not tower.has_class_token:
-        raise UnsupportedEncoderError(
-            f"cams.affinity.kind distribution compares texts with patches: {tower.family} embeds "
-            "none of them, but pools them by attention; set cams.affinity.kind to feature or "
-            "attention (joined_with to feature), or take an encoder with a class token, e.g. "
-            "ViT-B-16-quickgelu"
-        )
+    refuse_pooled(
+        tower,
+        "cams.affinity.kind distribution compares",
+        "set cams.affinity.kind to feature or attention (joined_with to feature)",
+    )
 
 
 @torch.no_grad()

@@ -18,9 +18,9 @@ from wsss.cams.maps import Scaling, pack_classes, scale_maps
 from wsss.cams.views import Evidence
 from wsss.clip.calibration import Calibration
 from wsss.clip.encoder import ClipEncoder
-from wsss.clip.errors import UnsupportedEncoderError
 from wsss.clip.self_attention import SelfAttention
 from wsss.clip.text.embeddings import TextBank
+from wsss.clip.trunk.check import refuse_pooled
 from wsss.clip.trunk.parts import Tower
 from wsss.compute.packed_rows import padded_slots, to_device
 from wsss.config.cams import PatchTextConfig
@@ -143,13 +143,11 @@ def check_patch_text(tower: Tower) -> None:
     Raises:
         UnsupportedEncoderError: it has no class token (SigLIP).
     """
-    if not tower.has_class_token:
-        raise UnsupportedEncoderError(
-            f"CAMs of source patch_text compare texts with patches: {tower.family} embeds none of "
-            "them, but pools them by attention; set cams.source to grad_cam and take another "
-            "refine.method than excel, or take an encoder with a class token, e.g. "
-            "ViT-B-16-quickgelu"
-        )
+    refuse_pooled(
+        tower,
+        "CAMs of source patch_text compare",
+        "set cams.source to grad_cam and take another refine.method than excel",
+    )
 
 
 class PatchText:

@@ -27,12 +27,12 @@ def new_folder(out: Path, about: Mapping[str, object], *, overwrite: bool) -> It
         ExportError: it holds other things, or an older export that is not to be replaced, or no
             other folder can take its place.
     """
-    place = out.resolve()  # of "." or "a/.." the name is that of the folder
-    if Path.cwd().is_relative_to(place):
+    absolute = out.resolve()  # of "." or "a/.." the name is that of the folder
+    if Path.cwd().is_relative_to(absolute):
         raise ExportError(
             f"{out}: is the working folder, or holds it; name a new folder in it, or work elsewhere"
         )
-    if place.is_mount():  # the root of a disk or of a container's volume
+    if absolute.is_mount():  # the root of a disk or of a container's volume
         raise ExportError(f"{out}: is a mount point; name a new folder in it")
     if out.exists() and not out.is_dir():
         raise ExportError(f"{out}: is a file; name a folder")
@@ -44,7 +44,7 @@ def new_folder(out: Path, about: Mapping[str, object], *, overwrite: bool) -> It
             f"{out}: holds an older export, perhaps edited since; name a new folder, or pass "
             "--overwrite to replace all of it"
         )
-    with atomic_path(place) as folder:
+    with atomic_path(absolute) as folder:
         folder.mkdir()
         text = json.dumps(dict(about), indent=2, ensure_ascii=False)
         (folder / ABOUT).write_text(text + "\n", encoding="utf-8")

@@ -180,8 +180,10 @@ def import_masks(
     with ExitStack() as stack:
         takes_all = unchanged or form == "label-studio"  # which says itself what was submitted
         tolerance = tolerance_of(source) if form == "coco" else None
-        own = None if takes_all else stack.enter_context(own_masks(run, tolerance))
-        report = run_import(source, form, manifest_dir, out, own=own, keep_empty=keep_empty)
+        run_masks = None if takes_all else stack.enter_context(own_masks(run, tolerance))
+        report = run_import(
+            source, form, manifest_dir, out, run_masks=run_masks, keep_empty=keep_empty
+        )
     typer.echo(str(report))
 
 

@@ -13,7 +13,7 @@ from wsss._compat import import_open_clip
 from wsss._compat.outline import outlines
 from wsss._compat.timm_towers import import_timm_towers
 from wsss.clip.errors import ClipLoadError, UnsupportedEncoderError
-from wsss.clip.trunk.parts import Trunk
+from wsss.clip.trunk.parts import Tower, Trunk
 from wsss.clip.trunk.read import FAMILIES, read_trunk
 
 
@@ -77,6 +77,24 @@ def check_plain(config: Mapping[str, Any], where: str) -> None:
         raise UnsupportedEncoderError(
             f"{where}: the image tower is {kind}; only open_clip's ViT with a class token is "
             "trained here, e.g. that of ViT-B-16-quickgelu or ViT-L-14-quickgelu"
+        )
+
+
+def refuse_pooled(tower: Tower, what: str, remedy: str) -> None:
+    """Refuse an image tower whose patches are not in the space of the texts.
+
+    Args:
+        tower: of the model.
+        what: needs them, with its verb, for the message.
+        remedy: the settings that do without.
+
+    Raises:
+        UnsupportedEncoderError: it has no class token (SigLIP).
+    """
+    if not tower.has_class_token:
+        raise UnsupportedEncoderError(
+            f"{what} texts with patches: {tower.family} embeds none of them, but pools them by "
+            f"attention; {remedy}, or take an encoder with a class token, e.g. ViT-B-16-quickgelu"
         )
 
 

@@ -41,7 +41,7 @@ def import_masks(
     manifest_dir: Path,
     out: Path,
     *,
-    own: Callable[[str], Iterable[Labels]] | None = None,
+    run_masks: Callable[[str], Iterable[Labels]] | None = None,
     keep_empty: bool = False,
 ) -> ImportReport:
     """Write the corrected masks of a file or folder as index PNGs.
@@ -51,9 +51,9 @@ def import_masks(
         form: its format.
         manifest_dir: the manifest of the run that the masks belong to.
         out: folder of PNGs; it may hold those of earlier imports, and nothing else.
-        own: gives the masks that the run itself has of an image; masks that are equal to them are
-            left out. None: all are taken, as those of Label Studio, which says itself what somebody
-            submitted.
+        run_masks: gives the masks that the run itself has of an image; masks that are equal to them
+            are left out. None: all are taken, as those of Label Studio, which says itself what
+            somebody submitted.
         keep_empty: of COCO, see `read_coco`.
 
     Raises:
@@ -74,11 +74,11 @@ def import_masks(
     corrections = readers[form](source, images, report)
     for correction in track(corrections, total=len(manifest), description="Importing masks"):
         image = correction.sample.id
-        is_own = own is not None and is_unchanged(
-            correction.labels, own(image), outlined=form in _OUTLINED
+        equals_run = run_masks is not None and is_unchanged(
+            correction.labels, run_masks(image), outlined=form in _OUTLINED
         )
-        _save(item_path(out, image, ".png"), correction, report, is_own=is_own)
-    if not report.masks and (report.own or report.own_elsewhere):
+        _save(item_path(out, image, ".png"), correction, report, equals_run=equals_run)
+    if not report.masks and (report.same_as_run or report.same_as_run_other_stays):
         raise TruthError(
             f"{source}: every mask is as the run of {manifest_dir} has it; correct some first, or "
             "pass --unchanged if somebody looked at them and found them right"
@@ -93,17 +93,17 @@ def import_masks(
     return report
 
 
-def _save(path: Path, correction: Correction, report: ImportReport, *, is_own: bool) -> None:
+def _save(path: Path, correction: Correction, report: ImportReport, *, equals_run: bool) -> None:
     content = label_png_bytes(correction.labels)
     before = path.read_bytes() if path.is_file() else None
     image = correction.sample.id
     if before == content:
         report.unchanged += 1
-        if is_own:
-            report.own_before.append(image)
+        if equals_run:
+            report.same_as_run_before.append(image)
         return
-    if is_own:  # a mask of an earlier import may be the work of somebody else: it stays
-        (report.own if before is None else report.own_elsewhere).append(image)
+    if equals_run:  # a mask of an earlier import may be the work of somebody else: it stays
+        (report.same_as_run if before is None else report.same_as_run_other_stays).append(image)
         return
     save_label_png(path, correction.labels)
     if before is None:

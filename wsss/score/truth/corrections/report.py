@@ -22,11 +22,11 @@ class ImportReport:
     """Names that are no image of the run."""
     empty: list[str] = field(default_factory=list)
     """Images that the source lists without a mask."""
-    own: list[str] = field(default_factory=list)
+    same_as_run: list[str] = field(default_factory=list)
     """Images whose mask is that of the run; left out."""
-    own_elsewhere: list[str] = field(default_factory=list)
+    same_as_run_other_stays: list[str] = field(default_factory=list)
     """The same, where the folder has another mask, which stays."""
-    own_before: list[str] = field(default_factory=list)
+    same_as_run_before: list[str] = field(default_factory=list)
     """The same, where the folder has that mask already; part of `unchanged`."""
 
     @property
@@ -43,20 +43,20 @@ class ImportReport:
             lines.append(f"left out, since nothing was drawn there: {list_images(self.empty)}")
         if self.unknown:
             lines.append(f"left out, since the run has none so called: {list_images(self.unknown)}")
-        if self.own:
+        if self.same_as_run:
             lines.append(
-                f"left out, since the run has the same mask: {list_images(self.own)}; "
+                f"left out, since the run has the same mask: {list_images(self.same_as_run)}; "
                 "--unchanged takes them, too"
             )
-        if self.own_elsewhere:
+        if self.same_as_run_other_stays:
             lines.append(
                 "left out, since the run has the same mask; the other one of an earlier import "
-                f"stays: {list_images(self.own_elsewhere)}; --unchanged replaces it"
+                f"stays: {list_images(self.same_as_run_other_stays)}; --unchanged replaces it"
             )
-        if self.own_before:
+        if self.same_as_run_before:
             lines.append(
                 "the run has the same mask, and so had an earlier import: "
-                f"{list_images(self.own_before)}; delete those that nobody looked at"
+                f"{list_images(self.same_as_run_before)}; delete those that nobody looked at"
             )
         lines.append(f"score with them: data.masks: {self.out}")
         lines.append(f"learn from them: retrain.corrected: {self.out}")

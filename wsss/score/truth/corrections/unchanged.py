@@ -14,7 +14,7 @@ Labels = UInt8[np.ndarray, "_ _"]
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
-def is_unchanged(labels: Labels, own: Iterable[Labels], *, outlined: bool) -> bool:
+def is_unchanged(labels: Labels, run_masks: Iterable[Labels], *, outlined: bool) -> bool:
     """Whether a mask is one of the run's.
 
     Programs that round outlines, or trace them anew, move the edges of a mask by a pixel, though
@@ -24,19 +24,19 @@ def is_unchanged(labels: Labels, own: Iterable[Labels], *, outlined: bool) -> bo
 
     Args:
         labels: the mask.
-        own: those that the run has of the image, of each product, the likeliest first.
+        run_masks: those that the run has of the image, of each product, the likeliest first.
         outlined: the file may come from such a program (COCO, CVAT). COCO has no word for unsure
             pixels either, so they may be background in it.
     """
     return any(
         np.array_equal(labels, mask) or (outlined and _touch(labels, mask))
-        for mask in _variants(own, outlined=outlined)
+        for mask in _variants(run_masks, outlined=outlined)
         if mask.shape == labels.shape
     )
 
 
-def _variants(own: Iterable[Labels], *, outlined: bool) -> Iterator[Labels]:
-    for mask in own:
+def _variants(run_masks: Iterable[Labels], *, outlined: bool) -> Iterator[Labels]:
+    for mask in run_masks:
         yield mask
         if outlined and (mask == IGNORED).any():
             yield np.where(mask == IGNORED, 0, mask)
