@@ -18,6 +18,7 @@ from wsss.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from wsss.artifacts.provenance import Provenance
 from wsss.cams.maps import resize_maps
 from wsss.clip.input import EncoderInput
+from wsss.compute.pool import WorkerPool
 from wsss.config.infer import InferConfig
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
@@ -30,9 +31,9 @@ from wsss.refine.weakclip.boundary import boundary_crf, grid_photos
 from wsss.refine.weakclip.losses import (
     auxiliary_loss,
     boundary_loss,
-    crf_targets,
     label_probabilities,
     seed_loss,
+    start_crf,
 )
 from wsss.refine.weakclip.method import WeakClip
 from wsss.refine.weakclip.network import WeakClipNetwork
@@ -141,7 +142,8 @@ def test_losses_from_logits(arrays: Arrays, case: str, device: torch.device) -> 
     share = label_probabilities(logits)
     assert_close_rel(share, arrays[f"{case}/probs"], FLOAT32, "probs")
     crf = boundary_crf(_published().boundary, 1)
-    smoothed = crf_targets(share.detach(), list(arrays[f"{case}/crf_image"]), crf)
+    images = list(arrays[f"{case}/crf_image"])
+    smoothed = start_crf(share.detach(), images, crf, None, WorkerPool(1))()
     assert_close_rel(smoothed.log(), arrays[f"{case}/crf_log_floored"], HALF, "crf_log_floored")
     seed = seed_loss(share, tensor(arrays, f"{case}/{seeds}", device))
     boundary = boundary_loss(share, smoothed)

@@ -10,6 +10,7 @@ import torch
 from tests.builders import provenance
 from tests.gpu.pretend import PretendGpu
 from wsss.artifacts.shard import Shard
+from wsss.compute.pool import WorkerPool
 from wsss.config.labels import CrfConfig
 from wsss.data.manifest import Sample
 from wsss.labels.lattice_crf import clear_cache
@@ -17,7 +18,7 @@ from wsss.labels.online import IgnoreBand, online_labels
 from wsss.labels.par import pixel_adaptive_refinement
 from wsss.labels.prediction import Prediction, candidates, label_maps
 from wsss.labels.prediction_shards import PredictionJob, write_predictions
-from wsss.refine.weakclip.losses import crf_targets
+from wsss.refine.weakclip.losses import start_crf
 
 SIZE = (40, 56)
 
@@ -67,11 +68,11 @@ def test_the_crf_of_a_training_runs_on_the_gpu(tags: bool) -> None:
     photos = [np.random.default_rng(i).integers(0, 255, (12, 16, 3), np.uint8) for i in range(2)]
     allowed = torch.tensor([[1, 0, 1, 1], [1, 0, 0, 0]], dtype=torch.bool) if tags else None
     crf = CrfConfig(iterations=2, backend="torch")
-    expected = crf_targets(probs, photos, crf, allowed)
+    expected = start_crf(probs, photos, crf, allowed, WorkerPool(1))()
     with PretendGpu() as gpu:
         there = probs.to("cuda")
         gpu.clear()
-        smoothed = crf_targets(there, photos, crf, allowed)
+        smoothed = start_crf(there, photos, crf, allowed, WorkerPool(1))()
         assert smoothed.is_cuda
         # Extents of a lattice are read; probabilities are not.
         assert all(line.startswith("labels/lattice_keys") for line in gpu.downloads)
@@ -133,11 +134,11 @@ def test_the_crf_is_given_a_batch_in_one_transfer(tags: bool) -> None:
     photos = [np.random.default_rng(i).integers(0, 255, (12, 16, 3), np.uint8) for i in range(2)]
     allowed = torch.tensor([[1, 0, 1, 1], [1, 1, 0, 0]], dtype=torch.bool) if tags else None
     crf = CrfConfig(iterations=2)
-    expected = crf_targets(probs, photos, crf, allowed)
+    expected = start_crf(probs, photos, crf, allowed, WorkerPool(1))()
     with PretendGpu() as gpu:
         there = probs.to("cuda")
         gpu.clear()
-        smoothed = crf_targets(there, photos, crf, allowed)
+        smoothed = start_crf(there, photos, crf, allowed, WorkerPool(1))()
         assert gpu.downloads.total() == 1
         assert smoothed.is_cuda
         torch.testing.assert_close(smoothed.cpu(), expected)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from wsss.cams.maps import Scaling, pack_classes, scale_maps
+from wsss.cams.maps import pack_classes, scale_maps
 from wsss.cams.views import Evidence
 from wsss.clip.calibration import Calibration
 from wsss.clip.encoder import ClipEncoder
@@ -92,7 +92,6 @@ def maps_of(
     scores: Float[Tensor, "rows tokens"],
     grid: tuple[int, int],
     extent: Extent = "patches",
-    scaling: Scaling = "exact",
 ) -> Float[Tensor, "rows height width"]:
     """Scale the similarities of each row to 0..1, and drop the class token.
 
@@ -100,11 +99,10 @@ def maps_of(
         scores: from `similarity`.
         grid: rows and columns of the patches.
         extent: whose extremes scale a map: those of all tokens, as published, or of the patches.
-        scaling: see `wsss.cams.maps.scale_maps`.
     """
     if extent == "patches":
-        return scale_maps(scores[:, 1:].unflatten(1, grid), scaling)  # (R, N) -> (R, h, w)
-    return scale_maps(scores.unsqueeze(1), scaling)[:, 0, 1:].unflatten(1, grid)
+        return scale_maps(scores[:, 1:].unflatten(1, grid))  # (R, N) -> (R, h, w)
+    return scale_maps(scores.unsqueeze(1))[:, 0, 1:].unflatten(1, grid)
 
 
 @torch.no_grad()

@@ -73,7 +73,7 @@ def all_checks(configs: Sequence[Config], results: Path, cache: Path) -> Iterato
     yield _opencv()
     yield _disk(results)
     yield _shared_memory()
-    yield _packages("segmenters", SEGMENTERS, any(c.retrain.enabled for c in configs), "segment")
+    yield _segmenters(any(config.retrain.enabled for config in configs))
     yield _crf()
     yield from _weights(configs, cache)
 
@@ -184,15 +184,15 @@ def _shared_memory() -> Check:
     return Check("/dev/shm", "warning", text, remedy)
 
 
-def _packages(subject: str, names: Sequence[str], needed: bool, extra: str) -> Check:
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
+def _segmenters(needed: bool) -> Check:
+    missing = [name for name in SEGMENTERS if importlib.util.find_spec(name) is None]
     if not missing:
-        return Check(subject, "ok", ", ".join(names))
+        return Check("segmenters", "ok", ", ".join(SEGMENTERS))
     text = f"not installed: {', '.join(missing)}"
     if not needed:
-        return Check(subject, "ok", f"{text}; this configuration trains none")
-    remedy = f"pip install 'wsss[{extra}]', or set retrain.enabled to false"
-    return Check(subject, "failure", text, remedy)
+        return Check("segmenters", "ok", f"{text}; this configuration trains none")
+    remedy = "pip install 'wsss[segment]', or set retrain.enabled to false"
+    return Check("segmenters", "failure", text, remedy)
 
 
 def _crf() -> Check:

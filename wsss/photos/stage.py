@@ -59,7 +59,7 @@ def run(
     labels = classes.labels(class_list.names)
     lookup = np.zeros(256, np.uint8)
     lookup[1 : len(labels) + 1] = labels
-    sources, mask_keys, inputs = _items(masks, "masks")
+    sources, mask_keys, inputs = _items(masks)
     probabilities = _probabilities(cams)
     samples = [sample for sample in manifest if sample.id in sources]
     used = {sample.path for sample in manifest}
@@ -116,15 +116,13 @@ def run(
     tree.finish(name, [by_id[sample.id] for sample in samples], classes, provenance, left_out)
 
 
-def _items(
-    paths: Sequence[Path], kind: str
-) -> tuple[dict[str, Path], dict[str, str], dict[str, str]]:
+def _items(masks: Sequence[Path]) -> tuple[dict[str, Path], dict[str, str], dict[str, str]]:
     """The shard and the key of each image, and the digests of the shards."""
     sources: dict[str, Path] = {}
     keys: dict[str, str] = {}
     digests: dict[str, str] = {}
-    for path in paths:
-        with Shard(path, kind=kind) as shard:
+    for path in masks:
+        with Shard(path, kind="masks") as shard:
             digests[str(path)] = shard.content
             for image in shard.ids:
                 sources[image], keys[image] = path, shard.key(image)

@@ -12,6 +12,7 @@ from wsss.clip.encoder import ClipEncoder
 from wsss.clip.load import LoadedClip, load_clip
 from wsss.clip.text.prompts import LearnablePrompt, short_texts
 from wsss.clip.towers import TextTower
+from wsss.compute.pool import WorkerPool
 from wsss.config.load import from_mapping
 from wsss.config.paths import expand_path
 from wsss.config.refine import TrainingConfig
@@ -22,9 +23,9 @@ from wsss.refine.weakclip.boundary import boundary_crf
 from wsss.refine.weakclip.losses import (
     auxiliary_loss,
     boundary_loss,
-    crf_targets,
     label_probabilities,
     seed_loss,
+    start_crf,
 )
 from wsss.refine.weakclip.network import WeakClipNetwork
 from wsss.refine.weakclip.options import WeakClipOptions
@@ -159,7 +160,8 @@ def test_the_crf_gets_no_gradient_and_knows_the_allowed_labels_alone() -> None:
     allowed = torch.tensor([[True, False, True, False]])
     share = label_probabilities(logits, allowed)
     image = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
-    smoothed = crf_targets(share, [image], boundary_crf(settings().boundary, 4), allowed)
+    crf = boundary_crf(settings().boundary, 4)
+    smoothed = start_crf(share, [image], crf, allowed, WorkerPool(1))()
     assert not smoothed.requires_grad
     torch.testing.assert_close(smoothed.sum(1), torch.ones(1, 6, 6))
     assert not smoothed[:, ~allowed[0]].any()

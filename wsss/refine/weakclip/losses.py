@@ -84,7 +84,7 @@ def boundary_loss(
 
     Args:
         probabilities: P, from `label_probabilities`.
-        smoothed: C, from `crf_targets`.
+        smoothed: C, from `start_crf`.
         valid: False in padding. None, as released: all pixels count.
     """
     ratio = (smoothed / probabilities.clamp_min(_TINY * _TINY)).clamp(*_RATIO)
@@ -153,16 +153,6 @@ def _crf_on_device(
         floored = posterior.clamp_min(FLOOR)
         target[row] = floored / floored.sum(0)
     return after
-
-
-def crf_targets(
-    probabilities: Float[Tensor, "batch labels h w"],
-    images: Sequence[UInt8[np.ndarray, "h w 3"]],
-    crf: CrfConfig,
-    allowed: Bool[Tensor, "batch labels"] | None = None,
-) -> Float[Tensor, "batch labels h w"]:
-    """What `start_crf` starts, computed at once in this process."""
-    return start_crf(probabilities, images, crf, allowed, WorkerPool(1))()
 
 
 def auxiliary_loss(

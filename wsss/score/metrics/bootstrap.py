@@ -95,11 +95,6 @@ def resampled(
     return mious
 
 
-def draws_of(table: CountTable, *, class_mean: ClassMean, resamples: int) -> Draws:
-    """The mIoU of one run in each draw; runs on the same images see the same draws."""
-    return resampled([table], class_mean=class_mean, resamples=resamples)[0]
-
-
 def _drawn_counts(
     tables: Sequence[CountTable], resamples: int, seed: int, block: int | None = None
 ) -> Iterator[tuple[int, slice, Int64[np.ndarray, "3 draws labels"]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -97,9 +96,3 @@ class Published(Section):
             None if self.crf is None else self.crf == protocol.endswith("_crf"),
         )
         return False if False in answers else (None if None in answers else True)
-
-
-def protocol_cross_checks(published: Published, protocol: Protocol, where: str) -> Iterator[str]:
-    """What is wrong with numbers in a column of predictions."""
-    if published.follows(protocol) is False:
-        yield f"{where}: is at {published.protocol}, the column's protocol is {protocol}"

@@ -18,12 +18,7 @@ from wsss.config.base import Section
 from wsss.config.errors import ConfigError
 from wsss.config.load import explain_value, read_cached
 from wsss.config.runs import MANY
-from wsss.score.papers.published import (
-    ClassValues,
-    Published,
-    Supervision,
-    protocol_cross_checks,
-)
+from wsss.score.papers.published import ClassValues, Published, Supervision
 from wsss.score.product import HAS_THRESHOLD, ProductName, Protocol
 
 Scored = Literal[ProductName, "training"]
@@ -223,9 +218,12 @@ class PaperTable(Section):
                     yield f"{where}: {unknown_name(key, list(self.columns), 'column')}"
                 else:
                     yield from (f"{where}: {what}" for what in self._value(key, value))
-                    if self.columns[key].predicts:
-                        protocol = self.columns[key].protocol
-                        yield from protocol_cross_checks(published, protocol, where)
+                    column = self.columns[key]
+                    if column.predicts and published.follows(column.protocol) is False:
+                        yield (
+                            f"{where}: is at {published.protocol}, the column's protocol is "
+                            f"{column.protocol}"
+                        )
                 if key in seen:
                     yield f"{where}: comes twice"
                 seen.add(key)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from wsss.config.base import LEARNED_FROM, with_supervision
 from wsss.score.image_counts_file import Scored, read_image_counts
-from wsss.score.metrics.bootstrap import IMAGES_OF_PAIRS, Draws, draws_of, percentile_interval
+from wsss.score.metrics.bootstrap import IMAGES_OF_PAIRS, Draws, percentile_interval, resampled
 from wsss.score.product import PRODUCTS, ProductName, Protocol
 from wsss.score.record import Record
 from wsss.score.tables.rows import product_name
@@ -175,7 +175,7 @@ class _AllDraws:
         if index not in self._draws:
             file, record = self._scored[index]
             table = read_image_counts(record, file)
-            draws = draws_of(table, class_mean=record.class_mean, resamples=record.resamples)
+            (draws,) = resampled([table], class_mean=record.class_mean, resamples=record.resamples)
             self._draws[index] = tuple(table.ids), draws
         return self._draws[index]
 

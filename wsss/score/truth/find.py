@@ -20,7 +20,6 @@ import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -30,6 +29,7 @@ from wsss.artifacts.watch import digest_listing
 from wsss.config.data import COCO_RULES, DataConfig
 from wsss.config.paths import expand_path
 from wsss.data.check.image_headers import present
+from wsss.data.datasets.candidates import Candidate
 from wsss.data.datasets.classes import ClassList
 from wsss.data.datasets.coco import PARTS, part_of
 from wsss.data.datasets.voc import MASKS, mask_folder
@@ -44,21 +44,6 @@ from wsss.score.truth.errors import TruthError
 from wsss.score.truth.sources import PngTruth, Source
 
 _listing = functools.cache(digest_listing)  # the engine asks for each job
-
-
-@runtime_checkable
-class Photo(Protocol):
-    """An image, as a manifest or a data set names it."""
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-        ...
-
-    @property
-    def path(self) -> Path:
-        """Its file."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -120,7 +105,7 @@ def named_pngs(folder: Path, images: Iterable[str]) -> dict[str, PngTruth]:
     return {image: PngTruth(folder, name) for image, name in names.items() if name}
 
 
-def find_coco(data: DataConfig, photos: Collection[Photo]) -> Truth:
+def find_coco(data: DataConfig, photos: Collection[Sample | Candidate]) -> Truth:
     """Find the truth of images of COCO, by the rule of the configuration, without reading it.
 
     Args:
@@ -202,7 +187,7 @@ def read_labels(truth: Truth, sample: Sample, classes: ClassList) -> UInt8[np.nd
     return labels
 
 
-def _coco(data: DataConfig, photos: Collection[Photo]) -> Truth:
+def _coco(data: DataConfig, photos: Collection[Sample | Candidate]) -> Truth:
     """A split may mix images of both parts; the JSON is that of the folder an image lies in."""
     folder, rule = expand_path(data.root) / "annotations", data.coco_truth
     paths = {photo.id: folder / f"instances_{photo.path.parent.name}.json" for photo in photos}
@@ -216,7 +201,7 @@ def _coco(data: DataConfig, photos: Collection[Photo]) -> Truth:
     return Truth(_described(files, data), sources, (), tuple(labels), rule)
 
 
-def _drawn_coco(data: DataConfig, photos: Collection[Photo]) -> Truth:
+def _drawn_coco(data: DataConfig, photos: Collection[Sample | Candidate]) -> Truth:
     """The same label maps from PNGs; each part must have been drawn from the JSON that is there."""
     masks, rule = expand_path(data.masks), data.coco_truth
     parts = sorted({photo.path.parent.name.removesuffix("2014") for photo in photos})
@@ -231,7 +216,7 @@ def _drawn_coco(data: DataConfig, photos: Collection[Photo]) -> Truth:
     return Truth(_described(str(masks / rule), data), dict(sources), rule=rule)
 
 
-def _coco_pngs(data: DataConfig, photos: Collection[Photo]) -> Truth:
+def _coco_pngs(data: DataConfig, photos: Collection[Sample | Candidate]) -> Truth:
     """PNGs that others made."""
     masks = expand_path(data.masks)
     sources = find_pngs(masks, {photo.id: photo.path for photo in photos})
