@@ -133,6 +133,20 @@ def test_hidden_files_broken_links_and_pipes_do_not_count(folder: Folder) -> Non
     assert stamps_of(files_below(folder.root, exclude=exclude)) == before
 
 
+@pytest.mark.parametrize("here", [".", ".."])
+def test_results_among_the_files_do_not_count(
+    folder: Folder, here: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = folder.stamps()
+    results = folder.root / here / "results"
+    results.mkdir()
+    (results / "mask.png").touch()
+    (folder.root / "linked").symlink_to(results)
+    monkeypatch.chdir(results.parent)
+    assert folder.stamps() == before
+    assert stamps_of(files_below(results)), "a folder that is named itself"
+
+
 def test_a_listing_tells_a_missing_or_exchanged_file(folder: Folder) -> None:
     assert not is_listed(folder.root)
     write_listing(folder.root)

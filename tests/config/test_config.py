@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from tests.builders import CLIP_ES
 from wsss.config.base import Section, inner_section, takes_auto
-from wsss.config.cross_checks import check_held_out
+from wsss.config.cross_checks import check_photos
 from wsss.config.errors import ConfigError
 from wsss.config.labels import crf_backend
 from wsss.config.load import OLD_KEYS, OLD_VALUES, all_keys, from_mapping, load_config
@@ -165,16 +165,29 @@ def test_photos_of_which_none_is_held_out_need_no_val(
     data = {"kind": "folder", "root": str(tmp_path)} | section
     config = from_mapping({"data": data})
     if not message:
-        check_held_out(config, "c.yaml")
+        check_photos(config, "c.yaml")
         return
     train = {"cams": {"splits": ["train"]}}
     for refused in (config, from_mapping({"data": data} | train)):  # its segmenter labels val
         with pytest.raises(ConfigError, match=message):
-            check_held_out(refused, "c.yaml")
+            check_photos(refused, "c.yaml")
     with pytest.raises(ConfigError, match=message):
         Runs({"data": data})
-    check_held_out(from_mapping({"data": data | {"val_list": ""}} | train), "c.yaml")
-    check_held_out(from_mapping({"data": data, "retrain": {"enabled": False}} | train), "c.yaml")
+    check_photos(from_mapping({"data": data | {"val_list": ""}} | train), "c.yaml")
+    check_photos(from_mapping({"data": data, "retrain": {"enabled": False}} | train), "c.yaml")
+
+
+def test_masks_are_not_written_among_the_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = {"kind": "folder", "root": ".", "val_list": ""}
+    config = {"data": data, "cams": {"splits": ["train"]}}
+    for folder in (".", "masks", str(tmp_path / "masks")):
+        with pytest.raises(ConfigError, match=r"pictures\.folder: .* lies in data\.root"):
+            Runs(config | {"pictures": {"folder": folder}})
+    for folder in ("", "../masks", "results/masks"):
+        Runs(config | {"pictures": {"folder": folder}})
 
 
 @pytest.mark.parametrize(

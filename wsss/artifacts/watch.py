@@ -25,6 +25,7 @@ from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checksum import json_with_checksum, verified_json
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError, WriteError
+from wsss.config.paths import RESULTS
 
 _log = logging.getLogger(__name__)
 Stamp = tuple[int, ...]
@@ -57,6 +58,8 @@ def files_below(
 ) -> Iterator[os.DirEntry[str]]:
     """The files below a folder; links are followed, hidden names left out.
 
+    The results of the workflow are left out, too, unless the folder itself lies among them.
+
     Args:
         folder: the folder.
         exclude: files and folders that do not count.
@@ -64,7 +67,8 @@ def files_below(
     """
     excluded = {os.path.abspath(path) for path in exclude}
     names = {os.path.basename(path) for path in excluded}
-    return _entries(str(folder), excluded, names, set(), onerror or str)
+    visited = {os.path.realpath(RESULTS)} - {os.path.realpath(folder)}
+    return _entries(str(folder), excluded, names, visited, onerror or str)
 
 
 def stamps_of(entries: Iterable[os.DirEntry[str]]) -> dict[str, Stamp]:

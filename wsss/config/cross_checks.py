@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from wsss.config.data import holds_nothing_out
 from wsss.config.errors import ConfigError
 from wsss.config.labels import refine_errors
 from wsss.config.model import Config
+from wsss.config.paths import RESULTS, expand_path
 
 
 def cross_checks(config: Config) -> list[str]:
@@ -42,11 +45,10 @@ def cross_checks(config: Config) -> list[str]:
     return errors + refine_errors(config.masks) + _of_refiner(config)
 
 
-def check_held_out(config: Config, where: str) -> None:
-    """Refuse a run that needs held-out photos and has none, before it computes anything.
+def check_photos(config: Config, where: str) -> None:
+    """Refuse a run on photos that would write masks among them, or needs held-out ones without any.
 
-    It reads the first line of the table of tags, so that it is for those who start a run, and not
-    for each of its jobs.
+    It looks at files, so that it is for those who start a run, and not for each of its jobs.
 
     Args:
         config: of the run.
@@ -55,12 +57,26 @@ def check_held_out(config: Config, where: str) -> None:
     Raises:
         ConfigError: the message says what to set.
     """
+    root, gallery = expand_path(config.data.root), config.pictures.folder
+    if config.data.kind == "folder" and gallery and _is_among(root, expand_path(gallery)):
+        raise ConfigError(
+            f"{where}: pictures.folder: {gallery} lies in data.root, where masks would count as "
+            "photos; choose a folder outside, or leave the key out: results are no photos"
+        )
     needs = "val" in config.cam_splits or config.retrain.enabled
     if needs and (reason := holds_nothing_out(config.data)):
         raise ConfigError(
             f"{where}: data.val_list is {config.data.val_list}, but {reason}, so no photo is held "
             "out: set data.val_list to '' and cams.splits to [train], or name held-out photos there"
         )
+
+
+def _is_among(root: Path, folder: Path) -> bool:
+    """Whether photos would be looked for in a folder."""
+    place, results = folder.resolve(), RESULTS.resolve()
+    return place.is_relative_to(root.resolve()) and (
+        not place.is_relative_to(results) or root.resolve().is_relative_to(results)
+    )
 
 
 def _of_imported(config: Config) -> list[str]:

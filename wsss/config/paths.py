@@ -8,6 +8,8 @@ from pathlib import Path
 SHARED_VARIABLE = "WSSS_SHARED"
 SHARED_DEFAULT = "../shared"
 PACKAGE_VARIABLE = "WSSS_PACKAGE"
+RESULTS = Path("results")
+"""All results of the workflow, below the folder in which it runs."""
 
 
 def expand_path(text: str) -> Path:

@@ -260,7 +260,7 @@ def test_why_a_photo_is_missing(photos: Photos) -> None:
         "missing file (tags.csv line 6): outside of data.root; move it there",
         "missing file (tags.csv line 7)",
         "missing file (tags.csv line 8): outside of data.root; move it there",
-        "left out (tags.csv line 9): hidden files and masks are no photos",
+        "left out (tags.csv line 9): hidden files, masks and results are no photos",
     ]
 
 

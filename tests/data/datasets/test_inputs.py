@@ -10,6 +10,7 @@ from wsss.artifacts.watch import state
 from wsss.config.data import DataConfig
 from wsss.data.datasets.inputs import input_stamps
 from wsss.data.ingest.stage import only_test
+from wsss.data.manifest_folder import load
 
 from ..conftest import Photos, run_ingest
 
@@ -67,6 +68,26 @@ def test_of_a_folder_all_photos_count_but_no_masks(tmp_path: Path) -> None:
     assert names(tmp_path, kind="folder", masks=masks, train_list="mine.txt") == {
         "a.jpg", "c.jpg_large", "deep/b.PNG", "tags.csv", "mine.txt",
     }  # fmt: skip
+
+
+def test_results_beside_the_photos_are_no_photos(
+    photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each run would read the last one's masks, and so would run again for ever."""
+    monkeypatch.chdir(photos.root)
+    photos.add("a.jpg")
+    photos.table("image,tags\na,cat\n")
+    config, out = photos.config(root="."), Path("results/photos/manifest")
+
+    def now() -> str:
+        return state(input_stamps(config.data), out / "inputs.json")
+
+    first = now()
+    run_ingest(config, out, state=first)
+    photos.add("results/photos/masks/train/png/1-of-1/label/a.png")
+    assert now() == first
+    assert run_ingest(config, out, state=first).skipped == 0
+    assert [sample.id for sample in load(out)[0]] == ["a"]
 
 
 @pytest.mark.parametrize("edit", ["remove", "unlisted", "unusable", "table"])

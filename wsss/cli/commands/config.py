@@ -13,7 +13,7 @@ from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles
 from wsss.cli.proposals_check import check_proposals
 from wsss.cli.weights_check import check_weights
 from wsss.compute.device import require_cuda
-from wsss.config.cross_checks import check_held_out
+from wsss.config.cross_checks import check_photos
 from wsss.config.load import load_config, merged_yaml
 from wsss.config.render import default_yaml, json_schema, reference_markdown
 from wsss.config.runs import expand_runs
@@ -55,7 +55,7 @@ def check(config: ConfigFiles = DEFAULT_CONFIG) -> None:
     where = ", ".join(map(str, config))
     runs = expand_runs(merged_yaml(*config), where=where)
     for label, run in runs.items():
-        check_held_out(run, f"{where}, run {label}" if label else where)
+        check_photos(run, f"{where}, run {label}" if label else where)
         check_weights(run)
         check_proposals(run)
     for warning in dict.fromkeys(chain.from_iterable(map(missing_files, runs.values()))):

@@ -170,7 +170,7 @@ def _why_missing(name: str, where: str, index: PhotoIndex) -> str:
         if is_absolute(name) or ".." in path.parts:
             return f"missing file ({where}): outside of data.root; move it there"
         if path.suffix.lower() in PHOTO_EXTENSIONS:
-            return f"left out ({where}): hidden files and masks are no photos"
+            return f"left out ({where}): hidden files, masks and results are no photos"
         return f"format not read: {path.suffix} ({where}); it is no ending of photos"
     near = ", ".join(str(photo) for photo in index.near(name)[:2])
     return f"missing file ({where})" + f"; did you mean {near}?" * bool(near)
