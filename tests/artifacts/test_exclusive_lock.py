@@ -30,7 +30,7 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> Non
     )
     assert holder.stdout.readline() == b"held\n"
     with (
-        pytest.raises(ArtifactError, match=rf"another process trains there \(process {holder.pid}"),
+        pytest.raises(ArtifactError, match=rf"another process works there \(process {holder.pid}"),
         exclusive_lock(work),
     ):
         pass

@@ -13,7 +13,7 @@ from .chain import CHAIN, WAYS, digests
 from .conftest import Undisturbed
 
 pytestmark = pytest.mark.slow
-_HELD = re.compile(r"error: \S+: another process trains there \(process \d+ on .+\); wait for it")
+_HELD = re.compile(r"error: \S+: another process works there \(process \d+ on .+\); wait for it")
 
 
 def test_two_runs(

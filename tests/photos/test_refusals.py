@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.photos.test_photo_run import CLIP, draw_photos, run, write_tags
+from wsss.artifacts.exclusive_lock import exclusive_lock
 from wsss.config.paths import expand_path
 from wsss.photos.settings import HEADER, photo_settings, settings_yaml
 from wsss.pipeline.engine import workflow_folder
@@ -64,6 +65,16 @@ def begun(out: Path, photos: Path) -> None:
     out.mkdir(parents=True)
     settings = photo_settings(photos, "fast")
     (out / "config.yaml").write_text(settings_yaml(settings, "snakemake"), "utf-8")
+
+
+def test_results_to_which_another_process_writes(refusal: Refusal, tmp_path: Path) -> None:
+    begun(tmp_path / "p-masks", tmp_path / "p")
+    before = (tmp_path / "p-masks/config.yaml").read_bytes()
+    with exclusive_lock(tmp_path / "p-masks/.snakemake"):
+        message = refusal("wsss", "photos", "p", *CLIP, "--recipe", "best")
+    assert message.startswith(f"--out p-masks: another process works there (process {os.getpid()} ")
+    assert message.endswith("; wait for it, stop it, or choose another folder")
+    assert (tmp_path / "p-masks/config.yaml").read_bytes() == before
 
 
 def test_results_of_another_folder_of_photos(refusal: Refusal, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from wsss.pipeline.engine_lock import engine_runs
+
 _ENGINE = """
 import sys
 from pathlib import Path
@@ -47,6 +49,7 @@ def _engine(folder: Path) -> str:
 
 
 def test_the_locks_of_a_dead_engine(tmp_path: Path, lock: Path) -> None:
+    assert not engine_runs(tmp_path)
     assert _engine(tmp_path) == "True"
     assert not lock.exists()
     assert _engine(tmp_path) == "False"  # there are none
@@ -55,6 +58,7 @@ def test_the_locks_of_a_dead_engine(tmp_path: Path, lock: Path) -> None:
 def test_the_locks_of_a_running_engine(tmp_path: Path, running: None, lock: Path) -> None:
     assert _engine(tmp_path) == "False"
     assert lock.exists()
+    assert engine_runs(tmp_path)
 
 
 def test_the_locks_of_an_engine_elsewhere(tmp_path: Path, lock: Path) -> None:

@@ -7,12 +7,14 @@ no engine holds one, the files are of a dead engine.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 from pathlib import Path
 from typing import IO
 
 from wsss.compute.machine import this_machine
 
+_ENGINES = Path(".snakemake", "wsss-engines")
 _HELD: list[IO[str]] = []
 """Open as long as the engine runs: closing a file ends its lock."""
 
@@ -33,7 +35,7 @@ def remove_dead_locks(folder: Path) -> bool:
     try:
         here.mkdir(exist_ok=True)
         locks = list(here.glob("locks/*.lock"))
-        stream = (here / "wsss-engines").open("a+", encoding="utf-8")
+        stream = (folder / _ENGINES).open("a+", encoding="utf-8")
         _HELD.append(stream)
         alone = _lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         stream.seek(0)
@@ -48,6 +50,16 @@ def remove_dead_locks(folder: Path) -> bool:
     except OSError:  # a folder that cannot be written: the first job says so
         return False
     return dead and bool(locks)
+
+
+def engine_runs(folder: Path) -> bool:
+    """Whether an engine is registered in a folder and alive, as far as its file system tells."""
+    try:
+        with (folder / _ENGINES).open("r+", encoding="utf-8") as stream:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EAGAIN)
+    return False
 
 
 def _lock(stream: IO[str], kind: int) -> bool:

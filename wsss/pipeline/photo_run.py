@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsss.artifacts.atomic import write_text
+from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.exclusive_lock import exclusive_lock
 from wsss.config.errors import ConfigError
 from wsss.config.load import load_config, read_yaml
 from wsss.config.model import Config
@@ -25,6 +27,7 @@ from wsss.photos.record import read_record
 from wsss.photos.review import REVIEW, median_unsure, photo_flags
 from wsss.photos.settings import HEADER, NAME, settings_yaml
 from wsss.pipeline.engine import workflow_folder
+from wsss.pipeline.engine_lock import engine_runs
 
 CONFIG = "config.yaml"
 _RESULTS = Path("results", NAME)
@@ -57,13 +60,23 @@ class PhotoRun:
                 "--directory", str(out), "--configfile", str(out / CONFIG)]  # fmt: skip
 
     def start(self) -> int:
-        """Write the configuration and run all stages.
+        """Write the configuration and run all stages, unless another process does.
 
         Returns:
             Exit code of the engine, which has said why it failed, if it did.
+
+        Raises:
+            ArtifactError: another process writes to the folder.
         """
-        self._write_config(self.out)
-        return _engine(self.command())
+        place = f"--out {self.out}"
+        with exclusive_lock(self.out / ".snakemake", place=place):
+            if engine_runs(self.out):  # by another command, or its `wsss photos` was killed
+                raise ArtifactError(
+                    f"{place}: an engine works there; wait for it, stop it, or choose another "
+                    "folder"
+                )
+            self._write_config(self.out)
+            return _engine(self.command())
 
     def planned(self) -> str:
         """The table of the jobs that `start` would run; writes nothing.
