@@ -99,13 +99,16 @@ def test_colours_that_are_no_numbers_are_refused(tmp_path: Path, preprocess: obj
         load_clip(write(tmp_path, {}, preprocess_cfg=preprocess), "random")
 
 
-def test_a_folder_of_open_clip_is_read_as_its_config_and_weights(tmp_path: Path) -> None:
+def test_a_folder_of_open_clip_is_read_as_its_config_and_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
     write(tmp_path, {}, preprocess_cfg={"mean": [0.1, 0.2, 0.3]})
     (tmp_path / "model.json").rename(tmp_path / "open_clip_config.json")
     with pytest.raises(ClipLoadError, match="needs the path of a weight file"):
         load_clip(f"local-dir:{tmp_path}")
     save_file(tiny_clip().state_dict(), tmp_path / "open_clip_model.safetensors")
-    clip = load_clip(f"local-dir:{tmp_path}")
+    clip = load_clip(f"local-dir:~/{tmp_path.name}")
     assert weights_digest(clip.model.state_dict()) == weights_digest(tiny_clip().state_dict())
     assert clip.mean == (0.1, 0.2, 0.3)
     with pytest.raises(ClipLoadError, match=r"nowhere/open_clip_config\.json: cannot be read"):

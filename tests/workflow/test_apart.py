@@ -72,7 +72,10 @@ def test_a_run_with_gpus_goes_on_from_one_without(
     project.snakemake("--notemp", "--", planes)
     assert (project.root / planes).stat().st_size == 0
     monkeypatch.setenv(PLANNED_GPUS, "1")
-    assert project.runs(target) == {"refine_predict": 1, "refine_predict_crf": 1}
+    both = {"refine_predict": 1, "refine_predict_crf": 1}
+    assert project.would_run(target) == both
+    assert (project.root / planes).is_file()
+    assert project.runs(target) == both
     assert (project.root / target).read_bytes() == before
 
 

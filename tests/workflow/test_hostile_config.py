@@ -38,11 +38,15 @@ def test_odd_paths_are_quoted(project: Project) -> None:
     assert not list(project.root.rglob("ran"))
 
 
-def test_the_demos_folder_can_have_an_odd_name(project: Project) -> None:
-    root = f"results/{ODD}"
-    project.configure(data={"root": root, "demo_images": [2, 1]})
-    project.snakemake(f"{root}/demo.json")
-    assert (project.root / root / "demo.json").is_file()
+def test_the_demos_folder_can_have_an_odd_name(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_FOLDER", "results")
+    project.configure(data={"root": f"${{TEST_FOLDER}}/{ODD}", "demo_images": [2, 1]})
+    manifest = "results/tiny/manifest/manifest.csv"
+    project.snakemake(manifest)
+    assert (project.root / "results" / ODD / "demo.json").is_file()
+    assert (project.root / manifest).is_file()
     assert not list(project.root.rglob("ran"))
 
 

@@ -105,14 +105,34 @@ def test_a_photo_and_an_annotation_that_are_replaced_by_older_ones(project: Proj
     assert not project.would_run(MANIFEST)
 
 
-def test_a_missing_mask_png_is_made_again(finished: Project) -> None:
-    png = next(finished.results.glob("masks/train/png/1-of-2/label/*.png"))
-    listing = finished.results / "masks/train/png/1-of-2.json"
-    content, text = png.read_bytes(), listing.read_text()
-    png.unlink()
+def test_what_is_missing_behind_a_mark_is_made_again(finished: Project) -> None:
+    """A dry run says so, and changes nothing."""
+    gone = [
+        next(finished.results.glob("masks/train/png/1-of-2/label/*.png")),
+        finished.root / "results/tiny-data/JPEGImages/train_0000.jpg",
+    ]
+    contents = [path.read_bytes() for path in gone]
+    times = [(path.stat().st_atime_ns, path.stat().st_mtime_ns) for path in gone]
+    for path in gone:
+        path.unlink()
+    before = _snapshot(finished.root / "results")
     done = finished.snakemake("--dry-run")
-    png.write_bytes(content)
-    listing.write_text(text)
-    assert "1-of-2: files are missing" in done.stdout + done.stderr
-    assert "Missing output files: results/tiny/masks/train/png/1-of-2.json" in done.stdout
-    assert not {"cams", "ingest", "refine_train"} & set(jobs(done.stdout))
+    finished.snakemake("--list-rules")
+    after = _snapshot(finished.root / "results")
+    for path, content, ns in zip(gone, contents, times, strict=True):
+        path.write_bytes(content)
+        os.utime(path, ns=ns)
+    assert after == before
+    shown = done.stdout + done.stderr
+    for mark in ("results/tiny/masks/train/png/1-of-2.json", "results/tiny-data/demo.json"):
+        assert f"{mark}: files that it stands for are missing" in shown
+    rules = jobs(done.stdout)
+    assert rules["demo_data"] == 1
+    assert rules["masks"] == 4
+    assert not finished.would_run()
+
+
+def _snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of every file and folder."""
+    paths = {str(path): path.stat() for path in folder.rglob("*")}
+    return {name: (status.st_size, status.st_mtime_ns) for name, status in paths.items()}

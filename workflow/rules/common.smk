@@ -1,5 +1,6 @@
 # The configuration, typed, the runs, and what the rules of all stages ask of them.
 import atexit
+import functools
 import os
 import re
 import sys
@@ -253,14 +254,13 @@ def job_file(stage, rows=None, files=None):
     def path(wildcards, output):
         name = stage(wildcards) if callable(stage) else stage
         run = wildcards.get("run", CONFIG.name)
-        runs = workflow.executor_plugin is not None and not workflow.dryrun
         return PLAN.file(
             name,
             run,
             RUNS[run].config,
             rows and rows(wildcards),
             files and files(wildcards),
-            write=runs,
+            write=computes(),
         )
 
     return path
@@ -283,17 +283,29 @@ def watched_files(files):
     """Contents of input files that no job writes. Snakemake misses one that is replaced by an
     older one."""
     # Snakemake does not compare parameters of functions that take `input`.
-    return lambda wildcards: file_contents(files(wildcards), RUNS)
+    return lambda wildcards: file_contents(files(wildcards), RUNS, remember=computes())
 
 
-def drop_outdated(mark, folder, is_true):
-    """Remove the file that stands for those in a folder if it is not true any more: Snakemake then
-    misses it and makes all of them again."""
-    if workflow.is_main_process and mark.is_file() and not is_true(folder):
+def computes():
+    """Whether jobs are to run: it is no dry run, report or the like, which must change no file.
+    Before the graph of the jobs is built, nobody knows."""
+    return workflow.executor_plugin is not None and not workflow.dryrun
+
+
+def force(mark):
+    """Have the engine make a file again. To be called while it builds the graph of the jobs."""
+    workflow.dag.forcefiles.add(str(mark))
+
+
+@functools.cache
+def force_unless(is_true, mark, stands_for):
+    """The same of a file that stands for others, where some of these are missing or exchanged."""
+    if workflow.is_main_process and mark.is_file() and not is_true(stands_for):
         logger.warning(
-            f"{folder}: files are missing or were exchanged; a full run makes all again."
+            f"{mark}: files that it stands for are missing or were exchanged; a full run makes all "
+            "again."
         )
-        mark.unlink()
+        force(mark)
 
 
 def precision(wildcards):

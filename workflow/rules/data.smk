@@ -1,13 +1,13 @@
 # Images and tags: the demo's data set, ingest, quarantine, manifest; wrong tags on purpose.
 
 
-for index, (root, (train, val, seed)) in enumerate(demos().items()):
+for index, (record, (train, val, seed)) in enumerate(demos().items()):
 
     rule:
         name:
             f"demo_data_{index}" if index else "demo_data"
         output:
-            f"{root}/demo.json",
+            record,
         log:
             f"results/logs/demo_data_{index}.log",
         benchmark:

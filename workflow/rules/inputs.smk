@@ -26,13 +26,14 @@ def test_list(wildcards):
 def watched_data(wildcards):
     """State of images, lists and tags: ingest runs again when one is changed, new or missing."""
     folder = f"results/{wildcards.run}/manifest"
-    return data_state(of_run(wildcards).data, folder)
+    return data_state(of_run(wildcards).data, folder, remember=computes())
 
 
 def watched_test_data(wildcards):
     """The same of VOC's test images."""
     folder = f"results/{wildcards.run}/test"
-    return data_state(of_run(wildcards).data, folder, test_list(wildcards))
+    data = of_run(wildcards).data
+    return data_state(data, folder, test_list(wildcards), remember=computes())
 
 
 def watched_seeds(wildcards):
@@ -48,7 +49,8 @@ def watched_proposals(wildcards):
 def watched_corrections(wildcards):
     """State of the corrected masks: the training runs again when one is edited, new or missing."""
     folder = f"results/{wildcards.run}/corrected_masks"
-    return corrections_state(of_run(wildcards).retrain.corrected, folder)
+    corrected = of_run(wildcards).retrain.corrected
+    return corrections_state(corrected, folder, remember=computes())
 
 
 def truth(wildcards):
@@ -83,7 +85,9 @@ def dataset_files(wildcards):
     """Files that rules make and ingest reads: all others are its parameter `state`."""
     data = of_run(wildcards).data
     if data.kind == "demo":
-        return [f"{data.root}/demo.json"]
+        mark = Path(demo_record(data))
+        force_unless(is_as_drawn, mark, mark.parent)
+        return [str(mark)]
     masks = data.tags == "masks"
     return [f"results/{wildcards.run}/manifest/mask-tags.csv"] if masks else []
 
@@ -158,21 +162,25 @@ def repeated_images(wildcards):
     )
 
 
+def demo_record(data):
+    """The file that stands for a demo data set."""
+    return str(expand_path(data.root) / RECORD)
+
+
 def demos():
-    """Folders of the demo data sets, with the numbers of images and the seed of the drawings."""
-    drawn_by_root = {}
+    """Files that stand for the demo data sets, with the numbers of images and the seed of the
+    drawings."""
+    drawn_by_record = {}
     for run in RUNS.values():
         data = run.config.data
         if data.kind != "demo":
             continue
         drawn = (*data.demo_images, data.demo_seed)
-        if drawn_by_root.setdefault(data.root, drawn) != drawn:
+        if drawn_by_record.setdefault(demo_record(data), drawn) != drawn:
             stop(
                 f"{data.root}: two runs want different demo_images or demo_seed there; give one of them another data.root"
             )
-    for root in map(Path, drawn_by_root):
-        drop_outdated(root / RECORD, root, is_true=is_as_drawn)
-    return drawn_by_root
+    return drawn_by_record
 
 
 def instances(root, wildcards):

@@ -7,7 +7,6 @@ from wsss.artifacts.watch import is_listed, listing_path
 from wsss.config.base import with_supervision
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
-from wsss.demo.dataset import RECORD
 from wsss.photos.record import is_complete
 from wsss.pipeline.products import SCORED
 from wsss.score.papers.table import load_table
@@ -31,7 +30,7 @@ def pngs(run):
         for part in range(1, settings.shards + 1)
     ]
     for folder in folders:
-        drop_outdated(listing_path(folder), folder, is_true=is_listed)
+        force_unless(is_listed, listing_path(folder), folder)
     return [str(listing_path(folder)) for folder in folders]
 
 
@@ -85,7 +84,7 @@ def drawn_truth_of_page(wildcards):
     return [str(path) for paths in files for path in paths]
 
 
-def final_products():
+def final_products(wildcards):
     """The last products of this configuration."""
     products = [
         product
@@ -100,12 +99,10 @@ def watched_products(run):
     settings = RUNS[run].config
     products = [*pngs(run), f"{RUNS.manifest_folder(run)}/classes.json"]
     if settings.data.kind == "demo":
-        products += [f"{settings.data.root}/{RECORD}"]
+        products += [demo_record(settings.data)]
     if settings.data.kind == "folder":
         record = Path(f"results/{run}/gallery.json")
-        drop_outdated(
-            record, RUNS.gallery_folder(run), is_true=lambda _: is_complete(record)
-        )
+        force_unless(is_complete, record, record)
     if settings.data.has_truth:
         records = map(Path, RUNS.records(run).values())
         products += [str(path.with_suffix(".images.h5")) for path in records]
@@ -211,16 +208,18 @@ def handed_over(product):
             f"results/{wildcards.run}/{product}/{wildcards.split}/{wildcards.part}.planes"
         )
         # Where a run without GPUs was interrupted, the first job did nothing.
-        if (
-            APART
-            and workflow.is_main_process
-            and path.is_file()
-            and not path.stat().st_size
-        ):
-            path.unlink()
+        is_empty = path.is_file() and not path.stat().st_size
+        if APART and workflow.is_main_process and is_empty and awaits_crf(path):
+            force(path)
         return str(path)
 
     return file
+
+
+def awaits_crf(planes):
+    """Whether the shard that is made from planes is older than they are, or not there."""
+    shard = planes.with_suffix(".h5")
+    return not shard.exists() or shard.stat().st_mtime < planes.stat().st_mtime
 
 
 def take_planes(wildcards, input):

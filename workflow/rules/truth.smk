@@ -26,7 +26,7 @@ for index, (masks, rule_of_masks, root) in enumerate(drawn_masks()):
             code=code("coco_masks"),
             job=job_file("coco_masks"),
             packages=packages("coco_masks"),
-            files=lambda wildcards, root=root: file_contents(instances(root, wildcards)),
+            files=watched_files(lambda wildcards, root=root: instances(root, wildcards)),
             root=str(expand_path(root)),
             masks=lambda wildcards, masks=masks: masks,
             rule=rule_of_masks,

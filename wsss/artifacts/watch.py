@@ -115,12 +115,13 @@ def listing_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.json")
 
 
-def state(files: Mapping[str, Stamp], record: Path) -> str:
+def state(files: Mapping[str, Stamp], record: Path, *, remember: bool = True) -> str:
     """The state of the files: that of the record if they are those that it lists, else a new one.
 
     Args:
         files: path → stamp of the files that count now; others that the record lists are looked up.
         record: what `write_record` wrote; need not exist.
+        remember: note new stamps of the same content there, which saves reading it again.
     """
     started = time.time_ns()
     text, stamps, digests = _read(record)
@@ -130,8 +131,9 @@ def state(files: Mapping[str, Stamp], record: Path) -> str:
         return text
     sizes_equal = all(now[path][:1] == stamps.get(path, ())[:1] for path in others)
     if text and sizes_equal and _same_content(others, digests):
-        with suppress(WriteError, OSError):  # it only saves reading them again
-            write_record(record, text, now, digests, started)
+        if remember:
+            with suppress(WriteError, OSError):
+                write_record(record, text, now, digests, started)
         return text
     if text:
         more = f" and {len(others) - 1} others" if others[1:] else ""

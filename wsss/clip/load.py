@@ -32,6 +32,7 @@ from wsss.clip.openai_layout import infer_config
 from wsss.clip.tokenizer import Tokenize, load_tokenizer
 from wsss.clip.trunk.check import check_built_size, check_encoder
 from wsss.clip.weights import fitting, not_finite, read_shapes, read_weights, weights_digest
+from wsss.config.paths import expand_path
 
 FROM_WEIGHTS = "from-weights"
 RANDOM = "random"
@@ -211,7 +212,7 @@ def check_fit(config: Mapping[str, Any] | None, file: Path, where: str) -> None:
 def _config_file(model: str) -> Path | None:
     """The JSON file that ``model`` names, if it names one."""
     if model.startswith(LOCAL_DIR):
-        return Path(model.removeprefix(LOCAL_DIR)) / "open_clip_config.json"
+        return expand_path(model.removeprefix(LOCAL_DIR)) / "open_clip_config.json"
     return Path(model) if model.endswith(".json") else None
 
 

@@ -19,30 +19,30 @@ from wsss.artifacts.errors import WriteError
 from wsss.artifacts.watch import Stamp, digest_listing, stamp, state
 from wsss.config.data import DataConfig
 from wsss.config.model import Config
-from wsss.config.paths import expand_path
+from wsss.config.paths import RESULTS, expand_path
 from wsss.data.datasets.inputs import input_stamps
 from wsss.data.ingest.stage import only_test
 from wsss.data.manifest_folder import RECORD
 
-RESULTS = Path("results")
 DEMO = "drawn by a rule"
 _listing = functools.cache(digest_listing)  # the engine asks for each job
 _DIGESTS = RESULTS / "cache" / "digests.json"
 _BYTES_WORTH_REMEMBERING = 64 * 2**20  # a tenth of a second
 
 
-def data_state(data: DataConfig, folder: str, test_list: str = "") -> str:
+def data_state(data: DataConfig, folder: str, test_list: str = "", *, remember: bool = True) -> str:
     """The state of the images, lists and tags that ingest reads; that of the demo never changes.
 
     Args:
         data: the data set.
         folder: that ingest writes.
         test_list: as of ingest.
+        remember: see `wsss.artifacts.watch.state`.
     """
     if data.kind == "demo":
         return DEMO
     data = only_test(data, test_list) if test_list else data
-    return state(input_stamps(data), Path(folder, RECORD))
+    return state(input_stamps(data), Path(folder, RECORD), remember=remember)
 
 
 def seeds_state(config: Config) -> str:
@@ -78,13 +78,14 @@ def tokenizer_files(model: str) -> list[str]:
     return []
 
 
-def file_contents(paths: Iterable[str], runs: Iterable[str] = ()) -> str:
+def file_contents(paths: Iterable[str], runs: Iterable[str] = (), *, remember: bool = True) -> str:
     """Name and sha256 of each file.
 
     Args:
         paths: the files.
         runs: folders below ``results`` that rules fill. Their files are left out: Snakemake itself
             watches what its rules make.
+        remember: note digests of large files on disk, which saves reading them again.
     """
     folders = [RESULTS.joinpath(run).absolute() for run in runs]
     files = [
@@ -92,11 +93,11 @@ def file_contents(paths: Iterable[str], runs: Iterable[str] = ()) -> str:
         for path in map(Path, paths)
         if not any(path.absolute().is_relative_to(folder) for folder in folders)
     ]
-    return ", ".join(f"{path.name} {_digest(path, stamp(path))}" for path in files)
+    return ", ".join(f"{path.name} {_digest(path, stamp(path), remember)}" for path in files)
 
 
 @functools.cache
-def _digest(path: Path, seen: Stamp) -> str:
+def _digest(path: Path, seen: Stamp, remember: bool) -> str:
     """The sha256 of a file; that of a large one is remembered with its stamp."""
     if not seen:
         return "missing"
@@ -112,6 +113,8 @@ def _digest(path: Path, seen: Stamp) -> str:
     if before == list(seen):
         return str(digest)
     digest = digest_file(path)
+    if not remember:
+        return digest
     with suppress(WriteError, OSError):
         write_text(_DIGESTS, json.dumps(entries | {key: [list(seen), digest]}))
     return digest

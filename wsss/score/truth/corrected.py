@@ -87,14 +87,15 @@ def run(
     return len(samples)
 
 
-def corrections_state(corrected: str, folder: str) -> str:
+def corrections_state(corrected: str, folder: str, *, remember: bool = True) -> str:
     """A text that changes when corrected masks are added, removed or edited; the workflow asks.
 
     Args:
         corrected: ``retrain.corrected``.
         folder: that holds what `run` wrote.
+        remember: see `wsss.artifacts.watch.state`.
     """
-    return watch.state(_stamps(corrected), Path(folder, RECORD))
+    return watch.state(_stamps(corrected), Path(folder, RECORD), remember=remember)
 
 
 def _stamps(corrected: str) -> dict[str, Stamp]:
