@@ -7,10 +7,11 @@ section has a module in this package; options of a method are in its folder in `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, get_args
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from wsss.compute.planned_gpus import planned_gpus
 from wsss.compute.shards import parts_on_disk, suitable_shards
@@ -149,6 +150,16 @@ class Config(Section):
     predict: PredictConfig = PredictConfig()
     score: ScoreConfig = ScoreConfig()
     pictures: PicturesConfig = PicturesConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _refuse_repetition(cls, name: str) -> str:
+        """The engine takes such a name for a rule that calls itself for ever."""
+        if repeated := re.search(r"(.+)\1{19}$", name):
+            raise ValueError(
+                f"ends in 20 times {repeated[1]!r} (found {name!r}); choose another name"
+            )
+        return name
 
     @property
     def cam_splits(self) -> tuple[Split, ...]:

@@ -47,7 +47,7 @@ def expand_runs(mapping: Mapping[str, Any], *, where: str = "config") -> dict[st
     separator = "/" if base.matrix.axes else "_"
     for (names, change), (words, values) in itertools.product(_entries(base), _sweep(base)):
         label = separator.join([*names, "_".join(words)] if words else names)
-        _check_label(label, where)
+        _check_label(base.name, label, where)
         if (other := labels.setdefault(label.casefold(), label)) in runs:
             differ = (
                 "" if other == label else f" and {other!r}, which some file systems treat as equal"
@@ -125,8 +125,8 @@ def _check_count(base: Config, where: str) -> None:
         raise ConfigError(f"{where}: sweep: stands for {count} runs, over {_MOST_RUNS}; sweep less")
 
 
-def _check_label(label: str, where: str) -> None:
-    """Raise if the label is no valid path of visible folders."""
+def _check_label(name: str, label: str, where: str) -> None:
+    """Raise if the label is no valid path of visible folders, or too long beside the name."""
     for part in label.split("/"):
         if not part or part.startswith((".", "-")) or len(part.encode()) > _LONGEST:
             shown = part if len(part) < _LONGEST else f"{part[:40]}…"
@@ -135,6 +135,11 @@ def _check_label(label: str, where: str) -> None:
                 f"letter, digit or _ and has at most {_LONGEST} bytes: choose another name, or for "
                 "long values name them under runs"
             )
+    if (length := len(run_name(name, label).encode())) > _LONGEST:
+        raise ConfigError(
+            f"{where}: the name {name[:40]}… and the run {label[:40]}… have {length} bytes "
+            f"together, over {_LONGEST}; shorten one of them"
+        )
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ def run_folder(folder: Path, *parts: str) -> Path:
     Raises:
         ArtifactError: there is no such folder, or it holds several runs.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # False of overlong names, too
         raise ArtifactError(
             f"{folder}: no such folder; pass the results of a run, e.g. results/demo"
         )
@@ -48,7 +48,7 @@ def named_run(text: str) -> Path:
     here = Path(_RESULTS) / name
     # A path that leads out of the working folder says where the run is; below results it would be
     # another one.
-    if name.parts and ".." not in name.parts and here.is_dir():
+    if name.parts and ".." not in name.parts and os.path.isdir(here):
         return here
     return run_folder(Path(text))
 

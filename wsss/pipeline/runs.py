@@ -39,7 +39,11 @@ _NO_RESULT = frozenset({"compute", "pictures", "sweep", "runs", "matrix"})
 """Sections that do not tell two runs apart."""
 _CAMS = frozenset({"manifest", "truth_masks", "noisy_tags", "cams"})
 _MASKS = frozenset(PRODUCTS) - {"segmenter", "predictions"}
-_FOLDERS = frozenset(PRODUCTS) | {"scores", "tables", "pictures", "logs", "benchmarks"}
+_FOLDERS = frozenset({
+    *PRODUCTS, "scores", "tables", "pictures", "logs", "benchmarks", "page", "gallery",
+    "submission", "test", "index.html", "gallery.json", "report.html",
+})  # fmt: skip
+_ABOVE_RUNS = frozenset({"cache", "logs", "tables"})
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,12 @@ class Runs(Mapping[str, Run]):
         self.name = base.name
         self._producer = functools.cache(self._find_producer)
         self._key = functools.cache(self._make_key)
-        if wrong := {label.split("/")[0] for label in configs} & _FOLDERS:
+        names = sorted({part for label in configs for part in label.split("/")})
+        wrong = [name for name in names if name.casefold() in _FOLDERS]
+        if wrong or base.name.casefold() in _ABOVE_RUNS:
             raise ConfigError(
-                f"{where}: a run cannot be called {sorted(wrong)[0]!r}, which is a folder of every "
-                "run; choose another name"
+                f"{where}: a run cannot be called {(*wrong, base.name)[0]!r}, which is a file or "
+                "folder of results; choose another name"
             )
         self._runs = {base.name: Run(base)}
         if "" not in configs:

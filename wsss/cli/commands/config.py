@@ -13,10 +13,8 @@ from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles
 from wsss.cli.proposals_check import check_proposals
 from wsss.cli.weights_check import check_weights
 from wsss.compute.device import require_cuda
-from wsss.config.cross_checks import check_photos
 from wsss.config.load import load_config, merged_yaml
 from wsss.config.render import default_yaml, json_schema, reference_markdown
-from wsss.config.runs import expand_runs
 
 _log = logging.getLogger(__name__)
 app = typer.Typer(
@@ -51,14 +49,16 @@ def check(config: ConfigFiles = DEFAULT_CONFIG) -> None:
     warns of data and files that are not here, and counts images without mask proposals where a run
     needs them.
     """
+    from wsss.pipeline.runs import Runs
+
     loaded = load_config(*config)
     where = ", ".join(map(str, config))
-    runs = expand_runs(merged_yaml(*config), where=where)
-    for label, run in runs.items():
-        check_photos(run, f"{where}, run {label}" if label else where)
+    all_runs = Runs(merged_yaml(*config), where=where)
+    runs = [all_runs[name].config for name in all_runs.final]
+    for run in runs:
         check_weights(run)
         check_proposals(run)
-    for warning in dict.fromkeys(chain.from_iterable(map(missing_files, runs.values()))):
+    for warning in dict.fromkeys(chain.from_iterable(map(missing_files, runs))):
         _log.warning("%s", warning)
     try:
         require_cuda(loaded.compute.device)
