@@ -10,7 +10,7 @@ from pycocotools import mask as rle
 
 from tests.masks.mask_run import MaskRun
 from tests.masks.test_masks_stage import items
-from wsss.cli.proposals_check import check_proposals
+from wsss.cli.files_check import missing_files
 from wsss.compute.pool import WorkerError
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
@@ -192,9 +192,7 @@ def test_contradictions_are_refused(masks: dict[str, Any], message: str) -> None
         config_of(**masks)
 
 
-def test_the_check_of_a_configuration_counts_missing_files(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_check_of_a_configuration_counts_missing_files(tmp_path: Path) -> None:
     photos, folder = tmp_path / "photos", tmp_path / "proposals"
     photos.mkdir()
     folder.mkdir()
@@ -210,16 +208,14 @@ def test_the_check_of_a_configuration_counts_missing_files(
         }
     )
     write(folder / "a.json", bands(4, 6))
-    check_proposals(config)
-    assert "1 of 2 images have no <id>.json: b" in caplog.text
-    caplog.clear()
+    (warning,) = missing_files(config)
+    assert "1 of 2 images have no mask proposals, expected <id>.json each: b" in warning
     write(folder / "b.json", bands(4, 6))
-    check_proposals(config)
-    assert not caplog.text
+    assert not list(missing_files(config))
     missing = config.model_copy(
         update={"masks": config.masks.model_copy(
             update={"proposals": config.masks.proposals.model_copy(update={"path": "/no/where"})}
         )}
     )  # fmt: skip
-    check_proposals(missing)
-    assert "/no/where: no such folder" in caplog.text
+    (warning,) = missing_files(missing)
+    assert "masks.proposals.path: /no/where: no such folder" in warning

@@ -23,6 +23,8 @@ def missing_files(config: Config) -> Iterator[str]:
     """
     for key, path, kind in _missing(config):
         yield f"jobs that run here: {key}: {path}: no such {kind}"
+    if fault := _proposals_fault(config):
+        yield f"jobs that run here: {fault}"
     for name, hint in _unused_classes(config):
         yield f"data.classes: {name!r} is in no tag of {_table(config)}{hint}"
 
@@ -48,6 +50,29 @@ def _missing(config: Config) -> Iterator[tuple[str, Path, str]]:
     knowledge = config.cams.patch_text.tse.knowledge
     if knowledge and not expand_path(knowledge).is_file():
         yield "cams.patch_text.tse.knowledge", expand_path(knowledge), "file"
+
+
+def _proposals_fault(config: Config) -> str:
+    """Which images lack the mask proposals that a run needs; empty if none does.
+
+    Images that are not here either, such as the demo's before its first run, do not count.
+    """
+    if config.masks.refine != "sam" or not config.cam_splits:
+        return ""
+    from wsss.data.datasets.registry import read_dataset
+    from wsss.data.errors import DataError
+    from wsss.masks.proposal_files import check_files
+
+    try:
+        images = read_dataset(config.data, config.variant).candidates
+    except DataError:  # `wsss data check` says what is missing of the data set
+        images = ()
+    used = [i for i in images if i.split in config.cam_splits and not (i.problem or i.skipped)]
+    try:
+        check_files(expand_path(config.masks.proposals.path), used)
+    except DataError as error:
+        return f"masks.proposals.path: {error}"
+    return ""
 
 
 def _table(config: Config) -> Path | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsss.config.safe_yaml import read_bytes
+from wsss.data.datasets.candidates import Candidate
 from wsss.data.errors import DataError
 from wsss.data.images.rle import rle_mask
 from wsss.data.manifest import Sample, item_path
@@ -24,7 +25,7 @@ def proposal_path(folder: Path, image: str) -> Path:
     return item_path(folder, image, ".json")
 
 
-def check_files(folder: Path, samples: Sequence[Sample]) -> None:
+def check_files(folder: Path, samples: Sequence[Sample | Candidate]) -> None:
     """Refuse to begin where files are missing.
 
     Args:

@@ -10,7 +10,6 @@ import yaml
 
 from wsss.cli.files_check import missing_files
 from wsss.cli.options import DEFAULT_CONFIG, ConfigFiles
-from wsss.cli.proposals_check import check_proposals
 from wsss.cli.weights_check import check_weights
 from wsss.compute.device import require_cuda
 from wsss.config.load import load_config, merged_yaml
@@ -57,7 +56,6 @@ def check(config: ConfigFiles = DEFAULT_CONFIG) -> None:
     runs = [all_runs[name].config for name in all_runs.final]
     for run in runs:
         check_weights(run)
-        check_proposals(run)
     for warning in dict.fromkeys(chain.from_iterable(map(missing_files, runs))):
         _log.warning("%s", warning)
     try:

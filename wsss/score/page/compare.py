@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from wsss.score.image_counts_file import Scored, read_image_counts
+from wsss.score.image_counts_file import Scored
 from wsss.score.metrics.bootstrap import class_differences
-from wsss.score.tables.difference import check_comparable, check_means
+from wsss.score.tables.difference import comparable_counts
 from wsss.score.tables.rows import row_name
 
 
@@ -32,15 +32,7 @@ def compared(first: Sequence[Scored], second: Sequence[Scored]) -> list[dict[str
         record = entry.record
         if other is None or record.image_counts is None or other.record.image_counts is None:
             continue
-        where = f"{entry.file} and {other.file}: {row_name(record)}"
-        if list(record.iou) != list(other.record.iou):
-            raise ValueError(f"{where}: scored with different labels; compare runs on the same")
-        check_means(record, other.record, where)
-        tables = (
-            read_image_counts(record, entry.file),
-            read_image_counts(other.record, other.file),
-        )
-        check_comparable(*tables, where)
+        tables = comparable_counts(entry, other)
         differences = class_differences(*tables, class_mean=record.class_mean)
         rows.append(
             {

@@ -13,7 +13,7 @@ import numpy as np
 
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.errors import ArtifactError
-from wsss.score.image_counts_file import read_image_counts
+from wsss.score.image_counts_file import Scored, read_image_counts
 from wsss.score.metrics.bootstrap import IMAGES_OF_PAIRS, RESAMPLES, Difference, difference
 from wsss.score.metrics.image_counts import CountTable
 from wsss.score.names import list_images
@@ -60,51 +60,43 @@ def differences(first: Path, second: Path, *, resamples: int = RESAMPLES) -> lis
         )
     pairs = []
     for record, other in matched:
-        tables = read_image_counts(record, first), read_image_counts(other, second)
-        where = f"{first} and {second}: {row_name(record)}"
-        if list(record.iou) != list(other.iou):
-            raise ValueError(
-                f"{where}: scored with different labels; score both with the same classes"
-            )
-        check_means(record, other, where)
-        check_comparable(*tables, where)
+        tables = comparable_counts(Scored(first, record), Scored(second, other))
         value = difference(*tables, class_mean=record.class_mean, resamples=resamples)
         pairs.append(Pair(record, other, value))
     return pairs
 
 
-def check_means(first: Record, second: Record, where: str) -> None:
-    """Refuse class means of different rules.
+def comparable_counts(first: Scored, second: Scored) -> tuple[CountTable, CountTable]:
+    """The counts per image of two records whose numbers stand for the same pixels and labels.
 
     Raises:
-        ValueError: names both.
+        ArtifactError: the counts of one are missing or damaged.
+        ValueError: the records were scored on different images, labels or truths, or their mean IoU
+            runs over different labels.
     """
-    if first.class_mean != second.class_mean:
+    where = f"{first.file} and {second.file}: {row_name(first.record)}"
+    if list(first.record.iou) != list(second.record.iou):
+        raise ValueError(f"{where}: scored with different labels; score both with the same classes")
+    means = [scored.record.class_mean for scored in (first, second)]
+    if means[0] != means[1]:
         raise ValueError(
-            f"{where}: the means run over different labels (score.class_mean: {first.class_mean} "
-            f"and {second.class_mean}); score both with the same"
+            f"{where}: the means run over different labels (score.class_mean: {means[0]} and "
+            f"{means[1]}); score both with the same"
         )
-
-
-def check_comparable(first: CountTable, second: CountTable, where: str) -> None:
-    """Refuse runs whose numbers do not stand for the same pixels.
-
-    Raises:
-        ValueError: the images, or the pixels of a label in an image differ.
-    """
-    unpaired = sorted(set(first.ids) ^ set(second.ids))
-    if unpaired:
+    one, other = (read_image_counts(scored.record, scored.file) for scored in (first, second))
+    if unpaired := sorted(set(one.ids) ^ set(other.ids)):
         raise ValueError(
-            f"{where}: scored on different images, {len(first.ids)} and {len(second.ids)}; only "
-            f"one has {list_images(unpaired)}: score both on the same list"
+            f"{where}: scored on different images, {len(one.ids)} and {len(other.ids)}; only one "
+            f"has {list_images(unpaired)}: score both on the same list"
         )
-    true = [table.sums()[table.labels : 2 * table.labels].toarray() for table in (first, second)]
+    true = [table.sums()[table.labels : 2 * table.labels].toarray() for table in (one, other)]
     wrong = np.flatnonzero((true[0] != true[1]).any(axis=0))
     if wrong.size:
         raise ValueError(
             f"{where}: scored against different truths: the pixels of the labels differ in "
-            f"{list_images([first.ids[i] for i in wrong])}; score both against the same masks"
+            f"{list_images([one.ids[i] for i in wrong])}; score both against the same masks"
         )
+    return one, other
 
 
 def write_differences(pairs: list[Pair], path: Path) -> None:
