@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from tests.builders import clip_es_config
+from wsss.cams.other_features import PatchEncoder
 from wsss.clip.input import EncoderInput
 from wsss.config.base import overlay
 from wsss.config.model import Config
 from wsss.data.datasets.classes import ClassList
-from wsss.refine.base import FrozenEncoder, Setup
+from wsss.refine.base import Setup
 from wsss.refine.training.crops import CropBatch
 
 
@@ -62,7 +63,7 @@ def refiner_setup(
     config: Config,
     inputs: EncoderInput,
     labels: int,
-    encoders: Mapping[str, FrozenEncoder] | None = None,
+    encoders: Mapping[str, PatchEncoder] | None = None,
 ) -> Setup[Any]:
     """What a refiner for so many labels is built from."""
     names = tuple(f"class {index}" for index in range(1, labels))

@@ -23,7 +23,6 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import os
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -33,7 +32,8 @@ from pathlib import Path
 import grimp
 
 import wsss
-from wsss.artifacts.atomic import temporary_path
+from wsss.artifacts.atomic import write_one_of_many
+from wsss.artifacts.errors import WriteError
 from wsss.artifacts.provenance import BROUGHT_BY, DISTRIBUTIONS
 
 FORMAT = 3
@@ -176,20 +176,9 @@ def _source_facts(module: str, path: Path) -> tuple[str, frozenset[str]]:
             return digest, frozenset(packages)
     facts = _parsed_facts(module, source)
     if not sys.dont_write_bytecode:
-        _write_cache(cache, " ".join([key, facts[0], *sorted(facts[1])]))
+        with suppress(OSError, WriteError):  # it can be done without
+            write_one_of_many(cache, " ".join([key, facts[0], *sorted(facts[1])]).encode("ascii"))
     return facts
-
-
-def _write_cache(path: Path, text: str) -> None:
-    """Write a file that can be done without."""
-    temporary = temporary_path(path)
-    with suppress(OSError):
-        path.parent.mkdir(exist_ok=True)
-        temporary.write_text(text, "ascii")
-        os.replace(temporary, path)
-        return
-    with suppress(OSError):
-        temporary.unlink()
 
 
 def _parsed_facts(module: str, source: bytes) -> tuple[str, frozenset[str]]:

@@ -29,6 +29,7 @@ class PatchEncoder(Protocol):
     device: torch.device
     digest: str
     """sha256 over its weights and sizes."""
+    parameter_count: int
 
     def renormalized(self, images: Tensor, mean: Channels, std: Channels) -> Tensor:
         """Images as it takes them, from those with another normalisation."""

@@ -16,6 +16,7 @@ from wsss._compat import import_open_clip
 from wsss._compat.torch_archives import packed, refusal
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.torchscript import is_torchscript, read_torchscript
+from wsss.data.counted import first_names
 from wsss.errors import raise_unless_about
 
 
@@ -126,8 +127,7 @@ def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
     ]
     if not problems:
         return ""
-    more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return f"the weights do not fit: {'; '.join(problems[:3])}{more}"
+    return f"the weights do not fit: {first_names(problems, 3, '; ')}"
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str:
@@ -143,10 +143,9 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str:
     ]
     if not names:
         return ""
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return (
-        f"{names[0]}{more} holds NaN or infinity, expected finite numbers; the training that wrote "
-        "it diverged or the file is damaged: take another one"
+        f"{first_names(names, 1)} holds NaN or infinity, expected finite numbers; the training "
+        "that wrote it diverged or the file is damaged: take another one"
     )
 
 

@@ -6,10 +6,11 @@ import functools
 import importlib.util
 import re
 import runpy
-import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from wsss.compute.machine import output_of
 
 _PATIENCE = 30  # seconds that nvidia-smi may take
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")  # of the host, in a container too
@@ -66,11 +67,9 @@ def torch_has_cuda() -> bool:
 
 def driver_version() -> str:
     """The version of NVIDIA's driver, such as ``580.65.06``; empty where there is none."""
-    with suppress(OSError, subprocess.SubprocessError):
-        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        done = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE, check=True)
-        if version := re.search(r"^\d+(\.\d+)+$", done.stdout.strip(), re.MULTILINE):
-            return version[0]
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    if version := re.search(r"^\d+(\.\d+)+$", output_of(query, _PATIENCE).strip(), re.MULTILINE):
+        return version[0]
     with suppress(OSError):
         text = _DRIVER_FILE.read_text(encoding="utf-8", errors="replace")
         if version := re.search(r"\b\d{3,}\.\d+(\.\d+)*", text):
@@ -80,11 +79,8 @@ def driver_version() -> str:
 
 def card_capabilities() -> list[tuple[str, str]]:
     """Name and compute capability of each card that nvidia-smi lists; empty where it says none."""
-    with suppress(OSError, subprocess.SubprocessError):
-        query = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
-        done = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE, check=True)
-        return re.findall(r"^(.+?), (\d+\.\d+)$", done.stdout, re.MULTILINE)
-    return []
+    query = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+    return re.findall(r"^(.+?), (\d+\.\d+)$", output_of(query, _PATIENCE), re.MULTILINE)
 
 
 def is_older(version: str, other: str) -> bool:

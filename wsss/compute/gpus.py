@@ -15,13 +15,13 @@ import os
 import random
 import re
 import stat
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss.compute.machine import output_of
 from wsss.errors import WsssError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -140,12 +140,7 @@ _locks: list[int] = []
 
 def _listed() -> list[str]:
     """UUIDs as ``nvidia-smi -L`` lists them; the parts of a GPU that is split (MIG), not it."""
-    try:
-        listing = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=_PATIENCE, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
+    listing = output_of(["nvidia-smi", "-L"], _PATIENCE)
     keys: list[str] = []
     for key in re.findall(r"UUID: ([A-Za-z]+-[\w/-]+)", listing):
         if key.startswith("MIG-") and keys and not keys[-1].startswith("MIG-"):

@@ -7,6 +7,8 @@ import getpass
 import os
 import resource
 import socket
+import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,6 +39,16 @@ def this_boot() -> str:
     except OSError:  # no Linux
         boot = ""
     return f"{this_machine()} {boot}"
+
+
+def output_of(command: Sequence[str], seconds: float) -> str:
+    """What a command writes; empty where it is missing, fails, or takes longer than that."""
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=seconds, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def keep_freed_memory() -> None:

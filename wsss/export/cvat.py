@@ -19,11 +19,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from wsss.data.counted import first_names
 from wsss.data.images.label_png import voc_palette
 from wsss.export.errors import ExportError
 from wsss.export.report import Report
 from wsss.export.task import ExportTask
-from wsss.score.names import first_names
 
 _TIME = (1980, 1, 1, 0, 0, 0)  # the first that a zip can name
 

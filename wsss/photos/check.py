@@ -14,6 +14,7 @@ from wsss.config.clip import ClipConfig
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
 from wsss.config.retrain import RetrainConfig
+from wsss.data.counted import first_names
 from wsss.data.datasets.classes import folder_classes
 from wsss.data.datasets.folder import read_folder
 from wsss.data.errors import DataError, ImageError
@@ -71,9 +72,8 @@ class PhotoCheck:
                 f"  {rare} {self.counts[rare]}: close to {frequent} {self.counts[frequent]}, meant?"
             )
         if self.narrow:
-            more = f" and {len(self.narrow) - 1} more" if len(self.narrow) > 1 else ""
             yield (
-                f"very long: {self.narrow[0]}{more}: CLIP sees few patches across it; raise "
+                f"very long: {first_names(self.narrow, 1)}: CLIP sees few patches across it; raise "
                 "clip.long_side in a --config file, or cut the photo into parts"
             )
         if self.problems:

@@ -23,9 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wsss.artifacts.atomic import temporary_path
+from wsss.artifacts.atomic import write_one_of_many
 from wsss.artifacts.digest import digest_file, digest_json
-from wsss.artifacts.write_errors import writing
 from wsss.config.model import Config
 from wsss.pipeline.job import START_AGAIN, EngineChangedError, job_of, named_by_digest
 
@@ -152,8 +151,4 @@ def _write(path: Path, text: str) -> None:
     if path.is_file() and path.read_bytes() == text.encode():
         os.utime(path)  # in use
         return
-    temporary = temporary_path(path)
-    with writing(path, temporary):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+    write_one_of_many(path, text.encode())

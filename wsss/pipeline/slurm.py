@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+from wsss.compute.machine import output_of
 from wsss.pipeline.stage_log import read_log
 
 IGNORED = "WSSS_IGNORE_QUEUE"
@@ -65,16 +65,7 @@ def queued_jobs_message(folder: Path) -> str:
         return ""
     # The executor plugin starts jobs in the engine's folder, with the rule's name as comment.
     command = ["squeue", f"--user={os.getuid()}", "--noheader", f"--states={_STATES}"]
-    try:
-        listing = subprocess.run(
-            [*command, "--format=%i|%k|%Z"],
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
+    listing = output_of([*command, "--format=%i|%k|%Z"], _PATIENCE)
     rows = [line.strip().split("|", 2) for line in listing.splitlines()]
     rules = {
         row[0]: row[1].removeprefix("rule_").split("_wildcards_")[0]

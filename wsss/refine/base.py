@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from wsss.cams.other_features import PatchEncoder
 from wsss.clip.input import EncoderInput
 from wsss.config.cams import CamsConfig
 from wsss.config.infer import InferConfig
@@ -46,15 +47,6 @@ class Scores:
     """0-based classes of the maps, where they are not the image's tags."""
 
 
-@runtime_checkable
-class FrozenEncoder(Protocol):
-    """What every frozen encoder besides CLIP tells of itself."""
-
-    digest: str
-    """sha256 over its weights and sizes."""
-    parameter_count: int
-
-
 @dataclass(frozen=True)
 class Setup(Generic[Options]):
     """What a refiner is built from."""
@@ -72,7 +64,7 @@ class Setup(Generic[Options]):
     """How the CAMs are computed."""
     infer: InferConfig
     """How photos are predicted; not read in training."""
-    encoders: Mapping[str, FrozenEncoder] = field(default_factory=dict)
+    encoders: Mapping[str, PatchEncoder] = field(default_factory=dict)
     """Frozen encoders besides CLIP: those that the method's options name in ``encoders``."""
     prompts: Mapping[str, str] = field(default_factory=dict)
     """``data.prompts``, which ``classes`` has already taken up."""

@@ -15,6 +15,7 @@ from wsss.artifacts.checkpoint_header import checkpoint_facts, checkpoint_proven
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.staleness import refuse_other_supervision
+from wsss.cams.other_features import PatchEncoder
 from wsss.clip.input import EncoderInput
 from wsss.clip.load import LoadedClip
 from wsss.compute import seeding
@@ -27,7 +28,7 @@ from wsss.config.infer import InferConfig
 from wsss.config.refine import RefineConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.images.label_png import voc_palette
-from wsss.refine.base import FrozenEncoder, Refiner, Setup
+from wsss.refine.base import Refiner, Setup
 from wsss.refine.registry import method_encoders, method_module
 
 
@@ -85,7 +86,7 @@ def build_refiner(
     cams: CamsConfig,
     refine: RefineConfig,
     prompts: Mapping[str, str],
-    encoders: Mapping[str, FrozenEncoder] | None = None,
+    encoders: Mapping[str, PatchEncoder] | None = None,
     infer: InferConfig | None = None,
     seed: int = 0,
     embeddings: Path | None = None,
@@ -131,7 +132,7 @@ def load_encoders(
     cache: Path | None,
     *,
     device: str = "auto",
-) -> dict[str, FrozenEncoder]:
+) -> dict[str, PatchEncoder]:
     """The frozen encoders besides CLIP that the configured method reads, by name.
 
     Args:
@@ -144,7 +145,7 @@ def load_encoders(
     Raises:
         ValueError: an encoder's model cannot be built, or its weights cannot be had.
     """
-    encoders: dict[str, FrozenEncoder] = {}
+    encoders: dict[str, PatchEncoder] = {}
     for name in method_encoders(refine.method, cams):
         module = importlib.import_module(encoder_module(name))
         encoders[name] = module.configured(sections[name], cache, device=device)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import subprocess
 from pathlib import Path
 
 import wsss
+from wsss.compute.machine import output_of
 
 _ROOT = Path(wsss.__file__).parents[1]
 _SECONDS = 20
@@ -19,22 +19,12 @@ def project_commit() -> str | None:
     None where the package does not lie in a git work tree of its own (installed, or a copy).
     """
     top = _git("rev-parse", "--show-toplevel")
-    if top is None or Path(top).resolve() != _ROOT.resolve():
+    if not top or Path(top).resolve() != _ROOT.resolve():
         return None
     commit = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain", "--", "wsss")
-    return commit and commit + "+" * bool(changed)
+    return commit + "+" * bool(changed) if commit else None
 
 
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(_ROOT), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+def _git(*arguments: str) -> str:
+    return output_of(["git", "-C", str(_ROOT), *arguments], _SECONDS).strip()

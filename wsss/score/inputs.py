@@ -9,11 +9,11 @@ from pathlib import Path
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Shard
 from wsss.config.data import DataConfig, TagNoiseConfig
+from wsss.data.counted import list_images
 from wsss.data.manifest import Manifest
 from wsss.data.manifest_folder import load, load_given, manifest_digests
 from wsss.score.chain import Chain
 from wsss.score.metrics.counting import Image, Part, ProductError
-from wsss.score.names import list_images
 from wsss.score.tag_quality import TagQuality
 from wsss.score.truth.find import Truth, find_truth
 

@@ -29,11 +29,11 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.artifacts.shard import Shard
 from wsss.config.base import LEARNED_FROM, LearnedFrom, with_supervision
+from wsss.data.counted import first_names
 from wsss.data.datasets.classes import class_list
 from wsss.data.datasets.files import read_lines
 from wsss.data.images.label_png import label_png_bytes
 from wsss.data.manifest_folder import load
-from wsss.score.names import first_names
 
 Competition = Literal["comp5", "comp6"]
 SUFFIXES = (".tgz", ".tar.gz", ".zip")

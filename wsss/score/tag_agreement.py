@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from wsss.data.counted import first_names
 from wsss.score.metrics.image_counts import CountTable
-from wsss.score.names import first_names
 from wsss.score.truth.errors import TruthError
 
 _MOST_WITHOUT_TAGS: Final = 0.5

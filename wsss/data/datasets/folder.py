@@ -18,7 +18,7 @@ from pathlib import Path
 from wsss.config.base import Split, Variant
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
-from wsss.data.counted import counted
+from wsss.data.counted import counted, first_names
 from wsss.data.datasets.candidates import Candidate, Dataset
 from wsss.data.datasets.classes import (
     ClassList,
@@ -43,7 +43,6 @@ from wsss.data.errors import DataError
 from wsss.data.images.read import PHOTO_EXTENSIONS
 
 _log = logging.getLogger(__name__)
-_MOST_LINES = 8
 _SHOWN = 3
 _SYNONYMS = {"train": {"train", "training"}, "val": {"val", "valid", "validation"}}
 
@@ -151,12 +150,10 @@ def _without_photo(row: TagRow, photos: list[Path], table: Path, index: PhotoInd
         return Candidate("", "train", table, problem=f"{line} names no image")
     problem = _why_missing(row.image, line, index)
     if photos:
-        names = [str(path.relative_to(index.root)) for path in photos[:_SHOWN]]
-        more = f" and {len(photos) - _SHOWN} more" if len(photos) > _SHOWN else ""
+        names = [str(path.relative_to(index.root)) for path in photos]
         problem = (
-            f"{line}: {row.image!r} fits several photos: {', '.join(names)}{more}; write the sub "
-            "folder, or "
-            "rename one"
+            f"{line}: {row.image!r} fits several photos: {first_names(names, _SHOWN)}; write the "
+            "sub folder, or rename one"
         )
     return Candidate(row.image, "train", index.root / row.image, problem=problem)
 
@@ -186,11 +183,9 @@ def _classes(data: DataConfig, rows: list[TagRow], table: Path) -> ClassList:
                 background[row.line] = name
     if background:
         lines = list(map(str, background))
-        more = f" and {len(lines) - _MOST_LINES} more" if len(lines) > _MOST_LINES else ""
         raise DataError(
-            f"{table}: the tag {next(iter(background.values()))!r} (line "
-            f"{', '.join(lines[:_MOST_LINES])}{more}): label 0 is the background, which is no "
-            "class; take the tag out"
+            f"{table}: the tag {next(iter(background.values()))!r} (line {first_names(lines)}): "
+            "label 0 is the background, which is no class; take the tag out"
         )
     if data.classes:
         return folder_classes(data.classes)

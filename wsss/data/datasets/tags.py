@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from wsss.data.counted import first_names
 from wsss.data.datasets.classes import ClassList, is_background, nearest, spelling, spellings
 from wsss.data.datasets.free_text import split_names
 from wsss.data.errors import DataError
@@ -70,6 +71,5 @@ class TagReader:
 
 
 def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
-    shown = (repr(n[:_MAX_LETTERS] + "…" * (len(n) > _MAX_LETTERS)) for n in names[:_MAX_SHOWN])
-    return ", ".join(shown) + more
+    shown = [repr(n[:_MAX_LETTERS] + "…" * (len(n) > _MAX_LETTERS)) for n in names]
+    return first_names(shown, _MAX_SHOWN)

@@ -18,6 +18,7 @@ from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Shard
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
+from wsss.data.counted import list_images
 from wsss.data.manifest import Manifest
 from wsss.data.manifest_folder import MANIFEST, load, manifest_digests, read_provenance
 from wsss.pipeline.products import PRODUCTS
@@ -25,7 +26,6 @@ from wsss.pipeline.runs import Runs
 from wsss.pipeline.verify.expected import Expected
 from wsss.pipeline.verify.findings import Findings, first_texts
 from wsss.pipeline.verify.pngs import png_differences
-from wsss.score.names import list_images
 from wsss.score.tables.efficiency import read_efficiency
 
 _KINDS = {"scores_grid": "scores", "refiner_predictions": "predictions"}

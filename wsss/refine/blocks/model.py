@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from wsss.cams.other_features import OtherFeatures, PatchEncoder
+from wsss.cams.other_features import OtherFeatures
 from wsss.refine.base import CropOptions, Refiner, Setup
 from wsss.refine.blocks.losses import affinity_labels, affinity_loss, balanced_cross_entropy, window
 from wsss.refine.blocks.options import HeadOptions
@@ -39,8 +39,8 @@ class HeadRefiner(Refiner[Options], Generic[Options, Trained]):
         """Features of an encoder besides CLIP, where the affinity compares them."""
         if not self.setup.cams.affinity.uses_dino:
             return None
-        encoder = cast(PatchEncoder, self.setup.encoders["dino"])
-        return OtherFeatures(encoder, self.setup.encoder_input.normalization)
+        normalization = self.setup.encoder_input.normalization
+        return OtherFeatures(self.setup.encoders["dino"], normalization)
 
     @property
     def crops(self) -> CropOptions:

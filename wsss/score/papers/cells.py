@@ -11,6 +11,7 @@ from typing import get_args
 from wsss.artifacts.errors import ArtifactError
 from wsss.config.base import MIXED, UPPER_BOUND
 from wsss.config.paths import expand_path
+from wsss.data.counted import list_images
 from wsss.data.datasets.files import read_lines
 from wsss.refine.training.efficiency import Efficiency
 from wsss.score.image_counts_file import Scored, read_image_counts, read_scored
@@ -22,7 +23,6 @@ from wsss.score.metrics.bootstrap import (
     seeds_interval,
 )
 from wsss.score.metrics.confusion import metrics_of
-from wsss.score.names import list_images
 from wsss.score.papers.table import Column, Cost, PaperTable, Row, row_of
 from wsss.score.record import Record, defined
 from wsss.score.tables.efficiency import COSTS, read_efficiency

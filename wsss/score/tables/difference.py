@@ -13,10 +13,10 @@ import numpy as np
 
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.errors import ArtifactError
+from wsss.data.counted import list_images
 from wsss.score.image_counts_file import Scored, read_image_counts
 from wsss.score.metrics.bootstrap import IMAGES_OF_PAIRS, RESAMPLES, Difference, difference
 from wsss.score.metrics.image_counts import CountTable
-from wsss.score.names import list_images
 from wsss.score.record import Record, read_records
 from wsss.score.tables.rows import percent, row_name
 from wsss.score.tables.write import csv_text

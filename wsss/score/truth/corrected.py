@@ -21,9 +21,9 @@ from wsss.config.base import MIXED
 from wsss.config.compute import ComputeConfig
 from wsss.config.errors import ConfigError
 from wsss.config.paths import expand_path
+from wsss.data.counted import first_names
 from wsss.data.datasets.classes import unicode_form
 from wsss.data.manifest_folder import load, manifest_digests
-from wsss.score.names import first_names
 from wsss.score.truth.errors import TruthError
 from wsss.score.truth.find import Truth, named_pngs
 from wsss.score.truth.training_masks import write_masks

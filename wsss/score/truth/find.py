@@ -29,6 +29,7 @@ from wsss.artifacts.watch import digest_listing
 from wsss.config.data import COCO_RULES, DataConfig
 from wsss.config.paths import expand_path
 from wsss.data.check.image_headers import present
+from wsss.data.counted import first_names
 from wsss.data.datasets.candidates import Candidate
 from wsss.data.datasets.classes import ClassList
 from wsss.data.datasets.coco import PARTS, part_of
@@ -36,7 +37,6 @@ from wsss.data.datasets.voc import MASKS, mask_folder
 from wsss.data.errors import ImageError
 from wsss.data.manifest import Manifest, Sample
 from wsss.labels.ignore import IGNORED
-from wsss.score.names import first_names
 from wsss.score.truth.coco import CocoLabels, CocoTruth
 from wsss.score.truth.coco_masks import check_drawn, mark_path, part_folder
 from wsss.score.truth.coco_pngs import find_pngs

@@ -24,6 +24,7 @@ from wsss.artifacts.checksum import write_checked_text
 from wsss.artifacts.progress import track
 from wsss.config.data import DataConfig
 from wsss.data.check.image_headers import present
+from wsss.data.counted import first_names
 from wsss.data.datasets.candidates import Candidate
 from wsss.data.datasets.classes import ClassList, class_list
 from wsss.data.datasets.files import IMAGES, PhotoIndex, configured_lists, find_root
@@ -39,7 +40,6 @@ from wsss.data.errors import DataError, ImageError
 from wsss.data.images.decode import in_processes
 from wsss.data.manifest import TAG_SEPARATOR
 from wsss.score.metrics.confusion import IGNORE
-from wsss.score.names import first_names
 from wsss.score.truth.errors import TruthError
 from wsss.score.truth.find import find_coco
 from wsss.score.truth.sources import PngTruth, Source
@@ -103,7 +103,7 @@ def write_mask_tags(data: DataConfig, out: Path, *, workers: int) -> TagsReport:
         else:
             rows[image] = tuple(label - 1 for label in labels)
     if wrong:
-        raise TruthError(f"{len(wrong)} masks cannot be read: {first_names(wrong, '; ')}")
+        raise TruthError(f"{len(wrong)} masks cannot be read: {first_names(wrong, separator='; ')}")
     _write(out, rows, listed, classes)
     return _report(out, rows, listed.candidates)
 
@@ -135,7 +135,8 @@ def _of_voc(data: DataConfig, classes: ClassList) -> _Listed:
     existing = present(source.path for source in sources.values())
     missing = [str(s.path) for s in sources.values() if s.path not in existing]
     if missing:
-        raise TruthError(f"{len(missing)} masks are missing: {first_names(missing, '; ')}")
+        names = first_names(missing, separator="; ")
+        raise TruthError(f"{len(missing)} masks are missing: {names}")
     return _Listed(candidates, sources, origins)
 
 

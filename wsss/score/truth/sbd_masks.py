@@ -15,11 +15,11 @@ from scipy.io import loadmat
 
 from wsss.artifacts.atomic import remove_abandoned, write_one_of_many
 from wsss.artifacts.progress import track
+from wsss.data.counted import first_names
 from wsss.data.datasets.classes import class_list
 from wsss.data.datasets.voc import AUGMENTED_MASKS, MASKS, list_ids
 from wsss.data.images.label_png import save_label_png
 from wsss.errors import raise_unless_about
-from wsss.score.names import first_names
 from wsss.score.truth.errors import TruthError
 
 

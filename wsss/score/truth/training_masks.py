@@ -21,10 +21,10 @@ from wsss.config.base import UPPER_BOUND, Supervision
 from wsss.config.compute import ComputeConfig
 from wsss.config.data import DataConfig
 from wsss.config.errors import ConfigError
+from wsss.data.counted import list_images
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load, manifest_digests
-from wsss.score.names import list_images
 from wsss.score.truth.find import Truth, find_truth, read_labels
 from wsss.score.truth.sources import PngTruth
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsss.score.names import list_images
+from wsss.data.counted import list_images
 
 
 @dataclass
