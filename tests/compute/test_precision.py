@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from wsss.compute.precision import (
     computing,
     on_device,
 )
+from wsss.compute.threads import ordered_map
 from wsss.config.compute import ComputeConfig
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
@@ -50,6 +52,26 @@ def test_switches_are_set_and_restored() -> None:
     with pytest.raises(KeyError), _cuda_switches("tf32", fixed_sizes=True):
         raise KeyError
     assert _switches() == before
+
+
+def test_blocks_of_threads_overlap_and_leave_the_switches_as_they_were() -> None:
+    before = _switches()
+    first, second = (_cuda_switches(products, fixed_sizes=False) for products in ("tf32", "ieee"))
+    with ThreadPoolExecutor(1) as other:
+        first.__enter__()
+        other.submit(second.__enter__).result()
+        assert _switches()[:3] == ["ieee"] * 3  # what one of them asks for
+        first.__exit__(None, None, None)
+        assert _switches()[:3] == ["ieee"] * 3
+        other.submit(second.__exit__, None, None, None).result()
+    assert _switches() == before
+
+
+def test_a_thread_computes_as_it_says_and_its_workers_as_it_does() -> None:
+    with ThreadPoolExecutor(1) as other, computing("cpu", "bf16"):
+        assert other.submit(in_force).result() == Numerics()
+        precisions = ordered_map(lambda _: in_force().precision, range(2), threads=2)
+        assert list(precisions) == ["bf16", "bf16"]
 
 
 def test_a_block_computes_as_it_says() -> None:

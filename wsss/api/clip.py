@@ -101,7 +101,8 @@ def load_clip(
         long_side: photos are scaled to this long side first, pixels; None keeps their size.
         device: ``cpu``, ``cuda``, ``cuda:1`` …; ``auto`` takes a GPU if there is one.
         precision: ``float32``, ``tf32`` or ``bf16``, as ``compute.precision``; ``auto`` is ``tf32``
-            on a GPU and ``float32`` on a CPU. Torch's own switches are as before after each call.
+            on a GPU and ``float32`` on a CPU. Torch's own switches are as before after each call;
+            calls of several threads on a GPU all multiply in ``float32`` where one asks for it.
 
     Raises:
         ValueError: there is no such device or precision.

@@ -1,4 +1,4 @@
-"""How this process computes, and how that stands in what stages declare and record.
+"""How this thread computes, and how that stands in what stages declare and record.
 
 `wsss.compute.precision` sets it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,24 +30,24 @@ class Numerics:
     precision: Precision = "float32"
 
 
-_in_force = Numerics()
+_in_force = ContextVar("_in_force", default=Numerics())
 
 
 @contextmanager
 def numerics_in_force(numerics: Numerics) -> Iterator[None]:
-    """Say of this process, until the block ends, how it computes."""
-    global _in_force  # like torch's switches, which are global as well
-    before, _in_force = _in_force, numerics
+    """Say of this thread, until the block ends, how it computes."""
+    before = in_force()
+    _in_force.set(numerics)
     try:
         yield
     finally:
-        _in_force = before
+        _in_force.set(before)
 
 
 def in_force() -> Numerics:
-    """How this process computes now: float32 on the CPU outside of
+    """How this thread computes now: float32 on the CPU outside of
     `wsss.compute.precision.computing`."""
-    return _in_force
+    return _in_force.get()
 
 
 def resolved(precision: str, kind: str) -> Precision:
@@ -75,7 +76,7 @@ def watched_precision(stage: str, configured: str) -> dict[str, str]:
 
 
 def recorded_precision() -> dict[str, str]:
-    """The precision in which this process computes, by its key; nothing where it is float32.
+    """The precision in which this thread computes, by its key; nothing where it is float32.
 
     It is part of every key, so nothing that was computed in one is taken up in another.
     """
@@ -84,6 +85,6 @@ def recorded_precision() -> dict[str, str]:
 
 
 def recorded_device() -> str:
-    """The kind of device on which this process computes; empty for a CPU."""
+    """The kind of device on which this thread computes; empty for a CPU."""
     kind = in_force().device
     return "" if kind == "cpu" else kind

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -30,13 +31,19 @@ _log = logging.getLogger(__name__)
 Products = Literal["ieee", "tf32"]
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+_switching = threading.Lock()
+_asked: list[tuple[Products, bool]] = []
+"""What the blocks that run now ask of torch's switches, see `_cuda_switches`."""
+_before: list[Any] = []
+"""How the switches stood before the first of these blocks."""
 
 
 @contextmanager
 def computing(device: str, precision: str, *, fixed_sizes: bool = False) -> Iterator[Numerics]:
     """Compute on a device in a precision, until the block ends.
 
-    Torch's switches are those of the process: other threads compute in the same precision.
+    Threads may compute in different precisions. Torch's switches for ``tf32`` are those of the
+    process: calls on a GPU that overlap all multiply in float32 where one of them asks for it.
 
     Args:
         device: see `wsss.compute.device.pick_device`, which is called.
@@ -58,22 +65,37 @@ def computing(device: str, precision: str, *, fixed_sizes: bool = False) -> Iter
 
 @contextmanager
 def _cuda_switches(products: Products, fixed_sizes: bool) -> Iterator[None]:
-    """Torch's switches for products, convolutions and the choice of algorithms."""
+    """Torch's switches for products, convolutions and the choice of algorithms.
+
+    The first of the blocks that overlap notes how they stood, the last one restores that.
+    """
     import torch
 
     backends: Any = torch.backends  # its types lack these names
     parts = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
-    before = [part.fp32_precision for part in parts]
-    benchmark = backends.cudnn.benchmark
-    for part in parts:
-        part.fp32_precision = products
-    backends.cudnn.benchmark = benchmark or fixed_sizes
+
+    def switch() -> None:
+        """As all blocks together ask for; without any, as it was before."""
+        precisions, benchmark = _before
+        if _asked:
+            exact = any(asked == "ieee" for asked, _ in _asked)
+            precisions = ["ieee" if exact else "tf32"] * len(parts)
+            benchmark = benchmark or any(fixed for _, fixed in _asked)
+        for part, value in zip(parts, precisions, strict=True):
+            part.fp32_precision = value
+        backends.cudnn.benchmark = benchmark
+
+    with _switching:
+        if not _asked:
+            _before[:] = [part.fp32_precision for part in parts], backends.cudnn.benchmark
+        _asked.append((products, fixed_sizes))
+        switch()
     try:
         yield
     finally:
-        for part, value in zip(parts, before, strict=True):
-            part.fp32_precision = value
-        backends.cudnn.benchmark = benchmark
+        with _switching:
+            _asked.remove((products, fixed_sizes))
+            switch()
 
 
 def on_device(

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import TypeVar
 
 import torch
@@ -62,7 +63,7 @@ def ordered_map(
 ) -> Iterator[Result]:
     """Apply ``function`` in a pool of threads; results come in the order of ``items``.
 
-    Each of them uses one thread for torch's operations.
+    Each of them uses one thread for torch's operations, and computes in the caller's precision.
 
     Args:
         function: releases the GIL for most of its time (torch, Pillow and NumPy do).
@@ -79,7 +80,7 @@ def ordered_map(
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(function, item))
+            waiting.append(pool.submit(copy_context().run, function, item))
             if len(waiting) >= threads + ahead:
                 yield waiting.popleft().result()
         while waiting:
