@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,16 @@ import torch
 from jaxtyping import Float32
 
 from wsss.api.clip import Clip, check_clip
-from wsss.api.inputs import Photo, argument_names, check_maps, check_names, read_image, section
+from wsss.api.inputs import (
+    Photo,
+    argument_names,
+    check_maps,
+    mapping_of,
+    options_of,
+    read_image,
+    section,
+    texts_of,
+)
 from wsss.api.results import ClassMaps
 from wsss.cams.affinity import propagate as propagate_rows
 from wsss.cams.clip_sources import clip_cams
@@ -33,10 +43,10 @@ from wsss.data.errors import DataError
 def grad_cam(
     clip: Clip,
     photo: Photo,
-    tags: Sequence[str],
-    backgrounds: Sequence[str] | None = None,
+    tags: Iterable[str],
+    backgrounds: Iterable[str] | None = None,
     *,
-    classes: Sequence[str] | None = None,
+    classes: Iterable[str] | None = None,
     prompts: Mapping[str, str] | None = None,
     affinity: bool | Mapping[str, Any] = True,
     box_threshold: float | None = 0.4,
@@ -56,13 +66,13 @@ def grad_cam(
         box_threshold: see `propagate`.
 
     Raises:
+        TypeError: an argument is no list of texts, or no mapping.
         DataError: a tag is missing, empty, doubled or no class, or a background is a class.
         ValueError: the photo is too large for the encoder's attention: set ``long_side``.
     """
     check_clip(clip)
-    _check_tags(tags)
-    check_names("classes", () if classes is None else classes)
-    listed = _classes(classes or tags, backgrounds, prompts)
+    tags = _tags(tags)
+    listed = _classes(tags if classes is None else classes, backgrounds, prompts)
     cams = CamsConfig(source="grad_cam", affinity=_affinity(affinity, box_threshold))
     with clip.computing():
         return _class_maps(clip, photo, tags, listed, clip.texts(listed), cams)
@@ -72,12 +82,12 @@ def grad_cam(
 def patch_text_cams(
     clip: Clip,
     photo: Photo,
-    tags: Sequence[str],
-    backgrounds: Sequence[str] | None = None,
+    tags: Iterable[str],
+    backgrounds: Iterable[str] | None = None,
     *,
-    classes: Sequence[str] | None = None,
+    classes: Iterable[str] | None = None,
     prompts: Mapping[str, str] | None = None,
-    descriptions: Mapping[str, Sequence[str]] | None = None,
+    descriptions: Mapping[str, Iterable[str]] | None = None,
     affinity: bool | Mapping[str, Any] = True,
     box_threshold: float | None = 0.4,
 ) -> ClassMaps:
@@ -97,18 +107,20 @@ def patch_text_cams(
         box_threshold: see `propagate`.
 
     Raises:
+        TypeError: as `grad_cam`.
         DataError: as `grad_cam`; or a tag is none of the classes, or a class has no description.
         ValueError: the photo is too large for the encoder's attention: set ``long_side``.
     """
     check_clip(clip)
-    _check_tags(tags)
-    check_names("classes", () if classes is None else classes)
-    listed = _classes(classes or tags, backgrounds, prompts)
+    tags = _tags(tags)
+    listed = _classes(tags if classes is None else classes, backgrounds, prompts)
     by_name: dict[str, Sequence[str]] = {}
     if descriptions is not None:
-        for name, lines in descriptions.items():
-            check_names(f"descriptions of {name!r}", lines)
-        by_spelling = {spelling(name): lines for name, lines in descriptions.items()}
+        given = mapping_of("descriptions", descriptions, "sentences by class: {'cat': ['it …']}")
+        by_spelling = {
+            spelling(name): texts_of(f"descriptions of {name!r}", lines)
+            for name, lines in given.items()
+        }
         by_name = {name: by_spelling.get(spelling(name), ()) for name in listed.names}
         if lacking := [name for name, lines in by_name.items() if not lines]:
             raise DataError(f"descriptions: there is none of {', '.join(lacking)}")
@@ -146,17 +158,19 @@ def propagate(
         Maps in 0 … 1.
 
     Raises:
-        ValueError: the arrays are not of these shapes, or do not fit each other.
+        ValueError: the arrays are not of these shapes, do not fit each other, or hold NaN or
+            values out of range.
     """
     check_maps("maps", maps)
     patches = maps.shape[1] * maps.shape[2]
-    square = attention.ndim == 2 and attention.shape[0] == attention.shape[1]
-    if not square or len(attention) not in {patches, patches + 1}:
+    check_maps("attention", attention, "tokens, tokens", most=math.inf)
+    if attention.shape[0] != attention.shape[1] or len(attention) not in {patches, patches + 1}:
         raise ValueError(
             f"attention {list(attention.shape)} does not fit maps on a grid of "
             f"{maps.shape[1]} x {maps.shape[2]} patches"
         )
-    settings = _affinity({"power": power, "sinkhorn_iterations": iterations}, box_threshold)
+    options = {"box_threshold": box_threshold, "power": power, "sinkhorn_iterations": iterations}
+    settings = section(AffinityConfig, options, {"sinkhorn_iterations": "iterations"})
     rows = torch.from_numpy(maps.astype(np.float32))
     weights = torch.from_numpy(attention.astype(np.float32))[None]
     image_index = torch.zeros(len(rows), dtype=torch.long)
@@ -164,32 +178,34 @@ def propagate(
 
 
 def _affinity(options: bool | Mapping[str, Any], box_threshold: float | None) -> AffinityConfig:
-    values = {"enabled": options} if isinstance(options, bool) else options
-    affinity = section(AffinityConfig, **{"box_threshold": box_threshold, **values})
+    values = {"box_threshold": box_threshold} | options_of("affinity", options)
+    affinity = section(AffinityConfig, values)
     if not affinity.uses_dino:
         return affinity
     raise ValueError("no DINOv2 is loaded here; give wsss.propagate its affinity of patches")
 
 
-def _check_tags(tags: Sequence[str]) -> None:
-    check_names("tags", tags)
-    if not len(tags):
+def _tags(tags: Iterable[str]) -> tuple[str, ...]:
+    if not (listed := texts_of("tags", tags)):
         raise DataError("there is no tag; name what is on the photo")
+    return listed
 
 
 def _classes(
-    tags: Sequence[str],
-    backgrounds: Sequence[str] | None,
+    classes: Iterable[str],
+    backgrounds: Iterable[str] | None,
     prompts: Mapping[str, str] | None,
 ) -> ClassList:
-    check_names("backgrounds", () if backgrounds is None else backgrounds)
-    return customise(folder_classes(tags), prompts or {}, backgrounds)
+    if prompts is not None:
+        prompts = mapping_of("prompts", prompts, "words by class: {'bird': 'bird avian'}", str)
+    behind = None if backgrounds is None else texts_of("backgrounds", backgrounds)
+    return customise(folder_classes(texts_of("classes", classes)), prompts or {}, behind)
 
 
 def _class_maps(
     clip: Clip,
     photo: Photo,
-    tags: Sequence[str],
+    tags: tuple[str, ...],
     classes: ClassList,
     texts: TextBank,
     cams: CamsConfig,
@@ -201,6 +217,7 @@ def _class_maps(
     rows = [indices[spelling(tag)] for tag in tags]
     if len(set(rows)) < len(rows):
         raise DataError(f"tags: {', '.join(tags)}: a class is named twice")
+    clip.blocks_of(cams.affinity)
     pixels = clip.pixels(image)
     bank = texts.to(clip.inputs.encoder.device)
     batch, propagated = clip_cams(clip.inputs.encoder, [pixels], [rows], bank, cams)
@@ -210,7 +227,7 @@ def _class_maps(
 
     return ClassMaps(
         image,
-        tuple(tags),
+        tags,
         array(batch.maps),
         None if propagated is None else array(propagated),
         array(batch.probabilities),

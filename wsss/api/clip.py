@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 
-from wsss.api.inputs import Photo, argument_names, read_image, section
+from wsss.api.inputs import Photo, argument_names, read_image, section, texts_of
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import TextBank, text_bank
 from wsss.compute.numerics import Numerics
@@ -53,15 +55,29 @@ class Clip:
         Args:
             photo: see `read_image`.
             last_blocks: how many blocks; None: two thirds of the encoder's depth.
+
+        Raises:
+            ValueError: the encoder has fewer blocks, or the photo is too large for it.
         """
         encoder = self.inputs.encoder
-        count = AffinityConfig(last_blocks=last_blocks).blocks_of(encoder.depth)
+        count = self.blocks_of(section(AffinityConfig, {"last_blocks": last_blocks}))
         blocks = range(encoder.depth - count, encoder.depth)
         pixels = self.pixels(read_image(photo))
         with self.computing():
             total = encoder.run(pixels, attention_sum_of=blocks).attention_sum
         assert total is not None
         return (total[0] / count).cpu().numpy()
+
+    def blocks_of(self, affinity: AffinityConfig) -> int:
+        """Last blocks whose attention an affinity averages.
+
+        Raises:
+            ValueError: the encoder has fewer.
+        """
+        depth = self.inputs.encoder.depth
+        if (count := affinity.blocks_of(depth)) > depth:
+            raise ValueError(f"last_blocks is {count}, but the encoder has {depth}; lower it")
+        return count
 
     def pixels(self, image: np.ndarray) -> torch.Tensor:
         """A photo as the encoder takes it, a batch of one.
@@ -83,10 +99,10 @@ class Clip:
 
 @argument_names()
 def load_clip(
-    model: str = DEMO,
-    pretrained: str = "",
+    model: str | os.PathLike[str] = DEMO,
+    pretrained: str | os.PathLike[str] = "",
     *,
-    template: Sequence[str] = ("a clean origami {}.",),
+    template: Iterable[str] = ("a clean origami {}.",),
     long_side: int | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -105,16 +121,18 @@ def load_clip(
             calls of several threads on a GPU all multiply in ``float32`` where one asks for it.
 
     Raises:
-        ValueError: there is no such device or precision.
+        TypeError: ``template`` is no list of texts.
+        ValueError: there is no such device or precision, or a setting is out of range.
         ClipLoadError: unknown name or tag, or weights that cannot be read or do not fit.
         UnsupportedEncoderError: the image tower is of another family.
     """
-    section(ComputeConfig, precision=precision)
-    source = {"model": model, "pretrained": pretrained}
+    section(ComputeConfig, {"device": device, "precision": precision})
+    source: dict[str, Any] = {"model": model, "pretrained": pretrained}
     if model == DEMO and not pretrained:
         source = {key: DEMO_CONFIG["clip"][key] for key in source}
-    settings = section(ClipConfig, template=list(template), long_side=long_side, **source)
-    return Clip(EncoderInput(settings, device=device), tuple(template), precision)
+    templates = texts_of("template", template)
+    settings = section(ClipConfig, {"template": templates, "long_side": long_side, **source})
+    return Clip(EncoderInput(settings, device=device), templates, precision)
 
 
 def check_clip(clip: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,11 +14,14 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from wsss.config.base import Section
+from wsss.config.load import explain_value
+from wsss.data.datasets.classes import nearest
 from wsss.data.images.colour_modes import stored_depth, to_rgb
 from wsss.data.images.read import read_image as read_file
 from wsss.errors import WsssError
 
 _ARGUMENTS = {
+    "data.classes": "classes",
     "data.prompts": "prompts",
     "data.backgrounds": "backgrounds",
     "clip.model": "model",
@@ -63,56 +66,160 @@ def read_image(photo: Photo) -> UInt8[np.ndarray, "height width 3"]:
         return read_file(Path(photo))
     if isinstance(photo, Image.Image):
         upright = ImageOps.exif_transpose(photo)
-        return np.array(to_rgb(upright, stored_depth(photo))[0])
+        photo = np.array(to_rgb(upright, stored_depth(photo))[0])
     if not isinstance(photo, np.ndarray):
         raise TypeError(
             f"a photo is a path, a PIL image or a numpy array, not {type(photo).__name__}"
         )
+    photo = np.asarray(photo)  # a masked array has methods of its own
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
         raise ValueError(
             f"the photo is an array {photo.dtype} {list(photo.shape)}; expected RGB as uint8 "
-            "[height, width, 3], values 0 … 255"
+            f"[height, width, 3], values 0 … 255{_remedy(photo)}"
         )
     return photo
 
 
-def check_maps(name: str, maps: np.ndarray) -> None:
-    """Refuse what is no stack of scores.
+def _remedy(photo: np.ndarray) -> str:
+    """How an array in another form becomes a photo."""
+    if photo.dtype.kind == "f":
+        return "; of values in 0 … 1 it is (255 * photo).round().astype(numpy.uint8)"
+    if photo.ndim == 3 and photo.shape[0] == 3:
+        return "; of [3, height, width] it is photo.transpose(1, 2, 0)"
+    if photo.dtype == np.uint8 and (photo.ndim == 2 or photo.shape[2:] in {(2,), (4,)}):
+        return "; PIL.Image.fromarray(photo) is taken, too"
+    return ""
+
+
+def check_maps(
+    name: str, maps: np.ndarray, axes: str = "maps, height, width", most: float = 1.0
+) -> None:
+    """Refuse what are no scores.
+
+    Args:
+        name: of the argument.
+        maps: what was given.
+        axes: that it must have.
+        most: largest value.
 
     Raises:
-        ValueError: it is no float array [maps, height, width] of values in 0 … 1.
+        ValueError: it is no float array of these axes, holds nothing, or a value not in 0 … most.
     """
-    if not isinstance(maps, np.ndarray) or maps.ndim != 3 or maps.dtype.kind != "f":
-        is_array = isinstance(maps, np.ndarray)
+    is_array = isinstance(maps, np.ndarray)
+    fits = is_array and maps.ndim == axes.count(",") + 1 and maps.dtype.kind == "f"
+    if not fits or not maps.size:
         what = f"{maps.dtype} {list(maps.shape)}" if is_array else type(maps).__name__
-        raise ValueError(f"{name}: expected a numpy float array [maps, height, width], not {what}")
-    if maps.size and not (maps.min() >= 0 and maps.max() <= 1):  # also for NaN
-        raise ValueError(f"{name}: expected values in 0 … 1, not {maps.min()} … {maps.max()}")
+        expected = f"a numpy float array [{axes}]{' that is not empty' if fits else ''}"
+        raise ValueError(f"{name}: expected {expected}, not {what}")
+    if not np.isfinite(maps).all():
+        wrong = "NaN" if np.isnan(maps).any() else "infinity"
+        raise ValueError(f"{name}: expected finite values, found {wrong}; mend what computed it")
+    if maps.min() < 0 or maps.max() > most:
+        expected = f"in 0 … {most:g}" if np.isfinite(most) else "from 0 on"
+        actual = f"{maps.min()} … {maps.max()}"
+        raise ValueError(f"{name}: expected values {expected}, not {actual}; scale them")
 
 
-def check_names(what: str, names: Iterable[str]) -> None:
-    """Refuse a text in place of a list of texts, whose letters would be taken for names.
+def texts_of(what: str, texts: Iterable[str]) -> tuple[str, ...]:
+    """The texts of a list, tuple or array.
+
+    Args:
+        what: the name of the argument.
+        texts: as they were given.
 
     Raises:
-        TypeError: ``names`` is a text, or holds something that is none.
+        TypeError: it is one text, whose letters would be taken for several, has no order, or holds
+            something that is no text.
     """
-    if isinstance(names, str):
-        raise TypeError(f"{what} are a list of names, not the text {names!r}")
-    if wrong := [name for name in names if not isinstance(name, str)]:
-        raise TypeError(f"{what} are a list of names; {wrong[0]!r} is none")
+    listed = _listed(what, texts, "texts")
+    if wrong := [text for text in listed if not isinstance(text, str)]:
+        raise TypeError(f"{what}: expected a list of texts; {wrong[0]!r:.100} is none")
+    return listed
 
 
-def section(kind: type[S], /, **values: Any) -> S:
+def whole_numbers(what: str, values: Iterable[int], least: int, most: int) -> tuple[int, ...]:
+    """The whole numbers of a list, tuple or array.
+
+    Raises:
+        TypeError: it is no such list.
+        ValueError: it is empty, or a value is not in the range.
+    """
+    listed = _listed(what, values, "whole numbers")
+    wrong = [value for value in listed if type(value) is not int or not least <= value <= most]
+    if wrong or not listed:
+        example = f"{wrong[0]!r:.100}" if wrong else "none"
+        raise ValueError(f"{what}: expected whole numbers in {least} … {most}, found {example}")
+    return listed
+
+
+def _listed(what: str, values: Any, kind: str) -> tuple[Any, ...]:
+    """The values, those of numpy as Python's."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    is_list = isinstance(values, Iterable)
+    if not is_list or isinstance(values, str | bytes | set | frozenset):
+        raise TypeError(f"{what}: expected a list of {kind}, not {values!r:.100}")
+    return tuple(map(_plain, values))
+
+
+def options_of(name: str, options: bool | Mapping[str, Any] | None) -> dict[str, Any]:
+    """The settings that an argument switches on, off, or lists.
+
+    Raises:
+        TypeError: it does none of that.
+    """
+    if options is None or isinstance(options, bool | np.bool_):
+        return {"enabled": bool(options)}
+    return mapping_of(name, options, "True, False or settings, e.g. {'enabled': True}")
+
+
+def mapping_of(
+    name: str, given: Mapping[str, Any], expected: str, kind: type = object
+) -> dict[str, Any]:
+    """A dictionary whose keys are texts.
+
+    Args:
+        name: of the argument.
+        given: what was given.
+        expected: for the message.
+        kind: of the values.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(given, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, kind) for key, value in given.items()
+    ):
+        raise TypeError(f"{name} is {given!r:.100}; expected {expected}")
+    return dict(given)
+
+
+def section(kind: type[S], values: Mapping[str, Any], called: Mapping[str, str] | None = None) -> S:
     """A section of settings.
+
+    Args:
+        kind: of section.
+        values: by the names of its settings.
+        called: what an argument is called, by the name of its setting; none: the same.
 
     Raises:
         ValueError: names the first setting that is unknown or out of range.
     """
+    plain = {name: _plain(value) for name, value in values.items()}
     try:
-        return kind(**values)
+        return kind.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            raise ValueError(f"there is no setting {name!r}") from None
-        raise ValueError(f"{name}: {first['msg']}; it is {first['input']!r}") from None
+            near = nearest(name, kind.model_fields)
+            raise ValueError(f"there is no setting {name!r}{near}") from None
+        name = (called or {}).get(name, name)
+        raise ValueError(f"{name}: {explain_value(first, of_yaml=False)}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and paths as a configuration has them."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

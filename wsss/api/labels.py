@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from jaxtyping import Float32
 
-from wsss.api.inputs import Photo, check_maps, check_names, read_image, section
+from wsss.api.inputs import (
+    Photo,
+    check_maps,
+    options_of,
+    read_image,
+    section,
+    texts_of,
+    whole_numbers,
+)
 from wsss.api.results import PALETTE, Segmentation
 from wsss.config.labels import BackgroundConfig, CrfConfig, MasksConfig
+from wsss.data.datasets.classes import MAX_CLASSES
 from wsss.labels.crf import bounded
 from wsss.labels.crf import dense_crf as crf_posterior
 from wsss.labels.pseudo import pseudo_label
 from wsss.labels.upsample import upsample
+
+_MOST = 1000
+"""Iterations of PAR, and pixels between its neighbours."""
 
 
 def dense_crf(
@@ -53,17 +65,17 @@ def dense_crf(
     """
     image = read_image(photo)
     check_maps("probabilities", probabilities)
-    settings = section(
-        CrfConfig,
-        iterations=iterations,
-        gaussian_sxy=gaussian_sxy,
-        gaussian_compat=gaussian_compat,
-        bilateral_sxy=bilateral_sxy,
-        bilateral_srgb=bilateral_srgb,
-        bilateral_compat=bilateral_compat,
-        long_side=long_side,
-        backend=backend,
-    )
+    values = {
+        "iterations": iterations,
+        "gaussian_sxy": gaussian_sxy,
+        "gaussian_compat": gaussian_compat,
+        "bilateral_sxy": bilateral_sxy,
+        "bilateral_srgb": bilateral_srgb,
+        "bilateral_compat": bilateral_compat,
+        "long_side": long_side,
+        "backend": backend,
+    }
+    settings = section(CrfConfig, values)
     small, settings = bounded(image, settings)
     posterior = crf_posterior(upsample(probabilities, small.shape[:2]), small, settings)
     return posterior if small is image else upsample(posterior, image.shape[:2])
@@ -74,7 +86,7 @@ def pixel_adaptive_refinement(
     scores: np.ndarray,
     *,
     iterations: int = 20,
-    dilations: Sequence[int] = (1, 2, 4, 8, 12, 24),
+    dilations: Iterable[int] = (1, 2, 4, 8, 12, 24),
 ) -> Float32[np.ndarray, "labels height width"]:
     """Scores averaged again and again over neighbours of similar colour (PAR).
 
@@ -83,14 +95,15 @@ def pixel_adaptive_refinement(
     Args:
         photo: see `read_image`.
         scores: float [labels, h, w] in 0 … 1, of any size, background included.
-        iterations: how often the scores are averaged.
-        dilations: distances of the neighbours, pixels.
+        iterations: how often the scores are averaged, up to 1000; 0: they are only scaled.
+        dilations: distances of the neighbours, 1 … 1000 pixels.
 
     Returns:
         At the size of the photo.
 
     Raises:
-        ValueError: the scores are no such array, or a distance is below 1.
+        TypeError: the distances are no list.
+        ValueError: the scores are no such array, or a number is out of range.
     """
     import torch
 
@@ -98,6 +111,8 @@ def pixel_adaptive_refinement(
 
     image = read_image(photo)
     check_maps("scores", scores)
+    (iterations,) = whole_numbers("iterations", [iterations], 0, _MOST)
+    dilations = whole_numbers("dilations", dilations, 1, _MOST)
     pixels = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
     masks = torch.from_numpy(upsample(scores, image.shape[:2]))[None]
     with torch.inference_mode():
@@ -108,7 +123,7 @@ def pixel_adaptive_refinement(
 def pseudo_mask(
     photo: Photo,
     scores: np.ndarray,
-    tags: Sequence[str] | None = None,
+    tags: Iterable[str] | None = None,
     *,
     background: np.ndarray | None = None,
     background_power: float = 1.0,
@@ -136,25 +151,31 @@ def pseudo_mask(
         Label k + 1 is that of tag k, 0 is background.
 
     Raises:
+        TypeError: the tags are no list of names, or ``crf`` is neither a switch nor settings.
         ValueError: scores or tags do not fit, or a setting is unknown or out of range.
     """
     image = read_image(photo)
     check_maps("scores", scores)
-    check_names("tags", () if tags is None else tags)
-    names = tuple(map(str, range(1, len(scores) + 1))) if tags is None else tuple(tags)
-    if len(names) != len(scores) or not names:
+    numbers = map(str, range(1, len(scores) + 1))
+    names = texts_of("tags", numbers if tags is None else tags)
+    if len(names) != len(scores):
         raise ValueError(f"{len(scores)} score maps for {len(names)} tags; expected one each")
-    rule, value = "power", background_power
+    if len(names) > MAX_CLASSES:
+        raise ValueError(f"{len(names)} score maps; masks of 8 bits hold at most {MAX_CLASSES}")
+    rule = {"rule": "power", "value": background_power}
     if background_constant is not None:
-        rule, value = "constant", background_constant
-    settings = MasksConfig(
-        background=section(BackgroundConfig, rule=rule, value=value),
-        par=par,
-        crf=section(CrfConfig, **(crf if isinstance(crf, Mapping) else {"enabled": crf})),
+        rule = {"rule": "constant", "value": background_constant}
+    settings = section(
+        MasksConfig,
+        {
+            "background": section(BackgroundConfig, rule, {"value": f"background_{rule['rule']}"}),
+            "par": par,
+            "crf": section(CrfConfig, options_of("crf", crf)),
+        },
     )
     behind = None
     if background is not None:
-        check_maps("background", background[None])
+        check_maps("background", background, "height, width")
         if background.shape != scores.shape[1:]:
             raise ValueError(f"background is {background.shape}, the scores are {scores.shape[1:]}")
         behind = background.astype(np.float16)

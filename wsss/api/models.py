@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from wsss.api.clip import Clip, check_clip
 from wsss.api.inputs import (
     Photo,
     argument_names,
-    check_names,
+    options_of,
     read_image,
     section,
+    texts_of,
 )
 from wsss.api.results import PALETTE, ClassMaps, Segmentation
 from wsss.compute.precision import computing
@@ -32,6 +34,8 @@ from wsss.refine.load import from_checkpoint
 
 _LARGEST_BYTES = 64 << 20
 """Of the probabilities of all labels. A segmenter computes those of larger photos in stripes."""
+_drawing = threading.Lock()
+"""Torch's random numbers are those of the process."""
 
 Stripes = Iterator[tuple[slice, Float[torch.Tensor, "labels rows width"]]]
 
@@ -86,10 +90,8 @@ class Predictor:
                 gives it at that ``long_side``.
         """
         image = read_image(photo)
-        settings = None
-        if crf:
-            settings = section(CrfConfig, **(crf if isinstance(crf, Mapping) else {}))
-            settings = settings if settings.enabled else None
+        refined = section(CrfConfig, options_of("crf", crf))
+        settings = refined if refined.enabled else None
         if stripes := self._in_stripes(image, multi_scale):
             labels, confidence = striped_labels(stripes, image, len(self.names), settings)
             return Segmentation(image, labels, confidence, self.names, self.palette)
@@ -119,7 +121,7 @@ class RefinerPredictor(Predictor):
     _numerics: tuple[str, str] = ("auto", "auto")
     """Its device and its precision."""
 
-    def scores(self, photo: Photo, tags: Sequence[str]) -> ClassMaps:
+    def scores(self, photo: Photo, tags: Iterable[str]) -> ClassMaps:
         """Probabilities among the background and a photo's tags, for `wsss.pseudo_mask`.
 
         Args:
@@ -127,9 +129,10 @@ class RefinerPredictor(Predictor):
             tags: names of classes that the refiner was trained for.
 
         Raises:
+            TypeError: the tags are no list of names.
             ValueError: there is no tag, or one is none of those classes.
         """
-        check_names("tags", tags)
+        tags = texts_of("tags", tags)
         classes = self.names[1:]
         if unknown := [tag for tag in tags if tag not in classes]:
             raise ValueError(
@@ -140,7 +143,7 @@ class RefinerPredictor(Predictor):
         image = read_image(photo)
         with computing(*self._numerics):
             scores = self.refiner.tag_scores(image, [classes.index(tag) for tag in tags])
-        return ClassMaps(image, tuple(tags), scores.classes, background=scores.background)
+        return ClassMaps(image, tags, scores.classes, background=scores.background)
 
 
 @argument_names()
@@ -168,15 +171,18 @@ def load_refiner(
     """
     if clip is not None:
         check_clip(clip)
-    section(ComputeConfig, precision=precision)
+    section(ComputeConfig, {"device": device, "precision": precision})
     loaded = None if clip is None else clip.inputs.clip
     with computing(device, precision):
         refiner = from_checkpoint(Path(checkpoint), clip=loaded, device=device)
 
     def run(image: UInt8[np.ndarray, "height width 3"]) -> Mapping[str, torch.Tensor]:
-        with computing(device, precision), torch.random.fork_rng():
-            torch.manual_seed(0)  # for a method that draws random numbers
-            return refiner.probabilities(image)
+        with computing(device, precision):
+            if not refiner.draws_at_inference:
+                return refiner.probabilities(image)
+            with _drawing, torch.random.fork_rng():
+                torch.manual_seed(0)
+                return refiner.probabilities(image)
 
     names = ("background", *refiner.setup.classes.names)
     return RefinerPredictor(names, PALETTE, run, refiner, (device, precision))
@@ -196,7 +202,7 @@ def load_segmenter(
     Raises:
         ArtifactError: the file is missing or damaged, or holds no segmenter.
     """
-    section(ComputeConfig, precision=precision)
+    section(ComputeConfig, {"device": device, "precision": precision})
     from wsss.retrain.segmenter import load_segmenter as load  # mmsegmentation takes seconds
 
     segmenter = load(Path(checkpoint), device)

@@ -30,7 +30,8 @@ class Numerics:
     precision: Precision = "float32"
 
 
-_in_force = ContextVar("_in_force", default=Numerics())
+_OUTSIDE = Numerics()
+_in_force = ContextVar("_in_force", default=_OUTSIDE)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class ClipConfig(Section):
         min_length=1,
         description="Prompt templates. Their embeddings are averaged.",
     )
-    long_side: int | None = Field(
+    long_side: PositiveInt | None = Field(
         512, description="Scale images to this long side first. null = their own size."
     )
     keep_ratio: bool = chain_field(

@@ -185,13 +185,19 @@ def _explain(item: Any) -> str:
     return f"{key}: {message}" if key else message
 
 
-def explain_value(item: Any) -> str:
-    """What is wrong with a value, and the value, from pydantic's description of the error."""
+def explain_value(item: Any, *, of_yaml: bool = True) -> str:
+    """What is wrong with a value, and the value.
+
+    Args:
+        item: pydantic's description of the error.
+        of_yaml: the value stands in a file, where words need quotation marks.
+    """
     value = item["input"]
     if item["type"] in {"missing", "value_error"}:
         return str(item["msg"]).removeprefix("Value error, ")
     message = _expected(item)
-    if item["type"] in {"string_type", "literal_error"} and isinstance(value, _READ_BY_YAML):
+    is_word = item["type"] in {"string_type", "literal_error"}
+    if of_yaml and is_word and isinstance(value, _READ_BY_YAML):
         shown = str(value) if isinstance(value, datetime.date) else repr(value)
         expected = "" if item["type"] == "string_type" else f"; {message}"
         return f"found {shown}; put it in quotation marks{expected}"
@@ -205,7 +211,8 @@ def _expected(item: Any) -> str:
         return _WORDS[kind]
     if kind == "literal_error":
         choices = re.findall("'([^']*)'", item["ctx"]["expected"])
-        near = difflib.get_close_matches(str(item["input"]), choices, n=1)
+        text = item["input"] if isinstance(item["input"], str) else ""
+        near = difflib.get_close_matches(text, choices, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"expected {'one of ' * (len(choices) > 2)}{item['ctx']['expected']}{hint}"
     if kind.startswith(("greater_than", "less_than")):

@@ -73,7 +73,7 @@ def predict_photos(
         ValueError: a photo is too large for the network's attention.
         WriteError: there is no space or no right to write.
     """
-    section(ComputeConfig, precision=precision)
+    section(ComputeConfig, {"device": device, "precision": precision})
     checkpoint = _checkpoint(weights)
     with computing(device, precision):  # provenance and keys hold it
         return _predict(photos, checkpoint, out, crf, long_side, device, precision)

@@ -61,7 +61,7 @@ def suggest_tags(
         DataError: there is no photo, or a word cannot be a class.
         ClipLoadError: the encoder cannot be built or its weights do not fit.
     """
-    section(ComputeConfig, precision=precision)
+    section(ComputeConfig, {"device": device, "precision": precision})
     classes = customise(folder_classes(words), {}, None)
     samples, _ = photos_below(folder)
     with computing(device, precision):

@@ -55,8 +55,10 @@ class Confusion:
     def __init__(
         self, labels: int, *, ignore_band: bool = False, boundary_ratio: float = 0.0
     ) -> None:
-        if not 1 <= labels <= IGNORE:
-            raise ValueError(f"{labels} labels; expected 1 … {IGNORE}, as {IGNORE} means ignore")
+        if not isinstance(labels, int | np.integer) or not 1 <= labels <= IGNORE:
+            raise ValueError(f"{labels!r} labels; expected 1 … {IGNORE}, as {IGNORE} means ignore")
+        if not 0 <= boundary_ratio <= 1:
+            raise ValueError(f"boundary_ratio is {boundary_ratio}; expected a share, 0 … 1")
         if ignore_band and boundary_ratio:
             raise ValueError("boundaries of maps with an ignore band are not defined; pass one")
         self.labels = labels
@@ -85,6 +87,12 @@ class Confusion:
         Raises:
             ValueError: the shapes differ, or a label is out of range.
         """
+        truth, prediction = np.asarray(truth), np.asarray(prediction)  # of a list, a PIL image …
+        for what, array in (("truth", truth), ("prediction", prediction)):
+            if array.ndim != 2:
+                raise ValueError(
+                    f"the {what} is {list(array.shape)}, expected labels as [height, width]"
+                )
         if truth.shape != prediction.shape:
             raise ValueError(
                 f"the prediction is {size(prediction)} pixels, the truth is {size(truth)}"
