@@ -78,7 +78,7 @@ def _cuda_switches(products: Products, fixed_sizes: bool) -> Iterator[None]:
         """As all blocks together ask for; without any, as it was before."""
         precisions, benchmark = _before
         if _asked:
-            exact = any(wanted == "ieee" for wanted, _ in _asked)
+            exact = any(precision == "ieee" for precision, _ in _asked)
             precisions = ["ieee" if exact else "tf32"] * len(parts)
             benchmark = benchmark or any(fixed for _, fixed in _asked)
         for part, value in zip(parts, precisions, strict=True):
