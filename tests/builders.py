@@ -25,6 +25,20 @@ CLIP_ES: Final = overlay(
 """Settings for small images and the demo's CLIP: affinity, no refiner, a small SegFormer."""
 
 
+TINY: Final[dict[str, Any]] = {
+    "refine": {
+        "method": "weclip",
+        "train": {"batch": 2, "warmup": 1, "checkpoint_every": 2, "threads": 1},
+        "weclip": {"width": 16, "rfm_start": 2},
+    },
+    "infer": {"scales": [1.0]},
+    "retrain": {"crop": 64, "batch": 2, "warmup": 1, "checkpoint_every": 2, "threads": 1},
+    "predict": {"scales": [1.0]},
+    "pictures": {"contact_images": 2},
+}
+"""A chain of all stages whose trainings take seconds, without the numbers of their steps."""
+
+
 def clip_es_config(mapping: Mapping[str, Any], *, partial: bool = False) -> Config:
     """A configuration over `CLIP_ES`, for any kind of data."""
     return from_mapping(overlay(CLIP_ES, mapping), partial=partial)

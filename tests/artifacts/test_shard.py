@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
@@ -134,13 +133,6 @@ def test_shard_of_another_kind_is_refused(tmp_path: Path, origin: Provenance) ->
     _write(tmp_path / "a.h5", origin)
     with pytest.raises(ArtifactError, match="holds 'cams', expected 'masks'"):
         Shard(tmp_path / "a.h5", kind="masks")
-
-
-def test_unfinished_file_of_hdf5_is_refused(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.create_group("items")
-    with pytest.raises(ArtifactError, match="not a finished shard"):
-        Shard(tmp_path / "a.h5")
 
 
 def test_cached_items_have_keys_and_survive_deletion(tmp_path: Path, origin: Provenance) -> None:

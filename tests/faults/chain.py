@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.io import savemat
 
-from tests.builders import CLIP_ES
+from tests.builders import CLIP_ES, TINY
 from tests.score.test_submission import Predictions
 from tests.score.truth.test_coco_masks import content
 from wsss.artifacts.checkpoint import load_checkpoint
@@ -23,33 +23,13 @@ from .forks import ROOT, Forks
 MEASURED = "efficiency.json"
 """Holds a duration, which differs between runs."""
 CONFIG: dict[str, Any] = overlay(
-    CLIP_ES,
+    overlay(CLIP_ES, TINY),
     {
         "name": "tiny",
         "compute": {"device": "cpu", "workers": 1, "batch": 2},
         "data": {"root": "data", "demo_images": [6, 4]},
-        "refine": {
-            "method": "weclip",
-            "train": {
-                "iterations": 8,
-                "batch": 2,
-                "warmup": 1,
-                "checkpoint_every": 2,
-                "threads": 1,
-            },
-            "weclip": {"width": 16, "rfm_start": 2},
-        },
-        "infer": {"scales": [1.0]},
-        "retrain": {
-            "iterations": 6,
-            "crop": 64,
-            "batch": 2,
-            "warmup": 1,
-            "checkpoint_every": 2,
-            "threads": 1,
-        },
-        "predict": {"scales": [1.0]},
-        "pictures": {"contact_images": 2},
+        "refine": {"train": {"iterations": 8}},
+        "retrain": {"iterations": 6},
         "score": {"resamples": 20},
     },
 )

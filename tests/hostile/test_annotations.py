@@ -1,8 +1,7 @@
-"""Bad annotations: VOC's XML, COCO's instances JSON, masks, SBD's files."""
+"""Bad annotations: VOC's XML, COCO's instances JSON, masks."""
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,9 @@ from wsss.data.images.label_png import save_label_png
 from wsss.data.images.rle import run_lengths
 from wsss.score.truth.coco import draw
 from wsss.score.truth.errors import TruthError
-from wsss.score.truth.sbd_masks import read_sbd
 
 from .conftest import Folder, photo
 from .harness import message_in_child, wsss
-from .payloads import png
 
 LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10 if n else "lol"}">' for n in range(12))
 
@@ -210,33 +207,17 @@ def test_an_image_of_impossible_size_is_not_drawn(sides: tuple[int, int]) -> Non
         draw([], *sides, "weakclip")
 
 
-@pytest.mark.parametrize(
-    ("make", "pieces"),
-    [
-        (lambda path: path.write_bytes(png(30, 20)), ("holds colours (RGB)",)),
-        (lambda path: path.write_bytes(png(30, 20, depth=16, colour=0)), ("label indices",)),
-        (
-            lambda path: save_label_png(path, np.zeros((9, 9), np.uint8)),
-            ("is 9 x 9 pixels, its image is 30 x 20",),
-        ),
-        (lambda path: save_label_png(path, np.full((20, 30), 77, np.uint8)), ("77", "0 … 2")),
-        (lambda path: path.write_bytes(b"mask"), ("damaged or no PNG",)),
-    ],
-    ids=["colours", "16 bit", "size", "label", "text"],
-)
-def test_a_bad_mask_is_named(
-    folder: Folder, make: Callable[[Path], object], pieces: tuple[str, ...]
-) -> None:
+def test_a_bad_mask_is_named(folder: Folder) -> None:
     folder.ingest().done()
     masks = folder.base / "masks"
     masks.mkdir()
-    make(masks / "good.png")
+    save_label_png(masks / "good.png", np.full((20, 30), 77, np.uint8))
     config = folder.configure(data={"masks": str(masks)})
     outcome = wsss(
         *("score", "blob", "--manifest", folder.manifest, "--split", "train"),
         *("--out", folder.base / "blob.json", "--config", config),
     )
-    outcome.refused("good", *pieces)
+    outcome.refused("good", "77", "0 … 2")
     assert not (folder.base / "blob.json").exists()
 
 
@@ -256,14 +237,3 @@ def test_masks_that_contradict_the_tags_are_refused(folder: Folder) -> None:
     )
     outcome.refused(f"{masks}: contradicts the tags", "2 of 2 images", "1 cat, 2 dog")
     assert not (folder.base / "blob.json").exists()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"MATLAB", bytes(400), b"\x89HDF\r\n\x1a\n" + bytes(600), b"MATLAB 5.0".ljust(2**12)],
-    ids=["empty", "text", "zeros", "HDF5", "header"],
-)
-def test_a_bad_file_of_sbd_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.mat").write_bytes(content)
-    with pytest.raises(TruthError, match=r"a\.mat: is none of SBD's"):
-        read_sbd(tmp_path / "a.mat")

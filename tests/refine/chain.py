@@ -27,7 +27,7 @@ from wsss.refine.inputs import CamSet, SeedSet
 from wsss.refine.load import build_refiner, load_encoders
 from wsss.refine.predict import predict
 from wsss.refine.training.crops import CropStream
-from wsss.refine.training.image_labels import ImageLabels
+from wsss.refine.training.run import crop_stream
 
 
 class Chain:
@@ -101,17 +101,11 @@ class Chain:
 
     def stream(self, config: Config, refiner: Refiner[Any]) -> CropStream:
         """Crops as the training draws them, with labels where it gives them."""
-        manifest, _ = load(self.manifest)
-        samples = manifest.split("train")
-        cams, inputs = CamSet([self.cams["train"]], samples), refiner.setup.encoder_input
-        crops, labels = refiner.crops, None
-        if config.refine.method == "weakclip":
-            labels = SeedSet([self.seeds()], samples).read
-        elif crops.image_labels:
-            labels = ImageLabels(cams, inputs, crops.ignore_band, self.folder / "cache").read
-        return CropStream(
-            cams, inputs, config.refine.train, seed=0, workers=1, labels=labels,
-            padding=crops.padding, fill=crops.fill, smooth=crops.smooth, corner=crops.corner,
+        samples = load(self.manifest)[0].split("train")
+        seeds = SeedSet([self.seeds()], samples) if config.refine.needs_seeds else None
+        return crop_stream(
+            refiner, CamSet([self.cams["train"]], samples), seeds, config.refine.train,
+            seed=0, workers=1, cache=self.folder / "cache",
         )  # fmt: skip
 
     def loss(self, config: Config, step: int = 0) -> dict[str, float]:

@@ -109,17 +109,6 @@ def test_it_starts_from_the_runs_clip(data: Data, configure: Configure, tmp_path
 
 
 @pytest.mark.slow
-def test_an_interrupted_training_ends_like_an_uninterrupted_one(
-    data: Data, configure: Configure, tmp_path: Path, trained: Any, kill_at: Any
-) -> None:
-    kill_at(3)
-    with pytest.raises(Killed):
-        run(data, configure(**CLIP_VIT), tmp_path)
-    kill_at(None)
-    assert run(data, configure(**CLIP_VIT, workers=2), tmp_path) == trained[1]
-
-
-@pytest.mark.slow
 def test_another_clip_is_another_training(
     data: Data, configure: Configure, tmp_path: Path, trained: Any, kill_at: Any
 ) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders import TINY
+from wsss.config.base import overlay
 from wsss.config.model import DEMO
 
 from .engines import engines
@@ -21,31 +23,20 @@ from .jobs import python_of_jobs
 
 ROOT = Path(__file__).parents[2]
 RUN = "tiny"
-CONFIG = {
-    "name": RUN,
-    "shards": 2,
-    "compute": {"workers": 1},
-    "data": {"root": "results/tiny-data", "demo_images": [14, 4]},
-    "clip": dict(DEMO["clip"]),
-    "cams": {"affinity": {"enabled": True}},
-    "refine": {
-        "method": "weclip",
-        "train": {"iterations": 4, "batch": 2, "warmup": 1, "checkpoint_every": 2, "threads": 1},
-        "weclip": {"width": 16, "rfm_start": 2},
+CONFIG = overlay(
+    TINY,
+    {
+        "name": RUN,
+        "shards": 2,
+        "compute": {"workers": 1},
+        "data": {"root": "results/tiny-data", "demo_images": [14, 4]},
+        "clip": dict(DEMO["clip"]),
+        "cams": {"affinity": {"enabled": True}},
+        "refine": {"train": {"iterations": 4}},
+        "masks": {"min_score": 0.0},  # four steps make no score sure
+        "retrain": {"iterations": 3},
     },
-    "infer": {"scales": [1.0]},
-    "masks": {"min_score": 0.0},  # four steps make no score sure
-    "retrain": {
-        "iterations": 3,
-        "crop": 64,
-        "batch": 2,
-        "warmup": 1,
-        "checkpoint_every": 2,
-        "threads": 1,
-    },
-    "predict": {"scales": [1.0]},
-    "pictures": {"contact_images": 2},
-}
+)
 SCREEN = "screen.txt"
 """In the finished project: what its last run, without a terminal, showed."""
 ENGINE = Path(sys.executable).with_name("snakemake")

@@ -87,9 +87,19 @@ def test_other_contents_are_refused(tmp_path: Path, labels: np.ndarray) -> None:
         read_sbd(tmp_path / "a.mat")
 
 
-def test_damaged_files_are_named(tmp_path: Path) -> None:
-    (tmp_path / "a.mat").write_bytes(b"nothing")
-    savemat(tmp_path / "b.mat", {"other": 1})
-    for name in ("a", "b", "gone"):
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"MATLAB", bytes(400), b"\x89HDF\r\n\x1a\n" + bytes(600), b"MATLAB 5.0".ljust(2**12)],
+    ids=["empty", "text", "zeros", "HDF5", "header"],
+)
+def test_damaged_files_are_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.mat").write_bytes(content)
+    with pytest.raises(TruthError, match=r"a\.mat: is none of SBD's"):
+        read_sbd(tmp_path / "a.mat")
+
+
+def test_other_files_are_named(tmp_path: Path) -> None:
+    savemat(tmp_path / "other.mat", {"other": 1})
+    for name in ("other", "gone"):
         with pytest.raises(TruthError, match=rf"{name}\.mat: is none of SBD's"):
             read_sbd(tmp_path / f"{name}.mat")
