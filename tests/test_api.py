@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,10 @@ def test_pictures_and_files(tmp_path: Path, clip: Clip) -> None:
     assert cams.plot().width > result.plot().width // 2
     result.save(tmp_path / "mask.png")
     assert np.array_equal(read_label_png(tmp_path / "mask.png"), result.labels)
+    replace(result, palette=result.palette[::-1]).save(tmp_path / "other.png")
+    assert np.array_equal(read_label_png(tmp_path / "other.png"), result.labels)
+    with Image.open(tmp_path / "other.png") as image:
+        assert image.getpalette()[:3] == list(voc_palette()[255])
     for name in ("mask.jpg", "mask"):
         with pytest.raises(ValueError, match=f"{name}: labels are written as PNG alone"):
             result.save(tmp_path / name)

@@ -124,7 +124,7 @@ class Segmentation:
         return draw_sheet("Labels", columns, [row], legend, "Confidence: dark is 0, bright is 1.")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the labels as a palette PNG (mode P), whose values are the labels.
+        """Write the labels as a palette PNG (mode P) in their colours, whose values they are.
 
         Raises:
             ValueError: the name does not end in ``.png``; other formats would change the values.
@@ -135,7 +135,7 @@ class Segmentation:
                 f"{file}: labels are written as PNG alone, which keeps their values; "
                 "name a file that ends in .png"
             )
-        save_label_png(file, self.labels)
+        save_label_png(file, self.labels, self.palette.tolist())
 
     def _painted(
         self, photo: UInt8[np.ndarray, "rows columns 3"]

@@ -178,6 +178,20 @@ READ: dict[str, tuple[Image.Image | bytes, list[object], tuple[str, ...]]] = {
         [[255, 0, 0], [255, 255, 255], [0, 0, 255]],
         ("palette converted to RGB", WHITE),
     ),
+    "transparent deep grey.png": (  # one level alone, of two with the same high byte
+        png(
+            3, 1, depth=16, colour=0, rows=b"\0\x12\x34\x12\x35\xff\xff",
+            chunks=[(b"tRNS", b"\x12\x34")],
+        ),
+        [255, 18, 255],
+        (HIGH_BYTE, GREY, WHITE),
+    ),
+    "transparent deep colour.png": (
+        png(3, 1, depth=16, rows=b"\0" + b"\x12\x34" * 3 + b"\x80\0" * 6,
+            chunks=[(b"tRNS", b"\x12\x34" * 3)]),
+        [255, 128, 128],
+        (HIGH_BYTE, WHITE),
+    ),
     "palette.png": (
         png(3, 1, colour=3, rows=b"\0\2\1\0", chunks=COLOURS),
         [[0, 0, 255], [0, 255, 0], [255, 0, 0]],

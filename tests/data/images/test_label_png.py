@@ -96,6 +96,17 @@ def test_grey_of_other_depths_is_refused(tmp_path: Path, depth: int) -> None:
         read_label_png(path)
 
 
+def test_the_pixels_may_be_more_than_pillows_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", ALL.size // 4)
+    save_label_png(tmp_path / "a.png", ALL)
+    np.testing.assert_array_equal(read_label_png(tmp_path / "a.png"), ALL)
+    (tmp_path / "a.png").write_bytes(png(40_000, 40_000, colour=0, rows=b""))
+    with pytest.raises(ImageError, match="has 40000 x 40000 pixels, expected at most 1073741824"):
+        read_label_png(tmp_path / "a.png")
+
+
 def test_damage_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     with pytest.raises(ImageError, match="no such label PNG"):

@@ -128,6 +128,9 @@ def test_loose_annotations_are_drawn(coco: tuple[Run, Path]) -> None:
     config = from_mapping({"data": {"kind": "coco", "root": str(run.folder / "data")}})
     truth = find_truth(config.data, Manifest(tuple(run.samples)), "train")
     assert (truth.sources[run.samples[1].id].read() == 17).sum() == 30
+    few = config.data.model_copy(update={"max_pixels": 9})
+    with pytest.raises(TruthError, match=r"pixels, expected 1 to 9$"):
+        find_truth(few, Manifest(tuple(run.samples)), "train").sources[run.samples[1].id].read()
     del content["images"][1]["height"]
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(TruthError, match=r"instances_train2014\.json: image .* has no height or"):

@@ -39,7 +39,14 @@ def to_rgb(image: Image.Image, depth: int) -> tuple[Image.Image, tuple[str, ...]
     notes = ["16-bit, high byte kept"] if depth == 16 else []
     if image.mode in _SIXTEEN_BIT_GREY or (image.mode == "I" and depth == 16):
         values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        image = Image.fromarray((values >> 8).astype(np.uint8))
+        grey = Image.fromarray((values >> 8).astype(np.uint8))
+        if "transparency" in image.info:
+            opaque = 255 * (values != image.info["transparency"]).astype(np.uint8)
+            image = Image.merge("LA", (grey, Image.fromarray(opaque)))
+        else:
+            image = grey
+    elif depth == 16 and "transparency" in image.info:  # as Pillow keeps the colours: high bytes
+        image.info["transparency"] = tuple(level >> 8 for level in image.info["transparency"])
     if image.mode in ("I", "F"):
         raise ValueError(
             f"32-bit pixels (mode {image.mode}) have no fixed white; save it with 8 or 16 bits"

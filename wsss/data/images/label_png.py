@@ -20,10 +20,12 @@ from PIL import Image
 from wsss.artifacts.atomic import write_one_of_many
 from wsss.config.safe_yaml import read_bytes
 from wsss.data.errors import ImageError
+from wsss.data.images.read import open_header
 from wsss.errors import raise_unless_about
 
 _RESTORE = "write it again, or restore it from its source"
 _MAX_BYTES = 2**29
+_MOST_PIXELS = 2**30  # a byte each; data.max_pixels may be set above Pillow's own limit
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -43,17 +45,20 @@ def voc_palette() -> tuple[tuple[int, int, int], ...]:
     return tuple(colours)
 
 
-def save_label_png(path: Path, labels: UInt8[np.ndarray, "height width"]) -> None:
+def save_label_png(
+    path: Path, labels: UInt8[np.ndarray, "height width"], palette: Sequence[Sequence[int]] = ()
+) -> None:
     """Write labels as a palette PNG; replaces the file in one step and creates its folder.
 
     Args:
         path: the PNG.
         labels: values 0 … 255, stored exactly.
+        palette: see `label_png_bytes`.
 
     Raises:
         WriteError: there is no space or no right to write.
     """
-    write_one_of_many(path, label_png_bytes(labels))
+    write_one_of_many(path, label_png_bytes(labels, palette))
 
 
 def label_png_bytes(
@@ -83,7 +88,10 @@ def read_label_png(path: Path) -> UInt8[np.ndarray, "height width"]:
     try:
         content = read_bytes(path, _MAX_BYTES)
         _check_chunks(path, content)
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        with open_header(io.BytesIO(content), ["PNG"]) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                size = f"{image.width} x {image.height}"
+                raise ImageError(path, f"has {size} pixels, expected at most {_MOST_PIXELS}")
             stored = str(image.tile[0].args) if image.tile else ""
             if image.mode == "RGB" or image.mode == "RGBA":
                 raise ImageError(
@@ -103,7 +111,7 @@ def read_label_png(path: Path) -> UInt8[np.ndarray, "height width"]:
         raise
     except FileNotFoundError:
         raise ImageError(path, "no such label PNG") from None
-    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, MemoryError) as error:
         raise_unless_about(path, error)
         raise ImageError(path, f"is damaged or no PNG ({error}); {_RESTORE}") from None
 

@@ -20,7 +20,7 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from wsss.config.data import DataConfig
 from wsss.data.errors import ImageError
@@ -185,7 +185,7 @@ def _opened(path: Path, source: Path | io.BytesIO, failure: str) -> Iterator[Ima
     A failure becomes an `ImageError`, or a `ReadError` where the file is not to blame.
     """
     try:
-        with _open(source) as image:
+        with open_header(source, _FORMATS) as image:
             if image.format == "TIFF" and _is_raw(path, image):
                 raise ImageError(path, _not_read(path, "a camera's raw photo"))
             yield image
@@ -222,12 +222,17 @@ def _check_file(path: Path) -> None:
         raise ImageError(path, f"has {size} bytes, more than any photo; at most {_MOST_BYTES} do")
 
 
-def _open(source: Path | io.BytesIO) -> Image.Image:
-    """Read the header only. Pillow's own limit is off meanwhile; `_decode` checks ours."""
+def open_header(source: Path | io.BytesIO, formats: list[str]) -> ImageFile.ImageFile:
+    """Open an image without Pillow's own limit of pixels; the caller checks one before decoding.
+
+    Args:
+        source: the file.
+        formats: Pillow's names of those that it may have.
+    """
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(source, formats=_FORMATS)
+            return Image.open(source, formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 

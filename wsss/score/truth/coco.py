@@ -48,10 +48,13 @@ class CocoTruth:
     annotations: Sequence[Mapping[str, Any]]
     """In the order of the file."""
     rule: CocoRule
+    max_pixels: int = DEFAULT_MAX_PIXELS
 
     def read(self) -> UInt8[np.ndarray, "height width"]:
         """Draw the label map."""
-        return draw(self.annotations, self.height, self.width, self.rule)
+        return draw(
+            self.annotations, self.height, self.width, self.rule, max_pixels=self.max_pixels
+        )
 
 
 class CocoLabels:
@@ -60,14 +63,15 @@ class CocoLabels:
     Args:
         path: of the JSON.
         rule: by which label maps are drawn.
+        max_pixels: larger images are not drawn.
 
     Raises:
         DataError: missing, no instances JSON, or of other categories than COCO's.
     """
 
-    def __init__(self, path: Path, rule: CocoRule) -> None:
+    def __init__(self, path: Path, rule: CocoRule, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
         self._content = load_instances(path, shapes=True)
-        self._path, self._rule = path, rule
+        self._path, self._rule, self._max_pixels = path, rule, max_pixels
         self._images = {image_name(image): image for image in self._content.images}
 
     @property
@@ -88,7 +92,8 @@ class CocoLabels:
         needed = [{key: a[key] for key in _FIELDS if key in a} for a in annotations]
         if "height" not in image or "width" not in image:
             raise TruthError(f"{self._path}: image {file_name!r} has no height or width; add them")
-        return CocoTruth(image["height"], image["width"], tuple(needed), self._rule)
+        size = image["height"], image["width"]
+        return CocoTruth(*size, tuple(needed), self._rule, self._max_pixels)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,12 @@ class _Region:
 
 
 def draw(
-    annotations: Sequence[Mapping[str, Any]], height: int, width: int, rule: CocoRule
+    annotations: Sequence[Mapping[str, Any]],
+    height: int,
+    width: int,
+    rule: CocoRule,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> UInt8[np.ndarray, "h w"]:
     """Draw annotations into a label map.
 
@@ -113,12 +123,13 @@ def draw(
             ``segmentation`` (polygons, or RLE compressed or not), in the order of the file.
         height, width: of the image, pixels.
         rule: which annotation is visible where several lie, see above.
+        max_pixels: larger images are refused.
 
     Raises:
         TruthError: the image is too large, or an outline is none or does not fit it.
     """
-    if not 0 < height * width <= DEFAULT_MAX_PIXELS or min(height, width) < 1:
-        raise TruthError(f"says {width} x {height} pixels, expected 1 to {DEFAULT_MAX_PIXELS}")
+    if not 0 < height * width <= max_pixels or min(height, width) < 1:
+        raise TruthError(f"says {width} x {height} pixels, expected 1 to {max_pixels}")
     labels = np.zeros((height, width), np.uint8)
     regions = [_region(annotation, height, width, rule) for annotation in annotations]
     for region in _from_bottom_to_top(regions, rule):

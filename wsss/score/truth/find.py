@@ -191,7 +191,10 @@ def _coco(data: DataConfig, photos: Collection[Sample | Candidate]) -> Truth:
     """A split may mix images of both parts; the JSON is that of the folder an image lies in."""
     folder, rule = expand_path(data.root) / "annotations", data.coco_truth
     paths = {photo.id: folder / f"instances_{photo.path.parent.name}.json" for photo in photos}
-    labels = {path: CocoLabels(path, rule) for path in dict.fromkeys(paths.values())}
+    labels = {
+        path: CocoLabels(path, rule, max_pixels=data.max_pixels)
+        for path in dict.fromkeys(paths.values())
+    }
     truths = {photo.id: labels[paths[photo.id]].find(photo.path.name) for photo in photos}
     missing = [image for image, truth in truths.items() if truth is None]
     files = ", ".join(map(str, labels))

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
-from wsss.data.images.read import DEFAULT_MAX_PIXELS
+from wsss.data.images.read import open_header
 from wsss.errors import raise_unless_about
 from wsss.score.truth.corrections.images import Correction, RunImages
 from wsss.score.truth.corrections.report import ImportReport
@@ -25,7 +24,7 @@ _LINE = re.compile(r"(?P<name>[^:]+):(?P<colour>\d+,\d+,\d+):[^:]*:[^:]*")
 # What zipfile and Pillow raise at damaged bytes.
 _DAMAGE = (
     OSError, zipfile.BadZipFile, KeyError, ValueError, SyntaxError, RuntimeError, EOFError,
-    MemoryError, Image.DecompressionBombError, zlib.error,
+    MemoryError, zlib.error,
 )  # fmt: skip
 _MOST = 2**30  # bytes of a member, unpacked
 
@@ -51,9 +50,10 @@ def read_cvat(source: Path, images: RunImages, report: ImportReport) -> Iterator
                 if sample is None:
                     report.unknown.append(name)
                     continue
-                picture = _picture(_member(archive, name))
-                where = f"{source}, {name}"
-                images.check_size(sample, picture.shape[:2], where)
+                where, content = f"{source}, {name}", io.BytesIO(_member(archive, name))
+                with open_header(content, ["PNG"]) as image:
+                    images.check_size(sample, (image.height, image.width), where)
+                    picture = np.array(image.convert("RGB"))
                 yield Correction(sample, _labels(picture, labels, where))
     except _DAMAGE as error:
         if isinstance(error, TruthError):
@@ -66,13 +66,6 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     if archive.getinfo(name).file_size > _MOST:
         raise ValueError(f"{name} has more than {_MOST} bytes")
     return archive.read(name)
-
-
-def _picture(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-        if image.width * image.height > DEFAULT_MAX_PIXELS:
-            raise ValueError(f"a mask has {image.width} x {image.height} pixels")
-        return np.array(image.convert("RGB"))
 
 
 def _label_of_colour(text: str, images: RunImages, source: Path) -> dict[int, int]:
