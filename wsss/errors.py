@@ -57,7 +57,6 @@ def raise_unless_about(path: Path, error: BaseException) -> None:
 
     Args:
         path: the file that was read.
-        error: what reading it raised.
 
     Raises:
         ReadError: it cannot be read at present; the message says why and what to do.

@@ -89,7 +89,6 @@ def write_one_of_many(target: Path, content: bytes) -> None:
 
     Args:
         target: the final path; its folder is created.
-        content: of the file.
 
     Raises:
         WriteError: there is no space or no right to write, or a folder is where the file should be.

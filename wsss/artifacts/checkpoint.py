@@ -30,7 +30,6 @@ def save_checkpoint(
     """Atomically write named tensors and their provenance.
 
     Args:
-        path: of the file.
         tensors: by name.
         provenance: what they were made from.
         facts: what is needed to use them, e.g. the names of the labels, as values for JSON;
@@ -75,7 +74,6 @@ def load_tensors(path: Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict
     """Read what `save_tensors` wrote.
 
     Args:
-        path: the file.
         remedy: what to do about a damaged one, for the message.
 
     Raises:

@@ -47,7 +47,6 @@ def verify_checksum(path: Path, remedy: str) -> None:
     """Check every byte of a file that `write_checksum` wrote to.
 
     Args:
-        path: the file.
         remedy: what to do about a damaged one, for the message.
 
     Raises:

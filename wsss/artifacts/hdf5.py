@@ -100,7 +100,6 @@ def read_array(
     """Read an array of numbers.
 
     Args:
-        file: open.
         name_path: names from the root on, with ``/`` between them.
         expected: numpy's type string and the shape that the array must have; None for any.
 

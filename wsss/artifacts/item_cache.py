@@ -32,7 +32,6 @@ class ItemCache:
 
     Args:
         output: the shard that the stage is about to write.
-        kind: what it holds.
     """
 
     def __init__(self, output: Path, *, kind: str) -> None:
@@ -133,10 +132,7 @@ def write_items(
     """Write a shard image by image: unchanged items are copied, the others are computed.
 
     Args:
-        out: shard to write.
-        kind: what it holds.
         keys: digest of what each item is made from, by image, in the order of the shard.
-        provenance: of the shard.
         compute: gives the items of some images, with their keys, in any order.
         description: shown next to the progress.
         also: called with each item, copied or computed, e.g. to write it in another form.

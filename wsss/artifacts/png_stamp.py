@@ -21,9 +21,7 @@ def write_picture(path: Path, content: bytes, provenance: Provenance) -> None:
     """Atomically write a picture; a PNG gets its provenance as its last chunk.
 
     Args:
-        path: of the file.
         content: its bytes; other formats than PNG are written as they are.
-        provenance: how it was made.
     """
     if content.endswith(_END):
         picture = content[: -len(_END)]

@@ -64,7 +64,6 @@ def track(
     """Iterate over ``items`` and show how far it is and how long it will take, on standard error.
 
     Args:
-        items: what to iterate over.
         total: how many there will be.
         description: what is being done, e.g. ``CAMs``.
         note: called after an item when progress is shown, for a few words such as ``loss 0.123``.

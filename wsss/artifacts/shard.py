@@ -58,7 +58,6 @@ class ShardWriter:
     file does not depend on how the work was batched.
 
     Args:
-        path: the final file.
         kind: what the shard holds (``cams``, ``masks`` …); readers ask for it.
         ids: the images that will be written, in order; leaving one out is an error.
         provenance: what the shard was made of.
@@ -172,7 +171,6 @@ class Shard:
     Any number of shards may be in use at once: see `Hdf5File`.
 
     Args:
-        path: the file.
         kind: what it must hold; None accepts any.
 
     Raises:

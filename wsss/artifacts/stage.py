@@ -49,11 +49,7 @@ class Stage:
     """Of the idle values, those whose change reruns the stage all the same."""
 
     def select(self, config: Any) -> dict[str, Any]:
-        """The values that the stage reads, by the last part of their key.
-
-        Args:
-            config: the whole configuration.
-        """
+        """The values that the stage reads, by the last part of their key."""
         return {key.rpartition(".")[2]: value_at(config, key) for key in self.reads}
 
     def arguments(self, config: Any) -> dict[str, Any]:
@@ -154,7 +150,6 @@ def source_differences(source: Provenance, reader: Provenance) -> dict[str, list
     """How the chain of an artefact differs from what its reader is given, by stage, as sentences.
 
     Args:
-        source: of the artefact.
         reader: of what is made from it; settings, seed and weight files that both have count.
     """
     differences: dict[str, list[str]] = {}
@@ -171,7 +166,6 @@ def difference_text(path: Path, differences: Mapping[str, Sequence[str]]) -> str
     """The message about an artefact that was made in another way.
 
     Args:
-        path: of the artefact.
         differences: by stage, see `source_differences`.
     """
     rules = [stage for stage in STAGES if stage in differences]

@@ -20,8 +20,6 @@ def refuse_other_supervision(path: Path, source: Provenance, supervision: Learne
     What is of mixed supervision may be made from what is weakly supervised.
 
     Args:
-        path: of an artefact.
-        source: how it was made.
         supervision: of what is to be made from it.
 
     Raises:
@@ -54,7 +52,6 @@ def setting_differences(stored: Provenance, expected: Provenance) -> Iterator[st
     One may name a whole section and the other a part of it: what both hold is compared.
 
     Args:
-        stored: of an artefact.
         expected: what the configuration gives now; of the same stage or of another.
     """
     for key, value in stored.config.items():

@@ -43,7 +43,6 @@ def joint_training(work: Path, device: torch.device) -> Iterator[bool]:
 
     Args:
         work: folder of what an interrupted training resumes from.
-        device: where this process computes.
 
     Yields:
         Whether this is the first process.
@@ -97,9 +96,7 @@ def check_loss(loss: float, step: int, steps: int, section: str) -> None:
     """Stop a training that diverged.
 
     Args:
-        loss: of a step.
         step: its number, from 1.
-        steps: of the training.
         section: of the configuration that has its learning rate, for the message.
 
     Raises:

@@ -61,7 +61,6 @@ def files_below(
     The results of the workflow are left out, too, unless the folder itself lies among them.
 
     Args:
-        folder: the folder.
         exclude: files and folders that do not count.
         onerror: called for a folder that cannot be listed; None: it counts as empty.
     """
@@ -83,7 +82,6 @@ def digest_listing(folder: Path, suffix: str = "", *, times: bool = True) -> str
     Args:
         folder: an empty text is returned where there is none.
         suffix: of the files that count, e.g. ``.png``.
-        times: whether the times count.
     """
     if not folder.is_dir():
         return ""
@@ -152,7 +150,6 @@ def write_record(
     """Write what a stage read.
 
     Args:
-        record: file to write.
         text: the state that the workflow gave the stage.
         stamps: path → stamp of each file, taken before it was read.
         digests: path → sha256; a file without one counts as another one when its stamp changes.

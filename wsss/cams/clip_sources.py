@@ -49,7 +49,6 @@ def clip_cams(
     """CAMs of images of one size, by the configured source, on the grid of scale 1.
 
     Args:
-        encoder: the frozen encoder.
         images: at each of ``cams.scales``, normalised; sides are multiples of the patch.
         classes: indices into ``bank.classes`` of each image; may be empty for an image.
         bank: text features; enriched for `patch_text` with TSE.
@@ -110,12 +109,9 @@ class ClipSource:
     batch, the shard or the number of threads. On a GPU images of the same input size are batched.
 
     Args:
-        inputs: the encoder.
         classes: the class list, with its prompt words.
-        template: of the prompts.
         cams: the source and the affinity.
         compute: batch and workers on a GPU.
-        cache: folder for text embeddings.
         other: see `clip_cams`.
 
     Raises:

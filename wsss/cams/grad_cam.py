@@ -52,10 +52,8 @@ def grad_cam(
     """Raw class activation maps of images of one size.
 
     Args:
-        encoder: the frozen encoder.
         images: normalised; sides are multiples of the patch.
         classes: indices into ``bank.classes`` of each image; may be empty for an image.
-        bank: text features.
         gradient: see `score_gradients`.
         attention_blocks: number of last blocks whose attention is averaged; 0 returns none.
         features: also return the patches in the space of the texts.
@@ -97,11 +95,9 @@ def block_cams(
     """`grad_cam` from the last block's forward pass; without attention.
 
     Args:
-        encoder: the frozen encoder.
         block: of the images, from `ClipEncoder.last_block`.
         grid: rows and columns of the patches.
         classes: see `grad_cam`.
-        bank: text features.
         gradient: see `score_gradients`.
     """
     device = encoder.device

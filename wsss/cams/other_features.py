@@ -61,10 +61,7 @@ def load_dino(
     """The encoder of section ``dino``, whose code is imported only where it is read.
 
     Args:
-        config: the section.
         normalization: see `OtherFeatures`.
-        cache: folder for downloaded weights.
-        device: of the encoder.
 
     Raises:
         ValueError: it cannot be built, or its weights do not fit or cannot be had.

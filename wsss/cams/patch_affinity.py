@@ -45,7 +45,6 @@ def patch_features(
     """Patches in the space that images and texts share.
 
     Args:
-        encoder: the frozen encoder.
         tokens: output of its last block; the patches come last.
         grid: rows and columns of the patches.
     """
@@ -126,7 +125,6 @@ def pair_factor(
         features: from `patch_features`, or calibrated ones in the same space; for ``dino`` from
             `wsss.cams.other_features`.
         bank: text features of all classes and backgrounds, where ``affinity.uses_texts``.
-        affinity: kind and options.
     """
     if affinity.factor is None:
         return None

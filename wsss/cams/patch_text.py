@@ -152,7 +152,6 @@ class PatchText:
     """Static and shifted patch-text CAMs of a batch, from passes of the frozen encoder.
 
     Args:
-        encoder: the frozen encoder.
         bank: text features, enriched or not.
         settings: section ``cams.patch_text``.
 

@@ -53,16 +53,12 @@ def run(
     ``probabilities`` of the classes where the source knows them.
 
     Args:
-        manifest_dir: what ingest wrote.
         split: ``train`` or ``val``.
         shard: part and number of parts, 1-based.
         out: shard of kind ``cams`` to write.
-        cache: folder for text embeddings.
         max_pixels: largest photograph that is read.
-        clip: the encoder.
         dino: a second one, which only an affinity of kind ``dino`` reads.
         cams: the source and the affinity.
-        compute: device, batch and workers.
 
     Raises:
         ArtifactError: the manifest is missing or damaged.

@@ -70,7 +70,6 @@ def stage_values(
     missing a rerun later.
 
     Args:
-        stage: its name.
         files: configuration files; the workflow's jobs are given values (`wsss.pipeline.job`).
         device: of the command line; empty for the configured one.
         precision: as ``device``.

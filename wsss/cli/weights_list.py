@@ -44,7 +44,6 @@ def weights_by_name(name: str, cache: Path) -> ListedWeights:
     """Weights by ``MODEL/TAG`` of open_clip or of DINOv2, or by a name that ``retrain.init`` takes.
 
     Args:
-        name: of the weights.
         cache: of the stages, which holds the downloads of open_clip.
 
     Raises:
@@ -72,7 +71,6 @@ def weights_of(configs: Iterable[Config], cache: Path) -> list[ListedWeights]:
     """The weights that configurations name, each once.
 
     Args:
-        configs: the runs.
         cache: see `weights_by_name`.
 
     Raises:

@@ -136,7 +136,6 @@ def _head_by_head(
     """Softmax attention on a CPU, one head after the other.
 
     Args:
-        heads: of a block.
         use: called with each head and its matrix, whose memory then takes the next one: new memory
             for each would take longer than the softmax.
     """
@@ -201,7 +200,6 @@ def head_chunks(heads: Heads, parts: int = 1) -> Iterator[slice]:
     """Heads whose matrices are built together: one on a CPU, as many as fit on a GPU.
 
     Args:
-        heads: of a block.
         parts: matrices of a head that are built at once on a GPU.
     """
     batch, head_count, tokens, _ = heads.queries.shape

@@ -91,7 +91,6 @@ class Block:
         """Take the weights of an open_clip residual attention block.
 
         Args:
-            module: the block.
             index: of the block, for error messages.
             load: casts a parameter of a linear map to the type that it is used in.
 

@@ -129,8 +129,6 @@ def tag_weights(model: str, tag: str, cache_dir: Path | None = None) -> TagWeigh
 
     Args:
         model: name of an open_clip model.
-        tag: of its weights.
-        cache_dir: where open_clip stores downloads.
     """
     config: Mapping[str, Any] = import_open_clip().pretrained.get_pretrained_cfg(model, tag) or {}
     repository, _, name = str(config.get("hf_hub") or "").rpartition("/")

@@ -44,7 +44,6 @@ class ClipEncoder:
             always float32. On a CPU without bfloat16 instructions, where such products are many
             times slower than float32, the rounded weights are used in float32.
         rounding: precision to which the resized positional table is rounded.
-        device: of the computation.
 
     Raises:
         UnsupportedEncoderError: the tower is of another family (ResNet, ConvNeXt, CoCa …).

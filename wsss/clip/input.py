@@ -39,7 +39,6 @@ class EncoderInput:
 
     Args:
         config: the encoder and the size, shape and normalisation of its input.
-        cache: folder for downloaded weights.
         max_pixels: largest photograph that `photo` reads.
         device: of the encoder; ``auto`` picks one.
         clip: a model loaded before; None loads the one that ``config`` names.
@@ -175,7 +174,6 @@ class EncoderInput:
         """Refuse images whose attention would not fit into memory, before the work starts.
 
         Args:
-            samples: the images.
             scale: the largest at which they enter the encoder.
 
         Raises:

@@ -208,7 +208,6 @@ def run_last_block(
     """Run a block and pool its patches.
 
     Args:
-        block: the last block.
         final_norm: the norm before the visual projection.
         tokens: output of the block before, class token first; at least one patch.
         norm_after_pool: the model averages before the final norm.

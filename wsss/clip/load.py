@@ -91,7 +91,6 @@ def load_clip(
               OpenAI's or open_clip's naming; the activation is then QuickGELU, as in OpenAI's.
         pretrained: a tag of the named model (``openai``), a weight file (safetensors, or a state
             dict that ``torch.load(weights_only=True)`` accepts), or ``random`` (seeded; tests).
-        cache_dir: where open_clip stores downloads.
 
     Raises:
         ClipLoadError: unknown name or tag, unreadable file, impossible sizes, weights that are not

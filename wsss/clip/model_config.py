@@ -116,7 +116,6 @@ def check_activation(name: str, tag: str) -> Mapping[str, Any]:
     """Refuse weights that were trained with another activation than a model of open_clip has.
 
     Args:
-        name: of the model.
         tag: of its weights; empty for none.
 
     Returns:

@@ -31,7 +31,6 @@ def load_tokenizer(
         text: ``text_cfg``. ``hf_tokenizer_name`` is a name on Hugging Face's hub or a folder;
             ``tokenizer_kwargs`` are passed on.
         folder: of the model config; relative folders are looked up here as well.
-        cache_dir: where downloads are stored.
 
     Returns:
         The function, and a text that differs between tokenizers that may give other tokens.

@@ -85,8 +85,6 @@ def fitting(built: nn.Module, weights: Mapping[str, Tensor], where: str) -> Mapp
     """A state dict in open_clip's or OpenAI's naming, which agree for plain ViT models.
 
     Args:
-        built: the model.
-        weights: for it.
         where: both, for messages.
 
     Raises:
@@ -115,7 +113,6 @@ def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
     """Why a state dict does not fit a model, for a message; empty where it fits.
 
     Args:
-        state: the weights.
         expected: the state dict of the model.
     """
     problems = [f"lacks {name}" for name in expected if name not in state]

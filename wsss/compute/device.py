@@ -151,7 +151,6 @@ def unusable(name: str, failure: str) -> ValueError:
     """The error that a GPU is asked for, but cannot be used.
 
     Args:
-        name: the configured device.
         failure: see `cuda_failure`.
     """
     return ValueError(
@@ -197,9 +196,6 @@ def cuda_failure() -> str:
 def require_cuda(name: str) -> None:
     """Refuse a GPU where torch was built for the CPU alone; looks for no GPU.
 
-    Args:
-        name: the configured device.
-
     Raises:
         ValueError: it says what to set.
     """
@@ -215,9 +211,6 @@ def local_problem(name: str) -> str:
 
     It is for programs that start jobs: neither torch is imported nor CUDA started, so problems that
     show only then are missed.
-
-    Args:
-        name: the configured device.
     """
     if name != "auto" or not (sign := signs_of_gpus()):
         return ""

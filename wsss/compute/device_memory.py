@@ -45,7 +45,6 @@ class FittingBatches:
 
         Args:
             function: from some of the images to their results.
-            count: of images.
             bytes_each: memory that an image takes, as planned; 0 where that is unknown.
 
         Raises:
@@ -100,7 +99,6 @@ def with_less_memory(
             with no gradients, so the repeated step draws what the failed one drew.
         save_memory: makes it take less, and says whether it does.
         remedy: what a person can do where nothing is left to save: keys to set.
-        module: what the step trains.
 
     Raises:
         DeviceMemoryError: it does not fit.

@@ -33,11 +33,7 @@ def world_size() -> int:
 
 
 def join_group(device: torch.device) -> None:
-    """Join the other processes, if there are any.
-
-    Args:
-        device: of this process.
-    """
+    """Join the other processes, if there are any."""
     if world_size() > 1 and not distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, timeout=_PATIENCE)
@@ -70,7 +66,6 @@ def local_batch(batch: int, key: str) -> int:
     """Images per process and step.
 
     Args:
-        batch: images per step.
         key: the configuration's key, for the message.
 
     Raises:

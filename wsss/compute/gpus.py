@@ -72,7 +72,6 @@ def claim_gpus(gpus: Sequence[Gpu], count: int = 1, folder: Path | None = None) 
 
     Args:
         gpus: those to choose from, the preferred first.
-        count: how many.
         folder: of the locks; None for the machine's.
 
     Raises:

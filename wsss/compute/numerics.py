@@ -55,7 +55,6 @@ def resolved(precision: str, kind: str) -> Precision:
     """The precision that ``auto`` means, and that a device has.
 
     Args:
-        precision: the configured one.
         kind: of the device, ``cpu`` or ``cuda``.
     """
     if precision == "bf16":
@@ -69,7 +68,6 @@ def watched_precision(stage: str, configured: str) -> dict[str, str]:
     What ``auto`` means is known to the job alone, and another machine is no reason for a rerun.
 
     Args:
-        stage: its name.
         configured: ``compute.precision``.
     """
     watches = stage in _ON_DEVICE and configured != "auto"

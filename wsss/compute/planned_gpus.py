@@ -17,9 +17,6 @@ def planned_gpus(device: str) -> int:
 
     The GPUs seen here are looked up once per process.
 
-    Args:
-        device: the configured device.
-
     Returns:
         0 where jobs compute on the CPU.
     """

@@ -31,9 +31,6 @@ class WorkerPool:
 
     They are started when first needed, and end when this process does, however it ends. With one
     worker everything happens in this process.
-
-    Args:
-        workers: number of processes.
     """
 
     def __init__(self, workers: int) -> None:

@@ -104,7 +104,6 @@ def on_device(
     """Let a stage's function compute as its argument ``compute`` says, see `computing`.
 
     Args:
-        fixed_sizes: see there.
         when: whether it computes on a device at all, by its keyword arguments.
     """
 
@@ -137,7 +136,6 @@ def autocast_calls(module: nn.Module, device: torch.device) -> None:
 
     Args:
         module: a trained one.
-        device: where it is.
     """
     if in_force().precision != "bf16":
         return

@@ -19,7 +19,6 @@ def seed_words(seed: int, purpose: int, *position: int) -> np.ndarray:
     """Four 32-bit words that seed a generator.
 
     Args:
-        seed: the run's seed.
         purpose: `ORDER`, `AUGMENTATION` or `NETWORK`.
         position: where the numbers are used, e.g. the training step.
     """
@@ -36,10 +35,6 @@ class EpochOrder:
     """An endless stream of positions over some items; every epoch is a new order of them.
 
     The item at a position is a function of (seed, position).
-
-    Args:
-        seed: the run's seed.
-        count: number of items.
     """
 
     def __init__(self, seed: int, count: int) -> None:

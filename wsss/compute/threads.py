@@ -68,7 +68,6 @@ def ordered_map(
     Args:
         function: releases the GIL for most of its time (torch, Pillow and NumPy do).
         items: consumed only ``threads + ahead`` items ahead of the results.
-        threads: size of the pool.
         ahead: finished results that may wait, which bounds the memory held.
 
     Yields:

@@ -19,9 +19,6 @@ def auto_workers(device: str) -> int:
     cores, or where jobs compute on GPUs the cores per GPU less one, which feeds the GPU; at most 8.
     The answer is the first one of a process, which sees fewer GPUs once it holds one.
 
-    Args:
-        device: the configured device.
-
     Returns:
         At least 1.
     """

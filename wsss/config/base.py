@@ -113,7 +113,6 @@ def fill_variant(section: type[Section], values: Any, variant: Variant) -> Any:
     Args:
         section: the section's model; the sections inside it are filled in too.
         values: keys and values as a user wrote them; anything else is returned as it is.
-        variant: the run's variant.
     """
     if not isinstance(values, Mapping):
         return values

@@ -51,7 +51,6 @@ def check_photos(config: Config, where: str) -> None:
     It looks at files, so that it is for those who start a run, and not for each of its jobs.
 
     Args:
-        config: of the run.
         where: its source, for messages.
 
     Raises:

@@ -206,9 +206,6 @@ def holds_nothing_out(data: DataConfig) -> str:
 
     Only the first line of the table is read, and only if it is here.
 
-    Args:
-        data: the section.
-
     Returns:
         The reason; empty where images are held out, as far as is known here, or need not be.
     """

@@ -33,7 +33,6 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """The bytes of a regular file; never waits for a FIFO or drains a device.
 
     Args:
-        path: the file.
         limit: largest size, bytes.
 
     Raises:

@@ -9,7 +9,6 @@ def counted(number: int, thing: str) -> str:
     """``1 photo``, ``2 photos``.
 
     Args:
-        number: of them.
         thing: one of them; its plural ends in s.
     """
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

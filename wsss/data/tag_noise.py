@@ -31,7 +31,6 @@ def noisy_tags(
         image: id.
         tags: 0-based classes to start from.
         given: the tags of the data set.
-        names: of the classes.
         noise: what is removed and added.
     """
     draws = {k: _uniform(noise.seed, image, "removed", names[k]) for k in tags}

@@ -181,7 +181,6 @@ def draw(pen: Pen, at: Placement, rng: np.random.Generator, light: float) -> Lay
     """Rasterise the parts of ``pen`` and shade them.
 
     Args:
-        pen: the object.
         at: its placement on the canvas.
         rng: source of its surface texture.
         light: side the light comes from, -1 (left) to 1 (right).

@@ -38,7 +38,6 @@ def generate(
         seed: seed of the scenes, not negative.
         train: number of training images, at least 1.
         val: number of held-out images, at least 1.
-        progress: show a bar.
 
     Raises:
         ValueError: a seed or count is out of range.

@@ -41,7 +41,6 @@ class DinoEncoder:
         model: timm's `VisionTransformer` with the weights.
         digest: sha256 over weights and sizes.
         precision: type of the weights of linear maps; see `wsss.clip.encoder.ClipEncoder`.
-        device: of the computation.
     """
 
     normalization: tuple[Channels, Channels] = (IMAGENET_MEAN, IMAGENET_STD)

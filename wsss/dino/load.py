@@ -29,7 +29,6 @@ def configured(
     """The encoder of the section ``dino``.
 
     Args:
-        config: model, weights, precision.
         cache: folder for downloaded weights; None: the hub's own.
         device: of the encoder; ``auto`` picks one.
 
@@ -52,7 +51,6 @@ def load_dino(
         pretrained: a tag of the named model (``lvd142m``), a weight file (safetensors, or a state
             dict that ``torch.load(weights_only=True)`` accepts) with the names of the release, of
             transformers or of timm, or ``random`` (seeded; tests).
-        cache_dir: where downloads are stored.
 
     Returns:
         timm's model in evaluation mode, frozen, float32, on the CPU; and a sha256 over its weights

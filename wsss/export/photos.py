@@ -35,7 +35,6 @@ class PhotoWriter:
         """Write a photo; gives its name below the folder.
 
         Args:
-            sample: the photo.
             name: without an ending; empty: its id.
 
         Raises:

@@ -30,8 +30,6 @@ def export(form: Form, task: ExportTask, out: Path, *, overwrite: bool = False) 
     """Write all masks; nothing is left of an export that fails.
 
     Args:
-        form: the format.
-        task: what is exported.
         out: folder to write; of CVAT the archive, which gets the ending .zip if it has none.
         overwrite: replace an older export.
 

@@ -81,7 +81,6 @@ def open_run(run: Path, product: Product, splits: Sequence[Split] = SPLITS) -> M
 
     Args:
         run: a folder of results, ``results/<name>``, or the folder that has ``results``.
-        product: which masks.
         splits: of these, those that have masks.
 
     Raises:

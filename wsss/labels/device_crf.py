@@ -33,7 +33,6 @@ def label_maps_on(
     """Id and `wsss.labels.prediction.label_maps` of each prediction, in their order.
 
     Args:
-        device: of torch.
         predictions: id and prediction.
         crf: settings, with backend torch.
 

@@ -48,7 +48,6 @@ def batch_posterior(
     Args:
         unary: energies [labels, h, w] of each image; sizes and numbers of labels may differ.
         images: [h, w, 3], as the appearance kernel sees them, on the device of the energies.
-        config: kernels and iterations.
 
     Returns:
         On the device of the energies; sums to one over the labels of an image.

@@ -46,10 +46,7 @@ def planes_item(
 
     Args:
         image: its id.
-        prediction: what the network says.
-        crf: settings.
         size: height and width, pixels.
-        key: of the item.
     """
     arrays: dict[str, np.ndarray] = {}
     inputs = crf_inputs(prediction, crf)

@@ -36,7 +36,6 @@ def candidates(
     """Select the labels that enter the CRF, whose time grows with their number.
 
     Args:
-        probabilities: of all labels.
         which: ``crf_labels`` of the sections ``infer`` and ``predict``; None: no CRF follows, and
             no plane is kept.
     """

@@ -79,7 +79,6 @@ def write_predictions(
     Label maps that an earlier run made from the same things are copied.
 
     Args:
-        job: the shard.
         predict: gives the predictions of some images.
         key: digest of all that a prediction depends on, but the image.
         device: of the network. On a GPU the CRF with the backend torch runs there, too.
@@ -146,7 +145,6 @@ def finish(job: PredictionJob, path: Path, *, max_pixels: int) -> None:
     The shard has the keys and the provenance that the other job gave it.
 
     Args:
-        job: the shard.
         path: what `write_predictions` wrote to ``planes_to``.
         max_pixels: see `wsss.data.images.read.read_image`.
 

@@ -47,7 +47,6 @@ def label_means(
 
     Args:
         posterior: of all labels, background first; brought to ``size`` one label at a time.
-        proposals: of the image.
         size: height and width of the image, pixels.
     """
     means = np.zeros((len(proposals), len(posterior)))

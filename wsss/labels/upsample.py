@@ -62,7 +62,6 @@ class RunningShrink:
 
         Args:
             rows: where the stripe lies in the maps.
-            stripe: values there.
         """
         _, height, width = self.maps.shape
         first, last = int(rows.start / self._step), -int(-rows.stop // self._step)

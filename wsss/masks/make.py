@@ -55,7 +55,6 @@ def make_mask(task: MaskTask, *, config: MasksConfig, max_pixels: int) -> Pseudo
     The photo is opened only for PAR or the CRF of an image that has classes.
 
     Args:
-        task: the image.
         config: section ``masks``.
         max_pixels: passed to `read_image`.
 

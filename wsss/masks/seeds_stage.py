@@ -43,15 +43,11 @@ def run(
     ignore band), both uint8 [H, W], and the attributes of pseudo masks.
 
     Args:
-        manifest_dir: what ingest wrote.
-        split: of the shard.
         cam_shard: the CAMs; those after the affinity are used where the shard has them.
         out: shard of kind ``seeds`` to write.
         png: folder to write ``label/<id>.png`` and ``train/<id>.png`` to.
         max_pixels: largest photo that is read.
-        cams: the CAM source.
         seeds: background rule and CRF.
-        compute: workers.
 
     Raises:
         ArtifactError: the shard is missing or damaged, or does not fit the manifest or the photos.

@@ -46,7 +46,6 @@ def run(
     does not depend on the number of workers or shards.
 
     Args:
-        manifest_dir: what ingest wrote.
         scores: shard of kind ``scores``; of kind ``cams`` where no refiner is configured.
         out: shard of kind ``masks`` to write.
         png: folder to write ``label/<id>.png`` and ``train/<id>.png`` to, palette PNGs; an older
@@ -54,7 +53,6 @@ def run(
         supervision: the scores must come from a run of the same.
         max_pixels: largest photo that is read.
         masks: background rule, PAR, CRF, proposals and ignore band.
-        compute: workers.
 
     Raises:
         ArtifactError: the shard is missing or damaged, or does not fit the manifest, the photos or

@@ -49,17 +49,14 @@ def write_products(
     on the number of workers.
 
     Args:
-        out: shard to write.
         png: folder to write ``label/<id>.png`` and ``train/<id>.png`` to; an older one is replaced.
             A listing of it is written next to it.
         samples: the images, in the order of the shard.
-        provenance: of the shard.
         input_key: key of the item that an image is made from.
         task: gives the input of ``work``; called in this process.
         work: makes the label maps; sent to other processes.
         crf: of ``work``, decides with ``par`` whether several processes are worth their start.
         par: ``work`` refines with PAR.
-        workers: most processes.
 
     Raises:
         ArtifactError: an image's id is no file name, or ``png`` is a folder of something else,

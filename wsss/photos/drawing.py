@@ -90,9 +90,6 @@ def draw_task(
     """Draw a photo of a run; also gives the share of its pixels whose label is unsure.
 
     Args:
-        task: the photo.
-        folder: of results.
-        palette: of its labels.
         max_pixels: largest photo that is read.
 
     Raises:
@@ -123,8 +120,6 @@ def draw(
     Args:
         image: the id, which names the files.
         photo: RGB.
-        labels: its mask.
-        folder: of results.
         palette: RGB of each label.
     """
     colours = tuple(map(tuple, palette.tolist()))

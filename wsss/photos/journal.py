@@ -1,7 +1,8 @@
 """What was drawn into a folder of results, noted photo by photo: a line of JSON for each.
 
 A rerun draws only the photos that changed. An interrupted run, even one that was killed, continues
-after the photos that are noted.
+after the photos that are noted. What writes raises `WriteError` where there is no space or no right
+to write.
 """
 
 from __future__ import annotations
@@ -51,31 +52,19 @@ class Journal:
         return entries
 
     def begin(self) -> None:
-        """Make the file, if it is not there.
-
-        Raises:
-            WriteError: there is no space or no right to write.
-        """
+        """Make the file, if it is not there."""
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()
 
     def add(self, entry: Entry) -> None:
-        """Note a photo whose files are written.
-
-        Raises:
-            WriteError: there is no space or no right to write.
-        """
+        """Note a photo whose files are written."""
         # The line break comes first: half a line, which a killed process left, ends there.
         with self._lock, writing(self.path), self.path.open("ab") as stream:
             stream.write(b"\n" + _line(entry))
 
     def replace(self, entries: Iterable[Entry]) -> None:
-        """Note these photos and no others.
-
-        Raises:
-            WriteError: there is no space or no right to write.
-        """
+        """Note these photos and no others."""
         lines = (_line(entry).decode() for entry in entries)
         write_text(self.path, "".join(f"{line}\n" for line in lines))
 

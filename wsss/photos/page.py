@@ -28,8 +28,6 @@ def gallery_html(
     """The page, which shows pictures in ``folder`` alone; it links to the photos.
 
     Args:
-        title: of the page.
-        entries: the photos.
         classes: names and colours of labels.
         folder: of results, in which the page will lie.
         left_out: photos without a mask; the page names them and says why.

@@ -56,7 +56,6 @@ def predict_photos(
     Args:
         photos: a folder, or one photo.
         weights: checkpoint of a segmenter, or the folder of the segmenter or of its run.
-        out: folder to write.
         crf: refine the probabilities with a dense CRF.
         long_side: larger photos are scaled to this side for the network; masks have the size of
             the photo.

@@ -49,7 +49,6 @@ def photo_settings(
     """The configuration, with absolute paths, so that it is true in every folder.
 
     Args:
-        folder: of the photos.
         recipe: see `RECIPES`.
         tags: the table; None: ``tags.csv`` in the folder.
         classes: names; None: all tags of the table.

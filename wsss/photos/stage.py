@@ -40,14 +40,11 @@ def run(
     photos that are gone are removed.
 
     Args:
-        manifest_dir: what ingest wrote.
-        masks: shards of pseudo masks.
         cams: shards of CAMs, for CLIP's probabilities.
         folder: to write to. Labels keep ids and colours of its class table.
         record: file to write that says what the folder shows.
         name: of the run, as title.
         max_pixels: largest photo that is read.
-        compute: workers.
 
     Raises:
         ArtifactError: a shard or the class table is damaged, or a mask does not fit its photo.

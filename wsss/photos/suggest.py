@@ -44,13 +44,10 @@ def suggest_tags(
     each photo at the size of its training: the class token knows no other.
 
     Args:
-        folder: of the photos.
         words: to choose from.
         out: table to write (CSV); readers of tags take its columns image and tags.
         cache: folder for weights and text embeddings.
-        clip: the encoder.
         threshold: least probability of a tag.
-        device: of the encoder.
         precision: as ``compute.precision``.
 
     Returns:

@@ -1,4 +1,7 @@
-"""Write a folder of results: masks, overlays, thumbnails, tables and the page."""
+"""Write a folder of results: masks, overlays, thumbnails, tables and the page.
+
+What writes raises `WriteError` where there is no space or no right to write.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,6 @@ class ResultTree:
     """A folder of results, and what was drawn into it before.
 
     Args:
-        folder: of results.
         record: file that says what it shows.
     """
 
@@ -47,19 +49,11 @@ class ResultTree:
         }
 
     def begin(self) -> None:
-        """Mark the folder as one of results, before the first photo is drawn.
-
-        Raises:
-            WriteError: there is no space or no right to write.
-        """
+        """Mark the folder as one of results, before the first photo is drawn."""
         self._journal.begin()
 
     def add(self, entry: Entry) -> None:
-        """Note a photo that was drawn, so that an interrupted run continues after it.
-
-        Raises:
-            WriteError: there is no space or no right to write.
-        """
+        """Note a photo that was drawn, so that an interrupted run continues after it."""
         self._journal.add(entry)
 
     def finish(
@@ -73,14 +67,9 @@ class ResultTree:
         """Remove the files of photos that are gone; write tables, page and record.
 
         Args:
-            title: of the page.
-            entries: all photos.
             classes: names and colours of labels.
             provenance: how the files are made.
             left_out: photos without a mask, which the page lists.
-
-        Raises:
-            WriteError: there is no space or no right to write.
         """
         self._remove_gone({path for entry in entries for path in entry.files})
         pages = {

@@ -25,9 +25,6 @@ def remove_dead_locks(folder: Path) -> bool:
     Engines of other machines cannot be seen on every file system: after one of them, the locks
     stay. They stay as well where the file system has no locks.
 
-    Args:
-        folder: where the engine runs.
-
     Returns:
         Whether locks were removed.
     """

@@ -88,7 +88,6 @@ def job_of(
     """What the jobs of a stage are given.
 
     Args:
-        stage: its name.
         config: the configuration of the run.
         rows: instead of values of the configuration: the files of records of each row of a table.
         files: see `Job`.

@@ -40,7 +40,6 @@ class PhotoRun:
 
     Args:
         config: see `wsss.photos.settings.photo_settings`.
-        out: folder of results.
         cores: ``all`` or a number.
     """
 
@@ -162,7 +161,6 @@ def lasting_classes(out: Path, names: tuple[str, ...]) -> list[str]:
 
     Args:
         out: folder of results; need not exist.
-        names: of the photos' tags.
 
     Raises:
         ArtifactError: the class table there is damaged.
@@ -176,7 +174,6 @@ def results_folder(photos: Path, out: Path | None, *, ending: str = "masks") -> 
     Args:
         photos: a folder, or one photo.
         out: as the user said; None: the name of the photos with an ending.
-        ending: of that name.
 
     Raises:
         ConfigError: it lies among the photos, where masks would be taken for photos.
@@ -230,7 +227,6 @@ def refuse_other_photos(out: Path, photos: Path) -> None:
 
     Args:
         out: folder of results; need not exist.
-        photos: their folder.
 
     Raises:
         ConfigError: the results there are those of another folder, which still exists.

@@ -39,7 +39,6 @@ class Plan:
 
     Args:
         config: what the engine reads now.
-        rules: files of the workflow.
         is_job: whether it was started for a job.
 
     Raises:
@@ -92,7 +91,6 @@ class Plan:
         """The path of what the jobs of a stage are given; the engine decides it once.
 
         Args:
-            stage: its name.
             run: the name of the run.
             config: the configuration of the run.
             rows: see `wsss.pipeline.job.job_of`.

@@ -165,9 +165,6 @@ class RunProgress:
         """A line per running job, with its steps and the time left as its log says.
 
         Of many, those whose logs have progress come first, and the last line counts the others.
-
-        Args:
-            width: columns of the screen.
         """
         for running in self._running.values():
             running.read_progress()

@@ -199,7 +199,6 @@ def show_run(
     changes.
 
     Args:
-        logger: the engine's.
         expected: see `Screen`.
         names_runs: see `Screen`.
         shows_progress: whether the jobs are shown.

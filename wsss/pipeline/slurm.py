@@ -55,9 +55,6 @@ _STATES_IN_LOGS = {
 def queued_jobs_message(folder: Path) -> str:
     """Why an engine must not start yet in a folder, before it has submitted anything.
 
-    Args:
-        folder: where the engine runs.
-
     Returns:
         The jobs in the queue and what to do about them; empty without such jobs or without Slurm.
     """
@@ -85,9 +82,6 @@ def queued_jobs_message(folder: Path) -> str:
 
 def slurm_remedies(engine_text: str) -> list[tuple[frozenset[str], str]]:
     """Why Slurm ended jobs, and what to do.
-
-    Args:
-        engine_text: what the engine wrote.
 
     Returns:
         The rules of a job, one or those of a group, and a line on them: once per way in which Slurm

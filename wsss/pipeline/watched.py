@@ -34,9 +34,6 @@ def data_state(data: DataConfig, folder: str, test_list: str = "", *, remember: 
     """The state of the images, lists and tags that ingest reads; that of the demo never changes.
 
     Args:
-        data: the data set.
-        folder: that ingest writes.
-        test_list: as of ingest.
         remember: see `wsss.artifacts.watch.state`.
     """
     if data.kind == "demo":
@@ -82,7 +79,6 @@ def file_contents(paths: Iterable[str], runs: Iterable[str] = (), *, remember: b
     """Name and sha256 of each file.
 
     Args:
-        paths: the files.
         runs: folders below ``results`` that rules fill. Their files are left out: Snakemake itself
             watches what its rules make.
         remember: note digests of large files on disk, which saves reading them again.

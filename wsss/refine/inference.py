@@ -206,7 +206,6 @@ def slide(
         images: normalised.
         window: side, pixels; None for the whole image.
         stride: between windows, which are moved back inside at the far edges; None for the window.
-        patch: of the network.
         labels: whose logits are used; None for all.
         batch: windows per call of the network, at least one of each image.
 

@@ -40,7 +40,6 @@ class ShardSet:
     """The images of some shards of one kind; use as a context manager.
 
     Args:
-        paths: the shards.
         samples: the images that they may hold: those of one split.
 
     Raises:

@@ -96,7 +96,6 @@ def build_refiner(
 
     Args:
         encoder_input: the encoder that ``clip`` describes.
-        classes: the data set's classes.
         clip: its template of prompts is read.
         cams: how the CAMs are computed.
         refine: method, options and side of the training crop.
@@ -136,11 +135,7 @@ def load_encoders(
     """The frozen encoders besides CLIP that the configured method reads, by name.
 
     Args:
-        refine: which method.
-        cams: which affinity.
         sections: of these encoders, by name.
-        cache: folder for downloads.
-        device: of the computation.
 
     Raises:
         ValueError: an encoder's model cannot be built, or its weights cannot be had.
@@ -211,7 +206,6 @@ def from_checkpoint(
         checkpoint: what ``wsss refine-train`` or ``refine-import`` wrote.
         clip: the encoder's model; None loads the one that it was trained with.
         infer: scales, mirroring, windows; None: the defaults.
-        device: of the computation.
         cache: folder for downloaded weights and text embeddings.
 
     Raises:

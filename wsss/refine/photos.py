@@ -30,9 +30,7 @@ def on_photos(
     decoded ahead, and used one by one.
 
     Args:
-        inputs: reads photos.
         subjects: sample, and what the function is given with the photo.
-        function: of photo and subject.
         in_turn: one at a time in any case (it draws random numbers).
     """
 

@@ -45,16 +45,13 @@ def predict(
     settings of ``masks.crf``.
 
     Args:
-        manifest_dir: what ingest wrote.
         split: ``train`` or ``val``.
         shard: part and number of parts, 1-based.
         checkpoint: what `wsss.refine.stage.train` wrote.
         out: shard of kind ``predictions`` to write.
         cache: folder for downloads and text embeddings.
         planes_to, planes: see `wsss.retrain.predict.run`.
-        infer: how photos are predicted.
         crf: ``masks.crf``.
-        sections: see there.
 
     Raises:
         ArtifactError: the checkpoint is missing, damaged, or of another refiner, or ``planes`` are

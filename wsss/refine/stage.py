@@ -57,7 +57,6 @@ def train(
     batch, and only the first one writes.
 
     Args:
-        manifest_dir: what ingest wrote.
         shards: CAM shards that together hold every training image; with ``supervision: masks``
             those of `wsss.score.truth.training_masks`.
         out: checkpoint to write (safetensors).
@@ -66,8 +65,6 @@ def train(
         cache: folder for downloads and text embeddings.
         seed_shards: seed shards of every training image, for a refiner that learns from seeds.
         efficiency: JSON to write what the training cost to.
-        seed: of the run.
-        sections: see there.
 
     Raises:
         ArtifactError: a shard is missing or damaged, or a training image has no CAM or no seed.
@@ -163,14 +160,11 @@ def apply(
     ``background`` float16 [h, w], and the attributes ``classes``, ``grid``, ``size`` and ``split``.
 
     Args:
-        manifest_dir: what ingest wrote.
         split: to which the shard belongs.
-        cam_shard: the CAM shard.
         checkpoint: what `train` wrote.
         out: shard of kind ``scores`` to write.
         cache: see `train`.
         infer: what is asked of the refiner.
-        sections: see there.
 
     Raises:
         ArtifactError: the shard or the checkpoint is missing, damaged, or of another split or

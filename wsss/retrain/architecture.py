@@ -98,7 +98,6 @@ def model_config(
         loss: ``SharedCrossEntropy`` where several processes share a batch.
         label_smoothing: ``retrain.label_smoothing``.
         clip: the tower of `clip-vit`; this and the next two are not read for the others.
-        frozen_clip: it keeps its weights.
         clip_stem: ``retrain.clip_stem``.
 
     Raises:

@@ -17,9 +17,7 @@ def attention_bytes(backbone: Any, height: int, width: int) -> int:
     Scores and softmax of all heads of one block. A network without attention has 0.
 
     Args:
-        backbone: of mmsegmentation, or ours.
         height: of what enters the network, whole patches, pixels.
-        width: see there.
     """
     return 4 * _COPIES * _largest_matrix(backbone, height, width)
 
@@ -46,7 +44,6 @@ def refuse_too_large(
     """Refuse photos whose attention does not fit into memory, before the work starts.
 
     Args:
-        samples: the photos.
         bytes_of: memory for the attention at a photo's height and width.
         remedy: what a person can do.
 

@@ -42,9 +42,7 @@ class PseudoMaskDataset(BaseSegDataset):  # type: ignore[misc]
     once, before workers start, and kept in memory.
 
     Args:
-        manifest_dir: folder that ingest wrote.
         masks: shards that together hold every training image.
-        seed: the run's seed.
         max_pixels: passed to `read_image`.
         kind: of the shards; ``truth_masks`` for full supervision.
         corrected: shard of kind ``corrected_masks``, whose masks stand in for those of the same

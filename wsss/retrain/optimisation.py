@@ -32,7 +32,6 @@ def optimisation(retrain: RetrainConfig, *, bfloat16: bool = False) -> dict[str,
     """``optim_wrapper`` and ``param_scheduler`` of an mmengine config.
 
     Args:
-        retrain: network and recipe.
         bfloat16: multiply in bfloat16.
 
     Raises:

@@ -58,18 +58,14 @@ def run(
     dense CRF with the settings of ``predict.crf_settings``, or else of ``masks.crf``).
 
     Args:
-        manifest_dir: folder that ingest wrote.
         split: ``train`` or ``val``.
         shard: part and number of parts, 1-based.
         checkpoint: what `wsss.retrain.train.train` wrote.
-        out: the shard.
         planes_to: file to write instead of the shard: what a job on CPUs makes it from.
         planes: such a file, from which the shard is made; the network does not run.
         supervision: the checkpoint must have been trained so.
         max_pixels: see `read_image`.
         crf: settings of the masks' dense CRF.
-        retrain: the network.
-        predict: scales, windows and CRF.
         compute: device, batch and workers; changes no label.
 
     Raises:

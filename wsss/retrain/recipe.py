@@ -53,19 +53,14 @@ def training_config(
     """Build the mmengine config of a training run.
 
     Args:
-        retrain: network and recipe.
-        seed: the run's seed.
         max_pixels: see `read_image`.
         workers: processes that load data; 1: the training itself does.
         labels: names of the labels, background first.
-        manifest_dir: folder that ingest wrote.
         masks: mask shards of the train split.
-        kind: of these shards.
         corrected: shard of corrected masks that stand in for some of them, or None.
         work: folder of resumable checkpoints and logs.
         init: backbone checkpoint to start from, or None.
         clip: the tower of `clip-vit`.
-        device: where one process trains.
         devices: number of processes that share the global batch.
         bfloat16: multiply in bfloat16.
 

@@ -56,7 +56,6 @@ class Resized:
     """A map at another size, bilinearly.
 
     Args:
-        source: the map.
         size: height and width of the result.
         align_corners: as for ``F.interpolate``.
     """
@@ -127,7 +126,6 @@ class Windows:
     Args:
         size: height and width of the map; windows may reach over its lower and right edges.
         tops: first rows of the windows, ascending.
-        side: height of a window.
         band: all windows at one of the ``tops``.
     """
 

@@ -163,11 +163,7 @@ _STEP = re.compile(r"iter_(\d+)\.pth")
 
 @HOOKS.register_module()
 class StepSeedHook(Hook):  # type: ignore[misc]
-    """Seed dropout and drop path anew at every step, from (seed, step, device).
-
-    Args:
-        seed: the run's seed.
-    """
+    """Seed dropout and drop path anew at every step, from (seed, step, device)."""
 
     priority = "VERY_HIGH"
 

@@ -63,7 +63,6 @@ def segmenter_facts(
 
     Args:
         network: as trained, or to be trained.
-        retrain: its configuration.
         predict: how its run predicts: whoever loads the checkpoint predicts alike.
         labels: names, background first.
         clip: the tower of `clip-vit`.
@@ -99,8 +98,6 @@ class Segmenter:
 
     Args:
         model: an encoder-decoder of mmsegmentation with its weights.
-        facts: what belongs to it.
-        device: where it runs.
 
     Raises:
         ValueError: the window is no multiple of the network's patch.

@@ -60,7 +60,6 @@ class StripedInference:
 
         Args:
             photo: RGB, on the network's device.
-            labels: of the network.
             multi: the mean over all scales and mirroring; otherwise one pass at scale 1.
         """
         height, width = size = (photo.shape[0], photo.shape[1])

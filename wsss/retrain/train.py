@@ -65,7 +65,6 @@ def train(
     batch, and only the first one writes.
 
     Args:
-        manifest_dir: folder that ingest wrote.
         masks: shards of kind ``masks`` that together hold every training image; with
             ``supervision: masks`` of kind ``truth_masks``.
         out: safetensors checkpoint of the whole network, in mmsegmentation's naming.
@@ -75,12 +74,10 @@ def train(
         cache: folder for downloaded weights of a CLIP; None: open_clip's own.
         corrected: shard of kind ``corrected_masks``, which ``retrain.corrected`` asks for: its
             masks stand in for those of the same images.
-        seed: the run's seed.
         supervision: decides what masks may be learned from.
         max_pixels: see `read_image`.
         model: ``clip.model``; this and the next are read for `clip-vit` alone.
         pretrained: ``clip.pretrained``.
-        retrain: network and recipe.
         predict: noted in the checkpoint, for whoever loads it; does not influence the weights.
         compute: device and workers; does not influence the weights.
 

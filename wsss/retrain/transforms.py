@@ -22,7 +22,6 @@ class RandomOwnScale(BaseTransform):  # type: ignore[misc]
         ratio_range: lowest and highest factor, between which all are equally likely.
         choices: factors, one of which is drawn instead; empty for the range.
         short_side: pixels that factor 1 gives the shorter side; None for the image's own size.
-        interpolation: of the image.
     """
 
     def __init__(

@@ -60,7 +60,6 @@ def write_image_counts(
     Args:
         records: the file of the records.
         rows: by name.
-        provenance: of the records.
         tags: 0-based classes of each image.
         class_mean: which labels count in the mean IoU.
         resamples: draws of the images; 0 = no interval.
@@ -81,7 +80,6 @@ def read_image_counts(record: Record, records: Path) -> CountTable:
 
     Args:
         record: one of those in ``records``.
-        records: its file.
 
     Raises:
         ArtifactError: the record has none, or the file is missing, damaged or another one.

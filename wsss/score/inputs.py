@@ -64,7 +64,6 @@ class Inputs:
         """Match shards, manifest and truth.
 
         Args:
-            data: where the truth lies.
             tag_noise: whether the tags in use are the given ones.
             manifest_dir: what ingest wrote, or tag-noise.
             split: ``train`` or ``val``.
@@ -134,7 +133,6 @@ def truth_digest(data: DataConfig, manifest: Manifest, split: str) -> str:
     """The digest of the truth of a split, as it stands in the inputs of its scores.
 
     Args:
-        data: where the truth lies.
         manifest: the images of the split.
         split: ``train`` or ``val``.
 

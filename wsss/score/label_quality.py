@@ -77,13 +77,10 @@ def run(
         checkpoint: of the refiner; the states lie next to it.
         out: CSV to write: a row per step with ``step``, ``images``, ``miou``, ``labelled`` (share
             of the pixels with a truth that have a label), and the IoU of each label.
-        picture: curve to write.
         cache: folder for weights, text embeddings and labels of whole images.
         seed_shards: seed shards of the train split, for a refiner that learns from seeds.
         images: training images, spread over the classes; cut to whole batches.
-        seed: of the run.
         data: the data set, where its truth lies.
-        sections: see there.
 
     Raises:
         ArtifactError: no states were kept, or they are of another training; a shard is damaged.

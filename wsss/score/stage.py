@@ -68,13 +68,11 @@ def run(
     - Predictions (refiner_prediction, segmenter): a record for each protocol of the shards.
 
     Args:
-        product: what the shards hold.
         manifest_dir: what ingest wrote, or tag-noise.
         split: ``train`` or ``val``.
         shards: the shards of the split, together holding exactly its images; none for ``blob``.
         out: JSON file to write.
         settings: what the stage ``score_<product>`` reads.
-        workers: processes.
 
     Returns:
         The records that were written.

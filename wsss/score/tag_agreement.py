@@ -65,7 +65,6 @@ def compare_with_tags(
     """Compare the labels that were counted in each image's truth with its tags.
 
     Args:
-        table: confusion counts of images.
         tags: image id → 0-based classes.
         labels: names, background first.
         truth: where the truth lies, for messages.

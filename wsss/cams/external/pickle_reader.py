@@ -149,7 +149,6 @@ class DtypeStandIn:
 
         Args:
             raw: as many bytes as type and shape need; text of Python 2 counts as bytes.
-            shape: of the array.
             fortran: whether the first index changes fastest.
         """
         content = raw.encode("latin1") if isinstance(raw, str) else raw

@@ -57,7 +57,6 @@ def read_external_cams(
     """Read the seeds of one image.
 
     Args:
-        path: the file.
         layout: see the module.
         tags: the image's classes, in the order of the maps.
         size: height and width of the image, pixels.

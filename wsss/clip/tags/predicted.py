@@ -39,12 +39,10 @@ def write_probabilities(
 
     Args:
         out: shard of kind ``tags`` to write.
-        samples: the photographs.
         classes: prompt words and background words.
         cache: folder for weights and text embeddings.
         max_pixels: largest photograph that is read.
         clip: the encoder, its input and the template of the prompts.
-        device: of the encoder.
 
     Returns:
         sha256 of the weights, by name.

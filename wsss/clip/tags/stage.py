@@ -50,13 +50,10 @@ def run(
     As at ingest, a training image without a tag is left out. The manifest is written last.
 
     Args:
-        given_dir: what ingest wrote.
-        out: the folder to write.
         cache: folder for weights and text embeddings.
         tag_noise: what happens to the tags.
         max_pixels: largest photograph that CLIP is shown.
         clip: the encoder that predicts tags.
-        compute: its device.
 
     Raises:
         ArtifactError: the manifest is missing or damaged.

@@ -48,11 +48,7 @@ def enriched_bank(
     """Class and background texts; the classes are enriched as configured (eq. 4).
 
     Args:
-        clip: the model.
         classes: names, prompt words and backgrounds.
-        template: of the prompts.
-        tse: settings.
-        cache_dir: stores embeddings.
 
     Raises:
         KnowledgeError: a class has no description.
@@ -86,12 +82,10 @@ def attribute_bank(
     """Embed the sentences of all classes and cluster them (eq. 1).
 
     Args:
-        clip: the model.
         sentences: by class.
         template: of the prompt that precedes a sentence where ``tse.prefix`` is ``class``. If the
             sentence already begins with it, it is not repeated.
         tse: prefix and number of clusters.
-        cache_dir: stores embeddings.
     """
     texts, class_index = [], []
     for index, (name, lines) in enumerate(sentences.items()):
@@ -116,7 +110,6 @@ def attribute_weights(
     Args:
         texts: unit vectors of the classes.
         attributes: centres of the bank.
-        tse: settings.
     """
     if tse.centering:
         texts = F.normalize(texts - texts.mean(0), dim=-1)
@@ -140,7 +133,6 @@ def enrich(
     Args:
         texts: unit vectors.
         attributes: centres of the bank.
-        tse: settings.
     """
     mean = attributes.mean(0, keepdim=True)
     if tse.form == "mean":

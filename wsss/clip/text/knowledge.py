@@ -113,7 +113,6 @@ def parse(text: str, where: str, *, class_names: Sequence[str] = ()) -> Knowledg
     are removed. Text before the first class is ignored.
 
     Args:
-        text: the text.
         where: source of the text, for messages.
         class_names: headings even without a mark; if there is one alone, text without a heading
             describes it.

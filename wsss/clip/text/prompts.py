@@ -17,7 +17,6 @@ class LearnablePrompt(nn.Module):
 
     Args:
         count: number of vectors; 0 leaves the texts as they are.
-        width: of a token embedding.
         std: deviation of the normal distribution, cut at two, from which they are drawn.
     """
 

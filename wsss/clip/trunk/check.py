@@ -84,7 +84,6 @@ def refuse_pooled(tower: Tower, what: str, remedy: str) -> None:
     """Refuse an image tower whose patches are not in the space of the texts.
 
     Args:
-        tower: of the model.
         what: needs them, with its verb, for the message.
         remedy: the settings that do without.
 

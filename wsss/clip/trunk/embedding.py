@@ -17,9 +17,7 @@ class TokenEmbedding:
     """Patches, class token and positions of an image tower.
 
     Args:
-        trunk: the tower.
         rounding: precision to which the resized positional table is rounded.
-        device: of the computation.
     """
 
     def __init__(self, trunk: Trunk, rounding: Rounding, device: torch.device) -> None:

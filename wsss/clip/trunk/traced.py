@@ -69,7 +69,6 @@ def run_traced_last_block(
     """Run a block and pool its patches, ready for gradients of scores.
 
     Args:
-        block: the last block.
         pool: makes the input of the visual projection of the patches' tokens.
         tokens: output of the block before; patches last.
         patches: their number.

@@ -21,9 +21,7 @@ def check_configured(data: DataConfig, *, decode: bool = False, workers: int = 1
     """Check only what a configuration reads: its lists or parts, and their tags.
 
     Args:
-        data: the data set.
         decode: decode every image in full, instead of reading headers.
-        workers: number of processes.
 
     Raises:
         DataError: the folder does not exist or has another layout, or the contents of the data set

@@ -24,10 +24,8 @@ def check_coco(
     """Check the instances JSON files, their categories and counts, and the images.
 
     Args:
-        root: the data set's folder.
         parts: ``train``, ``val``.
         decode: decode every image in full, instead of reading headers.
-        workers: number of processes.
 
     Raises:
         DataError: there is no such folder.

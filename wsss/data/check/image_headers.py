@@ -40,10 +40,8 @@ def check_images(
         report: receives one problem of each kind.
         sizes: file → stated (width, height); None if none is stated.
         source: the download that contains the files.
-        stated_by: who states the sizes.
         binding: whether another size is a problem; otherwise it is a note.
         decode: decode every file in full instead of reading headers.
-        workers: number of processes.
     """
     existing = present(sizes)
     missing = [path for path in sizes if path not in existing]

@@ -46,11 +46,9 @@ def check_voc(
     The list ``test`` is checked as well if it exists: images only, as VOC publishes no more of it.
 
     Args:
-        root: the data set's folder.
         lists: names in ImageSets/Segmentation, or text files; known lists must be complete.
         tags: ``xml``, ``masks`` (then XML is not needed), or the path of a table.
         decode: decode every image in full, instead of reading headers.
-        workers: number of processes.
 
     Raises:
         DataError: there is no such folder, or it does not have VOC's layout.

@@ -99,7 +99,6 @@ class PhotoIndex:
     one of another machine: then its last parts count. Hidden files and folders are left out.
 
     Args:
-        root: the folder.
         exclude: folders and files in it that are no photos (masks, tables).
     """
 
@@ -204,7 +203,6 @@ def photo_files(
     """Photos, and files that may be photos.
 
     Args:
-        root: the folder.
         exclude: as of `PhotoIndex`.
         onerror: as of `wsss.artifacts.watch.files_below`.
     """

@@ -89,7 +89,6 @@ class _Reader:
 
     Args:
         lines: of the table, with their ends.
-        delimiter: between cells.
     """
 
     def __init__(self, lines: list[str], delimiter: str) -> None:
@@ -147,12 +146,7 @@ class _Reader:
 
 
 class TagTable:
-    """The tags of a table by image, for data sets whose images come from lists.
-
-    Args:
-        path: the table.
-        reader: reads its cells.
-    """
+    """The tags of a table by image, for data sets whose images come from lists."""
 
     def __init__(self, path: Path, reader: TagReader) -> None:
         self.path = path

@@ -103,7 +103,6 @@ def tag_source(tags: str, root: Path, classes: ClassList) -> Annotations | TagTa
 
     Args:
         tags: ``auto`` or ``xml`` for annotations, or the path of a table.
-        root: the data set's folder.
         classes: the classes of the tags.
 
     Raises:
@@ -130,9 +129,7 @@ def read_list(
     """The images of one list, in its order, whether their files exist or not.
 
     Args:
-        path: the list.
         split: the split of its images.
-        index: the photos in JPEGImages.
         source: gives the tags; None: the images have no tags.
     """
     return [_candidate(line, split, index, source) for line in read_lines(path)]
@@ -143,7 +140,6 @@ def list_ids(name: str, root: Path) -> list[str]:
 
     Args:
         name: a list in ImageSets/Segmentation, or a file.
-        root: the data set's folder.
 
     Raises:
         DataError: there is no such list.

@@ -91,7 +91,6 @@ def decode_all(
         paths: distinct files.
         cache: results of the last ingest; updated.
         max_pixels: larger images are refused.
-        workers: number of processes.
 
     Returns:
         The result of each file, in the order of ``paths``, and how many came from the cache.

@@ -80,10 +80,7 @@ def ingest(
     The manifest is written last: if it exists, the other files are complete.
 
     Args:
-        out: the folder to write.
         variant: published or corrected prompt words.
-        data: the data set.
-        compute: the number of workers.
         test_list: this list instead of the configured ones, as the split ``test``: images to
             predict, which need no tags.
         state: of the files, as the workflow saw them, for the record (`wsss.artifacts.watch`).

@@ -13,11 +13,7 @@ from wsss.pipeline.stages import entry_modules
 
 
 class Expected:
-    """The provenance that stages would give now, by stage and run.
-
-    Args:
-        runs: of the configuration.
-    """
+    """The provenance that stages would give now, by stage and run."""
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
@@ -41,9 +37,6 @@ class Expected:
         """Everything by which an artefact differs from one that were made now, as sentences.
 
         Args:
-            stored: of the artefact.
-            stage: that makes it.
-            run: whose configuration decides.
             inputs: digests of what it is made from, by name; what is missing there is left out.
             weights: digests of the weights that it is made with, as far as they lie in the run.
         """

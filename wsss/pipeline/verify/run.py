@@ -19,7 +19,6 @@ def verify(runs: Runs, name: str, *, quick: bool = False) -> Findings:
     what it was made from. Paths are relative to the working folder, as for the workflow.
 
     Args:
-        runs: of the configuration.
         name: ``results/<run>`` or ``<run>``; a name above several runs stands for all of them.
         quick: read no item of a shard, no PNG of a mask, no photograph and no truth.
 

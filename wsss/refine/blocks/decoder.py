@@ -15,7 +15,6 @@ class TransformerDecoder(nn.Module):
 
     Args:
         labels: classes and the background.
-        width: of the fused features.
         depth: number of blocks.
         heads: of each block.
 
@@ -42,12 +41,7 @@ class TransformerDecoder(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """A pre-norm transformer block with QuickGELU.
-
-    Args:
-        width: of a token.
-        heads: of the attention.
-    """
+    """A pre-norm transformer block with QuickGELU."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

@@ -42,7 +42,6 @@ def encode(
     """Run the encoder once, no further than necessary.
 
     Args:
-        encoder: the frozen encoder.
         images: normalised; sides are multiples of the patch.
         attention_blocks: number of last blocks whose attention is returned.
         last_block: also run the last block in full, ready for Grad-CAM.

@@ -56,7 +56,6 @@ def feature_affinity(
     """Learned affinity between patches.
 
     Args:
-        fused: the fused features.
         temperature: None: ``sigmoid(F^T F)`` of raw dot products, as published, which saturates
             early (eq. 6); else of cosines divided by it.
     """

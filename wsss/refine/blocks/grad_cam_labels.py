@@ -54,7 +54,6 @@ class GradCamRefiner(HeadRefiner[Options, Trained]):
         Eq. 7-16 of docs/methods/weclip.md.
 
         Args:
-            batch: the crops.
             features: of the encoder, as far as `initial_cams` and `refined` need them.
             affinity: A_f where the refinement module takes part, else None.
             sources: see `wsss.cams.affinity.propagate_maps`.

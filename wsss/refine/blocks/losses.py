@@ -48,7 +48,6 @@ def batch_mean(
 
     Args:
         total: of this process; several sums share one message.
-        count: of this process.
         more: added to the count of the batch.
     """
     terms = distributed.all_sum(count)

@@ -62,7 +62,6 @@ class HeadRefiner(Refiner[Options], Generic[Options, Trained]):
 
         Args:
             logits: of the decoder.
-            labels: that it learns.
             affinity: between patches of a training crop, in 0..1.
             pair_labels: labels whose equal pairs the affinity learns.
         """

@@ -31,8 +31,6 @@ def shown_tags(
     """Whether a crop counts as showing the class of each row (``crop_visibility``).
 
     Args:
-        batch: the crops.
-        settings: crop_visibility and visibility_threshold.
         probabilities: of the class on the crop, for ``gated``.
     """
     threshold = settings.visibility_threshold
@@ -58,7 +56,6 @@ def crop_labels(
         maps: refined CAMs in 0..1, one for each row of the batch.
         shown: whether the crop shows the class of a row. Neither foreground nor background is
             learned where a tag that is not there would be.
-        settings: padding and ignore_band.
         images: what the pixel-adaptive refinement sees; None for the images of the batch.
     """
     size = (batch.images.shape[-2], batch.images.shape[-1])

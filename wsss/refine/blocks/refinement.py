@@ -87,7 +87,6 @@ def refined_cams(
             a learned affinity.
         maps: in 0..1.
         image_index: the image of each row, in ascending order.
-        cams: the affinity's settings.
         affinity: A_f; None, as before it is learned: the plain mean of the candidates.
         distance: see `block_distances`.
         sources: see `wsss.cams.affinity.propagate_maps`.

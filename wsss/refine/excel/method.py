@@ -115,8 +115,6 @@ class Excel(HeadRefiner[ExcelOptions, Head]):
         """Label every pixel of crops: 0 background, class + 1, 255 where nothing is to be learned.
 
         Args:
-            batch: the crops.
-            features: of its images.
             related: from `relation`, detached; None before it takes part.
         """
         if related is None and batch.labels is not None:
@@ -166,7 +164,6 @@ class Excel(HeadRefiner[ExcelOptions, Head]):
         """The constant factor of the affinity, from the static tokens; None for plain attention.
 
         Args:
-            images: the crops.
             features: from `encode`, of them.
             static: from `tokens`, where they are at hand.
         """

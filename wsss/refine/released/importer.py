@@ -53,13 +53,10 @@ def import_checkpoint(
     error. A checkpoint of this pipeline is copied.
 
     Args:
-        manifest_dir: what ingest wrote.
         file: the release's file; None: ``refine.checkpoint``.
         out: checkpoint to write (safetensors).
-        cache: folder for downloads.
         report: JSON to write the report to.
         leave_out: beginnings of names that are not needed.
-        sections: see there.
 
     Raises:
         ArtifactError: the file is damaged or does not fit; the message has everything that is

@@ -97,8 +97,6 @@ class CropStream:
     Args:
         cams: the training images and their CAMs, of which a `TruthSet` has none.
         inputs: reads and normalises photos.
-        settings: crop, scale and batch.
-        seed: the run's seed.
         workers: threads that decode and cut ahead.
         labels: reads an image's label map, of any size; None for none.
         padding: label of what lies outside the image.

@@ -42,8 +42,6 @@ def write_efficiency(path: Path, efficiency: Efficiency, training: str) -> None:
     """Atomically write what a training cost as JSON, with a checksum.
 
     Args:
-        path: the file.
-        efficiency: the cost.
         training: digest of the provenance of the training.
     """
     cost = efficiency.model_copy(update={"training": training}).model_dump(mode="json")

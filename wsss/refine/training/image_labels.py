@@ -35,8 +35,6 @@ class ImageLabels:
     """Labels of the training images of a `CamSet`, from their CAMs after the affinity.
 
     Args:
-        cams: the images.
-        inputs: reads photos.
         ignore_band: the ignore band; None for none.
         cache: folder in which they are stored, also for runs with other seeds and settings.
     """

@@ -49,12 +49,10 @@ def train(
     """Train a refiner on crops of the images of ``cams``; on their truth if it is a `TruthSet`.
 
     Args:
-        refiner: freshly built.
         cams: the training images, and their CAMs or their truth.
         seeds: their labels, for a method that needs them.
         settings: crops, optimiser, schedule.
         title: the method's name, for people.
-        seed: the run's seed.
         key: digest of all that decides the result: an interrupted training of another is not
             resumed.
         work: folder of the resumable state.

@@ -67,7 +67,6 @@ class Trainer(Generic[Batch]):
     Args:
         module: what is trained, and nothing else: all of its state is saved and restored.
         settings: steps, learning rate, schedule.
-        seed: the run's seed.
         work: folder of the resumable state.
         key: digest of all that decides the result; the state of another training is not resumed.
         description: shown next to the progress.
@@ -167,7 +166,6 @@ class Trainer(Generic[Batch]):
         """What the training cost so far.
 
         Args:
-            method: name of the refiner.
             trained: parameters that are trained on top of CLIP.
             parameters: of all that a forward pass uses.
         """

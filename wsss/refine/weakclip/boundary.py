@@ -21,7 +21,6 @@ def boundary_crf(settings: BoundaryConfig, cell: int) -> CrfConfig:
     """The CRF on the grid of the loss.
 
     Args:
-        settings: kernels.
         cell: side of a cell of that grid, pixels.
     """
     unit = cell if settings.sigma_unit == "pixels" else 1

@@ -20,7 +20,6 @@ class TextGuidedDecoder(nn.Module):
     """Logits at the finest level, from the pyramid with the match map appended to every level.
 
     Args:
-        width: of the pyramid's maps.
         labels: classes and the background.
         channels: inside.
         dropout: fraction of channels zeroed before the classifier.
@@ -49,7 +48,6 @@ class FeaturePyramid(nn.Module):
     """FPN (Lin et al., CVPR 2017): coarse levels are added to the finer ones.
 
     Args:
-        width: of a level.
         labels: channels of the match map, which is appended to every level.
         channels: channels that come out.
     """
@@ -99,7 +97,6 @@ class SemanticHead(nn.Module):
     classified.
 
     Args:
-        channels: of every level.
         labels: classes and the background.
         dropout: fraction of channels zeroed before the classifier.
     """

@@ -107,7 +107,6 @@ def start_crf(
     Args:
         probabilities: P.
         images: RGB, of the size of P.
-        crf: kernels and iterations.
         allowed: labels that enter an image's CRF; others are 0. None: all.
         pool: processes that share the images. On a GPU the backend torch runs there instead.
 

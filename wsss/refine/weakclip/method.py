@@ -46,7 +46,6 @@ class WeakClip(Refiner[WeakClipOptions]):
     """The refiner; see `wsss.refine.base.Refiner`.
 
     Args:
-        setup: see there.
         network: instead of one with a random head.
     """
 

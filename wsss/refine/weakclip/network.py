@@ -42,9 +42,7 @@ class WeakClipHead(nn.Module):
     Args:
         width: of a token of the image tower.
         embed_dim: width of the joint space of images and texts.
-        text_width: of a token embedding.
         labels: classes and the background.
-        settings: see there.
     """
 
     def __init__(
@@ -78,10 +76,8 @@ class WeakClipNetwork:
     """Towers and head; `trained` is the module of all that learns.
 
     Args:
-        clip: the model.
         encoder: its image tower in the form that does without gradients.
         names: the texts, that of the background first.
-        settings: see there.
         crop: side of a training crop, pixels.
         tokens: token ids of the names; None lets the model's tokenizer make them.
 

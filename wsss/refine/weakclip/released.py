@@ -78,7 +78,6 @@ def import_tensors(
     """Make the state of `WeakClip.trained`.
 
     Args:
-        refiner: freshly built.
         tensors: theirs.
 
     Returns:

@@ -16,12 +16,7 @@ Crop = tuple[Float32[np.ndarray, "labels h w"], UInt8[np.ndarray, "h w 3"]]
 
 
 def smoothed(crop: Crop, *, crf: CrfConfig) -> Float32[np.ndarray, "labels h w"]:
-    """The CRF's posterior, floored at 1e-4 and renormalised (eq. 19 of docs/methods/weakclip.md).
-
-    Args:
-        crop: see there.
-        crf: kernels and iterations.
-    """
+    """The CRF's posterior, floored at 1e-4 and renormalised: eq. 19 of docs/methods/weakclip.md."""
     probs, photo = crop
     energy = -np.log(np.maximum(probs, FLOOR))
     after = np.maximum(posterior(energy, photo, crf), FLOOR)

@@ -67,7 +67,6 @@ class WeClip(GradCamRefiner[WeClipOptions, Head]):
         """Run the frozen encoder as far as the head and `pseudo_labels` need it.
 
         Args:
-            batch: the crops.
             rfm: the refinement module takes part.
         """
         cams, depth, blocks = self.setup.cams, self.encoder.depth, 0
@@ -106,7 +105,6 @@ class WeClip(GradCamRefiner[WeClipOptions, Head]):
         """Y: 0 background, class + 1, 255 where nothing is to be learned (eq. 16).
 
         Args:
-            batch: the crops.
             features: what `encode` gave.
             affinity: A_f where the refinement module takes part, else None.
         """

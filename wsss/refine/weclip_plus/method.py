@@ -175,8 +175,6 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
 
         Args:
             step: 0-based.
-            batch: the crops.
-            probabilities: the network's.
             labels: from CAMs.
         """
         start = self.options.self_training_start
@@ -207,10 +205,7 @@ class WeClipPlus(GradCamRefiner[WeClipPlusOptions, BothHeads]):
         """``loss`` and its parts (eq. 13-16).
 
         Args:
-            batch: the crops.
-            full: what the network gives.
             affinity: A_f.
-            labels: that the network learns.
             pair_labels: labels whose equal pairs the affinity learns.
         """
         options = self.options

@@ -50,7 +50,6 @@ class DeepLabV2Head(BaseDecodeHead):  # type: ignore[misc]
 
     Args:
         dilations: one classifier each.
-        rest: what mmsegmentation's heads take.
     """
 
     def __init__(self, dilations: Sequence[int] = (6, 12, 18, 24), **rest: Any) -> None:

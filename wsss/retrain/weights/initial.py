@@ -60,7 +60,6 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     resized, to the grid of the crop.
 
     Args:
-        backbone: the module to fill.
         path: ``.safetensors``, MXNet's ``.params``, or what `torch.save` wrote (tensors only).
 
     Raises:

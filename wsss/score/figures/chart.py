@@ -31,7 +31,6 @@ def save_chart(figure: Figure, out: Path, files: Sequence[Path]) -> None:
     """Write atomically and without dates or random ids, so that equal data give equal files.
 
     Args:
-        figure: the chart.
         out: picture to write, ``.png`` or ``.svg``.
         files: behind the chart, for its provenance.
     """

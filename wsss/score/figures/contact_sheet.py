@@ -62,12 +62,9 @@ def contact_sheet(
     A column appears when its shards are given (and hold it); the truth when there is any.
 
     Args:
-        manifest_dir: what ingest wrote.
         split: ``train`` or ``val``.
         out: PNG to write.
-        name: of the run.
         supervision: of the run; an upper bound is called so.
-        data: where the truth lies.
         pictures: how many images are shown.
         cams, seeds, masks, refiner, predictions: shards of that split; refiner: its predictions.
 
@@ -131,8 +128,6 @@ def run_title(name: str, supervision: Supervision, predictions: Sequence[Path]) 
     """The name of a run with what taught it; mixed supervision teaches the segmenter alone.
 
     Args:
-        name: of the run.
-        supervision: of the run.
         predictions: shards of the segmenter's predictions; may be none.
     """
     title = with_supervision(name, supervision)
@@ -175,7 +170,6 @@ def shown_truth(
     """The truth of the images of a sheet; None where none is configured.
 
     Args:
-        data: where it lies.
         manifest: the images of the split.
         samples: those of the sheet.
         split: ``train`` or ``val``.

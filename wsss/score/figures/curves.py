@@ -32,7 +32,6 @@ def loss_curve(log: Path, out: Path, title: str = "") -> None:
     Args:
         log: CSV with the columns ``step``, ``loss`` and, perhaps, ``lr``.
         out: picture to write, ``.png`` or ``.svg``.
-        title: above it.
 
     Raises:
         ArtifactError: the log is missing, empty or has other columns.

@@ -54,8 +54,6 @@ def draw_sheet(
         title: first line.
         columns: header of each column.
         rows: the images, top to bottom.
-        legend: the colours that occur.
-        note: last line.
 
     Texts are drawn in one line each, cut to their place; see `wsss.score.figures.fonts` for letters
     that the usual font lacks.

@@ -81,7 +81,6 @@ def resampled(
         tables: counts of runs over the same images.
         class_mean: which labels count in the mean of a draw.
         among: labels over which the mean runs; empty = all.
-        resamples: number of draws.
         seed: of the draws; the same seed and number of images give the same ones.
         block: draws at a time (default: as many as `_WEIGHTS` allows); changes memory alone.
 
@@ -150,7 +149,6 @@ def seeds_interval(
         tables: counts of each seed, two at least, over the same images.
         class_mean: which labels count in the mean of a draw.
         resamples: number of draws; 0 = no interval.
-        seed: of the draws.
 
     Returns:
         None of fewer than two images, of no draws, or of no truth at all.
@@ -195,8 +193,6 @@ def difference(
         second: of another one, over the same images.
         class_mean: which labels count in the mean IoU of both.
         among: labels over which it runs; empty = all.
-        resamples: number of draws.
-        seed: of the draws.
 
     Raises:
         ValueError: fewer than two images, different images, or a mIoU that is undefined.

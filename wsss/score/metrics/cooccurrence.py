@@ -66,7 +66,6 @@ def cooccurrences(
     """The classes that any image is tagged with, in the order of the labels.
 
     Args:
-        table: confusion counts of images.
         tags: image id → 0-based classes.
         partners: at most so many of each class, of `FEWEST_IMAGES` images at least.
     """

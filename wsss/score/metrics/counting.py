@@ -91,10 +91,8 @@ def counter(
     """The function that counts a part of a product.
 
     Args:
-        product: what is scored.
         labels: number of labels, background included.
         background: the configured rule; of class scores.
-        protocols: of predictions.
         boundary_ratio: of `wsss.score.metrics.boundary.BoundaryCounts`; 0 = none.
     """
     source = PRODUCTS[product]
@@ -128,7 +126,6 @@ def count_scores(
         kind: of the shard, ``cams`` or ``scores``.
         array: which of its arrays; an array ``background`` next to it replaces the rule.
         labels: number of labels, background included.
-        background: the configured rule.
         boundary_ratio: of `wsss.score.metrics.boundary.BoundaryCounts`; 0 = none.
     """
     fixed, sweep = Confusion(labels, boundary_ratio=boundary_ratio), Sweep(labels)

@@ -115,7 +115,6 @@ class ImageCounts(Generic[AnyTable]):
 
     Args:
         labels: number of labels, background included.
-        table: what they become.
     """
 
     def __init__(self, labels: int, table: type[AnyTable]) -> None:
@@ -178,9 +177,7 @@ def write_counts(
     """Atomically write the counts of a product's rows, all over the same images.
 
     Args:
-        path: file to write.
         rows: by name, e.g. ``fixed`` or ``single_crf``.
-        provenance: of the counts.
         tags: 0-based classes of each image.
 
     Returns:
@@ -209,7 +206,6 @@ def read_counts(path: Path, row: str, sha256: str) -> CountTable:
 
     Args:
         path: what `write_counts` wrote.
-        row: which of its rows.
         sha256: that the file must have.
 
     Raises:

@@ -96,12 +96,8 @@ def make_page(
     """Write ``index.html`` to ``out``, and its pictures to ``out/page``.
 
     Args:
-        run: what is shown.
-        out: folder to write to.
         supervision: of the run; titles name an upper bound.
-        data: where the truth lies.
         pictures: how many images the pages have at most.
-        workers: processes that draw.
         against: a run on the same images that is shown side by side.
         embedded: page to write as well that holds its pictures itself, for Snakemake's report; it
             has as many images per split as a contact sheet.

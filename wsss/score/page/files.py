@@ -56,9 +56,6 @@ def write_shown(
     """Write the file.
 
     Args:
-        folder: of the pictures.
-        shown: what the page shows.
-        provenance: how it is made.
         pages: the texts of `INDEX` and perhaps `EMBEDDED`.
         pictures: sha256 of each picture, by its name.
     """

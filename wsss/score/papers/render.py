@@ -32,7 +32,6 @@ def make_paper_table(path: Path, files: Mapping[str, Sequence[Path]], out_dir: P
     Args:
         path: the table, see `wsss.score.papers.table`.
         files: see `wsss.score.papers.cells.fill`; rows without files stay empty.
-        out_dir: folder to write to.
 
     Returns:
         The files written.

@@ -20,7 +20,6 @@ def table_runs(path: Path, presets: Path | None = None) -> dict[str, dict[str, A
     """The runs that a table needs.
 
     Args:
-        path: the table.
         presets: folder of the presets; default: ``presets`` next to the table's folder.
 
     Returns:

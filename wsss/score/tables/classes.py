@@ -56,7 +56,6 @@ def make_class_tables(scored: Sequence[Scored], out_dir: Path) -> list[Path]:
 
     Args:
         scored: records with their files, in the order of the rows.
-        out_dir: folder to write to.
 
     Returns:
         The files written.

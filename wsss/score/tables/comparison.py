@@ -82,7 +82,6 @@ def make_comparison(rows: Mapping[str, Sequence[Scored]], out_dir: Path, name: s
     Args:
         rows: the records of each run, by its label; several runs may share records. Those that all
             share become a separate row.
-        out_dir: folder to write to.
         name: of the configuration that the runs belong to.
 
     Returns:

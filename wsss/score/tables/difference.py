@@ -40,7 +40,6 @@ def differences(first: Path, second: Path, *, resamples: int = RESAMPLES) -> lis
     Args:
         first: JSON file of the score stage.
         second: another one, scored on the same images against the same truth.
-        resamples: draws of the images.
 
     Raises:
         ArtifactError: a file or its counts are missing, or no record has a counterpart.

@@ -42,10 +42,6 @@ NOTES = (
 def make_efficiency(path: Path, out_dir: Path) -> list[Path]:
     """Write ``efficiency.md``, ``efficiency.csv`` and ``efficiency.html``.
 
-    Args:
-        path: what refine-train wrote.
-        out_dir: folder to write to.
-
     Returns:
         The files written.
 

@@ -144,7 +144,6 @@ def words(kinds: Iterable[Kind], *, has_changes: bool) -> list[str]:
     """What the rows and columns of a table mean, each once.
 
     Args:
-        kinds: of the rows.
         has_changes: whether a row has a difference to the row before.
     """
     sentences = dict.fromkeys(sentence for kind in kinds for sentence in _explained(kind))

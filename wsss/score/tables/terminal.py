@@ -193,7 +193,6 @@ def print_results(folder: Path, *, classes: bool = False) -> None:
 
     Args:
         folder: results of a run, e.g. ``results/demo``.
-        classes: print each class, too.
 
     Raises:
         ArtifactError: the folder holds no results.

@@ -25,7 +25,6 @@ def make_table(records: Sequence[Path], out_dir: Path) -> list[Path]:
 
     Args:
         records: JSON files of the score stage, in the order of the rows.
-        out_dir: folder to write to.
 
     Returns:
         The files written.
@@ -66,8 +65,6 @@ def write_table(out_dir: Path, stem: str, texts: Texts) -> list[Path]:
     """Write ``<stem>.md``, ``.csv`` and ``.html``.
 
     Args:
-        out_dir: folder to write to.
-        stem: of the names.
         texts: what `table_texts` gave.
     """
     paths = []

@@ -43,9 +43,7 @@ def compare_rules(root: Path, part: str, *, workers: int) -> RuleAgreement:
     """Draw every image of a part by every rule, and compare.
 
     Args:
-        root: the data set's folder.
         part: ``train`` or ``val``.
-        workers: processes.
 
     Raises:
         DataError: the instances JSON is missing, or no JSON of COCO's.

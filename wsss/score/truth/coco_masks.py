@@ -45,11 +45,9 @@ def draw_part(
     """Draw the label maps of one part of COCO 2014.
 
     Args:
-        root: the data set's folder.
         part: ``train`` or ``val``.
         masks: folder to write to; it holds all rules and both parts.
         rule: of `wsss.score.truth.coco`.
-        workers: processes.
 
     Returns:
         The number of images, and how many of them were drawn by this call.
@@ -94,7 +92,6 @@ def check_drawn(masks: Path, part: str, rule: CocoRule, root: Path) -> None:
         masks: what `draw_part` wrote to.
         part: ``train`` or ``val``.
         rule: of `wsss.score.truth.coco`.
-        root: the data set's folder.
 
     Raises:
         TruthError: it was not.

@@ -52,7 +52,6 @@ def find_pngs(masks: Path, photos: Mapping[str, Path]) -> dict[str, CocoPngTruth
     """The PNG of each image; images that have none are left out. No PNG is opened.
 
     Args:
-        masks: the folder.
         photos: image id → its photo, in a folder that is called as its part.
     """
     places: dict[str, list[tuple[Path, set[str]]]] = {}

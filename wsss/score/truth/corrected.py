@@ -43,10 +43,8 @@ def run(
     corrected mask alone.
 
     Args:
-        manifest_dir: what ingest wrote.
         out: shard of kind ``corrected_masks`` to write.
         corrected: folder of PNGs, ``<corrected>/<id>.png``.
-        compute: workers.
         state: of the PNGs, as the workflow saw them, for the record (`wsss.artifacts.watch`).
 
     Returns:

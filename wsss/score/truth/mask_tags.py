@@ -80,7 +80,6 @@ def write_mask_tags(data: DataConfig, out: Path, *, workers: int) -> TagsReport:
     Args:
         data: of kind ``voc`` or ``coco``.
         out: the table (CSV).
-        workers: processes.
 
     Raises:
         DataError: another kind of data set, or a list is missing.

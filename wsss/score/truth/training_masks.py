@@ -48,12 +48,9 @@ def run(
     which a part may lack a mask, an image without one is 255 everywhere: nothing is learned there.
 
     Args:
-        manifest_dir: what ingest wrote.
         shard: part and number of parts, 1-based.
         out: shard of kind ``truth_masks`` to write.
         supervision: must be ``masks``.
-        data: where the truth lies.
-        compute: workers.
 
     Raises:
         ConfigError: the run is weakly supervised.
@@ -93,13 +90,9 @@ def write_masks(
 
     Args:
         out: shard to write; its kind is the stage's name.
-        truth: where the labels lie.
         samples: the images, in the order of the shard.
-        classes: their classes.
         digest_of: the digest behind the labels of each image.
-        provenance: of the shard.
         supervision: what the items are called.
-        workers: threads.
 
     Raises:
         TruthError: labels are of another size than their image, or above those of the class list.

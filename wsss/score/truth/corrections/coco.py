@@ -28,8 +28,6 @@ def read_coco(
     """The masks of an instances JSON.
 
     Args:
-        source: the file.
-        images: of the run.
         report: counts what is left out.
         keep_empty: take an image without annotation for background; else it is left out, since many
             programs list images that nobody looked at.

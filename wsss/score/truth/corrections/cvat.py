@@ -33,8 +33,6 @@ def read_cvat(source: Path, images: RunImages, report: ImportReport) -> Iterator
     """The masks of an archive.
 
     Args:
-        source: the file.
-        images: of the run.
         report: counts what is left out.
 
     Raises:

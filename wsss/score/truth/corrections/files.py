@@ -16,8 +16,6 @@ def read_json(path: Path, kind: type, expected: str) -> Any:
     """The content of a JSON file.
 
     Args:
-        path: of the file.
-        kind: of its outermost value.
         expected: what it should be, for messages.
 
     Raises:

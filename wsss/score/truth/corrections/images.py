@@ -41,7 +41,6 @@ class RunImages:
 
     Args:
         manifest: the images of the run.
-        classes: their classes.
     """
 
     def __init__(self, manifest: Manifest, classes: ClassList) -> None:
@@ -99,7 +98,6 @@ class RunImages:
         """Refuse a mask of another size than its image.
 
         Args:
-            sample: the image.
             size: height and width of the mask.
             where: the file, for messages.
 

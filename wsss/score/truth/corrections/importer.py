@@ -48,7 +48,6 @@ def import_masks(
 
     Args:
         source: file (of ``png``: folder) to read.
-        form: its format.
         manifest_dir: the manifest of the run that the masks belong to.
         out: folder of PNGs; it may hold those of earlier imports, and nothing else.
         run_masks: gives the masks that the run itself has of an image; masks that are equal to them

@@ -32,8 +32,6 @@ def read_label_studio(
     """The masks of annotated tasks.
 
     Args:
-        source: the file.
-        images: of the run.
         report: counts what is left out.
 
     Raises:

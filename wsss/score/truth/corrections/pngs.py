@@ -18,8 +18,6 @@ def read_pngs(source: Path, images: RunImages, report: ImportReport) -> Iterator
     """The masks of a folder, and of the folders in it.
 
     Args:
-        source: the folder.
-        images: of the run.
         report: counts what is left out.
 
     Raises:

@@ -23,7 +23,6 @@ def is_unchanged(labels: Labels, run_masks: Iterable[Labels], *, outlined: bool)
     was painted or removed, however small, is a correction; an edge that moved by a pixel is none.
 
     Args:
-        labels: the mask.
         run_masks: those that the run has of the image, of each product, the likeliest first.
         outlined: the file may come from such a program (COCO, CVAT). COCO has no word for unsure
             pixels either, so they may be background in it.
