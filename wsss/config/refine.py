@@ -29,7 +29,7 @@ class TrainingConfig(Section):
     cat_max_ratio: Share = Field(
         1.0,
         description=(
-            "Draw a crop again, up to ten times, while one label covers a larger share of its "
+            "Draw a crop again, up to nine times, while one label covers a larger share of its "
             "labelled pixels (methods that learn from hard labels). 1 = accept every crop."
         ),
     )

@@ -59,7 +59,7 @@ class MultiScaleInference:
         scales: each is also mirrored.
         average: what is averaged.
         grid: where it is averaged: at the size of the ``output``, or where ``scale_1`` has logits.
-        share: of the sides of the output, with the grid ``output``.
+        share: of the sides of the output, with the grid ``output``; for the mean alone.
         patch: height and width of the network's patches, pixels.
         mirror_first: False uses scale 1 without mirroring.
         mirror_in_batch: images and their mirror images enter the network together. It moves the
@@ -115,16 +115,21 @@ class MultiScaleInference:
         output = None
         if size is not None and self._grid == "output":
             output = (max(1, int(self._share * size[0])), max(1, int(self._share * size[1])))
-        first = self._maps(view(1.0), output, labels)
-        single = first[0]
-        grid = (single.shape[2], single.shape[3])
-        total = torch.zeros_like(single)
+        logits = self._pair(view(1.0), labels)
+        first = self._averaged(logits, output)
+        grid = (first[0].shape[2], first[0].shape[3])
+        total = torch.zeros_like(first[0])
         for scale in self._scales:
-            maps, mirrored = first if scale == 1.0 else self._maps(view(scale), output, labels)
+            maps, mirrored = first
+            if scale != 1.0:
+                maps, mirrored = self._averaged(self._pair(view(scale), labels), output)
             if scale == 1.0 and not self._mirror_first:
                 mirrored = maps
             total += _resize((maps + mirrored) / 2, grid)
         mean = total / len(self._scales)
+        single = first[0]
+        if output not in (None, size):  # the share is of the mean alone
+            single = self._averaged(logits, size)[0]
         if size is not None:
             single, mean = _resize(single, size), _resize(mean, size)
         if self._average == "logits":
@@ -141,13 +146,17 @@ class MultiScaleInference:
         """
         return _probs(_resize(self._logits(view(1.0), None), size))
 
-    def _maps(
-        self, images: Tensor, size: tuple[int, int] | None, labels: Sequence[int] | None
-    ) -> tuple[Float[Tensor, "batch labels rows columns"], Float[Tensor, "batch labels _ _"]]:
-        """What is averaged, of images and their mirror images; the latter are mirrored back."""
-        straight, mirrored = with_mirror(
+    def _pair(self, images: Tensor, labels: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+        """Logits of images and of their mirror images."""
+        return with_mirror(
             lambda batch: self._logits(batch, labels), images, in_batch=self._mirror_in_batch
         )
+
+    def _averaged(
+        self, logits: tuple[Tensor, Tensor], size: tuple[int, int] | None
+    ) -> tuple[Float[Tensor, "batch labels rows columns"], Float[Tensor, "batch labels _ _"]]:
+        """What is averaged, from the logits of `_pair`; the second is mirrored back."""
+        straight, mirrored = logits
         if size is not None:
             straight, mirrored = _resize(straight, size), _resize(mirrored, size)
         if self._average == "probabilities":

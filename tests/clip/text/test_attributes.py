@@ -45,10 +45,11 @@ def test_a_prefix_keeps_attributes_apart(clip: LoadedClip) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["class", "none"])
-def test_the_prompt_of_a_released_sentence_is_not_repeated(clip: LoadedClip, prefix: str) -> None:
+def test_a_released_sentence_has_one_prompt_its_own(clip: LoadedClip, prefix: str) -> None:
+    """Also where the file says sofa of a class that the list calls couch."""
     template = "a clean origami {}."
     released = {
-        name: [f"{template.replace('{}', name)} {line}" for line in lines]
+        f"the {name} of a list": [f"{template.replace('{}', name)} {line}" for line in lines]
         for name, lines in SENTENCES.items()
     }
     bare, given = (

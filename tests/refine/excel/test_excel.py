@@ -7,6 +7,7 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.dino.models import SECTION
 from tests.refine.chain import Chain
@@ -18,6 +19,7 @@ from wsss.config.model import Config
 from wsss.labels.ignore import IGNORED
 from wsss.refine.excel.method import Excel
 from wsss.refine.excel.relation import encode, relation, shift
+from wsss.refine.inference import MultiScaleInference
 from wsss.refine.training.crops import CropBatch
 
 EXCEL = {"width": 16, "lvc_start": 2, "self_training_start": 3}
@@ -74,6 +76,30 @@ def test_nothing_but_scale_1_as_it_is(chain: Chain, checkpoint: Path, tmp_path: 
     with Shard(chain.predict(config, checkpoint, tmp_path / "p.h5")) as shard:
         for item in shard:
             np.testing.assert_array_equal(item.arrays["single"], item.arrays["multi"])
+
+
+def test_the_share_of_the_size_is_for_the_mean_alone() -> None:
+    """Eq. 23: the arg max of scale 1 is that of logits at the photo's size."""
+    torch.manual_seed(0)
+    images, weight = torch.randn(1, 3, 64, 96), torch.randn(5, 3, 16, 16)
+
+    def view(scale: float) -> torch.Tensor:
+        return F.interpolate(images, scale_factor=scale, mode="bilinear")
+
+    def probabilities(share: float) -> tuple[torch.Tensor, torch.Tensor]:
+        inference = MultiScaleInference(
+            lambda batch: F.conv2d(batch, weight, stride=16),
+            scales=[1.0, 0.5],
+            average="logits",
+            grid="output",
+            share=share,
+            patch=(16, 16),
+        )
+        return inference.probabilities(view, (61, 95))
+
+    (single, mean), (whole, whole_mean) = probabilities(0.1), probabilities(1.0)
+    assert torch.equal(single, whole)
+    assert not torch.allclose(mean, whole_mean, atol=1e-3)
 
 
 def _parts(chain: Chain, config: Config) -> tuple[Excel, CropBatch]:

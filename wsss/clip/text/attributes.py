@@ -83,14 +83,17 @@ def attribute_bank(
 
     Args:
         sentences: by class.
-        template: of the prompt that precedes a sentence where ``tse.prefix`` is ``class``. If the
-            sentence already begins with it, it is not repeated.
+        template: of the prompt that precedes a sentence where ``tse.prefix`` is ``class``. A
+            sentence that already begins with a prompt keeps it, with the class name in it.
         tse: prefix and number of clusters.
     """
     texts, class_index = [], []
     for index, (name, lines) in enumerate(sentences.items()):
         prefix = f"{template.replace('{}', name)} " if tse.prefix == "class" else ""
-        texts += [(prefix + without_prompt(line, template)).lower() for line in lines]
+        for line in lines:
+            bare = without_prompt(line, template)
+            own_prompt = tse.prefix == "class" and bare != line
+            texts.append((line if own_prompt else prefix + bare).lower())
         class_index += [index] * len(lines)
     features = text_bank(clip, texts, (), ["{}"], cache_dir=cache_dir).classes
     count = tse.clusters or max(1, round(_CLUSTERS_PER_SENTENCE * len(texts)))

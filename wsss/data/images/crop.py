@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 from PIL import Image
 
-_MAX_DRAWS = 10  # of a position
+_MAX_DRAWS = 10  # of a position; the segmenters' crops, by mmsegmentation, have one more
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def draw_crop(
         generator: four numbers are drawn from it, and two more for each further position.
         corner: whether a photo smaller than the window lies in its upper left corner, else anywhere
             inside it.
-        accept: whether a crop is accepted; if not, its position is drawn again, at most ten times.
+        accept: whether a crop is accepted; if not, its position is drawn again, at most nine times.
     """
     factor = generator.uniform(*scale_range)
     mirrored = bool(generator.random() < 0.5)
