@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.checkpoint_header import REMEDY, checkpoint_provenance, require_checkpoint
 from wsss.artifacts.checksum import BLANK, verify_checksum, write_checksum
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.errors import raise_unless_about
-
-_REMEDY = "if a stage wrote it, delete it and rerun that stage"
 
 
 def save_checkpoint(
@@ -47,20 +45,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], Provenance]:
     Raises:
         ArtifactError: the file is missing, damaged, or was not written by `save_checkpoint`.
     """
-    if not path.exists():
-        raise ArtifactError(f"{path}: no such checkpoint; run the stage that makes it")
-    tensors, facts = load_tensors(path, _REMEDY)
-    if "provenance" not in facts:
-        raise ArtifactError(
-            f"{path}: carries no provenance, so it is no checkpoint of this pipeline"
-        )
-    try:
-        return tensors, Provenance.model_validate_json(facts["provenance"])
-    except ValidationError as error:
-        raise ArtifactError(
-            f"{path}: its provenance is of another version ({error.error_count()} fields differ); "
-            f"{_REMEDY}"
-        ) from None
+    require_checkpoint(path)
+    tensors, _ = load_tensors(path, REMEDY)
+    return tensors, checkpoint_provenance(path)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> None:

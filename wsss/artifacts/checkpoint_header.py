@@ -16,6 +16,7 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import Provenance
 from wsss.errors import raise_unless_about
 
+REMEDY = "if a stage wrote it, delete it and rerun that stage"
 _BLOCK = 1 << 20
 
 
@@ -34,13 +35,8 @@ def checkpoint_weights(path: Path, method: str) -> dict[str, str]:
     Raises:
         ArtifactError: the file is missing, damaged, or of another refiner.
     """
-    metadata = _metadata(path)
-    try:
-        provenance = Provenance.model_validate_json(metadata["provenance"])
-    except ValidationError:
-        raise ArtifactError(
-            f"{path}: carries a provenance of another kind; rerun refine-train"
-        ) from None
+    _verify(path)
+    provenance = checkpoint_provenance(path)
     stored_method = provenance.config.get("refine", {}).get("method")
     if stored_method != method:
         raise ArtifactError(
@@ -83,23 +79,24 @@ def checkpoint_facts(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: the file is missing or damaged, or is no checkpoint of this pipeline.
     """
-    facts: dict[str, Any] = json.loads(_metadata(path).get("facts", "{}"))
+    _verify(path)
+    facts: dict[str, Any] = json.loads(_header(path).get("facts", "{}"))
     return facts
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    _check_file(path)
-    verify_checksum(path, "if a stage wrote it, delete it and rerun that stage")
-    return _header(path)
-
-
-def _check_file(path: Path) -> None:
+def require_checkpoint(path: Path) -> None:
+    """Raise `ArtifactError` where there is no such file."""
     if not path.is_file():
         raise ArtifactError(f"{path}: no such checkpoint; run the stage that makes it first")
 
 
+def _verify(path: Path) -> None:
+    require_checkpoint(path)
+    verify_checksum(path, REMEDY)
+
+
 def _header(path: Path) -> dict[str, str]:
-    _check_file(path)
+    require_checkpoint(path)
     try:
         with safe_open(path, framework="np") as stored:
             metadata = dict(stored.metadata() or {})
