@@ -84,6 +84,9 @@ def test_a_key_that_is_no_text_is_named() -> None:  # Snakemake hands over what 
         ({"retrain": {"enabled": "maybe"}}, "expected true or false (found 'maybe')"),
         ({"data": {"classes": "a, b"}}, "data.classes: expected a list, e.g. [a, b] (found 'a, b'"),
         ({"infer": {"scales": []}}, "infer.scales: expected at least 1 item (found [])"),
+        ({"predict": {"scales": [0]}}, "predict.scales.0: expected a number greater than 0"),
+        ({"infer": {"long_side": -1}}, "infer.long_side: expected a number greater than 0"),
+        ({"clip": {"long_side": 0}}, "clip.long_side: expected a number greater than 0"),
         (
             {"refine": {"method": "weclipp"}},
             "expected one of 'none', 'weclip', 'weakclip', 'excel' or 'weclip_plus'; did you mean "
@@ -195,7 +198,6 @@ def test_masks_are_not_written_among_the_photos(
     [
         ({"predict": {"stride": 32}}, r"predict\.stride must be at most predict\.window"),
         ({"predict": {"window": 32, "stride": 33}}, r"predict\.stride must be at most"),
-        ({"predict": {"scales": []}}, r"predict\.scales must be positive"),
         ({"retrain": {"scale_range": [2.0, 0.5]}}, r"retrain\.scale_range must be positive"),
         (
             {"retrain": {"init": "random", "batch_norm": "frozen"}},

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
 from tests.demo_checkpoints import LABELS, write_segmenter
 from tests.photos.test_photo_run import CLIP, draw_photos, run, table
+from wsss.api.models import load_segmenter
+from wsss.cli.app import app
 from wsss.compute.threads import fixed_threads
 from wsss.config.errors import ConfigError
 from wsss.data.datasets.tag_table import read_table
+from wsss.data.images.label_png import read_label_png
 from wsss.data.images.read import read_image
 from wsss.photos.check import PhotoCheck, check_photos
 from wsss.photos.predict import RECORD, predict_photos
@@ -46,7 +50,7 @@ def test_suggested_tags_are_a_table_of_tags(tmp_path: Path) -> None:
     assert hits >= 4
     refused = run(tmp_path, *command, "--out", "x.csv", "--precision", "half", check=False)
     assert refused.returncode != 0
-    assert "precision: Input should be 'auto', 'float32'" in refused.stderr
+    assert "precision: expected one of 'auto', 'float32'" in refused.stderr
     again = run(tmp_path, *command, check=False)
     assert again.returncode != 0
     assert "may hold corrections" in again.stderr
@@ -98,6 +102,28 @@ def test_predict_needs_the_checkpoint_alone(tmp_path: Path) -> None:
     done = run(tmp_path, "wsss", "predict", "new", "--weights", "nowhere", check=False)
     assert done.returncode == 1
     assert "--weights nowhere: no checkpoint of a segmenter" in done.stderr
+
+
+@pytest.mark.slow
+def test_other_scales_are_another_prediction(tmp_path: Path) -> None:
+    """Also if the same weights note others; those that the checkpoint notes are the default."""
+    draw_photos(tmp_path / "new", {"a": 0})
+    weights = tmp_path / "weights.safetensors"
+    write_segmenter(weights)
+    mask, times = tmp_path / "out/masks/a.png", []
+    for options in ([], ["--scales", "0.5,1"], ["--scales", "1"], ["--scales", "1"]):
+        fixed = ["--weights", str(weights), "--out", str(tmp_path / "out"), "--device", "cpu"]
+        done = CliRunner().invoke(app, ["predict", str(tmp_path / "new"), *fixed, *options])
+        assert done.exit_code == 0, done.output
+        times.append(mask.stat().st_mtime_ns)
+    assert times[0] == times[1] < times[2] == times[3]
+    photo = read_image(tmp_path / "new/a.jpg")
+    segmenter = load_segmenter(weights, scales=[1.0], device="cpu")
+    assert np.array_equal(read_label_png(mask), segmenter.predict(photo).labels)
+    done = CliRunner().invoke(app, ["predict", "new", "--weights", "x", "--scales", "1;2"])
+    assert "expected numbers with commas between" in " ".join(done.output.split())
+    with pytest.raises(ValueError, match=r"scales\.0: expected a number greater than 0"):
+        load_segmenter(weights, scales=[0.0])
 
 
 @pytest.mark.parametrize(

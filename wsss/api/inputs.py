@@ -220,6 +220,6 @@ def section(kind: type[S], values: Mapping[str, Any], called: Mapping[str, str] 
 
 def _plain(value: Any) -> Any:
     """Numbers of numpy and paths as a configuration has them."""
-    if isinstance(value, np.generic):
-        return value.item()
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
     return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from wsss.api.results import PALETTE, ClassMaps, Segmentation
 from wsss.compute.precision import computing
 from wsss.config.compute import ComputeConfig
 from wsss.config.labels import CrfConfig
+from wsss.config.retrain import PredictConfig
 from wsss.data.datasets.classes import nearest
 from wsss.labels.prediction import Prediction, candidates, label_maps
 from wsss.labels.striped import striped_labels
@@ -190,22 +191,29 @@ def load_refiner(
 
 @argument_names()
 def load_segmenter(
-    checkpoint: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto"
+    checkpoint: str | os.PathLike[str],
+    *,
+    scales: Sequence[float] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
 ) -> Predictor:
     """A segmenter with the names, colours, scales and windows that its checkpoint holds.
 
     Args:
         checkpoint: ``segmenter/weights.safetensors`` of a run.
+        scales: of the photo, over which probabilities are averaged; None: those of the checkpoint.
         device: see `wsss.load_clip`.
         precision: see `wsss.load_clip`; with ``bf16`` the network computes in bfloat16.
 
     Raises:
         ArtifactError: the file is missing or damaged, or holds no segmenter.
+        ValueError: there is no such device or precision, or a scale is not positive.
     """
+    chosen = {} if scales is None else {"scales": section(PredictConfig, {"scales": scales}).scales}
     section(ComputeConfig, {"device": device, "precision": precision})
     from wsss.retrain.segmenter import load_segmenter as load  # mmsegmentation takes seconds
 
-    segmenter = load(Path(checkpoint), device)
+    segmenter = load(Path(checkpoint), device, **chosen)
 
     def run(image: UInt8[np.ndarray, "height width 3"]) -> Mapping[str, torch.Tensor]:
         with computing(device, precision):

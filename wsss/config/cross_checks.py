@@ -116,8 +116,6 @@ def _of_segmenter(config: Config) -> list[str]:
     low, high = retrain.scale_range
     if not 0 < low <= high:
         errors.append("retrain.scale_range must be positive and rise, e.g. [0.5, 2.0]")
-    if min(predict.scales, default=0) <= 0:
-        errors.append("predict.scales must be positive, at least one")
     if predict.stride and (predict.window is None or predict.stride > predict.window):
         errors.append("predict.stride must be at most predict.window, so that windows meet")
     if retrain.init == "clip" and not retrain.uses_clip:
@@ -148,6 +146,4 @@ def _of_refiner(config: Config) -> list[str]:
         errors.append("refine.train.scale_range must be positive and rise, e.g. [0.5, 2.0]")
     if refine.train.warmup > refine.train.iterations:
         errors.append("refine.train.warmup is longer than refine.train.iterations")
-    if min(config.infer.scales) <= 0:
-        errors.append("infer.scales must be positive")
     return errors

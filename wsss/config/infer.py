@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from wsss.config.base import Section, chain_field, variant_field
+from wsss.config.base import Scales, Section, chain_field, variant_field
 from wsss.config.labels import CrfLabels, crf_labels_field
 
 
@@ -22,14 +22,13 @@ class InferConfig(Section):
             "of its training log)."
         ),
     )
-    scales: list[float] = Field(
+    scales: Scales = Field(
         [1.0, 0.75],
-        min_length=1,
         description=(
             "Scales. Each is also mirrored. weakclip averages probabilities, the others logits."
         ),
     )
-    long_side: int | None = Field(
+    long_side: PositiveInt | None = Field(
         None,
         description=(
             "Scale images to this long side first. null = as clip.long_side. With short_side: the "

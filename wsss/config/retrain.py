@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from wsss.config.base import TRAINING_THREADS, Section, Share, chain_field
+from wsss.config.base import TRAINING_THREADS, Scales, Section, Share, chain_field
 from wsss.config.labels import CrfConfig, CrfLabels, crf_labels_field
 
 BatchNorm = Literal["trained", "fixed_affine", "frozen"]
@@ -150,7 +150,7 @@ class RetrainConfig(Section):
 class PredictConfig(Section):
     """Prediction with the segmenter."""
 
-    scales: list[float] = Field(
+    scales: Scales = Field(
         [0.75, 1.0, 1.25], description="Scales of the multi-scale + flip protocol."
     )
     average: Literal["probabilities", "logits"] = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -10,7 +10,7 @@ import numpy as np
 
 from wsss.api.inputs import section
 from wsss.api.models import Predictor, load_segmenter
-from wsss.artifacts.checkpoint_header import tensors_digest
+from wsss.artifacts.checkpoint_header import checkpoint_facts, tensors_digest
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
@@ -46,6 +46,7 @@ def predict_photos(
     *,
     crf: bool = False,
     long_side: int = 1024,
+    scales: Sequence[float] | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> Record:
@@ -59,6 +60,7 @@ def predict_photos(
         crf: refine the probabilities with a dense CRF.
         long_side: larger photos are scaled to this side for the network; masks have the size of
             the photo.
+        scales: of that, over which probabilities are averaged; None: those of the checkpoint.
         device: ``auto`` takes a GPU if there is one.
         precision: as ``compute.precision``. Photos that were labelled in another one are labelled
             again.
@@ -69,13 +71,13 @@ def predict_photos(
     Raises:
         ArtifactError: there is no such checkpoint, it is damaged, or holds no segmenter.
         DataError: there is no photo that can be read.
-        ValueError: a photo is too large for the network's attention.
+        ValueError: a photo is too large for the network's attention, or a scale is not positive.
         WriteError: there is no space or no right to write.
     """
     section(ComputeConfig, {"device": device, "precision": precision})
     checkpoint = _checkpoint(weights)
     with computing(device, precision):  # provenance and keys hold it
-        return _predict(photos, checkpoint, out, crf, long_side, device, precision)
+        return _predict(photos, checkpoint, out, crf, long_side, scales, device, precision)
 
 
 def _predict(
@@ -84,12 +86,15 @@ def _predict(
     out: Path,
     crf: bool,
     long_side: int,
+    scales: Sequence[float] | None,
     device: str,
     precision: str,
 ) -> Record:
     """See `predict_photos`."""
     samples, left_out = photos_below(photos)
-    predictor = load_segmenter(checkpoint, device=device, precision=precision)
+    predictor = load_segmenter(checkpoint, scales=scales, device=device, precision=precision)
+    facts = checkpoint_facts(checkpoint)  # scales and windows are no part of the weights
+    facts |= {} if scales is None else {"scales": list(map(float, scales))}
     names = predictor.names[1:]
     classes = read_class_table(out).with_classes(names)
     lookup = np.zeros(256, np.uint8)
@@ -99,7 +104,7 @@ def _predict(
     )
     colours = [classes.colours[label] for label in lookup[1 : len(names) + 1]]
     backend = crf_backend() if crf else None
-    key = digest_json([provenance.key(), lookup.tolist(), colours, backend, long_side])
+    key = digest_json([provenance.key(), lookup.tolist(), colours, backend, long_side, facts])
     keys = {sample.id: digest_json([key, sample.digest]) for sample in samples}
     tree = ResultTree(out, out / RECORD)
     unchanged = tree.unchanged(keys, {s.id: str(s.path.absolute()) for s in samples})

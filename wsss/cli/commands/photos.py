@@ -177,6 +177,13 @@ def predict(
     long_side: Annotated[
         int, typer.Option(help="Larger photos are scaled to this side for the network.", min=32)
     ] = 1024,
+    scales: Annotated[
+        str,
+        typer.Option(
+            help="Scales to average over, with commas between, e.g. 0.75,1,1.25.",
+            show_default="those of the checkpoint",
+        ),
+    ] = "",
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
@@ -191,11 +198,18 @@ def predict(
     from wsss.pipeline.photo_run import refuse_other_files, results_folder
     from wsss.pipeline.run_folder import run_folder
 
+    try:
+        numbers = [float(scale) for scale in scales.split(",")] if scales else None
+    except ValueError:
+        text = f"{scales!r}: expected numbers with commas between, e.g. 0.75,1,1.25"
+        raise typer.BadParameter(text, param_hint="--scales") from None
     out = results_folder(photos, out, ending="predicted")
     refuse_other_files(out, is_ours=was_begun(out / RECORD))
     numerics = {"device": device, "precision": precision}
     named = run_folder(weights, "segmenter") if weights.is_dir() else weights
-    record = predict_photos(photos, named, out, crf=crf, long_side=long_side, **numerics)
+    record = predict_photos(
+        photos, named, out, crf=crf, long_side=long_side, scales=numbers, **numerics
+    )
     typer.echo(f"masks of {counted(len(record.entries), 'photo')}: {out / 'masks'}")
     typer.echo(f"page: {(out / INDEX).absolute().as_uri()}")
 
