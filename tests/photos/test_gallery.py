@@ -17,7 +17,7 @@ from wsss.photos.drawing import PhotoFiles, draw
 from wsss.photos.journal import Journal
 from wsss.photos.page import gallery_html
 from wsss.photos.record import Entry, LeftOut, Tag
-from wsss.photos.review import doubt, median_unsure, photo_flags, review_csv
+from wsss.photos.review import doubt, is_narrow, median_unsure, photo_flags, review_csv
 from wsss.photos.tree import ResultTree, was_begun
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -92,11 +92,13 @@ def test_flags_and_order_of_doubt(tmp_path: Path) -> None:
 
 
 def test_very_long_photos_are_to_be_reviewed(tmp_path: Path) -> None:
-    good = entries(tmp_path)[0]
-    panorama = dataclasses.replace(good, size=(5760, 437))
+    panorama = dataclasses.replace(entries(tmp_path)[0], narrow=True)
     assert photo_flags(panorama) == [(1, "photo longer than six times its width")]
-    assert photo_flags(dataclasses.replace(good, size=(437, 5760))) == photo_flags(panorama)
-    assert photo_flags(dataclasses.replace(good, size=(600, 100))) == []
+    for size in ((5760, 437), (437, 5760)):
+        assert is_narrow(*size, 512)
+        assert not is_narrow(*size, 2048)
+        assert not is_narrow(*size, None)
+    assert not is_narrow(600, 100, 224)
 
 
 def test_the_page_says_how_much_is_unsure(tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ def test_a_photo_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
     (tmp_path / "photos/tags.csv").write_text(
         "image,tags\nsub/a.jpg,cat\na.jpg,cat\nsub/b.jpg,dog\n"
     )
-    check = check_photos(photo_settings(tmp_path / "photos", "fast").data)
+    check = check_photos(photo_settings(tmp_path / "photos", "fast").data, 512)
     assert (check.photos, check.counts) == (2, {"cat": 1, "dog": 1})
     assert not any("very long" in line for line in check.lines(1))
 
@@ -284,8 +284,12 @@ def test_very_long_photos_are_named_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "tags.csv").write_text(
         "image,tags\na.jpg,cat\npano.jpg,cat\ntall.jpg,dog\nwide.jpg,dog\n"
     )
-    lines = list(check_photos(photo_settings(tmp_path, "fast").data).lines(1))
+    data = photo_settings(tmp_path, "fast").data
+    lines = list(check_photos(data, 512).lines(1))
     assert (
         "very long: pano.jpg (576 x 43) and 1 more: CLIP sees few patches across it; raise "
         "clip.long_side in a --config file, or cut the photo into parts"
     ) in lines
+    raised = check_photos(data, 512 * 576 // (6 * 43))
+    assert raised.narrow == ("pano.jpg (576 x 43)",)
+    assert check_photos(data, 512 * 576 // (6 * 43) + 1).narrow == ()

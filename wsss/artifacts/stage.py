@@ -286,7 +286,7 @@ STAGES: dict[str, Stage] = {
         Stage("efficiency", ("wsss.score.tables.efficiency",)),
         Stage("pictures", ("wsss.score.figures.contact_sheet",), _SHOWN, idle=_IDLE_AT_INGEST),
         Stage("page", ("wsss.score.page.build",), _SHOWN, idle=_IDLE_AT_INGEST),
-        Stage("gallery", ("wsss.photos.stage",), ("name", "data.max_pixels")),
+        Stage("gallery", ("wsss.photos.stage",), ("name", "data.max_pixels", "clip.long_side")),
         Stage("photo_predict", ("wsss.photos.predict",)),  # by hand alone
         Stage("charts", ("wsss.score.figures.curves", "wsss.score.figures.lines")),
     )

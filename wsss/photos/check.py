@@ -104,11 +104,12 @@ class PhotoCheck:
             )
 
 
-def check_photos(data: DataConfig) -> PhotoCheck:
+def check_photos(data: DataConfig, long_side: int | None) -> PhotoCheck:
     """Read the table of tags, and the headers of the photos.
 
     Args:
         data: of kind ``folder``.
+        long_side: ``clip.long_side``.
 
     Raises:
         DataError: folder or table is missing or cannot be read, there is no class, or no photo has
@@ -144,7 +145,7 @@ def check_photos(data: DataConfig) -> PhotoCheck:
             problems.append(f"{candidate.id or candidate.path.name}: {reason}")
             continue
         paths.add(candidate.path)
-        if is_narrow(width, height):
+        if is_narrow(width, height, long_side):
             narrow.append(f"{candidate.path.name} ({width} x {height})")
         counts.update(dataset.classes.names[tag] for tag in candidate.tags)
         if largest is None or width * height > largest[1] * largest[2]:

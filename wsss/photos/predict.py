@@ -27,6 +27,7 @@ from wsss.photos.classes import read_class_table
 from wsss.photos.drawing import draw
 from wsss.photos.files import left_out_photo, photos_below
 from wsss.photos.record import Entry, Record, Tag, read_record
+from wsss.photos.review import is_narrow
 from wsss.photos.tree import ResultTree
 from wsss.retrain.attention import refuse_too_large
 
@@ -146,6 +147,9 @@ def _predict(
             grid=drawn.grid,
             runs=drawn.runs,
             files=drawn.files,
+            narrow=is_narrow(
+                sample.width, sample.height, min(long_side, max(sample.width, sample.height))
+            ),
         )
         tree.add(entry)  # in this thread: an interruption waits for it
         return entry

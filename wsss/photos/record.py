@@ -51,6 +51,8 @@ class Entry:
     """See `wsss.photos.drawing.Drawn`."""
     files: dict[str, int]
     """Bytes of each file, by its path below the folder of results."""
+    narrow: bool = False
+    """Whether it is so long that the network sees few patches across it."""
 
     def is_drawn(self, folder: Path) -> bool:
         """Whether its files are there, by their sizes."""

@@ -18,18 +18,21 @@ TOO_LARGE = "over 90 % of the photo"
 IMPROBABLE = "probability under 0.01"
 NARROW = "photo longer than six times its width"
 _MOST_ASPECT = 6
+_LEAST_ACROSS = 512 / _MOST_ASPECT
+"""Pixels: five patches of 16."""
 
 
-def is_narrow(width: int, height: int) -> bool:
-    """Whether a photo is so long that, scaled to `clip.long_side`, few patches are left across it.
-
-    At six to one and with 512 pixels these are five patches of 16 pixels.
+def is_narrow(width: int, height: int, long_side: int | None) -> bool:
+    """Whether a photo is so long that few patches are left across it.
 
     Args:
         width: of the photo, pixels.
         height: likewise.
+        long_side: that the photo is scaled to for the network, pixels; None: it keeps its size.
     """
-    return max(width, height) > _MOST_ASPECT * min(width, height)
+    short, long = sorted((width, height))
+    across = short if long_side is None else short * long_side / long
+    return long > _MOST_ASPECT * short and across < _LEAST_ACROSS
 
 
 def median_unsure(entries: Sequence[Entry]) -> float:
@@ -44,7 +47,7 @@ def flags(entry: Entry, tag: Tag) -> list[str]:
         NO_PIXEL: share == 0,
         TOO_LARGE: share > _MOST_SHARE,
         IMPROBABLE: tag.probability is not None and tag.probability < _LEAST_PROBABILITY,
-        NARROW: is_narrow(*entry.size),
+        NARROW: entry.narrow,
     }
     return [text for text, applies in odd.items() if applies]
 

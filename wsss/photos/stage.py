@@ -20,6 +20,7 @@ from wsss.data.manifest_folder import QUARANTINE, load, manifest_digests
 from wsss.photos.classes import read_class_table
 from wsss.photos.drawing import DrawingTask, draw_task
 from wsss.photos.record import Entry, LeftOut, Tag
+from wsss.photos.review import is_narrow
 from wsss.photos.tree import ResultTree
 
 
@@ -32,6 +33,7 @@ def run(
     *,
     name: str,
     max_pixels: int,
+    long_side: int | None,
     compute: ComputeConfig,
 ) -> None:
     """Write masks, overlays, thumbnails, class table, review table and gallery of a run.
@@ -45,6 +47,7 @@ def run(
         record: file to write that says what the folder shows.
         name: of the run, as title.
         max_pixels: largest photo that is read.
+        long_side: that photos were scaled to for CLIP, pixels; None: they kept their size.
 
     Raises:
         ArtifactError: a shard or the class table is damaged, or a mask does not fit its photo.
@@ -67,7 +70,8 @@ def run(
     ]
     inputs["left_out"] = digest_json([[photo.photo, photo.reason] for photo in left_out])
     provenance = STAGES["gallery"].provenance(
-        {"name": name, "max_pixels": max_pixels}, inputs=inputs | manifest_digests(manifest_dir)
+        {"name": name, "max_pixels": max_pixels, "long_side": long_side},
+        inputs=inputs | manifest_digests(manifest_dir),
     )
     colours = [classes.colours[label] for label in labels]
 
@@ -104,6 +108,7 @@ def run(
                     grid=files.grid,
                     runs=files.runs,
                     files=files.files,
+                    narrow=is_narrow(sample.width, sample.height, long_side),
                 )
 
     by_id = dict(unchanged)

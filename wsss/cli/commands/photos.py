@@ -92,7 +92,7 @@ def photos(
     check_clip_files(settings.clip)
     check_corrected(settings.retrain)
     check_weights(settings)
-    checked = check_photos(settings.data)
+    checked = check_photos(settings.data, settings.clip.long_side)
     for line in checked.lines(settings.compute.workers):
         typer.echo(line)
     for listed in weights_of([settings], out / "results" / "cache"):
