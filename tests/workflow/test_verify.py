@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -251,7 +252,7 @@ def test_scores_refuse_what_the_engine_has_forgotten(copy: Project) -> None:
     assert "snakemake --cores all --forcerun cams" in log
 
 
-def test_cleaning_reruns_nothing(copy: Project) -> None:
+def test_cleaning_reruns_nothing(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     refine, segmenter = copy.results / "refine/work", copy.results / "segmenter/work"
     size = sum(path.stat().st_size for path in segmenter.rglob("*") if path.is_file())
     code, text = _run(copy, "clean", f"results/{RUN}", "--dry-run", "--what", "all")
@@ -281,7 +282,14 @@ def test_cleaning_reruns_nothing(copy: Project) -> None:
     _run(copy, "clean", RUN)
     assert not planes["1-of-2"].exists()  # its shard is there
     assert planes["1-of-3"].exists()
+    earlier = _as_one_part(copy.results / "masks/train")
+    monkeypatch.chdir(copy.root)
+    assert [finding.text("snakemake") for finding in verify(Runs(CONFIG), RUN, quick=True)] == [
+        f"results/{RUN}/masks/train/png/1-of-1: stale: is of another number of parts than shards "
+        "(2); delete it"
+    ]
     code, text = _run(copy, "clean", RUN, "--what", "all")
+    assert not any(path.exists() for path in earlier)
     assert not planes["1-of-3"].exists()
     assert code == 0
     assert "is not finished" in text
@@ -291,6 +299,20 @@ def test_cleaning_reruns_nothing(copy: Project) -> None:
     assert not copy.would_run()
     code, text = _run(copy, "verify", RUN, "--quick", "--config", "tiny.yaml")
     assert code == 0, text
+
+
+def _as_one_part(folder: Path) -> list[Path]:
+    """Masks and PNGs as of an earlier run with one part, of two that the folder has."""
+    names = ("1-of-2.h5", "png/1-of-2.json", "png/1-of-2")
+    earlier = []
+    for path in (folder / name for name in names):
+        earlier.append(target := path.with_name(path.name.replace("of-2", "of-1")))
+        if path.is_dir():
+            shutil.copytree(path, target)
+        else:
+            shutil.copy(path, target)
+        os.utime(target, ns=(10**18, 10**18))
+    return earlier
 
 
 def test_cleaning_takes_the_folder_of_a_run_alone(copy: Project) -> None:

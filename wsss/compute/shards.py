@@ -12,7 +12,7 @@ IMAGES_PER_PART: Final = 670
 """On a CPU: some minutes to an hour of work, of which an interruption loses no more."""
 IMAGES_PER_GPU_PART: Final = 4000
 """On a GPU: about a minute of work, beside which 20 s to start a job are bearable."""
-_PART = re.compile(r"\d+-of-([1-9]\d{0,5})")
+_PART = re.compile(r"(\d+)-of-([1-9]\d{0,5})")
 _FIRST_PRODUCTS = ("cams", "truth_masks")
 
 
@@ -47,13 +47,19 @@ def parts_on_disk(name: str) -> int:
     return 0
 
 
+def part_of(stem: str) -> tuple[int, int] | None:
+    """Number and count of ``<number>-of-<count>``; None of another name."""
+    match = _PART.fullmatch(stem)
+    return (int(match[1]), int(match[2])) if match else None
+
+
 def _parts(folder: Path) -> Iterator[tuple[float, int]]:
     """Time and number of the parts below the folder of a run, and of runs one level below."""
     for product in _FIRST_PRODUCTS:
         for pattern in (f"{product}/*/*.h5", f"*/{product}/*/*.h5"):
             for path in folder.glob(pattern):
-                if match := _PART.fullmatch(path.stem):
+                if part := part_of(path.stem):
                     try:
-                        yield path.stat().st_mtime, int(match[1])
+                        yield path.stat().st_mtime, part[1]
                     except OSError:  # just replaced
                         continue

@@ -2,7 +2,8 @@
 
 A work folder holds what a training resumes from: the largest part of a run, and of no use once the
 checkpoint is written. Folders called ``.cache`` hold what a rerun takes over image by image. A file
-``.planes`` waits for the job that runs its CRFs, and stays where the engine was killed.
+``.planes`` waits for the job that runs its CRFs, and stays where the engine was killed. Where a run
+has another number of parts than before, the earlier parts lie beside the new ones.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Literal
 from wsss.artifacts.atomic import abandoned, remove_abandoned
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.exclusive_lock import exclusive_lock
+from wsss.compute.shards import part_of
 from wsss.pipeline.run_folder import PARTS
 
 What = Literal["work", "cache", "all"]
@@ -44,8 +46,8 @@ def entries(folder: Path, what: What) -> list[Entry]:
     Args:
         folder: of a run, or of several.
         what: work folders of finished trainings, what reruns take over (caches of items, planes
-            without their CRFs), or both; in any case temporary files of processes that are gone,
-            and planes whose shard is there.
+            without their CRFs, parts of an earlier number of parts), or both; in any case temporary
+            files of processes that are gone, and planes whose shard is there.
 
     Raises:
         ArtifactError: the folder is not that of a run.
@@ -72,7 +74,7 @@ def clean(folder: Path, what: What) -> list[Entry]:
 
 
 def _delete(entry: Entry) -> Entry:
-    if entry.path.suffix == _PLANES:
+    if part_of(entry.path.stem) and entry.path.is_file():
         entry.path.unlink(missing_ok=True)
         return entry
     if not entry.path.is_dir():
@@ -94,6 +96,9 @@ def _entries(folder: Path, what: What) -> Iterator[Entry]:
             yield Entry(path, _size(path), "a temporary file of a process that is gone")
         if here.parent.name in _PREDICTIONS:
             yield from _planes(here, files, what)
+        for path, why in _earlier_parts(here, [*names, *files]) if what != "work" else ():
+            names[:] = [name for name in names if name != path.name]
+            yield Entry(path, _size(path), why)
         for name in sorted(names):
             path = here / name
             if path.is_symlink():
@@ -116,6 +121,19 @@ def _planes(here: Path, files: list[str], what: What) -> Iterator[Entry]:
         elif what != "work":
             why = "the network's part of a prediction whose CRFs did not run: it runs again"
             yield Entry(path, _size(path), why)
+
+
+def _earlier_parts(here: Path, names: list[str]) -> Iterator[tuple[Path, str]]:
+    """Shards, PNGs and listings of all numbers of parts but the newest, once that is whole."""
+    paths = [here / name for name in sorted(names) if not name.endswith(_PLANES)]
+    parts = {path: part for path in paths if (part := part_of(path.stem))}
+    if len({count for _, count in parts.values()}) < 2:
+        return
+    _, count = parts[max(parts, key=lambda path: path.stat().st_mtime)]
+    if {number for number, of in parts.values() if of == count} != set(range(1, count + 1)):
+        return
+    why = f"of an earlier number of parts; the newest are {count}"
+    yield from ((path, why) for path, (_, of) in parts.items() if of != count)
 
 
 def _work(work: Path, checkpoint: Path) -> Entry:

@@ -65,10 +65,8 @@ def verify(
         typer.echo(f"{findings.checked} artefacts, all as configured")
         return
     rules = dict.fromkeys(finding.rule for finding in findings if finding.rule)
-    typer.echo(
-        f"{findings.checked} artefacts, {len(findings)} of them not as configured. To make them "
-        f"again: {command} --forcerun {' '.join(rules)}"
-    )
+    again = f" To make them again: {command} --forcerun {' '.join(rules)}" if rules else ""
+    typer.echo(f"{findings.checked} artefacts, {len(findings)} of them not as configured.{again}")
     stale = all(finding.status == "stale" for finding in findings)
     raise typer.Exit(_STALE if stale else _DAMAGED)
 

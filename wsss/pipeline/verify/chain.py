@@ -110,6 +110,10 @@ class Chain:
             if product in _HAS_PNGS:
                 folder = path.parent / "png" / path.stem
                 self.findings.check(folder, rule, partial(self._pngs, folder), [path])
+        for path in sorted((paths[0].parent / "png").glob("*-of-*/")):
+            if path.name not in {shard.stem for shard in paths}:
+                reason = f"is of another number of parts than shards ({len(paths)}); delete it"
+                self.findings.check(path, "", partial(list, [reason]))
         return paths
 
     def _sources(self, product: str, run: str, split: str, index: int) -> list[Path]:
