@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from tests.builders import CLIP_ES
 from wsss.config.base import Section, inner_section, takes_auto
-from wsss.config.cross_checks import check_photos
+from wsss.config.cross_checks import check_photo_folder
 from wsss.config.errors import ConfigError
 from wsss.config.labels import crf_backend
 from wsss.config.load import OLD_KEYS, OLD_VALUES, all_keys, from_mapping, load_config
@@ -168,16 +168,18 @@ def test_photos_of_which_none_is_held_out_need_no_val(
     data = {"kind": "folder", "root": str(tmp_path)} | section
     config = from_mapping({"data": data})
     if not message:
-        check_photos(config, "c.yaml")
+        check_photo_folder(config, "c.yaml")
         return
     train = {"cams": {"splits": ["train"]}}
     for refused in (config, from_mapping({"data": data} | train)):  # its segmenter labels val
         with pytest.raises(ConfigError, match=message):
-            check_photos(refused, "c.yaml")
+            check_photo_folder(refused, "c.yaml")
     with pytest.raises(ConfigError, match=message):
         Runs({"data": data})
-    check_photos(from_mapping({"data": data | {"val_list": ""}} | train), "c.yaml")
-    check_photos(from_mapping({"data": data, "retrain": {"enabled": False}} | train), "c.yaml")
+    check_photo_folder(from_mapping({"data": data | {"val_list": ""}} | train), "c.yaml")
+    check_photo_folder(
+        from_mapping({"data": data, "retrain": {"enabled": False}} | train), "c.yaml"
+    )
 
 
 def test_masks_are_not_written_among_the_photos(

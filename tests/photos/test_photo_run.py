@@ -145,6 +145,8 @@ def check_names_of_the_run(folder: Path, out: str) -> None:
         assert "segmenter: " in screen
         screen = run(folder, "wsss", "clean", name, "--dry-run", "--what", "all").stdout
         assert "results/photos/segmenter/work: would go" in screen
+    screen = run(folder, "wsss", "verify", out, "--quick").stdout
+    assert screen.endswith(" artefacts, all as configured\n")
     for name in (out, f"{out}/results/photos"):
         for command in (("predict", "my photos", "--weights"), ("export", "folder")):
             run(folder, "wsss", *command, name, "--out", "of the run")

@@ -45,7 +45,7 @@ def cross_checks(config: Config) -> list[str]:
     return errors + refine_errors(config.masks) + _of_refiner(config)
 
 
-def check_photos(config: Config, where: str) -> None:
+def check_photo_folder(config: Config, where: str) -> None:
     """Refuse a run on photos that would write masks among them, or needs held-out ones without any.
 
     It looks at files, so that it is for those who start a run, and not for each of its jobs.

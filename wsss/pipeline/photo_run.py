@@ -138,22 +138,30 @@ class PhotoRun:
             yield folder
 
 
-def print_summary(run: Path) -> bool:
+def run_on_photos(folder: Path) -> PhotoRun | None:
+    """The run on photos that a folder of a run belongs to, if it does.
+
+    Raises:
+        ConfigError: its configuration is damaged.
+    """
+    out = folder.parent.parent
+    return PhotoRun(load_config(out / CONFIG), out) if is_of_photos(out) else None
+
+
+def print_summary(folder: Path) -> bool:
     """Print what a run on photos said at its end; gives whether it is one.
 
     Args:
-        run: folder of a run, of photos or not.
+        folder: of a run, of photos or not.
 
     Raises:
         ArtifactError: the run did not finish.
         ConfigError: its configuration is damaged.
     """
-    out = run.parent.parent
-    if not is_of_photos(out):
-        return False
-    for line in PhotoRun(load_config(out / CONFIG), out).summary():
+    run = run_on_photos(folder)
+    for line in run.summary() if run else ():
         print(line)
-    return True
+    return run is not None
 
 
 def lasting_classes(out: Path, names: tuple[str, ...]) -> list[str]:

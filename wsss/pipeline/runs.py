@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsss.config.cross_checks import check_photos
+from wsss.config.cross_checks import check_photo_folder
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
@@ -77,7 +77,7 @@ class Runs(Mapping[str, Run]):
         base = from_mapping(mapping, where=where)
         configs, axes = expand_runs(mapping, where=where), base.matrix.axes
         for label, config in configs.items():
-            check_photos(config, f"{where}, run {label}" if label else where)
+            check_photo_folder(config, f"{where}, run {label}" if label else where)
         self.name = base.name
         self._producer = functools.cache(self._find_producer)
         self._key = functools.cache(self._make_key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -46,19 +47,26 @@ def verify(
         bool, typer.Option("--quick", help="Read no pixel, no item of a shard and no photograph.")
     ] = False,
 ) -> None:
-    """Say what is stale, damaged or missing in a run, and why.
+    """Say what is stale, damaged or missing in a run, or in the folder of `wsss photos`, and why.
 
     Each artefact is held against the configuration, the code, package versions and the content of
     what it was made from. Exit code 0: all as configured. 1: something is stale. 2: something is
     damaged or missing.
     """
     from wsss.config.load import merged_yaml
+    from wsss.pipeline.photo_run import run_on_photos
+    from wsss.pipeline.run_folder import run_folder
     from wsss.pipeline.runs import Runs
     from wsss.pipeline.verify.run import verify as check
 
+    command = _workflow_command(config)
+    if config == DEFAULT_CONFIG and os.path.isdir(run):
+        folder = run_folder(Path(run))
+        if photos := run_on_photos(folder):
+            run, command = folder.name, shlex.join(photos.command())
+            os.chdir(photos.out)
     where = ", ".join(map(str, config))
     findings = check(Runs(merged_yaml(*config), where=where), run, quick=quick)
-    command = _workflow_command(config)
     for finding in findings:
         typer.echo(finding.text(command))
     if not findings:
