@@ -14,6 +14,7 @@ class Step(NamedTuple):
 
     waits: dict[str, int]
     launches: dict[str, int]
+    uploads: dict[str, int]
 
 
 @contextmanager
@@ -25,8 +26,8 @@ def counted_steps(gpu: PretendGpu) -> Iterator[list[Step]]:
     def counted(self: Any, *arguments: Any) -> Any:
         gpu.clear()
         row = step(self, *arguments)
-        waits, launches = ({k: n for k, n in c.items() if n} for c in (gpu.waits, gpu.launches))
-        steps.append(Step(waits, launches))
+        counters = (gpu.waits, gpu.launches, gpu.uploads)
+        steps.append(Step(*({k: n for k, n in c.items() if n} for c in counters)))
         return row
 
     with mock.patch.object(Trainer, "_step", counted):

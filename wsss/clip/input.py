@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -147,12 +148,16 @@ class EncoderInput:
         out one lower.
 
         Args:
-            pixels: normalised, of 8-bit colours.
+            pixels: normalised, of 8-bit colours, where the encoder is.
         """
-        constants = 255 * torch.tensor([self._mean, self._std], dtype=torch.float64)
-        # (2, 3) -> (2, 1, 3, 1, 1)
-        mean, std = to_device(constants.float().view(2, 1, 3, 1, 1), pixels.device)
+        mean, std = self._levels
         return (pixels * std + mean).trunc() / 255
+
+    @cached_property
+    def _levels(self) -> Float[Tensor, "2 1 3 1 1"]:
+        """Mean and deviation of the colours in 0 … 255, where the encoder is."""
+        levels = 255 * torch.tensor([self._mean, self._std], dtype=torch.float64)
+        return to_device(levels.float().view(2, 1, 3, 1, 1), self.encoder.device)
 
     @property
     def normalization(self) -> tuple[Channels, Channels]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,17 +48,14 @@ def par_weights(
     _check(dilations)
     size = (images.shape[-2], images.shape[-1])
     count = len(_STEPS) * len(dilations)
-    far = [d * math.hypot(*step) for d in dilations for step in _STEPS]
-    distance = torch.tensor(far, dtype=images.dtype)
-    position = -((distance / (distance.std() + _TINY) / _TOLERANCE) ** 2)
-    position = to_device(_POSITION_SHARE * position.softmax(0), images.device).view(1, -1, 1, 1)
     if images.is_cuda:
-        near = images.flatten(2)[:, :, _places(size, tuple(dilations), images.device)]
+        neighbours = _on_gpu(size, tuple(dilations), images.device)
+        near = images.flatten(2)[:, :, neighbours.places]
         deviation = near.std(2).unflatten(-1, size)  # (B, C, n, H W) -> (B, C, H, W)
         gap = near.unflatten(-1, size).sub_(images.unsqueeze(2))
         gap = gap.div_(((deviation + _TINY) * _TOLERANCE).unsqueeze(2))
         colour = gap.square_().mean(1).neg_().softmax(1)
-        return colour.add_(position)
+        return colour.add_(neighbours.position)
     padded = _pad(images, max(dilations))
     # Neighbour by neighbour: (B, C, n, H, W), all of them at once, would not fit the cache.
     mean, variance = torch.zeros_like(images), torch.zeros_like(images)
@@ -73,7 +71,7 @@ def par_weights(
         gap = (near - images).mul_(inverse)
         torch.mean(gap.square_(), dim=1, out=colour[:, index])
     colour = colour.neg_().softmax(1)
-    colour.add_(position)
+    colour.add_(_position(dilations))
     return torch.threshold_(colour, _NOTHING, 0.0)
 
 
@@ -139,7 +137,7 @@ def _refined_on_gpu(
     """`par_refine` with one launch per iteration: every pixel is a weighted bag of neighbours."""
     batch, classes, height, width = masks.shape
     pixels = height * width
-    places = _places((height, width), dilations, masks.device)
+    places = _on_gpu((height, width), dilations, masks.device).places
     offsets = torch.arange(0, batch * pixels, pixels, dtype=torch.int32, device=masks.device)
     # (n, H W) -> (B, H W, n): rows of a table of all pixels of the batch
     rows = (places.T + offsets.view(-1, 1, 1)).flatten()
@@ -154,17 +152,41 @@ def _refined_on_gpu(
     return table.view(batch, height, width, classes).permute(0, 3, 1, 2).contiguous()
 
 
-def _places(
-    size: tuple[int, int], dilations: tuple[int, ...], device: torch.device
-) -> Int[Tensor, "neighbours pixels"]:
-    """The pixel that each neighbour of each pixel is, in row-major order; the border repeats."""
+class _Neighbours(NamedTuple):
+    """The neighbours of each pixel of a size, on a GPU."""
+
+    places: Int[Tensor, "neighbours pixels"]
+    """The pixel that each of them is, in row-major order; the border repeats."""
+    position: Float[Tensor, "1 neighbours 1 1"]
+    """See `_position`."""
+
+
+_last: dict[tuple[tuple[int, int], tuple[int, ...]], _Neighbours] = {}
+"""Those of the last size: the crops of a training have one, so that its steps upload nothing."""
+
+
+def _on_gpu(size: tuple[int, int], dilations: tuple[int, ...], device: torch.device) -> _Neighbours:
+    held = _last.get((size, dilations))
+    if held is not None and held.places.device == device:
+        return held
     height, width = size
     steps = torch.tensor([(d * y, d * x) for d in dilations for y, x in _STEPS])
     rows = (torch.arange(height) + steps[:, :1]).clamp(0, height - 1)
     columns = (torch.arange(width) + steps[:, 1:]).clamp(0, width - 1)
     sides = to_device(torch.cat([width * rows, columns], dim=1).int(), device)
     # (n, H, 1) + (n, 1, W) -> (n, H W)
-    return (sides[:, :height, None] + sides[:, None, height:]).flatten(1)
+    places = (sides[:, :height, None] + sides[:, None, height:]).flatten(1)
+    _last.clear()
+    _last[size, dilations] = held = _Neighbours(places, to_device(_position(dilations), device))
+    return held
+
+
+def _position(dilations: Sequence[int]) -> Float[Tensor, "1 neighbours 1 1"]:
+    """The weights of the neighbours by their distance alone, of which the sum is 0.01."""
+    far = [d * math.hypot(*step) for d in dilations for step in _STEPS]
+    distance = torch.tensor(far, dtype=torch.float32)
+    weights = -((distance / (distance.std() + _TINY) / _TOLERANCE) ** 2)
+    return _POSITION_SHARE * weights.softmax(0).view(1, -1, 1, 1)
 
 
 def _pad(maps: Tensor, reach: int) -> Tensor:
