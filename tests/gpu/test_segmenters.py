@@ -2,8 +2,10 @@
 
 import csv
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from wsss.artifacts.stage import STAGES
 from wsss.compute.threads import fixed_threads
 from wsss.config.model import Config
 from wsss.retrain.predict import run as predict
+from wsss.retrain.runner import ProgressHook
 
 __all__ = ["small_networks"]
 MODELS = ("segformer-b0", "deeplabv3plus-r50", "clip-vit")
@@ -43,8 +46,9 @@ def test_losses_and_labels_are_those_of_the_cpu(data: Data, tmp_path: Path, name
     (tmp_path / "cpu").mkdir()
     (tmp_path / "gpu").mkdir()
     _, expected = train(data, on_cpu, tmp_path / "cpu")
-    with PretendGpu():
+    with PretendGpu() as gpu, _waits_of_steps(gpu) as waits:
         _, actual = train(data, on_gpu, tmp_path / "gpu")
+    assert waits == [1] * on_gpu.retrain.iterations
     # Dropout draws in the order of the memory, which differs: the loss is close, not the same.
     np.testing.assert_allclose(_losses(actual), _losses(expected), rtol=0.05)
     checkpoint = tmp_path / "cpu/segmenter.safetensors"
@@ -61,6 +65,27 @@ def test_losses_and_labels_are_those_of_the_cpu(data: Data, tmp_path: Path, name
     for image, arrays in labels.items():
         for protocol, array in arrays.items():
             assert (there[image][protocol] == array).mean() > 0.99, (image, protocol)
+
+
+@contextmanager
+def _waits_of_steps(gpu: PretendGpu) -> Iterator[list[int]]:
+    """Of the step, its measurements and the hooks before it; checkpoints do not count."""
+    waits: list[int] = []
+    before, after = ProgressHook.before_train_iter, ProgressHook.after_train_iter
+
+    def start(*arguments: Any, **named: Any) -> None:
+        gpu.clear()
+        before(*arguments, **named)
+
+    def end(*arguments: Any, **named: Any) -> None:
+        after(*arguments, **named)
+        waits.append(gpu.waits.total())
+
+    with (
+        mock.patch.object(ProgressHook, "before_train_iter", start),
+        mock.patch.object(ProgressHook, "after_train_iter", end),
+    ):
+        yield waits
 
 
 def _losses(curve: str) -> list[float]:

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.gpu.pretend import PretendGpu
 from tests.retrain.small_networks import small_config
-from wsss.retrain.losses import SmoothedCrossEntropy
+from wsss.retrain.losses import SmoothedCrossEntropy, accuracy
+from wsss.retrain.mm import CrossEntropyLoss, decode_head
 from wsss.retrain.shared import SharedCrossEntropy
 
 
@@ -40,6 +42,23 @@ def test_without_a_labelled_pixel_it_is_zero(loss: Any) -> None:
     assert not torch.autograd.grad(value, logits)[0].any()
 
 
+@pytest.mark.parametrize("ignored", [0.0, 0.5, 1.0])
+def test_loss_and_accuracy_are_those_of_mmsegmentation(ignored: float) -> None:
+    """To the bit, and without the waits of those."""
+    logits, labels = batch(ignored)
+    ours, stock = (kind(avg_non_ignore=True) for kind in (SmoothedCrossEntropy, CrossEntropyLoss))
+    given = {"ignore_index": 255}
+    expected = (stock(logits, labels, **given), decode_head.accuracy(logits, labels, **given))
+    assert torch.equal(ours(logits, labels, **given), expected[0])
+    assert torch.equal(accuracy(logits, labels, **given), expected[1])
+    with PretendGpu() as gpu:
+        there = logits.detach().to("cuda"), labels.to("cuda")
+        gpu.clear()
+        actual = ours(*there, **given), accuracy(*there, **given)
+        assert not gpu.waits.total()
+        assert [value.cpu() for value in actual] == list(expected)
+
+
 @pytest.mark.parametrize("name", ["segformer-b0", "deeplabv3plus-r50", "clip-vit"])
 def test_every_head_smooths_its_targets(name: str) -> None:
     def losses(**options: Any) -> list[dict[str, Any]]:
@@ -50,7 +69,6 @@ def test_every_head_smooths_its_targets(name: str) -> None:
     for head in losses(label_smoothing=0.1):
         assert (head["type"], head["label_smoothing"]) == ("SmoothedCrossEntropy", 0.1)
     for head in losses():
-        assert head["type"] == "CrossEntropyLoss"
-        assert "label_smoothing" not in head
+        assert (head["type"], head["label_smoothing"]) == ("SmoothedCrossEntropy", 0)
     for head in losses(label_smoothing=0.2, loss="SharedCrossEntropy"):
         assert (head["type"], head["label_smoothing"]) == ("SharedCrossEntropy", 0.2)

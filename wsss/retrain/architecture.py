@@ -16,6 +16,7 @@ from torch import nn
 from wsss.clip.load import LoadedClip
 from wsss.clip.model_config import check_tower, tower_config
 from wsss.config.retrain import BatchNorm
+from wsss.retrain import losses
 from wsss.retrain.mm import (
     CONFIGS,
     MODELS,
@@ -26,7 +27,7 @@ from wsss.retrain.mm import (
 )
 from wsss.retrain.networks import clip_vit, deeplab_heads, deit, resnet38
 
-REGISTERED = [module.__name__ for module in (clip_vit, deeplab_heads, deit, resnet38)]
+REGISTERED = [module.__name__ for module in (clip_vit, deeplab_heads, deit, losses, resnet38)]
 """Importing them registers what a model config may name."""
 
 _FRAME = "deeplabv3/deeplabv3_r101-d8_4xb4-20k_voc12aug-512x512.py"
@@ -74,7 +75,7 @@ def model_config(
     crop: int,
     norm: Literal["BN", "SyncBN", "SharedBN"] = "BN",
     batch_norm: BatchNorm = "trained",
-    loss: Literal["CrossEntropyLoss", "SharedCrossEntropy"] = "CrossEntropyLoss",
+    loss: Literal["SmoothedCrossEntropy", "SharedCrossEntropy"] = "SmoothedCrossEntropy",
     label_smoothing: float = 0.0,
     clip: ClipTower | None = None,
     frozen_clip: bool = False,
@@ -125,10 +126,7 @@ def model_config(
         if "num_classes" in part:
             part.num_classes = labels
             part.loss_decode.avg_non_ignore = True
-            part.loss_decode.type = loss
-            if label_smoothing:
-                smoothed = loss.replace("CrossEntropyLoss", "SmoothedCrossEntropy")
-                part.loss_decode.update(type=smoothed, label_smoothing=label_smoothing)
+            part.loss_decode.update(type=loss, label_smoothing=label_smoothing)
     return model.to_dict()
 
 

@@ -1,24 +1,30 @@
-"""Cross-entropy with label smoothing, as a loss of mmsegmentation."""
+"""Losses and their company as mmsegmentation has them, but without a wait for a GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from wsss.retrain.mm import MODELS, CrossEntropyLoss
+from wsss.retrain.mm import MODELS, CrossEntropyLoss, decode_head
+
+_EPS = torch.finfo(torch.float32).eps
 
 
 @MODELS.register_module()
 class SmoothedCrossEntropy(CrossEntropyLoss):  # type: ignore[misc]
     """Cross-entropy against targets that leave a little to every label (Szegedy et al., 2016).
 
-    The label of a pixel has 1 - s + s / K of the target, each of the other K - 1 labels s / K.
+    The label of a pixel has 1 - s + s / K of the target, each of the other K - 1 labels s / K. The
+    labelled pixels are counted on the device; stock reads the number.
 
     Args:
-        label_smoothing: s, 0 … 1; 0 is the stock loss, to the bit.
+        label_smoothing: s, 0 … 1; 0 is the stock loss, on a CPU to the bit.
         rest: what the stock loss takes. ``avg_non_ignore`` must be true, as it is here everywhere.
     """
 
@@ -31,7 +37,7 @@ class SmoothedCrossEntropy(CrossEntropyLoss):  # type: ignore[misc]
         cls_score: Float[Tensor, "batch labels height width"],
         label: Integer[Tensor, "batch height width"],
         *args: Any,
-        avg_factor: float | None = None,
+        avg_factor: Tensor | None = None,
         ignore_index: int = -100,
         **kwargs: Any,
     ) -> Float[Tensor, ""]:
@@ -45,13 +51,37 @@ class SmoothedCrossEntropy(CrossEntropyLoss):  # type: ignore[misc]
             ignore_index: label of pixels that do not count.
             kwargs: what the stock loss takes.
         """
+        labelled = label != ignore_index
+        count = labelled.sum() if avg_factor is None else avg_factor
         loss: Tensor = super().forward(
-            cls_score, label, *args, avg_factor=avg_factor, ignore_index=ignore_index, **kwargs
+            cls_score, label, *args, avg_factor=count, ignore_index=ignore_index, **kwargs
         )
         if not self.label_smoothing:
             return loss
-        labelled = label != ignore_index
         energies = torch.where(labelled, -cls_score.log_softmax(dim=1).mean(dim=1), 0)
-        count = labelled.sum() if avg_factor is None else torch.tensor(avg_factor)
         uniform = self.loss_weight * energies.sum() / count.clamp(min=1)
         return (1 - self.label_smoothing) * loss + self.label_smoothing * uniform
+
+
+def accuracy(
+    pred: Float[Tensor, "batch labels height width"],
+    target: Integer[Tensor, "batch height width"],
+    *,
+    ignore_index: int,
+) -> Float[Tensor, " 1"]:
+    """Share of the labelled pixels on which the largest logit is that of their label, in percent.
+
+    It equals mmsegmentation's to the bit. That selects the labelled pixels, for which the host
+    waits until the GPU has counted them.
+    """
+    labelled = target != ignore_index
+    right = ((pred.topk(1, dim=1)[1][:, 0] == target) & labelled).sum().float() + _EPS
+    percent = 100.0 / (labelled.sum().double() + _EPS)
+    return (right * percent.float())[None]
+
+
+@contextmanager
+def accuracy_without_waits() -> Iterator[None]:
+    """Let the heads of mmsegmentation measure with `accuracy`."""
+    with mock.patch.object(decode_head, "accuracy", accuracy):
+        yield

@@ -61,6 +61,8 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import get_external_models
 from mmseg.datasets import BaseSegDataset
 from mmseg.models.backbones import VisionTransformer
+from mmseg.models.data_preprocessor import SegDataPreProcessor
+from mmseg.models.decode_heads import decode_head
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, MODELS, RUNNERS, TRANSFORMS
@@ -97,9 +99,11 @@ __all__ = [
     "MmConfig",
     "OptimWrapper",
     "Runner",
+    "SegDataPreProcessor",
     "VisionTransformer",
     "base_dataset",
     "build_norm_layer",
+    "decode_head",
     "get_dist_info",
     "get_external_models",
     "get_rank",

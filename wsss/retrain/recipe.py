@@ -15,7 +15,7 @@ import torch
 
 from wsss.config.retrain import RetrainConfig
 from wsss.labels.ignore import IGNORED
-from wsss.retrain import autocast, dataset, loader, losses, runner, shared, transforms
+from wsss.retrain import autocast, dataset, loader, runner, shared, transforms
 from wsss.retrain.architecture import REGISTERED, ClipTower, model_config
 from wsss.retrain.loader import loader_settings
 from wsss.retrain.mm import MmConfig
@@ -23,7 +23,7 @@ from wsss.retrain.optimisation import optimisation
 
 # Importing them registers what the config names; mmsegmentation's tools import them by name.
 _REGISTERED = REGISTERED + [
-    module.__name__ for module in (autocast, dataset, loader, transforms, runner, losses, shared)
+    module.__name__ for module in (autocast, dataset, loader, transforms, runner, shared)
 ]
 _COLOR: dict[str, list[dict[str, Any]]] = {
     "none": [],
@@ -70,6 +70,19 @@ def training_config(
     batch = share_of_batch(retrain, devices)
     several = devices > 1
     synchronised: Literal["SyncBN", "SharedBN"] = "SyncBN" if device.type == "cuda" else "SharedBN"
+    model = model_config(
+        retrain.model,
+        labels=len(labels),
+        crop=retrain.crop,
+        norm=synchronised if several else "BN",
+        batch_norm=retrain.batch_norm,
+        loss="SharedCrossEntropy" if several else "SmoothedCrossEntropy",
+        label_smoothing=retrain.label_smoothing,
+        clip=clip,
+        frozen_clip=retrain.clip_lr == 0,
+        clip_stem=retrain.clip_stem,
+    )
+    model["data_preprocessor"]["type"] = "UploadingPreProcessor"
     return MmConfig(
         {
             "default_scope": "mmseg",
@@ -83,18 +96,7 @@ def training_config(
             "env_cfg": {
                 "mp_cfg": {"mp_start_method": "fork", "opencv_num_threads": 0},
             },
-            "model": model_config(
-                retrain.model,
-                labels=len(labels),
-                crop=retrain.crop,
-                norm=synchronised if several else "BN",
-                batch_norm=retrain.batch_norm,
-                loss="SharedCrossEntropy" if several else "CrossEntropyLoss",
-                label_smoothing=retrain.label_smoothing,
-                clip=clip,
-                frozen_clip=retrain.clip_lr == 0,
-                clip_stem=retrain.clip_stem,
-            ),
+            "model": model,
             "train_dataloader": {
                 "batch_size": batch,
                 **loader_settings(workers),
@@ -134,7 +136,7 @@ def training_config(
             "custom_hooks": [
                 {"type": "StepSeedHook", "seed": seed},
                 {"type": "ProgressHook"},
-                *([{"type": "AverageHook"}] if several else []),
+                {"type": "MeasurementsHook"},
             ],
             "log_processor": {"by_epoch": False},
             "visualizer": {"type": "Visualizer", "vis_backends": []},

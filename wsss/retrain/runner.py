@@ -176,15 +176,15 @@ class StepSeedHook(Hook):  # type: ignore[misc]
 
 
 @HOOKS.register_module()
-class AverageHook(Hook):  # type: ignore[misc]
-    """Of several processes, let the curve and the check of the loss see the mean."""
+class MeasurementsHook(Hook):  # type: ignore[misc]
+    """Fetch what a step measured: means over all processes, in one wait for a GPU."""
 
     priority = "HIGHEST"
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Replace the measurements of this process by their means over all processes."""
+        """Replace the measurements of this process, before the curve and the check of the loss."""
         outputs.update(
             distributed.means({n: value for n, value in outputs.items() if torch.is_tensor(value)})
         )

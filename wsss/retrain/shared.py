@@ -36,7 +36,7 @@ class SharedCrossEntropy(SmoothedCrossEntropy):
             cls_score,
             label,
             *args,
-            avg_factor=float(labelled) / distributed.world_size(),
+            avg_factor=labelled / distributed.world_size(),
             ignore_index=ignore_index,
             **kwargs,
         )

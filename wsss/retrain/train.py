@@ -29,6 +29,7 @@ from wsss.data.manifest_folder import load, manifest_digests
 from wsss.retrain.architecture import ClipTower
 from wsss.retrain.dataset import CORRECTED
 from wsss.retrain.loader import loading
+from wsss.retrain.losses import accuracy_without_waits
 from wsss.retrain.recipe import training_config
 from wsss.retrain.runner import SegmenterRunner
 from wsss.retrain.segmenter import segmenter_facts
@@ -163,7 +164,11 @@ def train(
             runner.tower = clip.model.get_submodule("visual")
         facts = segmenter_facts(runner.network(), retrain, predict, labels, tower)
         batch = plan.train_dataloader.batch_size
-        with fixed_threads(retrain.threads), loading(compute.workers, batch, retrain.crop):
+        with (
+            fixed_threads(retrain.threads),
+            loading(compute.workers, batch, retrain.crop),
+            accuracy_without_waits(),
+        ):
             runner.train()
         if first:
             state = runner.network().state_dict()

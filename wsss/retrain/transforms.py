@@ -1,4 +1,4 @@
-"""Random scaling and colour, as transforms of mmsegmentation."""
+"""Random scaling and colour, as transforms of mmsegmentation, and the way of a batch to a GPU."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+from torch import Tensor
 
-from wsss.retrain.mm import TRANSFORMS, BaseTransform, imresize
+from wsss.compute.packed_rows import to_device
+from wsss.retrain.mm import (
+    MODELS,
+    TRANSFORMS,
+    BaseTransform,
+    SegDataPreProcessor,
+    imresize,
+)
 
 
 @TRANSFORMS.register_module()
@@ -74,3 +82,23 @@ def shift_hsv(image: UInt8[np.ndarray, "h w 3"], shift: np.ndarray) -> UInt8[np.
     shifted = cv2.cvtColor(image, cv2.COLOR_BGR2HSV).astype(np.int64) + shift
     shifted[..., 0] %= 180
     return cv2.cvtColor(np.clip(shifted, 0, 255).astype(np.uint8), cv2.COLOR_HSV2BGR)
+
+
+@MODELS.register_module()
+class UploadingPreProcessor(SegDataPreProcessor):  # type: ignore[misc]
+    """Brings a batch to a GPU; stock waits for each photo, its colours and its mask."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._turns_colours = bool(settings.get("bgr_to_rgb") or settings.get("rgb_to_bgr"))
+        self._channel_conversion = False  # stock sends the order of the channels with each photo
+
+    def cast_data(self, data: Any) -> Any:
+        """A part of a batch on the device of the network; photos [3, H, W] become RGB."""
+        if isinstance(data, Tensor):
+            pixels = to_device(data, self.device)
+            return pixels.flip(-3) if self._turns_colours else pixels
+        if (masks := getattr(data, "gt_sem_seg", None)) is not None:
+            masks.data = to_device(masks.data, self.device)
+            return data
+        return super().cast_data(data)
