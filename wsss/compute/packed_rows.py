@@ -15,7 +15,12 @@ from torch import Tensor
 
 
 def to_device(tensor: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
-    """The tensor on a device, without a wait for what is computed there."""
+    """The tensor on a device, without a wait for what is computed there.
+
+    For a GPU it is copied to memory from which that fetches while the host goes on.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 

@@ -19,6 +19,7 @@ from wsss.clip import attention
 from wsss.clip.block import Block
 from wsss.clip.images import IMAGENET_MEAN, IMAGENET_STD, Channels
 from wsss.clip.layers import Linear, Load, Norm, Precision, compute_dtype
+from wsss.compute.packed_rows import to_device
 from wsss.dino.position import resize_positions
 
 
@@ -160,7 +161,7 @@ class DinoEncoder:
         """
         if unknown := sorted(index for index in outputs_of if not 0 <= index < self.depth):
             raise ValueError(f"blocks {unknown}: DINOv2 here has {self.depth}, numbered from 0")
-        images = self.whole_patches(images.to(self.device))
+        images = self.whole_patches(to_device(images, self.device))
         grid = (images.shape[2] // self.patch[0], images.shape[3] // self.patch[1])
         weight, bias = self._patch_weight, self._patch_bias
         patches = F.conv2d(images.to(weight.dtype), weight, bias, stride=self.patch)

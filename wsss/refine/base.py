@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from wsss.cams.other_features import PatchEncoder
 from wsss.clip.input import EncoderInput
+from wsss.compute.packed_rows import to_device
 from wsss.config.cams import CamsConfig
 from wsss.config.infer import InferConfig
 from wsss.config.method import MethodOptions
@@ -282,6 +283,6 @@ class Refiner(ABC, Generic[Options]):
         """What ``infer.scores`` asks for; arguments as for `tag_scores` and `cam_scores`."""
         if self.setup.infer.scores == "decoder":
             return self.tag_scores(photo, classes)
-        maps = torch.from_numpy(cams.astype(np.float32)).to(self.encoder.device)
+        maps = to_device(torch.from_numpy(cams.astype(np.float32)), self.encoder.device)
         pixels = cut_to(self.scaled(photo, 1.0)[0], self.unit)
         return Scores(self.cam_scores(pixels, classes, maps).cpu().numpy())

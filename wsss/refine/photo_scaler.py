@@ -74,10 +74,7 @@ class PhotoScaler:
 
     def _on_device(self, photo: Photo) -> Float[Tensor, "1 3 height width"]:
         """Normalised, without a wait for the device: the host goes on with the next scale."""
-        pixels = self.normalize(photo)[None]
-        if self.device.type == "cuda":
-            pixels = pixels.pin_memory()
-        return to_device(pixels, self.device)
+        return to_device(self.normalize(photo)[None], self.device)
 
     def _to_whole_pixels(
         self, pixels: Float[Tensor, "1 3 height width"], sides: tuple[float, float]

@@ -17,6 +17,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from wsss.compute.packed_rows import to_device
+
 Stripe = Float[Tensor, "1 channels rows columns"]
 
 
@@ -85,9 +87,9 @@ class Resized:
             mode="bilinear",
             align_corners=self._corners,
         )
-        weight = self._weight[first:last, None].to(maps.device)
+        weight = to_device(self._weight[first:last, None], maps.device)
         upper, lower = (
-            wide.index_select(2, torch.from_numpy(places - start).to(maps.device))
+            wide.index_select(2, to_device(torch.from_numpy(places - start), maps.device))
             for places in (above, below)
         )
         return upper.lerp_(lower, weight)

@@ -18,6 +18,7 @@ from wsss.artifacts.checkpoint_header import checkpoint_facts
 from wsss.artifacts.errors import ArtifactError
 from wsss.clip.errors import ClipLoadError, UnsupportedEncoderError
 from wsss.compute.device import pick_device
+from wsss.compute.packed_rows import to_device
 from wsss.compute.precision import autocast
 from wsss.config.retrain import PredictConfig, RetrainConfig
 from wsss.data.images.label_png import voc_palette
@@ -140,7 +141,7 @@ class Segmenter:
         Args:
             images: RGB.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        pixels = to_device(torch.from_numpy(np.ascontiguousarray(images)), self.device)
         levels = pixels.permute(0, 3, 1, 2).float()  # (B, H, W, 3) -> (B, 3, H, W)
         height, width = levels.shape[2:]
 
@@ -185,7 +186,7 @@ class Segmenter:
             photo: RGB.
             multi: see `StripedInference.stripes`.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(photo)).to(self.device)
+        pixels = to_device(torch.from_numpy(np.ascontiguousarray(photo)), self.device)
         return self._striped.stripes(pixels, len(self.facts.labels), multi=multi)
 
     def _normalised(self, levels: Float[Tensor, "batch 3 _ _"]) -> Float[Tensor, "batch 3 _ _"]:

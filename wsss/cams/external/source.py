@@ -26,6 +26,7 @@ from wsss.cams.patch_affinity import pair_factor, pair_weights, patch_features
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import TextBank
+from wsss.compute.packed_rows import to_device
 from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.config.cams import CamsConfig
 from wsss.config.paths import expand_path
@@ -179,7 +180,7 @@ class ExternalSource:
         elif affinity.uses_clip:
             features = patch_features(encoder, encoding.tokens, encoding.grid)
             factor = pair_factor(features, self._bank, affinity)
-        maps = seeds.on_grid(encoding.grid).to(encoder.device)
+        maps = to_device(seeds.on_grid(encoding.grid), encoder.device)
         image_index, _ = pack_classes([sample.tags])
         return propagate(pair_weights(attention, factor), maps, image_index, self._cams)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wsss.clip.position import Rounding, resize_positions
 from wsss.clip.trunk.parts import Grid, Rotation, Trunk
+from wsss.compute.packed_rows import to_device
 
 
 class TokenEmbedding:
@@ -52,7 +53,7 @@ class TokenEmbedding:
                 f"image of {height} x {width} pixels: sides must be multiples of the patch "
                 f"{trunk.patch[0]} x {trunk.patch[1]}; resize with wsss.clip.images.input_size"
             )
-        images = images.to(self._device, trunk.patch_weight.dtype)
+        images = to_device(images, self._device).to(trunk.patch_weight.dtype)
         patches = F.conv2d(images, trunk.patch_weight, trunk.patch_bias, stride=trunk.patch)
         tokens = patches.float().flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, h w, D)
         if self._class_token is None:

@@ -126,7 +126,7 @@ def start_crf(
         after = np.zeros_like(before)
         for maps, rows, (_, refined) in zip(after, enters, results, strict=True):
             maps[rows] = refined
-        return torch.from_numpy(after).to(probabilities.device)
+        return to_device(torch.from_numpy(after), probabilities.device)
 
     return finish
 
