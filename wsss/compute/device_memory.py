@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -60,7 +61,7 @@ class FittingBatches:
                 results += part
                 continue
             if size == 1:
-                raise DeviceMemoryError(f"out of memory on the GPU: {reason}; {self._remedy}")
+                raise _too_little(reason, self._remedy)
             release()
             most = size // 2
             if bytes_each:
@@ -109,7 +110,7 @@ def with_less_memory(
         if results is not None:
             return results[0]
         if not save_memory():
-            raise DeviceMemoryError(f"out of memory on the GPU: {reason}; {remedy}")
+            raise _too_little(reason, remedy)
         release()
         for buffer, value in zip(module.buffers(), before, strict=True):
             buffer.copy_(value)
@@ -117,6 +118,22 @@ def with_less_memory(
             "a step does not fit into the memory of the GPU; from now on less is kept for the "
             "backward pass, and computed again there. compute.save_memory: true saves the attempt"
         )
+
+
+@contextmanager
+def without_repetition(remedy: str) -> Iterator[None]:
+    """Of what may be half done where it does not fit, as a step of an optimiser.
+
+    Args:
+        remedy: what a person can do: keys to set.
+
+    Raises:
+        DeviceMemoryError: it does not fit.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise _too_little(reason_of(error), remedy) from None
 
 
 def free_bytes() -> int | None:
@@ -136,6 +153,10 @@ def release() -> None:
 def reason_of(error: BaseException) -> str:
     """What torch says of it, in one sentence."""
     return str(error).removeprefix("CUDA out of memory. ").partition(". ")[0]
+
+
+def _too_little(reason: str, remedy: str) -> DeviceMemoryError:
+    return DeviceMemoryError(f"out of memory on the GPU: {reason}; {remedy}")
 
 
 def _attempt(

@@ -246,6 +246,23 @@ def test_a_repeated_step_counts_once_in_running_statistics(tmp_path: Path) -> No
         assert torch.equal(ends[1][name], value), name
 
 
+def test_a_step_of_the_optimiser_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be half done."""
+    steps: list[None] = []
+
+    def step(optimiser: torch.optim.Optimizer) -> None:
+        steps.append(None)
+        if len(steps) == 3:
+            _out_of_memory()
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(DeviceMemoryError, match=r"2\.00 GiB; lower refine\.train\.batch"):
+        Problem().fit(tmp_path)
+    assert len(steps) == 3
+
+
 def test_a_step_that_fits_in_no_way_names_the_keys(tmp_path: Path) -> None:
     expected = r"Tried to allocate 2\.00 GiB; lower refine\.train\.batch or refine\.train\.crop"
     with pytest.raises(DeviceMemoryError, match=expected):

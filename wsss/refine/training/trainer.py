@@ -23,7 +23,7 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.artifacts.training import check_loss
 from wsss.compute import distributed, seeding
-from wsss.compute.device_memory import with_less_memory
+from wsss.compute.device_memory import with_less_memory, without_repetition
 from wsss.config.refine import TrainingConfig
 from wsss.errors import WsssError
 from wsss.refine.training.efficiency import Efficiency, StepTimer, device_name, peak_memory
@@ -196,8 +196,9 @@ class Trainer(Generic[Batch]):
             self._module,
         )
         parameters = (p for group in self._optimizer.param_groups for p in group["params"])
-        distributed.average([p.grad for p in parameters if p.grad is not None])
-        self._optimizer.step()
+        with without_repetition(_REMEDY):
+            distributed.average([p.grad for p in parameters if p.grad is not None])
+            self._optimizer.step()
         measured = distributed.means(parts)  # a GPU is waited for once the whole step is on its way
         steps = self._settings.iterations
         check_loss(float(measured["loss"]), step + 1, steps, "refine.train")
