@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from wsss.cli.app import app
+from wsss.cli.commands import launch
 from wsss.compute import device as devices
 from wsss.compute import gpus
 from wsss.compute.gpus import HELD, SHARED, VISIBLE, Gpu, claim_gpus, visible_gpus
@@ -250,6 +253,33 @@ def test_each_of_several_processes_has_one_gpu(
     assert (tmp_path / "locks" / "GPU-bbbb-2").exists()
     with pytest.raises(ValueError, match="several processes were launched, which need a GPU each"):
         devices.pick_device("cuda:0")
+
+
+def test_parts_of_a_gpu_serve_one_process_each(
+    listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed(_SPLIT)
+    monkeypatch.setattr(launch, "torch_has_cuda", lambda: True)
+    monkeypatch.setattr(os, "execv", None)
+    with pytest.raises(ValueError, match=r"GPU 1 was asked for, but MIG-dddd-2 is a part of a GPU"):
+        devices.pick_device("cuda:1")
+    launched = CliRunner().invoke(app, ["launch", "--processes", "2", "retrain"])
+    assert "2 processes were asked for, but MIG-cccc-1 is a part" in str(launched.exception)
+    assert HELD not in os.environ
+    assert devices.pick_device("auto") == torch.device("cuda")
+    assert os.environ[VISIBLE] == "MIG-cccc-1"
+
+
+def test_launched_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what is set there is set back afterwards
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(launch, "cores", lambda: 9)
+    monkeypatch.setattr(launch, "torch_has_cuda", lambda: False)
+    monkeypatch.setattr(os, "execv", lambda _, words: started.append(words))
+    CliRunner().invoke(app, ["launch", "--processes", "2", "retrain"], catch_exceptions=False)
+    assert started[0][-1] == "retrain"
+    assert os.environ["OMP_NUM_THREADS"] == "4"
 
 
 def test_the_workflow_counts(listed: Listed, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
     def has(cores: int, gpus: int) -> None:
         auto_workers.cache_clear()
-        monkeypatch.setattr(workers, "_cores", lambda: cores)
+        monkeypatch.setattr(workers, "cores", lambda: cores)
         monkeypatch.setattr(workers, "torch_has_cuda", lambda: True)
         program = tmp_path / "nvidia-smi"
         lines = [f"echo 'GPU {n}: X (UUID: GPU-{n})'" for n in range(gpus)]

@@ -18,6 +18,7 @@ from wsss.compute.gpus import (
     HELD,
     VISIBLE,
     claim_gpus,
+    refuse_parts,
     release_gpus,
     signs_of_gpus,
     visible_gpus,
@@ -103,7 +104,8 @@ def _claim(gpu_index: str) -> bool:
             raise ValueError(
                 f"GPU {gpu_index} was asked for (0-based), but {len(gpus)} can be seen here"
             )
-        claim_gpus([gpus[int(gpu_index)]])
+        chosen = [gpus[int(gpu_index)]]
+        claim_gpus(refuse_parts(chosen, f"GPU {gpu_index} was") if int(gpu_index) else chosen)
     else:
         os.environ[VISIBLE] = claim_gpus(gpus)[0].name  # CUDA has not looked at it yet
     os.environ[HELD] = "1"

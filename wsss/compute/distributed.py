@@ -32,6 +32,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def local_world_size() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def join_group(device: torch.device) -> None:
     """Join the other processes, if there are any."""
     if world_size() > 1 and not distributed.is_initialized():

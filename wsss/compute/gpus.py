@@ -105,6 +105,25 @@ def claim_gpus(gpus: Sequence[Gpu], count: int = 1, folder: Path | None = None) 
             time.sleep(_SECONDS * random.uniform(0.5, 1.5))
 
 
+def refuse_parts(gpus: Sequence[Gpu], request: str) -> Sequence[Gpu]:
+    """The GPUs, of which each must be a whole one.
+
+    Args:
+        gpus: to choose from.
+        request: what needs that, for the message: ``GPU 1 was``.
+
+    Raises:
+        ValueError: one is a part (MIG): CUDA shows a process no second one, and NCCL takes none.
+    """
+    if parts := [gpu.key for gpu in gpus if gpu.key.startswith("MIG-")]:
+        raise ValueError(
+            f"{request} asked for, but {parts[0]} is a part of a GPU (MIG), and a process sees but "
+            f"one; set compute.device to cuda and the resource gpu of the rule to 1, or let "
+            f"{VISIBLE} name whole GPUs"
+        )
+    return gpus
+
+
 def release_gpus() -> None:
     """Give back what this process holds, for what cannot use it."""
     while _locks:

@@ -26,11 +26,11 @@ def auto_workers(device: str) -> int:
     if allocated.isdecimal():
         return max(1, int(allocated) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     gpus = len(visible_gpus()) if device != "cpu" and torch_has_cuda() else 0
-    workers = _cores() // gpus - 1 if gpus else _cores()
+    workers = cores() // gpus - 1 if gpus else cores()
     return max(1, min(workers, _MOST))
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -6,7 +6,6 @@ ever: the batch is lost after its process has reported it as done.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from unittest import mock
 
 from torch.utils.data import dataloader, get_worker_info
 
+from wsss.compute import distributed
 from wsss.compute.shared_memory import SharedMemoryError, check_room
 from wsss.errors import WsssError
 from wsss.retrain.mm import FUNCTIONS, pseudo_collate
@@ -65,7 +65,7 @@ def loading(workers: int, batch: int, crop: int) -> Iterator[None]:
     if workers > 1:
         batches = 1 + _AHEAD * workers  # one is in use
         needed = batches * batch * (BYTES_PER_PIXEL * crop**2 + _PAGES)
-        trainings = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # on this machine
+        trainings = distributed.local_world_size()
         check_room(trainings * needed, f"{trainings * workers} processes that load batches")
     try:
         with mock.patch.object(_Iterator, "_try_get_data", _look_at_processes):

@@ -23,6 +23,7 @@ from wsss.config.model import Config
 from wsss.data.manifest_folder import load
 from wsss.labels.ignore import IGNORED
 from wsss.refine.inputs import CamSet
+from wsss.refine.training import image_labels
 from wsss.refine.training.crops import CropBatch
 from wsss.refine.training.image_labels import ImageLabels
 from wsss.refine.weclip.method import WeClip
@@ -110,10 +111,15 @@ def test_a_crop_of_an_image_without_tags_teaches_nothing(chain: Chain) -> None:
 
 
 def test_labels_of_images_are_made_once(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On all cores: the other processes of the training wait."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "9")
+    monkeypatch.setattr(image_labels, "cores", lambda: 6)
     inputs = chain.refiner(chain.config()).setup.encoder_input
     manifest, _ = load(chain.manifest)
     with CamSet([chain.cams["train"]], manifest.split("train")) as cams:
-        first = ImageLabels(cams, inputs, None, chain.folder / "labels")
+        with patch.object(image_labels, "ordered_map", wraps=image_labels.ordered_map) as mapped:
+            first = ImageLabels(cams, inputs, None, chain.folder / "labels")
+        assert mapped.call_args.kwargs == {"threads": 6}
         labels = {image: first.read(image) for image in cams.ids}
         calls: list[str] = []
         monkeypatch.setattr(ImageLabels, "_label", lambda self, image: calls.append(image))

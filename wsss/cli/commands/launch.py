@@ -16,10 +16,12 @@ from wsss.compute.gpus import (
     VISIBLE,
     claim_gpus,
     held_over_exec,
+    refuse_parts,
     release_gpus,
     signs_of_gpus,
     visible_gpus,
 )
+from wsss.compute.workers import cores
 
 _log = logging.getLogger(__name__)
 TOGETHER = ("retrain", "refine-train")
@@ -56,7 +58,7 @@ def register(app: typer.Typer, panel: str) -> None:
             )
         device = _device(command)
         if device in ("auto", "cuda") and torch_has_cuda() and (gpus := visible_gpus()):
-            chosen = claim_gpus(gpus, processes)
+            chosen = claim_gpus(refuse_parts(gpus, f"{processes} processes were"), processes)
             os.environ |= {VISIBLE: ",".join(gpu.name for gpu in chosen), HELD: "1"}
             if failure := cuda_failure():
                 if device == "cuda":
@@ -65,6 +67,8 @@ def register(app: typer.Typer, panel: str) -> None:
                 release_gpus()
                 os.environ[VISIBLE] = ""  # the processes need not look again
             held_over_exec()
+        # torchrun would leave each with one thread, also for what comes before the training.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         torchrun += ["--nproc-per-node", str(processes), "-m"]
         # After `--`, or torchrun would take our `--log` for the start of its own option.

@@ -23,6 +23,7 @@ from wsss.clip.images import resize_image
 from wsss.clip.input import EncoderInput
 from wsss.compute import distributed
 from wsss.compute.threads import one_thread_each, ordered_map
+from wsss.compute.workers import cores
 from wsss.labels.ignore import IGNORED
 from wsss.labels.online import IgnoreBand, online_labels
 from wsss.refine.inputs import CamSet
@@ -71,6 +72,8 @@ class ImageLabels:
                     ) as writer,
                     one_thread_each() as threads,
                 ):
+                    # The other processes of this machine wait.
+                    threads = min(cores(), threads * distributed.local_world_size())
                     for image, label in ordered_map(self._label, ids, threads=threads):
                         writer.add(Item(image, {"label": label}, {}, self._key(image)))
                         yield image
