@@ -36,6 +36,7 @@ from benchmarks.timing import interleaved
 from tests.gpu.pretend import PretendGpu
 from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import make_source
+from wsss.compute.precision import computing
 from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.labels.par import pixel_adaptive_refinement
@@ -141,6 +142,7 @@ def training_step(folder: Path, config: Config, batch: int) -> Callable[[], obje
             key="",
             description="",
             groups=refiner.parameter_groups(),
+            save_memory=refiner.save_memory,  # WeakCLIP's crops need more than some cards have
         )
     if torch.cuda.is_available():
         crops = crops.pinned()
@@ -160,8 +162,17 @@ def times(
     folder: Path, model: str, mode: str, methods: tuple[str, ...], rounds: int
 ) -> dict[str, float]:
     """Median seconds of each task in one precision; prints them."""
-    torch.backends.cuda.matmul.allow_tf32 = mode != "float32"
-    torch.backends.cudnn.allow_tf32 = mode != "float32"
+    with computing("cuda", "float32" if mode == "float32" else "tf32"):
+        seconds = _seconds(folder, model, mode, methods, rounds)
+    print(f"\n{mode}")
+    for name, value in seconds.items():
+        print(f"  {name:24}{1000 * value:9.2f} ms{1 / value:9.1f} per second")
+    return seconds
+
+
+def _seconds(
+    folder: Path, model: str, mode: str, methods: tuple[str, ...], rounds: int
+) -> dict[str, float]:
     tasks: dict[str, Callable[[], object]] = {}
     for method in methods:
         batch = _WEAKCLIP_BATCH if method == "weakclip" else BATCH
@@ -187,14 +198,10 @@ def times(
 
     tasks["prediction, per photo"] = predict
     units = {"CAMs, per image": len(samples), "prediction, per photo": len(photos)}
-    seconds = {
+    return {
         name: statistics.median(values) / units.get(name, 1)
         for name, values in interleaved(tasks, rounds).items()
     }
-    print(f"\n{mode}")
-    for name, value in seconds.items():
-        print(f"  {name:24}{1000 * value:9.2f} ms{1 / value:9.1f} per second")
-    return seconds
 
 
 def ratios(times_of: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -32,6 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import wsss
+from wsss.labels.lattice_crf import clear_cache
 
 CUDA = torch.device("cuda", 0)
 _PACKAGE = os.path.dirname(wsss.__file__) + os.sep  # a clone may lie in a folder wsss, too
@@ -105,7 +106,9 @@ class PretendGpu:
         return where or "elsewhere"
 
     def __enter__(self) -> PretendGpu:
+        clear_cache()  # lattices that are held lie in the memory of another GPU
         self._stack = ExitStack()
+        self._stack.callback(clear_cache)
         for name, value in _CUDA.items():
             answer = mock.patch.object(torch.cuda, name, lambda *_, value=value, **__: value)
             self._stack.enter_context(answer)

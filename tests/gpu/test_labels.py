@@ -1,6 +1,5 @@
 """Pixel-adaptive refinement on a pretended GPU, and what is handed to the CRF."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from wsss.artifacts.shard import Shard
 from wsss.compute.pool import WorkerPool
 from wsss.config.labels import CrfConfig
 from wsss.data.manifest import Sample
-from wsss.labels.lattice_crf import clear_cache
 from wsss.labels.online import IgnoreBand, online_labels
 from wsss.labels.par import pixel_adaptive_refinement
 from wsss.labels.prediction import Prediction, candidates, label_maps
@@ -43,6 +41,17 @@ def test_par_equals_that_of_the_cpu() -> None:
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
+def test_the_neighbours_of_a_size_are_uploaded_once() -> None:
+    images, masks = _batch()[0], torch.rand(3, 4, *SIZE)
+    for _ in range(2):  # what lies on one GPU is not taken for what lies on another
+        with PretendGpu() as gpu:
+            there = images.to("cuda"), masks.to("cuda")
+            first = pixel_adaptive_refinement(*there)
+            gpu.clear()
+            assert torch.equal(pixel_adaptive_refinement(*there), first)
+            assert not gpu.uploads
+
+
 def test_labels_of_a_batch_are_those_of_the_cpu() -> None:
     images, maps, image_index, classes = _batch()
     band = IgnoreBand(0.4, 0.6)
@@ -53,15 +62,6 @@ def test_labels_of_a_batch_are_those_of_the_cpu() -> None:
     assert (actual == expected).float().mean() > 0.999
 
 
-@pytest.fixture
-def _no_lattices() -> Iterator[None]:
-    """Lattices that are held lie in the memory of one pretended GPU."""
-    clear_cache()
-    yield
-    clear_cache()
-
-
-@pytest.mark.usefixtures("_no_lattices")
 @pytest.mark.parametrize("tags", [False, True])
 def test_the_crf_of_a_training_runs_on_the_gpu(tags: bool) -> None:
     probs = torch.rand(2, 4, 12, 16).softmax(1)
@@ -80,7 +80,6 @@ def test_the_crf_of_a_training_runs_on_the_gpu(tags: bool) -> None:
         torch.testing.assert_close(smoothed.cpu(), expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.usefixtures("_no_lattices")
 @pytest.mark.parametrize("long_side", [None, 40])
 def test_predictions_are_refined_on_the_gpu(tmp_path: Path, long_side: int | None) -> None:
     images = {f"{n}": scene(n) for n in range(3)}
