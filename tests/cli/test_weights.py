@@ -125,6 +125,16 @@ def test_weights_are_held_against_the_model_before_a_run(tmp_path: Path) -> None
     assert str(raised.value) == (
         "clip.model is a model config, so clip.pretrained must name a weight file (found 'openai')"
     )
+    for model_name in ("ViT-B-16", "from-weights"):
+        with pytest.raises(ClipLoadError) as loaded:
+            load_clip(model_name, "")
+        with pytest.raises(ConfigError) as raised:
+            check(model=model_name, pretrained="")
+        assert str(loaded.value) == f"{model_name}: {raised.value}"
+        assert f"clip.model is {model_name}, so clip.pretrained must name" in str(raised.value)
+    dino = {"dino": {"model": str(model)}, "refine": {"method": "weclip_plus"}}
+    with pytest.raises(ConfigError, match=r"so dino\.pretrained must name a weight file"):
+        check_weights(from_mapping(_no_segmenter(model=str(model), pretrained="random") | dino))
     with pytest.raises(ClipLoadError) as loaded:
         load_clip("ViT-B-16-quickgelu", str(weights))
     with pytest.raises(ClipLoadError) as checked:
@@ -188,3 +198,6 @@ def test_a_file_by_path_is_not_said_to_be_random(
     assert "initialized randomly" not in caplog.text
     load_clip("ViT-B-16-quickgelu", "random")
     assert "initialized randomly" in caplog.text
+    (tmp_path / "tiny.json").write_text(json.dumps(CONFIG))
+    load_clip(str(tmp_path / "tiny.json"), "random")
+    assert f"clip.pretrained is random: {tmp_path / 'tiny.json'} is not trained" in caplog.text

@@ -74,8 +74,10 @@ def test_a_model_of_the_hub_without_its_weights_is_an_error(
 
     open_clip = import_open_clip()
     monkeypatch.setattr(open_clip.factory, "download_pretrained_from_hf", download)
-    with pytest.raises(ClipLoadError, match=r"hf-hub:someone/model .* could not be loaded"):
-        load_clip("hf-hub:someone/model", "openai")
+    for tag in ("openai", ""):
+        with pytest.raises(ClipLoadError, match=r"hf-hub:someone/model .* could not be loaded"):
+            load_clip("hf-hub:someone/model", tag)
+    assert load_clip("hf-hub:someone/model", "random").digest
 
 
 def test_features_are_unit_vectors_averaged_over_templates(files: tuple[Path, Path]) -> None:

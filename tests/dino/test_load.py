@@ -25,9 +25,13 @@ def weights(tmp_path: Path) -> Path:
     return file
 
 
-def test_the_section_gives_an_encoder(weights: Path) -> None:
+def test_the_section_gives_an_encoder(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.clear()
     random = configured(DinoConfig(**SECTION), device="cpu")
+    assert f"dino.pretrained is random: {SECTION['model']} is not trained" in caplog.text
+    caplog.clear()
     same = configured(DinoConfig(model=str(TINY), pretrained=str(weights)), device="cpu")
+    assert not caplog.text
     assert (random.width, random.depth, random.patch) == (32, 2, (14, 14))
     assert random.digest == same.digest
     images = torch.randn(1, 3, 56, 56)
@@ -108,7 +112,7 @@ def test_names_that_nobody_knows() -> None:
         load_dino("vit_smal_patch14_dinov2", "random")
     with pytest.raises(DinoLoadError, match=r"no weights 'lvd'.*it has lvd142m"):
         load_dino("vit_small_patch14_dinov2", "lvd")
-    with pytest.raises(DinoLoadError, match=r"needs the path of a weight file as dino\.pretrained"):
+    with pytest.raises(DinoLoadError, match=r"dino\.pretrained must name a weight file \(found"):
         load_dino(str(TINY), "lvd142m")
     with pytest.raises(DinoLoadError, match=r"dino\.pretrained: gone\.pth: no such weight file"):
         load_dino(str(TINY), "gone.pth")

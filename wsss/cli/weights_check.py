@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsss.config.clip import weights_problem
 from wsss.config.errors import ConfigError
 from wsss.config.method import EncoderNeed
 from wsss.config.model import Config
@@ -29,7 +30,7 @@ def check_weights(config: Config) -> None:
         ClipLoadError: open_clip knows no such model, or no such weights of it, or they were trained
             with another activation; or the header of their file is damaged, or does not fit the
             model.
-        ConfigError: a model config has no file of weights.
+        ConfigError: a model has no weights.
         DinoLoadError: timm knows no such DINOv2, or no such weights of it.
         ValueError: there are no such initial weights of the segmenter, or they are of another; the
             crop or a number of blocks does not fit the encoder.
@@ -49,11 +50,10 @@ def check_weights(config: Config) -> None:
         if not path.exists():
             _log.warning("jobs that run here: %s: %s: no such file", key, path)
     names_config = files.get("clip.model", Path()).suffix == ".json"
-    if names_config and "clip.pretrained" not in files and config.clip.pretrained != "random":
-        raise ConfigError(
-            "clip.model is a model config, so clip.pretrained must name a weight file "
-            f"(found {config.clip.pretrained!r})"
-        )
+    for encoder in ("clip", "dino") if dino else ("clip",):
+        model, pretrained = texts[f"{encoder}.model"], texts[f"{encoder}.pretrained"]
+        if problem := weights_problem(encoder, model, pretrained):
+            raise ConfigError(problem)
     if "clip.model" not in files:
         from wsss.clip.load import check_names
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +33,10 @@ from wsss.clip.openai_layout import infer_config
 from wsss.clip.tokenizer import Tokenize, load_tokenizer
 from wsss.clip.trunk.check import check_built_size, check_encoder
 from wsss.clip.weights import fitting, not_finite, read_shapes, read_weights, weights_digest
+from wsss.config.clip import weights_problem
 from wsss.config.paths import expand_path
 
+_log = logging.getLogger(__name__)
 FROM_WEIGHTS = "from-weights"
 RANDOM = "random"
 LOCAL_DIR = "local-dir:"
@@ -102,6 +105,8 @@ def load_clip(
     config_file = _config_file(model)
     if model.startswith(LOCAL_DIR) and not pretrained:
         pretrained = _weights_beside(config_file)
+    if problem := weights_problem("clip", str(config_file or model), pretrained):
+        raise ClipLoadError(f"{model}: {problem}")
     file = _weight_file(pretrained)
     preprocess: Mapping[str, Any] = {}
     weights = read_weights(file) if file is not None else None
@@ -109,17 +114,13 @@ def load_clip(
     config: Mapping[str, Any]
     if model == FROM_WEIGHTS:
         if weights is None:
-            raise ClipLoadError(
-                f"model {FROM_WEIGHTS!r} needs a weight file as pretrained, not {pretrained!r}"
-            )
+            raise ClipLoadError(f"{model}: expected a weight file, not {pretrained!r}")
         config = infer_config(weights)
         check_model_config(config, pretrained)
     elif config_file is not None:
         config, preprocess = read_model_config(config_file)
-        if weights is None and pretrained != RANDOM:
-            raise ClipLoadError(
-                f"{model}: needs the path of a weight file as pretrained, not {pretrained!r}"
-            )
+        if weights is None:
+            _log.warning("clip.pretrained is random: %s is not trained", config_file)
     else:
         config = _named_config(open_clip, model)
         check_encoder(config, model)
@@ -128,15 +129,15 @@ def load_clip(
     if model.startswith(LOCAL_DIR) and text.get("hf_tokenizer_name"):
         text = {**text, "hf_tokenizer_name": str(folder)}  # as open_clip does
     tokenize, tokenizer = load_tokenizer(text, folder=folder, cache_dir=cache_dir)
-    weights_follow = weights is not None or pretrained not in {"", RANDOM}
-    with without_random_start() if weights_follow else contextlib.nullcontext():
+    with contextlib.nullcontext() if pretrained == RANDOM else without_random_start():
         if model == FROM_WEIGHTS or config_file is not None:
             built = _build(config, weights, model if weights is None else where)
         else:
-            built = _by_name(open_clip, model, "" if weights is not None else pretrained, cache_dir)
+            tag = pretrained if weights is None else RANDOM
+            built = _by_name(open_clip, model, tag, cache_dir)
     if model != FROM_WEIGHTS and config_file is None:
         preprocess = getattr(built.visual, "preprocess_cfg", {})
-        if (weights is not None or pretrained in {"", RANDOM}) and ":" not in model:
+        if (weights is not None or pretrained == RANDOM) and ":" not in model:
             preprocess = tag_preprocess(model)
     if weights is not None:
         built.load_state_dict(fitting(built, weights, where))
@@ -284,7 +285,8 @@ def _by_name(open_clip: Any, name: str, tag: str, cache_dir: Path | None) -> Any
             return open_clip.create_model(
                 name,
                 pretrained=None if tag in {"", RANDOM} else tag,
-                require_pretrained=tag not in {"", RANDOM},  # of the hub it would only warn
+                load_weights=tag != RANDOM,
+                require_pretrained=tag != RANDOM,  # of the hub it would only warn
                 cache_dir=None if cache_dir is None else str(cache_dir),
             )
     except ClipLoadError:

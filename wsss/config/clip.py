@@ -7,6 +7,9 @@ from typing import Literal
 from pydantic import Field, PositiveInt, field_validator
 
 from wsss.config.base import Section, chain_field, variant_field
+from wsss.config.paths import expand_path
+
+_WEIGHT_FILES = frozenset({".safetensors", ".pt", ".pth", ".bin"})
 
 
 class ClipConfig(Section):
@@ -102,6 +105,30 @@ class DinoConfig(Section):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="Type of the encoder's weights."
+    )
+
+
+def weights_problem(encoder: str, model: str, pretrained: str) -> str:
+    """What is wrong where a model comes without weights; empty if it has some.
+
+    Args:
+        encoder: its section.
+        model: see there; where the hub or a folder has it, its weights may go unnamed.
+        pretrained: see there.
+    """
+    path = expand_path(pretrained)
+    if pretrained == "random" or path.suffix in _WEIGHT_FILES or (pretrained and path.is_file()):
+        return ""
+    if model.endswith(".json") or model == "from-weights":
+        expected = "a weight file"
+    elif not pretrained and ":" not in model:
+        expected = "weights of it, e.g. openai, or a weight file"
+    else:
+        return ""
+    kind = "a model config" if model.endswith(".json") else model
+    return (
+        f"{encoder}.model is {kind}, so {encoder}.pretrained must name {expected} "
+        f"(found {pretrained!r})"
     )
 
 

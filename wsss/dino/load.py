@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from wsss.artifacts.digest import digest_json
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.weights import misfit, not_finite, read_weights, weights_digest
 from wsss.compute.device import pick_device
-from wsss.config.clip import DinoConfig
+from wsss.config.clip import DinoConfig, weights_problem
 from wsss.config.paths import expand_path
 from wsss.dino.downloads import download_folder, tag_weights
 from wsss.dino.encoder import DinoEncoder
@@ -19,6 +20,7 @@ from wsss.dino.errors import DinoLoadError
 from wsss.dino.model_config import build
 from wsss.dino.naming import in_timm_naming
 
+_log = logging.getLogger(__name__)
 RANDOM = "random"
 _SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".bin"})
 
@@ -60,8 +62,12 @@ def load_dino(
         DinoLoadError: unknown name or tag, unreadable file, weights that do not fit the model
             or are not finite.
     """
+    if problem := weights_problem("dino", model, pretrained):
+        raise DinoLoadError(f"{model}: {problem}")
     built = build(model)
-    if pretrained != RANDOM:
+    if pretrained == RANDOM:
+        _log.warning("dino.pretrained is random: %s is not trained", model)
+    else:
         file = _weight_file(model, pretrained, cache_dir)
         try:
             weights = read_weights(file)
@@ -80,10 +86,6 @@ def _weight_file(model: str, pretrained: str, cache_dir: Path | None) -> Path:
     path = expand_path(pretrained)
     if path.suffix in _SUFFIXES or path.is_file():
         return path
-    if model.endswith(".json"):
-        raise DinoLoadError(
-            f"{model}: needs the path of a weight file as dino.pretrained, not {pretrained!r}"
-        )
     weights = tag_weights(model, pretrained, cache_dir)
     return weights.path or weights.fetch()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from wsss.config.clip import ClipConfig
+from wsss.config.clip import ClipConfig, weights_problem
 from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
 from wsss.config.retrain import RetrainConfig
@@ -190,13 +190,9 @@ def check_clip_files(clip: ClipConfig) -> None:
         path = expand_path(text)
         if path.suffix in _WEIGHT_FILES and not path.is_file():
             raise DataError(f"{option}: {path}: no such file")
-    has_weights = clip.pretrained == "random" or expand_path(clip.pretrained).is_file()
-    model = expand_path(clip.model)
-    if model.suffix == ".json" and not has_weights:
-        raise DataError(
-            f"--clip {model} is a model config, so --weights must name a weight file "
-            f"(found {clip.pretrained!r})"
-        )
+    if problem := weights_problem("clip", clip.model, clip.pretrained):
+        problem = problem.replace("clip.model", f"--clip {expand_path(clip.model)}")
+        raise DataError(problem.replace("clip.pretrained", "--weights"))
 
 
 def check_corrected(retrain: RetrainConfig) -> None:
