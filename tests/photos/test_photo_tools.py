@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from tests.demo_checkpoints import LABELS, write_segmenter
 from tests.photos.test_photo_run import CLIP, draw_photos, run, table
 from wsss.api.models import load_segmenter
+from wsss.artifacts.exclusive_lock import exclusive_lock
 from wsss.cli.app import app
 from wsss.compute.threads import fixed_threads
 from wsss.config.errors import ConfigError
@@ -99,6 +100,9 @@ def test_predict_needs_the_checkpoint_alone(tmp_path: Path) -> None:
     (tmp_path / "mine/config.yaml").write_text("name: mine")
     done = run(tmp_path, *command, "--out", "mine", check=False)
     assert "--out mine: holds 'config.yaml', which this command did not write" in done.stderr
+    with exclusive_lock((out / RECORD).parent):
+        done = run(tmp_path, *command, check=False)
+    assert "error: --out new-predicted: another process works there (process " in done.stderr
     done = run(tmp_path, "wsss", "predict", "new", "--weights", "nowhere", check=False)
     assert done.returncode == 1
     assert "--weights nowhere: no checkpoint of a segmenter" in done.stderr

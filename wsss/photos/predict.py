@@ -13,6 +13,7 @@ from wsss.api.models import Predictor, load_segmenter
 from wsss.artifacts.checkpoint_header import checkpoint_facts, tensors_digest
 from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
+from wsss.artifacts.exclusive_lock import exclusive_lock
 from wsss.artifacts.progress import track
 from wsss.artifacts.stage import STAGES
 from wsss.compute.device import pick_device
@@ -70,7 +71,8 @@ def predict_photos(
         What the folder shows.
 
     Raises:
-        ArtifactError: there is no such checkpoint, it is damaged, or holds no segmenter.
+        ArtifactError: there is no such checkpoint, it is damaged, or holds no segmenter; or another
+            process writes to ``out``.
         DataError: there is no photo that can be read.
         ValueError: a photo is too large for the network's attention, or a scale is not positive.
         WriteError: there is no space or no right to write.
@@ -116,7 +118,6 @@ def _predict(
         lambda height, width: predictor.attention_bytes(*_input_size(height, width, long_side)),
         "lower --long-side, e.g. to 1024",
     )
-    tree.begin()
 
     def load(sample: Sample) -> _Loaded:
         try:
@@ -163,16 +164,18 @@ def _predict(
             yield from ordered_map(write, labelled, threads=2)
 
     by_id = dict(unchanged)
-    tracked = track(entries(), total=len(todo), description="Segmenting photos")
-    for sample, result in zip(todo, tracked, strict=True):
-        if isinstance(result, ImageError):
-            left_out.append(left_out_photo(sample.path, result.reason))
-        else:
-            by_id[sample.id] = result
-    if not by_id:
-        raise DataError(f"{photos}: no photo that can be read")
-    ordered = [by_id[sample.id] for sample in samples if sample.id in by_id]
-    tree.finish(photos.resolve().name, ordered, classes, provenance, left_out)
+    with exclusive_lock((out / RECORD).parent, place=f"--out {out}"):
+        tree.begin()
+        tracked = track(entries(), total=len(todo), description="Segmenting photos")
+        for sample, result in zip(todo, tracked, strict=True):
+            if isinstance(result, ImageError):
+                left_out.append(left_out_photo(sample.path, result.reason))
+            else:
+                by_id[sample.id] = result
+        if not by_id:
+            raise DataError(f"{photos}: no photo that can be read")
+        ordered = [by_id[sample.id] for sample in samples if sample.id in by_id]
+        tree.finish(photos.resolve().name, ordered, classes, provenance, left_out)
     return read_record(out / RECORD)
 
 
