@@ -178,11 +178,13 @@ def test_paths_of_all_sections_are_those_of_the_user(
     (tmp_path / "animals.json").write_text("{}")
     changes = {
         "data": {"tags": "t.csv"},
+        "clip": {"model": "local-dir:clip"},
         "cams": {"patch_text": {"tse": {"knowledge": "animals.json"}}},
         "masks": {"refine": "sam", "proposals": {"path": "sam"}},
     }
     settings = photo_settings(Path("photos"), "fast", changes=changes)
     assert settings.data.tags == str(tmp_path / "t.csv")
+    assert settings.clip.model == f"local-dir:{tmp_path}/clip"
     assert settings.cams.patch_text.tse.knowledge == str(tmp_path / "animals.json")
     assert settings.masks.proposals.path == str(tmp_path / "sam")
 

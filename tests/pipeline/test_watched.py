@@ -8,7 +8,7 @@ import pytest
 
 from tests.builders import clip_es_config
 from wsss.pipeline import watched
-from wsss.pipeline.watched import file_contents, seeds_state, tokenizer_files
+from wsss.pipeline.watched import file_contents, folder_files, seeds_state
 
 
 @pytest.fixture(autouse=True)
@@ -78,10 +78,13 @@ def test_a_local_tokenizer_is_watched() -> None:
     config = {"model_cfg": {"text_cfg": {"hf_tokenizer_name": "words"}}}
     for name in ("tiny.json", "open_clip_config.json"):
         Path("clip", name).write_text(json.dumps(config))
-    assert tokenizer_files("clip/tiny.json") == ["clip/words/tokenizer.json"]
+    assert folder_files("clip/tiny.json") == ["clip/words/tokenizer.json"]
     whole = ["clip/open_clip_config.json", "clip/tiny.json"]
-    assert tokenizer_files("local-dir:clip") == whole
+    assert folder_files("local-dir:clip") == whole
+    Path("clip/open_clip_config.json").write_text("{}")  # its weights lie there, too
+    assert folder_files("local-dir:clip") == whole
     for model in ("ViT-B-16", "from-weights", "local-dir:nowhere", "clip/words/tokenizer.json"):
-        assert tokenizer_files(model) == []
-    Path("clip/tiny.json").write_text(json.dumps({"text_cfg": {"hf_tokenizer_name": "of/the-hub"}}))
-    assert tokenizer_files("clip/tiny.json") == []
+        assert folder_files(model) == []
+    for name in ("of/the-hub", "", None):
+        Path("clip/tiny.json").write_text(json.dumps({"text_cfg": {"hf_tokenizer_name": name}}))
+        assert folder_files("clip/tiny.json") == []

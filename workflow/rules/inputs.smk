@@ -11,7 +11,7 @@ from wsss.pipeline.watched import (
     data_state,
     proposals_state,
     seeds_state,
-    tokenizer_files,
+    folder_files,
 )
 from wsss.score.truth.corrected import corrections_state
 from wsss.score.truth.find import truth_files, truth_state
@@ -132,7 +132,7 @@ def clip_files(wildcards):
     ], settings.cams.patch_text.tse
     if tse.form != "off":
         texts += [str(built_in(settings.data.kind)), tse.knowledge or "none"]
-    return local_files(*texts, *tokenizer_files(settings.clip.model))
+    return local_files(*texts, *folder_files(settings.clip.model))
 
 
 def files_of_encoders(wildcards, names):

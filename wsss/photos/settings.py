@@ -128,9 +128,10 @@ def _make_absolute(mapping: dict[str, Any]) -> None:
             section = section.get(part) if isinstance(section, dict) else None
         value = section.get(key) if isinstance(section, dict) else None
         if isinstance(value, str) and value:
-            path = expand_path(value)
-            if name in _PATHS or path.is_file():
-                section[key] = str(path.absolute())
+            local = value.removeprefix("local-dir:")
+            path = expand_path(local)
+            if name in _PATHS or path.is_file() or local != value:
+                section[key] = value.removesuffix(local) + str(path.absolute())
 
 
 def settings_yaml(config: Config, command: str) -> str:

@@ -57,21 +57,22 @@ def proposals_state(config: Config) -> str:
     return _listing(expand_path(config.masks.proposals.path), ".json")
 
 
-def tokenizer_files(model: str) -> list[str]:
-    """The files of a local tokenizer that a CLIP's configuration names; none on the hub.
+def folder_files(model: str) -> list[str]:
+    """The files of the folder that a CLIP is read from, or of a local tokenizer that its
+    configuration names; none on the hub.
 
     Args:
         model: ``clip.model``.
     """
     local = model.removeprefix("local-dir:")
-    config = expand_path(local if local == model else f"{local}/open_clip_config.json")
-    with suppress(OSError, ValueError, AttributeError, TypeError, StopIteration):
-        content = json.loads(config.read_text(encoding="utf-8"))
-        text = content.get("model_cfg", content).get("text_cfg", {})
-        if name := text.get("hf_tokenizer_name"):
-            places = (expand_path(name), config.parent / name)
-            folder = config.parent if local != model else next(p for p in places if p.is_dir())
-            return sorted(str(path) for path in folder.iterdir() if path.is_file())
+    config = folder = expand_path(local)
+    with suppress(OSError, ValueError, LookupError, AttributeError, TypeError, StopIteration):
+        if local == model:
+            content = json.loads(config.read_text(encoding="utf-8"))
+            name = content.get("model_cfg", content).get("text_cfg", {})["hf_tokenizer_name"]
+            places = (expand_path(name), config.parent / name) if name else ()
+            folder = next(path for path in places if path.is_dir())
+        return sorted(str(path) for path in folder.iterdir() if path.is_file())
     return []
 
 
