@@ -1,9 +1,11 @@
 import csv
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from wsss.data.datasets.files import PhotoIndex
 from wsss.data.datasets.registry import read_dataset
 from wsss.data.errors import DataError
 
@@ -26,6 +28,19 @@ def test_names_with_and_without_folder_extension_and_case(photos: Photos) -> Non
         "sub/two": ["dog"],
     }
     assert photos.quarantine() == {}
+
+
+def test_the_index_of_a_million_photos_fits_into_memory(tmp_path: Path) -> None:
+    """Names that nobody asks for took 2 KB a photo."""
+    for index in range(1000):
+        (tmp_path / f"IMG_{index:08d}.jpg").touch()
+    tracemalloc.start()
+    index = PhotoIndex(tmp_path)
+    assert index.find("IMG_00000999.jpg") == [tmp_path / "IMG_00000999.jpg"]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_500_000
+    assert index.find("img_00000999") == [tmp_path / "IMG_00000999.jpg"]
 
 
 def test_exact_name_wins_over_the_same_name_in_a_sub_folder(photos: Photos) -> None:

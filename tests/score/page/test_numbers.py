@@ -1,5 +1,6 @@
 """Numbers of the result page against loops over images and labels."""
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,24 @@ def test_iou_of_images_and_of_sizes(maps: dict[str, tuple[np.ndarray, np.ndarray
     assert [entry["objects"] for entry in iou_by_size(table)] == [count for count, _ in expected]
     for entry, (_, mean) in zip(iou_by_size(table), expected, strict=True):
         assert entry["iou"] == (None if mean is None else pytest.approx(mean))
+
+
+def test_sizes_of_a_million_images_fit_into_memory() -> None:
+    """The dense counts of 81 labels took 4 KB an image."""
+    images, labels = 20_000, 81
+    table = CountTable(
+        labels=labels,
+        ids=tuple(f"{index:06d}" for index in range(images)),
+        bounds=np.arange(0, 4 * images + 1, 4),
+        cell=np.tile(np.array([0, 1, 82, 83], np.uint16), images),
+        count=np.full(4 * images, 7),
+    )
+    tracemalloc.start()
+    sizes = iou_by_size(table)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sizes[-1] == {"objects": images, "iou": pytest.approx(1 / 3)}
+    assert peak < 2000 * images
 
 
 def test_differences_of_classes(maps: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:

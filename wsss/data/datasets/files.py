@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -114,10 +113,8 @@ class PhotoIndex:
         self.foreign_paths: dict[str, Path] = {}
         """The paths of another machine that were looked up, and which photo each one means."""
         self._roots = [PurePosixPath(f(root)) for f in (os.path.abspath, os.path.realpath)]
-        self._by_name: defaultdict[tuple[int, str], list[Path]] = defaultdict(list)
-        for rank, paths in ((0, self.paths), (_RANKS, self.others)):
-            for path in paths:
-                self._add(path, rank)
+        # Ranks that are asked for: of a million photos each takes a third of a gigabyte.
+        self._by_name: dict[int, dict[str, Path | list[Path]]] = {}
 
     def id(self, path: Path) -> str:
         """The id of a photo: its path below the folder without the extension."""
@@ -146,20 +143,30 @@ class PhotoIndex:
         path = PurePosixPath(_local_path(name))
         return self._look_up(PurePosixPath(path.name)) or self._look_up(PurePosixPath(path.stem))
 
-    def _add(self, path: Path, rank: int) -> None:
-        relative = PurePosixPath(unicode_form(path.relative_to(self.root).as_posix()))
-        full = {path.as_posix(), str(relative), str(relative.with_suffix(""))}
-        for offset, names in enumerate((full, {relative.name, relative.stem})):
-            for name in names:
-                self._by_name[rank + offset, name].append(path)
-            for name in {plain_text(name).casefold() for name in names}:
-                self._by_name[rank + offset + 2, name].append(path)
+    def _named(self, rank: int) -> dict[str, Path | list[Path]]:
+        """The photos by their names of a rank."""
+        if rank in self._by_name:
+            return self._by_name[rank]
+        is_loose, is_short = rank % _RANKS > 1, rank % 2
+        by_name = self._by_name[rank] = {}
+        for path in self.paths if rank < _RANKS else self.others:
+            relative = PurePosixPath(unicode_form(path.relative_to(self.root).as_posix()))
+            names = {path.as_posix(), str(relative), str(relative.with_suffix(""))}
+            names = {relative.name, relative.stem} if is_short else names
+            for name in {plain_text(name).casefold() for name in names} if is_loose else names:
+                other = by_name.setdefault(name, path)
+                if other is not path:
+                    by_name[name] = [*(other if isinstance(other, list) else [other]), path]
+        return by_name
 
     def _look_up(self, path: PurePosixPath) -> list[Path]:
         exact = unicode_form(path.as_posix())
         loose = plain_text(exact).casefold()
-        keys = [(rank, loose if rank % _RANKS > 1 else exact) for rank in range(2 * _RANKS)]
-        return next((self._by_name[key] for key in keys if key in self._by_name), [])
+        for rank in range(2 * _RANKS):
+            photos = self._named(rank).get(loose if rank % _RANKS > 1 else exact)
+            if photos is not None:
+                return photos if isinstance(photos, list) else [photos]
+        return []
 
     def _below_root(self, path: PurePosixPath) -> PurePosixPath | None:
         """An absolute path as one below the folder; None if it is not. Both may go over links."""

@@ -89,8 +89,8 @@ class CountTable(SparseTable):
         Returns:
             int64 of shape (3 * labels, images): what the IoU of any set of images follows from.
         """
-        true, predicted = np.divmod(self.cell.astype(np.int64), self.labels)
-        image = self.image_index
+        true, predicted = np.divmod(self.cell.astype(np.int32), self.labels)
+        image = self.image_index.astype(np.int32)  # scipy's own type: it would convert a copy
         hit = true == predicted
         rows = np.concatenate([true[hit], self.labels + true, 2 * self.labels + predicted])
         columns = np.concatenate([image[hit], image, image])

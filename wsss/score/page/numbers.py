@@ -22,6 +22,7 @@ _LAYER_OF = {
     "refiner_prediction": "refiner", "segmenter": "prediction",
 }  # fmt: skip
 _FROM_TAGS = frozenset({"blob", "cam", "affinity", "seeds", "refiner_scores", "masks"})
+_AT_ONCE = 4096  # images; the counts of all labels in a million take gigabytes
 _BIN = 5  # of the hundred bins of the class score, per bar of the reliability diagram
 
 
@@ -69,16 +70,20 @@ def iou_by_size(table: CountTable) -> list[dict[str, float | int | None]]:
     Returns:
         For each group between `SIZES`: number of objects, and the mean of their IoU.
     """
-    counts: Int64[np.ndarray, "3 labels images"] = (
-        table.sums().toarray().reshape(3, table.labels, -1)
-    )
-    iou, true = iou_of(*counts)[1:], counts[1, 1:]
-    share = true / np.maximum(counts[1].sum(axis=0), 1)
-    group = np.digitize(share, SIZES)
+    sums, ious, groups = table.sums().tocsc(), [], []
+    for start in range(0, len(table.ids), _AT_ONCE):
+        counts: Int64[np.ndarray, "3 labels images"] = (
+            sums[:, start : start + _AT_ONCE].toarray().reshape(3, table.labels, -1)
+        )
+        true = counts[1, 1:]
+        share = true / np.maximum(counts[1].sum(axis=0), 1)
+        ious.append(iou_of(*counts)[1:][true > 0])
+        groups.append(np.digitize(share, SIZES)[true > 0])
+    iou, group = np.concatenate(ious), np.concatenate(groups)
     sizes: list[dict[str, float | int | None]] = []
     for index in range(len(SIZES) + 1):
-        ious = iou[(group == index) & (true > 0)]
-        sizes.append({"objects": ious.size, "iou": float(ious.mean()) if ious.size else None})
+        inside = iou[group == index]
+        sizes.append({"objects": inside.size, "iou": float(inside.mean()) if inside.size else None})
     return sizes
 
 

@@ -83,13 +83,13 @@ def comparable_counts(first: Scored, second: Scored) -> tuple[CountTable, CountT
             f"{means[1]}); score both with the same"
         )
     one, other = (read_image_counts(scored.record, scored.file) for scored in (first, second))
-    if unpaired := sorted(set(one.ids) ^ set(other.ids)):
+    if one.ids != other.ids and (unpaired := sorted(set(one.ids) ^ set(other.ids))):
         raise ValueError(
             f"{where}: scored on different images, {len(one.ids)} and {len(other.ids)}; only one "
             f"has {list_images(unpaired)}: score both on the same list"
         )
-    true = [table.sums()[table.labels : 2 * table.labels].toarray() for table in (one, other)]
-    wrong = np.flatnonzero((true[0] != true[1]).any(axis=0))
+    true = [table.sums()[table.labels : 2 * table.labels] for table in (one, other)]
+    wrong = np.unique((true[0] != true[1]).nonzero()[1])
     if wrong.size:
         raise ValueError(
             f"{where}: scored against different truths: the pixels of the labels differ in "
