@@ -75,7 +75,7 @@ class TokenEmbedding:
             raise ValueError("this encoder turns queries and keys, so it needs the patch grid")
         last = self._turned
         if last is None or last[0] != grid:
-            self._turned = last = grid, self._trunk.rotate(grid).to(self._device)
+            self._turned = last = grid, to_device(self._trunk.rotate(grid), self._device)
         return last[1]
 
     def _positions_on(self, grid: Grid) -> Float[Tensor, "tokens width"]:
