@@ -21,6 +21,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Tests compute on the CPU: a process would hold a GPU for which those that it starts wait.
+if shutil.which("nvidia-smi") and os.environ.get("WSSS_TEST_DEVICE", "cpu") != "cuda":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 gc.disable()  # until all tests are collected: what is imported stays
 
 _SHARED_CHAIN = ("tests/workflow", "tests/faults")

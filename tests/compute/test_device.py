@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from wsss.data.ingest.stage import ingest
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA works here"),
+    pytest.mark.skipif(bool(shutil.which("nvidia-smi")), reason="CUDA may work here"),
 ]
 _NVIDIA_SMI = """#!/bin/sh
 case "$1" in
@@ -117,3 +118,13 @@ def test_a_stage_says_that_it_computes_on_the_cpu(tmp_path: Path) -> None:
     assert done.stderr.count("computing on the CPU\n") == 1
     assert done.stderr.count("WARNING: nvidia-smi lists 1 GPU, but torch cannot use any") == 1
     assert f"torch {torch.__version__}" in done.stderr
+
+
+@pytest.mark.parametrize(("device", "seen"), [("cpu", ""), ("cuda", "None")])
+def test_tests_see_no_gpu_unless_told(device: str, seen: str) -> None:
+    """One that holds a GPU would wait for those that it starts."""
+    text = f"import os, tests.conftest; print(os.environ.get({VISIBLE!r}))"
+    environment = os.environ | {"WSSS_TEST_DEVICE": device}
+    command = [sys.executable, "-c", text]
+    root = Path(__file__).parents[2]
+    assert subprocess.check_output(command, cwd=root, env=environment, text=True) == f"{seen}\n"
