@@ -1,4 +1,4 @@
-"""Label smoothing: the loss of PyTorch, over labelled pixels, shared or not."""
+"""Label smoothing: the loss of PyTorch, over labelled pixels."""
 
 from typing import Any
 
@@ -10,7 +10,6 @@ from tests.gpu.pretend import PretendGpu
 from tests.retrain.small_networks import small_config
 from wsss.retrain.losses import SmoothedCrossEntropy, accuracy
 from wsss.retrain.mm import CrossEntropyLoss, decode_head
-from wsss.retrain.shared import SharedCrossEntropy
 
 
 def batch(ignored: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,12 +20,11 @@ def batch(ignored: float) -> tuple[torch.Tensor, torch.Tensor]:
     return logits.requires_grad_(), labels
 
 
-@pytest.mark.parametrize("loss", [SmoothedCrossEntropy, SharedCrossEntropy])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("ignored", [0.0, 0.5])
-def test_it_is_that_of_pytorch(loss: Any, smoothing: float, ignored: float) -> None:
+def test_it_is_that_of_pytorch(smoothing: float, ignored: float) -> None:
     logits, labels = batch(ignored)
-    ours = loss(label_smoothing=smoothing, avg_non_ignore=True)
+    ours = SmoothedCrossEntropy(label_smoothing=smoothing, avg_non_ignore=True)
     value = ours(logits, labels, ignore_index=255)
     expected = F.cross_entropy(logits, labels, ignore_index=255, label_smoothing=smoothing)
     torch.testing.assert_close(value, expected)
@@ -34,10 +32,10 @@ def test_it_is_that_of_pytorch(loss: Any, smoothing: float, ignored: float) -> N
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, logits)[0])
 
 
-@pytest.mark.parametrize("loss", [SmoothedCrossEntropy, SharedCrossEntropy])
-def test_without_a_labelled_pixel_it_is_zero(loss: Any) -> None:
+def test_without_a_labelled_pixel_it_is_zero() -> None:
     logits, labels = batch(1.0)
-    value = loss(label_smoothing=0.1, avg_non_ignore=True)(logits, labels, ignore_index=255)
+    ours = SmoothedCrossEntropy(label_smoothing=0.1, avg_non_ignore=True)
+    value = ours(logits, labels, ignore_index=255)
     assert value.item() == 0
     assert not torch.autograd.grad(value, logits)[0].any()
 
@@ -70,5 +68,3 @@ def test_every_head_smooths_its_targets(name: str) -> None:
         assert (head["type"], head["label_smoothing"]) == ("SmoothedCrossEntropy", 0.1)
     for head in losses():
         assert (head["type"], head["label_smoothing"]) == ("SmoothedCrossEntropy", 0)
-    for head in losses(label_smoothing=0.2, loss="SharedCrossEntropy"):
-        assert (head["type"], head["label_smoothing"]) == ("SharedCrossEntropy", 0.2)

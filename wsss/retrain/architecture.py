@@ -15,6 +15,7 @@ from torch import nn
 
 from wsss.clip.load import LoadedClip
 from wsss.clip.model_config import check_tower, tower_config
+from wsss.compute.distributed import SharedBatchNorm
 from wsss.config.retrain import BatchNorm
 from wsss.retrain import losses
 from wsss.retrain.mm import (
@@ -27,7 +28,11 @@ from wsss.retrain.mm import (
 )
 from wsss.retrain.networks import clip_vit, deeplab_heads, deit, resnet38
 
-REGISTERED = [module.__name__ for module in (clip_vit, deeplab_heads, deit, losses, resnet38)]
+MODELS.register_module("SharedBN", module=SharedBatchNorm)
+REGISTERED = [
+    __name__,
+    *(module.__name__ for module in (clip_vit, deeplab_heads, deit, losses, resnet38)),
+]
 """Importing them registers what a model config may name."""
 
 _FRAME = "deeplabv3/deeplabv3_r101-d8_4xb4-20k_voc12aug-512x512.py"
@@ -75,7 +80,6 @@ def model_config(
     crop: int,
     norm: Literal["BN", "SyncBN", "SharedBN"] = "BN",
     batch_norm: BatchNorm = "trained",
-    loss: Literal["SmoothedCrossEntropy", "SharedCrossEntropy"] = "SmoothedCrossEntropy",
     label_smoothing: float = 0.0,
     clip: ClipTower | None = None,
     frozen_clip: bool = False,
@@ -94,9 +98,8 @@ def model_config(
         labels: number of labels, background included.
         crop: side of the training crop, pixels.
         norm: batch normalisation; ``SyncBN`` where several GPUs share a batch, ``SharedBN`` where
-            several processes share it on a CPU (`wsss.retrain.shared`).
+            several processes share it on a CPU.
         batch_norm: ``retrain.batch_norm``.
-        loss: ``SharedCrossEntropy`` where several processes share a batch.
         label_smoothing: ``retrain.label_smoothing``.
         clip: the tower of `clip-vit`; this and the next two are not read for the others.
         clip_stem: ``retrain.clip_stem``.
@@ -126,7 +129,7 @@ def model_config(
         if "num_classes" in part:
             part.num_classes = labels
             part.loss_decode.avg_non_ignore = True
-            part.loss_decode.update(type=loss, label_smoothing=label_smoothing)
+            part.loss_decode.update(type="SmoothedCrossEntropy", label_smoothing=label_smoothing)
     return model.to_dict()
 
 

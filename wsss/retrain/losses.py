@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from wsss.compute import distributed
 from wsss.retrain.mm import MODELS, CrossEntropyLoss, decode_head
 
 _EPS = torch.finfo(torch.float32).eps
@@ -21,7 +22,8 @@ class SmoothedCrossEntropy(CrossEntropyLoss):  # type: ignore[misc]
     """Cross-entropy against targets that leave a little to every label (Szegedy et al., 2016).
 
     The label of a pixel has 1 - s + s / K of the target, each of the other K - 1 labels s / K. The
-    labelled pixels are counted on the device; stock reads the number.
+    labelled pixels are counted on the device; stock reads the number. Where several processes share
+    a batch, those of all count: a process with few would else count as much as one with many.
 
     Args:
         label_smoothing: s, 0 … 1; 0 is the stock loss, on a CPU to the bit.
@@ -37,22 +39,25 @@ class SmoothedCrossEntropy(CrossEntropyLoss):  # type: ignore[misc]
         cls_score: Float[Tensor, "batch labels height width"],
         label: Integer[Tensor, "batch height width"],
         *args: Any,
-        avg_factor: Tensor | None = None,
         ignore_index: int = -100,
         **kwargs: Any,
     ) -> Float[Tensor, ""]:
         """The mean over the labelled pixels; 0 where there is none.
 
+        Of several processes each has its part of the mean times their number, since their gradients
+        are averaged afterwards.
+
         Args:
             cls_score: logits.
             label: of each pixel.
             args: what the stock loss takes.
-            avg_factor: what the sum is divided by, instead of the number of labelled pixels.
             ignore_index: label of pixels that do not count.
             kwargs: what the stock loss takes.
         """
         labelled = label != ignore_index
-        count = labelled.sum() if avg_factor is None else avg_factor
+        count = labelled.sum()
+        if (processes := distributed.world_size()) > 1:
+            count = distributed.all_sum(count) / processes
         loss: Tensor = super().forward(
             cls_score, label, *args, avg_factor=count, ignore_index=ignore_index, **kwargs
         )

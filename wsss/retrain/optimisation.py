@@ -16,9 +16,15 @@ recipes has no effect there.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch import nn
+
 from wsss.config.retrain import RetrainConfig
+from wsss.retrain.mm import OPTIM_WRAPPERS, OptimWrapper
 
 _NEW = 10.0  # learning rate of a DeepLab head's weights, as a multiple of the backbone's
 _LINEAR = {"power": 1.0, "eta_min": 0.0}
@@ -26,6 +32,22 @@ _CLASSIFIERS = {
     "deeplabv1": ("decode_head.conv_seg",),
     "deeplabv2": tuple(f"decode_head.classifiers.{index}" for index in range(4)),
 }
+
+
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OptimWrapper(OptimWrapper):  # type: ignore[misc]
+    """Network and loss of a step under torch's autocast to bfloat16.
+
+    mmengine's ``AmpOptimWrapper`` with that type scales the loss as well, which the range of
+    bfloat16 makes needless, and runs on GPUs alone.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Of the forward pass."""
+        device = next(model.parameters()).device
+        with super().optim_context(model), torch.autocast(device.type, torch.bfloat16):
+            yield
 
 
 def optimisation(retrain: RetrainConfig, *, bfloat16: bool = False) -> dict[str, Any]:

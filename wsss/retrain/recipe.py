@@ -15,15 +15,17 @@ import torch
 
 from wsss.config.retrain import RetrainConfig
 from wsss.labels.ignore import IGNORED
-from wsss.retrain import autocast, dataset, loader, runner, shared, transforms
+from wsss.retrain import dataset, loader, runner, transforms
 from wsss.retrain.architecture import REGISTERED, ClipTower, model_config
 from wsss.retrain.loader import loader_settings
 from wsss.retrain.mm import MmConfig
 from wsss.retrain.optimisation import optimisation
 
 # Importing them registers what the config names; mmsegmentation's tools import them by name.
-_REGISTERED = REGISTERED + [
-    module.__name__ for module in (autocast, dataset, loader, transforms, runner, shared)
+_REGISTERED = [
+    *REGISTERED,
+    optimisation.__module__,
+    *(module.__name__ for module in (dataset, loader, transforms, runner)),
 ]
 _COLOR: dict[str, list[dict[str, Any]]] = {
     "none": [],
@@ -76,7 +78,6 @@ def training_config(
         crop=retrain.crop,
         norm=synchronised if several else "BN",
         batch_norm=retrain.batch_norm,
-        loss="SharedCrossEntropy" if several else "SmoothedCrossEntropy",
         label_smoothing=retrain.label_smoothing,
         clip=clip,
         frozen_clip=retrain.clip_lr == 0,
