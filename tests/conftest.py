@@ -131,3 +131,12 @@ def browser() -> Iterator[Any]:
         program = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield program
         program.close()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As stages compute on a CPU; tiny tensors gain nothing from threads."""
+    from wsss.compute.threads import fixed_threads
+
+    with fixed_threads(1):
+        yield

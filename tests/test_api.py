@@ -3,7 +3,7 @@
 import inspect
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from wsss.artifacts.stage import STAGES
 from wsss.cams import stage as cams_stage
 from wsss.clip.text.knowledge import descriptions
 from wsss.compute.numerics import Numerics, in_force
-from wsss.compute.threads import fixed_threads
 from wsss.config.labels import CrfConfig
 from wsss.data.images.label_png import read_label_png, voc_palette
 from wsss.data.manifest import Sample
@@ -43,17 +42,12 @@ NAMES = [
 SCENE = render_scene(0, "val", 14)
 PHOTO, TAGS = SCENE.image, SCENE.tags  # bottle, house
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
     return wsss.load_clip("demo", device="cpu")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As the stages compute on a CPU."""
-    with fixed_threads(1):
-        yield
 
 
 def test_the_import_is_instant_and_lazy() -> None:

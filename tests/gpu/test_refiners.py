@@ -13,7 +13,6 @@ from tests.gpu.pretend import PretendGpu
 from tests.gpu.steps import Step, counted_steps
 from tests.refine.chain import Chain, cut_short
 from wsss.artifacts.shard import Shard
-from wsss.compute.threads import fixed_threads
 from wsss.config.base import overlay
 from wsss.refine.training.trainer import Trainer
 
@@ -37,6 +36,7 @@ BUDGETS = {
 """Most waits, launches and uploads of a step, by method. Only what follows from the batch is
 uploaded. The demo's CLIP has 12 blocks, as ViT-B/16 has."""
 ON_GPU = {"compute": {"device": "cuda"}}
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _chain(folder: Path, method: str, **sections: Any) -> Chain:
@@ -132,9 +132,3 @@ def _assert_within(step: Step, waits: int, launches: int, uploads: int) -> None:
     assert sum(step.waits.values()) <= waits, step.waits
     assert sum(step.launches.values()) <= launches, step.launches
     assert sum(step.uploads.values()) <= uploads, step.uploads
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    with fixed_threads(1):
-        yield

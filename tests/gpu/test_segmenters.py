@@ -16,25 +16,18 @@ from tests.retrain.conftest import Data, build_config, make_data, small_networks
 from tests.retrain.trainings import run as train
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
-from wsss.compute.threads import fixed_threads
 from wsss.config.model import Config
 from wsss.retrain.predict import run as predict
 from wsss.retrain.runner import ProgressHook
 
 __all__ = ["small_networks"]
 MODELS = ("segformer-b0", "deeplabv3plus-r50", "clip-vit")
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_networks")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_networks", "one_thread")]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return make_data(tmp_path_factory.mktemp("set"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with fixed_threads(1):
-        yield
 
 
 @pytest.mark.parametrize("name", MODELS)

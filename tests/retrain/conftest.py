@@ -14,7 +14,6 @@ from tests.retrain.small_networks import small_config
 from tests.retrain.trainings import Killed
 from wsss.artifacts.digest import digest_file
 from wsss.artifacts.shard import Item
-from wsss.compute.threads import fixed_threads
 from wsss.config.model import Config
 from wsss.config.retrain import RetrainConfig
 from wsss.data.datasets.classes import ClassList
@@ -164,7 +163,5 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny tensors gain nothing from threads, and several test runs share a machine."""
-    with fixed_threads(1):
-        yield
+def _one_thread(one_thread: None) -> None:
+    """Several test runs share a machine."""
