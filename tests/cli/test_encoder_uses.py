@@ -51,7 +51,7 @@ def check(model: str, settings: Settings) -> None:
     check_weights(from_mapping(overlay(base, settings)))
 
 
-@pytest.mark.parametrize(("model", "use", "word"), cells())
+@pytest.mark.parametrize(("model", "use", "word"), list(cells()))
 def test_the_table_of_encoders(model: str, use: str, word: str) -> None:
     settings = COLUMNS[use]
     if word == "no":

@@ -120,7 +120,7 @@ NPY: dict[str, tuple[Maker, tuple[str, ...]]] = {
     ),
     "negative header": (_raw(bytes(64), kind="<f4", shape="(-4, -4)"), ("its header says",)),
     "NaN": (_wrapped({0: NAN, 1: GOOD[1]}), ("class 0 has values from nan to nan",)),
-    "infinity": (_wrapped({0: GOOD[0] / np.float32(0)}), ("class 0 has values from",)),
+    "infinity": (_wrapped({0: np.full_like(GOOD[0], np.inf)}), ("class 0 has values from",)),
     "negative": (_wrapped({0: GOOD[0] - 1}), ("class 0 has values from -", "expected 0 … 1")),
     "logits": (_wrapped({0: GOOD[0] * 30}), ("class 0 has values from 0", "expected 0 … 1")),
     "wrong size": (_wrapped({0: GOOD[0][:9]}), ("is of size (9, 30), its image is (20, 30)",)),
