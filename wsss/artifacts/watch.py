@@ -58,7 +58,8 @@ def files_below(
 ) -> Iterator[os.DirEntry[str]]:
     """The files below a folder; links are followed, hidden names left out.
 
-    The results of the workflow are left out, too, unless the folder itself lies among them.
+    The results of the workflow are left out, too, unless the folder itself lies among them: those
+    in the working folder, and those of a workflow that ran in this folder.
 
     Args:
         exclude: files and folders that do not count.
@@ -66,7 +67,8 @@ def files_below(
     """
     excluded = {os.path.abspath(path) for path in exclude}
     names = {os.path.basename(path) for path in excluded}
-    visited = {os.path.realpath(RESULTS)} - {os.path.realpath(folder)}
+    homes = (Path(), folder) if (folder / ".snakemake").is_dir() else (Path(),)
+    visited = {os.path.realpath(home / RESULTS) for home in homes} - {os.path.realpath(folder)}
     return _entries(str(folder), excluded, names, visited, onerror or str)
 
 
