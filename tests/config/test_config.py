@@ -87,6 +87,9 @@ def test_a_key_that_is_no_text_is_named() -> None:  # Snakemake hands over what 
         ({"predict": {"scales": [0]}}, "predict.scales.0: expected a number greater than 0"),
         ({"infer": {"long_side": -1}}, "infer.long_side: expected a number greater than 0"),
         ({"clip": {"long_side": 0}}, "clip.long_side: expected a number greater than 0"),
+        ({"seeds": {"values": [-1]}}, "seeds.values.0: expected a number greater than 0"),
+        ({"cams": {"patch_text": {"tse": {"temperature": 0}}}}, "temperature: expected a number"),
+        ({"refine": {"weakclip": {"adapter_lr": -1}}}, "expected a number greater than or equal"),
         (
             {"refine": {"method": "weclipp"}},
             "expected one of 'none', 'weclip', 'weakclip', 'excel' or 'weclip_plus'; did you mean "

@@ -77,7 +77,7 @@ def learned_from(values: Mapping[str, Any]) -> LearnedFrom:
     return "mixed" if corrected else "tags"
 
 
-def variant_field(*, published: Any, corrected: Any, description: str) -> Any:
+def variant_field(*, published: Any, corrected: Any, description: str, **bounds: Any) -> Any:
     """An option where the published code differs from its paper, or from what a user should run.
 
     A user may write ``auto`` (the default in a file): the value of the run's ``variant``. An
@@ -88,12 +88,14 @@ def variant_field(*, published: Any, corrected: Any, description: str) -> Any:
         published: the value with which the authors' numbers were made.
         corrected: the value that a user should run.
         description: one sentence that says what the option does.
+        bounds: of `Field`.
     """
     return Field(
         default=corrected,
         description=f"{description} auto = {_yaml(corrected)} (corrected) "
         f"or {_yaml(published)} (published).",
         json_schema_extra={"published": published, "corrected": corrected},
+        **bounds,
     )
 
 

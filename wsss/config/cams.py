@@ -179,6 +179,7 @@ class TseConfig(Section):
     temperature: float = variant_field(
         published=1.0,
         corrected=0.05,
+        gt=0,
         description="Temperature of the softmax over them. At 1 all weights are nearly equal.",
     )
     weight: float = Field(1.0, ge=0, description="Factor of the sum that is added to a class text.")

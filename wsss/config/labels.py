@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from wsss.config.base import AUTO, Section, Share, chain_field, overlay, variant_field
 
@@ -217,7 +217,7 @@ class SeedsConfig(Section):
         "constant",
         description="Background score: power: (1 - max CAM)^value. constant: the value itself.",
     )
-    values: list[float] = Field(
+    values: list[PositiveFloat] = Field(
         [0.4, 0.6],
         min_length=1,
         max_length=2,

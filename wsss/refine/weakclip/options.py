@@ -67,6 +67,7 @@ class WeakClipOptions(MethodOptions):
     prompt_std: float = variant_field(
         published=1.0,
         corrected=0.02,
+        ge=0,
         description=(
             "Standard deviation of their initial values. CLIP's token embeddings have 0.01 to 0.02."
         ),
@@ -124,6 +125,7 @@ class WeakClipOptions(MethodOptions):
     adapter_lr: float = variant_field(
         published=0.0,
         corrected=1.0,
+        ge=0,
         description="Learning rate of the pyramid adapter, relative to refine.train.lr.",
     )
     zero_lr: Literal["leak", "frozen"] = variant_field(
