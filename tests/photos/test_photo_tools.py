@@ -128,6 +128,8 @@ def test_other_scales_are_another_prediction(tmp_path: Path) -> None:
     assert "expected numbers with commas between" in " ".join(done.output.split())
     with pytest.raises(ValueError, match=r"scales\.0: expected a number greater than 0"):
         load_segmenter(weights, scales=[0.0])
+    with pytest.raises(ValueError, match=r"scales\.0: expected a number less than or equal to 16"):
+        load_segmenter(weights, scales=[100])
 
 
 @pytest.mark.parametrize(

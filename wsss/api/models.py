@@ -131,7 +131,7 @@ class RefinerPredictor(Predictor):
 
         Raises:
             TypeError: the tags are no list of names.
-            ValueError: there is no tag, or one is none of those classes.
+            ValueError: there is no tag, or one is none of those classes or named twice.
         """
         tags = texts_of("tags", tags)
         classes = self.names[1:]
@@ -139,8 +139,9 @@ class RefinerPredictor(Predictor):
             raise ValueError(
                 f"{unknown[0]!r} is no class of this refiner{nearest(unknown[0], classes)}"
             )
-        if not tags:
-            raise ValueError("there is no tag to score; name what is on the photo")
+        if not tags or len(set(tags)) < len(tags):
+            problem = "a tag is named twice" if tags else "there is no tag to score"
+            raise ValueError(f"{problem}; name what is on the photo")
         image = read_image(photo)
         with computing(*self._numerics):
             scores = self.refiner.tag_scores(image, [classes.index(tag) for tag in tags])

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from wsss.api.inputs import section
+from wsss.config.labels import MasksConfig
 from wsss.data.images.label_png import save_label_png, voc_palette
 from wsss.labels.ignore import ignore_band
 from wsss.labels.upsample import upsample
@@ -102,9 +104,8 @@ class Segmentation:
         Raises:
             ValueError: the minimum is not in 0 … 1.
         """
-        if not 0 <= min_confidence <= 1:
-            raise ValueError(f"min_confidence is {min_confidence}; expected a value in 0 … 1")
-        return ignore_band(self.labels, self.confidence, min_confidence)
+        settings = section(MasksConfig, {"min_confidence": min_confidence})
+        return ignore_band(self.labels, self.confidence, settings.min_confidence)
 
     def overlay(self) -> Image.Image:
         """The labels in their colours over the photo; small photos are enlarged."""
