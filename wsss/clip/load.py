@@ -105,13 +105,16 @@ def load_clip(
     config_file = _config_file(model)
     if model.startswith(LOCAL_DIR) and not pretrained:
         pretrained = _weights_beside(config_file)
+    config: Mapping[str, Any] = {}
+    if model != FROM_WEIGHTS and config_file is None:
+        config = _named_config(open_clip, model)
+        check_encoder(config, model)
     if problem := weights_problem("clip", str(config_file or model), pretrained):
         raise ClipLoadError(f"{model}: {problem}")
     file = _weight_file(pretrained)
     preprocess: Mapping[str, Any] = {}
     weights = read_weights(file) if file is not None else None
     where = f"{pretrained} into {model}"
-    config: Mapping[str, Any]
     if model == FROM_WEIGHTS:
         if weights is None:
             raise ClipLoadError(f"{model}: expected a weight file, not {pretrained!r}")
@@ -121,9 +124,6 @@ def load_clip(
         config, preprocess = read_model_config(config_file)
         if weights is None:
             _log.warning("clip.pretrained is random: %s is not trained", config_file)
-    else:
-        config = _named_config(open_clip, model)
-        check_encoder(config, model)
     text = config["text_cfg"]
     folder = None if config_file is None else config_file.parent
     if model.startswith(LOCAL_DIR) and text.get("hf_tokenizer_name"):
