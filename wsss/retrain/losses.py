@@ -76,11 +76,11 @@ def accuracy(
 ) -> Float[Tensor, " 1"]:
     """Share of the labelled pixels on which the largest logit is that of their label, in percent.
 
-    It equals mmsegmentation's to the bit. That selects the labelled pixels, for which the host
-    waits until the GPU has counted them.
+    Where no two logits tie for the largest it equals mmsegmentation's to the bit. That selects the
+    labelled pixels, for which the host waits until the GPU has counted them, and sorts the logits.
     """
     labelled = target != ignore_index
-    right = ((pred.topk(1, dim=1)[1][:, 0] == target) & labelled).sum().float() + _EPS
+    right = ((pred.argmax(1) == target) & labelled).sum().float() + _EPS
     percent = 100.0 / (labelled.sum().double() + _EPS)
     return (right * percent.float())[None]
 
