@@ -60,7 +60,7 @@ def test_the_table_of_encoders(model: str, use: str, word: str) -> None:
         return
     check(model, settings)
     if word != "yes":
-        assert word == "frozen towers alone"
+        assert word == "only with frozen towers"
         with pytest.raises(UnsupportedEncoderError, match="only open_clip's ViT"):
             check(model, TRAINED)
 

@@ -20,8 +20,8 @@ class AffinityConfig(Section):
     kind: Literal["attention", "distribution", "feature", "dino", "joined"] = Field(
         "attention",
         description=(
-            "Along what: attention: the encoder's mean attention (CLIP-ES). distribution: how "
-            "alike two patches spread over all classes and backgrounds. feature: the cosine of "
+            "Kind of affinity. attention: the encoder's mean attention (CLIP-ES). distribution: "
+            "how alike two patches spread over all classes and backgrounds. feature: the cosine of "
             "their features. dino: that of features of section dino. joined: attention times that "
             "of joined_with. Refiners multiply theirs by all but attention."
         ),
@@ -36,7 +36,7 @@ class AffinityConfig(Section):
     exponent: float = Field(8.0, gt=0, description="feature, dino: power of positive cosines.")
     last_blocks: PositiveInt | None = Field(
         None,
-        description="Attention is averaged over so many last blocks. null = 2/3 of all (8 of 12).",
+        description="Number of last blocks to average. null = 2/3 of the depth (8 of 12).",
     )
     sinkhorn_iterations: PositiveInt = Field(
         3, description="Iterations of column and row normalisation."
@@ -205,7 +205,7 @@ class PatchTextConfig(Section):
     )
     blocks: PositiveInt | None = Field(
         None,
-        description="Last blocks that are calibrated. null = 5/12 of the depth (10 of 24).",
+        description="Number of last blocks to calibrate. null = 5/12 of the depth (10 of 24).",
     )
     score: Literal["surgery", "cosine"] = Field(
         "surgery",

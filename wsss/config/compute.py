@@ -35,7 +35,7 @@ class ComputeConfig(Section):
     workers: PositiveInt = chain_field(
         2,
         le=1024,
-        description="Processes or threads that decode images and run CRFs, per job (of a training "
+        description="Processes or threads that decode images and run CRFs, per job (in a training "
         "per GPU). With 1 no other process is started, and no shared memory (/dev/shm) is needed. "
         "auto = the CPUs per task in a Slurm job. Elsewhere it is the number of cores, or with "
         "GPUs the cores per GPU less one, and at most 8.",
@@ -44,8 +44,8 @@ class ComputeConfig(Section):
     save_memory: bool = Field(
         False,
         description="Trainings keep less for the backward pass and compute it again: equal "
-        "gradients, more time per step. A GPU whose memory runs out does so by itself. It "
-        "serves WeakCLIP as published, which trains CLIP's towers.",
+        "gradients, more time per step. They also do so where a GPU's memory runs out. It serves "
+        "WeakCLIP as published, which trains CLIP's towers.",
     )
 
     @field_validator("device", mode="before")

@@ -13,7 +13,7 @@ from wsss.score.product import Protocol
 if TYPE_CHECKING:
     from wsss.export.run import Form
 
-app = typer.Typer(help="Results in the forms that others ask for.", no_args_is_help=True)
+app = typer.Typer(help="Export results for other programs.", no_args_is_help=True)
 Run = Annotated[
     Path,
     typer.Argument(help="Results of a run that has masks, e.g. results/demo.", show_default=False),
@@ -149,7 +149,9 @@ def voc_submission(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Archive to write: .tgz, .tar.gz or .zip.")],
-    protocol: Annotated[Protocol, typer.Option(help="Which label maps.")] = "multi_crf",
+    protocol: Annotated[
+        Protocol, typer.Option(help="Protocol of the label maps to pack.")
+    ] = "multi_crf",
     competition: Annotated[
         Literal["comp5", "comp6"],
         typer.Option(help="comp6: trained on more than VOC (CLIP, ImageNet). comp5: on VOC alone."),

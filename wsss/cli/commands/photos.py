@@ -214,7 +214,7 @@ def predict(
     typer.echo(f"page: {(out / INDEX).absolute().as_uri()}")
 
 
-tags_app = typer.Typer(help="Tags of photos.", no_args_is_help=True)
+tags_app = typer.Typer(help="Tags that CLIP proposes for photos.", no_args_is_help=True)
 tags_app.command("suggest")(suggest)
 
 

@@ -114,7 +114,7 @@ def compare(
     ] = None,
     name: Annotated[str, typer.Option(help="Title of the table.")] = "runs",
 ) -> None:
-    """One table of several runs: a row per run, a column per product, or turned."""
+    """One table of several runs: a row per run and a column per product, or the reverse."""
     from wsss.score.image_counts_file import read_scored
     from wsss.score.tables.comparison import make_comparison, rows_by_run
 
@@ -180,7 +180,7 @@ def page(
     predictions: Annotated[list[Path], typer.Option(help="Prediction shards (repeat).")] = [],  # noqa: B006
     embedded: Annotated[
         Path | None,
-        typer.Option(help="Also write a page of fewer images that holds its pictures itself."),
+        typer.Option(help="Also write one file with fewer images and all pictures in it."),
     ] = None,
     config: ConfigFiles = DEFAULT_CONFIG,
     workers: Workers = 0,
@@ -200,7 +200,7 @@ def page(
 def gallery(
     manifest: ManifestDir,
     out: Annotated[Path, typer.Option(help="Folder to write masks, tables and page to.")],
-    record: Annotated[Path, typer.Option(help="File that says what the folder shows (JSON).")],
+    record: Annotated[Path, typer.Option(help="Record to write (JSON): what the folder shows.")],
     masks: Annotated[list[Path], typer.Argument(help="Mask shards.", show_default=False)] = [],  # noqa: B006
     cams: Annotated[
         list[Path], typer.Option(help="CAM shards, for CLIP's probabilities (repeat).")

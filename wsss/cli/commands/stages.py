@@ -73,7 +73,7 @@ def tag_noise(
     device: Device = "",
     precision: Precision = "",
 ) -> None:
-    """Other tags on purpose: fewer, wrong ones or CLIP's (tag_noise)."""
+    """Change the tags on purpose: drop some, add wrong ones, or take CLIP's (tag_noise)."""
     from wsss.clip.tags.stage import run
 
     run(given, out, cache, **stage_values("tag_noise", config, device=device, precision=precision))
@@ -131,7 +131,7 @@ def refine_train(
     work: WorkFolder,
     seeds: SeedShards = [],  # noqa: B006
     efficiency: Annotated[
-        Path | None, typer.Option(help="What the training cost, to write (JSON).")
+        Path | None, typer.Option(help="Cost of the training, to write (JSON).")
     ] = None,
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
@@ -162,10 +162,10 @@ def refine_import(
         ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="What became of every tensor, to write (JSON).")
+        Path | None, typer.Option(help="Report to write (JSON): what became of every tensor.")
     ] = None,
     leave_out: Annotated[
-        list[str], typer.Option(help="Beginning of names that are of no use (repeat).")
+        list[str], typer.Option(help="Leave out entries whose names begin so (repeat).")
     ] = [],  # noqa: B006
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,
@@ -234,7 +234,7 @@ def retrain(
     work: WorkFolder,
     corrected: Annotated[
         Path | None,
-        typer.Option(help="Shard of `wsss truth corrected-masks`, with retrain.corrected alone."),
+        typer.Option(help="Shard of `wsss truth corrected-masks`, only with retrain.corrected."),
     ] = None,
     cache: Cache = DEFAULT_CACHE,
     config: ConfigFiles = DEFAULT_CONFIG,

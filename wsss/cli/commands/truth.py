@@ -110,7 +110,7 @@ def training_masks(
     config: ConfigFiles = DEFAULT_CONFIG,
     workers: Workers = 0,
 ) -> None:
-    """Pixel labels of the training images as masks to learn from, with supervision: masks alone.
+    """Pixel labels of the training images as masks to learn from, only with supervision: masks.
 
     For the fully supervised upper bound. No weakly supervised stage takes them.
     """
@@ -130,7 +130,7 @@ def corrected_masks(
     config: ConfigFiles = DEFAULT_CONFIG,
     workers: Workers = 0,
 ) -> None:
-    """Corrected masks of training images as masks to learn from, with retrain.corrected alone.
+    """Corrected masks of training images as masks to learn from, only with retrain.corrected.
 
     Images without one keep their pseudo mask. The segmenter is then of mixed supervision.
     """
@@ -163,7 +163,7 @@ def import_masks(
     unchanged: Annotated[
         bool,
         typer.Option(
-            "--unchanged", help="Take masks, too, that are as the run has them: they were approved."
+            "--unchanged", help="Also take masks that are as the run has them: they were approved."
         ),
     ] = False,
 ) -> None:

@@ -49,8 +49,8 @@ def verify(
 ) -> None:
     """Say what is stale, damaged or missing in a run, or in the folder of `wsss photos`, and why.
 
-    Each artefact is held against the configuration, the code, package versions and the content of
-    what it was made from. Exit code 0: all as configured. 1: something is stale. 2: something is
+    Each artifact is compared with the configuration, the code, package versions and the content of
+    its inputs. Exit code 0: all as configured. 1: something is stale. 2: something is
     damaged or missing.
     """
     from wsss.config.load import merged_yaml
