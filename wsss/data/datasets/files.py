@@ -155,8 +155,10 @@ class PhotoIndex:
             names = {relative.name, relative.stem} if is_short else names
             for name in {plain_text(name).casefold() for name in names} if is_loose else names:
                 other = by_name.setdefault(name, path)
-                if other is not path:
-                    by_name[name] = [*(other if isinstance(other, list) else [other]), path]
+                if isinstance(other, list):
+                    other.append(path)
+                elif other is not path:
+                    by_name[name] = [other, path]
         return by_name
 
     def _look_up(self, path: PurePosixPath) -> list[Path]:
