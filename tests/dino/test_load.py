@@ -114,6 +114,8 @@ def test_names_that_nobody_knows() -> None:
         load_dino("vit_small_patch14_dinov2", "lvd")
     with pytest.raises(DinoLoadError, match=r"dino\.pretrained must name a weight file \(found"):
         load_dino(str(TINY), "lvd142m")
+    with pytest.raises(DinoLoadError, match=r"must name weights of it, e\.g\. lvd142m, or"):
+        load_dino("vit_small_patch14_dinov2", "")
     with pytest.raises(DinoLoadError, match=r"dino\.pretrained: gone\.pth: no such weight file"):
         load_dino(str(TINY), "gone.pth")
 

@@ -33,7 +33,7 @@ from wsss.clip.openai_layout import infer_config
 from wsss.clip.tokenizer import Tokenize, load_tokenizer
 from wsss.clip.trunk.check import check_built_size, check_encoder
 from wsss.clip.weights import fitting, not_finite, read_shapes, read_weights, weights_digest
-from wsss.config.clip import weights_problem
+from wsss.config.clip import weight_file, weights_problem
 from wsss.config.paths import expand_path
 
 _log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def load_clip(
         check_encoder(config, model)
     if problem := weights_problem("clip", str(config_file or model), pretrained):
         raise ClipLoadError(f"{model}: {problem}")
-    file = _weight_file(pretrained)
+    file = weight_file(pretrained)
     preprocess: Mapping[str, Any] = {}
     weights = read_weights(file) if file is not None else None
     where = f"{pretrained} into {model}"
@@ -221,12 +221,6 @@ def _weights_beside(config_file: Path | None) -> str:
     names = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
     files = [] if config_file is None else [config_file.with_name(name) for name in names]
     return next((str(file) for file in files if file.is_file()), "")
-
-
-def _weight_file(pretrained: str) -> Path | None:
-    path = Path(pretrained)
-    looks_like_file = path.suffix in {".safetensors", ".pt", ".pth", ".bin"}
-    return path if looks_like_file or (pretrained and path.is_file()) else None
 
 
 def _build(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, PositiveInt, field_validator
@@ -108,6 +109,12 @@ class DinoConfig(Section):
     )
 
 
+def weight_file(pretrained: str) -> Path | None:
+    """The file that it names, here or not; None of a tag."""
+    path = expand_path(pretrained)
+    return path if path.suffix in _WEIGHT_FILES or (pretrained and path.is_file()) else None
+
+
 def weights_problem(encoder: str, model: str, pretrained: str) -> str:
     """What is wrong where a model comes without weights; empty if it has some.
 
@@ -116,13 +123,13 @@ def weights_problem(encoder: str, model: str, pretrained: str) -> str:
         model: see there; where the hub or a folder has it, its weights may go unnamed.
         pretrained: see there.
     """
-    path = expand_path(pretrained)
-    if pretrained == "random" or path.suffix in _WEIGHT_FILES or (pretrained and path.is_file()):
+    if pretrained == "random" or weight_file(pretrained):
         return ""
     if model.endswith(".json") or model == "from-weights":
         expected = "a weight file"
     elif not pretrained and ":" not in model:
-        expected = "weights of it, e.g. openai, or a weight file"
+        example = "lvd142m" if encoder == "dino" else "openai"
+        expected = f"weights of it, e.g. {example}, or a weight file"
     else:
         return ""
     kind = "a model config" if model.endswith(".json") else model

@@ -12,7 +12,7 @@ from wsss.artifacts.digest import digest_json
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.weights import misfit, not_finite, read_weights, weights_digest
 from wsss.compute.device import pick_device
-from wsss.config.clip import DinoConfig, weights_problem
+from wsss.config.clip import DinoConfig, weight_file, weights_problem
 from wsss.config.paths import expand_path
 from wsss.dino.downloads import download_folder, tag_weights
 from wsss.dino.encoder import DinoEncoder
@@ -22,7 +22,6 @@ from wsss.dino.naming import in_timm_naming
 
 _log = logging.getLogger(__name__)
 RANDOM = "random"
-_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".bin"})
 
 
 def configured(
@@ -83,8 +82,7 @@ def load_dino(
 
 def _weight_file(model: str, pretrained: str, cache_dir: Path | None) -> Path:
     """The file that ``pretrained`` names, downloaded if it is a tag and not here."""
-    path = expand_path(pretrained)
-    if path.suffix in _SUFFIXES or path.is_file():
+    if path := weight_file(pretrained):
         return path
     weights = tag_weights(model, pretrained, cache_dir)
     return weights.path or weights.fetch()
