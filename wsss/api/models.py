@@ -202,13 +202,14 @@ def load_segmenter(
 
     Args:
         checkpoint: ``segmenter/weights.safetensors`` of a run.
-        scales: of the photo, over which probabilities are averaged; None: those of the checkpoint.
+        scales: of the photo, above 0 and up to 16, over which probabilities are averaged; None:
+            those of the checkpoint.
         device: see `wsss.load_clip`.
         precision: see `wsss.load_clip`; with ``bf16`` the network computes in bfloat16.
 
     Raises:
         ArtifactError: the file is missing or damaged, or holds no segmenter.
-        ValueError: there is no such device or precision, or a scale is not positive.
+        ValueError: there is no such device or precision, or a scale is out of range.
     """
     chosen = {} if scales is None else {"scales": section(PredictConfig, {"scales": scales}).scales}
     section(ComputeConfig, {"device": device, "precision": precision})

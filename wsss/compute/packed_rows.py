@@ -40,6 +40,7 @@ def padded_slots(image_index: Int[Tensor, " rows"], batch: int, device: torch.de
     Args:
         image_index: the image of each row, in ascending order; best on the CPU, since the host must
             know it.
+        batch: number of images.
         device: of the places.
     """
     images = image_index.cpu()

@@ -62,7 +62,8 @@ def predict_photos(
         crf: refine the probabilities with a dense CRF.
         long_side: larger photos are scaled to this side for the network; masks have the size of
             the photo.
-        scales: of that, over which probabilities are averaged; None: those of the checkpoint.
+        scales: of that, above 0 and up to 16, over which probabilities are averaged; None: those
+            of the checkpoint.
         device: ``auto`` takes a GPU if there is one.
         precision: as ``compute.precision``. Photos that were labelled in another one are labelled
             again.
@@ -74,7 +75,7 @@ def predict_photos(
         ArtifactError: there is no such checkpoint, it is damaged, or holds no segmenter; or another
             process writes to ``out``.
         DataError: there is no photo that can be read.
-        ValueError: a photo is too large for the network's attention, or a scale is not positive.
+        ValueError: a photo is too large for the network's attention, or a scale is out of range.
         WriteError: there is no space or no right to write.
     """
     section(ComputeConfig, {"device": device, "precision": precision})

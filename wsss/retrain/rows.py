@@ -128,6 +128,7 @@ class Windows:
     Args:
         size: height and width of the map; windows may reach over its lower and right edges.
         tops: first rows of the windows, ascending.
+        side: height of a window.
         band: all windows at one of the ``tops``.
     """
 

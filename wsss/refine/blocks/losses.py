@@ -47,7 +47,7 @@ def batch_mean(
     of their gradients, over the processes is then that of the batch.
 
     Args:
-        total: of this process; several sums share one message.
+        total, count: of this process; several sums share one message.
         more: added to the count of the batch.
     """
     terms = distributed.all_sum(count)

@@ -17,6 +17,7 @@ def learning_rate(step: int, settings: TrainingConfig, relative: float = 1.0) ->
     docs/methods/weakclip.md): from the peak to ``min_lr``, times the same factor of the warm-up.
 
     Args:
+        step: t; ``warmup`` is w, ``iterations`` T.
         relative: of a group of parameters, times the peak. With 0 a cosine *rises* to ``min_lr``.
     """
     peak = settings.lr * relative

@@ -19,6 +19,7 @@ class CoAttention(nn.Module):
     Args:
         embed_dim: width of the joint space of images and texts.
         width: inside.
+        depth: layers of a stack.
         dropout: after attention and inside the feed-forward part.
         chained: whether a layer goes on from what the one before gave. False, as released: every
             layer is given the stack's input and the last one's result is used, so that all others
@@ -137,6 +138,7 @@ class TextMatching(nn.Module):
     ``t* = t + gamma dT`` and ``v* = v + beta dV`` with a learned factor for each channel.
 
     Args:
+        co_attention: gives dT and dV.
         embed_dim: width of the joint space.
         temperature: start of every factor (published: 0.1).
     """

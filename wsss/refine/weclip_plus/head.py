@@ -80,6 +80,7 @@ class BothHeads(nn.Module):
         """Fuse and decode.
 
         Args:
+            clip_tokens: patch tokens of CLIP.
             grid: their rows and columns.
             dino_tokens: patch tokens of DINOv2.
             dino_grid: their rows and columns.
