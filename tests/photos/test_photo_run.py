@@ -146,7 +146,7 @@ def check_names_of_the_run(folder: Path, out: str) -> None:
         screen = run(folder, "wsss", "clean", name, "--dry-run", "--what", "all").stdout
         assert "results/photos/segmenter/work: would go" in screen
     screen = run(folder, "wsss", "verify", out, "--quick").stdout
-    assert screen.endswith(" artefacts, all as configured\n")
+    assert screen.endswith(" artifacts, all as configured\n")
     for name in (out, f"{out}/results/photos"):
         for command in (("predict", "my photos", "--weights"), ("export", "folder")):
             run(folder, "wsss", *command, name, "--out", "of the run")

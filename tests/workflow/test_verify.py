@@ -71,18 +71,18 @@ def test_a_finished_run_is_as_configured(copy: Project) -> None:
     code, text = _run(copy, "verify", f"results/{RUN}", "--config", "tiny.yaml")
     assert code == 0, text
     count = int(text.split()[0])
-    assert text == f"{count} artefacts, all as configured\n"
+    assert text == f"{count} artifacts, all as configured\n"
     # Other tests leave runs below that of the configuration, and tables of them.
     folders = {*PRODUCTS, "scores", "tables", "pictures"}
     files = [path for name in folders for path in (copy.results / name).rglob("*")]
     parts = {"work", ".cache", "png"}
     beside = {"quarantine.csv", "classes.json", "provenance.json", "manifest.csv.sha256",
               "inputs.json"}  # fmt: skip
-    artefacts = [p for p in files if p.is_file() and p.name not in beside]
-    artefacts = [p for p in artefacts if not set(p.parts) & parts and p.stem != "sweep"]
-    artefacts += [p for p in copy.results.glob("masks/*/png/*") if p.is_dir()]
-    artefacts.append(copy.results / "index.html")
-    assert count == len(artefacts)
+    artifacts = [p for p in files if p.is_file() and p.name not in beside]
+    artifacts = [p for p in artifacts if not set(p.parts) & parts and p.stem != "sweep"]
+    artifacts += [p for p in copy.results.glob("masks/*/png/*") if p.is_dir()]
+    artifacts.append(copy.results / "index.html")
+    assert count == len(artifacts)
 
 
 def test_a_changed_value_makes_stale_what_reads_it(copy: Project) -> None:

@@ -1,4 +1,4 @@
-"""The errors that readers and writers of artefacts raise."""
+"""The errors that readers and writers of artifacts raise."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from wsss.errors import WsssError
 
 
 class ArtifactError(WsssError, RuntimeError):
-    """An artefact is missing, unfinished, damaged or of another kind; the message names it."""
+    """An artifact is missing, unfinished, damaged or of another kind; the message names it."""
 
 
 class WriteError(ArtifactError):
-    """An artefact cannot be written (disk full, folder read-only …); the message names it.
+    """An artifact cannot be written (disk full, folder read-only …); the message names it.
 
     What was there before is unchanged.
     """

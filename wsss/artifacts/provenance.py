@@ -1,4 +1,4 @@
-"""What an artefact was made from, and the key by which equal work is recognised."""
+"""What an artifact was made from, and the key by which equal work is recognised."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _ATTESTS = ("files", "outputs", "device", "learned", "upstream")
 
 
 class Provenance(BaseModel):
-    """What an artefact was made from; every artefact carries it."""
+    """What an artifact was made from; every artifact carries it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,22 +58,22 @@ class Provenance(BaseModel):
     weights: dict[str, str] = {}
     """sha256 of each weight file that was used."""
     inputs: dict[str, str] = {}
-    """Digest of each artefact that was read."""
+    """Digest of each artifact that was read."""
     files: dict[str, str] = {}
     """sha256 of each weight file on this machine that the configuration names, by its key."""
     outputs: dict[str, str] = {}
-    """sha256 of each file that was written with the artefact and carries no provenance."""
+    """sha256 of each file that was written with the artifact and carries no provenance."""
     device: str = ""
     """Kind of the device that computed, such as ``cuda``; empty for a CPU."""
     learned: dict[str, int] = {}
     """Of a training on masks of several kinds: the number of images that each kind taught."""
     upstream: tuple[Provenance, ...] = ()
-    """How the artefacts that were read were made, back to the manifest; distinct ones, each with no
+    """How the artifacts that were read were made, back to the manifest; distinct ones, each with no
     upstream and with the `_COMMON` inputs alone."""
 
     @property
     def supervision(self) -> LearnedFrom:
-        """``masks`` where the artefact, or one that it was made from, learned from pixel labels,
+        """``masks`` where the artifact, or one that it was made from, learned from pixel labels,
         ``mixed`` where from those of some images."""
         kinds = {learned_from(entry.config) for entry in (self, *self.upstream)}
         return max(kinds, key=LEARNED_FROM.index)
@@ -103,7 +103,7 @@ class Provenance(BaseModel):
 
 
 def merged_chains(sources: Iterable[Provenance]) -> tuple[Provenance, ...]:
-    """The distinct entries of the chains of several artefacts."""
+    """The distinct entries of the chains of several artifacts."""
     entries = (entry for source in sources for entry in source.chain())
     return tuple({digest_json(entry.model_dump()): entry for entry in entries}.values())
 

@@ -147,7 +147,7 @@ def _unused(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def source_differences(source: Provenance, reader: Provenance) -> dict[str, list[str]]:
-    """How the chain of an artefact differs from what its reader is given, by stage, as sentences.
+    """How the chain of an artifact differs from what its reader is given, by stage, as sentences.
 
     Args:
         reader: of what is made from it; settings, seed and weight files that both have count.
@@ -163,7 +163,7 @@ def source_differences(source: Provenance, reader: Provenance) -> dict[str, list
 
 
 def difference_text(path: Path, differences: Mapping[str, Sequence[str]]) -> str:
-    """The message about an artefact that was made in another way.
+    """The message about an artifact that was made in another way.
 
     Args:
         differences: by stage, see `source_differences`.

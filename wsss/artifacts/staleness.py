@@ -1,4 +1,4 @@
-"""How an artefact was made, held against how it would be made now."""
+"""How an artifact was made, held against how it would be made now."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def refuse_other_supervision(path: Path, source: Provenance, supervision: Learne
         supervision: of what is to be made from it.
 
     Raises:
-        ArtifactError: the artefact is of the other kind.
+        ArtifactError: the artifact is of the other kind.
     """
     if source.supervision in (supervision, "tags" if supervision == "mixed" else supervision):
         return

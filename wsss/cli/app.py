@@ -79,7 +79,7 @@ def _root(
 def run(application: typer.Typer) -> None:
     """Run the command line.
 
-    Errors that a person can act on (bad input, bad configuration, damaged artefacts) are printed as
+    Errors that a person can act on (bad input, bad configuration, damaged artifacts) are printed as
     one message with exit code 1; ``WSSS_TRACEBACK=1`` shows the traceback as well.
     """
     exit_with_parent()

@@ -20,7 +20,7 @@ Split = Literal["train", "val"]
 Supervision = Literal["tags", "masks"]
 """What trainings learn from: image-level tags, or the pixel labels of the training images."""
 LearnedFrom = Literal["tags", "mixed", "masks"]
-"""What an artefact goes back to. ``mixed``: tags, and pixel labels of some training images
+"""What an artifact goes back to. ``mixed``: tags, and pixel labels of some training images
 (``retrain.corrected``)."""
 LEARNED_FROM: Final[tuple[LearnedFrom, ...]] = ("tags", "mixed", "masks")
 """From the weakest to the strongest."""

@@ -1,7 +1,7 @@
 """End a stage when the workflow engine that started it is gone.
 
 A killed engine (``kill -9``, a node that drops its scheduler) leaves its jobs running. Such an
-orphan would finish minutes later and replace a newer artefact with one of an older configuration.
+orphan would finish minutes later and replace a newer artifact with one of an older configuration.
 The workflow sets ``WSSS_ENGINE_PID`` and ``WSSS_ENGINE_HOST``; a stage that finds that process gone
 ends itself. Its unfinished output is a temporary file that nothing reads. On a cluster the engine
 inside the job counts, not the engine on the login node. Processes that torchrun launched end with

@@ -70,11 +70,11 @@ def verify(
     for finding in findings:
         typer.echo(finding.text(command))
     if not findings:
-        typer.echo(f"{findings.checked} artefacts, all as configured")
+        typer.echo(f"{findings.checked} artifacts, all as configured")
         return
     rules = dict.fromkeys(finding.rule for finding in findings if finding.rule)
     again = f" To make them again: {command} --forcerun {' '.join(rules)}" if rules else ""
-    typer.echo(f"{findings.checked} artefacts, {len(findings)} of them not as configured.{again}")
+    typer.echo(f"{findings.checked} artifacts, {len(findings)} of them not as configured.{again}")
     stale = all(finding.status == "stale" for finding in findings)
     raise typer.Exit(_STALE if stale else _DAMAGED)
 

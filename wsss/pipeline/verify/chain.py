@@ -36,7 +36,7 @@ _CHECKPOINTS = {"refine": "checkpoint.safetensors", "segmenter": "weights.safete
 
 @dataclass
 class Chain:
-    """The artefacts of some runs, checked in the order in which data walks through them."""
+    """The artifacts of some runs, checked in the order in which data walks through them."""
 
     runs: Runs
     expected: Expected

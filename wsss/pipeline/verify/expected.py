@@ -1,4 +1,4 @@
-"""How an artefact would be made now."""
+"""How an artifact would be made now."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Expected:
         inputs: Mapping[str, str],
         weights: Mapping[str, str] | None = None,
     ) -> Iterator[str]:
-        """Everything by which an artefact differs from one that were made now, as sentences.
+        """Everything by which an artifact differs from one that were made now, as sentences.
 
         Args:
             inputs: digests of what it is made from, by name; what is missing there is left out.

@@ -1,4 +1,4 @@
-"""What is wrong with the artefacts of a run."""
+"""What is wrong with the artifacts of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """One artefact that is not as configured."""
+    """One artifact that is not as configured."""
 
     path: Path
     status: Status
@@ -40,7 +40,7 @@ def first_texts(texts: Sequence[str]) -> str:
 
 
 class Findings:
-    """The artefacts that were checked, each once, and what is wrong with some of them."""
+    """The artifacts that were checked, each once, and what is wrong with some of them."""
 
     def __init__(self) -> None:
         self._by_path: dict[Path, Finding | None] = {}
@@ -53,11 +53,11 @@ class Findings:
 
     @property
     def checked(self) -> int:
-        """Number of artefacts."""
+        """Number of artifacts."""
         return len(self._by_path)
 
     def of(self, path: Path) -> Finding | None:
-        """What is wrong with an artefact, if it was checked."""
+        """What is wrong with an artifact, if it was checked."""
         return self._by_path.get(path)
 
     def check(
@@ -67,13 +67,13 @@ class Findings:
         reasons: Callable[[], Iterable[str]],
         sources: Sequence[Path] = (),
     ) -> bool:
-        """Check an artefact, unless that was done.
+        """Check an artifact, unless that was done.
 
         Args:
             path: a file or a folder.
             rule: of the workflow, which makes it.
             reasons: gives why it is stale; an error of reading it means that it is damaged.
-            sources: the artefacts that it is made from, which were checked before: what is made
+            sources: the artifacts that it is made from, which were checked before: what is made
                 from a stale one is stale.
 
         Returns:
