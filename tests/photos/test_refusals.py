@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.photos.test_photo_run import CLIP, draw_photos, run, write_tags
 from wsss.artifacts.exclusive_lock import exclusive_lock
+from wsss.cli.app import app
 from wsss.config.paths import expand_path
 from wsss.photos.settings import HEADER, photo_settings, settings_yaml
 from wsss.pipeline.engine import workflow_folder
@@ -75,6 +77,21 @@ def test_results_to_which_another_process_writes(refusal: Refusal, tmp_path: Pat
     assert message.startswith(f"--out p-masks: another process works there (process {os.getpid()} ")
     assert message.endswith("; wait for it, stop it, or choose another folder")
     assert (tmp_path / "p-masks/config.yaml").read_bytes() == before
+
+
+def test_the_command_that_makes_results_again_runs_in_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the run is named; there is no Snakefile in that folder."""
+    draw_photos(tmp_path / "p", {"a": 0})
+    out = tmp_path / "p-masks"
+    begun(out, tmp_path / "p")
+    (out / "results/photos/logs").mkdir(parents=True)
+    for folder, name in ((tmp_path, "p-masks"), (out, "photos"), (out, "results/photos")):
+        monkeypatch.chdir(folder)
+        done = CliRunner().invoke(app, ["verify", name, "--quick"])
+        assert done.exit_code == 2
+        assert f" --snakefile {workflow_folder()}/Snakefile --directory {out} " in done.output
 
 
 def test_results_of_another_folder_of_photos(refusal: Refusal, tmp_path: Path) -> None:

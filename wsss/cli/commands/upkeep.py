@@ -54,14 +54,14 @@ def verify(
     damaged or missing.
     """
     from wsss.config.load import merged_yaml
-    from wsss.pipeline.photo_run import run_on_photos
-    from wsss.pipeline.run_folder import run_folder
+    from wsss.pipeline.photo_run import is_of_photos, run_on_photos
+    from wsss.pipeline.run_folder import named_run
     from wsss.pipeline.runs import Runs
     from wsss.pipeline.verify.run import verify as check
 
     command = _workflow_command(config)
-    if config == DEFAULT_CONFIG and os.path.isdir(run):
-        folder = run_folder(Path(run))
+    if config == DEFAULT_CONFIG and (os.path.isdir(run) or is_of_photos(Path())):
+        folder = named_run(run)
         if photos := run_on_photos(folder):
             run, command = folder.name, shlex.join(photos.command())
             os.chdir(photos.out)
