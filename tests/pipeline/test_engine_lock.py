@@ -1,5 +1,6 @@
 """Whose locks an engine removes when it starts."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss.pipeline.engine_lock import engine_runs
+from wsss.pipeline.engine_lock import engine_runs, engines_died
 
 _ENGINE = """
 import sys
@@ -50,6 +51,7 @@ def _engine(folder: Path) -> str:
 
 def test_the_locks_of_a_dead_engine(tmp_path: Path, lock: Path) -> None:
     assert not engine_runs(tmp_path)
+    assert engines_died(tmp_path)
     assert _engine(tmp_path) == "True"
     assert not lock.exists()
     assert _engine(tmp_path) == "False"  # there are none
@@ -59,6 +61,7 @@ def test_the_locks_of_a_running_engine(tmp_path: Path, running: None, lock: Path
     assert _engine(tmp_path) == "False"
     assert lock.exists()
     assert engine_runs(tmp_path)
+    assert not engines_died(tmp_path)
 
 
 def test_the_locks_of_an_engine_elsewhere(tmp_path: Path, lock: Path) -> None:
@@ -76,3 +79,21 @@ def test_locks_of_engines_that_hold_none_of_ours(tmp_path: Path, lock: Path) -> 
     (tmp_path / ".snakemake/wsss-engines").unlink()
     assert _engine(tmp_path) == "False"
     assert lock.exists()
+
+
+def test_the_file_of_another_user_says_nothing(
+    tmp_path: Path, lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / ".snakemake/wsss-engines").chmod(0o444)
+    monkeypatch.chdir(tmp_path)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError):
+            Path(".snakemake/wsss-engines").write_text("", "utf-8")
+        assert not engine_runs(Path())
+        assert not engines_died(Path())
+    finally:
+        os.seteuid(user)

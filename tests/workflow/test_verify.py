@@ -4,6 +4,8 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -268,10 +270,10 @@ def test_cleaning_reruns_nothing(copy: Project, monkeypatch: pytest.MonkeyPatch)
     (refine / "state.safetensors").touch()  # as of a training that went on
     locks = copy.root / ".snakemake/locks"
     locks.mkdir(exist_ok=True)
-    (locks / "0.input.lock").touch()
-    with pytest.raises(ArtifactError, match="an engine is running there"):
-        clean(copy.results, "all")
-    (locks / "0.input.lock").unlink()
+    with _engine(copy):
+        (locks / "0.input.lock").touch()
+        with pytest.raises(ArtifactError, match="an engine is running there; wait for it"):
+            clean(copy.results, "all")
     temporary = copy.results / "scores/.cam.json.tmp-999999999"
     temporary.touch()
     planes = {
@@ -279,7 +281,7 @@ def test_cleaning_reruns_nothing(copy: Project, monkeypatch: pytest.MonkeyPatch)
     }
     for path in planes.values():
         path.touch()
-    _run(copy, "clean", RUN)
+    _run(copy, "clean", RUN)  # the locks of an engine that was killed are no hindrance
     assert not planes["1-of-2"].exists()  # its shard is there
     assert planes["1-of-3"].exists()
     earlier = _as_one_part(copy.results / "masks/train")
@@ -288,7 +290,16 @@ def test_cleaning_reruns_nothing(copy: Project, monkeypatch: pytest.MonkeyPatch)
         f"results/{RUN}/masks/train/png/1-of-1: stale: is of another number of parts than shards "
         "(2); delete it"
     ]
+    named = [copy.results / "masks/train/png/1-of-2/label" / f"1-of-{n}.png" for n in (2, 1)]
+    for year, path in enumerate(named):  # photos may be called so
+        path.touch()
+        os.utime(path, (year, year))
     code, text = _run(copy, "clean", RUN, "--what", "all")
+    assert all(path.exists() for path in named)
+    for path in named:
+        path.unlink()
+    assert "png/1-of-1: deleted" in text
+    assert "of 1 part, the newest are of 2; shards: 1 makes it again" in text
     assert not any(path.exists() for path in earlier)
     assert not planes["1-of-3"].exists()
     assert code == 0
@@ -299,6 +310,21 @@ def test_cleaning_reruns_nothing(copy: Project, monkeypatch: pytest.MonkeyPatch)
     assert not copy.would_run()
     code, text = _run(copy, "verify", RUN, "--quick", "--config", "tiny.yaml")
     assert code == 0, text
+
+
+@contextmanager
+def _engine(project: Project) -> Iterator[None]:
+    """An engine that runs in a project, as far as others see."""
+    code = (
+        "import sys, pathlib, wsss.pipeline.engine_lock as lock; "
+        "lock.remove_dead_locks(pathlib.Path()); print(flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=project.root, **pipes) as engine:
+        assert engine.stdout
+        engine.stdout.readline()
+        yield
+        engine.communicate()
 
 
 def _as_one_part(folder: Path) -> list[Path]:

@@ -20,11 +20,15 @@ from wsss.artifacts.atomic import abandoned, remove_abandoned
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.exclusive_lock import exclusive_lock
 from wsss.compute.shards import part_of
+from wsss.data.counted import counted
+from wsss.pipeline.engine_lock import engines_died
+from wsss.pipeline.products import PRODUCTS
 from wsss.pipeline.run_folder import PARTS
 
 What = Literal["work", "cache", "all"]
 _CHECKPOINTS = {"refine": "checkpoint.safetensors", "segmenter": "weights.safetensors"}
 _WORK, _CACHE, _LOCK = "work", ".cache", ".lock"
+_PNG = "png"
 _PLANES, _PREDICTIONS = ".planes", ("predictions", "refiner_predictions")
 _LOCKS = Path(".snakemake/locks")
 
@@ -96,9 +100,9 @@ def _entries(folder: Path, what: What) -> Iterator[Entry]:
             yield Entry(path, _size(path), "a temporary file of a process that is gone")
         if here.parent.name in _PREDICTIONS:
             yield from _planes(here, files, what)
-        for path, why in _earlier_parts(here, [*names, *files]) if what != "work" else ():
-            names[:] = [name for name in names if name != path.name]
-            yield Entry(path, _size(path), why)
+        for entry in _earlier_parts(here, [*names, *files]) if what != "work" else ():
+            names[:] = [name for name in names if name != entry.path.name]
+            yield entry
         for name in sorted(names):
             path = here / name
             if path.is_symlink():
@@ -123,17 +127,23 @@ def _planes(here: Path, files: list[str], what: What) -> Iterator[Entry]:
             yield Entry(path, _size(path), why)
 
 
-def _earlier_parts(here: Path, names: list[str]) -> Iterator[tuple[Path, str]]:
+def _earlier_parts(here: Path, names: list[str]) -> Iterator[Entry]:
     """Shards, PNGs and listings of all numbers of parts but the newest, once that is whole."""
-    paths = [here / name for name in sorted(names) if not name.endswith(_PLANES)]
+    split, suffixes = (here.parent, ("", ".json")) if here.name == _PNG else (here, (".h5",))
+    if split.parent.name not in PRODUCTS:  # photos may be called 1-of-2, and so may runs
+        return
+    paths = [here / name for name in sorted(names) if os.path.splitext(name)[1] in suffixes]
+    paths = [path for path in paths if not path.is_symlink()]
     parts = {path: part for path in paths if (part := part_of(path.stem))}
     if len({count for _, count in parts.values()}) < 2:
         return
     _, count = parts[max(parts, key=lambda path: path.stat().st_mtime)]
     if {number for number, of in parts.values() if of == count} != set(range(1, count + 1)):
         return
-    why = f"of an earlier number of parts; the newest are {count}"
-    yield from ((path, why) for path, (_, of) in parts.items() if of != count)
+    for path, (_, of) in parts.items():
+        why = f"of {counted(of, 'part')}, the newest are of {count}; shards: {of} makes it again"
+        if of != count:
+            yield Entry(path, _size(path), why)
 
 
 def _work(work: Path, checkpoint: Path) -> Entry:
@@ -162,11 +172,12 @@ def _size(path: Path) -> int:
 
 
 def _refuse_engine(folder: Path) -> None:
-    """An engine that runs, or was killed, has locks in the folder that holds ``results``."""
+    """An engine that runs has locks in the folder that holds ``results``."""
     for parent in folder.absolute().parents:
         locks = parent.parent / _LOCKS
-        if parent.name == "results" and locks.is_dir() and any(locks.iterdir()):
+        is_locked = parent.name == "results" and locks.is_dir() and any(locks.iterdir())
+        if is_locked and not engines_died(parent.parent):
             raise ArtifactError(
-                f"{locks}: an engine is running there; wait for it, or run `snakemake --unlock` if "
-                "it was killed"
+                f"{locks}: an engine is running there; wait for it. If it was killed, on another "
+                "machine or before a restart of this one, delete the files in that folder"
             )

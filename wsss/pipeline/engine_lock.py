@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -51,11 +52,19 @@ def remove_dead_locks(folder: Path) -> bool:
 
 def engine_runs(folder: Path) -> bool:
     """Whether an engine is registered in a folder and alive, as far as its file system tells."""
-    try:
-        with (folder / _ENGINES).open("r+", encoding="utf-8") as stream:
+    with suppress(OSError), (folder / _ENGINES).open("r+", encoding="utf-8") as stream:
+        try:
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in (errno.EACCES, errno.EAGAIN)
+        except OSError as error:
+            return error.errno in (errno.EACCES, errno.EAGAIN)
+    return False  # none is registered, or another user's file says so
+
+
+def engines_died(folder: Path) -> bool:
+    """Whether engines ran in a folder, all of them on this machine, and none is alive."""
+    with suppress(OSError), (folder / _ENGINES).open("r+", encoding="utf-8") as stream:
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return set(stream.read().splitlines()) == {this_machine()}
     return False
 
 
