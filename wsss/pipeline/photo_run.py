@@ -117,7 +117,7 @@ class PhotoRun:
             yield f"not used: {photo.photo}: {photo.reason}"
         if (more := len(record.left_out) - MOST_SHOWN) > 0:
             yield f"not used: {more} more, all on the page"
-        yield f"to go on without this command: {shlex.join(self.command())}"
+        yield f"the same with snakemake: {shlex.join(self.command())}"
 
     def _predict_command(self) -> str:
         return f"wsss predict FOLDER --weights {shlex.quote(str(self.out / _RESULTS))}"

@@ -19,7 +19,7 @@ SOURCES: dict[Source, str] = {
     "sbd": (
         "Semantic Boundaries Dataset (benchmark.tgz, 1.4 GB): its authors' page, "
         "http://home.bharathh.info/pubs/codes/SBD/download.html . trainaug.txt and "
-        "SegmentationClassAug are not part of it: papers pass them on. Here `wsss data trainaug` "
+        "SegmentationClassAug are not part of it: other papers provide them. Here `wsss data trainaug` "
         "writes the list and `wsss truth sbd-masks` the masks"
     ),
     "coco-images": (

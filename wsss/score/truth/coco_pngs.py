@@ -1,4 +1,4 @@
-"""Label maps of COCO that others made: folders of PNGs, as papers pass them on.
+"""Label maps of COCO that others made: folders of PNGs, as other papers provide them.
 
 ::
 
