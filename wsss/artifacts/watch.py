@@ -59,7 +59,7 @@ def files_below(
     """The files below a folder; links are followed, hidden names left out.
 
     The results of the workflow are left out, too, unless the folder itself lies among them: those
-    in the working folder, and those of a workflow that ran in this folder.
+    of a workflow that ran in the working folder or in this one. Photos may lie in ``results``, too.
 
     Args:
         exclude: files and folders that do not count.
@@ -67,9 +67,14 @@ def files_below(
     """
     excluded = {os.path.abspath(path) for path in exclude}
     names = {os.path.basename(path) for path in excluded}
-    homes = (Path(), folder) if (folder / ".snakemake").is_dir() else (Path(),)
-    visited = {os.path.realpath(home / RESULTS) for home in homes} - {os.path.realpath(folder)}
+    results = [home / RESULTS for home in (Path(), folder) if _is_of_workflow(home)]
+    visited = {os.path.realpath(path) for path in results} - {os.path.realpath(folder)}
     return _entries(str(folder), excluded, names, visited, onerror or str)
+
+
+def _is_of_workflow(folder: Path) -> bool:
+    """Whether the workflow ran there, or a stage by hand."""
+    return (folder / ".snakemake").is_dir() or any(folder.glob(f"{RESULTS}/*/manifest"))
 
 
 def stamps_of(entries: Iterable[os.DirEntry[str]]) -> dict[str, Stamp]:
