@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.config.errors import ConfigError
 from wsss.data.images.label_png import read_label_png, save_label_png
-from wsss.pipeline.clean import clean
+from wsss.pipeline.clean import clean, entries
 from wsss.pipeline.products import PRODUCTS
 from wsss.pipeline.runs import Runs
 from wsss.pipeline.verify.run import verify
@@ -290,6 +291,9 @@ def test_cleaning_reruns_nothing(copy: Project, monkeypatch: pytest.MonkeyPatch)
         f"results/{RUN}/masks/train/png/1-of-1: stale: is of another number of parts than shards "
         "(2); delete it"
     ]
+    _set_times(earlier, time.time_ns())  # made last, and then `shards` was set back to 2
+    assert not any("makes it again" in entry.why for entry in entries(copy.results, "cache"))
+    _set_times(earlier, 10**18)
     named = [copy.results / "masks/train/png/1-of-2/label" / f"1-of-{n}.png" for n in (2, 1)]
     for year, path in enumerate(named):  # photos may be called so
         path.touch()
@@ -328,7 +332,7 @@ def _engine(project: Project) -> Iterator[None]:
 
 
 def _as_one_part(folder: Path) -> list[Path]:
-    """Masks and PNGs as of an earlier run with one part, of two that the folder has."""
+    """Masks and PNGs as of a run with one part, of two that the folder has."""
     names = ("1-of-2.h5", "png/1-of-2.json", "png/1-of-2")
     earlier = []
     for path in (folder / name for name in names):
@@ -337,8 +341,12 @@ def _as_one_part(folder: Path) -> list[Path]:
             shutil.copytree(path, target)
         else:
             shutil.copy(path, target)
-        os.utime(target, ns=(10**18, 10**18))
     return earlier
+
+
+def _set_times(paths: list[Path], ns: int) -> None:
+    for path in paths:
+        os.utime(path, ns=(ns, ns))
 
 
 def test_cleaning_takes_the_folder_of_a_run_alone(copy: Project) -> None:

@@ -24,6 +24,7 @@ from wsss.data.counted import counted
 from wsss.pipeline.engine_lock import engines_died
 from wsss.pipeline.products import PRODUCTS
 from wsss.pipeline.run_folder import PARTS
+from wsss.score.page.files import FILES, read_shown
 
 What = Literal["work", "cache", "all"]
 _CHECKPOINTS = {"refine": "checkpoint.safetensors", "segmenter": "weights.safetensors"}
@@ -128,7 +129,11 @@ def _planes(here: Path, files: list[str], what: What) -> Iterator[Entry]:
 
 
 def _earlier_parts(here: Path, names: list[str]) -> Iterator[Entry]:
-    """Shards, PNGs and listings of all numbers of parts but the newest, once that is whole."""
+    """Shards, PNGs and listings of all numbers of parts but the newest, once that is whole.
+
+    All stay where result pages show another number: the configuration went back to it, or the run
+    with the new one is not finished.
+    """
     split, suffixes = (here.parent, ("", ".json")) if here.name == _PNG else (here, (".h5",))
     if split.parent.name not in PRODUCTS:  # photos may be called 1-of-2, and so may runs
         return
@@ -140,10 +145,23 @@ def _earlier_parts(here: Path, names: list[str]) -> Iterator[Entry]:
     _, count = parts[max(parts, key=lambda path: path.stat().st_mtime)]
     if {number for number, of in parts.values() if of == count} != set(range(1, count + 1)):
         return
+    if (shown := _counts_on_pages(split.parents[1])) and count not in shown:
+        return
     for path, (_, of) in parts.items():
         why = f"of {counted(of, 'part')}, the newest are of {count}; shards: {of} makes it again"
         if of != count:
             yield Entry(path, _size(path), why)
+
+
+def _counts_on_pages(run: Path) -> set[int]:
+    """The numbers of parts that the pages of a run and of those below it, which share it, show."""
+    counts = set()
+    for depth in range(3):
+        for path in run.glob("/".join([*"*" * depth, "page", FILES])):
+            with suppress(ArtifactError):
+                for shards in read_shown(path.parents[1]).run.shards.values():
+                    counts |= {part[1] for shard in shards if (part := part_of(shard.stem))}
+    return counts
 
 
 def _work(work: Path, checkpoint: Path) -> Entry:
