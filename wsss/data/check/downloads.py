@@ -19,8 +19,8 @@ SOURCES: dict[Source, str] = {
     "sbd": (
         "Semantic Boundaries Dataset (benchmark.tgz, 1.4 GB): its authors' page, "
         "http://home.bharathh.info/pubs/codes/SBD/download.html . trainaug.txt and "
-        "SegmentationClassAug are not part of it: other papers provide them. Here `wsss data trainaug` "
-        "writes the list and `wsss truth sbd-masks` the masks"
+        "SegmentationClassAug are not part of it: other papers provide them. Here "
+        "`wsss data trainaug` writes the list and `wsss truth sbd-masks` the masks"
     ),
     "coco-images": (
         "COCO 2014 images: train2014.zip (13 GB) and val2014.zip (6 GB), "
