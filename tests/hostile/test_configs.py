@@ -148,7 +148,7 @@ RUNS: dict[str, tuple[dict[str, Any], str]] = {
     "a folder of all runs": ({"name": "tables"}, "a run cannot be called 'tables'"),
     "too long together": (
         {"name": "-".join(map(str, range(99)))[:181], "runs": {"r" * 19: {}}},
-        "have 201 bytes together, over 200; shorten",
+        f"and the run '{'r' * 19}' have 201 bytes together, over 200; shorten",
     ),
     "for ever": ({"name": f"v1{'0' * 20}"}, "name: ends in 20 times '0'"),
     "for ever, as a value": ({"sweep": {"clip.model": ["ab" * 20]}}, "ends in 20 times 'ab'"),

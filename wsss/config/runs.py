@@ -18,6 +18,7 @@ MANY = ("sweep", "runs", "matrix")
 """Sections with which a configuration stands for several runs."""
 _MOST_RUNS = 1000
 _LONGEST = 200  # bytes of a folder's name; file systems take 255
+_MOST_SHOWN = 40
 
 
 def expand_runs(mapping: Mapping[str, Any], *, where: str = "config") -> dict[str, Config]:
@@ -129,17 +130,20 @@ def _check_label(name: str, label: str, where: str) -> None:
     """Raise if the label is no valid path of visible folders, or too long beside the name."""
     for part in label.split("/"):
         if not part or part.startswith((".", "-")) or len(part.encode()) > _LONGEST:
-            shown = part if len(part) < _LONGEST else f"{part[:40]}…"
             raise ConfigError(
-                f"{where}: a run would be called {shown!r}; the name of a folder begins with a "
-                f"letter, digit or _ and has at most {_LONGEST} bytes: choose another name, or for "
-                "long values name them under runs"
+                f"{where}: a run would be called {_shortened(part)!r}; the name of a folder "
+                f"begins with a letter, digit or _ and has at most {_LONGEST} bytes: choose "
+                "another name, or for long values name them under runs"
             )
     if (length := len(run_name(name, label).encode())) > _LONGEST:
         raise ConfigError(
-            f"{where}: the name {name[:40]}… and the run {label[:40]}… have {length} bytes "
-            f"together, over {_LONGEST}; shorten one of them"
+            f"{where}: the name {_shortened(name)!r} and the run {_shortened(label)!r} have "
+            f"{length} bytes together, over {_LONGEST}; shorten one of them"
         )
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _MOST_SHOWN else f"{name[:_MOST_SHOWN]}…"
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from jaxtyping import UInt8
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.progress import track
 from wsss.artifacts.shard import Shard
+from wsss.compute.shards import part_of
 from wsss.config.base import Split
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Manifest, Sample
@@ -27,7 +27,6 @@ Product = Literal["label", "train"]
 """``label``: every pixel has a label. ``train``: what is learned from, with 255 where unsure."""
 _RESULTS = "results"
 SPLITS: Final[tuple[Split, ...]] = ("train", "val")
-_PART = re.compile(r"(\d+)-of-(\d+)")
 _AGAIN = "run the pipeline to the masks first (snakemake --cores all)"
 
 
@@ -193,8 +192,8 @@ def _parts(folder: Path, page: _Page | None) -> list[Path]:
     """
     sets: dict[int, dict[int, Path]] = {}
     for path in folder.glob("*-of-*.h5"):
-        if match := _PART.fullmatch(path.stem):
-            sets.setdefault(int(match[2]), {})[int(match[1])] = path
+        if part := part_of(path.stem):
+            sets.setdefault(part[1], {})[part[0]] = path
     if not sets:
         return []
     count, parts = max(
