@@ -6,6 +6,7 @@ import pytest
 
 from tests.refine.every_method import MethodTests
 from wsss.artifacts.code_digest import imported_modules
+from wsss.errors import WsssError
 from wsss.refine.base import Refiner
 from wsss.refine.load import refiner_class
 from wsss.refine.registry import METHODS, method_module
@@ -14,6 +15,14 @@ from wsss.refine.registry import METHODS, method_module
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_defines_one_refiner(method: str) -> None:
     assert issubclass(refiner_class(method), Refiner)
+
+
+def test_two_refiners_of_a_method_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module(method_module("weclip"))
+    second = type("Second", (Refiner,), {"__module__": module.__name__})
+    monkeypatch.setattr(module, "Second", second, raising=False)
+    with pytest.raises(WsssError, match=r"method\.py: .* defines: WeClip, Second; expected one"):
+        refiner_class("weclip")
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+import wsss
 from wsss import __version__
 from wsss._compat.missing_packages import explain_import
 from wsss.cli.commands import (
@@ -29,7 +32,7 @@ from wsss.cli.commands import (
 )
 from wsss.compute.machine import allow_open_files, keep_freed_memory, name_user
 from wsss.errors import WsssError
-from wsss.pipeline.job import current_job, refuse_other_code
+from wsss.pipeline.job import JOB_VARIABLE, current_job, refuse_other_code
 from wsss.pipeline.parent_watch import exit_with_parent
 from wsss.pipeline.stage_log import LogFormatter, printable
 
@@ -80,7 +83,8 @@ def run(application: typer.Typer) -> None:
     """Run the command line.
 
     Errors that a person can act on (bad input, bad configuration, damaged artifacts) are printed as
-    one message with exit code 1; ``WSSS_TRACEBACK=1`` shows the traceback as well.
+    one message with exit code 1; ``WSSS_TRACEBACK=1`` shows the traceback as well. The log of a
+    workflow's stage always has it, unless the error is one of bad input.
     """
     exit_with_parent()
     allow_open_files()
@@ -99,6 +103,8 @@ def run(application: typer.Typer) -> None:
     except (WsssError, ValueError, RuntimeError, OSError) as error:
         if os.environ.get("WSSS_TRACEBACK"):
             raise
+        if os.environ.get(JOB_VARIABLE) and not isinstance(error, WsssError | OSError):
+            traceback.print_exception(error)  # into the log, above the message
         Console(stderr=True).print("[bold red]error:[/] ", end="")
         print(printable(_text(error)), file=sys.stderr)
         sys.exit(1)
@@ -112,7 +118,10 @@ def _text(error: Exception) -> str:
     """What an error says; torch's own, when a GPU's memory runs out, names no key."""
     text = str(error) or repr(error)
     if type(error).__name__ != "OutOfMemoryError":  # else torch is imported already
-        return text
+        is_clear = isinstance(error, WsssError | OSError) or _is_raised_here(error)
+        if is_clear or os.environ.get(JOB_VARIABLE):
+            return text
+        return f"{text} (WSSS_TRACEBACK=1 shows where)"
     from wsss.compute.device_memory import reason_of
 
     return (
@@ -120,3 +129,10 @@ def _text(error: Exception) -> str:
         "training, compute.batch, clip.long_side or predict.window of other stages, or set "
         "compute.device to cpu"
     )
+
+
+def _is_raised_here(error: Exception) -> bool:
+    """Whether a statement of this package raises it; torch's errors about shapes are none."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    is_ours = Path(wsss.__file__).parent in Path(last.filename).parents
+    return is_ours and (last.line or "").startswith("raise")

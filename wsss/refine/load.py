@@ -28,6 +28,7 @@ from wsss.config.infer import InferConfig
 from wsss.config.refine import RefineConfig
 from wsss.data.datasets.classes import ClassList
 from wsss.data.images.label_png import voc_palette
+from wsss.errors import WsssError
 from wsss.refine.base import Refiner, Setup
 from wsss.refine.registry import method_encoders, method_module
 
@@ -244,13 +245,23 @@ def from_checkpoint(
 
 
 def refiner_class(method: str) -> type[Refiner[Any]]:
-    """The class of a method: the one subclass of `Refiner` that its ``method.py`` defines."""
+    """The class of a method: the one subclass of `Refiner` that its ``method.py`` defines.
+
+    Raises:
+        WsssError: it defines none or several.
+    """
     module = importlib.import_module(method_module(method))
-    (refiner,) = (
+    refiners = [
         value
         for value in vars(module).values()
         if isinstance(value, type)
         and issubclass(value, Refiner)
         and value.__module__ == module.__name__
-    )
-    return refiner
+    ]
+    if len(refiners) != 1:
+        names = ", ".join(refiner.__name__ for refiner in refiners) or "none"
+        raise WsssError(
+            f"{module.__file__}: subclasses of Refiner that it defines: {names}; expected one: "
+            "a base of your own belongs into another module"
+        )
+    return refiners[0]

@@ -168,7 +168,10 @@ def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path) -> None:
 def test_a_loss_without_its_entry_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = Problem()
     monkeypatch.setattr(problem, "losses", lambda step, batch: {"fit": batch.sum()})
-    with pytest.raises(ValueError, match=r"returned \['fit'\]; expected the entry 'loss'"):
+    with pytest.raises(ValueError, match=r"\['fit'\]; expected a mapping with the entry 'loss'"):
+        problem.fit(tmp_path)
+    monkeypatch.setattr(problem, "losses", lambda step, batch: batch.sum())
+    with pytest.raises(ValueError, match="returned Tensor; expected a mapping with"):
         problem.fit(tmp_path)
 
 

@@ -215,10 +215,11 @@ class Trainer(Generic[Batch]):
         drawn = (1 + step, *distributed.rank_key())
         torch.manual_seed(seeding.seed_number(self._seed, seeding.NETWORK, *drawn))
         parts = losses(step, batch)
-        if "loss" not in parts:
+        if not isinstance(parts, Mapping) or "loss" not in parts:
+            returned = sorted(parts) if isinstance(parts, Mapping) else type(parts).__name__
             raise ValueError(
-                f"the method's loss returned {sorted(parts)}; expected the entry 'loss', which is "
-                "minimised, and perhaps its parts"
+                f"the method's loss returned {returned}; expected a mapping with the entry "
+                "'loss', which is minimised, and perhaps its parts"
             )
         self._optimizer.zero_grad(set_to_none=True)
         parts["loss"].backward()
