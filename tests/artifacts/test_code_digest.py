@@ -47,7 +47,9 @@ SCIENCE = (
     *("wsss.masks", "wsss.refine", "wsss.retrain", "wsss.score"),
 )
 PLUMBING = ("wsss.artifacts.", "wsss.cli.", "wsss.compute.", "wsss.errors", "wsss.pipeline.")
-METHODS = ("none", "weclip", "weakclip", "excel", "weclip_plus")
+REGISTRY = "wsss.refine.registry"
+TABLES = {"table", "comparison", "paper_table", "efficiency", "page", "charts"}
+METHODS = ("weclip", "weakclip", "excel", "weclip_plus")
 
 
 @functools.cache
@@ -72,11 +74,11 @@ def uses(stage: str, method: str) -> frozenset[str]:
     reached: set[str] = set()
     while pending:
         module = pending.pop()
+        if module == REGISTRY and any(n.startswith("wsss.refine.") for n in entries(stage, method)):
+            continue
         if module not in reached:
             reached.add(module)
-            runs_refiner = any(name.startswith("wsss.refine.") for name in entries(stage, method))
-            listed = module == "wsss.refine.registry" and runs_refiner
-            pending += ["wsss.refine"] if listed else imports(module)
+            pending += imports(module)
     return frozenset(reached)
 
 
@@ -236,8 +238,9 @@ def test_logic_of_the_configuration_reaches_the_stages_that_call_it(tmp_path: Pa
                 with edited({module: ast.unparse(tree)}, tmp_path):
                     assert source_digest(module) != before, f"{section.name}.{function.name}"
                 function.body = body
-                for chain in callers:
-                    assert module in covered(*chain), f"{chain}: {section.name}.{function.name}"
+                for chain in callers:  # of several properties of one name, that of its section
+                    owners = covered(*chain) & _owners(function.name)
+                    assert owners, f"{chain}: {section.name}.{function.name}"
                 tried += bool(callers)
     assert tried
 
@@ -259,6 +262,13 @@ def _mentions(chain: tuple[str, str], name: str) -> bool:
 
 
 @functools.cache
+def _owners(name: str) -> frozenset[str]:
+    """Modules of sections with a function of that name."""
+    owners = (n for n in MODULES if n.startswith("wsss.config.") or n.endswith(".options"))
+    return frozenset(n for n in owners if f"def {name}(" in MODULES[n].read_text())
+
+
+@functools.cache
 def _attributes(module: str) -> frozenset[str]:
     nodes = ast.walk(ast.parse(MODULES[module].read_text()))
     return frozenset(node.attr for node in nodes if isinstance(node, ast.Attribute))
@@ -271,6 +281,29 @@ def test_the_title_of_a_refiner_reaches_the_tables(tmp_path: Path) -> None:
     assert renamed != text
     with edited({module: renamed}, tmp_path):
         assert {("table", "none"), ("comparison", "none"), ("paper_table", "none")} <= changed()
+
+
+def test_another_method_reaches_no_cams_no_refiner_and_no_segmenter(tmp_path: Path) -> None:
+    """A new line of the registry; of WeCLIP, title, checks and the demo's default."""
+    options = "wsss.refine.weclip.options"
+    edits = {
+        REGISTRY: ('    "weclip": ', '    "other": WeClipOptions,\n    "weclip": '),
+        options: ('"WeCLIP"', '"Another title"'),
+        "wsss.config.model": ('"weclip": {"width": 64,', '"weclip": {"width": 32,'),
+    }
+    texts = {module: MODULES[module].read_text().replace(*edit) for module, edit in edits.items()}
+    assert all(text != MODULES[module].read_text() for module, text in texts.items())
+    texts[options] = texts[options].replace("def cross_checks(", "def _cross_checks(")
+    with edited(texts, tmp_path):
+        stages = {stage for stage, method in changed() if method != "weclip"}
+    assert {"table", "paper_table"} <= stages
+    stages = {stage for stage in stages if not stage.startswith(("score_", "photo"))}
+    assert stages <= TABLES
+
+
+def test_a_new_property_of_pseudo_masks_reaches_no_cams(tmp_path: Path) -> None:
+    with edited({"wsss.config.labels": _with_code("wsss.config.labels")}, tmp_path):
+        assert not {("cams", "none"), ("clip_tags", "none")} & changed()
 
 
 def test_fields_of_sections_reach_no_stage(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from wsss.config.base import Section
-from wsss.config.load import explain_value
+from wsss.config.errors import explain_value
 from wsss.data.datasets.classes import nearest
 from wsss.data.images.colour_modes import stored_depth, to_rgb
 from wsss.data.images.read import read_image as read_file

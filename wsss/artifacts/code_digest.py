@@ -11,8 +11,8 @@ The digest is over syntax trees without comments, docstrings and formatting. Lef
   has a number, `FORMAT`, which is covered;
 - the fields of configuration sections: rules carry their values. Functions, properties and
   validators of `wsss.config` are covered like any code;
-- in stages that run a refiner, what the list of refiners imports: such a stage names the module of
-  its refiner. Scores and tables read facts of all refiners, e.g. their titles.
+- in stages that run a refiner, the list of refiners and what it imports: such a stage names the
+  module of its refiner. Scores and tables read facts of all refiners, e.g. their titles.
 
 Each source is parsed once: what was read from it lies beside its bytecode, with a digest of the
 source. Where bytecode is not written (`PYTHONDONTWRITEBYTECODE`), each process parses all of them.
@@ -152,7 +152,7 @@ def _counted(modules: tuple[str, ...]) -> frozenset[str]:
     """The modules that `code_digest` covers."""
     runs_refiner = any(name.startswith("wsss.refine.") for name in modules)
     reached = imported_modules(modules, through_registry=not runs_refiner)
-    return frozenset(filter(_counts, reached))
+    return frozenset(filter(_counts, reached)) - ({_REGISTRY} if runs_refiner else set())
 
 
 def _counts(module: str) -> bool:

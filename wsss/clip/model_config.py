@@ -18,7 +18,7 @@ from wsss._compat.outline import outlines
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.images import CLIP_MEAN, CLIP_STD, Channels
 from wsss.clip.trunk.check import check_built_size, check_encoder, check_plain
-from wsss.config.load import explain_value
+from wsss.config.errors import explain_value
 from wsss.config.safe_yaml import read_bytes
 from wsss.errors import raise_unless_about
 

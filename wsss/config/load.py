@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import difflib
 import functools
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,28 +13,11 @@ from pydantic import ValidationError
 
 from wsss.config.base import Section, inner_section, overlay
 from wsss.config.cross_checks import cross_checks
-from wsss.config.errors import ConfigError
+from wsss.config.errors import NO_SECTION, ConfigError, explain_value, shown
 from wsss.config.model import Config
 from wsss.config.safe_yaml import YAML_LIMIT, invalid_values, parse_yaml, read_bytes
 from wsss.errors import raise_unless_about
 
-_LONGEST_SHOWN = 200
-_NO_SECTION = ("dict_type", "model_type", "model_attributes_type")
-# What YAML makes of words such as yes, off, ~, 007, 1.0e+3, 12:30 and 2024-01-01.
-_READ_BY_YAML = (bool, int, float, type(None), datetime.date)
-
-_WORDS = {
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "expected a whole number"),
-    **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
-    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
-    **dict.fromkeys(("list_type", "tuple_type"), "expected a list, e.g. [a, b]"),
-    **dict.fromkeys(_NO_SECTION, "expected keys with values, e.g. {key: value}"),
-    "string_type": "expected a text",
-    "string_pattern_mismatch": (  # of the one pattern of the configuration, that of names
-        "expected letters, digits, full stops, hyphens and underscores, first a letter or a digit"
-    ),
-}
-"""What is expected, by pydantic's type of the error."""
 _HEAD_KEYS = {
     "crop_cams": "crop_visibility",
     "crop_gate": "visibility_threshold",
@@ -180,45 +161,9 @@ def _explain(item: Any) -> str:
     if renamed := OLD_VALUES.get((key, str(item["input"]))):
         return f"{key}: {item['input']} is now {renamed}"
     message = explain_value(item)
-    if item["type"] in _NO_SECTION and (section := _section_at(item["loc"])):
-        message = f"found {_shown(item['input'])}, {_expected_section(section)}"
+    if item["type"] in NO_SECTION and (section := _section_at(item["loc"])):
+        message = f"found {shown(item['input'])}, {_expected_section(section)}"
     return f"{key}: {message}" if key else message
-
-
-def explain_value(item: Any, *, of_yaml: bool = True) -> str:
-    """What is wrong with a value, and the value.
-
-    Args:
-        item: pydantic's description of the error.
-        of_yaml: the value stands in a file, where words need quotation marks.
-    """
-    value = item["input"]
-    if item["type"] in {"missing", "value_error"}:
-        return str(item["msg"]).removeprefix("Value error, ")
-    message = _expected(item)
-    is_word = item["type"] in {"string_type", "literal_error"}
-    if of_yaml and is_word and isinstance(value, _READ_BY_YAML):
-        shown = str(value) if isinstance(value, datetime.date) else repr(value)
-        expected = "" if item["type"] == "string_type" else f"; {message}"
-        return f"found {shown}; put it in quotation marks{expected}"
-    return f"{message} (found {_shown(value)})"
-
-
-def _expected(item: Any) -> str:
-    """What pydantic expected, in plain words."""
-    kind, message = str(item["type"]), str(item["msg"])
-    if kind in _WORDS:
-        return _WORDS[kind]
-    if kind == "literal_error":
-        choices = re.findall("'([^']*)'", item["ctx"]["expected"])
-        text = item["input"] if isinstance(item["input"], str) else ""
-        near = difflib.get_close_matches(text, choices, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"expected {'one of ' * (len(choices) > 2)}{item['ctx']['expected']}{hint}"
-    if kind.startswith(("greater_than", "less_than")):
-        return message.replace("Input should be", "expected a number")
-    message = message.replace("Input should be", "expected")
-    return re.sub(r"^\w+ should have (at \w+ \d+ \w+).*", r"expected \1", message)
 
 
 def _expected_section(section: type[Section]) -> str:
@@ -230,11 +175,6 @@ def _expected_section(section: type[Section]) -> str:
     shown = f", e.g. {{{example[0]}: {example[1]}}}" if example else ""
     off = "; to turn it off: {enabled: false}" if "enabled" in defaults else ""
     return f"expected a section{shown}{off}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]} …"
 
 
 def _nearest(location: tuple[Any, ...]) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from wsss._compat import import_timm
-from wsss.config.load import explain_value
+from wsss.config.errors import explain_value
 from wsss.config.safe_yaml import read_bytes
 from wsss.dino.errors import DinoLoadError
 from wsss.errors import raise_unless_about

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from wsss.config.base import Section
-from wsss.config.errors import ConfigError
-from wsss.config.load import explain_value, read_cached
+from wsss.config.errors import ConfigError, explain_value
+from wsss.config.load import read_cached
 from wsss.config.runs import MANY
 from wsss.score.papers.published import ClassValues, Published, Supervision
 from wsss.score.product import HAS_THRESHOLD, ProductName, Protocol
