@@ -82,7 +82,7 @@ def test_blocks_and_patch_are_compared() -> None:
     with pytest.raises(ValueError, match=r"excel\.lvc_blocks is 13, but ViT-B-16 has 12 blocks"):
         check("ViT-B-16", overlay(EXCEL, {"refine": {"excel": {"lvc_blocks": 13}}}))
     with pytest.raises(
-        ValueError, match=r"weakclip\.out_indices is 13, but ViT-B-16 has 12 blocks"
+        ValueError, match=r"weakclip\.out_indices\.3 is 13, but ViT-B-16 has 12 blocks"
     ):
         check(
             "ViT-B-16", overlay(TRAINED, {"refine": {"weakclip": {"out_indices": [4, 6, 8, 13]}}})

@@ -31,6 +31,15 @@ def test_every_method_runs_the_tests_of_all(method: str) -> None:
     assert any(test.__module__ == module.__name__ for test in MethodTests.__subclasses__())
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_options_that_count_blocks_are_compared_with_the_encoder(method: str) -> None:
+    options = METHODS[method]
+    counts = [name for name in options.model_fields if name.endswith("_blocks")]
+    assert set(options(**dict.fromkeys(counts, 40)).blocks) >= set(counts), (
+        "`blocks` of the method's options must name them, or `wsss config check` passes any number"
+    )
+
+
 def test_the_stage_itself_imports_no_method() -> None:
     modules = imported_modules(["wsss.refine.stage"])
     assert not {method_module(method) for method in METHODS} & modules

@@ -100,17 +100,14 @@ def _check_sizes(config: Config, model: str, patch: tuple[int, int], depth: int)
     """Compare crop and numbers of blocks with the encoder."""
     if config.refine.trains:
         config.refine.train.check_crop(patch)
-    blocks = {}
+    blocks: dict[str, int | None] = {}
     if config.cams.has_affinity:
         blocks["cams.affinity.last_blocks"] = config.cams.affinity.last_blocks
     if config.cams.source == "patch_text":
         blocks["cams.patch_text.blocks"] = config.cams.patch_text.blocks
     if config.refine.is_trained:
-        for name in ("rfm_blocks", "lvc_blocks"):
-            key = f"refine.{config.refine.method}.{name}"
-            blocks[key] = getattr(config.refine.options, name, None)
-        indices = getattr(config.refine.options, "out_indices", None)
-        blocks[f"the last of refine.{config.refine.method}.out_indices"] = indices and indices[-1]
+        for name, number in config.refine.options.blocks.items():
+            blocks[f"refine.{config.refine.method}.{name}"] = number
     for key, count in blocks.items():
         if count and count > depth:
             raise ValueError(f"{key} is {count}, but {model} has {depth} blocks; lower it")

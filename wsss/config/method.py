@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from wsss.config.base import Section
@@ -59,6 +60,11 @@ class MethodOptions(Section):
     def encoder_needs(self) -> frozenset[EncoderNeed]:
         """What the encoder must have, so that `config check` can refuse others."""
         return frozenset()
+
+    @property
+    def blocks(self) -> Mapping[str, int | None]:
+        """Numbers of CLIP's blocks by option; `config check` compares them with the encoder."""
+        return {}
 
     def cross_checks(self, config: Chain) -> list[str]:
         """Contradictions within the options or to other sections, one sentence each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
@@ -89,6 +90,11 @@ class GradCamOptions(HeadOptions):
             "10, with weclip_plus 8). null = half of the encoder's depth (6 of 12, 12 of 24)."
         ),
     )
+
+    @property
+    def blocks(self) -> Mapping[str, int | None]:
+        """Those that the refinement module selects among."""
+        return {"rfm_blocks": self.rfm_blocks}
 
     def rfm_blocks_of(self, depth: int) -> int:
         """`rfm_blocks` of an encoder of so many blocks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
@@ -87,6 +88,11 @@ class ExcelOptions(HeadOptions):
             "prediction. null = never (published: VOC 24000, COCO never)."
         ),
     )
+
+    @property
+    def blocks(self) -> Mapping[str, int | None]:
+        """Those that the affinity of the dynamic CAM selects among."""
+        return {"lvc_blocks": self.lvc_blocks}
 
     def lvc_blocks_of(self, depth: int) -> int:
         """`lvc_blocks` of an encoder of so many blocks."""

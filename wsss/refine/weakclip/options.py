@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
@@ -207,6 +208,11 @@ class WeakClipOptions(MethodOptions):
     def trains_clip(self) -> bool:
         """Whether CLIP's own weights learn."""
         return self.clip_lr > 0 or self.zero_lr == "leak"
+
+    @property
+    def blocks(self) -> Mapping[str, int | None]:
+        """Those that feed the pyramid."""
+        return {f"out_indices.{i}": block for i, block in enumerate(self.out_indices or ())}
 
     @property
     def encoder_needs(self) -> frozenset[EncoderNeed]:
