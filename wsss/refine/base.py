@@ -136,6 +136,16 @@ class Refiner(ABC, Generic[Options]):
             )
         return batch.labels
 
+    def after_step(self, step: int) -> None:
+        """What follows the optimiser's step, without gradients: e.g. a mean teacher moves.
+
+        `loss` may run twice in a step, this runs once. What it changes must be in the state of
+        `trained`, or a resumed training ends in other weights.
+
+        Args:
+            step: 0-based.
+        """
+
     def supervised_loss(self, batch: CropBatch) -> Mapping[str, Tensor]:
         """The same where ``batch.labels`` are the truth (``supervision: masks``).
 
@@ -188,7 +198,7 @@ class Refiner(ABC, Generic[Options]):
 
     def parameter_counts(self) -> tuple[int, int]:
         """Parameters trained on top of CLIP, and all that a forward pass uses."""
-        trained = sum(parameter.numel() for parameter in self.trained.parameters())
+        trained = sum(p.numel() for p in self.trained.parameters() if p.requires_grad)
         others = sum(encoder.parameter_count for encoder in self.setup.encoders.values())
         return trained, trained + self.encoder.parameter_count + others
 

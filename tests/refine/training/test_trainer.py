@@ -1,10 +1,12 @@
 """The training loop: schedule, curve, exact resume after an error, a signal and a kill."""
 
+import copy
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -245,6 +247,48 @@ def test_a_repeated_step_counts_once_in_running_statistics(tmp_path: Path) -> No
         trainer.fit(problem.batches, problem.losses)
         ends.append(problem.module.state_dict())
     assert ends[1]["1.num_batches_tracked"] == 12
+    for name, value in ends[0].items():
+        assert torch.equal(ends[1][name], value), name
+
+
+class Taught(nn.Sequential):
+    """A network with a mean teacher, frozen parameters that are part of its state."""
+
+    def __init__(self, student: nn.Sequential) -> None:
+        super().__init__(student)
+        self.teacher = copy.deepcopy(student).requires_grad_(False)
+        self.steps: list[int] = []
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return self[0](batch)
+
+    def after_step(self, step: int) -> None:
+        self.steps.append(step)
+        for mean, weight in zip(self.teacher.parameters(), self[0].parameters(), strict=True):
+            mean.lerp_(weight, 0.1)
+
+
+def test_a_teacher_moves_once_per_step_and_is_resumed(tmp_path: Path) -> None:
+    ends = []
+    for events in ({}, {"after_5": _once(_out_of_memory), "at_7": _once(interrupt)}):
+        problem, work = Problem(**events), tmp_path / str(len(events))
+        taught = problem.module = Taught(problem.module)
+        for stops in [True, False] if events else [False]:
+            trainer = Trainer(
+                taught,
+                SETTINGS,
+                seed=3,
+                work=work,
+                key="t",
+                description="test",
+                save_memory=lambda: True,
+                after_step=taught.after_step,
+            )
+            with pytest.raises(KeyboardInterrupt) if stops else nullcontext():
+                trainer.fit(problem.batches, problem.losses)
+        ends.append(taught.state_dict())
+    assert taught.steps == [*range(7), *range(4, 12)]
+    assert not torch.equal(ends[0]["teacher.0.weight"], ends[0]["0.0.weight"])
     for name, value in ends[0].items():
         assert torch.equal(ends[1][name], value), name
 

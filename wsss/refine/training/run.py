@@ -88,6 +88,7 @@ def train(
         groups=refiner.parameter_groups(),
         snapshots=snapshots,
         save_memory=refiner.save_memory,
+        after_step=refiner.after_step,
     )
 
     def losses(step: int, batch: CropBatch) -> Mapping[str, Tensor]:

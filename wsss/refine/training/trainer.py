@@ -74,6 +74,7 @@ class Trainer(Generic[Batch]):
         snapshots: keeps the module's state at some steps; None keeps none.
         save_memory: makes a step take less, and says whether it does; called where a GPU's memory
             does not do.
+        after_step: called with the step's number (0-based) once the optimiser has made it.
     """
 
     def __init__(
@@ -88,11 +89,13 @@ class Trainer(Generic[Batch]):
         groups: Sequence[Group] | None = None,
         snapshots: Snapshots | None = None,
         save_memory: Callable[[], bool] = lambda: False,
+        after_step: Callable[[int], None] = lambda step: None,
     ) -> None:
         distributed.share_batch_norm(module)
         self._module, self._settings, self._seed = module, settings, seed
         self._path, self._key, self._description = work / _STATE, key, description
         self._snapshots, self._save_memory = snapshots, save_memory
+        self._after_step = after_step
         self._groups = groups or [Group(list(module.parameters()), 1.0)]
         on_gpu = all(p.is_cuda for group in self._groups for p in group.parameters)
         self._optimizer = torch.optim.AdamW(
@@ -199,6 +202,8 @@ class Trainer(Generic[Batch]):
         with without_repetition(_REMEDY):
             distributed.average([p.grad for p in parameters if p.grad is not None])
             self._optimizer.step()
+            with torch.no_grad():
+                self._after_step(step)
         measured = distributed.means(parts)  # a GPU is waited for once the whole step is on its way
         steps = self._settings.iterations
         check_loss(float(measured["loss"]), step + 1, steps, "refine.train")
