@@ -23,6 +23,7 @@ from wsss.config.model import DEMO, Config
 from wsss.config.paths import expand_path
 from wsss.config.refine import RefineConfig
 from wsss.config.render import default_yaml, json_schema, reference_markdown
+from wsss.config.retrain import RECIPE_INIT, RetrainConfig
 from wsss.config.runs import expand_runs
 from wsss.pipeline.runs import Runs
 from wsss.refine.blocks.options import GradCamOptions
@@ -92,8 +93,8 @@ def test_a_key_that_is_no_text_is_named() -> None:  # Snakemake hands over what 
         ({"refine": {"weakclip": {"adapter_lr": -1}}}, "expected a number greater than or equal"),
         (
             {"refine": {"method": "weclipp"}},
-            "expected one of 'none', 'weclip', 'weakclip', 'excel' or 'weclip_plus'; did you mean "
-            "'weclip'? (found 'weclipp')",
+            f"expected one of 'none', {', '.join(map(repr, [*METHODS][:-1]))} or "
+            f"{[*METHODS][-1]!r}; did you mean 'weclip'? (found 'weclipp')",
         ),
         ({"supervision": "words"}, "supervision: expected 'tags' or 'masks' (found 'words')"),
     ],
@@ -313,6 +314,8 @@ def test_auto_that_depends_on_the_chain() -> None:
     assert explicit.infer.mirror_first
     clip_vit = from_mapping({"retrain": {"model": "clip-vit"}}).retrain
     assert (clip_vit.init, config.retrain.init) == ("clip", "mit-b0")
+    models = get_args(RetrainConfig.model_fields["model"].annotation)
+    assert set(RECIPE_INIT) == set(models), "auto would silently mean random for the others"
     weclip = from_mapping({"variant": "published", "refine": {"method": "weclip"}})
     assert (weclip.clip.keep_ratio, weclip.clip.normalization) == (True, "imagenet")
     assert (
@@ -323,7 +326,7 @@ def test_auto_that_depends_on_the_chain() -> None:
         refine = {"refine": {"method": method}}
         assert from_mapping(refine, partial=True).clip.normalization == "clip"
         published = from_mapping({"variant": "published"} | refine, partial=True)
-        assert published.clip.normalization == "imagenet"
+        assert published.clip.normalization == METHODS[method].published_normalization
 
 
 def test_every_key_of_the_shipped_file_is_valid_with_its_value() -> None:

@@ -80,7 +80,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 def test_the_gradient_is_that_of_the_whole_batch(folder: Path, what: str) -> None:
     """Only the order of sums differs: 1e-4 of the largest gradient is far above that."""
     single, shared = (torch.load(folder / n / "gradients.pt")[what] for n in ("one", "two"))
-    assert len(single) == len(shared) > 10
+    assert len(single) == len(shared) > 0
     scale = max(float(grad.abs().max()) for grad in single)
     apart = max(float((a - b).abs().max()) for a, b in zip(single, shared, strict=True))
     print(f"{what}: gradients differ by at most {apart / scale:.1e} of the largest")

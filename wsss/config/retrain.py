@@ -21,11 +21,13 @@ RECIPE_INIT: dict[str, str] = {
     **{f"segformer-b{size}": f"mit-b{size}" for size in range(6)},
     "deeplabv3plus-r50": "resnet50-v1c",
     "deeplabv3plus-r101": "resnet101-v1c",
+    "deeplabv1-resnet38": "random",
+    "deeplabv2-resnet38": "random",
     "deeplabv2-resnet101": "resnet101",
     "segmenter-deit-s": "deit-s",
     "clip-vit": "clip",
 }
-"""Weights that a backbone starts from, by ``retrain.model``; ResNet38 needs a file."""
+"""What ``init: auto`` means, by ``retrain.model``; weights of ResNet38 need a file."""
 
 
 class RetrainConfig(Section):
