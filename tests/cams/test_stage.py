@@ -1,6 +1,7 @@
 """The stage: content does not depend on batch, order, threads or shards; reuse; precision."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from tests.builders import clip_es_config
 from tests.dino.models import SECTION, TINY
 from wsss.artifacts.shard import Item, Shard
 from wsss.artifacts.stage import STAGES
-from wsss.cams import stage
+from wsss.cams import clip_sources, stage
 from wsss.cams.clip_sources import clip_cams
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import text_bank
@@ -230,6 +231,41 @@ def test_a_new_class_changes_maps_that_compare_with_all_classes_alone(
     compares = kind in ("distribution", "joined")
     for image in ("p 0", "p 1"):
         assert (keys[0][image] != keys[1][image]) == compares
+
+
+def test_maps_of_a_new_source_depend_on_all_texts(photos: Path, manifest: Path) -> None:
+    """It may compare all classes; Grad-CAM reads its own alone."""
+    config = _config(photos)
+    samples, classes = load(manifest)
+    changed = replace(classes, prompts=(*classes.prompts[:-1], "a changed prompt"))
+    sections = STAGES["cams"].arguments(config)
+    for name, is_fine in (("grad_cam", True), ("new", False)):
+        cams = config.cams.model_copy(update={"source": name})
+        sources = [
+            stage.make_source(each, manifest / "cache", **sections | {"cams": cams})
+            for each in (classes, changed)
+        ]
+        others = [s for s in samples if len(classes.prompts) - 1 not in s.tags]
+        assert others
+        assert all((sources[0].key(s) == sources[1].key(s)) == is_fine for s in others)
+
+
+@pytest.mark.parametrize(("kind", "lacks"), [("attention", "attention"), ("joined", "features")])
+def test_a_source_without_what_the_affinity_reads_is_refused(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, kind: str, lacks: str
+) -> None:
+    original = clip_sources.fused_evidence
+    monkeypatch.setattr(
+        clip_sources,
+        "fused_evidence",
+        lambda *given, **named: replace(original(*given, **named), **{lacks: None}),
+    )
+    config = _with_affinity(photos, kind)
+    inputs = EncoderInput(config.clip, device="cpu")
+    bank = text_bank(inputs.clip, ["cat", "dog"], ["grass"], config.clip.template)
+    images = inputs.prepare(read_image(photos / "p 1.png"))[None]
+    with pytest.raises(ValueError, match=f"returned Evidence without {lacks}, which"):
+        clip_cams(inputs.encoder, [images], [[0, 1]], bank, config.cams)
 
 
 @pytest.mark.parametrize("source", ["grad_cam", "external"])

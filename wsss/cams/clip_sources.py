@@ -92,6 +92,14 @@ def clip_cams(
     cams_of = (evidence.image_index, scale(evidence), evidence.probabilities)
     if not cams.has_affinity:
         return BatchCams(*cams_of, None), None
+    needed = {"attention": affinity.uses_attention, "features": affinity.uses_clip}
+    if lacking := [name for name, is_read in needed.items()
+                   if is_read and getattr(evidence, name) is None]:  # fmt: skip
+        raise ValueError(
+            f"cams.source {cams.source} returned Evidence without {' and '.join(lacking)}, which "
+            f"cams.affinity.kind {affinity.kind} reads; return it, or set cams.affinity.enabled: "
+            "false"
+        )
     features = evidence.features
     if other is not None:
         grid = (evidence.maps.shape[1], evidence.maps.shape[2])
@@ -132,7 +140,8 @@ class ClipSource:
         self._other = other
         self.weights: Mapping[str, str] = weights_of(inputs, other)
         self._classes = classes
-        self._texts = digest_json(classes.prompts) if cams.compares_texts else ""
+        is_own = cams.source == "grad_cam" and not cams.compares_texts
+        self._texts = "" if is_own else digest_json(classes.prompts)
         if cams.source == "patch_text":
             tse = cams.patch_text.tse
             bank = enriched_bank(inputs.clip, classes, template, tse, cache)
@@ -148,8 +157,8 @@ class ClipSource:
     def key(self, sample: Sample) -> str:
         """Digest of the words that its maps depend on: those of its own tags and the backgrounds.
 
-        `patch_text` compares with all classes (feature surgery), and uses their descriptions. So
-        does an affinity of kind ``distribution``.
+        Those of all classes count for an affinity of kind ``distribution`` and for each source but
+        `grad_cam`: `patch_text` compares with all of them, and uses their descriptions.
         """
         own = [self._classes.prompts[tag] for tag in sample.tags]
         return digest_json([own, self._classes.backgrounds, self._texts])
