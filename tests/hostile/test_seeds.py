@@ -225,7 +225,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_bad_seed_file_is_named(reports: dict[str, str], name: str) -> None:
-    assert "1 of 2 seeds cannot be used" in reports[name]
+    assert "1 of 2 files cannot be used" in reports[name]
     for piece in (f"bad.{ALL[name][0]}: ", *ALL[name][2]):
         assert piece in reports[name], reports[name]
     assert len(reports[name]) < 1500

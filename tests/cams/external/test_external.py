@@ -62,7 +62,7 @@ def test_surplus_and_missing_classes_are_logged(
 ) -> None:
     np.save(tmp_path / "a.npy", {1: _maps()[1], 7: _maps()[3]}, allow_pickle=True)
     list(_source(tmp_path).maps([_sample("a")]))
-    assert "1 of 1 seeds lack a seed for a tag" in caplog.text
+    assert "1 of 1 files lack a CAM for a tag" in caplog.text
     assert "a: class 3" in caplog.text
     assert "hold a class that is no tag" in caplog.text
     assert "a: class 7" in caplog.text
@@ -111,7 +111,7 @@ def test_everything_that_is_wrong_is_reported_together(tmp_path: Path) -> None:
     np.save(tmp_path / "wild.npy", {3: good[3] * 9}, allow_pickle=True)
     (tmp_path / "cut.npy").write_bytes((tmp_path / "good.npy").read_bytes()[:400])
     samples = [_sample(name) for name in ("good", "small", "missing", "wild", "cut")]
-    with pytest.raises(SeedError, match="4 of 5 seeds") as caught:
+    with pytest.raises(SeedError, match="4 of 5 files") as caught:
         list(_source(tmp_path).maps(samples))
     for part in (
         "small.npy: is of size (5, 30)",
@@ -155,6 +155,27 @@ def test_dictionaries_that_count_from_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(actual.cam, plain.cam)
 
 
+@pytest.mark.parametrize(("first", "used"), [(1, 0), (0, 1)])
+def test_classes_that_count_from_elsewhere(tmp_path: Path, first: int, used: int) -> None:
+    """Tags that follow each other leave an image some maps, though of the wrong class."""
+    tags = {"a": (3, 4), "b": (6,), "c": ()}
+    for name, classes in tags.items():
+        content = {tag + first: np.ones((20, 30), np.float32) for tag in classes}
+        np.save(tmp_path / f"{name}.npy", content, allow_pickle=True)
+    external = {"path": str(tmp_path), "stride": 5, "first_class": used}
+    config = clip_es_config({"cams": {"source": "external", "external": external}})
+    samples = [_sample(name, classes) for name, classes in tags.items()]
+    with pytest.raises(SeedError, match=f"classes from {first}: .* set .*first_class: {first}"):
+        list(ExternalSource(config.cams).maps(samples))
+
+
+def test_classes_of_another_list(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", {9: _maps()[1]}, allow_pickle=True)
+    with pytest.raises(SeedError, match="none of 2 files has a CAM for a tag of its image"):
+        list(_source(tmp_path).maps([_sample("a"), _sample("b")]))
+
+
 def test_seeds_of_other_images_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -167,7 +188,7 @@ def test_seeds_of_other_images_are_reported(
     assert "1 files are of no image of the run:\n  left over" in caplog.text
     with pytest.raises(SeedError) as raised:
         list(source.maps([_sample("a", size=(9, 9)), _sample("b")]))
-    for part in ("2 of 2 seeds", "its image is (9, 9)", "b.npy: no such file", "left over"):
+    for part in ("2 of 2 files", "its image is (9, 9)", "b.npy: no such file", "left over"):
         assert part in str(raised.value)
 
 

@@ -8,7 +8,7 @@ as those of `grad_cam`; for that they are averaged over its patches.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +67,7 @@ class ExternalSource:
         self._folder = expand_path(self._settings.path)
         if not self._folder.is_dir():
             raise SeedError(
-                f"{self._folder}: no such folder; cams.external.path must name the seeds' folder"
+                f"{self._folder}: no such folder; cams.external.path must name that of the CAMs"
             )
         self.weights: Mapping[str, str] = {} if inputs is None else weights_of(inputs, other)
 
@@ -80,12 +80,13 @@ class ExternalSource:
         """The maps of the samples, in their order, after all seeds were read and checked.
 
         Raises:
-            SeedError: naming all seeds that are missing, unreadable or of another size.
+            SeedError: naming all files that are missing, unreadable or of another size; or the
+                classes are numbered from elsewhere.
             ValueError: images are too large for the encoder's attention.
         """
         with one_thread_each() as threads:
             checked = ordered_map(self._check, samples, threads=threads)
-            self._report(list(checked), len(samples))
+            self._report(list(checked), samples)
             if self._input is not None:
                 self._input.check_sizes(samples)
                 if self._input.encoder.device.type != "cpu":  # which is used by this thread alone
@@ -114,21 +115,30 @@ class ExternalSource:
         none = np.zeros((0, 0, 0), np.float32)  # a view would keep the maps in memory
         return sample.id, ExternalCams(none, None, seeds.absent, seeds.extra)
 
-    def _report(self, checked: Sequence[tuple[str, ExternalCams | Exception]], count: int) -> None:
+    def _report(
+        self, checked: Sequence[tuple[str, ExternalCams | Exception]], samples: Sequence[Sample]
+    ) -> None:
         errors = [str(result) for _, result in checked if isinstance(result, Exception)]
         unused = self._unused_files()
         unused_message = f"{len(unused)} files are of no image of the run:\n  {_first(unused)}"
         if errors:
             raise SeedError(
-                f"{self._folder}: {len(errors)} of {count} seeds cannot be used "
+                f"{self._folder}: {len(errors)} of {len(samples)} files cannot be used "
                 f"(expected one <id>.{self._settings.layout} per image):\n  {_first(errors)}"
                 + (f"\n{unused_message}" if unused else "")
             )
+        self._check_numbers(
+            (set(sample.tags), set(cams.absent), set(cams.extra))
+            for sample, (_, cams) in zip(samples, checked, strict=True)
+            if isinstance(cams, ExternalCams) and sample.tags
+        )
         if unused:
             _log.warning("%s: %s", self._folder, unused_message)
         messages: dict[str, Callable[[ExternalCams], tuple[int, ...]]] = {
-            "lack a seed for a tag of their image, which stays empty": lambda seeds: seeds.absent,
-            "hold a class that is no tag of their image, which is left out": lambda s: s.extra,
+            "lack a CAM for a tag of their image, which stays empty": lambda cams: cams.absent,
+            "hold a class that is no tag of their image, which is left out": lambda cams: (
+                cams.extra
+            ),
         }
         for message, classes in messages.items():
             lines = [
@@ -137,7 +147,40 @@ class ExternalSource:
                 if isinstance(seeds, ExternalCams) and classes(seeds)
             ]
             if lines:
-                _log.warning("%d of %d seeds %s\n  %s", len(lines), count, message, _first(lines))
+                _log.warning(
+                    "%d of %d files %s\n  %s", len(lines), len(samples), message, _first(lines)
+                )
+
+    def _check_numbers(self, images: Iterable[tuple[set[int], set[int], set[int]]]) -> None:
+        """Refuse files whose classes count from elsewhere than ``first_class``.
+
+        Args:
+            images: the tags of each image, those without a CAM, and classes that are no tags.
+
+        Raises:
+            SeedError: no image has a CAM for a tag, or the other ``first_class`` fits them all.
+        """
+        images = list(images)
+        if not any(absent for _, absent, _ in images):
+            return
+        first = self._settings.first_class
+        other, shift = 1 - first, 2 * first - 1
+        below = {0} if first else set()  # class 0 of the other count; it was not read
+        fits = any(extra for *_, extra in images) and all(
+            tags <= {number + shift for number in (tags - absent) | extra} | below
+            for tags, absent, extra in images
+        )
+        if fits:
+            raise SeedError(
+                f"{self._folder}: the files number classes from {other}: some lack a CAM for a tag "
+                f"of their image, and none would; set cams.external.first_class: {other}"
+            )
+        if len(images) > 1 and all(tags == absent for tags, absent, _ in images):
+            raise SeedError(
+                f"{self._folder}: none of {len(images)} files has a CAM for a tag of its image; "
+                f"expected the data set's classes, counted from {first} "
+                "(cams.external.first_class)"
+            )
 
     def _unused_files(self) -> list[str]:
         """Seed files of no image, which a wrong list or folder would leave unused."""
