@@ -37,7 +37,7 @@ class Background(BaseModel):
     value: float
     """Exponent of the power rule, or the constant score; 0 for ``refiner``."""
     source: ThresholdSource
-    """``config``, or chosen on the very truth that is scored (optimistic: an upper bound)."""
+    """``config``, or chosen on the very truth that is scored (optimistic)."""
     criterion: str = ""
     """What was highest at the best threshold."""
 

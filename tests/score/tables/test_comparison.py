@@ -1,6 +1,7 @@
 """Runs side by side, and the cost of a training next to the papers'."""
 
 import json
+import re
 from csv import DictReader
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from wsss.score.record import Background, Record
 from wsss.score.tables.comparison import make_comparison, rows_by_run
 from wsss.score.tables.efficiency import make_efficiency
 from wsss.score.tables.seeds import are_repeats, mean_text, without_seed
+from wsss.score.tables.terminal import print_results
 
 from ..conftest import PROVENANCE, Run
 from .test_write import make_record
@@ -40,7 +42,7 @@ def _lines(records: list[Record], folder: Path) -> list[str]:
     return written[0].read_text().splitlines()
 
 
-def test_runs_are_compared_side_by_side(tmp_path: Path) -> None:
+def test_runs_are_compared_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = rows_by_run(_scored(_records()), "sweep")
     assert list(rows) == ["shared", "prompts-2", "prompts-4"]
     shared = rows.pop("shared")
@@ -55,6 +57,16 @@ def test_runs_are_compared_side_by_side(tmp_path: Path) -> None:
     assert "| prompts-2 |  | 40.0 |  |" in lines  # the report classes
     assert "prompts-4,pseudo mask,train,0,corrected,0.6," in csv.read_text()
     assert "Mean IoU of the report classes" in html.read_text()
+    for name in ("prompts-2", "prompts-4"):
+        (tmp_path / name).mkdir()
+    print_results(tmp_path)
+    shown = capsys.readouterr().out
+    assert "sweep: 2 runs" in shown
+    assert re.search(r"^ prompts-2 +50\.0", shown, re.MULTILINE)
+    assert re.search(rf"^table +{re.escape(str(html))}$", shown, re.MULTILINE)
+    runs = re.findall(r"^runs +(.+)$", shown, re.MULTILINE)
+    assert runs == [str(tmp_path / name) for name in ("prompts-2", "prompts-4")]
+    assert "No table" not in shown
 
 
 def test_rows_of_different_truths_are_in_columns_of_their_own(tmp_path: Path) -> None:

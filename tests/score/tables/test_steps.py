@@ -9,6 +9,7 @@ import pytest
 from wsss.artifacts.errors import ArtifactError
 from wsss.score.image_counts_file import image_counts_path, read_image_counts, read_scored
 from wsss.score.metrics.bootstrap import IMAGES_OF_PAIRS, difference
+from wsss.score.product import ProductName
 from wsss.score.record import write_records
 from wsss.score.tables.layout import Score, change_text, is_best, lines_of
 from wsss.score.tables.steps import (
@@ -16,9 +17,11 @@ from wsss.score.tables.steps import (
     WITH_TAGS,
     WITHOUT,
     WITHOUT_CRF,
+    Kind,
     Step,
     in_order,
     steps_of,
+    words,
 )
 from wsss.score.tables.write import make_table
 
@@ -139,6 +142,13 @@ def test_the_best_as_it_is_printed_is_marked_once_per_block_and_split() -> None:
     marked = {(line.label, split) for line in lines for split in ("train", "val")
               if is_best(line, split, lines)}  # fmt: skip
     assert marked == {("a", "train"), ("b", "train"), ("c", "val")}  # both print 50.1
+
+
+@pytest.mark.parametrize("product", ["cam", "refiner_scores"])
+def test_a_threshold_that_replaces_a_background_is_no_upper_bound(product: ProductName) -> None:
+    text = " ".join(words([Kind("X", product, "single", "", False, True)], has_changes=False))
+    assert "upper bound" not in text
+    assert ("replaces the background" in text) == (product == "refiner_scores")
 
 
 def test_a_change_in_words() -> None:

@@ -135,10 +135,8 @@ class ExternalSource:
         if unused:
             _log.warning("%s: %s", self._folder, unused_message)
         messages: dict[str, Callable[[ExternalCams], tuple[int, ...]]] = {
-            "lack a CAM for a tag of their image, which stays empty": lambda cams: cams.absent,
-            "hold a class that is no tag of their image, which is left out": lambda cams: (
-                cams.extra
-            ),
+            "lack a CAM for a tag of their image, which stays empty": lambda c: c.absent,
+            "hold a class that is no tag of their image, which is left out": lambda c: c.extra,
         }
         for message, classes in messages.items():
             lines = [

@@ -42,9 +42,10 @@ _CRF = "CRF: conditional random field, which moves contours to edges of the imag
 _MULTI = "multi: mean over the image and its mirror image{scales}."
 _OF_CLIP = "CLIP's tags"
 _CLIP_TAGS = f"{_OF_CLIP}: CLIP itself said which classes an image shows; nobody told it."
-_CHOSEN = (
-    f"{CHOSEN}: the background threshold is the best one for this very truth, so these rows are an "
-    "upper bound."
+_CHOSEN = f"{CHOSEN}: one background for all images, the constant that is best for this very truth."
+_REPLACES = (
+    "A chosen threshold replaces the background that the refiner gives each image, which can do "
+    "better."
 )
 _CHANGE = (
     "change: points of mIoU more than the row above it in the block; in brackets 95 % of the "
@@ -233,3 +234,5 @@ def _explained(kind: Kind) -> Iterator[str]:
         yield _MULTI.format(scales=scales)
     if kind.is_chosen:
         yield _CHOSEN
+        if kind.product == "refiner_scores":
+            yield _REPLACES

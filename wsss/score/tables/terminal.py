@@ -191,6 +191,8 @@ def print_classes(folder: Path, console: Console | None = None) -> None:
 def print_results(folder: Path, *, classes: bool = False) -> None:
     """Print a run's table, and the paths of its pictures, masks and report.
 
+    Of several runs, such as a sweep, print the table that compares them, and their folders.
+
     Args:
         folder: results of a run, e.g. ``results/demo``.
 
@@ -200,21 +202,29 @@ def print_results(folder: Path, *, classes: bool = False) -> None:
     console = _console()
     table = folder / "tables" / "table.csv"
     pictures = sorted(path for kind in _PICTURES for path in (folder / "pictures").glob(kind))
+    sweep, runs = table.with_name("sweep.csv"), dict[Path, None]()
+    if sweep.is_file():
+        from rich.markdown import Markdown
+
+        console.print(Markdown(sweep.with_suffix(".md").read_text(encoding="utf-8")))
+        # Other rows are means, or what all runs share.
+        runs = dict.fromkeys(folder / row["run"] for row in _rows(sweep))
     if table.is_file():
         print_table(table, console)
         if classes:
             print_classes(table.parent, console)
-    elif pictures:
+    elif pictures and not runs:
         console.print("No table: there is no ground truth to score against (data.masks).")
-    else:
+    elif not runs:
         raise ArtifactError(
             f"{folder}: holds no results; run snakemake first, or pass results/<name>"
         )
     products = {
         "page": [folder / "index.html"],
         "report": [folder / "report.html"],
-        "table": [table.with_suffix(".html"), table.with_suffix(".md"), table],
+        "table": [of.with_suffix(end) for of in (sweep, table) for end in (".html", ".md", ".csv")],
         "classes": [table.with_name(f"{name}.html") for name in ("classes", "pairs")],
+        "runs": runs,
         "pictures": pictures,
         "masks": sorted((folder / "masks").glob("*/png")),
     }
