@@ -35,8 +35,8 @@ def test_every_method_runs_the_tests_of_all(method: str) -> None:
 def test_options_that_count_blocks_are_compared_with_the_encoder(method: str) -> None:
     options = METHODS[method]
     counts = [name for name in options.model_fields if name.endswith("_blocks")]
-    assert set(options(**dict.fromkeys(counts, 40)).blocks) >= set(counts), (
-        "`blocks` of the method's options must name them, or `wsss config check` passes any number"
+    assert set(options(**dict.fromkeys(counts, 40)).encoder_blocks) >= set(counts), (
+        "`encoder_blocks` of its options must name them, or `wsss config check` passes any number"
     )
 
 

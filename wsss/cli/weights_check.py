@@ -106,7 +106,7 @@ def _check_sizes(config: Config, model: str, patch: tuple[int, int], depth: int)
     if config.cams.source == "patch_text":
         blocks["cams.patch_text.blocks"] = config.cams.patch_text.blocks
     if config.refine.is_trained:
-        for name, number in config.refine.options.blocks.items():
+        for name, number in config.refine.options.encoder_blocks.items():
             blocks[f"refine.{config.refine.method}.{name}"] = number
     for key, count in blocks.items():
         if count and count > depth:

@@ -62,7 +62,7 @@ class MethodOptions(Section):
         return frozenset()
 
     @property
-    def blocks(self) -> Mapping[str, int | None]:
+    def encoder_blocks(self) -> Mapping[str, int | None]:
         """Numbers of CLIP's blocks by option; `config check` compares them with the encoder."""
         return {}
 

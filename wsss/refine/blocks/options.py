@@ -92,7 +92,7 @@ class GradCamOptions(HeadOptions):
     )
 
     @property
-    def blocks(self) -> Mapping[str, int | None]:
+    def encoder_blocks(self) -> Mapping[str, int | None]:
         """Those that the refinement module selects among."""
         return {"rfm_blocks": self.rfm_blocks}
 

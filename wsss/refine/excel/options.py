@@ -90,7 +90,7 @@ class ExcelOptions(HeadOptions):
     )
 
     @property
-    def blocks(self) -> Mapping[str, int | None]:
+    def encoder_blocks(self) -> Mapping[str, int | None]:
         """Those that the affinity of the dynamic CAM selects among."""
         return {"lvc_blocks": self.lvc_blocks}
 

@@ -210,7 +210,7 @@ class WeakClipOptions(MethodOptions):
         return self.clip_lr > 0 or self.zero_lr == "leak"
 
     @property
-    def blocks(self) -> Mapping[str, int | None]:
+    def encoder_blocks(self) -> Mapping[str, int | None]:
         """Those that feed the pyramid."""
         return {f"out_indices.{i}": block for i, block in enumerate(self.out_indices or ())}
 
