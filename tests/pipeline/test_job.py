@@ -1,5 +1,6 @@
 """What a job is given by file, and the code that it refuses to run."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -15,7 +16,15 @@ from wsss.cli.options import stage_values
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
 from wsss.config.model import DEMO
-from wsss.pipeline.job import JOB_VARIABLE, Job, current_job, given_files, job_of, named_by_digest
+from wsss.pipeline.job import (
+    JOB_VARIABLE,
+    Job,
+    current_job,
+    given_files,
+    job_changes,
+    job_of,
+    named_by_digest,
+)
 from wsss.score.record import write_records
 
 from ..hostile.harness import wsss as run_command
@@ -56,6 +65,21 @@ def test_the_workflow_and_the_command_line_get_the_same_values(
     path = _write(tmp_path, job_of("cams", from_mapping(DEMO)).text())
     monkeypatch.setenv(JOB_VARIABLE, str(path))
     assert by_hand == stage_values("cams", [], workers=1)
+
+
+def test_changes_name_settings_and_modules_and_no_idle_key() -> None:
+    refine = {"method": "weclip", "weclip": {"rfm_start": 200}}
+    old = job_of("refine_train", from_mapping({"refine": refine}))
+    changed = {"method": "weclip", "weclip": {"rfm_start": 100}, "train": {"checkpoint_every": 7}}
+    config = from_mapping({"refine": changed})
+    new = job_of("refine_train", config)
+    code = {**new.code, "wsss.refine.stage": "", "wsss.refine.other": ""}
+    del code["wsss.refine.load"]
+    assert job_changes(old, dataclasses.replace(new, code=code), config) == [
+        "refine.weclip.rfm_start: 200 -> 100",
+        "code of wsss.refine.load, wsss.refine.other, wsss.refine.stage",
+    ]
+    assert job_changes(new, new, config) == []
 
 
 def test_files_of_the_job_stand_in_for_those_of_the_command_line(

@@ -129,6 +129,9 @@ def test_the_reason_of_a_rerun_names_the_section(finished: Project) -> None:
     before, now = re.findall(r"masks ([0-9a-f]{16})'", reason)
     assert before != now
     assert '{"' not in shown
+    last = shown.split("Changed since these jobs ran last:")[1]
+    assert re.search(r"\n  masks\.min_confidence: \S+ -> 0\.5 \(masks, ", last)
+    assert "code of" not in last
 
 
 def test_editing_a_truth_png_scores_again(finished: Project) -> None:

@@ -98,6 +98,31 @@ def show_progress():
             shows_progress=not quiet & {"all", "progress"},
             shows_finished="rules" not in quiet,
         )
+    if workflow.is_main_process and output.dryrun and not quiet & {"all", "reason"}:
+        atexit.register(explain_reruns, Path.cwd())
+
+
+def explain_reruns(folder):
+    """Print, after a dry run in a folder, which settings and modules changed; the engine itself
+    shows digests."""
+    rules = {}
+    # A dry run ends with every job finished.
+    jobs = (
+        workflow.dag.needrun_jobs(exclude_finished=False)
+        if workflow.dag is not None
+        else ()
+    )
+    for job in sorted(jobs, key=lambda job: job.jobid):
+        if hasattr(job.params, "job"):
+            command = workflow.persistence.shellcmd(job.output[0]) or ""
+            config = RUNS[getattr(job.wildcards, "run", CONFIG.name)].config
+            for change in PLAN.changes(job.params.job, folder, command, config):
+                names = rules.setdefault(change, set())
+                names.add(job.rule.name.removesuffix("_nothing"))
+    if rules:
+        print("\nChanged since these jobs ran last:")
+    for change, names in rules.items():
+        print(f"  {change} ({', '.join(sorted(names))})")
 
 
 # On a cluster the number counts for nothing but local jobs, which `--local-cores` limits.

@@ -92,11 +92,15 @@ def seed_difference(stored: int, expected: int) -> Iterator[str]:
 def _compare_keys(stored: tuple[str, Any], expected: tuple[str, Any]) -> Iterator[str]:
     (key, value), (other, right) = stored, expected
     if key == other:
-        yield from _compare(key, value, right)
+        pair = key, value, right
     elif other.startswith(f"{key}."):
-        yield from _compare(key, value, _around(right, other.removeprefix(f"{key}.")))
+        pair = key, value, _around(right, other.removeprefix(f"{key}."))
     elif key.startswith(f"{other}."):
-        yield from _compare(other, _around(value, key.removeprefix(f"{other}.")), right)
+        pair = other, _around(value, key.removeprefix(f"{other}.")), right
+    else:
+        return
+    for name, before, now in differing_values(*pair):
+        yield f"made with {name} {before}, the configuration says {now}"
 
 
 def _around(value: Any, path: str) -> Any:
@@ -106,13 +110,16 @@ def _around(value: Any, path: str) -> Any:
     return value
 
 
-def _compare(key: str, value: Any, right: Any) -> Iterator[str]:
+def differing_values(key: str, value: Any, right: Any) -> Iterator[tuple[str, str, str]]:
+    """Each key below ``key`` whose values differ, with both as texts.
+
+    Of two sections, what both have is compared: a key that one lacks changes nothing there.
+    """
     if isinstance(value, Mapping) and isinstance(right, Mapping):
-        # A key that one side lacks changes nothing there.
         for name in [name for name in value if name in right]:
-            yield from _compare(f"{key}.{name}", value[name], right[name])
+            yield from differing_values(f"{key}.{name}", value[name], right[name])
     elif value != right:
-        yield f"made with {key} {_text(value)}, the configuration says {_text(right)}"
+        yield key, _text(value), _text(right)
 
 
 def _text(value: Any) -> str:

@@ -25,6 +25,7 @@ import wsss
 from wsss.artifacts.code_digest import first_digest, source_digest, source_file
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.stage import STAGES
+from wsss.artifacts.staleness import differing_values
 from wsss.compute.pool import call_first
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
@@ -35,6 +36,7 @@ from wsss.pipeline.stages import stage_modules
 JOB_VARIABLE = "WSSS_JOB"
 START_AGAIN = "start the same command again"
 _DIGITS = 16
+_MOST = 5  # changed modules that are named
 
 
 class EngineChangedError(WsssError):
@@ -96,6 +98,30 @@ def job_of(
     return Job(stage, sections, stage_modules(stage, config), files or {})
 
 
+def job_changes(old: Job, new: Job, config: Config) -> list[str]:
+    """How a stage is given other values or other code than the last time, for people.
+
+    Args:
+        old: what it was given then.
+        new: what it is given now.
+        config: the configuration of the run now.
+    """
+    changes = []
+    for key, value in STAGES[new.stage].watched(config).items():
+        before: Any = old.sections
+        for part in key.split("."):
+            before = before.get(part, {}) if isinstance(before, Mapping) else {}
+        if before != {}:
+            differing = differing_values(key, before, value)
+            changes += [f"{name}: {text} -> {now}" for name, text, now in differing]
+    names = sorted(old.code.keys() | new.code.keys())
+    modules = [name for name in names if old.code.get(name) != new.code.get(name)]
+    if modules:
+        more = f" and {len(modules) - _MOST} more modules" if len(modules) > _MOST else ""
+        changes.append(f"code of {', '.join(modules[:_MOST])}{more}")
+    return changes
+
+
 def given_files(product: str, typed: Sequence[Path]) -> Sequence[Path]:
     """Input files of a command: those of its command line, or without any those of its job.
 
@@ -114,11 +140,16 @@ def current_job() -> Job | None:
         ArtifactError: its file is missing, damaged, or no job.
     """
     name = os.environ.get(JOB_VARIABLE)
-    return _read_job(Path(name)) if name else None
+    return read_job(Path(name)) if name else None
 
 
 @functools.cache
-def _read_job(path: Path) -> Job:
+def read_job(path: Path) -> Job:
+    """A job from its file.
+
+    Raises:
+        ArtifactError: it is missing, damaged, or no job.
+    """
     try:
         return Job(**json.loads(read_named(path)))
     except (ValueError, TypeError, RecursionError) as error:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -25,8 +26,18 @@ from typing import Any
 
 from wsss.artifacts.atomic import write_one_of_many
 from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.errors import ArtifactError
 from wsss.config.model import Config
-from wsss.pipeline.job import START_AGAIN, EngineChangedError, job_of, named_by_digest
+from wsss.pipeline.job import (
+    JOB_VARIABLE,
+    START_AGAIN,
+    EngineChangedError,
+    Job,
+    job_changes,
+    job_of,
+    named_by_digest,
+    read_job,
+)
 
 PLAN_VARIABLE = "WSSS_ENGINE_PLAN"
 """Names the plan, for the jobs of a cluster."""
@@ -121,6 +132,28 @@ class Plan:
                 self._start()
             _append(name, (path, _digest(config)))
         return path
+
+    def changes(self, path: str, folder: Path, command: str, config: Config) -> list[str]:
+        """How what a job is given differs from what it was given the last time, for people.
+
+        Args:
+            path: what `file` gave.
+            folder: the folder of the engine, which has left it when it ends.
+            command: the job's command line of the last time, which names the file of that time.
+            config: the configuration of the run now.
+
+        Returns:
+            Settings and modules; nothing if that file is gone, as it is after 30 days.
+        """
+        names = {file: name for name, (file, _) in self._files.items()}
+        name = names.get(path, "")
+        before = re.search(rf"{JOB_VARIABLE}=(\S+)", command)
+        if not before or name not in self._texts:
+            return []
+        with suppress(ArtifactError):
+            now = Job(**json.loads(self._texts[name]))
+            return job_changes(read_job(folder / before[1]), now, config)
+        return []
 
     def _start(self) -> None:
         """Begin the file of the plan, which is there while the engine runs."""
