@@ -45,9 +45,11 @@ def _word(value: object) -> str:
 def test_equations_and_modules_of_a_page(name: str) -> None:
     page = _PAGES[name]
     anchors = re.findall(r'^<a id="eq-(\d+)"></a>\n\*\*\((\d+)\)\*\*', page, re.MULTILINE)
-    assert anchors == [(str(n), str(n)) for n in range(1, len(anchors) + 1)]
+    assert anchors == [(str(n), str(n)) for n in range(1, len(anchors) + 1)], (
+        f'{name}: number equations 1, 2, … : a line <a id="eq-1"></a>, then a line with **(1)**'
+    )
     for module in re.findall(r"`(wsss/[\w/]+(?:\.py|/))`", page):
-        assert (_ROOT / module).exists(), module
+        assert (_ROOT / module).exists(), f"{name}: no such module: {module}"
 
 
 def test_equations_that_the_code_cites_exist() -> None:
@@ -58,4 +60,6 @@ def test_equations_that_the_code_cites_exist() -> None:
     assert len(cited) > 30
     for path, numbers, page in cited:
         for number in re.findall(r"\d+", numbers):
-            assert f'id="eq-{number}"' in _PAGES[page], f"{path}: eq. {number} of {page}"
+            assert f'id="eq-{number}"' in _PAGES[page], (
+                f'{path} cites eq. {number}, but {page} has no <a id="eq-{number}"></a>'
+            )

@@ -61,7 +61,9 @@ def test_names_say_what_a_value_is() -> None:
         for line, name in _assigned(ast.parse(path.read_text()))
         if name in PRIVATE_WORDS
     ]
-    assert not private, "\n".join(private)
+    assert not private, "\n".join(
+        [*private, f"say what the value is, e.g. `weights`; none is called {sorted(PRIVATE_WORDS)}"]
+    )
 
 
 def test_shapes_in_signatures_are_checked_where_there_are_some() -> None:

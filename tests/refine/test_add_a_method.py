@@ -1,6 +1,10 @@
 """docs/howto/add-a-method.md: its toy method runs, its excerpts are of the real one."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,9 +35,9 @@ def add_toy(project: Path) -> None:
     line = code.pop("wsss/refine/registry.py")
     for name, text in code.items():
         path = project / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name("__init__.py").write_text('"""Toy."""\n')
         path.write_text(text)
-    (project / "wsss/refine/toy/__init__.py").write_text('"""Toy."""\n')
     registry = project / "wsss/refine/registry.py"
     head = "from wsss.refine.toy.options import ToyOptions\n"
     text = registry.read_text().replace(
@@ -44,7 +48,7 @@ def add_toy(project: Path) -> None:
 
 def test_excerpts_are_of_the_code() -> None:
     fenced = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    excerpts = [text for text in fenced if not text.startswith("# wsss/")]
+    excerpts = [text for text in fenced if not text.startswith(("# wsss/", "# tests/"))]
     files = [*ROOT.glob("wsss/refine/weclip_plus/*.py"), ROOT / "wsss/refine/registry.py"]
     code = "\n".join(path.read_text() for path in files)
     assert len(excerpts) > 5
@@ -58,6 +62,33 @@ def test_the_lengths_of_the_files_are_about_right() -> None:
     for name, lines in rows:
         text = (ROOT / "wsss/refine/weclip_plus" / name).read_text()
         assert abs(len(text.splitlines()) - int(lines)) <= 15, name
+
+
+@pytest.mark.slow
+def test_the_toy_method_passes_the_tests_of_every_method(tmp_path: Path) -> None:
+    """Those of `MethodTests`, registry and configuration, in a copy of the project."""
+    project = copy_project(tmp_path / "project").root
+    ignore = shutil.ignore_patterns("__pycache__", "golden", "hostile", "workflow", "score")
+    shutil.copytree(ROOT / "tests", project / "tests", ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", project)
+    add_toy(project)
+    environment = os.environ | {"PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
+    schema = project / "workflow/schemas/config.schema.json"
+    with schema.open("w") as stream:  # `make generated`
+        command = [sys.executable, "-m", "wsss", "config", "schema"]
+        subprocess.run(command, cwd=project, env=environment, stdout=stream, check=True)
+    tests = ["tests/refine/toy", "tests/refine/test_registry.py", "tests/config/test_config.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
+        cwd=project,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "passed" in done.stdout
 
 
 @pytest.mark.workflow

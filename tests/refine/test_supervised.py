@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +31,46 @@ from wsss.refine.training.crops import CropBatch, CropStream
 from wsss.score.truth.training_masks import run as write_truth
 
 TRAIN = {"iterations": 2, "warmup": 0, "batch": 3, "crop": 64, "threads": 1}
-OPTIONS: Mapping[str, dict[str, Any]] = {
-    "weclip": {"width": 16},
-    "weakclip": {"width": 16, "channels": 16, "heads": 2},
-    "excel": {"width": 16},
-    "weclip_plus": {"width": 16},
-}
-TEACHERLESS: Mapping[str, dict[str, Any]] = {
-    "weclip": {"crop_visibility": "image", "rfm_start": 99},
-    "weakclip": {"boundary_weight": 0.0, "tags_in_losses": "ignored"},
-    "excel": {"crop_visibility": "image", "lvc_start": 99, "self_training_start": None},
-    "weclip_plus": {"crop_visibility": "image", "self_training_start": None},
-}
-"""Options with which the weak loss takes its labels as they are."""
-PARTS = {
-    "weclip": {"segmentation", "affinity"},
-    "weakclip": {"seed", "auxiliary"},
-    "excel": {"segmentation", "affinity"},
-    "weclip_plus": {"segmentation", "affinity", "cross", "dice"},
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A method that also learns from the truth."""
+
+    options: Mapping[str, Any]
+    parts: Collection[str]
+    """Of the supervised loss."""
+    teacherless: Mapping[str, Any]
+    """Options with which the weak loss takes its labels as they are."""
+    weak: Mapping[str, Any]
+    """Options of the weak teacher, which the supervised loss does not read."""
+
+
+METHODS = {
+    "weclip": Bound(
+        {"width": 16},
+        {"segmentation", "affinity"},
+        {"crop_visibility": "image", "rfm_start": 99},
+        {"rfm_start": 0},
+    ),
+    "weakclip": Bound(
+        {"width": 16, "channels": 16, "heads": 2},
+        {"seed", "auxiliary"},
+        {"boundary_weight": 0.0, "tags_in_losses": "ignored"},
+        {"tags_in_losses": "masked", "boundary_weight": 9.0},
+    ),
+    "excel": Bound(
+        {"width": 16},
+        {"segmentation", "affinity"},
+        {"crop_visibility": "image", "lvc_start": 99, "self_training_start": None},
+        {"lvc_start": 0, "self_training_start": 0},
+    ),
+    "weclip_plus": Bound(
+        {"width": 16},
+        {"segmentation", "affinity", "cross", "dice"},
+        {"crop_visibility": "image", "self_training_start": None},
+        {"self_training_start": 0, "source_gate": "none", "rfm_blocks": 2},
+    ),
 }
 
 
@@ -69,7 +92,7 @@ def truth(chain: Chain) -> Path:
 
 
 def configured(chain: Chain, method: str, supervision: str = "masks", **options: Any) -> Config:
-    refine = {"method": method, method: OPTIONS[method] | options}
+    refine = {"method": method, method: {**METHODS[method].options, **options}}
     infer = {"scales": [1.0]}
     return chain.config(supervision=supervision, refine=refine, infer=infer, dino=DINO)
 
@@ -97,7 +120,7 @@ def test_a_weak_run_gets_no_truth(chain: Chain, tmp_path: Path) -> None:
         write_truth(chain.manifest, (1, 1), tmp_path / "truth.h5", **arguments)
 
 
-@pytest.mark.parametrize("method", OPTIONS)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_loss_is_the_weak_one_with_the_truth_as_labels(
     chain: Chain, truth: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +128,7 @@ def test_the_loss_is_the_weak_one_with_the_truth_as_labels(
         monkeypatch.setattr(
             GradCamRefiner, "labels_from_cams", lambda self, batch, *_: batch.labels
         )
-    config = configured(chain, method, **TEACHERLESS[method])
+    config = configured(chain, method, **METHODS[method].teacherless)
     refiner = chain.refiner(config)
     refiner.train_mode(False)  # no dropout
     batch = first_batch(chain, config, refiner, truth)
@@ -113,7 +136,7 @@ def test_the_loss_is_the_weak_one_with_the_truth_as_labels(
     assert len(batch.classes) == 0  # neither CAMs nor tags
     losses = refiner.supervised_loss(batch)
     weak = refiner.loss(0, batch)
-    assert set(losses) == {"loss"} | PARTS[method]
+    assert set(losses) == {"loss", *METHODS[method].parts}
     for name, value in losses.items():
         torch.testing.assert_close(value, weak[name])
     shifted = CropBatch(**vars(batch) | {"labels": batch.labels.roll(32, -1)})
@@ -122,16 +145,10 @@ def test_the_loss_is_the_weak_one_with_the_truth_as_labels(
     assert all(other[name] != losses[name] for name in losses.keys() - {"cross"})
 
 
-@pytest.mark.parametrize("method", OPTIONS)
+@pytest.mark.parametrize("method", METHODS)
 def test_options_of_the_weak_teacher_change_nothing(chain: Chain, truth: Path, method: str) -> None:
-    weak = {
-        "weclip": {"rfm_start": 0},
-        "weakclip": {"tags_in_losses": "masked", "boundary_weight": 9.0},
-        "excel": {"lvc_start": 0, "self_training_start": 0},
-        "weclip_plus": {"self_training_start": 0, "source_gate": "none", "rfm_blocks": 2},
-    }
     values = []
-    for options in (TEACHERLESS[method], weak[method]):
+    for options in (METHODS[method].teacherless, METHODS[method].weak):
         config = configured(chain, method, **options)
         refiner = chain.refiner(config)
         refiner.train_mode(False)
@@ -152,7 +169,7 @@ def test_a_training_on_the_truth_is_labelled(chain: Chain, supervised: Path) -> 
     cost = json.loads((supervised.parent / "efficiency.json").read_text())
     assert cost["method"] == f"WeCLIP, {UPPER_BOUND}"
     with (supervised.parent / "loss.csv").open() as stream:
-        assert next(iter(csv.DictReader(stream))).keys() >= PARTS["weclip"]
+        assert next(iter(csv.DictReader(stream))).keys() >= set(METHODS["weclip"].parts)
     out = chain.predict(configured(chain, "weclip"), supervised, chain.folder / "val.h5")
     with Shard(out, kind="predictions") as shard:
         assert shard.provenance.supervision == "masks"

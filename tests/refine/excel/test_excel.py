@@ -38,6 +38,7 @@ class TestExcel(MethodTests):
         {"clip": {"keep_ratio": False, "input_size": 64}, "infer": {"scales": [1.0, 0.7, 1.5]}},
     )
     step = EXCEL["lvc_start"]
+    resized = option("excel", width=32)
     options = (
         (option("excel", crop_visibility="image", lvc_start=9), BOTH),
         (option("excel", ignore_band=None), BOTH),

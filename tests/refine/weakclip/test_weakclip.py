@@ -43,6 +43,7 @@ class TestWeakClip(MethodTests):
         for i in ({}, {"grid": "floored"}, {"window": 64, "stride": 40})
     )
     acting = PADDED
+    resized = option("weakclip", width=32)
     options = (
         (option("weakclip", tags_in_losses="ignored"), {"boundary"}),
         (option("weakclip", tags_in_losses="masked"), TERMS),

@@ -43,6 +43,7 @@ class TestWeClip(MethodTests):
     )))  # fmt: skip
     acting = PADDED
     step = WECLIP["rfm_start"]
+    resized = option("weclip", width=32)
     options = (
         (option("weclip", crop_visibility="image"), BOTH),
         (option("weclip", ignore_band=None), BOTH),

@@ -45,6 +45,7 @@ class TestWeClipPlus(MethodTests):
     inference = ({}, {"infer": {"grid": "floored"}}, {"infer": {"long_side": 72}})
     acting = overlay(PADDED, option("weclip_plus", self_training_confidence=0.115))
     step = 2
+    resized = option("weclip_plus", width=32)
     options = (
         (option("weclip_plus", crop_visibility="image"), CAM),
         (option("weclip_plus", ignore_band=None), CAM),
