@@ -414,7 +414,7 @@ def test_a_refiner_needs_its_checkpoint_alone(folder: Path, clip: Clip) -> None:
     for tags, problem in (((), "there is no tag to score"), (TAGS[:1] * 2, "a tag is named twice")):
         with pytest.raises(ValueError, match=problem):
             refiner.scores(PHOTO, np.array(tags))
-    with pytest.raises(WsssError, match="is no refiner's checkpoint"):
+    with pytest.raises(WsssError, match=r"but a segmenter's; wsss\.load_segmenter reads it"):
         wsss.load_refiner(folder / "segmenter.safetensors")
 
 
@@ -425,7 +425,7 @@ def test_a_segmenter_needs_its_checkpoint_alone(folder: Path) -> None:
     _check_predictor(segmenter, _stage_prediction(
         folder, "predict", predict.run, retrain=retrain, predict={"crf": True} | PREDICT
     ))  # fmt: skip
-    with pytest.raises(WsssError, match="holds no segmenter"):
+    with pytest.raises(WsssError, match="holds no segmenter but a refiner"):
         wsss.load_segmenter(folder / "refiner.safetensors")
 
 
@@ -473,6 +473,8 @@ def test_a_large_photo_is_labelled_in_stripes(
 
 def _check_predictor(predictor: Predictor, expected: dict[str, np.ndarray]) -> None:
     assert predictor.names == LABELS
+    assert repr(predictor).startswith(f"<{type(predictor).__name__} of {len(LABELS)} labels: back")
+    assert len(repr(predictor)) < 100
     assert np.array_equal(predictor.palette, voc_palette())
     for name in ("single", "multi"):
         multi = name == "multi"

@@ -64,3 +64,20 @@ def test_other_sections_do_not_reach_a_stage(stage: str) -> None:
         assert not name or name in values[section]
     arguments = STAGES[stage].arguments(job_of(stage, config).config(stage))
     assert set(arguments) == {key.rpartition(".")[2] for key in STAGES[stage].reads} | {"compute"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "unused"),
+    [
+        ("refine_predict", {"infer": {"crf": False}}),
+        ("predict", {"predict": {"crf": False}}),
+        ("predict", {"predict": {"crf_settings": {"iterations": 3}}}),
+    ],
+)
+def test_a_crf_that_does_not_run_reruns_nothing(stage: str, unused: dict[str, Any]) -> None:
+    def watched(sections: dict[str, Any], iterations: int) -> dict[str, Any]:
+        crf = {"masks": {"crf": {"iterations": iterations}}}
+        return STAGES[stage].watched(from_mapping(sections | crf))
+
+    assert watched({}, 5) != watched({}, 6)
+    assert watched(unused, 5) == watched(unused, 6)

@@ -278,10 +278,14 @@ def test_other_architecture_or_classes_are_refused(
     save(checkpoint, model, labels=("background", "dog", "boat", "tree"))
     with pytest.raises(ArtifactError, match="another class list"):
         predict(data, configure(), checkpoint, out)
-    provenance = Provenance(stage="refine_train", config={}, seed=0, code="", packages={})
-    save_checkpoint(checkpoint, model.state_dict(), provenance)
-    with pytest.raises(ArtifactError, match=r"holds no segmenter, .* \(4 facts differ\)"):
-        predict(data, configure(), checkpoint, out)
+    for stage, words in (
+        ("retrain", r"holds no segmenter, .* \(4 facts differ\)"),
+        ("refine_train", "holds no segmenter but a refiner; wsss.load_refiner reads it"),
+    ):
+        provenance = Provenance(stage=stage, config={}, seed=0, code="", packages={})
+        save_checkpoint(checkpoint, model.state_dict(), provenance)
+        with pytest.raises(ArtifactError, match=words):
+            predict(data, configure(), checkpoint, out)
     assert not out.exists()
 
 

@@ -35,6 +35,7 @@ from wsss.refine.load import from_checkpoint
 
 _LARGEST_BYTES = 64 << 20
 """Of the probabilities of all labels. A segmenter computes those of larger photos in stripes."""
+_SHOWN = 5
 _drawing = threading.Lock()
 """Torch's random numbers are those of the process."""
 
@@ -54,6 +55,11 @@ class Predictor:
     """The probabilities of a large photo in stripes; None: they are computed as a whole."""
     attention_bytes: Callable[[int, int], int] = field(default=lambda *_: 0, kw_only=True)
     """Memory for a segmenter's attention at a photo's height and width."""
+
+    def __repr__(self) -> str:
+        more = ", …" if len(self.names) > _SHOWN else ""
+        shown = ", ".join(self.names[:_SHOWN])
+        return f"<{type(self).__name__} of {len(self.names)} labels: {shown}{more}>"
 
     def probabilities(
         self, photo: Photo, *, multi_scale: bool = True
@@ -114,7 +120,7 @@ class Predictor:
         return self._stripes(image, multi_scale)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RefinerPredictor(Predictor):
     """A trained refiner, which also scores the tags of a photo."""
 

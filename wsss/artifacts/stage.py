@@ -137,7 +137,11 @@ class Stage:
 
 
 def _unused(values: Mapping[str, Any]) -> Iterator[str]:
-    """Keys that other values leave unused: encoders that neither CAMs nor networks read."""
+    """Keys that other values leave unused: encoders that neither CAMs nor networks read, a CRF."""
+    if "masks.crf" in values:  # of predictions: they may have no CRF, or one of their own
+        settings = values.get("infer") or values["predict"]
+        if not settings.crf or getattr(settings, "crf_settings", None):
+            yield "masks.crf"
     if "dino" in values:
         cams, refine = values["cams"], values.get("refine")
         if "dino" not in cams.other_encoders + (refine.other_encoders(cams) if refine else ()):

@@ -216,6 +216,11 @@ def from_checkpoint(
     """
     _, provenance = load_checkpoint(checkpoint)
     sections, facts = provenance.config, checkpoint_facts(checkpoint)
+    if provenance.stage == "retrain":
+        raise ArtifactError(
+            f"{checkpoint}: is no refiner's checkpoint but a segmenter's; wsss.load_segmenter "
+            "reads it"
+        )
     if "refine" not in sections or "classes" not in facts:
         raise ArtifactError(
             f"{checkpoint}: is no refiner's checkpoint, or of an older version; rerun refine-train"

@@ -227,10 +227,14 @@ def load_segmenter(checkpoint: Path, device: str = "auto", **settings: Any) -> S
         ArtifactError: the checkpoint is missing or damaged, or holds no segmenter.
         ValueError: the window does not suit the network.
     """
-    tensors, _ = load_checkpoint(checkpoint)
+    tensors, provenance = load_checkpoint(checkpoint)
     try:
         facts = SegmenterFacts.model_validate(checkpoint_facts(checkpoint) | settings)
     except ValidationError as error:
+        if provenance.stage.startswith("refine_"):
+            raise ArtifactError(
+                f"{checkpoint}: holds no segmenter but a refiner; wsss.load_refiner reads it"
+            ) from None
         raise ArtifactError(
             f"{checkpoint}: holds no segmenter, or one of another version ({error.error_count()} "
             "facts differ); run the stage retrain again"
