@@ -64,6 +64,20 @@ def failed_jobs():
     return [(job.rule.name, str(log)) for job in jobs for log in job.log]
 
 
+def result_pages():
+    """Where the result pages of a finished run are, a line each; of many the first ones."""
+    if {str(kind) for kind in workflow.output_settings.quiet or ()} & {
+        "all",
+        "progress",
+    }:
+        return ""
+    pages = sorted(
+        job.output.page for job in workflow.dag.jobs if job.rule.name == "page"
+    )
+    lines = [f"result page: {Path(page).absolute().as_uri()}" for page in pages[:5]]
+    return "\n".join(lines + [f"and {len(pages) - 5} more"] * (len(pages) > 5))
+
+
 def planned_seconds():
     """How long each job of this run may take, by its number."""
     jobs = workflow.dag.needrun_jobs()

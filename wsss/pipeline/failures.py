@@ -65,16 +65,16 @@ def explain_failure(
     return "\n\n".join(paragraphs) or _unexplained(engine_logs)
 
 
-def say_last(reasons: Sequence[str], folder: Path) -> None:
-    """Print the last lines of a run: why it failed, or that its disk is full.
+def say_last(paragraphs: Sequence[str], folder: Path) -> None:
+    """Print the last lines of a run: its pages, why it failed, or that its disk is full.
 
     On a full disk Snakemake may fail at its own files, and then calls no hook.
 
     Args:
-        reasons: what `explain_failure` said, if it was asked.
+        paragraphs: what `explain_failure` said, if it was asked, or where the pages are.
         folder: the working directory of the run.
     """
-    if text := "\n\n".join(reasons) or _full_disk(folder):
+    if text := "\n\n".join(paragraphs) or _full_disk(folder):
         print(f"\n{text}", file=sys.stderr)
 
 
