@@ -136,9 +136,9 @@ def test_the_launcher_starts_several_processes(folder: Path, tmp_path: Path) -> 
     """`wsss launch --processes 2 refine-train`, as the rules call it."""
     command = [sys.executable, "-m", "wsss", "launch", "--processes", "2"]
     cams, config = str(folder / "cams-train.h5"), tmp_path / "config.yaml"
-    refine = {"method": "weclip", "train": work.STEPS} | work.REFINERS["weclip"]
+    small = work.REFINERS["weclip"]["refine"] | {"method": "weclip", "train": work.STEPS}
     base = json.loads((folder / "chain.json").read_text())
-    config.write_text(json.dumps(base | {"refine": refine}))
+    config.write_text(json.dumps(base | {"refine": small}))
     paths = {"manifest": folder / "manifest", "out": tmp_path / "r.safetensors"}
     paths |= {"log": tmp_path / "r.csv", "work": tmp_path / "work", "cache": tmp_path / "cache"}
     options = [part for name, path in paths.items() for part in (f"--{name}", str(path))]

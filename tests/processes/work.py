@@ -32,16 +32,24 @@ from wsss.retrain.train import train as retrain
 
 STEPS = {"iterations": 2, "warmup": 1, "batch": 4, "checkpoint_every": 2, "crop": 64, "threads": 1}
 REFINERS: dict[str, dict[str, Any]] = {
-    "weclip": {"weclip": {"width": 16, "dropout": 0.0, "rfm_start": 0}},
-    "weakclip": {"weakclip": {"width": 16, "channels": 16, "dropout": 0.0, "drop_path": 0.0}},
-    "excel": {"excel": {"width": 16, "dropout": 0.0, "lvc_start": 0}},
+    "weclip": {"refine": {"weclip": {"width": 16, "dropout": 0.0, "rfm_start": 0}}},
+    "weakclip": {
+        "refine": {"weakclip": {"width": 16, "channels": 16, "dropout": 0.0, "drop_path": 0.0}}
+    },
+    "excel": {
+        "refine": {"excel": {"width": 16, "dropout": 0.0, "lvc_start": 0}},
+        "cams": {"source": "patch_text", "affinity": {"last_blocks": 6}},
+    },
     "weclip_plus": {
-        "weclip_plus": {
-            "width": 16,
-            "dropout": 0.0,
-            "self_training_start": 0,
-            "self_training_confidence": 0.1,
-        }
+        "refine": {
+            "weclip_plus": {
+                "width": 16,
+                "dropout": 0.0,
+                "self_training_start": 0,
+                "self_training_confidence": 0.1,
+            }
+        },
+        "dino": DINO,
     },
 }
 SEGMENTER = {"crop": 48, "batch": 4, "iterations": 2, "warmup": 1, "checkpoint_every": 2}
@@ -51,9 +59,7 @@ SEGMENTER["threads"] = 1
 def refiner(folder: Path, method: str, **changes: Any) -> Config:
     """A small refiner without dropout, whose random numbers differ between processes."""
     base = json.loads((folder / "chain.json").read_text())
-    options = {"refine": {"method": method, "train": STEPS, **REFINERS[method]}, "dino": DINO}
-    if method == "excel":
-        options["cams"] = {"source": "patch_text", "affinity": {"last_blocks": 6}}
+    options = overlay({"refine": {"method": method, "train": STEPS}}, REFINERS[method])
     return from_mapping(overlay(overlay(base, options), changes))
 
 

@@ -1,5 +1,6 @@
 """WeCLIP from photos to scores and predictions, on a few scenes of the demo with its small CLIP."""
 
+import copy
 import itertools
 import json
 import subprocess
@@ -58,6 +59,20 @@ class TestWeClip(MethodTests):
         ({"cams": {"affinity": {"kind": "feature"}}} | option("weclip", rfm_start=9), BOTH),
         ({"cams": {"affinity": {"kind": "dino"}}, "dino": SECTION}, BOTH),
     )
+
+
+def test_a_method_may_have_a_mean_teacher(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It moves after each step, and its frozen weights do not count as trained."""
+    steps: list[int] = []
+    monkeypatch.setattr(WeClip, "after_step", lambda self, step: steps.append(step))
+    chain.train(chain.config(), tmp_path)
+    assert steps == [*range(TRAIN["iterations"])]
+    refiner = chain.refiner(chain.config())
+    counts = refiner.parameter_counts()
+    refiner.trained.add_module("teacher", copy.deepcopy(refiner.trained).requires_grad_(False))
+    assert refiner.parameter_counts() == counts
 
 
 def test_scores_of_the_refined_cam(chain: Chain, checkpoint: Path, tmp_path: Path) -> None:
