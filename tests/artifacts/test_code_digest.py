@@ -337,3 +337,13 @@ def test_packages_are_those_that_the_code_imports(
 def test_unknown_module_is_an_error() -> None:
     with pytest.raises(ValueError, match="no such module"):
         code_digest(["wsss.nowhere"])
+
+
+def test_a_folder_without_init_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "_ROOT", tmp_path / "wsss")
+    (tmp_path / "wsss/refine/toy").mkdir(parents=True)
+    (tmp_path / "wsss/refine/__init__.py").touch()
+    with pytest.raises(ValueError, match=r"^wsss/refine/toy/__init__\.py is missing"):
+        code_digest(["wsss.refine.toy.method"])

@@ -1,5 +1,6 @@
 """Which run makes what several runs use."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,15 @@ def test_a_table_uses_the_runs_of_the_preset_itself(tmp_path: Path) -> None:
     changed = Runs(preset | {"seed": 3}, tables=[table])
     with pytest.raises(ConfigError, match=r"one\.yaml: needs the run results/demo-weclip"):
         changed.table_files(table)
+
+
+def test_a_table_with_errors_has_no_runs_and_the_others_have(tmp_path: Path) -> None:
+    good, wrong = _table(tmp_path, "good", {"name": "plain"}), _table(tmp_path, "wrong")
+    wrong.write_text(wrong.read_text() + "colour: red\n")
+    runs = Runs({"name": "mine"}, tables=[wrong, good])
+    assert set(runs.tables) == {"good"}
+    (problem,) = runs.invalid_tables.values()
+    assert re.search(r"wrong\.yaml: not a valid table\n(?s:.*)  colour: unknown key", problem)
 
 
 def test_a_run_cannot_be_inside_the_folder_of_another() -> None:

@@ -134,6 +134,20 @@ def test_the_reason_of_a_rerun_names_the_section(finished: Project) -> None:
     assert "code of" not in last
 
 
+def test_a_table_with_errors_stops_its_own_target_alone(finished: Project) -> None:
+    table = finished.root / "workflow/tables/wrong.yaml"
+    table.write_text("title: Wrong\ncolour: red\n")
+    try:
+        assert not finished.would_run("all")
+        asked = finished.snakemake("--dry-run", "table_wrong", check=False)
+    finally:
+        table.unlink()
+    assert asked.returncode
+    shown = asked.stdout + asked.stderr
+    assert re.search(r"error: .*wrong\.yaml: not a valid table", shown)
+    assert "Traceback" not in shown
+
+
 def test_editing_a_truth_png_scores_again(finished: Project) -> None:
     target = "results/tiny-photos/scores/blob.train.json"
     drawn = "results/tiny-data"

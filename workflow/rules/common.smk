@@ -282,7 +282,14 @@ def code(stage):
     """Digest of what the code of a stage does: a change reruns it."""
     if not runs_chosen_code(stage):
         return stage_code(stage, CONFIG)
-    return lambda wildcards: stage_code(stage, of_run(wildcards))
+
+    def digest(wildcards):
+        try:
+            return stage_code(stage, of_run(wildcards))
+        except ValueError as error:
+            stop(error)
+
+    return digest
 
 
 def job_file(stage, rows=None, files=None):

@@ -1,7 +1,20 @@
 # Tables of papers: measured and published numbers side by side, `snakemake table_voc12_main`.
 
 
-for name, path in TABLES.items():
+for name in RUNS.invalid_tables:
+
+    rule:
+        name:
+            f"table_{name}"
+        input:
+            lambda wildcards, name=name: stop(RUNS.invalid_tables[name]),
+        output:
+            [f"results/tables/{name}/{name}.{end}" for end in ("md", "csv", "html")],
+        localrule: True
+
+
+for name in RUNS.tables:
+    path = TABLES[name]
     described = load_table(path)
 
     rule:

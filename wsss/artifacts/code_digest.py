@@ -129,9 +129,7 @@ def imported_modules(modules: Iterable[str], *, through_registry: bool = True) -
     pending = list(modules)
     for name in pending:
         if name not in graph.modules:
-            raise ValueError(
-                f"{name}: no such module in {_PACKAGE}; a stage names a wrong entry module"
-            )
+            raise ValueError(_missing(name))
     reached: set[str] = set()
     while pending:
         name = pending.pop()
@@ -145,6 +143,15 @@ def imported_modules(modules: Iterable[str], *, through_registry: bool = True) -
         if parent:
             pending.append(parent)
     return reached
+
+
+def _missing(module: str) -> str:
+    """Why there is no such module: mostly a new folder that is no package yet."""
+    for folder in reversed(source_file(module).parents):
+        if _ROOT in folder.parents and folder.is_dir() and not (folder / "__init__.py").is_file():
+            missing = (folder / "__init__.py").relative_to(_ROOT.parent)
+            return f"{missing} is missing, so {module} is no module; write it"
+    return f"{module}: no such module in {_PACKAGE}; a stage names a wrong entry module"
 
 
 @functools.cache

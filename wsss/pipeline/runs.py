@@ -64,11 +64,11 @@ class Runs(Mapping[str, Run]):
         mapping: see `wsss.config.load.from_mapping`.
         where: where it came from, for messages.
         tables: files of tables whose runs belong to it as well; they take the section ``compute``.
+            One that is not valid is in `invalid_tables` and has no runs.
 
     Raises:
-        ConfigError: see `wsss.config.runs.expand_runs` and
-            `wsss.score.papers.runs.table_configs`; or the folder of a run would lie in that of
-            another; or a run needs held-out photos that a table has not.
+        ConfigError: see `wsss.config.runs.expand_runs`; or the folder of a run would lie in that
+            of another; or a run needs held-out photos that a table has not.
     """
 
     def __init__(
@@ -94,8 +94,13 @@ class Runs(Mapping[str, Run]):
         self.tables: dict[str, dict[str, str]] = {}
         """Of each table the folders of its runs, by the label of the row."""
         self._taken: dict[str, str] = {}
+        self.invalid_tables: dict[str, str] = {}
+        """What is wrong with each such table, by its name."""
         for path in tables:
-            self._add_table(path, mapping.get("compute", {}))
+            try:
+                self._add_table(path, table_configs(path, mapping.get("compute", {})))
+            except ConfigError as error:
+                self.invalid_tables[path.stem] = str(error)
 
     def _add_many(self, configs: Mapping[str, Config], axes: Sequence[str]) -> None:
         """The runs of a sweep, named runs, or those of a matrix with their shared parents."""
@@ -110,9 +115,9 @@ class Runs(Mapping[str, Run]):
                 self._runs.setdefault(f"{self.name}/{shared}", Run(named, produces, final=False))
         self._runs |= {f"{self.name}/{label}": Run(config) for label, config in configs.items()}
 
-    def _add_table(self, path: Path, compute: Mapping[str, Any]) -> None:
+    def _add_table(self, path: Path, configs: Mapping[str, Config]) -> None:
         self.tables[path.stem] = {}
-        for label, config in table_configs(path, compute).items():
+        for label, config in configs.items():
             name = config.name.replace(".", "/", 1)
             run = self._runs.setdefault(name, Run(config, final=False))
             self.tables[path.stem][label] = name
