@@ -1,4 +1,4 @@
-"""A manifest with other tags, held against its configuration and the given one."""
+"""A manifest with other tags, compared with its configuration and the given one."""
 
 from pathlib import Path
 from typing import Any

@@ -87,7 +87,7 @@ def _remedy(photo: np.ndarray) -> str:
     if photo.ndim == 3 and photo.shape[0] == 3:
         return "; of [3, height, width] it is photo.transpose(1, 2, 0)"
     if photo.dtype == np.uint8 and (photo.ndim == 2 or photo.shape[2:] in {(2,), (4,)}):
-        return "; PIL.Image.fromarray(photo) is taken, too"
+        return "; pass PIL.Image.fromarray(photo)"
     return ""
 
 

@@ -21,7 +21,7 @@ _HELD = frozenset({errno.EACCES, errno.EAGAIN})
 
 
 @contextmanager
-def exclusive_lock(folder: Path, *, wait: bool = False, place: str = "") -> Iterator[None]:
+def exclusive_lock(folder: Path, *, wait: bool = False, label: str = "") -> Iterator[None]:
     """Lock a folder, which is created; the lock ends with the process, however that ends.
 
     A POSIX record lock: data workers that are forked do not inherit it, so a training that was
@@ -30,7 +30,7 @@ def exclusive_lock(folder: Path, *, wait: bool = False, place: str = "") -> Iter
     Args:
         folder: the work folder of a training, or a folder that trainings share.
         wait: until no other process holds it.
-        place: how the message names the folder; empty: by its path.
+        label: how the message names the folder; empty: by its path.
 
     Raises:
         ArtifactError: another process holds it, without ``wait``.
@@ -42,7 +42,7 @@ def exclusive_lock(folder: Path, *, wait: bool = False, place: str = "") -> Iter
         stream = path.open("a+", encoding="utf-8")
     with stream:
         try:
-            _lock(place or str(folder), stream, wait)
+            _lock(label or str(folder), stream, wait)
         except OSError:
             pass  # a file system without locks
         else:
@@ -53,7 +53,7 @@ def exclusive_lock(folder: Path, *, wait: bool = False, place: str = "") -> Iter
         yield
 
 
-def _lock(place: str, stream: TextIO, wait: bool) -> None:
+def _lock(label: str, stream: TextIO, wait: bool) -> None:
     try:
         fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return
@@ -64,8 +64,8 @@ def _lock(place: str, stream: TextIO, wait: bool) -> None:
     holder = stream.read().strip() or "unknown"
     if not wait:
         raise ArtifactError(
-            f"{place}: another process works there ({holder}); wait for it, stop it, or choose "
+            f"{label}: another process works there ({holder}); wait for it, stop it, or choose "
             "another folder"
         )
-    _log.info("%s: waiting for %s, which writes there", place, holder)
+    _log.info("%s: waiting for %s, which writes there", label, holder)
     fcntl.lockf(stream, fcntl.LOCK_EX)

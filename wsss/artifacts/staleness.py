@@ -1,4 +1,4 @@
-"""How an artifact was made, held against how it would be made now."""
+"""How an artifact was made, compared with how it would be made now."""
 
 from __future__ import annotations
 

@@ -72,9 +72,9 @@ def check_photo_folder(config: Config, where: str) -> None:
 
 def _is_among(root: Path, folder: Path) -> bool:
     """Whether photos would be looked for in a folder."""
-    place, results = folder.resolve(), RESULTS.resolve()
-    return place.is_relative_to(root.resolve()) and (
-        not place.is_relative_to(results) or root.resolve().is_relative_to(results)
+    folder, results = folder.resolve(), RESULTS.resolve()
+    return folder.is_relative_to(root.resolve()) and (
+        not folder.is_relative_to(results) or root.resolve().is_relative_to(results)
     )
 
 

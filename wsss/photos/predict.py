@@ -165,7 +165,7 @@ def _predict(
             yield from ordered_map(write, labelled, threads=2)
 
     by_id = dict(unchanged)
-    with exclusive_lock((out / RECORD).parent, place=f"--out {out}"):
+    with exclusive_lock((out / RECORD).parent, label=f"--out {out}"):
         tree.begin()
         tracked = track(entries(), total=len(todo), description="Segmenting photos")
         for sample, result in zip(todo, tracked, strict=True):

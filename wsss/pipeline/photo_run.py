@@ -67,11 +67,11 @@ class PhotoRun:
         Raises:
             ArtifactError: another process writes to the folder.
         """
-        place = f"--out {self.out}"
-        with exclusive_lock(self.out / ".snakemake", place=place):
+        label = f"--out {self.out}"
+        with exclusive_lock(self.out / ".snakemake", label=label):
             if engine_runs(self.out):  # by another command, or its `wsss photos` was killed
                 raise ArtifactError(
-                    f"{place}: an engine works there; wait for it, stop it, or choose another "
+                    f"{label}: an engine works there; wait for it, stop it, or choose another "
                     "folder"
                 )
             self._write_config(self.out)

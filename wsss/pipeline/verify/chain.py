@@ -1,4 +1,4 @@
-"""Manifest, shards, masks and trainings, held against configuration, code and inputs."""
+"""Manifest, shards, masks and trainings, compared with configuration, code and inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PNGs of label maps, held against the shard that they come from."""
+"""PNGs of label maps, compared with the shard that they come from."""
 
 from __future__ import annotations
 

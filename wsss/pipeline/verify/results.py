@@ -1,4 +1,4 @@
-"""Records, tables and pictures, held against what they were made from."""
+"""Records, tables and pictures, compared with what they were made from."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def verify(runs: Runs, name: str, *, quick: bool = False) -> Findings:
     """Hold what lies in the folder of a run against what would be made now.
 
     Each artifact that the run consists of, in its folder or in that of the run that makes it for
-    several, is held against the configuration, the code, the package versions and the content of
+    several, is compared with the configuration, the code, the package versions and the content of
     what it was made from. Paths are relative to the working folder, as for the workflow.
 
     Args:
