@@ -81,13 +81,17 @@ def test_another_seed_is_refused_where_one_was_drawn(run: Run, tmp_path: Path) -
         run.score("masks", [shard], tmp_path / "s.json", config=_config(run, refine=refine))
 
 
-def test_other_weights_under_the_same_name_are_refused(run: Run, tmp_path: Path) -> None:
-    weights = tmp_path / "clip.safetensors"
-    weights.write_bytes(b"one")
-    config = _config(run, clip={"pretrained": str(weights)})
+@pytest.mark.parametrize("key", ["clip.pretrained", "cams.patch_text.tse.knowledge"])
+def test_another_file_under_the_same_name_is_refused(run: Run, tmp_path: Path, key: str) -> None:
+    file = tmp_path / "file.json"
+    file.write_bytes(b"one")
+    sections: Any = str(file)
+    for name in reversed(key.split(".")):
+        sections = {name: sections}
+    config = _config(run, **sections)
     shard = _masks(run, _made(run, "masks", config, _made(run, "cams", config)))
-    weights.write_bytes(b"two")
-    with pytest.raises(ProductError, match=r"another file as clip\.pretrained"):
+    file.write_bytes(b"two")
+    with pytest.raises(ProductError, match=f"another file as {key}"):
         run.score("masks", [shard], tmp_path / "s.json", config=config)
 
 

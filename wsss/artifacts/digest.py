@@ -17,6 +17,11 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def digest_files(paths: Mapping[str, Path]) -> str:
+    """The sha256 of the contents of files by name; one that is not there counts as empty."""
+    return digest_json({k: digest_file(p) if p.is_file() else "" for k, p in paths.items()})
+
+
 def digest_json(value: Any) -> str:
     """The sha256 of a JSON-like value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)

@@ -34,9 +34,9 @@ BROUGHT_BY: Final = MappingProxyType({
 """Those that such a package runs."""
 _FILES = (
     *("clip.model", "clip.pretrained", "dino.model", "dino.pretrained"),
-    *("refine.checkpoint", "retrain.init"),
+    *("refine.checkpoint", "retrain.init", "cams.patch_text.tse.knowledge"),
 )
-"""Keys that may name a weight file on this machine."""
+"""Keys that may name a file on this machine: weights, or descriptions of classes."""
 _COMMON = ("manifest", "class_list")
 """Inputs that the stages of a run share."""
 _ATTESTS = ("files", "outputs", "device", "learned", "upstream")
@@ -134,8 +134,11 @@ def weight_files(config: Mapping[str, Any]) -> dict[str, str]:
     """Digests of the weight files that some sections or single keys name, by key."""
     digests = {}
     for key in _FILES:
-        section, _, name = key.partition(".")
-        text = config.get(key) or config.get(section, {}).get(name)
+        section, *names = key.split(".")
+        value = config.get(section, {})
+        for name in names:
+            value = value.get(name) or {}
+        text = config.get(key) or value
         if text and os.path.isfile(path := expand_path(text)):
             status = path.stat()
             digests[key] = _digest_once(path, status.st_size, status.st_mtime_ns)

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wsss.artifacts.digest import digest_json
+from wsss.artifacts.digest import digest_files, digest_json
 from wsss.artifacts.item_cache import write_items
 from wsss.artifacts.shard import Item
 from wsss.artifacts.stage import STAGES
 from wsss.cams.clip_sources import ClipSource
-from wsss.cams.external.source import ExternalSource
+from wsss.cams.external.source import ExternalSource, seed_files
 from wsss.cams.maps import CamMaps
 from wsss.cams.other_features import load_dino
 from wsss.cams.patch_affinity import check_compares_texts
@@ -73,11 +73,14 @@ def run(
     # Only the first part reports seeds of images that are not in the run.
     ids = {sample.id for sample in manifest} if shard[0] == 1 else None
     source = make_source(classes, cache, ids, **values, compute=compute)
+    inputs = manifest_digests(manifest_dir)
+    if cams.source == "external":
+        inputs["external"] = digest_files(seed_files(cams.external, samples))
     provenance = STAGES["cams"].provenance(
         values,
         modules=map(encoder_module, cams.other_encoders),
         weights=source.weights,
-        inputs=manifest_digests(manifest_dir),
+        inputs=inputs,
     )
     stage_key = provenance.key()
     keys = {

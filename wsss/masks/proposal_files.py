@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from wsss.config.safe_yaml import read_bytes
@@ -23,6 +23,11 @@ _FORM = "[{segmentation: {size: [height, width], counts}, …}, …]"
 def proposal_path(folder: Path, image: str) -> Path:
     """The file of an image id."""
     return item_path(folder, image, ".json")
+
+
+def proposal_files(folder: Path, images: Iterable[str]) -> dict[str, Path]:
+    """The file of each image; it need not be there."""
+    return {image: proposal_path(folder, image) for image in images}
 
 
 def check_files(folder: Path, samples: Sequence[Sample | Candidate]) -> None:

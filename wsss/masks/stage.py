@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.digest import digest_file, digest_files, digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Shard
 from wsss.artifacts.stage import STAGES
@@ -18,7 +18,7 @@ from wsss.config.paths import expand_path
 from wsss.data.manifest import Sample
 from wsss.data.manifest_folder import load, manifest_digests
 from wsss.masks.make import MaskTask, make_mask
-from wsss.masks.proposal_files import check_files, proposal_path
+from wsss.masks.proposal_files import check_files, proposal_files, proposal_path
 from wsss.masks.samples import samples_of
 from wsss.masks.store import write_products
 
@@ -66,16 +66,18 @@ def run(
             raise ArtifactError(
                 f"{scores}: holds {shard.kind!r}, expected 'scores', or 'cams' without a refiner"
             )
-        provenance = STAGES["masks"].provenance(
-            {"supervision": supervision, "max_pixels": max_pixels, "masks": masks},
-            weights=shard.provenance.weights,
-            inputs={"scores": shard.content, **manifest_digests(manifest_dir)},
-            sources={scores: shard.provenance},
-        )
         samples = samples_of(manifest, shard)
+        inputs = {"scores": shard.content, **manifest_digests(manifest_dir)}
         folder = expand_path(masks.proposals.path) if masks.refine == "sam" else None
         if folder is not None:
             check_files(folder, samples)
+            inputs["proposals"] = digest_files(proposal_files(folder, shard.ids))
+        provenance = STAGES["masks"].provenance(
+            {"supervision": supervision, "max_pixels": max_pixels, "masks": masks},
+            weights=shard.provenance.weights,
+            inputs=inputs,
+            sources={scores: shard.provenance},
+        )
         write_products(
             out,
             png,

@@ -28,7 +28,7 @@ from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import TextBank
 from wsss.compute.packed_rows import to_device
 from wsss.compute.threads import one_thread_each, ordered_map
-from wsss.config.cams import CamsConfig
+from wsss.config.cams import CamsConfig, ExternalConfig
 from wsss.config.paths import expand_path
 from wsss.data.manifest import Sample
 
@@ -36,6 +36,12 @@ _SHOWN = 5
 _log = logging.getLogger(__name__)
 _Loaded = tuple[Sample, ExternalCams, Float[Tensor, "3 height width"] | None]
 """An image with its seeds, and its pixels where the encoder needs them."""
+
+
+def seed_files(external: ExternalConfig, images: Iterable[str]) -> dict[str, Path]:
+    """The seed file of each image; it need not be there."""
+    folder = expand_path(external.path)
+    return {image: folder / f"{image}.{external.layout}" for image in images}
 
 
 class ExternalSource:
@@ -95,7 +101,7 @@ class ExternalSource:
             yield from ordered_map(lambda s: self._maps(self._load(s)), samples, threads=threads)
 
     def _path(self, sample: Sample) -> Path:
-        return self._folder / f"{sample.id}.{self._settings.layout}"
+        return seed_files(self._settings, [sample.id])[sample.id]
 
     def _read(self, sample: Sample) -> ExternalCams:
         return read_external_cams(

@@ -148,13 +148,11 @@ class Chain:
                 if source in self.contents:
                     name = "scores" if product == "masks" else f"cams/{source.name}"
                     inputs[name] = self.contents[source]
-            yield from self.expected.differences(
-                shard.provenance,
-                PRODUCTS[product].stage,
-                run,
-                inputs=inputs,
-                weights=self._weights(sources),
-            )
+            if not self.quick:
+                inputs |= self.expected.files_of_others(product, run, shard.ids)
+            stored, stage = shard.provenance, PRODUCTS[product].stage
+            weights = self._weights(sources)
+            yield from self.expected.differences(stored, stage, run, inputs=inputs, weights=weights)
             if manifest in self.manifests:
                 count = self.runs[run].config.shards
                 listed = self.manifests[manifest].split(split).shard(part, count)
@@ -222,7 +220,10 @@ class Chain:
                 if not self.quick:
                     for _ in shard:
                         pass
-            inputs = self.digests.get(manifest, {})
+            inputs = dict(self.digests.get(manifest, {}))
+            if not self.quick and (listed := self.manifests.get(manifest)):
+                images = [sample.id for sample in listed.split("train")]
+                inputs |= self.expected.files_of_others("corrected_masks", run, images)
             yield from self.expected.differences(stored, "corrected_masks", run, inputs=inputs)
 
         self.findings.check(path, "corrected_masks", reasons, [manifest / MANIFEST])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+from wsss.artifacts.digest import digest_files
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.stage import STAGES
 from wsss.artifacts.staleness import digest_differences, seed_difference, setting_differences
+from wsss.cams.external.source import seed_files
+from wsss.config.paths import expand_path
+from wsss.masks.proposal_files import proposal_files
 from wsss.pipeline.runs import Runs
 from wsss.pipeline.stages import entry_modules
+from wsss.score.inputs import corrections_digest
 
 
 class Expected:
@@ -24,6 +29,24 @@ class Expected:
         declared = STAGES[stage]
         modules = entry_modules(stage, config)
         return declared.provenance(declared.select(config), modules=modules)
+
+    def files_of_others(self, product: str, run: str, images: Iterable[str]) -> dict[str, str]:
+        """Digests of files that no stage wrote and a product is made from, as its inputs have them.
+
+        Those of a manifest are in its provenance; weights and descriptions count as settings.
+
+        Args:
+            images: ids of those in the product; of corrected masks, all that may have one.
+        """
+        config = self._runs[run].config
+        if product == "cams" and config.cams.source == "external":
+            return {"external": digest_files(seed_files(config.cams.external, images))}
+        if product == "masks" and config.masks.refine == "sam":
+            folder = expand_path(config.masks.proposals.path)
+            return {"proposals": digest_files(proposal_files(folder, images))}
+        if product == "corrected_masks":
+            return {"truth": corrections_digest(config.retrain.corrected, images)}
+        return {}
 
     def differences(
         self,
