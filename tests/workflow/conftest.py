@@ -105,7 +105,10 @@ def jobs(dry: str) -> Counter[str]:
 
 
 def copy_project(target: Path) -> Project:
-    """Copy what the workflow needs, bytecode too; data and results stay behind."""
+    """Copy what the workflow needs, bytecode too; data and results stay behind.
+
+    So do tables of papers: each engine reads all of their runs, however few jobs it has.
+    """
     ignore = shutil.ignore_patterns("*.opt-*", "*.pyc.*", ".*")  # of shape checks, being written
     for name in ("wsss", "workflow"):
         shutil.copytree(ROOT / name, target / name, ignore=ignore)
@@ -113,6 +116,8 @@ def copy_project(target: Path) -> Project:
     (target / "profiles").symlink_to((ROOT / "profiles").readlink())
     for name in ("Snakefile", "config.yaml"):
         shutil.copy(ROOT / name, target / name)
+    for table in (target / "workflow/tables").iterdir():
+        table.unlink()
     project = Project(target)
     project.configure()
     return project
@@ -128,6 +133,18 @@ def truth_out_of_reach(project: Project) -> Iterator[None]:
         yield
     finally:
         aside.rename(truth)
+
+
+@contextmanager
+def tables_of_papers(project: Project) -> Iterator[None]:
+    """With all tables there, as in a clone."""
+    folder = project.root / "workflow/tables"
+    shutil.copytree(ROOT / "workflow/tables", folder, dirs_exist_ok=True)
+    try:
+        yield
+    finally:
+        for table in folder.iterdir():
+            table.unlink()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.workflow.conftest import ROOT, RUN, Project
+from tests.workflow.conftest import ROOT, RUN, Project, tables_of_papers
 from tests.workflow.engines import engines
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -49,7 +49,8 @@ def test_make_has_the_targets() -> None:
 @pytest.mark.workflow
 @pytest.mark.parametrize("words", of("snakemake"), ids=" ".join)
 def test_snakemake_finds_what_to_run(finished: Project, words: list[str]) -> None:
-    done = engines().run([*words[1:], "--dry-run"], cwd=finished.root, env=os.environ)
+    with tables_of_papers(finished):
+        done = engines().run([*words[1:], "--dry-run"], cwd=finished.root, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert "Job stats:" in done.stdout + done.stderr
 

@@ -156,7 +156,7 @@ def _no_internals(lines: list[str]) -> None:
 def test_a_run_that_fails(project: Project) -> None:
     with (project.root / "photos/tags.csv").open("a") as stream:
         stream.writelines(f"nothere{n}.jpg,cat\n" for n in range(6))  # five would not stop it
-    code, lines = Terminal(project).end()
+    code, lines = Terminal(project, forks=True).end()
     assert code == 1
     *above, title, message = lines
     assert title == "ingest failed; log: results/photos/logs/ingest.log"
@@ -170,7 +170,7 @@ def test_a_run_that_fails(project: Project) -> None:
     )
 
     shutil.rmtree(project.root / "photos")
-    code, lines = Terminal(project).end()
+    code, lines = Terminal(project, forks=True).end()
     assert code == 1
     assert lines[-1] == "error: data.root: photos: no such folder"
     _no_internals(lines)
@@ -237,7 +237,7 @@ def test_a_killed_engine_needs_the_same_command_again(project: Project) -> None:
     os.close(file)
     assert code == -signal.SIGKILL
     assert list(project.root.glob(".snakemake/locks/*"))
-    code, lines = Terminal(project, target).end()
+    code, lines = Terminal(project, target, forks=True).end()
     assert code == 0, lines
     assert "An engine was killed here; its lock is removed." in lines
     assert "cat" in (project.root / MANIFEST / "classes.json").read_text()
@@ -305,7 +305,7 @@ def test_progress_without_a_terminal(finished: Project) -> None:
 def test_progress_on_a_terminal(finished: Project, tmp_path: Path) -> None:
     project = Project(tmp_path / "copy")
     shutil.copytree(finished.root, project.root, symlinks=True)
-    training = CONFIG["retrain"] | {"iterations": 300, "checkpoint_every": 300}
+    training = CONFIG["retrain"] | {"iterations": 200, "checkpoint_every": 200}
     project.configure(retrain=training)
     target = f"results/{RUN}/segmenter/weights.safetensors"
     run = Terminal(project, "--configfile", "tiny.yaml", "--", target, forks=True)
@@ -313,12 +313,12 @@ def test_progress_on_a_terminal(finished: Project, tmp_path: Path) -> None:
     assert code == 0, lines
     frames = _without_cursor(run.text)
     steps = re.findall(
-        r"Training the segmenter: retrain (\d+)/300, loss \d+\.\d+, \d+ s left", frames
+        r"Training the segmenter: retrain (\d+)/200, loss \d+\.\d+, \d+ s left", frames
     )
     assert len(set(steps)) > 1, frames
     assert list(map(int, steps)) == sorted(map(int, steps))
     done = re.search(
-        r"\[100 %\] Training the segmenter: retrain 300/300, loss \S+, done in ", frames
+        r"\[100 %\] Training the segmenter: retrain 200/200, loss \S+, done in ", frames
     )
     assert done
     percentages = _percentages(frames[: done.end()].splitlines())
@@ -327,7 +327,7 @@ def test_progress_on_a_terminal(finished: Project, tmp_path: Path) -> None:
     hidden, shown = (run.text.count(f"\x1b[?25{end}") for end in "lh")
     assert 0 < hidden <= shown  # the cursor is always there, also after a kill
     log = (project.results / "logs/retrain.log").read_text()
-    assert "retrain: 300/300, loss " in log
+    assert "retrain: 200/200, loss " in log
     assert "Finished jobid" not in frames
 
 
@@ -339,14 +339,15 @@ def test_quiet_is_quiet(finished: Project) -> None:
 
 
 def test_a_configuration_that_is_not_there(project: Project) -> None:
-    code, lines = Terminal(project, "--configfile", "workflow/presets/voc.yaml", "table").end()
+    arguments = ("--configfile", "workflow/presets/voc.yaml", "table")
+    code, lines = Terminal(project, *arguments, forks=True).end()
     assert code == 1
     assert lines[-1].startswith("error: workflow/presets/voc.yaml: no such configuration file; ")
     _no_internals(lines)
 
 
 def test_a_misspelt_key(project: Project) -> None:
-    code, lines = Terminal(project, "--config", "retrian={lr: 1}").end()
+    code, lines = Terminal(project, "--config", "retrian={lr: 1}", forks=True).end()
     assert code == 1
     assert lines[-2].endswith(": not a valid configuration")
     assert lines[-1] == "  retrian: unknown key; did you mean retrain?"

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from wsss.compute.planned_gpus import PLANNED_GPUS
-from wsss.compute.shards import IMAGES_PER_PART
 
 from .conftest import RUN, Project, copy_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
-_PHOTOS = IMAGES_PER_PART + 1  # two parts on a CPU, one on a GPU
+_PHOTOS = 7  # two parts on a CPU, one on a GPU: in this copy of the project a part has few
+_LIMIT = "IMAGES_PER_PART: Final = {}\n"
 _CAMS = Path(f"results/{RUN}/cams/train")
 _CLUSTER = ("--executor", "cluster-generic", "--latency-wait", "5", "--jobs", "1")
 _GPU = ("--set-resources", "cams:gpu=1")
@@ -22,8 +22,12 @@ _GPU = ("--set-resources", "cams:gpu=1")
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project of many tiny photos in a folder."""
+    """A project of more tiny photos in a folder than a part has."""
     project = copy_project(tmp_path_factory.mktemp("shards"))
+    source = project.root / "wsss/compute/shards.py"
+    text = source.read_text()
+    assert _LIMIT.format(670) in text
+    source.write_text(text.replace(_LIMIT.format(670), _LIMIT.format(_PHOTOS - 1)))
     photos = project.root / "photos"
     photos.mkdir()
     rows = ["image,tags"]
