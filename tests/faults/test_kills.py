@@ -1,7 +1,7 @@
 """`kill -9` at random moments of every command that writes.
 
 `WSSS_KILLS` is their number over all kinds: the figure in docs/results/faults.md. By default
-one kill of every second kind.
+one kill for each way of writing.
 """
 
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from .chain import CHAIN, Kind, digests, output_folder
+from .chain import CHAIN, WAYS, Kind, digests, output_folder
 from .conftest import Undisturbed
 
 pytestmark = pytest.mark.slow
-KINDS = CHAIN if "WSSS_KILLS" in os.environ else CHAIN[::2]
+KINDS = CHAIN if "WSSS_KILLS" in os.environ else WAYS
 KILLS = int(os.environ.get("WSSS_KILLS", str(len(KINDS))))
 _IN_A_ROW = 3  # kills of the same work before it is finished
 

@@ -20,7 +20,7 @@ def large_photos(folder: Path) -> None:
     """Photos that take a while each."""
     draw_photos(folder, {f"in/{index}": index for index in range(_COUNT)})
     for path in folder.rglob("*.jpg"):
-        Image.open(path).resize((2400, 1800)).save(path)
+        Image.open(path).resize((1200, 900)).save(path)
 
 
 def masks(out: Path) -> dict[str, int]:

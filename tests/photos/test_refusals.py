@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.photos.test_photo_run import CLIP, draw_photos, run, write_tags
+from tests.hostile.harness import wsss
+from tests.photos.test_photo_run import CLIP, draw_photos, write_tags
 from wsss.artifacts.exclusive_lock import exclusive_lock
 from wsss.cli.app import app
 from wsss.config.paths import expand_path
@@ -21,18 +22,19 @@ Refusal = Callable[..., str]
 
 
 @pytest.fixture
-def refusal(tmp_path: Path) -> Refusal:
+def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refusal:
     """Runs a command next to a folder ``p`` of two photos with tags; what its one message says."""
     write_tags(tmp_path / "p", draw_photos(tmp_path / "p", {"a": 0, "b": 1}))
+    monkeypatch.chdir(tmp_path)
 
     def run_refused(*command: str) -> str:
         before = set(tmp_path.rglob("*"))
-        done = run(tmp_path, *command, check=False)
-        assert done.returncode == 1, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
+        done = wsss(*command)
+        done.refused()
         assert set(tmp_path.rglob("*")) == before
-        assert done.stderr.startswith("error: ")
-        return done.stderr.removeprefix("error: ").strip()
+        said, _, message = f"\n{done.text}".partition("\nerror: ")
+        assert "error" not in said
+        return message.strip()
 
     return run_refused
 
@@ -40,7 +42,7 @@ def refusal(tmp_path: Path) -> Refusal:
 @pytest.mark.parametrize("cores", ["0", "-1", "abc", "1.5", ""])
 @pytest.mark.parametrize("dry", [("--dry-run",), ()])
 def test_numbers_of_cores(refusal: Refusal, cores: str, dry: tuple[str, ...]) -> None:
-    message = refusal("wsss", "photos", "p", *CLIP, f"--cores={cores}", *dry)
+    message = refusal("photos", "p", *CLIP, f"--cores={cores}", *dry)
     assert message == f"--cores: found {cores or 'nothing'}, expected a positive number or all"
 
 
@@ -73,7 +75,7 @@ def test_results_to_which_another_process_writes(refusal: Refusal, tmp_path: Pat
     begun(tmp_path / "p-masks", tmp_path / "p")
     before = (tmp_path / "p-masks/config.yaml").read_bytes()
     with exclusive_lock(tmp_path / "p-masks/.snakemake"):
-        message = refusal("wsss", "photos", "p", *CLIP, "--recipe", "best")
+        message = refusal("photos", "p", *CLIP, "--recipe", "best")
     assert message.startswith(f"--out p-masks: another process works there (process {os.getpid()} ")
     assert message.endswith("; wait for it, stop it, or choose another folder")
     assert (tmp_path / "p-masks/config.yaml").read_bytes() == before
@@ -101,11 +103,11 @@ def test_results_of_another_folder_of_photos(refusal: Refusal, tmp_path: Path) -
         f"--out q-masks: holds the results of other photos, those in {tmp_path}/q; choose another "
         "folder"
     )
-    command = ("wsss", "photos", "p", "--out", "q-masks", *CLIP)
+    command = ("photos", "p", "--out", "q-masks", *CLIP)
     assert refusal(*command) == refusal(*command, "--dry-run") == expected
     # Two folders of one name have results of one name, too.
     write_tags(tmp_path / "other/q", draw_photos(tmp_path / "other/q", {"a": 3}))
-    assert refusal("wsss", "photos", "other/q", *CLIP) == expected
+    assert refusal("photos", "other/q", *CLIP) == expected
 
 
 def test_results_of_photos_that_were_moved_or_are_spelt_another_way(tmp_path: Path) -> None:
@@ -125,12 +127,12 @@ def test_a_model_config_without_its_weights(refusal: Refusal) -> None:
     expected = "is a model config, so --weights must name a weight file (found 'openai')"
     for command in (("photos", "p"), ("photos", "p", "--dry-run", "--weights", "openai"),
                     ("tags", "suggest", "p", "--words", "a,b", "--out", "new.csv")):  # fmt: skip
-        message = refusal("wsss", *command, *CLIP[:2])
+        message = refusal(*command, *CLIP[:2])
         assert message == f"--clip {expand_path(CLIP[1])} {expected}"
 
 
 def test_weights_without_their_model(refusal: Refusal) -> None:
-    message = refusal("wsss", "photos", "p", *CLIP[2:], "--dry-run")
+    message = refusal("photos", "p", *CLIP[2:], "--dry-run")
     assert ".safetensors into ViT-B-16-quickgelu: the weights do not fit: lacks " in message
     assert message.endswith("; clip.model (--clip) must name the model of these weights")
 
@@ -154,7 +156,7 @@ def test_values_of_a_configuration_file(
     (tmp_path / "more.yaml").write_text(text)
     expected = f"--config: {message}".format(folder=tmp_path)
     for dry in ((), ("--dry-run",)):
-        assert refusal("wsss", "photos", "p", "-c", "more.yaml", *CLIP, *dry) == expected
+        assert refusal("photos", "p", "-c", "more.yaml", *CLIP, *dry) == expected
 
 
 def test_values_that_the_command_has_itself(
@@ -173,7 +175,7 @@ def test_values_that_the_command_has_itself(
 def test_faults_of_configuration_files_name_them(refusal: Refusal, tmp_path: Path) -> None:
     (tmp_path / "fine.yaml").write_text("clip: {long_side: null}")
     (tmp_path / "key.yaml").write_text("mask: {}")
-    command = ("wsss", "photos", "p", *CLIP, "--config", "fine.yaml", "--config")
+    command = ("photos", "p", *CLIP, "--config", "fine.yaml", "--config")
     message = refusal(*command, "key.yaml")
     assert message.startswith("fine.yaml, key.yaml: not a valid configuration\n")
     assert "mask: unknown key; did you mean masks?" in message
@@ -194,5 +196,5 @@ def test_faults_of_configuration_files_name_them(refusal: Refusal, tmp_path: Pat
     ],
 )
 def test_words_of_tags(refusal: Refusal, words: str, message: str) -> None:
-    command = ("wsss", "tags", "suggest", "p", "--out", "new.csv", "--words", words, *CLIP)
+    command = ("tags", "suggest", "p", "--out", "new.csv", "--words", words, *CLIP)
     assert refusal(*command).startswith(message)
