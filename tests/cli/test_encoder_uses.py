@@ -1,8 +1,6 @@
 """`wsss config check` refuses encoders that the configured stages cannot use, as its page says."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.hostile.harness import wsss
 from wsss.cli.weights_check import check_weights
 from wsss.clip.errors import UnsupportedEncoderError
 from wsss.config.base import overlay
@@ -91,13 +90,10 @@ def test_blocks_and_patch_are_compared() -> None:
         check("EVA01-g-14", {"refine": {"method": "weclip", "train": {"crop": 320}}})
 
 
-@pytest.mark.slow
-def test_the_command_says_it(tmp_path: Path) -> None:
+def test_the_command_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = {"clip": {"model": "ViT-B-16-SigLIP", "pretrained": "webli"}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(overlay(dict(EXCEL), clip)))
-    command = [sys.executable, "-m", "wsss", "config", "check"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: CAMs of source patch_text compare texts with patches")
-    assert "refine.method than excel" in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    done = wsss("config", "check")
+    done.refused("refine.method than excel")
+    assert done.text.startswith("error: CAMs of source patch_text compare texts with patches")

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from torch.multiprocessing import start_processes
 from typer.testing import CliRunner
 
 from tests.builders import provenance, write_shard
@@ -33,7 +35,7 @@ _PATIENCE = 300
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The trainings of one process (``one``) and of two (``two``)."""
+    """The trainings of one process (``one``) and of two (``two``), which fork from this one."""
     folder = tmp_path_factory.mktemp("processes")
     chain = Chain(folder, {"method": "weakclip", "train": work.STEPS})
     make_seeds(chain.manifest, "train", chain.cams["train"], folder / "seeds.h5",
@@ -44,10 +46,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "one").mkdir()
     with fixed_threads(1):
         work.compared(folder, folder / "one")
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
-    done = _run(*torchrun, "--nproc-per-node", "2", "-m", "tests.processes.work", str(folder))
-    assert done.returncode == 0, done.stdout
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+    start_processes(_member, (port, folder), nprocs=2, start_method="fork")
     return folder
+
+
+def _member(rank: int, port: int, folder: Path) -> None:
+    """One of two processes, with the variables that torchrun gives them."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    work.main(folder)
 
 
 def _masks(chain: Chain) -> None:

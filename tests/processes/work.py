@@ -1,12 +1,8 @@
-"""Trainings that run once in one process and once in two, which torchrun starts:
-
-torchrun --standalone --nproc-per-node 2 -m tests.processes.work FOLDER
-"""
+"""Trainings that run once in one process and once in two."""
 
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -213,7 +209,3 @@ def main(folder: Path) -> None:
         stopped(out)
         refused(folder, out)
     distributed.leave_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
