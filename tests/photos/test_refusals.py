@@ -48,12 +48,11 @@ def test_numbers_of_cores(refusal: Refusal, cores: str, dry: tuple[str, ...]) ->
 
 @pytest.mark.workflow
 @pytest.mark.slow
-@pytest.mark.parametrize("cores", ["0", "-1"])
-def test_the_engine_refuses_numbers_of_cores(tmp_path: Path, cores: str) -> None:
+def test_the_engine_refuses_no_core(tmp_path: Path) -> None:
     """It would wait for ever, with no word on the screen."""
     snakefile = str(workflow_folder() / "Snakefile")
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", f"--cores={cores}", "--snakefile", snakefile],
+        [sys.executable, "-m", "snakemake", "--cores=0", "--snakefile", snakefile],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -61,7 +60,7 @@ def test_the_engine_refuses_numbers_of_cores(tmp_path: Path, cores: str) -> None
         check=False,
     )
     assert done.returncode == 1
-    assert f"error: --cores: found {cores}, expected a positive number or all" in done.stderr
+    assert "error: --cores: found 0, expected a positive number or all" in done.stderr
 
 
 def begun(out: Path, photos: Path) -> None:

@@ -328,14 +328,6 @@ def test_a_table_of_a_paper_is_a_target(finished: Project) -> None:
     assert "demo_data" not in planned  # that of the configuration, elsewhere
 
 
-def test_unknown_key_stops_with_one_clear_message(finished: Project) -> None:
-    with _configured(finished, retrian={"lr": 1.0}):
-        done = finished.snakemake("--dry-run", check=False)
-    assert done.returncode != 0
-    assert "did you mean retrain?" in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def report(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
