@@ -1,16 +1,18 @@
 """Rehearsals: what they change, what they conclude, and two of them through the command."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.rehearse import project
+from benchmarks.rehearse.__main__ import main
 from benchmarks.rehearse.full_run import estimate, full_images
 from benchmarks.rehearse.jobs import Job, Loop
 from benchmarks.rehearse.reductions import PHASES
@@ -18,7 +20,7 @@ from benchmarks.rehearse.weights import write_backbone
 from benchmarks.timing import peak_memory
 from wsss.cli.weights_list import weights_of
 from wsss.config.load import from_mapping, load_config, read_yaml
-from wsss.config.paths import expand_path
+from wsss.config.paths import SHARED_VARIABLE, expand_path
 from wsss.refine.registry import METHODS
 from wsss.score.papers.runs import table_runs
 
@@ -181,21 +183,36 @@ def test_no_file_stands_for_the_tower_of_the_runs_clip(
     assert not list(tmp_path.iterdir())
 
 
-def rehearse(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.rehearse", "--out", str(folder), *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False,
-        env=os.environ | {"WSSS_SHARED": str(SHARED)},
-    )  # fmt: skip
+@pytest.fixture
+def rehearse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[object, str]]]:
+    """The command in this process, which starts the real engine: what it ends with and prints."""
+
+    def command(*arguments: str) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["rehearse", "--out", str(tmp_path), *arguments])
+        monkeypatch.setenv(SHARED_VARIABLE, str(SHARED))
+        code: object = None
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        return code, capsys.readouterr().out
+
+    monkeypatch.chdir(ROOT)
+    yield command
+    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.slow
 @pytest.mark.workflow
 @pytest.mark.skipif(not (SHARED / "data/coco-subset").is_dir(), reason="no photographs")
-def test_a_preset_ends_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
+def test_a_preset_ends_and_a_failing_one_stops_no_other(
+    rehearse: Callable[..., tuple[object, str]], tmp_path: Path
+) -> None:
     preset = "coco14-clip-es"  # whose masks are drawn first
-    process = rehearse(tmp_path, preset, "--photos", "1", "1", "--cores", "2")
-    assert process.returncode == 0, process.stdout + process.stderr
+    code, printed = rehearse(preset, "--photos", "1", "1", "--cores", "2")
+    assert code is None, printed
     record = json.loads((tmp_path / f"rehearsals/{preset}.json").read_text())
     stages = {stage["stage"]: stage for stage in record["stages"]}
     assert {"coco_masks_0 train", "cams train", "masks train", "table"} <= set(stages)
@@ -204,14 +221,13 @@ def test_a_preset_ends_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
     assert cams["per_item"] > 0.05  # ViT-B/16 at the photograph's size
     assert cams["hours"] > cams["items"] * cams["per_item"] / 3600
     assert 2**30 < cams["peak"] < 2**33
-    assert f"{preset}: finished in" in process.stdout
+    assert f"{preset}: finished in" in printed
     assert (tmp_path / f"results/{preset}/tables/table.md").is_file()
 
-    process = rehearse(tmp_path, "voc-subset", preset, "--photos", "999", "1")
-    assert process.returncode == 1
-    assert "voc-subset: failed before it ran: fewer than 999 photographs" in process.stdout
-    assert f"{preset}: finished before" in process.stdout
-    assert process.stderr.splitlines()[-1] == "failed: voc-subset"
+    code, printed = rehearse("voc-subset", preset, "--photos", "999", "1")
+    assert code == "failed: voc-subset"
+    assert "voc-subset: failed before it ran: fewer than 999 photographs" in printed
+    assert f"{preset}: finished before" in printed
 
 
 def test_memory_of_a_job_that_has_just_ended_is_no_failure() -> None:
