@@ -35,6 +35,7 @@ PAIR = ["cat", "teddy bear"]
         "\uff3b'cat'\uff0c'teddy bear'\uff3d",
         "['cat';'teddy bear']",  # cells that a comma parted, put together again
         '["cat";teddy bear]',
+        "cat;teddy bear;nan;None;<NA>",
         "cat\uff0cteddy bear",
         "cat\u3001teddy\u3000bear",
         "cat\uff1bteddy\xa0bear",
@@ -52,7 +53,7 @@ def test_names_are_read(cell: str) -> None:
     assert TagReader(folder_classes(PAIR)).cell(cell).indices == (0, 1)
 
 
-@pytest.mark.parametrize("cell", ["", "[]", "()", "{}", "['']", "set()", "\u200b", " ; "])
+@pytest.mark.parametrize("cell", ["", "[]", "()", "{}", "['']", "set()", "\u200b", " ; ", "nan"])
 def test_no_names(cell: str) -> None:
     assert split_names(cell) == ()
 

@@ -34,7 +34,8 @@ _QUOTED = re.compile(
 )
 _BARE = re.compile(rf"""[^'"\[\]{{}}:{_SEPARATOR}]+""")
 _NEXT = re.compile(rf"\s*[{_SEPARATOR}]\s*|\s+|$")
-_NOTHING = {"none", "null", "nan"}
+_NOTHING = {"none", "null", "nan", "<na>"}
+"""What programs write where there is no value."""
 _EMPTY = {"set()", "frozenset()"}
 _MAX_NESTED, _MAX_SHOWN = 3, 60
 
@@ -53,7 +54,8 @@ def split_names(text: str) -> tuple[str, ...]:
     """The names in a cell, which separates them or is a serialised list, without empty ones.
 
     ``cat; dog``, ``['cat', 'dog']``, ``["cat"]``, ``('cat',)``, ``{cat,dog}`` and numpy's
-    ``['cat' 'dog']`` are understood, also as a text within a text.
+    ``['cat' 'dog']`` are understood, also as a text within a text. ``nan`` and ``None``, which
+    tables of pandas have where a tag is missing, are no names.
 
     Raises:
         DataError: it looks like serialised data, but is no list of names.
@@ -77,7 +79,8 @@ def _split(text: str, depth: int) -> list[str]:
     if plain[:1] == "(" or _STARTS_QUOTED.match(plain) or _BRACKETS.search(plain):
         names = _serialised(plain.translate(_STRAIGHT), depth)
     else:
-        names = [part.strip() for part in SEPARATORS.split(plain) if part.strip()]
+        parts = [part.strip() for part in SEPARATORS.split(plain)]
+        names = [part for part in parts if part and part.casefold() not in _NOTHING]
     if names is None or any(map(name_fault, names)):
         shown = plain[:_MAX_SHOWN] + "…" * (len(plain) > _MAX_SHOWN)
         raise DataError(f"tags that are no list of names: {shown!r}; write them as cat;dog")
