@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from wsss.artifacts.errors import ArtifactError
+from wsss.cli.app import app
 from wsss.pipeline.run_folder import named_run, run_folder
 
 
@@ -47,3 +49,18 @@ def test_a_folder_that_is_no_run_is_named_as_typed(project: Path) -> None:
         named_run(str(project))
     assert run_folder(Path(), "cams") == Path("results/other")
     assert run_folder(Path("p-masks"), "segmenter") == Path("p-masks")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("show demo", "results/demo: holds no results"),
+        ("show demos", "demos: no such folder"),
+        ("verify demos", "demos: no such folder"),
+        ("clean demos", "demos: no such folder"),
+    ],
+)
+def test_commands_name_the_run(project: Path, command: str, message: str) -> None:
+    """Also where there is no configuration."""
+    done = CliRunner().invoke(app, command.split())
+    assert str(done.exception).startswith(message)

@@ -15,27 +15,27 @@ from wsss.pipeline.clean import What
 PANEL = "Results"
 _STALE, _DAMAGED = 1, 2
 RunFolder = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run: results/demo or demo.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run: results/demo or demo, or the folder that `wsss photos` wrote.",
+        show_default=False,
+    ),
 ]
 
 
 def show(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            help="A run: results/demo, or what `wsss photos` wrote.", show_default=False
-        ),
-    ],
+    folder: RunFolder,
     classes: Annotated[
         bool, typer.Option("--classes", help="Also print each class, alone and with others.")
     ] = False,
 ) -> None:
     """Print a run's table and the paths of its pictures and report."""
     from wsss.pipeline.photo_run import print_summary
-    from wsss.pipeline.run_folder import run_folder
+    from wsss.pipeline.run_folder import named_run
     from wsss.score.tables.terminal import print_results
 
-    run = run_folder(folder)
+    run = named_run(folder)
     if not print_summary(run) or (run / "tables").is_dir():  # photos seldom have truth
         print_results(run, classes=classes)
 
@@ -60,7 +60,8 @@ def verify(
     from wsss.pipeline.verify.run import verify as check
 
     command = _workflow_command(config)
-    if config == DEFAULT_CONFIG and (os.path.isdir(run) or is_of_photos(Path())):
+    is_missing = not DEFAULT_CONFIG[0].exists()
+    if config == DEFAULT_CONFIG and (is_missing or os.path.isdir(run) or is_of_photos(Path())):
         folder = named_run(run)
         if photos := run_on_photos(folder):
             run, command = folder.name, shlex.join(photos.command())
@@ -80,14 +81,7 @@ def verify(
 
 
 def clean(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN",
-            help="A run: results/demo or demo, or the folder that `wsss photos` wrote.",
-            show_default=False,
-        ),
-    ],
+    run: RunFolder,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Delete nothing, but say what would go.")
     ] = False,
