@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
+from wsss.artifacts.watch import files_below
 from wsss.config.data import DataConfig
+from wsss.data.datasets.files import photo_files
 from wsss.data.images.label_png import save_label_png
 from wsss.data.manifest_folder import load
 from wsss.export.brush import encode_brush
@@ -85,6 +87,20 @@ def test_masks_come_back_as_they_went(
         if form == "coco":
             break  # of the held-out images there is none
         assert not truth.missing
+
+
+@pytest.mark.parametrize("form", ["coco", "png"])
+def test_masks_among_the_photos_are_no_photos(
+    results: Results, form: Source, tmp_path: Path
+) -> None:
+    """Else they would be listed as photos without tags, and ingest would run again for them."""
+    photos = tmp_path / "photos"
+    shutil.copytree(results.folder.parents[1] / "photos", photos)
+    before = {entry.path for entry in photo_files(photos)}
+    source = exported(results, form, photos / "for others", "label")
+    imported(results, source, form, photos / "hand")
+    assert {entry.path for entry in photo_files(photos)} == before
+    assert {Path(entry.path).suffix for entry in files_below(photos / "hand")} == {".png"}
 
 
 def test_a_corrected_part_is_imported_and_scores_that_part(

@@ -25,6 +25,7 @@ from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checksum import json_with_checksum, verified_json
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.errors import ArtifactError, WriteError
+from wsss.artifacts.write_errors import writing
 from wsss.config.paths import RESULTS
 
 _log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ Stamp = tuple[int, ...]
 """Size in bytes, times of change of content and of status in ns (nobody can set the last one); or
 empty: no such file."""
 _SETTLED_NS = 2_000_000_000
+_LEFT_OUT = ".no-photos"
 
 
 def stamp(path: str | Path) -> Stamp:
@@ -60,6 +62,7 @@ def files_below(
 
     The results of the workflow are left out, too, unless the folder itself lies among them: those
     of a workflow that ran in the working folder or in this one. Photos may lie in ``results``, too.
+    So are folders in it that `leave_out` marked.
 
     Args:
         exclude: files and folders that do not count.
@@ -70,6 +73,16 @@ def files_below(
     results = [home / RESULTS for home in (Path(), folder) if _is_of_workflow(home)]
     visited = {os.path.realpath(path) for path in results} - {os.path.realpath(folder)}
     return _entries(str(folder), excluded, names, visited, onerror or str)
+
+
+def leave_out(folder: Path) -> None:
+    """Mark a folder of masks, so that they are no photos where it lies among photos.
+
+    Raises:
+        WriteError: there is no space or no right to write.
+    """
+    with writing(folder):
+        (folder / _LEFT_OUT).touch()
 
 
 def _is_of_workflow(folder: Path) -> bool:
@@ -225,6 +238,8 @@ def _entries(
         is_folder = False
         with suppress(OSError):  # links that lead to each other
             is_folder = entry.is_dir()
+        if is_folder and os.path.lexists(os.path.join(entry.path, _LEFT_OUT)):
+            continue
         if is_folder:
             yield from _entries(entry.path, excluded, names, visited, onerror)
         else:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wsss.artifacts.atomic import atomic_path
+from wsss.artifacts.watch import leave_out
 from wsss.export.errors import ExportError
 
 ABOUT = "export.json"
@@ -46,6 +47,7 @@ def new_folder(out: Path, about: Mapping[str, object], *, overwrite: bool) -> It
         )
     with atomic_path(absolute) as folder:
         folder.mkdir()
+        leave_out(folder)
         text = json.dumps(dict(about), indent=2, ensure_ascii=False)
         (folder / ABOUT).write_text(text + "\n", encoding="utf-8")
         yield folder

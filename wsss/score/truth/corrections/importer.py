@@ -3,6 +3,7 @@
 ::
 
     <out>/<id>.png      0 background, 1 … classes, 255 unsure
+    <out>/.no-photos    these are no photos, wherever the folder lies
 
 Masks that are still those of the run are left out: nobody corrected them, so they are no truth. A
 later import adds to the folder, and removes nothing; a mask that is equal to the one there is not
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from wsss.artifacts.progress import track
+from wsss.artifacts.watch import leave_out
 from wsss.data.images.label_png import label_png_bytes, save_label_png
 from wsss.data.manifest import item_path
 from wsss.data.manifest_folder import load
@@ -89,6 +91,7 @@ def import_masks(
             f"{source}: holds no corrected mask of an image of {manifest_dir}{example}; correct "
             "some first, or name the run that it belongs to"
         )
+    leave_out(out)
     return report
 
 
