@@ -27,7 +27,7 @@ from wsss.pipeline.engine import (
     workflow_folder,
 )
 from wsss.pipeline.engine_lock import remove_dead_locks
-from wsss.pipeline.failures import explain_failure, say_last
+from wsss.pipeline.failures import PAGES_NAMED, explain_failure, say_last
 from wsss.pipeline.plan import PLAN_VARIABLE, Plan
 from wsss.pipeline.screen import show_run
 from wsss.pipeline.slurm import queued_jobs_message
@@ -66,10 +66,8 @@ def failed_jobs():
 
 def result_pages():
     """Where the result pages of a finished run are, a line each; of many the first ones."""
-    if {str(kind) for kind in workflow.output_settings.quiet or ()} & {
-        "all",
-        "progress",
-    }:
+    quiet = {str(kind) for kind in workflow.output_settings.quiet or ()}
+    if PAGES_NAMED in os.environ or quiet & {"all", "progress"}:
         return ""
     pages = sorted(
         job.output.page for job in workflow.dag.jobs if job.rule.name == "page"

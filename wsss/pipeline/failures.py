@@ -65,6 +65,10 @@ def explain_failure(
     return "\n\n".join(paragraphs) or _unexplained(engine_logs)
 
 
+PAGES_NAMED = "WSSS_PAGES_NAMED"
+"""Set by a command that names the result page itself once the engine has ended."""
+
+
 def say_last(paragraphs: Sequence[str], folder: Path) -> None:
     """Print the last lines of a run: its pages, why it failed, or that its disk is full.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from wsss.photos.review import REVIEW, median_unsure, photo_flags
 from wsss.photos.settings import HEADER, NAME, settings_yaml
 from wsss.pipeline.engine import workflow_folder
 from wsss.pipeline.engine_lock import engine_runs
+from wsss.pipeline.failures import PAGES_NAMED
 
 CONFIG = "config.yaml"
 _RESULTS = Path("results", NAME)
@@ -259,7 +261,7 @@ def _python(command: list[str]) -> list[str]:
 
 def _engine(command: list[str]) -> int:
     """Run the engine; Ctrl-C reaches it, too, SIGTERM is passed on: it says what its jobs do."""
-    process = subprocess.Popen(_python(command))
+    process = subprocess.Popen(_python(command), env=os.environ | {PAGES_NAMED: "1"})
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
         try:
