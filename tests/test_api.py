@@ -469,6 +469,11 @@ def test_a_large_photo_is_labelled_in_stripes(
     for ours, theirs in zip(actual[1:], expected[1:], strict=True):
         assert (ours.labels == theirs.labels).mean() > 0.999
     np.testing.assert_allclose(actual[1].confidence, expected[1].confidence, atol=1e-4)
+    rounded = wsss.load_segmenter(folder / "segmenter.safetensors", device="cpu", precision="bf16")
+    stripes = rounded._in_stripes(PHOTO, True)
+    assert stripes
+    next(stripes)  # read in part, and perhaps closed by another thread
+    assert in_force() == Numerics()
 
 
 def _check_predictor(predictor: Predictor, expected: dict[str, np.ndarray]) -> None:

@@ -231,8 +231,13 @@ def load_segmenter(
     palette[: len(segmenter.facts.palette)] = segmenter.facts.palette
 
     def stripes(image: UInt8[np.ndarray, "height width 3"], multi_scale: bool) -> Stripes:
-        with computing(device, precision):
-            yield from segmenter.stripes(image, multi=multi_scale)
+        parts = segmenter.stripes(image, multi=multi_scale)
+
+        def step() -> tuple[slice, torch.Tensor] | None:
+            with computing(device, precision):  # between two parts the caller computes as before
+                return next(parts, None)
+
+        return iter(step, None)
 
     return Predictor(
         segmenter.facts.labels,
