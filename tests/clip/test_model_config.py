@@ -10,9 +10,12 @@ from safetensors.torch import save_file
 from tests.clip.models import CONFIG, tiny_clip
 from tests.hostile.harness import message_in_child
 from wsss._compat import import_open_clip
+from wsss.cli.weights_check import check_weights
 from wsss.clip.errors import ClipLoadError
 from wsss.clip.load import load_clip
 from wsss.clip.weights import weights_digest
+from wsss.config.errors import ConfigError
+from wsss.config.load import from_mapping
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "patch 0": (
@@ -111,5 +114,11 @@ def test_a_folder_of_open_clip_is_read_as_its_config_and_weights(
     clip = load_clip(f"local-dir:~/{tmp_path.name}")
     assert weights_digest(clip.model.state_dict()) == weights_digest(tiny_clip().state_dict())
     assert clip.mean == (0.1, 0.2, 0.3)
+    with pytest.raises(ClipLoadError) as refused:
+        load_clip(f"local-dir:{tmp_path}", "openai")
+    section = {"model": f"local-dir:{tmp_path}", "pretrained": "openai"}
+    with pytest.raises(ConfigError) as checked:
+        check_weights(from_mapping({"clip": section}))
+    assert str(refused.value) == f"local-dir:{tmp_path}: {checked.value}"
     with pytest.raises(ClipLoadError, match=r"nowhere/open_clip_config\.json: cannot be read"):
         load_clip("local-dir:nowhere", "random")

@@ -125,14 +125,16 @@ def weights_problem(encoder: str, model: str, pretrained: str) -> str:
     """
     if pretrained == "random" or weight_file(pretrained):
         return ""
-    if model.endswith(".json") or model == "from-weights":
+    # Of a folder without a tag the weights in it are read.
+    is_config = model.endswith(".json") or (pretrained and model.startswith("local-dir:"))
+    if is_config or model == "from-weights":
         expected = "a weight file"
     elif not pretrained and ":" not in model:
         example = "lvd142m" if encoder == "dino" else "openai"
         expected = f"weights of it, e.g. {example}, or a weight file"
     else:
         return ""
-    kind = "a model config" if model.endswith(".json") else model
+    kind = "a model config" if is_config else model
     return (
         f"{encoder}.model is {kind}, so {encoder}.pretrained must name {expected} "
         f"(found {pretrained!r})"
