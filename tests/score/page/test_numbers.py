@@ -61,6 +61,10 @@ def test_iou_of_images_and_of_sizes(maps: dict[str, tuple[np.ndarray, np.ndarray
         assert entry["iou"] == (None if mean is None else pytest.approx(mean))
 
 
+def test_of_no_images_there_are_no_sizes() -> None:
+    assert iou_by_size(table_of({})) == [{"objects": 0, "iou": None}] * (len(SIZES) + 1)
+
+
 def test_sizes_of_a_million_images_fit_into_memory() -> None:
     """The dense counts of 81 labels took 4 KB an image."""
     images, labels = 20_000, 81

@@ -70,7 +70,7 @@ def iou_by_size(table: CountTable) -> list[dict[str, float | int | None]]:
     Returns:
         For each group between `SIZES`: number of objects, and the mean of their IoU.
     """
-    sums, ious, groups = table.sums().tocsc(), [], []
+    sums, ious, groups = table.sums().tocsc(), [np.zeros(0)], [np.zeros(0, np.int64)]
     for start in range(0, len(table.ids), _AT_ONCE):
         counts: Int64[np.ndarray, "3 labels images"] = (
             sums[:, start : start + _AT_ONCE].toarray().reshape(3, table.labels, -1)
