@@ -23,7 +23,7 @@ from wsss.config.model import DEMO, Config
 from wsss.config.paths import expand_path
 from wsss.config.refine import RefineConfig
 from wsss.config.render import default_yaml, json_schema, reference_markdown
-from wsss.config.retrain import RECIPE_INIT, RetrainConfig
+from wsss.config.retrain import RECIPE_BATCH_NORM, RECIPE_INIT, RetrainConfig
 from wsss.config.runs import expand_runs
 from wsss.pipeline.runs import Runs
 from wsss.refine.blocks.options import GradCamOptions
@@ -316,6 +316,7 @@ def test_auto_that_depends_on_the_chain() -> None:
     assert (clip_vit.init, config.retrain.init) == ("clip", "mit-b0")
     models = get_args(RetrainConfig.model_fields["model"].annotation)
     assert set(RECIPE_INIT) == set(models), "auto would silently mean random for the others"
+    assert set(RECIPE_BATCH_NORM) <= set(models), "auto would silently mean trained for a misspelt"
     weclip = from_mapping({"variant": "published", "refine": {"method": "weclip"}})
     assert (weclip.clip.keep_ratio, weclip.clip.normalization) == (True, "imagenet")
     assert (
