@@ -109,6 +109,8 @@ def check_maps(
     fits = is_array and maps.ndim == axes.count(",") + 1 and maps.dtype.kind == "f"
     if not fits or not maps.size:
         what = f"{maps.dtype} {list(maps.shape)}" if is_array else type(maps).__name__
+        if hasattr(maps, "propagated"):  # what a function for CAMs returned
+            what += f"; pass its .{'maps' if maps.propagated is None else 'propagated'}"
         expected = f"a numpy float array [{axes}]{' that is not empty' if fits else ''}"
         raise ValueError(f"{name}: expected {expected}, not {what}")
     if not np.isfinite(maps).all():
