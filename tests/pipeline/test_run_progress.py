@@ -1,5 +1,7 @@
 """The share of a run that is done: weighted by what earlier runs took, never falling."""
 
+import io
+import logging
 import os
 import time
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 from wsss.pipeline.durations import PlannedJob, expected_seconds
 from wsss.pipeline.run_progress import RunProgress, duration_text
+from wsss.pipeline.screen import Screen
 
 
 @pytest.fixture
@@ -140,3 +143,12 @@ def test_warnings_of_a_finished_job(tmp_path: Path) -> None:
         assert len(run.warnings(part)) == (part < 3)
     run.start(1, "Table", [])
     assert run.warnings(1) == run.warnings(7) == []
+
+
+def test_files_between_two_jobs_are_no_news() -> None:
+    handler = logging.StreamHandler(io.StringIO())
+    screen = Screen(handler, dict, names_runs=False, shows_finished=True)
+    for text in ("Touching output file a.planes.", "Removing temporary output a.planes.", "else"):
+        handler.handle(logging.makeLogRecord({"levelno": logging.INFO, "msg": text}))
+    assert handler.stream.getvalue() == "else\n"
+    screen.close()

@@ -312,14 +312,10 @@ def test_progress_on_a_terminal(finished: Project, tmp_path: Path) -> None:
     code, lines = run.end()
     assert code == 0, lines
     frames = _without_cursor(run.text)
-    steps = re.findall(
-        r"Training the segmenter: retrain (\d+)/200, loss \d+\.\d+, \d+ s left", frames
-    )
+    steps = re.findall(r"Training the segmenter: (\d+)/200, loss \d+\.\d+, \d+ s left", frames)
     assert len(set(steps)) > 1, frames
     assert list(map(int, steps)) == sorted(map(int, steps))
-    done = re.search(
-        r"\[100 %\] Training the segmenter: retrain 200/200, loss \S+, done in ", frames
-    )
+    done = re.search(r"\[100 %\] Training the segmenter: 200/200, loss \S+, done in ", frames)
     assert done
     percentages = _percentages(frames[: done.end()].splitlines())
     assert percentages == sorted(percentages)
@@ -327,7 +323,7 @@ def test_progress_on_a_terminal(finished: Project, tmp_path: Path) -> None:
     hidden, shown = (run.text.count(f"\x1b[?25{end}") for end in "lh")
     assert 0 < hidden <= shown  # the cursor is always there, also after a kill
     log = (project.results / "logs/retrain.log").read_text()
-    assert "retrain: 200/200, loss " in log
+    assert "training the segmenter: 200/200, loss " in log
     assert "Finished jobid" not in frames
 
 

@@ -43,6 +43,8 @@ _NOISE_STARTS = (
     "Select jobs to execute",
     "Execute ",
     "Job rate limit reached",
+    "Touching output file",
+    "Removing temporary output",
 )
 """What the engine says of its own work, by the event or the first words."""
 

@@ -73,7 +73,7 @@ def predict(
         provenance,
         crf=crf if infer.crf else None,
         workers=sections["compute"].workers,
-        description=f"{refine.method} on {split}",
+        description=f"prediction of {split}",
     )
     if planes is not None:
         finish(job, planes, max_pixels=sections["max_pixels"])

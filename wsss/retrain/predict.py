@@ -93,7 +93,7 @@ def run(
         provenance,
         crf=(predict.crf_settings or crf) if predict.crf else None,
         workers=compute.workers,
-        description=f"predict {split}",
+        description=f"segmenting {split}",
     )
     if planes is not None:
         finish(job, planes, max_pixels=max_pixels)

@@ -205,7 +205,7 @@ class ProgressHook(Hook):  # type: ignore[misc]
             self._steps = track(
                 range(steps),
                 total=steps,
-                description="retrain",
+                description="training the segmenter",
                 note=lambda: f"loss {self._loss:.3f}",
             )
 
