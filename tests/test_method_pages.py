@@ -63,3 +63,18 @@ def test_equations_that_the_code_cites_exist() -> None:
             assert f'id="eq-{number}"' in _PAGES[page], (
                 f'{path} cites eq. {number}, but {page} has no <a id="eq-{number}"></a>'
             )
+
+
+def test_published_numbers_are_those_of_the_tables() -> None:
+    """Heads of presets, method pages and "Reproduce a paper" quote what `workflow/tables` has."""
+    number = re.compile(r"(?<![\d.])\d\d\.\d(?!\.?\d)")
+    tables = "".join(path.read_text("utf-8") for path in _ROOT.glob("workflow/tables/*.yaml"))
+    published = set(number.findall(tables))
+    quoted = 0
+    pages = ("workflow/presets/*.yaml", "docs/methods/*.md", "docs/howto/reproduce.md")
+    for path in (path for page in pages for path in _ROOT.glob(page)):
+        text = re.sub(r"\n(#|  ) ?", " ", path.read_text("utf-8"))
+        for numbers in map(number.findall, re.findall(r".*\b[Pp]ublished.*", text)):
+            assert published.issuperset(numbers), f"{path.name}: {numbers} are in no table"
+            quoted += len(numbers)
+    assert quoted > 70
