@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from wsss.artifacts.progress import track
-from wsss.compute.pool import process_pool
+from wsss.compute.pool import WorkerError, process_pool
 from wsss.score.metrics.confusion import Confusion
 from wsss.score.metrics.threshold_sweep import Sweep
 
@@ -32,28 +32,35 @@ def count_in_parallel(
     """
     if workers <= 1 or len(parts) < _PARTS_WORTH_A_POOL:
         return _merge(track(map(count, parts), total=len(parts), description=description))
-    with process_pool(workers) as pool:
-        results = as_completed_ahead(pool, count, parts, ahead=2 * workers)
-        try:
-            return _merge(track(results, total=len(parts), description=description))
-        except BrokenProcessPool:
-            raise RuntimeError(
-                f"{description}: a worker process was killed (out of memory?) or crashed; "
-                "use fewer workers (compute.workers) or more memory"
-            ) from None
+    results = as_completed_ahead(count, parts, workers=workers, description=description)
+    return _merge(track(results, total=len(parts), description=description))
 
 
 def as_completed_ahead(
-    pool: ProcessPoolExecutor, work: Callable[[Part], Result], parts: Iterable[Part], *, ahead: int
+    work: Callable[[Part], Result], parts: Iterable[Part], *, workers: int, description: str
 ) -> Iterator[Result]:
-    """Results as they come, with few waiting, so that memory does not grow with the data set."""
+    """Results of processes as they come, with few waiting: memory does not grow with the data set.
+
+    Args:
+        description: what they do, for the message.
+
+    Raises:
+        WorkerError: a process was killed.
+    """
     pending: set[Future[Result]] = set()
-    for part in parts:
-        if len(pending) == ahead:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
-        pending.add(pool.submit(work, part))
-    yield from (future.result() for future in as_completed(pending))
+    try:
+        with process_pool(workers) as pool:
+            for part in parts:
+                if len(pending) == 2 * workers:
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+                pending.add(pool.submit(work, part))
+            yield from (future.result() for future in as_completed(pending))
+    except BrokenProcessPool:
+        raise WorkerError(
+            f"{description}: a worker process was killed (out of memory?) or crashed; use fewer "
+            "workers (compute.workers) or more memory"
+        ) from None
 
 
 def _merge(results: Iterator[Counts]) -> Counts:

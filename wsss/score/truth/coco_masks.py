@@ -22,7 +22,6 @@ from pathlib import Path
 from wsss.artifacts.atomic import remove_abandoned, write_text
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.progress import track
-from wsss.compute.pool import process_pool
 from wsss.config.data import COCO_RULES, CocoRule
 from wsss.data.datasets.coco import CLASS_OF_CATEGORY, instances_path
 from wsss.data.datasets.words import COCO_NAMES
@@ -67,9 +66,11 @@ def draw_part(
     paths = {name: folder / f"{Path(name).stem}.png" for name in labels.file_names}
     todo = [name for name, path in paths.items() if path.name not in drawn]
     jobs = _jobs(todo, labels, paths)
-    pooled = workers > 1 and len(todo) >= _IMAGES_WORTH_A_POOL
-    done = _in_pool(jobs, workers) if pooled else map(_draw, jobs)
-    for _ in track(_each(done), total=len(todo), description=f"drawing {part}2014"):
+    what = f"drawing {part}2014"
+    done: Iterator[int] = map(_draw, jobs)
+    if workers > 1 and len(todo) >= _IMAGES_WORTH_A_POOL:
+        done = as_completed_ahead(_draw, jobs, workers=workers, description=what)
+    for _ in track(_each(done), total=len(todo), description=what):
         pass
     write_text(mark_path(masks, part, rule), json.dumps(origin, indent=2) + "\n")
     return len(paths), len(todo)
@@ -159,11 +160,6 @@ def _draw(job: Job) -> int:
     for path, truth in job:
         save_label_png(path, truth.read())
     return len(job)
-
-
-def _in_pool(jobs: Iterator[Job], workers: int) -> Iterator[int]:
-    with process_pool(workers) as pool:
-        yield from as_completed_ahead(pool, _draw, jobs, ahead=2 * workers)
 
 
 def _each(counts: Iterator[int]) -> Iterator[None]:
