@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 from wsss._compat import import_open_clip
 from wsss.artifacts.digest import digest_file
 from wsss.clip.errors import ClipLoadError
+from wsss.errors import WsssError
 
 _TIMEOUT = 10  # seconds
-SHA256 = re.compile("[0-9a-f]{64}")
-"""A name that is a sha256."""
+_SHA256 = re.compile("[0-9a-f]{64}")
 _BIN = "open_clip_pytorch_model.bin"
 
 
@@ -40,6 +40,8 @@ class TagWeights:
     """Where open_clip stores downloads; None for its usual place."""
     setting: ClassVar[str] = "clip.pretrained (--weights)"
     """What names them: the key of the configuration, and the option of commands that have one."""
+    error: ClassVar[type[WsssError]] = ClipLoadError
+    """Of weights that cannot be had."""
 
     @property
     def size(self) -> str:
@@ -72,28 +74,31 @@ class TagWeights:
         """Download the file, which resumes an interrupted download, and check what is known of it.
 
         Raises:
-            ClipLoadError: it cannot be reached, or is damaged.
+            ClipLoadError: it cannot be reached, or is damaged. Subclasses have their own `error`.
         """
         self.check_reachable()
+        try:
+            file = self._download(None if self.cache_dir is None else str(self.cache_dir))
+        except (OSError, RuntimeError) as error:
+            raise self.error(f"{self.model} with pretrained {self.tag!r}: {error}") from None
+        expected = file.resolve().name  # the hub's cache calls large files by their sha256
+        if _SHA256.fullmatch(expected) and digest_file(file) != expected:
+            raise self.error(f"{file}: its sha256 is not {expected}; delete it and fetch again")
+        return file
+
+    def _download(self, cache_dir: str | None) -> Path:
         pretrained = import_open_clip().pretrained
         config = {"hf_hub": f"{self.repository}/"} if self.repository else {"url": self.url}
         if self.repository and _BIN not in self.names:
             config["hf_hub"] += self.names[-1]
-        try:
-            folder = None if self.cache_dir is None else str(self.cache_dir)
-            file = Path(pretrained.download_pretrained(config, cache_dir=folder))
-        except (OSError, RuntimeError) as error:
-            raise ClipLoadError(f"{self.model} with pretrained {self.tag!r}: {error}") from None
-        expected = file.resolve().name  # the hub's cache calls large files by their sha256
-        if SHA256.fullmatch(expected) and digest_file(file) != expected:
-            raise ClipLoadError(f"{file}: its sha256 is not {expected}; delete it and fetch again")
-        return file
+        return Path(pretrained.download_pretrained(config, cache_dir=cache_dir))
 
     def check_reachable(self) -> None:
         """Ask the hub for the file once.
 
         Raises:
-            ClipLoadError: there is no answer; the message says what to fetch and where to put it.
+            ClipLoadError: no answer; the message says what to fetch and where to put it. Subclasses
+                have their own `error`.
         """
         if not self.repository:
             return  # open_clip's own download fails at once
@@ -105,7 +110,7 @@ class TagWeights:
         except HfHubHTTPError:
             return  # there is a network; of what is missing there, open_clip tells more
         except Exception as error:  # whatever the hub's client raises
-            raise ClipLoadError(self.unreachable(str(error))) from None
+            raise self.error(self.unreachable(str(error))) from None
 
     def unreachable(self, reason: str) -> str:
         """What to do where the file cannot be fetched."""

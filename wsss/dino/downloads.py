@@ -7,9 +7,7 @@ from pathlib import Path
 
 from wsss._compat import import_timm
 from wsss._compat.outline import outlines
-from wsss.artifacts.digest import digest_file
-from wsss.clip.downloads import SHA256, TagWeights
-from wsss.clip.errors import ClipLoadError
+from wsss.clip.downloads import TagWeights
 from wsss.dino.errors import DinoLoadError
 from wsss.dino.model_config import build, check_model
 
@@ -21,25 +19,12 @@ class DinoWeights(TagWeights):
     """The weights of a model by a tag; on timm's hub page, or in the release's own file."""
 
     setting = "dino.pretrained"
+    error = DinoLoadError
 
-    def fetch(self) -> Path:
-        """Download the file from the hub, which resumes, and compare its sha256.
-
-        Raises:
-            DinoLoadError: it cannot be reached, or is damaged.
-        """
+    def _download(self, cache_dir: str | None) -> Path:
         from huggingface_hub import hf_hub_download
 
-        try:
-            self.check_reachable()
-            cache = None if self.cache_dir is None else str(self.cache_dir)
-            file = Path(hf_hub_download(self.repository, self.names[0], cache_dir=cache))
-        except (ClipLoadError, OSError, RuntimeError) as error:
-            raise DinoLoadError(str(error)) from None
-        expected = file.resolve().name  # the hub's cache calls large files by their sha256
-        if SHA256.fullmatch(expected) and digest_file(file) != expected:
-            raise DinoLoadError(f"{file}: its sha256 is not {expected}; delete it and fetch again")
-        return file
+        return Path(hf_hub_download(self.repository, self.names[0], cache_dir=cache_dir))
 
     @property
     def size(self) -> str:
