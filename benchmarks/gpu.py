@@ -8,8 +8,12 @@ With random weights of ViT-B/16, in float32, in TF32 and with the encoder's weig
 - pixel-adaptive refinement of a batch;
 - prediction: photos per second of WeCLIP at the configured scales, up to the label map.
 
-Waits and launches of a step are counted on a pretended GPU, which needs none: ``--pretend`` gives
-them alone. Medians of interleaved rounds; the file also names card, driver and torch.
+Waits and launches are counted on a pretended GPU, which needs none. A model of an A100 turns them
+into milliseconds. A launch takes 8 µs on the host. On the card it takes 3 µs and the longer of two
+times: that of its products (14 T operations per second in float32, 80 T in TF32) and that of its
+memory (1.5 TB/s). The host runs ahead of the card up to the next wait. CRFs and the decoding of
+photos are left out. ``--pretend`` gives these figures alone. The others are medians of interleaved
+rounds; the file also names card, driver and torch.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import logging
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +37,7 @@ from benchmarks.cams import TEMPLATE, _samples
 from benchmarks.refiners import BATCH, CROP, crop_batch, encoder_input, refiner_setup
 from benchmarks.settings import for_photographs
 from benchmarks.timing import interleaved
-from tests.gpu.pretend import PretendGpu
+from tests.gpu.pretend import PretendGpu, Work
 from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import make_source
 from wsss.compute.precision import computing
@@ -48,6 +52,9 @@ from wsss.refine.training.trainer import Trainer
 METHODS = ("weclip", "excel", "weakclip", "weclip_plus")
 MODES = ("float32", "tf32", "bf16")
 _WEAKCLIP_BATCH = 16
+_RATES = {"float32": 14e12, "tf32": 80e12}
+_MEMORY_RATE = 1.5e12
+_ON_CARD, _ON_HOST = 3e-6, 8e-6
 
 
 def main() -> None:
@@ -68,6 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         figures["counts"] = {m: counts(folder, options.model, m) for m in options.methods}
+        figures["counts"] |= other_counts(folder, options.model)
         if not torch.cuda.is_available():
             print("no GPU here: nothing was timed")
         elif not options.pretend:
@@ -109,19 +117,63 @@ def configuration(model: str, method: str, mode: str = "float32") -> Config:
     )
 
 
-def counts(folder: Path, model: str, method: str) -> dict[str, int]:
-    """Waits and launches of the second step on a pretended GPU; prints them."""
-    batch = 2 if method == "weakclip" else BATCH  # on this CPU; counts do not depend on it
+def counts(folder: Path, model: str, method: str) -> dict[str, float]:
+    """Waits, launches and the model's time of the second step on a pretended GPU; prints them."""
+    config = configuration(model, method)
+    if method != "weakclip":
+        gpu = _second_step(folder, config, BATCH)
+        return _figures(gpu, gpu.work, f"step, {method}")
+    # One crop more adds the same work each time; 16 would not fit here.
+    one, gpu = (_second_step(folder, config, batch) for batch in (1, 2))
+    more = _WEAKCLIP_BATCH - 1
+    work = [
+        Work(a.flops + more * (b.flops - a.flops), a.bytes + more * (b.bytes - a.bytes), b.waits)
+        for a, b in zip(one.work, gpu.work, strict=True)
+    ]
+    return _figures(gpu, work, f"step, {method}")
+
+
+def other_counts(folder: Path, model: str) -> dict[str, dict[str, float]]:
+    """The same of what is no step, per image or photo; prints them."""
+    figures = {}
     with PretendGpu() as gpu:
-        step = training_step(folder, configuration(model, method), batch)
+        tasks, units = _other_tasks(folder, configuration(model, "weclip"), images=16, photos=2)
+        for name, task in tasks.items():
+            gpu.clear()
+            task()
+            figures[name] = _figures(gpu, gpu.work, name, units.get(name, 1))
+    return figures
+
+
+def _second_step(folder: Path, config: Config, batch: int) -> PretendGpu:
+    with PretendGpu() as gpu:
+        step = training_step(folder, config, batch)
         step()
         gpu.clear()
         step()
-    figures = {
-        name: getattr(gpu, name).total() for name in ("waits", "launches", "uploads", "downloads")
-    }
-    print(f"{method}: " + ", ".join(f"{value} {name}" for name, value in figures.items()))
+    return gpu
+
+
+def _figures(gpu: PretendGpu, work: Sequence[Work], name: str, units: int = 1) -> dict[str, float]:
+    kinds = ("waits", "launches", "uploads", "downloads")
+    figures: dict[str, float] = {kind: getattr(gpu, kind).total() / units for kind in kinds}
+    print(f"{name}: " + ", ".join(f"{value:g} {kind}" for kind, value in figures.items()))
+    for mode, rate in _RATES.items():
+        figures[f"model_ms_{mode}"] = 1000 * _modelled(work, rate) / units
+    print("  model: " + ", ".join(f"{figures[f'model_ms_{m}']:.2f} ms in {m}" for m in _RATES))
     return figures
+
+
+def _modelled(work: Sequence[Work], rate: float) -> float:
+    """Seconds of launches and waits on an A100."""
+    host = card = 0.0
+    for flops, size, waits in work:
+        if size:
+            host += _ON_HOST
+            card = max(card, host) + _ON_CARD + max(flops / rate, size / _MEMORY_RATE)
+        if waits:
+            host = max(host, card)
+    return max(host, card)
 
 
 def training_step(folder: Path, config: Config, batch: int) -> Callable[[], object]:
@@ -177,31 +229,39 @@ def _seconds(
     for method in methods:
         batch = _WEAKCLIP_BATCH if method == "weakclip" else BATCH
         tasks[f"step, {method}"] = training_step(folder, configuration(model, method, mode), batch)
-    config = configuration(model, "weclip", mode)
-    config = config.model_copy(
-        update={"clip": config.clip.model_copy(update={"template": [TEMPLATE]})}
-    )
+    others, units = _other_tasks(folder, configuration(model, "weclip", mode), 32, 8)
+    return {
+        name: statistics.median(values) / units.get(name, 1)
+        for name, values in interleaved(tasks | others, rounds).items()
+    }
+
+
+def _other_tasks(
+    folder: Path, config: Config, images: int, photos: int
+) -> tuple[dict[str, Callable[[], object]], dict[str, int]]:
+    """What is no step, and the images or photos of those that process several."""
+    template = config.clip.model_copy(update={"template": [TEMPLATE]})
+    config = config.model_copy(update={"clip": template})
     source = make_source(class_list("voc"), folder, **STAGES["cams"].arguments(config))
-    samples = _samples(folder, [1, 2] * 16)
-    tasks["CAMs, per image"] = lambda: list(source.maps(samples))
-    images = torch.rand(BATCH, 3, CROP, CROP, device="cuda")
-    masks = torch.rand(BATCH, 3, CROP, CROP, device="cuda")
-    tasks["PAR, per batch"] = lambda: pixel_adaptive_refinement(images, masks)
+    samples = _samples(folder, [1, 2] * (images // 2))
+    crops = torch.rand(BATCH, 3, CROP, CROP).to("cuda")
+    masks = torch.rand(BATCH, 3, CROP, CROP).to("cuda")
     refiner = build(folder, config)
     refiner.train_mode(False)
-    photos = [np.random.default_rng(i).integers(0, 256, (375, 500, 3), np.uint8) for i in range(8)]
+    random = np.random.default_rng(0)
+    pixels = [random.integers(0, 256, (375, 500, 3), np.uint8) for _ in range(photos)]
 
     def predict() -> None:
-        for photo in photos:
+        for photo in pixels:
             for probs in refiner.probabilities(photo).values():
                 probs.argmax(0).to(torch.uint8).cpu()
 
-    tasks["prediction, per photo"] = predict
-    units = {"CAMs, per image": len(samples), "prediction, per photo": len(photos)}
-    return {
-        name: statistics.median(values) / units.get(name, 1)
-        for name, values in interleaved(tasks, rounds).items()
+    tasks: dict[str, Callable[[], object]] = {
+        "CAMs, per image": lambda: list(source.maps(samples)),
+        "PAR, per batch": lambda: pixel_adaptive_refinement(crops, masks),
+        "prediction, per photo": predict,
     }
+    return tasks, {"CAMs, per image": images, "prediction, per photo": photos}
 
 
 def ratios(times_of: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

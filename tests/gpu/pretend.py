@@ -21,7 +21,7 @@ import os
 import sys
 from collections import Counter
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -30,6 +30,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 import wsss
 from wsss.labels.lattice_crf import clear_cache
@@ -63,18 +64,31 @@ class MixedDevicesError(RuntimeError):
     """Operands of one operation lie on different devices."""
 
 
+class Work(NamedTuple):
+    """What one launch computes, or a wait alone."""
+
+    flops: int
+    """Operations of products and convolutions, a multiplication and an addition counted as two."""
+    bytes: int
+    """Of operands and results; 0 of a wait alone."""
+    waits: bool
+    """Whether the host waits until the GPU is done."""
+
+
 class PretendGpu:
     """The modes and what they count, keys ``file:line`` below ``wsss/``."""
 
     def __init__(self) -> None:
         self.waits, self.uploads, self.downloads = Counter[str](), Counter[str](), Counter[str]()
         self.launches = Counter[str]()
+        self.work: list[Work] = []
         self._there: dict[int, StorageWeakRef] = {}  # weak: an address is not given away meanwhile
 
     def clear(self) -> None:
         """Count anew."""
         for counter in (self.waits, self.uploads, self.downloads, self.launches):
             counter.clear()
+        self.work.clear()
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether a tensor would lie on the GPU."""
@@ -96,6 +110,8 @@ class PretendGpu:
         line = self.line()
         (self.uploads if there else self.downloads)[line] += 1
         self.waits[line] += blocking
+        if blocking:
+            self.work.append(Work(0, 0, waits=True))
 
     def line(self) -> str:
         """Where the package asked for what is being done."""
@@ -137,9 +153,15 @@ class _Operations(TorchDispatchMode):
         gpu, kwargs = self.gpu, kwargs or {}
         operands = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         here = [t for t in operands if not gpu.holds(t)]
+        launches, waits = False, False
         if len(here) < len(operands):
-            self._check(func, args, kwargs, here)
+            launches, waits = self._check(func, args, kwargs, here)
         result = func(*args, **kwargs)
+        if launches:
+            count = flop_registry.get(func.overloadpacket, lambda *_, **__: 0)
+            tensors = operands + [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+            size = sum(t.numel() * t.element_size() for t in tensors)
+            gpu.work.append(Work(count(*args, **kwargs, out_val=result), size, waits))
         with torch._C.DisableTorchFunction():
             storages = {t.untyped_storage()._cdata for t in operands}
             for output in tree_leaves(result):
@@ -147,14 +169,15 @@ class _Operations(TorchDispatchMode):
                     gpu.put(output, len(here) < len(operands))
         return result
 
-    def _check(self, func: Any, args: Any, kwargs: Any, here: list[Tensor]) -> None:
+    def _check(self, func: Any, args: Any, kwargs: Any, here: list[Tensor]) -> tuple[bool, bool]:
+        """Count; whether the operation launches something, and whether it then waits for it."""
         gpu, line = self.gpu, self.gpu.line()
         with torch._C.DisableTorchFunction():
             first = bool(args) and isinstance(args[0], Tensor) and gpu.holds(args[0])
             if func in _COPIES and here:
                 asynchronous = kwargs.get("non_blocking", args[2] if len(args) > 2 else False)
                 gpu.copied(first, not asynchronous)
-                return
+                return False, False
             if func in _INDEX and first:  # indices may lie here; of other operands scalars alone
                 indices = [i for i in args[1] if i is not None and not gpu.holds(i)]
                 for _ in indices:
@@ -163,11 +186,14 @@ class _Operations(TorchDispatchMode):
             if func in _SCALARS or torch.Tag.pointwise in func.tags or "_foreach_" in func.name():
                 here = [t for t in here if t.dim()]
             masks = func in _INDEX and any(i is not None and i.dtype == torch.bool for i in args[1])
-            gpu.waits[line] += func in _WAITS or masks
-            gpu.launches[line] += not func.is_view and func not in _FREE
+            waits = func in _WAITS or masks
+            gpu.waits[line] += waits
+            launches = not func.is_view and func not in _FREE
+            gpu.launches[line] += launches
             if here:
                 shapes = ", ".join(str(tuple(t.shape)) for t in here)
                 raise MixedDevicesError(f"{func.name()} at {line}: on the GPU, but {shapes} is not")
+        return launches, waits
 
 
 class _Move(torch.autograd.Function):

@@ -58,3 +58,18 @@ def test_launches_are_operations_there() -> None:
         there.new_empty(4)
         torch.ones(3) + 1
         assert gpu.launches.total() == 3
+
+
+def test_work_is_what_launches_compute_and_where_the_host_waits() -> None:
+    with PretendGpu() as gpu:
+        there = torch.zeros(2, 3, device="cuda")
+        gpu.clear()
+        (there.T @ there).sum().item()
+        there.tolist()
+    # 3 x 2 times 2 x 3 numbers to 3 x 3; their sum; the number that is read; a list of numbers
+    assert [tuple(work) for work in gpu.work] == [
+        (2 * 3 * 2 * 3, 4 * (6 + 6 + 9), False),
+        (0, 4 * (9 + 1), False),
+        (0, 4, True),
+        (0, 0, True),
+    ]

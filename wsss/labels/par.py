@@ -50,12 +50,14 @@ def par_weights(
     count = len(_STEPS) * len(dilations)
     if images.is_cuda:
         neighbours = _on_gpu(size, tuple(dilations), images.device)
-        near = images.flatten(2)[:, :, neighbours.places]
-        deviation = near.std(2).unflatten(-1, size)  # (B, C, n, H W) -> (B, C, H, W)
-        gap = near.unflatten(-1, size).sub_(images.unsqueeze(2))
-        gap = gap.div_(((deviation + _TINY) * _TOLERANCE).unsqueeze(2))
-        colour = gap.square_().mean(1).neg_().softmax(1)
-        return colour.add_(neighbours.position)
+        pixels = images.flatten(2).unsqueeze(-1)  # (B, C, H, W) -> (B, C, H W, 1)
+        near = images.flatten(2)[:, :, neighbours.places]  # (B, C, H W, n)
+        # The square of the length over the channels is their mean square.
+        scale = (near.std(-1, keepdim=True) + _TINY) * (_TOLERANCE * math.sqrt(images.shape[1]))
+        length = torch.linalg.vector_norm(near.sub_(pixels).div_(scale), dim=1)
+        colour = length.square_().neg_().softmax(-1).add_(neighbours.position)
+        # (B, H W, n) -> (B, n, H, W), in the memory that `_refined_on_gpu` reads
+        return colour.transpose(1, 2).unflatten(-1, size)
     padded = _pad(images, max(dilations))
     # Neighbour by neighbour: (B, C, n, H, W), all of them at once, would not fit the cache.
     mean, variance = torch.zeros_like(images), torch.zeros_like(images)
@@ -139,9 +141,10 @@ def _refined_on_gpu(
     pixels = height * width
     places = _on_gpu((height, width), dilations, masks.device).places
     offsets = torch.arange(0, batch * pixels, pixels, dtype=torch.int32, device=masks.device)
-    # (n, H W) -> (B, H W, n): rows of a table of all pixels of the batch
-    rows = (places.T + offsets.view(-1, 1, 1)).flatten()
-    bags = torch.arange(0, rows.numel(), len(places), dtype=torch.int32, device=masks.device)
+    # (H W, n) -> (B, H W, n): rows of a table of all pixels of the batch
+    rows = (places + offsets.view(-1, 1, 1)).flatten()
+    neighbours = places.shape[1]
+    bags = torch.arange(0, rows.numel(), neighbours, dtype=torch.int32, device=masks.device)
     # (B, n, H, W) -> (B, H W, n)
     shares = weights.flatten(2).transpose(1, 2).flatten()
     # (B, K, H, W) -> (B, H W, K)
@@ -155,9 +158,9 @@ def _refined_on_gpu(
 class _Neighbours(NamedTuple):
     """The neighbours of each pixel of a size, on a GPU."""
 
-    places: Int[Tensor, "neighbours pixels"]
+    places: Int[Tensor, "pixels neighbours"]
     """The pixel that each of them is, in row-major order; the border repeats."""
-    position: Float[Tensor, "1 neighbours 1 1"]
+    position: Float[Tensor, " neighbours"]
     """See `_position`."""
 
 
@@ -175,9 +178,10 @@ def _on_gpu(size: tuple[int, int], dilations: tuple[int, ...], device: torch.dev
     rows = (torch.arange(height) + steps[:, :1]).clamp(0, height - 1)
     columns = (torch.arange(width) + steps[:, 1:]).clamp(0, width - 1)
     sides = to_device(torch.cat([width * rows, columns], dim=1).int(), device)
-    # (n, H, 1) + (n, 1, W) -> (n, H W)
-    places = (sides[:, :height, None] + sides[:, None, height:]).flatten(1)
-    _last[size, dilations] = held = _Neighbours(places, to_device(_position(dilations), device))
+    # (n, H, 1) + (n, 1, W) -> (H W, n)
+    places = (sides[:, :height, None] + sides[:, None, height:]).flatten(1).T.contiguous()
+    position = to_device(_position(dilations).flatten(), device)
+    _last[size, dilations] = held = _Neighbours(places, position)
     return held
 
 
