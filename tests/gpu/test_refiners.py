@@ -63,19 +63,23 @@ def test_results_are_those_of_the_cpu(tmp_path: Path, method: str, variant: str)
     chain = _chain(tmp_path, method, variant=variant, clip=small)
     chain.seeds()
     expected = chain.train(chain.config(), tmp_path / "cpu")
+    # Interruptions, and predictions in two jobs, know no variant.
+    in_parts = variant == "corrected"
     with PretendGpu() as gpu, counted_steps(gpu) as steps:
         config = chain.config(**ON_GPU)
-        with cut_short(Trainer, "_keep", lambda done: done.steps == 3):
-            chain.train(config, tmp_path / "gpu")
-        resumed = len(steps)
+        if in_parts:
+            with cut_short(Trainer, "_keep", lambda done: done.steps == 3):
+                chain.train(config, tmp_path / "gpu")
+            assert len(steps) == 3
         trained = chain.train(config, tmp_path / "gpu")
+        assert len(steps) == 4 + in_parts  # the third was repeated
         on_gpu = _written(chain, config, trained, tmp_path / "gpu")
         apart, planes = tmp_path / "apart.h5", tmp_path / "apart.planes"
-        chain.predict(config, trained, apart, (1, 1), planes)
-    chain.predict(chain.config(), trained, apart, (1, 1), None, planes)
-    assert shard_state(apart) == shard_state(on_gpu[1])
-    assert resumed == 3
-    assert len(steps) == 5  # the third was repeated
+        if in_parts:
+            chain.predict(config, trained, apart, (1, 1), planes)
+    if in_parts:
+        chain.predict(chain.config(), trained, apart, (1, 1), None, planes)
+        assert shard_state(apart) == shard_state(on_gpu[1])
     _assert_close_losses(trained, expected)
     _assert_close(on_gpu, _written(chain, chain.config(), trained, tmp_path / "cpu"))
     _assert_within(steps[-1], *METHODS[method][1:])

@@ -26,8 +26,7 @@ def test_an_edited_mask_trains_again_and_makes_nothing_before(finished: Project)
     finished.configure(matrix={"retrain": {"hand": {"retrain": {"corrected": "hand"}}}})
     weights = f"{run}/segmenter/weights.safetensors"
     try:
-        assert finished.would_run("--", weights) == {"corrected_masks": 1, "retrain": 1}
-        finished.snakemake("--", weights)
+        assert finished.runs(weights) == {"corrected_masks": 1, "retrain": 1}
         taught = checkpoint_provenance(finished.root / weights)
         assert taught.supervision == "mixed"
         assert taught.learned == {"pseudo masks": 11, "corrected masks": 3}
