@@ -21,6 +21,13 @@ CONFIG = {
     "masks": {"crf": {"enabled": False}},
     "retrain": {"enabled": False},
 }
+OF_ALL_METHODS = (
+    "auto_that_depends_on_the_chain", "every_key_of_the_shipped_file_is_valid_with_its_value",
+    "refine_method_comes_from_the_registry", "generated_file_is_up_to_date",
+    "the_reference_has_every_key_in_its_section", "every_key_is_explained_in_the_shipped_file",
+    "variant_decides_every_auto", "many_options_follow_the_variant",
+)  # fmt: skip
+"""Tests of the configuration that go through all methods and keys."""
 
 
 def blocks() -> dict[str, str]:
@@ -67,17 +74,17 @@ def test_the_lengths_of_the_files_are_about_right() -> None:
 @pytest.mark.slow
 def test_the_toy_method_passes_the_tests_of_every_method(tmp_path: Path) -> None:
     """Those of `MethodTests`, registry and configuration, in a copy of the project."""
-    project = copy_project(tmp_path / "project").root
+    copy = copy_project(tmp_path / "project")
+    project = copy.root
     ignore = shutil.ignore_patterns("__pycache__", "golden", "hostile", "workflow", "score")
     shutil.copytree(ROOT / "tests", project / "tests", ignore=ignore)
     shutil.copy(ROOT / "pyproject.toml", project)
     add_toy(project)
     environment = os.environ | {"PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
     schema = project / "workflow/schemas/config.schema.json"
-    with schema.open("w") as stream:  # `make generated`
-        command = [sys.executable, "-m", "wsss", "config", "schema"]
-        subprocess.run(command, cwd=project, env=environment, stdout=stream, check=True)
-    tests = ["tests/refine/toy", "tests/refine/test_registry.py", "tests/config/test_config.py"]
+    schema.write_text(copy.wsss("config", "schema").communicate()[0])  # `make generated`
+    tests = ["tests/refine/toy", "tests/refine/test_registry.py"]
+    tests += [f"tests/config/test_config.py::test_{name}" for name in OF_ALL_METHODS]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
         cwd=project,
