@@ -34,7 +34,7 @@ _ENGINE = """
 import sys
 from snakemake.cli import main
 from snakemake_executor_plugin_slurm import Executor
-Executor.next_seconds_between_status_checks = property(lambda self: 1, lambda self, value: None)
+Executor.next_seconds_between_status_checks = property(lambda self: 0.3, lambda self, value: None)
 main(sys.argv[1:])
 """
 _PATIENCE = 1200
