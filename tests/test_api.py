@@ -318,8 +318,6 @@ def test_a_value_of_another_type_gets_one_clear_message(
          r"expected a numpy float array .* not float32"),
         (lambda clip: wsss.dense_crf(PHOTO, MAPS, iterations=0), "^iterations: .*found 0"),
         (lambda clip: wsss.pseudo_mask(PHOTO, MAPS, ["cat"]), "2 score maps for 1 tags"),
-        (lambda clip: wsss.pseudo_mask(PHOTO, wsss.grad_cam(clip, PHOTO, ["cat"])),
-         r"not ClassMaps; pass its \.propagated"),
         (lambda clip: wsss.load_clip("ViT-B-16", "opnai"), "no weights 'opnai' .* mean openai"),
         (lambda clip: wsss.pseudo_mask(PHOTO, MAPS, crf={"blur": 1.0}), "no setting 'blur'"),
         (lambda clip: wsss.pixel_adaptive_refinement(PHOTO, MAPS, dilations=[0]),
@@ -357,6 +355,16 @@ def test_bad_input_gets_one_clear_message(
     with pytest.raises((ValueError, TypeError, WsssError), match=message) as caught:
         call(clip)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow  # the fast tests check types
+@pytest.mark.parametrize(("affinity", "attribute"), [(True, "propagated"), (False, "maps")])
+def test_what_a_cam_function_returns_is_no_array(
+    clip: Clip, affinity: bool, attribute: str
+) -> None:
+    cams: Any = wsss.grad_cam(clip, PHOTO, list(TAGS), affinity=affinity)
+    with pytest.raises(ValueError, match=rf"not ClassMaps; pass its \.{attribute}$"):
+        wsss.pseudo_mask(PHOTO, cams)
 
 
 @pytest.mark.slow  # the fast tests check types, and numpy's numbers are no int
