@@ -299,6 +299,7 @@ def test_progress_without_a_terminal(finished: Project) -> None:
     for words in noise:
         assert words in log
         assert words not in screen
+    assert "filesystem" not in screen
     assert screen.endswith(f"\nresult page: {(finished.results / 'index.html').as_uri()}\n")
 
 

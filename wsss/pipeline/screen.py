@@ -45,6 +45,7 @@ _NOISE_STARTS = (
     "Job rate limit reached",
     "Touching output file",
     "Removing temporary output",
+    "Assuming unrestricted shared filesystem usage",
 )
 """What the engine says of its own work, by the event or the first words."""
 
