@@ -122,6 +122,15 @@ def test_everything_that_is_wrong_is_reported_together(tmp_path: Path) -> None:
         assert part in str(caught.value)
 
 
+def test_many_missing_files_hide_no_other_error(tmp_path: Path) -> None:
+    np.save(tmp_path / "z.npy", _maps(), allow_pickle=True)
+    samples = [*(_sample(f"{number}") for number in range(20)), _sample("z", size=(9, 9))]
+    with pytest.raises(SeedError) as caught:
+        list(_source(tmp_path).maps(samples))
+    for part in ("21 of 21", "0.npy, 1.npy", "and 12 more: no such file", "its image is (9, 9)"):
+        assert part in str(caught.value)
+
+
 def test_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(SeedError, match="nowhere: no such folder"):
         _source(tmp_path / "nowhere")
@@ -185,7 +194,7 @@ def test_seeds_of_other_images_are_reported(
     config = clip_es_config({"cams": {"source": "external", "external": external}})
     source = ExternalSource(config.cams, ids={"a", "b", "c"})
     list(source.maps([_sample("a")]))
-    assert "1 files are of no image of the run:\n  left over" in caplog.text
+    assert "1 file of no image of the run:\n  left over" in caplog.text
     with pytest.raises(SeedError) as raised:
         list(source.maps([_sample("a", size=(9, 9)), _sample("b")]))
     for part in ("2 of 2 files", "its image is (9, 9)", "b.npy: no such file", "left over"):

@@ -30,9 +30,10 @@ from wsss.compute.packed_rows import to_device
 from wsss.compute.threads import one_thread_each, ordered_map
 from wsss.config.cams import CamsConfig, ExternalConfig
 from wsss.config.paths import expand_path
+from wsss.data.counted import counted, first_names
 from wsss.data.manifest import Sample
 
-_SHOWN = 5
+_SHOWN = 8
 _log = logging.getLogger(__name__)
 _Loaded = tuple[Sample, ExternalCams, Float[Tensor, "3 height width"] | None]
 """An image with its seeds, and its pixels where the encoder needs them."""
@@ -124,13 +125,18 @@ class ExternalSource:
     def _report(
         self, checked: Sequence[tuple[str, ExternalCams | Exception]], samples: Sequence[Sample]
     ) -> None:
-        errors = [str(result) for _, result in checked if isinstance(result, Exception)]
+        errors = {id_: str(result) for id_, result in checked if isinstance(result, Exception)}
         unused = self._unused_files()
-        unused_message = f"{len(unused)} files are of no image of the run:\n  {_first(unused)}"
+        unused_message = (
+            f"{counted(len(unused), 'file')} of no image of the run:\n  {_first(unused)}"
+        )
         if errors:
+            missing = {s.id: self._path(s).name for s in samples if not self._path(s).is_file()}
+            lines = [f"{first_names(list(missing.values()))}: no such file"] if missing else []
+            lines += [text for id_, text in errors.items() if id_ not in missing]
             raise SeedError(
                 f"{self._folder}: {len(errors)} of {len(samples)} files cannot be used "
-                f"(expected one <id>.{self._settings.layout} per image):\n  {_first(errors)}"
+                f"(expected one <id>.{self._settings.layout} per image):\n  {_first(lines)}"
                 + (f"\n{unused_message}" if unused else "")
             )
         self._check_numbers(

@@ -7,17 +7,20 @@ not name the class. The built-in files were written for this project.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wsss.artifacts.atomic import write_text
 from wsss.config.safe_yaml import read_bytes
+from wsss.data.counted import counted
 from wsss.data.datasets.classes import ClassList, spelling
 from wsss.data.datasets.words import COCO_ALIASES
 from wsss.errors import WsssError, raise_unless_about
 
 Knowledge = dict[str, list[str]]
+_log = logging.getLogger(__name__)
 
 BUILT_IN = Path(__file__).parent / "descriptions"
 _MAX_BYTES = 2**26
@@ -108,9 +111,9 @@ def read(path: Path) -> Knowledge:
 def parse(text: str, where: str, *, class_names: Sequence[str] = ()) -> Knowledge:
     """Read descriptions that people or language models wrote.
 
-    JSON is read as such. Otherwise a line with a class alone (``dog``, ``dog:``, ``## dog``,
-    ``**Dog**``) is a heading, followed by its sentences, one per line; bullets, numbers and quotes
-    are removed. Text before the first class is ignored.
+    JSON is read as such. Otherwise a line with a class alone (``dog:``, ``## dog``, ``**Dog**``)
+    is a heading, followed by its sentences, one per line; bullets, numbers and quotes are removed.
+    Text before the first class is left out, with a warning.
 
     Args:
         where: source of the text, for messages.
@@ -128,18 +131,29 @@ def parse(text: str, where: str, *, class_names: Sequence[str] = ()) -> Knowledg
     names = {spelling(name): name for name in class_names}
     current = class_names[0] if len(class_names) == 1 else None
     knowledge: Knowledge = {}
+    ignored: list[str] = []
     for line in text.splitlines():
         bare = line.strip()
         if not bare or bare.startswith("```"):
             continue
         if (heading := _heading(bare, names)) is not None:
             current = heading
-        elif current is not None and (sentence := _BULLET.sub("", bare).strip(_QUOTES + " ")):
+        elif current is None:
+            ignored.append(bare)
+        elif sentence := _BULLET.sub("", bare).strip(_QUOTES + " "):
             knowledge.setdefault(current, []).append(sentence)
     if not knowledge:
         raise KnowledgeError(
             f"{where}: found no description; expected a line with the class's name (`dog:`) and "
             "under it one sentence per line"
+        )
+    if ignored:
+        _log.warning(
+            "%s: %s before the first class left out, e.g. %r; a class's name on a line of its own "
+            "needs a colon, or --class",
+            where,
+            counted(len(ignored), "line"),
+            ignored[0][:MAX_CHARACTERS],
         )
     return _checked(knowledge, where)
 
