@@ -28,17 +28,20 @@ def files_of(run: Run, name: str = "tiny") -> RunFiles:
             "train": np.where(label == 0, 255, label).astype(np.uint8),
         }
         predicted[sample.id] = {"single": np.roll(label, 3, axis=1)}
+    refined = {image: {"score": cam} for image, cam in run.cams.items()}
     shards = {
         "cams": run.cam_shards(),
+        "scores_grid": [run.write("scores", "scores", refined)],
         "masks": [run.write("masks", "masks", maps)],
         "predictions": [run.write("pred", "predictions", predicted)],
     }
     scores = run.folder / "scores"
     scores.mkdir(exist_ok=True)
-    records = [scores / f"{file}.train.json" for file in ("cam", "masks", "predictions")]
-    run.score("cam", shards["cams"], records[0])
-    run.score("masks", shards["masks"], records[1])
-    run.score("segmenter", shards["predictions"], records[2])
+    records = [scores / f"{file}.train.json" for file in shards]
+    for product, kind, record in zip(
+        ("cam", "refiner_scores", "masks", "segmenter"), shards, records, strict=True
+    ):
+        run.score(product, shards[kind], record)
     return RunFiles(name, run.manifest_dir, shards, records)
 
 
@@ -60,8 +63,10 @@ def test_files_of_a_page(make_run: Callable[..., Run], tmp_path: Path) -> None:
     names = sorted(path.name for path in (tmp_path / "out/page").glob("train-0-*.webp"))
     assert names == [
         f"train-0-{key}.webp"
-        for key in ("cam", "cam_affinity", "image", "mask", "prediction", "train_mask", "truth")
-    ]
+        for key in (
+            "cam", "cam_affinity", "image", "mask", "prediction", "refined", "train_mask", "truth",
+        )
+    ]  # fmt: skip
     assert "data:image/webp" not in page.read_text()
     assert small.read_text().count("data:image/webp;base64,") == 2 * len(names)
     other = read_shown(tmp_path / "out")
@@ -109,7 +114,7 @@ def test_runs_with_other_class_means_are_not_compared(
     page_of(run, tmp_path / "out")
     first = read_shown(tmp_path / "out")
     path = run.folder / "scores/other.json"
-    records = read_records([first.run.records[1]])
+    records = read_records([first.run.records[2]])
     write_records(path, [record.model_copy(update={"class_mean": "truth"}) for record in records])
     second = replace(first, run=replace(first.run, records=[path]))
     with pytest.raises(ValueError, match=r"score.class_mean: union and truth.; score both with"):
@@ -165,6 +170,10 @@ def test_in_a_browser(browser: Any, make_run: Callable[..., Run], tmp_path: Path
             == 0
         )
         assert page.locator("#against").is_visible() == address.startswith("both")
+    stages = page.locator("#chain .stage", has=page.locator("b")).all_inner_texts()
+    assert [stage.splitlines()[0] for stage in stages] == [
+        "CAM", "refined CAM", "pseudo mask", "segmenter's prediction",
+    ]  # fmt: skip
     cards, name = page.locator(".card"), ".card .name"
     assert cards.count() == len(run.samples)
     ious = [

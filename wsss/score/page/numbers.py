@@ -18,8 +18,8 @@ from wsss.score.tables.rows import row_name
 SIZES = (0.01, 0.03, 0.1, 0.3)
 """Shares of the image between the groups of object sizes."""
 _LAYER_OF = {
-    "cam": "cam", "affinity": "cam_affinity", "seeds": "seed", "masks": "mask",
-    "refiner_prediction": "refiner", "segmenter": "prediction",
+    "cam": "cam", "affinity": "cam_affinity", "seeds": "seed", "refiner_scores": "refined",
+    "masks": "mask", "refiner_prediction": "refiner", "segmenter": "prediction",
 }  # fmt: skip
 _FROM_TAGS = frozenset({"blob", "cam", "affinity", "seeds", "refiner_scores", "masks"})
 _AT_ONCE = 4096  # images; the counts of all labels in a million take gigabytes
