@@ -47,3 +47,21 @@ def _keeps_large_parts() -> bool:
 @pytest.mark.skipif(not _keeps_large_parts(), reason="needs glibc 2.35")
 def test_a_command_takes_the_memory_that_it_freed_unless_a_variable_says_otherwise() -> None:
     assert 10 * _new_pages() < _new_pages(MALLOC_TRIM_THRESHOLD_="131072")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("given", "count"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_of_a_command_wait_briefly(given: dict[str, str], count: str) -> None:
+    program = (
+        "import sys; sys.argv = ['wsss', '--version']\n"
+        "from wsss.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: import torch\n"
+    )
+    unset = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, text=True, capture_output=True, check=True,
+        env=environment | given | {"OMP_DISPLAY_ENV": "verbose"},
+    )  # fmt: skip
+    assert f"GOMP_SPINCOUNT = '{count}'" in done.stderr, done.stderr

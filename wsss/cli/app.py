@@ -30,7 +30,7 @@ from wsss.cli.commands import (
     upkeep,
     weights,
 )
-from wsss.compute.machine import allow_open_files, keep_freed_memory, name_user
+from wsss.compute.machine import allow_open_files, keep_freed_memory, name_user, wait_briefly
 from wsss.errors import WsssError
 from wsss.pipeline.job import JOB_VARIABLE, current_job, refuse_other_code
 from wsss.pipeline.parent_watch import exit_with_parent
@@ -89,6 +89,7 @@ def run(application: typer.Typer) -> None:
     exit_with_parent()
     allow_open_files()
     keep_freed_memory()
+    wait_briefly()
     name_user()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LogFormatter())

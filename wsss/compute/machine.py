@@ -66,6 +66,17 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _MOST_FREED)
 
 
+def wait_briefly() -> None:
+    """Let threads of one team that wait for each other sleep soon, before torch is imported.
+
+    libgomp lets them count to 300,000, which keeps the cores from those that they wait for where
+    other work runs. This is its own number where threads outnumber cores. On idle cores it costs
+    nothing. Nothing changes where ``OMP_WAIT_POLICY`` or ``GOMP_SPINCOUNT`` is set.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def allow_open_files() -> None:
     """Raise this process's limit on open files as far as it may; 1024 is the usual one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
