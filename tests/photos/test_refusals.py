@@ -1,6 +1,7 @@
 """What `wsss photos` and the commands next to it refuse before anything starts, and how."""
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,6 +38,13 @@ def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refusal:
         return message.strip()
 
     return run_refused
+
+
+def test_the_advice_runs_as_it_stands(refusal: Refusal, tmp_path: Path) -> None:
+    (tmp_path / "my photos").mkdir()
+    message = refusal("photos", "my photos")
+    command = shlex.split(message.partition("let CLIP propose tags: ")[2])
+    assert command[:4] == ["wsss", "tags", "suggest", str(tmp_path / "my photos")]
 
 
 @pytest.mark.parametrize("cores", ["0", "-1", "abc", "1.5", ""])

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import psutil
 
@@ -122,7 +123,8 @@ def check_photos(data: DataConfig, long_side: int | None) -> PhotoCheck:
     if not table.is_file():
         raise DataError(
             f"{table}: no table of tags; write one with the columns image and tags, name another "
-            f"by --tags, or let CLIP propose tags: wsss tags suggest {root} --words cat,dog,…"
+            f"by --tags, or let CLIP propose tags: wsss tags suggest {quote(str(root))} "
+            "--words cat,dog,…"
         )
     dataset = read_folder(data, "corrected")
     counts: Counter[str] = Counter()

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from wsss.artifacts.atomic import write_text
 from wsss.artifacts.checksum import read_checked_text, write_checked_text
@@ -150,11 +151,10 @@ def _with_mask_tags(data: DataConfig, out: Path) -> DataConfig:
     if data.tags != "masks":
         return data
     table = out / MASK_TAGS
+    command = f"wsss truth tags --out {quote(str(table))}"
     if not table.is_file():
-        raise DataError(
-            f"{table}: not there, but data.tags is masks; run `wsss truth tags --out {table}` first"
-        )
-    read_checked_text(table, f"run `wsss truth tags --out {table}` again")
+        raise DataError(f"{table}: not there, but data.tags is masks; run `{command}` first")
+    read_checked_text(table, f"run `{command}` again")
     return data.model_copy(update={"tags": str(table)})
 
 

@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from shlex import join
 
 from wsss.artifacts.atomic import remove_abandoned, write_text
 from wsss.artifacts.digest import digest_file, digest_json
@@ -98,7 +99,7 @@ def check_drawn(masks: Path, part: str, rule: CocoRule, root: Path) -> None:
         TruthError: it was not.
     """
     mark, source = mark_path(masks, part, rule), instances_path(root, part)
-    command = f"wsss truth coco-masks {root} --rule {rule} --out {masks}"
+    command = join(["wsss", "truth", "coco-masks", str(root), "--rule", rule, "--out", str(masks)])
     remedy = f"run `{command}`, or empty data.masks"
     try:
         stored = json.loads(mark.read_text(encoding="utf-8"))
