@@ -20,7 +20,7 @@ from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample
 from wsss.labels.ignore import IGNORED
 from wsss.masks.store import png_path
-from wsss.score.figures.overlay import paint_labels
+from wsss.score.figures.overlay import paint_labels, scaled
 
 _OVERLAY_SIDE, _THUMBNAIL_SIDE, _GRID_SIDE = 1024, 640, 48
 """Longer sides, pixels, at most."""
@@ -123,19 +123,19 @@ def draw(
         palette: RGB of each label.
     """
     colours = tuple(map(tuple, palette.tolist()))
-    large = _at_most(_OVERLAY_SIDE, photo, cv2.INTER_AREA)
-    small = _at_most(_THUMBNAIL_SIDE, photo, cv2.INTER_AREA)
-    overlay = paint_labels(large, _scaled(labels, large.shape), palette)
+    large = _at_most(_OVERLAY_SIDE, photo)
+    small = _at_most(_THUMBNAIL_SIDE, photo)
+    overlay = paint_labels(large, _at_most(_OVERLAY_SIDE, labels), palette)
     files = PhotoFiles.of(image)
     contents = {
         files.mask: label_png_bytes(labels, colours),
         files.overlay: _encoded(".jpg", overlay, cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY),
         files.thumbnail: _encoded(".webp", small, cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY),
-        files.mask_thumbnail: _transparent_png(_scaled(labels, small.shape), palette),
+        files.mask_thumbnail: _transparent_png(_at_most(_THUMBNAIL_SIDE, labels), palette),
     }
     for path, content in contents.items():
         write_one_of_many(folder / path, content)
-    grid = _at_most(_GRID_SIDE, labels, cv2.INTER_NEAREST)
+    grid = _at_most(_GRID_SIDE, labels)
     counts = np.bincount(labels.ravel(), minlength=256)
     return Drawn(
         shares={label: counts[label] / labels.size for label in np.flatnonzero(counts).tolist()},
@@ -150,17 +150,8 @@ def _open(path: Path) -> Shard:
     return Shard(path, kind="masks")
 
 
-def _at_most(side: int, array: np.ndarray, interpolation: int) -> np.ndarray:
-    height, width = array.shape[:2]
-    share = min(1.0, side / max(height, width))
-    size = max(1, round(share * width)), max(1, round(share * height))
-    return array if share == 1 else cv2.resize(array, size, interpolation=interpolation)
-
-
-def _scaled(labels: _Labels, shape: tuple[int, ...]) -> UInt8[np.ndarray, "rows columns"]:
-    if labels.shape == shape[:2]:
-        return labels
-    return cv2.resize(labels, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
+def _at_most(side: int, array: np.ndarray) -> np.ndarray:
+    return array if side >= max(array.shape[:2]) else scaled(array, side)
 
 
 def _encoded(ending: str, picture: _Picture, option: int, quality: int) -> bytes:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
@@ -26,8 +25,8 @@ from wsss.data.manifest import Manifest, Sample
 from wsss.data.manifest_folder import load, manifest_digests
 from wsss.labels.upsample import upsample
 from wsss.score.figures.fonts import class_name
-from wsss.score.figures.overlay import OUTLINE_AT, paint_heat, paint_labels
-from wsss.score.figures.sheet_layout import LegendItem, Row, cell_size, draw_sheet
+from wsss.score.figures.overlay import OUTLINE_AT, paint_heat, paint_labels, scaled
+from wsss.score.figures.sheet_layout import PICTURE_SIDE, LegendItem, Row, draw_sheet
 from wsss.score.product import SHOWN_FIRST
 from wsss.score.truth.find import Truth, find_truth, read_truth
 
@@ -99,13 +98,14 @@ def contact_sheet(
     rows, labels = [], set[int]()
     for sample in samples:
         photo = read_image(sample.path, digest=sample.digest, max_pixels=data.max_pixels)
+        photo = scaled(photo, PICTURE_SIDE)
         images = _pictures(photo, items[sample.id], list(arrays))
         if truths is not None:
             truth = None
             if sample.id in truths:
                 truth = read_truth(truths[sample.id], sample.id, sample.height, sample.width)
                 labels.update(np.unique(truth).tolist())
-            images.append(None if truth is None else _labels(photo, truth))
+            images.append(None if truth is None else _painted(photo, truth))
         labels.update(tag + 1 for tag in sample.tags)
         labels.update(_labels_in(items[sample.id], list(arrays)))
         tags = tuple(_legend_item(classes, tag + 1) for tag in sample.tags)
@@ -204,38 +204,25 @@ def _renamed(item: Item, column: str, names: Sequence[str]) -> Item:
 def _pictures(
     photo: UInt8[np.ndarray, "h w 3"], items: Sequence[Item], arrays: Sequence[str]
 ) -> list[np.ndarray | None]:
-    small = _resize(photo, cv2.INTER_AREA)
-    pictures: list[np.ndarray | None] = [small]
+    pictures: list[np.ndarray | None] = [photo]
     for name in arrays:
         item = next((item for item in items if name in item.arrays), None)
         if item is None:
             pictures.append(None)
         elif name in _HEATS:
             grid = item.arrays[name].astype(np.float32)
-            maps: Float32[np.ndarray, "classes h w"] = upsample(grid, small.shape[:2])
-            pictures.append(paint_heat(small, maps, item.attrs["classes"], _PALETTE))
+            maps: Float32[np.ndarray, "classes h w"] = upsample(grid, photo.shape[:2])
+            pictures.append(paint_heat(photo, maps, item.attrs["classes"], _PALETTE))
         else:
-            pictures.append(_labels(photo, item.arrays[name], hatch_ignore=name in _HATCHED))
+            pictures.append(_painted(photo, item.arrays[name], hatch_ignore=name in _HATCHED))
     return pictures
 
 
-def _labels(
-    photo: UInt8[np.ndarray, "h w 3"],
-    labels: UInt8[np.ndarray, "h w"],
-    *,
-    hatch_ignore: bool = False,
-) -> UInt8[np.ndarray, "h2 w2 3"]:
-    small = _resize(photo, cv2.INTER_AREA)
-    return paint_labels(
-        small, _resize(labels, cv2.INTER_NEAREST), _PALETTE, hatch_ignore=hatch_ignore
-    )
-
-
-def _resize(array: np.ndarray, interpolation: int) -> np.ndarray:
-    height, width = cell_size(*array.shape[:2])
-    enlarged = width > array.shape[1] and interpolation == cv2.INTER_AREA
-    method = cv2.INTER_CUBIC if enlarged else interpolation
-    return cv2.resize(array, (width, height), interpolation=method)
+def _painted(
+    photo: UInt8[np.ndarray, "h w 3"], labels: np.ndarray, *, hatch_ignore: bool = False
+) -> np.ndarray:
+    small = scaled(labels, PICTURE_SIDE)
+    return paint_labels(photo, small, _PALETTE, hatch_ignore=hatch_ignore)
 
 
 def _labels_in(items: Sequence[Item], arrays: Sequence[str]) -> set[int]:

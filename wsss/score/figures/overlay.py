@@ -18,6 +18,15 @@ _VOID = np.array([224, 224, 192], np.float32)  # the colour that VOC gives its v
 _STRIPE = 14  # pixels from stripe to stripe
 
 
+def scaled(array: np.ndarray, long_side: int) -> np.ndarray:
+    """A photo [h, w, 3] or a label map [h, w] at the size whose longer side is so long, pixels."""
+    height, width = array.shape[:2]
+    share = long_side / max(height, width)
+    method = cv2.INTER_CUBIC if share > 1 else cv2.INTER_AREA
+    size = max(1, round(share * width)), max(1, round(share * height))
+    return cv2.resize(array, size, interpolation=cv2.INTER_NEAREST if array.ndim == 2 else method)
+
+
 def paint_labels(
     photo: UInt8[np.ndarray, "h w 3"],
     labels: UInt8[np.ndarray, "h w"],

@@ -15,6 +15,8 @@ CELL = 180
 """Longest side of a picture on the sheet, pixels."""
 OVERSAMPLING = 2
 """Pictures are drawn this much larger and scaled down, which smooths their lines."""
+PICTURE_SIDE = OVERSAMPLING * CELL
+"""Their longer side as they are drawn."""
 _GAP, _MARGIN, _CAPTION, _HEADER, _LINE = 8, 16, 24, 30, 26
 _INK, _FAINT, _FRAME = (29, 35, 41), (96, 106, 116), (200, 206, 212)
 
@@ -41,7 +43,7 @@ class Row:
 
 def cell_size(height: int, width: int) -> tuple[int, int]:
     """Height and width of the pictures of an image."""
-    scale = OVERSAMPLING * CELL / max(height, width)
+    scale = PICTURE_SIDE / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 

@@ -15,7 +15,7 @@ from wsss.artifacts.shard import Shard
 from wsss.data.images.read import read_image
 from wsss.data.manifest import Sample
 from wsss.labels.upsample import upsample
-from wsss.score.figures.overlay import paint_heat, paint_labels
+from wsss.score.figures.overlay import paint_heat, paint_labels, scaled
 from wsss.score.truth.find import read_truth
 from wsss.score.truth.sources import Source
 
@@ -62,7 +62,7 @@ def draw(task: PictureTask) -> Mapping[str, bytes]:
     """
     sample = task.sample
     photo = read_image(sample.path, digest=sample.digest, max_pixels=task.max_pixels)
-    photo = _resize(photo, cv2.INTER_AREA)
+    photo = scaled(photo, LONG_SIDE)
     pictures = {PHOTO: photo}
     for key, layer, path in task.layers:
         item = _open(path, layer.kind).read(sample.id)
@@ -71,11 +71,11 @@ def draw(task: PictureTask) -> Mapping[str, bytes]:
             maps = upsample(array.astype(np.float32), photo.shape[:2])
             pictures[key] = paint_heat(photo, maps, item.attrs["classes"], task.palette)
         else:
-            labels = _resize(array, cv2.INTER_NEAREST)
+            labels = scaled(array, LONG_SIDE)
             pictures[key] = paint_labels(photo, labels, task.palette, hatch_ignore=layer.hatched)
     if task.truth is not None:
         truth = read_truth(task.truth, sample.id, sample.height, sample.width)
-        labels = _resize(truth, cv2.INTER_NEAREST)
+        labels = scaled(truth, LONG_SIDE)
         pictures[TRUTH] = paint_labels(photo, labels, task.palette)
     return {key: _webp(picture) for key, picture in pictures.items()}
 
@@ -83,15 +83,6 @@ def draw(task: PictureTask) -> Mapping[str, bytes]:
 @functools.lru_cache(maxsize=16)
 def _open(path: Path, kind: str) -> Shard:
     return Shard(path, kind=kind)
-
-
-def _resize(array: np.ndarray, interpolation: int) -> np.ndarray:
-    height, width = array.shape[:2]
-    share = LONG_SIDE / max(height, width)
-    size = max(1, round(share * width)), max(1, round(share * height))
-    if share > 1 and interpolation == cv2.INTER_AREA:
-        interpolation = cv2.INTER_CUBIC
-    return cv2.resize(array, size, interpolation=interpolation)
 
 
 def _webp(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
