@@ -1,13 +1,13 @@
-"""`wsss doctor` in a real process, on this machine and with a fake nvidia-smi."""
+"""`wsss doctor` on this machine and with a fake nvidia-smi."""
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.hostile.harness import wsss
 from wsss.cli import doctor
 from wsss.cli.weights_check import names_file
 from wsss.compute import cuda
@@ -22,13 +22,13 @@ esac
 """
 
 
-def _wsss(folder: Path, *arguments: str, programs: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
-    environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
-    command = [sys.executable, "-m", "wsss", "doctor", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder, whose programs are found first."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path
 
 
 def _states(output: str) -> dict[str, str]:
@@ -36,50 +36,47 @@ def _states(output: str) -> dict[str, str]:
     return {words[1]: words[0] for words in lines}
 
 
-def _nvidia_smi(folder: Path, driver: str, capability: str) -> str:
+def _nvidia_smi(folder: Path, driver: str, capability: str) -> None:
     program = folder / "nvidia-smi"
     program.write_text(_NVIDIA_SMI.format(driver=driver, capability=capability))
     program.chmod(0o755)
-    return str(folder)
 
 
 @pytest.mark.slow
-def test_this_machine_and_a_missing_file(tmp_path: Path) -> None:
-    pretrained = tmp_path / "gone.safetensors"
-    file = tmp_path / "mine.yaml"
+def test_this_machine_and_a_missing_file(folder: Path) -> None:
+    pretrained = folder / "gone.safetensors"
+    file = folder / "mine.yaml"
     file.write_text(json.dumps({"clip": {"pretrained": str(pretrained)}}))
-    done = _wsss(tmp_path, "--config", str(file))
-    states = _states(done.stdout)
-    assert done.returncode == 1, done.stderr
+    done = wsss("doctor", "--config", file)
+    states = _states(done.text)
+    assert done.code == 1, done.text
     assert states.pop("weights") == "failure"
-    assert "no such file; clip.pretrained names it" in done.stdout
+    assert "no such file; clip.pretrained names it" in done.text
     assert states.keys() >= {"Python", "torch", "GPU", "arithmetic", "OpenCV", "disk", "/dev/shm"}
     assert states["arithmetic"] == states["OpenCV"] == states["Python"] == "ok"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch_has_cuda(), reason="this torch has CUDA")
-def test_a_card_and_a_torch_for_the_cpu(tmp_path: Path) -> None:
-    programs = _nvidia_smi(tmp_path, "580.65.06", "8.0")
-    done = _wsss(tmp_path, programs=programs)
-    assert done.returncode == 1, done.stderr
-    assert _states(done.stdout)["GPU"] == "failure"
-    assert "nvidia-smi lists 1 GPU; GTX 1080 (8.0); driver 580.65.06; this torch is" in done.stdout
-    (tmp_path / "config.yaml").write_text(json.dumps({"compute": {"device": "cpu"}}))
-    done = _wsss(tmp_path, programs=programs)  # meant
-    assert (done.returncode, _states(done.stdout)["GPU"]) == (0, "ok"), done.stdout
+def test_a_card_and_a_torch_for_the_cpu(folder: Path) -> None:
+    _nvidia_smi(folder, "580.65.06", "8.0")
+    done = wsss("doctor")
+    assert done.code == 1, done.text
+    assert _states(done.text)["GPU"] == "failure"
+    assert "nvidia-smi lists 1 GPU; GTX 1080 (8.0); driver 580.65.06; this torch is" in done.text
+    (folder / "config.yaml").write_text(json.dumps({"compute": {"device": "cpu"}}))
+    done = wsss("doctor")  # meant
+    assert (done.code, _states(done.text)["GPU"]) == (0, "ok"), done.text
 
 
-def test_what_goes_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(cuda, "_DRIVER_FILE", tmp_path / "none")
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+def test_what_goes_together(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_DRIVER_FILE", folder / "none")
     build = TorchBuild("2.13.0", "13.0", None)
     for driver, capability, reason in (
         ("550.54.15", "8.0", "CUDA 13.0 needs a driver of 580.65.06 or newer"),
         ("580.65.06", "6.1", "cards of capability 7.5 or newer: not GTX 1080"),
     ):
-        _nvidia_smi(tmp_path, driver, capability)
+        _nvidia_smi(folder, driver, capability)
         check = doctor._gpu("auto", build)
         assert check.state == "failure"
         assert reason in check.result

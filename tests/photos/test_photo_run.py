@@ -23,7 +23,8 @@ from wsss.photos.record import read_record
 
 _WEIGHTS = "${WSSS_PACKAGE}/demo/weights/demo-vit-p8"
 _SEGMENTER = """
-retrain: {enabled: true, model: clip-vit, iterations: 2, batch: 2, crop: 64, warmup: 0}
+compute: {workers: 1}
+retrain: {enabled: true, model: clip-vit, iterations: 2, batch: 2, crop: 64, warmup: 0, threads: 1}
 predict: {scales: [1.0], crf: false}
 """
 CLIP = ("--clip", f"{_WEIGHTS}.json", "--weights", f"{_WEIGHTS}.safetensors")

@@ -249,7 +249,7 @@ def test_on_a_gpu_photos_are_decoded_ahead_and_written_behind(
 ) -> None:
     """In the same order, with the same files; only a few photos are held at once."""
     photos, weights = tmp_path / "photos", tmp_path / "weights.safetensors"
-    draw_photos(photos, {str(index): index for index in range(20)})
+    draw_photos(photos, {str(index): index for index in range(14)})
     (photos / "8.jpg").write_bytes((photos / "8.jpg").read_bytes()[:600])
     write_segmenter(weights)
     with fixed_threads(1):

@@ -14,6 +14,7 @@ from tests.workflow.conftest import ROOT, copy_project
 PAGE = ROOT / "docs/howto/add-a-method.md"
 CONFIG = {
     "shards": 1,
+    "compute": {"workers": 1},
     "data": {"root": "results/tiny-data", "demo_images": [4, 2]},
     "cams": {"splits": ["train"], "affinity": {"enabled": False}},
     "refine": {"method": "toy", "train": {"iterations": 3, "batch": 2, "warmup": 1, "threads": 1}},
