@@ -2,9 +2,7 @@
 
 import copy
 import itertools
-import json
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +12,13 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from torch.multiprocessing import start_processes
 
 from tests.dino.models import SECTION
 from tests.refine.chain import Chain
 from tests.refine.every_method import TRAIN, MethodTests, assert_normalised_cams, option
 from wsss.artifacts.errors import ArtifactError
+from wsss.clip.input import EncoderInput
 from wsss.config.errors import ConfigError
 from wsss.config.model import Config
 from wsss.data.manifest_folder import load
@@ -146,52 +146,30 @@ def test_labels_of_images_are_made_once(chain: Chain, monkeypatch: pytest.Monkey
             assert label.max() < IGNORED
 
 
-_LABELS = """
-import json, sys, time
-from pathlib import Path
-from wsss.clip.input import EncoderInput
-from wsss.config.load import from_mapping
-from wsss.data.manifest_folder import load
-from wsss.refine.inputs import CamSet
-from wsss.refine.training.image_labels import ImageLabels
+def _make_labels(process: int, chain: Chain, folder: Path) -> None:
+    """As a training does when it starts, and slowly; notes the images that it labelled."""
+    label = ImageLabels._label
 
-config, manifest, shard, cache, names = sys.argv[1:]
-inputs = EncoderInput(from_mapping(json.loads(config)).clip, Path(cache), device="cpu")
-label = ImageLabels._label
+    def slow_label(self: ImageLabels, image: str) -> np.ndarray:
+        time.sleep(0.2)
+        with (folder / "images.txt").open("a") as stream:
+            stream.write(f"{image}\n")
+        return label(self, image)
 
-def slow_label(self, image):
-    time.sleep(0.2)
-    with open(names, "a") as stream:
-        stream.write(image + "\\n")
-    return label(self, image)
-
-ImageLabels._label = slow_label
-print("ready", flush=True)
-sys.stdin.readline()
-with CamSet([Path(shard)], load(Path(manifest))[0].split("train")) as cams:
-    labels = ImageLabels(cams, inputs, None, Path(cache))
-    print(sorted(int(labels.read(image).max()) for image in cams.ids))
-"""
+    ImageLabels._label = slow_label
+    inputs = EncoderInput(chain.config().clip, folder / "cache", device="cpu")
+    with CamSet([chain.cams["train"]], load(chain.manifest)[0].split("train")) as cams:
+        labels = ImageLabels(cams, inputs, None, folder / "cache")
+        largest = sorted(int(labels.read(image).max()) for image in cams.ids)
+    (folder / f"labels-{process}.txt").write_text(str(largest))
 
 
 @pytest.mark.slow
 def test_trainings_that_start_together_share_the_work(chain: Chain, tmp_path: Path) -> None:
-    names = tmp_path / "names.txt"
-    paths = (chain.manifest, chain.cams["train"], tmp_path / "cache", names)
-    command = [sys.executable, "-c", _LABELS, json.dumps(chain.base), *map(str, paths)]
-    pipe = subprocess.PIPE
-    trainings = [
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=Path(__file__).parents[3])
-        for _ in range(2)
-    ]
-    for training in trainings:
-        assert training.stdout.readline() == "ready\n"
-    for training in trainings:
-        training.stdin.write("go\n")
-        training.stdin.flush()
-    first, second = (training.communicate()[0] for training in trainings)
-    assert first == second != ""
-    images = names.read_text().split()
+    start_processes(_make_labels, (chain, tmp_path), nprocs=2, start_method="fork")
+    first, second = ((tmp_path / f"labels-{process}.txt").read_text() for process in (0, 1))
+    assert first == second != "[]"
+    images = (tmp_path / "images.txt").read_text().split()
     assert len(images) == len(set(images)) == 7
 
 
