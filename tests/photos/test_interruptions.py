@@ -1,17 +1,20 @@
 """`wsss predict` that is interrupted, and continued by the same command."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from tests.demo_checkpoints import write_segmenter
 from tests.photos.test_photo_run import draw_photos, run
+from wsss.__main__ import main
 
 _COUNT, _SECONDS = 6, 120
 
@@ -29,24 +32,30 @@ def masks(out: Path) -> dict[str, int]:
     return {str(path): (out / "masks" / path).stat().st_mtime_ns for path in drawn}
 
 
+def predict(folder: Path, command: Sequence[str]) -> None:
+    """Run the command in this process, one photo after another."""
+    # A shell lets jobs in the background ignore Ctrl-C, and with them the tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    sys.argv[:] = command
+    main()
+
+
 def interrupt(folder: Path, out: Path, number: signal.Signals, *command: str) -> dict[str, int]:
     """Send a signal once two photos are drawn anew; gives the masks that are there then."""
     before = masks(out).items()
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # one photo after another
-        stderr=subprocess.DEVNULL,
-        # A shell lets jobs in the background ignore Ctrl-C, and with them the tests.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = multiprocessing.get_context("fork").Process(target=predict, args=(folder, command))
+    process.start()
     end = time.monotonic() + _SECONDS
     while len(masks(out).items() - before) < 2:
-        assert process.poll() is None, "it ended before it could be interrupted"
+        assert process.is_alive(), "it ended before it could be interrupted"
         assert time.monotonic() < end
         time.sleep(0.005)
-    process.send_signal(number)
-    assert process.wait(_SECONDS) != 0
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(_SECONDS)
+    assert process.exitcode
     drawn = dict(masks(out).items() - before)
     assert len(drawn) < _COUNT
     if number == signal.SIGKILL:  # the last one may not be noted yet
