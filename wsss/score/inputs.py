@@ -15,8 +15,8 @@ from wsss.data.manifest_folder import load, load_given, manifest_digests
 from wsss.score.chain import Chain
 from wsss.score.metrics.counting import Image, Part, ProductError
 from wsss.score.tag_quality import TagQuality
-from wsss.score.truth.corrected import corrections_digest as corrections_digest
 from wsss.score.truth.find import Truth, find_truth
+from wsss.score.truth.find import corrections_digest as corrections_digest
 
 _IMAGES_PER_PART = 32
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from wsss.artifacts import watch
@@ -26,7 +26,6 @@ from wsss.data.datasets.classes import unicode_form
 from wsss.data.manifest_folder import load, manifest_digests
 from wsss.score.truth.errors import TruthError
 from wsss.score.truth.find import Truth, named_pngs
-from wsss.score.truth.sources import PngTruth
 from wsss.score.truth.training_masks import write_masks
 
 RECORD = "inputs.json"
@@ -73,7 +72,7 @@ def run(
         )
     _name_strangers(folder, stamps, (sample.id for sample in manifest))
     samples = {sample.id: sample for sample in members if sample.id in sources}
-    digests = _digests(sources)
+    digests = {image: digest_file(source.path) for image, source in sources.items()}
     provenance = STAGES["corrected_masks"].provenance(
         {"corrected": corrected},
         inputs=manifest_digests(manifest_dir) | {"truth": digest_json(digests)},
@@ -84,16 +83,6 @@ def run(
     write_record(out.with_name(RECORD), state, stamps, by_path, started)
     _log.info("%d of %d training images have a corrected mask", len(samples), len(members))
     return len(samples)
-
-
-def corrections_digest(corrected: str, images: Iterable[str]) -> str:
-    """The digest of the corrected masks of training images, as it stands in the shard's inputs.
-
-    Args:
-        corrected: ``retrain.corrected``.
-        images: ids of all training images.
-    """
-    return digest_json(_digests(named_pngs(expand_path(corrected), images)))
 
 
 def corrections_state(corrected: str, folder: str, *, remember: bool = True) -> str:
@@ -111,10 +100,6 @@ def _stamps(corrected: str) -> dict[str, Stamp]:
     """The PNGs below a folder of corrected masks, each with size and times."""
     entries = (e for e in files_below(expand_path(corrected)) if e.name.lower().endswith(".png"))
     return stamps_of(entries)
-
-
-def _digests(sources: Mapping[str, PngTruth]) -> dict[str, str]:
-    return {image: digest_file(source.path) for image, source in sources.items()}
 
 
 def _name_strangers(folder: Path, paths: Iterable[str], images: Iterable[str]) -> None:

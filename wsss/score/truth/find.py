@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from wsss.artifacts.digest import digest_file, digest_json
+from wsss.artifacts.digest import digest_file, digest_files, digest_json
 from wsss.artifacts.watch import digest_listing
 from wsss.config.data import COCO_RULES, DataConfig
 from wsss.config.paths import expand_path
@@ -103,6 +103,17 @@ def named_pngs(folder: Path, images: Iterable[str]) -> dict[str, PngTruth]:
     """
     names = {image: _png_name(folder, image) for image in images}
     return {image: PngTruth(folder, name) for image, name in names.items() if name}
+
+
+def corrections_digest(corrected: str, images: Iterable[str]) -> str:
+    """The digest of the corrected masks of training images, as it stands in the shard's inputs.
+
+    Args:
+        corrected: ``retrain.corrected``.
+        images: ids of all training images.
+    """
+    sources = named_pngs(expand_path(corrected), images)
+    return digest_files({image: source.path for image, source in sources.items()})
 
 
 def find_coco(data: DataConfig, photos: Collection[Sample | Candidate]) -> Truth:
