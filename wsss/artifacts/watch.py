@@ -56,23 +56,25 @@ def files_below(
     folder: Path,
     *,
     exclude: Iterable[Path] = (),
+    photos: bool = False,
     onerror: Callable[[OSError], object] | None = None,
 ) -> Iterator[os.DirEntry[str]]:
     """The files below a folder; links are followed, hidden names left out.
 
     The results of the workflow are left out, too, unless the folder itself lies among them: those
     of a workflow that ran in the working folder or in this one. Photos may lie in ``results``, too.
-    So are folders in it that `leave_out` marked.
 
     Args:
         exclude: files and folders that do not count.
+        photos: leave out folders in it that `leave_out` marked.
         onerror: called for a folder that cannot be listed; None: it counts as empty.
     """
     excluded = {os.path.abspath(path) for path in exclude}
     names = {os.path.basename(path) for path in excluded}
     results = [home / RESULTS for home in (Path(), folder) if _is_of_workflow(home)]
     visited = {os.path.realpath(path) for path in results} - {os.path.realpath(folder)}
-    return _entries(str(folder), excluded, names, visited, onerror or str)
+    mark = _LEFT_OUT if photos else ""
+    return _entries(str(folder), excluded, names, mark, visited, onerror or str)
 
 
 def leave_out(folder: Path) -> None:
@@ -217,11 +219,12 @@ def _entries(
     folder: str,
     excluded: Collection[str],
     names: Collection[str],
+    mark: str,
     visited: set[str],
     onerror: Callable[[OSError], object],
 ) -> Iterator[os.DirEntry[str]]:
-    """As `files_below`; ``names`` are those of what is excluded, ``visited`` folders may be met
-    again through links."""
+    """As `files_below`; ``names`` are those of what is excluded, a file ``mark`` excludes its
+    folder, ``visited`` folders may be met again through links."""
     target = os.path.realpath(folder)
     if target in visited:
         return
@@ -238,9 +241,9 @@ def _entries(
         is_folder = False
         with suppress(OSError):  # links that lead to each other
             is_folder = entry.is_dir()
-        if is_folder and os.path.lexists(os.path.join(entry.path, _LEFT_OUT)):
+        if is_folder and mark and os.path.lexists(os.path.join(entry.path, mark)):
             continue
         if is_folder:
-            yield from _entries(entry.path, excluded, names, visited, onerror)
+            yield from _entries(entry.path, excluded, names, mark, visited, onerror)
         else:
             yield entry

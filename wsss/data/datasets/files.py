@@ -215,6 +215,6 @@ def photo_files(
         exclude: as of `PhotoIndex`.
         onerror: as of `wsss.artifacts.watch.files_below`.
     """
-    for entry in files_below(root, exclude=exclude, onerror=onerror):
+    for entry in files_below(root, exclude=exclude, photos=True, onerror=onerror):
         if os.path.splitext(entry.name)[1].lower() not in _NO_PHOTOS:
             yield entry
