@@ -343,6 +343,28 @@ def test_a_configuration_that_is_not_there(project: Project) -> None:
     _no_internals(lines)
 
 
+@pytest.mark.parametrize(
+    ("text", "message", "end"),
+    [
+        ("refine:\n\tmethod: none\n", "is not valid YAML: while scanning", "spaces, not tabs"),
+        ("seed: 0\nseed: 1\n", "is not valid YAML: the key 'seed' is written twice", "line 2"),
+    ],
+)
+@pytest.mark.parametrize("name", ["config.yaml", "mine.yaml"])
+def test_a_configuration_that_is_no_yaml(
+    project: Project, tmp_path: Path, text: str, message: str, end: str, name: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    option = "--directory" if name == "config.yaml" else "--configfile"
+    argument = tmp_path if name == "config.yaml" else file
+    code, lines = Terminal(project, option, str(argument), forks=True).end()
+    assert code == 1
+    assert f"error: {file}: {message}" in "\n".join(lines)
+    assert end in lines[-1]
+    _no_internals(lines)
+
+
 def test_a_misspelt_key(project: Project) -> None:
     code, lines = Terminal(project, "--config", "retrian={lr: 1}", forks=True).end()
     assert code == 1

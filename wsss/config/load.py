@@ -105,7 +105,8 @@ def read_yaml(file: Path) -> Any:
     except (yaml.YAMLError, ValueError) as error:
         # PyYAML calls the source of a text so; its line is one of the file.
         text = str(error).replace('in "<unicode string>", ', "in ")
-        raise ConfigError(f"{file}: is not valid YAML: {text}") from None
+        hint = "; indent with spaces, not tabs" if "cannot start any token" in text else ""
+        raise ConfigError(f"{file}: is not valid YAML: {text}{hint}") from None
 
 
 def read_cached(path: Path) -> Any:
