@@ -81,18 +81,28 @@ def test_another_seed_is_refused_where_one_was_drawn(run: Run, tmp_path: Path) -
         run.score("masks", [shard], tmp_path / "s.json", config=_config(run, refine=refine))
 
 
+def _tse(form: str, file: Path) -> dict[str, Any]:
+    return {"cams": {"patch_text": {"tse": {"form": form, "knowledge": str(file)}}}}
+
+
 @pytest.mark.parametrize("key", ["clip.pretrained", "cams.patch_text.tse.knowledge"])
 def test_another_file_under_the_same_name_is_refused(run: Run, tmp_path: Path, key: str) -> None:
     file = tmp_path / "file.json"
     file.write_bytes(b"one")
-    sections: Any = str(file)
-    for name in reversed(key.split(".")):
-        sections = {name: sections}
+    sections = {"clip": {"pretrained": str(file)}} if "clip" in key else _tse("topk", file)
     config = _config(run, **sections)
     shard = _masks(run, _made(run, "masks", config, _made(run, "cams", config)))
     file.write_bytes(b"two")
     with pytest.raises(ProductError, match=f"another file as {key}"):
         run.score("masks", [shard], tmp_path / "s.json", config=config)
+
+
+def test_descriptions_that_no_text_uses_do_not_count(run: Run, tmp_path: Path) -> None:
+    """When they change, the engine makes nothing again."""
+    file = tmp_path / "file.json"
+    file.write_bytes(b"one")
+    files = _made(run, "cams", _config(run, **_tse("off", file))).files
+    assert "cams.patch_text.tse.knowledge" not in files
 
 
 def test_stages_with_different_weights_are_refused(run: Run, tmp_path: Path) -> None:

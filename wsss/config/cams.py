@@ -35,8 +35,7 @@ class AffinityConfig(Section):
     )
     exponent: float = Field(8.0, gt=0, description="feature, dino: power of positive cosines.")
     last_blocks: PositiveInt | None = Field(
-        None,
-        description="Number of last blocks to average. null = 2/3 of the depth (8 of 12).",
+        None, description="Number of last blocks to average. null = 2/3 of the depth (8 of 12)."
     )
     sinkhorn_iterations: PositiveInt = Field(
         3, description="Iterations of column and row normalisation."
@@ -204,8 +203,7 @@ class PatchTextConfig(Section):
         ),
     )
     blocks: PositiveInt | None = Field(
-        None,
-        description="Number of last blocks to calibrate. null = 5/12 of the depth (10 of 24).",
+        None, description="Number of last blocks to calibrate. null = 5/12 of the depth (10 of 24)."
     )
     score: Literal["surgery", "cosine"] = Field(
         "surgery",
@@ -296,5 +294,7 @@ class CamsConfig(Section):
         return self.has_affinity and self.affinity.uses_texts
 
     def effective(self) -> dict[str, Any]:
-        """See `Section.effective`: without what the kind of the affinity leaves unused."""
-        return self.model_dump(mode="json", exclude={"affinity": self.affinity.unused})
+        """See `Section.effective`: without what the affinity and TSE leave unused."""
+        tse = {"knowledge"} if self.patch_text.tse.form == "off" else set[str]()
+        unused: Any = {"affinity": self.affinity.unused, "patch_text": {"tse": tse}}
+        return self.model_dump(mode="json", exclude=unused)
