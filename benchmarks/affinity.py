@@ -150,7 +150,7 @@ class Plan:
         """Every run at its best threshold on train, `NONE` first."""
         sweeps: dict[str, Sweep] = {}
         for image, maps in self.images("train", self.runs):
-            truth = image.read_truth()
+            truth = image.read_truth(len(self.labels))
             for label, grid in maps.items():
                 largest, winner = _winners(grid, truth.shape)
                 sweep = sweeps.setdefault(label, Sweep(len(self.labels)))
@@ -168,7 +168,10 @@ class Plan:
         counts = {row: Confusion(len(self.labels)) for row in chosen}
         runs = {b.label: self.runs[b.label] for b in chosen.values() if b.label != NONE}
         for image, maps in self.images("val", runs):
-            truth, classes = image.read_truth(), np.array([*image.tags, 0], np.uint8) + 1
+            truth, classes = (
+                image.read_truth(len(self.labels)),
+                np.array([*image.tags, 0], np.uint8) + 1,
+            )
             for row, best in chosen.items():
                 largest, winner = _winners(maps[best.label], truth.shape)
                 foreground = largest > np.float32(best.threshold)

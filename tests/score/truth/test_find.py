@@ -93,6 +93,20 @@ def test_truth_in_colours_is_refused(run: Run) -> None:
         read_truth(source, sample.id, sample.height, sample.width)
 
 
+def test_a_truth_with_more_labels_than_classes_is_named(run: Run, tmp_path: Path) -> None:
+    """Its own file, not the shard that is scored against it."""
+    path = run.folder / "data" / "SegmentationClass" / "image1.png"
+    labels = np.array(Image.open(path))
+    labels[0, :2] = 128, 255
+    save_mask(path, labels)
+    with pytest.raises(
+        TruthError,
+        match=f"^{re.escape(str(path))}: the truth of 'image1' has label 128, but the class list "
+        "ends at 3; correct the mask or data.classes",
+    ):
+        run.score("blob", [], tmp_path / "o")
+
+
 def test_the_contract_names_every_other_module_of_the_room() -> None:
     root = Path(__file__).parents[3]
     contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]

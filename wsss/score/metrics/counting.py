@@ -44,9 +44,16 @@ class Image:
     tags: tuple[int, ...]
     truth: Source
 
-    def read_truth(self) -> UInt8[np.ndarray, "h w"]:
-        """Its ground truth, of the image's size."""
-        return read_truth(self.truth, self.id, self.height, self.width)
+    def read_truth(self, labels: int) -> UInt8[np.ndarray, "h w"]:
+        """Its ground truth, of the image's size.
+
+        Args:
+            labels: number of labels, background included.
+
+        Raises:
+            TruthError: see `read_truth` of `wsss.score.truth.find`.
+        """
+        return read_truth(self.truth, self.id, self.height, self.width, labels)
 
 
 @dataclass(frozen=True)
@@ -172,7 +179,7 @@ def count_masks(part: Part, *, labels: int, kind: str, boundary_ratio: float = 0
     train = Confusion(labels, ignore_band=True)
     shard = part.open(kind)
     for image in part.images:
-        arrays, truth = shard.read(image.id).arrays, image.read_truth()
+        arrays, truth = shard.read(image.id).arrays, image.read_truth(labels)
         where = f"{shard.path}: {image.id!r},"
         _add_map(label, truth, arrays["label"], f"{where} 'label'", image.id)
         _add_map(train, truth, arrays["train"], f"{where} 'train'")
@@ -186,7 +193,7 @@ def count_predictions(
     counts = {name: Confusion(labels, boundary_ratio=boundary_ratio) for name in protocols}
     shard = part.open("predictions")
     for image in part.images:
-        arrays, truth = shard.read(image.id).arrays, image.read_truth()
+        arrays, truth = shard.read(image.id).arrays, image.read_truth(labels)
         for name, confusion in counts.items():
             where = f"{shard.path}: {name!r} of {image.id!r}"
             if name not in arrays:
@@ -218,7 +225,7 @@ def _count_scores(
     Args:
         learned: the refiner's score of the background, instead of the rule.
     """
-    truth = image.read_truth()
+    truth = image.read_truth(fixed.labels)
     if classes:
         largest = scores.max(axis=0)
         winner = scores.argmax(axis=0).astype(np.uint8)

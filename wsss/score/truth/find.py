@@ -161,11 +161,17 @@ def truth_files(data: DataConfig, split: str) -> list[Path]:
     return [mark_path(masks, name, data.coco_truth) for name in ([part] if part else PARTS)]
 
 
-def read_truth(source: Source, image: str, height: int, width: int) -> UInt8[np.ndarray, "h w"]:
+def read_truth(
+    source: Source, image: str, height: int, width: int, labels: int = IGNORED
+) -> UInt8[np.ndarray, "h w"]:
     """Read one image's truth and check that it fits the image.
 
+    Args:
+        labels: number of labels, background included.
+
     Raises:
-        TruthError: the truth cannot be read, or has another size than the image.
+        TruthError: the truth cannot be read, has another size than the image, or a label above
+            those of the class list.
     """
     if isinstance(source, CocoTruth) and (source.height, source.width) != (height, width):
         raise TruthError(_other_size(source, image, (source.height, source.width), (height, width)))
@@ -176,6 +182,12 @@ def read_truth(source: Source, image: str, height: int, width: int) -> UInt8[np.
         raise TruthError(f"{where}the truth of {image!r} cannot be read: {error}") from None
     if truth.shape != (height, width):
         raise TruthError(_other_size(source, image, truth.shape, (height, width)))
+    highest = int(truth.max(where=truth != IGNORED, initial=0))
+    if highest >= labels:
+        raise TruthError(
+            f"{_where(source)}: the truth of {image!r} has label {highest}, but the class list "
+            f"ends at {labels - 1}; correct the mask or data.classes"
+        )
     return truth
 
 
@@ -183,19 +195,12 @@ def read_labels(truth: Truth, sample: Sample, classes: ClassList) -> UInt8[np.nd
     """One image's truth, as a map of labels that the classes have; 255 where it has none.
 
     Raises:
-        TruthError: see `read_truth`; or a label is above those of the class list.
+        TruthError: see `read_truth`.
     """
     source = truth.sources.get(sample.id)
     if source is None:
         return np.full((sample.height, sample.width), IGNORED, np.uint8)
-    labels = read_truth(source, sample.id, sample.height, sample.width)
-    highest = int(labels[labels != IGNORED].max(initial=0))
-    if highest >= classes.label_count:
-        raise TruthError(
-            f"{truth.description}: the truth of {sample.id!r} has label {highest}, but the class "
-            f"list ends at {classes.label_count - 1}; correct the mask or data.classes"
-        )
-    return labels
+    return read_truth(source, sample.id, sample.height, sample.width, classes.label_count)
 
 
 def _coco(data: DataConfig, photos: Collection[Sample | Candidate]) -> Truth:
@@ -253,12 +258,15 @@ def _png_name(folder: Path, image: str) -> str | None:
 
 
 def _other_size(source: Source, image: str, *shapes: tuple[int, ...]) -> str:
-    where = source.path if isinstance(source, PngTruth) else "the instances JSON"
     sides, expected = (" x ".join(map(str, reversed(shape))) for shape in shapes)
     return (
-        f"{where}: the truth of {image!r} is {sides} pixels, its image is {expected}; they must be "
-        "equal: replace one of the two files"
+        f"{_where(source)}: the truth of {image!r} is {sides} pixels, its image is {expected}; "
+        "they must be equal: replace one of the two files"
     )
+
+
+def _where(source: Source) -> Path | str:
+    return source.path if isinstance(source, PngTruth) else "the instances JSON"
 
 
 def _list_missing(missing: list[str], total: int, where: str) -> str:
