@@ -111,11 +111,11 @@ def _variables() -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _level_of_messages() -> Iterator[None]:
-    """Each test finds the level as it was: a command that a test runs in its process sets it."""
-    logger = logging.getLogger("wsss")
-    level = logger.level
+    """Each test finds the levels as they were: commands and benchmarks that it runs set them."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, (None, "wsss"))}
     yield
-    logger.setLevel(level)
+    for logger, level in levels.items():
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="module")
