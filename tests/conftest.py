@@ -113,7 +113,9 @@ def _variables() -> dict[str, str]:
 def _level_of_messages() -> Iterator[None]:
     """Each test finds the levels as they were: commands and benchmarks that it runs set them."""
     levels = {logger: logger.level for logger in map(logging.getLogger, (None, "wsss"))}
+    disabled = logging.root.manager.disable
     yield
+    logging.disable(disabled)
     for logger, level in levels.items():
         logger.setLevel(level)
 

@@ -1,7 +1,6 @@
 """Rehearsals: what they change, what they conclude, and two of them through the command."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -186,7 +185,7 @@ def test_no_file_stands_for_the_tower_of_the_runs_clip(
 @pytest.fixture
 def rehearse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., tuple[object, str]]]:
+) -> Callable[..., tuple[object, str]]:
     """The command in this process, which starts the real engine: what it ends with and prints."""
 
     def command(*arguments: str) -> tuple[object, str]:
@@ -200,8 +199,7 @@ def rehearse(
         return code, capsys.readouterr().out
 
     monkeypatch.chdir(ROOT)
-    yield command
-    logging.disable(logging.NOTSET)
+    return command
 
 
 @pytest.mark.slow
