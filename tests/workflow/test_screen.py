@@ -348,10 +348,11 @@ def test_a_configuration_that_is_not_there(project: Project) -> None:
     [
         ("refine:\n\tmethod: none\n", "is not valid YAML: while scanning", "spaces, not tabs"),
         ("seed: 0\nseed: 1\n", "is not valid YAML: the key 'seed' is written twice", "line 2"),
+        ("# seed: 0\n", "expected sections such as `refine:`", "leave the file out"),
     ],
 )
 @pytest.mark.parametrize("name", ["config.yaml", "mine.yaml"])
-def test_a_configuration_that_is_no_yaml(
+def test_a_configuration_that_cannot_be_read(
     project: Project, tmp_path: Path, text: str, message: str, end: str, name: str
 ) -> None:
     file = tmp_path / name
