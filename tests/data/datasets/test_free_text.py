@@ -127,3 +127,10 @@ def test_the_background_is_no_class(name: str) -> None:
     assert "unknown tag" in str(problem)
     assert "label 0 is the background" in str(problem)
     assert not is_background("background dancer")
+
+
+@pytest.mark.parametrize("name", ["None", "nan"])
+def test_the_word_for_a_missing_tag_is_no_class(name: str) -> None:
+    """Its photos would lose the tag without a word."""
+    with pytest.raises(DataError, match="a tag is missing"):
+        folder_classes(["cat", name])

@@ -11,7 +11,7 @@ from typing import Literal
 
 from wsss.config.base import Variant
 from wsss.data.datasets import words
-from wsss.data.datasets.free_text import name_fault, plain_text
+from wsss.data.datasets.free_text import NOTHING, name_fault, plain_text
 from wsss.data.errors import DataError
 
 MAX_CLASSES = 254
@@ -84,6 +84,11 @@ def folder_classes(names: Sequence[str]) -> ClassList:
         if is_background(name):
             raise DataError(
                 f"class name {text!r}: label 0 is the background, which is no class; take it out"
+            )
+        if name.casefold() in NOTHING:
+            raise DataError(
+                f"class name {text!r}: in a table it says that a tag is missing; choose another "
+                "name, and write that in the table, too"
             )
         if (first := as_written.setdefault(spelling(name), text)) is not text:
             raise DataError(

@@ -34,8 +34,8 @@ _QUOTED = re.compile(
 )
 _BARE = re.compile(rf"""[^'"\[\]{{}}:{_SEPARATOR}]+""")
 _NEXT = re.compile(rf"\s*[{_SEPARATOR}]\s*|\s+|$")
-_NOTHING = {"none", "null", "nan", "<na>"}
-"""What programs write where there is no value."""
+NOTHING: Final = frozenset({"none", "null", "nan", "<na>"})
+"""What programs write where there is no value, with small letters."""
 _EMPTY = {"set()", "frozenset()"}
 _MAX_NESTED, _MAX_SHOWN = 3, 60
 
@@ -80,7 +80,7 @@ def _split(text: str, depth: int) -> list[str]:
         names = _serialised(plain.translate(_STRAIGHT), depth)
     else:
         parts = [part.strip() for part in SEPARATORS.split(plain)]
-        names = [part for part in parts if part and part.casefold() not in _NOTHING]
+        names = [part for part in parts if part and part.casefold() not in NOTHING]
     if names is None or any(map(name_fault, names)):
         shown = plain[:_MAX_SHOWN] + "…" * (len(plain) > _MAX_SHOWN)
         raise DataError(f"tags that are no list of names: {shown!r}; write them as cat;dog")
@@ -104,7 +104,7 @@ def _serialised(text: str, depth: int) -> list[str] | None:
             names += _split(content, depth - 1)
         else:
             match = _BARE.match(inner, position) if bracketed else None
-            if match is None or match[0].strip().casefold() in _NOTHING:
+            if match is None or match[0].strip().casefold() in NOTHING:
                 return None
             names.append(match[0].strip())
             end = match.end()
