@@ -106,6 +106,17 @@ def test_masks_among_the_photos_are_no_photos(
     assert {Path(entry.path).suffix for entry in files_below(photos / "hand")} == {".png"}
 
 
+def test_no_photo_is_overwritten(results: Results, tmp_path: Path) -> None:
+    source = exported(results, "png", tmp_path, "label")
+    photo = results.folder.parents[1] / "photos/a.jpg"
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.png").symlink_to(photo)
+    before = photo.read_bytes()
+    with pytest.raises(TruthError, match=r"a\.png: is a photo of the run; name another folder"):
+        imported(results, source, "png", tmp_path / "photos")
+    assert photo.read_bytes() == before
+
+
 def test_a_corrected_part_is_imported_and_scores_that_part(
     results: Results, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ it again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -96,6 +97,8 @@ def import_masks(
 
 
 def _save(path: Path, correction: Correction, report: ImportReport, *, equals_run: bool) -> None:
+    if os.path.realpath(path) == os.path.realpath(correction.sample.path):
+        raise TruthError(f"{path}: is a photo of the run; name another folder for the masks")
     content = label_png_bytes(correction.labels)
     before = path.read_bytes() if path.is_file() else None
     image = correction.sample.id
