@@ -80,14 +80,16 @@ def supervision_yolo():
     maps = {}
     root = ROOT / "yolo/images"
     for key in TRUTH:  # it lists one folder and no sub folders
-        folder = Path(key).parent
+        # An export calls a folder `images` of photos `images_`: YOLO's programs look for the word.
+        folder = Path(*("images_" if part == "images" else part for part in Path(key).parts[:-1]))
         dataset = supervision.DetectionDataset.from_yolo(
             images_directory_path=str(root / folder),
             annotations_directory_path=str(ROOT / "yolo/labels" / folder),
             data_yaml_path=str(ROOT / "yolo/data.yaml"),
             force_masks=True,
         )
-        maps |= of_supervision(dataset, root)
+        labels = of_supervision(dataset, root)
+        maps |= {name.replace("/images_/", "/images/"): each for name, each in labels.items()}
     return maps
 
 
