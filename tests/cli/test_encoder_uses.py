@@ -30,7 +30,7 @@ COLUMNS: Mapping[str, Settings] = {
     "patch-text CAMs": NOTHING | {"cams": {"source": "patch_text"}},
     "ExCEL": EXCEL,
     "WeakCLIP": method("weakclip"),
-    "`clip-vit`": NOTHING | {"retrain": {"enabled": True, "model": "clip-vit"}},
+    "`clip-vit`": NOTHING | {"retrain": {"enabled": True, "model": "clip-vit", "crop": 224}},
 }
 TRAINED = method("weakclip", variant="published")
 
@@ -88,6 +88,8 @@ def test_blocks_and_patch_are_compared() -> None:
         )
     with pytest.raises(ValueError, match=r"expected a multiple of the encoder's patch \(14 x 14"):
         check("EVA01-g-14", {"refine": {"method": "weclip", "train": {"crop": 320}}})
+    with pytest.raises(ValueError, match=r"crop is 500 pixels; clip-vit .* patch, 16, e\.g\. 496"):
+        check("ViT-B-16", {"retrain": {"enabled": True, "model": "clip-vit", "crop": 500}})
 
 
 def test_the_command_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,6 +213,13 @@ def test_masks_are_not_written_among_the_photos(
             {"retrain": {"model": "segformer-b0", "init": "clip"}},
             r"retrain\.init clip stands for .* it is segformer-b0",
         ),
+        ({"retrain": {"iterations": 4, "warmup": 4}}, r"warmup is 4 steps, but .* only 4; lower"),
+        ({"retrain": {"batch": 1, "model": "deeplabv3plus-r50"}}, r"retrain\.batch is 1, but deep"),
+        ({"retrain": {"crop": 16}}, r"retrain\.crop is 16 pixels, expected at least 32"),
+        (
+            {"retrain": {"model": "segmenter-deit-s", "crop": 500}},
+            r"retrain\.crop is 500 pixels; .* a multiple of its patch, 16, e\.g\. 496",
+        ),
     ],
 )
 def test_an_impossible_segmenter_is_refused(wrong: dict[str, object], message: str) -> None:

@@ -73,11 +73,11 @@ def test_batches_come_in_shared_memory() -> None:
 
 
 def test_the_room_that_batches_need(data: Any, configure: Any) -> None:
-    dataset = make(data, data.masks(), configure(crop=16))
+    dataset = make(data, data.masks(), configure(crop=32))
     sample = dataset[0]
-    assert sample["inputs"].shape == (3, 16, 16)
+    assert sample["inputs"].shape == (3, 32, 32)
     tensors = sample["inputs"], sample["data_samples"].gt_sem_seg.data
-    assert sum(tensor.nbytes for tensor in tensors) == BYTES_PER_PIXEL * 16 * 16
+    assert sum(tensor.nbytes for tensor in tensors) == BYTES_PER_PIXEL * 32 * 32
 
 
 def test_full_shared_memory_is_reported_at_once() -> None:

@@ -12,6 +12,7 @@ from wsss.config.errors import ConfigError
 from wsss.config.method import EncoderNeed
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
+from wsss.config.retrain import crop_problem
 
 if TYPE_CHECKING:
     from wsss.clip.trunk.parts import Trunk
@@ -100,6 +101,10 @@ def _check_sizes(config: Config, model: str, patch: tuple[int, int], depth: int)
     """Compare crop and numbers of blocks with the encoder."""
     if config.refine.trains:
         config.refine.train.check_crop(patch)
+    retrain = config.retrain
+    trains_tower = retrain.enabled and retrain.uses_clip
+    if trains_tower and (problem := crop_problem(retrain.model, retrain.crop, patch[0])):
+        raise ValueError(problem)
     blocks: dict[str, int | None] = {}
     if config.cams.has_affinity:
         blocks["cams.affinity.last_blocks"] = config.cams.affinity.last_blocks

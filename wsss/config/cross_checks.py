@@ -9,6 +9,7 @@ from wsss.config.errors import ConfigError
 from wsss.config.labels import refine_errors
 from wsss.config.model import Config
 from wsss.config.paths import RESULTS, expand_path
+from wsss.config.retrain import crop_problem
 
 
 def cross_checks(config: Config) -> list[str]:
@@ -116,6 +117,18 @@ def _of_segmenter(config: Config) -> list[str]:
     low, high = retrain.scale_range
     if not 0 < low <= high:
         errors.append("retrain.scale_range must be positive and rise, e.g. [0.5, 2.0]")
+    if retrain.warmup >= retrain.iterations:
+        errors.append(
+            f"retrain.warmup is {retrain.warmup} steps, but retrain.iterations only "
+            f"{retrain.iterations}; lower the warm-up"
+        )
+    if retrain.batch == 1 and retrain.model.startswith("deeplabv3plus"):
+        errors.append(
+            f"retrain.batch is 1, but {retrain.model} normalises one pooled value per image over "
+            "the batch; set it to at least 2"
+        )
+    if problem := crop_problem(retrain.model, retrain.crop):
+        errors.append(problem)
     if predict.stride and (predict.window is None or predict.stride > predict.window):
         errors.append("predict.stride must be at most predict.window, so that windows meet")
     if retrain.init == "clip" and not retrain.uses_clip:

@@ -30,6 +30,12 @@ RECIPE_INIT: dict[str, str] = {
 """What ``init: auto`` means, by ``retrain.model``; weights of ResNet38 need a file."""
 
 
+SMALLEST_SIDE = 32
+"""Pixels; below it the strided attention of SegFormer's first stage has no key left."""
+PATCHES = {"segmenter-deit-s": 16}
+"""Side of a network's own patches, pixels, by ``retrain.model``."""
+
+
 class RetrainConfig(Section):
     """The supervised segmenter, trained on the `train` masks through mmsegmentation."""
 
@@ -147,6 +153,26 @@ class RetrainConfig(Section):
     def uses_clip(self) -> bool:
         """Whether the backbone is the image tower of section clip."""
         return self.model == "clip-vit"
+
+
+def crop_problem(model: str, crop: int, patch: int | None = None) -> str:
+    """What is wrong with a training crop, and what fits; empty where it fits.
+
+    Args:
+        model: of ``retrain.model``.
+        crop: side, pixels.
+        patch: side of the patches of the section ``clip``'s tower, pixels, for ``clip-vit``.
+    """
+    patch = patch or PATCHES.get(model, 1)
+    if crop < SMALLEST_SIDE:
+        return f"retrain.crop is {crop} pixels, expected at least {SMALLEST_SIDE}"
+    if crop % patch:
+        near = max(-(-SMALLEST_SIDE // patch) * patch, crop - crop % patch)
+        return (
+            f"retrain.crop is {crop} pixels; {model} expects a multiple of its patch, {patch}, "
+            f"e.g. {near}"
+        )
+    return ""
 
 
 class PredictConfig(Section):

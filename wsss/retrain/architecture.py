@@ -16,7 +16,7 @@ from torch import nn
 from wsss.clip.load import LoadedClip
 from wsss.clip.model_config import check_tower, tower_config
 from wsss.compute.distributed import SharedBatchNorm
-from wsss.config.retrain import BatchNorm
+from wsss.config.retrain import BatchNorm, crop_problem
 from wsss.retrain import losses
 from wsss.retrain.mm import (
     CONFIGS,
@@ -50,9 +50,6 @@ STOCK = {
     "clip-vit": _FRAME,
 }
 """The stock config that each network starts from, by `retrain.model`."""
-SMALLEST_SIDE = 32
-"""Pixels; below it the strided attention of SegFormer's first stage has no key left."""
-_PATCH = 16  # of Segmenter
 _SLOW_MOMENTUM = 3e-4  # of ResNet38's running statistics, where its affine part is not trained
 
 
@@ -107,8 +104,9 @@ def model_config(
     Raises:
         ValueError: the crop does not suit the network.
     """
-    if crop < SMALLEST_SIDE:
-        raise ValueError(f"retrain.crop is {crop} pixels, expected at least {SMALLEST_SIDE}")
+    patch = clip.architecture["vision_cfg"]["patch_size"] if clip and name == "clip-vit" else None
+    if problem := crop_problem(name, crop, patch):
+        raise ValueError(problem)
     model = MmConfig.fromfile(CONFIGS / STOCK[name]).model
     model.pretrained = None
     if name.startswith(("deeplabv1", "deeplabv2")):
@@ -164,7 +162,6 @@ def _papers_deeplab(model: Any, name: str) -> None:
 
 def _papers_segmenter(model: Any, crop: int) -> None:
     """Segmenter on DeiT-S: its bias, its normalisation of images, dropout in the decoder."""
-    _check_crop("segmenter-deit-s", crop, _PATCH)
     frame = MmConfig.fromfile(CONFIGS / _FRAME).model.data_preprocessor
     model.data_preprocessor.update(mean=frame.mean, std=frame.std)  # ImageNet's
     model.backbone.update(type="DeiT", img_size=(crop, crop))
@@ -176,7 +173,6 @@ def _clip_segmenter(model: Any, crop: int, clip: ClipTower, *, frozen: bool, ste
     """The image tower of a CLIP, its normalisation of images, and the decoder over it."""
     check_tower(clip.architecture)
     vision = clip.architecture["vision_cfg"]
-    _check_crop("clip-vit", crop, vision["patch_size"])
     mean, std = ([255 * channel for channel in channels] for channels in (clip.mean, clip.std))
     model.data_preprocessor.update(mean=mean, std=std)
     tower = {"tower": clip.architecture, "crop": crop, "frozen": frozen}
@@ -194,14 +190,6 @@ def _clip_segmenter(model: Any, crop: int, clip: ClipTower, *, frozen: bool, ste
         head | clip_vit.decoder_channels(vision["layers"], vision["width"])
     )
     del model.auxiliary_head
-
-
-def _check_crop(name: str, crop: int, patch: int) -> None:
-    if crop % patch:
-        raise ValueError(
-            f"retrain.crop is {crop} pixels; {name} expects a multiple of its patch, {patch}, e.g. "
-            f"{max(-(-SMALLEST_SIDE // patch) * patch, crop - crop % patch)}"
-        )
 
 
 def _fix(part: Any, name: str, batch_norm: BatchNorm, *, backbone: bool) -> None:

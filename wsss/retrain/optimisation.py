@@ -55,15 +55,7 @@ def optimisation(retrain: RetrainConfig, *, bfloat16: bool = False) -> dict[str,
 
     Args:
         bfloat16: multiply in bfloat16.
-
-    Raises:
-        ValueError: the warm-up is no shorter than the training.
     """
-    if retrain.warmup >= retrain.iterations:
-        raise ValueError(
-            f"retrain.warmup is {retrain.warmup} steps, but retrain.iterations only "
-            f"{retrain.iterations}; lower the warm-up"
-        )
     kind = "BFloat16OptimWrapper" if bfloat16 else "OptimWrapper"
     wrapper, poly = _of_network(retrain)
     rise = {"type": "LinearLR", "start_factor": 1e-6, "by_epoch": False, "begin": 0}

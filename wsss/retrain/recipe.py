@@ -149,17 +149,12 @@ def share_of_batch(retrain: RetrainConfig, devices: int) -> int:
     """Images per device and step.
 
     Raises:
-        ValueError: the global batch cannot be divided, or batch normalisation would see one image.
+        ValueError: the global batch cannot be divided.
     """
     if retrain.batch % devices:
         raise ValueError(
             f"retrain.batch is {retrain.batch}, which {devices} devices cannot share evenly; "
             f"set it to a multiple of {devices}"
-        )
-    if retrain.batch == 1 and retrain.model.startswith("deeplabv3plus"):
-        raise ValueError(
-            f"retrain.batch is 1, but {retrain.model} normalises one pooled value per image over "
-            "the batch; set it to at least 2"
         )
     return retrain.batch // devices
 

@@ -20,11 +20,11 @@ from wsss.clip.errors import ClipLoadError, UnsupportedEncoderError
 from wsss.compute.device import pick_device
 from wsss.compute.packed_rows import to_device
 from wsss.compute.precision import autocast
-from wsss.config.retrain import PredictConfig, RetrainConfig
+from wsss.config.retrain import SMALLEST_SIDE, PredictConfig, RetrainConfig
 from wsss.data.images.label_png import voc_palette
 from wsss.data.manifest import Sample
 from wsss.refine.inference import MultiScaleInference, check_window
-from wsss.retrain.architecture import SMALLEST_SIDE, ClipTower, build_model, model_config
+from wsss.retrain.architecture import ClipTower, build_model, model_config
 from wsss.retrain.attention import attention_bytes, refuse_too_large
 from wsss.retrain.stripes import StripedInference
 
