@@ -187,7 +187,7 @@ def test_a_training_on_two_gpus_is_launched_once(slurm: Slurm, disturbed: Run) -
     assert _rule(run.jobs[job_id]) == "retrain"
     assert run.jobs[job_id]["TresPerJob"] == "gres:gpu:2"
     log = (run.root / "results/tiny/logs/retrain.log").read_text()
-    assert log.count("retrain: 3/3") == 1  # the first process alone speaks
+    assert log.count("training the segmenter: 3/3") == 1  # the first process alone speaks
     (config,) = run.root.glob("results/tiny/segmenter/work/*/config.py")
     written = config.read_text()
     assert "launcher = 'pytorch'" in written
