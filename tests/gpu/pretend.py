@@ -52,6 +52,12 @@ _FREE = {
     _ops._unsafe_view.default,
 }  # fmt: skip
 """They reserve or reshape memory, and launch nothing."""
+_ATTENTION = {
+    _ops._scaled_dot_product_flash_attention_for_cpu: _ops._scaled_dot_product_flash_attention,
+    _ops._scaled_dot_product_flash_attention_for_cpu_backward:
+        _ops._scaled_dot_product_flash_attention_backward,
+}  # fmt: skip
+"""What a GPU computes instead of a CPU's; torch counts the operations of these alone."""
 _FROM_HOST = ("tensor", "as_tensor", "asarray", "new_tensor")
 _CUDA = {
     "is_available": True, "device_count": 1, "current_device": 0, "set_device": None,
@@ -142,6 +148,12 @@ class PretendGpu:
         self._stack.close()
 
 
+def _size(values: Any) -> int:
+    """Bytes of all tensors in nested values."""
+    tensors = [t for t in tree_leaves(values) if isinstance(t, Tensor)]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
 class _Operations(TorchDispatchMode):
     """Every operation, those of the backward pass and of the optimiser as well."""
 
@@ -157,12 +169,12 @@ class _Operations(TorchDispatchMode):
         if len(here) < len(operands):
             launches, waits = self._check(func, args, kwargs, here)
         result = func(*args, **kwargs)
-        if launches:
-            count = flop_registry.get(func.overloadpacket, lambda *_, **__: 0)
-            tensors = operands + [t for t in tree_leaves(result) if isinstance(t, Tensor)]
-            size = sum(t.numel() * t.element_size() for t in tensors)
-            gpu.work.append(Work(count(*args, **kwargs, out_val=result), size, waits))
         with torch._C.DisableTorchFunction():
+            if launches:
+                packet = _ATTENTION.get(func.overloadpacket, func.overloadpacket)
+                count = flop_registry.get(packet, lambda *_, **__: 0)
+                flops = count(*args, **kwargs, out_val=result)
+                gpu.work.append(Work(flops, _size((operands, result)), waits))
             storages = {t.untyped_storage()._cdata for t in operands}
             for output in tree_leaves(result):
                 if isinstance(output, Tensor) and output.untyped_storage()._cdata not in storages:
@@ -253,6 +265,7 @@ class _Calls(TorchFunctionMode):
             gpu.copied(there=True, blocking=True)
         elif "empty" not in name:
             gpu.launches[gpu.line()] += 1
+            gpu.work.append(Work(0, _size(result), waits=False))
 
     def _to(self, tensor: Tensor, rest: Any, kwargs: Any) -> Tensor:
         if rest and isinstance(rest[0], Tensor):

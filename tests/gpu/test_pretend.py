@@ -63,13 +63,22 @@ def test_launches_are_operations_there() -> None:
 def test_work_is_what_launches_compute_and_where_the_host_waits() -> None:
     with PretendGpu() as gpu:
         there = torch.zeros(2, 3, device="cuda")
-        gpu.clear()
         (there.T @ there).sum().item()
         there.tolist()
-    # 3 x 2 times 2 x 3 numbers to 3 x 3; their sum; the number that is read; a list of numbers
+    # Zeros; 3 x 2 times 2 x 3 numbers to 3 x 3; their sum; the number that is read; a list
     assert [tuple(work) for work in gpu.work] == [
+        (0, 4 * 6, False),
         (2 * 3 * 2 * 3, 4 * (6 + 6 + 9), False),
         (0, 4 * (9 + 1), False),
         (0, 4, True),
         (0, 0, True),
     ]
+
+
+def test_attention_counts_as_the_products_of_which_it_consists() -> None:
+    tokens = torch.zeros(1, 2, 5, 8, requires_grad=True)
+    with PretendGpu() as gpu:
+        there = tokens.to("cuda")
+        torch.nn.functional.scaled_dot_product_attention(there, there, there).sum().backward()
+    # Two heads; 5 tokens times 5, and the 5 x 5 shares times 5 values; five such products back.
+    assert sum(work.flops for work in gpu.work) == (2 + 5) * 2 * (2 * 5 * 5 * 8)
