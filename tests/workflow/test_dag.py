@@ -78,12 +78,14 @@ def test_comments_and_the_command_line_rerun_nothing(finished: Project) -> None:
     with (
         _edited(root / "cams/grad_cam.py", "\n# edited\n"),
         _edited(root / "cli/app.py", "\n_EDITED = 1\n"),
+        _edited(root / "refine/predict.py", "\n_EDITED = 1\n"),
         _edited(root / "retrain/predict.py", "\n_EDITED = 1\n"),
     ):
         rules = set(finished.would_run())
     with _edited(root / "score/page/assets/page.css", "\n/* edited */\n"):
         assert set(finished.would_run()) == {"page"}
     assert rules == {
+        *("refine_predict", "refine_predict_nothing", "score_refiner_prediction"),
         *("predict", "predict_nothing", "score_segmenter", "table", "class_chart"),
         *("contact_sheet", "page"),
     }
