@@ -217,7 +217,7 @@ def test_a_bad_mask_is_named(folder: Folder) -> None:
         *("score", "blob", "--manifest", folder.manifest, "--split", "train"),
         *("--out", folder.base / "blob.json", "--config", config),
     )
-    outcome.refused("good", "77", "0 … 2")
+    outcome.refused("good.png", "label 77", "ends at 2", "correct the mask")
     assert not (folder.base / "blob.json").exists()
 
 

@@ -107,9 +107,10 @@ def load_clip(
         pretrained = _weights_beside(config_file)
     config: Mapping[str, Any] = {}
     if model != FROM_WEIGHTS and config_file is None:
-        check_names(model, "" if weight_file(pretrained) else pretrained)
+        check_names(model, "")
         config = _named_config(open_clip, model)
         check_encoder(config, model)
+        check_names(model, "" if weight_file(pretrained) else pretrained)
     if problem := weights_problem("clip", str(config_file or model), pretrained):
         raise ClipLoadError(f"{model}: {problem}")
     file = weight_file(pretrained)
