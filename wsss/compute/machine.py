@@ -70,8 +70,8 @@ def wait_briefly() -> None:
     """Let threads of one team that wait for each other sleep soon, before torch is imported.
 
     libgomp lets them count to 300,000, which keeps the cores from those that they wait for where
-    other work runs. This is its own number where threads outnumber cores. On idle cores it costs
-    nothing. Nothing changes where ``OMP_WAIT_POLICY`` or ``GOMP_SPINCOUNT`` is set.
+    other work runs. This is its own number where threads outnumber cores. On idle cores it costs a
+    few per cent at most. Nothing changes where ``OMP_WAIT_POLICY`` or ``GOMP_SPINCOUNT`` is set.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
