@@ -71,7 +71,7 @@ def wait_briefly() -> None:
 
     libgomp lets them count to 300,000, which keeps the cores from those that they wait for where
     other work runs. This is its own number where threads outnumber cores. On idle cores it costs a
-    few per cent at most. Nothing changes where ``OMP_WAIT_POLICY`` or ``GOMP_SPINCOUNT`` is set.
+    few per cent. Nothing changes where ``OMP_WAIT_POLICY`` or ``GOMP_SPINCOUNT`` is set.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
