@@ -168,10 +168,8 @@ class Plan:
         counts = {row: Confusion(len(self.labels)) for row in chosen}
         runs = {b.label: self.runs[b.label] for b in chosen.values() if b.label != NONE}
         for image, maps in self.images("val", runs):
-            truth, classes = (
-                image.read_truth(len(self.labels)),
-                np.array([*image.tags, 0], np.uint8) + 1,
-            )
+            truth = image.read_truth(len(self.labels))
+            classes = np.array([*image.tags, 0], np.uint8) + 1
             for row, best in chosen.items():
                 largest, winner = _winners(maps[best.label], truth.shape)
                 foreground = largest > np.float32(best.threshold)

@@ -107,10 +107,10 @@ def test_text_before_the_first_class_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "a.txt").write_text("Crab\n- it has two claws.\n\neel:\n- it is long.\n")
-    own = tmp_path / "own.json"
-    CliRunner().invoke(app, ["knowledge", "add", str(tmp_path / "a.txt"), "--to", str(own)])
+    knowledge = tmp_path / "own.json"
+    CliRunner().invoke(app, ["knowledge", "add", str(tmp_path / "a.txt"), "--to", str(knowledge)])
     assert "2 lines before the first class left out, e.g. 'Crab'" in caplog.text
-    assert read(own) == {"eel": ["it is long."]}
+    assert read(knowledge) == {"eel": ["it is long."]}
 
 
 @pytest.mark.parametrize(
