@@ -19,11 +19,11 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile
 BYTECODE := $(BIN)/python -m compileall -qq -j 0 -x 'site-packages/.*/tests?/' $(VENV)/lib || true
 
 # Cached bytecode halves the imports of each process.
-PYTEST := PYTHONDONTWRITEBYTECODE= pytest -n $(WORKERS) --no-loadscope-reorder
+export PYTHONDONTWRITEBYTECODE :=
+PARALLEL := -n $(WORKERS) --no-loadscope-reorder
 # Rooms with shapes in signatures; mypy alone checks the others.
 SHAPED := wsss.api,wsss.cams,wsss.clip,wsss.compute.distributed,wsss.compute.packed_rows,wsss.data.images,wsss.dino,wsss.export,wsss.labels,wsss.masks,wsss.photos,wsss.refine,wsss.retrain,wsss.score
-# Checks of these shapes and the coverage, for more than half as much time again.
-CHECKED := --jaxtyping-packages=$(SHAPED),beartype.beartype --cov --cov-report=
+CHECKED := --jaxtyping-packages=$(SHAPED),beartype.beartype
 FAST := -m "not slow and not workflow"
 FASTEST := -m "not slow and not workflow and not medium"
 SLOW := -m "slow or workflow"
@@ -75,16 +75,16 @@ prose: install
 	python -m tools.prose
 
 fast-tests: install
-	$(PYTEST) $(FASTEST)
+	pytest $(PARALLEL) $(FASTEST)
 
 tests: install
-	$(PYTEST) $(FAST) $(CHECKED)
-	$(PYTEST) $(SLOW)
-	@echo "line coverage of wsss by the fast tests: $$(coverage report --format=total) %"
+	python -m slipcover -m pytest $(PARALLEL) $(FAST) $(CHECKED)
+	pytest $(PARALLEL) $(SLOW)
+	@python -c 'import json; print("line coverage of wsss by the fast tests:", json.load(open(".coverage.json"))["summary"]["percent_covered_display"], "%")'
 
 # The list of tests that `make check` leaves out, by their durations on this machine.
 medium: install
-	$(PYTEST) $(FAST) --durations=0 --durations-min=0.01 | python -m tests.medium
+	pytest $(PARALLEL) $(FAST) --durations=0 --durations-min=0.01 | python -m tests.medium
 
 # The tests of programs in tools/, which the package does not need.
 test-tools: install
@@ -125,4 +125,4 @@ generated: install
 	wsss config schema > workflow/schemas/config.schema.json
 
 clean:
-	rm -rf results .snakemake .coverage docs/_build
+	rm -rf results .snakemake .coverage* docs/_build

@@ -7,9 +7,12 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
 from typing import Any
 
+import jaxtyping._import_hook
 import pytest
+import slipcover.pytest_plugin
 import typer.main
 import typer.testing
 from xdist.scheduler import LoadScopeScheduling
@@ -26,6 +29,12 @@ if shutil.which("nvidia-smi") and os.environ.get("WSSS_TEST_DEVICE", "cpu") != "
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 gc.disable()  # until all tests are collected: what is imported stays
+
+# jaxtyping loads the modules whose shapes are checked, past the line coverage's own import hook.
+if (_coverage := slipcover.pytest_plugin._slipcover_instance) is not None:
+    jaxtyping._import_hook._JaxtypingLoader.get_code = lambda loader, name: _coverage.instrument(
+        SourceFileLoader.get_code(loader, name)
+    )
 
 _SHARED_CHAIN = ("tests/workflow", "tests/faults")
 """Folders whose tests share a chain that takes minutes: each stays in one process."""
