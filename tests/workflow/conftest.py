@@ -18,8 +18,7 @@ from tests.builders import TINY
 from wsss.config.base import overlay
 from wsss.config.model import DEMO
 
-from .engines import engines
-from .jobs import python_of_jobs
+from .jobs import python_of_jobs, run_snakemake
 
 ROOT = Path(__file__).parents[2]
 RUN = "tiny"
@@ -59,8 +58,7 @@ class Project:
             if k not in ("PYTHONPATH", "WSSS_ENGINE_PID", "WSSS_ENGINE_HOST")
         }
         command = ["--configfile", "tiny.yaml", "--cores", "2", *map(str, arguments)]
-        python = None if "--dry-run" in command else python_of_jobs()
-        done = engines().run(command, cwd=self.root, env=environment, python=python)
+        done = run_snakemake(command, cwd=self.root, env=environment)
         if check and done.returncode:
             raise AssertionError(f"snakemake failed:\n{done.stdout}\n{done.stderr}")
         return done

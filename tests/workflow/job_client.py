@@ -55,7 +55,10 @@ def main(address: str, interpreter: str, *arguments: str) -> None:
         of_project = f"{address}-{source_stamp(package)}" if package else ""
         request = {
             "program": arguments[1], "arguments": arguments[2:], "cwd": os.getcwd(),
-            "env": dict(os.environ), "package": package, "address": of_project,
+            "env": dict(os.environ), "package": package,
+            # An engine imports little of the package: it starts no server of its project.
+            "address": of_project if arguments[1] == "wsss" else "",
+            "python": os.path.join(os.path.dirname(address), "python"),
         }  # fmt: skip
         content = json.dumps(request).encode()
         with connect(of_project, address) as server:

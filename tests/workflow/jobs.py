@@ -4,7 +4,8 @@ Most of a job of the tests is the import of these packages. A child is the progr
 folder and an environment of its own. With the first job of a project a second server forks from the
 first, which imports the package of that project, too, as its sources are now; it ends when nobody
 asks it for a while. `job_client.py` takes the place of `python` in the jobs of an engine of the
-tests, and knows the server of its project by the sources.
+tests, and knows the server of its project by the sources. So an engine is a child, too, and its
+jobs are.
 """
 
 import atexit
@@ -20,7 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -37,7 +38,8 @@ _IMPORTED = (
 )  # fmt: skip
 """What stages take from other packages, apart from those that need remedies."""
 _ENGINE = (
-    "snakemake.cli", "snakemake.executors.local", "snakemake.storage", "smart_open", "grimp",
+    "snakemake.cli", "snakemake.executors.local", "snakemake.profiles", "snakemake.storage",
+    "snakemake.report.html_reporter", "smart_open", "grimp",
     "snakemake_executor_plugin_slurm", "snakemake_executor_plugin_slurm_jobstep",
 )  # fmt: skip
 """What an engine takes from them that runs as a job: of `wsss photos`, of Slurm."""
@@ -103,6 +105,22 @@ def python_of_jobs() -> Path:
     server.stdout.readline()  # it listens
     _SERVERS.append(server)
     return python
+
+
+def run_snakemake(
+    arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run ``snakemake …`` to its end in a folder; it and its jobs fork.
+
+    Args:
+        arguments: of the command line.
+        cwd: folder.
+        env: the whole environment.
+    """
+    return subprocess.run(
+        [python_of_jobs(), "-m", "snakemake", *arguments], cwd=cwd, env=env, text=True,
+        stdin=subprocess.DEVNULL, capture_output=True, check=False,
+    )  # fmt: skip
 
 
 def forking(environment: Mapping[str, str]) -> dict[str, str]:
@@ -242,6 +260,8 @@ def _become(request: dict[str, object], files: list[int], threads: int) -> str:
     sys.path[:] = [folder, *filter(None, given), *packages]
     sys.argv = ["-m", *arguments]
     sys.orig_argv = [sys.executable, "-m", str(request["program"]), *arguments]
+    if request["program"] == "snakemake":
+        sys.executable = str(request["python"])
     sys.modules.pop("sitecustomize", None)
     with suppress(ImportError):  # as Python does when it starts
         importlib.import_module("sitecustomize")

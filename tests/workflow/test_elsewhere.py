@@ -12,8 +12,7 @@ import pytest
 from wsss.artifacts.shard import Shard
 
 from .conftest import ENGINE, ROOT
-from .engines import engines
-from .jobs import python_of_jobs
+from .jobs import run_snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 CONFIG = {
@@ -39,8 +38,7 @@ def _environment() -> dict[str, str]:
 
 def _snakemake(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the engine in a folder; it and its jobs fork, and take the package of the workflow."""
-    words = list(map(str, arguments))
-    return engines().run(words, cwd=folder, env=_environment(), python=python_of_jobs())
+    return run_snakemake(list(map(str, arguments)), cwd=folder, env=_environment())
 
 
 def _run(

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import ENGINE, copy_project
-from .engines import engines
-from .jobs import forking, python_of_jobs
+from .jobs import forking, python_of_jobs, run_snakemake
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +66,7 @@ def test_jobs_of_an_engine_fork_with_their_threads(tmp_path: Path, own_process: 
             text=True,
         )  # fmt: skip
     else:
-        done = engines().run(arguments, cwd=tmp_path, env=os.environ, python=python_of_jobs())
+        done = run_snakemake(arguments, cwd=tmp_path, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert [(tmp_path / f"{n}.txt").read_text() for n in (1, 2)] == ["1 True 1\n", "2 True 2\n"]
 

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from tests.workflow.conftest import ROOT, RUN, Project, tables_of_papers
-from tests.workflow.engines import engines
+from tests.workflow.jobs import run_snakemake
 
 README = (ROOT / "README.md").read_text("utf-8")
 _FENCE = re.compile(r"^```\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -50,7 +50,7 @@ def test_make_has_the_targets() -> None:
 @pytest.mark.parametrize("words", of("snakemake"), ids=" ".join)
 def test_snakemake_finds_what_to_run(finished: Project, words: list[str]) -> None:
     with tables_of_papers(finished):
-        done = engines().run([*words[1:], "--dry-run"], cwd=finished.root, env=os.environ)
+        done = run_snakemake([*words[1:], "--dry-run"], cwd=finished.root, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert "Job stats:" in done.stdout + done.stderr
 
