@@ -52,6 +52,11 @@ _FREE = {
     _ops._unsafe_view.default,
 }  # fmt: skip
 """They reserve or reshape memory, and launch nothing."""
+_FILLS = {
+    _ops.new_zeros.default, _ops.new_ones.default, _ops.new_full.default, _ops.zeros_like.default,
+    _ops.ones_like.default, _ops.full_like.default,
+}  # fmt: skip
+"""They take the kind or the size of a tensor, and read none of its numbers."""
 _ATTENTION = {
     _ops._scaled_dot_product_flash_attention_for_cpu: _ops._scaled_dot_product_flash_attention,
     _ops._scaled_dot_product_flash_attention_for_cpu_backward:
@@ -76,7 +81,7 @@ class Work(NamedTuple):
     flops: int
     """Operations of products and convolutions, a multiplication and an addition counted as two."""
     bytes: int
-    """Of operands and results; 0 of a wait alone."""
+    """Of the operands that are read, and of results; 0 of a wait alone."""
     waits: bool
     """Whether the host waits until the GPU is done."""
 
@@ -174,7 +179,8 @@ class _Operations(TorchDispatchMode):
                 packet = _ATTENTION.get(func.overloadpacket, func.overloadpacket)
                 count = flop_registry.get(packet, lambda *_, **__: 0)
                 flops = count(*args, **kwargs, out_val=result)
-                gpu.work.append(Work(flops, _size((operands, result)), waits))
+                size = _size(result if func in _FILLS else (operands, result))
+                gpu.work.append(Work(flops, size, waits))
             storages = {t.untyped_storage()._cdata for t in operands}
             for output in tree_leaves(result):
                 if isinstance(output, Tensor) and output.untyped_storage()._cdata not in storages:

@@ -65,13 +65,18 @@ def test_work_is_what_launches_compute_and_where_the_host_waits() -> None:
         there = torch.zeros(2, 3, device="cuda")
         (there.T @ there).sum().item()
         there.tolist()
-    # Zeros; 3 x 2 times 2 x 3 numbers to 3 x 3; their sum; the number that is read; a list
+        there.new_zeros(5)
+        torch.ones_like(there)
+    # Zeros; 3 x 2 times 2 x 3 numbers to 3 x 3; their sum; the number that is read; a list; zeros,
+    # ones
     assert [tuple(work) for work in gpu.work] == [
         (0, 4 * 6, False),
         (2 * 3 * 2 * 3, 4 * (6 + 6 + 9), False),
         (0, 4 * (9 + 1), False),
         (0, 4, True),
         (0, 0, True),
+        (0, 4 * 5, False),
+        (0, 4 * 6, False),
     ]
 
 

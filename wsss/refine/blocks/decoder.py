@@ -60,8 +60,8 @@ class DecoderBlock(nn.Module):
         """Attention and feed-forward part, each added to the stream."""
         batch, patches, width = tokens.shape
         # (B, N, 3 D) -> (B, N, 3, H, d) -> 3 x (B, H, N, d)
-        parts = self.in_proj(self.norm1(tokens)).view(batch, patches, 3, self.heads, -1)
-        queries, keys, values = parts.permute(2, 0, 3, 1, 4)
+        packed = self.in_proj(self.norm1(tokens)).view(batch, patches, 3, self.heads, -1)
+        queries, keys, values = (part.transpose(1, 2) for part in packed.unbind(2))
         attended = F.scaled_dot_product_attention(queries, keys, values)
         # (B, H, N, d) -> (B, N, D)
         tokens = tokens + self.out_proj(attended.transpose(1, 2).reshape(batch, patches, width))

@@ -84,11 +84,11 @@ def encode(
             tokens[first - 1] = stream
     attention = None
     if attention_blocks:
-        weighted = [
-            scores.attention_weight(block) * encoding.attention[block][:, 1:, 1:]
-            for block in blocks
-        ]
-        attention = torch.stack(weighted, dim=1)
+        patches = encoding.tokens.shape[1] - 1
+        attention = encoding.tokens.new_empty(len(images), len(blocks), patches, patches)
+        for index, block in enumerate(blocks):
+            weight = scores.attention_weight(block)
+            torch.mul(encoding.attention[block][:, 1:, 1:], weight, out=attention[:, index])
     return CalibratedFeatures(
         encoding.grid,
         torch.stack([of_block[:, 1:] for of_block in tokens]),
