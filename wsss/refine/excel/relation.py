@@ -84,11 +84,12 @@ def encode(
             tokens[first - 1] = stream
     attention = None
     if attention_blocks:
-        patches = encoding.tokens.shape[1] - 1
-        attention = encoding.tokens.new_empty(len(images), len(blocks), patches, patches)
+        between_patches = [encoding.attention[block][:, 1:, 1:] for block in blocks]
+        batch, patches, _ = between_patches[0].shape
+        attention = between_patches[0].new_empty(batch, len(blocks), patches, patches)
         for index, block in enumerate(blocks):
             weight = scores.attention_weight(block)
-            torch.mul(encoding.attention[block][:, 1:, 1:], weight, out=attention[:, index])
+            torch.mul(between_patches[index], weight, out=attention[:, index])
     return CalibratedFeatures(
         encoding.grid,
         torch.stack([of_block[:, 1:] for of_block in tokens]),
