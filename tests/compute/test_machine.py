@@ -20,7 +20,7 @@ except SystemExit:
 def tensors(count):
     for _ in range(count):
         torch.ones(10_000_000)
-tensors(10)
+tensors(40)  # the first ones leave holes that are too small for the next
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 tensors(20)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -46,7 +46,7 @@ def _keeps_large_parts() -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(not _keeps_large_parts(), reason="needs glibc 2.35")
 def test_a_command_takes_the_memory_that_it_freed_unless_a_variable_says_otherwise() -> None:
-    assert 4 * _new_pages() < _new_pages(MALLOC_TRIM_THRESHOLD_="131072")
+    assert 10 * _new_pages() < _new_pages(MALLOC_TRIM_THRESHOLD_="131072")
 
 
 @pytest.mark.slow
