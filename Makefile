@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile
 BYTECODE := $(BIN)/python -m compileall -qq -j 0 -x 'site-packages/.*/tests?/' $(VENV)/lib || true
 
 # Cached bytecode halves the imports of each process.
-export PYTHONDONTWRITEBYTECODE :=
+fast-tests tests medium: export PYTHONDONTWRITEBYTECODE :=
 PARALLEL := -n $(WORKERS) --no-loadscope-reorder
 # Rooms with shapes in signatures; mypy alone checks the others.
 SHAPED := wsss.api,wsss.cams,wsss.clip,wsss.compute.distributed,wsss.compute.packed_rows,wsss.data.images,wsss.dino,wsss.export,wsss.labels,wsss.masks,wsss.photos,wsss.refine,wsss.retrain,wsss.score

@@ -179,7 +179,8 @@ class _Operations(TorchDispatchMode):
                 packet = _ATTENTION.get(func.overloadpacket, func.overloadpacket)
                 count = flop_registry.get(packet, lambda *_, **__: 0)
                 flops = count(*args, **kwargs, out_val=result)
-                size = _size(result if func in _FILLS else (operands, result))
+                read = [t for t in operands if t is not kwargs.get("out")]
+                size = _size(result if func in _FILLS else (read, result))
                 gpu.work.append(Work(flops, size, waits))
             storages = {t.untyped_storage()._cdata for t in operands}
             for output in tree_leaves(result):

@@ -66,9 +66,10 @@ def test_work_is_what_launches_compute_and_where_the_host_waits() -> None:
         (there.T @ there).sum().item()
         there.tolist()
         there.new_zeros(5)
-        torch.ones_like(there)
+        ones = torch.ones_like(there)
+        torch.mul(there, 2, out=ones)
     # Zeros; 3 x 2 times 2 x 3 numbers to 3 x 3; their sum; the number that is read; a list; zeros,
-    # ones
+    # ones; 6 numbers into the memory of 6 others
     assert [tuple(work) for work in gpu.work] == [
         (0, 4 * 6, False),
         (2 * 3 * 2 * 3, 4 * (6 + 6 + 9), False),
@@ -77,6 +78,7 @@ def test_work_is_what_launches_compute_and_where_the_host_waits() -> None:
         (0, 0, True),
         (0, 4 * 5, False),
         (0, 4 * 6, False),
+        (0, 4 * (6 + 6), False),
     ]
 
 

@@ -4,8 +4,8 @@ Most of a job of the tests is the import of these packages. A child is the progr
 folder and an environment of its own. With the first job of a project a second server forks from the
 first, which imports the package of that project, too, as its sources are now; it ends when nobody
 asks it for a while. `job_client.py` takes the place of `python` in the jobs of an engine of the
-tests, and knows the server of its project by the sources. So an engine is a child, too, and its
-jobs are.
+tests, and knows the server of its project by the sources. Engines of `run_snakemake` are children,
+too.
 """
 
 import atexit
@@ -42,7 +42,7 @@ _ENGINE = (
     "snakemake.report.html_reporter", "smart_open", "grimp",
     "snakemake_executor_plugin_slurm", "snakemake_executor_plugin_slurm_jobstep",
 )  # fmt: skip
-"""What an engine takes from them that runs as a job: of `wsss photos`, of Slurm."""
+"""What an engine takes from them: one of the tests, or a job of `wsss photos` or Slurm."""
 _PACKAGE = (
     "wsss.__main__", "wsss.config.model", "wsss.cams.stage", "wsss.masks.stage",
     "wsss.refine.stage", "wsss.refine.weclip.method", "wsss.retrain.train", "wsss.retrain.predict",

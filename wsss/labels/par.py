@@ -55,8 +55,9 @@ def par_weights(
         # The square of the length over the channels is their mean square.
         scale = (near.std(-1, keepdim=True) + _TINY) * (_TOLERANCE * math.sqrt(images.shape[1]))
         length = torch.linalg.vector_norm(near.sub_(pixels).div_(scale), dim=1)
-        squares = torch.addcmul(length.new_zeros(()), length, length, value=-1)
-        colour = squares.softmax(-1).add_(neighbours.position)
+        # Minus its square, in one pass and in the same memory.
+        torch.addcmul(length.new_zeros(()), length, length, value=-1, out=length)
+        colour = length.softmax(-1).add_(neighbours.position)
         # (B, H W, n) -> (B, n, H, W), in the memory that `_refined_on_gpu` reads
         return colour.transpose(1, 2).unflatten(-1, size)
     padded = _pad(images, max(dilations))

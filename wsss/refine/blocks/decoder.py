@@ -61,6 +61,7 @@ class DecoderBlock(nn.Module):
         batch, patches, width = tokens.shape
         # (B, N, 3 D) -> (B, N, 3, H, d) -> 3 x (B, H, N, d)
         packed = self.in_proj(self.norm1(tokens)).view(batch, patches, 3, self.heads, -1)
+        # Transposed one by one: their gradients are joined where they belong, without a copy.
         queries, keys, values = (part.transpose(1, 2) for part in packed.unbind(2))
         attended = F.scaled_dot_product_attention(queries, keys, values)
         # (B, H, N, d) -> (B, N, D)

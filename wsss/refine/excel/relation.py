@@ -87,7 +87,7 @@ def encode(
         between_patches = [encoding.attention[block][:, 1:, 1:] for block in blocks]
         batch, patches, _ = between_patches[0].shape
         attention = between_patches[0].new_empty(batch, len(blocks), patches, patches)
-        for index, block in enumerate(blocks):
+        for index, block in enumerate(blocks):  # torch.stack would copy them once more
             weight = scores.attention_weight(block)
             torch.mul(between_patches[index], weight, out=attention[:, index])
     return CalibratedFeatures(
