@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 from unittest import mock
@@ -29,7 +30,6 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 import wsss
@@ -63,6 +63,8 @@ _ATTENTION = {
         _ops._scaled_dot_product_flash_attention_backward,
 }  # fmt: skip
 """What a GPU computes instead of a CPU's; torch counts the operations of these alone."""
+_ASK = {"__get__", "numpy", "__array__", "tolist", "cpu", "cuda", "to", "new_tensor"}
+"""Names of what asks for a device, or depends on it."""
 _FROM_HOST = ("tensor", "as_tensor", "asarray", "new_tensor")
 _CUDA = {
     "is_available": True, "device_count": 1, "current_device": 0, "set_device": None,
@@ -153,10 +155,18 @@ class PretendGpu:
         self._stack.close()
 
 
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """All tensors in nested values of an operation."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, list | tuple | dict):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _tensors(value)
+
+
 def _size(values: Any) -> int:
     """Bytes of all tensors in nested values."""
-    tensors = [t for t in tree_leaves(values) if isinstance(t, Tensor)]
-    return sum(t.numel() * t.element_size() for t in tensors)
+    return sum(t.numel() * t.element_size() for t in _tensors(values))
 
 
 class _Operations(TorchDispatchMode):
@@ -168,11 +178,11 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         gpu, kwargs = self.gpu, kwargs or {}
-        operands = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        operands = list(_tensors((args, kwargs)))
         here = [t for t in operands if not gpu.holds(t)]
-        launches, waits = False, False
-        if len(here) < len(operands):
-            launches, waits = self._check(func, args, kwargs, here)
+        if len(here) == len(operands):  # so are results: no storage has the address of another one
+            return func(*args, **kwargs)
+        launches, waits = self._check(func, args, kwargs, here)
         result = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             if launches:
@@ -183,9 +193,9 @@ class _Operations(TorchDispatchMode):
                 size = _size(result if func in _FILLS else (read, result))
                 gpu.work.append(Work(flops, size, waits))
             storages = {t.untyped_storage()._cdata for t in operands}
-            for output in tree_leaves(result):
-                if isinstance(output, Tensor) and output.untyped_storage()._cdata not in storages:
-                    gpu.put(output, len(here) < len(operands))
+            for output in _tensors(result):
+                if output.untyped_storage()._cdata not in storages:
+                    gpu.put(output, there=True)
         return result
 
     def _check(self, func: Any, args: Any, kwargs: Any, here: list[Tensor]) -> tuple[bool, bool]:
@@ -239,7 +249,10 @@ class _Calls(TorchFunctionMode):
         self.gpu = gpu
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        gpu, kwargs, name = self.gpu, dict(kwargs or {}), getattr(func, "__name__", "")
+        gpu, name = self.gpu, getattr(func, "__name__", "")
+        if name not in _ASK and "device" not in (kwargs or {}):
+            return func(*args, **kwargs or {})
+        kwargs = dict(kwargs or {})
         there = bool(args) and isinstance(args[0], Tensor) and gpu.holds(args[0])
         if name == "__get__" and there:
             answers = {"device": CUDA, "is_cuda": True, "is_cpu": False}
@@ -265,9 +278,8 @@ class _Calls(TorchFunctionMode):
     def _created(self, name: str, result: Any) -> None:
         """Count what was created there, and note that it lies there."""
         gpu = self.gpu
-        for output in tree_leaves(result):
-            if isinstance(output, Tensor):
-                gpu.put(output, there=True)
+        for output in _tensors(result):
+            gpu.put(output, there=True)
         if name in _FROM_HOST:
             gpu.copied(there=True, blocking=True)
         elif "empty" not in name:

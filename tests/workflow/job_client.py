@@ -56,8 +56,7 @@ def main(address: str, interpreter: str, *arguments: str) -> None:
         request = {
             "program": arguments[1], "arguments": arguments[2:], "cwd": os.getcwd(),
             "env": dict(os.environ), "package": package,
-            # An engine imports little of the package: it starts no server of its project.
-            "address": of_project if arguments[1] == "wsss" else "",
+            "address": of_project,
             "python": os.path.join(os.path.dirname(address), "python"),
         }  # fmt: skip
         content = json.dumps(request).encode()

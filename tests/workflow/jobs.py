@@ -148,19 +148,60 @@ def _listen(address: str) -> socket.socket:
 
 def _serve(listener: socket.socket, idle: float | None = None) -> str:
     """Answer requests until standard input ends; in a child, return its program."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who answer
+    children: dict[int, tuple[int, socket.socket]] = {}
+    # By a file that is ready when the child ends: its process, and the connection to its client.
+
+    def fork(client: socket.socket) -> bool:
+        """Whether this is the child."""
+        process = os.fork()
+        if process:
+            children[os.pidfd_open(process)] = process, client
+            return False
+        listener.close()
+        client.close()
+        for file, (_, other) in children.items():
+            os.close(file)
+            other.close()
+        return True
+
     while True:
-        ready, _, _ = select.select([listener, sys.stdin], [], [], idle)
+        clients = {client: process for process, client in children.values() if client.fileno() >= 0}
+        waiting = [listener, sys.stdin, *children, *clients]
+        ready, _, _ = select.select(waiting, [], [], None if children else idle)
         if not ready or sys.stdin in ready:
             with suppress(FileNotFoundError):
                 os.unlink(listener.getsockname())
             os._exit(0)
-        connection, _ = listener.accept()
-        if not os.fork():
-            listener.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            return _answer(connection)
-        connection.close()
+        for file in [file for file in children if file in ready]:
+            process, client = children.pop(file)
+            _, state = os.waitpid(process, 0)
+            os.close(file)
+            with suppress(OSError), client:  # the client may be gone
+                client.sendall(str(os.waitstatus_to_exitcode(state)).encode())
+        for client in [client for client in clients if client in ready]:
+            if client.fileno() >= 0:  # it ended before its child
+                os.kill(clients[client], signal.SIGTERM)
+                client.close()
+        if listener in ready:
+            client, _ = listener.accept()
+            request, files = _receive(client)
+            address = request.get("address")
+            if address and not os.path.exists(str(address)) and fork(_closed()):
+                client.close()
+                for file in files:
+                    os.close(file)
+                return _serve_project(str(address), str(request["package"]))
+            if request and fork(client):
+                return _become(request, files)
+            for file in files:
+                os.close(file)
+
+
+def _closed() -> socket.socket:
+    """A connection to nobody, who does not wait for the child's end."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.close()
+    return connection
 
 
 def _serve_project(address: str, package: str) -> str:
@@ -199,38 +240,20 @@ def _import_packages() -> None:
     gc.freeze()
 
 
-def _answer(connection: socket.socket) -> str:
-    """Run one request in a child, which returns; tell its exit code, or end it with its client."""
-    head, files, _, _ = socket.recv_fds(connection, _LENGTH, 3)
-    length = int.from_bytes(head, "big")
-    content = b""
-    while len(content) < length:
-        content += connection.recv(length - len(content))
-    request = json.loads(content)
-    threads = _threads(request["env"])
-    if threads is None or not _started_alike(request["env"]):
-        connection.sendall(b"again")
-        os._exit(0)
-    address, package = request["address"], request["package"]
-    if address and not os.path.exists(address) and not os.fork():
-        connection.close()
-        for file in files:
-            os.close(file)
-        return _serve_project(address, package)
-    job = os.fork()
-    if not job:
-        connection.close()
-        return _become(request, files, threads)
-    for file in files:
-        os.close(file)
-    process = os.pidfd_open(job)
-    ready, _, _ = select.select([connection, process], [], [])
-    if process not in ready:
-        os.kill(job, signal.SIGTERM)
-    _, state = os.waitpid(job, 0)
-    with suppress(BrokenPipeError):
-        connection.sendall(str(os.waitstatus_to_exitcode(state)).encode())
-    os._exit(0)
+def _receive(client: socket.socket) -> tuple[dict[str, object], list[int]]:
+    """A request and the client's standard files; empty for one that needs another start."""
+    client.settimeout(_IDLE)
+    head, files, _, _ = socket.recv_fds(client, _LENGTH, 3)
+    length, content = int.from_bytes(head, "big"), b""
+    while len(content) < length and (part := client.recv(length - len(content))):
+        content += part
+    if head and len(content) == length:  # else its client was killed
+        request = json.loads(content)
+        if _threads(request["env"]) is not None and _started_alike(request["env"]):
+            return request, files
+        client.sendall(b"again")
+    client.close()
+    return {}, files
 
 
 def _threads(environment: dict[str, str]) -> int | None:
@@ -240,11 +263,10 @@ def _threads(environment: dict[str, str]) -> int | None:
     return int(counts.pop()) if len(counts) == 1 else None
 
 
-def _become(request: dict[str, object], files: list[int], threads: int) -> str:
+def _become(request: dict[str, object], files: list[int]) -> str:
     """Make this process what a shell would have started; its program."""
     import torch
 
-    torch.set_num_threads(threads)
     for target, file in enumerate(files):
         os.dup2(file, target)
         os.close(file)
@@ -252,6 +274,8 @@ def _become(request: dict[str, object], files: list[int], threads: int) -> str:
     arguments = request["arguments"]
     assert isinstance(environment, dict)
     assert isinstance(arguments, list)
+    if threads := _threads(environment):
+        torch.set_num_threads(threads)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -95,6 +95,7 @@ def source_digest(module: str) -> str:
     return _source_facts(module, source_file(module))[0]
 
 
+@functools.cache
 def source_file(module: str) -> Path:
     """The source of a module of the package."""
     path = _ROOT.joinpath(*module.split(".")[1:])
