@@ -9,6 +9,9 @@ conversion to half precision. It is compared with
   class, Sinkhorn matrices and their square built for each class. A second row lets it form the
   gradients of the block's weights as well, as the published code does.
 
+The texts of VOC's classes and backgrounds, which a run encodes once, are compared with open_clip's
+text tower in one batch.
+
 Rounds are interleaved; medians are printed, with the smallest and largest ratio of a round. Images
 are synthetic, of VOC's usual 375 x 500 pixels.
 
@@ -39,8 +42,8 @@ from wsss.artifacts.stage import STAGES
 from wsss.cams.stage import make_source
 from wsss.clip.images import input_size, normalize_image, resize_image
 from wsss.clip.layers import native_bfloat16
-from wsss.clip.load import load_clip
-from wsss.clip.text.embeddings import text_bank
+from wsss.clip.load import LoadedClip, load_clip
+from wsss.clip.text.embeddings import encode_words, text_bank
 from wsss.config.model import Config
 from wsss.data.datasets.classes import class_list
 from wsss.data.images.read import read_image
@@ -114,7 +117,25 @@ def measure(folder: Path, model: str, images: int, rounds: int) -> dict[str, Any
     }
     seconds = interleaved(tasks, rounds)
     times = {name: [value / len(mixed) for value in values] for name, values in seconds.items()}
-    return _report(times, list(bare))
+    figures = _report(times, list(bare))
+    words = [*classes.prompts, *classes.backgrounds]
+    return figures | {"texts": _measure_texts(clip, words, rounds)}
+
+
+def _measure_texts(clip: LoadedClip, words: list[str], rounds: int) -> list[float]:
+    """Time of open_clip's text tower, as a ratio to ours."""
+    prompts = [TEMPLATE.replace("{}", word) for word in words]
+
+    @torch.no_grad()
+    def one_batch() -> Tensor:
+        return clip.model.encode_text(clip.tokenize(prompts))  # type: ignore[operator]
+
+    times = interleaved(
+        {"open_clip": one_batch, "wsss": lambda: encode_words(clip, words, [TEMPLATE])}, rounds
+    )
+    values = ratios(times["open_clip"], times["wsss"])
+    print(f"\n  open_clip's text tower / ours, {len(words)} texts {_median_and_range(values)}")
+    return values
 
 
 def _report(times: Times, encoders: list[str]) -> dict[str, Any]:

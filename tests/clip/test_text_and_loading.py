@@ -17,6 +17,7 @@ from wsss.clip.errors import ClipLoadError
 from wsss.clip.load import load_clip
 from wsss.clip.text import embeddings
 from wsss.clip.text.embeddings import text_bank
+from wsss.compute.threads import fixed_threads
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,33 @@ def test_features_are_unit_vectors_averaged_over_templates(files: tuple[Path, Pa
     ]
     expected = torch.nn.functional.normalize((parts[0] + parts[1]) / 2, dim=-1)[0]
     torch.testing.assert_close(bank.classes[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_is_not_computed(files: tuple[Path, Path]) -> None:
+    clip = load_clip(str(files[0]), str(files[1]))
+    shapes = []
+    clip.model.get_submodule("transformer").register_forward_pre_hook(
+        lambda _, inputs: shapes.append(inputs[0].shape)
+    )
+    text_bank(clip, ["cat"], [], ["a {}.", "the little {} there."])
+    # start, a, cat, full stop, end; start, the, little, cat, there, full stop, end
+    assert shapes == [(2, 7, clip.model.get_parameter("positional_embedding").shape[1])]
+
+
+def test_words_of_all_lengths_in_several_batches(files: tuple[Path, Path]) -> None:
+    """Each gets its own features, on any number of threads."""
+    clip = load_clip(str(files[0]), str(files[1]))
+    words = [
+        f"{'big ' * (index % 3)}{name}" for index, name in enumerate(["cat", "dog", "cow"] * 4)
+    ]
+    templates = ["a {}.", "the {} there."]
+    banks = []
+    for threads in (1, 2):
+        with fixed_threads(threads):
+            banks.append(text_bank(clip, words, [], templates).classes)
+    assert torch.equal(*banks)
+    alone = torch.cat([text_bank(clip, [word], [], templates).classes for word in words])
+    torch.testing.assert_close(banks[0], alone, rtol=1e-5, atol=1e-6)
 
 
 def test_cache_is_keyed_by_content_and_used(files: tuple[Path, Path], tmp_path: Path) -> None:

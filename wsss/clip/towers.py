@@ -49,14 +49,28 @@ def check_text_config(config: Mapping[str, Any], where: str) -> None:
 
 
 def _check_text(text: nn.Module) -> None:
+    if difference := _difference(text):
+        raise UnsupportedEncoderError(difference)
+
+
+def _difference(text: nn.Module) -> str:
+    """What `TextTower` cannot compute of a text tower; empty: it computes the same."""
     pooling = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
     mask = getattr(text, "attn_mask", None)
     if pooling != "argmax" or mask is None or getattr(text, "cls_emb", None) is not None:
-        raise UnsupportedEncoderError(
-            f"the text tower is {type(text).__name__} with pooling {pooling!r}; {_EXPECTED_TEXT}"
-        )
+        return f"the text tower is {type(text).__name__} with pooling {pooling!r}; {_EXPECTED_TEXT}"
     if not isinstance(getattr(text, "text_projection", None), nn.Parameter):
-        raise UnsupportedEncoderError("the text tower has no plain projection")
+        return "the text tower has no plain projection"
+    return ""
+
+
+def reads_end_token(model: nn.Module) -> bool:
+    """Whether `TextTower` computes the text features of a CLIP: nothing after an end matters.
+
+    Args:
+        model: open_clip's CLIP or CustomTextCLIP.
+    """
+    return not _difference(getattr(model, "text", model))
 
 
 class TextTower(nn.Module):
@@ -107,6 +121,11 @@ class TextTower(nn.Module):
     def recompute(self) -> None:
         """As `ImageBlocks.recompute`."""
         cast(Any, self.transformer).grad_checkpointing = True  # open_clip's own switch
+
+
+def short_texts(tokens: Int[Tensor, "texts context"]) -> Int[Tensor, "texts short"]:
+    """Cut padding that no text needs: attention is causal, so nothing after an end matters."""
+    return tokens[:, : int(tokens.argmax(1).max()) + 1]
 
 
 class ImageBlocks(nn.Module):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.load import LoadedClip, load_clip
-from wsss.clip.text.prompts import LearnablePrompt, short_texts
-from wsss.clip.towers import TextTower
+from wsss.clip.text.prompts import LearnablePrompt
+from wsss.clip.towers import TextTower, short_texts
 from wsss.compute.pool import WorkerPool
 from wsss.config.load import from_mapping
 from wsss.config.paths import expand_path

@@ -19,9 +19,12 @@ from wsss.artifacts.digest import digest_json
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.provenance import package_versions
 from wsss.clip.load import LoadedClip
+from wsss.clip.towers import TextTower, reads_end_token, short_texts
 from wsss.compute.threads import one_thread_each, ordered_map
 
 _FORMAT = 1
+_BATCH = 16
+"""Prompts of a batch: more take no less time each."""
 
 
 @dataclass(frozen=True)
@@ -85,24 +88,46 @@ def text_bank(
 def encode_words(
     clip: LoadedClip, words: Sequence[str], templates: Sequence[str]
 ) -> Float[Tensor, "words embed_dim"]:
-    """Unit vectors of words, averaged over templates; each word is encoded by itself."""
+    """Unit vectors of words, averaged over templates.
 
-    def encode(word: str) -> Tensor:
-        tokens = clip.tokenize([template.replace("{}", word) for template in templates])
-        return F.normalize(encode_tokens(clip.model, tokens).mean(0), dim=-1)
-
+    Prompts of similar lengths are encoded together. They do not depend on the number of threads,
+    but the last bits of a word depend on the other words.
+    """
     if not words:
         return torch.zeros(0, clip.embed_dim)
+    tokens = clip.tokenize(
+        [template.replace("{}", word) for word in words for template in templates]
+    )
+    order = tokens.argmax(1).argsort(stable=True)  # the end token is the largest
+    batches = order.split(_BATCH)
     with one_thread_each() as threads:
-        return torch.stack(list(ordered_map(encode, words, threads=threads)))
+        encoded = ordered_map(
+            lambda indices: encode_tokens(clip.model, tokens[indices]), batches, threads=threads
+        )
+        sorted_features = torch.cat(list(encoded))
+    features = sorted_features[order.argsort()]
+    features = features.unflatten(0, (len(words), len(templates)))  # (W T, D) -> (W, T, D)
+    return F.normalize(features.mean(1), dim=-1)
 
 
 @torch.no_grad()
 def encode_tokens(
     model: nn.Module, tokens: Int[Tensor, "prompts context"]
 ) -> Float[Tensor, "prompts embed_dim"]:
-    """Unit vectors of tokenised prompts, float32."""
-    features = model.encode_text(tokens)  # type: ignore[operator]
+    """Unit vectors of tokenised prompts, float32.
+
+    A tower that reads a text at its end token computes no padding.
+
+    Args:
+        model: open_clip's CLIP or CustomTextCLIP.
+        tokens: of its tokenizer, padded.
+    """
+    if reads_end_token(model):
+        tokens = short_texts(tokens)
+        tower = TextTower(model, tokens.shape[1])
+        features = tower(tower.embedding(tokens), tokens.argmax(1))
+    else:
+        features = model.encode_text(tokens)  # type: ignore[operator]
     return F.normalize(features.float(), dim=-1)
 
 

@@ -38,8 +38,3 @@ class LearnablePrompt(nn.Module):
         contexts = self.contexts.expand(len(tokens), -1, -1)  # (n, d) -> (K, n, d)
         prompted = torch.cat([embedded[:, :1], contexts, embedded[:, 1:]], dim=1)
         return tower(prompted, tokens.argmax(1) + len(self.contexts))
-
-
-def short_texts(tokens: Int[Tensor, "texts context"]) -> Int[Tensor, "texts short"]:
-    """Cut padding that no text needs: attention is causal, so nothing after an end matters."""
-    return tokens[:, : int(tokens.argmax(1).max()) + 1]

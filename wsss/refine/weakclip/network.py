@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from wsss.clip.encoder import ClipEncoder
 from wsss.clip.load import LoadedClip
-from wsss.clip.text.prompts import LearnablePrompt, short_texts
-from wsss.clip.towers import ImageTower, TextTower
+from wsss.clip.text.prompts import LearnablePrompt
+from wsss.clip.towers import ImageTower, TextTower, short_texts
 from wsss.refine.training.trainer import Group
 from wsss.refine.weakclip.adapter import PyramidAdapter
 from wsss.refine.weakclip.co_attention import CoAttention, TextMatching
