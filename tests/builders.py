@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Final
 from wsss.artifacts.provenance import Provenance
 from wsss.artifacts.shard import Item, Shard, ShardWriter
 from wsss.config.base import overlay
-from wsss.config.load import from_mapping, read_yaml
+from wsss.config.load import from_mapping
 from wsss.config.model import DEMO, Config
+from wsss.config.safe_yaml import read_yaml
 from wsss.data.datasets.classes import ClassList
 from wsss.data.manifest import Sample, write_manifest
 from wsss.data.manifest_folder import CLASSES, MANIFEST, write_classes

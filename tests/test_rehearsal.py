@@ -18,8 +18,9 @@ from benchmarks.rehearse.reductions import PHASES
 from benchmarks.rehearse.weights import write_backbone
 from benchmarks.timing import peak_memory
 from wsss.cli.weights_list import weights_of
-from wsss.config.load import from_mapping, load_config, read_yaml
+from wsss.config.load import from_mapping, load_config
 from wsss.config.paths import SHARED_VARIABLE, expand_path
+from wsss.config.safe_yaml import read_yaml
 from wsss.refine.registry import METHODS
 from wsss.score.papers.runs import table_runs
 

@@ -17,9 +17,10 @@ from benchmarks.rehearse import photos as data_sets
 from benchmarks.rehearse import weights
 from benchmarks.rehearse.reductions import reduce
 from wsss.config.base import overlay
-from wsss.config.load import from_mapping, merged_yaml, read_yaml
+from wsss.config.load import from_mapping, merged_yaml
 from wsss.config.model import Config
 from wsss.config.paths import SHARED_VARIABLE, expand_path
+from wsss.config.safe_yaml import read_yaml
 from wsss.pipeline.products import PRODUCTS
 from wsss.pipeline.runs import Runs
 

@@ -23,7 +23,7 @@ from wsss.artifacts.item_cache import ItemCache
 from wsss.artifacts.shard import Item, Shard
 from wsss.cams.external.pickle_reader import read_npy
 from wsss.clip.weights import read_weights
-from wsss.config.load import read_yaml
+from wsss.config.safe_yaml import read_yaml
 from wsss.data.check.image_headers import present
 from wsss.data.datasets.classes import ClassList
 from wsss.data.datasets.files import PhotoIndex, read_lines

@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from wsss.config.base import Section, inner_section, overlay
 from wsss.config.cross_checks import cross_checks
 from wsss.config.errors import NO_SECTION, ConfigError, explain_value, shown
 from wsss.config.model import Config
-from wsss.config.safe_yaml import YAML_LIMIT, invalid_values, parse_yaml, read_bytes
-from wsss.errors import raise_unless_about
+from wsss.config.safe_yaml import invalid_values, read_yaml
 
 _HEAD_KEYS = {
     "crop_cams": "crop_visibility",
@@ -83,30 +81,6 @@ def merged_yaml(*files: Path) -> dict[str, Any]:
             )
         merged = overlay(merged, content)
     return merged
-
-
-def read_yaml(file: Path) -> Any:
-    """Plain values of a YAML file.
-
-    Raises:
-        ConfigError: it is missing, no text, no YAML, or holds what `wsss.config.safe_yaml` refuses.
-    """
-    try:
-        return parse_yaml(read_bytes(file, YAML_LIMIT).decode("utf-8-sig"))
-    except OSError as error:
-        raise_unless_about(file, error)
-        raise ConfigError(
-            f"{file}: cannot be read ({error.strerror}); pass an existing YAML file"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from None
-    except (yaml.YAMLError, ValueError) as error:
-        # PyYAML calls the source of a text so; its line is one of the file.
-        text = str(error).replace('in "<unicode string>", ', "in ")
-        hint = "; indent with spaces, not tabs" if "cannot start any token" in text else ""
-        raise ConfigError(f"{file}: is not valid YAML: {text}{hint}") from None
 
 
 def read_cached(path: Path) -> Any:

@@ -20,6 +20,9 @@ from typing import Any, Final
 
 import yaml
 
+from wsss.config.errors import ConfigError
+from wsss.errors import raise_unless_about
+
 YAML_LIMIT: Final = 2**20
 """Bytes of a YAML file."""
 _MAX_VALUES = 100_000  # aliases count as their targets; the shipped file has 500
@@ -52,6 +55,30 @@ def read_bytes(path: Path, limit: int) -> bytes:
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"has more than {limit} bytes", str(path))
     return content
+
+
+def read_yaml(file: Path) -> Any:
+    """Plain values of a YAML file.
+
+    Raises:
+        ConfigError: it is missing, no text, no YAML, or holds what is refused here.
+    """
+    try:
+        return parse_yaml(read_bytes(file, YAML_LIMIT).decode("utf-8-sig"))
+    except OSError as error:
+        raise_unless_about(file, error)
+        raise ConfigError(
+            f"{file}: cannot be read ({error.strerror}); pass an existing YAML file"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:
+        # PyYAML calls the source of a text so; its line is one of the file.
+        text = str(error).replace('in "<unicode string>", ', "in ")
+        hint = "; indent with spaces, not tabs" if "cannot start any token" in text else ""
+        raise ConfigError(f"{file}: is not valid YAML: {text}{hint}") from None
 
 
 def parse_yaml(text: str) -> Any:

@@ -17,9 +17,10 @@ from wsss.artifacts.atomic import write_text
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.exclusive_lock import exclusive_lock
 from wsss.config.errors import ConfigError
-from wsss.config.load import load_config, read_yaml
+from wsss.config.load import load_config
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
+from wsss.config.safe_yaml import read_yaml
 from wsss.data.counted import counted
 from wsss.photos.check import MOST_SHOWN
 from wsss.photos.classes import read_class_table
