@@ -8,7 +8,7 @@ import pickle
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from types import TracebackType
@@ -113,6 +113,33 @@ class WorkerPool:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
+
+
+def as_completed_ahead(
+    work: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int, description: str
+) -> Iterator[Result]:
+    """Results of processes as they come, with few waiting: memory does not grow with the data set.
+
+    Args:
+        description: what they do, for the message.
+
+    Raises:
+        WorkerError: a process was killed.
+    """
+    pending: set[Future[Result]] = set()
+    try:
+        with process_pool(workers) as pool:
+            for task in tasks:
+                if len(pending) == 2 * workers:
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+                pending.add(pool.submit(work, task))
+            yield from (future.result() for future in as_completed(pending))
+    except BrokenProcessPool:
+        raise WorkerError(
+            f"{description}: a worker process was killed (out of memory?) or crashed; use fewer "
+            "workers (compute.workers) or more memory"
+        ) from None
 
 
 def _first(waiting: deque[tuple[str, Future[Any]]]) -> tuple[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 IGNORED = 255
-"""The value that training skips, as in VOC."""
+"""The label that trainings and scores skip, as in VOC."""
 
 
 def ignore_band(

@@ -9,9 +9,8 @@ import pytest
 from tests.builders import write_shard
 from wsss.artifacts.errors import ArtifactError
 from wsss.artifacts.shard import Item
-from wsss.compute.pool import WorkerError
+from wsss.compute.pool import WorkerError, as_completed_ahead
 from wsss.score.metrics.counting import Part
-from wsss.score.metrics.parallel import as_completed_ahead
 
 
 def _write(path: Path, value: int) -> None:

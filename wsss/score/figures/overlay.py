@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from wsss.score.metrics.confusion import IGNORE
+from wsss.labels.ignore import IGNORED
 
 HEAT = "inferno"  # even steps of brightness: reads the same in grey and for every colour vision
 OUTLINE_AT = 0.5
@@ -44,9 +44,9 @@ def paint_labels(
     """
     canvas = _pale(photo)
     colour = palette[labels].astype(np.float32)
-    foreground = (labels > 0) & (labels != IGNORE)
+    foreground = (labels > 0) & (labels != IGNORED)
     canvas[foreground] = 0.30 * canvas[foreground] + 0.70 * colour[foreground]
-    ignored = labels == IGNORE
+    ignored = labels == IGNORED
     if hatch_ignore:
         rows, columns = np.indices(labels.shape)
         stripe = (rows + columns) % _STRIPE < _STRIPE // 3
@@ -102,7 +102,7 @@ def _edges(labels: UInt8[np.ndarray, "h w"], *, around_ignore: bool) -> Bool[np.
     """Pixels whose right or lower neighbour has another label, two pixels wide."""
     across, down = labels[:, :-1] != labels[:, 1:], labels[:-1] != labels[1:]
     if not around_ignore:
-        void = labels == IGNORE
+        void = labels == IGNORED
         across &= ~(void[:, :-1] | void[:, 1:])
         down &= ~(void[:-1] | void[1:])
     edge = np.zeros(labels.shape, np.uint8)

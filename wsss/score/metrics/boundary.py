@@ -23,9 +23,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
+from wsss.labels.ignore import IGNORED
 from wsss.score.metrics.image_counts import BoundaryTable, ImageCounts
-
-_VOID = 255
 
 
 class BoundaryCounts:
@@ -55,7 +54,7 @@ class BoundaryCounts:
         Returns:
             0 none, 1 that of its true label, 2 that of its predicted label, 3 both.
         """
-        visible = np.where(truth == _VOID, truth, prediction)
+        visible = np.where(truth == IGNORED, truth, prediction)
         height, width = truth.shape
         distance = boundary_distance(height, width, self.ratio)
         near_true, near_predicted = (

@@ -8,10 +8,9 @@ import numpy as np
 from jaxtyping import Float64, Int64, Integer, Shaped
 
 from wsss.config.score import ClassMean
+from wsss.labels.ignore import IGNORED
 from wsss.score.metrics.boundary import BoundaryCounts
 from wsss.score.metrics.image_counts import CountTable, ImageCounts, RowCounts
-
-IGNORE = 255
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,10 @@ class Confusion:
     def __init__(
         self, labels: int, *, ignore_band: bool = False, boundary_ratio: float = 0.0
     ) -> None:
-        if not isinstance(labels, int | np.integer) or not 1 <= labels <= IGNORE:
-            raise ValueError(f"{labels!r} labels; expected 1 … {IGNORE}, as {IGNORE} means ignore")
+        if not isinstance(labels, int | np.integer) or not 1 <= labels <= IGNORED:
+            raise ValueError(
+                f"{labels!r} labels; expected 1 … {IGNORED}, as {IGNORED} means ignore"
+            )
         if not 0 <= boundary_ratio <= 1:
             raise ValueError(f"boundary_ratio is {boundary_ratio}; expected a share, 0 … 1")
         if ignore_band and boundary_ratio:
@@ -97,10 +98,10 @@ class Confusion:
             raise ValueError(
                 f"the prediction is {size(prediction)} pixels, the truth is {size(truth)}"
             )
-        ignored = prediction == IGNORE
-        self._check("truth", truth[truth != IGNORE])
+        ignored = prediction == IGNORED
+        self._check("truth", truth[truth != IGNORED])
         self._check("prediction", prediction[~ignored] if self.ignore_band else prediction)
-        counted = (truth != IGNORE) & ~ignored
+        counted = (truth != IGNORED) & ~ignored
         cells = self.labels**2
         bins = 4 * cells if self.boundary else cells
         index_type = np.min_scalar_type(bins - 1)  # small ones are several times as fast
@@ -159,7 +160,7 @@ class Confusion:
             )
         if values.size and int(values.max()) >= self.labels:
             highest = int(values.max())
-            hint = " (ignored pixels: score this map with an ignore band)" * (highest == IGNORE)
+            hint = " (ignored pixels: score this map with an ignore band)" * (highest == IGNORED)
             raise ValueError(
                 f"the {what} holds label {highest}{hint}; expected 0 … {self.labels - 1}"
             )

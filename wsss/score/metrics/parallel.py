@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from wsss.artifacts.progress import track
-from wsss.compute.pool import WorkerError, process_pool
+from wsss.compute.pool import as_completed_ahead
 from wsss.score.metrics.confusion import Confusion
 from wsss.score.metrics.threshold_sweep import Sweep
 
 Counts = dict[str, Confusion | Sweep]
 """Named counts of a part of the images."""
 Part = TypeVar("Part")
-Result = TypeVar("Result")
 _PARTS_WORTH_A_POOL = 4
 
 
@@ -34,33 +31,6 @@ def count_in_parallel(
         return _merge(track(map(count, parts), total=len(parts), description=description))
     results = as_completed_ahead(count, parts, workers=workers, description=description)
     return _merge(track(results, total=len(parts), description=description))
-
-
-def as_completed_ahead(
-    work: Callable[[Part], Result], parts: Iterable[Part], *, workers: int, description: str
-) -> Iterator[Result]:
-    """Results of processes as they come, with few waiting: memory does not grow with the data set.
-
-    Args:
-        description: what they do, for the message.
-
-    Raises:
-        WorkerError: a process was killed.
-    """
-    pending: set[Future[Result]] = set()
-    try:
-        with process_pool(workers) as pool:
-            for part in parts:
-                if len(pending) == 2 * workers:
-                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
-                pending.add(pool.submit(work, part))
-            yield from (future.result() for future in as_completed(pending))
-    except BrokenProcessPool:
-        raise WorkerError(
-            f"{description}: a worker process was killed (out of memory?) or crashed; use fewer "
-            "workers (compute.workers) or more memory"
-        ) from None
 
 
 def _merge(results: Iterator[Counts]) -> Counts:

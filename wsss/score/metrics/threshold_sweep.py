@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from wsss.config.score import ClassMean
-from wsss.score.metrics.confusion import IGNORE, averaged, iou_of, mean_defined
+from wsss.labels.ignore import IGNORED
+from wsss.score.metrics.confusion import averaged, iou_of, mean_defined
 
 THRESHOLDS: Float32[np.ndarray, " thresholds"] = (np.arange(100) / 100).astype(np.float32)
 """0.00, 0.01 … 0.99, compared in float32 as the scores are."""
@@ -51,7 +52,7 @@ class Sweep:
             winner: position in ``classes`` of the class with that score.
             classes: 0-based ids of the image's classes; may be empty.
         """
-        valid = truth != IGNORE
+        valid = truth != IGNORED
         if truth[valid].size and int(truth[valid].max()) >= self.labels:
             raise ValueError(
                 f"the truth holds label {int(truth[valid].max())}; expected 0 … {self.labels - 1}"

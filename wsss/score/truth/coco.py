@@ -31,7 +31,7 @@ from wsss.config.data import CocoRule
 from wsss.data.datasets.coco import CLASS_OF_CATEGORY, image_name, load_instances
 from wsss.data.images.read import DEFAULT_MAX_PIXELS
 from wsss.data.images.rle import rle_mask
-from wsss.score.metrics.confusion import IGNORE
+from wsss.labels.ignore import IGNORED
 from wsss.score.truth.errors import TruthError
 
 DRAWN_RULES: Final[tuple[CocoRule, ...]] = ("crowd_void", "voc_style", "weakclip")
@@ -134,7 +134,7 @@ def draw(
     regions = [_region(annotation, height, width, rule) for annotation in annotations]
     for region in _from_bottom_to_top(regions, rule):
         is_void = region.is_crowd and rule == "crowd_void"
-        labels[region.mask] = IGNORE if is_void else region.label
+        labels[region.mask] = IGNORED if is_void else region.label
     return labels
 
 

@@ -23,12 +23,12 @@ from shlex import join
 from wsss.artifacts.atomic import remove_abandoned, write_text
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.artifacts.progress import track
+from wsss.compute.pool import as_completed_ahead
 from wsss.config.data import COCO_RULES, CocoRule
 from wsss.data.datasets.coco import CLASS_OF_CATEGORY, instances_path
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.images.label_png import save_label_png
 from wsss.errors import raise_unless_about
-from wsss.score.metrics.parallel import as_completed_ahead
 from wsss.score.truth import coco
 from wsss.score.truth.coco import CocoLabels, CocoTruth
 from wsss.score.truth.errors import TruthError

@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 
 from wsss.data.datasets.words import COCO_NAMES
 from wsss.data.images.label_png import read_label_png
-from wsss.score.metrics.confusion import IGNORE
+from wsss.labels.ignore import IGNORED
 from wsss.score.truth.errors import TruthError
 from wsss.score.truth.sources import PngTruth
 
@@ -37,12 +37,12 @@ class CocoPngTruth(PngTruth):
             TruthError: it holds labels that COCO does not have.
         """
         labels = read_label_png(self.path)
-        wrong = np.unique(labels[(labels > len(COCO_NAMES)) & (labels != IGNORE)])
+        wrong = np.unique(labels[(labels > len(COCO_NAMES)) & (labels != IGNORED)])
         if wrong.size:
             raise TruthError(
                 f"{self.path}: holds labels {', '.join(map(str, wrong.tolist()))}, expected 0 for "
                 f"background, 1 … {len(COCO_NAMES)} for COCO's classes in the order of their "
-                f"category ids, and {IGNORE} for void; category ids themselves go up to 90: write "
+                f"category ids, and {IGNORED} for void; category ids themselves go up to 90: write "
                 "each as its place among the 80"
             )
         return labels

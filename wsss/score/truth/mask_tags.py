@@ -39,7 +39,7 @@ from wsss.data.datasets.voc import (
 from wsss.data.errors import DataError, ImageError
 from wsss.data.images.decode import in_processes
 from wsss.data.manifest import TAG_SEPARATOR
-from wsss.score.metrics.confusion import IGNORE
+from wsss.labels.ignore import IGNORED
 from wsss.score.truth.errors import TruthError
 from wsss.score.truth.find import find_coco
 from wsss.score.truth.sources import PngTruth, Source
@@ -153,9 +153,9 @@ def _labels(source: Source, highest: int) -> tuple[int, ...] | str:
         values = np.flatnonzero(np.bincount(source.read().ravel(), minlength=256))
     except (ImageError, TruthError) as error:
         return str(error)
-    labels = tuple(int(value) for value in values if value not in (0, IGNORE))
+    labels = tuple(int(value) for value in values if value not in (0, IGNORED))
     if isinstance(source, PngTruth) and max(labels, default=0) > highest:
-        return f"{source.path}: holds label {max(labels)}, expected 0 … {highest} and {IGNORE}"
+        return f"{source.path}: holds label {max(labels)}, expected 0 … {highest} and {IGNORED}"
     return labels
 
 
