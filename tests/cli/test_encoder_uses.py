@@ -90,6 +90,8 @@ def test_blocks_and_patch_are_compared() -> None:
         check("EVA01-g-14", {"refine": {"method": "weclip", "train": {"crop": 320}}})
     with pytest.raises(ValueError, match=r"crop is 500 pixels; clip-vit .* patch, 16, e\.g\. 496"):
         check("ViT-B-16", {"retrain": {"enabled": True, "model": "clip-vit", "crop": 500}})
+    with pytest.raises(ValueError, match=r"infer\.window is 320; .* patch \(14 x 14 pixels\)"):
+        check("EVA01-g-14", method("weakclip", infer={"window": 320}))
 
 
 def test_the_command_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

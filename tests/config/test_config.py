@@ -14,8 +14,10 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from tests.builders import CLIP_ES
+from wsss.clip.model_config import known_config
+from wsss.clip.trunk.check import read_outline
 from wsss.config.base import Section, inner_section, takes_auto
-from wsss.config.cross_checks import check_photo_folder
+from wsss.config.cross_checks import _encoder_sizes, check_photo_folder
 from wsss.config.errors import ConfigError
 from wsss.config.labels import crf_backend
 from wsss.config.load import OLD_KEYS, OLD_VALUES, all_keys, from_mapping, load_config
@@ -220,6 +222,14 @@ def test_masks_are_not_written_among_the_photos(
             {"retrain": {"model": "segmenter-deit-s", "crop": 500}},
             r"retrain\.crop is 500 pixels; .* a multiple of its patch, 16, e\.g\. 496",
         ),
+        (
+            {"retrain": {"model": "segformer-b0"}, "predict": {"window": 31}},
+            r"predict\.window is 31; expected at least 32 pixels",
+        ),
+        (
+            {"retrain": {"model": "segmenter-deit-s"}, "predict": {"window": 500}},
+            r"predict\.window is 500; .* \(16 x 16 pixels\), at least 32, e\.g\. 496",
+        ),
     ],
 )
 def test_an_impossible_segmenter_is_refused(wrong: dict[str, object], message: str) -> None:
@@ -227,6 +237,66 @@ def test_an_impossible_segmenter_is_refused(wrong: dict[str, object], message: s
         from_mapping(wrong)
     off = {"retrain": {"enabled": False, **wrong.get("retrain", {})}}
     from_mapping(wrong | off)
+
+
+CLIP_VIT = {"retrain": {"model": "clip-vit", "init": "clip"}, "refine": {"method": "none"}}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (CLIP_VIT | {"predict": {"window": 66}}, r"predict\.window is 66; .* \(16 x 16 pixels\)"),
+        (
+            CLIP_VIT | {"retrain": {"model": "clip-vit", "crop": 100}},
+            r"retrain\.crop is 100 pixels",
+        ),
+        (
+            {"refine": {"method": "weakclip"}, "infer": {"window": 30}},
+            r"infer\.window is 30; .* the network's patch \(16 x 16 pixels\), e\.g\. 16",
+        ),
+        (
+            {"refine": {"method": "weclip", "train": {"crop": 65}}},
+            r"refine\.train\.crop is 65; expected a multiple of the encoder's patch",
+        ),
+        (
+            {"refine": {"method": "weclip", "weclip": {"rfm_blocks": 13}}},
+            r"refine\.weclip\.rfm_blocks is 13, but .* has 12 blocks; lower it",
+        ),
+    ],
+)
+@pytest.mark.parametrize("model", ["ViT-B-16-quickgelu", "tiny.json", "local-dir:tiny"])
+def test_what_does_not_fit_the_encoder_is_refused_before_any_job(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: dict[str, Any],
+    message: str,
+    model: str,
+) -> None:
+    """Trainings and predictions would refuse it, after the stages before them."""
+    monkeypatch.chdir(tmp_path)
+    config = {"clip": {"model": model, "pretrained": "random"}, "data": {"kind": "voc"}} | wrong
+    Path("tiny").mkdir()
+    if model != "ViT-B-16-quickgelu":
+        Runs(config)  # its model config is not here: jobs may run elsewhere
+    sizes = {"vision_cfg": {"patch_size": 16, "layers": 12}}
+    Path("tiny.json").write_text(json.dumps(sizes))
+    Path("tiny/open_clip_config.json").write_text(json.dumps({"model_cfg": sizes}))
+    with pytest.raises(ConfigError, match=message):
+        Runs(config)
+    with pytest.raises(ConfigError, match=rf"run a: .*\n  {message}"):
+        Runs({"clip": config["clip"], "data": config["data"], "runs": {"a": wrong}})
+    for vision in ({"timm_model_name": "x"}, {"patch_size": "16"}, [], None):
+        Path("tiny.json").write_text(json.dumps({"vision_cfg": vision}))
+        Runs(config | {"clip": {"model": "tiny.json", "pretrained": "random"}} | {"refine": {}})
+
+
+def test_sizes_of_a_model_config_are_those_of_its_tower() -> None:
+    """They are read without open_clip, which would take seconds at every start."""
+    for name in ("ViT-B-32", "ViT-L-14-quickgelu", "ViT-g-14"):
+        tower = read_outline(known_config(name) or {}, name)
+        assert _encoder_sizes(name) == (tower.patch, len(tower.blocks))
+    for name in ("RN50", "EVA02-B-16", "ViT-nothing", "hf-hub:a/b", "from-weights"):
+        assert _encoder_sizes(name) is None
 
 
 def test_crf_settings_take_the_variant_and_the_defaults() -> None:

@@ -160,7 +160,7 @@ def test_a_window_that_does_not_suit_the_network_is_refused_before_the_training(
     data: Any, configure: Configure, tmp_path: Path, kill_at: Any
 ) -> None:
     kill_at(0)
-    with pytest.raises(ValueError, match=r"predict\.window is 8; expected a multiple of the"):
+    with pytest.raises(ValueError, match=r"predict\.window is 8; expected at least 32"):
         run(data, configure(predict={"window": 8}), tmp_path)
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsss.config.clip import weights_problem
+from wsss.config.cross_checks import encoder_errors
 from wsss.config.errors import ConfigError
 from wsss.config.method import EncoderNeed
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
-from wsss.config.retrain import crop_problem
 
 if TYPE_CHECKING:
     from wsss.clip.trunk.parts import Trunk
@@ -31,10 +31,10 @@ def check_weights(config: Config) -> None:
         ClipLoadError: open_clip knows no such model, or no such weights of it, or they were trained
             with another activation; or the header of their file is damaged, or does not fit the
             model.
-        ConfigError: a model has no weights.
+        ConfigError: a model has no weights; or a crop, a window or a number of blocks does not fit
+            the encoder.
         DinoLoadError: timm knows no such DINOv2, or no such weights of it.
-        ValueError: there are no such initial weights of the segmenter, or they are of another; the
-            crop or a number of blocks does not fit the encoder.
+        ValueError: there are no such initial weights of the segmenter, or they are of another.
         UnsupportedEncoderError: the encoder is of no family that is read here, or cannot serve the
             configured CAMs, affinity, refiner or segmenter.
     """
@@ -93,29 +93,9 @@ def _check_encoder(config: Config, model: str, weights: Path | None) -> None:
     if keywords is None:
         return
     tower = read_outline(keywords, model)
-    _check_sizes(config, model, tower.patch, len(tower.blocks))
+    if errors := encoder_errors(config, model, tower.patch, len(tower.blocks)):
+        raise ConfigError("\n".join(errors))
     _check_uses(config, model, keywords, tower)
-
-
-def _check_sizes(config: Config, model: str, patch: tuple[int, int], depth: int) -> None:
-    """Compare crop and numbers of blocks with the encoder."""
-    if config.refine.trains:
-        config.refine.train.check_crop(patch)
-    retrain = config.retrain
-    trains_tower = retrain.enabled and retrain.uses_clip
-    if trains_tower and (problem := crop_problem(retrain.model, retrain.crop, patch[0])):
-        raise ValueError(problem)
-    blocks: dict[str, int | None] = {}
-    if config.cams.has_affinity:
-        blocks["cams.affinity.last_blocks"] = config.cams.affinity.last_blocks
-    if config.cams.source == "patch_text":
-        blocks["cams.patch_text.blocks"] = config.cams.patch_text.blocks
-    if config.refine.is_trained:
-        for name, number in config.refine.options.encoder_blocks.items():
-            blocks[f"refine.{config.refine.method}.{name}"] = number
-    for key, count in blocks.items():
-        if count and count > depth:
-            raise ValueError(f"{key} is {count}, but {model} has {depth} blocks; lower it")
 
 
 def _check_uses(config: Config, model: str, keywords: Mapping[str, Any], tower: Trunk) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from pathlib import Path
+from typing import Any
 
 from wsss.config.data import holds_nothing_out
 from wsss.config.errors import ConfigError
+from wsss.config.infer import window_problem
 from wsss.config.labels import refine_errors
 from wsss.config.model import Config
 from wsss.config.paths import RESULTS, expand_path
-from wsss.config.retrain import crop_problem
+from wsss.config.retrain import PATCHES, SMALLEST_SIDE, crop_problem
+from wsss.config.safe_yaml import read_bytes
+
+_MOST_JSON = 2**20  # bytes
 
 
 def cross_checks(config: Config) -> list[str]:
@@ -46,10 +53,93 @@ def cross_checks(config: Config) -> list[str]:
     return errors + refine_errors(config.masks) + _of_refiner(config)
 
 
+def check_before_start(config: Config, where: str) -> None:
+    """Refuse what `cross_checks` cannot see without looking at files, before any job runs.
+
+    It is for those who start a run, and not for each of its jobs.
+
+    Args:
+        where: its source, for messages.
+
+    Raises:
+        ConfigError: see `check_photo_folder`; or a crop, a window or a number of blocks does not
+            fit the encoder, as far as its model config is here.
+    """
+    check_photo_folder(config, where)
+    sizes = _encoder_sizes(config.clip.model)
+    if sizes and (errors := encoder_errors(config, config.clip.model, *sizes)):
+        raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(errors))
+
+
+def encoder_errors(config: Config, model: str, patch: tuple[int, int], depth: int) -> list[str]:
+    """Crops, windows and numbers of blocks that do not fit the encoder, one sentence each.
+
+    Args:
+        model: its name, for messages.
+        patch: height and width of its patches, pixels.
+        depth: the number of its blocks.
+    """
+    cams, refine, retrain = config.cams, config.refine, config.retrain
+    errors = [refine.train.crop_problem(patch)] if refine.trains else []
+    blocks: dict[str, int | None] = {}
+    has_cams = config.supervision == "tags" or refine.is_trained
+    if has_cams and cams.has_affinity:
+        blocks["cams.affinity.last_blocks"] = cams.affinity.last_blocks
+    if has_cams and cams.source == "patch_text":
+        blocks["cams.patch_text.blocks"] = cams.patch_text.blocks
+    if refine.is_trained:
+        if refine.options.windows:
+            errors.append(window_problem("infer.window", config.infer.window, patch))
+        for name, number in refine.options.encoder_blocks.items():
+            blocks[f"refine.{refine.method}.{name}"] = number
+    if retrain.enabled and retrain.uses_clip:
+        errors.append(crop_problem(retrain.model, retrain.crop, patch[0]))
+        window = config.predict.window
+        errors.append(window_problem("predict.window", window, patch, SMALLEST_SIDE))
+    errors += [
+        f"{key} is {count}, but {model} has {depth} blocks; lower it"
+        for key, count in blocks.items()
+        if count and count > depth
+    ]
+    return [error for error in errors if error]
+
+
+def _encoder_sizes(model: str) -> tuple[tuple[int, int], int] | None:
+    """Patch and number of blocks of an image tower, by its model config alone.
+
+    open_clip, which takes seconds to import, is not. What reads the encoder says what is wrong with
+    its config.
+
+    Args:
+        model: ``clip.model``.
+
+    Returns:
+        None where no config is here, and of timm's towers, whose config has no sizes.
+    """
+    if model.startswith("local-dir:"):
+        path = expand_path(model.removeprefix("local-dir:")) / "open_clip_config.json"
+    elif model.endswith(".json"):
+        path = expand_path(model)
+    else:
+        package = importlib.util.find_spec("open_clip")
+        if package is None or package.origin is None or ":" in model:
+            return None
+        folder = Path(package.origin).parent / "model_configs"
+        path = folder / f"{model.replace('/', '-')}.json"
+    try:
+        content: Any = json.loads(read_bytes(path, _MOST_JSON))
+        vision = content.get("model_cfg", content)["vision_cfg"]
+        if vision.get("timm_model_name"):
+            return None
+        patch, depth = vision.get("patch_size", 16), vision.get("layers", 12)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return None
+    sizes = (patch, depth)
+    return ((patch, patch), depth) if all(type(n) is int and n > 0 for n in sizes) else None
+
+
 def check_photo_folder(config: Config, where: str) -> None:
     """Refuse a run on photos that would write masks among them, or needs held-out ones without any.
-
-    It looks at files, so that it is for those who start a run, and not for each of its jobs.
 
     Args:
         where: its source, for messages.
@@ -128,6 +218,11 @@ def _of_segmenter(config: Config) -> list[str]:
             "the batch; set it to at least 2"
         )
     if problem := crop_problem(retrain.model, retrain.crop):
+        errors.append(problem)
+    patch = PATCHES.get(retrain.model, 1)
+    if not retrain.uses_clip and (
+        problem := window_problem("predict.window", predict.window, (patch, patch), SMALLEST_SIDE)
+    ):
         errors.append(problem)
     if predict.stride and (predict.window is None or predict.stride > predict.window):
         errors.append("predict.stride must be at most predict.window, so that windows meet")

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, PositiveInt
 
 from wsss.config.base import Scales, Section, chain_field, variant_field
 from wsss.config.labels import CrfLabels, crf_labels_field
+
+
+def window_problem(key: str, window: int | None, patch: tuple[int, int], smallest: int = 1) -> str:
+    """What is wrong with a sliding window, and what fits; empty where it fits.
+
+    Args:
+        key: of the configuration, for the message.
+        window: side, pixels; None: no windows.
+        patch: height and width of the network's patches, pixels.
+        smallest: least side, pixels.
+    """
+    unit = math.lcm(*patch)
+    if window is None or (window >= smallest and window % unit == 0):
+        return ""
+    if unit == 1:
+        return f"{key} is {window}; expected at least {smallest} pixels"
+    near = max(-(-smallest // unit) * unit, window - window % unit)
+    least = f", at least {smallest}" if smallest > unit else ""
+    return (
+        f"{key} is {window}; expected a multiple of the network's patch ({patch[0]} x {patch[1]} "
+        f"pixels){least}, e.g. {near}"
+    )
 
 
 class InferConfig(Section):

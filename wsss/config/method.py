@@ -46,6 +46,8 @@ class MethodOptions(Section):
     """Whether it spreads CAMs between patches, with ``cams.affinity``, while it learns or after."""
     released: ClassVar[bool] = False
     """Whether its authors released weights that ``wsss.refine.<method>.released`` can read."""
+    windows: ClassVar[bool] = False
+    """Whether it predicts large images in windows, as ``infer.window`` says."""
     encoders: ClassVar[tuple[str, ...]] = ()
     """Frozen encoders besides CLIP: rooms ``wsss.<name>`` with a section of that name."""
     published_normalization: ClassVar[Literal["clip", "imagenet"]] = "clip"
@@ -63,7 +65,7 @@ class MethodOptions(Section):
 
     @property
     def encoder_blocks(self) -> Mapping[str, int | None]:
-        """Numbers of CLIP's blocks by option; `config check` compares them with the encoder."""
+        """Numbers of CLIP's blocks by option, which are compared with the encoder before a run."""
         return {}
 
     def cross_checks(self, config: Chain) -> list[str]:

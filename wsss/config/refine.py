@@ -52,22 +52,20 @@ class TrainingConfig(Section):
         ),
     )
 
-    def check_crop(self, patch: tuple[int, int]) -> None:
-        """Check that patches fill the crop.
+    def crop_problem(self, patch: tuple[int, int]) -> str:
+        """What is wrong where patches do not fill the crop, and what fits; empty where they do.
 
         Args:
             patch: height and width of the encoder's patch, pixels.
-
-        Raises:
-            ValueError: they do not; the message has the nearest crops that fit.
         """
-        if self.crop % patch[0] or patch[0] != patch[1]:
-            below = self.crop // patch[0] * patch[0]
-            near = f"{below} or {below + patch[0]}" if below else patch[0]
-            raise ValueError(
-                f"refine.train.crop is {self.crop}; expected a multiple of the encoder's patch "
-                f"({patch[0]} x {patch[1]} pixels), e.g. {near}"
-            )
+        if self.crop % patch[0] == 0 and patch[0] == patch[1]:
+            return ""
+        below = self.crop // patch[0] * patch[0]
+        near = f"{below} or {below + patch[0]}" if below else patch[0]
+        return (
+            f"refine.train.crop is {self.crop}; expected a multiple of the encoder's patch "
+            f"({patch[0]} x {patch[1]} pixels), e.g. {near}"
+        )
 
 
 class RefineConfig(Section):

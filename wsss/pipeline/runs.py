@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsss.config.cross_checks import check_photo_folder
+from wsss.config.cross_checks import check_before_start
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
@@ -67,8 +67,8 @@ class Runs(Mapping[str, Run]):
             One that is not valid is in `invalid_tables` and has no runs.
 
     Raises:
-        ConfigError: see `wsss.config.runs.expand_runs`; or the folder of a run would lie in that
-            of another; or a run needs held-out photos that a table has not.
+        ConfigError: see `wsss.config.runs.expand_runs` and `check_before_start`; or the folder of
+            a run would lie in that of another.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Runs(Mapping[str, Run]):
         base = from_mapping(mapping, where=where)
         configs, axes = expand_runs(mapping, where=where), base.matrix.axes
         for label, config in configs.items():
-            check_photo_folder(config, f"{where}, run {label}" if label else where)
+            check_before_start(config, f"{where}, run {label}" if label else where)
         self.name = base.name
         self._producer = functools.cache(self._find_producer)
         self._key = functools.cache(self._make_key)

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wsss.compute.packed_rows import to_device
+from wsss.config.infer import window_problem
 
 Network = Callable[[Tensor], Tensor]
 """Images [B, 3, H, W], normalised, sides whole patches, to logits [B, labels, h, w] of any size."""
@@ -44,11 +45,9 @@ def check_window(window: int | None, patch: tuple[int, int], smallest: int | Non
     Raises:
         ValueError: it is no multiple of the patch, or too small.
     """
-    if window is not None and (any(window % p for p in patch) or window < (smallest or 1)):
-        raise ValueError(
-            f"{'predict' if smallest else 'infer'}.window is {window}; expected a multiple of "
-            f"the network's patch ({patch[0]} x {patch[1]} pixels), at least {smallest or 1}"
-        )
+    key = "predict.window" if smallest else "infer.window"
+    if problem := window_problem(key, window, patch, smallest or 1):
+        raise ValueError(problem)
 
 
 class MultiScaleInference:

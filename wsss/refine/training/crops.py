@@ -128,7 +128,8 @@ class CropStream:
         images: Collection[str] | None = None,
     ) -> None:
         patch = inputs.encoder.patch
-        settings.check_crop(patch)
+        if problem := settings.crop_problem(patch):
+            raise ValueError(problem)
         if not len(cams):
             raise ValueError("there is no training image; check data.train_list")
         self._cams, self._inputs, self._settings = cams, inputs, settings

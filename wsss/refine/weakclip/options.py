@@ -62,6 +62,7 @@ class WeakClipOptions(MethodOptions):
     title: ClassVar[str] = "WeakCLIP"
     needs_seeds: ClassVar[bool] = True
     released: ClassVar[bool] = True
+    windows: ClassVar[bool] = True
     published_normalization: ClassVar[Literal["clip", "imagenet"]] = "imagenet"
 
     prompts: int = Field(8, ge=0, description="Learnable vectors in front of every class name.")
