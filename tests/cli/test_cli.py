@@ -120,6 +120,17 @@ def test_a_class_that_no_photo_has_is_named(
             r"jobs that run here: cams\.patch_text\.tse\.knowledge: no\.json: no such file",
         ),
         ("{data: {val_list: ''}, cams: {splits: [val]}}", r"set cams.splits to \[train\]"),
+        (
+            f"{PHOTOS}, root: ., classes: [cat, Cat]}}}}",
+            r"c\.yaml: not a valid .*data\.classes: class name 'Cat' is the same as 'cat'",
+        ),
+        ("data: {classes: [cat]}", "data.classes is for kind folder; kind demo has its own"),
+        ("data: {prompts: {castle: fort}}", "data.prompts: 'castle' is no class"),
+        (
+            f"{PHOTOS}, root: ., classes: [hot dog, 'hot_dog ']}}}}",
+            "'hot_dog ' is the same as 'hot dog'",
+        ),
+        ("score: {report_classes: [hous]}", "report_classes: 'hous' .*; did you mean 'house'"),
     ],
 )
 def test_check_covers_every_run_and_the_names_of_weights(

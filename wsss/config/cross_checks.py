@@ -53,19 +53,17 @@ def cross_checks(config: Config) -> list[str]:
     return errors + refine_errors(config.masks) + _of_refiner(config)
 
 
-def check_before_start(config: Config, where: str) -> None:
-    """Refuse what `cross_checks` cannot see without looking at files, before any job runs.
+def check_encoder_sizes(config: Config, where: str) -> None:
+    """Refuse crops, windows and numbers of blocks that do not fit the encoder.
 
-    It is for those who start a run, and not for each of its jobs.
+    It looks at a file, so that it is for those who start a run, and not for each of its jobs.
 
     Args:
         where: its source, for messages.
 
     Raises:
-        ConfigError: see `check_photo_folder`; or a crop, a window or a number of blocks does not
-            fit the encoder, as far as its model config is here.
+        ConfigError: some do not fit, as far as the encoder's model config is here.
     """
-    check_photo_folder(config, where)
     sizes = _encoder_sizes(config.clip.model)
     if sizes and (errors := encoder_errors(config, config.clip.model, *sizes)):
         raise ConfigError(f"{where}: not a valid configuration\n  " + "\n  ".join(errors))
@@ -140,6 +138,8 @@ def _encoder_sizes(model: str) -> tuple[tuple[int, int], int] | None:
 
 def check_photo_folder(config: Config, where: str) -> None:
     """Refuse a run on photos that would write masks among them, or needs held-out ones without any.
+
+    It looks at files, so that it is for those who start a run, and not for each of its jobs.
 
     Args:
         where: its source, for messages.

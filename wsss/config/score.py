@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, PositiveInt
@@ -15,6 +17,19 @@ CLASS_MEANS: dict[ClassMean, str] = {
     "truth": "in the truth",
 }
 """The rules in words, after "labels"."""
+
+
+def report_class_problem(name: str, labels: Sequence[str]) -> str:
+    """What is wrong with one of ``score.report_classes``; empty if nothing is.
+
+    Args:
+        labels: of the data set, background included.
+    """
+    if name in labels:
+        return ""
+    near = difflib.get_close_matches(name, labels, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"the labels are {', '.join(labels)}"
+    return f"score.report_classes: {name!r} is no label of the data set; {hint}"
 
 
 class ScoreConfig(Section):

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsss.config.cross_checks import check_before_start
 from wsss.config.errors import ConfigError
 from wsss.config.load import from_mapping
 from wsss.config.model import Config
 from wsss.config.paths import expand_path
 from wsss.config.runs import expand_runs, run_name
+from wsss.pipeline.before_start import check_before_start
 from wsss.pipeline.products import PRODUCTS, RUN_TABLES, SCORED, table_paths
 from wsss.pipeline.stages import stage_sections
 from wsss.score.papers.runs import table_configs

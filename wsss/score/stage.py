@@ -6,7 +6,6 @@ It writes a JSON file of records, and next to it an HDF5 file with the confusion
 
 from __future__ import annotations
 
-import difflib
 import logging
 import statistics
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from jaxtyping import Int64
 from wsss.artifacts.stage import STAGES
 from wsss.config.errors import ConfigError
 from wsss.config.labels import BackgroundConfig
+from wsss.config.score import report_class_problem
 from wsss.score.commit import project_commit
 from wsss.score.image_counts_file import write_image_counts
 from wsss.score.inputs import Inputs
@@ -236,8 +236,6 @@ def _background(rule: BackgroundConfig | None) -> Background:
 
 def _report_classes(names: Sequence[str], labels: Sequence[str]) -> list[str]:
     for name in names:
-        if name not in labels:
-            near = difflib.get_close_matches(name, labels, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the labels are {', '.join(labels)}"
-            raise ConfigError(f"score.report_classes: {name!r} is no label of the data set; {hint}")
+        if problem := report_class_problem(name, labels):
+            raise ConfigError(problem)
     return list(names)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from wsss.config.base import Variant
+from wsss.config.data import DataConfig
 from wsss.data.datasets import words
 from wsss.data.datasets.free_text import NOTHING, name_fault, plain_text
 from wsss.data.errors import DataError
@@ -57,6 +58,47 @@ def class_list(name: Literal["voc", "coco", "demo"], variant: Variant = "correct
         prompts = words.COCO_PROMPTS | slips
         return _build(name, words.COCO_NAMES, prompts, words.COCO_BACKGROUNDS)
     return _build(name, words.DEMO_NAMES, {}, words.DEMO_BACKGROUNDS)
+
+
+def configured_classes(data: DataConfig, variant: Variant = "corrected") -> ClassList | None:
+    """The classes that a configuration names.
+
+    Returns:
+        None for photos without ``data.classes``, whose classes are the tags of their table.
+
+    Raises:
+        DataError: see `listed_classes` and `customise`; or ``data.classes`` are for another kind.
+    """
+    refuse_other_classes(data)
+    if data.kind != "folder":
+        classes = class_list(data.kind, variant)
+    elif data.classes:
+        classes = listed_classes(data.classes)
+    else:
+        return None
+    return customise(classes, data.prompts, data.backgrounds)
+
+
+def refuse_other_classes(data: DataConfig) -> None:
+    """Refuse ``data.classes`` next to a data set that has classes of its own.
+
+    Raises:
+        DataError: there are some.
+    """
+    if data.classes and data.kind != "folder":
+        raise DataError(f"data.classes is for kind folder; kind {data.kind} has its own class list")
+
+
+def listed_classes(names: Sequence[str]) -> ClassList:
+    """The classes of ``data.classes``.
+
+    Raises:
+        DataError: see `folder_classes`; the message names the key.
+    """
+    try:
+        return folder_classes(names)
+    except DataError as error:
+        raise DataError(f"data.classes: {error}") from None
 
 
 def folder_classes(names: Sequence[str]) -> ClassList:

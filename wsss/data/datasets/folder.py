@@ -25,6 +25,7 @@ from wsss.data.datasets.classes import (
     customise,
     folder_classes,
     is_background,
+    listed_classes,
     spelling,
 )
 from wsss.data.datasets.files import (
@@ -188,7 +189,7 @@ def _classes(data: DataConfig, rows: list[TagRow], table: Path) -> ClassList:
             "label 0 is the background, which is no class; take the tag out"
         )
     if data.classes:
-        return folder_classes(data.classes)
+        return listed_classes(data.classes)
     for text, name in by_spelling.items():
         words = text.split()
         if len(words) > 1 and by_spelling.keys() >= set(words):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from wsss.config.base import Variant
 from wsss.config.data import DataConfig
 from wsss.data.datasets.candidates import Dataset
+from wsss.data.datasets.classes import refuse_other_classes
 from wsss.data.datasets.coco_reader import read_coco
 from wsss.data.datasets.folder import read_folder
 from wsss.data.datasets.voc import read_voc
-from wsss.data.errors import DataError
 
 _READERS = {"demo": read_voc, "voc": read_voc, "coco": read_coco, "folder": read_folder}
 
@@ -23,6 +23,5 @@ def read_dataset(data: DataConfig, variant: Variant = "corrected") -> Dataset:
     Raises:
         DataError: something that concerns more than one image is missing or damaged.
     """
-    if data.classes and data.kind != "folder":
-        raise DataError(f"data.classes is for kind folder; kind {data.kind} has its own class list")
+    refuse_other_classes(data)
     return _READERS[data.kind](data, variant)
