@@ -3,12 +3,17 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.builders import clip_es_config
+from wsss.artifacts.provenance import Provenance
+from wsss.artifacts.stage import STAGES
+from wsss.artifacts.staleness import setting_differences
+from wsss.config.clip import folder_files
 from wsss.pipeline import watched
-from wsss.pipeline.watched import file_contents, folder_files, seeds_state
+from wsss.pipeline.watched import file_contents, seeds_state
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +93,27 @@ def test_a_local_tokenizer_is_watched() -> None:
     for name in ("of/the-hub", "", None):
         Path("clip/tiny.json").write_text(json.dumps({"text_cfg": {"hf_tokenizer_name": name}}))
         assert folder_files("clip/tiny.json") == []
+
+
+@pytest.mark.parametrize(
+    ("model", "file"),
+    [("local-dir:clip", "open_clip_model.safetensors"), ("clip/tiny.json", "tokenizer.json")],
+)
+def test_an_artifact_names_the_files_of_its_encoder(model: str, file: str) -> None:
+    """So `wsss verify`, stages and scores notice that one was exchanged."""
+    Path("clip/words").mkdir(parents=True)
+    Path("clip/open_clip_config.json").write_text("{}")
+    Path("clip/tiny.json").write_text('{"text_cfg": {"hf_tokenizer_name": "words"}}')
+    provenances = []
+    for text in ("one", "other"):
+        Path("clip/open_clip_model.safetensors").write_text(text)
+        Path("clip/words/tokenizer.json").write_text(text)
+        provenances.append(_made_by("cams", {"clip": {"model": model, "pretrained": ""}}))
+    (sentence,) = setting_differences(*provenances)
+    assert f"another file as clip.model/{file} (sha256 " in sentence
+    assert provenances[0].key() == provenances[1].key()  # other fields tell the weights apart
+
+
+def _made_by(stage: str, config: dict[str, Any]) -> Provenance:
+    declared = STAGES[stage]
+    return declared.provenance(declared.select(clip_es_config(config)))

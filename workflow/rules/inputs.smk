@@ -3,6 +3,7 @@ from pathlib import Path
 
 from wsss._compat.missing_packages import SEGMENTERS, require
 from wsss.clip.text.knowledge import built_in
+from wsss.config.clip import folder_files
 from wsss.config.paths import expand_path
 from wsss.data.datasets.coco import instances_path, parts_of
 from wsss.demo.dataset import RECORD, is_as_drawn
@@ -11,7 +12,6 @@ from wsss.pipeline.watched import (
     data_state,
     proposals_state,
     seeds_state,
-    folder_files,
 )
 from wsss.score.truth.corrected import corrections_state
 from wsss.score.truth.find import truth_files, truth_state

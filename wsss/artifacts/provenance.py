@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from wsss.artifacts.digest import digest_file, digest_json
 from wsss.config.base import LEARNED_FROM, LearnedFrom, learned_from
+from wsss.config.clip import folder_files
 from wsss.config.paths import expand_path
 
 DISTRIBUTIONS: Final = MappingProxyType({
@@ -60,7 +61,8 @@ class Provenance(BaseModel):
     inputs: dict[str, str] = {}
     """Digest of each artifact that was read."""
     files: dict[str, str] = {}
-    """sha256 of each weight file on this machine that the configuration names, by its key."""
+    """sha256 of each weight file on this machine that the configuration names; see
+    `weight_files`."""
     outputs: dict[str, str] = {}
     """sha256 of each file that was written with the artifact and carries no provenance."""
     device: str = ""
@@ -131,7 +133,10 @@ def _installed_version(distribution: str) -> str:
 
 
 def weight_files(config: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of the weight files that some sections or single keys name, by key."""
+    """Digests of the weight files that some sections or single keys name, by key.
+
+    Files of the folder of a CLIP, or of its tokenizer, have their name after the key.
+    """
     digests = {}
     for key in _FILES:
         section, *names = key.split(".")
@@ -140,9 +145,17 @@ def weight_files(config: Mapping[str, Any]) -> dict[str, str]:
             value = value.get(name) or {}
         text = config.get(key) or value
         if text and os.path.isfile(path := expand_path(text)):
-            status = path.stat()
-            digests[key] = _digest_once(path, status.st_size, status.st_mtime_ns)
+            digests[key] = _digest(path)
+        if text and key == "clip.model":
+            digests |= {
+                f"{key}/{path.name}": _digest(path) for path in map(Path, folder_files(text))
+            }
     return digests
+
+
+def _digest(path: Path) -> str:
+    status = path.stat()
+    return _digest_once(path, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -139,6 +141,25 @@ def weights_problem(encoder: str, model: str, pretrained: str) -> str:
         f"{encoder}.model is {kind}, so {encoder}.pretrained must name {expected} "
         f"(found {pretrained!r})"
     )
+
+
+def folder_files(model: str) -> list[str]:
+    """The files of the folder that a CLIP is read from, or of a local tokenizer that its
+    configuration names; none on the hub.
+
+    Args:
+        model: ``clip.model``.
+    """
+    local = model.removeprefix("local-dir:")
+    config = folder = expand_path(local)
+    with suppress(OSError, ValueError, LookupError, AttributeError, TypeError, StopIteration):
+        if local == model:
+            content = json.loads(config.read_text(encoding="utf-8"))
+            name = content.get("model_cfg", content).get("text_cfg", {})["hf_tokenizer_name"]
+            places = (expand_path(name), config.parent / name) if name else ()
+            folder = next(path for path in places if path.is_dir())
+        return sorted(str(path) for path in folder.iterdir() if path.is_file())
+    return []
 
 
 def encoder_module(encoder: str) -> str:

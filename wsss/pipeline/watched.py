@@ -57,25 +57,6 @@ def proposals_state(config: Config) -> str:
     return _listing(expand_path(config.masks.proposals.path), ".json")
 
 
-def folder_files(model: str) -> list[str]:
-    """The files of the folder that a CLIP is read from, or of a local tokenizer that its
-    configuration names; none on the hub.
-
-    Args:
-        model: ``clip.model``.
-    """
-    local = model.removeprefix("local-dir:")
-    config = folder = expand_path(local)
-    with suppress(OSError, ValueError, LookupError, AttributeError, TypeError, StopIteration):
-        if local == model:
-            content = json.loads(config.read_text(encoding="utf-8"))
-            name = content.get("model_cfg", content).get("text_cfg", {})["hf_tokenizer_name"]
-            places = (expand_path(name), config.parent / name) if name else ()
-            folder = next(path for path in places if path.is_dir())
-        return sorted(str(path) for path in folder.iterdir() if path.is_file())
-    return []
-
-
 def file_contents(paths: Iterable[str], runs: Iterable[str] = (), *, remember: bool = True) -> str:
     """Name and sha256 of each file.
 
