@@ -1,6 +1,8 @@
 """EXIF orientations against arrays turned with NumPy."""
 
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +79,34 @@ def test_broken_exif_is_tolerated(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(UPRIGHT).save(path, exif=data, quality=95)
     np.testing.assert_array_equal(read_image(path), np.asarray(Image.open(path)))
+
+
+CUT_OFF = b"Exif\0\0MM\0*\0\0\0\x08\0\x02" + struct.pack(">HHII", 271, 2, 21, 38)
+NO_ENTRIES = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+def test_exif_that_cannot_be_read_is_a_note(tmp_path: Path, ending: str) -> None:
+    broken, plain = tmp_path / f"a.{ending}", tmp_path / f"b.{ending}"
+    for path, data in ((broken, CUT_OFF), (plain, NO_ENTRIES)):
+        Image.fromarray(UPRIGHT).save(path, exif=data)
+    assert inspect_image(broken).notes == ("broken EXIF ignored",)
+    assert inspect_image(plain).notes == ()
+
+
+def test_nothing_of_broken_exif_is_on_the_screen(tmp_path: Path) -> None:
+    """Pillow's warnings name no photo; those of code outside the package stay."""
+    Image.fromarray(UPRIGHT).save(tmp_path / "a.jpg", exif=CUT_OFF)
+    script = (
+        "import sys, warnings; from pathlib import Path; from wsss.data.images.read import "
+        "image_size, inspect_image, is_turned; path = Path(sys.argv[1]); print(image_size(path), "
+        "is_turned(path), *inspect_image(path).notes); warnings.warn('of another')"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "a.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    height, width = UPRIGHT.shape[:2]
+    assert done.stdout == f"({width}, {height}) False broken EXIF ignored\n"
+    assert done.stderr.splitlines() == ["<string>:1: UserWarning: of another"]
 
 
 def test_orientation_that_is_text_is_broken_exif(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,6 +60,11 @@ _QUARTER_TURNS: Final = frozenset({5, 6, 7, 8})
 Image.init()  # registers all formats; only those above are ever tried
 _FORMATS: Final = [name for name in _EXTENSIONS if name in Image.OPEN]  # MPO opens as JPEG
 _opening = threading.Lock()
+_EMPTY_EXIF: Final = 14  # bytes of a header and a table without entries
+# Damaged metadata, of a photo that Pillow does not name; what is lost by it is a note of the photo.
+warnings.filterwarnings(
+    "ignore", category=UserWarning, module=r"PIL\.(Tiff|Jpeg|Png|Mpo)ImagePlugin$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,11 +255,17 @@ def _oddities(path: Path, image: Image.Image) -> list[str]:
 
 
 def _orientation(image: Image.Image, notes: list[str]) -> int:
+    """The EXIF orientation; 1 where there is none. It adds a note of EXIF that cannot be read."""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        exif = image.getexif()
+        orientation = int(exif.get(ExifTags.Base.Orientation, 1))
+        content = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+        is_broken = not exif and len(content) > _EMPTY_EXIF
     except Exception:  # broken EXIF raises anything; the pixels are fine without it
+        orientation, is_broken = 1, True
+    if is_broken:
         notes.append("broken EXIF ignored")
-        return 1
+    return orientation
 
 
 def _other_ending(path: Path) -> str:
