@@ -1,12 +1,13 @@
 """The last lines of a failed run."""
 
+import logging
 import os
 import time
 from pathlib import Path
 
 import pytest
 
-from wsss.pipeline.failures import explain_failure
+from wsss.pipeline.failures import Refusals, explain_failure, explain_refusal
 from wsss.pipeline.stage_log import failure_message
 
 _TORCHRUN = """\
@@ -51,6 +52,42 @@ def test_parts_that_fail_for_the_same_reason_count_once(tmp_path: Path) -> None:
         f"cams failed 4 times; last log: {failed[3][1]}\nerror: no weights\n\n"
         f"ingest failed; log: {failed[4][1]}\nerror: no photos"
     )
+
+
+_NO_RULE = (
+    "MissingRuleException:\nNo rule to produce results/a/masks/trian (if you use input functions "
+    "make sure that they don't raise unexpected exceptions)."
+)
+_NO_FILES = """\
+MissingInputException in rule test_images in file "submission.smk", line 5:
+Missing input files for rule test_images:
+    output: results/v/test/manifest.csv
+    affected files:
+        voc/test.txt
+        voc/more.txt
+"""
+
+
+def test_what_the_engine_cannot_make_is_explained() -> None:
+    targets = ["all", "results/a/masks/train/1-of-2.h5"]
+    shown: list[str] = []
+    handler = Refusals(shown, lambda: targets)
+    for kind, text in (
+        ("MissingRuleException", _NO_RULE),
+        ("MissingInputException", _NO_FILES),
+        ("WorkflowError", _NO_RULE),
+        ("MissingInputException", "other words"),
+    ):
+        record = logging.LogRecord("x", logging.ERROR, "", 0, text, None, None)
+        record.exception = kind
+        handler.handle(record)
+    assert len(shown) == 2
+    assert "trian: no rule has this name" in shown[0]
+    assert "; did you mean results/a/masks/train/1-of-2.h5? snakemake" in shown[0]
+    assert shown[1].startswith(
+        "error: voc/test.txt: no such file (and 1 more); the rule test_images reads it"
+    )
+    assert "configuration. snakemake" in explain_refusal("MissingRuleException", _NO_RULE, list)
 
 
 def test_a_log_of_an_earlier_run_is_not_shown(tmp_path: Path) -> None:

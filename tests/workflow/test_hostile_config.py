@@ -71,6 +71,31 @@ def test_a_gpu_that_torch_cannot_use_stops_before_any_job(project: Project) -> N
     assert "no GPU: this torch has no CUDA; set compute.device to cpu or auto (it is cuda" in text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--dry-run", "--", "results/tiny/masks/trian"],
+            "error: results/tiny/masks/trian: no rule has this name, and none makes such a file "
+            "with this configuration; did you mean results/tiny/masks/train/1-of-2.h5? snakemake "
+            "--list-target-rules lists the rules",
+        ),
+        (["--", "al"], "error: al: no rule has this name, and none makes such a file"),
+        (
+            ["--", "results/tiny/submission/comp6_multi.tgz"],
+            "error: voc/ImageSets/Segmentation/test.txt: no such file; the rule test_images reads",
+        ),
+    ],
+)
+def test_what_cannot_be_made_is_one_line(
+    project: Project, arguments: list[str], message: str
+) -> None:
+    project.configure(data={"kind": "voc", "root": "voc"}, retrain={"init": "random"})
+    done = project.snakemake(*arguments, check=False)
+    assert done.returncode == 1
+    assert message in (done.stdout + done.stderr).splitlines()[-1]
+
+
 def test_snakemake_runs_templates_of_its_configuration(project: Project, tmp_path: Path) -> None:
     """docs/explanation/security.md warns of this: Snakemake runs them before any code of ours.
 

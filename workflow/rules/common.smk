@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from snakemake.io import strip_wildcard_constraints
 from snakemake.logging import logger
 
 # In a source tree the package next to the workflow runs, here and in every job, whether or not one
@@ -27,7 +28,12 @@ from wsss.pipeline.engine import (
     workflow_folder,
 )
 from wsss.pipeline.engine_lock import remove_dead_locks
-from wsss.pipeline.failures import PAGES_NAMED, explain_failure, say_last
+from wsss.pipeline.failures import (
+    PAGES_NAMED,
+    Refusals,
+    explain_failure,
+    say_last,
+)
 from wsss.pipeline.plan import PLAN_VARIABLE, Plan
 from wsss.pipeline.screen import show_run
 from wsss.pipeline.slurm import queued_jobs_message
@@ -62,6 +68,27 @@ def failed_jobs():
     failed = workflow.scheduler.failed
     jobs = [job for one in failed for job in (one.jobs if one.is_group() else [one])]
     return [(job.rule.name, str(log)) for job in jobs for log in job.log]
+
+
+def possible_targets():
+    """Rules that can be named, and files that rules make; of a product's parts the first ones."""
+    names = [rule.name for rule in workflow.rules if not rule.has_wildcards()]
+    files = {
+        strip_wildcard_constraints(str(file))
+        for rule in workflow.rules
+        for file in rule.output
+    }
+    for run in RUNS:
+        part = f"1-of-{RUNS[run].config.shards}"
+        named = {
+            file.replace("{run}", run).replace("{part}", part) for file in sorted(files)
+        }
+        names += [
+            file.replace("{split}", split)
+            for split in ("train", "val")
+            for file in named
+        ]
+    return list(dict.fromkeys(names))
 
 
 def result_pages():

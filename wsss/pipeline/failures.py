@@ -6,10 +6,12 @@ is in the log of the stage.
 
 from __future__ import annotations
 
+import difflib
+import logging
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from wsss.pipeline.slurm import slurm_remedies
@@ -63,6 +65,59 @@ def explain_failure(
     paragraphs += [line for _, line in remedies]
     paragraphs += [text for words, text in _STOPS.items() if words in engine_text]
     return "\n\n".join(paragraphs) or _unexplained(engine_logs)
+
+
+class Refusals(logging.Handler):
+    """Says in the last lines of a run why the engine cannot make what it was asked for.
+
+    Args:
+        last_lines: see `say_last`; it takes the message.
+        targets: gives the names of rules and the patterns of files that can be asked for.
+    """
+
+    def __init__(self, last_lines: list[str], targets: Callable[[], Iterable[str]]) -> None:
+        super().__init__(logging.ERROR)
+        self._last_lines, self._targets = last_lines, targets
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Explain an error of the engine; a fault here does not hide it."""
+        try:
+            kind = str(getattr(record, "exception", ""))
+            if text := explain_refusal(kind, record.getMessage(), self._targets):
+                self._last_lines.append(text)
+        except Exception:
+            self.handleError(record)
+
+
+def explain_refusal(kind: str, text: str, targets: Callable[[], Iterable[str]]) -> str:
+    """The message about a target that does not exist, or a file that is not there.
+
+    Args:
+        kind: the engine's exception, by its name.
+        text: what the engine says.
+        targets: see `Refusals`.
+
+    Returns:
+        Empty for other errors.
+    """
+    target = re.search(r"No rule to produce (.+) \(if you use", text)
+    if kind == "MissingRuleException" and target:
+        near = difflib.get_close_matches(target[1], list(targets()), n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        return (
+            f"error: {target[1]}: no rule has this name, and none makes such a file with this "
+            f"configuration{hint} snakemake --list-target-rules lists the rules"
+        )
+    rule = re.search(r"^Missing input files.* for rule (\w+):$", text, re.MULTILINE)
+    files = text.partition("affected files:\n")[2].split("\n")
+    files = [file.strip() for file in files if file.strip()]
+    if kind == "MissingInputException" and rule and files:
+        more = f" (and {len(files) - 1} more)" if len(files) > 1 else ""
+        return (
+            f"error: {files[0]}: no such file{more}; the rule {rule[1]} reads it, and no rule "
+            "makes it. Put it there, or correct the path in the configuration"
+        )
+    return ""
 
 
 PAGES_NAMED = "WSSS_PAGES_NAMED"
