@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import wsss
@@ -159,6 +160,15 @@ def test_the_parts_give_the_whole(clip: Clip) -> None:
     assert wsss.grad_cam(clip, PHOTO, TAGS, affinity=False).propagated is None
 
 
+def test_refined_scores_are_probabilities_once_they_are_scaled() -> None:
+    """The weights of one average sum to 1.01, as published."""
+    scores = np.random.default_rng(0).dirichlet([1, 1], (6, 8)).transpose(2, 0, 1)
+    refined = wsss.pixel_adaptive_refinement(PHOTO, scores, iterations=20)
+    assert np.allclose(refined.sum(0), 1.01**20, atol=1e-3)
+    posterior = wsss.dense_crf(PHOTO, refined / refined.sum(0))
+    assert np.allclose(posterior.sum(0), 1, atol=1e-5)
+
+
 def test_the_defaults_of_the_crf_are_the_configured_ones() -> None:
     defaults = {
         name: parameter.default
@@ -252,7 +262,7 @@ MAPS = np.zeros((2, 3, 4), np.float32)
         (lambda: wsss.patch_text_cams(None, PHOTO, ["cat"]), "clip is None; expected what"),
         (lambda: wsss.load_refiner("r.safetensors", clip="demo"), "clip is 'demo'; expected"),
         (lambda: wsss.pseudo_mask(PHOTO, MAPS, 3), "tags: expected a list of texts, not 3"),
-        (lambda: wsss.pseudo_mask(PHOTO, MAPS, [1, 2]), "expected a list of texts; 1 is none"),
+        (lambda: wsss.pseudo_mask(PHOTO, MAPS, [1, 2]), "expected a list of texts, found 1 in it"),
         (lambda: wsss.pseudo_mask(PHOTO, MAPS, crf="torch"), "crf is 'torch'; expected True, Fal"),
         (lambda: wsss.pseudo_mask(PHOTO, MAPS, par=None), "par: expected true or false"),
         (lambda: wsss.dense_crf(PHOTO, MAPS.tolist()), r"\[maps, height, width\], not list"),
@@ -263,13 +273,29 @@ MAPS = np.zeros((2, 3, 4), np.float32)
         (lambda: wsss.grad_cam(wsss.load_clip(), PHOTO, ["cat"], prompts={"cat": 3}),
          "prompts is {'cat': 3}; expected words by class"),
         (lambda: wsss.Confusion(3).add(PHOTO, PHOTO), r"\[112, 120, 3\], expected labels as"),
+        (lambda: wsss.Confusion(3).add(SCENE.mask, wsss.pseudo_mask(PHOTO, MAPS, crf=False)),
+         r"the prediction is a Segmentation, .*; pass its \.labels$"),
+        (lambda: wsss.Confusion(3).add("t.png", SCENE.mask),
+         r"the truth is a str, .*; of a palette PNG pass PIL\.Image\.open\(path\)$"),
+        (lambda: wsss.Confusion(3).add([[1], [1, 2]], SCENE.mask), "rows of different lengths"),
+        (lambda: wsss.Confusion(3).merge(MAPS), "a Confusion to merge, not ndarray"),
+        (lambda: wsss.read_image(torch.from_numpy(PHOTO)),
+         r"not Tensor; pass photo\.detach\(\)\.cpu\(\)\.numpy\(\)$"),
+        (lambda: wsss.read_image(PHOTO.tolist()), "not list; pass numpy.array.photo"),
+        (lambda: wsss.read_image(b"png"), r"PIL\.Image\.open\(io\.BytesIO\(photo\)\)$"),
+        (lambda: wsss.dense_crf(PHOTO, torch.from_numpy(MAPS)),
+         r"not Tensor; pass probabilities\.detach\(\)\.cpu\(\)\.numpy\(\)$"),
+        (lambda: wsss.grad_cam(PHOTO, wsss.load_clip(), ["cat"]),
+         r"clip is an array uint8 \[112, 120, 3\]; expected what wsss\.load_clip\(\)"),
+        (lambda: wsss.grad_cam(wsss.load_clip(), PHOTO, [None]), "list of texts, found None in it"),
     ],
 )  # fmt: skip
 def test_a_value_of_another_type_gets_one_clear_message(
     call: Callable[[], Any], message: str
 ) -> None:
-    with pytest.raises((ValueError, TypeError), match=message):
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
         call()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -278,6 +304,30 @@ def test_a_value_of_another_type_gets_one_clear_message(
         (lambda clip: wsss.read_image("nowhere.png"), "nowhere.png: missing file"),
         (lambda clip: wsss.read_image(PHOTO / 255), r"array float64 .* expected RGB as uint8"),
         (lambda clip: wsss.read_image(PHOTO[:, :, 0]), "expected RGB as uint8"),
+        (lambda clip: wsss.read_image(""), "the path is empty; name the file of a photo"),
+        (lambda clip: wsss.read_image("."), "is a folder; name the file of a photo"),
+        (lambda clip: wsss.read_image("https://a.org/b.jpg"), "is an address; download the photo"),
+        (lambda clip: wsss.read_image(PHOTO * 1.0), r"photo\.round\(\)\.astype\(numpy\.uint8\)$"),
+        (lambda clip: wsss.read_image(PHOTO.astype(int)), r"it is photo\.astype\(numpy\.uint8\)$"),
+        (lambda clip: wsss.read_image(PHOTO.astype(np.uint16) * 257), r"of 16 bits .*photo / 257"),
+        (lambda clip: wsss.read_image(PHOTO * 2.0 - 255), r"its values are .*, scale them$"),
+        (lambda clip: wsss.read_image(PHOTO[None]), r"of a batch of one it is photo\[0\]$"),
+        (lambda clip: wsss.read_image(PHOTO[..., :1]), r"Image\.fromarray\(photo\[\.\.\., 0\]\)$"),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, "cat"), r"; write \['cat'\]$"),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, ["cow"], classes=["cat", "owl"]),
+         "'cow' is no class.*owl"),
+        (lambda clip: wsss.grad_cam(clip, PHOTO, ["zebra"], classes=["cat", "owl"]),
+         "'zebra' is no class; the classes are cat, owl$"),
+        (lambda clip: wsss.pseudo_mask(PHOTO, MAPS, background=MAPS[0, :2]),
+         r"^background: expected the size of the scores, \[3, 4\], not \[2, 4\]; give both on"),
+        (lambda clip: wsss.dense_crf(PHOTO, MAPS[0]), r"of one map it is probabilities\[None\]$"),
+        (lambda clip: wsss.dense_crf(PHOTO, MAPS[None]), r"of a batch .*probabilities\[0\]$"),
+        (lambda clip: wsss.dense_crf(PHOTO, np.full((2, 3, 4), 7, np.uint8)),
+         r"pass probabilities\.astype\(numpy\.float32\) / 255$"),
+        (lambda clip: wsss.pseudo_mask(PHOTO, MAPS > 0), r"pass scores\.astype\(numpy\.float32\)$"),
+        (lambda clip: wsss.load_clip("demo", "my.pt"), "has weights of its own; leave pretrained"),
+        (lambda clip: wsss.Confusion(True), "True labels; expected 1 … 255"),
+        (lambda clip: wsss.load_segmenter("."), "holds no segmenter/weights.safetensors"),
         (lambda clip: wsss.load_clip(device="mps"), "^device: found 'mps', expected auto"),
         (lambda clip: wsss.load_clip("x.json", "random"), "; model must name one, or a model of"),
         (lambda clip: wsss.grad_cam(clip, PHOTO, ["cat"], prompts={"dog": "puppy"}),
@@ -420,6 +470,7 @@ def test_a_refiner_needs_its_checkpoint_alone(folder: Path, clip: Clip) -> None:
     assert np.allclose(scores.maps.sum(0) + scores.background, 1, atol=1e-5)
     mask, _ = wsss.pseudo_mask(PHOTO, scores.maps, TAGS, background=scores.background)
     assert mask.shape == PHOTO.shape[:2]
+    assert np.array_equal(refiner.scores(PHOTO, ["Bottle", "HOUSE"]).maps, scores.maps)
     with pytest.raises(ValueError, match="'bottel' is no class of this refiner; did you mean"):
         refiner.scores(PHOTO, ["bottel"])
     for tags, problem in (((), "there is no tag to score"), (TAGS[:1] * 2, "a tag is named twice")):
@@ -438,6 +489,26 @@ def test_a_segmenter_needs_its_checkpoint_alone(folder: Path) -> None:
     ))  # fmt: skip
     with pytest.raises(WsssError, match="holds no segmenter but a refiner"):
         wsss.load_segmenter(folder / "refiner.safetensors")
+
+
+@pytest.mark.slow
+def test_a_folder_stands_for_its_checkpoint(folder: Path, tmp_path: Path) -> None:
+    """As for ``wsss predict --weights``."""
+    run = tmp_path / "results/photos"
+    for kind, file in (
+        ("refiner", "refine/checkpoint.safetensors"),
+        ("segmenter", "segmenter/weights.safetensors"),
+    ):
+        (run / file).parent.mkdir(parents=True)
+        (run / file).symlink_to(folder / f"{kind}.safetensors")
+    device = torch.device("cpu")
+    for place in (tmp_path, run, run / "segmenter"):
+        assert wsss.load_segmenter(place, device=device).names == LABELS
+    assert wsss.load_refiner(run, device=device).names == LABELS
+    (tmp_path / "results/other/segmenter").mkdir(parents=True)
+    (tmp_path / "results/other/segmenter/weights.safetensors").touch()
+    with pytest.raises(WsssError, match=r"holds 2 checkpoints; name one of them: .*other/segm"):
+        wsss.load_segmenter(tmp_path)
 
 
 @pytest.mark.slow

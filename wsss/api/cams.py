@@ -28,6 +28,7 @@ from wsss.cams.clip_sources import clip_cams
 from wsss.clip.text.attributes import attribute_bank, enrich
 from wsss.clip.text.embeddings import TextBank
 from wsss.config.cams import AffinityConfig, CamsConfig, TseConfig
+from wsss.data.counted import first_names
 from wsss.data.datasets.classes import (
     ClassList,
     customise,
@@ -213,7 +214,9 @@ def _class_maps(
     image = read_image(photo)
     indices = spellings(classes)
     if unknown := [tag for tag in tags if spelling(tag) not in indices]:
-        raise DataError(f"{unknown[0]!r} is no class{nearest(unknown[0], classes.names)}")
+        near = nearest(unknown[0], classes.names)
+        listed = f"; the classes are {first_names(classes.names)}"
+        raise DataError(f"{unknown[0]!r} is no class{near or listed}")
     rows = [indices[spelling(tag)] for tag in tags]
     if len(set(rows)) < len(rows):
         raise DataError(f"tags: {', '.join(tags)}: a class is named twice")

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float32
 
 from wsss.api.inputs import Photo, argument_names, read_image, section, texts_of
+from wsss.api.remedies import described
+from wsss.clip.errors import ClipLoadError
 from wsss.clip.input import EncoderInput
 from wsss.clip.text.embeddings import TextBank, text_bank
 from wsss.compute.numerics import Numerics
@@ -104,7 +106,7 @@ def load_clip(
     *,
     template: Iterable[str] = ("a clean origami {}.",),
     long_side: int | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str = "auto",
 ) -> Clip:
     """Load a frozen CLIP that open_clip can build: a ViT with a class token, EVA-CLIP or SigLIP.
@@ -115,7 +117,8 @@ def load_clip(
         pretrained: open_clip's tag (``openai``) or path of a weight file; none for ``demo``.
         template: of the prompts, ``{}`` stands for a word; embeddings are averaged over them.
         long_side: photos are scaled to this long side first, pixels; None keeps their size.
-        device: ``cpu``, ``cuda``, ``cuda:1`` …; ``auto`` takes a GPU if there is one.
+        device: ``cpu``, ``cuda``, ``cuda:1`` …, or a device of torch; ``auto`` takes a GPU if
+            there is one.
         precision: ``float32``, ``tf32`` or ``bf16``, as ``compute.precision``; ``auto`` is ``tf32``
             on a GPU and ``float32`` on a CPU. Torch's own switches are as before after each call;
             calls of several threads on a GPU all multiply in ``float32`` where one asks for it.
@@ -126,13 +129,24 @@ def load_clip(
         ClipLoadError: unknown name or tag, or weights that cannot be read or do not fit.
         UnsupportedEncoderError: the image tower is of another family.
     """
+    device = device_name(device)
     section(ComputeConfig, {"device": device, "precision": precision})
     source: dict[str, Any] = {"model": model, "pretrained": pretrained}
-    if model == DEMO and not pretrained:
+    if model == DEMO:
+        if pretrained:
+            raise ClipLoadError(
+                f"pretrained is {os.fspath(pretrained)!r}, but the model demo has weights of its "
+                "own; leave pretrained out, or name the model of these weights"
+            )
         source = {key: DEMO_CONFIG["clip"][key] for key in source}
     templates = texts_of("template", template)
     settings = section(ClipConfig, {"template": templates, "long_side": long_side, **source})
     return Clip(EncoderInput(settings, device=device), templates, precision)
+
+
+def device_name(device: str | torch.device) -> str:
+    """The name of a device, also of torch's own ones: ``torch.device("cuda", 1)`` → ``cuda:1``."""
+    return str(device) if isinstance(device, torch.device) else device
 
 
 def check_clip(clip: object) -> None:
@@ -143,4 +157,4 @@ def check_clip(clip: object) -> None:
     """
     if not isinstance(clip, Clip):
         call = f"wsss.load_clip({clip!r})" if isinstance(clip, str) else "wsss.load_clip()"
-        raise TypeError(f"clip is {clip!r:.100}; expected what {call} returns")
+        raise TypeError(f"clip is {described(clip)}; expected what {call} returns")

@@ -13,9 +13,11 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from pydantic import ValidationError
 
+from wsss.api.remedies import described, of_maps_array, of_photo, of_photo_array, of_value
 from wsss.config.base import Section
 from wsss.config.errors import explain_value
 from wsss.data.datasets.classes import nearest
+from wsss.data.errors import ImageError
 from wsss.data.images.colour_modes import stored_depth, to_rgb
 from wsss.data.images.read import read_image as read_file
 from wsss.errors import WsssError
@@ -30,6 +32,8 @@ _ARGUMENTS = {
     "compute.device": "device",
 }
 """Keys of the configuration and what the public functions call them."""
+_SHORT = 80
+"""Longer texts are not repeated in a remedy."""
 S = TypeVar("S", bound=Section)
 Photo = str | os.PathLike[str] | Image.Image | np.ndarray
 """A path, a PIL image, or an RGB array uint8 [height, width, 3]."""
@@ -63,32 +67,38 @@ def read_image(photo: Photo) -> UInt8[np.ndarray, "height width 3"]:
         ValueError: an array has another shape or type.
     """
     if isinstance(photo, str | os.PathLike):
-        return read_file(Path(photo))
+        return read_file(_photo_file(photo))
     if isinstance(photo, Image.Image):
         upright = ImageOps.exif_transpose(photo)
         photo = np.array(to_rgb(upright, stored_depth(photo))[0])
     if not isinstance(photo, np.ndarray):
         raise TypeError(
             f"a photo is a path, a PIL image or a numpy array, not {type(photo).__name__}"
+            f"{of_photo(photo)}"
         )
     photo = np.asarray(photo)  # a masked array has methods of its own
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
         raise ValueError(
             f"the photo is an array {photo.dtype} {list(photo.shape)}; expected RGB as uint8 "
-            f"[height, width, 3], values 0 … 255{_remedy(photo)}"
+            f"[height, width, 3], values 0 … 255{of_photo_array(photo)}"
         )
     return photo
 
 
-def _remedy(photo: np.ndarray) -> str:
-    """How an array in another form becomes a photo."""
-    if photo.dtype.kind == "f":
-        return "; of values in 0 … 1 it is (255 * photo).round().astype(numpy.uint8)"
-    if photo.ndim == 3 and photo.shape[0] == 3:
-        return "; of [3, height, width] it is photo.transpose(1, 2, 0)"
-    if photo.dtype == np.uint8 and (photo.ndim == 2 or photo.shape[2:] in {(2,), (4,)}):
-        return "; pass PIL.Image.fromarray(photo)"
-    return ""
+def _photo_file(photo: str | os.PathLike[str]) -> Path:
+    """The path of a photo, as far as it can be one.
+
+    Raises:
+        ImageError: it cannot.
+    """
+    text = os.fspath(photo)
+    path = Path(text)
+    if "://" in text:
+        raise ImageError(Path(text.replace("://", ":/")), "is an address; download the photo")
+    if path.is_dir():
+        what = "is a folder" if text else "the path is empty"
+        raise ImageError(path, f"{what}; name the file of a photo")
+    return path
 
 
 def check_maps(
@@ -108,7 +118,11 @@ def check_maps(
     is_array = isinstance(maps, np.ndarray)
     fits = is_array and maps.ndim == axes.count(",") + 1 and maps.dtype.kind == "f"
     if not fits or not maps.size:
-        what = f"{maps.dtype} {list(maps.shape)}" if is_array else type(maps).__name__
+        dimensions = axes.count(",") + 1
+        if is_array:
+            what = f"{maps.dtype} {list(maps.shape)}{of_maps_array(maps, name, dimensions)}"
+        else:
+            what = f"{type(maps).__name__}{of_value(maps, name, 'float32')}"
         if hasattr(maps, "propagated"):  # what a function for CAMs returned
             what += f"; pass its .{'maps' if maps.propagated is None else 'propagated'}"
         expected = f"a numpy float array [{axes}]{' that is not empty' if fits else ''}"
@@ -135,7 +149,7 @@ def texts_of(what: str, texts: Iterable[str]) -> tuple[str, ...]:
     """
     listed = _listed(what, texts, "texts")
     if wrong := [text for text in listed if not isinstance(text, str)]:
-        raise TypeError(f"{what}: expected a list of texts; {wrong[0]!r:.100} is none")
+        raise TypeError(f"{what}: expected a list of texts, found {described(wrong[0])} in it")
     return listed
 
 
@@ -160,7 +174,8 @@ def _listed(what: str, values: Any, kind: str) -> tuple[Any, ...]:
         values = values.tolist()
     is_list = isinstance(values, Iterable)
     if not is_list or isinstance(values, str | bytes | set | frozenset):
-        raise TypeError(f"{what}: expected a list of {kind}, not {values!r:.100}")
+        remedy = f"; write [{values!r}]" if isinstance(values, str) and len(values) < _SHORT else ""
+        raise TypeError(f"{what}: expected a list of {kind}, not {described(values)}{remedy}")
     return tuple(map(_plain, values))
 
 
@@ -192,7 +207,7 @@ def mapping_of(
     if not isinstance(given, Mapping) or not all(
         isinstance(key, str) and isinstance(value, kind) for key, value in given.items()
     ):
-        raise TypeError(f"{name} is {given!r:.100}; expected {expected}")
+        raise TypeError(f"{name} is {described(given)}; expected {expected}")
     return dict(given)
 
 

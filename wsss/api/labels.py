@@ -99,7 +99,8 @@ def pixel_adaptive_refinement(
         dilations: distances of the neighbours, 1 … 1000 pixels.
 
     Returns:
-        At the size of the photo.
+        At the size of the photo. As published, the weights of one average sum to 1.01, so that
+        scores may exceed 1; divide them by their sum over the labels before `dense_crf`.
 
     Raises:
         TypeError: the distances are no list.
@@ -177,7 +178,10 @@ def pseudo_mask(
     if background is not None:
         check_maps("background", background, "height, width")
         if background.shape != scores.shape[1:]:
-            raise ValueError(f"background is {background.shape}, the scores are {scores.shape[1:]}")
+            raise ValueError(
+                f"background: expected the size of the scores, {list(scores.shape[1:])}, not "
+                f"{list(background.shape)}; give both on one grid"
+            )
         behind = background.astype(np.float16)
     classes = range(len(names))
     labels, confidence = pseudo_label(scores.astype(np.float16), classes, image, settings, behind)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 
-from wsss.api.clip import Clip, check_clip
+from wsss.api.clip import Clip, check_clip, device_name
 from wsss.api.inputs import (
     Photo,
     argument_names,
@@ -23,11 +23,13 @@ from wsss.api.inputs import (
     texts_of,
 )
 from wsss.api.results import PALETTE, ClassMaps, Segmentation
+from wsss.artifacts.errors import ArtifactError
 from wsss.compute.precision import computing
 from wsss.config.compute import ComputeConfig
 from wsss.config.labels import CrfConfig
 from wsss.config.retrain import PredictConfig
-from wsss.data.datasets.classes import nearest
+from wsss.data.counted import first_names
+from wsss.data.datasets.classes import nearest, spelling
 from wsss.labels.prediction import Prediction, candidates, label_maps
 from wsss.labels.striped import striped_labels
 from wsss.refine.base import Refiner
@@ -141,16 +143,18 @@ class RefinerPredictor(Predictor):
         """
         tags = texts_of("tags", tags)
         classes = self.names[1:]
-        if unknown := [tag for tag in tags if tag not in classes]:
-            raise ValueError(
-                f"{unknown[0]!r} is no class of this refiner{nearest(unknown[0], classes)}"
-            )
-        if not tags or len(set(tags)) < len(tags):
+        indices = {spelling(name): index for index, name in enumerate(classes)}
+        if unknown := [tag for tag in tags if spelling(tag) not in indices]:
+            near = nearest(unknown[0], classes)
+            listed = f"; the classes are {first_names(classes)}"
+            raise ValueError(f"{unknown[0]!r} is no class of this refiner{near or listed}")
+        rows = [indices[spelling(tag)] for tag in tags]
+        if not tags or len(set(rows)) < len(rows):
             problem = "a tag is named twice" if tags else "there is no tag to score"
             raise ValueError(f"{problem}; name what is on the photo")
         image = read_image(photo)
         with computing(*self._numerics):
-            scores = self.refiner.tag_scores(image, [classes.index(tag) for tag in tags])
+            scores = self.refiner.tag_scores(image, rows)
         return ClassMaps(image, tags, scores.classes, background=scores.background)
 
 
@@ -159,13 +163,13 @@ def load_refiner(
     checkpoint: str | os.PathLike[str],
     *,
     clip: Clip | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str = "auto",
 ) -> RefinerPredictor:
     """A refiner with the class names, options and CLIP that its checkpoint names.
 
     Args:
-        checkpoint: ``refine/checkpoint.safetensors`` of a run.
+        checkpoint: ``refine/checkpoint.safetensors`` of a run, or the folder of that run.
         clip: of `wsss.load_clip`, if it is loaded already; None loads the one that it was trained
             with.
         device: see `wsss.load_clip`.
@@ -179,10 +183,12 @@ def load_refiner(
     """
     if clip is not None:
         check_clip(clip)
+    device = device_name(device)
     section(ComputeConfig, {"device": device, "precision": precision})
+    file = _checkpoint_file(checkpoint, "refine/checkpoint.safetensors")
     loaded = None if clip is None else clip.inputs.clip
     with computing(device, precision):
-        refiner = from_checkpoint(Path(checkpoint), clip=loaded, device=device)
+        refiner = from_checkpoint(file, clip=loaded, device=device)
 
     def run(image: UInt8[np.ndarray, "height width 3"]) -> Mapping[str, torch.Tensor]:
         with computing(device, precision):
@@ -201,13 +207,14 @@ def load_segmenter(
     checkpoint: str | os.PathLike[str],
     *,
     scales: Sequence[float] | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str = "auto",
 ) -> Predictor:
     """A segmenter with the names, colours, scales and windows that its checkpoint holds.
 
     Args:
-        checkpoint: ``segmenter/weights.safetensors`` of a run.
+        checkpoint: ``segmenter/weights.safetensors`` of a run, the folder of that run, or what
+            `wsss photos` wrote.
         scales: of the photo, above 0 and up to 16, over which probabilities are averaged; None:
             those of the checkpoint.
         device: see `wsss.load_clip`.
@@ -218,10 +225,12 @@ def load_segmenter(
         ValueError: there is no such device or precision, or a scale is out of range.
     """
     chosen = {} if scales is None else {"scales": section(PredictConfig, {"scales": scales}).scales}
+    device = device_name(device)
     section(ComputeConfig, {"device": device, "precision": precision})
+    file = _checkpoint_file(checkpoint, "segmenter/weights.safetensors")
     from wsss.retrain.segmenter import load_segmenter as load  # mmsegmentation takes seconds
 
-    segmenter = load(Path(checkpoint), device, **chosen)
+    segmenter = load(file, device, **chosen)
 
     def run(image: UInt8[np.ndarray, "height width 3"]) -> Mapping[str, torch.Tensor]:
         with computing(device, precision):
@@ -246,3 +255,27 @@ def load_segmenter(
         _stripes=stripes,
         attention_bytes=segmenter.attention_bytes,
     )
+
+
+def _checkpoint_file(checkpoint: str | os.PathLike[str], inside: str) -> Path:
+    """The file of a checkpoint; in a folder, that of the run that the folder is or holds.
+
+    Args:
+        checkpoint: file or folder.
+        inside: its path in the folder of a run.
+
+    Raises:
+        ArtifactError: the folder holds none, or those of several runs.
+    """
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return folder
+    name = inside.rpartition("/")[2]
+    patterns = (name, inside, f"results/*/{inside}")
+    files = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    if not files:
+        raise ArtifactError(f"{folder}: holds no {inside}; name that file of a run, or the run")
+    if len(files) > 1:
+        shown = ", ".join(map(str, files))
+        raise ArtifactError(f"{folder}: holds {len(files)} checkpoints; name one of them: {shown}")
+    return files[0]

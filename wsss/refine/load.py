@@ -159,7 +159,7 @@ def load_state(refiner: Refiner[Any], checkpoint: Path, method: str) -> Provenan
         if (expected := provenance.weights.get(name)) != actual:
             raise ArtifactError(
                 f"{checkpoint}: was trained with {name.upper()} weights of sha256 {expected}, "
-                f"these have {actual}"
+                f"these have {actual}; use the weights of the training, or train again"
             )
     try:
         refiner.trained.load_state_dict(tensors)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64, Integer, Shaped
@@ -54,7 +56,8 @@ class Confusion:
     def __init__(
         self, labels: int, *, ignore_band: bool = False, boundary_ratio: float = 0.0
     ) -> None:
-        if not isinstance(labels, int | np.integer) or not 1 <= labels <= IGNORED:
+        is_number = isinstance(labels, int | np.integer) and not isinstance(labels, bool)
+        if not is_number or not 1 <= labels <= IGNORED:
             raise ValueError(
                 f"{labels!r} labels; expected 1 … {IGNORED}, as {IGNORED} means ignore"
             )
@@ -88,12 +91,7 @@ class Confusion:
         Raises:
             ValueError: the shapes differ, or a label is out of range.
         """
-        truth, prediction = np.asarray(truth), np.asarray(prediction)  # of a list, a PIL image …
-        for what, array in (("truth", truth), ("prediction", prediction)):
-            if array.ndim != 2:
-                raise ValueError(
-                    f"the {what} is {list(array.shape)}, expected labels as [height, width]"
-                )
+        truth, prediction = _label_map("truth", truth), _label_map("prediction", prediction)
         if truth.shape != prediction.shape:
             raise ValueError(
                 f"the prediction is {size(prediction)} pixels, the truth is {size(truth)}"
@@ -120,7 +118,14 @@ class Confusion:
             self.boundary.add(counts, image)
 
     def merge(self, other: Confusion) -> None:
-        """Add the counts of another part."""
+        """Add the counts of another part.
+
+        Raises:
+            TypeError: it is no `Confusion`.
+            ValueError: it counts other labels, or by other rules.
+        """
+        if not isinstance(other, Confusion):
+            raise TypeError(f"expected a Confusion to merge, not {type(other).__name__}")
         if self._kind != other._kind:
             raise ValueError(
                 f"cannot merge counts of {self.labels} and {other.labels} labels, or of other rules"
@@ -164,6 +169,31 @@ class Confusion:
             raise ValueError(
                 f"the {what} holds label {highest}{hint}; expected 0 … {self.labels - 1}"
             )
+
+
+def _label_map(what: str, labels: Any) -> Integer[np.ndarray, "h w"]:
+    """Labels as an array: of a list, a PIL image, a tensor …
+
+    Raises:
+        ValueError: they have no rows and columns.
+    """
+    if hasattr(labels, "labels"):  # what predicts gives them with a confidence
+        remedy = "; pass its .labels"
+    elif isinstance(labels, str | os.PathLike):
+        remedy = "; of a palette PNG pass PIL.Image.open(path)"
+    else:
+        try:
+            array = np.asarray(labels.detach() if hasattr(labels, "detach") else labels)
+        except ValueError:  # rows of different lengths
+            raise ValueError(
+                f"the {what} has rows of different lengths, expected labels as [height, width]"
+            ) from None
+        if array.ndim == 2:
+            return array
+        raise ValueError(f"the {what} is {list(array.shape)}, expected labels as [height, width]")
+    raise ValueError(
+        f"the {what} is a {type(labels).__name__}, expected labels as [height, width]{remedy}"
+    )
 
 
 def metrics_of(
