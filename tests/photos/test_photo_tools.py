@@ -285,6 +285,20 @@ def test_a_photo_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
     assert not any("very long" in line for line in check.lines(1))
 
 
+def test_what_may_be_misspelt_and_which_files_are_not_used(tmp_path: Path) -> None:
+    """Capital letters make no other word, and files have the names that a person sees."""
+    draw_photos(tmp_path / "sub", {"a": 0, "b": 1})
+    (tmp_path / "sub/c.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
+    (tmp_path / "tags.csv").write_text(
+        "image,tags\na.jpg,Horse\nb.jpg,horsee\nc.HEIC,horse\nnone.jpg,horse\n"
+    )
+    data = photo_settings(tmp_path, "fast").data
+    lines = list(check_photos(data, 512).lines(1))
+    assert "  horsee 1: close to Horse 1, meant?" in lines
+    assert any(line.startswith("  sub/c.HEIC: ") for line in lines)
+    assert any(line.startswith("  none.jpg: missing file") for line in lines)
+
+
 def test_very_long_photos_are_named_before_the_run(tmp_path: Path) -> None:
     draw_photos(tmp_path, {"a": 0})
     for name, size in (("pano", (576, 43)), ("tall", (20, 121)), ("wide", (360, 60))):

@@ -47,6 +47,27 @@ def test_the_advice_runs_as_it_stands(refusal: Refusal, tmp_path: Path) -> None:
     assert command[:4] == ["wsss", "tags", "suggest", str(tmp_path / "my photos")]
 
 
+def test_a_photo_in_place_of_its_folder(refusal: Refusal) -> None:
+    assert refusal("photos", "p/a.jpg").endswith(
+        "p/a.jpg: is a file; name the folder with the photos and their tags"
+    )
+
+
+def test_a_table_with_another_spelling_is_named(refusal: Refusal, tmp_path: Path) -> None:
+    (tmp_path / "p/tags.csv").rename(tmp_path / "p/Tags.CSV")
+    assert f"name another by --tags, such as {tmp_path / 'p/Tags.CSV'}, or" in refusal(
+        "photos", "p"
+    )
+
+
+@pytest.mark.parametrize("scales", ["0", "1,-2", "nan", "17", "a"])
+def test_scales_are_checked_before_anything_is_read(scales: str) -> None:
+    done = CliRunner().invoke(app, ["predict", "p", "--weights", "w", "--scales", scales])
+    assert done.exit_code == 2
+    assert "--scales" in done.output
+    assert "expected numbers" in done.output
+
+
 @pytest.mark.parametrize("cores", ["0", "-1", "abc", "1.5", ""])
 @pytest.mark.parametrize("dry", [("--dry-run",), ()])
 def test_numbers_of_cores(refusal: Refusal, cores: str, dry: tuple[str, ...]) -> None:

@@ -30,7 +30,8 @@ MIXED: Final = "mixed supervision (corrected masks)"
 """What everything is called that was trained on pixel labels of some images."""
 _CALLED: Final[Mapping[LearnedFrom, str]] = {"tags": "", "mixed": MIXED, "masks": UPPER_BOUND}
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Scales = Annotated[list[Annotated[float, Field(gt=0, le=16)]], Field(min_length=1)]
+MOST_SCALE = 16
+Scales = Annotated[list[Annotated[float, Field(gt=0, le=MOST_SCALE)]], Field(min_length=1)]
 TRAINING_THREADS = (
     "Threads of the training's arithmetic on a CPU. The weights' last bits depend on their number, "
     "so it does not follow the machine or --cores. More than there are cores makes it slow."

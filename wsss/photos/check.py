@@ -16,7 +16,7 @@ from wsss.config.data import DataConfig
 from wsss.config.paths import expand_path
 from wsss.config.retrain import RetrainConfig
 from wsss.data.counted import first_names
-from wsss.data.datasets.classes import folder_classes
+from wsss.data.datasets.classes import folder_classes, spelling
 from wsss.data.datasets.folder import read_folder
 from wsss.data.errors import DataError, ImageError
 from wsss.data.images.read import image_size, over_limit
@@ -118,13 +118,15 @@ def check_photos(data: DataConfig, long_side: int | None) -> PhotoCheck:
     """
     root = expand_path(data.root)
     table = root / "tags.csv" if data.tags == "auto" else expand_path(data.tags)
+    if root.is_file():
+        raise DataError(f"{root}: is a file; name the folder with the photos and their tags")
     if not root.is_dir():
         raise DataError(f"{root}: no such folder of photos")
     if not table.is_file():
         raise DataError(
             f"{table}: no table of tags; write one with the columns image and tags, name another "
-            f"by --tags, or let CLIP propose tags: wsss tags suggest {quote(str(root))} "
-            "--words cat,dog,…"
+            f"by --tags{_similar_table(table)}, or let CLIP propose tags: wsss tags suggest "
+            f"{quote(str(root))} --words cat,dog,…"
         )
     dataset = read_folder(data, "corrected")
     counts: Counter[str] = Counter()
@@ -144,7 +146,7 @@ def check_photos(data: DataConfig, long_side: int | None) -> PhotoCheck:
             except ImageError as error:
                 reason = error.reason
         if reason:
-            problems.append(f"{candidate.id or candidate.path.name}: {reason}")
+            problems.append(f"{_file_name(candidate.path, root)}: {reason}")
             continue
         paths.add(candidate.path)
         if is_narrow(width, height, long_side):
@@ -174,12 +176,27 @@ def misspellings(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     Args:
         counts: photos of each tag, the most frequent first.
     """
-    names = list(counts)
+    names: dict[str, str] = {}
     pairs = []
-    for index, name in enumerate(names):
-        if close := difflib.get_close_matches(name, names[:index], n=1, cutoff=_ALIKE):
-            pairs.append((name, close[0]))
+    for name in counts:
+        text = spelling(name)  # capital letters make no two words
+        if close := difflib.get_close_matches(text, names, n=1, cutoff=_ALIKE):
+            pairs.append((name, names[close[0]]))
+        names[text] = name
     return pairs
+
+
+def _file_name(path: Path, root: Path) -> str:
+    """The path of a photo as it is seen in its folder, with the extension."""
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _similar_table(table: Path) -> str:
+    """A table whose name differs by capital letters or extension: ``, such as photos/Tags.csv``."""
+    folder, stem = table.parent, table.stem.casefold()
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    similar = [path for path in paths if path.stem.casefold() == stem and path.suffix]
+    return f", such as {quote(str(similar[0]))}" if similar else ""
 
 
 def check_clip_files(clip: ClipConfig) -> None:

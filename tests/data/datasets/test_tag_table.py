@@ -41,6 +41,7 @@ def test_spreadsheet_dialects(tmp_path: Path, delimiter: str, end: str, encoding
         "file name , classes",
         '"image","tags"',
         "id,tag",
+        "photo,tag",
     ],
 )
 def test_header_synonyms(tmp_path: Path, header: str) -> None:
@@ -62,6 +63,13 @@ def test_titles_that_a_spreadsheet_leaves_empty(tmp_path: Path) -> None:
     """It gives every row as many cells as the longest one has."""
     text = "image,tags,,\na.jpg,cat,dog,\nb.jpg,cat,,\n"
     assert [row[:2] for row in table(tmp_path, text)] == [("a.jpg", "cat;dog;"), ("b.jpg", "cat")]
+
+
+def test_rows_with_another_separator_than_the_titles(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"separated by ',', but line 2 by ';'; use one of them"):
+        table(tmp_path, "image,tags\na.jpg;cat\nb.jpg;dog\n")
+    text = "image,tags\na.jpg\nb.jpg\n"
+    assert [row[:2] for row in table(tmp_path, text)] == [("a.jpg", ""), ("b.jpg", "")]
 
 
 def test_windows_paths(tmp_path: Path) -> None:

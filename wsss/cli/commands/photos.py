@@ -191,6 +191,7 @@ def predict(
 
     Run it again after an interruption, or with other photos. Only what is missing is computed.
     """
+    from wsss.config.base import MOST_SCALE
     from wsss.data.counted import counted
     from wsss.photos.page import INDEX
     from wsss.photos.predict import RECORD, predict_photos
@@ -203,6 +204,9 @@ def predict(
     except ValueError:
         text = f"{scales!r}: expected numbers with commas between, e.g. 0.75,1,1.25"
         raise typer.BadParameter(text, param_hint="--scales") from None
+    if wrong := [number for number in numbers or () if not 0 < number <= MOST_SCALE]:
+        text = f"found {wrong[0]:g}, expected numbers above 0 and up to {MOST_SCALE}"
+        raise typer.BadParameter(text, param_hint="--scales")
     out = results_folder(photos, out, ending="predicted")
     refuse_other_files(out, is_ours=was_begun(out / RECORD))
     numerics = {"device": device, "precision": precision}

@@ -7,7 +7,7 @@ understood.
 ========= ============================================
 column    header, in any case
 ========= ============================================
-image     image, file, filename, file_name, path, id
+image     image, photo, file, filename, file_name, path, id
 tags      tags, tag, labels, label, classes, class
 split     split, subset, set (optional)
 ========= ============================================
@@ -33,7 +33,7 @@ from wsss.data.images.read import PHOTO_EXTENSIONS
 from wsss.errors import raise_unless_about
 
 _COLUMNS = {
-    "image": ("image", "file", "filename", "file_name", "path", "id"),
+    "image": ("image", "photo", "file", "filename", "file_name", "path", "id"),
     "tags": ("tags", "tag", "labels", "label", "classes", "class"),
     "split": SPLIT_COLUMNS,
 }
@@ -61,8 +61,9 @@ def read_table(path: Path) -> list[TagRow]:
     """Read a table of tags, also with unquoted commas between the tags of a last column.
 
     Raises:
-        DataError: the file is missing, no text, or lacks the column ``image`` or ``tags``; or a
-            quotation mark is not closed, so that a cell takes in the rows below it.
+        DataError: the file is missing, no text, or lacks the column ``image`` or ``tags``; a
+            quotation mark is not closed, so that a cell takes in the rows below it; or the rows
+            have another separator than the header.
     """
     text = _text(path)
     lines = io.StringIO(text, newline="").readlines()
@@ -72,8 +73,10 @@ def read_table(path: Path) -> list[TagRow]:
             header = next((row for row in table if any(cell.strip() for cell in row)), [])
             columns = _find_columns(header)
             if columns is not None:
-                rows = ((table.line, cells) for cells in table)
-                return _rows(rows, columns, _width(header))
+                lines_of_cells = ((table.line, cells) for cells in table)
+                rows = _rows(lines_of_cells, columns, _width(header))
+                _refuse_other_delimiter(path, rows, delimiter)
+                return rows
         except csv.Error as error:
             remedy = "close it, or take it out" if str(error) == _UNCLOSED else "save it as CSV"
             raise DataError(f"{path}: line {table.failed}: {error}; {remedy}") from None
@@ -194,6 +197,16 @@ def _rows(
         split = plain_text(values["split"]).strip() if "split" in values else None
         rows.append(TagRow(image, values["tags"], split, line, problem))
     return rows
+
+
+def _refuse_other_delimiter(path: Path, rows: list[TagRow], delimiter: str) -> None:
+    """Refuse rows that stand in one cell each, since the header is separated by another sign."""
+    for other in _DELIMITERS:
+        if other != delimiter and rows and all(not r.tags and other in r.image for r in rows):
+            raise DataError(
+                f"{path}: the titles are separated by {delimiter!r}, but line {rows[0].line} by "
+                f"{other!r}; use one of them"
+            )
 
 
 def _width(header: list[str]) -> int:
